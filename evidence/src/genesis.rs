@@ -1,0 +1,165 @@
+//! A ledger's first entry, and its id.
+
+use bytes::Bytes;
+use deed_proto::v1;
+use deed_tlog::{Origin, VerifierKey, leaf_hash};
+use thiserror::Error;
+
+use crate::{
+    LedgerId, Micros, RULES_VERSION, WireError,
+    entry::{Entry, EntryError},
+    statement::{self, BodyKind},
+};
+
+/// What a ledger begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Genesis {
+    /// First line of its checkpoints.
+    pub origin: Origin,
+    /// The key that signs its tree heads.
+    pub log_key: VerifierKey,
+    /// Public keys of the ledger's owner, ascending.
+    pub authority_keys: Vec<[u8; 32]>,
+    /// When it was created, by the server's clock.
+    pub created_at: Micros,
+    /// Makes two ledgers of the same name and keys different.
+    pub nonce: [u8; 32],
+}
+
+/// A genesis entry that cannot be used.
+#[derive(Debug, Error)]
+pub enum GenesisError {
+    /// The entry is not well-formed.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The statement in it is not.
+    #[error("genesis statement: {0}")]
+    Statement(#[from] WireError),
+    /// The first entry is something else.
+    #[error("the first entry holds {found}, not genesis")]
+    NotGenesis {
+        /// Name of the body found.
+        found: &'static str,
+    },
+    /// It is not written by the ledger.
+    #[error("the genesis entry's author is not the ledger")]
+    NotByLedger,
+    /// Rules that this version does not know.
+    #[error("the ledger follows rules version {found}; this program knows {known}")]
+    UnknownRules {
+        /// Version found.
+        found: u32,
+        /// Version known.
+        known: u32,
+    },
+    /// A key or the origin is not well-formed.
+    #[error("genesis {field}: {reason}")]
+    Field {
+        /// Which one.
+        field: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The log key is not named after the origin.
+    #[error("the log key is named {key_name:?}, not after the origin {origin:?}")]
+    KeyName {
+        /// Name of the key.
+        key_name: String,
+        /// Origin of the log.
+        origin: String,
+    },
+}
+
+impl Genesis {
+    /// The genesis entry's bytes. Authority keys are put in order.
+    ///
+    /// # Errors
+    /// [`GenesisError::Statement`] if there are no authority keys, too many, or one twice.
+    pub fn to_entry(&self) -> Result<Bytes, GenesisError> {
+        let mut keys = self.authority_keys.clone();
+        keys.sort_unstable();
+        let genesis = v1::Genesis {
+            origin: self.origin.to_string(),
+            log_keys: vec![v1::LogKey {
+                vkey: self.log_key.to_string(),
+            }],
+            authority_keys: keys
+                .iter()
+                .map(|key| v1::AuthorityKey {
+                    public_key: Bytes::copy_from_slice(key),
+                })
+                .collect(),
+            created_at_us: self.created_at.get(),
+            nonce: Bytes::copy_from_slice(&self.nonce),
+            rules_version: RULES_VERSION,
+        };
+        let payload = statement::encode(&v1::Statement {
+            producer: format!("deed:{}", self.origin),
+            occurred_at_us: self.created_at.get(),
+            body: Some(v1::statement::Body::Genesis(genesis)),
+            ..v1::Statement::default()
+        })?;
+        Ok(Entry::by_ledger(&payload, self.created_at).encode())
+    }
+
+    /// Reads a genesis entry and computes the ledger's id from it.
+    ///
+    /// # Errors
+    /// [`GenesisError`] if it is malformed, not a genesis entry, or follows unknown rules.
+    pub fn from_entry(bytes: &[u8]) -> Result<(Self, LedgerId), GenesisError> {
+        let entry = Entry::parse(bytes)?;
+        if entry.author != v1::Author::Ledger {
+            return Err(GenesisError::NotByLedger);
+        }
+        let header = statement::parse(entry.payload)?;
+        if header.body != BodyKind::Genesis {
+            return Err(GenesisError::NotGenesis {
+                found: header.body.name(),
+            });
+        }
+        let decoded = statement::decode(&Bytes::copy_from_slice(entry.payload))?;
+        let Some(v1::statement::Body::Genesis(genesis)) = decoded.body else {
+            return Err(GenesisError::NotGenesis {
+                found: header.body.name(),
+            });
+        };
+        if genesis.rules_version != RULES_VERSION {
+            return Err(GenesisError::UnknownRules {
+                found: genesis.rules_version,
+                known: RULES_VERSION,
+            });
+        }
+        Ok((Self::from_message(&genesis)?, LedgerId::new(leaf_hash(bytes))))
+    }
+
+    fn from_message(genesis: &v1::Genesis) -> Result<Self, GenesisError> {
+        let field = |field, reason: &dyn ToString| GenesisError::Field {
+            field,
+            reason: reason.to_string(),
+        };
+        let origin: Origin = genesis
+            .origin
+            .parse()
+            .map_err(|error| field("origin", &error))?;
+        let vkey = genesis.log_keys.first().map_or("", |key| key.vkey.as_str());
+        let log_key: VerifierKey = vkey.parse().map_err(|error| field("log_keys", &error))?;
+        if log_key.name() != origin.as_str() {
+            return Err(GenesisError::KeyName {
+                key_name: log_key.name().to_owned(),
+                origin: genesis.origin.clone(),
+            });
+        }
+        let authority_keys = genesis
+            .authority_keys
+            .iter()
+            .filter_map(|key| key.public_key.as_ref().try_into().ok())
+            .collect();
+        Ok(Self {
+            origin,
+            log_key,
+            authority_keys,
+            created_at: Micros::new(genesis.created_at_us),
+            nonce: genesis.nonce.as_ref().try_into().unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! Proof of action: what statements say, and what makes them acceptable.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`statement`] | parsing a payload: canonical form, the rules of each field, the header |
+//! | [`entry`] | the preimage of a leaf: building, parsing, hashing |
+//! | [`genesis`] | a ledger's first entry and its id |
+//! | [`session`] | strict sequence: what a session takes next |
+//! | [`commitment`] | promises of bytes that are not in the log |
+//! | [`receipt`] | checking what a server answered against what was sent |
+//!
+//! Architecture invariant: nothing here reads a clock, draws a random number, or touches a file,
+//! a socket or the environment. The server, the client and an offline verifier call the same
+//! functions and so cannot disagree.
+
+pub mod commitment;
+pub mod entry;
+pub mod genesis;
+mod ids;
+pub mod receipt;
+mod schema;
+pub mod session;
+pub mod statement;
+mod wire;
+
+pub use ids::{LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId};
+pub use wire::{Problem, WireError};
+
+/// Longest payload in bytes. Leaves room in an entry of [`ENTRY_BYTES_MAX`] for everything that
+/// the server adds (at most 4 KiB, also in later versions).
+pub const PAYLOAD_BYTES_MAX: usize = 60_000;
+
+/// Longest entry in bytes: C2SP tlog-tiles writes its length as a u16.
+pub const ENTRY_BYTES_MAX: usize = 65_535;
+
+/// The rules that this version knows (`Genesis.rules_version`).
+pub const RULES_VERSION: u32 = 1;

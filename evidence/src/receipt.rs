@@ -1,0 +1,137 @@
+//! Checking a receipt against what was sent.
+//!
+//! A receipt names a leaf hash. It is worth something only if that hash is of an entry that
+//! holds the very payload that was sent; the fields that the server filled in come with the
+//! receipt, so the sender rebuilds the entry and hashes it.
+
+use deed_proto::v1;
+use deed_tlog::{
+    ConsistencyProof, Hash, InclusionProof, LeafIndex, TreeHead, VerifyError, verify_inclusion,
+};
+use thiserror::Error;
+
+use crate::{
+    Micros,
+    entry::{self, Entry},
+};
+
+/// A receipt that was checked against its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedReceipt {
+    /// Where the statement is.
+    pub leaf_index: LeafIndex,
+    /// Hash of its entry.
+    pub leaf_hash: Hash,
+    /// When the server admitted it.
+    pub received_at: Micros,
+    /// Whether an inclusion proof came along and held.
+    pub inclusion_verified: bool,
+}
+
+/// A receipt that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReceiptError {
+    /// The hash is of something else than what was sent.
+    #[error("the receipt's leaf hash {claimed} is not that of the payload that was sent, which is {computed}")]
+    OtherEntry {
+        /// Hash in the receipt.
+        claimed: String,
+        /// Hash of the rebuilt entry.
+        computed: Hash,
+    },
+    /// The leaf lies beyond the head that should cover it.
+    #[error("the receipt names leaf {index}, but its tree head covers only {size} leaves")]
+    NotCovered {
+        /// Index in the receipt.
+        index: LeafIndex,
+        /// Size of the head.
+        size: u64,
+    },
+    /// A proof was asked for and is missing.
+    #[error("the receipt of leaf {index} lacks the inclusion proof that was asked for")]
+    ProofMissing {
+        /// Index in the receipt.
+        index: LeafIndex,
+    },
+    /// The proof does not hold.
+    #[error("inclusion of leaf {index}: {source}")]
+    Inclusion {
+        /// Index in the receipt.
+        index: LeafIndex,
+        /// Why.
+        source: VerifyError,
+    },
+    /// Hashes of the wrong length or too many of them.
+    #[error("a proof's hashes are malformed")]
+    MalformedProof,
+}
+
+/// Checks that `receipt` is of `payload`, lies under `head`, and, where it brings an inclusion
+/// proof or `proof_wanted` is set, that the proof holds.
+///
+/// # Errors
+/// [`ReceiptError`] for whatever does not hold.
+pub fn verify(
+    receipt: &v1::Receipt,
+    payload: &[u8],
+    head: &TreeHead,
+    proof_wanted: bool,
+) -> Result<VerifiedReceipt, ReceiptError> {
+    let index = LeafIndex::new(receipt.leaf_index);
+    let received_at = Micros::new(receipt.received_at_us);
+    let computed = entry::hash(&Entry {
+        principal_leaf: receipt.principal_leaf,
+        ..Entry::unsigned(payload, received_at)
+    });
+    if receipt.leaf_hash != computed.as_bytes()[..] {
+        return Err(ReceiptError::OtherEntry {
+            claimed: hex::encode(&receipt.leaf_hash),
+            computed,
+        });
+    }
+    if receipt.leaf_index >= head.size.get() {
+        return Err(ReceiptError::NotCovered {
+            index,
+            size: head.size.get(),
+        });
+    }
+    // A tree of one leaf has an empty proof: asking is what tells "none" from "empty".
+    let has_proof = proof_wanted || !receipt.inclusion_proof.is_empty();
+    if has_proof {
+        if receipt.inclusion_proof.is_empty() && head.size.get() > 1 {
+            return Err(ReceiptError::ProofMissing { index });
+        }
+        let proof = inclusion_proof(&receipt.inclusion_proof)?;
+        verify_inclusion(&proof, &computed, index, head)
+            .map_err(|source| ReceiptError::Inclusion { index, source })?;
+    }
+    Ok(VerifiedReceipt {
+        leaf_index: index,
+        leaf_hash: computed,
+        received_at,
+        inclusion_verified: has_proof,
+    })
+}
+
+/// Reads the hashes of an inclusion proof as they travel.
+///
+/// # Errors
+/// [`ReceiptError::MalformedProof`] if one has not 32 bytes, or there are too many.
+pub fn inclusion_proof(hashes: &[impl AsRef<[u8]>]) -> Result<InclusionProof, ReceiptError> {
+    InclusionProof::from_hashes(hashes_of(hashes)?).map_err(|_| ReceiptError::MalformedProof)
+}
+
+/// Reads the hashes of a consistency proof as they travel.
+///
+/// # Errors
+/// As [`inclusion_proof`].
+pub fn consistency_proof(hashes: &[impl AsRef<[u8]>]) -> Result<ConsistencyProof, ReceiptError> {
+    ConsistencyProof::from_hashes(hashes_of(hashes)?).map_err(|_| ReceiptError::MalformedProof)
+}
+
+fn hashes_of(hashes: &[impl AsRef<[u8]>]) -> Result<Vec<Hash>, ReceiptError> {
+    hashes
+        .iter()
+        .map(|hash| Hash::try_from(hash.as_ref()).map_err(|_| ReceiptError::MalformedProof))
+        .collect()
+}

@@ -1,0 +1,463 @@
+//! The tables behind [`crate::wire`]: every message that is hashed or signed, field by field.
+//!
+//! The .proto files are the reference for people; `tests/schema.rs` fails when a name, number,
+//! type or presence differs from them.
+
+use crate::wire::{
+    Field,
+    Kind::{self, Bytes, Enum, I64, Text, U32, U64},
+    Message,
+    Presence::{self, Explicit, Implicit, OneOf, Repeated, Required},
+};
+
+/// Numbers of the fields that other modules look at.
+pub(crate) mod number {
+    pub(crate) const LEDGER_ID: u32 = 1;
+    pub(crate) const PRODUCER: u32 = 2;
+    pub(crate) const SESSION: u32 = 3;
+    pub(crate) const SEQUENCE: u32 = 4;
+    pub(crate) const PREVIOUS: u32 = 5;
+    pub(crate) const SKIPPED_FROM: u32 = 6;
+    pub(crate) const OCCURRED_AT: u32 = 7;
+    pub(crate) const TASK: u32 = 8;
+    pub(crate) const TRACE_ID: u32 = 9;
+    pub(crate) const SPAN_ID: u32 = 10;
+    pub(crate) const CORRELATION_KEYS: u32 = 11;
+    pub(crate) const GENESIS: u32 = 20;
+    pub(crate) const TASK_OPENED: u32 = 24;
+    pub(crate) const TASK_CLOSED: u32 = 25;
+    pub(crate) const INTENT: u32 = 28;
+    pub(crate) const OUTCOME: u32 = 29;
+    pub(crate) const HEARTBEAT: u32 = 34;
+    pub(crate) const SESSION_CLOSED: u32 = 35;
+}
+
+const fn f(number: u32, name: &'static str, kind: Kind, presence: Presence) -> Field {
+    Field {
+        number,
+        name,
+        kind,
+        presence,
+    }
+}
+
+const fn digest(number: u32, name: &'static str, presence: Presence) -> Field {
+    f(number, name, Bytes { min: 32, max: 32 }, presence)
+}
+
+const fn text(number: u32, name: &'static str, max: usize, presence: Presence) -> Field {
+    let kind = Text {
+        min: 1,
+        max,
+        rule: no_control,
+    };
+    f(number, name, kind, presence)
+}
+
+const NON_NEGATIVE: Kind = I64 { non_negative: true };
+
+pub(crate) static STATEMENT: Message = Message {
+    name: "Statement",
+    fields: &[
+        digest(number::LEDGER_ID, "ledger_id", Implicit),
+        f(
+            number::PRODUCER,
+            "producer",
+            Text {
+                min: 1,
+                max: 512,
+                rule: uri,
+            },
+            Required,
+        ),
+        f(
+            number::SESSION,
+            "session",
+            Bytes { min: 16, max: 16 },
+            Implicit,
+        ),
+        f(number::SEQUENCE, "sequence", U64, Implicit),
+        digest(number::PREVIOUS, "previous", Implicit),
+        f(number::SKIPPED_FROM, "skipped_from", U64, Explicit),
+        f(
+            number::OCCURRED_AT,
+            "occurred_at_us",
+            NON_NEGATIVE,
+            Implicit,
+        ),
+        f(number::TASK, "task", Bytes { min: 16, max: 16 }, Implicit),
+        f(
+            number::TRACE_ID,
+            "trace_id",
+            Bytes { min: 16, max: 16 },
+            Implicit,
+        ),
+        f(
+            number::SPAN_ID,
+            "span_id",
+            Bytes { min: 8, max: 8 },
+            Implicit,
+        ),
+        f(
+            number::CORRELATION_KEYS,
+            "correlation_keys",
+            Kind::Message(&CORRELATION_KEY),
+            Repeated { min: 0, max: 16 },
+        ),
+        f(number::GENESIS, "genesis", Kind::Message(&GENESIS), OneOf),
+        f(
+            number::TASK_OPENED,
+            "task_opened",
+            Kind::Message(&TASK_OPENED),
+            OneOf,
+        ),
+        f(
+            number::TASK_CLOSED,
+            "task_closed",
+            Kind::Message(&TASK_CLOSED),
+            OneOf,
+        ),
+        f(number::INTENT, "intent", Kind::Message(&INTENT), OneOf),
+        f(number::OUTCOME, "outcome", Kind::Message(&OUTCOME), OneOf),
+        f(
+            number::HEARTBEAT,
+            "heartbeat",
+            Kind::Message(&HEARTBEAT),
+            OneOf,
+        ),
+        f(
+            number::SESSION_CLOSED,
+            "session_closed",
+            Kind::Message(&SESSION_CLOSED),
+            OneOf,
+        ),
+    ],
+    oneof_required: Some("body"),
+};
+
+pub(crate) static CORRELATION_KEY: Message = Message {
+    name: "CorrelationKey",
+    fields: &[
+        f(
+            1,
+            "kind",
+            Text {
+                min: 1,
+                max: 64,
+                rule: lower_name,
+            },
+            Required,
+        ),
+        text(2, "value", 256, Required),
+    ],
+    oneof_required: None,
+};
+
+static COMMITMENT: Message = Message {
+    name: "Commitment",
+    fields: &[
+        digest(1, "digest", Required),
+        f(
+            2,
+            "media_type",
+            Text {
+                min: 3,
+                max: 127,
+                rule: media_type,
+            },
+            Required,
+        ),
+    ],
+    oneof_required: None,
+};
+
+static AMOUNT: Message = Message {
+    name: "Amount",
+    fields: &[
+        f(
+            1,
+            "minor_units",
+            I64 {
+                non_negative: false,
+            },
+            Implicit,
+        ),
+        f(
+            2,
+            "currency",
+            Text {
+                min: 3,
+                max: 16,
+                rule: currency,
+            },
+            Required,
+        ),
+    ],
+    oneof_required: None,
+};
+
+static STATEMENT_REF: Message = Message {
+    name: "StatementRef",
+    fields: &[
+        f(1, "session", Bytes { min: 16, max: 16 }, Implicit),
+        f(2, "sequence", U64, Implicit),
+        digest(3, "payload_digest", Required),
+    ],
+    oneof_required: None,
+};
+
+pub(crate) static GENESIS: Message = Message {
+    name: "Genesis",
+    fields: &[
+        text(1, "origin", 512, Required),
+        f(
+            2,
+            "log_keys",
+            Kind::Message(&LOG_KEY),
+            Repeated { min: 1, max: 1 },
+        ),
+        f(
+            3,
+            "authority_keys",
+            Kind::Message(&AUTHORITY_KEY),
+            Repeated { min: 1, max: 16 },
+        ),
+        f(4, "created_at_us", NON_NEGATIVE, Required),
+        digest(5, "nonce", Required),
+        f(6, "rules_version", U32, Required),
+    ],
+    oneof_required: None,
+};
+
+static LOG_KEY: Message = Message {
+    name: "LogKey",
+    fields: &[text(1, "vkey", 640, Required)],
+    oneof_required: None,
+};
+
+static AUTHORITY_KEY: Message = Message {
+    name: "AuthorityKey",
+    fields: &[digest(1, "public_key", Required)],
+    oneof_required: None,
+};
+
+static TASK_OPENED: Message = Message {
+    name: "TaskOpened",
+    fields: &[
+        f(
+            1,
+            "objective_text",
+            Text {
+                min: 1,
+                max: 4096,
+                rule: anything,
+            },
+            OneOf,
+        ),
+        f(
+            2,
+            "objective_commitment",
+            Kind::Message(&COMMITMENT),
+            OneOf,
+        ),
+        text(3, "requested_by", 512, Required),
+        f(4, "risk_tier", Enum { max: 5 }, Required),
+        f(5, "deadline_us", NON_NEGATIVE, Implicit),
+    ],
+    oneof_required: None,
+};
+
+static TASK_CLOSED: Message = Message {
+    name: "TaskClosed",
+    fields: &[
+        f(1, "end", Enum { max: 4 }, Required),
+        f(
+            2,
+            "reason",
+            Text {
+                min: 1,
+                max: 1024,
+                rule: anything,
+            },
+            Implicit,
+        ),
+    ],
+    oneof_required: None,
+};
+
+static INTENT: Message = Message {
+    name: "Intent",
+    fields: &[
+        text(1, "action", 256, Required),
+        text(2, "resource", 1024, Required),
+        f(3, "amount", Kind::Message(&AMOUNT), Implicit),
+        digest(4, "grant", Implicit),
+        f(5, "deadline_us", NON_NEGATIVE, Implicit),
+        f(6, "arguments", Kind::Message(&COMMITMENT), Implicit),
+        f(7, "prompt", Kind::Message(&COMMITMENT), Implicit),
+        text(8, "model", 256, Implicit),
+        digest(9, "system_prompt_digest", Implicit),
+        digest(10, "tool_manifest_digest", Implicit),
+        text(11, "tool_call_id", 256, Implicit),
+    ],
+    oneof_required: None,
+};
+
+static EFFECT: Message = Message {
+    name: "Effect",
+    fields: &[
+        text(1, "kind", 128, Required),
+        text(2, "resource", 1024, Required),
+        text(3, "external_id", 256, Implicit),
+        f(4, "amount", Kind::Message(&AMOUNT), Implicit),
+        digest(5, "before_digest", Implicit),
+        digest(6, "after_digest", Implicit),
+    ],
+    oneof_required: None,
+};
+
+static OUTCOME: Message = Message {
+    name: "Outcome",
+    fields: &[
+        f(1, "intent", Kind::Message(&STATEMENT_REF), Required),
+        f(2, "status", Enum { max: 4 }, Required),
+        f(
+            3,
+            "effects",
+            Kind::Message(&EFFECT),
+            Repeated { min: 0, max: 64 },
+        ),
+        f(4, "tool_call", Kind::Message(&COMMITMENT), Implicit),
+        f(5, "response", Kind::Message(&COMMITMENT), Implicit),
+        f(6, "result", Kind::Message(&COMMITMENT), Implicit),
+    ],
+    oneof_required: None,
+};
+
+/// Heartbeat and SessionClosed have the same fields.
+const SESSION_COUNT: &[Field] = &[
+    f(1, "last_sequence", U64, Implicit),
+    f(2, "count", U64, Required),
+];
+
+pub(crate) static HEARTBEAT: Message = Message {
+    name: "Heartbeat",
+    fields: SESSION_COUNT,
+    oneof_required: None,
+};
+
+pub(crate) static SESSION_CLOSED: Message = Message {
+    name: "SessionClosed",
+    fields: SESSION_COUNT,
+    oneof_required: None,
+};
+
+pub(crate) static ENTRY: Message = Message {
+    name: "Entry",
+    fields: &[
+        f(1, "payload_type", Enum { max: 1 }, Required),
+        f(
+            2,
+            "payload",
+            Bytes {
+                min: 1,
+                max: crate::PAYLOAD_BYTES_MAX,
+            },
+            Required,
+        ),
+        f(3, "key_id", Bytes { min: 16, max: 16 }, Implicit),
+        f(4, "signature", Bytes { min: 64, max: 64 }, Implicit),
+        f(5, "author", Enum { max: 4 }, Required),
+        f(6, "received_at_us", NON_NEGATIVE, Required),
+        f(7, "principal_leaf", U64, Explicit),
+    ],
+    oneof_required: None,
+};
+
+/// Every table, for the test against the .proto files.
+#[doc(hidden)]
+pub(crate) static ALL: &[&Message] = &[
+    &STATEMENT,
+    &CORRELATION_KEY,
+    &COMMITMENT,
+    &AMOUNT,
+    &STATEMENT_REF,
+    &GENESIS,
+    &LOG_KEY,
+    &AUTHORITY_KEY,
+    &TASK_OPENED,
+    &TASK_CLOSED,
+    &INTENT,
+    &EFFECT,
+    &OUTCOME,
+    &HEARTBEAT,
+    &SESSION_CLOSED,
+    &ENTRY,
+];
+
+fn anything(_: &str) -> Result<(), &'static str> {
+    Ok(())
+}
+
+fn no_control(text: &str) -> Result<(), &'static str> {
+    // ASCII without a look at each char's class: nearly every text.
+    let plain = text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    if plain || !text.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err("control characters are not allowed")
+    }
+}
+
+/// A URI as far as this ledger cares: RFC 3986 scheme, a colon, something after it, no spaces.
+fn uri(text: &str) -> Result<(), &'static str> {
+    const RULE: &str = "must be a URI, for example spiffe://example.org/agent";
+    let (scheme, rest) = text.split_once(':').ok_or(RULE)?;
+    let mut scheme = scheme.bytes();
+    let well_formed = scheme.next().is_some_and(|b| b.is_ascii_alphabetic())
+        && scheme.all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        && !rest.is_empty()
+        && rest.bytes().all(|b| (0x21..0x7f).contains(&b));
+    if well_formed { Ok(()) } else { Err(RULE) }
+}
+
+fn lower_name(text: &str) -> Result<(), &'static str> {
+    let allowed =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'_' || b == b'-';
+    if text.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err("only a-z, 0-9, '.', '_' and '-' are allowed")
+    }
+}
+
+fn currency(text: &str) -> Result<(), &'static str> {
+    if text
+        .bytes()
+        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+    {
+        Ok(())
+    } else {
+        Err("must be a currency code of A-Z and 0-9, for example USD")
+    }
+}
+
+/// RFC 6838 section 4.2: type/subtype of restricted-name characters; parameters after `;` are
+/// printable ASCII.
+fn media_type(text: &str) -> Result<(), &'static str> {
+    const RULE: &str = "must be a media type, for example application/json";
+    let essence = text.split_once(';').map_or(text, |(essence, _)| essence);
+    let (kind, subtype) = essence.split_once('/').ok_or(RULE)?;
+    let name = |part: &str| {
+        part.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+    };
+    let printable = text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    if name(kind) && name(subtype) && printable {
+        Ok(())
+    } else {
+        Err(RULE)
+    }
+}

@@ -1,0 +1,307 @@
+//! Parsing a statement: canonical form, every field's rule, and the header.
+
+use bytes::Bytes;
+use deed_proto::v1;
+use deed_tlog::Hash;
+use prost::Message as _;
+
+use crate::{
+    LedgerId, Micros, PAYLOAD_BYTES_MAX, Problem, Sequence, SessionId, TaskId, WireError,
+    ids::PayloadDigest,
+    schema::{self, number},
+    wire::{self, Value},
+};
+
+/// What a statement says of itself, borrowed from its payload.
+///
+/// A value of this type exists only for a payload that keeps every rule of
+/// `deed/v1/statement.proto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// The ledger it is for; `None` in a genesis statement alone.
+    pub ledger_id: Option<LedgerId>,
+    /// Who speaks.
+    pub producer: &'a str,
+    /// Its session; all zero in a genesis statement alone.
+    pub session: SessionId,
+    /// Its position there.
+    pub sequence: Sequence,
+    /// Digest of the payload before it.
+    pub previous: Option<PayloadDigest>,
+    /// First sequence that the producer says it lost.
+    pub skipped_from: Option<Sequence>,
+    /// When it happened, by the producer's clock.
+    pub occurred_at: Micros,
+    /// The task it belongs to.
+    pub task: Option<TaskId>,
+    /// Which body it has.
+    pub body: BodyKind,
+}
+
+/// The bodies of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BodyKind {
+    /// The ledger's first entry.
+    Genesis,
+    /// A task begins.
+    TaskOpened,
+    /// A task ends.
+    TaskClosed,
+    /// An act is about to happen.
+    Intent,
+    /// What came of it.
+    Outcome,
+    /// The producer lives.
+    Heartbeat,
+    /// The session's last statement.
+    SessionClosed,
+}
+
+impl BodyKind {
+    /// The field's name in `Statement.body`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Genesis => "genesis",
+            Self::TaskOpened => "task_opened",
+            Self::TaskClosed => "task_closed",
+            Self::Intent => "intent",
+            Self::Outcome => "outcome",
+            Self::Heartbeat => "heartbeat",
+            Self::SessionClosed => "session_closed",
+        }
+    }
+
+    const fn of_field(number: u32) -> Option<Self> {
+        Some(match number {
+            number::GENESIS => Self::Genesis,
+            number::TASK_OPENED => Self::TaskOpened,
+            number::TASK_CLOSED => Self::TaskClosed,
+            number::INTENT => Self::Intent,
+            number::OUTCOME => Self::Outcome,
+            number::HEARTBEAT => Self::Heartbeat,
+            number::SESSION_CLOSED => Self::SessionClosed,
+            _ => return None,
+        })
+    }
+
+    /// Whether the header must name a task.
+    const fn needs_task(self) -> bool {
+        matches!(
+            self,
+            Self::TaskOpened | Self::TaskClosed | Self::Intent | Self::Outcome
+        )
+    }
+}
+
+/// Checks a payload and reads its header. Allocates nothing unless it fails.
+///
+/// # Errors
+/// [`WireError`] with the first field that is not canonical or breaks its rule.
+pub fn parse(payload: &[u8]) -> Result<Header<'_>, WireError> {
+    if payload.is_empty() || payload.len() > PAYLOAD_BYTES_MAX {
+        let problem = Problem::Length {
+            found: payload.len(),
+            min: 1,
+            max: PAYLOAD_BYTES_MAX,
+        };
+        return Err(WireError::new("payload", problem));
+    }
+    let mut fields = Fields::default();
+    wire::walk(&schema::STATEMENT, payload, |field, value| {
+        fields.take(field.number, value);
+    })?;
+    fields.into_header()
+}
+
+/// Checks a payload and decodes it whole.
+///
+/// # Errors
+/// As [`parse`].
+pub fn decode(payload: &Bytes) -> Result<v1::Statement, WireError> {
+    parse(payload)?;
+    // Cannot fail after the walk; a defect there must not become a panic here.
+    v1::Statement::decode(payload.clone())
+        .map_err(|_| WireError::rule("message", "does not decode"))
+}
+
+/// Encodes a statement and checks it, so that no producer makes one that a ledger refuses for
+/// its form.
+///
+/// # Errors
+/// As [`parse`].
+pub fn encode(statement: &v1::Statement) -> Result<Bytes, WireError> {
+    let payload = Bytes::from(statement.encode_to_vec());
+    parse(&payload)?;
+    Ok(payload)
+}
+
+/// The first level's fields as they pass by.
+#[derive(Default)]
+struct Fields<'a> {
+    ledger_id: &'a [u8],
+    producer: &'a [u8],
+    session: &'a [u8],
+    sequence: u64,
+    previous: &'a [u8],
+    skipped_from: Option<u64>,
+    occurred_at_us: u64,
+    task: &'a [u8],
+    has_trace: bool,
+    has_span: bool,
+    last_correlation_key: Option<(&'a [u8], &'a [u8])>,
+    correlation_unordered: bool,
+    body: Option<(BodyKind, &'a [u8])>,
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, field: u32, value: Value<'a>) {
+        match (field, value) {
+            (number::LEDGER_ID, Value::Bytes(b)) => self.ledger_id = b,
+            (number::PRODUCER, Value::Bytes(b)) => self.producer = b,
+            (number::SESSION, Value::Bytes(b)) => self.session = b,
+            (number::SEQUENCE, Value::Number(n)) => self.sequence = n,
+            (number::PREVIOUS, Value::Bytes(b)) => self.previous = b,
+            (number::SKIPPED_FROM, Value::Number(n)) => self.skipped_from = Some(n),
+            (number::OCCURRED_AT, Value::Number(n)) => self.occurred_at_us = n,
+            (number::TASK, Value::Bytes(b)) => self.task = b,
+            (number::TRACE_ID, Value::Bytes(_)) => self.has_trace = true,
+            (number::SPAN_ID, Value::Bytes(_)) => self.has_span = true,
+            (number::CORRELATION_KEYS, Value::Bytes(b)) => self.take_correlation_key(b),
+            (_, Value::Bytes(b)) => self.body = BodyKind::of_field(field).map(|kind| (kind, b)),
+            (_, Value::Number(_)) => {}
+        }
+    }
+
+    fn take_correlation_key(&mut self, bytes: &'a [u8]) {
+        let mut key: (&[u8], &[u8]) = (&[], &[]);
+        // Checked on the way here.
+        let _ = wire::walk(
+            &schema::CORRELATION_KEY,
+            bytes,
+            |field, value| match (field.number, value) {
+                (1, Value::Bytes(b)) => key.0 = b,
+                (2, Value::Bytes(b)) => key.1 = b,
+                _ => {}
+            },
+        );
+        self.correlation_unordered |= self.last_correlation_key.is_some_and(|last| last >= key);
+        self.last_correlation_key = Some(key);
+    }
+
+    /// The rules that hold between fields.
+    fn into_header(self) -> Result<Header<'a>, WireError> {
+        let (body, body_bytes) = self
+            .body
+            .ok_or_else(|| WireError::new("body", Problem::Missing))?;
+        self.check_addressing(body)?;
+        if self.has_span && !self.has_trace {
+            return Err(WireError::rule("span_id", "needs a trace_id"));
+        }
+        if self.correlation_unordered {
+            let rule = "must be strictly ascending by (kind, value)";
+            return Err(WireError::rule("correlation_keys", rule));
+        }
+        if self.skipped_from.is_some_and(|from| from >= self.sequence) {
+            let rule = "must be lower than sequence";
+            return Err(WireError::rule("skipped_from", rule));
+        }
+        match body {
+            BodyKind::Heartbeat => self.check_count(&schema::HEARTBEAT, body, body_bytes)?,
+            BodyKind::SessionClosed => {
+                self.check_count(&schema::SESSION_CLOSED, body, body_bytes)?;
+            }
+            BodyKind::Genesis => check_authority_keys(body_bytes)?,
+            _ => {}
+        }
+        Ok(Header {
+            ledger_id: Hash::try_from(self.ledger_id).ok().map(LedgerId::new),
+            // UTF-8 was checked by the walk; the fallback keeps this free of panics.
+            producer: std::str::from_utf8(self.producer).unwrap_or_default(),
+            session: SessionId::from_slice(self.session).unwrap_or(SessionId::new([0; 16])),
+            sequence: Sequence::new(self.sequence),
+            previous: PayloadDigest::from_slice(self.previous),
+            skipped_from: self.skipped_from.map(Sequence::new),
+            occurred_at: Micros::new(i64::try_from(self.occurred_at_us).unwrap_or(i64::MAX)),
+            task: TaskId::from_slice(self.task),
+            body,
+        })
+    }
+
+    /// A genesis statement has no ledger id, session or sequence; every other has them.
+    fn check_addressing(&self, body: BodyKind) -> Result<(), WireError> {
+        if body == BodyKind::Genesis {
+            let rule = "must be empty in a genesis statement";
+            for (name, present) in [
+                ("ledger_id", !self.ledger_id.is_empty()),
+                ("session", !self.session.is_empty()),
+                ("sequence", self.sequence != 0),
+                ("previous", !self.previous.is_empty()),
+                ("skipped_from", self.skipped_from.is_some()),
+                ("task", !self.task.is_empty()),
+            ] {
+                if present {
+                    return Err(WireError::rule(name, rule));
+                }
+            }
+            return Ok(());
+        }
+        for (name, missing) in [
+            ("ledger_id", self.ledger_id.is_empty()),
+            ("session", self.session.is_empty()),
+            ("task", body.needs_task() && self.task.is_empty()),
+        ] {
+            if missing {
+                return Err(WireError::new(name, Problem::Missing));
+            }
+        }
+        if self.sequence == 0 && !self.previous.is_empty() {
+            let rule = "must be empty in the first statement of a session";
+            return Err(WireError::rule("previous", rule));
+        }
+        Ok(())
+    }
+
+    /// `last_sequence` is the statement's own; `count` is no more than there can be.
+    fn check_count(
+        &self,
+        message: &wire::Message,
+        body: BodyKind,
+        bytes: &[u8],
+    ) -> Result<(), WireError> {
+        let (mut last_sequence, mut count) = (0, 0);
+        wire::walk(message, bytes, |field, value| match (field.number, value) {
+            (1, Value::Number(n)) => last_sequence = n,
+            (2, Value::Number(n)) => count = n,
+            _ => {}
+        })?;
+        let name = body.name();
+        if last_sequence != self.sequence {
+            let rule = "must be the sequence of this statement";
+            return Err(WireError::rule(format!("{name}.last_sequence"), rule));
+        }
+        // count <= last_sequence + 1, without overflow at the top.
+        if count - 1 > last_sequence {
+            let rule = "must be at most last_sequence + 1";
+            return Err(WireError::rule(format!("{name}.count"), rule));
+        }
+        Ok(())
+    }
+}
+
+fn check_authority_keys(genesis: &[u8]) -> Result<(), WireError> {
+    let mut last: &[u8] = &[];
+    let mut unordered = false;
+    wire::walk(&schema::GENESIS, genesis, |field, value| {
+        if let (3, Value::Bytes(key)) = (field.number, value) {
+            // Same tag and length in each, so the messages' order is the keys' order.
+            unordered |= last >= key;
+            last = key;
+        }
+    })?;
+    if unordered {
+        let rule = "must be strictly ascending by public key";
+        return Err(WireError::rule("genesis.authority_keys", rule));
+    }
+    Ok(())
+}
