@@ -1,0 +1,308 @@
+//! Batch trees: how a producer signs once for many statements.
+//!
+//! A batch is a small RFC 6962-shaped tree over the payloads of its statements. Its hashes
+//! have prefixes of their own, 0x10 for leaves and 0x11 for nodes, so that no batch tree is
+//! ever a log tree. Trees and proofs are those of `rs_merkle`, which promotes a node without
+//! a sibling as RFC 6962 does; what it does not check (the number of hashes, the position)
+//! is checked here.
+
+use std::fmt;
+
+use rs_merkle::{Hasher, MerkleTree};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::hash::{Hash, prefixed_pair};
+use crate::size::{LeafIndex, TreeSize};
+use crate::verify::inclusion_proof_len;
+
+/// The most payloads of a batch.
+pub const BATCH_PAYLOADS_MAX: u32 = 4096;
+
+/// The number of payloads of a batch, 1 to 4096.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchCount(u32);
+
+/// The zero-based position of a payload in its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchPosition(u32);
+
+/// What a producer signs: the number of payloads and the root over them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BatchHead {
+    /// The number of payloads.
+    pub count: BatchCount,
+    /// The root of the batch tree.
+    pub root: Hash,
+}
+
+/// The path from a payload to the root of its batch: the leaf's sibling first, the root's
+/// child last, at most 12 hashes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BatchProof(Vec<Hash>);
+
+/// A batch tree in memory, for making the proofs of many positions.
+pub struct BatchTree {
+    tree: MerkleTree<BatchHasher>,
+    head: BatchHead,
+}
+
+/// Why there is no batch, or a payload is not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// No payloads, or too many.
+    #[error("batch of {found} payloads, wanted 1 to {BATCH_PAYLOADS_MAX}")]
+    Count {
+        /// The number of payloads.
+        found: usize,
+    },
+    /// The position is not in the batch.
+    #[error("position {position} is beyond the batch of {count}")]
+    PositionOutOfRange {
+        /// The position asked for or claimed.
+        position: BatchPosition,
+        /// The number of payloads.
+        count: BatchCount,
+    },
+    /// The proof has another number of hashes than any proof for these numbers.
+    #[error("batch proof has {found} hashes, wanted {wanted}")]
+    ProofLength {
+        /// Hashes of the proof.
+        found: usize,
+        /// Hashes that it must have, or can have at most.
+        wanted: usize,
+    },
+    /// Payload and proof lead to another root.
+    #[error("batch proof does not lead to root {wanted}")]
+    RootMismatch {
+        /// The root of the batch.
+        wanted: Hash,
+    },
+}
+
+/// Returns the root over the payloads of a batch, 1 to 4096 of them.
+///
+/// Source: RFC 6962 section 2.1, MTH, with the prefixes 0x10 and 0x11.
+///
+/// # Errors
+/// [`BatchError::Count`].
+pub fn batch_root<T: AsRef<[u8]>>(payloads: &[T]) -> Result<Hash, BatchError> {
+    Ok(BatchTree::new(payloads)?.head().root)
+}
+
+/// Returns the proof for one payload of a batch. For many, keep the [`BatchTree`].
+///
+/// Source: RFC 6962 section 2.1.1, PATH. Checked by [`verify_batch_proof`].
+///
+/// # Errors
+/// [`BatchError::Count`] and [`BatchError::PositionOutOfRange`].
+pub fn batch_proof<T: AsRef<[u8]>>(
+    payloads: &[T],
+    position: BatchPosition,
+) -> Result<BatchProof, BatchError> {
+    BatchTree::new(payloads)?.prove(position)
+}
+
+/// Checks that `payload` is at `position` of the batch with this head.
+///
+/// # Errors
+/// [`BatchError::PositionOutOfRange`], [`BatchError::ProofLength`] and
+/// [`BatchError::RootMismatch`].
+pub fn verify_batch_proof(
+    proof: &BatchProof,
+    payload: &[u8],
+    position: BatchPosition,
+    head: &BatchHead,
+) -> Result<(), BatchError> {
+    let wanted = proof_len(position, head.count)?;
+    // rs_merkle ignores hashes that it has no use for; a proof has one form.
+    if proof.0.len() != wanted {
+        return Err(BatchError::ProofLength {
+            found: proof.0.len(),
+            wanted,
+        });
+    }
+    let hashes = proof.0.iter().map(|hash| *hash.as_bytes()).collect();
+    let leaf = BatchHasher::hash(payload);
+    let holds = rs_merkle::MerkleProof::<BatchHasher>::new(hashes).verify(
+        *head.root.as_bytes(),
+        &[position.0 as usize],
+        &[leaf],
+        head.count.0 as usize,
+    );
+    if !holds {
+        return Err(BatchError::RootMismatch { wanted: head.root });
+    }
+    Ok(())
+}
+
+impl BatchTree {
+    /// Hashes the payloads of a batch, 1 to 4096 of them.
+    ///
+    /// # Errors
+    /// [`BatchError::Count`].
+    pub fn new<T: AsRef<[u8]>>(payloads: &[T]) -> Result<BatchTree, BatchError> {
+        let count = BatchCount::new(payloads.len())?;
+        let leaves: Vec<[u8; 32]> = payloads
+            .iter()
+            .map(|payload| BatchHasher::hash(payload.as_ref()))
+            .collect();
+        let tree = MerkleTree::<BatchHasher>::from_leaves(&leaves);
+        let root = tree.root().expect("a tree with a leaf has a root");
+        Ok(BatchTree {
+            tree,
+            head: BatchHead {
+                count,
+                root: Hash::new(root),
+            },
+        })
+    }
+
+    /// The number of payloads and the root over them.
+    #[must_use]
+    pub const fn head(&self) -> BatchHead {
+        self.head
+    }
+
+    /// Returns the proof for the payload at `position`.
+    ///
+    /// # Errors
+    /// [`BatchError::PositionOutOfRange`].
+    pub fn prove(&self, position: BatchPosition) -> Result<BatchProof, BatchError> {
+        let wanted = proof_len(position, self.head.count)?;
+        let proof = self.tree.proof(&[position.0 as usize]);
+        let hashes: Vec<Hash> = proof
+            .proof_hashes()
+            .iter()
+            .copied()
+            .map(Hash::new)
+            .collect();
+        debug_assert_eq!(hashes.len(), wanted);
+        Ok(BatchProof(hashes))
+    }
+}
+
+impl BatchCount {
+    /// Checks a number of payloads.
+    ///
+    /// # Errors
+    /// [`BatchError::Count`] outside of 1 to 4096.
+    pub fn new(payloads: usize) -> Result<BatchCount, BatchError> {
+        match u32::try_from(payloads) {
+            Ok(count @ 1..=BATCH_PAYLOADS_MAX) => Ok(BatchCount(count)),
+            _ => Err(BatchError::Count { found: payloads }),
+        }
+    }
+
+    /// The number of payloads.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Whether the batch has this position.
+    #[must_use]
+    pub const fn contains(self, position: BatchPosition) -> bool {
+        position.0 < self.0
+    }
+}
+
+impl BatchPosition {
+    /// The payload at zero-based `position`.
+    #[must_use]
+    pub const fn new(position: u32) -> BatchPosition {
+        BatchPosition(position)
+    }
+
+    /// The zero-based position.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl BatchProof {
+    /// ceil(log2(4096)).
+    pub const HASHES_MAX: usize = 12;
+
+    /// Takes hashes that came from elsewhere.
+    ///
+    /// # Errors
+    /// [`BatchError::ProofLength`] for more than 12.
+    pub fn from_hashes(hashes: Vec<Hash>) -> Result<BatchProof, BatchError> {
+        if hashes.len() > Self::HASHES_MAX {
+            return Err(BatchError::ProofLength {
+                found: hashes.len(),
+                wanted: Self::HASHES_MAX,
+            });
+        }
+        Ok(BatchProof(hashes))
+    }
+
+    /// The hashes, the leaf's sibling first.
+    #[must_use]
+    pub fn hashes(&self) -> &[Hash] {
+        &self.0
+    }
+
+    /// The hashes, the leaf's sibling first.
+    #[must_use]
+    pub fn into_hashes(self) -> Vec<Hash> {
+        self.0
+    }
+}
+
+impl fmt::Display for BatchCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for BatchPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for BatchTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BatchTree").field(&self.head).finish()
+    }
+}
+
+/// The shape of a batch tree is that of a log tree, so the lengths of paths are the same.
+fn proof_len(position: BatchPosition, count: BatchCount) -> Result<usize, BatchError> {
+    let (index, size) = (
+        LeafIndex::new(position.0.into()),
+        TreeSize::new(count.0.into()),
+    );
+    inclusion_proof_len(index, size).ok_or(BatchError::PositionOutOfRange { position, count })
+}
+
+const BATCH_LEAF_PREFIX: u8 = 0x10;
+const BATCH_NODE_PREFIX: u8 = 0x11;
+
+/// SHA-256 with the prefixes of batch trees. `rs_merkle` calls `concat_and_hash` for nodes
+/// and leaves the hashing of leaves to its caller.
+#[derive(Clone)]
+struct BatchHasher;
+
+impl Hasher for BatchHasher {
+    type Hash = [u8; 32];
+
+    fn hash(payload: &[u8]) -> [u8; 32] {
+        Sha256::new()
+            .chain_update([BATCH_LEAF_PREFIX])
+            .chain_update(payload)
+            .finalize()
+            .into()
+    }
+
+    fn concat_and_hash(left: &[u8; 32], right: Option<&[u8; 32]>) -> [u8; 32] {
+        match right {
+            Some(right) => prefixed_pair(BATCH_NODE_PREFIX, left, right).into(),
+            None => *left,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Ed25519 verification in its one strict form, for everything that is signed anywhere in
+//! Deed.
+//!
+//! Implementations of Ed25519 disagree about edge cases. Evidence must not: whatever
+//! verifies here verifies everywhere, and there is one spelling of a key and of a signature.
+//! So, beyond RFC 8032 section 5.1.7: keys and the point R of small order are refused, as
+//! they verify messages that nobody signed; S and the encodings of R and of the key are
+//! canonical; and the group equation is the one without the cofactor, which cannot tell
+//! single from batch verification. There is no batch verification.
+
+use ed25519_dalek::{Signature, VerifyingKey};
+use thiserror::Error;
+
+/// Bytes of an encoded public key.
+pub const PUBLIC_KEY_BYTES: usize = 32;
+/// Bytes of a signature.
+pub const SIGNATURE_BYTES: usize = 64;
+
+/// Why a key or a signature is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SignatureError {
+    /// The key's y coordinate is not below 2^255 - 19.
+    #[error("public key is not canonically encoded")]
+    NonCanonicalKey,
+    /// The key is not a point of the curve.
+    #[error("public key is not a point of the curve")]
+    InvalidKey,
+    /// The key has an order of at most 8: anybody can sign for it.
+    #[error("public key has small order")]
+    SmallOrderKey,
+    /// The signature is not one of this key over this message, or not canonical, or R has
+    /// small order.
+    #[error("signature does not verify")]
+    Mismatch,
+}
+
+/// A public key that was checked: canonical, on the curve, not of small order.
+///
+/// Keeps the decompressed point: worth keeping for a key that verifies more than once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKey(VerifyingKey);
+
+impl PublicKey {
+    /// Checks the encoding of a key, RFC 8032 section 5.1.2.
+    ///
+    /// # Errors
+    /// [`SignatureError::NonCanonicalKey`], [`SignatureError::InvalidKey`] and
+    /// [`SignatureError::SmallOrderKey`].
+    pub fn from_bytes(bytes: &[u8; PUBLIC_KEY_BYTES]) -> Result<PublicKey, SignatureError> {
+        if !is_canonical_y(bytes) {
+            return Err(SignatureError::NonCanonicalKey);
+        }
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| SignatureError::InvalidKey)?;
+        if key.is_weak() {
+            return Err(SignatureError::SmallOrderKey);
+        }
+        Ok(PublicKey(key))
+    }
+
+    /// The encoded key.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; PUBLIC_KEY_BYTES] {
+        self.0.as_bytes()
+    }
+
+    /// Checks a signature over a message.
+    ///
+    /// # Errors
+    /// [`SignatureError::Mismatch`].
+    pub fn verify_strict(
+        &self,
+        message: &[u8],
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> Result<(), SignatureError> {
+        self.0
+            .verify_strict(message, &Signature::from_bytes(signature))
+            .map_err(|_| SignatureError::Mismatch)
+    }
+}
+
+/// Checks a key and a signature over a message, strictly.
+///
+/// # Errors
+/// As [`PublicKey::from_bytes`] and [`PublicKey::verify_strict`].
+pub fn verify_strict(
+    public_key: &[u8; PUBLIC_KEY_BYTES],
+    message: &[u8],
+    signature: &[u8; SIGNATURE_BYTES],
+) -> Result<(), SignatureError> {
+    PublicKey::from_bytes(public_key)?.verify_strict(message, signature)
+}
+
+/// Prints the encoded key in lower hex.
+impl std::fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_bytes()
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Whether y, little-endian without the sign bit, is below p = 2^255 - 19 = 0x7fff..ffed.
+///
+/// The decompression reduces y modulo p without a word, so y and y + p would be two
+/// spellings of one key. The other non-canonical encodings, x = 0 with the sign bit set, are
+/// of points of small order and are refused as such.
+fn is_canonical_y(bytes: &[u8; PUBLIC_KEY_BYTES]) -> bool {
+    let [lowest, middle @ .., highest] = bytes;
+    *lowest < 0xed || *highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2^255 - 19 + y.
+    fn p_plus(y: u8) -> [u8; 32] {
+        let mut bytes = [0xff; 32];
+        bytes[0] = 0xed + y;
+        bytes[31] = 0x7f;
+        bytes
+    }
+
+    #[test]
+    fn non_canonical_keys_are_refused_even_of_large_order() {
+        let mut usable = 0;
+        for y in 0..19 {
+            let mut canonical = [0; 32];
+            canonical[0] = y;
+            usable += u32::from(PublicKey::from_bytes(&canonical).is_ok());
+            for sign in [0, 0x80] {
+                let mut bytes = p_plus(y);
+                bytes[31] |= sign;
+                assert_eq!(
+                    PublicKey::from_bytes(&bytes),
+                    Err(SignatureError::NonCanonicalKey)
+                );
+            }
+        }
+        assert!(
+            usable > 0,
+            "some of these are keys, and had a second spelling"
+        );
+        let mut largest = p_plus(0);
+        largest[0] -= 1; // p - 1 = -1, of order 2
+        assert_eq!(
+            PublicKey::from_bytes(&largest),
+            Err(SignatureError::SmallOrderKey)
+        );
+    }
+
+    #[test]
+    fn invalid_and_small_order_keys_are_told_apart() {
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        assert_eq!(
+            PublicKey::from_bytes(&identity),
+            Err(SignatureError::SmallOrderKey)
+        );
+        assert_eq!(
+            PublicKey::from_bytes(&[0; 32]),
+            Err(SignatureError::SmallOrderKey)
+        );
+        let mut off_curve = [0; 32];
+        off_curve[0] = 2;
+        assert_eq!(
+            PublicKey::from_bytes(&off_curve),
+            Err(SignatureError::InvalidKey)
+        );
+    }
+}
