@@ -1,1 +1,95 @@
-//! deed-benches
+//! What the benches have in common: statements to append, and a server to append them to.
+//!
+//! Run them with `make bench`. Figures belong into README with machine, method and date.
+
+use bytes::Bytes;
+use deed_evidence::{LedgerId, statement};
+use deed_proto::v1;
+
+/// Payload size of most benches, in bytes: what the README's figures are about.
+pub const PAYLOAD_BYTES: usize = 256;
+
+/// Statements of one session, in order, each of exactly the same size.
+pub struct Statements {
+    statement: v1::Statement,
+}
+
+impl Statements {
+    /// A session of Intents whose payloads have [`PAYLOAD_BYTES`].
+    #[must_use]
+    pub fn new(ledger_id: LedgerId, session: [u8; 16]) -> Self {
+        Self {
+            statement: v1::Statement {
+                ledger_id: Bytes::copy_from_slice(ledger_id.as_bytes()),
+                producer: "spiffe://example.org/agent".to_owned(),
+                session: Bytes::copy_from_slice(&session),
+                occurred_at_us: 1_700_000_000_000_000,
+                task: Bytes::from_static(&[7; 16]),
+                body: Some(v1::statement::Body::Intent(v1::Intent {
+                    action: "payments.refund".to_owned(),
+                    resource: "orders/1".to_owned(),
+                    ..v1::Intent::default()
+                })),
+                ..v1::Statement::default()
+            },
+        }
+    }
+
+    /// The payload of one sequence.
+    ///
+    /// # Panics
+    /// If the statement would be longer than [`PAYLOAD_BYTES`] without padding.
+    #[must_use]
+    pub fn payload(&mut self, sequence: u64) -> Bytes {
+        self.statement.sequence = sequence;
+        self.pad(0);
+        let bare = statement::encode(&self.statement)
+            .expect("a valid statement")
+            .len();
+        // A length of 128 or more takes a second byte, here and in the body around it.
+        for padding in (0..=PAYLOAD_BYTES - bare).rev() {
+            self.pad(padding);
+            let payload = statement::encode(&self.statement).expect("a valid statement");
+            if payload.len() <= PAYLOAD_BYTES {
+                return payload;
+            }
+        }
+        unreachable!("without padding it fits")
+    }
+
+    fn pad(&mut self, bytes: usize) {
+        if let Some(v1::statement::Body::Intent(intent)) = &mut self.statement.body {
+            intent.resource = format!("orders/{}", "1".repeat(bytes.max(1)));
+        }
+    }
+
+    /// Envelopes of the sequences `first..first + count`.
+    #[must_use]
+    pub fn envelopes(&mut self, first: u64, count: u64) -> Vec<v1::Envelope> {
+        (first..first + count)
+            .map(|sequence| v1::Envelope {
+                payload_type: v1::PayloadType::Statement.into(),
+                payload: self.payload(sequence),
+                ..v1::Envelope::default()
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_have_the_size_that_the_figures_are_about() {
+        let id = LedgerId::new(deed_tlog::leaf_hash(b"genesis"));
+        let mut statements = Statements::new(id, [1; 16]);
+        for sequence in [0, 1, 127, 128, 70_000] {
+            assert_eq!(
+                statements.payload(sequence).len(),
+                PAYLOAD_BYTES,
+                "{sequence}"
+            );
+        }
+    }
+}

@@ -1,1 +1,30 @@
-//! deed-server
+//! The ledger's server: store, shards, gRPC and HTTP.
+//!
+//! See `ARCHITECTURE.md` for a statement's way through it. The library exists for the binary, for
+//! tests that run a server in their own process, and for benches.
+
+mod admission;
+mod append;
+#[doc(hidden)]
+pub mod bench;
+mod clock;
+pub mod fsck;
+#[cfg(test)]
+mod fsck_tests;
+mod grpc;
+mod guard;
+mod http;
+mod identity;
+mod ledger;
+mod serve;
+mod shard;
+mod status;
+mod store;
+#[cfg(test)]
+mod testing;
+
+pub use clock::{Clock, SystemClock};
+pub use guard::GuardError;
+pub use identity::IdentityError;
+pub use serve::{Server, ServerOptions, StartError, StopError};
+pub use store::{StoreError, StoreOptions};

@@ -1,0 +1,33 @@
+//! A turn of the shard with the disk behind it: step, batch, synced write.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use deed_benches::Statements;
+use deed_evidence::LedgerId;
+use deed_server::bench::{Step, SyncedStore, admit};
+
+fn turns(c: &mut Criterion) {
+    let id = LedgerId::new(deed_tlog::leaf_hash(b"genesis"));
+    let dir = tempfile::tempdir().unwrap();
+    let store = SyncedStore::open(dir.path());
+    let mut step = Step::new(id);
+    let mut session = 0_u128;
+    let mut group = c.benchmark_group("synced_turn");
+    for count in [1_u64, 256, 4096] {
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(format!("{count}_statements"), |b| {
+            b.iter_batched(
+                || {
+                    session += 1;
+                    let envelopes = Statements::new(id, session.to_be_bytes()).envelopes(0, count);
+                    [admit(&envelopes, id)]
+                },
+                |batch| step.turn_into(&store, &batch),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, turns);
+criterion_main!(benches);

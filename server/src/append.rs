@@ -1,0 +1,254 @@
+//! One append request's way: checked, admitted, handed to its shard, answered.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use deed_evidence::session::Refusal as SessionRefusal;
+use deed_proto::v1::{self, append_result, rejection::Reason};
+use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
+
+use crate::{
+    admission::{self, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected},
+    clock::Clock,
+    ledger::{Ledger, Readable, registry::Registry, step::Placement},
+    shard::{Answer, Pending, Shards},
+    status::Refusal,
+};
+
+/// How long a request waits for room in its shard's queue.
+const QUEUE_WAIT: Duration = Duration::from_secs(5);
+
+/// When a caller should try again that found no room.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How far the machine's clock may lie behind a ledger's effective time, in microseconds.
+const CLOCK_BEHIND_MAX_US: i64 = 5_000_000;
+
+/// Takes append requests.
+pub(crate) struct Appends {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// A request that was taken and is not answered yet.
+pub(crate) struct InFlight {
+    ledger: Arc<Ledger>,
+    envelopes: usize,
+    with_proofs: bool,
+    consistency_from: Option<TreeSize>,
+    rejected: Vec<Rejected>,
+    /// `None` if nothing was admitted.
+    pending: Option<Pending>,
+}
+
+impl Appends {
+    /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
+    /// next request of a stream can be taken.
+    pub(crate) async fn begin(&self, request: v1::AppendRequest) -> Result<InFlight, Refusal> {
+        let bytes = check_request(&request)?;
+        let ledger = match self.registry.loaded(&request.ledger) {
+            Some(ledger) => ledger,
+            None => {
+                let (registry, name) = (Arc::clone(&self.registry), request.ledger.clone());
+                crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
+            }
+        };
+        let reserving = self.shards.reserve(ledger.number, bytes);
+        let room = tokio::time::timeout(QUEUE_WAIT, reserving)
+            .await
+            .map_err(|_| Refusal::Overloaded {
+                retry_after: RETRY_AFTER,
+            })?;
+        // Only now: a receive time from before the wait would be older than it has to be.
+        let received_at = self.clock.now();
+        let behind = ledger.readable().effective_time.get() - received_at.get();
+        if behind > CLOCK_BEHIND_MAX_US {
+            tracing::error!(
+                behind_us = behind,
+                ledger = ledger.name(),
+                "the clock is behind"
+            );
+            return Err(Refusal::Unavailable(format!(
+                "the server's clock is {behind} us behind the ledger's newest entry"
+            )));
+        }
+        let (batch, rejected) = admission::admit(&request.envelopes, ledger.id, received_at);
+        let pending =
+            (!batch.statements().is_empty()).then(|| room.append(Arc::clone(&ledger), batch));
+        Ok(InFlight {
+            envelopes: request.envelopes.len(),
+            with_proofs: request.with_proofs,
+            consistency_from: request.consistency_from.map(TreeSize::new),
+            ledger,
+            rejected,
+            pending,
+        })
+    }
+}
+
+/// The request's payload bytes, if it keeps the limits.
+fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
+    let count = request.envelopes.len();
+    if !(1..=ENVELOPES_MAX).contains(&count) {
+        let what = format!("{count} given where 1 to {ENVELOPES_MAX} are allowed");
+        return Err(Refusal::field("envelopes", what));
+    }
+    let bytes: usize = request
+        .envelopes
+        .iter()
+        .map(|envelope| envelope.payload.len())
+        .sum();
+    if bytes > REQUEST_PAYLOAD_BYTES_MAX {
+        let what = format!(
+            "{bytes} bytes of payloads where {REQUEST_PAYLOAD_BYTES_MAX} are allowed; send fewer \
+             in a request"
+        );
+        return Err(Refusal::field("envelopes", what));
+    }
+    Ok(bytes)
+}
+
+impl InFlight {
+    /// Waits until everything admitted is recorded under a signed head.
+    pub(crate) async fn finish(self) -> Result<v1::AppendResponse, Refusal> {
+        let mut results = vec![v1::AppendResult { result: None }; self.envelopes];
+        let readable = match self.pending {
+            Some(pending) => {
+                let answer = pending.answer().await?;
+                let proofs = if self.with_proofs {
+                    prove(&self.ledger, &answer).await?
+                } else {
+                    Vec::new()
+                };
+                place(&mut results, &answer, proofs);
+                answer.readable
+            }
+            None => self.ledger.readable(),
+        };
+        for rejected in self.rejected {
+            let envelope = rejected.envelope;
+            results[envelope].result = Some(append_result::Result::Rejected(v1::Rejection {
+                reason: rejected.reason.into(),
+                message: rejected.message,
+                field: rejected.field,
+                expected_sequence: None,
+            }));
+        }
+        let consistency = match self.consistency_from {
+            Some(old) if old <= readable.size() => Some(consistency(&self.ledger, &readable, old)?),
+            _ => None,
+        };
+        Ok(v1::AppendResponse {
+            checkpoint: readable.checkpoint.clone(),
+            witnessed_size: 0,
+            results,
+            consistency,
+        })
+    }
+}
+
+/// Proves the head of `readable` consistent with the tree of `old`.
+pub(crate) fn consistency(
+    ledger: &Ledger,
+    readable: &Readable,
+    old: TreeSize,
+) -> Result<v1::ConsistencyProof, Refusal> {
+    let sizes = SizeRange {
+        old,
+        new: readable.size(),
+    };
+    let proof = ledger.consistency(readable, sizes)?;
+    Ok(v1::ConsistencyProof {
+        old_size: old.get(),
+        hashes: hashes(proof.hashes()),
+    })
+}
+
+/// Hashes as they travel.
+pub(crate) fn hashes(hashes: &[deed_tlog::Hash]) -> Vec<Bytes> {
+    hashes
+        .iter()
+        .map(|hash| Bytes::copy_from_slice(hash.as_bytes()))
+        .collect()
+}
+
+/// Inclusion proofs of every leaf in the answer, in order of its placements; none for refused ones.
+async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionProof>, Refusal> {
+    let indexes: Vec<LeafIndex> = answer
+        .placements
+        .iter()
+        .filter_map(|placement| match placement {
+            Placement::Recorded { leaf } => Some(LeafIndex::new(*leaf)),
+            Placement::Duplicate(placed) => Some(LeafIndex::new(placed.leaf)),
+            Placement::Refused(_) => None,
+        })
+        .collect();
+    let (ledger, readable) = (Arc::clone(ledger), Arc::clone(&answer.readable));
+    crate::grpc::blocking(move || Ok(ledger.inclusions(&readable, &indexes)?)).await
+}
+
+/// Puts the placements of an answer where their envelopes were.
+fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<InclusionProof>) {
+    let batch = &answer.batch;
+    let mut proofs = proofs.into_iter();
+    // All leaf hashes in one allocation that the receipts share.
+    let leaf_hashes: Bytes = batch
+        .statements()
+        .iter()
+        .flat_map(|statement| *statement.leaf_hash.as_bytes())
+        .collect::<Vec<u8>>()
+        .into();
+    for (position, (statement, placement)) in batch
+        .statements()
+        .iter()
+        .zip(&answer.placements)
+        .enumerate()
+    {
+        let mut receipt = |leaf: u64, leaf_hash, received_at: deed_evidence::Micros| v1::Receipt {
+            leaf_index: leaf,
+            leaf_hash,
+            received_at_us: received_at.get(),
+            principal_leaf: None,
+            inclusion_proof: proofs
+                .next()
+                .map_or_else(Vec::new, |proof| hashes(proof.hashes())),
+        };
+        let result = match placement {
+            Placement::Recorded { leaf } => {
+                let leaf_hash = leaf_hashes.slice(position * 32..(position + 1) * 32);
+                append_result::Result::Accepted(receipt(*leaf, leaf_hash, batch.received_at()))
+            }
+            Placement::Duplicate(placed) => {
+                let leaf_hash = Bytes::copy_from_slice(placed.leaf_hash.as_bytes());
+                let mut receipt = receipt(placed.leaf, leaf_hash, placed.received_at);
+                receipt.principal_leaf = placed.principal_leaf;
+                append_result::Result::Duplicate(receipt)
+            }
+            Placement::Refused(refusal) => append_result::Result::Rejected(rejection(*refusal)),
+        };
+        results[statement.envelope].result = Some(result);
+    }
+}
+
+fn rejection(refusal: SessionRefusal) -> v1::Rejection {
+    let (reason, field, expected) = match refusal {
+        SessionRefusal::SessionTaken => (Reason::SessionTaken, "session", None),
+        SessionRefusal::SessionClosed => (Reason::SessionClosed, "session", None),
+        SessionRefusal::NotNext { expected } => {
+            (Reason::SequenceNotNext, "sequence", Some(expected))
+        }
+        SessionRefusal::SequenceReused { expected } => {
+            (Reason::SequenceReused, "sequence", Some(expected))
+        }
+        SessionRefusal::PreviousMismatch { expected } => {
+            (Reason::PreviousMismatch, "previous", Some(expected))
+        }
+    };
+    v1::Rejection {
+        reason: reason.into(),
+        message: refusal.to_string(),
+        field: field.to_owned(),
+        expected_sequence: expected.map(deed_evidence::Sequence::get),
+    }
+}

@@ -1,0 +1,491 @@
+//! The full check of a stopped server's data directory.
+//!
+//! Nothing stored is believed: leaf hashes, tiles, roots and session records are computed again
+//! from the entries alone, with the functions that the server and every verifier use, and then
+//! compared with what is there. What must not be there counts as a difference too.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use deed_evidence::{
+    LedgerId, Micros, PayloadDigest, SessionId,
+    entry::Entry,
+    genesis::Genesis,
+    session::{self, Judgement, Session},
+    statement::{self, BodyKind, Header},
+};
+use deed_proto::v1::Author;
+use deed_tlog::{Checkpoint, FullTile, Hash, RightEdge, TreeHead, VerifierKey, leaf_hash};
+use prost::Message as _;
+use thiserror::Error;
+
+use crate::{
+    guard::{self, GuardError},
+    identity::{Identity, IdentityError},
+    ledger::index,
+    store::{
+        DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions, keys,
+        read::Run,
+        records::{LedgerRecord, RunRecord, SessionRecord},
+    },
+};
+
+/// Leaves between two reports of progress.
+const PROGRESS_LEAVES: u64 = 1 << 20;
+
+/// The first thing that is not as it must be.
+#[derive(Debug, Error)]
+pub enum FsckError {
+    /// No server's data directory.
+    #[error("{path} holds no deed server")]
+    NoServer {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The store contradicts itself.
+    #[error("ledger {ledger:?}: {what}")]
+    Difference {
+        /// The ledger.
+        ledger: String,
+        /// What differs, and where.
+        what: String,
+    },
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store does not fit its guard.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The server's key cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// What was checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Ledgers.
+    pub ledgers: u64,
+    /// Entries, each parsed, judged and hashed.
+    pub leaves: u64,
+    /// Full tiles, each compared byte for byte.
+    pub tiles: u64,
+    /// Signed tree heads, each verified and compared with the tree of its size.
+    pub heads: u64,
+    /// Session and run records, each compared with what the entries give.
+    pub records: u64,
+    /// Guarded heads that the store reproduces.
+    pub guarded: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "clean: {} ledgers, {} leaves, {} tiles, {} heads, {} records, {} guarded heads",
+            self.ledgers, self.leaves, self.tiles, self.heads, self.records, self.guarded
+        )
+    }
+}
+
+/// How far a check is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The ledger.
+    pub ledger: String,
+    /// Leaves checked.
+    pub leaves: u64,
+    /// Leaves of the ledger.
+    pub size: u64,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = (self.leaves * 100).checked_div(self.size).unwrap_or(100);
+        write!(
+            f,
+            "{}: {} of {} leaves ({percent} %)",
+            self.ledger, self.leaves, self.size
+        )
+    }
+}
+
+/// Checks everything below `data_dir`, changing nothing.
+///
+/// # Errors
+/// [`FsckError`] with the first difference.
+pub fn check(data_dir: &Path, on_progress: &mut dyn FnMut(&Progress)) -> Result<Report, FsckError> {
+    let no_server = || FsckError::NoServer {
+        path: data_dir.to_owned(),
+    };
+    let identity = Identity::load(data_dir)?.ok_or_else(no_server)?;
+    let _lock = DirectoryLock::acquire(data_dir)?;
+    let store = Store::open_read_only(data_dir, &StoreOptions::default())?.ok_or_else(no_server)?;
+    let store = Arc::new(store);
+    let mut report = Report {
+        guarded: guard::verify(data_dir, &store)? as u64,
+        ..Report::default()
+    };
+    let mut after = String::new();
+    loop {
+        let page = store.ledgers_after(&after, 1000)?;
+        let Some(last) = page.last() else {
+            return Ok(report);
+        };
+        after = last.name.clone();
+        for record in page {
+            let mut check = LedgerCheck::new(&store, &identity, record)?;
+            check.run(on_progress, &mut report)?;
+            report.ledgers += 1;
+        }
+    }
+}
+
+struct LedgerCheck<'s> {
+    store: &'s Arc<Store>,
+    record: LedgerRecord,
+    number: LedgerNumber,
+    id: LedgerId,
+    vkey: VerifierKey,
+    edge: RightEdge,
+    effective_time: Micros,
+    sessions: BTreeMap<SessionId, (Session, Vec<Run>)>,
+}
+
+impl<'s> LedgerCheck<'s> {
+    fn new(
+        store: &'s Arc<Store>,
+        identity: &Identity,
+        record: LedgerRecord,
+    ) -> Result<Self, FsckError> {
+        let differs = |what: String| FsckError::Difference {
+            ledger: record.name.clone(),
+            what,
+        };
+        let vkey: VerifierKey = record
+            .vkey
+            .parse()
+            .map_err(|error| differs(format!("its verifier key: {error}")))?;
+        let id = Hash::try_from(&record.ledger_id[..])
+            .map_err(|_| differs("its id has not 32 bytes".to_owned()))?;
+        let origin = record
+            .origin
+            .parse()
+            .map_err(|error| differs(format!("its origin: {error}")))?;
+        let signer = identity.log_signer(&origin, record.key_generation);
+        if *signer.verifier_key() != vkey {
+            return Err(differs("server.key does not give its log key".to_owned()));
+        }
+        Ok(Self {
+            store,
+            number: LedgerNumber(record.number),
+            id: LedgerId::new(id),
+            vkey,
+            edge: RightEdge::new(),
+            effective_time: Micros::new(0),
+            sessions: BTreeMap::new(),
+            record,
+        })
+    }
+
+    fn differs(&self, what: impl Into<String>) -> FsckError {
+        FsckError::Difference {
+            ledger: self.record.name.clone(),
+            what: what.into(),
+        }
+    }
+
+    fn run(
+        &mut self,
+        on_progress: &mut dyn FnMut(&Progress),
+        report: &mut Report,
+    ) -> Result<(), FsckError> {
+        let newest = self
+            .store
+            .latest_head(self.number)?
+            .ok_or_else(|| self.differs("its newest head is missing"))?;
+        let head = self.open(&newest.checkpoint)?;
+        let mut progress = Progress {
+            ledger: self.record.name.clone(),
+            leaves: 0,
+            size: head.size.get(),
+        };
+        on_progress(&progress);
+
+        let store = Arc::clone(self.store);
+        let mut kept = store.heads(self.number).peekable();
+        let mut tiles = Vec::new();
+        let mut leaf_hashes = Vec::new();
+        let mut expected = 0;
+        for item in store.packs(self.number, 0) {
+            let (first, pack) = item?;
+            if first != expected {
+                return Err(self.differs(format!("leaf {expected} is missing")));
+            }
+            for position in 0..pack.len() {
+                let index = first + position;
+                if index == head.size.get() {
+                    return Err(self.differs(format!("leaf {index} is beyond the newest head")));
+                }
+                let entry = pack
+                    .entry(position)
+                    .ok_or_else(|| self.differs(format!("leaf {index} is missing")))?;
+                self.leaf(index, &entry)?;
+                leaf_hashes.push(leaf_hash(&entry));
+                // Every head that was kept, at the very size that it is of.
+                while let Some(size) = head_at(&mut kept, index + 1) {
+                    self.edge.append(&leaf_hashes, &mut |tile| tiles.push(tile));
+                    leaf_hashes.clear();
+                    let (_, record) = kept.next().transpose()?.ok_or_else(|| {
+                        self.differs(format!("the head of size {size} is missing"))
+                    })?;
+                    self.kept_head(size, &record.checkpoint)?;
+                    report.heads += 1;
+                }
+            }
+            expected = first + pack.len();
+            self.edge.append(&leaf_hashes, &mut |tile| tiles.push(tile));
+            leaf_hashes.clear();
+            if expected / PROGRESS_LEAVES > progress.leaves / PROGRESS_LEAVES {
+                progress.leaves = expected;
+                on_progress(&progress);
+            }
+        }
+        if let Some(beyond) = kept.next() {
+            let (size, _) = beyond?;
+            return Err(self.differs(format!("a head of size {size} is kept, beyond the leaves")));
+        }
+        self.newest_head(expected, head, &newest)?;
+        report.heads += 1;
+        report.leaves += expected;
+        report.tiles += self.tiles(tiles)?;
+        report.records += self.records()?;
+        self.index()?;
+        progress.leaves = expected;
+        on_progress(&progress);
+        Ok(())
+    }
+
+    /// One entry: its form, its time, its session.
+    fn leaf(&mut self, index: u64, bytes: &Bytes) -> Result<(), FsckError> {
+        let at = |what: &dyn fmt::Display| format!("leaf {index}: {what}");
+        let entry = Entry::parse(bytes).map_err(|error| self.differs(at(&error)))?;
+        let header = statement::parse(entry.payload).map_err(|error| self.differs(at(&error)))?;
+        self.effective_time = self.effective_time.max(entry.received_at);
+        match (index, header.body, entry.author) {
+            (0, BodyKind::Genesis, Author::Ledger) => return self.genesis(bytes),
+            (0, ..) => return Err(self.differs("leaf 0 is not the genesis entry")),
+            (_, BodyKind::Genesis, _) => {
+                return Err(self.differs(at(&"a second genesis entry")));
+            }
+            (_, _, Author::Unsigned) => {}
+            _ => return Err(self.differs(at(&"an author that this version does not record"))),
+        }
+        if header.ledger_id != Some(self.id) {
+            return Err(self.differs(at(&"a statement of another ledger")));
+        }
+        self.statement(index, &header, entry.payload)
+    }
+
+    fn statement(
+        &mut self,
+        index: u64,
+        header: &Header<'_>,
+        payload: &[u8],
+    ) -> Result<(), FsckError> {
+        let known = self
+            .sessions
+            .get(&header.session)
+            .map(|(session, _)| session);
+        match session::judge(known, header) {
+            Ok(Judgement::Next) => {}
+            Ok(Judgement::Behind) => {
+                let what = format!("leaf {index}: sequence {} again", header.sequence);
+                return Err(self.differs(what));
+            }
+            Err(refusal) => return Err(self.differs(format!("leaf {index}: {refusal}"))),
+        }
+        let digest = PayloadDigest::of(payload);
+        let runs = match self.sessions.get_mut(&header.session) {
+            Some((session, runs)) => {
+                session.advance(header, digest);
+                runs
+            }
+            None => {
+                let session = Session::opened(header, digest);
+                &mut self
+                    .sessions
+                    .entry(header.session)
+                    .or_insert((session, Vec::new()))
+                    .1
+            }
+        };
+        Run::extend(runs, header.sequence, index);
+        Ok(())
+    }
+
+    fn genesis(&self, bytes: &Bytes) -> Result<(), FsckError> {
+        let (genesis, id) =
+            Genesis::from_entry(bytes).map_err(|error| self.differs(error.to_string()))?;
+        let fits = id == self.id
+            && genesis.log_key == self.vkey
+            && genesis.origin.as_str() == self.record.origin
+            && *bytes == self.record.genesis_entry;
+        if fits {
+            Ok(())
+        } else {
+            Err(self.differs("the genesis entry is not the one in the ledger's record"))
+        }
+    }
+
+    fn open(&self, checkpoint: &[u8]) -> Result<TreeHead, FsckError> {
+        let (checkpoint, _) = Checkpoint::open(checkpoint, &self.vkey)
+            .map_err(|error| self.differs(format!("a signed head: {error}")))?;
+        Ok(checkpoint.head)
+    }
+
+    fn kept_head(&self, size: u64, checkpoint: &[u8]) -> Result<(), FsckError> {
+        let head = self.open(checkpoint)?;
+        if head == self.edge.head() {
+            Ok(())
+        } else {
+            Err(self.differs(format!(
+                "the signed head kept for size {size} says {} leaves with root {}, the entries \
+                 give root {}",
+                head.size,
+                head.root,
+                self.edge.root()
+            )))
+        }
+    }
+
+    fn newest_head(
+        &self,
+        leaves: u64,
+        head: TreeHead,
+        record: &crate::store::records::HeadRecord,
+    ) -> Result<(), FsckError> {
+        if leaves != head.size.get() {
+            return Err(self.differs(format!(
+                "the newest head covers {} leaves, {leaves} are there",
+                head.size
+            )));
+        }
+        if self.edge.root() != head.root {
+            return Err(self.differs(format!(
+                "the newest head has root {}, the entries give {}",
+                head.root,
+                self.edge.root()
+            )));
+        }
+        if record.effective_time_us != self.effective_time.get() {
+            return Err(self.differs(format!(
+                "effective time is stored as {} us, the entries give {}",
+                record.effective_time_us, self.effective_time
+            )));
+        }
+        Ok(())
+    }
+
+    /// Every full tile, and no other.
+    fn tiles(&self, mut computed: Vec<FullTile>) -> Result<u64, FsckError> {
+        computed.sort_unstable_by_key(|tile| (tile.level, tile.index));
+        let mut stored = self.store.tiles(self.number);
+        for tile in &computed {
+            let name = format!("tile {} {}", tile.level, tile.index);
+            match stored.next().transpose()? {
+                Some((id, bytes)) if id == (tile.level, tile.index) => {
+                    if bytes != tile.to_bytes() {
+                        return Err(self.differs(format!("{name} is not what the entries give")));
+                    }
+                }
+                _ => return Err(self.differs(format!("{name} is missing"))),
+            }
+        }
+        match stored.next().transpose()? {
+            None => Ok(computed.len() as u64),
+            Some(((level, index), _)) => {
+                Err(self.differs(format!("tile {level} {index} is beyond the tree")))
+            }
+        }
+    }
+
+    /// Every session and run, and no other.
+    fn records(&self) -> Result<u64, FsckError> {
+        let mut computed = BTreeMap::new();
+        for (id, (session, runs)) in &self.sessions {
+            let last = runs.last().map_or_else(Default::default, |run| run.first);
+            let record = SessionRecord::new(session, last).encode_to_vec();
+            computed.insert(keys::session(self.number, id).to_vec(), record);
+            for run in runs {
+                let record = RunRecord {
+                    first_leaf: run.first_leaf,
+                    count: run.count,
+                };
+                let key = keys::run(self.number, id, run.first).to_vec();
+                computed.insert(key, record.encode_to_vec());
+            }
+        }
+        let mut stored = self.store.state(self.number);
+        for (key, record) in &computed {
+            let name = format!("record {}", hex::encode(key));
+            match stored.next().transpose()? {
+                Some((found, value)) if found == key => {
+                    if value != record {
+                        return Err(self.differs(format!("{name} is not what the entries give")));
+                    }
+                }
+                Some((found, _)) if found[..] < key[..] => {
+                    let extra = hex::encode(&found);
+                    return Err(self.differs(format!("record {extra} belongs to no session")));
+                }
+                _ => return Err(self.differs(format!("{name} is missing"))),
+            }
+        }
+        match stored.next().transpose()? {
+            None => Ok(computed.len() as u64),
+            Some((key, _)) => {
+                let extra = hex::encode(&key);
+                Err(self.differs(format!("record {extra} belongs to no session")))
+            }
+        }
+    }
+
+    /// The segments of the index that are there.
+    fn index(&self) -> Result<(), FsckError> {
+        let reader = deed_tlog::EdgeReader::new(&self.edge, self.store.full_tiles(self.number));
+        for segment in 0..self.edge.size().get() / index::SEGMENT_LEAVES {
+            if !index::is_indexed(self.store, self.number, segment)? {
+                // It is derived, and made later.
+                break;
+            }
+            let leaf_hashes = index::leaf_hashes(&reader, segment)?;
+            for (bucket, records) in index::buckets(&leaf_hashes) {
+                let stored = self.store.leaf_hash_bucket(self.number, segment, bucket)?;
+                if stored.as_deref() != Some(&records[..]) {
+                    return Err(self.differs(format!(
+                        "index segment {segment}, bucket {bucket} is not what the entries give"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The size of the next kept head if it is `size` or was passed by.
+fn head_at<T>(
+    kept: &mut std::iter::Peekable<impl Iterator<Item = Result<(u64, T), StoreError>>>,
+    size: u64,
+) -> Option<u64> {
+    match kept.peek() {
+        Some(Ok((next, _))) if *next <= size => Some(*next),
+        Some(Err(_)) => Some(size),
+        _ => None,
+    }
+}

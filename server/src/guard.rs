@@ -1,0 +1,367 @@
+//! The head guard: a small file beside the store that holds the newest signed heads.
+//!
+//! RocksDB's recovery drops a damaged end of its log without a word, and a ledger that lost
+//! acknowledged leaves must stop, not sign another history. So the newest head is also written
+//! here, after the store's sync and before the head leaves the server: the store is never behind
+//! the guard by an ordinary crash. [`verify`] at open finds out whether the store still
+//! reproduces every guarded head.
+//!
+//! The file is written in place and never grows:
+//!
+//!     slot 0 | slot 1 | ... | slot 63         one a shard, 4096 bytes each
+//!     slot: half 0 (2048 bytes) | half 1
+//!     half: magic "DEEDGRD1" | turn (u64) | length (u32) | HeadGuard | BLAKE3 of all before (32)
+//!
+//! The halves of a slot are written in turn. One that was torn by a crash held a head that was
+//! never released, and the other half still stands.
+//!
+//! What it does not catch: a data directory copied whole and put back later, guard included. That
+//! takes the memory of a witness.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use deed_tlog::{Checkpoint, TreeHead, VerifierKey};
+use prost::Message as _;
+use thiserror::Error;
+
+use crate::store::{LedgerNumber, Store, StoreError};
+
+/// Shards that a guard has room for.
+pub(crate) const SLOTS: usize = 64;
+
+const SLOT_BYTES: u64 = 4096;
+const HALF_BYTES: usize = 2048;
+const MAGIC: &[u8; 8] = b"DEEDGRD1";
+const DIGEST_BYTES: usize = 32;
+const HEADER_BYTES: usize = MAGIC.len() + 8 + 4;
+
+/// The newest head of one shard.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct GuardedHead {
+    #[prost(uint32, tag = "1")]
+    pub(crate) ledger: u32,
+    /// The ledger's name, for messages.
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(string, tag = "3")]
+    pub(crate) vkey: String,
+    /// The signed head, as it was released.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) checkpoint: Bytes,
+}
+
+/// A store that does not fit its guard.
+#[derive(Debug, Error)]
+pub enum GuardError {
+    /// The store lost what was acknowledged.
+    #[error(
+        "head guard: ledger {name:?} was acknowledged up to {guarded} leaves, but the store {found}. \
+         Acknowledged statements are lost or damaged, so the server does not start and nothing was \
+         changed. Restore the directory {store} from a copy that holds them, and keep this one \
+         for the investigation"
+    )]
+    NotReproduced {
+        /// The ledger.
+        name: String,
+        /// Size of the guarded head.
+        guarded: u64,
+        /// What the store says instead.
+        found: String,
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// The guard file is gone or was cut.
+    #[error(
+        "head guard: {path} is missing or damaged ({reason}), while the store holds ledgers. \
+         Without it, nobody can say whether the store is complete: restore it from where it was lost"
+    )]
+    Missing {
+        /// The guard file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file system failed.
+    #[error("head guard: {path}: {source}")]
+    Io {
+        /// The guard file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be read.
+    #[error("head guard: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Where the guard of a data directory is.
+fn path_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("head-guard")
+}
+
+/// Creates the guard of a new data directory, all of its blocks allocated and synced.
+pub(crate) fn create(data_dir: &Path) -> Result<(), GuardError> {
+    let path = path_in(data_dir);
+    let io = |source| GuardError::Io {
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(&path)
+        .map_err(io)?;
+    file.write_all_at(&vec![0; SLOTS * SLOT_BYTES as usize], 0)
+        .map_err(io)?;
+    file.sync_all().map_err(io)
+}
+
+/// Checks that the store reproduces every guarded head: the tree of that size has that root.
+///
+/// # Errors
+/// [`GuardError`] if it does not, or if the guard is missing while there are ledgers.
+pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<usize, GuardError> {
+    let path = path_in(data_dir);
+    let slots = match read(&path) {
+        Ok(slots) => slots,
+        Err(reason) if store.ledgers_after("", 1)?.is_empty() => {
+            tracing::debug!(%reason, "no head guard and no ledgers");
+            return Ok(0);
+        }
+        Err(reason) => return Err(GuardError::Missing { path, reason }),
+    };
+    let guarded: Vec<_> = slots.into_iter().flatten().collect();
+    if guarded.is_empty() && !is_nearly_new(store)? {
+        return Err(GuardError::Missing {
+            path,
+            reason: "it holds no head".to_owned(),
+        });
+    }
+    for (_, head) in &guarded {
+        reproduces(head, store).map_err(|(guarded, found)| GuardError::NotReproduced {
+            name: head.name.clone(),
+            guarded,
+            found,
+            store: data_dir.join("store"),
+        })?;
+    }
+    Ok(guarded.len())
+}
+
+/// Whether nothing was ever acknowledged from this store: at most the very first turn, one ledger's
+/// creation, was committed and the server ended before it was guarded.
+fn is_nearly_new(store: &Arc<Store>) -> Result<bool, StoreError> {
+    let ledgers = store.ledgers_after("", 2)?;
+    let [only] = &ledgers[..] else {
+        return Ok(ledgers.is_empty());
+    };
+    let mut entries = store.entries(LedgerNumber(only.number), 0);
+    Ok(entries.nth(1).transpose()?.is_none())
+}
+
+/// The error is the guarded size and what the store has instead.
+fn reproduces(guarded: &GuardedHead, store: &Arc<Store>) -> Result<(), (u64, String)> {
+    let head = guarded_head(guarded).map_err(|reason| (0, reason))?;
+    let size = head.size.get();
+    let fail = |found: String| (size, found);
+    let ledger = LedgerNumber(guarded.ledger);
+    let edge = crate::ledger::load::right_edge(store, ledger, &guarded.vkey)
+        .map_err(|error| fail(format!("cannot rebuild its tree ({error})")))?
+        .ok_or_else(|| fail("does not know it".to_owned()))?
+        .edge;
+    if edge.size() < head.size {
+        return Err(fail(format!("holds only {}", edge.size())));
+    }
+    let reader = deed_tlog::EdgeReader::new(&edge, store.full_tiles(ledger));
+    let root = deed_tlog::root_at(head.size, &reader)
+        .map_err(|error| fail(format!("cannot rebuild its tree ({error})")))?;
+    if root == head.root {
+        Ok(())
+    } else {
+        Err(fail(format!("has another root for them ({root})")))
+    }
+}
+
+fn guarded_head(guarded: &GuardedHead) -> Result<TreeHead, String> {
+    let unreadable = |error: &dyn std::fmt::Display| format!("cannot be compared ({error})");
+    let vkey: VerifierKey = guarded.vkey.parse().map_err(|error| unreadable(&error))?;
+    let (checkpoint, _) =
+        Checkpoint::open(&guarded.checkpoint, &vkey).map_err(|error| unreadable(&error))?;
+    Ok(checkpoint.head)
+}
+
+type Slot = Option<(u64, GuardedHead)>;
+
+/// Reads every slot's newest valid half.
+fn read(path: &Path) -> Result<Vec<Slot>, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 != SLOTS as u64 * SLOT_BYTES {
+        return Err(format!("it has {} bytes", bytes.len()));
+    }
+    bytes
+        .chunks_exact(SLOT_BYTES as usize)
+        .enumerate()
+        .map(|(slot, bytes)| {
+            let halves: Vec<_> = bytes.chunks_exact(HALF_BYTES).map(decode_half).collect();
+            let untouched = bytes.iter().all(|&byte| byte == 0);
+            match halves.into_iter().flatten().max_by_key(|half| half.0) {
+                None if !untouched => Err(format!("slot {slot} has no valid half")),
+                newest => Ok(newest),
+            }
+        })
+        .collect()
+}
+
+fn decode_half(bytes: &[u8]) -> Slot {
+    let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
+    let length = u32::from_be_bytes(*header.last_chunk::<4>()?) as usize;
+    let turn = u64::from_be_bytes(header.get(MAGIC.len()..MAGIC.len() + 8)?.try_into().ok()?);
+    let (body, rest) = rest.split_at_checked(length)?;
+    let digest = blake3::hash(bytes.get(..HEADER_BYTES + length)?);
+    if !header.starts_with(MAGIC) || !rest.starts_with(digest.as_bytes()) {
+        return None;
+    }
+    Some((turn, GuardedHead::decode(body).ok()?))
+}
+
+/// Writes one shard's slot.
+pub(crate) struct GuardSlot {
+    file: File,
+    slot: usize,
+    turn: u64,
+}
+
+impl GuardSlot {
+    /// Opens the slot of shard `slot`, which must be less than [`SLOTS`].
+    pub(crate) fn open(data_dir: &Path, slot: usize) -> Result<Self, GuardError> {
+        let path = path_in(data_dir);
+        let slots = read(&path).map_err(|reason| GuardError::Missing {
+            path: path.clone(),
+            reason,
+        })?;
+        let turn = slots
+            .get(slot)
+            .and_then(|slot| slot.as_ref())
+            .map_or(0, |(turn, _)| *turn);
+        let file = File::options()
+            .write(true)
+            .open(&path)
+            .map_err(|source| GuardError::Io { path, source })?;
+        Ok(Self { file, slot, turn })
+    }
+
+    /// Writes `head` and returns when it is on disk. Must be called only for heads that the store
+    /// has synced.
+    pub(crate) fn write(&mut self, head: &GuardedHead) -> io::Result<()> {
+        self.turn += 1;
+        let body = head.encode_to_vec();
+        let mut half = Vec::with_capacity(HALF_BYTES);
+        half.extend_from_slice(MAGIC);
+        half.extend_from_slice(&self.turn.to_be_bytes());
+        let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+        half.extend_from_slice(&length.to_be_bytes());
+        half.extend_from_slice(&body);
+        let digest = blake3::hash(&half);
+        half.extend_from_slice(digest.as_bytes());
+        if half.len() > HALF_BYTES {
+            return Err(io::Error::other("the head does not fit its slot"));
+        }
+        let offset = self.slot as u64 * SLOT_BYTES + (self.turn % 2) * HALF_BYTES as u64;
+        self.file.write_all_at(&half, offset)?;
+        self.file.sync_data()
+    }
+}
+
+const _: () = assert!(HEADER_BYTES + DIGEST_BYTES < HALF_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(name: &str) -> GuardedHead {
+        GuardedHead {
+            ledger: 1,
+            name: name.to_owned(),
+            vkey: "key".to_owned(),
+            checkpoint: Bytes::from_static(b"head"),
+        }
+    }
+
+    fn slots(dir: &Path) -> Vec<Slot> {
+        read(&path_in(dir)).unwrap()
+    }
+
+    #[test]
+    fn slots_keep_their_newest_head() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path()).unwrap();
+        assert!(slots(dir.path()).iter().all(Option::is_none));
+        let mut first = GuardSlot::open(dir.path(), 0).unwrap();
+        let mut last = GuardSlot::open(dir.path(), SLOTS - 1).unwrap();
+        for turn in 1..=5 {
+            first.write(&head(&format!("first {turn}"))).unwrap();
+        }
+        last.write(&head("last")).unwrap();
+        let found = slots(dir.path());
+        assert_eq!(found[0], Some((5, head("first 5"))));
+        assert_eq!(found[SLOTS - 1], Some((1, head("last"))));
+        assert_eq!(found.iter().flatten().count(), 2);
+        // After a restart it counts on.
+        let mut again = GuardSlot::open(dir.path(), 0).unwrap();
+        again.write(&head("first 6")).unwrap();
+        assert_eq!(slots(dir.path())[0], Some((6, head("first 6"))));
+    }
+
+    #[test]
+    fn a_torn_half_leaves_the_other_one() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path()).unwrap();
+        let mut slot = GuardSlot::open(dir.path(), 0).unwrap();
+        slot.write(&head("one")).unwrap();
+        slot.write(&head("two")).unwrap();
+        let path = path_in(dir.path());
+        let whole = fs::read(&path).unwrap();
+        // Turn 2 is in half 0. Any byte of it: the digest covers all, and itself.
+        let length = whole[..HALF_BYTES]
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .unwrap();
+        for at in 0..=length {
+            let mut torn = whole.clone();
+            torn[at] ^= 0x40;
+            fs::write(&path, &torn).unwrap();
+            assert_eq!(slots(dir.path())[0], Some((1, head("one"))), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_guard_without_a_valid_half_is_no_guard() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path()).unwrap();
+        let path = path_in(dir.path());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[9] = 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(read(&path).unwrap_err().contains("slot 0"));
+        fs::write(&path, &bytes[1..]).unwrap();
+        assert!(read(&path).unwrap_err().contains("262143 bytes"));
+        assert!(GuardSlot::open(dir.path(), 0).is_err());
+    }
+
+    #[test]
+    fn a_head_that_does_not_fit_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path()).unwrap();
+        let mut slot = GuardSlot::open(dir.path(), 0).unwrap();
+        assert!(slot.write(&head(&"x".repeat(HALF_BYTES))).is_err());
+        assert_eq!(slots(dir.path())[0], None);
+    }
+}

@@ -1,0 +1,130 @@
+//! The C2SP tlog-tiles read interface, for tools that nobody here wrote.
+//!
+//!     GET /logs/<ledger>/checkpoint
+//!     GET /logs/<ledger>/tile/<level>/<index>[.p/<width>]
+//!     GET /logs/<ledger>/tile/entries/<index>[.p/<width>]
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderValue, Response, StatusCode, header},
+    routing::get,
+};
+use bytes::Bytes;
+use deed_tlog::{EntryBundleId, TilePath, encode_entry_bundle, tile_bytes};
+
+use crate::{grpc::Context, ledger::Ledger, status::Refusal};
+
+/// A checkpoint may be as old as this when it is served from a cache.
+const CHECKPOINT_CACHE: &str = "public, max-age=1";
+
+/// Tiles and entries never change.
+const TILE_CACHE: &str = "public, max-age=31536000, immutable";
+
+/// The routes.
+pub(crate) fn router(context: Context) -> Router {
+    Router::new()
+        .route("/logs/{ledger}/checkpoint", get(checkpoint))
+        .route("/logs/{ledger}/tile/{*path}", get(tile))
+        .with_state(context)
+}
+
+async fn checkpoint(State(context): State<Context>, Path(name): Path<String>) -> Response<Body> {
+    match context.ledger(&name).await {
+        Ok(ledger) => {
+            let checkpoint = ledger.readable().checkpoint.clone();
+            answer("text/plain; charset=utf-8", CHECKPOINT_CACHE, checkpoint)
+        }
+        Err(refusal) => refused(refusal),
+    }
+}
+
+async fn tile(
+    State(context): State<Context>,
+    Path((name, path)): Path<(String, String)>,
+) -> Response<Body> {
+    let Ok(path) = TilePath::parse(&format!("tile/{path}")) else {
+        return not_found("not a tile's path");
+    };
+    let ledger = match context.ledger(&name).await {
+        Ok(ledger) => ledger,
+        Err(refusal) => return refused(refusal),
+    };
+    let read = context.read(move || match path {
+        TilePath::Hashes(tile) => Ok(ledger
+            .tile(&ledger.readable(), tile)?
+            .map(|hashes| Bytes::from(tile_bytes(&hashes)))),
+        TilePath::Entries(bundle) => entries(&ledger, bundle),
+    });
+    match read.await {
+        Ok(Some(bytes)) => answer("application/octet-stream", TILE_CACHE, bytes),
+        Ok(None) => not_found("the tree has no such tile, or not so wide a one"),
+        Err(refusal) => refused(refusal),
+    }
+}
+
+/// A bundle of entries; `None` if the tree has not so many.
+fn entries(ledger: &Ledger, bundle: EntryBundleId) -> Result<Option<Bytes>, Refusal> {
+    let size = ledger.readable().size().get();
+    let Some(start) = bundle.index().checked_mul(256) else {
+        return Ok(None);
+    };
+    let Some(end) = start
+        .checked_add(u64::from(bundle.width()))
+        .filter(|&end| end <= size)
+    else {
+        return Ok(None);
+    };
+    let mut entries = Vec::with_capacity(usize::from(bundle.width()));
+    for item in ledger.entries(start, end) {
+        entries.push(item?.1);
+    }
+    if entries.len() != usize::from(bundle.width()) {
+        return Err(Refusal::Damaged(format!(
+            "entries of {start}..{end} are missing"
+        )));
+    }
+    let bytes = encode_entry_bundle(&entries)
+        .map_err(|error| Refusal::Damaged(format!("entries of {start}..{end}: {error}")))?;
+    Ok(Some(bytes.into()))
+}
+
+fn answer(media_type: &'static str, cache: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+fn not_found(what: &str) -> Response<Body> {
+    text(StatusCode::NOT_FOUND, what.to_owned())
+}
+
+/// The same words as over gRPC, with the status that HTTP has for them.
+fn refused(refusal: Refusal) -> Response<Body> {
+    let code = match refusal {
+        Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+        Refusal::NotFound(_) | Refusal::BeyondTree { .. } => StatusCode::NOT_FOUND,
+        Refusal::AlreadyExists(_) => StatusCode::CONFLICT,
+        Refusal::Overloaded { .. } | Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let status: tonic::Status = refusal.into();
+    text(code, status.message().to_owned())
+}
+
+fn text(code: StatusCode, what: String) -> Response<Body> {
+    let mut response = answer(
+        "text/plain; charset=utf-8",
+        "no-store",
+        Bytes::from(what + "\n"),
+    );
+    *response.status_mut() = code;
+    response
+}

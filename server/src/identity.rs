@@ -1,0 +1,320 @@
+//! The server's name and the secret that its log keys derive from.
+//!
+//! `server.key`, mode 0600, in the data directory:
+//!
+//!     deed-server-key-v1
+//!     name <server name>
+//!     secret <base64 of 32 bytes>
+//!
+//! Each ledger has a log key of its own: its Ed25519 seed is BLAKE3 derive-key("deed.v1 log key",
+//! secret || key generation (u32, big-endian) || origin). One file is to be kept safe, and no key
+//! serves two uses.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use deed_tlog::{NoteSigner, Origin};
+use thiserror::Error;
+
+/// BLAKE3 context of log keys. Never changes.
+const LOG_KEY_CONTEXT: &str = "deed.v1 log key";
+
+const MAGIC: &str = "deed-server-key-v1";
+
+/// Longest server name in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Who this server is.
+pub(crate) struct Identity {
+    name: String,
+    secret: [u8; 32],
+}
+
+/// A key file that cannot be used.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// The file system failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others can read it.
+    #[error("{path} has mode {mode:o}: it holds a secret, so `chmod 600` it first")]
+    Mode {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not such a file.
+    #[error("{path}: line {line} is not what a server key has there; restore it from a copy")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// The name would not fit into an origin.
+    #[error(
+        "server name {name:?}: use 1 to {NAME_BYTES_MAX} of a-z, 0-9, '.', '-' and '/', for example \
+         ledger.example.org"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// Another name than the one that the ledgers carry.
+    #[error(
+        "this data directory belongs to server {found:?}, not {wanted:?}; a name never changes"
+    )]
+    OtherName {
+        /// The name in the file.
+        found: String,
+        /// The name asked for.
+        wanted: String,
+    },
+    /// No randomness.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+impl Identity {
+    /// Loads the identity of a data directory; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if the file cannot be read, is open to others, or is malformed.
+    pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
+        let path = path_in(data_dir);
+        let io = |source| IdentityError::Io {
+            path: path.clone(),
+            source,
+        };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        let mode = fs::metadata(&path).map_err(io)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(IdentityError::Mode { path, mode });
+        }
+        Self::parse(&text)
+            .map(Some)
+            .map_err(|line| IdentityError::Malformed { path, line })
+    }
+
+    /// Makes a new identity and writes it, synced, mode 0600. Without a name it gets a random one.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub(crate) fn create(data_dir: &Path, name: Option<&str>) -> Result<Self, IdentityError> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(IdentityError::Random)?;
+        let name = match name {
+            Some(name) => checked_name(name)?,
+            None => {
+                let mut suffix = [0; 4];
+                getrandom::fill(&mut suffix).map_err(IdentityError::Random)?;
+                format!("deed-{}", hex::encode(suffix))
+            }
+        };
+        let identity = Self { name, secret };
+        let path = path_in(data_dir);
+        write_secret(&path, &identity.to_text())
+            .map_err(|source| IdentityError::Io { path, source })?;
+        Ok(identity)
+    }
+
+    /// The server's name: the first part of its ledgers' origins.
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Fails if `wanted` is another name than this.
+    ///
+    /// # Errors
+    /// [`IdentityError::OtherName`].
+    pub(crate) fn expect_name(&self, wanted: Option<&str>) -> Result<(), IdentityError> {
+        match wanted {
+            Some(wanted) if wanted != self.name => Err(IdentityError::OtherName {
+                found: self.name.clone(),
+                wanted: wanted.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The signer of a ledger's tree heads.
+    pub(crate) fn log_signer(&self, origin: &Origin, generation: u32) -> NoteSigner {
+        let mut hasher = blake3::Hasher::new_derive_key(LOG_KEY_CONTEXT);
+        hasher.update(&self.secret);
+        hasher.update(&generation.to_be_bytes());
+        hasher.update(origin.as_str().as_bytes());
+        NoteSigner::from_seed(origin.key_name().clone(), hasher.finalize().as_bytes())
+    }
+
+    fn to_text(&self) -> String {
+        format!(
+            "{MAGIC}\nname {}\nsecret {}\n",
+            self.name,
+            BASE64.encode(self.secret)
+        )
+    }
+
+    /// The error is the number of the line that is wrong.
+    fn parse(text: &str) -> Result<Self, usize> {
+        let mut lines = text.lines();
+        if lines.next() != Some(MAGIC) {
+            return Err(1);
+        }
+        let name = lines
+            .next()
+            .and_then(|line| line.strip_prefix("name "))
+            .and_then(|name| checked_name(name).ok())
+            .ok_or(2_usize)?;
+        let secret = lines
+            .next()
+            .and_then(|line| line.strip_prefix("secret "))
+            .and_then(|secret| BASE64.decode(secret).ok())
+            .and_then(|secret| secret.try_into().ok())
+            .ok_or(3_usize)?;
+        match lines.next() {
+            None => Ok(Self { name, secret }),
+            Some(_) => Err(4),
+        }
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn path_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("server.key")
+}
+
+fn checked_name(name: &str) -> Result<String, IdentityError> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-/".contains(&b);
+    let whole = (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with('/')
+        && !name.ends_with('/');
+    if whole {
+        Ok(name.to_owned())
+    } else {
+        Err(IdentityError::Name {
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// Writes a file that is either there whole, or not at all.
+fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+    let unfinished = path.with_extension("key.new");
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    // If we crash before this, there is no key and no ledger that it could have signed.
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Identity::load(dir.path()).unwrap().is_none());
+        let made = Identity::create(dir.path(), Some("ledger.example.org")).unwrap();
+        let loaded = Identity::load(dir.path()).unwrap().unwrap();
+        assert_eq!((made.name(), made.secret), (loaded.name(), loaded.secret));
+        let mode = fs::metadata(path_in(dir.path()))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!format!("{made:?}").contains(&BASE64.encode(made.secret)));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::create(dir.path(), None).unwrap();
+        fs::set_permissions(path_in(dir.path()), fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Identity::load(dir.path()).unwrap_err();
+        assert!(matches!(error, IdentityError::Mode { mode: 0o644, .. }));
+    }
+
+    #[test]
+    fn malformed_keys_name_the_line() {
+        let good = Identity {
+            name: "a.b".to_owned(),
+            secret: [7; 32],
+        }
+        .to_text();
+        assert!(Identity::parse(&good).is_ok());
+        assert_eq!(Identity::parse("").err(), Some(1));
+        assert_eq!(Identity::parse(&good.replace("a.b", "A B")).err(), Some(2));
+        assert_eq!(
+            Identity::parse(&good.replace("secret ", "secret x")).err(),
+            Some(3)
+        );
+        assert_eq!(Identity::parse(&format!("{good}more\n")).err(), Some(4));
+    }
+
+    #[test]
+    fn names_fit_into_origins() {
+        for bad in ["", "/a", "a/", "A", "a b", "a+b", "ä", &"a".repeat(129)] {
+            assert!(checked_name(bad).is_err(), "{bad:?}");
+        }
+        for good in ["a", "ledger.example.org", "example.org/ledger-1"] {
+            assert!(checked_name(good).is_ok(), "{good:?}");
+        }
+    }
+
+    /// Golden (computed with other tools): an operator's key must derive the same log keys in every later version.
+    #[test]
+    fn log_keys_are_derived_for_each_origin_and_generation() {
+        let identity = Identity {
+            name: "a.b".to_owned(),
+            secret: [7; 32],
+        };
+        let vkey = |origin: &str, generation| {
+            let origin: Origin = origin.parse().unwrap();
+            identity
+                .log_signer(&origin, generation)
+                .verifier_key()
+                .to_string()
+        };
+        let all = [
+            vkey("a.b/logs/x", 0),
+            vkey("a.b/logs/x", 1),
+            vkey("a.b/logs/y", 0),
+        ];
+        assert_eq!(
+            all[0],
+            "a.b/logs/x+b7ba8cc5+Ab4yFbIqiXxjtBl856alIQwlBJc8GotbepQjfHXBMoXE"
+        );
+        assert!(all[0] != all[1] && all[0] != all[2] && all[1] != all[2]);
+    }
+}

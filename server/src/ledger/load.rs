@@ -1,0 +1,81 @@
+//! Bringing a ledger's tree back into memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deed_evidence::Micros;
+use deed_tlog::{Checkpoint, CheckpointError, RightEdge, TreeSize, VerifierKey, leaf_hash};
+use thiserror::Error;
+
+use crate::store::{LedgerNumber, Store, StoreError, read::FullTiles};
+
+/// A ledger's tree as the store has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) edge: RightEdge,
+    /// The newest signed head.
+    pub(crate) checkpoint: Bytes,
+    pub(crate) effective_time: Micros,
+}
+
+/// A tree that cannot be brought back.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("its verifier key: {0}")]
+    Key(deed_tlog::KeyError),
+    #[error("its newest head: {0}")]
+    Head(#[from] CheckpointError),
+    #[error("its tiles: {0}")]
+    Tiles(#[from] deed_tlog::RebuildError<StoreError>),
+    #[error("the entries end at leaf {found}, its newest head covers {size}")]
+    EntriesMissing { found: u64, size: TreeSize },
+    #[error("its newest head has root {signed}, its tiles and entries have {rebuilt}")]
+    Root {
+        signed: deed_tlog::Hash,
+        rebuilt: deed_tlog::Hash,
+    },
+}
+
+/// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last
+/// entries, and checks the root against the signed head. `None` if the store has no head of it.
+pub(crate) fn right_edge(
+    store: &Arc<Store>,
+    ledger: LedgerNumber,
+    vkey: &str,
+) -> Result<Option<Loaded>, LoadError> {
+    let Some(record) = store.latest_head(ledger)? else {
+        return Ok(None);
+    };
+    let key: VerifierKey = vkey.parse().map_err(LoadError::Key)?;
+    let (checkpoint, _) = Checkpoint::open(&record.checkpoint, &key)?;
+    let size = checkpoint.head.size;
+    let first = size.get() - size.get() % 256;
+    let mut tail = Vec::with_capacity(256);
+    for item in store.entries(ledger, first) {
+        let (index, entry) = item?;
+        if index >= size.get() {
+            break;
+        }
+        tail.push(leaf_hash(&entry));
+    }
+    let found = first + tail.len() as u64;
+    if found != size.get() {
+        return Err(LoadError::EntriesMissing { found, size });
+    }
+    let tiles: FullTiles = store.full_tiles(ledger);
+    let edge = RightEdge::rebuild(size, &tail, &tiles)?;
+    let rebuilt = edge.root();
+    if rebuilt != checkpoint.head.root {
+        return Err(LoadError::Root {
+            signed: checkpoint.head.root,
+            rebuilt,
+        });
+    }
+    Ok(Some(Loaded {
+        edge,
+        checkpoint: record.checkpoint,
+        effective_time: Micros::new(record.effective_time_us),
+    }))
+}

@@ -1,0 +1,301 @@
+//! The ledgers of a server: created here, loaded when first asked for.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use deed_evidence::{LedgerId, genesis::Genesis, genesis::GenesisError};
+use deed_tlog::{Hash, NoteSigner, Origin, PublicKey};
+use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::{
+    Ledger, Readable, is_valid_name,
+    load::{self, LoadError},
+    step::{LedgerState, Records},
+};
+use crate::{
+    clock::Clock,
+    identity::Identity,
+    store::{Batch, Family, LedgerNumber, Store, StoreError, keys, records::LedgerRecord},
+};
+
+/// A ledger that cannot be had.
+#[derive(Debug, Error)]
+pub(crate) enum RegistryError {
+    #[error("no ledger is named {name:?}; `deed ledger list` shows those there are")]
+    NotFound { name: String },
+    #[error("a ledger named {name:?} is there already")]
+    AlreadyExists { name: String },
+    #[error("use 1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'")]
+    Name,
+    #[error("authority keys: {0}")]
+    AuthorityKeys(String),
+    #[error("ledger {name:?} cannot be loaded: {source}")]
+    Load { name: String, source: LoadError },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+/// All ledgers.
+pub(crate) struct Registry {
+    store: Arc<Store>,
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+    loaded: RwLock<HashMap<String, Arc<Ledger>>>,
+    /// Held while a ledger is loaded or created: one name, one ledger in memory.
+    changing: Mutex<()>,
+}
+
+/// A ledger that is about to be created: its records are to be committed by its shard.
+pub(crate) struct NewLedger {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) readable: Arc<Readable>,
+    pub(crate) state: LedgerState,
+    records: Records,
+}
+
+impl NewLedger {
+    /// Adds everything that makes it exist to a batch.
+    pub(crate) fn write(&self, store: &Store, batch: &mut Batch) {
+        let (number, name) = (self.ledger.number, self.ledger.name());
+        let next = (number.0 + 1).to_be_bytes();
+        store.put(batch, Family::Meta, keys::NEXT_LEDGER, &next);
+        let record = self.ledger.record.encode_to_vec();
+        store.put(batch, Family::Meta, &keys::ledger(name), &record);
+        crate::shard::write_records(store, batch, number, &self.records);
+        crate::shard::write_head(store, batch, number, &self.readable, true);
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(store: Arc<Store>, identity: Identity, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            identity,
+            clock,
+            loaded: RwLock::default(),
+            changing: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The ledger of this name if it is in memory. Never blocks for long.
+    pub(crate) fn loaded(&self, name: &str) -> Option<Arc<Ledger>> {
+        self.loaded.read().get(name).cloned()
+    }
+
+    /// Every ledger in memory.
+    pub(crate) fn all_loaded(&self) -> Vec<Arc<Ledger>> {
+        self.loaded.read().values().cloned().collect()
+    }
+
+    /// The ledger of this name, loaded from the store if it is not in memory.
+    pub(crate) fn ledger(&self, name: &str) -> Result<Arc<Ledger>, RegistryError> {
+        if let Some(ledger) = self.loaded(name) {
+            return Ok(ledger);
+        }
+        let not_found = || RegistryError::NotFound {
+            name: name.chars().take(64).collect(),
+        };
+        if !is_valid_name(name) {
+            return Err(not_found());
+        }
+        let _changing = self.changing.lock();
+        if let Some(ledger) = self.loaded(name) {
+            return Ok(ledger);
+        }
+        let record = self.store.ledger(name)?.ok_or_else(not_found)?;
+        let failed = |source| RegistryError::Load {
+            name: name.to_owned(),
+            source,
+        };
+        let loaded = load::right_edge(&self.store, LedgerNumber(record.number), &record.vkey)
+            .map_err(failed)?
+            .ok_or_else(|| {
+                let number = LedgerNumber(record.number);
+                StoreError::corrupt(Family::Heads, number, "the newest head is missing")
+            })?;
+        let readable = Arc::new(Readable {
+            head: loaded.edge.head(),
+            edge: loaded.edge,
+            checkpoint: loaded.checkpoint,
+            effective_time: loaded.effective_time,
+        });
+        let ledger = Arc::new(self.open(record, readable)?);
+        tracing::info!(ledger = name, size = %ledger.readable().size(), "ledger loaded");
+        self.loaded
+            .write()
+            .insert(name.to_owned(), Arc::clone(&ledger));
+        Ok(ledger)
+    }
+
+    /// Up to `limit` ledgers after `after`, ordered by name; and whether there are more.
+    pub(crate) fn page(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Ledger>>, bool), RegistryError> {
+        let records = self.store.ledgers_after(after, limit + 1)?;
+        let more = records.len() > limit;
+        let ledgers = records
+            .iter()
+            .take(limit)
+            .map(|record| self.ledger(&record.name))
+            .collect::<Result<_, _>>()?;
+        Ok((ledgers, more))
+    }
+
+    /// Prepares a new ledger and hands it to `commit`, which must return only when it is on disk.
+    /// Nobody else creates a ledger meanwhile.
+    pub(crate) fn create(
+        &self,
+        name: &str,
+        authority_keys: &[Bytes],
+        commit: impl FnOnce(NewLedger) -> Result<(), StoreError>,
+    ) -> Result<Arc<Ledger>, RegistryError> {
+        if !is_valid_name(name) {
+            return Err(RegistryError::Name);
+        }
+        let authority_keys = checked_authority_keys(authority_keys)?;
+        let _changing = self.changing.lock();
+        if self.store.ledger(name)?.is_some() {
+            return Err(RegistryError::AlreadyExists {
+                name: name.to_owned(),
+            });
+        }
+        let new = self.prepare(name, authority_keys)?;
+        let ledger = Arc::clone(&new.ledger);
+        commit(new)?;
+        self.loaded
+            .write()
+            .insert(name.to_owned(), Arc::clone(&ledger));
+        tracing::info!(ledger = name, origin = %ledger.origin, "ledger created");
+        Ok(ledger)
+    }
+
+    fn prepare(
+        &self,
+        name: &str,
+        authority_keys: Vec<[u8; 32]>,
+    ) -> Result<NewLedger, RegistryError> {
+        let number = self.store.next_ledger()?;
+        let origin: Origin = format!("{}/logs/{name}", self.identity.name())
+            .parse()
+            .expect("server and ledger names have only characters that an origin may have");
+        let signer = self.identity.log_signer(&origin, 0);
+        let mut nonce = [0; 32];
+        getrandom::fill(&mut nonce).map_err(RegistryError::Random)?;
+        let created_at = self.clock.now();
+        let genesis = Genesis {
+            origin: origin.clone(),
+            log_key: signer.verifier_key().clone(),
+            authority_keys,
+            created_at,
+            nonce,
+        };
+        let entry = genesis.to_entry().map_err(|error| match error {
+            GenesisError::Statement(error) => RegistryError::AuthorityKeys(error.to_string()),
+            other => RegistryError::AuthorityKeys(other.to_string()),
+        })?;
+        let (state, records) = LedgerState::create(&entry, created_at);
+        let record = LedgerRecord {
+            number: number.0,
+            name: name.to_owned(),
+            origin: origin.to_string(),
+            key_generation: 0,
+            ledger_id: Bytes::copy_from_slice(deed_tlog::leaf_hash(&entry).as_bytes()),
+            vkey: signer.verifier_key().to_string(),
+            genesis_entry: entry,
+        };
+        let head = state.edge().head();
+        let mut readable = Readable {
+            edge: state.edge().clone(),
+            head,
+            checkpoint: Bytes::new(),
+            effective_time: created_at,
+        };
+        let unsigned = Arc::new(readable.clone());
+        let ledger = Arc::new(self.open_with(record, signer, unsigned)?);
+        readable.checkpoint = ledger.sign(head);
+        let readable = Arc::new(readable);
+
+        Ok(NewLedger {
+            ledger,
+            readable,
+            state,
+            records,
+        })
+    }
+
+    fn open(&self, record: LedgerRecord, readable: Arc<Readable>) -> Result<Ledger, RegistryError> {
+        let number = LedgerNumber(record.number);
+        let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
+        let origin: Origin = record
+            .origin
+            .parse()
+            .map_err(|_| corrupt("the origin is malformed"))?;
+        let signer = self.identity.log_signer(&origin, record.key_generation);
+        if signer.verifier_key().to_string() != record.vkey {
+            let what = "server.key does not give this ledger's log key; restore the one that \
+                        created it";
+            return Err(corrupt(what).into());
+        }
+        self.open_with(record, signer, readable)
+    }
+
+    fn open_with(
+        &self,
+        record: LedgerRecord,
+        signer: NoteSigner,
+        readable: Arc<Readable>,
+    ) -> Result<Ledger, RegistryError> {
+        let number = LedgerNumber(record.number);
+        let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
+        let id = Hash::try_from(&record.ledger_id[..])
+            .map_err(|_| corrupt("the ledger id has not 32 bytes"))?;
+        let origin = record
+            .origin
+            .parse()
+            .map_err(|_| corrupt("the origin is malformed"))?;
+        Ok(Ledger {
+            number,
+            id: LedgerId::new(id),
+            origin,
+            signer,
+            store: Arc::clone(&self.store),
+            readable: watch::Sender::new(readable),
+            record,
+        })
+    }
+}
+
+fn checked_authority_keys(keys: &[Bytes]) -> Result<Vec<[u8; 32]>, RegistryError> {
+    let fail = |what: String| Err(RegistryError::AuthorityKeys(what));
+    if keys.is_empty() || keys.len() > 16 {
+        return fail(format!("{} given where 1 to 16 are wanted", keys.len()));
+    }
+    let mut checked = Vec::with_capacity(keys.len());
+    for (position, key) in keys.iter().enumerate() {
+        let Ok(key) = <[u8; 32]>::try_from(&key[..]) else {
+            return fail(format!("key {position} has {} bytes, not 32", key.len()));
+        };
+        if PublicKey::from_bytes(&key).is_err() {
+            return fail(format!(
+                "key {position} is not an Ed25519 public key, or a weak one"
+            ));
+        }
+        checked.push(key);
+    }
+    checked.sort_unstable();
+    if checked.windows(2).any(|pair| pair[0] == pair[1]) {
+        return fail("the same key stands twice".to_owned());
+    }
+    Ok(checked)
+}

@@ -1,0 +1,373 @@
+//! The step: sessions, duplicates, runs, and that batch cuts do not matter.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deed_evidence::{LedgerId, Micros, Sequence, SessionId, session::Session};
+use deed_proto::v1;
+use proptest::prelude::*;
+
+use super::step::{LedgerState, Past, Placement};
+use crate::{
+    admission::{self, AdmittedBatch},
+    shard::write_records,
+    store::{Batch, LedgerNumber, Store, StoreError, StoreOptions, read::Run},
+    testing::Producer,
+};
+
+const NUMBER: LedgerNumber = LedgerNumber(0);
+
+/// A ledger that is stepped and written by hand, one turn after the other.
+struct ByHand {
+    _dir: tempfile::TempDir,
+    store: Arc<Store>,
+    state: LedgerState,
+    id: LedgerId,
+}
+
+struct Stored<'s>(&'s Store);
+
+impl Past for Stored<'_> {
+    fn settle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
+        self.0.session(NUMBER, id)
+    }
+
+    fn run_before(
+        &mut self,
+        id: &SessionId,
+        sequence: Sequence,
+    ) -> Result<Option<Run>, StoreError> {
+        self.0.run_before(NUMBER, id, sequence)
+    }
+
+    fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
+        self.0.entry(NUMBER, leaf)
+    }
+}
+
+const GENESIS: &[u8] = b"stands for a genesis entry";
+
+impl ByHand {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path(), &StoreOptions::default()).unwrap());
+        let (state, records) = LedgerState::create(GENESIS, Micros::new(1));
+        let mut batch = Batch::default();
+        write_records(&store, &mut batch, NUMBER, &records);
+        store.commit(batch).unwrap();
+        Self {
+            _dir: dir,
+            store,
+            state,
+            id: LedgerId::new(deed_tlog::leaf_hash(GENESIS)),
+        }
+    }
+
+    fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
+        let mut past = Stored(&self.store);
+        let mut turn = self.state.begin(&mut past).unwrap();
+        let placements = batches
+            .iter()
+            .flat_map(|batch| self.state.apply(&mut turn, batch, &mut past).unwrap())
+            .collect();
+        let records = self.state.finish(turn);
+        let mut batch = Batch::default();
+        write_records(&self.store, &mut batch, NUMBER, &records);
+        self.store.commit(batch).unwrap();
+        placements
+    }
+
+    /// As after a restart: nothing in memory but the tree.
+    fn forget_sessions(&mut self) {
+        let edge = self.state.edge().clone();
+        self.state = LedgerState::new(self.id, edge, self.state.effective_time());
+    }
+
+    fn entries(&self) -> Vec<Bytes> {
+        self.store
+            .entries(NUMBER, 0)
+            .map(|item| item.unwrap().1)
+            .collect()
+    }
+
+    fn records(&self) -> Vec<(Bytes, Bytes)> {
+        self.store.state(NUMBER).map(Result::unwrap).collect()
+    }
+}
+
+fn admit(id: LedgerId, received_at: i64, envelopes: &[v1::Envelope]) -> AdmittedBatch {
+    let (batch, rejected) = admission::admit(envelopes, id, Micros::new(received_at));
+    assert_eq!(rejected, []);
+    batch
+}
+
+fn brief(placements: &[Placement]) -> Vec<String> {
+    placements
+        .iter()
+        .map(|placement| match placement {
+            Placement::Recorded { leaf } => format!("recorded {leaf}"),
+            Placement::Duplicate(placed) => format!("duplicate {}", placed.leaf),
+            Placement::Refused(refusal) => format!("{refusal:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn duplicates_are_found_in_the_turn_in_memory_and_in_the_store() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let all: Vec<_> = (0..4).map(|n| producer.intent(&format!("r{n}"))).collect();
+    let batch = |from: usize, to: usize| admit(ledger.id, 5, &all[from..to]);
+    // Within one request, and within one turn.
+    let twice = [all[0].clone(), all[0].clone(), all[1].clone()];
+    let first_turn = [admit(ledger.id, 5, &twice), batch(0, 2), batch(2, 3)];
+    let (fourth, second_turn, after) = (batch(3, 4), batch(0, 4), batch(0, 4));
+    assert_eq!(
+        brief(&ledger.turn(&first_turn)),
+        [
+            "recorded 1",
+            "duplicate 1",
+            "recorded 2",
+            "duplicate 1",
+            "duplicate 2",
+            "recorded 3"
+        ]
+    );
+    assert_eq!(brief(&ledger.turn(&[fourth])), ["recorded 4"]);
+    let duplicates = ["duplicate 1", "duplicate 2", "duplicate 3", "duplicate 4"];
+    assert_eq!(brief(&ledger.turn(&[second_turn])), duplicates);
+    ledger.forget_sessions();
+    assert_eq!(brief(&ledger.turn(&[after])), duplicates);
+    assert_eq!(ledger.entries().len(), 5);
+}
+
+#[test]
+fn a_duplicate_brings_the_first_receipt() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let envelope = producer.intent("r");
+    let first = admit(ledger.id, 5, std::slice::from_ref(&envelope));
+    let leaf_hash = first.statements()[0].leaf_hash;
+    ledger.turn(&[first]);
+    // Admitted at another time, so its own entry would have another hash.
+    let again = admit(ledger.id, 6, &[envelope]);
+    assert_ne!(again.statements()[0].leaf_hash, leaf_hash);
+    let placements = ledger.turn(&[again]);
+    let Placement::Duplicate(placed) = &placements[0] else {
+        panic!("{placements:?}");
+    };
+    assert_eq!((placed.leaf, placed.leaf_hash), (1, leaf_hash));
+    assert_eq!(placed.received_at, Micros::new(5));
+}
+
+#[test]
+fn other_bytes_at_a_used_sequence_are_refused() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let mut other = producer.clone();
+    let (one, two) = (producer.intent("one"), other.intent("another"));
+    let (one, two) = (admit(ledger.id, 5, &[one]), admit(ledger.id, 5, &[two]));
+    assert_eq!(brief(&ledger.turn(&[one])), ["recorded 1"]);
+    assert_eq!(
+        brief(&ledger.turn(&[two])),
+        ["SequenceReused { expected: Sequence(1) }"]
+    );
+}
+
+#[test]
+fn sequences_are_strict_and_gaps_are_owned_up_to() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let zero = producer.intent("zero");
+    let lost = producer.intent("lost");
+    let two = producer.intent("two");
+    producer.next = 1;
+    let after_gap = producer.intent_after_gap(2);
+    let four = producer.intent("four");
+    let requests = [zero, two, after_gap, lost, four];
+    let batch = admit(ledger.id, 5, &requests);
+    assert_eq!(
+        brief(&ledger.turn(&[batch])),
+        [
+            "recorded 1",
+            "NotNext { expected: Sequence(1) }",
+            "recorded 2",
+            // Inside of the gap: it was given up.
+            "SequenceReused { expected: Sequence(4) }",
+            "recorded 3",
+        ]
+    );
+    let (session, run) = ledger
+        .store
+        .session(NUMBER, &SessionId::new([1; 16]))
+        .unwrap()
+        .unwrap();
+    assert_eq!((session.recorded, session.skipped), (3, 2));
+    assert_eq!(
+        (run.first, run.first_leaf, run.count),
+        (Sequence::new(3), 2, 2)
+    );
+}
+
+#[test]
+fn sessions_belong_to_their_producer_and_end() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let mut squatter = Producer::new(ledger.id, 1);
+    squatter.producer = "spiffe://example.org/other".to_owned();
+    squatter.next = 1;
+    let envelopes = [
+        producer.intent("mine"),
+        squatter.intent("not mine"),
+        producer.closed(),
+        producer.intent("too late"),
+    ];
+    let batch = admit(ledger.id, 5, &envelopes);
+    assert_eq!(
+        brief(&ledger.turn(&[batch])),
+        ["recorded 1", "SessionTaken", "recorded 2", "SessionClosed"]
+    );
+    // What was recorded is still a duplicate after the end.
+    let again = admit(ledger.id, 6, &envelopes[..1]);
+    assert_eq!(brief(&ledger.turn(&[again])), ["duplicate 1"]);
+}
+
+#[test]
+fn a_chain_must_hold_within_a_batch_and_across_turns() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let (a, b, c) = (
+        producer.intent("a"),
+        producer.chained_intent("b"),
+        producer.chained_intent("c"),
+    );
+    let mut forged = producer.clone();
+    forged.next = 3;
+    forged.previous = Some(deed_evidence::PayloadDigest::of(b"something else"));
+    let forged = forged.chained_intent("forged");
+    let d = producer.chained_intent("d");
+    let batches = [
+        admit(ledger.id, 5, &[a, b]),
+        admit(ledger.id, 5, &[c]),
+        admit(ledger.id, 5, &[forged, d]),
+    ];
+    let mut placements = Vec::new();
+    for batch in batches {
+        placements.extend(brief(&ledger.turn(&[batch])));
+        ledger.forget_sessions();
+    }
+    assert_eq!(
+        placements,
+        [
+            "recorded 1",
+            "recorded 2",
+            "recorded 3",
+            "PreviousMismatch { expected: Sequence(3) }",
+            "recorded 4"
+        ]
+    );
+}
+
+/// One thing that a producer does.
+#[derive(Debug, Clone)]
+enum Act {
+    Intent,
+    Chained,
+    Gap(u64),
+    Repeat(usize),
+    Close,
+}
+
+fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
+    let act = prop_oneof![
+        8 => Just(Act::Intent),
+        2 => Just(Act::Chained),
+        1 => (1_u64..4).prop_map(Act::Gap),
+        2 => any::<usize>().prop_map(Act::Repeat),
+        1 => Just(Act::Close),
+    ];
+    prop::collection::vec((0_u8..5, act), 1..400)
+}
+
+/// The envelopes of some acts, by as many producers as there are.
+fn envelopes(id: LedgerId, acts: &[(u8, Act)]) -> Vec<v1::Envelope> {
+    let mut producers: Vec<_> = (0..5).map(|session| Producer::new(id, session)).collect();
+    let mut made: Vec<v1::Envelope> = Vec::new();
+    for (producer, act) in acts {
+        let producer = &mut producers[usize::from(*producer)];
+        made.push(match act {
+            Act::Intent => producer.intent("r"),
+            Act::Chained => producer.chained_intent("r"),
+            Act::Gap(lost) => producer.intent_after_gap(*lost),
+            Act::Repeat(which) if !made.is_empty() => made[which % made.len()].clone(),
+            Act::Repeat(_) => producer.intent("r"),
+            Act::Close => producer.closed(),
+        });
+    }
+    made
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The same statements in the same order give the same root, entries and records, however
+    /// requests and turns are cut, and whether or not memory was lost in between.
+    #[test]
+    fn cuts_do_not_matter(
+        acts in acts(),
+        cuts in prop::collection::vec((1_usize..40, any::<bool>(), any::<bool>()), 1..40),
+    ) {
+        let mut whole = ByHand::new();
+        let all = envelopes(whole.id, &acts);
+        let batch = admit(whole.id, 5, &all);
+        let expected = whole.turn(&[batch]);
+
+        let mut cut = ByHand::new();
+        let mut placements = Vec::new();
+        let mut waiting = Vec::new();
+        let mut rest = &all[..];
+        for (length, end_turn, forget) in cuts.iter().cycle() {
+            let (now, later) = rest.split_at(rest.len().min(*length));
+            waiting.push(admit(cut.id, 5, now));
+            rest = later;
+            if *end_turn || rest.is_empty() || waiting.len() > 8 {
+                placements.extend(cut.turn(&std::mem::take(&mut waiting)));
+                if *forget {
+                    cut.forget_sessions();
+                }
+            }
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(placements, expected);
+        prop_assert_eq!(cut.state.edge().head(), whole.state.edge().head());
+        prop_assert_eq!(cut.entries(), whole.entries());
+        prop_assert_eq!(cut.records(), whole.records());
+    }
+
+    /// A log's entries, fed one by one into a second store, give the same root and records.
+    #[test]
+    fn a_replay_gives_the_same_ledger(acts in acts(), turn_length in 1_usize..50) {
+        let mut original = ByHand::new();
+        let all = envelopes(original.id, &acts);
+        for (time, now) in (5..).zip(all.chunks(turn_length)) {
+            let batch = admit(original.id, time, now);
+            original.turn(&[batch]);
+        }
+        let mut replayed = ByHand::new();
+        for entry in original.entries().iter().skip(1) {
+            let batch = AdmittedBatch::from_entry(entry).unwrap();
+            let placements = replayed.turn(&[batch]);
+            prop_assert!(matches!(placements[..], [Placement::Recorded { .. }]), "{:?}", placements);
+        }
+        prop_assert_eq!(replayed.state.edge().head(), original.state.edge().head());
+        prop_assert_eq!(replayed.state.effective_time(), original.state.effective_time());
+        prop_assert_eq!(replayed.entries(), original.entries());
+        prop_assert_eq!(replayed.records(), original.records());
+    }
+}

@@ -1,0 +1,433 @@
+//! A running server: opening the data directory, listening, stopping.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinHandle};
+use tonic::{
+    service::Routes,
+    transport::{self, server::TcpIncoming},
+};
+
+use crate::{
+    append::Appends,
+    clock::Clock,
+    grpc::{Context, ledger::LedgerService, log::LogService},
+    guard::{self, GuardError},
+    http,
+    identity::{Identity, IdentityError},
+    ledger::{index, registry::Registry},
+    shard::{ShardThreads, Shards},
+    store::{DirectoryLock, Store, StoreError, StoreOptions},
+};
+
+/// Largest message taken in: the payloads' limit, and what envelopes add to it at most.
+const MESSAGE_BYTES_MAX: usize = 6 << 20;
+
+/// HTTP/2 windows, in bytes, and the largest frame. Measured by the prototype: the defaults of
+/// 64 KiB halve the throughput of large batches.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+const FRAME_BYTES: u32 = 64 << 10;
+
+/// Reads that run at once.
+const READS: usize = 32;
+
+/// How often the index looks for complete segments.
+const INDEX_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How a server is set up.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The server's name, for a new data directory.
+    pub name: Option<String>,
+    /// Shards, 1 to 64: ledgers are spread over them by number.
+    pub shards: usize,
+    /// Bytes of payloads that may wait for each shard.
+    pub queue_bytes: usize,
+    /// The store's memory.
+    pub store: StoreOptions,
+    /// How long stopping may wait for open connections, in milliseconds.
+    pub drain_ms: u64,
+}
+
+impl ServerOptions {
+    /// The defaults for a data directory: loopback, any port.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            name: None,
+            shards: 1,
+            queue_bytes: 64 << 20,
+            store: StoreOptions::default(),
+            drain_ms: 10_000,
+        }
+    }
+}
+
+/// A server that does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// It would be open to the network.
+    #[error(
+        "refusing to listen on {listen}: this version has no access control, so it listens on \
+         loopback only (for example 127.0.0.1:7733)"
+    )]
+    NotLoopback {
+        /// The address asked for.
+        listen: SocketAddr,
+    },
+    /// The directory holds something else.
+    #[error("{path} is not empty and holds no deed server ({found:?} is in it); choose another")]
+    ForeignDirectory {
+        /// The data directory.
+        path: PathBuf,
+        /// A file that does not belong there.
+        found: String,
+    },
+    /// Ledgers without the key that signs them.
+    #[error("{path} holds ledgers but no server.key; restore it from a copy")]
+    KeyMissing {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The address cannot be had.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file system failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server's key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store does not fit its guard.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+}
+
+/// A server that did not stop as it should.
+#[derive(Debug, Error)]
+pub enum StopError {
+    /// A shard could not write.
+    #[error("{why}; nothing was acknowledged that is not on disk, restart to go on")]
+    ShardFailed {
+        /// What happened.
+        why: String,
+    },
+    /// The listener ended early.
+    #[error("the listener failed: {0}")]
+    Listener(String),
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    name: String,
+    created: bool,
+    drain: Duration,
+    stopping: watch::Sender<bool>,
+    listener: JoinHandle<Result<(), transport::Error>>,
+    indexer: JoinHandle<()>,
+    shards: Arc<Shards>,
+    threads: ShardThreads,
+    _lock: DirectoryLock,
+}
+
+/// An opened data directory.
+struct Opened {
+    lock: DirectoryLock,
+    store: Arc<Store>,
+    identity: Identity,
+    created: bool,
+}
+
+impl Server {
+    /// Opens the data directory, creating it if need be, and listens.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is listening then, and an existing store is unchanged.
+    pub async fn start(options: ServerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let listen = options.listen;
+        if !listen.ip().is_loopback() {
+            return Err(StartError::NotLoopback { listen });
+        }
+        let opening = options.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening))
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let socket = TcpListener::bind(listen)
+            .await
+            .map_err(|source| StartError::Listen { listen, source })?;
+        let address = socket
+            .local_addr()
+            .map_err(|source| StartError::Listen { listen, source })?;
+
+        let (shards, threads) = Shards::start(
+            &options.data_dir,
+            &opened.store,
+            options.shards,
+            options.queue_bytes,
+        )?;
+        let shards = Arc::new(shards);
+        let name = opened.identity.name().to_owned();
+        let registry = Arc::new(Registry::new(
+            Arc::clone(&opened.store),
+            opened.identity,
+            Arc::clone(&clock),
+        ));
+        let (stopping, stopped) = watch::channel(false);
+        let context = Context {
+            appends: Arc::new(Appends {
+                registry: Arc::clone(&registry),
+                shards: Arc::clone(&shards),
+                clock,
+            }),
+            registry: Arc::clone(&registry),
+            reads: Arc::new(Semaphore::new(READS)),
+            stopping: stopped,
+        };
+        let indexer = tokio::spawn(keep_indexed(context.clone()));
+        let listener = tokio::spawn(listen_on(socket, context).await);
+        Ok(Self {
+            address,
+            name,
+            created: opened.created,
+            drain: Duration::from_millis(options.drain_ms),
+            stopping,
+            listener,
+            indexer,
+            shards,
+            threads,
+            _lock: opened.lock,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its name, the first part of its ledgers' origins.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the data directory was new.
+    #[must_use]
+    pub fn created(&self) -> bool {
+        self.created
+    }
+
+    /// Returns when a shard has failed and the server must be stopped, with what happened.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.shards.failure();
+        match failure.wait_for(Option::is_some).await {
+            Ok(why) => why.as_deref().unwrap_or_default().to_owned(),
+            Err(_) => "the shards are gone".to_owned(),
+        }
+    }
+
+    /// Stops: takes nothing new, answers what was taken in (within the drain bound), and returns
+    /// when everything is on disk.
+    ///
+    /// # Errors
+    /// [`StopError`] if a shard or the listener had failed.
+    pub async fn stop(self) -> Result<(), StopError> {
+        self.stopping.send_replace(true);
+        self.indexer.abort();
+        let abort = self.listener.abort_handle();
+        let listened = match tokio::time::timeout(self.drain, self.listener).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(StopError::Listener(error.to_string())),
+            Ok(Err(error)) => Err(StopError::Listener(error.to_string())),
+            Err(_) => {
+                tracing::warn!("some connections did not end in time; they are cut");
+                abort.abort();
+                Ok(())
+            }
+        };
+        let failure = self.shards.failure().borrow().clone();
+        self.shards.close();
+        let threads = self.threads;
+        // Waits for the last turns; the store is closed when the last reference goes.
+        let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+        match failure {
+            Some(why) => Err(StopError::ShardFailed {
+                why: why.to_string(),
+            }),
+            None => listened,
+        }
+    }
+}
+
+fn open(options: &ServerOptions) -> Result<Opened, StartError> {
+    let data_dir = &options.data_dir;
+    let io = |source| StartError::Io {
+        path: data_dir.clone(),
+        source,
+    };
+    fs::create_dir_all(data_dir).map_err(io)?;
+    let identity = Identity::load(data_dir)?;
+    if identity.is_none() {
+        refuse_foreign(data_dir)?;
+    }
+    let lock = DirectoryLock::acquire(data_dir)?;
+    match identity {
+        Some(identity) => {
+            identity.expect_name(options.name.as_deref())?;
+            // First without changing anything: a store that lost its tail is evidence.
+            if let Some(store) = Store::open_read_only(data_dir, &options.store)? {
+                guard::verify(data_dir, &Arc::new(store))?;
+            }
+            let store = Arc::new(Store::open(data_dir, &options.store)?);
+            Ok(Opened {
+                lock,
+                store,
+                identity,
+                created: false,
+            })
+        }
+        None => {
+            // The key is made last: until it is there, the directory counts as new, and all of
+            // this may be done again.
+            let store = Arc::new(Store::open(data_dir, &options.store)?);
+            if !store.ledgers_after("", 1)?.is_empty() {
+                return Err(StartError::KeyMissing {
+                    path: data_dir.clone(),
+                });
+            }
+            guard::create(data_dir)?;
+            let identity = Identity::create(data_dir, options.name.as_deref())?;
+            Ok(Opened {
+                lock,
+                store,
+                identity,
+                created: true,
+            })
+        }
+    }
+}
+
+/// A directory without a key may hold what an interrupted first start left, and nothing else.
+fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
+    const OURS: [&str; 5] = [
+        "lock",
+        "store",
+        "head-guard",
+        "server.key.new",
+        "direct-io-probe",
+    ];
+    let io = |source| StartError::Io {
+        path: data_dir.to_owned(),
+        source,
+    };
+    for entry in fs::read_dir(data_dir).map_err(io)? {
+        let found = entry
+            .map_err(io)?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        if !OURS.contains(&found.as_str()) {
+            return Err(StartError::ForeignDirectory {
+                path: data_dir.to_owned(),
+                found,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Everything that the port serves: gRPC with health and reflection, and tiles over HTTP.
+async fn listen_on(
+    socket: TcpListener,
+    context: Context,
+) -> impl Future<Output = Result<(), transport::Error>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<LedgerServer<LedgerService>>().await;
+    health.set_serving::<LogServer<LogService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors are well-formed");
+    let ledger = LedgerServer::new(LedgerService(context.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let log = LogServer::new(LogService(context.clone()));
+    let routes = Routes::from(http::router(context.clone()))
+        .add_service(ledger)
+        .add_service(log)
+        .add_service(health_service)
+        .add_service(reflection);
+    let mut server = transport::Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .tcp_nodelay(true);
+    let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+    async move {
+        let stopped = async move { context.stopped().await };
+        server
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stopped)
+            .await
+    }
+}
+
+/// Writes index segments as they become complete.
+async fn keep_indexed(context: Context) {
+    let mut indexed = std::collections::HashMap::new();
+    loop {
+        tokio::select! {
+            () = context.stopped() => return,
+            () = tokio::time::sleep(INDEX_INTERVAL) => {}
+        }
+        for ledger in context.registry.all_loaded() {
+            let readable = ledger.readable();
+            let from = indexed.get(&ledger.number).copied().unwrap_or(0);
+            if readable.size().get() / index::SEGMENT_LEAVES <= from {
+                continue;
+            }
+            let (store, number) = (Arc::clone(context.registry.store()), ledger.number);
+            let caught_up = crate::grpc::blocking(move || {
+                Ok(index::catch_up(&store, number, &readable, from)?)
+            });
+            match caught_up.await {
+                Ok(complete) => {
+                    indexed.insert(ledger.number, complete);
+                }
+                Err(error) => {
+                    tracing::error!(?error, ledger = ledger.name(), "indexing failed");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Shards: each one OS thread for a fixed share of the ledgers, and a pipeline to the disk.
+//!
+//! ```text
+//! queue -> turn thread: step, sign, batch -> commit thread: synced write -> guard thread:
+//! (bounded in bytes)                         (one synced batch a turn)     head guard, publish,
+//!                                                                          answer
+//! ```
+//!
+//! While one turn is being synced the next one is being hashed, and what arrives meanwhile waits
+//! in the queue and makes that one larger: group commit without a timer.
+//!
+//! After a write whose outcome is not known, the shard stops for good: it answers nobody, writes
+//! nothing more, and tells the server, which ends. The next start reads from disk what happened.
+
+#[cfg(test)]
+mod fault_tests;
+mod pipeline;
+mod turn;
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as async_mpsc, oneshot, watch};
+
+use crate::{
+    admission::AdmittedBatch,
+    guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
+    ledger::{
+        Ledger, Readable,
+        registry::NewLedger,
+        step::{Placement, Records},
+    },
+    store::{
+        Batch, Family, LedgerNumber, Store, StoreError, keys,
+        records::{HeadRecord, RunRecord, SessionRecord},
+    },
+};
+
+pub(crate) use pipeline::Progress;
+
+/// Jobs that may wait for a shard. Each holds at least [`JOB_BYTES_MIN`] of the shard's budget,
+/// so that this bound is never the one that is met.
+const QUEUE_JOBS: usize = 65_536;
+
+/// What a job costs at least of the budget, in bytes.
+const JOB_BYTES_MIN: usize = 1024;
+
+/// What a shard does for somebody.
+enum Work {
+    Append(Arc<Ledger>, AdmittedBatch),
+    Create(Box<NewLedger>),
+}
+
+struct Job {
+    work: Work,
+    reply: oneshot::Sender<Answer>,
+    /// Given back when the job has been answered.
+    permit: OwnedSemaphorePermit,
+}
+
+/// A job's end: on disk, under a signed and guarded head.
+pub(crate) struct Answer {
+    /// One for each admitted statement, in order; empty for a new ledger.
+    pub(crate) placements: Vec<Placement>,
+    pub(crate) batch: AdmittedBatch,
+    /// The head that covers them.
+    pub(crate) readable: Arc<Readable>,
+}
+
+/// Why a shard has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// It is stopping, or has failed: whether the job was done is not known.
+    Stopped,
+}
+
+/// How shards write. Tests put faults here.
+pub(crate) struct Disk {
+    pub(crate) commit: Box<dyn FnMut(Batch) -> Result<(), StoreError> + Send>,
+    pub(crate) guard: Box<dyn FnMut(&GuardedHead) -> io::Result<()> + Send>,
+}
+
+impl Disk {
+    /// The real one.
+    pub(crate) fn new(store: Arc<Store>, mut slot: GuardSlot) -> Self {
+        Self {
+            commit: Box::new(move |batch| store.commit(batch)),
+            guard: Box::new(move |head| slot.write(head)),
+        }
+    }
+}
+
+/// All shards of a server.
+pub(crate) struct Shards {
+    shards: Vec<Shard>,
+    failed: watch::Receiver<Option<Arc<str>>>,
+}
+
+struct Shard {
+    /// Gone once the server stops: the turn thread ends when the queue is empty.
+    queue: Mutex<Option<async_mpsc::Sender<Job>>>,
+    budget: Arc<Semaphore>,
+    budget_bytes: usize,
+}
+
+/// The threads of all shards; they end after [`Shards::close`] when the queues are empty.
+pub(crate) struct ShardThreads(Vec<thread::JoinHandle<()>>);
+
+impl ShardThreads {
+    /// Waits until everything that was queued is on disk and answered.
+    pub(crate) fn join(self) {
+        for thread in self.0 {
+            // A panic in a shard has been reported by its own hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shards {
+    /// Starts `count` shards (1 to [`SLOTS`]), each with a queue of `queue_bytes`.
+    pub(crate) fn start(
+        data_dir: &Path,
+        store: &Arc<Store>,
+        count: usize,
+        queue_bytes: usize,
+    ) -> Result<(Self, ShardThreads), GuardError> {
+        let disks = (0..count.clamp(1, SLOTS))
+            .map(|slot| {
+                Ok(Disk::new(
+                    Arc::clone(store),
+                    GuardSlot::open(data_dir, slot)?,
+                ))
+            })
+            .collect::<Result<Vec<_>, GuardError>>()?;
+        Ok(Self::start_on(disks, store, queue_bytes))
+    }
+
+    /// As [`Shards::start`], one shard for each disk.
+    pub(crate) fn start_on(
+        disks: Vec<Disk>,
+        store: &Arc<Store>,
+        queue_bytes: usize,
+    ) -> (Self, ShardThreads) {
+        let (failing, failed) = watch::channel(None);
+        let failing = Arc::new(failing);
+        let mut threads = Vec::new();
+        let mut shards = Vec::new();
+        for (number, disk) in disks.into_iter().enumerate() {
+            let (queue, jobs) = async_mpsc::channel(QUEUE_JOBS);
+            let progress = Progress::new(Arc::clone(&failing));
+            // One turn is on its way to the disk, one waits for it, one is being made.
+            let (to_commit, commits) = mpsc::sync_channel(1);
+            let (to_guard, guards) = mpsc::sync_channel(2);
+            let mut spawn = |what: &str, run: Box<dyn FnOnce() + Send>| {
+                let name = format!("{what}-{number}");
+                let thread = thread::Builder::new()
+                    .name(name)
+                    .spawn(run)
+                    .expect("the system can start a thread");
+                threads.push(thread);
+            };
+            let turns = turn::TurnThread::new(Arc::clone(store), progress.clone(), to_commit);
+            spawn("turn", Box::new(move || turns.run(jobs)));
+            let (commit, mark) = (disk.commit, progress.clone());
+            spawn(
+                "commit",
+                Box::new(move || pipeline::commit_all(commit, &commits, &to_guard, &mark)),
+            );
+            let (guard, mark) = (disk.guard, progress);
+            spawn(
+                "guard",
+                Box::new(move || pipeline::guard_all(guard, &guards, &mark)),
+            );
+            shards.push(Shard {
+                queue: Mutex::new(Some(queue)),
+                budget: Arc::new(Semaphore::new(queue_bytes)),
+                budget_bytes: queue_bytes,
+            });
+        }
+        (Self { shards, failed }, ShardThreads(threads))
+    }
+
+    /// Takes no more jobs. The threads end when what is queued is done.
+    pub(crate) fn close(&self) {
+        for shard in &self.shards {
+            *shard.queue.lock() = None;
+        }
+    }
+
+    /// Says why once a shard has failed.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.failed.clone()
+    }
+
+    /// Waits for room in the queue of a ledger's shard. Bytes beyond the whole budget count as
+    /// the whole budget.
+    pub(crate) async fn reserve(&self, ledger: LedgerNumber, bytes: usize) -> Reservation<'_> {
+        let shard = &self.shards[ledger.0 as usize % self.shards.len()];
+        let cost = bytes.max(JOB_BYTES_MIN).min(shard.budget_bytes);
+        let permit = Arc::clone(&shard.budget)
+            .acquire_many_owned(u32::try_from(cost).unwrap_or(u32::MAX))
+            .await
+            .expect("the budget is never closed");
+        Reservation { shard, permit }
+    }
+}
+
+/// Room in a shard's queue.
+pub(crate) struct Reservation<'s> {
+    shard: &'s Shard,
+    permit: OwnedSemaphorePermit,
+}
+
+/// A job that was handed over.
+pub(crate) struct Pending(oneshot::Receiver<Answer>);
+
+impl Reservation<'_> {
+    /// Hands admitted statements over.
+    pub(crate) fn append(self, ledger: Arc<Ledger>, batch: AdmittedBatch) -> Pending {
+        self.submit(Work::Append(ledger, batch))
+    }
+
+    /// Hands a new ledger over.
+    pub(crate) fn create(self, new: NewLedger) -> Pending {
+        self.submit(Work::Create(Box::new(new)))
+    }
+
+    fn submit(self, work: Work) -> Pending {
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            work,
+            reply,
+            permit: self.permit,
+        };
+        // If the shard has stopped, the reply is dropped and the answer says so.
+        if let Some(queue) = &*self.shard.queue.lock() {
+            let _ = queue.try_send(job);
+        }
+        Pending(answer)
+    }
+}
+
+impl Pending {
+    /// Waits for the answer.
+    pub(crate) async fn answer(self) -> Result<Answer, NoAnswer> {
+        self.0.await.map_err(|_| NoAnswer::Stopped)
+    }
+
+    /// The same, on a thread that may block.
+    pub(crate) fn blocking_answer(self) -> Result<Answer, NoAnswer> {
+        self.0.blocking_recv().map_err(|_| NoAnswer::Stopped)
+    }
+}
+
+/// Adds a turn's records to the batch that will be committed.
+pub(crate) fn write_records(
+    store: &Store,
+    batch: &mut Batch,
+    ledger: LedgerNumber,
+    records: &Records,
+) {
+    for pack in &records.packs {
+        let key = keys::entries(ledger, pack.first);
+        store.put(batch, Family::Entries, &key, &pack.value);
+    }
+    for tile in &records.tiles {
+        let key = keys::tile(ledger, tile.level, tile.index);
+        store.put(batch, Family::Tiles, &key, &tile.to_bytes());
+    }
+    for (id, session, runs) in &records.sessions {
+        let last = runs.last().expect("a changed session has a run");
+        let record = SessionRecord::new(session, last.first).encode_to_vec();
+        store.put(batch, Family::State, &keys::session(ledger, id), &record);
+        for run in runs {
+            let record = RunRecord {
+                first_leaf: run.first_leaf,
+                count: run.count,
+            };
+            let key = keys::run(ledger, id, run.first);
+            store.put(batch, Family::State, &key, &record.encode_to_vec());
+        }
+    }
+}
+
+/// Adds a signed head to the batch that it covers.
+pub(crate) fn write_head(
+    store: &Store,
+    batch: &mut Batch,
+    ledger: LedgerNumber,
+    readable: &Readable,
+    keep: bool,
+) {
+    let record = HeadRecord {
+        checkpoint: readable.checkpoint.clone(),
+        effective_time_us: readable.effective_time.get(),
+    }
+    .encode_to_vec();
+    if keep {
+        let key = keys::head_at(ledger, readable.size().get());
+        store.put(batch, Family::Heads, &key, &record);
+    }
+    store.put(batch, Family::Heads, &keys::head_latest(ledger), &record);
+}
+
+/// What the guard holds of a head.
+fn guarded(ledger: &Ledger, readable: &Readable) -> GuardedHead {
+    GuardedHead {
+        ledger: ledger.number.0,
+        name: ledger.name().to_owned(),
+        vkey: ledger.record.vkey.clone(),
+        checkpoint: Bytes::clone(&readable.checkpoint),
+    }
+}

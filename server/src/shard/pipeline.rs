@@ -1,0 +1,166 @@
+//! From a finished turn to its answers: commit, guard, publish, answer. Strictly in this order.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender},
+    },
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use super::Answer;
+use crate::{
+    guard::GuardedHead,
+    ledger::{Ledger, Readable},
+    store::{Batch, StoreError},
+};
+
+/// A turn that only the disk still has to take.
+pub(super) struct Finished {
+    pub(super) batch: Batch,
+    /// The ledgers that it changed, with what becomes readable.
+    pub(super) changed: Vec<(Arc<Ledger>, Arc<Readable>)>,
+    /// The newest head, for the guard; none if nothing changed.
+    pub(super) guarded: Option<GuardedHead>,
+    pub(super) answers: Vec<Answering>,
+}
+
+/// An answer that waits for its turn to be safe.
+pub(super) struct Answering {
+    pub(super) reply: oneshot::Sender<Answer>,
+    pub(super) answer: Answer,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// How far a shard's pipeline is, and whether it has failed.
+#[derive(Clone)]
+pub(crate) struct Progress {
+    inner: Arc<Inner>,
+    failing: Arc<watch::Sender<Option<Arc<str>>>>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Turns handed to the pipeline and not yet in the store.
+    under_way: usize,
+    failed: bool,
+}
+
+impl Progress {
+    pub(super) fn new(failing: Arc<watch::Sender<Option<Arc<str>>>>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::default(),
+                moved: Condvar::new(),
+            }),
+            failing,
+        }
+    }
+
+    /// A turn was handed over.
+    pub(super) fn begin(&self) {
+        self.inner.state.lock().under_way += 1;
+    }
+
+    fn committed(&self) {
+        self.inner.state.lock().under_way -= 1;
+        self.inner.moved.notify_all();
+    }
+
+    /// Nothing may be written or answered any more.
+    pub(super) fn fail(&self, why: &str) {
+        tracing::error!(
+            why,
+            "the shard stops; restart the server to go on from what is on disk"
+        );
+        self.inner.state.lock().failed = true;
+        self.inner.moved.notify_all();
+        self.failing.send_replace(Some(why.into()));
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.inner.state.lock().failed
+    }
+
+    /// Waits until every turn that was handed over is in the store; `false` if that failed.
+    pub(super) fn settle(&self) -> bool {
+        let mut state = self.inner.state.lock();
+        while state.under_way > 0 && !state.failed {
+            self.inner.moved.wait(&mut state);
+        }
+        !state.failed
+    }
+}
+
+/// Commits turns until there are no more.
+pub(super) fn commit_all(
+    mut commit: impl FnMut(Batch) -> Result<(), StoreError>,
+    turns: &Receiver<Finished>,
+    next: &SyncSender<Finished>,
+    progress: &Progress,
+) {
+    while let Ok(mut turn) = turns.recv() {
+        if progress.has_failed() {
+            continue;
+        }
+        let batch = std::mem::take(&mut turn.batch);
+        if !batch.is_empty()
+            && let Err(error) = commit(batch)
+        {
+            // On disk or not: nobody knows. The answers are dropped with the turn.
+            progress.fail(&format!("a turn could not be committed: {error}"));
+            continue;
+        }
+        // Commit point: from here on the turn survives a crash, and none of it has been told.
+        progress.committed();
+        if next.send(turn).is_err() {
+            return;
+        }
+    }
+}
+
+/// Guards, publishes and answers turns until there are no more.
+pub(super) fn guard_all(
+    mut guard: impl FnMut(&GuardedHead) -> io::Result<()>,
+    turns: &Receiver<Finished>,
+    progress: &Progress,
+) {
+    while let Ok(first) = turns.recv() {
+        let mut safe = vec![first];
+        // One guard write serves every turn that is in the store already.
+        safe.extend(turns.try_iter());
+        if progress.has_failed() {
+            continue;
+        }
+        let newest = safe.iter().rev().find_map(|turn| turn.guarded.as_ref());
+        if let Some(newest) = newest
+            && let Err(error) = guard(newest)
+        {
+            progress.fail(&format!("the head guard could not be written: {error}"));
+            continue;
+        }
+        // From here on a store that lost any of these turns will not open again.
+        for turn in safe {
+            release(turn);
+        }
+    }
+}
+
+fn release(turn: Finished) {
+    for (ledger, readable) in turn.changed {
+        ledger.publish(readable);
+    }
+    for answering in turn.answers {
+        drop(answering.permit);
+        // Whoever asked may be gone; the statement is recorded all the same.
+        let _ = answering.reply.send(answering.answer);
+    }
+}

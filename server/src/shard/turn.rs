@@ -1,0 +1,297 @@
+//! The thread that makes turns: takes what waits, steps, signs, and hands over.
+
+use std::{
+    collections::{HashMap, hash_map::Entry as MapEntry},
+    sync::{Arc, mpsc::SyncSender},
+};
+
+use bytes::Bytes;
+use deed_evidence::{LedgerId, Sequence, SessionId, session::Session};
+use tokio::sync::mpsc as async_mpsc;
+
+use super::{
+    Answer, Job, Work, guarded,
+    pipeline::{Answering, Finished, Progress},
+    write_head, write_records,
+};
+use crate::{
+    admission::AdmittedBatch,
+    ledger::{
+        Ledger, Readable,
+        step::{LedgerState, Past, StepError, Turn},
+    },
+    store::{Batch, LedgerNumber, Store, StoreError, read::Run},
+};
+
+/// Jobs of one turn at most.
+const TURN_JOBS: usize = 4096;
+
+/// Entry bytes of one turn, roughly: it takes no more jobs once it has so many.
+const TURN_BYTES: usize = 16 << 20;
+
+pub(super) struct TurnThread {
+    store: Arc<Store>,
+    progress: Progress,
+    next: SyncSender<Finished>,
+    ledgers: HashMap<LedgerNumber, Held>,
+}
+
+/// A ledger that this shard has stepped.
+struct Held {
+    state: LedgerState,
+    /// Its newest head, on disk or on the way.
+    newest: Arc<Readable>,
+    /// Second of effective time in which a head was last kept.
+    kept_second: i64,
+}
+
+/// A job whose statements have been placed; answered with its ledger's head of this turn.
+struct Placed {
+    answering: Answering,
+    ledger: LedgerNumber,
+}
+
+impl TurnThread {
+    pub(super) fn new(store: Arc<Store>, progress: Progress, next: SyncSender<Finished>) -> Self {
+        Self {
+            store,
+            progress,
+            next,
+            ledgers: HashMap::new(),
+        }
+    }
+
+    /// Makes turns until every sender is gone and the queue is empty.
+    pub(super) fn run(mut self, mut jobs: async_mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            // Jobs of a failed shard are dropped, which tells whoever waits.
+            if self.progress.has_failed() {
+                continue;
+            }
+            match self.turn(first, &mut jobs) {
+                Ok(finished) => {
+                    self.progress.begin();
+                    if self.next.send(finished).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => self
+                    .progress
+                    .fail(&format!("the store is damaged: {error}")),
+            }
+        }
+    }
+
+    /// One turn over `first` and what waits behind it.
+    fn turn(
+        &mut self,
+        first: Job,
+        jobs: &mut async_mpsc::Receiver<Job>,
+    ) -> Result<Finished, StepError> {
+        let mut batch = Batch::default();
+        let mut turns: HashMap<LedgerNumber, (Arc<Ledger>, Turn)> = HashMap::new();
+        let mut placed = Vec::new();
+        let mut changed = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(Job {
+            work,
+            reply,
+            permit,
+        }) = next
+        {
+            let (ledger, answer) = match work {
+                Work::Append(ledger, statements) => {
+                    bytes += statements.byte_len();
+                    self.append(&mut turns, &ledger, statements)?
+                }
+                Work::Create(new) => {
+                    // Its records are ready; they only travel in this turn's batch.
+                    new.write(&self.store, &mut batch);
+                    changed.push((Arc::clone(&new.ledger), Arc::clone(&new.readable)));
+                    let held = Held {
+                        state: new.state,
+                        kept_second: second(&new.readable),
+                        newest: Arc::clone(&new.readable),
+                    };
+                    self.ledgers.insert(new.ledger.number, held);
+                    let answer = Answer {
+                        placements: Vec::new(),
+                        batch: AdmittedBatch::default(),
+                        readable: new.readable,
+                    };
+                    (new.ledger.number, answer)
+                }
+            };
+            let answering = Answering {
+                reply,
+                answer,
+                permit,
+            };
+            placed.push(Placed { answering, ledger });
+            next = if placed.len() < TURN_JOBS && bytes < TURN_BYTES {
+                jobs.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        for (number, (ledger, turn)) in turns {
+            if turn.len() > 0 {
+                let readable = self.close(&mut batch, number, &ledger, turn);
+                changed.push((ledger, readable));
+            }
+        }
+        Ok(self.finished(batch, changed, placed))
+    }
+
+    fn append(
+        &mut self,
+        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
+        ledger: &Arc<Ledger>,
+        batch: AdmittedBatch,
+    ) -> Result<(LedgerNumber, Answer), StepError> {
+        let number = ledger.number;
+        let held = self
+            .ledgers
+            .entry(number)
+            .or_insert_with(|| Held::new(ledger));
+        let mut past = StorePast {
+            store: &self.store,
+            progress: &self.progress,
+            ledger: number,
+        };
+        let (_, turn) = match turns.entry(number) {
+            MapEntry::Occupied(open) => open.into_mut(),
+            MapEntry::Vacant(vacant) => {
+                let turn = held.state.begin(&mut past)?;
+                vacant.insert((Arc::clone(ledger), turn))
+            }
+        };
+        let placements = held.state.apply(turn, &batch, &mut past)?;
+        let answer = Answer {
+            placements,
+            batch,
+            // Replaced by this turn's head when it is made.
+            readable: Arc::clone(&held.newest),
+        };
+        Ok((number, answer))
+    }
+
+    /// Ends a ledger's turn: records and signed head go into the batch.
+    fn close(
+        &mut self,
+        batch: &mut Batch,
+        number: LedgerNumber,
+        ledger: &Arc<Ledger>,
+        turn: Turn,
+    ) -> Arc<Readable> {
+        let held = self
+            .ledgers
+            .get_mut(&number)
+            .expect("it was stepped in this turn");
+        let records = held.state.finish(turn);
+        let edge = held.state.edge().clone();
+        let head = edge.head();
+        let readable = Arc::new(Readable {
+            edge,
+            head,
+            checkpoint: ledger.sign(head),
+            effective_time: held.state.effective_time(),
+        });
+        let keep = second(&readable) != held.kept_second;
+        held.kept_second = second(&readable);
+        write_records(&self.store, batch, number, &records);
+        write_head(&self.store, batch, number, &readable, keep);
+        held.newest = Arc::clone(&readable);
+        readable
+    }
+
+    fn finished(
+        &self,
+        batch: Batch,
+        changed: Vec<(Arc<Ledger>, Arc<Readable>)>,
+        placed: Vec<Placed>,
+    ) -> Finished {
+        let guarded = changed
+            .last()
+            .map(|(ledger, readable)| guarded(ledger, readable));
+        let answers = placed
+            .into_iter()
+            .map(|mut placed| {
+                placed.answering.answer.readable = Arc::clone(&self.ledgers[&placed.ledger].newest);
+                placed.answering
+            })
+            .collect();
+        Finished {
+            batch,
+            changed,
+            guarded,
+            answers,
+        }
+    }
+}
+
+impl Held {
+    /// This shard is the only one that steps this ledger, and has not yet: what is readable is
+    /// the newest there is.
+    fn new(ledger: &Ledger) -> Self {
+        let newest = ledger.readable();
+        let id: LedgerId = ledger.id;
+        Self {
+            state: LedgerState::new(id, newest.edge.clone(), newest.effective_time),
+            kept_second: second(&newest),
+            newest,
+        }
+    }
+}
+
+fn second(readable: &Readable) -> i64 {
+    readable.effective_time.get().div_euclid(1_000_000)
+}
+
+/// The past as the store has it.
+struct StorePast<'t> {
+    store: &'t Store,
+    progress: &'t Progress,
+    ledger: LedgerNumber,
+}
+
+impl StorePast<'_> {
+    fn settled(&self) -> Result<(), StoreError> {
+        if self.progress.settle() {
+            Ok(())
+        } else {
+            // The failure has been reported; this only ends the turn.
+            let what = "an earlier turn was not committed";
+            Err(StoreError::corrupt(
+                crate::store::Family::State,
+                self.ledger,
+                what,
+            ))
+        }
+    }
+}
+
+impl Past for StorePast<'_> {
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.settled()
+    }
+
+    fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
+        self.store.session(self.ledger, id)
+    }
+
+    fn run_before(
+        &mut self,
+        id: &SessionId,
+        sequence: Sequence,
+    ) -> Result<Option<Run>, StoreError> {
+        self.settled()?;
+        self.store.run_before(self.ledger, id, sequence)
+    }
+
+    fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
+        self.settled()?;
+        self.store.entry(self.ledger, leaf)
+    }
+}

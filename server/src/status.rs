@@ -1,0 +1,148 @@
+//! The one place where errors become gRPC statuses.
+
+use std::{collections::HashMap, time::Duration};
+
+use deed_tlog::TreeSize;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::{
+    ledger::{read::ReadError, registry::RegistryError},
+    shard::NoAnswer,
+    store::StoreError,
+};
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The request is malformed: these fields, and what is wrong with each.
+    Malformed(Vec<(String, String)>),
+    NotFound(String),
+    AlreadyExists(String),
+    /// An index or size beyond the tree.
+    BeyondTree {
+        message: String,
+        size: TreeSize,
+    },
+    /// Too much waits already.
+    Overloaded {
+        retry_after: Duration,
+    },
+    /// Try again; whether it was done is not known.
+    Unavailable(String),
+    /// Stored data contradicts itself.
+    Damaged(String),
+    /// A defect.
+    Internal(String),
+}
+
+impl Refusal {
+    pub(crate) fn field(field: &str, what: impl Into<String>) -> Self {
+        Self::Malformed(vec![(field.to_owned(), what.into())])
+    }
+}
+
+impl From<NoAnswer> for Refusal {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Stopped => Self::Unavailable(
+                "the server stopped before it could answer; send the same bytes again".to_owned(),
+            ),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { .. } | StoreError::Migration(_) => {
+                Self::Damaged(error.to_string())
+            }
+            // RocksDB reports damaged blocks this way.
+            StoreError::RocksDb(ref inner) if inner.kind() == rocksdb::ErrorKind::Corruption => {
+                Self::Damaged(error.to_string())
+            }
+            StoreError::RocksDb(_) | StoreError::Io { .. } | StoreError::Locked { .. } => {
+                Self::Internal(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<RegistryError> for Refusal {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::NotFound { .. } => Self::NotFound(error.to_string()),
+            RegistryError::AlreadyExists { .. } => Self::AlreadyExists(error.to_string()),
+            RegistryError::Name => Self::field("name", error.to_string()),
+            RegistryError::AuthorityKeys(what) => Self::field("authority_keys", what),
+            RegistryError::Load { .. } => Self::Damaged(error.to_string()),
+            RegistryError::Store(error) => error.into(),
+            RegistryError::Random(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::BeyondTree { size, .. } => Self::BeyondTree {
+                message: error.to_string(),
+                size,
+            },
+            ReadError::NotFound(message) => Self::NotFound(message),
+            ReadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(fields) => {
+                let message = fields
+                    .iter()
+                    .map(|(field, what)| format!("{field}: {what}"))
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                let violations = fields
+                    .into_iter()
+                    .map(|(field, what)| FieldViolation::new(field, what))
+                    .collect::<Vec<_>>();
+                let details = ErrorDetails::with_bad_request(violations);
+                Self::with_error_details(Code::InvalidArgument, message, details)
+            }
+            Refusal::NotFound(message) => Self::not_found(message),
+            Refusal::AlreadyExists(message) => Self::already_exists(message),
+            Refusal::BeyondTree { message, size } => {
+                let metadata = HashMap::from([("tree_size".to_owned(), size.to_string())]);
+                let details = ErrorDetails::with_error_info("BEYOND_TREE", "deed.v1", metadata);
+                Self::with_error_details(Code::OutOfRange, message, details)
+            }
+            Refusal::Overloaded { retry_after } => {
+                let message = format!(
+                    "too much waits to be written already; try again in {} ms",
+                    retry_after.as_millis()
+                );
+                let details = ErrorDetails::with_retry_info(Some(retry_after));
+                Self::with_error_details(Code::ResourceExhausted, message, details)
+            }
+            Refusal::Unavailable(message) => Self::unavailable(message),
+            Refusal::Damaged(what) => hidden(Code::DataLoss, "stored data is damaged", &what),
+            Refusal::Internal(what) => hidden(Code::Internal, "something went wrong here", &what),
+        }
+    }
+}
+
+/// Keeps the inner text in the log, and gives the caller an id to ask the operator about.
+fn hidden(code: Code, message: &str, inner: &str) -> Status {
+    let mut id = [0; 6];
+    // Without randomness the id is no use, but the status still is.
+    let _ = getrandom::fill(&mut id);
+    let id = hex::encode(id);
+    tracing::error!(%id, error = inner, "request failed");
+    Status::new(
+        code,
+        format!("{message}; the operator finds more under the id {id}"),
+    )
+}

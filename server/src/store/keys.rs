@@ -1,0 +1,217 @@
+//! The bytes of RocksDB keys. No other module knows them.
+//!
+//! Every key of a ledger begins with its number (u32). Integers are big-endian, so that RocksDB's
+//! byte order is their order, and within a family keys are written in ascending order wherever
+//! one grows (entries, tiles, heads): such a family compacts by moving files.
+//!
+//! | family | key |
+//! |---|---|
+//! | meta | `schema_version`, `next_ledger`, `ledger/` name |
+//! | entries | ledger, first leaf index (u64) |
+//! | tiles | ledger, level (u8), tile index (u64) |
+//! | heads | ledger, kind (u8), tree size (u64) |
+//! | state | ledger, kind (u8), session (16), for runs: first sequence (u64) |
+//! | index | ledger, kind (u8), segment (u64), bucket (u8) |
+
+use deed_evidence::{Sequence, SessionId};
+
+/// A ledger's number in this store; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LedgerNumber(pub(crate) u32);
+
+/// Key of the number that the next ledger gets.
+pub(crate) const NEXT_LEDGER: &[u8] = b"next_ledger";
+
+/// What the keys of all ledgers' records begin with.
+pub(crate) const LEDGER_PREFIX: &[u8] = b"ledger/";
+
+/// Key of a ledger's record.
+pub(crate) fn ledger(name: &str) -> Vec<u8> {
+    [LEDGER_PREFIX, name.as_bytes()].concat()
+}
+
+/// Kinds in the heads family.
+const HEAD_AT: u8 = 0x01;
+const HEAD_LATEST: u8 = 0x02;
+
+/// Kinds in the state family.
+const SESSION: u8 = 0x01;
+const RUN: u8 = 0x02;
+
+/// Kinds in the index family.
+const LEAF_HASH: u8 = 0x01;
+
+const ENTRIES_LEN: usize = 4 + 8;
+const TILE_LEN: usize = 4 + 1 + 8;
+const HEAD_LEN: usize = 4 + 1 + 8;
+const SESSION_LEN: usize = 4 + 1 + SessionId::LEN;
+const RUN_LEN: usize = SESSION_LEN + 8;
+const LEAF_HASH_LEN: usize = 4 + 1 + 8 + 1;
+
+/// Puts the parts of a key into an array of exactly their length.
+fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut key = [0; N];
+    let mut at = 0;
+    for part in parts {
+        key[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    debug_assert_eq!(at, N, "the parts fill the key");
+    key
+}
+
+/// Everything of one ledger in a family lies in `ledger_range(n).0 .. ledger_range(n).1`.
+pub(crate) fn ledger_prefix(ledger: LedgerNumber) -> [u8; 4] {
+    ledger.0.to_be_bytes()
+}
+
+/// A pack of entries that begins with leaf `first`.
+pub(crate) fn entries(ledger: LedgerNumber, first: u64) -> [u8; ENTRIES_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &first.to_be_bytes()])
+}
+
+/// The index of the first leaf in the pack under `key`.
+pub(crate) fn entries_first(key: &[u8]) -> Option<u64> {
+    tail(key, ENTRIES_LEN)
+}
+
+/// A full tile.
+pub(crate) fn tile(ledger: LedgerNumber, level: u8, index: u64) -> [u8; TILE_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[level], &index.to_be_bytes()])
+}
+
+/// Level and index of the tile under `key`.
+pub(crate) fn tile_of(key: &[u8]) -> Option<(u8, u64)> {
+    Some((*key.get(4)?, tail(key, TILE_LEN)?))
+}
+
+/// A tree head that is kept.
+pub(crate) fn head_at(ledger: LedgerNumber, size: u64) -> [u8; HEAD_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[HEAD_AT], &size.to_be_bytes()])
+}
+
+/// The newest tree head. One key, overwritten: a tombstone a turn would cost compactions.
+pub(crate) fn head_latest(ledger: LedgerNumber) -> [u8; HEAD_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[HEAD_LATEST], &[0; 8]])
+}
+
+/// The size in a head's key; `None` for the newest.
+pub(crate) fn head_size(key: &[u8]) -> Option<u64> {
+    if *key.get(4)? == HEAD_AT {
+        tail(key, HEAD_LEN)
+    } else {
+        None
+    }
+}
+
+/// A session's record.
+pub(crate) fn session(ledger: LedgerNumber, session: &SessionId) -> [u8; SESSION_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[SESSION], session.as_bytes()])
+}
+
+/// A run of a session: consecutive sequences in consecutive leaves.
+pub(crate) fn run(ledger: LedgerNumber, session: &SessionId, first: Sequence) -> [u8; RUN_LEN] {
+    join(&[
+        &ledger.0.to_be_bytes(),
+        &[RUN],
+        session.as_bytes(),
+        &first.get().to_be_bytes(),
+    ])
+}
+
+/// What the keys of a session's runs begin with.
+pub(crate) fn run_prefix(key: &[u8; RUN_LEN]) -> &[u8] {
+    &key[..SESSION_LEN]
+}
+
+/// First sequence of the run under `key`.
+pub(crate) fn run_first(key: &[u8]) -> Option<Sequence> {
+    tail(key, RUN_LEN).map(Sequence::new)
+}
+
+/// One bucket of a segment's leaf hashes.
+pub(crate) fn leaf_hash_bucket(
+    ledger: LedgerNumber,
+    segment: u64,
+    bucket: u8,
+) -> [u8; LEAF_HASH_LEN] {
+    join(&[
+        &ledger.0.to_be_bytes(),
+        &[LEAF_HASH],
+        &segment.to_be_bytes(),
+        &[bucket],
+    ])
+}
+
+fn tail(key: &[u8], len: usize) -> Option<u64> {
+    if key.len() != len {
+        return None;
+    }
+    Some(u64::from_be_bytes(*key.last_chunk::<8>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const L: LedgerNumber = LedgerNumber(0x0102_0304);
+
+    /// The layout is for ever: a change here is a migration.
+    #[test]
+    fn golden_keys() {
+        let session_id = SessionId::new([0xaa; 16]);
+        let a = "aa".repeat(16);
+        for (key, golden) in [
+            (
+                hex::encode(entries(L, 5)),
+                "010203040000000000000005".to_owned(),
+            ),
+            (
+                hex::encode(tile(L, 2, 7)),
+                "01020304020000000000000007".to_owned(),
+            ),
+            (
+                hex::encode(head_at(L, 9)),
+                "01020304010000000000000009".to_owned(),
+            ),
+            (
+                hex::encode(head_latest(L)),
+                "01020304020000000000000000".to_owned(),
+            ),
+            (
+                hex::encode(session(L, &session_id)),
+                format!("0102030401{a}"),
+            ),
+            (
+                hex::encode(run(L, &session_id, Sequence::new(3))),
+                format!("0102030402{a}0000000000000003"),
+            ),
+            (
+                hex::encode(leaf_hash_bucket(L, 1, 0xfe)),
+                "01020304010000000000000001fe".to_owned(),
+            ),
+            (hex::encode(ledger("acme")), hex::encode(b"ledger/acme")),
+        ] {
+            assert_eq!(key, golden);
+        }
+    }
+
+    #[test]
+    fn keys_read_back() {
+        assert_eq!(entries_first(&entries(L, u64::MAX)), Some(u64::MAX));
+        assert_eq!(tile_of(&tile(L, 63, 8)), Some((63, 8)));
+        assert_eq!(head_size(&head_at(L, 77)), Some(77));
+        assert_eq!(head_size(&head_latest(L)), None);
+        let key = run(L, &SessionId::new([1; 16]), Sequence::new(12));
+        assert_eq!(run_first(&key), Some(Sequence::new(12)));
+        assert_eq!(run_prefix(&key).len(), SESSION_LEN);
+        assert_eq!(entries_first(b"short"), None);
+    }
+
+    #[test]
+    fn byte_order_is_number_order() {
+        assert!(entries(L, 255) < entries(L, 256));
+        assert!(entries(L, u64::MAX) < entries(LedgerNumber(L.0 + 1), 0));
+        assert!(tile(L, 0, u64::MAX) < tile(L, 1, 0));
+    }
+}

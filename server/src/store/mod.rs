@@ -1,0 +1,327 @@
+//! The store: one RocksDB with a family for each kind of record.
+//!
+//! Architecture invariant: only [`keys`] knows the bytes of keys, only [`pack`] and [`records`]
+//! those of values. Everything that the log promises is written by [`Store::commit`], one synced
+//! batch a shard turn.
+
+pub(crate) mod keys;
+pub(crate) mod pack;
+pub(crate) mod read;
+pub(crate) mod records;
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use deed_migrations::MigrationError;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
+    WriteBatch, WriteOptions,
+};
+use thiserror::Error;
+
+pub(crate) use keys::LedgerNumber;
+
+/// The families of schema version 1, as `deed-migrations` counts it.
+const FAMILIES: [Family; 6] = [
+    Family::Meta,
+    Family::Entries,
+    Family::Tiles,
+    Family::Heads,
+    Family::State,
+    Family::Index,
+];
+
+/// Kinds of records that are stored apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    Meta,
+    Entries,
+    Tiles,
+    Heads,
+    State,
+    Index,
+}
+
+impl Family {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => deed_migrations::VERSION_FAMILY,
+            Self::Entries => "entries",
+            Self::Tiles => "tiles",
+            Self::Heads => "heads",
+            Self::State => "state",
+            Self::Index => "index",
+        }
+    }
+}
+
+/// How much memory the store may use.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions {
+    /// Cache of blocks read, in bytes. Direct I/O bypasses the page cache while writing, so
+    /// reads of recent data live from this.
+    pub block_cache_bytes: usize,
+    /// Size at which a family's memtable is flushed, in bytes.
+    pub memtable_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 256 << 20,
+            memtable_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A store that cannot be opened, or a read or write that failed.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Another server has it open.
+    #[error("{path} is in use by another deed-server; stop that one first")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The file system failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The schema version does not fit.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    /// RocksDB failed.
+    #[error("rocksdb: {0}")]
+    RocksDb(#[from] rocksdb::Error),
+    /// What is stored contradicts itself.
+    #[error("{family} of ledger {ledger}: {what}")]
+    Corrupt {
+        /// The family.
+        family: &'static str,
+        /// The ledger's number.
+        ledger: u32,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn corrupt(family: Family, ledger: LedgerNumber, what: impl Into<String>) -> Self {
+        Self::Corrupt {
+            family: family.name(),
+            ledger: ledger.0,
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Keeps a second server out of a data directory as long as it lives.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if somebody else has it; [`StoreError::Io`].
+    pub(crate) fn acquire(data_dir: &Path) -> Result<Self, StoreError> {
+        let path = data_dir.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|source| StoreError::io(&path, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
+            Err(fs::TryLockError::Error(source)) => Err(StoreError::io(&path, source)),
+        }
+    }
+}
+
+/// An open store.
+pub(crate) struct Store {
+    db: DB,
+}
+
+impl Store {
+    /// Opens the store below `data_dir` for writing, creating it if it is not there, and brings
+    /// it to the current schema version.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`MigrationError::Newer`] before anything is changed.
+    pub(crate) fn open(data_dir: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        let path = directory(data_dir);
+        if exists(&path) {
+            // Unknown families would make the open below fail with a message about families.
+            Self::check_version(&path)?;
+        }
+        let mut db_options = database_options(options);
+        db_options.create_if_missing(true);
+        db_options.create_missing_column_families(true);
+        if direct_io_works(data_dir) {
+            // Measured: the worst commit over 6 GB goes from 179 ms to 15 ms.
+            db_options.set_use_direct_io_for_flush_and_compaction(true);
+        } else {
+            tracing::warn!("the file system has no direct I/O; commits will stall on flushes");
+        }
+        let db = DB::open_cf_descriptors(&db_options, &path, descriptors(options))?;
+        for step in deed_migrations::migrate(&db)? {
+            tracing::info!(version = step.version, what = step.what, "schema migrated");
+        }
+        Ok(Self { db })
+    }
+
+    /// Opens the store as it is, changing nothing on disk: what the log holds beyond the flushed
+    /// files is read into memory. `None` if there is no store yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn open_read_only(
+        data_dir: &Path,
+        options: &StoreOptions,
+    ) -> Result<Option<Self>, StoreError> {
+        let path = directory(data_dir);
+        if !exists(&path) {
+            return Ok(None);
+        }
+        Self::check_version(&path)?;
+        let db = DB::open_cf_descriptors_read_only(
+            &database_options(options),
+            &path,
+            descriptors(options),
+            false,
+        )?;
+        Ok(Some(Self { db }))
+    }
+
+    fn check_version(path: &Path) -> Result<(), StoreError> {
+        let meta = [Family::Meta.name()];
+        let db = DB::open_cf_for_read_only(&Options::default(), path, meta, false)?;
+        deed_migrations::version(&db)?;
+        Ok(())
+    }
+
+    /// Writes a turn, whole or not at all, and returns when it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::RocksDb`]: whether the batch is on disk is then not known, and the store
+    /// must be reopened before anything else is written.
+    pub(crate) fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        Ok(self.db.write_opt(batch.batch, &synced)?)
+    }
+
+    /// Writes what can be computed again, without waiting for the disk.
+    pub(crate) fn commit_derived(&self, batch: Batch) -> Result<(), StoreError> {
+        Ok(self.db.write(batch.batch)?)
+    }
+
+    /// Adds a record to a batch.
+    pub(crate) fn put(&self, batch: &mut Batch, family: Family, key: &[u8], value: &[u8]) {
+        batch.batch.put_cf(self.family(family), key, value);
+    }
+
+    fn family(&self, family: Family) -> &ColumnFamily {
+        self.db
+            .cf_handle(family.name())
+            .expect("open fails unless every family is there")
+    }
+}
+
+/// Writes that belong together.
+#[derive(Default)]
+pub(crate) struct Batch {
+    batch: WriteBatch,
+}
+
+impl Batch {
+    #[cfg(test)]
+    pub(crate) fn delete(&mut self, store: &Store, family: Family, key: &[u8]) {
+        self.batch.delete_cf(store.family(family), key);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+}
+
+fn directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("store")
+}
+
+/// RocksDB writes CURRENT last when it creates a store.
+fn exists(path: &Path) -> bool {
+    path.join("CURRENT").exists()
+}
+
+fn database_options(options: &StoreOptions) -> Options {
+    let mut db = Options::default();
+    // A log file is written again from its start instead of growing a new one: no first touch
+    // of new blocks (measured: 0.6 M to 1.8 M statements/s).
+    db.set_recycle_log_file_num(4);
+    // A family that is seldom written would otherwise pin old log files and stop that.
+    db.set_atomic_flush(true);
+    // A turn is one writer; concurrency inside of a memtable only costs.
+    db.set_allow_concurrent_memtable_write(false);
+    db.set_max_background_jobs(2);
+    db.set_bytes_per_sync(1 << 20);
+    db.set_keep_log_file_num(4);
+    db.set_max_log_file_size(16 << 20);
+    db.set_stats_dump_period_sec(0);
+    db.set_max_open_files(512);
+    db.set_write_buffer_size(options.memtable_bytes);
+    db
+}
+
+/// Options of a family take effect only in descriptors.
+fn descriptors(options: &StoreOptions) -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(options.block_cache_bytes);
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&cache);
+    blocks.set_block_size(16 << 10);
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_cache_index_and_filter_blocks(true);
+    FAMILIES
+        .map(|family| {
+            let mut cf = Options::default();
+            cf.set_block_based_table_factory(&blocks);
+            // Hashes and signatures do not compress, entries are read back one at a time.
+            cf.set_compression_type(DBCompressionType::None);
+            cf.set_write_buffer_size(options.memtable_bytes);
+            cf.set_max_write_buffer_number(4);
+            cf.set_target_file_size_base(64 << 20);
+            cf.set_max_bytes_for_level_base(512 << 20);
+            ColumnFamilyDescriptor::new(family.name(), cf)
+        })
+        .into()
+}
+
+/// Tries a file with O_DIRECT; some file systems (tmpfs, some overlays) refuse it.
+fn direct_io_works(data_dir: &Path) -> bool {
+    use rustix::fs::{Mode, OFlags};
+    let path = data_dir.join("direct-io-probe");
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    let works = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).is_ok();
+    // Only a probe: if it cannot be removed, it is an empty file.
+    let _ = fs::remove_file(&path);
+    works
+}

@@ -1,0 +1,389 @@
+//! Reading what shards have committed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deed_evidence::{Sequence, SessionId, session::Session};
+use deed_tlog::{Hash, TileHashes, TileId, TileReader};
+use prost::Message as _;
+use rocksdb::{Direction, IteratorMode, ReadOptions};
+
+use super::{
+    Family, LedgerNumber, Store, StoreError, keys,
+    pack::Unpacked,
+    records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord},
+};
+
+/// A run with its first sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first: Sequence,
+    pub(crate) first_leaf: u64,
+    pub(crate) count: u64,
+}
+
+impl Run {
+    /// Adds one statement to a session's runs: the last one grows if both sequence and leaf are
+    /// the next, otherwise a new one begins. Depends on nothing but the leaves' order.
+    pub(crate) fn extend(runs: &mut Vec<Self>, sequence: Sequence, leaf: u64) {
+        if let Some(run) = runs.last_mut()
+            && run.first.get() + run.count == sequence.get()
+            && run.first_leaf + run.count == leaf
+        {
+            run.count += 1;
+        } else {
+            runs.push(Self {
+                first: sequence,
+                first_leaf: leaf,
+                count: 1,
+            });
+        }
+    }
+
+    /// The leaf of `sequence`, if the run holds it.
+    pub(crate) fn leaf_of(&self, sequence: Sequence) -> Option<u64> {
+        let offset = sequence.get().checked_sub(self.first.get())?;
+        (offset < self.count).then(|| self.first_leaf + offset)
+    }
+}
+
+impl Store {
+    fn value(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.db.get_pinned_cf(self.family(family), key)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn record<R: prost::Message + Default>(
+        &self,
+        family: Family,
+        ledger: LedgerNumber,
+        key: &[u8],
+    ) -> Result<Option<R>, StoreError> {
+        self.value(family, key)?
+            .map(|value| {
+                R::decode(value).map_err(|error| {
+                    StoreError::corrupt(
+                        family,
+                        ledger,
+                        format!("record under {}: {error}", hex::encode(key)),
+                    )
+                })
+            })
+            .transpose()
+    }
+
+    /// The number that the next ledger gets.
+    pub(crate) fn next_ledger(&self) -> Result<LedgerNumber, StoreError> {
+        let Some(value) = self.value(Family::Meta, keys::NEXT_LEDGER)? else {
+            return Ok(LedgerNumber(0));
+        };
+        let bytes = value.as_ref().try_into().map_err(|_| {
+            StoreError::corrupt(Family::Meta, LedgerNumber(0), "next_ledger has not 4 bytes")
+        })?;
+        Ok(LedgerNumber(u32::from_be_bytes(bytes)))
+    }
+
+    /// A ledger by its name.
+    pub(crate) fn ledger(&self, name: &str) -> Result<Option<LedgerRecord>, StoreError> {
+        self.record(Family::Meta, LedgerNumber(0), &keys::ledger(name))
+    }
+
+    /// Up to `limit` ledgers after the name `after`, in order of their names.
+    pub(crate) fn ledgers_after(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<LedgerRecord>, StoreError> {
+        let begin = keys::ledger(after);
+        let mode = IteratorMode::From(&begin, Direction::Forward);
+        let mut found = Vec::new();
+        for item in self.db.iterator_cf(self.family(Family::Meta), mode) {
+            let (key, value) = item?;
+            if !key.starts_with(keys::LEDGER_PREFIX) || found.len() == limit {
+                break;
+            }
+            if *key == *begin {
+                continue;
+            }
+            found.push(LedgerRecord::decode(&value[..]).map_err(|error| {
+                StoreError::corrupt(
+                    Family::Meta,
+                    LedgerNumber(0),
+                    format!("ledger record: {error}"),
+                )
+            })?);
+        }
+        Ok(found)
+    }
+
+    /// The newest tree head of a ledger.
+    pub(crate) fn latest_head(
+        &self,
+        ledger: LedgerNumber,
+    ) -> Result<Option<HeadRecord>, StoreError> {
+        self.record(Family::Heads, ledger, &keys::head_latest(ledger))
+    }
+
+    /// The tree head of exactly this size, if it was kept.
+    pub(crate) fn head_at(
+        &self,
+        ledger: LedgerNumber,
+        size: u64,
+    ) -> Result<Option<HeadRecord>, StoreError> {
+        self.record(Family::Heads, ledger, &keys::head_at(ledger, size))
+    }
+
+    /// All tree heads that were kept, in order of their size (the newest not among them unless
+    /// it is one of those).
+    pub(crate) fn heads(
+        &self,
+        ledger: LedgerNumber,
+    ) -> impl Iterator<Item = Result<(u64, HeadRecord), StoreError>> {
+        self.scan(Family::Heads, ledger, &keys::head_at(ledger, 0))
+            .map_while(move |item| match item {
+                Ok((key, value)) => keys::head_size(&key).map(|size| {
+                    let record = HeadRecord::decode(value).map_err(|error| {
+                        StoreError::corrupt(Family::Heads, ledger, format!("head: {error}"))
+                    })?;
+                    Ok((size, record))
+                }),
+                Err(error) => Some(Err(error)),
+            })
+    }
+
+    /// A session's state and its last run.
+    pub(crate) fn session(
+        &self,
+        ledger: LedgerNumber,
+        id: &SessionId,
+    ) -> Result<Option<(Session, Run)>, StoreError> {
+        let key = keys::session(ledger, id);
+        let Some(record) = self.record::<SessionRecord>(Family::State, ledger, &key)? else {
+            return Ok(None);
+        };
+        let first = Sequence::new(record.last_run);
+        let corrupt = |what: &str| {
+            StoreError::corrupt(Family::State, ledger, format!("session {id}: {what}"))
+        };
+        let session = record
+            .session()
+            .ok_or_else(|| corrupt("its last digest has not 32 bytes"))?;
+        let run: RunRecord = self
+            .record(Family::State, ledger, &keys::run(ledger, id, first))?
+            .ok_or_else(|| corrupt("its last run is missing"))?;
+        let run = Run {
+            first,
+            first_leaf: run.first_leaf,
+            count: run.count,
+        };
+        Ok(Some((session, run)))
+    }
+
+    /// The run of a session that holds `sequence`, or else the last one before it.
+    pub(crate) fn run_before(
+        &self,
+        ledger: LedgerNumber,
+        id: &SessionId,
+        sequence: Sequence,
+    ) -> Result<Option<Run>, StoreError> {
+        let key = keys::run(ledger, id, sequence);
+        let mode = IteratorMode::From(&key, Direction::Reverse);
+        let mut at = self.db.iterator_cf(self.family(Family::State), mode);
+        let Some((found, value)) = at.next().transpose()? else {
+            return Ok(None);
+        };
+        let Some(first) =
+            keys::run_first(&found).filter(|_| found.starts_with(keys::run_prefix(&key)))
+        else {
+            return Ok(None);
+        };
+        let record = RunRecord::decode(&value[..]).map_err(|error| {
+            StoreError::corrupt(
+                Family::State,
+                ledger,
+                format!("run of session {id}: {error}"),
+            )
+        })?;
+        Ok(Some(Run {
+            first,
+            first_leaf: record.first_leaf,
+            count: record.count,
+        }))
+    }
+
+    /// The entry of one leaf.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it is not there: callers ask below the tree's size only.
+    pub(crate) fn entry(&self, ledger: LedgerNumber, index: u64) -> Result<Bytes, StoreError> {
+        let missing =
+            || StoreError::corrupt(Family::Entries, ledger, format!("leaf {index} is missing"));
+        let key = keys::entries(ledger, index);
+        let mode = IteratorMode::From(&key, Direction::Reverse);
+        let mut at = self.db.iterator_cf(self.family(Family::Entries), mode);
+        let (found, value) = at.next().transpose()?.ok_or_else(missing)?;
+        if !found.starts_with(&keys::ledger_prefix(ledger)) {
+            return Err(missing());
+        }
+        let (first, pack) = unpack(ledger, &found, value.into_vec().into())?;
+        pack.entry(index - first).ok_or_else(missing)
+    }
+
+    /// Entries from leaf `start` on, in order, to the end of what is stored.
+    pub(crate) fn entries(
+        &self,
+        ledger: LedgerNumber,
+        start: u64,
+    ) -> impl Iterator<Item = Result<(u64, Bytes), StoreError>> {
+        // The pack that holds `start` may begin before it.
+        let begin = self.pack_before(ledger, start).unwrap_or(start);
+        self.packs(ledger, begin).flat_map(move |pack| match pack {
+            Ok((first, pack)) => {
+                let skip = start.saturating_sub(first);
+                let entries: Vec<_> = (skip..pack.len())
+                    .filter_map(|position| Some(Ok((first + position, pack.entry(position)?))))
+                    .collect();
+                entries
+            }
+            Err(error) => vec![Err(error)],
+        })
+    }
+
+    fn pack_before(&self, ledger: LedgerNumber, index: u64) -> Option<u64> {
+        let key = keys::entries(ledger, index);
+        let mode = IteratorMode::From(&key, Direction::Reverse);
+        let mut at = self.db.iterator_cf(self.family(Family::Entries), mode);
+        let (found, _) = at.next()?.ok()?;
+        found
+            .starts_with(&keys::ledger_prefix(ledger))
+            .then(|| keys::entries_first(&found))?
+    }
+
+    /// Packs from the one that begins at or after `first`, in order.
+    pub(crate) fn packs(
+        &self,
+        ledger: LedgerNumber,
+        first: u64,
+    ) -> impl Iterator<Item = Result<(u64, Unpacked), StoreError>> {
+        self.scan(Family::Entries, ledger, &keys::entries(ledger, first))
+            .map(move |item| {
+                let (key, value) = item?;
+                unpack(ledger, &key, value)
+            })
+    }
+
+    /// Full tiles in order of (level, index).
+    pub(crate) fn tiles(
+        &self,
+        ledger: LedgerNumber,
+    ) -> impl Iterator<Item = Result<((u8, u64), Bytes), StoreError>> {
+        self.scan(Family::Tiles, ledger, &keys::tile(ledger, 0, 0))
+            .map(move |item| {
+                let (key, value) = item?;
+                let id = keys::tile_of(&key).ok_or_else(|| {
+                    StoreError::corrupt(Family::Tiles, ledger, "a key has the wrong length")
+                })?;
+                Ok((id, value))
+            })
+    }
+
+    /// Raw records of the state family, for comparing two stores.
+    pub(crate) fn state(
+        &self,
+        ledger: LedgerNumber,
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> {
+        self.scan(Family::State, ledger, &keys::ledger_prefix(ledger))
+    }
+
+    /// Everything of a ledger in a family from a key on, in order.
+    fn scan(
+        &self,
+        family: Family,
+        ledger: LedgerNumber,
+        from: &[u8],
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> + use<'_> {
+        let prefix = keys::ledger_prefix(ledger);
+        let mut options = ReadOptions::default();
+        options.set_readahead_size(2 << 20);
+        // A scan reads once; it must not push out what proofs read again and again.
+        options.fill_cache(false);
+        let mode = IteratorMode::From(from, Direction::Forward);
+        self.db
+            .iterator_cf_opt(self.family(family), options, mode)
+            .map_while(move |item| match item {
+                Ok((key, _)) if !key.starts_with(&prefix) => None,
+                Ok((key, value)) => Some(Ok((key.into_vec().into(), value.into_vec().into()))),
+                Err(error) => Some(Err(error.into())),
+            })
+    }
+
+    /// One bucket of a segment's leaf hashes.
+    pub(crate) fn leaf_hash_bucket(
+        &self,
+        ledger: LedgerNumber,
+        segment: u64,
+        bucket: u8,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.value(
+            Family::Index,
+            &keys::leaf_hash_bucket(ledger, segment, bucket),
+        )
+    }
+
+    /// A reader of this ledger's full tiles.
+    pub(crate) fn full_tiles(self: &Arc<Self>, ledger: LedgerNumber) -> FullTiles {
+        FullTiles {
+            store: Arc::clone(self),
+            ledger,
+        }
+    }
+}
+
+fn unpack(ledger: LedgerNumber, key: &[u8], value: Bytes) -> Result<(u64, Unpacked), StoreError> {
+    let first = keys::entries_first(key).ok_or_else(|| {
+        StoreError::corrupt(Family::Entries, ledger, "a key has the wrong length")
+    })?;
+    let pack = Unpacked::parse(value).ok_or_else(|| {
+        StoreError::corrupt(
+            Family::Entries,
+            ledger,
+            format!("the pack of leaf {first} is damaged"),
+        )
+    })?;
+    Ok((first, pack))
+}
+
+/// Reads full tiles of one ledger.
+pub(crate) struct FullTiles {
+    store: Arc<Store>,
+    ledger: LedgerNumber,
+}
+
+impl TileReader for FullTiles {
+    type Error = StoreError;
+
+    fn read_tiles(&self, tiles: &[TileId]) -> Result<Vec<TileHashes>, StoreError> {
+        let keys: Vec<_> = tiles
+            .iter()
+            .map(|tile| keys::tile(self.ledger, tile.level(), tile.index()))
+            .collect();
+        let family = self.store.family(Family::Tiles);
+        let values = self.store.db.batched_multi_get_cf(family, &keys, false);
+        tiles
+            .iter()
+            .zip(values)
+            .map(|(tile, value)| {
+                let corrupt = |what: &str| {
+                    let what = format!("tile {} {}: {what}", tile.level(), tile.index());
+                    StoreError::corrupt(Family::Tiles, self.ledger, what)
+                };
+                let value = value?.ok_or_else(|| corrupt("is missing"))?;
+                let hashes: Vec<Hash> = tile
+                    .to_full()
+                    .parse_bytes(&value)
+                    .map_err(|error| corrupt(&error.to_string()))?;
+                Ok(Arc::new(hashes))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,95 @@
+//! Values of the meta, heads and state families.
+//!
+//! Protobuf messages with the field numbers below, which are for ever; a change of meaning is a
+//! migration. (Written with prost's derive: they never leave this machine, so no .proto.)
+
+use bytes::Bytes;
+use deed_evidence::{PayloadDigest, Sequence, session::Session};
+
+/// meta: a ledger.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct LedgerRecord {
+    #[prost(uint32, tag = "1")]
+    pub(crate) number: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(string, tag = "3")]
+    pub(crate) origin: String,
+    /// Which of the server's derived log keys signs; 0 for the first.
+    #[prost(uint32, tag = "4")]
+    pub(crate) key_generation: u32,
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(crate) ledger_id: Bytes,
+    #[prost(string, tag = "6")]
+    pub(crate) vkey: String,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub(crate) genesis_entry: Bytes,
+}
+
+/// heads: a signed tree head.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct HeadRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) checkpoint: Bytes,
+    /// Effective time of its last leaf, microseconds, UTC.
+    #[prost(int64, tag = "2")]
+    pub(crate) effective_time_us: i64,
+}
+
+/// state: a session.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct SessionRecord {
+    #[prost(string, tag = "1")]
+    pub(crate) producer: String,
+    #[prost(uint64, tag = "2")]
+    pub(crate) next: u64,
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) last_payload: Bytes,
+    #[prost(uint64, tag = "4")]
+    pub(crate) recorded: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) skipped: u64,
+    #[prost(bool, tag = "6")]
+    pub(crate) closed: bool,
+    /// First sequence of its last run.
+    #[prost(uint64, tag = "7")]
+    pub(crate) last_run: u64,
+}
+
+impl SessionRecord {
+    pub(crate) fn new(session: &Session, last_run: Sequence) -> Self {
+        Self {
+            producer: session.producer.clone(),
+            next: session.next.get(),
+            last_payload: Bytes::copy_from_slice(session.last_payload.as_bytes()),
+            recorded: session.recorded,
+            skipped: session.skipped,
+            closed: session.closed,
+            last_run: last_run.get(),
+        }
+    }
+
+    /// `None` if the digest has not 32 bytes.
+    pub(crate) fn session(self) -> Option<Session> {
+        Some(Session {
+            last_payload: PayloadDigest::from_slice(&self.last_payload)?,
+            producer: self.producer,
+            next: Sequence::new(self.next),
+            recorded: self.recorded,
+            skipped: self.skipped,
+            closed: self.closed,
+        })
+    }
+}
+
+/// state: a run, the sequences `first..first + count` of a session in the leaves
+/// `first_leaf..first_leaf + count`. Its first sequence is in the key.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct RunRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) first_leaf: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) count: u64,
+}
