@@ -5,7 +5,7 @@
 //! that are fed the same entries have the same root and the same records. (Which heads are signed
 //! and how entries are packed does depend on the cuts; neither is part of the ledger's meaning.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry as MapEntry};
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -80,15 +80,44 @@ pub(crate) struct Turn {
     packer: Packer,
     leaf_hashes: Vec<Hash>,
     first_leaf: u64,
-    changed: HashMap<SessionId, Changed>,
+    /// Sessions that the turn has looked at, changed or not. One look-up a statement.
+    touched: HashMap<SessionId, Touched>,
 }
 
-/// A session that a turn has changed.
-#[derive(Debug)]
-struct Changed {
-    session: Session,
-    /// Runs that are new or longer, in order; the last one is the session's last.
+/// A session during a turn.
+#[derive(Debug, Default)]
+struct Touched {
+    /// `None` as long as nothing was ever recorded in it.
+    session: Option<Session>,
+    /// The last run that is stored, if there is one, then those of this turn.
     runs: Vec<Run>,
+    /// How many of `runs` are stored as they are: 1 until the stored one grows.
+    unchanged_runs: usize,
+    changed: bool,
+}
+
+impl Touched {
+    fn stored((session, last_run): (Session, Run)) -> Self {
+        Self {
+            session: Some(session),
+            runs: vec![last_run],
+            unchanged_runs: 1,
+            changed: false,
+        }
+    }
+
+    fn record(&mut self, header: &Header<'_>, digest: PayloadDigest, leaf: u64) {
+        match &mut self.session {
+            Some(session) => session.advance(header, digest),
+            None => self.session = Some(Session::opened(header, digest)),
+        }
+        let before = self.runs.len();
+        Run::extend(&mut self.runs, header.sequence, leaf);
+        if self.runs.len() == before && before == self.unchanged_runs {
+            self.unchanged_runs = 0;
+        }
+        self.changed = true;
+    }
 }
 
 /// What a turn leaves to be written.
@@ -135,7 +164,7 @@ impl LedgerState {
             packer: Packer::new(first_leaf),
             leaf_hashes: Vec::new(),
             first_leaf,
-            changed: HashMap::new(),
+            touched: HashMap::new(),
         }
     }
 
@@ -172,24 +201,36 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<Placement, StepError> {
         let header = batch.header(statement, self.id);
-        if !turn.changed.contains_key(&header.session)
-            && !self.sessions.contains_key(&header.session)
-            && let Some(known) = past.session(&header.session)?
-        {
-            self.sessions.insert(header.session, known);
-        }
-        let known = match turn.changed.get(&header.session) {
-            Some(changed) => Some(&changed.session),
-            None => self
-                .sessions
-                .get(&header.session)
-                .map(|(session, _)| session),
+        let leaf = turn.next_leaf();
+        let touched = match turn.touched.entry(header.session) {
+            MapEntry::Occupied(touched) => touched.into_mut(),
+            MapEntry::Vacant(vacant) => {
+                let known = match self.sessions.remove(&header.session) {
+                    Some(known) => Some(known),
+                    None => past.session(&header.session)?,
+                };
+                vacant.insert(known.map(Touched::stored).unwrap_or_default())
+            }
         };
-        match session::judge(known, &header) {
-            Ok(Judgement::Next) => Ok(self.record(turn, batch, statement, &header)),
+        match session::judge(touched.session.as_ref(), &header) {
+            Ok(Judgement::Next) => {
+                let digest = statement
+                    .payload_digest
+                    .unwrap_or_else(|| PayloadDigest::of(batch.payload(statement)));
+                touched.record(&header, digest, leaf);
+                turn.packer.push(batch.entry(statement));
+                turn.leaf_hashes.push(statement.leaf_hash);
+                self.effective_time = self.effective_time.max(batch.received_at());
+                Ok(Placement::Recorded { leaf })
+            }
             Ok(Judgement::Behind) => {
-                let expected = known.map_or(Sequence::FIRST, |session| session.next);
-                let recorded = self.recorded_at(turn, &header, past)?;
+                let next = touched.session.as_ref().map(|session| session.next);
+                let expected = next.unwrap_or(Sequence::FIRST);
+                let at = touched
+                    .runs
+                    .iter()
+                    .find_map(|run| run.leaf_of(header.sequence));
+                let recorded = recorded_at(turn, &header, at, past)?;
                 Ok(match recorded {
                     Some((placed, payload)) if payload == batch.payload(statement) => {
                         Placement::Duplicate(placed)
@@ -201,105 +242,23 @@ impl LedgerState {
         }
     }
 
-    fn record(
-        &mut self,
-        turn: &mut Turn,
-        batch: &AdmittedBatch,
-        statement: &Admitted,
-        header: &Header<'_>,
-    ) -> Placement {
-        let leaf = turn.next_leaf();
-        let digest = statement
-            .payload_digest
-            .unwrap_or_else(|| PayloadDigest::of(batch.payload(statement)));
-        turn.packer.push(batch.entry(statement));
-        turn.leaf_hashes.push(statement.leaf_hash);
-        self.effective_time = self.effective_time.max(batch.received_at());
-        match turn.changed.get_mut(&header.session) {
-            Some(changed) => {
-                changed.session.advance(header, digest);
-                Run::extend(&mut changed.runs, header.sequence, leaf);
-            }
-            None => {
-                let (session, mut runs) = match self.sessions.remove(&header.session) {
-                    Some((mut session, run)) => {
-                        session.advance(header, digest);
-                        (session, vec![run])
-                    }
-                    None => (Session::opened(header, digest), Vec::new()),
-                };
-                Run::extend(&mut runs, header.sequence, leaf);
-                if runs.len() == 2 {
-                    // The earlier run did not grow: it stays as it is stored.
-                    runs.remove(0);
-                }
-                turn.changed
-                    .insert(header.session, Changed { session, runs });
-            }
-        }
-        Placement::Recorded { leaf }
-    }
-
-    /// The leaf and payload that were recorded at a statement's session and sequence; `None` if it
-    /// lies in a gap.
-    fn recorded_at(
-        &self,
-        turn: &Turn,
-        header: &Header<'_>,
-        past: &mut impl Past,
-    ) -> Result<Option<(Placed, Bytes)>, StepError> {
-        let in_turn = turn.changed.get(&header.session).and_then(|changed| {
-            changed
-                .runs
-                .iter()
-                .find_map(|run| run.leaf_of(header.sequence))
-        });
-        let in_memory = || {
-            let (_, run) = self.sessions.get(&header.session)?;
-            run.leaf_of(header.sequence)
-        };
-        let leaf = match in_turn.or_else(in_memory) {
-            Some(leaf) => leaf,
-            None => {
-                let run = past.run_before(&header.session, header.sequence)?;
-                match run.and_then(|run| run.leaf_of(header.sequence)) {
-                    Some(leaf) => leaf,
-                    None => return Ok(None),
-                }
-            }
-        };
-        let bytes = match turn.packer.entry(leaf) {
-            Some(bytes) => bytes,
-            None => past.entry(leaf)?,
-        };
-        let entry = Entry::parse(&bytes).map_err(|error| StepError::Entry {
-            leaf,
-            reason: error.to_string(),
-        })?;
-        let placed = Placed {
-            leaf,
-            leaf_hash: deed_tlog::leaf_hash(&bytes),
-            received_at: entry.received_at,
-            principal_leaf: entry.principal_leaf,
-        };
-        let payload = bytes.slice_ref(entry.payload);
-        Ok(Some((placed, payload)))
-    }
-
     /// Ends a turn: the tree grows, and what is to be written comes out.
     pub(crate) fn finish(&mut self, turn: Turn) -> Records {
         let mut tiles = Vec::new();
         self.edge
             .append(&turn.leaf_hashes, &mut |tile| tiles.push(tile));
-        let mut sessions: Vec<_> = turn
-            .changed
-            .into_iter()
-            .map(|(id, changed)| {
-                let last = *changed.runs.last().expect("a changed session has a run");
-                self.sessions.insert(id, (changed.session.clone(), last));
-                (id, changed.session, changed.runs)
-            })
-            .collect();
+        let mut sessions = Vec::new();
+        for (id, mut touched) in turn.touched {
+            let (Some(session), Some(&last)) = (touched.session, touched.runs.last()) else {
+                // Nothing was ever recorded in it.
+                continue;
+            };
+            self.sessions.insert(id, (session.clone(), last));
+            if touched.changed {
+                touched.runs.drain(..touched.unchanged_runs);
+                sessions.push((id, session, touched.runs));
+            }
+        }
         // A hash map's order is not the same twice.
         sessions.sort_unstable_by_key(|(id, ..)| *id);
         Records {
@@ -319,4 +278,40 @@ impl Turn {
     fn next_leaf(&self) -> u64 {
         self.first_leaf + self.leaf_hashes.len() as u64
     }
+}
+
+/// The leaf and payload that were recorded at a statement's session and sequence; `None` if it
+/// lies in a gap. `at` is the leaf, where the turn knows it.
+fn recorded_at(
+    turn: &Turn,
+    header: &Header<'_>,
+    at: Option<u64>,
+    past: &mut impl Past,
+) -> Result<Option<(Placed, Bytes)>, StepError> {
+    let leaf = match at {
+        Some(leaf) => leaf,
+        None => {
+            let run = past.run_before(&header.session, header.sequence)?;
+            match run.and_then(|run| run.leaf_of(header.sequence)) {
+                Some(leaf) => leaf,
+                None => return Ok(None),
+            }
+        }
+    };
+    let bytes = match turn.packer.entry(leaf) {
+        Some(bytes) => bytes,
+        None => past.entry(leaf)?,
+    };
+    let entry = Entry::parse(&bytes).map_err(|error| StepError::Entry {
+        leaf,
+        reason: error.to_string(),
+    })?;
+    let placed = Placed {
+        leaf,
+        leaf_hash: deed_tlog::leaf_hash(&bytes),
+        received_at: entry.received_at,
+        principal_leaf: entry.principal_leaf,
+    };
+    let payload = bytes.slice_ref(entry.payload);
+    Ok(Some((placed, payload)))
 }

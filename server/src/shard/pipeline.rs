@@ -1,21 +1,18 @@
 //! From a finished turn to its answers: commit, guard, publish, answer. Strictly in this order.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender},
-    },
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, SyncSender},
 };
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use super::Answer;
+use super::{Answer, CommitFn, Disk, GuardFn};
 use crate::{
     guard::GuardedHead,
     ledger::{Ledger, Readable},
-    store::{Batch, StoreError},
+    store::Batch,
 };
 
 /// A turn that only the disk still has to take.
@@ -50,7 +47,9 @@ struct Inner {
 #[derive(Default)]
 struct State {
     /// Turns handed to the pipeline and not yet in the store.
-    under_way: usize,
+    uncommitted: usize,
+    /// Turns handed to the pipeline and not yet answered.
+    unreleased: usize,
     failed: bool,
 }
 
@@ -67,12 +66,23 @@ impl Progress {
 
     /// A turn was handed over.
     pub(super) fn begin(&self) {
-        self.inner.state.lock().under_way += 1;
+        let mut state = self.inner.state.lock();
+        state.uncommitted += 1;
+        state.unreleased += 1;
     }
 
     fn committed(&self) {
-        self.inner.state.lock().under_way -= 1;
+        self.inner.state.lock().uncommitted -= 1;
         self.inner.moved.notify_all();
+    }
+
+    fn released(&self, turns: usize) {
+        self.inner.state.lock().unreleased -= turns;
+    }
+
+    /// Whether no turn is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inner.state.lock().unreleased == 0
     }
 
     /// Nothing may be written or answered any more.
@@ -93,62 +103,91 @@ impl Progress {
     /// Waits until every turn that was handed over is in the store; `false` if that failed.
     pub(super) fn settle(&self) -> bool {
         let mut state = self.inner.state.lock();
-        while state.under_way > 0 && !state.failed {
+        while state.uncommitted > 0 && !state.failed {
             self.inner.moved.wait(&mut state);
         }
         !state.failed
     }
 }
 
-/// Commits turns until there are no more.
-pub(super) fn commit_all(
-    mut commit: impl FnMut(Batch) -> Result<(), StoreError>,
-    turns: &Receiver<Finished>,
-    next: &SyncSender<Finished>,
-    progress: &Progress,
-) {
-    while let Ok(mut turn) = turns.recv() {
-        if progress.has_failed() {
-            continue;
+/// A shard's way to the disk.
+pub(super) struct Line {
+    commit: Mutex<CommitFn>,
+    guard: Mutex<GuardFn>,
+    progress: Progress,
+}
+
+impl Line {
+    pub(super) fn new(disk: Disk, progress: Progress) -> Self {
+        Self {
+            commit: Mutex::new(disk.commit),
+            guard: Mutex::new(disk.guard),
+            progress,
+        }
+    }
+
+    /// Takes a turn all the way. Only for a turn that has no other before it in the pipeline.
+    pub(super) fn take_through(&self, turn: Finished) {
+        if let Some(turn) = self.commit(turn) {
+            self.guard_and_release(vec![turn]);
+        }
+    }
+
+    /// Commits turns until there are no more.
+    pub(super) fn commit_all(&self, turns: &Receiver<Finished>, next: &SyncSender<Finished>) {
+        while let Ok(turn) = turns.recv() {
+            if let Some(turn) = self.commit(turn)
+                && next.send(turn).is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Guards, publishes and answers turns until there are no more.
+    pub(super) fn guard_all(&self, turns: &Receiver<Finished>) {
+        while let Ok(first) = turns.recv() {
+            let mut safe = vec![first];
+            // One guard write serves every turn that is in the store already.
+            safe.extend(turns.try_iter());
+            self.guard_and_release(safe);
+        }
+    }
+
+    /// The turn if it is in the store now.
+    fn commit(&self, mut turn: Finished) -> Option<Finished> {
+        if self.progress.has_failed() {
+            return None;
         }
         let batch = std::mem::take(&mut turn.batch);
         if !batch.is_empty()
-            && let Err(error) = commit(batch)
+            && let Err(error) = (self.commit.lock())(batch)
         {
             // On disk or not: nobody knows. The answers are dropped with the turn.
-            progress.fail(&format!("a turn could not be committed: {error}"));
-            continue;
+            self.progress
+                .fail(&format!("a turn could not be committed: {error}"));
+            return None;
         }
         // Commit point: from here on the turn survives a crash, and none of it has been told.
-        progress.committed();
-        if next.send(turn).is_err() {
+        self.progress.committed();
+        Some(turn)
+    }
+
+    fn guard_and_release(&self, turns: Vec<Finished>) {
+        if self.progress.has_failed() {
             return;
         }
-    }
-}
-
-/// Guards, publishes and answers turns until there are no more.
-pub(super) fn guard_all(
-    mut guard: impl FnMut(&GuardedHead) -> io::Result<()>,
-    turns: &Receiver<Finished>,
-    progress: &Progress,
-) {
-    while let Ok(first) = turns.recv() {
-        let mut safe = vec![first];
-        // One guard write serves every turn that is in the store already.
-        safe.extend(turns.try_iter());
-        if progress.has_failed() {
-            continue;
-        }
-        let newest = safe.iter().rev().find_map(|turn| turn.guarded.as_ref());
+        let newest = turns.iter().rev().find_map(|turn| turn.guarded.as_ref());
         if let Some(newest) = newest
-            && let Err(error) = guard(newest)
+            && let Err(error) = (self.guard.lock())(newest)
         {
-            progress.fail(&format!("the head guard could not be written: {error}"));
-            continue;
+            self.progress
+                .fail(&format!("the head guard could not be written: {error}"));
+            return;
         }
         // From here on a store that lost any of these turns will not open again.
-        for turn in safe {
+        self.progress.released(turns.len());
+        for turn in turns {
             release(turn);
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc as async_mpsc;
 
 use super::{
     Answer, Job, Work, guarded,
-    pipeline::{Answering, Finished, Progress},
+    pipeline::{Answering, Finished, Line, Progress},
     write_head, write_records,
 };
 use crate::{
@@ -32,6 +32,7 @@ const TURN_BYTES: usize = 16 << 20;
 pub(super) struct TurnThread {
     store: Arc<Store>,
     progress: Progress,
+    line: Arc<Line>,
     next: SyncSender<Finished>,
     ledgers: HashMap<LedgerNumber, Held>,
 }
@@ -52,10 +53,16 @@ struct Placed {
 }
 
 impl TurnThread {
-    pub(super) fn new(store: Arc<Store>, progress: Progress, next: SyncSender<Finished>) -> Self {
+    pub(super) fn new(
+        store: Arc<Store>,
+        progress: Progress,
+        line: Arc<Line>,
+        next: SyncSender<Finished>,
+    ) -> Self {
         Self {
             store,
             progress,
+            line,
             next,
             ledgers: HashMap::new(),
         }
@@ -70,8 +77,11 @@ impl TurnThread {
             }
             match self.turn(first, &mut jobs) {
                 Ok(finished) => {
+                    let alone = self.progress.is_idle() && jobs.is_empty();
                     self.progress.begin();
-                    if self.next.send(finished).is_err() {
+                    if alone {
+                        self.line.take_through(finished);
+                    } else if self.next.send(finished).is_err() {
                         return;
                     }
                 }
