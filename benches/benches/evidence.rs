@@ -16,10 +16,10 @@ fn one_statement(c: &mut Criterion) {
     let mut group = c.benchmark_group("statement_of_256_bytes");
     group.throughput(Throughput::Elements(1));
     group.bench_function("parse", |b| {
-        b.iter(|| statement::parse(black_box(&payload)).unwrap())
+        b.iter(|| statement::parse(black_box(&payload)).unwrap());
     });
     group.bench_function("decode", |b| {
-        b.iter(|| statement::decode(black_box(&payload)).unwrap())
+        b.iter(|| statement::decode(black_box(&payload)).unwrap());
     });
     group.bench_function("encode_entry", |b| {
         let mut out = Vec::with_capacity(512);
@@ -36,7 +36,7 @@ fn batches(c: &mut Criterion) {
     group.throughput(Throughput::Elements(256));
     let envelopes = Statements::new(ledger_id(), [1; 16]).envelopes(0, 256);
     group.bench_function("admit", |b| {
-        b.iter(|| admit(black_box(&envelopes), ledger_id()))
+        b.iter(|| admit(black_box(&envelopes), ledger_id()));
     });
     group.bench_function("step", |b| {
         // A session of its own for each batch, so that every statement is the next one.

@@ -9,6 +9,8 @@
 //! Architecture invariant: no step uses the server's current code for keys or records. What that
 //! code says tomorrow must not change what a step did yesterday.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod v1;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};

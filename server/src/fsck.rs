@@ -20,7 +20,7 @@ use deed_evidence::{
     statement::{self, BodyKind, Header},
 };
 use deed_proto::v1::Author;
-use deed_tlog::{Checkpoint, FullTile, Hash, RightEdge, TreeHead, VerifierKey, leaf_hash};
+use deed_tlog::{Checkpoint, FullTile, Hash, RightEdge, TileId, TreeHead, VerifierKey, leaf_hash};
 use prost::Message as _;
 use thiserror::Error;
 
@@ -219,7 +219,6 @@ impl<'s> LedgerCheck<'s> {
 
         let store = Arc::clone(self.store);
         let mut kept = store.heads(self.number).peekable();
-        let mut tiles = Vec::new();
         let mut leaf_hashes = Vec::new();
         let mut expected = 0;
         for item in store.packs(self.number, 0) {
@@ -239,8 +238,7 @@ impl<'s> LedgerCheck<'s> {
                 leaf_hashes.push(leaf_hash(&entry));
                 // Every head that was kept, at the very size that it is of.
                 while let Some(size) = head_at(&mut kept, index + 1) {
-                    self.edge.append(&leaf_hashes, &mut |tile| tiles.push(tile));
-                    leaf_hashes.clear();
+                    self.grow(&mut leaf_hashes)?;
                     let (_, record) = kept.next().transpose()?.ok_or_else(|| {
                         self.differs(format!("the head of size {size} is missing"))
                     })?;
@@ -249,8 +247,7 @@ impl<'s> LedgerCheck<'s> {
                 }
             }
             expected = first + pack.len();
-            self.edge.append(&leaf_hashes, &mut |tile| tiles.push(tile));
-            leaf_hashes.clear();
+            self.grow(&mut leaf_hashes)?;
             if expected / PROGRESS_LEAVES > progress.leaves / PROGRESS_LEAVES {
                 progress.leaves = expected;
                 on_progress(&progress);
@@ -263,7 +260,7 @@ impl<'s> LedgerCheck<'s> {
         self.newest_head(expected, head, &newest)?;
         report.heads += 1;
         report.leaves += expected;
-        report.tiles += self.tiles(tiles)?;
+        report.tiles += self.tiles()?;
         report.records += self.records()?;
         self.index()?;
         progress.leaves = expected;
@@ -392,27 +389,37 @@ impl<'s> LedgerCheck<'s> {
         Ok(())
     }
 
-    /// Every full tile, and no other.
-    fn tiles(&self, mut computed: Vec<FullTile>) -> Result<u64, FsckError> {
-        computed.sort_unstable_by_key(|tile| (tile.level, tile.index));
-        let mut stored = self.store.tiles(self.number);
-        for tile in &computed {
+    /// Appends leaf hashes to the tree and compares the tiles that become full with those stored.
+    fn grow(&mut self, leaf_hashes: &mut Vec<Hash>) -> Result<(), FsckError> {
+        let mut computed: Vec<FullTile> = Vec::new();
+        self.edge
+            .append(leaf_hashes, &mut |tile| computed.push(tile));
+        leaf_hashes.clear();
+        for tile in computed {
             let name = format!("tile {} {}", tile.level, tile.index);
-            match stored.next().transpose()? {
-                Some((id, bytes)) if id == (tile.level, tile.index) => {
-                    if bytes != tile.to_bytes() {
-                        return Err(self.differs(format!("{name} is not what the entries give")));
-                    }
+            match self.store.tile(self.number, tile.level, tile.index)? {
+                None => return Err(self.differs(format!("{name} is missing"))),
+                Some(stored) if stored != tile.to_bytes() => {
+                    return Err(self.differs(format!("{name} is not what the entries give")));
                 }
-                _ => return Err(self.differs(format!("{name} is missing"))),
+                Some(_) => {}
             }
         }
-        match stored.next().transpose()? {
-            None => Ok(computed.len() as u64),
-            Some(((level, index), _)) => {
-                Err(self.differs(format!("tile {level} {index} is beyond the tree")))
+        Ok(())
+    }
+
+    /// No tile is there that the tree does not have; those that it has were compared. How many.
+    fn tiles(&self) -> Result<u64, FsckError> {
+        let mut count = 0;
+        for item in self.store.tiles(self.number) {
+            let ((level, index), _) = item?;
+            let in_tree = TileId::in_tree(level, index, self.edge.size());
+            if !in_tree.is_some_and(|tile| tile.is_full()) {
+                return Err(self.differs(format!("tile {level} {index} is beyond the tree")));
             }
+            count += 1;
         }
+        Ok(count)
     }
 
     /// Every session and run, and no other.

@@ -18,14 +18,14 @@ use crate::{
 const NUMBER: LedgerNumber = LedgerNumber(0);
 
 /// Enough leaves for two full tiles.
-const REQUESTS: usize = 6;
+const REQUESTS: i64 = 6;
 
 fn filled(data_dir: &Path) {
     let engine = Engine::open(data_dir);
     let ledger = engine.create("damaged").unwrap();
     let mut producer = Producer::new(ledger.id, 1);
     for request in 0..REQUESTS {
-        engine.clock.set(1_000_000 + 600_000 * request as i64);
+        engine.clock.set(1_000_000 + 600_000 * request);
         let envelopes = (0..100)
             .map(|n| producer.intent(&format!("r{n}")))
             .collect();

@@ -3,6 +3,8 @@
 //! See `ARCHITECTURE.md` for a statement's way through it. The library exists for the binary, for
 //! tests that run a server in their own process, and for benches.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod admission;
 mod append;
 #[doc(hidden)]

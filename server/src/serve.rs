@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -294,7 +295,12 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
         path: data_dir.clone(),
         source,
     };
-    fs::create_dir_all(data_dir).map_err(io)?;
+    // Statements are nobody else's business.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(io)?;
     let identity = Identity::load(data_dir)?;
     if identity.is_none() {
         refuse_foreign(data_dir)?;

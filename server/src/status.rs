@@ -79,6 +79,7 @@ impl From<RegistryError> for Refusal {
             RegistryError::Load { .. } => Self::Damaged(error.to_string()),
             RegistryError::Store(error) => error.into(),
             RegistryError::Random(_) => Self::Internal(error.to_string()),
+            RegistryError::Stopped => Self::Unavailable(error.to_string()),
         }
     }
 }

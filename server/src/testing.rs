@@ -12,10 +12,13 @@ use crate::{
     clock::Clock,
     guard::{self, GuardSlot},
     identity::Identity,
-    ledger::{Ledger, registry::Registry},
+    ledger::{
+        Ledger,
+        registry::{Registry, RegistryError},
+    },
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
-    store::{DirectoryLock, Store, StoreError, StoreOptions},
+    store::{DirectoryLock, Store, StoreOptions},
 };
 
 /// The public key of RFC 8032 section 7.1, test 1.
@@ -183,12 +186,10 @@ impl Engine {
             .create(name, &keys, |new| {
                 let number = new.ledger.number;
                 let room = block_on(self.appends.shards.reserve(number, 0));
-                room.create(new)
-                    .blocking_answer()
+                let answer = room.create(new).blocking_answer();
+                answer
                     .map(drop)
-                    .map_err(|NoAnswer::Stopped| {
-                        StoreError::corrupt(crate::store::Family::Meta, number, "stopped")
-                    })
+                    .map_err(|NoAnswer::Stopped| RegistryError::Stopped)
             })
             .map_err(|error| error.to_string())
     }

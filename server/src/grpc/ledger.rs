@@ -11,8 +11,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Answers, Context, info, stopping};
 use crate::{
     append::InFlight,
+    ledger::registry::{NewLedger, RegistryError},
+    shard::NoAnswer,
     status::Refusal,
-    store::{Family, LedgerNumber, StoreError},
 };
 
 /// Requests of one stream that are taken in ahead of their answers.
@@ -67,12 +68,13 @@ impl Ledger for LedgerService {
         let runtime = tokio::runtime::Handle::current();
         let ledger = super::blocking(move || {
             let shards = &context.appends.shards;
-            let commit = |new: crate::ledger::registry::NewLedger| {
+            let commit = |new: NewLedger| {
                 let number = new.ledger.number;
                 let room = runtime.block_on(shards.reserve(number, 0));
-                room.create(new).blocking_answer().map(drop).map_err(|_| {
-                    StoreError::corrupt(Family::Meta, LedgerNumber(number.0), "not committed")
-                })
+                let answer = room.create(new).blocking_answer();
+                answer
+                    .map(drop)
+                    .map_err(|NoAnswer::Stopped| RegistryError::Stopped)
             };
             Ok(context
                 .registry

@@ -197,4 +197,53 @@ mod tests {
         }
         assert!(seen.into_iter().all(|seen| seen));
     }
+
+    #[test]
+    fn leaves_are_found_by_hash_in_segments_and_beyond() {
+        use crate::testing::{Engine, Producer};
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        let ledger = engine.create("indexed").unwrap();
+        let mut producer = Producer::new(ledger.id, 1);
+        let mut leaf_hashes = vec![*ledger.id.hash()];
+        while leaf_hashes.len() < 70_000 {
+            let envelopes = (0..4000).map(|_| producer.intent("r")).collect();
+            let answer = engine.append("indexed", envelopes).unwrap();
+            leaf_hashes.extend(answer.results.iter().map(|result| match &result.result {
+                Some(deed_proto::v1::append_result::Result::Accepted(receipt)) => {
+                    Hash::try_from(&receipt.leaf_hash[..]).unwrap()
+                }
+                other => panic!("{other:?}"),
+            }));
+        }
+        let readable = ledger.readable();
+        let find = |hash: &Hash| find(&engine.store, ledger.number, &readable, hash).unwrap();
+        let probes: Vec<usize> = [0, 1, 255, 256, 65_535, 65_536, leaf_hashes.len() - 1]
+            .into_iter()
+            .chain((0..leaf_hashes.len()).step_by(997))
+            .collect();
+        // First by scanning, then by the index: the same leaves.
+        for indexed in [false, true] {
+            assert_eq!(
+                is_indexed(&engine.store, ledger.number, 0).unwrap(),
+                indexed
+            );
+            // Scanning 70,000 leaves for each probe would only take long.
+            let step = if indexed { 1 } else { 20 };
+            for &leaf in probes.iter().step_by(step) {
+                let found = find(&leaf_hashes[leaf]);
+                assert_eq!(
+                    found,
+                    Some(LeafIndex::new(leaf as u64)),
+                    "indexed: {indexed}"
+                );
+            }
+            assert_eq!(find(&deed_tlog::leaf_hash(b"not there")), None);
+            let complete = catch_up(&engine.store, ledger.number, &readable, 0).unwrap();
+            assert_eq!(complete, 1);
+        }
+        engine.close();
+        let report = crate::fsck::check(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!(report.leaves, leaf_hashes.len() as u64);
+    }
 }

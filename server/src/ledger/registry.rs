@@ -38,6 +38,10 @@ pub(crate) enum RegistryError {
     Store(#[from] StoreError),
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
+    #[error(
+        "the server stopped before the ledger was known to be on disk; look whether it is there"
+    )]
+    Stopped,
 }
 
 /// All ledgers.
@@ -158,7 +162,7 @@ impl Registry {
         &self,
         name: &str,
         authority_keys: &[Bytes],
-        commit: impl FnOnce(NewLedger) -> Result<(), StoreError>,
+        commit: impl FnOnce(NewLedger) -> Result<(), RegistryError>,
     ) -> Result<Arc<Ledger>, RegistryError> {
         if !is_valid_name(name) {
             return Err(RegistryError::Name);

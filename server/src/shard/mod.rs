@@ -20,6 +20,7 @@ mod turn;
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, mpsc},
     thread,
@@ -164,15 +165,26 @@ impl Shards {
             let (to_guard, guards) = mpsc::sync_channel(2);
             let mut spawn = |what: &str, run: Box<dyn FnOnce() + Send>| {
                 let name = format!("{what}-{number}");
+                let progress = progress.clone();
                 let thread = thread::Builder::new()
-                    .name(name)
-                    .spawn(run)
+                    .name(name.clone())
+                    .spawn(move || {
+                        // A defect must stop the server, not leave it up without a shard. What the
+                        // thread held is never looked at again.
+                        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                            progress.fail(&format!("thread {name} panicked"));
+                        }
+                    })
                     .expect("the system can start a thread");
                 threads.push(thread);
             };
             let line = Arc::new(Line::new(disk, progress.clone()));
-            let turns =
-                turn::TurnThread::new(Arc::clone(store), progress, Arc::clone(&line), to_commit);
+            let turns = turn::TurnThread::new(
+                Arc::clone(store),
+                progress.clone(),
+                Arc::clone(&line),
+                to_commit,
+            );
             spawn("turn", Box::new(move || turns.run(jobs)));
             let committing = Arc::clone(&line);
             spawn(

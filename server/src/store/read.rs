@@ -14,6 +14,15 @@ use super::{
     records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord},
 };
 
+/// What a scan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scan {
+    /// A few records.
+    Lookup,
+    /// All of them, once.
+    Whole,
+}
+
 /// A run with its first sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
@@ -139,16 +148,21 @@ impl Store {
         &self,
         ledger: LedgerNumber,
     ) -> impl Iterator<Item = Result<(u64, HeadRecord), StoreError>> {
-        self.scan(Family::Heads, ledger, &keys::head_at(ledger, 0))
-            .map_while(move |item| match item {
-                Ok((key, value)) => keys::head_size(&key).map(|size| {
-                    let record = HeadRecord::decode(value).map_err(|error| {
-                        StoreError::corrupt(Family::Heads, ledger, format!("head: {error}"))
-                    })?;
-                    Ok((size, record))
-                }),
-                Err(error) => Some(Err(error)),
-            })
+        self.scan(
+            Scan::Whole,
+            Family::Heads,
+            ledger,
+            &keys::head_at(ledger, 0),
+        )
+        .map_while(move |item| match item {
+            Ok((key, value)) => keys::head_size(&key).map(|size| {
+                let record = HeadRecord::decode(value).map_err(|error| {
+                    StoreError::corrupt(Family::Heads, ledger, format!("head: {error}"))
+                })?;
+                Ok((size, record))
+            }),
+            Err(error) => Some(Err(error)),
+        })
     }
 
     /// A session's state and its last run.
@@ -236,40 +250,65 @@ impl Store {
         start: u64,
     ) -> impl Iterator<Item = Result<(u64, Bytes), StoreError>> {
         // The pack that holds `start` may begin before it.
-        let begin = self.pack_before(ledger, start).unwrap_or(start);
-        self.packs(ledger, begin).flat_map(move |pack| match pack {
-            Ok((first, pack)) => {
-                let skip = start.saturating_sub(first);
-                let entries: Vec<_> = (skip..pack.len())
-                    .filter_map(|position| Some(Ok((first + position, pack.entry(position)?))))
-                    .collect();
-                entries
-            }
-            Err(error) => vec![Err(error)],
-        })
+        let (begin, failed) = match self.pack_before(ledger, start) {
+            Ok(begin) => (begin.unwrap_or(start), None),
+            Err(error) => (u64::MAX, Some(Err(error))),
+        };
+        let packs = self.packs_for(Scan::Lookup, ledger, begin);
+        failed
+            .into_iter()
+            .chain(packs.flat_map(move |pack| match pack {
+                Ok((first, pack)) => {
+                    let skip = start.saturating_sub(first);
+                    let entries: Vec<_> = (skip..pack.len())
+                        .filter_map(|position| Some(Ok((first + position, pack.entry(position)?))))
+                        .collect();
+                    entries
+                }
+                Err(error) => vec![Err(error)],
+            }))
     }
 
-    fn pack_before(&self, ledger: LedgerNumber, index: u64) -> Option<u64> {
+    fn pack_before(&self, ledger: LedgerNumber, index: u64) -> Result<Option<u64>, StoreError> {
         let key = keys::entries(ledger, index);
         let mode = IteratorMode::From(&key, Direction::Reverse);
         let mut at = self.db.iterator_cf(self.family(Family::Entries), mode);
-        let (found, _) = at.next()?.ok()?;
-        found
-            .starts_with(&keys::ledger_prefix(ledger))
-            .then(|| keys::entries_first(&found))?
+        let found = at.next().transpose()?;
+        Ok(found
+            .filter(|(key, _)| key.starts_with(&keys::ledger_prefix(ledger)))
+            .and_then(|(key, _)| keys::entries_first(&key)))
     }
 
-    /// Packs from the one that begins at or after `first`, in order.
+    /// Packs from the one that begins at or after `first` on, in order: for reading them all.
     pub(crate) fn packs(
         &self,
         ledger: LedgerNumber,
         first: u64,
     ) -> impl Iterator<Item = Result<(u64, Unpacked), StoreError>> {
-        self.scan(Family::Entries, ledger, &keys::entries(ledger, first))
+        self.packs_for(Scan::Whole, ledger, first)
+    }
+
+    fn packs_for(
+        &self,
+        scan: Scan,
+        ledger: LedgerNumber,
+        first: u64,
+    ) -> impl Iterator<Item = Result<(u64, Unpacked), StoreError>> + use<'_> {
+        self.scan(scan, Family::Entries, ledger, &keys::entries(ledger, first))
             .map(move |item| {
                 let (key, value) = item?;
                 unpack(ledger, &key, value)
             })
+    }
+
+    /// One full tile, as its bytes.
+    pub(crate) fn tile(
+        &self,
+        ledger: LedgerNumber,
+        level: u8,
+        index: u64,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.value(Family::Tiles, &keys::tile(ledger, level, index))
     }
 
     /// Full tiles in order of (level, index).
@@ -277,14 +316,19 @@ impl Store {
         &self,
         ledger: LedgerNumber,
     ) -> impl Iterator<Item = Result<((u8, u64), Bytes), StoreError>> {
-        self.scan(Family::Tiles, ledger, &keys::tile(ledger, 0, 0))
-            .map(move |item| {
-                let (key, value) = item?;
-                let id = keys::tile_of(&key).ok_or_else(|| {
-                    StoreError::corrupt(Family::Tiles, ledger, "a key has the wrong length")
-                })?;
-                Ok((id, value))
-            })
+        self.scan(
+            Scan::Whole,
+            Family::Tiles,
+            ledger,
+            &keys::tile(ledger, 0, 0),
+        )
+        .map(move |item| {
+            let (key, value) = item?;
+            let id = keys::tile_of(&key).ok_or_else(|| {
+                StoreError::corrupt(Family::Tiles, ledger, "a key has the wrong length")
+            })?;
+            Ok((id, value))
+        })
     }
 
     /// Raw records of the state family, for comparing two stores.
@@ -292,21 +336,29 @@ impl Store {
         &self,
         ledger: LedgerNumber,
     ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> {
-        self.scan(Family::State, ledger, &keys::ledger_prefix(ledger))
+        self.scan(
+            Scan::Whole,
+            Family::State,
+            ledger,
+            &keys::ledger_prefix(ledger),
+        )
     }
 
     /// Everything of a ledger in a family from a key on, in order.
     fn scan(
         &self,
+        scan: Scan,
         family: Family,
         ledger: LedgerNumber,
         from: &[u8],
     ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> + use<'_> {
         let prefix = keys::ledger_prefix(ledger);
         let mut options = ReadOptions::default();
-        options.set_readahead_size(2 << 20);
-        // A scan reads once; it must not push out what proofs read again and again.
-        options.fill_cache(false);
+        if scan == Scan::Whole {
+            options.set_readahead_size(2 << 20);
+            // What is read once must not push out what is read again and again.
+            options.fill_cache(false);
+        }
         let mode = IteratorMode::From(from, Direction::Forward);
         self.db
             .iterator_cf_opt(self.family(family), options, mode)
