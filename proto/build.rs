@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Payloads, entries and checkpoints are slices of the message's own buffer. (Short
         // fixed-size fields too: one representation, and it costs less than a Vec each.)
         .bytes(".")
+        .codec_path("crate::BoundedCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

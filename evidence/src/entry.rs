@@ -1,19 +1,21 @@
 //! Entries: the preimages of leaves.
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use deed_proto::v1::{Author, PayloadType};
 use deed_tlog::{Hash, leaf_hash};
 use thiserror::Error;
 
 use crate::{
-    ENTRY_BYTES_MAX, Micros, WireError, schema,
+    ENTRY_BYTES_MAX, Micros, PAYLOAD_BYTES_MAX, WireError, schema,
     wire::{self, Value},
 };
 
 /// An entry's fields, borrowed.
 ///
 /// [`Entry::encode_into`] and [`Entry::parse`] are inverse to each other: an entry has exactly
-/// one encoding, that of `deed.v1.Entry` in canonical form.
+/// one encoding, that of `deed.v1.Entry` in canonical form. Fields that break a rule of
+/// `deed/v1/entry.proto` (an empty payload, a time that is not after 1970, a signature with
+/// another author than [`Author::Signed`]) encode to what `parse` refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// What the payload is.
@@ -82,16 +84,23 @@ impl<'a> Entry<'a> {
     ///
     /// Source: `deed.v1.Entry`. Written by hand because it stands in the path of every
     /// statement; a test compares it with the generated encoder.
-    pub fn encode_into(&self, out: &mut impl BufMut) {
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
         use prost::encoding::{WireType, encode_key, encode_varint};
-        let number = |field, value, out: &mut _| {
+        let always = |field, value, out: &mut Vec<u8>| {
             encode_key(field, WireType::Varint, out);
             encode_varint(value, out);
         };
-        let bytes = |field, value: &[u8], out: &mut _| {
-            encode_key(field, WireType::LengthDelimited, out);
-            encode_varint(value.len() as u64, out);
-            out.put_slice(value);
+        let number = |field, value, out: &mut Vec<u8>| {
+            if value != 0 {
+                always(field, value, out);
+            }
+        };
+        let bytes = |field, value: &[u8], out: &mut Vec<u8>| {
+            if !value.is_empty() {
+                encode_key(field, WireType::LengthDelimited, out);
+                encode_varint(value.len() as u64, out);
+                out.extend_from_slice(value);
+            }
         };
         number(1, self.payload_type as u64, out);
         bytes(2, self.payload, out);
@@ -100,11 +109,9 @@ impl<'a> Entry<'a> {
             bytes(4, signature.signature, out);
         }
         number(5, self.author as u64, out);
-        if self.received_at.get() != 0 {
-            number(6, self.received_at.get().cast_unsigned(), out);
-        }
+        number(6, self.received_at.get().cast_unsigned(), out);
         if let Some(leaf) = self.principal_leaf {
-            number(7, leaf, out);
+            always(7, leaf, out);
         }
     }
 
@@ -132,10 +139,8 @@ impl<'a> Entry<'a> {
             ..Self::unsigned(&[], Micros::new(0))
         };
         let (mut key_id, mut signature) = (None, None);
-        wire::walk(
-            &schema::ENTRY,
-            bytes,
-            |field, value| match (field.number, value) {
+        wire::walk(&schema::ENTRY, bytes, |field, value| {
+            match (field.number, value) {
                 (1, Value::Number(n)) => entry.payload_type = known(n, PayloadType::try_from),
                 (2, Value::Bytes(b)) => entry.payload = b,
                 (3, Value::Bytes(b)) => key_id = b.try_into().ok(),
@@ -144,23 +149,34 @@ impl<'a> Entry<'a> {
                 (6, Value::Number(n)) => entry.received_at = Micros::new(n.cast_signed()),
                 (7, Value::Number(n)) => entry.principal_leaf = Some(n),
                 _ => {}
-            },
-        )?;
+            }
+        })?;
         entry.signature = match (key_id, signature) {
             (Some(key_id), Some(signature)) => Some(KeyedSignature { key_id, signature }),
             (None, None) => None,
-            _ => return Err(WireError::rule("signature", "needs a key_id, and the other way round").into()),
+            _ => {
+                return Err(WireError::rule(
+                    "signature",
+                    "needs a key_id, and the other way round",
+                )
+                .into());
+            }
         };
         if entry.signature.is_some() != (entry.author == Author::Signed) {
-            return Err(WireError::rule("author", "is signed exactly if there is a signature").into());
+            return Err(
+                WireError::rule("author", "is signed exactly if there is a signature").into(),
+            );
         }
         Ok(entry)
     }
 }
 
-/// What an entry adds to its payload at most: tags and lengths (16), key id, signature, author,
-/// time (10) and principal leaf (10).
-pub const OVERHEAD_BYTES_MAX: usize = 16 + 16 + 64 + 1 + 10 + 10;
+/// What an entry adds to its payload at most: seven tags, the lengths of payload (3, up to
+/// [`PAYLOAD_BYTES_MAX`]), key id and signature; payload type, key id, signature and author; the
+/// varints of a time that is not negative (9) and of a principal leaf (10).
+pub const OVERHEAD_BYTES_MAX: usize = 7 + (3 + 1 + 1) + (1 + 16 + 64 + 1) + 9 + 10;
+
+const _: () = assert!(PAYLOAD_BYTES_MAX + OVERHEAD_BYTES_MAX <= ENTRY_BYTES_MAX);
 
 /// The leaf hash of an entry's fields.
 #[must_use]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use deed_proto::v1;
-use deed_tlog::{Origin, VerifierKey, leaf_hash};
+use deed_tlog::{Origin, PublicKey, SignatureType, VerifierKey, leaf_hash};
 use thiserror::Error;
 
 use crate::{
@@ -68,14 +68,22 @@ pub enum GenesisError {
         /// Origin of the log.
         origin: String,
     },
+    /// It says more than a genesis entry does, or says something twice and differently: its
+    /// producer is not `deed:<origin>`, its times are not all the same, there is a trace id.
+    #[error("the genesis entry is not the one that its origin, keys, time and nonce give")]
+    OtherForm,
 }
 
 impl Genesis {
     /// The genesis entry's bytes. Authority keys are put in order.
     ///
     /// # Errors
-    /// [`GenesisError::Statement`] if there are no authority keys, too many, or one twice.
+    /// [`GenesisError::KeyName`] and [`GenesisError::Field`] if a key is not one that it can be;
+    /// [`GenesisError::Statement`] if there are no authority keys, too many, or one twice, if
+    /// the origin is not ASCII or longer than a producer's name may be, or if the time is not
+    /// after 1970.
     pub fn to_entry(&self) -> Result<Bytes, GenesisError> {
+        self.check_keys()?;
         let mut keys = self.authority_keys.clone();
         keys.sort_unstable();
         let genesis = v1::Genesis {
@@ -104,6 +112,9 @@ impl Genesis {
 
     /// Reads a genesis entry and computes the ledger's id from it.
     ///
+    /// What is accepted is what [`Genesis::to_entry`] writes, to the byte: nothing that an entry
+    /// says is lost here.
+    ///
     /// # Errors
     /// [`GenesisError`] if it is malformed, not a genesis entry, or follows unknown rules.
     pub fn from_entry(bytes: &[u8]) -> Result<(Self, LedgerId), GenesisError> {
@@ -129,26 +140,40 @@ impl Genesis {
                 known: RULES_VERSION,
             });
         }
-        Ok((Self::from_message(&genesis)?, LedgerId::new(leaf_hash(bytes))))
+        let genesis = Self::from_message(&genesis)?;
+        if genesis.to_entry()? != bytes {
+            return Err(GenesisError::OtherForm);
+        }
+        Ok((genesis, LedgerId::new(leaf_hash(bytes))))
+    }
+
+    /// The log key is named after the origin and signs checkpoints; the authority keys are
+    /// Ed25519 keys that cannot be signed for by everybody.
+    fn check_keys(&self) -> Result<(), GenesisError> {
+        if self.log_key.name() != self.origin.key_name() {
+            return Err(GenesisError::KeyName {
+                key_name: self.log_key.name().to_string(),
+                origin: self.origin.to_string(),
+            });
+        }
+        if self.log_key.signature_type() != SignatureType::Ed25519 {
+            let reason = "the key is a witness's: it does not sign checkpoints";
+            return Err(field("log_keys", &reason));
+        }
+        for (position, key) in self.authority_keys.iter().enumerate() {
+            PublicKey::from_bytes(key)
+                .map_err(|error| field("authority_keys", &format!("key {position}: {error}")))?;
+        }
+        Ok(())
     }
 
     fn from_message(genesis: &v1::Genesis) -> Result<Self, GenesisError> {
-        let field = |field, reason: &dyn ToString| GenesisError::Field {
-            field,
-            reason: reason.to_string(),
-        };
         let origin: Origin = genesis
             .origin
             .parse()
             .map_err(|error| field("origin", &error))?;
         let vkey = genesis.log_keys.first().map_or("", |key| key.vkey.as_str());
         let log_key: VerifierKey = vkey.parse().map_err(|error| field("log_keys", &error))?;
-        if log_key.name() != origin.as_str() {
-            return Err(GenesisError::KeyName {
-                key_name: log_key.name().to_owned(),
-                origin: genesis.origin.clone(),
-            });
-        }
         let authority_keys = genesis
             .authority_keys
             .iter()
@@ -161,5 +186,12 @@ impl Genesis {
             created_at: Micros::new(genesis.created_at_us),
             nonce: genesis.nonce.as_ref().try_into().unwrap_or_default(),
         })
+    }
+}
+
+fn field(field: &'static str, reason: &dyn ToString) -> GenesisError {
+    GenesisError::Field {
+        field,
+        reason: reason.to_string(),
     }
 }

@@ -13,6 +13,8 @@
 //! a socket or the environment. The server, the client and an offline verifier call the same
 //! functions and so cannot disagree.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod commitment;
 pub mod entry;
 pub mod genesis;
@@ -21,6 +23,7 @@ pub mod receipt;
 mod schema;
 pub mod session;
 pub mod statement;
+mod text;
 mod wire;
 
 pub use ids::{LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId};

@@ -6,13 +6,14 @@
 
 use deed_proto::v1;
 use deed_tlog::{
-    ConsistencyProof, Hash, InclusionProof, LeafIndex, TreeHead, VerifyError, verify_inclusion,
+    ConsistencyProof, Hash, InclusionProof, LeafIndex, TreeHead, VerifyError, leaf_hash,
+    verify_inclusion,
 };
 use thiserror::Error;
 
 use crate::{
     Micros,
-    entry::{self, Entry},
+    entry::{Entry, EntryError},
 };
 
 /// A receipt that was checked against its payload.
@@ -32,13 +33,18 @@ pub struct VerifiedReceipt {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReceiptError {
     /// The hash is of something else than what was sent.
-    #[error("the receipt's leaf hash {claimed} is not that of the payload that was sent, which is {computed}")]
+    #[error(
+        "the receipt's leaf hash {claimed} is not that of the payload that was sent, which is {computed}"
+    )]
     OtherEntry {
-        /// Hash in the receipt.
+        /// Hash in the receipt, in hex.
         claimed: String,
         /// Hash of the rebuilt entry.
         computed: Hash,
     },
+    /// The hash is of what was sent, but nobody who reads the log would take that for an entry.
+    #[error("the receipt is of an entry that is not well-formed: {0}")]
+    Entry(EntryError),
     /// The leaf lies beyond the head that should cover it.
     #[error("the receipt names leaf {index}, but its tree head covers only {size} leaves")]
     NotCovered {
@@ -79,16 +85,20 @@ pub fn verify(
 ) -> Result<VerifiedReceipt, ReceiptError> {
     let index = LeafIndex::new(receipt.leaf_index);
     let received_at = Micros::new(receipt.received_at_us);
-    let computed = entry::hash(&Entry {
+    let entry = Entry {
         principal_leaf: receipt.principal_leaf,
         ..Entry::unsigned(payload, received_at)
-    });
+    }
+    .encode();
+    let computed = leaf_hash(&entry);
     if receipt.leaf_hash != computed.as_bytes()[..] {
         return Err(ReceiptError::OtherEntry {
-            claimed: hex::encode(&receipt.leaf_hash),
+            claimed: claimed_hash(&receipt.leaf_hash),
             computed,
         });
     }
+    // A time before 1970, say: the server's log would hold a leaf that every auditor refuses.
+    Entry::parse(&entry).map_err(ReceiptError::Entry)?;
     if receipt.leaf_index >= head.size.get() {
         return Err(ReceiptError::NotCovered {
             index,
@@ -127,6 +137,14 @@ pub fn inclusion_proof(hashes: &[impl AsRef<[u8]>]) -> Result<InclusionProof, Re
 /// As [`inclusion_proof`].
 pub fn consistency_proof(hashes: &[impl AsRef<[u8]>]) -> Result<ConsistencyProof, ReceiptError> {
     ConsistencyProof::from_hashes(hashes_of(hashes)?).map_err(|_| ReceiptError::MalformedProof)
+}
+
+/// What should be a hash, for people. The server chose its length, so not all of it is printed.
+fn claimed_hash(bytes: &[u8]) -> String {
+    match bytes.split_at_checked(Hash::LEN) {
+        Some((start, [_, ..])) => format!("{}... ({} bytes)", hex::encode(start), bytes.len()),
+        _ => hex::encode(bytes),
+    }
 }
 
 fn hashes_of(hashes: &[impl AsRef<[u8]>]) -> Result<Vec<Hash>, ReceiptError> {

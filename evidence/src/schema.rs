@@ -1,13 +1,16 @@
 //! The tables behind [`crate::wire`]: every message that is hashed or signed, field by field.
 //!
-//! The .proto files are the reference for people; `tests/schema.rs` fails when a name, number,
+//! The .proto files are the reference for people; `schema_tests.rs` fails when a name, number,
 //! type or presence differs from them.
 
-use crate::wire::{
-    Field,
-    Kind::{self, Bytes, Enum, I64, Text, U32, U64},
-    Message,
-    Presence::{self, Explicit, Implicit, OneOf, Repeated, Required},
+use crate::{
+    text::{ANYTHING, CURRENCY, LOWER_NAME, MEDIA_TYPE, NO_CONTROL, URI},
+    wire::{
+        Field,
+        Kind::{self, Bytes, Enum, I64, Text, U32, U64},
+        Message,
+        Presence::{self, Explicit, Implicit, OneOf, Repeated, Required},
+    },
 };
 
 /// Numbers of the fields that other modules look at.
@@ -49,7 +52,7 @@ const fn text(number: u32, name: &'static str, max: usize, presence: Presence) -
     let kind = Text {
         min: 1,
         max,
-        rule: no_control,
+        rule: &NO_CONTROL,
     };
     f(number, name, kind, presence)
 }
@@ -57,7 +60,6 @@ const fn text(number: u32, name: &'static str, max: usize, presence: Presence) -
 const NON_NEGATIVE: Kind = I64 { non_negative: true };
 
 pub(crate) static STATEMENT: Message = Message {
-    name: "Statement",
     fields: &[
         digest(number::LEDGER_ID, "ledger_id", Implicit),
         f(
@@ -66,7 +68,7 @@ pub(crate) static STATEMENT: Message = Message {
             Text {
                 min: 1,
                 max: 512,
-                rule: uri,
+                rule: &URI,
             },
             Required,
         ),
@@ -136,7 +138,6 @@ pub(crate) static STATEMENT: Message = Message {
 };
 
 pub(crate) static CORRELATION_KEY: Message = Message {
-    name: "CorrelationKey",
     fields: &[
         f(
             1,
@@ -144,7 +145,7 @@ pub(crate) static CORRELATION_KEY: Message = Message {
             Text {
                 min: 1,
                 max: 64,
-                rule: lower_name,
+                rule: &LOWER_NAME,
             },
             Required,
         ),
@@ -154,7 +155,6 @@ pub(crate) static CORRELATION_KEY: Message = Message {
 };
 
 static COMMITMENT: Message = Message {
-    name: "Commitment",
     fields: &[
         digest(1, "digest", Required),
         f(
@@ -163,7 +163,7 @@ static COMMITMENT: Message = Message {
             Text {
                 min: 3,
                 max: 127,
-                rule: media_type,
+                rule: &MEDIA_TYPE,
             },
             Required,
         ),
@@ -172,7 +172,6 @@ static COMMITMENT: Message = Message {
 };
 
 static AMOUNT: Message = Message {
-    name: "Amount",
     fields: &[
         f(
             1,
@@ -188,7 +187,7 @@ static AMOUNT: Message = Message {
             Text {
                 min: 3,
                 max: 16,
-                rule: currency,
+                rule: &CURRENCY,
             },
             Required,
         ),
@@ -197,7 +196,6 @@ static AMOUNT: Message = Message {
 };
 
 static STATEMENT_REF: Message = Message {
-    name: "StatementRef",
     fields: &[
         f(1, "session", Bytes { min: 16, max: 16 }, Implicit),
         f(2, "sequence", U64, Implicit),
@@ -207,7 +205,6 @@ static STATEMENT_REF: Message = Message {
 };
 
 pub(crate) static GENESIS: Message = Message {
-    name: "Genesis",
     fields: &[
         text(1, "origin", 512, Required),
         f(
@@ -230,19 +227,16 @@ pub(crate) static GENESIS: Message = Message {
 };
 
 static LOG_KEY: Message = Message {
-    name: "LogKey",
     fields: &[text(1, "vkey", 640, Required)],
     oneof_required: None,
 };
 
 static AUTHORITY_KEY: Message = Message {
-    name: "AuthorityKey",
     fields: &[digest(1, "public_key", Required)],
     oneof_required: None,
 };
 
 static TASK_OPENED: Message = Message {
-    name: "TaskOpened",
     fields: &[
         f(
             1,
@@ -250,16 +244,11 @@ static TASK_OPENED: Message = Message {
             Text {
                 min: 1,
                 max: 4096,
-                rule: anything,
+                rule: &ANYTHING,
             },
             OneOf,
         ),
-        f(
-            2,
-            "objective_commitment",
-            Kind::Message(&COMMITMENT),
-            OneOf,
-        ),
+        f(2, "objective_commitment", Kind::Message(&COMMITMENT), OneOf),
         text(3, "requested_by", 512, Required),
         f(4, "risk_tier", Enum { max: 5 }, Required),
         f(5, "deadline_us", NON_NEGATIVE, Implicit),
@@ -268,7 +257,6 @@ static TASK_OPENED: Message = Message {
 };
 
 static TASK_CLOSED: Message = Message {
-    name: "TaskClosed",
     fields: &[
         f(1, "end", Enum { max: 4 }, Required),
         f(
@@ -277,7 +265,7 @@ static TASK_CLOSED: Message = Message {
             Text {
                 min: 1,
                 max: 1024,
-                rule: anything,
+                rule: &ANYTHING,
             },
             Implicit,
         ),
@@ -286,7 +274,6 @@ static TASK_CLOSED: Message = Message {
 };
 
 static INTENT: Message = Message {
-    name: "Intent",
     fields: &[
         text(1, "action", 256, Required),
         text(2, "resource", 1024, Required),
@@ -304,7 +291,6 @@ static INTENT: Message = Message {
 };
 
 static EFFECT: Message = Message {
-    name: "Effect",
     fields: &[
         text(1, "kind", 128, Required),
         text(2, "resource", 1024, Required),
@@ -317,7 +303,6 @@ static EFFECT: Message = Message {
 };
 
 static OUTCOME: Message = Message {
-    name: "Outcome",
     fields: &[
         f(1, "intent", Kind::Message(&STATEMENT_REF), Required),
         f(2, "status", Enum { max: 4 }, Required),
@@ -341,19 +326,16 @@ const SESSION_COUNT: &[Field] = &[
 ];
 
 pub(crate) static HEARTBEAT: Message = Message {
-    name: "Heartbeat",
     fields: SESSION_COUNT,
     oneof_required: None,
 };
 
 pub(crate) static SESSION_CLOSED: Message = Message {
-    name: "SessionClosed",
     fields: SESSION_COUNT,
     oneof_required: None,
 };
 
 pub(crate) static ENTRY: Message = Message {
-    name: "Entry",
     fields: &[
         f(1, "payload_type", Enum { max: 1 }, Required),
         f(
@@ -374,90 +356,6 @@ pub(crate) static ENTRY: Message = Message {
     oneof_required: None,
 };
 
-/// Every table, for the test against the .proto files.
-#[doc(hidden)]
-pub(crate) static ALL: &[&Message] = &[
-    &STATEMENT,
-    &CORRELATION_KEY,
-    &COMMITMENT,
-    &AMOUNT,
-    &STATEMENT_REF,
-    &GENESIS,
-    &LOG_KEY,
-    &AUTHORITY_KEY,
-    &TASK_OPENED,
-    &TASK_CLOSED,
-    &INTENT,
-    &EFFECT,
-    &OUTCOME,
-    &HEARTBEAT,
-    &SESSION_CLOSED,
-    &ENTRY,
-];
-
-fn anything(_: &str) -> Result<(), &'static str> {
-    Ok(())
-}
-
-fn no_control(text: &str) -> Result<(), &'static str> {
-    // ASCII without a look at each char's class: nearly every text.
-    let plain = text.bytes().all(|b| (0x20..0x7f).contains(&b));
-    if plain || !text.chars().any(char::is_control) {
-        Ok(())
-    } else {
-        Err("control characters are not allowed")
-    }
-}
-
-/// A URI as far as this ledger cares: RFC 3986 scheme, a colon, something after it, no spaces.
-fn uri(text: &str) -> Result<(), &'static str> {
-    const RULE: &str = "must be a URI, for example spiffe://example.org/agent";
-    let (scheme, rest) = text.split_once(':').ok_or(RULE)?;
-    let mut scheme = scheme.bytes();
-    let well_formed = scheme.next().is_some_and(|b| b.is_ascii_alphabetic())
-        && scheme.all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-        && !rest.is_empty()
-        && rest.bytes().all(|b| (0x21..0x7f).contains(&b));
-    if well_formed { Ok(()) } else { Err(RULE) }
-}
-
-fn lower_name(text: &str) -> Result<(), &'static str> {
-    let allowed =
-        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'_' || b == b'-';
-    if text.bytes().all(allowed) {
-        Ok(())
-    } else {
-        Err("only a-z, 0-9, '.', '_' and '-' are allowed")
-    }
-}
-
-fn currency(text: &str) -> Result<(), &'static str> {
-    if text
-        .bytes()
-        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
-    {
-        Ok(())
-    } else {
-        Err("must be a currency code of A-Z and 0-9, for example USD")
-    }
-}
-
-/// RFC 6838 section 4.2: type/subtype of restricted-name characters; parameters after `;` are
-/// printable ASCII.
-fn media_type(text: &str) -> Result<(), &'static str> {
-    const RULE: &str = "must be a media type, for example application/json";
-    let essence = text.split_once(';').map_or(text, |(essence, _)| essence);
-    let (kind, subtype) = essence.split_once('/').ok_or(RULE)?;
-    let name = |part: &str| {
-        part.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
-    };
-    let printable = text.bytes().all(|b| (0x20..0x7f).contains(&b));
-    if name(kind) && name(subtype) && printable {
-        Ok(())
-    } else {
-        Err(RULE)
-    }
-}
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use crate::{PayloadDigest, Sequence, statement::BodyKind, statement::Header};
 pub struct Session {
     /// Who speaks in it; bound by its first statement.
     pub producer: String,
-    /// The sequence that it takes next.
+    /// The sequence that it takes next; the last one of all if that was taken.
     pub next: Sequence,
     /// Digest of its last payload.
     pub last_payload: PayloadDigest,
@@ -45,7 +45,9 @@ pub enum Refusal {
     #[error("the session is closed; begin a new one")]
     SessionClosed,
     /// A statement is missing in between.
-    #[error("the session takes sequence {expected} next; send from there, or own up to the hole with skipped_from")]
+    #[error(
+        "the session takes sequence {expected} next; send from there, or own up to the hole with skipped_from"
+    )]
     NotNext {
         /// The sequence that it takes next.
         expected: Sequence,
@@ -74,18 +76,19 @@ pub fn judge(session: Option<&Session>, header: &Header<'_>) -> Result<Judgement
         if session.producer != header.producer {
             return Err(Refusal::SessionTaken);
         }
-        if header.sequence < expected {
+        if session.has_passed(header.sequence) {
             return Ok(Judgement::Behind);
         }
         if session.closed {
             return Err(Refusal::SessionClosed);
         }
     }
-    let owned_up = header.skipped_from == Some(expected);
-    match header.skipped_from {
-        None if header.sequence == expected => {}
-        Some(_) if owned_up => {}
-        _ => return Err(Refusal::NotNext { expected }),
+    let is_next = match header.skipped_from {
+        None => header.sequence == expected,
+        Some(from) => from == expected && header.sequence > from,
+    };
+    if !is_next {
+        return Err(Refusal::NotNext { expected });
     }
     match (header.previous, session) {
         (Some(previous), Some(session)) if previous != session.last_payload => {
@@ -96,26 +99,38 @@ pub fn judge(session: Option<&Session>, header: &Header<'_>) -> Result<Judgement
     }
 }
 
-/// The session's state after recording a statement that [`judge`] found to be the next.
-#[must_use]
-pub fn advance(
-    session: Option<Session>,
-    header: &Header<'_>,
-    payload_digest: PayloadDigest,
-) -> Session {
-    let mut session = session.unwrap_or_else(|| Session {
-        producer: header.producer.to_owned(),
-        next: Sequence::FIRST,
-        last_payload: payload_digest,
-        recorded: 0,
-        skipped: 0,
-        closed: false,
-    });
-    session.skipped += header.sequence.get() - session.next.get();
-    // The last sequence of all closes the session: there is no next one.
-    session.closed |= header.body == BodyKind::SessionClosed || header.sequence.get() == u64::MAX;
-    session.next = Sequence::new(header.sequence.get().saturating_add(1));
-    session.last_payload = payload_digest;
-    session.recorded += 1;
-    session
+impl Session {
+    /// A session after its first statement, which [`judge`] found to be the next.
+    #[must_use]
+    pub fn opened(header: &Header<'_>, payload_digest: PayloadDigest) -> Self {
+        let mut session = Self {
+            producer: header.producer.to_owned(),
+            next: Sequence::FIRST,
+            last_payload: payload_digest,
+            recorded: 0,
+            skipped: 0,
+            closed: false,
+        };
+        session.advance(header, payload_digest);
+        session
+    }
+
+    /// Whether `sequence` was recorded or skipped.
+    fn has_passed(&self, sequence: Sequence) -> bool {
+        // `next` cannot say that the last sequence of all was taken. The number of sequences
+        // passed can: it is 2^64 then, 0 in 64 bits, and at least 1 in any other session.
+        let none_left = self.recorded.wrapping_add(self.skipped) == 0;
+        sequence < self.next || none_left
+    }
+
+    /// Takes a statement that [`judge`] found to be the next.
+    pub fn advance(&mut self, header: &Header<'_>, payload_digest: PayloadDigest) {
+        let sequence = header.sequence.get();
+        self.skipped += sequence.saturating_sub(self.next.get());
+        // Nothing comes after the last sequence of all.
+        self.closed |= header.body == BodyKind::SessionClosed || sequence == u64::MAX;
+        self.next = Sequence::new(sequence.saturating_add(1));
+        self.last_payload = payload_digest;
+        self.recorded += 1;
+    }
 }

@@ -14,15 +14,17 @@ use crate::{
 
 /// What a statement says of itself, borrowed from its payload.
 ///
-/// A value of this type exists only for a payload that keeps every rule of
-/// `deed/v1/statement.proto`.
+/// [`parse`] returns it only for a payload that keeps every rule of `deed/v1/statement.proto`,
+/// but for the origin, the keys and the rules version of a genesis statement: those are read
+/// once, by [`Genesis::from_entry`](crate::genesis::Genesis::from_entry).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The ledger it is for; `None` in a genesis statement alone.
     pub ledger_id: Option<LedgerId>,
     /// Who speaks.
     pub producer: &'a str,
-    /// Its session; all zero in a genesis statement alone.
+    /// Its session. All zero in a genesis statement, which has none; a producer may call its
+    /// own session so as well.
     pub session: SessionId,
     /// Its position there.
     pub sequence: Sequence,
@@ -72,7 +74,7 @@ impl BodyKind {
         }
     }
 
-    const fn of_field(number: u32) -> Option<Self> {
+    pub(crate) const fn of_field(number: u32) -> Option<Self> {
         Some(match number {
             number::GENESIS => Self::Genesis,
             number::TASK_OPENED => Self::TaskOpened,
@@ -176,15 +178,13 @@ impl<'a> Fields<'a> {
     fn take_correlation_key(&mut self, bytes: &'a [u8]) {
         let mut key: (&[u8], &[u8]) = (&[], &[]);
         // Checked on the way here.
-        let _ = wire::walk(
-            &schema::CORRELATION_KEY,
-            bytes,
-            |field, value| match (field.number, value) {
+        let _ = wire::walk(&schema::CORRELATION_KEY, bytes, |field, value| {
+            match (field.number, value) {
                 (1, Value::Bytes(b)) => key.0 = b,
                 (2, Value::Bytes(b)) => key.1 = b,
                 _ => {}
-            },
-        );
+            }
+        });
         self.correlation_unordered |= self.last_correlation_key.is_some_and(|last| last >= key);
         self.last_correlation_key = Some(key);
     }
@@ -280,8 +280,8 @@ impl<'a> Fields<'a> {
             let rule = "must be the sequence of this statement";
             return Err(WireError::rule(format!("{name}.last_sequence"), rule));
         }
-        // count <= last_sequence + 1, without overflow at the top.
-        if count - 1 > last_sequence {
+        // At the top there is no last_sequence + 1, and no count that is too high.
+        if count > last_sequence.saturating_add(1) {
             let rule = "must be at most last_sequence + 1";
             return Err(WireError::rule(format!("{name}.count"), rule));
         }

@@ -90,7 +90,7 @@ pub enum Problem {
     /// Too few or too many elements of a repeated field.
     #[error("{found} elements where {min} to {max} are allowed")]
     Count {
-        /// Elements found.
+        /// Elements found; counting stops at the first one too many.
         found: usize,
         /// Fewest allowed.
         min: usize,
@@ -123,8 +123,6 @@ impl WireError {
 
 /// A message's fields and what has to hold for them.
 pub(crate) struct Message {
-    /// Protobuf name, for the test that holds the tables against the .proto files.
-    pub(crate) name: &'static str,
     /// In ascending order of their numbers.
     pub(crate) fields: &'static [Field],
     /// Whether one field of its oneof has to be there; the oneof's name.
@@ -171,9 +169,18 @@ pub(crate) enum Kind {
     Text {
         min: usize,
         max: usize,
-        rule: fn(&str) -> Result<(), &'static str>,
+        rule: &'static TextRule,
     },
     Message(&'static Message),
+}
+
+/// What has to hold for a text besides its length.
+pub(crate) struct TextRule {
+    /// Whether it holds. Never true for what is not UTF-8: a rule that allows ASCII alone need
+    /// not look twice.
+    pub(crate) holds: fn(&[u8]) -> bool,
+    /// What to say if it does not.
+    pub(crate) otherwise: &'static str,
 }
 
 /// A field's value as it stands in the message.
@@ -196,6 +203,10 @@ pub(crate) fn walk<'a>(
     walk_at(message, bytes, None, &mut visit)
 }
 
+/// Visits the levels below the first. A function, not a closure: the walk is compiled once for
+/// it, not once a level.
+fn nobody(_: &Field, _: Value<'_>) {}
+
 /// The way down to a message: a list on the stack, spelled out only for an error.
 struct Path<'p> {
     parent: Option<&'p Path<'p>>,
@@ -216,6 +227,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+#[cold]
 fn fail(parent: Option<&Path<'_>>, name: &'static str, problem: Problem) -> WireError {
     let field = match (parent, name) {
         (None, "") => "message".to_owned(),
@@ -234,7 +246,7 @@ fn walk_at<'a>(
     message: &Message,
     bytes: &'a [u8],
     path: Option<&Path<'_>>,
-    visit: &mut dyn FnMut(&Field, Value<'a>),
+    visit: &mut impl FnMut(&Field, Value<'a>),
 ) -> Result<(), WireError> {
     let mut rest = bytes;
     // Position in the table; everything before it has been passed.
@@ -245,11 +257,7 @@ fn walk_at<'a>(
     while !rest.is_empty() {
         let tag = varint(&mut rest).map_err(whole)?;
         let (number, wire_type) = (tag >> 3, (tag & 7) as u8);
-        if message
-            .fields
-            .get(at)
-            .is_some_and(|f| u64::from(f.number) != number)
-        {
+        if u64::from(message.fields[at].number) != number {
             let next = position_of(message, number, at).map_err(whole)?;
             pass(message, at, next, elements, path)?;
             at = next;
@@ -257,22 +265,27 @@ fn walk_at<'a>(
         }
         let field = &message.fields[at];
         let named = |problem| fail(path, field.name, problem);
-        if elements > 0 && !matches!(field.presence, Presence::Repeated { .. }) {
-            return Err(named(Problem::Order));
-        }
-        if field.presence == Presence::OneOf && std::mem::replace(&mut oneof_seen, true) {
-            return Err(named(Problem::OneOf));
-        }
+        let repeated = match field.presence {
+            Presence::Repeated { min, max } if elements >= max => {
+                // Here and not at the end, so that the work too is limited by the rule.
+                let found = elements + 1;
+                return Err(named(Problem::Count { found, min, max }));
+            }
+            Presence::Repeated { .. } => true,
+            _ if elements > 0 => return Err(named(Problem::Order)),
+            Presence::OneOf if oneof_seen => return Err(named(Problem::OneOf)),
+            _ => false,
+        };
+        oneof_seen |= field.presence == Presence::OneOf;
         let value = read_value(field, wire_type, &mut rest).map_err(named)?;
         check_value(field, value).map_err(named)?;
         if let (Kind::Message(inner), Value::Bytes(inner_bytes)) = (field.kind, value) {
-            let repeated = matches!(field.presence, Presence::Repeated { .. });
             let path = Path {
                 parent: path,
                 name: field.name,
                 element: repeated.then_some(elements),
             };
-            walk_at(inner, inner_bytes, Some(&path), &mut |_, _| {})?;
+            walk_at(inner, inner_bytes, Some(&path), &mut nobody)?;
         }
         elements += 1;
         visit(field, value);
@@ -285,18 +298,24 @@ fn walk_at<'a>(
 }
 
 /// Index in the table of field `number`, which must not lie before `at`.
+#[inline]
 fn position_of(message: &Message, number: u64, at: usize) -> Result<usize, Problem> {
-    let found = message
-        .fields
+    message.fields[at..]
         .iter()
-        .position(|f| u64::from(f.number) == number);
-    match found {
-        Some(position) if position >= at => Ok(position),
-        Some(_) => Err(Problem::Order),
-        None if message.oneof_required == Some("body") && (20..64).contains(&number) => {
-            Err(Problem::UnknownBody { number })
-        }
-        None => Err(Problem::UnknownField { number }),
+        .position(|field| u64::from(field.number) == number)
+        .map(|ahead| at + ahead)
+        .ok_or_else(|| not_ahead(message, number))
+}
+
+#[cold]
+fn not_ahead(message: &Message, number: u64) -> Problem {
+    let known = |field: &Field| u64::from(field.number) == number;
+    if message.fields.iter().any(known) {
+        Problem::Order
+    } else if message.oneof_required == Some("body") && (20..64).contains(&number) {
+        Problem::UnknownBody { number }
+    } else {
+        Problem::UnknownField { number }
     }
 }
 
@@ -324,11 +343,7 @@ fn pass(
     Ok(())
 }
 
-fn read_value<'a>(
-    field: &Field,
-    wire_type: u8,
-    rest: &mut &'a [u8],
-) -> Result<Value<'a>, Problem> {
+fn read_value<'a>(field: &Field, wire_type: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, Problem> {
     let wanted = match field.kind {
         Kind::U64 | Kind::U32 | Kind::I64 { .. } | Kind::Enum { .. } => VARINT,
         Kind::Bytes { .. } | Kind::Text { .. } | Kind::Message(_) => LENGTH_DELIMITED,
@@ -372,8 +387,13 @@ fn check_value(field: &Field, value: Value<'_>) -> Result<(), Problem> {
         (Kind::Bytes { min, max }, Value::Bytes(bytes)) => check_length(bytes, min, max),
         (Kind::Text { min, max, rule }, Value::Bytes(bytes)) => {
             check_length(bytes, min, max)?;
-            let text = std::str::from_utf8(bytes).map_err(|_| Problem::NotUtf8)?;
-            rule(text).map_err(Problem::Rule)
+            if (rule.holds)(bytes) {
+                Ok(())
+            } else if std::str::from_utf8(bytes).is_err() {
+                Err(Problem::NotUtf8)
+            } else {
+                Err(Problem::Rule(rule.otherwise))
+            }
         }
         _ => Ok(()),
     }
@@ -389,7 +409,19 @@ fn check_length(bytes: &[u8], min: usize, max: usize) -> Result<(), Problem> {
 }
 
 /// Reads a varint of at most 64 bits in its shortest form.
+#[inline]
 fn varint(rest: &mut &[u8]) -> Result<u64, Problem> {
+    // One byte: every tag but those of the bodies, every length but those of long texts.
+    match *rest {
+        [byte, after @ ..] if *byte < 0x80 => {
+            *rest = after;
+            Ok(u64::from(*byte))
+        }
+        _ => long_varint(rest),
+    }
+}
+
+fn long_varint(rest: &mut &[u8]) -> Result<u64, Problem> {
     let mut value = 0_u64;
     for (index, &byte) in rest.iter().enumerate().take(10) {
         // The tenth byte holds bit 63 alone.
@@ -405,9 +437,7 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Problem> {
             return Ok(value);
         }
     }
-    if rest.len() >= 10 {
-        return Err(Problem::Varint);
-    }
+    // Ten bytes have returned above: the tenth ends the varint or makes it too long.
     Err(Problem::CutOff {
         wanted: rest.len() as u64 + 1,
         have: rest.len() as u64,

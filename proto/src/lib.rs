@@ -3,8 +3,12 @@
 //! The `.proto` files under `proto/deed/v1` are the documentation of every rpc, field, unit,
 //! limit and error; this crate only holds what is generated from them.
 //!
-//! Architecture invariant: no logic. Whether a message is canonical, and what it means, is said
+//! Architecture invariant: no logic but the codec's bound on what decoding may cost. Whether a message is canonical, and what it means, is said
 //! by `deed-evidence`.
+
+mod codec;
+
+pub use codec::{BoundedCodec, BoundedDecoder, FIELDS_MAX};
 
 /// Version 1 of the protocol, and of everything that is hashed or signed.
 #[allow(

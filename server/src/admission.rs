@@ -27,7 +27,7 @@ pub(crate) struct Admitted {
     /// Position of its envelope in the request.
     pub(crate) envelope: usize,
     pub(crate) leaf_hash: Hash,
-    /// Computed where the session's next state, or the next statement, needs it.
+    /// Computed where the session's next state, or the next statement, will need it.
     pub(crate) payload_digest: Option<PayloadDigest>,
     /// In the batch's buffer.
     entry: Range<usize>,

@@ -11,15 +11,15 @@ use crate::{
     admission::{self, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected},
     clock::Clock,
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
-    shard::{Answer, Pending, Shards},
+    shard::{Answer, NoAnswer, Pending, Shards},
     status::Refusal,
 };
 
-/// How long a request waits for room in its shard's queue.
-const QUEUE_WAIT: Duration = Duration::from_secs(5);
+/// How long a request waits for room in its shard's queue, unless a test says otherwise.
+pub(crate) const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// When a caller should try again that found no room.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// How far the machine's clock may lie behind a ledger's effective time, in microseconds.
 const CLOCK_BEHIND_MAX_US: i64 = 5_000_000;
@@ -29,6 +29,7 @@ pub(crate) struct Appends {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) queue_wait: Duration,
 }
 
 /// A request that was taken and is not answered yet.
@@ -47,6 +48,9 @@ impl Appends {
     /// next request of a stream can be taken.
     pub(crate) async fn begin(&self, request: v1::AppendRequest) -> Result<InFlight, Refusal> {
         let bytes = check_request(&request)?;
+        if self.shards.has_failed() {
+            return Err(NoAnswer::Stopped.into());
+        }
         let ledger = match self.registry.loaded(&request.ledger) {
             Some(ledger) => ledger,
             None => {
@@ -55,7 +59,7 @@ impl Appends {
             }
         };
         let reserving = self.shards.reserve(ledger.number, bytes);
-        let room = tokio::time::timeout(QUEUE_WAIT, reserving)
+        let room = tokio::time::timeout(self.queue_wait, reserving)
             .await
             .map_err(|_| Refusal::Overloaded {
                 retry_after: RETRY_AFTER,
@@ -250,5 +254,116 @@ fn rejection(refusal: SessionRefusal) -> v1::Rejection {
         message: refusal.to_string(),
         field: field.to_owned(),
         expected_sequence: expected.map(deed_evidence::Sequence::get),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        shard::Disk,
+        testing::{Engine, Producer, briefs},
+    };
+
+    #[test]
+    fn a_clock_that_went_back_stops_admission_beyond_the_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        engine.clock.set(100_000_000);
+        let ledger = engine.create("clock").unwrap();
+        let mut producer = Producer::new(ledger.id, 1);
+        let effective = |engine: &Engine| {
+            engine
+                .registry
+                .ledger("clock")
+                .unwrap()
+                .readable()
+                .effective_time
+                .get()
+        };
+
+        engine.clock.set(100_000_000 - CLOCK_BEHIND_MAX_US);
+        let answer = engine
+            .append("clock", vec![producer.intent("just")])
+            .unwrap();
+        assert_eq!(briefs(&answer), ["accepted 1"]);
+        // It never goes back.
+        assert_eq!(effective(&engine), 100_000_000);
+
+        engine.clock.set(100_000_000 - CLOCK_BEHIND_MAX_US - 1);
+        let refused = engine.append("clock", vec![producer.clone().intent("too far")]);
+        assert!(
+            matches!(refused, Err(Refusal::Unavailable(_))),
+            "{refused:?}"
+        );
+
+        engine.clock.set(100_000_001);
+        let answer = engine
+            .append("clock", vec![producer.intent("again")])
+            .unwrap();
+        assert_eq!(briefs(&answer), ["accepted 2"]);
+        assert_eq!(effective(&engine), 100_000_001);
+        engine.close();
+    }
+
+    #[test]
+    fn a_full_queue_answers_with_a_time_to_come_back_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (open_gate, gate) = mpsc::channel::<()>();
+        let mut engine = Engine::open_on(dir.path(), |mut disk: Disk| Disk {
+            commit: Box::new(move |batch| {
+                // One token a commit; when the sender is gone, all may pass.
+                let _ = gate.recv();
+                (disk.commit)(batch)
+            }),
+            guard: disk.guard,
+        });
+        open_gate.send(()).unwrap();
+        let ledger = engine.create("full").unwrap();
+        engine.appends.queue_wait = Duration::from_millis(20);
+
+        // Nearly half of the budget each: two wait, and there is no room for a third.
+        let big = "r".repeat(1000);
+        let request = |session| -> Vec<_> {
+            let mut producer = Producer::new(ledger.id, session);
+            (0..400).map(|_| producer.intent(&big)).collect()
+        };
+        let (first, second, third) = (request(1), request(2), request(3));
+        let engine = &engine;
+        std::thread::scope(|scope| {
+            let held = || engine.appends.shards.waiting_bytes(ledger.number);
+            let mut waiting = Vec::new();
+            for envelopes in [first, second] {
+                let before = held();
+                waiting.push(scope.spawn(move || engine.append("full", envelopes)));
+                // In order: the next one only when this one holds its share.
+                while held() == before {
+                    std::thread::yield_now();
+                }
+            }
+            let refused = engine.append("full", third.clone());
+            let Err(refusal @ Refusal::Overloaded { .. }) = refused else {
+                panic!("{refused:?}");
+            };
+            let status: tonic::Status = refusal.into();
+            let details = tonic_types::StatusExt::get_error_details(&status);
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+            let retry = details.retry_info().and_then(|retry| retry.retry_delay);
+            assert_eq!(retry, Some(RETRY_AFTER));
+
+            drop(open_gate);
+            for thread in waiting {
+                let answer = thread.join().unwrap().unwrap();
+                assert!(
+                    briefs(&answer)
+                        .iter()
+                        .all(|brief| brief.starts_with("accepted"))
+                );
+            }
+        });
+        let answer = engine.append("full", third).unwrap();
+        assert_eq!(briefs(&answer).last().unwrap(), "accepted 1200");
     }
 }

@@ -96,7 +96,7 @@ impl Step {
                     .all(|placement| matches!(placement, Placement::Recorded { .. }))
             );
         }
-        self.state.finish(turn)
+        self.state.finish(turn).expect("nothing can fail")
     }
 }
 
@@ -110,7 +110,7 @@ impl SyncedStore {
     /// If it cannot be opened.
     #[must_use]
     pub fn open(data_dir: &Path) -> Self {
-        let store = Store::open(data_dir, &StoreOptions::default());
+        let store = Store::create(data_dir, &StoreOptions::default());
         Self(Arc::new(store.expect("the bench's disk works")))
     }
 }

@@ -5,7 +5,7 @@
 //! compared with what is there. What must not be there counts as a difference too.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -132,17 +132,44 @@ pub fn check(data_dir: &Path, on_progress: &mut dyn FnMut(&Progress)) -> Result<
         ..Report::default()
     };
     let mut after = String::new();
+    let mut numbers = BTreeSet::new();
     loop {
         let page = store.ledgers_after(&after, 1000)?;
         let Some(last) = page.last() else {
+            check_numbers(&store, &numbers)?;
             return Ok(report);
         };
         after = last.name.clone();
         for record in page {
+            if !numbers.insert(record.number) {
+                return Err(FsckError::Difference {
+                    ledger: record.name,
+                    what: format!("its number {} is another ledger's too", record.number),
+                });
+            }
             let mut check = LedgerCheck::new(&store, &identity, record)?;
             check.run(on_progress, &mut report)?;
             report.ledgers += 1;
         }
+    }
+}
+
+/// Records belong to ledgers that exist, and the next ledger's number is free.
+fn check_numbers(store: &Store, numbers: &BTreeSet<u32>) -> Result<(), FsckError> {
+    let orphaned = |what: String| FsckError::Difference {
+        ledger: String::new(),
+        what,
+    };
+    if let Some((family, number)) = store.unknown_ledger(numbers)? {
+        let what = format!("{family} holds records of number {number}, which no ledger has");
+        return Err(orphaned(what));
+    }
+    let next = store.next_ledger()?.0;
+    match numbers.last() {
+        Some(&last) if next <= last => Err(orphaned(format!(
+            "the next ledger would get number {next}, which is taken"
+        ))),
+        _ => Ok(()),
     }
 }
 

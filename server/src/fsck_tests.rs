@@ -224,6 +224,23 @@ fn an_invented_session_is_found() {
 }
 
 #[test]
+fn records_of_no_ledger_are_found() {
+    let error = damaged(|store, batch| {
+        let key = keys::session(LedgerNumber(7), &SessionId::new([0; 16]));
+        store.put(batch, Family::State, &key, b"");
+    });
+    assert!(error.contains("state holds records of number 7"), "{error}");
+}
+
+#[test]
+fn a_number_that_would_be_given_twice_is_found() {
+    let error = damaged(|store, batch| {
+        store.put(batch, Family::Meta, keys::NEXT_LEDGER, &0_u32.to_be_bytes());
+    });
+    assert!(error.contains("number 0, which is taken"), "{error}");
+}
+
+#[test]
 fn another_servers_key_is_found() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());

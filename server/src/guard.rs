@@ -8,11 +8,11 @@
 //!
 //! The file is written in place and never grows:
 //!
-//!     slot 0 | slot 1 | ... | slot 63         one a shard, 4096 bytes each
-//!     slot: half 0 (2048 bytes) | half 1
+//!     slot 0 | slot 1 | ... | slot 63         one a shard, 8192 bytes each
+//!     slot: half 0 (4096 bytes) | half 1
 //!     half: magic "DEEDGRD1" | turn (u64) | length (u32) | HeadGuard | BLAKE3 of all before (32)
 //!
-//! The halves of a slot are written in turn. One that was torn by a crash held a head that was
+//! The halves of a slot are written in turn, and never share a disk's sector. One that was torn by a crash held a head that was
 //! never released, and the other half still stands.
 //!
 //! What it does not catch: a data directory copied whole and put back later, guard included. That
@@ -31,13 +31,13 @@ use deed_tlog::{Checkpoint, TreeHead, VerifierKey};
 use prost::Message as _;
 use thiserror::Error;
 
-use crate::store::{LedgerNumber, Store, StoreError};
+use crate::store::{Family, LedgerNumber, Store, StoreError};
 
 /// Shards that a guard has room for.
 pub(crate) const SLOTS: usize = 64;
 
-const SLOT_BYTES: u64 = 4096;
-const HALF_BYTES: usize = 2048;
+const SLOT_BYTES: u64 = 8192;
+const HALF_BYTES: usize = 4096;
 const MAGIC: &[u8; 8] = b"DEEDGRD1";
 const DIGEST_BYTES: usize = 32;
 const HEADER_BYTES: usize = MAGIC.len() + 8 + 4;
@@ -79,8 +79,8 @@ pub enum GuardError {
     },
     /// The guard file is gone or was cut.
     #[error(
-        "head guard: {path} is missing or damaged ({reason}), while the store holds ledgers. \
-         Without it, nobody can say whether the store is complete: restore it from where it was lost"
+        "head guard: {path} is missing or damaged ({reason}). Without it, nobody can say whether \
+         the store is complete: restore it from where it was lost"
     )]
     Missing {
         /// The guard file.
@@ -130,14 +130,10 @@ pub(crate) fn create(data_dir: &Path) -> Result<(), GuardError> {
 /// [`GuardError`] if it does not, or if the guard is missing while there are ledgers.
 pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<usize, GuardError> {
     let path = path_in(data_dir);
-    let slots = match read(&path) {
-        Ok(slots) => slots,
-        Err(reason) if store.ledgers_after("", 1)?.is_empty() => {
-            tracing::debug!(%reason, "no head guard and no ledgers");
-            return Ok(0);
-        }
-        Err(reason) => return Err(GuardError::Missing { path, reason }),
-    };
+    let slots = read(&path).map_err(|reason| GuardError::Missing {
+        path: path.clone(),
+        reason,
+    })?;
     let guarded: Vec<_> = slots.into_iter().flatten().collect();
     if guarded.is_empty() && !is_nearly_new(store)? {
         return Err(GuardError::Missing {
@@ -146,9 +142,13 @@ pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<usize, Guard
         });
     }
     for (_, head) in &guarded {
-        reproduces(head, store).map_err(|(guarded, found)| GuardError::NotReproduced {
+        let wanted = guarded_head(head).map_err(|reason| GuardError::Missing {
+            path: path.clone(),
+            reason: format!("its head of ledger {:?}: {reason}", head.name),
+        })?;
+        reproduces(head, wanted, store).map_err(|found| GuardError::NotReproduced {
             name: head.name.clone(),
-            guarded,
+            guarded: wanted.size.get(),
             found,
             store: data_dir.join("store"),
         })?;
@@ -167,34 +167,63 @@ fn is_nearly_new(store: &Arc<Store>) -> Result<bool, StoreError> {
     Ok(entries.nth(1).transpose()?.is_none())
 }
 
-/// The error is the guarded size and what the store has instead.
-fn reproduces(guarded: &GuardedHead, store: &Arc<Store>) -> Result<(), (u64, String)> {
-    let head = guarded_head(guarded).map_err(|reason| (0, reason))?;
-    let size = head.size.get();
-    let fail = |found: String| (size, found);
+/// Brings the guard up to the store, which may be a turn ahead: before anything of that turn is told.
+///
+/// Returns the number of heads written.
+pub(crate) fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, GuardError> {
+    let path = path_in(data_dir);
+    let mut written = 0;
+    for (slot, ledger) in store.newest()? {
+        let number = LedgerNumber(ledger.number);
+        let Some(head) = store.latest_head(number)? else {
+            let what = "the newest head is missing";
+            return Err(StoreError::corrupt(Family::Heads, number, what).into());
+        };
+        let head = GuardedHead {
+            ledger: ledger.number,
+            name: ledger.name,
+            vkey: ledger.vkey,
+            checkpoint: head.checkpoint,
+        };
+        let mut slot = GuardSlot::open(data_dir, usize::from(slot))?;
+        if slot.newest.as_ref() != Some(&head) {
+            slot.write(&head).map_err(|source| GuardError::Io {
+                path: path.clone(),
+                source,
+            })?;
+            written += 1;
+        }
+    }
+    Ok(written)
+}
+
+/// The error is what the store has instead of the guarded head.
+fn reproduces(guarded: &GuardedHead, head: TreeHead, store: &Arc<Store>) -> Result<(), String> {
     let ledger = LedgerNumber(guarded.ledger);
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot rebuild its tree ({error})");
     let edge = crate::ledger::load::right_edge(store, ledger, &guarded.vkey)
-        .map_err(|error| fail(format!("cannot rebuild its tree ({error})")))?
-        .ok_or_else(|| fail("does not know it".to_owned()))?
+        .map_err(|error| cannot(&error))?
+        .ok_or_else(|| "does not know it".to_owned())?
         .edge;
     if edge.size() < head.size {
-        return Err(fail(format!("holds only {}", edge.size())));
+        return Err(format!("holds only {}", edge.size()));
     }
     let reader = deed_tlog::EdgeReader::new(&edge, store.full_tiles(ledger));
-    let root = deed_tlog::root_at(head.size, &reader)
-        .map_err(|error| fail(format!("cannot rebuild its tree ({error})")))?;
+    let root = deed_tlog::root_at(head.size, &reader).map_err(|error| cannot(&error))?;
     if root == head.root {
         Ok(())
     } else {
-        Err(fail(format!("has another root for them ({root})")))
+        Err(format!("has another root for them ({root})"))
     }
 }
 
 fn guarded_head(guarded: &GuardedHead) -> Result<TreeHead, String> {
-    let unreadable = |error: &dyn std::fmt::Display| format!("cannot be compared ({error})");
-    let vkey: VerifierKey = guarded.vkey.parse().map_err(|error| unreadable(&error))?;
+    let vkey: VerifierKey = guarded
+        .vkey
+        .parse()
+        .map_err(|error| format!("its key: {error}"))?;
     let (checkpoint, _) =
-        Checkpoint::open(&guarded.checkpoint, &vkey).map_err(|error| unreadable(&error))?;
+        Checkpoint::open(&guarded.checkpoint, &vkey).map_err(|error| error.to_string())?;
     Ok(checkpoint.head)
 }
 
@@ -237,6 +266,8 @@ pub(crate) struct GuardSlot {
     file: File,
     slot: usize,
     turn: u64,
+    /// What it held when it was opened.
+    newest: Option<GuardedHead>,
 }
 
 impl GuardSlot {
@@ -247,15 +278,20 @@ impl GuardSlot {
             path: path.clone(),
             reason,
         })?;
-        let turn = slots
-            .get(slot)
-            .and_then(|slot| slot.as_ref())
-            .map_or(0, |(turn, _)| *turn);
+        let (turn, newest) = match slots.into_iter().nth(slot).flatten() {
+            Some((turn, head)) => (turn, Some(head)),
+            None => (0, None),
+        };
         let file = File::options()
             .write(true)
             .open(&path)
             .map_err(|source| GuardError::Io { path, source })?;
-        Ok(Self { file, slot, turn })
+        Ok(Self {
+            file,
+            slot,
+            turn,
+            newest,
+        })
     }
 
     /// Writes `head` and returns when it is on disk. Must be called only for heads that the store
@@ -352,7 +388,7 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         assert!(read(&path).unwrap_err().contains("slot 0"));
         fs::write(&path, &bytes[1..]).unwrap();
-        assert!(read(&path).unwrap_err().contains("262143 bytes"));
+        assert!(read(&path).unwrap_err().contains("524287 bytes"));
         assert!(GuardSlot::open(dir.path(), 0).is_err());
     }
 

@@ -224,10 +224,14 @@ fn checked_name(name: &str) -> Result<String, IdentityError> {
 /// Writes a file that is either there whole, or not at all.
 fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     let unfinished = path.with_extension("key.new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // New, so that the mode is this one and not that of a file left over.
     let mut file = File::options()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&unfinished)?;
     file.write_all(text.as_bytes())?;

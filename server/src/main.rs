@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -99,12 +100,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long tasks that were left behind may take to end.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
+
 fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let options = ServerOptions {
@@ -136,7 +140,10 @@ fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         server.stop().await?;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // Everything is on disk; a read that still runs for somebody who is gone may not hold us.
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    ended
 }
 
 fn check(arguments: &FsckArguments) -> anyhow::Result<ExitCode> {

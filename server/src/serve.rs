@@ -13,12 +13,14 @@ use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinHandle};
 use tonic::{
+    server::NamedService,
     service::Routes,
     transport::{self, server::TcpIncoming},
 };
+use tonic_health::server::HealthReporter;
 
 use crate::{
-    append::Appends,
+    append::{Appends, QUEUE_WAIT},
     clock::Clock,
     grpc::{Context, ledger::LedgerService, log::LogService},
     guard::{self, GuardError},
@@ -37,6 +39,9 @@ const MESSAGE_BYTES_MAX: usize = 6 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const FRAME_BYTES: u32 = 64 << 10;
+
+const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME;
+const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
 
 /// Reads that run at once.
 const READS: usize = 32;
@@ -102,6 +107,15 @@ pub enum StartError {
     /// Ledgers without the key that signs them.
     #[error("{path} holds ledgers but no server.key; restore it from a copy")]
     KeyMissing {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A key without the ledgers that it signed for.
+    #[error(
+        "{path} holds a server.key but no store: what was acknowledged is lost or not mounted. \
+         Nothing was changed; restore the directory store/ from a copy"
+    )]
+    StoreMissing {
         /// The data directory.
         path: PathBuf,
     },
@@ -178,16 +192,17 @@ impl Server {
         if !listen.ip().is_loopback() {
             return Err(StartError::NotLoopback { listen });
         }
-        let opening = options.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening))
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        // Before anything is created: a port that is taken must leave no trace.
         let socket = TcpListener::bind(listen)
             .await
             .map_err(|source| StartError::Listen { listen, source })?;
         let address = socket
             .local_addr()
             .map_err(|source| StartError::Listen { listen, source })?;
+        let opening = options.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening))
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let (shards, threads) = Shards::start(
             &options.data_dir,
@@ -208,6 +223,7 @@ impl Server {
                 registry: Arc::clone(&registry),
                 shards: Arc::clone(&shards),
                 clock,
+                queue_wait: QUEUE_WAIT,
             }),
             registry: Arc::clone(&registry),
             reads: Arc::new(Semaphore::new(READS)),
@@ -270,16 +286,18 @@ impl Server {
             Ok(Ok(Err(error))) => Err(StopError::Listener(error.to_string())),
             Ok(Err(error)) => Err(StopError::Listener(error.to_string())),
             Err(_) => {
-                tracing::warn!("some connections did not end in time; they are cut");
+                // Their tasks end with the runtime. Nothing they still ask for is taken.
+                tracing::warn!("some connections did not end in time; they are left behind");
                 abort.abort();
                 Ok(())
             }
         };
-        let failure = self.shards.failure().borrow().clone();
         self.shards.close();
         let threads = self.threads;
         // Waits for the last turns; the store is closed when the last reference goes.
         let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+        // Only now: the last turns may have failed as well.
+        let failure = self.shards.failure().borrow().clone();
         match failure {
             Some(why) => Err(StopError::ShardFailed {
                 why: why.to_string(),
@@ -301,19 +319,26 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
         .mode(0o700)
         .create(data_dir)
         .map_err(io)?;
-    let identity = Identity::load(data_dir)?;
-    if identity.is_none() {
+    if Identity::load(data_dir)?.is_none() {
         refuse_foreign(data_dir)?;
     }
     let lock = DirectoryLock::acquire(data_dir)?;
-    match identity {
+    // Again: another server may have made it before we had the lock.
+    match Identity::load(data_dir)? {
         Some(identity) => {
             identity.expect_name(options.name.as_deref())?;
-            // First without changing anything: a store that lost its tail is evidence.
-            if let Some(store) = Store::open_read_only(data_dir, &options.store)? {
-                guard::verify(data_dir, &Arc::new(store))?;
-            }
+            // First without changing anything: a store that lost its tail is evidence. One that
+            // is gone altogether must not be begun anew under the same keys.
+            let store = Store::open_read_only(data_dir, &options.store)?.ok_or_else(|| {
+                StartError::StoreMissing {
+                    path: data_dir.clone(),
+                }
+            })?;
+            guard::verify(data_dir, &Arc::new(store))?;
             let store = Arc::new(Store::open(data_dir, &options.store)?);
+            // What was committed in the last moment before a crash is guarded before it is told.
+            let caught_up = guard::catch_up(data_dir, &store)?;
+            tracing::debug!(heads = caught_up, "head guard verified");
             Ok(Opened {
                 lock,
                 store,
@@ -324,7 +349,7 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
         None => {
             // The key is made last: until it is there, the directory counts as new, and all of
             // this may be done again.
-            let store = Arc::new(Store::open(data_dir, &options.store)?);
+            let store = Arc::new(Store::create(data_dir, &options.store)?);
             if !store.ledgers_after("", 1)?.is_empty() {
                 return Err(StartError::KeyMissing {
                     path: data_dir.clone(),
@@ -379,6 +404,7 @@ async fn listen_on(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<LedgerServer<LedgerService>>().await;
     health.set_serving::<LogServer<LogService>>().await;
+    tokio::spawn(say_when_stopping(health, context.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -386,7 +412,8 @@ async fn listen_on(
         .expect("the descriptors are well-formed");
     let ledger = LedgerServer::new(LedgerService(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let log = LogServer::new(LogService(context.clone()));
+    let log =
+        LogServer::new(LogService(context.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let routes = Routes::from(http::router(context.clone()))
         .add_service(ledger)
         .add_service(log)
@@ -408,9 +435,22 @@ async fn listen_on(
     }
 }
 
+/// Tells those who watch the server's health that it stops, and ends their watches: an open one
+/// would hold the drain up to its bound.
+async fn say_when_stopping(health: HealthReporter, context: Context) {
+    context.stopped().await;
+    health
+        .set_not_serving::<LedgerServer<LedgerService>>()
+        .await;
+    health.set_not_serving::<LogServer<LogService>>().await;
+    for service in ["", LEDGER_SERVICE, LOG_SERVICE] {
+        health.clone().clear_service_status(service).await;
+    }
+}
+
 /// Writes index segments as they become complete.
 async fn keep_indexed(context: Context) {
-    let mut indexed = std::collections::HashMap::new();
+    let mut indexed = std::collections::HashMap::<_, u64>::new();
     loop {
         tokio::select! {
             () = context.stopped() => return,
@@ -418,20 +458,20 @@ async fn keep_indexed(context: Context) {
         }
         for ledger in context.registry.all_loaded() {
             let readable = ledger.readable();
-            let from = indexed.get(&ledger.number).copied().unwrap_or(0);
-            if readable.size().get() / index::SEGMENT_LEAVES <= from {
-                continue;
-            }
-            let (store, number) = (Arc::clone(context.registry.store()), ledger.number);
-            let caught_up = crate::grpc::blocking(move || {
-                Ok(index::catch_up(&store, number, &readable, from)?)
-            });
-            match caught_up.await {
-                Ok(complete) => {
-                    indexed.insert(ledger.number, complete);
+            let next = indexed.entry(ledger.number).or_insert(0);
+            while *next < readable.size().get() / index::SEGMENT_LEAVES {
+                let (store, number) = (Arc::clone(context.registry.store()), ledger.number);
+                let (readable, segment) = (Arc::clone(&readable), *next);
+                // One segment at a time: stopping waits for no more than that.
+                let written = context
+                    .read(move || Ok(index::write_segment(&store, number, &readable, segment)?));
+                if let Err(error) = written.await {
+                    tracing::error!(?error, ledger = ledger.name(), segment, "indexing failed");
+                    break;
                 }
-                Err(error) => {
-                    tracing::error!(?error, ledger = ledger.name(), "indexing failed");
+                *next += 1;
+                if *context.stopping.borrow() {
+                    return;
                 }
             }
         }

@@ -7,7 +7,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{
-    ledger::{read::ReadError, registry::RegistryError},
+    append::RETRY_AFTER,
+    ledger::{load::LoadError, read::ReadError, registry::RegistryError},
     shard::NoAnswer,
     store::StoreError,
 };
@@ -76,7 +77,15 @@ impl From<RegistryError> for Refusal {
             RegistryError::AlreadyExists { .. } => Self::AlreadyExists(error.to_string()),
             RegistryError::Name => Self::field("name", error.to_string()),
             RegistryError::AuthorityKeys(what) => Self::field("authority_keys", what),
+            RegistryError::Load {
+                source: LoadError::Store(source),
+                ..
+            } => source.into(),
             RegistryError::Load { .. } => Self::Damaged(error.to_string()),
+            RegistryError::Overloaded => Self::Overloaded {
+                retry_after: RETRY_AFTER,
+            },
+            RegistryError::Defect(what) => Self::Internal(what),
             RegistryError::Store(error) => error.into(),
             RegistryError::Random(_) => Self::Internal(error.to_string()),
             RegistryError::Stopped => Self::Unavailable(error.to_string()),

@@ -8,7 +8,7 @@ use deed_proto::v1::{self, append_result::Result as Outcome, statement::Body};
 use parking_lot::Mutex;
 
 use crate::{
-    append::Appends,
+    append::{Appends, QUEUE_WAIT},
     clock::Clock,
     guard::{self, GuardSlot},
     identity::Identity,
@@ -150,11 +150,13 @@ impl Engine {
                 identity
             }
             None => {
+                drop(Store::create(data_dir, &options).unwrap());
                 guard::create(data_dir).unwrap();
                 Identity::create(data_dir, Some("test")).unwrap()
             }
         };
         let store = Arc::new(Store::open(data_dir, &options).unwrap());
+        guard::catch_up(data_dir, &store).unwrap();
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
         let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20);
@@ -168,6 +170,7 @@ impl Engine {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
             clock: Arc::clone(&clock) as _,
+            queue_wait: QUEUE_WAIT,
         };
         Self {
             store,

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Context, info, stopping};
 use crate::{
-    append::InFlight,
+    append::{InFlight, QUEUE_WAIT},
     ledger::registry::{NewLedger, RegistryError},
     shard::NoAnswer,
     status::Refusal,
@@ -31,7 +31,7 @@ const PAGE_MAX: u32 = 1000;
 pub(crate) struct LedgerService(pub(crate) Context);
 
 /// A request of a stream, with the share of the stream's window that it holds until it is answered.
-type Taken = (Result<InFlight, Refusal>, Option<OwnedSemaphorePermit>);
+type Taken = (Result<InFlight, Status>, Option<OwnedSemaphorePermit>);
 
 #[tonic::async_trait]
 impl Ledger for LedgerService {
@@ -70,7 +70,10 @@ impl Ledger for LedgerService {
             let shards = &context.appends.shards;
             let commit = |new: NewLedger| {
                 let number = new.ledger.number;
-                let room = runtime.block_on(shards.reserve(number, 0));
+                let reserving = runtime.block_on(async {
+                    tokio::time::timeout(QUEUE_WAIT, shards.reserve(number, 0)).await
+                });
+                let room = reserving.map_err(|_| RegistryError::Overloaded)?;
                 let answer = room.create(new).blocking_answer();
                 answer
                     .map(drop)
@@ -82,7 +85,7 @@ impl Ledger for LedgerService {
         })
         .await?;
         Ok(Response::new(v1::CreateLedgerResponse {
-            ledger: Some(info(&ledger)),
+            ledger: Some(info(&ledger.record, Some(ledger.readable().head))),
             checkpoint: ledger.readable().checkpoint.clone(),
         }))
     }
@@ -112,11 +115,14 @@ impl Ledger for LedgerService {
             .read(move || Ok(registry.page(&after, limit)?))
             .await?;
         let next_page_token = match ledgers.last() {
-            Some(last) if more => last.name().to_owned(),
+            Some((last, _)) if more => last.name.clone(),
             _ => String::new(),
         };
         Ok(Response::new(v1::ListLedgersResponse {
-            ledgers: ledgers.iter().map(|ledger| info(ledger)).collect(),
+            ledgers: ledgers
+                .iter()
+                .map(|(record, head)| info(record, *head))
+                .collect(),
             next_page_token,
         }))
     }
@@ -126,7 +132,10 @@ impl Ledger for LedgerService {
         request: Request<v1::GetLedgerRequest>,
     ) -> Result<Response<v1::LedgerInfo>, Status> {
         let ledger = self.0.ledger(&request.into_inner().name).await?;
-        Ok(Response::new(info(&ledger)))
+        Ok(Response::new(info(
+            &ledger.record,
+            Some(ledger.readable().head),
+        )))
     }
 }
 
@@ -141,15 +150,19 @@ async fn take_in(
         let request = tokio::select! {
             biased;
             () = context.stopped() => {
-                let _ = taken.send((Err(stopping()), None)).await;
+                let _ = taken.send((Err(stopping().into()), None)).await;
                 return;
             }
             request = requests.message() => request,
         };
         let request = match request {
             Ok(Some(request)) => request,
-            // The end, or a connection that broke: nobody is there to be told.
-            Ok(None) | Err(_) => return,
+            Ok(None) => return,
+            // Too large, not decodable, or a connection that broke and hears nothing.
+            Err(status) => {
+                let _ = taken.send((Err(status), None)).await;
+                return;
+            }
         };
         let bytes = request
             .envelopes
@@ -161,7 +174,7 @@ async fn take_in(
         let Ok(share) = Arc::clone(&window).acquire_many_owned(permits).await else {
             return;
         };
-        let in_flight = context.appends.begin(request).await;
+        let in_flight = context.appends.begin(request).await.map_err(Status::from);
         let ends = in_flight.is_err();
         if taken.send((in_flight, Some(share))).await.is_err() || ends {
             return;

@@ -93,7 +93,9 @@ impl Log for LogService {
                 let readable = ledger.readable();
                 let new = or_newest(request.new_size, &readable);
                 let old = TreeSize::new(request.old_size);
-                if old > new && new <= readable.size() {
+                ledger.check_size(&readable, "old_size", old)?;
+                ledger.check_size(&readable, "new_size", new)?;
+                if old > new {
                     let what = format!("{old} is larger than new_size, which is {new}");
                     return Err(Refusal::field("old_size", what));
                 }
@@ -254,13 +256,25 @@ fn inclusion(
 ) -> Result<v1::InclusionProofResponse, Refusal> {
     let readable = ledger.readable();
     let size = or_newest(tree_size, &readable);
+    ledger.check_size(&readable, "tree_size", size)?;
     let index = match wanted {
-        Wanted::Index(index) => *index,
+        Wanted::Index(index) => {
+            ledger.check_index(&readable, *index)?;
+            *index
+        }
         Wanted::Hash(hash) => ledger.leaf_of_hash(&readable, hash)?,
         Wanted::Statement(session, sequence) => {
             ledger.leaf_of_statement(&readable, session, *sequence)?
         }
     };
+    if !size.contains(index) {
+        // The tree has it, the beginning of the tree that was asked for has not.
+        let what = format!("leaf {index} is not yet in the tree of {size} leaves");
+        return Err(match wanted {
+            Wanted::Index(_) => Refusal::field("tree_size", what),
+            Wanted::Hash(_) | Wanted::Statement(..) => Refusal::NotFound(what),
+        });
+    }
     let proof = ledger.inclusion(&readable, index, size)?;
     let leaf_hash = ledger.leaf_hash(&readable, index)?;
     Ok(v1::InclusionProofResponse {

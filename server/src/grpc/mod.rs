@@ -5,7 +5,9 @@ pub(crate) mod log;
 
 use std::{pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use deed_proto::v1;
+use deed_tlog::TreeHead;
 use futures::Stream;
 use tokio::sync::{Semaphore, watch};
 use tonic::Status;
@@ -14,6 +16,7 @@ use crate::{
     append::Appends,
     ledger::{Ledger, registry::Registry},
     status::Refusal,
+    store::records::LedgerRecord,
 };
 
 /// A stream of answers.
@@ -33,6 +36,10 @@ pub(crate) struct Context {
 impl Context {
     /// A ledger by its name, loaded if need be.
     pub(crate) async fn ledger(&self, name: &str) -> Result<Arc<Ledger>, Refusal> {
+        // After a failure the store may hold more than was guarded; that is not to be told.
+        if self.appends.shards.has_failed() {
+            return Err(stopping());
+        }
         if let Some(ledger) = self.registry.loaded(name) {
             return Ok(ledger);
         }
@@ -49,9 +56,12 @@ impl Context {
             .acquire_owned()
             .await
             .map_err(|_| stopping())?;
-        let answer = blocking(read).await;
-        drop(permit);
-        answer
+        // The permit goes along: a caller that gives up does not end the read.
+        blocking(move || {
+            let _permit = permit;
+            read()
+        })
+        .await
     }
 
     /// Waits until the server stops.
@@ -76,15 +86,16 @@ pub(crate) fn stopping() -> Refusal {
 }
 
 /// What clients are told of a ledger.
-fn info(ledger: &Ledger) -> v1::LedgerInfo {
-    let readable = ledger.readable();
+fn info(record: &LedgerRecord, head: Option<TreeHead>) -> v1::LedgerInfo {
     v1::LedgerInfo {
-        name: ledger.record.name.clone(),
-        origin: ledger.record.origin.clone(),
-        vkey: ledger.record.vkey.clone(),
-        ledger_id: ledger.record.ledger_id.clone(),
-        size: readable.size().get(),
-        root: bytes::Bytes::copy_from_slice(readable.head.root.as_bytes()),
-        genesis_entry: ledger.record.genesis_entry.clone(),
+        name: record.name.clone(),
+        origin: record.origin.clone(),
+        vkey: record.vkey.clone(),
+        ledger_id: record.ledger_id.clone(),
+        size: head.map_or(0, |head| head.size.get()),
+        root: head.map_or_else(Bytes::new, |head| {
+            Bytes::copy_from_slice(head.root.as_bytes())
+        }),
+        genesis_entry: record.genesis_entry.clone(),
     }
 }

@@ -62,9 +62,16 @@ impl Ledger {
         self.readable.subscribe()
     }
 
-    /// Makes a turn's result readable.
+    /// Makes a turn's result readable. Never goes back to a smaller tree.
     pub(crate) fn publish(&self, readable: Arc<Readable>) {
-        self.readable.send_replace(readable);
+        self.readable.send_if_modified(|current| {
+            // Equal only for a new ledger, which has no signed head until it is published.
+            let newer = readable.size() >= current.size();
+            if newer {
+                *current = readable;
+            }
+            newer
+        });
     }
 
     /// Signs a tree head. Deterministic: the same head gives the same bytes.

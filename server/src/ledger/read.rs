@@ -170,7 +170,7 @@ impl Ledger {
             .map(<[Hash]>::to_vec))
     }
 
-    fn check_size(
+    pub(crate) fn check_size(
         &self,
         readable: &Readable,
         what: &'static str,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, genesis::Genesis, genesis::GenesisError};
-use deed_tlog::{Hash, NoteSigner, Origin, PublicKey};
+use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, PublicKey, TreeHead};
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use thiserror::Error;
@@ -38,6 +38,10 @@ pub(crate) enum RegistryError {
     Store(#[from] StoreError),
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
+    #[error("too much waits to be written already")]
+    Overloaded,
+    #[error("{0}")]
+    Defect(String),
     #[error(
         "the server stopped before the ledger was known to be on disk; look whether it is there"
     )]
@@ -50,8 +54,10 @@ pub(crate) struct Registry {
     identity: Identity,
     clock: Arc<dyn Clock>,
     loaded: RwLock<HashMap<String, Arc<Ledger>>>,
-    /// Held while a ledger is loaded or created: one name, one ledger in memory.
-    changing: Mutex<()>,
+    /// Held while a ledger is loaded: one name, one ledger in memory.
+    loading: Mutex<()>,
+    /// Held while a ledger is created, until it is on disk: one name, one number.
+    creating: Mutex<()>,
 }
 
 /// A ledger that is about to be created: its records are to be committed by its shard.
@@ -82,7 +88,8 @@ impl Registry {
             identity,
             clock,
             loaded: RwLock::default(),
-            changing: Mutex::default(),
+            loading: Mutex::default(),
+            creating: Mutex::default(),
         }
     }
 
@@ -111,7 +118,7 @@ impl Registry {
         if !is_valid_name(name) {
             return Err(not_found());
         }
-        let _changing = self.changing.lock();
+        let _loading = self.loading.lock();
         if let Some(ledger) = self.loaded(name) {
             return Ok(ledger);
         }
@@ -140,20 +147,35 @@ impl Registry {
         Ok(ledger)
     }
 
-    /// Up to `limit` ledgers after `after`, ordered by name; and whether there are more.
+    /// Up to `limit` ledgers after `after`, ordered by name, with their newest heads; and whether
+    /// there are more. Loads none of them. A head that cannot be read is `None`: one damaged
+    /// ledger must not hide the others.
     pub(crate) fn page(
         &self,
         after: &str,
         limit: usize,
-    ) -> Result<(Vec<Arc<Ledger>>, bool), RegistryError> {
-        let records = self.store.ledgers_after(after, limit + 1)?;
+    ) -> Result<(Vec<(LedgerRecord, Option<TreeHead>)>, bool), RegistryError> {
+        let mut records = self.store.ledgers_after(after, limit + 1)?;
         let more = records.len() > limit;
-        let ledgers = records
-            .iter()
-            .take(limit)
-            .map(|record| self.ledger(&record.name))
-            .collect::<Result<_, _>>()?;
-        Ok((ledgers, more))
+        records.truncate(limit);
+        let page = records
+            .into_iter()
+            .map(|record| {
+                let head = match self.loaded(&record.name) {
+                    Some(ledger) => Some(ledger.readable().head),
+                    None => self.stored_head(&record),
+                };
+                (record, head)
+            })
+            .collect();
+        Ok((page, more))
+    }
+
+    fn stored_head(&self, record: &LedgerRecord) -> Option<TreeHead> {
+        let vkey = record.vkey.parse().ok()?;
+        let head = self.store.latest_head(LedgerNumber(record.number)).ok()??;
+        let (checkpoint, _) = Checkpoint::open(&head.checkpoint, &vkey).ok()?;
+        Some(checkpoint.head)
     }
 
     /// Prepares a new ledger and hands it to `commit`, which must return only when it is on disk.
@@ -168,7 +190,7 @@ impl Registry {
             return Err(RegistryError::Name);
         }
         let authority_keys = checked_authority_keys(authority_keys)?;
-        let _changing = self.changing.lock();
+        let _creating = self.creating.lock();
         if self.store.ledger(name)?.is_some() {
             return Err(RegistryError::AlreadyExists {
                 name: name.to_owned(),
@@ -177,9 +199,9 @@ impl Registry {
         let new = self.prepare(name, authority_keys)?;
         let ledger = Arc::clone(&new.ledger);
         commit(new)?;
-        self.loaded
-            .write()
-            .insert(name.to_owned(), Arc::clone(&ledger));
+        let _loading = self.loading.lock();
+        // Somebody may have loaded it already; then that is the one.
+        let ledger = Arc::clone(self.loaded.write().entry(name.to_owned()).or_insert(ledger));
         tracing::info!(ledger = name, origin = %ledger.origin, "ledger created");
         Ok(ledger)
     }
@@ -206,9 +228,10 @@ impl Registry {
         };
         let entry = genesis.to_entry().map_err(|error| match error {
             GenesisError::Statement(error) => RegistryError::AuthorityKeys(error.to_string()),
-            other => RegistryError::AuthorityKeys(other.to_string()),
+            other => RegistryError::Defect(other.to_string()),
         })?;
-        let (state, records) = LedgerState::create(&entry, created_at);
+        let (state, records) = LedgerState::create(&entry, created_at)
+            .map_err(|error| RegistryError::Defect(error.to_string()))?;
         let record = LedgerRecord {
             number: number.0,
             name: name.to_owned(),

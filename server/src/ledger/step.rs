@@ -93,6 +93,8 @@ struct Touched {
     runs: Vec<Run>,
     /// How many of `runs` are stored as they are: 1 until the stored one grows.
     unchanged_runs: usize,
+    /// The last leaf, while the digest of its payload is not computed: most are never asked for.
+    undigested: Option<u64>,
     changed: bool,
 }
 
@@ -102,11 +104,14 @@ impl Touched {
             session: Some(session),
             runs: vec![last_run],
             unchanged_runs: 1,
+            undigested: None,
             changed: false,
         }
     }
 
-    fn record(&mut self, header: &Header<'_>, digest: PayloadDigest, leaf: u64) {
+    fn record(&mut self, header: &Header<'_>, digest: Option<PayloadDigest>, leaf: u64) {
+        self.undigested = digest.is_none().then_some(leaf);
+        let digest = digest.unwrap_or(PayloadDigest::new([0; 32]));
         match &mut self.session {
             Some(session) => session.advance(header, digest),
             None => self.session = Some(Session::opened(header, digest)),
@@ -117,6 +122,20 @@ impl Touched {
             self.unchanged_runs = 0;
         }
         self.changed = true;
+    }
+
+    /// Computes the digest of the last payload if that was put off.
+    fn digest(&mut self, packer: &Packer) -> Result<(), StepError> {
+        let (Some(leaf), Some(session)) = (self.undigested.take(), &mut self.session) else {
+            return Ok(());
+        };
+        let entry = packer.entry(leaf).unwrap_or_default();
+        let entry = Entry::parse(&entry).map_err(|error| StepError::Entry {
+            leaf,
+            reason: error.to_string(),
+        })?;
+        session.last_payload = PayloadDigest::of(entry.payload);
+        Ok(())
     }
 }
 
@@ -169,14 +188,14 @@ impl LedgerState {
     }
 
     /// A new ledger: the genesis entry in a tree of its own.
-    pub(crate) fn create(genesis: &[u8], created_at: Micros) -> (Self, Records) {
+    pub(crate) fn create(genesis: &[u8], created_at: Micros) -> Result<(Self, Records), StepError> {
         let id = LedgerId::new(deed_tlog::leaf_hash(genesis));
         let mut state = Self::new(id, RightEdge::new(), created_at);
         let mut turn = state.begin_cached();
         turn.packer.push(genesis);
         turn.leaf_hashes.push(*id.hash());
-        let records = state.finish(turn);
-        (state, records)
+        let records = state.finish(turn)?;
+        Ok((state, records))
     }
 
     /// Places every statement of a batch, in order.
@@ -212,12 +231,12 @@ impl LedgerState {
                 vacant.insert(known.map(Touched::stored).unwrap_or_default())
             }
         };
+        if header.previous.is_some() {
+            touched.digest(&turn.packer)?;
+        }
         match session::judge(touched.session.as_ref(), &header) {
             Ok(Judgement::Next) => {
-                let digest = statement
-                    .payload_digest
-                    .unwrap_or_else(|| PayloadDigest::of(batch.payload(statement)));
-                touched.record(&header, digest, leaf);
+                touched.record(&header, statement.payload_digest, leaf);
                 turn.packer.push(batch.entry(statement));
                 turn.leaf_hashes.push(statement.leaf_hash);
                 self.effective_time = self.effective_time.max(batch.received_at());
@@ -243,12 +262,13 @@ impl LedgerState {
     }
 
     /// Ends a turn: the tree grows, and what is to be written comes out.
-    pub(crate) fn finish(&mut self, turn: Turn) -> Records {
+    pub(crate) fn finish(&mut self, turn: Turn) -> Result<Records, StepError> {
         let mut tiles = Vec::new();
         self.edge
             .append(&turn.leaf_hashes, &mut |tile| tiles.push(tile));
         let mut sessions = Vec::new();
         for (id, mut touched) in turn.touched {
+            touched.digest(&turn.packer)?;
             let (Some(session), Some(&last)) = (touched.session, touched.runs.last()) else {
                 // Nothing was ever recorded in it.
                 continue;
@@ -261,11 +281,16 @@ impl LedgerState {
         }
         // A hash map's order is not the same twice.
         sessions.sort_unstable_by_key(|(id, ..)| *id);
-        Records {
+        Ok(Records {
             packs: turn.packer.finish(),
             tiles,
             sessions,
-        }
+        })
+    }
+
+    /// Sessions in memory.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
     }
 }
 

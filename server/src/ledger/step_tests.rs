@@ -54,8 +54,8 @@ const GENESIS: &[u8] = b"stands for a genesis entry";
 impl ByHand {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(dir.path(), &StoreOptions::default()).unwrap());
-        let (state, records) = LedgerState::create(GENESIS, Micros::new(1));
+        let store = Arc::new(Store::create(dir.path(), &StoreOptions::default()).unwrap());
+        let (state, records) = LedgerState::create(GENESIS, Micros::new(1)).unwrap();
         let mut batch = Batch::default();
         write_records(&store, &mut batch, NUMBER, &records);
         store.commit(batch).unwrap();
@@ -74,7 +74,7 @@ impl ByHand {
             .iter()
             .flat_map(|batch| self.state.apply(&mut turn, batch, &mut past).unwrap())
             .collect();
-        let records = self.state.finish(turn);
+        let records = self.state.finish(turn).unwrap();
         let mut batch = Batch::default();
         write_records(&self.store, &mut batch, NUMBER, &records);
         self.store.commit(batch).unwrap();
@@ -268,6 +268,59 @@ fn a_chain_must_hold_within_a_batch_and_across_turns() {
             "recorded 3",
             "PreviousMismatch { expected: Sequence(3) }",
             "recorded 4"
+        ]
+    );
+}
+
+/// A store that is behind: it must not be asked about sessions of turns that it does not have.
+struct Behind(SessionId);
+
+impl Past for Behind {
+    fn settle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
+        assert_ne!(
+            *id, self.0,
+            "the turn that made this session is not in the store"
+        );
+        Ok(None)
+    }
+
+    fn run_before(&mut self, _: &SessionId, _: Sequence) -> Result<Option<Run>, StoreError> {
+        Ok(None)
+    }
+
+    fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
+        unreachable!("leaf {leaf} is not in the store")
+    }
+}
+
+#[test]
+fn a_refusal_between_two_turns_makes_nobody_forget_a_session() {
+    let (mut state, _) = LedgerState::create(GENESIS, Micros::new(1)).unwrap();
+    let id = LedgerId::new(deed_tlog::leaf_hash(GENESIS));
+    let mut producer = Producer::new(id, 1);
+    let (zero, mut ahead) = (producer.intent("zero"), producer.clone());
+    ahead.next = 7;
+    let (one, seven) = (producer.intent("one"), ahead.intent("seven"));
+    let mut placements = Vec::new();
+    // Until its first turn is in the store, nobody may look for the session there.
+    let mut past = Behind(SessionId::new([99; 16]));
+    for envelope in [zero, seven, one] {
+        let mut turn = state.begin(&mut past).unwrap();
+        let batch = admit(id, 5, &[envelope]);
+        placements.extend(state.apply(&mut turn, &batch, &mut past).unwrap());
+        state.finish(turn).unwrap();
+        past = Behind(SessionId::new([1; 16]));
+    }
+    assert_eq!(
+        brief(&placements),
+        [
+            "recorded 1",
+            "NotNext { expected: Sequence(1) }",
+            "recorded 2"
         ]
     );
 }

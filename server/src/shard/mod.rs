@@ -47,11 +47,7 @@ use crate::{
 
 use pipeline::{Line, Progress};
 
-/// Jobs that may wait for a shard. Each holds at least [`JOB_BYTES_MIN`] of the shard's budget,
-/// so that this bound is never the one that is met.
-const QUEUE_JOBS: usize = 65_536;
-
-/// What a job costs at least of the budget, in bytes.
+/// What a job costs at least of the budget, in bytes: so many bytes, so many jobs at most.
 const JOB_BYTES_MIN: usize = 1024;
 
 /// What a shard does for somebody.
@@ -158,7 +154,7 @@ impl Shards {
         let mut threads = Vec::new();
         let mut shards = Vec::new();
         for (number, disk) in disks.into_iter().enumerate() {
-            let (queue, jobs) = async_mpsc::channel(QUEUE_JOBS);
+            let (queue, jobs) = async_mpsc::channel(queue_bytes / JOB_BYTES_MIN + 1);
             let progress = Progress::new(Arc::clone(&failing));
             // One turn is on its way to the disk, one waits for it, one is being made.
             let (to_commit, commits) = mpsc::sync_channel(1);
@@ -179,11 +175,13 @@ impl Shards {
                 threads.push(thread);
             };
             let line = Arc::new(Line::new(disk, progress.clone()));
+            let slot = u8::try_from(number).expect("there are at most 64 slots");
             let turns = turn::TurnThread::new(
                 Arc::clone(store),
                 progress.clone(),
                 Arc::clone(&line),
                 to_commit,
+                slot,
             );
             spawn("turn", Box::new(move || turns.run(jobs)));
             let committing = Arc::clone(&line);
@@ -199,6 +197,18 @@ impl Shards {
             });
         }
         (Self { shards, failed }, ShardThreads(threads))
+    }
+
+    /// Bytes of the budget of a ledger's shard that jobs hold.
+    #[cfg(test)]
+    pub(crate) fn waiting_bytes(&self, ledger: LedgerNumber) -> usize {
+        let shard = &self.shards[ledger.0 as usize % self.shards.len()];
+        shard.budget_bytes - shard.budget.available_permits()
+    }
+
+    /// Whether a shard has failed: what is on disk beyond the guard must not be told.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
     }
 
     /// Takes no more jobs. The threads end when what is queued is done.

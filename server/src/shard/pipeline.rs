@@ -78,6 +78,7 @@ impl Progress {
 
     fn released(&self, turns: usize) {
         self.inner.state.lock().unreleased -= turns;
+        self.inner.moved.notify_all();
     }
 
     /// Whether no turn is on its way.
@@ -87,11 +88,14 @@ impl Progress {
 
     /// Nothing may be written or answered any more.
     pub(super) fn fail(&self, why: &str) {
+        // The first reason is the true one; what fails after it fails because of it.
+        if std::mem::replace(&mut self.inner.state.lock().failed, true) {
+            return;
+        }
         tracing::error!(
             why,
             "the shard stops; restart the server to go on from what is on disk"
         );
-        self.inner.state.lock().failed = true;
         self.inner.moved.notify_all();
         self.failing.send_replace(Some(why.into()));
     }
@@ -102,8 +106,17 @@ impl Progress {
 
     /// Waits until every turn that was handed over is in the store; `false` if that failed.
     pub(super) fn settle(&self) -> bool {
+        self.wait_while(|state| state.uncommitted > 0)
+    }
+
+    /// Waits until every turn that was handed over is readable; `false` if that failed.
+    pub(super) fn drain(&self) -> bool {
+        self.wait_while(|state| state.unreleased > 0)
+    }
+
+    fn wait_while(&self, busy: impl Fn(&State) -> bool) -> bool {
         let mut state = self.inner.state.lock();
-        while state.uncommitted > 0 && !state.failed {
+        while busy(&state) && !state.failed {
             self.inner.moved.wait(&mut state);
         }
         !state.failed
@@ -186,20 +199,17 @@ impl Line {
             return;
         }
         // From here on a store that lost any of these turns will not open again.
-        self.progress.released(turns.len());
-        for turn in turns {
-            release(turn);
+        for turn in &turns {
+            for (ledger, readable) in &turn.changed {
+                ledger.publish(Arc::clone(readable));
+            }
         }
-    }
-}
-
-fn release(turn: Finished) {
-    for (ledger, readable) in turn.changed {
-        ledger.publish(readable);
-    }
-    for answering in turn.answers {
-        drop(answering.permit);
-        // Whoever asked may be gone; the statement is recorded all the same.
-        let _ = answering.reply.send(answering.answer);
+        // Only now may a lone turn overtake the answers below: what it publishes is newer.
+        self.progress.released(turns.len());
+        for answering in turns.into_iter().flat_map(|turn| turn.answers) {
+            drop(answering.permit);
+            // Whoever asked may be gone; the statement is recorded all the same.
+            let _ = answering.reply.send(answering.answer);
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         Ledger, Readable,
         step::{LedgerState, Past, StepError, Turn},
     },
-    store::{Batch, LedgerNumber, Store, StoreError, read::Run},
+    store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
 };
 
 /// Jobs of one turn at most.
@@ -29,12 +29,22 @@ const TURN_JOBS: usize = 4096;
 /// Entry bytes of one turn, roughly: it takes no more jobs once it has so many.
 const TURN_BYTES: usize = 16 << 20;
 
+/// Sessions and ledgers that a shard keeps in memory, over all of its ledgers: some 100 MB. Beyond
+/// that it forgets them all; what is needed again is read from the store.
+const SESSIONS_HELD_MAX: usize = 262_144;
+const LEDGERS_HELD_MAX: usize = 1024;
+
+/// Turns between two looks at those bounds.
+const TURNS_UNCHECKED: u32 = 64;
+
 pub(super) struct TurnThread {
     store: Arc<Store>,
     progress: Progress,
     line: Arc<Line>,
     next: SyncSender<Finished>,
+    slot: u8,
     ledgers: HashMap<LedgerNumber, Held>,
+    turns: u32,
 }
 
 /// A ledger that this shard has stepped.
@@ -58,13 +68,16 @@ impl TurnThread {
         progress: Progress,
         line: Arc<Line>,
         next: SyncSender<Finished>,
+        slot: u8,
     ) -> Self {
         Self {
             store,
             progress,
             line,
             next,
+            slot,
             ledgers: HashMap::new(),
+            turns: 0,
         }
     }
 
@@ -92,12 +105,31 @@ impl TurnThread {
         }
     }
 
+    /// Forgets every ledger when the shard holds too much.
+    fn forget_beyond_bounds(&mut self) {
+        self.turns = self.turns.wrapping_add(1);
+        if !self.turns.is_multiple_of(TURNS_UNCHECKED) {
+            return;
+        }
+        let sessions: usize = self
+            .ledgers
+            .values()
+            .map(|held| held.state.sessions())
+            .sum();
+        if sessions > SESSIONS_HELD_MAX || self.ledgers.len() > LEDGERS_HELD_MAX {
+            // A ledger comes back as it is readable, so nothing may be on its way.
+            self.progress.drain();
+            self.ledgers.clear();
+        }
+    }
+
     /// One turn over `first` and what waits behind it.
     fn turn(
         &mut self,
         first: Job,
         jobs: &mut async_mpsc::Receiver<Job>,
     ) -> Result<Finished, StepError> {
+        self.forget_beyond_bounds();
         let mut batch = Batch::default();
         let mut turns: HashMap<LedgerNumber, (Arc<Ledger>, Turn)> = HashMap::new();
         let mut placed = Vec::new();
@@ -146,8 +178,7 @@ impl TurnThread {
             };
         }
         for (number, (ledger, turn)) in turns {
-            if turn.len() > 0 {
-                let readable = self.close(&mut batch, number, &ledger, turn);
+            if let Some(readable) = self.close(&mut batch, number, &ledger, turn)? {
                 changed.push((ledger, readable));
             }
         }
@@ -169,6 +200,7 @@ impl TurnThread {
             store: &self.store,
             progress: &self.progress,
             ledger: number,
+            pack: None,
         };
         let (_, turn) = match turns.entry(number) {
             MapEntry::Occupied(open) => open.into_mut(),
@@ -187,19 +219,24 @@ impl TurnThread {
         Ok((number, answer))
     }
 
-    /// Ends a ledger's turn: records and signed head go into the batch.
+    /// Ends a ledger's turn: records and signed head go into the batch. `None` if nothing was
+    /// recorded; the turn still has to be finished, for it holds the sessions that it looked at.
     fn close(
         &mut self,
         batch: &mut Batch,
         number: LedgerNumber,
         ledger: &Arc<Ledger>,
         turn: Turn,
-    ) -> Arc<Readable> {
+    ) -> Result<Option<Arc<Readable>>, StepError> {
         let held = self
             .ledgers
             .get_mut(&number)
             .expect("it was stepped in this turn");
-        let records = held.state.finish(turn);
+        let recorded = turn.len();
+        let records = held.state.finish(turn)?;
+        if recorded == 0 {
+            return Ok(None);
+        }
         let edge = held.state.edge().clone();
         let head = edge.head();
         let readable = Arc::new(Readable {
@@ -213,18 +250,22 @@ impl TurnThread {
         write_records(&self.store, batch, number, &records);
         write_head(&self.store, batch, number, &readable, keep);
         held.newest = Arc::clone(&readable);
-        readable
+        Ok(Some(readable))
     }
 
     fn finished(
         &self,
-        batch: Batch,
+        mut batch: Batch,
         changed: Vec<(Arc<Ledger>, Arc<Readable>)>,
         placed: Vec<Placed>,
     ) -> Finished {
-        let guarded = changed
-            .last()
-            .map(|(ledger, readable)| guarded(ledger, readable));
+        let guarded = changed.last().map(|(ledger, readable)| {
+            // So that a restart knows which head this turn's guard would have held.
+            let key = keys::newest(self.slot);
+            let name = ledger.name().as_bytes();
+            self.store.put(&mut batch, Family::Meta, &key, name);
+            guarded(ledger, readable)
+        });
         let answers = placed
             .into_iter()
             .map(|mut placed| {
@@ -264,6 +305,8 @@ struct StorePast<'t> {
     store: &'t Store,
     progress: &'t Progress,
     ledger: LedgerNumber,
+    /// The pack that was read last, with its first leaf: duplicates come in rows.
+    pack: Option<(u64, Unpacked)>,
 }
 
 impl StorePast<'_> {
@@ -273,11 +316,7 @@ impl StorePast<'_> {
         } else {
             // The failure has been reported; this only ends the turn.
             let what = "an earlier turn was not committed";
-            Err(StoreError::corrupt(
-                crate::store::Family::State,
-                self.ledger,
-                what,
-            ))
+            Err(StoreError::corrupt(Family::State, self.ledger, what))
         }
     }
 }
@@ -301,7 +340,22 @@ impl Past for StorePast<'_> {
     }
 
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
+        if let Some((first, pack)) = &self.pack
+            && let Some(position) = leaf.checked_sub(*first)
+            && let Some(entry) = pack.entry(position)
+        {
+            return Ok(entry);
+        }
         self.settled()?;
-        self.store.entry(self.ledger, leaf)
+        let (first, pack) = self.store.pack_of(self.ledger, leaf)?;
+        let entry = pack.entry(leaf - first);
+        self.pack = Some((first, pack));
+        entry.ok_or_else(|| {
+            StoreError::corrupt(
+                Family::Entries,
+                self.ledger,
+                format!("leaf {leaf} is missing"),
+            )
+        })
     }
 }

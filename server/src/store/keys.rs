@@ -6,7 +6,7 @@
 //!
 //! | family | key |
 //! |---|---|
-//! | meta | `schema_version`, `next_ledger`, `ledger/` name |
+//! | meta | `schema_version`, `next_ledger`, `ledger/` name, `newest/` slot (u8) |
 //! | entries | ledger, first leaf index (u64) |
 //! | tiles | ledger, level (u8), tile index (u64) |
 //! | heads | ledger, kind (u8), tree size (u64) |
@@ -28,6 +28,22 @@ pub(crate) const LEDGER_PREFIX: &[u8] = b"ledger/";
 /// Key of a ledger's record.
 pub(crate) fn ledger(name: &str) -> Vec<u8> {
     [LEDGER_PREFIX, name.as_bytes()].concat()
+}
+
+/// What the keys of the shards' newest turns begin with.
+pub(crate) const NEWEST_PREFIX: &[u8] = b"newest/";
+
+/// Key of the name of the ledger whose head a shard's newest turn signed last.
+pub(crate) fn newest(slot: u8) -> Vec<u8> {
+    [NEWEST_PREFIX, &[slot]].concat()
+}
+
+/// The shard's slot in such a key.
+pub(crate) fn newest_slot(key: &[u8]) -> Option<u8> {
+    match key.strip_prefix(NEWEST_PREFIX)? {
+        [slot] => Some(*slot),
+        _ => None,
+    }
 }
 
 /// Kinds in the heads family.
@@ -60,7 +76,7 @@ fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     key
 }
 
-/// Everything of one ledger in a family lies in `ledger_range(n).0 .. ledger_range(n).1`.
+/// What the keys of everything of one ledger begin with.
 pub(crate) fn ledger_prefix(ledger: LedgerNumber) -> [u8; 4] {
     ledger.0.to_be_bytes()
 }
@@ -190,6 +206,7 @@ mod tests {
                 hex::encode(leaf_hash_bucket(L, 1, 0xfe)),
                 "01020304010000000000000001fe".to_owned(),
             ),
+            (hex::encode(newest(3)), hex::encode(b"newest/\x03")),
             (hex::encode(ledger("acme")), hex::encode(b"ledger/acme")),
         ] {
             assert_eq!(key, golden);

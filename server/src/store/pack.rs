@@ -8,6 +8,8 @@
 //! then costs little more than the entry itself. One key an entry would cost two thirds of the
 //! throughput.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 /// A pack takes no more entries once it has so many bytes of them.
@@ -69,7 +71,8 @@ impl Packer {
         }
         let at = self.done.partition_point(|pack| pack.first <= index);
         let pack = self.done.get(at.checked_sub(1)?)?;
-        Unpacked::parse(Bytes::copy_from_slice(&pack.value))?.entry(index - pack.first)
+        let range = entry_range(&pack.value, usize::try_from(index - pack.first).ok()?)?;
+        Some(Bytes::copy_from_slice(&pack.value[range]))
     }
 
     /// The packs, in order.
@@ -112,7 +115,7 @@ impl Unpacked {
         let data_len = pack.value.len().checked_sub(4 + 4 * count)?;
         let mut last = 0;
         for position in 0..count {
-            let end = pack.end(position)?;
+            let end = end_at(&pack.value, position)?;
             if end < last {
                 return None;
             }
@@ -128,24 +131,30 @@ impl Unpacked {
 
     /// The entry at `position` in this pack, without copying.
     pub(crate) fn entry(&self, position: u64) -> Option<Bytes> {
-        let position = usize::try_from(position).ok()?;
-        if position >= self.count {
-            return None;
-        }
-        let begin = match position.checked_sub(1) {
-            Some(before) => self.end(before)?,
-            None => 0,
-        };
-        let data = 4 + 4 * self.count;
-        let end = self.end(position)?;
-        Some(self.value.slice(data + begin..data + end))
+        let range = entry_range(&self.value, usize::try_from(position).ok()?)?;
+        Some(self.value.slice(range))
     }
+}
 
-    fn end(&self, position: usize) -> Option<usize> {
-        let at = 4 + 4 * position;
-        let bytes = self.value.get(at..at + 4)?;
-        Some(u32::from_be_bytes(bytes.try_into().ok()?) as usize)
+/// Where an entry lies in the value of a pack.
+fn entry_range(value: &[u8], position: usize) -> Option<Range<usize>> {
+    let count = u32::from_be_bytes(*value.first_chunk::<4>()?) as usize;
+    if position >= count {
+        return None;
     }
+    let data = 4 + 4 * count;
+    let begin = match position.checked_sub(1) {
+        Some(before) => end_at(value, before)?,
+        None => 0,
+    };
+    let end = end_at(value, position)?;
+    (data + end <= value.len()).then_some(data + begin..data + end)
+}
+
+fn end_at(value: &[u8], position: usize) -> Option<usize> {
+    let at = 4 + 4 * position;
+    let bytes = value.get(at..at + 4)?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?) as usize)
 }
 
 #[cfg(test)]

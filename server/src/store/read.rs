@@ -1,6 +1,6 @@
 //! Reading what shards have committed.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{Sequence, SessionId, session::Session};
@@ -9,7 +9,7 @@ use prost::Message as _;
 use rocksdb::{Direction, IteratorMode, ReadOptions};
 
 use super::{
-    Family, LedgerNumber, Store, StoreError, keys,
+    FAMILIES, Family, LedgerNumber, Store, StoreError, keys,
     pack::Unpacked,
     records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord},
 };
@@ -230,8 +230,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Corrupt`] if it is not there: callers ask below the tree's size only.
     pub(crate) fn entry(&self, ledger: LedgerNumber, index: u64) -> Result<Bytes, StoreError> {
-        let missing =
-            || StoreError::corrupt(Family::Entries, ledger, format!("leaf {index} is missing"));
+        let (first, pack) = self.pack_of(ledger, index)?;
+        pack.entry(index - first)
+            .ok_or_else(|| missing(ledger, index))
+    }
+
+    /// The pack that holds a leaf, with its first leaf.
+    pub(crate) fn pack_of(
+        &self,
+        ledger: LedgerNumber,
+        index: u64,
+    ) -> Result<(u64, Unpacked), StoreError> {
+        let missing = || missing(ledger, index);
         let key = keys::entries(ledger, index);
         let mode = IteratorMode::From(&key, Direction::Reverse);
         let mut at = self.db.iterator_cf(self.family(Family::Entries), mode);
@@ -240,7 +250,68 @@ impl Store {
             return Err(missing());
         }
         let (first, pack) = unpack(ledger, &found, value.into_vec().into())?;
-        pack.entry(index - first).ok_or_else(missing)
+        if index - first < pack.len() {
+            Ok((first, pack))
+        } else {
+            Err(missing())
+        }
+    }
+
+    /// The ledgers of the newest turn of each shard that ever was, with the shards' slots.
+    pub(crate) fn newest(&self) -> Result<Vec<(u8, LedgerRecord)>, StoreError> {
+        let mode = IteratorMode::From(keys::NEWEST_PREFIX, Direction::Forward);
+        let mut newest = Vec::new();
+        for item in self.db.iterator_cf(self.family(Family::Meta), mode) {
+            let (key, name) = item?;
+            let Some(slot) = keys::newest_slot(&key) else {
+                break;
+            };
+            let record = std::str::from_utf8(&name)
+                .ok()
+                .map(|name| self.ledger(name))
+                .transpose()?
+                .flatten();
+            newest.push((
+                slot,
+                record.ok_or_else(|| {
+                    StoreError::corrupt(
+                        Family::Meta,
+                        LedgerNumber(0),
+                        "the newest turn is of no ledger",
+                    )
+                })?,
+            ));
+        }
+        Ok(newest)
+    }
+
+    /// The first ledger number that has records in a family but is not one of `known`.
+    pub(crate) fn unknown_ledger(
+        &self,
+        known: &BTreeSet<u32>,
+    ) -> Result<Option<(&'static str, u32)>, StoreError> {
+        for family in FAMILIES
+            .into_iter()
+            .filter(|family| *family != Family::Meta)
+        {
+            let mut from = Some(0_u32);
+            while let Some(number) = from {
+                let key = number.to_be_bytes();
+                let mode = IteratorMode::From(&key, Direction::Forward);
+                let Some(item) = self.db.iterator_cf(self.family(family), mode).next() else {
+                    break;
+                };
+                let (key, _) = item?;
+                let found = key
+                    .first_chunk()
+                    .map_or(u32::MAX, |n| u32::from_be_bytes(*n));
+                if !known.contains(&found) {
+                    return Ok(Some((family.name(), found)));
+                }
+                from = found.checked_add(1);
+            }
+        }
+        Ok(None)
     }
 
     /// Entries from leaf `start` on, in order, to the end of what is stored.
@@ -389,6 +460,10 @@ impl Store {
             ledger,
         }
     }
+}
+
+fn missing(ledger: LedgerNumber, index: u64) -> StoreError {
+    StoreError::corrupt(Family::Entries, ledger, format!("leaf {index} is missing"))
 }
 
 fn unpack(ledger: LedgerNumber, key: &[u8], value: Bytes) -> Result<(u64, Unpacked), StoreError> {

@@ -1,0 +1,76 @@
+//! A payload is accepted if and only if it is what a Protobuf library writes for a statement
+//! that keeps every rule.
+
+use bytes::Bytes;
+use deed_evidence::{Problem, WireError, statement};
+use deed_proto::v1;
+use prost::Message as _;
+
+#[path = "../oracle.rs"]
+pub(crate) mod oracle;
+
+/// What was found out about a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Accepted, and rightly.
+    Accepted,
+    /// Not what a Protobuf library writes, and refused.
+    NotCanonical(WireError),
+    /// Canonical, and refused for a rule.
+    BreaksRule(WireError),
+}
+
+pub(crate) fn run(data: &[u8]) {
+    check(data);
+}
+
+pub(crate) fn check(data: &[u8]) -> Verdict {
+    let canonical = v1::Statement::decode(data)
+        .ok()
+        .filter(|statement| statement.encode_to_vec() == data);
+    match (statement::parse(data), canonical) {
+        (Ok(header), Some(decoded)) => {
+            if let Err(rule) = oracle::rules(&decoded) {
+                panic!("accepted, but breaks the rule of {rule}: {decoded:?}");
+            }
+            assert_eq!(header, oracle::header(&decoded));
+            assert_eq!(
+                statement::decode(&Bytes::copy_from_slice(data)),
+                Ok(decoded.clone())
+            );
+            assert_eq!(statement::encode(&decoded).unwrap(), data);
+            Verdict::Accepted
+        }
+        (Ok(header), None) => panic!("accepted, but not canonical: {header:?}"),
+        (Err(error), None) => Verdict::NotCanonical(error),
+        (Err(error), Some(decoded)) => {
+            assert!(is_rule(&error.problem), "canonical, but refused: {error}");
+            assert!(
+                oracle::rules(&decoded).is_err(),
+                "keeps every rule, but refused: {error}"
+            );
+            Verdict::BreaksRule(error)
+        }
+    }
+}
+
+/// Whether the problem is one that canonical bytes can have.
+fn is_rule(problem: &Problem) -> bool {
+    match problem {
+        Problem::UnknownEnum { .. }
+        | Problem::Range { .. }
+        | Problem::Length { .. }
+        | Problem::Count { .. }
+        | Problem::Missing
+        | Problem::Rule(_) => true,
+        Problem::CutOff { .. }
+        | Problem::Varint
+        | Problem::UnknownField { .. }
+        | Problem::UnknownBody { .. }
+        | Problem::WireType { .. }
+        | Problem::Order
+        | Problem::DefaultWritten
+        | Problem::NotUtf8
+        | Problem::OneOf => false,
+    }
+}

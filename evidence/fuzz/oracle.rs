@@ -1,0 +1,261 @@
+//! The rules of `deed/v1/statement.proto`, told a second time: over decoded messages, straight
+//! from the comments there, without a look at the tables that are tested with this.
+
+use deed_evidence::{
+    LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
+    statement::{BodyKind, Header},
+};
+use deed_proto::v1::{self, statement::Body};
+use deed_tlog::Hash;
+
+/// The name of a field whose rule is broken.
+type Broken = &'static str;
+
+fn require(holds: bool, field: Broken) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(field) }
+}
+
+/// Whether the statement keeps every rule that `statement::parse` answers for.
+pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
+    use prost::Message as _;
+    require(
+        (1..=60_000).contains(&statement.encoded_len()),
+        "payload length",
+    )?;
+    let body = statement.body.as_ref().ok_or("body")?;
+    addressing(statement, body)?;
+    require(uri(&statement.producer, 512), "producer")?;
+    require(empty_or(&statement.previous, 32), "previous")?;
+    if let Some(from) = statement.skipped_from {
+        require(from < statement.sequence, "skipped_from")?;
+    }
+    require(statement.occurred_at_us >= 0, "occurred_at_us")?;
+    require(empty_or(&statement.trace_id, 16), "trace_id")?;
+    require(empty_or(&statement.span_id, 8), "span_id")?;
+    let lone_span = statement.trace_id.is_empty() && !statement.span_id.is_empty();
+    require(!lone_span, "span_id")?;
+    correlation_keys(&statement.correlation_keys)?;
+    match body {
+        Body::Genesis(genesis) => self::genesis(genesis),
+        Body::TaskOpened(opened) => task_opened(opened),
+        Body::TaskClosed(closed) => {
+            require((1..=4).contains(&closed.end), "end")?;
+            require(closed.reason.len() <= 1024, "reason")
+        }
+        Body::Intent(intent) => self::intent(intent),
+        Body::Outcome(outcome) => self::outcome(outcome),
+        Body::Heartbeat(beat) => count(beat.last_sequence, beat.count, statement.sequence),
+        Body::SessionClosed(closed) => {
+            count(closed.last_sequence, closed.count, statement.sequence)
+        }
+    }
+}
+
+fn addressing(statement: &v1::Statement, body: &Body) -> Result<(), Broken> {
+    if matches!(body, Body::Genesis(_)) {
+        let nothing = statement.ledger_id.is_empty()
+            && statement.session.is_empty()
+            && statement.sequence == 0
+            && statement.previous.is_empty()
+            && statement.skipped_from.is_none()
+            && statement.task.is_empty();
+        return require(nothing, "genesis header");
+    }
+    require(statement.ledger_id.len() == 32, "ledger_id")?;
+    require(statement.session.len() == 16, "session")?;
+    let no_task = matches!(body, Body::Heartbeat(_) | Body::SessionClosed(_));
+    let task = statement.task.len();
+    require(task == 16 || (task == 0 && no_task), "task")?;
+    require(
+        statement.sequence > 0 || statement.previous.is_empty(),
+        "previous",
+    )
+}
+
+fn correlation_keys(keys: &[v1::CorrelationKey]) -> Result<(), Broken> {
+    require(keys.len() <= 16, "correlation_keys")?;
+    for key in keys {
+        let allowed = "abcdefghijklmnopqrstuvwxyz0123456789._-";
+        require(
+            (1..=64).contains(&key.kind.len()) && key.kind.chars().all(|c| allowed.contains(c)),
+            "correlation_keys.kind",
+        )?;
+        require(text(&key.value, 1, 256), "correlation_keys.value")?;
+    }
+    let name = |key: &v1::CorrelationKey| {
+        (
+            key.kind.clone().into_bytes(),
+            key.value.clone().into_bytes(),
+        )
+    };
+    require(
+        keys.windows(2).all(|two| name(&two[0]) < name(&two[1])),
+        "correlation_keys",
+    )
+}
+
+fn genesis(genesis: &v1::Genesis) -> Result<(), Broken> {
+    require(text(&genesis.origin, 1, 512), "origin")?;
+    require(genesis.log_keys.len() == 1, "log_keys")?;
+    require(text(&genesis.log_keys[0].vkey, 1, 640), "vkey")?;
+    let keys = &genesis.authority_keys;
+    require((1..=16).contains(&keys.len()), "authority_keys")?;
+    require(
+        keys.iter().all(|key| key.public_key.len() == 32),
+        "authority_keys",
+    )?;
+    require(
+        keys.windows(2)
+            .all(|two| two[0].public_key < two[1].public_key),
+        "authority_keys",
+    )?;
+    require(genesis.created_at_us > 0, "created_at_us")?;
+    require(genesis.nonce.len() == 32, "nonce")?;
+    require(genesis.rules_version > 0, "rules_version")
+}
+
+fn task_opened(opened: &v1::TaskOpened) -> Result<(), Broken> {
+    use v1::task_opened::Objective;
+    match &opened.objective {
+        None => {}
+        Some(Objective::ObjectiveText(text)) => {
+            require((1..=4096).contains(&text.len()), "objective_text")?;
+        }
+        Some(Objective::ObjectiveCommitment(inner)) => commitment(Some(inner))?,
+    }
+    require(text(&opened.requested_by, 1, 512), "requested_by")?;
+    require((1..=5).contains(&opened.risk_tier), "risk_tier")?;
+    require(opened.deadline_us >= 0, "deadline_us")
+}
+
+fn intent(intent: &v1::Intent) -> Result<(), Broken> {
+    require(text(&intent.action, 1, 256), "action")?;
+    require(text(&intent.resource, 1, 1024), "resource")?;
+    amount(intent.amount.as_ref())?;
+    require(empty_or(&intent.grant, 32), "grant")?;
+    require(intent.deadline_us >= 0, "deadline_us")?;
+    commitment(intent.arguments.as_ref())?;
+    commitment(intent.prompt.as_ref())?;
+    require(text(&intent.model, 0, 256), "model")?;
+    require(
+        empty_or(&intent.system_prompt_digest, 32),
+        "system_prompt_digest",
+    )?;
+    require(
+        empty_or(&intent.tool_manifest_digest, 32),
+        "tool_manifest_digest",
+    )?;
+    require(text(&intent.tool_call_id, 0, 256), "tool_call_id")
+}
+
+fn outcome(outcome: &v1::Outcome) -> Result<(), Broken> {
+    let intent = outcome.intent.as_ref().ok_or("intent")?;
+    require(empty_or(&intent.session, 16), "intent.session")?;
+    require(intent.payload_digest.len() == 32, "intent.payload_digest")?;
+    require((1..=4).contains(&outcome.status), "status")?;
+    require(outcome.effects.len() <= 64, "effects")?;
+    for effect in &outcome.effects {
+        require(text(&effect.kind, 1, 128), "effects.kind")?;
+        require(text(&effect.resource, 1, 1024), "effects.resource")?;
+        require(text(&effect.external_id, 0, 256), "effects.external_id")?;
+        amount(effect.amount.as_ref())?;
+        require(empty_or(&effect.before_digest, 32), "effects.before_digest")?;
+        require(empty_or(&effect.after_digest, 32), "effects.after_digest")?;
+    }
+    commitment(outcome.tool_call.as_ref())?;
+    commitment(outcome.response.as_ref())?;
+    commitment(outcome.result.as_ref())
+}
+
+fn count(last_sequence: u64, count: u64, sequence: u64) -> Result<(), Broken> {
+    require(last_sequence == sequence, "last_sequence")?;
+    let most = u128::from(last_sequence) + 1;
+    require((1..=most).contains(&u128::from(count)), "count")
+}
+
+fn commitment(commitment: Option<&v1::Commitment>) -> Result<(), Broken> {
+    let Some(commitment) = commitment else {
+        return Ok(());
+    };
+    require(commitment.digest.len() == 32, "commitment.digest")?;
+    require(media_type(&commitment.media_type), "commitment.media_type")
+}
+
+/// RFC 6838 section 4.2, as characters rather than bytes.
+fn media_type(text: &str) -> bool {
+    let name = |name: &str| {
+        let mut chars = name.chars();
+        chars.next().is_some_and(|c| c.is_ascii_alphanumeric())
+            && chars.all(|c| c.is_ascii_alphanumeric() || "!#$&-^_.+".contains(c))
+    };
+    let (essence, _) = text.split_once(';').unwrap_or((text, ""));
+    let parts: Vec<_> = essence.split('/').collect();
+    text.len() <= 127
+        && text.chars().all(|c| c == ' ' || c.is_ascii_graphic())
+        && parts.len() == 2
+        && parts.into_iter().all(name)
+}
+
+fn amount(amount: Option<&v1::Amount>) -> Result<(), Broken> {
+    let Some(amount) = amount else {
+        return Ok(());
+    };
+    let upper = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+    require(
+        (3..=16).contains(&amount.currency.len()) && amount.currency.chars().all(upper),
+        "amount.currency",
+    )
+}
+
+fn uri(text: &str, max: usize) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return false;
+    };
+    let mut scheme = scheme.chars();
+    text.len() <= max
+        && scheme.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && scheme.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        && !rest.is_empty()
+        && rest.chars().all(|c| c.is_ascii_graphic())
+}
+
+fn text(text: &str, min: usize, max: usize) -> bool {
+    (min..=max).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+fn empty_or(bytes: &[u8], length: usize) -> bool {
+    bytes.is_empty() || bytes.len() == length
+}
+
+/// The header of a statement that keeps every rule.
+pub(crate) fn header(statement: &v1::Statement) -> Header<'_> {
+    Header {
+        ledger_id: (!statement.ledger_id.is_empty())
+            .then(|| LedgerId::new(Hash::new(array(&statement.ledger_id)))),
+        producer: &statement.producer,
+        session: if statement.session.is_empty() {
+            SessionId::new([0; 16])
+        } else {
+            SessionId::new(array(&statement.session))
+        },
+        sequence: Sequence::new(statement.sequence),
+        previous: (!statement.previous.is_empty())
+            .then(|| PayloadDigest::new(array(&statement.previous))),
+        skipped_from: statement.skipped_from.map(Sequence::new),
+        occurred_at: Micros::new(statement.occurred_at_us),
+        task: (!statement.task.is_empty()).then(|| TaskId::new(array(&statement.task))),
+        body: match statement.body.as_ref().expect("has a body") {
+            Body::Genesis(_) => BodyKind::Genesis,
+            Body::TaskOpened(_) => BodyKind::TaskOpened,
+            Body::TaskClosed(_) => BodyKind::TaskClosed,
+            Body::Intent(_) => BodyKind::Intent,
+            Body::Outcome(_) => BodyKind::Outcome,
+            Body::Heartbeat(_) => BodyKind::Heartbeat,
+            Body::SessionClosed(_) => BodyKind::SessionClosed,
+        },
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("as long as the rules say")
+}

@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Makes the golden files' claims again with other people's code; see README.md.
+
+usage: check.py <FileDescriptorSet of deed.v1> (needs `pip install protobuf blake3`)
+"""
+
+import base64
+import hashlib
+import pathlib
+import sys
+
+import blake3
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def read(name):
+    return bytes.fromhex((FOLDER / name).read_text())
+
+
+def messages(descriptor_set):
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set).file:
+        pool.Add(file)
+    find = pool.FindMessageTypeByName
+    get = message_factory.GetMessageClass
+    return get(find("deed.v1.Statement")), get(find("deed.v1.Entry"))
+
+
+def commitment(slot):
+    """The fixtures' commitment in this slot: secret 42.., session 55.., sequence 7."""
+    key, place = b"\x42" * 32, b"\x55" * 16 + (7).to_bytes(8, "big")
+    salt = blake3.blake3(place + slot.encode(), key=key).digest()
+    context = "deed.v1 content commitment"
+    return blake3.blake3(salt + slot.encode(), derive_key_context=context).digest()
+
+
+def main():
+    statement, entry = messages(pathlib.Path(sys.argv[1]).read_bytes())
+    payloads = {path.name: statement for path in FOLDER.glob("statement-*.hex")}
+    entries = [path.name for path in FOLDER.glob("*entry*.hex") if path.name.count(".") == 1]
+    assert len(payloads) == 8 and len(entries) == 5
+    for name, kind in payloads.items() | {(name, entry) for name in entries}:
+        data = read(name)
+        parsed = kind.FromString(data)
+        again = parsed.SerializeToString(deterministic=True)
+        assert again == data, name
+        print(f"{name}: {len(data)} bytes, decoded and encoded to the same")
+
+    for name in entries:
+        digest = name.replace(".hex", ".leaf-hash.hex")
+        if name == "genesis-entry.hex":
+            digest = "genesis-entry.ledger-id.hex"
+        assert hashlib.sha256(b"\x00" + read(name)).digest() == read(digest), name
+
+    intent = statement.FromString(read("statement-intent.hex")).intent
+    outcome = statement.FromString(read("statement-outcome.hex")).outcome
+    opened = statement.FromString(read("statement-task_opened-commitment.hex")).task_opened
+    slots = {
+        "intent.arguments": intent.arguments,
+        "intent.prompt": intent.prompt,
+        "outcome.tool_call": outcome.tool_call,
+        "outcome.response": outcome.response,
+        "outcome.result": outcome.result,
+        "task_opened.objective_commitment": opened.objective_commitment,
+    }
+    for slot, found in slots.items():
+        assert found.digest == commitment(slot), slot
+
+    first = entry.FromString(read("genesis-entry.hex"))
+    assert first.payload == read("statement-genesis.hex")
+    genesis = statement.FromString(first.payload).genesis
+    name, key_id, material = genesis.log_keys[0].vkey.split("+", 2)
+    assert name == genesis.origin
+    wanted = hashlib.sha256(name.encode() + b"\n" + base64.b64decode(material)).digest()[:4]
+    assert wanted.hex() == key_id
+    print("leaf hashes, commitments and the key id hold")
+
+
+main()

@@ -1,0 +1,126 @@
+//! The bytes that are hashed never change: files of them, as `tests/golden/README.md` tells.
+//!
+//! With `DEED_WRITE_GOLDEN=1` the files are written, and the test fails nevertheless: new ones
+//! are to be looked at, not to slip in.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use deed_evidence::{
+    Micros,
+    entry::{self, Entry, KeyedSignature},
+    genesis::Genesis,
+    statement,
+};
+use deed_proto::v1::Author;
+
+use crate::fixtures::{self, TIME_US};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Every golden file's name and contents, in hex.
+fn made() -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    for (name, made) in fixtures::all() {
+        let payload = statement::encode(&made).unwrap();
+        files.insert(format!("statement-{name}.hex"), hex::encode(&payload));
+    }
+    let payload = statement::encode(&fixtures::intent()).unwrap();
+    for (name, made) in entries(&payload) {
+        files.insert(format!("entry-{name}.hex"), hex::encode(made.encode()));
+        let hash = entry::hash(&made);
+        let name = format!("entry-{name}.leaf-hash.hex");
+        files.insert(name, hex::encode(hash.as_bytes()));
+    }
+    let genesis = fixtures::genesis().to_entry().unwrap();
+    files.insert("genesis-entry.hex".into(), hex::encode(&genesis));
+    let (_, id) = Genesis::from_entry(&genesis).unwrap();
+    files.insert(
+        "genesis-entry.ledger-id.hex".into(),
+        hex::encode(id.as_bytes()),
+    );
+    files
+}
+
+/// One entry of each author, around the same payload.
+fn entries(payload: &[u8]) -> Vec<(&'static str, Entry<'_>)> {
+    let time = Micros::new(TIME_US + 1_234_567);
+    let unsigned = Entry::unsigned(payload, time);
+    let signature = KeyedSignature {
+        key_id: &[0xd0; 16],
+        signature: &[0xd1; 64],
+    };
+    vec![
+        (
+            "signed",
+            Entry {
+                signature: Some(signature),
+                author: Author::Signed,
+                principal_leaf: Some(300),
+                ..unsigned
+            },
+        ),
+        (
+            "batched",
+            Entry {
+                author: Author::Batched,
+                principal_leaf: Some(0),
+                ..unsigned
+            },
+        ),
+        ("unsigned", unsigned),
+        ("ledger", Entry::by_ledger(payload, time)),
+    ]
+}
+
+#[test]
+fn golden_files_hold() {
+    let made = made();
+    if std::env::var("DEED_WRITE_GOLDEN").is_ok_and(|value| value == "1") {
+        for (name, contents) in &made {
+            fs::write(folder().join(name), format!("{contents}\n")).unwrap();
+        }
+        panic!(
+            "{} golden files were written: look at them, then test again",
+            made.len()
+        );
+    }
+    let mut kept = BTreeMap::new();
+    for file in fs::read_dir(folder()).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "hex") {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let contents = fs::read_to_string(&path).unwrap().trim_end().to_owned();
+            kept.insert(name, contents);
+        }
+    }
+    assert_eq!(
+        kept.keys().collect::<Vec<_>>(),
+        made.keys().collect::<Vec<_>>()
+    );
+    for (name, contents) in &made {
+        assert_eq!(&kept[name], contents, "{name}");
+    }
+}
+
+/// The files are read, too, not only written: from bytes to fields.
+#[test]
+fn golden_files_are_read() {
+    let read = |name: &str| {
+        let text = fs::read_to_string(folder().join(name)).unwrap();
+        hex::decode(text.trim_end()).unwrap()
+    };
+    for (name, made) in fixtures::all() {
+        let payload = read(&format!("statement-{name}.hex"));
+        assert_eq!(statement::decode(&payload.into()).unwrap(), made, "{name}");
+    }
+    let payload = read("statement-intent.hex");
+    for (name, made) in entries(&payload) {
+        let bytes = read(&format!("entry-{name}.hex"));
+        assert_eq!(Entry::parse(&bytes).unwrap(), made, "{name}");
+    }
+    let (genesis, id) = Genesis::from_entry(&read("genesis-entry.hex")).unwrap();
+    assert_eq!(genesis, fixtures::genesis());
+    assert_eq!(&id.as_bytes()[..], read("genesis-entry.ledger-id.hex"));
+}

@@ -1,0 +1,15 @@
+//! Everything that deed-evidence promises, checked from outside of the crate: against prost,
+//! against a second telling of the rules, and against files that another program wrote again.
+
+mod canonical;
+mod commitments;
+mod entries;
+mod fixtures;
+mod fuzz;
+mod genesis;
+mod golden;
+mod mutations;
+mod receipts;
+mod rules;
+mod sessions;
+mod statements;

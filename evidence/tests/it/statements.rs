@@ -1,0 +1,318 @@
+//! Statements that keep every rule, drawn at random: every body, every field, every limit.
+
+use bytes::Bytes;
+use deed_proto::v1::{self, statement::Body, task_opened::Objective};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+/// Text of `min..=max` bytes without control characters: short, of any script, or at the limit.
+fn text(min: usize, max: usize) -> BoxedStrategy<String> {
+    let any_script = vec(any::<char>(), 0..12).prop_map(move |chars| {
+        let mut text = String::new();
+        for c in chars.into_iter().filter(|c| !c.is_control()) {
+            if text.len() + c.len_utf8() <= max {
+                text.push(c);
+            }
+        }
+        text
+    });
+    prop_oneof![
+        6 => "[ -~]{1,24}".prop_map(move |text| text.chars().take(max).collect()),
+        2 => any_script,
+        1 => Just("x".repeat(max)),
+        1 => Just("x".repeat(min)),
+    ]
+    .prop_filter("too short", move |text: &String| text.len() >= min)
+    .boxed()
+}
+
+/// Text of `1..=max` bytes in which anything may stand.
+fn free_text(max: usize) -> impl Strategy<Value = String> {
+    prop_oneof![text(1, max), Just("\0\n\u{7f}\u{9b}".to_owned())]
+}
+
+fn bytes(length: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), length).prop_map(Bytes::from)
+}
+
+fn bytes_or_none(length: usize) -> impl Strategy<Value = Bytes> {
+    prop_oneof![Just(Bytes::new()), bytes(length)]
+}
+
+/// Numbers of every length as varints, and the edges.
+pub(crate) fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(1),
+        Just(u64::MAX),
+        Just(u64::MAX - 1),
+        (any::<u64>(), 0..64_u32).prop_map(|(n, shift)| n >> shift),
+    ]
+}
+
+fn time() -> impl Strategy<Value = i64> {
+    number().prop_map(|n| i64::try_from(n >> 1).unwrap())
+}
+
+fn uri() -> impl Strategy<Value = String> {
+    let long = format!("urn:{}", "x".repeat(508));
+    prop_oneof![
+        9 => "[A-Za-z][A-Za-z0-9+.-]{0,8}:[!-~]{1,40}",
+        1 => Just(long),
+    ]
+}
+
+fn media_type() -> impl Strategy<Value = String> {
+    let name = "[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,20}";
+    let parameters = prop_oneof![Just(String::new()), "; [ -~]{0,20}"];
+    (name, name, parameters).prop_map(|(kind, subtype, rest)| format!("{kind}/{subtype}{rest}"))
+}
+
+fn commitment() -> impl Strategy<Value = v1::Commitment> {
+    (bytes(32), media_type()).prop_map(|(digest, media_type)| v1::Commitment { digest, media_type })
+}
+
+fn amount() -> impl Strategy<Value = v1::Amount> {
+    (number(), "[A-Z0-9]{3,16}").prop_map(|(units, currency)| v1::Amount {
+        minor_units: units.cast_signed(),
+        currency,
+    })
+}
+
+fn effect() -> impl Strategy<Value = v1::Effect> {
+    (
+        text(1, 128),
+        text(1, 1024),
+        text(0, 256),
+        option::of(amount()),
+        bytes_or_none(32),
+        bytes_or_none(32),
+    )
+        .prop_map(
+            |(kind, resource, external_id, amount, before_digest, after_digest)| v1::Effect {
+                kind,
+                resource,
+                external_id,
+                amount,
+                before_digest,
+                after_digest,
+            },
+        )
+}
+
+fn task_opened() -> impl Strategy<Value = Body> {
+    let objective = prop_oneof![
+        Just(None),
+        free_text(4096).prop_map(|text| Some(Objective::ObjectiveText(text))),
+        commitment().prop_map(|inner| Some(Objective::ObjectiveCommitment(inner))),
+    ];
+    (objective, text(1, 512), 1..=5_i32, time()).prop_map(
+        |(objective, requested_by, risk_tier, deadline_us)| {
+            Body::TaskOpened(v1::TaskOpened {
+                objective,
+                requested_by,
+                risk_tier,
+                deadline_us,
+            })
+        },
+    )
+}
+
+fn task_closed() -> impl Strategy<Value = Body> {
+    let reason = prop_oneof![Just(String::new()), free_text(1024)];
+    (1..=4_i32, reason).prop_map(|(end, reason)| Body::TaskClosed(v1::TaskClosed { end, reason }))
+}
+
+fn intent() -> impl Strategy<Value = Body> {
+    let act = (
+        text(1, 256),
+        text(1, 1024),
+        option::of(amount()),
+        bytes_or_none(32),
+        time(),
+    );
+    let influence = (
+        option::of(commitment()),
+        option::of(commitment()),
+        text(0, 256),
+        bytes_or_none(32),
+        bytes_or_none(32),
+        text(0, 256),
+    );
+    (act, influence).prop_map(|(act, influence)| {
+        let (action, resource, amount, grant, deadline_us) = act;
+        let (arguments, prompt, model, system_prompt_digest, tool_manifest_digest, tool_call_id) =
+            influence;
+        Body::Intent(v1::Intent {
+            action,
+            resource,
+            amount,
+            grant,
+            deadline_us,
+            arguments,
+            prompt,
+            model,
+            system_prompt_digest,
+            tool_manifest_digest,
+            tool_call_id,
+        })
+    })
+}
+
+fn outcome() -> impl Strategy<Value = Body> {
+    let intent =
+        (bytes_or_none(16), number(), bytes(32)).prop_map(|(session, sequence, payload_digest)| {
+            v1::StatementRef {
+                session,
+                sequence,
+                payload_digest,
+            }
+        });
+    let effects = prop_oneof![
+        9 => vec(effect(), 0..4),
+        1 => effect().prop_map(|effect| vec![effect; 16]),
+        // The limit; as many of the longest would not fit into a payload.
+        1 => Just(vec![v1::Effect { kind: "k".into(), resource: "r".into(), ..Default::default() }; 64]),
+    ];
+    let commitment = || option::of(commitment());
+    let contents = (commitment(), commitment(), commitment());
+    (intent, 1..=4_i32, effects, contents).prop_map(|(intent, status, effects, contents)| {
+        let (tool_call, response, result) = contents;
+        Body::Outcome(v1::Outcome {
+            intent: Some(intent),
+            status,
+            effects,
+            tool_call,
+            response,
+            result,
+        })
+    })
+}
+
+/// Heartbeat or SessionClosed of a statement with this sequence.
+fn count(sequence: u64) -> impl Strategy<Value = Body> {
+    let most = sequence.saturating_add(1);
+    let count = prop_oneof![Just(1), Just(most), 1..=most];
+    (count, any::<bool>()).prop_map(move |(count, closed)| {
+        let last_sequence = sequence;
+        if closed {
+            Body::SessionClosed(v1::SessionClosed {
+                last_sequence,
+                count,
+            })
+        } else {
+            Body::Heartbeat(v1::Heartbeat {
+                last_sequence,
+                count,
+            })
+        }
+    })
+}
+
+/// A genesis statement as far as `statement::parse` answers for it: its keys are any bytes.
+fn genesis() -> impl Strategy<Value = v1::Statement> {
+    let keys = proptest::collection::btree_set(any::<[u8; 32]>(), 1..=16);
+    let rules_version = 1..=u32::MAX;
+    let body = (
+        text(1, 512),
+        text(1, 640),
+        keys,
+        1..=i64::MAX,
+        bytes(32),
+        rules_version,
+    )
+        .prop_map(
+            |(origin, vkey, keys, created_at_us, nonce, rules_version)| {
+                let key = |key: [u8; 32]| v1::AuthorityKey {
+                    public_key: key.to_vec().into(),
+                };
+                Body::Genesis(v1::Genesis {
+                    origin,
+                    log_keys: vec![v1::LogKey { vkey }],
+                    authority_keys: keys.into_iter().map(key).collect(),
+                    created_at_us,
+                    nonce,
+                    rules_version,
+                })
+            },
+        );
+    (context(), body).prop_map(|(context, body)| v1::Statement {
+        body: Some(body),
+        ..context
+    })
+}
+
+/// The header's fields that hang on nothing else.
+fn context() -> impl Strategy<Value = v1::Statement> {
+    let key = ("[a-z0-9._-]{1,64}", text(1, 256));
+    // Kinds that meet, so that values decide the order.
+    let common = (
+        select(vec!["txn", "order", "ticket"]).prop_map(str::to_owned),
+        text(1, 256),
+    );
+    let keys = prop_oneof![
+        proptest::collection::btree_set(key, 0..=3),
+        proptest::collection::btree_set(common, 0..=16),
+    ];
+    let trace = prop_oneof![
+        Just((Bytes::new(), Bytes::new())),
+        (bytes(16), bytes_or_none(8))
+    ];
+    (uri(), time(), keys, trace).prop_map(|(producer, occurred_at_us, keys, trace)| v1::Statement {
+        producer,
+        occurred_at_us,
+        trace_id: trace.0,
+        span_id: trace.1,
+        correlation_keys: keys
+            .into_iter()
+            .map(|(kind, value)| v1::CorrelationKey { kind, value })
+            .collect(),
+        ..Default::default()
+    })
+}
+
+fn addressed() -> impl Strategy<Value = v1::Statement> {
+    let body = |sequence| {
+        prop_oneof![
+            task_opened(),
+            task_closed(),
+            intent(),
+            outcome(),
+            count(sequence)
+        ]
+    };
+    number()
+        .prop_flat_map(move |sequence| {
+            let skipped_from = match sequence {
+                0 => Just(None).boxed(),
+                _ => option::of(prop_oneof![Just(0), 0..sequence]).boxed(),
+            };
+            let previous = bytes_or_none(if sequence == 0 { 0 } else { 32 });
+            let ids = (bytes(32), bytes(16), bytes(16), any::<bool>());
+            let place = (Just(sequence), skipped_from, previous);
+            (context(), ids, place, body(sequence))
+        })
+        .prop_map(|(context, ids, place, body)| {
+            let (ledger_id, session, task, task_left_out) = ids;
+            let (sequence, skipped_from, previous) = place;
+            let may_lack_task = matches!(body, Body::Heartbeat(_) | Body::SessionClosed(_));
+            v1::Statement {
+                ledger_id,
+                session,
+                sequence,
+                skipped_from,
+                previous,
+                task: if may_lack_task && task_left_out {
+                    Bytes::new()
+                } else {
+                    task
+                },
+                body: Some(body),
+                ..context
+            }
+        })
+}
+
+/// A statement that keeps every rule.
+pub(crate) fn any_statement() -> impl Strategy<Value = v1::Statement> {
+    prop_oneof![1 => genesis(), 9 => addressed()]
+}
