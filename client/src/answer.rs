@@ -1,0 +1,119 @@
+//! What came of the statements of one request, verified.
+
+use bytes::Bytes;
+use deed_evidence::{Micros, receipt};
+use deed_proto::v1::{self, append_result::Result as Item};
+use deed_tlog::{Hash, LeafIndex, TreeHead};
+
+use crate::error::{AnswerError, Error};
+
+/// One request's answer: one item for each statement, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The verified head that covers every accepted and duplicate statement; with verification
+    /// switched off, or nothing recorded and no head in the answer, `None`.
+    pub head: Option<TreeHead>,
+    /// Size of the largest tree that a witness quorum has cosigned, by the server's word.
+    pub witnessed_size: u64,
+    /// What became of each statement.
+    pub items: Vec<Appended>,
+}
+
+/// What became of one statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Appended {
+    /// Recorded now.
+    Accepted(Receipt),
+    /// Recorded before, this is its first receipt. That includes what this client itself sent on
+    /// a connection that was lost before the answer came.
+    Duplicate(Receipt),
+    /// Not recorded.
+    Rejected(v1::Rejection),
+}
+
+impl Eq for Appended {}
+
+impl Appended {
+    /// The receipt, unless it was rejected.
+    #[must_use]
+    pub const fn receipt(&self) -> Option<&Receipt> {
+        match self {
+            Self::Accepted(receipt) | Self::Duplicate(receipt) => Some(receipt),
+            Self::Rejected(_) => None,
+        }
+    }
+}
+
+/// Where a statement is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its position in the log.
+    pub leaf_index: LeafIndex,
+    /// Hash of its entry: of the payload that was sent, and of what the server added.
+    pub leaf_hash: Hash,
+    /// When the server admitted it, by the server's word.
+    pub received_at: Micros,
+    /// Whether an inclusion proof came along and held.
+    pub inclusion_verified: bool,
+}
+
+/// Checks the results against what was sent, under a head that was verified.
+///
+/// `head` is `None` where verification is switched off; then the receipts are taken as they are.
+pub(crate) fn read_items(
+    results: &[v1::AppendResult],
+    payloads: &[&Bytes],
+    head: Option<&TreeHead>,
+    with_proofs: bool,
+) -> Result<Vec<Appended>, Error> {
+    if results.len() != payloads.len() {
+        return Err(AnswerError::Results {
+            found: results.len(),
+            wanted: payloads.len(),
+        }
+        .into());
+    }
+    let mut items = Vec::with_capacity(results.len());
+    for (position, (result, payload)) in results.iter().zip(payloads).enumerate() {
+        let read = |receipt: &v1::Receipt| match head {
+            Some(head) => verified(receipt, payload, head, with_proofs, position),
+            None => unverified(receipt),
+        };
+        items.push(match &result.result {
+            Some(Item::Accepted(receipt)) => Appended::Accepted(read(receipt)?),
+            Some(Item::Duplicate(receipt)) => Appended::Duplicate(read(receipt)?),
+            Some(Item::Rejected(rejection)) => Appended::Rejected(rejection.clone()),
+            None => return Err(AnswerError::EmptyResult { position }.into()),
+        });
+    }
+    Ok(items)
+}
+
+fn verified(
+    receipt: &v1::Receipt,
+    payload: &Bytes,
+    head: &TreeHead,
+    with_proofs: bool,
+    position: usize,
+) -> Result<Receipt, Error> {
+    let verified = receipt::verify(receipt, payload, head, with_proofs)
+        .map_err(|source| Error::Receipt { position, source })?;
+    Ok(Receipt {
+        leaf_index: verified.leaf_index,
+        leaf_hash: verified.leaf_hash,
+        received_at: verified.received_at,
+        inclusion_verified: verified.inclusion_verified,
+    })
+}
+
+fn unverified(receipt: &v1::Receipt) -> Result<Receipt, Error> {
+    let missing = |_| AnswerError::Missing {
+        what: "a leaf hash of 32 bytes",
+    };
+    Ok(Receipt {
+        leaf_index: LeafIndex::new(receipt.leaf_index),
+        leaf_hash: Hash::try_from(receipt.leaf_hash.as_ref()).map_err(missing)?,
+        received_at: Micros::new(receipt.received_at_us),
+        inclusion_verified: false,
+    })
+}

@@ -1,0 +1,303 @@
+//! The task that owns an appender's stream.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
+
+use deed_proto::v1;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::{AppenderOptions, Request, request::Place};
+use crate::{
+    error::{AnswerError, Error},
+    ledger::Ledger,
+    options::Event,
+    retry::Backoff,
+};
+
+pub(super) struct Task {
+    ledger: Ledger,
+    with_proofs: bool,
+    answer_timeout: Duration,
+    requests_max: usize,
+    /// What callers hand over; `None` once they are done.
+    incoming: Option<mpsc::Receiver<Request>>,
+    /// Sent, not answered, in the order of sending.
+    sent: VecDeque<Request>,
+    /// To be sent again, in order; all were sent before everything in `sent`.
+    held: VecDeque<Request>,
+    backoff: Backoff,
+}
+
+/// One life of the stream.
+struct Stream {
+    requests: mpsc::Sender<v1::AppendRequest>,
+    answers: Streaming<v1::AppendResponse>,
+}
+
+/// How a stream's life ended, unless all work is done.
+enum End {
+    Lost(Status),
+    Failed(Error),
+}
+
+/// What happens next on a stream.
+enum Next {
+    Answer(v1::AppendResponse),
+    Request(Request),
+    NoMoreRequests,
+}
+
+impl Task {
+    pub(super) fn new(
+        ledger: Ledger,
+        options: AppenderOptions,
+        requests_max: usize,
+        incoming: mpsc::Receiver<Request>,
+    ) -> Self {
+        let backoff = Backoff::new(ledger.shared.retry);
+        Self {
+            ledger,
+            with_proofs: options.with_proofs,
+            answer_timeout: Duration::from_millis(options.answer_timeout_ms),
+            requests_max,
+            incoming: Some(incoming),
+            sent: VecDeque::new(),
+            held: VecDeque::new(),
+            backoff,
+        }
+    }
+
+    /// Runs until the callers are done and everything is answered, or something ends it.
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        let outcome = self.run_streams().await;
+        if let Err(error) = &outcome {
+            self.fail_all(error);
+        }
+        outcome
+    }
+
+    async fn run_streams(&mut self) -> Result<(), Error> {
+        // Nothing is opened before there is something to send.
+        while self.wait_for_work().await {
+            let status = match self.run_stream().await {
+                Ok(()) => continue,
+                Err(End::Failed(error)) => return Err(error),
+                Err(End::Lost(status)) => status,
+            };
+            // Whatever has no answer may or may not be recorded. It goes out again, in order;
+            // what was recorded comes back as duplicate.
+            self.held.append(&mut self.sent);
+            self.ledger.wait_after(&status, &mut self.backoff).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_work(&mut self) -> bool {
+        if !self.held.is_empty() {
+            return true;
+        }
+        let Some(incoming) = &mut self.incoming else {
+            return false;
+        };
+        match incoming.recv().await {
+            Some(request) => {
+                self.held.push_back(request);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Opens a stream and works on it until all is done or it is lost.
+    async fn run_stream(&mut self) -> Result<(), End> {
+        let mut stream = self.open().await?;
+        let mut deadline = Instant::now() + self.answer_timeout;
+        loop {
+            // Everything that was sent is answered, and some of it must go out again.
+            if self.sent.is_empty() && !self.held.is_empty() {
+                self.send_held(&stream.requests).await?;
+                deadline = Instant::now() + self.answer_timeout;
+            }
+            if self.sent.is_empty() && self.incoming.is_none() {
+                return Ok(());
+            }
+            match self.next(&mut stream, deadline).await? {
+                Next::Answer(answer) => {
+                    deadline = Instant::now() + self.answer_timeout;
+                    self.take_answer(&answer).await?;
+                }
+                Next::Request(request) => {
+                    if self.sent.is_empty() {
+                        deadline = Instant::now() + self.answer_timeout;
+                    }
+                    self.send(request, &stream.requests).await?;
+                }
+                Next::NoMoreRequests => self.incoming = None,
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<Stream, End> {
+        // Room for everything that may be under way: sending never waits for the network.
+        let (requests, receiver) = mpsc::channel(self.requests_max);
+        // First the requests, then the call: a server may answer the call with the first answer.
+        self.send_held(&requests).await?;
+        let mut client = self.ledger.connection.ledger();
+        let call = client.append_stream(ReceiverStream::new(receiver));
+        let answers = match timeout_at(Instant::now() + self.answer_timeout, call).await {
+            Ok(Ok(answers)) => answers.into_inner(),
+            Ok(Err(status)) => return Err(End::Lost(status)),
+            Err(_) => return Err(End::Lost(timed_out())),
+        };
+        Ok(Stream { requests, answers })
+    }
+
+    async fn next(&mut self, stream: &mut Stream, deadline: Instant) -> Result<Next, End> {
+        // Once something is held, nothing new goes out in front of it.
+        let draining = !self.held.is_empty();
+        let waiting = !self.sent.is_empty();
+        let incoming = async {
+            match &mut self.incoming {
+                Some(incoming) if !draining => incoming.recv().await,
+                _ => std::future::pending().await,
+            }
+        };
+        let answer = async {
+            if waiting {
+                timeout_at(deadline, stream.answers.message()).await
+            } else {
+                Ok(stream.answers.message().await)
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => match answer {
+                Ok(Ok(Some(answer))) => Ok(Next::Answer(answer)),
+                Ok(Ok(None)) => Err(End::Lost(Status::unavailable("the server ended the stream"))),
+                Ok(Err(status)) => Err(End::Lost(status)),
+                Err(_) => Err(End::Lost(timed_out())),
+            },
+            request = incoming => Ok(request.map_or(Next::NoMoreRequests, Next::Request)),
+        }
+    }
+
+    async fn send_held(&mut self, requests: &mpsc::Sender<v1::AppendRequest>) -> Result<(), End> {
+        while let Some(request) = self.held.pop_front() {
+            self.send(request, requests).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        mut request: Request,
+        requests: &mpsc::Sender<v1::AppendRequest>,
+    ) -> Result<(), End> {
+        let shared = &self.ledger.shared;
+        request.base = shared.name_base();
+        let message = shared.request(
+            &request.open_payloads(),
+            request.base.as_ref(),
+            self.with_proofs,
+        );
+        self.sent.push_back(request);
+        requests
+            .send(message)
+            .await
+            .map_err(|_| End::Lost(Status::unavailable("the stream is closed")))
+    }
+
+    async fn take_answer(&mut self, answer: &v1::AppendResponse) -> Result<(), End> {
+        let Some(mut request) = self.sent.pop_front() else {
+            return Err(End::Failed(AnswerError::Unasked.into()));
+        };
+        let read = self
+            .ledger
+            .read_answer(
+                answer,
+                &request.open_payloads(),
+                request.base.as_ref(),
+                self.with_proofs && self.ledger.shared.belief.is_some(),
+            )
+            .await;
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                // It is answered together with all others.
+                self.sent.push_front(request);
+                return Err(End::Failed(error));
+            }
+        };
+        let own: Vec<Place> = if read.items.iter().all(|item| item.receipt().is_some()) {
+            Vec::new()
+        } else {
+            request.open_places().collect()
+        };
+        let progress = request.take(read, || {
+            let others = self
+                .held
+                .iter()
+                .chain(&self.sent)
+                .flat_map(Request::open_places);
+            own.into_iter().chain(others).collect::<HashSet<_>>()
+        });
+        if progress.resolved > 0 {
+            self.backoff.reset();
+        }
+        self.ledger.settle_if_due();
+        if let Some((session, expected)) = progress.back_to {
+            let event = Event::WentBack { session, expected };
+            self.ledger.shared.observer.tell(&event);
+        }
+        if request.is_complete() {
+            request.complete();
+        } else {
+            self.held.push_back(request);
+        }
+        if self.sent.is_empty() && !self.held.is_empty() {
+            self.pause_before_going_back(progress.resolved > 0).await;
+        }
+        Ok(())
+    }
+
+    /// Going back must lead somewhere. As long as each round resolves something, it goes on at
+    /// once; else with growing pauses, and finally the rejections are taken as final.
+    async fn pause_before_going_back(&mut self, progressed: bool) {
+        if progressed {
+            return;
+        }
+        let jitter = getrandom::u32().unwrap_or_default();
+        match self.backoff.pause(None, jitter) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => {
+                for mut request in self.held.drain(..) {
+                    request.accept_rejections();
+                    request.complete();
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who waits, and everybody who handed over a request meanwhile.
+    fn fail_all(&mut self, error: &Error) {
+        let mut incoming = self.incoming.take();
+        if let Some(incoming) = &mut incoming {
+            incoming.close();
+        }
+        let later = std::iter::from_fn(|| incoming.as_mut()?.try_recv().ok());
+        for request in self.held.drain(..).chain(self.sent.drain(..)).chain(later) {
+            request.fail(error);
+        }
+    }
+}
+
+fn timed_out() -> Status {
+    Status::deadline_exceeded("no answer came in time")
+}

@@ -1,0 +1,72 @@
+//! How a command fails, and the exit code of that.
+
+use std::{io, process::ExitCode};
+
+use deed_client::{Error, ErrorKind};
+
+/// What a command comes to.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something does not verify.
+    DoesNotVerify(anyhow::Error),
+    /// The arguments, the input or the local files are not right.
+    Usage(anyhow::Error),
+    /// The server cannot be reached, or refuses.
+    Unavailable(anyhow::Error),
+    /// Nobody reads the output any more, which is no failure of ours.
+    OutputClosed,
+}
+
+impl Failure {
+    /// Says what is wrong on stderr, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let (error, code) = match self {
+            Self::DoesNotVerify(error) => (error, 1),
+            Self::Usage(error) => (error, 2),
+            Self::Unavailable(error) => (error, 3),
+            Self::OutputClosed => return ExitCode::SUCCESS,
+        };
+        let heading = match code {
+            1 => "does not verify",
+            _ => "error",
+        };
+        // With stderr closed there is nobody to tell.
+        let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("{heading}: {error:#}\n"));
+        ExitCode::from(code)
+    }
+
+    /// Puts what was tried in front of the message.
+    pub(crate) fn context(self, what: impl std::fmt::Display + Send + Sync + 'static) -> Self {
+        match self {
+            Self::DoesNotVerify(error) => Self::DoesNotVerify(error.context(what)),
+            Self::Usage(error) => Self::Usage(error.context(what)),
+            Self::Unavailable(error) => Self::Unavailable(error.context(what)),
+            Self::OutputClosed => Self::OutputClosed,
+        }
+    }
+
+    pub(crate) fn usage(
+        message: impl std::fmt::Display + std::fmt::Debug + Send + Sync + 'static,
+    ) -> Self {
+        Self::Usage(anyhow::Error::msg(message))
+    }
+
+    pub(crate) fn does_not_verify(
+        message: impl std::fmt::Display + std::fmt::Debug + Send + Sync + 'static,
+    ) -> Self {
+        Self::DoesNotVerify(anyhow::Error::msg(message))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::DoesNotVerify => Self::DoesNotVerify(error.into()),
+            ErrorKind::Input => Self::Usage(error.into()),
+            ErrorKind::Unavailable => Self::Unavailable(error.into()),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The command line: arguments, output, exit codes.
+
+mod failure;
+mod global;
+mod output;
+
+pub(crate) use failure::{Failure, Outcome};
+pub(crate) use global::Global;
+pub(crate) use output::{Output, progress_bar, to_json};
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::commands;
+
+/// Proof-of-action ledger for AI agents: write statements, verify everything.
+///
+/// Answers of the server are verified before they are printed: signatures, consistency with the
+/// last tree head that was trusted (kept in the state directory), receipts and proofs.
+#[derive(Parser)]
+#[command(
+    name = "deed",
+    version,
+    max_term_width = 80,
+    after_help = "\
+Exit codes: 0 ok, 1 does not verify, 2 usage, 3 unreachable or refused.
+
+Examples:
+  deed ledger create payments
+  export DEED_LEDGER=payments
+  deed append < statements.jsonl > receipts.jsonl
+  deed head
+  deed prove --index 7 --out 7.tlog-proof --entry-out 7.entry \\
+       --policy-out payments.policy
+  deed verify 7.tlog-proof --entry 7.entry --policy payments.policy"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create, list and show ledgers
+    #[command(subcommand)]
+    Ledger(commands::ledger::Ledgers),
+    /// Append statements: JSON lines on stdin, receipts as JSON lines on stdout
+    Append(commands::append::Append),
+    /// Import what other systems recorded
+    #[command(subcommand)]
+    Import(commands::import::Import),
+    /// Show the newest tree head, verified
+    Head(commands::head::HeadCommand),
+    /// Print each new tree head, verified, until interrupted
+    Follow(commands::follow::Follow),
+    /// Show an entry, its inclusion verified
+    Entry(commands::entry::EntryCommand),
+    /// Write a proof of inclusion that verifies offline
+    Prove(commands::prove::Prove),
+    /// Verify that one tree head is the beginning of another
+    Consistency(commands::consistency::Consistency),
+    /// Verify a proof of inclusion, offline
+    Verify(commands::verify::Verify),
+    /// Measure a server
+    #[command(subcommand)]
+    Bench(commands::bench::Bench),
+}
+
+/// Parses the arguments, runs the command, and turns its outcome into an exit code.
+pub(crate) fn run() -> ExitCode {
+    // Exits with 2 by itself on wrong usage, with 0 for help.
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("DEED_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let outcome = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(execute(&cli));
+            // A thread may still wait for a line on stdin; nobody waits for it.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::Usage(error.into())),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn execute(cli: &Cli) -> Outcome {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Ledger(command) => command.run(global).await,
+        Command::Append(command) => command.run(global).await,
+        Command::Import(command) => command.run(global).await,
+        Command::Head(command) => command.run(global).await,
+        Command::Follow(command) => command.run(global).await,
+        Command::Entry(command) => command.run(global).await,
+        Command::Prove(command) => command.run(global).await,
+        Command::Consistency(command) => command.run(global).await,
+        Command::Verify(command) => command.run(global),
+        Command::Bench(command) => command.run(global).await,
+    }
+}

@@ -1,0 +1,215 @@
+//! `deed ledger create|list|show`
+
+mod authority;
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use deed_client::{Connection, Error, Ledger, Pin};
+use deed_evidence::genesis::Genesis;
+use deed_proto::v1::{self, LedgerInfo};
+use serde::Serialize;
+use tonic::Status;
+
+use crate::cli::{Failure, Global, Outcome, Output};
+use authority::{NewAuthority, authority_key};
+
+#[derive(Subcommand)]
+pub(crate) enum Ledgers {
+    Create(Create),
+    List(List),
+    Show(Show),
+}
+
+/// Create a ledger
+///
+/// Its authority keys speak for its owner. Without --authority-key a new one is made here and its
+/// private half kept in the state directory: the server never makes one. The answer is verified
+/// and the ledger trusted from then on.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed ledger create payments
+  deed ledger create payments --authority-key owner.pub --authority-key 3b6a27bc...")]
+pub(crate) struct Create {
+    /// 1 to 63 of a-z, 0-9 and '-'
+    name: String,
+    /// Public Ed25519 key in hex, or a file that holds it; may be repeated
+    #[arg(long, value_name = "HEX|FILE")]
+    authority_key: Vec<String>,
+}
+
+/// List all ledgers of the server
+///
+/// Ledger ids and keys are checked against the genesis entries; sizes and roots are the server's
+/// word ('show' verifies them). With --json one object a line.
+#[derive(Args)]
+pub(crate) struct List {}
+
+/// Show a ledger, its tree head verified
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed ledger show payments
+  deed ledger show payments --json | jq -r .vkey")]
+pub(crate) struct Show {
+    /// The ledger [default: --ledger]
+    name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LedgerJson {
+    name: String,
+    origin: String,
+    vkey: String,
+    ledger_id: String,
+    size: u64,
+    root: String,
+    /// File of the private authority key that was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authority_key_file: Option<String>,
+}
+
+impl LedgerJson {
+    fn new(name: &str, pin: &Pin, size: u64, root: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            origin: pin.origin.to_string(),
+            vkey: pin.vkey.to_string(),
+            ledger_id: pin.ledger_id.to_string(),
+            size,
+            root,
+            authority_key_file: None,
+        }
+    }
+
+    fn text(&self) -> String {
+        let key = self.authority_key_file.as_ref();
+        let key = key.map_or(String::new(), |file| {
+            format!("\nauthority  {file} (keep it secret)")
+        });
+        format!(
+            "name       {}\norigin     {}\nlog key    {}\nledger id  {}\nsize       {}\n\
+             root       {}{key}",
+            self.name, self.origin, self.vkey, self.ledger_id, self.size, self.root
+        )
+    }
+}
+
+impl Ledgers {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        match self {
+            Self::Create(create) => create.run(global).await,
+            Self::List(_) => list(global).await,
+            Self::Show(show) => show.run(global).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(&self, global: &Global) -> Outcome {
+        let mut keys = self
+            .authority_key
+            .iter()
+            .map(|key| authority_key(key))
+            .collect::<Outcome<Vec<_>>>()?;
+        let connection = Connection::open(&global.server).await?;
+        let mut made = None;
+        if keys.is_empty() {
+            // On disk before the ledger exists: a ledger whose owner's key was lost in a crash
+            // would be nobody's.
+            let authority = NewAuthority::make(&global.state()?, &self.name)?;
+            keys.push(authority.public_key);
+            made = Some(authority);
+        }
+        let request = v1::CreateLedgerRequest {
+            name: self.name.clone(),
+            authority_keys: keys.iter().map(|key| Bytes::copy_from_slice(key)).collect(),
+        };
+        let answer = match connection.ledger().create_ledger(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                let failure = refused(&status, global);
+                if let (Failure::Unavailable(_), Some(made)) = (&failure, &made) {
+                    made.discard_if_refused(&status);
+                }
+                return Err(failure);
+            }
+        };
+        let info = answer
+            .ledger
+            .ok_or_else(|| Failure::does_not_verify("the server's answer lacks the ledger"))?;
+        let ledger = Ledger::trust(connection, &info, global.options(&self.name)?).await?;
+        check_authority(&info, keys)?;
+        let head = ledger.trust_note(&answer.checkpoint).await?;
+        ledger.flush().await?;
+        let (size, root) = (head.head.size.get(), head.head.root.to_string());
+        let mut json = LedgerJson::new(&self.name, ledger.pin(), size, root);
+        json.authority_key_file = made.map(|made| made.path.display().to_string());
+        Output::new(global).print(&json, LedgerJson::text)
+    }
+}
+
+impl Show {
+    async fn run(&self, global: &Global) -> Outcome {
+        let name = match &self.name {
+            Some(name) => name,
+            None => global.ledger_name()?,
+        };
+        let ledger = Ledger::connect(global.options(name)?).await?;
+        let head = ledger.head().await?.signed.head;
+        ledger.flush().await?;
+        let json = LedgerJson::new(name, ledger.pin(), head.size.get(), head.root.to_string());
+        Output::new(global).print(&json, LedgerJson::text)
+    }
+}
+
+async fn list(global: &Global) -> Outcome {
+    let connection = Connection::open(&global.server).await?;
+    let output = Output::new(global);
+    let mut request = v1::ListLedgersRequest::default();
+    if !global.json {
+        output.line(&format!(
+            "{:<24} {:>12}  {:<16}  {}",
+            "NAME", "SIZE", "LEDGER ID", "ORIGIN"
+        ))?;
+    }
+    loop {
+        let page = connection
+            .ledger()
+            .list_ledgers(request.clone())
+            .await
+            .map_err(|status| refused(&status, global))?
+            .into_inner();
+        for info in &page.ledgers {
+            let pin = Pin::from_info(info, &info.name)
+                .map_err(|error| Failure::does_not_verify(format!("{}: {error}", info.name)))?;
+            let json = LedgerJson::new(&info.name, &pin, info.size, hex::encode(&info.root));
+            output.print(&json, |json| {
+                let id = json.ledger_id.get(..16).unwrap_or_default();
+                format!("{:<24} {:>12}  {id}  {}", json.name, json.size, json.origin)
+            })?;
+        }
+        // A server that repeats its token would keep us here for ever.
+        if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
+            return Ok(());
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// The genesis entry must name exactly the authority keys that were sent.
+fn check_authority(info: &LedgerInfo, mut sent: Vec<[u8; 32]>) -> Outcome {
+    let (genesis, _) = Genesis::from_entry(&info.genesis_entry)
+        .map_err(|error| Failure::does_not_verify(error.to_string()))?;
+    sent.sort_unstable();
+    if genesis.authority_keys == sent {
+        return Ok(());
+    }
+    Err(Failure::does_not_verify(
+        "the server created the ledger with other authority keys than those sent; do not use it",
+    ))
+}
+
+fn refused(status: &Status, global: &Global) -> Failure {
+    Error::of_status(status, &global.server).into()
+}

@@ -1,0 +1,158 @@
+//! How to connect.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use deed_evidence::{LedgerId, Sequence, SessionId};
+use deed_tlog::VerifierKey;
+
+use crate::{retry::RetryPolicy, trust::StateDir};
+
+/// Whether answers are verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verification {
+    /// Everything, always.
+    #[default]
+    On,
+    /// Nothing: for measuring what verification costs, and for nothing else. Nothing is pinned,
+    /// stored or compared.
+    Off,
+}
+
+/// How to connect to a ledger.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) server: String,
+    pub(crate) ledger: String,
+    pub(crate) state: Option<StateDir>,
+    pub(crate) vkey: Option<VerifierKey>,
+    pub(crate) verification: Verification,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) settle_interval_ms: u64,
+    pub(crate) observer: Observer,
+}
+
+impl Options {
+    /// The ledger `ledger` of the server at `server`, for example `http://127.0.0.1:7733`.
+    ///
+    /// Without [`state`](Self::state), trust lasts as long as the connection.
+    #[must_use]
+    pub fn new(server: impl Into<String>, ledger: impl Into<String>) -> Self {
+        Self {
+            server: server.into(),
+            ledger: ledger.into(),
+            state: None,
+            vkey: None,
+            verification: Verification::On,
+            retry: RetryPolicy::default(),
+            settle_interval_ms: 1_000,
+            observer: Observer::default(),
+        }
+    }
+
+    /// Keeps what is trusted in a directory, across connections and processes.
+    #[must_use]
+    pub fn state(mut self, state: StateDir) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Demands this log key instead of trusting the one seen first.
+    #[must_use]
+    pub fn vkey(mut self, vkey: VerifierKey) -> Self {
+        self.vkey = Some(vkey);
+        self
+    }
+
+    /// Switches verification off or on.
+    #[must_use]
+    pub const fn verification(mut self, verification: Verification) -> Self {
+        self.verification = verification;
+        self
+    }
+
+    /// How often failures that may pass are tried again.
+    #[must_use]
+    pub const fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// How long verified heads may wait until they are shown to be consistent with each other
+    /// and the newest is stored; one second unless told.
+    #[must_use]
+    pub const fn settle_interval_ms(mut self, settle_interval_ms: u64) -> Self {
+        self.settle_interval_ms = settle_interval_ms;
+        self
+    }
+
+    /// Tells what happens on the way.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.observer = Observer(Some(Arc::new(observer)));
+        self
+    }
+}
+
+/// What happens on the way, for a person to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A ledger was seen for the first time, and is trusted from now on.
+    Pinned {
+        /// Its origin.
+        origin: String,
+        /// Its log key.
+        vkey: String,
+        /// Its id.
+        ledger_id: LedgerId,
+        /// Where that is kept.
+        kept_in: Option<PathBuf>,
+    },
+    /// Evidence of a fork was found earlier, and is still there.
+    ForksKept {
+        /// How many.
+        count: usize,
+        /// Where.
+        directory: PathBuf,
+    },
+    /// Something failed that may pass.
+    Retrying {
+        /// The attempt that comes, from 1.
+        attempt: u32,
+        /// After how long.
+        pause_ms: u64,
+        /// What failed.
+        reason: String,
+    },
+    /// The server expects an earlier statement that is still held: it is sent again, with
+    /// everything after it.
+    WentBack {
+        /// Which session.
+        session: SessionId,
+        /// What the server expects there.
+        expected: Sequence,
+    },
+}
+
+/// Whom to tell of [`Event`]s.
+#[derive(Clone, Default)]
+pub struct Observer(#[allow(clippy::type_complexity)] Option<Arc<dyn Fn(&Event) + Send + Sync>>);
+
+impl Observer {
+    pub(crate) fn tell(&self, event: &Event) {
+        tracing::debug!(?event);
+        if let Some(observer) = &self.0 {
+            observer(event);
+        }
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Observer(..)"
+        } else {
+            "Observer(none)"
+        })
+    }
+}

@@ -1,0 +1,403 @@
+//! Reading a ledger: heads, proofs and entries, all verified.
+
+use bytes::Bytes;
+use deed_evidence::{Sequence, SessionId, receipt};
+use deed_proto::v1;
+use deed_tlog::{
+    ConsistencyProof, Hash, InclusionProof, LeafIndex, TreeHead, TreeSize, leaf_hash,
+    verify_consistency, verify_inclusion,
+};
+use tonic::{Code, Streaming};
+
+use crate::{
+    error::{AnswerError, Error, InputError},
+    head::{Head, SignedHead},
+    ledger::Ledger,
+    retry::Backoff,
+    settle::{Belief, read_proof},
+    trust::TrustError,
+};
+
+/// A leaf to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaf {
+    /// By its position.
+    Index(LeafIndex),
+    /// By its hash.
+    Hash(Hash),
+    /// By its statement's place.
+    Statement(SessionId, Sequence),
+}
+
+/// A leaf that was proven to be in a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenLeaf {
+    /// Its position.
+    pub index: LeafIndex,
+    /// Its hash.
+    pub hash: Hash,
+    /// The proof.
+    pub proof: InclusionProof,
+    /// The signed head of the tree that it was proven in, consistent with what is trusted.
+    pub head: SignedHead,
+}
+
+/// An entry that was proven to be in a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenEntry {
+    /// Its bytes, as hashed.
+    pub bytes: Bytes,
+    /// Where it is.
+    pub leaf: ProvenLeaf,
+}
+
+/// Two heads, one proven to be the beginning of the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenConsistency {
+    /// The smaller one; `None` for the empty tree, which nobody signs.
+    pub old: Option<SignedHead>,
+    /// The larger one.
+    pub new: SignedHead,
+    /// The proof.
+    pub proof: ConsistencyProof,
+}
+
+impl Ledger {
+    /// The newest tree head, consistent with what was trusted before, and trusted from now on.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Trust`] if the server's tree is smaller than what it signed before.
+    pub async fn head(&self) -> Result<Head, Error> {
+        let Some(belief) = &self.shared.belief else {
+            let answer = self.tree_head(None).await?;
+            return Ok(Head {
+                signed: crate::settle::open(&answer.checkpoint, &self.shared.pin)?,
+                witnessed_size: answer.witnessed_size,
+                consistent_with: None,
+            });
+        };
+        let trusted = belief.newest();
+        let answer = match self.tree_head(Some(trusted.head.size)).await {
+            // The trusted head lies beyond the server's tree, it says. Its own head then has to
+            // lead there.
+            Err(call) if call.status.code() == Code::OutOfRange => self.tree_head(None).await,
+            answer => answer,
+        }?;
+        let proof = answer.consistency.as_ref();
+        let signed = self
+            .take_in(belief, &answer.checkpoint, &trusted, proof)
+            .await?;
+        self.settle_if_due();
+        Ok(Head {
+            signed,
+            witnessed_size: answer.witnessed_size,
+            consistent_with: Some(trusted.head),
+        })
+    }
+
+    async fn tree_head(
+        &self,
+        consistency_from: Option<TreeSize>,
+    ) -> Result<v1::TreeHeadResponse, crate::ledger::CallError> {
+        let request = v1::GetTreeHeadRequest {
+            ledger: self.shared.name.clone(),
+            consistency_from: consistency_from.map(TreeSize::get),
+        };
+        self.call(|connection| {
+            let request = request.clone();
+            async move { connection.log().get_tree_head(request).await }
+        })
+        .await
+    }
+
+    /// Proves a leaf in the tree of `size`, or in the newest one, and verifies that.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Refused`] if there is no such leaf.
+    pub async fn prove_leaf(
+        &self,
+        leaf: Leaf,
+        size: Option<TreeSize>,
+    ) -> Result<ProvenLeaf, Error> {
+        use v1::get_inclusion_proof_request::Leaf as Asked;
+        let request = v1::GetInclusionProofRequest {
+            ledger: self.shared.name.clone(),
+            leaf: Some(match leaf {
+                Leaf::Index(index) => Asked::LeafIndex(index.get()),
+                Leaf::Hash(hash) => Asked::LeafHash(Bytes::copy_from_slice(hash.as_bytes())),
+                Leaf::Statement(session, sequence) => Asked::Statement(v1::StatementPosition {
+                    session: Bytes::copy_from_slice(session.as_bytes()),
+                    sequence: sequence.get(),
+                }),
+            }),
+            tree_size: size.map_or(0, TreeSize::get),
+        };
+        let answer = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_inclusion_proof(request).await }
+            })
+            .await?;
+        let head = self.trust_note(&answer.checkpoint).await?;
+        check_size(&head, size)?;
+        let hash = Hash::try_from(answer.leaf_hash.as_ref()).map_err(|_| AnswerError::Missing {
+            what: "a leaf hash of 32 bytes",
+        })?;
+        let index = LeafIndex::new(answer.leaf_index);
+        check_leaf(leaf, index, hash)?;
+        let proof =
+            receipt::inclusion_proof(&answer.hashes).map_err(|_| TrustError::MalformedProof {
+                what: "an inclusion proof",
+            })?;
+        verify_inclusion(&proof, &hash, index, &head.head).map_err(|source| TrustError::Proof {
+            what: format!("the inclusion proof of leaf {index}"),
+            source,
+        })?;
+        self.settle_if_due();
+        Ok(ProvenLeaf {
+            index,
+            hash,
+            proof,
+            head,
+        })
+    }
+
+    /// Fetches an entry and verifies its inclusion in the newest tree, or in that of `size`.
+    ///
+    /// # Errors
+    /// As [`prove_leaf`](Self::prove_leaf).
+    pub async fn entry(
+        &self,
+        index: LeafIndex,
+        size: Option<TreeSize>,
+    ) -> Result<ProvenEntry, Error> {
+        let end = index.get().saturating_add(1);
+        let request = v1::GetEntriesRequest {
+            ledger: self.shared.name.clone(),
+            start: index.get(),
+            end,
+        };
+        let mut stream = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_entries(request).await }
+            })
+            .await?;
+        let message = stream.message().await;
+        let message = message
+            .map_err(|status| Error::of_status(&status, self.connection.server()))?
+            .filter(|message| message.start == index.get());
+        let bytes = message
+            .and_then(|message| message.entries.into_iter().next())
+            .ok_or(AnswerError::Missing { what: "the entry" })?;
+        let leaf = self.prove_leaf(Leaf::Index(index), size).await?;
+        let found = leaf_hash(&bytes);
+        if found != leaf.hash {
+            return Err(AnswerError::Other {
+                what: "an entry with leaf hash",
+                found: found.to_string(),
+                wanted: leaf.hash.to_string(),
+            }
+            .into());
+        }
+        Ok(ProvenEntry { bytes, leaf })
+    }
+
+    /// Proves that the tree of `old` leaves is the beginning of the tree of `new` leaves (or of
+    /// the newest one), between signed heads of both, and verifies that.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Refused`] for sizes beyond the tree.
+    pub async fn prove_consistency(
+        &self,
+        old: TreeSize,
+        new: Option<TreeSize>,
+    ) -> Result<ProvenConsistency, Error> {
+        let answer = self.consistency(old, new).await?;
+        let new_head = self.trust_note(&answer.checkpoint).await?;
+        check_size(&new_head, new)?;
+        let old_head = if old.is_zero() {
+            None
+        } else {
+            // A proof from the empty tree comes with the signed head of the size asked for.
+            let signed = self
+                .consistency(TreeSize::ZERO, Some(old))
+                .await?
+                .checkpoint;
+            let head = self.trust_note(&signed).await?;
+            check_size(&head, Some(old))?;
+            Some(head)
+        };
+        let proof = read_proof(&answer.hashes)?;
+        let old_tree = old_head.as_ref().map_or(TreeHead::EMPTY, |head| head.head);
+        verify_consistency(&proof, &old_tree, &new_head.head).map_err(|source| {
+            TrustError::Proof {
+                what: format!("the consistency proof from size {old}"),
+                source,
+            }
+        })?;
+        self.settle_if_due();
+        Ok(ProvenConsistency {
+            old: old_head,
+            new: new_head,
+            proof,
+        })
+    }
+
+    async fn consistency(
+        &self,
+        old: TreeSize,
+        new: Option<TreeSize>,
+    ) -> Result<v1::ConsistencyProofResponse, Error> {
+        let request = v1::GetConsistencyProofRequest {
+            ledger: self.shared.name.clone(),
+            old_size: old.get(),
+            new_size: new.map_or(0, TreeSize::get),
+        };
+        let answer = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_consistency_proof(request).await }
+            })
+            .await?;
+        Ok(answer)
+    }
+
+    /// Follows the tree head: the newest one now, then each that is newer.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with verification switched off.
+    pub fn watch_heads(&self) -> Result<HeadWatch, Error> {
+        if self.shared.belief.is_none() {
+            return Err(InputError::Unverified.into());
+        }
+        Ok(HeadWatch {
+            ledger: self.clone(),
+            backoff: Backoff::new(self.shared.retry),
+            stream: None,
+        })
+    }
+}
+
+/// A stream of verified heads that survives lost connections.
+#[derive(Debug)]
+pub struct HeadWatch {
+    ledger: Ledger,
+    backoff: Backoff,
+    stream: Option<OpenWatch>,
+}
+
+#[derive(Debug)]
+struct OpenWatch {
+    messages: Streaming<v1::TreeHeadResponse>,
+    /// The head that the next one is proven consistent with.
+    last: SignedHead,
+}
+
+impl HeadWatch {
+    /// Waits for the next head and verifies it.
+    ///
+    /// # Errors
+    /// Any [`Error`]; lost connections are tried again first.
+    pub async fn next(&mut self) -> Result<Head, Error> {
+        let ledger = self.ledger.clone();
+        let Some(belief) = &ledger.shared.belief else {
+            return Err(InputError::Unverified.into());
+        };
+        loop {
+            let status = match self.next_message(belief).await {
+                Ok((answer, last)) => {
+                    self.backoff.reset();
+                    return self.take(belief, &answer, last).await;
+                }
+                Err(status) => status,
+            };
+            self.stream = None;
+            if status.code() == Code::OutOfRange {
+                // The server's tree is smaller than a head that it signed: let it explain.
+                return ledger.head().await;
+            }
+            ledger.wait_after(&status, &mut self.backoff).await?;
+        }
+    }
+
+    async fn next_message(
+        &mut self,
+        belief: &Belief,
+    ) -> Result<(v1::TreeHeadResponse, SignedHead), tonic::Status> {
+        let open = match &mut self.stream {
+            Some(open) => open,
+            None => {
+                let last = belief.newest();
+                let request = v1::WatchTreeHeadsRequest {
+                    ledger: self.ledger.shared.name.clone(),
+                    consistency_from: Some(last.head.size.get()),
+                };
+                let answer = self
+                    .ledger
+                    .connection
+                    .log()
+                    .watch_tree_heads(request)
+                    .await?;
+                self.stream.insert(OpenWatch {
+                    messages: answer.into_inner(),
+                    last,
+                })
+            }
+        };
+        match open.messages.message().await? {
+            Some(answer) => Ok((answer, open.last.clone())),
+            None => Err(tonic::Status::unavailable("the server ended the stream")),
+        }
+    }
+
+    async fn take(
+        &mut self,
+        belief: &Belief,
+        answer: &v1::TreeHeadResponse,
+        last: SignedHead,
+    ) -> Result<Head, Error> {
+        let proof = answer.consistency.as_ref();
+        let signed = self
+            .ledger
+            .take_in(belief, &answer.checkpoint, &last, proof)
+            .await?;
+        if let Some(open) = &mut self.stream {
+            open.last = signed.clone();
+        }
+        self.ledger.settle_if_due();
+        Ok(Head {
+            signed,
+            witnessed_size: answer.witnessed_size,
+            consistent_with: Some(last.head),
+        })
+    }
+}
+
+/// The server must speak of the leaf that was asked for.
+fn check_leaf(asked: Leaf, index: LeafIndex, hash: Hash) -> Result<(), AnswerError> {
+    let (what, found, wanted) = match asked {
+        Leaf::Index(wanted) => ("leaf", index.to_string(), wanted.to_string()),
+        Leaf::Hash(wanted) => ("leaf hash", hash.to_string(), wanted.to_string()),
+        // Whether the leaf holds that statement shows in the entry.
+        Leaf::Statement(..) => return Ok(()),
+    };
+    if found == wanted {
+        return Ok(());
+    }
+    Err(AnswerError::Other {
+        what,
+        found,
+        wanted,
+    })
+}
+
+fn check_size(head: &SignedHead, wanted: Option<TreeSize>) -> Result<(), TrustError> {
+    match wanted {
+        Some(wanted) if wanted != head.head.size => Err(TrustError::OtherSize {
+            found: head.head.size.get(),
+            wanted: wanted.get(),
+        }),
+        _ => Ok(()),
+    }
+}

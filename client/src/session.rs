@@ -1,0 +1,246 @@
+//! Making a session's statements, one after the other.
+
+use bytes::Bytes;
+use deed_evidence::{
+    LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId, WireError, statement,
+};
+use deed_proto::v1::{self, statement::Body};
+use thiserror::Error;
+
+/// The system gives no random bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the system gives no random bytes: {reason}")]
+pub struct RandomError {
+    /// What the system says.
+    pub reason: String,
+}
+
+/// Gives out a session's statements with their sequence numbers.
+///
+/// Each statement names the digest of the one before it, so the session is a chain that nobody
+/// can thin out unnoticed.
+#[derive(Debug, Clone)]
+pub struct Session {
+    ledger_id: LedgerId,
+    producer: String,
+    id: SessionId,
+    next: Sequence,
+    previous: Option<PayloadDigest>,
+}
+
+/// What a statement says besides its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Header<'a> {
+    /// The task that it belongs to; every body but Heartbeat and SessionClosed needs one.
+    pub task: Option<TaskId>,
+    /// When it happened.
+    pub occurred_at: Micros,
+    /// W3C trace and span id, 16 and 8 bytes.
+    pub trace: Option<(&'a [u8; 16], &'a [u8; 8])>,
+    /// What other systems call the same thing: kind and value, strictly ascending.
+    pub correlation_keys: &'a [(&'a str, &'a str)],
+}
+
+/// A statement, made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Its canonical bytes, for [`Ledger::append`](crate::Ledger::append).
+    pub payload: Bytes,
+    /// Its position.
+    pub sequence: Sequence,
+    /// Digest of the payload.
+    pub digest: PayloadDigest,
+}
+
+impl Made {
+    /// A reference to this statement from another one of the same session.
+    #[must_use]
+    pub fn reference(&self) -> v1::StatementRef {
+        v1::StatementRef {
+            session: Bytes::new(),
+            sequence: self.sequence.get(),
+            payload_digest: Bytes::copy_from_slice(self.digest.as_bytes()),
+        }
+    }
+}
+
+impl Session {
+    /// Begins a session with a random id.
+    ///
+    /// # Errors
+    /// [`RandomError`] if the system gives no random bytes.
+    pub fn begin(ledger_id: LedgerId, producer: impl Into<String>) -> Result<Self, RandomError> {
+        Ok(Self::with_id(
+            ledger_id,
+            producer,
+            SessionId::new(random()?),
+        ))
+    }
+
+    /// Begins a session with an id of the caller's choice, which must be unique in the ledger.
+    #[must_use]
+    pub fn with_id(ledger_id: LedgerId, producer: impl Into<String>, id: SessionId) -> Self {
+        Self {
+            ledger_id,
+            producer: producer.into(),
+            id,
+            next: Sequence::FIRST,
+            previous: None,
+        }
+    }
+
+    /// Goes on with a session: `last` is its last statement's sequence and payload digest.
+    #[must_use]
+    pub fn resume(mut self, last: Sequence, digest: PayloadDigest) -> Self {
+        self.next = Sequence::new(last.get().saturating_add(1));
+        self.previous = Some(digest);
+        self
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The sequence that the next statement gets.
+    #[must_use]
+    pub const fn next(&self) -> Sequence {
+        self.next
+    }
+
+    /// Makes the next statement.
+    ///
+    /// # Errors
+    /// [`WireError`] names the field that breaks a rule; the sequence is then not used up.
+    pub fn make(&mut self, header: &Header<'_>, body: Body) -> Result<Made, WireError> {
+        let copied = Bytes::copy_from_slice;
+        let payload = statement::encode(&v1::Statement {
+            ledger_id: copied(self.ledger_id.as_bytes()),
+            producer: self.producer.clone(),
+            session: copied(self.id.as_bytes()),
+            sequence: self.next.get(),
+            previous: self
+                .previous
+                .map_or_else(Bytes::new, |digest| copied(digest.as_bytes())),
+            skipped_from: None,
+            occurred_at_us: header.occurred_at.get(),
+            task: header
+                .task
+                .map_or_else(Bytes::new, |task| copied(task.as_bytes())),
+            trace_id: header.trace.map_or_else(Bytes::new, |(id, _)| copied(id)),
+            span_id: header.trace.map_or_else(Bytes::new, |(_, id)| copied(id)),
+            correlation_keys: header
+                .correlation_keys
+                .iter()
+                .map(|(kind, value)| v1::CorrelationKey {
+                    kind: (*kind).to_owned(),
+                    value: (*value).to_owned(),
+                })
+                .collect(),
+            body: Some(body),
+        })?;
+        let (sequence, digest) = (self.next, PayloadDigest::of(&payload));
+        self.next = Sequence::new(sequence.get().saturating_add(1));
+        self.previous = Some(digest);
+        Ok(Made {
+            payload,
+            sequence,
+            digest,
+        })
+    }
+
+    /// Makes the session's last statement, SessionClosed.
+    ///
+    /// # Errors
+    /// As [`make`](Self::make).
+    pub fn close(mut self, occurred_at: Micros) -> Result<Made, WireError> {
+        let last_sequence = self.next.get();
+        let header = Header {
+            occurred_at,
+            ..Header::default()
+        };
+        let closed = v1::SessionClosed {
+            last_sequence,
+            count: last_sequence.saturating_add(1),
+        };
+        self.make(&header, Body::SessionClosed(closed))
+    }
+}
+
+/// Random bytes of the system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], RandomError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| RandomError {
+        reason: error.to_string(),
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deed_tlog::Hash;
+
+    fn begun() -> Session {
+        let ledger_id = LedgerId::new(Hash::new([7; 32]));
+        Session::with_id(ledger_id, "test:agent", SessionId::new([1; 16]))
+    }
+
+    fn opened() -> Body {
+        Body::TaskOpened(v1::TaskOpened {
+            requested_by: "somebody".to_owned(),
+            risk_tier: v1::RiskTier::Low.into(),
+            ..v1::TaskOpened::default()
+        })
+    }
+
+    #[test]
+    fn statements_are_a_chain_that_a_ledger_takes() {
+        use deed_evidence::session::{self, Judgement};
+        let mut chain = begun();
+        let header = Header {
+            task: Some(TaskId::new([2; 16])),
+            ..Header::default()
+        };
+        let mut made = vec![
+            chain.make(&header, opened()).unwrap(),
+            chain.make(&header, opened()).unwrap(),
+        ];
+        made.push(chain.close(Micros::new(5)).unwrap());
+        let mut state: Option<session::Session> = None;
+        for (sequence, made) in (0..).zip(&made) {
+            let header = statement::parse(&made.payload).unwrap();
+            assert_eq!(header.sequence.get(), sequence);
+            assert_eq!(session::judge(state.as_ref(), &header), Ok(Judgement::Next));
+            match &mut state {
+                Some(state) => state.advance(&header, made.digest),
+                None => state = Some(session::Session::opened(&header, made.digest)),
+            }
+        }
+        assert!(state.unwrap().closed);
+    }
+
+    #[test]
+    fn a_statement_that_is_refused_uses_no_sequence() {
+        let mut session = begun();
+        // Without a task.
+        assert!(session.make(&Header::default(), opened()).is_err());
+        assert_eq!(session.next(), Sequence::FIRST);
+    }
+
+    #[test]
+    fn a_resumed_session_goes_on_where_it_was() {
+        let mut first = begun();
+        let header = Header {
+            task: Some(TaskId::new([2; 16])),
+            ..Header::default()
+        };
+        let made = first.make(&header, opened()).unwrap();
+        let mut resumed = begun().resume(made.sequence, made.digest);
+        assert_eq!(
+            resumed.make(&header, opened()),
+            first.make(&header, opened())
+        );
+    }
+}

@@ -1,0 +1,379 @@
+//! Taking in heads, and settling them: proving that all lie on one line, and storing the newest.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use deed_evidence::receipt::consistency_proof;
+use deed_proto::v1;
+use deed_tlog::{ConsistencyProof, TreeHead};
+use tonic::Code;
+
+use crate::{
+    error::Error,
+    head::SignedHead,
+    ledger::Ledger,
+    trust::{
+        Advance, Contradiction, ForkEvidence, ForkKind, Pin, Refused, Tips, TrustError, TrustStore,
+    },
+};
+
+/// More tips than this are settled without waiting for the interval.
+const TIPS_MAX: usize = 512;
+
+/// What is believed of one ledger at the moment.
+#[derive(Debug)]
+pub(crate) struct Belief {
+    pin: Pin,
+    store: Option<TrustStore>,
+    tips: Mutex<Tips>,
+    /// The head that this process knows to be on disk, and consistent with all tips. Held while
+    /// settling: one at a time.
+    stored: tokio::sync::Mutex<Option<TreeHead>>,
+    settled: Mutex<Settled>,
+    interval: Duration,
+}
+
+#[derive(Debug)]
+struct Settled {
+    at: Instant,
+    /// Settling in the background found that the ledger is not to be believed: nothing is, from
+    /// then on.
+    failure: Option<Error>,
+}
+
+impl Belief {
+    pub(crate) fn new(
+        pin: Pin,
+        store: Option<TrustStore>,
+        trusted: SignedHead,
+        stored: Option<TreeHead>,
+        interval: Duration,
+    ) -> Self {
+        Self {
+            pin,
+            store,
+            tips: Mutex::new(Tips::new(trusted)),
+            stored: tokio::sync::Mutex::new(stored),
+            settled: Mutex::new(Settled {
+                at: Instant::now(),
+                failure: None,
+            }),
+            interval,
+        }
+    }
+
+    pub(crate) fn name_base(&self) -> SignedHead {
+        lock(&self.tips).name_base()
+    }
+
+    pub(crate) fn newest(&self) -> SignedHead {
+        lock(&self.tips).newest().clone()
+    }
+
+    /// Verifies a head that came with a proof from `base`, and remembers it.
+    fn take_in(
+        &self,
+        note: &[u8],
+        base: &SignedHead,
+        proof: Option<&v1::ConsistencyProof>,
+        server: &str,
+    ) -> Result<SignedHead, Error> {
+        self.check_failure()?;
+        let proof = match proof {
+            // A proof from elsewhere is none.
+            Some(proof) if proof.old_size == base.head.size.get() => {
+                Some(read_proof(&proof.hashes)?)
+            }
+            _ => None,
+        };
+        let head = self.open(note)?;
+        let taken = lock(&self.tips).observe(&head, base, proof.as_ref());
+        taken.map_err(|refused| self.refuse(refused, server))?;
+        Ok(head)
+    }
+
+    /// Verifies a head's signature, unless it is the newest one once more (many answers share
+    /// the head of one commit).
+    fn open(&self, note: &[u8]) -> Result<SignedHead, Error> {
+        {
+            let tips = lock(&self.tips);
+            if tips.newest().note == note {
+                return Ok(tips.newest().clone());
+            }
+        }
+        Ok(open(note, &self.pin)?)
+    }
+
+    /// Turns a refusal into an error, and keeps the evidence if there is any.
+    pub(crate) fn refuse(&self, refused: Refused, server: &str) -> Error {
+        let error = match refused {
+            Refused::Trust(error) => error.into(),
+            Refused::Contradiction(contradiction) => self.keep_fork(*contradiction, server),
+        };
+        self.fail(&error);
+        error
+    }
+
+    fn keep_fork(&self, contradiction: Contradiction, server: &str) -> Error {
+        let Contradiction {
+            kind,
+            older,
+            newer,
+            proof,
+        } = contradiction;
+        let seen_at_us = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| {
+                u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+            });
+        let heads = [&older, &newer];
+        let evidence =
+            ForkEvidence::new(kind, &self.pin, server, heads, proof.as_deref(), seen_at_us);
+        let kept_in = match self.store.as_ref().map(|store| store.keep_fork(&evidence)) {
+            None => None,
+            Some(Ok(path)) => Some(path),
+            // That the ledger forked must not be lost behind a full disk.
+            Some(Err(error)) => {
+                tracing::error!(%error, ?evidence, "fork evidence could not be kept");
+                None
+            }
+        };
+        TrustError::Fork {
+            kind,
+            old_size: older.head.size.get(),
+            new_size: newer.head.size.get(),
+            kept_in,
+        }
+        .into()
+    }
+
+    fn check_failure(&self) -> Result<(), Error> {
+        match &lock(&self.settled).failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&self, error: &Error) {
+        lock(&self.settled)
+            .failure
+            .get_or_insert_with(|| error.clone());
+    }
+
+    /// Whether it is time to settle; says so once per interval.
+    fn is_due(&self) -> bool {
+        let many = lock(&self.tips).len() > TIPS_MAX;
+        let mut settled = lock(&self.settled);
+        let due = settled.failure.is_none() && (many || settled.at.elapsed() >= self.interval);
+        if due {
+            settled.at = Instant::now();
+        }
+        due
+    }
+}
+
+impl Ledger {
+    /// Proves that every head seen so far leads to the newest one, and stores that.
+    ///
+    /// Answers are verified when they come; what a pipelined stream cannot show by itself (that
+    /// all its heads belong to one history) is shown here: about every second while appending,
+    /// and whenever this is called. Call it at the end, or the next process begins with a head
+    /// of up to a second before.
+    ///
+    /// # Errors
+    /// [`Error::Trust`] if the ledger showed two histories; [`Error::Unreachable`],
+    /// [`Error::Refused`] and [`Error::Store`] if it could not be done.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let Some(belief) = &self.shared.belief else {
+            return Ok(());
+        };
+        belief.check_failure()?;
+        let mut stored = belief.stored.lock().await;
+        let (newest, behind) = {
+            let tips = lock(&belief.tips);
+            (tips.newest().clone(), tips.behind())
+        };
+        for tip in &behind {
+            self.link(belief, tip, &newest).await?;
+        }
+        let Some(store) = &belief.store else {
+            return Ok(());
+        };
+        while *stored != Some(newest.head) {
+            let from = stored.unwrap_or(newest.head);
+            match self.advance(store, from, &newest, belief).await? {
+                Advance::Stored => *stored = Some(newest.head),
+                Advance::Moved(other) => {
+                    // Another process stored a head that it verified. Ours must lead to it, or
+                    // the other way round.
+                    if other.head.size <= newest.head.size {
+                        self.link(belief, &other, &newest).await?;
+                        *stored = Some(other.head);
+                        continue;
+                    }
+                    let proof = self.prove_between(belief, &newest, &other).await?;
+                    let taken = lock(&belief.tips).observe(&other, &newest, Some(&proof));
+                    taken.map_err(|refused| belief.refuse(refused, self.connection.server()))?;
+                    *stored = Some(other.head);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies a head that came with a proof from `base`, and remembers it. One that is older
+    /// than its base is proven to lead there.
+    pub(crate) async fn take_in(
+        &self,
+        belief: &Belief,
+        note: &[u8],
+        base: &SignedHead,
+        proof: Option<&v1::ConsistencyProof>,
+    ) -> Result<SignedHead, Error> {
+        let head = belief.take_in(note, base, proof, self.connection.server())?;
+        if head.head.size < base.head.size {
+            self.link(belief, &head, base).await?;
+        }
+        Ok(head)
+    }
+
+    /// Settles in the background if it is time. What it finds is reported by the next call.
+    pub(crate) fn settle_if_due(&self) {
+        let Some(belief) = &self.shared.belief else {
+            return;
+        };
+        if !belief.is_due() {
+            return;
+        }
+        let ledger = self.clone();
+        tokio::spawn(async move {
+            // Contradictions are remembered by the belief; anything else is tried again.
+            if let Err(error) = ledger.flush().await {
+                tracing::debug!(%error, "settling in the background failed");
+            }
+        });
+    }
+
+    async fn advance(
+        &self,
+        store: &TrustStore,
+        from: TreeHead,
+        to: &SignedHead,
+        belief: &Belief,
+    ) -> Result<Advance, Error> {
+        let (store, to, vkey) = (store.clone(), to.clone(), belief.pin.vkey.clone());
+        // Syncs to disk: not on a thread that answers are waiting for.
+        tokio::task::spawn_blocking(move || store.advance(&from, &to, &vkey))
+            .await
+            .map_err(|_| Error::Ended)?
+            .map_err(Error::from)
+    }
+
+    /// Proves that `tip` leads to `newer`, and drops it from the tips.
+    async fn link(
+        &self,
+        belief: &Belief,
+        tip: &SignedHead,
+        newer: &SignedHead,
+    ) -> Result<(), Error> {
+        let proof = if tip.head.size < newer.head.size {
+            self.prove_between(belief, tip, newer).await?
+        } else {
+            ConsistencyProof::default()
+        };
+        let linked = lock(&belief.tips).link(tip, newer, &proof);
+        linked.map_err(|refused| belief.refuse(refused, self.connection.server()))
+    }
+
+    /// Asks for the proof between two signed heads of different sizes. A server that signed both
+    /// and cannot give it has forked, or lost what it signed.
+    async fn prove_between(
+        &self,
+        belief: &Belief,
+        older: &SignedHead,
+        newer: &SignedHead,
+    ) -> Result<ConsistencyProof, Error> {
+        let request = v1::GetConsistencyProofRequest {
+            ledger: self.shared.name.clone(),
+            old_size: older.head.size.get(),
+            new_size: newer.head.size.get(),
+        };
+        let answer = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_consistency_proof(request).await }
+            })
+            .await;
+        let server = self.connection.server();
+        match answer {
+            Ok(answer) => {
+                // The proof comes with a signed head of the newer size: if the server forked,
+                // that one differs from ours, which proves it without any proof.
+                let signed = open(&answer.checkpoint, &belief.pin)?;
+                if signed.head.size == newer.head.size && signed.head.root != newer.head.root {
+                    let refused = Refused::contradiction(ForkKind::SameSize, newer, &signed, None);
+                    return Err(belief.refuse(refused, server));
+                }
+                read_proof(&answer.hashes)
+            }
+            Err(call)
+                if matches!(
+                    call.status.code(),
+                    Code::OutOfRange | Code::NotFound | Code::InvalidArgument
+                ) =>
+            {
+                let refused = Refused::contradiction(ForkKind::NoProof, older, newer, None);
+                Err(belief.refuse(refused, server))
+            }
+            Err(call) => Err(call.error),
+        }
+    }
+
+    /// Verifies a signed head of any size that came from somewhere: its signature, and that it is
+    /// consistent with what is trusted. It is trusted from then on.
+    ///
+    /// # Errors
+    /// [`Error::Trust`] if it does not verify; [`Error::Unreachable`] and [`Error::Refused`].
+    pub async fn trust_note(&self, note: &[u8]) -> Result<SignedHead, Error> {
+        let Some(belief) = &self.shared.belief else {
+            return Ok(open(note, &self.shared.pin)?);
+        };
+        belief.check_failure()?;
+        let (head, newest) = (belief.open(note)?, belief.newest());
+        let same_size = lock(&belief.tips).compare_with_same_size(&head);
+        same_size.map_err(|refused| belief.refuse(refused, self.connection.server()))?;
+        if head.head.size > newest.head.size {
+            let proof = self.prove_between(belief, &newest, &head).await?;
+            let taken = lock(&belief.tips).observe(&head, &newest, Some(&proof));
+            taken.map_err(|refused| belief.refuse(refused, self.connection.server()))?;
+        } else {
+            self.link(belief, &head, &newest).await?;
+        }
+        Ok(head)
+    }
+}
+
+/// Opens a note that the pinned log must have signed.
+pub(crate) fn open(note: &[u8], pin: &Pin) -> Result<SignedHead, TrustError> {
+    SignedHead::open(note, &pin.vkey).map_err(|source| TrustError::Checkpoint {
+        origin: pin.origin.to_string(),
+        source,
+    })
+}
+
+pub(crate) fn read_proof(hashes: &[bytes::Bytes]) -> Result<ConsistencyProof, Error> {
+    consistency_proof(hashes).map_err(|_| {
+        TrustError::MalformedProof {
+            what: "a consistency proof",
+        }
+        .into()
+    })
+}
+
+/// A panic elsewhere leaves these consistent: each change is one call that does not panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,237 @@
+//! Statements as JSON, for people and scripts.
+//!
+//! The names are those of `deed/v1/statement.proto`. Byte fields are lower hex, enum values short
+//! lower-case names (`"succeeded"`, `"payment"`), numbers are JSON numbers. The body stands beside
+//! the header under its own name:
+//!
+//! ```json
+//! {"producer": "spiffe://example.org/agent", "task": "000102030405060708090a0b0c0d0e0f",
+//!  "task_opened": {"requested_by": "order-service", "risk_tier": "low"}}
+//! ```
+//!
+//! What is left out has its default, as in the binary form. Unknown names are errors: a field
+//! that was mistyped must not vanish from evidence.
+
+mod bodies;
+mod hex_bytes;
+
+use bytes::Bytes;
+use deed_evidence::{LedgerId, Micros, Sequence, SessionId};
+use deed_proto::v1::{self, statement::Body};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use bodies::{
+    CorrelationKeyJson, CountJson, GenesisJson, IntentJson, OutcomeJson, TaskClosedJson,
+    TaskOpenedJson,
+};
+use hex_bytes::HexBytes;
+
+/// A statement in JSON, read but not completed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatementJson {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ledger_id: Option<HexBytes>,
+    producer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<HexBytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    #[serde(default, skip_serializing_if = "HexBytes::is_empty")]
+    previous: HexBytes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    skipped_from: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    occurred_at_us: Option<i64>,
+    #[serde(default, skip_serializing_if = "HexBytes::is_empty")]
+    task: HexBytes,
+    #[serde(default, skip_serializing_if = "HexBytes::is_empty")]
+    trace_id: HexBytes,
+    #[serde(default, skip_serializing_if = "HexBytes::is_empty")]
+    span_id: HexBytes,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    correlation_keys: Vec<CorrelationKeyJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    genesis: Option<GenesisJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task_opened: Option<TaskOpenedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task_closed: Option<TaskClosedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    intent: Option<IntentJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outcome: Option<OutcomeJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heartbeat: Option<CountJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session_closed: Option<CountJson>,
+}
+
+/// What fills in the fields that were left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// The ledger.
+    pub ledger_id: LedgerId,
+    /// Session and sequence, for a statement that names neither.
+    pub place: Option<(SessionId, Sequence)>,
+    /// When it happened.
+    pub occurred_at: Micros,
+}
+
+/// Why JSON is no statement.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JsonError {
+    /// Not JSON, or not of this form. The message names the field or the column.
+    #[error("{reason}")]
+    Form {
+        /// What is wrong.
+        reason: String,
+    },
+    /// No body, or several.
+    #[error("a statement has exactly one body ({names}), found {found}", names = BODY_NAMES.join(", "))]
+    Bodies {
+        /// How many there are.
+        found: usize,
+    },
+    /// Session without sequence, or the other way round.
+    #[error("session and sequence go together: give both or neither")]
+    HalfPlace,
+    /// No place, and none to fill in.
+    #[error("session and sequence are missing")]
+    NoPlace,
+    /// Two objectives.
+    #[error("task_opened: give objective_text or objective_commitment, not both")]
+    Objectives,
+}
+
+const BODY_NAMES: [&str; 6] = [
+    "task_opened",
+    "task_closed",
+    "intent",
+    "outcome",
+    "heartbeat",
+    "session_closed",
+];
+
+impl StatementJson {
+    /// Reads one JSON object.
+    ///
+    /// # Errors
+    /// [`JsonError::Form`] names an unknown or malformed field.
+    pub fn parse(json: &str) -> Result<Self, JsonError> {
+        serde_json::from_str(json).map_err(|error| JsonError::Form {
+            reason: plain(&error),
+        })
+    }
+
+    /// Whether it says where it belongs: session and sequence.
+    ///
+    /// # Errors
+    /// [`JsonError::HalfPlace`] if it has only one of them.
+    pub fn has_place(&self) -> Result<bool, JsonError> {
+        match (&self.session, self.sequence) {
+            (Some(_), Some(_)) => Ok(true),
+            (None, None) => Ok(false),
+            _ => Err(JsonError::HalfPlace),
+        }
+    }
+
+    /// Fills in what was left out. The rules of the fields are checked when it is encoded
+    /// (`deed_evidence::statement::encode`).
+    ///
+    /// # Errors
+    /// [`JsonError`] if it has no place, or not exactly one body.
+    pub fn into_statement(self, defaults: &Defaults) -> Result<v1::Statement, JsonError> {
+        let (session, sequence) = match (self.has_place()?, defaults.place) {
+            (false, Some((session, sequence))) => {
+                (Bytes::copy_from_slice(session.as_bytes()), sequence.get())
+            }
+            (false, None) => return Err(JsonError::NoPlace),
+            (true, _) => (
+                self.session.clone().unwrap_or_default().into(),
+                self.sequence.unwrap_or_default(),
+            ),
+        };
+        let ledger_id = match self.ledger_id {
+            Some(ledger_id) => ledger_id.into(),
+            None => Bytes::copy_from_slice(defaults.ledger_id.as_bytes()),
+        };
+        let mut bodies = [
+            self.genesis.map(|body| Ok(Body::Genesis(body.into()))),
+            self.task_opened.map(TaskOpenedJson::into_body),
+            self.task_closed
+                .map(|body| Ok(Body::TaskClosed(body.into()))),
+            self.intent.map(|body| Ok(Body::Intent(body.into()))),
+            self.outcome.map(|body| Ok(Body::Outcome(body.into()))),
+            self.heartbeat.map(|body| Ok(Body::Heartbeat(body.into()))),
+            self.session_closed
+                .map(|body| Ok(Body::SessionClosed(body.into()))),
+        ];
+        let found = bodies.iter().flatten().count();
+        let body = bodies.iter_mut().find_map(Option::take);
+        let Some((body, 1)) = body.map(|body| (body, found)) else {
+            return Err(JsonError::Bodies { found });
+        };
+        Ok(v1::Statement {
+            ledger_id,
+            producer: self.producer,
+            session,
+            sequence,
+            previous: self.previous.into(),
+            skipped_from: self.skipped_from,
+            occurred_at_us: self.occurred_at_us.unwrap_or(defaults.occurred_at.get()),
+            task: self.task.into(),
+            trace_id: self.trace_id.into(),
+            span_id: self.span_id.into(),
+            correlation_keys: self.correlation_keys.into_iter().map(Into::into).collect(),
+            body: Some(body?),
+        })
+    }
+}
+
+/// Shows a statement with everything that it says.
+impl From<v1::Statement> for StatementJson {
+    fn from(statement: v1::Statement) -> Self {
+        let is_genesis = matches!(statement.body, Some(Body::Genesis(_)));
+        let mut json = Self {
+            ledger_id: (!is_genesis).then(|| statement.ledger_id.into()),
+            producer: statement.producer,
+            session: (!is_genesis).then(|| statement.session.into()),
+            sequence: (!is_genesis).then_some(statement.sequence),
+            previous: statement.previous.into(),
+            skipped_from: statement.skipped_from,
+            occurred_at_us: Some(statement.occurred_at_us),
+            task: statement.task.into(),
+            trace_id: statement.trace_id.into(),
+            span_id: statement.span_id.into(),
+            correlation_keys: statement
+                .correlation_keys
+                .into_iter()
+                .map(Into::into)
+                .collect(),
+            ..Self::default()
+        };
+        match statement.body {
+            Some(Body::Genesis(body)) => json.genesis = Some(body.into()),
+            Some(Body::TaskOpened(body)) => json.task_opened = Some(body.into()),
+            Some(Body::TaskClosed(body)) => json.task_closed = Some(body.into()),
+            Some(Body::Intent(body)) => json.intent = Some(body.into()),
+            Some(Body::Outcome(body)) => json.outcome = Some(body.into()),
+            Some(Body::Heartbeat(body)) => json.heartbeat = Some(body.into()),
+            Some(Body::SessionClosed(body)) => json.session_closed = Some(body.into()),
+            None => {}
+        }
+        json
+    }
+}
+
+/// The reason without "at line 1", which says nothing about one line of many.
+fn plain(error: &serde_json::Error) -> String {
+    let reason = error.to_string();
+    match reason.rsplit_once(" at line 1 column ") {
+        Some((reason, column)) => format!("{reason}, at column {column}"),
+        None => reason,
+    }
+}

@@ -1,0 +1,127 @@
+//! What is believed of a ledger, and why.
+//!
+//! A ledger is pinned at first use: its log key and its id, checked against its genesis entry and
+//! that entry's inclusion. From then on every head is compared with what was trusted before.
+
+mod evidence;
+mod pin;
+mod store;
+mod tips;
+
+pub use evidence::{ForkEvidence, ForkKind};
+pub use pin::Pin;
+pub use store::{Advance, StateDir, StoreError, TrustStore};
+pub(crate) use tips::{Contradiction, Refused, Tips};
+
+use std::path::PathBuf;
+
+use deed_evidence::LedgerId;
+use deed_tlog::{CheckpointError, VerifyError};
+use thiserror::Error;
+
+/// Why a head, key or genesis entry is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// Not signed by the ledger's key, of another origin, or malformed.
+    #[error("the server's tree head is not one of {origin}: {source}")]
+    Checkpoint {
+        /// The pinned origin.
+        origin: String,
+        /// What is wrong.
+        source: CheckpointError,
+    },
+    /// The genesis entry cannot be read.
+    #[error("the server's genesis entry does not make sense: {reason}")]
+    Genesis {
+        /// What is wrong.
+        reason: String,
+    },
+    /// What the server says of the ledger differs from its genesis entry.
+    #[error("the server says that the {what} is {claimed}, its genesis entry says {genesis}")]
+    Contradiction {
+        /// Which field.
+        what: &'static str,
+        /// By the server.
+        claimed: String,
+        /// By the genesis entry.
+        genesis: String,
+    },
+    /// Another ledger than the one that was trusted so far.
+    #[error(
+        "this is not the ledger that was trusted before: its {what} is {found}, trusted is \
+         {pinned}. If the ledger was made anew on purpose, remove {remove}"
+    )]
+    OtherLedger {
+        /// Which field.
+        what: &'static str,
+        /// Found now.
+        found: String,
+        /// Trusted.
+        pinned: String,
+        /// What to remove to forget it.
+        remove: String,
+    },
+    /// The key is not the one that was demanded.
+    #[error("the ledger's log key is {found}, demanded is {wanted}")]
+    OtherKey {
+        /// Found.
+        found: String,
+        /// Given by the user.
+        wanted: String,
+    },
+    /// The genesis entry is not in the tree.
+    #[error("the genesis entry of {ledger_id} is not leaf 0 of the server's tree: {reason}")]
+    GenesisNotIncluded {
+        /// The ledger.
+        ledger_id: LedgerId,
+        /// Why not.
+        reason: String,
+    },
+    /// Two signed heads that cannot both be true.
+    #[error(
+        "the ledger has forked: {kind}; size {old_size} and size {new_size} are both signed. \
+         Evidence is kept in {}",
+        kept_in.as_ref().map_or("memory only".to_owned(), |path| path.display().to_string())
+    )]
+    Fork {
+        /// How it shows.
+        kind: ForkKind,
+        /// Size of the smaller head.
+        old_size: u64,
+        /// Size of the larger one.
+        new_size: u64,
+        /// The evidence file.
+        kept_in: Option<PathBuf>,
+    },
+    /// The server does not prove what it must be able to prove.
+    #[error("the server gives no proof that size {old_size} leads to size {new_size}")]
+    NoProof {
+        /// Size of the smaller head.
+        old_size: u64,
+        /// Size of the larger one.
+        new_size: u64,
+    },
+    /// A proof that does not hold, about something that is not signed.
+    #[error("{what} does not hold: {source}")]
+    Proof {
+        /// Of what.
+        what: String,
+        /// Why not.
+        source: VerifyError,
+    },
+    /// A proof that is malformed.
+    #[error("{what} is malformed")]
+    MalformedProof {
+        /// Which one.
+        what: &'static str,
+    },
+    /// A head of another size than asked for.
+    #[error("the server signs a head of size {found}, asked was {wanted}")]
+    OtherSize {
+        /// Found.
+        found: u64,
+        /// Asked for.
+        wanted: u64,
+    },
+}

@@ -1,0 +1,432 @@
+//! What is trusted, on disk: one directory for each origin.
+//!
+//! ```text
+//! <state>/<origin>-<hash>/pin.json           origin, log key, ledger id; written once
+//!                         checkpoint         the newest trusted signed head, verbatim
+//!                         fork-<hash>.json   evidence; written once, never replaced
+//!                         lock               held while one of them is looked at or written
+//! <state>/servers/<server and ledger>-<hash>.json
+//!                                            the origin behind a server's ledger, written once
+//! ```
+//!
+//! Several processes may share the directory. The head only grows: whoever wants to store one
+//! says which head it was proven from, and has to prove again if another process was faster.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use deed_evidence::LedgerId;
+use deed_tlog::{Hash, Origin, TreeHead, VerifierKey};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::{ForkEvidence, Pin};
+use crate::head::SignedHead;
+
+/// Why the state directory cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The file system refuses.
+    #[error("cannot {action} {}: {reason}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// A file does not hold what was written there. Trust is not guessed.
+    #[error("{} is damaged: {reason}; put it right or remove it to trust anew", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Other evidence stands under this name.
+    #[error("{} holds other evidence already", path.display())]
+    OtherEvidence {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// A directory for everything that is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+/// What is trusted of one origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustStore {
+    directory: PathBuf,
+}
+
+/// What became of the wish to store a head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Advance {
+    /// It is stored, synced, and will be read by whoever comes next.
+    Stored,
+    /// Another head is stored by now; nothing was changed.
+    Moved(SignedHead),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinFile {
+    origin: String,
+    vkey: String,
+    ledger_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServerFile {
+    server: String,
+    ledger: String,
+    origin: String,
+}
+
+impl StateDir {
+    /// Names the directory. It is made when something is stored.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What is trusted of `origin`.
+    #[must_use]
+    pub fn store(&self, origin: &Origin) -> TrustStore {
+        TrustStore {
+            directory: self.0.join(file_name(origin.as_str(), origin.as_str())),
+        }
+    }
+
+    /// The origin that the ledger `ledger` of `server` had when it was first used.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be read.
+    pub fn known_origin(&self, server: &str, ledger: &str) -> Result<Option<String>, StoreError> {
+        let file: Option<ServerFile> = read_json(&self.server_file(server, ledger))?;
+        Ok(file.map(|file| file.origin))
+    }
+
+    /// The file of [`known_origin`](Self::known_origin).
+    #[must_use]
+    pub fn server_file(&self, server: &str, ledger: &str) -> PathBuf {
+        let readable = format!("{}-{ledger}", server.rsplit('/').next().unwrap_or_default());
+        let mut name = file_name(&readable, &format!("{server}\n{ledger}"));
+        name.push_str(".json");
+        self.0.join("servers").join(name)
+    }
+
+    /// Keeps the origin of a server's ledger. An origin that is kept already stays.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be written.
+    pub fn keep_origin(
+        &self,
+        server: &str,
+        ledger: &str,
+        origin: &Origin,
+    ) -> Result<(), StoreError> {
+        let path = self.server_file(server, ledger);
+        let file = ServerFile {
+            server: server.to_owned(),
+            ledger: ledger.to_owned(),
+            origin: origin.to_string(),
+        };
+        make_directory(&self.0.join("servers"))?;
+        write_new(&path, &to_json(&file)).map(|_| ())
+    }
+}
+
+impl TrustStore {
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The pinned ledger, if any.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be read or makes no sense.
+    pub fn pin(&self) -> Result<Option<Pin>, StoreError> {
+        let path = self.pin_path();
+        let Some(file) = read_json::<PinFile>(&path)? else {
+            return Ok(None);
+        };
+        let damaged = |reason: String| StoreError::Damaged {
+            path: path.clone(),
+            reason,
+        };
+        let mut ledger_id = [0; 32];
+        hex::decode_to_slice(&file.ledger_id, &mut ledger_id)
+            .map_err(|error| damaged(format!("ledger_id: {error}")))?;
+        Ok(Some(Pin {
+            origin: Origin::new(file.origin).map_err(|error| damaged(error.to_string()))?,
+            vkey: VerifierKey::parse(&file.vkey).map_err(|error| damaged(error.to_string()))?,
+            ledger_id: LedgerId::new(Hash::new(ledger_id)),
+        }))
+    }
+
+    /// Pins a ledger together with the first trusted head. If another process was faster, its pin
+    /// stays and is returned.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the files cannot be read or written.
+    pub fn pin_first(&self, pin: &Pin, head: &SignedHead) -> Result<Pin, StoreError> {
+        let _lock = self.lock()?;
+        if let Some(pinned) = self.pin()? {
+            return Ok(pinned);
+        }
+        // Head first: a pin without a head would be a trusted ledger with nothing to compare
+        // with, while a head without a pin is replaced here.
+        self.write_head(head)?;
+        let file = PinFile {
+            origin: pin.origin.to_string(),
+            vkey: pin.vkey.to_string(),
+            ledger_id: pin.ledger_id.to_string(),
+        };
+        write_replacing(&self.pin_path(), &to_json(&file))?;
+        Ok(pin.clone())
+    }
+
+    /// The newest trusted head, whose signature is verified again.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read, or is not signed by the pinned key.
+    pub fn head(&self, vkey: &VerifierKey) -> Result<Option<SignedHead>, StoreError> {
+        let path = self.head_path();
+        let Some(note) = read(&path)? else {
+            return Ok(None);
+        };
+        SignedHead::open(&note, vkey)
+            .map(Some)
+            .map_err(|error| StoreError::Damaged {
+                path,
+                reason: error.to_string(),
+            })
+    }
+
+    /// Stores `to` if the stored head is still `from`, which `to` was proven to extend.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the files cannot be read or written.
+    pub fn advance(
+        &self,
+        from: &TreeHead,
+        to: &SignedHead,
+        vkey: &VerifierKey,
+    ) -> Result<Advance, StoreError> {
+        let _lock = self.lock()?;
+        if let Some(stored) = self.head(vkey)? {
+            if stored.head == to.head {
+                return Ok(Advance::Stored);
+            }
+            if stored.head != *from || stored.head.size > to.head.size {
+                return Ok(Advance::Moved(stored));
+            }
+        }
+        self.write_head(to)?;
+        Ok(Advance::Stored)
+    }
+
+    /// Keeps evidence under a name made from both heads. The same evidence again changes
+    /// nothing, and nothing is ever overwritten.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be written.
+    pub fn keep_fork(&self, evidence: &ForkEvidence) -> Result<PathBuf, StoreError> {
+        make_directory(&self.directory)?;
+        let digest = Sha256::new()
+            .chain_update(&evidence.older_checkpoint)
+            .chain_update([0])
+            .chain_update(&evidence.newer_checkpoint)
+            .finalize();
+        let name = format!("fork-{}.json", hex::encode(&digest[..8]));
+        let path = self.directory.join(name);
+        if write_new(&path, &to_json(evidence))? {
+            return Ok(path);
+        }
+        let kept: Option<ForkEvidence> = read_json(&path)?;
+        let same = kept.is_some_and(|kept| {
+            kept.older_checkpoint == evidence.older_checkpoint
+                && kept.newer_checkpoint == evidence.newer_checkpoint
+        });
+        if same {
+            Ok(path)
+        } else {
+            Err(StoreError::OtherEvidence { path })
+        }
+    }
+
+    /// The evidence files that are kept.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the directory cannot be read.
+    pub fn forks(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error("read", &self.directory, &error)),
+        };
+        let mut forks: Vec<_> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("fork-") && name.ends_with(".json")
+            })
+            .collect();
+        forks.sort();
+        Ok(forks)
+    }
+
+    fn pin_path(&self) -> PathBuf {
+        self.directory.join("pin.json")
+    }
+
+    fn head_path(&self) -> PathBuf {
+        self.directory.join("checkpoint")
+    }
+
+    fn write_head(&self, head: &SignedHead) -> Result<(), StoreError> {
+        write_replacing(&self.head_path(), &head.note)
+    }
+
+    /// Waits for the lock, which the system releases with the file, whatever happens.
+    fn lock(&self) -> Result<File, StoreError> {
+        make_directory(&self.directory)?;
+        let path = self.directory.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|error| io_error("open", &path, &error))?;
+        file.lock()
+            .map_err(|error| io_error("lock", &path, &error))?;
+        Ok(file)
+    }
+}
+
+/// A name that a person recognises, and that is different for different identities.
+fn file_name(readable: &str, identity: &str) -> String {
+    const READABLE_CHARS_MAX: usize = 80;
+    let readable: String = readable
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .take(READABLE_CHARS_MAX)
+        .collect();
+    // A leading dot would hide it, or climb out of the directory.
+    let readable = readable.trim_start_matches('.');
+    format!("{readable}-{}", hex::encode(&Sha256::digest(identity)[..8]))
+}
+
+fn io_error(action: &'static str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Io {
+        action,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(path).map_err(|error| io_error("make", path, &error))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", path, &error)),
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| StoreError::Damaged {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    // Strings, numbers and lists of them: serialising cannot fail.
+    let mut json = serde_json::to_vec_pretty(value).unwrap_or_default();
+    json.push(b'\n');
+    json
+}
+
+/// Writes a file that must not be there. Returns whether it was not.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    // Complete under another name first: a crash must not leave half a file under this one.
+    let temporary = write_temporary(path, bytes)?;
+    let linked = fs::hard_link(&temporary, path);
+    let _ = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => sync_directory_of(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(io_error("create", path, &error)),
+    }
+}
+
+/// Replaces a file by a whole new one, or not at all.
+fn write_replacing(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let temporary = write_temporary(path, bytes)?;
+    fs::rename(&temporary, path).map_err(|error| io_error("replace", path, &error))?;
+    // If we crash before this, the old file is there: an older trusted head, which is safe.
+    sync_directory_of(path)
+}
+
+fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(
+        ".{}-{:08x}",
+        std::process::id(),
+        getrandom::u32().unwrap_or(0)
+    ));
+    let temporary = PathBuf::from(temporary);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+    if let Err(error) = written {
+        let _ = fs::remove_file(&temporary);
+        return Err(io_error("write", &temporary, &error));
+    }
+    Ok(temporary)
+}
+
+fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| io_error("sync", directory, &error))
+}

@@ -1,0 +1,439 @@
+//! A server that keeps its ledger in memory and tells exactly the lies it is asked for.
+
+mod service;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use deed_client::{Ledger, Options, RetryPolicy, StateDir};
+use deed_evidence::{Micros, SessionId, entry::Entry, genesis::Genesis, statement};
+use deed_proto::v1::{
+    self, append_result::Result as Item, ledger_server::LedgerServer, log_server::LogServer,
+};
+use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, TreeHead, TreeSize, leaf_hash};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
+use tonic::{Status, transport::Server};
+
+use crate::merkle;
+
+pub(crate) const NAME: &str = "test";
+
+/// What a fake does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Lie {
+    #[default]
+    None,
+    /// Receipts name another leaf hash.
+    LeafHash,
+    /// Receipts name a leaf beyond the tree.
+    LeafBeyond,
+    /// Inclusion proofs have one hash changed.
+    Inclusion,
+    /// Inclusion proofs are left out.
+    NoInclusion,
+    /// Consistency proofs have one hash changed.
+    Consistency,
+    /// Consistency proofs are left out.
+    NoConsistency,
+    /// Heads are signed by another key of the same name.
+    Signature,
+    /// LedgerInfo names another log key.
+    Vkey,
+    /// LedgerInfo names another ledger id.
+    LedgerId,
+    /// LedgerInfo's genesis entry is not leaf 0.
+    Genesis,
+    /// One result too few.
+    Results,
+    /// Answers to appends carry the head before them.
+    StaleHead,
+    /// Entries have their last byte changed.
+    Entry,
+}
+
+/// What a fake does, and what it saw.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) lie: Lie,
+    /// The next streams are refused with RESOURCE_EXHAUSTED and this delay.
+    pub(crate) exhausted: Vec<Duration>,
+    /// The next requests (counted from now) that are refused item by item as not being the next.
+    pub(crate) forget: Vec<bool>,
+    /// Every request is refused like that.
+    pub(crate) forget_always: bool,
+    /// Two histories: each request is answered from the one that its base belongs to.
+    pub(crate) two_histories: bool,
+    pub(crate) streams: u32,
+    pub(crate) requests: u32,
+    /// consistency_from of each append request.
+    pub(crate) bases: Vec<Option<u64>>,
+}
+
+/// One history of a ledger.
+#[derive(Clone)]
+struct History {
+    entries: Vec<Bytes>,
+    leaves: Vec<Hash>,
+    /// Payload and leaf index of each session's statements.
+    sessions: HashMap<SessionId, Vec<(Bytes, u64)>>,
+}
+
+pub(crate) struct State {
+    histories: [History; 2],
+    pub(crate) script: Script,
+}
+
+#[derive(Clone)]
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
+    seed: [u8; 32],
+    state: Arc<Mutex<State>>,
+    /// Permits to answer requests on streams.
+    pub(crate) answers: Arc<Semaphore>,
+    heads: watch::Sender<u64>,
+    /// Requests that were recorded, answered or not.
+    pub(crate) recorded: watch::Sender<u32>,
+}
+
+impl Fake {
+    pub(crate) async fn start() -> Self {
+        let seed = [42; 32];
+        let origin: Origin = format!("fake.example/logs/{NAME}").parse().unwrap();
+        let genesis = Genesis {
+            log_key: NoteSigner::from_seed(&origin, &seed).verifier_key().clone(),
+            origin,
+            authority_keys: vec![authority()],
+            created_at: Micros::new(1_700_000_000_000_000),
+            nonce: [3; 32],
+        };
+        let mut history = History {
+            entries: Vec::new(),
+            leaves: Vec::new(),
+            sessions: HashMap::new(),
+        };
+        history.push(genesis.to_entry().unwrap());
+        Self::serve(seed, history).await
+    }
+
+    /// A server with the same key and the first `keep` entries: a fork once both have gone on, a
+    /// rollback until then.
+    pub(crate) async fn twin(&self, keep: usize) -> Self {
+        let mut history = self.lock().histories[0].clone();
+        history.entries.truncate(keep);
+        history.leaves.truncate(keep);
+        history.sessions.clear();
+        Self::serve(self.seed, history).await
+    }
+
+    async fn serve(seed: [u8; 32], history: History) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let fake = Self {
+            address: listener.local_addr().unwrap(),
+            seed,
+            state: Arc::new(Mutex::new(State {
+                histories: [history.clone(), history],
+                script: Script::default(),
+            })),
+            answers: Arc::new(Semaphore::new(1 << 20)),
+            heads: watch::Sender::new(0),
+            recorded: watch::Sender::new(0),
+        };
+        let serving = Server::builder()
+            .add_service(LedgerServer::new(fake.clone()))
+            .add_service(LogServer::new(fake.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener).map(|connection| {
+                // Or each small answer waits for the delayed acknowledgement of the one before.
+                connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+            }));
+        tokio::spawn(serving);
+        fake
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        options(&self.url())
+    }
+
+    pub(crate) async fn connect(&self, state: &StateDir) -> Ledger {
+        let options = self.options().state(state.clone());
+        Ledger::connect(options).await.unwrap()
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.lock().histories[0].leaves.len() as u64
+    }
+
+    /// Adds a leaf that no client asked for.
+    pub(crate) fn add_leaf(&self, seed: u8) {
+        let payload = [seed; 8];
+        let entry = Entry::unsigned(&payload, Micros::new(1)).encode();
+        self.lock().histories[0].push(entry);
+        self.heads.send_modify(|changes| *changes += 1);
+    }
+
+    fn origin(&self) -> Origin {
+        format!("fake.example/logs/{NAME}").parse().unwrap()
+    }
+
+    fn checkpoint(&self, leaves: &[Hash], lie: Lie) -> Bytes {
+        let seed = if lie == Lie::Signature {
+            [9; 32]
+        } else {
+            self.seed
+        };
+        let head = TreeHead::new(TreeSize::new(leaves.len() as u64), merkle::root(leaves));
+        let origin = self.origin();
+        let signer = NoteSigner::from_seed(&origin, &seed);
+        Checkpoint::new(origin, head)
+            .sign(&signer)
+            .unwrap()
+            .to_string()
+            .into()
+    }
+
+    fn answer(&self, request: &v1::AppendRequest) -> v1::AppendResponse {
+        let mut state = self.lock();
+        let State { histories, script } = &mut *state;
+        script.requests += 1;
+        script.bases.push(request.consistency_from);
+        let which = if script.two_histories {
+            history_of(request, script.requests)
+        } else {
+            0
+        };
+        let history = &mut histories[which];
+        let before = history.leaves.len();
+        let forget = !script.forget.is_empty() && script.forget.remove(0);
+        let results: Vec<_> = request
+            .envelopes
+            .iter()
+            .map(|envelope| {
+                history.append(
+                    &envelope.payload,
+                    forget || script.forget_always,
+                    script.two_histories,
+                )
+            })
+            .collect();
+        if script.two_histories {
+            history.fill_up(which);
+        }
+        let lie = script.lie;
+        let covered = match lie {
+            Lie::StaleHead => &history.leaves[..before],
+            _ => &history.leaves[..],
+        };
+        let mut results = results
+            .into_iter()
+            .map(|item| history.result(item, request.with_proofs, lie))
+            .collect::<Vec<_>>();
+        if lie == Lie::Results {
+            results.pop();
+        }
+        self.recorded.send_modify(|recorded| *recorded += 1);
+        self.heads.send_modify(|changes| *changes += 1);
+        v1::AppendResponse {
+            checkpoint: self.checkpoint(covered, lie),
+            witnessed_size: 0,
+            results,
+            consistency: consistency_to(request.consistency_from, covered, lie),
+        }
+    }
+
+    fn info(&self) -> v1::LedgerInfo {
+        let state = self.lock();
+        let (history, lie) = (&state.histories[0], state.script.lie);
+        let mut genesis_entry = history.entries[0].clone();
+        if lie == Lie::Genesis {
+            let (mut genesis, _) = Genesis::from_entry(&genesis_entry).unwrap();
+            genesis.nonce = [4; 32];
+            genesis_entry = genesis.to_entry().unwrap();
+        }
+        let seed = if lie == Lie::Vkey { [9; 32] } else { self.seed };
+        let ledger_id = if lie == Lie::LedgerId {
+            Hash::new([1; 32])
+        } else {
+            leaf_hash(&genesis_entry)
+        };
+        v1::LedgerInfo {
+            name: NAME.to_owned(),
+            origin: self.origin().to_string(),
+            vkey: NoteSigner::from_seed(self.origin(), &seed)
+                .verifier_key()
+                .to_string(),
+            ledger_id: Bytes::copy_from_slice(ledger_id.as_bytes()),
+            size: history.leaves.len() as u64,
+            root: Bytes::copy_from_slice(merkle::root(&history.leaves).as_bytes()),
+            genesis_entry,
+        }
+    }
+
+    fn head(&self, consistency_from: Option<u64>) -> Result<v1::TreeHeadResponse, Status> {
+        let state = self.lock();
+        let (history, lie) = (&state.histories[0], state.script.lie);
+        if consistency_from.is_some_and(|from| from > history.leaves.len() as u64) {
+            return Err(Status::out_of_range("beyond the tree"));
+        }
+        Ok(v1::TreeHeadResponse {
+            checkpoint: self.checkpoint(&history.leaves, lie),
+            witnessed_size: 0,
+            consistency: consistency_to(consistency_from, &history.leaves, lie),
+        })
+    }
+}
+
+impl History {
+    fn push(&mut self, entry: Bytes) -> u64 {
+        self.leaves.push(leaf_hash(&entry));
+        self.entries.push(entry);
+        self.entries.len() as u64 - 1
+    }
+
+    /// Odd sizes for the second history, even ones for the first, so that a base tells which.
+    fn fill_up(&mut self, which: usize) {
+        while self.leaves.len() % 2 != which {
+            let filler = [which as u8 + 100; 4];
+            self.push(Entry::unsigned(&filler, Micros::new(1)).encode());
+        }
+    }
+
+    fn append(&mut self, payload: &Bytes, forget: bool, any_sequence: bool) -> Item {
+        let header = statement::parse(payload).unwrap();
+        let (session, sequence) = (header.session, header.sequence.get() as usize);
+        let recorded = self.sessions.entry(session).or_default();
+        let expected = recorded.len();
+        if !any_sequence {
+            if let Some((first, index)) = recorded.get(sequence) {
+                if first == payload {
+                    return Item::Duplicate(v1::Receipt {
+                        leaf_index: *index,
+                        ..Default::default()
+                    });
+                }
+                return rejected(v1::rejection::Reason::SequenceReused, expected);
+            }
+            if forget || sequence > expected {
+                return rejected(v1::rejection::Reason::SequenceNotNext, expected);
+            }
+        }
+        let index = self.push(Entry::unsigned(payload, Micros::new(7)).encode());
+        self.sessions
+            .entry(session)
+            .or_default()
+            .push((payload.clone(), index));
+        Item::Accepted(v1::Receipt {
+            leaf_index: index,
+            ..Default::default()
+        })
+    }
+
+    /// Completes a receipt, with what is asked for and what is lied about.
+    fn result(&self, item: Item, with_proofs: bool, lie: Lie) -> v1::AppendResult {
+        let complete = |receipt: v1::Receipt| {
+            let index = receipt.leaf_index as usize;
+            let mut leaf_hash = self.leaves[index];
+            if lie == Lie::LeafHash {
+                leaf_hash = Hash::new([5; 32]);
+            }
+            let proof = if with_proofs && lie != Lie::NoInclusion {
+                hashes(&merkle::path(index, &self.leaves), lie == Lie::Inclusion)
+            } else {
+                Vec::new()
+            };
+            v1::Receipt {
+                leaf_index: if lie == Lie::LeafBeyond {
+                    1 << 40
+                } else {
+                    receipt.leaf_index
+                },
+                leaf_hash: Bytes::copy_from_slice(leaf_hash.as_bytes()),
+                received_at_us: 7,
+                principal_leaf: None,
+                inclusion_proof: proof,
+            }
+        };
+        v1::AppendResult {
+            result: Some(match item {
+                Item::Accepted(receipt) => Item::Accepted(complete(receipt)),
+                Item::Duplicate(receipt) => Item::Duplicate(complete(receipt)),
+                rejected => rejected,
+            }),
+        }
+    }
+}
+
+/// The first two requests open the two histories; later ones say by the size of their base which
+/// one they belong to.
+fn history_of(request: &v1::AppendRequest, number: u32) -> usize {
+    match request.consistency_from {
+        Some(1) | None => (number as usize + 1) % 2,
+        Some(size) => (size % 2) as usize,
+    }
+}
+
+fn rejected(reason: v1::rejection::Reason, expected: usize) -> Item {
+    Item::Rejected(v1::Rejection {
+        reason: reason.into(),
+        message: "no".to_owned(),
+        field: "sequence".to_owned(),
+        expected_sequence: Some(expected as u64),
+    })
+}
+
+fn consistency_to(from: Option<u64>, leaves: &[Hash], lie: Lie) -> Option<v1::ConsistencyProof> {
+    let from = from.filter(|from| *from <= leaves.len() as u64)?;
+    if lie == Lie::NoConsistency {
+        return None;
+    }
+    Some(v1::ConsistencyProof {
+        old_size: from,
+        hashes: hashes(
+            &merkle::consistency(from as usize, leaves),
+            lie == Lie::Consistency,
+        ),
+    })
+}
+
+fn hashes(hashes: &[Hash], change: bool) -> Vec<Bytes> {
+    let mut hashes: Vec<_> = hashes
+        .iter()
+        .map(|hash| Bytes::copy_from_slice(hash.as_bytes()))
+        .collect();
+    if let Some(first) = hashes.first_mut().filter(|_| change) {
+        *first = Bytes::from_static(&[6; 32]);
+    }
+    hashes
+}
+
+pub(crate) fn authority() -> [u8; 32] {
+    let signer = NoteSigner::from_seed("a".parse::<Origin>().unwrap(), &[8; 32]);
+    *signer.verifier_key().public_key().as_bytes()
+}
+
+/// Fast retries; heads are settled by `flush` alone, so that tests decide when.
+pub(crate) fn options(url: &str) -> Options {
+    Options::new(url, NAME)
+        .settle_interval_ms(u64::MAX)
+        .retry(RetryPolicy {
+            initial_ms: 1,
+            pause_ms_max: 4,
+            attempts_max: 8,
+            total_ms_max: 60_000,
+        })
+}

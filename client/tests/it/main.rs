@@ -1,0 +1,12 @@
+//! The library against servers that are honest, flaky or lying. All in this process, on loopback.
+
+mod appending;
+mod chat;
+mod cli;
+mod fake;
+mod lying;
+mod merkle;
+mod proxy;
+mod reading;
+mod statement_json;
+mod trust_store;

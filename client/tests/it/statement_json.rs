@@ -1,0 +1,294 @@
+//! Statements as JSON.
+
+use bytes::Bytes;
+use deed_client::statement_json::{Defaults, JsonError, StatementJson};
+use deed_evidence::{LedgerId, Micros, Sequence, SessionId, statement};
+use deed_proto::v1::{self, statement::Body, task_opened::Objective};
+use deed_tlog::Hash;
+use proptest::{collection::vec, option, prelude::*};
+
+fn defaults() -> Defaults {
+    Defaults {
+        ledger_id: LedgerId::new(Hash::new([1; 32])),
+        place: Some((SessionId::new([2; 16]), Sequence::new(7))),
+        occurred_at: Micros::new(1234),
+    }
+}
+
+fn read(json: &str) -> Result<v1::Statement, JsonError> {
+    StatementJson::parse(json)?.into_statement(&defaults())
+}
+
+#[test]
+fn what_is_left_out_is_filled_in() {
+    let statement = read(
+        r#"{"producer": "spiffe://example.org/a", "task": "000102030405060708090a0b0c0d0e0f",
+            "task_opened": {"requested_by": "x", "risk_tier": "customer_communication"}}"#,
+    )
+    .unwrap();
+    assert_eq!(statement.ledger_id, [1; 32][..]);
+    assert_eq!(
+        (statement.session, statement.sequence),
+        (Bytes::from_static(&[2; 16]), 7)
+    );
+    assert_eq!(statement.occurred_at_us, 1234);
+    let Some(Body::TaskOpened(opened)) = statement.body else {
+        panic!()
+    };
+    assert_eq!(opened.risk_tier(), v1::RiskTier::CustomerCommunication);
+}
+
+#[test]
+fn what_is_given_stays() {
+    let statement = read(
+        r#"{"ledger_id": "AB", "producer": "a:b", "session": "03", "sequence": 18446744073709551615,
+            "occurred_at_us": 0, "skipped_from": 0, "heartbeat": {"last_sequence": 1, "count": 2}}"#,
+    )
+    .unwrap();
+    assert_eq!(statement.ledger_id, [0xab][..]);
+    assert_eq!(
+        (statement.session, statement.sequence),
+        (Bytes::from_static(&[3]), u64::MAX)
+    );
+    assert_eq!(
+        (statement.occurred_at_us, statement.skipped_from),
+        (0, Some(0))
+    );
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (json, named) in [
+        (r#"{"producer": "a:b", "taks": "00"}"#, "`taks`"),
+        (
+            r#"{"producer": "a:b", "intent": {"action": "a", "resource": "b", "amunt": 1}}"#,
+            "`amunt`",
+        ),
+        (
+            r#"{"producer": "a:b", "task_closed": {"end": "done"}}"#,
+            "`done`",
+        ),
+        (
+            r#"{"producer": "a:b", "task_closed": {"end": "unspecified"}}"#,
+            "`unspecified`",
+        ),
+        (r#"{"producer": "a:b", "task_closed": {}}"#, "`end`"),
+        (r#"{"task_closed": {"end": "failed"}}"#, "`producer`"),
+        (r#"{"producer": "a:b", "task": "0"}"#, "hex"),
+        (r#"{"producer": "a:b", "task": "zz"}"#, "hex"),
+        (r#"{"producer": "a:b", "task": 7}"#, "hex"),
+        (r#"{"producer": "a:b", "sequence": -1}"#, "-1"),
+        (
+            r#"{"producer": "a:b", "producer": "a:c"}"#,
+            "duplicate field `producer`",
+        ),
+        ("[", "EOF"),
+        (r#"{"producer": "a:b"}"#, "found 0"),
+        (
+            r#"{"producer": "a:b", "heartbeat": {"last_sequence": 0, "count": 1}, "task_closed": {"end": "failed"}}"#,
+            "found 2",
+        ),
+        (
+            r#"{"producer": "a:b", "sequence": 1, "heartbeat": {"last_sequence": 0, "count": 1}}"#,
+            "both or neither",
+        ),
+        (
+            r#"{"producer": "a:b", "task_opened": {"objective_text": "a", "requested_by": "b", "risk_tier": "low",
+                "objective_commitment": {"digest": "00", "media_type": "a/b"}}}"#,
+            "not both",
+        ),
+    ] {
+        let error = read(json).unwrap_err().to_string();
+        assert!(error.contains(named), "{json}: {error}");
+    }
+    let no_place = Defaults {
+        place: None,
+        ..defaults()
+    };
+    let json = StatementJson::parse(r#"{"producer": "a:b", "task_closed": {"end": "failed"}}"#);
+    assert_eq!(
+        json.unwrap().into_statement(&no_place),
+        Err(JsonError::NoPlace)
+    );
+}
+
+fn bytes(len: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), len).prop_map(Bytes::from)
+}
+
+fn maybe(len: usize) -> impl Strategy<Value = Bytes> {
+    prop_oneof![Just(Bytes::new()), bytes(len)]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-zé\"\\\\ ]{1,20}"
+}
+
+fn commitment() -> impl Strategy<Value = v1::Commitment> {
+    (bytes(32), "[a-z]{1,5}/[a-z]{1,5}")
+        .prop_map(|(digest, media_type)| v1::Commitment { digest, media_type })
+}
+
+fn amount() -> impl Strategy<Value = v1::Amount> {
+    (any::<i64>(), "[A-Z]{3}").prop_map(|(minor_units, currency)| v1::Amount {
+        minor_units,
+        currency,
+    })
+}
+
+fn task_opened() -> impl Strategy<Value = Body> {
+    let objective = option::of(prop_oneof![
+        text().prop_map(Objective::ObjectiveText),
+        commitment().prop_map(Objective::ObjectiveCommitment),
+    ]);
+    (objective, text(), 1..=5i32, 0..i64::MAX).prop_map(
+        |(objective, requested_by, risk_tier, deadline_us)| {
+            Body::TaskOpened(v1::TaskOpened {
+                objective,
+                requested_by,
+                risk_tier,
+                deadline_us,
+            })
+        },
+    )
+}
+
+fn intent() -> impl Strategy<Value = Body> {
+    let names = (
+        text(),
+        text(),
+        prop_oneof![Just(String::new()), text()],
+        prop_oneof![Just(String::new()), text()],
+    );
+    let commitments = (option::of(commitment()), option::of(commitment()));
+    let digests = (maybe(32), maybe(32), maybe(32));
+    (
+        names,
+        option::of(amount()),
+        commitments,
+        digests,
+        0..i64::MAX,
+    )
+        .prop_map(
+            |(names, amount, (arguments, prompt), digests, deadline_us)| {
+                let (action, resource, model, tool_call_id) = names;
+                let (grant, system_prompt_digest, tool_manifest_digest) = digests;
+                Body::Intent(v1::Intent {
+                    action,
+                    resource,
+                    amount,
+                    grant,
+                    deadline_us,
+                    arguments,
+                    prompt,
+                    model,
+                    system_prompt_digest,
+                    tool_manifest_digest,
+                    tool_call_id,
+                })
+            },
+        )
+}
+
+fn outcome() -> impl Strategy<Value = Body> {
+    let effect = (text(), text(), option::of(amount()), maybe(32), maybe(32)).prop_map(
+        |(kind, resource, amount, before_digest, after_digest)| v1::Effect {
+            external_id: resource.clone(),
+            kind,
+            resource,
+            amount,
+            before_digest,
+            after_digest,
+        },
+    );
+    let reference =
+        (maybe(16), any::<u64>(), bytes(32)).prop_map(|(session, sequence, payload_digest)| {
+            v1::StatementRef {
+                session,
+                sequence,
+                payload_digest,
+            }
+        });
+    let commitments = (
+        option::of(commitment()),
+        option::of(commitment()),
+        option::of(commitment()),
+    );
+    (reference, 1..=4i32, vec(effect, 0..3), commitments).prop_map(
+        |(intent, status, effects, (tool_call, response, result))| {
+            Body::Outcome(v1::Outcome {
+                intent: Some(intent),
+                status,
+                effects,
+                tool_call,
+                response,
+                result,
+            })
+        },
+    )
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    let closed = (1..=4i32, prop_oneof![Just(String::new()), text()])
+        .prop_map(|(end, reason)| Body::TaskClosed(v1::TaskClosed { end, reason }));
+    prop_oneof![task_opened(), closed, intent(), outcome()]
+}
+
+fn any_statement() -> impl Strategy<Value = v1::Statement> {
+    let header = (
+        bytes(32),
+        bytes(16),
+        1..u64::MAX,
+        maybe(32),
+        bytes(16),
+        0..i64::MAX,
+    );
+    let keys = option::of(("[a-z]{1,5}", text()));
+    (header, any::<bool>(), maybe(16), keys, body()).prop_map(
+        |(header, skipped, trace_id, key, body)| {
+            let (ledger_id, session, sequence, previous, task, occurred_at_us) = header;
+            v1::Statement {
+                ledger_id,
+                producer: "spiffe://example.org/agent".to_owned(),
+                session,
+                sequence,
+                previous,
+                skipped_from: skipped.then_some(sequence - 1),
+                occurred_at_us,
+                task,
+                trace_id,
+                span_id: Bytes::new(),
+                correlation_keys: key
+                    .map(|(kind, value)| v1::CorrelationKey { kind, value })
+                    .into_iter()
+                    .collect(),
+                body: Some(body),
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn json_says_everything_that_a_statement_says(statement in any_statement()) {
+        // It is one that a ledger takes, so nothing of the test is in vain.
+        let payload = statement::encode(&statement).unwrap();
+        let json = serde_json::to_string(&StatementJson::from(statement.clone())).unwrap();
+        prop_assert_eq!(&read(&json).unwrap(), &statement, "{}", &json);
+        prop_assert_eq!(statement::encode(&read(&json).unwrap()).unwrap(), payload);
+    }
+
+    #[test]
+    fn no_input_panics(json in "\\PC{0,200}") {
+        let _ = read(&json);
+    }
+
+    #[test]
+    fn no_json_panics(statement in any_statement(), at in any::<prop::sample::Index>(), with in any::<char>()) {
+        let json = serde_json::to_string(&StatementJson::from(statement)).unwrap();
+        let mut chars: Vec<_> = json.chars().collect();
+        let at = at.index(chars.len());
+        chars[at] = with;
+        let _ = read(&chars.into_iter().collect::<String>());
+    }
+}
