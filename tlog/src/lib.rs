@@ -22,6 +22,8 @@
 //! | what to trust | [`Policy`], [`TlogProof`] |
 //! | producer batches | [`batch_root`], [`verify_batch_proof`] |
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod batch;
 mod checkpoint;
 mod cosignature;

@@ -1,0 +1,67 @@
+# Everything is built in one profile with one set of features: RocksDB takes about 12 minutes to
+# compile, and each further combination would compile it, or much else, again.
+# CARGO_TARGET_DIR of the environment is respected.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+ALL := --release --workspace --locked
+# --examples, even if there are none, makes cargo count dev-dependencies in, as it does for tests
+# and benches. Without it, serde and everything above it would be compiled in two variants.
+PROGRAMS := --bins --examples
+
+.PHONY: help
+help:
+	@echo "make demo      see Deed work: a server, two agents, receipts, a proof, a forgery"
+	@echo "make test      formatting, lints, documentation and all tests"
+	@echo
+	@echo "make setup     install what is missing (Debian, Ubuntu); the others do it themselves"
+	@echo "make build     deed and deed-server, in $(CARGO_TARGET_DIR)/release"
+	@echo "make lint      formatting, lints, documentation, dependencies, shell and Go"
+	@echo "make bench     the Criterion benches"
+	@echo "make interop   Tessera's fsck and x/mod against a live ledger (needs Go)"
+	@echo "make release   an archive of both programs, in $(CARGO_TARGET_DIR)/dist"
+
+.PHONY: setup
+setup:
+	@scripts/setup.sh
+
+.PHONY: build
+build: setup
+	cargo build $(ALL) $(PROGRAMS)
+
+.PHONY: demo
+demo: build
+	@demo/run.sh
+
+# The programs are built first: the end-to-end tests start them from the target directory.
+.PHONY: test
+test: check build
+	cargo test $(ALL) --no-fail-fast
+
+# What needs nothing but Rust.
+.PHONY: check
+check: setup
+	cargo fmt --all --check
+	cargo clippy $(ALL) --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc $(ALL) --no-deps
+
+.PHONY: lint
+lint: check
+	@scripts/lint.sh
+
+.PHONY: bench
+bench: setup
+	cargo bench --workspace --locked --bench '*'
+
+.PHONY: interop
+interop: build
+	@interop/run.sh
+
+.PHONY: release
+release: build
+	@scripts/release.sh

@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# `make demo`: Deed from the first statement to a forgery that does not pass, against a real
+# server on a free port of 127.0.0.1. Leaves no process and no file behind.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/server.sh
+source scripts/server.sh
+
+readonly ledger=shop
+bold='' dim='' plain=''
+if [[ -t 1 ]]; then
+    bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
+fi
+
+main() {
+    say 'Deed is a ledger of what AI agents did. Watch it from the first statement' \
+        'to a forgery that does not pass.'
+
+    step 'A server, on an empty directory'
+    start_server "$tmp/data"
+    say "It listens on $server_address. It made its own name and keys."
+    export DEED_SERVER=http://$server_address DEED_LEDGER=$ledger
+
+    step 'A ledger'
+    say 'Its authority key is made on our side: whoever runs the server is not' \
+        "the ledger's owner."
+    run ledger create "$ledger"
+
+    step 'A refund agent reports what it does'
+    say 'A customer got a broken parcel. The agent says what it is about to do,' \
+        'does it, and says what came of it. Each statement gets a receipt.'
+    stream refund-agent
+    say 'The receipt of the refund itself:'
+    json_lines <<<"${receipts[5]}"
+    refund_leaf=$(json_field leaf_index <<<"${receipts[5]}")
+
+    step 'A deploy agent reports what it does'
+    say 'A new version goes to production, errors rise, it is rolled back.'
+    stream deploy-agent
+
+    step 'The head: one signed line stands for all of it'
+    run head
+    say 'What was recorded before the deploy agent came is the beginning of it:'
+    run consistency 12 22
+
+    step 'The same statements again: nothing is recorded twice'
+    shell "deed append < refund-agent.jsonl"
+    "$deed" append <"$tmp/refund-agent.jsonl" | sed 's/.*"status":"\([a-z]*\)".*/\1/' |
+        sort | uniq -c | fit
+
+    step 'A proof, for somebody who trusts neither us nor the server'
+    run prove --index "$refund_leaf" --out "$tmp/refund.tlog-proof" \
+        --entry-out "$tmp/refund.entry" --policy-out "$tmp/policy"
+    say 'It is a short text:'
+    fit <"$tmp/refund.tlog-proof"
+    say 'It verifies offline. No server is asked:'
+    run verify "$tmp/refund.tlog-proof" --entry "$tmp/refund.entry" --policy "$tmp/policy"
+
+    step 'Somebody makes 4711 into 4710 in the recorded entry'
+    change_byte "$tmp/refund.entry" "$(offset_of 4711 "$tmp/refund.entry" 3)" 0 "$tmp/forged.entry"
+    fails verify "$tmp/refund.tlog-proof" --entry "$tmp/forged.entry" --policy "$tmp/policy"
+
+    step 'Somebody changes one character of the proof'
+    change_hash "$tmp/refund.tlog-proof" "$tmp/forged.tlog-proof"
+    fails verify "$tmp/forged.tlog-proof" --entry "$tmp/refund.entry" --policy "$tmp/policy"
+
+    step 'The server stops; its directory is recomputed from the ground up'
+    stop_server
+    shell "deed-server fsck --data-dir data"
+    "$deed_server" fsck --data-dir "$tmp/data" 2>&1 | fit
+
+    step 'Done'
+    say 'Nothing is left running. README.md says how to do this by hand.'
+}
+
+# stream AGENT: sends an agent's statements one after the other through one `deed append`, as its
+# tool gateway would, and tells each with its receipt. Sets receipts, and keeps what was sent.
+#
+# An outcome names its intent by the digest of that statement's bytes, which depend on the ledger:
+# "@3" in the scenario stands for the digest of the statement with sequence 3.
+stream() {
+    local line place leaf sequence receipt
+    local -a digests=()
+    receipts=()
+    shell "deed append < $1.jsonl"
+    coproc appending { "$deed" append 2>"$tmp/append.err"; }
+    local to=${appending[1]} from=${appending[0]} pid=$!
+    while read -r line; do
+        if [[ $line =~ \"@([0-9]+)\" ]]; then
+            place=${BASH_REMATCH[1]}
+            line=${line/@$place/${digests[place]}}
+        fi
+        printf '%s\n' "$line" >&"$to"
+        read -r -t 30 -u "$from" receipt || {
+            tail -n 5 "$tmp/append.err" >&2
+            die "no receipt"
+        }
+        [[ $receipt == *'"status":"accepted"'* ]] || die "not accepted: $receipt"
+        receipts+=("$receipt")
+        printf '%s\n' "$line" >>"$tmp/$1.jsonl"
+        leaf=$(json_field leaf_index <<<"$receipt")
+        sequence=$(json_field sequence <<<"$receipt")
+        if [[ $line == *'"intent": {"action"'* ]]; then
+            "$deed" entry "$leaf" --raw "$tmp/entry" >/dev/null 2>&1
+            digests[sequence]=$(payload_digest "$tmp/entry")
+        fi
+        printf 'leaf %2d  %.8s..  %s\n' "$leaf" "$(json_field leaf_hash <<<"$receipt")" \
+            "$(in_words "$line")" | fit
+    done <"demo/scenario/$1.jsonl"
+    exec {to}>&-
+    wait "$pid" || die "$(tail -n 5 "$tmp/append.err")"
+}
+
+# in_words STATEMENT: the gist of a statement in JSON.
+in_words() {
+    sed -E <<<"$1" \
+        -e 's/.*"objective_text": "([^"]*)".*/task opened   \1/' \
+        -e 's/.*"intent": \{"action": "([^"]*)", "resource": "([^"]*)".*/intent        \1 \2/' \
+        -e 's/.*"status": "([^"]*)".*/outcome       \1/' \
+        -e 's/.*"task_closed": \{"end": "([^"]*)".*/task closed   \1/' \
+        -e 's/.*"heartbeat".*/heartbeat/' \
+        -e 's/.*"session_closed".*/session closed/'
+}
+
+# payload_digest ENTRY_FILE: SHA-256 of the statement in a deed.v1.Entry, whose first field is the
+# payload's type (2 bytes) and whose second one is the payload (a tag, its length as a varint).
+payload_digest() {
+    local -a head
+    read -r -a head < <(od -An -tu1 -N5 "$1")
+    local length=${head[3]} start=5
+    if ((length >= 128)); then
+        length=$(((length & 127) + (head[4] << 7))) start=6
+    fi
+    tail -c +"$start" "$1" | head -c "$length" | sha256sum | cut -d' ' -f1
+}
+
+# offset_of TEXT FILE [PLUS]: where TEXT first stands in FILE, in bytes from 0.
+offset_of() {
+    local offset
+    offset=$(LC_ALL=C grep --only-matching --byte-offset --text --fixed-strings "$1" "$2" | head -n 1)
+    echo $((${offset%%:*} + ${3:-0}))
+}
+
+# change_byte FILE OFFSET BYTE RESULT: a copy with another byte at that offset.
+change_byte() {
+    cp "$1" "$4"
+    printf '%s' "$3" | dd of="$4" bs=1 seek="$2" conv=notrunc status=none
+    [[ $(cmp -l "$1" "$4" | wc -l) == 1 ]] || die "not exactly one byte was changed"
+}
+
+# change_hash PROOF RESULT: a copy with another first character of the first hash.
+change_hash() {
+    local offset other=A
+    offset=$(head -n 2 "$1" | wc -c)
+    [[ $(tail -c +$((offset + 1)) "$1" | head -c 1) != A ]] || other=B
+    change_byte "$1" "$offset" "$other" "$2"
+}
+
+# run ARGUMENTS...: runs deed; shows the command and what it says.
+run() {
+    local status=0
+    shell "deed ${*//"$tmp/"/}"
+    "$deed" "$@" >"$tmp/said" 2>"$tmp/complaint" || status=$?
+    ((status == 0)) || cat "$tmp/complaint" >>"$tmp/said"
+    sed "s|$tmp/||g" "$tmp/said" | fit
+    return "$status"
+}
+
+# fails ARGUMENTS...: the same, for a command that must say that something does not verify.
+fails() {
+    local status=0
+    run "$@" || status=$?
+    ((status == 1)) || die "deed ended with $status, not with 1"
+    say 'Exit status 1.'
+}
+
+step() { printf '\n%s== %s%s\n' "$bold" "$1" "$plain"; }
+say() { printf '%s\n' "$@"; }
+# Shows a command, in as many lines as it needs.
+shell() {
+    local line=$dim'$ '$1$plain
+    fold -s -w 76 <<<"$line" | sed -E -e '$!s/ *$/ \\/' -e '2,$s/^/      /'
+}
+# Fits text into 80 columns: in lines that are wider, hashes and keys are cut and the rest wrapped.
+fit() {
+    sed -E '/^.{79}/s/([^ ]{24})[^ ]{16,}/\1../g' | fold -s -w 78 | sed 's/^/  /'
+}
+# One member of a flat JSON object a line.
+json_lines() { sed -E -e 's/^\{|\}$//g' -e 's/,"/\n"/g' | fit; }
+
+main

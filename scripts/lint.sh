@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What `make lint` checks beyond Rust, each with its own tool. A tool that is not installed is
+# named and left out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+skip() { printf 'lint: %s is not installed: %s not checked\n' "$1" "$2" >&2; }
+
+if command -v cargo-deny >/dev/null; then
+    cargo deny --locked check
+else
+    skip cargo-deny "licences and advisories of the dependencies are"
+fi
+
+mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- '*.sh' .ci/run)
+for script in "${scripts[@]}"; do
+    bash -n "$script"
+done
+if command -v shellcheck >/dev/null; then
+    shellcheck --external-sources "${scripts[@]}"
+else
+    skip shellcheck "the shell scripts are only parsed,"
+fi
+
+if command -v go >/dev/null; then
+    unformatted=$(gofmt -l interop)
+    if [[ -n $unformatted ]]; then
+        printf 'lint: not formatted with gofmt: %s\n' "$unformatted" >&2
+        exit 1
+    fi
+    (cd interop/sumdb && go vet ./...)
+else
+    skip go "interop is"
+fi
