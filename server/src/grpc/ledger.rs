@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Answers, Context, info, stopping};
 use crate::{
     append::{InFlight, QUEUE_WAIT},
-    ledger::registry::{NewLedger, RegistryError},
+    ledger::registry::{NewLedger, Page, RegistryError},
     shard::NoAnswer,
     status::Refusal,
 };
@@ -110,7 +110,7 @@ impl Ledger for LedgerService {
             return Err(Refusal::field("page_token", what).into());
         }
         let registry = Arc::clone(&self.0.registry);
-        let (ledgers, more) = self
+        let Page { ledgers, more } = self
             .0
             .read(move || Ok(registry.page(&after, limit)?))
             .await?;

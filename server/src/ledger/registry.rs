@@ -81,6 +81,14 @@ impl NewLedger {
     }
 }
 
+/// Ledgers in order of their names.
+pub(crate) struct Page {
+    /// Each with its newest head, if that can be read.
+    pub(crate) ledgers: Vec<(LedgerRecord, Option<TreeHead>)>,
+    /// Whether there are more.
+    pub(crate) more: bool,
+}
+
 impl Registry {
     pub(crate) fn new(store: Arc<Store>, identity: Identity, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -147,18 +155,13 @@ impl Registry {
         Ok(ledger)
     }
 
-    /// Up to `limit` ledgers after `after`, ordered by name, with their newest heads; and whether
-    /// there are more. Loads none of them. A head that cannot be read is `None`: one damaged
+    /// Up to `limit` ledgers after the name `after`. Loads none of them. A head that cannot be read is `None`: one damaged
     /// ledger must not hide the others.
-    pub(crate) fn page(
-        &self,
-        after: &str,
-        limit: usize,
-    ) -> Result<(Vec<(LedgerRecord, Option<TreeHead>)>, bool), RegistryError> {
+    pub(crate) fn page(&self, after: &str, limit: usize) -> Result<Page, RegistryError> {
         let mut records = self.store.ledgers_after(after, limit + 1)?;
         let more = records.len() > limit;
         records.truncate(limit);
-        let page = records
+        let ledgers = records
             .into_iter()
             .map(|record| {
                 let head = match self.loaded(&record.name) {
@@ -168,7 +171,7 @@ impl Registry {
                 (record, head)
             })
             .collect();
-        Ok((page, more))
+        Ok(Page { ledgers, more })
     }
 
     fn stored_head(&self, record: &LedgerRecord) -> Option<TreeHead> {

@@ -129,7 +129,7 @@ fn edges_rebuild_and_grow_to_the_last_leaf() {
     let mut edge = RightEdge::rebuild(TreeSize::new((1 << 56) - 1), &tail, &tree).unwrap();
     let mut levels = Vec::new();
     edge.append(&tail[..1], &mut |tile| {
-        levels.push((tile.level, tile.index))
+        levels.push((tile.level, tile.index));
     });
     assert_eq!(
         levels,
