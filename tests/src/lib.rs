@@ -1,1 +1,116 @@
-//! deed-tests
+//! What the end-to-end tests share: real server processes, real clients, and an oracle.
+//!
+//! The tests themselves are in `tests/`, one file a theme. They start the programs that
+//! `make build` left beside them in the target directory, on free ports of 127.0.0.1, and end only
+//! what they started.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`process`] | `deed-server` and `deed` as processes, with everything bounded in time |
+//! | [`rpc`] | plain gRPC clients, and a ledger to write to |
+//! | [`statements`] | payloads, made without the client library |
+//! | [`oracle`] | a whole log read back and computed again |
+//! | [`http`] | plain HTTP/1.1 |
+//! | [`files`] | data directories: copies, fingerprints, damage |
+//! | [`data`] | test data that lies beside the checkout |
+//! | [`random`] | seeded random numbers |
+
+#![allow(
+    clippy::must_use_candidate,
+    reason = "helpers are also called for what they check"
+)]
+
+pub mod data;
+pub mod files;
+pub mod http;
+pub mod oracle;
+pub mod process;
+pub mod random;
+pub mod rpc;
+pub mod statements;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+/// How long a wait for something that happens at once may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a whole test may take.
+const TEST_MAX: Duration = Duration::from_secs(240);
+
+/// Between two looks at something that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Runs a test, and fails it when it does not end.
+///
+/// # Panics
+/// If the test does, or takes longer than four minutes.
+pub fn run(test: impl Future<Output = ()>) {
+    run_within(TEST_MAX, test);
+}
+
+/// As [`run`], with another bound.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_within(max: Duration, test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("the runtime starts");
+    let ended = runtime.block_on(async { tokio::time::timeout(max, test).await });
+    // Whatever is still running must not hold up the report.
+    runtime.shutdown_background();
+    assert!(ended.is_ok(), "the test did not end within {max:?}");
+}
+
+/// Waits for a future, and says what was waited for if it does not come.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
+    }
+}
+
+/// Looks again and again until there is something; blocks the thread.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not happen within {PATIENCE:?}"
+        );
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// As [`wait_for`], without blocking the thread.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    within(what, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await
+}

@@ -1,0 +1,33 @@
+//! Test data that is too large for the repository and lies beside the checkout.
+
+use std::{
+    env,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// The path of a file in `../shared/data`.
+///
+/// `None` if it is not there; the test must then end, and says visibly that it was skipped.
+///
+/// # Panics
+/// If it is not there where it has to be: with `DEED_REQUIRE_SHARED=1` or `CI=true`.
+#[must_use]
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is in it");
+    let path = workspace.join("../shared/data").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    let is = |name, value| env::var(name).is_ok_and(|found| found == value);
+    assert!(
+        !is("DEED_REQUIRE_SHARED", "1") && !is("CI", "true"),
+        "{} is missing, and must be there",
+        path.display()
+    );
+    // Not `eprintln!`: what that prints in a test that passes is shown to nobody.
+    let _ = writeln!(io::stderr(), "SKIPPED: {} is not there", path.display());
+    None
+}

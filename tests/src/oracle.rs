@@ -1,0 +1,215 @@
+//! A whole log read back, and computed again from its entries alone.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use deed_evidence::{PayloadDigest, entry::Entry, statement};
+use deed_tlog::{Frontier, Hash, TreeHead, leaf_hash, node_hash};
+
+use crate::rpc::{Clients, TestLedger};
+
+/// All entries of a tree.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// In order of their index.
+    pub entries: Vec<Bytes>,
+    /// Computed from them.
+    pub leaf_hashes: Vec<Hash>,
+    /// The signed head, which the entries give.
+    pub head: TreeHead,
+}
+
+impl Log {
+    /// Reads a ledger and checks that its entries give its signed head.
+    ///
+    /// # Panics
+    /// If something is missing, or they do not.
+    pub async fn read(clients: &Clients, ledger: &TestLedger) -> Self {
+        let head = ledger.head(clients).await;
+        let messages = clients
+            .entries(&ledger.name, 0, head.size.get())
+            .await
+            .expect("entries");
+        let mut entries: Vec<Bytes> = Vec::new();
+        for message in messages {
+            assert_eq!(message.start, entries.len() as u64, "entries come in order");
+            entries.extend(message.entries);
+        }
+        Self::check(entries, head)
+    }
+
+    /// Checks that entries give a head.
+    ///
+    /// # Panics
+    /// If they do not.
+    #[track_caller]
+    #[must_use]
+    pub fn check(entries: Vec<Bytes>, head: TreeHead) -> Self {
+        let leaf_hashes: Vec<Hash> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+        assert_eq!(
+            leaf_hashes.len() as u64,
+            head.size.get(),
+            "as many entries as the head says"
+        );
+        assert_eq!(
+            root(&leaf_hashes),
+            head.root,
+            "the entries give the signed root"
+        );
+        Self {
+            entries,
+            leaf_hashes,
+            head,
+        }
+    }
+
+    /// Checks that every one of these heads is that of a beginning of this log.
+    ///
+    /// # Panics
+    /// If one is not.
+    #[track_caller]
+    pub fn expect_heads(&self, heads: impl IntoIterator<Item = TreeHead>) {
+        let mut wanted: BTreeMap<u64, Hash> = BTreeMap::new();
+        for head in heads {
+            let known = *wanted.entry(head.size.get()).or_insert(head.root);
+            assert_eq!(known, head.root, "two heads of size {}", head.size);
+        }
+        let mut frontier = Frontier::new();
+        let mut leaves = self.leaf_hashes.iter();
+        for (size, root) in wanted {
+            assert!(
+                size <= self.head.size.get(),
+                "a head of size {size} was lost"
+            );
+            while frontier.size().get() < size {
+                frontier.push(*leaves.next().expect("as many leaves as the head says"));
+            }
+            assert_eq!(
+                frontier.root(),
+                root,
+                "the head of size {size} was of another history"
+            );
+        }
+    }
+
+    /// The payloads of each session, in the order in which they stand in the log, with the leaf
+    /// of each. Checks that their sequences have neither hole nor repetition.
+    ///
+    /// # Panics
+    /// If they have.
+    #[must_use]
+    pub fn sessions(&self) -> HashMap<[u8; 16], Vec<Recorded>> {
+        let mut sessions: HashMap<[u8; 16], Vec<Recorded>> = HashMap::new();
+        // Leaf 0 is the ledger's own.
+        for (leaf, bytes) in self.entries.iter().enumerate().skip(1) {
+            let entry = Entry::parse(bytes).expect("an entry");
+            let header = statement::parse(entry.payload).expect("a statement");
+            let session = sessions.entry(*header.session.as_bytes()).or_default();
+            let position = session.len() as u64;
+            assert_eq!(
+                header.sequence.get(),
+                position,
+                "leaf {leaf}: every sequence once"
+            );
+            session.push(Recorded {
+                leaf: leaf as u64,
+                digest: PayloadDigest::of(entry.payload),
+            });
+        }
+        sessions
+    }
+}
+
+/// A statement in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its leaf.
+    pub leaf: u64,
+    /// Digest of its payload.
+    pub digest: PayloadDigest,
+}
+
+/// The root by RFC 6962's definition: MTH(D\[n\]), section 2.1.
+///
+/// # Panics
+/// Without leaves.
+#[must_use]
+pub fn root(leaves: &[Hash]) -> Hash {
+    match leaves {
+        [] => panic!("nobody signs the empty tree here"),
+        [leaf] => *leaf,
+        _ => {
+            let k = leaves.len().next_power_of_two() / 2;
+            let (left, right) = leaves.split_at(k);
+            node_hash(&root(left), &root(right))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statements::Producer;
+    use deed_evidence::{LedgerId, Micros};
+    use deed_tlog::TreeSize;
+    use std::panic::catch_unwind;
+
+    fn log(payloads: &[Bytes]) -> Log {
+        let genesis = Bytes::from_static(b"not looked into");
+        let entries: Vec<_> = std::iter::once(genesis)
+            .chain(
+                payloads
+                    .iter()
+                    .map(|payload| Entry::unsigned(payload, Micros::new(1)).encode()),
+            )
+            .collect();
+        let hashes: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+        let head = TreeHead::new(TreeSize::new(hashes.len() as u64), root(&hashes));
+        Log::check(entries, head)
+    }
+
+    fn payloads() -> Vec<Bytes> {
+        Producer::new(LedgerId::new(Hash::new([1; 32])), 1).intents(20)
+    }
+
+    /// An oracle that accepts everything proves nothing.
+    #[test]
+    fn what_is_wrong_is_rejected() {
+        let payloads = payloads();
+        let right = log(&payloads);
+        let heads = |size: usize| {
+            TreeHead::new(TreeSize::new(size as u64), root(&right.leaf_hashes[..size]))
+        };
+        right.expect_heads((1..=21).map(heads));
+        assert_eq!(right.sessions().len(), 1);
+
+        let mut other = payloads.clone();
+        other.swap(3, 4);
+        let other = log(&other);
+        assert!(catch_unwind(|| other.sessions()).is_err(), "out of order");
+        assert!(
+            catch_unwind(|| other.expect_heads([heads(21)])).is_err(),
+            "another history"
+        );
+        assert!(
+            catch_unwind(|| other.expect_heads([heads(5)])).is_err(),
+            "since leaf 4"
+        );
+        other.expect_heads([heads(4)]);
+
+        let shorter = log(&payloads[..19]);
+        assert!(
+            catch_unwind(|| shorter.expect_heads([heads(21)])).is_err(),
+            "a lost leaf"
+        );
+        let hole = log(&payloads[1..]);
+        assert!(catch_unwind(|| hole.sessions()).is_err(), "a hole");
+        let twice = log(&[&payloads[..], &payloads[19..]].concat());
+        assert!(catch_unwind(|| twice.sessions()).is_err(), "a duplicate");
+        let wrong = TreeHead::new(right.head.size, heads(20).root);
+        assert!(
+            catch_unwind(|| Log::check(right.entries.clone(), wrong)).is_err(),
+            "a root"
+        );
+    }
+}

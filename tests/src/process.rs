@@ -1,0 +1,485 @@
+//! The programs as processes.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::wait_for;
+
+/// A program of the workspace, as built last.
+///
+/// # Panics
+/// If it was not built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    // The test is target/release/deps/<test>, the programs are two levels up.
+    let test = env::current_exe().expect("a test knows its own path");
+    let directory = test
+        .ancestors()
+        .nth(2)
+        .expect("tests are in <target>/<profile>/deps");
+    let path = directory.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `make build` first",
+        path.display()
+    );
+    path
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Everything that it printed to stdout.
+    pub stdout: String,
+    /// Everything that it printed to stderr.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// The exit code; `None` if a signal ended it.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Checks the exit code, and shows what was printed if it is another one.
+    ///
+    /// # Panics
+    /// If it is another one.
+    #[track_caller]
+    pub fn expect_code(self, wanted: i32) -> Self {
+        assert_eq!(self.code(), Some(wanted), "it ended so: {self:#?}");
+        self
+    }
+}
+
+/// A process whose output goes to files. Ended by SIGKILL when it is dropped.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    output: TempDir,
+}
+
+impl Running {
+    fn spawn(mut command: Command) -> Self {
+        let output = TempDir::new().expect("a temporary directory");
+        let file = |name| File::create(output.path().join(name)).expect("a file for output");
+        let child = command
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Self { child, output }
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = fs::read(self.output.path().join(name)).expect("the output's file");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our own child can be signalled");
+    }
+
+    fn exited(&mut self) -> Option<ExitStatus> {
+        self.child
+            .try_wait()
+            .expect("our own child can be waited for")
+    }
+
+    fn wait(mut self) -> Ended {
+        let command = format!("the end of process {}", self.child.id());
+        let status = wait_for(&command, || self.exited());
+        self.ended(status)
+    }
+
+    fn ended(&self, status: ExitStatus) -> Ended {
+        Ended {
+            status,
+            stdout: self.read("stdout"),
+            stderr: self.read("stderr"),
+        }
+    }
+
+    /// Ends it, and returns when it is gone.
+    fn kill(&mut self) {
+        // It may have ended before; both then do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// How to start a server.
+#[derive(Debug, Clone)]
+pub struct ServerCommand {
+    data_dir: PathBuf,
+    listen: String,
+    arguments: Vec<String>,
+    rust_log: String,
+}
+
+impl ServerCommand {
+    /// A server on a data directory and any free port of 127.0.0.1.
+    #[must_use]
+    pub fn new(data_dir: &Path) -> Self {
+        Self {
+            data_dir: data_dir.to_owned(),
+            listen: "127.0.0.1:0".to_owned(),
+            arguments: Vec::new(),
+            rust_log: "info".to_owned(),
+        }
+    }
+
+    /// Listens elsewhere.
+    #[must_use]
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        self.listen = address.to_string();
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn arguments<S: ToString>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.arguments
+            .extend(arguments.into_iter().map(|argument| argument.to_string()));
+        self
+    }
+
+    /// Chooses what is logged.
+    #[must_use]
+    pub fn rust_log(mut self, filter: &str) -> Self {
+        filter.clone_into(&mut self.rust_log);
+        self
+    }
+
+    /// Starts it, and does not wait for anything.
+    #[must_use]
+    pub fn launch(&self) -> Launched {
+        let mut command = Command::new(program("deed-server"));
+        command
+            .arg("run")
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--listen", &self.listen])
+            .args(&self.arguments)
+            .env("RUST_LOG", &self.rust_log)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        Launched(Running::spawn(command))
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Panics
+    /// If it ends instead.
+    #[must_use]
+    #[track_caller]
+    pub fn start(&self) -> ServerProcess {
+        match self.try_start() {
+            Ok(server) => server,
+            Err(ended) => panic!("deed-server did not start: {ended:#?}"),
+        }
+    }
+
+    /// Starts it and waits until it listens or ends.
+    ///
+    /// # Errors
+    /// How it ended.
+    pub fn try_start(&self) -> Result<ServerProcess, Ended> {
+        self.launch().listening()
+    }
+
+    /// Starts it and waits until it has ended by itself, as a server that refuses does.
+    ///
+    /// # Panics
+    /// If it begins to listen.
+    #[must_use]
+    #[track_caller]
+    pub fn refused(&self) -> Ended {
+        match self.try_start() {
+            Ok(server) => panic!("deed-server starts, on {}", server.address()),
+            Err(ended) => ended,
+        }
+    }
+}
+
+/// A server that may not listen yet.
+#[derive(Debug)]
+pub struct Launched(Running);
+
+impl Launched {
+    /// Waits until it listens or ends.
+    ///
+    /// # Errors
+    /// How it ended.
+    pub fn listening(mut self) -> Result<ServerProcess, Ended> {
+        let found = wait_for("a server that listens or ends", || {
+            let stdout = self.0.read("stdout");
+            let address = stdout
+                .lines()
+                // A line that is still being written has no end yet.
+                .filter(|_| stdout.ends_with('\n'))
+                .find_map(|line| line.strip_prefix("listening on "));
+            match address {
+                Some(address) => Some(Ok(address.parse().expect("an address"))),
+                None => self.0.exited().map(Err),
+            }
+        });
+        match found {
+            Ok(address) => Ok(ServerProcess {
+                running: self.0,
+                address,
+            }),
+            Err(status) => Err(self.0.ended(status)),
+        }
+    }
+
+    /// Ends it by SIGKILL: it has no chance to do anything.
+    pub fn kill9(self) {
+        drop(self.0);
+    }
+}
+
+/// A server that listens. Ended by SIGKILL when it is dropped.
+#[derive(Debug)]
+pub struct ServerProcess {
+    running: Running,
+    address: SocketAddr,
+}
+
+impl ServerProcess {
+    /// Starts a server on a data directory.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    #[track_caller]
+    pub fn start(data_dir: &Path) -> Self {
+        ServerCommand::new(data_dir).start()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens, for gRPC.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it has printed to stdout so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.running.read("stdout")
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.running.read("stderr")
+    }
+
+    /// Ends it by SIGTERM, as an operator does.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn terminate(self) -> Ended {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Ends it by SIGTERM, which must go well.
+    ///
+    /// # Panics
+    /// If it does not end in time, or not with exit code 0.
+    #[track_caller]
+    pub fn stop(self) -> Ended {
+        self.terminate().expect_code(0)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn wait(self) -> Ended {
+        self.running.wait()
+    }
+
+    /// Ends it by SIGKILL: it has no chance to do anything.
+    pub fn kill9(mut self) {
+        self.kill();
+    }
+
+    /// As [`kill9`](Self::kill9), for tests that still ask for its address afterwards.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+}
+
+/// Runs `deed-server fsck`.
+///
+/// # Panics
+/// If it does not end in time.
+#[must_use]
+pub fn fsck(data_dir: &Path) -> Ended {
+    let mut command = Command::new(program("deed-server"));
+    command
+        .arg("fsck")
+        .arg("--data-dir")
+        .arg(data_dir)
+        .env("NO_COLOR", "1")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    Running::spawn(command).wait()
+}
+
+/// Runs `deed-server fsck`, which must find nothing, and returns what it counted.
+///
+/// # Panics
+/// If it finds something, or does not end in time.
+#[track_caller]
+pub fn fsck_clean(data_dir: &Path) -> String {
+    let ended = fsck(data_dir).expect_code(0);
+    assert!(ended.stdout.starts_with("clean: "), "{ended:#?}");
+    ended.stdout
+}
+
+/// The `deed` command with an environment of its own.
+#[derive(Debug)]
+pub struct Deed {
+    home: TempDir,
+    server: String,
+    ledger: String,
+}
+
+impl Deed {
+    /// For a server's address and a ledger's name.
+    ///
+    /// # Panics
+    /// If there is no temporary directory.
+    #[must_use]
+    pub fn new(server: &str, ledger: &str) -> Self {
+        Self {
+            home: TempDir::new().expect("a temporary directory"),
+            server: server.to_owned(),
+            ledger: ledger.to_owned(),
+        }
+    }
+
+    /// The same user with another server.
+    #[must_use]
+    pub fn at(mut self, server: &str) -> Self {
+        server.clone_into(&mut self.server);
+        self
+    }
+
+    /// Where it keeps what it trusts.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    /// A path for a file of the test, below the user's directory.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(program("deed"));
+        command
+            .args(arguments)
+            .env("DEED_SERVER", &self.server)
+            .env("DEED_LEDGER", &self.ledger)
+            .env("DEED_STATE", self.state())
+            .env("HOME", self.home.path())
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("XDG_DATA_HOME")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("RUST_LOG")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it without input.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ended {
+        Running::spawn(self.command(arguments)).wait()
+    }
+
+    /// Runs it with `input` on stdin.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn run_with<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: &str,
+    ) -> Ended {
+        let path = self.file("stdin");
+        fs::write(&path, input).expect("a file for the input");
+        let mut command = self.command(arguments);
+        command.stdin(File::open(&path).expect("the input"));
+        Running::spawn(command).wait()
+    }
+
+    /// Starts it and does not wait for its end.
+    #[must_use]
+    pub fn spawn<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> DeedProcess {
+        DeedProcess(Running::spawn(self.command(arguments)))
+    }
+}
+
+/// A `deed` that runs.
+#[derive(Debug)]
+pub struct DeedProcess(Running);
+
+impl DeedProcess {
+    /// What it has printed to stdout so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.0.read("stdout")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.0.signal(signal);
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    #[must_use]
+    pub fn wait(self) -> Ended {
+        self.0.wait()
+    }
+}

@@ -1,0 +1,132 @@
+//! Payloads, made from the protocol's messages alone: the client library has no part in them.
+
+use bytes::Bytes;
+use deed_evidence::{LedgerId, PayloadDigest, statement};
+use deed_proto::v1::{self, statement::Body};
+
+/// Somebody who makes a session's statements.
+#[derive(Debug, Clone)]
+pub struct Producer {
+    ledger_id: LedgerId,
+    name: String,
+    session: [u8; 16],
+    task: [u8; 16],
+    next: u64,
+    previous: Option<PayloadDigest>,
+    chained: bool,
+}
+
+impl Producer {
+    /// A producer with a session that is named after a number.
+    #[must_use]
+    pub fn new(ledger_id: LedgerId, session: u64) -> Self {
+        let mut id = [0x5e; 16];
+        id[8..].copy_from_slice(&session.to_be_bytes());
+        Self {
+            ledger_id,
+            name: format!("spiffe://example.org/agent/{session}"),
+            session: id,
+            task: [0x7a; 16],
+            next: 0,
+            previous: None,
+            chained: true,
+        }
+    }
+
+    /// Leaves `previous` empty: the session is no chain.
+    #[must_use]
+    pub fn unchained(mut self) -> Self {
+        self.chained = false;
+        self
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn session(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.session)
+    }
+
+    /// The sequence of the next statement.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// The next statement's message, for tests that change something about it.
+    #[must_use]
+    pub fn message(&self, body: Body) -> v1::Statement {
+        let previous = self.previous.filter(|_| self.chained);
+        v1::Statement {
+            ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
+            producer: self.name.clone(),
+            session: self.session(),
+            sequence: self.next,
+            previous: previous.map_or_else(Bytes::new, |digest| {
+                Bytes::copy_from_slice(digest.as_bytes())
+            }),
+            task: Bytes::copy_from_slice(&self.task),
+            body: Some(body),
+            ..v1::Statement::default()
+        }
+    }
+
+    /// Makes the next statement.
+    ///
+    /// # Panics
+    /// If it breaks a rule.
+    #[track_caller]
+    pub fn make(&mut self, body: Body) -> Bytes {
+        let payload = statement::encode(&self.message(body)).expect("a statement by the rules");
+        self.next += 1;
+        self.previous = Some(PayloadDigest::of(&payload));
+        payload
+    }
+
+    /// Makes an intent that contains `mark`.
+    pub fn intent(&mut self, mark: &str) -> Bytes {
+        self.make(intent(mark))
+    }
+
+    /// Makes several intents.
+    pub fn intents(&mut self, count: usize) -> Vec<Bytes> {
+        (0..count)
+            .map(|_| {
+                let mark = format!("orders/{}", self.next);
+                self.intent(&mark)
+            })
+            .collect()
+    }
+
+    /// Makes the session's last statement.
+    pub fn close(&mut self) -> Bytes {
+        let closed = v1::SessionClosed {
+            last_sequence: self.next,
+            count: self.next + 1,
+        };
+        let mut message = self.message(Body::SessionClosed(closed));
+        message.task = Bytes::new();
+        let payload = statement::encode(&message).expect("a statement by the rules");
+        self.next += 1;
+        payload
+    }
+}
+
+/// The body of an intent on the resource `mark`.
+#[must_use]
+pub fn intent(mark: &str) -> Body {
+    Body::Intent(v1::Intent {
+        action: "orders.update".to_owned(),
+        resource: mark.to_owned(),
+        ..v1::Intent::default()
+    })
+}
+
+/// A payload in an envelope.
+#[must_use]
+pub fn envelope(payload: &Bytes) -> v1::Envelope {
+    v1::Envelope {
+        payload_type: v1::PayloadType::Statement.into(),
+        payload: payload.clone(),
+        ..v1::Envelope::default()
+    }
+}

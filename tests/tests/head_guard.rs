@@ -1,0 +1,440 @@
+//! The head guard: a store that lost what was acknowledged is never served.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use deed_tests::{
+    files,
+    oracle::Log,
+    process::{Ended, ServerCommand, ServerProcess, fsck, fsck_clean},
+    rpc::{Clients, TestLedger},
+    run,
+    statements::Producer,
+};
+use deed_tlog::TreeHead;
+use tempfile::TempDir;
+
+const LEDGER: &str = "payments";
+
+/// A data directory whose server was killed right after it acknowledged a statement.
+struct Killed {
+    dir: TempDir,
+    head: TreeHead,
+    /// The payload that was acknowledged last.
+    last: Bytes,
+}
+
+impl Killed {
+    /// Ten requests of a few statements, and then one of a single statement.
+    async fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let server = ServerProcess::start(&dir.path().join("data"));
+        let clients = Clients::connect(&server).await;
+        let ledger = TestLedger::create(&clients, LEDGER).await;
+        let mut producer = Producer::new(ledger.id, 1);
+        for _ in 0..10 {
+            ledger.append(&clients, &producer.intents(5)).await;
+        }
+        let last = producer.intent("the statement that was acknowledged last");
+        let (_, head) = ledger.append(&clients, std::slice::from_ref(&last)).await;
+        server.kill9();
+        Self { dir, head, last }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A copy of the directory, for one kind of damage.
+    fn copy(&self, name: &str) -> PathBuf {
+        let copy = self.dir.path().join(name);
+        files::copy(&self.data(), &copy);
+        copy
+    }
+
+    /// Where the last statement stands in the store's log: the file, its offset, its end, and
+    /// the end of the record that holds it (nothing is written after that).
+    fn tail(&self, data: &Path) -> Tail {
+        let (path, payload) = files::find(&data.join("store"), ".log", &self.last);
+        Tail {
+            record_end: files::end_of_content(&path),
+            payload_end: payload + self.last.len(),
+            payload,
+            path,
+        }
+    }
+}
+
+struct Tail {
+    path: PathBuf,
+    payload: usize,
+    payload_end: usize,
+    record_end: usize,
+}
+
+/// The server must refuse this directory because of its guard, and change nothing in it.
+#[track_caller]
+fn expect_refused(data: &Path, what: &str) -> Ended {
+    expect_refused_with(data, what, "head guard: ")
+}
+
+/// As [`expect_refused`], with other words.
+#[track_caller]
+fn expect_refused_with(data: &Path, what: &str, words: &str) -> Ended {
+    let before = files::fingerprint(data);
+    let ended = ServerCommand::new(data).refused();
+    assert!(
+        ended.code().is_some_and(|code| code != 0),
+        "{what}: {ended:#?}"
+    );
+    assert!(ended.stderr.contains(words), "{what}: {ended:#?}");
+    assert!(!ended.stdout.contains("listening"), "{what}: {ended:#?}");
+    let after = files::fingerprint(data);
+    let changed: Vec<_> = before
+        .keys()
+        .chain(after.keys())
+        .filter(|path| before.get(*path) != after.get(*path))
+        .collect();
+    assert!(
+        changed.is_empty(),
+        "{what}: the refusal changed {changed:?}"
+    );
+    // And it does not get used to it.
+    let again = ServerCommand::new(data).refused();
+    assert!(again.stderr.contains(words), "{what}: {again:#?}");
+    ended
+}
+
+/// The server must start, and its log must lead from this head.
+async fn expect_started(data: &Path, head: &TreeHead) {
+    let server = ServerProcess::start(data);
+    let clients = Clients::connect(&server).await;
+    let ledger = TestLedger::find(&clients, LEDGER).await;
+    let log = Log::read(&clients, &ledger).await;
+    log.expect_heads([*head]);
+    // It also goes on.
+    ledger
+        .append(&clients, &Producer::new(ledger.id, 99).intents(3))
+        .await;
+    server.stop();
+    fsck_clean(data);
+}
+
+#[test]
+fn an_undamaged_store_starts_after_a_kill() {
+    run(async {
+        let killed = Killed::new().await;
+        let copy = killed.copy("copy");
+        fsck_clean(&copy);
+        expect_started(&copy, &killed.head).await;
+        expect_started(&killed.data(), &killed.head).await;
+    });
+}
+
+#[test]
+fn a_flipped_byte_at_the_end_of_the_log_is_refused() {
+    run(async {
+        let killed = Killed::new().await;
+        let tail = killed.tail(&killed.data());
+        assert!(
+            tail.payload_end < tail.record_end,
+            "the record ends behind its statement"
+        );
+        let places = [
+            ("payload", tail.payload),
+            ("payload-end", tail.payload_end - 1),
+            ("last-byte", tail.record_end - 1),
+            ("before-payload", tail.payload - 20),
+        ];
+        for (name, offset) in places {
+            let copy = killed.copy(name);
+            files::flip(&killed.tail(&copy).path, offset);
+            let ended = expect_refused(&copy, name);
+            assert!(
+                ended.stderr.contains(LEDGER),
+                "it says which ledger: {ended:#?}"
+            );
+            let size = killed.head.size.to_string();
+            assert!(ended.stderr.contains(&size), "it says how much: {ended:#?}");
+            // The same words from the checker.
+            let checked = fsck(&copy).expect_code(1);
+            assert!(checked.stderr.contains("head guard: "), "{checked:#?}");
+        }
+    });
+}
+
+#[test]
+fn a_log_that_was_cut_is_refused() {
+    run(async {
+        let killed = Killed::new().await;
+        let tail = killed.tail(&killed.data());
+        let lengths = [
+            ("one-byte", tail.record_end - 1),
+            ("in-payload", tail.payload + killed.last.len() / 2),
+            ("before-payload", tail.payload - 1),
+            // Some of the earlier requests with it.
+            ("half", tail.record_end / 2),
+        ];
+        for (name, length) in lengths {
+            let copy = killed.copy(name);
+            files::cut(&killed.tail(&copy).path, length);
+            expect_refused(&copy, name);
+        }
+    });
+}
+
+/// A page that never reached the disk: zeros where the end of the log was.
+#[test]
+fn a_log_whose_end_is_zeros_is_refused() {
+    run(async {
+        let killed = Killed::new().await;
+        let copy = killed.copy("zeros");
+        let tail = killed.tail(&copy);
+        let mut content = fs::read(&tail.path).unwrap();
+        content[tail.payload & !0xfff..].fill(0);
+        fs::write(&tail.path, content).unwrap();
+        expect_refused(&copy, "zeros");
+    });
+}
+
+/// After a restart the log's files are new ones, or used again; the end is found all the same.
+#[test]
+fn damage_behind_a_restart_is_refused_too() {
+    run(async {
+        let killed = Killed::new().await;
+        let data = killed.data();
+        let mut last = killed.last.clone();
+        let mut head = killed.head;
+        for session in 2..5 {
+            let server = ServerProcess::start(&data);
+            let clients = Clients::connect(&server).await;
+            let ledger = TestLedger::find(&clients, LEDGER).await;
+            let mut producer = Producer::new(ledger.id, session);
+            ledger.append(&clients, &producer.intents(20)).await;
+            last = producer.intent(&format!("the last one of session {session}"));
+            (_, head) = ledger.append(&clients, std::slice::from_ref(&last)).await;
+            server.kill9();
+        }
+        let killed = Killed {
+            last,
+            head,
+            ..killed
+        };
+        for cut in [false, true] {
+            let copy = killed.copy(if cut { "cut" } else { "flipped" });
+            let tail = killed.tail(&copy);
+            if cut {
+                files::cut(&tail.path, tail.payload_end);
+            } else {
+                files::flip(&tail.path, tail.payload);
+            }
+            expect_refused(&copy, "after restarts");
+        }
+        expect_started(&data, &killed.head).await;
+    });
+}
+
+#[test]
+fn a_store_that_is_gone_is_refused() {
+    run(async {
+        let killed = Killed::new().await;
+        let copy = killed.copy("no-log");
+        fs::remove_file(killed.tail(&copy).path).unwrap();
+        let before = files::fingerprint(&copy);
+        let ended = ServerCommand::new(&copy).refused();
+        assert!(ended.code().is_some_and(|code| code != 0), "{ended:#?}");
+        assert!(
+            before == files::fingerprint(&copy),
+            "the refusal changed nothing"
+        );
+
+        let copy = killed.copy("no-store");
+        fs::remove_dir_all(copy.join("store")).unwrap();
+        expect_refused_with(&copy, "no store at all", "holds a server.key but no store");
+    });
+}
+
+#[test]
+fn a_missing_or_cut_guard_is_refused() {
+    run(async {
+        let killed = Killed::new().await;
+        let missing = killed.copy("missing");
+        fs::remove_file(missing.join("head-guard")).unwrap();
+        let ended = expect_refused(&missing, "no guard");
+        assert!(
+            ended.stderr.contains("head-guard"),
+            "it names the file: {ended:#?}"
+        );
+
+        let guard = |data: &Path| data.join("head-guard");
+        let length = usize::try_from(fs::metadata(guard(&killed.data())).unwrap().len()).unwrap();
+        for (name, left) in [("empty", 0), ("half", length / 2), ("one-less", length - 1)] {
+            let copy = killed.copy(name);
+            files::cut(&guard(&copy), left);
+            expect_refused(&copy, name);
+        }
+        let zeros = killed.copy("zeros");
+        fs::write(guard(&zeros), vec![0; length]).unwrap();
+        expect_refused(&zeros, "a guard without any head");
+    });
+}
+
+/// The store runs ahead of its guard in every crash between the two; that is no loss.
+#[test]
+fn a_guard_behind_its_store_is_fine_and_ahead_of_it_is_not() {
+    run(async {
+        let killed = Killed::new().await;
+        let early = killed.copy("early");
+        let server = ServerProcess::start(&killed.data());
+        let clients = Clients::connect(&server).await;
+        let ledger = TestLedger::find(&clients, LEDGER).await;
+        let mut producer = Producer::new(ledger.id, 2);
+        let (_, head) = ledger.append(&clients, &producer.intents(700)).await;
+        server.stop();
+
+        let behind = killed.copy("guard-behind");
+        fs::copy(early.join("head-guard"), behind.join("head-guard")).unwrap();
+        expect_started(&behind, &head).await;
+
+        fs::copy(killed.data().join("head-guard"), early.join("head-guard")).unwrap();
+        let ended = expect_refused(&early, "a store of an older copy");
+        for size in [killed.head.size, head.size] {
+            assert!(
+                ended.stderr.contains(&size.to_string()),
+                "found and wanted: {ended:#?}"
+            );
+        }
+        expect_started(&killed.data(), &head).await;
+    });
+}
+
+/// A store with as many leaves, but others.
+#[test]
+fn a_guard_of_another_history_is_refused() {
+    run(async {
+        let killed = Killed::new().await;
+        let fork = killed.copy("fork");
+        for (data, session) in [(killed.data(), 2), (fork.clone(), 3)] {
+            let server = ServerProcess::start(&data);
+            let clients = Clients::connect(&server).await;
+            let ledger = TestLedger::find(&clients, LEDGER).await;
+            ledger
+                .append(&clients, &Producer::new(ledger.id, session).intents(4))
+                .await;
+            server.stop();
+        }
+        fs::copy(killed.data().join("head-guard"), fork.join("head-guard")).unwrap();
+        expect_refused(&fork, "another history of the same length");
+    });
+}
+
+/// Several ledgers in several shards: whichever was acknowledged last, its loss is noticed.
+#[test]
+fn every_shard_is_guarded() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let data = dir.path().join("data");
+        let shards = |count: &str| ServerCommand::new(&data).arguments(["--shards", count]);
+        let mut server = shards("2").start();
+        let clients = Clients::connect(&server).await;
+        let names = ["first", "second", "third"];
+        for name in names {
+            TestLedger::create(&clients, name).await;
+        }
+        for (session, last) in (1..).zip(names) {
+            let clients = Clients::connect(&server).await;
+            let mut mark = Bytes::new();
+            for name in names.into_iter().filter(|name| *name != last).chain([last]) {
+                let ledger = TestLedger::find(&clients, name).await;
+                let mut producer = Producer::new(ledger.id, session);
+                ledger.append(&clients, &producer.intents(5)).await;
+                mark = producer.intent(&format!("the end of {name} in round {session}"));
+                ledger.append(&clients, std::slice::from_ref(&mark)).await;
+            }
+            server.kill9();
+            let copy = dir.path().join(last);
+            files::copy(&data, &copy);
+            let (path, offset) = files::find(&copy.join("store"), ".log", &mark);
+            files::cut(&path, offset);
+            let ended = expect_refused(&copy, last);
+            assert!(
+                ended.stderr.contains(last),
+                "it says which ledger: {ended:#?}"
+            );
+            // Whatever the number of shards is now.
+            let more = ServerCommand::new(&copy)
+                .arguments(["--shards", "3"])
+                .refused();
+            assert!(more.stderr.contains("head guard: "), "{more:#?}");
+            server = shards("2").start();
+        }
+        server.stop();
+        fsck_clean(&data);
+    });
+}
+
+/// A ledger that was acknowledged must not vanish either.
+#[test]
+fn a_lost_ledger_is_refused() {
+    run(async {
+        let killed = Killed::new().await;
+        let server = ServerProcess::start(&killed.data());
+        let clients = Clients::connect(&server).await;
+        let created = TestLedger::create(&clients, "created-last").await;
+        server.kill9();
+        let copy = killed.copy("without");
+        let genesis = &created.info.genesis_entry;
+        let (path, offset) = files::find(&copy.join("store"), ".log", genesis);
+        files::flip(&path, offset + genesis.len() / 2);
+        let ended = expect_refused(&copy, "a lost ledger");
+        assert!(ended.stderr.contains("created-last"), "{ended:#?}");
+        expect_started(&killed.data(), &killed.head).await;
+    });
+}
+
+/// How each half of a guard's slot begins; its turn number follows.
+const MAGIC: &[u8] = b"DEEDGRD1";
+
+#[test]
+fn a_torn_half_of_the_guard_is_fine_and_two_are_not() {
+    run(async {
+        let killed = Killed::new().await;
+        let content = fs::read(killed.data().join("head-guard")).unwrap();
+        let halves: Vec<usize> = content
+            .windows(MAGIC.len())
+            .enumerate()
+            .filter_map(|(offset, window)| (window == MAGIC).then_some(offset))
+            .collect();
+        // One shard, so one slot is in use.
+        let [first, second] = halves[..] else {
+            panic!("both halves of one slot were written: {halves:?}")
+        };
+        let turn = |half: usize| {
+            let bytes = &content[half + MAGIC.len()..][..8];
+            u64::from_be_bytes(bytes.try_into().unwrap())
+        };
+        assert_eq!(
+            turn(first).abs_diff(turn(second)),
+            1,
+            "they are written in turn"
+        );
+        let (newest, older) = if turn(first) > turn(second) {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        let torn = |name: &str, halves: &[usize]| {
+            let copy = killed.copy(name);
+            for half in halves {
+                files::flip(&copy.join("head-guard"), half + 100);
+            }
+            copy
+        };
+        expect_started(&torn("newest", &[newest]), &killed.head).await;
+        expect_started(&torn("older", &[older]), &killed.head).await;
+        expect_refused(&torn("both", &[newest, older]), "both halves");
+    });
+}
