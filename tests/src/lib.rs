@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: real server processes, real clients, and an oracle.
 //!
-//! The tests themselves are in `tests/`, one file a theme. They start the programs that
+//! The tests themselves are in `tests/`, one file or folder a theme. They start the programs that
 //! `make build` left beside them in the target directory, on free ports of 127.0.0.1, and end only
 //! what they started.
 //!

@@ -11,7 +11,7 @@ use deed_tlog::{
     TreeSize, VerifierKey, verify_consistency, verify_inclusion,
 };
 use tonic::{
-    Code, Status,
+    Code, IntoStreamingRequest, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt as _;
@@ -63,17 +63,65 @@ impl Clients {
         }
     }
 
+    /// Sends one request to append.
+    ///
+    /// # Errors
+    /// The rpc's.
+    pub async fn append(&self, request: v1::AppendRequest) -> Result<v1::AppendResponse, Status> {
+        Ok(self.ledger.clone().append(request).await?.into_inner())
+    }
+
+    /// Opens a stream of requests to append, and returns that of the answers.
+    ///
+    /// # Errors
+    /// The rpc's, before the first answer.
+    pub async fn append_stream(
+        &self,
+        requests: impl IntoStreamingRequest<Message = v1::AppendRequest>,
+    ) -> Result<Streaming<v1::AppendResponse>, Status> {
+        let answers = self.ledger.clone().append_stream(requests).await?;
+        Ok(answers.into_inner())
+    }
+
     /// The newest head as it was sent, not verified.
     ///
     /// # Errors
     /// The rpc's.
     pub async fn checkpoint(&self, ledger: &str) -> Result<Bytes, Status> {
+        Ok(self.tree_head(ledger, None).await?.checkpoint)
+    }
+
+    /// Asks for the newest head, and for a proof from the tree of size `consistency_from` to it.
+    ///
+    /// # Errors
+    /// The rpc's.
+    pub async fn tree_head(
+        &self,
+        ledger: &str,
+        consistency_from: Option<u64>,
+    ) -> Result<v1::TreeHeadResponse, Status> {
         let request = v1::GetTreeHeadRequest {
             ledger: ledger.to_owned(),
-            consistency_from: None,
+            consistency_from,
         };
-        let answer = self.log.clone().get_tree_head(request).await?;
-        Ok(answer.into_inner().checkpoint)
+        Ok(self.log.clone().get_tree_head(request).await?.into_inner())
+    }
+
+    /// Watches heads, each with a proof from the one before if there is a size to begin from.
+    ///
+    /// # Errors
+    /// The rpc's, before the first head.
+    pub async fn watch(
+        &self,
+        ledger: &str,
+        consistency_from: Option<u64>,
+    ) -> Result<Streaming<v1::TreeHeadResponse>, Status> {
+        let request = v1::WatchTreeHeadsRequest {
+            ledger: ledger.to_owned(),
+            consistency_from,
+        };
+        let heads = self.log.clone().watch_tree_heads(request).await?;
+        Ok(heads.into_inner())
     }
 
     /// Asks for an inclusion proof.
@@ -231,9 +279,7 @@ impl TestLedger {
         payloads: &[Bytes],
     ) -> Result<v1::AppendResponse, Status> {
         let request = self.request(payloads);
-        within("an answer", clients.ledger.clone().append(request))
-            .await
-            .map(tonic::Response::into_inner)
+        within("an answer", clients.append(request)).await
     }
 
     /// Appends payloads that are all new, and returns the receipts and the head.

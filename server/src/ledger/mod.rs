@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Micros};
 use deed_tlog::{Checkpoint, NoteSigner, Origin, RightEdge, TreeHead, TreeSize};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::store::{LedgerNumber, Store, records::LedgerRecord};
@@ -29,6 +30,7 @@ pub(crate) struct Ledger {
     signer: NoteSigner,
     store: Arc<Store>,
     readable: watch::Sender<Arc<Readable>>,
+    consistency_proofs: Mutex<read::ConsistencyProofs>,
 }
 
 /// What readers see: a tree under its signed head. Swapped whole when a turn is on disk, under

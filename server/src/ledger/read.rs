@@ -1,6 +1,6 @@
 //! Reading a ledger: proofs, heads, tiles and entries, all as of one [`Readable`].
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{Sequence, SessionId};
@@ -27,6 +27,29 @@ pub(crate) enum ReadError {
     NotFound(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The consistency proofs that were made last. The requests that share a turn, and a client's
+/// trusted head, mostly ask for the same few; each costs some 60 us to make.
+#[derive(Debug, Default)]
+pub(super) struct ConsistencyProofs {
+    newest_last: VecDeque<(SizeRange, ConsistencyProof)>,
+}
+
+impl ConsistencyProofs {
+    const KEPT: usize = 16;
+
+    fn find(&self, sizes: SizeRange) -> Option<ConsistencyProof> {
+        let found = self.newest_last.iter().rev().find(|(of, _)| *of == sizes);
+        found.map(|(_, proof)| proof.clone())
+    }
+
+    fn keep(&mut self, sizes: SizeRange, proof: ConsistencyProof) {
+        if self.newest_last.len() == Self::KEPT {
+            self.newest_last.pop_front();
+        }
+        self.newest_last.push_back((sizes, proof));
+    }
 }
 
 impl Ledger {
@@ -59,8 +82,14 @@ impl Ledger {
         sizes: SizeRange,
     ) -> Result<ConsistencyProof, ReadError> {
         self.check_size(readable, "tree size", sizes.new)?;
+        // Two sizes of one log have one proof, for ever.
+        if let Some(known) = self.consistency_proofs.lock().find(sizes) {
+            return Ok(known);
+        }
         let reader = EdgeReader::new(&readable.edge, self.store.full_tiles(self.number));
-        prove_consistency(sizes, &reader).map_err(|error| self.prove_error(error))
+        let proof = prove_consistency(sizes, &reader).map_err(|error| self.prove_error(error))?;
+        self.consistency_proofs.lock().keep(sizes, proof.clone());
+        Ok(proof)
     }
 
     /// The signed head of exactly `size`: the newest, one that was kept, or one that is signed

@@ -301,6 +301,7 @@ impl Registry {
             signer,
             store: Arc::clone(&self.store),
             readable: watch::Sender::new(readable),
+            consistency_proofs: Mutex::default(),
             record,
         })
     }

@@ -1,5 +1,6 @@
 //! A server that keeps its ledger in memory and tells exactly the lies it is asked for.
 
+mod history;
 mod service;
 
 use std::{
@@ -11,10 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use deed_client::{Ledger, Options, RetryPolicy, StateDir};
-use deed_evidence::{Micros, SessionId, entry::Entry, genesis::Genesis, statement};
-use deed_proto::v1::{
-    self, append_result::Result as Item, ledger_server::LedgerServer, log_server::LogServer,
-};
+use deed_evidence::{Micros, entry::Entry, genesis::Genesis};
+use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
 use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, TreeHead, TreeSize, leaf_hash};
 use tokio::{
     net::TcpListener,
@@ -23,6 +22,7 @@ use tokio::{
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Status, transport::Server};
 
+use self::history::{History, consistency_to, history_of};
 use crate::merkle;
 
 pub(crate) const NAME: &str = "test";
@@ -76,15 +76,6 @@ pub(crate) struct Script {
     pub(crate) requests: u32,
     /// consistency_from of each append request.
     pub(crate) bases: Vec<Option<u64>>,
-}
-
-/// One history of a ledger.
-#[derive(Clone)]
-struct History {
-    entries: Vec<Bytes>,
-    leaves: Vec<Hash>,
-    /// Payload and leaf index of each session's statements.
-    sessions: HashMap<SessionId, Vec<(Bytes, u64)>>,
 }
 
 pub(crate) struct State {
@@ -296,129 +287,6 @@ impl Fake {
             consistency: consistency_to(consistency_from, &history.leaves, lie),
         })
     }
-}
-
-impl History {
-    fn push(&mut self, entry: Bytes) -> u64 {
-        self.leaves.push(leaf_hash(&entry));
-        self.entries.push(entry);
-        self.entries.len() as u64 - 1
-    }
-
-    /// Odd sizes for the second history, even ones for the first, so that a base tells which.
-    fn fill_up(&mut self, which: usize) {
-        while self.leaves.len() % 2 != which {
-            let filler = [which as u8 + 100; 4];
-            self.push(Entry::unsigned(&filler, Micros::new(1)).encode());
-        }
-    }
-
-    fn append(&mut self, payload: &Bytes, forget: bool, any_sequence: bool) -> Item {
-        let header = statement::parse(payload).unwrap();
-        let (session, sequence) = (header.session, header.sequence.get() as usize);
-        let recorded = self.sessions.entry(session).or_default();
-        let expected = recorded.len();
-        if !any_sequence {
-            if let Some((first, index)) = recorded.get(sequence) {
-                if first == payload {
-                    return Item::Duplicate(v1::Receipt {
-                        leaf_index: *index,
-                        ..Default::default()
-                    });
-                }
-                return rejected(v1::rejection::Reason::SequenceReused, expected);
-            }
-            if forget || sequence > expected {
-                return rejected(v1::rejection::Reason::SequenceNotNext, expected);
-            }
-        }
-        let index = self.push(Entry::unsigned(payload, Micros::new(7)).encode());
-        self.sessions
-            .entry(session)
-            .or_default()
-            .push((payload.clone(), index));
-        Item::Accepted(v1::Receipt {
-            leaf_index: index,
-            ..Default::default()
-        })
-    }
-
-    /// Completes a receipt, with what is asked for and what is lied about.
-    fn result(&self, item: Item, with_proofs: bool, lie: Lie) -> v1::AppendResult {
-        let complete = |receipt: v1::Receipt| {
-            let index = receipt.leaf_index as usize;
-            let mut leaf_hash = self.leaves[index];
-            if lie == Lie::LeafHash {
-                leaf_hash = Hash::new([5; 32]);
-            }
-            let proof = if with_proofs && lie != Lie::NoInclusion {
-                hashes(&merkle::path(index, &self.leaves), lie == Lie::Inclusion)
-            } else {
-                Vec::new()
-            };
-            v1::Receipt {
-                leaf_index: if lie == Lie::LeafBeyond {
-                    1 << 40
-                } else {
-                    receipt.leaf_index
-                },
-                leaf_hash: Bytes::copy_from_slice(leaf_hash.as_bytes()),
-                received_at_us: 7,
-                principal_leaf: None,
-                inclusion_proof: proof,
-            }
-        };
-        v1::AppendResult {
-            result: Some(match item {
-                Item::Accepted(receipt) => Item::Accepted(complete(receipt)),
-                Item::Duplicate(receipt) => Item::Duplicate(complete(receipt)),
-                rejected => rejected,
-            }),
-        }
-    }
-}
-
-/// The first two requests open the two histories; later ones say by the size of their base which
-/// one they belong to.
-fn history_of(request: &v1::AppendRequest, number: u32) -> usize {
-    match request.consistency_from {
-        Some(1) | None => (number as usize + 1) % 2,
-        Some(size) => (size % 2) as usize,
-    }
-}
-
-fn rejected(reason: v1::rejection::Reason, expected: usize) -> Item {
-    Item::Rejected(v1::Rejection {
-        reason: reason.into(),
-        message: "no".to_owned(),
-        field: "sequence".to_owned(),
-        expected_sequence: Some(expected as u64),
-    })
-}
-
-fn consistency_to(from: Option<u64>, leaves: &[Hash], lie: Lie) -> Option<v1::ConsistencyProof> {
-    let from = from.filter(|from| *from <= leaves.len() as u64)?;
-    if lie == Lie::NoConsistency {
-        return None;
-    }
-    Some(v1::ConsistencyProof {
-        old_size: from,
-        hashes: hashes(
-            &merkle::consistency(from as usize, leaves),
-            lie == Lie::Consistency,
-        ),
-    })
-}
-
-fn hashes(hashes: &[Hash], change: bool) -> Vec<Bytes> {
-    let mut hashes: Vec<_> = hashes
-        .iter()
-        .map(|hash| Bytes::copy_from_slice(hash.as_bytes()))
-        .collect();
-    if let Some(first) = hashes.first_mut().filter(|_| change) {
-        *first = Bytes::from_static(&[6; 32]);
-    }
-    hashes
 }
 
 pub(crate) fn authority() -> [u8; 32] {

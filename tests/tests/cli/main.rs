@@ -1,0 +1,89 @@
+//! The `deed` command: exit codes, JSON, and that it believes nobody.
+
+mod appending;
+mod failures;
+mod forks;
+mod ledgers;
+mod proofs;
+mod reading;
+
+use deed_tests::process::{Deed, Ended, ServerProcess};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const OK: i32 = 0;
+const DOES_NOT_VERIFY: i32 = 1;
+const USAGE: i32 = 2;
+const UNAVAILABLE: i32 = 3;
+
+const TASK: &str = "000102030405060708090a0b0c0d0e0f";
+
+/// A server and a user of it.
+struct Set {
+    server: ServerProcess,
+    deed: Deed,
+    _dir: TempDir,
+}
+
+impl Set {
+    /// With the ledger `payments`.
+    fn up() -> Self {
+        let dir = TempDir::new().unwrap();
+        let server = ServerProcess::start(&dir.path().join("data"));
+        let deed = Deed::new(&server.url(), "payments");
+        deed.run(["ledger", "create", "payments"]).expect_code(OK);
+        Self {
+            server,
+            deed,
+            _dir: dir,
+        }
+    }
+
+    /// Appends intents through the command; the receipts.
+    fn fill(&self, count: usize) -> Vec<Value> {
+        let ended = self
+            .deed
+            .run_with(["append"], &intents(count))
+            .expect_code(OK);
+        lines(&ended)
+    }
+}
+
+/// Statements as JSON lines, for one fresh session.
+fn intents(count: usize) -> String {
+    (0..count)
+        .map(|number| format!("{}\n", intent(number)))
+        .collect()
+}
+
+fn intent(number: usize) -> Value {
+    json!({
+        "producer": "spiffe://example.org/agent",
+        "task": TASK,
+        "intent": {"action": "orders.update", "resource": format!("orders/{number}")},
+    })
+}
+
+/// stdout as JSON lines.
+#[track_caller]
+fn lines(ended: &Ended) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {ended:#?}"));
+    ended.stdout.lines().map(parse).collect()
+}
+
+/// stdout as one JSON object.
+#[track_caller]
+fn object(ended: &Ended) -> Value {
+    let mut lines = lines(ended);
+    assert_eq!(lines.len(), 1, "{ended:#?}");
+    lines.remove(0)
+}
+
+/// A failure has words for a person on stderr, and no data on stdout.
+#[track_caller]
+fn expect_failure(ended: Ended, code: i32) -> String {
+    let ended = ended.expect_code(code);
+    assert!(!ended.stderr.trim().is_empty(), "{ended:#?}");
+    assert!(ended.stdout.is_empty(), "{ended:#?}");
+    ended.stderr
+}

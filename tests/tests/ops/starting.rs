@@ -1,0 +1,149 @@
+//! Starting: which directories, addresses and names a server takes.
+
+use std::fs;
+
+use deed_tests::{
+    files,
+    process::{ServerCommand, fsck, fsck_clean},
+    rpc::{Clients, TestLedger},
+    run,
+    statements::Producer,
+};
+use tempfile::TempDir;
+
+use crate::{data_in, expect_words, up};
+
+#[test]
+fn a_directory_has_one_server() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let data = data_in(&dir);
+        let (server, clients, ledger) = up(&data).await;
+        let mut producer = Producer::new(ledger.id, 1);
+        ledger.append(&clients, &producer.intents(5)).await;
+
+        let second = ServerCommand::new(&data).refused();
+        expect_words(&second, &["in use by another deed-server"]);
+        let checked = fsck(&data).expect_code(1);
+        expect_words(&checked, &["in use by another deed-server"]);
+
+        // The first one did not notice.
+        ledger.append(&clients, &producer.intents(5)).await;
+        server.stop();
+        fsck_clean(&data);
+    });
+}
+
+#[test]
+fn addresses_that_others_can_reach_are_refused() {
+    let dir = TempDir::new().unwrap();
+    for address in [
+        "0.0.0.0:0",
+        "[::]:0",
+        "192.0.2.1:0",
+        "[2001:db8::1]:0",
+        "255.255.255.255:0",
+    ] {
+        let ended = ServerCommand::new(&data_in(&dir)).listen(address).refused();
+        expect_words(&ended, &["loopback", address]);
+        assert!(!data_in(&dir).exists(), "{address}: nothing was made");
+    }
+    // Any address of the loopback network will do.
+    let server = ServerCommand::new(&data_in(&dir))
+        .listen("127.0.0.2:0")
+        .start();
+    server.stop();
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_so() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let (first, clients, ledger) = up(&data_in(&dir)).await;
+        let other = dir.path().join("other");
+        let taken = first.address();
+        let ended = ServerCommand::new(&other).listen(taken).refused();
+        expect_words(&ended, &["cannot listen", &taken.to_string()]);
+        ledger
+            .append(&clients, &Producer::new(ledger.id, 1).intents(1))
+            .await;
+        first.stop();
+        // Nothing stands in the way of a second attempt.
+        ServerCommand::new(&other).listen(taken).start().stop();
+    });
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let dir = TempDir::new().unwrap();
+    let command = || ServerCommand::new(&data_in(&dir));
+    for command in [
+        command().listen("nonsense"),
+        command().arguments(["--shards", "0"]),
+        command().arguments(["--shards", "65"]),
+        command().arguments(["--no-such-option"]),
+    ] {
+        command.refused().expect_code(2);
+    }
+    assert!(!data_in(&dir).exists());
+}
+
+#[test]
+fn a_servers_name_never_changes() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let data = data_in(&dir);
+        let named = |name: &str| ServerCommand::new(&data).arguments(["--name", name]);
+        for bad in ["", "A", "a b", "a+b", "/a", "a/", "ä"] {
+            expect_words(&named(bad).refused(), &["server name"]);
+        }
+        let server = named("ledger.example.org").start();
+        assert!(
+            server.stdout().contains("ledger.example.org"),
+            "{}",
+            server.stdout()
+        );
+        let clients = Clients::connect(&server).await;
+        let ledger = TestLedger::create(&clients, "payments").await;
+        assert_eq!(ledger.info.origin, "ledger.example.org/logs/payments");
+        server.stop();
+
+        let ended = named("ledger.example.com").refused();
+        expect_words(&ended, &["ledger.example.org", "ledger.example.com"]);
+        // Named or not, it is the same one.
+        for command in [named("ledger.example.org"), ServerCommand::new(&data)] {
+            let server = command.start();
+            let clients = Clients::connect(&server).await;
+            assert_eq!(
+                TestLedger::find(&clients, "payments").await.info,
+                ledger.info
+            );
+            server.stop();
+        }
+    });
+}
+
+#[test]
+fn directories_of_others_are_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let foreign = dir.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("thesis.txt"), "all of it").unwrap();
+    let before = files::files(&foreign);
+    let ended = ServerCommand::new(&foreign).refused();
+    expect_words(&ended, &["thesis.txt", "not empty"]);
+    assert_eq!(files::files(&foreign), before);
+
+    let file = foreign.join("thesis.txt");
+    expect_words(&ServerCommand::new(&file).refused(), &["thesis.txt"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "all of it");
+
+    // The checker makes nothing either.
+    let nothing = dir.path().join("nothing");
+    fs::create_dir(&nothing).unwrap();
+    for empty in [&foreign, &nothing, &dir.path().join("missing")] {
+        expect_words(&fsck(empty).expect_code(1), &["holds no deed server"]);
+    }
+    assert!(files::files(&nothing).is_empty());
+    assert!(!dir.path().join("missing").exists());
+}
