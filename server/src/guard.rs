@@ -8,9 +8,11 @@
 //!
 //! The file is written in place and never grows:
 //!
-//!     slot 0 | slot 1 | ... | slot 63         one a shard, 8192 bytes each
-//!     slot: half 0 (4096 bytes) | half 1
-//!     half: magic "DEEDGRD1" | turn (u64) | length (u32) | HeadGuard | BLAKE3 of all before (32)
+//! ```text
+//! slot 0 | slot 1 | ... | slot 63         one a shard, 8192 bytes each
+//! slot: half 0 (4096 bytes) | half 1
+//! half: magic "DEEDGRD1" | turn (u64) | length (u32) | HeadGuard | BLAKE3 of all before (32)
+//! ```
 //!
 //! The halves of a slot are written in turn, and never share a disk's sector. One that was torn by a crash held a head that was
 //! never released, and the other half still stands.

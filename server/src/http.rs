@@ -1,8 +1,10 @@
 //! The C2SP tlog-tiles read interface, for tools that nobody here wrote.
 //!
-//!     GET /logs/<ledger>/checkpoint
-//!     GET /logs/<ledger>/tile/<level>/<index>[.p/<width>]
-//!     GET /logs/<ledger>/tile/entries/<index>[.p/<width>]
+//! ```text
+//! GET /logs/<ledger>/checkpoint
+//! GET /logs/<ledger>/tile/<level>/<index>[.p/<width>]
+//! GET /logs/<ledger>/tile/entries/<index>[.p/<width>]
+//! ```
 
 use axum::{
     Router,

@@ -2,9 +2,11 @@
 //!
 //! `server.key`, mode 0600, in the data directory:
 //!
-//!     deed-server-key-v1
-//!     name <server name>
-//!     secret <base64 of 32 bytes>
+//! ```text
+//! deed-server-key-v1
+//! name <server name>
+//! secret <base64 of 32 bytes>
+//! ```
 //!
 //! Each ledger has a log key of its own: its Ed25519 seed is BLAKE3 derive-key("deed.v1 log key",
 //! secret || key generation (u32, big-endian) || origin). One file is to be kept safe, and no key

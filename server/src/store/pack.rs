@@ -1,6 +1,8 @@
 //! Packs: consecutive entries in one RocksDB value.
 //!
-//!     count (u32) | end offset of each entry (u32 each) | the entries, one after the other
+//! ```text
+//! count (u32) | end offset of each entry (u32 each) | the entries, one after the other
+//! ```
 //!
 //! Integers are big-endian; offsets count from the first entry's first byte. A pack holds the
 //! entries of one commit, ends at every multiple of 256 leaves (so that a tile's entries never
