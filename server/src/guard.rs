@@ -177,6 +177,10 @@ pub(crate) fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, Gua
     let mut written = 0;
     for (slot, ledger) in store.newest()? {
         let number = LedgerNumber(ledger.number);
+        if usize::from(slot) >= SLOTS {
+            let what = format!("the newest turn of shard {slot}, and there are only {SLOTS}");
+            return Err(StoreError::corrupt(Family::Meta, number, what).into());
+        }
         let Some(head) = store.latest_head(number)? else {
             let what = "the newest head is missing";
             return Err(StoreError::corrupt(Family::Heads, number, what).into());
@@ -294,6 +298,12 @@ impl GuardSlot {
             turn,
             newest,
         })
+    }
+
+    /// The checkpoint that the slot held when it was opened.
+    #[cfg(test)]
+    pub(crate) fn checkpoint(&self) -> Option<Bytes> {
+        self.newest.as_ref().map(|head| head.checkpoint.clone())
     }
 
     /// Writes `head` and returns when it is on disk. Must be called only for heads that the store

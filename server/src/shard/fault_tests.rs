@@ -15,6 +15,7 @@ use deed_proto::v1;
 use super::Disk;
 use crate::{
     fsck,
+    guard::GuardSlot,
     store::{Family, LedgerNumber, StoreError},
     testing::{Engine, Producer, brief, briefs},
 };
@@ -109,6 +110,10 @@ fn recover(data_dir: &Path, acknowledged: &[(v1::Envelope, v1::AppendResult)], f
         Err(_) if acknowledged.is_empty() => engine.create(LEDGER).unwrap(),
         Err(error) => panic!("{fault:?}: {error}"),
     };
+    // Also what was committed and never told is guarded before anybody can see it.
+    let newest = engine.store.latest_head(ledger.number).unwrap().unwrap();
+    let guarded = GuardSlot::open(data_dir, 0).unwrap().checkpoint();
+    assert_eq!(guarded, Some(newest.checkpoint), "{fault:?}");
     for (envelope, result) in acknowledged {
         let again = engine.append(LEDGER, vec![envelope.clone()]).unwrap();
         let expected = brief(result).replace("accepted", "duplicate");
