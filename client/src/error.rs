@@ -161,7 +161,8 @@ impl Error {
     /// Turns a status of an rpc into an error, telling a lost connection from a refusal.
     #[must_use]
     pub fn of_status(status: &Status, server: &str) -> Self {
-        if status.code() == Code::Unavailable || std::error::Error::source(status).is_some() {
+        let nobody_answers = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+        if nobody_answers || std::error::Error::source(status).is_some() {
             return Self::Unreachable {
                 server: server.to_owned(),
                 reason: sentence(status.message()),

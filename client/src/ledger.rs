@@ -15,7 +15,7 @@ use crate::{
     error::{Error, InputError},
     head::SignedHead,
     options::{Event, Observer, Options, Verification},
-    retry::{Backoff, RetryPolicy},
+    retry::{Backoff, RetryPolicy, within},
     settle::Belief,
     trust::{Pin, TrustError, TrustStore},
 };
@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) pin: Pin,
     pub(crate) retry: RetryPolicy,
+    /// For each attempt of a call.
+    pub(crate) timeout: Duration,
     pub(crate) observer: Observer,
     /// `None` with verification switched off.
     pub(crate) belief: Option<Belief>,
@@ -52,9 +54,8 @@ impl Ledger {
         let request = v1::GetLedgerRequest {
             name: options.ledger.clone(),
         };
-        let info = connection
-            .ledger()
-            .get_ledger(request)
+        let timeout = Duration::from_millis(options.timeout_ms);
+        let info = within(timeout, connection.ledger().get_ledger(request))
             .await
             .map_err(|status| Error::of_status(&status, connection.server()))?
             .into_inner();
@@ -86,6 +87,7 @@ impl Ledger {
             name: options.ledger,
             pin,
             retry: options.retry,
+            timeout: Duration::from_millis(options.timeout_ms),
             observer: options.observer,
             belief,
         };
@@ -143,7 +145,8 @@ impl Ledger {
         loop {
             let base = self.shared.name_base();
             let request = self.shared.request(&payloads, base.as_ref(), true);
-            match self.connection.ledger().append(request).await {
+            let mut client = self.connection.ledger();
+            match within(self.shared.timeout, client.append(request)).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     let answer = self
@@ -208,7 +211,7 @@ impl Ledger {
     {
         let mut backoff = Backoff::new(self.shared.retry);
         loop {
-            match rpc(self.connection.clone()).await {
+            match within(self.shared.timeout, rpc(self.connection.clone())).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => match self.wait_after(&status, &mut backoff).await {
                     Ok(()) => {}
@@ -311,7 +314,7 @@ fn read_rejections(
 async fn believe(connection: &Connection, pin: &Pin, options: &Options) -> Result<Belief, Error> {
     let interval = Duration::from_millis(options.settle_interval_ms);
     let Some(state) = &options.state else {
-        let head = first_head(connection, pin, &options.ledger).await?;
+        let head = first_head(connection, pin, options).await?;
         return Ok(Belief::new(pin.clone(), None, head, None, interval));
     };
     // The same server and name must lead to the same origin: else a server that renames the
@@ -348,7 +351,7 @@ async fn believe(connection: &Connection, pin: &Pin, options: &Options) -> Resul
             Belief::new(pin.clone(), Some(store), head, stored, interval)
         }
         (pinned, _) => {
-            let head = first_head(connection, pin, ledger).await?;
+            let head = first_head(connection, pin, options).await?;
             if pinned.is_none() {
                 compare(&store.pin_first(pin, &head)?, pin, &store)?;
                 options.observer.tell(&Event::Pinned {
@@ -395,15 +398,18 @@ fn compare(pinned: &Pin, found: &Pin, store: &TrustStore) -> Result<(), TrustErr
 }
 
 /// The newest head, in which the genesis entry is proven to be leaf 0.
-async fn first_head(connection: &Connection, pin: &Pin, ledger: &str) -> Result<SignedHead, Error> {
+async fn first_head(
+    connection: &Connection,
+    pin: &Pin,
+    options: &Options,
+) -> Result<SignedHead, Error> {
     let request = v1::GetInclusionProofRequest {
-        ledger: ledger.to_owned(),
+        ledger: options.ledger.clone(),
         leaf: Some(v1::get_inclusion_proof_request::Leaf::LeafIndex(0)),
         tree_size: 0,
     };
-    let answer = connection
-        .log()
-        .get_inclusion_proof(request)
+    let timeout = Duration::from_millis(options.timeout_ms);
+    let answer = within(timeout, connection.log().get_inclusion_proof(request))
         .await
         .map_err(|status| Error::of_status(&status, connection.server()))?
         .into_inner();

@@ -15,19 +15,45 @@
 //! | statements as JSON | [`statement_json`] |
 //! | chat transcripts as statements | [`chat`] |
 //!
-//! ```no_run
-//! # async fn example(intent: deed_proto::v1::statement::Body) -> Result<(), Box<dyn std::error::Error>> {
-//! use deed_client::{Header, Ledger, Options, Session, StateDir};
+//! ```
+//! use deed_client::{Header, Ledger, Made, Options, Session, StateDir};
+//! use deed_evidence::{TaskId, WireError};
+//! use deed_proto::v1::{RiskTier, TaskOpened, statement::Body};
 //!
-//! let options = Options::new("http://127.0.0.1:7733", "payments")
-//!     .state(StateDir::new("/var/lib/agent/deed"));
-//! let ledger = Ledger::connect(options).await?;
-//! let mut session = Session::begin(ledger.ledger_id(), "spiffe://example.org/agent")?;
-//! let made = session.make(&Header::default(), intent)?;
-//! let answer = ledger.append(&[made.payload]).await?;
-//! ledger.flush().await?;
-//! # let _ = answer; Ok(())
-//! # }
+//! /// The first statement of a task.
+//! fn task_opened(session: &mut Session, task: TaskId) -> Result<Made, WireError> {
+//!     let header = Header {
+//!         task: Some(task),
+//!         ..Header::default()
+//!     };
+//!     let opened = TaskOpened {
+//!         requested_by: "somebody@example.org".to_owned(),
+//!         risk_tier: RiskTier::Low.into(),
+//!         ..TaskOpened::default()
+//!     };
+//!     session.make(&header, Body::TaskOpened(opened))
+//! }
+//!
+//! async fn record(task: TaskId) -> Result<(), Box<dyn std::error::Error>> {
+//!     let options = Options::new("http://127.0.0.1:7733", "payments")
+//!         .state(StateDir::new("/var/lib/agent/deed"));
+//!     let ledger = Ledger::connect(options).await?;
+//!     let mut session = Session::begin(ledger.ledger_id(), "spiffe://example.org/agent")?;
+//!     let made = task_opened(&mut session, task)?;
+//!     let answer = ledger.append(&[made.payload]).await?;
+//!     for item in &answer.items {
+//!         println!("{item:?}");
+//!     }
+//!     ledger.flush().await?;
+//!     Ok(())
+//! }
+//! #
+//! # // No server is there, but what would be sent to it is made.
+//! # let id = deed_evidence::LedgerId::new(deed_tlog::Hash::new([1; 32]));
+//! # let mut session = Session::begin(id, "spiffe://example.org/agent").unwrap();
+//! # let made = task_opened(&mut session, TaskId::new([2; 16])).unwrap();
+//! # assert_eq!(made.sequence, deed_evidence::Sequence::FIRST);
+//! # let _ = record;
 //! ```
 //!
 //! Architecture invariant: what makes an answer believable is decided by `deed-tlog` and

@@ -28,6 +28,7 @@ pub struct Options {
     pub(crate) verification: Verification,
     pub(crate) retry: RetryPolicy,
     pub(crate) settle_interval_ms: u64,
+    pub(crate) timeout_ms: u64,
     pub(crate) observer: Observer,
 }
 
@@ -45,6 +46,7 @@ impl Options {
             verification: Verification::On,
             retry: RetryPolicy::default(),
             settle_interval_ms: 1_000,
+            timeout_ms: 60_000,
             observer: Observer::default(),
         }
     }
@@ -82,6 +84,15 @@ impl Options {
     #[must_use]
     pub const fn settle_interval_ms(mut self, settle_interval_ms: u64) -> Self {
         self.settle_interval_ms = settle_interval_ms;
+        self
+    }
+
+    /// How long to wait for an answer before the attempt counts as failed; 60 seconds unless told.
+    /// For a stream: for its first message. An appender has its own
+    /// ([`AppenderOptions::answer_timeout_ms`](crate::AppenderOptions::answer_timeout_ms)).
+    #[must_use]
+    pub const fn timeout_ms(mut self, timeout_ms: u64) -> Self {
+        self.timeout_ms = timeout_ms;
         self
     }
 
@@ -124,6 +135,13 @@ pub enum Event {
         /// What failed.
         reason: String,
     },
+    /// Heads could not be shown to be consistent with each other, or the newest could not be
+    /// stored, in the background. It is tried again; after too many failures nothing of the
+    /// ledger is believed any more.
+    NotSettled {
+        /// What failed.
+        reason: String,
+    },
     /// The server expects an earlier statement that is still held: it is sent again, with
     /// everything after it.
     WentBack {
@@ -136,7 +154,9 @@ pub enum Event {
 
 /// Whom to tell of [`Event`]s.
 #[derive(Clone, Default)]
-pub struct Observer(#[allow(clippy::type_complexity)] Option<Arc<dyn Fn(&Event) + Send + Sync>>);
+pub struct Observer(Option<Arc<Listener>>);
+
+type Listener = dyn Fn(&Event) + Send + Sync;
 
 impl Observer {
     pub(crate) fn tell(&self, event: &Event) {

@@ -7,13 +7,13 @@ use deed_tlog::{
     ConsistencyProof, Hash, InclusionProof, LeafIndex, TreeHead, TreeSize, leaf_hash,
     verify_consistency, verify_inclusion,
 };
-use tonic::{Code, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
     error::{AnswerError, Error, InputError},
     head::{Head, SignedHead},
     ledger::Ledger,
-    retry::Backoff,
+    retry::{Backoff, within},
     settle::{Belief, read_proof},
     trust::TrustError,
 };
@@ -87,6 +87,7 @@ impl Ledger {
         let signed = self
             .take_in(belief, &answer.checkpoint, &trusted, proof)
             .await?;
+        check_not_stale(&signed, &trusted)?;
         self.settle_if_due();
         Ok(Head {
             signed,
@@ -177,17 +178,17 @@ impl Ledger {
             start: index.get(),
             end,
         };
-        let mut stream = self
+        let message = self
             .call(|connection| {
                 let request = request.clone();
-                async move { connection.log().get_entries(request).await }
+                async move {
+                    let entries = connection.log().get_entries(request).await?;
+                    entries.into_inner().message().await.map(Response::new)
+                }
             })
             .await?;
-        let message = stream.message().await;
-        let message = message
-            .map_err(|status| Error::of_status(&status, self.connection.server()))?
-            .filter(|message| message.start == index.get());
         let bytes = message
+            .filter(|message| message.start == index.get())
             .and_then(|message| message.entries.into_iter().next())
             .ok_or(AnswerError::Missing { what: "the entry" })?;
         let leaf = self.prove_leaf(Leaf::Index(index), size).await?;
@@ -275,16 +276,20 @@ impl Ledger {
             ledger: self.clone(),
             backoff: Backoff::new(self.shared.retry),
             stream: None,
+            reported: None,
         })
     }
 }
 
-/// A stream of verified heads that survives lost connections.
+/// A stream of verified heads that survives lost connections. Each head is larger than the one
+/// before.
 #[derive(Debug)]
 pub struct HeadWatch {
     ledger: Ledger,
     backoff: Backoff,
     stream: Option<OpenWatch>,
+    /// Size of the last head that was handed out.
+    reported: Option<TreeSize>,
 }
 
 #[derive(Debug)]
@@ -292,13 +297,16 @@ struct OpenWatch {
     messages: Streaming<v1::TreeHeadResponse>,
     /// The head that the next one is proven consistent with.
     last: SignedHead,
+    /// Whether a first message came. It is due at once; each later one when the tree has grown.
+    answered: bool,
 }
 
 impl HeadWatch {
     /// Waits for the next head and verifies it.
     ///
     /// # Errors
-    /// Any [`Error`]; lost connections are tried again first.
+    /// Any [`Error`]; lost connections are tried again first. [`Error::Trust`] if the server's
+    /// tree is smaller than what it signed before.
     pub async fn next(&mut self) -> Result<Head, Error> {
         let ledger = self.ledger.clone();
         let Some(belief) = &ledger.shared.belief else {
@@ -307,24 +315,47 @@ impl HeadWatch {
         loop {
             let status = match self.next_message(belief).await {
                 Ok((answer, last)) => {
-                    self.backoff.reset();
-                    return self.take(belief, &answer, last).await;
+                    let head = self.take(belief, &answer, last).await?;
+                    if self.is_news(&head) {
+                        return Ok(head);
+                    }
+                    // After a reconnect the first one was reported before.
+                    continue;
+                }
+                Err(status) if status.code() == Code::OutOfRange => {
+                    self.stream = None;
+                    // The server's tree is smaller than a head that it signed: let it explain.
+                    let head = ledger.head().await?;
+                    if self.is_news(&head) {
+                        return Ok(head);
+                    }
+                    let reason = "the server's stream of tree heads stays behind its own head";
+                    Status::aborted(reason)
                 }
                 Err(status) => status,
             };
             self.stream = None;
-            if status.code() == Code::OutOfRange {
-                // The server's tree is smaller than a head that it signed: let it explain.
-                return ledger.head().await;
-            }
             ledger.wait_after(&status, &mut self.backoff).await?;
         }
+    }
+
+    /// Whether a verified head is larger than the last one that was handed out; only that is
+    /// progress. The caller hands it out then.
+    fn is_news(&mut self, head: &Head) -> bool {
+        let size = head.signed.head.size;
+        let is_news = self.reported.is_none_or(|reported| reported < size);
+        if is_news {
+            self.reported = Some(size);
+            self.backoff.reset();
+        }
+        is_news
     }
 
     async fn next_message(
         &mut self,
         belief: &Belief,
-    ) -> Result<(v1::TreeHeadResponse, SignedHead), tonic::Status> {
+    ) -> Result<(v1::TreeHeadResponse, SignedHead), Status> {
+        let timeout = self.ledger.shared.timeout;
         let open = match &mut self.stream {
             Some(open) => open,
             None => {
@@ -333,21 +364,24 @@ impl HeadWatch {
                     ledger: self.ledger.shared.name.clone(),
                     consistency_from: Some(last.head.size.get()),
                 };
-                let answer = self
-                    .ledger
-                    .connection
-                    .log()
-                    .watch_tree_heads(request)
-                    .await?;
+                let mut client = self.ledger.connection.log();
+                let answer = within(timeout, client.watch_tree_heads(request)).await?;
                 self.stream.insert(OpenWatch {
                     messages: answer.into_inner(),
                     last,
+                    answered: false,
                 })
             }
         };
-        match open.messages.message().await? {
+        let message = if open.answered {
+            open.messages.message().await?
+        } else {
+            within(timeout, open.messages.message()).await?
+        };
+        open.answered = true;
+        match message {
             Some(answer) => Ok((answer, open.last.clone())),
-            None => Err(tonic::Status::unavailable("the server ended the stream")),
+            None => Err(Status::unavailable("the server ended the stream")),
         }
     }
 
@@ -357,14 +391,18 @@ impl HeadWatch {
         answer: &v1::TreeHeadResponse,
         last: SignedHead,
     ) -> Result<Head, Error> {
+        // What comes after a head that is not believed is not proven from one that is.
+        let stream = self.stream.take();
         let proof = answer.consistency.as_ref();
         let signed = self
             .ledger
             .take_in(belief, &answer.checkpoint, &last, proof)
             .await?;
-        if let Some(open) = &mut self.stream {
-            open.last = signed.clone();
-        }
+        check_not_stale(&signed, &last)?;
+        self.stream = stream.map(|open| OpenWatch {
+            last: signed.clone(),
+            ..open
+        });
         self.ledger.settle_if_due();
         Ok(Head {
             signed,
@@ -372,6 +410,18 @@ impl HeadWatch {
             consistent_with: Some(last.head),
         })
     }
+}
+
+/// The newest head must not be older than the one that the request named: it was signed before
+/// the request was made. That it leads to the other one is known by then.
+fn check_not_stale(newest: &SignedHead, trusted: &SignedHead) -> Result<(), TrustError> {
+    if newest.head.size < trusted.head.size {
+        return Err(TrustError::Stale {
+            found: newest.head.size.get(),
+            trusted: trusted.head.size.get(),
+        });
+    }
+    Ok(())
 }
 
 /// The server must speak of the leaf that was asked for.

@@ -1,6 +1,6 @@
 //! When to try again, and when to stop trying.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -126,6 +126,21 @@ pub(crate) fn is_transient(status: &Status) -> bool {
             | Code::Aborted
             | Code::Cancelled
     ) || std::error::Error::source(status).is_some()
+}
+
+/// Waits for an answer, but not for ever: a server that keeps the connection and says nothing is
+/// as good as none.
+pub(crate) async fn within<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    tokio::time::timeout(timeout, answer)
+        .await
+        .unwrap_or_else(|_| Err(timed_out()))
+}
+
+pub(crate) fn timed_out() -> Status {
+    Status::deadline_exceeded("no answer came in time")
 }
 
 /// What `google.rpc.RetryInfo` asks for, in milliseconds, rounded up.

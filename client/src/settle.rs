@@ -1,7 +1,10 @@
 //! Taking in heads, and settling them: proving that all lie on one line, and storing the newest.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,9 +14,10 @@ use deed_tlog::{ConsistencyProof, TreeHead};
 use tonic::Code;
 
 use crate::{
-    error::Error,
+    error::{Error, ErrorKind},
     head::SignedHead,
     ledger::Ledger,
+    options::Event,
     trust::{
         Advance, Contradiction, ForkEvidence, ForkKind, Pin, Refused, Tips, TrustError, TrustStore,
     },
@@ -21,6 +25,9 @@ use crate::{
 
 /// More tips than this are settled without waiting for the interval.
 const TIPS_MAX: usize = 512;
+/// After this many attempts to settle in a row that the server lets fail, it is not believed any
+/// more. Each has tried again as often as the retry policy says, and they are an interval apart.
+const SETTLE_FAILURES_MAX: u32 = 16;
 
 /// What is believed of one ledger at the moment.
 #[derive(Debug)]
@@ -32,12 +39,16 @@ pub(crate) struct Belief {
     /// settling: one at a time.
     stored: tokio::sync::Mutex<Option<TreeHead>>,
     settled: Mutex<Settled>,
+    /// Settling in the background is under way.
+    settling: AtomicBool,
     interval: Duration,
 }
 
 #[derive(Debug)]
 struct Settled {
     at: Instant,
+    /// Attempts in the background that the server let fail, since the last one that did not.
+    failures: u32,
     /// Settling in the background found that the ledger is not to be believed: nothing is, from
     /// then on.
     failure: Option<Error>,
@@ -58,8 +69,10 @@ impl Belief {
             stored: tokio::sync::Mutex::new(stored),
             settled: Mutex::new(Settled {
                 at: Instant::now(),
+                failures: 0,
                 failure: None,
             }),
+            settling: AtomicBool::new(false),
             interval,
         }
     }
@@ -166,11 +179,51 @@ impl Belief {
     fn is_due(&self) -> bool {
         let many = lock(&self.tips).len() > TIPS_MAX;
         let mut settled = lock(&self.settled);
-        let due = settled.failure.is_none() && (many || settled.at.elapsed() >= self.interval);
+        let at_once = many && settled.failures == 0;
+        let due = settled.failure.is_none() && (at_once || settled.at.elapsed() >= self.interval);
         if due {
             settled.at = Instant::now();
         }
         due
+    }
+
+    /// Remembers how settling in the background went. A server that goes on answering but does not
+    /// show that its heads belong together is not believed for ever.
+    fn note_settled(&self, outcome: &Result<(), Error>) {
+        let failures = {
+            let mut settled = lock(&self.settled);
+            match outcome {
+                Ok(()) => settled.failures = 0,
+                // What fails here (a full disk) says nothing about the server.
+                Err(error) if error.kind() == ErrorKind::Input => {}
+                Err(_) => settled.failures = settled.failures.saturating_add(1),
+            }
+            // The next attempt is an interval after the end of this one.
+            settled.at = Instant::now();
+            settled.failures
+        };
+        if failures >= SETTLE_FAILURES_MAX {
+            let not_shown = lock(&self.tips).not_shown();
+            self.fail(&not_shown.into());
+        }
+    }
+}
+
+/// The right to settle in the background, given back when dropped.
+struct Settling(Ledger);
+
+impl Settling {
+    fn begin(ledger: &Ledger, belief: &Belief) -> Option<Self> {
+        let first = !belief.settling.swap(true, Ordering::Acquire);
+        first.then(|| Self(ledger.clone()))
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if let Some(belief) = &self.0.shared.belief {
+            belief.settling.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -189,8 +242,9 @@ impl Ledger {
         let Some(belief) = &self.shared.belief else {
             return Ok(());
         };
-        belief.check_failure()?;
         let mut stored = belief.stored.lock().await;
+        // Whoever settled meanwhile may have found something.
+        belief.check_failure()?;
         let (newest, behind) = {
             let tips = lock(&belief.tips);
             (tips.newest().clone(), tips.behind())
@@ -240,19 +294,29 @@ impl Ledger {
         Ok(head)
     }
 
-    /// Settles in the background if it is time. What it finds is reported by the next call.
+    /// Settles in the background if it is time, one at a time. What it finds is reported by the
+    /// next call.
     pub(crate) fn settle_if_due(&self) {
         let Some(belief) = &self.shared.belief else {
+            return;
+        };
+        let Some(settling) = Settling::begin(self, belief) else {
             return;
         };
         if !belief.is_due() {
             return;
         }
-        let ledger = self.clone();
         tokio::spawn(async move {
-            // Contradictions are remembered by the belief; anything else is tried again.
-            if let Err(error) = ledger.flush().await {
-                tracing::debug!(%error, "settling in the background failed");
+            let ledger = &settling.0;
+            let outcome = ledger.flush().await;
+            // Contradictions are remembered by the belief; anything else is tried again, within
+            // bounds.
+            if let Some(belief) = &ledger.shared.belief {
+                belief.note_settled(&outcome);
+            }
+            if let Err(error) = outcome {
+                let reason = error.to_string();
+                ledger.shared.observer.tell(&Event::NotSettled { reason });
             }
         });
     }

@@ -44,6 +44,19 @@ pub(super) struct Progress {
     pub(super) back_to: Option<Place>,
 }
 
+/// The places of the statements that may still be sent again.
+#[derive(Debug, Default)]
+struct Held {
+    own: HashSet<Place>,
+    others: HashSet<Place>,
+}
+
+impl Held {
+    fn contains(&self, place: &Place) -> bool {
+        self.own.contains(place) || self.others.contains(place)
+    }
+}
+
 impl Request {
     pub(super) fn new(
         payloads: Vec<Bytes>,
@@ -79,17 +92,26 @@ impl Request {
     /// Takes in the answer to what was sent last. A statement that came too early stays open if
     /// the one that the server expects is still held.
     ///
-    /// `held` are the open places of all requests, this one included; computed only if needed.
+    /// `others` are the open places of all other requests; computed only if needed. Of this one's
+    /// own, those that this very answer rejects for good are not held any more.
     pub(super) fn take(
         &mut self,
         answer: Answer,
-        held: impl FnOnce() -> HashSet<Place>,
+        others: impl FnOnce() -> HashSet<Place>,
     ) -> Progress {
         self.head = answer.head.or(self.head);
         self.witnessed_size = self.witnessed_size.max(answer.witnessed_size);
-        let too_early = answer.items.iter().any(|item| expected(item).is_some());
-        let held = if too_early { held() } else { HashSet::new() };
         let sent = std::mem::take(&mut self.open);
+        let mut held = Held::default();
+        if answer.items.iter().any(|item| expected(item).is_some()) {
+            held.others = others();
+            held.own = sent
+                .iter()
+                .zip(&answer.items)
+                .filter(|(_, item)| expected(item).is_some())
+                .filter_map(|(position, _)| self.place(*position))
+                .collect();
+        }
         let mut progress = Progress {
             resolved: 0,
             back_to: None,
@@ -104,6 +126,10 @@ impl Request {
                 }
                 (_, item) => {
                     progress.resolved += 1;
+                    // Those after it that wait for it wait in vain.
+                    if expected(&item).is_some() {
+                        self.place(position).map(|place| held.own.remove(&place));
+                    }
                     if let Some(result) = self.results.get_mut(position) {
                         *result = Some(item);
                     }
@@ -114,16 +140,15 @@ impl Request {
     }
 
     /// The place that the server wants instead of the statement at `position`, if it is held.
-    fn wanted_back(
-        &self,
-        position: usize,
-        item: &Appended,
-        held: &HashSet<Place>,
-    ) -> Option<Place> {
+    fn wanted_back(&self, position: usize, item: &Appended, held: &Held) -> Option<Place> {
         let expected = expected(item)?;
-        let (session, sequence) = place(self.payloads.get(position)?)?;
+        let (session, sequence) = self.place(position)?;
         let wanted = (session, Sequence::new(expected));
         (expected <= sequence.get() && held.contains(&wanted)).then_some(wanted)
+    }
+
+    fn place(&self, position: usize) -> Option<Place> {
+        place(self.payloads.get(position)?)
     }
 
     /// Gives up going back: the rejections of the last round are final.

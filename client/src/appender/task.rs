@@ -1,9 +1,6 @@
 //! The task that owns an appender's stream.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use deed_proto::v1;
 use tokio::{
@@ -13,12 +10,12 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{AppenderOptions, Request, request::Place};
+use super::{AppenderOptions, Request};
 use crate::{
     error::{AnswerError, Error},
     ledger::Ledger,
     options::Event,
-    retry::Backoff,
+    retry::{Backoff, timed_out},
 };
 
 pub(super) struct Task {
@@ -190,7 +187,13 @@ impl Task {
 
     async fn send_held(&mut self, requests: &mpsc::Sender<v1::AppendRequest>) -> Result<(), End> {
         while let Some(request) = self.held.pop_front() {
-            self.send(request, requests).await?;
+            if let Err(end) = self.send(request, requests).await {
+                // What did go out comes before what did not, and goes out first again.
+                let mut in_order = std::mem::take(&mut self.sent);
+                in_order.append(&mut self.held);
+                self.held = in_order;
+                return Err(end);
+            }
         }
         Ok(())
     }
@@ -235,18 +238,9 @@ impl Task {
                 return Err(End::Failed(error));
             }
         };
-        let own: Vec<Place> = if read.items.iter().all(|item| item.receipt().is_some()) {
-            Vec::new()
-        } else {
-            request.open_places().collect()
-        };
         let progress = request.take(read, || {
-            let others = self
-                .held
-                .iter()
-                .chain(&self.sent)
-                .flat_map(Request::open_places);
-            own.into_iter().chain(others).collect::<HashSet<_>>()
+            let others = self.held.iter().chain(&self.sent);
+            others.flat_map(Request::open_places).collect()
         });
         if progress.resolved > 0 {
             self.backoff.reset();
@@ -281,6 +275,8 @@ impl Task {
                     request.accept_rejections();
                     request.complete();
                 }
+                // What comes next has not been tried in vain.
+                self.backoff.reset();
             }
         }
     }
@@ -296,8 +292,4 @@ impl Task {
             request.fail(error);
         }
     }
-}
-
-fn timed_out() -> Status {
-    Status::deadline_exceeded("no answer came in time")
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::statement_json::plain;
+
 /// One run of an agent. Fields that are not listed are ignored, but count as part of a prompt.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Transcript {
@@ -57,8 +59,10 @@ impl Transcript {
     /// # Errors
     /// [`TranscriptError`] if it is not JSON of this form.
     pub fn parse(line: &str) -> Result<Self, TranscriptError> {
+        // Without its line end, so that all of it is one line to the parser.
+        let line = line.trim_end();
         let transcript: Self = serde_json::from_str(line).map_err(|error| TranscriptError {
-            reason: error.to_string(),
+            reason: plain(&error),
         })?;
         if transcript.run_id.is_empty() {
             return Err(TranscriptError {
@@ -180,5 +184,25 @@ fn write_canonical(value: &Value, out: &mut Vec<u8>) {
         }
         // Display of a scalar is its JSON.
         scalar => out.extend_from_slice(scalar.to_string().as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever reads line by line says which line; the parser must not name another.
+    #[test]
+    fn errors_name_no_line() {
+        for wrong in [
+            "no JSON\n",
+            "{\"run_id\": \"a\"\n",
+            "{\"run_id\": \"a\"}\r\n",
+            "{\"run_id\": \"a\", \"messages\": [{}]}\n",
+        ] {
+            let reason = Transcript::parse(wrong).unwrap_err().reason;
+            assert!(!reason.contains("line"), "{reason}");
+            assert!(reason.contains("at column"), "{reason}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! How a command fails, and the exit code of that.
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use deed_client::{Error, ErrorKind};
+
+use super::{output::tell, printable};
 
 /// What a command comes to.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -16,7 +18,8 @@ pub(crate) enum Failure {
     Usage(anyhow::Error),
     /// The server cannot be reached, or refuses.
     Unavailable(anyhow::Error),
-    /// Nobody reads the output any more, which is no failure of ours.
+    /// Nobody reads the output any more, which is no failure of a command that only reads. One
+    /// that writes says what it did before it lets this end it.
     OutputClosed,
 }
 
@@ -33,8 +36,8 @@ impl Failure {
             1 => "does not verify",
             _ => "error",
         };
-        // With stderr closed there is nobody to tell.
-        let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("{heading}: {error:#}\n"));
+        // One line, whatever a server put into its words.
+        tell(&format!("{heading}: {}", printable(&format!("{error:#}"))));
         ExitCode::from(code)
     }
 

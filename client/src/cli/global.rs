@@ -6,7 +6,7 @@ use clap::Args;
 use deed_client::{Event, Ledger, Options, StateDir};
 use deed_tlog::VerifierKey;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, output, printable};
 
 #[derive(Args, Debug)]
 pub(crate) struct Global {
@@ -107,7 +107,6 @@ fn default_state_dir() -> Option<PathBuf> {
 
 /// Tells a person what happens on the way.
 fn tell(event: &Event) {
-    use std::io::Write as _;
     let message = match event {
         Event::Pinned {
             origin,
@@ -118,6 +117,7 @@ fn tell(event: &Event) {
             let place = kept_in
                 .as_ref()
                 .map(|path| format!("\n  kept in    {}", path.display()));
+            let origin = printable(origin);
             format!(
                 "first use of {origin}, trusted from now on:\n  log key    {vkey}\n  \
                  ledger id  {ledger_id}{}",
@@ -132,11 +132,18 @@ fn tell(event: &Event) {
             attempt,
             pause_ms,
             reason,
-        } => format!("attempt {attempt} follows in {pause_ms} ms: {reason}"),
+        } => format!(
+            "attempt {attempt} follows in {pause_ms} ms: {}",
+            printable(reason)
+        ),
         Event::WentBack { session, expected } => {
             format!("going back to sequence {expected} of session {session}")
         }
+        Event::NotSettled { reason } => format!(
+            "the heads seen so far could not yet be shown to be of one history: {}",
+            printable(reason)
+        ),
         _ => return,
     };
-    let _ = writeln!(std::io::stderr(), "{message}");
+    output::tell(&message);
 }

@@ -1,12 +1,16 @@
 //! The command line: arguments, output, exit codes.
 
 mod failure;
+mod file;
 mod global;
 mod output;
+mod printable;
 
 pub(crate) use failure::{Failure, Outcome};
+pub(crate) use file::{Readers, WholeFile, make_directory, make_private_directory};
 pub(crate) use global::Global;
-pub(crate) use output::{Output, progress_bar, to_json};
+pub(crate) use output::{Output, indented, progress_bar, tell, to_json, to_json_pretty};
+pub(crate) use printable::printable;
 
 use std::process::ExitCode;
 

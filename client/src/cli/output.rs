@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::{Failure, Global, Outcome};
+use super::{
+    Failure, Global, Outcome,
+    printable::{printable_json, printable_lines},
+};
 
 /// Standard output, as text or JSON lines.
 #[derive(Debug, Clone, Copy)]
@@ -27,10 +30,11 @@ impl Output {
         }
     }
 
-    /// Prints one line.
+    /// Prints one line, or a text of several. Whatever a terminal would not show as it is comes
+    /// out escaped; strings of others that may contain line ends are to be made printable before.
     pub(crate) fn line(self, line: &str) -> Outcome {
         let mut stdout = io::stdout().lock();
-        let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+        let written = writeln!(stdout, "{}", printable_lines(line)).and_then(|()| stdout.flush());
         written.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::OutputClosed,
             _ => Failure::Usage(anyhow::Error::new(error).context("cannot write to stdout")),
@@ -38,9 +42,41 @@ impl Output {
     }
 }
 
-/// One line of JSON.
+/// Tells a person something on stderr. With stderr closed there is nobody to tell.
+pub(crate) fn tell(message: &str) {
+    let _ = writeln!(io::stderr(), "{}", printable_lines(message));
+}
+
+/// One line of JSON, fit for a terminal.
 pub(crate) fn to_json(value: &impl Serialize) -> Outcome<String> {
-    serde_json::to_string(value).map_err(|error| Failure::Usage(error.into()))
+    let json = serde_json::to_string(value).map_err(|error| Failure::Usage(error.into()))?;
+    Ok(printable_json(&json).into_owned())
+}
+
+/// JSON in several lines, fit for a terminal.
+pub(crate) fn to_json_pretty(value: &impl Serialize) -> Outcome<String> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| Failure::Usage(error.into()))?;
+    Ok(printable_json(&json).into_owned())
+}
+
+/// Prose in lines of at most 80 columns, the first indented by two and the others by four. A
+/// longer word has a line of its own.
+pub(crate) fn indented(prose: &str) -> String {
+    const COLUMNS: usize = 80;
+    let mut out = String::from(" ");
+    let (mut column, mut empty) = (1, true);
+    for word in prose.split_whitespace() {
+        let width = word.chars().count();
+        if column + 1 + width > COLUMNS && !empty {
+            out.push_str("\n   ");
+            column = 3;
+        }
+        out.push(' ');
+        out.push_str(word);
+        column += 1 + width;
+        empty = false;
+    }
+    out
 }
 
 /// A bar on stderr for work of `total` bytes or items; hidden unless a person is looking.
@@ -53,4 +89,32 @@ pub(crate) fn progress_bar(global: &Global, total: u64, template: &str) -> Progr
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(Some(total), target).with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prose_stays_within_80_columns() {
+        assert_eq!(indented("short prose"), "  short prose");
+        let prose = "seven words of prose, again and again. ".repeat(20);
+        let lines = indented(&prose);
+        for (number, line) in lines.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            assert_eq!(indent, if number == 0 { 2 } else { 4 });
+            assert!(line.len() <= 80 && !line.ends_with(' '), "{line:?}");
+        }
+        let words = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(words(&lines), words(&prose));
+        let long = "x".repeat(100);
+        assert_eq!(
+            indented(&format!("a {long} b")),
+            format!("  a\n    {long}\n    b")
+        );
+    }
 }

@@ -239,14 +239,14 @@ impl BenchAppend {
             rejected: total.rejected,
             tree_size: total.tree_size,
         };
-        Output::new(global).print(&json, text)?;
+        let printed = Output::new(global).print(&json, text);
         if total.rejected > 0 {
             let rejected = total.rejected;
             return Err(Failure::Unavailable(anyhow::anyhow!(
                 "{rejected} statements were rejected"
             )));
         }
-        Ok(())
+        printed
     }
 }
 

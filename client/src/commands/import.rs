@@ -1,29 +1,29 @@
 //! `deed import chat`
 
 mod reader;
+mod receipt_file;
 mod secret;
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write},
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{fs::File, path::PathBuf, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use deed_client::{
-    Answer, Appender, AppenderOptions, Ledger, Pending,
+    Appender, AppenderOptions, Ledger, Pending,
     chat::{Counts, Import as ChatImport},
 };
 use deed_proto::v1;
 use serde::Serialize;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+};
 
-use super::receipts::{ReceiptJson, Tally};
-use crate::cli::{Failure, Global, Outcome, Output, progress_bar, to_json};
+use super::receipts::Tally;
+use crate::cli::{Failure, Global, Outcome, Output, progress_bar, tell};
 use reader::{NumberedRun, Runs};
+use receipt_file::ReceiptFile;
 
 #[derive(Subcommand)]
 pub(crate) enum Import {
@@ -47,7 +47,9 @@ Examples:
 pub(crate) struct Chat {
     /// Transcripts, one JSON object a line
     file: PathBuf,
-    /// Write a receipt for each statement to this file, one JSON object a line
+    /// Write a receipt for each statement to this file, one JSON object a line. What is there is
+    /// replaced at the end. If the import fails or is interrupted (Ctrl-C), it is replaced by the
+    /// receipts that came until then, and left alone if there are none
     #[arg(long, value_name = "FILE")]
     receipts: Option<PathBuf>,
     /// How many producers share the runs, each with its own stream
@@ -135,7 +137,7 @@ impl Summary {
 }
 
 /// Where receipts go, shared by the producers.
-type Receipts = Option<Arc<Mutex<BufWriter<File>>>>;
+type Receipts = Option<Arc<ReceiptFile>>;
 
 impl Import {
     pub(crate) async fn run(&self, global: &Global) -> Outcome {
@@ -149,20 +151,20 @@ impl Chat {
     async fn run(&self, global: &Global) -> Outcome {
         let begin = Instant::now();
         // Local files first: nothing is sent if one of them is not there.
-        let file = File::open(&self.file).map_err(|error| cannot("read", &self.file, error))?;
+        let file = File::open(&self.file).map_err(|error| {
+            let what = format!("cannot read {}", self.file.display());
+            Failure::Usage(anyhow::Error::new(error).context(what))
+        })?;
         let file_bytes = file.metadata().map_or(0, |metadata| metadata.len());
         let secret = match &self.secret_file {
             Some(path) => secret::read(path)?,
             None => secret::made_once(&global.state()?)?,
         };
+        let ledger = global.connect().await?;
         let receipts: Receipts = match &self.receipts {
-            Some(path) => {
-                let file = File::create(path).map_err(|error| cannot("write", path, error))?;
-                Some(Arc::new(Mutex::new(BufWriter::new(file))))
-            }
+            Some(path) => Some(Arc::new(ReceiptFile::create(path)?)),
             None => None,
         };
-        let ledger = global.connect().await?;
         let import = Arc::new(ChatImport {
             ledger_id: ledger.ledger_id(),
             producer: self.producer.clone(),
@@ -185,29 +187,81 @@ impl Chat {
             };
             producers.spawn(producer.run(ledger.clone()));
         }
-        let mut summary = Summary::default();
-        let mut outcome = Ok(());
-        while let Some(producer) = producers.join_next().await {
-            let (part, end) = producer.map_err(|error| Failure::Unavailable(error.into()))?;
-            summary.merge(part);
-            outcome = outcome.and(end);
-        }
+        let (mut summary, outcome, interrupts) = wait_for(producers, &runs).await?;
         bar.finish_and_clear();
         let malformed = runs.failure();
-        let flushed = ledger.flush().await.map_err(Failure::from);
-        if let Some(receipts) = &receipts {
-            let mut writer = receipts.lock().unwrap_or_else(PoisonError::into_inner);
-            writer
-                .flush()
-                .map_err(|error| Failure::Usage(error.into()))?;
-        }
+        let flushed = match interrupts {
+            0 | 1 => ledger.flush().await.map_err(Failure::from),
+            // Whoever asks twice does not wait for it. The next command proves it.
+            _ => Ok(()),
+        };
+        let at_the_end = outcome.is_ok() && malformed.is_none() && interrupts == 0;
+        let kept = receipts.map_or(Ok(()), |receipts| receipts.keep(at_the_end));
         summary.elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // What was done is said, however it ended.
-        Output::new(global).print(&summary, text)?;
+        // What was done is said, however it ended; that nobody reads it does not hide how. Whoever
+        // asked twice to end it has cut off the counts too.
+        let printed = match interrupts {
+            0 | 1 => Output::new(global).print(&summary, text),
+            _ => Ok(()),
+        };
         outcome?;
         flushed?;
         malformed.map_or(Ok(()), Err)?;
-        summary.tally.check()
+        kept?;
+        if interrupts > 0 {
+            return Err(Failure::Unavailable(anyhow::Error::msg(
+                "interrupted; import the file again for the rest",
+            )));
+        }
+        summary.tally.check()?;
+        printed
+    }
+}
+
+/// Waits for the producers. The first interrupt lets them finish the runs that they are at, the
+/// second does not; how many there were is returned too.
+async fn wait_for(
+    mut producers: JoinSet<(Summary, Outcome)>,
+    runs: &Runs,
+) -> Outcome<(Summary, Outcome, u32)> {
+    let cannot_listen = |error: std::io::Error| Failure::Usage(error.into());
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(cannot_listen)?;
+    let mut terminated = signal(SignalKind::terminate()).map_err(cannot_listen)?;
+    let mut interrupts = 0;
+    let mut summary = Summary::default();
+    let mut outcome = Ok(());
+    loop {
+        let producer = tokio::select! {
+            producer = producers.join_next() => producer,
+            _ = interrupted.recv() => {
+                interrupts += 1;
+                None
+            }
+            _ = terminated.recv() => {
+                interrupts += 1;
+                None
+            }
+        };
+        match producer {
+            Some(Ok((part, end))) => {
+                summary.merge(part);
+                outcome = outcome.and(end);
+            }
+            // Only after a second interrupt, which is failure enough.
+            Some(Err(error)) if error.is_cancelled() => {}
+            Some(Err(error)) => {
+                runs.stop();
+                outcome = outcome.and(Err(Failure::Unavailable(error.into())));
+            }
+            None if producers.is_empty() => return Ok((summary, outcome, interrupts)),
+            None => {
+                runs.stop();
+                match interrupts {
+                    1 => tell("stopping; once more to give up what is under way"),
+                    _ => producers.abort_all(),
+                }
+            }
+        }
     }
 }
 
@@ -321,13 +375,9 @@ async fn collect(mut sent: mpsc::Receiver<Sent>, receipts: Receipts) -> (Tally, 
         };
         answer.items.iter().for_each(|item| tally.count(item));
         let written = match &receipts {
-            Some(receipts) => write_receipts(
-                receipts,
-                request.line,
-                &request.run_id,
-                &request.payloads,
-                &answer,
-            ),
+            Some(receipts) => {
+                receipts.write(request.line, &request.run_id, &request.payloads, &answer)
+            }
             None => Ok(()),
         };
         if written.is_err() {
@@ -335,23 +385,6 @@ async fn collect(mut sent: mpsc::Receiver<Sent>, receipts: Receipts) -> (Tally, 
         }
     }
     (tally, Ok(()))
-}
-
-fn write_receipts(
-    receipts: &Mutex<BufWriter<File>>,
-    line: u64,
-    run_id: &str,
-    payloads: &[Bytes],
-    answer: &Answer,
-) -> Outcome {
-    let mut receipts = receipts.lock().unwrap_or_else(PoisonError::into_inner);
-    for (payload, item) in payloads.iter().zip(&answer.items) {
-        let json = to_json(&ReceiptJson::new(line, Some(run_id), payload, item))?;
-        writeln!(receipts, "{json}").map_err(|error| {
-            Failure::Usage(anyhow::Error::new(error).context("cannot write the receipts"))
-        })?;
-    }
-    Ok(())
 }
 
 fn text(summary: &Summary) -> String {
@@ -381,8 +414,4 @@ fn text(summary: &Summary) -> String {
         ));
     }
     text
-}
-
-fn cannot(what: &str, path: &std::path::Path, error: std::io::Error) -> Failure {
-    Failure::Usage(anyhow::Error::new(error).context(format!("cannot {what} {}", path.display())))
 }

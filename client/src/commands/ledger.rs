@@ -2,16 +2,21 @@
 
 mod authority;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use deed_client::{Connection, Error, Ledger, Pin};
+use deed_client::{Connection, Error, Ledger, Pin, StateDir};
 use deed_evidence::genesis::Genesis;
 use deed_proto::v1::{self, LedgerInfo};
 use serde::Serialize;
 use tonic::Status;
 
-use crate::cli::{Failure, Global, Outcome, Output};
+use crate::cli::{Failure, Global, Outcome, Output, printable};
 use authority::{NewAuthority, authority_key};
+
+/// How long to wait for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Subcommand)]
 pub(crate) enum Ledgers {
@@ -40,8 +45,8 @@ pub(crate) struct Create {
 
 /// List all ledgers of the server
 ///
-/// Ledger ids and keys are checked against the genesis entries; sizes and roots are the server's
-/// word ('show' verifies them). With --json one object a line.
+/// Ledger ids and keys are checked against the genesis entries and against what is trusted; sizes
+/// and roots are the server's word ('show' verifies them). With --json one object a line.
 #[derive(Args)]
 pub(crate) struct List {}
 
@@ -90,7 +95,12 @@ impl LedgerJson {
         format!(
             "name       {}\norigin     {}\nlog key    {}\nledger id  {}\nsize       {}\n\
              root       {}{key}",
-            self.name, self.origin, self.vkey, self.ledger_id, self.size, self.root
+            printable(&self.name),
+            printable(&self.origin),
+            printable(&self.vkey),
+            self.ledger_id,
+            self.size,
+            self.root
         )
     }
 }
@@ -125,7 +135,8 @@ impl Create {
             name: self.name.clone(),
             authority_keys: keys.iter().map(|key| Bytes::copy_from_slice(key)).collect(),
         };
-        let answer = match connection.ledger().create_ledger(request).await {
+        let mut rpc = connection.ledger();
+        let answer = match within_deadline(rpc.create_ledger(request)).await {
             Ok(answer) => answer.into_inner(),
             Err(status) => {
                 let failure = refused(&status, global);
@@ -138,8 +149,9 @@ impl Create {
         let info = answer
             .ledger
             .ok_or_else(|| Failure::does_not_verify("the server's answer lacks the ledger"))?;
-        let ledger = Ledger::trust(connection, &info, global.options(&self.name)?).await?;
+        // Before it is pinned: a ledger that speaks for somebody else is not trusted at all.
         check_authority(&info, keys)?;
+        let ledger = Ledger::trust(connection, &info, global.options(&self.name)?).await?;
         let head = ledger.trust_note(&answer.checkpoint).await?;
         ledger.flush().await?;
         let (size, root) = (head.head.size.get(), head.head.root.to_string());
@@ -163,9 +175,19 @@ impl Show {
     }
 }
 
+/// A server that keeps the connection and never answers must not hold the command for ever.
+async fn within_deadline<T>(
+    rpc: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, tonic::Status> {
+    tokio::time::timeout(ANSWER_TIMEOUT, rpc)
+        .await
+        .unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer came in time")))
+}
+
 async fn list(global: &Global) -> Outcome {
     let connection = Connection::open(&global.server).await?;
-    let output = Output::new(global);
+    let (output, state) = (Output::new(global), global.state()?);
+    let mut order = Order::default();
     let mut request = v1::ListLedgersRequest::default();
     if !global.json {
         output.line(&format!(
@@ -174,27 +196,97 @@ async fn list(global: &Global) -> Outcome {
         ))?;
     }
     loop {
-        let page = connection
-            .ledger()
-            .list_ledgers(request.clone())
+        let mut rpc = connection.ledger();
+        let page = within_deadline(rpc.list_ledgers(request.clone()))
             .await
             .map_err(|status| refused(&status, global))?
             .into_inner();
         for info in &page.ledgers {
+            let named = |failure: Failure| failure.context(info.name.clone());
+            order.check_name(&info.name)?;
             let pin = Pin::from_info(info, &info.name)
-                .map_err(|error| Failure::does_not_verify(format!("{}: {error}", info.name)))?;
+                .map_err(|error| named(Error::from(error).into()))?;
+            compare_with_pinned(&state, connection.server(), &info.name, &pin).map_err(named)?;
             let json = LedgerJson::new(&info.name, &pin, info.size, hex::encode(&info.root));
             output.print(&json, |json| {
                 let id = json.ledger_id.get(..16).unwrap_or_default();
-                format!("{:<24} {:>12}  {id}  {}", json.name, json.size, json.origin)
+                let (name, origin) = (printable(&json.name), printable(&json.origin));
+                format!("{name:<24} {:>12}  {id}  {origin}", json.size)
             })?;
         }
-        // A server that repeats its token would keep us here for ever.
-        if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
+        if page.next_page_token.is_empty() {
             return Ok(());
         }
+        order.check_token(page.ledgers.len(), &page.next_page_token)?;
         request.page_token = page.next_page_token;
     }
+}
+
+/// Pages go forward: a server that repeats itself would keep us here for ever.
+#[derive(Debug, Default)]
+struct Order {
+    last_name: String,
+    last_token: String,
+}
+
+impl Order {
+    fn check_name(&mut self, name: &str) -> Outcome {
+        if name <= self.last_name.as_str() {
+            return Err(Failure::does_not_verify(format!(
+                "the server lists {name:?} after {:?}; names ascend",
+                self.last_name
+            )));
+        }
+        name.clone_into(&mut self.last_name);
+        Ok(())
+    }
+
+    /// The token of a page that is not the last.
+    fn check_token(&mut self, ledgers: usize, token: &str) -> Outcome {
+        if ledgers == 0 {
+            return Err(Failure::does_not_verify(
+                "the server sends an empty page that is not the last",
+            ));
+        }
+        if token <= self.last_token.as_str() {
+            return Err(Failure::does_not_verify(format!(
+                "the server's page token {token:?} follows {:?}; tokens ascend",
+                self.last_token
+            )));
+        }
+        token.clone_into(&mut self.last_token);
+        Ok(())
+    }
+}
+
+/// Compares a ledger with what is trusted of it, if anything is. Pins nothing: what is merely
+/// listed is not used.
+fn compare_with_pinned(state: &StateDir, server: &str, name: &str, found: &Pin) -> Outcome {
+    let differs = |what: &str, found: &str, pinned: &str| {
+        Failure::does_not_verify(format!(
+            "the {what} is {found}, but {pinned} is trusted; do not use it"
+        ))
+    };
+    let origin = state.known_origin(server, name).map_err(Error::from)?;
+    if let Some(origin) = origin.filter(|origin| origin != found.origin.as_str()) {
+        return Err(differs("origin", found.origin.as_str(), &origin));
+    }
+    let Some(pinned) = state.store(&found.origin).pin().map_err(Error::from)? else {
+        return Ok(());
+    };
+    for (what, found, pinned) in [
+        ("log key", found.vkey.to_string(), pinned.vkey.to_string()),
+        (
+            "ledger id",
+            found.ledger_id.to_string(),
+            pinned.ledger_id.to_string(),
+        ),
+    ] {
+        if found != pinned {
+            return Err(differs(what, &found, &pinned));
+        }
+    }
+    Ok(())
 }
 
 /// The genesis entry must name exactly the authority keys that were sent.
@@ -212,4 +304,26 @@ fn check_authority(info: &LedgerInfo, mut sent: Vec<[u8; 32]>) -> Outcome {
 
 fn refused(status: &Status, global: &Global) -> Failure {
     Error::of_status(status, &global.server).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_go_forward() {
+        let mut order = Order::default();
+        for name in ["a", "b", "ba"] {
+            order.check_name(name).unwrap();
+        }
+        for name in ["ba", "b", ""] {
+            order.check_name(name).unwrap_err();
+        }
+        order.check_token(3, "ba").unwrap();
+        order.check_token(0, "bb").unwrap_err();
+        for token in ["ba", "a"] {
+            order.check_token(1, token).unwrap_err();
+        }
+        order.check_token(1, "c").unwrap();
+    }
 }

@@ -60,14 +60,14 @@ impl Prove {
         }
         let ledger = global.connect().await?;
         let (index, size) = (LeafIndex::new(self.index), self.size.map(TreeSize::new));
-        let leaf = match &self.entry_out {
+        let (leaf, entry) = match &self.entry_out {
             Some(path) => {
                 let proven = ledger.entry(index, size).await?;
-                write_file(path, &proven.bytes)?;
-                proven.leaf
+                (proven.leaf, Some((path, proven.bytes)))
             }
-            None => ledger.prove_leaf(Leaf::Index(index), size).await?,
+            None => (ledger.prove_leaf(Leaf::Index(index), size).await?, None),
         };
+        // Nothing is written before all of it is known to hang together.
         ledger.flush().await?;
         let checkpoint = SignedNote::parse(&leaf.head.note)
             .map_err(|error| Failure::does_not_verify(error.to_string()))?;
@@ -77,6 +77,9 @@ impl Prove {
             proof: leaf.proof,
             checkpoint,
         };
+        if let Some((path, bytes)) = entry {
+            write_file(path, &bytes)?;
+        }
         write_file(&self.out, proof.to_string().as_bytes())?;
         if let Some(path) = &self.policy_out {
             let policy = format!("log {}\nquorum none\n", ledger.pin().vkey);

@@ -1,12 +1,14 @@
 //! Entries for people and scripts.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use deed_client::statement_json::StatementJson;
 use deed_evidence::{entry::Entry, statement};
 use deed_proto::v1;
 use serde::Serialize;
 
-use crate::cli::{Failure, Outcome};
+use crate::cli::{Failure, Outcome, Readers, WholeFile, to_json_pretty};
 
 /// An entry, decoded.
 #[derive(Serialize)]
@@ -54,7 +56,7 @@ impl EntryJson {
     }
 
     pub(crate) fn text(&self) -> String {
-        let statement = serde_json::to_string_pretty(&self.statement).unwrap_or_default();
+        let statement = to_json_pretty(&self.statement).unwrap_or_default();
         format!(
             "leaf index      {}\nleaf hash       {}\nauthor          {}\nreceived at us  {}\n\
              body            {}\nstatement       {statement}",
@@ -63,9 +65,14 @@ impl EntryJson {
     }
 }
 
-/// Writes a file that the user named, replacing what is there.
+/// Writes a file that the user named, whole or not at all, replacing what is there.
 pub(crate) fn write_file(path: &std::path::Path, bytes: &[u8]) -> Outcome {
-    std::fs::write(path, bytes).map_err(|error| {
+    let write = || {
+        let mut file = WholeFile::create(path, Readers::All)?;
+        file.write_all(bytes)?;
+        file.keep()
+    };
+    write().map_err(|error: std::io::Error| {
         Failure::Usage(
             anyhow::Error::new(error).context(format!("cannot write {}", path.display())),
         )

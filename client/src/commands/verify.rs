@@ -8,7 +8,7 @@ use deed_tlog::{Policy, TlogProof, VerifiedCheckpoint, leaf_hash};
 use serde::Serialize;
 
 use super::show::{EntryJson, read_file};
-use crate::cli::{Failure, Global, Outcome, Output};
+use crate::cli::{Failure, Global, Outcome, Output, indented};
 
 /// Verifies, offline, that an entry is in a log: the policy's log signed the tree head, its
 /// quorum of witnesses cosigned it, and the inclusion proof leads from the entry to its root.
@@ -128,7 +128,7 @@ fn text(json: &VerifiedJson) -> String {
     let list = |items: &[String]| {
         items
             .iter()
-            .map(|item| format!("  {item}\n"))
+            .map(|item| indented(item) + "\n")
             .collect::<String>()
     };
     format!(

@@ -121,7 +121,8 @@ impl StatementJson {
     /// # Errors
     /// [`JsonError::Form`] names an unknown or malformed field.
     pub fn parse(json: &str) -> Result<Self, JsonError> {
-        serde_json::from_str(json).map_err(|error| JsonError::Form {
+        // Without its line end, so that a line is one line to the parser.
+        serde_json::from_str(json.trim_end()).map_err(|error| JsonError::Form {
             reason: plain(&error),
         })
     }
@@ -228,7 +229,7 @@ impl From<v1::Statement> for StatementJson {
 }
 
 /// The reason without "at line 1", which says nothing about one line of many.
-fn plain(error: &serde_json::Error) -> String {
+pub(crate) fn plain(error: &serde_json::Error) -> String {
     let reason = error.to_string();
     match reason.rsplit_once(" at line 1 column ") {
         Some((reason, column)) => format!("{reason}, at column {column}"),

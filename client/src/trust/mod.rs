@@ -102,6 +102,17 @@ pub enum TrustError {
         /// Size of the larger one.
         new_size: u64,
     },
+    /// A head that was the newest once, shown as the newest.
+    #[error(
+        "the server shows an older tree than it has shown before: its newest head has size \
+         {found}, trusted is size {trusted}. It was restored from an older copy, or hides entries"
+    )]
+    Stale {
+        /// Size of the head that it shows.
+        found: u64,
+        /// Size of the head that was trusted before, and named in the request.
+        trusted: u64,
+    },
     /// A proof that does not hold, about something that is not signed.
     #[error("{what} does not hold: {source}")]
     Proof {

@@ -17,6 +17,11 @@ use deed_tlog::{ConsistencyProof, Hash, verify_consistency};
 use super::{ForkKind, TrustError};
 use crate::head::SignedHead;
 
+/// With more tips than this no further head is believed: a server that answers appends but proves
+/// nothing must not fill the memory. An honest one leaves about as many tips as requests are under
+/// way, 32 for each appender; this many have about 8 MiB.
+const TIPS_LIMIT: usize = 16_384;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Tips {
@@ -97,7 +102,7 @@ impl Tips {
         check(base, head, proof)?;
         let size = head.head.size.get();
         if base.head.size < head.head.size {
-            self.tips.remove(&base.head.size.get());
+            self.drop_proven(base)?;
         }
         // The very same head again is no news. Neither is the one that just was the base.
         self.tips.entry(size).or_insert_with(|| Tip {
@@ -106,6 +111,9 @@ impl Tips {
         });
         if size > self.newest.head.size.get() {
             self.newest = head.clone();
+        }
+        if self.tips.len() > TIPS_LIMIT {
+            return Err(Refused::Trust(self.not_shown()));
         }
         Ok(())
     }
@@ -128,9 +136,26 @@ impl Tips {
     ) -> Result<(), Refused> {
         check(tip, newer, Some(proof))?;
         if tip.head.size < newer.head.size {
-            self.tips.remove(&tip.head.size.get());
+            self.drop_proven(tip)?;
         }
         Ok(())
+    }
+
+    /// Drops a head from the tips that a proof leads on from. A head of the same size but another
+    /// root was not proven by that: it is the other side of a fork.
+    fn drop_proven(&mut self, proven: &SignedHead) -> Result<(), Refused> {
+        self.compare_with_same_size(proven)?;
+        self.tips.remove(&proven.head.size.get());
+        Ok(())
+    }
+
+    /// What is to be said when the tips cannot be shown to lie on one line.
+    pub(crate) fn not_shown(&self) -> TrustError {
+        let newest = self.newest.head.size.get();
+        TrustError::NoProof {
+            old_size: self.tips.keys().next().copied().unwrap_or(newest),
+            new_size: newest,
+        }
     }
 
     /// Two roots for one size are a fork, whatever any proof says.
@@ -191,5 +216,144 @@ impl Refused {
             newer: newer.clone(),
             proof: proof.map(<[Hash]>::to_vec),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use deed_tlog::{TreeHead, TreeSize, leaf_hash, node_hash};
+
+    use super::*;
+
+    /// RFC 6962 section 2.1: MTH(D[n]).
+    fn root(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [leaf] => *leaf,
+            _ => {
+                let (left, right) = leaves.split_at(split(leaves.len()));
+                node_hash(&root(left), &root(right))
+            }
+        }
+    }
+
+    /// RFC 6962 section 2.1.2: SUBPROOF(m, D[n], b).
+    fn subproof(m: usize, leaves: &[Hash], whole: bool) -> Vec<Hash> {
+        if m == leaves.len() {
+            return if whole {
+                Vec::new()
+            } else {
+                vec![root(leaves)]
+            };
+        }
+        let k = split(leaves.len());
+        let (left, right) = leaves.split_at(k);
+        let (mut proof, sibling) = if m <= k {
+            (subproof(m, left, whole), right)
+        } else {
+            (subproof(m - k, right, false), left)
+        };
+        proof.push(root(sibling));
+        proof
+    }
+
+    /// The largest power of two smaller than n.
+    fn split(n: usize) -> usize {
+        1 << (n - 1).ilog2()
+    }
+
+    /// A history whose first five leaves all others share.
+    struct History(Vec<Hash>);
+
+    impl History {
+        fn new(name: u8) -> Self {
+            let leaf = |index: u8| leaf_hash(&[if index < 5 { 0 } else { name }, index]);
+            Self((0..40).map(leaf).collect())
+        }
+
+        fn head(&self, size: usize) -> SignedHead {
+            signed(size as u64, root(&self.0[..size]))
+        }
+
+        fn proof(&self, old: usize, new: usize) -> ConsistencyProof {
+            ConsistencyProof::from_hashes(subproof(old, &self.0[..new], true)).unwrap()
+        }
+
+        fn observe(&self, tips: &mut Tips, [old, new]: [usize; 2]) -> Result<(), Refused> {
+            let proof = self.proof(old, new);
+            tips.observe(&self.head(new), &self.head(old), Some(&proof))
+        }
+    }
+
+    fn signed(size: u64, root: Hash) -> SignedHead {
+        SignedHead {
+            head: TreeHead::new(TreeSize::new(size), root),
+            note: Bytes::new(),
+        }
+    }
+
+    fn sizes(tips: &Tips) -> Vec<u64> {
+        tips.tips.keys().copied().collect()
+    }
+
+    fn assert_two_roots(refused: Result<(), Refused>, size: u64) {
+        let Err(Refused::Contradiction(found)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(found.kind, ForkKind::SameSize);
+        assert_eq!(found.older.head.size.get(), size);
+        assert_eq!(found.newer.head.size.get(), size);
+        assert_ne!(found.older.head.root, found.newer.head.root);
+    }
+
+    /// 10B is proven from 5 only, and nothing was ever proven from it. A proof from 10A says
+    /// nothing about it.
+    #[test]
+    fn a_proof_drops_the_head_that_it_leads_on_from_and_no_other() {
+        let (a, b) = (History::new(1), History::new(2));
+        let mut tips = Tips::new(a.head(5));
+        a.observe(&mut tips, [5, 10]).unwrap();
+        a.observe(&mut tips, [10, 20]).unwrap();
+        assert_eq!(sizes(&tips), [20]);
+        b.observe(&mut tips, [5, 10]).unwrap();
+        assert_eq!(sizes(&tips), [10, 20]);
+        assert_two_roots(a.observe(&mut tips, [10, 30]), 10);
+        assert!(sizes(&tips).contains(&10), "the forked head stays");
+    }
+
+    #[test]
+    fn linking_drops_the_head_that_was_linked_and_no_other() {
+        let (a, b) = (History::new(1), History::new(2));
+        let mut tips = Tips::new(a.head(5));
+        a.observe(&mut tips, [5, 20]).unwrap();
+        b.observe(&mut tips, [5, 10]).unwrap();
+        let linked = tips.link(&a.head(10), &a.head(20), &a.proof(10, 20));
+        assert_two_roots(linked, 10);
+        assert_eq!(sizes(&tips), [10, 20]);
+        // On one line all is well.
+        let mut tips = Tips::new(a.head(5));
+        a.observe(&mut tips, [5, 20]).unwrap();
+        a.observe(&mut tips, [5, 10]).unwrap();
+        assert_eq!(sizes(&tips), [10, 20]);
+        tips.link(&a.head(10), &a.head(20), &a.proof(10, 20))
+            .unwrap();
+        assert_eq!(sizes(&tips), [20]);
+    }
+
+    #[test]
+    fn tips_are_bounded() {
+        let newest = signed(1 << 40, Hash::new([1; 32]));
+        let mut tips = Tips::new(newest.clone());
+        // Heads that are older than their base come without a proof.
+        let mut observe = |size: usize| {
+            let head = signed(size as u64, Hash::new([2; 32]));
+            tips.observe(&head, &newest, None)
+        };
+        (1..TIPS_LIMIT).for_each(|size| observe(size).unwrap());
+        let refused = observe(TIPS_LIMIT);
+        let Err(Refused::Trust(TrustError::NoProof { old_size, new_size })) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!((old_size, new_size), (1, 1 << 40));
     }
 }

@@ -9,10 +9,11 @@ use std::{
 use bytes::Bytes;
 use deed_client::{
     Answer, Appended, AppenderOptions, Error, ErrorKind, Event, Header, InputError, Ledger,
-    Pending, Session, StateDir, Verification,
+    Pending, RetryPolicy, Session, StateDir, Verification,
 };
 use deed_evidence::{SessionId, TaskId};
 use deed_proto::v1::{self, statement::Body};
+use tokio::sync::watch;
 
 use crate::{
     fake::{Fake, options},
@@ -326,6 +327,90 @@ async fn going_back_in_vain_ends_with_the_rejection() {
     assert_eq!(answer.items.len(), 2);
     // One try and as many rounds as the policy has attempts.
     assert_eq!(fake.lock().script.requests, 9);
+}
+
+#[tokio::test]
+async fn each_request_may_go_back_in_vain_by_itself() {
+    let (fake, (_directory, state)) = (Fake::start().await, state());
+    fake.lock().script.forget_always = true;
+    let ledger = fake.connect(&state).await;
+    let appender = ledger.appender(AppenderOptions::default());
+    for (id, sent) in [(1, 9), (2, 18)] {
+        let request = requests(&ledger, id, 1, 2).remove(0);
+        let answer = appender.send(request).await.unwrap().await.unwrap();
+        assert!(answer.items.iter().all(|item| item.receipt().is_none()));
+        assert_eq!(fake.lock().script.requests, sent);
+    }
+    appender.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_for_a_rejected_statement_is_not_sent_again() {
+    let (fake, (_directory, state)) = (Fake::start().await, state());
+    fake.lock().script.unwanted = vec![1];
+    let went_back = Arc::new(Mutex::new(false));
+    let seen = Arc::clone(&went_back);
+    let options = fake.options().state(state).observer(move |event| {
+        *seen.lock().unwrap() |= matches!(event, Event::WentBack { .. });
+    });
+    let ledger = Ledger::connect(options).await.unwrap();
+    let appender = ledger.appender(AppenderOptions::default());
+    let request = requests(&ledger, 1, 1, 4).remove(0);
+    let answer = appender.send(request).await.unwrap().await.unwrap();
+    appender.finish().await.unwrap();
+    let reasons: Vec<_> = answer
+        .items
+        .iter()
+        .map(|item| match item {
+            Appended::Rejected(rejection) => Some(rejection.reason()),
+            _ => None,
+        })
+        .collect();
+    let waits = Some(v1::rejection::Reason::SequenceNotNext);
+    let unwanted = Some(v1::rejection::Reason::Malformed);
+    assert_eq!(reasons, [None, unwanted, waits, waits]);
+    assert_eq!(fake.lock().script.requests, 1);
+    assert!(!*went_back.lock().unwrap());
+}
+
+/// The connection is lost between the last answer and going back, so that the first request is
+/// put into a stream that nobody reads any more.
+#[tokio::test]
+async fn going_back_on_a_lost_connection_keeps_the_order() {
+    let (fake, (_directory, state)) = (Fake::start().await, state());
+    fake.lock().script.forget = vec![true; 3];
+    fake.answers.forget_permits(usize::MAX);
+    let proxy = Proxy::to(fake.address).await;
+    let went_back = watch::Sender::new(0);
+    let seen = went_back.clone();
+    let options = options(&proxy.url()).state(state).observer(move |event| {
+        if matches!(event, Event::WentBack { .. }) {
+            seen.send_modify(|times| *times += 1);
+        }
+    });
+    // The pause before going back: half a second at least.
+    let options = options.retry(RetryPolicy {
+        initial_ms: 1_000,
+        ..RetryPolicy::default()
+    });
+    let ledger = Ledger::connect(options).await.unwrap();
+    let appender = ledger.appender(AppenderOptions::default());
+    let mut recorded = fake.recorded.subscribe();
+    let mut pending = Vec::new();
+    for request in requests(&ledger, 1, 3, 2) {
+        pending.push(appender.send(request).await.unwrap());
+    }
+    recorded.wait_for(|recorded| *recorded == 3).await.unwrap();
+    fake.answers.add_permits(1 << 20);
+    let mut times = went_back.subscribe();
+    times.wait_for(|times| *times == 3).await.unwrap();
+    assert!(proxy.cut() > 0);
+    let answers = answers(pending).await;
+    appender.finish().await.unwrap();
+    assert_eq!(distinct_leaves(&answers), (1..=6).collect());
+    let state = fake.lock();
+    assert_eq!(state.script.sequences, [0, 2, 4, 0, 2, 4]);
+    assert_eq!(state.script.streams, 2);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use deed_tests::rpc::authority_key;
+use deed_tests::{files, rpc::authority_key};
 use deed_tlog::VerifierKey;
 
 use crate::{DOES_NOT_VERIFY, OK, Set, UNAVAILABLE, USAGE, expect_failure, lines, object};
@@ -44,10 +44,10 @@ fn ledgers_are_created_listed_and_shown() {
             .expect("where the key is"),
     );
     assert!(key.starts_with(set.deed.state()), "{}", key.display());
-    assert_eq!(
-        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    for (path, expected) in [(key.as_path(), 0o600), (key.parent().unwrap(), 0o700)] {
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, expected, "{}", path.display());
+    }
 
     let shown = object(
         &set.deed
@@ -107,4 +107,36 @@ fn another_ledger_under_the_same_name_is_not_believed() {
     expect_failure(set.deed.run(asked), DOES_NOT_VERIFY);
     let asked = demand.into_iter().chain(["head"]);
     set.deed.run(asked).expect_code(OK);
+}
+
+#[test]
+fn what_is_listed_is_compared_with_what_is_trusted() {
+    let set = Set::up();
+    let list = || set.deed.run(["--json", "ledger", "list"]);
+    let listed = object(&list().expect_code(OK));
+    let [origin, id] = ["origin", "ledger_id"].map(|field| listed[field].as_str().unwrap());
+    // Who trusted another ledger under this name, or another origin behind this server.
+    for (name, found, trusted) in [
+        ("pin.json", id, "ab".repeat(32)),
+        (".json", origin, "elsewhere/logs/payments".to_owned()),
+    ] {
+        let state = set.deed.state();
+        let path = files::files(&state)
+            .into_iter()
+            .map(|path| state.join(path))
+            .find(|path| {
+                path.to_string_lossy().ends_with(name)
+                    && path.starts_with(state.join("servers")) == (name == ".json")
+            })
+            .expect("what is trusted");
+        let kept = fs::read_to_string(&path).unwrap();
+        assert!(kept.contains(found), "{kept}");
+        fs::write(&path, kept.replace(found, &trusted)).unwrap();
+        let words = expect_failure(list(), DOES_NOT_VERIFY);
+        for named in ["payments", found, &trusted] {
+            assert!(words.contains(named), "{named} in {words}");
+        }
+        fs::write(&path, kept).unwrap();
+    }
+    list().expect_code(OK);
 }

@@ -4,6 +4,7 @@ mod appending;
 mod failures;
 mod forks;
 mod ledgers;
+mod output;
 mod proofs;
 mod reading;
 

@@ -4,15 +4,12 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{BufRead as _, BufReader, Read as _},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use deed_client::chat::Transcript;
 use indicatif::ProgressBar;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::cli::{Failure, Outcome};
 
@@ -34,7 +31,7 @@ pub(super) struct Runs {
 
 #[derive(Default)]
 struct Shared {
-    stop: AtomicBool,
+    stop: watch::Sender<bool>,
     failure: Mutex<Option<Failure>>,
 }
 
@@ -61,13 +58,18 @@ impl Runs {
 
     /// The next run, unless reading has stopped.
     pub(super) async fn next(&self) -> Option<NumberedRun> {
-        let run = self.runs.lock().await.recv().await;
-        run.filter(|_| !self.shared.stop.load(Ordering::Relaxed))
+        // The file may be a pipe that is silent for ever.
+        let mut stop = self.shared.stop.subscribe();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => None,
+            run = async { self.runs.lock().await.recv().await } => run,
+        }
     }
 
     /// No further runs: something went wrong elsewhere.
     pub(super) fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.send_replace(true);
     }
 
     /// Why reading ended early, if it did.
@@ -91,7 +93,7 @@ struct Reader {
 
 impl Reader {
     fn read_all(mut self, runs: &mpsc::Sender<NumberedRun>, shared: &Shared) {
-        while !shared.stop.load(Ordering::Relaxed) {
+        while !*shared.stop.borrow() {
             let run = match self.next() {
                 Ok(Some(run)) => run,
                 Ok(None) => return,

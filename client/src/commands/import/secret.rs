@@ -1,16 +1,15 @@
 //! The importer's secret, from which the salts of commitments derive.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
 use anyhow::Context as _;
 use deed_client::StateDir;
 
-use crate::cli::{Failure, Outcome};
+use crate::cli::{Failure, Outcome, Readers, WholeFile, make_directory};
 
 /// Reads a secret: 32 bytes, or 64 hex digits.
 pub(super) fn read(path: &Path) -> Outcome<[u8; 32]> {
@@ -46,27 +45,42 @@ pub(super) fn made_once(state: &StateDir) -> Outcome<[u8; 32]> {
     read(&path)
 }
 
-/// Whole or not at all, and never in place of another: two imports may begin at once.
+/// Whole or not at all, and never in place of another: two imports may begin at once. Once this
+/// returns it outlasts a power failure: what is imported with it could not be imported again with
+/// another.
 fn make(directory: &Path, path: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(directory)?;
+    make_directory(directory)?;
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).context("no random bytes")?;
-    let temporary = directory.join(format!("import.secret.{}", std::process::id()));
-    let made = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(&secret)?;
-            file.sync_all()
-        })
-        .and_then(|()| match fs::hard_link(&temporary, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        });
+    let made = WholeFile::create(path, Readers::Owner).and_then(|mut file| {
+        file.write_all(&secret)?;
+        file.keep_new()
+    });
     secret.fill(0);
-    let _ = fs::remove_file(&temporary);
-    Ok(made?)
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => Ok(made?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::new(directory.path().join("a/state"));
+        let secret = made_once(&state).unwrap();
+        assert_ne!(secret, [0; 32]);
+        assert_eq!(made_once(&state).unwrap(), secret);
+        let path = state.path().join("import.secret");
+        make(state.path(), &path).unwrap();
+        assert_eq!(read(&path).unwrap(), secret);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 1);
+    }
 }

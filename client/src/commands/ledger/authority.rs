@@ -1,9 +1,8 @@
 //! Authority keys: reading public ones, making new ones.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +12,7 @@ use deed_tlog::PublicKey;
 use ed25519_dalek::SigningKey;
 use tonic::{Code, Status};
 
-use crate::cli::{Failure, Outcome};
+use crate::cli::{Failure, Outcome, Readers, WholeFile, make_private_directory};
 
 /// An authority key that was made here.
 pub(super) struct NewAuthority {
@@ -24,7 +23,7 @@ pub(super) struct NewAuthority {
 
 impl NewAuthority {
     /// Makes a key and writes it to `<state>/keys/<ledger>-<key>.key`, readable by its owner
-    /// alone.
+    /// alone, and there after a power failure.
     pub(super) fn make(state: &StateDir, ledger: &str) -> Outcome<Self> {
         Self::write(state, ledger).map_err(Failure::Usage)
     }
@@ -37,7 +36,7 @@ impl NewAuthority {
         seed.fill(0);
         let public_key = signing.verifying_key().to_bytes();
         let directory = state.path().join("keys");
-        fs::create_dir_all(&directory)
+        make_private_directory(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         let readable: String = ledger
             .chars()
@@ -58,14 +57,10 @@ impl NewAuthority {
             hex::encode(public_key),
             hex::encode(signing.to_bytes())
         );
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
+        WholeFile::create(&path, Readers::Owner)
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
-                file.sync_all()
+                file.keep_new()
             })
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { public_key, path })

@@ -117,6 +117,16 @@ fn rejected(reason: v1::rejection::Reason, expected: usize) -> Item {
     })
 }
 
+/// A rejection for good, for what a statement says.
+pub(super) fn unwanted() -> Item {
+    Item::Rejected(v1::Rejection {
+        reason: v1::rejection::Reason::Malformed.into(),
+        message: "no".to_owned(),
+        field: "body".to_owned(),
+        expected_sequence: None,
+    })
+}
+
 pub(super) fn consistency_to(
     from: Option<u64>,
     leaves: &[Hash],

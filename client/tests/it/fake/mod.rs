@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use deed_client::{Ledger, Options, RetryPolicy, StateDir};
-use deed_evidence::{Micros, entry::Entry, genesis::Genesis};
+use deed_evidence::{Micros, entry::Entry, genesis::Genesis, statement};
 use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
 use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, TreeHead, TreeSize, leaf_hash};
 use tokio::{
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Status, transport::Server};
 
-use self::history::{History, consistency_to, history_of};
+use self::history::{History, consistency_to, history_of, unwanted};
 use crate::merkle;
 
 pub(crate) const NAME: &str = "test";
@@ -58,6 +58,16 @@ pub(crate) enum Lie {
     StaleHead,
     /// Entries have their last byte changed.
     Entry,
+    /// The newest head is the one before the last leaf, whatever the client knows.
+    OldHead,
+    /// Consistency proofs are refused, with INTERNAL.
+    NoConsistencyRpc,
+    /// No rpc is answered; streams are opened and stay empty.
+    Silence,
+    /// Watches are refused as being of a head beyond the tree.
+    WatchOutOfRange,
+    /// Watches end after their first head.
+    ShortWatch,
 }
 
 /// What a fake does, and what it saw.
@@ -72,10 +82,22 @@ pub(crate) struct Script {
     pub(crate) forget_always: bool,
     /// Two histories: each request is answered from the one that its base belongs to.
     pub(crate) two_histories: bool,
+    /// Sequences that are rejected for good.
+    pub(crate) unwanted: Vec<u64>,
     pub(crate) streams: u32,
+    /// Watches opened.
+    pub(crate) watches: u32,
+    /// Consistency proofs asked for, and how many of these at the same time.
+    pub(crate) proofs: u32,
+    pub(crate) proofs_now: u32,
+    pub(crate) proofs_at_once: u32,
+    /// How long a consistency proof takes.
+    pub(crate) proof_delay: Duration,
     pub(crate) requests: u32,
     /// consistency_from of each append request.
     pub(crate) bases: Vec<Option<u64>>,
+    /// The sequence of the first statement of each append request.
+    pub(crate) sequences: Vec<u64>,
 }
 
 pub(crate) struct State {
@@ -178,6 +200,19 @@ impl Fake {
         self.heads.send_modify(|changes| *changes += 1);
     }
 
+    /// Makes watches look at the head again.
+    pub(crate) fn tell_watches(&self) {
+        self.heads.send_modify(|changes| *changes += 1);
+    }
+
+    /// Waits for ever if the fake says nothing.
+    async fn speak(&self) {
+        let silent = self.lock().script.lie == Lie::Silence;
+        if silent {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn origin(&self) -> Origin {
         format!("fake.example/logs/{NAME}").parse().unwrap()
     }
@@ -203,6 +238,8 @@ impl Fake {
         let State { histories, script } = &mut *state;
         script.requests += 1;
         script.bases.push(request.consistency_from);
+        let first = statement::parse(&request.envelopes[0].payload).unwrap();
+        script.sequences.push(first.sequence.get());
         let which = if script.two_histories {
             history_of(request, script.requests)
         } else {
@@ -215,6 +252,10 @@ impl Fake {
             .envelopes
             .iter()
             .map(|envelope| {
+                let header = statement::parse(&envelope.payload).unwrap();
+                if script.unwanted.contains(&header.sequence.get()) {
+                    return unwanted();
+                }
                 history.append(
                     &envelope.payload,
                     forget || script.forget_always,
@@ -278,13 +319,16 @@ impl Fake {
     fn head(&self, consistency_from: Option<u64>) -> Result<v1::TreeHeadResponse, Status> {
         let state = self.lock();
         let (history, lie) = (&state.histories[0], state.script.lie);
-        if consistency_from.is_some_and(|from| from > history.leaves.len() as u64) {
+        let mut shown = &history.leaves[..];
+        if lie == Lie::OldHead {
+            shown = &shown[..shown.len() - 1];
+        } else if consistency_from.is_some_and(|from| from > shown.len() as u64) {
             return Err(Status::out_of_range("beyond the tree"));
         }
         Ok(v1::TreeHeadResponse {
-            checkpoint: self.checkpoint(&history.leaves, lie),
+            checkpoint: self.checkpoint(shown, lie),
             witnessed_size: 0,
-            consistency: consistency_to(consistency_from, &history.leaves, lie),
+            consistency: consistency_to(consistency_from, shown, lie),
         })
     }
 }

@@ -19,6 +19,7 @@ impl LedgerService for Fake {
         &self,
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendResponse>, Status> {
+        self.speak().await;
         Ok(Response::new(self.answer(&request.into_inner())))
     }
 
@@ -94,6 +95,7 @@ impl LedgerService for Fake {
         &self,
         request: Request<v1::GetLedgerRequest>,
     ) -> Result<Response<v1::LedgerInfo>, Status> {
+        self.speak().await;
         if request.into_inner().name != NAME {
             return Err(Status::not_found("no such ledger"));
         }
@@ -107,6 +109,7 @@ impl LogService for Fake {
         &self,
         request: Request<v1::GetTreeHeadRequest>,
     ) -> Result<Response<v1::TreeHeadResponse>, Status> {
+        self.speak().await;
         self.head(request.into_inner().consistency_from)
             .map(Response::new)
     }
@@ -120,12 +123,24 @@ impl LogService for Fake {
         let mut from = request.into_inner().consistency_from;
         let (fake, mut heads) = (self.clone(), self.heads.subscribe());
         let (sender, receiver) = mpsc::channel(1);
+        let lie = {
+            let mut state = self.lock();
+            state.script.watches += 1;
+            state.script.lie
+        };
+        if lie == Lie::WatchOutOfRange {
+            return Err(Status::out_of_range("beyond the tree"));
+        }
         tokio::spawn(async move {
+            fake.speak().await;
             loop {
                 heads.mark_unchanged();
                 let head = fake.head(from);
                 from = from.map(|_| fake.size());
-                if sender.send(head).await.is_err() || heads.changed().await.is_err() {
+                if sender.send(head).await.is_err() || lie == Lie::ShortWatch {
+                    return;
+                }
+                if heads.changed().await.is_err() {
                     return;
                 }
             }
@@ -137,6 +152,7 @@ impl LogService for Fake {
         &self,
         request: Request<v1::GetInclusionProofRequest>,
     ) -> Result<Response<v1::InclusionProofResponse>, Status> {
+        self.speak().await;
         let request = request.into_inner();
         let state = self.lock();
         let (history, lie) = (&state.histories[0], state.script.lie);
@@ -170,8 +186,21 @@ impl LogService for Fake {
         &self,
         request: Request<v1::GetConsistencyProofRequest>,
     ) -> Result<Response<v1::ConsistencyProofResponse>, Status> {
+        self.speak().await;
         let request = request.into_inner();
-        let state = self.lock();
+        let delay = {
+            let script = &mut self.lock().script;
+            script.proofs += 1;
+            script.proofs_now += 1;
+            script.proofs_at_once = script.proofs_at_once.max(script.proofs_now);
+            script.proof_delay
+        };
+        tokio::time::sleep(delay).await;
+        let mut state = self.lock();
+        state.script.proofs_now -= 1;
+        if state.script.lie == Lie::NoConsistencyRpc {
+            return Err(Status::internal("not today"));
+        }
         let which = match request.new_size {
             size if state.script.two_histories => (size % 2) as usize,
             _ => 0,
@@ -201,6 +230,11 @@ impl LogService for Fake {
         request: Request<v1::GetEntriesRequest>,
     ) -> Result<Response<Self::GetEntriesStream>, Status> {
         let request = request.into_inner();
+        let (sender, receiver) = mpsc::channel(1);
+        if self.lock().script.lie == Lie::Silence {
+            tokio::spawn(async move { sender.closed().await });
+            return Ok(Response::new(ReceiverStream::new(receiver)));
+        }
         let state = self.lock();
         let history = &state.histories[0];
         let entries = history
@@ -216,7 +250,6 @@ impl LogService for Fake {
             *changed.last_mut().unwrap() ^= 1;
             *entry = changed.into();
         }
-        let (sender, receiver) = mpsc::channel(1);
         let message = v1::GetEntriesResponse {
             start: request.start,
             entries,
