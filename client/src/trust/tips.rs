@@ -220,47 +220,19 @@ impl Refused {
 }
 
 #[cfg(test)]
+#[path = "../../../tlog/tests/it/reference.rs"]
+#[allow(dead_code, reason = "tlog's tests use more of it")]
+mod reference;
+
+#[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use deed_tlog::{TreeHead, TreeSize, leaf_hash, node_hash};
+    use deed_tlog::{TreeHead, TreeSize, leaf_hash};
 
-    use super::*;
-
-    /// RFC 6962 section 2.1: MTH(D[n]).
-    fn root(leaves: &[Hash]) -> Hash {
-        match leaves {
-            [leaf] => *leaf,
-            _ => {
-                let (left, right) = leaves.split_at(split(leaves.len()));
-                node_hash(&root(left), &root(right))
-            }
-        }
-    }
-
-    /// RFC 6962 section 2.1.2: SUBPROOF(m, D[n], b).
-    fn subproof(m: usize, leaves: &[Hash], whole: bool) -> Vec<Hash> {
-        if m == leaves.len() {
-            return if whole {
-                Vec::new()
-            } else {
-                vec![root(leaves)]
-            };
-        }
-        let k = split(leaves.len());
-        let (left, right) = leaves.split_at(k);
-        let (mut proof, sibling) = if m <= k {
-            (subproof(m, left, whole), right)
-        } else {
-            (subproof(m - k, right, false), left)
-        };
-        proof.push(root(sibling));
-        proof
-    }
-
-    /// The largest power of two smaller than n.
-    fn split(n: usize) -> usize {
-        1 << (n - 1).ilog2()
-    }
+    use super::{
+        reference::{proof, root},
+        *,
+    };
 
     /// A history whose first five leaves all others share.
     struct History(Vec<Hash>);
@@ -276,7 +248,7 @@ mod tests {
         }
 
         fn proof(&self, old: usize, new: usize) -> ConsistencyProof {
-            ConsistencyProof::from_hashes(subproof(old, &self.0[..new], true)).unwrap()
+            ConsistencyProof::from_hashes(proof(old, &self.0[..new])).unwrap()
         }
 
         fn observe(&self, tips: &mut Tips, [old, new]: [usize; 2]) -> Result<(), Refused> {
