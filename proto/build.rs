@@ -4,11 +4,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "deed/v1/statement.proto",
     "deed/v1/entry.proto",
     "deed/v1/ledger.proto",
     "deed/v1/log.proto",
+    "deed/v1/content.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -263,8 +263,7 @@ impl Shared {
         let envelopes = payloads.iter().map(|payload| v1::Envelope {
             payload_type: v1::PayloadType::Statement.into(),
             payload: Bytes::clone(payload),
-            key_id: Bytes::new(),
-            signature: Bytes::new(),
+            ..v1::Envelope::default()
         });
         v1::AppendRequest {
             ledger: self.name.clone(),

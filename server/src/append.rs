@@ -217,6 +217,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
             inclusion_proof: proofs
                 .next()
                 .map_or_else(Vec::new, |proof| hashes(proof.hashes())),
+            previous_trust: None,
         };
         let result = match placement {
             Placement::Recorded { leaf } => {

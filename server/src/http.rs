@@ -114,6 +114,10 @@ fn refused(refusal: Refusal) -> Response<Body> {
         Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
         Refusal::NotFound(_) | Refusal::BeyondTree { .. } => StatusCode::NOT_FOUND,
         Refusal::AlreadyExists(_) => StatusCode::CONFLICT,
+        Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
+        Refusal::Precondition { .. } => StatusCode::CONFLICT,
+        Refusal::Quota { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refusal::Overloaded { .. } | Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };

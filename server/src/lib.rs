@@ -18,6 +18,7 @@ mod guard;
 mod http;
 mod identity;
 mod ledger;
+pub mod options;
 mod serve;
 mod shard;
 mod status;

@@ -112,7 +112,6 @@ fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let options = ServerOptions {
-            data_dir: arguments.data_dir.clone(),
             listen: arguments.listen,
             name: arguments.name,
             shards: arguments.shards.into(),
@@ -122,6 +121,7 @@ fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
                 ..StoreOptions::default()
             },
             drain_ms: arguments.drain_ms,
+            ..ServerOptions::new(&arguments.data_dir)
         };
         let server = Server::start(options, Arc::new(SystemClock)).await?;
         if server.created() {

@@ -26,6 +26,7 @@ use crate::{
     guard::{self, GuardError},
     http,
     identity::{Identity, IdentityError},
+    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     ledger::{index, registry::Registry},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
@@ -66,14 +67,30 @@ pub struct ServerOptions {
     pub store: StoreOptions,
     /// How long stopping may wait for open connections, in milliseconds.
     pub drain_ms: u64,
+    /// Certificates of the listener; `None` listens in clear.
+    pub tls: Option<TlsOptions>,
+    /// Who may do what.
+    pub access: AccessOptions,
+    /// Bounds on what callers can make the server hold.
+    pub limits: LimitOptions,
+    /// Where and how contents are kept.
+    pub content: ContentOptions,
+    /// Where metrics and health are served, without access control; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
 }
 
 impl ServerOptions {
     /// The defaults for a data directory: loopback, any port.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
         Self {
-            data_dir: data_dir.into(),
+            content: ContentOptions::new(&data_dir),
+            access: AccessOptions::default(),
+            limits: LimitOptions::default(),
+            tls: None,
+            admin: None,
+            data_dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: None,
             shards: 1,

@@ -29,6 +29,21 @@ pub(crate) enum Refusal {
     Overloaded {
         retry_after: Duration,
     },
+    /// The caller has used up what it may use.
+    Quota {
+        what: String,
+        retry_after: Duration,
+    },
+    /// No credential where one is needed, or one that is no good.
+    Unauthenticated(String),
+    /// The caller is known and may not do this.
+    Forbidden(String),
+    /// The request is well-formed and the state of things is against it.
+    Precondition {
+        reason: &'static str,
+        message: String,
+        metadata: HashMap<String, String>,
+    },
     /// Try again; whether it was done is not known.
     Unavailable(String),
     /// Stored data contradicts itself.
@@ -136,6 +151,21 @@ impl From<Refusal> for Status {
                 );
                 let details = ErrorDetails::with_retry_info(Some(retry_after));
                 Self::with_error_details(Code::ResourceExhausted, message, details)
+            }
+            Refusal::Quota { what, retry_after } => {
+                let message = format!("{what}; try again in {} ms", retry_after.as_millis());
+                let details = ErrorDetails::with_retry_info(Some(retry_after));
+                Self::with_error_details(Code::ResourceExhausted, message, details)
+            }
+            Refusal::Unauthenticated(message) => Self::unauthenticated(message),
+            Refusal::Forbidden(message) => Self::permission_denied(message),
+            Refusal::Precondition {
+                reason,
+                message,
+                metadata,
+            } => {
+                let details = ErrorDetails::with_error_info(reason, "deed.v1", metadata);
+                Self::with_error_details(Code::FailedPrecondition, message, details)
             }
             Refusal::Unavailable(message) => Self::unavailable(message),
             Refusal::Damaged(what) => hidden(Code::DataLoss, "stored data is damaged", &what),

@@ -64,6 +64,7 @@ fn honest(at: usize, size: usize, principal_leaf: Option<u64>) -> (v1::Receipt, 
         received_at_us: TIME_US,
         principal_leaf,
         inclusion_proof: path(at, &leaves).iter().map(hash).collect(),
+        previous_trust: None,
     };
     (
         receipt,

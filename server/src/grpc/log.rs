@@ -161,6 +161,29 @@ impl Log for LogService {
         });
         Ok(Response::new(chunks.boxed()))
     }
+
+    async fn get_batch_proof(
+        &self,
+        _request: Request<v1::GetBatchProofRequest>,
+    ) -> Result<Response<v1::GetBatchProofResponse>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    type GetTrustChainStream = Answers<v1::GetTrustChainResponse>;
+
+    async fn get_trust_chain(
+        &self,
+        _request: Request<v1::GetTrustChainRequest>,
+    ) -> Result<Response<Self::GetTrustChainStream>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn get_session(
+        &self,
+        _request: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::SessionInfo>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
 }
 
 /// A stream of heads.

@@ -87,6 +87,7 @@ impl History {
                 received_at_us: 7,
                 principal_leaf: None,
                 inclusion_proof: proof,
+                previous_trust: None,
             }
         };
         v1::AppendResult {

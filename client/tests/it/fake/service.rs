@@ -258,4 +258,27 @@ impl LogService for Fake {
         sender.try_send(Ok(message)).unwrap();
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+
+    async fn get_batch_proof(
+        &self,
+        _request: Request<v1::GetBatchProofRequest>,
+    ) -> Result<Response<v1::GetBatchProofResponse>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    type GetTrustChainStream = ReceiverStream<Result<v1::GetTrustChainResponse, Status>>;
+
+    async fn get_trust_chain(
+        &self,
+        _request: Request<v1::GetTrustChainRequest>,
+    ) -> Result<Response<Self::GetTrustChainStream>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
+
+    async fn get_session(
+        &self,
+        _request: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::SessionInfo>, Status> {
+        Err(Status::unimplemented("not in this fake"))
+    }
 }

@@ -1,0 +1,105 @@
+//! What can be set about a server, and the defaults.
+
+use std::path::{Path, PathBuf};
+
+/// Certificates of the listener. The files are read again when they change.
+#[derive(Debug, Clone)]
+pub struct TlsOptions {
+    /// PEM file of the certificate chain, the server's own first.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// PEM file of the authorities that sign clients' certificates; `None` asks for none.
+    pub client_authorities: Option<PathBuf>,
+    /// Whether a connection without a client certificate is refused. Otherwise such a caller may
+    /// still show a token.
+    pub require_client_certificate: bool,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Default)]
+pub struct AccessOptions {
+    /// Whether callers must say who they are. `None`: exactly if the listener has TLS.
+    pub required: Option<bool>,
+    /// Whether the server may listen beyond loopback without TLS or without access control.
+    pub insecure: bool,
+}
+
+/// Bounds on what callers can make the server hold, and on what each of them may use.
+#[derive(Debug, Clone)]
+pub struct LimitOptions {
+    /// Connections open at once.
+    pub connections: usize,
+    /// Requests that one connection may have open at once.
+    pub requests_per_connection: u32,
+    /// Bytes of statements of one connection that may wait or be on their way to the disk.
+    pub connection_bytes: usize,
+    /// The same of one ledger.
+    pub ledger_bytes: usize,
+    /// The same of all ledgers and connections together, contents included.
+    pub server_bytes: usize,
+    /// Reads that run at once.
+    pub reads: usize,
+    /// Milliseconds that a connection may take for its TLS handshake and first request, and that
+    /// one may stay without traffic.
+    pub handshake_ms: u64,
+    /// See [`LimitOptions::handshake_ms`].
+    pub idle_ms: u64,
+    /// What each principal may use.
+    pub quota: QuotaOptions,
+}
+
+/// What one principal may use; 0 is no bound.
+#[derive(Debug, Clone, Default)]
+pub struct QuotaOptions {
+    /// Statements a second.
+    pub statements_per_second: u32,
+    /// Bytes of payloads and contents a second.
+    pub bytes_per_second: u32,
+    /// Append streams open at once.
+    pub streams: u32,
+    /// Bytes of contents held.
+    pub stored_bytes: u64,
+}
+
+/// Where and how contents are kept.
+#[derive(Debug, Clone)]
+pub struct ContentOptions {
+    /// File of the key that wraps the contents' keys: outside of the data directory, so that a
+    /// copy of that one alone opens nothing. Made at the first start.
+    pub key_file: PathBuf,
+    /// Largest content, in bytes.
+    pub bytes_max: u64,
+    /// Milliseconds after which a content that no statement names is collected.
+    pub orphan_ms: u64,
+}
+
+impl Default for LimitOptions {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            requests_per_connection: 128,
+            connection_bytes: 16 << 20,
+            ledger_bytes: 64 << 20,
+            server_bytes: 256 << 20,
+            reads: 32,
+            handshake_ms: 10_000,
+            idle_ms: 300_000,
+            quota: QuotaOptions::default(),
+        }
+    }
+}
+
+impl ContentOptions {
+    /// The defaults for a data directory: the key beside it, `<data dir>.content-key`.
+    #[must_use]
+    pub fn new(data_dir: &Path) -> Self {
+        let mut key_file = data_dir.as_os_str().to_owned();
+        key_file.push(".content-key");
+        Self {
+            key_file: key_file.into(),
+            bytes_max: 64 << 20,
+            orphan_ms: 24 * 60 * 60 * 1000,
+        }
+    }
+}
