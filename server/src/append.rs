@@ -248,7 +248,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                 let leaf_hash = Bytes::copy_from_slice(placed.leaf_hash.as_bytes());
                 let receipt = v1::Receipt {
                     principal_leaf: placed.principal_leaf,
-                    previous_trust: placed.previous_trust.map(Into::into),
+                    previous_trust: placed.previous_trust.map(|link| link.to_message()),
                     ..receipt(placed.leaf, leaf_hash, placed.received_at)
                 };
                 match placement {
@@ -304,6 +304,7 @@ fn speaker_reason(refusal: &SpeakerRefusal) -> (Reason, &'static str) {
         SpeakerRefusal::Key(KeyRefusal::OtherProducer { .. }) => {
             (Reason::KeyNotAllowed, "producer")
         }
+        SpeakerRefusal::Key(KeyRefusal::Authority { .. }) => (Reason::KeyNotAllowed, "key_id"),
         SpeakerRefusal::Key(
             KeyRefusal::NotYet { .. } | KeyRefusal::Ended { .. } | KeyRefusal::Revoked { .. },
         ) => (Reason::KeyNotInForce, "key_id"),
@@ -314,10 +315,18 @@ fn speaker_reason(refusal: &SpeakerRefusal) -> (Reason, &'static str) {
 
 fn trust_reason(refusal: &TrustRefusal) -> Reason {
     match refusal {
-        TrustRefusal::NotAnAuthority { .. } => Reason::KeyNotAllowed,
+        TrustRefusal::SignerUnknown { .. } => Reason::KeyUnknown,
+        TrustRefusal::SignerNotAuthority { .. } => Reason::KeyNotAllowed,
         TrustRefusal::Erasure(ErasureRefusal::Retention { .. }) => Reason::Retention,
         TrustRefusal::Erasure(ErasureRefusal::LegalHold { .. }) => Reason::LegalHold,
-        _ => Reason::TrustRefused,
+        TrustRefusal::KeyRegisteredBefore { .. }
+        | TrustRefusal::KeyOfAuthority { .. }
+        | TrustRefusal::KeyEnded { .. }
+        | TrustRefusal::AuthorityRegistered { .. }
+        | TrustRefusal::KeyNotRegistered { .. }
+        | TrustRefusal::KeyRevokedBefore { .. }
+        | TrustRefusal::HoldUsed { .. }
+        | TrustRefusal::HoldNotInForce { .. } => Reason::TrustRefused,
     }
 }
 

@@ -3,11 +3,16 @@
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Micros, PayloadDigest, SessionId, statement};
+use deed_evidence::{
+    LedgerId, Micros, PayloadDigest, SessionId, genesis::Genesis, statement,
+    trust::Registry as Trust,
+};
 use deed_proto::v1::{self, append_result::Result as Outcome, statement::Body};
-use parking_lot::Mutex;
+use deed_tlog::SigningKey;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    admission::Sender,
     append::{Appends, QUEUE_WAIT},
     clock::Clock,
     guard::{self, GuardSlot},
@@ -15,6 +20,7 @@ use crate::{
     ledger::{
         Ledger,
         registry::{Registry, RegistryError},
+        step::SharedTrust,
     },
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
@@ -26,6 +32,33 @@ pub(crate) const AUTHORITY_KEY: [u8; 32] = [
     0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64, 0x07, 0x3a,
     0x0e, 0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
 ];
+
+/// The private key of that test.
+pub(crate) fn authority() -> SigningKey {
+    let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(seed, &mut bytes).expect("64 hex digits");
+    SigningKey::from_seed(&bytes)
+}
+
+/// A genesis entry with that authority, its ledger's id, and the trust state after it.
+pub(crate) fn genesis() -> (Bytes, LedgerId, SharedTrust) {
+    let origin = "example.org/logs/by-hand";
+    let name = deed_tlog::KeyName::new(origin).expect("a key name");
+    let genesis = Genesis {
+        origin: origin.parse().expect("an origin"),
+        log_key: deed_tlog::NoteSigner::from_seed(name, &[7; 32])
+            .verifier_key()
+            .clone(),
+        authority_keys: vec![AUTHORITY_KEY],
+        created_at: Micros::new(1),
+        nonce: [5; 32],
+    };
+    let entry = genesis.to_entry().expect("a valid genesis");
+    let id = LedgerId::new(deed_tlog::leaf_hash(&entry));
+    let trust = Trust::genesis(id, &genesis);
+    (entry, id, Arc::new(RwLock::new(trust)))
+}
 
 /// A clock that the test moves.
 #[derive(Debug, Default)]
@@ -207,7 +240,7 @@ impl Engine {
             envelopes,
             ..v1::AppendRequest::default()
         };
-        block_on(async { self.appends.begin(request).await?.finish().await })
+        block_on(async { self.appends.begin(request, &Sender::anybody()).await?.finish().await })
     }
 
     /// Stops the threads and closes the store.

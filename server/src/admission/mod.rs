@@ -28,10 +28,8 @@ use deed_evidence::{
     trust::{self, TrustStatement},
 };
 use deed_proto::v1::{self, PayloadType, rejection::Reason};
-use deed_tlog::{Hash, leaf_hash};
+use deed_tlog::{Hash, PublicKey, leaf_hash};
 use parking_lot::RwLock;
-
-pub(crate) use signatures::SIGNATURES_INLINE_MAX;
 
 /// Most envelopes of a request: a batch manifest and its 4,096 statements.
 pub(crate) const ENVELOPES_MAX: usize = 4097;
@@ -172,7 +170,6 @@ pub(crate) struct Admission<'a> {
 impl Admission<'_> {
     /// Admits the envelopes of one request, all with the same receive time, and checks their
     /// signatures on this thread.
-    #[cfg(any(test, feature = "never"))]
     pub(crate) fn admit_here(self, envelopes: &[v1::Envelope]) -> (AdmittedBatch, Vec<Rejected>) {
         let mut admitting = self.admit(envelopes);
         admitting.verify_here();
@@ -296,18 +293,18 @@ impl Lookup<'_> {
         &self,
         key_id: &[u8; 16],
         body: BodyKind,
-    ) -> Result<(KeyId, Arc<deed_tlog::PublicKey>), Rejected> {
+    ) -> Result<(KeyId, PublicKey), Rejected> {
         let id = KeyId::new(*key_id);
         let trust = self.admission.trust.read();
         let key = if body.is_trust() {
-            trust.authority(id)
+            trust.is_authority(id)
         } else {
             trust.key(id).map(|record| &record.public_key)
         };
         if let Some(key) = key {
-            return Ok((id, Arc::clone(key)));
+            return Ok((id, key.clone()));
         }
-        Err(if trust.authority(id).is_some() {
+        Err(if trust.is_authority(id).is_some() {
             let message = "an authority's key signs trust statements only; register a key of its \
                            own for the producer";
             Rejected::new(Reason::KeyNotAllowed, "key_id", message)
@@ -440,9 +437,6 @@ impl Admitted {
         self.session
     }
 
-    pub(crate) fn body(&self) -> BodyKind {
-        self.body
-    }
 
     pub(crate) fn task(&self) -> Option<TaskId> {
         self.task

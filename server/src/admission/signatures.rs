@@ -1,7 +1,5 @@
 //! Signatures of a request: verified strictly, one at a time, on as many threads as help.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use deed_evidence::signature;
 use deed_proto::v1::{PayloadType, rejection::Reason};
@@ -11,7 +9,7 @@ use super::{Admitting, Rejected};
 
 /// Signatures that a request's own task verifies: some 25 us each. More of them go to threads that
 /// may take their time.
-pub(crate) const SIGNATURES_INLINE_MAX: usize = 4;
+const SIGNATURES_INLINE_MAX: usize = 4;
 
 /// Signatures of one unit of work: about a millisecond.
 const CHUNK: usize = 32;
@@ -20,7 +18,7 @@ const CHUNK: usize = 32;
 #[derive(Debug)]
 pub(super) struct Unverified {
     pub(super) envelope: usize,
-    pub(super) key: Arc<PublicKey>,
+    pub(super) key: PublicKey,
     pub(super) payload_type: PayloadType,
     pub(super) payload: Bytes,
     pub(super) signature: [u8; 64],
