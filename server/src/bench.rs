@@ -118,14 +118,10 @@ impl Step {
                 .state
                 .apply(&mut turn, &batch.0, &mut Nothing)
                 .expect("nothing can fail");
-            assert!(
-                placements
-                    .iter()
-                    .all(|placement| matches!(
-                        placement,
-                        Placement::Recorded { .. } | Placement::Linked(_)
-                    ))
-            );
+            assert!(placements.iter().all(|placement| matches!(
+                placement,
+                Placement::Recorded { .. } | Placement::Linked(_)
+            )));
         }
         self.state.finish(turn).expect("nothing can fail")
     }

@@ -4,7 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, PayloadDigest, SessionId, genesis::Genesis, statement,
+    LedgerId, Micros, PayloadDigest, SessionId,
+    batch::Manifest,
+    genesis::Genesis,
+    signature::{self, Possession},
+    statement,
     trust::Registry as Trust,
 };
 use deed_proto::v1::{self, append_result::Result as Outcome, statement::Body};
@@ -110,7 +114,11 @@ impl Producer {
             sequence: self.next,
             previous: previous.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(d.as_bytes())),
             skipped_from,
-            task: Bytes::from_static(&[9; 16]),
+            task: if self.producer.starts_with("deed:") {
+                Bytes::new()
+            } else {
+                Bytes::from_static(&[9; 16])
+            },
             body: Some(body),
             ..v1::Statement::default()
         })
@@ -145,6 +153,91 @@ impl Producer {
             count: self.next + 1,
         };
         self.envelope(None, false, Body::SessionClosed(body))
+    }
+}
+
+/// Signs an envelope's payload.
+pub(crate) fn signed(mut envelope: v1::Envelope, key: &SigningKey) -> v1::Envelope {
+    let signature = signature::sign(key, envelope.payload_type(), &envelope.payload);
+    let id = signature::key_id(key.public_key());
+    envelope.key_id = Bytes::copy_from_slice(id.as_bytes());
+    envelope.signature = Bytes::copy_from_slice(&signature);
+    envelope
+}
+
+/// A signed batch manifest over some envelopes, and these.
+pub(crate) fn batched(envelopes: Vec<v1::Envelope>, key: &SigningKey) -> Vec<v1::Envelope> {
+    let payloads: Vec<_> = envelopes.iter().map(|e| e.payload.clone()).collect();
+    let manifest = Manifest::over(&payloads).expect("a batch");
+    let mut all = vec![signed(
+        v1::Envelope {
+            payload_type: v1::PayloadType::BatchManifest.into(),
+            payload: manifest.encode(),
+            ..v1::Envelope::default()
+        },
+        key,
+    )];
+    all.extend(envelopes);
+    all
+}
+
+/// The authority's session.
+pub(crate) struct Authority {
+    producer: Producer,
+    key: SigningKey,
+}
+
+impl Authority {
+    pub(crate) fn new(ledger_id: LedgerId) -> Self {
+        let mut producer = Producer::new(ledger_id, 0xa0);
+        producer.producer = "deed:authority".to_owned();
+        Self {
+            producer,
+            key: authority(),
+        }
+    }
+
+    pub(crate) fn says(&mut self, body: Body) -> v1::Envelope {
+        signed(self.producer.envelope(None, false, body), &self.key)
+    }
+
+    /// Registers a key for a producer.
+    pub(crate) fn registers(&mut self, key: &SigningKey, producer: &str) -> v1::Envelope {
+        let body = registration(self.producer.ledger_id, key, producer);
+        self.says(Body::KeyRegistered(body))
+    }
+
+    pub(crate) fn revokes(&mut self, key: &SigningKey) -> v1::Envelope {
+        let id = signature::key_id(key.public_key());
+        self.says(Body::KeyRevoked(v1::KeyRevoked {
+            key_id: Bytes::copy_from_slice(id.as_bytes()),
+            ..v1::KeyRevoked::default()
+        }))
+    }
+}
+
+/// A key's registration, with its proof of possession.
+pub(crate) fn registration(
+    ledger_id: LedgerId,
+    key: &SigningKey,
+    producer: &str,
+) -> v1::KeyRegistered {
+    let controller = "https://example.org/team";
+    let possession = Possession {
+        ledger_id,
+        public_key: key.public_key().as_bytes(),
+        role: v1::KeyRole::Agent,
+        producer,
+        controller,
+    }
+    .sign(key);
+    v1::KeyRegistered {
+        public_key: Bytes::copy_from_slice(key.public_key().as_bytes()),
+        role: v1::KeyRole::Agent.into(),
+        producer: producer.to_owned(),
+        controller: controller.to_owned(),
+        possession: Bytes::copy_from_slice(&possession),
+        ..v1::KeyRegistered::default()
     }
 }
 
@@ -240,7 +333,13 @@ impl Engine {
             envelopes,
             ..v1::AppendRequest::default()
         };
-        block_on(async { self.appends.begin(request, &Sender::anybody()).await?.finish().await })
+        block_on(async {
+            self.appends
+                .begin(request, &Sender::anybody())
+                .await?
+                .finish()
+                .await
+        })
     }
 
     /// Stops the threads and closes the store.

@@ -40,8 +40,14 @@ pub(super) fn admit(
     let statements = &rest[..wanted.min(rest.len())];
     let first_admitted = admitting.batch.statements.len();
     let first_signature = admitting.signatures.len();
-    if let Err(rejected) = checked(lookup, admitting, &manifest, &envelopes[begin], statements, begin)
-    {
+    if let Err(rejected) = checked(
+        lookup,
+        admitting,
+        &manifest,
+        &envelopes[begin],
+        statements,
+        begin,
+    ) {
         admitting.batch.statements.truncate(first_admitted);
         admitting.signatures.truncate(first_signature);
         let culprit = rejected.envelope;
@@ -118,7 +124,9 @@ fn checked(
         ..Entry::manifest(&envelope.payload, signature, received_at)
     };
     let by = Authorship::Signed(key_id);
-    admitting.batch.push_manifest(entry, begin, step, by, manifest);
+    admitting
+        .batch
+        .push_manifest(entry, begin, step, by, manifest);
     for (position, (header, payload)) in (begin + 1..).zip(&headers) {
         let entry = Entry {
             principal_leaf,
@@ -156,7 +164,11 @@ fn culprit(error: &BatchError) -> Option<usize> {
 fn member<'e>(envelope: &'e v1::Envelope, lookup: &Lookup<'_>) -> Result<Header<'e>, Rejected> {
     if envelope.payload_type() != PayloadType::Statement {
         let message = "only statements follow a batch manifest, as many as it counts";
-        return Err(Rejected::new(Reason::BatchMismatch, "payload_type", message));
+        return Err(Rejected::new(
+            Reason::BatchMismatch,
+            "payload_type",
+            message,
+        ));
     }
     if keyed_signature(envelope)?.is_some() {
         let message = "the manifest's signature is this statement's; leave key_id and signature \
@@ -167,7 +179,11 @@ fn member<'e>(envelope: &'e v1::Envelope, lookup: &Lookup<'_>) -> Result<Header<
     let header = check(&envelope.payload, lookup.admission.ledger_id)?;
     if header.body.is_trust() {
         let message = "a trust statement is signed by itself, not in a batch";
-        return Err(Rejected::new(Reason::BatchMismatch, header.body.name(), message));
+        return Err(Rejected::new(
+            Reason::BatchMismatch,
+            header.body.name(),
+            message,
+        ));
     }
     Ok(header)
 }

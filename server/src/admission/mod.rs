@@ -21,8 +21,8 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, LedgerId, Micros, PAYLOAD_BYTES_MAX, PayloadDigest, PrincipalHash, Problem, Sequence,
     SessionId, TaskId,
-    entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
     batch::Manifest,
+    entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
     session::{BatchStep, Binding},
     statement::{self, BodyKind, Header},
     trust::{self, TrustStatement},
@@ -289,11 +289,7 @@ impl Lookup<'_> {
     }
 
     /// The key that signed. Whether it is in force is judged in the step, at the leaf.
-    fn key(
-        &self,
-        key_id: &[u8; 16],
-        body: BodyKind,
-    ) -> Result<(KeyId, PublicKey), Rejected> {
+    fn key(&self, key_id: &[u8; 16], body: BodyKind) -> Result<(KeyId, PublicKey), Rejected> {
         let id = KeyId::new(*key_id);
         let trust = self.admission.trust.read();
         let key = if body.is_trust() {
@@ -322,11 +318,7 @@ impl Lookup<'_> {
 
     /// The leaf that binds the sender to a producer; `None` where nobody has to say who they are,
     /// and for trust statements, which speak for themselves.
-    fn principal_leaf(
-        &mut self,
-        producer: &str,
-        body: BodyKind,
-    ) -> Result<Option<u64>, Rejected> {
+    fn principal_leaf(&mut self, producer: &str, body: BodyKind) -> Result<Option<u64>, Rejected> {
         let Admission {
             sender,
             trust,
@@ -403,12 +395,10 @@ fn trust_statement(payload: &Bytes, ledger_id: LedgerId) -> Result<TrustStatemen
     let statement = TrustStatement::parse(payload)
         .map_err(|error| malformed(&error))?
         .ok_or_else(|| Rejected::new(Reason::Malformed, "body", "is not a trust statement"))?;
-    statement
-        .verify_possession(ledger_id)
-        .map_err(|error| {
-            let field = "key_registered.possession";
-            Rejected::new(Reason::TrustRefused, field, error.to_string())
-        })?;
+    statement.verify_possession(ledger_id).map_err(|error| {
+        let field = "key_registered.possession";
+        Rejected::new(Reason::TrustRefused, field, error.to_string())
+    })?;
     Ok(statement)
 }
 
@@ -436,7 +426,6 @@ impl Admitted {
     pub(crate) fn session(&self) -> SessionId {
         self.session
     }
-
 
     pub(crate) fn task(&self) -> Option<TaskId> {
         self.task

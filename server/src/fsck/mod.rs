@@ -431,7 +431,9 @@ impl<'s> LedgerCheck<'s> {
                 }
                 Some((found, _)) if found[..] < key[..] => {
                     let extra = hex::encode(&found);
-                    return Err(self.differs(format!("record {extra} belongs to nothing in the log")));
+                    return Err(
+                        self.differs(format!("record {extra} belongs to nothing in the log"))
+                    );
                 }
                 _ => return Err(self.differs(format!("{name} is missing"))),
             }

@@ -5,6 +5,8 @@ pub(crate) mod index;
 pub(crate) mod load;
 pub(crate) mod read;
 pub(crate) mod registry;
+#[cfg(test)]
+mod signed_tests;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;

@@ -163,19 +163,13 @@ impl Ledger {
     }
 
     /// The leaves of trust statements from `start` on, in order.
-    pub(crate) fn trust_leaves(
-        &self,
-        start: u64,
-    ) -> impl Iterator<Item = Result<u64, StoreError>> {
+    pub(crate) fn trust_leaves(&self, start: u64) -> impl Iterator<Item = Result<u64, StoreError>> {
         let leaves = self.store.trust_leaves(self.number, start);
         leaves.map(|item| item.map(|(leaf, _)| leaf))
     }
 
     /// A session as it is on disk, with its last run: a turn ahead of what is readable at most.
-    pub(crate) fn session(
-        &self,
-        id: &SessionId,
-    ) -> Result<Option<(Session, Run)>, StoreError> {
+    pub(crate) fn session(&self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
         self.store.session(self.number, id)
     }
 

@@ -47,7 +47,9 @@ pub(crate) trait Past {
 /// What became of one admitted payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Placement {
-    Recorded { leaf: u64 },
+    Recorded {
+        leaf: u64,
+    },
     /// A trust statement, whose entry was completed here.
     Linked(Placed),
     Duplicate(Placed),
@@ -153,13 +155,7 @@ impl Touched {
     }
 
     /// Takes the statement that will be `leaf`.
-    fn record(
-        &mut self,
-        batch: &AdmittedBatch,
-        statement: &Admitted,
-        ledger: LedgerId,
-        leaf: u64,
-    ) {
+    fn record(&mut self, batch: &AdmittedBatch, statement: &Admitted, ledger: LedgerId, leaf: u64) {
         let header = batch.header(statement, ledger);
         let digest = self.put_off(statement, leaf);
         match &mut self.session {
@@ -638,11 +634,7 @@ fn recorded_batch(
 }
 
 /// A leaf that was recorded, with its payload.
-fn entry_at(
-    turn: &Turn,
-    leaf: u64,
-    past: &mut impl Past,
-) -> Result<(Placed, Bytes), StepError> {
+fn entry_at(turn: &Turn, leaf: u64, past: &mut impl Past) -> Result<(Placed, Bytes), StepError> {
     let bytes = match turn.packer.entry(leaf) {
         Some(bytes) => bytes,
         None => past.entry(leaf)?,

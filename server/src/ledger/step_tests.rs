@@ -15,15 +15,15 @@ use crate::{
     testing::{Producer, genesis},
 };
 
-const NUMBER: LedgerNumber = LedgerNumber(0);
+pub(super) const NUMBER: LedgerNumber = LedgerNumber(0);
 
 /// A ledger that is stepped and written by hand, one turn after the other.
-struct ByHand {
+pub(super) struct ByHand {
     _dir: tempfile::TempDir,
-    store: Arc<Store>,
-    state: LedgerState,
-    trust: SharedTrust,
-    id: LedgerId,
+    pub(super) store: Arc<Store>,
+    pub(super) state: LedgerState,
+    pub(super) trust: SharedTrust,
+    pub(super) id: LedgerId,
 }
 
 struct Stored<'s>(&'s Store);
@@ -51,7 +51,7 @@ impl Past for Stored<'_> {
 }
 
 impl ByHand {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::create(dir.path(), &StoreOptions::default()).unwrap());
         let (entry, id, trust) = genesis();
@@ -69,7 +69,7 @@ impl ByHand {
         }
     }
 
-    fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
+    pub(super) fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
         let mut past = Stored(&self.store);
         let mut turn = self.state.begin(&mut past).unwrap();
         let placements = batches
@@ -84,20 +84,20 @@ impl ByHand {
     }
 
     /// As after a restart: nothing in memory but the tree.
-    fn forget_sessions(&mut self) {
+    pub(super) fn forget_sessions(&mut self) {
         let edge = self.state.edge().clone();
         let trust = Arc::clone(&self.trust);
         self.state = LedgerState::new(self.id, edge, self.state.effective_time(), trust);
     }
 
-    fn entries(&self) -> Vec<Bytes> {
+    pub(super) fn entries(&self) -> Vec<Bytes> {
         self.store
             .entries(NUMBER, 0)
             .map(|item| item.unwrap().1)
             .collect()
     }
 
-    fn records(&self) -> Vec<(Bytes, Bytes)> {
+    pub(super) fn records(&self) -> Vec<(Bytes, Bytes)> {
         self.store.state(NUMBER).map(Result::unwrap).collect()
     }
 }
@@ -107,7 +107,7 @@ fn admit(id: LedgerId, received_at: i64, envelopes: &[v1::Envelope]) -> Admitted
     admit_with(&genesis().2, id, received_at, envelopes)
 }
 
-fn admit_with(
+pub(super) fn admit_with(
     trust: &SharedTrust,
     ledger_id: LedgerId,
     received_at: i64,
@@ -124,7 +124,7 @@ fn admit_with(
     batch
 }
 
-fn brief(placements: &[Placement]) -> Vec<String> {
+pub(super) fn brief(placements: &[Placement]) -> Vec<String> {
     placements
         .iter()
         .map(|placement| match placement {
@@ -347,7 +347,7 @@ fn a_refusal_between_two_turns_makes_nobody_forget_a_session() {
 }
 
 /// The envelope that an entry was made of.
-fn envelope_of(entry: &Entry<'_>) -> v1::Envelope {
+pub(super) fn envelope_of(entry: &Entry<'_>) -> v1::Envelope {
     let bytes = |slice: &[u8]| Bytes::copy_from_slice(slice);
     v1::Envelope {
         payload_type: entry.payload_type.into(),
