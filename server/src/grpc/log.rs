@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Answers, Context, stopping};
 use crate::{
+    access::{Caller, table::Method},
     append::{consistency, hashes},
     ledger::{Ledger, Readable, read::Heads},
     status::Refusal,
@@ -30,8 +31,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetTreeHeadRequest>,
     ) -> Result<Response<v1::TreeHeadResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetTreeHead, &request.ledger)
+            .await?;
         let from = request.consistency_from.map(TreeSize::new);
         let answer = self
             .0
@@ -46,8 +51,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::WatchTreeHeadsRequest>,
     ) -> Result<Response<Self::WatchTreeHeadsStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::WatchTreeHeads, &request.ledger)
+            .await?;
         let mut heads = ledger.watch();
         // The newest one now is the first to be sent.
         heads.mark_changed();
@@ -71,9 +80,13 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetInclusionProofRequest>,
     ) -> Result<Response<v1::InclusionProofResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         let wanted = Wanted::parse(request.leaf)?;
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetInclusionProof, &request.ledger)
+            .await?;
         let answer = self
             .0
             .read(move || inclusion(&ledger, &wanted, request.tree_size))
@@ -85,8 +98,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetConsistencyProofRequest>,
     ) -> Result<Response<v1::ConsistencyProofResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetConsistencyProof, &request.ledger)
+            .await?;
         let answer = self
             .0
             .read(move || {
@@ -117,8 +134,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetEntriesRequest>,
     ) -> Result<Response<Self::GetEntriesStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetEntries, &request.ledger)
+            .await?;
         let size = ledger.readable().size();
         let end = if request.end == 0 {
             size.get()
