@@ -5,11 +5,13 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod admin;
 mod admission;
 mod append;
 #[doc(hidden)]
 pub mod bench;
 mod clock;
+pub mod config;
 pub mod fsck;
 #[cfg(test)]
 mod fsck_tests;
@@ -18,11 +20,13 @@ mod guard;
 mod http;
 mod identity;
 mod ledger;
+mod metrics;
 pub mod options;
 mod serve;
 mod shard;
 mod status;
 mod store;
+pub mod telemetry;
 #[cfg(test)]
 mod testing;
 

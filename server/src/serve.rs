@@ -20,16 +20,19 @@ use tonic::{
 use tonic_health::server::HealthReporter;
 
 use crate::{
+    admin::{self, Admin, AdminPort},
     append::{Appends, QUEUE_WAIT},
     clock::Clock,
     grpc::{Context, ledger::LedgerService, log::LogService},
     guard::{self, GuardError},
     http,
     identity::{Identity, IdentityError},
-    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     ledger::{index, registry::Registry},
+    metrics::Metrics,
+    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
+    telemetry::Requests,
 };
 
 /// Largest message taken in: the payloads' limit, and what envelopes add to it at most.
@@ -77,6 +80,8 @@ pub struct ServerOptions {
     pub content: ContentOptions,
     /// Where metrics and health are served, without access control; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether that may be beyond loopback.
+    pub admin_insecure: bool,
 }
 
 impl ServerOptions {
@@ -90,6 +95,7 @@ impl ServerOptions {
             limits: LimitOptions::default(),
             tls: None,
             admin: None,
+            admin_insecure: false,
             data_dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: None,
@@ -110,6 +116,16 @@ pub enum StartError {
          loopback only (for example 127.0.0.1:7733)"
     )]
     NotLoopback {
+        /// The address asked for.
+        listen: SocketAddr,
+    },
+    /// Its figures would be open to the network.
+    #[error(
+        "refusing to serve metrics and health on {listen}: they have no access control, so they \
+         are on loopback only (for example 127.0.0.1:7734, or \"none\"), unless admin.insecure = \
+         true says that everybody who reaches that address may read them"
+    )]
+    AdminNotLoopback {
         /// The address asked for.
         listen: SocketAddr,
     },
@@ -139,6 +155,16 @@ pub enum StartError {
     /// The address cannot be had.
     #[error("cannot listen on {listen}: {source}")]
     Listen {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin port cannot be had.
+    #[error(
+        "cannot serve metrics and health on {listen}: {source}; --admin takes another address, or none"
+    )]
+    ListenAdmin {
         /// The address asked for.
         listen: SocketAddr,
         /// Why.
@@ -180,12 +206,14 @@ pub enum StopError {
 /// A running server.
 pub struct Server {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     name: String,
     created: bool,
     drain: Duration,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<Result<(), transport::Error>>,
     indexer: JoinHandle<()>,
+    admin: Option<AdminPort>,
     shards: Arc<Shards>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -209,23 +237,34 @@ impl Server {
         if !listen.ip().is_loopback() {
             return Err(StartError::NotLoopback { listen });
         }
+        if let Some(listen) = options.admin
+            && !admin::may_listen(listen, options.admin_insecure)
+        {
+            return Err(StartError::AdminNotLoopback { listen });
+        }
         // Before anything is created: a port that is taken must leave no trace.
-        let socket = TcpListener::bind(listen)
+        let (socket, address) = bind(listen)
             .await
             .map_err(|source| StartError::Listen { listen, source })?;
-        let address = socket
-            .local_addr()
-            .map_err(|source| StartError::Listen { listen, source })?;
+        let admin = match options.admin {
+            Some(listen) => {
+                let bound = bind(listen).await;
+                Some(bound.map_err(|source| StartError::ListenAdmin { listen, source })?)
+            }
+            None => None,
+        };
         let opening = options.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opening))
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
+        let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start(
             &options.data_dir,
             &opened.store,
             options.shards,
             options.queue_bytes,
+            &metrics,
         )?;
         let shards = Arc::new(shards);
         let name = opened.identity.name().to_owned();
@@ -241,21 +280,33 @@ impl Server {
                 shards: Arc::clone(&shards),
                 clock,
                 queue_wait: QUEUE_WAIT,
+                metrics: Arc::clone(&metrics),
             }),
             registry: Arc::clone(&registry),
             reads: Arc::new(Semaphore::new(READS)),
             stopping: stopped,
+            metrics,
         };
         let indexer = tokio::spawn(keep_indexed(context.clone()));
+        let admin_address = admin.as_ref().map(|(_, address)| *address);
+        let admin = admin.map(|(socket, _)| {
+            let admin = Admin {
+                context: context.clone(),
+                data_dir: options.data_dir.clone(),
+            };
+            AdminPort::serve(admin, socket)
+        });
         let listener = tokio::spawn(listen_on(socket, context).await);
         Ok(Self {
             address,
+            admin_address,
             name,
             created: opened.created,
             drain: Duration::from_millis(options.drain_ms),
             stopping,
             listener,
             indexer,
+            admin,
             shards,
             threads,
             _lock: opened.lock,
@@ -266,6 +317,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where metrics and health are, if anywhere.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Its name, the first part of its ledgers' origins.
@@ -309,6 +366,10 @@ impl Server {
                 Ok(())
             }
         };
+        // Until here it says that the server is stopping.
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
         self.shards.close();
         let threads = self.threads;
         // Waits for the last turns; the store is closed when the last reference goes.
@@ -322,6 +383,12 @@ impl Server {
             None => listened,
         }
     }
+}
+
+async fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = TcpListener::bind(listen).await?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }
 
 fn open(options: &ServerOptions) -> Result<Opened, StartError> {
@@ -441,7 +508,8 @@ async fn listen_on(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .tcp_nodelay(true);
+        .tcp_nodelay(true)
+        .layer(Requests::new(Arc::clone(&context.metrics)));
     let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
     async move {
         let stopped = async move { context.stopped().await };

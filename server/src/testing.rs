@@ -16,6 +16,7 @@ use crate::{
         Ledger,
         registry::{Registry, RegistryError},
     },
+    metrics::Metrics,
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
     store::{DirectoryLock, Store, StoreOptions},
@@ -159,7 +160,8 @@ impl Engine {
         guard::catch_up(data_dir, &store).unwrap();
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
-        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20);
+        let metrics = Arc::new(Metrics::default());
+        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, &metrics);
         let clock = TestClock::at(1_000_000);
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
@@ -171,6 +173,7 @@ impl Engine {
             shards: Arc::new(shards),
             clock: Arc::clone(&clock) as _,
             queue_wait: QUEUE_WAIT,
+            metrics,
         };
         Self {
             store,

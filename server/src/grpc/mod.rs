@@ -15,6 +15,7 @@ use tonic::Status;
 use crate::{
     append::Appends,
     ledger::{Ledger, registry::Registry},
+    metrics::Metrics,
     status::Refusal,
     store::records::LedgerRecord,
 };
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) reads: Arc<Semaphore>,
     /// Becomes true when the server stops.
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Context {
