@@ -1,6 +1,9 @@
 //! One append request's way: checked, admitted, handed to its shard, answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -18,6 +21,7 @@ use crate::{
         registry::Registry,
         step::{Placement, Refusal as StepRefusal},
     },
+    metrics::{Metrics, Stage},
     shard::{Answer, NoAnswer, Pending, Shards},
     status::Refusal,
 };
@@ -37,6 +41,7 @@ pub(crate) struct Appends {
     pub(crate) shards: Arc<Shards>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) queue_wait: Duration,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// A request that was taken and is not answered yet.
@@ -48,6 +53,7 @@ pub(crate) struct InFlight {
     rejected: Vec<Rejected>,
     /// `None` if nothing was admitted.
     pending: Option<Pending>,
+    metrics: Arc<Metrics>,
 }
 
 impl Appends {
@@ -69,12 +75,18 @@ impl Appends {
                 crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
             }
         };
+        let waiting = Instant::now();
         let reserving = self.shards.reserve(ledger.number, bytes);
         let room = tokio::time::timeout(self.queue_wait, reserving)
             .await
-            .map_err(|_| Refusal::Overloaded {
-                retry_after: RETRY_AFTER,
+            .map_err(|_| {
+                self.metrics.overloaded();
+                Refusal::Overloaded {
+                    retry_after: RETRY_AFTER,
+                }
             })?;
+        let admitting = Instant::now();
+        self.metrics.stage(Stage::Room, admitting - waiting);
         // Only now: a receive time from before the wait would be older than it has to be.
         let received_at = self.clock.now();
         let behind = ledger.readable().effective_time.get() - received_at.get();
@@ -94,8 +106,10 @@ impl Appends {
             sender,
             received_at,
         };
+        let begun = Instant::now();
         let admitting = admission.admit(&request.envelopes);
         let (batch, rejected) = admitting.verify().await.finish();
+        self.metrics.stage(Stage::Admission, begun.elapsed());
         let pending =
             (!batch.statements().is_empty()).then(|| room.append(Arc::clone(&ledger), batch));
         Ok(InFlight {
@@ -105,6 +119,7 @@ impl Appends {
             ledger,
             rejected,
             pending,
+            metrics: Arc::clone(&self.metrics),
         })
     }
 }
@@ -138,12 +153,14 @@ impl InFlight {
         let readable = match self.pending {
             Some(pending) => {
                 let answer = pending.answer().await?;
+                let released = Instant::now();
                 let proofs = if self.with_proofs {
                     prove(&self.ledger, &answer).await?
                 } else {
                     Vec::new()
                 };
                 place(&mut results, &answer, proofs);
+                self.metrics.stage(Stage::Answer, released.elapsed());
                 answer.readable
             }
             None => self.ledger.readable(),
@@ -157,6 +174,7 @@ impl InFlight {
                 expected_sequence: None,
             }));
         }
+        count(&self.metrics, &results);
         let consistency = match self.consistency_from {
             Some(old) if old <= readable.size() => Some(consistency(&self.ledger, &readable, old)?),
             _ => None,
@@ -168,6 +186,22 @@ impl InFlight {
             consistency,
         })
     }
+}
+
+/// Counts what became of a request's statements.
+fn count(metrics: &Metrics, results: &[v1::AppendResult]) {
+    let (mut accepted, mut duplicates) = (0, 0);
+    for result in results {
+        match &result.result {
+            Some(append_result::Result::Accepted(_)) => accepted += 1,
+            Some(append_result::Result::Duplicate(_)) => duplicates += 1,
+            Some(append_result::Result::Rejected(rejection)) => {
+                metrics.rejected(rejection.reason());
+            }
+            None => {}
+        }
+    }
+    metrics.statements(accepted, duplicates);
 }
 
 /// Proves the head of `readable` consistent with the tree of `old`.

@@ -26,6 +26,7 @@ use crate::{
         registry::{Registry, RegistryError},
         step::SharedTrust,
     },
+    metrics::Metrics,
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
     store::{DirectoryLock, Store, StoreOptions},
@@ -285,7 +286,8 @@ impl Engine {
         guard::catch_up(data_dir, &store).unwrap();
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
-        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20);
+        let metrics = Arc::new(Metrics::default());
+        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, &metrics);
         let clock = TestClock::at(1_000_000);
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
@@ -297,6 +299,7 @@ impl Engine {
             shards: Arc::new(shards),
             clock: Arc::clone(&clock) as _,
             queue_wait: QUEUE_WAIT,
+            metrics,
         };
         Self {
             store,

@@ -162,6 +162,7 @@ async fn take_in(
     taken: mpsc::Sender<Taken>,
 ) {
     let window = Arc::new(Semaphore::new(STREAM_BYTES));
+    let _open = context.metrics.stream();
     loop {
         let request = tokio::select! {
             biased;

@@ -16,6 +16,7 @@ use crate::{
     access::{Caller, table::Method},
     append::Appends,
     ledger::{Ledger, registry::Registry},
+    metrics::Metrics,
     status::Refusal,
     store::records::LedgerRecord,
 };
@@ -32,6 +33,7 @@ pub(crate) struct Context {
     pub(crate) reads: Arc<Semaphore>,
     /// Becomes true when the server stops.
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Context {

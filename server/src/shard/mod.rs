@@ -24,6 +24,7 @@ use std::{
     path::Path,
     sync::{Arc, mpsc},
     thread,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -39,6 +40,7 @@ use crate::{
         registry::NewLedger,
         step::{Placement, Records},
     },
+    metrics::Metrics,
     store::{
         Batch, Family, LedgerNumber, Store, StoreError, keys,
         records::{HeadRecord, RunRecord, SessionRecord, TrustRecord},
@@ -61,6 +63,8 @@ struct Job {
     reply: oneshot::Sender<Answer>,
     /// Given back when the job has been answered.
     permit: OwnedSemaphorePermit,
+    /// When it was queued.
+    queued: Instant,
 }
 
 /// A job's end: on disk, under a signed and guarded head.
@@ -131,6 +135,7 @@ impl Shards {
         store: &Arc<Store>,
         count: usize,
         queue_bytes: usize,
+        metrics: &Arc<Metrics>,
     ) -> Result<(Self, ShardThreads), GuardError> {
         let disks = (0..count.clamp(1, SLOTS))
             .map(|slot| {
@@ -140,7 +145,7 @@ impl Shards {
                 ))
             })
             .collect::<Result<Vec<_>, GuardError>>()?;
-        Ok(Self::start_on(disks, store, queue_bytes))
+        Ok(Self::start_on(disks, store, queue_bytes, metrics))
     }
 
     /// As [`Shards::start`], one shard for each disk.
@@ -148,6 +153,7 @@ impl Shards {
         disks: Vec<Disk>,
         store: &Arc<Store>,
         queue_bytes: usize,
+        metrics: &Arc<Metrics>,
     ) -> (Self, ShardThreads) {
         let (failing, failed) = watch::channel(None);
         let failing = Arc::new(failing);
@@ -174,7 +180,7 @@ impl Shards {
                     .expect("the system can start a thread");
                 threads.push(thread);
             };
-            let line = Arc::new(Line::new(disk, progress.clone()));
+            let line = Arc::new(Line::new(disk, progress.clone(), Arc::clone(metrics)));
             let slot = u8::try_from(number).expect("there are at most 64 slots");
             let turns = turn::TurnThread::new(
                 Arc::clone(store),
@@ -182,6 +188,7 @@ impl Shards {
                 Arc::clone(&line),
                 to_commit,
                 slot,
+                Arc::clone(metrics),
             );
             spawn("turn", Box::new(move || turns.run(jobs)));
             let committing = Arc::clone(&line);
@@ -204,6 +211,12 @@ impl Shards {
     pub(crate) fn waiting_bytes(&self, ledger: LedgerNumber) -> usize {
         let shard = &self.shards[ledger.0 as usize % self.shards.len()];
         shard.budget_bytes - shard.budget.available_permits()
+    }
+
+    /// Bytes of the budget of each shard that jobs hold.
+    pub(crate) fn queue_bytes(&self) -> Vec<u64> {
+        let held = |shard: &Shard| shard.budget_bytes - shard.budget.available_permits();
+        self.shards.iter().map(|shard| held(shard) as u64).collect()
     }
 
     /// Whether a shard has failed: what is on disk beyond the guard must not be told.
@@ -262,6 +275,7 @@ impl Reservation<'_> {
             work,
             reply,
             permit: self.permit,
+            queued: Instant::now(),
         };
         // If the shard has stopped, the reply is dropped and the answer says so.
         if let Some(queue) = &*self.shard.queue.lock() {
