@@ -13,6 +13,8 @@ pub(crate) mod layer;
 pub mod principal;
 pub mod role;
 pub(crate) mod table;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{

@@ -8,6 +8,10 @@ pub(crate) mod activity;
 mod io;
 pub mod issue;
 mod rules;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tls;
 
 use std::{
