@@ -93,10 +93,7 @@ pub(crate) async fn start(set: impl FnOnce(&mut ServerOptions, &Path)) -> Runnin
     start_in(dir, set).await
 }
 
-pub(crate) async fn start_in(
-    dir: TempDir,
-    set: impl FnOnce(&mut ServerOptions, &Path),
-) -> Running {
+pub(crate) async fn start_in(dir: TempDir, set: impl FnOnce(&mut ServerOptions, &Path)) -> Running {
     let mut options = ServerOptions::new(data_dir(&dir));
     set(&mut options, &tls_dir(&dir));
     let server = Server::start(options, Arc::new(SystemClock)).await.unwrap();
@@ -203,7 +200,9 @@ pub(crate) async fn call_as(
     body.put_u32(u32::try_from(message.len()).unwrap());
     body.extend(message);
     let body = axum::body::Body::from(body.freeze());
-    send(channel, path, Body::new(body), authorization).await.code()
+    send(channel, path, Body::new(body), authorization)
+        .await
+        .code()
 }
 
 pub(crate) async fn send(
@@ -228,6 +227,10 @@ pub(crate) async fn send(
         Ok(response) => response,
         Err(error) => return Status::from_error(Box::new(error)),
     };
+    // What no service answers comes to the HTTP routes; clients of gRPC read it this way too.
+    if response.status() == 404 {
+        return Status::unimplemented("there is no such service");
+    }
     assert_eq!(response.status(), 200, "{path}");
     if let Some(status) = Status::from_header_map(response.headers()) {
         return status;

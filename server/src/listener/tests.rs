@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::{BufMut as _, BytesMut};
+use futures::FutureExt as _;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
@@ -118,7 +119,9 @@ fn sign_subject(tls: &Path, name: &str, uris: &[&str]) {
     let issuer = Issuer::from_params(&authority, &authority_key);
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Example");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "Example");
     params.distinguished_name.push(DnType::CommonName, name);
     for uri in uris {
         let uri = rcgen::SanType::URI((*uri).try_into().unwrap());
@@ -198,7 +201,10 @@ async fn clear_text_and_tls_at_the_wrong_port_fail_and_harm_nobody() {
     let answer = ask_http1(&mut secure.tcp().await, "/logs/none/checkpoint").await;
     assert!(!answer.contains("HTTP"), "{answer}");
     let mut stream = secure.tcp().await;
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
     until_closed(&mut stream).await;
     assert!(is_served(&secure, &secure.tls_dir(), None).await);
 
@@ -376,8 +382,8 @@ async fn idle_connections_are_closed_and_busy_ones_are_not() {
     assert!(answer.starts_with(b"HTTP/1.1 404 "));
     // The busy one has had nothing but its watch for as long.
     assert_eq!(health(&busy).await, Code::Ok);
+    assert!(watching.message().now_or_never().is_none(), "{watch}");
     running.server.stop().await.unwrap();
-    assert!(matches!(watching.message().await, Ok(_) | Err(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -477,7 +483,7 @@ async fn rapid_resets_end_the_connection_and_nobody_elses() {
 async fn headers_are_bounded() {
     let running = start(with_access).await;
     let channel = running.plain().await;
-    let long = "x".repeat(64 << 10);
+    let long = "x".repeat(24 << 10);
     let (status, _) = get(&channel, "/logs/none/checkpoint", Some(&long)).await;
     assert_eq!(status, 431);
     let mut stream = running.tcp().await;
@@ -488,7 +494,10 @@ async fn headers_are_bounded() {
     };
     let (answer, ()) = tokio::join!(until_closed(&mut reading), endless);
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+        "{answer}"
+    );
     running.server.stop().await.unwrap();
 }
 
@@ -511,7 +520,10 @@ async fn a_server_that_would_be_too_open_does_not_start_and_leaves_no_trace() {
     assert_eq!(refused(&options).await, RuleError::NoTls { listen });
     with_tls(&mut options, &tls_dir(&dir), false);
     options.access.required = Some(false);
-    assert_eq!(refused(&options).await, RuleError::NoAccessControl { listen });
+    assert_eq!(
+        refused(&options).await,
+        RuleError::NoAccessControl { listen }
+    );
     assert!(!data.exists());
     // Certificates that cannot be read are found out before anything is made, too.
     options.access = AccessOptions::default();
