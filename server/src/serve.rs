@@ -319,7 +319,7 @@ impl Server {
             tokio::spawn(Arc::clone(certificates).keep_up(context.stopping.clone()));
         }
         let counters = Arc::new(Counters::default());
-        let incoming = listener::accept(socket, certificates, &options.limits, counters);
+        let accepting = listener::accept(socket, certificates, &options.limits, counters);
         let indexer = tokio::spawn(keep_indexed(context.clone()));
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let admin = admin.map(|(socket, _)| {
@@ -329,7 +329,7 @@ impl Server {
             };
             AdminPort::serve(admin, socket)
         });
-        let listener = tokio::spawn(serve_all(incoming, access, &options.limits, context).await);
+        let listener = tokio::spawn(serve_all(accepting, access, &options.limits, context).await);
         Ok(Self {
             address,
             admin_address,
@@ -519,7 +519,7 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
 
 /// Everything that the port serves: gRPC with health and reflection, and tiles over HTTP.
 async fn serve_all(
-    incoming: Incoming,
+    (incoming, accepting): (Incoming, JoinHandle<()>),
     access: Arc<Access>,
     limits: &LimitOptions,
     context: Context,
@@ -560,10 +560,13 @@ async fn serve_all(
         });
     async move {
         let stopped = async move { context.stopped().await };
-        server
+        let served = server
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stopped)
-            .await
+            .await;
+        // Whoever waits for the server to stop may want its port.
+        let _ = accepting.await;
+        served
     }
 }
 
