@@ -81,7 +81,8 @@ fn flatten(
     table: Map<String, Raw>,
     origin: &Origin,
 ) -> Result<(), ConfigError> {
-    for (name, raw) in table {
+    // In order, so that of several mistakes the same one is named each time.
+    for (name, raw) in table.into_iter().collect::<BTreeMap<_, _>>() {
         let key = if level.is_empty() {
             name.clone()
         } else {

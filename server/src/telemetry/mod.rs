@@ -4,6 +4,8 @@
 
 mod otlp;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod trace_context;
 
 use std::io::IsTerminal as _;
