@@ -105,10 +105,11 @@ impl Appends {
             trust: &ledger.trust,
             sender,
             received_at,
+            holds_contents: false,
         };
         let begun = Instant::now();
         let admitting = admission.admit(&request.envelopes);
-        let (batch, rejected) = admitting.verify().await.finish();
+        let (batch, rejected, _contents) = admitting.verify().await.finish();
         self.metrics.stage(Stage::Admission, begun.elapsed());
         let pending =
             (!batch.statements().is_empty()).then(|| room.append(Arc::clone(&ledger), batch));
@@ -304,6 +305,7 @@ fn rejection(refusal: &StepRefusal) -> v1::Rejection {
             (reason, field, None)
         }
         StepRefusal::Trust(refusal) => (trust_reason(refusal), "", None),
+        StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
         StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
     };
     v1::Rejection {

@@ -48,6 +48,7 @@ impl Trust {
             trust: &self.registry,
             sender: &Sender::anybody(),
             received_at: Micros::new(1),
+            holds_contents: false,
         };
         let (batch, rejected) = admission.admit_here(envelopes);
         assert!(rejected.is_empty(), "{rejected:?}");

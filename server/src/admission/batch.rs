@@ -112,6 +112,9 @@ fn checked(
     let mut headers = Vec::with_capacity(wanted);
     for (position, statement) in (begin + 1..).zip(statements) {
         let header = member(statement, lookup).map_err(|rejected| rejected.at(position))?;
+        admitting
+            .take_contents(position, statement, lookup.admission.holds_contents)
+            .map_err(|rejected| rejected.at(position))?;
         headers.push((header, &statement.payload[..]));
     }
     let step = batch::check(manifest, headers.iter().copied()).map_err(|error| {

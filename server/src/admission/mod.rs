@@ -13,25 +13,27 @@
 //! ```
 
 mod batch;
+mod contents;
 mod signatures;
 
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{
-    KeyId, LedgerId, Micros, PAYLOAD_BYTES_MAX, PayloadDigest, PrincipalHash, Problem, Sequence,
-    SessionId, TaskId,
+    CommitmentDigest, KeyId, LedgerId, Micros, PAYLOAD_BYTES_MAX, PayloadDigest, PrincipalHash,
+    Problem, Sequence, SessionId, TaskId,
     batch::Manifest,
     entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
     session::{BatchStep, Binding},
     statement::{self, BodyKind, Header},
-    trust::{self, TrustStatement},
+    trust::{self, Reference, TrustStatement},
 };
 use deed_proto::v1::{self, PayloadType, rejection::Reason};
 use deed_tlog::{Hash, PublicKey, leaf_hash};
 use parking_lot::RwLock;
 
 use crate::access::{Caller, role::Role};
+pub(crate) use contents::{ATTACHMENT_BYTES_MAX, Attached, Contents};
 
 /// Most envelopes of a request: a batch manifest and its 4,096 statements.
 pub(crate) const ENVELOPES_MAX: usize = 4097;
@@ -121,6 +123,8 @@ pub(crate) struct Admitted {
     skipped_from: Option<Sequence>,
     task: Option<TaskId>,
     body: BodyKind,
+    /// In the batch's references.
+    references: Range<usize>,
 }
 
 /// The payloads of one request that were admitted.
@@ -131,6 +135,10 @@ pub(crate) struct AdmittedBatch {
     statements: Vec<Admitted>,
     received_at: Micros,
     principal: Option<(Arc<str>, PrincipalHash)>,
+    /// Contents that are held and that these statements commit to.
+    references: Vec<CommitmentDigest>,
+    /// What the statements of the past say about the contents of an Erasure in this batch.
+    erasable: Option<Vec<(CommitmentDigest, Vec<Reference>)>>,
 }
 
 /// An envelope that is not recorded, whatever its session says.
@@ -165,6 +173,7 @@ impl Rejected {
 pub(crate) struct Admitting {
     batch: AdmittedBatch,
     rejected: Vec<Rejected>,
+    contents: Contents,
     /// What is to be verified: with which key, and what was signed.
     signatures: Vec<signatures::Unverified>,
 }
@@ -176,6 +185,8 @@ pub(crate) struct Admission<'a> {
     pub(crate) trust: &'a RwLock<trust::Registry>,
     pub(crate) sender: &'a Sender,
     pub(crate) received_at: Micros,
+    /// Whether contents are held that statements without attachments may name.
+    pub(crate) holds_contents: bool,
 }
 
 impl Admission<'_> {
@@ -184,7 +195,8 @@ impl Admission<'_> {
     pub(crate) fn admit_here(self, envelopes: &[v1::Envelope]) -> (AdmittedBatch, Vec<Rejected>) {
         let mut admitting = self.admit(envelopes);
         admitting.verify_here();
-        admitting.finish()
+        let (batch, rejected, _) = admitting.finish();
+        (batch, rejected)
     }
 
     /// Reads envelopes, looks up their keys and writes their entries.
@@ -203,8 +215,11 @@ impl Admission<'_> {
                     let hash = PrincipalHash::of(&name);
                     (name, hash)
                 }),
+                references: Vec::new(),
+                erasable: None,
             },
             rejected: Vec::new(),
+            contents: Contents::default(),
             signatures: Vec::new(),
         };
         let mut lookup = Lookup {
@@ -269,6 +284,7 @@ impl Lookup<'_> {
             Kind::Statement
         };
         let principal_leaf = self.principal_leaf(header.producer, header.body)?;
+        admitting.take_contents(position, envelope, self.admission.holds_contents)?;
         let authorship = key
             .as_ref()
             .map_or(Authorship::Unsigned, |(id, _)| Authorship::Signed(*id));
@@ -445,12 +461,17 @@ impl Admitted {
 
 impl Admitting {
     /// Ends admission: refuses what was signed by nobody, and all of a batch with it.
-    pub(crate) fn finish(mut self) -> (AdmittedBatch, Vec<Rejected>) {
+    pub(crate) fn finish(mut self) -> (AdmittedBatch, Vec<Rejected>, Contents) {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");
         batch::refuse_whole(&mut self.batch.statements, &mut self.rejected);
         self.rejected.sort_by_key(|rejected| rejected.envelope);
+        if !self.contents.is_empty() && !self.rejected.is_empty() {
+            let admitted = self.batch.statements.iter();
+            let admitted: Vec<_> = admitted.map(|statement| statement.envelope).collect();
+            self.contents.retain(&admitted);
+        }
         self.batch.digest_payloads();
-        (self.batch, self.rejected)
+        (self.batch, self.rejected, self.contents)
     }
 }
 
@@ -482,7 +503,37 @@ impl AdmittedBatch {
             skipped_from: header.skipped_from,
             task: header.task,
             body: header.body,
+            references: 0..0,
         });
+    }
+
+    /// Notes which contents that are held the statements commit to: envelope and digest, sorted by
+    /// envelope.
+    pub(crate) fn set_references(&mut self, held: Vec<(usize, CommitmentDigest)>) {
+        let mut begin = 0;
+        for statement in &mut self.statements {
+            let behind = &held[begin..];
+            let skipped = behind.partition_point(|(envelope, _)| *envelope < statement.envelope);
+            let own = behind[skipped..].partition_point(|(at, _)| *at == statement.envelope);
+            statement.references = begin + skipped..begin + skipped + own;
+            begin += skipped + own;
+        }
+        self.references = held.into_iter().map(|(_, digest)| digest).collect();
+    }
+
+    /// The contents that are held and that a statement commits to.
+    pub(crate) fn references(&self, statement: &Admitted) -> &[CommitmentDigest] {
+        &self.references[statement.references.clone()]
+    }
+
+    /// Brings what is known of the contents that an Erasure in this batch names.
+    pub(crate) fn set_erasable(&mut self, known: Vec<(CommitmentDigest, Vec<Reference>)>) {
+        self.erasable = Some(known);
+    }
+
+    /// What [`AdmittedBatch::set_erasable`] brought.
+    pub(crate) fn erasable(&self) -> Option<&[(CommitmentDigest, Vec<Reference>)]> {
+        self.erasable.as_deref()
     }
 
     /// Adds a batch manifest. It has no place in the session; its statements have.
@@ -511,6 +562,7 @@ impl AdmittedBatch {
             skipped_from: None,
             task: None,
             body: BodyKind::Heartbeat,
+            references: 0..0,
         });
     }
 

@@ -195,6 +195,10 @@ impl Log for LogService {
     ) -> Result<Response<v1::GetBatchProofResponse>, Status> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetBatchProof, &request.ledger)
+            .await?;
         let wanted = match request.leaf {
             None => Err(Refusal::field(
                 "leaf",
@@ -203,10 +207,6 @@ impl Log for LogService {
             Some(BatchedLeaf::LeafIndex(index)) => Ok(Wanted::Index(LeafIndex::new(index))),
             Some(BatchedLeaf::Statement(at)) => Wanted::statement(&at),
         }?;
-        let ledger = self
-            .0
-            .ledger(&caller, Method::GetBatchProof, &request.ledger)
-            .await?;
         let answer = self
             .0
             .read(move || batch_proof(&ledger, &wanted, request.tree_size))
@@ -254,14 +254,14 @@ impl Log for LogService {
     ) -> Result<Response<v1::SessionInfo>, Status> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let session = SessionId::from_slice(&request.session).ok_or_else(|| {
-            let what = format!("{} bytes where 16 are wanted", request.session.len());
-            Refusal::field("session", what)
-        })?;
         let ledger = self
             .0
             .ledger(&caller, Method::GetSession, &request.ledger)
             .await?;
+        let session = SessionId::from_slice(&request.session).ok_or_else(|| {
+            let what = format!("{} bytes where 16 are wanted", request.session.len());
+            Refusal::field("session", what)
+        })?;
         let answer = self.0.read(move || session_info(&ledger, &session)).await?;
         Ok(Response::new(answer))
     }

@@ -55,6 +55,7 @@ fn try_admit_from(
         trust: &ledger.trust,
         sender,
         received_at: Micros::new(5),
+        holds_contents: false,
     }
     .admit_here(envelopes)
 }
@@ -591,6 +592,7 @@ proptest! {
                 trust: &original.trust,
                 sender: &Sender::anybody(),
                 received_at: Micros::new(time),
+        holds_contents: false,
             }
             .admit_here(&request);
             original.turn(&[batch]);

@@ -12,11 +12,11 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, PayloadDigest, Sequence, SessionId,
+    CommitmentDigest, LedgerId, Micros, PayloadDigest, Sequence, SessionId,
     entry::{Entry, TrustLink},
     session::{self, BatchStep, Binding, Judgement, Session},
     statement::Header,
-    trust::{self, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
+    trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
 };
 use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
 use parking_lot::RwLock;
@@ -75,6 +75,9 @@ pub(crate) enum Refusal {
     Speaker(#[from] SpeakerRefusal),
     #[error(transparent)]
     Trust(#[from] TrustRefusal),
+    /// An Erasure that came where nobody looks up what it would erase.
+    #[error("an Erasure is sent with EraseContent, which also erases")]
+    ErasureElsewhere,
     /// Of a batch that cannot be recorded whole; `culprit` is the envelope that says why.
     #[error("the batch is recorded whole or not at all; see envelope {culprit}")]
     Batch { culprit: usize },
@@ -116,6 +119,8 @@ pub(crate) struct Turn {
     touched: HashMap<SessionId, Touched>,
     /// Leaves of trust statements, each with the effective time at it.
     trust_leaves: Vec<(u64, Micros)>,
+    references: Vec<(CommitmentDigest, Reference)>,
+    erased: Vec<(CommitmentDigest, u64)>,
 }
 
 /// That somebody may speak: good until something changes that it was judged by.
@@ -219,6 +224,10 @@ pub(crate) struct Records {
     pub(crate) sessions: Vec<(SessionId, Session, Vec<Run>)>,
     /// Leaves of trust statements, in order, each with the effective time at it.
     pub(crate) trust_leaves: Vec<(u64, Micros)>,
+    /// Contents that are held, and the leaves that commit to them.
+    pub(crate) references: Vec<(CommitmentDigest, Reference)>,
+    /// Contents to be erased, and the leaf that says so.
+    pub(crate) erased: Vec<(CommitmentDigest, u64)>,
 }
 
 impl LedgerState {
@@ -264,6 +273,8 @@ impl LedgerState {
             first_leaf,
             touched: HashMap::new(),
             trust_leaves: Vec::new(),
+            references: Vec::new(),
+            erased: Vec::new(),
         }
     }
 
@@ -393,6 +404,7 @@ impl LedgerState {
                 session.record(batch, statement, self.id, leaf);
                 turn.push(batch.entry(statement), statement.leaf_hash);
                 self.effective_time = self.effective_time.max(batch.received_at());
+                turn.refer(batch, statement, leaf, self.effective_time);
                 Ok(Placement::Recorded { leaf })
             }
             Err(Judged::Refused(refusal)) => Ok(Placement::Refused(refusal)),
@@ -433,6 +445,19 @@ impl LedgerState {
         let mut trust = self.trust.write();
         if let Err(refusal) = trust.judge(said, signer, at) {
             return Ok(Placement::Refused(refusal.into()));
+        }
+        if let TrustStatement::Erasure(contents) = said {
+            let Some(known) = batch.erasable() else {
+                return Ok(Placement::Refused(Refusal::ErasureElsewhere));
+            };
+            for (content, references) in known {
+                if let Err(refusal) = trust.erasable(content, references, at) {
+                    return Ok(Placement::Refused(TrustRefusal::Erasure(refusal).into()));
+                }
+            }
+            let leaf = turn.next_leaf();
+            turn.erased
+                .extend(contents.iter().map(|content| (*content, leaf)));
         }
         let link = trust.head();
         let unlinked = batch.entry(statement);
@@ -490,10 +515,12 @@ impl LedgerState {
                     manifest_leaf + 1,
                 );
                 turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
-                for member in group.members {
-                    turn.push(batch.entry(member), member.leaf_hash);
-                }
                 self.effective_time = self.effective_time.max(batch.received_at());
+                for member in group.members {
+                    let leaf = turn.next_leaf();
+                    turn.push(batch.entry(member), member.leaf_hash);
+                    turn.refer(batch, member, leaf, self.effective_time);
+                }
                 let leaves = manifest_leaf..turn.next_leaf();
                 Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
             }
@@ -537,6 +564,8 @@ impl LedgerState {
             tiles,
             sessions,
             trust_leaves: turn.trust_leaves,
+            references: turn.references,
+            erased: turn.erased,
         })
     }
 
@@ -554,6 +583,19 @@ impl Turn {
 
     fn next_leaf(&self) -> u64 {
         self.first_leaf + self.leaf_hashes.len() as u64
+    }
+
+    /// Notes the contents that are held and that a leaf commits to.
+    fn refer(&mut self, batch: &AdmittedBatch, statement: &Admitted, leaf: u64, at: Micros) {
+        let references = batch.references(statement);
+        self.references.extend(references.iter().map(|content| {
+            let reference = Reference {
+                leaf: LeafIndex::new(leaf),
+                recorded_at: at,
+                task: statement.task(),
+            };
+            (*content, reference)
+        }));
     }
 
     fn push(&mut self, entry: &[u8], leaf_hash: Hash) {

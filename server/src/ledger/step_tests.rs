@@ -118,6 +118,7 @@ pub(super) fn admit_with(
         trust,
         sender: &Sender::anybody(),
         received_at: Micros::new(received_at),
+        holds_contents: false,
     }
     .admit_here(envelopes);
     assert_eq!(rejected, []);
