@@ -55,7 +55,7 @@ fn keeps_rules(entry: &v1::Entry) -> bool {
     let link = entry.previous_trust.as_ref();
     (manifest || entry.payload_type == PayloadType::Statement as i32)
         && (signed || !manifest)
-        && link.is_none_or(|link| signed && link.leaf_hash.len() == 32)
+        && link.is_none_or(|link| signed && !manifest && link.leaf_hash.len() == 32)
         && (1..=60_000).contains(&entry.payload.len())
         && (entry.key_id.len(), entry.signature.len()) == lengths
         && (1..=4).contains(&entry.author)

@@ -280,7 +280,8 @@ fn each_rule_of_a_manifest_names_its_field() {
             length(33, 32),
         ),
         // Encodings: order, twice, unknown, overlong, defaults, cut off, the wrong type.
-        (front(&[0x28, 3]), "message", Problem::Order),
+        (front(&[0x28, 3]), "ledger_id", Problem::Missing),
+        (count(&[0x28, 3, 0x20, 7]), "message", Problem::Order),
         (back(&bytes[count_at + 2..]), "root", Problem::Order),
         (
             back(&[0x38, 1]),

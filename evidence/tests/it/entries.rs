@@ -76,7 +76,7 @@ proptest! {
         let signed = author == Author::Signed;
         let well_formed = payload_type != PayloadType::Unspecified
             && (signed || payload_type == PayloadType::Statement)
-            && (signed || previous_trust.is_none())
+            && ((signed && payload_type == PayloadType::Statement) || previous_trust.is_none())
             && !payload.is_empty()
             && (author == Author::Signed) == key.is_some()
             && author != Author::Unspecified
@@ -452,6 +452,13 @@ fn entry_and_statement_agree() {
             Entry {
                 previous_trust: Some(LINK),
                 ..Entry::by_ledger(b"p", TIME)
+            },
+            "previous_trust",
+        ),
+        (
+            Entry {
+                previous_trust: Some(LINK),
+                ..Entry::manifest(b"p", signature, TIME)
             },
             "previous_trust",
         ),
