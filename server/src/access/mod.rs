@@ -1,8 +1,8 @@
 //! Who calls, and what they may do.
 //!
-//! A request is authenticated once, by [`layer`]: the client certificate of its connection, or a
+//! A request is authenticated once, by `layer`: the client certificate of its connection, or a
 //! bearer token, or both if they agree, name a *principal*. What the principal may do is asked for
-//! where the request's ledger is known: [`Caller::require`] looks the method up in [`table`].
+//! where the request's ledger is known: `Caller::require` looks the method up in `table`.
 //! Grants and tokens are looked at anew each time, so a stream does not outlive a revocation.
 //!
 //! **Invariant:** what is not in the table is not open, and a request that did not come through
