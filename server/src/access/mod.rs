@@ -1,12 +1,13 @@
 //! Who calls, and what they may do.
 //!
-//! A request is authenticated once, by [`layer`]: the client certificate of its connection, or a
+//! A request is authenticated once, by `layer`: the client certificate of its connection, or a
 //! bearer token, or both if they agree, name a *principal*. What the principal may do is asked for
-//! where the request's ledger is known: [`Caller::require`] looks the method up in [`table`].
-//! Grants and tokens are looked at anew each time, so a stream does not outlive a revocation.
+//! where the request's ledger is known: `Caller::require` looks the method up in `table`.
+//! Grants and tokens are looked at anew for each request of a stream, so that what was revoked
+//! ends on streams that are open, too.
 //!
 //! **Invariant:** what is not in the table is not open, and a request that did not come through
-//! the layer may do nothing.
+//! the layer may do what everybody may, and nothing else.
 
 pub mod file;
 pub(crate) mod layer;

@@ -267,7 +267,7 @@ pub(crate) fn role(command: RoleCommand) -> anyhow::Result<ExitCode> {
                 }
                 Ok(())
             })?;
-            eprintln!("{principal} may {} in {}", words(&roles), place_of(&ledger));
+            eprintln!("{principal} has {} in {}", words(&roles), place_of(&ledger));
         }
         RoleCommand::Revoke(RoleArguments {
             principal,
@@ -309,13 +309,14 @@ pub(crate) fn role(command: RoleCommand) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What went wrong, for the operator.
 pub(crate) fn tls(command: TlsCommand) -> anyhow::Result<ExitCode> {
+    let now = SystemClock.now();
     let files = match command {
-        TlsCommand::Init { dir, name } => issue::init(&dir, &name),
+        TlsCommand::Init { dir, name } => issue::init(&dir, &name, now),
         TlsCommand::Client {
             dir,
             principal,
             file,
-        } => issue::client(&dir, &principal, file.as_deref()),
+        } => issue::client(&dir, &principal, file.as_deref(), now),
     };
     for file in files.context("no certificate was made")? {
         print_line(&file.display().to_string());

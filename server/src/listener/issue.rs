@@ -15,8 +15,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use deed_evidence::Micros;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -27,6 +29,13 @@ use zeroize::Zeroizing;
 use crate::access::principal::{self, PrincipalError};
 
 const AUTHORITY_NAME: &str = "deed development authority";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long certificates are good: the authority's ten years, the others' as long as those of
+/// the web may be, which some TLS libraries demand.
+const AUTHORITY_DAYS: u32 = 3652;
+const CERTIFICATE_DAYS: u32 = 397;
 
 /// Certificates that were not made.
 #[derive(Debug, Error)]
@@ -74,11 +83,12 @@ pub enum IssueError {
     Certificate(#[from] rcgen::Error),
 }
 
-/// Makes an authority and a server certificate for these names and addresses. Returns the files.
+/// Makes an authority and a server certificate for these names and addresses, good from `now` on.
+/// Returns the files.
 ///
 /// # Errors
 /// [`IssueError`]; no file is changed that was there.
-pub fn init(dir: &Path, names: &[String]) -> Result<Vec<PathBuf>, IssueError> {
+pub fn init(dir: &Path, names: &[String], now: Micros) -> Result<Vec<PathBuf>, IssueError> {
     if names.iter().all(String::is_empty) {
         return Err(IssueError::NoNames);
     }
@@ -94,13 +104,15 @@ pub fn init(dir: &Path, names: &[String]) -> Result<Vec<PathBuf>, IssueError> {
     refuse_existing(&files)?;
 
     let authority_key = KeyPair::generate()?;
-    let authority_params = authority_params()?;
+    let mut authority_params = authority_params()?;
+    set_validity(&mut authority_params, now, AUTHORITY_DAYS);
     let authority = authority_params.self_signed(&authority_key)?;
     let issuer = Issuer::from_params(&authority_params, &authority_key);
 
     let mut params = CertificateParams::new(names.to_vec())?;
     params.distinguished_name = common_name(&names[0]);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    set_validity(&mut params, now, CERTIFICATE_DAYS);
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
@@ -112,12 +124,17 @@ pub fn init(dir: &Path, names: &[String]) -> Result<Vec<PathBuf>, IssueError> {
     Ok(files.into())
 }
 
-/// Makes a client certificate that names `principal`, in `<name>.pem` and `<name>.key`. Without a
+/// Makes a client certificate that names `principal`, good from `now` on, in `<name>.pem` and `<name>.key`. Without a
 /// name that is the last part of the principal. Returns the files.
 ///
 /// # Errors
 /// [`IssueError`]; no file is changed that was there.
-pub fn client(dir: &Path, principal: &str, name: Option<&str>) -> Result<Vec<PathBuf>, IssueError> {
+pub fn client(
+    dir: &Path,
+    principal: &str,
+    name: Option<&str>,
+    now: Micros,
+) -> Result<Vec<PathBuf>, IssueError> {
     principal::check(principal)?;
     let not_spiffe = || IssueError::Spiffe {
         principal: principal.to_owned(),
@@ -153,6 +170,7 @@ pub fn client(dir: &Path, principal: &str, name: Option<&str>) -> Result<Vec<Pat
     params.distinguished_name = common_name(name);
     params.subject_alt_names = vec![SanType::URI(uri)];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    set_validity(&mut params, now, CERTIFICATE_DAYS);
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
@@ -169,6 +187,14 @@ pub(super) fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
+}
+
+/// From a day before `now`, because clocks differ, to so many days after it.
+fn set_validity(params: &mut CertificateParams, now: Micros, days: u32) {
+    let since_1970 = Duration::from_micros(u64::try_from(now.get()).unwrap_or(0));
+    let now = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
+    params.not_before = now - DAY;
+    params.not_after = now + DAY * days;
 }
 
 fn common_name(name: &str) -> DistinguishedName {
@@ -211,10 +237,11 @@ mod tests {
     #[test]
     fn files_are_private_and_never_overwritten() {
         let dir = tempfile::tempdir().unwrap();
+        let now = Micros::new(1_795_481_100_000_000);
         let dir = dir.path().join("tls");
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut made = init(&dir, &names).unwrap();
-        made.extend(client(&dir, "spiffe://example.org/agent", None).unwrap());
+        let mut made = init(&dir, &names, now).unwrap();
+        made.extend(client(&dir, "spiffe://example.org/agent", None, now).unwrap());
         assert_eq!(made.last(), Some(&dir.join("agent.key")));
         let before = made.iter().map(|path| {
             let mode = fs::metadata(path).unwrap().permissions().mode();
@@ -222,8 +249,11 @@ mod tests {
             fs::read(path).unwrap()
         });
         let before = before.collect::<Vec<_>>();
-        assert!(matches!(init(&dir, &names), Err(IssueError::Exists { .. })));
-        let again = client(&dir, "spiffe://example.org/other", Some("agent"));
+        assert!(matches!(
+            init(&dir, &names, now),
+            Err(IssueError::Exists { .. })
+        ));
+        let again = client(&dir, "spiffe://example.org/other", Some("agent"), now);
         assert!(matches!(again, Err(IssueError::Exists { .. })));
         let after = made.iter().map(|path| fs::read(path).unwrap());
         assert!(before.into_iter().eq(after));
@@ -232,8 +262,10 @@ mod tests {
     #[test]
     fn what_cannot_be_certified_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let client =
-            |principal: &str, name: Option<&str>| client(dir.path(), principal, name).unwrap_err();
+        let now = Micros::new(1_795_481_100_000_000);
+        let client = |principal: &str, name: Option<&str>| {
+            client(dir.path(), principal, name, now).unwrap_err()
+        };
         let error = client("spiffe://example.org/agent", None);
         assert!(matches!(error, IssueError::NoAuthority { .. }));
         for bad in ["agent", "spiffe://", "spiffe:///a", "spiffe://ä/a"] {
@@ -243,7 +275,32 @@ mod tests {
             let error = client("spiffe://example.org/agent", Some(bad));
             assert!(matches!(error, IssueError::Name { .. }), "{bad:?}");
         }
-        assert!(matches!(init(dir.path(), &[]), Err(IssueError::NoNames)));
+        assert!(matches!(
+            init(dir.path(), &[], now),
+            Err(IssueError::NoNames)
+        ));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn certificates_are_good_for_a_bounded_time() {
+        use x509_parser::prelude::{FromDer as _, X509Certificate, parse_x509_pem};
+        let dir = tempfile::tempdir().unwrap();
+        let now_s = 1_795_481_100;
+        let now = Micros::new(now_s * 1_000_000);
+        init(dir.path(), &["localhost".to_owned()], now).unwrap();
+        client(dir.path(), "spiffe://example.org/agent", None, now).unwrap();
+        for (name, days) in [("ca", 3652), ("server", 397), ("agent", 397)] {
+            let pem = fs::read(dir.path().join(format!("{name}.pem"))).unwrap();
+            let (_, pem) = parse_x509_pem(&pem).unwrap();
+            let (_, certificate) = X509Certificate::from_der(&pem.contents).unwrap();
+            let validity = certificate.validity();
+            assert_eq!(validity.not_before.timestamp(), now_s - 86_400, "{name}");
+            assert_eq!(
+                validity.not_after.timestamp(),
+                now_s + days * 86_400,
+                "{name}"
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Plain and TLS connections go the same way: a place among the connections that may be open, a
 //! handshake in bounded time, then tonic's server, which reads HTTP from it. Each carries a
-//! [`Connection`], which requests find in their extensions.
+//! `Connection`, which requests find in their extensions.
 
 pub(crate) mod activity;
 mod io;

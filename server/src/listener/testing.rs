@@ -114,7 +114,7 @@ pub(crate) fn pem(dir: &Path, name: &str) -> String {
 
 /// Makes certificates and has the listener use them.
 pub(crate) fn with_tls(options: &mut ServerOptions, tls_dir: &Path, clients: bool) {
-    issue::init(tls_dir, &SERVER_NAMES.map(str::to_owned)).unwrap();
+    issue::init(tls_dir, &SERVER_NAMES.map(str::to_owned), SystemClock.now()).unwrap();
     options.tls = Some(TlsOptions {
         certificate: tls_dir.join("server.pem"),
         key: tls_dir.join("server.key"),

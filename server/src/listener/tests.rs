@@ -38,6 +38,7 @@ use super::{
 use crate::{
     Server, ServerOptions, StartError, SystemClock,
     access::role::Role,
+    clock::Clock as _,
     options::{AccessOptions, TlsOptions},
 };
 
@@ -80,8 +81,14 @@ async fn client_certificates_name_principals() {
     grant(&data, "CN=subject,O=Example", "mine", Role::Read);
     let (same, other) = (token(&data, AGENT, None), token(&data, "other", None));
     let running = start_in(dir, |options, tls| with_tls(options, tls, true)).await;
-    issue::client(&tls, AGENT, None).unwrap();
-    issue::client(&tls, "spiffe://example.org/stranger", None).unwrap();
+    issue::client(&tls, AGENT, None, SystemClock.now()).unwrap();
+    issue::client(
+        &tls,
+        "spiffe://example.org/stranger",
+        None,
+        SystemClock.now(),
+    )
+    .unwrap();
     sign_subject(&tls, "subject", &[]);
     let twice = ["spiffe://example.org/a", "spiffe://example.org/b"];
     sign_subject(&tls, "twice", &twice);
@@ -105,8 +112,13 @@ async fn client_certificates_name_principals() {
     assert!(is_served(&running, &tls, Some("agent")).await);
     assert!(!is_served(&running, &tls, Some("twice")).await);
     let foreign = tls.join("foreign");
-    issue::init(&foreign, &SERVER_NAMES.map(str::to_owned)).unwrap();
-    issue::client(&foreign, AGENT, None).unwrap();
+    issue::init(
+        &foreign,
+        &SERVER_NAMES.map(str::to_owned),
+        SystemClock.now(),
+    )
+    .unwrap();
+    issue::client(&foreign, AGENT, None, SystemClock.now()).unwrap();
     fs::copy(tls.join("ca.pem"), foreign.join("ca.pem")).unwrap();
     assert!(!is_served(&running, &foreign, Some("agent")).await);
     running.server.stop().await.unwrap();
@@ -142,7 +154,7 @@ async fn client_certificates_can_be_required() {
     })
     .await;
     let tls = running.tls_dir();
-    issue::client(&tls, AGENT, None).unwrap();
+    issue::client(&tls, AGENT, None, SystemClock.now()).unwrap();
     assert!(!is_served(&running, &tls, None).await);
     assert!(is_served(&running, &tls, Some("agent")).await);
     running.server.stop().await.unwrap();
@@ -236,7 +248,7 @@ async fn certificates_are_replaced_while_old_connections_live_on() {
     };
     // Another authority altogether, so that who trusts only that one can tell the two apart.
     let new = tls.join("new");
-    issue::init(&new, &SERVER_NAMES.map(str::to_owned)).unwrap();
+    issue::init(&new, &SERVER_NAMES.map(str::to_owned), SystemClock.now()).unwrap();
     assert!(!is_served(&running, &new, None).await);
     for name in ["server.pem", "server.key"] {
         fs::copy(new.join(name), tls.join(name)).unwrap();
@@ -256,8 +268,8 @@ fn bad_certificates_keep_the_old_ones() {
     let dir = tempfile::tempdir().unwrap();
     let (tls, new) = (dir.path().join("tls"), dir.path().join("new"));
     let names = SERVER_NAMES.map(str::to_owned);
-    issue::init(&tls, &names).unwrap();
-    issue::init(&new, &names).unwrap();
+    issue::init(&tls, &names, SystemClock.now()).unwrap();
+    issue::init(&new, &names, SystemClock.now()).unwrap();
     let options = TlsOptions {
         certificate: tls.join("server.pem"),
         key: tls.join("server.key"),
