@@ -11,6 +11,7 @@ use crate::{
     admission::{self, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected},
     clock::Clock,
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
+    pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Shards},
     status::Refusal,
 };
@@ -29,7 +30,18 @@ pub(crate) struct Appends {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pressure: Arc<Pressure>,
     pub(crate) queue_wait: Duration,
+}
+
+/// What becomes of a request whose principal has used up its quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnQuota {
+    /// It is refused.
+    Refuse,
+    /// It is held back, and with it what comes behind it; refused only after
+    /// [`Appends::queue_wait`].
+    HoldBack,
 }
 
 /// A request that was taken and is not answered yet.
@@ -41,13 +53,22 @@ pub(crate) struct InFlight {
     rejected: Vec<Rejected>,
     /// `None` if nothing was admitted.
     pending: Option<Pending>,
+    /// What of the budgets it holds.
+    room: Room,
+    answer_bytes: usize,
 }
 
 impl Appends {
     /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
     /// next request of a stream can be taken.
-    pub(crate) async fn begin(&self, request: v1::AppendRequest) -> Result<InFlight, Refusal> {
-        let bytes = check_request(&request)?;
+    pub(crate) async fn begin(
+        &self,
+        source: &Source,
+        request: v1::AppendRequest,
+        on_quota: OnQuota,
+    ) -> Result<InFlight, Refusal> {
+        check_request(&request)?;
+        let cost = Cost::of(&request);
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());
         }
@@ -58,12 +79,24 @@ impl Appends {
                 crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
             }
         };
-        let reserving = self.shards.reserve(ledger.number, bytes);
-        let room = tokio::time::timeout(self.queue_wait, reserving)
-            .await
-            .map_err(|_| Refusal::Overloaded {
-                retry_after: RETRY_AFTER,
-            })?;
+        let statements = request.envelopes.len();
+        self.charge(source, statements, cost, on_quota).await?;
+        let place = self
+            .shards
+            .reserve(ledger.number, source.key(), cost.request_bytes);
+        let room = self
+            .pressure
+            .room(source, ledger.number, cost.request_bytes, place);
+        let (room, place) = match tokio::time::timeout(self.queue_wait, room).await {
+            Ok(Ok(held)) => held,
+            Err(_) | Ok(Err(TooMuchWaits)) => {
+                let quotas = &self.pressure.quotas;
+                quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
+                return Err(Refusal::Overloaded {
+                    retry_after: RETRY_AFTER,
+                });
+            }
+        };
         // Only now: a receive time from before the wait would be older than it has to be.
         let received_at = self.clock.now();
         let behind = ledger.readable().effective_time.get() - received_at.get();
@@ -79,7 +112,7 @@ impl Appends {
         }
         let (batch, rejected) = admission::admit(&request.envelopes, ledger.id, received_at);
         let pending =
-            (!batch.statements().is_empty()).then(|| room.append(Arc::clone(&ledger), batch));
+            (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         Ok(InFlight {
             envelopes: request.envelopes.len(),
             with_proofs: request.with_proofs,
@@ -87,12 +120,36 @@ impl Appends {
             ledger,
             rejected,
             pending,
+            room,
+            answer_bytes: cost.answer_bytes,
         })
+    }
+
+    /// Takes a request's part of its principal's quota.
+    async fn charge(
+        &self,
+        source: &Source,
+        statements: usize,
+        cost: Cost,
+        on_quota: OnQuota,
+    ) -> Result<(), OverQuota> {
+        let quotas = &self.pressure.quotas;
+        let principal = source.principal.as_ref();
+        let bytes = cost.message_bytes;
+        match on_quota {
+            OnQuota::Refuse => quotas.take(principal, statements, bytes),
+            OnQuota::HoldBack => {
+                let wait_max = self.queue_wait;
+                quotas
+                    .take_waiting(principal, statements, bytes, wait_max)
+                    .await
+            }
+        }
     }
 }
 
-/// The request's payload bytes, if it keeps the limits.
-fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
+/// Whether the request keeps the limits.
+fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
     let count = request.envelopes.len();
     if !(1..=ENVELOPES_MAX).contains(&count) {
         let what = format!("{count} given where 1 to {ENVELOPES_MAX} are allowed");
@@ -110,7 +167,7 @@ fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
         );
         return Err(Refusal::field("envelopes", what));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 impl InFlight {

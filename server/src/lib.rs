@@ -19,6 +19,7 @@ mod http;
 mod identity;
 mod ledger;
 pub mod options;
+mod pressure;
 mod serve;
 mod shard;
 mod status;

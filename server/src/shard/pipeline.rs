@@ -6,12 +6,13 @@ use std::sync::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{Answer, CommitFn, Disk, GuardFn};
 use crate::{
     guard::GuardedHead,
     ledger::{Ledger, Readable},
+    pressure::Share,
     store::Batch,
 };
 
@@ -29,7 +30,7 @@ pub(super) struct Finished {
 pub(super) struct Answering {
     pub(super) reply: oneshot::Sender<Answer>,
     pub(super) answer: Answer,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) share: Share,
 }
 
 /// How far a shard's pipeline is, and whether it has failed.
@@ -207,7 +208,7 @@ impl Line {
         // Only now may a lone turn overtake the answers below: what it publishes is newer.
         self.progress.released(turns.len());
         for answering in turns.into_iter().flat_map(|turn| turn.answers) {
-            drop(answering.permit);
+            drop(answering.share);
             // Whoever asked may be gone; the statement is recorded all the same.
             let _ = answering.reply.send(answering.answer);
         }

@@ -7,7 +7,6 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Sequence, SessionId, session::Session};
-use tokio::sync::mpsc as async_mpsc;
 
 use super::{
     Answer, Job, Work, guarded,
@@ -20,6 +19,7 @@ use crate::{
         Ledger, Readable,
         step::{LedgerState, Past, StepError, Turn},
     },
+    pressure::queue::FairReceiver,
     store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
 };
 
@@ -82,13 +82,13 @@ impl TurnThread {
     }
 
     /// Makes turns until every sender is gone and the queue is empty.
-    pub(super) fn run(mut self, mut jobs: async_mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
+    pub(super) fn run(mut self, jobs: FairReceiver<Job>) {
+        while let Some(first) = jobs.recv() {
             // Jobs of a failed shard are dropped, which tells whoever waits.
             if self.progress.has_failed() {
                 continue;
             }
-            match self.turn(first, &mut jobs) {
+            match self.turn(first, &jobs) {
                 Ok(finished) => {
                     let alone = self.progress.is_idle() && jobs.is_empty();
                     self.progress.begin();
@@ -127,7 +127,7 @@ impl TurnThread {
     fn turn(
         &mut self,
         first: Job,
-        jobs: &mut async_mpsc::Receiver<Job>,
+        jobs: &FairReceiver<Job>,
     ) -> Result<Finished, StepError> {
         self.forget_beyond_bounds();
         let mut batch = Batch::default();
@@ -139,7 +139,7 @@ impl TurnThread {
         while let Some(Job {
             work,
             reply,
-            permit,
+            share,
         }) = next
         {
             let (ledger, answer) = match work {
@@ -168,11 +168,11 @@ impl TurnThread {
             let answering = Answering {
                 reply,
                 answer,
-                permit,
+                share,
             };
             placed.push(Placed { answering, ledger });
             next = if placed.len() < TURN_JOBS && bytes < TURN_BYTES {
-                jobs.try_recv().ok()
+                jobs.try_recv()
             } else {
                 None
             };
