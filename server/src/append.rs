@@ -3,14 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use deed_evidence::session::Refusal as SessionRefusal;
+use deed_evidence::{
+    session::Refusal as SessionRefusal,
+    trust::{ErasureRefusal, KeyRefusal, SpeakerRefusal, TrustRefusal},
+};
 use deed_proto::v1::{self, append_result, rejection::Reason};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
 use crate::{
-    admission::{self, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected},
+    admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::Clock,
-    ledger::{Ledger, Readable, registry::Registry, step::Placement},
+    ledger::{
+        Ledger, Readable,
+        registry::Registry,
+        step::{Placement, Refusal as StepRefusal},
+    },
     pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Shards},
     status::Refusal,
@@ -63,8 +70,9 @@ impl Appends {
     /// next request of a stream can be taken.
     pub(crate) async fn begin(
         &self,
-        source: &Source,
         request: v1::AppendRequest,
+        sender: &Sender,
+        source: &Source,
         on_quota: OnQuota,
     ) -> Result<InFlight, Refusal> {
         check_request(&request)?;
@@ -110,7 +118,14 @@ impl Appends {
                 "the server's clock is {behind} us behind the ledger's newest entry"
             )));
         }
-        let (batch, rejected) = admission::admit(&request.envelopes, ledger.id, received_at);
+        let admission = Admission {
+            ledger_id: ledger.id,
+            trust: &ledger.trust,
+            sender,
+            received_at,
+        };
+        let admitting = admission.admit(&request.envelopes);
+        let (batch, rejected) = admitting.verify().await.finish();
         let pending =
             (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         Ok(InFlight {
@@ -241,7 +256,9 @@ async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionPro
         .iter()
         .filter_map(|placement| match placement {
             Placement::Recorded { leaf } => Some(LeafIndex::new(*leaf)),
-            Placement::Duplicate(placed) => Some(LeafIndex::new(placed.leaf)),
+            Placement::Linked(placed) | Placement::Duplicate(placed) => {
+                Some(LeafIndex::new(placed.leaf))
+            }
             Placement::Refused(_) => None,
         })
         .collect();
@@ -270,7 +287,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
             leaf_index: leaf,
             leaf_hash,
             received_at_us: received_at.get(),
-            principal_leaf: None,
+            principal_leaf: statement.principal_leaf,
             inclusion_proof: proofs
                 .next()
                 .map_or_else(Vec::new, |proof| hashes(proof.hashes())),
@@ -281,20 +298,46 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                 let leaf_hash = leaf_hashes.slice(position * 32..(position + 1) * 32);
                 append_result::Result::Accepted(receipt(*leaf, leaf_hash, batch.received_at()))
             }
-            Placement::Duplicate(placed) => {
+            Placement::Linked(placed) | Placement::Duplicate(placed) => {
                 let leaf_hash = Bytes::copy_from_slice(placed.leaf_hash.as_bytes());
-                let mut receipt = receipt(placed.leaf, leaf_hash, placed.received_at);
-                receipt.principal_leaf = placed.principal_leaf;
-                append_result::Result::Duplicate(receipt)
+                let receipt = v1::Receipt {
+                    principal_leaf: placed.principal_leaf,
+                    previous_trust: placed.previous_trust.map(|link| link.to_message()),
+                    ..receipt(placed.leaf, leaf_hash, placed.received_at)
+                };
+                match placement {
+                    Placement::Linked(_) => append_result::Result::Accepted(receipt),
+                    _ => append_result::Result::Duplicate(receipt),
+                }
             }
-            Placement::Refused(refusal) => append_result::Result::Rejected(rejection(*refusal)),
+            Placement::Refused(refusal) => append_result::Result::Rejected(rejection(refusal)),
         };
         results[statement.envelope].result = Some(result);
     }
 }
 
-fn rejection(refusal: SessionRefusal) -> v1::Rejection {
+fn rejection(refusal: &StepRefusal) -> v1::Rejection {
     let (reason, field, expected) = match refusal {
+        StepRefusal::Session(refusal) => session_reason(*refusal),
+        StepRefusal::Speaker(refusal) => {
+            let (reason, field) = speaker_reason(refusal);
+            (reason, field, None)
+        }
+        StepRefusal::Trust(refusal) => (trust_reason(refusal), "", None),
+        StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
+    };
+    v1::Rejection {
+        reason: reason.into(),
+        message: refusal.to_string(),
+        field: field.to_owned(),
+        expected_sequence: expected.map(deed_evidence::Sequence::get),
+    }
+}
+
+fn session_reason(
+    refusal: SessionRefusal,
+) -> (Reason, &'static str, Option<deed_evidence::Sequence>) {
+    match refusal {
         SessionRefusal::SessionTaken => (Reason::SessionTaken, "session", None),
         SessionRefusal::SessionClosed => (Reason::SessionClosed, "session", None),
         SessionRefusal::NotNext { expected } => {
@@ -306,12 +349,38 @@ fn rejection(refusal: SessionRefusal) -> v1::Rejection {
         SessionRefusal::PreviousMismatch { expected } => {
             (Reason::PreviousMismatch, "previous", Some(expected))
         }
-    };
-    v1::Rejection {
-        reason: reason.into(),
-        message: refusal.to_string(),
-        field: field.to_owned(),
-        expected_sequence: expected.map(deed_evidence::Sequence::get),
+    }
+}
+
+fn speaker_reason(refusal: &SpeakerRefusal) -> (Reason, &'static str) {
+    match refusal {
+        SpeakerRefusal::Key(KeyRefusal::Unknown { .. }) => (Reason::KeyUnknown, "key_id"),
+        SpeakerRefusal::Key(KeyRefusal::OtherProducer { .. }) => {
+            (Reason::KeyNotAllowed, "producer")
+        }
+        SpeakerRefusal::Key(KeyRefusal::Authority { .. }) => (Reason::KeyNotAllowed, "key_id"),
+        SpeakerRefusal::Key(
+            KeyRefusal::NotYet { .. } | KeyRefusal::Ended { .. } | KeyRefusal::Revoked { .. },
+        ) => (Reason::KeyNotInForce, "key_id"),
+        SpeakerRefusal::SignatureRequired => (Reason::SignatureRequired, "signature"),
+        SpeakerRefusal::PrincipalNotBound => (Reason::PrincipalNotBound, "producer"),
+    }
+}
+
+fn trust_reason(refusal: &TrustRefusal) -> Reason {
+    match refusal {
+        TrustRefusal::SignerUnknown { .. } => Reason::KeyUnknown,
+        TrustRefusal::SignerNotAuthority { .. } => Reason::KeyNotAllowed,
+        TrustRefusal::Erasure(ErasureRefusal::Retention { .. }) => Reason::Retention,
+        TrustRefusal::Erasure(ErasureRefusal::LegalHold { .. }) => Reason::LegalHold,
+        TrustRefusal::KeyRegisteredBefore { .. }
+        | TrustRefusal::KeyOfAuthority { .. }
+        | TrustRefusal::KeyEnded { .. }
+        | TrustRefusal::AuthorityRegistered { .. }
+        | TrustRefusal::KeyNotRegistered { .. }
+        | TrustRefusal::KeyRevokedBefore { .. }
+        | TrustRefusal::HoldUsed { .. }
+        | TrustRefusal::HoldNotInForce { .. } => Reason::TrustRefused,
     }
 }
 

@@ -26,8 +26,8 @@ use crate::{
     guard::{self, GuardError},
     http,
     identity::{Identity, IdentityError},
-    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     ledger::{index, registry::Registry},
+    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
 };

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Context, info, stopping};
 use crate::{
+    admission::Sender,
     append::{InFlight, QUEUE_WAIT},
     ledger::registry::{NewLedger, Page, RegistryError},
     shard::NoAnswer,
@@ -39,7 +40,11 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendResponse>, Status> {
-        let in_flight = self.0.appends.begin(request.into_inner()).await?;
+        let in_flight = self
+            .0
+            .appends
+            .begin(request.into_inner(), &Sender::anybody())
+            .await?;
         Ok(Response::new(in_flight.finish().await?))
     }
 
@@ -174,7 +179,11 @@ async fn take_in(
         let Ok(share) = Arc::clone(&window).acquire_many_owned(permits).await else {
             return;
         };
-        let in_flight = context.appends.begin(request).await.map_err(Status::from);
+        let in_flight = context
+            .appends
+            .begin(request, &Sender::anybody())
+            .await
+            .map_err(Status::from);
         let ends = in_flight.is_err();
         if taken.send((in_flight, Some(share))).await.is_err() || ends {
             return;

@@ -44,7 +44,7 @@ use crate::{
     },
     store::{
         Batch, Family, LedgerNumber, Store, StoreError, keys,
-        records::{HeadRecord, RunRecord, SessionRecord},
+        records::{HeadRecord, RunRecord, SessionRecord, TrustRecord},
     },
 };
 
@@ -317,6 +317,13 @@ pub(crate) fn write_records(
             let key = keys::run(ledger, id, run.first);
             store.put(batch, Family::State, &key, &record.encode_to_vec());
         }
+    }
+    for (leaf, effective_time) in &records.trust_leaves {
+        let record = TrustRecord {
+            effective_time_us: effective_time.get(),
+        };
+        let key = keys::trust(ledger, *leaf);
+        store.put(batch, Family::State, &key, &record.encode_to_vec());
     }
 }
 

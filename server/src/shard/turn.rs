@@ -289,7 +289,12 @@ impl Held {
         let newest = ledger.readable();
         let id: LedgerId = ledger.id;
         Self {
-            state: LedgerState::new(id, newest.edge.clone(), newest.effective_time),
+            state: LedgerState::new(
+                id,
+                newest.edge.clone(),
+                newest.effective_time,
+                Arc::clone(&ledger.trust),
+            ),
             kept_second: second(&newest),
             newest,
         }
