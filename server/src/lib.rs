@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod access;
 mod admission;
 mod append;
 #[doc(hidden)]
@@ -18,6 +19,7 @@ mod guard;
 mod http;
 mod identity;
 mod ledger;
+pub mod listener;
 pub mod options;
 mod pressure;
 mod serve;

@@ -1,5 +1,7 @@
 //! The `deed-server` command.
 
+mod commands;
+
 use std::{
     io::{IsTerminal as _, Write as _},
     net::SocketAddr,
@@ -14,6 +16,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use deed_server::{Server, ServerOptions, StoreOptions, SystemClock, fsck};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+use crate::commands::access::{RoleCommand, TlsCommand, TokenCommand};
 
 /// The server of a proof-of-action ledger for AI agents.
 #[derive(Debug, Parser)]
@@ -42,6 +46,15 @@ enum Command {
     /// Exit code 0 if everything is as it must be, 1 with the first difference otherwise.
     #[command(after_help = "Example:\n  deed-server fsck --data-dir ./deed-data")]
     Fsck(FsckArguments),
+    /// Make, show and revoke tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Give, show and take away roles.
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Make certificates for development.
+    #[command(subcommand)]
+    Tls(TlsCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -90,6 +103,9 @@ fn main() -> ExitCode {
     let ended = match arguments.command {
         Command::Run(arguments) => run(arguments),
         Command::Fsck(arguments) => check(&arguments),
+        Command::Token(command) => commands::access::token(command),
+        Command::Role(command) => commands::access::role(command),
+        Command::Tls(command) => commands::access::tls(command),
     };
     match ended {
         Ok(code) => code,

@@ -12,14 +12,15 @@ use std::{
 use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinHandle};
-use tonic::{
-    server::NamedService,
-    service::Routes,
-    transport::{self, server::TcpIncoming},
-};
+use tonic::{server::NamedService, service::Routes, transport};
 use tonic_health::server::HealthReporter;
 
 use crate::{
+    access::{
+        Access,
+        file::{self as access_file, AccessError},
+        layer::AccessLayer,
+    },
     append::{Appends, QUEUE_WAIT},
     clock::Clock,
     grpc::{Context, ledger::LedgerService, log::LogService},
@@ -27,6 +28,7 @@ use crate::{
     http,
     identity::{Identity, IdentityError},
     ledger::{index, registry::Registry},
+    listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
     options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
@@ -40,6 +42,20 @@ const MESSAGE_BYTES_MAX: usize = 6 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const FRAME_BYTES: u32 = 64 << 10;
+
+/// Bytes of one request's headers, as HTTP/2 counts them. The largest that clients have a use for
+/// is a token.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Streams that a peer has reset before we looked at them, and streams that we reset for an error
+/// of the peer's: beyond, the connection is closed. A peer that opens and resets streams as fast
+/// as it can would make us work for nothing (CVE-2023-44487, CVE-2025-8671).
+const RESET_STREAMS_MAX: usize = 20;
+const ERROR_RESETS_MAX: usize = 128;
+
+/// A peer that does not answer a ping is gone, whatever its streams wait for.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME;
 const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
@@ -105,14 +121,14 @@ impl ServerOptions {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// It would be open to the network.
-    #[error(
-        "refusing to listen on {listen}: this version has no access control, so it listens on \
-         loopback only (for example 127.0.0.1:7733)"
-    )]
-    NotLoopback {
-        /// The address asked for.
-        listen: SocketAddr,
-    },
+    #[error(transparent)]
+    Exposed(#[from] RuleError),
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Who may do what cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The directory holds something else.
     #[error("{path} is not empty and holds no deed server ({found:?} is in it); choose another")]
     ForeignDirectory {
@@ -206,9 +222,19 @@ impl Server {
     /// [`StartError`]; nothing is listening then, and an existing store is unchanged.
     pub async fn start(options: ServerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let listen = options.listen;
-        if !listen.ip().is_loopback() {
-            return Err(StartError::NotLoopback { listen });
+        let rules = listener::check_rules(listen, options.tls.as_ref(), &options.access)?;
+        if rules.exposed {
+            tracing::warn!(
+                %listen,
+                tls = options.tls.is_some(),
+                access_control = rules.required,
+                "insecure: listening beyond loopback without TLS or without access control"
+            );
         }
+        let certificates = match &options.tls {
+            Some(tls) => Some(Certificates::load(tls)?),
+            None => None,
+        };
         // Before anything is created: a port that is taken must leave no trace.
         let socket = TcpListener::bind(listen)
             .await
@@ -221,6 +247,7 @@ impl Server {
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
+        let access = Access::open(options.data_dir.clone(), rules.required, Arc::clone(&clock))?;
         let (shards, threads) = Shards::start(
             &options.data_dir,
             &opened.store,
@@ -246,8 +273,14 @@ impl Server {
             reads: Arc::new(Semaphore::new(READS)),
             stopping: stopped,
         };
+        tokio::spawn(Arc::clone(&access).keep_up(context.stopping.clone()));
+        if let Some(certificates) = &certificates {
+            tokio::spawn(Arc::clone(certificates).keep_up(context.stopping.clone()));
+        }
+        let counters = Arc::new(Counters::default());
+        let incoming = listener::accept(socket, certificates, &options.limits, counters);
         let indexer = tokio::spawn(keep_indexed(context.clone()));
-        let listener = tokio::spawn(listen_on(socket, context).await);
+        let listener = tokio::spawn(serve_all(incoming, access, &options.limits, context).await);
         Ok(Self {
             address,
             name,
@@ -386,7 +419,11 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
 
 /// A directory without a key may hold what an interrupted first start left, and nothing else.
 fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
-    const OURS: [&str; 5] = [
+    // Roles and tokens may be given before the first start.
+    const OURS: [&str; 8] = [
+        access_file::FILE,
+        access_file::LOCK,
+        access_file::UNFINISHED,
         "lock",
         "store",
         "head-guard",
@@ -414,10 +451,12 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
 }
 
 /// Everything that the port serves: gRPC with health and reflection, and tiles over HTTP.
-async fn listen_on(
-    socket: TcpListener,
+async fn serve_all(
+    incoming: Incoming,
+    access: Arc<Access>,
+    limits: &LimitOptions,
     context: Context,
-) -> impl Future<Output = Result<(), transport::Error>> {
+) -> impl Future<Output = Result<(), transport::Error>> + use<> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<LedgerServer<LedgerService>>().await;
     health.set_serving::<LogServer<LogService>>().await;
@@ -441,8 +480,16 @@ async fn listen_on(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .tcp_nodelay(true);
-    let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+        .max_concurrent_streams(limits.requests_per_connection)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS_MAX))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .layer(AccessLayer {
+            access,
+            body_within: Duration::from_millis(limits.stall_ms),
+        });
     async move {
         let stopped = async move { context.stopped().await };
         server

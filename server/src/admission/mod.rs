@@ -31,6 +31,8 @@ use deed_proto::v1::{self, PayloadType, rejection::Reason};
 use deed_tlog::{Hash, PublicKey, leaf_hash};
 use parking_lot::RwLock;
 
+use crate::access::{Caller, role::Role};
+
 /// Most envelopes of a request: a batch manifest and its 4,096 statements.
 pub(crate) const ENVELOPES_MAX: usize = 4097;
 
@@ -49,6 +51,15 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
+    /// What a caller may do in a ledger, as of now.
+    pub(crate) fn of(caller: &Caller, ledger: &str) -> Self {
+        Self {
+            principal: caller.principal().cloned(),
+            may_append: caller.may(ledger, Role::Append),
+            may_change_trust: caller.may(ledger, Role::Authority),
+        }
+    }
+
     /// Anybody, where access is not controlled.
     pub(crate) fn anybody() -> Self {
         Self {

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Context, info, stopping};
 use crate::{
+    access::{Caller, role::EVERY_LEDGER, table::Method},
     admission::Sender,
     append::{InFlight, QUEUE_WAIT},
     ledger::registry::{NewLedger, Page, RegistryError},
@@ -40,11 +41,11 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendResponse>, Status> {
-        let in_flight = self
-            .0
-            .appends
-            .begin(request.into_inner(), &Sender::anybody())
-            .await?;
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        caller.require(Method::Append, &request.ledger)?;
+        let sender = Sender::of(&caller, &request.ledger);
+        let in_flight = self.0.appends.begin(request, &sender).await?;
         Ok(Response::new(in_flight.finish().await?))
     }
 
@@ -55,7 +56,8 @@ impl Ledger for LedgerService {
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         let (taken, answers) = mpsc::channel(STREAM_REQUESTS);
-        tokio::spawn(take_in(self.0.clone(), request.into_inner(), taken));
+        let caller = Caller::of(request.extensions());
+        tokio::spawn(take_in(self.0.clone(), caller, request.into_inner(), taken));
         let answers = ReceiverStream::new(answers).then(|(in_flight, window): Taken| async move {
             let answer = in_flight?.finish().await?;
             drop(window);
@@ -68,6 +70,8 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::CreateLedgerRequest>,
     ) -> Result<Response<v1::CreateLedgerResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        caller.require(Method::CreateLedger, EVERY_LEDGER)?;
         let request = request.into_inner();
         let context = self.0.clone();
         let runtime = tokio::runtime::Handle::current();
@@ -99,6 +103,8 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::ListLedgersRequest>,
     ) -> Result<Response<v1::ListLedgersResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        caller.require(Method::ListLedgers, EVERY_LEDGER)?;
         let request = request.into_inner();
         let limit = match request.page_size {
             0 => PAGE_DEFAULT,
@@ -124,8 +130,10 @@ impl Ledger for LedgerService {
             _ => String::new(),
         };
         Ok(Response::new(v1::ListLedgersResponse {
+            // A page may show fewer than it holds, or none; the token leads on all the same.
             ledgers: ledgers
                 .iter()
+                .filter(|(record, _)| caller.sees(&record.name))
                 .map(|(record, head)| info(record, *head))
                 .collect(),
             next_page_token,
@@ -136,7 +144,9 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::GetLedgerRequest>,
     ) -> Result<Response<v1::LedgerInfo>, Status> {
-        let ledger = self.0.ledger(&request.into_inner().name).await?;
+        let caller = Caller::of(request.extensions());
+        let name = request.into_inner().name;
+        let ledger = self.0.ledger(&caller, Method::GetLedger, &name).await?;
         Ok(Response::new(info(
             &ledger.record,
             Some(ledger.readable().head),
@@ -147,6 +157,7 @@ impl Ledger for LedgerService {
 /// Takes requests in until the stream ends, one of them is malformed, or the server stops.
 async fn take_in(
     context: Context,
+    caller: Caller,
     mut requests: Streaming<v1::AppendRequest>,
     taken: mpsc::Sender<Taken>,
 ) {
@@ -179,11 +190,15 @@ async fn take_in(
         let Ok(share) = Arc::clone(&window).acquire_many_owned(permits).await else {
             return;
         };
-        let in_flight = context
-            .appends
-            .begin(request, &Sender::anybody())
-            .await
-            .map_err(Status::from);
+        // For each request: a stream may name several ledgers, and outlives what was granted.
+        let in_flight = match caller.require(Method::AppendStream, &request.ledger) {
+            Ok(()) => {
+                let sender = Sender::of(&caller, &request.ledger);
+                let begun = context.appends.begin(request, &sender).await;
+                begun.map_err(Status::from)
+            }
+            Err(refusal) => Err(refusal.into()),
+        };
         let ends = in_flight.is_err();
         if taken.send((in_flight, Some(share))).await.is_err() || ends {
             return;

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Answers, Context, stopping};
 use crate::{
+    access::{Caller, table::Method},
     append::{consistency, hashes},
     ledger::{Ledger, Readable, read::Heads},
     status::Refusal,
@@ -36,8 +37,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetTreeHeadRequest>,
     ) -> Result<Response<v1::TreeHeadResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetTreeHead, &request.ledger)
+            .await?;
         let from = request.consistency_from.map(TreeSize::new);
         let answer = self
             .0
@@ -52,8 +57,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::WatchTreeHeadsRequest>,
     ) -> Result<Response<Self::WatchTreeHeadsStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::WatchTreeHeads, &request.ledger)
+            .await?;
         let mut heads = ledger.watch();
         // The newest one now is the first to be sent.
         heads.mark_changed();
@@ -77,9 +86,13 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetInclusionProofRequest>,
     ) -> Result<Response<v1::InclusionProofResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         let wanted = Wanted::parse(request.leaf)?;
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetInclusionProof, &request.ledger)
+            .await?;
         let answer = self
             .0
             .read(move || inclusion(&ledger, &wanted, request.tree_size))
@@ -91,8 +104,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetConsistencyProofRequest>,
     ) -> Result<Response<v1::ConsistencyProofResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetConsistencyProof, &request.ledger)
+            .await?;
         let answer = self
             .0
             .read(move || {
@@ -123,8 +140,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetEntriesRequest>,
     ) -> Result<Response<Self::GetEntriesStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetEntries, &request.ledger)
+            .await?;
         let size = ledger.readable().size();
         let end = if request.end == 0 {
             size.get()
@@ -172,6 +193,7 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetBatchProofRequest>,
     ) -> Result<Response<v1::GetBatchProofResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         let wanted = match request.leaf {
             None => Err(Refusal::field(
@@ -181,7 +203,10 @@ impl Log for LogService {
             Some(BatchedLeaf::LeafIndex(index)) => Ok(Wanted::Index(LeafIndex::new(index))),
             Some(BatchedLeaf::Statement(at)) => Wanted::statement(&at),
         }?;
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetBatchProof, &request.ledger)
+            .await?;
         let answer = self
             .0
             .read(move || batch_proof(&ledger, &wanted, request.tree_size))
@@ -195,8 +220,12 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetTrustChainRequest>,
     ) -> Result<Response<Self::GetTrustChainStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetTrustChain, &request.ledger)
+            .await?;
         let readable = ledger.readable();
         let context = self.0.clone();
         let chunks = stream::unfold(Some(Next::begin(request.start)), move |next| {
@@ -223,12 +252,16 @@ impl Log for LogService {
         &self,
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::SessionInfo>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         let session = SessionId::from_slice(&request.session).ok_or_else(|| {
             let what = format!("{} bytes where 16 are wanted", request.session.len());
             Refusal::field("session", what)
         })?;
-        let ledger = self.0.ledger(&request.ledger).await?;
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetSession, &request.ledger)
+            .await?;
         let answer = self.0.read(move || session_info(&ledger, &session)).await?;
         Ok(Response::new(answer))
     }

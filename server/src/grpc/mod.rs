@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
 use crate::{
+    access::{Caller, table::Method},
     append::Appends,
     ledger::{Ledger, registry::Registry},
     status::Refusal,
@@ -34,8 +35,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// A ledger by its name, loaded if need be.
-    pub(crate) async fn ledger(&self, name: &str) -> Result<Arc<Ledger>, Refusal> {
+    /// A ledger by its name, loaded if need be, for a caller who may ask for `method` in it. There
+    /// is no way to a ledger around this question.
+    pub(crate) async fn ledger(
+        &self,
+        caller: &Caller,
+        method: Method,
+        name: &str,
+    ) -> Result<Arc<Ledger>, Refusal> {
+        // First: whether a ledger exists is not for everybody to know either.
+        caller.require(method, name)?;
         // After a failure the store may hold more than was guarded; that is not to be told.
         if self.appends.shards.has_failed() {
             return Err(stopping());

@@ -1,0 +1,3 @@
+//! The subcommands, apart from running the server itself.
+
+pub(crate) mod access;
