@@ -41,6 +41,20 @@ pub(crate) struct Appends {
     pub(crate) queue_wait: Duration,
 }
 
+/// An answer, with the share that it holds until somebody takes it.
+pub(crate) struct Answered {
+    response: v1::AppendResponse,
+    room: Room,
+}
+
+impl Answered {
+    /// The answer itself, which is about to be sent.
+    pub(crate) fn into_response(self) -> v1::AppendResponse {
+        drop(self.room);
+        self.response
+    }
+}
+
 /// What becomes of a request whose principal has used up its quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnQuota {
@@ -187,7 +201,8 @@ fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
 
 impl InFlight {
     /// Waits until everything admitted is recorded under a signed head.
-    pub(crate) async fn finish(self) -> Result<v1::AppendResponse, Refusal> {
+    pub(crate) async fn finish(self) -> Result<Answered, Refusal> {
+        let mut room = self.room;
         let mut results = vec![v1::AppendResult { result: None }; self.envelopes];
         let readable = match self.pending {
             Some(pending) => {
@@ -215,12 +230,15 @@ impl InFlight {
             Some(old) if old <= readable.size() => Some(consistency(&self.ledger, &readable, old)?),
             _ => None,
         };
-        Ok(v1::AppendResponse {
+        let response = v1::AppendResponse {
             checkpoint: readable.checkpoint.clone(),
             witnessed_size: 0,
             results,
             consistency,
-        })
+        };
+        // What the shard handed back goes here; what stays is the answer.
+        room.answered(self.answer_bytes);
+        Ok(Answered { response, room })
     }
 }
 

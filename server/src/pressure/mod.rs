@@ -26,12 +26,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Extensions;
 
 pub(crate) use budget::{Budget, Share};
 pub(crate) use streams::OpenStream;
 
-use crate::{options::LimitOptions, status::Refusal, store::LedgerNumber};
+use crate::{access::Caller, options::LimitOptions, status::Refusal, store::LedgerNumber};
 use quota::{Quotas, Ticks};
 use streams::OpenStreams;
 
@@ -122,12 +121,27 @@ impl Pressure {
         }
     }
 
-    /// Where a request comes from, as the listener has noted it.
-    pub(crate) fn source(&self, extensions: &Extensions) -> Source {
-        extensions
-            .get::<Source>()
-            .cloned()
-            .unwrap_or_else(|| self.unknown.clone())
+    /// Where a caller's requests come from.
+    pub(crate) fn source(&self, caller: &Caller) -> Source {
+        let connection = caller.connection();
+        let principal = caller.principal().cloned();
+        match connection.id {
+            0 => Source {
+                principal,
+                ..self.unknown.clone()
+            },
+            id => Source {
+                id,
+                budget: Arc::clone(&connection.budget),
+                principal,
+            },
+        }
+    }
+
+    /// Where the server's own requests come from, and those of tests.
+    #[cfg(test)]
+    pub(crate) fn unknown(&self) -> Source {
+        self.unknown.clone()
     }
 
     /// Waits for room for a request of `bytes`; `shard` waits for its place in the shard's queue.

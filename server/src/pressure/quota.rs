@@ -13,7 +13,7 @@ use governor::{
     clock::Clock,
     middleware::NoOpMiddleware,
     nanos::Nanos,
-    state::{NotKeyed, StateStore, direct::DirectStateStore},
+    state::{NotKeyed, StateStore},
 };
 use parking_lot::Mutex;
 
@@ -86,8 +86,6 @@ impl StateStore for FullAt {
         Ok(outcome)
     }
 }
-
-impl DirectStateStore for FullAt {}
 
 #[derive(Debug)]
 struct Bucket {
@@ -217,7 +215,7 @@ impl Quotas {
             return Ok(());
         }
         self.with_usage(principal, |usage| {
-            let over = |what: &str, quota: u32| {
+            let over = |what: &'static str, quota: u32| {
                 move |retry_after| OverQuota {
                     what: format!("the quota of {quota} {what} a second is used up"),
                     retry_after,
