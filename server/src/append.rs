@@ -1,6 +1,9 @@
 //! One append request's way: checked, admitted, handed to its shard, answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -18,6 +21,7 @@ use crate::{
         registry::Registry,
         step::{Placement, Refusal as StepRefusal},
     },
+    metrics::{Metrics, Stage},
     pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Shards},
     status::Refusal,
@@ -39,6 +43,7 @@ pub(crate) struct Appends {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) pressure: Arc<Pressure>,
     pub(crate) queue_wait: Duration,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// An answer, with the share that it holds until somebody takes it.
@@ -77,6 +82,7 @@ pub(crate) struct InFlight {
     /// What of the budgets it holds.
     room: Room,
     answer_bytes: usize,
+    metrics: Arc<Metrics>,
 }
 
 impl Appends {
@@ -103,6 +109,7 @@ impl Appends {
         };
         let statements = request.envelopes.len();
         self.charge(source, statements, cost, on_quota).await?;
+        let waiting = Instant::now();
         let place = self
             .shards
             .reserve(ledger.number, source.key(), cost.request_bytes);
@@ -112,6 +119,7 @@ impl Appends {
         let (room, place) = match tokio::time::timeout(self.queue_wait, room).await {
             Ok(Ok(held)) => held,
             Err(_) | Ok(Err(TooMuchWaits)) => {
+                self.metrics.overloaded();
                 let quotas = &self.pressure.quotas;
                 quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
                 return Err(Refusal::Overloaded {
@@ -119,6 +127,8 @@ impl Appends {
                 });
             }
         };
+        let admitting = Instant::now();
+        self.metrics.stage(Stage::Room, admitting - waiting);
         // Only now: a receive time from before the wait would be older than it has to be.
         let received_at = self.clock.now();
         let behind = ledger.readable().effective_time.get() - received_at.get();
@@ -138,8 +148,10 @@ impl Appends {
             sender,
             received_at,
         };
+        let begun = Instant::now();
         let admitting = admission.admit(&request.envelopes);
         let (batch, rejected) = admitting.verify().await.finish();
+        self.metrics.stage(Stage::Admission, begun.elapsed());
         let pending =
             (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         Ok(InFlight {
@@ -151,6 +163,7 @@ impl Appends {
             pending,
             room,
             answer_bytes: cost.answer_bytes,
+            metrics: Arc::clone(&self.metrics),
         })
     }
 
@@ -207,12 +220,14 @@ impl InFlight {
         let readable = match self.pending {
             Some(pending) => {
                 let answer = pending.answer().await?;
+                let released = Instant::now();
                 let proofs = if self.with_proofs {
                     prove(&self.ledger, &answer).await?
                 } else {
                     Vec::new()
                 };
                 place(&mut results, &answer, proofs);
+                self.metrics.stage(Stage::Answer, released.elapsed());
                 answer.readable
             }
             None => self.ledger.readable(),
@@ -226,6 +241,7 @@ impl InFlight {
                 expected_sequence: None,
             }));
         }
+        count(&self.metrics, &results);
         let consistency = match self.consistency_from {
             Some(old) if old <= readable.size() => Some(consistency(&self.ledger, &readable, old)?),
             _ => None,
@@ -240,6 +256,22 @@ impl InFlight {
         room.answered(self.answer_bytes);
         Ok(Answered { response, room })
     }
+}
+
+/// Counts what became of a request's statements.
+fn count(metrics: &Metrics, results: &[v1::AppendResult]) {
+    let (mut accepted, mut duplicates) = (0, 0);
+    for result in results {
+        match &result.result {
+            Some(append_result::Result::Accepted(_)) => accepted += 1,
+            Some(append_result::Result::Duplicate(_)) => duplicates += 1,
+            Some(append_result::Result::Rejected(rejection)) => {
+                metrics.rejected(rejection.reason());
+            }
+            None => {}
+        }
+    }
+    metrics.statements(accepted, duplicates);
 }
 
 /// Proves the head of `readable` consistent with the tree of `old`.

@@ -147,7 +147,15 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
         Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let status: tonic::Status = refusal.into();
-    text(code, status.message().to_owned())
+    let mut response = text(code, status.message().to_owned());
+    // RFC 9110 section 15.5.2: a 401 says what would be accepted.
+    if code == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 fn text(code: StatusCode, what: String) -> Response<Body> {

@@ -6,11 +6,13 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod access;
+mod admin;
 mod admission;
 mod append;
 #[doc(hidden)]
 pub mod bench;
 mod clock;
+pub mod config;
 pub mod fsck;
 #[cfg(test)]
 mod fsck_tests;
@@ -20,12 +22,14 @@ mod http;
 mod identity;
 mod ledger;
 pub mod listener;
+mod metrics;
 pub mod options;
 mod pressure;
 mod serve;
 mod shard;
 mod status;
 mod store;
+pub mod telemetry;
 #[cfg(test)]
 mod testing;
 

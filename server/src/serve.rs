@@ -21,6 +21,7 @@ use crate::{
         file::{self as access_file, AccessError},
         layer::AccessLayer,
     },
+    admin::{self, Admin, AdminPort},
     append::{Appends, QUEUE_WAIT},
     clock::Clock,
     grpc::{Context, ledger::LedgerService, log::LogService},
@@ -29,10 +30,12 @@ use crate::{
     identity::{Identity, IdentityError},
     ledger::{index, registry::Registry},
     listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
+    metrics::Metrics,
     options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     pressure::{Pressure, quota::MachineTicks},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
+    telemetry::Requests,
 };
 
 /// Largest message taken in: the payloads' limit, and what envelopes add to it at most.
@@ -91,6 +94,8 @@ pub struct ServerOptions {
     pub content: ContentOptions,
     /// Where metrics and health are served, without access control; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether that may be beyond loopback.
+    pub admin_insecure: bool,
 }
 
 impl ServerOptions {
@@ -104,6 +109,7 @@ impl ServerOptions {
             limits: LimitOptions::default(),
             tls: None,
             admin: None,
+            admin_insecure: false,
             data_dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: None,
@@ -127,6 +133,16 @@ pub enum StartError {
     /// Who may do what cannot be read.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Its figures would be open to the network.
+    #[error(
+        "refusing to serve metrics and health on {listen}: they have no access control, so they \
+         are on loopback only (for example 127.0.0.1:7734, or \"none\"), unless admin.insecure = \
+         true says that everybody who reaches that address may read them"
+    )]
+    AdminNotLoopback {
+        /// The address asked for.
+        listen: SocketAddr,
+    },
     /// The directory holds something else.
     #[error("{path} is not empty and holds no deed server ({found:?} is in it); choose another")]
     ForeignDirectory {
@@ -153,6 +169,16 @@ pub enum StartError {
     /// The address cannot be had.
     #[error("cannot listen on {listen}: {source}")]
     Listen {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin port cannot be had.
+    #[error(
+        "cannot serve metrics and health on {listen}: {source}; --admin takes another address, or none"
+    )]
+    ListenAdmin {
         /// The address asked for.
         listen: SocketAddr,
         /// Why.
@@ -194,12 +220,14 @@ pub enum StopError {
 /// A running server.
 pub struct Server {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     name: String,
     created: bool,
     drain: Duration,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<Result<(), transport::Error>>,
     indexer: JoinHandle<()>,
+    admin: Option<AdminPort>,
     shards: Arc<Shards>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -233,24 +261,35 @@ impl Server {
             Some(tls) => Some(Certificates::load(tls)?),
             None => None,
         };
+        if let Some(listen) = options.admin
+            && !admin::may_listen(listen, options.admin_insecure)
+        {
+            return Err(StartError::AdminNotLoopback { listen });
+        }
         // Before anything is created: a port that is taken must leave no trace.
-        let socket = TcpListener::bind(listen)
+        let (socket, address) = bind(listen)
             .await
             .map_err(|source| StartError::Listen { listen, source })?;
-        let address = socket
-            .local_addr()
-            .map_err(|source| StartError::Listen { listen, source })?;
+        let admin = match options.admin {
+            Some(listen) => {
+                let bound = bind(listen).await;
+                Some(bound.map_err(|source| StartError::ListenAdmin { listen, source })?)
+            }
+            None => None,
+        };
         let opening = options.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opening))
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let access = Access::open(options.data_dir.clone(), rules.required, Arc::clone(&clock))?;
+        let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start(
             &options.data_dir,
             &opened.store,
             options.shards,
             options.queue_bytes,
+            &metrics,
         )?;
         let shards = Arc::new(shards);
         let name = opened.identity.name().to_owned();
@@ -271,27 +310,39 @@ impl Server {
                 clock,
                 pressure: Arc::clone(&pressure),
                 queue_wait: QUEUE_WAIT,
+                metrics: Arc::clone(&metrics),
             }),
             registry: Arc::clone(&registry),
             pressure,
             stopping: stopped,
+            metrics,
         };
         tokio::spawn(Arc::clone(&access).keep_up(context.stopping.clone()));
         if let Some(certificates) = &certificates {
             tokio::spawn(Arc::clone(certificates).keep_up(context.stopping.clone()));
         }
         let counters = Arc::new(Counters::default());
-        let incoming = listener::accept(socket, certificates, &options.limits, counters);
+        let accepting = listener::accept(socket, certificates, &options.limits, counters);
         let indexer = tokio::spawn(keep_indexed(context.clone()));
-        let listener = tokio::spawn(serve_all(incoming, access, &options.limits, context).await);
+        let admin_address = admin.as_ref().map(|(_, address)| *address);
+        let admin = admin.map(|(socket, _)| {
+            let admin = Admin {
+                context: context.clone(),
+                data_dir: options.data_dir.clone(),
+            };
+            AdminPort::serve(admin, socket)
+        });
+        let listener = tokio::spawn(serve_all(accepting, access, &options.limits, context).await);
         Ok(Self {
             address,
+            admin_address,
             name,
             created: opened.created,
             drain: Duration::from_millis(options.drain_ms),
             stopping,
             listener,
             indexer,
+            admin,
             shards,
             threads,
             _lock: opened.lock,
@@ -302,6 +353,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where metrics and health are, if anywhere.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Its name, the first part of its ledgers' origins.
@@ -345,6 +402,10 @@ impl Server {
                 Ok(())
             }
         };
+        // Until here it says that the server is stopping.
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
         self.shards.close();
         let threads = self.threads;
         // Waits for the last turns; the store is closed when the last reference goes.
@@ -358,6 +419,12 @@ impl Server {
             None => listened,
         }
     }
+}
+
+async fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = TcpListener::bind(listen).await?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }
 
 fn open(options: &ServerOptions) -> Result<Opened, StartError> {
@@ -455,7 +522,7 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
 
 /// Everything that the port serves: gRPC with health and reflection, and tiles over HTTP.
 async fn serve_all(
-    incoming: Incoming,
+    (incoming, accepting): (Incoming, JoinHandle<()>),
     access: Arc<Access>,
     limits: &LimitOptions,
     context: Context,
@@ -489,16 +556,20 @@ async fn serve_all(
         .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .layer(Requests::new(Arc::clone(&context.metrics)))
         .layer(AccessLayer {
             access,
             body_within: Duration::from_millis(limits.stall_ms),
         });
     async move {
         let stopped = async move { context.stopped().await };
-        server
+        let served = server
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stopped)
-            .await
+            .await;
+        // Whoever waits for the server to stop may want its port.
+        let _ = accepting.await;
+        served
     }
 }
 

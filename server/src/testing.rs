@@ -26,6 +26,7 @@ use crate::{
         registry::{Registry, RegistryError},
         step::SharedTrust,
     },
+    metrics::Metrics,
     options::LimitOptions,
     pressure::{Pressure, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
@@ -287,7 +288,8 @@ impl Engine {
         guard::catch_up(data_dir, &store).unwrap();
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
-        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20);
+        let metrics = Arc::new(Metrics::default());
+        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, &metrics);
         let clock = TestClock::at(1_000_000);
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
@@ -303,6 +305,7 @@ impl Engine {
                 Arc::new(MachineTicks::default()),
             )),
             queue_wait: QUEUE_WAIT,
+            metrics,
         };
         Self {
             store,

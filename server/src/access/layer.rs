@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{Request, Response, header};
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 use tonic::{Status, body::Body};
@@ -135,15 +135,7 @@ fn answer(request: &Request<Body>, refusal: Refusal) -> Response<Body> {
     if grpc {
         return Status::from(refusal).into_http();
     }
-    let mut response = crate::http::refused(refusal).map(Body::new);
-    // RFC 9110 section 15.5.2: a 401 says what would be accepted.
-    if response.status() == http::StatusCode::UNAUTHORIZED {
-        let challenge = HeaderValue::from_static("Bearer");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    response
+    crate::http::refused(refusal).map(Body::new)
 }
 
 /// A response's body: as long as it is there, the request counts as open.

@@ -10,16 +10,23 @@
 
 pub mod file;
 pub(crate) mod layer;
+#[cfg(test)]
+mod matrix_tests;
 pub mod principal;
 pub mod role;
 pub(crate) mod table;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, LazyLock},
-    time::Duration,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -51,6 +58,8 @@ pub(crate) struct Access {
     state: ArcSwap<State>,
     /// The text that `state`, or the last error, was made of.
     seen: Mutex<Option<Vec<u8>>>,
+    /// Keeps the log of refusals short.
+    said: Said,
 }
 
 /// What access.json says, for looking up.
@@ -84,6 +93,7 @@ impl Access {
             clock,
             state: ArcSwap::default(),
             seen: Mutex::new(None),
+            said: Said::new(),
         };
         if required {
             access.reload()?;
@@ -418,6 +428,9 @@ impl Caller {
 
     /// Who was refused what. Quotes what callers chose, and never shows a token.
     fn say_refused(&self, rpc: &str, ledger: Option<&str>, refusal: &Refusal) {
+        let Some(left_out) = self.access.as_ref().and_then(|access| access.said.take()) else {
+            return;
+        };
         let status = match refusal {
             Refusal::Unauthenticated(_) => "UNAUTHENTICATED",
             Refusal::Forbidden(_) => "PERMISSION_DENIED",
@@ -430,8 +443,44 @@ impl Caller {
             rpc = ?shortened(rpc),
             ledger = ?shortened(ledger.unwrap_or_default()),
             status,
+            left_out,
             "refused"
         );
+    }
+}
+
+/// Refusals told in a second at most: whoever floods the server must not flood its log.
+const SAID_MAX: u64 = 20;
+
+/// What was told lately. Exact numbers do not matter, so its parts are not kept in step.
+struct Said {
+    start: Instant,
+    second: AtomicU64,
+    said: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Said {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            second: AtomicU64::new(0),
+            said: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// How many were left out since the last one that was told; `None` if this one is, too.
+    fn take(&self) -> Option<u64> {
+        let second = self.start.elapsed().as_secs();
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.said.store(0, Ordering::Relaxed);
+        }
+        if self.said.fetch_add(1, Ordering::Relaxed) < SAID_MAX {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
     }
 }
 

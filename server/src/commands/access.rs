@@ -119,8 +119,10 @@ pub(crate) enum TlsCommand {
         name: Vec<String>,
     },
     /// Make a client certificate that the authority has signed.
-    #[command(after_help = "Example:\n  deed-server tls client --dir ./tls --principal \
-                            spiffe://example.org/agent")]
+    #[command(
+        after_help = "Example:\n  deed-server tls client --dir ./tls --principal \
+                            spiffe://example.org/agent"
+    )]
     Client {
         /// Directory of the authority; the files are put there too.
         #[arg(long)]
@@ -149,7 +151,10 @@ impl FromStr for RoleList {
     type Err = <Role as FromStr>::Err;
 
     fn from_str(list: &str) -> Result<Self, Self::Err> {
-        list.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
+        list.split(',')
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -171,7 +176,9 @@ impl FromStr for Expiry {
         us.filter(|us| (SECOND_US..=EXPIRES_DAYS_MAX * DAY_US).contains(us))
             .map(|us| Self { us })
             .ok_or_else(|| {
-                format!("give a number and a unit, for example 12h or 30d; {EXPIRES_DAYS_MAX}d at most")
+                format!(
+                    "give a number and a unit, for example 12h or 30d; {EXPIRES_DAYS_MAX}d at most"
+                )
             })
     }
 }
@@ -342,7 +349,11 @@ fn tokens_table(tokens: &[TokenRecord], now: Micros) -> String {
     if tokens.is_empty() {
         return table;
     }
-    let _ = writeln!(table, "{:16}  {:7}  {:16}  PRINCIPAL", "ID", "STATE", "EXPIRES (UTC)");
+    let _ = writeln!(
+        table,
+        "{:16}  {:7}  {:16}  PRINCIPAL",
+        "ID", "STATE", "EXPIRES (UTC)"
+    );
     for token in tokens {
         let state = match token.revoked_us {
             Some(_) => "revoked",
@@ -399,9 +410,16 @@ fn push_wrapped(table: &mut String, first: &str, text: &str) {
 
 /// A time as `2026-11-24 00:45`, UTC.
 fn utc(us: i64) -> String {
-    let (days, minute) = (us.div_euclid(DAY_US), us.rem_euclid(DAY_US) / SECOND_US / 60);
+    let (days, minute) = (
+        us.div_euclid(DAY_US),
+        us.rem_euclid(DAY_US) / SECOND_US / 60,
+    );
     let (year, month, day) = date(days);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minute / 60, minute % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}",
+        minute / 60,
+        minute % 60
+    )
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Years are
@@ -410,7 +428,10 @@ fn date(days: i64) -> (i64, i64, i64) {
     const DAYS_400_YEARS: i64 = 146_097;
     // 719,468 days from 0000-03-01 to 1970-01-01.
     let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(DAYS_400_YEARS), days.rem_euclid(DAYS_400_YEARS));
+    let (era, day_of_era) = (
+        days.div_euclid(DAYS_400_YEARS),
+        days.rem_euclid(DAYS_400_YEARS),
+    );
     // Without the leap days of the years before it, a day's year is a division by 365.
     let leaps = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
     let year = (day_of_era - leaps) / 365;
@@ -445,7 +466,10 @@ mod tests {
             let today = date(days);
             let (year, month, day) = before;
             let next_month = (year + month / 12, month % 12 + 1, 1);
-            assert!(today == (year, month, day + 1) || today == next_month, "{days}");
+            assert!(
+                today == (year, month, day + 1) || today == next_month,
+                "{days}"
+            );
             assert!((1..=31).contains(&today.2));
             before = today;
         }
@@ -459,7 +483,18 @@ mod tests {
         assert_eq!(expiry("12h"), Some(DAY_US / 2));
         assert_eq!(expiry("90m"), Some(5400 * SECOND_US));
         assert_eq!(expiry("1s"), Some(SECOND_US));
-        for bad in ["", "30", "d", "0d", "-1d", "1.5d", "3661d", "99999999999d", "1w", "ä"] {
+        for bad in [
+            "",
+            "30",
+            "d",
+            "0d",
+            "-1d",
+            "1.5d",
+            "3661d",
+            "99999999999d",
+            "1w",
+            "ä",
+        ] {
             assert_eq!(expiry(bad), None, "{bad:?}");
         }
     }
@@ -467,7 +502,7 @@ mod tests {
     #[test]
     fn tables_fit_80_columns_and_lose_nothing() {
         let long = format!("spiffe://example.org/{}", "x".repeat(300));
-        let ledger = "l".repeat(64);
+        let ledger = "l".repeat(63);
         let mut file = AccessFile::default();
         for principal in ["spiffe://example.org/agent", &long] {
             let request = TokenRequest {
@@ -490,8 +525,14 @@ mod tests {
                 roles_table(&grants),
             ];
             for table in tables {
-                assert!(table.lines().all(|line| line.chars().count() <= WIDTH), "{table}");
-                assert_eq!(table.matches('x').count(), 300 + table.matches("ex").count());
+                assert!(
+                    table.lines().all(|line| line.chars().count() <= WIDTH),
+                    "{table}"
+                );
+                assert_eq!(
+                    table.matches('x').count(),
+                    300 + table.matches("ex").count()
+                );
                 assert!(!table.contains(" \n"), "{table}");
             }
         }

@@ -181,6 +181,7 @@ async fn take_in(
     taken: mpsc::Sender<Taken>,
 ) {
     let source = context.pressure.source(&caller);
+    let _open = context.metrics.stream();
     loop {
         let request = tokio::select! {
             biased;

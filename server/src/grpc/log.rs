@@ -98,7 +98,9 @@ impl Log for LogService {
             .await?;
         let answer = self
             .0
-            .read_for(&caller, move || inclusion(&ledger, &wanted, request.tree_size))
+            .read_for(&caller, move || {
+                inclusion(&ledger, &wanted, request.tree_size)
+            })
             .await?;
         Ok(Response::new(answer))
     }
@@ -216,7 +218,9 @@ impl Log for LogService {
             .await?;
         let answer = self
             .0
-            .read_for(&caller, move || batch_proof(&ledger, &wanted, request.tree_size))
+            .read_for(&caller, move || {
+                batch_proof(&ledger, &wanted, request.tree_size)
+            })
             .await?;
         Ok(Response::new(answer))
     }
@@ -243,8 +247,8 @@ impl Log for LogService {
             async move {
                 let _open = open;
                 let next = next?;
-                let read = context
-                    .read_for(&caller, move || trust_entries(&ledger, &readable, &next));
+                let read =
+                    context.read_for(&caller, move || trust_entries(&ledger, &readable, &next));
                 let answer = tokio::select! {
                     biased;
                     () = context.stopped() => Err(stopping()),

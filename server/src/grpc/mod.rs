@@ -16,6 +16,7 @@ use crate::{
     access::{Caller, table::Method},
     append::{Appends, QUEUE_WAIT, RETRY_AFTER},
     ledger::{Ledger, registry::Registry},
+    metrics::Metrics,
     pressure::{OpenStream, Pressure, SourceKey},
     status::Refusal,
     store::records::LedgerRecord,
@@ -34,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) pressure: Arc<Pressure>,
     /// Becomes true when the server stops.
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Context {
@@ -97,7 +99,8 @@ impl Context {
 
     /// Counts a stream of reads of the caller's connection.
     pub(crate) fn open_read_stream(&self, caller: &Caller) -> Result<OpenStream, Refusal> {
-        self.pressure.open_read_stream(&self.pressure.source(caller))
+        self.pressure
+            .open_read_stream(&self.pressure.source(caller))
     }
 
     /// Waits until the server stops.

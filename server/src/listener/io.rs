@@ -47,7 +47,7 @@ impl GuardedIo {
         place: OwnedSemaphorePermit,
     ) -> Self {
         counters.opened();
-        let closes_at = connection.activity.closes_at();
+        let closes_at = connection.activity.closes_at(Instant::now());
         Self {
             stream,
             connection,
@@ -64,8 +64,9 @@ impl GuardedIo {
         loop {
             ready!(self.quiet.as_mut().poll(context));
             let activity: &Activity = &self.connection.activity;
-            let closes_at = activity.closes_at();
-            if closes_at <= Instant::now() {
+            let now = Instant::now();
+            let closes_at = activity.closes_at(now);
+            if closes_at <= now {
                 self.counters.timed_out();
                 let error = "nothing was asked for in time";
                 return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, error));

@@ -162,7 +162,7 @@ pub fn client(dir: &Path, principal: &str, name: Option<&str>) -> Result<Vec<Pat
     Ok(files.into())
 }
 
-fn authority_params() -> Result<CertificateParams, rcgen::Error> {
+pub(super) fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = common_name(AUTHORITY_NAME);
     // It signs ends only, no further authorities.

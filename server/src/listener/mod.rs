@@ -8,6 +8,10 @@ pub(crate) mod activity;
 mod io;
 pub mod issue;
 mod rules;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tls;
 
 use std::{
@@ -25,7 +29,7 @@ use futures::Stream;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -112,13 +116,14 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts connections on a socket, until what is returned is dropped.
+/// Accepts connections on a socket, until [`Incoming`] is dropped. The task ends when the socket
+/// is closed.
 pub(crate) fn accept(
     socket: TcpListener,
     certificates: Option<Arc<Certificates>>,
     limits: &LimitOptions,
     counters: Arc<Counters>,
-) -> Incoming {
+) -> (Incoming, JoinHandle<()>) {
     let (ready, incoming) = mpsc::channel(WAITING_MAX);
     let acceptor = Acceptor {
         certificates,
@@ -132,8 +137,8 @@ pub(crate) fn accept(
     let places = Arc::new(Semaphore::new(
         limits.connections.min(Semaphore::MAX_PERMITS),
     ));
-    tokio::spawn(accept_all(socket, Arc::new(acceptor), places));
-    Incoming(incoming)
+    let accepting = tokio::spawn(accept_all(socket, Arc::new(acceptor), places));
+    (Incoming(incoming), accepting)
 }
 
 async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Semaphore>) {

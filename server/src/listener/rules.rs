@@ -100,7 +100,8 @@ mod tests {
                         assert_eq!(checked.is_ok(), allowed, "{address} {access:?}");
                         if let Ok(rules) = checked {
                             assert_eq!(rules.required, asks);
-                            assert_eq!(rules.exposed, !loopback && !(tls.is_some() && asks));
+                            let closed = tls.is_some() && asks;
+                            assert_eq!(rules.exposed, !loopback && !closed);
                         }
                     }
                 }

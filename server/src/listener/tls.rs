@@ -104,7 +104,7 @@ struct Files {
 /// The configuration of new connections. Old ones keep the one that they began with.
 pub(crate) struct Certificates {
     options: TlsOptions,
-    current: ArcSwap<ServerConfig>,
+    pub(super) current: ArcSwap<ServerConfig>,
     /// What `current`, or the last error, was made of.
     seen: Mutex<Files>,
 }

@@ -109,7 +109,6 @@ impl Budget {
     }
 
     /// What is held in all.
-    #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.0.total - self.0.state.lock().free
     }

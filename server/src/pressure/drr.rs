@@ -155,7 +155,10 @@ mod tests {
         let slack = QUANTUM_BYTES + (1 << 20);
         for _ in 0..6 {
             let served = drained(&mut queue, 16 << 20);
-            assert!(served[&'a'].abs_diff(served[&'b']) <= 2 * slack, "{served:?}");
+            assert!(
+                served[&'a'].abs_diff(served[&'b']) <= 2 * slack,
+                "{served:?}"
+            );
         }
     }
 

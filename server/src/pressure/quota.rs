@@ -265,12 +265,7 @@ impl Quotas {
     }
 
     /// Gives back what a request took that was refused for another reason.
-    pub(crate) fn give_back(
-        &self,
-        principal: Option<&Arc<str>>,
-        statements: usize,
-        bytes: usize,
-    ) {
+    pub(crate) fn give_back(&self, principal: Option<&Arc<str>>, statements: usize, bytes: usize) {
         let Some(principal) = principal else {
             return;
         };

@@ -35,7 +35,10 @@ fn quotas(statements: u32, bytes: u32, streams: u32) -> (Arc<Quotas>, Arc<TestTi
         streams,
         stored_bytes: 0,
     };
-    (Arc::new(Quotas::new(options, Arc::clone(&ticks) as _)), ticks)
+    (
+        Arc::new(Quotas::new(options, Arc::clone(&ticks) as _)),
+        ticks,
+    )
 }
 
 fn principal(name: &str) -> Arc<str> {
@@ -51,7 +54,11 @@ fn a_second_is_worth_its_quota_and_principals_do_not_share_it() {
     }
     let over = quotas.take(Some(&a), 1, 1).unwrap_err();
     assert_eq!(over.retry_after, Duration::from_millis(100));
-    assert!(over.what.contains("10 statements a second"), "{}", over.what);
+    assert!(
+        over.what.contains("10 statements a second"),
+        "{}",
+        over.what
+    );
     quotas.take(Some(&b), 10, 1).unwrap();
     // Nobody in particular has no quota.
     quotas.take(None, 1_000_000, 1).unwrap();
@@ -117,7 +124,9 @@ fn what_one_bucket_gave_comes_back_when_the_other_has_none() {
 fn waiting_ends_with_the_quota_or_as_soon_as_it_would_take_too_long() {
     let (quotas, ticks) = quotas(10, 0, 0);
     let a = principal("a");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let wait = Duration::from_secs(5);
         let began = ticks.now_ns();
@@ -156,7 +165,9 @@ fn the_idle_are_forgotten_and_the_busy_are_not() {
     let owing = principal("owing");
     quotas.take(Some(&owing), 1000, 0).unwrap();
     for number in 2..PRINCIPALS_MAX {
-        quotas.take(Some(&principal(&number.to_string())), 1, 0).unwrap();
+        quotas
+            .take(Some(&principal(&number.to_string())), 1, 0)
+            .unwrap();
     }
     let late = principal("late");
     let over = quotas.take(Some(&late), 1, 0).unwrap_err();

@@ -24,6 +24,7 @@ use std::{
     path::Path,
     sync::{Arc, mpsc},
     thread,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -38,6 +39,7 @@ use crate::{
         registry::NewLedger,
         step::{Placement, Records},
     },
+    metrics::Metrics,
     pressure::{
         Budget, Share, SourceKey,
         queue::{FairSender, fair_queue},
@@ -64,6 +66,8 @@ struct Job {
     reply: oneshot::Sender<Answer>,
     /// Given back when the job has been answered.
     share: Share,
+    /// When it was queued.
+    queued: Instant,
 }
 
 /// A job's end: on disk, under a signed and guarded head.
@@ -133,6 +137,7 @@ impl Shards {
         store: &Arc<Store>,
         count: usize,
         queue_bytes: usize,
+        metrics: &Arc<Metrics>,
     ) -> Result<(Self, ShardThreads), GuardError> {
         let disks = (0..count.clamp(1, SLOTS))
             .map(|slot| {
@@ -142,7 +147,7 @@ impl Shards {
                 ))
             })
             .collect::<Result<Vec<_>, GuardError>>()?;
-        Ok(Self::start_on(disks, store, queue_bytes))
+        Ok(Self::start_on(disks, store, queue_bytes, metrics))
     }
 
     /// As [`Shards::start`], one shard for each disk.
@@ -150,6 +155,7 @@ impl Shards {
         disks: Vec<Disk>,
         store: &Arc<Store>,
         queue_bytes: usize,
+        metrics: &Arc<Metrics>,
     ) -> (Self, ShardThreads) {
         let (failing, failed) = watch::channel(None);
         let failing = Arc::new(failing);
@@ -176,7 +182,7 @@ impl Shards {
                     .expect("the system can start a thread");
                 threads.push(thread);
             };
-            let line = Arc::new(Line::new(disk, progress.clone()));
+            let line = Arc::new(Line::new(disk, progress.clone(), Arc::clone(metrics)));
             let slot = u8::try_from(number).expect("there are at most 64 slots");
             let turns = turn::TurnThread::new(
                 Arc::clone(store),
@@ -184,6 +190,7 @@ impl Shards {
                 Arc::clone(&line),
                 to_commit,
                 slot,
+                Arc::clone(metrics),
             );
             spawn("turn", Box::new(move || turns.run(jobs)));
             let committing = Arc::clone(&line);
@@ -206,6 +213,12 @@ impl Shards {
         self.shards[ledger.0 as usize % self.shards.len()]
             .budget
             .held()
+    }
+
+    /// Bytes of the budget of each shard that jobs hold.
+    pub(crate) fn queue_bytes(&self) -> Vec<u64> {
+        let held = |shard: &Shard| shard.budget.held() as u64;
+        self.shards.iter().map(held).collect()
     }
 
     /// Whether a shard has failed: what is on disk beyond the guard must not be told.
@@ -271,6 +284,7 @@ impl Reservation<'_> {
             work,
             reply,
             share: self.share,
+            queued: Instant::now(),
         };
         // If the shard has stopped, the reply is dropped and the answer says so.
         self.shard.queue.send(self.source, cost, job);
