@@ -221,7 +221,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
-        sync::{Semaphore, watch},
+        sync::watch,
     };
 
     use super::*;
@@ -465,10 +465,11 @@ mod tests {
                     registry: Arc::clone(registry),
                     shards: Arc::clone(&appends.shards),
                     clock: Arc::clone(&appends.clock),
+                    pressure: Arc::clone(&appends.pressure),
                     queue_wait: appends.queue_wait,
                     metrics: Arc::clone(&appends.metrics),
                 }),
-                reads: Arc::new(Semaphore::new(1)),
+                pressure: Arc::clone(&appends.pressure),
                 stopping: stopped,
                 metrics: Arc::clone(&appends.metrics),
             },

@@ -22,6 +22,7 @@ use crate::{
         step::{Placement, Refusal as StepRefusal},
     },
     metrics::{Metrics, Stage},
+    pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Shards},
     status::Refusal,
 };
@@ -40,8 +41,33 @@ pub(crate) struct Appends {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pressure: Arc<Pressure>,
     pub(crate) queue_wait: Duration,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+/// An answer, with the share that it holds until somebody takes it.
+pub(crate) struct Answered {
+    response: v1::AppendResponse,
+    room: Room,
+}
+
+impl Answered {
+    /// The answer itself, which is about to be sent.
+    pub(crate) fn into_response(self) -> v1::AppendResponse {
+        drop(self.room);
+        self.response
+    }
+}
+
+/// What becomes of a request whose principal has used up its quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnQuota {
+    /// It is refused.
+    Refuse,
+    /// It is held back, and with it what comes behind it; refused only after
+    /// [`Appends::queue_wait`].
+    HoldBack,
 }
 
 /// A request that was taken and is not answered yet.
@@ -53,6 +79,9 @@ pub(crate) struct InFlight {
     rejected: Vec<Rejected>,
     /// `None` if nothing was admitted.
     pending: Option<Pending>,
+    /// What of the budgets it holds.
+    room: Room,
+    answer_bytes: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -63,8 +92,11 @@ impl Appends {
         &self,
         request: v1::AppendRequest,
         sender: &Sender,
+        source: &Source,
+        on_quota: OnQuota,
     ) -> Result<InFlight, Refusal> {
-        let bytes = check_request(&request)?;
+        check_request(&request)?;
+        let cost = Cost::of(&request);
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());
         }
@@ -75,16 +107,26 @@ impl Appends {
                 crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
             }
         };
+        let statements = request.envelopes.len();
+        self.charge(source, statements, cost, on_quota).await?;
         let waiting = Instant::now();
-        let reserving = self.shards.reserve(ledger.number, bytes);
-        let room = tokio::time::timeout(self.queue_wait, reserving)
-            .await
-            .map_err(|_| {
+        let place = self
+            .shards
+            .reserve(ledger.number, source.key(), cost.request_bytes);
+        let room = self
+            .pressure
+            .room(source, ledger.number, cost.request_bytes, place);
+        let (room, place) = match tokio::time::timeout(self.queue_wait, room).await {
+            Ok(Ok(held)) => held,
+            Err(_) | Ok(Err(TooMuchWaits)) => {
                 self.metrics.overloaded();
-                Refusal::Overloaded {
+                let quotas = &self.pressure.quotas;
+                quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
+                return Err(Refusal::Overloaded {
                     retry_after: RETRY_AFTER,
-                }
-            })?;
+                });
+            }
+        };
         let admitting = Instant::now();
         self.metrics.stage(Stage::Room, admitting - waiting);
         // Only now: a receive time from before the wait would be older than it has to be.
@@ -112,7 +154,7 @@ impl Appends {
         let (batch, rejected, _contents) = admitting.verify().await.finish();
         self.metrics.stage(Stage::Admission, begun.elapsed());
         let pending =
-            (!batch.statements().is_empty()).then(|| room.append(Arc::clone(&ledger), batch));
+            (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         Ok(InFlight {
             envelopes: request.envelopes.len(),
             with_proofs: request.with_proofs,
@@ -120,13 +162,37 @@ impl Appends {
             ledger,
             rejected,
             pending,
+            room,
+            answer_bytes: cost.answer_bytes,
             metrics: Arc::clone(&self.metrics),
         })
     }
+
+    /// Takes a request's part of its principal's quota.
+    async fn charge(
+        &self,
+        source: &Source,
+        statements: usize,
+        cost: Cost,
+        on_quota: OnQuota,
+    ) -> Result<(), OverQuota> {
+        let quotas = &self.pressure.quotas;
+        let principal = source.principal.as_ref();
+        let bytes = cost.message_bytes;
+        match on_quota {
+            OnQuota::Refuse => quotas.take(principal, statements, bytes),
+            OnQuota::HoldBack => {
+                let wait_max = self.queue_wait;
+                quotas
+                    .take_waiting(principal, statements, bytes, wait_max)
+                    .await
+            }
+        }
+    }
 }
 
-/// The request's payload bytes, if it keeps the limits.
-fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
+/// Whether the request keeps the limits.
+fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
     let count = request.envelopes.len();
     if !(1..=ENVELOPES_MAX).contains(&count) {
         let what = format!("{count} given where 1 to {ENVELOPES_MAX} are allowed");
@@ -144,12 +210,13 @@ fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
         );
         return Err(Refusal::field("envelopes", what));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 impl InFlight {
     /// Waits until everything admitted is recorded under a signed head.
-    pub(crate) async fn finish(self) -> Result<v1::AppendResponse, Refusal> {
+    pub(crate) async fn finish(self) -> Result<Answered, Refusal> {
+        let mut room = self.room;
         let mut results = vec![v1::AppendResult { result: None }; self.envelopes];
         let readable = match self.pending {
             Some(pending) => {
@@ -180,12 +247,15 @@ impl InFlight {
             Some(old) if old <= readable.size() => Some(consistency(&self.ledger, &readable, old)?),
             _ => None,
         };
-        Ok(v1::AppendResponse {
+        let response = v1::AppendResponse {
             checkpoint: readable.checkpoint.clone(),
             witnessed_size: 0,
             results,
             consistency,
-        })
+        };
+        // What the shard handed back goes here; what stays is the answer.
+        room.answered(self.answer_bytes);
+        Ok(Answered { response, room })
     }
 }
 

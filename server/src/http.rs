@@ -78,7 +78,7 @@ async fn tile(
         Ok(ledger) => ledger,
         Err(refusal) => return refused(refusal),
     };
-    let read = context.read(move || match path {
+    let read = context.read_for(&caller, move || match path {
         TilePath::Hashes(tile) => Ok(ledger
             .tile(&ledger.readable(), tile)?
             .map(|hashes| Bytes::from(tile_bytes(&hashes)))),

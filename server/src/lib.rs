@@ -24,6 +24,7 @@ mod ledger;
 pub mod listener;
 mod metrics;
 pub mod options;
+mod pressure;
 mod serve;
 mod shard;
 mod status;

@@ -11,7 +11,7 @@ use std::{
 
 use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::{server::NamedService, service::Routes, transport};
 use tonic_health::server::HealthReporter;
 
@@ -32,6 +32,7 @@ use crate::{
     listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
     metrics::Metrics,
     options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
+    pressure::{Pressure, quota::MachineTicks},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
     telemetry::Requests,
@@ -62,9 +63,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME;
 const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
-
-/// Reads that run at once.
-const READS: usize = 32;
 
 /// How often the index looks for complete segments.
 const INDEX_INTERVAL: Duration = Duration::from_secs(1);
@@ -300,17 +298,22 @@ impl Server {
             opened.identity,
             Arc::clone(&clock),
         ));
+        let pressure = Arc::new(Pressure::new(
+            &options.limits,
+            Arc::new(MachineTicks::default()),
+        ));
         let (stopping, stopped) = watch::channel(false);
         let context = Context {
             appends: Arc::new(Appends {
                 registry: Arc::clone(&registry),
                 shards: Arc::clone(&shards),
                 clock,
+                pressure: Arc::clone(&pressure),
                 queue_wait: QUEUE_WAIT,
                 metrics: Arc::clone(&metrics),
             }),
             registry: Arc::clone(&registry),
-            reads: Arc::new(Semaphore::new(READS)),
+            pressure,
             stopping: stopped,
             metrics,
         };

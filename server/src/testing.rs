@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     admission::Sender,
-    append::{Appends, QUEUE_WAIT},
+    append::{Answered, Appends, OnQuota, QUEUE_WAIT},
     clock::Clock,
     guard::{self, GuardSlot},
     identity::Identity,
@@ -27,6 +27,8 @@ use crate::{
         step::SharedTrust,
     },
     metrics::Metrics,
+    options::LimitOptions,
+    pressure::{Pressure, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
     store::{DirectoryLock, Store, StoreOptions},
@@ -298,6 +300,10 @@ impl Engine {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
             clock: Arc::clone(&clock) as _,
+            pressure: Arc::new(Pressure::new(
+                &LimitOptions::default(),
+                Arc::new(MachineTicks::default()),
+            )),
             queue_wait: QUEUE_WAIT,
             metrics,
         };
@@ -317,7 +323,7 @@ impl Engine {
         self.registry
             .create(name, &keys, |new| {
                 let number = new.ledger.number;
-                let room = block_on(self.appends.shards.reserve(number, 0));
+                let room = block_on(self.appends.shards.reserve(number, SourceKey::Server, 0));
                 let answer = room.create(new).blocking_answer();
                 answer
                     .map(drop)
@@ -338,10 +344,16 @@ impl Engine {
         };
         block_on(async {
             self.appends
-                .begin(request, &Sender::anybody())
+                .begin(
+                    request,
+                    &Sender::anybody(),
+                    &self.appends.pressure.unknown(),
+                    OnQuota::Refuse,
+                )
                 .await?
                 .finish()
                 .await
+                .map(Answered::into_response)
         })
     }
 

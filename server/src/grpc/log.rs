@@ -17,6 +17,7 @@ use crate::{
     access::{Caller, table::Method},
     append::{consistency, hashes},
     ledger::{Ledger, Readable, read::Heads},
+    pressure::OpenStream,
     status::Refusal,
 };
 
@@ -46,7 +47,7 @@ impl Log for LogService {
         let from = request.consistency_from.map(TreeSize::new);
         let answer = self
             .0
-            .read(move || head(&ledger, &ledger.readable(), from))
+            .read_for(&caller, move || head(&ledger, &ledger.readable(), from))
             .await?;
         Ok(Response::new(answer))
     }
@@ -67,6 +68,8 @@ impl Log for LogService {
         // The newest one now is the first to be sent.
         heads.mark_changed();
         let watching = Watching {
+            _open: self.0.open_read_stream(&caller)?,
+            caller,
             context: self.0.clone(),
             ledger,
             heads,
@@ -95,7 +98,9 @@ impl Log for LogService {
             .await?;
         let answer = self
             .0
-            .read(move || inclusion(&ledger, &wanted, request.tree_size))
+            .read_for(&caller, move || {
+                inclusion(&ledger, &wanted, request.tree_size)
+            })
             .await?;
         Ok(Response::new(answer))
     }
@@ -112,7 +117,7 @@ impl Log for LogService {
             .await?;
         let answer = self
             .0
-            .read(move || {
+            .read_for(&caller, move || {
                 let readable = ledger.readable();
                 let new = or_newest(request.new_size, &readable);
                 let old = TreeSize::new(request.old_size);
@@ -165,13 +170,17 @@ impl Log for LogService {
             let what = format!("{} is larger than end, which is {end}", request.start);
             return Err(Refusal::field("start", what).into());
         }
-        // Each chunk is a read of its own: a reader that is slow, or gone, holds nothing.
+        // Each chunk is a read of its own: a reader that is slow holds one chunk and no share of
+        // the reads. How many such readers a connection may have is bounded.
+        let open = Arc::new(self.0.open_read_stream(&caller)?);
         let context = self.0.clone();
         let chunks = stream::unfold(Some(request.start), move |next| {
             let (context, ledger) = (context.clone(), Arc::clone(&ledger));
+            let (caller, open) = (caller.clone(), Arc::clone(&open));
             async move {
+                let _open = open;
                 let start = next.filter(|&start| start < end)?;
-                let read = context.read(move || chunk(&ledger, start, end, size));
+                let read = context.read_for(&caller, move || chunk(&ledger, start, end, size));
                 let answer = tokio::select! {
                     biased;
                     () = context.stopped() => Err(stopping()),
@@ -209,7 +218,9 @@ impl Log for LogService {
         }?;
         let answer = self
             .0
-            .read(move || batch_proof(&ledger, &wanted, request.tree_size))
+            .read_for(&caller, move || {
+                batch_proof(&ledger, &wanted, request.tree_size)
+            })
             .await?;
         Ok(Response::new(answer))
     }
@@ -227,13 +238,17 @@ impl Log for LogService {
             .ledger(&caller, Method::GetTrustChain, &request.ledger)
             .await?;
         let readable = ledger.readable();
+        let open = Arc::new(self.0.open_read_stream(&caller)?);
         let context = self.0.clone();
         let chunks = stream::unfold(Some(Next::begin(request.start)), move |next| {
             let (context, ledger) = (context.clone(), Arc::clone(&ledger));
             let readable = Arc::clone(&readable);
+            let (caller, open) = (caller.clone(), Arc::clone(&open));
             async move {
+                let _open = open;
                 let next = next?;
-                let read = context.read(move || trust_entries(&ledger, &readable, &next));
+                let read =
+                    context.read_for(&caller, move || trust_entries(&ledger, &readable, &next));
                 let answer = tokio::select! {
                     biased;
                     () = context.stopped() => Err(stopping()),
@@ -262,13 +277,18 @@ impl Log for LogService {
             let what = format!("{} bytes where 16 are wanted", request.session.len());
             Refusal::field("session", what)
         })?;
-        let answer = self.0.read(move || session_info(&ledger, &session)).await?;
+        let answer = self
+            .0
+            .read_for(&caller, move || session_info(&ledger, &session))
+            .await?;
         Ok(Response::new(answer))
     }
 }
 
 /// A stream of heads.
 struct Watching {
+    _open: OpenStream,
+    caller: Caller,
     context: Context,
     ledger: Arc<Ledger>,
     heads: Heads,
@@ -286,7 +306,7 @@ impl Watching {
         let (ledger, from) = (Arc::clone(&self.ledger), self.from);
         self.from = from.map(|_| readable.size());
         self.context
-            .read(move || head(&ledger, &readable, from))
+            .read_for(&self.caller, move || head(&ledger, &readable, from))
             .await
     }
 }

@@ -9,13 +9,14 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{Answer, CommitFn, Disk, GuardFn};
 use crate::{
     guard::GuardedHead,
     ledger::{Ledger, Readable},
     metrics::{Metrics, Stage, Synced},
+    pressure::Share,
     store::Batch,
 };
 
@@ -47,7 +48,7 @@ impl Finished {
 pub(super) struct Answering {
     pub(super) reply: oneshot::Sender<Answer>,
     pub(super) answer: Answer,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) share: Share,
 }
 
 /// How far a shard's pipeline is, and whether it has failed.
@@ -237,7 +238,7 @@ impl Line {
             turn.passed(&self.metrics, Stage::Guard);
         }
         for answering in turns.into_iter().flat_map(|turn| turn.answers) {
-            drop(answering.permit);
+            drop(answering.share);
             // Whoever asked may be gone; the statement is recorded all the same.
             let _ = answering.reply.send(answering.answer);
         }

@@ -8,7 +8,6 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Sequence, SessionId, session::Session};
-use tokio::sync::mpsc as async_mpsc;
 
 use super::{
     Answer, Job, Work, guarded,
@@ -22,6 +21,7 @@ use crate::{
         step::{LedgerState, Past, StepError, Turn},
     },
     metrics::{Metrics, Stage},
+    pressure::queue::FairReceiver,
     store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
 };
 
@@ -87,13 +87,13 @@ impl TurnThread {
     }
 
     /// Makes turns until every sender is gone and the queue is empty.
-    pub(super) fn run(mut self, mut jobs: async_mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
+    pub(super) fn run(mut self, jobs: FairReceiver<Job>) {
+        while let Some(first) = jobs.recv() {
             // Jobs of a failed shard are dropped, which tells whoever waits.
             if self.progress.has_failed() {
                 continue;
             }
-            match self.turn(first, &mut jobs) {
+            match self.turn(first, &jobs) {
                 Ok(finished) => {
                     let alone = self.progress.is_idle() && jobs.is_empty();
                     self.progress.begin();
@@ -130,11 +130,7 @@ impl TurnThread {
     }
 
     /// One turn over `first` and what waits behind it.
-    fn turn(
-        &mut self,
-        first: Job,
-        jobs: &mut async_mpsc::Receiver<Job>,
-    ) -> Result<Finished, StepError> {
+    fn turn(&mut self, first: Job, jobs: &FairReceiver<Job>) -> Result<Finished, StepError> {
         let began = Instant::now();
         self.forget_beyond_bounds();
         let mut batch = Batch::default();
@@ -147,7 +143,7 @@ impl TurnThread {
         while let Some(Job {
             work,
             reply,
-            permit,
+            share,
             queued,
         }) = next
         {
@@ -179,11 +175,11 @@ impl TurnThread {
             let answering = Answering {
                 reply,
                 answer,
-                permit,
+                share,
             };
             placed.push(Placed { answering, ledger });
             next = if placed.len() < TURN_JOBS && bytes < TURN_BYTES {
-                jobs.try_recv().ok()
+                jobs.try_recv()
             } else {
                 None
             };
