@@ -40,6 +40,11 @@ impl Activity {
         OpenRequest(Arc::clone(self))
     }
 
+    /// When to look for the first time whether the connection is to be closed.
+    pub(crate) fn first_look(&self) -> Instant {
+        self.since + self.handshake.min(self.idle)
+    }
+
     /// When the connection is to be closed, as it looks `now`: a first request that does not come,
     /// or none for too long. While one is open, the time to look again.
     pub(crate) fn closes_at(&self, now: Instant) -> Instant {

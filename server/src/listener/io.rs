@@ -47,11 +47,11 @@ impl GuardedIo {
         place: OwnedSemaphorePermit,
     ) -> Self {
         counters.opened();
-        let closes_at = connection.activity.closes_at(Instant::now());
+        let first_look = connection.activity.first_look();
         Self {
             stream,
             connection,
-            quiet: Box::pin(tokio::time::sleep_until(closes_at)),
+            quiet: Box::pin(tokio::time::sleep_until(first_look)),
             stalled: None,
             stall,
             counters,
