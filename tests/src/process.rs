@@ -289,6 +289,12 @@ impl ServerProcess {
         format!("http://{}", self.address)
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.child.id()
+    }
+
     /// What it has printed to stdout so far.
     #[must_use]
     pub fn stdout(&self) -> String {
@@ -369,6 +375,21 @@ pub fn fsck_clean(data_dir: &Path) -> String {
     let ended = fsck(data_dir).expect_code(0);
     assert!(ended.stdout.starts_with("clean: "), "{ended:#?}");
     ended.stdout
+}
+
+/// Runs `deed-server` with any other command, which must go well, and returns what it printed.
+///
+/// # Panics
+/// If it goes wrong, or does not end in time.
+#[track_caller]
+pub fn deed_server<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> String {
+    let mut command = Command::new(program("deed-server"));
+    command
+        .args(arguments)
+        .env("NO_COLOR", "1")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    Running::spawn(command).wait().expect_code(0).stdout
 }
 
 /// The `deed` command with an environment of its own.
