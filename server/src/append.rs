@@ -503,7 +503,8 @@ mod tests {
         let ledger = engine.create("full").unwrap();
         engine.appends.queue_wait = Duration::from_millis(20);
 
-        // Nearly half of the budget each: two wait, and there is no room for a third.
+        // Half of the shard's budget each, which is as much as a source may hold: two wait, and
+        // there is no room for a third.
         let big = "r".repeat(1000);
         let request = |session| -> Vec<_> {
             let mut producer = Producer::new(ledger.id, session);
@@ -514,14 +515,19 @@ mod tests {
         std::thread::scope(|scope| {
             let held = || engine.appends.shards.waiting_bytes(ledger.number);
             let mut waiting = Vec::new();
-            for envelopes in [first, second] {
+            for (id, envelopes) in [(1, first), (2, second)] {
                 let before = held();
-                waiting.push(scope.spawn(move || engine.append("full", envelopes)));
+                let source = Source {
+                    id,
+                    ..engine.appends.pressure.unknown()
+                };
+                waiting.push(scope.spawn(move || engine.append_from(&source, "full", envelopes)));
                 // In order: the next one only when this one holds its share.
                 while held() == before {
                     std::thread::yield_now();
                 }
             }
+            assert_eq!(held(), 1 << 20);
             let refused = engine.append("full", third.clone());
             let Err(refusal @ Refusal::Overloaded { .. }) = refused else {
                 panic!("{refused:?}");
@@ -542,6 +548,9 @@ mod tests {
                 );
             }
         });
+        // An answer is on its way only when all that its request held is back.
+        assert_eq!(engine.appends.shards.waiting_bytes(ledger.number), 0);
+        assert_eq!(engine.appends.pressure.held_bytes(), 0);
         let answer = engine.append("full", third).unwrap();
         assert_eq!(briefs(&answer).last().unwrap(), "accepted 1200");
     }

@@ -28,7 +28,7 @@ use crate::{
     },
     metrics::Metrics,
     options::LimitOptions,
-    pressure::{Pressure, SourceKey, quota::MachineTicks},
+    pressure::{Pressure, Source, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
     store::{DirectoryLock, Store, StoreOptions},
@@ -337,6 +337,16 @@ impl Engine {
         ledger: &str,
         envelopes: Vec<v1::Envelope>,
     ) -> Result<v1::AppendResponse, Refusal> {
+        self.append_from(&self.appends.pressure.unknown(), ledger, envelopes)
+    }
+
+    /// The same, over a connection.
+    pub(crate) fn append_from(
+        &self,
+        source: &Source,
+        ledger: &str,
+        envelopes: Vec<v1::Envelope>,
+    ) -> Result<v1::AppendResponse, Refusal> {
         let request = v1::AppendRequest {
             ledger: ledger.to_owned(),
             envelopes,
@@ -344,12 +354,7 @@ impl Engine {
         };
         block_on(async {
             self.appends
-                .begin(
-                    request,
-                    &Sender::anybody(),
-                    &self.appends.pressure.unknown(),
-                    OnQuota::Refuse,
-                )
+                .begin(request, &Sender::anybody(), source, OnQuota::Refuse)
                 .await?
                 .finish()
                 .await
