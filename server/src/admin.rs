@@ -297,7 +297,6 @@ mod tests {
         let created = client.create_ledger(v1::CreateLedgerRequest {
             name: "counted".to_owned(),
             authority_keys: vec![Bytes::from_static(&AUTHORITY_KEY)],
-            ..v1::CreateLedgerRequest::default()
         });
         let created = created.await.unwrap().into_inner().ledger.unwrap();
         let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());
