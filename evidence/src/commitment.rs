@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use deed_proto::v1;
 
-use crate::{Sequence, SessionId};
+use crate::{CommitmentDigest, Sequence, SessionId};
 
 /// BLAKE3 context of a commitment's digest. Never changes.
 const CONTENT_CONTEXT: &str = "deed.v1 content commitment";
@@ -30,6 +30,12 @@ impl Salt {
         Self(*hasher.finalize().as_bytes())
     }
 
+    /// Takes a salt as it travels.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
@@ -47,7 +53,7 @@ impl std::fmt::Debug for Salt {
 #[must_use]
 pub fn commit(salt: &Salt, content: &[u8], media_type: &str) -> v1::Commitment {
     v1::Commitment {
-        digest: Bytes::copy_from_slice(&digest(salt, content)),
+        digest: Bytes::copy_from_slice(digest_of(salt, content).as_bytes()),
         media_type: media_type.to_owned(),
     }
 }
@@ -55,12 +61,45 @@ pub fn commit(salt: &Salt, content: &[u8], media_type: &str) -> v1::Commitment {
 /// Whether `commitment` is one to `content` under `salt`.
 #[must_use]
 pub fn opens(commitment: &v1::Commitment, salt: &Salt, content: &[u8]) -> bool {
-    commitment.digest == digest(salt, content)[..]
+    commitment.digest == digest_of(salt, content).as_bytes()[..]
 }
 
-fn digest(salt: &Salt, content: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key(CONTENT_CONTEXT);
-    hasher.update(&salt.0);
-    hasher.update(content);
-    *hasher.finalize().as_bytes()
+/// The digest of a commitment to `content`.
+#[must_use]
+pub fn digest_of(salt: &Salt, content: &[u8]) -> CommitmentDigest {
+    let mut committer = Committer::new(salt);
+    committer.update(content);
+    committer.finalize()
+}
+
+/// Commits to a content that comes in pieces.
+#[derive(Clone)]
+pub struct Committer(blake3::Hasher);
+
+impl Committer {
+    /// Begins with the salt.
+    #[must_use]
+    pub fn new(salt: &Salt) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(CONTENT_CONTEXT);
+        hasher.update(&salt.0);
+        Self(hasher)
+    }
+
+    /// Takes the next bytes; how they are cut makes no difference.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of everything so far.
+    #[must_use]
+    pub fn finalize(&self) -> CommitmentDigest {
+        CommitmentDigest::new(*self.0.finalize().as_bytes())
+    }
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The state holds the salt.
+        f.write_str("Committer(..)")
+    }
 }

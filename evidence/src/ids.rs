@@ -1,8 +1,9 @@
 //! Newtypes for the words of the field.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use deed_tlog::Hash;
+use thiserror::Error;
 
 macro_rules! bytes_id {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
@@ -62,6 +63,69 @@ bytes_id!(
     PayloadDigest,
     32
 );
+
+bytes_id!(
+    /// A producer's or authority's key: the first 16 bytes of SHA-256 of the public key.
+    KeyId,
+    16
+);
+bytes_id!(
+    /// A legal hold: 16 bytes, chosen by the authority that places it.
+    HoldId,
+    16
+);
+bytes_id!(
+    /// A commitment's digest: 32 bytes. Names a content.
+    CommitmentDigest,
+    32
+);
+bytes_id!(
+    /// An authenticated principal, as sessions remember it: the first 16 bytes of SHA-256 of its
+    /// name.
+    PrincipalHash,
+    16
+);
+
+impl KeyId {
+    /// The id of a public key.
+    #[must_use]
+    pub fn of(public_key: &[u8; 32]) -> Self {
+        Self(sha256_start(public_key))
+    }
+}
+
+/// Text that is not 32 lower-case hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a key id is written as 32 lower-case hex digits")]
+pub struct KeyIdForm;
+
+impl FromStr for KeyId {
+    type Err = KeyIdForm;
+
+    fn from_str(text: &str) -> Result<Self, KeyIdForm> {
+        let mut bytes = [0; 16];
+        // One spelling, as everywhere: upper case is refused.
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(KeyIdForm);
+        }
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| KeyIdForm)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl PrincipalHash {
+    /// The hash of a principal's name.
+    #[must_use]
+    pub fn of(principal: &str) -> Self {
+        Self(sha256_start(principal.as_bytes()))
+    }
+}
+
+fn sha256_start(bytes: &[u8]) -> [u8; 16] {
+    use sha2::Digest as _;
+    let digest: [u8; 32] = sha2::Sha256::digest(bytes).into();
+    std::array::from_fn(|at| digest[at])
+}
 
 impl PayloadDigest {
     /// Hashes a payload.
@@ -134,6 +198,9 @@ impl fmt::Display for Sequence {
 pub struct Micros(i64);
 
 impl Micros {
+    /// Later than any other.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// Takes the number as it is.
     #[must_use]
     pub const fn new(micros: i64) -> Self {

@@ -26,7 +26,10 @@ pub mod statement;
 mod text;
 mod wire;
 
-pub use ids::{LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId};
+pub use ids::{
+    CommitmentDigest, HoldId, KeyId, KeyIdForm, LedgerId, Micros, PayloadDigest, PrincipalHash,
+    Sequence, SessionId, TaskId,
+};
 pub use wire::{Problem, WireError};
 
 /// Longest payload in bytes. Leaves room in an entry of [`ENTRY_BYTES_MAX`] for everything that

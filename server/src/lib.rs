@@ -10,6 +10,7 @@ mod append;
 #[doc(hidden)]
 pub mod bench;
 mod clock;
+mod content;
 pub mod fsck;
 #[cfg(test)]
 mod fsck_tests;
@@ -27,6 +28,7 @@ mod store;
 mod testing;
 
 pub use clock::{Clock, SystemClock};
+pub use content::{ContentStartError, ContentsReport, KeyFileError};
 pub use guard::GuardError;
 pub use identity::IdentityError;
 pub use serve::{Server, ServerOptions, StartError, StopError};

@@ -153,7 +153,13 @@ fn check(arguments: &FsckArguments) -> anyhow::Result<ExitCode> {
     match report {
         Ok(report) => {
             print_line(&report.to_string());
-            Ok(ExitCode::SUCCESS)
+            // Apart from the log: its integrity does not depend on contents.
+            print_line(&report.contents.to_string());
+            Ok(if report.contents.damaged == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Err(error) => {
             eprintln!("deed-server fsck: {error}");

@@ -1,5 +1,6 @@
 //! The gRPC services: translation between messages and the ledger, and nothing else.
 
+pub(crate) mod content;
 pub(crate) mod ledger;
 pub(crate) mod log;
 
@@ -14,6 +15,7 @@ use tonic::Status;
 
 use crate::{
     append::Appends,
+    content::ContentStore,
     ledger::{Ledger, registry::Registry},
     status::Refusal,
     store::records::LedgerRecord,
@@ -27,6 +29,7 @@ pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send
 pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) appends: Arc<Appends>,
+    pub(crate) contents: Arc<ContentStore>,
     /// Bounds the reads that run at once, so that they leave room for appends.
     pub(crate) reads: Arc<Semaphore>,
     /// Becomes true when the server stops.
