@@ -462,11 +462,13 @@ mod tests {
                 appends: Arc::new(crate::append::Appends {
                     registry: Arc::clone(registry),
                     shards: Arc::clone(&appends.shards),
+                    contents: Arc::clone(&appends.contents),
                     clock: Arc::clone(&appends.clock),
                     pressure: Arc::clone(&appends.pressure),
                     queue_wait: appends.queue_wait,
                     metrics: Arc::clone(&appends.metrics),
                 }),
+                contents: Arc::clone(&appends.contents),
                 pressure: Arc::clone(&appends.pressure),
                 stopping: stopped,
                 metrics: Arc::clone(&appends.metrics),

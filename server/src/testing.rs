@@ -19,6 +19,7 @@ use crate::{
     admission::Sender,
     append::{Answered, Appends, OnQuota, QUEUE_WAIT},
     clock::Clock,
+    content::ContentStore,
     guard::{self, GuardSlot},
     identity::Identity,
     ledger::{
@@ -27,7 +28,7 @@ use crate::{
         step::SharedTrust,
     },
     metrics::Metrics,
-    options::LimitOptions,
+    options::{ContentOptions, LimitOptions},
     pressure::{Pressure, Source, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
@@ -296,9 +297,16 @@ impl Engine {
             identity,
             Arc::clone(&clock) as _,
         ));
+        let content = ContentOptions {
+            // Inside, so that it goes with the directory.
+            key_file: data_dir.join("content.key"),
+            ..ContentOptions::new(data_dir)
+        };
+        let contents = ContentStore::open(data_dir, &content, 0, &store, Arc::clone(&clock) as _);
         let appends = Appends {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
+            contents: contents.unwrap(),
             clock: Arc::clone(&clock) as _,
             pressure: Arc::new(Pressure::new(
                 &LimitOptions::default(),
@@ -364,6 +372,7 @@ impl Engine {
 
     /// Stops the threads and closes the store.
     pub(crate) fn close(self) {
+        self.appends.contents.close();
         self.appends.shards.close();
         self.threads.join();
     }
