@@ -262,13 +262,15 @@ impl<'a> Entry<'a> {
                 WireError::rule("author", "is signed exactly if there is a signature").into(),
             );
         }
-        if entry.author != Author::Signed {
-            if entry.payload_type == PayloadType::BatchManifest {
-                return Err(WireError::rule("author", "of a batch manifest must be signed").into());
-            }
-            if entry.previous_trust.is_some() {
-                return Err(WireError::rule("previous_trust", TRUST_RULE).into());
-            }
+        let (signed, manifest) = (
+            entry.author == Author::Signed,
+            entry.payload_type == PayloadType::BatchManifest,
+        );
+        if manifest && !signed {
+            return Err(WireError::rule("author", "of a batch manifest must be signed").into());
+        }
+        if entry.previous_trust.is_some() && (manifest || !signed) {
+            return Err(WireError::rule("previous_trust", TRUST_RULE).into());
         }
         Ok(entry)
     }

@@ -8,6 +8,8 @@ use prost::Message as _;
 mod commitments;
 mod rules;
 
+#[cfg(test)]
+pub(crate) use commitments::slot_name;
 pub use commitments::{CommitmentSlot, Commitments, commitments};
 
 use crate::{

@@ -9,27 +9,34 @@ use std::{
     time::Duration,
 };
 
-use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
+use deed_proto::v1::{self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinHandle};
-use tonic::{
-    server::NamedService,
-    service::Routes,
-    transport::{self, server::TcpIncoming},
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tonic::{server::NamedService, service::Routes, transport};
 use tonic_health::server::HealthReporter;
 
 use crate::{
+    access::{
+        Access,
+        file::{self as access_file, AccessError},
+        layer::AccessLayer,
+    },
+    admin::{self, Admin, AdminPort},
     append::{Appends, QUEUE_WAIT},
     clock::Clock,
-    grpc::{Context, ledger::LedgerService, log::LogService},
+    content::{ContentStartError, ContentStore},
+    grpc::{Context, content::ContentService, ledger::LedgerService, log::LogService},
     guard::{self, GuardError},
     http,
     identity::{Identity, IdentityError},
-    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     ledger::{index, registry::Registry},
+    listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
+    metrics::Metrics,
+    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
+    pressure::{Pressure, quota::MachineTicks},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
+    telemetry::Requests,
 };
 
 /// Largest message taken in: the payloads' limit, and what envelopes add to it at most.
@@ -41,14 +48,29 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const FRAME_BYTES: u32 = 64 << 10;
 
+/// Bytes of one request's headers, as HTTP/2 counts them. The largest that clients have a use for
+/// is a token.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Streams that a peer has reset before we looked at them, and streams that we reset for an error
+/// of the peer's: beyond, the connection is closed. A peer that opens and resets streams as fast
+/// as it can would make us work for nothing (CVE-2023-44487, CVE-2025-8671).
+const RESET_STREAMS_MAX: usize = 20;
+const ERROR_RESETS_MAX: usize = 128;
+
+/// A peer that does not answer a ping is gone, whatever its streams wait for.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME;
 const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
-
-/// Reads that run at once.
-const READS: usize = 32;
+const CONTENT_SERVICE: &str = <ContentServer<ContentService> as NamedService>::NAME;
 
 /// How often the index looks for complete segments.
 const INDEX_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often contents are looked through for what may go, once all were looked at.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
@@ -77,6 +99,8 @@ pub struct ServerOptions {
     pub content: ContentOptions,
     /// Where metrics and health are served, without access control; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether that may be beyond loopback.
+    pub admin_insecure: bool,
 }
 
 impl ServerOptions {
@@ -90,6 +114,7 @@ impl ServerOptions {
             limits: LimitOptions::default(),
             tls: None,
             admin: None,
+            admin_insecure: false,
             data_dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: None,
@@ -105,11 +130,21 @@ impl ServerOptions {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// It would be open to the network.
+    #[error(transparent)]
+    Exposed(#[from] RuleError),
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Who may do what cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Its figures would be open to the network.
     #[error(
-        "refusing to listen on {listen}: this version has no access control, so it listens on \
-         loopback only (for example 127.0.0.1:7733)"
+        "refusing to serve metrics and health on {listen}: they have no access control, so they \
+         are on loopback only (for example 127.0.0.1:7734, or \"none\"), unless admin.insecure = \
+         true says that everybody who reaches that address may read them"
     )]
-    NotLoopback {
+    AdminNotLoopback {
         /// The address asked for.
         listen: SocketAddr,
     },
@@ -144,6 +179,16 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The admin port cannot be had.
+    #[error(
+        "cannot serve metrics and health on {listen}: {source}; --admin takes another address, or none"
+    )]
+    ListenAdmin {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// The file system failed.
     #[error("{path}: {source}")]
     Io {
@@ -158,6 +203,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The contents.
+    #[error(transparent)]
+    Contents(#[from] ContentStartError),
     /// The store does not fit its guard.
     #[error(transparent)]
     Guard(#[from] GuardError),
@@ -180,12 +228,16 @@ pub enum StopError {
 /// A running server.
 pub struct Server {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     name: String,
     created: bool,
     drain: Duration,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<Result<(), transport::Error>>,
     indexer: JoinHandle<()>,
+    admin: Option<AdminPort>,
+    collector: JoinHandle<()>,
+    contents: Arc<ContentStore>,
     shards: Arc<Shards>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -206,26 +258,58 @@ impl Server {
     /// [`StartError`]; nothing is listening then, and an existing store is unchanged.
     pub async fn start(options: ServerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let listen = options.listen;
-        if !listen.ip().is_loopback() {
-            return Err(StartError::NotLoopback { listen });
+        let rules = listener::check_rules(listen, options.tls.as_ref(), &options.access)?;
+        if rules.exposed {
+            tracing::warn!(
+                %listen,
+                tls = options.tls.is_some(),
+                access_control = rules.required,
+                "insecure: listening beyond loopback without TLS or without access control"
+            );
+        }
+        let certificates = match &options.tls {
+            Some(tls) => Some(Certificates::load(tls)?),
+            None => None,
+        };
+        if let Some(listen) = options.admin
+            && !admin::may_listen(listen, options.admin_insecure)
+        {
+            return Err(StartError::AdminNotLoopback { listen });
         }
         // Before anything is created: a port that is taken must leave no trace.
-        let socket = TcpListener::bind(listen)
+        let (socket, address) = bind(listen)
             .await
             .map_err(|source| StartError::Listen { listen, source })?;
-        let address = socket
-            .local_addr()
-            .map_err(|source| StartError::Listen { listen, source })?;
-        let opening = options.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening))
+        let admin = match options.admin {
+            Some(listen) => {
+                let bound = bind(listen).await;
+                Some(bound.map_err(|source| StartError::ListenAdmin { listen, source })?)
+            }
+            None => None,
+        };
+        let (opening, opening_clock) = (options.clone(), Arc::clone(&clock));
+        let (opened, contents) = tokio::task::spawn_blocking(move || {
+            let opened = open(&opening)?;
+            let contents = ContentStore::open(
+                &opening.data_dir,
+                &opening.content,
+                opening.limits.quota.stored_bytes,
+                &opened.store,
+                opening_clock,
+            )?;
+            Ok::<_, StartError>((opened, contents))
+        })
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
+        let access = Access::open(options.data_dir.clone(), rules.required, Arc::clone(&clock))?;
+        let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start(
             &options.data_dir,
             &opened.store,
             options.shards,
             options.queue_bytes,
+            &metrics,
         )?;
         let shards = Arc::new(shards);
         let name = opened.identity.name().to_owned();
@@ -234,28 +318,56 @@ impl Server {
             opened.identity,
             Arc::clone(&clock),
         ));
+        let pressure = Arc::new(Pressure::new(
+            &options.limits,
+            Arc::new(MachineTicks::default()),
+        ));
         let (stopping, stopped) = watch::channel(false);
         let context = Context {
             appends: Arc::new(Appends {
                 registry: Arc::clone(&registry),
                 shards: Arc::clone(&shards),
+                contents: Arc::clone(&contents),
                 clock,
+                pressure: Arc::clone(&pressure),
                 queue_wait: QUEUE_WAIT,
+                metrics: Arc::clone(&metrics),
             }),
+            contents: Arc::clone(&contents),
             registry: Arc::clone(&registry),
-            reads: Arc::new(Semaphore::new(READS)),
+            pressure,
             stopping: stopped,
+            metrics,
         };
+        tokio::spawn(Arc::clone(&access).keep_up(context.stopping.clone()));
+        if let Some(certificates) = &certificates {
+            tokio::spawn(Arc::clone(certificates).keep_up(context.stopping.clone()));
+        }
+        let counters = Arc::new(Counters::default());
+        let accepting = listener::accept(socket, certificates, &options.limits, counters);
         let indexer = tokio::spawn(keep_indexed(context.clone()));
-        let listener = tokio::spawn(listen_on(socket, context).await);
+        let collector = tokio::spawn(keep_collected(context.clone()));
+        let admin_address = admin.as_ref().map(|(_, address)| *address);
+        let admin = admin.map(|(socket, _)| {
+            let admin = Admin {
+                context: context.clone(),
+                data_dir: options.data_dir.clone(),
+            };
+            AdminPort::serve(admin, socket)
+        });
+        let listener = tokio::spawn(serve_all(accepting, access, &options.limits, context).await);
         Ok(Self {
             address,
+            admin_address,
             name,
             created: opened.created,
             drain: Duration::from_millis(options.drain_ms),
             stopping,
             listener,
             indexer,
+            admin,
+            collector,
+            contents,
             shards,
             threads,
             _lock: opened.lock,
@@ -266,6 +378,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where metrics and health are, if anywhere.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Its name, the first part of its ledgers' origins.
@@ -282,8 +400,12 @@ impl Server {
 
     /// Returns when a shard has failed and the server must be stopped, with what happened.
     pub async fn failed(&self) -> String {
-        let mut failure = self.shards.failure();
-        match failure.wait_for(Option::is_some).await {
+        let (mut failure, mut contents) = (self.shards.failure(), self.contents.failure());
+        let failed = tokio::select! {
+            failed = failure.wait_for(Option::is_some) => failed,
+            failed = contents.wait_for(Option::is_some) => failed,
+        };
+        match failed {
             Ok(why) => why.as_deref().unwrap_or_default().to_owned(),
             Err(_) => "the shards are gone".to_owned(),
         }
@@ -297,6 +419,7 @@ impl Server {
     pub async fn stop(self) -> Result<(), StopError> {
         self.stopping.send_replace(true);
         self.indexer.abort();
+        self.collector.abort();
         let abort = self.listener.abort_handle();
         let listened = match tokio::time::timeout(self.drain, self.listener).await {
             Ok(Ok(Ok(()))) => Ok(()),
@@ -309,12 +432,23 @@ impl Server {
                 Ok(())
             }
         };
+        // Until here it says that the server is stopping.
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
         self.shards.close();
-        let threads = self.threads;
+        let (threads, contents) = (self.threads, self.contents);
         // Waits for the last turns; the store is closed when the last reference goes.
-        let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+        let contents_failure = tokio::task::spawn_blocking(move || {
+            threads.join();
+            contents.close();
+            contents
+        })
+        .await
+        .map(|contents| contents.failure().borrow().clone())
+        .unwrap_or_default();
         // Only now: the last turns may have failed as well.
-        let failure = self.shards.failure().borrow().clone();
+        let failure = self.shards.failure().borrow().clone().or(contents_failure);
         match failure {
             Some(why) => Err(StopError::ShardFailed {
                 why: why.to_string(),
@@ -322,6 +456,12 @@ impl Server {
             None => listened,
         }
     }
+}
+
+async fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = TcpListener::bind(listen).await?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }
 
 fn open(options: &ServerOptions) -> Result<Opened, StartError> {
@@ -386,7 +526,11 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
 
 /// A directory without a key may hold what an interrupted first start left, and nothing else.
 fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
-    const OURS: [&str; 5] = [
+    // Roles and tokens may be given before the first start.
+    const OURS: [&str; 8] = [
+        access_file::FILE,
+        access_file::LOCK,
+        access_file::UNFINISHED,
         "lock",
         "store",
         "head-guard",
@@ -414,13 +558,16 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
 }
 
 /// Everything that the port serves: gRPC with health and reflection, and tiles over HTTP.
-async fn listen_on(
-    socket: TcpListener,
+async fn serve_all(
+    (incoming, accepting): (Incoming, JoinHandle<()>),
+    access: Arc<Access>,
+    limits: &LimitOptions,
     context: Context,
-) -> impl Future<Output = Result<(), transport::Error>> {
+) -> impl Future<Output = Result<(), transport::Error>> + use<> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<LedgerServer<LedgerService>>().await;
     health.set_serving::<LogServer<LogService>>().await;
+    health.set_serving::<ContentServer<ContentService>>().await;
     tokio::spawn(say_when_stopping(health, context.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
@@ -431,9 +578,12 @@ async fn listen_on(
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let log =
         LogServer::new(LogService(context.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let content = ContentServer::new(ContentService(context.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let routes = Routes::from(http::router(context.clone()))
         .add_service(ledger)
         .add_service(log)
+        .add_service(content)
         .add_service(health_service)
         .add_service(reflection);
     let mut server = transport::Server::builder()
@@ -441,14 +591,26 @@ async fn listen_on(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .tcp_nodelay(true);
-    let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+        .max_concurrent_streams(limits.requests_per_connection)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS_MAX))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .layer(Requests::new(Arc::clone(&context.metrics)))
+        .layer(AccessLayer {
+            access,
+            body_within: Duration::from_millis(limits.stall_ms),
+        });
     async move {
         let stopped = async move { context.stopped().await };
-        server
+        let served = server
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stopped)
-            .await
+            .await;
+        // Whoever waits for the server to stop may want its port.
+        let _ = accepting.await;
+        served
     }
 }
 
@@ -460,8 +622,36 @@ async fn say_when_stopping(health: HealthReporter, context: Context) {
         .set_not_serving::<LedgerServer<LedgerService>>()
         .await;
     health.set_not_serving::<LogServer<LogService>>().await;
-    for service in ["", LEDGER_SERVICE, LOG_SERVICE] {
+    health
+        .set_not_serving::<ContentServer<ContentService>>()
+        .await;
+    for service in ["", LEDGER_SERVICE, LOG_SERVICE, CONTENT_SERVICE] {
         health.clone().clear_service_status(service).await;
+    }
+}
+
+/// Collects contents that nobody names, and what crashes and clients left behind.
+async fn keep_collected(context: Context) {
+    loop {
+        let wait = match context.contents.collect().await {
+            Ok(collected) => {
+                tracing::debug!(?collected, "contents looked through");
+                // The rest of them, a little later each time.
+                if collected.complete {
+                    COLLECT_INTERVAL
+                } else {
+                    INDEX_INTERVAL
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "contents are not collected");
+                COLLECT_INTERVAL
+            }
+        };
+        tokio::select! {
+            () = context.stopped() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! have prefixes of their own, 0x10 for leaves and 0x11 for nodes, so that no batch tree is
 //! ever a log tree. Trees and proofs are those of `rs_merkle`, which promotes a node without
 //! a sibling as RFC 6962 does; what it does not check (the number of hashes, the position)
-//! is checked here.
+//! is checked here. A root alone, which a ledger computes for every batch, takes no tree.
 
 use std::fmt;
 
@@ -88,6 +88,7 @@ pub enum BatchError {
 /// # Errors
 /// [`BatchError::Count`].
 pub fn batch_root<T: AsRef<[u8]>>(payloads: &[T]) -> Result<Hash, BatchError> {
+    BatchCount::new(payloads.len())?;
     let mut root = BatchRoot::new();
     for payload in payloads {
         root.push(payload.as_ref())?;

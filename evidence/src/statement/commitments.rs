@@ -90,7 +90,7 @@ fn table_of(body: BodyKind) -> Option<(&'static Message, u32)> {
 }
 
 /// A test holds these against the tables: every field that is a commitment, and no other.
-pub(crate) fn slot_name(body: BodyKind, field: u32) -> Option<&'static str> {
+pub(crate) const fn slot_name(body: BodyKind, field: u32) -> Option<&'static str> {
     Some(match (body, field) {
         (BodyKind::TaskOpened, 2) => "task_opened.objective_commitment",
         (BodyKind::Intent, 6) => "intent.arguments",

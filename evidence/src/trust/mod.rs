@@ -10,11 +10,13 @@
 mod chain;
 mod refusal;
 mod registry;
+mod speaker;
 mod statement;
 
 pub use chain::{ChainError, TrustChain};
 pub use refusal::{ErasureRefusal, KeyRefusal, TrustRefusal};
 pub use registry::{Hold, KeyRecord, Reference, Registry};
+pub use speaker::{Speaker, SpeakerRefusal};
 pub use statement::{HoldScope, KeyRegistration, TrustStatement};
 
 pub use crate::entry::TrustLink;

@@ -32,6 +32,8 @@ pub struct Registry {
     keys_of_producer: HashMap<String, Vec<KeyId>>,
     /// By principal, then by producer.
     bindings: HashMap<String, HashMap<String, Bound>>,
+    /// Principal and producer of each binding there ever was, by its leaf.
+    bound_at: HashMap<LeafIndex, (String, String)>,
     /// Moments at which a key or a binding comes into force or ends.
     boundaries: BTreeSet<Micros>,
     retention_floor_us: i64,
@@ -122,6 +124,7 @@ impl Registry {
             keys: HashMap::new(),
             keys_of_producer: HashMap::new(),
             bindings: HashMap::new(),
+            bound_at: HashMap::new(),
             boundaries: BTreeSet::new(),
             retention_floor_us: 0,
             holds: BTreeMap::new(),
@@ -244,6 +247,8 @@ impl Registry {
                     valid_until: *valid_until,
                 };
                 self.boundaries.insert(*valid_until);
+                self.bound_at
+                    .insert(leaf_index, (principal.clone(), producer.clone()));
                 let producers = self.bindings.entry(principal.clone()).or_default();
                 producers.insert(producer.clone(), bound);
             }
@@ -421,6 +426,13 @@ impl Registry {
     pub fn binding(&self, principal: &str, producer: &str, at: Micros) -> Option<LeafIndex> {
         let bound = self.bindings.get(principal)?.get(producer)?;
         (at < bound.valid_until).then_some(bound.leaf)
+    }
+
+    /// The principal and the producer that the statement at a leaf has bound.
+    #[must_use]
+    pub fn bound_at(&self, leaf: LeafIndex) -> Option<(&str, &str)> {
+        let (principal, producer) = self.bound_at.get(&leaf)?;
+        Some((principal, producer))
     }
 
     /// How long contents are kept at least, in microseconds; 0 for no floor.

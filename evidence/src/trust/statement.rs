@@ -13,6 +13,10 @@ use crate::{
 /// What a trust statement changes. Reasons and the like are for people: read them with
 /// [`statement::decode`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "trust statements are rare and held one at a time; a box would only be in the way"
+)]
 pub enum TrustStatement {
     /// These keys speak for the ledger's owner from here on: 1 to 16, ascending.
     AuthoritiesChanged(Vec<PublicKey>),

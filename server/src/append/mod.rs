@@ -1,16 +1,28 @@
 //! One append request's way: checked, admitted, handed to its shard, answered.
 
-use std::{sync::Arc, time::Duration};
+mod contents;
+mod reasons;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use deed_evidence::session::Refusal as SessionRefusal;
-use deed_proto::v1::{self, append_result, rejection::Reason};
+use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
 use crate::{
-    admission::{self, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected},
+    admission::{Admission, ENVELOPES_MAX, Erasable, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::Clock,
-    ledger::{Ledger, Readable, registry::Registry, step::Placement},
+    content::ContentStore,
+    ledger::{
+        Ledger, Readable,
+        registry::Registry,
+        step::Placement,
+    },
+    metrics::{Metrics, Stage},
+    pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Shards},
     status::Refusal,
 };
@@ -28,8 +40,35 @@ const CLOCK_BEHIND_MAX_US: i64 = 5_000_000;
 pub(crate) struct Appends {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Arc<Shards>,
+    pub(crate) contents: Arc<ContentStore>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pressure: Arc<Pressure>,
     pub(crate) queue_wait: Duration,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// An answer, with the share that it holds until somebody takes it.
+pub(crate) struct Answered {
+    response: v1::AppendResponse,
+    room: Room,
+}
+
+impl Answered {
+    /// The answer itself, which is about to be sent.
+    pub(crate) fn into_response(self) -> v1::AppendResponse {
+        drop(self.room);
+        self.response
+    }
+}
+
+/// What becomes of a request whose principal has used up its quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnQuota {
+    /// It is refused.
+    Refuse,
+    /// It is held back, and with it what comes behind it; refused only after
+    /// [`Appends::queue_wait`].
+    HoldBack,
 }
 
 /// A request that was taken and is not answered yet.
@@ -41,13 +80,37 @@ pub(crate) struct InFlight {
     rejected: Vec<Rejected>,
     /// `None` if nothing was admitted.
     pending: Option<Pending>,
+    /// What of the budgets it holds.
+    room: Room,
+    answer_bytes: usize,
+    metrics: Arc<Metrics>,
 }
 
 impl Appends {
     /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
     /// next request of a stream can be taken.
-    pub(crate) async fn begin(&self, request: v1::AppendRequest) -> Result<InFlight, Refusal> {
-        let bytes = check_request(&request)?;
+    pub(crate) async fn begin(
+        &self,
+        request: v1::AppendRequest,
+        sender: &Sender,
+        source: &Source,
+        on_quota: OnQuota,
+    ) -> Result<InFlight, Refusal> {
+        self.begin_with(request, sender, source, on_quota, None)
+            .await
+    }
+
+    /// The same; `erasable` is what is known of the contents that an Erasure in it names.
+    async fn begin_with(
+        &self,
+        request: v1::AppendRequest,
+        sender: &Sender,
+        source: &Source,
+        on_quota: OnQuota,
+        erasable: Option<Vec<Erasable>>,
+    ) -> Result<InFlight, Refusal> {
+        check_request(&request)?;
+        let cost = Cost::of(&request);
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());
         }
@@ -58,12 +121,28 @@ impl Appends {
                 crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
             }
         };
-        let reserving = self.shards.reserve(ledger.number, bytes);
-        let room = tokio::time::timeout(self.queue_wait, reserving)
-            .await
-            .map_err(|_| Refusal::Overloaded {
-                retry_after: RETRY_AFTER,
-            })?;
+        let statements = request.envelopes.len();
+        self.charge(source, statements, cost, on_quota).await?;
+        let waiting = Instant::now();
+        let place = self
+            .shards
+            .reserve(ledger.number, source.key(), cost.request_bytes);
+        let room = self
+            .pressure
+            .room(source, ledger.number, cost.request_bytes, place);
+        let (room, place) = match tokio::time::timeout(self.queue_wait, room).await {
+            Ok(Ok(held)) => held,
+            Err(_) | Ok(Err(TooMuchWaits)) => {
+                self.metrics.overloaded();
+                let quotas = &self.pressure.quotas;
+                quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
+                return Err(Refusal::Overloaded {
+                    retry_after: RETRY_AFTER,
+                });
+            }
+        };
+        let admitting = Instant::now();
+        self.metrics.stage(Stage::Room, admitting - waiting);
         // Only now: a receive time from before the wait would be older than it has to be.
         let received_at = self.clock.now();
         let behind = ledger.readable().effective_time.get() - received_at.get();
@@ -77,9 +156,28 @@ impl Appends {
                 "the server's clock is {behind} us behind the ledger's newest entry"
             )));
         }
-        let (batch, rejected) = admission::admit(&request.envelopes, ledger.id, received_at);
+        let admission = Admission {
+            ledger_id: ledger.id,
+            trust: &ledger.trust,
+            sender,
+            received_at,
+            holds_contents: self.contents.may_hold(ledger.number),
+        };
+        let begun = Instant::now();
+        let admitting = admission.admit(&request.envelopes);
+        let (mut batch, mut rejected, contents) = admitting.verify().await.finish();
+        self.metrics.stage(Stage::Admission, begun.elapsed());
+        if !contents.is_empty() {
+            let refused = self
+                .hold_contents(&ledger, source, contents, &mut batch)
+                .await?;
+            rejected.extend(refused);
+        }
+        if let Some(erasable) = erasable {
+            batch.set_erasable(erasable);
+        }
         let pending =
-            (!batch.statements().is_empty()).then(|| room.append(Arc::clone(&ledger), batch));
+            (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         Ok(InFlight {
             envelopes: request.envelopes.len(),
             with_proofs: request.with_proofs,
@@ -87,12 +185,37 @@ impl Appends {
             ledger,
             rejected,
             pending,
+            room,
+            answer_bytes: cost.answer_bytes,
+            metrics: Arc::clone(&self.metrics),
         })
+    }
+
+    /// Takes a request's part of its principal's quota.
+    async fn charge(
+        &self,
+        source: &Source,
+        statements: usize,
+        cost: Cost,
+        on_quota: OnQuota,
+    ) -> Result<(), OverQuota> {
+        let quotas = &self.pressure.quotas;
+        let principal = source.principal.as_ref();
+        let bytes = cost.message_bytes;
+        match on_quota {
+            OnQuota::Refuse => quotas.take(principal, statements, bytes),
+            OnQuota::HoldBack => {
+                let wait_max = self.queue_wait;
+                quotas
+                    .take_waiting(principal, statements, bytes, wait_max)
+                    .await
+            }
+        }
     }
 }
 
-/// The request's payload bytes, if it keeps the limits.
-fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
+/// Whether the request keeps the limits.
+fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
     let count = request.envelopes.len();
     if !(1..=ENVELOPES_MAX).contains(&count) {
         let what = format!("{count} given where 1 to {ENVELOPES_MAX} are allowed");
@@ -110,22 +233,25 @@ fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
         );
         return Err(Refusal::field("envelopes", what));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 impl InFlight {
     /// Waits until everything admitted is recorded under a signed head.
-    pub(crate) async fn finish(self) -> Result<v1::AppendResponse, Refusal> {
+    pub(crate) async fn finish(self) -> Result<Answered, Refusal> {
+        let mut room = self.room;
         let mut results = vec![v1::AppendResult { result: None }; self.envelopes];
         let readable = match self.pending {
             Some(pending) => {
                 let answer = pending.answer().await?;
+                let released = Instant::now();
                 let proofs = if self.with_proofs {
                     prove(&self.ledger, &answer).await?
                 } else {
                     Vec::new()
                 };
                 place(&mut results, &answer, proofs);
+                self.metrics.stage(Stage::Answer, released.elapsed());
                 answer.readable
             }
             None => self.ledger.readable(),
@@ -139,17 +265,37 @@ impl InFlight {
                 expected_sequence: None,
             }));
         }
+        count(&self.metrics, &results);
         let consistency = match self.consistency_from {
             Some(old) if old <= readable.size() => Some(consistency(&self.ledger, &readable, old)?),
             _ => None,
         };
-        Ok(v1::AppendResponse {
+        let response = v1::AppendResponse {
             checkpoint: readable.checkpoint.clone(),
             witnessed_size: 0,
             results,
             consistency,
-        })
+        };
+        // What the shard handed back goes here; what stays is the answer.
+        room.answered(self.answer_bytes);
+        Ok(Answered { response, room })
     }
+}
+
+/// Counts what became of a request's statements.
+fn count(metrics: &Metrics, results: &[v1::AppendResult]) {
+    let (mut accepted, mut duplicates) = (0, 0);
+    for result in results {
+        match &result.result {
+            Some(append_result::Result::Accepted(_)) => accepted += 1,
+            Some(append_result::Result::Duplicate(_)) => duplicates += 1,
+            Some(append_result::Result::Rejected(rejection)) => {
+                metrics.rejected(rejection.reason());
+            }
+            None => {}
+        }
+    }
+    metrics.statements(accepted, duplicates);
 }
 
 /// Proves the head of `readable` consistent with the tree of `old`.
@@ -184,7 +330,9 @@ async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionPro
         .iter()
         .filter_map(|placement| match placement {
             Placement::Recorded { leaf } => Some(LeafIndex::new(*leaf)),
-            Placement::Duplicate(placed) => Some(LeafIndex::new(placed.leaf)),
+            Placement::Linked(placed) | Placement::Duplicate(placed) => {
+                Some(LeafIndex::new(placed.leaf))
+            }
             Placement::Refused(_) => None,
         })
         .collect();
@@ -213,7 +361,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
             leaf_index: leaf,
             leaf_hash,
             received_at_us: received_at.get(),
-            principal_leaf: None,
+            principal_leaf: statement.principal_leaf,
             inclusion_proof: proofs
                 .next()
                 .map_or_else(Vec::new, |proof| hashes(proof.hashes())),
@@ -224,37 +372,21 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                 let leaf_hash = leaf_hashes.slice(position * 32..(position + 1) * 32);
                 append_result::Result::Accepted(receipt(*leaf, leaf_hash, batch.received_at()))
             }
-            Placement::Duplicate(placed) => {
+            Placement::Linked(placed) | Placement::Duplicate(placed) => {
                 let leaf_hash = Bytes::copy_from_slice(placed.leaf_hash.as_bytes());
-                let mut receipt = receipt(placed.leaf, leaf_hash, placed.received_at);
-                receipt.principal_leaf = placed.principal_leaf;
-                append_result::Result::Duplicate(receipt)
+                let receipt = v1::Receipt {
+                    principal_leaf: placed.principal_leaf,
+                    previous_trust: placed.previous_trust.map(|link| link.to_message()),
+                    ..receipt(placed.leaf, leaf_hash, placed.received_at)
+                };
+                match placement {
+                    Placement::Linked(_) => append_result::Result::Accepted(receipt),
+                    _ => append_result::Result::Duplicate(receipt),
+                }
             }
-            Placement::Refused(refusal) => append_result::Result::Rejected(rejection(*refusal)),
+            Placement::Refused(refusal) => append_result::Result::Rejected(reasons::rejection(refusal)),
         };
         results[statement.envelope].result = Some(result);
-    }
-}
-
-fn rejection(refusal: SessionRefusal) -> v1::Rejection {
-    let (reason, field, expected) = match refusal {
-        SessionRefusal::SessionTaken => (Reason::SessionTaken, "session", None),
-        SessionRefusal::SessionClosed => (Reason::SessionClosed, "session", None),
-        SessionRefusal::NotNext { expected } => {
-            (Reason::SequenceNotNext, "sequence", Some(expected))
-        }
-        SessionRefusal::SequenceReused { expected } => {
-            (Reason::SequenceReused, "sequence", Some(expected))
-        }
-        SessionRefusal::PreviousMismatch { expected } => {
-            (Reason::PreviousMismatch, "previous", Some(expected))
-        }
-    };
-    v1::Rejection {
-        reason: reason.into(),
-        message: refusal.to_string(),
-        field: field.to_owned(),
-        expected_sequence: expected.map(deed_evidence::Sequence::get),
     }
 }
 
@@ -325,7 +457,8 @@ mod tests {
         let ledger = engine.create("full").unwrap();
         engine.appends.queue_wait = Duration::from_millis(20);
 
-        // Nearly half of the budget each: two wait, and there is no room for a third.
+        // Half of the shard's budget each, which is as much as a source may hold: two wait, and
+        // there is no room for a third.
         let big = "r".repeat(1000);
         let request = |session| -> Vec<_> {
             let mut producer = Producer::new(ledger.id, session);
@@ -336,14 +469,19 @@ mod tests {
         std::thread::scope(|scope| {
             let held = || engine.appends.shards.waiting_bytes(ledger.number);
             let mut waiting = Vec::new();
-            for envelopes in [first, second] {
+            for (id, envelopes) in [(1, first), (2, second)] {
                 let before = held();
-                waiting.push(scope.spawn(move || engine.append("full", envelopes)));
+                let source = Source {
+                    id,
+                    ..engine.appends.pressure.unknown()
+                };
+                waiting.push(scope.spawn(move || engine.append_from(&source, "full", envelopes)));
                 // In order: the next one only when this one holds its share.
                 while held() == before {
                     std::thread::yield_now();
                 }
             }
+            assert_eq!(held(), 1 << 20);
             let refused = engine.append("full", third.clone());
             let Err(refusal @ Refusal::Overloaded { .. }) = refused else {
                 panic!("{refused:?}");
@@ -364,6 +502,9 @@ mod tests {
                 );
             }
         });
+        // An answer is on its way only when all that its request held is back.
+        assert_eq!(engine.appends.shards.waiting_bytes(ledger.number), 0);
+        assert_eq!(engine.appends.pressure.held_bytes(), 0);
         let answer = engine.append("full", third).unwrap();
         assert_eq!(briefs(&answer).last().unwrap(), "accepted 1200");
     }
