@@ -52,8 +52,31 @@ enum Command {
     /// Create, list and show ledgers
     #[command(subcommand)]
     Ledger(commands::ledger::Ledgers),
+    /// Make a key pair
+    Keygen(commands::keygen::Keygen),
+    /// Register, revoke and list the keys that speak for producers
+    #[command(subcommand)]
+    Key(commands::key::Keys),
+    /// Let an authenticated principal deliver a producer's statements
+    #[command(subcommand)]
+    Principal(commands::rules::Principals),
+    /// Change the keys that speak for the ledger's owner
+    #[command(subcommand)]
+    Authority(commands::rules::Authorities),
+    /// Set how long contents are kept at least
+    #[command(subcommand)]
+    Retention(commands::rules::Retention),
+    /// Place and release legal holds on contents
+    #[command(subcommand)]
+    Hold(commands::rules::Holds),
     /// Append statements: JSON lines on stdin, receipts as JSON lines on stdout
     Append(commands::append::Append),
+    /// Put, read and erase contents that statements commit to
+    #[command(subcommand)]
+    Content(commands::content::Contents),
+    /// Show a session that is kept on disk
+    #[command(subcommand)]
+    Session(commands::session::Sessions),
     /// Import what other systems recorded
     #[command(subcommand)]
     Import(commands::import::Import),
@@ -72,6 +95,13 @@ enum Command {
     /// Measure a server
     #[command(subcommand)]
     Bench(commands::bench::Bench),
+    /// Print a script that completes this command in a shell
+    Completions(commands::completions::Completions),
+}
+
+/// The whole command line, for what is made of it.
+pub(crate) fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
@@ -106,6 +136,15 @@ async fn execute(cli: &Cli) -> Outcome {
     let global = &cli.global;
     match &cli.command {
         Command::Ledger(command) => command.run(global).await,
+        Command::Keygen(command) => command.run(global),
+        Command::Key(command) => command.run(global).await,
+        Command::Principal(command) => command.run(global).await,
+        Command::Authority(command) => command.run(global).await,
+        Command::Retention(command) => command.run(global).await,
+        Command::Hold(command) => command.run(global).await,
+        Command::Content(command) => command.run(global).await,
+        Command::Session(command) => command.run(global).await,
+        Command::Completions(command) => command.run(),
         Command::Append(command) => command.run(global).await,
         Command::Import(command) => command.run(global).await,
         Command::Head(command) => command.run(global).await,

@@ -5,6 +5,7 @@
 //! batch a shard turn.
 
 pub(crate) mod figures;
+pub(crate) mod content;
 pub(crate) mod keys;
 pub(crate) mod pack;
 pub(crate) mod read;
@@ -25,14 +26,15 @@ use thiserror::Error;
 
 pub(crate) use keys::LedgerNumber;
 
-/// The families of schema version 1, as `deed-migrations` counts it.
-const FAMILIES: [Family; 6] = [
+/// The families of schema version 2, as `deed-migrations` counts it.
+const FAMILIES: [Family; 7] = [
     Family::Meta,
     Family::Entries,
     Family::Tiles,
     Family::Heads,
     Family::State,
     Family::Index,
+    Family::Content,
 ];
 
 /// Kinds of records that are stored apart.
@@ -44,6 +46,8 @@ pub(crate) enum Family {
     Heads,
     State,
     Index,
+    /// Sealed contents and what is known of them; since version 2.
+    Content,
 }
 
 impl Family {
@@ -55,6 +59,7 @@ impl Family {
             Self::Heads => "heads",
             Self::State => "state",
             Self::Index => "index",
+            Self::Content => "content",
         }
     }
 }
@@ -101,6 +106,16 @@ pub enum StoreError {
     /// RocksDB failed.
     #[error("rocksdb: {0}")]
     RocksDb(#[from] rocksdb::Error),
+    /// A content's key is damaged.
+    #[error("the key of content {digest} of ledger {ledger} has {found} bytes")]
+    CorruptKey {
+        /// The ledger's number.
+        ledger: u32,
+        /// The content's commitment.
+        digest: String,
+        /// Bytes found.
+        found: usize,
+    },
     /// What is stored contradicts itself.
     #[error("{family} of ledger {ledger}: {what}")]
     Corrupt {
@@ -220,10 +235,15 @@ impl Store {
             return Ok(None);
         }
         Self::check_version(&path)?;
+        // A store of an earlier version has fewer families.
+        let present = DB::list_cf(&Options::default(), &path)?;
+        let descriptors = descriptors(options)
+            .into_iter()
+            .filter(|descriptor| present.iter().any(|name| name == descriptor.name()));
         let db = DB::open_cf_descriptors_read_only(
             &database_options(options),
             &path,
-            descriptors(options),
+            descriptors,
             false,
         )?;
         Ok(Some(Self { db }))
@@ -261,10 +281,15 @@ impl Store {
         batch.batch.put_cf(self.family(family), key, value);
     }
 
+    /// Whether a store that was opened as it is has this family.
+    fn has_family(&self, family: Family) -> bool {
+        self.db.cf_handle(family.name()).is_some()
+    }
+
     fn family(&self, family: Family) -> &ColumnFamily {
         self.db
             .cf_handle(family.name())
-            .expect("open fails unless every family is there")
+            .expect("open fails unless every family of the store's version is there")
     }
 }
 
@@ -275,13 +300,28 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    #[cfg(test)]
     pub(crate) fn delete(&mut self, store: &Store, family: Family, key: &[u8]) {
         self.batch.delete_cf(store.family(family), key);
     }
 
+    /// Deletes every key from `from` up to `beyond`, exclusive.
+    pub(crate) fn delete_range(
+        &mut self,
+        store: &Store,
+        family: Family,
+        from: &[u8],
+        beyond: &[u8],
+    ) {
+        self.batch
+            .delete_range_cf(store.family(family), from, beyond);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.batch.is_empty()
+    }
+
+    pub(crate) fn byte_len(&self) -> usize {
+        self.batch.size_in_bytes()
     }
 }
 
@@ -331,9 +371,27 @@ fn descriptors(options: &StoreOptions) -> Vec<ColumnFamilyDescriptor> {
             cf.set_max_write_buffer_number(4);
             cf.set_target_file_size_base(64 << 20);
             cf.set_max_bytes_for_level_base(512 << 20);
+            if family == Family::Content {
+                keep_contents_apart(&mut cf);
+            }
             ColumnFamilyDescriptor::new(family.name(), cf)
         })
         .into()
+}
+
+/// Contents come in the order of their digests, which is none: as blobs they are written once,
+/// and compactions move only their keys.
+fn keep_contents_apart(cf: &mut Options) {
+    cf.set_enable_blob_files(true);
+    // Records of contents, references and tombstones stay among the keys, where scans find them.
+    cf.set_min_blob_size(1 << 10);
+    cf.set_blob_file_size(256 << 20);
+    cf.set_blob_compression_type(DBCompressionType::None);
+    // What was erased or collected is no use to anybody, but takes room until its file is
+    // rewritten: the oldest half of the files, once that half is garbage by half.
+    cf.set_enable_blob_gc(true);
+    cf.set_blob_gc_age_cutoff(0.5);
+    cf.set_blob_gc_force_threshold(0.5);
 }
 
 /// Tries a file with O_DIRECT; some file systems (tmpfs, some overlays) refuse it.
