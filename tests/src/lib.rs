@@ -10,6 +10,7 @@
 //! | [`rpc`] | plain gRPC clients, and a ledger to write to |
 //! | [`statements`] | payloads, made without the client library |
 //! | [`keys`] | signatures, batches and what an authority says |
+//! | [`contents`] | what statements commit to |
 //! | [`wire`] | other encodings of a message |
 //! | [`access`] | tokens, roles and certificates of a server |
 //! | [`oracle`] | a whole log read back and computed again |
@@ -24,6 +25,7 @@
 )]
 
 pub mod access;
+pub mod contents;
 pub mod data;
 pub mod files;
 pub mod http;

@@ -2,6 +2,7 @@
 //! refused for exactly its reason, and the log holds nothing of it.
 
 mod batches;
+mod contents;
 mod encodings;
 mod ledgers;
 mod roles;
@@ -72,8 +73,13 @@ impl Scene {
     /// Sends envelopes that belong into the log.
     pub(crate) async fn records(&mut self, envelopes: Vec<v1::Envelope>) -> Vec<v1::Receipt> {
         let answer = self.send(envelopes).await;
-        self.before = self.ledger.open(&answer.checkpoint);
+        self.takes_for_granted(&answer);
         answer.results.iter().map(accepted).collect()
+    }
+
+    /// Takes the log as this answer shows it for what it was before the attack.
+    pub(crate) fn takes_for_granted(&mut self, answer: &v1::AppendResponse) {
+        self.before = self.ledger.open(&answer.checkpoint);
     }
 
     /// Sends envelopes of one request.

@@ -129,18 +129,32 @@ fn a_key_is_used_that_is_not_in_force() {
         let mut scene = Scene::set().await;
         let mut mine = scene.session(1);
         let zero = signed(&mine.intent("orders/1"), &agent());
-        // One that begins in a hundred years, and one that ended in 1970.
+        // One that begins in far more than a hundred years, and one that ends in a second.
+        let registered_at = scene.records(vec![zero]).await[0].received_at_us;
         let limited = |seed: u8, from: i64, until: i64| {
             let producer = format!("spiffe://example.org/agent/{seed}");
             let mut body = registration(scene.ledger.id, &key(seed), &producer);
             (body.valid_from_us, body.valid_until_us) = (from, until);
             Body::KeyRegistered(body)
         };
-        let (early, ended) = (limited(14, i64::MAX - 1, 0), limited(15, 0, 1));
+        let early = limited(14, i64::MAX - 1, 0);
+        let short = limited(15, 0, registered_at + 1_000_000);
         let early = scene.authority.says(early);
-        let ended = scene.authority.says(ended);
+        let short = scene.authority.says(short);
         let revoked = scene.authority.revokes(&agent());
-        scene.records(vec![zero, early, ended, revoked]).await;
+        scene.records(vec![early, short, revoked]).await;
+        let mut at_its_end = Producer::new(scene.ledger.id, 16)
+            .named("spiffe://example.org/agent/15")
+            .unchained();
+        loop {
+            let next = signed(&at_its_end.clone().intent("orders/1"), &key(15));
+            let answer = scene.send(vec![next]).await;
+            if !crate::is_accepted(&answer.results[0]) {
+                break;
+            }
+            scene.takes_for_granted(&answer);
+            let _ = at_its_end.intent("orders/1");
+        }
 
         let in_force = Reason::KeyNotInForce;
         let next = signed(&mine.clone().intent(MARK), &agent());
