@@ -54,29 +54,8 @@ enum Command {
     Ledger(commands::ledger::Ledgers),
     /// Make a key pair
     Keygen(commands::keygen::Keygen),
-    /// Register, revoke and list the keys that speak for producers
-    #[command(subcommand)]
-    Key(commands::key::Keys),
-    /// Let an authenticated principal deliver a producer's statements
-    #[command(subcommand)]
-    Principal(commands::rules::Principals),
-    /// Change the keys that speak for the ledger's owner
-    #[command(subcommand)]
-    Authority(commands::rules::Authorities),
-    /// Set how long contents are kept at least
-    #[command(subcommand)]
-    Retention(commands::rules::Retention),
-    /// Place and release legal holds on contents
-    #[command(subcommand)]
-    Hold(commands::rules::Holds),
     /// Append statements: JSON lines on stdin, receipts as JSON lines on stdout
     Append(commands::append::Append),
-    /// Put, read and erase contents that statements commit to
-    #[command(subcommand)]
-    Content(commands::content::Contents),
-    /// Show a session that is kept on disk
-    #[command(subcommand)]
-    Session(commands::session::Sessions),
     /// Import what other systems recorded
     #[command(subcommand)]
     Import(commands::import::Import),
@@ -137,13 +116,6 @@ async fn execute(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Ledger(command) => command.run(global).await,
         Command::Keygen(command) => command.run(global),
-        Command::Key(command) => command.run(global).await,
-        Command::Principal(command) => command.run(global).await,
-        Command::Authority(command) => command.run(global).await,
-        Command::Retention(command) => command.run(global).await,
-        Command::Hold(command) => command.run(global).await,
-        Command::Content(command) => command.run(global).await,
-        Command::Session(command) => command.run(global).await,
         Command::Completions(command) => command.run(),
         Command::Append(command) => command.run(global).await,
         Command::Import(command) => command.run(global).await,
