@@ -107,14 +107,31 @@ pub async fn connect_tls(server: &ServerProcess, dir: &Path) -> Channel {
 /// # Panics
 /// If nothing comes in time.
 pub async fn call(channel: &Channel, path: &str, message: &[u8], token: Option<&str>) -> Status {
+    send(channel, path, frame(message), token).await
+}
+
+/// A message as it stands in the body of a gRPC request.
+///
+/// # Panics
+/// If it has more than 4 GiB.
+#[must_use]
+pub fn frame(message: &[u8]) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u8(0);
     body.put_u32(u32::try_from(message.len()).expect("a short message"));
     body.put_slice(message);
+    body.freeze()
+}
+
+/// As [`call`], with any bytes for a body.
+///
+/// # Panics
+/// As [`call`].
+pub async fn send(channel: &Channel, path: &str, body: Bytes, token: Option<&str>) -> Status {
     let request = http::Request::post(path)
         .header("content-type", "application/grpc")
         .header("te", "trailers");
-    let (parts, mut body) = match exchange(channel, request, body.freeze(), token).await {
+    let (parts, mut body) = match exchange(channel, request, body, token).await {
         Ok(response) => response.into_parts(),
         Err(status) => return status,
     };

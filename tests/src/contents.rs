@@ -27,7 +27,9 @@ impl Content {
         let mut salt = [0xc7; 32];
         // Bytes that are found nowhere by chance.
         for (at, part) in salt.chunks_mut(8).enumerate() {
-            let mixed = number.wrapping_add(at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = number
+                .wrapping_add(at as u64)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
             part.copy_from_slice(&mixed.to_be_bytes());
         }
         let bytes = bytes.into();

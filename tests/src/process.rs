@@ -289,10 +289,19 @@ impl ServerProcess {
         format!("http://{}", self.address)
     }
 
-    /// Its process id.
+    /// The memory that it has in RAM now, in KiB.
+    ///
+    /// # Panics
+    /// If it does not run.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.running.child.id()
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.running.child.id()))
+            .expect("a process that runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number
+            .and_then(|number| number.trim().parse().ok())
+            .expect("a number of KiB")
     }
 
     /// What it has printed to stdout so far.

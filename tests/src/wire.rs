@@ -46,9 +46,8 @@ impl Schema {
         let set = FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).expect("descriptors");
         let messages = set.file.into_iter().flat_map(|file| {
             let package = file.package().to_owned();
-            let named = move |message: DescriptorProto| {
-                (format!(".{package}.{}", message.name()), message)
-            };
+            let named =
+                move |message: DescriptorProto| (format!(".{package}.{}", message.name()), message);
             file.message_type.into_iter().map(named)
         });
         Self(messages.collect())
@@ -210,7 +209,10 @@ fn overlong(fields: &[Field], found: &mut Vec<Variant>) {
         found.push(of(field, "an overlong key", bytes, true));
         let (what, changed) = if field.wire_type == 2 {
             let length = longer(&varint(field.content.len() as u64)).expect("a short varint");
-            ("an overlong length", [length, field.content.clone()].concat())
+            (
+                "an overlong length",
+                [length, field.content.clone()].concat(),
+            )
         } else {
             // A negative number has ten bytes already.
             let Some(value) = longer(&field.content) else {

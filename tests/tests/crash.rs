@@ -22,10 +22,7 @@ use bytes::Bytes;
 use deed_client::{
     Answer, Appended, AppenderOptions, Ledger, Options, Pending, RetryPolicy, StateDir,
 };
-use deed_evidence::{
-    PayloadDigest,
-    receipt::{self, Sent},
-};
+use deed_evidence::{PayloadDigest, receipt};
 use deed_proto::v1::{self, append_result};
 use deed_tests::{
     oracle::Log,
@@ -246,7 +243,8 @@ async fn stream_plainly(
                 else {
                     panic!("rejected: {result:?}");
                 };
-                receipt::verify(found, &Sent::unsigned(payload), &head, false).expect("a receipt that holds");
+                receipt::verify(found, &receipt::Sent::unsigned(payload), &head, false)
+                    .expect("a receipt that holds");
                 told.acknowledged.push(Acknowledged {
                     leaf: found.leaf_index,
                     leaf_hash: deed_tests::rpc::hash(&found.leaf_hash),

@@ -195,11 +195,7 @@ fn an_upload_that_is_not_what_it_says() {
                 vec![parts[0].clone(), v1::PutContentRequest { part: None }],
                 "part",
             ),
-            (
-                "an empty piece",
-                vec![parts[0].clone(), chunk(0)],
-                "chunk",
-            ),
+            ("an empty piece", vec![parts[0].clone(), chunk(0)], "chunk"),
             (
                 "a large piece",
                 vec![
@@ -426,7 +422,9 @@ fn an_erasure_by_somebody_who_may_not() {
 #[track_caller]
 fn expect_erased(status: &Status, leaf: u64) {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-    let info = status.get_details_error_info().expect("google.rpc.ErrorInfo");
+    let info = status
+        .get_details_error_info()
+        .expect("google.rpc.ErrorInfo");
     assert_eq!(info.reason, "CONTENT_ERASED");
     assert_eq!(info.metadata.get("erasure_leaf"), Some(&leaf.to_string()));
 }

@@ -26,7 +26,8 @@ use tempfile::TempDir;
 pub(crate) const AGENT: &str = "spiffe://example.org/agent/known";
 
 /// The mark of everything that must not get into the log.
-pub(crate) const MARK: &str = "of-an-attack";
+/// (A URI, so that it may stand in every field.)
+pub(crate) const MARK: &str = "urn:of-an-attack";
 
 /// A server with one ledger, in which [`agent`] speaks for [`AGENT`].
 pub(crate) struct Scene {

@@ -60,7 +60,10 @@ fn every_role_at_every_rpc() {
         let (data, certificates) = (dir.path().join("data"), dir.path().join("tls"));
         let arguments = tls(&certificates);
         // Before the first start there is a directory for tokens already.
-        let mut callers = vec![('-', None), ('0', Some(Token::create(&data, "nobody", &[])))];
+        let mut callers = vec![
+            ('-', None),
+            ('0', Some(Token::create(&data, "nobody", &[]))),
+        ];
         for (letter, ledger, roles) in ROLES {
             let principal = format!("spiffe://example.org/{letter}");
             let extra = ["--ledger", ledger, "--role", roles];

