@@ -32,3 +32,24 @@ if command -v go >/dev/null; then
 else
     skip go "interop is"
 fi
+
+# Deployment. The unit's program need not be installed where it is checked.
+if command -v systemd-analyze >/dev/null; then
+    units=$(mktemp -d "${TMPDIR:-/tmp}/deed.XXXXXXXX")
+    trap 'rm -rf "$units"' EXIT
+    sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' deploy/deed-server.service \
+        >"$units/deed-server.service"
+    systemd-analyze verify "$units/deed-server.service"
+else
+    skip systemd-analyze "the systemd unit is"
+fi
+if docker compose version >/dev/null 2>&1; then
+    docker compose config --quiet
+else
+    skip "docker compose" "docker-compose.yml is"
+fi
+if command -v promtool >/dev/null; then
+    promtool check config --syntax-only deploy/prometheus.yml
+else
+    skip promtool "deploy/prometheus.yml is"
+fi

@@ -66,7 +66,7 @@ listening_address() {
 
 # start_server DATA_DIR: sets server_pid and server_address.
 start_server() {
-    NO_COLOR=1 "$deed_server" run --data-dir "$1" --listen 127.0.0.1:0 \
+    NO_COLOR=1 DEED__ADMIN__LISTEN=none "$deed_server" run --data-dir "$1" --listen 127.0.0.1:0 \
         >"$tmp/server.out" 2>"$tmp/server.err" </dev/null &
     server_pid=$!
     # shellcheck disable=SC2034 # for the script that sources this

@@ -3,9 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use deed_benches::Statements;
+use deed_benches::{Keys, Statements};
 use deed_evidence::{LedgerId, Micros, entry::Entry, statement};
-use deed_server::bench::{Step, admit};
+use deed_proto::v1;
+use deed_server::bench::{Step, Trust};
 
 fn ledger_id() -> LedgerId {
     LedgerId::new(deed_tlog::leaf_hash(b"genesis"))
@@ -31,28 +32,59 @@ fn one_statement(c: &mut Criterion) {
     group.finish();
 }
 
+/// How a batch of statements is signed.
+#[derive(Clone, Copy)]
+enum Signed {
+    Not,
+    Batch,
+    Each,
+}
+
+impl Signed {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Not, "unsigned"),
+        (Self::Batch, "batch"),
+        (Self::Each, "each"),
+    ];
+
+    fn envelopes(self, keys: &Keys, session: u128) -> Vec<v1::Envelope> {
+        let mut statements = Statements::new(keys.ledger_id, session.to_be_bytes());
+        let envelopes = statements.envelopes(0, 256);
+        match self {
+            Self::Not => envelopes,
+            Self::Batch => keys.batch(envelopes),
+            Self::Each => keys.each(envelopes),
+        }
+    }
+}
+
 fn batches(c: &mut Criterion) {
+    let keys = Keys::new();
     let mut group = c.benchmark_group("batch_of_256");
     group.throughput(Throughput::Elements(256));
-    let envelopes = Statements::new(ledger_id(), [1; 16]).envelopes(0, 256);
-    group.bench_function("admit", |b| {
-        b.iter(|| admit(black_box(&envelopes), ledger_id()));
-    });
-    group.bench_function("step", |b| {
+    for (signed, name) in Signed::ALL {
+        let trust = Trust::new(keys.ledger_id, &keys.genesis);
         // A session of its own for each batch, so that every statement is the next one.
-        let mut step = Step::new(ledger_id());
-        let mut session = 0_u128;
-        b.iter_batched(
-            || {
-                session += 1;
-                let envelopes =
-                    Statements::new(ledger_id(), session.to_be_bytes()).envelopes(0, 256);
-                [admit(&envelopes, ledger_id())]
-            },
-            |batch| step.turn(&batch),
-            BatchSize::SmallInput,
-        );
-    });
+        let mut step = Step::new(&trust);
+        if !matches!(signed, Signed::Not) {
+            step.turn(&[trust.admit(&[keys.registration()])]);
+        }
+        let envelopes = signed.envelopes(&keys, 1);
+        group.bench_function(format!("admit_{name}"), |b| {
+            b.iter(|| trust.admit(black_box(&envelopes)));
+        });
+        let mut session = 1_u128;
+        group.bench_function(format!("step_{name}"), |b| {
+            b.iter_batched(
+                || {
+                    session += 1;
+                    [trust.admit(&signed.envelopes(&keys, session))]
+                },
+                |batch| step.turn(&batch),
+                BatchSize::SmallInput,
+            );
+        });
+    }
     group.finish();
 }
 

@@ -1,15 +1,16 @@
 //! A turn of the shard with the disk behind it: step, batch, synced write.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use deed_benches::Statements;
-use deed_evidence::LedgerId;
-use deed_server::bench::{Step, SyncedStore, admit};
+use deed_benches::{Keys, Statements};
+use deed_server::bench::{Step, SyncedStore, Trust};
 
 fn turns(c: &mut Criterion) {
-    let id = LedgerId::new(deed_tlog::leaf_hash(b"genesis"));
+    let keys = Keys::new();
+    let id = keys.ledger_id;
+    let trust = Trust::new(id, &keys.genesis);
     let dir = tempfile::tempdir().unwrap();
     let store = SyncedStore::open(dir.path());
-    let mut step = Step::new(id);
+    let mut step = Step::new(&trust);
     let mut session = 0_u128;
     let mut group = c.benchmark_group("synced_turn");
     for count in [1_u64, 256, 4096] {
@@ -19,7 +20,7 @@ fn turns(c: &mut Criterion) {
                 || {
                     session += 1;
                     let envelopes = Statements::new(id, session.to_be_bytes()).envelopes(0, count);
-                    [admit(&envelopes, id)]
+                    [trust.admit(&envelopes)]
                 },
                 |batch| step.turn_into(&store, &batch),
                 BatchSize::PerIteration,

@@ -2,9 +2,16 @@
 //!
 //! Run them with `make bench`. Figures belong into README with machine, method and date.
 
+mod keys;
+
 use bytes::Bytes;
 use deed_evidence::{LedgerId, statement};
 use deed_proto::v1;
+
+pub use keys::Keys;
+
+/// Who speaks in all [`Statements`].
+pub const PRODUCER: &str = "spiffe://example.org/agent";
 
 /// Payload size of most benches, in bytes: what the README's figures are about.
 pub const PAYLOAD_BYTES: usize = 256;
@@ -21,7 +28,7 @@ impl Statements {
         Self {
             statement: v1::Statement {
                 ledger_id: Bytes::copy_from_slice(ledger_id.as_bytes()),
-                producer: "spiffe://example.org/agent".to_owned(),
+                producer: PRODUCER.to_owned(),
                 session: Bytes::copy_from_slice(&session),
                 occurred_at_us: 1_700_000_000_000_000,
                 task: Bytes::from_static(&[7; 16]),

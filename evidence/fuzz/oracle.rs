@@ -48,7 +48,104 @@ pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
         Body::SessionClosed(closed) => {
             count(closed.last_sequence, closed.count, statement.sequence)
         }
+        Body::AuthoritiesChanged(changed) => {
+            let keys = &changed.authority_keys;
+            require((1..=16).contains(&keys.len()), "authority_keys")?;
+            require(ascending(keys, |key| &key.public_key), "authority_keys")?;
+            for key in keys {
+                require(is_key(&key.public_key), "public_key")?;
+            }
+            require(changed.reason.len() <= 1024, "reason")
+        }
+        Body::KeyRegistered(key) => key_registered(key),
+        Body::KeyRevoked(key) => {
+            require(key.key_id.len() == 16, "key_id")?;
+            let since = key.compromised_since_us;
+            require(since.is_none_or(|since| since >= 0), "compromised_since_us")?;
+            require(key.reason.len() <= 1024, "reason")
+        }
+        Body::PrincipalBound(bound) => {
+            require(text(&bound.principal, 1, 512), "principal")?;
+            require(producers_own(&bound.producer), "producer")?;
+            require(bound.valid_until_us >= 0, "valid_until_us")
+        }
+        Body::RetentionSet(set) => {
+            require(set.floor_us >= 0, "floor_us")?;
+            require(set.reason.len() <= 1024, "reason")
+        }
+        Body::LegalHoldPlaced(placed) => {
+            use v1::legal_hold_placed::Scope;
+            require(placed.hold.len() == 16, "hold")?;
+            match &placed.scope {
+                None => {}
+                Some(Scope::Task(task)) => require(task.len() == 16, "task")?,
+                Some(Scope::Commitment(digest)) => require(digest.len() == 32, "commitment")?,
+            }
+            require((1..=1024).contains(&placed.reason.len()), "reason")
+        }
+        Body::LegalHoldReleased(released) => {
+            require(released.hold.len() == 16, "hold")?;
+            require((1..=1024).contains(&released.reason.len()), "reason")
+        }
+        Body::Erasure(erasure) => {
+            let digests = &erasure.commitments;
+            require((1..=64).contains(&digests.len()), "commitments")?;
+            require(digests.iter().all(|d| d.len() == 32), "commitments")?;
+            require(ascending(digests, |digest| digest), "commitments")?;
+            require(text(&erasure.requested_by, 1, 512), "requested_by")?;
+            require((1..=1024).contains(&erasure.reason.len()), "reason")?;
+            require(text(&erasure.legal_basis, 1, 256), "legal_basis")
+        }
     }
+}
+
+fn key_registered(key: &v1::KeyRegistered) -> Result<(), Broken> {
+    require(is_key(&key.public_key), "public_key")?;
+    require((1..=6).contains(&key.role), "role")?;
+    require(producers_own(&key.producer), "producer")?;
+    require(uri(&key.controller, 512), "controller")?;
+    require(key.valid_from_us >= 0, "valid_from_us")?;
+    let until = key.valid_until_us;
+    require(until == 0 || until > key.valid_from_us, "valid_until_us")?;
+    require(key.possession.len() == 64, "possession")
+}
+
+/// A producer that is none of the ledger's own.
+fn producers_own(producer: &str) -> bool {
+    uri(producer, 512) && !producer.to_ascii_lowercase().starts_with("deed:")
+}
+
+fn is_key(bytes: &[u8]) -> bool {
+    bytes.len() == 32 && deed_tlog::PublicKey::from_bytes(&array(bytes)).is_ok()
+}
+
+fn ascending<T>(list: &[T], bytes: impl Fn(&T) -> &[u8]) -> bool {
+    list.windows(2).all(|two| bytes(&two[0]) < bytes(&two[1]))
+}
+
+fn is_trust(body: &Body) -> bool {
+    !matches!(
+        body,
+        Body::Genesis(_)
+            | Body::TaskOpened(_)
+            | Body::TaskClosed(_)
+            | Body::Intent(_)
+            | Body::Outcome(_)
+            | Body::Heartbeat(_)
+            | Body::SessionClosed(_)
+    )
+}
+
+/// Whether a manifest keeps every rule.
+pub(crate) fn manifest_rules(manifest: &v1::BatchManifest) -> Result<(), Broken> {
+    require(manifest.ledger_id.len() == 32, "ledger_id")?;
+    require(uri(&manifest.producer, 512), "producer")?;
+    require(manifest.producer != "deed:authority", "producer")?;
+    require(manifest.session.len() == 16, "session")?;
+    require((1..=4096).contains(&manifest.count), "count")?;
+    let last = u128::from(manifest.first_sequence) + u128::from(manifest.count) - 1;
+    require(last <= u128::from(u64::MAX), "first_sequence")?;
+    require(manifest.root.len() == 32, "root")
 }
 
 fn addressing(statement: &v1::Statement, body: &Body) -> Result<(), Broken> {
@@ -63,7 +160,11 @@ fn addressing(statement: &v1::Statement, body: &Body) -> Result<(), Broken> {
     }
     require(statement.ledger_id.len() == 32, "ledger_id")?;
     require(statement.session.len() == 16, "session")?;
-    let no_task = matches!(body, Body::Heartbeat(_) | Body::SessionClosed(_));
+    require(
+        is_trust(body) == (statement.producer == "deed:authority"),
+        "producer",
+    )?;
+    let no_task = is_trust(body) || matches!(body, Body::Heartbeat(_) | Body::SessionClosed(_));
     let task = statement.task.len();
     require(task == 16 || (task == 0 && no_task), "task")?;
     require(
@@ -252,6 +353,14 @@ pub(crate) fn header(statement: &v1::Statement) -> Header<'_> {
             Body::Outcome(_) => BodyKind::Outcome,
             Body::Heartbeat(_) => BodyKind::Heartbeat,
             Body::SessionClosed(_) => BodyKind::SessionClosed,
+            Body::AuthoritiesChanged(_) => BodyKind::AuthoritiesChanged,
+            Body::KeyRegistered(_) => BodyKind::KeyRegistered,
+            Body::KeyRevoked(_) => BodyKind::KeyRevoked,
+            Body::PrincipalBound(_) => BodyKind::PrincipalBound,
+            Body::RetentionSet(_) => BodyKind::RetentionSet,
+            Body::LegalHoldPlaced(_) => BodyKind::LegalHoldPlaced,
+            Body::LegalHoldReleased(_) => BodyKind::LegalHoldReleased,
+            Body::Erasure(_) => BodyKind::Erasure,
         },
     }
 }

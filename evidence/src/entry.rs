@@ -1,12 +1,13 @@
 //! Entries: the preimages of leaves.
 
 use bytes::Bytes;
-use deed_proto::v1::{Author, PayloadType};
-use deed_tlog::{Hash, leaf_hash};
+use deed_proto::v1::{self, Author, PayloadType};
+use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use thiserror::Error;
 
 use crate::{
-    ENTRY_BYTES_MAX, Micros, PAYLOAD_BYTES_MAX, WireError, schema,
+    ENTRY_BYTES_MAX, KeyId, Micros, PAYLOAD_BYTES_MAX, Problem, WireError, schema,
+    statement::{self, BodyKind, Header},
     wire::{self, Value},
 };
 
@@ -30,6 +31,17 @@ pub struct Entry<'a> {
     pub received_at: Micros,
     /// The leaf that bound the authenticated principal to the producer.
     pub principal_leaf: Option<u64>,
+    /// The trust statement before this one, exactly if the payload is a trust statement.
+    pub previous_trust: Option<TrustLink>,
+}
+
+/// Points to an entry that decides what later ones mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TrustLink {
+    /// 0 is the genesis entry.
+    pub leaf_index: LeafIndex,
+    /// Its hash.
+    pub leaf_hash: Hash,
 }
 
 /// A signature and the key that made it.
@@ -37,8 +49,25 @@ pub struct Entry<'a> {
 pub struct KeyedSignature<'a> {
     /// First 16 bytes of SHA-256 of the public key.
     pub key_id: &'a [u8; 16],
-    /// Ed25519.
+    /// Ed25519 over the payload's type and bytes; see [`signature`](crate::signature).
     pub signature: &'a [u8; 64],
+}
+
+impl<'a> KeyedSignature<'a> {
+    /// Takes both as they travel, if they are as long as they must be.
+    #[must_use]
+    pub fn from_slices(key_id: &'a [u8], signature: &'a [u8]) -> Option<Self> {
+        Some(Self {
+            key_id: key_id.try_into().ok()?,
+            signature: signature.try_into().ok()?,
+        })
+    }
+
+    /// The key's id.
+    #[must_use]
+    pub const fn key(&self) -> KeyId {
+        KeyId::new(*self.key_id)
+    }
 }
 
 /// An entry that cannot be read.
@@ -68,6 +97,57 @@ impl<'a> Entry<'a> {
             author: Author::Unsigned,
             received_at,
             principal_leaf: None,
+            previous_trust: None,
+        }
+    }
+
+    /// A statement with a signature of its own.
+    #[must_use]
+    pub const fn signed(
+        payload: &'a [u8],
+        signature: KeyedSignature<'a>,
+        received_at: Micros,
+    ) -> Self {
+        Self {
+            signature: Some(signature),
+            author: Author::Signed,
+            ..Self::unsigned(payload, received_at)
+        }
+    }
+
+    /// A statement that the batch manifest before it covers.
+    #[must_use]
+    pub const fn batched(payload: &'a [u8], received_at: Micros) -> Self {
+        Self {
+            author: Author::Batched,
+            ..Self::unsigned(payload, received_at)
+        }
+    }
+
+    /// A batch manifest.
+    #[must_use]
+    pub const fn manifest(
+        payload: &'a [u8],
+        signature: KeyedSignature<'a>,
+        received_at: Micros,
+    ) -> Self {
+        Self {
+            payload_type: PayloadType::BatchManifest,
+            ..Self::signed(payload, signature, received_at)
+        }
+    }
+
+    /// A trust statement; `previous` is the one before it.
+    #[must_use]
+    pub const fn trust(
+        payload: &'a [u8],
+        signature: KeyedSignature<'a>,
+        received_at: Micros,
+        previous: TrustLink,
+    ) -> Self {
+        Self {
+            previous_trust: Some(previous),
+            ..Self::signed(payload, signature, received_at)
         }
     }
 
@@ -113,6 +193,18 @@ impl<'a> Entry<'a> {
         if let Some(leaf) = self.principal_leaf {
             always(7, leaf, out);
         }
+        if let Some(link) = &self.previous_trust {
+            let index = link.leaf_index.get();
+            let index_bytes = if index == 0 {
+                0
+            } else {
+                1 + varint_bytes(index)
+            };
+            encode_key(8, WireType::LengthDelimited, out);
+            encode_varint(index_bytes + 1 + 1 + Hash::LEN as u64, out);
+            number(1, index, out);
+            bytes(2, link.leaf_hash.as_bytes(), out);
+        }
     }
 
     /// The entry's bytes.
@@ -123,7 +215,9 @@ impl<'a> Entry<'a> {
         out.into()
     }
 
-    /// Reads an entry, checking its canonical form. The payload itself is not looked into.
+    /// Reads an entry, checking its canonical form and the rules of its fields. The payload itself
+    /// is not looked into, so that whether `previous_trust` belongs here is for
+    /// [`Entry::statement`] to say.
     ///
     /// # Errors
     /// [`EntryError`] if it is too long, not canonical, or incomplete.
@@ -148,6 +242,7 @@ impl<'a> Entry<'a> {
                 (5, Value::Number(n)) => entry.author = known(n, Author::try_from),
                 (6, Value::Number(n)) => entry.received_at = Micros::new(n.cast_signed()),
                 (7, Value::Number(n)) => entry.principal_leaf = Some(n),
+                (8, Value::Bytes(b)) => entry.previous_trust = read_link(b),
                 _ => {}
             }
         })?;
@@ -167,14 +262,112 @@ impl<'a> Entry<'a> {
                 WireError::rule("author", "is signed exactly if there is a signature").into(),
             );
         }
+        let (signed, manifest) = (
+            entry.author == Author::Signed,
+            entry.payload_type == PayloadType::BatchManifest,
+        );
+        if manifest && !signed {
+            return Err(WireError::rule("author", "of a batch manifest must be signed").into());
+        }
+        if entry.previous_trust.is_some() && (manifest || !signed) {
+            return Err(WireError::rule("previous_trust", TRUST_RULE).into());
+        }
         Ok(entry)
+    }
+
+    /// Parses the statement in it, and checks what entry and statement must agree on: genesis is
+    /// written by the ledger and nothing else is; a trust statement is signed and linked to the one
+    /// before it, and nothing else is linked.
+    ///
+    /// # Errors
+    /// [`WireError`] if the payload is no statement, breaks a rule, or does not fit the entry.
+    pub fn statement(&self) -> Result<Header<'a>, WireError> {
+        if self.payload_type != PayloadType::Statement {
+            return Err(WireError::rule("payload_type", "is not a statement's"));
+        }
+        let header = statement::parse(self.payload)?;
+        let by_ledger = self.author == Author::Ledger;
+        if by_ledger != (header.body == BodyKind::Genesis) {
+            let rule = "is the ledger for the genesis statement, and for that alone";
+            return Err(WireError::rule("author", rule));
+        }
+        self.check_link(header.body)?;
+        Ok(header)
+    }
+
+    /// Checks that a trust statement is signed and linked, and that nothing else is linked.
+    ///
+    /// # Errors
+    /// [`WireError`] naming `previous_trust`.
+    pub fn check_link(&self, body: BodyKind) -> Result<(), WireError> {
+        let is_trust = body.is_trust() && self.author == Author::Signed;
+        if body.is_trust() != self.previous_trust.is_some() || body.is_trust() != is_trust {
+            return Err(WireError::rule("previous_trust", TRUST_RULE));
+        }
+        Ok(())
     }
 }
 
-/// What an entry adds to its payload at most: seven tags, the lengths of payload (3, up to
-/// [`PAYLOAD_BYTES_MAX`]), key id and signature; payload type, key id, signature and author; the
-/// varints of a time that is not negative (9) and of a principal leaf (10).
-pub const OVERHEAD_BYTES_MAX: usize = 7 + (3 + 1 + 1) + (1 + 16 + 64 + 1) + 9 + 10;
+const TRUST_RULE: &str = "is set exactly for signed trust statements";
+
+impl TrustLink {
+    /// Reads a link as it travels.
+    ///
+    /// # Errors
+    /// [`WireError`] if the hash has not 32 bytes.
+    pub fn from_message(link: &v1::TrustLink) -> Result<Self, WireError> {
+        let leaf_hash = Hash::try_from(&link.leaf_hash[..]).map_err(|_| {
+            let problem = Problem::Length {
+                found: link.leaf_hash.len(),
+                min: Hash::LEN,
+                max: Hash::LEN,
+            };
+            WireError::new("previous_trust.leaf_hash", problem)
+        })?;
+        Ok(Self {
+            leaf_index: LeafIndex::new(link.leaf_index),
+            leaf_hash,
+        })
+    }
+
+    /// The link as it travels.
+    #[must_use]
+    pub fn to_message(&self) -> v1::TrustLink {
+        v1::TrustLink {
+            leaf_index: self.leaf_index.get(),
+            leaf_hash: Bytes::copy_from_slice(self.leaf_hash.as_bytes()),
+        }
+    }
+}
+
+/// A link that the walk has already found to be one.
+fn read_link(bytes: &[u8]) -> Option<TrustLink> {
+    let (mut index, mut hash) = (0, None);
+    wire::walk(&schema::TRUST_LINK, bytes, |field, value| {
+        match (field.number, value) {
+            (1, Value::Number(n)) => index = n,
+            (2, Value::Bytes(b)) => hash = Hash::try_from(b).ok(),
+            _ => {}
+        }
+    })
+    .ok()?;
+    Some(TrustLink {
+        leaf_index: LeafIndex::new(index),
+        leaf_hash: hash?,
+    })
+}
+
+/// Bytes of a varint: one for each 7 bits begun.
+fn varint_bytes(value: u64) -> u64 {
+    u64::from(64 - (value | 1).leading_zeros()).div_ceil(7)
+}
+
+/// What an entry adds to its payload at most: eight tags; the lengths of payload (3, up to
+/// [`PAYLOAD_BYTES_MAX`]), key id, signature and link; payload type, key id, signature and author;
+/// the varints of a time that is not negative (9) and of a principal leaf (10); the link's index
+/// (tag, 10) and hash (tag, length, 32).
+pub const OVERHEAD_BYTES_MAX: usize =
+    8 + (3 + 1 + 1 + 1) + (1 + 16 + 64 + 1) + 9 + 10 + (1 + 10) + (1 + 1 + 32);
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + OVERHEAD_BYTES_MAX <= ENTRY_BYTES_MAX);
 

@@ -5,7 +5,10 @@
 //! | [`statement`] | parsing a payload: canonical form, the rules of each field, the header |
 //! | [`entry`] | the preimage of a leaf: building, parsing, hashing |
 //! | [`genesis`] | a ledger's first entry and its id |
-//! | [`session`] | strict sequence: what a session takes next |
+//! | [`signature`] | what is signed, with which key: DSSE, key ids, proofs of possession |
+//! | [`batch`] | one signature for many statements: manifests and paths |
+//! | [`session`] | strict sequence: what a session takes next, and from whom |
+//! | [`trust`] | who speaks for whom: the registry that the trust statements build |
 //! | [`commitment`] | promises of bytes that are not in the log |
 //! | [`receipt`] | checking what a server answered against what was sent |
 //!
@@ -15,6 +18,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod batch;
 pub mod commitment;
 pub mod entry;
 pub mod genesis;
@@ -22,8 +26,10 @@ mod ids;
 pub mod receipt;
 mod schema;
 pub mod session;
+pub mod signature;
 pub mod statement;
 mod text;
+pub mod trust;
 mod wire;
 
 pub use ids::{

@@ -4,7 +4,7 @@
 //! holds the very payload that was sent; the fields that the server filled in come with the
 //! receipt, so the sender rebuilds the entry and hashes it.
 
-use deed_proto::v1;
+use deed_proto::v1::{self, Author, PayloadType};
 use deed_tlog::{
     ConsistencyProof, Hash, InclusionProof, LeafIndex, TreeHead, VerifyError, leaf_hash,
     verify_inclusion,
@@ -12,8 +12,8 @@ use deed_tlog::{
 use thiserror::Error;
 
 use crate::{
-    Micros,
-    entry::{Entry, EntryError},
+    Micros, WireError,
+    entry::{Entry, EntryError, KeyedSignature, TrustLink},
 };
 
 /// A receipt that was checked against its payload.
@@ -72,24 +72,93 @@ pub enum ReceiptError {
     MalformedProof,
 }
 
-/// Checks that `receipt` is of `payload`, lies under `head`, and, where it brings an inclusion
+/// What was sent, as far as the entry depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent<'a> {
+    /// What the payload is.
+    pub payload_type: PayloadType,
+    /// The payload.
+    pub payload: &'a [u8],
+    /// Its signature, if it has one of its own.
+    pub signature: Option<KeyedSignature<'a>>,
+    /// Whether a batch manifest before it in the same request covers it.
+    pub batched: bool,
+}
+
+impl<'a> Sent<'a> {
+    /// A statement without a signature.
+    #[must_use]
+    pub const fn unsigned(payload: &'a [u8]) -> Self {
+        Self {
+            payload_type: PayloadType::Statement,
+            payload,
+            signature: None,
+            batched: false,
+        }
+    }
+
+    /// A statement with a signature of its own.
+    #[must_use]
+    pub const fn signed(payload: &'a [u8], signature: KeyedSignature<'a>) -> Self {
+        Self {
+            signature: Some(signature),
+            ..Self::unsigned(payload)
+        }
+    }
+
+    /// A statement that a batch manifest covers.
+    #[must_use]
+    pub const fn batched(payload: &'a [u8]) -> Self {
+        Self {
+            batched: true,
+            ..Self::unsigned(payload)
+        }
+    }
+
+    /// A batch manifest.
+    #[must_use]
+    pub const fn manifest(payload: &'a [u8], signature: KeyedSignature<'a>) -> Self {
+        Self {
+            payload_type: PayloadType::BatchManifest,
+            ..Self::signed(payload, signature)
+        }
+    }
+
+    /// The entry that an honest ledger makes of it.
+    fn entry(&self, receipt: &v1::Receipt) -> Result<Entry<'a>, WireError> {
+        let link = receipt.previous_trust.as_ref();
+        Ok(Entry {
+            payload_type: self.payload_type,
+            payload: self.payload,
+            signature: self.signature,
+            author: match (self.signature, self.batched) {
+                (Some(_), _) => Author::Signed,
+                (None, true) => Author::Batched,
+                (None, false) => Author::Unsigned,
+            },
+            received_at: Micros::new(receipt.received_at_us),
+            principal_leaf: receipt.principal_leaf,
+            previous_trust: link.map(TrustLink::from_message).transpose()?,
+        })
+    }
+}
+
+/// Checks that `receipt` is of what was `sent`, lies under `head`, and, where it brings an inclusion
 /// proof or `proof_wanted` is set, that the proof holds.
 ///
 /// # Errors
 /// [`ReceiptError`] for whatever does not hold.
 pub fn verify(
     receipt: &v1::Receipt,
-    payload: &[u8],
+    sent: &Sent<'_>,
     head: &TreeHead,
     proof_wanted: bool,
 ) -> Result<VerifiedReceipt, ReceiptError> {
     let index = LeafIndex::new(receipt.leaf_index);
-    let received_at = Micros::new(receipt.received_at_us);
-    let entry = Entry {
-        principal_leaf: receipt.principal_leaf,
-        ..Entry::unsigned(payload, received_at)
-    }
-    .encode();
+    let rebuilt = sent
+        .entry(receipt)
+        .map_err(|error| ReceiptError::Entry(error.into()))?;
+    let entry = rebuilt.encode();
     let computed = leaf_hash(&entry);
     if receipt.leaf_hash != computed.as_bytes()[..] {
         return Err(ReceiptError::OtherEntry {
@@ -99,6 +168,12 @@ pub fn verify(
     }
     // A time before 1970, say: the server's log would hold a leaf that every auditor refuses.
     Entry::parse(&entry).map_err(ReceiptError::Entry)?;
+    // Trust statements are signed one by one: nothing else needs a look into the payload.
+    if sent.signature.is_some() && sent.payload_type == PayloadType::Statement {
+        rebuilt
+            .statement()
+            .map_err(|error| ReceiptError::Entry(error.into()))?;
+    }
     if receipt.leaf_index >= head.size.get() {
         return Err(ReceiptError::NotCovered {
             index,
@@ -118,7 +193,7 @@ pub fn verify(
     Ok(VerifiedReceipt {
         leaf_index: index,
         leaf_hash: computed,
-        received_at,
+        received_at: rebuilt.received_at,
         inclusion_verified: has_proof,
     })
 }

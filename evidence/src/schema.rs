@@ -33,6 +33,14 @@ pub(crate) mod number {
     pub(crate) const OUTCOME: u32 = 29;
     pub(crate) const HEARTBEAT: u32 = 34;
     pub(crate) const SESSION_CLOSED: u32 = 35;
+    pub(crate) const AUTHORITIES_CHANGED: u32 = 40;
+    pub(crate) const KEY_REGISTERED: u32 = 41;
+    pub(crate) const KEY_REVOKED: u32 = 42;
+    pub(crate) const PRINCIPAL_BOUND: u32 = 43;
+    pub(crate) const RETENTION_SET: u32 = 45;
+    pub(crate) const LEGAL_HOLD_PLACED: u32 = 46;
+    pub(crate) const LEGAL_HOLD_RELEASED: u32 = 47;
+    pub(crate) const ERASURE: u32 = 49;
 }
 
 const fn f(number: u32, name: &'static str, kind: Kind, presence: Presence) -> Field {
@@ -57,7 +65,27 @@ const fn text(number: u32, name: &'static str, max: usize, presence: Presence) -
     f(number, name, kind, presence)
 }
 
+const fn uri(number: u32, name: &'static str) -> Field {
+    let kind = Text {
+        min: 1,
+        max: 512,
+        rule: &URI,
+    };
+    f(number, name, kind, Required)
+}
+
+/// Up to 1,024 bytes in which anything may stand.
+const fn reason(number: u32, presence: Presence) -> Field {
+    let kind = Text {
+        min: 1,
+        max: 1024,
+        rule: &ANYTHING,
+    };
+    f(number, "reason", kind, presence)
+}
+
 const NON_NEGATIVE: Kind = I64 { non_negative: true };
+const ID: Kind = Bytes { min: 16, max: 16 };
 
 pub(crate) static STATEMENT: Message = Message {
     fields: &[
@@ -133,6 +161,49 @@ pub(crate) static STATEMENT: Message = Message {
             Kind::Message(&SESSION_CLOSED),
             OneOf,
         ),
+        f(
+            number::AUTHORITIES_CHANGED,
+            "authorities_changed",
+            Kind::Message(&AUTHORITIES_CHANGED),
+            OneOf,
+        ),
+        f(
+            number::KEY_REGISTERED,
+            "key_registered",
+            Kind::Message(&KEY_REGISTERED),
+            OneOf,
+        ),
+        f(
+            number::KEY_REVOKED,
+            "key_revoked",
+            Kind::Message(&KEY_REVOKED),
+            OneOf,
+        ),
+        f(
+            number::PRINCIPAL_BOUND,
+            "principal_bound",
+            Kind::Message(&PRINCIPAL_BOUND),
+            OneOf,
+        ),
+        f(
+            number::RETENTION_SET,
+            "retention_set",
+            Kind::Message(&RETENTION_SET),
+            OneOf,
+        ),
+        f(
+            number::LEGAL_HOLD_PLACED,
+            "legal_hold_placed",
+            Kind::Message(&LEGAL_HOLD_PLACED),
+            OneOf,
+        ),
+        f(
+            number::LEGAL_HOLD_RELEASED,
+            "legal_hold_released",
+            Kind::Message(&LEGAL_HOLD_RELEASED),
+            OneOf,
+        ),
+        f(number::ERASURE, "erasure", Kind::Message(&ERASURE), OneOf),
     ],
     oneof_required: Some("body"),
 };
@@ -154,7 +225,7 @@ pub(crate) static CORRELATION_KEY: Message = Message {
     oneof_required: None,
 };
 
-static COMMITMENT: Message = Message {
+pub(crate) static COMMITMENT: Message = Message {
     fields: &[
         digest(1, "digest", Required),
         f(
@@ -236,7 +307,7 @@ static AUTHORITY_KEY: Message = Message {
     oneof_required: None,
 };
 
-static TASK_OPENED: Message = Message {
+pub(crate) static TASK_OPENED: Message = Message {
     fields: &[
         f(
             1,
@@ -273,7 +344,7 @@ static TASK_CLOSED: Message = Message {
     oneof_required: None,
 };
 
-static INTENT: Message = Message {
+pub(crate) static INTENT: Message = Message {
     fields: &[
         text(1, "action", 256, Required),
         text(2, "resource", 1024, Required),
@@ -302,7 +373,7 @@ static EFFECT: Message = Message {
     oneof_required: None,
 };
 
-static OUTCOME: Message = Message {
+pub(crate) static OUTCOME: Message = Message {
     fields: &[
         f(1, "intent", Kind::Message(&STATEMENT_REF), Required),
         f(2, "status", Enum { max: 4 }, Required),
@@ -335,9 +406,106 @@ pub(crate) static SESSION_CLOSED: Message = Message {
     oneof_required: None,
 };
 
+pub(crate) static AUTHORITIES_CHANGED: Message = Message {
+    fields: &[
+        f(
+            1,
+            "authority_keys",
+            Kind::Message(&AUTHORITY_KEY),
+            Repeated { min: 1, max: 16 },
+        ),
+        reason(2, Implicit),
+    ],
+    oneof_required: None,
+};
+
+pub(crate) static KEY_REGISTERED: Message = Message {
+    fields: &[
+        digest(1, "public_key", Required),
+        f(2, "role", Enum { max: 6 }, Required),
+        uri(3, "producer"),
+        uri(4, "controller"),
+        f(5, "valid_from_us", NON_NEGATIVE, Implicit),
+        f(6, "valid_until_us", NON_NEGATIVE, Implicit),
+        f(7, "possession", Bytes { min: 64, max: 64 }, Required),
+    ],
+    oneof_required: None,
+};
+
+static KEY_REVOKED: Message = Message {
+    fields: &[
+        f(1, "key_id", ID, Required),
+        f(2, "compromised_since_us", NON_NEGATIVE, Explicit),
+        reason(3, Implicit),
+    ],
+    oneof_required: None,
+};
+
+pub(crate) static PRINCIPAL_BOUND: Message = Message {
+    fields: &[
+        text(1, "principal", 512, Required),
+        uri(2, "producer"),
+        f(3, "valid_until_us", NON_NEGATIVE, Implicit),
+    ],
+    oneof_required: None,
+};
+
+static RETENTION_SET: Message = Message {
+    fields: &[
+        f(1, "floor_us", NON_NEGATIVE, Implicit),
+        reason(2, Implicit),
+    ],
+    oneof_required: None,
+};
+
+static LEGAL_HOLD_PLACED: Message = Message {
+    fields: &[
+        f(1, "hold", ID, Required),
+        f(2, "task", ID, OneOf),
+        digest(3, "commitment", OneOf),
+        reason(4, Required),
+    ],
+    oneof_required: None,
+};
+
+static LEGAL_HOLD_RELEASED: Message = Message {
+    fields: &[f(1, "hold", ID, Required), reason(2, Required)],
+    oneof_required: None,
+};
+
+pub(crate) static ERASURE: Message = Message {
+    fields: &[
+        digest(1, "commitments", Repeated { min: 1, max: 64 }),
+        text(2, "requested_by", 512, Required),
+        reason(3, Required),
+        text(4, "legal_basis", 256, Required),
+    ],
+    oneof_required: None,
+};
+
+pub(crate) static BATCH_MANIFEST: Message = Message {
+    fields: &[
+        digest(1, "ledger_id", Required),
+        uri(2, "producer"),
+        f(3, "session", ID, Required),
+        f(4, "first_sequence", U64, Implicit),
+        f(5, "count", U32, Required),
+        digest(6, "root", Required),
+    ],
+    oneof_required: None,
+};
+
+pub(crate) static TRUST_LINK: Message = Message {
+    fields: &[
+        f(1, "leaf_index", U64, Implicit),
+        digest(2, "leaf_hash", Required),
+    ],
+    oneof_required: None,
+};
+
 pub(crate) static ENTRY: Message = Message {
     fields: &[
-        f(1, "payload_type", Enum { max: 1 }, Required),
+        f(1, "payload_type", Enum { max: 2 }, Required),
         f(
             2,
             "payload",
@@ -352,6 +520,7 @@ pub(crate) static ENTRY: Message = Message {
         f(5, "author", Enum { max: 4 }, Required),
         f(6, "received_at_us", NON_NEGATIVE, Required),
         f(7, "principal_leaf", U64, Explicit),
+        f(8, "previous_trust", Kind::Message(&TRUST_LINK), Implicit),
     ],
     oneof_required: None,
 };

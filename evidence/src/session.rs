@@ -5,13 +5,30 @@
 
 use thiserror::Error;
 
-use crate::{PayloadDigest, Sequence, statement::BodyKind, statement::Header};
+use deed_tlog::BatchCount;
+
+use crate::{
+    KeyId, PayloadDigest, PrincipalHash, Sequence, statement::BodyKind, statement::Header,
+};
+
+/// Whom a session belongs to, besides its producer: bound by its first statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// The key that signs its statements, or the manifests over them.
+    Key(KeyId),
+    /// The authenticated principal that delivers its unsigned statements.
+    Principal(PrincipalHash),
+    /// Nobody in particular: unsigned statements from a caller without a name.
+    Nobody,
+}
 
 /// What the ledger knows of a session after some of its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Who speaks in it; bound by its first statement.
     pub producer: String,
+    /// Whose word that is.
+    pub bound_to: Binding,
     /// The sequence that it takes next; the last one of all if that was taken.
     pub next: Sequence,
     /// Digest of its last payload.
@@ -39,7 +56,9 @@ pub enum Judgement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The session is bound to somebody else.
-    #[error("the session belongs to another producer; begin a session of your own")]
+    #[error(
+        "the session belongs to another producer, key or principal; begin a session of your own"
+    )]
     SessionTaken,
     /// Nothing comes after SessionClosed.
     #[error("the session is closed; begin a new one")]
@@ -66,14 +85,19 @@ pub enum Refusal {
     },
 }
 
-/// Judges a statement by its session's state; `None` is a session that nothing was recorded in.
+/// Judges a statement of `speaker` by its session's state; `None` is a session that nothing was
+/// recorded in.
 ///
 /// # Errors
 /// [`Refusal`] if it must not be recorded.
-pub fn judge(session: Option<&Session>, header: &Header<'_>) -> Result<Judgement, Refusal> {
+pub fn judge(
+    session: Option<&Session>,
+    header: &Header<'_>,
+    speaker: Binding,
+) -> Result<Judgement, Refusal> {
     let expected = session.map_or(Sequence::FIRST, |session| session.next);
     if let Some(session) = session {
-        if session.producer != header.producer {
+        if session.bound_to != speaker || session.producer != header.producer {
             return Err(Refusal::SessionTaken);
         }
         if session.has_passed(header.sequence) {
@@ -102,17 +126,30 @@ pub fn judge(session: Option<&Session>, header: &Header<'_>) -> Result<Judgement
 impl Session {
     /// A session after its first statement, which [`judge`] found to be the next.
     #[must_use]
-    pub fn opened(header: &Header<'_>, payload_digest: PayloadDigest) -> Self {
-        let mut session = Self {
-            producer: header.producer.to_owned(),
+    pub fn opened(header: &Header<'_>, payload_digest: PayloadDigest, speaker: Binding) -> Self {
+        let mut session = Self::fresh(header.producer, payload_digest, speaker);
+        session.advance(header, payload_digest);
+        session
+    }
+
+    /// A session after a batch that begins it.
+    #[must_use]
+    pub fn opened_over(producer: &str, batch: &BatchStep, speaker: Binding) -> Self {
+        let mut session = Self::fresh(producer, batch.last_payload, speaker);
+        session.advance_over(batch);
+        session
+    }
+
+    fn fresh(producer: &str, payload_digest: PayloadDigest, bound_to: Binding) -> Self {
+        Self {
+            producer: producer.to_owned(),
+            bound_to,
             next: Sequence::FIRST,
             last_payload: payload_digest,
             recorded: 0,
             skipped: 0,
             closed: false,
-        };
-        session.advance(header, payload_digest);
-        session
+        }
     }
 
     /// Whether `sequence` was recorded or skipped.
@@ -125,12 +162,47 @@ impl Session {
 
     /// Takes a statement that [`judge`] found to be the next.
     pub fn advance(&mut self, header: &Header<'_>, payload_digest: PayloadDigest) {
-        let sequence = header.sequence.get();
-        self.skipped += sequence.saturating_sub(self.next.get());
-        // Nothing comes after the last sequence of all.
-        self.closed |= header.body == BodyKind::SessionClosed || sequence == u64::MAX;
-        self.next = Sequence::new(sequence.saturating_add(1));
-        self.last_payload = payload_digest;
-        self.recorded += 1;
+        self.advance_by(
+            header.sequence.get(),
+            1,
+            payload_digest,
+            header.body == BodyKind::SessionClosed,
+        );
     }
+
+    /// Takes a whole batch: the same as taking its statements one by one, after [`judge`] found
+    /// the first one to be the next and [`batch::check`](crate::batch::check) the others to follow
+    /// it.
+    pub fn advance_over(&mut self, batch: &BatchStep) {
+        self.advance_by(
+            batch.first_sequence.get(),
+            batch.count.get().into(),
+            batch.last_payload,
+            batch.closed,
+        );
+    }
+
+    fn advance_by(&mut self, first: u64, count: u64, last_payload: PayloadDigest, closes: bool) {
+        self.skipped += first.saturating_sub(self.next.get());
+        // A manifest whose last sequence does not fit 64 bits is not parsed.
+        let last = first.saturating_add(count - 1);
+        // Nothing comes after the last sequence of all.
+        self.closed |= closes || last == u64::MAX;
+        self.next = Sequence::new(last.saturating_add(1));
+        self.last_payload = last_payload;
+        self.recorded += count;
+    }
+}
+
+/// What a batch that was checked does to its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchStep {
+    /// Sequence of its first statement.
+    pub first_sequence: Sequence,
+    /// Statements.
+    pub count: BatchCount,
+    /// Digest of its last payload.
+    pub last_payload: PayloadDigest,
+    /// Whether its last statement is SessionClosed.
+    pub closed: bool,
 }

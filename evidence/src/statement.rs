@@ -5,6 +5,13 @@ use deed_proto::v1;
 use deed_tlog::Hash;
 use prost::Message as _;
 
+mod commitments;
+mod rules;
+
+#[cfg(test)]
+pub(crate) use commitments::slot_name;
+pub use commitments::{CommitmentSlot, Commitments, commitments};
+
 use crate::{
     LedgerId, Micros, PAYLOAD_BYTES_MAX, Problem, Sequence, SessionId, TaskId, WireError,
     ids::PayloadDigest,
@@ -57,7 +64,26 @@ pub enum BodyKind {
     Heartbeat,
     /// The session's last statement.
     SessionClosed,
+    /// Other keys speak for the ledger's owner.
+    AuthoritiesChanged,
+    /// A key speaks for a producer.
+    KeyRegistered,
+    /// A key ends.
+    KeyRevoked,
+    /// A principal may deliver a producer's statements.
+    PrincipalBound,
+    /// How long contents are kept at least.
+    RetentionSet,
+    /// Contents must not be erased.
+    LegalHoldPlaced,
+    /// A hold ends.
+    LegalHoldReleased,
+    /// Contents are erased.
+    Erasure,
 }
+
+/// The producer of every trust statement, and of no other.
+pub const AUTHORITY_PRODUCER: &str = "deed:authority";
 
 impl BodyKind {
     /// The field's name in `Statement.body`.
@@ -71,6 +97,14 @@ impl BodyKind {
             Self::Outcome => "outcome",
             Self::Heartbeat => "heartbeat",
             Self::SessionClosed => "session_closed",
+            Self::AuthoritiesChanged => "authorities_changed",
+            Self::KeyRegistered => "key_registered",
+            Self::KeyRevoked => "key_revoked",
+            Self::PrincipalBound => "principal_bound",
+            Self::RetentionSet => "retention_set",
+            Self::LegalHoldPlaced => "legal_hold_placed",
+            Self::LegalHoldReleased => "legal_hold_released",
+            Self::Erasure => "erasure",
         }
     }
 
@@ -83,8 +117,33 @@ impl BodyKind {
             number::OUTCOME => Self::Outcome,
             number::HEARTBEAT => Self::Heartbeat,
             number::SESSION_CLOSED => Self::SessionClosed,
+            number::AUTHORITIES_CHANGED => Self::AuthoritiesChanged,
+            number::KEY_REGISTERED => Self::KeyRegistered,
+            number::KEY_REVOKED => Self::KeyRevoked,
+            number::PRINCIPAL_BOUND => Self::PrincipalBound,
+            number::RETENTION_SET => Self::RetentionSet,
+            number::LEGAL_HOLD_PLACED => Self::LegalHoldPlaced,
+            number::LEGAL_HOLD_RELEASED => Self::LegalHoldReleased,
+            number::ERASURE => Self::Erasure,
             _ => return None,
         })
+    }
+
+    /// Whether it decides what later entries mean: who speaks for whom, which rules are in force.
+    /// Trust statements are signed by an authority, and their entries form a chain.
+    #[must_use]
+    pub const fn is_trust(self) -> bool {
+        matches!(
+            self,
+            Self::AuthoritiesChanged
+                | Self::KeyRegistered
+                | Self::KeyRevoked
+                | Self::PrincipalBound
+                | Self::RetentionSet
+                | Self::LegalHoldPlaced
+                | Self::LegalHoldReleased
+                | Self::Erasure
+        )
     }
 
     /// Whether the header must name a task.
@@ -211,7 +270,10 @@ impl<'a> Fields<'a> {
             BodyKind::SessionClosed => {
                 self.check_count(&schema::SESSION_CLOSED, body, body_bytes)?;
             }
-            BodyKind::Genesis => check_authority_keys(body_bytes)?,
+            BodyKind::Genesis => {
+                check_ascending(&schema::GENESIS, 3, body_bytes, "genesis.authority_keys")?;
+            }
+            _ if body.is_trust() => rules::check(body, body_bytes)?,
             _ => {}
         }
         Ok(Header {
@@ -245,6 +307,10 @@ impl<'a> Fields<'a> {
                 }
             }
             return Ok(());
+        }
+        if body.is_trust() != (self.producer == AUTHORITY_PRODUCER.as_bytes()) {
+            let rule = "is deed:authority for trust statements, and for them alone";
+            return Err(WireError::rule("producer", rule));
         }
         for (name, missing) in [
             ("ledger_id", self.ledger_id.is_empty()),
@@ -289,19 +355,32 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn check_authority_keys(genesis: &[u8]) -> Result<(), WireError> {
+/// The elements of a repeated field are all different and in order. Where they are messages of one
+/// key: same tag and length in each, so the messages' order is the keys' order.
+fn check_ascending(
+    message: &wire::Message,
+    number: u32,
+    bytes: &[u8],
+    path: &'static str,
+) -> Result<(), WireError> {
     let mut last: &[u8] = &[];
     let mut unordered = false;
-    wire::walk(&schema::GENESIS, genesis, |field, value| {
-        if let (3, Value::Bytes(key)) = (field.number, value) {
-            // Same tag and length in each, so the messages' order is the keys' order.
-            unordered |= last >= key;
-            last = key;
+    wire::walk(message, bytes, |field, value| {
+        if let Value::Bytes(element) = value
+            && field.number == number
+        {
+            unordered |= last >= element;
+            last = element;
         }
     })?;
     if unordered {
-        let rule = "must be strictly ascending by public key";
-        return Err(WireError::rule("genesis.authority_keys", rule));
+        let rule = match message.fields.iter().find(|field| field.number == number) {
+            Some(field) if matches!(field.kind, wire::Kind::Message(_)) => {
+                "must be strictly ascending by public key"
+            }
+            _ => "must be strictly ascending",
+        };
+        return Err(WireError::rule(path, rule));
     }
     Ok(())
 }

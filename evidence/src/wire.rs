@@ -229,13 +229,23 @@ impl fmt::Display for Path<'_> {
 
 #[cold]
 fn fail(parent: Option<&Path<'_>>, name: &'static str, problem: Problem) -> WireError {
+    fail_at(parent, name, None, problem)
+}
+
+#[cold]
+fn fail_at(
+    parent: Option<&Path<'_>>,
+    name: &'static str,
+    element: Option<usize>,
+    problem: Problem,
+) -> WireError {
     let field = match (parent, name) {
         (None, "") => "message".to_owned(),
         (Some(parent), "") => parent.to_string(),
         (parent, name) => Path {
             parent,
             name,
-            element: None,
+            element,
         }
         .to_string(),
     };
@@ -278,7 +288,10 @@ fn walk_at<'a>(
         };
         oneof_seen |= field.presence == Presence::OneOf;
         let value = read_value(field, wire_type, &mut rest).map_err(named)?;
-        check_value(field, value).map_err(named)?;
+        check_value(field, value).map_err(|problem| {
+            let element = repeated.then_some(elements);
+            fail_at(path, field.name, element, problem)
+        })?;
         if let (Kind::Message(inner), Value::Bytes(inner_bytes)) = (field.kind, value) {
             let path = Path {
                 parent: path,

@@ -1,16 +1,28 @@
 //! One append request's way: checked, admitted, handed to its shard, answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use deed_evidence::session::Refusal as SessionRefusal;
+use deed_evidence::{
+    session::Refusal as SessionRefusal,
+    trust::{ErasureRefusal, KeyRefusal, SpeakerRefusal, TrustRefusal},
+};
 use deed_proto::v1::{self, append_result, rejection::Reason};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
 use crate::{
-    admission::{self, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected},
+    admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::Clock,
-    ledger::{Ledger, Readable, registry::Registry, step::Placement},
+    ledger::{
+        Ledger, Readable,
+        registry::Registry,
+        step::{Placement, Refusal as StepRefusal},
+    },
+    metrics::{Metrics, Stage},
+    pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Shards},
     status::Refusal,
 };
@@ -29,7 +41,33 @@ pub(crate) struct Appends {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pressure: Arc<Pressure>,
     pub(crate) queue_wait: Duration,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// An answer, with the share that it holds until somebody takes it.
+pub(crate) struct Answered {
+    response: v1::AppendResponse,
+    room: Room,
+}
+
+impl Answered {
+    /// The answer itself, which is about to be sent.
+    pub(crate) fn into_response(self) -> v1::AppendResponse {
+        drop(self.room);
+        self.response
+    }
+}
+
+/// What becomes of a request whose principal has used up its quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnQuota {
+    /// It is refused.
+    Refuse,
+    /// It is held back, and with it what comes behind it; refused only after
+    /// [`Appends::queue_wait`].
+    HoldBack,
 }
 
 /// A request that was taken and is not answered yet.
@@ -41,13 +79,24 @@ pub(crate) struct InFlight {
     rejected: Vec<Rejected>,
     /// `None` if nothing was admitted.
     pending: Option<Pending>,
+    /// What of the budgets it holds.
+    room: Room,
+    answer_bytes: usize,
+    metrics: Arc<Metrics>,
 }
 
 impl Appends {
     /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
     /// next request of a stream can be taken.
-    pub(crate) async fn begin(&self, request: v1::AppendRequest) -> Result<InFlight, Refusal> {
-        let bytes = check_request(&request)?;
+    pub(crate) async fn begin(
+        &self,
+        request: v1::AppendRequest,
+        sender: &Sender,
+        source: &Source,
+        on_quota: OnQuota,
+    ) -> Result<InFlight, Refusal> {
+        check_request(&request)?;
+        let cost = Cost::of(&request);
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());
         }
@@ -58,12 +107,28 @@ impl Appends {
                 crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
             }
         };
-        let reserving = self.shards.reserve(ledger.number, bytes);
-        let room = tokio::time::timeout(self.queue_wait, reserving)
-            .await
-            .map_err(|_| Refusal::Overloaded {
-                retry_after: RETRY_AFTER,
-            })?;
+        let statements = request.envelopes.len();
+        self.charge(source, statements, cost, on_quota).await?;
+        let waiting = Instant::now();
+        let place = self
+            .shards
+            .reserve(ledger.number, source.key(), cost.request_bytes);
+        let room = self
+            .pressure
+            .room(source, ledger.number, cost.request_bytes, place);
+        let (room, place) = match tokio::time::timeout(self.queue_wait, room).await {
+            Ok(Ok(held)) => held,
+            Err(_) | Ok(Err(TooMuchWaits)) => {
+                self.metrics.overloaded();
+                let quotas = &self.pressure.quotas;
+                quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
+                return Err(Refusal::Overloaded {
+                    retry_after: RETRY_AFTER,
+                });
+            }
+        };
+        let admitting = Instant::now();
+        self.metrics.stage(Stage::Room, admitting - waiting);
         // Only now: a receive time from before the wait would be older than it has to be.
         let received_at = self.clock.now();
         let behind = ledger.readable().effective_time.get() - received_at.get();
@@ -77,9 +142,19 @@ impl Appends {
                 "the server's clock is {behind} us behind the ledger's newest entry"
             )));
         }
-        let (batch, rejected) = admission::admit(&request.envelopes, ledger.id, received_at);
+        let admission = Admission {
+            ledger_id: ledger.id,
+            trust: &ledger.trust,
+            sender,
+            received_at,
+            holds_contents: false,
+        };
+        let begun = Instant::now();
+        let admitting = admission.admit(&request.envelopes);
+        let (batch, rejected, _contents) = admitting.verify().await.finish();
+        self.metrics.stage(Stage::Admission, begun.elapsed());
         let pending =
-            (!batch.statements().is_empty()).then(|| room.append(Arc::clone(&ledger), batch));
+            (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         Ok(InFlight {
             envelopes: request.envelopes.len(),
             with_proofs: request.with_proofs,
@@ -87,12 +162,37 @@ impl Appends {
             ledger,
             rejected,
             pending,
+            room,
+            answer_bytes: cost.answer_bytes,
+            metrics: Arc::clone(&self.metrics),
         })
+    }
+
+    /// Takes a request's part of its principal's quota.
+    async fn charge(
+        &self,
+        source: &Source,
+        statements: usize,
+        cost: Cost,
+        on_quota: OnQuota,
+    ) -> Result<(), OverQuota> {
+        let quotas = &self.pressure.quotas;
+        let principal = source.principal.as_ref();
+        let bytes = cost.message_bytes;
+        match on_quota {
+            OnQuota::Refuse => quotas.take(principal, statements, bytes),
+            OnQuota::HoldBack => {
+                let wait_max = self.queue_wait;
+                quotas
+                    .take_waiting(principal, statements, bytes, wait_max)
+                    .await
+            }
+        }
     }
 }
 
-/// The request's payload bytes, if it keeps the limits.
-fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
+/// Whether the request keeps the limits.
+fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
     let count = request.envelopes.len();
     if !(1..=ENVELOPES_MAX).contains(&count) {
         let what = format!("{count} given where 1 to {ENVELOPES_MAX} are allowed");
@@ -110,22 +210,25 @@ fn check_request(request: &v1::AppendRequest) -> Result<usize, Refusal> {
         );
         return Err(Refusal::field("envelopes", what));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 impl InFlight {
     /// Waits until everything admitted is recorded under a signed head.
-    pub(crate) async fn finish(self) -> Result<v1::AppendResponse, Refusal> {
+    pub(crate) async fn finish(self) -> Result<Answered, Refusal> {
+        let mut room = self.room;
         let mut results = vec![v1::AppendResult { result: None }; self.envelopes];
         let readable = match self.pending {
             Some(pending) => {
                 let answer = pending.answer().await?;
+                let released = Instant::now();
                 let proofs = if self.with_proofs {
                     prove(&self.ledger, &answer).await?
                 } else {
                     Vec::new()
                 };
                 place(&mut results, &answer, proofs);
+                self.metrics.stage(Stage::Answer, released.elapsed());
                 answer.readable
             }
             None => self.ledger.readable(),
@@ -139,17 +242,37 @@ impl InFlight {
                 expected_sequence: None,
             }));
         }
+        count(&self.metrics, &results);
         let consistency = match self.consistency_from {
             Some(old) if old <= readable.size() => Some(consistency(&self.ledger, &readable, old)?),
             _ => None,
         };
-        Ok(v1::AppendResponse {
+        let response = v1::AppendResponse {
             checkpoint: readable.checkpoint.clone(),
             witnessed_size: 0,
             results,
             consistency,
-        })
+        };
+        // What the shard handed back goes here; what stays is the answer.
+        room.answered(self.answer_bytes);
+        Ok(Answered { response, room })
     }
+}
+
+/// Counts what became of a request's statements.
+fn count(metrics: &Metrics, results: &[v1::AppendResult]) {
+    let (mut accepted, mut duplicates) = (0, 0);
+    for result in results {
+        match &result.result {
+            Some(append_result::Result::Accepted(_)) => accepted += 1,
+            Some(append_result::Result::Duplicate(_)) => duplicates += 1,
+            Some(append_result::Result::Rejected(rejection)) => {
+                metrics.rejected(rejection.reason());
+            }
+            None => {}
+        }
+    }
+    metrics.statements(accepted, duplicates);
 }
 
 /// Proves the head of `readable` consistent with the tree of `old`.
@@ -184,7 +307,9 @@ async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionPro
         .iter()
         .filter_map(|placement| match placement {
             Placement::Recorded { leaf } => Some(LeafIndex::new(*leaf)),
-            Placement::Duplicate(placed) => Some(LeafIndex::new(placed.leaf)),
+            Placement::Linked(placed) | Placement::Duplicate(placed) => {
+                Some(LeafIndex::new(placed.leaf))
+            }
             Placement::Refused(_) => None,
         })
         .collect();
@@ -213,7 +338,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
             leaf_index: leaf,
             leaf_hash,
             received_at_us: received_at.get(),
-            principal_leaf: None,
+            principal_leaf: statement.principal_leaf,
             inclusion_proof: proofs
                 .next()
                 .map_or_else(Vec::new, |proof| hashes(proof.hashes())),
@@ -224,20 +349,47 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                 let leaf_hash = leaf_hashes.slice(position * 32..(position + 1) * 32);
                 append_result::Result::Accepted(receipt(*leaf, leaf_hash, batch.received_at()))
             }
-            Placement::Duplicate(placed) => {
+            Placement::Linked(placed) | Placement::Duplicate(placed) => {
                 let leaf_hash = Bytes::copy_from_slice(placed.leaf_hash.as_bytes());
-                let mut receipt = receipt(placed.leaf, leaf_hash, placed.received_at);
-                receipt.principal_leaf = placed.principal_leaf;
-                append_result::Result::Duplicate(receipt)
+                let receipt = v1::Receipt {
+                    principal_leaf: placed.principal_leaf,
+                    previous_trust: placed.previous_trust.map(|link| link.to_message()),
+                    ..receipt(placed.leaf, leaf_hash, placed.received_at)
+                };
+                match placement {
+                    Placement::Linked(_) => append_result::Result::Accepted(receipt),
+                    _ => append_result::Result::Duplicate(receipt),
+                }
             }
-            Placement::Refused(refusal) => append_result::Result::Rejected(rejection(*refusal)),
+            Placement::Refused(refusal) => append_result::Result::Rejected(rejection(refusal)),
         };
         results[statement.envelope].result = Some(result);
     }
 }
 
-fn rejection(refusal: SessionRefusal) -> v1::Rejection {
+fn rejection(refusal: &StepRefusal) -> v1::Rejection {
     let (reason, field, expected) = match refusal {
+        StepRefusal::Session(refusal) => session_reason(*refusal),
+        StepRefusal::Speaker(refusal) => {
+            let (reason, field) = speaker_reason(refusal);
+            (reason, field, None)
+        }
+        StepRefusal::Trust(refusal) => (trust_reason(refusal), "", None),
+        StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
+        StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
+    };
+    v1::Rejection {
+        reason: reason.into(),
+        message: refusal.to_string(),
+        field: field.to_owned(),
+        expected_sequence: expected.map(deed_evidence::Sequence::get),
+    }
+}
+
+fn session_reason(
+    refusal: SessionRefusal,
+) -> (Reason, &'static str, Option<deed_evidence::Sequence>) {
+    match refusal {
         SessionRefusal::SessionTaken => (Reason::SessionTaken, "session", None),
         SessionRefusal::SessionClosed => (Reason::SessionClosed, "session", None),
         SessionRefusal::NotNext { expected } => {
@@ -249,12 +401,38 @@ fn rejection(refusal: SessionRefusal) -> v1::Rejection {
         SessionRefusal::PreviousMismatch { expected } => {
             (Reason::PreviousMismatch, "previous", Some(expected))
         }
-    };
-    v1::Rejection {
-        reason: reason.into(),
-        message: refusal.to_string(),
-        field: field.to_owned(),
-        expected_sequence: expected.map(deed_evidence::Sequence::get),
+    }
+}
+
+fn speaker_reason(refusal: &SpeakerRefusal) -> (Reason, &'static str) {
+    match refusal {
+        SpeakerRefusal::Key(KeyRefusal::Unknown { .. }) => (Reason::KeyUnknown, "key_id"),
+        SpeakerRefusal::Key(KeyRefusal::OtherProducer { .. }) => {
+            (Reason::KeyNotAllowed, "producer")
+        }
+        SpeakerRefusal::Key(KeyRefusal::Authority { .. }) => (Reason::KeyNotAllowed, "key_id"),
+        SpeakerRefusal::Key(
+            KeyRefusal::NotYet { .. } | KeyRefusal::Ended { .. } | KeyRefusal::Revoked { .. },
+        ) => (Reason::KeyNotInForce, "key_id"),
+        SpeakerRefusal::SignatureRequired => (Reason::SignatureRequired, "signature"),
+        SpeakerRefusal::PrincipalNotBound => (Reason::PrincipalNotBound, "producer"),
+    }
+}
+
+fn trust_reason(refusal: &TrustRefusal) -> Reason {
+    match refusal {
+        TrustRefusal::SignerUnknown { .. } => Reason::KeyUnknown,
+        TrustRefusal::SignerNotAuthority { .. } => Reason::KeyNotAllowed,
+        TrustRefusal::Erasure(ErasureRefusal::Retention { .. }) => Reason::Retention,
+        TrustRefusal::Erasure(ErasureRefusal::LegalHold { .. }) => Reason::LegalHold,
+        TrustRefusal::KeyRegisteredBefore { .. }
+        | TrustRefusal::KeyOfAuthority { .. }
+        | TrustRefusal::KeyEnded { .. }
+        | TrustRefusal::AuthorityRegistered { .. }
+        | TrustRefusal::KeyNotRegistered { .. }
+        | TrustRefusal::KeyRevokedBefore { .. }
+        | TrustRefusal::HoldUsed { .. }
+        | TrustRefusal::HoldNotInForce { .. } => Reason::TrustRefused,
     }
 }
 

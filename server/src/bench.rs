@@ -3,13 +3,16 @@
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Micros, Sequence, SessionId, session::Session};
+use deed_evidence::{
+    LedgerId, Micros, Sequence, SessionId, genesis::Genesis, session::Session, trust::Registry,
+};
 use deed_proto::v1;
 use deed_tlog::RightEdge;
+use parking_lot::RwLock;
 
 use crate::{
-    admission::{self, AdmittedBatch},
-    ledger::step::{LedgerState, Past, Placement},
+    admission::{Admission, AdmittedBatch, Sender},
+    ledger::step::{LedgerState, Past, Placement, SharedTrust},
     shard::write_records,
     store::{Batch, LedgerNumber, Store, StoreError, StoreOptions, read::Run},
 };
@@ -17,15 +20,40 @@ use crate::{
 /// Statements that were admitted.
 pub struct Admitted(AdmittedBatch);
 
-/// Admits envelopes, all of which must be acceptable.
-///
-/// # Panics
-/// If one is rejected.
-#[must_use]
-pub fn admit(envelopes: &[v1::Envelope], ledger_id: LedgerId) -> Admitted {
-    let (batch, rejected) = admission::admit(envelopes, ledger_id, Micros::new(1));
-    assert!(rejected.is_empty(), "{rejected:?}");
-    Admitted(batch)
+/// A ledger's trust state.
+#[derive(Clone)]
+pub struct Trust {
+    id: LedgerId,
+    registry: SharedTrust,
+}
+
+impl Trust {
+    /// The state of a ledger that has its genesis entry alone.
+    #[must_use]
+    pub fn new(id: LedgerId, genesis: &Genesis) -> Self {
+        Self {
+            registry: Arc::new(RwLock::new(Registry::genesis(id, genesis))),
+            id,
+        }
+    }
+
+    /// Admits envelopes, all of which must be acceptable. Signatures are verified on this thread.
+    ///
+    /// # Panics
+    /// If one is rejected.
+    #[must_use]
+    pub fn admit(&self, envelopes: &[v1::Envelope]) -> Admitted {
+        let admission = Admission {
+            ledger_id: self.id,
+            trust: &self.registry,
+            sender: &Sender::anybody(),
+            received_at: Micros::new(1),
+            holds_contents: false,
+        };
+        let (batch, rejected) = admission.admit_here(envelopes);
+        assert!(rejected.is_empty(), "{rejected:?}");
+        Admitted(batch)
+    }
 }
 
 /// A ledger's step, on its own or with a store behind it.
@@ -57,9 +85,10 @@ impl Past for Nothing {
 impl Step {
     /// A ledger with no entries.
     #[must_use]
-    pub fn new(id: LedgerId) -> Self {
+    pub fn new(trust: &Trust) -> Self {
+        let registry = Arc::clone(&trust.registry);
         Self {
-            state: LedgerState::new(id, RightEdge::new(), Micros::new(0)),
+            state: LedgerState::new(trust.id, RightEdge::new(), Micros::new(0), registry),
         }
     }
 
@@ -90,11 +119,10 @@ impl Step {
                 .state
                 .apply(&mut turn, &batch.0, &mut Nothing)
                 .expect("nothing can fail");
-            assert!(
-                placements
-                    .iter()
-                    .all(|placement| matches!(placement, Placement::Recorded { .. }))
-            );
+            assert!(placements.iter().all(|placement| matches!(
+                placement,
+                Placement::Recorded { .. } | Placement::Linked(_)
+            )));
         }
         self.state.finish(turn).expect("nothing can fail")
     }

@@ -220,7 +220,7 @@ fn an_invented_session_is_found() {
         let key = keys::run(NUMBER, &id, Sequence::FIRST);
         store.put(batch, Family::State, &key, &run.encode_to_vec());
     });
-    assert!(error.contains("belongs to no session"), "{error}");
+    assert!(error.contains("belongs to nothing in the log"), "{error}");
 }
 
 #[test]

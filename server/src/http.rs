@@ -16,7 +16,12 @@ use axum::{
 use bytes::Bytes;
 use deed_tlog::{EntryBundleId, TilePath, encode_entry_bundle, tile_bytes};
 
-use crate::{grpc::Context, ledger::Ledger, status::Refusal};
+use crate::{
+    access::{Caller, table::Method},
+    grpc::Context,
+    ledger::Ledger,
+    status::Refusal,
+};
 
 /// A checkpoint may be as old as this when it is served from a cache.
 const CHECKPOINT_CACHE: &str = "public, max-age=1";
@@ -24,16 +29,30 @@ const CHECKPOINT_CACHE: &str = "public, max-age=1";
 /// Tiles and entries never change.
 const TILE_CACHE: &str = "public, max-age=31536000, immutable";
 
-/// The routes.
+/// The routes, each with what it answers.
+pub(crate) const ROUTES: [(&str, &[Method]); 2] = [
+    ("/logs/{ledger}/checkpoint", &[Method::Checkpoint]),
+    (
+        "/logs/{ledger}/tile/{*path}",
+        &[Method::HashTile, Method::EntryBundle],
+    ),
+];
+
+/// Answers all of [`ROUTES`].
 pub(crate) fn router(context: Context) -> Router {
+    let [(checkpoints, _), (tiles, _)] = ROUTES;
     Router::new()
-        .route("/logs/{ledger}/checkpoint", get(checkpoint))
-        .route("/logs/{ledger}/tile/{*path}", get(tile))
+        .route(checkpoints, get(checkpoint))
+        .route(tiles, get(tile))
         .with_state(context)
 }
 
-async fn checkpoint(State(context): State<Context>, Path(name): Path<String>) -> Response<Body> {
-    match context.ledger(&name).await {
+async fn checkpoint(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Response<Body> {
+    match context.ledger(&caller, Method::Checkpoint, &name).await {
         Ok(ledger) => {
             let checkpoint = ledger.readable().checkpoint.clone();
             answer("text/plain; charset=utf-8", CHECKPOINT_CACHE, checkpoint)
@@ -44,16 +63,22 @@ async fn checkpoint(State(context): State<Context>, Path(name): Path<String>) ->
 
 async fn tile(
     State(context): State<Context>,
+    caller: Caller,
     Path((name, path)): Path<(String, String)>,
 ) -> Response<Body> {
     let Ok(path) = TilePath::parse(&format!("tile/{path}")) else {
         return not_found("not a tile's path");
     };
-    let ledger = match context.ledger(&name).await {
+    // By what was parsed, not by how it was written: %65ntries are entries too.
+    let method = match path {
+        TilePath::Hashes(_) => Method::HashTile,
+        TilePath::Entries(_) => Method::EntryBundle,
+    };
+    let ledger = match context.ledger(&caller, method, &name).await {
         Ok(ledger) => ledger,
         Err(refusal) => return refused(refusal),
     };
-    let read = context.read(move || match path {
+    let read = context.read_for(&caller, move || match path {
         TilePath::Hashes(tile) => Ok(ledger
             .tile(&ledger.readable(), tile)?
             .map(|hashes| Bytes::from(tile_bytes(&hashes)))),
@@ -109,7 +134,7 @@ fn not_found(what: &str) -> Response<Body> {
 }
 
 /// The same words as over gRPC, with the status that HTTP has for them.
-fn refused(refusal: Refusal) -> Response<Body> {
+pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
     let code = match refusal {
         Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
         Refusal::NotFound(_) | Refusal::BeyondTree { .. } => StatusCode::NOT_FOUND,
@@ -122,7 +147,15 @@ fn refused(refusal: Refusal) -> Response<Body> {
         Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let status: tonic::Status = refusal.into();
-    text(code, status.message().to_owned())
+    let mut response = text(code, status.message().to_owned());
+    // RFC 9110 section 15.5.2: a 401 says what would be accepted.
+    if code == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 fn text(code: StatusCode, what: String) -> Response<Body> {

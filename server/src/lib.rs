@@ -5,11 +5,14 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod access;
+mod admin;
 mod admission;
 mod append;
 #[doc(hidden)]
 pub mod bench;
 mod clock;
+pub mod config;
 mod content;
 pub mod fsck;
 #[cfg(test)]
@@ -19,11 +22,15 @@ mod guard;
 mod http;
 mod identity;
 mod ledger;
+pub mod listener;
+mod metrics;
 pub mod options;
+mod pressure;
 mod serve;
 mod shard;
 mod status;
 mod store;
+pub mod telemetry;
 #[cfg(test)]
 mod testing;
 

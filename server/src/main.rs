@@ -1,19 +1,17 @@
 //! The `deed-server` command.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
+mod commands;
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use commands::{config, fsck, health, run};
+use deed_server::{
+    config::{ConfigError, Flags, Settings},
+    telemetry::{self, TelemetryError},
 };
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
-use deed_server::{Server, ServerOptions, StoreOptions, SystemClock, fsck};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use crate::commands::access::{RoleCommand, TlsCommand, TokenCommand};
 
 /// The server of a proof-of-action ledger for AI agents.
 #[derive(Debug, Parser)]
@@ -21,151 +19,81 @@ use tracing_subscriber::EnvFilter;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// How log lines on stderr look. RUST_LOG chooses which ones (default: info).
-    #[arg(long, global = true, value_enum, default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    /// How log lines on stderr look: text or json (default: text).
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Which log lines are written, in the syntax of RUST_LOG (default: info).
+    #[arg(long, global = true, value_name = "FILTER")]
+    log_filter: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server until SIGTERM or Ctrl-C.
     #[command(after_help = "Example:\n  deed-server run --data-dir ./deed-data")]
-    Run(RunArguments),
+    Run(run::Arguments),
+    /// Print the configuration in force, as TOML, and where each value comes from.
+    #[command(after_help = "Example:\n  deed-server config --config deed.toml --check")]
+    Config(config::Arguments),
+    /// Ask a running server whether it is ready; exit code 0 if it is.
+    #[command(after_help = "Example:\n  deed-server health --address 127.0.0.1:7734")]
+    Health(health::Arguments),
     /// Check a stopped server's data directory: every leaf, tile, root, record and signature.
     ///
     /// Exit code 0 if everything is as it must be, 1 with the first difference otherwise.
     #[command(after_help = "Example:\n  deed-server fsck --data-dir ./deed-data")]
-    Fsck(FsckArguments),
+    Fsck(fsck::Arguments),
+    /// Make, show and revoke tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Give, show and take away roles.
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Make certificates for development.
+    #[command(subcommand)]
+    Tls(TlsCommand),
 }
 
-#[derive(Debug, clap::Args)]
-struct RunArguments {
-    /// Directory of the store, the head guard and the server's key; created if missing.
-    #[arg(long, default_value = "./deed-data")]
-    data_dir: PathBuf,
-    /// Address to listen on. This version takes loopback addresses only.
-    #[arg(long, default_value = "127.0.0.1:7733")]
-    listen: SocketAddr,
-    /// The server's name, for a new data directory: the first part of every ledger's origin.
-    #[arg(long)]
-    name: Option<String>,
-    /// Threads that write, each for a share of the ledgers.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    shards: u16,
-    /// MiB of statements that may wait for each shard.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(8..=1024))]
-    queue_mib: u16,
-    /// MiB of memory for blocks read from disk.
-    #[arg(long, default_value_t = 256)]
-    block_cache_mib: u16,
-    /// Milliseconds that stopping may wait for open connections.
-    #[arg(long, default_value_t = 10_000)]
-    drain_ms: u64,
-}
-
-#[derive(Debug, clap::Args)]
-struct FsckArguments {
-    /// Directory to check.
-    #[arg(long, default_value = "./deed-data")]
-    data_dir: PathBuf,
-}
+/// What a command ends with that was called wrongly, as clap has it.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match arguments.log_format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().init(),
+    let mut flags = Flags::default();
+    for (key, value, flag) in [
+        ("log.format", &arguments.log_format, "--log-format"),
+        ("log.filter", &arguments.log_filter, "--log-filter"),
+    ] {
+        if let Some(value) = value {
+            flags.set(key, value, flag);
+        }
     }
     let ended = match arguments.command {
-        Command::Run(arguments) => run(arguments),
-        Command::Fsck(arguments) => check(&arguments),
+        Command::Run(arguments) => run::run(&arguments, flags),
+        Command::Config(arguments) => config::run(&arguments, flags),
+        Command::Health(arguments) => health::run(&arguments),
+        Command::Fsck(arguments) => fsck::run(&arguments, flags),
+        Command::Token(command) => commands::access::token(command),
+        Command::Role(command) => commands::access::role(command),
+        Command::Tls(command) => commands::access::tls(command),
     };
     match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("deed-server: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// How long tasks that were left behind may take to end.
-const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
-
-fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let ended = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let options = ServerOptions {
-            listen: arguments.listen,
-            name: arguments.name,
-            shards: arguments.shards.into(),
-            queue_bytes: usize::from(arguments.queue_mib) << 20,
-            store: StoreOptions {
-                block_cache_bytes: usize::from(arguments.block_cache_mib) << 20,
-                ..StoreOptions::default()
-            },
-            drain_ms: arguments.drain_ms,
-            ..ServerOptions::new(&arguments.data_dir)
-        };
-        let server = Server::start(options, Arc::new(SystemClock)).await?;
-        if server.created() {
-            let dir = arguments.data_dir.display();
-            print_line(&format!(
-                "created server {:?}: its secret is in {dir}/server.key (mode 0600), keep a copy",
-                server.name()
-            ));
-        }
-        print_line(&format!("listening on {}", server.address()));
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("interrupted: stopping"),
-            _ = server.failed() => {}
-        }
-        server.stop().await?;
-        tracing::info!("stopped");
-        Ok(ExitCode::SUCCESS)
-    });
-    // Everything is on disk; a read that still runs for somebody who is gone may not hold us.
-    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-    ended
-}
-
-fn check(arguments: &FsckArguments) -> anyhow::Result<ExitCode> {
-    let report = fsck::check(&arguments.data_dir, &mut |progress| {
-        eprintln!("{progress}");
-    });
-    match report {
-        Ok(report) => {
-            print_line(&report.to_string());
-            // Apart from the log: its integrity does not depend on contents.
-            print_line(&report.contents.to_string());
-            Ok(if report.contents.damaged == 0 {
-                ExitCode::SUCCESS
+            if error.is::<ConfigError>() || error.is::<TelemetryError>() {
+                ExitCode::from(USAGE)
             } else {
                 ExitCode::FAILURE
-            })
-        }
-        Err(error) => {
-            eprintln!("deed-server fsck: {error}");
-            Ok(ExitCode::FAILURE)
+            }
         }
     }
+}
+
+/// Logs as the settings say, without traces: for commands that are done in a moment.
+fn log_as(settings: &Settings) -> anyhow::Result<()> {
+    telemetry::begin(&settings.log, None)?;
+    Ok(())
 }
 
 /// Prints to stdout; whoever has closed it does not want to know.

@@ -45,6 +45,9 @@ pub struct LimitOptions {
     pub handshake_ms: u64,
     /// See [`LimitOptions::handshake_ms`].
     pub idle_ms: u64,
+    /// Milliseconds that a caller may take to send a request that is no stream, and to take
+    /// anything of what waits for it.
+    pub stall_ms: u64,
     /// What each principal may use.
     pub quota: QuotaOptions,
 }
@@ -85,6 +88,7 @@ impl Default for LimitOptions {
             reads: 32,
             handshake_ms: 10_000,
             idle_ms: 300_000,
+            stall_ms: 30_000,
             quota: QuotaOptions::default(),
         }
     }

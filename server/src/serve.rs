@@ -11,15 +11,17 @@ use std::{
 
 use deed_proto::v1::{self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::Semaphore, sync::watch, task::JoinHandle};
-use tonic::{
-    server::NamedService,
-    service::Routes,
-    transport::{self, server::TcpIncoming},
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tonic::{server::NamedService, service::Routes, transport};
 use tonic_health::server::HealthReporter;
 
 use crate::{
+    access::{
+        Access,
+        file::{self as access_file, AccessError},
+        layer::AccessLayer,
+    },
+    admin::{self, Admin, AdminPort},
     append::{Appends, QUEUE_WAIT},
     clock::Clock,
     content::{ContentStartError, ContentStore},
@@ -27,10 +29,14 @@ use crate::{
     guard::{self, GuardError},
     http,
     identity::{Identity, IdentityError},
-    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     ledger::{index, registry::Registry},
+    listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
+    metrics::Metrics,
+    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
+    pressure::{Pressure, quota::MachineTicks},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
+    telemetry::Requests,
 };
 
 /// Largest message taken in: the payloads' limit, and what envelopes add to it at most.
@@ -42,12 +48,23 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const FRAME_BYTES: u32 = 64 << 10;
 
+/// Bytes of one request's headers, as HTTP/2 counts them. The largest that clients have a use for
+/// is a token.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Streams that a peer has reset before we looked at them, and streams that we reset for an error
+/// of the peer's: beyond, the connection is closed. A peer that opens and resets streams as fast
+/// as it can would make us work for nothing (CVE-2023-44487, CVE-2025-8671).
+const RESET_STREAMS_MAX: usize = 20;
+const ERROR_RESETS_MAX: usize = 128;
+
+/// A peer that does not answer a ping is gone, whatever its streams wait for.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME;
 const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
 const CONTENT_SERVICE: &str = <ContentServer<ContentService> as NamedService>::NAME;
-
-/// Reads that run at once.
-const READS: usize = 32;
 
 /// How often the index looks for complete segments.
 const INDEX_INTERVAL: Duration = Duration::from_secs(1);
@@ -82,6 +99,8 @@ pub struct ServerOptions {
     pub content: ContentOptions,
     /// Where metrics and health are served, without access control; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether that may be beyond loopback.
+    pub admin_insecure: bool,
 }
 
 impl ServerOptions {
@@ -95,6 +114,7 @@ impl ServerOptions {
             limits: LimitOptions::default(),
             tls: None,
             admin: None,
+            admin_insecure: false,
             data_dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: None,
@@ -110,11 +130,21 @@ impl ServerOptions {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// It would be open to the network.
+    #[error(transparent)]
+    Exposed(#[from] RuleError),
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Who may do what cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Its figures would be open to the network.
     #[error(
-        "refusing to listen on {listen}: this version has no access control, so it listens on \
-         loopback only (for example 127.0.0.1:7733)"
+        "refusing to serve metrics and health on {listen}: they have no access control, so they \
+         are on loopback only (for example 127.0.0.1:7734, or \"none\"), unless admin.insecure = \
+         true says that everybody who reaches that address may read them"
     )]
-    NotLoopback {
+    AdminNotLoopback {
         /// The address asked for.
         listen: SocketAddr,
     },
@@ -144,6 +174,16 @@ pub enum StartError {
     /// The address cannot be had.
     #[error("cannot listen on {listen}: {source}")]
     Listen {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin port cannot be had.
+    #[error(
+        "cannot serve metrics and health on {listen}: {source}; --admin takes another address, or none"
+    )]
+    ListenAdmin {
         /// The address asked for.
         listen: SocketAddr,
         /// Why.
@@ -188,6 +228,7 @@ pub enum StopError {
 /// A running server.
 pub struct Server {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     name: String,
     created: bool,
     drain: Duration,
@@ -196,6 +237,7 @@ pub struct Server {
     indexer: JoinHandle<()>,
     collector: JoinHandle<()>,
     contents: Arc<ContentStore>,
+    admin: Option<AdminPort>,
     shards: Arc<Shards>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -216,16 +258,35 @@ impl Server {
     /// [`StartError`]; nothing is listening then, and an existing store is unchanged.
     pub async fn start(options: ServerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let listen = options.listen;
-        if !listen.ip().is_loopback() {
-            return Err(StartError::NotLoopback { listen });
+        let rules = listener::check_rules(listen, options.tls.as_ref(), &options.access)?;
+        if rules.exposed {
+            tracing::warn!(
+                %listen,
+                tls = options.tls.is_some(),
+                access_control = rules.required,
+                "insecure: listening beyond loopback without TLS or without access control"
+            );
+        }
+        let certificates = match &options.tls {
+            Some(tls) => Some(Certificates::load(tls)?),
+            None => None,
+        };
+        if let Some(listen) = options.admin
+            && !admin::may_listen(listen, options.admin_insecure)
+        {
+            return Err(StartError::AdminNotLoopback { listen });
         }
         // Before anything is created: a port that is taken must leave no trace.
-        let socket = TcpListener::bind(listen)
+        let (socket, address) = bind(listen)
             .await
             .map_err(|source| StartError::Listen { listen, source })?;
-        let address = socket
-            .local_addr()
-            .map_err(|source| StartError::Listen { listen, source })?;
+        let admin = match options.admin {
+            Some(listen) => {
+                let bound = bind(listen).await;
+                Some(bound.map_err(|source| StartError::ListenAdmin { listen, source })?)
+            }
+            None => None,
+        };
         let (opening, opening_clock) = (options.clone(), Arc::clone(&clock));
         let (opened, contents) = tokio::task::spawn_blocking(move || {
             let opened = open(&opening)?;
@@ -241,11 +302,14 @@ impl Server {
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
+        let access = Access::open(options.data_dir.clone(), rules.required, Arc::clone(&clock))?;
+        let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start(
             &options.data_dir,
             &opened.store,
             options.shards,
             options.queue_bytes,
+            &metrics,
         )?;
         let shards = Arc::new(shards);
         let name = opened.identity.name().to_owned();
@@ -254,24 +318,46 @@ impl Server {
             opened.identity,
             Arc::clone(&clock),
         ));
+        let pressure = Arc::new(Pressure::new(
+            &options.limits,
+            Arc::new(MachineTicks::default()),
+        ));
         let (stopping, stopped) = watch::channel(false);
         let context = Context {
             appends: Arc::new(Appends {
                 registry: Arc::clone(&registry),
                 shards: Arc::clone(&shards),
                 clock,
+                pressure: Arc::clone(&pressure),
                 queue_wait: QUEUE_WAIT,
+                metrics: Arc::clone(&metrics),
             }),
             contents: Arc::clone(&contents),
             registry: Arc::clone(&registry),
-            reads: Arc::new(Semaphore::new(READS)),
+            pressure,
             stopping: stopped,
+            metrics,
         };
+        tokio::spawn(Arc::clone(&access).keep_up(context.stopping.clone()));
+        if let Some(certificates) = &certificates {
+            tokio::spawn(Arc::clone(certificates).keep_up(context.stopping.clone()));
+        }
+        let counters = Arc::new(Counters::default());
+        let accepting = listener::accept(socket, certificates, &options.limits, counters);
         let indexer = tokio::spawn(keep_indexed(context.clone()));
         let collector = tokio::spawn(keep_collected(context.clone()));
-        let listener = tokio::spawn(listen_on(socket, context).await);
+        let admin_address = admin.as_ref().map(|(_, address)| *address);
+        let admin = admin.map(|(socket, _)| {
+            let admin = Admin {
+                context: context.clone(),
+                data_dir: options.data_dir.clone(),
+            };
+            AdminPort::serve(admin, socket)
+        });
+        let listener = tokio::spawn(serve_all(accepting, access, &options.limits, context).await);
         Ok(Self {
             address,
+            admin_address,
             name,
             created: opened.created,
             drain: Duration::from_millis(options.drain_ms),
@@ -280,6 +366,7 @@ impl Server {
             indexer,
             collector,
             contents,
+            admin,
             shards,
             threads,
             _lock: opened.lock,
@@ -290,6 +377,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where metrics and health are, if anywhere.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Its name, the first part of its ledgers' origins.
@@ -338,6 +431,10 @@ impl Server {
                 Ok(())
             }
         };
+        // Until here it says that the server is stopping.
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
         self.shards.close();
         let (threads, contents) = (self.threads, self.contents);
         // Waits for the last turns; the store is closed when the last reference goes.
@@ -358,6 +455,12 @@ impl Server {
             None => listened,
         }
     }
+}
+
+async fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = TcpListener::bind(listen).await?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }
 
 fn open(options: &ServerOptions) -> Result<Opened, StartError> {
@@ -422,7 +525,11 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
 
 /// A directory without a key may hold what an interrupted first start left, and nothing else.
 fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
-    const OURS: [&str; 5] = [
+    // Roles and tokens may be given before the first start.
+    const OURS: [&str; 8] = [
+        access_file::FILE,
+        access_file::LOCK,
+        access_file::UNFINISHED,
         "lock",
         "store",
         "head-guard",
@@ -450,10 +557,12 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
 }
 
 /// Everything that the port serves: gRPC with health and reflection, and tiles over HTTP.
-async fn listen_on(
-    socket: TcpListener,
+async fn serve_all(
+    (incoming, accepting): (Incoming, JoinHandle<()>),
+    access: Arc<Access>,
+    limits: &LimitOptions,
     context: Context,
-) -> impl Future<Output = Result<(), transport::Error>> {
+) -> impl Future<Output = Result<(), transport::Error>> + use<> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<LedgerServer<LedgerService>>().await;
     health.set_serving::<LogServer<LogService>>().await;
@@ -481,14 +590,26 @@ async fn listen_on(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .tcp_nodelay(true);
-    let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+        .max_concurrent_streams(limits.requests_per_connection)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS_MAX))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .layer(Requests::new(Arc::clone(&context.metrics)))
+        .layer(AccessLayer {
+            access,
+            body_within: Duration::from_millis(limits.stall_ms),
+        });
     async move {
         let stopped = async move { context.stopped().await };
-        server
+        let served = server
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stopped)
-            .await
+            .await;
+        // Whoever waits for the server to stop may want its port.
+        let _ = accepting.await;
+        served
     }
 }
 

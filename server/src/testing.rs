@@ -3,19 +3,32 @@
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Micros, PayloadDigest, SessionId, statement};
+use deed_evidence::{
+    LedgerId, Micros, PayloadDigest, SessionId,
+    batch::Manifest,
+    genesis::Genesis,
+    signature::{self, Possession},
+    statement,
+    trust::Registry as Trust,
+};
 use deed_proto::v1::{self, append_result::Result as Outcome, statement::Body};
-use parking_lot::Mutex;
+use deed_tlog::SigningKey;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    append::{Appends, QUEUE_WAIT},
+    admission::Sender,
+    append::{Answered, Appends, OnQuota, QUEUE_WAIT},
     clock::Clock,
     guard::{self, GuardSlot},
     identity::Identity,
     ledger::{
         Ledger,
         registry::{Registry, RegistryError},
+        step::SharedTrust,
     },
+    metrics::Metrics,
+    options::LimitOptions,
+    pressure::{Pressure, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
     store::{DirectoryLock, Store, StoreOptions},
@@ -26,6 +39,33 @@ pub(crate) const AUTHORITY_KEY: [u8; 32] = [
     0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64, 0x07, 0x3a,
     0x0e, 0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
 ];
+
+/// The private key of that test.
+pub(crate) fn authority() -> SigningKey {
+    let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(seed, &mut bytes).expect("64 hex digits");
+    SigningKey::from_seed(&bytes)
+}
+
+/// A genesis entry with that authority, its ledger's id, and the trust state after it.
+pub(crate) fn genesis() -> (Bytes, LedgerId, SharedTrust) {
+    let origin = "example.org/logs/by-hand";
+    let name = deed_tlog::KeyName::new(origin).expect("a key name");
+    let genesis = Genesis {
+        origin: origin.parse().expect("an origin"),
+        log_key: deed_tlog::NoteSigner::from_seed(name, &[7; 32])
+            .verifier_key()
+            .clone(),
+        authority_keys: vec![AUTHORITY_KEY],
+        created_at: Micros::new(1),
+        nonce: [5; 32],
+    };
+    let entry = genesis.to_entry().expect("a valid genesis");
+    let id = LedgerId::new(deed_tlog::leaf_hash(&entry));
+    let trust = Trust::genesis(id, &genesis);
+    (entry, id, Arc::new(RwLock::new(trust)))
+}
 
 /// A clock that the test moves.
 #[derive(Debug, Default)]
@@ -77,7 +117,11 @@ impl Producer {
             sequence: self.next,
             previous: previous.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(d.as_bytes())),
             skipped_from,
-            task: Bytes::from_static(&[9; 16]),
+            task: if self.producer.starts_with("deed:") {
+                Bytes::new()
+            } else {
+                Bytes::from_static(&[9; 16])
+            },
             body: Some(body),
             ..v1::Statement::default()
         })
@@ -112,6 +156,91 @@ impl Producer {
             count: self.next + 1,
         };
         self.envelope(None, false, Body::SessionClosed(body))
+    }
+}
+
+/// Signs an envelope's payload.
+pub(crate) fn signed(mut envelope: v1::Envelope, key: &SigningKey) -> v1::Envelope {
+    let signature = signature::sign(key, envelope.payload_type(), &envelope.payload);
+    let id = signature::key_id(key.public_key());
+    envelope.key_id = Bytes::copy_from_slice(id.as_bytes());
+    envelope.signature = Bytes::copy_from_slice(&signature);
+    envelope
+}
+
+/// A signed batch manifest over some envelopes, and these.
+pub(crate) fn batched(envelopes: Vec<v1::Envelope>, key: &SigningKey) -> Vec<v1::Envelope> {
+    let payloads: Vec<_> = envelopes.iter().map(|e| e.payload.clone()).collect();
+    let manifest = Manifest::over(&payloads).expect("a batch");
+    let mut all = vec![signed(
+        v1::Envelope {
+            payload_type: v1::PayloadType::BatchManifest.into(),
+            payload: manifest.encode(),
+            ..v1::Envelope::default()
+        },
+        key,
+    )];
+    all.extend(envelopes);
+    all
+}
+
+/// The authority's session.
+pub(crate) struct Authority {
+    producer: Producer,
+    key: SigningKey,
+}
+
+impl Authority {
+    pub(crate) fn new(ledger_id: LedgerId) -> Self {
+        let mut producer = Producer::new(ledger_id, 0xa0);
+        producer.producer = "deed:authority".to_owned();
+        Self {
+            producer,
+            key: authority(),
+        }
+    }
+
+    pub(crate) fn says(&mut self, body: Body) -> v1::Envelope {
+        signed(self.producer.envelope(None, false, body), &self.key)
+    }
+
+    /// Registers a key for a producer.
+    pub(crate) fn registers(&mut self, key: &SigningKey, producer: &str) -> v1::Envelope {
+        let body = registration(self.producer.ledger_id, key, producer);
+        self.says(Body::KeyRegistered(body))
+    }
+
+    pub(crate) fn revokes(&mut self, key: &SigningKey) -> v1::Envelope {
+        let id = signature::key_id(key.public_key());
+        self.says(Body::KeyRevoked(v1::KeyRevoked {
+            key_id: Bytes::copy_from_slice(id.as_bytes()),
+            ..v1::KeyRevoked::default()
+        }))
+    }
+}
+
+/// A key's registration, with its proof of possession.
+pub(crate) fn registration(
+    ledger_id: LedgerId,
+    key: &SigningKey,
+    producer: &str,
+) -> v1::KeyRegistered {
+    let controller = "https://example.org/team";
+    let possession = Possession {
+        ledger_id,
+        public_key: key.public_key().as_bytes(),
+        role: v1::KeyRole::Agent,
+        producer,
+        controller,
+    }
+    .sign(key);
+    v1::KeyRegistered {
+        public_key: Bytes::copy_from_slice(key.public_key().as_bytes()),
+        role: v1::KeyRole::Agent.into(),
+        producer: producer.to_owned(),
+        controller: controller.to_owned(),
+        possession: Bytes::copy_from_slice(&possession),
+        ..v1::KeyRegistered::default()
     }
 }
 
@@ -159,7 +288,8 @@ impl Engine {
         guard::catch_up(data_dir, &store).unwrap();
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
-        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20);
+        let metrics = Arc::new(Metrics::default());
+        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, &metrics);
         let clock = TestClock::at(1_000_000);
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
@@ -170,7 +300,12 @@ impl Engine {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
             clock: Arc::clone(&clock) as _,
+            pressure: Arc::new(Pressure::new(
+                &LimitOptions::default(),
+                Arc::new(MachineTicks::default()),
+            )),
             queue_wait: QUEUE_WAIT,
+            metrics,
         };
         Self {
             store,
@@ -188,7 +323,7 @@ impl Engine {
         self.registry
             .create(name, &keys, |new| {
                 let number = new.ledger.number;
-                let room = block_on(self.appends.shards.reserve(number, 0));
+                let room = block_on(self.appends.shards.reserve(number, SourceKey::Server, 0));
                 let answer = room.create(new).blocking_answer();
                 answer
                     .map(drop)
@@ -207,7 +342,19 @@ impl Engine {
             envelopes,
             ..v1::AppendRequest::default()
         };
-        block_on(async { self.appends.begin(request).await?.finish().await })
+        block_on(async {
+            self.appends
+                .begin(
+                    request,
+                    &Sender::anybody(),
+                    &self.appends.pressure.unknown(),
+                    OnQuota::Refuse,
+                )
+                .await?
+                .finish()
+                .await
+                .map(Answered::into_response)
+        })
     }
 
     /// Stops the threads and closes the store.

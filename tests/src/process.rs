@@ -180,6 +180,8 @@ impl ServerCommand {
             .args(["--listen", &self.listen])
             .args(&self.arguments)
             .env("RUST_LOG", &self.rust_log)
+            // Many servers run at once; those that want the port say so with a flag.
+            .env("DEED__ADMIN__LISTEN", "none")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         Launched(Running::spawn(command))

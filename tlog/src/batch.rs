@@ -4,7 +4,7 @@
 //! have prefixes of their own, 0x10 for leaves and 0x11 for nodes, so that no batch tree is
 //! ever a log tree. Trees and proofs are those of `rs_merkle`, which promotes a node without
 //! a sibling as RFC 6962 does; what it does not check (the number of hashes, the position)
-//! is checked here.
+//! is checked here. A root alone, which a ledger computes for every batch, takes no tree.
 
 use std::fmt;
 
@@ -88,7 +88,80 @@ pub enum BatchError {
 /// # Errors
 /// [`BatchError::Count`].
 pub fn batch_root<T: AsRef<[u8]>>(payloads: &[T]) -> Result<Hash, BatchError> {
-    Ok(BatchTree::new(payloads)?.head().root)
+    BatchCount::new(payloads.len())?;
+    let mut root = BatchRoot::new();
+    for payload in payloads {
+        root.push(payload.as_ref())?;
+    }
+    Ok(root.finish()?.root)
+}
+
+/// The root of a batch, payload after payload: what a ledger computes for every batch, so it
+/// keeps no tree. [`BatchTree`] is for those who need proofs.
+///
+/// Holds the root of each full subtree that the payloads so far make, the largest first: one for
+/// each bit of their number.
+#[derive(Debug, Clone)]
+pub struct BatchRoot {
+    subtrees: [[u8; 32]; BatchProof::HASHES_MAX + 1],
+    count: u32,
+}
+
+impl BatchRoot {
+    /// A batch without payloads, which has no root yet.
+    #[must_use]
+    pub const fn new() -> BatchRoot {
+        BatchRoot {
+            subtrees: [[0; 32]; BatchProof::HASHES_MAX + 1],
+            count: 0,
+        }
+    }
+
+    /// Takes the next payload.
+    ///
+    /// # Errors
+    /// [`BatchError::Count`] for one more than 4096.
+    pub fn push(&mut self, payload: &[u8]) -> Result<(), BatchError> {
+        if self.count == BATCH_PAYLOADS_MAX {
+            return Err(BatchError::Count {
+                found: self.count as usize + 1,
+            });
+        }
+        let mut node = BatchHasher::hash(payload);
+        let mut top = self.count.count_ones() as usize;
+        // A full subtree on the left for each one bit at the end of the count: a carry.
+        for _ in 0..self.count.trailing_ones() {
+            top -= 1;
+            node = BatchHasher::concat_and_hash(&self.subtrees[top], Some(&node));
+        }
+        self.subtrees[top] = node;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The number of payloads and the root over them.
+    ///
+    /// # Errors
+    /// [`BatchError::Count`] if there are none.
+    pub fn finish(&self) -> Result<BatchHead, BatchError> {
+        let count = BatchCount::new(self.count as usize)?;
+        let subtrees = &self.subtrees[..self.count.count_ones() as usize];
+        // From the right: RFC 6962 splits at the largest power of two, so what is to the right of
+        // a subtree is one node before it meets that.
+        let root = subtrees
+            .iter()
+            .rev()
+            .copied()
+            .reduce(|right, left| BatchHasher::concat_and_hash(&left, Some(&right)));
+        let root = Hash::new(root.expect("a batch of at least one payload has a subtree"));
+        Ok(BatchHead { count, root })
+    }
+}
+
+impl Default for BatchRoot {
+    fn default() -> BatchRoot {
+        BatchRoot::new()
+    }
 }
 
 /// Returns the proof for one payload of a batch. For many, keep the [`BatchTree`].

@@ -8,7 +8,7 @@
 //! canonical; and the group equation is the one without the cofactor, which cannot tell
 //! single from batch verification. There is no batch verification.
 
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use thiserror::Error;
 
 /// Bytes of an encoded public key.
@@ -76,6 +76,53 @@ impl PublicKey {
         self.0
             .verify_strict(message, &Signature::from_bytes(signature))
             .map_err(|_| SignatureError::Mismatch)
+    }
+}
+
+/// A private key without a name or a purpose of its own: a producer's or an authority's.
+///
+/// What it signs says what it is for, in its first bytes. The seed is wiped when the key is
+/// dropped, and never printed.
+#[derive(Clone)]
+pub struct SigningKey {
+    signing: ed25519_dalek::SigningKey,
+    public: PublicKey,
+}
+
+impl SigningKey {
+    /// Makes the key of a seed: 32 random bytes, RFC 8032's private key.
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> SigningKey {
+        let signing = ed25519_dalek::SigningKey::from_bytes(seed);
+        // A clamped scalar times the base point is never of small order, and what dalek
+        // compresses is canonical.
+        let public = PublicKey(signing.verifying_key());
+        SigningKey { signing, public }
+    }
+
+    /// The seed, to be stored where only the signer can read it.
+    #[must_use]
+    pub fn seed(&self) -> &[u8; 32] {
+        self.signing.as_bytes()
+    }
+
+    /// The key that verifies what this one signs.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Signs a message, RFC 8032 section 5.1.6. The same message gives the same signature.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.signing.sign(message).to_bytes()
+    }
+}
+
+/// Prints the public half only.
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey({:?})", self.public)
     }
 }
 

@@ -49,12 +49,14 @@ mod tlog_proof;
 mod verify;
 
 pub use batch::{
-    BATCH_PAYLOADS_MAX, BatchCount, BatchError, BatchHead, BatchPosition, BatchProof, BatchTree,
-    batch_proof, batch_root, verify_batch_proof,
+    BATCH_PAYLOADS_MAX, BatchCount, BatchError, BatchHead, BatchPosition, BatchProof, BatchRoot,
+    BatchTree, batch_proof, batch_root, verify_batch_proof,
 };
 pub use checkpoint::{Checkpoint, CheckpointError, Origin};
 pub use cosignature::{COSIGNATURE_BYTES, Cosigner, PosixSeconds, TimeTooLarge};
-pub use ed25519::{PUBLIC_KEY_BYTES, PublicKey, SIGNATURE_BYTES, SignatureError, verify_strict};
+pub use ed25519::{
+    PUBLIC_KEY_BYTES, PublicKey, SIGNATURE_BYTES, SignatureError, SigningKey, verify_strict,
+};
 pub use edge::{EdgeReader, FullTile, RebuildError, RightEdge};
 pub use entry_bundle::{
     ENTRY_BYTES_MAX, EntryBundleError, EntryBundleId, decode_entry_bundle, encode_entry_bundle,

@@ -35,6 +35,7 @@ pub(crate) fn message(entry: &Entry<'_>) -> v1::Entry {
         payload: entry.payload.to_vec().into(),
         received_at_us: entry.received_at.get(),
         principal_leaf: entry.principal_leaf,
+        previous_trust: entry.previous_trust.map(|link| link.to_message()),
         ..v1::Entry::default()
     };
     message.set_payload_type(entry.payload_type);
@@ -50,7 +51,11 @@ pub(crate) fn message(entry: &Entry<'_>) -> v1::Entry {
 fn keeps_rules(entry: &v1::Entry) -> bool {
     let signed = entry.author == Author::Signed as i32;
     let lengths = if signed { (16, 64) } else { (0, 0) };
-    entry.payload_type == PayloadType::Statement as i32
+    let manifest = entry.payload_type == PayloadType::BatchManifest as i32;
+    let link = entry.previous_trust.as_ref();
+    (manifest || entry.payload_type == PayloadType::Statement as i32)
+        && (signed || !manifest)
+        && link.is_none_or(|link| signed && !manifest && link.leaf_hash.len() == 32)
         && (1..=60_000).contains(&entry.payload.len())
         && (entry.key_id.len(), entry.signature.len()) == lengths
         && (1..=4).contains(&entry.author)

@@ -6,8 +6,7 @@ use deed_evidence::{Problem, WireError, statement};
 use deed_proto::v1;
 use prost::Message as _;
 
-#[path = "../oracle.rs"]
-pub(crate) mod oracle;
+use crate::oracle;
 
 /// What was found out about a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the golden files' claims again with other people's code; see README.md.
 
-usage: check.py <FileDescriptorSet of deed.v1> (needs `pip install protobuf blake3`)
+usage: check.py <FileDescriptorSet of deed.v1> (needs `pip install protobuf blake3 cryptography`)
 """
 
 import base64
@@ -10,6 +10,7 @@ import pathlib
 import sys
 
 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 FOLDER = pathlib.Path(__file__).parent
@@ -25,7 +26,45 @@ def messages(descriptor_set):
         pool.Add(file)
     find = pool.FindMessageTypeByName
     get = message_factory.GetMessageClass
-    return get(find("deed.v1.Statement")), get(find("deed.v1.Entry"))
+    names = ["Statement", "BatchManifest", "Entry"]
+    return [get(find(f"deed.v1.{name}")) for name in names]
+
+
+def pae(kind, payload):
+    """DSSE v1.0.0."""
+    kind = f"application/vnd.deed.{kind}.v1+protobuf".encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def signatures(statement, manifest, entry):
+    """Inputs, key ids and signatures of the manifest, the trust statement and the possession."""
+    for name, kind, payload, seed in [
+        ("manifest", "batch", "manifest.hex", 5),
+        ("trust", "statement", "statement-key_registered.hex", 2),
+    ]:
+        found = entry.FromString(read(f"entry-{name}.hex"))
+        public = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32).public_key()
+        assert found.payload == read(payload)
+        pae_file = "manifest.pae.hex" if name == "manifest" else "statement.pae.hex"
+        assert pae(kind, found.payload) == read(pae_file)
+        assert found.key_id == hashlib.sha256(public.public_bytes_raw()).digest()[:16]
+        public.verify(found.signature, read(pae_file))
+    key = statement.FromString(read("statement-key_registered.hex"))
+    registered = key.key_registered
+    lines = [
+        "deed/key-possession/v1",
+        key.ledger_id.hex(),
+        registered.public_key.hex(),
+        str(registered.role),
+        registered.producer,
+        registered.controller,
+    ]
+    message = "".join(line + "\n" for line in lines).encode()
+    assert message == read("possession.message.hex")
+    Ed25519PublicKey.from_public_bytes(registered.public_key).verify(registered.possession, message)
+    revoked = statement.FromString(read("statement-key_revoked.hex")).key_revoked
+    assert revoked.key_id == hashlib.sha256(registered.public_key).digest()[:16]
+    assert manifest.FromString(read("manifest.hex")).count == 3
 
 
 def commitment(slot):
@@ -37,11 +76,12 @@ def commitment(slot):
 
 
 def main():
-    statement, entry = messages(pathlib.Path(sys.argv[1]).read_bytes())
+    statement, manifest, entry = messages(pathlib.Path(sys.argv[1]).read_bytes())
     payloads = {path.name: statement for path in FOLDER.glob("statement-*.hex")}
     entries = [path.name for path in FOLDER.glob("*entry*.hex") if path.name.count(".") == 1]
-    assert len(payloads) == 8 and len(entries) == 5
-    for name, kind in payloads.items() | {(name, entry) for name in entries}:
+    assert len(payloads) == 17 and len(entries) == 7
+    kinds = payloads | {name: entry for name in entries} | {"manifest.hex": manifest}
+    for name, kind in kinds.items():
         data = read(name)
         parsed = kind.FromString(data)
         again = parsed.SerializeToString(deterministic=True)
@@ -75,7 +115,8 @@ def main():
     assert name == genesis.origin
     wanted = hashlib.sha256(name.encode() + b"\n" + base64.b64decode(material)).digest()[:4]
     assert wanted.hex() == key_id
-    print("leaf hashes, commitments and the key id hold")
+    signatures(statement, manifest, entry)
+    print("leaf hashes, commitments, key ids and signatures hold")
 
 
 main()

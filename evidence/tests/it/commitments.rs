@@ -2,7 +2,8 @@
 
 use deed_evidence::{
     Sequence, SessionId,
-    commitment::{Salt, commit, opens},
+    commitment::{Committer, Salt, commit, digest_of, opens},
+    statement,
 };
 use proptest::prelude::*;
 
@@ -78,7 +79,59 @@ fn a_salt_is_not_printed() {
     assert_eq!(format!("{:?}", salt(1, 1, "x")), "Salt(..)");
 }
 
+/// In the order of their fields, and with the slots that their salts were derived with.
+#[test]
+fn the_commitments_of_a_statement() {
+    let listed = |made| {
+        let payload = statement::encode(&made).unwrap();
+        let found = statement::commitments(&payload).unwrap();
+        assert_eq!(found.is_empty(), found.count() == 0);
+        for slot in found {
+            let wanted = crate::fixtures::commitment_of(slot.slot);
+            assert_eq!(slot.digest.as_bytes()[..], wanted.digest, "{}", slot.slot);
+            assert_eq!(slot.media_type, wanted.media_type);
+        }
+        found.map(|slot| slot.slot).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        listed(crate::fixtures::outcome()),
+        ["outcome.tool_call", "outcome.response", "outcome.result"]
+    );
+    assert_eq!(
+        listed(crate::fixtures::intent()),
+        ["intent.arguments", "intent.prompt"]
+    );
+    let opened = crate::fixtures::task_opened_committed();
+    assert_eq!(listed(opened), ["task_opened.objective_commitment"]);
+    assert!(listed(crate::fixtures::task_opened()).is_empty());
+    assert!(listed(crate::fixtures::erasure()).is_empty());
+    // The middle one left out.
+    let mut made = crate::fixtures::outcome();
+    if let Some(deed_proto::v1::statement::Body::Outcome(outcome)) = &mut made.body {
+        outcome.response = None;
+    }
+    assert_eq!(listed(made), ["outcome.tool_call", "outcome.result"]);
+    assert!(statement::commitments(b"p").is_err());
+}
+
 proptest! {
+    #[test]
+    fn how_a_content_is_cut_makes_no_difference(
+        pieces in proptest::collection::vec(any::<Vec<u8>>(), 0..8),
+        sequence in any::<u64>(),
+    ) {
+        let salt = salt(1, sequence, "slot");
+        let mut committer = Committer::new(&salt);
+        for piece in &pieces {
+            committer.update(piece);
+        }
+        let digest = committer.finalize();
+        prop_assert_eq!(digest, digest_of(&Salt::from_bytes(*salt.as_bytes()), &pieces.concat()));
+        let made = commit(&salt, &pieces.concat(), "a/b");
+        prop_assert_eq!(&made.digest[..], &digest.as_bytes()[..]);
+        prop_assert_eq!(format!("{committer:?}"), "Committer(..)");
+    }
+
     #[test]
     fn a_commitment_opens_to_its_content_alone(
         content in proptest::collection::vec(any::<u8>(), 0..200),

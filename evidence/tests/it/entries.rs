@@ -2,15 +2,22 @@
 
 use deed_evidence::{
     ENTRY_BYTES_MAX, Micros, PAYLOAD_BYTES_MAX, Problem, WireError,
-    entry::{Entry, EntryError, KeyedSignature, OVERHEAD_BYTES_MAX, hash},
+    entry::{Entry, EntryError, KeyedSignature, OVERHEAD_BYTES_MAX, TrustLink, hash},
+    statement,
 };
 use deed_proto::v1::{Author, PayloadType};
+use deed_tlog::{Hash, LeafIndex};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message as _;
 
 use crate::{fuzz::entry, mutations::any_mutation};
 
 const TIME: Micros = Micros::new(crate::fixtures::TIME_US);
+
+const LINK: TrustLink = TrustLink {
+    leaf_index: LeafIndex::new(u64::MAX),
+    leaf_hash: Hash::new([5; 32]),
+};
 
 fn signed(payload: &[u8]) -> Entry<'_> {
     Entry {
@@ -31,14 +38,21 @@ proptest! {
     #[test]
     fn any_fields_are_written_as_prost_writes_them(
         payload in vec(any::<u8>(), 0..300),
-        payload_type in select(vec![PayloadType::Unspecified, PayloadType::Statement]),
+        payload_type in select(vec![
+            PayloadType::Unspecified, PayloadType::Statement, PayloadType::BatchManifest,
+        ]),
         key in option::of((any::<[u8; 16]>(), vec(any::<u8>(), 64))),
         author in select(vec![
             Author::Unspecified, Author::Signed, Author::Batched, Author::Unsigned, Author::Ledger,
         ]),
         received_at in prop_oneof![any::<i64>(), 0..3_i64, Just(i64::MAX), Just(i64::MIN)],
         principal_leaf in option::of(crate::statements::number()),
+        link in option::of((crate::statements::number(), any::<[u8; 32]>())),
     ) {
+        let previous_trust = link.map(|(index, hash)| TrustLink {
+            leaf_index: LeafIndex::new(index),
+            leaf_hash: Hash::new(hash),
+        });
         let signature = key.as_ref().map(|(key_id, signature)| KeyedSignature {
             key_id,
             signature: signature.as_slice().try_into().unwrap(),
@@ -50,6 +64,7 @@ proptest! {
             author,
             received_at: Micros::new(received_at),
             principal_leaf,
+            previous_trust,
         };
         let bytes = made.encode();
         prop_assert_eq!(&bytes[..], entry::message(&made).encode_to_vec());
@@ -58,7 +73,10 @@ proptest! {
         prop_assert_eq!(&appended[6..], &bytes[..]);
         prop_assert_eq!(hash(&made), deed_tlog::leaf_hash(&bytes));
 
-        let well_formed = payload_type == PayloadType::Statement
+        let signed = author == Author::Signed;
+        let well_formed = payload_type != PayloadType::Unspecified
+            && (signed || payload_type == PayloadType::Statement)
+            && ((signed && payload_type == PayloadType::Statement) || previous_trust.is_none())
             && !payload.is_empty()
             && (author == Author::Signed) == key.is_some()
             && author != Author::Unspecified
@@ -81,6 +99,9 @@ proptest! {
     ) {
         let mut made = if signed_one { signed(b"payload") } else { Entry::unsigned(b"p", TIME) };
         made.principal_leaf = leaf;
+        if signed_one && leaf.is_none() {
+            made.previous_trust = Some(LINK);
+        }
         let bytes = made.encode().to_vec();
         let changed = changes.iter().fold(bytes, |bytes, change| change.apply(&bytes));
         entry::check(&changed).ok();
@@ -105,6 +126,7 @@ fn the_overhead_is_that_of_the_worst_case() {
     let worst = Entry {
         received_at: Micros::new(i64::MAX),
         principal_leaf: Some(u64::MAX),
+        previous_trust: Some(LINK),
         ..signed(&payload)
     };
     let bytes = worst.encode();
@@ -230,9 +252,9 @@ fn what_is_not_canonical_is_refused() {
     let rows: [(&str, &str, Problem); 11] = [
         ("", "payload_type", Problem::Missing),
         (
-            "0802120170280330",
+            "0803120170280330",
             "payload_type",
-            Problem::UnknownEnum { value: 2 },
+            Problem::UnknownEnum { value: 3 },
         ),
         (
             "08011201702803300138",
@@ -240,9 +262,9 @@ fn what_is_not_canonical_is_refused() {
             Problem::CutOff { wanted: 1, have: 0 },
         ),
         (
-            "0801120170280330014001",
+            "0801120170280330014801",
             "message",
-            Problem::UnknownField { number: 8 },
+            Problem::UnknownField { number: 9 },
         ),
         (
             "080112017028053001",
@@ -279,4 +301,172 @@ fn what_is_not_canonical_is_refused() {
         max: ENTRY_BYTES_MAX,
     };
     assert_eq!(Entry::parse(&vec![0; found]), Err(too_long));
+}
+
+/// The link's own bytes: what could be varied is refused.
+#[test]
+fn a_link_has_one_form() {
+    let signature = KeyedSignature {
+        key_id: &[3; 16],
+        signature: &[4; 64],
+    };
+    let zero = TrustLink {
+        leaf_index: LeafIndex::new(0),
+        ..LINK
+    };
+    let one = TrustLink {
+        leaf_index: LeafIndex::new(1),
+        ..LINK
+    };
+    let plain = Entry::signed(b"p", signature, TIME).encode();
+    let with = |link: &str| {
+        let bytes = [&plain[..], &hex::decode(link).unwrap()].concat();
+        match entry::check(&bytes) {
+            Ok(entry) => Ok(entry.previous_trust),
+            Err(EntryError::Malformed(error)) => Err((error.field, error.problem)),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let hash = "1220".to_owned() + &"05".repeat(32);
+    assert_eq!(with(&format!("4222{hash}")), Ok(Some(zero)));
+    assert_eq!(with(&format!("42240801{hash}")), Ok(Some(one)));
+    let at = |field: &str, problem| Err((field.to_owned(), problem));
+    let rows = [
+        // Nothing in it, no hash, a short one, an index of zero written out, an overlong one, both
+        // fields the other way round, one twice, an unknown one.
+        (
+            "4200".to_owned(),
+            "previous_trust.leaf_hash",
+            Problem::Missing,
+        ),
+        (
+            "42020801".to_owned(),
+            "previous_trust.leaf_hash",
+            Problem::Missing,
+        ),
+        (
+            "4203120105".to_owned(),
+            "previous_trust.leaf_hash",
+            Problem::Length {
+                found: 1,
+                min: 32,
+                max: 32,
+            },
+        ),
+        (
+            format!("42240800{hash}"),
+            "previous_trust.leaf_index",
+            Problem::DefaultWritten,
+        ),
+        (
+            format!("4225088100{hash}"),
+            "previous_trust.leaf_index",
+            Problem::Varint,
+        ),
+        (format!("4224{hash}0801"), "previous_trust", Problem::Order),
+        (
+            format!("4244{hash}{hash}"),
+            "previous_trust.leaf_hash",
+            Problem::Order,
+        ),
+        (
+            format!("4224{hash}1801"),
+            "previous_trust",
+            Problem::UnknownField { number: 3 },
+        ),
+        (
+            format!("4222{hash}4222{hash}"),
+            "previous_trust",
+            Problem::Order,
+        ),
+    ];
+    for (link, field, problem) in rows {
+        assert_eq!(with(&link), at(field, problem), "{link}");
+    }
+}
+
+/// Who may say what: the entry against the statement in it.
+#[test]
+fn entry_and_statement_agree() {
+    let signature = KeyedSignature {
+        key_id: &[3; 16],
+        signature: &[4; 64],
+    };
+    let encode = |made| statement::encode(&made).unwrap();
+    let ordinary = encode(crate::fixtures::intent());
+    let trust = encode(crate::fixtures::retention_set());
+    let genesis = encode(crate::fixtures::genesis_statement());
+    let unlinked = Entry::signed(&trust, signature, TIME);
+    let good = [
+        Entry::unsigned(&ordinary, TIME),
+        Entry::batched(&ordinary, TIME),
+        Entry::signed(&ordinary, signature, TIME),
+        Entry::by_ledger(&genesis, TIME),
+        Entry::trust(&trust, signature, TIME, LINK),
+    ];
+    for entry in good {
+        assert!(entry.statement().is_ok(), "{entry:?}");
+    }
+    let bad = [
+        (Entry::by_ledger(&ordinary, TIME), "author"),
+        (Entry::by_ledger(&trust, TIME), "author"),
+        (Entry::unsigned(&genesis, TIME), "author"),
+        (Entry::signed(&genesis, signature, TIME), "author"),
+        (unlinked, "previous_trust"),
+        (Entry::unsigned(&trust, TIME), "previous_trust"),
+        (Entry::batched(&trust, TIME), "previous_trust"),
+        (
+            Entry::trust(&ordinary, signature, TIME, LINK),
+            "previous_trust",
+        ),
+        (
+            Entry {
+                previous_trust: Some(LINK),
+                ..Entry::unsigned(&trust, TIME)
+            },
+            "previous_trust",
+        ),
+        (Entry::manifest(&ordinary, signature, TIME), "payload_type"),
+        (Entry::unsigned(b"p", TIME), "message"),
+    ];
+    for (entry, field) in bad {
+        assert_eq!(entry.statement().unwrap_err().field, field, "{entry:?}");
+    }
+    // A manifest is signed, and a link stands in signed entries alone: seen without the payload.
+    let bad = [
+        (
+            Entry {
+                payload_type: PayloadType::BatchManifest,
+                ..Entry::unsigned(b"p", TIME)
+            },
+            "author",
+        ),
+        (
+            Entry {
+                payload_type: PayloadType::BatchManifest,
+                ..Entry::batched(b"p", TIME)
+            },
+            "author",
+        ),
+        (
+            Entry {
+                previous_trust: Some(LINK),
+                ..Entry::by_ledger(b"p", TIME)
+            },
+            "previous_trust",
+        ),
+        (
+            Entry {
+                previous_trust: Some(LINK),
+                ..Entry::manifest(b"p", signature, TIME)
+            },
+            "previous_trust",
+        ),
+    ];
+    for (made, field) in bad {
+        let Err(EntryError::Malformed(error)) = entry::check(&made.encode()).map(drop) else {
+            panic!("{made:?}");
+        };
+        assert_eq!(error.field, field);
+    }
 }

@@ -2,9 +2,14 @@
 //! are made of these: they never change.
 
 use bytes::Bytes;
-use deed_evidence::{Micros, commitment, genesis::Genesis};
+use deed_evidence::{
+    LedgerId, Micros, PayloadDigest, batch, commitment,
+    genesis::Genesis,
+    signature::{self, Possession},
+    statement,
+};
 use deed_proto::v1::{self, statement::Body};
-use deed_tlog::{NoteSigner, Origin};
+use deed_tlog::{NoteSigner, Origin, SigningKey};
 
 pub(crate) const TIME_US: i64 = 1_760_000_000_000_000;
 
@@ -162,6 +167,130 @@ pub(crate) fn session_closed() -> v1::Statement {
     }))
 }
 
+pub(crate) fn signing_key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+/// The ledger that the fixtures' statements are for.
+pub(crate) const LEDGER: LedgerId = LedgerId::new(deed_tlog::Hash::new([0x11; 32]));
+
+/// A trust statement with every field of the header.
+pub(crate) fn trust(body: Body) -> v1::Statement {
+    v1::Statement {
+        producer: statement::AUTHORITY_PRODUCER.into(),
+        ..self::statement(body)
+    }
+}
+
+pub(crate) fn authorities_changed() -> v1::Statement {
+    let mut keys = [public_key(3), public_key(6)];
+    keys.sort_unstable();
+    let key = |key: [u8; 32]| v1::AuthorityKey {
+        public_key: key.to_vec().into(),
+    };
+    trust(Body::AuthoritiesChanged(v1::AuthoritiesChanged {
+        authority_keys: keys.map(key).into(),
+        reason: "Yearly rotation.".into(),
+    }))
+}
+
+pub(crate) fn key_registered() -> v1::Statement {
+    let key = signing_key(5);
+    let possession = Possession {
+        ledger_id: LEDGER,
+        public_key: key.public_key().as_bytes(),
+        role: v1::KeyRole::Agent,
+        producer: "spiffe://example.org/agent/refunds",
+        controller: "https://example.org/teams/payments",
+    };
+    trust(Body::KeyRegistered(v1::KeyRegistered {
+        public_key: key.public_key().as_bytes().to_vec().into(),
+        role: possession.role.into(),
+        producer: possession.producer.into(),
+        controller: possession.controller.into(),
+        valid_from_us: TIME_US + 1_000_000,
+        valid_until_us: TIME_US + 31_536_000_000_000,
+        possession: possession.sign(&key).to_vec().into(),
+    }))
+}
+
+pub(crate) fn key_revoked() -> v1::Statement {
+    let key_id = signature::key_id(signing_key(5).public_key());
+    trust(Body::KeyRevoked(v1::KeyRevoked {
+        key_id: key_id.as_bytes().to_vec().into(),
+        compromised_since_us: Some(0),
+        reason: "The host was taken over.".into(),
+    }))
+}
+
+pub(crate) fn principal_bound() -> v1::Statement {
+    trust(Body::PrincipalBound(v1::PrincipalBound {
+        principal: "CN=gateway 1, O=Example Ä".into(),
+        producer: "spiffe://example.org/agent/refunds".into(),
+        valid_until_us: TIME_US + 86_400_000_000,
+    }))
+}
+
+pub(crate) fn retention_set() -> v1::Statement {
+    trust(Body::RetentionSet(v1::RetentionSet {
+        floor_us: 15_552_000_000_000,
+        reason: "EU AI Act, article 26(6).".into(),
+    }))
+}
+
+pub(crate) fn legal_hold_placed() -> v1::Statement {
+    trust(Body::LegalHoldPlaced(v1::LegalHoldPlaced {
+        hold: bytes(0x1d, 16),
+        scope: Some(v1::legal_hold_placed::Scope::Task(bytes(0x77, 16))),
+        reason: "Case 12/2026.".into(),
+    }))
+}
+
+pub(crate) fn legal_hold_placed_on_content() -> v1::Statement {
+    let mut statement = legal_hold_placed();
+    if let Some(Body::LegalHoldPlaced(placed)) = &mut statement.body {
+        let scope = v1::legal_hold_placed::Scope::Commitment(bytes(0xc0, 32));
+        placed.scope = Some(scope);
+    }
+    statement
+}
+
+pub(crate) fn legal_hold_released() -> v1::Statement {
+    trust(Body::LegalHoldReleased(v1::LegalHoldReleased {
+        hold: bytes(0x1d, 16),
+        reason: "Settled.".into(),
+    }))
+}
+
+pub(crate) fn erasure() -> v1::Statement {
+    trust(Body::Erasure(v1::Erasure {
+        commitments: vec![bytes(0xc0, 32), bytes(0xc1, 32), bytes(0xff, 32)],
+        requested_by: "https://crm.example/customers/7".into(),
+        reason: "The customer asked for it.".into(),
+        legal_basis: "GDPR Art. 17(1)(b)".into(),
+    }))
+}
+
+/// The manifest over three statements.
+pub(crate) fn manifest() -> batch::Manifest {
+    batch::Manifest::over(&batch_payloads()).unwrap()
+}
+
+/// Three statements that lie behind each other in one session.
+pub(crate) fn batch_payloads() -> Vec<Bytes> {
+    let mut payloads: Vec<Bytes> = Vec::new();
+    for (position, mut made) in [intent(), outcome(), task_closed()].into_iter().enumerate() {
+        made.sequence = 7 + position as u64;
+        if let Some(before) = payloads.last() {
+            made.skipped_from = None;
+            let digest = PayloadDigest::of(before);
+            made.previous = digest.as_bytes().to_vec().into();
+        }
+        payloads.push(statement::encode(&made).unwrap());
+    }
+    payloads
+}
+
 /// The statement in [`genesis`]'s entry.
 pub(crate) fn genesis_statement() -> v1::Statement {
     let entry = genesis().to_entry().unwrap();
@@ -180,5 +309,17 @@ pub(crate) fn all() -> Vec<(&'static str, v1::Statement)> {
         ("outcome", outcome()),
         ("heartbeat", heartbeat()),
         ("session_closed", session_closed()),
+        ("authorities_changed", authorities_changed()),
+        ("key_registered", key_registered()),
+        ("key_revoked", key_revoked()),
+        ("principal_bound", principal_bound()),
+        ("retention_set", retention_set()),
+        ("legal_hold_placed", legal_hold_placed()),
+        (
+            "legal_hold_placed-commitment",
+            legal_hold_placed_on_content(),
+        ),
+        ("legal_hold_released", legal_hold_released()),
+        ("erasure", erasure()),
     ]
 }

@@ -10,13 +10,19 @@ mod driver;
 pub(crate) mod entry;
 #[path = "../../fuzz/bodies/genesis.rs"]
 pub(crate) mod genesis;
+#[path = "../../fuzz/bodies/manifest.rs"]
+pub(crate) mod manifest;
 #[path = "../../fuzz/bodies/statement.rs"]
 pub(crate) mod statement;
+#[path = "../../fuzz/bodies/trust.rs"]
+pub(crate) mod trust;
 
-const TARGETS: [(&str, driver::Body); 3] = [
+const TARGETS: [(&str, driver::Body); 5] = [
     ("entry", entry::run),
     ("genesis", genesis::run),
+    ("manifest", manifest::run),
     ("statement", statement::run),
+    ("trust", trust::run),
 ];
 
 #[test]

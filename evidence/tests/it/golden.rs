@@ -6,12 +6,16 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use deed_evidence::{
-    Micros,
+    KeyId, Micros,
+    batch::Manifest,
     entry::{self, Entry, KeyedSignature},
     genesis::Genesis,
+    signature::{self, Possession},
     statement,
+    trust::{TrustLink, TrustStatement},
 };
-use deed_proto::v1::Author;
+use deed_proto::v1::{Author, KeyRole, PayloadType};
+use deed_tlog::{Hash, LeafIndex};
 
 use crate::fixtures::{self, TIME_US};
 
@@ -33,6 +37,24 @@ fn made() -> BTreeMap<String, String> {
         let name = format!("entry-{name}.leaf-hash.hex");
         files.insert(name, hex::encode(hash.as_bytes()));
     }
+    let manifest = fixtures::manifest().encode();
+    files.insert("manifest.hex".into(), hex::encode(&manifest));
+    let pae = signature::pae(PayloadType::BatchManifest, &manifest);
+    files.insert("manifest.pae.hex".into(), hex::encode(pae));
+    let trust = statement::encode(&fixtures::key_registered()).unwrap();
+    let pae = signature::pae(PayloadType::Statement, &trust);
+    files.insert("statement.pae.hex".into(), hex::encode(pae));
+    let signatures = signatures(&manifest, &trust);
+    for (name, made) in signed_entries(&manifest, &trust, &signatures) {
+        files.insert(format!("entry-{name}.hex"), hex::encode(made.encode()));
+        let hash = entry::hash(&made);
+        let name = format!("entry-{name}.leaf-hash.hex");
+        files.insert(name, hex::encode(hash.as_bytes()));
+    }
+    let key = fixtures::public_key(5);
+    let possession = possession(&key).message();
+    files.insert("possession.message.hex".into(), hex::encode(possession));
+
     let genesis = fixtures::genesis().to_entry().unwrap();
     files.insert("genesis-entry.hex".into(), hex::encode(&genesis));
     let (_, id) = Genesis::from_entry(&genesis).unwrap();
@@ -71,6 +93,55 @@ fn entries(payload: &[u8]) -> Vec<(&'static str, Entry<'_>)> {
         ),
         ("unsigned", unsigned),
         ("ledger", Entry::by_ledger(payload, time)),
+    ]
+}
+
+fn possession(key: &[u8; 32]) -> Possession<'_> {
+    Possession {
+        ledger_id: fixtures::LEDGER,
+        public_key: key,
+        role: KeyRole::Agent,
+        producer: "spiffe://example.org/agent/refunds",
+        controller: "https://example.org/teams/payments",
+    }
+}
+
+/// Key id and signature of the manifest, by the key of seed 5, and of the trust statement, by the
+/// authority of seed 2.
+fn signatures(manifest: &[u8], trust: &[u8]) -> [(KeyId, [u8; 64]); 2] {
+    let (producer, authority) = (fixtures::signing_key(5), fixtures::signing_key(2));
+    [
+        (
+            signature::key_id(producer.public_key()),
+            signature::sign(&producer, PayloadType::BatchManifest, manifest),
+        ),
+        (
+            signature::key_id(authority.public_key()),
+            signature::sign(&authority, PayloadType::Statement, trust),
+        ),
+    ]
+}
+
+fn signed_entries<'a>(
+    manifest: &'a [u8],
+    trust: &'a [u8],
+    signatures: &'a [(KeyId, [u8; 64]); 2],
+) -> [(&'static str, Entry<'a>); 2] {
+    let time = Micros::new(TIME_US + 1_234_567);
+    let [by_producer, by_authority] =
+        signatures
+            .each_ref()
+            .map(|(key_id, signature)| KeyedSignature {
+                key_id: key_id.as_bytes(),
+                signature,
+            });
+    let link = TrustLink {
+        leaf_index: LeafIndex::new(300),
+        leaf_hash: Hash::new([0x12; 32]),
+    };
+    [
+        ("manifest", Entry::manifest(manifest, by_producer, time)),
+        ("trust", Entry::trust(trust, by_authority, time, link)),
     ]
 }
 
@@ -120,6 +191,37 @@ fn golden_files_are_read() {
         let bytes = read(&format!("entry-{name}.hex"));
         assert_eq!(Entry::parse(&bytes).unwrap(), made, "{name}");
     }
+    let manifest = read("manifest.hex");
+    assert_eq!(Manifest::parse(&manifest).unwrap(), fixtures::manifest());
+    let trust = read("statement-key_registered.hex");
+    let signatures = signatures(&manifest, &trust);
+    for (seed, (name, made)) in
+        [5, 2]
+            .into_iter()
+            .zip(signed_entries(&manifest, &trust, &signatures))
+    {
+        let bytes = read(&format!("entry-{name}.hex"));
+        let parsed = Entry::parse(&bytes).unwrap();
+        assert_eq!(parsed, made, "{name}");
+        let key = fixtures::signing_key(seed);
+        let signed = parsed.signature.unwrap().signature;
+        signature::verify(
+            key.public_key(),
+            parsed.payload_type,
+            parsed.payload,
+            signed,
+        )
+        .unwrap();
+    }
+    let key = fixtures::signing_key(5);
+    let message = read("possession.message.hex");
+    let Ok(Some(TrustStatement::KeyRegistered(registered))) = TrustStatement::parse(&trust) else {
+        panic!("registers a key");
+    };
+    let possession = registered.possession;
+    key.public_key()
+        .verify_strict(&message, &possession)
+        .unwrap();
     let (genesis, id) = Genesis::from_entry(&read("genesis-entry.hex")).unwrap();
     assert_eq!(genesis, fixtures::genesis());
     assert_eq!(&id.as_bytes()[..], read("genesis-entry.ledger-id.hex"));

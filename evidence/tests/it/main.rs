@@ -1,6 +1,7 @@
 //! Everything that deed-evidence promises, checked from outside of the crate: against prost,
 //! against a second telling of the rules, and against files that another program wrote again.
 
+mod batches;
 mod canonical;
 mod commitments;
 mod entries;
@@ -12,4 +13,9 @@ mod mutations;
 mod receipts;
 mod rules;
 mod sessions;
+mod signatures;
 mod statements;
+mod trust;
+
+#[path = "../../fuzz/oracle.rs"]
+mod oracle;

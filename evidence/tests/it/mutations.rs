@@ -290,7 +290,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         field_number().prop_map(Change::Renumber),
         (field_number(), any::<u8>()).prop_map(|(number, kind)| Change::Unknown(number, kind)),
         any::<u8>().prop_map(Change::Retype),
-        (1..36_u64, any::<bool>()).prop_map(|(number, text)| Change::WriteDefault(number, text)),
+        (1..50_u64, any::<bool>()).prop_map(|(number, text)| Change::WriteDefault(number, text)),
         Just(Change::NestedNothing),
         Just(Change::NotUtf8),
         Just(Change::Control),

@@ -2,8 +2,9 @@
 
 use deed_evidence::{
     Micros, Problem, WireError,
-    entry::{Entry, EntryError},
-    receipt::{ReceiptError, VerifiedReceipt, consistency_proof, inclusion_proof, verify},
+    entry::{self, Entry, EntryError, KeyedSignature, TrustLink},
+    receipt::{self, ReceiptError, Sent, VerifiedReceipt, consistency_proof, inclusion_proof},
+    statement,
 };
 use deed_proto::v1;
 use deed_tlog::{Hash, LeafIndex, TreeHead, TreeSize, VerifyError, leaf_hash, node_hash};
@@ -13,8 +14,18 @@ use crate::fixtures::TIME_US;
 
 const PAYLOAD: &[u8] = b"what was sent";
 
+/// For what was sent unsigned.
+fn verify(
+    receipt: &v1::Receipt,
+    payload: &[u8],
+    head: &TreeHead,
+    proof_wanted: bool,
+) -> Result<VerifiedReceipt, ReceiptError> {
+    receipt::verify(receipt, &Sent::unsigned(payload), head, proof_wanted)
+}
+
 /// RFC 6962 section 2.1: the root of these leaves.
-fn root(leaves: &[Hash]) -> Hash {
+pub(crate) fn root(leaves: &[Hash]) -> Hash {
     match leaves {
         [] => deed_tlog::EMPTY_ROOT,
         [leaf] => *leaf,
@@ -26,7 +37,7 @@ fn root(leaves: &[Hash]) -> Hash {
 }
 
 /// RFC 6962 section 2.1.1: the audit path of a leaf.
-fn path(at: usize, leaves: &[Hash]) -> Vec<Hash> {
+pub(crate) fn path(at: usize, leaves: &[Hash]) -> Vec<Hash> {
     if leaves.len() < 2 {
         return Vec::new();
     }
@@ -316,5 +327,109 @@ proptest! {
             }
         }
         prop_assert!(verify(&receipt, &payload, &head, true).is_err());
+    }
+}
+
+/// Every way of sending: its receipt holds for that one, and for none of the others.
+#[test]
+fn a_receipt_is_of_the_form_that_was_sent() {
+    let statement = statement::encode(&crate::fixtures::intent()).unwrap();
+    let trust = statement::encode(&crate::fixtures::key_revoked()).unwrap();
+    let (one, two) = (
+        KeyedSignature {
+            key_id: &[1; 16],
+            signature: &[3; 64],
+        },
+        KeyedSignature {
+            key_id: &[2; 16],
+            signature: &[3; 64],
+        },
+    );
+    let three = KeyedSignature {
+        signature: &[4; 64],
+        ..one
+    };
+    let time = Micros::new(TIME_US);
+    let link = TrustLink {
+        leaf_index: LeafIndex::new(5),
+        leaf_hash: Hash::new([6; 32]),
+    };
+    let forms = [
+        (
+            Sent::unsigned(&statement),
+            Entry::unsigned(&statement, time),
+        ),
+        (Sent::batched(&statement), Entry::batched(&statement, time)),
+        (
+            Sent::signed(&statement, one),
+            Entry::signed(&statement, one, time),
+        ),
+        (
+            Sent::signed(&statement, two),
+            Entry::signed(&statement, two, time),
+        ),
+        (
+            Sent::signed(&statement, three),
+            Entry::signed(&statement, three, time),
+        ),
+        (
+            Sent::manifest(&statement, one),
+            Entry::manifest(&statement, one, time),
+        ),
+        (
+            Sent::signed(&trust, one),
+            Entry::trust(&trust, one, time, link),
+        ),
+    ];
+    for (at, (_, entry)) in forms.iter().enumerate() {
+        let hash = entry::hash(entry);
+        let receipt = v1::Receipt {
+            leaf_hash: hash.as_bytes().to_vec().into(),
+            received_at_us: TIME_US,
+            previous_trust: entry.previous_trust.map(|link| link.to_message()),
+            ..v1::Receipt::default()
+        };
+        let head = TreeHead::new(TreeSize::new(1), hash);
+        for (other, (sent, _)) in forms.iter().enumerate() {
+            let verified = receipt::verify(&receipt, sent, &head, true);
+            assert_eq!(verified.is_ok(), at == other, "{at} {other}: {verified:?}");
+        }
+    }
+
+    // A ledger that links what is no trust statement, or does not link what is: the hash is of
+    // that very entry, and the entry is one that no reader of the log accepts.
+    let wrong = [
+        (
+            Sent::signed(&statement, one),
+            Entry::trust(&statement, one, time, link),
+        ),
+        (Sent::signed(&trust, one), Entry::signed(&trust, one, time)),
+        (
+            Sent::manifest(&statement, one),
+            Entry {
+                previous_trust: Some(link),
+                ..Entry::manifest(&statement, one, time)
+            },
+        ),
+    ];
+    for (at, (sent, entry)) in wrong.into_iter().enumerate() {
+        let hash = entry::hash(&entry);
+        let mut receipt = v1::Receipt {
+            leaf_hash: hash.as_bytes().to_vec().into(),
+            received_at_us: TIME_US,
+            previous_trust: entry.previous_trust.map(|link| link.to_message()),
+            ..v1::Receipt::default()
+        };
+        let head = TreeHead::new(TreeSize::new(1), hash);
+        let refused = receipt::verify(&receipt, &sent, &head, true).unwrap_err();
+        let ReceiptError::Entry(EntryError::Malformed(error)) = refused else {
+            panic!("{at}: {refused}");
+        };
+        assert_eq!(error.field, "previous_trust", "{at}");
+        if let Some(link) = &mut receipt.previous_trust {
+            link.leaf_hash = link.leaf_hash.slice(..31);
+            let refused = receipt::verify(&receipt, &sent, &head, true).unwrap_err();
+            assert!(matches!(refused, ReceiptError::Entry(_)), "{at}: {refused}");
+        }
     }
 }

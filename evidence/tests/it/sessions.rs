@@ -1,8 +1,8 @@
 //! What a session takes next: a table, and a model that counts in 128 bits.
 
 use deed_evidence::{
-    Micros, PayloadDigest, Sequence, SessionId,
-    session::{Judgement, Refusal, Session, judge},
+    KeyId, Micros, PayloadDigest, PrincipalHash, Sequence, SessionId,
+    session::{BatchStep, Binding, Judgement, Refusal, Session},
     statement::{BodyKind, Header},
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -45,6 +45,12 @@ fn closing(sequence: u64) -> Header<'static> {
     }
 }
 
+/// The judgement where everybody is the same speaker; whom a session is bound to has a test of its
+/// own.
+fn judge(session: Option<&Session>, header: &Header<'_>) -> Result<Judgement, Refusal> {
+    deed_evidence::session::judge(session, header, Binding::Nobody)
+}
+
 fn digest(byte: u8) -> PayloadDigest {
     PayloadDigest::new([byte; 32])
 }
@@ -62,7 +68,7 @@ fn session(statements: &[Header<'_>]) -> Option<Session> {
         let digest = digest(position as u8);
         match &mut session {
             Some(session) => session.advance(header, digest),
-            None => session = Some(Session::opened(header, digest)),
+            None => session = Some(Session::opened(header, digest, Binding::Nobody)),
         }
     }
     session
@@ -224,6 +230,7 @@ fn what_a_session_remembers() {
         with_gap,
         Session {
             producer: PRODUCER.into(),
+            bound_to: Binding::Nobody,
             next: Sequence::new(8),
             last_payload: digest(2),
             recorded: 3,
@@ -355,7 +362,7 @@ proptest! {
             model.advance(step, &header);
             match &mut session {
                 Some(session) => session.advance(&header, digest(step.digest)),
-                None => session = Some(Session::opened(&header, digest(step.digest))),
+                None => session = Some(Session::opened(&header, digest(step.digest), Binding::Nobody)),
             }
             let known = session.as_ref().unwrap();
             prop_assert_eq!(known.producer.as_str(), PRODUCERS[usize::from(step.producer)]);
@@ -365,5 +372,92 @@ proptest! {
             prop_assert_eq!(u128::from(known.skipped), model.skipped);
             prop_assert_eq!(known.closed, model.closed);
         }
+    }
+}
+
+/// Every speaker against every session: its own takes it, even behind; nobody else's does.
+#[test]
+fn a_session_belongs_to_whoever_began_it() {
+    let speakers = [
+        Binding::Nobody,
+        Binding::Key(KeyId::new([1; 16])),
+        Binding::Key(KeyId::new([2; 16])),
+        // The same bytes mean another thing.
+        Binding::Principal(PrincipalHash::new([1; 16])),
+        Binding::Principal(PrincipalHash::of("spiffe://example.org/gateway")),
+    ];
+    for owner in speakers {
+        let session = Session::opened(&header(0), digest(0), owner);
+        assert_eq!(session.bound_to, owner);
+        for speaker in speakers {
+            for (sequence, wanted) in [(0, Judgement::Behind), (1, Judgement::Next)] {
+                let judged =
+                    deed_evidence::session::judge(Some(&session), &header(sequence), speaker);
+                if speaker == owner {
+                    assert_eq!(judged, Ok(wanted));
+                } else {
+                    assert_eq!(judged, Err(Refusal::SessionTaken));
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// A batch in one go, or its statements one by one.
+    #[test]
+    fn a_batch_advances_a_session_as_its_statements_do(
+        before in prop_oneof![Just(None), (0..20_u64).prop_map(Some)],
+        leap in prop_oneof![Just(0), 1..20_u64],
+        // Relative to the end of all sequences instead.
+        from_the_end in any::<bool>(),
+        count in prop_oneof![1..20_u64, Just(4096)],
+        closes in any::<bool>(),
+    ) {
+        let speaker = Binding::Key(KeyId::new([7; 16]));
+        let mut one_by_one =
+            before.map(|at| Session::opened(&skipping_or_not(at), digest(1), speaker));
+        let mut at_once = one_by_one.clone();
+        let next = before.map_or(0, |at| at + 1);
+        let first = if from_the_end { MAX - (count - 1) - leap } else { next + leap };
+        for position in 0..count {
+            let sequence = first + position;
+            let header = Header {
+                skipped_from: (position == 0 && sequence > next).then(|| Sequence::new(next)),
+                body: if closes && position + 1 == count {
+                    BodyKind::SessionClosed
+                } else {
+                    BodyKind::Intent
+                },
+                ..header(sequence)
+            };
+            let judged = deed_evidence::session::judge(one_by_one.as_ref(), &header, speaker);
+            prop_assert_eq!(judged, Ok(Judgement::Next));
+            let digest = digest(position as u8);
+            match &mut one_by_one {
+                Some(session) => session.advance(&header, digest),
+                None => one_by_one = Some(Session::opened(&header, digest, speaker)),
+            }
+        }
+        let batch = BatchStep {
+            first_sequence: Sequence::new(first),
+            count: deed_tlog::BatchCount::new(count as usize).unwrap(),
+            last_payload: digest((count - 1) as u8),
+            closed: closes,
+        };
+        match &mut at_once {
+            Some(session) => session.advance_over(&batch),
+            None => at_once = Some(Session::opened_over(PRODUCER, &batch, speaker)),
+        }
+        prop_assert_eq!(at_once, one_by_one);
+    }
+}
+
+fn skipping_or_not(sequence: u64) -> Header<'static> {
+    match sequence {
+        0 => header(0),
+        _ => skipping(0, sequence),
     }
 }

@@ -208,6 +208,123 @@ fn count(sequence: u64) -> impl Strategy<Value = Body> {
     })
 }
 
+fn key(seed: u8) -> Bytes {
+    crate::fixtures::public_key(seed).to_vec().into()
+}
+
+fn authorities_changed() -> impl Strategy<Value = Body> {
+    let keys = proptest::collection::btree_set((0..40_u8).prop_map(key), 1..=16);
+    (keys, prop_oneof![Just(String::new()), free_text(1024)]).prop_map(|(keys, reason)| {
+        let key = |public_key| v1::AuthorityKey { public_key };
+        let authority_keys = keys.into_iter().map(key).collect();
+        Body::AuthoritiesChanged(v1::AuthoritiesChanged {
+            authority_keys,
+            reason,
+        })
+    })
+}
+
+fn key_registered() -> impl Strategy<Value = Body> {
+    let times = prop_oneof![
+        Just((0, 0)),
+        (time(), Just(0)),
+        (0..1000_i64, 1..1000_i64).prop_map(|(from, length)| (from, from + length)),
+    ];
+    (any::<u8>(), 1..=6_i32, uri(), uri(), times, bytes(64)).prop_map(
+        |(seed, role, producer, controller, times, possession)| {
+            Body::KeyRegistered(v1::KeyRegistered {
+                public_key: key(seed),
+                role,
+                producer,
+                controller,
+                valid_from_us: times.0,
+                valid_until_us: times.1,
+                possession,
+            })
+        },
+    )
+}
+
+fn key_revoked() -> impl Strategy<Value = Body> {
+    let reason = prop_oneof![Just(String::new()), free_text(1024)];
+    (bytes(16), option::of(time()), reason).prop_map(|(key_id, since, reason)| {
+        Body::KeyRevoked(v1::KeyRevoked {
+            key_id,
+            compromised_since_us: since,
+            reason,
+        })
+    })
+}
+
+fn principal_bound() -> impl Strategy<Value = Body> {
+    (text(1, 512), uri(), time()).prop_map(|(principal, producer, valid_until_us)| {
+        Body::PrincipalBound(v1::PrincipalBound {
+            principal,
+            producer,
+            valid_until_us,
+        })
+    })
+}
+
+fn retention_and_holds() -> impl Strategy<Value = Body> {
+    use v1::legal_hold_placed::Scope;
+    let scope = prop_oneof![
+        Just(None),
+        bytes(16).prop_map(|task| Some(Scope::Task(task))),
+        bytes(32).prop_map(|digest| Some(Scope::Commitment(digest))),
+    ];
+    let set = (time(), prop_oneof![Just(String::new()), free_text(1024)]);
+    prop_oneof![
+        set.prop_map(|(floor_us, reason)| {
+            Body::RetentionSet(v1::RetentionSet { floor_us, reason })
+        }),
+        (bytes(16), scope, free_text(1024)).prop_map(|(hold, scope, reason)| {
+            Body::LegalHoldPlaced(v1::LegalHoldPlaced {
+                hold,
+                scope,
+                reason,
+            })
+        }),
+        (bytes(16), free_text(1024)).prop_map(|(hold, reason)| {
+            Body::LegalHoldReleased(v1::LegalHoldReleased { hold, reason })
+        }),
+    ]
+}
+
+fn erasure() -> impl Strategy<Value = Body> {
+    let digests = proptest::collection::btree_set(bytes(32), 1..=64);
+    (digests, text(1, 512), free_text(1024), text(1, 256)).prop_map(
+        |(digests, requested_by, reason, legal_basis)| {
+            Body::Erasure(v1::Erasure {
+                commitments: digests.into_iter().collect(),
+                requested_by,
+                reason,
+                legal_basis,
+            })
+        },
+    )
+}
+
+fn trust_body() -> impl Strategy<Value = Body> {
+    prop_oneof![
+        authorities_changed(),
+        key_registered(),
+        key_revoked(),
+        principal_bound(),
+        retention_and_holds(),
+        erasure(),
+    ]
+}
+
+/// A trust statement that keeps every rule of its form.
+pub(crate) fn any_trust_statement() -> impl Strategy<Value = v1::Statement> {
+    (addressed(), trust_body()).prop_map(|(statement, body)| v1::Statement {
+        producer: "deed:authority".into(),
+        body: Some(body),
+        ..statement
+    })
+}
+
 /// A genesis statement as far as `statement::parse` answers for it: its keys are any bytes.
 fn genesis() -> impl Strategy<Value = v1::Statement> {
     let keys = proptest::collection::btree_set(any::<[u8; 32]>(), 1..=16);
@@ -314,5 +431,5 @@ fn addressed() -> impl Strategy<Value = v1::Statement> {
 
 /// A statement that keeps every rule.
 pub(crate) fn any_statement() -> impl Strategy<Value = v1::Statement> {
-    prop_oneof![1 => genesis(), 9 => addressed()]
+    prop_oneof![1 => genesis(), 6 => addressed(), 4 => any_trust_statement()]
 }

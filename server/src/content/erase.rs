@@ -12,10 +12,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use deed_evidence::CommitmentDigest;
+use deed_evidence::{CommitmentDigest, trust::Reference};
 
 use super::{
-    ContentError, ContentStore, Reference, Shared, State,
+    ContentError, ContentStore, Shared, State,
     gate::LoneGate,
     key_store::{KeyBatch, KeyStore},
     off_thread,
@@ -65,7 +65,8 @@ impl ErasureGuard {
         for reference in self.shared.store.references(self.ledger, digest) {
             let reference = reference?;
             let kept = newest.entry(reference.task).or_insert(reference);
-            if (reference.received_at, reference.leaf) > (kept.received_at, kept.leaf) {
+            // Effective time never goes back: the later leaf is the newer one.
+            if reference.leaf > kept.leaf {
                 *kept = reference;
             }
         }

@@ -45,10 +45,7 @@ mod tests;
 use std::{collections::HashSet, fmt, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use deed_evidence::{
-    CommitmentDigest, LedgerId, Micros, TaskId,
-    commitment::Salt,
-};
+use deed_evidence::{CommitmentDigest, LedgerId, commitment::Salt};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -75,9 +72,6 @@ use key_store::KeyStore;
 use quota::Quota;
 use seal::{Binding, SecretKey};
 use writer::{Disk, Job};
-
-/// Largest content of an attachment, in bytes.
-pub(crate) const ATTACHMENT_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of sealed contents that may wait for the writer thread.
 const QUEUE_BYTES: usize = 32 << 20;
@@ -140,14 +134,6 @@ pub(crate) struct NewContent {
     pub(crate) bytes: Bytes,
     /// Whose quota it counts against; empty without access control.
     pub(crate) principal: Arc<str>,
-}
-
-/// A leaf whose statement commits to a content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reference {
-    pub(crate) leaf: u64,
-    pub(crate) task: Option<TaskId>,
-    pub(crate) received_at: Micros,
 }
 
 /// What is known of a content.

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Context, blocking, stopping};
 use crate::{
+    access::{Caller, table::Method},
     content::{Begun, LedgerRef, Reader},
     status::Refusal,
 };
@@ -28,21 +29,22 @@ impl Content for ContentService {
         &self,
         request: Request<Streaming<v1::PutContentRequest>>,
     ) -> Result<Response<v1::PutContentResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let mut parts = request.into_inner();
         let Some(Part::Begin(begin)) = next_part(&self.0, &mut parts).await? else {
             let what = "the first message of an upload is `begin`";
             return Err(Refusal::field("part", what).into());
         };
+        let named = self.0.ledger(&caller, Method::PutContent, &begin.ledger);
+        let ledger = LedgerRef::from(&*named.await?);
         let digest = digest(&begin.commitment)?;
         let salt = begin.salt.as_ref().try_into().map_err(|_| {
             let what = format!("{} bytes where 32 are needed", begin.salt.len());
             Refusal::field("salt", what)
         })?;
         let salt = Salt::from_bytes(salt);
-        let ledger = self.0.ledger(&begin.ledger).await?;
-        let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
-        let principal = Arc::from("");
+        let principal = caller.principal().cloned().unwrap_or_default();
         let begun = blocking(move || {
             Ok(contents.begin_upload(ledger, digest, &salt, begin.size, &principal)?)
         })
@@ -72,22 +74,26 @@ impl Content for ContentService {
         &self,
         request: Request<v1::GetContentRequest>,
     ) -> Result<Response<Self::GetContentStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
+        let named = self.0.ledger(&caller, Method::GetContent, &request.ledger);
+        let ledger = LedgerRef::from(&*named.await?);
         let digest = digest(&request.commitment)?;
-        let ledger = self.0.ledger(&request.ledger).await?;
-        let ledger = LedgerRef::from(&*ledger);
+        let open = Arc::new(self.0.open_read_stream(&caller)?);
         let contents = Arc::clone(&self.0.contents);
         // What is unknown, erased or damaged at its beginning is the answer to the request.
         let (reader, first) = self
             .0
-            .read(move || piece(contents.open_content(ledger, digest)?))
+            .read_for(&caller, move || piece(contents.open_content(ledger, digest)?))
             .await?;
         let context = self.0.clone();
         let later = stream::unfold(Some(reader), move |reader| {
-            let context = context.clone();
+            let (context, caller) = (context.clone(), caller.clone());
+            let open = Arc::clone(&open);
             async move {
+                let _open = open;
                 let reader = reader?;
-                let read = context.read(move || piece(reader));
+                let read = context.read_for(&caller, move || piece(reader));
                 let answer = tokio::select! {
                     biased;
                     () = context.stopped() => Err(stopping()),

@@ -1,26 +1,33 @@
 //! `deed.v1.Ledger`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use deed_proto::v1::{self, ledger_server::Ledger};
-use futures::StreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Context, info, stopping};
 use crate::{
-    append::{InFlight, QUEUE_WAIT},
+    access::{Caller, role::EVERY_LEDGER, table::Method},
+    admission::Sender,
+    append::{Answered, InFlight, OnQuota, QUEUE_WAIT},
     ledger::registry::{NewLedger, Page, RegistryError},
     shard::NoAnswer,
     status::Refusal,
 };
 
-/// Requests of one stream that are taken in ahead of their answers.
+/// Requests of one stream that are taken in ahead of their answers. Their bytes are bounded by the
+/// connection's budget.
 const STREAM_REQUESTS: usize = 64;
 
-/// Their bytes.
-const STREAM_BYTES: usize = 16 << 20;
+/// Answers of one stream that are made and not taken yet, beside those that still hold their
+/// requests' places.
+const STREAM_ANSWERS: usize = 16;
+
+/// How long an answer waits for a reader that takes none before its stream ends. What is recorded
+/// stays recorded; the producer finds it when it sends the same bytes again.
+const READER_WAIT: Duration = Duration::from_secs(30);
 
 /// Ledgers on a page when the request does not say.
 const PAGE_DEFAULT: usize = 100;
@@ -30,8 +37,8 @@ const PAGE_MAX: u32 = 1000;
 
 pub(crate) struct LedgerService(pub(crate) Context);
 
-/// A request of a stream, with the share of the stream's window that it holds until it is answered.
-type Taken = (Result<InFlight, Status>, Option<OwnedSemaphorePermit>);
+/// A request of a stream that was taken in, or why the stream ends.
+type Taken = Result<InFlight, Status>;
 
 #[tonic::async_trait]
 impl Ledger for LedgerService {
@@ -39,8 +46,16 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendResponse>, Status> {
-        let in_flight = self.0.appends.begin(request.into_inner()).await?;
-        Ok(Response::new(in_flight.finish().await?))
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        caller.require(Method::Append, &request.ledger)?;
+        let sender = Sender::of(&caller, &request.ledger);
+        let source = self.0.pressure.source(&caller);
+        let appends = &self.0.appends;
+        let in_flight = appends
+            .begin(request, &sender, &source, OnQuota::Refuse)
+            .await?;
+        Ok(Response::new(in_flight.finish().await?.into_response()))
     }
 
     type AppendStreamStream = Answers<v1::AppendResponse>;
@@ -49,13 +64,23 @@ impl Ledger for LedgerService {
         &self,
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
-        let (taken, answers) = mpsc::channel(STREAM_REQUESTS);
-        tokio::spawn(take_in(self.0.clone(), request.into_inner(), taken));
-        let answers = ReceiverStream::new(answers).then(|(in_flight, window): Taken| async move {
-            let answer = in_flight?.finish().await?;
-            drop(window);
-            Ok(answer)
+        let caller = Caller::of(request.extensions());
+        let quotas = &self.0.pressure.quotas;
+        let open = quotas
+            .open_stream(caller.principal())
+            .map_err(Refusal::from)?;
+        let (taking, taken) = mpsc::channel(STREAM_REQUESTS);
+        let (answering, answers) = mpsc::channel(STREAM_ANSWERS);
+        let context = self.0.clone();
+        tokio::spawn(take_in(context, caller, request.into_inner(), taking));
+        tokio::spawn(async move {
+            // It counts until its last answer was taken.
+            let _open = open;
+            answer(taken, answering, READER_WAIT).await;
         });
+        // The share of an answer goes when the transport has taken that.
+        let answers = ReceiverStream::new(answers)
+            .map(|answered: Result<Answered, Status>| Ok(answered?.into_response()));
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -63,6 +88,9 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::CreateLedgerRequest>,
     ) -> Result<Response<v1::CreateLedgerResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        caller.require(Method::CreateLedger, EVERY_LEDGER)?;
+        let source = self.0.pressure.source(&caller).key();
         let request = request.into_inner();
         let context = self.0.clone();
         let runtime = tokio::runtime::Handle::current();
@@ -71,7 +99,7 @@ impl Ledger for LedgerService {
             let commit = |new: NewLedger| {
                 let number = new.ledger.number;
                 let reserving = runtime.block_on(async {
-                    tokio::time::timeout(QUEUE_WAIT, shards.reserve(number, 0)).await
+                    timeout(QUEUE_WAIT, shards.reserve(number, source.clone(), 0)).await
                 });
                 let room = reserving.map_err(|_| RegistryError::Overloaded)?;
                 let answer = room.create(new).blocking_answer();
@@ -94,6 +122,8 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::ListLedgersRequest>,
     ) -> Result<Response<v1::ListLedgersResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        caller.require(Method::ListLedgers, EVERY_LEDGER)?;
         let request = request.into_inner();
         let limit = match request.page_size {
             0 => PAGE_DEFAULT,
@@ -112,15 +142,17 @@ impl Ledger for LedgerService {
         let registry = Arc::clone(&self.0.registry);
         let Page { ledgers, more } = self
             .0
-            .read(move || Ok(registry.page(&after, limit)?))
+            .read_for(&caller, move || Ok(registry.page(&after, limit)?))
             .await?;
         let next_page_token = match ledgers.last() {
             Some((last, _)) if more => last.name.clone(),
             _ => String::new(),
         };
         Ok(Response::new(v1::ListLedgersResponse {
+            // A page may show fewer than it holds, or none; the token leads on all the same.
             ledgers: ledgers
                 .iter()
+                .filter(|(record, _)| caller.sees(&record.name))
                 .map(|(record, head)| info(record, *head))
                 .collect(),
             next_page_token,
@@ -131,7 +163,9 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::GetLedgerRequest>,
     ) -> Result<Response<v1::LedgerInfo>, Status> {
-        let ledger = self.0.ledger(&request.into_inner().name).await?;
+        let caller = Caller::of(request.extensions());
+        let name = request.into_inner().name;
+        let ledger = self.0.ledger(&caller, Method::GetLedger, &name).await?;
         Ok(Response::new(info(
             &ledger.record,
             Some(ledger.readable().head),
@@ -142,15 +176,17 @@ impl Ledger for LedgerService {
 /// Takes requests in until the stream ends, one of them is malformed, or the server stops.
 async fn take_in(
     context: Context,
+    caller: Caller,
     mut requests: Streaming<v1::AppendRequest>,
     taken: mpsc::Sender<Taken>,
 ) {
-    let window = Arc::new(Semaphore::new(STREAM_BYTES));
+    let source = context.pressure.source(&caller);
+    let _open = context.metrics.stream();
     loop {
         let request = tokio::select! {
             biased;
             () = context.stopped() => {
-                let _ = taken.send((Err(stopping().into()), None)).await;
+                let _ = taken.send(Err(stopping().into())).await;
                 return;
             }
             request = requests.message() => request,
@@ -160,24 +196,47 @@ async fn take_in(
             Ok(None) => return,
             // Too large, not decodable, or a connection that broke and hears nothing.
             Err(status) => {
-                let _ = taken.send((Err(status), None)).await;
+                let _ = taken.send(Err(status)).await;
                 return;
             }
         };
-        let bytes = request
-            .envelopes
-            .iter()
-            .map(|envelope| envelope.payload.len())
-            .sum::<usize>()
-            .clamp(1, STREAM_BYTES);
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let Ok(share) = Arc::clone(&window).acquire_many_owned(permits).await else {
-            return;
+        // For each request: a stream may name several ledgers, and outlives what was granted.
+        let in_flight = match caller.require(Method::AppendStream, &request.ledger) {
+            Ok(()) => {
+                let sender = Sender::of(&caller, &request.ledger);
+                let appends = &context.appends;
+                let begun = appends
+                    .begin(request, &sender, &source, OnQuota::HoldBack)
+                    .await;
+                begun.map_err(Status::from)
+            }
+            Err(refusal) => Err(refusal.into()),
         };
-        let in_flight = context.appends.begin(request).await.map_err(Status::from);
         let ends = in_flight.is_err();
-        if taken.send((in_flight, Some(share))).await.is_err() || ends {
+        if taken.send(in_flight).await.is_err() || ends {
             return;
+        }
+    }
+}
+
+/// Answers the requests of a stream in their order. Not left to whoever reads the answers: a
+/// request that is recorded must not hold its place until somebody asks how it went.
+async fn answer(
+    mut taken: mpsc::Receiver<Taken>,
+    answers: mpsc::Sender<Result<Answered, Status>>,
+    reader_wait: Duration,
+) {
+    while let Some(taken) = taken.recv().await {
+        let answered = match taken {
+            Ok(in_flight) => in_flight.finish().await.map_err(Status::from),
+            Err(status) => Err(status),
+        };
+        let ends = answered.is_err();
+        match timeout(reader_wait, answers.send(answered)).await {
+            Ok(Ok(())) if !ends => {}
+            // Nobody reads any more, or nobody has for long: what is left is dropped here, and
+            // with it the shares that it holds.
+            _ => return,
         }
     }
 }

@@ -10,13 +10,16 @@ use bytes::Bytes;
 use deed_proto::v1;
 use deed_tlog::TreeHead;
 use futures::Stream;
-use tokio::sync::{Semaphore, watch};
+use tokio::{sync::watch, time::timeout};
 use tonic::Status;
 
 use crate::{
-    append::Appends,
+    access::{Caller, table::Method},
+    append::{Appends, QUEUE_WAIT, RETRY_AFTER},
     content::ContentStore,
     ledger::{Ledger, registry::Registry},
+    metrics::Metrics,
+    pressure::{OpenStream, Pressure, SourceKey},
     status::Refusal,
     store::records::LedgerRecord,
 };
@@ -30,15 +33,25 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) appends: Arc<Appends>,
     pub(crate) contents: Arc<ContentStore>,
-    /// Bounds the reads that run at once, so that they leave room for appends.
-    pub(crate) reads: Arc<Semaphore>,
+    /// Bounds what callers hold, and the reads that run at once, so that they leave room for
+    /// appends.
+    pub(crate) pressure: Arc<Pressure>,
     /// Becomes true when the server stops.
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Context {
-    /// A ledger by its name, loaded if need be.
-    pub(crate) async fn ledger(&self, name: &str) -> Result<Arc<Ledger>, Refusal> {
+    /// A ledger by its name, loaded if need be, for a caller who may ask for `method` in it. There
+    /// is no way to a ledger around this question.
+    pub(crate) async fn ledger(
+        &self,
+        caller: &Caller,
+        method: Method,
+        name: &str,
+    ) -> Result<Arc<Ledger>, Refusal> {
+        // First: whether a ledger exists is not for everybody to know either.
+        caller.require(method, name)?;
         // After a failure the store may hold more than was guarded; that is not to be told.
         if self.appends.shards.has_failed() {
             return Err(stopping());
@@ -47,24 +60,50 @@ impl Context {
             return Ok(ledger);
         }
         let (registry, name) = (Arc::clone(&self.registry), name.to_owned());
-        self.read(move || Ok(registry.ledger(&name)?)).await
+        self.read_for(caller, move || Ok(registry.ledger(&name)?))
+            .await
     }
 
-    /// Runs a read where it may block.
+    /// Runs a read of the server itself where it may block.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let permit = Arc::clone(&self.reads)
-            .acquire_owned()
+        self.read_as(&SourceKey::Server, read).await
+    }
+
+    /// Runs a caller's read where it may block. Callers take turns.
+    pub(crate) async fn read_for<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.read_as(&self.pressure.source(caller).key(), read)
             .await
-            .map_err(|_| stopping())?;
-        // The permit goes along: a caller that gives up does not end the read.
+    }
+
+    async fn read_as<T: Send + 'static>(
+        &self,
+        source: &SourceKey,
+        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let share = timeout(QUEUE_WAIT, self.pressure.reads.take(source, 1))
+            .await
+            .map_err(|_| Refusal::Overloaded {
+                retry_after: RETRY_AFTER,
+            })?;
+        // The share goes along: a caller that gives up does not end the read.
         blocking(move || {
-            let _permit = permit;
+            let _share = share;
             read()
         })
         .await
+    }
+
+    /// Counts a stream of reads of the caller's connection.
+    pub(crate) fn open_read_stream(&self, caller: &Caller) -> Result<OpenStream, Refusal> {
+        self.pressure
+            .open_read_stream(&self.pressure.source(caller))
     }
 
     /// Waits until the server stops.

@@ -3,8 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deed_evidence::Micros;
-use deed_tlog::{Checkpoint, CheckpointError, RightEdge, TreeSize, VerifierKey, leaf_hash};
+use deed_evidence::{
+    Micros,
+    entry::{Entry, EntryError},
+    genesis::{Genesis, GenesisError},
+    trust::{self, TrustStatement},
+};
+use deed_tlog::{
+    Checkpoint, CheckpointError, LeafIndex, RightEdge, TreeSize, VerifierKey, leaf_hash,
+};
 use thiserror::Error;
 
 use crate::store::{LedgerNumber, Store, StoreError, read::FullTiles};
@@ -36,6 +43,12 @@ pub(crate) enum LoadError {
         signed: deed_tlog::Hash,
         rebuilt: deed_tlog::Hash,
     },
+    #[error("its genesis entry: {0}")]
+    Genesis(#[from] GenesisError),
+    #[error("trust statement at leaf {leaf}: {source}")]
+    TrustEntry { leaf: u64, source: EntryError },
+    #[error("trust statement at leaf {leaf}: {reason}")]
+    Trust { leaf: u64, reason: String },
 }
 
 /// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last
@@ -78,4 +91,36 @@ pub(crate) fn right_edge(
         checkpoint: record.checkpoint,
         effective_time: Micros::new(record.effective_time_us),
     }))
+}
+
+/// Rebuilds a ledger's trust state from its trust statements. They were judged when they were
+/// recorded; only the chain between them is checked again. (`fsck` judges them again.)
+pub(crate) fn trust(
+    store: &Store,
+    ledger: LedgerNumber,
+    genesis_entry: &Bytes,
+) -> Result<trust::Registry, LoadError> {
+    let (genesis, id) = Genesis::from_entry(genesis_entry)?;
+    let mut registry = trust::Registry::genesis(id, &genesis);
+    for item in store.trust_leaves(ledger, 0) {
+        let (leaf, effective_time) = item?;
+        let bytes = store.entry(ledger, leaf)?;
+        let entry =
+            Entry::parse(&bytes).map_err(|source| LoadError::TrustEntry { leaf, source })?;
+        let failed = |reason: String| LoadError::Trust { leaf, reason };
+        if entry.previous_trust != Some(registry.head()) {
+            return Err(failed("does not follow the one before it".to_owned()));
+        }
+        let payload = bytes.slice_ref(entry.payload);
+        let statement = TrustStatement::parse(&payload)
+            .map_err(|error| failed(error.to_string()))?
+            .ok_or_else(|| failed("is another statement".to_owned()))?;
+        registry.apply(
+            &statement,
+            effective_time,
+            LeafIndex::new(leaf),
+            leaf_hash(&bytes),
+        );
+    }
+    Ok(registry)
 }

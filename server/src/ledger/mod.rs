@@ -1,9 +1,12 @@
 //! One ledger: what the rest of the server knows of it.
 
+pub(crate) mod batch_proof;
 pub(crate) mod index;
 pub(crate) mod load;
 pub(crate) mod read;
 pub(crate) mod registry;
+#[cfg(test)]
+mod signed_tests;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
@@ -27,6 +30,7 @@ pub(crate) struct Ledger {
     pub(crate) id: LedgerId,
     pub(crate) origin: Origin,
     pub(crate) record: LedgerRecord,
+    pub(crate) trust: step::SharedTrust,
     signer: NoteSigner,
     store: Arc<Store>,
     readable: watch::Sender<Arc<Readable>>,

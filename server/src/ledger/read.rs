@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use deed_evidence::{Sequence, SessionId};
+use deed_evidence::{Sequence, SessionId, session::Session};
 use deed_tlog::{
     ConsistencyProof, EdgeReader, Hash, InclusionProof, LeafIndex, ProveError, SizeRange, TileId,
     TileReadError, TileReader as _, TreeHead, TreeSize, leaf_hash, prove_consistency,
@@ -12,7 +12,7 @@ use deed_tlog::{
 use thiserror::Error;
 
 use super::{Ledger, Readable, index};
-use crate::store::{Family, StoreError};
+use crate::store::{Family, StoreError, read::Run};
 
 /// A read that has no answer.
 #[derive(Debug, Error)]
@@ -160,6 +160,17 @@ impl Ledger {
             return Err(not_found());
         }
         Ok(LeafIndex::new(leaf))
+    }
+
+    /// The leaves of trust statements from `start` on, in order.
+    pub(crate) fn trust_leaves(&self, start: u64) -> impl Iterator<Item = Result<u64, StoreError>> {
+        let leaves = self.store.trust_leaves(self.number, start);
+        leaves.map(|item| item.map(|(leaf, _)| leaf))
+    }
+
+    /// A session as it is on disk, with its last run: a turn ahead of what is readable at most.
+    pub(crate) fn session(&self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
+        self.store.session(self.number, id)
     }
 
     /// The lowest leaf with this hash.

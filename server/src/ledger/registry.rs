@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, genesis::Genesis, genesis::GenesisError};
+use deed_evidence::{LedgerId, genesis::Genesis, genesis::GenesisError, trust};
 use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, PublicKey, TreeHead};
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{
     Ledger, Readable, is_valid_name,
     load::{self, LoadError},
-    step::{LedgerState, Records},
+    step::{LedgerState, Records, SharedTrust},
 };
 use crate::{
     clock::Clock,
@@ -233,14 +233,16 @@ impl Registry {
             GenesisError::Statement(error) => RegistryError::AuthorityKeys(error.to_string()),
             other => RegistryError::Defect(other.to_string()),
         })?;
-        let (state, records) = LedgerState::create(&entry, created_at)
+        let id = LedgerId::new(deed_tlog::leaf_hash(&entry));
+        let trust = Arc::new(RwLock::new(trust::Registry::genesis(id, &genesis)));
+        let (state, records) = LedgerState::create(&entry, created_at, Arc::clone(&trust))
             .map_err(|error| RegistryError::Defect(error.to_string()))?;
         let record = LedgerRecord {
             number: number.0,
             name: name.to_owned(),
             origin: origin.to_string(),
             key_generation: 0,
-            ledger_id: Bytes::copy_from_slice(deed_tlog::leaf_hash(&entry).as_bytes()),
+            ledger_id: Bytes::copy_from_slice(id.hash().as_bytes()),
             vkey: signer.verifier_key().to_string(),
             genesis_entry: entry,
         };
@@ -252,7 +254,7 @@ impl Registry {
             effective_time: created_at,
         };
         let unsigned = Arc::new(readable.clone());
-        let ledger = Arc::new(self.open_with(record, signer, unsigned)?);
+        let ledger = Arc::new(self.open_with(record, signer, unsigned, trust)?);
         readable.checkpoint = ledger.sign(head);
         let readable = Arc::new(readable);
 
@@ -277,7 +279,13 @@ impl Registry {
                         created it";
             return Err(corrupt(what).into());
         }
-        self.open_with(record, signer, readable)
+        let trust = load::trust(&self.store, number, &record.genesis_entry).map_err(|source| {
+            RegistryError::Load {
+                name: record.name.clone(),
+                source,
+            }
+        })?;
+        self.open_with(record, signer, readable, Arc::new(RwLock::new(trust)))
     }
 
     fn open_with(
@@ -285,6 +293,7 @@ impl Registry {
         record: LedgerRecord,
         signer: NoteSigner,
         readable: Arc<Readable>,
+        trust: SharedTrust,
     ) -> Result<Ledger, RegistryError> {
         let number = LedgerNumber(record.number);
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
@@ -298,6 +307,7 @@ impl Registry {
             number,
             id: LedgerId::new(id),
             origin,
+            trust,
             signer,
             store: Arc::clone(&self.store),
             readable: watch::Sender::new(readable),

@@ -5,22 +5,31 @@
 //! that are fed the same entries have the same root and the same records. (Which heads are signed
 //! and how entries are packed does depend on the cuts; neither is part of the ledger's meaning.)
 
-use std::collections::{HashMap, hash_map::Entry as MapEntry};
+use std::{
+    collections::{HashMap, hash_map::Entry as MapEntry},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, PayloadDigest, Sequence, SessionId,
-    entry::Entry,
-    session::{self, Judgement, Refusal, Session},
+    CommitmentDigest, LedgerId, Micros, PayloadDigest, Sequence, SessionId,
+    entry::{Entry, TrustLink},
+    session::{self, BatchStep, Binding, Judgement, Session},
     statement::Header,
+    trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
 };
-use deed_tlog::{FullTile, Hash, RightEdge};
+use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
+use parking_lot::RwLock;
 use thiserror::Error;
 
 use crate::{
-    admission::{Admitted, AdmittedBatch},
+    admission::{Admitted, AdmittedBatch, Kind},
     store::{StoreError, pack::Pack, pack::Packer, read::Run},
 };
+
+/// A ledger's trust state: changed by the step, read by admission. Admission may see what is not
+/// on disk yet: what depends on it is written behind it, or not at all.
+pub(crate) type SharedTrust = Arc<RwLock<trust::Registry>>;
 
 /// What the step may ask about the past: the store, which may be a turn or two behind.
 pub(crate) trait Past {
@@ -35,21 +44,43 @@ pub(crate) trait Past {
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError>;
 }
 
-/// What became of one admitted statement.
+/// What became of one admitted payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Placement {
-    Recorded { leaf: u64 },
+    Recorded {
+        leaf: u64,
+    },
+    /// A trust statement, whose entry was completed here.
+    Linked(Placed),
     Duplicate(Placed),
     Refused(Refusal),
 }
 
-/// A leaf that was there before.
+/// A leaf whose entry is not the one that admission wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) leaf: u64,
     pub(crate) leaf_hash: Hash,
     pub(crate) received_at: Micros,
     pub(crate) principal_leaf: Option<u64>,
+    pub(crate) previous_trust: Option<TrustLink>,
+}
+
+/// Why a payload is not recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Session(#[from] session::Refusal),
+    #[error(transparent)]
+    Speaker(#[from] SpeakerRefusal),
+    #[error(transparent)]
+    Trust(#[from] TrustRefusal),
+    /// An Erasure that came where nobody looks up what it would erase.
+    #[error("an Erasure is sent with EraseContent, which also erases")]
+    ErasureElsewhere,
+    /// Of a batch that cannot be recorded whole; `culprit` is the envelope that says why.
+    #[error("the batch is recorded whole or not at all; see envelope {culprit}")]
+    Batch { culprit: usize },
 }
 
 /// The past contradicts itself; the ledger must not go on.
@@ -67,9 +98,13 @@ pub(crate) struct LedgerState {
     id: LedgerId,
     edge: RightEdge,
     effective_time: Micros,
+    trust: SharedTrust,
     /// Sessions seen lately: a cache of what the store has. Bounded by [`SESSIONS_MAX`].
     sessions: HashMap<SessionId, (Session, Run)>,
 }
+
+/// Stands for a digest that nobody has asked for yet.
+const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
 
 /// Sessions that a ledger keeps in memory; about 200 bytes each.
 const SESSIONS_MAX: usize = 65_536;
@@ -82,6 +117,18 @@ pub(crate) struct Turn {
     first_leaf: u64,
     /// Sessions that the turn has looked at, changed or not. One look-up a statement.
     touched: HashMap<SessionId, Touched>,
+    /// Leaves of trust statements, each with the effective time at it.
+    trust_leaves: Vec<(u64, Micros)>,
+    references: Vec<(CommitmentDigest, Reference)>,
+    erased: Vec<(CommitmentDigest, u64)>,
+}
+
+/// That somebody may speak: good until something changes that it was judged by.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    speaker: Speaker,
+    trust_version: u64,
+    until: Micros,
 }
 
 /// A session during a turn.
@@ -96,6 +143,8 @@ struct Touched {
     /// The last leaf, while the digest of its payload is not computed: most are never asked for.
     undigested: Option<u64>,
     changed: bool,
+    /// What the last statement's speaker was found to be.
+    standing: Option<Standing>,
 }
 
 impl Touched {
@@ -106,15 +155,20 @@ impl Touched {
             unchanged_runs: 1,
             undigested: None,
             changed: false,
+            standing: None,
         }
     }
 
-    fn record(&mut self, header: &Header<'_>, digest: Option<PayloadDigest>, leaf: u64) {
-        self.undigested = digest.is_none().then_some(leaf);
-        let digest = digest.unwrap_or(PayloadDigest::new([0; 32]));
+    /// Takes the statement that will be `leaf`.
+    fn record(&mut self, batch: &AdmittedBatch, statement: &Admitted, ledger: LedgerId, leaf: u64) {
+        let header = batch.header(statement, ledger);
+        let digest = self.put_off(statement, leaf);
         match &mut self.session {
-            Some(session) => session.advance(header, digest),
-            None => self.session = Some(Session::opened(header, digest)),
+            Some(session) => session.advance(&header, digest),
+            None => {
+                let binding = batch.binding(statement);
+                self.session = Some(Session::opened(&header, digest, binding));
+            }
         }
         let before = self.runs.len();
         Run::extend(&mut self.runs, header.sequence, leaf);
@@ -122,6 +176,28 @@ impl Touched {
             self.unchanged_runs = 0;
         }
         self.changed = true;
+    }
+
+    /// Takes a whole batch, whose first statement will be `leaf`.
+    fn record_batch(&mut self, producer: &str, binding: Binding, step: &BatchStep, leaf: u64) {
+        self.undigested = None;
+        match &mut self.session {
+            Some(session) => session.advance_over(step),
+            None => self.session = Some(Session::opened_over(producer, step, binding)),
+        }
+        // The manifest lies before it, so this run is a new one.
+        self.runs.push(Run {
+            first: step.first_sequence,
+            first_leaf: leaf,
+            count: step.count.get().into(),
+        });
+        self.changed = true;
+    }
+
+    /// The digest of a statement's payload, or a stand-in for one that is computed when asked for.
+    fn put_off(&mut self, statement: &Admitted, leaf: u64) -> PayloadDigest {
+        self.undigested = statement.payload_digest.is_none().then_some(leaf);
+        statement.payload_digest.unwrap_or(UNDIGESTED)
     }
 
     /// Computes the digest of the last payload if that was put off.
@@ -146,14 +222,26 @@ pub(crate) struct Records {
     pub(crate) tiles: Vec<FullTile>,
     /// In order of their ids.
     pub(crate) sessions: Vec<(SessionId, Session, Vec<Run>)>,
+    /// Leaves of trust statements, in order, each with the effective time at it.
+    pub(crate) trust_leaves: Vec<(u64, Micros)>,
+    /// Contents that are held, and the leaves that commit to them.
+    pub(crate) references: Vec<(CommitmentDigest, Reference)>,
+    /// Contents to be erased, and the leaf that says so.
+    pub(crate) erased: Vec<(CommitmentDigest, u64)>,
 }
 
 impl LedgerState {
-    pub(crate) fn new(id: LedgerId, edge: RightEdge, effective_time: Micros) -> Self {
+    pub(crate) fn new(
+        id: LedgerId,
+        edge: RightEdge,
+        effective_time: Micros,
+        trust: SharedTrust,
+    ) -> Self {
         Self {
             id,
             edge,
             effective_time,
+            trust,
             sessions: HashMap::new(),
         }
     }
@@ -184,13 +272,20 @@ impl LedgerState {
             leaf_hashes: Vec::new(),
             first_leaf,
             touched: HashMap::new(),
+            trust_leaves: Vec::new(),
+            references: Vec::new(),
+            erased: Vec::new(),
         }
     }
 
     /// A new ledger: the genesis entry in a tree of its own.
-    pub(crate) fn create(genesis: &[u8], created_at: Micros) -> Result<(Self, Records), StepError> {
-        let id = LedgerId::new(deed_tlog::leaf_hash(genesis));
-        let mut state = Self::new(id, RightEdge::new(), created_at);
+    pub(crate) fn create(
+        genesis: &[u8],
+        created_at: Micros,
+        trust: SharedTrust,
+    ) -> Result<(Self, Records), StepError> {
+        let id = LedgerId::new(leaf_hash(genesis));
+        let mut state = Self::new(id, RightEdge::new(), created_at, trust);
         let mut turn = state.begin_cached();
         turn.packer.push(genesis);
         turn.leaf_hashes.push(*id.hash());
@@ -198,29 +293,49 @@ impl LedgerState {
         Ok((state, records))
     }
 
-    /// Places every statement of a batch, in order.
+    /// Places every payload of a request, in order.
     pub(crate) fn apply(
         &mut self,
         turn: &mut Turn,
         batch: &AdmittedBatch,
         past: &mut impl Past,
     ) -> Result<Vec<Placement>, StepError> {
-        let mut placements = Vec::with_capacity(batch.statements().len());
-        for statement in batch.statements() {
-            placements.push(self.place(turn, batch, statement, past)?);
+        let all = batch.statements();
+        let mut placements = Vec::with_capacity(all.len());
+        while let Some(statement) = all.get(placements.len()) {
+            match &statement.kind {
+                Kind::Statement => {
+                    placements.push(self.place(turn, batch, statement, past)?);
+                }
+                Kind::Trust(trust) => {
+                    placements.push(self.place_trust(turn, batch, statement, trust, past)?);
+                }
+                Kind::Manifest(step) => {
+                    let begin = placements.len() + 1;
+                    let members = &all[begin..begin + step.count.get() as usize];
+                    let group = Group {
+                        batch,
+                        manifest: statement,
+                        members,
+                        step,
+                    };
+                    placements.extend(self.place_batch(turn, &group, past)?);
+                }
+            }
         }
         Ok(placements)
     }
 
-    fn place(
+    /// Judges a statement by its session and its speaker: the session, if it is the next one
+    /// there.
+    fn judge<'t>(
         &mut self,
-        turn: &mut Turn,
+        turn: &'t mut Turn,
         batch: &AdmittedBatch,
         statement: &Admitted,
         past: &mut impl Past,
-    ) -> Result<Placement, StepError> {
+    ) -> Result<Result<&'t mut Touched, Judged>, StepError> {
         let header = batch.header(statement, self.id);
-        let leaf = turn.next_leaf();
         let touched = match turn.touched.entry(header.session) {
             MapEntry::Occupied(touched) => touched.into_mut(),
             MapEntry::Vacant(vacant) => {
@@ -234,30 +349,193 @@ impl LedgerState {
         if header.previous.is_some() {
             touched.digest(&turn.packer)?;
         }
-        match session::judge(touched.session.as_ref(), &header) {
-            Ok(Judgement::Next) => {
-                touched.record(&header, statement.payload_digest, leaf);
-                turn.packer.push(batch.entry(statement));
-                turn.leaf_hashes.push(statement.leaf_hash);
-                self.effective_time = self.effective_time.max(batch.received_at());
-                Ok(Placement::Recorded { leaf })
-            }
+        let binding = batch.binding(statement);
+        match session::judge(touched.session.as_ref(), &header, binding) {
+            Ok(Judgement::Next) => {}
             Ok(Judgement::Behind) => {
                 let next = touched.session.as_ref().map(|session| session.next);
-                let expected = next.unwrap_or(Sequence::FIRST);
                 let at = touched
                     .runs
                     .iter()
                     .find_map(|run| run.leaf_of(header.sequence));
+                let expected = next.unwrap_or(Sequence::FIRST);
+                return Ok(Err(Judged::Behind { at, expected }));
+            }
+            Err(refusal) => return Ok(Err(Judged::Refused(refusal.into()))),
+        }
+        if header.body.is_trust() {
+            // What an authority may say is judged with the trust statement itself.
+            return Ok(Ok(touched));
+        }
+        let at = self.effective_time.max(batch.received_at());
+        let speaker = Speaker {
+            key: statement.authorship.key(),
+            principal_leaf: statement.principal_leaf.map(LeafIndex::new),
+        };
+        let trust = self.trust.read();
+        let stands = touched.standing.is_some_and(|standing| {
+            standing.speaker == speaker
+                && standing.trust_version == trust.version()
+                && at < standing.until
+        });
+        if !stands {
+            if let Err(refusal) = trust.may_speak(&speaker, header.producer, at) {
+                return Ok(Err(Judged::Refused(refusal.into())));
+            }
+            touched.standing = Some(Standing {
+                speaker,
+                trust_version: trust.version(),
+                until: trust.stable_until(at),
+            });
+        }
+        Ok(Ok(touched))
+    }
+
+    fn place(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        past: &mut impl Past,
+    ) -> Result<Placement, StepError> {
+        let leaf = turn.next_leaf();
+        match self.judge(turn, batch, statement, past)? {
+            Ok(session) => {
+                session.record(batch, statement, self.id, leaf);
+                turn.push(batch.entry(statement), statement.leaf_hash);
+                self.effective_time = self.effective_time.max(batch.received_at());
+                turn.refer(batch, statement, leaf, self.effective_time);
+                Ok(Placement::Recorded { leaf })
+            }
+            Err(Judged::Refused(refusal)) => Ok(Placement::Refused(refusal)),
+            Err(Judged::Behind { at, expected }) => {
+                let header = batch.header(statement, self.id);
                 let recorded = recorded_at(turn, &header, at, past)?;
                 Ok(match recorded {
                     Some((placed, payload)) if payload == batch.payload(statement) => {
                         Placement::Duplicate(placed)
                     }
-                    _ => Placement::Refused(Refusal::SequenceReused { expected }),
+                    _ => Placement::Refused(session::Refusal::SequenceReused { expected }.into()),
                 })
             }
-            Err(refusal) => Ok(Placement::Refused(refusal)),
+        }
+    }
+
+    /// A trust statement: judged by the trust state at its leaf, which it then changes. Its entry
+    /// names the trust statement before it, so it is completed here.
+    fn place_trust(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        said: &TrustStatement,
+        past: &mut impl Past,
+    ) -> Result<Placement, StepError> {
+        if let Err(judged) = self.judge(turn, batch, statement, past)? {
+            return match judged {
+                Judged::Refused(refusal) => Ok(Placement::Refused(refusal)),
+                Judged::Behind { .. } => self.place(turn, batch, statement, past),
+            };
+        }
+        let at = self.effective_time.max(batch.received_at());
+        let Some(signer) = statement.authorship.key() else {
+            let refusal = SpeakerRefusal::SignatureRequired;
+            return Ok(Placement::Refused(refusal.into()));
+        };
+        let mut trust = self.trust.write();
+        if let Err(refusal) = trust.judge(said, signer, at) {
+            return Ok(Placement::Refused(refusal.into()));
+        }
+        if let TrustStatement::Erasure(contents) = said {
+            let Some(known) = batch.erasable() else {
+                return Ok(Placement::Refused(Refusal::ErasureElsewhere));
+            };
+            for (content, references) in known {
+                if let Err(refusal) = trust.erasable(content, references, at) {
+                    return Ok(Placement::Refused(TrustRefusal::Erasure(refusal).into()));
+                }
+            }
+            let leaf = turn.next_leaf();
+            turn.erased
+                .extend(contents.iter().map(|content| (*content, leaf)));
+        }
+        let link = trust.head();
+        let unlinked = batch.entry(statement);
+        let leaf = turn.next_leaf();
+        let malformed = |error: deed_evidence::entry::EntryError| StepError::Entry {
+            leaf,
+            reason: error.to_string(),
+        };
+        let entry = Entry {
+            previous_trust: Some(link),
+            ..Entry::parse(unlinked).map_err(malformed)?
+        }
+        .encode();
+        let hash = leaf_hash(&entry);
+        trust.apply(said, at, LeafIndex::new(leaf), hash);
+        drop(trust);
+        turn.touched
+            .entry(statement.session())
+            .or_default()
+            .record(batch, statement, self.id, leaf);
+        turn.push(&entry, hash);
+        turn.trust_leaves.push((leaf, at));
+        self.effective_time = at;
+        Ok(Placement::Linked(Placed {
+            leaf,
+            leaf_hash: hash,
+            received_at: batch.received_at(),
+            principal_leaf: None,
+            previous_trust: Some(link),
+        }))
+    }
+
+    /// A batch: its first statement is judged, the others follow it without a hole (admission saw
+    /// to that), so all of them can be recorded or none.
+    fn place_batch(
+        &mut self,
+        turn: &mut Turn,
+        group: &Group<'_>,
+        past: &mut impl Past,
+    ) -> Result<Vec<Placement>, StepError> {
+        let Group { batch, .. } = *group;
+        let Some(first) = group.members.first() else {
+            // Admission takes no empty batch.
+            let culprit = group.manifest.envelope;
+            return Ok(vec![Placement::Refused(Refusal::Batch { culprit })]);
+        };
+        let manifest_leaf = turn.next_leaf();
+        match self.judge(turn, batch, first, past)? {
+            Ok(session) => {
+                let producer = batch.header(first, self.id).producer;
+                session.record_batch(
+                    producer,
+                    batch.binding(first),
+                    group.step,
+                    manifest_leaf + 1,
+                );
+                turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
+                self.effective_time = self.effective_time.max(batch.received_at());
+                for member in group.members {
+                    let leaf = turn.next_leaf();
+                    turn.push(batch.entry(member), member.leaf_hash);
+                    turn.refer(batch, member, leaf, self.effective_time);
+                }
+                let leaves = manifest_leaf..turn.next_leaf();
+                Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
+            }
+            Err(Judged::Refused(refusal)) => Ok(group.refused(first, refusal)),
+            Err(Judged::Behind { at, expected }) => {
+                let header = batch.header(first, self.id);
+                let recorded = recorded_at(turn, &header, at, past)?;
+                let duplicates = match recorded {
+                    Some(recorded) => recorded_batch(turn, group, recorded, past)?,
+                    None => None,
+                };
+                Ok(duplicates.unwrap_or_else(|| {
+                    group.refused(first, session::Refusal::SequenceReused { expected }.into())
+                }))
+            }
         }
     }
 
@@ -285,6 +563,9 @@ impl LedgerState {
             packs: turn.packer.finish(),
             tiles,
             sessions,
+            trust_leaves: turn.trust_leaves,
+            references: turn.references,
+            erased: turn.erased,
         })
     }
 
@@ -303,6 +584,52 @@ impl Turn {
     fn next_leaf(&self) -> u64 {
         self.first_leaf + self.leaf_hashes.len() as u64
     }
+
+    /// Notes the contents that are held and that a leaf commits to.
+    fn refer(&mut self, batch: &AdmittedBatch, statement: &Admitted, leaf: u64, at: Micros) {
+        let references = batch.references(statement);
+        self.references.extend(references.iter().map(|content| {
+            let reference = Reference {
+                leaf: LeafIndex::new(leaf),
+                recorded_at: at,
+                task: statement.task(),
+            };
+            (*content, reference)
+        }));
+    }
+
+    fn push(&mut self, entry: &[u8], leaf_hash: Hash) {
+        self.packer.push(entry);
+        self.leaf_hashes.push(leaf_hash);
+    }
+}
+
+/// A manifest and its statements.
+struct Group<'b> {
+    batch: &'b AdmittedBatch,
+    manifest: &'b Admitted,
+    members: &'b [Admitted],
+    step: &'b BatchStep,
+}
+
+impl Group<'_> {
+    /// Refuses all of it: `first` says why, the others name it.
+    fn refused(&self, first: &Admitted, refusal: Refusal) -> Vec<Placement> {
+        let culprit = first.envelope;
+        let mut all = vec![Placement::Refused(Refusal::Batch { culprit }); self.members.len() + 1];
+        all[1] = Placement::Refused(refusal);
+        all
+    }
+}
+
+/// Why a statement is not simply the next one of its session.
+enum Judged {
+    Refused(Refusal),
+    /// Its sequence has passed. `at` is its leaf, where the turn knows it.
+    Behind {
+        at: Option<u64>,
+        expected: Sequence,
+    },
 }
 
 /// The leaf and payload that were recorded at a statement's session and sequence; `None` if it
@@ -323,6 +650,33 @@ fn recorded_at(
             }
         }
     };
+    entry_at(turn, leaf, past).map(Some)
+}
+
+/// The leaves of a batch that was recorded before: this very manifest, and so these statements
+/// behind it, for its root covers them. `first` is what is recorded at the first one's sequence.
+fn recorded_batch(
+    turn: &Turn,
+    group: &Group<'_>,
+    (first, _): (Placed, Bytes),
+    past: &mut impl Past,
+) -> Result<Option<Vec<Placement>>, StepError> {
+    let Some(manifest_leaf) = first.leaf.checked_sub(1) else {
+        return Ok(None);
+    };
+    let (manifest, payload) = entry_at(turn, manifest_leaf, past)?;
+    if payload != group.batch.payload(group.manifest) {
+        return Ok(None);
+    }
+    let mut all = vec![Placement::Duplicate(manifest), Placement::Duplicate(first)];
+    for leaf in first.leaf + 1..first.leaf + group.members.len() as u64 {
+        all.push(Placement::Duplicate(entry_at(turn, leaf, past)?.0));
+    }
+    Ok(Some(all))
+}
+
+/// A leaf that was recorded, with its payload.
+fn entry_at(turn: &Turn, leaf: u64, past: &mut impl Past) -> Result<(Placed, Bytes), StepError> {
     let bytes = match turn.packer.entry(leaf) {
         Some(bytes) => bytes,
         None => past.entry(leaf)?,
@@ -333,10 +687,11 @@ fn recorded_at(
     })?;
     let placed = Placed {
         leaf,
-        leaf_hash: deed_tlog::leaf_hash(&bytes),
+        leaf_hash: leaf_hash(&bytes),
         received_at: entry.received_at,
         principal_leaf: entry.principal_leaf,
+        previous_trust: entry.previous_trust,
     };
     let payload = bytes.slice_ref(entry.payload);
-    Ok(Some((placed, payload)))
+    Ok((placed, payload))
 }

@@ -3,26 +3,27 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Micros, Sequence, SessionId, session::Session};
+use deed_evidence::{LedgerId, Micros, Sequence, SessionId, entry::Entry, session::Session};
 use deed_proto::v1;
 use proptest::prelude::*;
 
-use super::step::{LedgerState, Past, Placement};
+use super::step::{LedgerState, Past, Placement, Refusal, SharedTrust};
 use crate::{
-    admission::{self, AdmittedBatch},
+    admission::{Admission, AdmittedBatch, Sender},
     shard::write_records,
     store::{Batch, LedgerNumber, Store, StoreError, StoreOptions, read::Run},
-    testing::Producer,
+    testing::{Producer, genesis},
 };
 
-const NUMBER: LedgerNumber = LedgerNumber(0);
+pub(super) const NUMBER: LedgerNumber = LedgerNumber(0);
 
 /// A ledger that is stepped and written by hand, one turn after the other.
-struct ByHand {
+pub(super) struct ByHand {
     _dir: tempfile::TempDir,
-    store: Arc<Store>,
-    state: LedgerState,
-    id: LedgerId,
+    pub(super) store: Arc<Store>,
+    pub(super) state: LedgerState,
+    pub(super) trust: SharedTrust,
+    pub(super) id: LedgerId,
 }
 
 struct Stored<'s>(&'s Store);
@@ -49,13 +50,13 @@ impl Past for Stored<'_> {
     }
 }
 
-const GENESIS: &[u8] = b"stands for a genesis entry";
-
 impl ByHand {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::create(dir.path(), &StoreOptions::default()).unwrap());
-        let (state, records) = LedgerState::create(GENESIS, Micros::new(1)).unwrap();
+        let (entry, id, trust) = genesis();
+        let (state, records) =
+            LedgerState::create(&entry, Micros::new(1), Arc::clone(&trust)).unwrap();
         let mut batch = Batch::default();
         write_records(&store, &mut batch, NUMBER, &records);
         store.commit(batch).unwrap();
@@ -63,11 +64,12 @@ impl ByHand {
             _dir: dir,
             store,
             state,
-            id: LedgerId::new(deed_tlog::leaf_hash(GENESIS)),
+            trust,
+            id,
         }
     }
 
-    fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
+    pub(super) fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
         let mut past = Stored(&self.store);
         let mut turn = self.state.begin(&mut past).unwrap();
         let placements = batches
@@ -82,35 +84,55 @@ impl ByHand {
     }
 
     /// As after a restart: nothing in memory but the tree.
-    fn forget_sessions(&mut self) {
+    pub(super) fn forget_sessions(&mut self) {
         let edge = self.state.edge().clone();
-        self.state = LedgerState::new(self.id, edge, self.state.effective_time());
+        let trust = Arc::clone(&self.trust);
+        self.state = LedgerState::new(self.id, edge, self.state.effective_time(), trust);
     }
 
-    fn entries(&self) -> Vec<Bytes> {
+    pub(super) fn entries(&self) -> Vec<Bytes> {
         self.store
             .entries(NUMBER, 0)
             .map(|item| item.unwrap().1)
             .collect()
     }
 
-    fn records(&self) -> Vec<(Bytes, Bytes)> {
+    pub(super) fn records(&self) -> Vec<(Bytes, Bytes)> {
         self.store.state(NUMBER).map(Result::unwrap).collect()
     }
 }
 
+/// Admits what no key and no principal matters for.
 fn admit(id: LedgerId, received_at: i64, envelopes: &[v1::Envelope]) -> AdmittedBatch {
-    let (batch, rejected) = admission::admit(envelopes, id, Micros::new(received_at));
+    admit_with(&genesis().2, id, received_at, envelopes)
+}
+
+pub(super) fn admit_with(
+    trust: &SharedTrust,
+    ledger_id: LedgerId,
+    received_at: i64,
+    envelopes: &[v1::Envelope],
+) -> AdmittedBatch {
+    let (batch, rejected) = Admission {
+        ledger_id,
+        trust,
+        sender: &Sender::anybody(),
+        received_at: Micros::new(received_at),
+        holds_contents: false,
+    }
+    .admit_here(envelopes);
     assert_eq!(rejected, []);
     batch
 }
 
-fn brief(placements: &[Placement]) -> Vec<String> {
+pub(super) fn brief(placements: &[Placement]) -> Vec<String> {
     placements
         .iter()
         .map(|placement| match placement {
             Placement::Recorded { leaf } => format!("recorded {leaf}"),
+            Placement::Linked(placed) => format!("linked {}", placed.leaf),
             Placement::Duplicate(placed) => format!("duplicate {}", placed.leaf),
+            Placement::Refused(Refusal::Session(refusal)) => format!("{refusal:?}"),
             Placement::Refused(refusal) => format!("{refusal:?}"),
         })
         .collect()
@@ -299,8 +321,8 @@ impl Past for Behind {
 
 #[test]
 fn a_refusal_between_two_turns_makes_nobody_forget_a_session() {
-    let (mut state, _) = LedgerState::create(GENESIS, Micros::new(1)).unwrap();
-    let id = LedgerId::new(deed_tlog::leaf_hash(GENESIS));
+    let (entry, id, trust) = genesis();
+    let (mut state, _) = LedgerState::create(&entry, Micros::new(1), trust).unwrap();
     let mut producer = Producer::new(id, 1);
     let (zero, mut ahead) = (producer.intent("zero"), producer.clone());
     ahead.next = 7;
@@ -323,6 +345,20 @@ fn a_refusal_between_two_turns_makes_nobody_forget_a_session() {
             "recorded 2"
         ]
     );
+}
+
+/// The envelope that an entry was made of.
+pub(super) fn envelope_of(entry: &Entry<'_>) -> v1::Envelope {
+    let bytes = |slice: &[u8]| Bytes::copy_from_slice(slice);
+    v1::Envelope {
+        payload_type: entry.payload_type.into(),
+        payload: bytes(entry.payload),
+        key_id: entry.signature.map_or_else(Bytes::new, |s| bytes(s.key_id)),
+        signature: entry
+            .signature
+            .map_or_else(Bytes::new, |s| bytes(s.signature)),
+        ..v1::Envelope::default()
+    }
 }
 
 /// One thing that a producer does.
@@ -414,7 +450,8 @@ proptest! {
         }
         let mut replayed = ByHand::new();
         for entry in original.entries().iter().skip(1) {
-            let batch = AdmittedBatch::from_entry(entry).unwrap();
+            let entry = Entry::parse(entry).unwrap();
+            let batch = admit(replayed.id, entry.received_at.get(), &[envelope_of(&entry)]);
             let placements = replayed.turn(&[batch]);
             prop_assert!(matches!(placements[..], [Placement::Recorded { .. }]), "{:?}", placements);
         }

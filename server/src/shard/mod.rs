@@ -24,12 +24,12 @@ use std::{
     path::Path,
     sync::{Arc, mpsc},
     thread,
+    time::Instant,
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as async_mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     admission::AdmittedBatch,
@@ -39,9 +39,14 @@ use crate::{
         registry::NewLedger,
         step::{Placement, Records},
     },
+    metrics::Metrics,
+    pressure::{
+        Budget, Share, SourceKey,
+        queue::{FairSender, fair_queue},
+    },
     store::{
         Batch, Family, LedgerNumber, Store, StoreError, keys,
-        records::{HeadRecord, RunRecord, SessionRecord},
+        records::{HeadRecord, RunRecord, SessionRecord, TrustRecord},
     },
 };
 
@@ -60,7 +65,9 @@ struct Job {
     work: Work,
     reply: oneshot::Sender<Answer>,
     /// Given back when the job has been answered.
-    permit: OwnedSemaphorePermit,
+    share: Share,
+    /// When it was queued.
+    queued: Instant,
 }
 
 /// A job's end: on disk, under a signed and guarded head.
@@ -105,10 +112,9 @@ pub(crate) struct Shards {
 }
 
 struct Shard {
-    /// Gone once the server stops: the turn thread ends when the queue is empty.
-    queue: Mutex<Option<async_mpsc::Sender<Job>>>,
-    budget: Arc<Semaphore>,
-    budget_bytes: usize,
+    /// Closed once the server stops: the turn thread ends when the queue is empty.
+    queue: FairSender<Job>,
+    budget: Budget,
 }
 
 /// The threads of all shards; they end after [`Shards::close`] when the queues are empty.
@@ -131,6 +137,7 @@ impl Shards {
         store: &Arc<Store>,
         count: usize,
         queue_bytes: usize,
+        metrics: &Arc<Metrics>,
     ) -> Result<(Self, ShardThreads), GuardError> {
         let disks = (0..count.clamp(1, SLOTS))
             .map(|slot| {
@@ -140,7 +147,7 @@ impl Shards {
                 ))
             })
             .collect::<Result<Vec<_>, GuardError>>()?;
-        Ok(Self::start_on(disks, store, queue_bytes))
+        Ok(Self::start_on(disks, store, queue_bytes, metrics))
     }
 
     /// As [`Shards::start`], one shard for each disk.
@@ -148,13 +155,14 @@ impl Shards {
         disks: Vec<Disk>,
         store: &Arc<Store>,
         queue_bytes: usize,
+        metrics: &Arc<Metrics>,
     ) -> (Self, ShardThreads) {
         let (failing, failed) = watch::channel(None);
         let failing = Arc::new(failing);
         let mut threads = Vec::new();
         let mut shards = Vec::new();
         for (number, disk) in disks.into_iter().enumerate() {
-            let (queue, jobs) = async_mpsc::channel(queue_bytes / JOB_BYTES_MIN + 1);
+            let (queue, jobs) = fair_queue();
             let progress = Progress::new(Arc::clone(&failing));
             // One turn is on its way to the disk, one waits for it, one is being made.
             let (to_commit, commits) = mpsc::sync_channel(1);
@@ -174,7 +182,7 @@ impl Shards {
                     .expect("the system can start a thread");
                 threads.push(thread);
             };
-            let line = Arc::new(Line::new(disk, progress.clone()));
+            let line = Arc::new(Line::new(disk, progress.clone(), Arc::clone(metrics)));
             let slot = u8::try_from(number).expect("there are at most 64 slots");
             let turns = turn::TurnThread::new(
                 Arc::clone(store),
@@ -182,6 +190,7 @@ impl Shards {
                 Arc::clone(&line),
                 to_commit,
                 slot,
+                Arc::clone(metrics),
             );
             spawn("turn", Box::new(move || turns.run(jobs)));
             let committing = Arc::clone(&line);
@@ -191,9 +200,8 @@ impl Shards {
             );
             spawn("guard", Box::new(move || line.guard_all(&guards)));
             shards.push(Shard {
-                queue: Mutex::new(Some(queue)),
-                budget: Arc::new(Semaphore::new(queue_bytes)),
-                budget_bytes: queue_bytes,
+                queue,
+                budget: Budget::halved(queue_bytes),
             });
         }
         (Self { shards, failed }, ShardThreads(threads))
@@ -202,8 +210,15 @@ impl Shards {
     /// Bytes of the budget of a ledger's shard that jobs hold.
     #[cfg(test)]
     pub(crate) fn waiting_bytes(&self, ledger: LedgerNumber) -> usize {
-        let shard = &self.shards[ledger.0 as usize % self.shards.len()];
-        shard.budget_bytes - shard.budget.available_permits()
+        self.shards[ledger.0 as usize % self.shards.len()]
+            .budget
+            .held()
+    }
+
+    /// Bytes of the budget of each shard that jobs hold.
+    pub(crate) fn queue_bytes(&self) -> Vec<u64> {
+        let held = |shard: &Shard| shard.budget.held() as u64;
+        self.shards.iter().map(held).collect()
     }
 
     /// Whether a shard has failed: what is on disk beyond the guard must not be told.
@@ -214,7 +229,7 @@ impl Shards {
     /// Takes no more jobs. The threads end when what is queued is done.
     pub(crate) fn close(&self) {
         for shard in &self.shards {
-            *shard.queue.lock() = None;
+            shard.queue.close();
         }
     }
 
@@ -223,23 +238,29 @@ impl Shards {
         self.failed.clone()
     }
 
-    /// Waits for room in the queue of a ledger's shard. Bytes beyond the whole budget count as
-    /// the whole budget.
-    pub(crate) async fn reserve(&self, ledger: LedgerNumber, bytes: usize) -> Reservation<'_> {
+    /// Waits for room in the queue of a ledger's shard. Bytes beyond what one source may hold of
+    /// it count as that.
+    pub(crate) async fn reserve(
+        &self,
+        ledger: LedgerNumber,
+        source: SourceKey,
+        bytes: usize,
+    ) -> Reservation<'_> {
         let shard = &self.shards[ledger.0 as usize % self.shards.len()];
-        let cost = bytes.max(JOB_BYTES_MIN).min(shard.budget_bytes);
-        let permit = Arc::clone(&shard.budget)
-            .acquire_many_owned(u32::try_from(cost).unwrap_or(u32::MAX))
-            .await
-            .expect("the budget is never closed");
-        Reservation { shard, permit }
+        let share = shard.budget.take(&source, bytes.max(JOB_BYTES_MIN)).await;
+        Reservation {
+            shard,
+            source,
+            share,
+        }
     }
 }
 
 /// Room in a shard's queue.
 pub(crate) struct Reservation<'s> {
     shard: &'s Shard,
-    permit: OwnedSemaphorePermit,
+    source: SourceKey,
+    share: Share,
 }
 
 /// A job that was handed over.
@@ -258,15 +279,15 @@ impl Reservation<'_> {
 
     fn submit(self, work: Work) -> Pending {
         let (reply, answer) = oneshot::channel();
+        let cost = self.share.amount();
         let job = Job {
             work,
             reply,
-            permit: self.permit,
+            share: self.share,
+            queued: Instant::now(),
         };
         // If the shard has stopped, the reply is dropped and the answer says so.
-        if let Some(queue) = &*self.shard.queue.lock() {
-            let _ = queue.try_send(job);
-        }
+        self.shard.queue.send(self.source, cost, job);
         Pending(answer)
     }
 }
@@ -310,6 +331,13 @@ pub(crate) fn write_records(
             let key = keys::run(ledger, id, run.first);
             store.put(batch, Family::State, &key, &record.encode_to_vec());
         }
+    }
+    for (leaf, effective_time) in &records.trust_leaves {
+        let record = TrustRecord {
+            effective_time_us: effective_time.get(),
+        };
+        let key = keys::trust(ledger, *leaf);
+        store.put(batch, Family::State, &key, &record.encode_to_vec());
     }
 }
 

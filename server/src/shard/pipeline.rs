@@ -1,17 +1,22 @@
 //! From a finished turn to its answers: commit, guard, publish, answer. Strictly in this order.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, SyncSender},
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender},
+    },
+    time::Instant,
 };
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{Answer, CommitFn, Disk, GuardFn};
 use crate::{
     guard::GuardedHead,
     ledger::{Ledger, Readable},
+    metrics::{Metrics, Stage, Synced},
+    pressure::Share,
     store::Batch,
 };
 
@@ -23,13 +28,27 @@ pub(super) struct Finished {
     /// The newest head, for the guard; none if nothing changed.
     pub(super) guarded: Option<GuardedHead>,
     pub(super) answers: Vec<Answering>,
+    /// What it adds, for the metrics.
+    pub(super) leaves: u64,
+    pub(super) entry_bytes: u64,
+    /// When its last stage ended.
+    pub(super) since: Instant,
+}
+
+impl Finished {
+    /// Ends a stage.
+    fn passed(&mut self, metrics: &Metrics, stage: Stage) {
+        let now = Instant::now();
+        metrics.stage(stage, now - self.since);
+        self.since = now;
+    }
 }
 
 /// An answer that waits for its turn to be safe.
 pub(super) struct Answering {
     pub(super) reply: oneshot::Sender<Answer>,
     pub(super) answer: Answer,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) share: Share,
 }
 
 /// How far a shard's pipeline is, and whether it has failed.
@@ -128,14 +147,16 @@ pub(super) struct Line {
     commit: Mutex<CommitFn>,
     guard: Mutex<GuardFn>,
     progress: Progress,
+    metrics: Arc<Metrics>,
 }
 
 impl Line {
-    pub(super) fn new(disk: Disk, progress: Progress) -> Self {
+    pub(super) fn new(disk: Disk, progress: Progress, metrics: Arc<Metrics>) -> Self {
         Self {
             commit: Mutex::new(disk.commit),
             guard: Mutex::new(disk.guard),
             progress,
+            metrics,
         }
     }
 
@@ -173,9 +194,9 @@ impl Line {
             return None;
         }
         let batch = std::mem::take(&mut turn.batch);
-        if !batch.is_empty()
-            && let Err(error) = (self.commit.lock())(batch)
-        {
+        let writes = !batch.is_empty();
+        let began = Instant::now();
+        if writes && let Err(error) = (self.commit.lock())(batch) {
             // On disk or not: nobody knows. The answers are dropped with the turn.
             self.progress
                 .fail(&format!("a turn could not be committed: {error}"));
@@ -183,20 +204,27 @@ impl Line {
         }
         // Commit point: from here on the turn survives a crash, and none of it has been told.
         self.progress.committed();
+        if writes {
+            self.metrics.synced(Synced::Store, began.elapsed());
+            self.metrics.committed(turn.leaves, turn.entry_bytes);
+        }
+        turn.passed(&self.metrics, Stage::Commit);
         Some(turn)
     }
 
-    fn guard_and_release(&self, turns: Vec<Finished>) {
+    fn guard_and_release(&self, mut turns: Vec<Finished>) {
         if self.progress.has_failed() {
             return;
         }
         let newest = turns.iter().rev().find_map(|turn| turn.guarded.as_ref());
-        if let Some(newest) = newest
-            && let Err(error) = (self.guard.lock())(newest)
-        {
-            self.progress
-                .fail(&format!("the head guard could not be written: {error}"));
-            return;
+        let began = Instant::now();
+        if let Some(newest) = newest {
+            if let Err(error) = (self.guard.lock())(newest) {
+                self.progress
+                    .fail(&format!("the head guard could not be written: {error}"));
+                return;
+            }
+            self.metrics.synced(Synced::HeadGuard, began.elapsed());
         }
         // From here on a store that lost any of these turns will not open again.
         for turn in &turns {
@@ -206,8 +234,11 @@ impl Line {
         }
         // Only now may a lone turn overtake the answers below: what it publishes is newer.
         self.progress.released(turns.len());
+        for turn in &mut turns {
+            turn.passed(&self.metrics, Stage::Guard);
+        }
         for answering in turns.into_iter().flat_map(|turn| turn.answers) {
-            drop(answering.permit);
+            drop(answering.share);
             // Whoever asked may be gone; the statement is recorded all the same.
             let _ = answering.reply.send(answering.answer);
         }

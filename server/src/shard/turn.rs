@@ -3,11 +3,11 @@
 use std::{
     collections::{HashMap, hash_map::Entry as MapEntry},
     sync::{Arc, mpsc::SyncSender},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Sequence, SessionId, session::Session};
-use tokio::sync::mpsc as async_mpsc;
 
 use super::{
     Answer, Job, Work, guarded,
@@ -20,7 +20,12 @@ use crate::{
         Ledger, Readable,
         step::{LedgerState, Past, StepError, Turn},
     },
-    store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
+    metrics::{Metrics, Stage},
+    pressure::queue::FairReceiver,
+    store::{
+        Batch, Family, LedgerNumber, Store, StoreError, content::write_contents, keys,
+        pack::Unpacked, read::Run,
+    },
 };
 
 /// Jobs of one turn at most.
@@ -43,6 +48,7 @@ pub(super) struct TurnThread {
     line: Arc<Line>,
     next: SyncSender<Finished>,
     slot: u8,
+    metrics: Arc<Metrics>,
     ledgers: HashMap<LedgerNumber, Held>,
     turns: u32,
 }
@@ -69,6 +75,7 @@ impl TurnThread {
         line: Arc<Line>,
         next: SyncSender<Finished>,
         slot: u8,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             store,
@@ -76,19 +83,20 @@ impl TurnThread {
             line,
             next,
             slot,
+            metrics,
             ledgers: HashMap::new(),
             turns: 0,
         }
     }
 
     /// Makes turns until every sender is gone and the queue is empty.
-    pub(super) fn run(mut self, mut jobs: async_mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
+    pub(super) fn run(mut self, jobs: FairReceiver<Job>) {
+        while let Some(first) = jobs.recv() {
             // Jobs of a failed shard are dropped, which tells whoever waits.
             if self.progress.has_failed() {
                 continue;
             }
-            match self.turn(first, &mut jobs) {
+            match self.turn(first, &jobs) {
                 Ok(finished) => {
                     let alone = self.progress.is_idle() && jobs.is_empty();
                     self.progress.begin();
@@ -120,28 +128,29 @@ impl TurnThread {
             // A ledger comes back as it is readable, so nothing may be on its way.
             self.progress.drain();
             self.ledgers.clear();
+            self.metrics.sessions_changed(-signed(sessions));
         }
     }
 
     /// One turn over `first` and what waits behind it.
-    fn turn(
-        &mut self,
-        first: Job,
-        jobs: &mut async_mpsc::Receiver<Job>,
-    ) -> Result<Finished, StepError> {
+    fn turn(&mut self, first: Job, jobs: &FairReceiver<Job>) -> Result<Finished, StepError> {
+        let began = Instant::now();
         self.forget_beyond_bounds();
         let mut batch = Batch::default();
         let mut turns: HashMap<LedgerNumber, (Arc<Ledger>, Turn)> = HashMap::new();
         let mut placed = Vec::new();
         let mut changed = Vec::new();
         let mut bytes = 0;
+        let mut leaves = 0;
         let mut next = Some(first);
         while let Some(Job {
             work,
             reply,
-            permit,
+            share,
+            queued,
         }) = next
         {
+            self.metrics.stage(Stage::Queue, queued.elapsed());
             let (ledger, answer) = match work {
                 Work::Append(ledger, statements) => {
                     bytes += statements.byte_len();
@@ -150,6 +159,7 @@ impl TurnThread {
                 Work::Create(new) => {
                     // Its records are ready; they only travel in this turn's batch.
                     new.write(&self.store, &mut batch);
+                    leaves += 1;
                     changed.push((Arc::clone(&new.ledger), Arc::clone(&new.readable)));
                     let held = Held {
                         state: new.state,
@@ -168,21 +178,27 @@ impl TurnThread {
             let answering = Answering {
                 reply,
                 answer,
-                permit,
+                share,
             };
             placed.push(Placed { answering, ledger });
             next = if placed.len() < TURN_JOBS && bytes < TURN_BYTES {
-                jobs.try_recv().ok()
+                jobs.try_recv()
             } else {
                 None
             };
         }
         for (number, (ledger, turn)) in turns {
+            leaves += turn.len();
             if let Some(readable) = self.close(&mut batch, number, &ledger, turn)? {
                 changed.push((ledger, readable));
             }
         }
-        Ok(self.finished(batch, changed, placed))
+        let mut finished = self.finished(batch, changed, placed);
+        finished.leaves = leaves as u64;
+        finished.entry_bytes = bytes as u64;
+        finished.since = Instant::now();
+        self.metrics.stage(Stage::Step, finished.since - began);
+        Ok(finished)
     }
 
     fn append(
@@ -233,7 +249,10 @@ impl TurnThread {
             .get_mut(&number)
             .expect("it was stepped in this turn");
         let recorded = turn.len();
+        let sessions = held.state.sessions();
         let records = held.state.finish(turn)?;
+        let change = signed(held.state.sessions()) - signed(sessions);
+        self.metrics.sessions_changed(change);
         if recorded == 0 {
             return Ok(None);
         }
@@ -248,6 +267,8 @@ impl TurnThread {
         let keep = second(&readable) != held.kept_second;
         held.kept_second = second(&readable);
         write_records(&self.store, batch, number, &records);
+        let (references, erased) = (&records.references, &records.erased);
+        write_contents(&self.store, batch, number, references, erased)?;
         write_head(&self.store, batch, number, &readable, keep);
         held.newest = Arc::clone(&readable);
         Ok(Some(readable))
@@ -278,6 +299,9 @@ impl TurnThread {
             changed,
             guarded,
             answers,
+            leaves: 0,
+            entry_bytes: 0,
+            since: Instant::now(),
         }
     }
 }
@@ -289,11 +313,20 @@ impl Held {
         let newest = ledger.readable();
         let id: LedgerId = ledger.id;
         Self {
-            state: LedgerState::new(id, newest.edge.clone(), newest.effective_time),
+            state: LedgerState::new(
+                id,
+                newest.edge.clone(),
+                newest.effective_time,
+                Arc::clone(&ledger.trust),
+            ),
             kept_second: second(&newest),
             newest,
         }
     }
+}
+
+fn signed(sessions: usize) -> i64 {
+    i64::try_from(sessions).unwrap_or(i64::MAX)
 }
 
 fn second(readable: &Readable) -> i64 {

@@ -10,11 +10,12 @@
 //! | erasing | [`ErasedRecord`]: its erasure is in the log, and its key may still be there |
 
 use bytes::Bytes;
-use deed_evidence::{CommitmentDigest, Micros, TaskId};
+use deed_evidence::{CommitmentDigest, Micros, TaskId, trust::Reference};
+use deed_tlog::LeafIndex;
 use prost::Message as _;
 
 use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan};
-use crate::content::{Reference, UploadId};
+use crate::content::UploadId;
 
 /// A content that is whole. Field numbers are for ever, as in [`super::records`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -55,8 +56,9 @@ pub(crate) struct ReferenceRecord {
     /// 16 bytes, or none.
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) task: Bytes,
+    /// Effective time of the leaf: microseconds, UTC.
     #[prost(int64, tag = "2")]
-    pub(crate) received_at_us: i64,
+    pub(crate) recorded_at_us: i64,
 }
 
 /// An erasure.
@@ -156,9 +158,9 @@ impl Store {
             (found == digest).then(|| {
                 let record: ReferenceRecord = decoded(ledger, value)?;
                 Ok(Reference {
-                    leaf,
+                    leaf: LeafIndex::new(leaf),
+                    recorded_at: Micros::new(record.recorded_at_us),
                     task: TaskId::from_slice(&record.task),
-                    received_at: Micros::new(record.received_at_us),
                 })
             })
         })
@@ -209,7 +211,7 @@ impl Store {
             batch.delete(self, Family::Content, &keys::content(ledger, digest));
         }
         for reference in self.references(ledger, digest) {
-            let key = keys::reference(ledger, digest, reference?.leaf);
+            let key = keys::reference(ledger, digest, reference?.leaf.get());
             batch.delete(self, Family::Content, &key);
         }
         Ok(record)
@@ -267,49 +269,40 @@ fn decoded<R: prost::Message + Default>(
         .map_err(|error| StoreError::corrupt(Family::Content, ledger, format!("record: {error}")))
 }
 
-/// Adds to a turn's batch that these leaves name these contents, which are held.
-pub(crate) fn write_references<'r>(
-    store: &Store,
-    batch: &mut Batch,
-    ledger: LedgerNumber,
-    references: impl IntoIterator<Item = (&'r CommitmentDigest, Reference)>,
-) {
-    for (digest, reference) in references {
-        let record = ReferenceRecord {
-            task: reference.task.map_or_else(Bytes::new, |task| {
-                Bytes::copy_from_slice(task.as_bytes())
-            }),
-            received_at_us: reference.received_at.get(),
-        };
-        let key = keys::reference(ledger, digest, reference.leaf);
-        store.put(batch, Family::Content, &key, &record.encode_to_vec());
-    }
-}
-
-/// Adds to a turn's batch that the Erasure at `leaf` takes these contents. From the commit on they
-/// count as erased, and the erasure is finished even if the server ends before it did.
+/// Adds to a turn's batch which leaves name contents that are held, and which contents its
+/// Erasures take, each with the Erasure's leaf.
 ///
-/// The caller holds the ledger's gate alone (`ErasureGuard`), so nothing else writes them.
+/// From the commit on these count as erased, and the erasure is finished even if the server ends
+/// before it did. Whoever sent the Erasure holds the ledger's content gate alone, so nothing else
+/// writes them; whoever sent the references shares it.
 ///
 /// # Errors
 /// [`StoreError`] if the store cannot be read.
-pub(crate) fn write_tombstones(
+pub(crate) fn write_contents(
     store: &Store,
     batch: &mut Batch,
     ledger: LedgerNumber,
-    digests: &[CommitmentDigest],
-    leaf: u64,
+    references: &[(CommitmentDigest, Reference)],
+    erased: &[(CommitmentDigest, u64)],
 ) -> Result<(), StoreError> {
-    let record = ErasedRecord { leaf }.encode_to_vec();
-    for digest in digests {
+    for (digest, reference) in references {
+        let record = ReferenceRecord {
+            task: reference
+                .task
+                .map_or_else(Bytes::new, |task| Bytes::copy_from_slice(task.as_bytes())),
+            recorded_at_us: reference.recorded_at.get(),
+        };
+        let key = keys::reference(ledger, digest, reference.leaf.get());
+        store.put(batch, Family::Content, &key, &record.encode_to_vec());
+    }
+    for (digest, leaf) in erased {
         // The first Erasure is the one that took it.
-        if store.erased(ledger, digest)?.is_none() {
-            let (erased, erasing) = (
-                keys::erased(ledger, digest),
-                keys::erasing(ledger, digest),
-            );
-            store.put(batch, Family::Content, &erased, &record);
-            store.put(batch, Family::Content, &erasing, &record);
+        if store.erased(ledger, digest)?.is_some() {
+            continue;
+        }
+        let record = ErasedRecord { leaf: *leaf }.encode_to_vec();
+        for key in [keys::erased(ledger, digest), keys::erasing(ledger, digest)] {
+            store.put(batch, Family::Content, &key, &record);
         }
     }
     Ok(())

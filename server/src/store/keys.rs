@@ -11,6 +11,7 @@
 //! | tiles | ledger, level (u8), tile index (u64) |
 //! | heads | ledger, kind (u8), tree size (u64) |
 //! | state | ledger, kind (u8), session (16), for runs: first sequence (u64) |
+//! | state | ledger, kind (u8), leaf index of a trust statement (u64) |
 //! | index | ledger, kind (u8), segment (u64), bucket (u8) |
 //! | content | ledger, kind (u8), digest (32), then for chunks: upload (16), number (u32), for references: leaf index (u64); for uploads: upload (16) instead of the digest |
 //!
@@ -58,6 +59,7 @@ const HEAD_LATEST: u8 = 0x02;
 /// Kinds in the state family.
 const SESSION: u8 = 0x01;
 const RUN: u8 = 0x02;
+const TRUST: u8 = 0x03;
 
 /// Kinds in the index family.
 const LEAF_HASH: u8 = 0x01;
@@ -75,6 +77,7 @@ const TILE_LEN: usize = 4 + 1 + 8;
 const HEAD_LEN: usize = 4 + 1 + 8;
 const SESSION_LEN: usize = 4 + 1 + SessionId::LEN;
 const RUN_LEN: usize = SESSION_LEN + 8;
+const TRUST_LEN: usize = 4 + 1 + 8;
 const LEAF_HASH_LEN: usize = 4 + 1 + 8 + 1;
 const CONTENT_LEN: usize = 4 + 1 + CommitmentDigest::LEN;
 const CHUNK_LEN: usize = CONTENT_LEN + UploadId::LEN + 4;
@@ -161,6 +164,20 @@ pub(crate) fn run_prefix(key: &[u8; RUN_LEN]) -> &[u8] {
 /// First sequence of the run under `key`.
 pub(crate) fn run_first(key: &[u8]) -> Option<Sequence> {
     tail(key, RUN_LEN).map(Sequence::new)
+}
+
+/// A trust statement's record.
+pub(crate) fn trust(ledger: LedgerNumber, leaf: u64) -> [u8; TRUST_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[TRUST], &leaf.to_be_bytes()])
+}
+
+/// The leaf in such a key; `None` if it is another kind's.
+pub(crate) fn trust_leaf(key: &[u8]) -> Option<u64> {
+    if *key.get(4)? == TRUST {
+        tail(key, TRUST_LEN)
+    } else {
+        None
+    }
 }
 
 /// One bucket of a segment's leaf hashes.
@@ -322,6 +339,10 @@ mod tests {
                 format!("0102030402{a}0000000000000003"),
             ),
             (
+                hex::encode(trust(L, 6)),
+                "01020304030000000000000006".to_owned(),
+            ),
+            (
                 hex::encode(leaf_hash_bucket(L, 1, 0xfe)),
                 "01020304010000000000000001fe".to_owned(),
             ),
@@ -351,6 +372,8 @@ mod tests {
         assert_eq!(tile_of(&tile(L, 63, 8)), Some((63, 8)));
         assert_eq!(head_size(&head_at(L, 77)), Some(77));
         assert_eq!(head_size(&head_latest(L)), None);
+        assert_eq!(trust_leaf(&trust(L, 9)), Some(9));
+        assert_eq!(trust_leaf(&session(L, &SessionId::new([3; 16]))), None);
         let key = run(L, &SessionId::new([1; 16]), Sequence::new(12));
         assert_eq!(run_first(&key), Some(Sequence::new(12)));
         assert_eq!(run_prefix(&key).len(), SESSION_LEN);

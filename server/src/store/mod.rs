@@ -5,6 +5,7 @@
 //! batch a shard turn.
 
 pub(crate) mod content;
+pub(crate) mod figures;
 pub(crate) mod keys;
 pub(crate) mod pack;
 pub(crate) mod read;

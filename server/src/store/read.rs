@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use deed_evidence::{Sequence, SessionId, session::Session};
+use deed_evidence::{Micros, Sequence, SessionId, session::Session};
 use deed_tlog::{Hash, TileHashes, TileId, TileReader};
 use prost::Message as _;
 use rocksdb::{Direction, IteratorMode, ReadOptions};
@@ -11,7 +11,7 @@ use rocksdb::{Direction, IteratorMode, ReadOptions};
 use super::{
     FAMILIES, Family, LedgerNumber, Store, StoreError, keys,
     pack::Unpacked,
-    records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord},
+    records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord, TrustRecord},
 };
 
 /// What a scan is for.
@@ -160,6 +160,30 @@ impl Store {
                     StoreError::corrupt(Family::Heads, ledger, format!("head: {error}"))
                 })?;
                 Ok((size, record))
+            }),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// The leaves of a ledger's trust statements from `start` on, in order, each with the effective time at it.
+    pub(crate) fn trust_leaves(
+        &self,
+        ledger: LedgerNumber,
+        start: u64,
+    ) -> impl Iterator<Item = Result<(u64, Micros), StoreError>> {
+        self.scan(
+            Scan::Lookup,
+            Family::State,
+            ledger,
+            &keys::trust(ledger, start),
+        )
+        .map_while(move |item| match item {
+            Ok((key, value)) => keys::trust_leaf(&key).map(|leaf| {
+                let record = TrustRecord::decode(value).map_err(|error| {
+                    let what = format!("trust statement {leaf}: {error}");
+                    StoreError::corrupt(Family::State, ledger, what)
+                })?;
+                Ok((leaf, Micros::new(record.effective_time_us)))
             }),
             Err(error) => Some(Err(error)),
         })

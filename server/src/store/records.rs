@@ -4,7 +4,10 @@
 //! migration. (Written with prost's derive: they never leave this machine, so no .proto.)
 
 use bytes::Bytes;
-use deed_evidence::{PayloadDigest, Sequence, session::Session};
+use deed_evidence::{
+    KeyId, PayloadDigest, PrincipalHash, Sequence,
+    session::{Binding, Session},
+};
 
 /// meta: a ledger.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -56,6 +59,12 @@ pub(crate) struct SessionRecord {
     /// First sequence of its last run.
     #[prost(uint64, tag = "7")]
     pub(crate) last_run: u64,
+    /// The key that it is bound to (16 bytes), or else the principal (first 16 bytes of the
+    /// SHA-256 of its name); both empty if to neither.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub(crate) key_id: Bytes,
+    #[prost(bytes = "bytes", tag = "9")]
+    pub(crate) principal: Bytes,
 }
 
 impl SessionRecord {
@@ -68,12 +77,27 @@ impl SessionRecord {
             skipped: session.skipped,
             closed: session.closed,
             last_run: last_run.get(),
+            key_id: match &session.bound_to {
+                Binding::Key(key) => Bytes::copy_from_slice(key.as_bytes()),
+                Binding::Principal(_) | Binding::Nobody => Bytes::new(),
+            },
+            principal: match &session.bound_to {
+                Binding::Principal(hash) => Bytes::copy_from_slice(hash.as_bytes()),
+                Binding::Key(_) | Binding::Nobody => Bytes::new(),
+            },
         }
     }
 
-    /// `None` if the digest has not 32 bytes.
+    /// `None` if the digest has not 32 bytes, or the binding not 16.
     pub(crate) fn session(self) -> Option<Session> {
+        let bound_to = match (&self.key_id[..], &self.principal[..]) {
+            ([], []) => Binding::Nobody,
+            (key, []) => Binding::Key(KeyId::new(key.try_into().ok()?)),
+            ([], principal) => Binding::Principal(PrincipalHash::new(principal.try_into().ok()?)),
+            _ => return None,
+        };
         Some(Session {
+            bound_to,
             last_payload: PayloadDigest::from_slice(&self.last_payload)?,
             producer: self.producer,
             next: Sequence::new(self.next),
@@ -92,4 +116,12 @@ pub(crate) struct RunRecord {
     pub(crate) first_leaf: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) count: u64,
+}
+
+/// state: a trust statement.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct TrustRecord {
+    /// Effective time at its leaf, microseconds, UTC.
+    #[prost(int64, tag = "1")]
+    pub(crate) effective_time_us: i64,
 }

@@ -1,8 +1,8 @@
 //! Producer batches against the recursive definition.
 
 use deed_tlog::{
-    BatchCount, BatchError, BatchHead, BatchPosition, BatchProof, BatchTree, Hash, batch_proof,
-    batch_root, leaf_hash, verify_batch_proof,
+    BatchCount, BatchError, BatchHead, BatchPosition, BatchProof, BatchRoot, BatchTree, Hash,
+    batch_proof, batch_root, leaf_hash, verify_batch_proof,
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -86,6 +86,31 @@ fn odd_nodes_are_promoted_as_in_rfc_6962() {
         }
     }
     assert!(count > 5000);
+}
+
+/// The root without a tree is that of rs_merkle's tree, whatever the count's bits.
+#[test]
+fn a_root_takes_no_tree() {
+    let counts = (1..=300).chain([511, 512, 513, 1023, 1025, 2047, 3000, 4095, 4096]);
+    for count in counts {
+        let payloads = payloads(count);
+        let mut root = BatchRoot::new();
+        for payload in &payloads {
+            root.push(payload).unwrap();
+        }
+        let head = BatchTree::new(&payloads).unwrap().head();
+        assert_eq!(root.finish(), Ok(head), "{count}");
+        assert_eq!(batch_root(&payloads), Ok(head.root), "{count}");
+        let full = root.push(b"one more");
+        if count == 4096 {
+            assert_eq!(full, Err(BatchError::Count { found: 4097 }));
+            assert_eq!(root.finish(), Ok(head), "what was refused changes nothing");
+        } else {
+            assert_eq!(full, Ok(()));
+        }
+    }
+    let none = BatchRoot::default().finish();
+    assert_eq!(none, Err(BatchError::Count { found: 0 }));
 }
 
 #[test]

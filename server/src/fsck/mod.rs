@@ -4,6 +4,8 @@
 //! from the entries alone, with the functions that the server and every verifier use, and then
 //! compared with what is there. What must not be there counts as a difference too.
 
+mod replay;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -12,17 +14,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{
-    LedgerId, Micros, PayloadDigest, SessionId,
-    entry::Entry,
-    genesis::Genesis,
-    session::{self, Judgement, Session},
-    statement::{self, BodyKind, Header},
-};
-use deed_proto::v1::Author;
+use deed_evidence::{LedgerId, genesis::Genesis};
 use deed_tlog::{Checkpoint, FullTile, Hash, RightEdge, TileId, TreeHead, VerifierKey, leaf_hash};
 use prost::Message as _;
 use thiserror::Error;
+
+use replay::Replay;
 
 use crate::{
     content::{self, ContentsReport},
@@ -32,8 +29,7 @@ use crate::{
     options::ContentOptions,
     store::{
         DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions, keys,
-        read::Run,
-        records::{LedgerRecord, RunRecord, SessionRecord},
+        records::{LedgerRecord, RunRecord, SessionRecord, TrustRecord},
     },
 };
 
@@ -201,8 +197,7 @@ struct LedgerCheck<'s> {
     id: LedgerId,
     vkey: VerifierKey,
     edge: RightEdge,
-    effective_time: Micros,
-    sessions: BTreeMap<SessionId, (Session, Vec<Run>)>,
+    replay: Replay,
 }
 
 impl<'s> LedgerCheck<'s> {
@@ -235,8 +230,7 @@ impl<'s> LedgerCheck<'s> {
             id: LedgerId::new(id),
             vkey,
             edge: RightEdge::new(),
-            effective_time: Micros::new(0),
-            sessions: BTreeMap::new(),
+            replay: Replay::new(LedgerId::new(id)),
             record,
         })
     }
@@ -305,6 +299,7 @@ impl<'s> LedgerCheck<'s> {
             let (size, _) = beyond?;
             return Err(self.differs(format!("a head of size {size} is kept, beyond the leaves")));
         }
+        self.replay.end().map_err(|what| self.differs(what))?;
         self.newest_head(expected, head, &newest)?;
         report.heads += 1;
         report.leaves += expected;
@@ -316,65 +311,18 @@ impl<'s> LedgerCheck<'s> {
         Ok(())
     }
 
-    /// One entry: its form, its time, its session.
+    /// One entry, judged as it was when it was recorded.
     fn leaf(&mut self, index: u64, bytes: &Bytes) -> Result<(), FsckError> {
-        let at = |what: &dyn fmt::Display| format!("leaf {index}: {what}");
-        let entry = Entry::parse(bytes).map_err(|error| self.differs(at(&error)))?;
-        let header = statement::parse(entry.payload).map_err(|error| self.differs(at(&error)))?;
-        self.effective_time = self.effective_time.max(entry.received_at);
-        match (index, header.body, entry.author) {
-            (0, BodyKind::Genesis, Author::Ledger) => return self.genesis(bytes),
-            (0, ..) => return Err(self.differs("leaf 0 is not the genesis entry")),
-            (_, BodyKind::Genesis, _) => {
-                return Err(self.differs(at(&"a second genesis entry")));
-            }
-            (_, _, Author::Unsigned) => {}
-            _ => return Err(self.differs(at(&"an author that this version does not record"))),
+        if index == 0 {
+            let genesis = self.genesis(bytes)?;
+            self.replay.begin(&genesis);
+            return Ok(());
         }
-        if header.ledger_id != Some(self.id) {
-            return Err(self.differs(at(&"a statement of another ledger")));
-        }
-        self.statement(index, &header, entry.payload)
+        let judged = self.replay.leaf(index, bytes);
+        judged.map_err(|what| self.differs(format!("leaf {index}: {what}")))
     }
 
-    fn statement(
-        &mut self,
-        index: u64,
-        header: &Header<'_>,
-        payload: &[u8],
-    ) -> Result<(), FsckError> {
-        let known = self
-            .sessions
-            .get(&header.session)
-            .map(|(session, _)| session);
-        match session::judge(known, header) {
-            Ok(Judgement::Next) => {}
-            Ok(Judgement::Behind) => {
-                let what = format!("leaf {index}: sequence {} again", header.sequence);
-                return Err(self.differs(what));
-            }
-            Err(refusal) => return Err(self.differs(format!("leaf {index}: {refusal}"))),
-        }
-        let digest = PayloadDigest::of(payload);
-        let runs = match self.sessions.get_mut(&header.session) {
-            Some((session, runs)) => {
-                session.advance(header, digest);
-                runs
-            }
-            None => {
-                let session = Session::opened(header, digest);
-                &mut self
-                    .sessions
-                    .entry(header.session)
-                    .or_insert((session, Vec::new()))
-                    .1
-            }
-        };
-        Run::extend(runs, header.sequence, index);
-        Ok(())
-    }
-
-    fn genesis(&self, bytes: &Bytes) -> Result<(), FsckError> {
+    fn genesis(&self, bytes: &Bytes) -> Result<Genesis, FsckError> {
         let (genesis, id) =
             Genesis::from_entry(bytes).map_err(|error| self.differs(error.to_string()))?;
         let fits = id == self.id
@@ -382,7 +330,7 @@ impl<'s> LedgerCheck<'s> {
             && genesis.origin.as_str() == self.record.origin
             && *bytes == self.record.genesis_entry;
         if fits {
-            Ok(())
+            Ok(genesis)
         } else {
             Err(self.differs("the genesis entry is not the one in the ledger's record"))
         }
@@ -428,10 +376,10 @@ impl<'s> LedgerCheck<'s> {
                 self.edge.root()
             )));
         }
-        if record.effective_time_us != self.effective_time.get() {
+        if record.effective_time_us != self.replay.effective_time.get() {
             return Err(self.differs(format!(
                 "effective time is stored as {} us, the entries give {}",
-                record.effective_time_us, self.effective_time
+                record.effective_time_us, self.replay.effective_time
             )));
         }
         Ok(())
@@ -473,7 +421,7 @@ impl<'s> LedgerCheck<'s> {
     /// Every session and run, and no other.
     fn records(&self) -> Result<u64, FsckError> {
         let mut computed = BTreeMap::new();
-        for (id, (session, runs)) in &self.sessions {
+        for (id, (session, runs)) in &self.replay.sessions {
             let last = runs.last().map_or_else(Default::default, |run| run.first);
             let record = SessionRecord::new(session, last).encode_to_vec();
             computed.insert(keys::session(self.number, id).to_vec(), record);
@@ -486,6 +434,13 @@ impl<'s> LedgerCheck<'s> {
                 computed.insert(key, record.encode_to_vec());
             }
         }
+        for (leaf, effective_time) in &self.replay.trust_leaves {
+            let record = TrustRecord {
+                effective_time_us: effective_time.get(),
+            };
+            let key = keys::trust(self.number, *leaf).to_vec();
+            computed.insert(key, record.encode_to_vec());
+        }
         let mut stored = self.store.state(self.number);
         for (key, record) in &computed {
             let name = format!("record {}", hex::encode(key));
@@ -497,7 +452,9 @@ impl<'s> LedgerCheck<'s> {
                 }
                 Some((found, _)) if found[..] < key[..] => {
                     let extra = hex::encode(&found);
-                    return Err(self.differs(format!("record {extra} belongs to no session")));
+                    return Err(
+                        self.differs(format!("record {extra} belongs to nothing in the log"))
+                    );
                 }
                 _ => return Err(self.differs(format!("{name} is missing"))),
             }
@@ -506,7 +463,7 @@ impl<'s> LedgerCheck<'s> {
             None => Ok(computed.len() as u64),
             Some((key, _)) => {
                 let extra = hex::encode(&key);
-                Err(self.differs(format!("record {extra} belongs to no session")))
+                Err(self.differs(format!("record {extra} belongs to nothing in the log")))
             }
         }
     }

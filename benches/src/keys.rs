@@ -1,0 +1,118 @@
+//! A ledger in which a key speaks for the producer of all [`Statements`](crate::Statements).
+
+use bytes::Bytes;
+use deed_evidence::{
+    LedgerId, Micros, batch::Manifest, genesis::Genesis, signature, signature::Possession,
+    statement,
+};
+use deed_proto::v1::{self, PayloadType};
+use deed_tlog::{KeyName, NoteSigner, SigningKey};
+
+use crate::PRODUCER;
+
+/// A ledger's first entry, and the two keys that matter in it.
+pub struct Keys {
+    /// The ledger's id.
+    pub ledger_id: LedgerId,
+    /// Its first entry.
+    pub genesis: Genesis,
+    authority: SigningKey,
+    /// Speaks for the producer, once [`Keys::registration`] is recorded.
+    pub agent: SigningKey,
+}
+
+impl Keys {
+    /// The same ones each time.
+    ///
+    /// # Panics
+    /// Never: all of it is valid.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "nothing is a default here")]
+    pub fn new() -> Self {
+        let origin = "example.org/logs/bench";
+        let authority = SigningKey::from_seed(&[1; 32]);
+        let name = KeyName::new(origin).expect("a key name");
+        let genesis = Genesis {
+            origin: origin.parse().expect("an origin"),
+            log_key: NoteSigner::from_seed(name, &[2; 32]).verifier_key().clone(),
+            authority_keys: vec![*authority.public_key().as_bytes()],
+            created_at: Micros::new(1),
+            nonce: [3; 32],
+        };
+        let entry = genesis.to_entry().expect("a valid genesis");
+        Self {
+            ledger_id: LedgerId::new(deed_tlog::leaf_hash(&entry)),
+            genesis,
+            authority,
+            agent: SigningKey::from_seed(&[4; 32]),
+        }
+    }
+
+    /// The trust statement that registers the agent's key.
+    ///
+    /// # Panics
+    /// Never: it is valid.
+    #[must_use]
+    pub fn registration(&self) -> v1::Envelope {
+        let controller = "https://example.org";
+        let possession = Possession {
+            ledger_id: self.ledger_id,
+            public_key: self.agent.public_key().as_bytes(),
+            role: v1::KeyRole::Agent,
+            producer: PRODUCER,
+            controller,
+        }
+        .sign(&self.agent);
+        let registered = v1::KeyRegistered {
+            public_key: Bytes::copy_from_slice(self.agent.public_key().as_bytes()),
+            role: v1::KeyRole::Agent.into(),
+            producer: PRODUCER.to_owned(),
+            controller: controller.to_owned(),
+            possession: Bytes::copy_from_slice(&possession),
+            ..v1::KeyRegistered::default()
+        };
+        let payload = statement::encode(&v1::Statement {
+            ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
+            producer: statement::AUTHORITY_PRODUCER.to_owned(),
+            session: Bytes::from_static(&[0xff; 16]),
+            body: Some(v1::statement::Body::KeyRegistered(registered)),
+            ..v1::Statement::default()
+        });
+        signed(
+            &self.authority,
+            PayloadType::Statement,
+            payload.expect("a valid statement"),
+        )
+    }
+
+    /// Each envelope signed by the agent.
+    #[must_use]
+    pub fn each(&self, envelopes: Vec<v1::Envelope>) -> Vec<v1::Envelope> {
+        let signed_one =
+            |envelope: v1::Envelope| signed(&self.agent, PayloadType::Statement, envelope.payload);
+        envelopes.into_iter().map(signed_one).collect()
+    }
+
+    /// A signed manifest, and the envelopes behind it.
+    ///
+    /// # Panics
+    /// If they are not the statements of one batch.
+    #[must_use]
+    pub fn batch(&self, mut envelopes: Vec<v1::Envelope>) -> Vec<v1::Envelope> {
+        let payloads: Vec<_> = envelopes.iter().map(|e| e.payload.clone()).collect();
+        let manifest = Manifest::over(&payloads).expect("one batch").encode();
+        envelopes.insert(0, signed(&self.agent, PayloadType::BatchManifest, manifest));
+        envelopes
+    }
+}
+
+fn signed(key: &SigningKey, payload_type: PayloadType, payload: Bytes) -> v1::Envelope {
+    let signature = signature::sign(key, payload_type, &payload);
+    v1::Envelope {
+        payload_type: payload_type.into(),
+        payload,
+        key_id: Bytes::copy_from_slice(signature::key_id(key.public_key()).as_bytes()),
+        signature: Bytes::copy_from_slice(&signature),
+        ..v1::Envelope::default()
+    }
+}

@@ -1,0 +1,57 @@
+//! Trust statements: what parses is what the header says, and a registry takes or refuses it without
+//! a panic, and the same way each time.
+
+use deed_evidence::{
+    LedgerId, Micros, WireError,
+    genesis::Genesis,
+    signature, statement,
+    trust::{Registry, TrustStatement},
+};
+use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, Origin, SigningKey};
+
+pub(crate) fn run(data: &[u8]) {
+    check(data).ok();
+}
+
+pub(crate) fn check(data: &[u8]) -> Result<Option<TrustStatement>, WireError> {
+    let parsed = TrustStatement::parse(data);
+    let header = statement::parse(data);
+    match (&parsed, header) {
+        (Ok(parsed), Ok(header)) => assert_eq!(parsed.is_some(), header.body.is_trust()),
+        (Err(error), Err(wanted)) => assert_eq!(*error, wanted),
+        (parsed, header) => panic!("{parsed:?}, but {header:?}"),
+    }
+    let Ok(Some(statement)) = &parsed else {
+        return parsed;
+    };
+    let (mut registry, authority) = registry();
+    statement.verify_possession(registry.ledger_id()).ok();
+    let hash = Hash::new([9; 32]);
+    let at = Micros::new(1);
+    let first = registry.judge(statement, authority, at);
+    let clone = registry.clone();
+    registry.apply(statement, at, LeafIndex::new(1), hash);
+    assert_eq!(clone.judge(statement, authority, at), first);
+    assert_eq!(registry.version(), clone.version() + 1);
+    assert_eq!(registry.head().leaf_hash, hash);
+    // Whatever it was, once more: most are refused now.
+    registry.judge(statement, authority, at).ok();
+    registry.apply(statement, at, LeafIndex::new(2), hash);
+    parsed
+}
+
+/// A ledger with one authority.
+fn registry() -> (Registry, deed_evidence::KeyId) {
+    let origin = "deed.example/logs/fuzz";
+    let name: KeyName = origin.parse().unwrap();
+    let key = SigningKey::from_seed(&[3; 32]);
+    let genesis = Genesis {
+        origin: Origin::new(origin).unwrap(),
+        log_key: NoteSigner::from_seed(name, &[1; 32]).verifier_key().clone(),
+        authority_keys: vec![*key.public_key().as_bytes()],
+        created_at: Micros::new(1),
+        nonce: [4; 32],
+    };
+    let registry = Registry::genesis(LedgerId::new(Hash::new([0x11; 32])), &genesis);
+    (registry, signature::key_id(key.public_key()))
+}

@@ -1,0 +1,10 @@
+#![no_main]
+
+#[path = "../oracle.rs"]
+#[allow(dead_code)] // Its rules of statements, which another target checks.
+mod oracle;
+
+#[path = "../bodies/manifest.rs"]
+mod body;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));

@@ -1,0 +1,111 @@
+//! Rules between the fields of trust statements.
+//!
+//! These bodies are rare, so their keys are checked as points here: nothing that parses names a
+//! key for which everybody can sign.
+
+use deed_tlog::PublicKey;
+
+use super::{BodyKind, check_ascending};
+use crate::{
+    WireError, schema,
+    wire::{self, Message, Value},
+};
+
+/// Checks what the tables have no word for. The walk has been over `bytes` before.
+#[cold]
+pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
+    match body {
+        BodyKind::AuthoritiesChanged => authorities_changed(bytes),
+        BodyKind::KeyRegistered => key_registered(bytes),
+        BodyKind::PrincipalBound => not_the_ledgers(
+            &schema::PRINCIPAL_BOUND,
+            2,
+            bytes,
+            "principal_bound.producer",
+        ),
+        BodyKind::Erasure => check_ascending(&schema::ERASURE, 1, bytes, "erasure.commitments"),
+        _ => Ok(()),
+    }
+}
+
+fn authorities_changed(bytes: &[u8]) -> Result<(), WireError> {
+    let path = "authorities_changed.authority_keys";
+    let table = &schema::AUTHORITIES_CHANGED;
+    check_ascending(table, 1, bytes, path)?;
+    let mut position = 0;
+    let mut bad = None;
+    wire::walk(table, bytes, |field, value| {
+        if let (1, Value::Bytes(message)) = (field.number, value) {
+            // Tag and length, then the 32 bytes of the key: its one field.
+            let key = message.get(2..).unwrap_or_default();
+            if !is_key(key) {
+                bad.get_or_insert(position);
+            }
+            position += 1;
+        }
+    })?;
+    match bad {
+        Some(position) => Err(bad_key(format!("{path}[{position}].public_key"))),
+        None => Ok(()),
+    }
+}
+
+fn key_registered(bytes: &[u8]) -> Result<(), WireError> {
+    let table = &schema::KEY_REGISTERED;
+    let mut key: &[u8] = &[];
+    let (mut from, mut until) = (0, 0);
+    wire::walk(table, bytes, |field, value| match (field.number, value) {
+        (1, Value::Bytes(b)) => key = b,
+        (5, Value::Number(n)) => from = n,
+        (6, Value::Number(n)) => until = n,
+        _ => {}
+    })?;
+    if !is_key(key) {
+        return Err(bad_key("key_registered.public_key".to_owned()));
+    }
+    not_the_ledgers(table, 3, bytes, "key_registered.producer")?;
+    if until != 0 && until <= from {
+        let rule = "must be later than valid_from_us";
+        return Err(WireError::rule("key_registered.valid_until_us", rule));
+    }
+    Ok(())
+}
+
+/// `deed:` URIs are the ledger's own. Schemes are the same in upper and lower case (RFC 3986
+/// section 3.1), so nobody gets one that only looks different.
+fn not_the_ledgers(
+    table: &Message,
+    number: u32,
+    bytes: &[u8],
+    path: &'static str,
+) -> Result<(), WireError> {
+    let mut is_the_ledgers = false;
+    wire::walk(table, bytes, |field, value| {
+        if let Value::Bytes(uri) = value
+            && field.number == number
+        {
+            let scheme = uri.get(..5);
+            is_the_ledgers = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"deed:"));
+        }
+    })?;
+    if is_the_ledgers {
+        return Err(WireError::rule(
+            path,
+            "must not begin with deed:, which is the ledger's own",
+        ));
+    }
+    Ok(())
+}
+
+fn is_key(bytes: &[u8]) -> bool {
+    bytes
+        .try_into()
+        .is_ok_and(|key| PublicKey::from_bytes(key).is_ok())
+}
+
+fn bad_key(path: String) -> WireError {
+    WireError::rule(
+        path,
+        "must be an Ed25519 key, canonical and not of small order",
+    )
+}

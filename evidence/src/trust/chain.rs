@@ -1,0 +1,219 @@
+//! Replaying a ledger's trust statements.
+
+use deed_proto::v1::PayloadType;
+use deed_tlog::{LeafIndex, leaf_hash};
+use thiserror::Error;
+
+use super::{Registry, TrustLink, TrustRefusal, TrustStatement};
+use crate::{
+    LedgerId, Micros, WireError,
+    entry::{Entry, EntryError},
+    genesis::{Genesis, GenesisError},
+    signature::{self, SignatureError},
+};
+
+/// Trust entries from the genesis entry on, each checked against those before it.
+///
+/// What it shows: these statements were made by the authorities of their time, in this order, with
+/// none in between left out. What it does not: that the entries are in the log (that takes their
+/// inclusion proofs), and that none follow. Effective time is known as far as the chain shows it:
+/// it is the highest receive time of its entries, and no later than the ledger's own.
+#[derive(Debug, Clone)]
+pub struct TrustChain {
+    registry: Registry,
+    at: Micros,
+}
+
+/// A trust chain that does not hold. Indexes are as claimed.
+#[derive(Debug, Error)]
+pub enum ChainError {
+    /// It does not begin with a genesis entry.
+    #[error("the trust chain's first entry: {0}")]
+    Genesis(#[from] GenesisError),
+    /// An entry that cannot be read.
+    #[error("trust entry at leaf {index}: {source}")]
+    Entry {
+        /// Leaf index.
+        index: LeafIndex,
+        /// Why.
+        source: EntryError,
+    },
+    /// Its payload cannot be read, or does not fit the entry.
+    #[error("trust statement at leaf {index}: {source}")]
+    Statement {
+        /// Leaf index.
+        index: LeafIndex,
+        /// Why.
+        source: WireError,
+    },
+    /// It is something else than a trust statement.
+    #[error("the entry at leaf {index} is no trust statement")]
+    NotTrust {
+        /// Leaf index.
+        index: LeafIndex,
+    },
+    /// It is for another ledger.
+    #[error("the trust statement at leaf {index} is for another ledger than {wanted}")]
+    OtherLedger {
+        /// Leaf index.
+        index: LeafIndex,
+        /// The chain's.
+        wanted: LedgerId,
+    },
+    /// It links to another entry than the one before it: one is missing, or foreign.
+    #[error(
+        "the trust statement at leaf {index} follows leaf {found} with hash {found_hash}, but the one before it is leaf {wanted} with hash {wanted_hash}"
+    )]
+    Link {
+        /// Leaf index.
+        index: LeafIndex,
+        /// Where it links to.
+        found: LeafIndex,
+        /// With which hash.
+        found_hash: deed_tlog::Hash,
+        /// Leaf before it in the chain.
+        wanted: LeafIndex,
+        /// That one's hash.
+        wanted_hash: deed_tlog::Hash,
+    },
+    /// Indexes do not rise.
+    #[error("the trust statement at leaf {index} comes after the one at leaf {before}")]
+    Order {
+        /// Leaf index.
+        index: LeafIndex,
+        /// Leaf before it in the chain.
+        before: LeafIndex,
+    },
+    /// A signature, or a proof of possession, that does not hold.
+    #[error("trust statement at leaf {index}: {source}")]
+    Signature {
+        /// Leaf index.
+        index: LeafIndex,
+        /// Why.
+        source: SignatureError,
+    },
+    /// A proof of possession that does not hold.
+    #[error("proof of possession in the trust statement at leaf {index}: {source}")]
+    Possession {
+        /// Leaf index.
+        index: LeafIndex,
+        /// Why.
+        source: SignatureError,
+    },
+    /// It contradicts those before it.
+    #[error("trust statement at leaf {index}: {source}")]
+    Refused {
+        /// Leaf index.
+        index: LeafIndex,
+        /// Why.
+        source: TrustRefusal,
+    },
+}
+
+impl TrustChain {
+    /// Begins with the genesis entry's bytes. Whether it is the ledger that was meant is for the
+    /// caller to compare: [`Registry::ledger_id`].
+    ///
+    /// # Errors
+    /// [`ChainError::Genesis`].
+    pub fn begin(genesis_entry: &[u8]) -> Result<Self, ChainError> {
+        let (genesis, ledger_id) = Genesis::from_entry(genesis_entry)?;
+        Ok(Self {
+            registry: Registry::genesis(ledger_id, &genesis),
+            at: genesis.created_at,
+        })
+    }
+
+    /// Takes the next trust entry.
+    ///
+    /// # Errors
+    /// [`ChainError`] if it does not hold; the chain stays as it was then.
+    pub fn push(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), ChainError> {
+        let hash = leaf_hash(entry);
+        let entry = Entry::parse(entry).map_err(|source| ChainError::Entry { index, source })?;
+        let malformed = |source| ChainError::Statement { index, source };
+        let header = entry.statement().map_err(malformed)?;
+        let statement = TrustStatement::parse(entry.payload).map_err(malformed)?;
+        let (Some(statement), Some(signed), Some(link)) =
+            (statement, entry.signature, entry.previous_trust)
+        else {
+            return Err(ChainError::NotTrust { index });
+        };
+        let ledger_id = self.registry.ledger_id();
+        if header.ledger_id != Some(ledger_id) {
+            return Err(ChainError::OtherLedger {
+                index,
+                wanted: ledger_id,
+            });
+        }
+        self.check_link(index, link)?;
+
+        let at = self.at.max(entry.received_at);
+        // First whether the signer is an authority at all, for the better message.
+        let refused = |source| ChainError::Refused { index, source };
+        self.registry
+            .judge(&statement, signed.key(), at)
+            .map_err(refused)?;
+        let key = self.registry.is_authority(signed.key()).ok_or_else(|| {
+            let signer = signed.key();
+            refused(TrustRefusal::SignerUnknown { signer })
+        })?;
+        signature::verify(key, PayloadType::Statement, entry.payload, signed.signature)
+            .map_err(|source| ChainError::Signature { index, source })?;
+        statement
+            .verify_possession(ledger_id)
+            .map_err(|source| ChainError::Possession { index, source })?;
+
+        self.registry.apply(&statement, at, index, hash);
+        self.at = at;
+        Ok(())
+    }
+
+    /// What the entries so far amount to.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The same, to keep.
+    #[must_use]
+    pub fn into_registry(self) -> Registry {
+        self.registry
+    }
+
+    /// Checks a whole chain: the genesis entry's bytes, and each trust entry's leaf index and bytes
+    /// in order.
+    ///
+    /// # Errors
+    /// [`ChainError`] for the first entry that does not hold.
+    pub fn verify<E: AsRef<[u8]>>(
+        genesis_entry: &[u8],
+        entries: impl IntoIterator<Item = (LeafIndex, E)>,
+    ) -> Result<Registry, ChainError> {
+        let mut chain = Self::begin(genesis_entry)?;
+        for (index, entry) in entries {
+            chain.push(index, entry.as_ref())?;
+        }
+        Ok(chain.into_registry())
+    }
+
+    fn check_link(&self, index: LeafIndex, link: TrustLink) -> Result<(), ChainError> {
+        let head = self.registry.head();
+        if link != head {
+            return Err(ChainError::Link {
+                index,
+                found: link.leaf_index,
+                found_hash: link.leaf_hash,
+                wanted: head.leaf_index,
+                wanted_hash: head.leaf_hash,
+            });
+        }
+        if index <= head.leaf_index {
+            return Err(ChainError::Order {
+                index,
+                before: head.leaf_index,
+            });
+        }
+        Ok(())
+    }
+}

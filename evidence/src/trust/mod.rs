@@ -1,0 +1,22 @@
+//! Who speaks for whom: what the trust statements of a ledger say together.
+//!
+//! [`TrustStatement`] is one of them, [`Registry`] what all of them so far amount to, and
+//! [`TrustChain`] rebuilds a registry from a ledger's entries without believing the ledger. The
+//! server keeps its registry with the same two functions, [`Registry::judge`] and
+//! [`Registry::apply`].
+//!
+//! All times are effective time: the highest receive time of the entries so far.
+
+mod chain;
+mod refusal;
+mod registry;
+mod speaker;
+mod statement;
+
+pub use chain::{ChainError, TrustChain};
+pub use refusal::{ErasureRefusal, KeyRefusal, TrustRefusal};
+pub use registry::{Hold, KeyRecord, Reference, Registry};
+pub use speaker::{Speaker, SpeakerRefusal};
+pub use statement::{HoldScope, KeyRegistration, TrustStatement};
+
+pub use crate::entry::TrustLink;

@@ -1,0 +1,222 @@
+//! Trust statements as the registry takes them.
+
+use deed_proto::v1::{self, KeyRole, statement::Body};
+use deed_tlog::PublicKey;
+use prost::Message as _;
+
+use crate::{
+    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, Problem, TaskId, WireError,
+    signature::{Possession, SignatureError, key_id},
+    statement,
+};
+
+/// What a trust statement changes. Reasons and the like are for people: read them with
+/// [`statement::decode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "trust statements are rare and held one at a time; a box would only be in the way"
+)]
+pub enum TrustStatement {
+    /// These keys speak for the ledger's owner from here on: 1 to 16, ascending.
+    AuthoritiesChanged(Vec<PublicKey>),
+    /// A key speaks for a producer.
+    KeyRegistered(KeyRegistration),
+    /// A key ends.
+    KeyRevoked {
+        /// Which one.
+        key_id: KeyId,
+        /// Since when somebody else may have had it.
+        compromised_since: Option<Micros>,
+    },
+    /// A principal may deliver a producer's statements.
+    PrincipalBound {
+        /// Who.
+        principal: String,
+        /// Whose statements.
+        producer: String,
+        /// When that ends; [`Micros::MAX`] for never.
+        valid_until: Micros,
+    },
+    /// Contents are kept at least this long, in microseconds; 0 for no floor.
+    RetentionSet {
+        /// Not negative.
+        floor_us: i64,
+    },
+    /// Contents must not be erased.
+    LegalHoldPlaced {
+        /// The hold's name.
+        hold: HoldId,
+        /// What it covers.
+        scope: HoldScope,
+    },
+    /// A hold ends.
+    LegalHoldReleased {
+        /// The hold's name.
+        hold: HoldId,
+    },
+    /// Contents are erased: 1 to 64, ascending.
+    Erasure(Vec<CommitmentDigest>),
+}
+
+/// A key and what it is registered for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRegistration {
+    /// The key.
+    pub public_key: PublicKey,
+    /// What it may say.
+    pub role: KeyRole,
+    /// For whom it speaks.
+    pub producer: String,
+    /// Who is behind it.
+    pub controller: String,
+    /// From when on; 0 for at once.
+    pub valid_from: Micros,
+    /// Until when, that moment excluded; [`Micros::MAX`] for ever.
+    pub valid_until: Micros,
+    /// The key's signature over the [`Possession`] message.
+    pub possession: [u8; 64],
+}
+
+/// What a legal hold covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldScope {
+    /// Every content of the ledger.
+    Ledger,
+    /// Contents of this task's statements.
+    Task(TaskId),
+    /// One content.
+    Commitment(CommitmentDigest),
+}
+
+impl KeyRegistration {
+    /// The id of the key.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        key_id(&self.public_key)
+    }
+
+    /// What the key signed to be registered in this ledger.
+    #[must_use]
+    pub fn possession_of(&self, ledger_id: LedgerId) -> Possession<'_> {
+        Possession {
+            ledger_id,
+            public_key: self.public_key.as_bytes(),
+            role: self.role,
+            producer: &self.producer,
+            controller: &self.controller,
+        }
+    }
+}
+
+impl TrustStatement {
+    /// Parses a statement's payload; `None` if it is no trust statement.
+    ///
+    /// # Errors
+    /// [`WireError`] as [`statement::parse`].
+    pub fn parse(payload: &[u8]) -> Result<Option<Self>, WireError> {
+        if !statement::parse(payload)?.body.is_trust() {
+            return Ok(None);
+        }
+        // Cannot fail after the walk; a defect there must not become a panic here.
+        let decoded = v1::Statement::decode(payload)
+            .map_err(|_| WireError::rule("message", "does not decode"))?;
+        decoded.body.as_ref().map_or(Ok(None), Self::from_body)
+    }
+
+    /// Checks the proof of possession of a registration. Needs no registry, so it can be done by
+    /// any thread before the statement is judged. Nothing to check in any other statement.
+    ///
+    /// # Errors
+    /// [`SignatureError`] if the key did not sign its registration in this ledger.
+    pub fn verify_possession(&self, ledger_id: LedgerId) -> Result<(), SignatureError> {
+        match self {
+            Self::KeyRegistered(key) => key.possession_of(ledger_id).verify(&key.possession),
+            _ => Ok(()),
+        }
+    }
+
+    fn from_body(body: &Body) -> Result<Option<Self>, WireError> {
+        Ok(Some(match body {
+            Body::AuthoritiesChanged(changed) => {
+                let keys = changed.authority_keys.iter();
+                let keys = keys.map(|key| public_key("authorities_changed", &key.public_key));
+                Self::AuthoritiesChanged(keys.collect::<Result<_, _>>()?)
+            }
+            Body::KeyRegistered(key) => Self::KeyRegistered(KeyRegistration {
+                public_key: public_key("key_registered.public_key", &key.public_key)?,
+                role: key.role(),
+                producer: key.producer.clone(),
+                controller: key.controller.clone(),
+                valid_from: Micros::new(key.valid_from_us),
+                valid_until: end(key.valid_until_us),
+                possession: array("key_registered.possession", &key.possession)?,
+            }),
+            Body::KeyRevoked(key) => Self::KeyRevoked {
+                key_id: KeyId::new(array("key_revoked.key_id", &key.key_id)?),
+                compromised_since: key.compromised_since_us.map(Micros::new),
+            },
+            Body::PrincipalBound(bound) => Self::PrincipalBound {
+                principal: bound.principal.clone(),
+                producer: bound.producer.clone(),
+                valid_until: end(bound.valid_until_us),
+            },
+            Body::RetentionSet(set) => Self::RetentionSet {
+                floor_us: set.floor_us,
+            },
+            Body::LegalHoldPlaced(placed) => Self::LegalHoldPlaced {
+                hold: HoldId::new(array("legal_hold_placed.hold", &placed.hold)?),
+                scope: scope(placed.scope.as_ref())?,
+            },
+            Body::LegalHoldReleased(released) => Self::LegalHoldReleased {
+                hold: HoldId::new(array("legal_hold_released.hold", &released.hold)?),
+            },
+            Body::Erasure(erasure) => {
+                let digests = erasure.commitments.iter();
+                let digests = digests
+                    .map(|digest| array("erasure.commitments", digest).map(CommitmentDigest::new));
+                Self::Erasure(digests.collect::<Result<_, _>>()?)
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn scope(scope: Option<&v1::legal_hold_placed::Scope>) -> Result<HoldScope, WireError> {
+    use v1::legal_hold_placed::Scope;
+    Ok(match scope {
+        None => HoldScope::Ledger,
+        Some(Scope::Task(task)) => {
+            HoldScope::Task(TaskId::new(array("legal_hold_placed.task", task)?))
+        }
+        Some(Scope::Commitment(digest)) => HoldScope::Commitment(CommitmentDigest::new(array(
+            "legal_hold_placed.commitment",
+            digest,
+        )?)),
+    })
+}
+
+/// An end as it is written, where 0 means never.
+const fn end(until_us: i64) -> Micros {
+    match until_us {
+        0 => Micros::MAX,
+        until_us => Micros::new(until_us),
+    }
+}
+
+fn public_key(field: &'static str, bytes: &[u8]) -> Result<PublicKey, WireError> {
+    PublicKey::from_bytes(&array(field, bytes)?)
+        .map_err(|_| WireError::rule(field, "must be an Ed25519 key"))
+}
+
+/// The walk has been here: this cannot fail, and a defect there must not become a panic here.
+fn array<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
+    bytes.try_into().map_err(|_| {
+        let problem = Problem::Length {
+            found: bytes.len(),
+            min: N,
+            max: N,
+        };
+        WireError::new(field, problem)
+    })
+}

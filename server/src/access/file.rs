@@ -1,0 +1,597 @@
+//! `access.json` in the data directory: tokens, and who has which role.
+//!
+//! ```json
+//! {
+//!   "version": 1,
+//!   "tokens": [{
+//!     "id": "5d0c…", "sha256": "9f86…", "principal": "spiffe://example.org/agent",
+//!     "ledgers": ["runs"], "created_us": 1, "expires_us": 2, "revoked_us": 3
+//!   }],
+//!   "grants": [{"principal": "…", "ledger": "runs", "roles": ["append", "read"]}]
+//! }
+//! ```
+//!
+//! Mode 0600. It is written whole: into a file beside it that is synced and then renamed, so that
+//! whoever reads sees the old or the new one. Writers hold a lock on `access.lock` from before they
+//! read until after they wrote. A running server notices within a second or two.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use deed_evidence::Micros;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::{
+    principal::{self, PrincipalError},
+    role::{EVERY_LEDGER, Role},
+    token::{self, NewToken, SecretHash},
+};
+use crate::ledger::is_valid_name;
+
+/// The file's name in the data directory.
+pub(crate) const FILE: &str = "access.json";
+
+/// The lock of those who edit it.
+pub(crate) const LOCK: &str = "access.lock";
+
+/// What an interrupted edit may leave.
+pub(crate) const UNFINISHED: &str = "access.json.new";
+
+const VERSION: u32 = 1;
+
+/// Largest file that is read: some 40,000 tokens.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What is kept of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRecord {
+    /// 16 hexadecimal digits: the part of the token that may be told.
+    pub id: String,
+    /// SHA-256 of its secret, hexadecimal.
+    sha256: String,
+    /// Whom it stands for.
+    pub principal: String,
+    /// The only ledgers that it is good for; `None` if it is good wherever its principal has roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledgers: Option<Vec<String>>,
+    /// When it was made, microseconds since 1970.
+    pub created_us: i64,
+    /// When it ends.
+    pub expires_us: i64,
+    /// When it was revoked, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_us: Option<i64>,
+}
+
+/// The roles of a principal in a ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRecord {
+    /// Who.
+    pub principal: String,
+    /// In which ledger; [`EVERY_LEDGER`] for all that there are and will be.
+    pub ledger: String,
+    /// May do what; never empty, each role once.
+    pub roles: Vec<Role>,
+}
+
+/// What is in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessFile {
+    version: u32,
+    tokens: Vec<TokenRecord>,
+    grants: Vec<GrantRecord>,
+}
+
+/// What is wrong with the file, or with what was asked of it.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    /// The file system failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is too large to be what it should be.
+    #[error("{path} has more than {FILE_BYTES_MAX} bytes")]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Not such a file.
+    #[error("{path} cannot be read: {source}; restore it, or remove it to begin with nobody")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// Another version of it.
+    #[error("access.json has version {found}; this program knows version {VERSION}")]
+    Version {
+        /// The version in the file.
+        found: u32,
+    },
+    /// A principal that cannot be one.
+    #[error(transparent)]
+    Principal(#[from] PrincipalError),
+    /// A ledger that cannot exist.
+    #[error("{ledger:?} is no ledger's name; use a-z, 0-9 and '-', or '{EVERY_LEDGER}' for all")]
+    Ledger {
+        /// What was given.
+        ledger: String,
+    },
+    /// Admin is about the server, not about one ledger.
+    #[error(
+        "admin is a role in all ledgers or in none: use --ledger '{EVERY_LEDGER}', not {ledger:?}"
+    )]
+    AdminOfOne {
+        /// The ledger asked for.
+        ledger: String,
+    },
+    /// A token that is not as this program writes one.
+    #[error("token {id:?} has a malformed id or hash, or stands twice in access.json")]
+    Token {
+        /// Its id.
+        id: String,
+    },
+    /// No such token.
+    #[error("there is no token {id:?}; `deed-server token list` shows them")]
+    NoSuchToken {
+        /// The id asked for.
+        id: String,
+    },
+    /// It ends before it begins.
+    #[error("a token must be good for at least a second")]
+    Expiry,
+    /// Nothing to take away.
+    #[error("{principal:?} does not have the role {role} in {ledger:?}")]
+    NoSuchGrant {
+        /// Who.
+        principal: String,
+        /// Which role.
+        role: Role,
+        /// In which ledger.
+        ledger: String,
+    },
+    /// No randomness.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+/// What a new token is to be.
+#[derive(Debug, Clone)]
+pub struct TokenRequest {
+    /// Whom it stands for.
+    pub principal: String,
+    /// The only ledgers that it is good for; `None` for no such bound.
+    pub ledgers: Option<Vec<String>>,
+    /// Now.
+    pub now: Micros,
+    /// When it ends.
+    pub expires: Micros,
+}
+
+impl Default for AccessFile {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            tokens: Vec::new(),
+            grants: Vec::new(),
+        }
+    }
+}
+
+impl AccessFile {
+    /// Reads the file of a data directory; empty if there is none.
+    ///
+    /// # Errors
+    /// [`AccessError`] if it cannot be read or is malformed.
+    pub fn load(data_dir: &Path) -> Result<Self, AccessError> {
+        match read(data_dir)? {
+            Some(text) => Self::parse(&data_dir.join(FILE), &text),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// Changes the file of a data directory (which is made if it is not there), while nobody else
+    /// does. Nothing is written if `change` fails.
+    ///
+    /// # Errors
+    /// [`AccessError`], and those of `change`.
+    pub fn edit<T>(
+        data_dir: &Path,
+        change: impl FnOnce(&mut Self) -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            |source| AccessError::Io { path, source }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data_dir)
+            .map_err(io(data_dir))?;
+        let path = data_dir.join(LOCK);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io(&path))?;
+        lock.lock().map_err(io(&path))?;
+        let mut file = Self::load(data_dir)?;
+        let changed = change(&mut file)?;
+        file.check()?;
+        file.write(data_dir).map_err(io(&data_dir.join(FILE)))?;
+        Ok(changed)
+    }
+
+    /// The tokens, oldest first.
+    #[must_use]
+    pub fn tokens(&self) -> &[TokenRecord] {
+        &self.tokens
+    }
+
+    /// The grants, by principal and ledger.
+    #[must_use]
+    pub fn grants(&self) -> &[GrantRecord] {
+        &self.grants
+    }
+
+    /// Makes a token. Its text is returned here and kept nowhere.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn create_token(
+        &mut self,
+        request: TokenRequest,
+    ) -> Result<(TokenRecord, Zeroizing<String>), AccessError> {
+        if request.expires.get() < request.now.get().saturating_add(1_000_000) {
+            return Err(AccessError::Expiry);
+        }
+        let NewToken { id, hash, text } = NewToken::draw().map_err(AccessError::Random)?;
+        let record = TokenRecord {
+            id,
+            sha256: hash.to_string(),
+            principal: request.principal,
+            ledgers: request.ledgers,
+            created_us: request.now.get(),
+            expires_us: request.expires.get(),
+            revoked_us: None,
+        };
+        record.check()?;
+        self.tokens.push(record.clone());
+        Ok((record, text))
+    }
+
+    /// Revokes a token; one that is revoked already stays as it is.
+    ///
+    /// # Errors
+    /// [`AccessError::NoSuchToken`].
+    pub fn revoke_token(&mut self, id: &str, now: Micros) -> Result<&TokenRecord, AccessError> {
+        let token = self
+            .tokens
+            .iter_mut()
+            .find(|token| token.id == id)
+            .ok_or_else(|| AccessError::NoSuchToken { id: id.to_owned() })?;
+        token.revoked_us.get_or_insert(now.get());
+        Ok(token)
+    }
+
+    /// Gives a role; `false` if the principal had it.
+    ///
+    /// # Errors
+    /// [`AccessError`] if the principal or the ledger cannot be one.
+    pub fn grant(
+        &mut self,
+        principal: &str,
+        ledger: &str,
+        role: Role,
+    ) -> Result<bool, AccessError> {
+        let wanted = GrantRecord {
+            principal: principal.to_owned(),
+            ledger: ledger.to_owned(),
+            roles: vec![role],
+        };
+        wanted.check()?;
+        let place = (principal, ledger);
+        match self
+            .grants
+            .binary_search_by(|grant| grant.place().cmp(&place))
+        {
+            Ok(at) => {
+                let roles = &mut self.grants[at].roles;
+                let new = !roles.contains(&role);
+                if new {
+                    roles.push(role);
+                    roles.sort_unstable();
+                }
+                Ok(new)
+            }
+            Err(at) => {
+                self.grants.insert(at, wanted);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Takes a role away.
+    ///
+    /// # Errors
+    /// [`AccessError::NoSuchGrant`].
+    pub fn revoke(&mut self, principal: &str, ledger: &str, role: Role) -> Result<(), AccessError> {
+        let held = self
+            .grants
+            .iter()
+            .position(|grant| grant.place() == (principal, ledger) && grant.roles.contains(&role))
+            .ok_or_else(|| AccessError::NoSuchGrant {
+                principal: principal.to_owned(),
+                role,
+                ledger: ledger.to_owned(),
+            })?;
+        self.grants[held].roles.retain(|&other| other != role);
+        if self.grants[held].roles.is_empty() {
+            self.grants.remove(held);
+        }
+        Ok(())
+    }
+
+    /// Reads the file's text.
+    pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<Self, AccessError> {
+        let mut file: Self =
+            serde_json::from_slice(text).map_err(|source| AccessError::Malformed {
+                path: path.to_owned(),
+                source,
+            })?;
+        file.check()?;
+        // Whoever edits by hand need not keep the order that searching wants.
+        file.grants.sort_by(|a, b| a.place().cmp(&b.place()));
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), AccessError> {
+        if self.version != VERSION {
+            return Err(AccessError::Version {
+                found: self.version,
+            });
+        }
+        let mut ids = std::collections::HashSet::new();
+        for token in &self.tokens {
+            token.check()?;
+            if !ids.insert(&token.id) {
+                return Err(AccessError::Token {
+                    id: token.id.clone(),
+                });
+            }
+        }
+        self.grants.iter().try_for_each(GrantRecord::check)
+    }
+
+    fn write(&self, data_dir: &Path) -> io::Result<()> {
+        let unfinished = data_dir.join(UNFINISHED);
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        // New, so that the mode is this one and not that of a file left over.
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, data_dir.join(FILE))?;
+        // A revocation that was reported as done must survive a crash.
+        File::open(data_dir)?.sync_all()
+    }
+}
+
+impl TokenRecord {
+    fn check(&self) -> Result<(), AccessError> {
+        principal::check(&self.principal)?;
+        for ledger in self.ledgers.iter().flatten() {
+            check_ledger(ledger)?;
+        }
+        if token::is_id(&self.id) && self.hash().is_some() {
+            Ok(())
+        } else {
+            Err(AccessError::Token {
+                id: self.id.clone(),
+            })
+        }
+    }
+
+    pub(crate) fn hash(&self) -> Option<SecretHash> {
+        SecretHash::from_hex(&self.sha256)
+    }
+}
+
+impl GrantRecord {
+    fn place(&self) -> (&str, &str) {
+        (&self.principal, &self.ledger)
+    }
+
+    fn check(&self) -> Result<(), AccessError> {
+        principal::check(&self.principal)?;
+        if self.ledger == EVERY_LEDGER {
+            return Ok(());
+        }
+        check_ledger(&self.ledger)?;
+        if self.roles.contains(&Role::Admin) {
+            return Err(AccessError::AdminOfOne {
+                ledger: self.ledger.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn check_ledger(ledger: &str) -> Result<(), AccessError> {
+    if is_valid_name(ledger) {
+        Ok(())
+    } else {
+        Err(AccessError::Ledger {
+            ledger: ledger.to_owned(),
+        })
+    }
+}
+
+/// The file's text; `None` if there is no file.
+pub(crate) fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, AccessError> {
+    let path = data_dir.join(FILE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(AccessError::Io { path, source }),
+    };
+    let mut text = Vec::new();
+    match file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text) {
+        Ok(read) if read as u64 > FILE_BYTES_MAX => Err(AccessError::TooLarge { path }),
+        Ok(_) => Ok(Some(text)),
+        Err(source) => Err(AccessError::Io { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+
+    fn request(principal: &str) -> TokenRequest {
+        TokenRequest {
+            principal: principal.to_owned(),
+            ledgers: None,
+            now: Micros::new(0),
+            expires: Micros::new(DAY_US),
+        }
+    }
+
+    #[test]
+    fn edits_survive_and_nobody_else_can_read_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("new");
+        assert_eq!(AccessFile::load(&data_dir).unwrap(), AccessFile::default());
+        let (record, text) =
+            AccessFile::edit(&data_dir, |file| file.create_token(request("agent"))).unwrap();
+        let new = AccessFile::edit(&data_dir, |file| file.grant("agent", "runs", Role::Read));
+        assert!(new.unwrap());
+        let again = AccessFile::edit(&data_dir, |file| file.grant("agent", "runs", Role::Read));
+        assert!(!again.unwrap());
+        AccessFile::edit(&data_dir, |file| file.grant("agent", "runs", Role::Append)).unwrap();
+
+        let loaded = AccessFile::load(&data_dir).unwrap();
+        assert_eq!(loaded.tokens(), [record]);
+        assert_eq!(loaded.grants()[0].roles, [Role::Append, Role::Read]);
+        let path = data_dir.join(FILE);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let secret = text.rsplit_once('_').unwrap().1;
+        assert!(!fs::read_to_string(&path).unwrap().contains(secret));
+    }
+
+    #[test]
+    fn roles_are_taken_away_one_by_one() {
+        let mut file = AccessFile::default();
+        for role in [Role::Read, Role::Append] {
+            file.grant("agent", "runs", role).unwrap();
+        }
+        file.revoke("agent", "runs", Role::Read).unwrap();
+        assert_eq!(file.grants()[0].roles, [Role::Append]);
+        file.revoke("agent", "runs", Role::Append).unwrap();
+        assert!(file.grants().is_empty());
+        assert!(matches!(
+            file.revoke("agent", "runs", Role::Append),
+            Err(AccessError::NoSuchGrant { .. })
+        ));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_and_leaves_the_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let edit = |change: &dyn Fn(&mut AccessFile) -> Result<bool, AccessError>| {
+            AccessFile::edit(dir.path(), |file| change(file)).unwrap_err()
+        };
+        edit(&|file| file.grant("", "runs", Role::Read));
+        edit(&|file| file.grant("agent", "Runs", Role::Read));
+        let error = edit(&|file| file.grant("agent", "runs", Role::Admin));
+        assert!(matches!(error, AccessError::AdminOfOne { .. }));
+        let expired = TokenRequest {
+            expires: Micros::new(0),
+            ..request("agent")
+        };
+        let error = edit(&|file| file.create_token(expired.clone()).map(|_| true));
+        assert!(matches!(error, AccessError::Expiry));
+        let elsewhere = TokenRequest {
+            ledgers: Some(vec!["*".to_owned()]),
+            ..request("agent")
+        };
+        edit(&|file| file.create_token(elsewhere.clone()).map(|_| true));
+        let error = edit(&|file| file.revoke_token("x", Micros::new(1)).map(|_| true));
+        assert!(matches!(error, AccessError::NoSuchToken { .. }));
+        assert!(!dir.path().join(FILE).exists());
+    }
+
+    #[test]
+    fn a_malformed_file_is_an_error() {
+        let mut file = AccessFile::default();
+        file.create_token(request("agent")).unwrap();
+        file.grant("agent", "runs", Role::Read).unwrap();
+        let good = serde_json::to_string(&file).unwrap();
+        let parse = |text: &str| AccessFile::parse(Path::new(FILE), text.as_bytes());
+        assert_eq!(parse(&good).unwrap(), file);
+        let token = serde_json::to_string(&file.tokens()[0]).unwrap();
+        for (from, to) in [
+            ("\"version\":1", "\"version\":2"),
+            ("\"version\":1", "\"version\":1,\"more\":1"),
+            ("\"read\"", "\"write\""),
+            ("\"runs\"", "\"RUNS\""),
+            ("\"sha256\":\"", "\"sha256\":\"0"),
+            ("\"id\":\"", "\"id\":\"X"),
+            (token.as_str(), &format!("{token},{token}")),
+        ] {
+            let bad = good.replacen(from, to, 1);
+            assert_ne!(bad, good);
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
+        for length in 0..good.len() {
+            assert!(parse(&good[..length]).is_err());
+        }
+    }
+
+    /// Without the lock, one of two that edit at the same time would overwrite the other.
+    #[test]
+    fn concurrent_edits_are_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for editor in 0..4 {
+                let dir = dir.path();
+                scope.spawn(move || {
+                    for ledger in 0..5 {
+                        let ledger = format!("l-{editor}-{ledger}");
+                        let edit = |file: &mut AccessFile| file.grant("a", &ledger, Role::Read);
+                        AccessFile::edit(dir, edit).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(AccessFile::load(dir.path()).unwrap().grants().len(), 20);
+    }
+}

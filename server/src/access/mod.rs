@@ -1,0 +1,504 @@
+//! Who calls, and what they may do.
+//!
+//! A request is authenticated once, by `layer`: the client certificate of its connection, or a
+//! bearer token, or both if they agree, name a *principal*. What the principal may do is asked for
+//! where the request's ledger is known: `Caller::require` looks the method up in `table`.
+//! Grants and tokens are looked at anew for each request of a stream, so that what was revoked
+//! ends on streams that are open, too.
+//!
+//! **Invariant:** what is not in the table is not open, and a request that did not come through
+//! the layer may do what everybody may, and nothing else.
+
+pub mod file;
+pub(crate) mod layer;
+#[cfg(test)]
+mod matrix_tests;
+pub mod principal;
+pub mod role;
+pub(crate) mod table;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, header};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use self::{
+    file::{AccessError, AccessFile, TokenRecord},
+    role::{EVERY_LEDGER, Role, Roles},
+    table::{Method, Need},
+    token::{SecretHash, Shown},
+};
+use crate::{clock::Clock, listener::Connection, status::Refusal};
+
+/// How often the file is looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
+
+const SAY_WHO: &str = "this server must know who calls: send `authorization: Bearer <token>` (an \
+                       operator makes one with `deed-server token create`), or connect with a \
+                       client certificate";
+
+/// Access control of a running server.
+pub(crate) struct Access {
+    /// Whether callers must say who they are. Otherwise everybody may do everything.
+    required: bool,
+    data_dir: PathBuf,
+    clock: Arc<dyn Clock>,
+    state: ArcSwap<State>,
+    /// The text that `state`, or the last error, was made of.
+    seen: Mutex<Option<Vec<u8>>>,
+    /// Keeps the log of refusals short.
+    said: Said,
+}
+
+/// What access.json says, for looking up.
+#[derive(Default)]
+struct State {
+    tokens: HashMap<String, Token>,
+    grants: HashMap<Arc<str>, HashMap<String, Roles>>,
+}
+
+struct Token {
+    hash: SecretHash,
+    principal: Arc<str>,
+    ledgers: Option<Vec<String>>,
+    expires_us: i64,
+    revoked: bool,
+}
+
+impl Access {
+    /// Reads the data directory's access.json. Nothing is read where access control is off.
+    ///
+    /// # Errors
+    /// [`AccessError`] if the file cannot be read: a server that starts has no last good one.
+    pub(crate) fn open(
+        data_dir: PathBuf,
+        required: bool,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, AccessError> {
+        let access = Self {
+            required,
+            data_dir,
+            clock,
+            state: ArcSwap::default(),
+            seen: Mutex::new(None),
+            said: Said::new(),
+        };
+        if required {
+            access.reload()?;
+            if access.state.load().grants.is_empty() {
+                tracing::warn!(
+                    "nobody has a role yet: give some with `deed-server role grant`, and tokens \
+                     with `deed-server token create`"
+                );
+            }
+        }
+        Ok(Arc::new(access))
+    }
+
+    /// Takes over what the file says now; `false` if that is what it said before.
+    ///
+    /// # Errors
+    /// [`AccessError`]; what was in force stays in force. The same broken file is reported once.
+    pub(crate) fn reload(&self) -> Result<bool, AccessError> {
+        let mut seen = self.seen.lock();
+        let text = file::read(&self.data_dir)?;
+        if *seen == text {
+            return Ok(false);
+        }
+        let parsed = match &text {
+            Some(text) => AccessFile::parse(&self.data_dir.join(file::FILE), text),
+            None => Ok(AccessFile::default()),
+        };
+        *seen = text;
+        self.state.store(Arc::new(State::new(&parsed?)));
+        Ok(true)
+    }
+
+    /// Keeps up with the file until the server stops.
+    pub(crate) async fn keep_up(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
+        if !self.required {
+            return;
+        }
+        let mut unreadable = false;
+        loop {
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                () = tokio::time::sleep(RELOAD_INTERVAL) => {}
+            }
+            let access = Arc::clone(&self);
+            let reloaded = tokio::task::spawn_blocking(move || access.reload()).await;
+            match reloaded {
+                Ok(Ok(changed)) => {
+                    unreadable = false;
+                    if changed {
+                        tracing::info!("access.json has changed and is in force");
+                    }
+                }
+                // A file that cannot be opened fails each time, and is told once.
+                Ok(Err(AccessError::Io { .. })) if unreadable => {}
+                Ok(Err(error)) => {
+                    unreadable = matches!(error, AccessError::Io { .. });
+                    tracing::error!(%error, "access.json is not used; what it said before stays");
+                }
+                Err(error) => tracing::error!(%error, "reading access.json ended early"),
+            }
+        }
+    }
+
+    /// Who sends a request with these headers over this connection.
+    ///
+    /// # Errors
+    /// [`Refusal::Unauthenticated`] for a credential that is no good, needed or not.
+    fn authenticate(&self, headers: &HeaderMap, connection: &Connection) -> Result<Who, Refusal> {
+        if !self.required {
+            return Ok(Who::Off);
+        }
+        let certified = connection.certificate_principal.clone();
+        let Some(shown) = bearer(headers)? else {
+            return Ok(match certified {
+                Some(principal) => Who::Known {
+                    principal,
+                    token: None,
+                },
+                None => Who::Anonymous,
+            });
+        };
+        let state = self.state.load();
+        let token = state
+            .tokens
+            .get(shown.id)
+            .filter(|token| shown.opens(&token.hash))
+            .ok_or_else(|| refused("this token is not known here"))?;
+        token.check(self.clock.now().get())?;
+        if certified.is_some_and(|certified| certified != token.principal) {
+            return Err(refused(
+                "the token and the client certificate name different principals; send one of them",
+            ));
+        }
+        Ok(Who::Known {
+            principal: Arc::clone(&token.principal),
+            token: Some(shown.id.into()),
+        })
+    }
+}
+
+impl State {
+    fn new(file: &AccessFile) -> Self {
+        let mut state = Self::default();
+        for record in file.tokens() {
+            if let Some(token) = Token::new(record) {
+                state.tokens.insert(record.id.clone(), token);
+            }
+        }
+        for grant in file.grants() {
+            let roles = state
+                .grants
+                .entry(grant.principal.as_str().into())
+                .or_default()
+                .entry(grant.ledger.clone())
+                .or_default();
+            for &role in &grant.roles {
+                roles.insert(role);
+            }
+        }
+        state
+    }
+
+    fn gives(&self, principal: &str, ledger: &str, role: Role) -> bool {
+        let Some(grants) = self.grants.get(principal) else {
+            return false;
+        };
+        [ledger, EVERY_LEDGER]
+            .iter()
+            .filter_map(|place| grants.get(*place))
+            .any(|roles| roles.give(role))
+    }
+}
+
+impl Token {
+    fn new(record: &TokenRecord) -> Option<Self> {
+        Some(Self {
+            hash: record.hash()?,
+            principal: record.principal.as_str().into(),
+            ledgers: record.ledgers.clone(),
+            expires_us: record.expires_us,
+            revoked: record.revoked_us.is_some(),
+        })
+    }
+
+    fn check(&self, now_us: i64) -> Result<(), Refusal> {
+        if self.revoked {
+            return Err(refused("this token was revoked"));
+        }
+        if now_us >= self.expires_us {
+            return Err(refused("this token has expired"));
+        }
+        Ok(())
+    }
+
+    fn is_for(&self, ledger: &str) -> bool {
+        let only = self.ledgers.as_ref();
+        only.is_none_or(|only| only.iter().any(|one| one == ledger))
+    }
+}
+
+/// The token that a request shows.
+fn bearer(headers: &HeaderMap) -> Result<Option<Shown<'_>>, Refusal> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = all.next() else {
+        return Ok(None);
+    };
+    let malformed =
+        || refused("the authorization header is not `Bearer deed_<id>_<secret>`, sent once");
+    if all.next().is_some() {
+        return Err(malformed());
+    }
+    let (scheme, token) = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .ok_or_else(malformed)?;
+    // RFC 9110 section 11.1: the scheme is case-insensitive.
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(malformed());
+    }
+    Shown::parse(token.trim()).map(Some).ok_or_else(malformed)
+}
+
+fn refused(why: &str) -> Refusal {
+    Refusal::Unauthenticated(format!(
+        "{why}; an operator makes tokens with `deed-server token create`"
+    ))
+}
+
+/// Whoever sent a request. Made by the layer, found in the request's extensions.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    access: Option<Arc<Access>>,
+    who: Who,
+    connection: Connection,
+}
+
+#[derive(Clone)]
+enum Who {
+    /// Access control is off.
+    Off,
+    /// Nobody said.
+    Anonymous,
+    Known {
+        principal: Arc<str>,
+        /// The token's id, if it was a token that said so.
+        token: Option<Arc<str>>,
+    },
+}
+
+/// Stands for a request that did not come through the layer.
+static NOBODY: LazyLock<Caller> = LazyLock::new(|| Caller {
+    access: None,
+    who: Who::Anonymous,
+    connection: Connection::none(),
+});
+
+impl Caller {
+    /// The caller of the request with these extensions. Without the layer that is nobody, who may
+    /// do what everybody may.
+    pub(crate) fn of(extensions: &http::Extensions) -> Self {
+        extensions.get().unwrap_or_else(|| &*NOBODY).clone()
+    }
+
+    /// Somebody who may do everything, as where access control is off.
+    #[cfg(test)]
+    pub(crate) fn unrestricted() -> Self {
+        Self {
+            access: None,
+            who: Who::Off,
+            connection: Connection::none(),
+        }
+    }
+
+    /// Who it is; `None` if nobody said or access control is off.
+    pub(crate) fn principal(&self) -> Option<&Arc<str>> {
+        match &self.who {
+            Who::Known { principal, .. } => Some(principal),
+            Who::Off | Who::Anonymous => None,
+        }
+    }
+
+    /// The connection of the request.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether the caller has a role in a ledger, now.
+    pub(crate) fn may(&self, ledger: &str, role: Role) -> bool {
+        match (&self.who, &self.access) {
+            (Who::Off, _) => true,
+            (Who::Known { principal, .. }, Some(access)) => {
+                let state = access.state.load();
+                self.check_token(&state, Some(ledger)).is_ok()
+                    && state.gives(principal, ledger, role)
+            }
+            (Who::Anonymous | Who::Known { .. }, _) => false,
+        }
+    }
+
+    /// Whether a list of ledgers shows this one to the caller: to an admin and to whoever has a
+    /// role in it.
+    pub(crate) fn sees(&self, ledger: &str) -> bool {
+        Role::ALL.iter().any(|&role| self.may(ledger, role))
+    }
+
+    /// Fails unless the caller may ask for `method` in `ledger`.
+    ///
+    /// # Errors
+    /// [`Refusal::Unauthenticated`] if nobody has said who calls, or the token has ended since;
+    /// [`Refusal::Forbidden`] if the caller lacks the role.
+    pub(crate) fn require(&self, method: Method, ledger: &str) -> Result<(), Refusal> {
+        let allowed = self.check(method, ledger);
+        if let Err(refusal) = &allowed {
+            self.say_refused(method.row().path, Some(ledger), refusal);
+        }
+        allowed
+    }
+
+    fn check(&self, method: Method, ledger: &str) -> Result<(), Refusal> {
+        let need = method.row().need;
+        match &self.who {
+            Who::Off => return Ok(()),
+            Who::Anonymous if need == Need::Open => return Ok(()),
+            Who::Anonymous => return Err(Refusal::Unauthenticated(SAY_WHO.to_owned())),
+            Who::Known { .. } => {}
+        }
+        let (place, roles): (_, &[Role]) = match &need {
+            Need::Authenticated => (None, &[]),
+            Need::Open => (Some(ledger), &[]),
+            Need::InLedger(roles) => (Some(ledger), roles),
+            Need::InServer(role) => (Some(EVERY_LEDGER), std::slice::from_ref(role)),
+        };
+        if let Some(access) = &self.access {
+            self.check_token(&access.state.load(), place)?;
+        }
+        let place = place.unwrap_or(ledger);
+        if roles.is_empty() || roles.iter().any(|&role| self.may(place, role)) {
+            return Ok(());
+        }
+        let wanted = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>();
+        Err(Refusal::Forbidden(format!(
+            "this needs the role {} in {:?}; an operator gives it with `deed-server role grant`",
+            wanted.join(" or "),
+            shortened(place),
+        )))
+    }
+
+    /// A token may have been revoked, or have expired, since the request began; and it may be good
+    /// for other ledgers only.
+    fn check_token(&self, state: &State, ledger: Option<&str>) -> Result<(), Refusal> {
+        let (
+            Who::Known {
+                token: Some(id), ..
+            },
+            Some(access),
+        ) = (&self.who, &self.access)
+        else {
+            return Ok(());
+        };
+        let token = state.tokens.get(&**id);
+        let token = token.ok_or_else(|| refused("this token is not known here"))?;
+        token.check(access.clock.now().get())?;
+        match ledger {
+            Some(ledger) if !token.is_for(ledger) => Err(Refusal::Forbidden(format!(
+                "this token is good for some ledgers only, and not for {:?}",
+                shortened(ledger)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who was refused what. Quotes what callers chose, and never shows a token.
+    fn say_refused(&self, rpc: &str, ledger: Option<&str>, refusal: &Refusal) {
+        let Some(left_out) = self.access.as_ref().and_then(|access| access.said.take()) else {
+            return;
+        };
+        let status = match refusal {
+            Refusal::Unauthenticated(_) => "UNAUTHENTICATED",
+            Refusal::Forbidden(_) => "PERMISSION_DENIED",
+            _ => "INTERNAL",
+        };
+        tracing::info!(
+            principal = self.principal().map_or("-", |principal| &**principal),
+            peer = %self.connection().peer,
+            connection = self.connection().id,
+            rpc = ?shortened(rpc),
+            ledger = ?shortened(ledger.unwrap_or_default()),
+            status,
+            left_out,
+            "refused"
+        );
+    }
+}
+
+/// Refusals told in a second at most: whoever floods the server must not flood its log.
+const SAID_MAX: u64 = 20;
+
+/// What was told lately. Exact numbers do not matter, so its parts are not kept in step.
+struct Said {
+    start: Instant,
+    second: AtomicU64,
+    said: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Said {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            second: AtomicU64::new(0),
+            said: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// How many were left out since the last one that was told; `None` if this one is, too.
+    fn take(&self) -> Option<u64> {
+        let second = self.start.elapsed().as_secs();
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.said.store(0, Ordering::Relaxed);
+        }
+        if self.said.fetch_add(1, Ordering::Relaxed) < SAID_MAX {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+/// The beginning of a text that a caller chose, for messages and logs.
+fn shortened(text: &str) -> &str {
+    const BYTES_MAX: usize = 96;
+    let end = text.floor_char_boundary(BYTES_MAX);
+    &text[..end]
+}
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Caller {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        _state: &S,
+    ) -> Result<Self, Self::Rejection> {
+        Ok(Self::of(&parts.extensions))
+    }
+}

@@ -1,0 +1,136 @@
+//! What each rpc and each HTTP path needs: the one table, used for every decision.
+
+use super::role::Role;
+
+/// What a caller needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing. A credential that is shown must be good all the same.
+    Open,
+    /// To say who they are.
+    Authenticated,
+    /// One of these roles in the request's ledger.
+    InLedger(&'static [Role]),
+    /// This role in every ledger.
+    InServer(Role),
+}
+
+/// Everything that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Method {
+    Append,
+    AppendStream,
+    CreateLedger,
+    ListLedgers,
+    GetLedger,
+    GetTreeHead,
+    WatchTreeHeads,
+    GetInclusionProof,
+    GetConsistencyProof,
+    GetEntries,
+    GetBatchProof,
+    GetTrustChain,
+    GetSession,
+    PutContent,
+    GetContent,
+    EraseContent,
+    HealthCheck,
+    HealthWatch,
+    Reflection,
+    Checkpoint,
+    HashTile,
+    EntryBundle,
+}
+
+/// A row of [`TABLE`].
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) method: Method,
+    /// The rpc's path, or the pattern of an HTTP path.
+    pub(crate) path: &'static str,
+    pub(crate) need: Need,
+    /// Whether the request is a stream that may stay open; others must be sent within a bound.
+    pub(crate) streams_in: bool,
+}
+
+const fn row(method: Method, path: &'static str, need: Need) -> Row {
+    Row {
+        method,
+        path,
+        need,
+        streams_in: false,
+    }
+}
+
+const fn streaming(method: Method, path: &'static str, need: Need) -> Row {
+    Row {
+        method,
+        path,
+        need,
+        streams_in: true,
+    }
+}
+
+/// Statements that change who is trusted are an authority's, all others a producer's: which of
+/// both a request holds is known when it was decoded, and is checked statement by statement.
+const APPENDS: Need = Need::InLedger(&[Role::Append, Role::Authority]);
+const READS: Need = Need::InLedger(&[Role::Read]);
+
+/// What each of them needs. Tests compare it with the descriptors of the services and with the
+/// HTTP routes.
+#[rustfmt::skip]
+pub(crate) const TABLE: [Row; 22] = [
+    row(Method::Append, "/deed.v1.Ledger/Append", APPENDS),
+    streaming(Method::AppendStream, "/deed.v1.Ledger/AppendStream", APPENDS),
+    row(Method::CreateLedger, "/deed.v1.Ledger/CreateLedger", Need::InServer(Role::Admin)),
+    row(Method::ListLedgers, "/deed.v1.Ledger/ListLedgers", Need::Authenticated),
+    row(Method::GetLedger, "/deed.v1.Ledger/GetLedger", Need::Open),
+    row(Method::GetTreeHead, "/deed.v1.Log/GetTreeHead", Need::Open),
+    row(Method::WatchTreeHeads, "/deed.v1.Log/WatchTreeHeads", Need::Open),
+    row(Method::GetInclusionProof, "/deed.v1.Log/GetInclusionProof", Need::Open),
+    row(Method::GetConsistencyProof, "/deed.v1.Log/GetConsistencyProof", Need::Open),
+    row(Method::GetEntries, "/deed.v1.Log/GetEntries", READS),
+    row(Method::GetBatchProof, "/deed.v1.Log/GetBatchProof", READS),
+    row(Method::GetTrustChain, "/deed.v1.Log/GetTrustChain", READS),
+    row(Method::GetSession, "/deed.v1.Log/GetSession", READS),
+    streaming(Method::PutContent, "/deed.v1.Content/PutContent", Need::InLedger(&[Role::Append])),
+    row(Method::GetContent, "/deed.v1.Content/GetContent", Need::InLedger(&[Role::Audit])),
+    row(Method::EraseContent, "/deed.v1.Content/EraseContent", Need::InLedger(&[Role::Authority])),
+    row(Method::HealthCheck, "/grpc.health.v1.Health/Check", Need::Open),
+    row(Method::HealthWatch, "/grpc.health.v1.Health/Watch", Need::Open),
+    streaming(Method::Reflection, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::Open),
+    row(Method::Checkpoint, "/logs/{ledger}/checkpoint", Need::Open),
+    row(Method::HashTile, "/logs/{ledger}/tile/{level}/{*index}", Need::Open),
+    row(Method::EntryBundle, "/logs/{ledger}/tile/entries/{*index}", READS),
+];
+
+// Rows stand in the order of the enum, so that a method is its row's index.
+const _: () = {
+    let mut index = 0;
+    while index < TABLE.len() {
+        assert!(TABLE[index].method as usize == index);
+        index += 1;
+    }
+};
+
+impl Method {
+    /// What the table says of it.
+    pub(crate) fn row(self) -> &'static Row {
+        const ROWS: &[Row] = &TABLE;
+        &ROWS[self as usize]
+    }
+
+    /// The rpc with this path; `None` for HTTP paths too, where the handler knows which it is.
+    pub(crate) fn of_rpc(path: &str) -> Option<Self> {
+        TABLE
+            .iter()
+            .find(|row| row.path == path)
+            .map(|row| row.method)
+            .filter(|method| !method.is_http())
+    }
+
+    /// Whether it is asked for by a plain HTTP path.
+    pub(crate) fn is_http(self) -> bool {
+        matches!(self, Self::Checkpoint | Self::HashTile | Self::EntryBundle)
+    }
+}

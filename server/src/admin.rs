@@ -1,0 +1,501 @@
+//! The second port: figures and health, for those who run the server.
+//!
+//! ```text
+//! GET /metrics   everything that is counted, as OpenMetrics text
+//! GET /healthz   200 as long as the process answers
+//! GET /readyz    200 if it takes requests, or 503 and why not
+//! ```
+//!
+//! It has no access control; its figures name no ledger and no principal.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, Response, StatusCode, header},
+    routing::get,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{grpc::Context, metrics::Observed};
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the store's file system must have free at least: a few memtables are written out at once.
+const FREE_BYTES_MIN: u64 = 256 << 20;
+
+/// What the admin port looks at.
+pub(crate) struct Admin {
+    pub(crate) context: Context,
+    pub(crate) data_dir: PathBuf,
+}
+
+/// Requests hold the server only while they look at it: a connection that stays open must not
+/// keep the store open.
+type Looking = State<Weak<Admin>>;
+
+/// An admin port that is served, until it is stopped.
+pub(crate) struct AdminPort {
+    _admin: Arc<Admin>,
+    serving: JoinHandle<()>,
+}
+
+impl AdminPort {
+    pub(crate) fn serve(admin: Admin, socket: TcpListener) -> Self {
+        let admin = Arc::new(admin);
+        let router = router(Arc::downgrade(&admin));
+        let serving = tokio::spawn(async move {
+            if let Err(error) = axum::serve(socket, router).await {
+                tracing::error!(%error, "the admin port failed");
+            }
+        });
+        Self {
+            _admin: admin,
+            serving,
+        }
+    }
+
+    /// Takes no more connections, and lets go of the server.
+    pub(crate) fn stop(self) {
+        self.serving.abort();
+    }
+}
+
+fn router(admin: Weak<Admin>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(admin)
+}
+
+/// Why a server is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NotReady(String);
+
+impl NotReady {
+    fn stopping() -> Self {
+        Self("the server is stopping".to_owned())
+    }
+}
+
+impl Admin {
+    fn ready(&self) -> Result<(), NotReady> {
+        if *self.context.stopping.borrow() {
+            return Err(NotReady::stopping());
+        }
+        if let Some(why) = self.context.appends.shards.failure().borrow().as_deref() {
+            return Err(NotReady(format!("a shard has failed: {why}")));
+        }
+        let store = self.context.registry.store();
+        if let Some(why) = store.write_obstacle() {
+            return Err(NotReady(format!("the store cannot be written: {why}")));
+        }
+        match rustix::fs::statvfs(&self.data_dir) {
+            Ok(disk) => writable(
+                disk.f_bavail.saturating_mul(disk.f_frsize),
+                disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+            ),
+            Err(error) => Err(NotReady(format!("the store cannot be looked at: {error}"))),
+        }
+    }
+
+    fn observed(&self) -> Observed {
+        let ledgers = self.context.registry.all_loaded();
+        let store = self.context.registry.store();
+        Observed {
+            queue_bytes: self.context.appends.shards.queue_bytes(),
+            ledgers_loaded: ledgers.len() as u64,
+            leaves: ledgers
+                .iter()
+                .map(|ledger| ledger.readable().size().get())
+                .sum(),
+            resident_bytes: resident_bytes(),
+            memtable_bytes: store.memtable_bytes(),
+            block_cache_bytes: store.block_cache_bytes(),
+            table_reader_bytes: store.table_reader_bytes(),
+            table_file_bytes: store.table_file_bytes(),
+        }
+    }
+}
+
+fn writable(free_bytes: u64, read_only: bool) -> Result<(), NotReady> {
+    if read_only {
+        let what = "the store cannot be written: its file system is mounted read-only";
+        return Err(NotReady(what.to_owned()));
+    }
+    if free_bytes < FREE_BYTES_MIN {
+        return Err(NotReady(format!(
+            "the store cannot be written for long: its file system has {} MiB free, less than {}",
+            free_bytes >> 20,
+            FREE_BYTES_MIN >> 20
+        )));
+    }
+    Ok(())
+}
+
+async fn metrics(State(admin): Looking) -> Response<Body> {
+    let text = look(admin, |admin| {
+        admin.context.metrics.to_text(admin.observed())
+    });
+    match text.await {
+        Ok(text) => answer(StatusCode::OK, OPEN_METRICS, text),
+        Err(NotReady(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+    }
+}
+
+async fn healthz() -> Response<Body> {
+    plain(StatusCode::OK, "alive\n")
+}
+
+async fn readyz(State(admin): Looking) -> Response<Body> {
+    let ready = look(admin, Admin::ready).await.and_then(|ready| ready);
+    match ready {
+        Ok(()) => plain(StatusCode::OK, "ready\n"),
+        Err(NotReady(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+    }
+}
+
+/// Looks at a server that is still there, where it may block: properties of RocksDB take a lock
+/// that a flush may hold.
+async fn look<T: Send + 'static>(
+    admin: Weak<Admin>,
+    look: impl FnOnce(&Admin) -> T + Send + 'static,
+) -> Result<T, NotReady> {
+    let looking = tokio::task::spawn_blocking(move || {
+        let admin = admin.upgrade().ok_or_else(NotReady::stopping)?;
+        Ok(look(&admin))
+    });
+    looking.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the admin port found a defect");
+        Err(NotReady(
+            "something went wrong here; see the log".to_owned(),
+        ))
+    })
+}
+
+fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    answer(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn answer(status: StatusCode, media_type: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether the admin port may be on an address.
+pub(crate) fn may_listen(address: SocketAddr, insecure: bool) -> bool {
+    insecure || address.ip().is_loopback()
+}
+
+/// This process's resident memory, where Linux says it.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+
+    use deed_evidence::LedgerId;
+    use deed_proto::v1::{self, ledger_client::LedgerClient};
+    use deed_tlog::Hash;
+    use tempfile::TempDir;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        sync::watch,
+    };
+
+    use super::*;
+    use crate::{
+        Server, ServerOptions, StartError, SystemClock,
+        shard::Disk,
+        testing::{AUTHORITY_KEY, Engine, Producer, briefs},
+    };
+
+    /// Status, media type and body.
+    async fn ask(address: SocketAddr, path: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nhost: admin\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let media_type = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-type: "))
+            .unwrap_or_default();
+        (status, media_type.to_owned(), body.to_owned())
+    }
+
+    /// Every sample by its name and labels; fails unless all of it is OpenMetrics.
+    fn samples(text: &str) -> BTreeMap<String, f64> {
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let mut samples = BTreeMap::new();
+        let mut described = String::new();
+        for line in text.lines() {
+            if let Some(described_as) = line.strip_prefix("# TYPE ") {
+                described_as
+                    .split(' ')
+                    .next()
+                    .unwrap()
+                    .clone_into(&mut described);
+            } else if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(name.starts_with(&described), "{name} under {described}");
+                let before = samples.insert(name.to_owned(), value.parse().unwrap());
+                assert_eq!(before, None, "{name} is told twice");
+            }
+        }
+        samples
+    }
+
+    #[tokio::test]
+    async fn figures_move_with_what_is_asked_of_the_server() {
+        let dir = TempDir::new().unwrap();
+        let options = ServerOptions {
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            ..ServerOptions::new(dir.path().join("data"))
+        };
+        let server = Server::start(options, Arc::new(SystemClock)).await.unwrap();
+        let admin = server.admin_address().unwrap();
+        assert_eq!(ask(admin, "/healthz").await.0, 200);
+        assert_eq!(
+            ask(admin, "/readyz").await,
+            (
+                200,
+                "text/plain; charset=utf-8".to_owned(),
+                "ready\n".to_owned()
+            )
+        );
+        assert_eq!(ask(admin, "/").await.0, 404);
+        let (status, media_type, before) = ask(admin, "/metrics").await;
+        assert_eq!((status, media_type.as_str()), (200, OPEN_METRICS));
+        let before = samples(&before);
+
+        let url = format!("http://{}", server.address());
+        let mut client = LedgerClient::connect(url).await.unwrap();
+        let created = client.create_ledger(v1::CreateLedgerRequest {
+            name: "counted".to_owned(),
+            authority_keys: vec![Bytes::from_static(&AUTHORITY_KEY)],
+            ..v1::CreateLedgerRequest::default()
+        });
+        let created = created.await.unwrap().into_inner().ledger.unwrap();
+        let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());
+        let mut producer = Producer::new(id, 1);
+        let mut envelopes: Vec<_> = (0..3).map(|_| producer.intent("orders/1")).collect();
+        let payload_bytes: usize = envelopes.iter().map(|e| e.payload.len()).sum();
+        // One of before, and one that is none.
+        envelopes.push(envelopes[0].clone());
+        envelopes.push(v1::Envelope::default());
+        let request = v1::AppendRequest {
+            ledger: "counted".to_owned(),
+            envelopes,
+            ..v1::AppendRequest::default()
+        };
+        let answer = client.append(request).await.unwrap().into_inner();
+        assert_eq!(
+            briefs(&answer)[..4],
+            ["accepted 1", "accepted 2", "accepted 3", "duplicate 1"]
+        );
+        client
+            .append(v1::AppendRequest::default())
+            .await
+            .unwrap_err();
+        let (sender, requests) = tokio::sync::mpsc::channel(1);
+        let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+        let stream = client.append_stream(requests).await.unwrap();
+
+        // The client may have its answer before the server has seen the end of it, and the stream
+        // before its task began.
+        let append = r#"deed_requests_total{rpc="deed.v1.Ledger/Append",status="#;
+        let refused = format!("{append}\"INVALID_ARGUMENT\"}}");
+        let after = loop {
+            let after = samples(&ask(admin, "/metrics").await.2);
+            if after.contains_key(&refused) && after["deed_streams_open"] > 0.0 {
+                break after;
+            }
+            tokio::task::yield_now().await;
+        };
+        drop((stream, sender));
+        let moved = |name: &str| {
+            after
+                .get(name)
+                .unwrap_or_else(|| panic!("{name} in {after:#?}"))
+                - before.get(name).unwrap_or(&0.0)
+        };
+        for (name, by) in [
+            (format!("{append}\"OK\"}}").as_str(), 1.0),
+            (refused.as_str(), 1.0),
+            (
+                r#"deed_request_seconds_count{rpc="deed.v1.Ledger/Append"}"#,
+                2.0,
+            ),
+            (r#"deed_statements_total{result="accepted"}"#, 3.0),
+            (r#"deed_statements_total{result="duplicate"}"#, 1.0),
+            (r#"deed_rejections_total{reason="REASON_MALFORMED"}"#, 1.0),
+            ("deed_entries_total", 4.0),
+            ("deed_turn_leaves_count", 2.0),
+            ("deed_turn_leaves_sum", 4.0),
+            (r#"deed_stage_seconds_count{stage="admission"}"#, 1.0),
+            (r#"deed_stage_seconds_count{stage="room"}"#, 1.0),
+            (r#"deed_stage_seconds_count{stage="queue"}"#, 2.0),
+            (r#"deed_stage_seconds_count{stage="step"}"#, 2.0),
+            (r#"deed_stage_seconds_count{stage="commit"}"#, 2.0),
+            (r#"deed_stage_seconds_count{stage="guard"}"#, 2.0),
+            (r#"deed_stage_seconds_count{stage="answer"}"#, 1.0),
+            (r#"deed_sync_seconds_count{file="store"}"#, 2.0),
+            (r#"deed_sync_seconds_count{file="head_guard"}"#, 2.0),
+            ("deed_sessions", 1.0),
+            ("deed_ledgers_loaded", 1.0),
+            ("deed_leaves", 4.0),
+            ("deed_streams_open", 1.0),
+        ] {
+            assert_eq!(moved(name), by, "{name}");
+        }
+        assert!(moved("deed_entry_bytes_total") > payload_bytes as f64);
+        assert!(after["process_resident_memory_bytes"] > 1e6);
+        assert!(after[r#"deed_store_memory_bytes{part="memtables"}"#] > 0.0);
+        // What nobody has asked for is told too, as nothing.
+        assert_eq!(after[r#"deed_quota_refusals_total{quota="streams"}"#], 0.0);
+        assert!(
+            !after.keys().any(|name| name.contains("counted")),
+            "no ledger is named"
+        );
+        drop(client);
+        server.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_stays_open_does_not_keep_the_store_open() {
+        let dir = TempDir::new().unwrap();
+        let options = ServerOptions {
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            ..ServerOptions::new(dir.path().join("data"))
+        };
+        let server = Server::start(options.clone(), Arc::new(SystemClock))
+            .await
+            .unwrap();
+        let mut open = TcpStream::connect(server.admin_address().unwrap())
+            .await
+            .unwrap();
+        let request = b"GET /readyz HTTP/1.1\r\nhost: admin\r\n\r\n";
+        let mut answer = [0; 1024];
+        open.write_all(request).await.unwrap();
+        let read = open.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        server.stop().await.unwrap();
+        // It says so as long as somebody listens, and holds nothing.
+        open.write_all(request).await.unwrap();
+        let read = open.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]);
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains("stopping"),
+            "{answer}"
+        );
+        let again = Server::start(options, Arc::new(SystemClock)).await.unwrap();
+        again.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn beyond_loopback_it_has_to_be_said() {
+        let dir = TempDir::new().unwrap();
+        let mut options = ServerOptions {
+            admin: Some(SocketAddr::from(([0, 0, 0, 0], 0))),
+            ..ServerOptions::new(dir.path().join("data"))
+        };
+        let refused = Server::start(options.clone(), Arc::new(SystemClock)).await;
+        let error = refused.err().unwrap();
+        assert!(
+            matches!(error, StartError::AdminNotLoopback { .. }),
+            "{error}"
+        );
+        assert!(!dir.path().join("data").exists());
+        options.admin_insecure = true;
+        let server = Server::start(options, Arc::new(SystemClock)).await.unwrap();
+        server.stop().await.unwrap();
+    }
+
+    #[test]
+    fn a_shard_that_failed_and_a_server_that_stops_are_not_ready() {
+        let dir = TempDir::new().unwrap();
+        let engine = Engine::open_on(dir.path(), |mut disk| {
+            let mut writes = 0;
+            Disk {
+                commit: Box::new(move |batch| (disk.commit)(batch)),
+                guard: Box::new(move |head| {
+                    writes += 1;
+                    if writes > 1 {
+                        return Err(std::io::Error::other("the disk is gone"));
+                    }
+                    (disk.guard)(head)
+                }),
+            }
+        });
+        let (stopping, stopped) = watch::channel(false);
+        let Engine {
+            store: _,
+            registry,
+            appends,
+            ..
+        } = &engine;
+        let admin = Admin {
+            context: Context {
+                registry: Arc::clone(registry),
+                appends: Arc::new(crate::append::Appends {
+                    registry: Arc::clone(registry),
+                    shards: Arc::clone(&appends.shards),
+                    clock: Arc::clone(&appends.clock),
+                    pressure: Arc::clone(&appends.pressure),
+                    queue_wait: appends.queue_wait,
+                    metrics: Arc::clone(&appends.metrics),
+                }),
+                pressure: Arc::clone(&appends.pressure),
+                stopping: stopped,
+                metrics: Arc::clone(&appends.metrics),
+            },
+            data_dir: dir.path().to_owned(),
+        };
+        let ledger = engine.create("fails").unwrap();
+        assert_eq!(admin.ready(), Ok(()));
+        let mut producer = Producer::new(ledger.id, 1);
+        engine
+            .append("fails", vec![producer.intent("a")])
+            .unwrap_err();
+        let NotReady(why) = admin.ready().unwrap_err();
+        assert!(
+            why.contains("a shard has failed") && why.contains("the disk is gone"),
+            "{why}"
+        );
+        stopping.send_replace(true);
+        assert_eq!(admin.ready(), Err(NotReady::stopping()));
+    }
+
+    #[test]
+    fn a_full_or_read_only_disk_is_not_ready() {
+        assert_eq!(writable(FREE_BYTES_MIN, false), Ok(()));
+        let NotReady(full) = writable(FREE_BYTES_MIN - 1, false).unwrap_err();
+        assert!(full.contains("255 MiB free"), "{full}");
+        let NotReady(read_only) = writable(u64::MAX, true).unwrap_err();
+        assert!(read_only.contains("read-only"), "{read_only}");
+    }
+}

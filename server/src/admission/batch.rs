@@ -1,0 +1,230 @@
+//! Batches: a manifest and the statements behind it, admitted together or not at all.
+
+use std::collections::HashSet;
+
+use deed_evidence::{
+    batch::{self, BatchError, Manifest},
+    entry::Entry,
+    statement::{BodyKind, Header},
+};
+use deed_proto::v1::{self, PayloadType, rejection::Reason};
+
+use super::{
+    Admitted, Admitting, Authorship, Kind, Lookup, Rejected, check, keyed_signature, malformed,
+    signatures::Unverified, wrong_ledger,
+};
+
+/// Admits the batch that begins at `begin`; the number of envelopes that belong to it. If one of
+/// them cannot be recorded, none is: that one says why, the others name it.
+pub(super) fn admit(
+    lookup: &mut Lookup<'_>,
+    admitting: &mut Admitting,
+    envelopes: &[v1::Envelope],
+    begin: usize,
+) -> usize {
+    let manifest = match Manifest::parse(&envelopes[begin].payload) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            admitting.rejected.push(malformed(&error).at(begin));
+            // How many statements were meant is not known: what is unsigned behind it may have
+            // been meant as part of it, and must not pass as something else.
+            let rest = &envelopes[begin + 1..];
+            let behind = rest.iter().take_while(|next| is_bare_statement(next));
+            let behind = behind.count();
+            refuse_others(admitting, begin, begin..begin + 1 + behind);
+            return 1 + behind;
+        }
+    };
+    let wanted = manifest.count.get() as usize;
+    let rest = &envelopes[begin + 1..];
+    let statements = &rest[..wanted.min(rest.len())];
+    let first_admitted = admitting.batch.statements.len();
+    let first_signature = admitting.signatures.len();
+    if let Err(rejected) = checked(
+        lookup,
+        admitting,
+        &manifest,
+        &envelopes[begin],
+        statements,
+        begin,
+    ) {
+        admitting.batch.statements.truncate(first_admitted);
+        admitting.signatures.truncate(first_signature);
+        let culprit = rejected.envelope;
+        admitting.rejected.push(rejected);
+        refuse_others(admitting, culprit, begin..begin + 1 + statements.len());
+    }
+    1 + statements.len()
+}
+
+fn is_bare_statement(envelope: &v1::Envelope) -> bool {
+    envelope.payload_type() == PayloadType::Statement
+        && envelope.key_id.is_empty()
+        && envelope.signature.is_empty()
+}
+
+fn checked(
+    lookup: &mut Lookup<'_>,
+    admitting: &mut Admitting,
+    manifest: &Manifest,
+    envelope: &v1::Envelope,
+    statements: &[v1::Envelope],
+    begin: usize,
+) -> Result<(), Rejected> {
+    let ledger_id = lookup.admission.ledger_id;
+    let received_at = lookup.admission.received_at;
+    let of_manifest = |rejected: Rejected| rejected.at(begin);
+    if manifest.ledger_id != ledger_id {
+        return Err(of_manifest(wrong_ledger(ledger_id)));
+    }
+    if !envelope.attachments.is_empty() {
+        let message = "attachments belong to the statements, not to their manifest";
+        let rejected = Rejected::new(Reason::ContentMismatch, "attachments", message);
+        return Err(of_manifest(rejected));
+    }
+    let wanted = manifest.count.get() as usize;
+    if statements.len() < wanted {
+        let message = format!(
+            "the manifest is for {wanted} statements and {} follow it in the request",
+            statements.len()
+        );
+        let rejected = Rejected::new(Reason::BatchMismatch, "count", message);
+        return Err(of_manifest(rejected));
+    }
+    let signature = keyed_signature(envelope)
+        .map_err(of_manifest)?
+        .ok_or_else(|| {
+            let message = "a batch manifest must be signed";
+            of_manifest(Rejected::new(
+                Reason::SignatureRequired,
+                "signature",
+                message,
+            ))
+        })?;
+    // A batch holds producers' statements only, so its key is a producer's.
+    let (key_id, key) = lookup
+        .key(signature.key_id, BodyKind::Intent)
+        .map_err(of_manifest)?;
+    let principal_leaf = lookup
+        .principal_leaf(&manifest.producer, BodyKind::Intent)
+        .map_err(of_manifest)?;
+
+    let mut headers = Vec::with_capacity(wanted);
+    for (position, statement) in (begin + 1..).zip(statements) {
+        let header = member(statement, lookup).map_err(|rejected| rejected.at(position))?;
+        admitting
+            .take_contents(position, statement, lookup.admission.holds_contents)
+            .map_err(|rejected| rejected.at(position))?;
+        headers.push((header, &statement.payload[..]));
+    }
+    let step = batch::check(manifest, headers.iter().copied()).map_err(|error| {
+        let at = culprit(&error).map_or(begin, |position| begin + 1 + position);
+        Rejected::new(Reason::BatchMismatch, "", error.to_string()).at(at)
+    })?;
+
+    let entry = Entry {
+        principal_leaf,
+        ..Entry::manifest(&envelope.payload, signature, received_at)
+    };
+    let by = Authorship::Signed(key_id);
+    admitting
+        .batch
+        .push_manifest(entry, begin, step, by, manifest);
+    for (position, (header, payload)) in (begin + 1..).zip(&headers) {
+        let entry = Entry {
+            principal_leaf,
+            ..Entry::batched(payload, received_at)
+        };
+        let by = Authorship::Batched(key_id);
+        let batch = &mut admitting.batch;
+        batch.push(entry, position, Kind::Statement, by, header);
+    }
+    admitting.signatures.push(Unverified {
+        envelope: begin,
+        key,
+        payload_type: PayloadType::BatchManifest,
+        payload: envelope.payload.clone(),
+        signature: *signature.signature,
+    });
+    Ok(())
+}
+
+/// The statement that an error is about; `None` if it is about the manifest.
+fn culprit(error: &BatchError) -> Option<usize> {
+    match error {
+        BatchError::Statement { position, .. }
+        | BatchError::Other { position, .. }
+        | BatchError::Body { position, .. }
+        | BatchError::Sequence { position, .. }
+        | BatchError::Skipped { position }
+        | BatchError::Previous { position }
+        | BatchError::ClosedEarly { position } => Some(*position),
+        BatchError::Size { .. } | BatchError::Count { .. } | BatchError::Root { .. } => None,
+    }
+}
+
+/// A statement behind a manifest.
+fn member<'e>(envelope: &'e v1::Envelope, lookup: &Lookup<'_>) -> Result<Header<'e>, Rejected> {
+    if envelope.payload_type() != PayloadType::Statement {
+        let message = "only statements follow a batch manifest, as many as it counts";
+        return Err(Rejected::new(
+            Reason::BatchMismatch,
+            "payload_type",
+            message,
+        ));
+    }
+    if keyed_signature(envelope)?.is_some() {
+        let message = "the manifest's signature is this statement's; leave key_id and signature \
+                       empty";
+        let reason = Reason::SignatureNotAccepted;
+        return Err(Rejected::new(reason, "signature", message));
+    }
+    let header = check(&envelope.payload, lookup.admission.ledger_id)?;
+    if header.body.is_trust() {
+        let message = "a trust statement is signed by itself, not in a batch";
+        return Err(Rejected::new(
+            Reason::BatchMismatch,
+            header.body.name(),
+            message,
+        ));
+    }
+    Ok(header)
+}
+
+fn refuse_others(admitting: &mut Admitting, culprit: usize, all: std::ops::Range<usize>) {
+    for position in all.filter(|&position| position != culprit) {
+        admitting.rejected.push(refused_with(culprit).at(position));
+    }
+}
+
+/// What the others of a batch are told.
+pub(super) fn refused_with(culprit: usize) -> Rejected {
+    let message = format!("the batch is recorded whole or not at all; see envelope {culprit}");
+    Rejected::new(Reason::BatchRefused, "", message)
+}
+
+/// Takes out what was refused since it was admitted (its signature did not verify), and with a
+/// manifest every statement of its batch.
+pub(super) fn refuse_whole(statements: &mut Vec<Admitted>, rejected: &mut Vec<Rejected>) {
+    if rejected.is_empty() || statements.is_empty() {
+        return;
+    }
+    let refused: HashSet<usize> = rejected.iter().map(|r| r.envelope).collect();
+    let mut behind: Option<(usize, usize)> = None;
+    let mut with_it = Vec::new();
+    statements.retain(|statement| {
+        if let Some((culprit, left)) = behind {
+            with_it.push(refused_with(culprit).at(statement.envelope));
+            behind = (left > 1).then_some((culprit, left - 1));
+            return false;
+        }
+        if !refused.contains(&statement.envelope) {
+            return true;
+        }
+        if let Kind::Manifest(step) = &statement.kind {
+            behind = Some((statement.envelope, step.count.get() as usize));
+        }
+        false
+    });
+    rejected.extend(with_it);
+}

@@ -1,0 +1,666 @@
+//! Admission: everything about a statement that can be checked without its session's state, done
+//! by many threads at once.
+//!
+//! What leaves here is either refused for good, or only its session and the ledger's trust state
+//! can still refuse it. The entry is written here, once, and hashed here: the shard copies it and
+//! never looks inside. (Trust statements are the exception: their entries name the one before
+//! them, which only the shard knows.)
+//!
+//! ```text
+//! admit: canonical form, whose key, entry, leaf hash      -> Admitting
+//!        signatures, in parallel                          -> Admitting::refuse
+//!        batches: what the manifest says of its statements -> Admitting::finish
+//! ```
+
+mod batch;
+mod contents;
+mod signatures;
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use deed_evidence::{
+    CommitmentDigest, KeyId, LedgerId, Micros, PAYLOAD_BYTES_MAX, PayloadDigest, PrincipalHash,
+    Problem, Sequence, SessionId, TaskId,
+    batch::Manifest,
+    entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
+    session::{BatchStep, Binding},
+    statement::{self, BodyKind, Header},
+    trust::{self, Reference, TrustStatement},
+};
+use deed_proto::v1::{self, PayloadType, rejection::Reason};
+use deed_tlog::{Hash, PublicKey, leaf_hash};
+use parking_lot::RwLock;
+
+use crate::access::{Caller, role::Role};
+pub(crate) use contents::{ATTACHMENT_BYTES_MAX, Attached, Contents};
+
+/// Most envelopes of a request: a batch manifest and its 4,096 statements.
+pub(crate) const ENVELOPES_MAX: usize = 4097;
+
+/// Most bytes of all payloads and attachments of a request.
+pub(crate) const REQUEST_PAYLOAD_BYTES_MAX: usize = 4 << 20;
+
+/// Who sends a request, as far as admission asks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sender {
+    /// `None` if nobody has to say who they are here.
+    pub(crate) principal: Option<Arc<str>>,
+    /// May deliver producers' statements.
+    pub(crate) may_append: bool,
+    /// May deliver trust statements.
+    pub(crate) may_change_trust: bool,
+}
+
+impl Sender {
+    /// What a caller may do in a ledger, as of now.
+    pub(crate) fn of(caller: &Caller, ledger: &str) -> Self {
+        Self {
+            principal: caller.principal().cloned(),
+            may_append: caller.may(ledger, Role::Append),
+            may_change_trust: caller.may(ledger, Role::Authority),
+        }
+    }
+
+    /// Anybody, where access is not controlled.
+    pub(crate) fn anybody() -> Self {
+        Self {
+            principal: None,
+            may_append: true,
+            may_change_trust: true,
+        }
+    }
+}
+
+/// How an admitted payload's author is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Authorship {
+    Unsigned,
+    /// By its own signature.
+    Signed(KeyId),
+    /// By the signature of the manifest before it.
+    Batched(KeyId),
+}
+
+impl Authorship {
+    pub(crate) fn key(self) -> Option<KeyId> {
+        match self {
+            Self::Unsigned => None,
+            Self::Signed(key) | Self::Batched(key) => Some(key),
+        }
+    }
+}
+
+/// What an admitted payload is.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Statement,
+    /// A manifest; the statements that follow it stand or fall with it.
+    Manifest(BatchStep),
+    Trust(Box<TrustStatement>),
+}
+
+/// A payload that only its session and the ledger's trust state can still refuse.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    /// Position of its envelope in the request.
+    pub(crate) envelope: usize,
+    pub(crate) kind: Kind,
+    /// Of the entry as it was written here: not of a trust statement's final one.
+    pub(crate) leaf_hash: Hash,
+    /// Computed where the session's next state, or the next statement, will need it.
+    pub(crate) payload_digest: Option<PayloadDigest>,
+    pub(crate) authorship: Authorship,
+    /// The leaf that lets the sender speak for the producer.
+    pub(crate) principal_leaf: Option<u64>,
+    /// In the batch's buffer.
+    entry: Range<usize>,
+    payload: Range<usize>,
+    producer: Range<usize>,
+    session: SessionId,
+    sequence: Sequence,
+    previous: Option<PayloadDigest>,
+    skipped_from: Option<Sequence>,
+    task: Option<TaskId>,
+    body: BodyKind,
+    /// In the batch's references.
+    references: Range<usize>,
+}
+
+/// The payloads of one request that were admitted.
+#[derive(Debug, Default)]
+pub(crate) struct AdmittedBatch {
+    /// Entries, one after the other.
+    buffer: Vec<u8>,
+    statements: Vec<Admitted>,
+    received_at: Micros,
+    principal: Option<(Arc<str>, PrincipalHash)>,
+    /// Contents that are held and that these statements commit to.
+    references: Vec<CommitmentDigest>,
+    /// What the statements of the past say about the contents of an Erasure in this batch.
+    erasable: Option<Vec<(CommitmentDigest, Vec<Reference>)>>,
+}
+
+/// An envelope that is not recorded, whatever its session says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rejected {
+    /// Position of its envelope in the request.
+    pub(crate) envelope: usize,
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+    /// Path of the field; empty if it is none of them.
+    pub(crate) field: String,
+}
+
+impl Rejected {
+    fn new(reason: Reason, field: &str, message: impl Into<String>) -> Self {
+        Self {
+            envelope: 0,
+            reason,
+            message: message.into(),
+            field: field.to_owned(),
+        }
+    }
+
+    fn at(mut self, envelope: usize) -> Self {
+        self.envelope = envelope;
+        self
+    }
+}
+
+/// Envelopes on their way through admission: their signatures are not checked yet.
+#[derive(Debug)]
+pub(crate) struct Admitting {
+    batch: AdmittedBatch,
+    rejected: Vec<Rejected>,
+    contents: Contents,
+    /// What is to be verified: with which key, and what was signed.
+    signatures: Vec<signatures::Unverified>,
+}
+
+/// What admission knows of the ledger.
+#[derive(Clone, Copy)]
+pub(crate) struct Admission<'a> {
+    pub(crate) ledger_id: LedgerId,
+    pub(crate) trust: &'a RwLock<trust::Registry>,
+    pub(crate) sender: &'a Sender,
+    pub(crate) received_at: Micros,
+    /// Whether contents are held that statements without attachments may name.
+    pub(crate) holds_contents: bool,
+}
+
+impl Admission<'_> {
+    /// Admits the envelopes of one request, all with the same receive time, and checks their
+    /// signatures on this thread.
+    pub(crate) fn admit_here(self, envelopes: &[v1::Envelope]) -> (AdmittedBatch, Vec<Rejected>) {
+        let mut admitting = self.admit(envelopes);
+        admitting.verify_here();
+        let (batch, rejected, _) = admitting.finish();
+        (batch, rejected)
+    }
+
+    /// Reads envelopes, looks up their keys and writes their entries.
+    pub(crate) fn admit(self, envelopes: &[v1::Envelope]) -> Admitting {
+        let bytes: usize = envelopes
+            .iter()
+            .map(|envelope| envelope.payload.len() + OVERHEAD_BYTES_MAX)
+            .sum();
+        let principal = self.sender.principal.clone();
+        let mut admitting = Admitting {
+            batch: AdmittedBatch {
+                buffer: Vec::with_capacity(bytes.min(2 * REQUEST_PAYLOAD_BYTES_MAX)),
+                statements: Vec::with_capacity(envelopes.len()),
+                received_at: self.received_at,
+                principal: principal.map(|name| {
+                    let hash = PrincipalHash::of(&name);
+                    (name, hash)
+                }),
+                references: Vec::new(),
+                erasable: None,
+            },
+            rejected: Vec::new(),
+            contents: Contents::default(),
+            signatures: Vec::new(),
+        };
+        let mut lookup = Lookup {
+            admission: self,
+            binding: None,
+        };
+        let mut position = 0;
+        while position < envelopes.len() {
+            position += if envelopes[position].payload_type() == PayloadType::BatchManifest {
+                batch::admit(&mut lookup, &mut admitting, envelopes, position)
+            } else {
+                if let Err(rejected) = lookup.single(&mut admitting, position, &envelopes[position])
+                {
+                    admitting.rejected.push(rejected.at(position));
+                }
+                1
+            };
+        }
+        admitting
+    }
+}
+
+/// Looks up what many envelopes of a request mostly have in common.
+struct Lookup<'a> {
+    admission: Admission<'a>,
+    /// The last producer that was asked about, and the leaf that binds the sender to it.
+    binding: Option<(String, u64)>,
+}
+
+impl Lookup<'_> {
+    /// One envelope that is not part of a batch.
+    fn single(
+        &mut self,
+        admitting: &mut Admitting,
+        position: usize,
+        envelope: &v1::Envelope,
+    ) -> Result<(), Rejected> {
+        if envelope.payload_type() != PayloadType::Statement {
+            let message = "this payload type is not known here";
+            return Err(Rejected::new(Reason::Malformed, "payload_type", message));
+        }
+        let header = check(&envelope.payload, self.admission.ledger_id)?;
+        let signature = keyed_signature(envelope)?;
+        let key = match &signature {
+            Some(signature) => Some(self.key(signature.key_id, header.body)?),
+            None if header.body.is_trust() => {
+                let message = "a trust statement must be signed by an authority of the ledger";
+                return Err(Rejected::new(
+                    Reason::SignatureRequired,
+                    "signature",
+                    message,
+                ));
+            }
+            None => None,
+        };
+        let kind = if header.body.is_trust() {
+            Kind::Trust(Box::new(trust_statement(
+                &envelope.payload,
+                self.admission.ledger_id,
+            )?))
+        } else {
+            Kind::Statement
+        };
+        let principal_leaf = self.principal_leaf(header.producer, header.body)?;
+        admitting.take_contents(position, envelope, self.admission.holds_contents)?;
+        let authorship = key
+            .as_ref()
+            .map_or(Authorship::Unsigned, |(id, _)| Authorship::Signed(*id));
+        admitting.batch.push(
+            Entry {
+                principal_leaf,
+                ..match signature {
+                    Some(signature) => {
+                        Entry::signed(&envelope.payload, signature, self.admission.received_at)
+                    }
+                    None => Entry::unsigned(&envelope.payload, self.admission.received_at),
+                }
+            },
+            position,
+            kind,
+            authorship,
+            &header,
+        );
+        if let (Some((_, key)), Some(signature)) = (key, signature) {
+            admitting.signatures.push(signatures::Unverified {
+                envelope: position,
+                key,
+                payload_type: PayloadType::Statement,
+                payload: envelope.payload.clone(),
+                signature: *signature.signature,
+            });
+        }
+        Ok(())
+    }
+
+    /// The key that signed. Whether it is in force is judged in the step, at the leaf.
+    fn key(&self, key_id: &[u8; 16], body: BodyKind) -> Result<(KeyId, PublicKey), Rejected> {
+        let id = KeyId::new(*key_id);
+        let trust = self.admission.trust.read();
+        let key = if body.is_trust() {
+            trust.is_authority(id)
+        } else {
+            trust.key(id).map(|record| &record.public_key)
+        };
+        if let Some(key) = key {
+            return Ok((id, key.clone()));
+        }
+        Err(if trust.is_authority(id).is_some() {
+            let message = "an authority's key signs trust statements only; register a key of its \
+                           own for the producer";
+            Rejected::new(Reason::KeyNotAllowed, "key_id", message)
+        } else if trust.key(id).is_some() {
+            let message = format!("key {id} is not an authority of this ledger");
+            Rejected::new(Reason::KeyNotAllowed, "key_id", message)
+        } else {
+            let message = format!(
+                "key {id} is not registered in this ledger; an authority registers it with \
+                 `deed key register`"
+            );
+            Rejected::new(Reason::KeyUnknown, "key_id", message)
+        })
+    }
+
+    /// The leaf that binds the sender to a producer; `None` where nobody has to say who they are,
+    /// and for trust statements, which speak for themselves.
+    fn principal_leaf(&mut self, producer: &str, body: BodyKind) -> Result<Option<u64>, Rejected> {
+        let Admission {
+            sender,
+            trust,
+            received_at,
+            ..
+        } = self.admission;
+        if body.is_trust() {
+            if sender.may_change_trust {
+                return Ok(None);
+            }
+            let message = "delivering trust statements takes the role authority in this ledger";
+            return Err(Rejected::new(Reason::PrincipalNotBound, "", message));
+        }
+        if !sender.may_append {
+            let message = "delivering this statement takes the role append in this ledger";
+            return Err(Rejected::new(Reason::PrincipalNotBound, "", message));
+        }
+        let Some(principal) = &sender.principal else {
+            return Ok(None);
+        };
+        if let Some((last, leaf)) = &self.binding
+            && last == producer
+        {
+            return Ok(Some(*leaf));
+        }
+        let bound = trust.read().binding(principal, producer, received_at);
+        let leaf = bound.map(deed_tlog::LeafIndex::get).ok_or_else(|| {
+            let message = format!(
+                "{principal} is not bound to this producer; an authority binds it with `deed \
+                 principal bind`"
+            );
+            Rejected::new(Reason::PrincipalNotBound, "producer", message)
+        })?;
+        self.binding = Some((producer.to_owned(), leaf));
+        Ok(Some(leaf))
+    }
+}
+
+fn check(payload: &[u8], ledger_id: LedgerId) -> Result<Header<'_>, Rejected> {
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        let message = format!(
+            "the payload has {} bytes, more than {PAYLOAD_BYTES_MAX}: commit to what is large \
+             instead of carrying it",
+            payload.len()
+        );
+        return Err(Rejected::new(Reason::Oversized, "payload", message));
+    }
+    let header = statement::parse(payload).map_err(|error| malformed(&error))?;
+    if header.body == BodyKind::Genesis {
+        let message = "only the ledger itself writes this body";
+        return Err(Rejected::new(Reason::BodyNotAccepted, "genesis", message));
+    }
+    if header.ledger_id != Some(ledger_id) {
+        return Err(wrong_ledger(ledger_id));
+    }
+    Ok(header)
+}
+
+fn malformed(error: &deed_evidence::WireError) -> Rejected {
+    let reason = match error.problem {
+        Problem::UnknownBody { .. } => Reason::BodyNotAccepted,
+        _ => Reason::Malformed,
+    };
+    Rejected::new(reason, &error.field, error.problem.to_string())
+}
+
+fn wrong_ledger(ledger_id: LedgerId) -> Rejected {
+    let message = format!("the statement is for another ledger; this one has the id {ledger_id}");
+    Rejected::new(Reason::WrongLedger, "ledger_id", message)
+}
+
+/// The trust statement of a payload, with its own proofs checked.
+fn trust_statement(payload: &Bytes, ledger_id: LedgerId) -> Result<TrustStatement, Rejected> {
+    let statement = TrustStatement::parse(payload)
+        .map_err(|error| malformed(&error))?
+        .ok_or_else(|| Rejected::new(Reason::Malformed, "body", "is not a trust statement"))?;
+    statement.verify_possession(ledger_id).map_err(|error| {
+        let field = "key_registered.possession";
+        Rejected::new(Reason::TrustRefused, field, error.to_string())
+    })?;
+    Ok(statement)
+}
+
+/// The key id and signature of an envelope, if it has both or neither.
+fn keyed_signature(envelope: &v1::Envelope) -> Result<Option<KeyedSignature<'_>>, Rejected> {
+    let (key_id, signature) = (&envelope.key_id[..], &envelope.signature[..]);
+    if key_id.is_empty() && signature.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |field, found: usize, wanted: usize| {
+        let message = format!("{found} bytes where {wanted} are wanted");
+        Rejected::new(Reason::Malformed, field, message)
+    };
+    Ok(Some(KeyedSignature {
+        key_id: key_id
+            .try_into()
+            .map_err(|_| wrong("key_id", key_id.len(), 16))?,
+        signature: signature
+            .try_into()
+            .map_err(|_| wrong("signature", signature.len(), 64))?,
+    }))
+}
+
+impl Admitted {
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub(crate) fn task(&self) -> Option<TaskId> {
+        self.task
+    }
+}
+
+impl Admitting {
+    /// Ends admission: refuses what was signed by nobody, and all of a batch with it.
+    pub(crate) fn finish(mut self) -> (AdmittedBatch, Vec<Rejected>, Contents) {
+        debug_assert!(self.signatures.is_empty(), "every signature was looked at");
+        batch::refuse_whole(&mut self.batch.statements, &mut self.rejected);
+        self.rejected.sort_by_key(|rejected| rejected.envelope);
+        if !self.contents.is_empty() && !self.rejected.is_empty() {
+            let admitted = self.batch.statements.iter();
+            let admitted: Vec<_> = admitted.map(|statement| statement.envelope).collect();
+            self.contents.retain(&admitted);
+        }
+        self.batch.digest_payloads();
+        (self.batch, self.rejected, self.contents)
+    }
+}
+
+impl AdmittedBatch {
+    /// Adds a payload; `header` must be borrowed from this very payload.
+    fn push(
+        &mut self,
+        entry: Entry<'_>,
+        envelope: usize,
+        kind: Kind,
+        authorship: Authorship,
+        header: &Header<'_>,
+    ) {
+        let (written, payload) = self.write(&entry);
+        let producer_at = payload.start + offset_of(entry.payload, header.producer.as_bytes());
+        self.statements.push(Admitted {
+            envelope,
+            leaf_hash: leaf_hash(&self.buffer[written.clone()]),
+            payload_digest: None,
+            kind,
+            authorship,
+            principal_leaf: entry.principal_leaf,
+            payload,
+            producer: producer_at..producer_at + header.producer.len(),
+            entry: written,
+            session: header.session,
+            sequence: header.sequence,
+            previous: header.previous,
+            skipped_from: header.skipped_from,
+            task: header.task,
+            body: header.body,
+            references: 0..0,
+        });
+    }
+
+    /// Notes which contents that are held the statements commit to: envelope and digest, sorted by
+    /// envelope.
+    pub(crate) fn set_references(&mut self, held: Vec<(usize, CommitmentDigest)>) {
+        let mut begin = 0;
+        for statement in &mut self.statements {
+            let behind = &held[begin..];
+            let skipped = behind.partition_point(|(envelope, _)| *envelope < statement.envelope);
+            let own = behind[skipped..].partition_point(|(at, _)| *at == statement.envelope);
+            statement.references = begin + skipped..begin + skipped + own;
+            begin += skipped + own;
+        }
+        self.references = held.into_iter().map(|(_, digest)| digest).collect();
+    }
+
+    /// The contents that are held and that a statement commits to.
+    pub(crate) fn references(&self, statement: &Admitted) -> &[CommitmentDigest] {
+        &self.references[statement.references.clone()]
+    }
+
+    /// Brings what is known of the contents that an Erasure in this batch names.
+    pub(crate) fn set_erasable(&mut self, known: Vec<(CommitmentDigest, Vec<Reference>)>) {
+        self.erasable = Some(known);
+    }
+
+    /// What [`AdmittedBatch::set_erasable`] brought.
+    pub(crate) fn erasable(&self) -> Option<&[(CommitmentDigest, Vec<Reference>)]> {
+        self.erasable.as_deref()
+    }
+
+    /// Adds a batch manifest. It has no place in the session; its statements have.
+    fn push_manifest(
+        &mut self,
+        entry: Entry<'_>,
+        envelope: usize,
+        step: BatchStep,
+        authorship: Authorship,
+        manifest: &Manifest,
+    ) {
+        let (written, payload) = self.write(&entry);
+        self.statements.push(Admitted {
+            envelope,
+            leaf_hash: leaf_hash(&self.buffer[written.clone()]),
+            payload_digest: None,
+            kind: Kind::Manifest(step),
+            authorship,
+            principal_leaf: entry.principal_leaf,
+            producer: payload.start..payload.start,
+            payload,
+            entry: written,
+            session: manifest.session,
+            sequence: manifest.first_sequence,
+            previous: None,
+            skipped_from: None,
+            task: None,
+            body: BodyKind::Heartbeat,
+            references: 0..0,
+        });
+    }
+
+    /// Writes an entry; where it is, and the payload in it.
+    fn write(&mut self, entry: &Entry<'_>) -> (Range<usize>, Range<usize>) {
+        let begin = self.buffer.len();
+        entry.encode_into(&mut self.buffer);
+        let written = begin..self.buffer.len();
+        let payload = begin + payload_offset(&self.buffer[written.clone()], entry.payload);
+        (written, payload..payload + entry.payload.len())
+    }
+
+    /// Hashes the payloads whose digests the step will need: the last one of each session, and
+    /// those that a later statement names as `previous`. (The step computes any other that it
+    /// turns out to need.)
+    fn digest_payloads(&mut self) {
+        for position in (0..self.statements.len()).rev() {
+            let statement = &self.statements[position];
+            if matches!(statement.kind, Kind::Manifest(_))
+                || matches!(statement.authorship, Authorship::Batched(_))
+            {
+                // Checking the batch has computed what its session needs.
+                continue;
+            }
+            // Sessions mostly come in one piece, so the next statement tells.
+            let needed = self.statements.get(position + 1).is_none_or(|next| {
+                next.session != statement.session
+                    || next.previous.is_some()
+                    || matches!(next.kind, Kind::Manifest(_))
+            });
+            if needed {
+                let payload = &self.buffer[statement.payload.clone()];
+                self.statements[position].payload_digest = Some(PayloadDigest::of(payload));
+            }
+        }
+    }
+
+    pub(crate) fn statements(&self) -> &[Admitted] {
+        &self.statements
+    }
+
+    /// Bytes of all its entries.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub(crate) fn received_at(&self) -> Micros {
+        self.received_at
+    }
+
+    /// The authenticated principal that sent it.
+    pub(crate) fn principal(&self) -> Option<&str> {
+        self.principal.as_ref().map(|(name, _)| &**name)
+    }
+
+    /// Whom a session belongs to that begins with this statement, and by whom it may be continued.
+    pub(crate) fn binding(&self, statement: &Admitted) -> Binding {
+        match (statement.authorship.key(), &self.principal) {
+            (Some(key), _) => Binding::Key(key),
+            (None, Some((_, hash))) => Binding::Principal(*hash),
+            (None, None) => Binding::Nobody,
+        }
+    }
+
+    pub(crate) fn entry(&self, statement: &Admitted) -> &[u8] {
+        &self.buffer[statement.entry.clone()]
+    }
+
+    pub(crate) fn payload(&self, statement: &Admitted) -> &[u8] {
+        &self.buffer[statement.payload.clone()]
+    }
+
+    /// The header again, as far as a session's rules look at it.
+    pub(crate) fn header(&self, statement: &Admitted, ledger_id: LedgerId) -> Header<'_> {
+        let producer = &self.buffer[statement.producer.clone()];
+        Header {
+            ledger_id: Some(ledger_id),
+            // It was UTF-8 when it was parsed.
+            producer: std::str::from_utf8(producer).unwrap_or_default(),
+            session: statement.session,
+            sequence: statement.sequence,
+            previous: statement.previous,
+            skipped_from: statement.skipped_from,
+            occurred_at: Micros::new(0),
+            task: statement.task,
+            body: statement.body,
+        }
+    }
+}
+
+/// Where the payload stands in an entry: after the type (2 bytes), its own tag and its length.
+fn payload_offset(entry: &[u8], payload: &[u8]) -> usize {
+    let offset = 3 + prost::length_delimiter_len(payload.len());
+    debug_assert_eq!(&entry[offset..offset + payload.len()], payload);
+    offset
+}
+
+/// Offset of a slice that was borrowed from `whole`.
+fn offset_of(whole: &[u8], part: &[u8]) -> usize {
+    part.as_ptr().addr() - whole.as_ptr().addr()
+}

@@ -1,0 +1,50 @@
+//! `deed-server fsck`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use deed_server::{
+    config::{Flags, Settings},
+    fsck,
+};
+
+use crate::{log_as, print_line};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Directory to check (default: the configuration's, which is ./deed-data if nobody sets it).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// File of settings; without it ./deed.toml is read, if it is there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments, mut flags: Flags) -> anyhow::Result<ExitCode> {
+    flags.file.clone_from(&arguments.config);
+    if let Some(data_dir) = &arguments.data_dir {
+        flags.set("data_dir", data_dir, "--data-dir");
+    }
+    let settings = Settings::load(&flags)?;
+    log_as(&settings)?;
+    let server = &settings.server;
+    let report = fsck::check_with(&server.data_dir, &server.content.key_file, &mut |progress| {
+        eprintln!("{progress}");
+    });
+    match report {
+        Ok(report) => {
+            print_line(&report.to_string());
+            // Apart from the log: its integrity does not depend on contents.
+            print_line(&report.contents.to_string());
+            Ok(if report.contents.damaged == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Err(error) => {
+            eprintln!("deed-server fsck: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `deed-server health`.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::print_line;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The server's admin address, as `admin.listen` says.
+    #[arg(long, default_value = "127.0.0.1:7734")]
+    address: SocketAddr,
+    /// Milliseconds to wait for an answer.
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout_ms: u64,
+}
+
+/// Bytes of an answer at most: a line of head, a few headers and a reason.
+const ANSWER_BYTES_MAX: u64 = 16 << 10;
+
+/// Asks over HTTP/1.0: one answer, then the connection's end.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let address = arguments.address;
+    let timeout = Duration::from_millis(arguments.timeout_ms);
+    let mut stream = TcpStream::connect_timeout(&address, timeout)
+        .with_context(|| format!("no answer from {address}"))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream
+        .take(ANSWER_BYTES_MAX)
+        .read_to_end(&mut answer)
+        .with_context(|| format!("no answer from {address}"))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!("{address} does not speak HTTP");
+    };
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    let body = body.trim_end();
+    if status != "200" {
+        bail!("not ready ({status}): {body}");
+    }
+    print_line(body);
+    Ok(ExitCode::SUCCESS)
+}

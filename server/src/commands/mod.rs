@@ -1,0 +1,112 @@
+//! The subcommands, one file each, and the flags that several of them have.
+
+pub(crate) mod access;
+pub(crate) mod config;
+pub(crate) mod fsck;
+pub(crate) mod health;
+pub(crate) mod run;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use deed_server::config::{Flags, Settings};
+
+/// Flags for what is set most often; `--set` has all the rest.
+#[derive(Debug, Args)]
+pub(crate) struct SettingArguments {
+    /// File of settings. Without it ./deed.toml is read, if it is there. Flags go above the
+    /// environment (DEED__TLS__KEY=FILE), that goes above the file. See `deed-server config`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets any setting, named as in the file: --set limits.reads=16.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, action = ArgAction::Append)]
+    set: Vec<(String, String)>,
+    /// Directory of the store, the head guard and the server's key; created if missing
+    /// (default: ./deed-data).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Address to listen on (default: 127.0.0.1:7733).
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The server's name, for a new data directory: the first part of every ledger's origin.
+    #[arg(long)]
+    name: Option<String>,
+    /// Threads that write, each for a share of the ledgers: 1 to 64 (default: 1).
+    #[arg(long, value_name = "COUNT")]
+    shards: Option<String>,
+    /// MiB of statements that may wait for each shard: 8 to 1024 (default: 64).
+    #[arg(long, value_name = "MIB")]
+    queue_mib: Option<String>,
+    /// MiB of memory for blocks read from disk (default: 256).
+    #[arg(long, value_name = "MIB")]
+    block_cache_mib: Option<String>,
+    /// Milliseconds that stopping may wait for open connections (default: 10000).
+    #[arg(long, value_name = "MS")]
+    drain_ms: Option<String>,
+    /// Address of /metrics, /healthz and /readyz, or none (default: 127.0.0.1:7734).
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// PEM file of the listener's certificate chain; needs --tls-key.
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// PEM file of the listener's private key; needs --tls-certificate.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// PEM file of the authorities that sign clients' certificates.
+    #[arg(long, value_name = "FILE")]
+    tls_client_authorities: Option<String>,
+    /// Listen beyond loopback without TLS or without access control: everybody who reaches the
+    /// server may then read and write.
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl SettingArguments {
+    /// All layers together, these flags on top.
+    pub(crate) fn load(&self, mut flags: Flags) -> anyhow::Result<Settings> {
+        flags.file.clone_from(&self.config);
+        for (key, value) in &self.set {
+            flags.set(key, value, "--set");
+        }
+        for (key, value, flag) in [
+            ("data_dir", &self.data_dir, "--data-dir"),
+            ("listen", &self.listen, "--listen"),
+            ("name", &self.name, "--name"),
+            ("shards", &self.shards, "--shards"),
+            ("queue_mib", &self.queue_mib, "--queue-mib"),
+            (
+                "store.block_cache_mib",
+                &self.block_cache_mib,
+                "--block-cache-mib",
+            ),
+            ("drain_ms", &self.drain_ms, "--drain-ms"),
+            ("admin.listen", &self.admin, "--admin"),
+            (
+                "tls.certificate",
+                &self.tls_certificate,
+                "--tls-certificate",
+            ),
+            ("tls.key", &self.tls_key, "--tls-key"),
+            (
+                "tls.client_authorities",
+                &self.tls_client_authorities,
+                "--tls-client-authorities",
+            ),
+        ] {
+            if let Some(value) = value {
+                flags.set(key, value, flag);
+            }
+        }
+        if self.insecure {
+            flags.set("access.insecure", true, "--insecure");
+        }
+        Ok(Settings::load(&flags)?)
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("a key, an equals sign and a value are wanted, such as limits.reads=16")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

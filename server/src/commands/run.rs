@@ -1,0 +1,65 @@
+//! `deed-server run`.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use deed_server::{Server, SystemClock, config::Flags, config::Settings, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::SettingArguments;
+use crate::print_line;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    settings: SettingArguments,
+}
+
+/// How long tasks that were left behind may take to end.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCode> {
+    let settings = arguments.settings.load(flags)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let traces = {
+        let _within = runtime.enter();
+        telemetry::begin(&settings.log, settings.otlp.as_ref())?
+    };
+    let ended = runtime.block_on(serve(settings));
+    if let Some(traces) = traces {
+        traces.end();
+    }
+    // Everything is on disk; a read that still runs for somebody who is gone may not hold us.
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    ended
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let key = settings.server.data_dir.join("server.key");
+    let server = Server::start(settings.server, Arc::new(SystemClock)).await?;
+    if server.created() {
+        print_line(&format!(
+            "created server {:?}: its secret is in {} (mode 0600), keep a copy",
+            server.name(),
+            key.display()
+        ));
+    }
+    if let Some(admin) = server.admin_address() {
+        print_line(&format!("metrics and health on http://{admin}"));
+    }
+    print_line(&format!("listening on {}", server.address()));
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("interrupted: stopping"),
+        _ = server.failed() => {}
+    }
+    server.stop().await?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}

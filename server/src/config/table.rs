@@ -1,0 +1,363 @@
+//! The table of settings: what each is called, what it takes, what it is without being set.
+//!
+//! Everything else about configuration is driven by it: reading, the check for unknown keys, what
+//! `deed-server config` prints, and `deploy/deed.toml`.
+
+use std::net::SocketAddr;
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file, levels divided by dots. In the environment: `DEED__`, upper case, and
+    /// two underscores for each dot.
+    pub key: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Its value when nobody sets it, as in the environment; empty for none.
+    pub default: &'static str,
+    /// What it does, in one or two sentences.
+    pub doc: &'static str,
+}
+
+/// What a setting takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number between these two, both included.
+    Integer(u64, u64),
+    /// Text that is not empty.
+    Text,
+    /// A path; a relative one begins at the working directory.
+    Path,
+    /// An IP address and a port.
+    Address,
+    /// The same, or `none`.
+    AddressOrNone,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `http://` and a host, without a name or password in it.
+    Endpoint,
+}
+
+/// A value that fits its setting's kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Bool(bool),
+    Integer(u64),
+    Text(String),
+}
+
+impl Kind {
+    /// What would have been right, for error messages.
+    pub(super) fn wanted(self) -> String {
+        match self {
+            Self::Bool => "true or false".to_owned(),
+            Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Text => "text".to_owned(),
+            Self::Path => "a path".to_owned(),
+            Self::Address => "an address with a port, such as \"127.0.0.1:7733\"".to_owned(),
+            Self::AddressOrNone => {
+                "an address with a port, such as \"127.0.0.1:7734\", or \"none\"".to_owned()
+            }
+            Self::Choice(words) => format!("one of {}", words.join(", ")),
+            Self::Endpoint => {
+                "an http:// address without a password, such as \"http://127.0.0.1:4317\" (a \
+                 collector on this machine can do TLS)"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// Reads a value as it stands in the environment or after a flag.
+    pub(super) fn parse(self, text: &str) -> Option<Value> {
+        match self {
+            Self::Bool => text.parse().ok().map(Value::Bool),
+            Self::Integer(..) => self.integer(text.parse().ok()?),
+            _ => self.text(text),
+        }
+    }
+
+    pub(super) fn boolean(self, value: bool) -> Option<Value> {
+        matches!(self, Self::Bool).then_some(Value::Bool(value))
+    }
+
+    pub(super) fn integer(self, value: u64) -> Option<Value> {
+        match self {
+            Self::Integer(min, max) if (min..=max).contains(&value) => Some(Value::Integer(value)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(self, text: &str) -> Option<Value> {
+        let fits = match self {
+            Self::Bool | Self::Integer(..) => false,
+            Self::Text | Self::Path => !text.is_empty(),
+            Self::Address => text.parse::<SocketAddr>().is_ok(),
+            Self::AddressOrNone => text == NONE || text.parse::<SocketAddr>().is_ok(),
+            Self::Choice(words) => words.contains(&text),
+            Self::Endpoint => text.parse::<http::Uri>().is_ok_and(|uri| {
+                uri.scheme_str() == Some("http")
+                    && uri
+                        .authority()
+                        .is_some_and(|authority| !authority.as_str().contains('@'))
+            }),
+        };
+        fits.then(|| Value::Text(text.to_owned()))
+    }
+}
+
+/// Turns an address off.
+pub(super) const NONE: &str = "none";
+
+/// The setting of this key.
+#[must_use]
+pub fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+const fn row(key: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    Setting {
+        key,
+        kind,
+        default,
+        doc,
+    }
+}
+
+/// TOML's largest integer.
+const INTEGER_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// An hour, a day and a hundred years.
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+const CENTURY_MS: u64 = 36_525 * DAY_MS;
+
+/// Every setting, in the order in which they are printed: those without a level first.
+pub static SETTINGS: &[Setting] = &[
+    row(
+        "data_dir",
+        Kind::Path,
+        "./deed-data",
+        "Directory of the store, the head guard and the server's key; created if missing.",
+    ),
+    row(
+        "listen",
+        Kind::Address,
+        "127.0.0.1:7733",
+        "Where gRPC and HTTP are served. Beyond loopback it needs TLS and access control.",
+    ),
+    row(
+        "name",
+        Kind::Text,
+        "",
+        "The server's name, for a new data directory: the first part of every ledger's origin.",
+    ),
+    row(
+        "shards",
+        Kind::Integer(1, 64),
+        "1",
+        "Threads that write, each for a share of the ledgers.",
+    ),
+    row(
+        "queue_mib",
+        Kind::Integer(8, 1024),
+        "64",
+        "MiB of statements that may wait for each shard.",
+    ),
+    row(
+        "drain_ms",
+        Kind::Integer(0, HOUR_MS),
+        "10000",
+        "Milliseconds that stopping may wait for open connections.",
+    ),
+    row(
+        "store.block_cache_mib",
+        Kind::Integer(0, 1 << 20),
+        "256",
+        "MiB of memory for blocks read from disk.",
+    ),
+    row(
+        "store.memtable_mib",
+        Kind::Integer(1, 4096),
+        "64",
+        "MiB at which a family's newest records are written out to a sorted file.",
+    ),
+    row(
+        "tls.certificate",
+        Kind::Path,
+        "",
+        "PEM file of the listener's certificate chain, the server's own first. Read again when it \
+         changes.",
+    ),
+    row("tls.key", Kind::Path, "", "PEM file of its private key."),
+    row(
+        "tls.client_authorities",
+        Kind::Path,
+        "",
+        "PEM file of the authorities that sign clients' certificates; without it none are asked for.",
+    ),
+    row(
+        "tls.require_client_certificate",
+        Kind::Bool,
+        "false",
+        "Whether a connection without a client certificate is refused. Otherwise such a caller may \
+         show a token.",
+    ),
+    row(
+        "access.required",
+        Kind::Bool,
+        "",
+        "Whether callers must say who they are. Not set: exactly if the listener has TLS.",
+    ),
+    row(
+        "access.insecure",
+        Kind::Bool,
+        "false",
+        "Whether the server may listen beyond loopback without TLS or without access control: \
+         everybody who reaches it may then read and write.",
+    ),
+    row(
+        "limits.connections",
+        Kind::Integer(1, 1_000_000),
+        "1024",
+        "Connections open at once.",
+    ),
+    row(
+        "limits.requests_per_connection",
+        Kind::Integer(1, 65_536),
+        "128",
+        "Requests that one connection may have open at once.",
+    ),
+    row(
+        "limits.connection_mib",
+        Kind::Integer(8, 4095),
+        "16",
+        "MiB of statements of one connection that may wait or be on their way to the disk.",
+    ),
+    row(
+        "limits.ledger_mib",
+        Kind::Integer(8, 4095),
+        "64",
+        "The same of one ledger.",
+    ),
+    row(
+        "limits.server_mib",
+        Kind::Integer(8, 1 << 20),
+        "256",
+        "The same of all ledgers and connections together, contents included.",
+    ),
+    row(
+        "limits.reads",
+        Kind::Integer(1, 1024),
+        "32",
+        "Reads that run at once.",
+    ),
+    row(
+        "limits.handshake_ms",
+        Kind::Integer(1, HOUR_MS),
+        "10000",
+        "Milliseconds that a connection may take for its TLS handshake and first request.",
+    ),
+    row(
+        "limits.idle_ms",
+        Kind::Integer(1, DAY_MS),
+        "300000",
+        "Milliseconds that a connection may stay without traffic.",
+    ),
+    row(
+        "limits.stall_ms",
+        Kind::Integer(1, HOUR_MS),
+        "30000",
+        "Milliseconds that a caller may take to send a request that is no stream, and to take \
+         anything of what waits for it.",
+    ),
+    row(
+        "limits.quota.statements_per_second",
+        Kind::Integer(0, u32::MAX as u64),
+        "0",
+        "Statements a second of each principal; 0 is no bound.",
+    ),
+    row(
+        "limits.quota.bytes_per_second",
+        Kind::Integer(0, u32::MAX as u64),
+        "0",
+        "Bytes of payloads and contents a second of each principal; 0 is no bound.",
+    ),
+    row(
+        "limits.quota.streams",
+        Kind::Integer(0, u32::MAX as u64),
+        "0",
+        "Append streams that each principal may have open; 0 is no bound.",
+    ),
+    row(
+        "limits.quota.stored_bytes",
+        Kind::Integer(0, INTEGER_MAX),
+        "0",
+        "Bytes of contents held for each principal; 0 is no bound.",
+    ),
+    row(
+        "content.key_file",
+        Kind::Path,
+        "",
+        "File of the key that wraps the contents' keys; made at the first start. Not set: beside \
+         the data directory, with .content-key added to its name. Keep it out of the data \
+         directory's backups.",
+    ),
+    row(
+        "content.bytes_max",
+        Kind::Integer(1, INTEGER_MAX),
+        "67108864",
+        "Bytes of the largest content.",
+    ),
+    row(
+        "content.orphan_ms",
+        Kind::Integer(1000, CENTURY_MS),
+        "86400000",
+        "Milliseconds after which a content that no statement names is collected.",
+    ),
+    row(
+        "admin.listen",
+        Kind::AddressOrNone,
+        "127.0.0.1:7734",
+        "Where /metrics, /healthz and /readyz are served, without access control; \"none\" for \
+         nowhere.",
+    ),
+    row(
+        "admin.insecure",
+        Kind::Bool,
+        "false",
+        "Whether that may be beyond loopback: everybody who reaches it may then read the figures.",
+    ),
+    row(
+        "log.format",
+        Kind::Choice(&["text", "json"]),
+        "text",
+        "How log lines on stderr look.",
+    ),
+    row(
+        "log.filter",
+        Kind::Text,
+        "info",
+        "Which log lines are written, in the syntax of RUST_LOG. RUST_LOG itself is heeded too, \
+         below DEED__LOG__FILTER.",
+    ),
+    row(
+        "otlp.endpoint",
+        Kind::Endpoint,
+        "",
+        "OTLP collector (gRPC) that is sent the server's own traces; without it none are made.",
+    ),
+    row(
+        "otlp.queue_spans",
+        Kind::Integer(1, 1 << 20),
+        "2048",
+        "Spans that may wait to be sent; what comes beyond is dropped.",
+    ),
+    row(
+        "otlp.timeout_ms",
+        Kind::Integer(1, 60_000),
+        "5000",
+        "Milliseconds that sending may take, and the last sending when the server stops.",
+    ),
+];

@@ -1,0 +1,629 @@
+//! Keys, signatures and batches in admission and step: every refusal, and that a replay and other
+//! cuts give the same ledger.
+
+use deed_evidence::{
+    Micros,
+    entry::Entry,
+    trust::{KeyRefusal, SpeakerRefusal, TrustRefusal},
+};
+use deed_proto::v1::{self, PayloadType, rejection::Reason, statement::Body};
+use deed_tlog::SigningKey;
+use proptest::prelude::*;
+
+use super::{
+    load,
+    step::{Placement, Refusal},
+    step_tests::{ByHand, NUMBER, admit_with, brief, envelope_of},
+};
+use crate::{
+    admission::{Admission, AdmittedBatch, Rejected, Sender},
+    testing::{Authority, Producer, batched, genesis, registration, signed},
+};
+
+const AGENT: &str = "spiffe://example.org/agent";
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+/// A ledger in which `key(1)` speaks for the agent.
+fn ledger() -> (ByHand, Authority) {
+    let mut ledger = ByHand::new();
+    let mut authority = Authority::new(ledger.id);
+    let registered = authority.registers(&key(1), AGENT);
+    assert_eq!(brief(&say(&mut ledger, 5, &[registered])), ["linked 1"]);
+    (ledger, authority)
+}
+
+/// One turn over envelopes that admission takes.
+fn say(ledger: &mut ByHand, received_at: i64, envelopes: &[v1::Envelope]) -> Vec<Placement> {
+    let batch = admit_with(&ledger.trust, ledger.id, received_at, envelopes);
+    ledger.turn(&[batch])
+}
+
+fn try_admit(ledger: &ByHand, envelopes: &[v1::Envelope]) -> (AdmittedBatch, Vec<Rejected>) {
+    try_admit_from(ledger, &Sender::anybody(), envelopes)
+}
+
+fn try_admit_from(
+    ledger: &ByHand,
+    sender: &Sender,
+    envelopes: &[v1::Envelope],
+) -> (AdmittedBatch, Vec<Rejected>) {
+    Admission {
+        ledger_id: ledger.id,
+        trust: &ledger.trust,
+        sender,
+        received_at: Micros::new(5),
+        holds_contents: false,
+    }
+    .admit_here(envelopes)
+}
+
+fn reasons(rejected: &[Rejected]) -> Vec<(usize, Reason)> {
+    rejected.iter().map(|r| (r.envelope, r.reason)).collect()
+}
+
+fn speaker(placements: &[Placement]) -> SpeakerRefusal {
+    match placements {
+        [Placement::Refused(Refusal::Speaker(refusal))] => *refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn trust(placements: &[Placement]) -> TrustRefusal {
+    match placements {
+        [Placement::Refused(Refusal::Trust(refusal))] => *refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_registered_key_speaks_for_its_producer_and_no_other() {
+    let (mut ledger, _) = ledger();
+    let mut agent = Producer::new(ledger.id, 1);
+    let good = signed(agent.intent("good"), &key(1));
+    assert_eq!(brief(&say(&mut ledger, 5, &[good])), ["recorded 2"]);
+
+    let mut other = Producer::new(ledger.id, 2);
+    other.producer = "spiffe://example.org/other".to_owned();
+    let foreign = signed(other.intent("in another's name"), &key(1));
+    assert!(matches!(
+        speaker(&say(&mut ledger, 5, &[foreign])),
+        SpeakerRefusal::Key(KeyRefusal::OtherProducer { .. })
+    ));
+}
+
+#[test]
+fn admission_refuses_what_no_key_of_the_ledger_signed() {
+    let (ledger, mut authority) = ledger();
+    let mut agent = Producer::new(ledger.id, 1);
+    let mut forged = signed(agent.clone().intent("forged"), &key(1));
+    let mut bytes = forged.signature.to_vec();
+    bytes[9] ^= 1;
+    forged.signature = bytes.into();
+    let mut half = signed(agent.clone().intent("half"), &key(1));
+    half.key_id = bytes::Bytes::new();
+    let mut short = signed(agent.clone().intent("short"), &key(1));
+    short.signature.truncate(63);
+    // A manifest's bytes signed as a statement, and the other way round.
+    let batch = batched(vec![agent.intent("in a batch")], &key(1));
+    let as_statement = v1::Envelope {
+        payload_type: PayloadType::Statement.into(),
+        ..batch[0].clone()
+    };
+    let unsigned_trust = v1::Envelope {
+        key_id: bytes::Bytes::new(),
+        signature: bytes::Bytes::new(),
+        ..authority.revokes(&key(1))
+    };
+    let not_by_authority = signed(
+        v1::Envelope {
+            key_id: bytes::Bytes::new(),
+            signature: bytes::Bytes::new(),
+            ..authority.revokes(&key(1))
+        },
+        &key(1),
+    );
+    let by_authority = signed(
+        agent.clone().intent("by the owner"),
+        &crate::testing::authority(),
+    );
+    let mut stolen = registration(ledger.id, &key(2), AGENT);
+    stolen.producer = "spiffe://example.org/thief".to_owned();
+    let stolen = authority.says(Body::KeyRegistered(stolen));
+    for (envelope, reason) in [
+        (forged, Reason::SignatureInvalid),
+        (half, Reason::Malformed),
+        (short, Reason::Malformed),
+        (
+            signed(agent.intent("nobody's"), &key(9)),
+            Reason::KeyUnknown,
+        ),
+        (as_statement, Reason::Malformed),
+        (unsigned_trust, Reason::SignatureRequired),
+        (not_by_authority, Reason::KeyNotAllowed),
+        (by_authority, Reason::KeyNotAllowed),
+        (stolen, Reason::TrustRefused),
+    ] {
+        let (admitted, rejected) = try_admit(&ledger, &[envelope]);
+        assert_eq!(reasons(&rejected), [(0, reason)], "{rejected:?}");
+        assert!(admitted.statements().is_empty());
+    }
+}
+
+#[test]
+fn a_producer_with_a_key_is_not_taken_unsigned() {
+    let (mut ledger, mut authority) = ledger();
+    let mut agent = Producer::new(ledger.id, 1);
+    let unsigned = agent.intent("unsigned");
+    assert_eq!(
+        speaker(&say(&mut ledger, 5, std::slice::from_ref(&unsigned))),
+        SpeakerRefusal::SignatureRequired
+    );
+    // Once its only key has ended it is nobody's again.
+    let revoked = authority.revokes(&key(1));
+    assert_eq!(brief(&say(&mut ledger, 5, &[revoked])), ["linked 2"]);
+    assert_eq!(brief(&say(&mut ledger, 5, &[unsigned])), ["recorded 3"]);
+}
+
+#[test]
+fn a_session_belongs_to_the_key_of_its_first_statement() {
+    let (mut ledger, mut authority) = ledger();
+    let second = authority.registers(&key(2), AGENT);
+    say(&mut ledger, 5, &[second]);
+    let mut agent = Producer::new(ledger.id, 1);
+    let zero = signed(agent.intent("zero"), &key(1));
+    let squat = signed(agent.clone().intent("squat"), &key(2));
+    let one = signed(agent.intent("one"), &key(1));
+    let two = batched(vec![agent.intent("two"), agent.intent("three")], &key(1));
+    assert_eq!(
+        brief(&say(&mut ledger, 5, &[zero, squat, one])),
+        ["recorded 3", "SessionTaken", "recorded 4"]
+    );
+    ledger.forget_sessions();
+    assert_eq!(
+        brief(&say(&mut ledger, 5, &two)),
+        ["recorded 5", "recorded 6", "recorded 7"]
+    );
+}
+
+#[test]
+fn keys_come_into_force_end_and_are_revoked_at_the_leaf() {
+    let (mut ledger, mut authority) = ledger();
+    let mut limited = registration(ledger.id, &key(2), "spiffe://example.org/limited");
+    limited.valid_from_us = 100;
+    limited.valid_until_us = 200;
+    let limited = authority.says(Body::KeyRegistered(limited));
+    say(&mut ledger, 5, &[limited]);
+    let mut producer = Producer::new(ledger.id, 2);
+    producer.producer = "spiffe://example.org/limited".to_owned();
+    let next = |what: &str| signed(producer.clone().intent(what), &key(2));
+    let early = next("early");
+    assert!(matches!(
+        speaker(&say(&mut ledger, 99, &[early.clone()])),
+        SpeakerRefusal::Key(KeyRefusal::NotYet { .. })
+    ));
+    assert_eq!(brief(&say(&mut ledger, 100, &[early])), ["recorded 3"]);
+    producer.next = 1;
+    let next = |what: &str| signed(producer.clone().intent(what), &key(2));
+    let late = next("late");
+    // In one request with what moves effective time past the end: judged at its own leaf.
+    let mut agent = Producer::new(ledger.id, 1);
+    let mover = signed(agent.intent("later"), &key(1));
+    let before = admit_with(&ledger.trust, ledger.id, 199, &[]);
+    assert!(before.statements().is_empty());
+    say(&mut ledger, 200, &[mover]);
+    assert!(matches!(
+        speaker(&say(&mut ledger, 150, &[late])),
+        SpeakerRefusal::Key(KeyRefusal::Ended { .. })
+    ));
+
+    // Revoked in the turn in which it still speaks: before, not after.
+    let revoked = authority.revokes(&key(1));
+    let (one, two) = (
+        signed(agent.intent("before"), &key(1)),
+        signed(agent.intent("after"), &key(1)),
+    );
+    let placements = say(&mut ledger, 201, &[one, revoked, two]);
+    assert_eq!(brief(&placements[..2]), ["recorded 5", "linked 6"]);
+    assert!(matches!(
+        speaker(&placements[2..]),
+        SpeakerRefusal::Key(KeyRefusal::Revoked { .. })
+    ));
+}
+
+#[test]
+fn a_key_is_registered_once_and_by_an_authority_in_force() {
+    let (mut ledger, mut authority) = ledger();
+    let again = authority.registers(&key(1), "spiffe://example.org/again");
+    assert!(matches!(
+        trust(&say(&mut ledger, 5, &[again])),
+        TrustRefusal::KeyRegisteredBefore { .. }
+    ));
+    // A refusal consumes nothing: the authority's session still takes the same sequence.
+    let mut authority = Authority::new(ledger.id);
+    let _ = authority.registers(&key(1), AGENT);
+    let handed_over = authority.says(Body::AuthoritiesChanged(v1::AuthoritiesChanged {
+        authority_keys: vec![v1::AuthorityKey {
+            public_key: bytes::Bytes::copy_from_slice(key(7).public_key().as_bytes()),
+        }],
+        ..v1::AuthoritiesChanged::default()
+    }));
+    assert_eq!(brief(&say(&mut ledger, 5, &[handed_over])), ["linked 2"]);
+    let (_, rejected) = try_admit(&ledger, &[authority.revokes(&key(1))]);
+    assert_eq!(reasons(&rejected), [(0, Reason::KeyUnknown)]);
+}
+
+#[test]
+fn a_batch_is_recorded_whole_or_not_at_all() {
+    let (mut ledger, _) = ledger();
+    let mut agent = Producer::new(ledger.id, 1);
+    let batch = batched(
+        (0..3).map(|n| agent.intent(&n.to_string())).collect(),
+        &key(1),
+    );
+    let recorded = ["recorded 2", "recorded 3", "recorded 4", "recorded 5"];
+    assert_eq!(brief(&say(&mut ledger, 5, &batch)), recorded);
+
+    // The same again: the same leaves, also when the store alone knows them.
+    let duplicates = ["duplicate 2", "duplicate 3", "duplicate 4", "duplicate 5"];
+    assert_eq!(brief(&say(&mut ledger, 6, &batch)), duplicates);
+    ledger.forget_sessions();
+    assert_eq!(brief(&say(&mut ledger, 7, &batch)), duplicates);
+
+    // Cut otherwise, it is another batch, and its first sequence is used.
+    let other = batched(batch[1..3].to_vec(), &key(1));
+    assert_eq!(
+        say(&mut ledger, 8, &other)[1..],
+        [
+            Placement::Refused(
+                deed_evidence::session::Refusal::SequenceReused {
+                    expected: deed_evidence::Sequence::new(3)
+                }
+                .into()
+            ),
+            Placement::Refused(Refusal::Batch { culprit: 1 }),
+        ]
+    );
+    // One of it alone, signed by itself: what is recorded there is the same payload.
+    let alone = signed(batch[2].clone(), &key(1));
+    assert_eq!(brief(&say(&mut ledger, 9, &[alone])), ["duplicate 4"]);
+    // A hole before it.
+    agent.next += 1;
+    let ahead = batched(vec![agent.intent("ahead"), agent.intent("of it")], &key(1));
+    let placements = say(&mut ledger, 9, &ahead);
+    assert_eq!(
+        placements[0],
+        Placement::Refused(Refusal::Batch { culprit: 1 })
+    );
+    assert_eq!(
+        placements[2],
+        Placement::Refused(Refusal::Batch { culprit: 1 })
+    );
+    assert_eq!(ledger.entries().len(), 6);
+}
+
+#[test]
+fn admission_refuses_batches_that_do_not_fit_their_manifest() {
+    let (ledger, _) = ledger();
+    let mut agent = Producer::new(ledger.id, 1);
+    let good = batched(
+        (0..3).map(|n| agent.intent(&n.to_string())).collect(),
+        &key(1),
+    );
+    let after = signed(agent.intent("after"), &key(1));
+    let mut foreign_agent = Producer::new(ledger.id, 1);
+    let foreign = batched(
+        (0..3)
+            .map(|n| foreign_agent.intent(&format!("other {n}")))
+            .collect(),
+        &key(1),
+    );
+    let with = |position: usize, envelope: v1::Envelope| {
+        let mut batch = good.clone();
+        batch[position] = envelope;
+        batch.push(after.clone());
+        batch
+    };
+    let mut swapped = good.clone();
+    swapped.swap(1, 2);
+    swapped.push(after.clone());
+    let mut forged = good[0].clone();
+    forged.signature = vec![1; 64].into();
+    let mut unsigned = good[0].clone();
+    unsigned.signature = bytes::Bytes::new();
+    unsigned.key_id = bytes::Bytes::new();
+    let unknown = batched(good[1..].to_vec(), &key(9))[0].clone();
+    let (_, other_id, _) = genesis();
+    assert_eq!(other_id, ledger.id);
+    let elsewhere =
+        Producer::new(deed_evidence::LedgerId::new(deed_tlog::leaf_hash(b"x")), 1).intent("0");
+    let rows: [(&str, Vec<v1::Envelope>, usize, Reason); 8] = [
+        (
+            "spliced from another batch",
+            with(2, foreign[2].clone()),
+            0,
+            Reason::BatchMismatch,
+        ),
+        ("in another order", swapped, 1, Reason::BatchMismatch),
+        (
+            "signed by itself",
+            with(1, signed(good[1].clone(), &key(1))),
+            1,
+            Reason::SignatureNotAccepted,
+        ),
+        (
+            "a manifest inside",
+            with(2, good[0].clone()),
+            2,
+            Reason::BatchMismatch,
+        ),
+        (
+            "for another ledger",
+            with(3, elsewhere),
+            3,
+            Reason::WrongLedger,
+        ),
+        (
+            "a forged manifest",
+            with(0, forged),
+            0,
+            Reason::SignatureInvalid,
+        ),
+        (
+            "an unsigned manifest",
+            with(0, unsigned),
+            0,
+            Reason::SignatureRequired,
+        ),
+        ("an unknown key", with(0, unknown), 0, Reason::KeyUnknown),
+    ];
+    for (what, envelopes, culprit, reason) in rows {
+        let (admitted, rejected) = try_admit(&ledger, &envelopes);
+        let expected: Vec<_> = (0..4)
+            .map(|n| {
+                (
+                    n,
+                    if n == culprit {
+                        reason
+                    } else {
+                        Reason::BatchRefused
+                    },
+                )
+            })
+            .collect();
+        assert_eq!(reasons(&rejected), expected, "{what}: {rejected:?}");
+        // What follows the batch is not part of it.
+        let left: Vec<_> = admitted.statements().iter().map(|s| s.envelope).collect();
+        assert_eq!(left, [4], "{what}");
+    }
+    // Too few behind it.
+    let (admitted, rejected) = try_admit(&ledger, &good[..3]);
+    assert_eq!(
+        reasons(&rejected),
+        [
+            (0, Reason::BatchMismatch),
+            (1, Reason::BatchRefused),
+            (2, Reason::BatchRefused)
+        ]
+    );
+    assert!(admitted.statements().is_empty());
+    // A statement is no manifest.
+    let as_manifest = v1::Envelope {
+        payload_type: PayloadType::BatchManifest.into(),
+        ..after
+    };
+    let (_, rejected) = try_admit(&ledger, &[as_manifest]);
+    assert_eq!(reasons(&rejected), [(0, Reason::Malformed)]);
+}
+
+#[test]
+fn a_principal_speaks_for_the_producers_bound_to_it() {
+    let (mut ledger, mut authority) = ledger();
+    let gateway = Sender {
+        principal: Some("spiffe://example.org/gateway".into()),
+        may_append: true,
+        may_change_trust: false,
+    };
+    let mut agent = Producer::new(ledger.id, 1);
+    let first = signed(agent.intent("first"), &key(1));
+    let (_, rejected) = try_admit_from(&ledger, &gateway, std::slice::from_ref(&first));
+    assert_eq!(reasons(&rejected), [(0, Reason::PrincipalNotBound)]);
+
+    let bind = |valid_until_us| {
+        Body::PrincipalBound(v1::PrincipalBound {
+            principal: "spiffe://example.org/gateway".to_owned(),
+            producer: AGENT.to_owned(),
+            valid_until_us,
+        })
+    };
+    let bound = authority.says(bind(0));
+    // It may not bind itself.
+    let (_, rejected) = try_admit_from(&ledger, &gateway, std::slice::from_ref(&bound));
+    assert_eq!(reasons(&rejected), [(0, Reason::PrincipalNotBound)]);
+    assert_eq!(brief(&say(&mut ledger, 5, &[bound])), ["linked 2"]);
+    let (batch, rejected) = try_admit_from(&ledger, &gateway, &[first]);
+    assert_eq!(rejected, []);
+    assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 3"]);
+    let entries = ledger.entries();
+    assert_eq!(Entry::parse(&entries[3]).unwrap().principal_leaf, Some(2));
+
+    // Ended between admission and step.
+    let second = signed(agent.intent("second"), &key(1));
+    let (batch, rejected) = try_admit_from(&ledger, &gateway, &[second]);
+    assert_eq!(rejected, []);
+    let ended = authority.says(bind(1));
+    say(&mut ledger, 5, &[ended]);
+    assert_eq!(
+        speaker(&ledger.turn(&[batch])),
+        SpeakerRefusal::PrincipalNotBound
+    );
+    let reader = Sender {
+        may_append: false,
+        ..gateway
+    };
+    let third = signed(agent.intent("third"), &key(1));
+    let (_, rejected) = try_admit_from(&ledger, &reader, &[third]);
+    assert_eq!(reasons(&rejected), [(0, Reason::PrincipalNotBound)]);
+}
+
+/// One thing that somebody does in a ledger with keys.
+#[derive(Debug, Clone)]
+enum Act {
+    Signed,
+    Batch(usize),
+    Unsigned,
+    Repeat(usize),
+    Register(u8),
+    Revoke(u8),
+}
+
+fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
+    let act = prop_oneof![
+        6 => Just(Act::Signed),
+        4 => (1_usize..9).prop_map(Act::Batch),
+        2 => Just(Act::Unsigned),
+        2 => any::<usize>().prop_map(Act::Repeat),
+        1 => (10_u8..14).prop_map(Act::Register),
+        1 => (10_u8..14).prop_map(Act::Revoke),
+    ];
+    prop::collection::vec((0_u8..4, act), 1..60)
+}
+
+/// What is sent, as requests that must not be cut.
+fn requests(
+    ledger: &ByHand,
+    authority: &mut Authority,
+    acts: &[(u8, Act)],
+) -> Vec<Vec<v1::Envelope>> {
+    let mut producers: Vec<_> = (0..4)
+        .map(|n| {
+            let mut producer = Producer::new(ledger.id, n);
+            producer.producer = format!("spiffe://example.org/agent-{n}");
+            producer
+        })
+        .collect();
+    let mut made: Vec<Vec<v1::Envelope>> = Vec::new();
+    for (n, act) in acts {
+        let producer = &mut producers[usize::from(*n)];
+        made.push(match act {
+            Act::Signed => vec![signed(producer.intent("r"), &key(10 + n))],
+            Act::Batch(count) => batched(
+                (0..*count).map(|_| producer.chained_intent("b")).collect(),
+                &key(10 + n),
+            ),
+            Act::Unsigned => vec![producer.intent("u")],
+            Act::Repeat(which) if !made.is_empty() => made[which % made.len()].clone(),
+            Act::Repeat(_) => vec![producer.intent("u")],
+            Act::Register(seed) => vec![authority.registers(
+                &key(*seed),
+                &format!("spiffe://example.org/agent-{}", seed - 10),
+            )],
+            Act::Revoke(seed) => vec![authority.revokes(&key(*seed))],
+        });
+    }
+    made
+}
+
+/// A ledger in which the first two agents have keys.
+fn with_keys() -> (ByHand, Authority) {
+    let mut ledger = ByHand::new();
+    let mut authority = Authority::new(ledger.id);
+    let first: Vec<_> = (0..4)
+        .map(|n| authority.registers(&key(10 + n), &format!("spiffe://example.org/agent-{n}")))
+        .collect();
+    say(&mut ledger, 5, &first);
+    (ledger, authority)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// However turns are cut, and whether or not memory was lost in between.
+    #[test]
+    fn cuts_do_not_matter(
+        acts in acts(),
+        cuts in prop::collection::vec((1_usize..9, any::<bool>()), 1..20),
+    ) {
+        let (mut whole, mut authority) = with_keys();
+        let all = requests(&whole, &mut authority, &acts);
+        let batches: Vec<_> = all
+            .iter()
+            .map(|request| try_admit(&whole, request).0)
+            .collect();
+        let expected = whole.turn(&batches);
+
+        let (mut cut, _) = with_keys();
+        let mut placements = Vec::new();
+        let mut rest = &all[..];
+        for (length, forget) in cuts.iter().cycle() {
+            let (now, later) = rest.split_at(rest.len().min(*length));
+            let batches: Vec<_> = now
+                .iter()
+                .map(|request| try_admit(&cut, request).0)
+                .collect();
+            placements.extend(cut.turn(&batches));
+            rest = later;
+            if *forget {
+                cut.forget_sessions();
+            }
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(placements, expected);
+        prop_assert_eq!(cut.entries(), whole.entries());
+        prop_assert_eq!(cut.records(), whole.records());
+        prop_assert_eq!(&*cut.trust.read(), &*whole.trust.read());
+        // What a restart would read.
+        let (entry, ..) = genesis();
+        let loaded = load::trust(&cut.store, NUMBER, &entry).unwrap();
+        prop_assert_eq!(&loaded, &*whole.trust.read());
+    }
+
+    /// A log's entries, fed into a second store, give the same root and records.
+    #[test]
+    fn a_replay_gives_the_same_ledger(acts in acts()) {
+        let (mut original, mut authority) = with_keys();
+        for (time, request) in (6..).zip(requests(&original, &mut authority, &acts)) {
+            let (batch, _) = Admission {
+                ledger_id: original.id,
+                trust: &original.trust,
+                sender: &Sender::anybody(),
+                received_at: Micros::new(time),
+        holds_contents: false,
+            }
+            .admit_here(&request);
+            original.turn(&[batch]);
+        }
+        let mut replayed = ByHand::new();
+        let entries = original.entries();
+        let mut rest = &entries[1..];
+        while let Some(first) = rest.first() {
+            let entry = Entry::parse(first).unwrap();
+            let length = match entry.payload_type {
+                PayloadType::BatchManifest => {
+                    let manifest = deed_evidence::batch::Manifest::parse(entry.payload).unwrap();
+                    1 + manifest.count.get() as usize
+                }
+                _ => 1,
+            };
+            let request: Vec<_> = rest[..length]
+                .iter()
+                .map(|bytes| envelope_of(&Entry::parse(bytes).unwrap()))
+                .collect();
+            for placement in say(&mut replayed, entry.received_at.get(), &request) {
+                prop_assert!(
+                    matches!(placement, Placement::Recorded { .. } | Placement::Linked(_)),
+                    "{:?}", placement
+                );
+            }
+            rest = &rest[length..];
+        }
+        prop_assert_eq!(replayed.state.edge().head(), original.state.edge().head());
+        prop_assert_eq!(replayed.entries(), entries);
+        prop_assert_eq!(replayed.records(), original.records());
+        prop_assert_eq!(&*replayed.trust.read(), &*original.trust.read());
+    }
+}

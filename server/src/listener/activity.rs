@@ -1,0 +1,101 @@
+//! What a connection is doing, for deciding when it has done nothing for too long.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// What a connection is doing. Only tells when it may be closed, so no ordering between its
+/// numbers is relied on.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    since: Instant,
+    handshake: Duration,
+    idle: Duration,
+    requests_open: AtomicUsize,
+    /// Milliseconds after `since` at which the last request began or ended; 0: none has begun.
+    last_ms: AtomicU64,
+}
+
+impl Activity {
+    pub(crate) fn new(handshake: Duration, idle: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            since: Instant::now(),
+            handshake,
+            idle,
+            requests_open: AtomicUsize::new(0),
+            last_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// Counts a request as open until what is returned is dropped.
+    pub(crate) fn begin_request(self: &Arc<Self>) -> OpenRequest {
+        self.requests_open.fetch_add(1, Ordering::Relaxed);
+        self.touch();
+        OpenRequest(Arc::clone(self))
+    }
+
+    /// When to look for the first time whether the connection is to be closed.
+    pub(crate) fn first_look(&self) -> Instant {
+        self.since + self.handshake.min(self.idle)
+    }
+
+    /// When the connection is to be closed, as it looks `now`: a first request that does not come,
+    /// or none for too long. While one is open, the time to look again.
+    pub(crate) fn closes_at(&self, now: Instant) -> Instant {
+        let last = match self.last_ms.load(Ordering::Relaxed) {
+            0 => return self.since + self.handshake,
+            last_ms => self.since + Duration::from_millis(last_ms),
+        };
+        if self.requests_open.load(Ordering::Relaxed) == 0 {
+            last + self.idle
+        } else {
+            now + self.idle
+        }
+    }
+
+    fn touch(&self) {
+        let passed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(passed.max(1), Ordering::Relaxed);
+    }
+}
+
+/// A request that is open.
+#[derive(Debug)]
+pub(crate) struct OpenRequest(Arc<Activity>);
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        // First the time: with no request open, an old one would close the connection.
+        self.0.touch();
+        self.0.requests_open.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_requests_keep_a_connection_and_idle_ones_lose_it() {
+        let (handshake, idle) = (Duration::from_secs(10), Duration::from_secs(100));
+        let activity = Activity::new(handshake, idle);
+        let later = Instant::now() + Duration::from_secs(1000);
+        assert_eq!(activity.closes_at(later), activity.since + handshake);
+        let first = activity.begin_request();
+        let second = activity.begin_request();
+        assert!(activity.closes_at(later) > later);
+        drop(first);
+        assert!(activity.closes_at(later) > later);
+        let before = Instant::now();
+        drop(second);
+        // Counted in whole milliseconds.
+        assert!(activity.closes_at(later) + Duration::from_millis(1) > before + idle);
+        assert!(activity.closes_at(later) < later);
+    }
+}

@@ -1,0 +1,177 @@
+//! A connection's bytes, in clear or under TLS, with bounds on time.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep},
+};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::{Connection, Counters, activity::Activity};
+
+/// An accepted connection.
+pub(crate) struct GuardedIo {
+    stream: Stream,
+    connection: Connection,
+    /// Fires when the connection may have been quiet for too long.
+    quiet: Pin<Box<Sleep>>,
+    /// Fires when the peer has taken nothing for too long; set while something waits for it.
+    stalled: Option<Pin<Box<Sleep>>>,
+    stall: Duration,
+    counters: Arc<Counters>,
+    /// Its place among the connections that may be open.
+    _place: OwnedSemaphorePermit,
+}
+
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl GuardedIo {
+    pub(crate) fn new(
+        stream: Stream,
+        connection: Connection,
+        stall: Duration,
+        counters: Arc<Counters>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        counters.opened();
+        let first_look = connection.activity.first_look();
+        Self {
+            stream,
+            connection,
+            quiet: Box::pin(tokio::time::sleep_until(first_look)),
+            stalled: None,
+            stall,
+            counters,
+            _place: place,
+        }
+    }
+
+    /// Ends a connection that has nothing to read and nothing to do.
+    fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            ready!(self.quiet.as_mut().poll(context));
+            let activity: &Activity = &self.connection.activity;
+            let now = Instant::now();
+            let closes_at = activity.closes_at(now);
+            if closes_at <= now {
+                self.counters.timed_out();
+                let error = "nothing was asked for in time";
+                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, error));
+            }
+            self.quiet.as_mut().reset(closes_at);
+        }
+    }
+
+    /// Passes on how writing went, and ends a connection whose peer takes nothing.
+    fn bounded<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stall = self.stall;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        ready!(stalled.as_mut().poll(context));
+        self.counters.timed_out();
+        let error = "the peer took nothing in time";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, error)))
+    }
+}
+
+impl Drop for GuardedIo {
+    fn drop(&mut self) {
+        self.counters.closed();
+    }
+}
+
+impl Connected for GuardedIo {
+    type ConnectInfo = Connection;
+
+    fn connect_info(&self) -> Connection {
+        self.connection.clone()
+    }
+}
+
+impl AsyncRead for GuardedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        match read {
+            Poll::Ready(read) => Poll::Ready(read),
+            Poll::Pending => self.poll_quiet(context).map(Err),
+        }
+    }
+}
+
+impl AsyncWrite for GuardedIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        self.bounded(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        };
+        self.bounded(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        };
+        self.bounded(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closed = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        };
+        self.bounded(context, closed)
+    }
+}

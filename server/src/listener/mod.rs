@@ -1,0 +1,246 @@
+//! Connections: accepting them, TLS, and what one of them may hold.
+//!
+//! Plain and TLS connections go the same way: a place among the connections that may be open, a
+//! handshake in bounded time, then tonic's server, which reads HTTP from it. Each carries a
+//! `Connection`, which requests find in their extensions.
+
+pub(crate) mod activity;
+mod io;
+pub mod issue;
+mod rules;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+pub(crate) mod tls;
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::Stream;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_rustls::TlsAcceptor;
+
+pub(crate) use self::rules::check_rules;
+use self::{activity::Activity, io::GuardedIo, tls::Certificates};
+pub use self::{rules::RuleError, tls::TlsError};
+use crate::{access::principal, options::LimitOptions};
+
+/// Connections that wait to be served. Serving one takes no time, so few ever wait.
+const WAITING_MAX: usize = 16;
+
+/// How long to wait after the system could not accept, which it tells when it is out of file
+/// descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The connection that a request came over.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    /// Counted from 1 since the server's start.
+    pub(crate) id: u64,
+    pub(crate) peer: SocketAddr,
+    /// Whom its client certificate names.
+    pub(crate) certificate_principal: Option<Arc<str>>,
+    /// A permit for each byte that its requests may have waiting.
+    #[allow(dead_code, reason = "taken by whoever bounds what waits")]
+    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) activity: Arc<Activity>,
+}
+
+impl Connection {
+    /// Stands for the connection of a request that came over none.
+    pub(crate) fn none() -> Self {
+        Self {
+            id: 0,
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+            certificate_principal: None,
+            budget: Arc::new(Semaphore::new(0)),
+            activity: Activity::new(Duration::ZERO, Duration::ZERO),
+        }
+    }
+}
+
+/// What happened at the listener since the start. They only count.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Connections whose handshake was done.
+    pub(crate) accepted: AtomicU64,
+    /// Connections closed at once because too many were open.
+    pub(crate) turned_away: AtomicU64,
+    /// Handshakes that failed or took too long, and certificates that name nobody.
+    pub(crate) handshakes_failed: AtomicU64,
+    /// Connections ended because nothing was asked for, or nothing was taken.
+    pub(crate) timed_out: AtomicU64,
+    /// Connections that were accepted and are gone.
+    pub(crate) closed: AtomicU64,
+}
+
+impl Counters {
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn opened(&self) {
+        Self::count(&self.accepted);
+    }
+
+    fn timed_out(&self) {
+        Self::count(&self.timed_out);
+    }
+
+    fn closed(&self) {
+        Self::count(&self.closed);
+    }
+}
+
+/// Connections that are ready to be served. Dropping it closes the listening socket.
+pub(crate) struct Incoming(mpsc::Receiver<GuardedIo>);
+
+impl Stream for Incoming {
+    type Item = Result<GuardedIo, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|io| io.map(Ok))
+    }
+}
+
+/// Accepts connections on a socket, until [`Incoming`] is dropped. The task ends when the socket
+/// is closed.
+pub(crate) fn accept(
+    socket: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+    limits: &LimitOptions,
+    counters: Arc<Counters>,
+) -> (Incoming, JoinHandle<()>) {
+    let (ready, incoming) = mpsc::channel(WAITING_MAX);
+    let acceptor = Acceptor {
+        certificates,
+        handshake: Duration::from_millis(limits.handshake_ms),
+        idle: Duration::from_millis(limits.idle_ms),
+        stall: Duration::from_millis(limits.stall_ms),
+        connection_bytes: limits.connection_bytes.min(Semaphore::MAX_PERMITS),
+        counters,
+        ready,
+    };
+    let places = Arc::new(Semaphore::new(
+        limits.connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let accepting = tokio::spawn(accept_all(socket, Arc::new(acceptor), places));
+    (Incoming(incoming), accepting)
+}
+
+async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Semaphore>) {
+    let mut handshakes = JoinSet::new();
+    let mut full = false;
+    for id in 1.. {
+        let (stream, peer) = loop {
+            tokio::select! {
+                () = acceptor.ready.closed() => return,
+                accepted = socket.accept() => match accepted {
+                    Ok(accepted) => break accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept connections for the moment");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                // Those that are done are forgotten; as many can be under way as there are places.
+                Some(_) = handshakes.join_next() => {}
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            Counters::count(&acceptor.counters.turned_away);
+            // Once each time it fills up: whoever floods us must not flood the log.
+            if !std::mem::replace(&mut full, true) {
+                tracing::warn!(%peer, "too many connections are open; new ones are closed at once");
+            }
+            continue;
+        };
+        full = false;
+        let acceptor = Arc::clone(&acceptor);
+        handshakes.spawn(async move { acceptor.prepare(id, stream, peer, place).await });
+    }
+}
+
+/// Makes connections of sockets.
+struct Acceptor {
+    certificates: Option<Arc<Certificates>>,
+    handshake: Duration,
+    idle: Duration,
+    stall: Duration,
+    connection_bytes: usize,
+    counters: Arc<Counters>,
+    ready: mpsc::Sender<GuardedIo>,
+}
+
+impl Acceptor {
+    async fn prepare(
+        &self,
+        id: u64,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) {
+        let activity = Activity::new(self.handshake, self.idle);
+        let (stream, certificate_principal) = match self.shake_hands(stream).await {
+            Ok(shaken) => shaken,
+            Err(why) => {
+                Counters::count(&self.counters.handshakes_failed);
+                tracing::debug!(%peer, connection = id, %why, "handshake failed");
+                return;
+            }
+        };
+        let connection = Connection {
+            id,
+            peer,
+            certificate_principal,
+            budget: Arc::new(Semaphore::new(self.connection_bytes)),
+            activity,
+        };
+        let counters = Arc::clone(&self.counters);
+        let io = GuardedIo::new(stream, connection, self.stall, counters, place);
+        // Nobody receives any more when the server stops.
+        let _ = self.ready.send(io).await;
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(io::Stream, Option<Arc<str>>), HandshakeError> {
+        stream.set_nodelay(true)?;
+        let Some(certificates) = &self.certificates else {
+            return Ok((io::Stream::Plain(stream), None));
+        };
+        let accepting = TlsAcceptor::from(certificates.current()).accept(stream);
+        let stream = tokio::time::timeout(self.handshake, accepting)
+            .await
+            .map_err(|_| HandshakeError::TooSlow)??;
+        let principal = match stream.get_ref().1.peer_certificates() {
+            Some([own, ..]) => Some(principal::of_certificate(own)?),
+            Some([]) | None => None,
+        };
+        Ok((io::Stream::Tls(Box::new(stream)), principal))
+    }
+}
+
+/// Why a connection came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("it took too long")]
+    TooSlow,
+    #[error(transparent)]
+    Principal(#[from] principal::PrincipalError),
+}

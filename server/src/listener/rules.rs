@@ -1,0 +1,125 @@
+//! Where a server may listen, and whether it asks who calls.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::options::{AccessOptions, TlsOptions};
+
+/// An address that is too open for how the server is set up.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RuleError {
+    /// Everybody on the way could read tokens and statements.
+    #[error(
+        "refusing to listen on {listen} in clear: set tls.certificate and tls.key (`deed-server tls \
+         init` makes them for development), listen on loopback, or set access.insecure if \
+         something in front of this server does both TLS and access control"
+    )]
+    NoTls {
+        /// The address asked for.
+        listen: SocketAddr,
+    },
+    /// Everybody could append.
+    #[error(
+        "refusing to listen on {listen} without access control: do not set access.required to \
+         false, listen on loopback, or set access.insecure if everybody who reaches this address \
+         may do everything"
+    )]
+    NoAccessControl {
+        /// The address asked for.
+        listen: SocketAddr,
+    },
+}
+
+/// What the rules come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Whether callers must say who they are.
+    pub(crate) required: bool,
+    /// Whether the server is more open than it should be, because the operator said so.
+    pub(crate) exposed: bool,
+}
+
+/// Decides whether a server may listen there, and whether callers must say who they are: exactly
+/// if there is TLS, unless the options say otherwise.
+///
+/// # Errors
+/// [`RuleError`] for an address beyond loopback without TLS or without access control, unless the
+/// options say in so many words that it is meant.
+pub(crate) fn check_rules(
+    listen: SocketAddr,
+    tls: Option<&TlsOptions>,
+    access: &AccessOptions,
+) -> Result<Rules, RuleError> {
+    let required = access.required.unwrap_or(tls.is_some());
+    let closed = tls.is_some() && required;
+    let exposed = !listen.ip().is_loopback() && !closed;
+    if exposed && !access.insecure {
+        return Err(match tls {
+            None => RuleError::NoTls { listen },
+            Some(_) => RuleError::NoAccessControl { listen },
+        });
+    }
+    Ok(Rules { required, exposed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every combination, against the rule as it was asked for.
+    #[test]
+    fn only_loopback_may_be_open() {
+        let tls = TlsOptions {
+            certificate: "c".into(),
+            key: "k".into(),
+            client_authorities: None,
+            require_client_certificate: false,
+        };
+        let addresses = [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("10.0.0.1:1", false),
+            ("[::ffff:10.0.0.1]:1", false),
+        ];
+        for (address, loopback) in addresses {
+            for tls in [None, Some(&tls)] {
+                for required in [None, Some(false), Some(true)] {
+                    for insecure in [false, true] {
+                        let listen = address.parse().unwrap();
+                        let access = AccessOptions { required, insecure };
+                        let asks = match required {
+                            Some(required) => required,
+                            None => tls.is_some(),
+                        };
+                        let allowed = loopback || insecure || (tls.is_some() && asks);
+                        let checked = check_rules(listen, tls, &access);
+                        assert_eq!(checked.is_ok(), allowed, "{address} {access:?}");
+                        if let Ok(rules) = checked {
+                            assert_eq!(rules.required, asks);
+                            let closed = tls.is_some() && asks;
+                            assert_eq!(rules.exposed, !loopback && !closed);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_set() {
+        let listen = "0.0.0.0:7733".parse().unwrap();
+        let error = check_rules(listen, None, &AccessOptions::default()).unwrap_err();
+        for word in [
+            "0.0.0.0:7733",
+            "tls.certificate",
+            "tls.key",
+            "access.insecure",
+        ] {
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+}

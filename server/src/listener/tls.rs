@@ -1,0 +1,270 @@
+//! The listener's certificates, read again when their files change.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::{
+    RootCertStore, ServerConfig,
+    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
+};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject as _},
+};
+use thiserror::Error;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use zeroize::Zeroizing;
+
+use crate::options::TlsOptions;
+
+/// How often the files are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// HTTP/2 first: whoever can choose should take it.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Certificates that cannot be used.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// The file system failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not PEM, or not of this.
+    #[error("{path} is no PEM file with {wanted}: {source}")]
+    Pem {
+        /// Which file.
+        path: PathBuf,
+        /// What it should hold.
+        wanted: &'static str,
+        /// Why.
+        source: pem::Error,
+    },
+    /// A PEM file of something else.
+    #[error("{path} holds no certificate")]
+    NoCertificate {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// An authority that is no certificate.
+    #[error("{path} holds a certificate that cannot be read: {source}")]
+    Authority {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// Client certificates cannot be checked with these authorities.
+    #[error("{path} cannot be used to check client certificates: {source}")]
+    Authorities {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: VerifierBuilderError,
+    },
+    /// Certificates may be demanded only where they can be checked.
+    #[error(
+        "client certificates are required, but tls.client_authorities does not say who signs them"
+    )]
+    AuthoritiesMissing,
+    /// The certificate and the key do not fit, or cannot be used at all.
+    #[error("{certificate} and {key} cannot be used together: {source}")]
+    Pair {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+/// What the files hold. Compared whole: times of changes are too coarse to tell two quick ones
+/// apart.
+#[derive(PartialEq)]
+struct Files {
+    certificate: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    authorities: Option<Vec<u8>>,
+}
+
+/// The configuration of new connections. Old ones keep the one that they began with.
+pub(crate) struct Certificates {
+    options: TlsOptions,
+    pub(super) current: ArcSwap<ServerConfig>,
+    /// What `current`, or the last error, was made of.
+    seen: Mutex<Files>,
+}
+
+impl Certificates {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub(crate) fn load(options: &TlsOptions) -> Result<Arc<Self>, TlsError> {
+        let files = Files::read(options)?;
+        Ok(Arc::new(Self {
+            options: options.clone(),
+            current: ArcSwap::new(configure(options, &files)?),
+            seen: Mutex::new(files),
+        }))
+    }
+
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Takes over what the files hold now; `false` if that is what they held before.
+    ///
+    /// # Errors
+    /// [`TlsError`]; what was in use stays in use. The same bad contents are reported once.
+    pub(crate) fn reload(&self) -> Result<bool, TlsError> {
+        let mut seen = self.seen.lock();
+        let files = Files::read(&self.options)?;
+        if *seen == files {
+            return Ok(false);
+        }
+        let configured = configure(&self.options, &files);
+        *seen = files;
+        self.current.store(configured?);
+        Ok(true)
+    }
+
+    /// Keeps up with the files until the server stops; on SIGHUP at once.
+    pub(crate) async fn keep_up(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => hangup,
+            Err(error) => {
+                tracing::error!(%error, "certificates are not reloaded: no signal can be had");
+                return;
+            }
+        };
+        let mut unreadable = false;
+        loop {
+            let mut asked = false;
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                _ = hangup.recv() => asked = true,
+                () = tokio::time::sleep(RELOAD_INTERVAL) => {}
+            }
+            let certificates = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || certificates.reload()).await {
+                Ok(Ok(changed)) => {
+                    unreadable = false;
+                    if changed {
+                        tracing::info!("the certificates have changed; new connections use them");
+                    } else if asked {
+                        tracing::info!("SIGHUP: the certificates have not changed");
+                    }
+                }
+                // A file that cannot be opened fails each time, and is told once.
+                Ok(Err(TlsError::Io { .. })) if unreadable && !asked => {}
+                Ok(Err(error)) => {
+                    unreadable = matches!(error, TlsError::Io { .. });
+                    tracing::error!(%error, "the new certificates are not used; the old ones stay");
+                }
+                Err(error) => tracing::error!(%error, "reading the certificates ended early"),
+            }
+        }
+    }
+}
+
+impl Files {
+    fn read(options: &TlsOptions) -> Result<Self, TlsError> {
+        Ok(Self {
+            certificate: read(&options.certificate)?,
+            key: Zeroizing::new(read(&options.key)?),
+            authorities: options
+                .client_authorities
+                .as_deref()
+                .map(read)
+                .transpose()?,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring has what TLS 1.2 and 1.3 need");
+    let builder = match (&options.client_authorities, &files.authorities) {
+        (Some(path), Some(pem)) => {
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(path, pem)? {
+                roots.add(authority).map_err(|source| TlsError::Authority {
+                    path: path.clone(),
+                    source,
+                })?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if options.require_client_certificate {
+                verifier
+            } else {
+                verifier.allow_unauthenticated()
+            };
+            let verifier = verifier.build().map_err(|source| TlsError::Authorities {
+                path: path.clone(),
+                source,
+            })?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        _ if options.require_client_certificate => return Err(TlsError::AuthoritiesMissing),
+        _ => builder.with_no_client_auth(),
+    };
+    let chain = certificates(&options.certificate, &files.certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|source| TlsError::Pem {
+        path: options.key.clone(),
+        wanted: "a private key",
+        source,
+    })?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|source| TlsError::Pair {
+            certificate: options.certificate.clone(),
+            key: options.key.clone(),
+            source,
+        })?;
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    // A resumed session keeps its client certificate without looking at it again: it may have
+    // expired, or its authority may be gone.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| TlsError::Pem {
+            path: path.to_owned(),
+            wanted: "certificates",
+            source,
+        })?;
+    if found.is_empty() {
+        return Err(TlsError::NoCertificate {
+            path: path.to_owned(),
+        });
+    }
+    Ok(found)
+}

@@ -1,0 +1,343 @@
+//! What the server counts about itself, for `/metrics`.
+//!
+//! Counting is a few relaxed additions, where possible once a turn or request and not once a
+//! statement. Nothing here has a label that callers choose: no ledgers, principals or paths, so
+//! that nobody can make the set grow.
+
+mod histogram;
+mod rpcs;
+mod text;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use deed_proto::v1::rejection::Reason;
+use tonic::Code;
+
+use histogram::{Histogram, LEAVES};
+pub(crate) use rpcs::Rpc;
+use rpcs::Rpcs;
+pub(crate) use text::Observed;
+
+/// gRPC has the statuses 0 to 16.
+const CODES: usize = 17;
+
+/// Numbers of rejection reasons below this are counted by name; a test holds it above all of them.
+const REASONS: usize = 64;
+
+/// A part of a statement's way. Together they are what an append takes on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Waiting for room in the queue, until admission can begin.
+    Room,
+    /// Decoding and checking the statements of a request, and hashing their entries.
+    Admission,
+    /// In the shard's queue, until a turn takes the request.
+    Queue,
+    /// A turn's step: placing what waits, growing the tree, signing the head.
+    Step,
+    /// From the step's end until the turn is in the store.
+    Commit,
+    /// From there until the head guard has it.
+    Guard,
+    /// From a request's release until its answer is built, proofs included.
+    Answer,
+}
+
+impl Stage {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Room, "room"),
+        (Self::Admission, "admission"),
+        (Self::Queue, "queue"),
+        (Self::Step, "step"),
+        (Self::Commit, "commit"),
+        (Self::Guard, "guard"),
+        (Self::Answer, "answer"),
+    ];
+}
+
+/// A file that is synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Synced {
+    /// RocksDB's log, by a turn's commit.
+    Store,
+    /// The head guard.
+    HeadGuard,
+}
+
+impl Synced {
+    const ALL: [(Self, &'static str); 2] =
+        [(Self::Store, "store"), (Self::HeadGuard, "head_guard")];
+}
+
+/// Why a connection was closed before it was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "the listener says these")]
+pub(crate) enum Refused {
+    /// As many as allowed are open.
+    Full,
+    /// The TLS handshake failed, or took too long.
+    Handshake,
+    /// It kept no limit of HTTP/2, or was too slow or silent.
+    Misbehaved,
+}
+
+impl Refused {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Full, "full"),
+        (Self::Handshake, "handshake"),
+        (Self::Misbehaved, "misbehaved"),
+    ];
+}
+
+/// A bound on what one principal may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "the quotas say these")]
+pub(crate) enum Quota {
+    /// Statements a second.
+    Statements,
+    /// Bytes a second.
+    Bytes,
+    /// Streams open.
+    Streams,
+    /// Bytes of contents held.
+    Stored,
+}
+
+impl Quota {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Statements, "statements"),
+        (Self::Bytes, "bytes"),
+        (Self::Streams, "streams"),
+        (Self::Stored, "stored"),
+    ];
+}
+
+/// All counters. Shared by reference; every method is cheap and never waits.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    rpcs: Rpcs,
+    /// By rpc, then status.
+    requests: Vec<[AtomicU64; CODES]>,
+    request_times: Vec<Histogram>,
+    stages: [Histogram; Stage::ALL.len()],
+    syncs: [Histogram; Synced::ALL.len()],
+    accepted: AtomicU64,
+    duplicates: AtomicU64,
+    rejected: [AtomicU64; REASONS],
+    entries: AtomicU64,
+    entry_bytes: AtomicU64,
+    turn_leaves: Histogram,
+    sessions: AtomicI64,
+    connections_opened: AtomicU64,
+    connections_open: AtomicI64,
+    connections_refused: [AtomicU64; Refused::ALL.len()],
+    streams_open: AtomicI64,
+    quota_refusals: [AtomicU64; Quota::ALL.len()],
+    overload_refusals: AtomicU64,
+    content_stored_bytes: AtomicU64,
+    contents_stored: AtomicU64,
+    contents_erased: AtomicU64,
+    content_erased_bytes: AtomicU64,
+}
+
+/// Something that is open: counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Open {
+    metrics: Arc<Metrics>,
+    gauge: fn(&Metrics) -> &AtomicI64,
+}
+
+impl Open {
+    fn new(metrics: &Arc<Metrics>, gauge: fn(&Metrics) -> &AtomicI64) -> Self {
+        gauge(metrics).fetch_add(1, Relaxed);
+        Self {
+            metrics: Arc::clone(metrics),
+            gauge,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        (self.gauge)(&self.metrics).fetch_sub(1, Relaxed);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let rpcs = Rpcs::new();
+        Self {
+            requests: rpcs.all().map(|_| zeros()).collect(),
+            request_times: rpcs.all().map(|_| Histogram::latency()).collect(),
+            rpcs,
+            stages: std::array::from_fn(|_| Histogram::latency()),
+            syncs: std::array::from_fn(|_| Histogram::latency()),
+            accepted: AtomicU64::default(),
+            duplicates: AtomicU64::default(),
+            rejected: zeros(),
+            entries: AtomicU64::default(),
+            entry_bytes: AtomicU64::default(),
+            turn_leaves: Histogram::new(LEAVES),
+            sessions: AtomicI64::default(),
+            connections_opened: AtomicU64::default(),
+            connections_open: AtomicI64::default(),
+            connections_refused: zeros(),
+            streams_open: AtomicI64::default(),
+            quota_refusals: zeros(),
+            overload_refusals: AtomicU64::default(),
+            content_stored_bytes: AtomicU64::default(),
+            contents_stored: AtomicU64::default(),
+            contents_erased: AtomicU64::default(),
+            content_erased_bytes: AtomicU64::default(),
+        }
+    }
+}
+
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
+
+#[allow(
+    dead_code,
+    reason = "some of these are called by the listener, the quotas and the contents"
+)]
+impl Metrics {
+    /// The name that a request's path is counted under.
+    pub(crate) fn rpc(&self, path: &str) -> Rpc {
+        self.rpcs.of(path)
+    }
+
+    /// That name.
+    pub(crate) fn rpc_name(&self, rpc: Rpc) -> &str {
+        self.rpcs.name(rpc)
+    }
+
+    /// A request has ended, `took` after it came.
+    pub(crate) fn answered(&self, rpc: Rpc, status: Code, took: Duration) {
+        self.requests[rpc.0][status as usize % CODES].fetch_add(1, Relaxed);
+        if self.rpcs.is_unary(rpc) {
+            self.request_times[rpc.0].record_time(took);
+        }
+    }
+
+    /// Something took `took` in a stage.
+    pub(crate) fn stage(&self, stage: Stage, took: Duration) {
+        self.stages[stage as usize].record_time(took);
+    }
+
+    /// A synced write, from its call to its return.
+    pub(crate) fn synced(&self, file: Synced, took: Duration) {
+        self.syncs[file as usize].record_time(took);
+    }
+
+    /// Statements of one request that were answered with a receipt.
+    pub(crate) fn statements(&self, accepted: u64, duplicates: u64) {
+        self.accepted.fetch_add(accepted, Relaxed);
+        if duplicates > 0 {
+            self.duplicates.fetch_add(duplicates, Relaxed);
+        }
+    }
+
+    /// A statement was rejected.
+    pub(crate) fn rejected(&self, reason: Reason) {
+        let number = usize::try_from(reason as i32).unwrap_or_default();
+        self.rejected[number.min(REASONS - 1)].fetch_add(1, Relaxed);
+    }
+
+    /// A turn is in the store, with so many new leaves.
+    pub(crate) fn committed(&self, leaves: u64, entry_bytes: u64) {
+        self.entries.fetch_add(leaves, Relaxed);
+        self.entry_bytes.fetch_add(entry_bytes, Relaxed);
+        self.turn_leaves.record(leaves);
+    }
+
+    /// So many sessions more, or fewer, are in memory.
+    pub(crate) fn sessions_changed(&self, by: i64) {
+        self.sessions.fetch_add(by, Relaxed);
+    }
+
+    /// A connection was taken; it counts as open until what is returned is dropped.
+    #[must_use]
+    pub(crate) fn connection(self: &Arc<Self>) -> Open {
+        self.connections_opened.fetch_add(1, Relaxed);
+        Open::new(self, |metrics| &metrics.connections_open)
+    }
+
+    /// A connection was closed before it was served.
+    pub(crate) fn connection_refused(&self, why: Refused) {
+        self.connections_refused[why as usize].fetch_add(1, Relaxed);
+    }
+
+    /// An append stream was opened; it counts until what is returned is dropped.
+    #[must_use]
+    pub(crate) fn stream(self: &Arc<Self>) -> Open {
+        Open::new(self, |metrics| &metrics.streams_open)
+    }
+
+    /// A principal had used up what it may use.
+    pub(crate) fn quota_refused(&self, quota: Quota) {
+        self.quota_refusals[quota as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A request had waited too long for room.
+    pub(crate) fn overloaded(&self) {
+        self.overload_refusals.fetch_add(1, Relaxed);
+    }
+
+    /// A content was stored.
+    pub(crate) fn content_stored(&self, bytes: u64) {
+        self.contents_stored.fetch_add(1, Relaxed);
+        self.content_stored_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// A content was erased.
+    pub(crate) fn content_erased(&self, bytes: u64) {
+        self.contents_erased.fetch_add(1, Relaxed);
+        self.content_erased_bytes.fetch_add(bytes, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_label_stands_at_its_own_place() {
+        fn places<T: Copy + Into<usize>>(all: &[T]) {
+            for (place, item) in all.iter().enumerate() {
+                assert_eq!((*item).into(), place);
+            }
+        }
+        places(&Stage::ALL.map(|(stage, _)| stage as usize));
+        places(&Synced::ALL.map(|(file, _)| file as usize));
+        places(&Refused::ALL.map(|(why, _)| why as usize));
+        places(&Quota::ALL.map(|(quota, _)| quota as usize));
+    }
+
+    #[test]
+    fn there_is_room_for_every_reason() {
+        let known = (0..1000).filter(|&number| Reason::try_from(number).is_ok());
+        let last = known.max().unwrap();
+        assert!(usize::try_from(last).unwrap() < REASONS - 1, "{last}");
+    }
+
+    #[test]
+    fn what_is_open_counts_until_it_is_dropped() {
+        let metrics = Arc::new(Metrics::default());
+        let (first, second) = (metrics.connection(), metrics.connection());
+        let stream = metrics.stream();
+        drop(first);
+        assert_eq!(metrics.connections_open.load(Relaxed), 1);
+        assert_eq!(metrics.connections_opened.load(Relaxed), 2);
+        assert_eq!(metrics.streams_open.load(Relaxed), 1);
+        drop((second, stream));
+        assert_eq!(metrics.connections_open.load(Relaxed), 0);
+        assert_eq!(metrics.streams_open.load(Relaxed), 0);
+    }
+}

@@ -1,0 +1,352 @@
+//! The counters as OpenMetrics text.
+
+use std::{
+    fmt::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use deed_proto::v1::rejection::Reason;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, text},
+    metrics::{MetricType, exemplar::Exemplar},
+    registry::Registry,
+};
+use tonic::Code;
+
+use super::{CODES, Histogram, Metrics, Quota, Refused, Stage, Synced};
+
+/// Durations are recorded in microseconds and told in seconds.
+const US_PER_S: f64 = 1e6;
+
+/// What is looked up when somebody asks, instead of being counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Observed {
+    /// Bytes of statements that each shard holds.
+    pub(crate) queue_bytes: Vec<u64>,
+    /// Ledgers in memory.
+    pub(crate) ledgers_loaded: u64,
+    /// Their leaves.
+    pub(crate) leaves: u64,
+    /// Resident memory of the process; `None` where the system does not say.
+    pub(crate) resident_bytes: Option<u64>,
+    /// RocksDB's memory.
+    pub(crate) memtable_bytes: u64,
+    pub(crate) block_cache_bytes: u64,
+    pub(crate) table_reader_bytes: u64,
+    /// RocksDB's sorted files.
+    pub(crate) table_file_bytes: u64,
+}
+
+impl Metrics {
+    /// Everything as OpenMetrics text, version 1.0.0.
+    pub(crate) fn to_text(self: &Arc<Self>, observed: Observed) -> String {
+        let mut registry = Registry::default();
+        let metrics = Arc::clone(self);
+        registry.register_collector(Box::new(Snapshot { metrics, observed }));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).expect("a string takes everything");
+        text
+    }
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    metrics: Arc<Metrics>,
+    observed: Observed,
+}
+
+type Label = (&'static str, String);
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
+        let mut out = Out(encoder);
+        self.requests(&mut out)?;
+        self.statements(&mut out)?;
+        self.callers(&mut out)?;
+        self.memory(&mut out)
+    }
+}
+
+impl Snapshot {
+    fn requests(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let metrics = &self.metrics;
+        let name = |rpc| metrics.rpcs.name(rpc).to_owned();
+        let requests = metrics.rpcs.all().flat_map(|rpc| {
+            let counts = metrics.requests[rpc.0].iter().enumerate();
+            // Those that never happened would be some hundred lines.
+            let counts = counts.filter(|(_, count)| count.load(Relaxed) > 0);
+            counts.map(move |(code, count)| {
+                let labels = [("rpc", name(rpc)), ("status", status(code).to_owned())];
+                (labels, count.load(Relaxed))
+            })
+        });
+        out.counters("deed_requests", "Requests that have ended", requests)?;
+        let times = metrics.rpcs.all().filter_map(|rpc| {
+            let times = &metrics.request_times[rpc.0];
+            let happened = metrics.rpcs.is_unary(rpc) && times.read(US_PER_S).1 > 0;
+            happened.then(|| ([("rpc", name(rpc))], times))
+        });
+        out.histograms(
+            "deed_request_seconds",
+            "Time from a request to the end of its answer, streams not counted",
+            times,
+            US_PER_S,
+        )?;
+        out.histograms(
+            "deed_stage_seconds",
+            "Time in each stage of an append",
+            Stage::ALL
+                .map(|(at, name)| ([("stage", name.to_owned())], &metrics.stages[at as usize])),
+            US_PER_S,
+        )?;
+        out.histograms(
+            "deed_sync_seconds",
+            "Time of writes that are synced to the disk",
+            Synced::ALL
+                .map(|(at, name)| ([("file", name.to_owned())], &metrics.syncs[at as usize])),
+            US_PER_S,
+        )
+    }
+
+    fn statements(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let metrics = &self.metrics;
+        let results = [
+            ("accepted", &metrics.accepted),
+            ("duplicate", &metrics.duplicates),
+        ];
+        out.counters(
+            "deed_statements",
+            "Statements that were answered with a receipt",
+            results.map(|(result, count)| labelled("result", result, count)),
+        )?;
+        let rejected = metrics
+            .rejected
+            .iter()
+            .enumerate()
+            .filter_map(|(number, count)| {
+                let reason = match i32::try_from(number).ok().map(Reason::try_from) {
+                    Some(Ok(reason)) => reason.as_str_name(),
+                    // Known reasons are all told, so that alerts can be written before they happen.
+                    _ if count.load(Relaxed) > 0 => "OTHER",
+                    _ => return None,
+                };
+                Some(labelled("reason", reason, count))
+            });
+        out.counters("deed_rejections", "Statements that were rejected", rejected)?;
+        out.counter("deed_entries", "Entries committed", &metrics.entries)?;
+        out.counter(
+            "deed_entry_bytes",
+            "Bytes of entries committed",
+            &metrics.entry_bytes,
+        )?;
+        out.histograms(
+            "deed_turn_leaves",
+            "Leaves of each committed turn",
+            [([], &metrics.turn_leaves)] as [([Label; 0], _); 1],
+            1.0,
+        )?;
+        let queues = self.observed.queue_bytes.iter().enumerate();
+        out.gauges(
+            "deed_queue_bytes",
+            "Bytes of statements that a shard holds until they are answered",
+            queues.map(|(shard, bytes)| ([("shard", shard.to_string())], *bytes)),
+        )?;
+        out.gauge(
+            "deed_sessions",
+            "Sessions in memory",
+            open(&metrics.sessions),
+        )?;
+        out.gauge(
+            "deed_ledgers_loaded",
+            "Ledgers in memory",
+            self.observed.ledgers_loaded,
+        )?;
+        out.gauge(
+            "deed_leaves",
+            "Leaves of all ledgers in memory together",
+            self.observed.leaves,
+        )
+    }
+
+    fn callers(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let metrics = &self.metrics;
+        out.counter(
+            "deed_connections",
+            "Connections taken",
+            &metrics.connections_opened,
+        )?;
+        out.gauge(
+            "deed_connections_open",
+            "Connections open",
+            open(&metrics.connections_open),
+        )?;
+        let refused = Refused::ALL
+            .map(|(at, why)| labelled("why", why, &metrics.connections_refused[at as usize]));
+        let help = "Connections closed before they were served";
+        out.counters("deed_connections_refused", help, refused)?;
+        out.gauge(
+            "deed_streams_open",
+            "Append streams open",
+            open(&metrics.streams_open),
+        )?;
+        let refused = Quota::ALL
+            .map(|(at, what)| labelled("quota", what, &metrics.quota_refusals[at as usize]));
+        let help = "Requests beyond what their principal may use";
+        out.counters("deed_quota_refusals", help, refused)?;
+        out.counter(
+            "deed_overload_refusals",
+            "Requests that waited too long for room",
+            &metrics.overload_refusals,
+        )?;
+        out.counter(
+            "deed_contents_stored",
+            "Contents stored",
+            &metrics.contents_stored,
+        )?;
+        out.counter(
+            "deed_content_stored_bytes",
+            "Bytes of contents stored",
+            &metrics.content_stored_bytes,
+        )?;
+        out.counter(
+            "deed_contents_erased",
+            "Contents erased",
+            &metrics.contents_erased,
+        )?;
+        out.counter(
+            "deed_content_erased_bytes",
+            "Bytes of contents erased",
+            &metrics.content_erased_bytes,
+        )
+    }
+
+    fn memory(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let observed = &self.observed;
+        if let Some(resident) = observed.resident_bytes {
+            let help = "Resident memory of the process, in bytes";
+            out.gauge("process_resident_memory_bytes", help, resident)?;
+        }
+        let parts = [
+            ("memtables", observed.memtable_bytes),
+            ("block_cache", observed.block_cache_bytes),
+            ("table_readers", observed.table_reader_bytes),
+        ];
+        out.gauges(
+            "deed_store_memory_bytes",
+            "Memory that RocksDB holds",
+            parts.map(|(part, bytes)| ([("part", part.to_owned())], bytes)),
+        )?;
+        out.gauge(
+            "deed_store_files_bytes",
+            "Bytes of RocksDB's sorted files",
+            observed.table_file_bytes,
+        )
+    }
+}
+
+fn labelled(name: &'static str, value: &str, count: &AtomicU64) -> ([Label; 1], u64) {
+    ([(name, value.to_owned())], count.load(Relaxed))
+}
+
+/// How many are open. Two threads that count at once may be seen between them.
+fn open(gauge: &std::sync::atomic::AtomicI64) -> u64 {
+    u64::try_from(gauge.load(Relaxed)).unwrap_or_default()
+}
+
+/// Statuses as the specification of gRPC writes them.
+fn status(code: usize) -> &'static str {
+    const NAMES: [&str; CODES] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    const { assert!(Code::Unauthenticated as usize + 1 == CODES) };
+    NAMES[code]
+}
+
+/// Writes metrics, each with its description.
+struct Out<'e>(DescriptorEncoder<'e>);
+
+impl Out<'_> {
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        counts: impl IntoIterator<Item = ([Label; N], u64)>,
+    ) -> Result<(), Error> {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, count) in counts {
+            let none = None::<&Exemplar<[(&str, &str); 0], u64>>;
+            metric
+                .encode_family(&labels)?
+                .encode_counter(&count, none)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, count: &AtomicU64) -> Result<(), Error> {
+        self.counters(
+            name,
+            help,
+            [([], count.load(Relaxed))] as [([Label; 0], _); 1],
+        )
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([Label; N], u64)>,
+    ) -> Result<(), Error> {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
+        self.gauges(name, help, [([], value)] as [([Label; 0], _); 1])
+    }
+
+    fn histograms<'h, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        histograms: impl IntoIterator<Item = ([Label; N], &'h Histogram)>,
+        scale: f64,
+    ) -> Result<(), Error> {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (labels, histogram) in histograms {
+            let (sum, count, buckets) = histogram.read(scale);
+            metric
+                .encode_family(&labels)?
+                .encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}

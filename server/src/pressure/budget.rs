@@ -1,0 +1,232 @@
+//! A budget of bytes (or of anything that is counted) that many sources share.
+//!
+//! Who finds no room waits. Room that comes back goes to the sources in turn, by deficit round
+//! robin over what they wait for: a source with a thousand requests waiting gets no more of it
+//! than one with a single one. No source holds more than its bound, so that one that never gives
+//! anything back cannot keep the rest out. The request whose turn it is is not passed by smaller
+//! ones, unless its own source's bound is what keeps it back.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{
+    SourceKey,
+    drr::{Drr, Verdict},
+};
+
+/// A budget. Cheap to clone: all clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    total: usize,
+    source_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// What each source holds; none that holds nothing.
+    held: HashMap<SourceKey, usize>,
+    waiting: Drr<SourceKey, Waiter>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: u64,
+    granted: oneshot::Sender<Share>,
+}
+
+/// A part of a budget, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Budget,
+    source: SourceKey,
+    amount: usize,
+}
+
+impl Budget {
+    /// `total` to share, of which one source holds `source_max` at most.
+    pub(crate) fn new(total: usize, source_max: usize) -> Self {
+        Self(Arc::new(Inner {
+            total,
+            source_max: source_max.clamp(1, total.max(1)),
+            state: Mutex::new(State {
+                free: total,
+                held: HashMap::new(),
+                waiting: Drr::new(),
+                next_id: 0,
+            }),
+        }))
+    }
+
+    /// A budget of which one source holds half at most.
+    pub(crate) fn halved(total: usize) -> Self {
+        Self::new(total, total / 2)
+    }
+
+    /// Waits for `amount`. What is more than a source may ever hold counts as that: such a request
+    /// waits until its source holds nothing else. Dropping the future gives everything back.
+    pub(crate) async fn take(&self, source: &SourceKey, amount: usize) -> Share {
+        let amount = amount.min(self.0.source_max);
+        let (id, granting) = {
+            let mut state = self.0.state.lock();
+            if state.waiting.is_empty() && self.fits(&state, source, amount) {
+                return self.hold(&mut state, source.clone(), amount);
+            }
+            let (granted, granting) = oneshot::channel();
+            let id = state.next_id;
+            state.next_id += 1;
+            let waiter = Waiter { id, granted };
+            state.waiting.push(source.clone(), amount, waiter);
+            (id, granting)
+        };
+        // Those that wait may all be kept back by their own bounds, and this one may not.
+        self.grant();
+        let mut leaving = Leaving {
+            budget: self,
+            source,
+            id: Some(id),
+        };
+        let share = granting
+            .await
+            .expect("a waiter leaves the queue with a share or by its own drop");
+        leaving.id = None;
+        share
+    }
+
+    /// Takes `amount` if there is room for it now and nobody waits.
+    pub(crate) fn try_take(&self, source: &SourceKey, amount: usize) -> Option<Share> {
+        let amount = amount.min(self.0.source_max);
+        let mut state = self.0.state.lock();
+        (state.waiting.is_empty() && self.fits(&state, source, amount))
+            .then(|| self.hold(&mut state, source.clone(), amount))
+    }
+
+    /// What is held in all.
+    pub(crate) fn held(&self) -> usize {
+        self.0.total - self.0.state.lock().free
+    }
+
+    /// Whether nobody holds any of it or waits for it.
+    pub(crate) fn is_unused(&self) -> bool {
+        // A share and a waiter each have a clone.
+        Arc::strong_count(&self.0) == 1
+    }
+
+    fn fits(&self, state: &State, source: &SourceKey, amount: usize) -> bool {
+        amount <= state.free && self.within_bound(state, source, amount)
+    }
+
+    fn within_bound(&self, state: &State, source: &SourceKey, amount: usize) -> bool {
+        let held = state.held.get(source).copied().unwrap_or(0);
+        held + amount <= self.0.source_max
+    }
+
+    fn hold(&self, state: &mut State, source: SourceKey, amount: usize) -> Share {
+        state.free -= amount;
+        *state.held.entry(source.clone()).or_insert(0) += amount;
+        Share {
+            budget: self.clone(),
+            source,
+            amount,
+        }
+    }
+
+    fn give_back(&self, source: &SourceKey, amount: usize) {
+        {
+            let mut state = self.0.state.lock();
+            state.free += amount;
+            let held = state.held.get_mut(source);
+            let held = held.expect("a source that gives back holds something");
+            *held -= amount;
+            if *held == 0 {
+                state.held.remove(source);
+            }
+            if state.waiting.is_empty() {
+                return;
+            }
+        }
+        self.grant();
+    }
+
+    /// Gives what is free to those whose turn it is.
+    fn grant(&self) {
+        loop {
+            let mut state = self.0.state.lock();
+            let State {
+                free,
+                held,
+                waiting,
+                ..
+            } = &mut *state;
+            let next = waiting.pop_if(|source, amount| {
+                let holds = held.get(source).copied().unwrap_or(0);
+                if holds + amount > self.0.source_max {
+                    Verdict::Skip
+                } else if amount > *free {
+                    Verdict::Stop
+                } else {
+                    Verdict::Take
+                }
+            });
+            let Some((source, amount, waiter)) = next else {
+                return;
+            };
+            let share = self.hold(&mut state, source, amount);
+            drop(state);
+            // If it has just given up, its share comes back here and is given back: without the
+            // lock, for that takes it.
+            drop(waiter.granted.send(share));
+        }
+    }
+}
+
+/// Takes a waiter out of the queue when its future is dropped.
+struct Leaving<'b> {
+    budget: &'b Budget,
+    source: &'b SourceKey,
+    id: Option<u64>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let Some(id) = self.id else {
+            return;
+        };
+        let mut state = self.budget.0.state.lock();
+        state.waiting.remove(self.source, |waiter| waiter.id == id);
+        drop(state);
+        // It may have been the one that nobody could pass.
+        self.budget.grant();
+    }
+}
+
+impl Share {
+    /// Gives back what is beyond `amount`.
+    pub(crate) fn shrink(&mut self, amount: usize) {
+        if let Some(beyond) = self.amount.checked_sub(amount)
+            && beyond > 0
+        {
+            self.amount = amount;
+            self.budget.give_back(&self.source, beyond);
+        }
+    }
+
+    pub(crate) fn amount(&self) -> usize {
+        self.amount
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.amount > 0 {
+            self.budget.give_back(&self.source, self.amount);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Pressure: what callers can make the server hold, and who gets room when there is too little.
+//!
+//! An append request holds a share of four budgets of bytes from when it is taken in until it is
+//! answered. They are taken in a fixed order, from what fewest share to what all share:
+//!
+//! ```text
+//! connection -> ledger -> shard -> server
+//! ```
+//!
+//! Whoever waits for one of them holds only shares of those before it, and the holders of the
+//! last wait for nothing but the disk: so there is no cycle, and somebody always goes on. A
+//! backlog of one ledger, or of one shard, waits before it takes anything of what others need.
+//!
+//! All waits of a request together are bounded; so are the bytes of requests that wait.
+
+mod budget;
+#[cfg(test)]
+mod budget_tests;
+pub(crate) mod cost;
+mod drr;
+pub(crate) mod queue;
+pub(crate) mod quota;
+mod streams;
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(crate) use budget::{Budget, Share};
+pub(crate) use streams::OpenStream;
+
+use crate::{access::Caller, options::LimitOptions, status::Refusal, store::LedgerNumber};
+use quota::{Quotas, Ticks};
+use streams::OpenStreams;
+
+/// Streams of reads (entries, heads, trust) that one connection may have open. Each holds at most
+/// one message that its reader has not taken.
+const READ_STREAMS_PER_CONNECTION: usize = 32;
+
+/// Budgets of ledgers that are kept without anybody using them.
+const UNUSED_LEDGERS_MAX: usize = 1024;
+
+/// Where requests come from.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// The connection's number, unique in this process; 0 for none.
+    pub(crate) id: u64,
+    /// The connection's budget, of `LimitOptions::connection_bytes`.
+    pub(crate) budget: Arc<Semaphore>,
+    /// Who the caller has shown to be.
+    pub(crate) principal: Option<Arc<str>>,
+}
+
+/// Among whom room is shared out. A principal counts once, however many connections it opens;
+/// connections of nobody in particular count one by one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum SourceKey {
+    Principal(Arc<str>),
+    Connection(u64),
+    /// The server itself.
+    Server,
+}
+
+impl Source {
+    pub(crate) fn key(&self) -> SourceKey {
+        match &self.principal {
+            Some(principal) => SourceKey::Principal(Arc::clone(principal)),
+            None => SourceKey::Connection(self.id),
+        }
+    }
+}
+
+/// The budgets and quotas of a server.
+#[derive(Debug)]
+pub(crate) struct Pressure {
+    connection_bytes: usize,
+    ledger_bytes: usize,
+    ledgers: Mutex<HashMap<LedgerNumber, Budget>>,
+    server: Budget,
+    /// Bytes of requests that are decoded and still wait for room.
+    arriving: Budget,
+    /// Reads that run at once.
+    pub(crate) reads: Budget,
+    pub(crate) quotas: Arc<Quotas>,
+    read_streams: Arc<OpenStreams>,
+    /// Of requests that came over no connection that is known here.
+    unknown: Source,
+}
+
+/// No room: more waits already than may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMuchWaits;
+
+/// What a request holds beside its place in the shard's queue, until it is answered.
+#[derive(Debug)]
+pub(crate) struct Room {
+    connection: Option<OwnedSemaphorePermit>,
+    ledger: Share,
+    server: Share,
+}
+
+impl Pressure {
+    pub(crate) fn new(limits: &LimitOptions, ticks: Arc<dyn Ticks>) -> Self {
+        let connection_bytes = limits.connection_bytes.clamp(1, Semaphore::MAX_PERMITS);
+        let server_bytes = limits.server_bytes.max(1);
+        Self {
+            connection_bytes,
+            ledger_bytes: limits.ledger_bytes.max(1),
+            ledgers: Mutex::default(),
+            server: Budget::halved(server_bytes),
+            arriving: Budget::new(server_bytes, server_bytes / 4),
+            reads: Budget::halved(limits.reads.max(1)),
+            quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
+            read_streams: Arc::new(OpenStreams::new(READ_STREAMS_PER_CONNECTION)),
+            unknown: Source {
+                id: 0,
+                budget: Arc::new(Semaphore::new(server_bytes.min(Semaphore::MAX_PERMITS))),
+                principal: None,
+            },
+        }
+    }
+
+    /// Where a caller's requests come from.
+    pub(crate) fn source(&self, caller: &Caller) -> Source {
+        let connection = caller.connection();
+        let principal = caller.principal().cloned();
+        match connection.id {
+            0 => Source {
+                principal,
+                ..self.unknown.clone()
+            },
+            id => Source {
+                id,
+                budget: Arc::clone(&connection.budget),
+                principal,
+            },
+        }
+    }
+
+    /// Where the server's own requests come from, and those of tests.
+    #[cfg(test)]
+    pub(crate) fn unknown(&self) -> Source {
+        self.unknown.clone()
+    }
+
+    /// Waits for room for a request of `bytes`; `shard` waits for its place in the shard's queue.
+    /// Dropping the future gives back what it had.
+    ///
+    /// # Errors
+    /// [`TooMuchWaits`], at once.
+    pub(crate) async fn room<P>(
+        &self,
+        source: &Source,
+        ledger: LedgerNumber,
+        bytes: usize,
+        shard: impl Future<Output = P>,
+    ) -> Result<(Room, P), TooMuchWaits> {
+        let key = source.key();
+        let arriving = self.arriving.try_take(&key, bytes).ok_or(TooMuchWaits)?;
+        let permits = bytes.clamp(1, self.connection_bytes);
+        let connection = Arc::clone(&source.budget)
+            .acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX))
+            .await
+            // A budget that was closed belongs to a connection that is gone.
+            .map_err(|_| TooMuchWaits)?;
+        let ledger = self.ledger(ledger).take(&key, bytes).await;
+        let place = shard.await;
+        let server = self.server.take(&key, bytes).await;
+        drop(arriving);
+        let room = Room {
+            connection: Some(connection),
+            ledger,
+            server,
+        };
+        Ok((room, place))
+    }
+
+    /// Counts a stream of reads of a connection.
+    ///
+    /// # Errors
+    /// [`Refusal::Quota`] if the connection has too many open.
+    pub(crate) fn open_read_stream(&self, source: &Source) -> Result<OpenStream, Refusal> {
+        // Those whose connection is not known are not counted: they would be counted together.
+        if source.id == 0 {
+            return Ok(OpenStream::uncounted());
+        }
+        self.read_streams.open(source.id)
+    }
+
+    fn ledger(&self, number: LedgerNumber) -> Budget {
+        let mut ledgers = self.ledgers.lock();
+        if ledgers.len() >= UNUSED_LEDGERS_MAX && !ledgers.contains_key(&number) {
+            ledgers.retain(|_, budget| !budget.is_unused());
+        }
+        ledgers
+            .entry(number)
+            .or_insert_with(|| Budget::halved(self.ledger_bytes))
+            .clone()
+    }
+
+    /// Bytes that requests hold, over all.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.server.held()
+    }
+}
+
+impl Room {
+    /// The request itself is gone: what stays is an answer of `bytes` that nobody has taken yet.
+    /// The ledger has nothing to do with that any more.
+    pub(crate) fn answered(&mut self, bytes: usize) {
+        self.ledger.shrink(0);
+        self.server.shrink(bytes);
+        if let Some(permit) = &mut self.connection {
+            let beyond = permit.num_permits().saturating_sub(bytes);
+            drop(permit.split(beyond));
+        }
+    }
+}
