@@ -456,6 +456,7 @@ mod tests {
             store: _,
             registry,
             appends,
+            contents,
             ..
         } = &engine;
         let admin = Admin {
@@ -469,6 +470,7 @@ mod tests {
                     queue_wait: appends.queue_wait,
                     metrics: Arc::clone(&appends.metrics),
                 }),
+                contents: Arc::clone(contents),
                 pressure: Arc::clone(&appends.pressure),
                 stopping: stopped,
                 metrics: Arc::clone(&appends.metrics),

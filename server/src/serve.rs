@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use deed_proto::v1::{self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer};
+use deed_proto::v1::{
+    self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer,
+};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::{server::NamedService, service::Routes, transport};
@@ -299,8 +301,8 @@ impl Server {
             )?;
             Ok::<_, StartError>((opened, contents))
         })
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let access = Access::open(options.data_dir.clone(), rules.required, Arc::clone(&clock))?;
         let metrics = Arc::new(Metrics::default());

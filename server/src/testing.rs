@@ -19,6 +19,7 @@ use crate::{
     admission::Sender,
     append::{Answered, Appends, OnQuota, QUEUE_WAIT},
     clock::Clock,
+    content::ContentStore,
     guard::{self, GuardSlot},
     identity::Identity,
     ledger::{
@@ -27,7 +28,7 @@ use crate::{
         step::SharedTrust,
     },
     metrics::Metrics,
-    options::LimitOptions,
+    options::{ContentOptions, LimitOptions},
     pressure::{Pressure, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
@@ -257,6 +258,7 @@ pub(crate) struct Engine {
     pub(crate) store: Arc<Store>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) appends: Appends,
+    pub(crate) contents: Arc<ContentStore>,
     pub(crate) clock: Arc<TestClock>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -291,6 +293,13 @@ impl Engine {
         let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, &metrics);
         let clock = TestClock::at(1_000_000);
+        let contents = ContentOptions {
+            // Inside: so that it goes with the directory.
+            key_file: data_dir.join("content-key"),
+            ..ContentOptions::new(data_dir)
+        };
+        let contents =
+            ContentStore::open(data_dir, &contents, 0, &store, Arc::clone(&clock) as _).unwrap();
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
             identity,
@@ -311,6 +320,7 @@ impl Engine {
             store,
             registry,
             appends,
+            contents,
             clock,
             threads,
             _lock: lock,
@@ -361,6 +371,7 @@ impl Engine {
     pub(crate) fn close(self) {
         self.appends.shards.close();
         self.threads.join();
+        self.contents.close();
     }
 }
 

@@ -378,12 +378,14 @@ impl ContentStore {
     }
 }
 
+impl Drop for ContentStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Shared {
-    fn state(
-        &self,
-        ledger: LedgerNumber,
-        digest: &CommitmentDigest,
-    ) -> Result<State, StoreError> {
+    fn state(&self, ledger: LedgerNumber, digest: &CommitmentDigest) -> Result<State, StoreError> {
         if let Some(leaf) = self.store.erased(ledger, digest)? {
             return Ok(State::Erased(leaf));
         }

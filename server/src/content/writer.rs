@@ -15,11 +15,7 @@ use super::{
     quota::Reservation,
     seal::{self, Sealer},
 };
-use crate::store::{
-    Batch, Family, LedgerNumber, Store, StoreError,
-    content::ContentRecord,
-    keys,
-};
+use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, content::ContentRecord, keys};
 
 /// Bytes of contents that are written together, roughly.
 const GROUP_BYTES: usize = 8 << 20;

@@ -84,7 +84,9 @@ impl Content for ContentService {
         // What is unknown, erased or damaged at its beginning is the answer to the request.
         let (reader, first) = self
             .0
-            .read_for(&caller, move || piece(contents.open_content(ledger, digest)?))
+            .read_for(&caller, move || {
+                piece(contents.open_content(ledger, digest)?)
+            })
             .await?;
         let context = self.0.clone();
         let later = stream::unfold(Some(reader), move |reader| {
@@ -171,9 +173,9 @@ fn piece(mut reader: Reader) -> Result<(Reader, Option<v1::GetContentResponse>),
         } else {
             0
         },
-        salt: piece.salt.map_or_else(Bytes::new, |salt| {
-            Bytes::copy_from_slice(salt.as_bytes())
-        }),
+        salt: piece
+            .salt
+            .map_or_else(Bytes::new, |salt| Bytes::copy_from_slice(salt.as_bytes())),
         chunk: piece.bytes,
     });
     Ok((reader, answer))
