@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use deed_proto::v1::{
-    self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer,
-};
+use deed_proto::v1::{self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::{server::NamedService, service::Routes, transport};
@@ -237,9 +235,9 @@ pub struct Server {
     stopping: watch::Sender<bool>,
     listener: JoinHandle<Result<(), transport::Error>>,
     indexer: JoinHandle<()>,
+    admin: Option<AdminPort>,
     collector: JoinHandle<()>,
     contents: Arc<ContentStore>,
-    admin: Option<AdminPort>,
     shards: Arc<Shards>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -301,8 +299,8 @@ impl Server {
             )?;
             Ok::<_, StartError>((opened, contents))
         })
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let access = Access::open(options.data_dir.clone(), rules.required, Arc::clone(&clock))?;
         let metrics = Arc::new(Metrics::default());
@@ -329,6 +327,7 @@ impl Server {
             appends: Arc::new(Appends {
                 registry: Arc::clone(&registry),
                 shards: Arc::clone(&shards),
+                contents: Arc::clone(&contents),
                 clock,
                 pressure: Arc::clone(&pressure),
                 queue_wait: QUEUE_WAIT,
@@ -366,9 +365,9 @@ impl Server {
             stopping,
             listener,
             indexer,
+            admin,
             collector,
             contents,
-            admin,
             shards,
             threads,
             _lock: opened.lock,

@@ -29,7 +29,7 @@ use crate::{
     },
     metrics::Metrics,
     options::{ContentOptions, LimitOptions},
-    pressure::{Pressure, SourceKey, quota::MachineTicks},
+    pressure::{Pressure, Source, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
     store::{DirectoryLock, Store, StoreOptions},
@@ -258,7 +258,6 @@ pub(crate) struct Engine {
     pub(crate) store: Arc<Store>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) appends: Appends,
-    pub(crate) contents: Arc<ContentStore>,
     pub(crate) clock: Arc<TestClock>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -293,21 +292,21 @@ impl Engine {
         let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, &metrics);
         let clock = TestClock::at(1_000_000);
-        let contents = ContentOptions {
-            // Inside: so that it goes with the directory.
-            key_file: data_dir.join("content-key"),
-            ..ContentOptions::new(data_dir)
-        };
-        let contents =
-            ContentStore::open(data_dir, &contents, 0, &store, Arc::clone(&clock) as _).unwrap();
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
             identity,
             Arc::clone(&clock) as _,
         ));
+        let content = ContentOptions {
+            // Inside, so that it goes with the directory.
+            key_file: data_dir.join("content.key"),
+            ..ContentOptions::new(data_dir)
+        };
+        let contents = ContentStore::open(data_dir, &content, 0, &store, Arc::clone(&clock) as _);
         let appends = Appends {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
+            contents: contents.unwrap(),
             clock: Arc::clone(&clock) as _,
             pressure: Arc::new(Pressure::new(
                 &LimitOptions::default(),
@@ -320,7 +319,6 @@ impl Engine {
             store,
             registry,
             appends,
-            contents,
             clock,
             threads,
             _lock: lock,
@@ -347,6 +345,16 @@ impl Engine {
         ledger: &str,
         envelopes: Vec<v1::Envelope>,
     ) -> Result<v1::AppendResponse, Refusal> {
+        self.append_from(&self.appends.pressure.unknown(), ledger, envelopes)
+    }
+
+    /// The same, over a connection.
+    pub(crate) fn append_from(
+        &self,
+        source: &Source,
+        ledger: &str,
+        envelopes: Vec<v1::Envelope>,
+    ) -> Result<v1::AppendResponse, Refusal> {
         let request = v1::AppendRequest {
             ledger: ledger.to_owned(),
             envelopes,
@@ -354,12 +362,7 @@ impl Engine {
         };
         block_on(async {
             self.appends
-                .begin(
-                    request,
-                    &Sender::anybody(),
-                    &self.appends.pressure.unknown(),
-                    OnQuota::Refuse,
-                )
+                .begin(request, &Sender::anybody(), source, OnQuota::Refuse)
                 .await?
                 .finish()
                 .await
@@ -369,9 +372,9 @@ impl Engine {
 
     /// Stops the threads and closes the store.
     pub(crate) fn close(self) {
+        self.appends.contents.close();
         self.appends.shards.close();
         self.threads.join();
-        self.contents.close();
     }
 }
 

@@ -28,13 +28,10 @@ pub(crate) fn run(arguments: &Arguments, mut flags: Flags) -> anyhow::Result<Exi
     let settings = Settings::load(&flags)?;
     log_as(&settings)?;
     let server = &settings.server;
-    let report = fsck::check_with(
-        &server.data_dir,
-        &server.content.key_file,
-        &mut |progress| {
-            eprintln!("{progress}");
-        },
-    );
+    let key_file = &server.content.key_file;
+    let report = fsck::check_with(&server.data_dir, key_file, &mut |progress| {
+        eprintln!("{progress}");
+    });
     match report {
         Ok(report) => {
             print_line(&report.to_string());

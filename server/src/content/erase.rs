@@ -12,10 +12,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use deed_evidence::{CommitmentDigest, trust::Reference};
+use deed_evidence::CommitmentDigest;
 
 use super::{
-    ContentError, ContentStore, Shared, State,
+    ContentError, ContentStore, Reference, Shared, State,
     gate::LoneGate,
     key_store::{KeyBatch, KeyStore},
     off_thread,
@@ -65,8 +65,7 @@ impl ErasureGuard {
         for reference in self.shared.store.references(self.ledger, digest) {
             let reference = reference?;
             let kept = newest.entry(reference.task).or_insert(reference);
-            // Effective time never goes back: the later leaf is the newer one.
-            if reference.leaf > kept.leaf {
+            if (reference.received_at, reference.leaf) > (kept.received_at, kept.leaf) {
                 *kept = reference;
             }
         }

@@ -11,6 +11,7 @@ use crate::store::LedgerNumber;
 pub(super) struct Gates(Mutex<HashMap<LedgerNumber, Arc<RwLock<()>>>>);
 
 /// Contents of this ledger are neither erased nor collected while it lives.
+#[derive(Debug)]
 #[must_use]
 pub(crate) struct SharedGate {
     ledger: LedgerNumber,

@@ -45,8 +45,8 @@ mod tests;
 use std::{collections::HashSet, fmt, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use deed_evidence::{CommitmentDigest, LedgerId, commitment::Salt};
-use parking_lot::Mutex;
+use deed_evidence::{CommitmentDigest, LedgerId, Micros, TaskId, commitment::Salt};
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -59,12 +59,11 @@ use crate::{
 
 pub use check::ContentsReport;
 pub(crate) use check::check;
-pub(crate) use collect::Collected;
 pub(crate) use erase::ErasureGuard;
 pub(crate) use gate::SharedGate;
 pub use key_file::KeyFileError;
 pub(crate) use read::Reader;
-pub(crate) use upload::{Begun, Upload};
+pub(crate) use upload::Begun;
 
 use collect::Cursors;
 use gate::Gates;
@@ -72,6 +71,9 @@ use key_store::KeyStore;
 use quota::Quota;
 use seal::{Binding, SecretKey};
 use writer::{Disk, Job};
+
+/// Largest content of an attachment, in bytes.
+pub(crate) const ATTACHMENT_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of sealed contents that may wait for the writer thread.
 const QUEUE_BYTES: usize = 32 << 20;
@@ -134,6 +136,14 @@ pub(crate) struct NewContent {
     pub(crate) bytes: Bytes,
     /// Whose quota it counts against; empty without access control.
     pub(crate) principal: Arc<str>,
+}
+
+/// A leaf whose statement commits to a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reference {
+    pub(crate) leaf: u64,
+    pub(crate) task: Option<TaskId>,
+    pub(crate) received_at: Micros,
 }
 
 /// What is known of a content.
@@ -214,6 +224,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     bytes_max: u64,
     orphan_us: i64,
+    /// Ledgers in which something may be held. Only grows; a restart looks again.
+    in_use: RwLock<HashSet<LedgerNumber>>,
     quota: Arc<Quota>,
     gates: Gates,
     /// Uploads under way; what is not among them has no future.
@@ -269,6 +281,7 @@ impl ContentStore {
             clock,
             bytes_max: options.bytes_max,
             orphan_us: i64::try_from(options.orphan_ms.saturating_mul(1000)).unwrap_or(i64::MAX),
+            in_use: RwLock::new(store.content_ledgers()?.into_iter().collect()),
             quota: Quota::rebuild(store, stored_bytes_max)?,
             gates: Gates::default(),
             uploads: Mutex::default(),
@@ -295,6 +308,11 @@ impl ContentStore {
         self.shared.gates.enter(ledger).await
     }
 
+    /// Whether a ledger may hold contents: if not, no statement's commitments need be looked up.
+    pub(crate) fn may_hold(&self, ledger: LedgerNumber) -> bool {
+        self.shared.in_use.read().contains(&ledger)
+    }
+
     /// What is known of a content. Reads the disk.
     pub(crate) fn held(
         &self,
@@ -317,6 +335,7 @@ impl ContentStore {
         ledger: LedgerRef,
     ) -> Result<usize, ContentError> {
         debug_assert_eq!(gate.ledger(), ledger.number, "the gate is the ledger's");
+        self.shared.mark_in_use(ledger.number);
         if contents.is_empty() {
             return Ok(0);
         }
@@ -400,6 +419,12 @@ impl Shared {
         // An erasure may have come between the reads.
         let erased = self.store.erased(ledger, digest)?;
         Ok(erased.map_or(State::Unknown, State::Erased))
+    }
+
+    fn mark_in_use(&self, ledger: LedgerNumber) {
+        if !self.in_use.read().contains(&ledger) {
+            self.in_use.write().insert(ledger);
+        }
     }
 
     fn has_failed(&self) -> bool {

@@ -6,17 +6,18 @@ use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, TaskId,
     commitment::{Salt, digest_of},
-    trust::Reference,
 };
-use deed_tlog::LeafIndex;
 
 use super::{
-    ContentError, ContentStartError, ContentStore, LedgerRef, NewContent, collect::Collected,
-    read::Reader, writer::Disk,
+    ContentError, ContentStartError, ContentStore, LedgerRef, NewContent, Reference,
+    collect::Collected, read::Reader, writer::Disk,
 };
 use crate::{
     options::ContentOptions,
-    store::{Batch, DirectoryLock, LedgerNumber, Store, StoreOptions, content::write_contents},
+    store::{
+        Batch, DirectoryLock, LedgerNumber, Store, StoreOptions,
+        content::{write_references, write_tombstone},
+    },
     testing::TestClock,
 };
 
@@ -130,27 +131,25 @@ impl Fixture {
 
     /// Records leaves that name a content, as a turn would.
     pub(super) fn refer(&self, digest: CommitmentDigest, leaves: &[u64]) {
-        let references: Vec<_> = leaves
-            .iter()
-            .map(|&leaf| {
-                let reference = Reference {
-                    leaf: LeafIndex::new(leaf),
-                    recorded_at: Micros::new(1_000_000 + leaf.cast_signed()),
-                    task: leaf.is_multiple_of(2).then(|| TaskId::new([7; 16])),
-                };
-                (digest, reference)
-            })
-            .collect();
+        let references = leaves.iter().map(|&leaf| {
+            let reference = Reference {
+                leaf,
+                task: leaf.is_multiple_of(2).then(|| TaskId::new([7; 16])),
+                received_at: Micros::new(1_000_000 + leaf.cast_signed()),
+            };
+            (&digest, reference)
+        });
         let mut batch = Batch::default();
-        write_contents(&self.store, &mut batch, NUMBER, &references, &[]).unwrap();
+        write_references(&self.store, &mut batch, NUMBER, references);
         self.store.commit(batch).unwrap();
     }
 
     /// Records that the Erasure at `leaf` takes contents, as a turn would.
     pub(super) fn record_erasure(&self, digests: &[CommitmentDigest], leaf: u64) {
-        let erased: Vec<_> = digests.iter().map(|digest| (*digest, leaf)).collect();
         let mut batch = Batch::default();
-        write_contents(&self.store, &mut batch, NUMBER, &[], &erased).unwrap();
+        for digest in digests {
+            write_tombstone(&self.store, &mut batch, NUMBER, digest, leaf);
+        }
         self.store.commit(batch).unwrap();
     }
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use deed_evidence::CommitmentDigest;
 
 use super::{
-    Begun, ContentError, ContentStartError, KeyFileError, LedgerRef, NewContent, State, Upload,
+    Begun, ContentError, ContentStartError, KeyFileError, LedgerRef, NewContent, State,
     seal::{self, PIECE_BYTES},
     testing::{self, Fixture, NUMBER, content, ledger, noise},
+    upload::Upload,
 };
 use crate::store::{Batch, Family, keys};
 
@@ -205,6 +206,21 @@ fn wrong_uploads_are_refused_and_leave_nothing() {
     fixture.clock.set(10_000_000);
     assert_eq!(fixture.collect().unwrap().contents, 1);
     assert!(is_empty(&fixture));
+    fixture.close();
+}
+
+/// Admission looks contents up only where there may be some.
+#[test]
+fn a_ledger_may_hold_contents_from_the_first_one_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    assert!(!fixture.contents.may_hold(NUMBER));
+    let uploaded = content("uploaded, not attached");
+    assert!(upload(&fixture, &uploaded, 10).unwrap());
+    assert!(fixture.contents.may_hold(NUMBER));
+    fixture.close();
+    let fixture = Fixture::open(dir.path());
+    assert!(fixture.contents.may_hold(NUMBER));
     fixture.close();
 }
 
@@ -497,7 +513,7 @@ fn pieces_and_wrapped_keys_are_as_documented() {
 
 #[test]
 fn fsck_opens_every_content_and_tells_damage_apart_from_the_log() {
-    use deed_evidence::Micros;
+    use crate::store::content::{write_references, write_tombstone};
 
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path();
@@ -508,12 +524,17 @@ fn fsck_opens_every_content_and_tells_damage_apart_from_the_log() {
         [1, 2, 3, 4, 5].map(|n| content(noise(n, 90_000)));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let gate = engine.contents.enter(ledger.number).await;
+        let gate = engine.appends.contents.enter(ledger.number).await;
         let all = vec![sound, broken.clone(), keyless.clone(), erased.clone()];
-        engine.contents.hold(&gate, all, reference).await.unwrap();
+        engine
+            .appends
+            .contents
+            .hold(&gate, all, reference)
+            .await
+            .unwrap();
     });
     let check = || {
-        let key_file = data_dir.join("content-key");
+        let key_file = data_dir.join("content.key");
         crate::fsck::check_with(data_dir, &key_file, &mut |_| {}).unwrap()
     };
     let record = engine
@@ -542,14 +563,14 @@ fn fsck_opens_every_content_and_tells_damage_apart_from_the_log() {
         .to_vec();
     piece[70_000] ^= 1;
     store.put(&mut batch, Family::Content, &key, &piece);
-    let leaf = deed_evidence::trust::Reference {
-        leaf: deed_tlog::LeafIndex::new(1),
-        recorded_at: Micros::new(1),
+    let leaf = super::Reference {
+        leaf: 1,
         task: None,
+        received_at: deed_evidence::Micros::new(1),
     };
-    let named = [(missing.digest, leaf), (erased.digest, leaf)];
-    let gone = [(erased.digest, 2)];
-    crate::store::content::write_contents(&store, &mut batch, number, &named, &gone).unwrap();
+    let named = [(&missing.digest, leaf), (&erased.digest, leaf)];
+    write_references(&store, &mut batch, number, named);
+    write_tombstone(&store, &mut batch, number, &erased.digest, 2);
     store.commit(batch).unwrap();
     drop(store);
     let key_store = super::KeyStore::open(data_dir).unwrap();

@@ -60,6 +60,8 @@ impl ContentStore {
         if size > max || seal::pieces(size).is_none() {
             return Err(ContentError::TooLarge { size, max });
         }
+        // Before it is held: a statement that names it right after must find it.
+        shared.mark_in_use(ledger.number);
         let reservation = shared.quota.reserve(principal, size)?;
         let binding = Binding {
             ledger_id: ledger.id,

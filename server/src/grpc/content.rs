@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Answers, Context, blocking, stopping};
 use crate::{
     access::{Caller, table::Method},
+    admission::Sender,
     content::{Begun, LedgerRef, Reader},
     status::Refusal,
 };
@@ -35,16 +36,20 @@ impl Content for ContentService {
             let what = "the first message of an upload is `begin`";
             return Err(Refusal::field("part", what).into());
         };
-        let named = self.0.ledger(&caller, Method::PutContent, &begin.ledger);
-        let ledger = LedgerRef::from(&*named.await?);
+        caller.require(Method::PutContent, &begin.ledger)?;
         let digest = digest(&begin.commitment)?;
         let salt = begin.salt.as_ref().try_into().map_err(|_| {
             let what = format!("{} bytes where 32 are needed", begin.salt.len());
             Refusal::field("salt", what)
         })?;
         let salt = Salt::from_bytes(salt);
+        let ledger = self
+            .0
+            .ledger(&caller, Method::PutContent, &begin.ledger)
+            .await?;
+        let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
-        let principal = caller.principal().cloned().unwrap_or_default();
+        let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
         let begun = blocking(move || {
             Ok(contents.begin_upload(ledger, digest, &salt, begin.size, &principal)?)
         })
@@ -55,6 +60,11 @@ impl Content for ContentService {
         // One chunk at a time: the next one is read when this one is sealed and written.
         while let Some(part) = next_part(&self.0, &mut parts).await? {
             let chunk = chunk(part)?;
+            let quotas = &self.0.pressure.quotas;
+            quotas
+                .take_waiting(caller.principal(), 0, chunk.len(), STILL_MAX)
+                .await
+                .map_err(Refusal::from)?;
             upload = blocking(move || {
                 upload.write(&chunk)?;
                 Ok(upload)
@@ -76,10 +86,13 @@ impl Content for ContentService {
     ) -> Result<Response<Self::GetContentStream>, Status> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let named = self.0.ledger(&caller, Method::GetContent, &request.ledger);
-        let ledger = LedgerRef::from(&*named.await?);
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetContent, &request.ledger)
+            .await?;
         let digest = digest(&request.commitment)?;
         let open = Arc::new(self.0.open_read_stream(&caller)?);
+        let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
         // What is unknown, erased or damaged at its beginning is the answer to the request.
         let (reader, first) = self
@@ -114,11 +127,26 @@ impl Content for ContentService {
 
     async fn erase_content(
         &self,
-        _request: Request<v1::EraseContentRequest>,
+        request: Request<v1::EraseContentRequest>,
     ) -> Result<Response<v1::EraseContentResponse>, Status> {
-        Err(Status::unimplemented(
-            "this version records no trust statements yet, and an erasure is one",
-        ))
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::EraseContent, &request.ledger)
+            .await?;
+        let sender = Sender::of(&caller, &request.ledger);
+        let source = self.0.pressure.source(&caller);
+        let context = self.0.clone();
+        // A caller that gives up leaves no erasure half done.
+        let erasing = tokio::spawn(async move {
+            let appends = &context.appends;
+            appends.erase(request, &ledger, &sender, &source).await
+        });
+        let erased = erasing
+            .await
+            .map_err(|error| Refusal::Internal(format!("an erasure ended early: {error}")))?;
+        Ok(Response::new(erased?))
     }
 }
 

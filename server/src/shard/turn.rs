@@ -22,10 +22,7 @@ use crate::{
     },
     metrics::{Metrics, Stage},
     pressure::queue::FairReceiver,
-    store::{
-        Batch, Family, LedgerNumber, Store, StoreError, content::write_contents, keys,
-        pack::Unpacked, read::Run,
-    },
+    store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
 };
 
 /// Jobs of one turn at most.
@@ -267,8 +264,6 @@ impl TurnThread {
         let keep = second(&readable) != held.kept_second;
         held.kept_second = second(&readable);
         write_records(&self.store, batch, number, &records);
-        let (references, erased) = (&records.references, &records.erased);
-        write_contents(&self.store, batch, number, references, erased)?;
         write_head(&self.store, batch, number, &readable, keep);
         held.newest = Arc::clone(&readable);
         Ok(Some(readable))

@@ -10,12 +10,11 @@
 //! | erasing | [`ErasedRecord`]: its erasure is in the log, and its key may still be there |
 
 use bytes::Bytes;
-use deed_evidence::{CommitmentDigest, Micros, TaskId, trust::Reference};
-use deed_tlog::LeafIndex;
+use deed_evidence::{CommitmentDigest, Micros, TaskId};
 use prost::Message as _;
 
 use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan};
-use crate::content::UploadId;
+use crate::content::{Reference, UploadId};
 
 /// A content that is whole. Field numbers are for ever, as in [`super::records`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -56,9 +55,8 @@ pub(crate) struct ReferenceRecord {
     /// 16 bytes, or none.
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) task: Bytes,
-    /// Effective time of the leaf: microseconds, UTC.
     #[prost(int64, tag = "2")]
-    pub(crate) recorded_at_us: i64,
+    pub(crate) received_at_us: i64,
 }
 
 /// An erasure.
@@ -158,9 +156,9 @@ impl Store {
             (found == digest).then(|| {
                 let record: ReferenceRecord = decoded(ledger, value)?;
                 Ok(Reference {
-                    leaf: LeafIndex::new(leaf),
-                    recorded_at: Micros::new(record.recorded_at_us),
+                    leaf,
                     task: TaskId::from_slice(&record.task),
+                    received_at: Micros::new(record.received_at_us),
                 })
             })
         })
@@ -211,7 +209,7 @@ impl Store {
             batch.delete(self, Family::Content, &keys::content(ledger, digest));
         }
         for reference in self.references(ledger, digest) {
-            let key = keys::reference(ledger, digest, reference?.leaf.get());
+            let key = keys::reference(ledger, digest, reference?.leaf);
             batch.delete(self, Family::Content, &key);
         }
         Ok(record)
@@ -269,41 +267,39 @@ fn decoded<R: prost::Message + Default>(
         .map_err(|error| StoreError::corrupt(Family::Content, ledger, format!("record: {error}")))
 }
 
-/// Adds to a turn's batch which leaves name contents that are held, and which contents its
-/// Erasures take, each with the Erasure's leaf.
-///
-/// From the commit on these count as erased, and the erasure is finished even if the server ends
-/// before it did. Whoever sent the Erasure holds the ledger's content gate alone, so nothing else
-/// writes them; whoever sent the references shares it.
-///
-/// # Errors
-/// [`StoreError`] if the store cannot be read.
-pub(crate) fn write_contents(
+/// Adds to a turn's batch that these leaves name these contents, which are held.
+pub(crate) fn write_references<'r>(
     store: &Store,
     batch: &mut Batch,
     ledger: LedgerNumber,
-    references: &[(CommitmentDigest, Reference)],
-    erased: &[(CommitmentDigest, u64)],
-) -> Result<(), StoreError> {
+    references: impl IntoIterator<Item = (&'r CommitmentDigest, Reference)>,
+) {
     for (digest, reference) in references {
         let record = ReferenceRecord {
             task: reference
                 .task
                 .map_or_else(Bytes::new, |task| Bytes::copy_from_slice(task.as_bytes())),
-            recorded_at_us: reference.recorded_at.get(),
+            received_at_us: reference.received_at.get(),
         };
-        let key = keys::reference(ledger, digest, reference.leaf.get());
+        let key = keys::reference(ledger, digest, reference.leaf);
         store.put(batch, Family::Content, &key, &record.encode_to_vec());
     }
-    for (digest, leaf) in erased {
-        // The first Erasure is the one that took it.
-        if store.erased(ledger, digest)?.is_some() {
-            continue;
-        }
-        let record = ErasedRecord { leaf: *leaf }.encode_to_vec();
-        for key in [keys::erased(ledger, digest), keys::erasing(ledger, digest)] {
-            store.put(batch, Family::Content, &key, &record);
-        }
+}
+
+/// Adds to a turn's batch that the Erasure at `leaf` takes a content. From the commit on it counts as
+/// erased, and the erasure is finished even if the server ends before it did.
+///
+/// The caller holds the ledger's gate alone (`ErasureGuard`) and the step takes nothing twice, so
+/// no earlier tombstone is overwritten.
+pub(crate) fn write_tombstone(
+    store: &Store,
+    batch: &mut Batch,
+    ledger: LedgerNumber,
+    digest: &CommitmentDigest,
+    leaf: u64,
+) {
+    let record = ErasedRecord { leaf }.encode_to_vec();
+    for key in [keys::erased(ledger, digest), keys::erasing(ledger, digest)] {
+        store.put(batch, Family::Content, &key, &record);
     }
-    Ok(())
 }

@@ -319,10 +319,6 @@ impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.batch.is_empty()
     }
-
-    pub(crate) fn byte_len(&self) -> usize {
-        self.batch.size_in_bytes()
-    }
 }
 
 fn directory(data_dir: &Path) -> PathBuf {
