@@ -38,9 +38,9 @@ impl Appends {
         asked.sort_unstable();
         let (store, number) = (Arc::clone(&self.contents), ledger.number);
         let states = blocking(move || {
-            let states = asked.into_iter().map(|(envelope, digest)| {
-                Ok((envelope, digest, store.held(number, &digest)?))
-            });
+            let states = asked
+                .into_iter()
+                .map(|(envelope, digest)| Ok((envelope, digest, store.held(number, &digest)?)));
             states.collect::<Result<Vec<_>, Refusal>>()
         })
         .await?;
@@ -119,7 +119,8 @@ impl Appends {
         let result = answer.results.pop();
         let erased = match result.as_ref().and_then(|result| result.result.as_ref()) {
             Some(
-                append_result::Result::Accepted(receipt) | append_result::Result::Duplicate(receipt),
+                append_result::Result::Accepted(receipt)
+                | append_result::Result::Duplicate(receipt),
             ) => {
                 let leaf = receipt.leaf_index;
                 self.contents.complete_erasure(guard, leaf).await?

@@ -16,11 +16,7 @@ use crate::{
     admission::{Admission, ENVELOPES_MAX, Erasable, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::Clock,
     content::ContentStore,
-    ledger::{
-        Ledger, Readable,
-        registry::Registry,
-        step::Placement,
-    },
+    ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
     pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Shards},
@@ -384,7 +380,9 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                     _ => append_result::Result::Duplicate(receipt),
                 }
             }
-            Placement::Refused(refusal) => append_result::Result::Rejected(reasons::rejection(refusal)),
+            Placement::Refused(refusal) => {
+                append_result::Result::Rejected(reasons::rejection(refusal))
+            }
         };
         results[statement.envelope].result = Some(result);
     }

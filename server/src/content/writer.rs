@@ -1,6 +1,11 @@
 //! The thread that writes contents and keys: one at a time, and what waits together.
 
-use std::{collections::HashSet, io, sync::Arc, thread};
+use std::{
+    collections::HashSet,
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+};
 
 use bytes::Bytes;
 use deed_evidence::CommitmentDigest;
@@ -161,6 +166,8 @@ impl Writer {
                     let done = erase::run(&shared.store, &shared.keys, &mut self.disk, &erasing);
                     let done = done.map(|erased| {
                         for (principal, size) in erased.released {
+                            shared.tally.erased.fetch_add(1, Relaxed);
+                            shared.tally.erased_bytes.fetch_add(size, Relaxed);
                             shared.quota.release(&principal, size);
                         }
                         erased.keys
@@ -423,6 +430,9 @@ impl Plan {
             &record.encode_to_vec(),
         );
         self.keys.put(ledger, &digest, &content.key);
+        shared.tally.stored.fetch_add(1, Relaxed);
+        let stored_bytes = &shared.tally.stored_bytes;
+        stored_bytes.fetch_add(content.size, Relaxed);
         self.kept.push(content.reservation);
         Ok(())
     }
