@@ -16,8 +16,8 @@
 //! copies of `content-keys` are kept no longer than an erasure may take to reach them. A copy of
 //! the store alone holds only ciphertext, which an erasure makes useless wherever it is. When
 //! `content-keys` is put back from a copy, the erasures recorded since are not repeated by it:
-//! the store's tombstones refuse to read what was erased, and the next start removes keys that
-//! belong to no content.
+//! the store's tombstones refuse to read what was erased, and the first collection destroys the
+//! keys that came back, in every file.
 
 mod check;
 mod collect;

@@ -1,9 +1,12 @@
 //! The thread that writes contents and keys: one at a time, and what waits together.
 
 use std::{
-    collections::HashSet,
+use std::{
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+};
     thread,
 };
 
@@ -305,15 +308,23 @@ impl Writer {
         keys: &[(LedgerNumber, CommitmentDigest)],
     ) -> Result<usize, StoreError> {
         let mut batch = KeyBatch::default();
+        let mut erased: BTreeMap<LedgerNumber, Vec<CommitmentDigest>> = BTreeMap::new();
         let mut count = 0;
         for (ledger, digest) in keys {
             if is_orphaned_key(&self.shared, *ledger, digest)? {
                 batch.delete(*ledger, digest);
                 count += 1;
+                if self.shared.store.erased(*ledger, digest)?.is_some() {
+                    erased.entry(*ledger).or_default().push(*digest);
+                }
             }
         }
         if count > 0 {
             (self.disk.keys)(batch)?;
+        }
+        // Keys of erased contents come back with an old copy of the keys. They go for good again.
+        for (ledger, digests) in erased {
+            (self.disk.purge)(ledger, &digests)?;
         }
         Ok(count)
     }
