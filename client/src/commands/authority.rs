@@ -187,7 +187,10 @@ impl Authority {
     async fn check_in_chain(&self, receipt: &Receipt) -> Outcome {
         let trust = self.ledger.trust_chain().await?;
         self.ledger.flush().await?;
-        let found = trust.entries.iter().find(|(index, _)| *index == receipt.leaf_index);
+        let found = trust
+            .entries
+            .iter()
+            .find(|(index, _)| *index == receipt.leaf_index);
         match found {
             Some((_, entry)) if deed_tlog::leaf_hash(entry) == receipt.leaf_hash => Ok(()),
             _ => Err(Failure::does_not_verify(format!(
@@ -269,7 +272,13 @@ pub(super) fn keys_directory(state: &StateDir) -> PathBuf {
 pub(super) fn readable(ledger: &str) -> String {
     ledger
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
         .take(63)
         .collect()
 }

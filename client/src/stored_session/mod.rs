@@ -319,6 +319,7 @@ impl StoredSession {
     }
 
     /// Statements without a receipt, in order: what is to be sent again after a crash.
+    #[must_use]
     pub fn unacknowledged(&self) -> impl ExactSizeIterator<Item = &Statement> {
         self.waiting.iter().map(|waiting| &waiting.statement)
     }
