@@ -1,12 +1,9 @@
 //! The thread that writes contents and keys: one at a time, and what waits together.
 
 use std::{
-use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
-    thread,
-};
     thread,
 };
 
