@@ -53,6 +53,19 @@ pub(super) struct Authority {
 }
 
 impl AuthorityArgs {
+    /// Whether a key was named, or one is kept here.
+    pub(super) fn is_at_hand(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        trust: &ProvenTrust,
+    ) -> Outcome<bool> {
+        if self.authority_key.is_some() {
+            return Ok(true);
+        }
+        Ok(kept_authority(&global.state()?, ledger.name(), trust)?.is_some())
+    }
+
     /// Records a trust statement, and prints where it is.
     pub(super) async fn record(&self, global: &Global, body: Body, what: &str) -> Outcome {
         let ledger = global.connect().await?;
