@@ -92,8 +92,12 @@ impl OwnKey<'_> {
     ) -> Outcome<Option<Arc<SigningKey>>> {
         let state = global.state()?;
         let path = self.path(&state, ledger);
+        let kept = read(&path)?;
+        if kept.is_none() && !authority.may_be_at_hand(global, ledger)? {
+            return Ok(None);
+        }
         let trust = ledger.trust_chain().await?;
-        if let Some(key) = read(&path)? {
+        if let Some(key) = kept {
             let id = deed_evidence::signature::key_id(key.public_key());
             if trust.registry.key(id).is_some() {
                 self.check(&trust, id, &path)?;
