@@ -335,14 +335,14 @@ impl Lookup<'_> {
         let id = KeyId::new(*key_id);
         let trust = self.admission.trust.read();
         let key = if body.is_trust() {
-            trust.is_authority(id)
+            trust.was_authority(id)
         } else {
             trust.key(id).map(|record| &record.public_key)
         };
         if let Some(key) = key {
             return Ok((id, key.clone()));
         }
-        Err(if trust.is_authority(id).is_some() {
+        Err(if trust.was_authority(id).is_some() {
             let message = "an authority's key signs trust statements only; register a key of its \
                            own for the producer";
             Rejected::new(Reason::KeyNotAllowed, "key_id", message)
@@ -361,12 +361,7 @@ impl Lookup<'_> {
     /// The leaf that binds the sender to a producer; `None` where nobody has to say who they are,
     /// and for trust statements, which speak for themselves.
     fn principal_leaf(&mut self, producer: &str, body: BodyKind) -> Result<Option<u64>, Rejected> {
-        let Admission {
-            sender,
-            trust,
-            received_at,
-            ..
-        } = self.admission;
+        let Admission { sender, trust, .. } = self.admission;
         if body.is_trust() {
             if sender.may_change_trust {
                 return Ok(None);
@@ -386,7 +381,9 @@ impl Lookup<'_> {
         {
             return Ok(Some(*leaf));
         }
-        let bound = trust.read().binding(principal, producer, received_at);
+        // Whether it is in force is judged in the step, after the session was asked: what was
+        // recorded before it ended is a duplicate still.
+        let bound = trust.read().last_binding(principal, producer);
         let leaf = bound.map(deed_tlog::LeafIndex::get).ok_or_else(|| {
             let message = format!(
                 "{principal} is not bound to this producer; an authority binds it with `deed \
@@ -554,6 +551,11 @@ impl AdmittedBatch {
     /// Holds a ledger's content gate until the batch is recorded.
     pub(crate) fn set_gate(&mut self, gate: SharedGate) {
         self.gate = Some(gate);
+    }
+
+    /// Lets go of the gate: what its statements name is noted where an erasure looks.
+    pub(crate) fn release_gate(&mut self) {
+        self.gate = None;
     }
 
     /// Refuses statements that were admitted, and with each the batch that it is part of.

@@ -229,11 +229,14 @@ fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
     let bytes: usize = request
         .envelopes
         .iter()
-        .map(|envelope| envelope.payload.len())
+        .map(|envelope| {
+            let attached = envelope.attachments.iter();
+            envelope.payload.len() + attached.map(|one| one.content.len()).sum::<usize>()
+        })
         .sum();
     if bytes > REQUEST_PAYLOAD_BYTES_MAX {
         let what = format!(
-            "{bytes} bytes of payloads where {REQUEST_PAYLOAD_BYTES_MAX} are allowed; send fewer \
+            "{bytes} bytes of payloads and attachments where {REQUEST_PAYLOAD_BYTES_MAX} are allowed; send fewer \
              in a request"
         );
         return Err(Refusal::field("envelopes", what));

@@ -114,7 +114,7 @@ impl Replay {
             .as_ref()
             .ok_or_else(|| "stands before the genesis entry".to_owned())?;
         let key = registry
-            .is_authority(id)
+            .was_authority(id)
             .or_else(|| registry.key(id).map(|record| &record.public_key))
             .ok_or_else(|| format!("key {id} is not registered"))?;
         let buffer = &mut self.buffer;
