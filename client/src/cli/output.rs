@@ -82,7 +82,7 @@ pub(crate) fn indented(prose: &str) -> String {
 /// A field of a list's item: indented, its value made printable and broken into lines of at most
 /// 80 columns, wherever that is.
 pub(crate) fn folded(name: &str, value: &str) -> String {
-    const INDENT: usize = 16;
+    const INDENT: usize = 18;
     const COLUMNS: usize = 80 - INDENT;
     let value = printable(value);
     let mut out = format!("  {name:<width$}", width = INDENT - 2);
@@ -114,12 +114,12 @@ mod tests {
 
     #[test]
     fn fields_stay_within_80_columns() {
-        assert_eq!(folded("name", "value"), "  name          value");
+        assert_eq!(folded("name", "value"), "  name            value");
         let text = folded("name", &format!("{}\n", "x".repeat(200)));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 4);
         assert!(lines.iter().all(|line| line.len() <= 80));
-        let whole: String = lines.iter().map(|line| &line[16..]).collect();
+        let whole: String = lines.iter().map(|line| &line[18..]).collect();
         assert_eq!(whole, "x".repeat(200) + "\\u{a}");
     }
 

@@ -254,11 +254,11 @@ pub(crate) fn shown(at: Micros) -> String {
     text
 }
 
-/// A duration in its longest units.
+/// A duration in days and less: weeks and years only make it harder to compare.
 pub(crate) fn shown_span(us: i64) -> String {
     let mut seconds = us / SECOND_US;
     let mut text = String::new();
-    for (name, unit) in UNITS.iter().rev() {
+    for (name, unit) in UNITS[..4].iter().rev() {
         if seconds / unit > 0 {
             let _ = write!(text, "{}{name}", seconds / unit);
             seconds %= unit;
@@ -369,6 +369,7 @@ mod tests {
         for text in ["", "30", "d", "1d1d", "1m1h", "-1d", "1.5h", "1d ", "1D", "1ü"] {
             assert_eq!(text.parse::<Span>(), Err(TimeError::Duration), "{text:?}");
         }
+        assert_eq!(shown_span("25w5d".parse::<Span>().unwrap().us()), "180d");
         assert_eq!(shown_span(0), "none");
         assert_eq!(shown_span(1_500_000), "1s500000us");
     }

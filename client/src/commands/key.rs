@@ -272,11 +272,11 @@ impl Register {
         ledger_id: LedgerId,
         public: &PublicKey,
     ) -> Outcome<[u8; 64]> {
-        let role = |role: Role| to_json(&role);
+        let role = |role: Role| name(role.into()).to_owned();
         for (what, proven, wanted) in [
             ("ledger id", proof.ledger_id.clone(), ledger_id.to_string()),
             ("key", proof.public_key.clone(), hex::encode(public.as_bytes())),
-            ("role", role(proof.role)?, role(self.claim.role)?),
+            ("role", role(proof.role), role(self.claim.role)),
             ("producer", proof.producer.clone(), self.claim.producer.clone()),
             ("controller", proof.controller.clone(), self.claim.controller.clone()),
         ] {
