@@ -26,7 +26,7 @@ use super::{keygen::write_private, receipts::reason};
 use crate::cli::{Failure, Global, Outcome, Output, make_private_directory, with_times};
 
 /// Whose signature a trust statement gets.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct AuthorityArgs {
     /// Private key of an authority [default: the one that `deed ledger create` made here]
     #[arg(long, value_name = "FILE")]
