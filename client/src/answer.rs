@@ -1,11 +1,13 @@
 //! What came of the statements of one request, verified.
 
-use bytes::Bytes;
 use deed_evidence::{Micros, receipt};
-use deed_proto::v1::{self, append_result::Result as Item};
+use deed_proto::v1::{self, append_result::Result as Item, rejection::Reason};
 use deed_tlog::{Hash, LeafIndex, TreeHead};
 
-use crate::error::{AnswerError, Error};
+use crate::{
+    error::{AnswerError, Error},
+    signing::{is_manifest, sent},
+};
 
 /// One request's answer: one item for each statement, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,28 +57,40 @@ pub struct Receipt {
     pub received_at: Micros,
     /// Whether an inclusion proof came along and held.
     pub inclusion_verified: bool,
+    /// The leaf of the batch manifest whose signature covers it, if it came in a batch.
+    pub manifest: Option<LeafIndex>,
 }
 
 /// Checks the results against what was sent, under a head that was verified.
 ///
 /// `head` is `None` where verification is switched off; then the receipts are taken as they are.
+///
+/// In a batch the manifest's result is checked as well, and left out: its statements must lie right
+/// behind it, and all of them must be recorded or none.
 pub(crate) fn read_items(
     results: &[v1::AppendResult],
-    payloads: &[&Bytes],
+    envelopes: &[v1::Envelope],
     head: Option<&TreeHead>,
     with_proofs: bool,
 ) -> Result<Vec<Appended>, Error> {
-    if results.len() != payloads.len() {
+    if results.len() != envelopes.len() {
         return Err(AnswerError::Results {
             found: results.len(),
-            wanted: payloads.len(),
+            wanted: envelopes.len(),
         }
         .into());
     }
+    let batched = envelopes.first().is_some_and(is_manifest);
     let mut items = Vec::with_capacity(results.len());
-    for (position, (result, payload)) in results.iter().zip(payloads).enumerate() {
+    for (position, (result, envelope)) in results.iter().zip(envelopes).enumerate() {
         let read = |receipt: &v1::Receipt| match head {
-            Some(head) => verified(receipt, payload, head, with_proofs, position),
+            Some(head) => verified(
+                receipt,
+                &sent(envelope, batched),
+                head,
+                with_proofs,
+                position,
+            ),
             None => unverified(receipt),
         };
         items.push(match &result.result {
@@ -86,23 +100,69 @@ pub(crate) fn read_items(
             None => return Err(AnswerError::EmptyResult { position }.into()),
         });
     }
+    if batched {
+        let manifest = items.remove(0);
+        join_batch(&manifest, &mut items)?;
+    }
     Ok(items)
+}
+
+/// Ties the results of a batch's statements to that of its manifest.
+fn join_batch(manifest: &Appended, items: &mut [Appended]) -> Result<(), AnswerError> {
+    let rejected = match manifest {
+        Appended::Accepted(receipt) | Appended::Duplicate(receipt) => {
+            let manifest = receipt.leaf_index;
+            for (position, item) in (0..).zip(items) {
+                let wanted = manifest.checked_add(position + 1);
+                match item {
+                    Appended::Accepted(receipt) | Appended::Duplicate(receipt)
+                        if Some(receipt.leaf_index) == wanted =>
+                    {
+                        receipt.manifest = Some(manifest);
+                    }
+                    Appended::Accepted(receipt) | Appended::Duplicate(receipt) => {
+                        return Err(AnswerError::NotBehindManifest {
+                            position,
+                            found: receipt.leaf_index.get(),
+                            manifest: manifest.get(),
+                        });
+                    }
+                    Appended::Rejected(_) => return Err(AnswerError::HalfBatch { position }),
+                }
+            }
+            return Ok(());
+        }
+        Appended::Rejected(rejected) => rejected,
+    };
+    if let Some(position) = items.iter().position(|item| item.receipt().is_some()) {
+        let position = position as u64;
+        return Err(AnswerError::HalfBatch { position });
+    }
+    if rejected.reason() != Reason::BatchRefused {
+        // The manifest is nothing that the caller knows of: what is wrong with it is wrong with
+        // what it was made over.
+        for item in items {
+            *item = Appended::Rejected(rejected.clone());
+        }
+    }
+    Ok(())
 }
 
 fn verified(
     receipt: &v1::Receipt,
-    payload: &Bytes,
+    sent: &receipt::Sent<'_>,
     head: &TreeHead,
     with_proofs: bool,
     position: usize,
 ) -> Result<Receipt, Error> {
-    let verified = receipt::verify(receipt, payload, head, with_proofs)
+    let verified = receipt::verify(receipt, sent, head, with_proofs)
         .map_err(|source| Error::Receipt { position, source })?;
     Ok(Receipt {
         leaf_index: verified.leaf_index,
         leaf_hash: verified.leaf_hash,
         received_at: verified.received_at,
         inclusion_verified: verified.inclusion_verified,
+        manifest: None,
     })
 }
 
@@ -115,5 +175,6 @@ fn unverified(receipt: &v1::Receipt) -> Result<Receipt, Error> {
         leaf_hash: Hash::try_from(receipt.leaf_hash.as_ref()).map_err(missing)?,
         received_at: Micros::new(receipt.received_at_us),
         inclusion_verified: false,
+        manifest: None,
     })
 }

@@ -2,10 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use deed_proto::v1::{ledger_client::LedgerClient, log_client::LogClient};
-use tonic::transport::{Channel, Endpoint};
+use deed_proto::v1::{
+    content_client::ContentClient as ContentRpc, ledger_client::LedgerClient, log_client::LogClient,
+};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
 
-use crate::error::{Error, InputError};
+use crate::{
+    access::{Access, Bearer},
+    error::{Error, InputError},
+};
+
+/// A channel that shows the client's token, if it has one.
+pub type Transport = InterceptedService<Channel, Bearer>;
 
 /// Most statements in one request.
 pub const REQUEST_ITEMS_MAX: usize = 4_096;
@@ -25,34 +36,52 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection with the clients of both services. Reconnects by itself at the next call after
+/// A connection with the clients of all services. Reconnects by itself at the next call after
 /// it was lost. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Connection {
     server: Arc<str>,
-    ledger: LedgerClient<Channel>,
-    log: LogClient<Channel>,
+    access: Arc<Access>,
+    ledger: LedgerClient<Transport>,
+    log: LogClient<Transport>,
+    content: ContentRpc<Transport>,
 }
 
 impl Connection {
-    /// Connects to `server`, for example `http://127.0.0.1:7733`.
+    /// Connects to `server`, for example `http://127.0.0.1:7733`, without credentials.
     ///
     /// # Errors
-    /// [`Error::Input`] if that is no such address, [`Error::Unreachable`] if nobody answers
-    /// within 5 seconds.
+    /// As [`open_with`](Self::open_with).
     pub async fn open(server: &str) -> Result<Self, Error> {
+        Self::open_with(server, Access::new()).await
+    }
+
+    /// Connects to `server` over TLS if that is `https://`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if that is no such address, or what was given does not fit it;
+    /// [`Error::Unreachable`] if nobody answers within 5 seconds, or TLS fails.
+    pub async fn open_with(server: &str, access: Access) -> Result<Self, Error> {
         let url = || InputError::ServerUrl {
             url: server.to_owned(),
         };
         let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| url())?;
-        match endpoint.uri().scheme_str() {
-            Some("http") => {}
+        let endpoint = match endpoint.uri().scheme_str() {
+            Some("http") if access.needs_tls() => return Err(InputError::NoTls.into()),
+            // A token in clear is anybody's who listens.
+            Some("http") if access.has_token() && !is_loopback(&endpoint) => {
+                return Err(InputError::TokenInClear.into());
+            }
+            Some("http") => endpoint,
             Some("https") => {
-                let url = server.to_owned();
-                return Err(InputError::Scheme { url }.into());
+                endpoint
+                    .tls_config(access.tls())
+                    .map_err(|error| InputError::Certificates {
+                        reason: innermost(&error),
+                    })?
             }
             _ => return Err(url().into()),
-        }
+        };
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -65,12 +94,18 @@ impl Connection {
             .await
             .map_err(|error| Error::Unreachable {
                 server: server.to_owned(),
-                reason: innermost(&error),
+                reason: explained(&innermost(&error)),
             })?;
+        let bearer = access.bearer();
         Ok(Self {
             server: server.into(),
-            ledger: LedgerClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
-            log: LogClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX),
+            ledger: LedgerClient::with_interceptor(channel.clone(), bearer.clone())
+                .max_decoding_message_size(ANSWER_BYTES_MAX),
+            log: LogClient::with_interceptor(channel.clone(), bearer.clone())
+                .max_decoding_message_size(ANSWER_BYTES_MAX),
+            content: ContentRpc::with_interceptor(channel, bearer)
+                .max_decoding_message_size(ANSWER_BYTES_MAX),
+            access: Arc::new(access),
         })
     }
 
@@ -82,15 +117,54 @@ impl Connection {
 
     /// The client of the writing service.
     #[must_use]
-    pub fn ledger(&self) -> LedgerClient<Channel> {
+    pub fn ledger(&self) -> LedgerClient<Transport> {
         self.ledger.clone()
     }
 
     /// The client of the reading service.
     #[must_use]
-    pub fn log(&self) -> LogClient<Channel> {
+    pub fn log(&self) -> LogClient<Transport> {
         self.log.clone()
     }
+
+    /// The client of the content service.
+    #[must_use]
+    pub fn content(&self) -> ContentRpc<Transport> {
+        self.content.clone()
+    }
+
+    /// A further connection to the same server, with the same credentials.
+    pub(crate) async fn again(&self) -> Result<Self, Error> {
+        Self::open_with(&self.server, Access::clone(&self.access)).await
+    }
+}
+
+fn is_loopback(endpoint: &Endpoint) -> bool {
+    let host = endpoint.uri().host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// What the TLS library says, and what to do about it.
+fn explained(reason: &str) -> String {
+    let advice = if reason.contains("UnknownIssuer") {
+        "the server's certificate is of an authority that is not trusted here; give that one with \
+         --ca"
+    } else if reason.contains("NotValidForName") {
+        "the server's certificate is for another name; use the name that it is for"
+    } else if reason.contains("Expired") {
+        "the server's certificate has expired; its operator must renew it"
+    } else if reason.contains("CertificateRequired") || reason.contains("HandshakeFailure") {
+        "the server asks for a client certificate; give one with --client-cert and --client-key"
+    } else if reason.contains("InvalidMessage") || reason.contains("corrupt message") {
+        "the server does not speak TLS there; use http:// or its other port"
+    } else {
+        return reason.to_owned();
+    };
+    format!("{reason}: {advice}")
 }
 
 /// The cause at the end of the chain: "transport error" alone helps nobody.

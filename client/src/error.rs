@@ -5,9 +5,10 @@ use tonic::{Code, Status};
 
 use crate::{
     session::RandomError,
+    stored_session::SessionError,
     trust::{StoreError, TrustError},
 };
-use deed_evidence::{WireError, receipt::ReceiptError};
+use deed_evidence::{WireError, batch::BatchError, receipt::ReceiptError};
 
 /// Why an operation failed. Cheap to clone: one failure may end many pending requests.
 #[derive(Debug, Clone, Error)]
@@ -29,6 +30,24 @@ pub enum Error {
         /// The server's words.
         message: String,
     },
+    /// The server does not know who asks.
+    #[error(
+        "the server does not know who asks: {message}; give a token (--token-file, DEED_TOKEN) or \
+         a client certificate (--client-cert), as its operator gave you"
+    )]
+    Unauthenticated {
+        /// The server's words.
+        message: String,
+    },
+    /// The server knows who asks, and that is not enough.
+    #[error(
+        "the server does not allow this: {message}; its operator grants roles (deed-server role \
+         grant)"
+    )]
+    NotAllowed {
+        /// The server's words.
+        message: String,
+    },
     /// A head, key or genesis entry is not to be believed.
     #[error(transparent)]
     Trust(#[from] Box<TrustError>),
@@ -46,6 +65,9 @@ pub enum Error {
     /// The state directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A session that is kept on disk cannot go on.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// What was asked for cannot be asked.
     #[error(transparent)]
     Input(#[from] InputError),
@@ -83,6 +105,28 @@ pub enum AnswerError {
         /// Position in the request, from 0.
         position: usize,
     },
+    /// A batched statement that is not where its manifest says.
+    #[error(
+        "the server's receipt of statement {position} of a batch names leaf {found}, but the \
+         batch manifest is leaf {manifest}"
+    )]
+    NotBehindManifest {
+        /// Position in the batch, from 0.
+        position: u64,
+        /// The leaf in the receipt.
+        found: u64,
+        /// The manifest's leaf.
+        manifest: u64,
+    },
+    /// A batch that is recorded in part.
+    #[error(
+        "the server's answer records a batch in part: see statement {position}; a batch is \
+         recorded whole or not at all"
+    )]
+    HalfBatch {
+        /// Position in the batch, from 0.
+        position: u64,
+    },
     /// More answers than requests.
     #[error("the server answers a request that was not sent")]
     Unasked,
@@ -114,11 +158,23 @@ pub enum InputError {
         /// As given.
         url: String,
     },
-    /// A URL that this version cannot speak to.
-    #[error("{url:?}: only http:// is spoken in this version")]
-    Scheme {
-        /// As given.
-        url: String,
+    /// Certificates for a connection without TLS.
+    #[error("certificates are for https://; the server's address is http://")]
+    NoTls,
+    /// A token that everybody on the way could read.
+    #[error(
+        "a token is not sent over http:// to another machine, where others could read it; use \
+         https://"
+    )]
+    TokenInClear,
+    /// Certificates or keys that cannot be used.
+    #[error(
+        "the certificates for TLS cannot be used: {reason}; they must be PEM, and the key the \
+             certificate's"
+    )]
+    Certificates {
+        /// What the TLS library says.
+        reason: String,
     },
     /// A request with too few or too many statements.
     #[error("a request takes 1 to {max} statements, not {found}; split it")]
@@ -136,6 +192,24 @@ pub enum InputError {
         /// Most allowed.
         max: usize,
     },
+    /// Statements that no manifest covers together.
+    #[error("these statements are no batch: {0}; send them in requests of their own")]
+    Batch(#[from] BatchError),
+    /// A statement that does not follow the one before it.
+    #[error(
+        "statement {position} of the request is not the next one of the same session, which a \
+         signed batch needs; send it in a request of its own"
+    )]
+    NotNextInBatch {
+        /// Position in the request, from 0.
+        position: usize,
+    },
+    /// A content cannot be read or written here.
+    #[error("the content cannot be read or written: {reason}")]
+    Content {
+        /// What the system says.
+        reason: String,
+    },
     /// Needs a verified ledger.
     #[error("this needs verification, which is switched off")]
     Unverified,
@@ -152,9 +226,13 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unreachable { .. } | Self::Refused { .. } | Self::Ended => ErrorKind::Unavailable,
+            Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Unauthenticated { .. }
+            | Self::NotAllowed { .. }
+            | Self::Ended => ErrorKind::Unavailable,
             Self::Trust(_) | Self::Receipt { .. } | Self::Answer(_) => ErrorKind::DoesNotVerify,
-            Self::Store(_) | Self::Input(_) => ErrorKind::Input,
+            Self::Store(_) | Self::Session(_) | Self::Input(_) => ErrorKind::Input,
         }
     }
 
@@ -168,9 +246,15 @@ impl Error {
                 reason: sentence(status.message()),
             };
         }
+        let message = sentence(status.message());
+        match status.code() {
+            Code::Unauthenticated => return Self::Unauthenticated { message },
+            Code::PermissionDenied => return Self::NotAllowed { message },
+            _ => {}
+        }
         Self::Refused {
             code: status.code(),
-            message: sentence(status.message()),
+            message,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     options::{Event, Observer, Options, Verification},
     retry::{Backoff, RetryPolicy, within},
     settle::Belief,
+    signing::{Signing, Statement},
     trust::{Pin, TrustError, TrustStore},
 };
 
@@ -50,7 +51,7 @@ impl Ledger {
     /// [`Error::Unreachable`]; [`Error::Refused`] if there is no such ledger; [`Error::Trust`] if
     /// it is not the ledger that is pinned; [`Error::Store`].
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        let connection = Connection::open(&options.server).await?;
+        let connection = Connection::open_with(&options.server, options.access.clone()).await?;
         let request = v1::GetLedgerRequest {
             name: options.ledger.clone(),
         };
@@ -103,7 +104,7 @@ impl Ledger {
     /// [`Error::Unreachable`].
     pub async fn connect_again(&self) -> Result<Self, Error> {
         Ok(Self {
-            connection: Connection::open(self.connection.server()).await?,
+            connection: self.connection.again().await?,
             shared: Arc::clone(&self.shared),
         })
     }
@@ -139,18 +140,33 @@ impl Ledger {
     /// # Errors
     /// Any [`Error`]. A rejected statement is not one: it is an item of the answer.
     pub async fn append(&self, payloads: &[Bytes]) -> Result<Answer, Error> {
-        check_request(payloads)?;
+        let statements: Vec<Statement> = payloads.iter().cloned().map(Into::into).collect();
+        self.append_signed(&statements, &Signing::None).await
+    }
+
+    /// [`append`](Self::append) of statements that are signed, and may bring contents along.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub async fn append_signed(
+        &self,
+        statements: &[Statement],
+        signing: &Signing,
+    ) -> Result<Answer, Error> {
+        check_request(statements)?;
+        let envelopes = signing
+            .envelopes(statements.iter())
+            .map_err(InputError::from)?;
         let mut backoff = Backoff::new(self.shared.retry);
-        let payloads: Vec<&Bytes> = payloads.iter().collect();
         loop {
             let base = self.shared.name_base();
-            let request = self.shared.request(&payloads, base.as_ref(), true);
+            let request = self.shared.request(envelopes.clone(), base.as_ref(), true);
             let mut client = self.connection.ledger();
             match within(self.shared.timeout, client.append(request)).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     let answer = self
-                        .read_answer(&answer, &payloads, base.as_ref(), true)
+                        .read_answer(&answer, &envelopes, base.as_ref(), true)
                         .await?;
                     self.settle_if_due();
                     return Ok(answer);
@@ -170,7 +186,7 @@ impl Ledger {
     pub(crate) async fn read_answer(
         &self,
         answer: &v1::AppendResponse,
-        payloads: &[&Bytes],
+        sent: &[v1::Envelope],
         base: Option<&SignedHead>,
         with_proofs: bool,
     ) -> Result<Answer, Error> {
@@ -194,8 +210,8 @@ impl Ledger {
             _ => None,
         };
         let items = match (&head, &self.shared.belief) {
-            (None, Some(_)) => read_rejections(&answer.results, payloads)?,
-            _ => read_items(&answer.results, payloads, head.as_ref(), with_proofs)?,
+            (None, Some(_)) => read_rejections(&answer.results, sent)?,
+            _ => read_items(&answer.results, sent, head.as_ref(), with_proofs)?,
         };
         Ok(Answer {
             head,
@@ -256,18 +272,13 @@ impl Shared {
 
     pub(crate) fn request(
         &self,
-        payloads: &[&Bytes],
+        envelopes: Vec<v1::Envelope>,
         base: Option<&SignedHead>,
         with_proofs: bool,
     ) -> v1::AppendRequest {
-        let envelopes = payloads.iter().map(|payload| v1::Envelope {
-            payload_type: v1::PayloadType::Statement.into(),
-            payload: Bytes::clone(payload),
-            ..v1::Envelope::default()
-        });
         v1::AppendRequest {
             ledger: self.name.clone(),
-            envelopes: envelopes.collect(),
+            envelopes,
             with_proofs: with_proofs && self.belief.is_some(),
             consistency_from: base.map(|base| base.head.size.get()),
         }
@@ -283,14 +294,14 @@ impl Shared {
 }
 
 /// Refuses requests that a server would refuse as a whole.
-pub(crate) fn check_request(payloads: &[Bytes]) -> Result<usize, InputError> {
-    if payloads.is_empty() || payloads.len() > REQUEST_ITEMS_MAX {
+pub(crate) fn check_request(statements: &[Statement]) -> Result<usize, InputError> {
+    if statements.is_empty() || statements.len() > REQUEST_ITEMS_MAX {
         return Err(InputError::Items {
-            found: payloads.len(),
+            found: statements.len(),
             max: REQUEST_ITEMS_MAX,
         });
     }
-    let found = payloads.iter().map(Bytes::len).sum();
+    let found = statements.iter().map(Statement::bytes).sum();
     if found > REQUEST_BYTES_MAX {
         return Err(InputError::Bytes {
             found,
@@ -303,10 +314,10 @@ pub(crate) fn check_request(payloads: &[Bytes]) -> Result<usize, InputError> {
 /// Items of an answer without a head: a receipt would have nothing to stand on.
 fn read_rejections(
     results: &[v1::AppendResult],
-    payloads: &[&Bytes],
+    sent: &[v1::Envelope],
 ) -> Result<Vec<crate::Appended>, Error> {
     // No receipt is among them, so none is taken unverified.
-    read_items(results, payloads, None, false)
+    read_items(results, sent, None, false)
 }
 
 /// Compares the ledger with its pin, or pins it.

@@ -60,31 +60,42 @@
 //! `deed-evidence` alone; this crate carries bytes to them and keeps what they found.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod access;
 mod answer;
 mod appender;
 pub mod chat;
 mod connection;
+mod content;
 mod error;
 mod head;
+pub mod key;
 mod ledger;
 mod options;
+mod proofs;
 mod read;
 mod retry;
 mod session;
 mod settle;
+mod signing;
 pub mod statement_json;
+mod stored_session;
 mod trust;
 
+pub use access::{Access, Bearer, Token, TokenError};
 pub use answer::{Answer, Appended, Receipt};
 pub use appender::{Appender, AppenderOptions, Pending};
-pub use connection::{Connection, REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX};
+pub use connection::{Connection, REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX, Transport};
+pub use content::{CONTENT_INLINE_BYTES_MAX, ContentClient, ContentState};
 pub use error::{AnswerError, Error, ErrorKind, InputError};
 pub use head::{Head, SignedHead};
 pub use ledger::Ledger;
 pub use options::{Event, Observer, Options, Verification};
+pub use proofs::{ProvenBatched, ProvenSession, ProvenTrust};
 pub use read::{HeadWatch, Leaf, ProvenConsistency, ProvenEntry, ProvenLeaf};
 pub use retry::{Backoff, RetryPolicy};
 pub use session::{Header, Made, RandomError, Session};
+pub use signing::{Signing, Statement};
+pub use stored_session::{SessionError, StoredSession, Sync};
 pub use trust::{
     Advance, ForkEvidence, ForkKind, Pin, StateDir, StoreError, TrustError, TrustStore,
 };

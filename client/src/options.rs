@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use deed_evidence::{LedgerId, Sequence, SessionId};
 use deed_tlog::VerifierKey;
 
-use crate::{retry::RetryPolicy, trust::StateDir};
+use crate::{access::Access, retry::RetryPolicy, trust::StateDir};
 
 /// Whether answers are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,6 +23,7 @@ pub enum Verification {
 pub struct Options {
     pub(crate) server: String,
     pub(crate) ledger: String,
+    pub(crate) access: Access,
     pub(crate) state: Option<StateDir>,
     pub(crate) vkey: Option<VerifierKey>,
     pub(crate) verification: Verification,
@@ -41,6 +42,7 @@ impl Options {
         Self {
             server: server.into(),
             ledger: ledger.into(),
+            access: Access::new(),
             state: None,
             vkey: None,
             verification: Verification::On,
@@ -49,6 +51,13 @@ impl Options {
             timeout_ms: 60_000,
             observer: Observer::default(),
         }
+    }
+
+    /// How to show who is there, and whom to take for the server.
+    #[must_use]
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
     }
 
     /// Keeps what is trusted in a directory, across connections and processes.

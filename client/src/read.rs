@@ -414,7 +414,7 @@ impl HeadWatch {
 
 /// The newest head must not be older than the one that the request named: it was signed before
 /// the request was made. That it leads to the other one is known by then.
-fn check_not_stale(newest: &SignedHead, trusted: &SignedHead) -> Result<(), TrustError> {
+pub(crate) fn check_not_stale(newest: &SignedHead, trusted: &SignedHead) -> Result<(), TrustError> {
     if newest.head.size < trusted.head.size {
         return Err(TrustError::Stale {
             found: newest.head.size.get(),
@@ -442,7 +442,7 @@ fn check_leaf(asked: Leaf, index: LeafIndex, hash: Hash) -> Result<(), AnswerErr
     })
 }
 
-fn check_size(head: &SignedHead, wanted: Option<TreeSize>) -> Result<(), TrustError> {
+pub(crate) fn check_size(head: &SignedHead, wanted: Option<TreeSize>) -> Result<(), TrustError> {
     match wanted {
         Some(wanted) if wanted != head.head.size => Err(TrustError::OtherSize {
             found: head.head.size.get(),

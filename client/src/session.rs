@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn statements_are_a_chain_that_a_ledger_takes() {
-        use deed_evidence::session::{self, Judgement};
+        use deed_evidence::session::{self, Binding, Judgement};
         let mut chain = begun();
         let header = Header {
             task: Some(TaskId::new([2; 16])),
@@ -212,10 +212,19 @@ mod tests {
         for (sequence, made) in (0..).zip(&made) {
             let header = statement::parse(&made.payload).unwrap();
             assert_eq!(header.sequence.get(), sequence);
-            assert_eq!(session::judge(state.as_ref(), &header), Ok(Judgement::Next));
+            assert_eq!(
+                session::judge(state.as_ref(), &header, Binding::Nobody),
+                Ok(Judgement::Next)
+            );
             match &mut state {
                 Some(state) => state.advance(&header, made.digest),
-                None => state = Some(session::Session::opened(&header, made.digest)),
+                None => {
+                    state = Some(session::Session::opened(
+                        &header,
+                        made.digest,
+                        Binding::Nobody,
+                    ))
+                }
             }
         }
         assert!(state.unwrap().closed);

@@ -12,6 +12,9 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod v1;
+mod v2;
+#[cfg(test)]
+mod v2_tests;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use thiserror::Error;
@@ -33,11 +36,18 @@ struct Step {
     run: fn(&DB, &mut WriteBatch) -> Result<(), rocksdb::Error>,
 }
 
-const STEPS: &[Step] = &[Step {
-    to: 1,
-    what: "first layout",
-    run: v1::run,
-}];
+const STEPS: &[Step] = &[
+    Step {
+        to: 1,
+        what: "first layout",
+        run: v1::run,
+    },
+    Step {
+        to: 2,
+        what: "contents beside the log",
+        run: v2::run,
+    },
+];
 
 /// The version that this program reads and writes.
 pub const CURRENT: u32 = STEPS.len() as u32;

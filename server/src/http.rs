@@ -142,7 +142,7 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
         Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
         Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
         Refusal::Precondition { .. } => StatusCode::CONFLICT,
-        Refusal::Quota { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::Quota { .. } | Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
         Refusal::Overloaded { .. } | Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };

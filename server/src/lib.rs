@@ -13,6 +13,7 @@ mod append;
 pub mod bench;
 mod clock;
 pub mod config;
+mod content;
 pub mod fsck;
 #[cfg(test)]
 mod fsck_tests;
@@ -34,6 +35,7 @@ pub mod telemetry;
 mod testing;
 
 pub use clock::{Clock, SystemClock};
+pub use content::{ContentStartError, ContentsReport, KeyFileError};
 pub use guard::GuardError;
 pub use identity::IdentityError;
 pub use serve::{Server, ServerOptions, StartError, StopError};

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
+use deed_proto::v1::{self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::{server::NamedService, service::Routes, transport};
@@ -24,7 +24,8 @@ use crate::{
     admin::{self, Admin, AdminPort},
     append::{Appends, QUEUE_WAIT},
     clock::Clock,
-    grpc::{Context, ledger::LedgerService, log::LogService},
+    content::{ContentStartError, ContentStore},
+    grpc::{Context, content::ContentService, ledger::LedgerService, log::LogService},
     guard::{self, GuardError},
     http,
     identity::{Identity, IdentityError},
@@ -63,9 +64,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME;
 const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
+const CONTENT_SERVICE: &str = <ContentServer<ContentService> as NamedService>::NAME;
 
 /// How often the index looks for complete segments.
 const INDEX_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often contents are looked through for what may go, once all were looked at.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
@@ -198,6 +203,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The contents.
+    #[error(transparent)]
+    Contents(#[from] ContentStartError),
     /// The store does not fit its guard.
     #[error(transparent)]
     Guard(#[from] GuardError),
@@ -228,6 +236,8 @@ pub struct Server {
     listener: JoinHandle<Result<(), transport::Error>>,
     indexer: JoinHandle<()>,
     admin: Option<AdminPort>,
+    collector: JoinHandle<()>,
+    contents: Arc<ContentStore>,
     shards: Arc<Shards>,
     threads: ShardThreads,
     _lock: DirectoryLock,
@@ -277,8 +287,18 @@ impl Server {
             }
             None => None,
         };
-        let opening = options.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening))
+        let (opening, opening_clock) = (options.clone(), Arc::clone(&clock));
+        let (opened, contents) = tokio::task::spawn_blocking(move || {
+            let opened = open(&opening)?;
+            let contents = ContentStore::open(
+                &opening.data_dir,
+                &opening.content,
+                opening.limits.quota.stored_bytes,
+                &opened.store,
+                opening_clock,
+            )?;
+            Ok::<_, StartError>((opened, contents))
+        })
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
@@ -307,11 +327,13 @@ impl Server {
             appends: Arc::new(Appends {
                 registry: Arc::clone(&registry),
                 shards: Arc::clone(&shards),
+                contents: Arc::clone(&contents),
                 clock,
                 pressure: Arc::clone(&pressure),
                 queue_wait: QUEUE_WAIT,
                 metrics: Arc::clone(&metrics),
             }),
+            contents: Arc::clone(&contents),
             registry: Arc::clone(&registry),
             pressure,
             stopping: stopped,
@@ -324,6 +346,7 @@ impl Server {
         let counters = Arc::new(Counters::default());
         let accepting = listener::accept(socket, certificates, &options.limits, counters);
         let indexer = tokio::spawn(keep_indexed(context.clone()));
+        let collector = tokio::spawn(keep_collected(context.clone()));
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let admin = admin.map(|(socket, _)| {
             let admin = Admin {
@@ -343,6 +366,8 @@ impl Server {
             listener,
             indexer,
             admin,
+            collector,
+            contents,
             shards,
             threads,
             _lock: opened.lock,
@@ -375,8 +400,12 @@ impl Server {
 
     /// Returns when a shard has failed and the server must be stopped, with what happened.
     pub async fn failed(&self) -> String {
-        let mut failure = self.shards.failure();
-        match failure.wait_for(Option::is_some).await {
+        let (mut failure, mut contents) = (self.shards.failure(), self.contents.failure());
+        let failed = tokio::select! {
+            failed = failure.wait_for(Option::is_some) => failed,
+            failed = contents.wait_for(Option::is_some) => failed,
+        };
+        match failed {
             Ok(why) => why.as_deref().unwrap_or_default().to_owned(),
             Err(_) => "the shards are gone".to_owned(),
         }
@@ -390,6 +419,7 @@ impl Server {
     pub async fn stop(self) -> Result<(), StopError> {
         self.stopping.send_replace(true);
         self.indexer.abort();
+        self.collector.abort();
         let abort = self.listener.abort_handle();
         let listened = match tokio::time::timeout(self.drain, self.listener).await {
             Ok(Ok(Ok(()))) => Ok(()),
@@ -407,11 +437,18 @@ impl Server {
             admin.stop();
         }
         self.shards.close();
-        let threads = self.threads;
+        let (threads, contents) = (self.threads, self.contents);
         // Waits for the last turns; the store is closed when the last reference goes.
-        let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+        let contents_failure = tokio::task::spawn_blocking(move || {
+            threads.join();
+            contents.close();
+            contents
+        })
+        .await
+        .map(|contents| contents.failure().borrow().clone())
+        .unwrap_or_default();
         // Only now: the last turns may have failed as well.
-        let failure = self.shards.failure().borrow().clone();
+        let failure = self.shards.failure().borrow().clone().or(contents_failure);
         match failure {
             Some(why) => Err(StopError::ShardFailed {
                 why: why.to_string(),
@@ -530,6 +567,7 @@ async fn serve_all(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<LedgerServer<LedgerService>>().await;
     health.set_serving::<LogServer<LogService>>().await;
+    health.set_serving::<ContentServer<ContentService>>().await;
     tokio::spawn(say_when_stopping(health, context.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
@@ -540,9 +578,12 @@ async fn serve_all(
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let log =
         LogServer::new(LogService(context.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let content = ContentServer::new(ContentService(context.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let routes = Routes::from(http::router(context.clone()))
         .add_service(ledger)
         .add_service(log)
+        .add_service(content)
         .add_service(health_service)
         .add_service(reflection);
     let mut server = transport::Server::builder()
@@ -581,8 +622,36 @@ async fn say_when_stopping(health: HealthReporter, context: Context) {
         .set_not_serving::<LedgerServer<LedgerService>>()
         .await;
     health.set_not_serving::<LogServer<LogService>>().await;
-    for service in ["", LEDGER_SERVICE, LOG_SERVICE] {
+    health
+        .set_not_serving::<ContentServer<ContentService>>()
+        .await;
+    for service in ["", LEDGER_SERVICE, LOG_SERVICE, CONTENT_SERVICE] {
         health.clone().clear_service_status(service).await;
+    }
+}
+
+/// Collects contents that nobody names, and what crashes and clients left behind.
+async fn keep_collected(context: Context) {
+    loop {
+        let wait = match context.contents.collect().await {
+            Ok(collected) => {
+                tracing::debug!(?collected, "contents looked through");
+                // The rest of them, a little later each time.
+                if collected.complete {
+                    COLLECT_INTERVAL
+                } else {
+                    INDEX_INTERVAL
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "contents are not collected");
+                COLLECT_INTERVAL
+            }
+        };
+        tokio::select! {
+            () = context.stopped() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{
     append::RETRY_AFTER,
+    content::ContentError,
     ledger::{load::LoadError, read::ReadError, registry::RegistryError},
     shard::NoAnswer,
     store::StoreError,
@@ -34,6 +35,8 @@ pub(crate) enum Refusal {
         what: String,
         retry_after: Duration,
     },
+    /// The caller holds as much as it may; waiting does not help.
+    Full(String),
     /// No credential where one is needed, or one that is no good.
     Unauthenticated(String),
     /// The caller is known and may not do this.
@@ -71,7 +74,9 @@ impl From<NoAnswer> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Corrupt { .. } | StoreError::Migration(_) => {
+            StoreError::Corrupt { .. }
+            | StoreError::CorruptKey { .. }
+            | StoreError::Migration(_) => {
                 Self::Damaged(error.to_string())
             }
             // RocksDB reports damaged blocks this way.
@@ -121,6 +126,31 @@ impl From<ReadError> for Refusal {
     }
 }
 
+impl From<ContentError> for Refusal {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Mismatch { .. } => Self::field("commitment", error.to_string()),
+            ContentError::TooLarge { .. } | ContentError::Size { .. } => {
+                Self::field("size", error.to_string())
+            }
+            ContentError::Erased { leaf, .. } => Self::Precondition {
+                reason: "CONTENT_ERASED",
+                message: error.to_string(),
+                metadata: HashMap::from([("erasure_leaf".to_owned(), leaf.to_string())]),
+            },
+            ContentError::Unknown { .. } => Self::NotFound(error.to_string()),
+            ContentError::Quota { .. } => Self::Full(error.to_string()),
+            ContentError::Busy => Self::Overloaded {
+                retry_after: RETRY_AFTER,
+            },
+            ContentError::Damaged { .. } => Self::Damaged(error.to_string()),
+            ContentError::Stopped => NoAnswer::Stopped.into(),
+            ContentError::Random(_) => Self::Internal(error.to_string()),
+            ContentError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -155,6 +185,11 @@ impl From<Refusal> for Status {
             Refusal::Quota { what, retry_after } => {
                 let message = format!("{what}; try again in {} ms", retry_after.as_millis());
                 let details = ErrorDetails::with_retry_info(Some(retry_after));
+                Self::with_error_details(Code::ResourceExhausted, message, details)
+            }
+            Refusal::Full(message) => {
+                let details =
+                    ErrorDetails::with_error_info("STORED_BYTES", "deed.v1", HashMap::new());
                 Self::with_error_details(Code::ResourceExhausted, message, details)
             }
             Refusal::Unauthenticated(message) => Self::unauthenticated(message),

@@ -19,6 +19,7 @@ use crate::{
     admission::Sender,
     append::{Answered, Appends, OnQuota, QUEUE_WAIT},
     clock::Clock,
+    content::ContentStore,
     guard::{self, GuardSlot},
     identity::Identity,
     ledger::{
@@ -27,8 +28,8 @@ use crate::{
         step::SharedTrust,
     },
     metrics::Metrics,
-    options::LimitOptions,
-    pressure::{Pressure, SourceKey, quota::MachineTicks},
+    options::{ContentOptions, LimitOptions},
+    pressure::{Pressure, Source, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
     store::{DirectoryLock, Store, StoreOptions},
@@ -296,9 +297,16 @@ impl Engine {
             identity,
             Arc::clone(&clock) as _,
         ));
+        let content = ContentOptions {
+            // Inside, so that it goes with the directory.
+            key_file: data_dir.join("content.key"),
+            ..ContentOptions::new(data_dir)
+        };
+        let contents = ContentStore::open(data_dir, &content, 0, &store, Arc::clone(&clock) as _);
         let appends = Appends {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
+            contents: contents.unwrap(),
             clock: Arc::clone(&clock) as _,
             pressure: Arc::new(Pressure::new(
                 &LimitOptions::default(),
@@ -337,6 +345,16 @@ impl Engine {
         ledger: &str,
         envelopes: Vec<v1::Envelope>,
     ) -> Result<v1::AppendResponse, Refusal> {
+        self.append_from(&self.appends.pressure.unknown(), ledger, envelopes)
+    }
+
+    /// The same, over a connection.
+    pub(crate) fn append_from(
+        &self,
+        source: &Source,
+        ledger: &str,
+        envelopes: Vec<v1::Envelope>,
+    ) -> Result<v1::AppendResponse, Refusal> {
         let request = v1::AppendRequest {
             ledger: ledger.to_owned(),
             envelopes,
@@ -344,12 +362,7 @@ impl Engine {
         };
         block_on(async {
             self.appends
-                .begin(
-                    request,
-                    &Sender::anybody(),
-                    &self.appends.pressure.unknown(),
-                    OnQuota::Refuse,
-                )
+                .begin(request, &Sender::anybody(), source, OnQuota::Refuse)
                 .await?
                 .finish()
                 .await
@@ -359,6 +372,7 @@ impl Engine {
 
     /// Stops the threads and closes the store.
     pub(crate) fn close(self) {
+        self.appends.contents.close();
         self.appends.shards.close();
         self.threads.join();
     }

@@ -18,7 +18,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::JoinHandle,
@@ -26,14 +25,15 @@ use tokio::{
 
 use crate::{
     answer::Answer,
-    error::Error,
+    error::{Error, InputError},
     ledger::{Ledger, check_request},
+    signing::{Signing, Statement, follows},
 };
 use request::Request;
 use task::Task;
 
 /// How much may be under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppenderOptions {
     /// Requests without an answer; at least 1.
     pub requests_in_flight_max: usize,
@@ -43,16 +43,19 @@ pub struct AppenderOptions {
     pub with_proofs: bool,
     /// How long the oldest request may wait for its answer before the connection is given up.
     pub answer_timeout_ms: u64,
+    /// How the statements are signed.
+    pub signing: Signing,
 }
 
 impl Default for AppenderOptions {
-    /// 32 requests, 8 MiB, with proofs, 60 seconds.
+    /// 32 requests, 8 MiB, with proofs, 60 seconds, unsigned.
     fn default() -> Self {
         Self {
             requests_in_flight_max: 32,
             bytes_in_flight_max: 8 * 1024 * 1024,
             with_proofs: true,
             answer_timeout_ms: 60_000,
+            signing: Signing::None,
         }
     }
 }
@@ -67,6 +70,7 @@ pub struct Appender {
     free_requests: Arc<Semaphore>,
     free_bytes: Arc<Semaphore>,
     bytes_in_flight_max: usize,
+    is_batch: bool,
     task: JoinHandle<Result<(), Error>>,
 }
 
@@ -91,6 +95,7 @@ impl Appender {
         // Semaphores count in u32.
         let bytes_max = options.bytes_in_flight_max.clamp(1, u32::MAX as usize);
         let (sender, receiver) = mpsc::channel(requests_max);
+        let is_batch = options.signing.is_batch();
         let task = Task::new(ledger.clone(), options, requests_max, receiver);
         Self {
             ledger,
@@ -98,6 +103,7 @@ impl Appender {
             free_requests: Arc::new(Semaphore::new(requests_max)),
             free_bytes: Arc::new(Semaphore::new(bytes_max)),
             bytes_in_flight_max: bytes_max,
+            is_batch,
             task: tokio::spawn(task.run()),
         }
     }
@@ -108,11 +114,22 @@ impl Appender {
     /// The answer comes with the returned future, in any case: verified, or as the error that
     /// ended the appender.
     ///
+    /// With [`Signing::Batch`] they must be consecutive statements of one session. Requests that
+    /// wait and continue each other become one batch; nothing waits for company.
+    ///
     /// # Errors
-    /// [`Error::Input`] if the request is too large; [`Error::Ended`] if the appender has failed
+    /// [`Error::Input`] if the request is too large, or no batch; [`Error::Ended`] if the appender has failed
     /// (the pending futures say why).
-    pub async fn send(&self, payloads: Vec<Bytes>) -> Result<Pending, Error> {
-        let bytes = check_request(&payloads)?.clamp(1, self.bytes_in_flight_max);
+    pub async fn send<S: Into<Statement>>(
+        &self,
+        statements: impl IntoIterator<Item = S>,
+    ) -> Result<Pending, Error> {
+        let statements: Vec<Statement> = statements.into_iter().map(Into::into).collect();
+        let total_bytes = check_request(&statements)?;
+        if self.is_batch {
+            check_batch(&statements)?;
+        }
+        let bytes = total_bytes.clamp(1, self.bytes_in_flight_max);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let ended = |_| Error::Ended;
         let request = Arc::clone(&self.free_requests);
@@ -122,7 +139,7 @@ impl Appender {
             .await
             .map_err(ended)?;
         let (sender, receiver) = oneshot::channel();
-        let request = Request::new(payloads, sender, [request, bytes]);
+        let request = Request::new(statements, total_bytes, sender, [request, bytes]);
         self.requests
             .send(request)
             .await
@@ -139,5 +156,19 @@ impl Appender {
         drop(self.requests);
         self.task.await.map_err(|_| Error::Ended)??;
         self.ledger.flush().await
+    }
+}
+
+/// Refuses what could never be one batch, before anything else joins it.
+fn check_batch(statements: &[Statement]) -> Result<(), InputError> {
+    let pairs = statements.iter().zip(statements.iter().skip(1));
+    match pairs
+        .enumerate()
+        .find(|(_, (last, next))| !follows(&last.payload, &next.payload))
+    {
+        None => Ok(()),
+        Some((position, _)) => Err(InputError::NotNextInBatch {
+            position: position + 1,
+        }),
     }
 }

@@ -3,36 +3,43 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use deed_evidence::{Sequence, SessionId, statement};
-use deed_proto::v1::{Rejection, rejection::Reason};
+use deed_evidence::{Sequence, SessionId, batch::BatchError, statement};
+use deed_proto::v1::{self, Rejection, rejection::Reason};
 use deed_tlog::TreeHead;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
     answer::{Answer, Appended},
+    connection::{REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX},
     error::Error,
     head::SignedHead,
+    signing::{Signing, Statement, follows, is_manifest},
 };
 
 /// A statement's place.
 pub(super) type Place = (SessionId, Sequence);
 
-/// One request, from `send` to its answer.
+/// One request, from `send` to its answer; or several that became one batch.
 #[derive(Debug)]
 pub(super) struct Request {
-    payloads: Vec<Bytes>,
+    statements: Vec<Statement>,
+    bytes: usize,
     results: Vec<Option<Appended>>,
     /// Positions of the statements that were sent last and have no result.
     open: Vec<usize>,
+    /// What was sent last for the open statements; empty if they have to be put together anew.
+    /// What goes out again goes out as the same bytes.
+    envelopes: Vec<v1::Envelope>,
     /// The rejections of the last round, for the open positions; empty if none.
     set_back: Vec<Rejection>,
     /// The head that the last sending asked for a proof from.
     pub(super) base: Option<SignedHead>,
     head: Option<TreeHead>,
     witnessed_size: u64,
-    reply: oneshot::Sender<Result<Answer, Error>>,
+    /// Who waits, each for so many of the statements, in order.
+    replies: Vec<(usize, oneshot::Sender<Result<Answer, Error>>)>,
     /// Given back when the request is dropped, answered or not.
-    _permits: [OwnedSemaphorePermit; 2],
+    permits: Vec<[OwnedSemaphorePermit; 2]>,
 }
 
 /// What one answer did to a request.
@@ -59,34 +66,72 @@ impl Held {
 
 impl Request {
     pub(super) fn new(
-        payloads: Vec<Bytes>,
+        statements: Vec<Statement>,
+        bytes: usize,
         reply: oneshot::Sender<Result<Answer, Error>>,
         permits: [OwnedSemaphorePermit; 2],
     ) -> Self {
         Self {
-            results: vec![None; payloads.len()],
-            open: (0..payloads.len()).collect(),
-            payloads,
+            results: vec![None; statements.len()],
+            open: (0..statements.len()).collect(),
+            envelopes: Vec::new(),
+            replies: vec![(statements.len(), reply)],
+            statements,
+            bytes,
             set_back: Vec::new(),
             base: None,
             head: None,
             witnessed_size: 0,
-            reply,
-            _permits: permits,
+            permits: vec![permits],
         }
     }
 
-    /// The payloads without a result: what is to be sent.
-    pub(super) fn open_payloads(&self) -> Vec<&Bytes> {
-        self.open
-            .iter()
-            .filter_map(|position| self.payloads.get(*position))
-            .collect()
+    /// Joins a request that continues this one, so that one signature does for both. Neither may
+    /// have been sent. Gives it back if it does not fit.
+    pub(super) fn join(&mut self, mut next: Self) -> Result<(), Box<Self>> {
+        let ends = (self.statements.last(), next.statements.first());
+        let fits = self.statements.len() + next.statements.len() <= REQUEST_ITEMS_MAX
+            && self.bytes + next.bytes <= REQUEST_BYTES_MAX
+            && matches!(ends, (Some(last), Some(first)) if follows(&last.payload, &first.payload));
+        if !fits {
+            return Err(Box::new(next));
+        }
+        self.statements.append(&mut next.statements);
+        self.bytes += next.bytes;
+        self.results.append(&mut next.results);
+        self.open = (0..self.statements.len()).collect();
+        self.replies.append(&mut next.replies);
+        self.permits.append(&mut next.permits);
+        Ok(())
+    }
+
+    /// What is to be sent: the statements without a result, as before if they went out before.
+    pub(super) fn seal(&mut self, signing: &Signing) -> Result<Vec<v1::Envelope>, BatchError> {
+        if self.envelopes.is_empty() {
+            let open: Vec<_> = self
+                .open
+                .iter()
+                .filter_map(|position| self.statements.get(*position))
+                .collect();
+            self.envelopes = signing.envelopes(open.iter().copied())?;
+        }
+        Ok(self.envelopes.clone())
+    }
+
+    /// What was sent last.
+    pub(super) fn envelopes(&self) -> &[v1::Envelope] {
+        &self.envelopes
+    }
+
+    fn is_batch(&self) -> bool {
+        self.envelopes.first().is_some_and(is_manifest)
     }
 
     /// The places of the statements without a result.
     pub(super) fn open_places(&self) -> impl Iterator<Item = Place> {
-        self.open_payloads().into_iter().filter_map(place)
+        self.open
+            .iter()
+            .filter_map(|position| self.place(*position))
     }
 
     /// Takes in the answer to what was sent last. A statement that came too early stays open if
@@ -101,13 +146,122 @@ impl Request {
     ) -> Progress {
         self.head = answer.head.or(self.head);
         self.witnessed_size = self.witnessed_size.max(answer.witnessed_size);
+        let progress = if self.is_batch() {
+            self.take_batch(answer.items, others)
+        } else {
+            self.take_each(answer.items, others)
+        };
+        if progress.resolved > 0 {
+            self.envelopes.clear();
+        }
+        progress
+    }
+
+    /// A batch has one result, whatever that is.
+    fn take_batch(
+        &mut self,
+        mut items: Vec<Appended>,
+        others: impl FnOnce() -> HashSet<Place>,
+    ) -> Progress {
+        self.set_back.clear();
+        let culprit = items.iter().position(|item| is_culprit(item));
+        let wanted = culprit.and_then(|at| {
+            let held = Held {
+                own: HashSet::new(),
+                others: others(),
+            };
+            self.wanted_back(*self.open.get(at)?, &items[at], &held)
+        });
+        if wanted.is_some() {
+            let rejections = items.into_iter().filter_map(|item| match item {
+                Appended::Rejected(rejection) => Some(rejection),
+                _ => None,
+            });
+            self.set_back = rejections.collect();
+            return Progress {
+                resolved: 0,
+                back_to: wanted,
+            };
+        }
+        if let Some(at) = culprit {
+            self.explain(at, &mut items);
+        }
+        let sent = std::mem::take(&mut self.open);
+        let resolved = sent.len();
+        for (position, item) in sent.into_iter().zip(items) {
+            if let Some(result) = self.results.get_mut(position) {
+                *result = Some(item);
+            }
+        }
+        Progress {
+            resolved,
+            back_to: None,
+        }
+    }
+
+    /// The server names the statement that made it refuse a batch by its place in the request,
+    /// which nobody knows outside of here.
+    fn explain(&self, culprit: usize, items: &mut [Appended]) {
+        let Some(Appended::Rejected(why)) = items.get(culprit).cloned() else {
+            return;
+        };
+        let place = self.open.get(culprit).and_then(|at| self.place(*at));
+        let sequence = place.map_or(0, |(_, sequence)| sequence.get());
+        for item in items {
+            if let Appended::Rejected(rejection) = item
+                && rejection.reason() == Reason::BatchRefused
+            {
+                rejection.message = format!(
+                    "its batch was refused for the statement with sequence {sequence} ({}): {}",
+                    why.reason().as_str_name(),
+                    why.message
+                );
+            }
+        }
+    }
+
+    /// If a batch was refused because its first statements are recorded already, in another batch:
+    /// their positions, places and payloads.
+    pub(super) fn recorded_before(&self, items: &[Appended]) -> Vec<(usize, Place, Bytes)> {
+        let reused = |rejection: &Rejection| rejection.reason() == Reason::SequenceReused;
+        let expected = match items.first() {
+            Some(Appended::Rejected(first)) if self.is_batch() && reused(first) => {
+                first.expected_sequence.unwrap_or(0)
+            }
+            _ => return Vec::new(),
+        };
+        let places = self.open.iter().filter_map(|position| {
+            let place = self.place(*position)?;
+            let payload = self.statements.get(*position)?.payload.clone();
+            Some((*position, place, payload))
+        });
+        places
+            .filter(|(_, (_, sequence), _)| sequence.get() < expected)
+            .collect()
+    }
+
+    /// Sets the result of an open statement that was found in the log, or is refused for good. The
+    /// others are put together anew.
+    pub(super) fn resolve(&mut self, position: usize, item: Appended) {
+        self.open.retain(|open| *open != position);
+        self.envelopes.clear();
+        if let Some(result) = self.results.get_mut(position) {
+            *result = Some(item);
+        }
+    }
+
+    fn take_each(
+        &mut self,
+        items: Vec<Appended>,
+        others: impl FnOnce() -> HashSet<Place>,
+    ) -> Progress {
         let sent = std::mem::take(&mut self.open);
         let mut held = Held::default();
-        if answer.items.iter().any(|item| expected(item).is_some()) {
+        if items.iter().any(|item| expected(item).is_some()) {
             held.others = others();
             held.own = sent
                 .iter()
-                .zip(&answer.items)
+                .zip(&items)
                 .filter(|(_, item)| expected(item).is_some())
                 .filter_map(|(position, _)| self.place(*position))
                 .collect();
@@ -117,7 +271,7 @@ impl Request {
             back_to: None,
         };
         self.set_back.clear();
-        for (position, item) in sent.into_iter().zip(answer.items) {
+        for (position, item) in sent.into_iter().zip(items) {
             match (self.wanted_back(position, &item, &held), item) {
                 (Some(place), Appended::Rejected(rejection)) => {
                     progress.back_to.get_or_insert(place);
@@ -148,7 +302,7 @@ impl Request {
     }
 
     fn place(&self, position: usize) -> Option<Place> {
-        place(self.payloads.get(position)?)
+        place(&self.statements.get(position)?.payload)
     }
 
     /// Gives up going back: the rejections of the last round are final.
@@ -167,18 +321,27 @@ impl Request {
 
     /// Answers whoever waits. Nobody may be waiting any more; that is their choice.
     pub(super) fn complete(self) {
-        let items: Vec<_> = self.results.into_iter().flatten().collect();
-        let answer = Answer {
-            head: self.head,
-            witnessed_size: self.witnessed_size,
-            items,
-        };
-        let _ = self.reply.send(Ok(answer));
+        let mut items = self.results.into_iter().flatten();
+        for (count, reply) in self.replies {
+            let answer = Answer {
+                head: self.head,
+                witnessed_size: self.witnessed_size,
+                items: items.by_ref().take(count).collect(),
+            };
+            let _ = reply.send(Ok(answer));
+        }
     }
 
     pub(super) fn fail(self, error: &Error) {
-        let _ = self.reply.send(Err(error.clone()));
+        for (_, reply) in self.replies {
+            let _ = reply.send(Err(error.clone()));
+        }
     }
+}
+
+/// Whether an item is refused for a reason of its own.
+fn is_culprit(item: &Appended) -> bool {
+    matches!(item, Appended::Rejected(rejection) if rejection.reason() != Reason::BatchRefused)
 }
 
 /// The sequence that the server expects instead, if that is why an item was rejected.

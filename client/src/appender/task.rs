@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use bytes::Bytes;
 use deed_proto::v1;
 use tokio::{
     sync::mpsc,
@@ -10,21 +11,29 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{AppenderOptions, Request};
+use super::{AppenderOptions, Request, request::Place};
 use crate::{
-    error::{AnswerError, Error},
+    answer::{Answer, Appended},
+    error::{AnswerError, Error, InputError},
     ledger::Ledger,
     options::Event,
     retry::{Backoff, timed_out},
+    signing::Signing,
 };
+
+/// Batches without an answer: enough to keep a server busy while the next one is signed.
+const BATCHES_IN_FLIGHT_MAX: usize = 4;
 
 pub(super) struct Task {
     ledger: Ledger,
     with_proofs: bool,
+    signing: Signing,
     answer_timeout: Duration,
     requests_max: usize,
     /// What callers hand over; `None` once they are done.
     incoming: Option<mpsc::Receiver<Request>>,
+    /// Taken from `incoming`, but does not continue the batch before it.
+    next_request: Option<Request>,
     /// Sent, not answered, in the order of sending.
     sent: VecDeque<Request>,
     /// To be sent again, in order; all were sent before everything in `sent`.
@@ -62,9 +71,11 @@ impl Task {
         Self {
             ledger,
             with_proofs: options.with_proofs,
+            signing: options.signing,
             answer_timeout: Duration::from_millis(options.answer_timeout_ms),
             requests_max,
             incoming: Some(incoming),
+            next_request: None,
             sent: VecDeque::new(),
             held: VecDeque::new(),
             backoff,
@@ -96,15 +107,38 @@ impl Task {
         Ok(())
     }
 
+    /// Joins what waits already and continues a request: one signature then does for all of it.
+    fn with_company(&mut self, mut request: Request) -> Request {
+        if !self.signing.is_batch() {
+            return request;
+        }
+        while let Some(next) = self.incoming.as_mut().and_then(|all| all.try_recv().ok()) {
+            if let Err(next) = request.join(next) {
+                self.next_request = Some(*next);
+                break;
+            }
+        }
+        request
+    }
+
+    /// Whether more may go out now. While some batches are on their way, what comes waits and
+    /// becomes the next one: batches grow under load, and when nothing is under way nothing waits.
+    fn may_send(&self) -> bool {
+        !self.signing.is_batch() || self.sent.len() < BATCHES_IN_FLIGHT_MAX
+    }
+
     async fn wait_for_work(&mut self) -> bool {
         if !self.held.is_empty() {
             return true;
         }
-        let Some(incoming) = &mut self.incoming else {
-            return false;
+        let request = match (self.next_request.take(), &mut self.incoming) {
+            (Some(request), _) => Some(request),
+            (None, Some(incoming)) => incoming.recv().await,
+            (None, None) => None,
         };
-        match incoming.recv().await {
+        match request {
             Some(request) => {
+                let request = self.with_company(request);
                 self.held.push_back(request);
                 true
             }
@@ -122,7 +156,7 @@ impl Task {
                 self.send_held(&stream.requests).await?;
                 deadline = Instant::now() + self.answer_timeout;
             }
-            if self.sent.is_empty() && self.incoming.is_none() {
+            if self.sent.is_empty() && self.incoming.is_none() && self.next_request.is_none() {
                 return Ok(());
             }
             match self.next(&mut stream, deadline).await? {
@@ -131,6 +165,7 @@ impl Task {
                     self.take_answer(&answer).await?;
                 }
                 Next::Request(request) => {
+                    let request = self.with_company(request);
                     if self.sent.is_empty() {
                         deadline = Instant::now() + self.answer_timeout;
                     }
@@ -158,7 +193,10 @@ impl Task {
 
     async fn next(&mut self, stream: &mut Stream, deadline: Instant) -> Result<Next, End> {
         // Once something is held, nothing new goes out in front of it.
-        let draining = !self.held.is_empty();
+        let draining = !self.held.is_empty() || !self.may_send();
+        if !draining && let Some(request) = self.next_request.take() {
+            return Ok(Next::Request(request));
+        }
         let waiting = !self.sent.is_empty();
         let incoming = async {
             match &mut self.incoming {
@@ -203,13 +241,17 @@ impl Task {
         mut request: Request,
         requests: &mpsc::Sender<v1::AppendRequest>,
     ) -> Result<(), End> {
+        let envelopes = match request.seal(&self.signing) {
+            Ok(envelopes) => envelopes,
+            Err(error) => {
+                // No ledger would take it; others are none the worse for that.
+                request.fail(&InputError::from(error).into());
+                return Ok(());
+            }
+        };
         let shared = &self.ledger.shared;
         request.base = shared.name_base();
-        let message = shared.request(
-            &request.open_payloads(),
-            request.base.as_ref(),
-            self.with_proofs,
-        );
+        let message = shared.request(envelopes, request.base.as_ref(), self.with_proofs);
         self.sent.push_back(request);
         requests
             .send(message)
@@ -225,7 +267,7 @@ impl Task {
             .ledger
             .read_answer(
                 answer,
-                &request.open_payloads(),
+                request.envelopes(),
                 request.base.as_ref(),
                 self.with_proofs && self.ledger.shared.belief.is_some(),
             )
@@ -238,6 +280,23 @@ impl Task {
                 return Err(End::Failed(error));
             }
         };
+        let recorded_before = request.recorded_before(&read.items);
+        if !recorded_before.is_empty() {
+            if let Err(error) = self
+                .find_recorded(&mut request, recorded_before, &read)
+                .await
+            {
+                self.sent.push_front(request);
+                return Err(End::Failed(error));
+            }
+            self.backoff.reset();
+            if request.is_complete() {
+                request.complete();
+            } else {
+                self.held.push_back(request);
+            }
+            return Ok(());
+        }
         let progress = request.take(read, || {
             let others = self.held.iter().chain(&self.sent);
             others.flat_map(Request::open_places).collect()
@@ -257,6 +316,29 @@ impl Task {
         }
         if self.sent.is_empty() && !self.held.is_empty() {
             self.pause_before_going_back(progress.resolved > 0).await;
+        }
+        Ok(())
+    }
+
+    /// The beginning of a batch is recorded, in a batch that was cut elsewhere (before a crash, for
+    /// example): its receipts are read from the log.
+    async fn find_recorded(
+        &self,
+        request: &mut Request,
+        statements: Vec<(usize, Place, Bytes)>,
+        answer: &Answer,
+    ) -> Result<(), Error> {
+        for (position, (session, sequence), payload) in statements {
+            let found = self
+                .ledger
+                .recorded(session, sequence, &self.signing)
+                .await?;
+            let item = if found.payload == payload {
+                Appended::Duplicate(found.receipt)
+            } else {
+                answer.items.first().cloned().ok_or(Error::Ended)?
+            };
+            request.resolve(position, item);
         }
         Ok(())
     }
@@ -288,7 +370,8 @@ impl Task {
             incoming.close();
         }
         let later = std::iter::from_fn(|| incoming.as_mut()?.try_recv().ok());
-        for request in self.held.drain(..).chain(self.sent.drain(..)).chain(later) {
+        let under_way = self.held.drain(..).chain(self.sent.drain(..));
+        for request in under_way.chain(self.next_request.take()).chain(later) {
             request.fail(error);
         }
     }

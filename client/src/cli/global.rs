@@ -3,10 +3,13 @@
 use std::{env, path::PathBuf};
 
 use clap::Args;
-use deed_client::{Event, Ledger, Options, StateDir};
+use deed_client::{
+    Access, Connection, Event, Ledger, Options, StateDir, Token, TokenError, key,
+};
 use deed_tlog::VerifierKey;
 
 use super::{Failure, Outcome, output, printable};
+use crate::commands::show::read_file;
 
 #[derive(Args, Debug)]
 pub(crate) struct Global {
@@ -46,6 +49,46 @@ pub(crate) struct Global {
     )]
     state_dir: Option<PathBuf>,
 
+    /// Certificate authorities (PEM) to trust for https:// [default: the system's]
+    #[arg(
+        long,
+        global = true,
+        env = "DEED_CA",
+        value_name = "FILE",
+        help_heading = "Common options"
+    )]
+    ca: Option<PathBuf>,
+
+    /// Client certificate (PEM) to show
+    #[arg(
+        long,
+        global = true,
+        env = "DEED_CLIENT_CERT",
+        value_name = "FILE",
+        help_heading = "Common options"
+    )]
+    client_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of the client certificate
+    #[arg(
+        long,
+        global = true,
+        env = "DEED_CLIENT_KEY",
+        value_name = "FILE",
+        help_heading = "Common options"
+    )]
+    client_key: Option<PathBuf>,
+
+    /// File with a bearer token [default: the token in DEED_TOKEN]
+    #[arg(
+        long,
+        global = true,
+        env = "DEED_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Common options"
+    )]
+    token_file: Option<PathBuf>,
+
     /// The ledger's log key, instead of trusting the one seen first
     #[arg(
         long,
@@ -73,12 +116,64 @@ impl Global {
 
     pub(crate) fn options(&self, ledger: &str) -> Outcome<Options> {
         let mut options = Options::new(&self.server, ledger)
+            .access(self.access()?)
             .state(self.state()?)
             .observer(tell);
         if let Some(vkey) = &self.vkey {
             options = options.vkey(vkey.clone());
         }
         Ok(options)
+    }
+
+    /// Connects to the server, whatever ledger is meant.
+    pub(crate) async fn connection(&self) -> Outcome<Connection> {
+        Ok(Connection::open_with(&self.server, self.access()?).await?)
+    }
+
+    /// Certificates and token. What is secret comes from files that nobody else may read, or from
+    /// the environment: arguments are there for every process to see.
+    fn access(&self) -> Outcome<Access> {
+        let secret = |path: &PathBuf| {
+            key::read_secret(path).map_err(|error| Failure::Usage(anyhow::Error::new(error)))
+        };
+        let mut access = Access::new();
+        if let Some(path) = &self.ca {
+            access = access.ca_pem(read_file(path)?);
+        }
+        match (&self.client_cert, &self.client_key) {
+            (Some(certificate), Some(key)) => {
+                access = access.identity_pem(read_file(certificate)?, secret(key)?.as_bytes());
+            }
+            (None, None) => {}
+            _ => {
+                let both = "--client-cert and --client-key go together: give both";
+                return Err(Failure::usage(both));
+            }
+        }
+        let token = match &self.token_file {
+            Some(path) => {
+                let wrong = |error: TokenError| {
+                    Failure::usage(error.to_string()).context(path.display().to_string())
+                };
+                Some(Token::parse(&secret(path)?).map_err(wrong)?)
+            }
+            None => match env::var("DEED_TOKEN") {
+                Ok(token) => {
+                    let wrong = |error: TokenError| {
+                        Failure::usage(error.to_string()).context("DEED_TOKEN")
+                    };
+                    Some(Token::parse(&token).map_err(wrong)?)
+                }
+                Err(env::VarError::NotPresent) => None,
+                Err(env::VarError::NotUnicode(_)) => {
+                    return Err(Failure::usage(TokenError).context("DEED_TOKEN"));
+                }
+            },
+        };
+        Ok(match token {
+            Some(token) => access.token(token),
+            None => access,
+        })
     }
 
     pub(crate) fn state(&self) -> Outcome<StateDir> {

@@ -52,6 +52,8 @@ enum Command {
     /// Create, list and show ledgers
     #[command(subcommand)]
     Ledger(commands::ledger::Ledgers),
+    /// Make a key pair
+    Keygen(commands::keygen::Keygen),
     /// Append statements: JSON lines on stdin, receipts as JSON lines on stdout
     Append(commands::append::Append),
     /// Import what other systems recorded
@@ -72,6 +74,13 @@ enum Command {
     /// Measure a server
     #[command(subcommand)]
     Bench(commands::bench::Bench),
+    /// Print a script that completes this command in a shell
+    Completions(commands::completions::Completions),
+}
+
+/// The whole command line, for what is made of it.
+pub(crate) fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
@@ -106,6 +115,8 @@ async fn execute(cli: &Cli) -> Outcome {
     let global = &cli.global;
     match &cli.command {
         Command::Ledger(command) => command.run(global).await,
+        Command::Keygen(command) => command.run(global),
+        Command::Completions(command) => command.run(),
         Command::Append(command) => command.run(global).await,
         Command::Import(command) => command.run(global).await,
         Command::Head(command) => command.run(global).await,

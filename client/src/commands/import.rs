@@ -2,7 +2,6 @@
 
 mod reader;
 mod receipt_file;
-mod secret;
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Instant};
 
@@ -20,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::receipts::Tally;
+use super::{receipts::Tally, secret};
 use crate::cli::{Failure, Global, Outcome, Output, progress_bar, tell};
 use reader::{NumberedRun, Runs};
 use receipt_file::ReceiptFile;

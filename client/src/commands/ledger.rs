@@ -1,19 +1,17 @@
 //! `deed ledger create|list|show`
 
-mod authority;
-
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use deed_client::{Connection, Error, Ledger, Pin, StateDir};
+use deed_client::{Error, Ledger, Pin, StateDir};
 use deed_evidence::genesis::Genesis;
 use deed_proto::v1::{self, LedgerInfo};
 use serde::Serialize;
 use tonic::Status;
 
 use crate::cli::{Failure, Global, Outcome, Output, printable};
-use authority::{NewAuthority, authority_key};
+use super::authority::{NewAuthority, authority_key};
 
 /// How long to wait for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -122,7 +120,7 @@ impl Create {
             .iter()
             .map(|key| authority_key(key))
             .collect::<Outcome<Vec<_>>>()?;
-        let connection = Connection::open(&global.server).await?;
+        let connection = global.connection().await?;
         let mut made = None;
         if keys.is_empty() {
             // On disk before the ledger exists: a ledger whose owner's key was lost in a crash
@@ -185,7 +183,7 @@ async fn within_deadline<T>(
 }
 
 async fn list(global: &Global) -> Outcome {
-    let connection = Connection::open(&global.server).await?;
+    let connection = global.connection().await?;
     let (output, state) = (Output::new(global), global.state()?);
     let mut order = Order::default();
     let mut request = v1::ListLedgersRequest::default();

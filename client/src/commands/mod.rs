@@ -1,14 +1,18 @@
 //! The commands, one a file.
 
 pub(crate) mod append;
+mod authority;
 pub(crate) mod bench;
+pub(crate) mod completions;
 pub(crate) mod consistency;
 pub(crate) mod entry;
 pub(crate) mod follow;
 pub(crate) mod head;
 pub(crate) mod import;
+pub(crate) mod keygen;
 pub(crate) mod ledger;
 pub(crate) mod prove;
 pub(crate) mod receipts;
+mod secret;
 pub(crate) mod show;
 pub(crate) mod verify;

@@ -76,7 +76,7 @@ impl<'a> ReceiptJson<'a> {
 }
 
 /// `REASON_SEQUENCE_NOT_NEXT` is `sequence_not_next`.
-fn reason(rejection: &Rejection) -> String {
+pub(crate) fn reason(rejection: &Rejection) -> String {
     let name = rejection.reason().as_str_name();
     name.strip_prefix("REASON_")
         .unwrap_or(name)

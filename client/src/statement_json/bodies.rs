@@ -3,7 +3,7 @@
 use deed_proto::v1::{self, statement::Body, task_opened::Objective};
 use serde::{Deserialize, Serialize};
 
-use super::{JsonError, hex_bytes::HexBytes};
+use super::{JsonError, commitment::CommitmentJson, hex_bytes::HexBytes};
 
 /// Declares a JSON mirror of a message: first the fields that must be given, then the fields that
 /// may be left out.
@@ -17,11 +17,11 @@ macro_rules! mirror {
     ) => {
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
-        pub(super) struct $json {
-            $($required: $required_type,)*
+        pub(in crate::statement_json) struct $json {
+            $(pub(in crate::statement_json) $required: $required_type,)*
             $(
                 #[serde(default, skip_serializing_if = "is_absent")]
-                $field: $type,
+                pub(in crate::statement_json) $field: $type,
             )*
         }
 
@@ -50,7 +50,7 @@ macro_rules! names {
     ($json:ident = $message:ident { $($variant:ident,)* }) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
-        pub(super) enum $json {
+        pub(in crate::statement_json) enum $json {
             $($variant,)*
             /// Only in what was read from a ledger: shown, never sent.
             #[serde(skip_deserializing)]
@@ -75,8 +75,10 @@ macro_rules! names {
     };
 }
 
+pub(super) use {mirror, names};
+
 /// Between a field in JSON and the same in the message.
-trait Wire<T> {
+pub(super) trait Wire<T> {
     fn into_wire(self) -> T;
     fn from_wire(wire: T) -> Self;
 }
@@ -105,7 +107,17 @@ macro_rules! same {
     )*};
 }
 
-same!(String, u32, u64, i64);
+same!(String, u32, u64, i64, Option<i64>);
+
+impl Wire<Vec<bytes::Bytes>> for Vec<HexBytes> {
+    fn into_wire(self) -> Vec<bytes::Bytes> {
+        self.into_iter().map(Into::into).collect()
+    }
+
+    fn from_wire(wire: Vec<bytes::Bytes>) -> Self {
+        wire.into_iter().map(Into::into).collect()
+    }
+}
 
 /// Messages in messages, single or repeated.
 macro_rules! nested {
@@ -142,7 +154,7 @@ nested!(
 );
 
 /// Absent in the binary form, and so left out here.
-trait Absent {
+pub(super) trait Absent {
     fn is_absent(&self) -> bool;
 }
 
@@ -176,7 +188,7 @@ impl<T> Absent for Vec<T> {
     }
 }
 
-fn is_absent(value: &impl Absent) -> bool {
+pub(super) fn is_absent(value: &impl Absent) -> bool {
     value.is_absent()
 }
 
@@ -184,12 +196,6 @@ mirror!(
     CorrelationKeyJson = CorrelationKey {
         kind: String,
         value: String,
-    } + {}
-);
-mirror!(
-    CommitmentJson = Commitment {
-        digest: HexBytes,
-        media_type: String,
     } + {}
 );
 mirror!(
@@ -315,7 +321,7 @@ pub(super) struct TaskOpenedJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     objective_text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    objective_commitment: Option<CommitmentJson>,
+    pub(super) objective_commitment: Option<CommitmentJson>,
     requested_by: String,
     risk_tier: RiskTierName,
     #[serde(default, skip_serializing_if = "is_absent")]

@@ -9,11 +9,17 @@
 //!  "task_opened": {"requested_by": "order-service", "risk_tier": "low"}}
 //! ```
 //!
+//! In place of a commitment (`{"digest": ..., "media_type": ...}`) the content may stand itself, as
+//! `{"file": "call.json", "media_type": "application/json"}` or `{"text": "...", "media_type":
+//! "text/plain"}`; see [`StatementJson::resolve`].
+//!
 //! What is left out has its default, as in the binary form. Unknown names are errors: a field
 //! that was mistyped must not vanish from evidence.
 
 mod bodies;
+mod commitment;
 mod hex_bytes;
+mod trust_bodies;
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Micros, Sequence, SessionId};
@@ -25,7 +31,12 @@ use bodies::{
     CorrelationKeyJson, CountJson, GenesisJson, IntentJson, OutcomeJson, TaskClosedJson,
     TaskOpenedJson,
 };
+pub use commitment::{ContentJson, ContentSource};
 use hex_bytes::HexBytes;
+use trust_bodies::{
+    AuthoritiesChangedJson, ErasureJson, KeyRegisteredJson, KeyRevokedJson, LegalHoldPlacedJson,
+    LegalHoldReleasedJson, PrincipalBoundJson, RetentionSetJson,
+};
 
 /// A statement in JSON, read but not completed yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -66,6 +77,22 @@ pub struct StatementJson {
     heartbeat: Option<CountJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session_closed: Option<CountJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authorities_changed: Option<AuthoritiesChangedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_registered: Option<KeyRegisteredJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_revoked: Option<KeyRevokedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    principal_bound: Option<PrincipalBoundJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retention_set: Option<RetentionSetJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    legal_hold_placed: Option<LegalHoldPlacedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    legal_hold_released: Option<LegalHoldReleasedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    erasure: Option<ErasureJson>,
 }
 
 /// What fills in the fields that were left out.
@@ -104,15 +131,32 @@ pub enum JsonError {
     /// Two objectives.
     #[error("task_opened: give objective_text or objective_commitment, not both")]
     Objectives,
+    /// Two scopes.
+    #[error("legal_hold_placed: give task or commitment, not both")]
+    Scopes,
+    /// Not exactly one of digest and content.
+    #[error("{slot}: give exactly one of digest, file and text")]
+    Commitment {
+        /// The field.
+        slot: &'static str,
+    },
 }
 
-const BODY_NAMES: [&str; 6] = [
+const BODY_NAMES: [&str; 14] = [
     "task_opened",
     "task_closed",
     "intent",
     "outcome",
     "heartbeat",
     "session_closed",
+    "authorities_changed",
+    "key_registered",
+    "key_revoked",
+    "principal_bound",
+    "retention_set",
+    "legal_hold_placed",
+    "legal_hold_released",
+    "erasure",
 ];
 
 impl StatementJson {
@@ -137,6 +181,21 @@ impl StatementJson {
             (None, None) => Ok(false),
             _ => Err(JsonError::HalfPlace),
         }
+    }
+
+    /// Replaces each content that stands in place of a commitment (`{"file": ...}` or
+    /// `{"text": ...}`) by the commitment that `commit` makes of it. Not called, such a field is
+    /// a commitment without a digest, which no ledger takes.
+    ///
+    /// # Errors
+    /// [`JsonError::Commitment`], or what `commit` fails with.
+    pub fn resolve<E: From<JsonError>>(
+        &mut self,
+        commit: impl FnMut(ContentJson) -> Result<v1::Commitment, E>,
+    ) -> Result<(), E> {
+        let (opened, intent) = (self.task_opened.as_mut(), self.intent.as_mut());
+        let commitments = commitment::slots(opened, intent, self.outcome.as_mut());
+        commitment::resolve(commitments, commit)
     }
 
     /// Fills in what was left out. The rules of the fields are checked when it is encoded
@@ -169,6 +228,20 @@ impl StatementJson {
             self.heartbeat.map(|body| Ok(Body::Heartbeat(body.into()))),
             self.session_closed
                 .map(|body| Ok(Body::SessionClosed(body.into()))),
+            self.authorities_changed
+                .map(|body| Ok(Body::AuthoritiesChanged(body.into()))),
+            self.key_registered
+                .map(|body| Ok(Body::KeyRegistered(body.into()))),
+            self.key_revoked
+                .map(|body| Ok(Body::KeyRevoked(body.into()))),
+            self.principal_bound
+                .map(|body| Ok(Body::PrincipalBound(body.into()))),
+            self.retention_set
+                .map(|body| Ok(Body::RetentionSet(body.into()))),
+            self.legal_hold_placed.map(LegalHoldPlacedJson::into_body),
+            self.legal_hold_released
+                .map(|body| Ok(Body::LegalHoldReleased(body.into()))),
+            self.erasure.map(|body| Ok(Body::Erasure(body.into()))),
         ];
         let found = bodies.iter().flatten().count();
         let body = bodies.iter_mut().find_map(Option::take);
@@ -222,6 +295,14 @@ impl From<v1::Statement> for StatementJson {
             Some(Body::Outcome(body)) => json.outcome = Some(body.into()),
             Some(Body::Heartbeat(body)) => json.heartbeat = Some(body.into()),
             Some(Body::SessionClosed(body)) => json.session_closed = Some(body.into()),
+            Some(Body::AuthoritiesChanged(body)) => json.authorities_changed = Some(body.into()),
+            Some(Body::KeyRegistered(body)) => json.key_registered = Some(body.into()),
+            Some(Body::KeyRevoked(body)) => json.key_revoked = Some(body.into()),
+            Some(Body::PrincipalBound(body)) => json.principal_bound = Some(body.into()),
+            Some(Body::RetentionSet(body)) => json.retention_set = Some(body.into()),
+            Some(Body::LegalHoldPlaced(body)) => json.legal_hold_placed = Some(body.into()),
+            Some(Body::LegalHoldReleased(body)) => json.legal_hold_released = Some(body.into()),
+            Some(Body::Erasure(body)) => json.erasure = Some(body.into()),
             None => {}
         }
         json

@@ -121,6 +121,34 @@ pub enum TrustError {
         /// Why not.
         source: VerifyError,
     },
+    /// A batched statement that does not lead to a signature.
+    #[error("the server's batch proof does not hold: {reason}")]
+    BatchProof {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A content that is not what was committed to.
+    #[error("the server's content does not open commitment {commitment}: {reason}")]
+    Content {
+        /// The commitment's digest.
+        commitment: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Trust statements that do not hang together.
+    #[error("the server's trust chain does not hold: {reason}")]
+    TrustChain {
+        /// What is wrong.
+        reason: String,
+    },
+    /// An entry that nobody could have recorded.
+    #[error("the entry at leaf {index} does not make sense: {reason}")]
+    Entry {
+        /// Which one.
+        index: u64,
+        /// What is wrong.
+        reason: String,
+    },
     /// A proof that is malformed.
     #[error("{what} is malformed")]
     MalformedProof {

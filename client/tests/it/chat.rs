@@ -306,11 +306,20 @@ fn check_session(run: &Run) {
     let mut state: Option<session::Session> = None;
     for made in &run.statements {
         let header = statement::parse(&made.payload).unwrap();
-        assert_eq!(session::judge(state.as_ref(), &header), Ok(Judgement::Next));
+        assert_eq!(
+            session::judge(state.as_ref(), &header, session::Binding::Nobody),
+            Ok(Judgement::Next)
+        );
         let digest = PayloadDigest::of(&Bytes::clone(&made.payload));
         match &mut state {
             Some(state) => state.advance(&header, digest),
-            None => state = Some(session::Session::opened(&header, digest)),
+            None => {
+                state = Some(session::Session::opened(
+                    &header,
+                    digest,
+                    session::Binding::Nobody,
+                ))
+            }
         }
     }
     assert!(state.unwrap().closed);

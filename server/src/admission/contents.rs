@@ -9,12 +9,10 @@ use deed_evidence::{
 use deed_proto::v1::{self, rejection::Reason};
 
 use super::{Admitting, Rejected};
+use crate::content::ATTACHMENT_BYTES_MAX;
 
 /// Most attachments of a statement.
 const ATTACHMENTS_MAX: usize = 8;
-
-/// Longest attachment in bytes; what is longer goes through PutContent.
-pub(crate) const ATTACHMENT_BYTES_MAX: usize = 64 << 10;
 
 /// A content that came with a statement and opens one of its commitments.
 #[derive(Debug, Clone)]

@@ -32,8 +32,11 @@ use deed_proto::v1::{self, PayloadType, rejection::Reason};
 use deed_tlog::{Hash, PublicKey, leaf_hash};
 use parking_lot::RwLock;
 
-use crate::access::{Caller, role::Role};
-pub(crate) use contents::{ATTACHMENT_BYTES_MAX, Attached, Contents};
+use crate::{
+    access::{Caller, role::Role},
+    content::{SharedGate, State},
+};
+pub(crate) use contents::Contents;
 
 /// Most envelopes of a request: a batch manifest and its 4,096 statements.
 pub(crate) const ENVELOPES_MAX: usize = 4097;
@@ -127,6 +130,15 @@ pub(crate) struct Admitted {
     references: Range<usize>,
 }
 
+/// A content that an Erasure names, as it was found under the ledger's content gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Erasable {
+    pub(crate) content: CommitmentDigest,
+    pub(crate) state: State,
+    /// The statements that commit to it: for each task the newest.
+    pub(crate) references: Vec<Reference>,
+}
+
 /// The payloads of one request that were admitted.
 #[derive(Debug, Default)]
 pub(crate) struct AdmittedBatch {
@@ -137,8 +149,10 @@ pub(crate) struct AdmittedBatch {
     principal: Option<(Arc<str>, PrincipalHash)>,
     /// Contents that are held and that these statements commit to.
     references: Vec<CommitmentDigest>,
-    /// What the statements of the past say about the contents of an Erasure in this batch.
-    erasable: Option<Vec<(CommitmentDigest, Vec<Reference>)>>,
+    /// What is known of the contents of an Erasure in this batch.
+    erasable: Option<Vec<Erasable>>,
+    /// Keeps what its statements name from being erased or collected, until they are recorded.
+    gate: Option<SharedGate>,
 }
 
 /// An envelope that is not recorded, whatever its session says.
@@ -153,7 +167,7 @@ pub(crate) struct Rejected {
 }
 
 impl Rejected {
-    fn new(reason: Reason, field: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: Reason, field: &str, message: impl Into<String>) -> Self {
         Self {
             envelope: 0,
             reason,
@@ -162,7 +176,7 @@ impl Rejected {
         }
     }
 
-    fn at(mut self, envelope: usize) -> Self {
+    pub(crate) fn at(mut self, envelope: usize) -> Self {
         self.envelope = envelope;
         self
     }
@@ -217,6 +231,7 @@ impl Admission<'_> {
                 }),
                 references: Vec::new(),
                 erasable: None,
+                gate: None,
             },
             rejected: Vec::new(),
             contents: Contents::default(),
@@ -527,13 +542,23 @@ impl AdmittedBatch {
     }
 
     /// Brings what is known of the contents that an Erasure in this batch names.
-    pub(crate) fn set_erasable(&mut self, known: Vec<(CommitmentDigest, Vec<Reference>)>) {
+    pub(crate) fn set_erasable(&mut self, known: Vec<Erasable>) {
         self.erasable = Some(known);
     }
 
     /// What [`AdmittedBatch::set_erasable`] brought.
-    pub(crate) fn erasable(&self) -> Option<&[(CommitmentDigest, Vec<Reference>)]> {
+    pub(crate) fn erasable(&self) -> Option<&[Erasable]> {
         self.erasable.as_deref()
+    }
+
+    /// Holds a ledger's content gate until the batch is recorded.
+    pub(crate) fn set_gate(&mut self, gate: SharedGate) {
+        self.gate = Some(gate);
+    }
+
+    /// Refuses statements that were admitted, and with each the batch that it is part of.
+    pub(crate) fn refuse(&mut self, rejected: Vec<Rejected>) -> Vec<Rejected> {
+        batch::refuse(&mut self.statements, rejected)
     }
 
     /// Adds a batch manifest. It has no place in the session; its statements have.
@@ -611,11 +636,6 @@ impl AdmittedBatch {
 
     pub(crate) fn received_at(&self) -> Micros {
         self.received_at
-    }
-
-    /// The authenticated principal that sent it.
-    pub(crate) fn principal(&self) -> Option<&str> {
-        self.principal.as_ref().map(|(name, _)| &**name)
     }
 
     /// Whom a session belongs to that begins with this statement, and by whom it may be continued.

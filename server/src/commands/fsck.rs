@@ -27,13 +27,21 @@ pub(crate) fn run(arguments: &Arguments, mut flags: Flags) -> anyhow::Result<Exi
     }
     let settings = Settings::load(&flags)?;
     log_as(&settings)?;
-    let report = fsck::check(&settings.server.data_dir, &mut |progress| {
+    let server = &settings.server;
+    let key_file = &server.content.key_file;
+    let report = fsck::check_with(&server.data_dir, key_file, &mut |progress| {
         eprintln!("{progress}");
     });
     match report {
         Ok(report) => {
             print_line(&report.to_string());
-            Ok(ExitCode::SUCCESS)
+            // Apart from the log: its integrity does not depend on contents.
+            print_line(&report.contents.to_string());
+            Ok(if report.contents.damaged == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Err(error) => {
             eprintln!("deed-server fsck: {error}");

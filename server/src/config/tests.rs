@@ -138,8 +138,10 @@ fn rust_log_is_heeded_below_the_variable_of_this_server() {
 #[test]
 fn a_named_file_must_be_there_and_the_default_one_need_not() {
     let dir = TempDir::new().unwrap();
-    let mut flags = Flags::default();
-    flags.file = Some(dir.path().join("other.toml"));
+    let flags = Flags {
+        file: Some(dir.path().join("other.toml")),
+        ..Flags::default()
+    };
     let load = |flags: &Flags| Settings::from_layers(flags, [], dir.path());
     let error = load(&flags).unwrap_err().to_string();
     assert!(error.contains("other.toml"), "{error}");

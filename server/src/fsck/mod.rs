@@ -22,9 +22,11 @@ use thiserror::Error;
 use replay::Replay;
 
 use crate::{
+    content::{self, ContentsReport},
     guard::{self, GuardError},
     identity::{Identity, IdentityError},
     ledger::index,
+    options::ContentOptions,
     store::{
         DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions, keys,
         records::{LedgerRecord, RunRecord, SessionRecord, TrustRecord},
@@ -77,6 +79,8 @@ pub struct Report {
     pub records: u64,
     /// Guarded heads that the store reproduces.
     pub guarded: u64,
+    /// The contents beside the log, which its integrity does not depend on.
+    pub contents: ContentsReport,
 }
 
 impl fmt::Display for Report {
@@ -111,11 +115,25 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Checks everything below `data_dir`, changing nothing.
+/// Checks everything below `data_dir`, changing nothing. Opens contents with the key file where it
+/// is by default, if it is there.
 ///
 /// # Errors
-/// [`FsckError`] with the first difference.
+/// [`FsckError`] with the first difference in the log. Damaged contents are in the report.
 pub fn check(data_dir: &Path, on_progress: &mut dyn FnMut(&Progress)) -> Result<Report, FsckError> {
+    let key_file = ContentOptions::new(data_dir).key_file;
+    check_with(data_dir, &key_file, on_progress)
+}
+
+/// The same with a key file elsewhere.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with(
+    data_dir: &Path,
+    content_key_file: &Path,
+    on_progress: &mut dyn FnMut(&Progress),
+) -> Result<Report, FsckError> {
     let no_server = || FsckError::NoServer {
         path: data_dir.to_owned(),
     };
@@ -129,10 +147,12 @@ pub fn check(data_dir: &Path, on_progress: &mut dyn FnMut(&Progress)) -> Result<
     };
     let mut after = String::new();
     let mut numbers = BTreeSet::new();
+    let mut ids = BTreeMap::new();
     loop {
         let page = store.ledgers_after(&after, 1000)?;
         let Some(last) = page.last() else {
             check_numbers(&store, &numbers)?;
+            report.contents = content::check(data_dir, content_key_file, &store, &ids)?;
             return Ok(report);
         };
         after = last.name.clone();
@@ -145,6 +165,7 @@ pub fn check(data_dir: &Path, on_progress: &mut dyn FnMut(&Progress)) -> Result<
             }
             let mut check = LedgerCheck::new(&store, &identity, record)?;
             check.run(on_progress, &mut report)?;
+            ids.insert(check.number.0, check.id);
             report.ledgers += 1;
         }
     }

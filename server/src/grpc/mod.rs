@@ -1,5 +1,6 @@
 //! The gRPC services: translation between messages and the ledger, and nothing else.
 
+pub(crate) mod content;
 pub(crate) mod ledger;
 pub(crate) mod log;
 
@@ -15,6 +16,7 @@ use tonic::Status;
 use crate::{
     access::{Caller, table::Method},
     append::{Appends, QUEUE_WAIT, RETRY_AFTER},
+    content::ContentStore,
     ledger::{Ledger, registry::Registry},
     metrics::Metrics,
     pressure::{OpenStream, Pressure, SourceKey},
@@ -30,6 +32,7 @@ pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send
 pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) appends: Arc<Appends>,
+    pub(crate) contents: Arc<ContentStore>,
     /// Bounds what callers hold, and the reads that run at once, so that they leave room for
     /// appends.
     pub(crate) pressure: Arc<Pressure>,

@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use crate::{
     admission::{Admitted, AdmittedBatch, Kind},
+    content::State,
     store::{StoreError, pack::Pack, pack::Packer, read::Run},
 };
 
@@ -78,6 +79,15 @@ pub(crate) enum Refusal {
     /// An Erasure that came where nobody looks up what it would erase.
     #[error("an Erasure is sent with EraseContent, which also erases")]
     ErasureElsewhere,
+    /// An Erasure of what is gone already.
+    #[error("content {content} was erased by the entry at leaf {leaf}")]
+    ContentErased {
+        content: CommitmentDigest,
+        leaf: u64,
+    },
+    /// An Erasure of what is not here.
+    #[error("no content is held under the commitment {content}")]
+    ContentUnknown { content: CommitmentDigest },
     /// Of a batch that cannot be recorded whole; `culprit` is the envelope that says why.
     #[error("the batch is recorded whole or not at all; see envelope {culprit}")]
     Batch { culprit: usize },
@@ -450,9 +460,18 @@ impl LedgerState {
             let Some(known) = batch.erasable() else {
                 return Ok(Placement::Refused(Refusal::ErasureElsewhere));
             };
-            for (content, references) in known {
-                if let Err(refusal) = trust.erasable(content, references, at) {
-                    return Ok(Placement::Refused(TrustRefusal::Erasure(refusal).into()));
+            for one in known {
+                let content = one.content;
+                let refusal = match one.state {
+                    State::Held => trust
+                        .erasable(&content, &one.references, at)
+                        .err()
+                        .map(|refusal| TrustRefusal::Erasure(refusal).into()),
+                    State::Erased(leaf) => Some(Refusal::ContentErased { content, leaf }),
+                    State::Unknown => Some(Refusal::ContentUnknown { content }),
+                };
+                if let Some(refusal) = refusal {
+                    return Ok(Placement::Refused(refusal));
                 }
             }
             let leaf = turn.next_leaf();

@@ -11,7 +11,7 @@ use std::{
 use deed_proto::v1::rejection::Reason;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, text},
+    encoding::{DescriptorEncoder, MetricEncoder, text},
     metrics::{MetricType, exemplar::Exemplar},
     registry::Registry,
 };
@@ -297,9 +297,9 @@ impl Out<'_> {
             .encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, count) in counts {
             let none = None::<&Exemplar<[(&str, &str); 0], u64>>;
-            metric
-                .encode_family(&labels)?
-                .encode_counter(&count, none)?;
+            sample(&mut metric, &labels, |metric| {
+                metric.encode_counter(&count, none)
+            })?;
         }
         Ok(())
     }
@@ -322,7 +322,7 @@ impl Out<'_> {
             .0
             .encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
+            sample(&mut metric, &labels, |metric| metric.encode_gauge(&value))?;
         }
         Ok(())
     }
@@ -343,10 +343,23 @@ impl Out<'_> {
             .encode_descriptor(name, help, None, MetricType::Histogram)?;
         for (labels, histogram) in histograms {
             let (sum, count, buckets) = histogram.read(scale);
-            metric
-                .encode_family(&labels)?
-                .encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)?;
+            sample(&mut metric, &labels, |metric| {
+                metric.encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)
+            })?;
         }
         Ok(())
+    }
+}
+
+/// Without labels there are no braces: `name{}` is allowed, and not what people look for.
+fn sample<const N: usize>(
+    metric: &mut MetricEncoder<'_>,
+    labels: &[Label; N],
+    encode: impl FnOnce(&mut MetricEncoder<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if N == 0 {
+        encode(metric)
+    } else {
+        encode(&mut metric.encode_family(labels)?)
     }
 }

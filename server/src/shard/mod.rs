@@ -44,8 +44,9 @@ use crate::{
         Budget, Share, SourceKey,
         queue::{FairSender, fair_queue},
     },
+    content::Reference,
     store::{
-        Batch, Family, LedgerNumber, Store, StoreError, keys,
+        Batch, Family, LedgerNumber, Store, StoreError, content, keys,
         records::{HeadRecord, RunRecord, SessionRecord, TrustRecord},
     },
 };
@@ -331,6 +332,22 @@ pub(crate) fn write_records(
             let key = keys::run(ledger, id, run.first);
             store.put(batch, Family::State, &key, &record.encode_to_vec());
         }
+    }
+    content::write_references(
+        store,
+        batch,
+        ledger,
+        records.references.iter().map(|(digest, reference)| {
+            let reference = Reference {
+                leaf: reference.leaf.get(),
+                task: reference.task,
+                received_at: reference.recorded_at,
+            };
+            (digest, reference)
+        }),
+    );
+    for (digest, leaf) in &records.erased {
+        content::write_tombstone(store, batch, ledger, digest, *leaf);
     }
     for (leaf, effective_time) in &records.trust_leaves {
         let record = TrustRecord {

@@ -13,8 +13,13 @@
 //! | state | ledger, kind (u8), session (16), for runs: first sequence (u64) |
 //! | state | ledger, kind (u8), leaf index of a trust statement (u64) |
 //! | index | ledger, kind (u8), segment (u64), bucket (u8) |
+//! | content | ledger, kind (u8), digest (32), then for chunks: upload (16), number (u32), for references: leaf index (u64); for uploads: upload (16) instead of the digest |
+//!
+//! The second database, `content-keys`, has one family: `check`, and ledger, digest (32).
 
-use deed_evidence::{Sequence, SessionId};
+use deed_evidence::{CommitmentDigest, Sequence, SessionId};
+
+use crate::content::UploadId;
 
 /// A ledger's number in this store; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +64,14 @@ const TRUST: u8 = 0x03;
 /// Kinds in the index family.
 const LEAF_HASH: u8 = 0x01;
 
+/// Kinds in the content family.
+const CONTENT: u8 = 0x01;
+const CHUNK: u8 = 0x02;
+const UPLOAD: u8 = 0x03;
+const REFERENCE: u8 = 0x04;
+const ERASED: u8 = 0x05;
+const ERASING: u8 = 0x06;
+
 const ENTRIES_LEN: usize = 4 + 8;
 const TILE_LEN: usize = 4 + 1 + 8;
 const HEAD_LEN: usize = 4 + 1 + 8;
@@ -66,6 +79,11 @@ const SESSION_LEN: usize = 4 + 1 + SessionId::LEN;
 const RUN_LEN: usize = SESSION_LEN + 8;
 const TRUST_LEN: usize = 4 + 1 + 8;
 const LEAF_HASH_LEN: usize = 4 + 1 + 8 + 1;
+const CONTENT_LEN: usize = 4 + 1 + CommitmentDigest::LEN;
+const CHUNK_LEN: usize = CONTENT_LEN + UploadId::LEN + 4;
+const UPLOAD_LEN: usize = 4 + 1 + UploadId::LEN;
+const REFERENCE_LEN: usize = CONTENT_LEN + 8;
+const DATA_KEY_LEN: usize = 4 + CommitmentDigest::LEN;
 
 /// Puts the parts of a key into an array of exactly their length.
 fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
@@ -176,6 +194,110 @@ pub(crate) fn leaf_hash_bucket(
     ])
 }
 
+/// A content's record.
+pub(crate) fn content(ledger: LedgerNumber, digest: &CommitmentDigest) -> [u8; CONTENT_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[CONTENT], digest.as_bytes()])
+}
+
+/// The digest in the key of a content's record; `None` for another kind.
+pub(crate) fn content_digest(key: &[u8]) -> Option<CommitmentDigest> {
+    digest_of(key, CONTENT, CONTENT_LEN)
+}
+
+/// One sealed piece of a content.
+pub(crate) fn chunk(
+    ledger: LedgerNumber,
+    digest: &CommitmentDigest,
+    upload: &UploadId,
+    number: u32,
+) -> [u8; CHUNK_LEN] {
+    join(&[
+        &ledger.0.to_be_bytes(),
+        &[CHUNK],
+        digest.as_bytes(),
+        upload.as_bytes(),
+        &number.to_be_bytes(),
+    ])
+}
+
+/// An upload that is not finished.
+pub(crate) fn upload(ledger: LedgerNumber, upload: &UploadId) -> [u8; UPLOAD_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[UPLOAD], upload.as_bytes()])
+}
+
+/// The upload in such a key; `None` for another kind.
+pub(crate) fn upload_id(key: &[u8]) -> Option<UploadId> {
+    if key.len() != UPLOAD_LEN || *key.get(4)? != UPLOAD {
+        return None;
+    }
+    Some(UploadId::new(*key.last_chunk()?))
+}
+
+/// A leaf that names a content.
+pub(crate) fn reference(
+    ledger: LedgerNumber,
+    digest: &CommitmentDigest,
+    leaf: u64,
+) -> [u8; REFERENCE_LEN] {
+    join(&[
+        &ledger.0.to_be_bytes(),
+        &[REFERENCE],
+        digest.as_bytes(),
+        &leaf.to_be_bytes(),
+    ])
+}
+
+/// Digest and leaf index in such a key; `None` for another kind.
+pub(crate) fn reference_of(key: &[u8]) -> Option<(CommitmentDigest, u64)> {
+    let leaf = tail(key, REFERENCE_LEN)?;
+    Some((
+        digest_of(&key[..CONTENT_LEN], REFERENCE, CONTENT_LEN)?,
+        leaf,
+    ))
+}
+
+/// What says that a content was erased.
+pub(crate) fn erased(ledger: LedgerNumber, digest: &CommitmentDigest) -> [u8; CONTENT_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[ERASED], digest.as_bytes()])
+}
+
+/// What says that an erasure is recorded and not finished.
+pub(crate) fn erasing(ledger: LedgerNumber, digest: &CommitmentDigest) -> [u8; CONTENT_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[ERASING], digest.as_bytes()])
+}
+
+/// The digest in such a key; `None` for another kind.
+pub(crate) fn erasing_digest(key: &[u8]) -> Option<CommitmentDigest> {
+    digest_of(key, ERASING, CONTENT_LEN)
+}
+
+fn digest_of(key: &[u8], kind: u8, len: usize) -> Option<CommitmentDigest> {
+    if key.len() != len || *key.get(4)? != kind {
+        return None;
+    }
+    Some(CommitmentDigest::new(*key.last_chunk()?))
+}
+
+/// Key in `content-keys` of what tells the right key file from others.
+pub(crate) const KEY_CHECK: &[u8] = b"check";
+
+/// A content's wrapped data key, in `content-keys`.
+pub(crate) fn data_key(ledger: LedgerNumber, digest: &CommitmentDigest) -> [u8; DATA_KEY_LEN] {
+    join(&[&ledger.0.to_be_bytes(), digest.as_bytes()])
+}
+
+/// Ledger and digest in such a key; `None` for the check.
+pub(crate) fn data_key_of(key: &[u8]) -> Option<(LedgerNumber, CommitmentDigest)> {
+    if key.len() != DATA_KEY_LEN {
+        return None;
+    }
+    let ledger = u32::from_be_bytes(*key.first_chunk()?);
+    Some((
+        LedgerNumber(ledger),
+        CommitmentDigest::new(*key.last_chunk()?),
+    ))
+}
+
 fn tail(key: &[u8], len: usize) -> Option<u64> {
     if key.len() != len {
         return None;
@@ -188,12 +310,15 @@ mod tests {
     use super::*;
 
     const L: LedgerNumber = LedgerNumber(0x0102_0304);
+    const DIGEST: CommitmentDigest = CommitmentDigest::new([0xdd; 32]);
+    const UPLOAD_1: UploadId = UploadId::new([0xee; 16]);
 
     /// The layout is for ever: a change here is a migration.
     #[test]
     fn golden_keys() {
         let session_id = SessionId::new([0xaa; 16]);
         let a = "aa".repeat(16);
+        let (d, u) = ("dd".repeat(32), "ee".repeat(16));
         for (key, golden) in [
             (
                 hex::encode(entries(L, 5)),
@@ -227,6 +352,19 @@ mod tests {
                 hex::encode(leaf_hash_bucket(L, 1, 0xfe)),
                 "01020304010000000000000001fe".to_owned(),
             ),
+            (hex::encode(content(L, &DIGEST)), format!("0102030401{d}")),
+            (
+                hex::encode(chunk(L, &DIGEST, &UPLOAD_1, 6)),
+                format!("0102030402{d}{u}00000006"),
+            ),
+            (hex::encode(upload(L, &UPLOAD_1)), format!("0102030403{u}")),
+            (
+                hex::encode(reference(L, &DIGEST, 9)),
+                format!("0102030404{d}0000000000000009"),
+            ),
+            (hex::encode(erased(L, &DIGEST)), format!("0102030405{d}")),
+            (hex::encode(erasing(L, &DIGEST)), format!("0102030406{d}")),
+            (hex::encode(data_key(L, &DIGEST)), format!("01020304{d}")),
             (hex::encode(newest(3)), hex::encode(b"newest/\x03")),
             (hex::encode(ledger("acme")), hex::encode(b"ledger/acme")),
         ] {
@@ -246,6 +384,14 @@ mod tests {
         assert_eq!(run_first(&key), Some(Sequence::new(12)));
         assert_eq!(run_prefix(&key).len(), SESSION_LEN);
         assert_eq!(entries_first(b"short"), None);
+        assert_eq!(content_digest(&content(L, &DIGEST)), Some(DIGEST));
+        assert_eq!(content_digest(&erased(L, &DIGEST)), None);
+        assert_eq!(erasing_digest(&erasing(L, &DIGEST)), Some(DIGEST));
+        assert_eq!(upload_id(&upload(L, &UPLOAD_1)), Some(UPLOAD_1));
+        assert_eq!(reference_of(&reference(L, &DIGEST, 3)), Some((DIGEST, 3)));
+        assert_eq!(reference_of(&content(L, &DIGEST)), None);
+        assert_eq!(data_key_of(&data_key(L, &DIGEST)), Some((L, DIGEST)));
+        assert_eq!(data_key_of(KEY_CHECK), None);
     }
 
     #[test]

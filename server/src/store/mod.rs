@@ -4,6 +4,7 @@
 //! those of values. Everything that the log promises is written by [`Store::commit`], one synced
 //! batch a shard turn.
 
+pub(crate) mod content;
 pub(crate) mod figures;
 pub(crate) mod keys;
 pub(crate) mod pack;
@@ -25,14 +26,15 @@ use thiserror::Error;
 
 pub(crate) use keys::LedgerNumber;
 
-/// The families of schema version 1, as `deed-migrations` counts it.
-const FAMILIES: [Family; 6] = [
+/// The families of schema version 2, as `deed-migrations` counts it.
+const FAMILIES: [Family; 7] = [
     Family::Meta,
     Family::Entries,
     Family::Tiles,
     Family::Heads,
     Family::State,
     Family::Index,
+    Family::Content,
 ];
 
 /// Kinds of records that are stored apart.
@@ -44,6 +46,8 @@ pub(crate) enum Family {
     Heads,
     State,
     Index,
+    /// Sealed contents and what is known of them; since version 2.
+    Content,
 }
 
 impl Family {
@@ -55,6 +59,7 @@ impl Family {
             Self::Heads => "heads",
             Self::State => "state",
             Self::Index => "index",
+            Self::Content => "content",
         }
     }
 }
@@ -101,6 +106,16 @@ pub enum StoreError {
     /// RocksDB failed.
     #[error("rocksdb: {0}")]
     RocksDb(#[from] rocksdb::Error),
+    /// A content's key is damaged.
+    #[error("the key of content {digest} of ledger {ledger} has {found} bytes")]
+    CorruptKey {
+        /// The ledger's number.
+        ledger: u32,
+        /// The content's commitment.
+        digest: String,
+        /// Bytes found.
+        found: usize,
+    },
     /// What is stored contradicts itself.
     #[error("{family} of ledger {ledger}: {what}")]
     Corrupt {
@@ -220,10 +235,15 @@ impl Store {
             return Ok(None);
         }
         Self::check_version(&path)?;
+        // A store of an earlier version has fewer families.
+        let present = DB::list_cf(&Options::default(), &path)?;
+        let descriptors = descriptors(options)
+            .into_iter()
+            .filter(|descriptor| present.iter().any(|name| name == descriptor.name()));
         let db = DB::open_cf_descriptors_read_only(
             &database_options(options),
             &path,
-            descriptors(options),
+            descriptors,
             false,
         )?;
         Ok(Some(Self { db }))
@@ -261,10 +281,15 @@ impl Store {
         batch.batch.put_cf(self.family(family), key, value);
     }
 
+    /// Whether a store that was opened as it is has this family.
+    fn has_family(&self, family: Family) -> bool {
+        self.db.cf_handle(family.name()).is_some()
+    }
+
     fn family(&self, family: Family) -> &ColumnFamily {
         self.db
             .cf_handle(family.name())
-            .expect("open fails unless every family is there")
+            .expect("open fails unless every family of the store's version is there")
     }
 }
 
@@ -275,9 +300,20 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    #[cfg(test)]
     pub(crate) fn delete(&mut self, store: &Store, family: Family, key: &[u8]) {
         self.batch.delete_cf(store.family(family), key);
+    }
+
+    /// Deletes every key from `from` up to `beyond`, exclusive.
+    pub(crate) fn delete_range(
+        &mut self,
+        store: &Store,
+        family: Family,
+        from: &[u8],
+        beyond: &[u8],
+    ) {
+        self.batch
+            .delete_range_cf(store.family(family), from, beyond);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -331,9 +367,27 @@ fn descriptors(options: &StoreOptions) -> Vec<ColumnFamilyDescriptor> {
             cf.set_max_write_buffer_number(4);
             cf.set_target_file_size_base(64 << 20);
             cf.set_max_bytes_for_level_base(512 << 20);
+            if family == Family::Content {
+                keep_contents_apart(&mut cf);
+            }
             ColumnFamilyDescriptor::new(family.name(), cf)
         })
         .into()
+}
+
+/// Contents come in the order of their digests, which is none: as blobs they are written once,
+/// and compactions move only their keys.
+fn keep_contents_apart(cf: &mut Options) {
+    cf.set_enable_blob_files(true);
+    // Records of contents, references and tombstones stay among the keys, where scans find them.
+    cf.set_min_blob_size(1 << 10);
+    cf.set_blob_file_size(256 << 20);
+    cf.set_blob_compression_type(DBCompressionType::None);
+    // What was erased or collected is no use to anybody, but takes room until its file is
+    // rewritten: the oldest half of the files, once that half is garbage by half.
+    cf.set_enable_blob_gc(true);
+    cf.set_blob_gc_age_cutoff(0.5);
+    cf.set_blob_gc_force_threshold(0.5);
 }
 
 /// Tries a file with O_DIRECT; some file systems (tmpfs, some overlays) refuse it.
@@ -345,4 +399,65 @@ fn direct_io_works(data_dir: &Path) -> bool {
     // Only a probe: if it cannot be removed, it is an empty file.
     let _ = fs::remove_file(&path);
     works
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::{
+        records::{HeadRecord, LedgerRecord},
+        *,
+    };
+
+    /// The families of version 1; frozen.
+    const V1: [&str; 6] = ["meta", "entries", "tiles", "heads", "state", "index"];
+
+    #[test]
+    fn a_store_of_version_1_opens_as_it_is_and_is_brought_up_to_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let number = LedgerNumber(0);
+        let ledger = LedgerRecord {
+            name: "acme".to_owned(),
+            ..LedgerRecord::default()
+        };
+        let head = HeadRecord {
+            effective_time_us: 5,
+            ..HeadRecord::default()
+        };
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let db = DB::open_cf(&options, directory(dir.path()), V1).unwrap();
+        for (family, key, value) in [
+            ("meta", b"schema_version".to_vec(), vec![0, 0, 0, 1]),
+            ("meta", b"ledger/acme".to_vec(), ledger.encode_to_vec()),
+            (
+                "heads",
+                vec![0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0],
+                head.encode_to_vec(),
+            ),
+        ] {
+            db.put_cf(db.cf_handle(family).unwrap(), key, value)
+                .unwrap();
+        }
+        drop(db);
+
+        let same = |store: &Store| {
+            assert_eq!(store.ledger("acme").unwrap().as_ref(), Some(&ledger));
+            assert_eq!(store.latest_head(number).unwrap().as_ref(), Some(&head));
+            assert_eq!(store.content_ledgers().unwrap(), []);
+            assert_eq!(store.unknown_ledger(&[0].into()).unwrap(), None);
+        };
+        let options = StoreOptions::default();
+        // The head guard looks at it before anything is changed, and so does fsck.
+        same(
+            &Store::open_read_only(dir.path(), &options)
+                .unwrap()
+                .unwrap(),
+        );
+        let store = Store::open(dir.path(), &options).unwrap();
+        same(&store);
+        assert_eq!(deed_migrations::version(&store.db).unwrap(), 2);
+    }
 }

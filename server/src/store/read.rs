@@ -16,7 +16,7 @@ use super::{
 
 /// What a scan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scan {
+pub(super) enum Scan {
     /// A few records.
     Lookup,
     /// All of them, once.
@@ -57,12 +57,12 @@ impl Run {
 }
 
 impl Store {
-    fn value(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn value(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let value = self.db.get_pinned_cf(self.family(family), key)?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    fn record<R: prost::Message + Default>(
+    pub(super) fn record<R: prost::Message + Default>(
         &self,
         family: Family,
         ledger: LedgerNumber,
@@ -316,7 +316,7 @@ impl Store {
     ) -> Result<Option<(&'static str, u32)>, StoreError> {
         for family in FAMILIES
             .into_iter()
-            .filter(|family| *family != Family::Meta)
+            .filter(|family| *family != Family::Meta && self.has_family(*family))
         {
             let mut from = Some(0_u32);
             while let Some(number) = from {
@@ -440,7 +440,7 @@ impl Store {
     }
 
     /// Everything of a ledger in a family from a key on, in order.
-    fn scan(
+    pub(super) fn scan(
         &self,
         scan: Scan,
         family: Family,
@@ -462,6 +462,46 @@ impl Store {
                 Ok((key, value)) => Some(Ok((key.into_vec().into(), value.into_vec().into()))),
                 Err(error) => Some(Err(error.into())),
             })
+    }
+
+    /// Keys of a family from one on, in order: the values stay where they are.
+    pub(super) fn keys_from(
+        &self,
+        family: Family,
+        from: &[u8],
+    ) -> impl Iterator<Item = Result<Box<[u8]>, StoreError>> + use<'_> {
+        let mut at = self.db.raw_iterator_cf(self.family(family));
+        at.seek(from);
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            if let Some(key) = at.key() {
+                let key = key.into();
+                at.next();
+                return Some(Ok(key));
+            }
+            failed = true;
+            at.status().err().map(|error| Err(error.into()))
+        })
+    }
+
+    /// Numbers of the ledgers that have records in a family.
+    pub(super) fn ledgers_in(&self, family: Family) -> Result<Vec<LedgerNumber>, StoreError> {
+        let mut found = Vec::new();
+        let mut from = Some(0_u32);
+        while let Some(number) = from.filter(|_| self.has_family(family)) {
+            let Some(key) = self.keys_from(family, &number.to_be_bytes()).next() else {
+                break;
+            };
+            let number = key?
+                .first_chunk()
+                .map_or(u32::MAX, |n| u32::from_be_bytes(*n));
+            found.push(LedgerNumber(number));
+            from = number.checked_add(1);
+        }
+        Ok(found)
     }
 
     /// One bucket of a segment's leaf hashes.

@@ -173,7 +173,6 @@ async fn exercise(metadata: &[(&'static str, &str)]) -> (MetadataMap, MetadataMa
     let created = client.create_ledger(v1::CreateLedgerRequest {
         name: "traced".to_owned(),
         authority_keys: vec![Bytes::from_static(&AUTHORITY_KEY)],
-        ..v1::CreateLedgerRequest::default()
     });
     let created = created.await.unwrap().into_inner().ledger.unwrap();
     let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());

@@ -1,4 +1,4 @@
-//! The importer's secret, from which the salts of commitments derive.
+//! The producer's secret of a state directory, from which the salts of commitments derive.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use deed_client::StateDir;
 use crate::cli::{Failure, Outcome, Readers, WholeFile, make_directory};
 
 /// Reads a secret: 32 bytes, or 64 hex digits.
-pub(super) fn read(path: &Path) -> Outcome<[u8; 32]> {
+pub(crate) fn read(path: &Path) -> Outcome<[u8; 32]> {
     let mut bytes = fs::read(path)
         .with_context(|| format!("cannot read {}", path.display()))
         .map_err(Failure::Usage)?;
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path) -> Outcome<[u8; 32]> {
 }
 
 /// The secret of this state directory, made at first use and readable by its owner alone.
-pub(super) fn made_once(state: &StateDir) -> Outcome<[u8; 32]> {
+pub(crate) fn made_once(state: &StateDir) -> Outcome<[u8; 32]> {
     let path = state.path().join("import.secret");
     if !path.exists() {
         make(state.path(), &path)

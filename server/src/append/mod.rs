@@ -1,25 +1,25 @@
 //! One append request's way: checked, admitted, handed to its shard, answered.
 
+mod contents;
+mod reasons;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use deed_evidence::{
-    session::Refusal as SessionRefusal,
-    trust::{ErasureRefusal, KeyRefusal, SpeakerRefusal, TrustRefusal},
-};
-use deed_proto::v1::{self, append_result, rejection::Reason};
+use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
 use crate::{
-    admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
+    admission::{Admission, ENVELOPES_MAX, Erasable, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::Clock,
+    content::ContentStore,
     ledger::{
         Ledger, Readable,
         registry::Registry,
-        step::{Placement, Refusal as StepRefusal},
+        step::Placement,
     },
     metrics::{Metrics, Stage},
     pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
@@ -40,6 +40,7 @@ const CLOCK_BEHIND_MAX_US: i64 = 5_000_000;
 pub(crate) struct Appends {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Arc<Shards>,
+    pub(crate) contents: Arc<ContentStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) pressure: Arc<Pressure>,
     pub(crate) queue_wait: Duration,
@@ -95,6 +96,19 @@ impl Appends {
         source: &Source,
         on_quota: OnQuota,
     ) -> Result<InFlight, Refusal> {
+        self.begin_with(request, sender, source, on_quota, None)
+            .await
+    }
+
+    /// The same; `erasable` is what is known of the contents that an Erasure in it names.
+    async fn begin_with(
+        &self,
+        request: v1::AppendRequest,
+        sender: &Sender,
+        source: &Source,
+        on_quota: OnQuota,
+        erasable: Option<Vec<Erasable>>,
+    ) -> Result<InFlight, Refusal> {
         check_request(&request)?;
         let cost = Cost::of(&request);
         if self.shards.has_failed() {
@@ -147,12 +161,21 @@ impl Appends {
             trust: &ledger.trust,
             sender,
             received_at,
-            holds_contents: false,
+            holds_contents: self.contents.may_hold(ledger.number),
         };
         let begun = Instant::now();
         let admitting = admission.admit(&request.envelopes);
-        let (batch, rejected, _contents) = admitting.verify().await.finish();
+        let (mut batch, mut rejected, contents) = admitting.verify().await.finish();
         self.metrics.stage(Stage::Admission, begun.elapsed());
+        if !contents.is_empty() {
+            let refused = self
+                .hold_contents(&ledger, source, contents, &mut batch)
+                .await?;
+            rejected.extend(refused);
+        }
+        if let Some(erasable) = erasable {
+            batch.set_erasable(erasable);
+        }
         let pending =
             (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         Ok(InFlight {
@@ -361,78 +384,9 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                     _ => append_result::Result::Duplicate(receipt),
                 }
             }
-            Placement::Refused(refusal) => append_result::Result::Rejected(rejection(refusal)),
+            Placement::Refused(refusal) => append_result::Result::Rejected(reasons::rejection(refusal)),
         };
         results[statement.envelope].result = Some(result);
-    }
-}
-
-fn rejection(refusal: &StepRefusal) -> v1::Rejection {
-    let (reason, field, expected) = match refusal {
-        StepRefusal::Session(refusal) => session_reason(*refusal),
-        StepRefusal::Speaker(refusal) => {
-            let (reason, field) = speaker_reason(refusal);
-            (reason, field, None)
-        }
-        StepRefusal::Trust(refusal) => (trust_reason(refusal), "", None),
-        StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
-        StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
-    };
-    v1::Rejection {
-        reason: reason.into(),
-        message: refusal.to_string(),
-        field: field.to_owned(),
-        expected_sequence: expected.map(deed_evidence::Sequence::get),
-    }
-}
-
-fn session_reason(
-    refusal: SessionRefusal,
-) -> (Reason, &'static str, Option<deed_evidence::Sequence>) {
-    match refusal {
-        SessionRefusal::SessionTaken => (Reason::SessionTaken, "session", None),
-        SessionRefusal::SessionClosed => (Reason::SessionClosed, "session", None),
-        SessionRefusal::NotNext { expected } => {
-            (Reason::SequenceNotNext, "sequence", Some(expected))
-        }
-        SessionRefusal::SequenceReused { expected } => {
-            (Reason::SequenceReused, "sequence", Some(expected))
-        }
-        SessionRefusal::PreviousMismatch { expected } => {
-            (Reason::PreviousMismatch, "previous", Some(expected))
-        }
-    }
-}
-
-fn speaker_reason(refusal: &SpeakerRefusal) -> (Reason, &'static str) {
-    match refusal {
-        SpeakerRefusal::Key(KeyRefusal::Unknown { .. }) => (Reason::KeyUnknown, "key_id"),
-        SpeakerRefusal::Key(KeyRefusal::OtherProducer { .. }) => {
-            (Reason::KeyNotAllowed, "producer")
-        }
-        SpeakerRefusal::Key(KeyRefusal::Authority { .. }) => (Reason::KeyNotAllowed, "key_id"),
-        SpeakerRefusal::Key(
-            KeyRefusal::NotYet { .. } | KeyRefusal::Ended { .. } | KeyRefusal::Revoked { .. },
-        ) => (Reason::KeyNotInForce, "key_id"),
-        SpeakerRefusal::SignatureRequired => (Reason::SignatureRequired, "signature"),
-        SpeakerRefusal::PrincipalNotBound => (Reason::PrincipalNotBound, "producer"),
-    }
-}
-
-fn trust_reason(refusal: &TrustRefusal) -> Reason {
-    match refusal {
-        TrustRefusal::SignerUnknown { .. } => Reason::KeyUnknown,
-        TrustRefusal::SignerNotAuthority { .. } => Reason::KeyNotAllowed,
-        TrustRefusal::Erasure(ErasureRefusal::Retention { .. }) => Reason::Retention,
-        TrustRefusal::Erasure(ErasureRefusal::LegalHold { .. }) => Reason::LegalHold,
-        TrustRefusal::KeyRegisteredBefore { .. }
-        | TrustRefusal::KeyOfAuthority { .. }
-        | TrustRefusal::KeyEnded { .. }
-        | TrustRefusal::AuthorityRegistered { .. }
-        | TrustRefusal::KeyNotRegistered { .. }
-        | TrustRefusal::KeyRevokedBefore { .. }
-        | TrustRefusal::HoldUsed { .. }
-        | TrustRefusal::HoldNotInForce { .. } => Reason::TrustRefused,
     }
 }
 
@@ -503,7 +457,8 @@ mod tests {
         let ledger = engine.create("full").unwrap();
         engine.appends.queue_wait = Duration::from_millis(20);
 
-        // Nearly half of the budget each: two wait, and there is no room for a third.
+        // Half of the shard's budget each, which is as much as a source may hold: two wait, and
+        // there is no room for a third.
         let big = "r".repeat(1000);
         let request = |session| -> Vec<_> {
             let mut producer = Producer::new(ledger.id, session);
@@ -514,14 +469,19 @@ mod tests {
         std::thread::scope(|scope| {
             let held = || engine.appends.shards.waiting_bytes(ledger.number);
             let mut waiting = Vec::new();
-            for envelopes in [first, second] {
+            for (id, envelopes) in [(1, first), (2, second)] {
                 let before = held();
-                waiting.push(scope.spawn(move || engine.append("full", envelopes)));
+                let source = Source {
+                    id,
+                    ..engine.appends.pressure.unknown()
+                };
+                waiting.push(scope.spawn(move || engine.append_from(&source, "full", envelopes)));
                 // In order: the next one only when this one holds its share.
                 while held() == before {
                     std::thread::yield_now();
                 }
             }
+            assert_eq!(held(), 1 << 20);
             let refused = engine.append("full", third.clone());
             let Err(refusal @ Refusal::Overloaded { .. }) = refused else {
                 panic!("{refused:?}");
@@ -542,6 +502,9 @@ mod tests {
                 );
             }
         });
+        // An answer is on its way only when all that its request held is back.
+        assert_eq!(engine.appends.shards.waiting_bytes(ledger.number), 0);
+        assert_eq!(engine.appends.pressure.held_bytes(), 0);
         let answer = engine.append("full", third).unwrap();
         assert_eq!(briefs(&answer).last().unwrap(), "accepted 1200");
     }

@@ -1,0 +1,328 @@
+//! Authority keys: making and finding them, and what they sign.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use deed_client::{
+    Answer, Appended, Error, Header, Ledger, ProvenTrust, Receipt, Session, Signing, StateDir,
+    Statement, StoredSession, Sync, key,
+};
+use deed_evidence::{
+    KeyId, Micros, Sequence, signature,
+    statement::{self, AUTHORITY_PRODUCER, BodyKind},
+};
+use deed_proto::v1::{Rejection, statement::Body};
+use deed_tlog::{PublicKey, SigningKey};
+use serde::Serialize;
+use tonic::{Code, Status};
+
+use super::{keygen::write_private, receipts::reason};
+use crate::cli::{Failure, Global, Outcome, Output, make_private_directory};
+
+/// Whose signature a trust statement gets.
+#[derive(Args)]
+pub(crate) struct AuthorityArgs {
+    /// Private key of an authority [default: the one that `deed ledger create` made here]
+    #[arg(long, value_name = "FILE")]
+    authority_key: Option<PathBuf>,
+}
+
+/// A trust statement that was recorded.
+#[derive(Serialize)]
+pub(super) struct RecordedJson {
+    pub(super) leaf_index: u64,
+    leaf_hash: String,
+    received_at_us: i64,
+    signed_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased: Option<u32>,
+}
+
+/// An authority with the ledger that it speaks for.
+pub(super) struct Authority {
+    ledger: Ledger,
+    key: Arc<SigningKey>,
+    key_id: KeyId,
+    stored: StoredSession,
+}
+
+impl AuthorityArgs {
+    /// Records a trust statement, and prints where it is.
+    pub(super) async fn record(&self, global: &Global, body: Body, what: &str) -> Outcome {
+        let ledger = global.connect().await?;
+        let mut authority = self.open(global, &ledger).await?;
+        let json = authority.record(body).await?;
+        Output::new(global).print(&json, |json| {
+            let erased = json.erased.map(|n| format!("\nerased     {n} content(s)"));
+            format!(
+                "{what}\nleaf       {}\nleaf hash  {}\nsigned by  {}{}",
+                json.leaf_index,
+                json.leaf_hash,
+                json.signed_by,
+                erased.unwrap_or_default()
+            )
+        })
+    }
+
+    /// Opens the authority's session, and finishes what an earlier command did not.
+    pub(super) async fn open(&self, global: &Global, ledger: &Ledger) -> Outcome<Authority> {
+        let trust = ledger.trust_chain().await?;
+        let state = global.state()?;
+        let key = match &self.authority_key {
+            Some(path) => {
+                let key = key::read_private(path).map_err(|error| Failure::Usage(error.into()))?;
+                if !is_authority(&trust, &key) {
+                    return Err(Failure::usage(format!(
+                        "key {} is no authority of this ledger; `deed key list` shows them",
+                        signature::key_id(key.public_key())
+                    )));
+                }
+                key
+            }
+            None => kept_authority(&state, ledger.name(), &trust)?.ok_or_else(|| {
+                Failure::usage(
+                    "no authority key of this ledger is kept here; give one with --authority-key",
+                )
+            })?,
+        };
+        let key = Arc::new(key);
+        let key_id = signature::key_id(key.public_key());
+        let stored = StoredSession::open(
+            &state,
+            ledger.ledger_id(),
+            &format!("authority {key_id}"),
+            AUTHORITY_PRODUCER,
+            &Signing::Each(Arc::clone(&key)),
+            Sync::Each,
+        );
+        let mut authority = Authority {
+            ledger: ledger.clone(),
+            key,
+            key_id,
+            stored: stored.map_err(Error::from)?,
+        };
+        authority.finish_earlier().await?;
+        Ok(authority)
+    }
+}
+
+impl Authority {
+    /// Makes a trust statement, has it recorded, and checks that it is in the trust chain, where
+    /// the ledger says.
+    pub(super) async fn record(&mut self, body: Body) -> Outcome<RecordedJson> {
+        let (next, last) = self.stored.next();
+        let mut session = Session::with_id(
+            self.ledger.ledger_id(),
+            AUTHORITY_PRODUCER,
+            self.stored.id(),
+        );
+        if let Some(last) = last {
+            session = session.resume(Sequence::new(next.get().saturating_sub(1)), last);
+        }
+        let header = Header {
+            occurred_at: now(),
+            ..Header::default()
+        };
+        let made = session
+            .make(&header, body)
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let statement = Statement::from(made);
+        self.stored
+            .append(std::slice::from_ref(&statement))
+            .map_err(Error::from)?;
+        self.deliver(&statement).await
+    }
+
+    /// What was signed and has no receipt was perhaps recorded: it must not be signed anew.
+    async fn finish_earlier(&mut self) -> Outcome {
+        let earlier: Vec<_> = self.stored.unacknowledged().cloned().collect();
+        for statement in earlier {
+            let delivered = self.deliver(&statement).await;
+            delivered.map_err(|failure| {
+                failure.context("an earlier statement of this authority, sent again")
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self, statement: &Statement) -> Outcome<RecordedJson> {
+        let signing = Signing::Each(Arc::clone(&self.key));
+        let header = statement::parse(&statement.payload)
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let sequence = header.sequence;
+        let (answer, erased) = if header.body == BodyKind::Erasure {
+            let (answer, erased) = self.ledger.contents().erase(statement, &signing).await?;
+            (answer, Some(erased))
+        } else {
+            let statements = std::slice::from_ref(statement);
+            (self.ledger.append_signed(statements, &signing).await?, None)
+        };
+        let receipt = match only(answer)? {
+            Appended::Accepted(receipt) | Appended::Duplicate(receipt) => receipt,
+            Appended::Rejected(rejection) => {
+                self.stored.go_back(sequence).map_err(Error::from)?;
+                return Err(rejected(&rejection));
+            }
+        };
+        let after = Sequence::new(sequence.get().saturating_add(1));
+        self.stored.acknowledge(after).map_err(Error::from)?;
+        self.check_in_chain(&receipt).await?;
+        Ok(RecordedJson {
+            leaf_index: receipt.leaf_index.get(),
+            leaf_hash: receipt.leaf_hash.to_string(),
+            received_at_us: receipt.received_at.get(),
+            signed_by: self.key_id.to_string(),
+            erased,
+        })
+    }
+
+    /// The entry links to the trust statement before it, by the server's word. If that is not the
+    /// one that everybody else is shown, the chain shows it.
+    async fn check_in_chain(&self, receipt: &Receipt) -> Outcome {
+        let trust = self.ledger.trust_chain().await?;
+        self.ledger.flush().await?;
+        let found = trust.entries.iter().find(|(index, _)| *index == receipt.leaf_index);
+        match found {
+            Some((_, entry)) if deed_tlog::leaf_hash(entry) == receipt.leaf_hash => Ok(()),
+            _ => Err(Failure::does_not_verify(format!(
+                "the trust statement at leaf {} is not in the server's trust chain",
+                receipt.leaf_index
+            ))),
+        }
+    }
+}
+
+fn only(answer: Answer) -> Outcome<Appended> {
+    let item = answer.items.into_iter().next();
+    item.ok_or_else(|| Failure::does_not_verify("the server's answer lacks the result"))
+}
+
+/// Says why a statement was not recorded.
+pub(super) fn rejected(rejection: &Rejection) -> Failure {
+    let field = match rejection.field.as_str() {
+        "" => String::new(),
+        field => format!(" ({field})"),
+    };
+    Failure::Unavailable(anyhow::anyhow!(
+        "rejected, {}{field}: {}",
+        reason(rejection),
+        rejection.message
+    ))
+}
+
+fn is_authority(trust: &ProvenTrust, key: &SigningKey) -> bool {
+    let id = signature::key_id(key.public_key());
+    trust.registry.is_authority(id).is_some()
+}
+
+/// The authority key of this ledger that is in the state directory, if one is.
+pub(super) fn kept_authority(
+    state: &StateDir,
+    ledger: &str,
+    trust: &ProvenTrust,
+) -> Outcome<Option<SigningKey>> {
+    let prefix = format!("{}-", readable(ledger));
+    let directory = keys_directory(state);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let what = format!("cannot read {}", directory.display());
+            return Err(Failure::Usage(anyhow::Error::new(error).context(what)));
+        }
+    };
+    let mut paths: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".key"))
+        })
+        .collect();
+    paths.sort();
+    for path in paths {
+        let key = key::read_private(&path).map_err(|error| Failure::Usage(error.into()))?;
+        if is_authority(trust, &key) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn now() -> Micros {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Micros::new(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+pub(super) fn keys_directory(state: &StateDir) -> PathBuf {
+    state.path().join("keys")
+}
+
+/// A ledger's name as it stands in the names of files.
+pub(super) fn readable(ledger: &str) -> String {
+    ledger
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .take(63)
+        .collect()
+}
+
+/// An authority key that was made here.
+pub(super) struct NewAuthority {
+    pub(super) public_key: [u8; 32],
+    /// Where its private half is.
+    pub(super) path: PathBuf,
+}
+
+impl NewAuthority {
+    /// Makes a key and writes it to `<state>/keys/<ledger>-<key>.key`, readable by its owner
+    /// alone, and there after a power failure.
+    pub(super) fn make(state: &StateDir, ledger: &str) -> Outcome<Self> {
+        let made = key::generate().map_err(|error| Failure::Usage(error.into()))?;
+        let public_key = *made.public_key().as_bytes();
+        let directory = keys_directory(state);
+        make_private_directory(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))
+            .map_err(Failure::Usage)?;
+        let name = format!("{}-{}.key", readable(ledger), hex::encode(&public_key[..4]));
+        let path = directory.join(name);
+        write_private(&path, &made)?;
+        Ok(Self { public_key, path })
+    }
+
+    /// Removes the key if no ledger was made with it, for certain.
+    pub(super) fn discard_if_refused(&self, status: &Status) {
+        let refused = matches!(
+            status.code(),
+            Code::AlreadyExists
+                | Code::InvalidArgument
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+        );
+        if refused {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Reads a public key: 64 hex digits, or a file with a public or private key.
+pub(super) fn public_key(argument: &str) -> Outcome<PublicKey> {
+    let is_hex = argument.len() == 64 && argument.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex {
+        return key::parse_public(argument)
+            .map_err(|error| Failure::usage(format!("{argument}: {error}")));
+    }
+    key::read_public(Path::new(argument)).map_err(|error| Failure::Usage(error.into()))
+}
+
+/// The same, as its bytes.
+pub(super) fn authority_key(argument: &str) -> Outcome<[u8; 32]> {
+    Ok(*public_key(argument)?.as_bytes())
+}

@@ -1,0 +1,349 @@
+//! Who said it: batched statements followed to their signature, the trust chain, and where a
+//! session stands.
+
+use bytes::Bytes;
+use deed_evidence::{
+    KeyId, PayloadDigest, Sequence, SessionId,
+    batch::{self, VerifiedPath},
+    entry::Entry,
+    receipt, statement,
+    trust::{Registry, TrustChain},
+};
+use deed_proto::v1::{self, get_batch_proof_request::Leaf as Asked};
+use deed_tlog::{LeafIndex, PublicKey, TreeSize, leaf_hash, verify_inclusion};
+use tonic::{Code, Response};
+
+use crate::{
+    answer::Receipt,
+    error::{AnswerError, Error},
+    head::SignedHead,
+    ledger::Ledger,
+    read::{Leaf, ProvenEntry, check_not_stale, check_size},
+    retry::within,
+    signing::Signing,
+    trust::TrustError,
+};
+
+/// Trust entries that are read at most: a million statements about keys.
+const TRUST_ENTRIES_MAX: usize = 1 << 20;
+
+/// A batched statement, its signature, and proofs that both are in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProvenBatched {
+    /// Where statement and manifest are, and whose signature it is.
+    pub path: VerifiedPath,
+    /// The proof as it came, to be kept.
+    pub proof: v1::GetBatchProofResponse,
+    /// The head that both were proven under, consistent with what is trusted.
+    pub head: SignedHead,
+}
+
+/// Who speaks for whom, recomputed from the ledger's trust statements.
+#[derive(Debug, Clone)]
+pub struct ProvenTrust {
+    /// What the statements amount to.
+    pub registry: Registry,
+    /// Leaf index and bytes of each entry, the genesis entry first.
+    pub entries: Vec<(LeafIndex, Bytes)>,
+    /// The head that all of them were proven under. That none follow the last is the server's
+    /// word; that none is left out between them is proven.
+    pub head: SignedHead,
+}
+
+/// Where a session stands, with the entry that shows its last statement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProvenSession {
+    /// By the server's word, but for what `last` shows.
+    pub info: v1::SessionInfo,
+    /// The last statement's entry: its session, sequence, producer and payload digest are those of
+    /// `info`, and it is in the log. (That nothing follows is the server's word.)
+    pub last: ProvenEntry,
+}
+
+/// What the log holds at a session's sequence.
+pub(crate) struct Recorded {
+    pub(crate) payload: Bytes,
+    pub(crate) receipt: Receipt,
+}
+
+impl Ledger {
+    /// Follows a batched statement to the signature of its manifest, and proves both in the newest
+    /// tree or that of `size`. `key` gives the public key of a key id, from a
+    /// [`trust chain`](Self::trust_chain) for example. Whether the key spoke for the producer at
+    /// that time is for the caller to judge.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Refused`] if there is no such statement, or no batch manifest covers
+    /// it; [`Error::Trust`] if something does not hold.
+    pub async fn prove_batched(
+        &self,
+        leaf: Leaf,
+        size: Option<TreeSize>,
+        key: impl Fn(KeyId) -> Option<PublicKey>,
+    ) -> Result<ProvenBatched, Error> {
+        let leaf_index = match leaf {
+            Leaf::Hash(_) => Some(self.prove_leaf(leaf, size).await?.index),
+            Leaf::Index(index) => Some(index),
+            Leaf::Statement(..) => None,
+        };
+        let request = v1::GetBatchProofRequest {
+            ledger: self.shared.name.clone(),
+            leaf: Some(match (leaf_index, leaf) {
+                (None, Leaf::Statement(session, sequence)) => {
+                    Asked::Statement(v1::StatementPosition {
+                        session: Bytes::copy_from_slice(session.as_bytes()),
+                        sequence: sequence.get(),
+                    })
+                }
+                (index, _) => Asked::LeafIndex(index.map_or(0, LeafIndex::get)),
+            }),
+            tree_size: size.map_or(0, TreeSize::get),
+        };
+        let proof = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_batch_proof(request).await }
+            })
+            .await?;
+        let head = self.trust_note(&proof.checkpoint).await?;
+        check_size(&head, size)?;
+        let fails = |error: &dyn std::fmt::Display| TrustError::BatchProof {
+            reason: error.to_string(),
+        };
+        let signer = batch::signer(&proof).map_err(|error| fails(&error))?;
+        let key = key(signer).ok_or_else(|| {
+            let unknown = format!("no key {signer} is registered in this ledger");
+            TrustError::BatchProof { reason: unknown }
+        })?;
+        let path = batch::verify_path(&proof, self.ledger_id(), &key, &head.head)
+            .map_err(|error| fails(&error))?;
+        check_asked(leaf, leaf_index, &path, &proof)?;
+        self.settle_if_due();
+        Ok(ProvenBatched { path, proof, head })
+    }
+
+    /// Fetches the ledger's trust statements and replays them: links, signatures, rules, and the
+    /// inclusion of each under one head that is not older than what is trusted.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Trust`] if a statement is left out, or does not hold.
+    pub async fn trust_chain(&self) -> Result<ProvenTrust, Error> {
+        let trusted = self.shared.name_base();
+        let messages = self
+            .call(|connection| self.read_trust_chain(connection))
+            .await?;
+        let checkpoint = messages.first().map(|message| message.checkpoint.clone());
+        let checkpoint = checkpoint.ok_or(AnswerError::Missing {
+            what: "the trust chain",
+        })?;
+        let head = self.trust_note(&checkpoint).await?;
+        if let Some(trusted) = &trusted {
+            check_not_stale(&head, trusted)?;
+        }
+        let mut chain: Option<TrustChain> = None;
+        let mut entries = Vec::new();
+        let fails = |reason: String| TrustError::TrustChain { reason };
+        for entry in messages.into_iter().flat_map(|message| message.entries) {
+            let index = LeafIndex::new(entry.leaf_index);
+            let hash = leaf_hash(&entry.entry);
+            let proof = receipt::inclusion_proof(&entry.inclusion_proof).map_err(|_| {
+                TrustError::MalformedProof {
+                    what: "an inclusion proof of the trust chain",
+                }
+            })?;
+            verify_inclusion(&proof, &hash, index, &head.head).map_err(|source| {
+                TrustError::Proof {
+                    what: format!("the inclusion proof of trust entry {index}"),
+                    source,
+                }
+            })?;
+            match &mut chain {
+                Some(chain) => chain
+                    .push(index, &entry.entry)
+                    .map_err(|error| fails(error.to_string()))?,
+                None => {
+                    let begun = TrustChain::begin(&entry.entry);
+                    let begun = begun.map_err(|error| fails(error.to_string()))?;
+                    if index.get() != 0 || begun.registry().ledger_id() != self.ledger_id() {
+                        let reason = "it does not begin with this ledger's genesis entry";
+                        return Err(fails(reason.to_owned()).into());
+                    }
+                    chain = Some(begun);
+                }
+            }
+            entries.push((index, entry.entry));
+        }
+        let chain = chain.ok_or(AnswerError::Missing {
+            what: "the genesis entry of the trust chain",
+        })?;
+        self.settle_if_due();
+        Ok(ProvenTrust {
+            registry: chain.into_registry(),
+            entries,
+            head,
+        })
+    }
+
+    async fn read_trust_chain(
+        &self,
+        connection: crate::Connection,
+    ) -> Result<Response<Vec<v1::GetTrustChainResponse>>, tonic::Status> {
+        let request = v1::GetTrustChainRequest {
+            ledger: self.shared.name.clone(),
+            start: 0,
+        };
+        let mut stream = connection
+            .log()
+            .get_trust_chain(request)
+            .await?
+            .into_inner();
+        let (mut messages, mut entries) = (Vec::new(), 0);
+        while let Some(message) = within(self.shared.timeout, stream.message()).await? {
+            entries += message.entries.len();
+            if message.entries.is_empty() || entries > TRUST_ENTRIES_MAX {
+                let reason = "the server's trust chain has empty messages, or does not end";
+                return Err(tonic::Status::data_loss(reason));
+            }
+            messages.push(message);
+        }
+        Ok(Response::new(messages))
+    }
+
+    /// Where the server says that a session stands, compared with the session's last entry;
+    /// `None` if nothing was recorded in it, by the server's word.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Answer`] if the entry is another statement's.
+    pub async fn session(&self, session: SessionId) -> Result<Option<ProvenSession>, Error> {
+        let request = v1::GetSessionRequest {
+            ledger: self.shared.name.clone(),
+            session: Bytes::copy_from_slice(session.as_bytes()),
+        };
+        let answer = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_session(request).await }
+            })
+            .await;
+        let info = match answer {
+            Ok(info) => info,
+            Err(call) if call.status.code() == Code::NotFound => return Ok(None),
+            Err(call) => return Err(call.error),
+        };
+        let last = self.entry(LeafIndex::new(info.last_leaf), None).await?;
+        let shown = |wanted: String, found: String| AnswerError::Other {
+            what: "a session's last statement",
+            found,
+            wanted,
+        };
+        let payload = payload_of(&last.bytes)?;
+        let header = statement::parse(&payload).map_err(|error| TrustError::Entry {
+            index: info.last_leaf,
+            reason: error.to_string(),
+        })?;
+        let digest = PayloadDigest::of(&payload);
+        let found = format!("{} {} {digest}", header.session, header.sequence);
+        // The last sequence of all has none after it.
+        let sequence = match (info.next_sequence, info.closed) {
+            (u64::MAX, true) if header.sequence.get() == u64::MAX => u64::MAX,
+            (next, _) => next.wrapping_sub(1),
+        };
+        let wanted = format!("{session} {sequence} {}", hex::encode(&info.last_payload));
+        if found != wanted || header.producer != info.producer {
+            return Err(shown(wanted, found).into());
+        }
+        Ok(Some(ProvenSession { info, last }))
+    }
+
+    /// What is recorded at a session's sequence, proven to be in the log, by this key's signature
+    /// or its batch manifest's.
+    pub(crate) async fn recorded(
+        &self,
+        session: SessionId,
+        sequence: Sequence,
+        signing: &Signing,
+    ) -> Result<Recorded, Error> {
+        let leaf = Leaf::Statement(session, sequence);
+        let own = |id: KeyId| {
+            let key = signing.key().map(|key| key.public_key().clone());
+            key.filter(|_| signing.key_id() == Some(id))
+        };
+        match self.prove_batched(leaf, None, own).await {
+            Ok(proven) => recorded(
+                &proven.proof.statement_entry,
+                proven.path.statement_index,
+                Some(proven.path.manifest_index),
+            ),
+            Err(Error::Refused {
+                code: Code::FailedPrecondition,
+                ..
+            }) => {
+                let index = self.prove_leaf(leaf, None).await?.index;
+                let entry = self.entry(index, None).await?;
+                recorded(&entry.bytes, index, None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn recorded(
+    bytes: &Bytes,
+    leaf_index: LeafIndex,
+    manifest: Option<LeafIndex>,
+) -> Result<Recorded, Error> {
+    let entry = parsed(bytes)?;
+    Ok(Recorded {
+        payload: bytes.slice_ref(entry.payload),
+        receipt: Receipt {
+            leaf_index,
+            leaf_hash: leaf_hash(bytes),
+            received_at: entry.received_at,
+            inclusion_verified: true,
+            manifest,
+        },
+    })
+}
+
+fn payload_of(bytes: &Bytes) -> Result<Bytes, Error> {
+    Ok(bytes.slice_ref(parsed(bytes)?.payload))
+}
+
+fn parsed(bytes: &Bytes) -> Result<Entry<'_>, Error> {
+    Entry::parse(bytes).map_err(|_| {
+        AnswerError::Missing {
+            what: "an entry that can be read",
+        }
+        .into()
+    })
+}
+
+/// The proof must be of the statement that was asked for.
+fn check_asked(
+    asked: Leaf,
+    index: Option<LeafIndex>,
+    path: &VerifiedPath,
+    proof: &v1::GetBatchProofResponse,
+) -> Result<(), Error> {
+    let (what, found, wanted) = match (index, asked) {
+        (Some(index), _) => ("leaf", path.statement_index.to_string(), index.to_string()),
+        (None, Leaf::Statement(session, sequence)) => {
+            let payload = payload_of(&proof.statement_entry)?;
+            let header = statement::parse(&payload).map_err(|error| TrustError::BatchProof {
+                reason: error.to_string(),
+            })?;
+            let found = format!("{} {}", header.session, header.sequence);
+            ("statement", found, format!("{session} {sequence}"))
+        }
+        (None, _) => return Ok(()),
+    };
+    if found == wanted {
+        return Ok(());
+    }
+    Err(AnswerError::Other {
+        what,
+        found,
+        wanted,
+    }
+    .into())
+}

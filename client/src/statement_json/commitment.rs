@@ -1,0 +1,125 @@
+//! Commitments in JSON: a digest, or the content that one is to be made of.
+
+use std::path::PathBuf;
+
+use deed_proto::v1;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    JsonError,
+    bodies::{IntentJson, OutcomeJson, TaskOpenedJson},
+    hex_bytes::HexBytes,
+};
+
+/// A commitment. As read from a ledger it has a digest; a producer may give the content instead,
+/// as a file or as text, and it is committed to before the statement is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommitmentJson {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<HexBytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    media_type: String,
+}
+
+/// A content that stands in a statement's JSON in place of its commitment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentJson {
+    /// The field that it stands in, for example `intent.arguments`; what its salt derives from.
+    pub slot: &'static str,
+    /// Where its bytes are.
+    pub source: ContentSource,
+    /// RFC 6838.
+    pub media_type: String,
+}
+
+/// Where the bytes of a content are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContentSource {
+    /// In a file.
+    File(PathBuf),
+    /// Here.
+    Text(String),
+}
+
+impl From<CommitmentJson> for v1::Commitment {
+    fn from(json: CommitmentJson) -> Self {
+        Self {
+            digest: json.digest.unwrap_or_default().into(),
+            media_type: json.media_type,
+        }
+    }
+}
+
+impl From<v1::Commitment> for CommitmentJson {
+    fn from(message: v1::Commitment) -> Self {
+        Self {
+            digest: Some(message.digest.into()),
+            file: None,
+            text: None,
+            media_type: message.media_type,
+        }
+    }
+}
+
+impl CommitmentJson {
+    fn content(&self, slot: &'static str) -> Result<Option<ContentJson>, JsonError> {
+        let source = match (&self.digest, &self.file, &self.text) {
+            (Some(_), None, None) => return Ok(None),
+            (None, Some(file), None) => ContentSource::File(file.clone()),
+            (None, None, Some(text)) => ContentSource::Text(text.clone()),
+            _ => return Err(JsonError::Commitment { slot }),
+        };
+        Ok(Some(ContentJson {
+            slot,
+            source,
+            media_type: self.media_type.clone(),
+        }))
+    }
+}
+
+/// The commitments of a statement, each with its slot, in the order of their fields.
+pub(super) fn slots<'a>(
+    task_opened: Option<&'a mut TaskOpenedJson>,
+    intent: Option<&'a mut IntentJson>,
+    outcome: Option<&'a mut OutcomeJson>,
+) -> impl Iterator<Item = (&'static str, &'a mut CommitmentJson)> {
+    let objective = task_opened
+        .and_then(|body| body.objective_commitment.as_mut())
+        .map(|commitment| ("task_opened.objective_commitment", commitment));
+    let of_intent = intent.map(|body| {
+        [
+            ("intent.arguments", body.arguments.as_mut()),
+            ("intent.prompt", body.prompt.as_mut()),
+        ]
+    });
+    let of_outcome = outcome.map(|body| {
+        [
+            ("outcome.tool_call", body.tool_call.as_mut()),
+            ("outcome.response", body.response.as_mut()),
+            ("outcome.result", body.result.as_mut()),
+        ]
+    });
+    let fields = of_intent
+        .into_iter()
+        .flatten()
+        .chain(of_outcome.into_iter().flatten())
+        .filter_map(|(slot, commitment)| Some((slot, commitment?)));
+    objective.into_iter().chain(fields)
+}
+
+/// Replaces each content by what `commit` makes of it.
+pub(super) fn resolve<'a, E: From<JsonError>>(
+    commitments: impl Iterator<Item = (&'static str, &'a mut CommitmentJson)>,
+    mut commit: impl FnMut(ContentJson) -> Result<v1::Commitment, E>,
+) -> Result<(), E> {
+    for (slot, commitment) in commitments {
+        if let Some(content) = commitment.content(slot)? {
+            *commitment = commit(content)?.into();
+        }
+    }
+    Ok(())
+}

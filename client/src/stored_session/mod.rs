@@ -1,0 +1,555 @@
+//! Sessions that outlive their process.
+//!
+//! ```text
+//! <state>/sessions/<name>-<hash>/session.json   whose session it is; written once
+//!                                journal        what is not acknowledged yet (journal.rs)
+//!                                lock           held by the process that uses it
+//! ```
+//!
+//! A statement counts once [`StoredSession::append`] returned: it is in the journal, synced with
+//! [`Sync::Each`], and stays there until its receipt came. Whoever opens the session after a crash
+//! sends what is left as the same bytes; the ledger answers what it has with the first receipt. So
+//! no statement is lost and none is there twice.
+//!
+//! The calls here wait for the disk. In async code wrap them (`tokio::task::block_in_place`).
+
+mod journal;
+
+use std::{
+    collections::VecDeque,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use deed_evidence::{
+    KeyId, LedgerId, PayloadDigest, Sequence, SessionId, WireError,
+    statement::{self, BodyKind},
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use crate::{
+    session::{RandomError, random},
+    signing::{Signing, Statement},
+    trust::StateDir,
+};
+use journal::{Journal, Record};
+
+/// A journal that has nothing left is begun anew beyond this size.
+const JOURNAL_BYTES_MAX: u64 = 1024 * 1024;
+
+/// When a statement counts as kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sync {
+    /// After it is on disk: a power failure loses nothing that was taken.
+    #[default]
+    Each,
+    /// After the system has it: a killed process loses nothing, a power failure may.
+    System,
+}
+
+/// A session that cannot be kept, or not go on.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The file system refuses.
+    #[error("cannot {action} {}: {reason}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// A file does not hold what was written there.
+    #[error(
+        "{} is damaged at byte {offset}; begin a session of another name, and keep this file to \
+         see what was not acknowledged", path.display()
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+    },
+    /// Another process uses it.
+    #[error("session {name:?} is used by another process; wait for that, or use another name")]
+    InUse {
+        /// Its name.
+        name: String,
+    },
+    /// It is somebody else's.
+    #[error(
+        "session {name:?} was begun with another {what} ({kept}, now {found}); use another name \
+         for a session of its own"
+    )]
+    Other {
+        /// Its name.
+        name: String,
+        /// What differs.
+        what: &'static str,
+        /// As it was begun.
+        kept: String,
+        /// As it is wanted now.
+        found: String,
+    },
+    /// A statement that is not the next one of this session.
+    #[error(
+        "the statement is not the next one of this session: its {what} is {found}, not {wanted}"
+    )]
+    NotNext {
+        /// What differs.
+        what: &'static str,
+        /// Found in the statement.
+        found: String,
+        /// Wanted.
+        wanted: String,
+    },
+    /// Nothing comes after SessionClosed.
+    #[error("session {name:?} is closed; begin one of another name")]
+    Closed {
+        /// Its name.
+        name: String,
+    },
+    /// No statement.
+    #[error(transparent)]
+    Statement(#[from] WireError),
+    /// No random bytes for its id.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+impl SessionError {
+    fn io(action: &'static str, path: &Path, error: &io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// Whose session it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionFile {
+    name: String,
+    ledger_id: String,
+    producer: String,
+    session: String,
+    /// `none`, `each` or `batch`: a statement that is sent again must be sent as before.
+    signing: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+}
+
+/// A statement without a receipt.
+#[derive(Debug, Clone)]
+struct Unacknowledged {
+    sequence: Sequence,
+    digest: PayloadDigest,
+    closes: bool,
+    statement: Statement,
+}
+
+/// A session on disk, used by this process alone.
+#[derive(Debug)]
+pub struct StoredSession {
+    about: SessionFile,
+    id: SessionId,
+    ledger_id: LedgerId,
+    journal: Journal,
+    sync: Sync,
+    /// The sequence after the last acknowledged one, and that one's digest.
+    acknowledged: (Sequence, Option<PayloadDigest>),
+    waiting: VecDeque<Unacknowledged>,
+    closed: bool,
+    /// Holds the lock.
+    _lock: File,
+}
+
+impl StoredSession {
+    /// Opens the session `name` of a ledger, or begins it with a random id. It belongs to one
+    /// producer and one way of signing for good.
+    ///
+    /// # Errors
+    /// [`SessionError`]; [`SessionError::InUse`] if another process has it.
+    pub fn open(
+        state: &StateDir,
+        ledger_id: LedgerId,
+        name: &str,
+        producer: &str,
+        signing: &Signing,
+        sync: Sync,
+    ) -> Result<Self, SessionError> {
+        let directory = directory(state, ledger_id, name);
+        let lock = lock(&directory, name)?;
+        let path = directory.join("session.json");
+        let kept = match fs::read(&path) {
+            Ok(bytes) => Some(read_about(&path, &bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(SessionError::io("read", &path, &error)),
+        };
+        let wanted = |session: String| SessionFile {
+            name: name.to_owned(),
+            ledger_id: ledger_id.to_string(),
+            producer: producer.to_owned(),
+            session,
+            signing: signing.name().to_owned(),
+            key_id: signing.key_id().as_ref().map(KeyId::to_string),
+        };
+        let about = match kept {
+            Some(kept) => {
+                let wanted = wanted(kept.session.clone());
+                compare(&kept, &wanted)?;
+                kept
+            }
+            None => {
+                let about = wanted(SessionId::new(random()?).to_string());
+                write_about(&directory, &path, &about)?;
+                about
+            }
+        };
+        Self::read(&directory, about, ledger_id, lock, sync)
+    }
+
+    /// Opens a session that was begun, whosever it is; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn find(
+        state: &StateDir,
+        ledger_id: LedgerId,
+        name: &str,
+    ) -> Result<Option<Self>, SessionError> {
+        let directory = directory(state, ledger_id, name);
+        let path = directory.join("session.json");
+        let about = match fs::read(&path) {
+            Ok(bytes) => read_about(&path, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(SessionError::io("read", &path, &error)),
+        };
+        let lock = lock(&directory, name)?;
+        Self::read(&directory, about, ledger_id, lock, Sync::Each).map(Some)
+    }
+
+    fn read(
+        directory: &Path,
+        about: SessionFile,
+        ledger_id: LedgerId,
+        lock: File,
+        sync: Sync,
+    ) -> Result<Self, SessionError> {
+        let damaged = || SessionError::Damaged {
+            path: directory.join("session.json"),
+            offset: 0,
+        };
+        let mut id = [0; SessionId::LEN];
+        hex::decode_to_slice(&about.session, &mut id).map_err(|_| damaged())?;
+        let (journal, records) = Journal::open(&directory.join("journal"))?;
+        let mut session = Self {
+            about,
+            id: SessionId::new(id),
+            ledger_id,
+            journal,
+            sync,
+            acknowledged: (Sequence::FIRST, None),
+            waiting: VecDeque::new(),
+            closed: false,
+            _lock: lock,
+        };
+        for record in records {
+            match record {
+                Record::Statement(statement) => {
+                    let next = session.check(&statement)?;
+                    session.take(next);
+                }
+                Record::Acknowledged(below) => session.drop_acknowledged(below),
+                Record::Position(next, digest) => {
+                    session.acknowledged = (next, digest);
+                    session.waiting.clear();
+                    session.closed = false;
+                }
+            }
+        }
+        Ok(session)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Who speaks in it.
+    #[must_use]
+    pub fn producer(&self) -> &str {
+        &self.about.producer
+    }
+
+    /// How it is signed: `none`, `each` or `batch`, and with which key.
+    #[must_use]
+    pub fn signing(&self) -> (&str, Option<&str>) {
+        (&self.about.signing, self.about.key_id.as_deref())
+    }
+
+    /// The sequence that the next statement gets, and the digest of the payload before it.
+    #[must_use]
+    pub fn next(&self) -> (Sequence, Option<PayloadDigest>) {
+        match self.waiting.back() {
+            Some(last) => (after(last.sequence), Some(last.digest)),
+            None => self.acknowledged,
+        }
+    }
+
+    /// The first sequence without a receipt.
+    #[must_use]
+    pub const fn acknowledged(&self) -> Sequence {
+        self.acknowledged.0
+    }
+
+    /// Whether its last statement was SessionClosed.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Statements without a receipt, in order: what is to be sent again after a crash.
+    pub fn unacknowledged(&self) -> impl ExactSizeIterator<Item = &Statement> {
+        self.waiting.iter().map(|waiting| &waiting.statement)
+    }
+
+    /// Keeps the session's next statements. Once this returns they are not lost.
+    ///
+    /// # Errors
+    /// [`SessionError`] if one of them is not the next, or cannot be kept; none is kept then.
+    pub fn append(&mut self, statements: &[Statement]) -> Result<(), SessionError> {
+        let before = (self.waiting.len(), self.closed);
+        let mut records = Vec::with_capacity(statements.len());
+        let mut kept = Ok(());
+        for statement in statements {
+            match self.check(statement) {
+                Ok(next) => self.take(next),
+                Err(error) => {
+                    kept = Err(error);
+                    break;
+                }
+            }
+            records.push(Record::Statement(statement.clone()));
+        }
+        let kept = kept
+            .and_then(|()| self.journal.add(&records))
+            .and_then(|()| match self.sync {
+                Sync::Each => self.journal.sync(),
+                Sync::System => Ok(()),
+            });
+        if kept.is_err() {
+            self.waiting.truncate(before.0);
+            self.closed = before.1;
+        }
+        kept
+    }
+
+    /// Every statement below `sequence` has its receipt. That is not synced: what is sent again
+    /// because it was forgotten comes back as duplicate.
+    ///
+    /// # Errors
+    /// [`SessionError::Io`].
+    pub fn acknowledge(&mut self, sequence: Sequence) -> Result<(), SessionError> {
+        if sequence <= self.acknowledged.0 {
+            return Ok(());
+        }
+        self.drop_acknowledged(sequence);
+        if self.waiting.is_empty() && self.journal.bytes() > JOURNAL_BYTES_MAX && !self.closed {
+            let (next, digest) = self.acknowledged;
+            return self.journal.replace(&Record::Position(next, digest));
+        }
+        self.journal.add(&[Record::Acknowledged(sequence)])
+    }
+
+    /// The ledger refused the statement at `sequence` for good: it and those after it are
+    /// forgotten, and the session goes on from there with other ones.
+    ///
+    /// # Errors
+    /// [`SessionError::Io`].
+    pub fn go_back(&mut self, sequence: Sequence) -> Result<(), SessionError> {
+        self.waiting.retain(|waiting| waiting.sequence < sequence);
+        self.closed = self.waiting.back().is_some_and(|last| last.closes);
+        let (next, digest) = self.acknowledged;
+        let mut records = vec![Record::Position(next, digest)];
+        let left = self.waiting.iter();
+        records.extend(left.map(|waiting| Record::Statement(waiting.statement.clone())));
+        self.journal.add(&records)?;
+        self.journal.sync()
+    }
+
+    /// What a statement is to this session, if it is its next.
+    fn check(&self, statement: &Statement) -> Result<Unacknowledged, SessionError> {
+        if self.closed {
+            return Err(SessionError::Closed {
+                name: self.about.name.clone(),
+            });
+        }
+        let header = statement::parse(&statement.payload)?;
+        let (next, digest) = self.next();
+        let differs = |what, found: String, wanted: String| {
+            if found == wanted {
+                return Ok(());
+            }
+            Err(SessionError::NotNext {
+                what,
+                found,
+                wanted,
+            })
+        };
+        let ledger_id = header
+            .ledger_id
+            .map_or_else(String::new, |id| id.to_string());
+        differs("ledger_id", ledger_id, self.ledger_id.to_string())?;
+        differs("session", header.session.to_string(), self.id.to_string())?;
+        differs(
+            "producer",
+            header.producer.to_owned(),
+            self.about.producer.clone(),
+        )?;
+        // A hole that is owned up to begins where the session stands.
+        let begins = header.skipped_from.unwrap_or(header.sequence);
+        differs("sequence", begins.to_string(), next.to_string())?;
+        if let Some(previous) = header.previous {
+            let wanted = digest.map_or_else(String::new, |digest| digest.to_string());
+            differs("previous", previous.to_string(), wanted)?;
+        }
+        Ok(Unacknowledged {
+            sequence: header.sequence,
+            digest: PayloadDigest::of(&statement.payload),
+            closes: header.body == BodyKind::SessionClosed,
+            statement: statement.clone(),
+        })
+    }
+
+    fn take(&mut self, next: Unacknowledged) {
+        self.closed = next.closes;
+        self.waiting.push_back(next);
+    }
+
+    fn drop_acknowledged(&mut self, below: Sequence) {
+        while let Some(first) = self.waiting.front().filter(|first| first.sequence < below) {
+            self.acknowledged = (after(first.sequence), Some(first.digest));
+            self.waiting.pop_front();
+        }
+    }
+}
+
+fn after(sequence: Sequence) -> Sequence {
+    Sequence::new(sequence.get().saturating_add(1))
+}
+
+/// A readable name, and a hash that keeps names of the same reading apart.
+fn directory(state: &StateDir, ledger_id: LedgerId, name: &str) -> PathBuf {
+    let readable: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .take(64)
+        .collect();
+    let mut hasher = Sha256::new();
+    hasher.update(ledger_id.as_bytes());
+    hasher.update(name.as_bytes());
+    let hash = hasher.finalize();
+    let sessions = state.path().join("sessions");
+    sessions.join(format!("{readable}-{}", hex::encode(&hash[..8])))
+}
+
+/// Makes the directory if needed, and takes the lock.
+fn lock(directory: &Path, name: &str) -> Result<File, SessionError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| SessionError::io("make", directory, &error))?;
+    let path = directory.join("lock");
+    let failed = |action| {
+        let path = path.clone();
+        move |error: io::Error| SessionError::io(action, &path, &error)
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("open"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SessionError::InUse {
+            name: name.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed("lock")(error)),
+    }
+}
+
+fn read_about(path: &Path, bytes: &[u8]) -> Result<SessionFile, SessionError> {
+    serde_json::from_slice(bytes).map_err(|error| SessionError::Damaged {
+        path: path.to_owned(),
+        offset: error.column() as u64,
+    })
+}
+
+/// Whole or not at all, and there after a power failure.
+fn write_about(directory: &Path, path: &Path, about: &SessionFile) -> Result<(), SessionError> {
+    let failed = |action| move |error: io::Error| SessionError::io(action, path, &error);
+    let text = serde_json::to_vec_pretty(about).map_err(|error| failed("write")(error.into()))?;
+    let temporary = directory.join("session.new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(failed("make"))?;
+    file.write_all(&text).map_err(failed("write"))?;
+    file.sync_all().map_err(failed("sync"))?;
+    fs::rename(&temporary, path).map_err(failed("make"))?;
+    for directory in directory.ancestors().take(3) {
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(failed("sync"))?;
+    }
+    Ok(())
+}
+
+fn compare(kept: &SessionFile, wanted: &SessionFile) -> Result<(), SessionError> {
+    let unsigned = || "none".to_owned();
+    let key = |about: &SessionFile| about.key_id.clone().unwrap_or_else(unsigned);
+    for (what, kept_value, found) in [
+        ("ledger", kept.ledger_id.clone(), wanted.ledger_id.clone()),
+        ("producer", kept.producer.clone(), wanted.producer.clone()),
+        (
+            "way of signing",
+            kept.signing.clone(),
+            wanted.signing.clone(),
+        ),
+        ("key", key(kept), key(wanted)),
+    ] {
+        if kept_value != found {
+            return Err(SessionError::Other {
+                name: kept.name.clone(),
+                what,
+                kept: kept_value,
+                found,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

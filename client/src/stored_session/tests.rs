@@ -1,0 +1,142 @@
+use bytes::Bytes;
+use deed_evidence::{LedgerId, Sequence, TaskId};
+use deed_proto::v1::{self, statement::Body};
+use deed_tlog::Hash;
+
+use super::*;
+use crate::session::{Header, Session};
+
+const NAME: &str = "nightly run";
+
+fn ledger_id() -> LedgerId {
+    LedgerId::new(Hash::new([7; 32]))
+}
+
+fn open(state: &StateDir) -> Result<StoredSession, SessionError> {
+    StoredSession::open(
+        state,
+        ledger_id(),
+        NAME,
+        "test:agent",
+        &Signing::None,
+        Sync::Each,
+    )
+}
+
+/// The next `count` statements of a stored session.
+fn statements(stored: &StoredSession, count: usize) -> Vec<Statement> {
+    let (next, digest) = stored.next();
+    let mut session = Session::with_id(ledger_id(), "test:agent", stored.id());
+    if let Some(digest) = digest {
+        session = session.resume(Sequence::new(next.get() - 1), digest);
+    }
+    let header = Header {
+        task: Some(TaskId::new([2; 16])),
+        ..Header::default()
+    };
+    let body = Body::TaskClosed(v1::TaskClosed {
+        end: v1::TaskEnd::Failed.into(),
+        reason: String::new(),
+    });
+    (0..count)
+        .map(|_| session.make(&header, body.clone()).unwrap().into())
+        .collect()
+}
+
+fn payloads(stored: &StoredSession) -> Vec<Bytes> {
+    stored.unacknowledged().map(|s| s.payload.clone()).collect()
+}
+
+#[test]
+fn what_was_taken_is_there_after_a_crash_and_what_was_acknowledged_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    let (id, made) = (stored.id(), statements(&stored, 5));
+    stored.append(&made).unwrap();
+    stored.acknowledge(Sequence::new(2)).unwrap();
+    drop(stored);
+    let mut stored = open(&state).unwrap();
+    assert_eq!(stored.id(), id);
+    let left: Vec<_> = made[2..].iter().map(|s| s.payload.clone()).collect();
+    assert_eq!(payloads(&stored), left);
+    assert_eq!(stored.acknowledged(), Sequence::new(2));
+    assert_eq!(stored.next().0, Sequence::new(5));
+    stored.acknowledge(Sequence::new(5)).unwrap();
+    drop(stored);
+    let stored = open(&state).unwrap();
+    assert_eq!(stored.unacknowledged().len(), 0);
+    // The chain goes on over the gap of the process.
+    let digest = PayloadDigest::of(&made[4].payload);
+    assert_eq!(stored.next(), (Sequence::new(5), Some(digest)));
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let stored = open(&state).unwrap();
+    assert!(matches!(open(&state), Err(SessionError::InUse { .. })));
+    let find = || StoredSession::find(&state, ledger_id(), NAME);
+    assert!(matches!(find(), Err(SessionError::InUse { .. })));
+    drop(stored);
+    assert!(find().unwrap().is_some());
+    let other = StoredSession::find(&state, ledger_id(), "other").unwrap();
+    assert!(other.is_none());
+}
+
+#[test]
+fn it_belongs_to_one_producer_and_one_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    drop(open(&state).unwrap());
+    let key = std::sync::Arc::new(crate::key::generate().unwrap());
+    for (producer, signing, wanted) in [
+        ("test:other", Signing::None, "producer"),
+        ("test:agent", Signing::Batch(key), "way of signing"),
+    ] {
+        let opened = StoredSession::open(&state, ledger_id(), NAME, producer, &signing, Sync::Each);
+        assert!(matches!(opened, Err(SessionError::Other { what, .. }) if what == wanted));
+    }
+}
+
+#[test]
+fn only_the_next_statement_is_taken_and_a_refused_one_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    let made = statements(&stored, 4);
+    for wrong in [&made[1..], &[made[0].clone(), made[0].clone()][..]] {
+        let error = stored.append(wrong).unwrap_err();
+        assert!(matches!(error, SessionError::NotNext { .. }), "{error}");
+        assert_eq!(stored.unacknowledged().len(), 0);
+    }
+    stored.append(&made).unwrap();
+    stored.acknowledge(Sequence::new(1)).unwrap();
+    // The ledger refused the third: it and the fourth are made anew.
+    stored.go_back(Sequence::new(2)).unwrap();
+    drop(stored);
+    let mut stored = open(&state).unwrap();
+    assert_eq!(payloads(&stored), [made[1].payload.clone()]);
+    let next = statements(&stored, 1);
+    assert_eq!(next[0].payload, made[2].payload);
+    stored.append(&next).unwrap();
+}
+
+#[test]
+fn nothing_follows_the_end_of_a_session() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    let session = Session::with_id(ledger_id(), "test:agent", stored.id());
+    let closed = session.close(deed_evidence::Micros::new(1)).unwrap();
+    stored.append(&[closed.into()]).unwrap();
+    let next = statements(&stored, 1);
+    assert!(matches!(
+        stored.append(&next),
+        Err(SessionError::Closed { .. })
+    ));
+    stored.acknowledge(Sequence::new(1)).unwrap();
+    drop(stored);
+    assert!(open(&state).unwrap().is_closed());
+}

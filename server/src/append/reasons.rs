@@ -1,0 +1,81 @@
+//! What clients are told of a refusal of the step.
+
+use deed_evidence::{
+    Sequence,
+    session::Refusal as SessionRefusal,
+    trust::{ErasureRefusal, KeyRefusal, SpeakerRefusal, TrustRefusal},
+};
+use deed_proto::v1::{self, rejection::Reason};
+
+use crate::ledger::step::Refusal as StepRefusal;
+
+pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
+    let (reason, field, expected) = match refusal {
+        StepRefusal::Session(refusal) => session_reason(*refusal),
+        StepRefusal::Speaker(refusal) => {
+            let (reason, field) = speaker_reason(refusal);
+            (reason, field, None)
+        }
+        StepRefusal::Trust(refusal) => (trust_reason(refusal), "", None),
+        StepRefusal::ContentErased { .. } => (Reason::ContentErased, "erasure", None),
+        StepRefusal::ContentUnknown { .. } => (Reason::ContentUnknown, "erasure", None),
+        StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
+        StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
+    };
+    v1::Rejection {
+        reason: reason.into(),
+        message: refusal.to_string(),
+        field: field.to_owned(),
+        expected_sequence: expected.map(Sequence::get),
+    }
+}
+
+fn session_reason(
+    refusal: SessionRefusal,
+) -> (Reason, &'static str, Option<Sequence>) {
+    match refusal {
+        SessionRefusal::SessionTaken => (Reason::SessionTaken, "session", None),
+        SessionRefusal::SessionClosed => (Reason::SessionClosed, "session", None),
+        SessionRefusal::NotNext { expected } => {
+            (Reason::SequenceNotNext, "sequence", Some(expected))
+        }
+        SessionRefusal::SequenceReused { expected } => {
+            (Reason::SequenceReused, "sequence", Some(expected))
+        }
+        SessionRefusal::PreviousMismatch { expected } => {
+            (Reason::PreviousMismatch, "previous", Some(expected))
+        }
+    }
+}
+
+fn speaker_reason(refusal: &SpeakerRefusal) -> (Reason, &'static str) {
+    match refusal {
+        SpeakerRefusal::Key(KeyRefusal::Unknown { .. }) => (Reason::KeyUnknown, "key_id"),
+        SpeakerRefusal::Key(KeyRefusal::OtherProducer { .. }) => {
+            (Reason::KeyNotAllowed, "producer")
+        }
+        SpeakerRefusal::Key(KeyRefusal::Authority { .. }) => (Reason::KeyNotAllowed, "key_id"),
+        SpeakerRefusal::Key(
+            KeyRefusal::NotYet { .. } | KeyRefusal::Ended { .. } | KeyRefusal::Revoked { .. },
+        ) => (Reason::KeyNotInForce, "key_id"),
+        SpeakerRefusal::SignatureRequired => (Reason::SignatureRequired, "signature"),
+        SpeakerRefusal::PrincipalNotBound => (Reason::PrincipalNotBound, "producer"),
+    }
+}
+
+fn trust_reason(refusal: &TrustRefusal) -> Reason {
+    match refusal {
+        TrustRefusal::SignerUnknown { .. } => Reason::KeyUnknown,
+        TrustRefusal::SignerNotAuthority { .. } => Reason::KeyNotAllowed,
+        TrustRefusal::Erasure(ErasureRefusal::Retention { .. }) => Reason::Retention,
+        TrustRefusal::Erasure(ErasureRefusal::LegalHold { .. }) => Reason::LegalHold,
+        TrustRefusal::KeyRegisteredBefore { .. }
+        | TrustRefusal::KeyOfAuthority { .. }
+        | TrustRefusal::KeyEnded { .. }
+        | TrustRefusal::AuthorityRegistered { .. }
+        | TrustRefusal::KeyNotRegistered { .. }
+        | TrustRefusal::KeyRevokedBefore { .. }
+        | TrustRefusal::HoldUsed { .. }
+        | TrustRefusal::HoldNotInForce { .. } => Reason::TrustRefused,
+    }
+}

@@ -1,0 +1,159 @@
+//! Collection: what no leaf names, and what crashes and clients left behind.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use deed_evidence::CommitmentDigest;
+
+use super::{
+    ContentError, ContentStore, Shared, UploadId, erase::Erasing, off_thread, writer::Job,
+    writer::is_orphaned_key,
+};
+use crate::store::{LedgerNumber, StoreError};
+
+/// Contents and keys that one round looks at, each.
+const LOOKED_AT_MAX: usize = 4096;
+
+/// Contents of a ledger, or uploads, that are deleted together: a ledger's gate is closed as long.
+const DELETED_MAX: usize = 256;
+
+/// Where the next round goes on.
+#[derive(Default)]
+pub(super) struct Cursors {
+    contents: Option<(LedgerNumber, CommitmentDigest)>,
+    keys: Option<(LedgerNumber, CommitmentDigest)>,
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Collected {
+    /// Contents that no leaf named in time.
+    pub(crate) contents: usize,
+    /// Uploads that were not finished.
+    pub(crate) uploads: usize,
+    /// Keys without a content.
+    pub(crate) keys: usize,
+    /// Contents whose erasure nobody had finished.
+    pub(crate) erasures: usize,
+    /// Whether everything has been looked at since the round that began at the start.
+    pub(crate) complete: bool,
+}
+
+/// What a round found.
+#[derive(Default)]
+struct Found {
+    contents: BTreeMap<LedgerNumber, Vec<CommitmentDigest>>,
+    uploads: Vec<(LedgerNumber, UploadId, CommitmentDigest)>,
+    keys: Vec<(LedgerNumber, CommitmentDigest)>,
+    erasing: BTreeMap<LedgerNumber, Vec<CommitmentDigest>>,
+    complete: bool,
+}
+
+impl ContentStore {
+    /// One round of collection. Looks at a bounded number of contents and keys and goes on there
+    /// the next time.
+    ///
+    /// # Errors
+    /// [`ContentError`]
+    pub(crate) async fn collect(&self) -> Result<Collected, ContentError> {
+        let shared = Arc::clone(&self.shared);
+        let found = off_thread(move || Ok(shared.find()?)).await?;
+        let mut done = Collected {
+            complete: found.complete,
+            ..Collected::default()
+        };
+        for (ledger, digests) in found.erasing {
+            let gate = self.shared.gates.enter_alone(ledger).await;
+            // Another may have finished it while this waited; doing it again does no harm.
+            done.erasures += digests.len();
+            self.erase(Erasing { ledger, digests }, gate).await?;
+        }
+        for (ledger, digests) in found.contents {
+            for digests in digests.chunks(DELETED_MAX) {
+                let gate = self.shared.gates.enter_alone(ledger).await;
+                done.contents += self
+                    .ask(|reply| Job::Collect {
+                        ledger,
+                        digests: digests.to_vec(),
+                        gate,
+                        reply,
+                    })
+                    .await??;
+            }
+        }
+        for uploads in found.uploads.chunks(DELETED_MAX) {
+            let uploads = uploads.to_vec();
+            done.uploads += self
+                .ask(|reply| Job::CollectUploads { uploads, reply })
+                .await??;
+        }
+        if !found.keys.is_empty() {
+            let keys = found.keys;
+            done.keys += self.ask(|reply| Job::CollectKeys { keys, reply }).await??;
+        }
+        Ok(done)
+    }
+}
+
+impl Shared {
+    fn find(&self) -> Result<Found, StoreError> {
+        let mut found = Found::default();
+        let ledgers = self.store.content_ledgers()?;
+        for &ledger in &ledgers {
+            let erasing = self.store.erasing(ledger).take(DELETED_MAX);
+            let erasing = erasing.collect::<Result<Vec<_>, _>>()?;
+            if !erasing.is_empty() {
+                found.erasing.insert(ledger, erasing);
+            }
+            let live = self.uploads.lock().clone();
+            for upload in self.store.uploads(ledger).take(LOOKED_AT_MAX) {
+                let (upload, digest) = upload?;
+                if !live.contains(&upload) {
+                    found.uploads.push((ledger, upload, digest));
+                }
+            }
+        }
+        let mut cursors = self.cursors.lock();
+        cursors.contents = self.find_contents(&ledgers, cursors.contents, &mut found)?;
+        let keys = self.keys.after(cursors.keys, LOOKED_AT_MAX)?;
+        cursors.keys = (keys.len() == LOOKED_AT_MAX)
+            .then(|| keys.last().map(|(ledger, digest, _)| (*ledger, *digest)))
+            .flatten();
+        for (ledger, digest, _) in keys {
+            if is_orphaned_key(self, ledger, &digest)? {
+                found.keys.push((ledger, digest));
+            }
+        }
+        found.complete = cursors.contents.is_none() && cursors.keys.is_none();
+        Ok(found)
+    }
+
+    /// Finds contents that no leaf names and that have had time enough; where to go on.
+    fn find_contents(
+        &self,
+        ledgers: &[LedgerNumber],
+        after: Option<(LedgerNumber, CommitmentDigest)>,
+        found: &mut Found,
+    ) -> Result<Option<(LedgerNumber, CommitmentDigest)>, StoreError> {
+        let oldest = self.clock.now().get().saturating_sub(self.orphan_us);
+        let mut looked_at = 0;
+        for &ledger in ledgers {
+            if after.is_some_and(|(begun, _)| ledger < begun) {
+                continue;
+            }
+            let begun = after.filter(|(begun, _)| *begun == ledger);
+            let from = begun.map_or(CommitmentDigest::new([0; 32]), |(_, digest)| digest);
+            for content in self.store.contents(ledger, &from) {
+                let (digest, record) = content?;
+                if looked_at == LOOKED_AT_MAX {
+                    return Ok(Some((ledger, digest)));
+                }
+                looked_at += 1;
+                let named = || self.store.references(ledger, &digest).next().transpose();
+                if record.stored_at_us <= oldest && named()?.is_none() {
+                    found.contents.entry(ledger).or_default().push(digest);
+                }
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,197 @@
+//! Erasure: the keys go for good, then everything else.
+//!
+//! ```text
+//! begin_erasure       the ledger's gate is taken alone, references are read
+//! the turn            the Erasure's entry, tombstones (erased and erasing): one commit
+//! complete_erasure    keys deleted and synced, purged from every file; records deleted, the
+//!                     erasing mark with them
+//! ```
+//!
+//! From the commit on the contents count as erased. If the server ends before the keys are gone,
+//! the next start finishes; if only the caller does, the next collection.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use deed_evidence::CommitmentDigest;
+
+use super::{
+    ContentError, ContentStore, Reference, Shared, State,
+    gate::LoneGate,
+    key_store::{KeyBatch, KeyStore},
+    off_thread,
+    writer::{Disk, Job},
+};
+use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, keys};
+
+/// An erasure that may be recorded now: nobody stores or names contents of the ledger meanwhile.
+#[must_use]
+pub(crate) struct ErasureGuard {
+    shared: Arc<Shared>,
+    ledger: LedgerNumber,
+    contents: Vec<(CommitmentDigest, State)>,
+    gate: LoneGate,
+}
+
+/// Contents whose tombstones are committed.
+pub(super) struct Erasing {
+    pub(super) ledger: LedgerNumber,
+    pub(super) digests: Vec<CommitmentDigest>,
+}
+
+/// What an erasure took.
+pub(super) struct Erased {
+    /// Keys that were there.
+    pub(super) keys: u32,
+    /// Whose contents they were, and their sizes.
+    pub(super) released: Vec<(String, u64)>,
+}
+
+impl ErasureGuard {
+    /// What is known of each content, in the order asked for.
+    pub(crate) fn contents(&self) -> &[(CommitmentDigest, State)] {
+        &self.contents
+    }
+
+    /// The leaves that name a content: for each task (and for none) the newest one. Older ones of
+    /// the same task can neither be under another hold nor within the floor longer. Reads the disk.
+    ///
+    /// # Errors
+    /// [`ContentError::Store`].
+    pub(crate) fn references(
+        &self,
+        digest: &CommitmentDigest,
+    ) -> Result<Vec<Reference>, ContentError> {
+        let mut newest: BTreeMap<_, Reference> = BTreeMap::new();
+        for reference in self.shared.store.references(self.ledger, digest) {
+            let reference = reference?;
+            let kept = newest.entry(reference.task).or_insert(reference);
+            if (reference.received_at, reference.leaf) > (kept.received_at, kept.leaf) {
+                *kept = reference;
+            }
+        }
+        Ok(newest.into_values().collect())
+    }
+}
+
+impl ContentStore {
+    /// Waits until nobody stores or names contents of a ledger, keeps it that way, and looks up
+    /// these contents. To be kept until the Erasure's turn is answered, then handed to
+    /// [`Self::complete_erasure`]; dropped if it is refused.
+    ///
+    /// # Errors
+    /// [`ContentError::Store`].
+    pub(crate) async fn begin_erasure(
+        &self,
+        ledger: LedgerNumber,
+        digests: &[CommitmentDigest],
+    ) -> Result<ErasureGuard, ContentError> {
+        let gate = self.shared.gates.enter_alone(ledger).await;
+        let (shared, digests) = (Arc::clone(&self.shared), digests.to_vec());
+        off_thread(move || {
+            let contents = digests
+                .into_iter()
+                .map(|digest| Ok((digest, shared.state(ledger, &digest)?)))
+                .collect::<Result<Vec<_>, StoreError>>()?;
+            Ok(ErasureGuard {
+                shared,
+                ledger,
+                contents,
+                gate,
+            })
+        })
+        .await
+    }
+
+    /// Destroys the keys of what the Erasure at `erasure_leaf` took, and returns when no file holds
+    /// them. How many there were. Contents that an earlier Erasure took are left to that one.
+    ///
+    /// Goes on if the caller gives up.
+    ///
+    /// # Errors
+    /// [`ContentError::Stopped`] if a write failed; the next start finishes.
+    pub(crate) async fn complete_erasure(
+        &self,
+        guard: ErasureGuard,
+        erasure_leaf: u64,
+    ) -> Result<u32, ContentError> {
+        let digests = guard
+            .contents
+            .iter()
+            .map(|(digest, _)| *digest)
+            .collect::<Vec<_>>();
+        let (shared, ledger) = (Arc::clone(&self.shared), guard.ledger);
+        let digests = off_thread(move || {
+            let mut taken = Vec::new();
+            for digest in digests {
+                if shared.store.erased(ledger, &digest)? == Some(erasure_leaf) {
+                    taken.push(digest);
+                }
+            }
+            Ok(taken)
+        })
+        .await?;
+        self.erase(Erasing { ledger, digests }, guard.gate).await
+    }
+
+    pub(super) async fn erase(
+        &self,
+        erasing: Erasing,
+        gate: LoneGate,
+    ) -> Result<u32, ContentError> {
+        self.ask(|reply| Job::Erase {
+            erasing,
+            gate,
+            reply,
+        })
+        .await?
+    }
+}
+
+/// Erases contents whose tombstones are committed. May be done again from the start.
+pub(super) fn run(
+    store: &Store,
+    keys: &KeyStore,
+    disk: &mut Disk,
+    erasing: &Erasing,
+) -> Result<Erased, StoreError> {
+    let ledger = erasing.ledger;
+    let mut erased = Erased {
+        keys: 0,
+        released: Vec::new(),
+    };
+    if erasing.digests.is_empty() {
+        return Ok(erased);
+    }
+    let mut gone = KeyBatch::default();
+    for digest in &erasing.digests {
+        erased.keys += u32::from(keys.key(ledger, digest)?.is_some());
+        gone.delete(ledger, digest);
+    }
+    (disk.keys)(gone)?;
+    (disk.purge)(ledger, &erasing.digests)?;
+    // Only now: as long as the marks are there, all of this is done again after a crash.
+    let mut batch = Batch::default();
+    for digest in &erasing.digests {
+        if let Some(record) = store.delete_content(&mut batch, ledger, digest)? {
+            erased.released.push((record.principal, record.size));
+        }
+        batch.delete(store, Family::Content, &keys::erasing(ledger, digest));
+    }
+    (disk.contents)(batch)?;
+    Ok(erased)
+}
+
+/// Finishes what a crash interrupted; how many contents.
+pub(super) fn finish_all(
+    store: &Store,
+    keys: &KeyStore,
+    disk: &mut Disk,
+) -> Result<usize, StoreError> {
+    let mut finished = 0;
+    for ledger in store.content_ledgers()? {
+        let digests = store.erasing(ledger).collect::<Result<Vec<_>, _>>()?;
+        finished += digests.len();
+        run(store, keys, disk, &Erasing { ledger, digests })?;
+    }
+    Ok(finished)
+}

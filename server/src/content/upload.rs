@@ -1,0 +1,191 @@
+//! A content that comes in pieces.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deed_evidence::{CommitmentDigest, commitment::Salt};
+use prost::Message as _;
+
+use super::{
+    Binding, ContentError, ContentStore, LedgerRef, QUEUE_WAIT, Shared, SharedGate, State,
+    UploadId,
+    key_store::WrappedKey,
+    quota::Reservation,
+    seal::{self, PIECE_BYTES, Sealer},
+    writer::Sealed,
+};
+use crate::store::{Batch, Family, content::UploadRecord, keys};
+
+/// A content that is being uploaded. Sealed pieces go to the disk as they become full, so it holds
+/// 1 MiB at most. If it is dropped, the next collection removes what it wrote.
+pub(crate) struct Upload {
+    shared: Arc<Shared>,
+    ledger: LedgerRef,
+    digest: CommitmentDigest,
+    size: u64,
+    came: u64,
+    sealer: Option<Sealer>,
+    key: WrappedKey,
+    reservation: Option<Reservation>,
+    marked: bool,
+}
+
+/// What an upload begins as.
+pub(crate) enum Begun {
+    Upload(Box<Upload>),
+    /// It need not be sent.
+    AlreadyHeld,
+}
+
+impl ContentStore {
+    /// Begins to take a content of `size` bytes. Reads the disk.
+    ///
+    /// # Errors
+    /// [`ContentError::TooLarge`], [`ContentError::Erased`], [`ContentError::Quota`].
+    pub(crate) fn begin_upload(
+        &self,
+        ledger: LedgerRef,
+        digest: CommitmentDigest,
+        salt: &Salt,
+        size: u64,
+        principal: &Arc<str>,
+    ) -> Result<Begun, ContentError> {
+        let shared = &self.shared;
+        match shared.state(ledger.number, &digest)? {
+            State::Held => return Ok(Begun::AlreadyHeld),
+            State::Erased(leaf) => return Err(ContentError::Erased { digest, leaf }),
+            State::Unknown => {}
+        }
+        let max = shared.bytes_max;
+        if size > max || seal::pieces(size).is_none() {
+            return Err(ContentError::TooLarge { size, max });
+        }
+        // Before it is held: a statement that names it right after must find it.
+        shared.mark_in_use(ledger.number);
+        let reservation = shared.quota.reserve(principal, size)?;
+        let binding = Binding {
+            ledger_id: ledger.id,
+            digest,
+        };
+        let data_key = seal::new_key().map_err(ContentError::Random)?;
+        let wrapped =
+            seal::wrap(&shared.wrapping, &binding, &data_key).map_err(ContentError::Random)?;
+        let upload = UploadId::random()?;
+        shared.uploads.lock().insert(upload);
+        Ok(Begun::Upload(Box::new(Upload {
+            shared: Arc::clone(shared),
+            ledger,
+            digest,
+            size,
+            came: 0,
+            sealer: Some(Sealer::new(&data_key, binding, salt, size)),
+            key: WrappedKey { upload, wrapped },
+            reservation: Some(reservation),
+            marked: false,
+        })))
+    }
+
+    /// Makes an upload whole: returns when content and key are synced. Whether it is new.
+    ///
+    /// # Errors
+    /// [`ContentError::Size`] and [`ContentError::Mismatch`] if it is not what was announced;
+    /// otherwise as [`ContentStore::hold`].
+    pub(crate) async fn finish_upload(
+        &self,
+        gate: &SharedGate,
+        mut upload: Upload,
+    ) -> Result<bool, ContentError> {
+        debug_assert_eq!(
+            gate.ledger(),
+            upload.ledger.number,
+            "the gate is the ledger's"
+        );
+        let room = u32::try_from(PIECE_BYTES).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(room);
+        let room = tokio::time::timeout(QUEUE_WAIT, room)
+            .await
+            .map_err(|_| ContentError::Busy)?
+            .map_err(|_| ContentError::Stopped)?;
+        let sealed = upload.seal_last()?;
+        // The upload lives until it is answered: until then it is not collected.
+        Ok(self.write(vec![sealed], room).await? > 0)
+    }
+}
+
+impl Upload {
+    /// Takes the next bytes. Writes to the disk, without waiting for it.
+    ///
+    /// # Errors
+    /// [`ContentError::Size`] if more comes than was announced; [`ContentError::Store`].
+    pub(crate) fn write(&mut self, bytes: &Bytes) -> Result<(), ContentError> {
+        self.came = self.came.saturating_add(bytes.len() as u64);
+        if self.came > self.size {
+            return Err(self.wrong_size());
+        }
+        let Some(sealer) = &mut self.sealer else {
+            return Err(ContentError::Stopped);
+        };
+        let mut full = Vec::new();
+        sealer.update(bytes, &mut |number, piece| full.push((number, piece)));
+        for (number, piece) in full {
+            self.write_piece(number, &piece)?;
+        }
+        Ok(())
+    }
+
+    fn write_piece(&mut self, number: u32, piece: &[u8]) -> Result<(), ContentError> {
+        let (store, ledger) = (&self.shared.store, self.ledger.number);
+        let mut batch = Batch::default();
+        if !self.marked {
+            // With the first piece, so that no piece is ever without its mark.
+            let record = UploadRecord {
+                digest: Bytes::copy_from_slice(self.digest.as_bytes()),
+            };
+            let mark = keys::upload(ledger, &self.key.upload);
+            store.put(&mut batch, Family::Content, &mark, &record.encode_to_vec());
+            self.marked = true;
+        }
+        let key = keys::chunk(ledger, &self.digest, &self.key.upload, number);
+        store.put(&mut batch, Family::Content, &key, piece);
+        // Not synced: the sync of the record that makes it whole covers everything before it in
+        // the same log.
+        Ok(store.commit_derived(batch)?)
+    }
+
+    fn seal_last(&mut self) -> Result<Sealed, ContentError> {
+        if self.came != self.size {
+            return Err(self.wrong_size());
+        }
+        let (Some(sealer), Some(reservation)) = (self.sealer.take(), self.reservation.take())
+        else {
+            return Err(ContentError::Stopped);
+        };
+        let (number, piece, digest) = sealer.finish();
+        if digest != self.digest {
+            let digest = self.digest;
+            return Err(ContentError::Mismatch { digest });
+        }
+        Ok(Sealed {
+            ledger: self.ledger.number,
+            digest,
+            size: self.size,
+            chunks: number + 1,
+            key: self.key,
+            pieces: vec![(number, piece)],
+            reservation,
+        })
+    }
+
+    fn wrong_size(&self) -> ContentError {
+        ContentError::Size {
+            said: self.size,
+            came: self.came,
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.shared.uploads.lock().remove(&self.key.upload);
+    }
+}

@@ -1,0 +1,478 @@
+//! The thread that writes contents and keys: one at a time, and what waits together.
+
+use std::{collections::HashSet, io, sync::Arc, thread};
+
+use bytes::Bytes;
+use deed_evidence::CommitmentDigest;
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::{
+    Binding, ContentError, LedgerRef, NewContent, Shared, State, UploadId,
+    erase::{self, Erasing},
+    gate::LoneGate,
+    key_store::{KeyBatch, KeyStore, WrappedKey},
+    quota::Reservation,
+    seal::{self, Sealer},
+};
+use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, content::ContentRecord, keys};
+
+/// Bytes of contents that are written together, roughly.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// Requests that are written together.
+const GROUP_JOBS: usize = 256;
+
+/// A content that is ready to be written.
+pub(super) struct Sealed {
+    pub(super) ledger: LedgerNumber,
+    pub(super) digest: CommitmentDigest,
+    pub(super) size: u64,
+    pub(super) chunks: u32,
+    pub(super) key: WrappedKey,
+    /// Those that are not in the store already, with their numbers.
+    pub(super) pieces: Vec<(u32, Vec<u8>)>,
+    pub(super) reservation: Reservation,
+}
+
+impl Sealed {
+    fn byte_len(&self) -> usize {
+        self.pieces.iter().map(|(_, piece)| piece.len()).sum()
+    }
+
+    /// Whether pieces were written before it was whole.
+    fn was_uploaded(&self) -> bool {
+        self.pieces.len() < self.chunks as usize
+    }
+}
+
+/// What the thread is asked to do.
+pub(super) enum Job {
+    Hold {
+        contents: Vec<Sealed>,
+        reply: oneshot::Sender<Result<usize, ContentError>>,
+        /// Its share of the queue.
+        room: OwnedSemaphorePermit,
+    },
+    Erase {
+        erasing: Erasing,
+        /// Goes along: whoever asked may give up, the erasure goes on.
+        gate: LoneGate,
+        reply: oneshot::Sender<Result<u32, ContentError>>,
+    },
+    /// Contents that no leaf named when somebody looked.
+    Collect {
+        ledger: LedgerNumber,
+        digests: Vec<CommitmentDigest>,
+        gate: LoneGate,
+        reply: oneshot::Sender<Result<usize, ContentError>>,
+    },
+    /// Uploads that were not finished when somebody looked.
+    CollectUploads {
+        uploads: Vec<(LedgerNumber, UploadId, CommitmentDigest)>,
+        reply: oneshot::Sender<Result<usize, ContentError>>,
+    },
+    /// Keys that had no content when somebody looked.
+    CollectKeys {
+        keys: Vec<(LedgerNumber, CommitmentDigest)>,
+        reply: oneshot::Sender<Result<usize, ContentError>>,
+    },
+}
+
+/// The writes, so that a test can make them fail.
+pub(super) struct Disk {
+    /// Writes keys, synced.
+    pub(super) keys: KeysFn,
+    /// Writes the store, synced.
+    pub(super) contents: ContentsFn,
+    /// See [`KeyStore::purge`].
+    pub(super) purge: PurgeFn,
+}
+
+pub(super) type KeysFn = Box<dyn FnMut(KeyBatch) -> Result<(), StoreError> + Send>;
+pub(super) type ContentsFn = Box<dyn FnMut(Batch) -> Result<(), StoreError> + Send>;
+pub(super) type PurgeFn =
+    Box<dyn FnMut(LedgerNumber, &[CommitmentDigest]) -> Result<(), StoreError> + Send>;
+
+impl Disk {
+    pub(super) fn new(store: &Arc<Store>, keys: &Arc<KeyStore>) -> Self {
+        let (store, purging, keys) = (Arc::clone(store), Arc::clone(keys), Arc::clone(keys));
+        Self {
+            keys: Box::new(move |batch| keys.commit(batch)),
+            contents: Box::new(move |batch| store.commit(batch)),
+            purge: Box::new(move |ledger, digests| purging.purge(ledger, digests)),
+        }
+    }
+}
+
+/// Starts the thread; it ends when every sender of jobs is gone.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    disk: Disk,
+    jobs: mpsc::Receiver<Job>,
+) -> io::Result<thread::JoinHandle<()>> {
+    let mut writer = Writer { shared, disk };
+    thread::Builder::new()
+        .name("contents".to_owned())
+        .spawn(move || writer.run(jobs))
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    disk: Disk,
+}
+
+/// A hold that was taken into a group.
+struct Taken {
+    contents: Vec<Sealed>,
+    reply: oneshot::Sender<Result<usize, ContentError>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Writer {
+    fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| jobs.blocking_recv()) {
+            // Jobs of a failed writer are dropped, which tells whoever waits.
+            if self.shared.has_failed() {
+                continue;
+            }
+            match job {
+                Job::Hold {
+                    contents,
+                    reply,
+                    room,
+                } => {
+                    let first = Taken {
+                        contents,
+                        reply,
+                        _room: room,
+                    };
+                    let group;
+                    (group, next) = gather(first, &mut jobs);
+                    self.hold(group);
+                }
+                Job::Erase {
+                    erasing,
+                    gate,
+                    reply,
+                } => {
+                    let shared = Arc::clone(&self.shared);
+                    let done = erase::run(&shared.store, &shared.keys, &mut self.disk, &erasing);
+                    let done = done.map(|erased| {
+                        for (principal, size) in erased.released {
+                            shared.quota.release(&principal, size);
+                        }
+                        erased.keys
+                    });
+                    self.answer(done, reply);
+                    drop(gate);
+                }
+                Job::Collect {
+                    ledger,
+                    digests,
+                    gate,
+                    reply,
+                } => {
+                    let done = self.collect(ledger, &digests);
+                    self.answer(done, reply);
+                    drop(gate);
+                }
+                Job::CollectUploads { uploads, reply } => {
+                    let done = self.collect_uploads(&uploads);
+                    self.answer(done, reply);
+                }
+                Job::CollectKeys { keys, reply } => {
+                    let done = self.collect_keys(&keys);
+                    self.answer(done, reply);
+                }
+            }
+        }
+    }
+
+    fn answer<T>(
+        &self,
+        done: Result<T, StoreError>,
+        reply: oneshot::Sender<Result<T, ContentError>>,
+    ) {
+        let answer = done.map_err(|error| {
+            self.fail(&error);
+            ContentError::Stopped
+        });
+        // Whoever asked may have given up.
+        let _ = reply.send(answer);
+    }
+
+    /// Whether a failed write is on disk is not known: nothing more is written, a restart tells.
+    fn fail(&self, error: &StoreError) {
+        let why = format!("contents: {error}");
+        tracing::error!(why, "no more contents are written; restart the server");
+        self.shared.failing.send_replace(Some(why.into()));
+    }
+
+    /// Writes many requests with one sync of each database.
+    fn hold(&mut self, group: Vec<Taken>) {
+        let mut plan = Plan::default();
+        let mut answers = Vec::new();
+        for taken in group {
+            match plan.add(&self.shared, taken.contents) {
+                Ok(judged) => answers.push((taken.reply, judged, taken._room)),
+                Err(error) => return self.fail(&error),
+            }
+        }
+        // Keys first. If we crash after this, they belong to no content and are collected.
+        if !plan.keys.is_empty()
+            && let Err(error) = (self.disk.keys)(plan.keys)
+        {
+            return self.fail(&error);
+        }
+        // Commit point: from here the contents are held.
+        if !plan.contents.is_empty()
+            && let Err(error) = (self.disk.contents)(plan.contents)
+        {
+            return self.fail(&error);
+        }
+        for reservation in plan.kept {
+            reservation.keep();
+        }
+        for (reply, judged, _room) in answers {
+            let _ = reply.send(judged);
+        }
+    }
+
+    fn collect(
+        &mut self,
+        ledger: LedgerNumber,
+        digests: &[CommitmentDigest],
+    ) -> Result<usize, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let (mut batch, mut keys) = (Batch::default(), KeyBatch::default());
+        let mut gone = Vec::new();
+        for digest in digests {
+            // Again, now that nobody can name it.
+            let named = shared.store.references(ledger, digest).next().transpose()?;
+            if named.is_none()
+                && let Some(record) = shared.store.delete_content(&mut batch, ledger, digest)?
+            {
+                keys.delete(ledger, digest);
+                gone.push(record);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        (self.disk.contents)(batch)?;
+        // If we crash before this, the keys belong to no content and are collected later.
+        (self.disk.keys)(keys)?;
+        for record in &gone {
+            shared.quota.release(&record.principal, record.size);
+        }
+        Ok(gone.len())
+    }
+
+    fn collect_uploads(
+        &mut self,
+        uploads: &[(LedgerNumber, UploadId, CommitmentDigest)],
+    ) -> Result<usize, StoreError> {
+        let mut batch = Batch::default();
+        let mut count = 0;
+        for (ledger, upload, digest) in uploads {
+            // One that this thread has just made whole has no mark any more.
+            let key = keys::upload(*ledger, upload);
+            let unfinished = self.shared.store.is_there(Family::Content, &key)?;
+            if unfinished && !self.shared.uploads.lock().contains(upload) {
+                self.shared
+                    .store
+                    .delete_upload(&mut batch, *ledger, digest, upload);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            (self.disk.contents)(batch)?;
+        }
+        Ok(count)
+    }
+
+    fn collect_keys(
+        &mut self,
+        keys: &[(LedgerNumber, CommitmentDigest)],
+    ) -> Result<usize, StoreError> {
+        let mut batch = KeyBatch::default();
+        let mut count = 0;
+        for (ledger, digest) in keys {
+            if is_orphaned_key(&self.shared, *ledger, digest)? {
+                batch.delete(*ledger, digest);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            (self.disk.keys)(batch)?;
+        }
+        Ok(count)
+    }
+}
+
+/// Whether a key belongs to no content. Certain only on the writer thread.
+pub(super) fn is_orphaned_key(
+    shared: &Shared,
+    ledger: LedgerNumber,
+    digest: &CommitmentDigest,
+) -> Result<bool, StoreError> {
+    Ok(shared.store.content(ledger, digest)?.is_none())
+}
+
+/// Takes what else waits to be held; also the job that ends the group.
+fn gather(first: Taken, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Taken>, Option<Job>) {
+    let bytes_of = |taken: &Taken| taken.contents.iter().map(Sealed::byte_len).sum::<usize>();
+    let mut bytes = bytes_of(&first);
+    let mut group = vec![first];
+    while bytes < GROUP_BYTES && group.len() < GROUP_JOBS {
+        match jobs.try_recv() {
+            Ok(Job::Hold {
+                contents,
+                reply,
+                room,
+            }) => {
+                let taken = Taken {
+                    contents,
+                    reply,
+                    _room: room,
+                };
+                bytes += bytes_of(&taken);
+                group.push(taken);
+            }
+            Ok(other) => return (group, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (group, None)
+}
+
+/// What a group writes.
+#[derive(Default)]
+struct Plan {
+    keys: KeyBatch,
+    contents: Batch,
+    kept: Vec<Reservation>,
+    /// What is held once this is written.
+    planned: HashSet<(LedgerNumber, CommitmentDigest)>,
+}
+
+impl Plan {
+    /// Adds a request whole, or not at all. The outer error is fatal, the inner one its answer.
+    fn add(
+        &mut self,
+        shared: &Shared,
+        contents: Vec<Sealed>,
+    ) -> Result<Result<usize, ContentError>, StoreError> {
+        let mut states = Vec::with_capacity(contents.len());
+        let mut refused = None;
+        for content in &contents {
+            let state = shared.state(content.ledger, &content.digest)?;
+            if let State::Erased(leaf) = state {
+                let digest = content.digest;
+                refused = Some(ContentError::Erased { digest, leaf });
+            }
+            states.push(state);
+        }
+        let mut new = 0;
+        for (content, state) in contents.into_iter().zip(states) {
+            let id = (content.ledger, content.digest);
+            let wanted = refused.is_none() && state != State::Held && self.planned.insert(id);
+            if wanted {
+                self.put(shared, content)?;
+                new += 1;
+            } else if content.was_uploaded() {
+                let (ledger, upload) = (content.ledger, content.key.upload);
+                shared
+                    .store
+                    .delete_upload(&mut self.contents, ledger, &content.digest, &upload);
+            }
+        }
+        Ok(refused.map_or(Ok(new), Err))
+    }
+
+    fn put(&mut self, shared: &Shared, content: Sealed) -> Result<(), StoreError> {
+        let (ledger, digest, upload) = (content.ledger, content.digest, content.key.upload);
+        let store = &shared.store;
+        // Pieces without a key, which nobody can read: what is held now takes their place.
+        if let Some(old) = store.content(ledger, &digest)? {
+            store.delete_pieces(&mut self.contents, ledger, &digest, &old);
+            shared.quota.release(&old.principal, old.size);
+        }
+        let record = ContentRecord {
+            size: content.size,
+            chunks: content.chunks,
+            upload: Bytes::copy_from_slice(upload.as_bytes()),
+            stored_at_us: shared.clock.now().get(),
+            principal: content.reservation.principal().to_owned(),
+        };
+        if content.was_uploaded() {
+            let mark = keys::upload(ledger, &upload);
+            self.contents.delete(store, Family::Content, &mark);
+        }
+        for (number, piece) in &content.pieces {
+            let key = keys::chunk(ledger, &digest, &upload, *number);
+            store.put(&mut self.contents, Family::Content, &key, piece);
+        }
+        let key = keys::content(ledger, &digest);
+        store.put(
+            &mut self.contents,
+            Family::Content,
+            &key,
+            &record.encode_to_vec(),
+        );
+        self.keys.put(ledger, &digest, &content.key);
+        self.kept.push(content.reservation);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Encrypts a content, if it is what its commitment says.
+    pub(super) fn seal(
+        &self,
+        ledger: LedgerRef,
+        content: NewContent,
+    ) -> Result<Sealed, ContentError> {
+        let size = content.bytes.len() as u64;
+        let too_large = ContentError::TooLarge {
+            size,
+            max: self.bytes_max,
+        };
+        let chunks = seal::pieces(size).filter(|_| size <= self.bytes_max);
+        let chunks = chunks.ok_or(too_large)?;
+        let reservation = self.quota.reserve(&content.principal, size)?;
+        let binding = Binding {
+            ledger_id: ledger.id,
+            digest: content.digest,
+        };
+        let data_key = seal::new_key().map_err(ContentError::Random)?;
+        let mut sealer = Sealer::new(&data_key, binding, &content.salt, size);
+        let mut pieces = Vec::with_capacity(chunks as usize);
+        sealer.update(&content.bytes, &mut |number, piece| {
+            pieces.push((number, piece));
+        });
+        let (number, piece, digest) = sealer.finish();
+        if digest != content.digest {
+            let digest = content.digest;
+            return Err(ContentError::Mismatch { digest });
+        }
+        pieces.push((number, piece));
+        debug_assert_eq!(pieces.len(), chunks as usize, "the pieces are as planned");
+        let wrapped =
+            seal::wrap(&self.wrapping, &binding, &data_key).map_err(ContentError::Random)?;
+        Ok(Sealed {
+            ledger: ledger.number,
+            digest,
+            size,
+            chunks,
+            key: WrappedKey {
+                upload: UploadId::random()?,
+                wrapped,
+            },
+            pieces,
+            reservation,
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! `deed.v1.Content`.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use deed_evidence::{CommitmentDigest, commitment::Salt};
+use deed_proto::v1::{self, content_server::Content, put_content_request::Part};
+use futures::{StreamExt as _, stream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Answers, Context, blocking, stopping};
+use crate::{
+    access::{Caller, table::Method},
+    admission::Sender,
+    content::{Begun, LedgerRef, Reader},
+    status::Refusal,
+};
+
+/// Largest chunk of an upload, in bytes.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// How long an upload may stand still.
+const STILL_MAX: Duration = Duration::from_secs(30);
+
+pub(crate) struct ContentService(pub(crate) Context);
+
+#[tonic::async_trait]
+impl Content for ContentService {
+    async fn put_content(
+        &self,
+        request: Request<Streaming<v1::PutContentRequest>>,
+    ) -> Result<Response<v1::PutContentResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        let mut parts = request.into_inner();
+        let Some(Part::Begin(begin)) = next_part(&self.0, &mut parts).await? else {
+            let what = "the first message of an upload is `begin`";
+            return Err(Refusal::field("part", what).into());
+        };
+        caller.require(Method::PutContent, &begin.ledger)?;
+        let digest = digest(&begin.commitment)?;
+        let salt = begin.salt.as_ref().try_into().map_err(|_| {
+            let what = format!("{} bytes where 32 are needed", begin.salt.len());
+            Refusal::field("salt", what)
+        })?;
+        let salt = Salt::from_bytes(salt);
+        let ledger = self
+            .0
+            .ledger(&caller, Method::PutContent, &begin.ledger)
+            .await?;
+        let ledger = LedgerRef::from(&*ledger);
+        let contents = Arc::clone(&self.0.contents);
+        let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
+        let begun = blocking(move || {
+            Ok(contents.begin_upload(ledger, digest, &salt, begin.size, &principal)?)
+        })
+        .await?;
+        let Begun::Upload(mut upload) = begun else {
+            return Ok(Response::new(v1::PutContentResponse { already_held: true }));
+        };
+        // One chunk at a time: the next one is read when this one is sealed and written.
+        while let Some(part) = next_part(&self.0, &mut parts).await? {
+            let chunk = chunk(part)?;
+            let quotas = &self.0.pressure.quotas;
+            quotas
+                .take_waiting(caller.principal(), 0, chunk.len(), STILL_MAX)
+                .await
+                .map_err(Refusal::from)?;
+            upload = blocking(move || {
+                upload.write(&chunk)?;
+                Ok(upload)
+            })
+            .await?;
+        }
+        let gate = self.0.contents.enter(ledger.number).await;
+        let new = self.0.contents.finish_upload(&gate, *upload).await;
+        Ok(Response::new(v1::PutContentResponse {
+            already_held: !new.map_err(Refusal::from)?,
+        }))
+    }
+
+    type GetContentStream = Answers<v1::GetContentResponse>;
+
+    async fn get_content(
+        &self,
+        request: Request<v1::GetContentRequest>,
+    ) -> Result<Response<Self::GetContentStream>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetContent, &request.ledger)
+            .await?;
+        let digest = digest(&request.commitment)?;
+        let open = Arc::new(self.0.open_read_stream(&caller)?);
+        let ledger = LedgerRef::from(&*ledger);
+        let contents = Arc::clone(&self.0.contents);
+        // What is unknown, erased or damaged at its beginning is the answer to the request.
+        let (reader, first) = self
+            .0
+            .read_for(&caller, move || {
+                piece(contents.open_content(ledger, digest)?)
+            })
+            .await?;
+        let context = self.0.clone();
+        let later = stream::unfold(Some(reader), move |reader| {
+            let (context, caller) = (context.clone(), caller.clone());
+            let open = Arc::clone(&open);
+            async move {
+                let _open = open;
+                let reader = reader?;
+                let read = context.read_for(&caller, move || piece(reader));
+                let answer = tokio::select! {
+                    biased;
+                    () = context.stopped() => Err(stopping()),
+                    answer = read => answer,
+                };
+                match answer {
+                    Ok((reader, Some(answer))) => Some((Ok(answer), Some(reader))),
+                    Ok((_, None)) => None,
+                    Err(refusal) => Some((Err(refusal.into()), None)),
+                }
+            }
+        });
+        let first = stream::iter(first.map(Ok));
+        Ok(Response::new(first.chain(later).boxed()))
+    }
+
+    async fn erase_content(
+        &self,
+        request: Request<v1::EraseContentRequest>,
+    ) -> Result<Response<v1::EraseContentResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::EraseContent, &request.ledger)
+            .await?;
+        let sender = Sender::of(&caller, &request.ledger);
+        let source = self.0.pressure.source(&caller);
+        let context = self.0.clone();
+        // A caller that gives up leaves no erasure half done.
+        let erasing = tokio::spawn(async move {
+            let appends = &context.appends;
+            appends.erase(request, &ledger, &sender, &source).await
+        });
+        let erased = erasing
+            .await
+            .map_err(|error| Refusal::Internal(format!("an erasure ended early: {error}")))?;
+        Ok(Response::new(erased?))
+    }
+}
+
+/// The next message of an upload; `None` at its end.
+async fn next_part(
+    context: &Context,
+    parts: &mut Streaming<v1::PutContentRequest>,
+) -> Result<Option<Part>, Status> {
+    let message = tokio::select! {
+        biased;
+        () = context.stopped() => return Err(stopping().into()),
+        message = tokio::time::timeout(STILL_MAX, parts.message()) => message,
+    };
+    let Ok(message) = message else {
+        let what = format!("the upload stood still for {STILL_MAX:?}; send it again");
+        return Err(Refusal::Unavailable(what).into());
+    };
+    match message? {
+        None => Ok(None),
+        Some(v1::PutContentRequest { part: Some(part) }) => Ok(Some(part)),
+        Some(v1::PutContentRequest { part: None }) => {
+            Err(Refusal::field("part", "is missing").into())
+        }
+    }
+}
+
+fn chunk(part: Part) -> Result<Bytes, Refusal> {
+    match part {
+        Part::Chunk(chunk) if (1..=CHUNK_BYTES_MAX).contains(&chunk.len()) => Ok(chunk),
+        Part::Chunk(chunk) => {
+            let found = chunk.len();
+            let what = format!("{found} bytes where 1 to {CHUNK_BYTES_MAX} are allowed");
+            Err(Refusal::field("chunk", what))
+        }
+        Part::Begin(_) => Err(Refusal::field("part", "a second `begin` in one upload")),
+    }
+}
+
+fn digest(commitment: &[u8]) -> Result<CommitmentDigest, Refusal> {
+    CommitmentDigest::from_slice(commitment).ok_or_else(|| {
+        let what = format!("{} bytes where 32 are needed", commitment.len());
+        Refusal::field("commitment", what)
+    })
+}
+
+/// The next answer of a reader, which comes back too.
+fn piece(mut reader: Reader) -> Result<(Reader, Option<v1::GetContentResponse>), Refusal> {
+    let piece = reader.next_piece()?;
+    let answer = piece.map(|piece| v1::GetContentResponse {
+        size: if piece.salt.is_some() {
+            reader.size()
+        } else {
+            0
+        },
+        salt: piece
+            .salt
+            .map_or_else(Bytes::new, |salt| Bytes::copy_from_slice(salt.as_bytes())),
+        chunk: piece.bytes,
+    });
+    Ok((reader, answer))
+}
