@@ -1,16 +1,22 @@
 //! Far more than the server can take: what it holds stays bounded, nobody loses a receipt, nobody
 //! is starved, and readers are served meanwhile.
 //!
-//! 64 principals, each with a token, write into one ledger whose bounds are small. 62 are *busy*:
-//! they have several requests under way all the time. One is *slow*: it asks for half of what a
-//! busy one gets. One is *greedy*: many connections with many streams each, new ones at once for
-//! those that are refused, and answers that it does not read. What all of them want to have under
-//! way is many times what the bounds let the server hold.
+//! 64 principals, each with a token and a key, write into one ledger whose bounds are small. 62 are
+//! *busy*: they have several requests under way all the time. One is *slow*: it asks for half of
+//! what a busy one gets. One is *greedy*: many connections with many streams each, new ones at once
+//! for those that are refused, and answers that it does not read. It sends the same signed requests
+//! over and over: that costs it nothing, and the server a verification each time. What all of them
+//! want to have under way is many times what the bounds let the server hold.
+//!
+//! Everybody shares the machine's cores with the server. So that what is measured is the server, the
+//! slow one, the readers and the watch over memory have a thread of their own each.
 //!
 //! 6 seconds; `DEED_OVERLOAD_SECONDS=60` for a minute.
 
 use std::{
+    collections::VecDeque,
     env,
+    net::SocketAddr,
     path::Path,
     process::Command,
     sync::{
@@ -22,10 +28,15 @@ use std::{
 
 use bytes::Bytes;
 use deed_client::{
-    Access, Answer, Appended, AppenderOptions, Connection, Event, Header, Ledger, Options,
-    RetryPolicy, Session, Token,
+    Access, Answer, Appended, Appender, AppenderOptions, Connection, Event, Header, Ledger,
+    Options, RetryPolicy, Session, Signing, Token,
 };
-use deed_evidence::{SessionId, TaskId, entry::Entry, signature, statement};
+use deed_evidence::{
+    SessionId, TaskId,
+    entry::Entry,
+    signature::{self, Possession},
+    statement,
+};
 use deed_proto::v1::{self, PayloadType, get_inclusion_proof_request::Leaf, statement::Body};
 use deed_tests::{
     http::Http,
@@ -39,6 +50,7 @@ use deed_tests::{
 };
 use deed_tlog::{Hash, SigningKey, TreeHead};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -67,14 +79,15 @@ const SLACK_MIB: u64 = 64;
 
 const BUSY: usize = 62;
 const BUSY_REQUESTS_UNDER_WAY: usize = 8;
-const BUSY_STATEMENTS: usize = 40;
+const BUSY_STATEMENTS: usize = 128;
 
 const GREEDY_CONNECTIONS: usize = 16;
 const GREEDY_STREAMS: usize = 16;
-const GREEDY_REQUESTS: u64 = 8;
+const GREEDY_REQUESTS: usize = 8;
 const GREEDY_STATEMENTS: usize = 256;
 
 const SLOW_STATEMENTS: usize = 10;
+const SLOW_REQUESTS_UNDER_WAY: usize = 8;
 
 const LEDGER: &str = "crowded";
 
@@ -88,10 +101,10 @@ struct Shared {
     busy: AtomicU64,
     /// Those of the slow one.
     slow: AtomicU64,
-    /// Requests of the greedy one that were refused for lack of room.
+    /// Receipts of the greedy one, all but the first few of them for duplicates.
+    greedy: AtomicU64,
+    /// Its requests that were refused for lack of room.
     greedy_refused: AtomicU64,
-    /// Times that the library tried again.
-    retries: AtomicU64,
     acknowledged: Mutex<Vec<(u64, Hash)>>,
     heads: Mutex<Vec<TreeHead>>,
 }
@@ -108,7 +121,6 @@ impl Shared {
             let (Appended::Accepted(receipt) | Appended::Duplicate(receipt)) = item else {
                 panic!("rejected: {item:?}");
             };
-            assert!(receipt.inclusion_verified, "{receipt:?}");
             acknowledged.push((receipt.leaf_index.get(), receipt.leaf_hash));
         }
         count.fetch_add(answer.items.len() as u64, Relaxed);
@@ -161,34 +173,52 @@ impl Principal {
         .await
     }
 
-    /// Connects with everything verified.
-    async fn ledger(&self, url: &str, shared: &Arc<Shared>) -> Ledger {
+    fn key(number: u64) -> SigningKey {
+        let mut seed = [0xc0; 32];
+        seed[..8].copy_from_slice(&number.to_be_bytes());
+        SigningKey::from_seed(&seed)
+    }
+
+    /// A verifying appender, with a count of the times that it tried again.
+    async fn appender(
+        &self,
+        url: &str,
+        requests_in_flight_max: usize,
+        with_proofs: bool,
+    ) -> (Appender, Arc<AtomicU64>) {
         let retry = RetryPolicy {
             initial_ms: 20,
             pause_ms_max: 500,
             attempts_max: 10_000,
             total_ms_max: 120_000,
         };
-        let counting = Arc::clone(shared);
+        let retries = Arc::new(AtomicU64::new(0));
+        let counting = Arc::clone(&retries);
         let options = Options::new(url, LEDGER)
             .access(self.access())
             .retry(retry)
             .observer(move |event| {
                 if matches!(event, Event::Retrying { .. }) {
-                    counting.retries.fetch_add(1, Relaxed);
+                    counting.fetch_add(1, Relaxed);
                 }
             });
-        until("a verified connection", || async {
+        let ledger = until("a verified connection", || async {
             Ledger::connect(options.clone()).await.ok()
         })
-        .await
+        .await;
+        let appender = ledger.appender(AppenderOptions {
+            requests_in_flight_max,
+            with_proofs,
+            signing: Signing::Each(Self::key(self.number).into()),
+            ..AppenderOptions::default()
+        });
+        (appender, retries)
     }
 
-    /// A session; its producer is this principal's.
-    fn session(&self, ledger: &TestLedger, number: u64) -> Session {
+    /// Its session.
+    fn session(&self, ledger: &TestLedger) -> Session {
         let mut id = [0x5e; 16];
         id[..8].copy_from_slice(&self.number.to_be_bytes());
-        id[8..].copy_from_slice(&number.to_be_bytes());
         Session::with_id(ledger.id, Self::name(self.number), SessionId::new(id))
     }
 }
@@ -206,22 +236,22 @@ fn intents(session: &mut Session, count: usize) -> Vec<Bytes> {
         .collect()
 }
 
-/// As many requests as it may, all the time.
-async fn busy(principal: Principal, url: String, ledger: TestLedger, shared: Arc<Shared>) {
-    let client = principal.ledger(&url, &shared).await;
-    let appender = client.appender(AppenderOptions {
-        requests_in_flight_max: BUSY_REQUESTS_UNDER_WAY,
-        ..AppenderOptions::default()
-    });
-    let mut session = principal.session(&ledger, 0);
-    let mut under_way = Vec::new();
+/// As many requests as it may, all the time. Returns how often it had to try again.
+async fn busy(principal: Principal, url: String, ledger: TestLedger, shared: Arc<Shared>) -> u64 {
+    let (appender, retries) = principal
+        .appender(&url, BUSY_REQUESTS_UNDER_WAY, false)
+        .await;
+    let mut session = principal.session(&ledger);
+    let mut under_way = VecDeque::new();
     while !shared.stopping() {
         let payloads = intents(&mut session, BUSY_STATEMENTS);
         let pending = appender.send(payloads).await;
-        under_way.push(pending.expect("the appender lives"));
-        if under_way.len() == BUSY_REQUESTS_UNDER_WAY {
-            let answer = under_way.remove(0).await;
-            shared.take(&answer.expect("an answer in the end"), &shared.busy);
+        under_way.push_back(pending.expect("the appender lives"));
+        if under_way.len() == BUSY_REQUESTS_UNDER_WAY
+            && let Some(pending) = under_way.pop_front()
+        {
+            let answer = pending.await.expect("an answer in the end");
+            shared.take(&answer, &shared.busy);
         }
     }
     for pending in under_way {
@@ -229,88 +259,117 @@ async fn busy(principal: Principal, url: String, ledger: TestLedger, shared: Arc
         shared.take(&answer, &shared.busy);
     }
     appender.finish().await.expect("all heads on one line");
+    retries.load(Relaxed)
 }
 
-/// A little at a time, whenever it has less than it wants.
-async fn slow(principal: Principal, url: String, ledger: TestLedger, shared: Arc<Shared>) {
-    let client = principal.ledger(&url, &shared).await;
-    let mut session = principal.session(&ledger, 0);
+/// A little at a time, whenever it has asked for less than it wants. Returns the same.
+async fn slow(principal: Principal, url: String, ledger: TestLedger, shared: Arc<Shared>) -> u64 {
+    let (appender, retries) = principal
+        .appender(&url, SLOW_REQUESTS_UNDER_WAY, true)
+        .await;
+    let mut session = principal.session(&ledger);
+    let mut under_way = VecDeque::new();
     while !shared.stopping() {
-        if shared.slow.load(Relaxed) >= shared.slow_wants() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        if session.next().get() < shared.slow_wants() && under_way.len() < SLOW_REQUESTS_UNDER_WAY {
+            let payloads = intents(&mut session, SLOW_STATEMENTS);
+            let pending = appender.send(payloads).await;
+            under_way.push_back(pending.expect("the appender lives"));
             continue;
         }
-        let payloads = intents(&mut session, SLOW_STATEMENTS);
-        let answer = client.append(&payloads).await.expect("an answer");
+        // An answer, or another look at what it wants.
+        let look_again = Duration::from_millis(5);
+        match under_way.front_mut() {
+            Some(pending) => {
+                if let Ok(answer) = tokio::time::timeout(look_again, pending).await {
+                    under_way.pop_front();
+                    shared.take(&answer.expect("an answer in the end"), &shared.slow);
+                }
+            }
+            None => tokio::time::sleep(look_again).await,
+        }
+    }
+    for pending in under_way {
+        let answer = pending.await.expect("an answer in the end");
         shared.take(&answer, &shared.slow);
     }
-    client.flush().await.expect("all heads on one line");
+    appender.finish().await.expect("all heads on one line");
+    retries.load(Relaxed)
 }
 
-/// A stream that sends all that flow control lets it send, of a session of its own. It ends when
-/// the server has had enough of it.
-async fn greedy_stream(
+/// What the greedy one sends: signed, in the order of one session.
+fn greedy_requests(principal: &Principal, ledger: &TestLedger) -> Vec<v1::AppendRequest> {
+    let mut session = principal.session(ledger);
+    let key = Principal::key(principal.number);
+    (0..GREEDY_REQUESTS)
+        .map(|_| {
+            let payloads = intents(&mut session, GREEDY_STATEMENTS);
+            v1::AppendRequest {
+                envelopes: payloads
+                    .iter()
+                    .map(|payload| signed(payload, &key))
+                    .collect(),
+                ..ledger.request(&[])
+            }
+        })
+        .collect()
+}
+
+/// Streams, one after the other, each of which sends all that flow control lets it send, until the
+/// server has had enough of it.
+async fn greedy(
     connection: Connection,
-    requests: impl Iterator<Item = v1::AppendRequest> + Send + 'static,
+    requests: Vec<v1::AppendRequest>,
     reads: bool,
     shared: Arc<Shared>,
 ) {
-    let mut client = connection.ledger();
-    let refused = |status: &Status| {
-        if status.code() == Code::ResourceExhausted {
+    while !shared.stopping() {
+        if let Err(status) = greedy_stream(&connection, requests.clone(), reads, &shared).await
+            && status.code() == Code::ResourceExhausted
+        {
             let retry = status.get_details_retry_info();
             let delay = retry.and_then(|retry| retry.retry_delay);
             assert!(delay.is_some_and(|delay| !delay.is_zero()), "{status:?}");
             shared.greedy_refused.fetch_add(1, Relaxed);
         }
-    };
-    let mut answers = match client.append_stream(tokio_stream::iter(requests)).await {
-        Ok(answers) => answers.into_inner(),
-        Err(status) => return refused(&status),
-    };
-    while !shared.stopping() {
-        if !reads {
-            // Not one answer is taken.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        }
-        match answers.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => return,
-            Err(status) => return refused(&status),
-        }
-    }
-}
-
-/// Streams one after the other on one of its connections; the first stream is never read from.
-async fn greedy(
-    principal: Principal,
-    connection: Connection,
-    numbers: Arc<AtomicU64>,
-    reads: bool,
-    ledger: TestLedger,
-    shared: Arc<Shared>,
-) {
-    while !shared.stopping() {
-        let number = numbers.fetch_add(1, Relaxed);
-        let mut session = principal.session(&ledger, number);
-        let ledger = ledger.clone();
-        let requests = (0..GREEDY_REQUESTS).map(move |_| v1::AppendRequest {
-            with_proofs: true,
-            ..ledger.request(&intents(&mut session, GREEDY_STATEMENTS))
-        });
-        greedy_stream(connection.clone(), requests, reads, Arc::clone(&shared)).await;
+        // It does not wait for as long as it was asked to.
         tokio::task::yield_now().await;
     }
 }
 
+async fn greedy_stream(
+    connection: &Connection,
+    requests: Vec<v1::AppendRequest>,
+    reads: bool,
+    shared: &Shared,
+) -> Result<(), Status> {
+    let requests = tokio_stream::iter(requests.into_iter().cycle());
+    let mut client = connection.ledger();
+    let mut answers = client.append_stream(requests).await?.into_inner();
+    while !shared.stopping() {
+        if !reads {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        match answers.message().await? {
+            Some(answer) => {
+                let receipts = answer.results.len() as u64;
+                shared.greedy.fetch_add(receipts, Relaxed);
+            }
+            None => break,
+        }
+    }
+    Ok(())
+}
+
 /// Reads heads and proofs of any leaf, one after the other, and returns how long each took.
 async fn reader(
-    connection: Connection,
+    principal: Principal,
+    url: String,
     mut random: Random,
     ledger: TestLedger,
     shared: Arc<Shared>,
 ) -> [Vec<Duration>; 2] {
+    let connection = principal.connect(&url).await;
     let mut took = [Vec::new(), Vec::new()];
     while !shared.stopping() {
         let begun = Instant::now();
@@ -360,7 +419,8 @@ impl Peak {
     }
 }
 
-async fn watch_memory(mut admin: Http, shared: Arc<Shared>) -> Peak {
+async fn watch_memory(admin: SocketAddr, shared: Arc<Shared>) -> Peak {
+    let mut admin = Http::connect(admin).await;
     let mut peak = Peak::default();
     while !shared.stopping() {
         peak.look(&mut admin).await;
@@ -394,19 +454,30 @@ fn command(data: &Path) -> ServerCommand {
     ServerCommand::new(data).arguments(settings.concat())
 }
 
-/// Makes the ledger, in which each principal is bound to its producer.
+/// Makes the ledger, in which each principal's key is registered.
 async fn prepare(data: &Path, principals: u64) -> TestLedger {
     let server = command(data).start();
     let clients = Clients::connect(&server).await;
     let ledger = TestLedger::create(&clients, LEDGER).await;
     // As in `TestLedger::create`.
     let authority = SigningKey::from_seed(&[1; 32]);
-    let key_id = signature::key_id(authority.public_key());
-    let bind = |number: u64| {
-        let body = Body::PrincipalBound(v1::PrincipalBound {
-            principal: Principal::name(number),
-            producer: Principal::name(number),
-            valid_until_us: 0,
+    let register = |number: u64| {
+        let (name, key) = (Principal::name(number), Principal::key(number));
+        let controller = "https://example.org/team";
+        let possession = Possession {
+            ledger_id: ledger.id,
+            public_key: key.public_key().as_bytes(),
+            role: v1::KeyRole::Agent,
+            producer: &name,
+            controller,
+        };
+        let body = Body::KeyRegistered(v1::KeyRegistered {
+            public_key: Bytes::copy_from_slice(key.public_key().as_bytes()),
+            role: v1::KeyRole::Agent.into(),
+            producer: name.clone(),
+            controller: controller.to_owned(),
+            possession: Bytes::copy_from_slice(&possession.sign(&key)),
+            ..v1::KeyRegistered::default()
         });
         let payload = statement::encode(&v1::Statement {
             producer: statement::AUTHORITY_PRODUCER.to_owned(),
@@ -414,20 +485,13 @@ async fn prepare(data: &Path, principals: u64) -> TestLedger {
             // A session of its own for each.
             ..Producer::new(ledger.id, number).message(body)
         });
-        let payload = payload.expect("a statement by the rules");
-        let signed = signature::sign(&authority, PayloadType::Statement, &payload);
-        v1::Envelope {
-            key_id: Bytes::copy_from_slice(key_id.as_bytes()),
-            signature: Bytes::copy_from_slice(&signed),
-            ..envelope(&payload)
-        }
+        signed(&payload.expect("a statement by the rules"), &authority)
     };
     let request = v1::AppendRequest {
-        ledger: LEDGER.to_owned(),
-        envelopes: (0..principals).map(bind).collect(),
-        ..v1::AppendRequest::default()
+        envelopes: (0..principals).map(register).collect(),
+        ..ledger.request(&[])
     };
-    let answer = within("the bindings", clients.append(request)).await;
+    let answer = within("the registrations", clients.append(request)).await;
     for result in &answer.expect("an answer").results {
         accepted(result);
     }
@@ -435,7 +499,32 @@ async fn prepare(data: &Path, principals: u64) -> TestLedger {
     ledger
 }
 
-fn admin_address(server: &ServerProcess) -> std::net::SocketAddr {
+fn signed(payload: &Bytes, key: &SigningKey) -> v1::Envelope {
+    let signed = signature::sign(key, PayloadType::Statement, payload);
+    let key_id = signature::key_id(key.public_key());
+    v1::Envelope {
+        key_id: Bytes::copy_from_slice(key_id.as_bytes()),
+        signature: Bytes::copy_from_slice(&signed),
+        ..envelope(payload)
+    }
+}
+
+/// Runs something on a thread of its own, so that it does not wait for others of this process.
+fn apart<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("the runtime starts");
+        let _ = sender.send(runtime.block_on(task));
+    });
+    receiver
+}
+
+fn admin_address(server: &ServerProcess) -> SocketAddr {
     let stdout = server.stdout();
     let line = stdout
         .lines()
@@ -490,48 +579,34 @@ async fn overload(seconds: u64, mut random: Random) {
         principals.pop().expect("a principal"),
         principals.pop().expect("a principal"),
     );
-    let connection = reading.connect(&url).await;
-    let watching = tokio::spawn(watch_memory(admin, Arc::clone(&shared)));
-    let readers: Vec<_> = (0..2)
-        .map(|_| {
-            let (connection, random) = (connection.clone(), random.fork());
-            tokio::spawn(reader(
-                connection,
-                random,
-                ledger.clone(),
-                Arc::clone(&shared),
-            ))
-        })
-        .collect();
     let run = |principal: &Principal| {
         let (principal, url) = (principal.clone(), url.clone());
         (principal, url, ledger.clone(), Arc::clone(&shared))
     };
-    let mut producers: Vec<_> = principals
+    let watching = apart(watch_memory(admin_address(&server), Arc::clone(&shared)));
+    let readers = [0, 1].map(|_| {
+        let (principal, url, ledger, shared) = run(&reading);
+        apart(reader(principal, url, random.fork(), ledger, shared))
+    });
+    let (principal, slow_url, slow_ledger, slow_shared) = run(&slow_one);
+    let slow_producer = apart(slow(principal, slow_url, slow_ledger, slow_shared));
+    let producers: Vec<_> = principals
         .iter()
         .map(|principal| {
             let (principal, url, ledger, shared) = run(principal);
             tokio::spawn(busy(principal, url, ledger, shared))
         })
         .collect();
-    let (principal, slow_url, slow_ledger, slow_shared) = run(&slow_one);
-    producers.push(tokio::spawn(slow(
-        principal,
-        slow_url,
-        slow_ledger,
-        slow_shared,
-    )));
-    let numbers = Arc::new(AtomicU64::new(0));
+    let requests = greedy_requests(&greedy_one, &ledger);
     let mut hostile = Vec::new();
     for _ in 0..GREEDY_CONNECTIONS {
         let connection = greedy_one.connect(&url).await;
         for stream in 0..GREEDY_STREAMS {
             hostile.push(tokio::spawn(greedy(
-                greedy_one.clone(),
                 connection.clone(),
-                Arc::clone(&numbers),
+                requests.clone(),
+                // One stream of each connection is never read from.
                 stream > 0,
-                ledger.clone(),
                 Arc::clone(&shared),
             )));
         }
@@ -539,9 +614,10 @@ async fn overload(seconds: u64, mut random: Random) {
 
     // How long it goes on, not a wait for something.
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let (busy_mean, slow_has) = (
+    let (busy_mean, slow_has, greedy_has) = (
         shared.busy.load(Relaxed) / BUSY as u64,
         shared.slow.load(Relaxed),
+        shared.greedy.load(Relaxed),
     );
     let slow_wants = shared.slow_wants();
     shared.stop.store(true, Relaxed);
@@ -550,11 +626,15 @@ async fn overload(seconds: u64, mut random: Random) {
             .await
             .expect("refusals with a time to come back");
     }
+    let mut retries = 0;
     for producer in producers {
-        within("the end of a producer", producer)
+        retries += within("the end of a producer", producer)
             .await
             .expect("a receipt for every statement");
     }
+    let slow_retries = within("the end of the slow one", slow_producer)
+        .await
+        .expect("a receipt for every statement");
     let mut took = [Vec::new(), Vec::new()];
     for reader in readers {
         let one = within("the end of a reader", reader).await;
@@ -578,23 +658,17 @@ async fn overload(seconds: u64, mut random: Random) {
     log.expect_heads(shared.heads.lock().unwrap().iter().copied());
     let shares = shares(&log, count);
     let of = |principal: &Principal| shares[usize::try_from(principal.number).expect("a count")];
-    let (slow_leaves, greedy_leaves) = (of(&slow_one), of(&greedy_one));
     let mut busy_leaves: Vec<u64> = principals.iter().map(of).collect();
     busy_leaves.sort_unstable();
     let total: u64 = shares.iter().sum();
-    let (retries, refused) = (
-        shared.retries.load(Relaxed),
-        shared.greedy_refused.load(Relaxed),
-    );
+    let refused = shared.greedy_refused.load(Relaxed);
     eprintln!(
-        "{seconds} s: {total} statements, {} a second; busy ones {} to {}, on average \
-         {busy_mean} within the time; greedy {greedy_leaves}; slow {slow_has} within the time, \
-         of {slow_wants} wanted; {slow_leaves} in all",
-        total / seconds,
+        "{seconds} s: {total} statements recorded, busy ones {} to {}; within the time: busy ones \
+         {busy_mean} on average, slow {slow_has} of {slow_wants} wanted, greedy {greedy_has}",
         busy_leaves[0],
         busy_leaves[BUSY - 1],
     );
-    eprintln!("refused: {retries} requests of the library, {refused} of the greedy one");
+    eprintln!("refused: busy {retries} times, slow {slow_retries}, greedy {refused}");
     let bound = bound_mib();
     eprintln!(
         "memory: {} MiB at rest, {} MiB at most in {} looks, bound {} MiB; queue {} KiB at most",
@@ -612,7 +686,7 @@ async fn overload(seconds: u64, mut random: Random) {
     assert!(peak.resident_bytes <= at_rest + bound * MIB, "memory");
     assert!(peak.queue_bytes <= QUEUE_MIB * MIB, "the queue");
     // Acknowledged and recorded are the same, but for what nobody waited for.
-    let own = slow_leaves + busy_leaves.iter().sum::<u64>();
+    let own = of(&slow_one) + busy_leaves.iter().sum::<u64>();
     assert_eq!(acknowledged.len() as u64, own, "one receipt a statement");
     server.stop();
 }
