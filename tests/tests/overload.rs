@@ -116,13 +116,17 @@ impl Shared {
 
     /// Every statement must have a verified receipt.
     fn take(&self, answer: &Answer, count: &AtomicU64) {
-        let mut acknowledged = self.acknowledged.lock().unwrap();
-        for item in &answer.items {
-            let (Appended::Accepted(receipt) | Appended::Duplicate(receipt)) = item else {
-                panic!("rejected: {item:?}");
-            };
-            acknowledged.push((receipt.leaf_index.get(), receipt.leaf_hash));
-        }
+        let receipts: Vec<_> = answer
+            .items
+            .iter()
+            .map(|item| match item {
+                Appended::Accepted(receipt) | Appended::Duplicate(receipt) => {
+                    (receipt.leaf_index.get(), receipt.leaf_hash)
+                }
+                Appended::Rejected(_) => panic!("rejected: {item:?}"),
+            })
+            .collect();
+        self.acknowledged.lock().unwrap().extend(receipts);
         count.fetch_add(answer.items.len() as u64, Relaxed);
         let head = answer.head.expect("a head that covers them");
         self.heads.lock().unwrap().push(head);
@@ -454,13 +458,22 @@ fn command(data: &Path) -> ServerCommand {
     ServerCommand::new(data).arguments(settings.concat())
 }
 
-/// Makes the ledger, in which each principal's key is registered.
+/// Makes the ledger, in which each principal has a key and is bound to its producer.
 async fn prepare(data: &Path, principals: u64) -> TestLedger {
     let server = command(data).start();
     let clients = Clients::connect(&server).await;
     let ledger = TestLedger::create(&clients, LEDGER).await;
     // As in `TestLedger::create`.
     let authority = SigningKey::from_seed(&[1; 32]);
+    // In a session of its own each time.
+    let says = |session: u64, body: Body| {
+        let payload = statement::encode(&v1::Statement {
+            producer: statement::AUTHORITY_PRODUCER.to_owned(),
+            task: Bytes::new(),
+            ..Producer::new(ledger.id, session).message(body)
+        });
+        signed(&payload.expect("a statement by the rules"), &authority)
+    };
     let register = |number: u64| {
         let (name, key) = (Principal::name(number), Principal::key(number));
         let controller = "https://example.org/team";
@@ -479,16 +492,15 @@ async fn prepare(data: &Path, principals: u64) -> TestLedger {
             possession: Bytes::copy_from_slice(&possession.sign(&key)),
             ..v1::KeyRegistered::default()
         });
-        let payload = statement::encode(&v1::Statement {
-            producer: statement::AUTHORITY_PRODUCER.to_owned(),
-            task: Bytes::new(),
-            // A session of its own for each.
-            ..Producer::new(ledger.id, number).message(body)
+        let bound = Body::PrincipalBound(v1::PrincipalBound {
+            principal: name.clone(),
+            producer: name,
+            valid_until_us: 0,
         });
-        signed(&payload.expect("a statement by the rules"), &authority)
+        [says(number << 1, body), says(number << 1 | 1, bound)]
     };
     let request = v1::AppendRequest {
-        envelopes: (0..principals).map(register).collect(),
+        envelopes: (0..principals).flat_map(register).collect(),
         ..ledger.request(&[])
     };
     let answer = within("the registrations", clients.append(request)).await;

@@ -2,16 +2,19 @@
 //! the order of its session.
 //!
 //! Producers that sign batches, sign each statement, or sign nothing stream through the library's
-//! appender; another one is the real `deed append --session`, killed and started again. Each
-//! speaks through a proxy of its own ([`deed_tests::proxy`]). At the end the log is read whole and
-//! computed again.
+//! appender. Another one is a process with its session on disk, killed with SIGKILL and started
+//! again. Each speaks through a proxy of its own ([`deed_tests::proxy`]). At the end the log is read
+//! whole and computed again.
 //!
 //! Three seeds, 80 cuts each; `DEED_RECONNECT_ROUNDS` asks for more of them, `DEED_RECONNECT_CUTS`
 //! for longer ones, `DEED_TEST_SEED` for one seed alone.
 
 use std::{
-    collections::{HashMap, HashSet},
-    env,
+    collections::{HashMap, HashSet, VecDeque},
+    env, fs,
+    future::ready,
+    path::Path,
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -22,10 +25,10 @@ use std::{
 use bytes::Bytes;
 use deed_client::{
     Answer, Appended, AppenderOptions, ErrorKind, Header, Ledger, Options, Pending, RetryPolicy,
-    Session, Signing, StateDir,
+    Session, Signing, StateDir, Statement, StoredSession, Sync,
 };
 use deed_evidence::{
-    PayloadDigest, SessionId, TaskId,
+    PayloadDigest, Sequence, SessionId, TaskId,
     batch::{self, Manifest},
     entry::Entry,
     signature::{self, Possession},
@@ -43,6 +46,7 @@ use deed_tests::{
     until, within,
 };
 use deed_tlog::{Hash, SigningKey, TreeHead};
+use prost::Message as _;
 use tempfile::TempDir;
 
 const ROUNDS: u64 = 3;
@@ -65,6 +69,21 @@ const REQUESTS_MAX: u64 = 30;
 const REQUEST_MAX: u64 = 25;
 
 const UNDER_WAY_MAX: usize = 8;
+
+/// Who is killed and started again, how often in each round, and how long it lives then.
+const KILLED: u64 = 5;
+const KILLS: u64 = 6;
+const LIFE_MS_MAX: u64 = 300;
+
+/// What the process that is killed is told, in its environment: URL, state directory.
+const PROCESS_URL: &str = "DEED_RECONNECT_PROCESS_URL";
+const PROCESS_STATE: &str = "DEED_RECONNECT_PROCESS_STATE";
+
+/// Files in that directory: it shall end, and how many statements have a receipt.
+const END: &str = "end";
+const ENDED: &str = "ended";
+
+const LEDGER: &str = "cut";
 
 const TASK: TaskId = TaskId::new([0x7a; 16]);
 
@@ -110,18 +129,21 @@ impl Shared {
     /// Every statement must have a verified receipt: it was sent until it had one.
     fn take(&self, answer: &Answer, payloads: &[Bytes]) {
         assert_eq!(answer.items.len(), payloads.len());
-        let mut acknowledged = self.acknowledged.lock().unwrap();
-        for (item, payload) in answer.items.iter().zip(payloads) {
-            let (Appended::Accepted(receipt) | Appended::Duplicate(receipt)) = item else {
-                panic!("rejected: {item:?}");
-            };
-            assert!(receipt.inclusion_verified, "{receipt:?}");
-            acknowledged.push(Acknowledged {
-                leaf: receipt.leaf_index.get(),
-                leaf_hash: receipt.leaf_hash,
-                digest: PayloadDigest::of(payload),
-            });
-        }
+        let items = answer.items.iter().zip(payloads);
+        let acknowledged: Vec<_> = items
+            .map(|(item, payload)| {
+                let (Appended::Accepted(receipt) | Appended::Duplicate(receipt)) = item else {
+                    panic!("rejected: {item:?}");
+                };
+                assert!(receipt.inclusion_verified, "{receipt:?}");
+                Acknowledged {
+                    leaf: receipt.leaf_index.get(),
+                    leaf_hash: receipt.leaf_hash,
+                    digest: PayloadDigest::of(payload),
+                }
+            })
+            .collect();
+        self.acknowledged.lock().unwrap().extend(acknowledged);
         let head = answer.head.expect("a head that covers them");
         self.heads.lock().unwrap().push(head);
     }
@@ -149,26 +171,7 @@ impl Streamer {
     }
 
     async fn connect(&self) -> Ledger {
-        let retry = RetryPolicy {
-            initial_ms: 2,
-            pause_ms_max: 20,
-            attempts_max: 10_000,
-            total_ms_max: 60_000,
-        };
-        let options = Options::new(&self.url, &self.ledger.name)
-            .state(StateDir::new(self.state.path()))
-            .retry(retry)
-            .timeout_ms(5_000)
-            .settle_interval_ms(100);
-        // The first connection is tried once, and may be cut as any other.
-        until("a connection that lasts for a while", || async {
-            match Ledger::connect(options.clone()).await {
-                Ok(client) => Some(client),
-                Err(error) if error.kind() == ErrorKind::Unavailable => None,
-                Err(error) => panic!("{}: {error}", self.name),
-            }
-        })
-        .await
+        connect(&self.url, self.state.path()).await
     }
 
     /// Sessions of some hundred statements, one after the other.
@@ -224,11 +227,32 @@ impl Streamer {
     }
 }
 
+async fn connect(url: &str, state: &Path) -> Ledger {
+    let retry = RetryPolicy {
+        initial_ms: 2,
+        pause_ms_max: 20,
+        attempts_max: 10_000,
+        total_ms_max: 60_000,
+    };
+    let options = Options::new(url, LEDGER)
+        .state(StateDir::new(state))
+        .retry(retry)
+        .timeout_ms(5_000)
+        .settle_interval_ms(100);
+    // The first connection is tried once, and may be cut as any other.
+    until("a connection that lasts for a while", || async {
+        match Ledger::connect(options.clone()).await {
+            Ok(client) => Some(client),
+            Err(error) if error.kind() == ErrorKind::Unavailable => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await
+}
+
 /// Registers a key for a producer, signed by the ledger's authority.
 async fn register(clients: &Clients, ledger: &TestLedger, number: u64, name: &str) -> SigningKey {
-    let mut seed = [0xc0; 32];
-    seed[..8].copy_from_slice(&number.to_be_bytes());
-    let key = SigningKey::from_seed(&seed);
+    let key = key_of(number);
     let controller = "https://example.org/team";
     let possession = Possession {
         ledger_id: ledger.id,
@@ -268,7 +292,140 @@ async fn register(clients: &Clients, ledger: &TestLedger, number: u64, name: &st
     key
 }
 
+fn name_of(number: u64) -> String {
+    format!("spiffe://example.org/agent/{number}")
+}
+
+fn key_of(number: u64) -> SigningKey {
+    let mut seed = [0xc0; 32];
+    seed[..8].copy_from_slice(&number.to_be_bytes());
+    SigningKey::from_seed(&seed)
+}
+
 const AUTHORITY_SESSIONS: u64 = 0xa << 60;
+
+/// The producer that is killed: one session on disk, its statements numbered. Ends when it is told
+/// to and everything has a receipt.
+async fn killed_process(url: &str, state: &Path) {
+    let client = connect(url, state).await;
+    let signing = Signing::Each(key_of(KILLED).into());
+    let name = name_of(KILLED);
+    let directory = StateDir::new(state);
+    let mut stored = StoredSession::open(
+        &directory,
+        client.ledger_id(),
+        "killed",
+        &name,
+        &signing,
+        Sync::Each,
+    )
+    .expect("its session");
+    let appender = client.appender(AppenderOptions {
+        requests_in_flight_max: UNDER_WAY_MAX,
+        answer_timeout_ms: 5_000,
+        signing,
+        ..AppenderOptions::default()
+    });
+    // What an earlier life left goes first, as the same bytes.
+    let left: Vec<Statement> = stored.unacknowledged().cloned().collect();
+    let mut under_way = VecDeque::new();
+    for request in left.chunks(10) {
+        let pending = appender.send(request.to_vec()).await;
+        under_way.push_back((pending.expect("the appender lives"), request.len() as u64));
+    }
+    loop {
+        let ending = state.join(END).exists();
+        while !ending && under_way.len() < UNDER_WAY_MAX {
+            let (next, last) = stored.next();
+            let mut session = Session::with_id(client.ledger_id(), &name, stored.id());
+            if let Some(last) = last {
+                session = session.resume(Sequence::new(next.get() - 1), last);
+            }
+            let header = Header {
+                task: Some(TASK),
+                ..Header::default()
+            };
+            let made: Vec<Statement> = (next.get()..next.get() + 10)
+                .map(|sequence| session.make(&header, intent(&step(sequence))))
+                .map(|made| made.expect("a statement by the rules").into())
+                .collect();
+            stored.append(&made).expect("they are kept");
+            let count = made.len() as u64;
+            let pending = appender.send(made).await;
+            under_way.push_back((pending.expect("the appender lives"), count));
+        }
+        let Some((pending, count)) = under_way.pop_front() else {
+            break;
+        };
+        let answer = pending.await.expect("an answer in the end");
+        for item in &answer.items {
+            assert!(item.receipt().is_some(), "rejected: {item:?}");
+        }
+        let acknowledged = stored.acknowledged().get() + count;
+        let noted = stored.acknowledge(Sequence::new(acknowledged));
+        noted.expect("receipts are noted");
+    }
+    appender.finish().await.expect("all heads on one line");
+    let count = stored.acknowledged().get().to_string();
+    fs::write(state.join(ENDED), count).expect("a file");
+}
+
+fn step(sequence: u64) -> String {
+    format!("step/{sequence}")
+}
+
+/// Not a test of its own: the process that [`kill_again_and_again`] starts. Without its
+/// environment there is nothing to do.
+#[test]
+fn process_that_is_killed() {
+    let (Ok(url), Some(state)) = (env::var(PROCESS_URL), env::var_os(PROCESS_STATE)) else {
+        return;
+    };
+    let max = Duration::from_secs(60);
+    run_within(
+        max,
+        async move { killed_process(&url, Path::new(&state)).await },
+    );
+}
+
+/// Starts that process and kills it, several times; then lets it end, and returns how many
+/// statements it has receipts for.
+async fn kill_again_and_again(url: String, mut random: Random) -> u64 {
+    let state = TempDir::new().unwrap();
+    let start = || {
+        Command::new(env::current_exe().expect("a test knows its own path"))
+            .args(["process_that_is_killed", "--exact", "--nocapture"])
+            .env(PROCESS_URL, &url)
+            .env(PROCESS_STATE, state.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("this program starts again")
+    };
+    let journal_begun = || state.path().join("sessions").exists();
+    for _ in 0..KILLS {
+        let mut process = start();
+        until("a process that has its session", || {
+            let ended = process.try_wait().expect("our own child");
+            assert!(ended.is_none(), "it ended by itself: {ended:?}");
+            ready(journal_begun().then_some(()))
+        })
+        .await;
+        // Not a wait for something: the moment of the kill.
+        tokio::time::sleep(Duration::from_millis(random.between(0, LIFE_MS_MAX))).await;
+        process.kill().expect("our own child can be killed");
+        process.wait().expect("our own child");
+    }
+    fs::write(state.path().join(END), "").expect("a file");
+    let mut process = start();
+    let ended = until("the end of the process", || {
+        ready(process.try_wait().expect("our own child"))
+    })
+    .await;
+    assert!(ended.success(), "{ended}");
+    let count = fs::read_to_string(state.path().join(ENDED)).expect("a count");
+    count.parse().expect("a number")
+}
 
 /// What a log holds, counted.
 #[derive(Debug, Default)]
@@ -276,6 +433,8 @@ struct Found {
     statements: usize,
     manifests: usize,
     trust: usize,
+    /// Statements of the process that was killed.
+    killed: usize,
 }
 
 /// The log against everything that was sent and acknowledged.
@@ -287,6 +446,7 @@ fn check(log: &Log, shared: &Shared) -> Found {
         .map(|bytes| Entry::parse(bytes).expect("an entry"))
         .collect();
     let mut found = Found::default();
+    let mut killed_session = None;
     let mut next: HashMap<[u8; 16], usize> = HashMap::new();
     let mut digests = HashMap::new();
     // Leaf 0 is the ledger's own.
@@ -302,6 +462,14 @@ fn check(log: &Log, shared: &Shared) -> Found {
             continue;
         }
         let session = *header.session.as_bytes();
+        if header.producer == name_of(KILLED) {
+            assert_eq!(*killed_session.get_or_insert(session), session);
+            assert_eq!(header.sequence.get(), found.killed as u64, "leaf {leaf}");
+            assert_eq!(resource(entry.payload), step(header.sequence.get()));
+            assert_eq!(entry.author, Author::Signed);
+            found.killed += 1;
+            continue;
+        }
         let sent = sent.get(&session).expect("a session that somebody began");
         let position = next.entry(session).or_default();
         assert_eq!(
@@ -335,9 +503,22 @@ fn check(log: &Log, shared: &Shared) -> Found {
         statements,
         manifests,
         trust,
+        killed,
     } = found;
-    assert_eq!(1 + statements + manifests + trust, log.entries.len());
+    assert_eq!(
+        1 + statements + manifests + trust + killed,
+        log.entries.len()
+    );
     found
+}
+
+/// What an intent is about.
+fn resource(payload: &[u8]) -> String {
+    let statement = v1::Statement::decode(payload).expect("a statement");
+    match statement.body {
+        Some(Body::Intent(intent)) => intent.resource,
+        body => panic!("not an intent: {body:?}"),
+    }
 }
 
 /// The statements of a batch lie right behind their manifest, and are those that were signed.
@@ -359,13 +540,13 @@ async fn round(seed: u64, cuts: u64) {
     let data = dir.path().join("data");
     let server = ServerProcess::start(&data);
     let clients = Clients::connect(&server).await;
-    let ledger = TestLedger::create(&clients, "cut").await;
+    let ledger = TestLedger::create(&clients, LEDGER).await;
     let shared = Arc::new(Shared::default());
 
     let mut proxies = Vec::new();
     let mut producers = Vec::new();
     for number in 1..=4 {
-        let name = format!("spiffe://example.org/agent/{number}");
+        let name = name_of(number);
         let signing = match number {
             1 => Signing::None,
             2 => Signing::Each(register(&clients, &ledger, number, &name).await.into()),
@@ -386,6 +567,11 @@ async fn round(seed: u64, cuts: u64) {
         producers.push(tokio::spawn(streamer.stream()));
     }
 
+    register(&clients, &ledger, KILLED, &name_of(KILLED)).await;
+    let proxy = Proxy::start(server.address(), FAULTS, random.fork()).await;
+    let killing = tokio::spawn(kill_again_and_again(proxy.url(), random.fork()));
+    proxies.push(proxy);
+
     let report = || proxies.iter().map(Proxy::report);
     loop {
         let before: Report = report().sum();
@@ -401,6 +587,9 @@ async fn round(seed: u64, cuts: u64) {
         let gave_up = producers.iter().any(tokio::task::JoinHandle::is_finished);
         assert!(!gave_up, "a producer gave up");
     }
+    let killed = killing
+        .await
+        .expect("a session that survives its processes");
     shared.stop.store(true, Ordering::Relaxed);
     // What was begun is finished, on a network that is well again.
     for proxy in &proxies {
@@ -414,7 +603,9 @@ async fn round(seed: u64, cuts: u64) {
 
     let log = Log::read(&clients, &ledger).await;
     let found = check(&log, &shared);
-    assert_eq!(found.trust, 3);
+    assert_eq!(found.trust, 4);
+    assert_eq!(found.killed as u64, killed, "a receipt for each");
+    assert!(killed > 0);
     assert!(found.manifests > 0);
     let total: Report = report().sum();
     eprintln!("seed {seed}: {found:?}, {total:?}");
