@@ -78,8 +78,8 @@ const MEMTABLES_MAX: u64 = 4;
 const SLACK_MIB: u64 = 64;
 
 const BUSY: usize = 62;
-const BUSY_REQUESTS_UNDER_WAY: usize = 8;
-const BUSY_STATEMENTS: usize = 128;
+const BUSY_REQUESTS_UNDER_WAY: usize = 4;
+const BUSY_STATEMENTS: usize = 256;
 
 const GREEDY_CONNECTIONS: usize = 16;
 const GREEDY_STREAMS: usize = 16;
@@ -694,7 +694,8 @@ async fn overload(seconds: u64, mut random: Random) {
     let reads = [tell("heads", heads), tell("inclusion proofs", proofs)];
 
     assert!(reads.iter().all(|count| *count > 0), "reads are answered");
-    assert!(retries > 0 && refused > 0, "it was no overload");
+    assert!(refused > 0, "it was no overload");
+    assert!(retries > 0, "the library was never asked to come back later");
     assert!(peak.resident_bytes <= at_rest + bound * MIB, "memory");
     assert!(peak.queue_bytes <= QUEUE_MIB * MIB, "the queue");
     // Acknowledged and recorded are the same, but for what nobody waited for.
