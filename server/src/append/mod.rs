@@ -166,13 +166,11 @@ impl Appends {
         };
         let begun = Instant::now();
         let admitting = admission.admit(&request.envelopes);
-        let (mut batch, mut rejected, contents) = admitting.verify().await.finish();
+        let (mut batch, rejected, contents) = admitting.verify().await.finish();
         self.metrics.stage(Stage::Admission, begun.elapsed());
         if !contents.is_empty() {
-            let refused = self
-                .hold_contents(&ledger, source, contents, &mut batch)
+            self.hold_contents(&ledger, source, contents, &mut batch)
                 .await?;
-            rejected.extend(refused);
         }
         let mut guard = None;
         if let Some(contents) = erasing {
