@@ -7,6 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`process`] | `deed-server` and `deed` as processes, with everything bounded in time |
+//! | [`proxy`] | a bad network between client and server |
 //! | [`rpc`] | plain gRPC clients, and a ledger to write to |
 //! | [`statements`] | payloads, made without the client library |
 //! | [`keys`] | signatures, batches and what an authority says |
@@ -32,6 +33,7 @@ pub mod http;
 pub mod keys;
 pub mod oracle;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod rpc;
 pub mod statements;
