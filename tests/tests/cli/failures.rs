@@ -20,7 +20,7 @@ fn wrong_usage_is_2() {
         &["prove", "--index", "1", "--size", "0", "--out", "x"],
         &["consistency", "1"],
         &["--server", "nonsense", "head"],
-        &["--server", "https://127.0.0.1:1", "head"],
+        &["--server", "ftp://127.0.0.1:1", "head"],
         &["--vkey", "nonsense", "head"],
         &["--ledger", "", "head"],
         &["append", "--batch", "0"],

@@ -20,7 +20,7 @@ fn requests_beyond_the_limits_are_refused_whole() {
         let set = Set::up().await;
         let (ledger, clients) = (&set.ledger, &set.clients);
         let mut producer = Producer::new(ledger.id, 1).unchained();
-        let payloads = producer.intents(4097);
+        let payloads = producer.intents(4098);
         let nothing = ledger.try_append(clients, &[]).await.unwrap_err();
         expect_violation(&nothing, "envelopes");
         let too_many = ledger.try_append(clients, &payloads).await.unwrap_err();

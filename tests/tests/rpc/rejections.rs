@@ -179,11 +179,13 @@ fn statements_that_this_version_does_not_take_are_rejected() {
         let payload = producer.clone().intent("orders/1");
         let mut signed = envelope(&payload);
         signed.signature = Bytes::from_static(&[1; 64]);
-        let wanted = (Reason::SignatureNotAccepted, "signature".to_owned());
+        let wanted = (Reason::Malformed, "key_id".to_owned());
+        assert_eq!(reason(signed.clone()).await, wanted);
+        signed.key_id = Bytes::from_static(&[1; 16]);
+        let wanted = (Reason::KeyUnknown, "key_id".to_owned());
         assert_eq!(reason(signed.clone()).await, wanted);
         signed.signature = Bytes::new();
-        signed.key_id = Bytes::from_static(&[1; 16]);
-        let wanted = (Reason::SignatureNotAccepted, "key_id".to_owned());
+        let wanted = (Reason::Malformed, "signature".to_owned());
         assert_eq!(reason(signed).await, wanted);
 
         // Unsigned, in its own ledger, the very same payload is taken.
