@@ -530,13 +530,16 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
 /// A directory without a key may hold what an interrupted first start left, and nothing else.
 fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
     // Roles and tokens may be given before the first start.
-    const OURS: [&str; 8] = [
+    // (Keys of contents are made after the server's own. Where they are, that one was lost, which
+    // the store's ledgers tell better.)
+    const OURS: [&str; 9] = [
         access_file::FILE,
         access_file::LOCK,
         access_file::UNFINISHED,
         "lock",
         "store",
         "head-guard",
+        "content-keys",
         "server.key.new",
         "direct-io-probe",
     ];

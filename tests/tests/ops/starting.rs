@@ -94,7 +94,8 @@ fn a_servers_name_never_changes() {
         let dir = TempDir::new().unwrap();
         let data = data_in(&dir);
         let named = |name: &str| ServerCommand::new(&data).arguments(["--name", name]);
-        for bad in ["", "A", "a b", "a+b", "/a", "a/", "ä"] {
+        expect_words(&named("").refused(), &["name", "text is wanted"]);
+        for bad in ["A", "a b", "a+b", "/a", "a/", "ä"] {
             expect_words(&named(bad).refused(), &["server name"]);
         }
         let server = named("ledger.example.org").start();
