@@ -6,7 +6,7 @@ use deed_evidence::{
     KeyId, PayloadDigest, Sequence, SessionId,
     batch::{self, VerifiedPath},
     entry::Entry,
-    receipt, statement,
+    receipt, signature, statement,
     trust::{Registry, TrustChain},
 };
 use deed_proto::v1::{self, get_batch_proof_request::Leaf as Asked};
@@ -255,14 +255,14 @@ impl Ledger {
         Ok(Some(ProvenSession { info, last }))
     }
 
-    /// What is recorded at a session's sequence, proven to be in the log, by this key's signature
-    /// or its batch manifest's.
+    /// What is recorded at a session's sequence, proven to be in the log; `None` if nothing is, by
+    /// the server's word. In a batch it is proven to be one that this key signed.
     pub(crate) async fn recorded(
         &self,
         session: SessionId,
         sequence: Sequence,
         signing: &Signing,
-    ) -> Result<Recorded, Error> {
+    ) -> Result<Option<Recorded>, Error> {
         let leaf = Leaf::Statement(session, sequence);
         let own = |id: KeyId| {
             let key = signing.key().map(|key| key.public_key().clone());
@@ -273,15 +273,21 @@ impl Ledger {
                 &proven.proof.statement_entry,
                 proven.path.statement_index,
                 Some(proven.path.manifest_index),
-            ),
+            )
+            .map(Some),
             Err(Error::Refused {
                 code: Code::FailedPrecondition,
                 ..
             }) => {
                 let index = self.prove_leaf(leaf, None).await?.index;
                 let entry = self.entry(index, None).await?;
-                recorded(&entry.bytes, index, None)
+                check_signed(&entry.bytes, signing)?;
+                recorded(&entry.bytes, index, None).map(Some)
             }
+            Err(Error::Refused {
+                code: Code::NotFound,
+                ..
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -303,6 +309,26 @@ fn recorded(
             manifest,
         },
     })
+}
+
+/// An entry that no manifest covers must bear the key's own signature: what was sent was signed.
+fn check_signed(bytes: &Bytes, signing: &Signing) -> Result<(), Error> {
+    let entry = parsed(bytes)?;
+    let holds = match (signing.key(), &entry.signature) {
+        (None, _) => true,
+        (Some(key), Some(found)) => {
+            let (payload_type, key) = (entry.payload_type, key.public_key());
+            signature::verify(key, payload_type, entry.payload, found.signature).is_ok()
+        }
+        (Some(_), None) => false,
+    };
+    if holds {
+        return Ok(());
+    }
+    Err(AnswerError::Missing {
+        what: "this key's signature of the statement that is recorded",
+    }
+    .into())
 }
 
 fn payload_of(bytes: &Bytes) -> Result<Bytes, Error> {

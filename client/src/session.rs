@@ -219,11 +219,8 @@ mod tests {
             match &mut state {
                 Some(state) => state.advance(&header, made.digest),
                 None => {
-                    state = Some(session::Session::opened(
-                        &header,
-                        made.digest,
-                        Binding::Nobody,
-                    ))
+                    let opened = session::Session::opened(&header, made.digest, Binding::Nobody);
+                    state = Some(opened);
                 }
             }
         }

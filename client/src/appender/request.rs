@@ -164,10 +164,10 @@ impl Request {
         others: impl FnOnce() -> HashSet<Place>,
     ) -> Progress {
         self.set_back.clear();
-        let culprit = items.iter().position(|item| is_culprit(item));
+        let culprit = items.iter().position(is_culprit);
         let wanted = culprit.and_then(|at| {
             let held = Held {
-                own: HashSet::new(),
+                own: self.open_places().collect(),
                 others: others(),
             };
             self.wanted_back(*self.open.get(at)?, &items[at], &held)

@@ -56,7 +56,7 @@ enum End {
 /// What happens next on a stream.
 enum Next {
     Answer(v1::AppendResponse),
-    Request(Request),
+    Request(Box<Request>),
     NoMoreRequests,
 }
 
@@ -165,7 +165,7 @@ impl Task {
                     self.take_answer(&answer).await?;
                 }
                 Next::Request(request) => {
-                    let request = self.with_company(request);
+                    let request = self.with_company(*request);
                     if self.sent.is_empty() {
                         deadline = Instant::now() + self.answer_timeout;
                     }
@@ -195,7 +195,7 @@ impl Task {
         // Once something is held, nothing new goes out in front of it.
         let draining = !self.held.is_empty() || !self.may_send();
         if !draining && let Some(request) = self.next_request.take() {
-            return Ok(Next::Request(request));
+            return Ok(Next::Request(Box::new(request)));
         }
         let waiting = !self.sent.is_empty();
         let incoming = async {
@@ -219,7 +219,10 @@ impl Task {
                 Ok(Err(status)) => Err(End::Lost(status)),
                 Err(_) => Err(End::Lost(timed_out())),
             },
-            request = incoming => Ok(request.map_or(Next::NoMoreRequests, Next::Request)),
+            request = incoming => Ok(match request {
+                Some(request) => Next::Request(Box::new(request)),
+                None => Next::NoMoreRequests,
+            }),
         }
     }
 
@@ -333,10 +336,10 @@ impl Task {
                 .ledger
                 .recorded(session, sequence, &self.signing)
                 .await?;
-            let item = if found.payload == payload {
-                Appended::Duplicate(found.receipt)
-            } else {
-                answer.items.first().cloned().ok_or(Error::Ended)?
+            let item = match found {
+                Some(found) if found.payload == payload => Appended::Duplicate(found.receipt),
+                // Something else is there, or a hole that was owned up to.
+                _ => answer.items.first().cloned().ok_or(Error::Ended)?,
             };
             request.resolve(position, item);
         }

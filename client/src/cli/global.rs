@@ -3,9 +3,7 @@
 use std::{env, path::PathBuf};
 
 use clap::Args;
-use deed_client::{
-    Access, Connection, Event, Ledger, Options, StateDir, Token, TokenError, key,
-};
+use deed_client::{Access, Connection, Event, Ledger, Options, StateDir, Token, TokenError, key};
 use deed_tlog::VerifierKey;
 
 use super::{Failure, Outcome, output, printable};
@@ -159,9 +157,8 @@ impl Global {
             }
             None => match env::var("DEED_TOKEN") {
                 Ok(token) => {
-                    let wrong = |error: TokenError| {
-                        Failure::usage(error.to_string()).context("DEED_TOKEN")
-                    };
+                    let wrong =
+                        |error: TokenError| Failure::usage(error.to_string()).context("DEED_TOKEN");
                     Some(Token::parse(&token).map_err(wrong)?)
                 }
                 Err(env::VarError::NotPresent) => None,

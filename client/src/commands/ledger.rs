@@ -10,8 +10,8 @@ use deed_proto::v1::{self, LedgerInfo};
 use serde::Serialize;
 use tonic::Status;
 
-use crate::cli::{Failure, Global, Outcome, Output, printable};
 use super::authority::{NewAuthority, authority_key};
+use crate::cli::{Failure, Global, Outcome, Output, printable};
 
 /// How long to wait for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

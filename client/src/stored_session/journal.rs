@@ -318,7 +318,7 @@ mod tests {
         journal.add(&records()).unwrap();
         journal.sync().unwrap();
         drop(journal);
-        fs::write(&path, &[fs::read(&path).unwrap(), vec![0, 0, 1]].concat()).unwrap();
+        fs::write(&path, [fs::read(&path).unwrap(), vec![0, 0, 1]].concat()).unwrap();
         let (mut journal, found) = Journal::open(&path).unwrap();
         assert_eq!(found, records());
         let position = Record::Position(Sequence::new(9), None);

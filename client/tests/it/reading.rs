@@ -125,7 +125,7 @@ async fn nobody_there() {
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    for url in ["127.0.0.1:7733", "https://127.0.0.1:7733", "", "ftp://x"] {
+    for url in ["127.0.0.1:7733", "", "ftp://x"] {
         let error = deed_client::Ledger::connect(crate::fake::options(url))
             .await
             .unwrap_err();

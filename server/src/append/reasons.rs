@@ -17,7 +17,7 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
             (reason, field, None)
         }
         StepRefusal::Trust(refusal) => (trust_reason(refusal), "", None),
-        StepRefusal::ContentErased { .. } => (Reason::ContentErased, "erasure", None),
+        StepRefusal::ContentErased { .. } => (Reason::ContentErased, "", None),
         StepRefusal::ContentUnknown { .. } => (Reason::ContentUnknown, "erasure", None),
         StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
         StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
@@ -30,9 +30,7 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
     }
 }
 
-fn session_reason(
-    refusal: SessionRefusal,
-) -> (Reason, &'static str, Option<Sequence>) {
+fn session_reason(refusal: SessionRefusal) -> (Reason, &'static str, Option<Sequence>) {
     match refusal {
         SessionRefusal::SessionTaken => (Reason::SessionTaken, "session", None),
         SessionRefusal::SessionClosed => (Reason::SessionClosed, "session", None),

@@ -258,3 +258,36 @@ fn a_reader_gets_nothing_more_once_it_is_erased() {
     assert_eq!(Arc::strong_count(&fixture.contents), 1);
     fixture.close();
 }
+
+#[test]
+fn keys_that_come_back_with_an_old_copy_are_destroyed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = testing::data_dir(dir.path());
+    let fixture = Fixture::open(dir.path());
+    let [gone, kept] = [1, 2].map(|n| content(noise(n, 3000)));
+    fixture.hold(vec![gone.clone(), kept.clone()]).unwrap();
+    let secrets = Secrets::of(&fixture, &gone);
+    fixture.close();
+    let keys = super::KeyStore::path_in(&data_dir);
+    let copy = dir.path().join("copy");
+    fs::create_dir(&copy).unwrap();
+    for file in fs::read_dir(&keys).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    let fixture = Fixture::open(dir.path());
+    fixture.erase(&[gone.digest], 7).unwrap();
+    fixture.close();
+    assert_eq!(secrets.found_in(&data_dir), [""; 0]);
+
+    fs::remove_dir_all(&keys).unwrap();
+    fs::rename(&copy, &keys).unwrap();
+    assert!(!secrets.found_in(&data_dir).is_empty());
+    let fixture = Fixture::open(dir.path());
+    let read = fixture.read(gone.digest);
+    assert!(matches!(read, Err(ContentError::Erased { leaf: 7, .. })));
+    assert_eq!(fixture.collect().unwrap().keys, 1);
+    assert_eq!(secrets.found_in(&data_dir), [""; 0]);
+    assert_eq!(fixture.read(kept.digest).unwrap(), kept.bytes);
+    fixture.close();
+}
