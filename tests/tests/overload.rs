@@ -9,13 +9,14 @@
 //! want to have under way is many times what the bounds let the server hold.
 //!
 //! Everybody shares the machine's cores with the server. So that what is measured is the server, the
-//! slow one, the readers and the watch over memory have a thread of their own each.
+//! slow one, the greedy one, the readers and the watch over memory have a thread of their own each.
 //!
 //! 6 seconds; `DEED_OVERLOAD_SECONDS=60` for a minute.
 
 use std::{
     collections::VecDeque,
     env,
+    future::ready,
     net::SocketAddr,
     path::Path,
     process::Command,
@@ -50,7 +51,7 @@ use deed_tests::{
 };
 use deed_tlog::{Hash, SigningKey, TreeHead};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinSet};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -89,18 +90,34 @@ const GREEDY_STATEMENTS: usize = 256;
 const SLOW_STATEMENTS: usize = 10;
 const SLOW_REQUESTS_UNDER_WAY: usize = 8;
 
+const BUSY_SESSION: u64 = 1;
+const SLOW_SESSION: u64 = 2;
+const GREEDY_SESSION: u64 = 3;
+
 const LEDGER: &str = "crowded";
 
 const TASK: TaskId = TaskId::new([0x7a; 16]);
 
-/// What producers were told, and how often they were turned away.
+/// What producers that use the library were told.
+#[derive(Debug, Default)]
+struct Told {
+    /// Statements that have a receipt.
+    receipts: AtomicU64,
+    /// How often something was tried again.
+    retries: AtomicU64,
+}
+
+/// Which of them.
+type Which = fn(&Shared) -> &Told;
+
+/// What everybody was told.
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Statements of all busy producers that have a receipt.
-    busy: AtomicU64,
-    /// Those of the slow one.
-    slow: AtomicU64,
+    busy: Told,
+    slow: Told,
+    /// One that writes as the greedy principal, and heeds what it is told.
+    polite: Told,
     /// Receipts of the greedy one, all but the first few of them for duplicates.
     greedy: AtomicU64,
     /// Its requests that were refused for lack of room.
@@ -115,7 +132,7 @@ impl Shared {
     }
 
     /// Every statement must have a verified receipt.
-    fn take(&self, answer: &Answer, count: &AtomicU64) {
+    fn take(&self, answer: &Answer, which: Which) {
         let receipts: Vec<_> = answer
             .items
             .iter()
@@ -127,14 +144,15 @@ impl Shared {
             })
             .collect();
         self.acknowledged.lock().unwrap().extend(receipts);
-        count.fetch_add(answer.items.len() as u64, Relaxed);
+        let count = answer.items.len() as u64;
+        which(self).receipts.fetch_add(count, Relaxed);
         let head = answer.head.expect("a head that covers them");
         self.heads.lock().unwrap().push(head);
     }
 
     /// What the slow producer wants to have by now: half of what a busy one has.
     fn slow_wants(&self) -> u64 {
-        self.busy.load(Relaxed) / BUSY as u64 / 2
+        self.busy.receipts.load(Relaxed) / BUSY as u64 / 2
     }
 }
 
@@ -183,46 +201,49 @@ impl Principal {
         SigningKey::from_seed(&seed)
     }
 
-    /// A verifying appender, with a count of the times that it tried again.
+    /// A verifying appender that counts how often it tries again.
     async fn appender(
         &self,
         url: &str,
         requests_in_flight_max: usize,
-        with_proofs: bool,
-    ) -> (Appender, Arc<AtomicU64>) {
+        signing: Signing,
+        shared: &Arc<Shared>,
+        which: Which,
+    ) -> Appender {
         let retry = RetryPolicy {
             initial_ms: 20,
             pause_ms_max: 500,
             attempts_max: 10_000,
             total_ms_max: 120_000,
         };
-        let retries = Arc::new(AtomicU64::new(0));
-        let counting = Arc::clone(&retries);
+        let counting = Arc::clone(shared);
         let options = Options::new(url, LEDGER)
             .access(self.access())
             .retry(retry)
             .observer(move |event| {
                 if matches!(event, Event::Retrying { .. }) {
-                    counting.fetch_add(1, Relaxed);
+                    which(&counting).retries.fetch_add(1, Relaxed);
                 }
             });
         let ledger = until("a verified connection", || async {
             Ledger::connect(options.clone()).await.ok()
         })
         .await;
-        let appender = ledger.appender(AppenderOptions {
+        ledger.appender(AppenderOptions {
             requests_in_flight_max,
-            with_proofs,
-            signing: Signing::Each(Self::key(self.number).into()),
+            // With them the clients would have most of the work. The log is checked as a whole.
+            with_proofs: false,
+            answer_timeout_ms: 120_000,
+            signing,
             ..AppenderOptions::default()
-        });
-        (appender, retries)
+        })
     }
 
-    /// Its session.
-    fn session(&self, ledger: &TestLedger) -> Session {
+    /// A session of its producer.
+    fn session(&self, ledger: &TestLedger, number: u64) -> Session {
         let mut id = [0x5e; 16];
         id[..8].copy_from_slice(&self.number.to_be_bytes());
+        id[8..].copy_from_slice(&number.to_be_bytes());
         Session::with_id(ledger.id, Self::name(self.number), SessionId::new(id))
     }
 }
@@ -240,12 +261,19 @@ fn intents(session: &mut Session, count: usize) -> Vec<Bytes> {
         .collect()
 }
 
-/// As many requests as it may, all the time. Returns how often it had to try again.
-async fn busy(principal: Principal, url: String, ledger: TestLedger, shared: Arc<Shared>) -> u64 {
-    let (appender, retries) = principal
-        .appender(&url, BUSY_REQUESTS_UNDER_WAY, false)
+/// As many requests as it may, all the time.
+async fn busy(
+    principal: Principal,
+    url: String,
+    ledger: TestLedger,
+    shared: Arc<Shared>,
+    which: Which,
+) {
+    let signing = Signing::Each(Principal::key(principal.number).into());
+    let appender = principal
+        .appender(&url, BUSY_REQUESTS_UNDER_WAY, signing, &shared, which)
         .await;
-    let mut session = principal.session(&ledger);
+    let mut session = principal.session(&ledger, BUSY_SESSION);
     let mut under_way = VecDeque::new();
     while !shared.stopping() {
         let payloads = intents(&mut session, BUSY_STATEMENTS);
@@ -255,23 +283,25 @@ async fn busy(principal: Principal, url: String, ledger: TestLedger, shared: Arc
             && let Some(pending) = under_way.pop_front()
         {
             let answer = pending.await.expect("an answer in the end");
-            shared.take(&answer, &shared.busy);
+            shared.take(&answer, which);
         }
     }
     for pending in under_way {
         let answer = pending.await.expect("an answer in the end");
-        shared.take(&answer, &shared.busy);
+        shared.take(&answer, which);
     }
     appender.finish().await.expect("all heads on one line");
-    retries.load(Relaxed)
 }
 
-/// A little at a time, whenever it has asked for less than it wants. Returns the same.
-async fn slow(principal: Principal, url: String, ledger: TestLedger, shared: Arc<Shared>) -> u64 {
-    let (appender, retries) = principal
-        .appender(&url, SLOW_REQUESTS_UNDER_WAY, true)
+/// A little at a time, whenever it has asked for less than it wants.
+async fn slow(principal: Principal, url: String, ledger: TestLedger, shared: Arc<Shared>) {
+    let which: Which = |shared| &shared.slow;
+    // What waits becomes one batch, as by default: a stream has its turn request by request.
+    let signing = Signing::Batch(Principal::key(principal.number).into());
+    let appender = principal
+        .appender(&url, SLOW_REQUESTS_UNDER_WAY, signing, &shared, which)
         .await;
-    let mut session = principal.session(&ledger);
+    let mut session = principal.session(&ledger, SLOW_SESSION);
     let mut under_way = VecDeque::new();
     while !shared.stopping() {
         if session.next().get() < shared.slow_wants() && under_way.len() < SLOW_REQUESTS_UNDER_WAY {
@@ -286,7 +316,7 @@ async fn slow(principal: Principal, url: String, ledger: TestLedger, shared: Arc
             Some(pending) => {
                 if let Ok(answer) = tokio::time::timeout(look_again, pending).await {
                     under_way.pop_front();
-                    shared.take(&answer.expect("an answer in the end"), &shared.slow);
+                    shared.take(&answer.expect("an answer in the end"), which);
                 }
             }
             None => tokio::time::sleep(look_again).await,
@@ -294,15 +324,14 @@ async fn slow(principal: Principal, url: String, ledger: TestLedger, shared: Arc
     }
     for pending in under_way {
         let answer = pending.await.expect("an answer in the end");
-        shared.take(&answer, &shared.slow);
+        shared.take(&answer, which);
     }
     appender.finish().await.expect("all heads on one line");
-    retries.load(Relaxed)
 }
 
 /// What the greedy one sends: signed, in the order of one session.
 fn greedy_requests(principal: &Principal, ledger: &TestLedger) -> Vec<v1::AppendRequest> {
-    let mut session = principal.session(ledger);
+    let mut session = principal.session(ledger, GREEDY_SESSION);
     let key = Principal::key(principal.number);
     (0..GREEDY_REQUESTS)
         .map(|_| {
@@ -318,9 +347,30 @@ fn greedy_requests(principal: &Principal, ledger: &TestLedger) -> Vec<v1::Append
         .collect()
 }
 
+/// All of its connections and streams.
+async fn greedy(principal: Principal, url: String, ledger: TestLedger, shared: Arc<Shared>) {
+    let requests = greedy_requests(&principal, &ledger);
+    let mut streams = JoinSet::new();
+    for _ in 0..GREEDY_CONNECTIONS {
+        let connection = principal.connect(&url).await;
+        for stream in 0..GREEDY_STREAMS {
+            streams.spawn(greedy_streams(
+                connection.clone(),
+                requests.clone(),
+                // One stream of each connection is never read from.
+                stream > 0,
+                Arc::clone(&shared),
+            ));
+        }
+    }
+    while let Some(ended) = streams.join_next().await {
+        ended.expect("refusals with a time to come back");
+    }
+}
+
 /// Streams, one after the other, each of which sends all that flow control lets it send, until the
 /// server has had enough of it.
-async fn greedy(
+async fn greedy_streams(
     connection: Connection,
     requests: Vec<v1::AppendRequest>,
     reads: bool,
@@ -563,6 +613,9 @@ fn shares(log: &Log, principals: u64) -> Vec<u64> {
     let mut shares = vec![0; usize::try_from(principals).expect("a count")];
     for bytes in log.entries.iter().skip(1) {
         let entry = Entry::parse(bytes).expect("an entry");
+        if entry.payload_type == PayloadType::BatchManifest {
+            continue;
+        }
         let header = entry.statement().expect("a statement");
         let number = header.producer.rsplit('/').next();
         if let Some(Ok(number)) = number.map(str::parse::<usize>) {
@@ -602,49 +655,52 @@ async fn overload(seconds: u64, mut random: Random) {
     });
     let (principal, slow_url, slow_ledger, slow_shared) = run(&slow_one);
     let slow_producer = apart(slow(principal, slow_url, slow_ledger, slow_shared));
-    let producers: Vec<_> = principals
+    let mut producers: Vec<_> = principals
         .iter()
         .map(|principal| {
             let (principal, url, ledger, shared) = run(principal);
-            tokio::spawn(busy(principal, url, ledger, shared))
+            tokio::spawn(busy(principal, url, ledger, shared, |shared| &shared.busy))
         })
         .collect();
-    let requests = greedy_requests(&greedy_one, &ledger);
-    let mut hostile = Vec::new();
-    for _ in 0..GREEDY_CONNECTIONS {
-        let connection = greedy_one.connect(&url).await;
-        for stream in 0..GREEDY_STREAMS {
-            hostile.push(tokio::spawn(greedy(
-                connection.clone(),
-                requests.clone(),
-                // One stream of each connection is never read from.
-                stream > 0,
-                Arc::clone(&shared),
-            )));
-        }
-    }
+    let (principal, polite_url, polite_ledger, polite_shared) = run(&greedy_one);
+    producers.push(tokio::spawn(busy(
+        principal,
+        polite_url,
+        polite_ledger,
+        polite_shared,
+        |shared| &shared.polite,
+    )));
+    let (principal, greedy_url, greedy_ledger, greedy_shared) = run(&greedy_one);
+    let hostile = apart(greedy(principal, greedy_url, greedy_ledger, greedy_shared));
 
     // How long it goes on, not a wait for something.
     tokio::time::sleep(Duration::from_secs(seconds)).await;
+    // And on, until the slow one has what it wanted by then.
+    let wanted = shared.slow_wants();
+    until("all that the slow one wanted", || {
+        ready((shared.slow.receipts.load(Relaxed) >= wanted).then_some(()))
+    })
+    .await;
+    until("the library to be asked to come back later", || {
+        ready((shared.polite.retries.load(Relaxed) > 0).then_some(()))
+    })
+    .await;
     let (busy_mean, slow_has, greedy_has) = (
-        shared.busy.load(Relaxed) / BUSY as u64,
-        shared.slow.load(Relaxed),
+        shared.busy.receipts.load(Relaxed) / BUSY as u64,
+        shared.slow.receipts.load(Relaxed),
         shared.greedy.load(Relaxed),
     );
     let slow_wants = shared.slow_wants();
     shared.stop.store(true, Relaxed);
-    for task in hostile {
-        within("the end of a greedy stream", task)
-            .await
-            .expect("refusals with a time to come back");
-    }
-    let mut retries = 0;
+    within("the end of the greedy one", hostile)
+        .await
+        .expect("refusals with a time to come back");
     for producer in producers {
-        retries += within("the end of a producer", producer)
+        within("the end of a producer", producer)
             .await
             .expect("a receipt for every statement");
     }
-    let slow_retries = within("the end of the slow one", slow_producer)
+    within("the end of the slow one", slow_producer)
         .await
         .expect("a receipt for every statement");
     let mut took = [Vec::new(), Vec::new()];
@@ -680,7 +736,12 @@ async fn overload(seconds: u64, mut random: Random) {
         busy_leaves[0],
         busy_leaves[BUSY - 1],
     );
-    eprintln!("refused: busy {retries} times, slow {slow_retries}, greedy {refused}");
+    let [busy_retries, slow_retries, polite_retries] =
+        [&shared.busy, &shared.slow, &shared.polite].map(|told| told.retries.load(Relaxed));
+    eprintln!(
+        "refused: busy {busy_retries} times, slow {slow_retries}, greedy {refused}, and \
+         {polite_retries} times one that is polite in its name"
+    );
     let bound = bound_mib();
     eprintln!(
         "memory: {} MiB at rest, {} MiB at most in {} looks, bound {} MiB; queue {} KiB at most",
@@ -695,11 +756,12 @@ async fn overload(seconds: u64, mut random: Random) {
 
     assert!(reads.iter().all(|count| *count > 0), "reads are answered");
     assert!(refused > 0, "it was no overload");
-    assert!(retries > 0, "the library was never asked to come back later");
+    assert!(slow_has * 2 >= slow_wants, "the slow one is starved");
     assert!(peak.resident_bytes <= at_rest + bound * MIB, "memory");
     assert!(peak.queue_bytes <= QUEUE_MIB * MIB, "the queue");
     // Acknowledged and recorded are the same, but for what nobody waited for.
-    let own = of(&slow_one) + busy_leaves.iter().sum::<u64>();
+    let polite = shared.polite.receipts.load(Relaxed);
+    let own = of(&slow_one) + busy_leaves.iter().sum::<u64>() + polite;
     assert_eq!(acknowledged.len() as u64, own, "one receipt a statement");
     server.stop();
 }
