@@ -10,12 +10,12 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::fake::{Fake, Lie, NAME, authority};
 
-struct Scene {
-    fake: Fake,
+pub(crate) struct Scene {
+    pub(crate) fake: Fake,
     directory: tempfile::TempDir,
 }
 
-async fn scene() -> Scene {
+pub(crate) async fn scene() -> Scene {
     Scene {
         fake: Fake::start().await,
         directory: tempfile::tempdir().unwrap(),
@@ -23,11 +23,11 @@ async fn scene() -> Scene {
 }
 
 impl Scene {
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_deed"));
         command
             .args(arguments)
@@ -41,18 +41,18 @@ impl Scene {
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().await.unwrap()
     }
 
     /// Runs a command that must succeed, and reads its one line of JSON.
-    async fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(arguments).await;
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    async fn append(&self, arguments: &[&str], input: &str) -> (Output, Vec<Value>) {
+    pub(crate) async fn append(&self, arguments: &[&str], input: &str) -> (Output, Vec<Value>) {
         let mut child = self
             .command(&[&["append"], arguments].concat())
             .stdin(Stdio::piped())
@@ -74,11 +74,11 @@ impl Scene {
     }
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 

@@ -3,6 +3,8 @@
 mod appending;
 mod chat;
 mod cli;
+mod cli_evidence;
+mod evidence;
 mod fake;
 mod following;
 mod lying;

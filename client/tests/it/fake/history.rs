@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use deed_evidence::{Micros, SessionId, entry::Entry, statement};
+use deed_evidence::{
+    Micros, SessionId,
+    entry::{Entry, KeyedSignature, TrustLink},
+    statement,
+};
 use deed_proto::v1::{self, append_result::Result as Item};
-use deed_tlog::{Hash, leaf_hash};
+use deed_tlog::{Hash, LeafIndex, leaf_hash};
 
 use super::Lie;
 use crate::merkle;
@@ -17,6 +21,8 @@ pub(super) struct History {
     pub(super) leaves: Vec<Hash>,
     /// Payload and leaf index of each session's statements.
     pub(super) sessions: HashMap<SessionId, Vec<(Bytes, u64)>>,
+    /// Leaves of the trust statements; the genesis entry's first.
+    pub(super) trust: Vec<u64>,
 }
 
 impl History {
@@ -34,7 +40,57 @@ impl History {
         }
     }
 
-    pub(super) fn append(&mut self, payload: &Bytes, forget: bool, any_sequence: bool) -> Item {
+    /// Records a batch's manifest, or finds it again if its first statement is recorded.
+    pub(super) fn append_manifest(&mut self, envelopes: &[v1::Envelope], lie: Lie) -> Item {
+        let header = statement::parse(&envelopes[1].payload).unwrap();
+        let recorded = self.sessions.get(&header.session);
+        let recorded = recorded.and_then(|all| all.get(header.sequence.get() as usize));
+        let receipt = |leaf_index| v1::Receipt {
+            leaf_index,
+            ..Default::default()
+        };
+        if let Some((_, first)) = recorded {
+            return Item::Duplicate(receipt(first - 1));
+        }
+        let manifest = &envelopes[0];
+        let signature = signature_of(manifest).unwrap();
+        let entry = Entry::manifest(&manifest.payload, signature, Micros::new(7)).encode();
+        let leaf = self.push(entry);
+        if lie == Lie::Spliced {
+            self.push(Entry::unsigned(&[1; 4], Micros::new(1)).encode());
+        }
+        Item::Accepted(receipt(leaf))
+    }
+
+    fn entry(&self, envelope: &v1::Envelope, batched: bool, lie: Lie) -> Bytes {
+        let (payload, at) = (&envelope.payload[..], Micros::new(7));
+        let is_trust = statement::parse(payload).unwrap().body.is_trust();
+        let entry = match signature_of(envelope) {
+            Some(signature) if is_trust => {
+                let newest = *self.trust.last().unwrap();
+                let link = if lie == Lie::PreviousTrust { 0 } else { newest };
+                let link = TrustLink {
+                    leaf_index: LeafIndex::new(link),
+                    leaf_hash: self.leaves[link as usize],
+                };
+                Entry::trust(payload, signature, Micros::new(1_700_000_000_000_001), link)
+            }
+            Some(signature) => Entry::signed(payload, signature, at),
+            None if batched => Entry::batched(payload, at),
+            None => Entry::unsigned(payload, at),
+        };
+        entry.encode()
+    }
+
+    pub(super) fn append(
+        &mut self,
+        envelope: &v1::Envelope,
+        batched: bool,
+        forget: bool,
+        any_sequence: bool,
+        lie: Lie,
+    ) -> Item {
+        let payload = &envelope.payload;
         let header = statement::parse(payload).unwrap();
         let (session, sequence) = (header.session, header.sequence.get() as usize);
         let recorded = self.sessions.entry(session).or_default();
@@ -53,7 +109,10 @@ impl History {
                 return rejected(v1::rejection::Reason::SequenceNotNext, expected);
             }
         }
-        let index = self.push(Entry::unsigned(payload, Micros::new(7)).encode());
+        let index = self.push(self.entry(envelope, batched, lie));
+        if header.body.is_trust() {
+            self.trust.push(index);
+        }
         self.sessions
             .entry(session)
             .or_default()
@@ -77,6 +136,11 @@ impl History {
             } else {
                 Vec::new()
             };
+            let entry = Entry::parse(&self.entries[index]).unwrap();
+            let previous_trust = entry.previous_trust.map(|link| v1::TrustLink {
+                leaf_index: link.leaf_index.get() + u64::from(lie == Lie::ReceiptTrust),
+                leaf_hash: Bytes::copy_from_slice(link.leaf_hash.as_bytes()),
+            });
             v1::Receipt {
                 leaf_index: if lie == Lie::LeafBeyond {
                     1 << 40
@@ -84,10 +148,10 @@ impl History {
                     receipt.leaf_index
                 },
                 leaf_hash: Bytes::copy_from_slice(leaf_hash.as_bytes()),
-                received_at_us: 7,
+                received_at_us: entry.received_at.get(),
                 principal_leaf: None,
                 inclusion_proof: proof,
-                previous_trust: None,
+                previous_trust,
             }
         };
         v1::AppendResult {
@@ -107,6 +171,14 @@ pub(super) fn history_of(request: &v1::AppendRequest, number: u32) -> usize {
         Some(1) | None => (number as usize + 1) % 2,
         Some(size) => (size % 2) as usize,
     }
+}
+
+pub(super) fn is_manifest(envelope: &v1::Envelope) -> bool {
+    envelope.payload_type() == v1::PayloadType::BatchManifest
+}
+
+fn signature_of(envelope: &v1::Envelope) -> Option<KeyedSignature<'_>> {
+    KeyedSignature::from_slices(&envelope.key_id, &envelope.signature)
 }
 
 fn rejected(reason: v1::rejection::Reason, expected: usize) -> Item {

@@ -1,5 +1,6 @@
 //! A server that keeps its ledger in memory and tells exactly the lies it is asked for.
 
+mod evidence;
 mod history;
 mod service;
 
@@ -13,8 +14,12 @@ use std::{
 use bytes::Bytes;
 use deed_client::{Ledger, Options, RetryPolicy, StateDir};
 use deed_evidence::{Micros, entry::Entry, genesis::Genesis, statement};
-use deed_proto::v1::{self, ledger_server::LedgerServer, log_server::LogServer};
-use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, TreeHead, TreeSize, leaf_hash};
+use deed_proto::v1::{
+    self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer,
+};
+use deed_tlog::{
+    Checkpoint, Hash, NoteSigner, Origin, SigningKey, TreeHead, TreeSize, leaf_hash,
+};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -22,7 +27,8 @@ use tokio::{
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Status, transport::Server};
 
-use self::history::{History, consistency_to, history_of, unwanted};
+use self::evidence::HeldContent;
+use self::history::{History, consistency_to, history_of, is_manifest, unwanted};
 use crate::merkle;
 
 pub(crate) const NAME: &str = "test";
@@ -68,6 +74,32 @@ pub(crate) enum Lie {
     WatchOutOfRange,
     /// Watches end after their first head.
     ShortWatch,
+    /// Trust statements link to the genesis entry, whatever came between.
+    PreviousTrust,
+    /// Receipts of trust statements name another link than their entry has.
+    ReceiptTrust,
+    /// The trust chain lacks its second entry.
+    TrustOmitted,
+    /// The trust chain begins with its second entry.
+    TrustWithoutGenesis,
+    /// A leaf stands between a batch manifest and its statements.
+    Spliced,
+    /// Batch proofs name the leaf after the manifest.
+    ManifestIndex,
+    /// Batch proofs have one hash of the path changed.
+    BatchPath,
+    /// Sessions are said to be one statement longer.
+    SessionEnd,
+    /// Contents have one byte changed.
+    ContentByte,
+    /// Contents lack their last byte.
+    ContentShort,
+    /// Contents have a byte too many.
+    ContentLong,
+    /// Contents come with another salt.
+    ContentSalt,
+    /// Contents are said to be erased by the genesis entry.
+    ErasureLeaf,
 }
 
 /// What a fake does, and what it saw.
@@ -84,6 +116,8 @@ pub(crate) struct Script {
     pub(crate) two_histories: bool,
     /// Sequences that are rejected for good.
     pub(crate) unwanted: Vec<u64>,
+    /// Erasures are refused with PERMISSION_DENIED and this message.
+    pub(crate) erasure_refused: Option<&'static str>,
     pub(crate) streams: u32,
     /// Watches opened.
     pub(crate) watches: u32,
@@ -103,6 +137,8 @@ pub(crate) struct Script {
 pub(crate) struct State {
     histories: [History; 2],
     pub(crate) script: Script,
+    contents: HashMap<Bytes, HeldContent>,
+    erased: HashMap<Bytes, u64>,
 }
 
 #[derive(Clone)]
@@ -132,6 +168,7 @@ impl Fake {
             entries: Vec::new(),
             leaves: Vec::new(),
             sessions: HashMap::new(),
+            trust: vec![0],
         };
         history.push(genesis.to_entry().unwrap());
         Self::serve(seed, history).await
@@ -144,6 +181,7 @@ impl Fake {
         history.entries.truncate(keep);
         history.leaves.truncate(keep);
         history.sessions.clear();
+        history.trust.retain(|leaf| *leaf < keep as u64);
         Self::serve(self.seed, history).await
     }
 
@@ -155,6 +193,8 @@ impl Fake {
             state: Arc::new(Mutex::new(State {
                 histories: [history.clone(), history],
                 script: Script::default(),
+                contents: HashMap::new(),
+                erased: HashMap::new(),
             })),
             answers: Arc::new(Semaphore::new(1 << 20)),
             heads: watch::Sender::new(0),
@@ -163,6 +203,7 @@ impl Fake {
         let serving = Server::builder()
             .add_service(LedgerServer::new(fake.clone()))
             .add_service(LogServer::new(fake.clone()))
+            .add_service(ContentServer::new(fake.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener).map(|connection| {
                 // Or each small answer waits for the delayed acknowledgement of the one before.
                 connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
@@ -235,10 +276,14 @@ impl Fake {
 
     fn answer(&self, request: &v1::AppendRequest) -> v1::AppendResponse {
         let mut state = self.lock();
-        let State { histories, script } = &mut *state;
+        let State {
+            histories, script, ..
+        } = &mut *state;
         script.requests += 1;
         script.bases.push(request.consistency_from);
-        let first = statement::parse(&request.envelopes[0].payload).unwrap();
+        let batched = is_manifest(&request.envelopes[0]);
+        let first = &request.envelopes[usize::from(batched)].payload;
+        let first = statement::parse(first).unwrap();
         script.sequences.push(first.sequence.get());
         let which = if script.two_histories {
             history_of(request, script.requests)
@@ -248,25 +293,27 @@ impl Fake {
         let history = &mut histories[which];
         let before = history.leaves.len();
         let forget = !script.forget.is_empty() && script.forget.remove(0);
-        let results: Vec<_> = request
-            .envelopes
-            .iter()
-            .map(|envelope| {
+        let (lie, mut results) = (script.lie, Vec::new());
+        if batched {
+            results.push(history.append_manifest(&request.envelopes, lie));
+        }
+        let statements = request.envelopes.iter().skip(usize::from(batched));
+        results.extend(statements.map(|envelope| {
                 let header = statement::parse(&envelope.payload).unwrap();
                 if script.unwanted.contains(&header.sequence.get()) {
                     return unwanted();
                 }
                 history.append(
-                    &envelope.payload,
+                    envelope,
+                    batched,
                     forget || script.forget_always,
                     script.two_histories,
+                    lie,
                 )
-            })
-            .collect();
+            }));
         if script.two_histories {
             history.fill_up(which);
         }
-        let lie = script.lie;
         let covered = match lie {
             Lie::StaleHead => &history.leaves[..before],
             _ => &history.leaves[..],
@@ -334,8 +381,11 @@ impl Fake {
 }
 
 pub(crate) fn authority() -> [u8; 32] {
-    let signer = NoteSigner::from_seed("a".parse::<Origin>().unwrap(), &[8; 32]);
-    *signer.verifier_key().public_key().as_bytes()
+    *authority_key().public_key().as_bytes()
+}
+
+pub(crate) fn authority_key() -> SigningKey {
+    SigningKey::from_seed(&[8; 32])
 }
 
 /// Fast retries; heads are settled by `flush` alone, so that tests decide when.
