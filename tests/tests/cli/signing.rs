@@ -11,7 +11,9 @@ use deed_tests::{data, process::program, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{DOES_NOT_VERIFY, OK, Set, TASK, UNAVAILABLE, USAGE, expect_failure, intents, lines, object};
+use crate::{
+    DOES_NOT_VERIFY, OK, Set, TASK, UNAVAILABLE, USAGE, expect_failure, intents, lines, object,
+};
 
 fn transcripts(set: &Set) -> PathBuf {
     let call = json!({"id": "1", "function": {"name": "look", "arguments": "{\"at\": 7}"}});
@@ -58,7 +60,10 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     assert_eq!(head["size"], 14);
 
     let again = object(&import(&[]).expect_code(OK));
-    assert_eq!((&again["accepted"], &again["duplicates"]), (&json!(0), &json!(10)));
+    assert_eq!(
+        (&again["accepted"], &again["duplicates"]),
+        (&json!(0), &json!(10))
+    );
     let after = object(&set.deed.run(["head", "--json"]).expect_code(OK));
     assert_eq!(after, head);
 
@@ -86,7 +91,14 @@ fn the_airline_runs_are_signed() {
         return;
     };
     let set = Set::up();
-    let arguments = ["import", "chat", "--json", "--producers", "8", path.to_str().unwrap()];
+    let arguments = [
+        "import",
+        "chat",
+        "--json",
+        "--producers",
+        "8",
+        path.to_str().unwrap(),
+    ];
     let first = object(&set.deed.run(arguments).expect_code(OK));
     let statements = first["statements"].clone();
     assert_eq!(first["accepted"], statements, "{first}");
@@ -98,17 +110,34 @@ fn the_airline_runs_are_signed() {
 fn a_batched_statement_is_followed_to_its_signature() {
     let set = Set::up();
     let key = bench_key(&set);
-    let ended = set.deed.run_with(["append", "--key", &key], &by_bench(20)).expect_code(OK);
+    let ended = set
+        .deed
+        .run_with(["append", "--key", &key], &by_bench(20))
+        .expect_code(OK);
     let receipts = lines(&ended);
-    assert!(receipts.iter().all(|receipt| receipt["manifest_leaf"].is_u64()), "{ended:#?}");
+    assert!(
+        receipts
+            .iter()
+            .all(|receipt| receipt["manifest_leaf"].is_u64()),
+        "{ended:#?}"
+    );
     let leaf = receipts[13]["leaf_index"].to_string();
     let [proof, policy, public] =
         ["proof", "policy", "public"].map(|name| set.deed.file(name).display().to_string());
     let proved = object(
         &set.deed
             .run([
-                "prove", "--json", "--batch", "--index", &leaf, "--out", &proof, "--policy-out",
-                &policy, "--key-out", &public,
+                "prove",
+                "--json",
+                "--batch",
+                "--index",
+                &leaf,
+                "--out",
+                &proof,
+                "--policy-out",
+                &policy,
+                "--key-out",
+                &public,
             ])
             .expect_code(OK),
     );
@@ -116,8 +145,9 @@ fn a_batched_statement_is_followed_to_its_signature() {
     assert_eq!(proved["producer"], "bench:append");
 
     let verify = |key: &str| {
-        set.deed
-            .run(["verify", "--json", "--batch", "--policy", &policy, "--key", key, &proof])
+        set.deed.run([
+            "verify", "--json", "--batch", "--policy", &policy, "--key", key, &proof,
+        ])
     };
     let verified = object(&verify(&public).expect_code(OK));
     assert_eq!(verified["entry"]["leaf_hash"], receipts[13]["leaf_hash"]);
@@ -133,7 +163,8 @@ fn a_batched_statement_is_followed_to_its_signature() {
     }
     // A statement that is in no batch has no such proof.
     let words = expect_failure(
-        set.deed.run(["prove", "--batch", "--index", "2", "--out", &proof]),
+        set.deed
+            .run(["prove", "--batch", "--index", "2", "--out", &proof]),
         UNAVAILABLE,
     );
     assert!(!words.is_empty());
@@ -148,7 +179,10 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
     let first = lines(&append(&by_bench(3)).expect_code(OK));
     let second = lines(&append(&by_bench(2)).expect_code(OK));
     let sequences = |receipts: &[Value]| -> Vec<u64> {
-        receipts.iter().map(|receipt| receipt["sequence"].as_u64().unwrap()).collect()
+        receipts
+            .iter()
+            .map(|receipt| receipt["sequence"].as_u64().unwrap())
+            .collect()
     };
     assert_eq!(sequences(&first), [0, 1, 2]);
     assert_eq!(sequences(&second), [3, 4]);
@@ -158,7 +192,8 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
     let words = append(&intents(1)).expect_code(USAGE).stderr;
     assert!(words.contains("producer"), "{words}");
     let words = expect_failure(
-        set.deed.run_with(["append", "--session", "night shift"], &by_bench(1)),
+        set.deed
+            .run_with(["append", "--session", "night shift"], &by_bench(1)),
         USAGE,
     );
     assert!(words.contains("way of signing"), "{words}");
@@ -169,7 +204,10 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
     // What is refused does not stay in the way.
     let unsigned = ["append", "--session", "unsigned"];
     for _ in 0..2 {
-        let ended = set.deed.run_with(unsigned, &by_bench(2)).expect_code(UNAVAILABLE);
+        let ended = set
+            .deed
+            .run_with(unsigned, &by_bench(2))
+            .expect_code(UNAVAILABLE);
         assert_eq!(sequences(&lines(&ended)), [0, 1], "{ended:#?}");
         assert!(ended.stderr.contains("stands at sequence 0"), "{ended:#?}");
     }
@@ -217,11 +255,22 @@ fn a_killed_append_goes_on() {
     set.server.signal(Signal::CONT);
 
     let left = lines(&set.deed.run_with(session, &by_bench(1)).expect_code(OK));
-    let sequences: Vec<u64> = left.iter().map(|r| r["sequence"].as_u64().unwrap()).collect();
+    let sequences: Vec<u64> = left
+        .iter()
+        .map(|r| r["sequence"].as_u64().unwrap())
+        .collect();
     assert_eq!(sequences, (10..=20).collect::<Vec<_>>());
-    assert!(left[..10].iter().all(|receipt| receipt.get("line").is_none()), "{left:?}");
+    assert!(
+        left[..10]
+            .iter()
+            .all(|receipt| receipt.get("line").is_none()),
+        "{left:?}"
+    );
     assert_eq!(left[10]["line"], 1);
-    assert!(left.iter().all(|receipt| receipt["status"] != "rejected"), "{left:?}");
+    assert!(
+        left.iter().all(|receipt| receipt["status"] != "rejected"),
+        "{left:?}"
+    );
     // Nothing is left.
     let ended = set.deed.run_with(session, "").expect_code(OK);
     assert_eq!(ended.stdout, "");
@@ -234,8 +283,17 @@ fn contents_are_benched() {
         for signed in ["none", "batch"] {
             let count = count.to_string();
             let arguments = [
-                "--json", "bench", "content", "--size", size, "--count", &count, "--streams", "2",
-                "--signed", signed,
+                "--json",
+                "bench",
+                "content",
+                "--size",
+                size,
+                "--count",
+                &count,
+                "--streams",
+                "2",
+                "--signed",
+                signed,
             ];
             let measured = object(&set.deed.run(arguments).expect_code(OK));
             assert_eq!(measured["contents"].to_string(), count, "{measured}");
