@@ -7,6 +7,7 @@ mod ledgers;
 mod output;
 mod proofs;
 mod reading;
+mod signing;
 
 use deed_tests::process::{Deed, Ended, ServerProcess};
 use serde_json::{Value, json};
