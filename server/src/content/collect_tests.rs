@@ -110,10 +110,27 @@ fn what_a_crash_left_is_collected() {
     let fixture = Fixture::open(dir.path());
     let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
     assert_eq!(state(keyless.digest), State::Unknown);
+    // What an older copy of the store does not have must not be destroyed at once.
     let collected = fixture.collect().unwrap();
-    assert_eq!((collected.uploads, collected.keys), (1, 1));
+    assert_eq!((collected.uploads, collected.keys), (1, 0));
+    assert!(
+        fixture
+            .contents
+            .shared
+            .keys
+            .key(NUMBER, &lost)
+            .unwrap()
+            .is_some()
+    );
     let first_piece = fixture.store.chunk(NUMBER, &large.digest, &id, 0).unwrap();
     assert!(first_piece.is_none());
+
+    // Named by a leaf and without a key: damage, which is never collected.
+    fixture.refer(keyless.digest, &[6]);
+    fixture.refer(whole.digest, &[6]);
+    fixture.clock.set(OLD);
+    let collected = fixture.collect().unwrap();
+    assert_eq!((collected.contents, collected.keys), (0, 1));
     assert!(
         fixture
             .contents
@@ -123,12 +140,6 @@ fn what_a_crash_left_is_collected() {
             .unwrap()
             .is_none()
     );
-
-    // Named by a leaf and without a key: damage, which is never collected.
-    fixture.refer(keyless.digest, &[6]);
-    fixture.refer(whole.digest, &[6]);
-    fixture.clock.set(OLD);
-    assert_eq!(fixture.collect().unwrap().contents, 0);
     let read = fixture.read(keyless.digest);
     assert!(
         matches!(read, Err(ContentError::Damaged { .. })),

@@ -168,7 +168,12 @@ pub(super) fn run(
         gone.delete(ledger, digest);
     }
     (disk.keys)(gone)?;
-    (disk.purge)(ledger, &erasing.digests)?;
+    let deleted: Vec<_> = erasing
+        .digests
+        .iter()
+        .map(|digest| (ledger, *digest))
+        .collect();
+    (disk.purge)(&deleted)?;
     // Only now: as long as the marks are there, all of this is done again after a crash.
     let mut batch = Batch::default();
     for digest in &erasing.digests {

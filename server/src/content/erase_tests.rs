@@ -291,3 +291,23 @@ fn keys_that_come_back_with_an_old_copy_are_destroyed_again() {
     assert_eq!(fixture.read(kept.digest).unwrap(), kept.bytes);
     fixture.close();
 }
+
+#[test]
+fn what_is_collected_is_in_no_file_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = testing::data_dir(dir.path());
+    let fixture = Fixture::open(dir.path());
+    let [orphan, kept] = [1, 2].map(|n| content(noise(n, 3000)));
+    fixture.hold(vec![orphan.clone(), kept.clone()]).unwrap();
+    fixture.refer(kept.digest, &[1]);
+    let secrets = Secrets::of(&fixture, &orphan);
+    fixture.contents.shared.keys.flush_and_compact();
+    assert!(!secrets.found_in(&data_dir).is_empty());
+    fixture
+        .clock
+        .set(1_000_000 + testing::ORPHAN_MS.cast_signed() * 1000);
+    assert_eq!(fixture.collect().unwrap().contents, 1);
+    assert_eq!(secrets.found_in(&data_dir), [""; 0]);
+    assert_eq!(fixture.read(kept.digest).unwrap(), kept.bytes);
+    fixture.close();
+}

@@ -17,7 +17,9 @@
 //! the store alone holds only ciphertext, which an erasure makes useless wherever it is. When
 //! `content-keys` is put back from a copy, the erasures recorded since are not repeated by it:
 //! the store's tombstones refuse to read what was erased, and the first collection destroys the
-//! keys that came back, in every file.
+//! keys that came back, in every file. When the store is put back from an older copy than
+//! `content-keys`, keys of what is only in the newer store are kept for `orphan_ms` from the start,
+//! and the log says so: time to put back the right one.
 
 mod check;
 mod collect;
@@ -25,9 +27,11 @@ mod erase;
 mod gate;
 mod key_file;
 mod key_store;
+mod orphans;
 mod quota;
 mod read;
 mod seal;
+mod sweep;
 mod upload;
 mod writer;
 

@@ -1,7 +1,7 @@
 //! The thread that writes contents and keys: one at a time, and what waits together.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
@@ -17,6 +17,7 @@ use super::{
     erase::{self, Erasing},
     gate::LoneGate,
     key_store::{KeyBatch, KeyStore, WrappedKey},
+    orphans::KeyId,
     quota::Reservation,
     seal::{self, Sealer},
 };
@@ -79,8 +80,12 @@ pub(super) enum Job {
     },
     /// Keys that had no content when somebody looked.
     CollectKeys {
-        keys: Vec<(LedgerNumber, CommitmentDigest)>,
+        keys: Vec<KeyId>,
         reply: oneshot::Sender<Result<usize, ContentError>>,
+    },
+    /// The keys that were collected go from the files.
+    Purge {
+        reply: oneshot::Sender<Result<(), ContentError>>,
     },
 }
 
@@ -96,8 +101,7 @@ pub(super) struct Disk {
 
 pub(super) type KeysFn = Box<dyn FnMut(KeyBatch) -> Result<(), StoreError> + Send>;
 pub(super) type ContentsFn = Box<dyn FnMut(Batch) -> Result<(), StoreError> + Send>;
-pub(super) type PurgeFn =
-    Box<dyn FnMut(LedgerNumber, &[CommitmentDigest]) -> Result<(), StoreError> + Send>;
+pub(super) type PurgeFn = Box<dyn FnMut(&[KeyId]) -> Result<(), StoreError> + Send>;
 
 impl Disk {
     pub(super) fn new(store: &Arc<Store>, keys: &Arc<KeyStore>) -> Self {
@@ -105,7 +109,7 @@ impl Disk {
         Self {
             keys: Box::new(move |batch| keys.commit(batch)),
             contents: Box::new(move |batch| store.commit(batch)),
-            purge: Box::new(move |ledger, digests| purging.purge(ledger, digests)),
+            purge: Box::new(move |deleted| purging.purge(deleted)),
         }
     }
 }
@@ -116,15 +120,21 @@ pub(super) fn start(
     disk: Disk,
     jobs: mpsc::Receiver<Job>,
 ) -> io::Result<thread::JoinHandle<()>> {
-    let mut writer = Writer { shared, disk };
+    let mut writer = Writer {
+        shared,
+        disk,
+        unpurged: Vec::new(),
+    };
     thread::Builder::new()
         .name("contents".to_owned())
         .spawn(move || writer.run(jobs))
 }
 
-struct Writer {
-    shared: Arc<Shared>,
-    disk: Disk,
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) disk: Disk,
+    /// Keys that were collected and may still be in files.
+    pub(super) unpurged: Vec<KeyId>,
 }
 
 /// A hold that was taken into a group.
@@ -193,6 +203,10 @@ impl Writer {
                     let done = self.collect_keys(&keys);
                     self.answer(done, reply);
                 }
+                Job::Purge { reply } => {
+                    let done = self.purge();
+                    self.answer(done, reply);
+                }
             }
         }
     }
@@ -245,85 +259,6 @@ impl Writer {
         for (reply, judged, _room) in answers {
             let _ = reply.send(judged);
         }
-    }
-
-    fn collect(
-        &mut self,
-        ledger: LedgerNumber,
-        digests: &[CommitmentDigest],
-    ) -> Result<usize, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        let (mut batch, mut keys) = (Batch::default(), KeyBatch::default());
-        let mut gone = Vec::new();
-        for digest in digests {
-            // Again, now that nobody can name it.
-            let named = shared.store.references(ledger, digest).next().transpose()?;
-            if named.is_none()
-                && let Some(record) = shared.store.delete_content(&mut batch, ledger, digest)?
-            {
-                keys.delete(ledger, digest);
-                gone.push(record);
-            }
-        }
-        if gone.is_empty() {
-            return Ok(0);
-        }
-        (self.disk.contents)(batch)?;
-        // If we crash before this, the keys belong to no content and are collected later.
-        (self.disk.keys)(keys)?;
-        for record in &gone {
-            shared.quota.release(&record.principal, record.size);
-        }
-        Ok(gone.len())
-    }
-
-    fn collect_uploads(
-        &mut self,
-        uploads: &[(LedgerNumber, UploadId, CommitmentDigest)],
-    ) -> Result<usize, StoreError> {
-        let mut batch = Batch::default();
-        let mut count = 0;
-        for (ledger, upload, digest) in uploads {
-            // One that this thread has just made whole has no mark any more.
-            let key = keys::upload(*ledger, upload);
-            let unfinished = self.shared.store.is_there(Family::Content, &key)?;
-            if unfinished && !self.shared.uploads.lock().contains(upload) {
-                self.shared
-                    .store
-                    .delete_upload(&mut batch, *ledger, digest, upload);
-                count += 1;
-            }
-        }
-        if count > 0 {
-            (self.disk.contents)(batch)?;
-        }
-        Ok(count)
-    }
-
-    fn collect_keys(
-        &mut self,
-        keys: &[(LedgerNumber, CommitmentDigest)],
-    ) -> Result<usize, StoreError> {
-        let mut batch = KeyBatch::default();
-        let mut erased: BTreeMap<LedgerNumber, Vec<CommitmentDigest>> = BTreeMap::new();
-        let mut count = 0;
-        for (ledger, digest) in keys {
-            if is_orphaned_key(&self.shared, *ledger, digest)? {
-                batch.delete(*ledger, digest);
-                count += 1;
-                if self.shared.store.erased(*ledger, digest)?.is_some() {
-                    erased.entry(*ledger).or_default().push(*digest);
-                }
-            }
-        }
-        if count > 0 {
-            (self.disk.keys)(batch)?;
-        }
-        // Keys of erased contents come back with an old copy of the keys. They go for good again.
-        for (ledger, digests) in erased {
-            (self.disk.purge)(ledger, &digests)?;
-        }
-        Ok(count)
     }
 }
 

@@ -164,6 +164,16 @@ impl Store {
         })
     }
 
+    /// Whether any leaf names a content.
+    pub(crate) fn is_named(
+        &self,
+        ledger: LedgerNumber,
+        digest: &CommitmentDigest,
+    ) -> Result<bool, StoreError> {
+        let first = self.references(ledger, digest).next().transpose()?;
+        Ok(first.is_some())
+    }
+
     /// All references of a ledger, in order of digest and leaf.
     pub(crate) fn all_references(
         &self,
