@@ -45,6 +45,33 @@ fn contents_that_no_leaf_names_are_collected_in_time() {
 }
 
 #[test]
+fn what_is_stored_again_is_kept_as_long_as_if_it_were_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let [attached, put, lost] = [1, 2, 3].map(|n| content(noise(n, 100)));
+    let all = [attached.clone(), put.clone(), lost.clone()];
+    fixture.hold(all.to_vec()).unwrap();
+    fixture.clock.set(OLD - 1);
+    assert_eq!(fixture.hold(vec![attached.clone()]).unwrap(), 0);
+    let keep = |digest| {
+        fixture.block_on(async {
+            let gate = fixture.contents.enter(NUMBER).await;
+            fixture.contents.keep_held(&gate, digest).await.unwrap()
+        })
+    };
+    assert!(keep(put.digest));
+    fixture.clock.set(OLD);
+    assert_eq!(fixture.collect().unwrap().contents, 1);
+    assert!(!keep(lost.digest));
+    let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
+    assert_eq!(state(attached.digest), State::Held);
+    assert_eq!(state(put.digest), State::Held);
+    fixture.clock.set(2 * OLD);
+    assert_eq!(fixture.collect().unwrap().contents, 2);
+    fixture.close();
+}
+
+#[test]
 fn a_content_that_is_being_named_is_not_collected() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());

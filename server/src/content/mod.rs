@@ -364,7 +364,7 @@ impl ContentStore {
     }
 
     /// Stores contents, all of them or none, and returns when they and their keys are synced. How
-    /// many are new: what is held already is not stored again.
+    /// many are new: what is held already is not stored again, but kept as long as if it were.
     ///
     /// # Errors
     /// [`ContentError`]; nothing of these contents is held then that was not before, unless it is
@@ -398,6 +398,25 @@ impl ContentStore {
         })
         .await?;
         self.write(sealed, room).await
+    }
+
+    /// Lets the time begin again in which a held content must be named, as if it had been stored
+    /// now. Whether it is held: it may have been collected since somebody looked.
+    ///
+    /// # Errors
+    /// [`ContentError::Stopped`].
+    pub(crate) async fn keep_held(
+        &self,
+        gate: &SharedGate,
+        digest: CommitmentDigest,
+    ) -> Result<bool, ContentError> {
+        let ledger = gate.ledger();
+        self.ask(|reply| Job::Keep {
+            ledger,
+            digest,
+            reply,
+        })
+        .await?
     }
 
     async fn write(

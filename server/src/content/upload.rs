@@ -33,7 +33,7 @@ pub(crate) struct Upload {
 /// What an upload begins as.
 pub(crate) enum Begun {
     Upload(Box<Upload>),
-    /// It need not be sent.
+    /// It need not be sent. To be asserted with [`ContentStore::keep_held`] before anybody is told.
     AlreadyHeld,
 }
 

@@ -60,6 +60,12 @@ pub(super) enum Job {
         /// Its share of the queue.
         room: OwnedSemaphorePermit,
     },
+    /// A content that was found held shall stay so for a while.
+    Keep {
+        ledger: LedgerNumber,
+        digest: CommitmentDigest,
+        reply: oneshot::Sender<Result<bool, ContentError>>,
+    },
     Erase {
         erasing: Erasing,
         /// Goes along: whoever asked may give up, the erasure goes on.
@@ -167,6 +173,14 @@ impl Writer {
                     (group, next) = gather(first, &mut jobs);
                     self.hold(group);
                 }
+                Job::Keep {
+                    ledger,
+                    digest,
+                    reply,
+                } => {
+                    let done = self.keep(ledger, &digest);
+                    self.answer(done, reply);
+                }
                 Job::Erase {
                     erasing,
                     gate,
@@ -229,6 +243,23 @@ impl Writer {
         let why = format!("contents: {error}");
         tracing::error!(why, "no more contents are written; restart the server");
         self.shared.failing.send_replace(Some(why.into()));
+    }
+
+    /// Lets the time of a held content begin again. Whether it is held.
+    fn keep(
+        &mut self,
+        ledger: LedgerNumber,
+        digest: &CommitmentDigest,
+    ) -> Result<bool, StoreError> {
+        if self.shared.state(ledger, digest)? != State::Held {
+            return Ok(false);
+        }
+        let mut batch = Batch::default();
+        self.shared.renew(&mut batch, ledger, digest)?;
+        if !batch.is_empty() {
+            (self.disk.contents)(batch)?;
+        }
+        Ok(true)
     }
 
     /// Writes many requests with one sync of each database.
@@ -332,7 +363,13 @@ impl Plan {
             if wanted {
                 self.put(shared, content)?;
                 new += 1;
-            } else if content.was_uploaded() {
+                continue;
+            }
+            if refused.is_none() && state == State::Held {
+                // Whoever is told that it is held may name it as late as whoever stored it.
+                shared.renew(&mut self.contents, content.ledger, &content.digest)?;
+            }
+            if content.was_uploaded() {
                 let (ledger, upload) = (content.ledger, content.key.upload);
                 shared
                     .store
@@ -382,6 +419,28 @@ impl Plan {
 }
 
 impl Shared {
+    /// Adds to a batch that a content which no leaf names was stored now.
+    fn renew(
+        &self,
+        batch: &mut Batch,
+        ledger: LedgerNumber,
+        digest: &CommitmentDigest,
+    ) -> Result<(), StoreError> {
+        if self.store.is_named(ledger, digest)? {
+            return Ok(());
+        }
+        if let Some(mut record) = self.store.content(ledger, digest)? {
+            record.stored_at_us = record.stored_at_us.max(self.clock.now().get());
+            self.store.put(
+                batch,
+                Family::Content,
+                &keys::content(ledger, digest),
+                &record.encode_to_vec(),
+            );
+        }
+        Ok(())
+    }
+
     /// Encrypts a content, if it is what its commitment says.
     pub(super) fn seal(
         &self,

@@ -50,10 +50,23 @@ impl Content for ContentService {
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
-        let begun = blocking(move || {
-            Ok(contents.begin_upload(ledger, digest, &salt, begin.size, &principal)?)
-        })
-        .await?;
+        let begin = move || {
+            let (contents, salt) = (Arc::clone(&contents), salt.clone());
+            let principal = Arc::clone(&principal);
+            blocking(move || {
+                Ok(contents.begin_upload(ledger, digest, &salt, begin.size, &principal)?)
+            })
+        };
+        let mut begun = begin().await?;
+        if let Begun::AlreadyHeld = begun {
+            // Nothing is collected behind the gate.
+            let gate = self.0.contents.enter(ledger.number).await;
+            let held = self.0.contents.keep_held(&gate, digest).await;
+            if !held.map_err(Refusal::from)? {
+                // It was collected just now. If it is held again, somebody has just stored it.
+                begun = begin().await?;
+            }
+        }
         let Begun::Upload(mut upload) = begun else {
             return Ok(Response::new(v1::PutContentResponse { already_held: true }));
         };
