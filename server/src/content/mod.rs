@@ -390,11 +390,14 @@ impl ContentStore {
             .map_err(|_| ContentError::Busy)?
             .map_err(|_| ContentError::Stopped)?;
         let shared = Arc::clone(&self.shared);
-        let sealed = off_thread(move || {
-            contents
+        // It goes along with the bytes: a caller that gives up does not free it before they are
+        // gone.
+        let (sealed, room) = off_thread(move || {
+            let sealed = contents
                 .into_iter()
                 .map(|content| shared.seal(ledger, content))
-                .collect::<Result<Vec<_>, _>>()
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok((sealed, room))
         })
         .await?;
         self.write(sealed, room).await

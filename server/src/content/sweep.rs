@@ -53,18 +53,22 @@ impl Writer {
     ) -> Result<usize, StoreError> {
         let store = &self.shared.store;
         let mut batch = Batch::default();
-        let mut count = 0;
+        let mut gone = Vec::new();
         for (ledger, upload, digest) in uploads {
             // One that this thread has just made whole has no mark any more.
             let key = keys::upload(*ledger, upload);
             let unfinished = store.is_there(Family::Content, &key)?;
             if unfinished && !self.shared.uploads.lock().contains(upload) {
                 store.delete_upload(&mut batch, *ledger, digest, upload);
-                count += 1;
+                gone.push(*upload);
             }
         }
+        let count = gone.len();
         if count > 0 {
             (self.disk.contents)(batch)?;
+        }
+        for upload in gone {
+            self.shared.quota.pieces_gone(&upload);
         }
         Ok(count)
     }

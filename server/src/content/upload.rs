@@ -10,6 +10,7 @@ use super::{
     Binding, ContentError, ContentStore, LedgerRef, QUEUE_WAIT, Shared, SharedGate, State,
     UploadId,
     key_store::WrappedKey,
+    off_thread,
     quota::Reservation,
     seal::{self, PIECE_BYTES, Sealer},
     writer::Sealed,
@@ -106,7 +107,13 @@ impl ContentStore {
             .await
             .map_err(|_| ContentError::Busy)?
             .map_err(|_| ContentError::Stopped)?;
-        let sealed = upload.seal_last()?;
+        // The room goes along with the bytes: a caller that gives up does not free it before they
+        // are gone.
+        let (sealed, room, _upload) = off_thread(move || {
+            let sealed = upload.seal_last()?;
+            Ok((sealed, room, upload))
+        })
+        .await?;
         // The upload lives until it is answered: until then it is not collected.
         Ok(self.write(vec![sealed], room).await? > 0)
     }
@@ -149,22 +156,24 @@ impl Upload {
         store.put(&mut batch, Family::Content, &key, piece);
         // Not synced: the sync of the record that makes it whole covers everything before it in
         // the same log.
-        Ok(store.commit_derived(batch)?)
+        store.commit_derived(batch)?;
+        if let Some(reservation) = &mut self.reservation {
+            reservation.has_pieces(self.key.upload);
+        }
+        Ok(())
     }
 
     fn seal_last(&mut self) -> Result<Sealed, ContentError> {
         if self.came != self.size {
             return Err(self.wrong_size());
         }
-        let (Some(sealer), Some(reservation)) = (self.sealer.take(), self.reservation.take())
-        else {
-            return Err(ContentError::Stopped);
-        };
+        let sealer = self.sealer.take().ok_or(ContentError::Stopped)?;
         let (number, piece, digest) = sealer.finish();
         if digest != self.digest {
             let digest = self.digest;
             return Err(ContentError::Mismatch { digest });
         }
+        let reservation = self.reservation.take().ok_or(ContentError::Stopped)?;
         Ok(Sealed {
             ledger: self.ledger.number,
             digest,
@@ -186,6 +195,8 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        // First: once the upload is not among them, its pieces may be collected.
+        drop(self.reservation.take());
         self.shared.uploads.lock().remove(&self.key.upload);
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
 };
@@ -133,7 +134,14 @@ pub(super) fn start(
     };
     thread::Builder::new()
         .name("contents".to_owned())
-        .spawn(move || writer.run(jobs))
+        .spawn(move || {
+            // A defect must stop the server, not leave it up without anybody who writes contents.
+            // What the thread held is never looked at again.
+            let failing = Arc::clone(&writer.shared);
+            if catch_unwind(AssertUnwindSafe(|| writer.run(jobs))).is_err() {
+                failing.fail("the thread panicked");
+            }
+        })
 }
 
 pub(super) struct Writer {
@@ -240,9 +248,7 @@ impl Writer {
 
     /// Whether a failed write is on disk is not known: nothing more is written, a restart tells.
     fn fail(&self, error: &StoreError) {
-        let why = format!("contents: {error}");
-        tracing::error!(why, "no more contents are written; restart the server");
-        self.shared.failing.send_replace(Some(why.into()));
+        self.shared.fail(&error.to_string());
     }
 
     /// Lets the time of a held content begin again. Whether it is held.
@@ -286,6 +292,9 @@ impl Writer {
         }
         for reservation in plan.kept {
             reservation.keep();
+        }
+        for reservation in plan.given_up {
+            reservation.release();
         }
         for (reply, judged, _room) in answers {
             let _ = reply.send(judged);
@@ -335,6 +344,8 @@ struct Plan {
     keys: KeyBatch,
     contents: Batch,
     kept: Vec<Reservation>,
+    /// Of uploads that are not needed, whose pieces are deleted.
+    given_up: Vec<Reservation>,
     /// What is held once this is written.
     planned: HashSet<(LedgerNumber, CommitmentDigest)>,
 }
@@ -374,6 +385,7 @@ impl Plan {
                 shared
                     .store
                     .delete_upload(&mut self.contents, ledger, &content.digest, &upload);
+                self.given_up.push(content.reservation);
             }
         }
         Ok(refused.map_or(Ok(new), Err))
@@ -419,6 +431,12 @@ impl Plan {
 }
 
 impl Shared {
+    fn fail(&self, what: &str) {
+        let why = format!("contents: {what}");
+        tracing::error!(why, "no more contents are written; restart the server");
+        self.failing.send_replace(Some(why.into()));
+    }
+
     /// Adds to a batch that a content which no leaf names was stored now.
     fn renew(
         &self,
