@@ -187,6 +187,14 @@ pub(crate) enum ContentError {
          have some erased, or ask the operator for more"
     )]
     Quota { held: u64, wanted: u64, max: u64 },
+    #[error(
+        "statements of more than {max} tasks name the content {digest}, which is more than one \
+         erasure looks through; it is not erased"
+    )]
+    TooManyTasks {
+        digest: CommitmentDigest,
+        max: usize,
+    },
     #[error("too many contents wait to be written")]
     Busy,
     #[error("content {digest}: {what}")]
