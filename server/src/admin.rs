@@ -93,6 +93,9 @@ impl Admin {
         if let Some(why) = self.context.appends.shards.failure().borrow().as_deref() {
             return Err(NotReady(format!("a shard has failed: {why}")));
         }
+        if let Some(why) = self.context.contents.failure().borrow().as_deref() {
+            return Err(NotReady(format!("contents are not written: {why}")));
+        }
         let store = self.context.registry.store();
         if let Some(why) = store.write_obstacle() {
             return Err(NotReady(format!("the store cannot be written: {why}")));

@@ -138,6 +138,11 @@ impl From<ContentError> for Refusal {
             },
             ContentError::Unknown { .. } => Self::NotFound(error.to_string()),
             ContentError::Quota { .. } => Self::Full(error.to_string()),
+            ContentError::TooManyTasks { max, .. } => Self::Precondition {
+                reason: "TOO_MANY_TASKS",
+                message: error.to_string(),
+                metadata: HashMap::from([("tasks_max".to_owned(), max.to_string())]),
+            },
             ContentError::Busy => Self::Overloaded {
                 retry_after: RETRY_AFTER,
             },

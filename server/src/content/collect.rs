@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use deed_evidence::CommitmentDigest;
 
 use super::{
-    ContentError, ContentStore, Shared, UploadId, erase::Erasing, off_thread, writer::Job,
-    writer::is_orphaned_key,
+    ContentError, ContentStore, Shared, UploadId,
+    erase::Erasing,
+    off_thread,
+    orphans::{KeyId, Orphans},
+    writer::{Job, is_orphaned_key},
 };
 use crate::store::{LedgerNumber, StoreError};
 
@@ -20,7 +23,8 @@ const DELETED_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct Cursors {
     contents: Option<(LedgerNumber, CommitmentDigest)>,
-    keys: Option<(LedgerNumber, CommitmentDigest)>,
+    keys: Option<KeyId>,
+    orphans: Orphans,
 }
 
 /// What a round did.
@@ -43,7 +47,7 @@ pub(crate) struct Collected {
 struct Found {
     contents: BTreeMap<LedgerNumber, Vec<CommitmentDigest>>,
     uploads: Vec<(LedgerNumber, UploadId, CommitmentDigest)>,
-    keys: Vec<(LedgerNumber, CommitmentDigest)>,
+    keys: Vec<KeyId>,
     erasing: BTreeMap<LedgerNumber, Vec<CommitmentDigest>>,
     complete: bool,
 }
@@ -90,6 +94,7 @@ impl ContentStore {
             let keys = found.keys;
             done.keys += self.ask(|reply| Job::CollectKeys { keys, reply }).await??;
         }
+        self.ask(|reply| Job::Purge { reply }).await??;
         Ok(done)
     }
 }
@@ -114,17 +119,44 @@ impl Shared {
         }
         let mut cursors = self.cursors.lock();
         cursors.contents = self.find_contents(&ledgers, cursors.contents, &mut found)?;
-        let keys = self.keys.after(cursors.keys, LOOKED_AT_MAX)?;
+        self.find_keys(&mut cursors, &mut found)?;
+        found.complete = cursors.contents.is_none() && cursors.keys.is_none();
+        Ok(found)
+    }
+
+    /// Finds keys without a content: those that were erased, which came back with an old copy of
+    /// the keys, and others that have been orphans for long enough.
+    fn find_keys(&self, cursors: &mut Cursors, found: &mut Found) -> Result<(), StoreError> {
+        let after = cursors.keys;
+        let keys = self.keys.after(after, LOOKED_AT_MAX)?;
         cursors.keys = (keys.len() == LOOKED_AT_MAX)
             .then(|| keys.last().map(|(ledger, digest, _)| (*ledger, *digest)))
             .flatten();
+        let mut orphans = Vec::new();
         for (ledger, digest, _) in keys {
-            if is_orphaned_key(self, ledger, &digest)? {
+            if !is_orphaned_key(self, ledger, &digest)? {
+                continue;
+            }
+            if self.store.erased(ledger, &digest)?.is_some() {
                 found.keys.push((ledger, digest));
+            } else {
+                orphans.push((ledger, digest));
             }
         }
-        found.complete = cursors.contents.is_none() && cursors.keys.is_none();
-        Ok(found)
+        let now_us = self.clock.now().get();
+        let ripe = cursors
+            .orphans
+            .note(after, cursors.keys, &orphans, now_us, self.orphan_us);
+        found.keys.extend(ripe);
+        if cursors.keys.is_none() {
+            cursors.orphans.tell(self.orphan_us);
+        }
+        Ok(())
+    }
+
+    /// What was stored after this is too young to be collected.
+    pub(super) fn orphaned_before_us(&self) -> i64 {
+        self.clock.now().get().saturating_sub(self.orphan_us)
     }
 
     /// Finds contents that no leaf names and that have had time enough; where to go on.
@@ -134,7 +166,7 @@ impl Shared {
         after: Option<(LedgerNumber, CommitmentDigest)>,
         found: &mut Found,
     ) -> Result<Option<(LedgerNumber, CommitmentDigest)>, StoreError> {
-        let oldest = self.clock.now().get().saturating_sub(self.orphan_us);
+        let oldest = self.orphaned_before_us();
         let mut looked_at = 0;
         for &ledger in ledgers {
             if after.is_some_and(|(begun, _)| ledger < begun) {
@@ -148,8 +180,7 @@ impl Shared {
                     return Ok(Some((ledger, digest)));
                 }
                 looked_at += 1;
-                let named = || self.store.references(ledger, &digest).next().transpose();
-                if record.stored_at_us <= oldest && named()?.is_none() {
+                if record.stored_at_us <= oldest && !self.store.is_named(ledger, &digest)? {
                     found.contents.entry(ledger).or_default().push(digest);
                 }
             }

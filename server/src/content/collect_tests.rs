@@ -45,6 +45,33 @@ fn contents_that_no_leaf_names_are_collected_in_time() {
 }
 
 #[test]
+fn what_is_stored_again_is_kept_as_long_as_if_it_were_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let [attached, put, lost] = [1, 2, 3].map(|n| content(noise(n, 100)));
+    let all = [attached.clone(), put.clone(), lost.clone()];
+    fixture.hold(all.to_vec()).unwrap();
+    fixture.clock.set(OLD - 1);
+    assert_eq!(fixture.hold(vec![attached.clone()]).unwrap(), 0);
+    let keep = |digest| {
+        fixture.block_on(async {
+            let gate = fixture.contents.enter(NUMBER).await;
+            fixture.contents.keep_held(&gate, digest).await.unwrap()
+        })
+    };
+    assert!(keep(put.digest));
+    fixture.clock.set(OLD);
+    assert_eq!(fixture.collect().unwrap().contents, 1);
+    assert!(!keep(lost.digest));
+    let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
+    assert_eq!(state(attached.digest), State::Held);
+    assert_eq!(state(put.digest), State::Held);
+    fixture.clock.set(2 * OLD);
+    assert_eq!(fixture.collect().unwrap().contents, 2);
+    fixture.close();
+}
+
+#[test]
 fn a_content_that_is_being_named_is_not_collected() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());
@@ -110,10 +137,27 @@ fn what_a_crash_left_is_collected() {
     let fixture = Fixture::open(dir.path());
     let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
     assert_eq!(state(keyless.digest), State::Unknown);
+    // What an older copy of the store does not have must not be destroyed at once.
     let collected = fixture.collect().unwrap();
-    assert_eq!((collected.uploads, collected.keys), (1, 1));
+    assert_eq!((collected.uploads, collected.keys), (1, 0));
+    assert!(
+        fixture
+            .contents
+            .shared
+            .keys
+            .key(NUMBER, &lost)
+            .unwrap()
+            .is_some()
+    );
     let first_piece = fixture.store.chunk(NUMBER, &large.digest, &id, 0).unwrap();
     assert!(first_piece.is_none());
+
+    // Named by a leaf and without a key: damage, which is never collected.
+    fixture.refer(keyless.digest, &[6]);
+    fixture.refer(whole.digest, &[6]);
+    fixture.clock.set(OLD);
+    let collected = fixture.collect().unwrap();
+    assert_eq!((collected.contents, collected.keys), (0, 1));
     assert!(
         fixture
             .contents
@@ -123,12 +167,6 @@ fn what_a_crash_left_is_collected() {
             .unwrap()
             .is_none()
     );
-
-    // Named by a leaf and without a key: damage, which is never collected.
-    fixture.refer(keyless.digest, &[6]);
-    fixture.refer(whole.digest, &[6]);
-    fixture.clock.set(OLD);
-    assert_eq!(fixture.collect().unwrap().contents, 0);
     let read = fixture.read(keyless.digest);
     assert!(
         matches!(read, Err(ContentError::Damaged { .. })),

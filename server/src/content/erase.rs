@@ -10,9 +10,12 @@
 //! From the commit on the contents count as erased. If the server ends before the keys are gone,
 //! the next start finishes; if only the caller does, the next collection.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
-use deed_evidence::CommitmentDigest;
+use deed_evidence::{CommitmentDigest, TaskId};
 
 use super::{
     ContentError, ContentStore, Reference, Shared, State,
@@ -22,6 +25,12 @@ use super::{
     writer::{Disk, Job},
 };
 use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, keys};
+
+/// Tasks whose statements may name a content that is to be erased.
+const TASKS_MAX: usize = 100_000;
+
+/// References that are read at once.
+const PAGE_MAX: usize = 1 << 16;
 
 /// An erasure that may be recorded now: nobody stores or names contents of the ledger meanwhile.
 #[must_use]
@@ -46,6 +55,39 @@ pub(super) struct Erased {
     pub(super) released: Vec<(String, u64)>,
 }
 
+/// The newest reference of each task, of a bounded number of tasks.
+struct Newest {
+    max: usize,
+    by_task: BTreeMap<Option<TaskId>, Reference>,
+}
+
+impl Newest {
+    fn new(max: usize) -> Self {
+        Self {
+            max,
+            by_task: BTreeMap::new(),
+        }
+    }
+
+    /// False if there is no room for another task.
+    fn add(&mut self, reference: Reference) -> bool {
+        let full = self.by_task.len() >= self.max;
+        match self.by_task.entry(reference.task) {
+            Entry::Vacant(_) if full => return false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(reference);
+            }
+            Entry::Occupied(mut kept) => {
+                let order = |of: &Reference| (of.received_at, of.leaf);
+                if order(&reference) > order(kept.get()) {
+                    kept.insert(reference);
+                }
+            }
+        }
+        true
+    }
+}
+
 impl ErasureGuard {
     /// What is known of each content, in the order asked for.
     pub(crate) fn contents(&self) -> &[(CommitmentDigest, State)] {
@@ -56,20 +98,31 @@ impl ErasureGuard {
     /// the same task can neither be under another hold nor within the floor longer. Reads the disk.
     ///
     /// # Errors
-    /// [`ContentError::Store`].
+    /// [`ContentError::TooManyTasks`], [`ContentError::Store`].
     pub(crate) fn references(
         &self,
         digest: &CommitmentDigest,
     ) -> Result<Vec<Reference>, ContentError> {
-        let mut newest: BTreeMap<_, Reference> = BTreeMap::new();
-        for reference in self.shared.store.references(self.ledger, digest) {
-            let reference = reference?;
-            let kept = newest.entry(reference.task).or_insert(reference);
-            if (reference.received_at, reference.leaf) > (kept.received_at, kept.leaf) {
-                *kept = reference;
+        let store = &self.shared.store;
+        let mut newest = Newest::new(TASKS_MAX);
+        let mut from = 0;
+        // Pages, so that no snapshot of the store is kept for long. The gate keeps others from
+        // adding references in between.
+        loop {
+            let mut count = 0;
+            for reference in store.references(self.ledger, digest, from).take(PAGE_MAX) {
+                let reference = reference?;
+                count += 1;
+                from = reference.leaf.saturating_add(1);
+                if !newest.add(reference) {
+                    let (digest, max) = (*digest, TASKS_MAX);
+                    return Err(ContentError::TooManyTasks { digest, max });
+                }
+            }
+            if count < PAGE_MAX {
+                return Ok(newest.by_task.into_values().collect());
             }
         }
-        Ok(newest.into_values().collect())
     }
 }
 
@@ -168,7 +221,12 @@ pub(super) fn run(
         gone.delete(ledger, digest);
     }
     (disk.keys)(gone)?;
-    (disk.purge)(ledger, &erasing.digests)?;
+    let deleted: Vec<_> = erasing
+        .digests
+        .iter()
+        .map(|digest| (ledger, *digest))
+        .collect();
+    (disk.purge)(&deleted)?;
     // Only now: as long as the marks are there, all of this is done again after a crash.
     let mut batch = Batch::default();
     for digest in &erasing.digests {
@@ -194,4 +252,28 @@ pub(super) fn finish_all(
         run(store, keys, disk, &Erasing { ledger, digests })?;
     }
     Ok(finished)
+}
+
+#[cfg(test)]
+mod tests {
+    use deed_evidence::Micros;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_reference_of_each_task_is_kept_and_tasks_are_bounded() {
+        let reference = |leaf, task: Option<u8>, received_us| Reference {
+            leaf,
+            task: task.map(|task| TaskId::new([task; 16])),
+            received_at: Micros::new(received_us),
+        };
+        let mut newest = Newest::new(2);
+        assert!(newest.add(reference(1, Some(1), 50)));
+        assert!(newest.add(reference(2, None, 60)));
+        assert!(newest.add(reference(3, Some(1), 40)));
+        assert!(newest.add(reference(4, None, 60)));
+        assert!(!newest.add(reference(5, Some(2), 70)));
+        let leaves: Vec<_> = newest.by_task.values().map(|kept| kept.leaf).collect();
+        assert_eq!(leaves, [4, 1]);
+    }
 }

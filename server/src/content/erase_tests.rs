@@ -207,7 +207,7 @@ fn a_guard_tells_what_is_known_and_who_names_it() {
     assert_eq!(state(held.digest), State::Erased(20));
     assert_eq!(state(gone.digest), State::Erased(11));
     assert_eq!(state(unknown), State::Unknown);
-    assert_eq!(fixture.store.references(NUMBER, &held.digest).count(), 0);
+    assert_eq!(fixture.store.references(NUMBER, &held.digest, 0).count(), 0);
     fixture.close();
 }
 
@@ -289,5 +289,45 @@ fn keys_that_come_back_with_an_old_copy_are_destroyed_again() {
     assert_eq!(fixture.collect().unwrap().keys, 1);
     assert_eq!(secrets.found_in(&data_dir), [""; 0]);
     assert_eq!(fixture.read(kept.digest).unwrap(), kept.bytes);
+    fixture.close();
+}
+
+#[test]
+fn what_is_collected_is_in_no_file_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = testing::data_dir(dir.path());
+    let fixture = Fixture::open(dir.path());
+    let [orphan, kept] = [1, 2].map(|n| content(noise(n, 3000)));
+    fixture.hold(vec![orphan.clone(), kept.clone()]).unwrap();
+    fixture.refer(kept.digest, &[1]);
+    let secrets = Secrets::of(&fixture, &orphan);
+    fixture.contents.shared.keys.flush_and_compact();
+    assert!(!secrets.found_in(&data_dir).is_empty());
+    fixture
+        .clock
+        .set(1_000_000 + testing::ORPHAN_MS.cast_signed() * 1000);
+    assert_eq!(fixture.collect().unwrap().contents, 1);
+    assert_eq!(secrets.found_in(&data_dir), [""; 0]);
+    assert_eq!(fixture.read(kept.digest).unwrap(), kept.bytes);
+    fixture.close();
+}
+
+#[test]
+fn references_go_with_a_content_however_many_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let [few, many, other] = [1, 2, 3].map(|n| content(noise(n, 100)));
+    let all = [few.clone(), many.clone(), other.clone()];
+    fixture.hold(all.to_vec()).unwrap();
+    let leaves: Vec<u64> = (0..1000).collect();
+    fixture.refer(few.digest, &leaves[..64]);
+    fixture.refer(many.digest, &leaves);
+    fixture.refer(other.digest, &leaves);
+    fixture.erase(&[few.digest, many.digest], 2000).unwrap();
+    let count = |digest| fixture.store.references(NUMBER, &digest, 0).count();
+    assert_eq!(
+        [few.digest, many.digest, other.digest].map(count),
+        [0, 0, 1000]
+    );
     fixture.close();
 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     ContentError, NewContent, State,
-    testing::{Fixture, NUMBER, content, noise},
+    testing::{Fixture, NUMBER, ORPHAN_MS, content, noise},
     writer::Disk,
 };
 use crate::store::{Family, LedgerNumber, StoreError};
@@ -58,7 +58,7 @@ fn with_fault(disk: Disk, fault: Fault) -> Disk {
             let mut batch = Some(batch);
             strikes(&b, &mut || contents(batch.take().unwrap_or_default()))
         }),
-        purge: Box::new(move |ledger, digests| strikes(&c, &mut || purge(ledger, digests))),
+        purge: Box::new(move |deleted| strikes(&c, &mut || purge(deleted))),
     }
 }
 
@@ -119,6 +119,16 @@ fn every_write_may_fail_before_and_after_it_persisted() {
             }
             // The erasure was finished at the start, and the keys of a failed hold go.
             assert_eq!(fixture.store.erasing(NUMBER).count(), 0, "{fault:?}");
+            for (content, state) in all.iter().zip(&states) {
+                if *state == State::Held {
+                    fixture.refer(content.digest, &[2]);
+                }
+            }
+            // Seen without its content once, and again in time.
+            fixture.collect().unwrap();
+            fixture
+                .clock
+                .set(1_000_000 + ORPHAN_MS.cast_signed() * 1000);
             fixture.collect().unwrap();
             for (content, state) in all.iter().zip(&states) {
                 let key = fixture

@@ -29,6 +29,9 @@ const FILE_BYTES: u64 = 2 << 20;
 /// How long [`KeyStore::purge`] waits for RocksDB to remove files that it has given up.
 const REMOVAL_MAX: Duration = Duration::from_secs(60);
 
+/// Deleted keys up to which only the files that overlap them are written again.
+const APART_MAX: usize = 16;
+
 const REMOVAL_POLL: Duration = Duration::from_millis(5);
 
 /// A content's key, as it is stored.
@@ -163,8 +166,7 @@ impl KeyStore {
     /// removed the files that it gave up. What the disk keeps of removed files is beyond reach.
     pub(crate) fn purge(
         &self,
-        ledger: LedgerNumber,
-        digests: &[CommitmentDigest],
+        deleted: &[(LedgerNumber, CommitmentDigest)],
     ) -> Result<(), StoreError> {
         let logs = self.files(".log")?;
         self.db.flush()?;
@@ -172,9 +174,18 @@ impl KeyStore {
         // Otherwise a file on the last level would be taken for compact already.
         whole.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         whole.set_exclusive_manual_compaction(true);
-        for digest in digests {
-            let key = keys::data_key(ledger, digest);
-            self.db.compact_range_opt(Some(key), Some(key), &whole);
+        let ids = || {
+            deleted
+                .iter()
+                .map(|(ledger, digest)| keys::data_key(*ledger, digest))
+        };
+        if deleted.len() <= APART_MAX {
+            for key in ids() {
+                self.db.compact_range_opt(Some(key), Some(key), &whole);
+            }
+        } else {
+            // So many lie in most files anyway.
+            self.db.compact_range_opt(ids().min(), ids().max(), &whole);
         }
         let begun = Instant::now();
         loop {

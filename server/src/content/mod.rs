@@ -17,7 +17,9 @@
 //! the store alone holds only ciphertext, which an erasure makes useless wherever it is. When
 //! `content-keys` is put back from a copy, the erasures recorded since are not repeated by it:
 //! the store's tombstones refuse to read what was erased, and the first collection destroys the
-//! keys that came back, in every file.
+//! keys that came back, in every file. When the store is put back from an older copy than
+//! `content-keys`, keys of what is only in the newer store are kept for `orphan_ms` from the start,
+//! and the log says so: time to put back the right one.
 
 mod check;
 mod collect;
@@ -25,9 +27,12 @@ mod erase;
 mod gate;
 mod key_file;
 mod key_store;
+mod orphans;
 mod quota;
 mod read;
 mod seal;
+mod slots;
+mod sweep;
 mod upload;
 mod writer;
 
@@ -73,6 +78,7 @@ pub(crate) use erase::ErasureGuard;
 pub(crate) use gate::SharedGate;
 pub use key_file::KeyFileError;
 pub(crate) use read::Reader;
+pub(crate) use slots::UploadSlot;
 pub(crate) use upload::Begun;
 
 use collect::Cursors;
@@ -80,6 +86,7 @@ use gate::Gates;
 use key_store::KeyStore;
 use quota::Quota;
 use seal::{Binding, SecretKey};
+use slots::UploadSlots;
 use writer::{Disk, Job};
 
 /// Largest content of an attachment, in bytes.
@@ -90,6 +97,15 @@ const QUEUE_BYTES: usize = 32 << 20;
 
 /// Jobs that may wait for it.
 const QUEUE_JOBS: usize = 1024;
+
+/// Uploads that run at once over the server.
+const UPLOADS_MAX: usize = 64;
+
+/// Uploads that run at once over one connection.
+const CONNECTION_UPLOADS_MAX: usize = 8;
+
+/// Chunks of uploads that are sealed and written at once: they must leave threads to others.
+const UPLOAD_WRITES_MAX: usize = 8;
 
 /// How long a content waits for room among them.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
@@ -183,6 +199,14 @@ pub(crate) enum ContentError {
          have some erased, or ask the operator for more"
     )]
     Quota { held: u64, wanted: u64, max: u64 },
+    #[error(
+        "statements of more than {max} tasks name the content {digest}, which is more than one \
+         erasure looks through; it is not erased"
+    )]
+    TooManyTasks {
+        digest: CommitmentDigest,
+        max: usize,
+    },
     #[error("too many contents wait to be written")]
     Busy,
     #[error("content {digest}: {what}")]
@@ -232,6 +256,8 @@ pub(crate) struct ContentStore {
     shared: Arc<Shared>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     room: Arc<Semaphore>,
+    slots: Arc<UploadSlots>,
+    upload_writes: Arc<Semaphore>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -316,6 +342,8 @@ impl ContentStore {
             shared,
             jobs: Mutex::new(Some(jobs)),
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            slots: Arc::new(UploadSlots::new(UPLOADS_MAX, CONNECTION_UPLOADS_MAX)),
+            upload_writes: Arc::new(Semaphore::new(UPLOAD_WRITES_MAX)),
             thread: Mutex::new(Some(thread)),
         }))
     }
@@ -360,7 +388,7 @@ impl ContentStore {
     }
 
     /// Stores contents, all of them or none, and returns when they and their keys are synced. How
-    /// many are new: what is held already is not stored again.
+    /// many are new: what is held already is not stored again, but kept as long as if it were.
     ///
     /// # Errors
     /// [`ContentError`]; nothing of these contents is held then that was not before, unless it is
@@ -386,14 +414,36 @@ impl ContentStore {
             .map_err(|_| ContentError::Busy)?
             .map_err(|_| ContentError::Stopped)?;
         let shared = Arc::clone(&self.shared);
-        let sealed = off_thread(move || {
-            contents
+        // It goes along with the bytes: a caller that gives up does not free it before they are
+        // gone.
+        let (sealed, room) = off_thread(move || {
+            let sealed = contents
                 .into_iter()
                 .map(|content| shared.seal(ledger, content))
-                .collect::<Result<Vec<_>, _>>()
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok((sealed, room))
         })
         .await?;
         self.write(sealed, room).await
+    }
+
+    /// Lets the time begin again in which a held content must be named, as if it had been stored
+    /// now. Whether it is held: it may have been collected since somebody looked.
+    ///
+    /// # Errors
+    /// [`ContentError::Stopped`].
+    pub(crate) async fn keep_held(
+        &self,
+        gate: &SharedGate,
+        digest: CommitmentDigest,
+    ) -> Result<bool, ContentError> {
+        let ledger = gate.ledger();
+        self.ask(|reply| Job::Keep {
+            ledger,
+            digest,
+            reply,
+        })
+        .await?
     }
 
     async fn write(

@@ -11,7 +11,7 @@ use std::{
 use deed_evidence::CommitmentDigest;
 use parking_lot::Mutex;
 
-use super::ContentError;
+use super::{ContentError, UploadId};
 use crate::store::{Store, StoreError};
 
 /// What a content counts beyond its bytes: its records and its key. Empty ones are not free.
@@ -22,6 +22,8 @@ pub(super) struct Quota {
     /// 0 is no bound.
     max: u64,
     stored: Mutex<HashMap<Arc<str>, u64>>,
+    /// What uploads that broke off have on the disk: whose, and what they count.
+    broken_off: Mutex<HashMap<UploadId, (Arc<str>, u64)>>,
     /// Times that somebody was over.
     over: AtomicU64,
 }
@@ -31,6 +33,8 @@ pub(super) struct Reservation {
     quota: Arc<Quota>,
     principal: Arc<str>,
     bytes: u64,
+    /// The upload whose pieces are on the disk already: they count until they are collected.
+    pieces: Option<UploadId>,
 }
 
 impl Quota {
@@ -47,6 +51,7 @@ impl Quota {
         Ok(Arc::new(Self {
             max,
             stored: Mutex::new(stored),
+            broken_off: Mutex::default(),
             over: AtomicU64::default(),
         }))
     }
@@ -74,6 +79,7 @@ impl Quota {
             quota: Arc::clone(self),
             principal: Arc::clone(principal),
             bytes,
+            pieces: None,
         })
     }
 
@@ -85,6 +91,14 @@ impl Quota {
     /// A content of this size is gone.
     pub(super) fn release(&self, principal: &str, size: u64) {
         self.give_back(principal, charge(size));
+    }
+
+    /// What an upload that broke off had on the disk is gone.
+    pub(super) fn pieces_gone(&self, upload: &UploadId) {
+        let broken_off = self.broken_off.lock().remove(upload);
+        if let Some((principal, bytes)) = broken_off {
+            self.give_back(&principal, bytes);
+        }
     }
 
     fn give_back(&self, principal: &str, bytes: u64) {
@@ -109,6 +123,16 @@ impl Reservation {
         self.bytes = 0;
     }
 
+    /// Pieces are on the disk: given up, it stays counted until [`Quota::pieces_gone`].
+    pub(super) fn has_pieces(&mut self, upload: UploadId) {
+        self.pieces = Some(upload);
+    }
+
+    /// Nothing was stored, and the pieces are gone.
+    pub(super) fn release(mut self) {
+        self.pieces = None;
+    }
+
     pub(super) fn principal(&self) -> &str {
         &self.principal
     }
@@ -116,8 +140,15 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.quota.give_back(&self.principal, self.bytes);
+        if self.bytes == 0 {
+            return;
+        }
+        match self.pieces.take() {
+            Some(upload) => {
+                let broken_off = (Arc::clone(&self.principal), self.bytes);
+                self.quota.broken_off.lock().insert(upload, broken_off);
+            }
+            None => self.quota.give_back(&self.principal, self.bytes),
         }
     }
 }

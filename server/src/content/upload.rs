@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, commitment::Salt};
 use prost::Message as _;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Binding, ContentError, ContentStore, LedgerRef, QUEUE_WAIT, Shared, SharedGate, State,
-    UploadId,
+    UploadId, UploadSlot,
     key_store::WrappedKey,
+    off_thread,
     quota::Reservation,
     seal::{self, PIECE_BYTES, Sealer},
     writer::Sealed,
@@ -33,7 +35,7 @@ pub(crate) struct Upload {
 /// What an upload begins as.
 pub(crate) enum Begun {
     Upload(Box<Upload>),
-    /// It need not be sent.
+    /// It need not be sent. To be asserted with [`ContentStore::keep_held`] before anybody is told.
     AlreadyHeld,
 }
 
@@ -85,6 +87,37 @@ impl ContentStore {
         })))
     }
 
+    /// Counts an upload of a connection.
+    ///
+    /// # Errors
+    /// [`ContentError::Busy`] if too many run.
+    pub(crate) fn upload_slot(&self, connection: u64) -> Result<UploadSlot, ContentError> {
+        self.slots.take(connection).ok_or(ContentError::Busy)
+    }
+
+    /// Gives an upload the next bytes, where that may block.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub(crate) async fn write_upload(
+        &self,
+        mut upload: Box<Upload>,
+        bytes: Bytes,
+    ) -> Result<Box<Upload>, ContentError> {
+        let turn = self.upload_turn().await?;
+        off_thread(move || {
+            let _turn = turn;
+            upload.write(&bytes)?;
+            Ok(upload)
+        })
+        .await
+    }
+
+    async fn upload_turn(&self) -> Result<OwnedSemaphorePermit, ContentError> {
+        let turn = Arc::clone(&self.upload_writes).acquire_owned().await;
+        turn.map_err(|_| ContentError::Stopped)
+    }
+
     /// Makes an upload whole: returns when content and key are synced. Whether it is new.
     ///
     /// # Errors
@@ -106,7 +139,15 @@ impl ContentStore {
             .await
             .map_err(|_| ContentError::Busy)?
             .map_err(|_| ContentError::Stopped)?;
-        let sealed = upload.seal_last()?;
+        let turn = self.upload_turn().await?;
+        // The room goes along with the bytes: a caller that gives up does not free it before they
+        // are gone.
+        let (sealed, room, _upload) = off_thread(move || {
+            let _turn = turn;
+            let sealed = upload.seal_last()?;
+            Ok((sealed, room, upload))
+        })
+        .await?;
         // The upload lives until it is answered: until then it is not collected.
         Ok(self.write(vec![sealed], room).await? > 0)
     }
@@ -149,22 +190,24 @@ impl Upload {
         store.put(&mut batch, Family::Content, &key, piece);
         // Not synced: the sync of the record that makes it whole covers everything before it in
         // the same log.
-        Ok(store.commit_derived(batch)?)
+        store.commit_derived(batch)?;
+        if let Some(reservation) = &mut self.reservation {
+            reservation.has_pieces(self.key.upload);
+        }
+        Ok(())
     }
 
     fn seal_last(&mut self) -> Result<Sealed, ContentError> {
         if self.came != self.size {
             return Err(self.wrong_size());
         }
-        let (Some(sealer), Some(reservation)) = (self.sealer.take(), self.reservation.take())
-        else {
-            return Err(ContentError::Stopped);
-        };
+        let sealer = self.sealer.take().ok_or(ContentError::Stopped)?;
         let (number, piece, digest) = sealer.finish();
         if digest != self.digest {
             let digest = self.digest;
             return Err(ContentError::Mismatch { digest });
         }
+        let reservation = self.reservation.take().ok_or(ContentError::Stopped)?;
         Ok(Sealed {
             ledger: self.ledger.number,
             digest,
@@ -186,6 +229,8 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        // First: once the upload is not among them, its pieces may be collected.
+        drop(self.reservation.take());
         self.shared.uploads.lock().remove(&self.key.upload);
     }
 }

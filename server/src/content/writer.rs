@@ -1,8 +1,9 @@
 //! The thread that writes contents and keys: one at a time, and what waits together.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
 };
@@ -17,6 +18,7 @@ use super::{
     erase::{self, Erasing},
     gate::LoneGate,
     key_store::{KeyBatch, KeyStore, WrappedKey},
+    orphans::KeyId,
     quota::Reservation,
     seal::{self, Sealer},
 };
@@ -59,6 +61,12 @@ pub(super) enum Job {
         /// Its share of the queue.
         room: OwnedSemaphorePermit,
     },
+    /// A content that was found held shall stay so for a while.
+    Keep {
+        ledger: LedgerNumber,
+        digest: CommitmentDigest,
+        reply: oneshot::Sender<Result<bool, ContentError>>,
+    },
     Erase {
         erasing: Erasing,
         /// Goes along: whoever asked may give up, the erasure goes on.
@@ -79,8 +87,12 @@ pub(super) enum Job {
     },
     /// Keys that had no content when somebody looked.
     CollectKeys {
-        keys: Vec<(LedgerNumber, CommitmentDigest)>,
+        keys: Vec<KeyId>,
         reply: oneshot::Sender<Result<usize, ContentError>>,
+    },
+    /// The keys that were collected go from the files.
+    Purge {
+        reply: oneshot::Sender<Result<(), ContentError>>,
     },
 }
 
@@ -96,8 +108,7 @@ pub(super) struct Disk {
 
 pub(super) type KeysFn = Box<dyn FnMut(KeyBatch) -> Result<(), StoreError> + Send>;
 pub(super) type ContentsFn = Box<dyn FnMut(Batch) -> Result<(), StoreError> + Send>;
-pub(super) type PurgeFn =
-    Box<dyn FnMut(LedgerNumber, &[CommitmentDigest]) -> Result<(), StoreError> + Send>;
+pub(super) type PurgeFn = Box<dyn FnMut(&[KeyId]) -> Result<(), StoreError> + Send>;
 
 impl Disk {
     pub(super) fn new(store: &Arc<Store>, keys: &Arc<KeyStore>) -> Self {
@@ -105,7 +116,7 @@ impl Disk {
         Self {
             keys: Box::new(move |batch| keys.commit(batch)),
             contents: Box::new(move |batch| store.commit(batch)),
-            purge: Box::new(move |ledger, digests| purging.purge(ledger, digests)),
+            purge: Box::new(move |deleted| purging.purge(deleted)),
         }
     }
 }
@@ -116,15 +127,28 @@ pub(super) fn start(
     disk: Disk,
     jobs: mpsc::Receiver<Job>,
 ) -> io::Result<thread::JoinHandle<()>> {
-    let mut writer = Writer { shared, disk };
+    let mut writer = Writer {
+        shared,
+        disk,
+        unpurged: Vec::new(),
+    };
     thread::Builder::new()
         .name("contents".to_owned())
-        .spawn(move || writer.run(jobs))
+        .spawn(move || {
+            // A defect must stop the server, not leave it up without anybody who writes contents.
+            // What the thread held is never looked at again.
+            let failing = Arc::clone(&writer.shared);
+            if catch_unwind(AssertUnwindSafe(|| writer.run(jobs))).is_err() {
+                failing.fail("the thread panicked");
+            }
+        })
 }
 
-struct Writer {
-    shared: Arc<Shared>,
-    disk: Disk,
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) disk: Disk,
+    /// Keys that were collected and may still be in files.
+    pub(super) unpurged: Vec<KeyId>,
 }
 
 /// A hold that was taken into a group.
@@ -156,6 +180,14 @@ impl Writer {
                     let group;
                     (group, next) = gather(first, &mut jobs);
                     self.hold(group);
+                }
+                Job::Keep {
+                    ledger,
+                    digest,
+                    reply,
+                } => {
+                    let done = self.keep(ledger, &digest);
+                    self.answer(done, reply);
                 }
                 Job::Erase {
                     erasing,
@@ -193,6 +225,10 @@ impl Writer {
                     let done = self.collect_keys(&keys);
                     self.answer(done, reply);
                 }
+                Job::Purge { reply } => {
+                    let done = self.purge();
+                    self.answer(done, reply);
+                }
             }
         }
     }
@@ -212,9 +248,24 @@ impl Writer {
 
     /// Whether a failed write is on disk is not known: nothing more is written, a restart tells.
     fn fail(&self, error: &StoreError) {
-        let why = format!("contents: {error}");
-        tracing::error!(why, "no more contents are written; restart the server");
-        self.shared.failing.send_replace(Some(why.into()));
+        self.shared.fail(&error.to_string());
+    }
+
+    /// Lets the time of a held content begin again. Whether it is held.
+    fn keep(
+        &mut self,
+        ledger: LedgerNumber,
+        digest: &CommitmentDigest,
+    ) -> Result<bool, StoreError> {
+        if self.shared.state(ledger, digest)? != State::Held {
+            return Ok(false);
+        }
+        let mut batch = Batch::default();
+        self.shared.renew(&mut batch, ledger, digest)?;
+        if !batch.is_empty() {
+            (self.disk.contents)(batch)?;
+        }
+        Ok(true)
     }
 
     /// Writes many requests with one sync of each database.
@@ -242,88 +293,12 @@ impl Writer {
         for reservation in plan.kept {
             reservation.keep();
         }
+        for reservation in plan.given_up {
+            reservation.release();
+        }
         for (reply, judged, _room) in answers {
             let _ = reply.send(judged);
         }
-    }
-
-    fn collect(
-        &mut self,
-        ledger: LedgerNumber,
-        digests: &[CommitmentDigest],
-    ) -> Result<usize, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        let (mut batch, mut keys) = (Batch::default(), KeyBatch::default());
-        let mut gone = Vec::new();
-        for digest in digests {
-            // Again, now that nobody can name it.
-            let named = shared.store.references(ledger, digest).next().transpose()?;
-            if named.is_none()
-                && let Some(record) = shared.store.delete_content(&mut batch, ledger, digest)?
-            {
-                keys.delete(ledger, digest);
-                gone.push(record);
-            }
-        }
-        if gone.is_empty() {
-            return Ok(0);
-        }
-        (self.disk.contents)(batch)?;
-        // If we crash before this, the keys belong to no content and are collected later.
-        (self.disk.keys)(keys)?;
-        for record in &gone {
-            shared.quota.release(&record.principal, record.size);
-        }
-        Ok(gone.len())
-    }
-
-    fn collect_uploads(
-        &mut self,
-        uploads: &[(LedgerNumber, UploadId, CommitmentDigest)],
-    ) -> Result<usize, StoreError> {
-        let mut batch = Batch::default();
-        let mut count = 0;
-        for (ledger, upload, digest) in uploads {
-            // One that this thread has just made whole has no mark any more.
-            let key = keys::upload(*ledger, upload);
-            let unfinished = self.shared.store.is_there(Family::Content, &key)?;
-            if unfinished && !self.shared.uploads.lock().contains(upload) {
-                self.shared
-                    .store
-                    .delete_upload(&mut batch, *ledger, digest, upload);
-                count += 1;
-            }
-        }
-        if count > 0 {
-            (self.disk.contents)(batch)?;
-        }
-        Ok(count)
-    }
-
-    fn collect_keys(
-        &mut self,
-        keys: &[(LedgerNumber, CommitmentDigest)],
-    ) -> Result<usize, StoreError> {
-        let mut batch = KeyBatch::default();
-        let mut erased: BTreeMap<LedgerNumber, Vec<CommitmentDigest>> = BTreeMap::new();
-        let mut count = 0;
-        for (ledger, digest) in keys {
-            if is_orphaned_key(&self.shared, *ledger, digest)? {
-                batch.delete(*ledger, digest);
-                count += 1;
-                if self.shared.store.erased(*ledger, digest)?.is_some() {
-                    erased.entry(*ledger).or_default().push(*digest);
-                }
-            }
-        }
-        if count > 0 {
-            (self.disk.keys)(batch)?;
-        }
-        // Keys of erased contents come back with an old copy of the keys. They go for good again.
-        for (ledger, digests) in erased {
-            (self.disk.purge)(ledger, &digests)?;
-        }
-        Ok(count)
     }
 }
 
@@ -369,6 +344,8 @@ struct Plan {
     keys: KeyBatch,
     contents: Batch,
     kept: Vec<Reservation>,
+    /// Of uploads that are not needed, whose pieces are deleted.
+    given_up: Vec<Reservation>,
     /// What is held once this is written.
     planned: HashSet<(LedgerNumber, CommitmentDigest)>,
 }
@@ -397,11 +374,18 @@ impl Plan {
             if wanted {
                 self.put(shared, content)?;
                 new += 1;
-            } else if content.was_uploaded() {
+                continue;
+            }
+            if refused.is_none() && state == State::Held {
+                // Whoever is told that it is held may name it as late as whoever stored it.
+                shared.renew(&mut self.contents, content.ledger, &content.digest)?;
+            }
+            if content.was_uploaded() {
                 let (ledger, upload) = (content.ledger, content.key.upload);
                 shared
                     .store
                     .delete_upload(&mut self.contents, ledger, &content.digest, &upload);
+                self.given_up.push(content.reservation);
             }
         }
         Ok(refused.map_or(Ok(new), Err))
@@ -447,6 +431,34 @@ impl Plan {
 }
 
 impl Shared {
+    fn fail(&self, what: &str) {
+        let why = format!("contents: {what}");
+        tracing::error!(why, "no more contents are written; restart the server");
+        self.failing.send_replace(Some(why.into()));
+    }
+
+    /// Adds to a batch that a content which no leaf names was stored now.
+    fn renew(
+        &self,
+        batch: &mut Batch,
+        ledger: LedgerNumber,
+        digest: &CommitmentDigest,
+    ) -> Result<(), StoreError> {
+        if self.store.is_named(ledger, digest)? {
+            return Ok(());
+        }
+        if let Some(mut record) = self.store.content(ledger, digest)? {
+            record.stored_at_us = record.stored_at_us.max(self.clock.now().get());
+            self.store.put(
+                batch,
+                Family::Content,
+                &keys::content(ledger, digest),
+                &record.encode_to_vec(),
+            );
+        }
+        Ok(())
+    }
+
     /// Encrypts a content, if it is what its commitment says.
     pub(super) fn seal(
         &self,

@@ -16,6 +16,9 @@ use prost::Message as _;
 use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan};
 use crate::content::{Reference, UploadId};
 
+/// References up to which each is deleted by itself: ranges cost every later scan a little.
+const DELETED_APART_MAX: usize = 64;
+
 /// A content that is whole. Field numbers are for ever, as in [`super::records`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct ContentRecord {
@@ -143,13 +146,14 @@ impl Store {
         })
     }
 
-    /// The leaves that name a content, in order.
+    /// The leaves from `from` on that name a content, in order.
     pub(crate) fn references(
         &self,
         ledger: LedgerNumber,
         digest: &CommitmentDigest,
+        from: u64,
     ) -> impl Iterator<Item = Result<Reference, StoreError>> {
-        let from = keys::reference(ledger, digest, 0);
+        let from = keys::reference(ledger, digest, from);
         let digest = *digest;
         self.scan_contents(Scan::Lookup, ledger, &from, move |key, value| {
             let (found, leaf) = keys::reference_of(key)?;
@@ -162,6 +166,16 @@ impl Store {
                 })
             })
         })
+    }
+
+    /// Whether any leaf names a content.
+    pub(crate) fn is_named(
+        &self,
+        ledger: LedgerNumber,
+        digest: &CommitmentDigest,
+    ) -> Result<bool, StoreError> {
+        let first = self.references(ledger, digest, 0).next().transpose()?;
+        Ok(first.is_some())
     }
 
     /// All references of a ledger, in order of digest and leaf.
@@ -208,9 +222,20 @@ impl Store {
             self.delete_pieces(batch, ledger, digest, record);
             batch.delete(self, Family::Content, &keys::content(ledger, digest));
         }
-        for reference in self.references(ledger, digest) {
-            let key = keys::reference(ledger, digest, reference?.leaf);
-            batch.delete(self, Family::Content, &key);
+        let references = self
+            .references(ledger, digest, 0)
+            .take(DELETED_APART_MAX + 1);
+        let references = references.collect::<Result<Vec<_>, _>>()?;
+        if references.len() > DELETED_APART_MAX {
+            // However many there are. No tree has a leaf with the number that is left out.
+            let first = keys::reference(ledger, digest, 0);
+            let beyond = keys::reference(ledger, digest, u64::MAX);
+            batch.delete_range(self, Family::Content, &first, &beyond);
+        } else {
+            for reference in references {
+                let key = keys::reference(ledger, digest, reference.leaf);
+                batch.delete(self, Family::Content, &key);
+            }
         }
         Ok(record)
     }

@@ -1,0 +1,102 @@
+//! What a collection has the writer thread do.
+
+use super::{
+    UploadId,
+    key_store::KeyBatch,
+    orphans::KeyId,
+    writer::{Writer, is_orphaned_key},
+};
+use crate::store::{Batch, Family, LedgerNumber, StoreError, keys};
+use deed_evidence::CommitmentDigest;
+
+impl Writer {
+    /// Deletes contents that no leaf names and that are old enough. How many.
+    pub(super) fn collect(
+        &mut self,
+        ledger: LedgerNumber,
+        digests: &[CommitmentDigest],
+    ) -> Result<usize, StoreError> {
+        let store = &self.shared.store;
+        let oldest_us = self.shared.orphaned_before_us();
+        let (mut batch, mut keys) = (Batch::default(), KeyBatch::default());
+        let (mut gone, mut records) = (Vec::new(), Vec::new());
+        for digest in digests {
+            // Again, now that nobody can name it or store it again.
+            let record = store.content(ledger, digest)?;
+            let old = record.is_some_and(|record| record.stored_at_us <= oldest_us);
+            if old
+                && !store.is_named(ledger, digest)?
+                && let Some(record) = store.delete_content(&mut batch, ledger, digest)?
+            {
+                keys.delete(ledger, digest);
+                gone.push((ledger, *digest));
+                records.push(record);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        (self.disk.contents)(batch)?;
+        // If we crash before this, the keys belong to no content and are collected later.
+        (self.disk.keys)(keys)?;
+        for record in &records {
+            self.shared.quota.release(&record.principal, record.size);
+        }
+        self.unpurged.extend(gone);
+        Ok(records.len())
+    }
+
+    /// Deletes what uploads that were not finished have left. How many.
+    pub(super) fn collect_uploads(
+        &mut self,
+        uploads: &[(LedgerNumber, UploadId, CommitmentDigest)],
+    ) -> Result<usize, StoreError> {
+        let store = &self.shared.store;
+        let mut batch = Batch::default();
+        let mut gone = Vec::new();
+        for (ledger, upload, digest) in uploads {
+            // One that this thread has just made whole has no mark any more.
+            let key = keys::upload(*ledger, upload);
+            let unfinished = store.is_there(Family::Content, &key)?;
+            if unfinished && !self.shared.uploads.lock().contains(upload) {
+                store.delete_upload(&mut batch, *ledger, digest, upload);
+                gone.push(*upload);
+            }
+        }
+        let count = gone.len();
+        if count > 0 {
+            (self.disk.contents)(batch)?;
+        }
+        for upload in gone {
+            self.shared.quota.pieces_gone(&upload);
+        }
+        Ok(count)
+    }
+
+    /// Deletes keys that belong to no content. How many.
+    pub(super) fn collect_keys(&mut self, orphans: &[KeyId]) -> Result<usize, StoreError> {
+        let mut batch = KeyBatch::default();
+        let mut gone = Vec::new();
+        for (ledger, digest) in orphans {
+            if is_orphaned_key(&self.shared, *ledger, digest)? {
+                batch.delete(*ledger, digest);
+                gone.push((*ledger, *digest));
+            }
+        }
+        let count = gone.len();
+        if count > 0 {
+            (self.disk.keys)(batch)?;
+            self.unpurged.extend(gone);
+        }
+        Ok(count)
+    }
+
+    /// Returns when no file holds the keys that collections have deleted: what is collected is as
+    /// unreadable as what is erased.
+    pub(super) fn purge(&mut self) -> Result<(), StoreError> {
+        if self.unpurged.is_empty() {
+            return Ok(());
+        }
+        (self.disk.purge)(&std::mem::take(&mut self.unpurged))
+    }
+}
