@@ -20,6 +20,7 @@ use tonic_health::server::HealthReporter;
 use crate::{
     access::{
         Access,
+        body::Stalls,
         file::{self as access_file, AccessError},
         layer::AccessLayer,
     },
@@ -35,14 +36,21 @@ use crate::{
     listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
     metrics::Metrics,
     options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
-    pressure::{Pressure, quota::MachineTicks},
+    pressure::{Pressure, quota::MachineTicks, undecoded::MESSAGE_BYTES_MAX},
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
     telemetry::Requests,
 };
 
-/// Largest message taken in: the payloads' limit, and what envelopes add to it at most.
-const MESSAGE_BYTES_MAX: usize = 6 << 20;
+/// Largest message of services that are asked and not told: the log, health and reflection.
+const QUESTION_BYTES_MAX: usize = 64 << 10;
+
+/// Largest message about contents: a chunk, and what goes around it.
+const CONTENT_MESSAGE_BYTES_MAX: usize = (1 << 20) + (8 << 10);
+
+/// How long a caller may listen that does not say who it is where it could: it comes back, and
+/// until then others may have its place.
+const ANONYMOUS_WITHIN: Duration = Duration::from_secs(600);
 
 /// HTTP/2 windows, in bytes, and the largest frame. Measured by the prototype: the defaults of
 /// 64 KiB halve the throughput of large batches.
@@ -579,13 +587,18 @@ async fn serve_all(
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .expect("the descriptors are well-formed");
+        .expect("the descriptors are well-formed")
+        .max_decoding_message_size(QUESTION_BYTES_MAX);
+    let health_service = health_service.max_decoding_message_size(QUESTION_BYTES_MAX);
     let ledger = LedgerServer::new(LedgerService(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let log =
-        LogServer::new(LogService(context.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        LogServer::new(LogService(context.clone())).max_decoding_message_size(QUESTION_BYTES_MAX);
     let content = ContentServer::new(ContentService(context.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(CONTENT_MESSAGE_BYTES_MAX);
+    let within = Duration::from_millis(limits.stall_ms);
+    let stalls = Stalls::new(within);
+    tokio::spawn(Arc::clone(&stalls).keep_up(context.stopping.clone()));
     let routes = Routes::from(http::router(context.clone()))
         .add_service(ledger)
         .add_service(log)
@@ -606,7 +619,10 @@ async fn serve_all(
         .layer(Requests::new(Arc::clone(&context.metrics)))
         .layer(AccessLayer {
             access,
-            body_within: Duration::from_millis(limits.stall_ms),
+            pressure: Arc::clone(&context.pressure),
+            body_within: within,
+            anonymous_within: ANONYMOUS_WITHIN,
+            stalls,
         });
     async move {
         let stopped = async move { context.stopped().await };

@@ -4,25 +4,21 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{Request, Response, header};
-use hyper::body::{Body as _, Frame, SizeHint};
-use tokio::time::Sleep;
+use hyper::body::Body as _;
 use tonic::{Status, body::Body};
 use tower::{BoxError, Layer, Service};
 
 use super::{
     Access, Caller, SAY_WHO, Who,
+    body::{ANONYMOUS_BODY_BYTES_MAX, Answer, Arriving, Kept, Stalls, too_much_of_nobody},
     table::{Method, Need},
 };
-use crate::{
-    listener::{Connection, activity::OpenRequest},
-    status::Refusal,
-};
+use crate::{listener::Connection, pressure::Pressure, status::Refusal};
 
 /// Below this are the paths of tiles. Which of them it is, is known when the path was parsed, and
 /// one path can be written in several ways; so it is the handler that looks into the table.
@@ -32,8 +28,12 @@ const TILES: &str = "/logs/";
 #[derive(Clone)]
 pub(crate) struct AccessLayer {
     pub(crate) access: Arc<Access>,
-    /// Within this time the body of a request that is no stream must have come.
+    pub(crate) pressure: Arc<Pressure>,
+    /// Within this time the body of a request must have come, or a message of a stream.
     pub(crate) body_within: Duration,
+    /// Answers to callers that did not say who they are end after this time.
+    pub(crate) anonymous_within: Duration,
+    pub(crate) stalls: Arc<Stalls>,
 }
 
 impl<S> Layer<S> for AccessLayer {
@@ -71,24 +71,45 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let connection = request.extensions().get().cloned();
         let connection = connection.unwrap_or_else(Connection::none);
-        let open = connection.activity.begin_request();
         let method = Method::of_rpc(request.uri().path());
         match self.layer.admit(&request, method, &connection) {
             Err(refusal) => {
+                // Only one that is served keeps its connection.
+                connection.activity.refused();
                 let response = answer(&request, refusal);
                 Box::pin(async move { Ok(response) })
             }
             Ok(caller) => {
                 // Nobody behind this needs it, so nobody behind this can let it out.
                 request.headers_mut().remove(header::AUTHORIZATION);
+                let open = connection.activity.begin_request();
+                let AccessLayer {
+                    body_within,
+                    anonymous_within,
+                    ..
+                } = self.layer;
+                let stalls = Arc::clone(&self.layer.stalls);
+                let anonymous = caller.is_anonymous();
+                let grpc = is_grpc(&request);
+                let undecoded = self.layer.pressure.undecoded(&caller);
+                let stream = method.is_some_and(|method| method.row().streams_in);
                 request.extensions_mut().insert(caller);
-                if method.is_none_or(|method| !method.row().streams_in) {
-                    request = request.map(|body| within(self.layer.body_within, body));
-                }
+                let request = request
+                    .map(|body| Arriving::new(body, undecoded, anonymous, stream, body_within));
                 let answered = self.inner.call(request);
                 Box::pin(async move {
-                    let response = answered.await.map_err(Into::into)?;
-                    Ok(response.map(|body| Body::new(Held { body, _open: open })))
+                    let mut response = answered.await.map_err(Into::into)?;
+                    let kept = response.extensions_mut().remove::<Kept>();
+                    let ends = anonymous.then(|| Box::pin(tokio::time::sleep(anonymous_within)));
+                    Ok(response.map(|body| {
+                        stalls.watch(Answer {
+                            body,
+                            _open: open,
+                            _kept: kept,
+                            ends,
+                            grpc,
+                        })
+                    }))
                 })
             }
         }
@@ -122,90 +143,23 @@ impl AccessLayer {
             caller.say_refused(path, None, &refusal);
             return Err(refusal);
         }
+        let announced = request.body().size_hint().lower();
+        if caller.is_anonymous() && announced > ANONYMOUS_BODY_BYTES_MAX as u64 {
+            return Err(too_much_of_nobody());
+        }
         Ok(caller)
     }
 }
 
 /// A refusal in the words of whoever asked: gRPC or HTTP.
 fn answer(request: &Request<Body>, refusal: Refusal) -> Response<Body> {
-    let grpc = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if grpc {
+    if is_grpc(request) {
         return Status::from(refusal).into_http();
     }
     crate::http::refused(refusal).map(Body::new)
 }
 
-/// A response's body: as long as it is there, the request counts as open.
-struct Held {
-    body: Body,
-    _open: OpenRequest,
-}
-
-impl hyper::body::Body for Held {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A request's body that must end in time: what it has sent so far takes up memory.
-struct Within {
-    body: Body,
-    sleep: Pin<Box<Sleep>>,
-    bound: Duration,
-}
-
-fn within(bound: Duration, body: Body) -> Body {
-    if body.is_end_stream() {
-        return body;
-    }
-    Body::new(Within {
-        body,
-        sleep: Box::pin(tokio::time::sleep(bound)),
-        bound,
-    })
-}
-
-impl hyper::body::Body for Within {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            return Poll::Ready(frame);
-        }
-        ready!(self.sleep.as_mut().poll(context));
-        let message = format!(
-            "the request was not sent within {} ms",
-            self.bound.as_millis()
-        );
-        Poll::Ready(Some(Err(Status::deadline_exceeded(message))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+fn is_grpc(request: &Request<Body>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

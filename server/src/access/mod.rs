@@ -9,6 +9,7 @@
 //! **Invariant:** what is not in the table is not open, and a request that did not come through
 //! the layer may do what everybody may, and nothing else.
 
+pub(crate) mod body;
 pub mod file;
 pub(crate) mod layer;
 #[cfg(test)]
@@ -335,6 +336,11 @@ impl Caller {
             Who::Known { principal, .. } => Some(principal),
             Who::Off | Who::Anonymous => None,
         }
+    }
+
+    /// Whether access control is on and nobody said who calls.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        matches!(self.who, Who::Anonymous)
     }
 
     /// The connection of the request.

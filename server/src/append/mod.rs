@@ -51,6 +51,11 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
+    /// The answer, and what is to be held until it was taken.
+    pub(crate) fn into_parts(self) -> (v1::AppendResponse, Room) {
+        (self.response, self.room)
+    }
+
     /// The answer itself, which is about to be sent.
     pub(crate) fn into_response(self) -> v1::AppendResponse {
         drop(self.room);

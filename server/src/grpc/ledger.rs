@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Context, info, stopping};
 use crate::{
-    access::{Caller, role::EVERY_LEDGER, table::Method},
+    access::{Caller, body::Kept, role::EVERY_LEDGER, table::Method},
     admission::Sender,
     append::{Answered, InFlight, OnQuota, QUEUE_WAIT},
     ledger::registry::{NewLedger, Page, RegistryError},
@@ -55,7 +55,10 @@ impl Ledger for LedgerService {
         let in_flight = appends
             .begin(request, &sender, &source, OnQuota::Refuse)
             .await?;
-        Ok(Response::new(in_flight.finish().await?.into_response()))
+        let (answer, room) = in_flight.finish().await?.into_parts();
+        let mut response = Response::new(answer);
+        response.extensions_mut().insert(Kept::new(room));
+        Ok(response)
     }
 
     type AppendStreamStream = Answers<v1::AppendResponse>;

@@ -180,6 +180,11 @@ impl Log for LogService {
             async move {
                 let _open = open;
                 let start = next.filter(|&start| start < end)?;
+                // Each time: a stream may outlive what was granted.
+                let allowed = caller.require(Method::GetEntries, ledger.name());
+                if let Err(refusal) = allowed {
+                    return Some((Err(refusal.into()), None));
+                }
                 let read = context.read_for(&caller, move || chunk(&ledger, start, end, size));
                 let answer = tokio::select! {
                     biased;
@@ -247,6 +252,10 @@ impl Log for LogService {
             async move {
                 let _open = open;
                 let next = next?;
+                let allowed = caller.require(Method::GetTrustChain, ledger.name());
+                if let Err(refusal) = allowed {
+                    return Some((Err(refusal.into()), None));
+                }
                 let read =
                     context.read_for(&caller, move || trust_entries(&ledger, &readable, &next));
                 let answer = tokio::select! {
@@ -302,6 +311,8 @@ impl Watching {
             () = self.context.stopped() => return Err(stopping()),
             changed = self.heads.changed() => changed.map_err(|_| stopping())?,
         }
+        self.caller
+            .require(Method::WatchTreeHeads, self.ledger.name())?;
         let readable = self.heads.borrow_and_update().clone();
         let (ledger, from) = (Arc::clone(&self.ledger), self.from);
         self.from = from.map(|_| readable.size());

@@ -40,6 +40,14 @@ impl Activity {
         OpenRequest(Arc::clone(self))
     }
 
+    /// A request was refused. It does not keep the connection, but was asked for.
+    pub(crate) fn refused(&self) {
+        let passed_ms = self.passed_ms();
+        let _ = self
+            .last_ms
+            .compare_exchange(0, passed_ms, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// When to look for the first time whether the connection is to be closed.
     pub(crate) fn first_look(&self) -> Instant {
         self.since + self.handshake.min(self.idle)
@@ -60,8 +68,12 @@ impl Activity {
     }
 
     fn touch(&self) {
+        self.last_ms.store(self.passed_ms(), Ordering::Relaxed);
+    }
+
+    fn passed_ms(&self) -> u64 {
         let passed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(passed.max(1), Ordering::Relaxed);
+        passed.max(1)
     }
 }
 
@@ -97,5 +109,20 @@ mod tests {
         // Counted in whole milliseconds.
         assert!(activity.closes_at(later) + Duration::from_millis(1) > before + idle);
         assert!(activity.closes_at(later) < later);
+    }
+
+    #[test]
+    fn refused_requests_do_not_keep_a_connection() {
+        let (handshake, idle) = (Duration::from_secs(10), Duration::from_secs(100));
+        let activity = Activity::new(handshake, idle);
+        let later = Instant::now() + Duration::from_secs(1000);
+        activity.refused();
+        let closes_at = activity.closes_at(later);
+        assert!(closes_at >= activity.since + idle && closes_at < later);
+        while activity.passed_ms() < 10 {
+            std::hint::spin_loop();
+        }
+        activity.refused();
+        assert_eq!(activity.closes_at(later), closes_at);
     }
 }

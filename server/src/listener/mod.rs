@@ -36,7 +36,10 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) use self::rules::check_rules;
 use self::{activity::Activity, io::GuardedIo, tls::Certificates};
 pub use self::{rules::RuleError, tls::TlsError};
-use crate::{access::principal, metrics::Connections, options::LimitOptions};
+use crate::{
+    access::principal, metrics::Connections, options::LimitOptions,
+    pressure::undecoded::MESSAGE_BYTES_MAX,
+};
 
 /// Connections that wait to be served. Serving one takes no time, so few ever wait.
 const WAITING_MAX: usize = 16;
@@ -54,8 +57,9 @@ pub(crate) struct Connection {
     /// Whom its client certificate names.
     pub(crate) certificate_principal: Option<Arc<str>>,
     /// A permit for each byte that its requests may have waiting.
-    #[allow(dead_code, reason = "taken by whoever bounds what waits")]
     pub(crate) budget: Arc<Semaphore>,
+    /// A permit for each byte that its messages may have before they are complete.
+    pub(crate) undecoded: Arc<Semaphore>,
     pub(crate) activity: Arc<Activity>,
 }
 
@@ -67,6 +71,7 @@ impl Connection {
             peer: SocketAddr::from(([0, 0, 0, 0], 0)),
             certificate_principal: None,
             budget: Arc::new(Semaphore::new(0)),
+            undecoded: Arc::new(Semaphore::new(MESSAGE_BYTES_MAX)),
             activity: Activity::new(Duration::ZERO, Duration::ZERO),
         }
     }
@@ -221,6 +226,7 @@ impl Acceptor {
             peer,
             certificate_principal,
             budget: Arc::new(Semaphore::new(self.connection_bytes)),
+            undecoded: Arc::new(Semaphore::new(self.connection_bytes.max(MESSAGE_BYTES_MAX))),
             activity,
         };
         let counters = Arc::clone(&self.counters);

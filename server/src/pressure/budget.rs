@@ -208,6 +208,18 @@ impl Drop for Leaving<'_> {
 }
 
 impl Share {
+    /// Takes `amount` more if there is room for it now and nobody waits.
+    pub(crate) fn try_grow(&mut self, amount: usize) -> bool {
+        let mut state = self.budget.0.state.lock();
+        let fits = state.waiting.is_empty() && self.budget.fits(&state, &self.source, amount);
+        if fits {
+            state.free -= amount;
+            *state.held.entry(self.source.clone()).or_insert(0) += amount;
+            self.amount += amount;
+        }
+        fits
+    }
+
     /// Gives back what is beyond `amount`.
     pub(crate) fn shrink(&mut self, amount: usize) {
         if let Some(beyond) = self.amount.checked_sub(amount)

@@ -156,6 +156,7 @@ fn connection(id: u64, bytes: usize) -> Source {
         id,
         budget: Arc::new(Semaphore::new(bytes)),
         principal: None,
+        anonymous: false,
     }
 }
 
@@ -168,6 +169,12 @@ fn a_principal_counts_once_however_many_connections_it_opens() {
     assert_eq!(of(1, Some("a")).key(), of(2, Some("a")).key());
     assert_ne!(of(1, Some("a")).key(), of(1, Some("b")).key());
     assert_ne!(of(1, None).key(), of(2, None).key());
+    let nobody = |id| Source {
+        anonymous: true,
+        ..connection(id, 1)
+    };
+    assert_eq!(nobody(1).key(), nobody(2).key());
+    assert_ne!(nobody(1).key(), of(1, Some("a")).key());
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod drr;
 pub(crate) mod queue;
 pub(crate) mod quota;
 mod streams;
+pub(crate) mod undecoded;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -33,6 +34,7 @@ pub(crate) use streams::OpenStream;
 use crate::{access::Caller, options::LimitOptions, status::Refusal, store::LedgerNumber};
 use quota::{Quotas, Ticks};
 use streams::OpenStreams;
+use undecoded::Undecoded;
 
 /// Streams of reads (entries, heads, trust) that one connection may have open. Each holds at most
 /// one message that its reader has not taken.
@@ -50,13 +52,17 @@ pub(crate) struct Source {
     pub(crate) budget: Arc<Semaphore>,
     /// Who the caller has shown to be.
     pub(crate) principal: Option<Arc<str>>,
+    /// Whether the caller should have shown that and has not.
+    pub(crate) anonymous: bool,
 }
 
-/// Among whom room is shared out. A principal counts once, however many connections it opens;
-/// connections of nobody in particular count one by one.
+/// Among whom room is shared out. A principal counts once, however many connections it opens, and
+/// so do all together who do not say who they are where they could. Where nobody is asked,
+/// connections count one by one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum SourceKey {
     Principal(Arc<str>),
+    Anonymous,
     Connection(u64),
     /// The server itself.
     Server,
@@ -66,6 +72,7 @@ impl Source {
     pub(crate) fn key(&self) -> SourceKey {
         match &self.principal {
             Some(principal) => SourceKey::Principal(Arc::clone(principal)),
+            None if self.anonymous => SourceKey::Anonymous,
             None => SourceKey::Connection(self.id),
         }
     }
@@ -83,6 +90,8 @@ pub(crate) struct Pressure {
     /// Reads that run at once.
     pub(crate) reads: Budget,
     pub(crate) quotas: Arc<Quotas>,
+    /// Bytes of messages whose end has not come yet.
+    undecoded: Budget,
     read_streams: Arc<OpenStreams>,
     /// Of requests that came over no connection that is known here.
     unknown: Source,
@@ -112,11 +121,13 @@ impl Pressure {
             arriving: Budget::new(server_bytes, server_bytes / 4),
             reads: Budget::halved(limits.reads.max(1)),
             quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
+            undecoded: undecoded::budget(server_bytes),
             read_streams: Arc::new(OpenStreams::new(READ_STREAMS_PER_CONNECTION)),
             unknown: Source {
                 id: 0,
                 budget: Arc::new(Semaphore::new(server_bytes.min(Semaphore::MAX_PERMITS))),
                 principal: None,
+                anonymous: false,
             },
         }
     }
@@ -125,15 +136,18 @@ impl Pressure {
     pub(crate) fn source(&self, caller: &Caller) -> Source {
         let connection = caller.connection();
         let principal = caller.principal().cloned();
+        let anonymous = caller.is_anonymous();
         match connection.id {
             0 => Source {
                 principal,
+                anonymous,
                 ..self.unknown.clone()
             },
             id => Source {
                 id,
                 budget: Arc::clone(&connection.budget),
                 principal,
+                anonymous,
             },
         }
     }
@@ -142,6 +156,18 @@ impl Pressure {
     #[cfg(test)]
     pub(crate) fn unknown(&self) -> Source {
         self.unknown.clone()
+    }
+
+    /// Counts the bytes of a request's messages that have begun and are not complete.
+    pub(crate) fn undecoded(&self, caller: &Caller) -> Undecoded {
+        let connection = Arc::clone(&caller.connection().undecoded);
+        Undecoded::new(&self.undecoded, connection, self.source(caller).key())
+    }
+
+    /// Bytes of all messages that have begun and are not complete.
+    #[cfg(test)]
+    pub(crate) fn undecoded_bytes(&self) -> usize {
+        self.undecoded.held()
     }
 
     /// Waits for room for a request of `bytes`; `shard` waits for its place in the shard's queue.

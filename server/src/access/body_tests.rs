@@ -1,0 +1,205 @@
+//! What bodies hold, and when they end.
+
+use std::{
+    future::poll_fn,
+    task::{Poll, Waker},
+};
+
+use bytes::{BufMut as _, BytesMut};
+use futures::{StreamExt as _, stream};
+use tonic::Code;
+
+use super::*;
+use crate::{
+    access::Caller,
+    listener::activity::Activity,
+    options::LimitOptions,
+    pressure::{Pressure, quota::MachineTicks},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const CONNECTION_BYTES: usize = 6 << 20;
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// A message that announces more than what ever comes of it.
+fn unfinished(chunks: usize) -> Body {
+    let chunks = (0..chunks).map(|number| {
+        let mut chunk = BytesMut::zeroed(CHUNK_BYTES);
+        if number == 0 {
+            (&mut chunk[1..]).put_u32(6 << 20);
+        }
+        Ok::<_, Status>(chunk.freeze())
+    });
+    let body = stream::iter(chunks).chain(stream::pending());
+    Body::new(axum::body::Body::from_stream(body))
+}
+
+fn pressure() -> Pressure {
+    Pressure::new(&LimitOptions::default(), Arc::new(MachineTicks::default()))
+}
+
+fn poll(body: &mut Body) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    let mut context = Context::from_waker(Waker::noop());
+    Pin::new(body).poll_frame(&mut context)
+}
+
+/// Takes what is there; the error that it ends with, if it does.
+fn drain(body: &mut Body) -> Option<Status> {
+    loop {
+        match poll(body) {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(status))) => return Some(status),
+            Poll::Ready(None) | Poll::Pending => return None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn unfinished_messages_of_a_connection_hold_no_more_than_its_bound() {
+    let pressure = pressure();
+    let caller = Caller::unrestricted();
+    for stream in [false, true] {
+        let mut refused = 0;
+        let mut bodies: Vec<Body> = Vec::new();
+        for _ in 0..100 {
+            let undecoded = pressure.undecoded(&caller);
+            let mut body = Arriving::new(unfinished(64), undecoded, false, stream, HOUR);
+            if let Some(status) = drain(&mut body) {
+                assert_eq!(status.code(), Code::ResourceExhausted);
+                refused += 1;
+            }
+            bodies.push(body);
+            assert!(pressure.undecoded_bytes() <= CONNECTION_BYTES);
+        }
+        // Six of a mebibyte each have room, and those that were refused hold nothing.
+        assert_eq!(
+            (refused, pressure.undecoded_bytes()),
+            (94, CONNECTION_BYTES)
+        );
+        drop(bodies);
+        assert_eq!(pressure.undecoded_bytes(), 0);
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_nobody_sends_little() {
+    let pressure = pressure();
+    let nobody = Caller::of(&http::Extensions::new());
+    assert!(nobody.is_anonymous());
+    for (chunks, refused) in [(4, false), (5, true)] {
+        let undecoded = pressure.undecoded(&nobody);
+        let mut body = Arriving::new(unfinished(chunks), undecoded, true, true, HOUR);
+        let status = drain(&mut body);
+        assert_eq!(status.is_some(), refused);
+        if let Some(status) = status {
+            assert_eq!(status.code(), Code::Unauthenticated);
+            assert!(status.message().contains("65536"), "{status}");
+        }
+    }
+    // Small complete messages one after the other are counted together.
+    let many = stream::repeat_with(|| Ok::<_, Status>(Bytes::from_static(&[0; 5])));
+    let body = Body::new(axum::body::Body::from_stream(many));
+    let mut body = Arriving::new(body, pressure.undecoded(&nobody), true, true, HOUR);
+    assert_eq!(drain(&mut body).unwrap().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_stream_may_stay_open_between_messages_and_not_within_one() {
+    let pressure = pressure();
+    let caller = Caller::unrestricted();
+    let short = Duration::from_millis(10);
+    let whole = Bytes::from_static(&[0; 5]);
+    let body = |chunks: Vec<Bytes>| {
+        let chunks = stream::iter(chunks.into_iter().map(Ok::<_, Status>));
+        let body = Body::new(axum::body::Body::from_stream(
+            chunks.chain(stream::pending()),
+        ));
+        Arriving::new(body, pressure.undecoded(&caller), false, true, short)
+    };
+    let mut half = body(vec![whole.clone(), whole.slice(..3)]);
+    let mut between = body(vec![whole.clone(), whole.slice(..3), whole.slice(3..)]);
+    let ended = loop {
+        match poll_fn(|context| Pin::new(&mut half).poll_frame(context)).await {
+            Some(Ok(_)) => {}
+            Some(Err(status)) => break status,
+            None => panic!("it is never complete"),
+        }
+    };
+    assert_eq!(ended.code(), Code::DeadlineExceeded);
+    assert_eq!(pressure.undecoded_bytes(), 0);
+    assert!(drain(&mut between).is_none());
+    assert!(
+        tokio::time::timeout(
+            2 * short,
+            poll_fn(|context| { Pin::new(&mut between).poll_frame(context) })
+        )
+        .await
+        .is_err()
+    );
+}
+
+fn answer(body: Body, kept: &Arc<()>, ends: Option<Duration>) -> Answer {
+    Answer {
+        body,
+        _open: Activity::new(HOUR, HOUR).begin_request(),
+        _kept: Some(Kept::new(Arc::clone(kept))),
+        ends: ends.map(|ends| Box::pin(tokio::time::sleep(ends))),
+        grpc: true,
+    }
+}
+
+fn status_of(frame: Option<Result<Frame<Bytes>, Status>>) -> Code {
+    let frame = frame.unwrap().unwrap();
+    Status::from_header_map(frame.trailers_ref().unwrap())
+        .unwrap()
+        .code()
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_holds_its_share_until_it_is_ended() {
+    let stalls = Stalls::new(Duration::from_secs(10));
+    let kept = Arc::new(());
+    let held = || Arc::strong_count(&kept) > 1;
+    let begun = Instant::now();
+    let mut untaken = stalls.watch(answer(unfinished(2), &kept, None));
+    stalls.end_stalled(begun + Duration::from_secs(9));
+    assert!(held());
+    stalls.end_stalled(Instant::now() + Duration::from_secs(10));
+    assert!(!held());
+    let mut next = async || poll_fn(|context| Pin::new(&mut untaken).poll_frame(context)).await;
+    assert_eq!(status_of(next().await), Code::DeadlineExceeded);
+    assert!(next().await.is_none());
+
+    // Of which something was taken, and then no more.
+    let mut half = stalls.watch(answer(unfinished(2), &kept, None));
+    assert!(matches!(poll(&mut half), Poll::Ready(Some(Ok(_)))));
+    stalls.end_stalled(Instant::now() + Duration::from_secs(10));
+    assert!(!held());
+    // That waits for us, however long.
+    let mut waits = stalls.watch(answer(unfinished(2), &kept, None));
+    assert!(drain(&mut waits).is_none());
+    stalls.end_stalled(Instant::now() + HOUR);
+    assert!(held());
+    assert!(poll(&mut waits).is_pending());
+    // What is gone is forgotten.
+    drop((untaken, half, waits));
+    assert!(!held());
+    stalls.end_stalled(Instant::now());
+    assert!(stalls.slots.lock().is_empty());
+}
+
+#[tokio::test]
+async fn answers_to_nobody_end() {
+    let stalls = Stalls::new(HOUR);
+    let kept = Arc::new(());
+    let mut body = stalls.watch(answer(
+        unfinished(0),
+        &kept,
+        Some(Duration::from_millis(10)),
+    ));
+    assert!(poll(&mut body).is_pending());
+    let last = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+    assert_eq!(status_of(last), Code::Unavailable);
+    assert_eq!(Arc::strong_count(&kept), 1);
+    assert!(matches!(poll(&mut body), Poll::Ready(None)));
+}
