@@ -1,6 +1,7 @@
 //! The library against servers that are honest, flaky or lying. All in this process, on loopback.
 
 mod appending;
+mod batching;
 mod chat;
 mod cli;
 mod fake;
