@@ -13,4 +13,5 @@ mod reading;
 mod settling;
 mod silence;
 mod statement_json;
+mod tls;
 mod trust_store;
