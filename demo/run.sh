@@ -64,6 +64,40 @@ main() {
     change_hash "$tmp/refund.tlog-proof" "$tmp/forged.tlog-proof"
     fails verify "$tmp/forged.tlog-proof" --entry "$tmp/refund.entry" --policy "$tmp/policy"
 
+    step "A mail agent gets a key: from here on nobody can speak in its name without it"
+    run keygen --out "$tmp/mail-agent.key"
+    run key register "$tmp/mail-agent.key" --role agent \
+        --producer spiffe://shop.example/agent/mail --controller https://shop.example
+    run key list
+
+    step 'It signs what it says, and brings the mail along'
+    say 'The mail itself stays out of the log. The server keeps it encrypted beside it.'
+    shell "deed append --key mail-agent.key < mail-agent.jsonl"
+    "$deed" append --key "$tmp/mail-agent.key" <demo/scenario/mail-agent.jsonl >"$tmp/mail.receipts"
+    sed 's/.*"status":"\([a-z]*\)".*/\1/' "$tmp/mail.receipts" | sort | uniq -c | fit
+    mail_leaf=$(sed -n 2p "$tmp/mail.receipts" | json_field leaf_index)
+    "$deed" --json entry "$mail_leaf" >"$tmp/mail.json" 2>/dev/null
+    mail=$(grep -o '"arguments": *{[^}]*}' "$tmp/mail.json" | grep -o '[0-9a-f]\{64\}')
+
+    step 'Somebody without the key speaks in its name'
+    shell "deed append < forged.jsonl"
+    forged='{"producer": "spiffe://shop.example/agent/mail", "task": "91d2a7c04e5b4f3e8d16b0c7f2a93e58",'
+    forged+=' "intent": {"action": "mail.send", "resource": "tickets/1"}}'
+    if "$deed" append <<<"$forged" >"$tmp/said" 2>&1; then
+        die 'a forged statement was accepted'
+    fi
+    grep -o '"reason":"[^"]*"' "$tmp/said" | fit
+
+    step 'The customer wants the mail to be forgotten'
+    run content get "$mail"
+    run content erase "$mail" --requested-by ticket:90001 --reason 'asked to be forgotten' \
+        --legal-basis 'GDPR Art. 17(1)(b)'
+    refused content get "$mail"
+    say 'The statement is still there, and still proven:'
+    run prove --index "$mail_leaf" --out "$tmp/mail.tlog-proof" \
+        --entry-out "$tmp/mail.entry" --policy-out "$tmp/policy.2"
+    run verify "$tmp/mail.tlog-proof" --entry "$tmp/mail.entry" --policy "$tmp/policy.2"
+
     step 'The server stops; its directory is recomputed from the ground up'
     stop_server
     shell "deed-server fsck --data-dir data"
@@ -172,6 +206,14 @@ fails() {
     run "$@" || status=$?
     ((status == 1)) || die "deed ended with $status, not with 1"
     say 'Exit status 1.'
+}
+
+# refused ARGUMENTS...: the same, for a command that the server must refuse.
+refused() {
+    local status=0
+    run "$@" || status=$?
+    ((status == 3)) || die "deed ended with $status, not with 3"
+    say 'Exit status 3.'
 }
 
 step() { printf '\n%s== %s%s\n' "$bold" "$1" "$plain"; }

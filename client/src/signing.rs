@@ -40,8 +40,16 @@ impl From<Made> for Statement {
 }
 
 impl Statement {
+    /// Whether `next` may stand right behind it in a batch: the same session's next statement,
+    /// and no trust statement.
+    #[must_use]
+    pub fn is_continued_by(&self, next: &Self) -> bool {
+        follows(&self.payload, &next.payload)
+    }
+
     /// Bytes that count towards a request's bound.
-    pub(crate) fn bytes(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         let contents = self.attachments.iter();
         // 32 bytes of salt, and the tags and lengths.
         self.payload.len() + contents.map(|a| a.content.len() + 48).sum::<usize>()
@@ -77,7 +85,9 @@ impl Signing {
         }
     }
 
-    pub(crate) const fn is_batch(&self) -> bool {
+    /// Whether it is one signature for many.
+    #[must_use]
+    pub const fn is_batch(&self) -> bool {
         matches!(self, Self::Batch(_))
     }
 

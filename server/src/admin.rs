@@ -106,6 +106,12 @@ impl Admin {
         }
     }
 
+    fn over_quota(&self) -> Vec<(&'static str, u64)> {
+        let mut all = self.context.pressure.quotas.over();
+        all.push(("stored", self.context.contents.over_quota()));
+        all
+    }
+
     fn observed(&self) -> Observed {
         let ledgers = self.context.registry.all_loaded();
         let store = self.context.registry.store();
@@ -116,6 +122,9 @@ impl Admin {
                 .iter()
                 .map(|ledger| ledger.readable().size().get())
                 .sum(),
+            connections: self.context.listener.figures(),
+            over_quota: self.over_quota(),
+            contents: self.context.contents.figures(),
             resident_bytes: resident_bytes(),
             memtable_bytes: store.memtable_bytes(),
             block_cache_bytes: store.block_cache_bytes(),
@@ -375,7 +384,7 @@ mod tests {
         assert!(after["process_resident_memory_bytes"] > 1e6);
         assert!(after[r#"deed_store_memory_bytes{part="memtables"}"#] > 0.0);
         // What nobody has asked for is told too, as nothing.
-        assert_eq!(after[r#"deed_quota_refusals_total{quota="streams"}"#], 0.0);
+        assert_eq!(after[r#"deed_over_quota_total{quota="streams"}"#], 0.0);
         assert!(
             !after.keys().any(|name| name.contains("counted")),
             "no ledger is named"
@@ -469,6 +478,7 @@ mod tests {
                     metrics: Arc::clone(&appends.metrics),
                 }),
                 contents: Arc::clone(&appends.contents),
+                listener: Arc::default(),
                 pressure: Arc::clone(&appends.pressure),
                 stopping: stopped,
                 metrics: Arc::clone(&appends.metrics),

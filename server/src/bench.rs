@@ -4,7 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, Sequence, SessionId, genesis::Genesis, session::Session, trust::Registry,
+    CommitmentDigest, LedgerId, Micros, Sequence, SessionId,
+    commitment::{Salt, digest_of},
+    genesis::Genesis,
+    session::Session,
+    trust::Registry,
 };
 use deed_proto::v1;
 use deed_tlog::RightEdge;
@@ -12,7 +16,10 @@ use parking_lot::RwLock;
 
 use crate::{
     admission::{Admission, AdmittedBatch, Sender},
+    clock::SystemClock,
+    content::{Begun, ContentStore, LedgerRef, NewContent},
     ledger::step::{LedgerState, Past, Placement, SharedTrust},
+    options::ContentOptions,
     shard::write_records,
     store::{Batch, LedgerNumber, Store, StoreError, StoreOptions, read::Run},
 };
@@ -140,5 +147,102 @@ impl SyncedStore {
     pub fn open(data_dir: &Path) -> Self {
         let store = Store::create(data_dir, &StoreOptions::default());
         Self(Arc::new(store.expect("the bench's disk works")))
+    }
+}
+
+/// Contents with the disk behind them.
+pub struct Contents {
+    contents: Arc<ContentStore>,
+    ledger: LedgerRef,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Contents {
+    /// Opens the contents of a store below `data_dir`.
+    ///
+    /// # Panics
+    /// If they cannot be opened.
+    #[must_use]
+    pub fn open(data_dir: &Path) -> Self {
+        let store = Store::create(data_dir, &StoreOptions::default());
+        let store = Arc::new(store.expect("the bench's disk works"));
+        let options = ContentOptions {
+            key_file: data_dir.join("content.key"),
+            ..ContentOptions::new(data_dir)
+        };
+        let contents = ContentStore::open(data_dir, &options, 0, &store, Arc::new(SystemClock));
+        Self {
+            contents: contents.expect("the bench's disk works"),
+            ledger: LedgerRef {
+                number: LedgerNumber(0),
+                id: LedgerId::new(deed_tlog::leaf_hash(b"bench")),
+            },
+            runtime: tokio::runtime::Runtime::new().expect("a runtime starts"),
+        }
+    }
+
+    /// Holds these contents, each asked for by itself and all at once, as appends do.
+    ///
+    /// # Panics
+    /// If one is not held.
+    pub fn hold(&self, contents: Vec<(Salt, Bytes)>) {
+        self.runtime.block_on(async {
+            let mut asked = Vec::with_capacity(contents.len());
+            for (salt, bytes) in contents {
+                let (contents, ledger) = (Arc::clone(&self.contents), self.ledger);
+                asked.push(tokio::spawn(async move {
+                    let gate = contents.enter(ledger.number).await;
+                    let new = NewContent {
+                        digest: digest_of(&salt, &bytes),
+                        salt,
+                        bytes,
+                        principal: Arc::from("bench"),
+                    };
+                    contents.hold(&gate, vec![new], ledger).await
+                }));
+            }
+            for held in asked {
+                let new = held.await.expect("no panic").expect("it is held");
+                assert_eq!(new, 1, "each content is new");
+            }
+        });
+    }
+
+    /// Uploads one content in one piece.
+    ///
+    /// # Panics
+    /// If it is not held then.
+    pub fn put(&self, salt: &Salt, bytes: &Bytes) -> CommitmentDigest {
+        let digest = digest_of(salt, bytes);
+        let size = bytes.len() as u64;
+        let principal = Arc::from("bench");
+        let begun = self
+            .contents
+            .begin_upload(self.ledger, digest, salt, size, &principal);
+        let Ok(Begun::Upload(mut upload)) = begun else {
+            panic!("each content is new");
+        };
+        upload.write(bytes).expect("the bench's disk works");
+        self.runtime.block_on(async {
+            let gate = self.contents.enter(self.ledger.number).await;
+            let held = self.contents.finish_upload(&gate, *upload).await;
+            assert!(held.expect("it is held"), "each content is new");
+        });
+        digest
+    }
+
+    /// Reads a content; its length.
+    ///
+    /// # Panics
+    /// If it does not open its commitment.
+    #[must_use]
+    pub fn read(&self, digest: CommitmentDigest) -> usize {
+        let reader = self.contents.open_content(self.ledger, digest);
+        let mut reader = reader.expect("it is held");
+        let mut len = 0;
+        while let Some(piece) = reader.next_piece().expect("it is sound") {
+            len += piece.bytes.len();
+        }
+        len
     }
 }

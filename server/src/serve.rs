@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use deed_proto::v1::{self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer};
+use deed_proto::v1::{
+    self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer,
+};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::{server::NamedService, service::Routes, transport};
@@ -299,8 +301,8 @@ impl Server {
             )?;
             Ok::<_, StartError>((opened, contents))
         })
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let access = Access::open(options.data_dir.clone(), rules.required, Arc::clone(&clock))?;
         let metrics = Arc::new(Metrics::default());
@@ -323,6 +325,7 @@ impl Server {
             Arc::new(MachineTicks::default()),
         ));
         let (stopping, stopped) = watch::channel(false);
+        let counters = Arc::new(Counters::default());
         let context = Context {
             appends: Arc::new(Appends {
                 registry: Arc::clone(&registry),
@@ -333,6 +336,7 @@ impl Server {
                 queue_wait: QUEUE_WAIT,
                 metrics: Arc::clone(&metrics),
             }),
+            listener: Arc::clone(&counters),
             contents: Arc::clone(&contents),
             registry: Arc::clone(&registry),
             pressure,
@@ -343,7 +347,6 @@ impl Server {
         if let Some(certificates) = &certificates {
             tokio::spawn(Arc::clone(certificates).keep_up(context.stopping.clone()));
         }
-        let counters = Arc::new(Counters::default());
         let accepting = listener::accept(socket, certificates, &options.limits, counters);
         let indexer = tokio::spawn(keep_indexed(context.clone()));
         let collector = tokio::spawn(keep_collected(context.clone()));

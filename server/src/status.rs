@@ -76,9 +76,7 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::Corrupt { .. }
             | StoreError::CorruptKey { .. }
-            | StoreError::Migration(_) => {
-                Self::Damaged(error.to_string())
-            }
+            | StoreError::Migration(_) => Self::Damaged(error.to_string()),
             // RocksDB reports damaged blocks this way.
             StoreError::RocksDb(ref inner) if inner.kind() == rocksdb::ErrorKind::Corruption => {
                 Self::Damaged(error.to_string())

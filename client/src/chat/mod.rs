@@ -14,12 +14,17 @@
 //! same secret gives the same bytes, which the ledger answers as duplicates.
 //!
 //! What a transcript says is claimed by whoever wrote it. Nothing of its text goes into a
-//! statement in clear but the names of tools, ids of tool calls and the run's id.
+//! statement in clear but the names of tools, ids of tool calls and the run's id. What the calls
+//! were made with and what came of them (`intent.arguments`, `outcome.result`) may be kept beside
+//! the ledger, encrypted and erasable: [`Run::contents`]. The other commitments are to the same
+//! texts once more (`outcome.tool_call`, `outcome.response`) or to the conversation so far, which
+//! would grow with the square of its length.
 
 mod transcript;
 
 pub use transcript::{Message, ToolCall, Transcript, TranscriptError};
 
+use bytes::Bytes;
 use deed_evidence::{
     LedgerId, Micros, SessionId, TaskId, WireError,
     commitment::{Salt, commit},
@@ -61,8 +66,21 @@ pub struct Import {
 pub struct Run {
     /// In the order of their sequence.
     pub statements: Vec<Made>,
+    /// Arguments and results that they commit to, in the same order.
+    pub contents: Vec<RunContent>,
     /// What is in them.
     pub counts: Counts,
+}
+
+/// A content of a run, and what opens its commitment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunContent {
+    /// The statement that commits to it, by its place in [`Run::statements`].
+    pub position: usize,
+    /// 32 bytes, derived.
+    pub salt: Salt,
+    /// Of any length.
+    pub content: Bytes,
 }
 
 /// What is in one run, or in many.
@@ -162,6 +180,7 @@ impl<'a> Maker<'a> {
             task: import.task(&transcript.run_id),
             run: Run {
                 statements: Vec::new(),
+                contents: Vec::new(),
                 counts: Counts::default(),
             },
             waiting: Vec::new(),
@@ -220,7 +239,7 @@ impl<'a> Maker<'a> {
         let intent = v1::Intent {
             action: call.name.clone(),
             resource: format!("tool:{}", call.name),
-            arguments: Some(self.commit("intent.arguments", call.arguments.as_bytes(), JSON)),
+            arguments: Some(self.keep("intent.arguments", call.arguments.as_bytes(), JSON)),
             prompt: Some(self.commit("intent.prompt", &prompt, JSON)),
             model: self.model.to_owned(),
             system_prompt_digest: self
@@ -263,7 +282,7 @@ impl<'a> Maker<'a> {
             effects: Vec::new(),
             tool_call: Some(self.commit("outcome.tool_call", &call.canonical_json(), JSON)),
             response: Some(self.commit("outcome.response", &content, TEXT)),
-            result: Some(self.commit("outcome.result", &content, TEXT)),
+            result: Some(self.keep("outcome.result", &content, TEXT)),
         };
         self.make(Body::Outcome(outcome))?;
         self.run.counts.outcomes += 1;
@@ -304,6 +323,19 @@ impl<'a> Maker<'a> {
         let reference = made.reference();
         self.run.statements.push(made);
         Ok(reference)
+    }
+
+    /// Commits to a content of the statement that is made next, which is handed out with it.
+    fn keep(&mut self, slot: &str, content: &[u8], media_type: &str) -> v1::Commitment {
+        let (session, sequence) = (self.session.id(), self.session.next());
+        let salt = Salt::derive(&self.import.secret, session, sequence, slot);
+        let commitment = commit(&salt, content, media_type);
+        self.run.contents.push(RunContent {
+            position: self.run.statements.len(),
+            salt,
+            content: Bytes::copy_from_slice(content),
+        });
+        commitment
     }
 
     /// Commits to a content of the statement that is made next.

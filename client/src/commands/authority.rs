@@ -53,6 +53,25 @@ pub(super) struct Authority {
 }
 
 impl AuthorityArgs {
+    /// Whether a key was named, or one is kept here.
+    pub(super) fn is_at_hand(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        trust: &ProvenTrust,
+    ) -> Outcome<bool> {
+        if self.authority_key.is_some() {
+            return Ok(true);
+        }
+        Ok(kept_authority(&global.state()?, ledger.name(), trust)?.is_some())
+    }
+
+    /// Whether that is possible, without asking the ledger who its authorities are.
+    pub(super) fn may_be_at_hand(&self, global: &Global, ledger: &Ledger) -> Outcome<bool> {
+        Ok(self.authority_key.is_some()
+            || !kept_keys(&global.state()?, ledger.name())?.is_empty())
+    }
+
     /// Records a trust statement, and prints where it is.
     pub(super) async fn record(&self, global: &Global, body: Body, what: &str) -> Outcome {
         let ledger = global.connect().await?;
@@ -230,11 +249,22 @@ pub(super) fn kept_authority(
     ledger: &str,
     trust: &ProvenTrust,
 ) -> Outcome<Option<SigningKey>> {
+    for path in kept_keys(state, ledger)? {
+        let key = key::read_private(&path).map_err(|error| Failure::Usage(error.into()))?;
+        if is_authority(trust, &key) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
+/// Files of keys that were made for ledgers of this name; those of other servers too.
+fn kept_keys(state: &StateDir, ledger: &str) -> Outcome<Vec<PathBuf>> {
     let prefix = format!("{}-", readable(ledger));
     let directory = keys_directory(state);
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
             let what = format!("cannot read {}", directory.display());
             return Err(Failure::Usage(anyhow::Error::new(error).context(what)));
@@ -248,13 +278,7 @@ pub(super) fn kept_authority(
         })
         .collect();
     paths.sort();
-    for path in paths {
-        let key = key::read_private(&path).map_err(|error| Failure::Usage(error.into()))?;
-        if is_authority(trust, &key) {
-            return Ok(Some(key));
-        }
-    }
-    Ok(None)
+    Ok(paths)
 }
 
 pub(super) fn now() -> Micros {

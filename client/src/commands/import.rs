@@ -1,27 +1,32 @@
 //! `deed import chat`
 
+mod producer;
 mod reader;
 mod receipt_file;
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use deed_client::{
-    Appender, AppenderOptions, Ledger, Pending,
+    Ledger, Signing,
     chat::{Counts, Import as ChatImport},
 };
 use deed_proto::v1;
 use serde::Serialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
     task::JoinSet,
 };
 
-use super::{receipts::Tally, secret};
+use super::{
+    authority::AuthorityArgs,
+    receipts::Tally,
+    secret,
+    signing::{OwnKey, SignMode},
+};
 use crate::cli::{Failure, Global, Outcome, Output, progress_bar, tell};
-use reader::{NumberedRun, Runs};
+use producer::Producer;
+use reader::Runs;
 use receipt_file::ReceiptFile;
 
 #[derive(Subcommand)]
@@ -33,16 +38,26 @@ pub(crate) enum Import {
 ///
 /// One object {run_id, messages} a line, the messages in the style of OpenAI's chat completions.
 /// Of each run come TaskOpened, an Intent and an Outcome for each tool call, TaskClosed and
-/// SessionClosed. Arguments, results and prompts go in as commitments only.
+/// SessionClosed. What was said goes in as commitments; the arguments and results of tool calls
+/// are kept beside the ledger, encrypted, where they can be read (deed content get) and erased.
+///
+/// The statements are signed in batches with a key that is made for importing, kept in the state
+/// directory, and registered with role importer: by the authority key that is kept here or named.
+/// Where there is none they are not signed, which is said.
 ///
 /// Sessions derive from the run_id, so a second import is all duplicates. It needs the same
-/// secret, from which the salts of the commitments derive.
+/// secret, from which the salts of the commitments derive, the same producer, and to be signed as
+/// the first one was: whoever began a session alone goes on with it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed import chat runs.jsonl --ledger airline
   deed import chat runs.jsonl --receipts receipts.jsonl --producers 8 \\
-       --model gpt-4o --risk-tier customer-communication")]
+       --model gpt-4o --risk-tier customer-communication
+  deed import chat runs.jsonl --unsigned --no-contents
+
+Who speaks is import:chat in signed statements and deed:import/chat in unsigned
+ones, unless --producer says otherwise. (No key is ever registered for a deed: URI.)")]
 pub(crate) struct Chat {
     /// Transcripts, one JSON object a line
     file: PathBuf,
@@ -55,9 +70,23 @@ pub(crate) struct Chat {
     #[arg(long, default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=256))]
     producers: u16,
-    /// Who speaks in the statements: a URI
-    #[arg(long, default_value = "deed:import/chat", value_name = "URI")]
-    producer: String,
+    /// Who speaks in the statements: a URI [default: import:chat, or deed:import/chat if unsigned]
+    #[arg(long, value_name = "URI")]
+    producer: Option<String>,
+    /// How to sign [default: batch if there is a key for it or an authority to register one]
+    #[arg(long, value_enum, value_name = "HOW")]
+    sign: Option<SignMode>,
+    /// Do not sign: the same as --sign none
+    #[arg(long, conflicts_with_all = ["sign", "authority_key", "controller"])]
+    unsigned: bool,
+    #[command(flatten)]
+    authority: AuthorityArgs,
+    /// Who is behind the key that is made: a URI [default: the producer]
+    #[arg(long, value_name = "URI")]
+    controller: Option<String>,
+    /// Commit to arguments and results, and keep neither
+    #[arg(long)]
+    no_contents: bool,
     /// Name of the model, for runs that do not name one
     #[arg(
         long,
@@ -106,6 +135,11 @@ struct Summary {
     unanswered: u64,
     stray_results: u64,
     statements: u64,
+    /// That were handed to the ledger, or are held there already.
+    contents: u64,
+    content_bytes: u64,
+    /// That were erased, and are not taken again.
+    erased: u64,
     #[serde(flatten)]
     tally: Tally,
     elapsed_ms: u64,
@@ -131,9 +165,17 @@ impl Summary {
         self.unanswered += other.unanswered;
         self.stray_results += other.stray_results;
         self.statements += other.statements;
+        self.contents += other.contents;
+        self.content_bytes += other.content_bytes;
+        self.erased += other.erased;
         self.tally += other.tally;
     }
 }
+
+/// Speaks in signed imports. Never changes: a second import would be another producer's.
+const PRODUCER: &str = "import:chat";
+/// Speaks in unsigned ones.
+const PRODUCER_UNSIGNED: &str = "deed:import/chat";
 
 /// Where receipts go, shared by the producers.
 type Receipts = Option<Arc<ReceiptFile>>;
@@ -160,13 +202,14 @@ impl Chat {
             None => secret::made_once(&global.state()?)?,
         };
         let ledger = global.connect().await?;
+        let signing = self.signing(global, &ledger).await?;
         let receipts: Receipts = match &self.receipts {
             Some(path) => Some(Arc::new(ReceiptFile::create(path)?)),
             None => None,
         };
         let import = Arc::new(ChatImport {
             ledger_id: ledger.ledger_id(),
-            producer: self.producer.clone(),
+            producer: self.producer(signing == Signing::None).to_owned(),
             secret,
             model: self.model.clone(),
             risk_tier: self.risk_tier.into(),
@@ -183,8 +226,11 @@ impl Chat {
                 import: Arc::clone(&import),
                 runs: runs.clone(),
                 receipts: receipts.clone(),
+                ledger: ledger.clone(),
+                signing: signing.clone(),
+                keeps_contents: !self.no_contents,
             };
-            producers.spawn(producer.run(ledger.clone()));
+            producers.spawn(producer.run());
         }
         let (mut summary, outcome, interrupts) = wait_for(producers, &runs).await?;
         bar.finish_and_clear();
@@ -214,6 +260,42 @@ impl Chat {
         }
         summary.tally.check()?;
         printed
+    }
+
+    fn producer(&self, unsigned: bool) -> &str {
+        match &self.producer {
+            Some(producer) => producer,
+            None if unsigned => PRODUCER_UNSIGNED,
+            None => PRODUCER,
+        }
+    }
+
+    /// How the statements are signed, with a key that is registered by now.
+    async fn signing(&self, global: &Global, ledger: &Ledger) -> Outcome<Signing> {
+        if self.unsigned || self.sign == Some(SignMode::None) {
+            return Ok(Signing::None);
+        }
+        let producer = self.producer(false);
+        let key = OwnKey {
+            purpose: "import",
+            role: v1::KeyRole::Importer,
+            producer,
+            controller: self.controller.as_deref().unwrap_or(producer),
+        };
+        match (key.registered(global, ledger, &self.authority).await?, self.sign) {
+            (Some(key), how) => Ok(how.unwrap_or(SignMode::Batch).with(key)),
+            (None, Some(_)) => Err(Failure::usage(
+                "no authority key of this ledger is kept here to register a key for the import; \
+                 name one with --authority-key, or import with --unsigned",
+            )),
+            (None, None) => {
+                tell(
+                    "not signed: no authority key of this ledger is kept here to register a key \
+                     for the import (--authority-key names one, --unsigned says that this is meant)",
+                );
+                Ok(Signing::None)
+            }
+        }
     }
 }
 
@@ -264,128 +346,6 @@ async fn wait_for(
     }
 }
 
-/// One stream of runs.
-struct Producer {
-    import: Arc<ChatImport>,
-    runs: Runs,
-    receipts: Receipts,
-}
-
-/// A request that is under way.
-struct Sent {
-    line: u64,
-    run_id: Arc<str>,
-    payloads: Vec<Bytes>,
-    pending: Pending,
-}
-
-impl Producer {
-    async fn run(self, ledger: Ledger) -> (Summary, Outcome) {
-        let appender = ledger.appender(AppenderOptions::default());
-        let (sent, answers) = mpsc::channel(64);
-        let collector = tokio::spawn(collect(answers, self.receipts.clone()));
-        let mut summary = Summary::default();
-        let produced = self.produce(&appender, &sent, &mut summary).await;
-        drop(sent);
-        let collected = match collector.await {
-            Ok((tally, outcome)) => {
-                summary.tally = tally;
-                outcome
-            }
-            Err(error) => Err(Failure::Unavailable(error.into())),
-        };
-        let finished = appender.finish().await.map_err(Failure::from);
-        if collected.is_err() || finished.is_err() {
-            self.runs.stop();
-        }
-        (summary, collected.and(finished).and(produced))
-    }
-
-    async fn produce(
-        &self,
-        appender: &Appender,
-        sent: &mpsc::Sender<Sent>,
-        summary: &mut Summary,
-    ) -> Outcome {
-        while let Some(NumberedRun { line, transcript }) = self.runs.next().await {
-            let run = match self.import.run(&transcript) {
-                Ok(run) => run,
-                Err(error) => {
-                    self.runs.stop();
-                    return Err(Failure::usage(error.to_string()).context(format!("line {line}")));
-                }
-            };
-            summary.add(run.counts);
-            summary.statements += run.statements.len() as u64;
-            let run_id: Arc<str> = transcript.run_id.into();
-            let payloads: Vec<_> = run
-                .statements
-                .into_iter()
-                .map(|made| made.payload)
-                .collect();
-            for payloads in requests(payloads) {
-                let pending = match appender.send(payloads.clone()).await {
-                    Ok(pending) => pending,
-                    // The collector knows why.
-                    Err(deed_client::Error::Ended) => return Ok(()),
-                    Err(error) => return Err(error.into()),
-                };
-                let request = Sent {
-                    line,
-                    run_id: Arc::clone(&run_id),
-                    payloads,
-                    pending,
-                };
-                if sent.send(request).await.is_err() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Cuts a run into requests of at most 1,024 statements and about 1 MiB.
-fn requests(payloads: Vec<Bytes>) -> Vec<Vec<Bytes>> {
-    const STATEMENTS_MAX: usize = 1_024;
-    const BYTES_MAX: usize = 1024 * 1024;
-    let mut requests: Vec<Vec<Bytes>> = Vec::new();
-    let mut bytes = 0;
-    for payload in payloads {
-        let full = |request: &Vec<Bytes>| request.len() >= STATEMENTS_MAX || bytes >= BYTES_MAX;
-        if requests.last().is_none_or(full) {
-            requests.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += payload.len();
-        if let Some(request) = requests.last_mut() {
-            request.push(payload);
-        }
-    }
-    requests
-}
-
-async fn collect(mut sent: mpsc::Receiver<Sent>, receipts: Receipts) -> (Tally, Outcome) {
-    let mut tally = Tally::default();
-    while let Some(request) = sent.recv().await {
-        let answer = match (&mut { request.pending }).await {
-            Ok(answer) => answer,
-            Err(error) => return (tally, Err(error.into())),
-        };
-        answer.items.iter().for_each(|item| tally.count(item));
-        let written = match &receipts {
-            Some(receipts) => {
-                receipts.write(request.line, &request.run_id, &request.payloads, &answer)
-            }
-            None => Ok(()),
-        };
-        if written.is_err() {
-            return (tally, written);
-        }
-    }
-    (tally, Ok(()))
-}
-
 fn text(summary: &Summary) -> String {
     let mut text = format!(
         "runs        {}\ntasks       {}\ntool calls  {}\noutcomes    {} ({} failed)\n\
@@ -400,6 +360,15 @@ fn text(summary: &Summary) -> String {
         summary.tally.duplicates,
         summary.tally.rejected
     );
+    if summary.contents > 0 {
+        text.push_str(&format!(
+            "\ncontents    {} ({} bytes)",
+            summary.contents, summary.content_bytes
+        ));
+    }
+    if summary.erased > 0 {
+        text.push_str(&format!("\nerased      {} contents", summary.erased));
+    }
     if summary.unanswered > 0 {
         text.push_str(&format!(
             "\nunanswered  {} tool calls without a result",

@@ -15,4 +15,5 @@ pub(crate) mod prove;
 pub(crate) mod receipts;
 mod secret;
 pub(crate) mod show;
+mod signing;
 pub(crate) mod verify;

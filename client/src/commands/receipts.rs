@@ -11,8 +11,9 @@ use crate::cli::Failure;
 /// What became of one statement.
 #[derive(Serialize)]
 pub(crate) struct ReceiptJson<'a> {
-    /// The line of the input that it comes from, from 1.
-    line: u64,
+    /// The line of the input that it comes from, from 1; none if an earlier process read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<&'a str>,
     status: &'static str,
@@ -20,6 +21,9 @@ pub(crate) struct ReceiptJson<'a> {
     leaf_index: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     leaf_hash: Option<String>,
+    /// The leaf of the batch manifest whose signature covers it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest_leaf: Option<u64>,
     session: String,
     sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +42,7 @@ pub(crate) struct ReceiptJson<'a> {
 
 impl<'a> ReceiptJson<'a> {
     pub(crate) fn new(
-        line: u64,
+        line: Option<u64>,
         run_id: Option<&'a str>,
         payload: &Bytes,
         item: &'a Appended,
@@ -63,6 +67,7 @@ impl<'a> ReceiptJson<'a> {
             },
             leaf_index: receipt.map(|receipt| receipt.leaf_index.get()),
             leaf_hash: receipt.map(|receipt| receipt.leaf_hash.to_string()),
+            manifest_leaf: receipt.and_then(|receipt| Some(receipt.manifest?.get())),
             session,
             sequence,
             received_at_us: receipt.map(|receipt| receipt.received_at.get()),

@@ -183,6 +183,30 @@ impl StatementJson {
         }
     }
 
+    /// Who speaks.
+    #[must_use]
+    pub fn producer(&self) -> &str {
+        &self.producer
+    }
+
+    /// The session and sequence that it names.
+    ///
+    /// # Errors
+    /// [`JsonError::NoPlace`], [`JsonError::HalfPlace`], [`JsonError::Form`] if the session is no
+    /// id of 16 bytes.
+    pub fn place(&self) -> Result<(SessionId, Sequence), JsonError> {
+        if !self.has_place()? {
+            return Err(JsonError::NoPlace);
+        }
+        let session = Bytes::from(self.session.clone().unwrap_or_default());
+        let session = <[u8; SessionId::LEN]>::try_from(&session[..]);
+        let session = session.map_err(|_| JsonError::Form {
+            reason: "session: must be 16 bytes".to_owned(),
+        })?;
+        let sequence = Sequence::new(self.sequence.unwrap_or_default());
+        Ok((SessionId::new(session), sequence))
+    }
+
     /// Replaces each content that stands in place of a commitment (`{"file": ...}` or
     /// `{"text": ...}`) by the commitment that `commit` makes of it. Not called, such a field is
     /// a commitment without a digest, which no ledger takes.

@@ -38,9 +38,9 @@ impl Appends {
         asked.sort_unstable();
         let (store, number) = (Arc::clone(&self.contents), ledger.number);
         let states = blocking(move || {
-            let states = asked.into_iter().map(|(envelope, digest)| {
-                Ok((envelope, digest, store.held(number, &digest)?))
-            });
+            let states = asked
+                .into_iter()
+                .map(|(envelope, digest)| Ok((envelope, digest, store.held(number, &digest)?)));
             states.collect::<Result<Vec<_>, Refusal>>()
         })
         .await?;
@@ -89,6 +89,17 @@ impl Appends {
         Ok(refused)
     }
 
+    /// Takes the ledger's content gate alone, and finds out what is known of some contents.
+    pub(super) async fn look_up_erasable(
+        &self,
+        ledger: &Ledger,
+        contents: &[CommitmentDigest],
+    ) -> Result<(ErasureGuard, Vec<Erasable>), Refusal> {
+        let begun = self.contents.begin_erasure(ledger.number, contents);
+        let guard = begun.await?;
+        blocking(move || look_up(guard)).await
+    }
+
     /// Records an Erasure and destroys the keys of what it names.
     pub(crate) async fn erase(
         &self,
@@ -105,26 +116,26 @@ impl Appends {
             let what = "must hold a statement with the body Erasure, signed by an authority";
             return Err(Refusal::field("envelope", what));
         };
-        let guard = self.contents.begin_erasure(ledger.number, &named).await?;
-        let (guard, erasable) = blocking(move || look_up(guard)).await?;
         let append = v1::AppendRequest {
             ledger: request.ledger,
             envelopes: vec![envelope],
             ..v1::AppendRequest::default()
         };
-        let in_flight = self
-            .begin_with(append, sender, source, OnQuota::Refuse, Some(erasable))
+        let (in_flight, guard) = self
+            .begin_with(append, sender, source, OnQuota::Refuse, Some(named))
             .await?;
         let mut answer = in_flight.finish().await?.into_response();
         let result = answer.results.pop();
-        let erased = match result.as_ref().and_then(|result| result.result.as_ref()) {
+        let recorded = match result.as_ref().and_then(|result| result.result.as_ref()) {
             Some(
-                append_result::Result::Accepted(receipt) | append_result::Result::Duplicate(receipt),
-            ) => {
-                let leaf = receipt.leaf_index;
-                self.contents.complete_erasure(guard, leaf).await?
-            }
-            Some(append_result::Result::Rejected(_)) | None => 0,
+                append_result::Result::Accepted(receipt)
+                | append_result::Result::Duplicate(receipt),
+            ) => Some(receipt.leaf_index),
+            Some(append_result::Result::Rejected(_)) | None => None,
+        };
+        let erased = match (recorded, guard) {
+            (Some(leaf), Some(guard)) => self.contents.complete_erasure(guard, leaf).await?,
+            _ => 0,
         };
         if erased > 0 {
             tracing::info!(ledger = ledger.name(), erased, "contents erased");

@@ -9,18 +9,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use deed_evidence::CommitmentDigest;
 use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
 use crate::{
-    admission::{Admission, ENVELOPES_MAX, Erasable, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
+    admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::Clock,
-    content::ContentStore,
-    ledger::{
-        Ledger, Readable,
-        registry::Registry,
-        step::Placement,
-    },
+    content::{ContentStore, ErasureGuard},
+    ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
     pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Shards},
@@ -96,19 +93,23 @@ impl Appends {
         source: &Source,
         on_quota: OnQuota,
     ) -> Result<InFlight, Refusal> {
-        self.begin_with(request, sender, source, on_quota, None)
-            .await
+        let begun = self.begin_with(request, sender, source, on_quota, None);
+        Ok(begun.await?.0)
     }
 
-    /// The same; `erasable` is what is known of the contents that an Erasure in it names.
+    /// The same for a request with an Erasure that names these contents: nobody stores or names
+    /// any in the ledger until the guard is dropped.
+    ///
+    /// The gate is taken when the request has its room, as everybody does who takes both: those who
+    /// wait for the gate with their room in hand must not be waited for.
     async fn begin_with(
         &self,
         request: v1::AppendRequest,
         sender: &Sender,
         source: &Source,
         on_quota: OnQuota,
-        erasable: Option<Vec<Erasable>>,
-    ) -> Result<InFlight, Refusal> {
+        erasing: Option<Vec<CommitmentDigest>>,
+    ) -> Result<(InFlight, Option<ErasureGuard>), Refusal> {
         check_request(&request)?;
         let cost = Cost::of(&request);
         if self.shards.has_failed() {
@@ -173,12 +174,15 @@ impl Appends {
                 .await?;
             rejected.extend(refused);
         }
-        if let Some(erasable) = erasable {
+        let mut guard = None;
+        if let Some(contents) = erasing {
+            let (found, erasable) = self.look_up_erasable(&ledger, &contents).await?;
             batch.set_erasable(erasable);
+            guard = Some(found);
         }
         let pending =
             (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
-        Ok(InFlight {
+        let in_flight = InFlight {
             envelopes: request.envelopes.len(),
             with_proofs: request.with_proofs,
             consistency_from: request.consistency_from.map(TreeSize::new),
@@ -188,7 +192,8 @@ impl Appends {
             room,
             answer_bytes: cost.answer_bytes,
             metrics: Arc::clone(&self.metrics),
-        })
+        };
+        Ok((in_flight, guard))
     }
 
     /// Takes a request's part of its principal's quota.
@@ -384,7 +389,9 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                     _ => append_result::Result::Duplicate(receipt),
                 }
             }
-            Placement::Refused(refusal) => append_result::Result::Rejected(reasons::rejection(refusal)),
+            Placement::Refused(refusal) => {
+                append_result::Result::Rejected(reasons::rejection(refusal))
+            }
         };
         results[statement.envelope].result = Some(result);
     }

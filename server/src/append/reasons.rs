@@ -30,9 +30,7 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
     }
 }
 
-fn session_reason(
-    refusal: SessionRefusal,
-) -> (Reason, &'static str, Option<Sequence>) {
+fn session_reason(refusal: SessionRefusal) -> (Reason, &'static str, Option<Sequence>) {
     match refusal {
         SessionRefusal::SessionTaken => (Reason::SessionTaken, "session", None),
         SessionRefusal::SessionClosed => (Reason::SessionClosed, "session", None),

@@ -91,7 +91,9 @@ pub(crate) fn check(
                 && store.content(number, &digest)?.is_none()
                 && store.erased(number, &digest)?.is_none()
             {
-                report.damaged(format!("content {digest}, which leaf {leaf} names, is missing"));
+                report.damaged(format!(
+                    "content {digest}, which leaf {leaf} names, is missing"
+                ));
             }
             last = Some(digest);
         }
@@ -109,10 +111,7 @@ impl ContentsReport {
 }
 
 /// The wrapping key, if its file is there and is the right one.
-fn wrapping_key(
-    path: &Path,
-    keys: Option<&KeyStore>,
-) -> Result<Option<SecretKey>, CheckKeyError> {
+fn wrapping_key(path: &Path, keys: Option<&KeyStore>) -> Result<Option<SecretKey>, CheckKeyError> {
     let (Some(wrapping), Some(keys)) = (key_file::load(path)?, keys) else {
         return Ok(None);
     };

@@ -1,0 +1,160 @@
+//! What is collected, and what never.
+
+use super::{
+    Begun, ContentError, State,
+    key_store::KeyBatch,
+    seal::PIECE_BYTES,
+    testing::{Fixture, NUMBER, ORPHAN_MS, content, ledger, noise, waits},
+};
+
+/// A moment at which what was stored at second 1 is old enough.
+const OLD: i64 = 1_000_000 + ORPHAN_MS.cast_signed() * 1000;
+
+#[test]
+fn contents_that_no_leaf_names_are_collected_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let [named, orphan, young] = [1, 2, 3].map(|n| content(noise(n, 2000)));
+    fixture.hold(vec![named.clone(), orphan.clone()]).unwrap();
+    fixture.refer(named.digest, &[4]);
+    fixture.clock.set(OLD - 1);
+    fixture.hold(vec![young.clone()]).unwrap();
+    assert_eq!(fixture.collect().unwrap().contents, 0);
+    fixture.clock.set(OLD);
+    let collected = fixture.collect().unwrap();
+    assert_eq!((collected.contents, collected.complete), (1, true));
+
+    let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
+    assert_eq!(state(named.digest), State::Held);
+    assert_eq!(state(orphan.digest), State::Unknown);
+    assert_eq!(state(young.digest), State::Held);
+    let quota = &fixture.contents.shared.quota;
+    assert_eq!(quota.stored("somebody"), 2 * (2000 + 256));
+    assert!(
+        fixture
+            .contents
+            .shared
+            .keys
+            .key(NUMBER, &orphan.digest)
+            .unwrap()
+            .is_none()
+    );
+    // Unlike an erased one it may come back.
+    assert_eq!(fixture.hold(vec![orphan]).unwrap(), 1);
+    fixture.close();
+}
+
+#[test]
+fn a_content_that_is_being_named_is_not_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let held = content("about to be named");
+    fixture.hold(vec![held.clone()]).unwrap();
+    fixture.clock.set(OLD);
+    fixture.block_on(async {
+        let naming = fixture.contents.enter(NUMBER).await;
+        let state = fixture.contents.held(NUMBER, &held.digest).unwrap();
+        assert_eq!(state, State::Held);
+        let collecting = std::sync::Arc::clone(&fixture.contents);
+        let collecting = tokio::spawn(async move { collecting.collect().await });
+        // It has found the content once it stands before the gate: nobody else gets in any more.
+        loop {
+            let next = fixture.contents.enter(NUMBER);
+            tokio::pin!(next);
+            if waits(&mut next).await {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        fixture.refer(held.digest, &[5]);
+        drop(naming);
+        assert_eq!(collecting.await.unwrap().unwrap().contents, 0);
+    });
+    assert_eq!(fixture.read(held.digest).unwrap(), b"about to be named");
+    fixture.close();
+}
+
+#[test]
+fn what_a_crash_left_is_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let [whole, keyless] = [1, 2].map(|n| content(noise(n, 100)));
+    fixture.hold(vec![whole.clone(), keyless.clone()]).unwrap();
+    let keys = &fixture.contents.shared.keys;
+    // A key whose content never came.
+    let lost = content("lost").digest;
+    let mut batch = KeyBatch::default();
+    batch.put(
+        NUMBER,
+        &lost,
+        &keys.key(NUMBER, &whole.digest).unwrap().unwrap(),
+    );
+    // A content whose key is gone.
+    batch.delete(NUMBER, &keyless.digest);
+    keys.commit(batch).unwrap();
+    // An upload that ended in the middle.
+    let large = content(noise(3, 3 * PIECE_BYTES));
+    let size = large.bytes.len() as u64;
+    let begun =
+        fixture
+            .contents
+            .begin_upload(ledger(), large.digest, &large.salt, size, &large.principal);
+    let Ok(Begun::Upload(mut upload)) = begun else {
+        panic!("it is not held");
+    };
+    upload.write(&large.bytes).unwrap();
+    let id = fixture.store.uploads(NUMBER).next().unwrap().unwrap().0;
+    drop(upload);
+    fixture.close();
+
+    let fixture = Fixture::open(dir.path());
+    let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
+    assert_eq!(state(keyless.digest), State::Unknown);
+    let collected = fixture.collect().unwrap();
+    assert_eq!((collected.uploads, collected.keys), (1, 1));
+    let first_piece = fixture.store.chunk(NUMBER, &large.digest, &id, 0).unwrap();
+    assert!(first_piece.is_none());
+    assert!(
+        fixture
+            .contents
+            .shared
+            .keys
+            .key(NUMBER, &lost)
+            .unwrap()
+            .is_none()
+    );
+
+    // Named by a leaf and without a key: damage, which is never collected.
+    fixture.refer(keyless.digest, &[6]);
+    fixture.refer(whole.digest, &[6]);
+    fixture.clock.set(OLD);
+    assert_eq!(fixture.collect().unwrap().contents, 0);
+    let read = fixture.read(keyless.digest);
+    assert!(
+        matches!(read, Err(ContentError::Damaged { .. })),
+        "{read:?}"
+    );
+    // The right bytes heal it.
+    assert_eq!(fixture.hold(vec![keyless.clone()]).unwrap(), 1);
+    assert_eq!(fixture.read(keyless.digest).unwrap(), keyless.bytes);
+    assert_eq!(fixture.read(whole.digest).unwrap(), whole.bytes);
+    fixture.close();
+}
+
+#[test]
+fn rounds_are_bounded_and_go_on_where_they_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let count = 4096 + 10;
+    let all: Vec<_> = (0..count).map(|n| content(noise(n, 10))).collect();
+    for some in all.chunks(1000) {
+        fixture.hold(some.to_vec()).unwrap();
+    }
+    fixture.clock.set(OLD);
+    let first = fixture.collect().unwrap();
+    assert_eq!((first.contents, first.complete), (4096, false));
+    let second = fixture.collect().unwrap();
+    assert_eq!((second.contents, second.complete), (10, true));
+    assert!(fixture.contents.shared.keys.is_empty().unwrap());
+    fixture.close();
+}

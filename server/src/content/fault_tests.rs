@@ -1,0 +1,141 @@
+//! The fault table: every write of a hold and of an erasure fails before and after it persisted.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::{
+    ContentError, NewContent, State,
+    testing::{Fixture, NUMBER, content, noise},
+    writer::Disk,
+};
+use crate::store::{Family, LedgerNumber, StoreError};
+
+/// Which write fails, and whether it has reached the disk by then.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    write: usize,
+    persisted: bool,
+}
+
+/// Keys, contents; then for the erasure keys, purge, contents.
+const WRITES: usize = 5;
+
+fn with_fault(disk: Disk, fault: Fault) -> Disk {
+    let count = Arc::new(AtomicUsize::new(0));
+    let Disk {
+        mut keys,
+        mut contents,
+        mut purge,
+    } = disk;
+    // Each write in turn: whether it is done, and what it says.
+    let strikes = move |count: &AtomicUsize, write: &mut dyn FnMut() -> Result<(), StoreError>| {
+        let struck = count.fetch_add(1, Ordering::SeqCst) == fault.write;
+        if !struck || fault.persisted {
+            write()?;
+        }
+        if struck {
+            return Err(StoreError::corrupt(
+                Family::Content,
+                LedgerNumber(0),
+                "injected",
+            ));
+        }
+        Ok(())
+    };
+    let counts = [Arc::clone(&count), Arc::clone(&count), count];
+    let [a, b, c] = counts;
+    Disk {
+        keys: Box::new(move |batch| {
+            let mut batch = Some(batch);
+            strikes(&a, &mut || keys(batch.take().unwrap_or_default()))
+        }),
+        contents: Box::new(move |batch| {
+            let mut batch = Some(batch);
+            strikes(&b, &mut || contents(batch.take().unwrap_or_default()))
+        }),
+        purge: Box::new(move |ledger, digests| strikes(&c, &mut || purge(ledger, digests))),
+    }
+}
+
+/// Holds and erases until the fault strikes; whether each was answered.
+fn run_into(dir: &Path, all: &[NewContent], fault: Fault) -> (bool, bool) {
+    let fixture = Fixture::open_on(dir, 0, |disk| with_fault(disk, fault)).unwrap();
+    let held = fixture.hold(all.to_vec());
+    let erased = if held.is_ok() {
+        fixture.erase(&[all[0].digest], 8)
+    } else {
+        Err(ContentError::Stopped)
+    };
+    for error in [held.as_ref().err(), erased.as_ref().err()] {
+        assert!(
+            matches!(error, None | Some(ContentError::Stopped)),
+            "{error:?}"
+        );
+    }
+    // After a failure it writes nothing more.
+    let failure = fixture.contents.failure().borrow().clone();
+    assert!(failure.is_some_and(|why| why.contains("injected")));
+    let late = fixture.hold(vec![content("late")]);
+    assert!(matches!(late, Err(ContentError::Stopped)));
+    fixture.close();
+    (held.is_ok(), erased.is_ok())
+}
+
+#[test]
+fn every_write_may_fail_before_and_after_it_persisted() {
+    let all: Vec<_> = (0..4).map(|n| content(noise(n, 5000))).collect();
+    for write in 0..WRITES {
+        for persisted in [false, true] {
+            let fault = Fault { write, persisted };
+            let dir = tempfile::tempdir().unwrap();
+            let (held, erased) = run_into(dir.path(), &all, fault);
+            // A hold is two writes, an erasure the other three: it is never answered here.
+            assert_eq!((held, erased), (write >= 2, false), "{fault:?}");
+
+            let fixture = Fixture::open(dir.path());
+            let states: Vec<_> = all
+                .iter()
+                .map(|content| fixture.contents.held(NUMBER, &content.digest).unwrap())
+                .collect();
+            let whole = held || (write == 1 && persisted);
+            let expected = if held {
+                [State::Erased(8), State::Held, State::Held, State::Held]
+            } else if whole {
+                [State::Held; 4]
+            } else {
+                [State::Unknown; 4]
+            };
+            assert_eq!(states, expected, "{fault:?}");
+            for (content, state) in all.iter().zip(&states) {
+                match state {
+                    State::Held => assert_eq!(fixture.read(content.digest).unwrap(), content.bytes),
+                    _ => assert!(fixture.read(content.digest).is_err(), "{fault:?}"),
+                }
+            }
+            // The erasure was finished at the start, and the keys of a failed hold go.
+            assert_eq!(fixture.store.erasing(NUMBER).count(), 0, "{fault:?}");
+            fixture.collect().unwrap();
+            for (content, state) in all.iter().zip(&states) {
+                let key = fixture
+                    .contents
+                    .shared
+                    .keys
+                    .key(NUMBER, &content.digest)
+                    .unwrap();
+                assert_eq!(key.is_some(), *state == State::Held, "{fault:?}");
+            }
+            // And everything can be sent again.
+            let rest = &all[usize::from(held)..];
+            assert!(fixture.hold(rest.to_vec()).is_ok(), "{fault:?}");
+            for content in rest {
+                assert_eq!(fixture.read(content.digest).unwrap(), content.bytes);
+            }
+            fixture.close();
+        }
+    }
+}

@@ -16,8 +16,8 @@
 //! copies of `content-keys` are kept no longer than an erasure may take to reach them. A copy of
 //! the store alone holds only ciphertext, which an erasure makes useless wherever it is. When
 //! `content-keys` is put back from a copy, the erasures recorded since are not repeated by it:
-//! the store's tombstones refuse to read what was erased, and the next start removes keys that
-//! belong to no content.
+//! the store's tombstones refuse to read what was erased, and the first collection destroys the
+//! keys that came back, in every file.
 
 mod check;
 mod collect;
@@ -42,13 +42,19 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use deed_evidence::{
-    CommitmentDigest, LedgerId, Micros, TaskId,
-    commitment::Salt,
-};
+use deed_evidence::{CommitmentDigest, LedgerId, Micros, TaskId, commitment::Salt};
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -56,6 +62,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::{
     clock::Clock,
     ledger::Ledger,
+    metrics::Contents,
     options::ContentOptions,
     store::{LedgerNumber, Store, StoreError},
 };
@@ -211,6 +218,15 @@ pub enum ContentStartError {
     Store(#[from] StoreError),
 }
 
+/// Contents stored and erased since the start.
+#[derive(Debug, Default)]
+struct Tally {
+    stored: AtomicU64,
+    stored_bytes: AtomicU64,
+    erased: AtomicU64,
+    erased_bytes: AtomicU64,
+}
+
 /// Keeps contents.
 pub(crate) struct ContentStore {
     shared: Arc<Shared>,
@@ -230,6 +246,7 @@ struct Shared {
     /// Ledgers in which something may be held. Only grows; a restart looks again.
     in_use: RwLock<HashSet<LedgerNumber>>,
     quota: Arc<Quota>,
+    tally: Tally,
     gates: Gates,
     /// Uploads under way; what is not among them has no future.
     uploads: Mutex<HashSet<UploadId>>,
@@ -286,6 +303,7 @@ impl ContentStore {
             orphan_us: i64::try_from(options.orphan_ms.saturating_mul(1000)).unwrap_or(i64::MAX),
             in_use: RwLock::new(store.content_ledgers()?.into_iter().collect()),
             quota: Quota::rebuild(store, stored_bytes_max)?,
+            tally: Tally::default(),
             gates: Gates::default(),
             uploads: Mutex::default(),
             cursors: Mutex::default(),
@@ -309,6 +327,22 @@ impl ContentStore {
     /// answer: let the shard drop it.
     pub(crate) async fn enter(&self, ledger: LedgerNumber) -> SharedGate {
         self.shared.gates.enter(ledger).await
+    }
+
+    /// For `/metrics`.
+    pub(crate) fn figures(&self) -> Contents {
+        let tally = &self.shared.tally;
+        Contents {
+            stored: tally.stored.load(Relaxed),
+            stored_bytes: tally.stored_bytes.load(Relaxed),
+            erased: tally.erased.load(Relaxed),
+            erased_bytes: tally.erased_bytes.load(Relaxed),
+        }
+    }
+
+    /// Times that a principal had stored as much as it may.
+    pub(crate) fn over_quota(&self) -> u64 {
+        self.shared.quota.over()
     }
 
     /// Whether a ledger may hold contents: if not, no statement's commitments need be looked up.
@@ -400,12 +434,14 @@ impl ContentStore {
     }
 }
 
+impl Drop for ContentStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Shared {
-    fn state(
-        &self,
-        ledger: LedgerNumber,
-        digest: &CommitmentDigest,
-    ) -> Result<State, StoreError> {
+    fn state(&self, ledger: LedgerNumber, digest: &CommitmentDigest) -> Result<State, StoreError> {
         if let Some(leaf) = self.store.erased(ledger, digest)? {
             return Ok(State::Erased(leaf));
         }

@@ -1,6 +1,12 @@
 //! How much each principal has stored.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use deed_evidence::CommitmentDigest;
 use parking_lot::Mutex;
@@ -16,6 +22,8 @@ pub(super) struct Quota {
     /// 0 is no bound.
     max: u64,
     stored: Mutex<HashMap<Arc<str>, u64>>,
+    /// Times that somebody was over.
+    over: AtomicU64,
 }
 
 /// Bytes that are kept free for a content until it is stored, or given up.
@@ -39,6 +47,7 @@ impl Quota {
         Ok(Arc::new(Self {
             max,
             stored: Mutex::new(stored),
+            over: AtomicU64::default(),
         }))
     }
 
@@ -53,6 +62,7 @@ impl Quota {
         let held = stored.get(principal).copied().unwrap_or(0);
         let sum = held.saturating_add(bytes);
         if self.max != 0 && sum > self.max {
+            self.over.fetch_add(1, Relaxed);
             return Err(ContentError::Quota {
                 held,
                 wanted: bytes,
@@ -65,6 +75,11 @@ impl Quota {
             principal: Arc::clone(principal),
             bytes,
         })
+    }
+
+    /// Times that somebody was over.
+    pub(super) fn over(&self) -> u64 {
+        self.over.load(Relaxed)
     }
 
     /// A content of this size is gone.

@@ -14,11 +14,7 @@ use super::{
     seal::{self, PIECE_BYTES, Sealer},
     writer::Sealed,
 };
-use crate::store::{
-    Batch, Family,
-    content::UploadRecord,
-    keys,
-};
+use crate::store::{Batch, Family, content::UploadRecord, keys};
 
 /// A content that is being uploaded. Sealed pieces go to the disk as they become full, so it holds
 /// 1 MiB at most. If it is dropped, the next collection removes what it wrote.
@@ -64,6 +60,8 @@ impl ContentStore {
         if size > max || seal::pieces(size).is_none() {
             return Err(ContentError::TooLarge { size, max });
         }
+        // Before it is held: a statement that names it right after must find it.
+        shared.mark_in_use(ledger.number);
         let reservation = shared.quota.reserve(principal, size)?;
         let binding = Binding {
             ledger_id: ledger.id,
@@ -97,7 +95,11 @@ impl ContentStore {
         gate: &SharedGate,
         mut upload: Upload,
     ) -> Result<bool, ContentError> {
-        debug_assert_eq!(gate.ledger(), upload.ledger.number, "the gate is the ledger's");
+        debug_assert_eq!(
+            gate.ledger(),
+            upload.ledger.number,
+            "the gate is the ledger's"
+        );
         let room = u32::try_from(PIECE_BYTES).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(room);
         let room = tokio::time::timeout(QUEUE_WAIT, room)

@@ -1,6 +1,11 @@
 //! The thread that writes contents and keys: one at a time, and what waits together.
 
-use std::{collections::HashSet, io, sync::Arc, thread};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+};
 
 use bytes::Bytes;
 use deed_evidence::CommitmentDigest;
@@ -15,11 +20,7 @@ use super::{
     quota::Reservation,
     seal::{self, Sealer},
 };
-use crate::store::{
-    Batch, Family, LedgerNumber, Store, StoreError,
-    content::ContentRecord,
-    keys,
-};
+use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, content::ContentRecord, keys};
 
 /// Bytes of contents that are written together, roughly.
 const GROUP_BYTES: usize = 8 << 20;
@@ -165,6 +166,8 @@ impl Writer {
                     let done = erase::run(&shared.store, &shared.keys, &mut self.disk, &erasing);
                     let done = done.map(|erased| {
                         for (principal, size) in erased.released {
+                            shared.tally.erased.fetch_add(1, Relaxed);
+                            shared.tally.erased_bytes.fetch_add(size, Relaxed);
                             shared.quota.release(&principal, size);
                         }
                         erased.keys
@@ -302,15 +305,23 @@ impl Writer {
         keys: &[(LedgerNumber, CommitmentDigest)],
     ) -> Result<usize, StoreError> {
         let mut batch = KeyBatch::default();
+        let mut erased: BTreeMap<LedgerNumber, Vec<CommitmentDigest>> = BTreeMap::new();
         let mut count = 0;
         for (ledger, digest) in keys {
             if is_orphaned_key(&self.shared, *ledger, digest)? {
                 batch.delete(*ledger, digest);
                 count += 1;
+                if self.shared.store.erased(*ledger, digest)?.is_some() {
+                    erased.entry(*ledger).or_default().push(*digest);
+                }
             }
         }
         if count > 0 {
             (self.disk.keys)(batch)?;
+        }
+        // Keys of erased contents come back with an old copy of the keys. They go for good again.
+        for (ledger, digests) in erased {
+            (self.disk.purge)(ledger, &digests)?;
         }
         Ok(count)
     }
@@ -427,6 +438,9 @@ impl Plan {
             &record.encode_to_vec(),
         );
         self.keys.put(ledger, &digest, &content.key);
+        shared.tally.stored.fetch_add(1, Relaxed);
+        let stored_bytes = &shared.tally.stored_bytes;
+        stored_bytes.fetch_add(content.size, Relaxed);
         self.kept.push(content.reservation);
         Ok(())
     }

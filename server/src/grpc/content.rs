@@ -201,9 +201,9 @@ fn piece(mut reader: Reader) -> Result<(Reader, Option<v1::GetContentResponse>),
         } else {
             0
         },
-        salt: piece.salt.map_or_else(Bytes::new, |salt| {
-            Bytes::copy_from_slice(salt.as_bytes())
-        }),
+        salt: piece
+            .salt
+            .map_or_else(Bytes::new, |salt| Bytes::copy_from_slice(salt.as_bytes())),
         chunk: piece.bytes,
     });
     Ok((reader, answer))

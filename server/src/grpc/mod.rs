@@ -18,6 +18,7 @@ use crate::{
     append::{Appends, QUEUE_WAIT, RETRY_AFTER},
     content::ContentStore,
     ledger::{Ledger, registry::Registry},
+    listener::Counters,
     metrics::Metrics,
     pressure::{OpenStream, Pressure, SourceKey},
     status::Refusal,
@@ -33,6 +34,7 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) appends: Arc<Appends>,
     pub(crate) contents: Arc<ContentStore>,
+    pub(crate) listener: Arc<Counters>,
     /// Bounds what callers hold, and the reads that run at once, so that they leave room for
     /// appends.
     pub(crate) pressure: Arc<Pressure>,

@@ -36,7 +36,7 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) use self::rules::check_rules;
 use self::{activity::Activity, io::GuardedIo, tls::Certificates};
 pub use self::{rules::RuleError, tls::TlsError};
-use crate::{access::principal, options::LimitOptions};
+use crate::{access::principal, metrics::Connections, options::LimitOptions};
 
 /// Connections that wait to be served. Serving one takes no time, so few ever wait.
 const WAITING_MAX: usize = 16;
@@ -90,6 +90,21 @@ pub(crate) struct Counters {
 impl Counters {
     fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// For `/metrics`.
+    pub(crate) fn figures(&self) -> Connections {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let taken = of(&self.accepted);
+        Connections {
+            taken,
+            open: taken.saturating_sub(of(&self.closed)),
+            refused: vec![
+                ("full", of(&self.turned_away)),
+                ("handshake", of(&self.handshakes_failed)),
+                ("slow", of(&self.timed_out)),
+            ],
+        }
     }
 
     fn opened(&self) {

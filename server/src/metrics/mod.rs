@@ -22,7 +22,7 @@ use tonic::Code;
 use histogram::{Histogram, LEAVES};
 pub(crate) use rpcs::Rpc;
 use rpcs::Rpcs;
-pub(crate) use text::Observed;
+pub(crate) use text::{Connections, Contents, Observed};
 
 /// gRPC has the statuses 0 to 16.
 const CODES: usize = 17;
@@ -75,49 +75,6 @@ impl Synced {
         [(Self::Store, "store"), (Self::HeadGuard, "head_guard")];
 }
 
-/// Why a connection was closed before it was served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "the listener says these")]
-pub(crate) enum Refused {
-    /// As many as allowed are open.
-    Full,
-    /// The TLS handshake failed, or took too long.
-    Handshake,
-    /// It kept no limit of HTTP/2, or was too slow or silent.
-    Misbehaved,
-}
-
-impl Refused {
-    const ALL: [(Self, &'static str); 3] = [
-        (Self::Full, "full"),
-        (Self::Handshake, "handshake"),
-        (Self::Misbehaved, "misbehaved"),
-    ];
-}
-
-/// A bound on what one principal may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "the quotas say these")]
-pub(crate) enum Quota {
-    /// Statements a second.
-    Statements,
-    /// Bytes a second.
-    Bytes,
-    /// Streams open.
-    Streams,
-    /// Bytes of contents held.
-    Stored,
-}
-
-impl Quota {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Statements, "statements"),
-        (Self::Bytes, "bytes"),
-        (Self::Streams, "streams"),
-        (Self::Stored, "stored"),
-    ];
-}
-
 /// All counters. Shared by reference; every method is cheap and never waits.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -134,16 +91,8 @@ pub(crate) struct Metrics {
     entry_bytes: AtomicU64,
     turn_leaves: Histogram,
     sessions: AtomicI64,
-    connections_opened: AtomicU64,
-    connections_open: AtomicI64,
-    connections_refused: [AtomicU64; Refused::ALL.len()],
     streams_open: AtomicI64,
-    quota_refusals: [AtomicU64; Quota::ALL.len()],
     overload_refusals: AtomicU64,
-    content_stored_bytes: AtomicU64,
-    contents_stored: AtomicU64,
-    contents_erased: AtomicU64,
-    content_erased_bytes: AtomicU64,
 }
 
 /// Something that is open: counted until it is dropped.
@@ -185,16 +134,8 @@ impl Default for Metrics {
             entry_bytes: AtomicU64::default(),
             turn_leaves: Histogram::new(LEAVES),
             sessions: AtomicI64::default(),
-            connections_opened: AtomicU64::default(),
-            connections_open: AtomicI64::default(),
-            connections_refused: zeros(),
             streams_open: AtomicI64::default(),
-            quota_refusals: zeros(),
             overload_refusals: AtomicU64::default(),
-            content_stored_bytes: AtomicU64::default(),
-            contents_stored: AtomicU64::default(),
-            contents_erased: AtomicU64::default(),
-            content_erased_bytes: AtomicU64::default(),
         }
     }
 }
@@ -262,44 +203,15 @@ impl Metrics {
         self.sessions.fetch_add(by, Relaxed);
     }
 
-    /// A connection was taken; it counts as open until what is returned is dropped.
-    #[must_use]
-    pub(crate) fn connection(self: &Arc<Self>) -> Open {
-        self.connections_opened.fetch_add(1, Relaxed);
-        Open::new(self, |metrics| &metrics.connections_open)
-    }
-
-    /// A connection was closed before it was served.
-    pub(crate) fn connection_refused(&self, why: Refused) {
-        self.connections_refused[why as usize].fetch_add(1, Relaxed);
-    }
-
     /// An append stream was opened; it counts until what is returned is dropped.
     #[must_use]
     pub(crate) fn stream(self: &Arc<Self>) -> Open {
         Open::new(self, |metrics| &metrics.streams_open)
     }
 
-    /// A principal had used up what it may use.
-    pub(crate) fn quota_refused(&self, quota: Quota) {
-        self.quota_refusals[quota as usize].fetch_add(1, Relaxed);
-    }
-
     /// A request had waited too long for room.
     pub(crate) fn overloaded(&self) {
         self.overload_refusals.fetch_add(1, Relaxed);
-    }
-
-    /// A content was stored.
-    pub(crate) fn content_stored(&self, bytes: u64) {
-        self.contents_stored.fetch_add(1, Relaxed);
-        self.content_stored_bytes.fetch_add(bytes, Relaxed);
-    }
-
-    /// A content was erased.
-    pub(crate) fn content_erased(&self, bytes: u64) {
-        self.contents_erased.fetch_add(1, Relaxed);
-        self.content_erased_bytes.fetch_add(bytes, Relaxed);
     }
 }
 
@@ -316,8 +228,6 @@ mod tests {
         }
         places(&Stage::ALL.map(|(stage, _)| stage as usize));
         places(&Synced::ALL.map(|(file, _)| file as usize));
-        places(&Refused::ALL.map(|(why, _)| why as usize));
-        places(&Quota::ALL.map(|(quota, _)| quota as usize));
     }
 
     #[test]
@@ -330,14 +240,10 @@ mod tests {
     #[test]
     fn what_is_open_counts_until_it_is_dropped() {
         let metrics = Arc::new(Metrics::default());
-        let (first, second) = (metrics.connection(), metrics.connection());
-        let stream = metrics.stream();
+        let (first, second) = (metrics.stream(), metrics.stream());
         drop(first);
-        assert_eq!(metrics.connections_open.load(Relaxed), 1);
-        assert_eq!(metrics.connections_opened.load(Relaxed), 2);
         assert_eq!(metrics.streams_open.load(Relaxed), 1);
-        drop((second, stream));
-        assert_eq!(metrics.connections_open.load(Relaxed), 0);
+        drop(second);
         assert_eq!(metrics.streams_open.load(Relaxed), 0);
     }
 }

@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use super::{CODES, Histogram, Metrics, Quota, Refused, Stage, Synced};
+use super::{CODES, Histogram, Metrics, Stage, Synced};
 
 /// Durations are recorded in microseconds and told in seconds.
 const US_PER_S: f64 = 1e6;
@@ -31,6 +31,10 @@ pub(crate) struct Observed {
     pub(crate) ledgers_loaded: u64,
     /// Their leaves.
     pub(crate) leaves: u64,
+    pub(crate) connections: Connections,
+    /// Times that a principal was over a quota, by quota.
+    pub(crate) over_quota: Vec<(&'static str, u64)>,
+    pub(crate) contents: Contents,
     /// Resident memory of the process; `None` where the system does not say.
     pub(crate) resident_bytes: Option<u64>,
     /// RocksDB's memory.
@@ -39,6 +43,24 @@ pub(crate) struct Observed {
     pub(crate) table_reader_bytes: u64,
     /// RocksDB's sorted files.
     pub(crate) table_file_bytes: u64,
+}
+
+/// What the listener has counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Connections {
+    pub(crate) taken: u64,
+    pub(crate) open: u64,
+    /// Closed before they were served, or because they were too slow or silent, by reason.
+    pub(crate) refused: Vec<(&'static str, u64)>,
+}
+
+/// What the content store has counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) stored: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) erased: u64,
+    pub(crate) erased_bytes: u64,
 }
 
 impl Metrics {
@@ -173,55 +195,58 @@ impl Snapshot {
     }
 
     fn callers(&self, out: &mut Out<'_>) -> Result<(), Error> {
-        let metrics = &self.metrics;
-        out.counter(
-            "deed_connections",
-            "Connections taken",
-            &metrics.connections_opened,
-        )?;
+        let (metrics, observed) = (&self.metrics, &self.observed);
+        let connections = &observed.connections;
+        out.count("deed_connections", "Connections taken", connections.taken)?;
         out.gauge(
             "deed_connections_open",
             "Connections open",
-            open(&metrics.connections_open),
+            connections.open,
         )?;
-        let refused = Refused::ALL
-            .map(|(at, why)| labelled("why", why, &metrics.connections_refused[at as usize]));
-        let help = "Connections closed before they were served";
-        out.counters("deed_connections_refused", help, refused)?;
+        let named = |label, counts: &[(&'static str, u64)]| {
+            let labelled = counts
+                .iter()
+                .map(|(name, count)| ([(label, (*name).to_owned())], *count));
+            labelled.collect::<Vec<_>>()
+        };
+        out.counters(
+            "deed_connections_refused",
+            "Connections closed before they were served, or for being too slow",
+            named("why", &connections.refused),
+        )?;
         out.gauge(
             "deed_streams_open",
             "Append streams open",
             open(&metrics.streams_open),
         )?;
-        let refused = Quota::ALL
-            .map(|(at, what)| labelled("quota", what, &metrics.quota_refusals[at as usize]));
-        let help = "Requests beyond what their principal may use";
-        out.counters("deed_quota_refusals", help, refused)?;
+        out.counters(
+            "deed_over_quota",
+            "Times that a principal was over what it may use",
+            named("quota", &observed.over_quota),
+        )?;
         out.counter(
             "deed_overload_refusals",
             "Requests that waited too long for room",
             &metrics.overload_refusals,
         )?;
-        out.counter(
-            "deed_contents_stored",
-            "Contents stored",
-            &metrics.contents_stored,
-        )?;
-        out.counter(
-            "deed_content_stored_bytes",
-            "Bytes of contents stored",
-            &metrics.content_stored_bytes,
-        )?;
-        out.counter(
-            "deed_contents_erased",
-            "Contents erased",
-            &metrics.contents_erased,
-        )?;
-        out.counter(
-            "deed_content_erased_bytes",
-            "Bytes of contents erased",
-            &metrics.content_erased_bytes,
-        )
+        let contents = &observed.contents;
+        for (name, help, count) in [
+            ("deed_contents_stored", "Contents stored", contents.stored),
+            (
+                "deed_content_stored_bytes",
+                "Bytes of contents stored",
+                contents.stored_bytes,
+            ),
+            ("deed_contents_erased", "Contents erased", contents.erased),
+            (
+                "deed_content_erased_bytes",
+                "Bytes of contents erased",
+                contents.erased_bytes,
+            ),
+        ] {
+            out.count(name, help, count)?;
+        }
+        Ok(())
     }
 
     fn memory(&self, out: &mut Out<'_>) -> Result<(), Error> {
@@ -305,11 +330,11 @@ impl Out<'_> {
     }
 
     fn counter(&mut self, name: &str, help: &str, count: &AtomicU64) -> Result<(), Error> {
-        self.counters(
-            name,
-            help,
-            [([], count.load(Relaxed))] as [([Label; 0], _); 1],
-        )
+        self.count(name, help, count.load(Relaxed))
+    }
+
+    fn count(&mut self, name: &str, help: &str, count: u64) -> Result<(), Error> {
+        self.counters(name, help, [([], count)] as [([Label; 0], _); 1])
     }
 
     fn gauges<const N: usize>(

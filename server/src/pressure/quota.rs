@@ -6,7 +6,17 @@
 //! here, because a request that two buckets must let through gives back what the first one gave
 //! when the second one does not, and because of what is owed.
 
-use std::{collections::HashMap, fmt, num::NonZeroU32, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    num::NonZeroU32,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use governor::{
     Quota, RateLimiter,
@@ -154,6 +164,15 @@ pub(crate) struct Quotas {
     options: QuotaOptions,
     clock: QuotaClock,
     principals: Mutex<HashMap<Arc<str>, Usage>>,
+    over: Over,
+}
+
+/// Times that somebody was over, by quota.
+#[derive(Debug, Default)]
+struct Over {
+    statements: AtomicU64,
+    bytes: AtomicU64,
+    streams: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -189,7 +208,22 @@ impl Quotas {
             options,
             clock: QuotaClock(ticks),
             principals: Mutex::default(),
+            over: Over::default(),
         }
+    }
+
+    /// Times that somebody was over, by quota.
+    pub(crate) fn over(&self) -> Vec<(&'static str, u64)> {
+        let Over {
+            statements,
+            bytes,
+            streams,
+        } = &self.over;
+        vec![
+            ("statements", statements.load(Relaxed)),
+            ("bytes", bytes.load(Relaxed)),
+            ("streams", streams.load(Relaxed)),
+        ]
     }
 
     /// Takes so much of a principal's quota, all of it or nothing. Whoever is nobody has none:
@@ -215,17 +249,23 @@ impl Quotas {
             return Ok(());
         }
         self.with_usage(principal, |usage| {
-            let over = |what: &'static str, quota: u32| {
-                move |retry_after| OverQuota {
+            let over = |what: &'static str, quota: u32, times: &AtomicU64, retry_after| {
+                times.fetch_add(1, Relaxed);
+                OverQuota {
                     what: format!("the quota of {quota} {what} a second is used up"),
                     retry_after,
                 }
             };
             if let Some(bucket) = &usage.statements {
                 let units = statements as u64;
-                bucket
-                    .take(units)
-                    .map_err(over("statements", statements_per_second))?;
+                bucket.take(units).map_err(|retry_after| {
+                    over(
+                        "statements",
+                        statements_per_second,
+                        &self.over.statements,
+                        retry_after,
+                    )
+                })?;
             }
             if let Some(bucket) = &usage.bytes {
                 let taken = bucket.take(units(bytes));
@@ -234,7 +274,9 @@ impl Quotas {
                 {
                     first.give_back(statements as u64);
                 }
-                taken.map_err(over("bytes", bytes_per_second))?;
+                taken.map_err(|retry_after| {
+                    over("bytes", bytes_per_second, &self.over.bytes, retry_after)
+                })?;
             }
             Ok(())
         })?
@@ -293,6 +335,7 @@ impl Quotas {
         };
         self.with_usage(principal, |usage| {
             if usage.streams >= max {
+                self.over.streams.fetch_add(1, Relaxed);
                 return Err(OverQuota {
                     what: format!(
                         "the quota of {max} append streams at once is used up; end one first"

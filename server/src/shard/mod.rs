@@ -33,6 +33,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     admission::AdmittedBatch,
+    content::Reference,
     guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
     ledger::{
         Ledger, Readable,
@@ -44,7 +45,6 @@ use crate::{
         Budget, Share, SourceKey,
         queue::{FairSender, fair_queue},
     },
-    content::Reference,
     store::{
         Batch, Family, LedgerNumber, Store, StoreError, content, keys,
         records::{HeadRecord, RunRecord, SessionRecord, TrustRecord},

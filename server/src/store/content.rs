@@ -276,9 +276,9 @@ pub(crate) fn write_references<'r>(
 ) {
     for (digest, reference) in references {
         let record = ReferenceRecord {
-            task: reference.task.map_or_else(Bytes::new, |task| {
-                Bytes::copy_from_slice(task.as_bytes())
-            }),
+            task: reference
+                .task
+                .map_or_else(Bytes::new, |task| Bytes::copy_from_slice(task.as_bytes())),
             received_at_us: reference.received_at.get(),
         };
         let key = keys::reference(ledger, digest, reference.leaf);

@@ -250,7 +250,10 @@ pub(crate) fn reference(
 /// Digest and leaf index in such a key; `None` for another kind.
 pub(crate) fn reference_of(key: &[u8]) -> Option<(CommitmentDigest, u64)> {
     let leaf = tail(key, REFERENCE_LEN)?;
-    Some((digest_of(&key[..CONTENT_LEN], REFERENCE, CONTENT_LEN)?, leaf))
+    Some((
+        digest_of(&key[..CONTENT_LEN], REFERENCE, CONTENT_LEN)?,
+        leaf,
+    ))
 }
 
 /// What says that a content was erased.
@@ -289,7 +292,10 @@ pub(crate) fn data_key_of(key: &[u8]) -> Option<(LedgerNumber, CommitmentDigest)
         return None;
     }
     let ledger = u32::from_be_bytes(*key.first_chunk()?);
-    Some((LedgerNumber(ledger), CommitmentDigest::new(*key.last_chunk()?)))
+    Some((
+        LedgerNumber(ledger),
+        CommitmentDigest::new(*key.last_chunk()?),
+    ))
 }
 
 fn tail(key: &[u8], len: usize) -> Option<u64> {

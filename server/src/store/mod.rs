@@ -4,8 +4,8 @@
 //! those of values. Everything that the log promises is written by [`Store::commit`], one synced
 //! batch a shard turn.
 
-pub(crate) mod figures;
 pub(crate) mod content;
+pub(crate) mod figures;
 pub(crate) mod keys;
 pub(crate) mod pack;
 pub(crate) mod read;
@@ -319,10 +319,6 @@ impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.batch.is_empty()
     }
-
-    pub(crate) fn byte_len(&self) -> usize {
-        self.batch.size_in_bytes()
-    }
 }
 
 fn directory(data_dir: &Path) -> PathBuf {
@@ -403,4 +399,65 @@ fn direct_io_works(data_dir: &Path) -> bool {
     // Only a probe: if it cannot be removed, it is an empty file.
     let _ = fs::remove_file(&path);
     works
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::{
+        records::{HeadRecord, LedgerRecord},
+        *,
+    };
+
+    /// The families of version 1; frozen.
+    const V1: [&str; 6] = ["meta", "entries", "tiles", "heads", "state", "index"];
+
+    #[test]
+    fn a_store_of_version_1_opens_as_it_is_and_is_brought_up_to_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let number = LedgerNumber(0);
+        let ledger = LedgerRecord {
+            name: "acme".to_owned(),
+            ..LedgerRecord::default()
+        };
+        let head = HeadRecord {
+            effective_time_us: 5,
+            ..HeadRecord::default()
+        };
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let db = DB::open_cf(&options, directory(dir.path()), V1).unwrap();
+        for (family, key, value) in [
+            ("meta", b"schema_version".to_vec(), vec![0, 0, 0, 1]),
+            ("meta", b"ledger/acme".to_vec(), ledger.encode_to_vec()),
+            (
+                "heads",
+                vec![0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0],
+                head.encode_to_vec(),
+            ),
+        ] {
+            db.put_cf(db.cf_handle(family).unwrap(), key, value)
+                .unwrap();
+        }
+        drop(db);
+
+        let same = |store: &Store| {
+            assert_eq!(store.ledger("acme").unwrap().as_ref(), Some(&ledger));
+            assert_eq!(store.latest_head(number).unwrap().as_ref(), Some(&head));
+            assert_eq!(store.content_ledgers().unwrap(), []);
+            assert_eq!(store.unknown_ledger(&[0].into()).unwrap(), None);
+        };
+        let options = StoreOptions::default();
+        // The head guard looks at it before anything is changed, and so does fsck.
+        same(
+            &Store::open_read_only(dir.path(), &options)
+                .unwrap()
+                .unwrap(),
+        );
+        let store = Store::open(dir.path(), &options).unwrap();
+        same(&store);
+        assert_eq!(deed_migrations::version(&store.db).unwrap(), 2);
+    }
 }

@@ -495,7 +495,9 @@ impl Store {
             let Some(key) = self.keys_from(family, &number.to_be_bytes()).next() else {
                 break;
             };
-            let number = key?.first_chunk().map_or(u32::MAX, |n| u32::from_be_bytes(*n));
+            let number = key?
+                .first_chunk()
+                .map_or(u32::MAX, |n| u32::from_be_bytes(*n));
             found.push(LedgerNumber(number));
             from = number.checked_add(1);
         }

@@ -54,7 +54,7 @@ impl ReceiptFile {
             return Ok(());
         };
         for (payload, item) in payloads.iter().zip(&answer.items) {
-            let json = to_json(&ReceiptJson::new(line, Some(run_id), payload, item))?;
+            let json = to_json(&ReceiptJson::new(Some(line), Some(run_id), payload, item))?;
             writeln!(file, "{json}").map_err(|error| cannot_write(&self.path, error))?;
             *receipts += 1;
         }

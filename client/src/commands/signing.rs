@@ -1,0 +1,189 @@
+//! How a command signs what it sends, and keys that are made for one purpose.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use deed_client::{Ledger, ProvenTrust, Signing, StateDir, key};
+use deed_evidence::{KeyId, signature::Possession};
+use deed_proto::v1::{self, KeyRole, statement::Body};
+use deed_tlog::SigningKey;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    authority::{AuthorityArgs, keys_directory, readable},
+    keygen::write_private,
+};
+use crate::cli::{Failure, Global, Outcome, make_private_directory, tell};
+
+/// How statements are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SignMode {
+    /// Each by itself
+    Each,
+    /// Once for what waits: up to 4,096 statements of a session, recorded together or not at all
+    Batch,
+    /// Not at all: who speaks is claimed
+    None,
+}
+
+impl SignMode {
+    pub(super) fn with(self, key: Arc<SigningKey>) -> Signing {
+        match self {
+            Self::Each => Signing::Each(key),
+            Self::Batch => Signing::Batch(key),
+            Self::None => Signing::None,
+        }
+    }
+}
+
+/// The key of a producer that has one already.
+#[derive(Args)]
+pub(crate) struct SignArgs {
+    /// Private key to sign with, registered for the producer (deed keygen, deed key register)
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// How to sign [default: batch with --key, else none]
+    #[arg(long, value_enum, value_name = "HOW")]
+    sign: Option<SignMode>,
+}
+
+impl SignArgs {
+    pub(super) fn signing(&self) -> Outcome<Signing> {
+        match (&self.key, self.sign) {
+            (_, Some(SignMode::None)) | (None, None) => Ok(Signing::None),
+            (None, Some(_)) => Err(Failure::usage(
+                "signing needs a key: name its file with --key (deed keygen makes one)",
+            )),
+            (Some(path), how) => {
+                let key = key::read_private(path).map_err(|error| Failure::Usage(error.into()))?;
+                Ok(how.unwrap_or(SignMode::Batch).with(Arc::new(key)))
+            }
+        }
+    }
+}
+
+/// A key that a command makes for itself, keeps in the state directory, and has registered by an
+/// authority.
+pub(super) struct OwnKey<'a> {
+    /// What it is for, as it stands in the file's name.
+    pub(super) purpose: &'a str,
+    pub(super) role: KeyRole,
+    pub(super) producer: &'a str,
+    /// Who is behind it: a URI.
+    pub(super) controller: &'a str,
+}
+
+impl OwnKey<'_> {
+    /// The key, registered; `None` if it is not, and no authority is at hand to register it.
+    pub(super) async fn registered(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        authority: &AuthorityArgs,
+    ) -> Outcome<Option<Arc<SigningKey>>> {
+        let state = global.state()?;
+        let path = self.path(&state, ledger);
+        let kept = read(&path)?;
+        if kept.is_none() && !authority.may_be_at_hand(global, ledger)? {
+            return Ok(None);
+        }
+        let trust = ledger.trust_chain().await?;
+        if let Some(key) = kept {
+            let id = deed_evidence::signature::key_id(key.public_key());
+            if trust.registry.key(id).is_some() {
+                self.check(&trust, id, &path)?;
+                return Ok(Some(Arc::new(key)));
+            }
+        }
+        if !authority.is_at_hand(global, ledger, &trust)? {
+            return Ok(None);
+        }
+        let mut authority = authority.open(global, ledger).await?;
+        let key = self.made_once(&path)?;
+        let recorded = authority.record(self.registration(ledger, &key)).await?;
+        tell(&format!(
+            "registered a key for {}: {} (leaf {}, private key in {})",
+            self.producer,
+            deed_evidence::signature::key_id(key.public_key()),
+            recorded.leaf_index,
+            path.display()
+        ));
+        Ok(Some(Arc::new(key)))
+    }
+
+    fn check(&self, trust: &ProvenTrust, id: KeyId, path: &Path) -> Outcome {
+        let spoken = trust
+            .registry
+            .speaks(id, self.producer, super::authority::now());
+        spoken.map(|_| ()).map_err(|refusal| {
+            Failure::usage(refusal.to_string()).context(format!(
+                "the key in {} cannot be used; move the file away to have another one made, \
+                 for a producer of another name",
+                path.display()
+            ))
+        })
+    }
+
+    fn registration(&self, ledger: &Ledger, key: &SigningKey) -> Body {
+        let possession = Possession {
+            ledger_id: ledger.ledger_id(),
+            public_key: key.public_key().as_bytes(),
+            role: self.role,
+            producer: self.producer,
+            controller: self.controller,
+        };
+        Body::KeyRegistered(v1::KeyRegistered {
+            public_key: Bytes::copy_from_slice(key.public_key().as_bytes()),
+            role: self.role.into(),
+            producer: self.producer.to_owned(),
+            controller: self.controller.to_owned(),
+            valid_from_us: 0,
+            valid_until_us: 0,
+            possession: Bytes::copy_from_slice(&possession.sign(key)),
+        })
+    }
+
+    /// Before it is registered: a key that was lost in a crash would speak for nobody, for ever.
+    fn made_once(&self, path: &Path) -> Outcome<SigningKey> {
+        if let Some(key) = read(path)? {
+            return Ok(key);
+        }
+        if let Some(directory) = path.parent() {
+            make_private_directory(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))
+                .map_err(Failure::Usage)?;
+        }
+        let key = key::generate().map_err(|error| Failure::Usage(error.into()))?;
+        write_private(path, &key)?;
+        Ok(key)
+    }
+
+    /// One key for each ledger and producer. Ledgers of other servers may have the same name.
+    fn path(&self, state: &StateDir, ledger: &Ledger) -> PathBuf {
+        let mut hasher = Sha256::new();
+        hasher.update(ledger.ledger_id().as_bytes());
+        hasher.update(self.producer.as_bytes());
+        let hash = hasher.finalize();
+        let name = format!("{}-{}.pem", readable(ledger.name()), hex::encode(&hash[..8]));
+        keys_directory(state).join(self.purpose).join(name)
+    }
+}
+
+fn read(path: &Path) -> Outcome<Option<SigningKey>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        _ => {
+            let key = key::read_private(path).map_err(|error| Failure::Usage(error.into()))?;
+            Ok(Some(key))
+        }
+    }
+}
