@@ -74,7 +74,7 @@
 //! async fn go_on(
 //!     ledger: &Ledger,
 //!     state: &StateDir,
-//!     made: impl FnOnce(&StoredSession) -> Vec<Statement>,
+//!     made: fn(&StoredSession) -> Vec<Statement>,
 //! ) -> Result<(), Box<dyn std::error::Error>> {
 //!     let signing = Signing::Batch(Arc::new(key::read_private(Path::new("agent.pem"))?));
 //!     let producer = "spiffe://example.org/agent";
@@ -96,7 +96,7 @@
 //!     appender.finish().await?;
 //!     Ok(())
 //! }
-//! # let _ = go_on::<fn(&StoredSession) -> Vec<Statement>>;
+//! # let _ = go_on;
 //! ```
 //!
 //! Architecture invariant: what makes an answer believable is decided by `deed-tlog` and

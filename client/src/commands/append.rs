@@ -90,9 +90,8 @@ impl Append {
         let (kept, left) = match &self.session {
             Some(name) => {
                 let (state, signing) = (state.clone(), signing.clone());
-                let found = tokio::task::block_in_place(|| {
-                    Kept::find(state, &ledger, name, signing)
-                });
+                let found =
+                    tokio::task::block_in_place(|| Kept::find(state, &ledger, name, signing));
                 let (kept, left) = found?;
                 (Some(kept), left)
             }
@@ -109,8 +108,7 @@ impl Append {
         let printer = tokio::spawn(printer);
         let maker = Maker::new(ledger.clone(), state, kept.clone());
         let batch_max = usize::from(self.batch);
-        let mut requests =
-            Requests::new(&appender, sent, batch_max, is_batch, maker, kept.clone());
+        let mut requests = Requests::new(&appender, sent, batch_max, is_batch, maker, kept.clone());
         let input = match requests.send_again(left).await {
             Ok(()) => requests.read_all(read_lines()).await,
             ended => ended,
@@ -150,7 +148,10 @@ fn outcome(
     }
     if let Some(sequence) = set_back {
         let stands = format!("the session stands at sequence {sequence}, after line {last_sent}");
-        return printed.tally.check().map_err(|failure| failure.context(stands));
+        return printed
+            .tally
+            .check()
+            .map_err(|failure| failure.context(stands));
     }
     if let Err(Stopped::Ended) = input {
         return Err(deed_client::Error::Ended.into());

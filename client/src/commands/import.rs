@@ -282,7 +282,10 @@ impl Chat {
             producer,
             controller: self.controller.as_deref().unwrap_or(producer),
         };
-        match (key.registered(global, ledger, &self.authority).await?, self.sign) {
+        match (
+            key.registered(global, ledger, &self.authority).await?,
+            self.sign,
+        ) {
             (Some(key), how) => Ok(how.unwrap_or(SignMode::Batch).with(key)),
             (None, Some(_)) => Err(Failure::usage(
                 "no authority key of this ledger is kept here to register a key for the import; \

@@ -173,7 +173,11 @@ impl OwnKey<'_> {
         hasher.update(ledger.ledger_id().as_bytes());
         hasher.update(self.producer.as_bytes());
         let hash = hasher.finalize();
-        let name = format!("{}-{}.pem", readable(ledger.name()), hex::encode(&hash[..8]));
+        let name = format!(
+            "{}-{}.pem",
+            readable(ledger.name()),
+            hex::encode(&hash[..8])
+        );
         keys_directory(state).join(self.purpose).join(name)
     }
 }

@@ -97,7 +97,11 @@ impl Kept {
     }
 
     /// Takes in what came of statements, in their order.
-    pub(super) fn settle(&self, payloads: &[Bytes], items: &[Appended]) -> Result<(), SessionError> {
+    pub(super) fn settle(
+        &self,
+        payloads: &[Bytes],
+        items: &[Appended],
+    ) -> Result<(), SessionError> {
         let mut shared = self.lock();
         let Shared { stored, set_back } = &mut *shared;
         let Some(stored) = stored else {

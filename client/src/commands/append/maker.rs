@@ -96,8 +96,15 @@ impl Maker {
         let payload =
             statement::encode(&message).map_err(|error| Failure::usage(error.to_string()))?;
         for content in ahead {
-            let Ahead { digest, salt, content } = content;
-            self.ledger.contents().put_bytes(digest, &salt, content).await?;
+            let Ahead {
+                digest,
+                salt,
+                content,
+            } = content;
+            self.ledger
+                .contents()
+                .put_bytes(digest, &salt, content)
+                .await?;
         }
         if let Some(position) = position {
             self.position = Some(Position {

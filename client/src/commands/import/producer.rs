@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_client::{
-    Answer, Appended, Appender, AppenderOptions, CONTENT_INLINE_BYTES_MAX, ContentState, Error, Ledger, Pending,
-    Signing, Statement,
+    Answer, Appended, Appender, AppenderOptions, CONTENT_INLINE_BYTES_MAX, ContentState, Error,
+    Ledger, Pending, Signing, Statement,
     chat::{Import as ChatImport, Run, RunContent},
 };
 use deed_evidence::commitment::digest_of;
@@ -158,8 +158,7 @@ fn requests(statements: Vec<Statement>) -> Vec<Vec<Statement>> {
     let mut requests: Vec<Vec<Statement>> = Vec::new();
     let mut bytes = 0;
     for statement in statements {
-        let full =
-            |request: &Vec<Statement>| request.len() >= STATEMENTS_MAX || bytes >= BYTES_MAX;
+        let full = |request: &Vec<Statement>| request.len() >= STATEMENTS_MAX || bytes >= BYTES_MAX;
         if requests.last().is_none_or(full) {
             requests.push(Vec::new());
             bytes = 0;
@@ -205,7 +204,10 @@ impl Collector {
         let mut again = self.leave_out_erased(&mut statements, &answer) || behind;
         while again {
             self.sent_again = Some(Arc::clone(&run_id));
-            answer = self.ledger.append_signed(&statements, &self.signing).await?;
+            answer = self
+                .ledger
+                .append_signed(&statements, &self.signing)
+                .await?;
             again = self.leave_out_erased(&mut statements, &answer);
         }
         answer.items.iter().for_each(|item| self.tally.count(item));
