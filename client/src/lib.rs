@@ -138,7 +138,7 @@ pub use read::{HeadWatch, Leaf, ProvenConsistency, ProvenEntry, ProvenLeaf};
 pub use retry::{Backoff, RetryPolicy};
 pub use session::{Header, Made, RandomError, Session};
 pub use signing::{Signing, Statement};
-pub use stored_session::{SessionError, StoredSession, Sync};
+pub use stored_session::{SessionError, StoredAbout, StoredSession, Sync};
 pub use trust::{
     Advance, ForkEvidence, ForkKind, Pin, StateDir, StoreError, TrustError, TrustStore,
 };

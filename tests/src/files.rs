@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::ErrorKind,
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -93,16 +94,20 @@ pub fn find(directory: &Path, suffix: &str, bytes: &[u8]) -> (PathBuf, usize) {
     }
 }
 
-/// Whether any file below a directory contains these bytes.
+/// Whether any file below a directory contains these bytes. The server may run: a file that it
+/// removes meanwhile contains nothing.
 ///
 /// # Panics
 /// If a file cannot be read.
 #[must_use]
 pub fn contains(directory: &Path, bytes: &[u8]) -> bool {
-    files(directory).iter().any(|path| {
-        let content = fs::read(directory.join(path)).expect("a file that can be read");
-        content.windows(bytes.len()).any(|window| window == bytes)
-    })
+    files(directory)
+        .iter()
+        .any(|path| match fs::read(directory.join(path)) {
+            Ok(content) => content.windows(bytes.len()).any(|window| window == bytes),
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => panic!("{}: {error}", path.display()),
+        })
 }
 
 /// Flips the lowest bit of one byte.

@@ -7,8 +7,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`process`] | `deed-server` and `deed` as processes, with everything bounded in time |
+//! | [`proxy`] | a bad network between client and server |
 //! | [`rpc`] | plain gRPC clients, and a ledger to write to |
 //! | [`statements`] | payloads, made without the client library |
+//! | [`keys`] | signatures, batches and what an authority says |
+//! | [`contents`] | what statements commit to |
+//! | [`wire`] | other encodings of a message |
+//! | [`access`] | tokens, roles and certificates of a server |
 //! | [`oracle`] | a whole log read back and computed again |
 //! | [`http`] | plain HTTP/1.1 |
 //! | [`files`] | data directories: copies, fingerprints, damage |
@@ -20,14 +25,19 @@
     reason = "helpers are also called for what they check"
 )]
 
+pub mod access;
+pub mod contents;
 pub mod data;
 pub mod files;
 pub mod http;
+pub mod keys;
 pub mod oracle;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod rpc;
 pub mod statements;
+pub mod wire;
 
 use std::{
     future::Future,

@@ -289,6 +289,21 @@ impl ServerProcess {
         format!("http://{}", self.address)
     }
 
+    /// The memory that it has in RAM now, in KiB.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.running.child.id()))
+            .expect("a process that runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number
+            .and_then(|number| number.trim().parse().ok())
+            .expect("a number of KiB")
+    }
+
     /// What it has printed to stdout so far.
     #[must_use]
     pub fn stdout(&self) -> String {
@@ -369,6 +384,21 @@ pub fn fsck_clean(data_dir: &Path) -> String {
     let ended = fsck(data_dir).expect_code(0);
     assert!(ended.stdout.starts_with("clean: "), "{ended:#?}");
     ended.stdout
+}
+
+/// Runs `deed-server` with any other command, which must go well, and returns what it printed.
+///
+/// # Panics
+/// If it goes wrong, or does not end in time.
+#[track_caller]
+pub fn deed_server<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> String {
+    let mut command = Command::new(program("deed-server"));
+    command
+        .args(arguments)
+        .env("NO_COLOR", "1")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    Running::spawn(command).wait().expect_code(0).stdout
 }
 
 /// The `deed` command with an environment of its own.

@@ -16,7 +16,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::{process::ServerProcess, statements::envelope, until, within};
+use crate::{access::Token, process::ServerProcess, statements::envelope, until, within};
 
 /// Answers of tests may be large: 4,096 receipts with proofs.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -221,9 +221,21 @@ impl TestLedger {
     /// # Panics
     /// If that fails.
     pub async fn create(clients: &Clients, name: &str) -> Self {
+        Self::create_by(clients, name, None).await
+    }
+
+    /// Creates it, as whoever has the token.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub async fn create_by(clients: &Clients, name: &str, token: Option<&Token>) -> Self {
         let request = v1::CreateLedgerRequest {
             name: name.to_owned(),
             authority_keys: vec![authority_key(1)],
+        };
+        let request = match token {
+            Some(token) => token.on(request),
+            None => tonic::Request::new(request),
         };
         let answer = within(
             "a new ledger",

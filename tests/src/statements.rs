@@ -33,6 +33,19 @@ impl Producer {
         }
     }
 
+    /// The same session of another producer.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Who speaks.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Leaves `previous` empty: the session is no chain.
     #[must_use]
     pub fn unchained(mut self) -> Self {
@@ -56,6 +69,9 @@ impl Producer {
     #[must_use]
     pub fn message(&self, body: Body) -> v1::Statement {
         let previous = self.previous.filter(|_| self.chained);
+        // What an authority says belongs to no task.
+        let of_ledger = self.name.starts_with("deed:");
+        let task: &[u8] = if of_ledger { &[] } else { &self.task };
         v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
             producer: self.name.clone(),
@@ -64,7 +80,7 @@ impl Producer {
             previous: previous.map_or_else(Bytes::new, |digest| {
                 Bytes::copy_from_slice(digest.as_bytes())
             }),
-            task: Bytes::copy_from_slice(&self.task),
+            task: Bytes::copy_from_slice(task),
             body: Some(body),
             ..v1::Statement::default()
         }

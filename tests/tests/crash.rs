@@ -243,7 +243,8 @@ async fn stream_plainly(
                 else {
                     panic!("rejected: {result:?}");
                 };
-                receipt::verify(found, payload, &head, false).expect("a receipt that holds");
+                receipt::verify(found, &receipt::Sent::unsigned(payload), &head, false)
+                    .expect("a receipt that holds");
                 told.acknowledged.push(Acknowledged {
                     leaf: found.leaf_index,
                     leaf_hash: deed_tests::rpc::hash(&found.leaf_hash),

@@ -5,12 +5,14 @@ mod file;
 mod global;
 mod output;
 mod printable;
+mod time;
 
 pub(crate) use failure::{Failure, Outcome};
 pub(crate) use file::{Readers, WholeFile, make_directory, make_private_directory};
 pub(crate) use global::Global;
-pub(crate) use output::{Output, indented, progress_bar, tell, to_json, to_json_pretty};
+pub(crate) use output::{Output, folded, indented, progress_bar, tell, to_json, to_json_pretty};
 pub(crate) use printable::printable;
+pub(crate) use time::{Span, TimeError, When, shown, shown_span, with_times};
 
 use std::process::ExitCode;
 
@@ -54,11 +56,32 @@ enum Command {
     Ledger(commands::ledger::Ledgers),
     /// Make a key pair
     Keygen(commands::keygen::Keygen),
+    /// Register, revoke and list the keys that speak for producers
+    #[command(subcommand)]
+    Key(commands::key::Keys),
+    /// Let an authenticated principal deliver a producer's statements
+    #[command(subcommand)]
+    Principal(commands::rules::Principals),
+    /// Change the keys that speak for the ledger's owner
+    #[command(subcommand)]
+    Authority(commands::rules::Authorities),
+    /// Set how long contents are kept at least
+    #[command(subcommand)]
+    Retention(commands::rules::Retention),
+    /// Place, release and list legal holds on contents
+    #[command(subcommand)]
+    Hold(commands::rules::Holds),
     /// Append statements: JSON lines on stdin, receipts as JSON lines on stdout
     Append(commands::append::Append),
     /// Import what other systems recorded
     #[command(subcommand)]
     Import(commands::import::Import),
+    /// Put, read and erase contents that statements commit to
+    #[command(subcommand)]
+    Content(commands::content::Contents),
+    /// Show sessions that are kept on disk
+    #[command(subcommand)]
+    Session(commands::session::Sessions),
     /// Show the newest tree head, verified
     Head(commands::head::HeadCommand),
     /// Print each new tree head, verified, until interrupted
@@ -117,6 +140,13 @@ async fn execute(cli: &Cli) -> Outcome {
         Command::Ledger(command) => command.run(global).await,
         Command::Keygen(command) => command.run(global),
         Command::Completions(command) => command.run(),
+        Command::Key(command) => command.run(global).await,
+        Command::Principal(command) => command.run(global).await,
+        Command::Authority(command) => command.run(global).await,
+        Command::Retention(command) => command.run(global).await,
+        Command::Hold(command) => command.run(global).await,
+        Command::Content(command) => command.run(global).await,
+        Command::Session(command) => command.run(global).await,
         Command::Append(command) => command.run(global).await,
         Command::Import(command) => command.run(global).await,
         Command::Head(command) => command.run(global).await,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Failure, Global, Outcome,
-    printable::{printable_json, printable_lines},
+    printable::{printable, printable_json, printable_lines},
 };
 
 /// Standard output, as text or JSON lines.
@@ -79,6 +79,23 @@ pub(crate) fn indented(prose: &str) -> String {
     out
 }
 
+/// A field of a list's item: indented, its value made printable and broken into lines of at most
+/// 80 columns, wherever that is.
+pub(crate) fn folded(name: &str, value: &str) -> String {
+    const INDENT: usize = 18;
+    const COLUMNS: usize = 80 - INDENT;
+    let value = printable(value);
+    let mut out = format!("  {name:<width$}", width = INDENT - 2);
+    for (at, c) in value.chars().enumerate() {
+        if at > 0 && at % COLUMNS == 0 {
+            out.push('\n');
+            out.push_str(&" ".repeat(INDENT));
+        }
+        out.push(c);
+    }
+    out
+}
+
 /// A bar on stderr for work of `total` bytes or items; hidden unless a person is looking.
 pub(crate) fn progress_bar(global: &Global, total: u64, template: &str) -> ProgressBar {
     let target = if global.json || !io::stderr().is_terminal() {
@@ -94,6 +111,17 @@ pub(crate) fn progress_bar(global: &Global, total: u64, template: &str) -> Progr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_stay_within_80_columns() {
+        assert_eq!(folded("name", "value"), "  name            value");
+        let text = folded("name", &format!("{}\n", "x".repeat(200)));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert!(lines.iter().all(|line| line.len() <= 80));
+        let whole: String = lines.iter().map(|line| &line[18..]).collect();
+        assert_eq!(whole, "x".repeat(200) + "\\u{a}");
+    }
 
     #[test]
     fn prose_stays_within_80_columns() {

@@ -23,10 +23,10 @@ use serde::Serialize;
 use tonic::{Code, Status};
 
 use super::{keygen::write_private, receipts::reason};
-use crate::cli::{Failure, Global, Outcome, Output, make_private_directory};
+use crate::cli::{Failure, Global, Outcome, Output, make_private_directory, with_times};
 
 /// Whose signature a trust statement gets.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct AuthorityArgs {
     /// Private key of an authority [default: the one that `deed ledger create` made here]
     #[arg(long, value_name = "FILE")]
@@ -41,7 +41,7 @@ pub(super) struct RecordedJson {
     received_at_us: i64,
     signed_by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    erased: Option<u32>,
+    pub(super) erased: Option<u32>,
 }
 
 /// An authority with the ledger that it speaks for.
@@ -74,18 +74,18 @@ impl AuthorityArgs {
     /// Records a trust statement, and prints where it is.
     pub(super) async fn record(&self, global: &Global, body: Body, what: &str) -> Outcome {
         let ledger = global.connect().await?;
-        let mut authority = self.open(global, &ledger).await?;
-        let json = authority.record(body).await?;
-        Output::new(global).print(&json, |json| {
-            let erased = json.erased.map(|n| format!("\nerased     {n} content(s)"));
-            format!(
-                "{what}\nleaf       {}\nleaf hash  {}\nsigned by  {}{}",
-                json.leaf_index,
-                json.leaf_hash,
-                json.signed_by,
-                erased.unwrap_or_default()
-            )
-        })
+        let json = self.record_in(global, &ledger, body).await?;
+        Output::new(global).print(&json, |json| format!("{what}\n{}", json.text()))
+    }
+
+    /// Records a trust statement in a ledger that is connected to.
+    pub(super) async fn record_in(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        body: Body,
+    ) -> Outcome<RecordedJson> {
+        self.open(global, ledger).await?.record(body).await
     }
 
     /// Opens the authority's session, and finishes what an earlier command did not.
@@ -127,6 +127,19 @@ impl AuthorityArgs {
         };
         authority.finish_earlier().await?;
         Ok(authority)
+    }
+}
+
+impl RecordedJson {
+    pub(super) fn text(&self) -> String {
+        let erased = self.erased.map(|n| format!("\nerased     {n} content(s)"));
+        format!(
+            "leaf       {}\nleaf hash  {}\nsigned by  {}{}",
+            self.leaf_index,
+            self.leaf_hash,
+            self.signed_by,
+            erased.unwrap_or_default()
+        )
     }
 }
 
@@ -174,12 +187,20 @@ impl Authority {
         let header = statement::parse(&statement.payload)
             .map_err(|error| Failure::usage(error.to_string()))?;
         let sequence = header.sequence;
-        let (answer, erased) = if header.body == BodyKind::Erasure {
-            let (answer, erased) = self.ledger.contents().erase(statement, &signing).await?;
-            (answer, Some(erased))
+        let sent = if header.body == BodyKind::Erasure {
+            let sent = self.ledger.contents().erase(statement, &signing).await;
+            sent.map(|(answer, erased)| (answer, Some(erased)))
         } else {
             let statements = std::slice::from_ref(statement);
-            (self.ledger.append_signed(statements, &signing).await?, None)
+            let sent = self.ledger.append_signed(statements, &signing).await;
+            sent.map(|answer| (answer, None))
+        };
+        let (answer, erased) = match sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.forget_if_refused(sequence, &error).await?;
+                return Err(error.into());
+            }
         };
         let receipt = match only(answer)? {
             Appended::Accepted(receipt) | Appended::Duplicate(receipt) => receipt,
@@ -198,6 +219,24 @@ impl Authority {
             signed_by: self.key_id.to_string(),
             erased,
         })
+    }
+
+    /// A refused request recorded nothing, unless an attempt before it did whose answer was lost.
+    /// If the ledger does not have the statement it is forgotten: kept, it would be refused again
+    /// before each later command.
+    async fn forget_if_refused(&mut self, sequence: Sequence, error: &Error) -> Outcome {
+        if !matches!(error, Error::Refused { .. } | Error::NotAllowed { .. }) {
+            return Ok(());
+        }
+        let recorded = match self.ledger.session(self.stored.id()).await {
+            Ok(stands) => stands.is_some_and(|stands| stands.info.next_sequence > sequence.get()),
+            // Kept: whether it is there can be found out later.
+            Err(_) => true,
+        };
+        if !recorded {
+            self.stored.go_back(sequence).map_err(Error::from)?;
+        }
+        Ok(())
     }
 
     /// The entry links to the trust statement before it, by the server's word. If that is not the
@@ -233,7 +272,7 @@ pub(super) fn rejected(rejection: &Rejection) -> Failure {
     Failure::Unavailable(anyhow::anyhow!(
         "rejected, {}{field}: {}",
         reason(rejection),
-        rejection.message
+        with_times(&rejection.message)
     ))
 }
 

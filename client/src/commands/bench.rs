@@ -1,5 +1,6 @@
-//! `deed bench append`
+//! `deed bench append|content`
 
+mod content;
 mod payload;
 
 use std::{
@@ -11,17 +12,62 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use deed_client::{Appender, AppenderOptions, Ledger, Pending, Session, Verification};
+use deed_client::{Appender, AppenderOptions, Ledger, Pending, Session, Signing, Verification};
+use deed_proto::v1::KeyRole;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinSet};
 
+use super::{
+    authority::AuthorityArgs,
+    signing::{OwnKey, SignMode},
+};
 use crate::cli::{Failure, Global, Outcome, Output, progress_bar};
+use content::BenchContent;
 use payload::Payloads;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
     Append(BenchAppend),
+    Content(BenchContent),
+}
+
+/// Speaks in unsigned statements.
+const PRODUCER_UNSIGNED: &str = "deed:bench";
+/// Speaks in signed ones; the ledger's own URIs get no key.
+const PRODUCER: &str = "bench:append";
+
+/// How the statements are signed, and by which producer.
+#[derive(Args, Clone, Serialize)]
+struct BenchSigning {
+    /// How to sign. The key is made once, kept in the state directory, and registered by the
+    /// authority key that is kept here or named
+    #[arg(long, value_enum, default_value_t = SignMode::None, value_name = "HOW")]
+    signed: SignMode,
+    #[command(flatten)]
+    #[serde(skip)]
+    authority: AuthorityArgs,
+}
+
+impl BenchSigning {
+    async fn open(&self, global: &Global, ledger: &Ledger) -> Outcome<(Signing, &'static str)> {
+        if self.signed == SignMode::None {
+            return Ok((Signing::None, PRODUCER_UNSIGNED));
+        }
+        let key = OwnKey {
+            purpose: "bench",
+            role: KeyRole::Agent,
+            producer: PRODUCER,
+            controller: PRODUCER,
+        };
+        match key.registered(global, ledger, &self.authority).await? {
+            Some(key) => Ok((self.signed.with(key), PRODUCER)),
+            None => Err(Failure::usage(
+                "no authority key of this ledger is kept here to register a key for the bench; \
+                 name one with --authority-key",
+            )),
+        }
+    }
 }
 
 /// Measure how fast a ledger takes statements
@@ -36,6 +82,7 @@ Latency is from handing a request to the stream until its answer is verified.
 Examples:
   deed bench append --ledger bench --seconds 30
   deed bench append --ledger bench --producers 1 --batch 1 --in-flight 1
+  deed bench append --ledger bench --seconds 30 --signed batch
   deed bench append --ledger bench --seconds 30 --no-verify --json")]
 pub(crate) struct BenchAppend {
     /// Streams at the same time, each with a session of its own
@@ -78,6 +125,9 @@ pub(crate) struct BenchAppend {
     /// Verify nothing, to measure what verification costs
     #[arg(long)]
     no_verify: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    signing: BenchSigning,
 }
 
 #[derive(Serialize)]
@@ -137,6 +187,7 @@ impl Bench {
     pub(crate) async fn run(&self, global: &Global) -> Outcome {
         match self {
             Self::Append(append) => append.run(global).await,
+            Self::Content(content) => content.run(global).await,
         }
     }
 }
@@ -148,6 +199,7 @@ impl BenchAppend {
             options = options.verification(Verification::Off);
         }
         let mut ledgers = vec![Ledger::connect(options).await?];
+        let (signing, producer) = self.signing.open(global, &ledgers[0]).await?;
         for _ in 1..self.connections.min(self.producers) {
             ledgers.push(ledgers[0].connect_again().await?);
         }
@@ -167,16 +219,17 @@ impl BenchAppend {
         let bar = self.show_progress(global);
         let mut producers = JoinSet::new();
         for ledger in ledgers.iter().cycle().take(self.producers as usize) {
-            let session = Session::begin(ledger.ledger_id(), "deed:bench")
+            let session = Session::begin(ledger.ledger_id(), producer)
                 .map_err(|error| Failure::Usage(error.into()))?;
             let size = self.payload_bytes as usize;
-            let payloads = Payloads::new(ledger.ledger_id(), session.id(), size)
+            let payloads = Payloads::new(ledger.ledger_id(), producer, session.id(), size)
                 .map_err(|error| Failure::Usage(error.into()))?;
             producers.spawn(produce(
                 ledger.clone(),
                 payloads,
                 self.clone(),
                 window.clone(),
+                signing.clone(),
             ));
         }
         let mut total = Part::new()?;
@@ -219,7 +272,6 @@ impl BenchAppend {
                 0.0
             }
         };
-        let latency = &total.latency_us;
         let json = Measured {
             parameters: self,
             verification: !self.no_verify,
@@ -228,25 +280,34 @@ impl BenchAppend {
             requests: total.requests,
             statements_per_s: per_second(total.statements),
             requests_per_s: per_second(total.requests),
-            latency_us: Latency {
-                p50: latency.value_at_quantile(0.5),
-                p90: latency.value_at_quantile(0.9),
-                p99: latency.value_at_quantile(0.99),
-                p99_9: latency.value_at_quantile(0.999),
-                max: latency.max(),
-                mean: latency.mean(),
-            },
+            latency_us: Latency::of(&total.latency_us),
             rejected: total.rejected,
             tree_size: total.tree_size,
         };
         let printed = Output::new(global).print(&json, text);
-        if total.rejected > 0 {
-            let rejected = total.rejected;
-            return Err(Failure::Unavailable(anyhow::anyhow!(
-                "{rejected} statements were rejected"
-            )));
-        }
+        total.check()?;
         printed
+    }
+}
+
+impl Latency {
+    fn of(latency_us: &Histogram<u64>) -> Self {
+        Self {
+            p50: latency_us.value_at_quantile(0.5),
+            p90: latency_us.value_at_quantile(0.9),
+            p99: latency_us.value_at_quantile(0.99),
+            p99_9: latency_us.value_at_quantile(0.999),
+            max: latency_us.max(),
+            mean: latency_us.mean(),
+        }
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "latency p50    {} us\nlatency p90    {} us\nlatency p99    {} us\n\
+             latency p99.9  {} us\nlatency max    {} us",
+            self.p50, self.p90, self.p99, self.p99_9, self.max
+        )
     }
 }
 
@@ -255,6 +316,7 @@ async fn produce(
     mut payloads: Payloads,
     parameters: BenchAppend,
     window: Window,
+    signing: Signing,
 ) -> Outcome<Part> {
     let in_flight = parameters.in_flight as usize;
     let appender = ledger.appender(AppenderOptions {
@@ -262,6 +324,7 @@ async fn produce(
         // Bounded by requests alone.
         bytes_in_flight_max: usize::MAX,
         with_proofs: parameters.with_proofs,
+        signing,
         ..AppenderOptions::default()
     });
     let (sent, answers) = mpsc::channel(in_flight);
@@ -374,23 +437,26 @@ impl Part {
         self.tree_size = self.tree_size.max(other.tree_size);
         Ok(())
     }
+
+    /// Figures of refusals are none.
+    fn check(&self) -> Outcome {
+        match self.rejected {
+            0 => Ok(()),
+            rejected => Err(Failure::Unavailable(anyhow::anyhow!(
+                "{rejected} statements were rejected"
+            ))),
+        }
+    }
 }
 
 fn text(measured: &Measured<'_>) -> String {
-    let latency = &measured.latency_us;
     let verification = if measured.verification { "on" } else { "off" };
     format!(
-        "statements/s   {:.0}\nrequests/s     {:.0}\nlatency p50    {} us\n\
-         latency p90    {} us\nlatency p99    {} us\nlatency p99.9  {} us\n\
-         latency max    {} us\nstatements     {} in {:.2} s\nverification   {verification}\n\
-         rejected       {}",
+        "statements/s   {:.0}\nrequests/s     {:.0}\n{}\nstatements     {} in {:.2} s\n\
+         verification   {verification}\nrejected       {}",
         measured.statements_per_s,
         measured.requests_per_s,
-        latency.p50,
-        latency.p90,
-        latency.p99,
-        latency.p99_9,
-        latency.max,
+        measured.latency_us.text(),
         measured.statements,
         measured.elapsed_s,
         measured.rejected

@@ -21,7 +21,7 @@ use crate::cli::{Failure, Global, Outcome, Output, Readers, WholeFile};
 #[command(after_help = "\
 Examples:
   deed keygen --out agent.pem
-  deed key register --key agent.pem --role agent \\
+  deed key register agent.pem --role agent \\
        --producer spiffe://example.org/agent --controller https://example.org")]
 pub(crate) struct Keygen {
     /// Where the private key goes

@@ -3,22 +3,31 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use deed_client::Leaf;
+use deed_client::{Leaf, Ledger, key};
+use deed_evidence::KeyId;
 use deed_tlog::{LeafIndex, SignedNote, TlogProof, TreeSize};
+use prost::Message as _;
 use serde::Serialize;
 
 use super::show::write_file;
-use crate::cli::{Failure, Global, Outcome, Output};
+use crate::cli::{Failure, Global, Outcome, Output, printable};
 
 /// Writes a proof that an entry is in the log, in C2SP's tlog-proof format: inclusion proof and
 /// signed tree head in one text file, to be verified offline by anybody. Everything is verified
 /// before it is written.
+///
+/// With --batch it is the proof of who said it, for a statement of a signed batch: the signed
+/// manifest, the statement's path to it, and that both are in the log. (For a statement that is
+/// signed by itself the signature is in its entry.)
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed prove --ledger payments --index 7 --out 7.tlog-proof \\
        --entry-out 7.entry --policy-out payments.policy
   deed verify 7.tlog-proof --entry 7.entry --policy payments.policy
+  deed prove --ledger payments --index 7 --batch --out 7.batch-proof \\
+       --policy-out payments.policy --key-out agent.pub
+  deed verify 7.batch-proof --batch --key agent.pub --policy payments.policy
 
 The policy names the log key that is trusted here. Whoever verifies should have it
 from somebody they trust, not from whom they check.")]
@@ -38,6 +47,12 @@ pub(crate) struct Prove {
     /// Where to write a trust policy (C2SP tlog-policy) with the trusted log key and no witnesses
     #[arg(long, value_name = "FILE")]
     policy_out: Option<PathBuf>,
+    /// Follow a batched statement to its signature, and write the proof of that
+    #[arg(long)]
+    batch: bool,
+    /// Where to write the public key that signed the batch
+    #[arg(long, value_name = "FILE", requires = "batch")]
+    key_out: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -47,6 +62,21 @@ struct ProvedJson {
     leaf_hash: String,
     tree_size: u64,
     root: String,
+}
+
+#[derive(Serialize)]
+struct ProvedBatchJson {
+    #[serde(flatten)]
+    proved: ProvedJson,
+    /// Where the signature is.
+    manifest_leaf: u64,
+    /// Of the statement in the batch, from 0.
+    position: u32,
+    key_id: String,
+    producer: String,
+    registered_leaf: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_leaf: Option<u64>,
 }
 
 impl Prove {
@@ -60,6 +90,9 @@ impl Prove {
         }
         let ledger = global.connect().await?;
         let (index, size) = (LeafIndex::new(self.index), self.size.map(TreeSize::new));
+        if self.batch {
+            return self.batched(global, &ledger, index, size).await;
+        }
         let (leaf, entry) = match &self.entry_out {
             Some(path) => {
                 let proven = ledger.entry(index, size).await?;
@@ -81,10 +114,7 @@ impl Prove {
             write_file(path, &bytes)?;
         }
         write_file(&self.out, proof.to_string().as_bytes())?;
-        if let Some(path) = &self.policy_out {
-            let policy = format!("log {}\nquorum none\n", ledger.pin().vkey);
-            write_file(path, policy.as_bytes())?;
-        }
+        self.write_policy(&ledger)?;
         let json = ProvedJson {
             origin: ledger.pin().origin.to_string(),
             leaf_index: leaf.index.get(),
@@ -101,6 +131,74 @@ impl Prove {
                 json.tree_size,
                 json.leaf_hash,
                 json.root,
+                self.out.display()
+            )
+        })
+    }
+
+    fn write_policy(&self, ledger: &Ledger) -> Outcome {
+        let Some(path) = &self.policy_out else {
+            return Ok(());
+        };
+        let policy = format!("log {}\nquorum none\n", ledger.pin().vkey);
+        write_file(path, policy.as_bytes())
+    }
+
+    async fn batched(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        index: LeafIndex,
+        size: Option<TreeSize>,
+    ) -> Outcome {
+        let trust = ledger.trust_chain().await?;
+        let key = |id: KeyId| trust.registry.key(id).map(|record| record.public_key.clone());
+        let proven = ledger.prove_batched(Leaf::Index(index), size, key).await?;
+        ledger.flush().await?;
+        let path = &proven.path;
+        let signer = trust.registry.key(path.key_id).ok_or_else(|| {
+            Failure::does_not_verify(format!("no key {} is registered", path.key_id))
+        })?;
+        if let Some(file) = &self.entry_out {
+            write_file(file, &proven.proof.statement_entry)?;
+        }
+        write_file(&self.out, &proven.proof.encode_to_vec())?;
+        if let Some(file) = &self.key_out {
+            write_file(file, key::public_to_pem(&signer.public_key).as_bytes())?;
+        }
+        self.write_policy(ledger)?;
+        let json = ProvedBatchJson {
+            proved: ProvedJson {
+                origin: ledger.pin().origin.to_string(),
+                leaf_index: path.statement_index.get(),
+                leaf_hash: path.statement_hash.to_string(),
+                tree_size: proven.head.head.size.get(),
+                root: proven.head.head.root.to_string(),
+            },
+            manifest_leaf: path.manifest_index.get(),
+            position: path.position.get(),
+            key_id: path.key_id.to_string(),
+            producer: path.manifest.producer.clone(),
+            registered_leaf: signer.registered_leaf.get(),
+            revoked_leaf: signer.revoked_leaf.map(LeafIndex::get),
+        };
+        Output::new(global).print(&json, |json| {
+            let revoked = json.revoked_leaf.map(|leaf| format!(", revoked at leaf {leaf}"));
+            format!(
+                "leaf {} of {} is statement {} of the batch at leaf {}\nleaf hash  {}\n\
+                 signed by  {} (registered at leaf {}{})\nproducer   {}\nroot       {} of {} \
+                 leaves\nproof      {}",
+                json.proved.leaf_index,
+                json.proved.origin,
+                json.position,
+                json.manifest_leaf,
+                json.proved.leaf_hash,
+                json.key_id,
+                json.registered_leaf,
+                revoked.unwrap_or_default(),
+                printable(&json.producer),
+                json.proved.root,
+                json.proved.tree_size,
                 self.out.display()
             )
         })

@@ -1,33 +1,56 @@
 //! `deed verify`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use deed_tlog::{Policy, TlogProof, VerifiedCheckpoint, leaf_hash};
+use deed_evidence::{
+    LedgerId,
+    batch::{self, Manifest},
+    entry::Entry,
+};
+use deed_proto::v1::GetBatchProofResponse;
+use deed_tlog::{Hash, Policy, TlogProof, VerifiedCheckpoint, leaf_hash};
+use prost::Message as _;
 use serde::Serialize;
 
-use super::show::{EntryJson, read_file};
+use super::{
+    authority::public_key,
+    show::{EntryJson, read_file},
+};
 use crate::cli::{Failure, Global, Outcome, Output, indented};
 
 /// Verifies, offline, that an entry is in a log: the policy's log signed the tree head, its
 /// quorum of witnesses cosigned it, and the inclusion proof leads from the entry to its root.
 /// Says what that proves and what it does not.
+///
+/// With --batch the proof is one of `deed prove --batch`, and who said it is verified too: that
+/// the key signed a manifest which the statement is part of, and that both are in the log.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed verify 7.tlog-proof --entry 7.entry --policy payments.policy
+  deed verify 7.batch-proof --batch --key agent.pub --policy payments.policy
 
 A policy (C2SP tlog-policy) with one log and no witnesses:
   log <verifier key>
   quorum none")]
 pub(crate) struct Verify {
-    /// The proof (C2SP tlog-proof)
+    /// The proof (C2SP tlog-proof; with --batch what deed prove --batch wrote)
     #[arg(value_name = "FILE.tlog-proof")]
     proof: PathBuf,
     /// The entry's bytes
-    #[arg(long, value_name = "FILE")]
-    entry: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "batch", conflicts_with = "batch")]
+    entry: Option<PathBuf>,
+    /// Follow a batched statement to its signature
+    #[arg(long, requires = "key")]
+    batch: bool,
+    /// Public key (file or hex) that is to have signed the batch
+    #[arg(long, value_name = "HEX|FILE", requires = "batch")]
+    key: Option<String>,
+    /// The ledger's id [default: as the key signed it]
+    #[arg(long, value_name = "HEX", requires = "batch")]
+    ledger_id: Option<String>,
     /// Which logs and witnesses to trust (C2SP tlog-policy)
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
@@ -53,24 +76,69 @@ struct WitnessJson {
 
 impl Verify {
     pub(crate) fn run(&self, global: &Global) -> Outcome {
-        let (proof, entry) = (
-            read_file(&self.proof)?,
-            Bytes::from(read_file(&self.entry)?),
-        );
         let policy = Policy::parse(read_file(&self.policy)?).map_err(|error| {
             Failure::usage(error.to_string()).context(self.policy.display().to_string())
         })?;
+        let proof = read_file(&self.proof)?;
+        let json = match (&self.entry, &self.key) {
+            (Some(entry), _) => self.entry(&proof, entry, &policy)?,
+            (None, key) => self.batched(&proof, key.as_deref().unwrap_or_default(), &policy)?,
+        };
+        Output::new(global).print(&json, text)
+    }
+
+    fn entry(&self, proof: &[u8], entry_file: &Path, policy: &Policy) -> Outcome<VerifiedJson> {
+        let entry = Bytes::from(read_file(entry_file)?);
         let in_proof = |failure: Failure| failure.context(self.proof.display().to_string());
-        let proof = TlogProof::parse(&proof)
+        let proof = TlogProof::parse(proof)
             .map_err(|error| in_proof(Failure::does_not_verify(error.to_string())))?;
         let leaf = leaf_hash(&entry);
         let checkpoint = proof
-            .verify(&leaf, &policy)
+            .verify(&leaf, policy)
             .map_err(|error| in_proof(Failure::does_not_verify(error.to_string())))?;
         let entry = EntryJson::decode(&entry, proof.index.get(), leaf.to_string())
-            .map_err(|failure| failure.context(self.entry.display().to_string()))?;
-        let json = report(&checkpoint, entry, policy.needs_cosignatures());
-        Output::new(global).print(&json, text)
+            .map_err(|failure| failure.context(entry_file.display().to_string()))?;
+        Ok(report(&checkpoint, entry, policy.needs_cosignatures()))
+    }
+
+    fn batched(&self, proof: &[u8], key: &str, policy: &Policy) -> Outcome<VerifiedJson> {
+        let fails = |error: &dyn std::fmt::Display| {
+            Failure::does_not_verify(error.to_string()).context(self.proof.display().to_string())
+        };
+        let key = public_key(key)?;
+        let proof = GetBatchProofResponse::decode(proof).map_err(|error| fails(&error))?;
+        let checkpoint = policy
+            .verify_checkpoint(&proof.checkpoint)
+            .map_err(|error| fails(&error))?;
+        let manifest = Entry::parse(&proof.manifest_entry).map_err(|error| fails(&error))?;
+        let manifest = Manifest::parse(manifest.payload).map_err(|error| fails(&error))?;
+        let head = &checkpoint.checkpoint.head;
+        let ledger_id = match &self.ledger_id {
+            Some(hex) => ledger_id(hex)?,
+            None => manifest.ledger_id,
+        };
+        let path = batch::verify_path(&proof, ledger_id, &key, head).map_err(|e| fails(&e))?;
+        let index = path.statement_index.get();
+        let hash = path.statement_hash.to_string();
+        let entry = EntryJson::decode(&proof.statement_entry, index, hash)?;
+        let mut json = report(&checkpoint, entry, policy.needs_cosignatures());
+        json.proven.push(format!(
+            "key {} signed the batch at leaf {}, of which it is statement {}, for ledger {}",
+            path.key_id, path.manifest_index, path.position, ledger_id
+        ));
+        json.not_proven.push(format!(
+            "that key {} spoke for {} then: the ledger's trust chain says (deed key list)",
+            path.key_id, path.manifest.producer
+        ));
+        Ok(json)
+    }
+}
+
+fn ledger_id(text: &str) -> Outcome<LedgerId> {
+    let mut id = [0; 32];
+    match hex::decode_to_slice(text, &mut id) {
+        Ok(()) => Ok(LedgerId::new(Hash::new(id))),
+        Err(_) => Err(Failure::usage("--ledger-id takes 64 hex digits")),
     }
 }
 

@@ -27,6 +27,7 @@ use deed_evidence::{
     KeyId, LedgerId, PayloadDigest, Sequence, SessionId, WireError,
     statement::{self, BodyKind},
 };
+use deed_tlog::Hash;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -147,6 +148,41 @@ struct SessionFile {
     key_id: Option<String>,
 }
 
+/// Whose session it is, and how it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredAbout {
+    /// Its name here.
+    pub name: String,
+    /// Its id in the ledger.
+    pub id: SessionId,
+    /// Which ledger it is of.
+    pub ledger_id: LedgerId,
+    /// Who speaks in it.
+    pub producer: String,
+    /// `none`, `each` or `batch`.
+    pub signing: String,
+    /// The key that signs it.
+    pub key_id: Option<String>,
+}
+
+impl StoredAbout {
+    /// `None` if an id in the file is none.
+    fn new(about: SessionFile) -> Option<Self> {
+        let (mut id, mut ledger_id) = ([0; SessionId::LEN], [0; Hash::LEN]);
+        hex::decode_to_slice(&about.session, &mut id).ok()?;
+        hex::decode_to_slice(&about.ledger_id, &mut ledger_id).ok()?;
+        Some(Self {
+            name: about.name,
+            id: SessionId::new(id),
+            ledger_id: LedgerId::new(Hash::new(ledger_id)),
+            producer: about.producer,
+            signing: about.signing,
+            key_id: about.key_id,
+        })
+    }
+}
+
 /// A statement without a receipt.
 #[derive(Debug, Clone)]
 struct Unacknowledged {
@@ -235,6 +271,39 @@ impl StoredSession {
         };
         let lock = lock(&directory, name)?;
         Self::read(&directory, about, ledger_id, lock, Sync::Each).map(Some)
+    }
+
+    /// The sessions that a state directory keeps, of all ledgers, by name. Takes no lock.
+    ///
+    /// # Errors
+    /// [`SessionError::Io`], and [`SessionError::Damaged`] if it cannot be told whose one is.
+    pub fn list(state: &StateDir) -> Result<Vec<StoredAbout>, SessionError> {
+        let directory = state.path().join("sessions");
+        let failed = |error: &io::Error| SessionError::io("read", &directory, error);
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(&error)),
+        };
+        let mut sessions = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| failed(&error))?.path();
+            let path = path.join("session.json");
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                // Made a moment ago, or nothing of ours.
+                Err(error) if is_absent(&error) => continue,
+                Err(error) => return Err(SessionError::io("read", &path, &error)),
+            };
+            let about = read_about(&path, &bytes)?;
+            let damaged = || SessionError::Damaged {
+                path: path.clone(),
+                offset: 0,
+            };
+            sessions.push(StoredAbout::new(about).ok_or_else(damaged)?);
+        }
+        sessions.sort_by(|a, b| (&a.name, a.ledger_id).cmp(&(&b.name, b.ledger_id)));
+        Ok(sessions)
     }
 
     fn read(
@@ -443,6 +512,10 @@ impl StoredSession {
             self.waiting.pop_front();
         }
     }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn after(sequence: Sequence) -> Sequence {

@@ -1,14 +1,17 @@
 //! Replaying a ledger's trust statements.
 
+use std::collections::HashMap;
+
 use deed_proto::v1::PayloadType;
 use deed_tlog::{LeafIndex, leaf_hash};
 use thiserror::Error;
 
 use super::{Registry, TrustLink, TrustRefusal, TrustStatement};
 use crate::{
-    LedgerId, Micros, WireError,
+    LedgerId, Micros, PayloadDigest, Sequence, SessionId, WireError,
     entry::{Entry, EntryError},
     genesis::{Genesis, GenesisError},
+    session::{self, Binding, Judgement, Session},
     signature::{self, SignatureError},
 };
 
@@ -22,6 +25,9 @@ use crate::{
 pub struct TrustChain {
     registry: Registry,
     at: Micros,
+    /// Sessions that trust statements are in hold nothing else, so the chain shows them whole: a
+    /// statement that stands twice, or at another place than its author gave it, is noticed.
+    sessions: HashMap<SessionId, Session>,
 }
 
 /// A trust chain that does not hold. Indexes are as claimed.
@@ -100,6 +106,22 @@ pub enum ChainError {
         /// Why.
         source: SignatureError,
     },
+    /// The same place in its session as an earlier one: an old statement shown again.
+    #[error("the trust statement at leaf {index} repeats sequence {sequence} of its session")]
+    Again {
+        /// Leaf index.
+        index: LeafIndex,
+        /// The sequence.
+        sequence: Sequence,
+    },
+    /// Not the next one of its session.
+    #[error("the trust statement at leaf {index}: {source}")]
+    Session {
+        /// Leaf index.
+        index: LeafIndex,
+        /// Why.
+        source: session::Refusal,
+    },
     /// It contradicts those before it.
     #[error("trust statement at leaf {index}: {source}")]
     Refused {
@@ -121,6 +143,7 @@ impl TrustChain {
         Ok(Self {
             registry: Registry::genesis(ledger_id, &genesis),
             at: genesis.created_at,
+            sessions: HashMap::new(),
         })
     }
 
@@ -163,6 +186,24 @@ impl TrustChain {
         statement
             .verify_possession(ledger_id)
             .map_err(|source| ChainError::Possession { index, source })?;
+
+        let session = self.sessions.get(&header.session);
+        let speaker = Binding::Key(signed.key());
+        match session::judge(session, &header, speaker) {
+            Ok(Judgement::Next) => {}
+            Ok(Judgement::Behind) => {
+                return Err(ChainError::Again {
+                    index,
+                    sequence: header.sequence,
+                });
+            }
+            Err(source) => return Err(ChainError::Session { index, source }),
+        }
+        let digest = PayloadDigest::of(entry.payload);
+        self.sessions
+            .entry(header.session)
+            .and_modify(|session| session.advance(&header, digest))
+            .or_insert_with(|| Session::opened(&header, digest, speaker));
 
         self.registry.apply(&statement, at, index, hash);
         self.at = at;

@@ -26,10 +26,10 @@ pub struct Registry {
     version: u64,
     authorities: BTreeMap<KeyId, PublicKey>,
     /// Also those that are none any more: their keys are nobody else's.
-    authorities_ever: HashSet<KeyId>,
+    authorities_ever: HashMap<KeyId, PublicKey>,
     keys: HashMap<KeyId, Arc<KeyRecord>>,
-    /// Keys that are not revoked, in the order of their registration.
-    keys_of_producer: HashMap<String, Vec<KeyId>>,
+    /// Producers that a key was ever registered for.
+    keyed_producers: HashSet<String>,
     /// By principal, then by producer.
     bindings: HashMap<String, HashMap<String, Bound>>,
     /// Principal and producer of each binding there ever was, by its leaf.
@@ -119,10 +119,10 @@ impl Registry {
                 leaf_hash: *ledger_id.hash(),
             },
             version: 0,
-            authorities_ever: authorities.keys().copied().collect(),
+            authorities_ever: authorities.clone().into_iter().collect(),
             authorities,
             keys: HashMap::new(),
-            keys_of_producer: HashMap::new(),
+            keyed_producers: HashSet::new(),
             bindings: HashMap::new(),
             bound_at: HashMap::new(),
             boundaries: BTreeSet::new(),
@@ -194,7 +194,7 @@ impl Registry {
         if self.keys.contains_key(&key_id) {
             return Err(TrustRefusal::KeyRegisteredBefore { key_id });
         }
-        if self.authorities_ever.contains(&key_id) {
+        if self.authorities_ever.contains_key(&key_id) {
             return Err(TrustRefusal::KeyOfAuthority { key_id });
         }
         let valid_until = key.valid_until;
@@ -230,7 +230,7 @@ impl Registry {
         match statement {
             TrustStatement::AuthoritiesChanged(keys) => {
                 self.authorities = keys.iter().map(|key| (key_id(key), key.clone())).collect();
-                self.authorities_ever.extend(self.authorities.keys());
+                self.authorities_ever.extend(self.authorities.clone());
             }
             TrustStatement::KeyRegistered(key) => self.register(key, leaf_index),
             TrustStatement::KeyRevoked {
@@ -291,8 +291,7 @@ impl Registry {
             revoked_leaf: None,
         };
         self.boundaries.extend([key.valid_from, key.valid_until]);
-        let of_producer = self.keys_of_producer.entry(key.producer.clone());
-        of_producer.or_default().push(key_id);
+        self.keyed_producers.insert(key.producer.clone());
         self.keys.insert(key_id, Arc::new(record));
     }
 
@@ -310,12 +309,6 @@ impl Registry {
         record.revoked_at = Some(at);
         record.compromised_since = compromised_since;
         record.revoked_leaf = Some(leaf);
-        if let Some(keys) = self.keys_of_producer.get_mut(&record.producer) {
-            keys.retain(|key| *key != key_id);
-            if keys.is_empty() {
-                self.keys_of_producer.remove(&record.producer);
-            }
-        }
     }
 }
 
@@ -405,20 +398,22 @@ impl Registry {
         self.authorities.get(&key_id)
     }
 
+    /// The key of an authority of now or of earlier: what it signed then still verifies.
+    #[must_use]
+    pub fn was_authority(&self, key_id: KeyId) -> Option<&PublicKey> {
+        self.authorities_ever.get(&key_id)
+    }
+
     /// The authorities of now, by key id.
     pub fn authorities(&self) -> impl Iterator<Item = (KeyId, &PublicKey)> {
         self.authorities.iter().map(|(key_id, key)| (*key_id, key))
     }
 
-    /// Whether `producer` has a key in force: it is taken at its signature only then.
+    /// Whether `producer` was ever given a key: from then on it is taken at its signature only, also
+    /// when its keys have ended. A key that was revoked must not open the door to anybody.
     #[must_use]
-    pub fn has_key_in_force(&self, producer: &str, at: Micros) -> bool {
-        // The newest is the likeliest one.
-        let keys = self.keys_of_producer.get(producer);
-        keys.is_some_and(|keys| {
-            let mut keys = keys.iter().rev();
-            keys.any(|key_id| self.keys[key_id].in_force(at))
-        })
+    pub fn has_had_key(&self, producer: &str) -> bool {
+        self.keyed_producers.contains(producer)
     }
 
     /// The leaf that lets `principal` deliver statements of `producer` at `at`.
@@ -426,6 +421,12 @@ impl Registry {
     pub fn binding(&self, principal: &str, producer: &str, at: Micros) -> Option<LeafIndex> {
         let bound = self.bindings.get(principal)?.get(producer)?;
         (at < bound.valid_until).then_some(bound.leaf)
+    }
+
+    /// The newest binding of the two, in force or not.
+    #[must_use]
+    pub fn last_binding(&self, principal: &str, producer: &str) -> Option<LeafIndex> {
+        Some(self.bindings.get(principal)?.get(producer)?.leaf)
     }
 
     /// The principal and the producer that the statement at a leaf has bound.

@@ -22,8 +22,8 @@ pub enum SpeakerRefusal {
     /// The key does not speak for the producer.
     #[error(transparent)]
     Key(#[from] KeyRefusal),
-    /// The producer has a key: what names it unsigned may be anybody's.
-    #[error("this producer has a key in force, so its statements must be signed")]
+    /// The producer was given a key: what names it unsigned may be anybody's.
+    #[error("a key was registered for this producer, so its statements must be signed")]
     SignatureRequired,
     /// The binding that its principal was admitted by is not in force.
     #[error(
@@ -50,7 +50,7 @@ impl Registry {
             Some(key) => {
                 self.speaks(key, producer, at)?;
             }
-            None if self.has_key_in_force(producer, at) => {
+            None if self.has_had_key(producer) => {
                 return Err(SpeakerRefusal::SignatureRequired);
             }
             None => {}

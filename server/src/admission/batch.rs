@@ -228,28 +228,3 @@ pub(super) fn refuse_whole(statements: &mut Vec<Admitted>, rejected: &mut Vec<Re
     });
     rejected.extend(with_it);
 }
-
-/// Refuses what was admitted, for these reasons, and with any statement of a batch all of it.
-/// Returns the reasons of all that is refused.
-pub(super) fn refuse(statements: &mut Vec<Admitted>, rejected: Vec<Rejected>) -> Vec<Rejected> {
-    let culprits: HashSet<usize> = rejected.iter().map(|r| r.envelope).collect();
-    let mut all = rejected;
-    let mut kept = Vec::with_capacity(statements.len());
-    let mut rest = std::mem::take(statements).into_iter();
-    while let Some(first) = rest.next() {
-        let mut unit = vec![first];
-        if let Kind::Manifest(step) = &unit[0].kind {
-            let members = step.count.get() as usize;
-            unit.extend(rest.by_ref().take(members));
-        }
-        let culprit = unit.iter().find(|one| culprits.contains(&one.envelope));
-        let Some(culprit) = culprit.map(|one| one.envelope) else {
-            kept.extend(unit);
-            continue;
-        };
-        let others = unit.iter().filter(|one| !culprits.contains(&one.envelope));
-        all.extend(others.map(|one| refused_with(culprit).at(one.envelope)));
-    }
-    *statements = kept;
-    all
-}

@@ -36,13 +36,29 @@ use crate::{
     access::{Caller, role::Role},
     content::{SharedGate, State},
 };
-pub(crate) use contents::Contents;
+pub(crate) use contents::{Attached, Contents};
 
 /// Most envelopes of a request: a batch manifest and its 4,096 statements.
 pub(crate) const ENVELOPES_MAX: usize = 4097;
 
 /// Most bytes of all payloads and attachments of a request.
 pub(crate) const REQUEST_PAYLOAD_BYTES_MAX: usize = 4 << 20;
+
+/// Most trust statements of a request.
+const TRUST_STATEMENTS_MAX: usize = 64;
+
+/// Whether a payload, if it is canonical, is a trust statement: after the ledger id (34 bytes with
+/// tag and length) stands the authorities' producer, which nobody else may name.
+fn is_trust_shaped(payload: &[u8]) -> bool {
+    let producer = statement::AUTHORITY_PRODUCER.as_bytes();
+    let after_ledger_id = payload.get(34..).unwrap_or_default();
+    match after_ledger_id {
+        [0x12, length, rest @ ..] => {
+            usize::from(*length) == producer.len() && rest.starts_with(producer)
+        }
+        _ => false,
+    }
+}
 
 /// Who sends a request, as far as admission asks.
 #[derive(Debug, Clone, Default)]
@@ -151,6 +167,8 @@ pub(crate) struct AdmittedBatch {
     references: Vec<CommitmentDigest>,
     /// What is known of the contents of an Erasure in this batch.
     erasable: Option<Vec<Erasable>>,
+    /// Attachments whose content was erased: envelope, content, leaf of the Erasure; sorted.
+    erased: Vec<(usize, CommitmentDigest, u64)>,
     /// Keeps what its statements name from being erased or collected, until they are recorded.
     gate: Option<SharedGate>,
 }
@@ -231,6 +249,7 @@ impl Admission<'_> {
                 }),
                 references: Vec::new(),
                 erasable: None,
+                erased: Vec::new(),
                 gate: None,
             },
             rejected: Vec::new(),
@@ -240,14 +259,17 @@ impl Admission<'_> {
         let mut lookup = Lookup {
             admission: self,
             binding: None,
+            trust_statements: 0,
         };
         let mut position = 0;
         while position < envelopes.len() {
             position += if envelopes[position].payload_type() == PayloadType::BatchManifest {
                 batch::admit(&mut lookup, &mut admitting, envelopes, position)
             } else {
-                if let Err(rejected) = lookup.single(&mut admitting, position, &envelopes[position])
-                {
+                let single = lookup
+                    .may_be_parsed(&envelopes[position].payload)
+                    .and_then(|()| lookup.single(&mut admitting, position, &envelopes[position]));
+                if let Err(rejected) = single {
                     admitting.rejected.push(rejected.at(position));
                 }
                 1
@@ -262,9 +284,31 @@ struct Lookup<'a> {
     admission: Admission<'a>,
     /// The last producer that was asked about, and the leaf that binds the sender to it.
     binding: Option<(String, u64)>,
+    /// Trust statements of the request so far.
+    trust_statements: usize,
 }
 
 impl Lookup<'_> {
+    /// Parsing a trust statement decompresses keys: not for whoever may deliver none, and only a
+    /// few for anybody.
+    fn may_be_parsed(&mut self, payload: &[u8]) -> Result<(), Rejected> {
+        if !is_trust_shaped(payload) {
+            return Ok(());
+        }
+        if !self.admission.sender.may_change_trust {
+            let message = "delivering trust statements takes the role authority in this ledger";
+            return Err(Rejected::new(Reason::PrincipalNotBound, "", message));
+        }
+        self.trust_statements += 1;
+        if self.trust_statements > TRUST_STATEMENTS_MAX {
+            let message = format!(
+                "a request takes {TRUST_STATEMENTS_MAX} trust statements; send the rest in another"
+            );
+            return Err(Rejected::new(Reason::Oversized, "", message));
+        }
+        Ok(())
+    }
+
     /// One envelope that is not part of a batch.
     fn single(
         &mut self,
@@ -335,14 +379,14 @@ impl Lookup<'_> {
         let id = KeyId::new(*key_id);
         let trust = self.admission.trust.read();
         let key = if body.is_trust() {
-            trust.is_authority(id)
+            trust.was_authority(id)
         } else {
             trust.key(id).map(|record| &record.public_key)
         };
         if let Some(key) = key {
             return Ok((id, key.clone()));
         }
-        Err(if trust.is_authority(id).is_some() {
+        Err(if trust.was_authority(id).is_some() {
             let message = "an authority's key signs trust statements only; register a key of its \
                            own for the producer";
             Rejected::new(Reason::KeyNotAllowed, "key_id", message)
@@ -361,12 +405,7 @@ impl Lookup<'_> {
     /// The leaf that binds the sender to a producer; `None` where nobody has to say who they are,
     /// and for trust statements, which speak for themselves.
     fn principal_leaf(&mut self, producer: &str, body: BodyKind) -> Result<Option<u64>, Rejected> {
-        let Admission {
-            sender,
-            trust,
-            received_at,
-            ..
-        } = self.admission;
+        let Admission { sender, trust, .. } = self.admission;
         if body.is_trust() {
             if sender.may_change_trust {
                 return Ok(None);
@@ -386,7 +425,9 @@ impl Lookup<'_> {
         {
             return Ok(Some(*leaf));
         }
-        let bound = trust.read().binding(principal, producer, received_at);
+        // Whether it is in force is judged in the step, after the session was asked: what was
+        // recorded before it ended is a duplicate still.
+        let bound = trust.read().last_binding(principal, producer);
         let leaf = bound.map(deed_tlog::LeafIndex::get).ok_or_else(|| {
             let message = format!(
                 "{principal} is not bound to this producer; an authority binds it with `deed \
@@ -541,6 +582,28 @@ impl AdmittedBatch {
         &self.references[statement.references.clone()]
     }
 
+    /// Notes which attachments bring back what was erased: envelope, content, leaf of the Erasure;
+    /// sorted by envelope.
+    pub(crate) fn set_erased(&mut self, erased: Vec<(usize, CommitmentDigest, u64)>) {
+        self.erased = erased;
+    }
+
+    /// An attachment of the statement that was erased, by the entry at that leaf.
+    pub(crate) fn erased_attachment(
+        &self,
+        statement: &Admitted,
+    ) -> Option<(CommitmentDigest, u64)> {
+        if self.erased.is_empty() {
+            return None;
+        }
+        let at = self
+            .erased
+            .binary_search_by_key(&statement.envelope, |(envelope, ..)| *envelope)
+            .ok()?;
+        let (_, content, leaf) = self.erased[at];
+        Some((content, leaf))
+    }
+
     /// Brings what is known of the contents that an Erasure in this batch names.
     pub(crate) fn set_erasable(&mut self, known: Vec<Erasable>) {
         self.erasable = Some(known);
@@ -556,9 +619,9 @@ impl AdmittedBatch {
         self.gate = Some(gate);
     }
 
-    /// Refuses statements that were admitted, and with each the batch that it is part of.
-    pub(crate) fn refuse(&mut self, rejected: Vec<Rejected>) -> Vec<Rejected> {
-        batch::refuse(&mut self.statements, rejected)
+    /// Lets go of the gate: what its statements name is noted where an erasure looks.
+    pub(crate) fn release_gate(&mut self) {
+        self.gate = None;
     }
 
     /// Adds a batch manifest. It has no place in the session; its statements have.

@@ -1,81 +1,45 @@
 //! Contents on an append's way: stored before the statements that name them, erased after the
 //! statement that says so.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use deed_evidence::{CommitmentDigest, trust, trust::TrustStatement};
-use deed_proto::v1::{self, append_result, rejection::Reason};
+use deed_proto::v1::{self, append_result};
 use deed_tlog::LeafIndex;
 
-use super::{Appends, OnQuota};
+use super::{Appends, OnQuota, RETRY_AFTER};
 use crate::{
-    admission::{AdmittedBatch, Contents, Erasable, Rejected, Sender},
-    content::{ErasureGuard, LedgerRef, NewContent, State},
+    admission::{AdmittedBatch, Attached, Contents, Erasable, Sender},
+    content::{ContentStore, ErasureGuard, LedgerRef, NewContent, State},
     grpc::blocking,
     ledger::Ledger,
     pressure::Source,
     status::Refusal,
+    store::LedgerNumber,
 };
 
 impl Appends {
     /// Stores the contents that came along, and notes which of those that are named are held.
-    /// Returns what is refused because its content was erased before.
     pub(super) async fn hold_contents(
         &self,
         ledger: &Arc<Ledger>,
         source: &Source,
         contents: Contents,
         batch: &mut AdmittedBatch,
-    ) -> Result<Vec<Rejected>, Refusal> {
-        // Until the statements are recorded nobody may take away what they name.
-        let gate = self.contents.enter(ledger.number).await;
-        let Contents {
-            mut attached,
-            named,
-        } = contents;
-        let mut asked: Vec<(usize, CommitmentDigest)> = named;
-        asked.extend(attached.iter().map(|item| (item.envelope, item.digest)));
-        asked.sort_unstable();
+    ) -> Result<(), Refusal> {
+        // Until the statements are recorded nobody may take away what they name. Whoever waits here
+        // holds room that others may want, so not for long.
+        let entering = self.contents.enter(ledger.number);
+        let gate = tokio::time::timeout(self.queue_wait, entering)
+            .await
+            .map_err(|_| Refusal::Overloaded {
+                retry_after: RETRY_AFTER,
+            })?;
         let (store, number) = (Arc::clone(&self.contents), ledger.number);
-        let states = blocking(move || {
-            let states = asked
-                .into_iter()
-                .map(|(envelope, digest)| Ok((envelope, digest, store.held(number, &digest)?)));
-            states.collect::<Result<Vec<_>, Refusal>>()
-        })
-        .await?;
-
-        let comes = |envelope: usize, digest: CommitmentDigest| {
-            let mut all = attached.iter();
-            all.any(|item| item.envelope == envelope && item.digest == digest)
-        };
-        let erased = states.iter().filter_map(|&(envelope, digest, state)| {
-            let State::Erased(leaf) = state else {
-                return None;
-            };
-            // A statement may name what is gone; it may not bring it back.
-            comes(envelope, digest).then(|| {
-                let message = format!(
-                    "content {digest} was erased by the entry at leaf {leaf}; send the statement \
-                     without it"
-                );
-                Rejected::new(Reason::ContentErased, "attachments", message).at(envelope)
-            })
-        });
-        let mut once: BTreeMap<usize, Rejected> = BTreeMap::new();
-        for rejected in erased {
-            once.entry(rejected.envelope).or_insert(rejected);
-        }
-        let held: Vec<_> = states
-            .iter()
-            .filter(|&&(envelope, digest, state)| state == State::Held || comes(envelope, digest))
-            .map(|&(envelope, digest, _)| (envelope, digest))
-            .collect();
-        let refused = batch.refuse(once.into_values().collect());
-        attached.retain(|item| refused.iter().all(|one| one.envelope != item.envelope));
+        let found = blocking(move || Found::look(&store, number, contents)).await?;
 
         let principal = source.principal.clone().unwrap_or_else(|| Arc::from(""));
-        let new = attached.into_iter().map(|item| NewContent {
+        let new = found.new.into_iter().map(|item| NewContent {
             digest: item.digest,
             salt: item.salt,
             bytes: item.content,
@@ -84,9 +48,10 @@ impl Appends {
         self.contents
             .hold(&gate, new.collect(), LedgerRef::from(&**ledger))
             .await?;
-        batch.set_references(held);
+        batch.set_references(found.held);
+        batch.set_erased(found.erased);
         batch.set_gate(gate);
-        Ok(refused)
+        Ok(())
     }
 
     /// Takes the ledger's content gate alone, and finds out what is known of some contents.
@@ -145,6 +110,48 @@ impl Appends {
             result,
             erased,
         })
+    }
+}
+
+/// What a request's statements have to do with contents, as it was found under the gate.
+struct Found {
+    /// To be stored.
+    new: Vec<Attached>,
+    /// Held, or about to be: envelope and content, sorted by envelope.
+    held: Vec<(usize, CommitmentDigest)>,
+    /// Attached although it was erased: envelope, content and leaf of the Erasure, sorted.
+    erased: Vec<(usize, CommitmentDigest, u64)>,
+}
+
+impl Found {
+    /// Reads the disk.
+    fn look(
+        store: &ContentStore,
+        ledger: LedgerNumber,
+        contents: Contents,
+    ) -> Result<Self, Refusal> {
+        let mut found = Self {
+            new: Vec::with_capacity(contents.attached.len()),
+            held: Vec::new(),
+            erased: Vec::new(),
+        };
+        for item in contents.attached {
+            let (envelope, digest) = (item.envelope, item.digest);
+            if let State::Erased(leaf) = store.held(ledger, &digest)? {
+                found.erased.push((envelope, digest, leaf));
+            } else {
+                found.held.push((envelope, digest));
+                found.new.push(item);
+            }
+        }
+        for (envelope, digest) in contents.named {
+            if store.held(ledger, &digest)? == State::Held {
+                found.held.push((envelope, digest));
+            }
+        }
+        found.held.sort_unstable();
+        found.erased.sort_unstable();
+        Ok(found)
     }
 }
 

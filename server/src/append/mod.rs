@@ -166,13 +166,11 @@ impl Appends {
         };
         let begun = Instant::now();
         let admitting = admission.admit(&request.envelopes);
-        let (mut batch, mut rejected, contents) = admitting.verify().await.finish();
+        let (mut batch, rejected, contents) = admitting.verify().await.finish();
         self.metrics.stage(Stage::Admission, begun.elapsed());
         if !contents.is_empty() {
-            let refused = self
-                .hold_contents(&ledger, source, contents, &mut batch)
+            self.hold_contents(&ledger, source, contents, &mut batch)
                 .await?;
-            rejected.extend(refused);
         }
         let mut guard = None;
         if let Some(contents) = erasing {
@@ -229,11 +227,14 @@ fn check_request(request: &v1::AppendRequest) -> Result<(), Refusal> {
     let bytes: usize = request
         .envelopes
         .iter()
-        .map(|envelope| envelope.payload.len())
+        .map(|envelope| {
+            let attached = envelope.attachments.iter();
+            envelope.payload.len() + attached.map(|one| one.content.len()).sum::<usize>()
+        })
         .sum();
     if bytes > REQUEST_PAYLOAD_BYTES_MAX {
         let what = format!(
-            "{bytes} bytes of payloads where {REQUEST_PAYLOAD_BYTES_MAX} are allowed; send fewer \
+            "{bytes} bytes of payloads and attachments where {REQUEST_PAYLOAD_BYTES_MAX} are allowed; send fewer \
              in a request"
         );
         return Err(Refusal::field("envelopes", what));

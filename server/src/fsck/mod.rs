@@ -305,6 +305,7 @@ impl<'s> LedgerCheck<'s> {
         report.leaves += expected;
         report.tiles += self.tiles()?;
         report.records += self.records()?;
+        self.erasures()?;
         self.index()?;
         progress.leaves = expected;
         on_progress(&progress);
@@ -466,6 +467,19 @@ impl<'s> LedgerCheck<'s> {
                 Err(self.differs(format!("record {extra} belongs to nothing in the log")))
             }
         }
+    }
+
+    /// What the log says was erased, the store says too.
+    fn erasures(&self) -> Result<(), FsckError> {
+        for (content, leaf) in &self.replay.erased {
+            let stored = self.store.erased(self.number, content)?;
+            if stored != Some(*leaf) {
+                return Err(self.differs(format!(
+                    "content {content} was erased by leaf {leaf}, the store does not say so"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The segments of the index that are there.

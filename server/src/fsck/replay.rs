@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use deed_evidence::{
-    KeyId, LedgerId, Micros, PayloadDigest, SessionId,
+    CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, SessionId,
     batch::{self, Manifest},
     entry::{Entry, KeyedSignature},
     genesis::Genesis,
@@ -25,6 +25,8 @@ pub(super) struct Replay {
     pub(super) sessions: BTreeMap<SessionId, (Session, Vec<Run>)>,
     /// Leaves of trust statements, each with the effective time at it.
     pub(super) trust_leaves: Vec<(u64, Micros)>,
+    /// What was erased, by the leaf of the first Erasure that names it.
+    pub(super) erased: BTreeMap<CommitmentDigest, u64>,
     /// `None` before the genesis entry.
     trust: Option<Registry>,
     /// A manifest whose statements are not all there yet.
@@ -47,6 +49,7 @@ impl Replay {
             effective_time: Micros::new(0),
             sessions: BTreeMap::new(),
             trust_leaves: Vec::new(),
+            erased: BTreeMap::new(),
             trust: None,
             open: None,
             buffer: Vec::new(),
@@ -114,7 +117,7 @@ impl Replay {
             .as_ref()
             .ok_or_else(|| "stands before the genesis entry".to_owned())?;
         let key = registry
-            .is_authority(id)
+            .was_authority(id)
             .or_else(|| registry.key(id).map(|record| &record.public_key))
             .ok_or_else(|| format!("key {id} is not registered"))?;
         let buffer = &mut self.buffer;
@@ -228,6 +231,11 @@ impl Replay {
         }
         registry.apply(&said, at, LeafIndex::new(index), leaf_hash(bytes));
         self.trust_leaves.push((index, at));
+        if let TrustStatement::Erasure(contents) = &said {
+            for content in contents {
+                self.erased.entry(*content).or_insert(index);
+            }
+        }
         self.record(index, entry, header, &speaker)
     }
 

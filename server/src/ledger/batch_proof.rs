@@ -8,9 +8,6 @@ use deed_tlog::{BatchPosition, BatchProof, BatchTree, InclusionProof, LeafIndex,
 use super::{Ledger, Readable, read::ReadError};
 use crate::store::{Family, StoreError};
 
-/// Most statements between one of a batch and its manifest.
-const BATCH_LEAVES_MAX: u64 = deed_tlog::BATCH_PAYLOADS_MAX as u64;
-
 /// A batched statement, its manifest, and the proofs that tie them together.
 #[derive(Debug)]
 pub(crate) struct BatchedStatement {
@@ -36,21 +33,31 @@ impl Ledger {
         if self.parse(index.get(), &statement_entry)?.author != Author::Batched {
             return Ok(None);
         }
-        let begin = index.get().saturating_sub(BATCH_LEAVES_MAX);
-        // The last manifest before it: batches are contiguous.
-        let mut manifest: Option<(u64, Bytes)> = None;
-        for item in self.entries(begin, index.get()) {
-            let (leaf, bytes) = item?;
-            if self.parse(leaf, &bytes)?.payload_type == PayloadType::BatchManifest {
-                manifest = Some((leaf, bytes));
-            }
-        }
         let missing = |leaf: u64, what: &str| {
             let what = format!("leaf {leaf}: {what}");
             ReadError::Store(StoreError::corrupt(Family::Entries, self.number, what))
         };
-        let (manifest_leaf, manifest_entry) =
-            manifest.ok_or_else(|| missing(index.get(), "no manifest stands before it"))?;
+        // A batch begins a run, for its manifest lies before it and is in no session.
+        let header = self
+            .parse(index.get(), &statement_entry)?
+            .statement()
+            .map_err(|error| missing(index.get(), &error.to_string()))?;
+        let run = self
+            .store
+            .run_before(self.number, &header.session, header.sequence)?
+            .filter(|run| run.leaf_of(header.sequence) == Some(index.get()))
+            .ok_or_else(|| missing(index.get(), "its session has no such run"))?;
+        let manifest_leaf = run
+            .first_leaf
+            .checked_sub(1)
+            .ok_or_else(|| missing(index.get(), "no manifest stands before it"))?;
+        let manifest_entry = self.entry(readable, LeafIndex::new(manifest_leaf))?;
+        if self.parse(manifest_leaf, &manifest_entry)?.payload_type != PayloadType::BatchManifest {
+            return Err(missing(
+                manifest_leaf,
+                "is not the manifest of the batch behind it",
+            ));
+        }
         let said = deed_evidence::batch::Manifest::parse(
             self.parse(manifest_leaf, &manifest_entry)?.payload,
         )

@@ -58,6 +58,9 @@ pub(crate) struct Registry {
     loading: Mutex<()>,
     /// Held while a ledger is created, until it is on disk: one name, one number.
     creating: Mutex<()>,
+    /// The name of the ledger that is being created. It is on disk before it is in memory; whoever
+    /// loaded it in between would have a second one, with a trust state of its own.
+    coming: Mutex<Option<String>>,
 }
 
 /// A ledger that is about to be created: its records are to be committed by its shard.
@@ -98,6 +101,7 @@ impl Registry {
             loaded: RwLock::default(),
             loading: Mutex::default(),
             creating: Mutex::default(),
+            coming: Mutex::default(),
         }
     }
 
@@ -126,9 +130,16 @@ impl Registry {
         if !is_valid_name(name) {
             return Err(not_found());
         }
+        // Before the lock: names that nobody has must not queue for it.
+        if self.store.ledger(name)?.is_none() {
+            return Err(not_found());
+        }
         let _loading = self.loading.lock();
         if let Some(ledger) = self.loaded(name) {
             return Ok(ledger);
+        }
+        if self.coming.lock().as_deref() == Some(name) {
+            return Err(not_found());
         }
         let record = self.store.ledger(name)?.ok_or_else(not_found)?;
         let failed = |source| RegistryError::Load {
@@ -201,10 +212,21 @@ impl Registry {
         }
         let new = self.prepare(name, authority_keys)?;
         let ledger = Arc::clone(&new.ledger);
-        commit(new)?;
-        let _loading = self.loading.lock();
-        // Somebody may have loaded it already; then that is the one.
-        let ledger = Arc::clone(self.loaded.write().entry(name.to_owned()).or_insert(ledger));
+        {
+            // Under the lock that loading takes, so that nobody is in the middle of it.
+            let _loading = self.loading.lock();
+            *self.coming.lock() = Some(name.to_owned());
+        }
+        let committed = commit(new);
+        if committed.is_ok() {
+            // The one that its shard steps, before anybody can load another.
+            let mut loaded = self.loaded.write();
+            loaded.insert(name.to_owned(), Arc::clone(&ledger));
+        }
+        // If it failed nobody knows whether it is there; the shard has stopped then, or nothing was
+        // written.
+        *self.coming.lock() = None;
+        committed?;
         tracing::info!(ledger = name, origin = %ledger.origin, "ledger created");
         Ok(ledger)
     }

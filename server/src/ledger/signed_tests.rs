@@ -161,10 +161,13 @@ fn a_producer_with_a_key_is_not_taken_unsigned() {
         speaker(&say(&mut ledger, 5, std::slice::from_ref(&unsigned))),
         SpeakerRefusal::SignatureRequired
     );
-    // Once its only key has ended it is nobody's again.
+    // Also when its only key has ended: that must open no door.
     let revoked = authority.revokes(&key(1));
     assert_eq!(brief(&say(&mut ledger, 5, &[revoked])), ["linked 2"]);
-    assert_eq!(brief(&say(&mut ledger, 5, &[unsigned])), ["recorded 3"]);
+    assert_eq!(
+        speaker(&say(&mut ledger, 5, &[unsigned])),
+        SpeakerRefusal::SignatureRequired
+    );
 }
 
 #[test]
@@ -250,9 +253,16 @@ fn a_key_is_registered_once_and_by_an_authority_in_force() {
         }],
         ..v1::AuthoritiesChanged::default()
     }));
-    assert_eq!(brief(&say(&mut ledger, 5, &[handed_over])), ["linked 2"]);
-    let (_, rejected) = try_admit(&ledger, &[authority.revokes(&key(1))]);
-    assert_eq!(reasons(&rejected), [(0, Reason::KeyUnknown)]);
+    assert_eq!(
+        brief(&say(&mut ledger, 5, std::slice::from_ref(&handed_over))),
+        ["linked 2"]
+    );
+    // Who was an authority is known still, so that what it said is a duplicate; it says nothing new.
+    assert!(matches!(
+        trust(&say(&mut ledger, 5, &[authority.revokes(&key(1))])),
+        TrustRefusal::SignerUnknown { .. }
+    ));
+    assert_eq!(brief(&say(&mut ledger, 6, &[handed_over])), ["duplicate 2"]);
 }
 
 #[test]

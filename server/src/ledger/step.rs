@@ -410,6 +410,9 @@ impl LedgerState {
     ) -> Result<Placement, StepError> {
         let leaf = turn.next_leaf();
         match self.judge(turn, batch, statement, past)? {
+            Ok(_) if let Some(refusal) = brings_erased(batch, statement) => {
+                Ok(Placement::Refused(refusal))
+            }
             Ok(session) => {
                 session.record(batch, statement, self.id, leaf);
                 turn.push(batch.entry(statement), statement.leaf_hash);
@@ -423,6 +426,7 @@ impl LedgerState {
                 let recorded = recorded_at(turn, &header, at, past)?;
                 Ok(match recorded {
                     Some((placed, payload)) if payload == batch.payload(statement) => {
+                        turn.refer_again(batch, statement, &placed);
                         Placement::Duplicate(placed)
                     }
                     _ => Placement::Refused(session::Refusal::SequenceReused { expected }.into()),
@@ -524,7 +528,12 @@ impl LedgerState {
             return Ok(vec![Placement::Refused(Refusal::Batch { culprit })]);
         };
         let manifest_leaf = turn.next_leaf();
+        let erased = group.members.iter().find_map(|member| {
+            let refusal = brings_erased(batch, member)?;
+            Some((member, refusal))
+        });
         match self.judge(turn, batch, first, past)? {
+            Ok(_) if let Some((member, refusal)) = erased => Ok(group.refused(member, refusal)),
             Ok(session) => {
                 let producer = batch.header(first, self.id).producer;
                 session.record_batch(
@@ -604,6 +613,11 @@ impl Turn {
         self.first_leaf + self.leaf_hashes.len() as u64
     }
 
+    /// The same for a statement that was recorded before, perhaps without its contents.
+    fn refer_again(&mut self, batch: &AdmittedBatch, statement: &Admitted, placed: &Placed) {
+        self.refer(batch, statement, placed.leaf, placed.received_at);
+    }
+
     /// Notes the contents that are held and that a leaf commits to.
     fn refer(&mut self, batch: &AdmittedBatch, statement: &Admitted, leaf: u64, at: Micros) {
         let references = batch.references(statement);
@@ -632,13 +646,26 @@ struct Group<'b> {
 }
 
 impl Group<'_> {
-    /// Refuses all of it: `first` says why, the others name it.
-    fn refused(&self, first: &Admitted, refusal: Refusal) -> Vec<Placement> {
-        let culprit = first.envelope;
-        let mut all = vec![Placement::Refused(Refusal::Batch { culprit }); self.members.len() + 1];
-        all[1] = Placement::Refused(refusal);
-        all
+    /// Refuses all of it: one says why, the others name it.
+    fn refused(&self, why: &Admitted, refusal: Refusal) -> Vec<Placement> {
+        let culprit = why.envelope;
+        let all = std::iter::once(self.manifest).chain(self.members);
+        all.map(|one| {
+            Placement::Refused(if one.envelope == culprit {
+                refusal.clone()
+            } else {
+                Refusal::Batch { culprit }
+            })
+        })
+        .collect()
     }
+}
+
+/// Why a statement is not recorded anew that brings back what was erased. (Sent again it is a
+/// duplicate: what was recorded before the erasure stays recorded.)
+fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
+    let (content, leaf) = batch.erased_attachment(statement)?;
+    Some(Refusal::ContentErased { content, leaf })
 }
 
 /// Why a statement is not simply the next one of its session.
@@ -675,7 +702,7 @@ fn recorded_at(
 /// The leaves of a batch that was recorded before: this very manifest, and so these statements
 /// behind it, for its root covers them. `first` is what is recorded at the first one's sequence.
 fn recorded_batch(
-    turn: &Turn,
+    turn: &mut Turn,
     group: &Group<'_>,
     (first, _): (Placed, Bytes),
     past: &mut impl Past,
@@ -687,9 +714,11 @@ fn recorded_batch(
     if payload != group.batch.payload(group.manifest) {
         return Ok(None);
     }
-    let mut all = vec![Placement::Duplicate(manifest), Placement::Duplicate(first)];
-    for leaf in first.leaf + 1..first.leaf + group.members.len() as u64 {
-        all.push(Placement::Duplicate(entry_at(turn, leaf, past)?.0));
+    let mut all = vec![Placement::Duplicate(manifest)];
+    for (leaf, member) in (first.leaf..).zip(group.members) {
+        let placed = entry_at(turn, leaf, past)?.0;
+        turn.refer_again(group.batch, member, &placed);
+        all.push(Placement::Duplicate(placed));
     }
     Ok(Some(all))
 }

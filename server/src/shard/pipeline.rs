@@ -204,6 +204,11 @@ impl Line {
         }
         // Commit point: from here on the turn survives a crash, and none of it has been told.
         self.progress.committed();
+        // The references are in the store. How long a reader takes for its answer is nothing that
+        // others of the ledger may wait for.
+        for answering in &mut turn.answers {
+            answering.answer.batch.release_gate();
+        }
         if writes {
             self.metrics.synced(Synced::Store, began.elapsed());
             self.metrics.committed(turn.leaves, turn.entry_bytes);

@@ -251,6 +251,8 @@ impl TurnThread {
         let change = signed(held.state.sessions()) - signed(sessions);
         self.metrics.sessions_changed(change);
         if recorded == 0 {
+            // Duplicates may have brought contents that came too late the first time.
+            write_records(&self.store, batch, number, &records);
             return Ok(None);
         }
         let edge = held.state.edge().clone();

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use bytes::Bytes;
-use deed_evidence::receipt;
+use deed_evidence::receipt::{self, Sent};
 use deed_proto::v1;
 use deed_tests::{
     files,
@@ -130,7 +130,7 @@ fn logs_hold_neither_secrets_nor_payloads() {
             let (receipts, head) = ledger
                 .append(&clients, std::slice::from_ref(&recorded))
                 .await;
-            receipt::verify(&receipts[0], &recorded, &head, false).unwrap();
+            receipt::verify(&receipts[0], &Sent::unsigned(&recorded), &head, false).unwrap();
             // What is refused must not be repeated either.
             let junk = Bytes::from(format!("{MARK}: no statement at all"));
             let mut message = producer.message(deed_tests::statements::intent(MARK));

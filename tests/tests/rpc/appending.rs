@@ -1,7 +1,7 @@
 //! Appending: the limits of a request, and receipts of what it held.
 
 use bytes::Bytes;
-use deed_evidence::receipt;
+use deed_evidence::receipt::{self, Sent};
 use deed_proto::v1::{self, rejection::Reason};
 use deed_tests::{
     oracle::Log,
@@ -94,7 +94,8 @@ fn receipts_are_of_what_was_sent() {
             for (result, payload) in answer.results.iter().zip(&payloads) {
                 let receipt = accepted(result);
                 assert!(!receipt.inclusion_proof.is_empty());
-                receipt::verify(&receipt, payload, &head, true).expect("a receipt that holds");
+                receipt::verify(&receipt, &Sent::unsigned(payload), &head, true)
+                    .expect("a receipt that holds");
                 assert!(
                     receipt.received_at_us > 1_700_000_000_000_000,
                     "microseconds since 1970"
@@ -154,7 +155,8 @@ fn each_envelope_of_a_request_has_its_own_result() {
         let new = [&results[0], &results[3], &results[5]].map(accepted);
         assert_eq!(new.each_ref().map(|receipt| receipt.leaf_index), [2, 3, 4]);
         let mut known = duplicate(&results[1]);
-        receipt::verify(&known, &first, &head, true).expect("a proof also for a duplicate");
+        receipt::verify(&known, &Sent::unsigned(&first), &head, true)
+            .expect("a proof also for a duplicate");
         known.inclusion_proof.clear();
         assert_eq!(known, before[0]);
         assert_eq!(rejected(&results[2]).reason(), Reason::Malformed);
@@ -171,7 +173,8 @@ fn each_envelope_of_a_request_has_its_own_result() {
             "a repetition inside of one request"
         );
         for (receipt, payload) in new.iter().zip([&second, &of_b, &third]) {
-            receipt::verify(receipt, payload, &head, true).expect("a receipt that holds");
+            receipt::verify(receipt, &Sent::unsigned(payload), &head, true)
+                .expect("a receipt that holds");
         }
         assert_eq!(head.size.get(), 5);
         Log::read(clients, ledger).await.expect_heads([head]);

@@ -1,7 +1,7 @@
 //! Streams: appends answered in order, heads watched, and nothing piled up for who is slow.
 
 use bytes::Bytes;
-use deed_evidence::receipt;
+use deed_evidence::receipt::{self, Sent};
 use deed_proto::v1::{self, get_inclusion_proof_request::Leaf, rejection::Reason};
 use deed_tests::{
     oracle::Log,
@@ -61,7 +61,8 @@ fn streams_answer_in_order_until_a_request_is_malformed() {
                 let receipt = accepted(result);
                 assert_eq!(receipt.leaf_index, next[which], "in the order of sending");
                 next[which] += 1;
-                receipt::verify(&receipt, payload, &head, false).expect("a receipt that holds");
+                receipt::verify(&receipt, &Sent::unsigned(payload), &head, false)
+                    .expect("a receipt that holds");
             }
         }
         let answer = within("an answer", answers.message())

@@ -10,13 +10,13 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 /// Field `sequence` of Statement.
 const SEQUENCE_FIELD: u32 = 4;
-const PRODUCER: &str = "deed:bench";
 /// Longest resource of an Intent; longer statements are TaskOpened with an objective.
 const RESOURCE_BYTES_MAX: usize = 1_024;
 
 /// Makes one session's statements.
 pub(super) struct Payloads {
     ledger_id: LedgerId,
+    producer: String,
     session: SessionId,
     payload_bytes: usize,
     next: u64,
@@ -30,11 +30,13 @@ impl Payloads {
     /// Statements of `payload_bytes` each, 160 to 4,096, whatever their sequence.
     pub(super) fn new(
         ledger_id: LedgerId,
+        producer: &str,
         session: SessionId,
         payload_bytes: usize,
     ) -> Result<Self, WireError> {
         let mut payloads = Self {
             ledger_id,
+            producer: producer.to_owned(),
             session,
             payload_bytes,
             next: 0,
@@ -91,7 +93,7 @@ impl Payloads {
         }
         let whole = self.encode(padding)?;
         // ledger_id (2 + 32), producer (2 + its length), session (2 + 16) come before it.
-        let split = 34 + 2 + PRODUCER.len() + 18;
+        let split = 34 + 2 + self.producer.len() + 18;
         let (before, after) = whole.split_at(split);
         self.before = before.to_vec();
         self.after = after.to_vec();
@@ -119,7 +121,7 @@ impl Payloads {
         };
         statement::encode(&v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
-            producer: PRODUCER.to_owned(),
+            producer: self.producer.clone(),
             session: Bytes::copy_from_slice(self.session.as_bytes()),
             task: Bytes::copy_from_slice(self.session.as_bytes()),
             occurred_at_us: 1_700_000_000_000_000,
@@ -145,7 +147,7 @@ mod tests {
 
     fn payloads(payload_bytes: usize) -> Payloads {
         let ledger_id = LedgerId::new(Hash::new([7; 32]));
-        Payloads::new(ledger_id, SessionId::new([1; 16]), payload_bytes).unwrap()
+        Payloads::new(ledger_id, "bench:append", SessionId::new([1; 16]), payload_bytes).unwrap()
     }
 
     #[test]

@@ -1,0 +1,155 @@
+//! Signatures, batches and what an authority says: the client library has no part in them.
+
+use bytes::Bytes;
+use deed_evidence::{
+    LedgerId,
+    batch::Manifest,
+    signature::{self, Possession},
+};
+use deed_proto::v1::{self, PayloadType, statement::Body};
+use deed_tlog::SigningKey;
+
+use crate::statements::{Producer, envelope};
+
+/// The producer of what authorities say.
+pub const AUTHORITY: &str = "deed:authority";
+
+/// A key that is named after a number.
+#[must_use]
+pub fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+/// The private key of the authority that [`TestLedger::create`](crate::rpc::TestLedger::create)
+/// names.
+#[must_use]
+pub fn authority() -> SigningKey {
+    key(1)
+}
+
+/// A payload in an envelope, signed.
+#[must_use]
+pub fn signed(payload: &Bytes, key: &SigningKey) -> v1::Envelope {
+    signed_as(PayloadType::Statement, payload, key)
+}
+
+/// A payload of any type in an envelope, signed as that type.
+#[must_use]
+pub fn signed_as(payload_type: PayloadType, payload: &Bytes, key: &SigningKey) -> v1::Envelope {
+    let signature = signature::sign(key, payload_type, payload);
+    v1::Envelope {
+        payload_type: payload_type.into(),
+        key_id: Bytes::copy_from_slice(signature::key_id(key.public_key()).as_bytes()),
+        signature: Bytes::copy_from_slice(&signature),
+        ..envelope(payload)
+    }
+}
+
+/// The payload of a manifest over some statements.
+///
+/// # Panics
+/// If they are no batch.
+#[track_caller]
+#[must_use]
+pub fn manifest(payloads: &[Bytes]) -> Bytes {
+    Manifest::over(payloads).expect("a batch").encode()
+}
+
+/// A signed manifest over some statements, and these.
+///
+/// # Panics
+/// If they are no batch.
+#[track_caller]
+#[must_use]
+pub fn batch(payloads: &[Bytes], key: &SigningKey) -> Vec<v1::Envelope> {
+    let manifest = signed_as(PayloadType::BatchManifest, &manifest(payloads), key);
+    std::iter::once(manifest)
+        .chain(payloads.iter().map(envelope))
+        .collect()
+}
+
+/// An authority's session.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    producer: Producer,
+    ledger_id: LedgerId,
+}
+
+impl Authority {
+    /// In a session that is named after a number.
+    #[must_use]
+    pub fn new(ledger_id: LedgerId, session: u64) -> Self {
+        Self {
+            producer: Producer::new(ledger_id, session).named(AUTHORITY),
+            ledger_id,
+        }
+    }
+
+    /// Says something.
+    ///
+    /// # Panics
+    /// If it breaks a rule.
+    #[track_caller]
+    pub fn says(&mut self, body: Body) -> v1::Envelope {
+        signed(&self.producer.make(body), &authority())
+    }
+
+    /// Registers an agent's key.
+    pub fn registers(&mut self, key: &SigningKey, producer: &str) -> v1::Envelope {
+        self.says(Body::KeyRegistered(registration(
+            self.ledger_id,
+            key,
+            producer,
+        )))
+    }
+
+    /// Revokes a key.
+    pub fn revokes(&mut self, key: &SigningKey) -> v1::Envelope {
+        self.says(Body::KeyRevoked(v1::KeyRevoked {
+            key_id: Bytes::copy_from_slice(signature::key_id(key.public_key()).as_bytes()),
+            ..v1::KeyRevoked::default()
+        }))
+    }
+
+    /// Lets a principal deliver statements of a producer.
+    pub fn binds(&mut self, principal: &str, producer: &str) -> v1::Envelope {
+        self.says(Body::PrincipalBound(v1::PrincipalBound {
+            principal: principal.to_owned(),
+            producer: producer.to_owned(),
+            valid_until_us: 0,
+        }))
+    }
+
+    /// Erases one content.
+    pub fn erases(&mut self, commitment: &Bytes) -> v1::Envelope {
+        self.says(Body::Erasure(v1::Erasure {
+            commitments: vec![commitment.clone()],
+            requested_by: "https://example.org/person/7".to_owned(),
+            reason: "asked to be forgotten".to_owned(),
+            legal_basis: "GDPR Art. 17(1)(b)".to_owned(),
+        }))
+    }
+}
+
+/// What registers an agent's key, with its proof of possession.
+#[must_use]
+pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1::KeyRegistered {
+    let controller = "https://example.org/team";
+    let role = v1::KeyRole::Agent;
+    let public_key = key.public_key().as_bytes();
+    let possession = Possession {
+        ledger_id,
+        public_key,
+        role,
+        producer,
+        controller,
+    };
+    v1::KeyRegistered {
+        public_key: Bytes::copy_from_slice(public_key),
+        role: role.into(),
+        producer: producer.to_owned(),
+        controller: controller.to_owned(),
+        possession: Bytes::copy_from_slice(&possession.sign(key)),
+        ..v1::KeyRegistered::default()
+    }
+}
