@@ -152,7 +152,12 @@ impl Prove {
         size: Option<TreeSize>,
     ) -> Outcome {
         let trust = ledger.trust_chain().await?;
-        let key = |id: KeyId| trust.registry.key(id).map(|record| record.public_key.clone());
+        let key = |id: KeyId| {
+            trust
+                .registry
+                .key(id)
+                .map(|record| record.public_key.clone())
+        };
         let proven = ledger.prove_batched(Leaf::Index(index), size, key).await?;
         ledger.flush().await?;
         let path = &proven.path;
@@ -183,7 +188,9 @@ impl Prove {
             revoked_leaf: signer.revoked_leaf.map(LeafIndex::get),
         };
         Output::new(global).print(&json, |json| {
-            let revoked = json.revoked_leaf.map(|leaf| format!(", revoked at leaf {leaf}"));
+            let revoked = json
+                .revoked_leaf
+                .map(|leaf| format!(", revoked at leaf {leaf}"));
             format!(
                 "leaf {} of {} is statement {} of the batch at leaf {}\nleaf hash  {}\n\
                  signed by  {} (registered at leaf {}{})\nproducer   {}\nroot       {} of {} \

@@ -40,7 +40,12 @@ pub(crate) struct Verify {
     #[arg(value_name = "FILE.tlog-proof")]
     proof: PathBuf,
     /// The entry's bytes
-    #[arg(long, value_name = "FILE", required_unless_present = "batch", conflicts_with = "batch")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "batch",
+        conflicts_with = "batch"
+    )]
     entry: Option<PathBuf>,
     /// Follow a batched statement to its signature
     #[arg(long, requires = "key")]

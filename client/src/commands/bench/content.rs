@@ -84,9 +84,15 @@ struct Measured<'a> {
 
 fn size(text: &str) -> Result<u64, String> {
     let units = [("KiB", 1024), ("MiB", 1024 * 1024)];
-    let unit = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)));
+    let unit = units
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)));
     let (number, unit) = unit.unwrap_or((text, 1));
-    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    let bytes = number
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit));
     bytes
         .filter(|bytes| (16..=64 * 1024 * 1024).contains(bytes))
         .ok_or_else(|| "16 to 67108864 bytes, for example 512, 8KiB or 1MiB".to_owned())
@@ -100,7 +106,11 @@ impl BenchContent {
         }
         let ledger = Ledger::connect(options).await?;
         let (signing, producer) = self.signing.open(global, &ledger).await?;
-        let bar = progress_bar(global, self.count, "{bar:30} {pos}/{len}  {elapsed}, {eta} left");
+        let bar = progress_bar(
+            global,
+            self.count,
+            "{bar:30} {pos}/{len}  {elapsed}, {eta} left",
+        );
         let left = Arc::new(AtomicU64::new(self.count));
         let begin = Instant::now();
         let mut streams = JoinSet::new();
@@ -191,7 +201,9 @@ impl Maker {
         // A request has 4,096 items at most, and one of them may be a manifest.
         let wanted = wanted.min(4_000);
         let take = |left: u64| Some(left.saturating_sub(wanted));
-        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let left = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         let count = left.unwrap_or(0).min(wanted);
         (0..count).map(|_| self.make()).collect()
     }
@@ -203,7 +215,12 @@ impl Maker {
         if let Some(begin) = content.get_mut(..8) {
             begin.copy_from_slice(&sequence.get().to_be_bytes());
         }
-        let salt = Salt::derive(&self.secret, self.session.id(), sequence, "intent.arguments");
+        let salt = Salt::derive(
+            &self.secret,
+            self.session.id(),
+            sequence,
+            "intent.arguments",
+        );
         let digest = digest_of(&salt, &content);
         let header = Header {
             task: Some(self.task),
@@ -221,7 +238,9 @@ impl Maker {
         };
         let made = self.session.make(&header, Body::Intent(intent));
         Ok(Made {
-            statement: made.map_err(|error| Failure::usage(error.to_string()))?.payload,
+            statement: made
+                .map_err(|error| Failure::usage(error.to_string()))?
+                .payload,
             digest,
             salt,
             content: content.into(),
@@ -317,7 +336,8 @@ async fn collect(mut sent: mpsc::Receiver<Sent>, bar: ProgressBar) -> Outcome<Pa
         let recorded = recorded.count() as u64;
         part.rejected += request.contents.saturating_sub(recorded);
         let latency_us = u64::try_from((now - request.at).as_micros()).unwrap_or(u64::MAX);
-        part.latency_us.saturating_record_n(latency_us, request.contents);
+        part.latency_us
+            .saturating_record_n(latency_us, request.contents);
         part.statements += recorded;
         part.requests += 1;
         part.last_answer = Some(now);
@@ -354,7 +374,16 @@ mod tests {
         ] {
             assert_eq!(size(text), Ok(bytes));
         }
-        for text in ["", "15", "KiB", "-1", "1.5KiB", "65MiB", "8KB", "99999999999999999999MiB"] {
+        for text in [
+            "",
+            "15",
+            "KiB",
+            "-1",
+            "1.5KiB",
+            "65MiB",
+            "8KB",
+            "99999999999999999999MiB",
+        ] {
             size(text).unwrap_err();
         }
     }

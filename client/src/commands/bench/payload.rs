@@ -147,7 +147,13 @@ mod tests {
 
     fn payloads(payload_bytes: usize) -> Payloads {
         let ledger_id = LedgerId::new(Hash::new([7; 32]));
-        Payloads::new(ledger_id, "bench:append", SessionId::new([1; 16]), payload_bytes).unwrap()
+        Payloads::new(
+            ledger_id,
+            "bench:append",
+            SessionId::new([1; 16]),
+            payload_bytes,
+        )
+        .unwrap()
     }
 
     #[test]
