@@ -153,10 +153,12 @@ fn explained(reason: &str) -> String {
     let advice = if reason.contains("UnknownIssuer") {
         "the server's certificate is of an authority that is not trusted here; give that one with \
          --ca"
-    } else if reason.contains("NotValidForName") {
+    } else if reason.contains("not valid for name") || reason.contains("NotValidForName") {
         "the server's certificate is for another name; use the name that it is for"
-    } else if reason.contains("Expired") {
+    } else if reason.contains("certificate expired") || reason.contains("Expired") {
         "the server's certificate has expired; its operator must renew it"
+    } else if reason.contains("not valid yet") {
+        "the server's certificate begins later; one of the two clocks is wrong"
     } else if reason.contains("CertificateRequired") || reason.contains("HandshakeFailure") {
         "the server asks for a client certificate; give one with --client-cert and --client-key"
     } else if reason.contains("InvalidMessage") || reason.contains("corrupt message") {

@@ -10,7 +10,12 @@
 //! |---|---|
 //! | connecting, one request at a time, reading | [`Ledger`] |
 //! | a pipelined stream that survives lost connections | [`Appender`] |
+//! | TLS, client certificates, tokens | [`Access`] |
+//! | keys in files, and signing with them | [`key`], [`Signing`] |
 //! | statements with their sequence numbers | [`Session`] |
+//! | the same on disk, for a process that may be killed | [`StoredSession`] |
+//! | who speaks for whom, and whose signature covers what | [`ProvenTrust`], [`ProvenBatched`] |
+//! | prompts, results and files beside the log | [`ContentClient`] |
 //! | what is trusted, on disk | [`StateDir`], [`TrustStore`] |
 //! | statements as JSON | [`statement_json`] |
 //! | chat transcripts as statements | [`chat`] |
@@ -54,6 +59,44 @@
 //! # let made = task_opened(&mut session, TaskId::new([2; 16])).unwrap();
 //! # assert_eq!(made.sequence, deed_evidence::Sequence::FIRST);
 //! # let _ = record;
+//! ```
+//!
+//! With a key, what waits is signed once, as a batch. A session on disk loses nothing that it took
+//! and sends nothing twice:
+//!
+//! ```
+//! use std::{path::Path, sync::Arc};
+//!
+//! use deed_client::{
+//!     AppenderOptions, Ledger, Signing, StateDir, Statement, StoredSession, Sync, key,
+//! };
+//!
+//! async fn go_on(
+//!     ledger: &Ledger,
+//!     state: &StateDir,
+//!     made: fn(&StoredSession) -> Vec<Statement>,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     let signing = Signing::Batch(Arc::new(key::read_private(Path::new("agent.pem"))?));
+//!     let producer = "spiffe://example.org/agent";
+//!     let (id, name) = (ledger.ledger_id(), "nightly");
+//!     let mut stored = StoredSession::open(state, id, name, producer, &signing, Sync::Each)?;
+//!     // What an earlier process left, then what is new: kept before it is sent.
+//!     let new = made(&stored);
+//!     stored.append(&new)?;
+//!     let appender = ledger.appender(AppenderOptions {
+//!         signing,
+//!         ..AppenderOptions::default()
+//!     });
+//!     let waiting: Vec<Statement> = stored.unacknowledged().cloned().collect();
+//!     let answer = appender.send(waiting).await?.await?;
+//!     if answer.items.iter().all(|item| item.receipt().is_some()) {
+//!         let (next, _) = stored.next();
+//!         stored.acknowledge(next)?;
+//!     }
+//!     appender.finish().await?;
+//!     Ok(())
+//! }
+//! # let _ = go_on;
 //! ```
 //!
 //! Architecture invariant: what makes an answer believable is decided by `deed-tlog` and

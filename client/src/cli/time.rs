@@ -160,11 +160,17 @@ fn parse_moment(text: &str) -> Result<Micros, TimeError> {
         _ => return Err(TimeError::Time),
     };
     let seconds = days * DAY_S + hour * 3_600 + minute * 60 + second - offset_s;
-    positive(seconds.checked_mul(SECOND_US).and_then(|us| us.checked_add(fraction_us)))
+    positive(
+        seconds
+            .checked_mul(SECOND_US)
+            .and_then(|us| us.checked_add(fraction_us)),
+    )
 }
 
 fn positive(us: Option<i64>) -> Result<Micros, TimeError> {
-    us.filter(|us| *us > 0).map(Micros::new).ok_or(TimeError::Range)
+    us.filter(|us| *us > 0)
+        .map(Micros::new)
+        .ok_or(TimeError::Range)
 }
 
 /// What is left to read.
@@ -193,10 +199,18 @@ impl<'a> Cursor<'a> {
 
     /// All digits that follow, at least one.
     fn digits(&mut self) -> Result<&'a [u8], TimeError> {
-        let count = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let count = self
+            .0
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         let (digits, rest) = self.0.split_at(count);
         self.0 = rest;
-        if digits.is_empty() { Err(TimeError::Time) } else { Ok(digits) }
+        if digits.is_empty() {
+            Err(TimeError::Time)
+        } else {
+            Ok(digits)
+        }
     }
 }
 
@@ -216,7 +230,11 @@ const fn days_of(year: i64, month: i64) -> i64 {
 /// Days from 1970-01-01 to a day of the Gregorian calendar. Years are counted from March, so that
 /// the leap day is the last of its year and months have 153 days in five.
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     // 719,468 days lie between 0000-03-01 and 1970-01-01.
     year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
@@ -231,13 +249,20 @@ const fn day_of(days: i64) -> (i64, i64, i64) {
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    let (year, month) = if month < 10 {
+        (year, month + 3)
+    } else {
+        (year + 1, month - 9)
+    };
     (era * 400 + year, month, day)
 }
 
 /// A moment in RFC 3339, UTC, to the microsecond if it has a fraction.
 pub(crate) fn shown(at: Micros) -> String {
-    let (seconds, us) = (at.get().div_euclid(SECOND_US), at.get().rem_euclid(SECOND_US));
+    let (seconds, us) = (
+        at.get().div_euclid(SECOND_US),
+        at.get().rem_euclid(SECOND_US),
+    );
     let (year, month, day) = day_of(seconds.div_euclid(DAY_S));
     let second = seconds.rem_euclid(DAY_S);
     let mut text = format!(
@@ -267,7 +292,11 @@ pub(crate) fn shown_span(us: i64) -> String {
     if us % SECOND_US != 0 {
         let _ = write!(text, "{}us", us % SECOND_US);
     }
-    if text.is_empty() { "none".to_owned() } else { text }
+    if text.is_empty() {
+        "none".to_owned()
+    } else {
+        text
+    }
 }
 
 /// A ledger's words with each time in them (`1790000000000000 us`) as people read it.
@@ -348,7 +377,12 @@ mod tests {
         ] {
             assert_eq!(text.parse::<When>(), Err(TimeError::Time), "{text:?}");
         }
-        for text in ["1970-01-01", "1969-12-31T23:59:59Z", "9999999999999999999y", "300000y"] {
+        for text in [
+            "1970-01-01",
+            "1969-12-31T23:59:59Z",
+            "9999999999999999999y",
+            "300000y",
+        ] {
             assert_eq!(text.parse::<When>(), Err(TimeError::Range), "{text:?}");
         }
     }
@@ -359,14 +393,19 @@ mod tests {
             ("30d", 2_592_000),
             ("1h30m", 5_400),
             ("0s", 0),
-            ("1y2w3d4h5m6s", 31_536_000 + 1_209_600 + 259_200 + 14_400 + 300 + 6),
+            (
+                "1y2w3d4h5m6s",
+                31_536_000 + 1_209_600 + 259_200 + 14_400 + 300 + 6,
+            ),
         ] {
             let span: Span = text.parse().unwrap();
             assert_eq!(span.us(), seconds * SECOND_US, "{text}");
             let again = shown_span(span.us()).parse::<Span>();
             assert!(seconds == 0 || again == Ok(span), "{text}");
         }
-        for text in ["", "30", "d", "1d1d", "1m1h", "-1d", "1.5h", "1d ", "1D", "1ü"] {
+        for text in [
+            "", "30", "d", "1d1d", "1m1h", "-1d", "1.5h", "1d ", "1D", "1ü",
+        ] {
             assert_eq!(text.parse::<Span>(), Err(TimeError::Duration), "{text:?}");
         }
         assert_eq!(shown_span("25w5d".parse::<Span>().unwrap().us()), "180d");
@@ -383,7 +422,10 @@ mod tests {
         let long: When = "1d".parse().unwrap();
         assert_eq!(long.before(now), Err(TimeError::Range));
         let at = When::At(Micros::new(5));
-        assert_eq!((at.after(now), at.before(now)), (Ok(Micros::new(5)), Ok(Micros::new(5))));
+        assert_eq!(
+            (at.after(now), at.before(now)),
+            (Ok(Micros::new(5)), Ok(Micros::new(5)))
+        );
     }
 
     #[test]

@@ -68,8 +68,7 @@ impl AuthorityArgs {
 
     /// Whether that is possible, without asking the ledger who its authorities are.
     pub(super) fn may_be_at_hand(&self, global: &Global, ledger: &Ledger) -> Outcome<bool> {
-        Ok(self.authority_key.is_some()
-            || !kept_keys(&global.state()?, ledger.name())?.is_empty())
+        Ok(self.authority_key.is_some() || !kept_keys(&global.state()?, ledger.name())?.is_empty())
     }
 
     /// Records a trust statement, and prints where it is.

@@ -192,7 +192,11 @@ impl Put {
 
 impl PutJson {
     fn text(&self) -> String {
-        let held = if self.already_held { " (held already)" } else { "" };
+        let held = if self.already_held {
+            " (held already)"
+        } else {
+            ""
+        };
         let salt = self.salt.as_ref();
         let salt = salt.map_or(String::new(), |salt| {
             format!("\nsalt       {salt}\n           (keep it from those who must not guess the content)")
@@ -228,7 +232,10 @@ impl Get {
         let digest = CommitmentDigest::new(self.digest);
         let ledger = global.connect().await?;
         // Only a file can appear at once: what goes elsewhere is held until it is checked.
-        let file = self.out.as_ref().filter(|path| path.is_file() || !path.exists());
+        let file = self
+            .out
+            .as_ref()
+            .filter(|path| path.is_file() || !path.exists());
         match file {
             Some(path) => {
                 let unwritable = |error| cannot("write", path, error);
@@ -243,7 +250,10 @@ impl Get {
                     file: path.display().to_string(),
                 };
                 Output::new(global).print(&json, |json| {
-                    format!("{} bytes in {}; they open the commitment", json.bytes, json.file)
+                    format!(
+                        "{} bytes in {}; they open the commitment",
+                        json.bytes, json.file
+                    )
                 })
             }
             None => {
@@ -324,7 +334,7 @@ impl Erase {
                  them all the same"
             ));
         }
-        Output::new(global).print(&recorded, |recorded| recorded.text())
+        Output::new(global).print(&recorded, super::authority::RecordedJson::text)
     }
 }
 

@@ -230,7 +230,11 @@ impl Register {
         };
         let valid_from_us = optional("--valid-from", self.valid_from)?;
         let valid_until_us = optional("--valid-until", self.valid_until)?;
-        let proof = self.possession.as_deref().map(read_possession).transpose()?;
+        let proof = self
+            .possession
+            .as_deref()
+            .map(read_possession)
+            .transpose()?;
         if proof.is_none() && given.private().is_none() {
             return Err(Failure::usage(
                 "with a public key, its holder's proof of possession is needed: give what \
@@ -241,7 +245,10 @@ impl Register {
         let public = given.public();
         let possession = match (&proof, given.private()) {
             (Some(proof), _) => self.check(proof, ledger.ledger_id(), public)?,
-            (None, Some(key)) => self.claim.possession_of(ledger.ledger_id(), public).sign(key),
+            (None, Some(key)) => self
+                .claim
+                .possession_of(ledger.ledger_id(), public)
+                .sign(key),
             // Refused above.
             (None, None) => return Err(Failure::usage("no proof of possession")),
         };
@@ -275,10 +282,22 @@ impl Register {
         let role = |role: Role| name(role.into()).to_owned();
         for (what, proven, wanted) in [
             ("ledger id", proof.ledger_id.clone(), ledger_id.to_string()),
-            ("key", proof.public_key.clone(), hex::encode(public.as_bytes())),
+            (
+                "key",
+                proof.public_key.clone(),
+                hex::encode(public.as_bytes()),
+            ),
             ("role", role(proof.role), role(self.claim.role)),
-            ("producer", proof.producer.clone(), self.claim.producer.clone()),
-            ("controller", proof.controller.clone(), self.claim.controller.clone()),
+            (
+                "producer",
+                proof.producer.clone(),
+                self.claim.producer.clone(),
+            ),
+            (
+                "controller",
+                proof.controller.clone(),
+                self.claim.controller.clone(),
+            ),
         ] {
             if proven != wanted {
                 return Err(Failure::usage(format!(
@@ -345,7 +364,7 @@ impl Revoke {
 
 /// A key as it was given.
 enum Given {
-    Private(SigningKey),
+    Private(Box<SigningKey>),
     Public(PublicKey),
 }
 
@@ -360,13 +379,15 @@ impl Given {
         }
         match key::read_secret(path) {
             Ok(text) => match key::parse_private(&text) {
-                Ok(key) => Ok(Self::Private(key)),
-                Err(_) => key::parse_public(&text).map(Self::Public).map_err(|source| {
-                    file(KeyFileError::Key {
-                        path: path.to_owned(),
-                        source,
-                    })
-                }),
+                Ok(key) => Ok(Self::Private(Box::new(key))),
+                Err(_) => key::parse_public(&text)
+                    .map(Self::Public)
+                    .map_err(|source| {
+                        file(KeyFileError::Key {
+                            path: path.to_owned(),
+                            source,
+                        })
+                    }),
             },
             Err(error @ KeyFileError::Readable { .. }) => {
                 let text = read_some(path)?;
@@ -399,8 +420,8 @@ const FILE_BYTES_MAX: u64 = 16 * 1024;
 
 fn read_some(path: &Path) -> Outcome<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
-    let read = fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
+    let read =
+        fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
     match read {
         Ok(_) => Ok(text),
         Err(error) => {
@@ -459,7 +480,11 @@ impl List {
             }
         }
         let mut keys: Vec<_> = trust.registry.keys().collect();
-        keys.retain(|key| self.producer.as_ref().is_none_or(|wanted| *wanted == key.producer));
+        keys.retain(|key| {
+            self.producer
+                .as_ref()
+                .is_none_or(|wanted| *wanted == key.producer)
+        });
         keys.sort_by_key(|key| key.registered_leaf);
         let now = now();
         for key in keys {
@@ -508,7 +533,7 @@ impl KeyJson {
             revoked_at: key.revoked_at.map(shown),
             compromised_since: key.compromised_since.map(shown),
             registered_leaf: Some(key.registered_leaf.get()),
-            revoked_leaf: key.revoked_leaf.map(|leaf| leaf.get()),
+            revoked_leaf: key.revoked_leaf.map(deed_tlog::LeafIndex::get),
         }
     }
 

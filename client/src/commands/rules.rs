@@ -205,7 +205,10 @@ impl Principals {
 
 impl Bind {
     async fn run(&self, global: &Global) -> Outcome {
-        let until = self.until.map(|until| moment("--until", until)).transpose()?;
+        let until = self
+            .until
+            .map(|until| moment("--until", until))
+            .transpose()?;
         let body = Body::PrincipalBound(v1::PrincipalBound {
             principal: self.principal.clone(),
             producer: self.producer.clone(),
@@ -262,7 +265,9 @@ impl SetAuthorities {
         keys.sort_unstable();
         if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
             let key = hex::encode(twice[0]);
-            return Err(Failure::usage(format!("key {key} is named twice; name it once")));
+            return Err(Failure::usage(format!(
+                "key {key} is named twice; name it once"
+            )));
         }
         let named = keys.iter().map(|key| v1::AuthorityKey {
             public_key: Bytes::copy_from_slice(key),
@@ -275,12 +280,14 @@ impl SetAuthorities {
         let recorded = self.authority.record_in(global, &ledger, body).await?;
         let trust = ledger.trust_chain().await?;
         if kept_authority(&global.state()?, ledger.name(), &trust)?.is_none() {
-            tell(
-                "none of the new keys is kept here: give one with --authority-key from now on",
-            );
+            tell("none of the new keys is kept here: give one with --authority-key from now on");
         }
         Output::new(global).print(&recorded, |recorded| {
-            format!("{} authorities from here on\n{}", keys.len(), recorded.text())
+            format!(
+                "{} authorities from here on\n{}",
+                keys.len(),
+                recorded.text()
+            )
         })
     }
 }
@@ -315,7 +322,9 @@ async fn show_retention(global: &Global) -> Outcome {
     ledger.flush().await?;
     let floor_us = trust.registry.retention_floor_us();
     let floor = shown_span(floor_us);
-    Output::new(global).print(&RetentionJson { floor_us, floor }, |json| json.floor.clone())
+    Output::new(global).print(&RetentionJson { floor_us, floor }, |json| {
+        json.floor.clone()
+    })
 }
 
 impl Holds {
@@ -493,8 +502,7 @@ pub(super) fn moment(option: &'static str, when: When) -> Outcome<Micros> {
 /// Exactly `N` bytes in hex.
 pub(super) fn hex_bytes<const N: usize>(text: &str) -> Result<[u8; N], String> {
     let mut bytes = [0; N];
-    hex::decode_to_slice(text, &mut bytes)
-        .map_err(|_| format!("must be {} hex digits", 2 * N))?;
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| format!("must be {} hex digits", 2 * N))?;
     Ok(bytes)
 }
 
@@ -502,7 +510,9 @@ fn floor(text: &str) -> Result<Floor, String> {
     if text == "none" {
         return Ok(Floor(None));
     }
-    let span: Span = text.parse().map_err(|error: crate::cli::TimeError| format!("it {error}, or none"))?;
+    let span: Span = text
+        .parse()
+        .map_err(|error: crate::cli::TimeError| format!("it {error}, or none"))?;
     match span.us() {
         0 => Err("a floor of nothing is none: say none".to_owned()),
         _ => Ok(Floor(Some(span))),

@@ -119,7 +119,9 @@ impl Show {
         }
         let json = SessionJson {
             session: session.to_string(),
-            kept: stored.as_ref().map(|stored| KeptJson::new(&self.name, stored)),
+            kept: stored
+                .as_ref()
+                .map(|stored| KeptJson::new(&self.name, stored)),
             recorded: recorded.as_ref().map(RecordedJson::new),
         };
         Output::new(global).print(&json, SessionJson::text)
@@ -127,11 +129,7 @@ impl Show {
 }
 
 /// What has a receipt must be there, and what was sent last must be what is there.
-fn compare(
-    stored: &StoredSession,
-    recorded: Option<&ProvenSession>,
-    ledger: &Ledger,
-) -> Outcome {
+fn compare(stored: &StoredSession, recorded: Option<&ProvenSession>, ledger: &Ledger) -> Outcome {
     let acknowledged = stored.acknowledged().get();
     let there = recorded.map_or(0, |recorded| recorded.info.next_sequence);
     if there < acknowledged {
@@ -197,7 +195,10 @@ impl SessionJson {
                 let waiting = kept.unacknowledged;
                 lines.push("kept here".to_owned());
                 lines.push(folded("producer", &kept.producer));
-                lines.push(folded("signing", &signed(&kept.signing, kept.key_id.as_ref())));
+                lines.push(folded(
+                    "signing",
+                    &signed(&kept.signing, kept.key_id.as_ref()),
+                ));
                 lines.push(folded("next sequence", &kept.next_sequence.to_string()));
                 lines.push(folded("no receipt yet", &waiting.to_string()));
                 lines.push(folded("closed", yes_or_no(kept.closed)));
@@ -227,7 +228,10 @@ impl SessionJson {
     /// What the difference between here and there means.
     fn advice(&self) -> Option<&'static str> {
         let kept = self.kept.as_ref()?;
-        let there = self.recorded.as_ref().map_or(0, |recorded| recorded.next_sequence);
+        let there = self
+            .recorded
+            .as_ref()
+            .map_or(0, |recorded| recorded.next_sequence);
         if there > kept.next_sequence {
             Some(
                 "The ledger has more of it than is kept here: something else uses this session.\n\
@@ -299,7 +303,9 @@ fn list(global: &Global) -> Outcome {
 /// The id of a ledger that is trusted, without asking its server.
 fn pinned(global: &Global, name: &str) -> Outcome<Option<deed_evidence::LedgerId>> {
     let state = global.state()?;
-    let origin = state.known_origin(&global.server, name).map_err(Error::from)?;
+    let origin = state
+        .known_origin(&global.server, name)
+        .map_err(Error::from)?;
     let Some(origin) = origin.and_then(|origin| origin.parse().ok()) else {
         return Ok(None);
     };
@@ -312,7 +318,10 @@ impl ListedJson {
         let stands = match (self.next_sequence, self.unacknowledged) {
             (Some(next), Some(0)) => format!("{}, next sequence {next}", self.state),
             (Some(next), Some(waiting)) => {
-                format!("{}, next sequence {next}, {waiting} without receipt", self.state)
+                format!(
+                    "{}, next sequence {next}, {waiting} without receipt",
+                    self.state
+                )
             }
             _ => format!("{} by another process", self.state),
         };

@@ -314,11 +314,8 @@ fn check_session(run: &Run) {
         match &mut state {
             Some(state) => state.advance(&header, digest),
             None => {
-                state = Some(session::Session::opened(
-                    &header,
-                    digest,
-                    session::Binding::Nobody,
-                ))
+                let speaker = session::Binding::Nobody;
+                state = Some(session::Session::opened(&header, digest, speaker));
             }
         }
     }

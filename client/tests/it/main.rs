@@ -1,6 +1,7 @@
 //! The library against servers that are honest, flaky or lying. All in this process, on loopback.
 
 mod appending;
+mod batching;
 mod chat;
 mod cli;
 mod cli_evidence;
@@ -14,4 +15,5 @@ mod reading;
 mod settling;
 mod silence;
 mod statement_json;
+mod tls;
 mod trust_store;
