@@ -28,7 +28,11 @@ async fn scene_with_keys() -> Scene {
     write_key(&scene, "owner.pem", &authority_key(), 0o600);
     let agent = agent();
     write_key(&scene, "agent.pem", &agent, 0o600);
-    fs::write(scene.path("agent.pub"), key::public_to_pem(agent.public_key())).unwrap();
+    fs::write(
+        scene.path("agent.pub"),
+        key::public_to_pem(agent.public_key()),
+    )
+    .unwrap();
     scene
 }
 
@@ -51,7 +55,10 @@ impl Scene {
             let pem = key::private_to_pem(&key);
             let secret = pem.lines().nth(1).unwrap();
             let hex = hex::encode(key.seed());
-            assert!(!text.contains(secret) && !text.contains(&hex), "{arguments:?}");
+            assert!(
+                !text.contains(secret) && !text.contains(&hex),
+                "{arguments:?}"
+            );
         }
         (code(&output), text)
     }
@@ -66,7 +73,9 @@ impl Scene {
         let output = self.run(&[arguments, &["--json"]].concat()).await;
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 }
 
@@ -89,22 +98,42 @@ async fn a_key_is_registered_by_whoever_holds_it_and_revoked() {
     let id = registered["key_id"].as_str().unwrap().to_owned();
     let keys = scene.lines(&["key", "list"]).await;
     assert_eq!(keys.len(), 2);
-    assert_eq!((&keys[0]["role"], &keys[0]["state"]), (&"authority".into(), &"in force".into()));
+    assert_eq!(
+        (&keys[0]["role"], &keys[0]["state"]),
+        (&"authority".into(), &"in force".into())
+    );
     assert_eq!(keys[1]["key_id"], id.as_str());
-    assert_eq!((&keys[1]["role"], &keys[1]["state"]), (&"agent".into(), &"in force".into()));
+    assert_eq!(
+        (&keys[1]["role"], &keys[1]["state"]),
+        (&"agent".into(), &"in force".into())
+    );
     assert_eq!(keys[1]["valid_until"], "2100-01-01T00:00:00Z");
 
-    let revoke = ["key", "revoke", &id, "--compromised-since", "2026-01-02", "--reason", "lost"];
+    let revoke = [
+        "key",
+        "revoke",
+        &id,
+        "--compromised-since",
+        "2026-01-02",
+        "--reason",
+        "lost",
+    ];
     let revoked = scene.say(&revoke).await;
     assert_eq!(revoked["leaf_index"], 2);
-    let keys = scene.lines(&["key", "list", "--producer", "spiffe://example.org/agent"]).await;
+    let keys = scene
+        .lines(&["key", "list", "--producer", "spiffe://example.org/agent"])
+        .await;
     assert_eq!((keys.len(), &keys[0]["state"]), (1, &"revoked".into()));
     assert_eq!(keys[0]["compromised_since"], "2026-01-02T00:00:00Z");
     let (code, table) = scene.seen(&["key", "list"]).await;
     assert!(code == 0 && fits(&table) && table.contains(&id), "{table}");
 
     scene.fake.lock().script.lie = Lie::TrustOmitted;
-    assert_eq!(scene.seen(&["key", "list"]).await.0, 1, "nothing unverified is listed");
+    assert_eq!(
+        scene.seen(&["key", "list"]).await.0,
+        1,
+        "nothing unverified is listed"
+    );
 }
 
 #[tokio::test]
@@ -120,7 +149,14 @@ async fn a_public_key_needs_its_holders_proof_for_exactly_this() {
     fs::write(scene.path("proof"), proof.to_string()).unwrap();
     let id = proof["ledger_id"].as_str().unwrap();
     // The same without a server, for a holder who has none.
-    let offline = ["--ledger-id", id, "--server", "http://127.0.0.1:1", "--out", "proof2"];
+    let offline = [
+        "--ledger-id",
+        id,
+        "--server",
+        "http://127.0.0.1:1",
+        "--out",
+        "proof2",
+    ];
     let output = scene.run(&[&possess[..], &offline].concat()).await;
     assert!(output.status.success(), "{output:?}");
     let again: Value = serde_json::from_slice(&fs::read(scene.path("proof2")).unwrap()).unwrap();
@@ -154,39 +190,77 @@ async fn a_public_key_needs_its_holders_proof_for_exactly_this() {
 async fn the_ledgers_rules_are_set_and_shown() {
     let scene = scene_with_keys().await;
     let bind = |who| ["principal", "bind", "--principal", who, "--producer", "a:b"];
-    scene.say(&[&bind("gateway-7")[..], &["--until", "90d"]].concat()).await;
+    scene
+        .say(&[&bind("gateway-7")[..], &["--until", "90d"]].concat())
+        .await;
     scene.say(&bind("gateway-8")).await;
-    let unbind = ["principal", "unbind", "--principal", "gateway-7", "--producer", "a:b"];
+    let unbind = [
+        "principal",
+        "unbind",
+        "--principal",
+        "gateway-7",
+        "--producer",
+        "a:b",
+    ];
     scene.say(&unbind).await;
     let bindings = scene.lines(&["principal", "list"]).await;
-    let in_force: Vec<_> = bindings.iter().map(|binding| &binding["in_force"]).collect();
+    let in_force: Vec<_> = bindings
+        .iter()
+        .map(|binding| &binding["in_force"])
+        .collect();
     assert_eq!(in_force, [false, true]);
     // What has ended is not ended again.
     let (code, text) = scene.seen(&[&unbind[..], &AUTHORITY].concat()).await;
     assert!(code == 2 && text.contains("principal list"), "{text}");
 
-    scene.say(&["retention", "set", "26w", "--reason", "half a year"]).await;
-    assert_eq!(scene.json(&["retention", "show", "--json"]).await["floor"], "182d");
+    scene
+        .say(&["retention", "set", "26w", "--reason", "half a year"])
+        .await;
+    assert_eq!(
+        scene.json(&["retention", "show", "--json"]).await["floor"],
+        "182d"
+    );
     scene.say(&["retention", "set", "none"]).await;
-    assert_eq!(scene.json(&["retention", "show", "--json"]).await["floor_us"], 0);
+    assert_eq!(
+        scene.json(&["retention", "show", "--json"]).await["floor_us"],
+        0
+    );
 
     let task = "07".repeat(16);
-    let placed = scene.say(&["hold", "place", "--task", &task, "--reason", "case 1"]).await;
+    let placed = scene
+        .say(&["hold", "place", "--task", &task, "--reason", "case 1"])
+        .await;
     let hold = placed["hold"].as_str().unwrap();
     let other = scene.say(&["hold", "place", "--reason", "case 2"]).await;
     assert_ne!(other["hold"], hold);
     let holds = scene.lines(&["hold", "list"]).await;
     let found = holds.iter().find(|found| found["hold"] == hold).unwrap();
-    assert_eq!((&found["task"], &found["reason"]), (&task.as_str().into(), &"case 1".into()));
+    assert_eq!(
+        (&found["task"], &found["reason"]),
+        (&task.as_str().into(), &"case 1".into())
+    );
     let (code, text) = scene.seen(&["hold", "list"]).await;
     assert!(code == 0 && fits(&text), "{text}");
-    scene.say(&["hold", "release", hold, "--reason", "closed"]).await;
+    scene
+        .say(&["hold", "release", hold, "--reason", "closed"])
+        .await;
     assert_eq!(scene.lines(&["hold", "list"]).await.len(), 1);
 
-    scene.say(&["authority", "set", "agent.pub", "--reason", "another owner"]).await;
-    let (code, text) = scene.seen(&[&["retention", "set", "1d"][..], &AUTHORITY].concat()).await;
+    scene
+        .say(&["authority", "set", "agent.pub", "--reason", "another owner"])
+        .await;
+    let (code, text) = scene
+        .seen(&[&["retention", "set", "1d"][..], &AUTHORITY].concat())
+        .await;
     assert!(code == 2 && text.contains("no authority"), "{text}");
-    let new = ["retention", "set", "1d", "--authority-key", "agent.pem", "--json"];
+    let new = [
+        "retention",
+        "set",
+        "1d",
+        "--authority-key",
+        "agent.pem",
+        "--json",
+    ];
     scene.json(&new).await;
 }
 
@@ -197,18 +271,31 @@ async fn a_content_is_put_read_and_erased() {
     let random = scene.json(&["content", "put", "content", "--json"]).await;
     assert_eq!(random["salt"].as_str().unwrap().len(), 64);
     let session = "01".repeat(16);
-    let place = ["--session", &session, "--sequence", "3", "--slot", "intent.arguments"];
+    let place = [
+        "--session",
+        &session,
+        "--sequence",
+        "3",
+        "--slot",
+        "intent.arguments",
+    ];
     let put = [&["content", "put", "content", "--json"][..], &place].concat();
     let derived = scene.json(&put).await;
     assert!(derived.get("salt").is_none() && derived["digest"] != random["digest"]);
     let again = scene.json(&put).await;
-    assert_eq!((&again["digest"], &again["already_held"]), (&derived["digest"], &true.into()));
+    assert_eq!(
+        (&again["digest"], &again["already_held"]),
+        (&derived["digest"], &true.into())
+    );
 
     let digest = derived["digest"].as_str().unwrap();
     let get = ["content", "get", digest, "--out", "read"];
     assert_eq!(scene.seen(&get).await.0, 0);
     assert_eq!(fs::read(scene.path("read")).unwrap(), vec![7; 3000]);
-    assert_eq!(scene.run(&["content", "get", digest]).await.stdout, vec![7; 3000]);
+    assert_eq!(
+        scene.run(&["content", "get", digest]).await.stdout,
+        vec![7; 3000]
+    );
     // Nothing of a content that does not open its commitment is to be seen, in either way.
     scene.fake.lock().script.lie = Lie::ContentByte;
     fs::remove_file(scene.path("read")).unwrap();
@@ -220,7 +307,14 @@ async fn a_content_is_put_read_and_erased() {
     scene.fake.lock().script.lie = Lie::None;
     assert_eq!(scene.seen(&["content", "get", &"00".repeat(32)]).await.0, 3);
 
-    let why = ["--reason", "asked", "--legal-basis", "GDPR", "--requested-by", "ticket:1"];
+    let why = [
+        "--reason",
+        "asked",
+        "--legal-basis",
+        "GDPR",
+        "--requested-by",
+        "ticket:1",
+    ];
     let erase = [&["content", "erase", digest, digest][..], &why].concat();
     // Refused by a status: forgotten, so that it is not in the way of what follows.
     scene.fake.lock().script.erasure_refused = Some("not you");
@@ -230,7 +324,10 @@ async fn a_content_is_put_read_and_erased() {
     scene.fake.lock().script.erasure_refused = None;
     let erased = scene.say(&erase).await;
     assert_eq!(erased["erased"], 1);
-    assert_eq!(erased["leaf_index"], floor["leaf_index"].as_u64().unwrap() + 1);
+    assert_eq!(
+        erased["leaf_index"],
+        floor["leaf_index"].as_u64().unwrap() + 1
+    );
     let (code_now, text) = scene.seen(&get).await;
     assert!(code_now == 3 && text.contains("was erased"), "{text}");
     scene.fake.lock().script.lie = Lie::ErasureLeaf;
@@ -244,14 +341,26 @@ async fn sessions_are_shown_beside_what_the_ledger_has() {
     scene.say(&["retention", "set", "1d"]).await;
     let sessions = scene.lines(&["session", "list"]).await;
     assert_eq!(sessions.len(), 1);
-    assert_eq!((&sessions[0]["next_sequence"], &sessions[0]["unacknowledged"]), (&1.into(), &0.into()));
+    assert_eq!(
+        (
+            &sessions[0]["next_sequence"],
+            &sessions[0]["unacknowledged"]
+        ),
+        (&1.into(), &0.into())
+    );
     let name = sessions[0]["name"].as_str().unwrap();
     let shown = scene.json(&["session", "show", name, "--json"]).await;
     assert_eq!(shown["session"], sessions[0]["session"]);
-    assert_eq!(shown["kept"]["next_sequence"], shown["recorded"]["next_sequence"]);
+    assert_eq!(
+        shown["kept"]["next_sequence"],
+        shown["recorded"]["next_sequence"]
+    );
     let id = shown["session"].as_str().unwrap();
     let by_id = scene.json(&["session", "show", id, "--json"]).await;
-    assert_eq!((&by_id["recorded"], by_id.get("kept")), (&shown["recorded"], None));
+    assert_eq!(
+        (&by_id["recorded"], by_id.get("kept")),
+        (&shown["recorded"], None)
+    );
     for arguments in [&["session", "show", name][..], &["session", "list"]] {
         let (code, text) = scene.seen(arguments).await;
         assert!(code == 0 && fits(&text), "{text}");
@@ -268,10 +377,24 @@ async fn wrong_usage_says_what_to_do_and_records_nothing() {
     write_key(&scene, "open.pem", &agent(), 0o644);
     let (id, digest) = ("07".repeat(16), "07".repeat(32));
     let register = |file, option, value| {
-        [&["key", "register", file][..], &CLAIM, &AUTHORITY, &[option, value]].concat()
+        [
+            &["key", "register", file][..],
+            &CLAIM,
+            &AUTHORITY,
+            &[option, value],
+        ]
+        .concat()
     };
     let bad_role = [
-        "key", "register", "agent.pem", "--role", "king", "--producer", "a:b", "--controller", "a:b",
+        "key",
+        "register",
+        "agent.pem",
+        "--role",
+        "king",
+        "--producer",
+        "a:b",
+        "--controller",
+        "a:b",
     ];
     let arguments: [&[&str]; 20] = [
         &bad_role,
@@ -281,16 +404,51 @@ async fn wrong_usage_says_what_to_do_and_records_nothing() {
         &register("open.pem", "--valid-until", "1d"),
         &register("agent.pem", "--possession", "no-such-file"),
         &["key", "revoke", "07"],
-        &["key", "possess", "agent.pub", "--role", "agent", "--producer", "a:b", "--controller", "a:b"],
+        &[
+            "key",
+            "possess",
+            "agent.pub",
+            "--role",
+            "agent",
+            "--producer",
+            "a:b",
+            "--controller",
+            "a:b",
+        ],
         &["principal", "bind", "--principal", "x"],
-        &["principal", "bind", "--principal", "x", "--producer", "no uri", "--authority-key", "owner.pem"],
+        &[
+            "principal",
+            "bind",
+            "--principal",
+            "x",
+            "--producer",
+            "no uri",
+            "--authority-key",
+            "owner.pem",
+        ],
         &["authority", "set"],
-        &["authority", "set", "agent.pub", "agent.pub", "--authority-key", "owner.pem"],
+        &[
+            "authority",
+            "set",
+            "agent.pub",
+            "agent.pub",
+            "--authority-key",
+            "owner.pem",
+        ],
         &["retention", "set", "long", "--authority-key", "owner.pem"],
         &["retention", "set", "0d", "--authority-key", "owner.pem"],
         &["retention", "set", "1d", "--authority-key", "agent.pem"],
         &["retention", "set", "1d"],
-        &["hold", "place", "--task", &id, "--commitment", &digest, "--reason", "x"],
+        &[
+            "hold",
+            "place",
+            "--task",
+            &id,
+            "--commitment",
+            &digest,
+            "--reason",
+            "x",
+        ],
         &["content", "put", "content", "--session", &id],
         &["content", "put", "/dev/null"],
         &["content", "erase", &digest, "--reason", "x"],
@@ -301,7 +459,15 @@ async fn wrong_usage_says_what_to_do_and_records_nothing() {
         assert!(text.starts_with("error: "), "{arguments:?}: {text}");
     }
     assert_eq!(scene.fake.size(), 1);
-    for command in ["key", "principal", "authority", "retention", "hold", "content", "session"] {
+    for command in [
+        "key",
+        "principal",
+        "authority",
+        "retention",
+        "hold",
+        "content",
+        "session",
+    ] {
         let (code, help) = scene.seen(&[command, "--help"]).await;
         assert!(code == 0 && fits(&help), "{help}");
     }

@@ -88,7 +88,10 @@ fn trust_error(error: &Error) -> &TrustError {
 async fn a_trust_chain_is_replayed() {
     let scene = scene().await;
     for statement in scene.floors(3) {
-        assert!(matches!(scene.say(&statement).await, Ok(Appended::Accepted(_))));
+        assert!(matches!(
+            scene.say(&statement).await,
+            Ok(Appended::Accepted(_))
+        ));
     }
     let trust = scene.ledger.trust_chain().await.unwrap();
     assert_eq!(trust.registry.retention_floor_us(), 3);
@@ -118,7 +121,10 @@ async fn a_trust_statement_that_links_elsewhere() {
     scene.say(&floors[2]).await.unwrap();
     scene.lie(Lie::None);
     let error = scene.ledger.trust_chain().await.unwrap_err();
-    assert!(matches!(trust_error(&error), TrustError::TrustChain { .. }), "{error}");
+    assert!(
+        matches!(trust_error(&error), TrustError::TrustChain { .. }),
+        "{error}"
+    );
     assert!(error.to_string().contains("follows leaf 0"), "{error}");
 }
 
@@ -138,7 +144,10 @@ async fn a_trust_chain_with_an_omitted_link() {
     }
     scene.lie(Lie::Inclusion);
     let error = scene.ledger.trust_chain().await.unwrap_err();
-    assert!(matches!(trust_error(&error), TrustError::Proof { .. }), "{error}");
+    assert!(
+        matches!(trust_error(&error), TrustError::Proof { .. }),
+        "{error}"
+    );
     scene.lie(Lie::None);
     scene.ledger.trust_chain().await.unwrap();
 }
@@ -148,7 +157,11 @@ async fn a_batch_is_followed_to_its_signature_or_to_the_lie() {
     let scene = scene().await;
     let signing = Signing::Batch(key());
     let statements = scene.statements(1, 5);
-    let answer = scene.ledger.append_signed(&statements, &signing).await.unwrap();
+    let answer = scene
+        .ledger
+        .append_signed(&statements, &signing)
+        .await
+        .unwrap();
     for (position, item) in answer.items.iter().enumerate() {
         let receipt = item.receipt().unwrap();
         assert_eq!(receipt.manifest, Some(LeafIndex::new(1)));
@@ -156,16 +169,28 @@ async fn a_batch_is_followed_to_its_signature_or_to_the_lie() {
     }
     let key_of = |_| Some(key().public_key().clone());
     let leaf = Leaf::Index(LeafIndex::new(4));
-    let proven = scene.ledger.prove_batched(leaf, None, key_of).await.unwrap();
+    let proven = scene
+        .ledger
+        .prove_batched(leaf, None, key_of)
+        .await
+        .unwrap();
     assert_eq!(proven.path.manifest_index, LeafIndex::new(1));
     assert_eq!(proven.path.statement_index, LeafIndex::new(4));
     let place = Leaf::Statement(SessionId::new([1; 16]), Sequence::new(2));
-    let by_place = scene.ledger.prove_batched(place, None, key_of).await.unwrap();
+    let by_place = scene
+        .ledger
+        .prove_batched(place, None, key_of)
+        .await
+        .unwrap();
     assert_eq!(by_place.path, proven.path);
 
     for lie in [Lie::BatchPath, Lie::ManifestIndex] {
         scene.lie(lie);
-        let error = scene.ledger.prove_batched(leaf, None, key_of).await.unwrap_err();
+        let error = scene
+            .ledger
+            .prove_batched(leaf, None, key_of)
+            .await
+            .unwrap_err();
         assert!(
             matches!(trust_error(&error), TrustError::BatchProof { .. }),
             "{lie:?}: {error}"
@@ -175,7 +200,13 @@ async fn a_batch_is_followed_to_its_signature_or_to_the_lie() {
     // Another key than the one that signed, and one that nobody knows.
     let other = |_| Some(SigningKey::from_seed(&[32; 32]).public_key().clone());
     assert!(scene.ledger.prove_batched(leaf, None, other).await.is_err());
-    assert!(scene.ledger.prove_batched(leaf, None, |_| None).await.is_err());
+    assert!(
+        scene
+            .ledger
+            .prove_batched(leaf, None, |_| None)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -193,7 +224,11 @@ async fn receipts_of_a_batch_that_are_not_behind_its_manifest() {
             let payloads: Vec<Bytes> = statements.into_iter().map(|s| s.payload).collect();
             appender.send(payloads).await.unwrap().await.unwrap_err()
         } else {
-            scene.ledger.append_signed(&statements, &signing).await.unwrap_err()
+            scene
+                .ledger
+                .append_signed(&statements, &signing)
+                .await
+                .unwrap_err()
         };
         assert!(
             matches!(
@@ -215,7 +250,11 @@ async fn a_batch_that_is_recorded_in_part() {
     scene.fake.lock().script.unwanted = vec![1];
     let statements = scene.statements(1, 3);
     let signing = Signing::Batch(key());
-    let error = scene.ledger.append_signed(&statements, &signing).await.unwrap_err();
+    let error = scene
+        .ledger
+        .append_signed(&statements, &signing)
+        .await
+        .unwrap_err();
     assert!(
         matches!(error, Error::Answer(AnswerError::HalfBatch { position: 1 })),
         "{error}"
@@ -229,12 +268,19 @@ async fn where_a_session_stands_is_compared_with_its_last_entry() {
     assert_eq!(scene.ledger.session(id).await.unwrap(), None);
     let statements = scene.statements(1, 3);
     let signing = Signing::Each(key());
-    scene.ledger.append_signed(&statements, &signing).await.unwrap();
+    scene
+        .ledger
+        .append_signed(&statements, &signing)
+        .await
+        .unwrap();
     let stands = scene.ledger.session(id).await.unwrap().unwrap();
     assert_eq!((stands.info.next_sequence, stands.info.last_leaf), (3, 3));
     scene.lie(Lie::SessionEnd);
     let error = scene.ledger.session(id).await.unwrap_err();
-    assert!(matches!(error, Error::Answer(AnswerError::Other { .. })), "{error}");
+    assert!(
+        matches!(error, Error::Answer(AnswerError::Other { .. })),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -249,14 +295,25 @@ async fn contents_open_their_commitment_or_are_not_believed() {
     assert!(put(()).await.unwrap());
     let mut read = Vec::new();
     let state = contents.get(digest, &mut read).await.unwrap();
-    assert_eq!((state, read), (ContentState::Read { bytes: 2500 }, content.to_vec()));
+    assert_eq!(
+        (state, read),
+        (ContentState::Read { bytes: 2500 }, content.to_vec())
+    );
     let other = CommitmentDigest::new([1; 32]);
     let state = contents.get(other, &mut Vec::new()).await.unwrap();
     assert_eq!(state, ContentState::Unknown);
-    for lie in [Lie::ContentByte, Lie::ContentShort, Lie::ContentLong, Lie::ContentSalt] {
+    for lie in [
+        Lie::ContentByte,
+        Lie::ContentShort,
+        Lie::ContentLong,
+        Lie::ContentSalt,
+    ] {
         scene.lie(lie);
         let error = contents.get(digest, &mut Vec::new()).await.unwrap_err();
-        assert!(matches!(trust_error(&error), TrustError::Content { .. }), "{lie:?}: {error}");
+        assert!(
+            matches!(trust_error(&error), TrustError::Content { .. }),
+            "{lie:?}: {error}"
+        );
         assert_eq!(error.kind(), ErrorKind::DoesNotVerify);
     }
 }
@@ -285,7 +342,12 @@ async fn a_stored_session_goes_on_after_a_cut() {
             reason: String::new(),
         };
         (0..count)
-            .map(|_| session.make(&header, Body::TaskClosed(closed())).unwrap().into())
+            .map(|_| {
+                session
+                    .make(&header, Body::TaskClosed(closed()))
+                    .unwrap()
+                    .into()
+            })
             .collect()
     };
 
@@ -311,7 +373,12 @@ async fn a_stored_session_goes_on_after_a_cut() {
     let left: Vec<Statement> = stored.unacknowledged().cloned().collect();
     assert_eq!(left, statements);
     let answer = scene.ledger.append_signed(&left, &signing).await.unwrap();
-    assert!(answer.items.iter().all(|item| matches!(item, Appended::Duplicate(_))));
+    assert!(
+        answer
+            .items
+            .iter()
+            .all(|item| matches!(item, Appended::Duplicate(_)))
+    );
     assert_eq!(scene.fake.size(), size, "nothing is there twice");
     stored.acknowledge(Sequence::new(3)).unwrap();
     assert_eq!(stored.unacknowledged().len(), 0);
@@ -320,10 +387,18 @@ async fn a_stored_session_goes_on_after_a_cut() {
     let more = make(&stored, 2);
     stored.append(&more).unwrap();
     let answer = scene.ledger.append_signed(&more, &signing).await.unwrap();
-    assert!(answer.items.iter().all(|item| matches!(item, Appended::Accepted(_))));
+    assert!(
+        answer
+            .items
+            .iter()
+            .all(|item| matches!(item, Appended::Accepted(_)))
+    );
     let stands = scene.ledger.session(stored.id()).await.unwrap().unwrap();
     assert_eq!(stands.info.next_sequence, 5);
     let kept = StoredSession::list(&scene.state).unwrap();
     assert_eq!(kept.len(), 1);
-    assert_eq!((kept[0].name.as_str(), kept[0].id), ("nightly", stored.id()));
+    assert_eq!(
+        (kept[0].name.as_str(), kept[0].id),
+        ("nightly", stored.id())
+    );
 }

@@ -49,7 +49,7 @@ enum Deadline {
 impl Arriving {
     /// A body that is a `stream` may stay open, and each of its messages must come `within`;
     /// others must be complete.
-    pub(super) fn new(
+    pub(super) fn wrap(
         body: Body,
         undecoded: Undecoded,
         anonymous: bool,

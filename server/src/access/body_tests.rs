@@ -63,7 +63,7 @@ async fn unfinished_messages_of_a_connection_hold_no_more_than_its_bound() {
         let mut bodies: Vec<Body> = Vec::new();
         for _ in 0..100 {
             let undecoded = pressure.undecoded(&caller);
-            let mut body = Arriving::new(unfinished(64), undecoded, false, stream, HOUR);
+            let mut body = Arriving::wrap(unfinished(64), undecoded, false, stream, HOUR);
             if let Some(status) = drain(&mut body) {
                 assert_eq!(status.code(), Code::ResourceExhausted);
                 refused += 1;
@@ -88,7 +88,7 @@ async fn whoever_is_nobody_sends_little() {
     assert!(nobody.is_anonymous());
     for (chunks, refused) in [(4, false), (5, true)] {
         let undecoded = pressure.undecoded(&nobody);
-        let mut body = Arriving::new(unfinished(chunks), undecoded, true, true, HOUR);
+        let mut body = Arriving::wrap(unfinished(chunks), undecoded, true, true, HOUR);
         let status = drain(&mut body);
         assert_eq!(status.is_some(), refused);
         if let Some(status) = status {
@@ -99,7 +99,7 @@ async fn whoever_is_nobody_sends_little() {
     // Small complete messages one after the other are counted together.
     let many = stream::repeat_with(|| Ok::<_, Status>(Bytes::from_static(&[0; 5])));
     let body = Body::new(axum::body::Body::from_stream(many));
-    let mut body = Arriving::new(body, pressure.undecoded(&nobody), true, true, HOUR);
+    let mut body = Arriving::wrap(body, pressure.undecoded(&nobody), true, true, HOUR);
     assert_eq!(drain(&mut body).unwrap().code(), Code::Unauthenticated);
 }
 
@@ -114,7 +114,7 @@ async fn a_stream_may_stay_open_between_messages_and_not_within_one() {
         let body = Body::new(axum::body::Body::from_stream(
             chunks.chain(stream::pending()),
         ));
-        Arriving::new(body, pressure.undecoded(&caller), false, true, short)
+        Arriving::wrap(body, pressure.undecoded(&caller), false, true, short)
     };
     let mut half = body(vec![whole.clone(), whole.slice(..3)]);
     let mut between = body(vec![whole.clone(), whole.slice(..3), whole.slice(3..)]);

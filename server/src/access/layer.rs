@@ -95,7 +95,7 @@ where
                 let stream = method.is_some_and(|method| method.row().streams_in);
                 request.extensions_mut().insert(caller);
                 let request = request
-                    .map(|body| Arriving::new(body, undecoded, anonymous, stream, body_within));
+                    .map(|body| Arriving::wrap(body, undecoded, anonymous, stream, body_within));
                 let answered = self.inner.call(request);
                 Box::pin(async move {
                     let mut response = answered.await.map_err(Into::into)?;

@@ -59,12 +59,11 @@ impl Content for ContentService {
         let slot = contents.upload_slot(caller.connection().id);
         let _slot = slot.map_err(Refusal::from)?;
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
+        let size = begin.size;
         let begin = move || {
-            let (contents, salt) = (Arc::clone(&contents), salt.clone());
+            let (contents, salt) = (Arc::clone(&contents), salt);
             let principal = Arc::clone(&principal);
-            blocking(move || {
-                Ok(contents.begin_upload(ledger, digest, &salt, begin.size, &principal)?)
-            })
+            blocking(move || Ok(contents.begin_upload(ledger, digest, &salt, size, &principal)?))
         };
         let mut begun = begin().await?;
         if let Begun::AlreadyHeld = begun {
@@ -79,7 +78,7 @@ impl Content for ContentService {
         let Begun::Upload(mut upload) = begun else {
             return Ok(Response::new(v1::PutContentResponse { already_held: true }));
         };
-        let mut patience = patience_for(begin.size);
+        let mut patience = patience_for(size);
         // One chunk at a time: the next one is read when this one is sealed and written.
         while let Some(part) = next_part(&self.0, &mut parts, &mut patience).await? {
             let chunk = chunk(part)?;

@@ -204,7 +204,7 @@ fn keys_come_into_force_end_and_are_revoked_at_the_leaf() {
     let next = |what: &str| signed(producer.clone().intent(what), &key(2));
     let early = next("early");
     assert!(matches!(
-        speaker(&say(&mut ledger, 99, &[early.clone()])),
+        speaker(&say(&mut ledger, 99, std::slice::from_ref(&early))),
         SpeakerRefusal::Key(KeyRefusal::NotYet { .. })
     ));
     assert_eq!(brief(&say(&mut ledger, 100, &[early])), ["recorded 3"]);

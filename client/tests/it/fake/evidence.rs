@@ -31,8 +31,12 @@ impl Fake {
             Some(Leaf::Statement(place)) => {
                 let sessions = history.sessions.iter();
                 let mut found = sessions.filter(|(id, _)| id.as_bytes()[..] == place.session);
-                let found = found.next().and_then(|(_, all)| all.get(place.sequence as usize));
-                found.ok_or_else(|| Status::not_found("no such statement"))?.1 as usize
+                let found = found
+                    .next()
+                    .and_then(|(_, all)| all.get(place.sequence as usize));
+                found
+                    .ok_or_else(|| Status::not_found("no such statement"))?
+                    .1 as usize
             }
             None => return Err(Status::invalid_argument("no leaf")),
         };
@@ -178,7 +182,11 @@ impl ContentService for Fake {
         let (sender, receiver) = mpsc::channel(64);
         for (position, chunk) in content.chunks(1000).enumerate() {
             let message = v1::GetContentResponse {
-                salt: if position == 0 { salt.clone().into() } else { Bytes::new() },
+                salt: if position == 0 {
+                    salt.clone().into()
+                } else {
+                    Bytes::new()
+                },
                 size: if position == 0 { size } else { 0 },
                 chunk: Bytes::copy_from_slice(chunk),
             };

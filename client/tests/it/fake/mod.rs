@@ -17,9 +17,7 @@ use deed_evidence::{Micros, entry::Entry, genesis::Genesis, statement};
 use deed_proto::v1::{
     self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer,
 };
-use deed_tlog::{
-    Checkpoint, Hash, NoteSigner, Origin, SigningKey, TreeHead, TreeSize, leaf_hash,
-};
+use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, SigningKey, TreeHead, TreeSize, leaf_hash};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -299,18 +297,18 @@ impl Fake {
         }
         let statements = request.envelopes.iter().skip(usize::from(batched));
         results.extend(statements.map(|envelope| {
-                let header = statement::parse(&envelope.payload).unwrap();
-                if script.unwanted.contains(&header.sequence.get()) {
-                    return unwanted();
-                }
-                history.append(
-                    envelope,
-                    batched,
-                    forget || script.forget_always,
-                    script.two_histories,
-                    lie,
-                )
-            }));
+            let header = statement::parse(&envelope.payload).unwrap();
+            if script.unwanted.contains(&header.sequence.get()) {
+                return unwanted();
+            }
+            history.append(
+                envelope,
+                batched,
+                forget || script.forget_always,
+                script.two_histories,
+                lie,
+            )
+        }));
         if script.two_histories {
             history.fill_up(which);
         }
