@@ -196,7 +196,8 @@ run() {
     shell "deed ${*//"$tmp/"/}"
     "$deed" "$@" >"$tmp/said" 2>"$tmp/complaint" || status=$?
     ((status == 0)) || cat "$tmp/complaint" >>"$tmp/said"
-    sed "s|$tmp/||g" "$tmp/said" | fit
+    # A content may end without a line feed.
+    sed -e "s|$tmp/||g" -e '$a\' "$tmp/said" | fit
     return "$status"
 }
 
