@@ -2,19 +2,19 @@
 //! the order of its session.
 //!
 //! Producers that sign batches, sign each statement, or sign nothing stream through the library's
-//! appender. Another one is a process with its session on disk, killed with SIGKILL and started
-//! again. Each speaks through a proxy of its own ([`deed_tests::proxy`]). At the end the log is read
-//! whole and computed again.
+//! appender. Another one is the real `deed append --session`, killed and started again. Each speaks
+//! through a proxy of its own ([`deed_tests::proxy`]). At the end the log is read whole and computed
+//! again.
 //!
 //! Three seeds, 80 cuts each; `DEED_RECONNECT_ROUNDS` asks for more of them, `DEED_RECONNECT_CUTS`
 //! for longer ones, `DEED_TEST_SEED` for one seed alone.
 
+mod killed;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    env, fs,
-    future::ready,
+    collections::{HashMap, HashSet},
+    env,
     path::Path,
-    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -25,29 +25,30 @@ use std::{
 use bytes::Bytes;
 use deed_client::{
     Answer, Appended, AppenderOptions, ErrorKind, Header, Ledger, Options, Pending, RetryPolicy,
-    Session, Signing, StateDir, Statement, StoredSession, Sync,
+    Session, Signing, StateDir,
 };
 use deed_evidence::{
-    PayloadDigest, Sequence, SessionId, TaskId,
+    PayloadDigest, SessionId, TaskId,
     batch::{self, Manifest},
     entry::Entry,
-    signature::{self, Possession},
     statement,
 };
-use deed_proto::v1::{self, Author, PayloadType, statement::Body};
+use deed_proto::v1::{self, Author, PayloadType};
 use deed_tests::{
+    keys::{self, Authority},
     oracle::Log,
     process::{ServerProcess, fsck_clean},
     proxy::{Faults, Proxy, Report},
     random::Random,
     rpc::{Clients, TestLedger, accepted},
     run_within,
-    statements::{Producer, envelope, intent},
+    statements::intent,
     until, within,
 };
 use deed_tlog::{Hash, SigningKey, TreeHead};
-use prost::Message as _;
 use tempfile::TempDir;
+
+use killed::{KILLED, kill_again_and_again, resource, step};
 
 const ROUNDS: u64 = 3;
 
@@ -70,18 +71,8 @@ const REQUEST_MAX: u64 = 25;
 
 const UNDER_WAY_MAX: usize = 8;
 
-/// Who is killed and started again, how often in each round, and how long it lives then.
-const KILLED: u64 = 5;
-const KILLS: u64 = 6;
-const LIFE_MS_MAX: u64 = 300;
-
-/// What the process that is killed is told, in its environment: URL, state directory.
-const PROCESS_URL: &str = "DEED_RECONNECT_PROCESS_URL";
-const PROCESS_STATE: &str = "DEED_RECONNECT_PROCESS_STATE";
-
-/// Files in that directory: it shall end, and how many statements have a receipt.
-const END: &str = "end";
-const ENDED: &str = "ended";
+/// Authorities sign in a session that no producer's number leads to.
+const AUTHORITY_SESSION: u64 = 0xa << 60;
 
 const LEDGER: &str = "cut";
 
@@ -250,181 +241,12 @@ async fn connect(url: &str, state: &Path) -> Ledger {
     .await
 }
 
-/// Registers a key for a producer, signed by the ledger's authority.
-async fn register(clients: &Clients, ledger: &TestLedger, number: u64, name: &str) -> SigningKey {
-    let key = key_of(number);
-    let controller = "https://example.org/team";
-    let possession = Possession {
-        ledger_id: ledger.id,
-        public_key: key.public_key().as_bytes(),
-        role: v1::KeyRole::Agent,
-        producer: name,
-        controller,
-    };
-    let body = Body::KeyRegistered(v1::KeyRegistered {
-        public_key: Bytes::copy_from_slice(key.public_key().as_bytes()),
-        role: v1::KeyRole::Agent.into(),
-        producer: name.to_owned(),
-        controller: controller.to_owned(),
-        possession: Bytes::copy_from_slice(&possession.sign(&key)),
-        ..v1::KeyRegistered::default()
-    });
-    let payload = statement::encode(&v1::Statement {
-        producer: statement::AUTHORITY_PRODUCER.to_owned(),
-        task: Bytes::new(),
-        // A session of its own for each.
-        ..Producer::new(ledger.id, AUTHORITY_SESSIONS | number).message(body)
-    });
-    let mut envelope = envelope(&payload.expect("a statement by the rules"));
-    // As in `TestLedger::create`.
-    let authority = SigningKey::from_seed(&[1; 32]);
-    let signed = signature::sign(&authority, PayloadType::Statement, &envelope.payload);
-    let key_id = signature::key_id(authority.public_key());
-    envelope.key_id = Bytes::copy_from_slice(key_id.as_bytes());
-    envelope.signature = Bytes::copy_from_slice(&signed);
-    let request = v1::AppendRequest {
-        ledger: ledger.name.clone(),
-        envelopes: vec![envelope],
-        ..v1::AppendRequest::default()
-    };
-    let answer = within("a registration", clients.append(request)).await;
-    accepted(&answer.expect("an answer").results[0]);
-    key
-}
-
 fn name_of(number: u64) -> String {
     format!("spiffe://example.org/agent/{number}")
 }
 
 fn key_of(number: u64) -> SigningKey {
-    let mut seed = [0xc0; 32];
-    seed[..8].copy_from_slice(&number.to_be_bytes());
-    SigningKey::from_seed(&seed)
-}
-
-const AUTHORITY_SESSIONS: u64 = 0xa << 60;
-
-/// The producer that is killed: one session on disk, its statements numbered. Ends when it is told
-/// to and everything has a receipt.
-async fn killed_process(url: &str, state: &Path) {
-    let client = connect(url, state).await;
-    let signing = Signing::Each(key_of(KILLED).into());
-    let name = name_of(KILLED);
-    let directory = StateDir::new(state);
-    let mut stored = StoredSession::open(
-        &directory,
-        client.ledger_id(),
-        "killed",
-        &name,
-        &signing,
-        Sync::Each,
-    )
-    .expect("its session");
-    let appender = client.appender(AppenderOptions {
-        requests_in_flight_max: UNDER_WAY_MAX,
-        answer_timeout_ms: 5_000,
-        signing,
-        ..AppenderOptions::default()
-    });
-    // What an earlier life left goes first, as the same bytes.
-    let left: Vec<Statement> = stored.unacknowledged().cloned().collect();
-    let mut under_way = VecDeque::new();
-    for request in left.chunks(10) {
-        let pending = appender.send(request.to_vec()).await;
-        under_way.push_back((pending.expect("the appender lives"), request.len() as u64));
-    }
-    loop {
-        let ending = state.join(END).exists();
-        while !ending && under_way.len() < UNDER_WAY_MAX {
-            let (next, last) = stored.next();
-            let mut session = Session::with_id(client.ledger_id(), &name, stored.id());
-            if let Some(last) = last {
-                session = session.resume(Sequence::new(next.get() - 1), last);
-            }
-            let header = Header {
-                task: Some(TASK),
-                ..Header::default()
-            };
-            let made: Vec<Statement> = (next.get()..next.get() + 10)
-                .map(|sequence| session.make(&header, intent(&step(sequence))))
-                .map(|made| made.expect("a statement by the rules").into())
-                .collect();
-            stored.append(&made).expect("they are kept");
-            let count = made.len() as u64;
-            let pending = appender.send(made).await;
-            under_way.push_back((pending.expect("the appender lives"), count));
-        }
-        let Some((pending, count)) = under_way.pop_front() else {
-            break;
-        };
-        let answer = pending.await.expect("an answer in the end");
-        for item in &answer.items {
-            assert!(item.receipt().is_some(), "rejected: {item:?}");
-        }
-        let acknowledged = stored.acknowledged().get() + count;
-        let noted = stored.acknowledge(Sequence::new(acknowledged));
-        noted.expect("receipts are noted");
-    }
-    appender.finish().await.expect("all heads on one line");
-    let count = stored.acknowledged().get().to_string();
-    fs::write(state.join(ENDED), count).expect("a file");
-}
-
-fn step(sequence: u64) -> String {
-    format!("step/{sequence}")
-}
-
-/// Not a test of its own: the process that [`kill_again_and_again`] starts. Without its
-/// environment there is nothing to do.
-#[test]
-fn process_that_is_killed() {
-    let (Ok(url), Some(state)) = (env::var(PROCESS_URL), env::var_os(PROCESS_STATE)) else {
-        return;
-    };
-    let max = Duration::from_secs(60);
-    run_within(
-        max,
-        async move { killed_process(&url, Path::new(&state)).await },
-    );
-}
-
-/// Starts that process and kills it, several times; then lets it end, and returns how many
-/// statements it has receipts for.
-async fn kill_again_and_again(url: String, mut random: Random) -> u64 {
-    let state = TempDir::new().unwrap();
-    let start = || {
-        Command::new(env::current_exe().expect("a test knows its own path"))
-            .args(["process_that_is_killed", "--exact", "--nocapture"])
-            .env(PROCESS_URL, &url)
-            .env(PROCESS_STATE, state.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("this program starts again")
-    };
-    let journal_begun = || state.path().join("sessions").exists();
-    for _ in 0..KILLS {
-        let mut process = start();
-        until("a process that has its session", || {
-            let ended = process.try_wait().expect("our own child");
-            assert!(ended.is_none(), "it ended by itself: {ended:?}");
-            ready(journal_begun().then_some(()))
-        })
-        .await;
-        // Not a wait for something: the moment of the kill.
-        tokio::time::sleep(Duration::from_millis(random.between(0, LIFE_MS_MAX))).await;
-        process.kill().expect("our own child can be killed");
-        process.wait().expect("our own child");
-    }
-    fs::write(state.path().join(END), "").expect("a file");
-    let mut process = start();
-    let ended = until("the end of the process", || {
-        ready(process.try_wait().expect("our own child"))
-    })
-    .await;
-    assert!(ended.success(), "{ended}");
-    let count = fs::read_to_string(state.path().join(ENDED)).expect("a count");
-    count.parse().expect("a number")
+    keys::key(u8::try_from(0xc0 + number).expect("a small number"))
 }
 
 /// What a log holds, counted.
@@ -512,15 +334,6 @@ fn check(log: &Log, shared: &Shared) -> Found {
     found
 }
 
-/// What an intent is about.
-fn resource(payload: &[u8]) -> String {
-    let statement = v1::Statement::decode(payload).expect("a statement");
-    match statement.body {
-        Some(Body::Intent(intent)) => intent.resource,
-        body => panic!("not an intent: {body:?}"),
-    }
-}
-
 /// The statements of a batch lie right behind their manifest, and are those that were signed.
 fn check_batch(leaf: usize, entries: &[Entry<'_>]) {
     let manifest = Manifest::parse(entries[leaf].payload).expect("a manifest");
@@ -545,12 +358,22 @@ async fn round(seed: u64, cuts: u64) {
 
     let mut proxies = Vec::new();
     let mut producers = Vec::new();
-    for number in 1..=4 {
+    let mut authority = Authority::new(ledger.id, AUTHORITY_SESSION);
+    let signed = (2..=KILLED).map(|number| authority.registers(&key_of(number), &name_of(number)));
+    let request = v1::AppendRequest {
+        envelopes: signed.collect(),
+        ..ledger.request(&[])
+    };
+    let registered = within("the registrations", clients.append(request)).await;
+    for result in &registered.expect("an answer").results {
+        accepted(result);
+    }
+    for number in 1..KILLED {
         let name = name_of(number);
         let signing = match number {
             1 => Signing::None,
-            2 => Signing::Each(register(&clients, &ledger, number, &name).await.into()),
-            _ => Signing::Batch(register(&clients, &ledger, number, &name).await.into()),
+            2 => Signing::Each(key_of(number).into()),
+            _ => Signing::Batch(key_of(number).into()),
         };
         let proxy = Proxy::start(server.address(), FAULTS, random.fork()).await;
         let streamer = Streamer {
@@ -567,9 +390,12 @@ async fn round(seed: u64, cuts: u64) {
         producers.push(tokio::spawn(streamer.stream()));
     }
 
-    register(&clients, &ledger, KILLED, &name_of(KILLED)).await;
     let proxy = Proxy::start(server.address(), FAULTS, random.fork()).await;
-    let killing = tokio::spawn(kill_again_and_again(proxy.url(), random.fork()));
+    let killing = tokio::spawn(kill_again_and_again(
+        proxy.url(),
+        server.url(),
+        random.fork(),
+    ));
     proxies.push(proxy);
 
     let report = || proxies.iter().map(Proxy::report);

@@ -1,0 +1,174 @@
+//! A producer that is killed: the real `deed append --session`, started again on the same state
+//! directory with the lines that it had not taken yet.
+
+use std::{
+    fs,
+    future::ready,
+    os::unix::fs::OpenOptionsExt as _,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use deed_client::key;
+use deed_proto::v1::{self, statement::Body};
+use deed_tests::{process::program, random::Random, until};
+use prost::Message as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{LEDGER, key_of, name_of};
+
+/// Its number among the producers.
+pub(crate) const KILLED: u64 = 5;
+
+/// How often it is killed in each round, and how long it lives then at most.
+const KILLS: u64 = 6;
+const LIFE_MS_MAX: u64 = 400;
+
+/// Lines that it is given each time: more than it takes within its life, on most machines.
+const LINES: u64 = 2_000;
+
+/// Statements in a request, few enough for requests and answers to come through between two cuts.
+const BATCH: &str = "20";
+
+const SESSION: &str = "killed";
+
+/// Exit code of a command that cannot reach its server.
+const UNAVAILABLE: i32 = 3;
+
+/// What its statement of this sequence is about.
+pub(crate) fn step(sequence: u64) -> String {
+    format!("step/{sequence}")
+}
+
+/// What an intent in the log is about.
+pub(crate) fn resource(payload: &[u8]) -> String {
+    let statement = v1::Statement::decode(payload).expect("a statement");
+    match statement.body {
+        Some(Body::Intent(intent)) => intent.resource,
+        body => panic!("not an intent: {body:?}"),
+    }
+}
+
+/// Kills it several times, then lets it end. Returns how many statements it has receipts for.
+///
+/// `url` leads through the proxy, `direct` to the server.
+pub(crate) async fn kill_again_and_again(url: String, direct: String, mut random: Random) -> u64 {
+    let producer = Producer::new(url, direct);
+    let mut kills = 0;
+    while kills < KILLS {
+        let mut process = producer.start(LINES);
+        // Not a wait for something: the moment of the kill.
+        tokio::time::sleep(Duration::from_millis(random.between(0, LIFE_MS_MAX))).await;
+        match process.try_wait().expect("our own child") {
+            // It had no more lines, or its first connection was cut, which it tries but once.
+            Some(ended) => assert!(matches!(ended.code(), Some(0 | UNAVAILABLE)), "{ended}"),
+            None => {
+                process.kill().expect("our own child can be killed");
+                process.wait().expect("our own child");
+                kills += 1;
+            }
+        }
+    }
+    // A last one, with some lines of its own: nothing may be left.
+    let mut lines = 100;
+    loop {
+        let mut process = producer.start(lines);
+        let ended = until("the end of deed append", || {
+            ready(process.try_wait().expect("our own child"))
+        })
+        .await;
+        match ended.code() {
+            Some(0) => break,
+            Some(UNAVAILABLE) => lines = 0,
+            _ => panic!("{ended}: {}", producer.told()),
+        }
+    }
+    let shown = producer.show().expect("its session");
+    let (kept, recorded) = (&shown["kept"], &shown["recorded"]);
+    assert_eq!(kept["unacknowledged"], 0, "{shown}");
+    assert_eq!(kept["next_sequence"], recorded["next_sequence"], "{shown}");
+    kept["next_sequence"].as_u64().expect("a number")
+}
+
+struct Producer {
+    url: String,
+    direct: String,
+    home: TempDir,
+}
+
+impl Producer {
+    fn new(url: String, direct: String) -> Self {
+        use std::io::Write as _;
+        let home = TempDir::new().expect("a temporary directory");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(home.path().join("key.pem"))
+            .expect("a file for the key");
+        file.write_all(key::private_to_pem(&key_of(KILLED)).as_bytes())
+            .expect("the key");
+        Self { url, direct, home }
+    }
+
+    fn command(&self, url: &str) -> Command {
+        let mut command = Command::new(program("deed"));
+        command
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("DEED_SERVER", url)
+            .env("DEED_LEDGER", LEDGER)
+            .env("DEED_STATE", self.home.path().join("state"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it with the next lines: those that no earlier one kept on disk.
+    fn start(&self, lines: u64) -> Child {
+        let next = match self.show() {
+            Some(shown) => shown["kept"]["next_sequence"].as_u64().expect("a number"),
+            None => 0,
+        };
+        let text: String = (next..next + lines)
+            .map(|sequence| {
+                let line = json!({
+                    "producer": name_of(KILLED),
+                    "task": "7a".repeat(16),
+                    "intent": {"action": "orders.update", "resource": step(sequence)},
+                });
+                format!("{line}\n")
+            })
+            .collect();
+        let file = |name: &str| self.home.path().join(name);
+        fs::write(file("lines"), text).expect("a file of lines");
+        self.command(&self.url)
+            .args(["append", "--session", SESSION, "--batch", BATCH])
+            .args(["--sign", "each", "--key"])
+            .arg(file("key.pem"))
+            .stdin(fs::File::open(file("lines")).expect("the lines"))
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(file("stderr")).expect("a file"))
+            .spawn()
+            .expect("deed starts")
+    }
+
+    fn told(&self) -> String {
+        fs::read_to_string(self.home.path().join("stderr")).expect("a file")
+    }
+
+    /// Where its session stands, here and in the ledger; `None` before it has begun.
+    fn show(&self) -> Option<Value> {
+        let shown: Output = self
+            .command(&self.direct)
+            .args(["session", "show", SESSION, "--json"])
+            .output()
+            .expect("deed runs");
+        if shown.status.success() {
+            return Some(serde_json::from_slice(&shown.stdout).expect("JSON"));
+        }
+        let why = String::from_utf8_lossy(&shown.stderr);
+        assert!(why.contains("no session"), "{shown:?}");
+        None
+    }
+}
