@@ -31,6 +31,7 @@ mod orphans;
 mod quota;
 mod read;
 mod seal;
+mod slots;
 mod sweep;
 mod upload;
 mod writer;
@@ -77,6 +78,7 @@ pub(crate) use erase::ErasureGuard;
 pub(crate) use gate::SharedGate;
 pub use key_file::KeyFileError;
 pub(crate) use read::Reader;
+pub(crate) use slots::UploadSlot;
 pub(crate) use upload::Begun;
 
 use collect::Cursors;
@@ -84,6 +86,7 @@ use gate::Gates;
 use key_store::KeyStore;
 use quota::Quota;
 use seal::{Binding, SecretKey};
+use slots::UploadSlots;
 use writer::{Disk, Job};
 
 /// Largest content of an attachment, in bytes.
@@ -94,6 +97,15 @@ const QUEUE_BYTES: usize = 32 << 20;
 
 /// Jobs that may wait for it.
 const QUEUE_JOBS: usize = 1024;
+
+/// Uploads that run at once over the server.
+const UPLOADS_MAX: usize = 64;
+
+/// Uploads that run at once over one connection.
+const CONNECTION_UPLOADS_MAX: usize = 8;
+
+/// Chunks of uploads that are sealed and written at once: they must leave threads to others.
+const UPLOAD_WRITES_MAX: usize = 8;
 
 /// How long a content waits for room among them.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
@@ -244,6 +256,8 @@ pub(crate) struct ContentStore {
     shared: Arc<Shared>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     room: Arc<Semaphore>,
+    slots: Arc<UploadSlots>,
+    upload_writes: Arc<Semaphore>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -328,6 +342,8 @@ impl ContentStore {
             shared,
             jobs: Mutex::new(Some(jobs)),
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            slots: Arc::new(UploadSlots::new(UPLOADS_MAX, CONNECTION_UPLOADS_MAX)),
+            upload_writes: Arc::new(Semaphore::new(UPLOAD_WRITES_MAX)),
             thread: Mutex::new(Some(thread)),
         }))
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, commitment::Salt};
 use prost::Message as _;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Binding, ContentError, ContentStore, LedgerRef, QUEUE_WAIT, Shared, SharedGate, State,
-    UploadId,
+    UploadId, UploadSlot,
     key_store::WrappedKey,
     off_thread,
     quota::Reservation,
@@ -86,6 +87,37 @@ impl ContentStore {
         })))
     }
 
+    /// Counts an upload of a connection.
+    ///
+    /// # Errors
+    /// [`ContentError::Busy`] if too many run.
+    pub(crate) fn upload_slot(&self, connection: u64) -> Result<UploadSlot, ContentError> {
+        self.slots.take(connection).ok_or(ContentError::Busy)
+    }
+
+    /// Gives an upload the next bytes, where that may block.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub(crate) async fn write_upload(
+        &self,
+        mut upload: Box<Upload>,
+        bytes: Bytes,
+    ) -> Result<Box<Upload>, ContentError> {
+        let turn = self.upload_turn().await?;
+        off_thread(move || {
+            let _turn = turn;
+            upload.write(&bytes)?;
+            Ok(upload)
+        })
+        .await
+    }
+
+    async fn upload_turn(&self) -> Result<OwnedSemaphorePermit, ContentError> {
+        let turn = Arc::clone(&self.upload_writes).acquire_owned().await;
+        turn.map_err(|_| ContentError::Stopped)
+    }
+
     /// Makes an upload whole: returns when content and key are synced. Whether it is new.
     ///
     /// # Errors
@@ -107,9 +139,11 @@ impl ContentStore {
             .await
             .map_err(|_| ContentError::Busy)?
             .map_err(|_| ContentError::Stopped)?;
+        let turn = self.upload_turn().await?;
         // The room goes along with the bytes: a caller that gives up does not free it before they
         // are gone.
         let (sealed, room, _upload) = off_thread(move || {
+            let _turn = turn;
             let sealed = upload.seal_last()?;
             Ok((sealed, room, upload))
         })

@@ -1,6 +1,9 @@
 //! `deed.v1.Content`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, commitment::Salt};
@@ -22,6 +25,9 @@ const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// How long an upload may stand still.
 const STILL_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes for which an upload may wait a second longer for its client, all in all.
+const BYTES_PER_SECOND_MIN: u64 = 256 << 10;
+
 pub(crate) struct ContentService(pub(crate) Context);
 
 #[tonic::async_trait]
@@ -32,7 +38,8 @@ impl Content for ContentService {
     ) -> Result<Response<v1::PutContentResponse>, Status> {
         let caller = Caller::of(request.extensions());
         let mut parts = request.into_inner();
-        let Some(Part::Begin(begin)) = next_part(&self.0, &mut parts).await? else {
+        let mut patience = STILL_MAX;
+        let Some(Part::Begin(begin)) = next_part(&self.0, &mut parts, &mut patience).await? else {
             let what = "the first message of an upload is `begin`";
             return Err(Refusal::field("part", what).into());
         };
@@ -49,40 +56,41 @@ impl Content for ContentService {
             .await?;
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
+        let slot = contents.upload_slot(caller.connection().id);
+        let _slot = slot.map_err(Refusal::from)?;
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
-        let begin = move || {
+        let size = begin.size;
+        let begin_upload = move || {
             let (contents, salt) = (Arc::clone(&contents), salt.clone());
             let principal = Arc::clone(&principal);
             blocking(move || {
-                Ok(contents.begin_upload(ledger, digest, &salt, begin.size, &principal)?)
+                Ok(contents.begin_upload(ledger, digest, &salt, size, &principal)?)
             })
         };
-        let mut begun = begin().await?;
+        let mut begun = begin_upload().await?;
         if let Begun::AlreadyHeld = begun {
             // Nothing is collected behind the gate.
             let gate = self.0.contents.enter(ledger.number).await;
             let held = self.0.contents.keep_held(&gate, digest).await;
             if !held.map_err(Refusal::from)? {
                 // It was collected just now. If it is held again, somebody has just stored it.
-                begun = begin().await?;
+                begun = begin_upload().await?;
             }
         }
         let Begun::Upload(mut upload) = begun else {
             return Ok(Response::new(v1::PutContentResponse { already_held: true }));
         };
+        let mut patience = patience_for(size);
         // One chunk at a time: the next one is read when this one is sealed and written.
-        while let Some(part) = next_part(&self.0, &mut parts).await? {
+        while let Some(part) = next_part(&self.0, &mut parts, &mut patience).await? {
             let chunk = chunk(part)?;
             let quotas = &self.0.pressure.quotas;
             quotas
                 .take_waiting(caller.principal(), 0, chunk.len(), STILL_MAX)
                 .await
                 .map_err(Refusal::from)?;
-            upload = blocking(move || {
-                upload.write(&chunk)?;
-                Ok(upload)
-            })
-            .await?;
+            let written = self.0.contents.write_upload(upload, chunk).await;
+            upload = written.map_err(Refusal::from)?;
         }
         let gate = self.0.contents.enter(ledger.number).await;
         let new = self.0.contents.finish_upload(&gate, *upload).await;
@@ -163,19 +171,40 @@ impl Content for ContentService {
     }
 }
 
+/// How long an upload of `size` bytes may wait for its client, all in all. What the server lets it
+/// wait does not count.
+fn patience_for(size: u64) -> Duration {
+    STILL_MAX.saturating_add(Duration::from_secs(size / BYTES_PER_SECOND_MIN))
+}
+
+/// Waits for a client as long as it has not stood still for too long, or too long all in all: what
+/// is `left` becomes less.
+async fn wait_for<T>(left: &mut Duration, next: impl Future<Output = T>) -> Result<T, Refusal> {
+    let begun = Instant::now();
+    let came = tokio::time::timeout(STILL_MAX.min(*left), next).await;
+    *left = left.saturating_sub(begun.elapsed());
+    came.map_err(|_| {
+        Refusal::Unavailable(if left.is_zero() {
+            format!(
+                "the upload took too long: {STILL_MAX:?} are allowed, and a second for each \
+                 {BYTES_PER_SECOND_MIN} bytes; send it again, faster"
+            )
+        } else {
+            format!("the upload stood still for {STILL_MAX:?}; send it again")
+        })
+    })
+}
+
 /// The next message of an upload; `None` at its end.
 async fn next_part(
     context: &Context,
     parts: &mut Streaming<v1::PutContentRequest>,
+    patience: &mut Duration,
 ) -> Result<Option<Part>, Status> {
     let message = tokio::select! {
         biased;
         () = context.stopped() => return Err(stopping().into()),
-        message = tokio::time::timeout(STILL_MAX, parts.message()) => message,
-    };
-    let Ok(message) = message else {
-        let what = format!("the upload stood still for {STILL_MAX:?}; send it again");
-        return Err(Refusal::Unavailable(what).into());
+        message = wait_for(patience, parts.message()) => message?,
     };
     match message? {
         None => Ok(None),
@@ -220,4 +249,23 @@ fn piece(mut reader: Reader) -> Result<(Reader, Option<v1::GetContentResponse>),
         chunk: piece.bytes,
     });
     Ok((reader, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_waits_for_its_client_only_so_long_all_in_all() {
+        assert_eq!(patience_for(0), STILL_MAX);
+        assert_eq!(patience_for(64 << 20), STILL_MAX + Duration::from_secs(256));
+        let mut left = STILL_MAX;
+        assert!(wait_for(&mut left, std::future::ready(1)).await.is_ok());
+        assert!(left <= STILL_MAX && !left.is_zero());
+        let mut left = Duration::from_millis(1);
+        // Each byte comes in time, all of them together do not.
+        let late = wait_for(&mut left, std::future::pending::<()>()).await;
+        assert!(matches!(late, Err(Refusal::Unavailable(what)) if what.contains("too long")));
+        assert!(left.is_zero());
+    }
 }
