@@ -63,9 +63,7 @@ impl Content for ContentService {
         let begin_upload = move || {
             let (contents, salt) = (Arc::clone(&contents), salt.clone());
             let principal = Arc::clone(&principal);
-            blocking(move || {
-                Ok(contents.begin_upload(ledger, digest, &salt, size, &principal)?)
-            })
+            blocking(move || Ok(contents.begin_upload(ledger, digest, &salt, size, &principal)?))
         };
         let mut begun = begin_upload().await?;
         if let Begun::AlreadyHeld = begun {
