@@ -331,3 +331,17 @@ fn references_go_with_a_content_however_many_there_are() {
     );
     fixture.close();
 }
+
+#[test]
+fn files_that_are_not_the_databases_own_stop_no_purge() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let gone = content(noise(1, 100));
+    fixture.hold(vec![gone.clone()]).unwrap();
+    let keys = super::KeyStore::path_in(&testing::data_dir(dir.path()));
+    fs::write(keys.join("copy of 000009.sst"), "").unwrap();
+    fs::write(keys.join("old.log"), "").unwrap();
+    assert_eq!(fixture.erase(&[gone.digest], 1).unwrap(), 1);
+    assert!(keys.join("old.log").exists());
+    fixture.close();
+}

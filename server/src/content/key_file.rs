@@ -5,14 +5,15 @@
 //! key <base64 of 32 bytes>
 //! ```
 //!
-//! Mode 0600, outside of the data directory. Whoever has this file and the directory
+//! Mode 0600, outside of the data directory; its group may read it where a service manager made it.
+//! Whoever has this file and the directory
 //! `content-keys` can read every content; each alone opens nothing. So they must not lie in the
 //! same backup.
 
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -39,12 +40,24 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// Others can read it.
-    #[error("content key {path} has mode {mode:o}: it holds a secret, so `chmod 600` it first")]
+    #[error(
+        "content key {path} has mode {mode:o}: it holds a secret, so `chmod 600` it first (its group \
+         may read it if it lies below $CREDENTIALS_DIRECTORY or belongs to another user)"
+    )]
     Mode {
         /// Which file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// A start was interrupted while it made the file, where it could not do that at once.
+    #[error(
+        "content key {path} is empty. If the key that was in it was lost, restore it; if a first \
+         start was interrupted, remove it and start again"
+    )]
+    Empty {
+        /// Which file.
+        path: PathBuf,
     },
     /// Not such a file.
     #[error("content key {path}: line {line} is not what such a file has there; restore it")]
@@ -88,10 +101,18 @@ pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
     };
-    let mode = fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let metadata = fs::metadata(path).map_err(io)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let given = metadata.uid() != rustix::process::geteuid().as_raw()
+        || credentials.is_some_and(|directory| is_below(path, &directory));
+    if !is_secret(mode, given) {
         let path = path.to_owned();
         return Err(KeyFileError::Mode { path, mode });
+    }
+    if text.is_empty() {
+        let path = path.to_owned();
+        return Err(KeyFileError::Empty { path });
     }
     parse(&text).map(Some).map_err(|line| {
         let path = path.to_owned();
@@ -109,9 +130,7 @@ pub(crate) fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
     let encoded = Zeroizing::new(BASE64.encode(&key[..]));
     let text = Zeroizing::new(format!("{MAGIC}\nkey {}\n", *encoded));
     // Under another name first: a crash in between must not leave a key cut in half.
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
-    let unfinished = PathBuf::from(unfinished);
+    let unfinished = unfinished(path);
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
@@ -124,14 +143,72 @@ pub(crate) fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
         .map_err(io)?;
     file.write_all(text.as_bytes()).map_err(io)?;
     file.sync_all().map_err(io)?;
-    // A link, unlike a rename, fails if somebody else has made the file by now.
-    fs::hard_link(&unfinished, path).map_err(io)?;
-    fs::remove_file(&unfinished).map_err(io)?;
+    give_name(&unfinished, path).map_err(io)?;
     let directory = path.parent().filter(|parent| *parent != Path::new(""));
     File::open(directory.unwrap_or(Path::new(".")))
         .and_then(|directory| directory.sync_all())
         .map_err(io)?;
     Ok(key)
+}
+
+/// The name under which a key file is written.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+/// Moves a finished file to its place; fails if somebody else has made one there by now, which a
+/// rename alone would write over.
+fn give_name(unfinished: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(unfinished, path) {
+        Ok(()) => fs::remove_file(unfinished),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // Not every file system has links.
+        Err(_) => claim_and_rename(unfinished, path),
+    }
+}
+
+/// The same without a link: an empty file claims the name and is replaced. A crash in between
+/// leaves it empty, which [`load`] tells apart.
+fn claim_and_rename(unfinished: &Path, path: &Path) -> io::Result<()> {
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    fs::rename(unfinished, path)
+}
+
+/// Removes the other name of a key file, which a crash between the link and the removal left.
+pub(crate) fn remove_second_name(path: &Path) -> Result<(), KeyFileError> {
+    let second = unfinished(path);
+    let removed = match (fs::metadata(path), fs::symlink_metadata(&second)) {
+        (Ok(one), Ok(other)) if (one.dev(), one.ino()) == (other.dev(), other.ino()) => {
+            fs::remove_file(&second)
+        }
+        // Another file, which is somebody else's; or none.
+        _ => Ok(()),
+    };
+    removed.map_err(|source| KeyFileError::Io {
+        path: second,
+        source,
+    })
+}
+
+/// Whether a file with this mode is kept from others. One that was given to the server, by a
+/// service manager or by another user, may be read by its group: that is how they give it.
+fn is_secret(mode: u32, given: bool) -> bool {
+    let allowed = if given { 0o740 } else { 0o700 };
+    mode & !allowed == 0
+}
+
+fn is_below(path: &Path, directory: &Path) -> bool {
+    // Without links and dots on the way: the place itself counts.
+    match (fs::canonicalize(path), fs::canonicalize(directory)) {
+        (Ok(path), Ok(directory)) => path.starts_with(directory),
+        _ => false,
+    }
 }
 
 /// What is stored beside the wrapped keys to tell the right key from others.
@@ -158,4 +235,73 @@ fn parse(text: &str) -> Result<SecretKey, usize> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     key.copy_from_slice(&decoded);
     Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_may_read_only_what_was_given_and_others_nothing() {
+        for (mode, own, given) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o440, false, true),
+            (0o640, false, true),
+            (0o460, false, false),
+            (0o604, false, false),
+            (0o444, false, false),
+        ] {
+            let found = (is_secret(mode, false), is_secret(mode, true));
+            assert_eq!(found, (own, given), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_lies_below_a_directory_is_told_through_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, link) = (dir.path().join("inside"), dir.path().join("link"));
+        fs::create_dir(&inside).unwrap();
+        fs::write(inside.join("key"), "").unwrap();
+        fs::write(dir.path().join("key"), "").unwrap();
+        std::os::unix::fs::symlink(&inside, &link).unwrap();
+        assert!(is_below(&link.join("key"), &inside));
+        assert!(!is_below(&inside.join("../key"), &inside));
+        assert!(!is_below(&inside.join("none"), &inside));
+    }
+
+    #[test]
+    fn a_second_name_that_a_crash_left_goes_and_another_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("content-key");
+        let made = create(&path).unwrap();
+        fs::hard_link(&path, unfinished(&path)).unwrap();
+        remove_second_name(&path).unwrap();
+        assert_eq!(load(&path).unwrap().unwrap(), made);
+        assert!(!unfinished(&path).exists());
+        fs::write(unfinished(&path), "another").unwrap();
+        remove_second_name(&path).unwrap();
+        assert!(unfinished(&path).exists());
+    }
+
+    #[test]
+    fn without_links_a_key_is_made_too_and_never_over_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("content-key");
+        let new = unfinished(&path);
+        fs::write(&new, "first").unwrap();
+        claim_and_rename(&new, &path).unwrap();
+        assert!(!new.exists());
+        fs::write(&new, "second").unwrap();
+        assert!(claim_and_rename(&new, &path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+        let empty = dir.path().join("empty");
+        File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&empty)
+            .unwrap();
+        assert!(matches!(load(&empty), Err(KeyFileError::Empty { .. })));
+    }
 }

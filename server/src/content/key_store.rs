@@ -223,7 +223,7 @@ impl KeyStore {
         for entry in fs::read_dir(&self.path).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
             let name = name.to_string_lossy();
-            if name.ends_with(suffix) {
+            if is_table_or_log(&name, suffix) {
                 files.insert(name.into_owned());
             }
         }
@@ -236,6 +236,12 @@ impl KeyStore {
         self.db.flush().unwrap();
         self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
     }
+}
+
+/// Whether RocksDB gave a file its name: a number and the suffix. Others are not its to remove.
+fn is_table_or_log(name: &str, suffix: &str) -> bool {
+    let number = name.strip_suffix(suffix).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn decode(value: &[u8]) -> Option<WrappedKey> {

@@ -542,6 +542,7 @@ fn open_keys(
                 let path = key_file.to_owned();
                 return Err(KeyFileError::Other { path }.into());
             }
+            key_file::remove_second_name(key_file)?;
             wrapping
         }
         None if holds_contents || !empty => {

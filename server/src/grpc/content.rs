@@ -60,19 +60,19 @@ impl Content for ContentService {
         let _slot = slot.map_err(Refusal::from)?;
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
         let size = begin.size;
-        let begin = move || {
-            let (contents, salt) = (Arc::clone(&contents), salt);
+        let begin_upload = move || {
+            let (contents, salt) = (Arc::clone(&contents), salt.clone());
             let principal = Arc::clone(&principal);
             blocking(move || Ok(contents.begin_upload(ledger, digest, &salt, size, &principal)?))
         };
-        let mut begun = begin().await?;
+        let mut begun = begin_upload().await?;
         if let Begun::AlreadyHeld = begun {
             // Nothing is collected behind the gate.
             let gate = self.0.contents.enter(ledger.number).await;
             let held = self.0.contents.keep_held(&gate, digest).await;
             if !held.map_err(Refusal::from)? {
                 // It was collected just now. If it is held again, somebody has just stored it.
-                begun = begin().await?;
+                begun = begin_upload().await?;
             }
         }
         let Begun::Upload(mut upload) = begun else {
