@@ -28,11 +28,13 @@ pub struct AccessOptions {
 /// Bounds on what callers can make the server hold, and on what each of them may use.
 #[derive(Debug, Clone)]
 pub struct LimitOptions {
-    /// Connections open at once.
+    /// Connections open at once. One peer address, unless it is loopback, has a quarter of them at
+    /// most, and 8 at least; of IPv6 the first 64 bits count.
     pub connections: usize,
     /// Requests that one connection may have open at once.
     pub requests_per_connection: u32,
-    /// Bytes of statements of one connection that may wait or be on their way to the disk.
+    /// Bytes of statements of one connection that may wait or be on their way to the disk. As many
+    /// bytes (one largest message at least) may its messages have that are not complete yet.
     pub connection_bytes: usize,
     /// The same of one ledger.
     pub ledger_bytes: usize,

@@ -168,6 +168,7 @@ impl Access {
             return Ok(Who::Off);
         }
         let certified = connection.certificate_principal.clone();
+        self.check_certificate(connection)?;
         let Some(shown) = bearer(headers)? else {
             return Ok(match certified {
                 Some(principal) => Who::Known {
@@ -193,6 +194,20 @@ impl Access {
             principal: Arc::clone(&token.principal),
             token: Some(shown.id.into()),
         })
+    }
+}
+
+impl Access {
+    /// Connections may outlive the certificate that opened them.
+    fn check_certificate(&self, connection: &Connection) -> Result<(), Refusal> {
+        match connection.certificate_ends {
+            Some(ends) if self.clock.now() >= ends => Err(Refusal::Unauthenticated(
+                "the client certificate of this connection has expired; connect again with a new \
+                 one"
+                .to_owned(),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -354,7 +369,7 @@ impl Caller {
             (Who::Off, _) => true,
             (Who::Known { principal, .. }, Some(access)) => {
                 let state = access.state.load();
-                self.check_token(&state, Some(ledger)).is_ok()
+                self.check_credential(&state, Some(ledger)).is_ok()
                     && state.gives(principal, ledger, role)
             }
             (Who::Anonymous | Who::Known { .. }, _) => false,
@@ -395,7 +410,7 @@ impl Caller {
             Need::InServer(role) => (Some(EVERY_LEDGER), std::slice::from_ref(role)),
         };
         if let Some(access) = &self.access {
-            self.check_token(&access.state.load(), place)?;
+            self.check_credential(&access.state.load(), place)?;
         }
         let place = place.unwrap_or(ledger);
         if roles.is_empty() || roles.iter().any(|&role| self.may(place, role)) {
@@ -409,16 +424,14 @@ impl Caller {
         )))
     }
 
-    /// A token may have been revoked, or have expired, since the request began; and it may be good
-    /// for other ledgers only.
-    fn check_token(&self, state: &State, ledger: Option<&str>) -> Result<(), Refusal> {
-        let (
-            Who::Known {
-                token: Some(id), ..
-            },
-            Some(access),
-        ) = (&self.who, &self.access)
-        else {
+    /// A token may have been revoked, or have expired, since the request began, and a certificate
+    /// may have expired; and a token may be good for other ledgers only.
+    fn check_credential(&self, state: &State, ledger: Option<&str>) -> Result<(), Refusal> {
+        let (Who::Known { token, .. }, Some(access)) = (&self.who, &self.access) else {
+            return Ok(());
+        };
+        access.check_certificate(&self.connection)?;
+        let Some(id) = token else {
             return Ok(());
         };
         let token = state.tokens.get(&**id);

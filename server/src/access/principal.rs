@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
+use deed_evidence::Micros;
 use thiserror::Error;
 use x509_parser::{
     der_parser::asn1_rs::ToDer as _,
@@ -86,6 +87,20 @@ pub(crate) fn of_certificate(der: &[u8]) -> Result<Arc<str>, PrincipalError> {
     };
     check(&principal)?;
     Ok(principal.into())
+}
+
+/// When a certificate (DER) ends: it is good up to and including its last second.
+///
+/// Source: RFC 5280 section 4.1.2.5.
+///
+/// # Errors
+/// [`PrincipalError::Certificate`].
+pub(crate) fn certificate_ends(der: &[u8]) -> Result<Micros, PrincipalError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|_| PrincipalError::Certificate)?;
+    let last_s = certificate.validity().not_after.timestamp();
+    let ends_s = last_s.saturating_add(1);
+    Ok(Micros::new(ends_s.saturating_mul(1_000_000)))
 }
 
 /// A subject as text: the most specific part first.
@@ -233,8 +248,20 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_good_through_its_last_second() {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let ends = Micros::new((1_893_456_000 + 1) * 1_000_000);
+        assert_eq!(certificate_ends(certificate.der()), Ok(ends));
+    }
+
+    #[test]
     fn what_is_no_certificate_is_refused() {
         for bytes in [&[][..], &[0x30, 0x80], &[0xff; 64]] {
+            let refused = Err(PrincipalError::Certificate);
+            assert_eq!(certificate_ends(bytes), refused);
             assert_eq!(of_certificate(bytes), Err(PrincipalError::Certificate));
         }
     }

@@ -239,6 +239,35 @@ fn a_token_and_a_certificate_must_agree() {
 }
 
 #[test]
+fn a_certificate_ends_on_open_connections_too() {
+    let alone = Alone::new();
+    alone.grant("agent", "mine", Role::Read);
+    let connection = Connection {
+        certificate_principal: Some("agent".into()),
+        certificate_ends: Some(Micros::new(HOUR_US)),
+        ..Connection::none()
+    };
+    let authenticate = || {
+        let who = alone.access.authenticate(&HeaderMap::new(), &connection);
+        who.map(|who| Caller {
+            access: Some(Arc::clone(&alone.access)),
+            who,
+            connection: connection.clone(),
+        })
+    };
+    alone.clock.set(HOUR_US - 1);
+    let caller = authenticate().unwrap();
+    caller.require(Method::GetEntries, "mine").unwrap();
+    alone.clock.set(HOUR_US);
+    let refusal = authenticate().err().unwrap();
+    assert!(matches!(refusal, Refusal::Unauthenticated(why) if why.contains("expired")));
+    // What the connection had open before.
+    let found = Verdict::of(caller.require(Method::GetEntries, "mine"));
+    assert_eq!(found, Verdict::Unauthenticated);
+    assert!(!caller.may("mine", Role::Read));
+}
+
+#[test]
 fn a_broken_file_leaves_the_last_good_one_in_force() {
     let alone = Alone::new();
     alone.grant("agent", "mine", Role::Read);

@@ -11,13 +11,12 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::{Instant, Sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{Connection, Counters, activity::Activity};
+use super::{Connection, Counters, activity::Activity, places::Place};
 
 /// An accepted connection.
 pub(crate) struct GuardedIo {
@@ -30,7 +29,7 @@ pub(crate) struct GuardedIo {
     stall: Duration,
     counters: Arc<Counters>,
     /// Its place among the connections that may be open.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 pub(crate) enum Stream {
@@ -44,7 +43,7 @@ impl GuardedIo {
         connection: Connection,
         stall: Duration,
         counters: Arc<Counters>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         counters.opened();
         let first_look = connection.activity.first_look();

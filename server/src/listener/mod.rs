@@ -7,6 +7,7 @@
 pub(crate) mod activity;
 mod io;
 pub mod issue;
+mod places;
 mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,19 +23,25 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use deed_evidence::Micros;
 use futures::Stream;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::rules::check_rules;
-use self::{activity::Activity, io::GuardedIo, tls::Certificates};
+use self::{
+    activity::Activity,
+    io::GuardedIo,
+    places::{NoPlace, Place, Places},
+    tls::Certificates,
+};
 pub use self::{rules::RuleError, tls::TlsError};
 use crate::{
     access::principal, metrics::Connections, options::LimitOptions,
@@ -48,6 +55,9 @@ const WAITING_MAX: usize = 16;
 /// descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often the log says that connections are turned away.
+const SAY_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The connection that a request came over.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -56,6 +66,8 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     /// Whom its client certificate names.
     pub(crate) certificate_principal: Option<Arc<str>>,
+    /// When that certificate ends: a connection may live longer.
+    pub(crate) certificate_ends: Option<Micros>,
     /// A permit for each byte that its requests may have waiting.
     pub(crate) budget: Arc<Semaphore>,
     /// A permit for each byte that its messages may have before they are complete.
@@ -70,6 +82,7 @@ impl Connection {
             id: 0,
             peer: SocketAddr::from(([0, 0, 0, 0], 0)),
             certificate_principal: None,
+            certificate_ends: None,
             budget: Arc::new(Semaphore::new(0)),
             undecoded: Arc::new(Semaphore::new(MESSAGE_BYTES_MAX)),
             activity: Activity::new(Duration::ZERO, Duration::ZERO),
@@ -154,16 +167,14 @@ pub(crate) fn accept(
         counters,
         ready,
     };
-    let places = Arc::new(Semaphore::new(
-        limits.connections.min(Semaphore::MAX_PERMITS),
-    ));
+    let places = Places::new(limits.connections);
     let accepting = tokio::spawn(accept_all(socket, Arc::new(acceptor), places));
     (Incoming(incoming), accepting)
 }
 
-async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Semaphore>) {
+async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Places>) {
     let mut handshakes = JoinSet::new();
-    let mut full = false;
+    let mut said: Option<Instant> = None;
     for id in 1.. {
         let (stream, peer) = loop {
             tokio::select! {
@@ -179,15 +190,25 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Se
                 Some(_) = handshakes.join_next() => {}
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            Counters::count(&acceptor.counters.turned_away);
-            // Once each time it fills up: whoever floods us must not flood the log.
-            if !std::mem::replace(&mut full, true) {
-                tracing::warn!(%peer, "too many connections are open; new ones are closed at once");
+        let place = match places.take(peer.ip()) {
+            Ok(place) => place,
+            Err(why) => {
+                Counters::count(&acceptor.counters.turned_away);
+                // Now and then: whoever floods us must not flood the log.
+                if said.is_none_or(|said| said.elapsed() >= SAY_INTERVAL) {
+                    said = Some(Instant::now());
+                    let which = match why {
+                        NoPlace::Full => "in all",
+                        NoPlace::AddressFull => "from this address",
+                    };
+                    tracing::warn!(
+                        %peer,
+                        "too many connections are open {which}; new ones are closed at once"
+                    );
+                }
+                continue;
             }
-            continue;
         };
-        full = false;
         let acceptor = Arc::clone(&acceptor);
         handshakes.spawn(async move { acceptor.prepare(id, stream, peer, place).await });
     }
@@ -205,15 +226,9 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn prepare(
-        &self,
-        id: u64,
-        stream: TcpStream,
-        peer: SocketAddr,
-        place: OwnedSemaphorePermit,
-    ) {
+    async fn prepare(&self, id: u64, stream: TcpStream, peer: SocketAddr, place: Place) {
         let activity = Activity::new(self.handshake, self.idle);
-        let (stream, certificate_principal) = match self.shake_hands(stream).await {
+        let (stream, certificate) = match self.shake_hands(stream).await {
             Ok(shaken) => shaken,
             Err(why) => {
                 Counters::count(&self.counters.handshakes_failed);
@@ -221,10 +236,12 @@ impl Acceptor {
                 return;
             }
         };
+        let (certificate_principal, certificate_ends) = certificate.unzip();
         let connection = Connection {
             id,
             peer,
             certificate_principal,
+            certificate_ends,
             budget: Arc::new(Semaphore::new(self.connection_bytes)),
             undecoded: Arc::new(Semaphore::new(self.connection_bytes.max(MESSAGE_BYTES_MAX))),
             activity,
@@ -238,7 +255,7 @@ impl Acceptor {
     async fn shake_hands(
         &self,
         stream: TcpStream,
-    ) -> Result<(io::Stream, Option<Arc<str>>), HandshakeError> {
+    ) -> Result<(io::Stream, Option<(Arc<str>, Micros)>), HandshakeError> {
         stream.set_nodelay(true)?;
         let Some(certificates) = &self.certificates else {
             return Ok((io::Stream::Plain(stream), None));
@@ -247,11 +264,14 @@ impl Acceptor {
         let stream = tokio::time::timeout(self.handshake, accepting)
             .await
             .map_err(|_| HandshakeError::TooSlow)??;
-        let principal = match stream.get_ref().1.peer_certificates() {
-            Some([own, ..]) => Some(principal::of_certificate(own)?),
+        let certificate = match stream.get_ref().1.peer_certificates() {
+            Some([own, ..]) => Some((
+                principal::of_certificate(own)?,
+                principal::certificate_ends(own)?,
+            )),
             Some([]) | None => None,
         };
-        Ok((io::Stream::Tls(Box::new(stream)), principal))
+        Ok((io::Stream::Tls(Box::new(stream)), certificate))
     }
 }
 

@@ -12,14 +12,13 @@ use std::{
 };
 
 use bytes::{BufMut as _, BytesMut};
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _, stream, stream::FuturesUnordered};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
 };
 use tokio_rustls::TlsConnector;
 use tonic::{Code, body::Body, transport::Channel};
@@ -29,6 +28,7 @@ use super::{
     activity::Activity,
     io::{GuardedIo, Stream},
     issue,
+    places::Places,
     testing::{
         Running, SERVER_NAMES, admin, call, call_as, create_ledgers, data_dir, get, grant, named,
         pem, send, start, start_in, tls_dir, token, with_access, with_tls,
@@ -423,7 +423,7 @@ async fn a_peer_that_takes_nothing_is_given_up() {
         ..Connection::none()
     };
     let counters = Arc::new(Counters::default());
-    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let place = Places::new(1).take(peer.ip()).ok().unwrap();
     let stall = Duration::from_millis(50);
     let stream = Stream::Plain(stream);
     let mut io = GuardedIo::new(stream, connection, stall, Arc::clone(&counters), place);
@@ -488,6 +488,66 @@ async fn rapid_resets_end_the_connection_and_nobody_elses() {
     });
     assert_eq!(answer, Some(ENHANCE_YOUR_CALM));
     assert_eq!(health(&good).await, Code::Ok);
+    running.server.stop().await.unwrap();
+}
+
+/// The beginning of a message, so many bytes of it, and then nothing.
+fn unfinished(announced: u32, chunks: usize) -> Body {
+    const CHUNK_BYTES: usize = 64 << 10;
+    let mut head = BytesMut::new();
+    head.put_u8(0);
+    head.put_u32(announced);
+    let chunks = std::iter::repeat_n(BytesMut::zeroed(CHUNK_BYTES), chunks);
+    let chunks = std::iter::once(head).chain(chunks);
+    let chunks = chunks.map(|chunk| Ok::<_, std::io::Error>(chunk.freeze()));
+    let body = stream::iter(chunks.collect::<Vec<_>>()).chain(stream::pending());
+    Body::new(axum::body::Body::from_stream(body))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_messages_do_not_fill_the_memory() {
+    let running = start(|options, _| options.limits.connection_bytes = 1).await;
+    let channel = running.plain().await;
+    // A connection has room for one message of the largest size, so for one of these.
+    let path = "/deed.v1.Ledger/Append";
+    let mut sending: FuturesUnordered<_> = (0..3)
+        .map(|_| send(&channel, path, unfinished(5 << 20, 64), &[]))
+        .collect();
+    for _ in 0..2 {
+        let status = sending.next().await.unwrap();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    }
+    assert!(sending.next().now_or_never().is_none());
+    // Others, small ones, pass it.
+    assert_eq!(health(&channel).await, Code::Ok);
+    drop(sending);
+    drop(channel);
+    running.server.stop().await.unwrap();
+
+    let running = start(with_access).await;
+    let channel = running.plain().await;
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    for path in [HEALTH, "/deed.v1.Log/GetTreeHead", reflection] {
+        // A message that is too large is refused when it is announced.
+        let status = send(&channel, path, unfinished((64 << 10) + 1, 0), &[]).await;
+        assert_eq!(status.code(), Code::OutOfRange, "{path}: {status}");
+        let status = send(&channel, path, unfinished(64 << 10, 1), &[]).await;
+        assert_eq!(status.code(), Code::Unauthenticated, "{path}: {status}");
+    }
+    running.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_keeps_a_request_open() {
+    let running = start(|options, tls_dir| {
+        with_access(options, tls_dir);
+        options.limits.stall_ms = 100;
+    })
+    .await;
+    let channel = running.plain().await;
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let status = send(&channel, reflection, unfinished(100, 0), &[]).await;
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     running.server.stop().await.unwrap();
 }
 
