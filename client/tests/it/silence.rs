@@ -10,7 +10,10 @@ use crate::{
     fake::{Fake, Lie},
 };
 
-/// Short patience: 20 ms, and one more attempt.
+/// Short patience, and one more attempt. Long enough for a busy machine to answer the calls that
+/// are to be answered.
+const PATIENCE_MS: u64 = 400;
+
 fn impatient(fake: &Fake) -> Options {
     let retry = RetryPolicy {
         initial_ms: 1,
@@ -18,7 +21,7 @@ fn impatient(fake: &Fake) -> Options {
         attempts_max: 1,
         total_ms_max: 1_000,
     };
-    fake.options().timeout_ms(20).retry(retry)
+    fake.options().timeout_ms(PATIENCE_MS).retry(retry)
 }
 
 /// Far more than all attempts take, far less than for ever.
@@ -79,7 +82,7 @@ async fn a_tree_that_does_not_grow_is_no_silence() {
     let mut watch = ledger.watch_heads().unwrap();
     watch.next().await.unwrap();
     let grow = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(2 * PATIENCE_MS)).await;
         fake.add_leaf(1);
     };
     let (head, ()) = tokio::join!(watch.next(), grow);
