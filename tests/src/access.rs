@@ -1,9 +1,15 @@
 //! Who may do what: tokens, roles and certificates, made with the operator's commands.
 
-use std::{future::poll_fn, path::Path, pin::Pin};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Frame};
 use tonic::{
     Code, Request, Status,
     body::Body,
@@ -177,7 +183,7 @@ async fn exchange(
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let body = http_body_of(body);
+    let body = Body::new(Whole(Some(body)));
     let request = request.body(body).expect("a request");
     let mut channel = channel.clone();
     let exchanged = async {
@@ -188,37 +194,21 @@ async fn exchange(
     answer.map_err(|error: tonic::transport::Error| Status::from_error(Box::new(error)))
 }
 
-/// One frame.
-fn http_body_of(bytes: Bytes) -> Body {
-    Body::new(bytes_body::Whole(Some(bytes)))
-}
+/// A body that is there already.
+struct Whole(Option<Bytes>);
 
-mod bytes_body {
-    use std::{
-        convert::Infallible,
-        pin::Pin,
-        task::{Context, Poll},
-    };
+impl hyper::body::Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
 
-    use bytes::Bytes;
-    use hyper::body::{Body, Frame};
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
 
-    /// A body that is there already.
-    pub(super) struct Whole(pub(super) Option<Bytes>);
-
-    impl Body for Whole {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.0.is_none()
-        }
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
     }
 }

@@ -80,13 +80,13 @@ fn every_role_at_every_rpc() {
         for (letter, token) in &callers {
             let token = token.as_ref().map(|token| token.0.as_str());
             for ledger in ["mine", "other"] {
-                let wanted = |allowed: &str, open: bool| {
+                let wanted = |allowed: &str| {
                     // A role in one ledger is nothing in another.
                     let elsewhere = ledger == "other" && !"-0a".contains(*letter);
                     let letter = if elsewhere { '0' } else { *letter };
                     match allowed.contains(letter) {
                         true => None,
-                        false if letter == '-' && !open => Some(Code::Unauthenticated),
+                        false if letter == '-' => Some(Code::Unauthenticated),
                         false => Some(Code::PermissionDenied),
                     }
                 };
@@ -95,13 +95,13 @@ fn every_role_at_every_rpc() {
                     let refused = [Code::Unauthenticated, Code::PermissionDenied];
                     let found = Some(status.code()).filter(|code| refused.contains(code));
                     let what = format!("{letter}: {path} of {ledger}: {status:?}");
-                    assert_eq!(found, wanted(allowed, false), "{what}");
+                    assert_eq!(found, wanted(allowed), "{what}");
                     assert_ne!(status.code(), Code::Unimplemented, "{what}");
                 }
                 for (path, allowed) in PATHS {
                     let path = format!("/logs/{ledger}/{path}");
                     let status = get(&channel, &path, token).await;
-                    let wanted = match wanted(allowed, false) {
+                    let wanted = match wanted(allowed) {
                         None => 200,
                         Some(Code::Unauthenticated) => 401,
                         Some(_) => 403,
