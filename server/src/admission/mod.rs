@@ -45,7 +45,7 @@ pub(crate) const ENVELOPES_MAX: usize = 4097;
 pub(crate) const REQUEST_PAYLOAD_BYTES_MAX: usize = 4 << 20;
 
 /// Most trust statements of a request.
-const TRUST_STATEMENTS_MAX: usize = 64;
+const TRUST_STATEMENTS_MAX: usize = 256;
 
 /// Whether a payload, if it is canonical, is a trust statement: after the ledger id (34 bytes with
 /// tag and length) stands the authorities' producer, which nobody else may name.

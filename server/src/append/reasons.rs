@@ -17,7 +17,8 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
             (reason, field, None)
         }
         StepRefusal::Trust(refusal) => (trust_reason(refusal), "", None),
-        StepRefusal::ContentErased { .. } => (Reason::ContentErased, "", None),
+        StepRefusal::ContentErased { .. } => (Reason::ContentErased, "erasure", None),
+        StepRefusal::AttachmentErased { .. } => (Reason::ContentErased, "attachments", None),
         StepRefusal::ContentUnknown { .. } => (Reason::ContentUnknown, "erasure", None),
         StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
         StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),

@@ -85,6 +85,14 @@ pub(crate) enum Refusal {
         content: CommitmentDigest,
         leaf: u64,
     },
+    /// A statement that brings back what was erased.
+    #[error(
+        "content {content} was erased by the entry at leaf {leaf}; send the statement without it"
+    )]
+    AttachmentErased {
+        content: CommitmentDigest,
+        leaf: u64,
+    },
     /// An Erasure of what is not here.
     #[error("no content is held under the commitment {content}")]
     ContentUnknown { content: CommitmentDigest },
@@ -665,7 +673,7 @@ impl Group<'_> {
 /// duplicate: what was recorded before the erasure stays recorded.)
 fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
     let (content, leaf) = batch.erased_attachment(statement)?;
-    Some(Refusal::ContentErased { content, leaf })
+    Some(Refusal::AttachmentErased { content, leaf })
 }
 
 /// Why a statement is not simply the next one of its session.
