@@ -61,7 +61,7 @@ impl Content for ContentService {
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
         let size = begin.size;
         let begin_upload = move || {
-            let (contents, salt) = (Arc::clone(&contents), salt.clone());
+            let (contents, salt) = (Arc::clone(&contents), salt);
             let principal = Arc::clone(&principal);
             blocking(move || Ok(contents.begin_upload(ledger, digest, &salt, size, &principal)?))
         };
