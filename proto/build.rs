@@ -4,12 +4,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "deed/v1/statement.proto",
     "deed/v1/entry.proto",
     "deed/v1/ledger.proto",
     "deed/v1/log.proto",
     "deed/v1/content.proto",
+    "deed/v1/assessment.proto",
+    "deed/v1/actions.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
