@@ -38,6 +38,7 @@ impl Keys {
             authority_keys: vec![*authority.public_key().as_bytes()],
             created_at: Micros::new(1),
             nonce: [3; 32],
+            rules_version: 2,
         };
         let entry = genesis.to_entry().expect("a valid genesis");
         Self {

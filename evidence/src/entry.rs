@@ -287,8 +287,8 @@ impl<'a> Entry<'a> {
         }
         let header = statement::parse(self.payload)?;
         let by_ledger = self.author == Author::Ledger;
-        if by_ledger != (header.body == BodyKind::Genesis) {
-            let rule = "is the ledger for the genesis statement, and for that alone";
+        if by_ledger != header.body.is_ledgers() {
+            let rule = "is the ledger for the bodies that only it writes, and for them alone";
             return Err(WireError::rule("author", rule));
         }
         self.check_link(header.body)?;

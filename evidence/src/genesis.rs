@@ -24,6 +24,8 @@ pub struct Genesis {
     pub created_at: Micros,
     /// Makes two ledgers of the same name and keys different.
     pub nonce: [u8; 32],
+    /// The rules that it begins with: 1 to [`RULES_VERSION`].
+    pub rules_version: u32,
 }
 
 /// A genesis entry that cannot be used.
@@ -45,11 +47,11 @@ pub enum GenesisError {
     #[error("the genesis entry's author is not the ledger")]
     NotByLedger,
     /// Rules that this version does not know.
-    #[error("the ledger follows rules version {found}; this program knows {known}")]
+    #[error("the ledger follows rules version {found}; this program knows those up to {known}")]
     UnknownRules {
         /// Version found.
         found: u32,
-        /// Version known.
+        /// Newest version known.
         known: u32,
     },
     /// A key or the origin is not well-formed.
@@ -99,7 +101,7 @@ impl Genesis {
                 .collect(),
             created_at_us: self.created_at.get(),
             nonce: Bytes::copy_from_slice(&self.nonce),
-            rules_version: RULES_VERSION,
+            rules_version: self.rules_version,
         };
         let payload = statement::encode(&v1::Statement {
             producer: format!("deed:{}", self.origin),
@@ -134,7 +136,7 @@ impl Genesis {
                 found: header.body.name(),
             });
         };
-        if genesis.rules_version != RULES_VERSION {
+        if !(1..=RULES_VERSION).contains(&genesis.rules_version) {
             return Err(GenesisError::UnknownRules {
                 found: genesis.rules_version,
                 known: RULES_VERSION,
@@ -185,6 +187,7 @@ impl Genesis {
             authority_keys,
             created_at: Micros::new(genesis.created_at_us),
             nonce: genesis.nonce.as_ref().try_into().unwrap_or_default(),
+            rules_version: genesis.rules_version,
         })
     }
 }

@@ -47,5 +47,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 60_000;
 /// Longest entry in bytes: C2SP tlog-tiles writes its length as a u16.
 pub const ENTRY_BYTES_MAX: usize = 65_535;
 
-/// The rules that this version knows (`Genesis.rules_version`).
-pub const RULES_VERSION: u32 = 1;
+/// The newest rules that this version knows (`Genesis.rules_version`, `PolicySet.rules_version`);
+/// it knows those before them too. From [`RULES_ASSESSED`] on entries are assessed.
+pub const RULES_VERSION: u32 = 2;
+
+/// The first rules under which entries are assessed: grants, clearance, findings.
+pub const RULES_ASSESSED: u32 = 2;

@@ -7,7 +7,7 @@ use crate::{
     text::{ANYTHING, CURRENCY, LOWER_NAME, MEDIA_TYPE, NO_CONTROL, URI},
     wire::{
         Field,
-        Kind::{self, Bytes, Enum, I64, Text, U32, U64},
+        Kind::{self, Bool, Bytes, Enum, I64, Text, U32, U64},
         Message,
         Presence::{self, Explicit, Implicit, OneOf, Repeated, Required},
     },
@@ -27,16 +27,27 @@ pub(crate) mod number {
     pub(crate) const SPAN_ID: u32 = 10;
     pub(crate) const CORRELATION_KEYS: u32 = 11;
     pub(crate) const GENESIS: u32 = 20;
+    pub(crate) const TICK: u32 = 21;
+    pub(crate) const CLEARANCE: u32 = 22;
+    pub(crate) const TASK_RECEIPT: u32 = 23;
     pub(crate) const TASK_OPENED: u32 = 24;
     pub(crate) const TASK_CLOSED: u32 = 25;
+    pub(crate) const GRANT: u32 = 26;
+    pub(crate) const GRANT_ACCEPTED: u32 = 27;
     pub(crate) const INTENT: u32 = 28;
     pub(crate) const OUTCOME: u32 = 29;
+    pub(crate) const DECISION: u32 = 30;
+    pub(crate) const APPROVAL: u32 = 31;
+    pub(crate) const OBSERVATION: u32 = 32;
     pub(crate) const HEARTBEAT: u32 = 34;
     pub(crate) const SESSION_CLOSED: u32 = 35;
+    pub(crate) const REVOCATION: u32 = 36;
+    pub(crate) const FINDING_DISPOSITION: u32 = 37;
     pub(crate) const AUTHORITIES_CHANGED: u32 = 40;
     pub(crate) const KEY_REGISTERED: u32 = 41;
     pub(crate) const KEY_REVOKED: u32 = 42;
     pub(crate) const PRINCIPAL_BOUND: u32 = 43;
+    pub(crate) const POLICY_SET: u32 = 44;
     pub(crate) const RETENTION_SET: u32 = 45;
     pub(crate) const LEGAL_HOLD_PLACED: u32 = 46;
     pub(crate) const LEGAL_HOLD_RELEASED: u32 = 47;
@@ -72,6 +83,16 @@ const fn uri(number: u32, name: &'static str) -> Field {
         rule: &URI,
     };
     f(number, name, kind, Required)
+}
+
+/// Actions or resources that a grant covers.
+const fn patterns(number: u32, name: &'static str, max: usize) -> Field {
+    let kind = Text {
+        min: 1,
+        max,
+        rule: &NO_CONTROL,
+    };
+    f(number, name, kind, Repeated { min: 1, max: 64 })
 }
 
 /// Up to 1,024 bytes in which anything may stand.
@@ -135,6 +156,19 @@ pub(crate) static STATEMENT: Message = Message {
             Repeated { min: 0, max: 16 },
         ),
         f(number::GENESIS, "genesis", Kind::Message(&GENESIS), OneOf),
+        f(number::TICK, "tick", Kind::Message(&TICK), OneOf),
+        f(
+            number::CLEARANCE,
+            "clearance",
+            Kind::Message(&CLEARANCE),
+            OneOf,
+        ),
+        f(
+            number::TASK_RECEIPT,
+            "task_receipt",
+            Kind::Message(&TASK_RECEIPT),
+            OneOf,
+        ),
         f(
             number::TASK_OPENED,
             "task_opened",
@@ -147,8 +181,33 @@ pub(crate) static STATEMENT: Message = Message {
             Kind::Message(&TASK_CLOSED),
             OneOf,
         ),
+        f(number::GRANT, "grant", Kind::Message(&GRANT), OneOf),
+        f(
+            number::GRANT_ACCEPTED,
+            "grant_accepted",
+            Kind::Message(&GRANT_ACCEPTED),
+            OneOf,
+        ),
         f(number::INTENT, "intent", Kind::Message(&INTENT), OneOf),
         f(number::OUTCOME, "outcome", Kind::Message(&OUTCOME), OneOf),
+        f(
+            number::DECISION,
+            "decision",
+            Kind::Message(&DECISION),
+            OneOf,
+        ),
+        f(
+            number::APPROVAL,
+            "approval",
+            Kind::Message(&APPROVAL),
+            OneOf,
+        ),
+        f(
+            number::OBSERVATION,
+            "observation",
+            Kind::Message(&OBSERVATION),
+            OneOf,
+        ),
         f(
             number::HEARTBEAT,
             "heartbeat",
@@ -159,6 +218,18 @@ pub(crate) static STATEMENT: Message = Message {
             number::SESSION_CLOSED,
             "session_closed",
             Kind::Message(&SESSION_CLOSED),
+            OneOf,
+        ),
+        f(
+            number::REVOCATION,
+            "revocation",
+            Kind::Message(&REVOCATION),
+            OneOf,
+        ),
+        f(
+            number::FINDING_DISPOSITION,
+            "finding_disposition",
+            Kind::Message(&FINDING_DISPOSITION),
             OneOf,
         ),
         f(
@@ -183,6 +254,12 @@ pub(crate) static STATEMENT: Message = Message {
             number::PRINCIPAL_BOUND,
             "principal_bound",
             Kind::Message(&PRINCIPAL_BOUND),
+            OneOf,
+        ),
+        f(
+            number::POLICY_SET,
+            "policy_set",
+            Kind::Message(&POLICY_SET),
             OneOf,
         ),
         f(
@@ -242,7 +319,7 @@ pub(crate) static COMMITMENT: Message = Message {
     oneof_required: None,
 };
 
-static AMOUNT: Message = Message {
+pub(crate) static AMOUNT: Message = Message {
     fields: &[
         f(
             1,
@@ -271,6 +348,59 @@ static STATEMENT_REF: Message = Message {
         f(1, "session", Bytes { min: 16, max: 16 }, Implicit),
         f(2, "sequence", U64, Implicit),
         digest(3, "payload_digest", Required),
+    ],
+    oneof_required: None,
+};
+
+/// Index and hash of a LeafRef that the walk has been over.
+pub(crate) fn leaf_ref(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut index, mut hash) = (0, None);
+    crate::wire::walk(&LEAF_REF, bytes, |field, value| {
+        match (field.number, value) {
+            (1, crate::wire::Value::Number(n)) => index = n,
+            (2, crate::wire::Value::Bytes(b)) => hash = Some(b),
+            _ => {}
+        }
+    })
+    .ok()?;
+    Some((index, hash?))
+}
+
+static LEAF_REF: Message = Message {
+    fields: &[
+        f(1, "leaf_index", U64, Implicit),
+        digest(2, "leaf_hash", Required),
+    ],
+    oneof_required: None,
+};
+
+static TICK: Message = Message {
+    fields: &[f(1, "due_us", NON_NEGATIVE, Required)],
+    oneof_required: None,
+};
+
+pub(crate) static CLEARANCE: Message = Message {
+    fields: &[
+        f(1, "intent", Kind::Message(&LEAF_REF), Required),
+        f(2, "policy_leaf", U64, Implicit),
+        f(
+            3,
+            "evidence",
+            Kind::Message(&LEAF_REF),
+            Repeated { min: 1, max: 64 },
+        ),
+    ],
+    oneof_required: None,
+};
+
+static TASK_RECEIPT: Message = Message {
+    fields: &[
+        f(1, "through_leaf", U64, Required),
+        f(2, "count", U64, Required),
+        digest(3, "digest", Required),
+        f(4, "trust_head", Kind::Message(&LEAF_REF), Required),
+        digest(5, "assessment_digest", Required),
+        f(6, "requested", Bool, Implicit),
     ],
     oneof_required: None,
 };
@@ -344,6 +474,45 @@ static TASK_CLOSED: Message = Message {
     oneof_required: None,
 };
 
+pub(crate) static GRANT: Message = Message {
+    fields: &[
+        uri(1, "subject"),
+        f(2, "subject_key", ID, Implicit),
+        patterns(3, "actions", 256),
+        patterns(4, "resources", 1024),
+        f(5, "not_before_us", NON_NEGATIVE, Implicit),
+        f(6, "expires_us", NON_NEGATIVE, Required),
+        f(7, "uses", U64, Implicit),
+        f(8, "amount", Kind::Message(&AMOUNT), Implicit),
+        digest(9, "parent", Implicit),
+        f(10, "outside_token", Kind::Message(&OUTSIDE_TOKEN), Implicit),
+    ],
+    oneof_required: None,
+};
+
+static OUTSIDE_TOKEN: Message = Message {
+    fields: &[
+        f(
+            1,
+            "kind",
+            Text {
+                min: 1,
+                max: 64,
+                rule: &LOWER_NAME,
+            },
+            Required,
+        ),
+        text(2, "value", 256, Required),
+        digest(3, "key_thumbprint", Implicit),
+    ],
+    oneof_required: None,
+};
+
+static GRANT_ACCEPTED: Message = Message {
+    fields: &[digest(1, "grant", Required)],
+    oneof_required: None,
+};
+
 pub(crate) static INTENT: Message = Message {
     fields: &[
         text(1, "action", 256, Required),
@@ -386,23 +555,121 @@ pub(crate) static OUTCOME: Message = Message {
         f(4, "tool_call", Kind::Message(&COMMITMENT), Implicit),
         f(5, "response", Kind::Message(&COMMITMENT), Implicit),
         f(6, "result", Kind::Message(&COMMITMENT), Implicit),
+        f(7, "arguments", Kind::Message(&COMMITMENT), Implicit),
     ],
     oneof_required: None,
 };
 
-/// Heartbeat and SessionClosed have the same fields.
-const SESSION_COUNT: &[Field] = &[
-    f(1, "last_sequence", U64, Implicit),
-    f(2, "count", U64, Required),
-];
+static DECISION: Message = Message {
+    fields: &[
+        f(1, "intent", Kind::Message(&LEAF_REF), Required),
+        f(2, "verdict", Enum { max: 2 }, Required),
+        text(3, "engine", 256, Required),
+        text(4, "policy_version", 256, Implicit),
+        digest(5, "policy_digest", Implicit),
+        reason(6, Implicit),
+    ],
+    oneof_required: None,
+};
+
+pub(crate) static APPROVAL: Message = Message {
+    fields: &[
+        f(1, "intent", Kind::Message(&LEAF_REF), Required),
+        f(2, "verdict", Enum { max: 2 }, Required),
+        f(3, "shown", Kind::Message(&COMMITMENT), Required),
+        f(4, "shown_at_us", NON_NEGATIVE, Implicit),
+        f(5, "opened_at_us", NON_NEGATIVE, Implicit),
+        f(6, "decided_at_us", NON_NEGATIVE, Required),
+        f(7, "strength", Enum { max: 3 }, Required),
+        f(
+            8,
+            "rationale",
+            Text {
+                min: 1,
+                max: 1024,
+                rule: &ANYTHING,
+            },
+            Implicit,
+        ),
+    ],
+    oneof_required: None,
+};
+
+static OBSERVATION: Message = Message {
+    fields: &[
+        f(1, "intent", Kind::Message(&LEAF_REF), Implicit),
+        f(
+            2,
+            "effects",
+            Kind::Message(&EFFECT),
+            Repeated { min: 1, max: 64 },
+        ),
+        text(3, "reference", 256, Implicit),
+        f(4, "observed_at_us", NON_NEGATIVE, Implicit),
+    ],
+    oneof_required: None,
+};
 
 pub(crate) static HEARTBEAT: Message = Message {
-    fields: SESSION_COUNT,
+    fields: &[
+        f(1, "last_sequence", U64, Implicit),
+        f(2, "count", U64, Required),
+        f(3, "next_within_us", NON_NEGATIVE, Implicit),
+    ],
     oneof_required: None,
 };
 
 pub(crate) static SESSION_CLOSED: Message = Message {
-    fields: SESSION_COUNT,
+    fields: &[
+        f(1, "last_sequence", U64, Implicit),
+        f(2, "count", U64, Required),
+    ],
+    oneof_required: None,
+};
+
+static REVOCATION: Message = Message {
+    fields: &[digest(1, "grant", Required), reason(2, Implicit)],
+    oneof_required: None,
+};
+
+static FINDING_DISPOSITION: Message = Message {
+    fields: &[
+        f(1, "leaf_index", U64, Required),
+        f(2, "number", U32, Implicit),
+        f(3, "kind", Enum { max: 3 }, Required),
+        text(4, "reviewed_by", 512, Required),
+        reason(5, Required),
+    ],
+    oneof_required: None,
+};
+
+static POLICY_SET: Message = Message {
+    fields: &[
+        f(
+            1,
+            "policies",
+            Text {
+                min: 1,
+                max: 32_768,
+                rule: &ANYTHING,
+            },
+            Required,
+        ),
+        f(
+            2,
+            "schema",
+            Text {
+                min: 1,
+                max: 16_384,
+                rule: &ANYTHING,
+            },
+            Required,
+        ),
+        digest(3, "digest", Required),
+        text(4, "cedar_version", 16, Required),
+        f(5, "rules_version", U32, Required),
+        reason(6, Implicit),
+    ],
     oneof_required: None,
 };
 

@@ -52,18 +52,38 @@ pub struct Header<'a> {
 pub enum BodyKind {
     /// The ledger's first entry.
     Genesis,
+    /// Time has passed.
+    Tick,
+    /// An Intent that waited may be acted on.
+    Clearance,
+    /// What the ledger holds of a task.
+    TaskReceipt,
     /// A task begins.
     TaskOpened,
     /// A task ends.
     TaskClosed,
+    /// Somebody may do something for a task.
+    Grant,
+    /// The subject of a delegated grant takes it on.
+    GrantAccepted,
     /// An act is about to happen.
     Intent,
     /// What came of it.
     Outcome,
+    /// A policy engine decided of an Intent.
+    Decision,
+    /// Somebody approves an Intent, or refuses it.
+    Approval,
+    /// A downstream system saw something change.
+    Observation,
     /// The producer lives.
     Heartbeat,
     /// The session's last statement.
     SessionClosed,
+    /// A grant ends before its time.
+    Revocation,
+    /// Somebody has looked at a finding.
+    FindingDisposition,
     /// Other keys speak for the ledger's owner.
     AuthoritiesChanged,
     /// A key speaks for a producer.
@@ -72,6 +92,8 @@ pub enum BodyKind {
     KeyRevoked,
     /// A principal may deliver a producer's statements.
     PrincipalBound,
+    /// Which evidence an action needs.
+    PolicySet,
     /// How long contents are kept at least.
     RetentionSet,
     /// Contents must not be erased.
@@ -82,8 +104,20 @@ pub enum BodyKind {
     Erasure,
 }
 
-/// The producer of every trust statement, and of no other.
+/// The producer of what an authority says: every trust statement, Revocation and
+/// FindingDisposition, and those TaskOpened, TaskClosed and Grant that are the owner's own.
 pub const AUTHORITY_PRODUCER: &str = "deed:authority";
+
+/// The producer of what the ledger itself says, but for its genesis statement.
+pub const LEDGER_PRODUCER: &str = "deed:ledger";
+
+/// Whose statement a body may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Producer,
+    Authority,
+    Either,
+}
 
 impl BodyKind {
     /// The field's name in `Statement.body`.
@@ -101,6 +135,17 @@ impl BodyKind {
             Self::KeyRegistered => "key_registered",
             Self::KeyRevoked => "key_revoked",
             Self::PrincipalBound => "principal_bound",
+            Self::Tick => "tick",
+            Self::Clearance => "clearance",
+            Self::TaskReceipt => "task_receipt",
+            Self::Grant => "grant",
+            Self::GrantAccepted => "grant_accepted",
+            Self::Decision => "decision",
+            Self::Approval => "approval",
+            Self::Observation => "observation",
+            Self::Revocation => "revocation",
+            Self::FindingDisposition => "finding_disposition",
+            Self::PolicySet => "policy_set",
             Self::RetentionSet => "retention_set",
             Self::LegalHoldPlaced => "legal_hold_placed",
             Self::LegalHoldReleased => "legal_hold_released",
@@ -121,6 +166,17 @@ impl BodyKind {
             number::KEY_REGISTERED => Self::KeyRegistered,
             number::KEY_REVOKED => Self::KeyRevoked,
             number::PRINCIPAL_BOUND => Self::PrincipalBound,
+            number::TICK => Self::Tick,
+            number::CLEARANCE => Self::Clearance,
+            number::TASK_RECEIPT => Self::TaskReceipt,
+            number::GRANT => Self::Grant,
+            number::GRANT_ACCEPTED => Self::GrantAccepted,
+            number::DECISION => Self::Decision,
+            number::APPROVAL => Self::Approval,
+            number::OBSERVATION => Self::Observation,
+            number::REVOCATION => Self::Revocation,
+            number::FINDING_DISPOSITION => Self::FindingDisposition,
+            number::POLICY_SET => Self::PolicySet,
             number::RETENTION_SET => Self::RetentionSet,
             number::LEGAL_HOLD_PLACED => Self::LegalHoldPlaced,
             number::LEGAL_HOLD_RELEASED => Self::LegalHoldReleased,
@@ -139,6 +195,7 @@ impl BodyKind {
                 | Self::KeyRegistered
                 | Self::KeyRevoked
                 | Self::PrincipalBound
+                | Self::PolicySet
                 | Self::RetentionSet
                 | Self::LegalHoldPlaced
                 | Self::LegalHoldReleased
@@ -146,12 +203,59 @@ impl BodyKind {
         )
     }
 
+    /// Whether only the ledger itself writes it: never taken from a producer.
+    #[must_use]
+    pub const fn is_ledgers(self) -> bool {
+        matches!(
+            self,
+            Self::Genesis | Self::Tick | Self::Clearance | Self::TaskReceipt
+        )
+    }
+
+    /// Whether it means something from rules version 2 on only.
+    #[must_use]
+    pub const fn needs_assessment(self) -> bool {
+        matches!(
+            self,
+            Self::Tick
+                | Self::Clearance
+                | Self::TaskReceipt
+                | Self::Grant
+                | Self::GrantAccepted
+                | Self::Decision
+                | Self::Approval
+                | Self::Observation
+                | Self::Revocation
+                | Self::FindingDisposition
+        )
+    }
+
     /// Whether the header must name a task.
     const fn needs_task(self) -> bool {
         matches!(
             self,
-            Self::TaskOpened | Self::TaskClosed | Self::Intent | Self::Outcome
+            Self::Clearance
+                | Self::TaskReceipt
+                | Self::TaskOpened
+                | Self::TaskClosed
+                | Self::Grant
+                | Self::GrantAccepted
+                | Self::Intent
+                | Self::Outcome
+                | Self::Decision
+                | Self::Approval
+                | Self::Revocation
         )
+    }
+
+    /// Who may be its producer.
+    const fn speaker(self) -> Speaks {
+        match self {
+            Self::TaskOpened | Self::TaskClosed | Self::Grant => Speaks::Either,
+            Self::Revocation | Self::FindingDisposition => Speaks::Authority,
+            _ if self.is_trust() => Speaks::Authority,
+            _ => Speaks::Producer,
+        }
     }
 }
 
@@ -273,6 +377,9 @@ impl<'a> Fields<'a> {
             BodyKind::Genesis => {
                 check_ascending(&schema::GENESIS, 3, body_bytes, "genesis.authority_keys")?;
             }
+            BodyKind::Clearance | BodyKind::Grant | BodyKind::Approval => {
+                rules::check(body, body_bytes)?;
+            }
             _ if body.is_trust() => rules::check(body, body_bytes)?,
             _ => {}
         }
@@ -308,9 +415,20 @@ impl<'a> Fields<'a> {
             }
             return Ok(());
         }
-        if body.is_trust() != (self.producer == AUTHORITY_PRODUCER.as_bytes()) {
-            let rule = "is deed:authority for trust statements, and for them alone";
-            return Err(WireError::rule("producer", rule));
+        if body.is_ledgers() {
+            return self.check_ledgers(body);
+        }
+        let by_authority = self.producer == AUTHORITY_PRODUCER.as_bytes();
+        match body.speaker() {
+            Speaks::Authority if !by_authority => {
+                let rule = "must be deed:authority for this body";
+                return Err(WireError::rule("producer", rule));
+            }
+            Speaks::Producer if by_authority => {
+                let rule = "must not be deed:authority for this body";
+                return Err(WireError::rule("producer", rule));
+            }
+            _ => {}
         }
         for (name, missing) in [
             ("ledger_id", self.ledger_id.is_empty()),
@@ -324,6 +442,37 @@ impl<'a> Fields<'a> {
         if self.sequence == 0 && !self.previous.is_empty() {
             let rule = "must be empty in the first statement of a session";
             return Err(WireError::rule("previous", rule));
+        }
+        Ok(())
+    }
+
+    /// The ledger has no sessions: what it says is in place where it stands.
+    fn check_ledgers(&self, body: BodyKind) -> Result<(), WireError> {
+        if self.producer != LEDGER_PRODUCER.as_bytes() {
+            let rule = "must be deed:ledger for this body";
+            return Err(WireError::rule("producer", rule));
+        }
+        let rule = "must be empty in a statement of the ledger";
+        for (name, present) in [
+            ("session", !self.session.is_empty()),
+            ("sequence", self.sequence != 0),
+            ("previous", !self.previous.is_empty()),
+            ("skipped_from", self.skipped_from.is_some()),
+            ("task", body == BodyKind::Tick && !self.task.is_empty()),
+            ("trace_id", self.has_trace),
+            ("correlation_keys", self.last_correlation_key.is_some()),
+        ] {
+            if present {
+                return Err(WireError::rule(name, rule));
+            }
+        }
+        for (name, missing) in [
+            ("ledger_id", self.ledger_id.is_empty()),
+            ("task", body.needs_task() && self.task.is_empty()),
+        ] {
+            if missing {
+                return Err(WireError::new(name, Problem::Missing));
+            }
         }
         Ok(())
     }

@@ -154,6 +154,8 @@ pub(crate) enum Presence {
 pub(crate) enum Kind {
     U64,
     U32,
+    /// Written only if true.
+    Bool,
     /// Signed; `non_negative` forbids the negative half.
     I64 {
         non_negative: bool,
@@ -358,7 +360,7 @@ fn pass(
 
 fn read_value<'a>(field: &Field, wire_type: u8, rest: &mut &'a [u8]) -> Result<Value<'a>, Problem> {
     let wanted = match field.kind {
-        Kind::U64 | Kind::U32 | Kind::I64 { .. } | Kind::Enum { .. } => VARINT,
+        Kind::U64 | Kind::U32 | Kind::Bool | Kind::I64 { .. } | Kind::Enum { .. } => VARINT,
         Kind::Bytes { .. } | Kind::Text { .. } | Kind::Message(_) => LENGTH_DELIMITED,
     };
     if wire_type != wanted {
@@ -391,6 +393,7 @@ fn check_value(field: &Field, value: Value<'_>) -> Result<(), Problem> {
         (Kind::U32, Value::Number(value)) if value > u64::from(u32::MAX) => {
             Err(Problem::Range { value })
         }
+        (Kind::Bool, Value::Number(value)) if value > 1 => Err(Problem::Range { value }),
         (Kind::I64 { non_negative: true }, Value::Number(value)) if value > i64::MAX as u64 => {
             Err(Problem::Range { value })
         }

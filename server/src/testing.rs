@@ -61,6 +61,7 @@ pub(crate) fn genesis() -> (Bytes, LedgerId, SharedTrust) {
         authority_keys: vec![AUTHORITY_KEY],
         created_at: Micros::new(1),
         nonce: [5; 32],
+        rules_version: deed_evidence::RULES_VERSION,
     };
     let entry = genesis.to_entry().expect("a valid genesis");
     let id = LedgerId::new(deed_tlog::leaf_hash(&entry));

@@ -283,6 +283,7 @@ impl Memory {
             authority_keys: vec![authority()],
             created_at: Micros::new(1_700_000_000_000_000),
             nonce: [3; 32],
+            rules_version: 2,
         };
         let entry = genesis.to_entry().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

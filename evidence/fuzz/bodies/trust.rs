@@ -51,6 +51,7 @@ fn registry() -> (Registry, deed_evidence::KeyId) {
         authority_keys: vec![*key.public_key().as_bytes()],
         created_at: Micros::new(1),
         nonce: [4; 32],
+        rules_version: 1,
     };
     let registry = Registry::genesis(LedgerId::new(Hash::new([0x11; 32])), &genesis);
     (registry, signature::key_id(key.public_key()))

@@ -17,7 +17,7 @@ pub struct CommitmentSlot<'a> {
     pub media_type: &'a str,
 }
 
-/// The commitments of one statement in the order of their fields: at most three. Iterate, or look
+/// The commitments of one statement in the order of their fields: at most four. Iterate, or look
 /// at them as a slice of options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Commitments<'a> {
@@ -26,7 +26,7 @@ pub struct Commitments<'a> {
 }
 
 /// Outcome has the most.
-const SLOTS_MAX: usize = 3;
+const SLOTS_MAX: usize = 4;
 
 /// Lists the commitments of a statement. Allocates nothing unless it fails.
 ///
@@ -85,6 +85,7 @@ fn table_of(body: BodyKind) -> Option<(&'static Message, u32)> {
         BodyKind::TaskOpened => Some((&schema::TASK_OPENED, number::TASK_OPENED)),
         BodyKind::Intent => Some((&schema::INTENT, number::INTENT)),
         BodyKind::Outcome => Some((&schema::OUTCOME, number::OUTCOME)),
+        BodyKind::Approval => Some((&schema::APPROVAL, number::APPROVAL)),
         _ => None,
     }
 }
@@ -98,6 +99,8 @@ pub(crate) const fn slot_name(body: BodyKind, field: u32) -> Option<&'static str
         (BodyKind::Outcome, 4) => "outcome.tool_call",
         (BodyKind::Outcome, 5) => "outcome.response",
         (BodyKind::Outcome, 6) => "outcome.result",
+        (BodyKind::Outcome, 7) => "outcome.arguments",
+        (BodyKind::Approval, 3) => "approval.shown",
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
-//! Rules between the fields of trust statements.
+//! Rules between the fields of bodies that are not said often.
 //!
-//! These bodies are rare, so their keys are checked as points here: nothing that parses names a
+//! Trust statements bodies are rare, so their keys are checked as points here: nothing that parses names a
 //! key for which everybody can sign.
 
 use deed_tlog::PublicKey;
@@ -15,6 +15,9 @@ use crate::{
 #[cold]
 pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
     match body {
+        BodyKind::Clearance => clearance(bytes),
+        BodyKind::Grant => grant(bytes),
+        BodyKind::Approval => approval(bytes),
         BodyKind::AuthoritiesChanged => authorities_changed(bytes),
         BodyKind::KeyRegistered => key_registered(bytes),
         BodyKind::PrincipalBound => not_the_ledgers(
@@ -26,6 +29,76 @@ pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
         BodyKind::Erasure => check_ascending(&schema::ERASURE, 1, bytes, "erasure.commitments"),
         _ => Ok(()),
     }
+}
+
+fn clearance(bytes: &[u8]) -> Result<(), WireError> {
+    let mut last = None;
+    let mut unordered = false;
+    wire::walk(&schema::CLEARANCE, bytes, |field, value| {
+        if let (3, Value::Bytes(evidence)) = (field.number, value) {
+            // Checked on the way here.
+            let leaf = schema::leaf_ref(evidence).map_or(0, |(leaf, _)| leaf);
+            unordered |= last.is_some_and(|last| last >= leaf);
+            last = Some(leaf);
+        }
+    })?;
+    if unordered {
+        let rule = "must be strictly ascending by leaf_index";
+        return Err(WireError::rule("clearance.evidence", rule));
+    }
+    Ok(())
+}
+
+fn grant(bytes: &[u8]) -> Result<(), WireError> {
+    let table = &schema::GRANT;
+    check_ascending(table, 3, bytes, "grant.actions")?;
+    check_ascending(table, 4, bytes, "grant.resources")?;
+    not_the_ledgers(table, 1, bytes, "grant.subject")?;
+    let (mut from, mut until) = (0, 0);
+    let mut negative = false;
+    wire::walk(table, bytes, |field, value| match (field.number, value) {
+        (5, Value::Number(n)) => from = n,
+        (6, Value::Number(n)) => until = n,
+        (8, Value::Bytes(amount)) => {
+            // The first field, if it is there, is the amount: negative ones have the top bit.
+            let _ = wire::walk(&schema::AMOUNT, amount, |field, value| {
+                if let (1, Value::Number(n)) = (field.number, value) {
+                    negative = n > i64::MAX as u64;
+                }
+            });
+        }
+        _ => {}
+    })?;
+    if until <= from {
+        let rule = "must be later than not_before_us";
+        return Err(WireError::rule("grant.expires_us", rule));
+    }
+    if negative {
+        let rule = "must not be negative";
+        return Err(WireError::rule("grant.amount.minor_units", rule));
+    }
+    Ok(())
+}
+
+fn approval(bytes: &[u8]) -> Result<(), WireError> {
+    let (mut shown, mut opened, mut decided) = (0, 0, 0);
+    wire::walk(&schema::APPROVAL, bytes, |field, value| {
+        match (field.number, value) {
+            (4, Value::Number(n)) => shown = n,
+            (5, Value::Number(n)) => opened = n,
+            (6, Value::Number(n)) => decided = n,
+            _ => {}
+        }
+    })?;
+    if opened != 0 && opened < shown {
+        let rule = "must not be before shown_at_us";
+        return Err(WireError::rule("approval.opened_at_us", rule));
+    }
+    if decided < opened.max(shown) {
+        let rule = "must not be before opened_at_us and shown_at_us";
+        return Err(WireError::rule("approval.decided_at_us", rule));
+    }
+    Ok(())
 }
 
 fn authorities_changed(bytes: &[u8]) -> Result<(), WireError> {

@@ -38,6 +38,7 @@ pub(crate) fn genesis() -> Genesis {
         authority_keys,
         created_at: Micros::new(TIME_US),
         nonce: [4; 32],
+        rules_version: 1,
     }
 }
 

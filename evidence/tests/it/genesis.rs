@@ -223,10 +223,10 @@ fn every_error_of_reading() {
         GenesisError::NotGenesis { found: "heartbeat" }
     ));
 
-    let rules = changed(|_, genesis| genesis.rules_version = 2);
+    let rules = changed(|_, genesis| genesis.rules_version = 3);
     assert!(matches!(
         error(&rules),
-        GenesisError::UnknownRules { found: 2, known: 1 }
+        GenesisError::UnknownRules { found: 3, known: 2 }
     ));
     let origin = changed(|_, genesis| genesis.origin = "a b".into());
     assert!(matches!(

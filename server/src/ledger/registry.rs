@@ -250,6 +250,7 @@ impl Registry {
             authority_keys,
             created_at,
             nonce,
+            rules_version: deed_evidence::RULES_VERSION,
         };
         let entry = genesis.to_entry().map_err(|error| match error {
             GenesisError::Statement(error) => RegistryError::AuthorityKeys(error.to_string()),

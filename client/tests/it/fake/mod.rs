@@ -161,6 +161,7 @@ impl Fake {
             authority_keys: vec![authority()],
             created_at: Micros::new(1_700_000_000_000_000),
             nonce: [3; 32],
+            rules_version: 2,
         };
         let mut history = History {
             entries: Vec::new(),
