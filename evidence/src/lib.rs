@@ -9,6 +9,7 @@
 //! | [`batch`] | one signature for many statements: manifests and paths |
 //! | [`session`] | strict sequence: what a session takes next, and from whom |
 //! | [`trust`] | who speaks for whom: the registry that the trust statements build |
+//! | [`policy`] | which evidence an action needs: Cedar policies, and what they say of an Intent |
 //! | [`commitment`] | promises of bytes that are not in the log |
 //! | [`receipt`] | checking what a server answered against what was sent |
 //!
@@ -24,6 +25,7 @@ pub mod commitment;
 pub mod entry;
 pub mod genesis;
 mod ids;
+pub mod policy;
 pub mod receipt;
 mod schema;
 pub mod session;

@@ -1,0 +1,61 @@
+//! The evidence policy: what the default policies want, how rulings are found, and what is refused.
+
+mod compiling;
+mod defaults;
+mod rulings;
+
+use crate::policy::{
+    DEFAULT_POLICIES, DEFAULT_SCHEMA, Duties, Evidence, EvidencePolicy, Request, Ruling,
+};
+use deed_proto::v1::RiskTier;
+
+fn default_policy() -> EvidencePolicy {
+    EvidencePolicy::compile(DEFAULT_POLICIES, DEFAULT_SCHEMA).unwrap()
+}
+
+/// Policies under the default schema.
+fn policy(text: &str) -> EvidencePolicy {
+    EvidencePolicy::compile(text, DEFAULT_SCHEMA).unwrap()
+}
+
+fn request(tier: RiskTier, evidence: Evidence) -> Request<'static> {
+    Request {
+        agent: "spiffe://example.org/agents/refunds",
+        controller: Some("https://example.org"),
+        action: "payments.refund",
+        resource: "orders/1234",
+        tier,
+        amount: Some((12_900, "EUR")),
+        evidence,
+    }
+}
+
+/// Everything that the default policies want.
+const FULL: Evidence = Evidence {
+    signed: true,
+    grant: true,
+    arguments: true,
+    prompt: true,
+    model: false,
+    decision: true,
+    approvals: 1,
+    approvals_multi_factor: 0,
+    approvals_phishing_resistant: 0,
+};
+
+const NO_DUTIES: Duties = Duties {
+    tool_call: false,
+    response: false,
+    result: false,
+    corroborate_within_us: None,
+};
+
+fn judge(policies: &str, evidence: Evidence) -> Ruling {
+    policy(policies).judge(&request(RiskTier::Payment, evidence))
+}
+
+fn denied(reasons: &[&str]) -> Ruling {
+    Ruling::Denied {
+        reasons: reasons.iter().map(ToString::to_string).collect(),
+    }
+}
