@@ -425,6 +425,22 @@ impl Book {
         Ok(assessed)
     }
 
+    /// The leaf of the equivocation that was recorded for a place in a session, if one was: a third
+    /// statement for it is not recorded.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn equivocated<V: View>(
+        &mut self,
+        view: &mut V,
+        session: SessionId,
+        sequence: Sequence,
+    ) -> Result<Option<u64>, V::Error> {
+        let key = CellKey::Equivocation(session, sequence);
+        let leaves = self.look::<super::cells::Leaves, _>(view, key)?;
+        Ok(leaves.and_then(|leaves| leaves.leaves.first().copied()))
+    }
+
     /// Notes an equivocation: a second signed statement for a place in a session, which was
     /// recorded at this leaf as evidence. `first` is the leaf of the first one.
     ///
@@ -444,6 +460,12 @@ impl Book {
         };
         self.number(spoken.leaf);
         self.found.clear();
+        let (session, sequence) = (spoken.header.session, spoken.header.sequence);
+        let leaves = vec![here.leaf];
+        self.put(
+            CellKey::Equivocation(session, sequence),
+            super::cells::Leaves { leaves },
+        );
         let task = spoken.header.task;
         if let Some(task) = task {
             let voice = Voice {
@@ -514,12 +536,29 @@ impl Book {
         Ok(None)
     }
 
-    /// Has the ledger write a Tick if something is due at `at`: for ledgers in which nothing else
-    /// happens.
-    pub fn tick(&mut self, at: Micros) {
+    /// Lets time come to `at` in a ledger in which nothing else happens: if something is due, a Tick
+    /// is owed as leaf `next_leaf`, and then what [`Book::advance`] brings.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn tick<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        next_leaf: u64,
+        at: Micros,
+    ) -> Result<(), V::Error> {
         if let Some(due) = self.next_due().filter(|due| *due <= at) {
             self.owed.push_back(Owed::Tick { due });
+            self.advance(view, registry, next_leaf, at)?;
         }
+        Ok(())
+    }
+
+    /// Whether the ledger has to write something before anything else.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
     }
 
     /// Has the ledger write a receipt of a task, if it has an entry of that task.

@@ -10,7 +10,7 @@ use deed_tlog::Hash;
 use prost::Message as _;
 
 pub use super::said::Effect;
-use crate::{KeyId, TaskId};
+use crate::{KeyId, Sequence, SessionId, TaskId};
 
 /// Leaves whose acts share a cell: fewer keys to write where many Intents come at once, and not
 /// much to write again where they come one by one.
@@ -33,6 +33,8 @@ pub enum CellKey {
     KeyUses(KeyId),
     /// The n-th of them.
     KeyUse(KeyId, u32),
+    /// That two statements were signed for one place in a session: the leaf of the second.
+    Equivocation(SessionId, Sequence),
     /// A finding: the leaf that it arose at, and its number there.
     Finding(u64, u32),
 }
@@ -56,6 +58,9 @@ impl CellKey {
             Self::Token(name) => (5, name, &[]),
             Self::KeyUses(key) => (6, key.as_bytes(), &[]),
             Self::KeyUse(key, n) => (7, key.as_bytes(), &n.to_be_bytes()),
+            Self::Equivocation(session, sequence) => {
+                (9, session.as_bytes(), &sequence.get().to_be_bytes())
+            }
             Self::Finding(leaf, number) => (8, &leaf.to_be_bytes(), &number.to_be_bytes()),
         };
         [&[kind], name, tail].concat()
@@ -96,7 +101,9 @@ impl Cell {
             CellKey::Task(_) => Self::Task(Task::decode(bytes).ok()?),
             CellKey::Grant(_) => Self::Grant(Box::new(Grant::decode(bytes).ok()?)),
             CellKey::Acts(_) => Self::Acts(Acts::decode(bytes).ok()?),
-            CellKey::Correlation(_) => Self::Leaves(Leaves::decode(bytes).ok()?),
+            CellKey::Correlation(_) | CellKey::Equivocation(..) => {
+                Self::Leaves(Leaves::decode(bytes).ok()?)
+            }
             CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
             CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
