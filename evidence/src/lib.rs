@@ -19,6 +19,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod assess;
 pub mod batch;
 pub mod commitment;
 pub mod entry;

@@ -387,7 +387,7 @@ pub(crate) static CLEARANCE: Message = Message {
             3,
             "evidence",
             Kind::Message(&LEAF_REF),
-            Repeated { min: 1, max: 64 },
+            Repeated { min: 0, max: 64 },
         ),
     ],
     oneof_required: None,

@@ -1,0 +1,228 @@
+//! Acts in their cells, and their moves.
+
+use bytes::Bytes;
+use deed_proto::v1::{FindingKind, IntentState, OutcomeState};
+
+use super::{
+    book::{Book, Due, DueOf, Here, View},
+    cells::{Act, Acts, CellKey},
+    digest,
+    said::LeafRef,
+    table::{self, Event, Row, State, Thing},
+};
+use crate::{Micros, TaskId};
+
+/// Where an Intent stands, as the table names it.
+pub(super) const fn intent_state(state: IntentState) -> State {
+    match state {
+        IntentState::Unspecified => State::New,
+        IntentState::Waiting => State::Waiting,
+        IntentState::Cleared => State::Cleared,
+        IntentState::Denied => State::Denied,
+        IntentState::Lapsed => State::Lapsed,
+        IntentState::Completed => State::Completed,
+        IntentState::Overdue => State::Overdue,
+    }
+}
+
+const fn state_of_intent(state: State) -> IntentState {
+    match state {
+        State::Waiting => IntentState::Waiting,
+        State::Cleared => IntentState::Cleared,
+        State::Denied => IntentState::Denied,
+        State::Lapsed => IntentState::Lapsed,
+        State::Completed => IntentState::Completed,
+        State::Overdue => IntentState::Overdue,
+        _ => IntentState::Unspecified,
+    }
+}
+
+const fn outcome_state(state: OutcomeState) -> State {
+    match state {
+        OutcomeState::Unspecified => State::New,
+        OutcomeState::Unobserved => State::Unobserved,
+        OutcomeState::Corroborated => State::Corroborated,
+        OutcomeState::Contradicted => State::Contradicted,
+        OutcomeState::Uncorroborated => State::Uncorroborated,
+    }
+}
+
+const fn state_of_outcome(state: State) -> OutcomeState {
+    match state {
+        State::Unobserved => OutcomeState::Unobserved,
+        State::Corroborated => OutcomeState::Corroborated,
+        State::Contradicted => OutcomeState::Contradicted,
+        State::Uncorroborated => OutcomeState::Uncorroborated,
+        _ => OutcomeState::Unspecified,
+    }
+}
+
+pub(super) fn task_of(act: &Act) -> Option<TaskId> {
+    TaskId::from_slice(&act.task)
+}
+
+impl Book {
+    /// Takes an act out of its cell; it must be put back with [`Book::put_act`].
+    pub(super) fn take_act<V: View>(
+        &mut self,
+        view: &mut V,
+        leaf: u64,
+    ) -> Result<Option<Act>, V::Error> {
+        let acts = self.look::<Acts, _>(view, CellKey::acts_of(leaf))?;
+        Ok(acts
+            .and_then(|acts| acts.acts.iter().find(|act| act.leaf == leaf))
+            .cloned())
+    }
+
+    /// The act of an Intent that somebody refers to in `task`: index, hash and task must be right.
+    pub(super) fn act_referred<V: View>(
+        &mut self,
+        view: &mut V,
+        task: TaskId,
+        intent: &LeafRef,
+    ) -> Result<Option<Act>, V::Error> {
+        let act = self.take_act(view, intent.leaf)?;
+        Ok(act.filter(|act| {
+            act.leaf_hash[..] == intent.hash.as_bytes()[..] && act.task[..] == task.as_bytes()[..]
+        }))
+    }
+
+    pub(super) fn put_act<V: View>(&mut self, view: &mut V, act: Act) -> Result<(), V::Error> {
+        let key = CellKey::acts_of(act.leaf);
+        let mut acts: Acts = self.take(view, key)?.unwrap_or_default();
+        match acts.acts.binary_search_by_key(&act.leaf, |act| act.leaf) {
+            Ok(at) => acts.acts[at] = act,
+            Err(at) => acts.acts.insert(at, act),
+        }
+        self.put(key, acts);
+        Ok(())
+    }
+
+    /// Moves an Intent by the table; the row, if it moves.
+    pub(super) fn move_intent<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        event: Event,
+    ) -> Result<Option<&'static Row>, V::Error> {
+        let from = intent_state(act.state());
+        let Some(row) = table::find(Thing::Intent, from, event) else {
+            return Ok(None);
+        };
+        if row.to != from {
+            let state = state_of_intent(row.to);
+            act.set_state(state);
+            if row.to != State::Waiting {
+                act.missing.clear();
+                act.waiting = None;
+            }
+            if !matches!(row.to, State::Waiting | State::Cleared) {
+                self.undo_intent_due(act);
+            }
+            if let Some(task) = task_of(act) {
+                let (leaf, intent) = (here.leaf, act.leaf);
+                let event = digest::Event::Intent {
+                    leaf,
+                    intent,
+                    state,
+                };
+                self.note_in_task(view, task, &event)?;
+            }
+        }
+        Ok(Some(row))
+    }
+
+    /// Moves an Outcome by the table; the row, if it moves.
+    pub(super) fn move_outcome<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        event: Event,
+    ) -> Result<Option<&'static Row>, V::Error> {
+        let task = task_of(act);
+        let intent = act.leaf;
+        let Some(outcome) = &mut act.outcome else {
+            return Ok(None);
+        };
+        let from = outcome_state(outcome.state());
+        let Some(row) = table::find(Thing::Outcome, from, event) else {
+            return Ok(None);
+        };
+        let state = state_of_outcome(row.to);
+        outcome.set_state(state);
+        if outcome.corroborate_by_us > 0 && row.to != State::Unobserved {
+            let due = Due {
+                at: Micros::new(outcome.corroborate_by_us),
+                leaf: outcome.leaf,
+                what: DueOf::Observation(intent),
+            };
+            self.undo_due(due);
+        }
+        if let Some(task) = task {
+            let event = digest::Event::Outcome {
+                leaf: here.leaf,
+                intent,
+                state,
+            };
+            self.note_in_task(view, task, &event)?;
+        }
+        Ok(Some(row))
+    }
+
+    fn undo_intent_due(&mut self, act: &Act) {
+        if act.deadline_us > 0 {
+            self.undo_due(Due {
+                at: Micros::new(act.deadline_us),
+                leaf: act.leaf,
+                what: DueOf::Intent(act.leaf),
+            });
+        }
+    }
+
+    /// Adds a finding about an act, and remembers its kind there.
+    pub(super) fn find_of<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        kind: FindingKind,
+        contradicts: Option<u64>,
+        detail: impl Into<String>,
+    ) -> Result<(), V::Error> {
+        act.note(kind);
+        let (task, about) = (task_of(act), act.leaf);
+        self.find(view, here, kind, task, about, contradicts, detail)
+    }
+
+    pub(super) fn intent_deadline<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        leaf: u64,
+    ) -> Result<(), V::Error> {
+        let Some(mut act) = self.take_act(view, leaf)? else {
+            return Ok(());
+        };
+        let row = self.move_intent(view, here, &mut act, Event::DeadlinePassed)?;
+        if let Some(kind) = row.and_then(|row| row.finding) {
+            let detail = match kind {
+                FindingKind::IntentLapsed => "its evidence did not come by its deadline",
+                _ => "its Outcome did not come by its deadline",
+            };
+            self.find_of(view, here, &mut act, kind, None, detail)?;
+            if kind == FindingKind::IntentOverdue && !act.observations.is_empty() {
+                let seen = act.observations.first().map(|observed| observed.leaf);
+                let kind = FindingKind::HiddenSideEffect;
+                let detail = "its effects were seen, and no Outcome declares them";
+                self.find_of(view, here, &mut act, kind, seen, detail)?;
+            }
+        }
+        self.put_act(view, act)
+    }
+}
+
+pub(super) fn copied(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}

@@ -1,0 +1,801 @@
+//! The machine: cells at hand, what is due, what is to be written.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use bytes::Bytes;
+use deed_proto::v1::{self, FindingKind, IntentState};
+use deed_tlog::{Hash, leaf_hash};
+
+use super::{
+    cells::{Cell, CellKey, Kept, Task},
+    digest, finding,
+    said::{Said, SaidBody},
+};
+use crate::{
+    KeyId, LedgerId, Micros, Sequence, SessionId, TaskId,
+    entry::Entry,
+    statement::{AUTHORITY_PRODUCER, Header, LEDGER_PRODUCER},
+    trust::{KeyRecord, Registry},
+};
+
+/// What the machine asks for that it does not have at hand.
+pub trait View {
+    /// Why a question cannot be answered. The machine must not be used after that.
+    type Error;
+
+    /// A cell's bytes as [`Changes`] gave them last.
+    ///
+    /// # Errors
+    /// As the keeper of the cells says.
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, Self::Error>;
+
+    /// The leaf of a statement by its place in its session.
+    ///
+    /// # Errors
+    /// As the keeper of the sessions says.
+    fn leaf_of(
+        &mut self,
+        session: &SessionId,
+        sequence: Sequence,
+    ) -> Result<Option<u64>, Self::Error>;
+
+    /// What to say of a cell whose bytes are none.
+    fn damaged(&self, key: &CellKey) -> Self::Error;
+}
+
+/// A statement that was recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct Spoken<'a> {
+    /// Its leaf.
+    pub leaf: u64,
+    /// Its leaf hash.
+    pub leaf_hash: Hash,
+    /// Effective time there.
+    pub at: Micros,
+    /// Its header.
+    pub header: &'a Header<'a>,
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// What it says.
+    pub said: &'a Said,
+    /// The key that signed it, or the manifest over it.
+    pub key: Option<KeyId>,
+}
+
+/// What is said of a statement when it is recorded.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Assessed {
+    /// Of an Intent: where it stands, what it waits for, why it is denied.
+    pub intent: Option<(IntentState, Vec<String>, Vec<String>)>,
+    /// Findings at its leaf.
+    pub findings: Vec<v1::Finding>,
+}
+
+/// Something that happens when effective time has come so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Due {
+    /// When.
+    pub at: Micros,
+    /// The leaf that it was set by.
+    pub leaf: u64,
+    /// What.
+    pub what: DueOf,
+}
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DueOf {
+    /// The task ends.
+    Task(TaskId),
+    /// The Intent at this leaf lapses, or is overdue.
+    Intent(u64),
+    /// The Outcome of the Intent at this leaf stays uncorroborated.
+    Observation(u64),
+    /// The session has broken its promise.
+    Session(SessionId),
+}
+
+impl Due {
+    /// As it is stored: in byte order of time, then leaf. 33 bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 33] {
+        let mut bytes = [0; 33];
+        bytes[..8].copy_from_slice(&self.at.get().to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.leaf.to_be_bytes());
+        let (kind, id) = match self.what {
+            DueOf::Task(task) => (1, *task.as_bytes()),
+            DueOf::Intent(leaf) => (2, padded(leaf)),
+            DueOf::Observation(leaf) => (3, padded(leaf)),
+            DueOf::Session(session) => (4, *session.as_bytes()),
+        };
+        bytes[16] = kind;
+        bytes[17..].copy_from_slice(&id);
+        bytes
+    }
+
+    /// Reads what [`Due::to_bytes`] writes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 33] = bytes.try_into().ok()?;
+        let id: [u8; 16] = *bytes.last_chunk()?;
+        let leaf = u64::from_be_bytes(*id.last_chunk()?);
+        Some(Self {
+            at: Micros::new(i64::from_be_bytes(*bytes.first_chunk()?)),
+            leaf: u64::from_be_bytes(*bytes[8..16].first_chunk()?),
+            what: match bytes[16] {
+                1 => DueOf::Task(TaskId::new(id)),
+                2 => DueOf::Intent(leaf),
+                3 => DueOf::Observation(leaf),
+                4 => DueOf::Session(SessionId::new(id)),
+                _ => return None,
+            },
+        })
+    }
+}
+
+fn padded(leaf: u64) -> [u8; 16] {
+    (u128::from(leaf)).to_be_bytes()
+}
+
+/// What a turn leaves to be kept.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Changes {
+    /// Cells that changed, with their bytes, in order of their keys.
+    pub cells: Vec<(CellKey, Vec<u8>)>,
+    /// What became due, or is not any more (`false`).
+    pub due: Vec<(Due, bool)>,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty() && self.due.is_empty()
+    }
+}
+
+/// An entry that the ledger has to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// The Clearance of the Intent at this leaf.
+    Clearance(u64),
+    /// The receipt of a task.
+    Receipt { task: TaskId, requested: bool },
+    /// That time has passed.
+    Tick { due: Micros },
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// `None` if there is no such cell.
+    cell: Option<Cell>,
+    changed: bool,
+}
+
+/// Open Intents of late, by their places: most Outcomes ask for one of them.
+const RECENT_MAX: usize = 65_536;
+
+/// A ledger's assessment between two entries.
+#[derive(Debug)]
+pub struct Book {
+    id: LedgerId,
+    cells: HashMap<CellKey, Slot>,
+    changed: Vec<CellKey>,
+    due: BTreeSet<Due>,
+    due_changed: BTreeMap<Due, bool>,
+    /// Sessions that have promised to go on.
+    pub(super) promises: HashMap<SessionId, Due>,
+    pub(super) owed: VecDeque<Owed>,
+    pub(super) recent: HashMap<(SessionId, Sequence), u64>,
+    /// The leaf that findings arise at now, and the next number there.
+    numbering: (u64, u32),
+    /// Findings at the current leaf.
+    found: Vec<v1::Finding>,
+    findings: u64,
+}
+
+/// Where the machine stands while it takes an entry.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    pub(super) leaf: u64,
+    pub(super) at: Micros,
+    pub(super) registry: &'a Registry,
+}
+
+/// Whose word a statement is.
+#[derive(Clone, Copy)]
+pub(super) struct Voice<'a> {
+    pub(super) producer: &'a str,
+    pub(super) key: Option<KeyId>,
+    pub(super) record: Option<&'a KeyRecord>,
+}
+
+impl Voice<'_> {
+    /// An authority of the ledger.
+    pub(super) fn is_authority(&self) -> bool {
+        self.producer == AUTHORITY_PRODUCER
+    }
+
+    pub(super) fn is_signed(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Signed with a key of this role.
+    pub(super) fn has_role(&self, role: v1::KeyRole) -> bool {
+        self.record.is_some_and(|record| record.role == role)
+    }
+
+    pub(super) fn controller(&self) -> Option<&str> {
+        self.record.map(|record| record.controller.as_str())
+    }
+}
+
+impl Book {
+    /// The assessment of a ledger of which nothing was assessed yet.
+    #[must_use]
+    pub fn new(id: LedgerId) -> Self {
+        Self::restore(id, std::iter::empty())
+    }
+
+    /// The assessment of a ledger whose cells are kept, and for which this is due.
+    #[must_use]
+    pub fn restore(id: LedgerId, due: impl Iterator<Item = Due>) -> Self {
+        let due: BTreeSet<Due> = due.collect();
+        let promises = due.iter().filter_map(|due| match due.what {
+            DueOf::Session(session) => Some((session, *due)),
+            _ => None,
+        });
+        Self {
+            id,
+            promises: promises.collect(),
+            cells: HashMap::new(),
+            changed: Vec::new(),
+            due,
+            due_changed: BTreeMap::new(),
+            owed: VecDeque::new(),
+            recent: HashMap::new(),
+            numbering: (0, 0),
+            found: Vec::new(),
+            findings: 0,
+        }
+    }
+
+    /// When something is due next.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Micros> {
+        self.due.first().map(|due| due.at)
+    }
+
+    /// How much is due at some time.
+    #[must_use]
+    pub fn due_len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Cells at hand.
+    #[must_use]
+    pub fn cells_held(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Forgets the cells at hand. Only when all changes have been taken and can be read again.
+    pub fn forget(&mut self) {
+        debug_assert!(self.changed.is_empty(), "changes were taken");
+        self.cells.clear();
+        self.recent.clear();
+    }
+
+    /// Findings since this was made.
+    #[must_use]
+    pub fn findings_found(&self) -> u64 {
+        self.findings
+    }
+
+    /// What has changed since this was asked last.
+    pub fn take_changes(&mut self) -> Changes {
+        let mut keys = std::mem::take(&mut self.changed);
+        keys.sort_unstable();
+        let mut cells = Vec::with_capacity(keys.len());
+        for key in keys {
+            if let Some(slot) = self.cells.get_mut(&key) {
+                slot.changed = false;
+                if let Some(cell) = &slot.cell {
+                    cells.push((key, cell.encode()));
+                }
+            }
+            if matches!(key, CellKey::Finding(..)) {
+                // Hardly ever asked for again, and there may be many.
+                self.cells.remove(&key);
+            }
+        }
+        let due = std::mem::take(&mut self.due_changed);
+        Changes {
+            cells,
+            due: due.into_iter().collect(),
+        }
+    }
+
+    /// Lets time come to `at`, before the entry at `next_leaf` is written: everything that is due by
+    /// then happens. Afterwards the ledger's own entries are to be written, until
+    /// [`Book::ledger_entry`] has none; then comes the statement.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn advance<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        next_leaf: u64,
+        at: Micros,
+    ) -> Result<(), V::Error> {
+        while let Some(due) = self.due.first().copied()
+            && due.at <= at
+        {
+            self.undo_due(due);
+            let here = Here {
+                leaf: next_leaf,
+                at,
+                registry,
+            };
+            self.number(next_leaf);
+            match due.what {
+                DueOf::Task(task) => self.task_deadline(view, here, task)?,
+                DueOf::Intent(leaf) => self.intent_deadline(view, here, leaf)?,
+                DueOf::Observation(leaf) => self.observation_deadline(view, here, leaf)?,
+                DueOf::Session(session) => {
+                    self.promises.remove(&session);
+                    self.session_silent(view, here, due.leaf)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a statement that was recorded; `said` is [`Said::read`] of its payload.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn record<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        spoken: &Spoken<'_>,
+    ) -> Result<Assessed, V::Error> {
+        let here = Here {
+            leaf: spoken.leaf,
+            at: spoken.at,
+            registry,
+        };
+        self.number(spoken.leaf);
+        self.found.clear();
+        let voice = Voice {
+            producer: spoken.header.producer,
+            key: spoken.key,
+            record: spoken.key.and_then(|key| registry.key(key)),
+        };
+        self.session_spoke(view, here, spoken)?;
+        if let Some(task) = spoken.header.task {
+            self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
+        }
+        let mut assessed = Assessed::default();
+        match (&spoken.said.body, spoken.header.task) {
+            (SaidBody::TaskOpened { tier, deadline }, Some(task)) => {
+                self.task_opened(view, here, voice, task, *tier, *deadline)?;
+            }
+            (SaidBody::TaskClosed { .. }, Some(task)) => {
+                self.task_closed(view, here, voice, task)?;
+            }
+            (SaidBody::Grant(grant), Some(task)) => {
+                self.granted(view, here, voice, task, &spoken.leaf_hash, grant)?;
+            }
+            (SaidBody::GrantAccepted { grant }, Some(task)) => {
+                self.grant_accepted(view, here, voice, task, grant)?;
+            }
+            (SaidBody::Revocation { grant }, Some(task)) => {
+                self.grant_revoked(view, here, task, grant)?;
+            }
+            (SaidBody::Intent(intent), Some(task)) => {
+                assessed.intent = Some(self.intent(view, here, voice, task, spoken, intent)?);
+            }
+            (SaidBody::Outcome(outcome), Some(task)) => {
+                self.outcome(view, here, voice, task, spoken, outcome)?;
+            }
+            (SaidBody::Decision { intent, verdict }, Some(task)) => {
+                self.decision(view, here, voice, task, &spoken.leaf_hash, intent, *verdict)?;
+            }
+            (SaidBody::Approval(approval), Some(task)) => {
+                self.approval(view, here, voice, task, &spoken.leaf_hash, approval)?;
+            }
+            (SaidBody::Observation { intent, effects }, task) => {
+                self.observation(view, here, voice, task, spoken.said, *intent, effects)?;
+            }
+            (SaidBody::Disposition { leaf, number, kind }, _) => {
+                self.disposition(view, here, *leaf, *number, *kind)?;
+            }
+            (
+                SaidBody::KeyRevoked {
+                    key,
+                    compromised_since: Some(since),
+                },
+                _,
+            ) => self.key_compromised(view, here, *key, *since)?,
+            _ => {}
+        }
+        assessed.findings = std::mem::take(&mut self.found);
+        Ok(assessed)
+    }
+
+    /// The leaf of the equivocation that was recorded for a place in a session, if one was: a third
+    /// statement for it is not recorded.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn equivocated<V: View>(
+        &mut self,
+        view: &mut V,
+        session: SessionId,
+        sequence: Sequence,
+    ) -> Result<Option<u64>, V::Error> {
+        let key = CellKey::Equivocation(session, sequence);
+        let leaves = self.look::<super::cells::Leaves, _>(view, key)?;
+        Ok(leaves.and_then(|leaves| leaves.leaves.first().copied()))
+    }
+
+    /// Notes an equivocation: a second signed statement for a place in a session, which was
+    /// recorded at this leaf as evidence. `first` is the leaf of the first one.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn equivocation<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        spoken: &Spoken<'_>,
+        first: u64,
+    ) -> Result<Assessed, V::Error> {
+        let here = Here {
+            leaf: spoken.leaf,
+            at: spoken.at,
+            registry,
+        };
+        self.number(spoken.leaf);
+        self.found.clear();
+        let (session, sequence) = (spoken.header.session, spoken.header.sequence);
+        let leaves = vec![here.leaf];
+        self.put(
+            CellKey::Equivocation(session, sequence),
+            super::cells::Leaves { leaves },
+        );
+        let task = spoken.header.task;
+        if let Some(task) = task {
+            let voice = Voice {
+                producer: spoken.header.producer,
+                key: spoken.key,
+                record: spoken.key.and_then(|key| registry.key(key)),
+            };
+            self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
+        }
+        let detail = "two statements are signed for one place in a session";
+        self.find(
+            view,
+            here,
+            FindingKind::Equivocation,
+            task,
+            here.leaf,
+            Some(first),
+            detail,
+        )?;
+        Ok(Assessed {
+            intent: None,
+            findings: std::mem::take(&mut self.found),
+        })
+    }
+
+    /// The next entry that the ledger has to write, as leaf `leaf` at effective time `at`; `None` if
+    /// there is none. What is returned counts as written.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn ledger_entry<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        leaf: u64,
+        at: Micros,
+    ) -> Result<Option<Bytes>, V::Error> {
+        let here = Here { leaf, at, registry };
+        while let Some(owed) = self.owed.pop_front() {
+            self.number(leaf);
+            let (task, body) = match owed {
+                Owed::Clearance(intent) => match self.clearance(view, here, intent)? {
+                    Some((task, body)) => (Some(task), body),
+                    None => continue,
+                },
+                Owed::Receipt { task, requested } => {
+                    match self.receipt(view, here, task, requested)? {
+                        Some(body) => (Some(task), body),
+                        None => continue,
+                    }
+                }
+                Owed::Tick { due } => {
+                    let due_us = due.get();
+                    (None, v1::statement::Body::Tick(v1::Tick { due_us }))
+                }
+            };
+            let entry = self.write(at, task, body);
+            if let Some(task) = task {
+                let voice = Voice {
+                    producer: LEDGER_PRODUCER,
+                    key: None,
+                    record: None,
+                };
+                self.entry_in(view, here, task, &leaf_hash(&entry), voice)?;
+            }
+            return Ok(Some(entry));
+        }
+        Ok(None)
+    }
+
+    /// Lets time come to `at` in a ledger in which nothing else happens: if something is due, a Tick
+    /// is owed as leaf `next_leaf`, and then what [`Book::advance`] brings.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn tick<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        next_leaf: u64,
+        at: Micros,
+    ) -> Result<(), V::Error> {
+        if let Some(due) = self.next_due().filter(|due| *due <= at) {
+            self.owed.push_back(Owed::Tick { due });
+            self.advance(view, registry, next_leaf, at)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the ledger has to write something before anything else.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Has the ledger write a receipt of a task, if it has an entry of that task.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn request_receipt<V: View>(
+        &mut self,
+        view: &mut V,
+        task: TaskId,
+    ) -> Result<bool, V::Error> {
+        let known = self.look::<Task, _>(view, CellKey::Task(task))?.is_some();
+        if known {
+            let requested = true;
+            self.owed.push_back(Owed::Receipt { task, requested });
+        }
+        Ok(known)
+    }
+
+    /// A task as it stands.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn task<V: View>(&mut self, view: &mut V, task: TaskId) -> Result<Option<Task>, V::Error> {
+        Ok(self.look::<Task, _>(view, CellKey::Task(task))?.cloned())
+    }
+
+    fn write(&self, at: Micros, task: Option<TaskId>, body: v1::statement::Body) -> Bytes {
+        use prost::Message as _;
+        let statement = v1::Statement {
+            ledger_id: Bytes::copy_from_slice(self.id.as_bytes()),
+            producer: LEDGER_PRODUCER.to_owned(),
+            occurred_at_us: at.get(),
+            task: task.map_or_else(Bytes::new, |task| Bytes::copy_from_slice(task.as_bytes())),
+            body: Some(body),
+            ..v1::Statement::default()
+        };
+        Entry::by_ledger(&statement.encode_to_vec(), at).encode()
+    }
+}
+
+/// Cells, dues and findings.
+impl Book {
+    fn slot<V: View>(&mut self, view: &mut V, key: CellKey) -> Result<&mut Slot, V::Error> {
+        use std::collections::hash_map::Entry as MapEntry;
+        match self.cells.entry(key) {
+            MapEntry::Occupied(slot) => Ok(slot.into_mut()),
+            MapEntry::Vacant(vacant) => {
+                let cell = match view.cell(&key)? {
+                    None => None,
+                    Some(bytes) => match Cell::decode(&key, &bytes) {
+                        Some(cell) => Some(cell),
+                        None => return Err(view.damaged(&key)),
+                    },
+                };
+                Ok(vacant.insert(Slot {
+                    cell,
+                    changed: false,
+                }))
+            }
+        }
+    }
+
+    /// Takes a cell out, to be changed and [`Book::put`] back.
+    pub(super) fn take<T: Kept, V: View>(
+        &mut self,
+        view: &mut V,
+        key: CellKey,
+    ) -> Result<Option<T>, V::Error> {
+        let slot = self.slot(view, key)?;
+        match slot.cell.take() {
+            None => Ok(None),
+            Some(cell) => match T::unwrap(cell) {
+                Some(content) => Ok(Some(content)),
+                None => Err(view.damaged(&key)),
+            },
+        }
+    }
+
+    /// Looks at a cell.
+    pub(super) fn look<T, V: View>(
+        &mut self,
+        view: &mut V,
+        key: CellKey,
+    ) -> Result<Option<&T>, V::Error>
+    where
+        Cell: AsCell<T>,
+    {
+        let slot = self.slot(view, key)?;
+        Ok(slot.cell.as_ref().and_then(AsCell::as_cell))
+    }
+
+    /// Puts a cell that has changed.
+    pub(super) fn put<T: Kept>(&mut self, key: CellKey, content: T) {
+        self.keep(key, content, true);
+    }
+
+    /// Puts back a cell that was taken and has not changed.
+    pub(super) fn put_back<T: Kept>(&mut self, key: CellKey, content: T) {
+        self.keep(key, content, false);
+    }
+
+    fn keep<T: Kept>(&mut self, key: CellKey, content: T, changed: bool) {
+        let slot = self.cells.entry(key).or_insert(Slot {
+            cell: None,
+            changed: false,
+        });
+        slot.cell = Some(content.wrap());
+        if changed && !std::mem::replace(&mut slot.changed, true) {
+            self.changed.push(key);
+        }
+    }
+
+    pub(super) fn set_due(&mut self, due: Due) {
+        if self.due.insert(due) {
+            self.due_moved(due, true);
+        }
+    }
+
+    pub(super) fn undo_due(&mut self, due: Due) {
+        if self.due.remove(&due) {
+            self.due_moved(due, false);
+        }
+    }
+
+    fn due_moved(&mut self, due: Due, set: bool) {
+        // What was set and undone in one turn was never there.
+        if self.due_changed.remove(&due).is_none() {
+            self.due_changed.insert(due, set);
+        }
+    }
+
+    fn number(&mut self, leaf: u64) {
+        if self.numbering.0 != leaf {
+            self.numbering = (leaf, 0);
+        }
+    }
+
+    pub(super) fn recall(&mut self, place: (SessionId, Sequence), leaf: u64) {
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.clear();
+        }
+        self.recent.insert(place, leaf);
+    }
+
+    /// Adds a finding about the statement at `about`.
+    #[expect(clippy::too_many_arguments, reason = "they are the finding's fields")]
+    pub(super) fn find<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        kind: FindingKind,
+        task: Option<TaskId>,
+        about: u64,
+        contradicts: Option<u64>,
+        detail: impl Into<String>,
+    ) -> Result<(), V::Error> {
+        let number = self.numbering.1;
+        self.numbering.1 += 1;
+        self.findings += 1;
+        let finding = v1::Finding {
+            leaf_index: here.leaf,
+            number,
+            kind: kind.into(),
+            severity: finding::severity(kind).into(),
+            task: task.map_or_else(Bytes::new, |task| Bytes::copy_from_slice(task.as_bytes())),
+            about_leaf: about,
+            contradicts_leaf: contradicts,
+            at_us: here.at.get(),
+            detail: detail.into(),
+            disposition_leaf: None,
+            disposition: 0,
+        };
+        self.found.push(finding.clone());
+        self.put(CellKey::Finding(here.leaf, number), Box::new(finding));
+        let Some(task) = task else { return Ok(()) };
+        self.note_in_task(
+            view,
+            task,
+            &digest::Event::Finding {
+                leaf: here.leaf,
+                number,
+                kind,
+                about,
+                contradicts,
+            },
+        )?;
+        let key = CellKey::Task(task);
+        if let Some(mut task) = self.take::<Task, _>(view, key)? {
+            task.findings += 1;
+            self.put(key, task);
+        }
+        Ok(())
+    }
+
+    /// Takes an event into a task's assessment digest.
+    pub(super) fn note_in_task<V: View>(
+        &mut self,
+        view: &mut V,
+        task: TaskId,
+        event: &digest::Event,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Task(task);
+        if let Some(mut task) = self.take::<Task, _>(view, key)? {
+            let before = Hash::try_from(&task.assessment[..]).unwrap_or(digest::START);
+            let after = digest::assessment(&before, event);
+            task.assessment = Bytes::copy_from_slice(after.as_bytes());
+            self.put(key, task);
+        }
+        Ok(())
+    }
+}
+
+/// A cell as a content of this kind, if it is one.
+pub(super) trait AsCell<T> {
+    fn as_cell(&self) -> Option<&T>;
+}
+
+macro_rules! as_cell {
+    ($($kind:ident = $content:ty),*) => {$(
+        impl AsCell<$content> for Cell {
+            fn as_cell(&self) -> Option<&$content> {
+                match self {
+                    Self::$kind(content) => Some(content),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+as_cell!(
+    Task = Task,
+    Grant = Box<super::cells::Grant>,
+    Acts = super::cells::Acts,
+    Leaves = super::cells::Leaves,
+    Names = super::cells::Names,
+    Count = super::cells::Count,
+    Use = super::cells::Use
+);

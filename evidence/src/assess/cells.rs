@@ -1,0 +1,545 @@
+//! What an assessment keeps, cell by cell: the state that the step reads and changes.
+//!
+//! Each cell has a key and one encoding, a Protobuf message with the field numbers below. They stay
+//! on the machine that keeps them and can be made again from the entries; a change of their
+//! meaning is a migration all the same.
+
+use bytes::Bytes;
+use deed_proto::v1::{self, FindingKind};
+use deed_tlog::Hash;
+use prost::Message as _;
+
+pub use super::said::Effect;
+use crate::{KeyId, Sequence, SessionId, TaskId};
+
+/// Leaves whose acts share a cell: fewer keys to write where many Intents come at once, and not
+/// much to write again where they come one by one.
+pub const ACTS_LEAVES: u64 = 16;
+
+/// Names a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CellKey {
+    /// A task.
+    Task(TaskId),
+    /// A grant, by the leaf hash of its statement.
+    Grant(Hash),
+    /// The acts whose Intents are in the leaves `n * 16 ..`.
+    Acts(u64),
+    /// Intents with a correlation key, by 16 bytes of SHA-256 over kind, a zero byte and value.
+    Correlation([u8; 16]),
+    /// Grants that stand for another system's credential; likewise.
+    Token([u8; 16]),
+    /// How many tasks a key has spoken in.
+    KeyUses(KeyId),
+    /// The n-th of them.
+    KeyUse(KeyId, u32),
+    /// That two statements were signed for one place in a session: the leaf of the second.
+    Equivocation(SessionId, Sequence),
+    /// A finding: the leaf that it arose at, and its number there.
+    Finding(u64, u32),
+}
+
+impl CellKey {
+    /// The cell of the act whose Intent is at `leaf`.
+    #[must_use]
+    pub const fn acts_of(leaf: u64) -> Self {
+        Self::Acts(leaf / ACTS_LEAVES)
+    }
+
+    /// The key as it is stored: a kind's byte, then integers big-endian. Findings have keys of
+    /// their own where they are stored, so that they can be listed.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (kind, name, tail): (u8, &[u8], &[u8]) = match self {
+            Self::Task(task) => (1, task.as_bytes(), &[]),
+            Self::Grant(hash) => (2, hash.as_bytes(), &[]),
+            Self::Acts(n) => (3, &n.to_be_bytes(), &[]),
+            Self::Correlation(name) => (4, name, &[]),
+            Self::Token(name) => (5, name, &[]),
+            Self::KeyUses(key) => (6, key.as_bytes(), &[]),
+            Self::KeyUse(key, n) => (7, key.as_bytes(), &n.to_be_bytes()),
+            Self::Equivocation(session, sequence) => {
+                (9, session.as_bytes(), &sequence.get().to_be_bytes())
+            }
+            Self::Finding(leaf, number) => (8, &leaf.to_be_bytes(), &number.to_be_bytes()),
+        };
+        [&[kind], name, tail].concat()
+    }
+}
+
+/// A cell's content.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell {
+    Task(Task),
+    Grant(Box<Grant>),
+    Acts(Acts),
+    Leaves(Leaves),
+    Names(Names),
+    Count(Count),
+    Use(Use),
+    Finding(Box<v1::Finding>),
+}
+
+impl Cell {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Task(cell) => cell.encode_to_vec(),
+            Self::Grant(cell) => cell.encode_to_vec(),
+            Self::Acts(cell) => cell.encode_to_vec(),
+            Self::Leaves(cell) => cell.encode_to_vec(),
+            Self::Names(cell) => cell.encode_to_vec(),
+            Self::Count(cell) => cell.encode_to_vec(),
+            Self::Use(cell) => cell.encode_to_vec(),
+            Self::Finding(cell) => cell.encode_to_vec(),
+        }
+    }
+
+    /// `None` if these are not the bytes of such a cell.
+    pub(super) fn decode(key: &CellKey, bytes: &Bytes) -> Option<Self> {
+        let bytes = bytes.clone();
+        Some(match key {
+            CellKey::Task(_) => Self::Task(Task::decode(bytes).ok()?),
+            CellKey::Grant(_) => Self::Grant(Box::new(Grant::decode(bytes).ok()?)),
+            CellKey::Acts(_) => Self::Acts(Acts::decode(bytes).ok()?),
+            CellKey::Correlation(_) | CellKey::Equivocation(..) => {
+                Self::Leaves(Leaves::decode(bytes).ok()?)
+            }
+            CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
+            CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
+            CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
+            CellKey::Finding(..) => Self::Finding(Box::new(v1::Finding::decode(bytes).ok()?)),
+        })
+    }
+}
+
+/// A content that a key's cell has.
+pub(super) trait Kept: Sized {
+    fn wrap(self) -> Cell;
+    fn unwrap(cell: Cell) -> Option<Self>;
+}
+
+macro_rules! kept {
+    ($($kind:ident = $content:ty),*) => {$(
+        impl Kept for $content {
+            fn wrap(self) -> Cell {
+                Cell::$kind(self)
+            }
+            fn unwrap(cell: Cell) -> Option<Self> {
+                match cell {
+                    Cell::$kind(content) => Some(content),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+kept!(
+    Task = Task,
+    Grant = Box<Grant>,
+    Acts = Acts,
+    Leaves = Leaves,
+    Names = Names,
+    Count = Count,
+    Use = Use,
+    Finding = Box<v1::Finding>
+);
+
+/// A task.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Task {
+    /// Leaf of TaskOpened.
+    #[prost(uint64, optional, tag = "1")]
+    pub opened_leaf: Option<u64>,
+    /// `v1::RiskTier`.
+    #[prost(enumeration = "v1::RiskTier", tag = "2")]
+    pub tier: i32,
+    /// 0 for none.
+    #[prost(int64, tag = "3")]
+    pub deadline_us: i64,
+    /// How the opening is known.
+    #[prost(enumeration = "v1::LayerState", tag = "4")]
+    pub opened: i32,
+    /// Who opened it: the controller of its key; empty for an authority, and if nobody signed.
+    #[prost(string, tag = "5")]
+    pub opened_by: String,
+    /// `v1::TaskState`.
+    #[prost(enumeration = "v1::TaskState", tag = "6")]
+    pub state: i32,
+    /// Leaf of TaskClosed; none if its deadline ended it.
+    #[prost(uint64, optional, tag = "7")]
+    pub closed_leaf: Option<u64>,
+    /// Effective time.
+    #[prost(int64, tag = "8")]
+    pub closed_at_us: i64,
+    /// Entries so far.
+    #[prost(uint64, tag = "9")]
+    pub count: u64,
+    /// Running digest over them; 32 bytes.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub digest: Bytes,
+    /// Running digest over findings and moves; 32 bytes.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub assessment: Bytes,
+    /// Its newest entry.
+    #[prost(uint64, tag = "12")]
+    pub last_leaf: u64,
+    /// Its newest TaskReceipt.
+    #[prost(uint64, optional, tag = "13")]
+    pub receipt_leaf: Option<u64>,
+    /// Findings so far.
+    #[prost(uint64, tag = "14")]
+    pub findings: u64,
+    /// Intents so far.
+    #[prost(uint64, tag = "15")]
+    pub acts: u64,
+    /// Intents without an Outcome whose effects were seen; at most 64.
+    #[prost(uint64, repeated, tag = "16")]
+    pub seen_open: Vec<u64>,
+    /// Keys that spoke in it; at most 64.
+    #[prost(message, repeated, tag = "17")]
+    pub keys: Vec<Spoke>,
+    /// Its first entry.
+    #[prost(uint64, tag = "18")]
+    pub first_leaf: u64,
+}
+
+/// When a key spoke last in a task.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Spoke {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Its last statement there.
+    #[prost(uint64, tag = "2")]
+    pub last_leaf: u64,
+    /// Effective time then.
+    #[prost(int64, tag = "3")]
+    pub last_at_us: i64,
+}
+
+/// A grant.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Grant {
+    /// Its leaf.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub task: Bytes,
+    /// Who may act.
+    #[prost(string, tag = "3")]
+    pub subject: String,
+    /// 16 bytes, or empty for any key.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub subject_key: Bytes,
+    /// Patterns.
+    #[prost(string, repeated, tag = "5")]
+    pub actions: Vec<String>,
+    /// Patterns.
+    #[prost(string, repeated, tag = "6")]
+    pub resources: Vec<String>,
+    /// 0 for at once.
+    #[prost(int64, tag = "7")]
+    pub not_before_us: i64,
+    /// Itself excluded.
+    #[prost(int64, tag = "8")]
+    pub expires_us: i64,
+    /// 0 for any number.
+    #[prost(uint64, tag = "9")]
+    pub uses: u64,
+    /// Bound on the sum of amounts.
+    #[prost(int64, optional, tag = "10")]
+    pub minor_units: Option<i64>,
+    /// Its currency.
+    #[prost(string, tag = "11")]
+    pub currency: String,
+    /// Leaf hash of the parent; empty for a root grant.
+    #[prost(bytes = "bytes", tag = "12")]
+    pub parent: Bytes,
+    /// Leaf of the parent.
+    #[prost(uint64, optional, tag = "13")]
+    pub parent_leaf: Option<u64>,
+    /// 1 for a root grant.
+    #[prost(uint32, tag = "14")]
+    pub depth: u32,
+    /// `Active` or `Pending` at first; what time decides is worked out when asked.
+    #[prost(enumeration = "v1::GrantState", tag = "15")]
+    pub state: i32,
+    /// Whether an authority signed the root, and everybody's key what they delegated.
+    #[prost(enumeration = "v1::LayerState", tag = "16")]
+    pub rooted: i32,
+    /// Leaf of GrantAccepted.
+    #[prost(uint64, optional, tag = "17")]
+    pub accepted_leaf: Option<u64>,
+    /// Whether the acceptance was signed.
+    #[prost(bool, tag = "18")]
+    pub accepted_signed: bool,
+    /// Uses charged.
+    #[prost(uint64, tag = "19")]
+    pub uses_spent: u64,
+    /// Amount charged.
+    #[prost(int64, tag = "20")]
+    pub amount_spent: i64,
+    /// Leaf of the Revocation.
+    #[prost(uint64, optional, tag = "21")]
+    pub revoked_leaf: Option<u64>,
+    /// Key that signed it; 16 bytes, or empty. An authority's is not looked at again.
+    #[prost(bytes = "bytes", tag = "22")]
+    pub issuer_key: Bytes,
+}
+
+/// The acts of some neighbouring leaves, ascending by leaf.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Acts {
+    /// The acts.
+    #[prost(message, repeated, tag = "1")]
+    pub acts: Vec<Act>,
+}
+
+/// An Intent and what came of it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Act {
+    /// Leaf of the Intent.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub leaf_hash: Bytes,
+    /// SHA-256 of the payload; 32 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub payload_digest: Bytes,
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub task: Bytes,
+    /// Key that signed it; 16 bytes, or empty.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub key: Bytes,
+    /// Effective time at the Intent.
+    #[prost(int64, tag = "6")]
+    pub at_us: i64,
+    /// 0 for none.
+    #[prost(int64, tag = "7")]
+    pub deadline_us: i64,
+    /// Digest of the arguments' commitment; 32 bytes, or empty.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub arguments: Bytes,
+    /// Whether the prompt is committed to.
+    #[prost(bool, tag = "9")]
+    pub prompt: bool,
+    /// Leaf of the grant that it names, if that is there.
+    #[prost(uint64, optional, tag = "10")]
+    pub grant_leaf: Option<u64>,
+    /// What its grant shows.
+    #[prost(enumeration = "v1::LayerState", tag = "11")]
+    pub authority: i32,
+    /// `v1::IntentState`.
+    #[prost(enumeration = "v1::IntentState", tag = "12")]
+    pub state: i32,
+    /// Kinds of the findings about it: bit n for kind n.
+    #[prost(uint64, tag = "13")]
+    pub findings: u64,
+    /// What it waits for.
+    #[prost(string, repeated, tag = "14")]
+    pub missing: Vec<String>,
+    /// Why it is denied.
+    #[prost(string, repeated, tag = "15")]
+    pub denied: Vec<String>,
+    /// What it is judged by again, while it waits.
+    #[prost(message, optional, tag = "16")]
+    pub waiting: Option<Waiting>,
+    /// Decisions and Approvals that count, in order.
+    #[prost(message, repeated, tag = "17")]
+    pub evidence: Vec<Evidence>,
+    /// Leaf of the PolicySet that it was judged by.
+    #[prost(uint64, optional, tag = "18")]
+    pub policy_leaf: Option<u64>,
+    /// Leaf of the Clearance, if one had to be written.
+    #[prost(uint64, optional, tag = "19")]
+    pub clearance_leaf: Option<u64>,
+    /// What the policy wants kept and seen.
+    #[prost(message, optional, tag = "20")]
+    pub duties: Option<Duties>,
+    /// What came of it.
+    #[prost(message, optional, tag = "21")]
+    pub outcome: Option<Outcome>,
+    /// Observations that were matched to it; at most 64.
+    #[prost(message, repeated, tag = "22")]
+    pub observations: Vec<Observed>,
+    /// Whether the policy asked for an approval.
+    #[prost(bool, tag = "23")]
+    pub approval_asked: bool,
+    /// Whether the policy asked for a decision.
+    #[prost(bool, tag = "24")]
+    pub decision_asked: bool,
+    /// Whether somebody claimed an approval that counts for nothing.
+    #[prost(bool, tag = "25")]
+    pub approval_claimed: bool,
+    /// Whether an approver refused.
+    #[prost(bool, tag = "26")]
+    pub refused: bool,
+    /// Whether a policy engine denied.
+    #[prost(bool, tag = "27")]
+    pub decision_denied: bool,
+    /// Whether a Clearance is on its way into the log.
+    #[prost(bool, tag = "28")]
+    pub clearing: bool,
+}
+
+/// What a waiting Intent is judged by again.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Waiting {
+    /// The agent.
+    #[prost(string, tag = "1")]
+    pub agent: String,
+    /// The action.
+    #[prost(string, tag = "2")]
+    pub action: String,
+    /// The resource.
+    #[prost(string, tag = "3")]
+    pub resource: String,
+    /// The amount.
+    #[prost(int64, optional, tag = "4")]
+    pub minor_units: Option<i64>,
+    /// Its currency.
+    #[prost(string, tag = "5")]
+    pub currency: String,
+    /// Leaf hash of the grant; empty for none.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub grant: Bytes,
+    /// Whether the model is named.
+    #[prost(bool, tag = "7")]
+    pub model: bool,
+}
+
+/// A Decision or an Approval that counts.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Evidence {
+    /// Its leaf.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub leaf_hash: Bytes,
+    /// Key that signed it; 16 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: Bytes,
+    /// An approval's; unspecified for a decision.
+    #[prost(enumeration = "v1::AuthenticationStrength", tag = "4")]
+    pub strength: i32,
+}
+
+/// What the policy wants of an act besides its clearance.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Duties {
+    /// The tool call is committed to.
+    #[prost(bool, tag = "1")]
+    pub tool_call: bool,
+    /// The response is.
+    #[prost(bool, tag = "2")]
+    pub response: bool,
+    /// The result is.
+    #[prost(bool, tag = "3")]
+    pub result: bool,
+    /// Somebody independent sees the effects within so many microseconds of the Outcome.
+    #[prost(int64, optional, tag = "4")]
+    pub corroborate_within_us: Option<i64>,
+}
+
+/// An Outcome.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Outcome {
+    /// Its leaf.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// `v1::OutcomeState`.
+    #[prost(enumeration = "v1::OutcomeState", tag = "2")]
+    pub state: i32,
+    /// `v1::OutcomeStatus`.
+    #[prost(enumeration = "v1::OutcomeStatus", tag = "3")]
+    pub status: i32,
+    /// Whether somebody signed it who may.
+    #[prost(bool, tag = "4")]
+    pub signed: bool,
+    /// Whether its result is committed to: a result, a response or effects.
+    #[prost(bool, tag = "5")]
+    pub committed: bool,
+    /// What it declares.
+    #[prost(message, repeated, tag = "6")]
+    pub effects: Vec<Effect>,
+    /// Which of them independent systems have seen: bit n for effect n.
+    #[prost(uint64, tag = "7")]
+    pub seen: u64,
+    /// When it must be corroborated; 0 for never.
+    #[prost(int64, tag = "8")]
+    pub corroborate_by_us: i64,
+}
+
+/// An Observation that was matched to an act.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Observed {
+    /// Its leaf.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// Whether a system signed it that is not the agent's own.
+    #[prost(bool, tag = "2")]
+    pub independent: bool,
+    /// What was seen; kept until the Outcome is there.
+    #[prost(message, repeated, tag = "3")]
+    pub effects: Vec<Effect>,
+}
+
+/// Leaves, ascending.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Leaves {
+    /// At most 64, the newest.
+    #[prost(uint64, repeated, tag = "1")]
+    pub leaves: Vec<u64>,
+}
+
+/// Leaf hashes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Names {
+    /// At most 64, the newest.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub hashes: Vec<Bytes>,
+}
+
+/// A count.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Count {
+    /// How many.
+    #[prost(uint32, tag = "1")]
+    pub count: u32,
+}
+
+/// A task that a key spoke in.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Use {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub task: Bytes,
+}
+
+impl Act {
+    /// Whether there is a finding of this kind about it.
+    #[must_use]
+    pub const fn has(&self, kind: FindingKind) -> bool {
+        self.findings & (1 << kind as u64) != 0
+    }
+
+    pub(super) const fn note(&mut self, kind: FindingKind) {
+        self.findings |= 1 << kind as u64;
+    }
+}
+
+/// The name under which a correlation key or an outside token is kept.
+pub(super) fn name_of(kind: &str, value: &str) -> [u8; 16] {
+    use sha2::Digest as _;
+    let mut sha = sha2::Sha256::new();
+    sha.update(kind.as_bytes());
+    sha.update([0]);
+    sha.update(value.as_bytes());
+    let digest: [u8; 32] = sha.finalize().into();
+    std::array::from_fn(|at| digest[at])
+}

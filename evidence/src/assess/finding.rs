@@ -1,0 +1,114 @@
+//! How bad a finding is.
+
+use deed_proto::v1::{FindingKind, Severity};
+
+/// All kinds, in order of their numbers.
+pub const KINDS: [FindingKind; 32] = {
+    use FindingKind as F;
+    [
+        F::UnknownGrant,
+        F::RevokedKeyUse,
+        F::CompromisedKeyUse,
+        F::ExpiredGrant,
+        F::ScopeExceeded,
+        F::LimitExceeded,
+        F::TaskClosed,
+        F::DelegationEscalation,
+        F::DelegationUnaccepted,
+        F::DecisionDenied,
+        F::OutcomeWithoutIntent,
+        F::OutcomeWithoutClearance,
+        F::OutcomeLate,
+        F::IntentLapsed,
+        F::IntentOverdue,
+        F::ArgumentsChanged,
+        F::ApprovalOfOtherIntent,
+        F::SelfApproval,
+        F::HastyApproval,
+        F::MissingContent,
+        F::EffectMismatch,
+        F::HiddenSideEffect,
+        F::Uncorroborated,
+        F::SequenceGap,
+        F::SessionSilent,
+        F::Equivocation,
+        F::ClockSkew,
+        F::PolicyError,
+        F::TokenUsedAfterClose,
+        F::UnknownTask,
+        F::WrongRole,
+        F::OutOfPlace,
+    ]
+};
+
+/// How bad a finding of this kind is.
+#[must_use]
+pub const fn severity(kind: FindingKind) -> Severity {
+    use FindingKind as F;
+    match kind {
+        F::Unspecified => Severity::Unspecified,
+        F::DecisionDenied | F::IntentLapsed | F::UnknownTask | F::OutOfPlace => Severity::Notice,
+        F::UnknownGrant
+        | F::ExpiredGrant
+        | F::LimitExceeded
+        | F::ScopeExceeded
+        | F::DelegationUnaccepted
+        | F::OutcomeLate
+        | F::IntentOverdue
+        | F::HastyApproval
+        | F::MissingContent
+        | F::Uncorroborated
+        | F::SequenceGap
+        | F::SessionSilent
+        | F::ClockSkew
+        | F::WrongRole
+        | F::PolicyError => Severity::Warning,
+        F::RevokedKeyUse
+        | F::CompromisedKeyUse
+        | F::TaskClosed
+        | F::DelegationEscalation
+        | F::OutcomeWithoutIntent
+        | F::OutcomeWithoutClearance
+        | F::ArgumentsChanged
+        | F::ApprovalOfOtherIntent
+        | F::SelfApproval
+        | F::EffectMismatch
+        | F::HiddenSideEffect
+        | F::Equivocation
+        | F::TokenUsedAfterClose => Severity::Serious,
+    }
+}
+
+/// A kind's name in lower case, as commands and search terms write it: `hidden_side_effect`.
+#[must_use]
+pub fn name(kind: FindingKind) -> String {
+    let name = kind.as_str_name();
+    name.strip_prefix("FINDING_KIND_")
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+}
+
+/// The kind of a name as [`name`] writes it.
+#[must_use]
+pub fn of_name(text: &str) -> Option<FindingKind> {
+    KINDS.into_iter().find(|kind| name(*kind) == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_name_a_number_and_a_severity() {
+        for (number, kind) in (1..).zip(KINDS) {
+            assert_eq!(kind as i32, number);
+            assert_eq!(of_name(&name(kind)), Some(kind));
+            assert_ne!(severity(kind), Severity::Unspecified);
+        }
+        assert!(
+            FindingKind::try_from(33).is_err(),
+            "a kind is missing above"
+        );
+        assert_eq!(name(FindingKind::HiddenSideEffect), "hidden_side_effect");
+    }
+}

@@ -1,0 +1,558 @@
+//! Grants: who may do what, handed down and narrowed.
+
+use bytes::Bytes;
+use deed_proto::v1::{FindingKind, GrantState, LayerState, TaskState};
+use deed_tlog::Hash;
+
+use super::{
+    CHAIN_MAX, LIST_MAX,
+    book::{Book, Here, View, Voice},
+    cells::{self, CellKey, Names, Task, name_of},
+    said::{Amount, Grant},
+    table::{self, Event, State, Thing},
+};
+use crate::{KeyId, Micros, TaskId, trust::Registry};
+
+/// Whether a pattern covers a name, or another pattern: exact, or a prefix that ends in `/*`;
+/// compared as bytes.
+#[must_use]
+pub fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) if prefix.ends_with('/') => name.starts_with(prefix),
+        _ => pattern == name,
+    }
+}
+
+fn all_covered(patterns: &[String], names: &[String]) -> bool {
+    let covered = |name: &String| patterns.iter().any(|pattern| covers(pattern, name));
+    names.iter().all(covered)
+}
+
+/// Where a grant stands at effective time `at`.
+#[must_use]
+pub fn state_at(grant: &cells::Grant, task_closed: bool, at: Micros) -> GrantState {
+    let kept = match grant.state() {
+        GrantState::Invalid => return GrantState::Invalid,
+        GrantState::Revoked => return GrantState::Revoked,
+        GrantState::Pending => State::Pending,
+        _ if is_spent(grant) => State::Exhausted,
+        _ => State::Active,
+    };
+    let moved = |event| table::find(Thing::Grant, kept, event).is_some();
+    if task_closed && moved(Event::TaskEnded) {
+        GrantState::TaskClosed
+    } else if at.get() >= grant.expires_us && moved(Event::TimeOver) {
+        GrantState::Expired
+    } else if kept == State::Pending || at.get() < grant.not_before_us {
+        GrantState::Pending
+    } else if kept == State::Exhausted {
+        GrantState::Exhausted
+    } else {
+        GrantState::Active
+    }
+}
+
+fn is_spent(grant: &cells::Grant) -> bool {
+    let uses = grant.uses > 0 && grant.uses_spent >= grant.uses;
+    uses || grant
+        .minor_units
+        .is_some_and(|most| grant.amount_spent >= most)
+}
+
+/// What a grant shows for an Intent.
+pub(super) struct Shown {
+    /// Its leaf, if it is there.
+    pub(super) leaf: Option<u64>,
+    pub(super) layer: LayerState,
+    /// What speaks against it; empty if the Intent may rely on it.
+    pub(super) against: Vec<Against>,
+    /// The grant and those above it.
+    chain: Vec<Hash>,
+}
+
+/// One thing that speaks against a grant.
+pub(super) struct Against {
+    pub(super) kind: FindingKind,
+    pub(super) detail: String,
+    pub(super) contradicts: Option<u64>,
+}
+
+/// Who wants to do what under a grant.
+pub(super) struct Wanted<'a> {
+    pub(super) task: TaskId,
+    pub(super) agent: &'a str,
+    pub(super) key: Option<KeyId>,
+    pub(super) action: &'a str,
+    pub(super) resource: &'a str,
+    pub(super) amount: Option<&'a Amount>,
+}
+
+impl Book {
+    pub(super) fn granted<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        leaf_hash: &Hash,
+        said: &Grant,
+    ) -> Result<(), V::Error> {
+        let name = CellKey::Grant(*leaf_hash);
+        let mut grant = new_grant(here, voice, task, said);
+        let mut against = self.task_takes_grants(view, task)?;
+        let event = match &said.parent {
+            None => {
+                let may = voice.is_authority() || !voice.is_signed();
+                if !may && against.is_none() {
+                    let detail = "a grant without a parent is an authority's to give";
+                    against = Some((FindingKind::WrongRole, detail.to_owned(), None));
+                }
+                Event::Granted
+            }
+            Some(parent) => {
+                let found = self.look::<Box<cells::Grant>, _>(view, CellKey::Grant(*parent))?;
+                match found {
+                    Some(parent) if parent.task == grant.task => {
+                        grant.parent_leaf = Some(parent.leaf);
+                        grant.depth = parent.depth + 1;
+                        let signed = voice.is_signed() && parent.rooted() == LayerState::Proven;
+                        grant.set_rooted(if signed {
+                            LayerState::Proven
+                        } else {
+                            LayerState::Claimed
+                        });
+                        match escalates(parent, &grant, voice) {
+                            None => Event::Delegated,
+                            Some(detail) => {
+                                let leaf = Some(parent.leaf);
+                                let kind = FindingKind::DelegationEscalation;
+                                against = against.or(Some((kind, detail.to_owned(), leaf)));
+                                Event::Escalated
+                            }
+                        }
+                    }
+                    _ => {
+                        let detail = "the parent is no grant of this task";
+                        against = Some((FindingKind::UnknownGrant, detail.to_owned(), None));
+                        Event::Escalated
+                    }
+                }
+            }
+        };
+        let row = table::find(Thing::Grant, State::New, event);
+        grant.set_state(match row.map(|row| row.to) {
+            _ if against.is_some() => GrantState::Invalid,
+            Some(State::Active) => GrantState::Active,
+            Some(State::Pending) => GrantState::Pending,
+            _ => GrantState::Invalid,
+        });
+        if let Some((kind, value)) = &said.outside_token {
+            let token = CellKey::Token(name_of(kind, value));
+            let mut names: Names = self.take(view, token)?.unwrap_or_default();
+            if names.hashes.len() >= LIST_MAX {
+                names.hashes.remove(0);
+            }
+            names
+                .hashes
+                .push(Bytes::copy_from_slice(leaf_hash.as_bytes()));
+            self.put(token, names);
+        }
+        self.put(name, Box::new(grant));
+        if let Some((kind, detail, contradicts)) = against {
+            self.find(view, here, kind, Some(task), here.leaf, contradicts, detail)?;
+        }
+        Ok(())
+    }
+
+    fn task_takes_grants<V: View>(
+        &mut self,
+        view: &mut V,
+        task: TaskId,
+    ) -> Result<Option<(FindingKind, String, Option<u64>)>, V::Error> {
+        let task = self.look::<Task, _>(view, CellKey::Task(task))?;
+        Ok(match task.map(|task| (task.state(), task.closed_leaf)) {
+            Some((TaskState::Open, _)) => None,
+            Some((TaskState::Closed, closed)) => Some((
+                FindingKind::TaskClosed,
+                "the task has ended".to_owned(),
+                closed,
+            )),
+            _ => {
+                let detail = "the task was never opened";
+                Some((FindingKind::UnknownTask, detail.to_owned(), None))
+            }
+        })
+    }
+
+    pub(super) fn grant_accepted<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        name: &Hash,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Grant(*name);
+        let Some(mut grant) = self.take::<Box<cells::Grant>, _>(view, key)? else {
+            let detail = "there is no such grant to accept";
+            return self.find(
+                view,
+                here,
+                FindingKind::UnknownGrant,
+                Some(task),
+                here.leaf,
+                None,
+                detail,
+            );
+        };
+        let (kind, detail) = if grant.task[..] != task.as_bytes()[..] {
+            (FindingKind::UnknownGrant, "the grant is another task's")
+        } else if !is_subject(&grant, voice.producer, voice.key) {
+            (
+                FindingKind::WrongRole,
+                "a grant is accepted by its subject, with its key",
+            )
+        } else if table::find(Thing::Grant, kept_state(&grant), Event::Accepted).is_none() {
+            (
+                FindingKind::OutOfPlace,
+                "the grant does not wait for an acceptance",
+            )
+        } else {
+            grant.set_state(GrantState::Active);
+            grant.accepted_leaf = Some(here.leaf);
+            grant.accepted_signed = voice.is_signed();
+            self.put(key, grant);
+            return Ok(());
+        };
+        let leaf = Some(grant.leaf);
+        self.put_back(key, grant);
+        self.find(view, here, kind, Some(task), here.leaf, leaf, detail)
+    }
+
+    pub(super) fn grant_revoked<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        task: TaskId,
+        name: &Hash,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Grant(*name);
+        let found = self.take::<Box<cells::Grant>, _>(view, key)?;
+        let (kind, detail) = match found {
+            Some(grant) if grant.task[..] != task.as_bytes()[..] => {
+                self.put_back(key, grant);
+                (FindingKind::UnknownGrant, "the grant is another task's")
+            }
+            Some(grant)
+                if table::find(Thing::Grant, kept_state(&grant), Event::Revoked).is_none() =>
+            {
+                self.put_back(key, grant);
+                (
+                    FindingKind::OutOfPlace,
+                    "the grant had ended, or never was one",
+                )
+            }
+            Some(mut grant) => {
+                grant.set_state(GrantState::Revoked);
+                grant.revoked_leaf = Some(here.leaf);
+                self.put(key, grant);
+                return Ok(());
+            }
+            None => (
+                FindingKind::UnknownGrant,
+                "there is no such grant to revoke",
+            ),
+        };
+        self.find(view, here, kind, Some(task), here.leaf, None, detail)
+    }
+
+    /// What the grant `name` shows for an Intent, and everything that speaks against it.
+    pub(super) fn show_grant<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        name: &Hash,
+        wanted: &Wanted<'_>,
+    ) -> Result<Shown, V::Error> {
+        let mut shown = Shown {
+            leaf: None,
+            layer: LayerState::Contradicted,
+            against: Vec::new(),
+            chain: Vec::new(),
+        };
+        let mut next = Some(*name);
+        let mut layer = LayerState::Proven;
+        while let Some(name) = next {
+            let first = shown.chain.is_empty();
+            let Some(grant) = self.look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))? else {
+                shown.add(FindingKind::UnknownGrant, "there is no such grant", None);
+                return Ok(shown);
+            };
+            if first {
+                if grant.task[..] != wanted.task.as_bytes()[..] {
+                    let leaf = Some(grant.leaf);
+                    shown.add(
+                        FindingKind::UnknownGrant,
+                        "the grant is another task's",
+                        leaf,
+                    );
+                    return Ok(shown);
+                }
+                shown.leaf = Some(grant.leaf);
+                if !is_subject(grant, wanted.agent, wanted.key) {
+                    let detail = "the grant is another subject's, or for another key";
+                    shown.add(FindingKind::UnknownGrant, detail, Some(grant.leaf));
+                }
+                scope(&mut shown, grant, wanted);
+            }
+            in_force(&mut shown, here.registry, grant, here.at);
+            limits(&mut shown, grant, wanted.amount);
+            let accepted = grant.parent.is_empty() || grant.accepted_signed;
+            if grant.rooted() != LayerState::Proven || !accepted {
+                layer = LayerState::Claimed;
+            }
+            next = Hash::try_from(&grant.parent[..]).ok();
+            shown.chain.push(name);
+            if shown.chain.len() > CHAIN_MAX as usize {
+                break;
+            }
+        }
+        if shown.against.is_empty() {
+            shown.layer = layer;
+        }
+        Ok(shown)
+    }
+
+    /// Charges a use, and the amount, to the grant and everything above it.
+    pub(super) fn charge<V: View>(
+        &mut self,
+        view: &mut V,
+        shown: &Shown,
+        amount: Option<&Amount>,
+    ) -> Result<(), V::Error> {
+        for name in &shown.chain {
+            let key = CellKey::Grant(*name);
+            if let Some(mut grant) = self.take::<Box<cells::Grant>, _>(view, key)? {
+                grant.uses_spent = grant.uses_spent.saturating_add(1);
+                if let (Some(_), Some(amount)) = (grant.minor_units, amount) {
+                    // `limits` has seen that it fits.
+                    grant.amount_spent = grant.amount_spent.saturating_add(amount.minor_units);
+                }
+                self.put(key, grant);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shown {
+    fn add(&mut self, kind: FindingKind, detail: &str, contradicts: Option<u64>) {
+        self.against.push(Against {
+            kind,
+            detail: detail.to_owned(),
+            contradicts,
+        });
+    }
+}
+
+fn new_grant(here: Here<'_>, voice: Voice<'_>, task: TaskId, said: &Grant) -> cells::Grant {
+    let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+    let rooted = if voice.is_authority() {
+        LayerState::Proven
+    } else {
+        LayerState::Claimed
+    };
+    cells::Grant {
+        leaf: here.leaf,
+        task: bytes(task.as_bytes()),
+        subject: said.subject.clone(),
+        subject_key: said
+            .subject_key
+            .map_or_else(Bytes::new, |key| bytes(key.as_bytes())),
+        actions: said.actions.clone(),
+        resources: said.resources.clone(),
+        not_before_us: said.not_before.get(),
+        expires_us: said.expires.get(),
+        uses: said.uses,
+        minor_units: said.amount.as_ref().map(|amount| amount.minor_units),
+        currency: said
+            .amount
+            .as_ref()
+            .map_or_else(String::new, |a| a.currency.clone()),
+        parent: said
+            .parent
+            .map_or_else(Bytes::new, |hash| bytes(hash.as_bytes())),
+        parent_leaf: None,
+        depth: 1,
+        state: 0,
+        rooted: rooted.into(),
+        accepted_leaf: None,
+        accepted_signed: false,
+        uses_spent: 0,
+        amount_spent: 0,
+        revoked_leaf: None,
+        issuer_key: match voice.key {
+            Some(key) if !voice.is_authority() => bytes(key.as_bytes()),
+            _ => Bytes::new(),
+        },
+    }
+}
+
+fn kept_state(grant: &cells::Grant) -> State {
+    match grant.state() {
+        GrantState::Pending => State::Pending,
+        GrantState::Active => State::Active,
+        GrantState::Revoked => State::Revoked,
+        _ => State::Invalid,
+    }
+}
+
+fn is_subject(grant: &cells::Grant, producer: &str, key: Option<KeyId>) -> bool {
+    let same_key = match KeyId::from_slice(&grant.subject_key) {
+        Some(wanted) => key == Some(wanted),
+        None => true,
+    };
+    grant.subject == producer && same_key
+}
+
+/// How a grant goes beyond its parent; `None` if it does not.
+fn escalates(
+    parent: &cells::Grant,
+    grant: &cells::Grant,
+    voice: Voice<'_>,
+) -> Option<&'static str> {
+    let within = |most: u64, wanted: u64| most == 0 || (wanted != 0 && wanted <= most);
+    let amount_within = match (parent.minor_units, grant.minor_units) {
+        (None, _) => true,
+        (Some(most), Some(wanted)) => parent.currency == grant.currency && wanted <= most,
+        (Some(_), None) => false,
+    };
+    if !voice.is_authority() && !is_subject(parent, voice.producer, voice.key) {
+        Some("only the subject of a grant, with its key, hands it on")
+    } else if parent.state() == GrantState::Invalid {
+        Some("the parent never was a grant")
+    } else if grant.depth > CHAIN_MAX {
+        Some("the chain has more than 8 grants")
+    } else if !all_covered(&parent.actions, &grant.actions) {
+        Some("its actions go beyond the parent's")
+    } else if !all_covered(&parent.resources, &grant.resources) {
+        Some("its resources go beyond the parent's")
+    } else if grant.not_before_us < parent.not_before_us || grant.expires_us > parent.expires_us {
+        Some("its time goes beyond the parent's")
+    } else if !within(parent.uses, grant.uses) {
+        Some("its uses go beyond the parent's")
+    } else if !amount_within {
+        Some("its amount goes beyond the parent's")
+    } else {
+        None
+    }
+}
+
+fn scope(shown: &mut Shown, grant: &cells::Grant, wanted: &Wanted<'_>) {
+    let covered = |patterns: &[String], name| patterns.iter().any(|pattern| covers(pattern, name));
+    if !covered(&grant.actions, wanted.action) {
+        let detail = "the grant does not cover the action";
+        shown.add(FindingKind::ScopeExceeded, detail, Some(grant.leaf));
+    }
+    if !covered(&grant.resources, wanted.resource) {
+        let detail = "the grant does not cover the resource";
+        shown.add(FindingKind::ScopeExceeded, detail, Some(grant.leaf));
+    }
+}
+
+fn in_force(shown: &mut Shown, registry: &Registry, grant: &cells::Grant, at: Micros) {
+    let leaf = Some(grant.leaf);
+    match grant.state() {
+        GrantState::Invalid => {
+            shown.add(
+                FindingKind::DelegationEscalation,
+                "the grant never was one",
+                leaf,
+            );
+        }
+        GrantState::Revoked => {
+            shown.add(
+                FindingKind::ExpiredGrant,
+                "the grant was revoked",
+                grant.revoked_leaf,
+            );
+        }
+        GrantState::Pending => {
+            let detail = "the grant was not accepted by its subject";
+            shown.add(FindingKind::DelegationUnaccepted, detail, leaf);
+        }
+        _ => {}
+    }
+    if at.get() >= grant.expires_us {
+        shown.add(FindingKind::ExpiredGrant, "the grant has expired", leaf);
+    } else if at.get() < grant.not_before_us {
+        shown.add(
+            FindingKind::ExpiredGrant,
+            "the grant is not in force yet",
+            leaf,
+        );
+    }
+    let issuer = KeyId::from_slice(&grant.issuer_key).and_then(|key| registry.key(key));
+    if let Some(issuer) = issuer
+        && issuer.revoked_at.is_some()
+    {
+        let revoked = issuer.revoked_leaf.map(deed_tlog::LeafIndex::get);
+        let detail = "the key that handed the grant on was revoked";
+        shown.add(FindingKind::RevokedKeyUse, detail, revoked);
+    }
+}
+
+fn limits(shown: &mut Shown, grant: &cells::Grant, amount: Option<&Amount>) {
+    let leaf = Some(grant.leaf);
+    if grant.uses > 0 && grant.uses_spent >= grant.uses {
+        shown.add(
+            FindingKind::LimitExceeded,
+            "the uses of the grant are spent",
+            leaf,
+        );
+    }
+    let Some(most) = grant.minor_units else {
+        return;
+    };
+    let detail = match amount {
+        None => Some("the grant has a bound on amounts, and the Intent names none"),
+        Some(amount) if amount.currency != grant.currency => {
+            Some("the grant's amount is in another currency")
+        }
+        Some(amount) if amount.minor_units < 0 => Some("the Intent's amount is negative"),
+        Some(amount) => match grant.amount_spent.checked_add(amount.minor_units) {
+            Some(sum) if sum <= most => None,
+            _ => Some("the amount goes beyond what is left of the grant"),
+        },
+    };
+    if let Some(detail) = detail {
+        shown.add(FindingKind::LimitExceeded, detail, leaf);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_cover_as_bytes() {
+        for (pattern, name, wanted) in [
+            ("orders/7", "orders/7", true),
+            ("orders/7", "orders/77", false),
+            ("orders/*", "orders/7", true),
+            ("orders/*", "orders/7/items", true),
+            ("orders/*", "orders", false),
+            ("orders/*", "ordersX/7", false),
+            ("orders*", "orders7", false),
+            ("orders*", "orders*", true),
+            ("*", "orders", false),
+            ("*", "*", true),
+            ("a/*", "a/b/*", true),
+            ("a/b/*", "a/*", false),
+            ("a/b", "a/*", false),
+            ("Orders/*", "orders/7", false),
+        ] {
+            assert_eq!(covers(pattern, name), wanted, "{pattern} {name}");
+        }
+    }
+}

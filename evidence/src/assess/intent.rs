@@ -1,0 +1,596 @@
+//! Intents: judged, waiting, cleared.
+
+use bytes::Bytes;
+use deed_proto::v1::{
+    self, AuthenticationStrength, FindingKind, IntentState, KeyRole, LayerState, RiskTier,
+    TaskState, Verdict, statement::Body,
+};
+use deed_tlog::Hash;
+
+use super::{
+    HASTY_US, LIST_MAX, SKEW_US,
+    act::{copied, task_of},
+    book::{Book, Due, DueOf, Here, Owed, Spoken, View, Voice},
+    cells::{Act, CellKey, Duties, Evidence, Leaves, Task, Waiting, name_of},
+    grant::{Shown, Wanted},
+    said::{Amount, Approval, Intent, LeafRef},
+    table::Event,
+};
+use crate::{
+    KeyId, PayloadDigest, TaskId,
+    policy::{self, Ruling},
+};
+
+/// Where an Intent stands, what it waits for, why it is denied.
+pub(super) type Standing = (IntentState, Vec<String>, Vec<String>);
+
+/// What the judgement of an Intent comes to.
+struct Judged {
+    event: Event,
+    missing: Vec<String>,
+    denied: Vec<String>,
+    /// Kind, detail, and what it contradicts.
+    findings: Vec<(FindingKind, String, Option<u64>)>,
+    duties: policy::Duties,
+    policy_leaf: Option<u64>,
+    approval_asked: bool,
+    decision_asked: bool,
+    shown: Option<Shown>,
+}
+
+impl Book {
+    pub(super) fn intent<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        spoken: &Spoken<'_>,
+        said: &Intent,
+    ) -> Result<Standing, V::Error> {
+        let mut act = Act {
+            leaf: here.leaf,
+            leaf_hash: copied(spoken.leaf_hash.as_bytes()),
+            payload_digest: copied(PayloadDigest::of(spoken.payload).as_bytes()),
+            task: copied(task.as_bytes()),
+            key: voice
+                .key
+                .map_or_else(Bytes::new, |key| copied(key.as_bytes())),
+            at_us: here.at.get(),
+            deadline_us: said.deadline.get(),
+            arguments: said
+                .arguments
+                .map_or_else(Bytes::new, |digest| copied(digest.as_bytes())),
+            prompt: said.prompt,
+            waiting: Some(Waiting {
+                agent: voice.producer.to_owned(),
+                action: said.action.clone(),
+                resource: said.resource.clone(),
+                minor_units: said.amount.as_ref().map(|amount| amount.minor_units),
+                currency: said
+                    .amount
+                    .as_ref()
+                    .map_or_else(String::new, |a| a.currency.clone()),
+                grant: said
+                    .grant
+                    .map_or_else(Bytes::new, |hash| copied(hash.as_bytes())),
+                model: said.model,
+            }),
+            ..Act::default()
+        };
+        if said.deadline.get() > 0 {
+            self.set_due(Due {
+                at: said.deadline,
+                leaf: here.leaf,
+                what: DueOf::Intent(here.leaf),
+            });
+        }
+        for (kind, value) in &spoken.said.correlation_keys {
+            self.correlate(view, kind, value, here.leaf)?;
+        }
+        let place = (spoken.header.session, spoken.header.sequence);
+        self.recall(place, here.leaf);
+        let key = CellKey::Task(task);
+        if let Some(mut cell) = self.take::<Task, _>(view, key)? {
+            cell.acts += 1;
+            self.put(key, cell);
+        }
+        let judged = self.judge(view, here, &act)?;
+        self.settle(view, here, &mut act, judged)?;
+        let standing = (act.state(), act.missing.clone(), act.denied.clone());
+        self.put_act(view, act)?;
+        Ok(standing)
+    }
+
+    /// Notes that a correlation key names the act at `leaf`.
+    pub(super) fn correlate<V: View>(
+        &mut self,
+        view: &mut V,
+        kind: &str,
+        value: &str,
+        leaf: u64,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Correlation(name_of(kind, value));
+        let mut leaves: Leaves = self.take(view, key)?.unwrap_or_default();
+        if let Err(at) = leaves.leaves.binary_search(&leaf) {
+            leaves.leaves.insert(at, leaf);
+            if leaves.leaves.len() > LIST_MAX {
+                leaves.leaves.remove(0);
+            }
+        }
+        self.put(key, leaves);
+        Ok(())
+    }
+
+    /// Judges an act by what is there now. Changes nothing.
+    fn judge<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &Act,
+    ) -> Result<Judged, V::Error> {
+        let mut judged = Judged {
+            event: Event::JudgedClear,
+            missing: Vec::new(),
+            denied: Vec::new(),
+            findings: Vec::new(),
+            duties: policy::Duties::default(),
+            policy_leaf: None,
+            approval_asked: false,
+            decision_asked: false,
+            shown: None,
+        };
+        let (Some(asked), Some(id)) = (&act.waiting, task_of(act)) else {
+            return Ok(judged);
+        };
+        let tier = self.judge_task(view, id, &mut judged)?;
+        let amount = asked.minor_units.map(|minor_units| Amount {
+            minor_units,
+            currency: asked.currency.clone(),
+        });
+        if let Ok(name) = Hash::try_from(&asked.grant[..]) {
+            let wanted = Wanted {
+                task: id,
+                agent: &asked.agent,
+                key: KeyId::from_slice(&act.key),
+                action: &asked.action,
+                resource: &asked.resource,
+                amount: amount.as_ref(),
+            };
+            let shown = self.show_grant(view, here, &name, &wanted)?;
+            for against in &shown.against {
+                judged.deny(against.kind, &against.detail, against.contradicts);
+            }
+            judged.shown = Some(shown);
+        }
+        let Some(policy) = here.registry.policy() else {
+            judged.conclude();
+            return Ok(judged);
+        };
+        judged.policy_leaf = Some(policy.leaf.get());
+        let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
+        let counted = |least: AuthenticationStrength| {
+            let strong = |one: &&Evidence| one.strength >= least as i32;
+            u32::try_from(act.evidence.iter().filter(strong).count()).unwrap_or(u32::MAX)
+        };
+        let is_decision = |one: &Evidence| one.strength == 0;
+        let request = policy::Request {
+            agent: &asked.agent,
+            controller: key.map(|key| key.controller.as_str()),
+            action: &asked.action,
+            resource: &asked.resource,
+            tier,
+            amount: amount
+                .as_ref()
+                .map(|a| (a.minor_units, a.currency.as_str())),
+            evidence: policy::Evidence {
+                signed: key.is_some(),
+                grant: judged
+                    .shown
+                    .as_ref()
+                    .is_some_and(|s| s.layer == LayerState::Proven),
+                arguments: !act.arguments.is_empty(),
+                prompt: act.prompt,
+                model: asked.model,
+                decision: act.evidence.iter().any(is_decision),
+                approvals: counted(AuthenticationStrength::SingleFactor),
+                approvals_multi_factor: counted(AuthenticationStrength::MultiFactor),
+                approvals_phishing_resistant: counted(AuthenticationStrength::PhishingResistant),
+            },
+        };
+        match policy.policy.judge(&request) {
+            Ruling::Cleared(duties) => judged.duties = duties,
+            Ruling::Waiting { missing, duties } => {
+                judged.duties = duties;
+                for need in missing {
+                    match need {
+                        policy::Need::Decision => judged.decision_asked = true,
+                        _ => judged.approval_asked = true,
+                    }
+                    judged.missing.push(need.to_string());
+                }
+            }
+            Ruling::Denied { reasons } => {
+                let reasons = reasons
+                    .into_iter()
+                    .map(|reason| format!("policy: {reason}"));
+                judged.denied.extend(reasons);
+            }
+            Ruling::Error { diagnostics } => {
+                judged.event = Event::PolicyFailed;
+                judged
+                    .denied
+                    .push("policy: could not be evaluated".to_owned());
+                let detail = diagnostics.join("; ");
+                let leaf = Some(policy.leaf.get());
+                judged
+                    .findings
+                    .push((FindingKind::PolicyError, detail, leaf));
+            }
+        }
+        judged.conclude();
+        Ok(judged)
+    }
+
+    fn judge_task<V: View>(
+        &mut self,
+        view: &mut V,
+        id: TaskId,
+        judged: &mut Judged,
+    ) -> Result<RiskTier, V::Error> {
+        let task = self.look::<Task, _>(view, CellKey::Task(id))?;
+        let Some(task) = task else {
+            judged.denied.push("task: was never opened".to_owned());
+            return Ok(RiskTier::Unspecified);
+        };
+        match task.state() {
+            TaskState::Open => {}
+            TaskState::Closed => {
+                let closed = task.closed_leaf;
+                judged.deny(FindingKind::TaskClosed, "the task has ended", closed);
+            }
+            TaskState::Unspecified => judged.denied.push("task: was never opened".to_owned()),
+        }
+        Ok(task.tier())
+    }
+
+    /// Lets a judgement take effect on an act that is new or waits. What is cleared after it waited
+    /// is so when its Clearance is written.
+    fn settle<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        judged: Judged,
+    ) -> Result<(), V::Error> {
+        let new = act.state() == IntentState::Unspecified;
+        act.policy_leaf = judged.policy_leaf;
+        act.approval_asked |= judged.approval_asked;
+        act.decision_asked |= judged.decision_asked;
+        act.duties = (judged.duties != policy::Duties::default()).then_some(Duties {
+            tool_call: judged.duties.tool_call,
+            response: judged.duties.response,
+            result: judged.duties.result,
+            corroborate_within_us: judged.duties.corroborate_within_us,
+        });
+        act.authority = LayerState::Missing.into();
+        if let Some(shown) = &judged.shown {
+            act.grant_leaf = shown.leaf;
+            act.set_authority(shown.layer);
+        }
+        for (kind, detail, contradicts) in judged.findings {
+            self.find_of(view, here, act, kind, contradicts, detail)?;
+        }
+        let cleared = judged.event == Event::JudgedClear;
+        if cleared && let Some(shown) = &judged.shown {
+            let amount = act.waiting.as_ref().and_then(|asked| {
+                Some(Amount {
+                    minor_units: asked.minor_units?,
+                    currency: asked.currency.clone(),
+                })
+            });
+            self.charge(view, shown, amount.as_ref())?;
+        }
+        if cleared && !new {
+            act.clearing = true;
+            act.missing.clear();
+            self.owed.push_back(Owed::Clearance(act.leaf));
+            return Ok(());
+        }
+        self.move_intent(view, here, act, judged.event)?;
+        if act.state() == IntentState::Waiting {
+            act.missing = judged.missing;
+        }
+        if act.state() == IntentState::Denied {
+            act.denied = judged.denied;
+        }
+        Ok(())
+    }
+
+    /// Judges a waiting act again: evidence has come.
+    fn judge_again<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+    ) -> Result<(), V::Error> {
+        if act.state() != IntentState::Waiting || act.clearing {
+            return Ok(());
+        }
+        for one in std::mem::take(&mut act.evidence) {
+            let key = KeyId::from_slice(&one.key).and_then(|key| here.registry.key(key));
+            match key.filter(|key| key.revoked_at.is_some()) {
+                None => act.evidence.push(one),
+                Some(key) => {
+                    let revoked = key.revoked_leaf.map(deed_tlog::LeafIndex::get);
+                    let detail =
+                        format!("the key of the evidence at leaf {} was revoked", one.leaf);
+                    self.find_of(view, here, act, FindingKind::RevokedKeyUse, revoked, detail)?;
+                }
+            }
+        }
+        let judged = self.judge(view, here, act)?;
+        self.settle(view, here, act, judged)
+    }
+
+    /// The Clearance of an act that waited, which becomes the entry at `here.leaf`; `None` if it was
+    /// denied meanwhile.
+    pub(super) fn clearance<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        leaf: u64,
+    ) -> Result<Option<(TaskId, Body)>, V::Error> {
+        let Some(mut act) = self.take_act(view, leaf)? else {
+            return Ok(None);
+        };
+        let task = task_of(&act);
+        act.clearing = false;
+        let moved = self.move_intent(view, here, &mut act, Event::JudgedClear)?;
+        if let (Some(_), Some(task)) = (moved, task) {
+            act.clearance_leaf = Some(here.leaf);
+            let body = Body::Clearance(v1::Clearance {
+                intent: Some(v1::LeafRef {
+                    leaf_index: act.leaf,
+                    leaf_hash: act.leaf_hash.clone(),
+                }),
+                policy_leaf: act.policy_leaf.unwrap_or(0),
+                evidence: act
+                    .evidence
+                    .iter()
+                    .map(|one| v1::LeafRef {
+                        leaf_index: one.leaf,
+                        leaf_hash: one.leaf_hash.clone(),
+                    })
+                    .collect(),
+            });
+            self.put_act(view, act)?;
+            return Ok(Some((task, body)));
+        }
+        self.put_act(view, act)?;
+        Ok(None)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what was said, by whom, and where"
+    )]
+    pub(super) fn decision<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        leaf_hash: &Hash,
+        intent: &LeafRef,
+        verdict: Verdict,
+    ) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_referred(view, task, intent)? else {
+            let kind = FindingKind::OutOfPlace;
+            let detail = "the decision is of no Intent of this task";
+            return self.find(view, here, kind, Some(task), here.leaf, None, detail);
+        };
+        if !voice.has_role(KeyRole::PolicyEngine) {
+            // What nobody signed is somebody's word, and counts for nothing.
+            if voice.is_signed() {
+                let kind = FindingKind::WrongRole;
+                let detail = "a decision is signed by a policy engine that an authority registered";
+                self.find(
+                    view,
+                    here,
+                    kind,
+                    Some(task),
+                    here.leaf,
+                    Some(act.leaf),
+                    detail,
+                )?;
+            }
+            return Ok(());
+        }
+        if verdict == Verdict::Deny {
+            act.decision_denied = true;
+            self.refuse(
+                view,
+                here,
+                &mut act,
+                Event::DecisionDenied,
+                "a policy engine denied it",
+            )?;
+        } else {
+            self.count(
+                &mut act,
+                here,
+                voice,
+                leaf_hash,
+                AuthenticationStrength::Unspecified,
+            );
+            self.judge_again(view, here, &mut act)?;
+        }
+        self.put_act(view, act)
+    }
+
+    pub(super) fn approval<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        leaf_hash: &Hash,
+        said: &Approval,
+    ) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_referred(view, task, &said.intent)? else {
+            let kind = FindingKind::ApprovalOfOtherIntent;
+            let detail = "what was approved is no Intent of this task";
+            return self.find(view, here, kind, Some(task), here.leaf, None, detail);
+        };
+        if !voice.has_role(KeyRole::Approver) {
+            if voice.is_signed() && !voice.has_role(KeyRole::Importer) {
+                let kind = FindingKind::WrongRole;
+                let detail = "an approval is signed by an approver that an authority registered";
+                self.find(
+                    view,
+                    here,
+                    kind,
+                    Some(task),
+                    here.leaf,
+                    Some(act.leaf),
+                    detail,
+                )?;
+            }
+            act.approval_claimed = true;
+            return self.put_act(view, act);
+        }
+        let agent = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
+        let same = agent.is_some_and(|agent| voice.controller() == Some(agent.controller.as_str()));
+        self.approval_times(view, here, &mut act, said)?;
+        if said.verdict == Verdict::Deny {
+            act.refused = true;
+            self.refuse(
+                view,
+                here,
+                &mut act,
+                Event::Refused,
+                "an approver refused it",
+            )?;
+        } else if same {
+            let kind = FindingKind::SelfApproval;
+            let detail = "approver and agent have the same controller";
+            self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
+        } else if agent.is_none() {
+            // Whose act it is was not signed: that it is somebody else's cannot be shown.
+            act.approval_claimed = true;
+        } else {
+            self.count(&mut act, here, voice, leaf_hash, said.strength);
+            self.judge_again(view, here, &mut act)?;
+        }
+        self.put_act(view, act)
+    }
+
+    fn approval_times<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        said: &Approval,
+    ) -> Result<(), V::Error> {
+        let decided = said.decided_at.get();
+        let opened = said.opened_at.max(said.shown_at).get();
+        if said.verdict == Verdict::Allow && opened > 0 && decided - opened < HASTY_US {
+            let detail = format!(
+                "decided {} ms after it was opened",
+                (decided - opened) / 1000
+            );
+            let kind = FindingKind::HastyApproval;
+            self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        }
+        let before = act.at_us.saturating_sub(decided) > SKEW_US;
+        if before || decided.saturating_sub(here.at.get()) > SKEW_US {
+            let detail = if before {
+                "decided before there was an Intent"
+            } else {
+                "decided in the future"
+            };
+            let kind = FindingKind::ClockSkew;
+            self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        }
+        Ok(())
+    }
+
+    /// Somebody who may said no.
+    fn refuse<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        event: Event,
+        why: &str,
+    ) -> Result<(), V::Error> {
+        // Also of an act that is cleared or done: the no stays on record.
+        let kind = FindingKind::DecisionDenied;
+        self.find_of(view, here, act, kind, Some(here.leaf), why)?;
+        if self.move_intent(view, here, act, event)?.is_some() {
+            act.clearing = false;
+            act.denied.push(why.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Counts evidence: one approval a controller, one decision an engine's key.
+    fn count(
+        &mut self,
+        act: &mut Act,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        leaf_hash: &Hash,
+        strength: AuthenticationStrength,
+    ) {
+        if act.state() != IntentState::Waiting || act.evidence.len() >= LIST_MAX {
+            return;
+        }
+        let Some(key) = voice.key else { return };
+        let controller_of = |key: &[u8]| {
+            let key = KeyId::from_slice(key).and_then(|key| here.registry.key(key));
+            key.map(|key| key.controller.as_str())
+        };
+        let is_approval = strength != AuthenticationStrength::Unspecified;
+        let known = act.evidence.iter().position(|one| {
+            (one.strength != 0) == is_approval && controller_of(&one.key) == voice.controller()
+        });
+        let evidence = Evidence {
+            leaf: here.leaf,
+            leaf_hash: copied(leaf_hash.as_bytes()),
+            key: copied(key.as_bytes()),
+            strength: strength.into(),
+        };
+        match known {
+            None => act.evidence.push(evidence),
+            // The same controller again, more strongly authenticated.
+            Some(at) if act.evidence[at].strength < evidence.strength => {
+                act.evidence.remove(at);
+                act.evidence.push(evidence);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+impl Judged {
+    fn deny(&mut self, kind: FindingKind, detail: &str, contradicts: Option<u64>) {
+        self.denied.push(detail.to_owned());
+        self.findings.push((kind, detail.to_owned(), contradicts));
+    }
+
+    fn conclude(&mut self) {
+        self.denied.sort();
+        self.denied.dedup();
+        self.missing.sort();
+        if self.event == Event::PolicyFailed {
+            return;
+        }
+        if !self.denied.is_empty() {
+            self.event = Event::JudgedNo;
+        } else if !self.missing.is_empty() {
+            self.event = Event::JudgedWait;
+        }
+    }
+}

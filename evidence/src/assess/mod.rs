@@ -1,0 +1,47 @@
+//! Assessment: what a ledger's entries amount to.
+//!
+//! A pure machine. [`Book`] takes the entries of a ledger in their order, each with its effective
+//! time, and tells what they do to tasks, grants and acts, which findings arise, and which
+//! entries the ledger itself has to write. What it knows lies in cells ([`cells::CellKey`]); those that are
+//! not at hand are read through [`View`]. Whoever feeds it the same entries gets the same, wherever
+//! it is stopped and begun again: the server's step, `fsck` and `deed audit` all run this code.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`table`] | every move of a task, grant, Intent, Outcome or session, and its finding |
+//! | [`said`] | what a statement says, as far as it matters here |
+//! | [`cells`] | what is kept |
+//! | [`digest`] | the running digests that task receipts hold |
+//! | [`layers`] | what is proven, claimed, missing or contradicted of an act |
+//! | [`finding`] | how bad a finding is |
+//!
+//! Times are effective time: the highest receive time of the entries so far. What is due fires
+//! before the next statement that is recorded, in order of (deadline, leaf).
+
+mod act;
+mod book;
+pub mod cells;
+pub mod digest;
+pub mod finding;
+mod grant;
+mod intent;
+pub mod layers;
+mod observe;
+pub mod said;
+pub mod table;
+mod task;
+
+pub use book::{Assessed, Book, Changes, Due, DueOf, Spoken, View};
+pub use grant::{covers, state_at};
+
+/// An approval that took less than this from the moment it was opened was not read: microseconds.
+pub const HASTY_US: i64 = 2_000_000;
+
+/// How far a producer's clock may be ahead of the ledger's: microseconds.
+pub const SKEW_US: i64 = 300_000_000;
+
+/// Grants from the root to the last one.
+pub const CHAIN_MAX: u32 = 8;
+
+/// Most members of the small lists in cells: evidence and observations of an act, keys of a task.
+pub(crate) const LIST_MAX: usize = 64;

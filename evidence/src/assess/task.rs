@@ -1,0 +1,458 @@
+//! Tasks, sessions, and what belongs to no act.
+
+use bytes::Bytes;
+use deed_proto::v1::{
+    self, DispositionKind, FindingKind, KeyRole, LayerState, RiskTier, TaskState, statement::Body,
+};
+use deed_tlog::Hash;
+
+use super::{
+    LIST_MAX, SKEW_US,
+    book::{Book, Due, DueOf, Here, Owed, Spoken, View, Voice},
+    cells::{CellKey, Count, Spoke, Task, Use},
+    digest,
+    said::{Said, SaidBody},
+    table::{self, Event, State, Thing},
+};
+use crate::{KeyId, Micros, TaskId};
+
+/// Tasks of a compromised key that are looked at; beyond that one finding speaks for the rest.
+const USES_MAX: u32 = 10_000;
+
+fn state_of(task: &Task) -> State {
+    match task.state() {
+        TaskState::Open => State::Open,
+        TaskState::Closed => State::Closed,
+        TaskState::Unspecified => State::New,
+    }
+}
+
+/// Tasks.
+impl Book {
+    /// Counts an entry of a task, and who spoke.
+    pub(super) fn entry_of<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        task: TaskId,
+        leaf_hash: &Hash,
+        voice: Voice<'_>,
+        said: &Said,
+    ) -> Result<(), V::Error> {
+        let before = self.entry_in(view, here, task, leaf_hash, voice)?;
+        let opens = matches!(said.body, SaidBody::TaskOpened { .. });
+        if before == 0 && !opens {
+            let detail = "no TaskOpened stands before this statement";
+            self.find(
+                view,
+                here,
+                FindingKind::UnknownTask,
+                Some(task),
+                here.leaf,
+                None,
+                detail,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The same for an entry of the ledger itself. Returns how many there were.
+    pub(super) fn entry_in<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+        leaf_hash: &Hash,
+        voice: Voice<'_>,
+    ) -> Result<u64, V::Error> {
+        let key = CellKey::Task(id);
+        let mut task = self.take::<Task, _>(view, key)?.unwrap_or_else(|| Task {
+            digest: Bytes::copy_from_slice(digest::START.as_bytes()),
+            assessment: Bytes::copy_from_slice(digest::START.as_bytes()),
+            first_leaf: here.leaf,
+            ..Task::default()
+        });
+        let before = task.count;
+        let h = Hash::try_from(&task.digest[..]).unwrap_or(digest::START);
+        task.digest = Bytes::copy_from_slice(digest::entries(&h, leaf_hash).as_bytes());
+        task.count += 1;
+        task.last_leaf = here.leaf;
+        let new_key = voice.key.and_then(|key| spoke(&mut task, key, here));
+        self.put(key, task);
+        if let Some(new_key) = new_key {
+            let uses = CellKey::KeyUses(new_key);
+            let Count { count } = self.take(view, uses)?.unwrap_or_default();
+            let task = Bytes::copy_from_slice(id.as_bytes());
+            self.put(CellKey::KeyUse(new_key, count), Use { task });
+            self.put(uses, Count { count: count + 1 });
+        }
+        Ok(before)
+    }
+
+    pub(super) fn task_opened<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        id: TaskId,
+        tier: RiskTier,
+        deadline: Micros,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Task(id);
+        let Some(mut task) = self.take::<Task, _>(view, key)? else {
+            return Ok(());
+        };
+        let Some(row) = table::find(Thing::Task, state_of(&task), Event::Opened) else {
+            let opened = task.opened_leaf;
+            self.put_back(key, task);
+            let detail = "the task was opened before";
+            return self.find(
+                view,
+                here,
+                FindingKind::OutOfPlace,
+                Some(id),
+                here.leaf,
+                opened,
+                detail,
+            );
+        };
+        debug_assert_eq!(row.to, State::Open);
+        let may = voice.is_authority() || voice.has_role(KeyRole::Platform);
+        task.opened_leaf = Some(here.leaf);
+        task.set_tier(tier);
+        task.deadline_us = deadline.get();
+        task.opened_by = voice.controller().unwrap_or_default().to_owned();
+        task.set_opened(if may {
+            LayerState::Proven
+        } else {
+            LayerState::Claimed
+        });
+        task.set_state(TaskState::Open);
+        self.put(key, task);
+        if deadline.get() > 0 {
+            self.set_due(Due {
+                at: deadline,
+                leaf: here.leaf,
+                what: DueOf::Task(id),
+            });
+        }
+        self.task_moved(view, here, id, TaskState::Open)?;
+        if voice.is_signed() && !may && !voice.has_role(KeyRole::Importer) {
+            let detail = "a task is opened by a platform or an authority";
+            self.find(
+                view,
+                here,
+                FindingKind::WrongRole,
+                Some(id),
+                here.leaf,
+                None,
+                detail,
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn task_closed<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        id: TaskId,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Task(id);
+        let Some(mut task) = self.take::<Task, _>(view, key)? else {
+            return Ok(());
+        };
+        if table::find(Thing::Task, state_of(&task), Event::Closed).is_none() {
+            let closed = task.closed_leaf;
+            self.put_back(key, task);
+            let detail = "the task is not open";
+            return self.find(
+                view,
+                here,
+                FindingKind::OutOfPlace,
+                Some(id),
+                here.leaf,
+                closed,
+                detail,
+            );
+        }
+        if !may_close(&task, voice) {
+            self.put_back(key, task);
+            let detail = "the task is closed by an authority, or by the platform that opened it";
+            return self.find(
+                view,
+                here,
+                FindingKind::WrongRole,
+                Some(id),
+                here.leaf,
+                None,
+                detail,
+            );
+        }
+        task.closed_leaf = Some(here.leaf);
+        self.close(view, here, id, task)
+    }
+
+    pub(super) fn task_deadline<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Task(id);
+        let Some(task) = self.take::<Task, _>(view, key)? else {
+            return Ok(());
+        };
+        if table::find(Thing::Task, state_of(&task), Event::DeadlinePassed).is_none() {
+            self.put_back(key, task);
+            return Ok(());
+        }
+        self.close(view, here, id, task)
+    }
+
+    fn close<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+        mut task: Task,
+    ) -> Result<(), V::Error> {
+        if let (Some(leaf), true) = (task.opened_leaf, task.deadline_us > 0) {
+            self.undo_due(Due {
+                at: Micros::new(task.deadline_us),
+                leaf,
+                what: DueOf::Task(id),
+            });
+        }
+        task.set_state(TaskState::Closed);
+        task.closed_at_us = here.at.get();
+        let seen = std::mem::take(&mut task.seen_open);
+        self.put(CellKey::Task(id), task);
+        self.task_moved(view, here, id, TaskState::Closed)?;
+        for intent in seen {
+            self.never_declared(view, here, id, intent)?;
+        }
+        self.owed.push_back(Owed::Receipt {
+            task: id,
+            requested: false,
+        });
+        Ok(())
+    }
+
+    fn task_moved<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+        state: TaskState,
+    ) -> Result<(), V::Error> {
+        let leaf = here.leaf;
+        self.note_in_task(view, id, &digest::Event::Task { leaf, state })
+    }
+
+    /// The body of a task's receipt, which becomes the entry at `here.leaf`.
+    pub(super) fn receipt<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+        requested: bool,
+    ) -> Result<Option<Body>, V::Error> {
+        let key = CellKey::Task(id);
+        let Some(mut task) = self.take::<Task, _>(view, key)? else {
+            return Ok(None);
+        };
+        let head = here.registry.head();
+        let receipt = v1::TaskReceipt {
+            through_leaf: task.last_leaf,
+            count: task.count,
+            digest: task.digest.clone(),
+            trust_head: Some(v1::LeafRef {
+                leaf_index: head.leaf_index.get(),
+                leaf_hash: Bytes::copy_from_slice(head.leaf_hash.as_bytes()),
+            }),
+            assessment_digest: task.assessment.clone(),
+            requested,
+        };
+        task.receipt_leaf = Some(here.leaf);
+        self.put(key, task);
+        Ok(Some(Body::TaskReceipt(receipt)))
+    }
+}
+
+/// Who may end a task: an authority; or, if a platform or an authority opened it, the platform of
+/// the same controller; or anybody, if nobody who may had opened it.
+fn may_close(task: &Task, voice: Voice<'_>) -> bool {
+    if voice.is_authority() || task.opened() != LayerState::Proven {
+        return true;
+    }
+    let same = voice.controller() == Some(task.opened_by.as_str());
+    voice.has_role(KeyRole::Platform) && same
+}
+
+/// Notes who speaks in a task; the key if it is new there.
+fn spoke(task: &mut Task, key: KeyId, here: Here<'_>) -> Option<KeyId> {
+    let (last_leaf, last_at_us) = (here.leaf, here.at.get());
+    if let Some(known) = task
+        .keys
+        .iter_mut()
+        .find(|known| known.key[..] == key.as_bytes()[..])
+    {
+        known.last_leaf = last_leaf;
+        known.last_at_us = last_at_us;
+        return None;
+    }
+    if task.keys.len() >= LIST_MAX {
+        return None;
+    }
+    task.keys.push(Spoke {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        last_leaf,
+        last_at_us,
+    });
+    Some(key)
+}
+
+/// Sessions, clocks, keys and dispositions.
+impl Book {
+    /// What any statement says by being there: its session goes on, its clock may be wrong, it may
+    /// own up to a hole.
+    pub(super) fn session_spoke<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        spoken: &Spoken<'_>,
+    ) -> Result<(), V::Error> {
+        let session = spoken.header.session;
+        if !self.promises.is_empty()
+            && let Some(due) = self.promises.remove(&session)
+        {
+            self.undo_due(due);
+        }
+        if let SaidBody::Heartbeat { next_within_us } = spoken.said.body
+            && next_within_us > 0
+        {
+            let due = Due {
+                at: Micros::new(here.at.get().saturating_add(next_within_us)),
+                leaf: here.leaf,
+                what: DueOf::Session(session),
+            };
+            self.promises.insert(session, due);
+            self.set_due(due);
+        }
+        let task = spoken.header.task;
+        if let Some(from) = spoken.header.skipped_from {
+            let lost = spoken.header.sequence.get().saturating_sub(from.get());
+            let detail =
+                format!("{lost} statements of the session are lost, from sequence {from} on");
+            self.find(
+                view,
+                here,
+                FindingKind::SequenceGap,
+                task,
+                here.leaf,
+                None,
+                detail,
+            )?;
+        }
+        let ahead = spoken.said.occurred_at.get().saturating_sub(here.at.get());
+        if ahead > SKEW_US {
+            let detail = format!("the producer's clock is {} s ahead", ahead / 1_000_000);
+            self.find(
+                view,
+                here,
+                FindingKind::ClockSkew,
+                task,
+                here.leaf,
+                None,
+                detail,
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn session_silent<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        heartbeat: u64,
+    ) -> Result<(), V::Error> {
+        let row = table::find(Thing::Session, State::Running, Event::PromiseBroken);
+        match row.and_then(|row| row.finding) {
+            Some(kind) => {
+                let detail =
+                    "the session promised another statement by now; its end may be cut off";
+                self.find(view, here, kind, None, heartbeat, None, detail)
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn disposition<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        leaf: u64,
+        number: u32,
+        kind: DispositionKind,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Finding(leaf, number);
+        let Some(mut finding) = self.take::<Box<v1::Finding>, _>(view, key)? else {
+            let detail = format!("there is no finding {leaf}.{number}");
+            return self.find(
+                view,
+                here,
+                FindingKind::OutOfPlace,
+                None,
+                here.leaf,
+                None,
+                detail,
+            );
+        };
+        finding.disposition_leaf = Some(here.leaf);
+        finding.set_disposition(kind);
+        self.put(key, finding);
+        Ok(())
+    }
+
+    /// Everything that the key said from `since` on may be somebody else's: a finding for each task.
+    pub(super) fn key_compromised<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        key: KeyId,
+        since: Micros,
+    ) -> Result<(), V::Error> {
+        let Count { count } = self
+            .look::<Count, _>(view, CellKey::KeyUses(key))?
+            .copied()
+            .unwrap_or_default();
+        for n in 0..count.min(USES_MAX) {
+            let Some(used) = self.look::<Use, _>(view, CellKey::KeyUse(key, n))? else {
+                continue;
+            };
+            let Some(id) = TaskId::from_slice(&used.task) else {
+                continue;
+            };
+            let last = self
+                .look::<Task, _>(view, CellKey::Task(id))?
+                .and_then(|task| task.keys.iter().find(|k| k.key[..] == key.as_bytes()[..]))
+                .map(|spoke| (spoke.last_leaf, spoke.last_at_us));
+            if let Some((leaf, at_us)) = last
+                && at_us >= since.get()
+            {
+                let kind = FindingKind::CompromisedKeyUse;
+                let detail =
+                    format!("key {key} spoke in this task when somebody else may have had it");
+                self.find(view, here, kind, Some(id), leaf, Some(here.leaf), detail)?;
+            }
+        }
+        if count > USES_MAX {
+            let kind = FindingKind::CompromisedKeyUse;
+            let detail = format!("key {key} spoke in {} further tasks", count - USES_MAX);
+            self.find(view, here, kind, None, here.leaf, None, detail)?;
+        }
+        Ok(())
+    }
+}
