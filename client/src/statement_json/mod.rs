@@ -40,7 +40,7 @@ pub use commitment::{ContentJson, ContentSource};
 use hex_bytes::HexBytes;
 use trust_bodies::{
     AuthoritiesChangedJson, ErasureJson, KeyRegisteredJson, KeyRevokedJson, LegalHoldPlacedJson,
-    LegalHoldReleasedJson, PrincipalBoundJson, RetentionSetJson,
+    LegalHoldReleasedJson, PolicySetJson, PrincipalBoundJson, RetentionSetJson,
 };
 
 /// A statement in JSON, read but not completed yet.
@@ -111,6 +111,8 @@ pub struct StatementJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     principal_bound: Option<PrincipalBoundJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    policy_set: Option<PolicySetJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     retention_set: Option<RetentionSetJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     legal_hold_placed: Option<LegalHoldPlacedJson>,
@@ -174,7 +176,7 @@ pub enum JsonError {
 }
 
 /// Those that a producer or an authority says; what only the ledger writes is not advertised.
-const BODY_NAMES: [&str; 21] = [
+const BODY_NAMES: [&str; 22] = [
     "task_opened",
     "task_closed",
     "grant",
@@ -192,6 +194,7 @@ const BODY_NAMES: [&str; 21] = [
     "key_registered",
     "key_revoked",
     "principal_bound",
+    "policy_set",
     "retention_set",
     "legal_hold_placed",
     "legal_hold_released",
@@ -286,22 +289,27 @@ impl StatementJson {
             self.genesis.map(|body| Ok(Body::Genesis(body.into()))),
             self.tick.map(|body| Ok(Body::Tick(body.into()))),
             self.clearance.map(|body| Ok(Body::Clearance(body.into()))),
-            self.task_receipt.map(|body| Ok(Body::TaskReceipt(body.into()))),
+            self.task_receipt
+                .map(|body| Ok(Body::TaskReceipt(body.into()))),
             self.task_opened.map(TaskOpenedJson::into_body),
             self.task_closed
                 .map(|body| Ok(Body::TaskClosed(body.into()))),
             self.grant.map(|body| Ok(Body::Grant(body.into()))),
-            self.grant_accepted.map(|body| Ok(Body::GrantAccepted(body.into()))),
+            self.grant_accepted
+                .map(|body| Ok(Body::GrantAccepted(body.into()))),
             self.intent.map(|body| Ok(Body::Intent(body.into()))),
             self.outcome.map(|body| Ok(Body::Outcome(body.into()))),
             self.decision.map(|body| Ok(Body::Decision(body.into()))),
             self.approval.map(|body| Ok(Body::Approval(body.into()))),
-            self.observation.map(|body| Ok(Body::Observation(body.into()))),
+            self.observation
+                .map(|body| Ok(Body::Observation(body.into()))),
             self.heartbeat.map(|body| Ok(Body::Heartbeat(body.into()))),
             self.session_closed
                 .map(|body| Ok(Body::SessionClosed(body.into()))),
-            self.revocation.map(|body| Ok(Body::Revocation(body.into()))),
-            self.finding_disposition.map(|body| Ok(Body::FindingDisposition(body.into()))),
+            self.revocation
+                .map(|body| Ok(Body::Revocation(body.into()))),
+            self.finding_disposition
+                .map(|body| Ok(Body::FindingDisposition(body.into()))),
             self.authorities_changed
                 .map(|body| Ok(Body::AuthoritiesChanged(body.into()))),
             self.key_registered
@@ -310,6 +318,7 @@ impl StatementJson {
                 .map(|body| Ok(Body::KeyRevoked(body.into()))),
             self.principal_bound
                 .map(|body| Ok(Body::PrincipalBound(body.into()))),
+            self.policy_set.map(|body| Ok(Body::PolicySet(body.into()))),
             self.retention_set
                 .map(|body| Ok(Body::RetentionSet(body.into()))),
             self.legal_hold_placed.map(LegalHoldPlacedJson::into_body),
@@ -385,12 +394,13 @@ impl From<v1::Statement> for StatementJson {
             Some(Body::KeyRegistered(body)) => json.key_registered = Some(body.into()),
             Some(Body::KeyRevoked(body)) => json.key_revoked = Some(body.into()),
             Some(Body::PrincipalBound(body)) => json.principal_bound = Some(body.into()),
+            Some(Body::PolicySet(body)) => json.policy_set = Some(body.into()),
             Some(Body::RetentionSet(body)) => json.retention_set = Some(body.into()),
             Some(Body::LegalHoldPlaced(body)) => json.legal_hold_placed = Some(body.into()),
             Some(Body::LegalHoldReleased(body)) => json.legal_hold_released = Some(body.into()),
             Some(Body::Erasure(body)) => json.erasure = Some(body.into()),
             // Not shown in JSON yet.
-            Some(Body::PolicySet(_)) | None => {}
+            None => {}
         }
         json
     }

@@ -531,22 +531,3 @@ impl Registry {
         }
     }
 }
-
-/// TEMP
-#[derive(Debug, Clone)]
-pub struct PolicyInForce {
-    /// TEMP
-    pub policy: crate::policy::EvidencePolicy,
-    /// TEMP
-    pub leaf: LeafIndex,
-}
-impl Registry {
-    /// TEMP
-    pub fn policy(&self) -> Option<&PolicyInForce> {
-        None
-    }
-    /// TEMP
-    pub fn rules_version(&self) -> u32 {
-        2
-    }
-}
