@@ -4,7 +4,7 @@ use deed_tlog::LeafIndex;
 use thiserror::Error;
 
 use super::{KeyRefusal, Registry};
-use crate::{KeyId, Micros, PrincipalHash, session::Binding};
+use crate::{KeyId, Micros, PrincipalHash, session::Binding, statement::AUTHORITY_PRODUCER};
 
 /// How the author of a statement is known, as its entry says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,11 @@ impl Registry {
         at: Micros,
     ) -> Result<(), SpeakerRefusal> {
         match speaker.key {
+            // The ledger's owner speaks with an authority's key, and of no one else.
+            Some(key) if producer == AUTHORITY_PRODUCER && self.is_authority(key).is_some() => {}
+            None if producer == AUTHORITY_PRODUCER => {
+                return Err(SpeakerRefusal::SignatureRequired);
+            }
             Some(key) => {
                 self.speaks(key, producer, at)?;
             }
