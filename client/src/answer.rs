@@ -47,7 +47,7 @@ impl Appended {
 }
 
 /// Where a statement is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Receipt {
     /// Its position in the log.
     pub leaf_index: LeafIndex,
@@ -59,7 +59,12 @@ pub struct Receipt {
     pub inclusion_verified: bool,
     /// The leaf of the batch manifest whose signature covers it, if it came in a batch.
     pub manifest: Option<LeafIndex>,
+    /// What the ledger says of it: of an Intent always, else where there are findings. By the
+    /// server's word, which whoever replays the ledger can check. `None` for duplicates.
+    pub assessed: Option<v1::Assessed>,
 }
+
+impl Eq for Receipt {}
 
 /// Checks the results against what was sent, under a head that was verified.
 ///
@@ -163,6 +168,7 @@ fn verified(
         received_at: verified.received_at,
         inclusion_verified: verified.inclusion_verified,
         manifest: None,
+        assessed: receipt.assessed.clone(),
     })
 }
 
@@ -176,5 +182,6 @@ fn unverified(receipt: &v1::Receipt) -> Result<Receipt, Error> {
         received_at: Micros::new(receipt.received_at_us),
         inclusion_verified: false,
         manifest: None,
+        assessed: receipt.assessed.clone(),
     })
 }

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use deed_proto::v1::{
-    content_client::ContentClient as ContentRpc, ledger_client::LedgerClient, log_client::LogClient,
+    actions_client::ActionsClient, content_client::ContentClient as ContentRpc,
+    ledger_client::LedgerClient, log_client::LogClient,
 };
 use tonic::{
     service::interceptor::InterceptedService,
@@ -45,6 +46,7 @@ pub struct Connection {
     ledger: LedgerClient<Transport>,
     log: LogClient<Transport>,
     content: ContentRpc<Transport>,
+    actions: ActionsClient<Transport>,
 }
 
 impl Connection {
@@ -103,7 +105,9 @@ impl Connection {
                 .max_decoding_message_size(ANSWER_BYTES_MAX),
             log: LogClient::with_interceptor(channel.clone(), bearer.clone())
                 .max_decoding_message_size(ANSWER_BYTES_MAX),
-            content: ContentRpc::with_interceptor(channel, bearer)
+            content: ContentRpc::with_interceptor(channel.clone(), bearer.clone())
+                .max_decoding_message_size(ANSWER_BYTES_MAX),
+            actions: ActionsClient::with_interceptor(channel, bearer)
                 .max_decoding_message_size(ANSWER_BYTES_MAX),
             access: Arc::new(access),
         })
@@ -131,6 +135,12 @@ impl Connection {
     #[must_use]
     pub fn content(&self) -> ContentRpc<Transport> {
         self.content.clone()
+    }
+
+    /// The client of the service for acts: clearance, tasks, findings, search.
+    #[must_use]
+    pub fn actions(&self) -> ActionsClient<Transport> {
+        self.actions.clone()
     }
 
     /// A further connection to the same server, with the same credentials.

@@ -307,6 +307,7 @@ fn recorded(
             received_at: entry.received_at,
             inclusion_verified: true,
             manifest,
+            assessed: None,
         },
     })
 }

@@ -106,6 +106,9 @@ pub enum Problem {
     /// A rule of this very field.
     #[error("{0}")]
     Rule(&'static str),
+    /// An evidence policy that cannot be used, with Cedar's own words.
+    #[error("{0}")]
+    Policy(String),
 }
 
 impl WireError {

@@ -283,6 +283,8 @@ impl<'a> Maker<'a> {
             tool_call: Some(self.commit("outcome.tool_call", &call.canonical_json(), JSON)),
             response: Some(self.commit("outcome.response", &content, TEXT)),
             result: Some(self.keep("outcome.result", &content, TEXT)),
+            // Not part of the first imports: a second one must make the same bytes.
+            arguments: None,
         };
         self.make(Body::Outcome(outcome))?;
         self.run.counts.outcomes += 1;

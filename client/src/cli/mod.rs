@@ -65,6 +65,9 @@ enum Command {
     /// Change the keys that speak for the ledger's owner
     #[command(subcommand)]
     Authority(commands::rules::Authorities),
+    /// Set which evidence an action needs, check it, show it
+    #[command(subcommand)]
+    Policy(commands::policy::Policies),
     /// Set how long contents are kept at least
     #[command(subcommand)]
     Retention(commands::rules::Retention),
@@ -143,6 +146,7 @@ async fn execute(cli: &Cli) -> Outcome {
         Command::Key(command) => command.run(global).await,
         Command::Principal(command) => command.run(global).await,
         Command::Authority(command) => command.run(global).await,
+        Command::Policy(command) => command.run(global).await,
         Command::Retention(command) => command.run(global).await,
         Command::Hold(command) => command.run(global).await,
         Command::Content(command) => command.run(global).await,

@@ -13,6 +13,7 @@ pub(crate) mod import;
 pub(crate) mod key;
 pub(crate) mod keygen;
 pub(crate) mod ledger;
+pub(crate) mod policy;
 pub(crate) mod prove;
 pub(crate) mod receipts;
 pub(crate) mod rules;

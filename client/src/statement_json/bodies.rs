@@ -75,7 +75,6 @@ macro_rules! names {
     };
 }
 
-pub(super) use {mirror, names};
 
 /// Between a field in JSON and the same in the message.
 pub(super) trait Wire<T> {
@@ -107,7 +106,7 @@ macro_rules! same {
     )*};
 }
 
-same!(String, u32, u64, i64, Option<i64>);
+same!(String, u32, u64, i64, bool, Option<i64>, Vec<String>);
 
 impl Wire<Vec<bytes::Bytes>> for Vec<HexBytes> {
     fn into_wire(self) -> Vec<bytes::Bytes> {
@@ -144,6 +143,8 @@ macro_rules! nested {
     )*};
 }
 
+pub(super) use {mirror, names, nested};
+
 nested!(
     AmountJson = Amount,
     CommitmentJson = Commitment,
@@ -173,6 +174,18 @@ impl Absent for HexBytes {
 impl Absent for i64 {
     fn is_absent(&self) -> bool {
         *self == 0
+    }
+}
+
+impl Absent for u64 {
+    fn is_absent(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Absent for bool {
+    fn is_absent(&self) -> bool {
+        !*self
     }
 }
 
@@ -260,7 +273,20 @@ mirror!(OutcomeJson = Outcome {
     tool_call: Option<CommitmentJson>,
     response: Option<CommitmentJson>,
     result: Option<CommitmentJson>,
+    arguments: Option<CommitmentJson>,
 });
+mirror!(HeartbeatJson = Heartbeat {
+    last_sequence: u64,
+    count: u64,
+} + {
+    next_within_us: i64,
+});
+mirror!(
+    SessionClosedJson = SessionClosed {
+        last_sequence: u64,
+        count: u64,
+    } + {}
+);
 
 names!(
     RiskTierName = RiskTier {
@@ -287,32 +313,6 @@ names!(
         NotDone,
     }
 );
-
-/// Heartbeat and SessionClosed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CountJson {
-    last_sequence: u64,
-    count: u64,
-}
-
-macro_rules! count {
-    ($($message:ident),*) => {$(
-        impl From<CountJson> for v1::$message {
-            fn from(CountJson { last_sequence, count }: CountJson) -> Self {
-                Self { last_sequence, count }
-            }
-        }
-
-        impl From<v1::$message> for CountJson {
-            fn from(v1::$message { last_sequence, count }: v1::$message) -> Self {
-                Self { last_sequence, count }
-            }
-        }
-    )*};
-}
-
-count!(Heartbeat, SessionClosed);
 
 /// TaskOpened; the objective is one of two fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

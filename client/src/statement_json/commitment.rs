@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     JsonError,
+    act_bodies::ApprovalJson,
     bodies::{IntentJson, OutcomeJson, TaskOpenedJson},
     hex_bytes::HexBytes,
 };
@@ -45,6 +46,9 @@ pub enum ContentSource {
     Text(String),
 }
 
+/// Must equal the Intent's commitment to the byte, so it cannot be made anew, with another salt.
+const COPY: &str = "outcome.arguments";
+
 impl From<CommitmentJson> for v1::Commitment {
     fn from(json: CommitmentJson) -> Self {
         Self {
@@ -69,6 +73,7 @@ impl CommitmentJson {
     fn content(&self, slot: &'static str) -> Result<Option<ContentJson>, JsonError> {
         let source = match (&self.digest, &self.file, &self.text) {
             (Some(_), None, None) => return Ok(None),
+            (None, ..) if slot == COPY => return Err(JsonError::Copy { slot }),
             (None, Some(file), None) => ContentSource::File(file.clone()),
             (None, None, Some(text)) => ContentSource::Text(text.clone()),
             _ => return Err(JsonError::Commitment { slot }),
@@ -86,6 +91,7 @@ pub(super) fn slots<'a>(
     task_opened: Option<&'a mut TaskOpenedJson>,
     intent: Option<&'a mut IntentJson>,
     outcome: Option<&'a mut OutcomeJson>,
+    approval: Option<&'a mut ApprovalJson>,
 ) -> impl Iterator<Item = (&'static str, &'a mut CommitmentJson)> {
     let objective = task_opened
         .and_then(|body| body.objective_commitment.as_mut())
@@ -101,12 +107,15 @@ pub(super) fn slots<'a>(
             ("outcome.tool_call", body.tool_call.as_mut()),
             ("outcome.response", body.response.as_mut()),
             ("outcome.result", body.result.as_mut()),
+            (COPY, body.arguments.as_mut()),
         ]
     });
+    let of_approval = approval.map(|body| [("approval.shown", body.shown.as_mut())]);
     let fields = of_intent
         .into_iter()
         .flatten()
         .chain(of_outcome.into_iter().flatten())
+        .chain(of_approval.into_iter().flatten())
         .filter_map(|(slot, commitment)| Some((slot, commitment?)));
     objective.into_iter().chain(fields)
 }

@@ -16,6 +16,7 @@
 //! What is left out has its default, as in the binary form. Unknown names are errors: a field
 //! that was mistyped must not vanish from evidence.
 
+mod act_bodies;
 mod bodies;
 mod commitment;
 mod hex_bytes;
@@ -27,15 +28,19 @@ use deed_proto::v1::{self, statement::Body};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use act_bodies::{
+    ApprovalJson, ClearanceJson, DecisionJson, FindingDispositionJson, GrantAcceptedJson,
+    GrantJson, ObservationJson, RevocationJson, TaskReceiptJson, TickJson,
+};
 use bodies::{
-    CorrelationKeyJson, CountJson, GenesisJson, IntentJson, OutcomeJson, TaskClosedJson,
-    TaskOpenedJson,
+    CorrelationKeyJson, GenesisJson, HeartbeatJson, IntentJson, OutcomeJson, SessionClosedJson,
+    TaskClosedJson, TaskOpenedJson,
 };
 pub use commitment::{ContentJson, ContentSource};
 use hex_bytes::HexBytes;
 use trust_bodies::{
     AuthoritiesChangedJson, ErasureJson, KeyRegisteredJson, KeyRevokedJson, LegalHoldPlacedJson,
-    LegalHoldReleasedJson, PrincipalBoundJson, RetentionSetJson,
+    LegalHoldReleasedJson, PolicySetJson, PrincipalBoundJson, RetentionSetJson,
 };
 
 /// A statement in JSON, read but not completed yet.
@@ -66,17 +71,37 @@ pub struct StatementJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     genesis: Option<GenesisJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    tick: Option<TickJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clearance: Option<ClearanceJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task_receipt: Option<TaskReceiptJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     task_opened: Option<TaskOpenedJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     task_closed: Option<TaskClosedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grant: Option<GrantJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grant_accepted: Option<GrantAcceptedJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     intent: Option<IntentJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    heartbeat: Option<CountJson>,
+    decision: Option<DecisionJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    session_closed: Option<CountJson>,
+    approval: Option<ApprovalJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    observation: Option<ObservationJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heartbeat: Option<HeartbeatJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session_closed: Option<SessionClosedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revocation: Option<RevocationJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    finding_disposition: Option<FindingDispositionJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authorities_changed: Option<AuthoritiesChangedJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +110,8 @@ pub struct StatementJson {
     key_revoked: Option<KeyRevokedJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     principal_bound: Option<PrincipalBoundJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    policy_set: Option<PolicySetJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retention_set: Option<RetentionSetJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,6 +161,12 @@ pub enum JsonError {
     /// Two scopes.
     #[error("legal_hold_placed: give task or commitment, not both")]
     Scopes,
+    /// A content where only a copy of a commitment belongs.
+    #[error("{slot}: give the digest of the Intent's arguments; a copy is no content of its own")]
+    Copy {
+        /// The field.
+        slot: &'static str,
+    },
     /// Not exactly one of digest and content.
     #[error("{slot}: give exactly one of digest, file and text")]
     Commitment {
@@ -142,17 +175,26 @@ pub enum JsonError {
     },
 }
 
-const BODY_NAMES: [&str; 14] = [
+/// Those that a producer or an authority says; what only the ledger writes is not advertised.
+const BODY_NAMES: [&str; 22] = [
     "task_opened",
     "task_closed",
+    "grant",
+    "grant_accepted",
     "intent",
     "outcome",
+    "decision",
+    "approval",
+    "observation",
     "heartbeat",
     "session_closed",
+    "revocation",
+    "finding_disposition",
     "authorities_changed",
     "key_registered",
     "key_revoked",
     "principal_bound",
+    "policy_set",
     "retention_set",
     "legal_hold_placed",
     "legal_hold_released",
@@ -218,7 +260,8 @@ impl StatementJson {
         commit: impl FnMut(ContentJson) -> Result<v1::Commitment, E>,
     ) -> Result<(), E> {
         let (opened, intent) = (self.task_opened.as_mut(), self.intent.as_mut());
-        let commitments = commitment::slots(opened, intent, self.outcome.as_mut());
+        let (outcome, approval) = (self.outcome.as_mut(), self.approval.as_mut());
+        let commitments = commitment::slots(opened, intent, outcome, approval);
         commitment::resolve(commitments, commit)
     }
 
@@ -244,14 +287,29 @@ impl StatementJson {
         };
         let mut bodies = [
             self.genesis.map(|body| Ok(Body::Genesis(body.into()))),
+            self.tick.map(|body| Ok(Body::Tick(body.into()))),
+            self.clearance.map(|body| Ok(Body::Clearance(body.into()))),
+            self.task_receipt
+                .map(|body| Ok(Body::TaskReceipt(body.into()))),
             self.task_opened.map(TaskOpenedJson::into_body),
             self.task_closed
                 .map(|body| Ok(Body::TaskClosed(body.into()))),
+            self.grant.map(|body| Ok(Body::Grant(body.into()))),
+            self.grant_accepted
+                .map(|body| Ok(Body::GrantAccepted(body.into()))),
             self.intent.map(|body| Ok(Body::Intent(body.into()))),
             self.outcome.map(|body| Ok(Body::Outcome(body.into()))),
+            self.decision.map(|body| Ok(Body::Decision(body.into()))),
+            self.approval.map(|body| Ok(Body::Approval(body.into()))),
+            self.observation
+                .map(|body| Ok(Body::Observation(body.into()))),
             self.heartbeat.map(|body| Ok(Body::Heartbeat(body.into()))),
             self.session_closed
                 .map(|body| Ok(Body::SessionClosed(body.into()))),
+            self.revocation
+                .map(|body| Ok(Body::Revocation(body.into()))),
+            self.finding_disposition
+                .map(|body| Ok(Body::FindingDisposition(body.into()))),
             self.authorities_changed
                 .map(|body| Ok(Body::AuthoritiesChanged(body.into()))),
             self.key_registered
@@ -260,6 +318,7 @@ impl StatementJson {
                 .map(|body| Ok(Body::KeyRevoked(body.into()))),
             self.principal_bound
                 .map(|body| Ok(Body::PrincipalBound(body.into()))),
+            self.policy_set.map(|body| Ok(Body::PolicySet(body.into()))),
             self.retention_set
                 .map(|body| Ok(Body::RetentionSet(body.into()))),
             self.legal_hold_placed.map(LegalHoldPlacedJson::into_body),
@@ -293,11 +352,13 @@ impl StatementJson {
 impl From<v1::Statement> for StatementJson {
     fn from(statement: v1::Statement) -> Self {
         let is_genesis = matches!(statement.body, Some(Body::Genesis(_)));
+        // What the ledger itself says is in no session.
+        let has_place = !statement.session.is_empty();
         let mut json = Self {
             ledger_id: (!is_genesis).then(|| statement.ledger_id.into()),
             producer: statement.producer,
-            session: (!is_genesis).then(|| statement.session.into()),
-            sequence: (!is_genesis).then_some(statement.sequence),
+            session: has_place.then(|| statement.session.into()),
+            sequence: has_place.then_some(statement.sequence),
             previous: statement.previous.into(),
             skipped_from: statement.skipped_from,
             occurred_at_us: Some(statement.occurred_at_us),
@@ -313,20 +374,32 @@ impl From<v1::Statement> for StatementJson {
         };
         match statement.body {
             Some(Body::Genesis(body)) => json.genesis = Some(body.into()),
+            Some(Body::Tick(body)) => json.tick = Some(body.into()),
+            Some(Body::Clearance(body)) => json.clearance = Some(body.into()),
+            Some(Body::TaskReceipt(body)) => json.task_receipt = Some(body.into()),
             Some(Body::TaskOpened(body)) => json.task_opened = Some(body.into()),
             Some(Body::TaskClosed(body)) => json.task_closed = Some(body.into()),
+            Some(Body::Grant(body)) => json.grant = Some(body.into()),
+            Some(Body::GrantAccepted(body)) => json.grant_accepted = Some(body.into()),
             Some(Body::Intent(body)) => json.intent = Some(body.into()),
             Some(Body::Outcome(body)) => json.outcome = Some(body.into()),
+            Some(Body::Decision(body)) => json.decision = Some(body.into()),
+            Some(Body::Approval(body)) => json.approval = Some(body.into()),
+            Some(Body::Observation(body)) => json.observation = Some(body.into()),
             Some(Body::Heartbeat(body)) => json.heartbeat = Some(body.into()),
             Some(Body::SessionClosed(body)) => json.session_closed = Some(body.into()),
+            Some(Body::Revocation(body)) => json.revocation = Some(body.into()),
+            Some(Body::FindingDisposition(body)) => json.finding_disposition = Some(body.into()),
             Some(Body::AuthoritiesChanged(body)) => json.authorities_changed = Some(body.into()),
             Some(Body::KeyRegistered(body)) => json.key_registered = Some(body.into()),
             Some(Body::KeyRevoked(body)) => json.key_revoked = Some(body.into()),
             Some(Body::PrincipalBound(body)) => json.principal_bound = Some(body.into()),
+            Some(Body::PolicySet(body)) => json.policy_set = Some(body.into()),
             Some(Body::RetentionSet(body)) => json.retention_set = Some(body.into()),
             Some(Body::LegalHoldPlaced(body)) => json.legal_hold_placed = Some(body.into()),
             Some(Body::LegalHoldReleased(body)) => json.legal_hold_released = Some(body.into()),
             Some(Body::Erasure(body)) => json.erasure = Some(body.into()),
+            // Not shown in JSON yet.
             None => {}
         }
         json

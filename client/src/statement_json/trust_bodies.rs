@@ -34,6 +34,15 @@ mirror!(PrincipalBoundJson = PrincipalBound {
 } + {
     valid_until_us: i64,
 });
+mirror!(PolicySetJson = PolicySet {
+    policies: String,
+    schema: String,
+    digest: HexBytes,
+    cedar_version: String,
+    rules_version: u32,
+} + {
+    reason: String,
+});
 mirror!(RetentionSetJson = RetentionSet { floor_us: i64 } + { reason: String });
 mirror!(
     LegalHoldReleasedJson = LegalHoldReleased {

@@ -61,7 +61,8 @@ fn is_rule(problem: &Problem) -> bool {
         | Problem::Length { .. }
         | Problem::Count { .. }
         | Problem::Missing
-        | Problem::Rule(_) => true,
+        | Problem::Rule(_)
+        | Problem::Policy(_) => true,
         Problem::CutOff { .. }
         | Problem::Varint
         | Problem::UnknownField { .. }

@@ -2,9 +2,10 @@
 //! a panic, and the same way each time.
 
 use deed_evidence::{
-    LedgerId, Micros, WireError,
+    LedgerId, Micros, Problem, WireError,
     genesis::Genesis,
-    signature, statement,
+    signature,
+    statement::{self, BodyKind},
     trust::{Registry, TrustStatement},
 };
 use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, Origin, SigningKey};
@@ -19,6 +20,10 @@ pub(crate) fn check(data: &[u8]) -> Result<Option<TrustStatement>, WireError> {
     match (&parsed, header) {
         (Ok(parsed), Ok(header)) => assert_eq!(parsed.is_some(), header.body.is_trust()),
         (Err(error), Err(wanted)) => assert_eq!(*error, wanted),
+        // Policies are compiled for trust statements only.
+        (Err(error), Ok(header)) if matches!(error.problem, Problem::Policy(_)) => {
+            assert_eq!(header.body, BodyKind::PolicySet);
+        }
         (parsed, header) => panic!("{parsed:?}, but {header:?}"),
     }
     let Ok(Some(statement)) = &parsed else {

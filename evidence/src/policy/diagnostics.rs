@@ -91,7 +91,36 @@ impl PolicyError {
             _ => vec![self.to_string()],
         }
     }
+
+    /// Whether the schema is at fault; otherwise the policies are.
+    #[must_use]
+    pub const fn is_of_schema(&self) -> bool {
+        matches!(
+            self,
+            Self::SchemaLength { .. }
+                | Self::Types { .. }
+                | Self::Combinations { .. }
+                | Self::Schema(_)
+        )
+    }
+
+    /// As its text, cut to a size that an answer has room for.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let text = self.to_string();
+        match text.char_indices().nth(SUMMARY_CHARACTERS) {
+            None => text,
+            Some((end, _)) => format!(
+                "{}... ({} in all; `deed policy check` lists them)",
+                &text[..end],
+                self.diagnostics().len()
+            ),
+        }
+    }
 }
+
+/// A screen of text.
+const SUMMARY_CHARACTERS: usize = 2_000;
 
 /// Cedar's diagnostics of `text`, sorted by place, each once.
 pub(super) fn list<E: Into<DetailedError>>(

@@ -8,6 +8,7 @@
 //! All times are effective time: the highest receive time of the entries so far.
 
 mod chain;
+mod policy_set;
 mod refusal;
 mod registry;
 mod speaker;
@@ -15,7 +16,7 @@ mod statement;
 
 pub use chain::{ChainError, TrustChain};
 pub use refusal::{ErasureRefusal, KeyRefusal, TrustRefusal};
-pub use registry::{Hold, KeyRecord, Reference, Registry};
+pub use registry::{Hold, KeyRecord, PolicyInForce, Reference, Registry};
 pub use speaker::{Speaker, SpeakerRefusal};
 pub use statement::{HoldScope, KeyRegistration, TrustStatement};
 

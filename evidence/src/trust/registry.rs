@@ -12,7 +12,8 @@ use super::{
     ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, TrustLink, TrustRefusal, TrustStatement,
 };
 use crate::{
-    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId, genesis::Genesis, signature::key_id,
+    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId, genesis::Genesis,
+    policy::EvidencePolicy, signature::key_id,
 };
 
 /// Who speaks for whom after some of a ledger's trust statements. A function of these statements
@@ -39,6 +40,8 @@ pub struct Registry {
     retention_floor_us: i64,
     holds: BTreeMap<HoldId, Hold>,
     holds_ever: HashSet<HoldId>,
+    policy: Option<PolicyInForce>,
+    rules_version: u32,
 }
 
 /// A registered key.
@@ -77,6 +80,15 @@ pub struct Hold {
     pub scope: HoldScope,
     /// The leaf that placed it.
     pub placed_leaf: LeafIndex,
+}
+
+/// The evidence policy in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyInForce {
+    /// The policy.
+    pub policy: EvidencePolicy,
+    /// The leaf that set it.
+    pub leaf: LeafIndex,
 }
 
 /// A statement that commits to a content.
@@ -129,6 +141,8 @@ impl Registry {
             retention_floor_us: 0,
             holds: BTreeMap::new(),
             holds_ever: HashSet::new(),
+            policy: None,
+            rules_version: genesis.rules_version,
         }
     }
 
@@ -156,7 +170,9 @@ impl Registry {
             TrustStatement::AuthoritiesChanged(keys) => self.judge_authorities(keys),
             TrustStatement::KeyRegistered(key) => self.judge_registration(key, at),
             TrustStatement::KeyRevoked { key_id, .. } => self.judge_revocation(*key_id),
-            TrustStatement::PrincipalBound { .. } | TrustStatement::RetentionSet { .. } => Ok(()),
+            TrustStatement::PrincipalBound { .. }
+            | TrustStatement::PolicySet { .. }
+            | TrustStatement::RetentionSet { .. } => Ok(()),
             TrustStatement::LegalHoldPlaced { hold, .. } => {
                 if self.holds_ever.contains(hold) {
                     return Err(TrustRefusal::HoldUsed { hold: *hold });
@@ -251,6 +267,17 @@ impl Registry {
                     .insert(leaf_index, (principal.clone(), producer.clone()));
                 let producers = self.bindings.entry(principal.clone()).or_default();
                 producers.insert(producer.clone(), bound);
+            }
+            TrustStatement::PolicySet {
+                policy,
+                rules_version,
+            } => {
+                let policy = policy.clone();
+                self.policy = Some(PolicyInForce {
+                    policy,
+                    leaf: leaf_index,
+                });
+                self.rules_version = *rules_version;
             }
             TrustStatement::RetentionSet { floor_us } => self.retention_floor_us = *floor_us,
             TrustStatement::LegalHoldPlaced { hold, scope } => {
@@ -442,6 +469,18 @@ impl Registry {
         self.retention_floor_us
     }
 
+    /// The evidence policy in force; none before the first PolicySet.
+    #[must_use]
+    pub const fn policy(&self) -> Option<&PolicyInForce> {
+        self.policy.as_ref()
+    }
+
+    /// The rules in force: those of the genesis entry, or of the newest PolicySet.
+    #[must_use]
+    pub const fn rules_version(&self) -> u32 {
+        self.rules_version
+    }
+
     /// The legal holds in force, by id.
     pub fn holds(&self) -> impl Iterator<Item = &Hold> {
         self.holds.values()
@@ -490,24 +529,5 @@ impl Registry {
             }),
             None => Ok(()),
         }
-    }
-}
-
-/// TEMP
-#[derive(Debug, Clone)]
-pub struct PolicyInForce {
-    /// TEMP
-    pub policy: crate::policy::EvidencePolicy,
-    /// TEMP
-    pub leaf: LeafIndex,
-}
-impl Registry {
-    /// TEMP
-    pub fn policy(&self) -> Option<&PolicyInForce> {
-        None
-    }
-    /// TEMP
-    pub fn rules_version(&self) -> u32 {
-        2
     }
 }

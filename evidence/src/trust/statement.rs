@@ -4,8 +4,10 @@ use deed_proto::v1::{self, KeyRole, statement::Body};
 use deed_tlog::PublicKey;
 use prost::Message as _;
 
+use super::policy_set;
 use crate::{
     CommitmentDigest, HoldId, KeyId, LedgerId, Micros, Problem, TaskId, WireError,
+    policy::EvidencePolicy,
     signature::{Possession, SignatureError, key_id},
     statement,
 };
@@ -37,6 +39,13 @@ pub enum TrustStatement {
         producer: String,
         /// When that ends; [`Micros::MAX`] for never.
         valid_until: Micros,
+    },
+    /// Which evidence an action needs.
+    PolicySet {
+        /// The policies, compiled.
+        policy: EvidencePolicy,
+        /// The rules in force from here on.
+        rules_version: u32,
     },
     /// Contents are kept at least this long, in microseconds; 0 for no floor.
     RetentionSet {
@@ -113,7 +122,8 @@ impl TrustStatement {
     /// Parses a statement's payload; `None` if it is no trust statement.
     ///
     /// # Errors
-    /// [`WireError`] as [`statement::parse`].
+    /// [`WireError`] as [`statement::parse`], and [`Problem::Policy`] for a set of policies that
+    /// this version cannot judge by.
     pub fn parse(payload: &[u8]) -> Result<Option<Self>, WireError> {
         if !statement::parse(payload)?.body.is_trust() {
             return Ok(None);
@@ -161,6 +171,7 @@ impl TrustStatement {
                 producer: bound.producer.clone(),
                 valid_until: end(bound.valid_until_us),
             },
+            Body::PolicySet(set) => policy_set::parse(set)?,
             Body::RetentionSet(set) => Self::RetentionSet {
                 floor_us: set.floor_us,
             },

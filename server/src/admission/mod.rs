@@ -488,6 +488,7 @@ fn check(payload: &[u8], ledger_id: LedgerId) -> Result<Header<'_>, Rejected> {
 fn malformed(error: &deed_evidence::WireError) -> Rejected {
     let reason = match error.problem {
         Problem::UnknownBody { .. } => Reason::BodyNotAccepted,
+        Problem::Policy(_) => Reason::PolicyInvalid,
         _ => Reason::Malformed,
     };
     Rejected::new(reason, &error.field, error.problem.to_string())

@@ -152,6 +152,7 @@ impl History {
                 principal_leaf: None,
                 inclusion_proof: proof,
                 previous_trust,
+                assessed: None,
             }
         };
         v1::AppendResult {

@@ -1,0 +1,196 @@
+//! What has to hold for a PolicySet before it is a trust statement.
+
+use deed_proto::v1;
+
+use super::TrustStatement;
+use crate::{
+    Problem, RULES_ASSESSED, RULES_VERSION, WireError,
+    policy::{self, CEDAR_VERSION, EvidencePolicy, PolicyError},
+};
+
+/// Checks what the set says of itself, and compiles it. What it says comes first: it is cheap, and
+/// another version of Cedar would explain the rest.
+pub(super) fn parse(set: &v1::PolicySet) -> Result<TrustStatement, WireError> {
+    let wrong = |field: &str, what: String| {
+        Err(WireError::new(
+            format!("policy_set.{field}"),
+            Problem::Policy(what),
+        ))
+    };
+    let (rules_version, cedar_version) = (set.rules_version, &set.cedar_version);
+    if !(RULES_ASSESSED..=RULES_VERSION).contains(&rules_version) {
+        let what = format!(
+            "rules version {rules_version} where {RULES_ASSESSED} to {RULES_VERSION} are known"
+        );
+        return wrong("rules_version", what);
+    }
+    if cedar_version != CEDAR_VERSION {
+        let what = format!("version {cedar_version} where {CEDAR_VERSION} is evaluated");
+        return wrong("cedar_version", what);
+    }
+    let digest = policy::digest(&set.policies, &set.schema);
+    if set.digest[..] != digest[..] {
+        let what = format!(
+            "{} where the policies and the schema have {}",
+            hex::encode(&set.digest),
+            hex::encode(digest)
+        );
+        return wrong("digest", what);
+    }
+    match EvidencePolicy::compile(&set.policies, &set.schema) {
+        Ok(policy) => Ok(TrustStatement::PolicySet {
+            policy,
+            rules_version,
+        }),
+        Err(error) => wrong(field_of(&error), error.summary()),
+    }
+}
+
+fn field_of(error: &PolicyError) -> &'static str {
+    if error.is_of_schema() {
+        "schema"
+    } else {
+        "policies"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deed_proto::v1::{self, statement::Body};
+    use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, Origin, SigningKey};
+
+    use crate::{
+        LedgerId, Micros, Problem, WireError,
+        genesis::Genesis,
+        policy::{self, CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, EvidencePolicy},
+        signature::key_id,
+        statement,
+        trust::{PolicyInForce, Registry, TrustStatement},
+    };
+
+    fn set(policies: &str, schema: &str) -> v1::PolicySet {
+        v1::PolicySet {
+            policies: policies.to_owned(),
+            schema: schema.to_owned(),
+            digest: policy::digest(policies, schema).to_vec().into(),
+            cedar_version: CEDAR_VERSION.to_owned(),
+            rules_version: 2,
+            reason: String::new(),
+        }
+    }
+
+    fn parse(set: v1::PolicySet) -> Result<Option<TrustStatement>, WireError> {
+        let payload = statement::encode(&v1::Statement {
+            ledger_id: vec![0x11; 32].into(),
+            producer: "deed:authority".to_owned(),
+            session: vec![0x55; 16].into(),
+            body: Some(Body::PolicySet(set)),
+            ..v1::Statement::default()
+        });
+        TrustStatement::parse(&payload.unwrap())
+    }
+
+    fn refused(set: v1::PolicySet) -> (String, String) {
+        let error = parse(set).unwrap_err();
+        assert!(matches!(error.problem, Problem::Policy(_)), "{error}");
+        (error.field, error.problem.to_string())
+    }
+
+    #[test]
+    fn a_set_of_policies_is_compiled() {
+        let policy = EvidencePolicy::compile(DEFAULT_POLICIES, DEFAULT_SCHEMA).unwrap();
+        let parsed = parse(set(DEFAULT_POLICIES, DEFAULT_SCHEMA)).unwrap();
+        let rules_version = 2;
+        let wanted = TrustStatement::PolicySet {
+            policy,
+            rules_version,
+        };
+        assert_eq!(parsed, Some(wanted));
+    }
+
+    #[test]
+    fn what_it_says_of_itself_must_be_so() {
+        let good = || set(DEFAULT_POLICIES, DEFAULT_SCHEMA);
+        for (field, changed) in [
+            (
+                "policy_set.digest",
+                v1::PolicySet {
+                    digest: vec![1; 32].into(),
+                    ..good()
+                },
+            ),
+            (
+                "policy_set.cedar_version",
+                v1::PolicySet {
+                    cedar_version: "4.5".to_owned(),
+                    ..good()
+                },
+            ),
+            (
+                "policy_set.rules_version",
+                v1::PolicySet {
+                    rules_version: 1,
+                    ..good()
+                },
+            ),
+            (
+                "policy_set.rules_version",
+                v1::PolicySet {
+                    rules_version: 3,
+                    ..good()
+                },
+            ),
+        ] {
+            assert_eq!(refused(changed).0, field);
+        }
+    }
+
+    #[test]
+    fn cedars_words_name_the_text_and_the_place() {
+        let (field, words) = refused(set("\n permit (principal);", DEFAULT_SCHEMA));
+        assert_eq!(field, "policy_set.policies");
+        assert!(words.contains("2:19: "), "{words}");
+        let (field, words) = refused(set("permit (principal, action, resource);", "entity 1;"));
+        assert_eq!(field, "policy_set.schema");
+        assert!(words.contains("1:8: "), "{words}");
+        let many = "permit (principal, action, resource) when { context.x };".repeat(200);
+        let (field, words) = refused(set(&many, DEFAULT_SCHEMA));
+        assert_eq!(field, "policy_set.policies");
+        assert!(
+            words.len() < 2_200 && words.contains("200 in all"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn the_registry_has_the_newest_policy_and_its_rules() {
+        let origin = "deed.example/logs/policies";
+        let name: KeyName = origin.parse().unwrap();
+        let authority = SigningKey::from_seed(&[3; 32]);
+        let mut registry = Registry::genesis(
+            LedgerId::new(Hash::new([0x11; 32])),
+            &Genesis {
+                origin: Origin::new(origin).unwrap(),
+                log_key: NoteSigner::from_seed(name, &[1; 32]).verifier_key().clone(),
+                authority_keys: vec![*authority.public_key().as_bytes()],
+                created_at: Micros::new(1),
+                nonce: [4; 32],
+                rules_version: 1,
+            },
+        );
+        assert_eq!((registry.policy(), registry.rules_version()), (None, 1));
+        for (leaf, policies) in [
+            (7, DEFAULT_POLICIES),
+            (9, "forbid (principal, action, resource);"),
+        ] {
+            let said = parse(set(policies, DEFAULT_SCHEMA)).unwrap().unwrap();
+            let (at, leaf) = (Micros::new(2), LeafIndex::new(leaf));
+            let signer = key_id(authority.public_key());
+            registry.judge(&said, signer, at).unwrap();
+            registry.apply(&said, at, leaf, Hash::new([9; 32]));
+            let policy = EvidencePolicy::compile(policies, DEFAULT_SCHEMA).unwrap();
+            assert_eq!(registry.policy(), Some(&PolicyInForce { policy, leaf }));
+            assert_eq!(registry.rules_version(), 2);
+        }
+    }
+}
