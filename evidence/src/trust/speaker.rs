@@ -47,8 +47,12 @@ impl Registry {
         at: Micros,
     ) -> Result<(), SpeakerRefusal> {
         match speaker.key {
-            // The ledger's owner speaks with an authority's key, and of no one else.
-            Some(key) if producer == AUTHORITY_PRODUCER && self.is_authority(key).is_some() => {}
+            Some(key_id) if producer == AUTHORITY_PRODUCER => {
+                return match self.is_authority(key_id) {
+                    Some(_) => Ok(()),
+                    None => Err(KeyRefusal::NoAuthority { key_id }.into()),
+                };
+            }
             None if producer == AUTHORITY_PRODUCER => {
                 return Err(SpeakerRefusal::SignatureRequired);
             }
