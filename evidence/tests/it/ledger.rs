@@ -40,6 +40,7 @@ use deed_evidence::{
         said::Said,
     },
     batch::Manifest,
+    commitment,
     entry::{Entry, KeyedSignature},
     genesis::Genesis,
     policy,
@@ -52,10 +53,30 @@ use deed_proto::v1::{
     self, AuthenticationStrength, FindingKind, IntentState, KeyRole, OutcomeStatus, PayloadType,
     RiskTier, TaskEnd, Verdict, statement::Body,
 };
-use deed_tlog::{Hash, LeafIndex, leaf_hash};
+use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, Origin, SigningKey, leaf_hash};
 use prost::Message as _;
 
-use crate::fixtures::{self, TIME_US, signing_key};
+/// Receive time of the genesis entry.
+pub(crate) const TIME_US: i64 = 1_760_000_000_000_000;
+
+/// The key of one of the cast.
+pub(crate) fn signing_key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+/// The genesis of every ledger here: authority [`AUTHORITY`], rules 2.
+pub(crate) fn genesis() -> Genesis {
+    let origin = Origin::new("deed.example/logs/stories").unwrap();
+    let log = NoteSigner::from_seed(KeyName::new("deed.example/logs/stories").unwrap(), &[1; 32]);
+    Genesis {
+        origin,
+        log_key: log.verifier_key().clone(),
+        authority_keys: vec![*signing_key(2).public_key().as_bytes()],
+        created_at: Micros::new(TIME_US),
+        nonce: [4; 32],
+        rules_version: 2,
+    }
+}
 
 /// One of the cast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -302,11 +323,7 @@ impl Ledger {
     }
 
     pub(crate) fn with_genesis_only() -> Self {
-        let genesis = Genesis {
-            rules_version: 2,
-            ..fixtures::genesis()
-        };
-        let entry = genesis.to_entry().unwrap();
+        let entry = genesis().to_entry().unwrap();
         let (genesis, id) = Genesis::from_entry(&entry).unwrap();
         Self {
             id,
@@ -717,7 +734,9 @@ impl Ledger {
 
 /// A commitment to something that nobody has.
 pub(crate) fn committed(what: &str) -> v1::Commitment {
-    fixtures::commitment_of(what)
+    let session = SessionId::new([0x55; 16]);
+    let salt = commitment::Salt::derive(&[0x42; 32], session, Sequence::new(7), what);
+    commitment::commit(&salt, what.as_bytes(), "application/json")
 }
 
 pub(crate) fn policy_set(policies: &str) -> Body {
