@@ -75,7 +75,6 @@ macro_rules! names {
     };
 }
 
-
 /// Between a field in JSON and the same in the message.
 pub(super) trait Wire<T> {
     fn into_wire(self) -> T;

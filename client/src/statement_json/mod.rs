@@ -286,22 +286,27 @@ impl StatementJson {
             self.genesis.map(|body| Ok(Body::Genesis(body.into()))),
             self.tick.map(|body| Ok(Body::Tick(body.into()))),
             self.clearance.map(|body| Ok(Body::Clearance(body.into()))),
-            self.task_receipt.map(|body| Ok(Body::TaskReceipt(body.into()))),
+            self.task_receipt
+                .map(|body| Ok(Body::TaskReceipt(body.into()))),
             self.task_opened.map(TaskOpenedJson::into_body),
             self.task_closed
                 .map(|body| Ok(Body::TaskClosed(body.into()))),
             self.grant.map(|body| Ok(Body::Grant(body.into()))),
-            self.grant_accepted.map(|body| Ok(Body::GrantAccepted(body.into()))),
+            self.grant_accepted
+                .map(|body| Ok(Body::GrantAccepted(body.into()))),
             self.intent.map(|body| Ok(Body::Intent(body.into()))),
             self.outcome.map(|body| Ok(Body::Outcome(body.into()))),
             self.decision.map(|body| Ok(Body::Decision(body.into()))),
             self.approval.map(|body| Ok(Body::Approval(body.into()))),
-            self.observation.map(|body| Ok(Body::Observation(body.into()))),
+            self.observation
+                .map(|body| Ok(Body::Observation(body.into()))),
             self.heartbeat.map(|body| Ok(Body::Heartbeat(body.into()))),
             self.session_closed
                 .map(|body| Ok(Body::SessionClosed(body.into()))),
-            self.revocation.map(|body| Ok(Body::Revocation(body.into()))),
-            self.finding_disposition.map(|body| Ok(Body::FindingDisposition(body.into()))),
+            self.revocation
+                .map(|body| Ok(Body::Revocation(body.into()))),
+            self.finding_disposition
+                .map(|body| Ok(Body::FindingDisposition(body.into()))),
             self.authorities_changed
                 .map(|body| Ok(Body::AuthoritiesChanged(body.into()))),
             self.key_registered
