@@ -1,23 +1,38 @@
 //! The commands, one a file.
 
 pub(crate) mod append;
+pub(crate) mod approve;
+mod arguments;
 mod authority;
 pub(crate) mod bench;
+mod committing;
+pub(crate) mod complete;
 pub(crate) mod completions;
 pub(crate) mod consistency;
 pub(crate) mod content;
+pub(crate) mod decide;
+mod effect;
 pub(crate) mod entry;
+pub(crate) mod findings;
 pub(crate) mod follow;
+pub(crate) mod grants;
 pub(crate) mod head;
 pub(crate) mod import;
+pub(crate) mod intent;
 pub(crate) mod key;
 pub(crate) mod keygen;
 pub(crate) mod ledger;
+mod names;
+pub(crate) mod observe;
 pub(crate) mod prove;
 pub(crate) mod receipts;
 pub(crate) mod rules;
+pub(crate) mod search;
 mod secret;
 pub(crate) mod session;
 pub(crate) mod show;
 mod signing;
+mod summary;
+pub(crate) mod task;
 pub(crate) mod verify;
+mod voice;
