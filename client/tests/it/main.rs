@@ -5,6 +5,7 @@ mod batching;
 mod chat;
 mod cli;
 mod cli_evidence;
+mod cli_policy;
 mod evidence;
 mod fake;
 mod following;
