@@ -13,8 +13,14 @@ pub enum KeyRefusal {
         /// The key.
         key_id: KeyId,
     },
+    /// It is no authority's, and the statement is one of the owner's.
+    #[error("key {key_id} is not an authority of this ledger")]
+    NoAuthority {
+        /// The key.
+        key_id: KeyId,
+    },
     /// It is an authority's, which speaks for the ledger's owner alone.
-    #[error("key {key_id} is an authority's: it signs trust statements, and nothing else")]
+    #[error("key {key_id} is an authority's: it signs what the owner says, and nothing else")]
     Authority {
         /// The key.
         key_id: KeyId,

@@ -4,7 +4,7 @@ use deed_tlog::LeafIndex;
 use thiserror::Error;
 
 use super::{KeyRefusal, Registry};
-use crate::{KeyId, Micros, PrincipalHash, session::Binding};
+use crate::{KeyId, Micros, PrincipalHash, session::Binding, statement::AUTHORITY_PRODUCER};
 
 /// How the author of a statement is known, as its entry says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,15 @@ impl Registry {
         at: Micros,
     ) -> Result<(), SpeakerRefusal> {
         match speaker.key {
+            Some(key_id) if producer == AUTHORITY_PRODUCER => {
+                return match self.is_authority(key_id) {
+                    Some(_) => Ok(()),
+                    None => Err(KeyRefusal::NoAuthority { key_id }.into()),
+                };
+            }
+            None if producer == AUTHORITY_PRODUCER => {
+                return Err(SpeakerRefusal::SignatureRequired);
+            }
             Some(key) => {
                 self.speaks(key, producer, at)?;
             }

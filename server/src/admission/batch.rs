@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use deed_evidence::{
     batch::{self, BatchError, Manifest},
     entry::Entry,
-    statement::{BodyKind, Header},
+    statement::{AUTHORITY_PRODUCER, Header},
 };
 use deed_proto::v1::{self, PayloadType, rejection::Reason};
 
@@ -103,10 +103,10 @@ fn checked(
         })?;
     // A batch holds producers' statements only, so its key is a producer's.
     let (key_id, key) = lookup
-        .key(signature.key_id, BodyKind::Intent)
+        .key(signature.key_id, false)
         .map_err(of_manifest)?;
     let principal_leaf = lookup
-        .principal_leaf(&manifest.producer, BodyKind::Intent)
+        .principal_leaf(&manifest.producer)
         .map_err(of_manifest)?;
 
     let mut headers = Vec::with_capacity(wanted);
@@ -130,7 +130,9 @@ fn checked(
     admitting
         .batch
         .push_manifest(entry, begin, step, by, manifest);
-    for (position, (header, payload)) in (begin + 1..).zip(&headers) {
+    for (position, ((header, payload), envelope)) in
+        (begin + 1..).zip(headers.iter().zip(statements))
+    {
         let entry = Entry {
             principal_leaf,
             ..Entry::batched(payload, received_at)
@@ -138,6 +140,9 @@ fn checked(
         let by = Authorship::Batched(key_id);
         let batch = &mut admitting.batch;
         batch.push(entry, position, Kind::Statement, by, header);
+        lookup
+            .read_said(admitting, &envelope.payload)
+            .map_err(|rejected| rejected.at(position))?;
     }
     admitting.signatures.push(Unverified {
         envelope: begin,
@@ -180,8 +185,8 @@ fn member<'e>(envelope: &'e v1::Envelope, lookup: &Lookup<'_>) -> Result<Header<
         return Err(Rejected::new(reason, "signature", message));
     }
     let header = check(&envelope.payload, lookup.admission.ledger_id)?;
-    if header.body.is_trust() {
-        let message = "a trust statement is signed by itself, not in a batch";
+    if header.producer == AUTHORITY_PRODUCER {
+        let message = "what an authority says is signed by itself, not in a batch";
         return Err(Rejected::new(
             Reason::BatchMismatch,
             header.body.name(),

@@ -21,7 +21,8 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, KeyId, LedgerId, Micros, PAYLOAD_BYTES_MAX, PayloadDigest, PrincipalHash,
-    Problem, Sequence, SessionId, TaskId,
+    Problem, RULES_ASSESSED, Sequence, SessionId, TaskId,
+    assess::said::Said,
     batch::Manifest,
     entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
     session::{BatchStep, Binding},
@@ -47,7 +48,7 @@ pub(crate) const REQUEST_PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// Most trust statements of a request.
 const TRUST_STATEMENTS_MAX: usize = 256;
 
-/// Whether a payload, if it is canonical, is a trust statement: after the ledger id (34 bytes with
+/// Whether a payload, if it is canonical, is an authority's: after the ledger id (34 bytes with
 /// tag and length) stands the authorities' producer, which nobody else may name.
 fn is_trust_shaped(payload: &[u8]) -> bool {
     let producer = statement::AUTHORITY_PRODUCER.as_bytes();
@@ -142,6 +143,8 @@ pub(crate) struct Admitted {
     skipped_from: Option<Sequence>,
     task: Option<TaskId>,
     body: BodyKind,
+    /// What it says, where that is assessed.
+    pub(crate) said: Option<Box<Said>>,
     /// In the batch's references.
     references: Range<usize>,
 }
@@ -260,6 +263,7 @@ impl Admission<'_> {
             admission: self,
             binding: None,
             trust_statements: 0,
+            assessed: self.trust.read().rules_version() >= RULES_ASSESSED,
         };
         let mut position = 0;
         while position < envelopes.len() {
@@ -286,6 +290,8 @@ struct Lookup<'a> {
     binding: Option<(String, u64)>,
     /// Trust statements of the request so far.
     trust_statements: usize,
+    /// Whether entries are assessed here.
+    assessed: bool,
 }
 
 impl Lookup<'_> {
@@ -296,7 +302,7 @@ impl Lookup<'_> {
             return Ok(());
         }
         if !self.admission.sender.may_change_trust {
-            let message = "delivering trust statements takes the role authority in this ledger";
+            let message = "delivering what an authority says takes the role authority in this ledger";
             return Err(Rejected::new(Reason::PrincipalNotBound, "", message));
         }
         self.trust_statements += 1;
@@ -321,11 +327,12 @@ impl Lookup<'_> {
             return Err(Rejected::new(Reason::Malformed, "payload_type", message));
         }
         let header = check(&envelope.payload, self.admission.ledger_id)?;
+        let by_authority = header.producer == statement::AUTHORITY_PRODUCER;
         let signature = keyed_signature(envelope)?;
         let key = match &signature {
-            Some(signature) => Some(self.key(signature.key_id, header.body)?),
-            None if header.body.is_trust() => {
-                let message = "a trust statement must be signed by an authority of the ledger";
+            Some(signature) => Some(self.key(signature.key_id, by_authority)?),
+            None if by_authority => {
+                let message = "what an authority says must be signed by one of the ledger";
                 return Err(Rejected::new(
                     Reason::SignatureRequired,
                     "signature",
@@ -342,7 +349,7 @@ impl Lookup<'_> {
         } else {
             Kind::Statement
         };
-        let principal_leaf = self.principal_leaf(header.producer, header.body)?;
+        let principal_leaf = self.principal_leaf(header.producer)?;
         admitting.take_contents(position, envelope, self.admission.holds_contents)?;
         let authorship = key
             .as_ref()
@@ -362,6 +369,7 @@ impl Lookup<'_> {
             authorship,
             &header,
         );
+        self.read_said(admitting, &envelope.payload)?;
         if let (Some((_, key)), Some(signature)) = (key, signature) {
             admitting.signatures.push(signatures::Unverified {
                 envelope: position,
@@ -374,11 +382,24 @@ impl Lookup<'_> {
         Ok(())
     }
 
+    /// Reads what the statement that was pushed last says, where that is assessed: here, where many
+    /// threads can do it, and not in the step.
+    fn read_said(&self, admitting: &mut Admitting, payload: &Bytes) -> Result<(), Rejected> {
+        if !self.assessed {
+            return Ok(());
+        }
+        let said = Said::read(payload).map_err(|error| malformed(&error))?;
+        if let Some(pushed) = admitting.batch.statements.last_mut() {
+            pushed.said = Some(Box::new(said));
+        }
+        Ok(())
+    }
+
     /// The key that signed. Whether it is in force is judged in the step, at the leaf.
-    fn key(&self, key_id: &[u8; 16], body: BodyKind) -> Result<(KeyId, PublicKey), Rejected> {
+    fn key(&self, key_id: &[u8; 16], by_authority: bool) -> Result<(KeyId, PublicKey), Rejected> {
         let id = KeyId::new(*key_id);
         let trust = self.admission.trust.read();
-        let key = if body.is_trust() {
+        let key = if by_authority {
             trust.was_authority(id)
         } else {
             trust.key(id).map(|record| &record.public_key)
@@ -403,14 +424,14 @@ impl Lookup<'_> {
     }
 
     /// The leaf that binds the sender to a producer; `None` where nobody has to say who they are,
-    /// and for trust statements, which speak for themselves.
-    fn principal_leaf(&mut self, producer: &str, body: BodyKind) -> Result<Option<u64>, Rejected> {
+    /// and for what an authority says, which speaks for itself.
+    fn principal_leaf(&mut self, producer: &str) -> Result<Option<u64>, Rejected> {
         let Admission { sender, trust, .. } = self.admission;
-        if body.is_trust() {
+        if producer == statement::AUTHORITY_PRODUCER {
             if sender.may_change_trust {
                 return Ok(None);
             }
-            let message = "delivering trust statements takes the role authority in this ledger";
+            let message = "delivering what an authority says takes the role authority in this ledger";
             return Err(Rejected::new(Reason::PrincipalNotBound, "", message));
         }
         if !sender.may_append {
@@ -450,9 +471,13 @@ fn check(payload: &[u8], ledger_id: LedgerId) -> Result<Header<'_>, Rejected> {
         return Err(Rejected::new(Reason::Oversized, "payload", message));
     }
     let header = statement::parse(payload).map_err(|error| malformed(&error))?;
-    if header.body == BodyKind::Genesis {
+    if header.body.is_ledgers() {
         let message = "only the ledger itself writes this body";
-        return Err(Rejected::new(Reason::BodyNotAccepted, "genesis", message));
+        return Err(Rejected::new(
+            Reason::BodyNotAccepted,
+            header.body.name(),
+            message,
+        ));
     }
     if header.ledger_id != Some(ledger_id) {
         return Err(wrong_ledger(ledger_id));
@@ -560,6 +585,7 @@ impl AdmittedBatch {
             skipped_from: header.skipped_from,
             task: header.task,
             body: header.body,
+            said: None,
             references: 0..0,
         });
     }
@@ -651,6 +677,7 @@ impl AdmittedBatch {
             skipped_from: None,
             task: None,
             body: BodyKind::Heartbeat,
+            said: None,
             references: 0..0,
         });
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::CommitmentDigest;
+use deed_evidence::{CommitmentDigest, assess::Assessed};
 use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
@@ -344,7 +344,7 @@ async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionPro
             Placement::Linked(placed) | Placement::Duplicate(placed) => {
                 Some(LeafIndex::new(placed.leaf))
             }
-            Placement::Refused(_) => None,
+            Placement::Equivocation { .. } | Placement::Refused(_) => None,
         })
         .collect();
     let (ledger, readable) = (Arc::clone(ledger), Arc::clone(&answer.readable));
@@ -377,6 +377,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                 .next()
                 .map_or_else(Vec::new, |proof| hashes(proof.hashes())),
             previous_trust: None,
+            assessed: None,
         };
         let result = match placement {
             Placement::Recorded { leaf } => {
@@ -395,12 +396,34 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                     _ => append_result::Result::Duplicate(receipt),
                 }
             }
+            Placement::Equivocation { leaf, expected } => {
+                append_result::Result::Rejected(reasons::equivocation(*leaf, *expected))
+            }
             Placement::Refused(refusal) => {
                 append_result::Result::Rejected(reasons::rejection(refusal))
             }
         };
         results[statement.envelope].result = Some(result);
     }
+    for (envelope, assessed) in &answer.assessed {
+        if let Some(append_result::Result::Accepted(receipt)) = &mut results[*envelope].result {
+            receipt.assessed = Some(message_of(assessed));
+        }
+    }
+}
+
+/// What is said of a statement, as it travels.
+fn message_of(assessed: &Assessed) -> v1::Assessed {
+    let mut message = v1::Assessed {
+        findings: assessed.findings.clone(),
+        ..v1::Assessed::default()
+    };
+    if let Some((state, missing, denied)) = &assessed.intent {
+        message.set_intent(*state);
+        message.missing.clone_from(missing);
+        message.denied.clone_from(denied);
+    }
+    message
 }
 
 #[cfg(test)]

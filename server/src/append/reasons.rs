@@ -21,6 +21,7 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
         StepRefusal::AttachmentErased { .. } => (Reason::ContentErased, "attachments", None),
         StepRefusal::ContentUnknown { .. } => (Reason::ContentUnknown, "erasure", None),
         StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
+        StepRefusal::RulesVersion { .. } => (Reason::RulesVersion, "body", None),
         StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
     };
     v1::Rejection {
@@ -28,6 +29,19 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
         message: refusal.to_string(),
         field: field.to_owned(),
         expected_sequence: expected.map(Sequence::get),
+    }
+}
+
+/// What is said of a second statement for a place in a session that was kept as evidence.
+pub(super) fn equivocation(leaf: u64, expected: Sequence) -> v1::Rejection {
+    v1::Rejection {
+        reason: Reason::SequenceReused.into(),
+        message: format!(
+            "another payload was signed for this sequence before; this one is kept as evidence of \
+             that at leaf {leaf}; the session takes {expected} next"
+        ),
+        field: "sequence".to_owned(),
+        expected_sequence: Some(expected.get()),
     }
 }
 
@@ -53,7 +67,9 @@ fn speaker_reason(refusal: &SpeakerRefusal) -> (Reason, &'static str) {
         SpeakerRefusal::Key(KeyRefusal::OtherProducer { .. }) => {
             (Reason::KeyNotAllowed, "producer")
         }
-        SpeakerRefusal::Key(KeyRefusal::Authority { .. }) => (Reason::KeyNotAllowed, "key_id"),
+        SpeakerRefusal::Key(KeyRefusal::Authority { .. } | KeyRefusal::NoAuthority { .. }) => {
+            (Reason::KeyNotAllowed, "key_id")
+        }
         SpeakerRefusal::Key(
             KeyRefusal::NotYet { .. } | KeyRefusal::Ended { .. } | KeyRefusal::Revoked { .. },
         ) => (Reason::KeyNotInForce, "key_id"),

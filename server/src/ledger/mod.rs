@@ -45,6 +45,8 @@ pub(crate) struct Readable {
     pub(crate) head: TreeHead,
     pub(crate) checkpoint: Bytes,
     pub(crate) effective_time: Micros,
+    /// When something happens in it although nobody says anything.
+    pub(crate) next_due: Option<Micros>,
 }
 
 impl Readable {

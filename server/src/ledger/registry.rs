@@ -157,6 +157,7 @@ impl Registry {
             edge: loaded.edge,
             checkpoint: loaded.checkpoint,
             effective_time: loaded.effective_time,
+            next_due: store_next_due,
         });
         let ledger = Arc::new(self.open(record, readable)?);
         tracing::info!(ledger = name, size = %ledger.readable().size(), "ledger loaded");
@@ -275,6 +276,7 @@ impl Registry {
             head,
             checkpoint: Bytes::new(),
             effective_time: created_at,
+            next_due: None,
         };
         let unsigned = Arc::new(readable.clone());
         let ledger = Arc::new(self.open_with(record, signer, unsigned, trust)?);

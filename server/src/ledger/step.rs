@@ -12,10 +12,15 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{
-    CommitmentDigest, LedgerId, Micros, PayloadDigest, Sequence, SessionId,
+    CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId, TaskId,
+    assess::{
+        Assessed, Book, Changes, Due, Spoken, View,
+        cells::CellKey,
+        said::Said,
+    },
     entry::{Entry, TrustLink},
     session::{self, BatchStep, Binding, Judgement, Session},
-    statement::Header,
+    statement::{AUTHORITY_PRODUCER, Header},
     trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
 };
 use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
@@ -23,7 +28,7 @@ use parking_lot::RwLock;
 use thiserror::Error;
 
 use crate::{
-    admission::{Admitted, AdmittedBatch, Kind},
+    admission::{Admitted, AdmittedBatch, Authorship, Kind},
     content::State,
     store::{StoreError, pack::Pack, pack::Packer, read::Run},
 };
@@ -43,6 +48,8 @@ pub(crate) trait Past {
     -> Result<Option<Run>, StoreError>;
     /// Settles first.
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError>;
+    /// Called only for cells that no unsettled turn has changed.
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
 }
 
 /// What became of one admitted payload.
@@ -54,6 +61,12 @@ pub(crate) enum Placement {
     /// A trust statement, whose entry was completed here.
     Linked(Placed),
     Duplicate(Placed),
+    /// Another statement was signed for this place before: recorded as evidence of that, at `leaf`,
+    /// and not as the session's statement.
+    Equivocation {
+        leaf: u64,
+        expected: Sequence,
+    },
     Refused(Refusal),
 }
 
@@ -76,6 +89,12 @@ pub(crate) enum Refusal {
     Speaker(#[from] SpeakerRefusal),
     #[error(transparent)]
     Trust(#[from] TrustRefusal),
+    /// A body that means nothing yet in this ledger.
+    #[error(
+        "the ledger follows rules version {found}, and this body needs {wanted}; an authority \
+         brings it there with `deed policy set`"
+    )]
+    RulesVersion { found: u32, wanted: u32 },
     /// An Erasure that came where nobody looks up what it would erase.
     #[error("an Erasure is sent with EraseContent, which also erases")]
     ErasureElsewhere,
@@ -108,6 +127,8 @@ pub(crate) enum StepError {
     Store(#[from] StoreError),
     #[error("leaf {leaf} is not an entry: {reason}")]
     Entry { leaf: u64, reason: String },
+    #[error("cell {key:?} of the assessment is damaged")]
+    Cell { key: CellKey },
 }
 
 /// A ledger between two turns.
@@ -119,6 +140,8 @@ pub(crate) struct LedgerState {
     trust: SharedTrust,
     /// Sessions seen lately: a cache of what the store has. Bounded by [`SESSIONS_MAX`].
     sessions: HashMap<SessionId, (Session, Run)>,
+    /// What the entries so far amount to; stays as it is under rules that assess nothing.
+    book: Book,
 }
 
 /// Stands for a digest that nobody has asked for yet.
@@ -126,6 +149,10 @@ const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
 
 /// Sessions that a ledger keeps in memory; about 200 bytes each.
 const SESSIONS_MAX: usize = 65_536;
+
+/// Cells of the assessment that a ledger keeps in memory; some hundred bytes each, acts up to 16 in
+/// a cell.
+const CELLS_MAX: usize = 65_536;
 
 /// The changes of one turn to one ledger.
 #[derive(Debug)]
@@ -139,6 +166,8 @@ pub(crate) struct Turn {
     trust_leaves: Vec<(u64, Micros)>,
     references: Vec<(CommitmentDigest, Reference)>,
     erased: Vec<(CommitmentDigest, u64)>,
+    /// What is said of the payloads placed since this was taken last, by position in their request.
+    assessed: Vec<(usize, Assessed)>,
 }
 
 /// That somebody may speak: good until something changes that it was judged by.
@@ -246,6 +275,8 @@ pub(crate) struct Records {
     pub(crate) references: Vec<(CommitmentDigest, Reference)>,
     /// Contents to be erased, and the leaf that says so.
     pub(crate) erased: Vec<(CommitmentDigest, u64)>,
+    /// What changed in the assessment.
+    pub(crate) assessment: Changes,
 }
 
 impl LedgerState {
@@ -254,6 +285,7 @@ impl LedgerState {
         edge: RightEdge,
         effective_time: Micros,
         trust: SharedTrust,
+        due: impl Iterator<Item = Due>,
     ) -> Self {
         Self {
             id,
@@ -261,6 +293,7 @@ impl LedgerState {
             effective_time,
             trust,
             sessions: HashMap::new(),
+            book: Book::restore(id, due),
         }
     }
 
@@ -273,8 +306,17 @@ impl LedgerState {
         self.effective_time
     }
 
+    /// When something happens in it although nobody says anything; `None` if nothing is due.
+    pub(crate) fn next_due(&self) -> Option<Micros> {
+        self.book.next_due()
+    }
+
     /// Begins a turn.
     pub(crate) fn begin(&mut self, past: &mut impl Past) -> Result<Turn, StepError> {
+        if self.book.cells_held() > CELLS_MAX {
+            past.settle()?;
+            self.book.forget();
+        }
         if self.sessions.len() > SESSIONS_MAX {
             // A session that is not cached must be in the store, also if the last turn made it.
             past.settle()?;
@@ -293,6 +335,7 @@ impl LedgerState {
             trust_leaves: Vec::new(),
             references: Vec::new(),
             erased: Vec::new(),
+            assessed: Vec::new(),
         }
     }
 
@@ -303,7 +346,8 @@ impl LedgerState {
         trust: SharedTrust,
     ) -> Result<(Self, Records), StepError> {
         let id = LedgerId::new(leaf_hash(genesis));
-        let mut state = Self::new(id, RightEdge::new(), created_at, trust);
+        let nothing = std::iter::empty();
+        let mut state = Self::new(id, RightEdge::new(), created_at, trust, nothing);
         let mut turn = state.begin_cached();
         turn.packer.push(genesis);
         turn.leaf_hashes.push(*id.hash());
@@ -416,31 +460,227 @@ impl LedgerState {
         statement: &Admitted,
         past: &mut impl Past,
     ) -> Result<Placement, StepError> {
-        let leaf = turn.next_leaf();
         match self.judge(turn, batch, statement, past)? {
             Ok(_) if let Some(refusal) = brings_erased(batch, statement) => {
                 Ok(Placement::Refused(refusal))
             }
-            Ok(session) => {
+            Ok(_) if let Some(refusal) = self.beyond_rules(batch, statement) => {
+                Ok(Placement::Refused(refusal))
+            }
+            Ok(_) => {
+                let at = self.come_to(turn, batch.received_at(), past)?;
+                let leaf = turn.next_leaf();
+                let session = turn.touched.entry(statement.session()).or_default();
                 session.record(batch, statement, self.id, leaf);
                 turn.push(batch.entry(statement), statement.leaf_hash);
-                self.effective_time = self.effective_time.max(batch.received_at());
-                turn.refer(batch, statement, leaf, self.effective_time);
+                turn.refer(batch, statement, leaf, at);
+                let placed = (leaf, statement.leaf_hash);
+                self.assess(turn, batch, statement, placed, past)?;
+                self.write_owed(turn, past)?;
                 Ok(Placement::Recorded { leaf })
             }
             Err(Judged::Refused(refusal)) => Ok(Placement::Refused(refusal)),
             Err(Judged::Behind { at, expected }) => {
                 let header = batch.header(statement, self.id);
                 let recorded = recorded_at(turn, &header, at, past)?;
-                Ok(match recorded {
+                match recorded {
                     Some((placed, payload)) if payload == batch.payload(statement) => {
                         turn.refer_again(batch, statement, &placed);
-                        Placement::Duplicate(placed)
+                        Ok(Placement::Duplicate(placed))
                     }
-                    _ => Placement::Refused(session::Refusal::SequenceReused { expected }.into()),
-                })
+                    Some((first, _)) => {
+                        self.equivocation(turn, batch, statement, first.leaf, expected, past)
+                    }
+                    None => Ok(Placement::Refused(
+                        session::Refusal::SequenceReused { expected }.into(),
+                    )),
+                }
             }
         }
+    }
+
+    /// A second statement for a place in a session. If its author signed it, it is evidence against
+    /// them: recorded once, and nothing else comes of it.
+    fn equivocation(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        first: u64,
+        expected: Sequence,
+        past: &mut impl Past,
+    ) -> Result<Placement, StepError> {
+        let reused = Placement::Refused(session::Refusal::SequenceReused { expected }.into());
+        let Authorship::Signed(key) = statement.authorship else {
+            return Ok(reused);
+        };
+        let header = batch.header(statement, self.id);
+        if !self.assesses() || header.body.is_trust() || brings_erased(batch, statement).is_some() {
+            return Ok(reused);
+        }
+        let at = self.effective_time.max(batch.received_at());
+        let speaker = Speaker {
+            key: Some(key),
+            principal_leaf: statement.principal_leaf.map(LeafIndex::new),
+        };
+        let speaks = self.trust.read().may_speak(&speaker, header.producer, at);
+        let mut view = StepView::new(turn, &self.sessions, past);
+        let known = self.book.equivocated(&mut view, header.session, header.sequence)?;
+        if speaks.is_err() || known.is_some() {
+            return Ok(reused);
+        }
+        self.come_to(turn, batch.received_at(), past)?;
+        let leaf = turn.next_leaf();
+        turn.push(batch.entry(statement), statement.leaf_hash);
+        let said = said(batch, statement, leaf)?;
+        let spoken = Spoken {
+            leaf,
+            leaf_hash: statement.leaf_hash,
+            at,
+            header: &header,
+            payload: batch.payload(statement),
+            said: &said,
+            key: Some(key),
+        };
+        let trust = self.trust.read();
+        let mut view = StepView::new(turn, &self.sessions, past);
+        self.book.equivocation(&mut view, &trust, &spoken, first)?;
+        drop(trust);
+        self.write_owed(turn, past)?;
+        Ok(Placement::Equivocation { leaf, expected })
+    }
+
+    /// Whether entries are assessed here.
+    fn assesses(&self) -> bool {
+        self.trust.read().rules_version() >= RULES_ASSESSED
+    }
+
+    /// Why a body is not taken under the rules in force.
+    fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
+        let header = batch.header(statement, self.id);
+        let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
+        if !owners && !header.body.needs_assessment() {
+            return None;
+        }
+        let found = self.trust.read().rules_version();
+        (found < RULES_ASSESSED).then_some(Refusal::RulesVersion {
+            found,
+            wanted: RULES_ASSESSED,
+        })
+    }
+
+    /// Lets effective time come to that of what is about to be recorded: what is due by then happens
+    /// first, and the ledger's own entries about it are written.
+    fn come_to(
+        &mut self,
+        turn: &mut Turn,
+        received_at: Micros,
+        past: &mut impl Past,
+    ) -> Result<Micros, StepError> {
+        let at = self.effective_time.max(received_at);
+        self.effective_time = at;
+        if self.book.next_due().is_some_and(|due| due <= at) {
+            let trust = Arc::clone(&self.trust);
+            let leaf = turn.next_leaf();
+            let mut view = StepView::new(turn, &self.sessions, past);
+            self.book.advance(&mut view, &trust.read(), leaf, at)?;
+            self.write_owed(turn, past)?;
+        }
+        Ok(at)
+    }
+
+    /// Assesses a statement that was recorded.
+    fn assess(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        (leaf, leaf_hash): (u64, Hash),
+        past: &mut impl Past,
+    ) -> Result<(), StepError> {
+        if !self.assesses() {
+            return Ok(());
+        }
+        let parsed;
+        let said = match &statement.said {
+            Some(said) => said,
+            None => {
+                parsed = said(batch, statement, leaf)?;
+                &parsed
+            }
+        };
+        let header = batch.header(statement, self.id);
+        let spoken = Spoken {
+            leaf,
+            leaf_hash,
+            at: self.effective_time,
+            header: &header,
+            payload: batch.payload(statement),
+            said,
+            key: statement.authorship.key(),
+        };
+        let trust = self.trust.read();
+        let mut view = StepView::new(turn, &self.sessions, past);
+        let assessed = self.book.record(&mut view, &trust, &spoken)?;
+        if assessed.intent.is_some() || !assessed.findings.is_empty() {
+            turn.assessed.push((statement.envelope, assessed));
+        }
+        Ok(())
+    }
+
+    /// Writes what the ledger itself has to say.
+    fn write_owed(&mut self, turn: &mut Turn, past: &mut impl Past) -> Result<(), StepError> {
+        while self.book.owes() {
+            let leaf = turn.next_leaf();
+            let trust = self.trust.read();
+            let mut view = StepView::new(turn, &self.sessions, past);
+            let entry = self
+                .book
+                .ledger_entry(&mut view, &trust, leaf, self.effective_time)?;
+            let Some(entry) = entry else { break };
+            turn.push(&entry, leaf_hash(&entry));
+        }
+        Ok(())
+    }
+
+    /// Lets time come to `now` in a ledger in which nothing else happens. Nothing is recorded if
+    /// nothing is due.
+    pub(crate) fn tick(
+        &mut self,
+        turn: &mut Turn,
+        now: Micros,
+        past: &mut impl Past,
+    ) -> Result<(), StepError> {
+        let at = self.effective_time.max(now);
+        if self.book.next_due().is_none_or(|due| due > at) {
+            return Ok(());
+        }
+        self.effective_time = at;
+        let trust = Arc::clone(&self.trust);
+        let leaf = turn.next_leaf();
+        let mut view = StepView::new(turn, &self.sessions, past);
+        self.book.tick(&mut view, &trust.read(), leaf, at)?;
+        self.write_owed(turn, past)
+    }
+
+    /// Writes a receipt of a task; its leaf, or `None` if nothing of the task is here.
+    pub(crate) fn receipt(
+        &mut self,
+        turn: &mut Turn,
+        task: TaskId,
+        now: Micros,
+        past: &mut impl Past,
+    ) -> Result<Option<u64>, StepError> {
+        let mut view = StepView::new(turn, &self.sessions, past);
+        if !self.assesses() || self.book.task(&mut view, task)?.is_none() {
+            return Ok(None);
+        }
+        self.come_to(turn, now, past)?;
+        let mut view = StepView::new(turn, &self.sessions, past);
+        self.book.request_receipt(&mut view, task)?;
+        let leaf = turn.next_leaf();
+        self.write_owed(turn, past)?;
+        Ok(Some(leaf))
     }
 
     /// A trust statement: judged by the trust state at its leaf, which it then changes. Its entry
@@ -464,7 +704,8 @@ impl LedgerState {
             let refusal = SpeakerRefusal::SignatureRequired;
             return Ok(Placement::Refused(refusal.into()));
         };
-        let mut trust = self.trust.write();
+        let trust = Arc::clone(&self.trust);
+        let trust = trust.read();
         if let Err(refusal) = trust.judge(said, signer, at) {
             return Ok(Placement::Refused(refusal.into()));
         }
@@ -486,10 +727,16 @@ impl LedgerState {
                     return Ok(Placement::Refused(refusal));
                 }
             }
+        }
+        drop(trust);
+        self.come_to(turn, batch.received_at(), past)?;
+        if let TrustStatement::Erasure(contents) = said {
             let leaf = turn.next_leaf();
             turn.erased
                 .extend(contents.iter().map(|content| (*content, leaf)));
         }
+        let assesses = self.assesses();
+        let mut trust = self.trust.write();
         let link = trust.head();
         let unlinked = batch.entry(statement);
         let leaf = turn.next_leaf();
@@ -511,7 +758,10 @@ impl LedgerState {
             .record(batch, statement, self.id, leaf);
         turn.push(&entry, hash);
         turn.trust_leaves.push((leaf, at));
-        self.effective_time = at;
+        if assesses {
+            self.assess(turn, batch, statement, (leaf, hash), past)?;
+            self.write_owed(turn, past)?;
+        }
         Ok(Placement::Linked(Placed {
             leaf,
             leaf_hash: hash,
@@ -535,15 +785,20 @@ impl LedgerState {
             let culprit = group.manifest.envelope;
             return Ok(vec![Placement::Refused(Refusal::Batch { culprit })]);
         };
-        let manifest_leaf = turn.next_leaf();
         let erased = group.members.iter().find_map(|member| {
             let refusal = brings_erased(batch, member)?;
             Some((member, refusal))
         });
         match self.judge(turn, batch, first, past)? {
             Ok(_) if let Some((member, refusal)) = erased => Ok(group.refused(member, refusal)),
-            Ok(session) => {
+            Ok(_) if let Some((member, refusal)) = self.batch_beyond_rules(group) => {
+                Ok(group.refused(member, refusal))
+            }
+            Ok(_) => {
+                self.come_to(turn, batch.received_at(), past)?;
+                let manifest_leaf = turn.next_leaf();
                 let producer = batch.header(first, self.id).producer;
+                let session = turn.touched.entry(first.session()).or_default();
                 session.record_batch(
                     producer,
                     batch.binding(first),
@@ -551,13 +806,16 @@ impl LedgerState {
                     manifest_leaf + 1,
                 );
                 turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
-                self.effective_time = self.effective_time.max(batch.received_at());
                 for member in group.members {
                     let leaf = turn.next_leaf();
                     turn.push(batch.entry(member), member.leaf_hash);
                     turn.refer(batch, member, leaf, self.effective_time);
+                    let placed = (leaf, member.leaf_hash);
+                    self.assess(turn, batch, member, placed, past)?;
                 }
                 let leaves = manifest_leaf..turn.next_leaf();
+                // Behind the batch, which lies in one piece.
+                self.write_owed(turn, past)?;
                 Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
             }
             Err(Judged::Refused(refusal)) => Ok(group.refused(first, refusal)),
@@ -573,6 +831,13 @@ impl LedgerState {
                 }))
             }
         }
+    }
+
+    fn batch_beyond_rules<'b>(&self, group: &Group<'b>) -> Option<(&'b Admitted, Refusal)> {
+        group.members.iter().find_map(|member| {
+            let refusal = self.beyond_rules(group.batch, member)?;
+            Some((member, refusal))
+        })
     }
 
     /// Ends a turn: the tree grows, and what is to be written comes out.
@@ -602,6 +867,7 @@ impl LedgerState {
             trust_leaves: turn.trust_leaves,
             references: turn.references,
             erased: turn.erased,
+            assessment: self.book.take_changes(),
         })
     }
 
@@ -612,6 +878,11 @@ impl LedgerState {
 }
 
 impl Turn {
+    /// What is said of the payloads that were placed since this was asked last.
+    pub(crate) fn take_assessed(&mut self) -> Vec<(usize, Assessed)> {
+        std::mem::take(&mut self.assessed)
+    }
+
     /// Leaves that it has recorded.
     pub(crate) fn len(&self) -> usize {
         self.leaf_hashes.len()
@@ -642,6 +913,65 @@ impl Turn {
     fn push(&mut self, entry: &[u8], leaf_hash: Hash) {
         self.packer.push(entry);
         self.leaf_hashes.push(leaf_hash);
+    }
+}
+
+/// What a statement says; read here only where admission did not know that it would be asked.
+fn said(batch: &AdmittedBatch, statement: &Admitted, leaf: u64) -> Result<Said, StepError> {
+    let payload = Bytes::copy_from_slice(batch.payload(statement));
+    Said::read(&payload).map_err(|error| StepError::Entry {
+        leaf,
+        reason: error.to_string(),
+    })
+}
+
+/// What the assessment asks of the past during a turn.
+struct StepView<'t, P> {
+    touched: &'t HashMap<SessionId, Touched>,
+    sessions: &'t HashMap<SessionId, (Session, Run)>,
+    past: &'t mut P,
+}
+
+impl<'t, P> StepView<'t, P> {
+    fn new(
+        turn: &'t Turn,
+        sessions: &'t HashMap<SessionId, (Session, Run)>,
+        past: &'t mut P,
+    ) -> Self {
+        Self {
+            touched: &turn.touched,
+            sessions,
+            past,
+        }
+    }
+}
+
+impl<P: Past> View for StepView<'_, P> {
+    type Error = StepError;
+
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StepError> {
+        Ok(self.past.cell(key)?)
+    }
+
+    fn leaf_of(
+        &mut self,
+        session: &SessionId,
+        sequence: Sequence,
+    ) -> Result<Option<u64>, StepError> {
+        let touched = self.touched.get(session);
+        let known = match touched {
+            Some(touched) => touched.runs.iter().rev().find_map(|run| run.leaf_of(sequence)),
+            None => self.sessions.get(session).and_then(|(_, run)| run.leaf_of(sequence)),
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        let run = self.past.run_before(session, sequence)?;
+        Ok(run.and_then(|run| run.leaf_of(sequence)))
+    }
+
+    fn damaged(&self, key: &CellKey) -> StepError {
+        StepError::Cell { key: *key }
     }
 }
 

@@ -28,6 +28,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use deed_evidence::{
+    Micros, TaskId,
+    assess::{Assessed, cells::CellKey},
+};
 use prost::Message as _;
 use tokio::sync::{oneshot, watch};
 
@@ -60,6 +64,10 @@ const JOB_BYTES_MIN: usize = 1024;
 enum Work {
     Append(Arc<Ledger>, AdmittedBatch),
     Create(Box<NewLedger>),
+    /// Time has come to this point, and nobody says anything.
+    Tick(Arc<Ledger>, Micros),
+    /// A receipt of a task, at this time.
+    Receipt(Arc<Ledger>, TaskId, Micros),
 }
 
 struct Job {
@@ -76,6 +84,8 @@ pub(crate) struct Answer {
     /// One for each admitted statement, in order; empty for a new ledger.
     pub(crate) placements: Vec<Placement>,
     pub(crate) batch: AdmittedBatch,
+    /// What is said of them, by position in the request.
+    pub(crate) assessed: Vec<(usize, Assessed)>,
     /// The head that covers them.
     pub(crate) readable: Arc<Readable>,
 }
@@ -273,6 +283,16 @@ impl Reservation<'_> {
         self.submit(Work::Append(ledger, batch))
     }
 
+    /// Lets time come to `now` in a ledger.
+    pub(crate) fn tick(self, ledger: Arc<Ledger>, now: Micros) -> Pending {
+        self.submit(Work::Tick(ledger, now))
+    }
+
+    /// Asks for a receipt of a task: the answer has one placement, or none if there is no such task.
+    pub(crate) fn receipt(self, ledger: Arc<Ledger>, task: TaskId, now: Micros) -> Pending {
+        self.submit(Work::Receipt(ledger, task, now))
+    }
+
     /// Hands a new ledger over.
     pub(crate) fn create(self, new: NewLedger) -> Pending {
         self.submit(Work::Create(Box::new(new)))
@@ -348,6 +368,21 @@ pub(crate) fn write_records(
     );
     for (digest, leaf) in &records.erased {
         content::write_tombstone(store, batch, ledger, digest, *leaf);
+    }
+    for (key, value) in &records.assessment.cells {
+        let key = match key {
+            CellKey::Finding(leaf, number) => keys::finding(ledger, *leaf, *number).to_vec(),
+            other => keys::cell(ledger, other),
+        };
+        store.put(batch, Family::State, &key, value);
+    }
+    for (due, is_set) in &records.assessment.due {
+        let key = keys::due(ledger, due);
+        if *is_set {
+            store.put(batch, Family::State, &key, &[]);
+        } else {
+            store.delete(batch, Family::State, &key);
+        }
     }
     for (leaf, effective_time) in &records.trust_leaves {
         let record = TrustRecord {

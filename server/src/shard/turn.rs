@@ -7,7 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Sequence, SessionId, session::Session};
+use deed_evidence::{
+    LedgerId, Micros, Sequence, SessionId, TaskId, assess::cells::CellKey, session::Session,
+};
 
 use super::{
     Answer, Job, Work, guarded,
@@ -18,7 +20,7 @@ use crate::{
     admission::AdmittedBatch,
     ledger::{
         Ledger, Readable,
-        step::{LedgerState, Past, StepError, Turn},
+        step::{LedgerState, Past, Placement, StepError, Turn},
     },
     metrics::{Metrics, Stage},
     pressure::queue::FairReceiver,
@@ -153,6 +155,10 @@ impl TurnThread {
                     bytes += statements.byte_len();
                     self.append(&mut turns, &ledger, statements)?
                 }
+                Work::Tick(ledger, now) => self.tick(&mut turns, &ledger, now)?,
+                Work::Receipt(ledger, task, now) => {
+                    self.receipt(&mut turns, &ledger, task, now)?
+                }
                 Work::Create(new) => {
                     // Its records are ready; they only travel in this turn's batch.
                     new.write(&self.store, &mut batch);
@@ -167,6 +173,7 @@ impl TurnThread {
                     let answer = Answer {
                         placements: Vec::new(),
                         batch: AdmittedBatch::default(),
+                        assessed: Vec::new(),
                         readable: new.readable,
                     };
                     (new.ledger.number, answer)
@@ -204,11 +211,54 @@ impl TurnThread {
         ledger: &Arc<Ledger>,
         batch: AdmittedBatch,
     ) -> Result<(LedgerNumber, Answer), StepError> {
+        self.step(turns, ledger, |state, turn, past| {
+            let placements = state.apply(turn, &batch, past)?;
+            Ok((placements, batch))
+        })
+    }
+
+    fn tick(
+        &mut self,
+        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
+        ledger: &Arc<Ledger>,
+        now: Micros,
+    ) -> Result<(LedgerNumber, Answer), StepError> {
+        self.step(turns, ledger, |state, turn, past| {
+            state.tick(turn, now, past)?;
+            Ok((Vec::new(), AdmittedBatch::default()))
+        })
+    }
+
+    fn receipt(
+        &mut self,
+        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
+        ledger: &Arc<Ledger>,
+        task: TaskId,
+        now: Micros,
+    ) -> Result<(LedgerNumber, Answer), StepError> {
+        self.step(turns, ledger, |state, turn, past| {
+            let leaf = state.receipt(turn, task, now, past)?;
+            let placements = leaf.map(|leaf| Placement::Recorded { leaf });
+            Ok((placements.into_iter().collect(), AdmittedBatch::default()))
+        })
+    }
+
+    /// Steps a ledger in this turn.
+    fn step(
+        &mut self,
+        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
+        ledger: &Arc<Ledger>,
+        step: impl FnOnce(
+            &mut LedgerState,
+            &mut Turn,
+            &mut StorePast<'_>,
+        ) -> Result<(Vec<Placement>, AdmittedBatch), StepError>,
+    ) -> Result<(LedgerNumber, Answer), StepError> {
         let number = ledger.number;
-        let held = self
-            .ledgers
-            .entry(number)
-            .or_insert_with(|| Held::new(ledger));
+        let held = match self.ledgers.entry(number) {
+            MapEntry::Occupied(held) => held.into_mut(),
+            MapEntry::Vacant(vacant) => vacant.insert(Held::new(ledger, &self.store)?),
+        };
         let mut past = StorePast {
             store: &self.store,
             progress: &self.progress,
@@ -222,10 +272,11 @@ impl TurnThread {
                 vacant.insert((Arc::clone(ledger), turn))
             }
         };
-        let placements = held.state.apply(turn, &batch, &mut past)?;
+        let (placements, batch) = step(&mut held.state, turn, &mut past)?;
         let answer = Answer {
             placements,
             batch,
+            assessed: turn.take_assessed(),
             // Replaced by this turn's head when it is made.
             readable: Arc::clone(&held.newest),
         };
@@ -262,6 +313,7 @@ impl TurnThread {
             head,
             checkpoint: ledger.sign(head),
             effective_time: held.state.effective_time(),
+            next_due: held.state.next_due(),
         });
         let keep = second(&readable) != held.kept_second;
         held.kept_second = second(&readable);
@@ -306,19 +358,21 @@ impl TurnThread {
 impl Held {
     /// This shard is the only one that steps this ledger, and has not yet: what is readable is
     /// the newest there is.
-    fn new(ledger: &Ledger) -> Self {
+    fn new(ledger: &Ledger, store: &Store) -> Result<Self, StoreError> {
         let newest = ledger.readable();
         let id: LedgerId = ledger.id;
-        Self {
+        let due = store.dues(ledger.number)?;
+        Ok(Self {
             state: LedgerState::new(
                 id,
                 newest.edge.clone(),
                 newest.effective_time,
                 Arc::clone(&ledger.trust),
+                due.into_iter(),
             ),
             kept_second: second(&newest),
             newest,
-        }
+        })
     }
 }
 
@@ -367,6 +421,10 @@ impl Past for StorePast<'_> {
     ) -> Result<Option<Run>, StoreError> {
         self.settled()?;
         self.store.run_before(self.ledger, id, sequence)
+    }
+
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError> {
+        self.store.cell(self.ledger, key)
     }
 
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {

@@ -12,12 +12,18 @@
 //! | heads | ledger, kind (u8), tree size (u64) |
 //! | state | ledger, kind (u8), session (16), for runs: first sequence (u64) |
 //! | state | ledger, kind (u8), leaf index of a trust statement (u64) |
+//! | state | ledger, kind (u8), a cell of the assessment: its kind (u8) and name |
+//! | state | ledger, kind (u8), something due: time (i64), leaf index (u64), kind (u8), id (16) |
+//! | state | ledger, kind (u8), leaf index (u64), number (u32) of a finding |
 //! | index | ledger, kind (u8), segment (u64), bucket (u8) |
 //! | content | ledger, kind (u8), digest (32), then for chunks: upload (16), number (u32), for references: leaf index (u64); for uploads: upload (16) instead of the digest |
 //!
 //! The second database, `content-keys`, has one family: `check`, and ledger, digest (32).
 
-use deed_evidence::{CommitmentDigest, Sequence, SessionId};
+use deed_evidence::{
+    CommitmentDigest, Sequence, SessionId,
+    assess::{Due, cells::CellKey},
+};
 
 use crate::content::UploadId;
 
@@ -60,6 +66,9 @@ const HEAD_LATEST: u8 = 0x02;
 const SESSION: u8 = 0x01;
 const RUN: u8 = 0x02;
 const TRUST: u8 = 0x03;
+const CELL: u8 = 0x04;
+const DUE: u8 = 0x05;
+const FINDING: u8 = 0x06;
 
 /// Kinds in the index family.
 const LEAF_HASH: u8 = 0x01;
@@ -78,6 +87,7 @@ const HEAD_LEN: usize = 4 + 1 + 8;
 const SESSION_LEN: usize = 4 + 1 + SessionId::LEN;
 const RUN_LEN: usize = SESSION_LEN + 8;
 const TRUST_LEN: usize = 4 + 1 + 8;
+const FINDING_LEN: usize = 4 + 1 + 8 + 4;
 const LEAF_HASH_LEN: usize = 4 + 1 + 8 + 1;
 const CONTENT_LEN: usize = 4 + 1 + CommitmentDigest::LEN;
 const CHUNK_LEN: usize = CONTENT_LEN + UploadId::LEN + 4;
@@ -178,6 +188,41 @@ pub(crate) fn trust_leaf(key: &[u8]) -> Option<u64> {
     } else {
         None
     }
+}
+
+/// A finding, by the leaf that it arose at and its number there.
+pub(crate) fn finding(ledger: LedgerNumber, leaf: u64, number: u32) -> [u8; FINDING_LEN] {
+    join(&[
+        &ledger.0.to_be_bytes(),
+        &[FINDING],
+        &leaf.to_be_bytes(),
+        &number.to_be_bytes(),
+    ])
+}
+
+/// A cell of the assessment. Findings have keys of their own.
+pub(crate) fn cell(ledger: LedgerNumber, cell: &CellKey) -> Vec<u8> {
+    [&ledger.0.to_be_bytes(), &[CELL][..], &cell.to_bytes()].concat()
+}
+
+/// Something that is due.
+pub(crate) fn due(ledger: LedgerNumber, due: &Due) -> Vec<u8> {
+    [&ledger.0.to_be_bytes(), &[DUE][..], &due.to_bytes()].concat()
+}
+
+/// What the keys of everything that is due in a ledger begin with.
+pub(crate) fn due_prefix(ledger: LedgerNumber) -> Vec<u8> {
+    [&ledger.0.to_be_bytes(), &[DUE][..]].concat()
+}
+
+/// What the keys of all cells of a ledger begin with.
+pub(crate) fn cell_prefix(ledger: LedgerNumber) -> Vec<u8> {
+    [&ledger.0.to_be_bytes(), &[CELL][..]].concat()
+}
+
+/// The cell's or due's own bytes in such a key.
+pub(crate) fn behind_kind(key: &[u8]) -> &[u8] {
+    key.get(5..).unwrap_or_default()
 }
 
 /// One bucket of a segment's leaf hashes.

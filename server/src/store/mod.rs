@@ -4,6 +4,7 @@
 //! those of values. Everything that the log promises is written by [`Store::commit`], one synced
 //! batch a shard turn.
 
+pub(crate) mod assessment;
 pub(crate) mod content;
 pub(crate) mod figures;
 pub(crate) mod keys;
