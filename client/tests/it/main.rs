@@ -7,6 +7,7 @@ mod chat;
 mod cli;
 mod cli_actions;
 mod cli_evidence;
+mod cli_policy;
 mod evidence;
 mod fake;
 mod following;
