@@ -377,6 +377,7 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
                 .next()
                 .map_or_else(Vec::new, |proof| hashes(proof.hashes())),
             previous_trust: None,
+            assessed: None,
         };
         let result = match placement {
             Placement::Recorded { leaf } => {
