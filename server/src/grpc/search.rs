@@ -37,7 +37,9 @@ pub(super) fn answers(
     let searching = Searching {
         store: Arc::clone(context.registry.store()),
         metrics: Arc::clone(&context.metrics),
-        state: State::Begin(query, bounds),
+        query,
+        bounds,
+        cursor: None,
         page: Page::default(),
         with_proofs: request.with_proofs,
         checkpoint: readable.checkpoint.clone(),
@@ -88,17 +90,15 @@ struct Searching {
     ledger: Arc<Ledger>,
     /// The tree that is searched, and that proofs lead to.
     readable: Arc<Readable>,
-    state: State,
+    query: Query,
+    bounds: Bounds,
+    /// `None` before the first step: finding where a time begins reads the store.
+    cursor: Option<Cursor>,
     page: Page,
     with_proofs: bool,
     /// For the first message.
     checkpoint: Bytes,
     _open: OpenStream,
-}
-
-enum State {
-    Begin(Query, Bounds),
-    Under(Box<Cursor>),
 }
 
 /// What came of a step.
@@ -110,18 +110,19 @@ enum Stepped {
 
 impl Searching {
     fn step(mut self) -> Result<Stepped, Refusal> {
-        let mut cursor = match self.state {
-            State::Begin(query, bounds) => {
+        let mut cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => {
                 let (number, size) = (self.ledger.number, self.readable.size().get());
-                Box::new(Cursor::new(&self.store, number, size, query, bounds)?)
+                let (query, bounds) = (self.query.clone(), self.bounds.clone());
+                Cursor::new(&self.store, number, size, query, bounds)?
             }
-            State::Under(cursor) => cursor,
         };
         let looked = cursor.step(&self.store, &mut self.page)?;
         self.metrics.searched(looked);
         let done = cursor.is_done();
         if !done && !self.page.is_full() {
-            self.state = State::Under(cursor);
+            self.cursor = Some(cursor);
             return Ok(Stepped::Onward(Box::new(self)));
         }
         let answer = v1::SearchResponse {
@@ -130,7 +131,7 @@ impl Searching {
             searched_to: cursor.searched_to(),
             indexed_to: cursor.indexed_to(),
         };
-        self.state = State::Under(cursor);
+        self.cursor = Some(cursor);
         let rest = (!done).then(|| Box::new(self));
         Ok(Stepped::Answer(answer, rest))
     }

@@ -22,14 +22,6 @@ impl FindingAt {
     pub(crate) const fn leaf(leaf: u64) -> Self {
         Self { leaf, number: 0 }
     }
-
-    /// The place behind this one.
-    pub(crate) fn next(self) -> Self {
-        match self.number.checked_add(1) {
-            Some(number) => Self { number, ..self },
-            None => Self::leaf(self.leaf.saturating_add(1)),
-        }
-    }
 }
 
 impl Store {
