@@ -388,6 +388,7 @@ mod tests {
             ("deed_sessions", 1.0),
             ("deed_ledgers_loaded", 1.0),
             ("deed_leaves", 4.0),
+            ("deed_unindexed_leaves", 4.0),
             ("deed_streams_open", 1.0),
         ] {
             assert_eq!(moved(name), by, "{name}");

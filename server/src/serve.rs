@@ -1,7 +1,6 @@
 //! A running server: opening the data directory, listening, stopping.
 
 use std::{
-    collections::HashMap,
     fs, io,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
@@ -37,14 +36,13 @@ use crate::{
     guard::{self, GuardError},
     http,
     identity::{Identity, IdentityError},
-    ledger::{Ledger, index, registry::Registry},
+    ledger::registry::Registry,
     listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
     metrics::Metrics,
     options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     pressure::{Pressure, quota::MachineTicks, undecoded::MESSAGE_BYTES_MAX},
-    search::segment,
+    search::keep::keep_indexed,
     shard::{ShardThreads, Shards},
-    status::Refusal,
     store::{DirectoryLock, Store, StoreError, StoreOptions},
     telemetry::Requests,
 };
@@ -85,11 +83,9 @@ const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
 const ACTIONS_SERVICE: &str = <ActionsServer<ActionsService> as NamedService>::NAME;
 const CONTENT_SERVICE: &str = <ContentServer<ContentService> as NamedService>::NAME;
 
-/// How often the index looks for complete segments.
-const INDEX_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often contents are looked through for what may go, once all were looked at.
+/// How often contents are looked through for what may go: once all were looked at, and before.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+const COLLECT_REST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
@@ -684,7 +680,7 @@ async fn keep_collected(context: Context) {
                 if collected.complete {
                     COLLECT_INTERVAL
                 } else {
-                    INDEX_INTERVAL
+                    COLLECT_REST_INTERVAL
                 }
             }
             Err(error) => {
@@ -695,72 +691,6 @@ async fn keep_collected(context: Context) {
         tokio::select! {
             () = context.stopped() => return,
             () = tokio::time::sleep(wait) => {}
-        }
-    }
-}
-
-/// Writes index segments as they become complete.
-async fn keep_indexed(context: Context) {
-    let mut indexed = HashMap::<_, Indexed>::new();
-    loop {
-        tokio::select! {
-            () = context.stopped() => return,
-            () = tokio::time::sleep(INDEX_INTERVAL) => {}
-        }
-        for ledger in context.registry.all_loaded() {
-            let indexed = indexed.entry(ledger.number).or_default();
-            while !*context.stopping.borrow() {
-                // One segment at a time: stopping waits for no more than that.
-                match index_segment(&context, &ledger, indexed).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::error!(?error, ledger = ledger.name(), "indexing failed");
-                        break;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Segments of a ledger that are there: of leaf hashes, and of terms.
-#[derive(Default)]
-struct Indexed {
-    hashes: u64,
-    terms: u64,
-}
-
-/// Writes a segment that is complete and not there; `false` if there is none.
-async fn index_segment(
-    context: &Context,
-    ledger: &Arc<Ledger>,
-    indexed: &mut Indexed,
-) -> Result<bool, Refusal> {
-    let readable = ledger.readable();
-    let complete = readable.size().get() / index::SEGMENT_LEAVES;
-    let (store, number) = (Arc::clone(context.registry.store()), ledger.number);
-    if indexed.hashes < complete {
-        let segment = indexed.hashes;
-        let write = move || Ok(index::write_segment(&store, number, &readable, segment)?);
-        context.read(write).await?;
-        indexed.hashes += 1;
-        return Ok(true);
-    }
-    if indexed.terms == complete {
-        return Ok(false);
-    }
-    let size = readable.size().get();
-    let write = move || Ok(segment::write_next(&store, number, size)?);
-    match context.read(write).await? {
-        Some(written) => {
-            context.metrics.segment_indexed();
-            indexed.terms = written + 1;
-            Ok(true)
-        }
-        None => {
-            indexed.terms = complete;
-            Ok(false)
         }
     }
 }

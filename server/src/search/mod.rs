@@ -10,6 +10,7 @@
 //! Architecture invariant: with the index, without it and while it is built the same search has
 //! the same answer.
 
+pub(crate) mod keep;
 pub(crate) mod query;
 pub mod reindex;
 pub(crate) mod segment;

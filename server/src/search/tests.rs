@@ -5,15 +5,14 @@ use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::Micros;
-use deed_proto::v1::{
-    self, AuthenticationStrength, CorrelationKey, Finding, FindingKind, statement::Body,
-};
+use deed_proto::v1::{self, CorrelationKey, Finding, FindingKind, statement::Body};
 use prost::Message as _;
 
 use super::{
     SEGMENT_LEAVES, indexed_to,
+    keep::{Indexed, index_segment},
     query::{Bounds, Cursor, Looked, Page, Query},
-    reindex, segment,
+    reindex,
     time::first_at,
 };
 use crate::{
@@ -88,14 +87,9 @@ fn statement(number: usize, statement: &mut v1::Statement) {
             effects: vec![effect(resource)],
             ..v1::Observation::default()
         }),
-        9 => Body::Approval(v1::Approval {
-            intent: Some(v1::LeafRef {
-                leaf_index: 1,
-                leaf_hash: Bytes::from_static(&[1; 32]),
-            }),
-            verdict: v1::Verdict::Allow.into(),
-            strength: AuthenticationStrength::MultiFactor.into(),
-            ..v1::Approval::default()
+        9 => Body::TaskClosed(v1::TaskClosed {
+            end: v1::TaskEnd::Completed.into(),
+            ..v1::TaskClosed::default()
         }),
         _ => Body::Intent(v1::Intent {
             action: ["pay", "mail", "deploy"][number % 3].to_owned(),
@@ -346,12 +340,17 @@ fn check(store: &Store, ledger: &Ledger, entries: &[Bytes], findings: &[Finding]
     sum
 }
 
-fn index_all(store: &Store, ledger: &Ledger) {
-    let size = ledger.readable().size().get();
-    while segment::write_next(store, ledger.number, size)
-        .unwrap()
-        .is_some()
-    {}
+/// As the server does in the background.
+fn index_all(engine: &Engine, ledger: &Ledger) {
+    let (context, _) = engine.context();
+    let mut indexed = Indexed::default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(async { while index_segment(&context, ledger, &mut indexed).await.unwrap() {} });
+    assert_eq!((indexed.hashes, indexed.terms), (1, 1));
 }
 
 #[test]
@@ -365,7 +364,7 @@ fn the_answer_is_the_same_without_an_index_with_it_and_after_it_was_built_again(
     assert_eq!(indexed_to(store, number).unwrap(), 0);
     let scanned = check(store, &ledger, &entries, &findings);
 
-    index_all(store, &ledger);
+    index_all(&engine, &ledger);
     assert_eq!(indexed_to(store, number).unwrap(), SEGMENT_LEAVES);
     let indexed = check(store, &ledger, &entries, &findings);
     assert!(indexed.indexed > scanned.indexed && indexed.scanned < scanned.scanned / 2);
@@ -418,7 +417,7 @@ fn every_time_begins_where_the_entries_say_and_a_damaged_index_is_found() {
         assert_eq!(first_at(store, number, size, Micros::new(0)).unwrap(), 0);
         let never = first_at(store, number, size, Micros::new(i64::MAX));
         assert_eq!(never.unwrap(), size);
-        index_all(store, &ledger);
+        index_all(&engine, &ledger);
     }
     drop(ledger);
     engine.close();
