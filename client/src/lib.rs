@@ -16,6 +16,8 @@
 //! | the same on disk, for a process that may be killed | [`StoredSession`] |
 //! | who speaks for whom, and whose signature covers what | [`ProvenTrust`], [`ProvenBatched`] |
 //! | prompts, results and files beside the log | [`ContentClient`] |
+//! | acting on clearance alone, by types | [`Task`], [`Cleared`] |
+//! | an Intent's clearance, a task's story, findings, search | [`Ledger::await_clearance`], [`Ledger::task`], [`Ledger::findings`], [`Ledger::search`] |
 //! | what is trusted, on disk | [`StateDir`], [`TrustStore`] |
 //! | statements as JSON | [`statement_json`] |
 //! | chat transcripts as statements | [`chat`] |
@@ -104,6 +106,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod access;
+mod actions;
 mod answer;
 mod appender;
 pub mod chat;
@@ -125,6 +128,10 @@ mod stored_session;
 mod trust;
 
 pub use access::{Access, Bearer, Token, TokenError};
+pub use actions::{
+    ActError, ClearanceWatch, Cleared, FindingFilter, FindingsPage, FindingsWatch, ProvenStatement,
+    ProvenTask, Search, SearchTerms, SeenFindings, Standing, Task,
+};
 pub use answer::{Answer, Appended, Receipt};
 pub use appender::{Appender, AppenderOptions, Pending};
 pub use connection::{Connection, REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX, Transport};

@@ -7,10 +7,12 @@ use prost::Message as _;
 
 mod commitments;
 mod rules;
+mod terms;
 
 #[cfg(test)]
 pub(crate) use commitments::slot_name;
 pub use commitments::{CommitmentSlot, Commitments, commitments};
+pub use terms::{Term, terms};
 
 use crate::{
     LedgerId, Micros, PAYLOAD_BYTES_MAX, Problem, Sequence, SessionId, TaskId, WireError,

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, Sequence, SessionId,
+    assess::cells::CellKey,
     commitment::{Salt, digest_of},
     genesis::Genesis,
     session::Session,
@@ -87,6 +88,10 @@ impl Past for Nothing {
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
         unreachable!("leaf {leaf}: nothing is asked for twice")
     }
+
+    fn cell(&mut self, _: &CellKey) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
+    }
 }
 
 impl Step {
@@ -95,7 +100,13 @@ impl Step {
     pub fn new(trust: &Trust) -> Self {
         let registry = Arc::clone(&trust.registry);
         Self {
-            state: LedgerState::new(trust.id, RightEdge::new(), Micros::new(0), registry),
+            state: LedgerState::new(
+                trust.id,
+                RightEdge::new(),
+                Micros::new(0),
+                registry,
+                std::iter::empty(),
+            ),
         }
     }
 

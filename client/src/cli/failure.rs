@@ -14,6 +14,8 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 pub(crate) enum Failure {
     /// Something does not verify.
     DoesNotVerify(anyhow::Error),
+    /// The ledger, or whoever was asked, says no.
+    Denied(anyhow::Error),
     /// The arguments, the input or the local files are not right.
     Usage(anyhow::Error),
     /// The server cannot be reached, or refuses.
@@ -27,13 +29,14 @@ impl Failure {
     /// Says what is wrong on stderr, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         let (error, code) = match self {
-            Self::DoesNotVerify(error) => (error, 1),
+            Self::DoesNotVerify(error) | Self::Denied(error) => (error, 1),
             Self::Usage(error) => (error, 2),
             Self::Unavailable(error) => (error, 3),
             Self::OutputClosed => return ExitCode::SUCCESS,
         };
-        let heading = match code {
-            1 => "does not verify",
+        let heading = match self {
+            Self::DoesNotVerify(_) => "does not verify",
+            Self::Denied(_) => "denied",
             _ => "error",
         };
         // One line, whatever a server put into its words.
@@ -45,6 +48,7 @@ impl Failure {
     pub(crate) fn context(self, what: impl std::fmt::Display + Send + Sync + 'static) -> Self {
         match self {
             Self::DoesNotVerify(error) => Self::DoesNotVerify(error.context(what)),
+            Self::Denied(error) => Self::Denied(error.context(what)),
             Self::Usage(error) => Self::Usage(error.context(what)),
             Self::Unavailable(error) => Self::Unavailable(error.context(what)),
             Self::OutputClosed => Self::OutputClosed,
@@ -55,6 +59,12 @@ impl Failure {
         message: impl std::fmt::Display + std::fmt::Debug + Send + Sync + 'static,
     ) -> Self {
         Self::Usage(anyhow::Error::msg(message))
+    }
+
+    pub(crate) fn denied(
+        message: impl std::fmt::Display + std::fmt::Debug + Send + Sync + 'static,
+    ) -> Self {
+        Self::Denied(anyhow::Error::msg(message))
     }
 
     pub(crate) fn does_not_verify(

@@ -37,6 +37,9 @@ Examples:
   deed ledger create payments
   export DEED_LEDGER=payments
   deed append < statements.jsonl > receipts.jsonl
+  deed intent --key agent.pem --task 0001..0f --action payments.refund \\
+       --resource order/7 --wait
+  deed task show 000102030405060708090a0b0c0d0e0f
   deed head
   deed prove --index 7 --out 7.tlog-proof --entry-out 7.entry \\
        --policy-out payments.policy
@@ -74,6 +77,20 @@ enum Command {
     /// Place, release and list legal holds on contents
     #[command(subcommand)]
     Hold(commands::rules::Holds),
+    /// Open, close and show tasks, and have receipts of them written
+    #[command(subcommand)]
+    Task(commands::task::Tasks),
+    Grant(Box<commands::grants::MakeGrant>),
+    Accept(commands::grants::Accept),
+    Revoke(commands::grants::Revoke),
+    Intent(Box<commands::intent::MakeIntent>),
+    Approve(commands::approve::Approve),
+    Decide(commands::decide::Decide),
+    Complete(commands::complete::Complete),
+    Observe(Box<commands::observe::Observe>),
+    Findings(commands::findings::Findings),
+    Disposition(commands::findings::Disposition),
+    Search(Box<commands::search::SearchCommand>),
     /// Append statements: JSON lines on stdin, receipts as JSON lines on stdout
     Append(commands::append::Append),
     /// Import what other systems recorded
@@ -151,6 +168,18 @@ async fn execute(cli: &Cli) -> Outcome {
         Command::Hold(command) => command.run(global).await,
         Command::Content(command) => command.run(global).await,
         Command::Session(command) => command.run(global).await,
+        Command::Task(command) => command.run(global).await,
+        Command::Grant(command) => command.run(global).await,
+        Command::Accept(command) => command.run(global).await,
+        Command::Revoke(command) => command.run(global).await,
+        Command::Intent(command) => command.run(global).await,
+        Command::Approve(command) => command.run(global).await,
+        Command::Decide(command) => command.run(global).await,
+        Command::Complete(command) => command.run(global).await,
+        Command::Observe(command) => command.run(global).await,
+        Command::Findings(command) => command.run(global).await,
+        Command::Disposition(command) => command.run(global).await,
+        Command::Search(command) => command.run(global).await,
         Command::Append(command) => command.run(global).await,
         Command::Import(command) => command.run(global).await,
         Command::Head(command) => command.run(global).await,

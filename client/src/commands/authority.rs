@@ -14,7 +14,7 @@ use deed_client::{
     Statement, StoredSession, Sync, key,
 };
 use deed_evidence::{
-    KeyId, Micros, Sequence, signature,
+    KeyId, Micros, Sequence, SessionId, signature,
     statement::{self, AUTHORITY_PRODUCER, BodyKind},
 };
 use deed_proto::v1::{Rejection, statement::Body};
@@ -147,6 +147,36 @@ impl Authority {
     /// Makes a trust statement, has it recorded, and checks that it is in the trust chain, where
     /// the ledger says.
     pub(super) async fn record(&mut self, body: Body) -> Outcome<RecordedJson> {
+        let header = Header {
+            occurred_at: now(),
+            ..Header::default()
+        };
+        let (receipt, erased) = self.say(&header, body).await?;
+        Ok(RecordedJson {
+            leaf_index: receipt.leaf_index.get(),
+            leaf_hash: receipt.leaf_hash.to_string(),
+            received_at_us: receipt.received_at.get(),
+            signed_by: self.key_id.to_string(),
+            erased,
+        })
+    }
+
+    /// The key that signs.
+    pub(super) const fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// Where the next statement stands.
+    pub(super) fn place(&self) -> (SessionId, Sequence) {
+        (self.stored.id(), self.stored.next().0)
+    }
+
+    /// Makes a statement and has it recorded. Of an Erasure the number of erased contents comes too.
+    pub(super) async fn say(
+        &mut self,
+        header: &Header<'_>,
+        body: Body,
+    ) -> Outcome<(Receipt, Option<u32>)> {
         let (next, last) = self.stored.next();
         let mut session = Session::with_id(
             self.ledger.ledger_id(),
@@ -156,12 +186,8 @@ impl Authority {
         if let Some(last) = last {
             session = session.resume(Sequence::new(next.get().saturating_sub(1)), last);
         }
-        let header = Header {
-            occurred_at: now(),
-            ..Header::default()
-        };
         let made = session
-            .make(&header, body)
+            .make(header, body)
             .map_err(|error| Failure::usage(error.to_string()))?;
         let statement = Statement::from(made);
         self.stored
@@ -182,7 +208,7 @@ impl Authority {
         Ok(())
     }
 
-    async fn deliver(&mut self, statement: &Statement) -> Outcome<RecordedJson> {
+    async fn deliver(&mut self, statement: &Statement) -> Outcome<(Receipt, Option<u32>)> {
         let signing = Signing::Each(Arc::clone(&self.key));
         let header = statement::parse(&statement.payload)
             .map_err(|error| Failure::usage(error.to_string()))?;
@@ -211,14 +237,10 @@ impl Authority {
         };
         let after = Sequence::new(sequence.get().saturating_add(1));
         self.stored.acknowledge(after).map_err(Error::from)?;
-        self.check_in_chain(&receipt).await?;
-        Ok(RecordedJson {
-            leaf_index: receipt.leaf_index.get(),
-            leaf_hash: receipt.leaf_hash.to_string(),
-            received_at_us: receipt.received_at.get(),
-            signed_by: self.key_id.to_string(),
-            erased,
-        })
+        if header.body.is_trust() {
+            self.check_in_chain(&receipt).await?;
+        }
+        Ok((receipt, erased))
     }
 
     /// A refused request recorded nothing, unless an attempt before it did whose answer was lost.

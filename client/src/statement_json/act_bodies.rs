@@ -93,7 +93,7 @@ mirror!(TaskReceiptJson = TaskReceipt {
     requested: bool,
 });
 
-names!(VerdictName = Verdict { Allow, Deny, });
+names!(VerdictName = Verdict { Allow, Deny });
 names!(
     StrengthName = AuthenticationStrength {
         SingleFactor,

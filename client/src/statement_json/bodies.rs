@@ -47,7 +47,7 @@ macro_rules! mirror {
 
 /// Declares short names for an enum's values, `UNSPECIFIED` left out: it is refused anyway.
 macro_rules! names {
-    ($json:ident = $message:ident { $($variant:ident,)* }) => {
+    ($json:ident = $message:ident { $($variant:ident),* $(,)? }) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub(in crate::statement_json) enum $json {
@@ -74,7 +74,6 @@ macro_rules! names {
         }
     };
 }
-
 
 /// Between a field in JSON and the same in the message.
 pub(super) trait Wire<T> {

@@ -141,6 +141,20 @@ pub enum TrustError {
         /// What is wrong.
         reason: String,
     },
+    /// A task's story that its own entries contradict.
+    #[error("the server's story of the task does not hold: {reason}")]
+    Task {
+        /// What is wrong.
+        reason: String,
+    },
+    /// An entry that is not what was searched for.
+    #[error("the server answers leaf {index} to the search, but {reason}")]
+    Found {
+        /// Which one.
+        index: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An entry that nobody could have recorded.
     #[error("the entry at leaf {index} does not make sense: {reason}")]
     Entry {

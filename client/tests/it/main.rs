@@ -1,9 +1,11 @@
 //! The library against servers that are honest, flaky or lying. All in this process, on loopback.
 
+mod actions;
 mod appending;
 mod batching;
 mod chat;
 mod cli;
+mod cli_actions;
 mod cli_evidence;
 mod cli_policy;
 mod evidence;

@@ -112,6 +112,182 @@ fn mistakes_are_named() {
     );
 }
 
+#[test]
+fn arguments_of_an_outcome_are_a_copy_and_no_content() {
+    let json = r#"{"producer": "a:b", "task": "000102030405060708090a0b0c0d0e0f", "outcome":
+        {"intent": {"sequence": 0, "payload_digest": "00"}, "status": "succeeded",
+         "arguments": {"text": "again", "media_type": "text/plain"}}}"#;
+    let mut json = StatementJson::parse(json).unwrap();
+    let error =
+        json.resolve(|content| -> Result<v1::Commitment, JsonError> { panic!("{content:?}") });
+    assert_eq!(
+        error,
+        Err(JsonError::Copy {
+            slot: "outcome.arguments"
+        })
+    );
+}
+
+#[test]
+fn what_an_approver_was_shown_may_stand_in_its_place() {
+    let json = r#"{"producer": "a:b", "approval": {"verdict": "allow", "strength": "multi_factor",
+        "shown": {"text": "refund?", "media_type": "text/plain"}, "shown_at_us": 1,
+        "opened_at_us": 2, "decided_at_us": 3}}"#;
+    let mut json = StatementJson::parse(json).unwrap();
+    let mut slots = Vec::new();
+    json.resolve(|content| -> Result<v1::Commitment, JsonError> {
+        slots.push(content.slot);
+        Ok(v1::Commitment::default())
+    })
+    .unwrap();
+    assert_eq!(slots, ["approval.shown"]);
+}
+
+fn leaf_ref() -> Option<v1::LeafRef> {
+    Some(v1::LeafRef {
+        leaf_index: 7,
+        leaf_hash: Bytes::from_static(&[4; 32]),
+    })
+}
+
+/// One of each body that rules version 2 brought, with everything in it.
+fn acts() -> Vec<Body> {
+    let hash = Bytes::from_static(&[5; 32]);
+    let effect = v1::Effect {
+        kind: "a".to_owned(),
+        resource: "b".to_owned(),
+        ..v1::Effect::default()
+    };
+    let money = Some(v1::Amount {
+        minor_units: 5_000,
+        currency: "EUR".to_owned(),
+    });
+    vec![
+        Body::Grant(v1::Grant {
+            subject: "spiffe://example.org/a".to_owned(),
+            subject_key: Bytes::from_static(&[1; 16]),
+            actions: vec!["a".to_owned(), "b/*".to_owned()],
+            resources: vec!["order/*".to_owned()],
+            not_before_us: 5,
+            expires_us: 6,
+            uses: 7,
+            amount: money,
+            parent: hash.clone(),
+            outside_token: Some(v1::OutsideToken {
+                kind: "jti".to_owned(),
+                value: "8f14".to_owned(),
+                key_thumbprint: hash.clone(),
+            }),
+        }),
+        Body::GrantAccepted(v1::GrantAccepted {
+            grant: hash.clone(),
+        }),
+        Body::Decision(v1::Decision {
+            intent: leaf_ref(),
+            verdict: v1::Verdict::Deny.into(),
+            engine: "opa".to_owned(),
+            policy_version: "7".to_owned(),
+            policy_digest: hash.clone(),
+            reason: "no".to_owned(),
+        }),
+        Body::Approval(v1::Approval {
+            intent: leaf_ref(),
+            verdict: v1::Verdict::Allow.into(),
+            shown: Some(v1::Commitment {
+                digest: hash.clone(),
+                media_type: "text/plain".to_owned(),
+            }),
+            shown_at_us: 1,
+            opened_at_us: 2,
+            decided_at_us: 3,
+            strength: v1::AuthenticationStrength::PhishingResistant.into(),
+            rationale: "yes".to_owned(),
+        }),
+        Body::Observation(v1::Observation {
+            intent: leaf_ref(),
+            effects: vec![effect],
+            reference: "tx".to_owned(),
+            observed_at_us: 9,
+        }),
+        Body::Heartbeat(v1::Heartbeat {
+            last_sequence: 7,
+            count: 8,
+            next_within_us: 60,
+        }),
+        Body::Revocation(v1::Revocation {
+            grant: hash,
+            reason: "over".to_owned(),
+        }),
+        Body::FindingDisposition(v1::FindingDisposition {
+            leaf_index: 7,
+            number: 1,
+            kind: v1::DispositionKind::Disputed.into(),
+            reviewed_by: "ticket:1".to_owned(),
+            reason: "no".to_owned(),
+        }),
+    ]
+}
+
+fn of(producer: &str, body: Body) -> v1::Statement {
+    v1::Statement {
+        ledger_id: Bytes::from_static(&[1; 32]),
+        producer: producer.to_owned(),
+        session: Bytes::from_static(&[2; 16]),
+        sequence: 7,
+        occurred_at_us: 5,
+        task: Bytes::from_static(&[3; 16]),
+        body: Some(body),
+        ..v1::Statement::default()
+    }
+}
+
+#[test]
+fn every_act_is_said_in_json() {
+    for body in acts() {
+        let by_authority = matches!(body, Body::Revocation(_) | Body::FindingDisposition(_));
+        let producer = if by_authority {
+            "deed:authority"
+        } else {
+            "a:b"
+        };
+        let statement = of(producer, body);
+        statement::encode(&statement).unwrap();
+        let json = serde_json::to_string(&StatementJson::from(statement.clone())).unwrap();
+        assert_eq!(read(&json).unwrap(), statement, "{json}");
+    }
+}
+
+#[test]
+fn what_the_ledger_says_has_no_place_in_a_session() {
+    let hash = Bytes::from_static(&[5; 32]);
+    for body in [
+        Body::Tick(v1::Tick { due_us: 5 }),
+        Body::Clearance(v1::Clearance {
+            intent: leaf_ref(),
+            policy_leaf: 3,
+            evidence: vec![leaf_ref().unwrap()],
+        }),
+        Body::TaskReceipt(v1::TaskReceipt {
+            through_leaf: 6,
+            count: 5,
+            digest: hash.clone(),
+            trust_head: leaf_ref(),
+            assessment_digest: hash,
+            requested: true,
+        }),
+    ] {
+        let statement = v1::Statement {
+            session: Bytes::new(),
+            sequence: 0,
+            ..of("deed:ledger", body.clone())
+        };
+        let json = serde_json::to_value(StatementJson::from(statement)).unwrap();
+        assert!(json.get("session").is_none() && json.get("sequence").is_none());
+        let read = read(&json.to_string()).unwrap();
+        assert_eq!(read.body, Some(body), "{json}");
+    }
+}
+
 fn bytes(len: usize) -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), len).prop_map(Bytes::from)
 }
@@ -222,6 +398,7 @@ fn outcome() -> impl Strategy<Value = Body> {
                 effects,
                 tool_call,
                 response,
+                arguments: result.clone(),
                 result,
             })
         },

@@ -102,9 +102,7 @@ fn checked(
             ))
         })?;
     // A batch holds producers' statements only, so its key is a producer's.
-    let (key_id, key) = lookup
-        .key(signature.key_id, false)
-        .map_err(of_manifest)?;
+    let (key_id, key) = lookup.key(signature.key_id, false).map_err(of_manifest)?;
     let principal_leaf = lookup
         .principal_leaf(&manifest.producer)
         .map_err(of_manifest)?;

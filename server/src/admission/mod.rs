@@ -302,7 +302,8 @@ impl Lookup<'_> {
             return Ok(());
         }
         if !self.admission.sender.may_change_trust {
-            let message = "delivering what an authority says takes the role authority in this ledger";
+            let message =
+                "delivering what an authority says takes the role authority in this ledger";
             return Err(Rejected::new(Reason::PrincipalNotBound, "", message));
         }
         self.trust_statements += 1;
@@ -431,7 +432,8 @@ impl Lookup<'_> {
             if sender.may_change_trust {
                 return Ok(None);
             }
-            let message = "delivering what an authority says takes the role authority in this ledger";
+            let message =
+                "delivering what an authority says takes the role authority in this ledger";
             return Err(Rejected::new(Reason::PrincipalNotBound, "", message));
         }
         if !sender.may_append {

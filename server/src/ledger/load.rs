@@ -23,6 +23,8 @@ pub(crate) struct Loaded {
     /// The newest signed head.
     pub(crate) checkpoint: Bytes,
     pub(crate) effective_time: Micros,
+    /// When something is due in it next.
+    pub(crate) next_due: Option<Micros>,
 }
 
 /// A tree that cannot be brought back.
@@ -90,6 +92,7 @@ pub(crate) fn right_edge(
         edge,
         checkpoint: record.checkpoint,
         effective_time: Micros::new(record.effective_time_us),
+        next_due: store.next_due(ledger)?,
     }))
 }
 

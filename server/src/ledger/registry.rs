@@ -157,7 +157,7 @@ impl Registry {
             edge: loaded.edge,
             checkpoint: loaded.checkpoint,
             effective_time: loaded.effective_time,
-            next_due: store_next_due,
+            next_due: loaded.next_due,
         });
         let ledger = Arc::new(self.open(record, readable)?);
         tracing::info!(ledger = name, size = %ledger.readable().size(), "ledger loaded");

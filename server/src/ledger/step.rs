@@ -13,11 +13,7 @@ use std::{
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId, TaskId,
-    assess::{
-        Assessed, Book, Changes, Due, Spoken, View,
-        cells::CellKey,
-        said::Said,
-    },
+    assess::{Assessed, Book, Changes, Due, Spoken, View, cells::CellKey, said::Said},
     entry::{Entry, TrustLink},
     session::{self, BatchStep, Binding, Judgement, Session},
     statement::{AUTHORITY_PRODUCER, Header},
@@ -525,7 +521,9 @@ impl LedgerState {
         };
         let speaks = self.trust.read().may_speak(&speaker, header.producer, at);
         let mut view = StepView::new(turn, &self.sessions, past);
-        let known = self.book.equivocated(&mut view, header.session, header.sequence)?;
+        let known = self
+            .book
+            .equivocated(&mut view, header.session, header.sequence)?;
         if speaks.is_err() || known.is_some() {
             return Ok(reused);
         }
@@ -709,7 +707,7 @@ impl LedgerState {
         if let Err(refusal) = trust.judge(said, signer, at) {
             return Ok(Placement::Refused(refusal.into()));
         }
-        if let TrustStatement::Erasure(contents) = said {
+        if matches!(said, TrustStatement::Erasure(_)) {
             let Some(known) = batch.erasable() else {
                 return Ok(Placement::Refused(Refusal::ErasureElsewhere));
             };
@@ -960,8 +958,15 @@ impl<P: Past> View for StepView<'_, P> {
     ) -> Result<Option<u64>, StepError> {
         let touched = self.touched.get(session);
         let known = match touched {
-            Some(touched) => touched.runs.iter().rev().find_map(|run| run.leaf_of(sequence)),
-            None => self.sessions.get(session).and_then(|(_, run)| run.leaf_of(sequence)),
+            Some(touched) => touched
+                .runs
+                .iter()
+                .rev()
+                .find_map(|run| run.leaf_of(sequence)),
+            None => self
+                .sessions
+                .get(session)
+                .and_then(|(_, run)| run.leaf_of(sequence)),
         };
         if known.is_some() {
             return Ok(known);

@@ -381,7 +381,7 @@ pub(crate) fn write_records(
         if *is_set {
             store.put(batch, Family::State, &key, &[]);
         } else {
-            store.delete(batch, Family::State, &key);
+            batch.delete(store, Family::State, &key);
         }
     }
     for (leaf, effective_time) in &records.trust_leaves {

@@ -156,9 +156,7 @@ impl TurnThread {
                     self.append(&mut turns, &ledger, statements)?
                 }
                 Work::Tick(ledger, now) => self.tick(&mut turns, &ledger, now)?,
-                Work::Receipt(ledger, task, now) => {
-                    self.receipt(&mut turns, &ledger, task, now)?
-                }
+                Work::Receipt(ledger, task, now) => self.receipt(&mut turns, &ledger, task, now)?,
                 Work::Create(new) => {
                     // Its records are ready; they only travel in this turn's batch.
                     new.write(&self.store, &mut batch);

@@ -6,14 +6,7 @@ use deed_evidence::{
     assess::{Due, cells::CellKey},
 };
 
-use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan};
-
-impl Batch {
-    /// Deletes one key.
-    pub(crate) fn remove(&mut self, store: &Store, family: Family, key: &[u8]) {
-        self.delete(store, family, key);
-    }
-}
+use super::{Family, LedgerNumber, Store, StoreError, keys, read::Scan};
 
 impl Store {
     /// A cell's bytes.

@@ -165,6 +165,29 @@ impl History {
     }
 }
 
+impl History {
+    /// Says of an Intent that was recorded now how it stands.
+    pub(super) fn assess(
+        &self,
+        result: v1::AppendResult,
+        assessed: Option<&v1::Assessed>,
+    ) -> v1::AppendResult {
+        let Some(Item::Accepted(mut receipt)) = result.result else {
+            return result;
+        };
+        // A lie may name a leaf beyond the tree.
+        let entry = self.entries.get(receipt.leaf_index as usize);
+        let entry = entry.and_then(|entry| Entry::parse(entry).ok());
+        let header = entry.and_then(|entry| statement::parse(entry.payload).ok());
+        if header.is_some_and(|header| header.body == statement::BodyKind::Intent) {
+            receipt.assessed = assessed.cloned();
+        }
+        v1::AppendResult {
+            result: Some(Item::Accepted(receipt)),
+        }
+    }
+}
+
 /// The first two requests open the two histories; later ones say by the size of their base which
 /// one they belong to.
 pub(super) fn history_of(request: &v1::AppendRequest, number: u32) -> usize {

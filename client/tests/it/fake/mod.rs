@@ -1,5 +1,6 @@
 //! A server that keeps its ledger in memory and tells exactly the lies it is asked for.
 
+mod actions;
 mod evidence;
 mod history;
 mod service;
@@ -15,7 +16,8 @@ use bytes::Bytes;
 use deed_client::{Ledger, Options, RetryPolicy, StateDir};
 use deed_evidence::{Micros, entry::Entry, genesis::Genesis, statement};
 use deed_proto::v1::{
-    self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer,
+    self, actions_server::ActionsServer, content_server::ContentServer,
+    ledger_server::LedgerServer, log_server::LogServer,
 };
 use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, SigningKey, TreeHead, TreeSize, leaf_hash};
 use tokio::{
@@ -98,6 +100,20 @@ pub(crate) enum Lie {
     ContentSalt,
     /// Contents are said to be erased by the genesis entry.
     ErasureLeaf,
+    /// A task's digest is another one.
+    TaskDigest,
+    /// A task's second entry is left out of its story.
+    TaskOmitted,
+    /// The same, and number and digest are made to fit.
+    TaskRewritten,
+    /// A task's acts point to its first entry.
+    TaskPointer,
+    /// The receipt that was asked for is the task's first entry.
+    OtherReceipt,
+    /// Everything is found, whatever was searched for.
+    SearchOther,
+    /// All findings are told, whichever were asked for.
+    FindingsOther,
 }
 
 /// What a fake does, and what it saw.
@@ -116,6 +132,16 @@ pub(crate) struct Script {
     pub(crate) unwanted: Vec<u64>,
     /// Erasures are refused with PERMISSION_DENIED and this message.
     pub(crate) erasure_refused: Option<&'static str>,
+    /// What is said of each Intent that is recorded.
+    pub(crate) assessed: Option<v1::Assessed>,
+    /// Where every Intent stands, one after the other.
+    pub(crate) standings: Vec<v1::ClearanceResponse>,
+    /// What is said of acts; of the others, that they wait.
+    pub(crate) acts: Vec<v1::ActInfo>,
+    /// The next streams of the service for acts that break after their first message.
+    pub(crate) cuts: u32,
+    /// Clearances asked for.
+    pub(crate) clearances: u32,
     pub(crate) streams: u32,
     /// Watches opened.
     pub(crate) watches: u32,
@@ -137,6 +163,7 @@ pub(crate) struct State {
     pub(crate) script: Script,
     contents: HashMap<Bytes, HeldContent>,
     erased: HashMap<Bytes, u64>,
+    pub(crate) findings: Vec<v1::Finding>,
 }
 
 #[derive(Clone)]
@@ -194,6 +221,7 @@ impl Fake {
                 script: Script::default(),
                 contents: HashMap::new(),
                 erased: HashMap::new(),
+                findings: Vec::new(),
             })),
             answers: Arc::new(Semaphore::new(1 << 20)),
             heads: watch::Sender::new(0),
@@ -203,6 +231,7 @@ impl Fake {
             .add_service(LedgerServer::new(fake.clone()))
             .add_service(LogServer::new(fake.clone()))
             .add_service(ContentServer::new(fake.clone()))
+            .add_service(ActionsServer::new(fake.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener).map(|connection| {
                 // Or each small answer waits for the delayed acknowledgement of the one before.
                 connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
@@ -320,6 +349,7 @@ impl Fake {
         let mut results = results
             .into_iter()
             .map(|item| history.result(item, request.with_proofs, lie))
+            .map(|result| history.assess(result, script.assessed.as_ref()))
             .collect::<Vec<_>>();
         if lie == Lie::Results {
             results.pop();

@@ -1,0 +1,307 @@
+//! A task's story, with what of it verifies without a replay.
+
+use deed_evidence::TaskId;
+use deed_proto::v1::{self, Author, statement::Body};
+use deed_tlog::Hash;
+use sha2::{Digest as _, Sha256};
+use tonic::{Response, Status};
+
+use super::proven::{ProvenStatement, missing};
+use crate::{
+    error::{AnswerError, Error},
+    head::SignedHead,
+    ledger::Ledger,
+    read::check_not_stale,
+    retry::within,
+    trust::TrustError,
+};
+
+/// Entries of a task that are read at most.
+const ENTRIES_MAX: usize = 1 << 20;
+
+/// A task as the server tells it.
+///
+/// Proven: every entry is in the tree of `head`; they are exactly those whose number and running
+/// digest `info` gives; and every TaskReceipt among them agrees with the entries before it. States,
+/// layers and findings are the server's word.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProvenTask {
+    /// How it stands.
+    pub info: v1::TaskInfo,
+    /// Its statements, in order.
+    pub entries: Vec<ProvenStatement>,
+    /// Its grants.
+    pub grants: Vec<v1::GrantInfo>,
+    /// Its Intents and what came of them.
+    pub acts: Vec<v1::ActInfo>,
+    /// What does not fit.
+    pub findings: Vec<v1::Finding>,
+    /// The head that all entries were proven under, consistent with what is trusted.
+    pub head: SignedHead,
+}
+
+impl ProvenTask {
+    /// The entry at a leaf, if it is the task's.
+    #[must_use]
+    pub fn entry(&self, leaf: u64) -> Option<&ProvenStatement> {
+        let found = self
+            .entries
+            .binary_search_by_key(&leaf, |entry| entry.index.get());
+        found.ok().map(|at| &self.entries[at])
+    }
+
+    /// The entry with a leaf hash, as grants are named.
+    #[must_use]
+    pub fn entry_of_hash(&self, hash: &[u8]) -> Option<&ProvenStatement> {
+        self.entries
+            .iter()
+            .find(|entry| entry.hash.as_bytes()[..] == *hash)
+    }
+}
+
+impl Ledger {
+    /// Fetches a task's story and verifies it.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Refused`] if there is no such task; [`Error::Trust`] if an entry is
+    /// left out or another one is put in, or a receipt disagrees.
+    pub async fn task(&self, task: TaskId) -> Result<ProvenTask, Error> {
+        let trusted = self.shared.name_base();
+        let messages = self
+            .call(|connection| self.read_task(connection, task))
+            .await?;
+        let first = messages.first().ok_or(missing("the task"))?;
+        let info = first.task.clone().ok_or(missing("the task"))?;
+        if info.task != task.as_bytes()[..] {
+            return Err(AnswerError::Other {
+                what: "task",
+                found: hex::encode(&info.task),
+                wanted: task.to_string(),
+            }
+            .into());
+        }
+        let head = self.trust_note(&first.checkpoint).await?;
+        if let Some(trusted) = &trusted {
+            check_not_stale(&head, trusted)?;
+        }
+        let verified = self.shared.belief.as_ref().map(|_| &head.head);
+        let mut told = ProvenTask {
+            info,
+            entries: Vec::new(),
+            grants: Vec::new(),
+            acts: Vec::new(),
+            findings: Vec::new(),
+            head: head.clone(),
+        };
+        for message in messages {
+            for entry in &message.entries {
+                let read = ProvenStatement::read(entry, verified)?;
+                let read = read
+                    .ok_or_else(|| fails(format!("leaf {} is no statement", entry.leaf_index)))?;
+                told.entries.push(read);
+            }
+            told.grants.extend(message.grants);
+            told.acts.extend(message.acts);
+            told.findings.extend(message.findings);
+        }
+        if verified.is_some() {
+            check(&told, task)?;
+        }
+        self.settle_if_due();
+        Ok(told)
+    }
+
+    async fn read_task(
+        &self,
+        connection: crate::Connection,
+        task: TaskId,
+    ) -> Result<Response<Vec<v1::GetTaskResponse>>, Status> {
+        let request = v1::GetTaskRequest {
+            ledger: self.shared.name.clone(),
+            task: bytes::Bytes::copy_from_slice(task.as_bytes()),
+        };
+        let mut stream = connection.actions().get_task(request).await?.into_inner();
+        let (mut messages, mut pieces) = (Vec::new(), 0);
+        while let Some(message) = within(self.shared.timeout, stream.message()).await? {
+            pieces += 1 + message.entries.len() + message.findings.len() + message.acts.len();
+            if pieces > ENTRIES_MAX {
+                return Err(Status::data_loss(
+                    "the server's story of the task does not end",
+                ));
+            }
+            messages.push(message);
+        }
+        Ok(Response::new(messages))
+    }
+
+    /// Has the ledger write a TaskReceipt of the task as it is now, and verifies that it is one.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Refused`] if there is no such task; [`Error::Trust`] if what the
+    /// server names is no receipt of this task.
+    pub async fn request_task_receipt(&self, task: TaskId) -> Result<ProvenStatement, Error> {
+        let request = v1::RequestTaskReceiptRequest {
+            ledger: self.shared.name.clone(),
+            task: bytes::Bytes::copy_from_slice(task.as_bytes()),
+        };
+        let answer = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.actions().request_task_receipt(request).await }
+            })
+            .await?;
+        let head = self.trust_note(&answer.checkpoint).await?;
+        let verified = self.shared.belief.as_ref().map(|_| &head.head);
+        let proven = v1::ProvenEntry {
+            leaf_index: answer.leaf_index,
+            entry: answer.entry,
+            inclusion_proof: answer.inclusion_proof,
+        };
+        let found = ProvenStatement::read(&proven, verified)?;
+        let found = found.filter(|found| {
+            matches!(found.body(), Some(Body::TaskReceipt(_)))
+                && found.author == Author::Ledger
+                && found.task() == Some(task)
+        });
+        self.settle_if_due();
+        found.ok_or_else(|| {
+            let leaf = answer.leaf_index;
+            fails(format!(
+                "the entry at leaf {leaf} is no receipt of task {task}"
+            ))
+        })
+    }
+}
+
+/// Where a task's running digest begins: 32 zero bytes.
+const DIGEST_START: [u8; 32] = [0; 32];
+
+/// The running digest after the task's next entry: SHA256(0x02 || h || leaf hash).
+fn next_digest(h: &[u8; 32], leaf: &Hash) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update([2]);
+    hasher.update(h);
+    hasher.update(leaf.as_bytes());
+    hasher.finalize().into()
+}
+
+/// What the running digest was after an entry.
+struct Point {
+    leaf: u64,
+    count: u64,
+    digest: [u8; 32],
+}
+
+/// Checks that the entries are those that the task's figures speak of, and that what is said of
+/// them points to the right ones.
+fn check(told: &ProvenTask, task: TaskId) -> Result<(), Error> {
+    let points = run(told, task)?;
+    let info = &told.info;
+    let (count, last_leaf) = points.last().map_or((0, 0), |last| (last.count, last.leaf));
+    let digest = points.last().map_or(DIGEST_START, |last| last.digest);
+    if info.count != count || info.digest != digest[..] || info.last_leaf != last_leaf {
+        return Err(fails(format!(
+            "its {count} entries up to leaf {last_leaf} have the digest {}, but the server says {} \
+             entries up to leaf {} with the digest {}: some are left out, or others are put in",
+            hex::encode(digest),
+            info.count,
+            info.last_leaf,
+            hex::encode(&info.digest)
+        )));
+    }
+    check_pointers(told)
+}
+
+/// Runs the digest over the entries, and compares the receipts with it on the way.
+fn run(told: &ProvenTask, task: TaskId) -> Result<Vec<Point>, Error> {
+    let mut points: Vec<Point> = Vec::with_capacity(told.entries.len());
+    for entry in &told.entries {
+        let leaf = entry.index.get();
+        if entry.task() != Some(task) {
+            return Err(fails(format!("the entry at leaf {leaf} is another task's")));
+        }
+        let last = points.last();
+        if last.is_some_and(|last| last.leaf >= leaf) {
+            return Err(fails(format!("the entry at leaf {leaf} is out of order")));
+        }
+        if let (Some(Body::TaskReceipt(receipt)), Author::Ledger) = (entry.body(), entry.author) {
+            check_receipt(receipt, leaf, &points)?;
+        }
+        let (count, digest) = last.map_or((0, DIGEST_START), |last| (last.count, last.digest));
+        points.push(Point {
+            leaf,
+            count: count + 1,
+            digest: next_digest(&digest, &entry.hash),
+        });
+    }
+    Ok(points)
+}
+
+fn check_receipt(receipt: &v1::TaskReceipt, leaf: u64, before: &[Point]) -> Result<(), Error> {
+    let point = before
+        .binary_search_by_key(&receipt.through_leaf, |point| point.leaf)
+        .map(|at| &before[at]);
+    let agrees =
+        point.is_ok_and(|point| receipt.count == point.count && receipt.digest == point.digest[..]);
+    if agrees {
+        return Ok(());
+    }
+    Err(fails(format!(
+        "the receipt at leaf {leaf} speaks of {} entries up to leaf {} with the digest {}, which \
+         the entries before it do not have",
+        receipt.count,
+        receipt.through_leaf,
+        hex::encode(&receipt.digest)
+    )))
+}
+
+/// States and layers are the server's word, but what they are of is not.
+fn check_pointers(told: &ProvenTask) -> Result<(), Error> {
+    let is = |leaf: u64, what: &str, is_so: fn(&Body) -> bool| {
+        let body = told.entry(leaf).and_then(ProvenStatement::body);
+        match body.is_some_and(is_so) {
+            true => Ok(()),
+            false => Err(fails(format!("leaf {leaf} is no {what} of it"))),
+        }
+    };
+    let info = &told.info;
+    if let Some(leaf) = info.opened_leaf {
+        is(leaf, "TaskOpened", |body| {
+            matches!(body, Body::TaskOpened(_))
+        })?;
+    }
+    if let Some(leaf) = info.closed_leaf {
+        is(leaf, "TaskClosed", |body| {
+            matches!(body, Body::TaskClosed(_))
+        })?;
+    }
+    if let Some(leaf) = info.receipt_leaf {
+        is(leaf, "TaskReceipt", |body| {
+            matches!(body, Body::TaskReceipt(_))
+        })?;
+    }
+    for grant in &told.grants {
+        let leaf = grant.leaf_index;
+        is(leaf, "Grant", |body| matches!(body, Body::Grant(_)))?;
+        let hash = told.entry(leaf).map(|entry| entry.hash);
+        if hash.is_none_or(|hash| hash.as_bytes()[..] != grant.leaf_hash) {
+            return Err(fails(format!("the grant at leaf {leaf} has another hash")));
+        }
+    }
+    for act in &told.acts {
+        is(act.intent_leaf, "Intent", |body| {
+            matches!(body, Body::Intent(_))
+        })?;
+        if let Some(leaf) = act.outcome_leaf {
+            is(leaf, "Outcome", |body| matches!(body, Body::Outcome(_)))?;
+        }
+        if let Some(leaf) = act.clearance_leaf {
+            is(leaf, "Clearance", |body| matches!(body, Body::Clearance(_)))?;
+        }
+    }
+    Ok(())
+}
+
+fn fails(reason: String) -> Error {
+    TrustError::Task { reason }.into()
+}

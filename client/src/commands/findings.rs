@@ -1,0 +1,283 @@
+//! `deed findings` and `deed disposition`
+
+use clap::{Args, ValueEnum};
+use deed_client::{FindingFilter, Ledger};
+use deed_evidence::{Micros, TaskId};
+use deed_proto::v1::{self, DispositionKind, FindingKind, Severity, statement::Body};
+use serde::Serialize;
+
+use super::{
+    authority::AuthorityArgs,
+    names::{self, words},
+    rules::hex_bytes,
+    voice::Voice,
+};
+use crate::cli::{Failure, Global, Outcome, Output, folded, shown};
+
+/// Findings that one request asks for.
+const PAGE: u32 = 1_000;
+
+/// List what does not fit, or follow it as it arises
+///
+/// Findings follow from the entries alone: they are the server's word, and whoever replays the
+/// ledger gets the same.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed findings --severity serious
+  deed findings --task 0001..0f
+  deed findings --watch --from 1200 --json")]
+pub(crate) struct Findings {
+    /// Go on with those that arise, until interrupted
+    #[arg(long)]
+    watch: bool,
+    /// Only this kind, for example self_approval; may be given several times
+    #[arg(long, value_name = "KIND", value_parser = names::parse_finding)]
+    kind: Vec<FindingKind>,
+    /// Only from this on
+    #[arg(long, value_enum, value_name = "LEAST")]
+    severity: Option<Least>,
+    /// Only of this task: 32 hex digits
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
+    task: Option<[u8; 16]>,
+    /// From this leaf on
+    #[arg(
+        long,
+        value_name = "LEAF",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    from: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Least {
+    /// Worth knowing
+    Notice,
+    /// Somebody should look
+    Warning,
+    /// Authority was exceeded, or evidence contradicts itself
+    Serious,
+}
+
+impl From<Least> for Severity {
+    fn from(least: Least) -> Self {
+        match least {
+            Least::Notice => Self::Notice,
+            Least::Warning => Self::Warning,
+            Least::Serious => Self::Serious,
+        }
+    }
+}
+
+/// Say what became of looking at a finding
+///
+/// The finding stays; this stands beside it. An authority signs it.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed disposition 17.0 explained --by ticket:4711 \\
+       --reason \"the approver is the agent's owner in this test ledger\"")]
+pub(crate) struct Disposition {
+    /// The finding: leaf and number, as `deed findings` shows them
+    #[arg(value_name = "LEAF.N", value_parser = place)]
+    finding: (u64, u32),
+    /// What became of it
+    #[arg(value_enum)]
+    kind: Became,
+    /// Who looked at it: a URI or an opaque id, no person's name
+    #[arg(long, value_name = "ID")]
+    by: String,
+    /// Why, for those who read the log
+    #[arg(long)]
+    reason: String,
+    #[command(flatten)]
+    authority: AuthorityArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Became {
+    /// Somebody has looked at it
+    Reviewed,
+    /// There is an explanation
+    Explained,
+    /// It is contested
+    Disputed,
+}
+
+impl From<Became> for DispositionKind {
+    fn from(became: Became) -> Self {
+        match became {
+            Became::Reviewed => Self::Reviewed,
+            Became::Explained => Self::Explained,
+            Became::Disputed => Self::Disputed,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct FindingJson {
+    pub(super) leaf_index: u64,
+    pub(super) number: u32,
+    pub(super) kind: String,
+    pub(super) severity: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    task: String,
+    about_leaf: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contradicts_leaf: Option<u64>,
+    at_us: i64,
+    pub(super) detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) disposition: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) disposition_leaf: Option<u64>,
+}
+
+impl FindingJson {
+    pub(super) fn new(finding: &v1::Finding) -> Self {
+        Self {
+            leaf_index: finding.leaf_index,
+            number: finding.number,
+            kind: names::finding(finding.kind()),
+            severity: names::severity(finding.severity()),
+            task: hex::encode(&finding.task),
+            about_leaf: finding.about_leaf,
+            contradicts_leaf: finding.contradicts_leaf,
+            at_us: finding.at_us,
+            detail: finding.detail.clone(),
+            disposition: finding
+                .disposition_leaf
+                .map(|_| names::disposition(finding.disposition())),
+            disposition_leaf: finding.disposition_leaf,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![format!(
+            "{}.{}  {}: {}",
+            self.leaf_index,
+            self.number,
+            self.severity,
+            words(&self.kind)
+        )];
+        lines.push(folded("at", &shown(Micros::new(self.at_us))));
+        if !self.task.is_empty() {
+            lines.push(folded("task", &self.task));
+        }
+        lines.push(folded("about leaf", &self.about_leaf.to_string()));
+        if let Some(leaf) = self.contradicts_leaf {
+            lines.push(folded("contradicts leaf", &leaf.to_string()));
+        }
+        if !self.detail.is_empty() {
+            lines.push(folded("detail", &self.detail));
+        }
+        if let (Some(kind), Some(leaf)) = (&self.disposition, self.disposition_leaf) {
+            lines.push(folded("disposition", &format!("{kind}, at leaf {leaf}")));
+        }
+        lines.join("\n")
+    }
+}
+
+/// `LEAF.N`
+fn place(text: &str) -> Result<(u64, u32), String> {
+    let parsed = text
+        .split_once('.')
+        .and_then(|(leaf, number)| Some((leaf.parse().ok()?, number.parse().ok()?)));
+    parsed.ok_or_else(|| "write it as leaf and number, for example 17.0".to_owned())
+}
+
+impl Findings {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let filter = FindingFilter {
+            start: (self.from, 0),
+            kinds: self.kind.clone(),
+            severity_min: self.severity.map(Into::into),
+            task: self.task.map(TaskId::new),
+        };
+        if self.watch {
+            return watch(&ledger, filter, Output::new(global)).await;
+        }
+        let output = Output::new(global);
+        let (mut page_of, mut none) = (filter, true);
+        loop {
+            let page = ledger.findings(&page_of, PAGE).await?;
+            none &= page.findings.is_empty();
+            print(output, &page.findings)?;
+            match page.next {
+                Some(next) => page_of.start = next,
+                None => break,
+            }
+        }
+        ledger.flush().await?;
+        if none && !global.json {
+            output.line("no findings")?;
+        }
+        Ok(())
+    }
+}
+
+async fn watch(ledger: &Ledger, filter: FindingFilter, output: Output) -> Outcome {
+    let mut watch = ledger.watch_findings(filter);
+    loop {
+        let seen = watch.next().await?;
+        print(output, &seen.findings)?;
+    }
+}
+
+fn print(output: Output, findings: &[v1::Finding]) -> Outcome {
+    for finding in findings {
+        output.print(&FindingJson::new(finding), FindingJson::text)?;
+    }
+    Ok(())
+}
+
+impl Disposition {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let found = self.found(&ledger).await?;
+        let mut voice = Voice::authority(&self.authority, global, &ledger).await?;
+        let body = Body::FindingDisposition(v1::FindingDisposition {
+            leaf_index: self.finding.0,
+            number: self.finding.1,
+            kind: DispositionKind::from(self.kind).into(),
+            reviewed_by: self.by.clone(),
+            reason: self.reason.clone(),
+        });
+        let said = voice.say_in(TaskId::from_slice(&found.task), body).await?;
+        Output::new(global).print(&said.json(), |json| json.text())
+    }
+
+    /// The finding itself: a disposition of what is not there would be a finding of its own.
+    async fn found(&self, ledger: &Ledger) -> Outcome<v1::Finding> {
+        let filter = FindingFilter {
+            start: self.finding,
+            ..FindingFilter::default()
+        };
+        let page = ledger.findings(&filter, 1).await?;
+        let (leaf, number) = self.finding;
+        page.findings
+            .into_iter()
+            .find(|found| (found.leaf_index, found.number) == self.finding)
+            .ok_or_else(|| {
+                Failure::usage(format!(
+                    "there is no finding {leaf}.{number}; `deed findings --from {leaf}` lists those \
+                     from there on"
+                ))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_named_by_leaf_and_number() {
+        assert_eq!(place("17.2"), Ok((17, 2)));
+        for text in ["", "17", "17.", ".2", "17.2.3", "-1.0"] {
+            assert!(place(text).is_err(), "{text}");
+        }
+    }
+}

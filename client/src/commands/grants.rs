@@ -1,0 +1,179 @@
+//! `deed grant`, `deed accept` and `deed revoke`
+
+use bytes::Bytes;
+use clap::Args;
+use deed_client::ProvenStatement;
+use deed_evidence::{Micros, TaskId};
+use deed_proto::v1::{self, statement::Body};
+
+use super::{
+    arguments::{AmountArgs, Named, ascending, named, token},
+    authority::AuthorityArgs,
+    rules::{hex_bytes, moment},
+    voice::{Voice, VoiceArgs},
+};
+use crate::cli::{Failure, Global, Outcome, Output, When};
+
+/// Let somebody do something for a task, for a short time
+///
+/// An authority signs it, unless --key names the subject of --parent, who passes a part of it on:
+/// every bound must lie within the parent's, and the new subject must accept it (deed accept).
+/// Actions and resources are exact, or prefixes that end in /*.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed grant --task 0001..0f --subject spiffe://example.org/agent \\
+       --action payments.refund --resource 'order/*' --expires 1h \\
+       --uses 3 --amount 5000 --currency EUR
+  deed grant --key agent.pem --parent 12 --subject spiffe://example.org/helper \\
+       --action payments.refund --resource order/7 --expires 10m --uses 1 \\
+       --amount 2000 --currency EUR")]
+pub(crate) struct MakeGrant {
+    /// The task: 32 hex digits [default: the parent's]
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>,
+          required_unless_present = "parent")]
+    task: Option<[u8; 16]>,
+    /// Who may act
+    #[arg(long, value_name = "URI")]
+    subject: String,
+    /// With which key alone: its id, 32 hex digits
+    #[arg(long, value_name = "KEYID", value_parser = hex_bytes::<16>)]
+    subject_key: Option<[u8; 16]>,
+    /// What they may do; may be given up to 64 times
+    #[arg(long, value_name = "ACTION", required = true)]
+    action: Vec<String>,
+    /// On what; may be given up to 64 times
+    #[arg(long, value_name = "RESOURCE", required = true)]
+    resource: Vec<String>,
+    /// From when on: a time, or a duration from now [default: at once]
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<When>,
+    /// Until when: a time, or a duration from now
+    #[arg(long, value_name = "TIME")]
+    expires: When,
+    /// How many acts, at most [default: any number]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    uses: u64,
+    #[command(flatten)]
+    amount: AmountArgs,
+    /// The grant that this is a part of, by leaf index or leaf hash
+    #[arg(long, value_name = "LEAF|HASH", value_parser = named)]
+    parent: Option<Named>,
+    /// The credential of another system that it stands for, by its id: never the credential itself
+    #[arg(long, value_name = "KIND:ID", value_parser = token)]
+    outside_token: Option<(String, String)>,
+    #[command(flatten)]
+    voice: VoiceArgs,
+    #[command(flatten)]
+    authority: AuthorityArgs,
+}
+
+/// Accept a grant that was passed on to you
+///
+/// Nobody becomes responsible without knowing: a delegated grant is good for nothing until its
+/// subject has accepted it.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed accept 13 --key helper.pem")]
+pub(crate) struct Accept {
+    /// The grant, by leaf index or leaf hash
+    #[arg(value_name = "LEAF|HASH", value_parser = named)]
+    grant: Named,
+    #[command(flatten)]
+    voice: VoiceArgs,
+}
+
+/// End a grant before its time, and with it everything that was passed on from it
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed revoke 12 --reason \"the order was cancelled\"")]
+pub(crate) struct Revoke {
+    /// The grant, by leaf index or leaf hash
+    #[arg(value_name = "LEAF|HASH", value_parser = named)]
+    grant: Named,
+    /// Why, for those who read the log
+    #[arg(long, default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    authority: AuthorityArgs,
+}
+
+impl MakeGrant {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let parent = match self.parent {
+            Some(parent) => Some(parent.grant(&ledger).await?),
+            None => None,
+        };
+        let task = match (self.task, &parent) {
+            (Some(task), _) => TaskId::new(task),
+            (None, Some(parent)) => task_of(parent)?,
+            (None, None) => return Err(Failure::usage("name a task with --task")),
+        };
+        let body = Body::Grant(self.body(parent.as_ref())?);
+        let mut voice = self.voice.open_or(&self.authority, global, &ledger).await?;
+        let said = voice.say_in(Some(task), body).await?;
+        Output::new(global).print(&said.json(), |json| json.text())
+    }
+
+    fn body(&self, parent: Option<&ProvenStatement>) -> Outcome<v1::Grant> {
+        let not_before = self.not_before.map(|when| moment("--not-before", when));
+        let token = self.outside_token.clone();
+        Ok(v1::Grant {
+            subject: self.subject.clone(),
+            subject_key: self
+                .subject_key
+                .map_or_else(Bytes::new, |key| Bytes::copy_from_slice(&key)),
+            actions: ascending(&self.action),
+            resources: ascending(&self.resource),
+            not_before_us: not_before.transpose()?.map_or(0, Micros::get),
+            expires_us: moment("--expires", self.expires)?.get(),
+            uses: self.uses,
+            amount: self.amount.amount(),
+            parent: parent.map_or_else(Bytes::new, |parent| {
+                Bytes::copy_from_slice(parent.hash.as_bytes())
+            }),
+            outside_token: token.map(|(kind, value)| v1::OutsideToken {
+                kind,
+                value,
+                key_thumbprint: Bytes::new(),
+            }),
+        })
+    }
+}
+
+impl Accept {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let grant = self.grant.grant(&ledger).await?;
+        let mut voice = self.voice.open(global, &ledger).await?;
+        let body = Body::GrantAccepted(v1::GrantAccepted {
+            grant: Bytes::copy_from_slice(grant.hash.as_bytes()),
+        });
+        let said = voice.say_in(Some(task_of(&grant)?), body).await?;
+        Output::new(global).print(&said.json(), |json| json.text())
+    }
+}
+
+impl Revoke {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let grant = self.grant.grant(&ledger).await?;
+        let mut voice = Voice::authority(&self.authority, global, &ledger).await?;
+        let body = Body::Revocation(v1::Revocation {
+            grant: Bytes::copy_from_slice(grant.hash.as_bytes()),
+            reason: self.reason.clone(),
+        });
+        let said = voice.say_in(Some(task_of(&grant)?), body).await?;
+        Output::new(global).print(&said.json(), |json| json.text())
+    }
+}
+
+/// Every grant names a task.
+fn task_of(grant: &ProvenStatement) -> Outcome<TaskId> {
+    grant
+        .task()
+        .ok_or_else(|| Failure::does_not_verify("the grant names no task"))
+}

@@ -1,0 +1,261 @@
+//! `deed intent`
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use deed_client::{Header, Ledger, Standing};
+use deed_evidence::{Micros, TaskId};
+use deed_proto::v1::{self, IntentState, statement::Body};
+use serde::Serialize;
+
+use super::{
+    arguments::{AmountArgs, Named, named},
+    authority::now,
+    names,
+    rules::{hex_bytes, moment},
+    voice::{Said, SaidJson, VoiceArgs},
+};
+use crate::cli::{Failure, Global, Outcome, Output, When, printable, tell};
+
+/// Announce an act before it happens, and learn whether it may
+///
+/// The ledger answers: cleared, waiting (and for what), or denied (and why). Act on a clearance
+/// only; --wait waits for it. What the act is called with and what led to it are committed to, and
+/// kept beside the ledger, encrypted.
+#[derive(Args)]
+#[command(after_help = "\
+Exit codes: 1 if it is denied, or with --wait if it lapsed.
+
+Examples:
+  deed intent --key agent.pem --task 0001..0f --action payments.refund \\
+       --resource order/7 --amount 1999 --currency EUR --grant 12 \\
+       --arguments call.json --prompt prompt.txt --deadline 10m --wait")]
+pub(crate) struct MakeIntent {
+    /// The task: 32 hex digits
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
+    task: [u8; 16],
+    /// What is about to be done, for example payments.refund
+    #[arg(long)]
+    action: String,
+    /// What it acts on: a URI or a path
+    #[arg(long)]
+    resource: String,
+    #[command(flatten)]
+    amount: AmountArgs,
+    /// The grant that it relies on, by leaf index or leaf hash
+    #[arg(long, value_name = "LEAF|HASH", value_parser = named)]
+    grant: Option<Named>,
+    /// When its outcome is due: a time, or a duration from now [default: never]
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<When>,
+    /// What it is called with; - for stdin
+    #[arg(long, value_name = "FILE|-")]
+    arguments: Option<PathBuf>,
+    /// What led to it
+    #[arg(long, value_name = "FILE")]
+    prompt: Option<PathBuf>,
+    /// Name and version of the model
+    #[arg(
+        long,
+        default_value = "",
+        value_name = "NAME",
+        hide_default_value = true
+    )]
+    model: String,
+    /// SHA-256 of the system prompt: 64 hex digits
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<32>)]
+    system_prompt_digest: Option<[u8; 32]>,
+    /// SHA-256 of the list of tools that the model was offered: 64 hex digits
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<32>)]
+    tool_manifest_digest: Option<[u8; 32]>,
+    /// The platform's id of the call
+    #[arg(long, default_value = "", value_name = "ID", hide_default_value = true)]
+    tool_call_id: String,
+    /// Wait until it is cleared, denied or lapsed
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    voice: VoiceArgs,
+}
+
+#[derive(Serialize)]
+struct IntentJson {
+    #[serde(flatten)]
+    said: SaidJson,
+    #[serde(flatten)]
+    stands: StandsJson,
+}
+
+/// Where an Intent stands.
+#[derive(Serialize, Default)]
+struct StandsJson {
+    /// None if the ledger assesses nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    denied: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clearance_leaf: Option<u64>,
+}
+
+impl MakeIntent {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let mut voice = self.voice.open(global, &ledger).await?;
+        let mut contents = voice.committing(global)?;
+        let copied = |digest: Option<[u8; 32]>| {
+            digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest))
+        };
+        let deadline = self.deadline.map(|when| moment("--deadline", when));
+        let intent = v1::Intent {
+            action: self.action.clone(),
+            resource: self.resource.clone(),
+            amount: self.amount.amount(),
+            grant: match self.grant {
+                Some(grant) => grant.grant_hash(&ledger).await?,
+                None => Bytes::new(),
+            },
+            deadline_us: deadline.transpose()?.map_or(0, Micros::get),
+            arguments: contents.file("intent.arguments", self.arguments.as_deref())?,
+            prompt: contents.file("intent.prompt", self.prompt.as_deref())?,
+            model: self.model.clone(),
+            system_prompt_digest: copied(self.system_prompt_digest),
+            tool_manifest_digest: copied(self.tool_manifest_digest),
+            tool_call_id: self.tool_call_id.clone(),
+        };
+        let header = Header {
+            task: Some(TaskId::new(self.task)),
+            occurred_at: now(),
+            ..Header::default()
+        };
+        let said = voice
+            .say(&header, Body::Intent(intent), Some(contents))
+            .await?;
+        let (state, stands) = self.stands(&ledger, &said).await?;
+        let json = IntentJson {
+            said: said.json(),
+            stands,
+        };
+        let printed = Output::new(global).print(&json, IntentJson::text);
+        verdict(state, said.receipt.leaf_index.get())?;
+        printed
+    }
+
+    async fn stands(&self, ledger: &Ledger, said: &Said) -> Outcome<(IntentState, StandsJson)> {
+        let assessed = said.receipt.assessed.as_ref();
+        let stands = assessed.map_or_else(StandsJson::default, |assessed| {
+            StandsJson::new(assessed.intent(), &assessed.missing, &assessed.denied)
+        });
+        let state = assessed.map_or(IntentState::Unspecified, v1::Assessed::intent);
+        if !self.wait || !matches!(state, IntentState::Waiting | IntentState::Unspecified) {
+            return Ok((state, stands));
+        }
+        let leaf = said.receipt.leaf_index;
+        if state == IntentState::Waiting {
+            tell(&format!("leaf {leaf} {}", stands.words()));
+        }
+        let mut watch = ledger.await_clearance(leaf);
+        let mut last: Option<Standing> = None;
+        while let Some(standing) = watch.next().await? {
+            if last.is_some() && !standing.is_settled() {
+                tell(&format!(
+                    "leaf {leaf} {}",
+                    StandsJson::of(&standing).words()
+                ));
+            }
+            last = Some(standing);
+        }
+        ledger.flush().await?;
+        let last = last.ok_or_else(|| Failure::does_not_verify("the server gives no state"))?;
+        Ok((last.state, StandsJson::of(&last)))
+    }
+}
+
+/// A denial is an exit code too.
+fn verdict(state: IntentState, leaf: u64) -> Outcome {
+    match state {
+        IntentState::Denied => Err(Failure::denied(format!("the Intent at leaf {leaf}"))),
+        IntentState::Lapsed | IntentState::Overdue => Err(Failure::denied(format!(
+            "the time of the Intent at leaf {leaf} is over"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl IntentJson {
+    fn text(&self) -> String {
+        format!("{}\nstate      {}", self.said.text(), self.stands.words())
+    }
+}
+
+impl StandsJson {
+    fn new(state: IntentState, missing: &[String], denied: &[String]) -> Self {
+        Self {
+            state: Some(names::intent(state)),
+            missing: missing.to_vec(),
+            denied: denied.to_vec(),
+            clearance_leaf: None,
+        }
+    }
+
+    fn of(standing: &Standing) -> Self {
+        let clearance = standing.clearance.as_ref();
+        Self {
+            clearance_leaf: clearance.map(|clearance| clearance.index.get()),
+            ..Self::new(standing.state, &standing.missing, &standing.denied)
+        }
+    }
+
+    fn words(&self) -> String {
+        let Some(state) = &self.state else {
+            return "recorded; this ledger assesses nothing (rules version 1)".to_owned();
+        };
+        let list = |list: &[String]| {
+            let items = list.iter().map(|item| printable(item).into_owned());
+            items.collect::<Vec<_>>().join(", ")
+        };
+        match (state.as_str(), self.clearance_leaf) {
+            ("waiting", _) => format!("waiting for {}", list(&self.missing)),
+            ("denied", _) => format!("denied: {}", list(&self.denied)),
+            (state, Some(leaf)) => format!("{state} (Clearance at leaf {leaf})"),
+            (state, None) => state.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_words() {
+        let strings = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let missing = strings(&["approval", "decision"]);
+        let waiting = StandsJson::new(IntentState::Waiting, &missing, &[]);
+        assert_eq!(waiting.words(), "waiting for approval, decision");
+        let denied = StandsJson::new(IntentState::Denied, &[], &strings(&["scope_exceeded"]));
+        assert_eq!(denied.words(), "denied: scope_exceeded");
+        let cleared = StandsJson {
+            clearance_leaf: Some(9),
+            ..StandsJson::new(IntentState::Cleared, &[], &[])
+        };
+        assert_eq!(cleared.words(), "cleared (Clearance at leaf 9)");
+        assert!(StandsJson::default().words().contains("rules version 1"));
+    }
+
+    #[test]
+    fn only_a_denial_fails() {
+        for (state, fails) in [
+            (IntentState::Cleared, false),
+            (IntentState::Waiting, false),
+            (IntentState::Unspecified, false),
+            (IntentState::Denied, true),
+            (IntentState::Lapsed, true),
+        ] {
+            assert_eq!(verdict(state, 1).is_err(), fails, "{state:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `deed observe`
+
+mod import;
+mod mapping;
+mod pointer;
+
+use clap::{Args, Subcommand};
+use deed_client::Header;
+use deed_evidence::{Micros, TaskId};
+use deed_proto::v1::{self, statement::Body};
+
+use super::{
+    arguments::{ascending, intent, kind_and_value},
+    authority::now,
+    effect,
+    rules::{hex_bytes, moment},
+    voice::VoiceArgs,
+};
+use crate::cli::{Failure, Global, Outcome, Output, When};
+
+/// Record what a downstream system saw, or import its log
+///
+/// What it saw is matched with what acts declare, by the Intent if it knows it, else by correlation
+/// keys. Signed by an independent system's key it corroborates an act; unsigned it is a claim.
+#[derive(Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+Examples:
+  deed observe --key bank.pem --intent 14 --reference tx-99 \\
+       --effect kind=payment.refunded,resource=order/7,amount=1999,currency=EUR
+  deed observe --key shop.pem --correlation order=7 \\
+       --effect kind=order.cancelled,resource=order/7
+  deed observe import audit.log --mapping kubernetes --key k8s.pem"
+)]
+pub(crate) struct Observe {
+    #[command(subcommand)]
+    import: Option<Imports>,
+    #[command(flatten)]
+    seen: Seen,
+}
+
+#[derive(Subcommand)]
+enum Imports {
+    Import(Box<import::ImportLog>),
+}
+
+#[derive(Args)]
+struct Seen {
+    /// Leaf index of the Intent that it comes from
+    #[arg(long, value_name = "LEAF")]
+    intent: Option<u64>,
+    /// The task, if the Intent is not known: 32 hex digits
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>, conflicts_with = "intent")]
+    task: Option<[u8; 16]>,
+    /// What else the same thing is called; may be given up to 16 times
+    #[arg(long, value_name = "KIND=VALUE", value_parser = kind_and_value)]
+    correlation: Vec<(String, String)>,
+    /// What changed: see `deed complete --help`; may be given up to 64 times
+    #[arg(long, value_name = "EFFECT", value_parser = effect::parse, required = true)]
+    effect: Vec<v1::Effect>,
+    /// What the system itself calls this record
+    #[arg(long, default_value = "", value_name = "ID", hide_default_value = true)]
+    reference: String,
+    /// When it saw it, by its clock: a time, or how long ago [default: it does not say]
+    #[arg(long, value_name = "TIME")]
+    observed_at: Option<When>,
+    #[command(flatten)]
+    voice: VoiceArgs,
+}
+
+impl Observe {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        match &self.import {
+            Some(Imports::Import(import)) => import.run(global).await,
+            None => self.seen.run(global).await,
+        }
+    }
+}
+
+impl Seen {
+    async fn run(&self, global: &Global) -> Outcome {
+        let observed_at = self.observed_at.map(|when| match when {
+            When::At(_) => moment("--observed-at", when),
+            When::Span(_) => when
+                .before(now())
+                .map_err(|error| Failure::usage(format!("--observed-at: the time {error}"))),
+        });
+        let observed_at = observed_at.transpose()?;
+        let ledger = global.connect().await?;
+        let found = match self.intent {
+            Some(leaf) => Some(intent(&ledger, leaf).await?.0),
+            None => None,
+        };
+        let mut voice = self.voice.open(global, &ledger).await?;
+        let body = Body::Observation(v1::Observation {
+            intent: found.as_ref().map(|found| found.leaf_ref()),
+            effects: self.effect.clone(),
+            reference: self.reference.clone(),
+            observed_at_us: observed_at.map_or(0, Micros::get),
+        });
+        let keys = ascending(&self.correlation);
+        let keys: Vec<_> = keys
+            .iter()
+            .map(|(kind, value)| (kind.as_str(), value.as_str()))
+            .collect();
+        let header = Header {
+            task: match &found {
+                Some(found) => found.task(),
+                None => self.task.map(TaskId::new),
+            },
+            occurred_at: observed_at.unwrap_or_else(now),
+            correlation_keys: &keys,
+            ..Header::default()
+        };
+        let said = voice.say(&header, body, None).await?;
+        Output::new(global).print(&said.json(), |json| json.text())
+    }
+}

@@ -1,0 +1,119 @@
+//! `deed search`
+
+use clap::Args;
+use deed_client::{ProvenStatement, SearchTerms};
+use deed_evidence::{Micros, TaskId};
+use deed_proto::v1::FindingKind;
+
+use super::{
+    arguments::kind_and_value, authority::now, names, rules::hex_bytes, show::EntryJson, summary,
+};
+use crate::cli::{Failure, Global, Outcome, Output, When, printable, shown, tell};
+
+/// Find entries by what they say
+///
+/// All terms must hold. Each entry is proven to be in the log and to have the terms; that no other
+/// one has, that a finding arose there, and how old it is are the server's word.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed search --resource order/7
+  deed search --agent spiffe://example.org/agent --action payments.refund \\
+       --from-time 7d --limit 20
+  deed search --correlation ticket=4711 --json")]
+pub(crate) struct SearchCommand {
+    /// Statements of this task: 32 hex digits
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
+    task: Option<[u8; 16]>,
+    /// Statements of this producer
+    #[arg(long, value_name = "URI")]
+    agent: Option<String>,
+    /// Acts and effects on this resource, exactly
+    #[arg(long)]
+    resource: Option<String>,
+    /// Intents of this action, exactly
+    #[arg(long)]
+    action: Option<String>,
+    /// Statements of this W3C trace: 32 hex digits
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
+    trace: Option<[u8; 16]>,
+    /// Statements with this correlation key
+    #[arg(long, value_name = "KIND=VALUE", value_parser = kind_and_value)]
+    correlation: Option<(String, String)>,
+    /// Entries at which such a finding arose
+    #[arg(long, value_name = "KIND", value_parser = names::parse_finding)]
+    finding: Option<FindingKind>,
+    /// From then on: a time, or how long ago
+    #[arg(long, value_name = "TIME")]
+    from_time: Option<When>,
+    /// Until then, itself excluded: a time, or how long ago
+    #[arg(long, value_name = "TIME")]
+    until: Option<When>,
+    /// From this leaf on
+    #[arg(
+        long,
+        value_name = "LEAF",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    from: u64,
+    /// At most so many [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    limit: Option<u64>,
+}
+
+impl SearchCommand {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        let terms = self.terms()?;
+        let ledger = global.connect().await?;
+        let mut search = ledger.search(terms);
+        let (output, mut none) = (Output::new(global), true);
+        while let Some(found) = search.next().await? {
+            for one in found {
+                none = false;
+                let json = EntryJson::decode(&one.entry, one.index.get(), one.hash.to_string())?;
+                output.print(&json, |_| line(&one))?;
+            }
+        }
+        ledger.flush().await?;
+        if none && !global.json {
+            tell(&format!(
+                "nothing found below leaf {}",
+                search.searched_to()
+            ));
+        }
+        Ok(())
+    }
+
+    fn terms(&self) -> Outcome<SearchTerms> {
+        let time = |option: &'static str, when: Option<When>| -> Outcome<Option<Micros>> {
+            let at = when.map(|when| when.before(now())).transpose();
+            at.map_err(|error| Failure::usage(format!("{option}: the time {error}")))
+        };
+        Ok(SearchTerms {
+            task: self.task.map(TaskId::new),
+            agent: self.agent.clone(),
+            resource: self.resource.clone(),
+            action: self.action.clone(),
+            trace_id: self.trace,
+            correlation_key: self.correlation.clone(),
+            finding: self.finding,
+            start: self.from,
+            end: None,
+            from: time("--from-time", self.from_time)?,
+            until: time("--until", self.until)?,
+            limit: self.limit,
+        })
+    }
+}
+
+/// An entry in two lines: the second one may be long.
+fn line(found: &ProvenStatement) -> String {
+    format!(
+        "{:>8}  {}  {}\n          {}",
+        found.index,
+        shown(found.received_at),
+        printable(&found.statement.producer),
+        printable(&summary::of(&found.statement))
+    )
+}

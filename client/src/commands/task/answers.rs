@@ -1,0 +1,228 @@
+//! The four questions about an act: which agent acted, under what authority, on which resource,
+//! with exactly what result.
+
+use deed_client::{ProvenStatement, ProvenTask};
+use deed_evidence::Micros;
+use deed_proto::v1::{self, Author, GrantState, LayerState, OutcomeState, statement::Body};
+use serde::Serialize;
+
+use crate::{
+    cli::shown,
+    commands::{
+        effect::{amount_words, words as effect_words},
+        names::{self, short, words},
+    },
+};
+
+/// Longest chain of grants.
+const LINKS_MAX: usize = 8;
+
+/// What the entries answer, in sentences. Words of others are in them as they are: to be made
+/// printable by whoever shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Answers {
+    /// Which agent acted?
+    pub(super) agent: String,
+    /// Under what authority? The root of the chain first.
+    pub(super) authority: Vec<String>,
+    /// On which resource?
+    pub(super) resource: String,
+    /// With exactly what result?
+    pub(super) result: Vec<String>,
+}
+
+/// The answers for an act; `None` if its Intent is not among the task's entries.
+pub(super) fn of(task: &ProvenTask, act: &v1::ActInfo) -> Option<Answers> {
+    let entry = task.entry(act.intent_leaf)?;
+    let Some(Body::Intent(intent)) = entry.body() else {
+        return None;
+    };
+    let amount = intent.amount.as_ref();
+    let amount = amount.map(|amount| format!(", {}", amount_words(amount)));
+    Some(Answers {
+        agent: agent(entry, intent),
+        authority: authority(task, act, intent),
+        resource: format!(
+            "{} ({}{})",
+            intent.resource,
+            intent.action,
+            amount.unwrap_or_default()
+        ),
+        result: result(task, act),
+    })
+}
+
+fn agent(entry: &ProvenStatement, intent: &v1::Intent) -> String {
+    let model = match intent.model.as_str() {
+        "" => String::new(),
+        model => format!("; model {model}, as it says"),
+    };
+    format!("{}, {}{model}", entry.statement.producer, voice(entry))
+}
+
+/// How it is known who spoke.
+pub(super) fn voice(entry: &ProvenStatement) -> String {
+    match (entry.author, entry.key_id) {
+        (Author::Signed, Some(key)) => format!("signed with key {key}"),
+        (Author::Batched, _) => "signed in a batch".to_owned(),
+        (Author::Ledger, _) => "the ledger itself".to_owned(),
+        _ => "not signed: a claim".to_owned(),
+    }
+}
+
+fn authority(task: &ProvenTask, act: &v1::ActInfo, intent: &v1::Intent) -> Vec<String> {
+    let mut lines = chain(task, intent);
+    for leaf in &act.evidence_leaves {
+        match task.entry(*leaf) {
+            Some(entry) => lines.push(evidence(entry)),
+            None => lines.push(format!(
+                "evidence at leaf {leaf}, outside of the task's entries"
+            )),
+        }
+    }
+    if let Some(leaf) = act.clearance_leaf {
+        lines.push(format!("The ledger cleared it at leaf {leaf}."));
+    }
+    lines
+}
+
+/// The grants from the root to the one that the Intent names.
+fn chain(task: &ProvenTask, intent: &v1::Intent) -> Vec<String> {
+    if intent.grant.is_empty() {
+        return vec!["None: the Intent names no grant.".to_owned()];
+    }
+    let (mut links, mut next) = (Vec::new(), intent.grant.clone());
+    while !next.is_empty() && links.len() < LINKS_MAX {
+        let entry = task.entry_of_hash(&next);
+        let Some((entry, Body::Grant(grant))) =
+            entry.and_then(|entry| Some((entry, entry.body()?)))
+        else {
+            links.push(format!(
+                "The chain leads to {}, which is no grant of this task.",
+                hex::encode(&next)
+            ));
+            break;
+        };
+        links.push(link(task, entry, grant));
+        next = grant.parent.clone();
+    }
+    links.reverse();
+    links
+}
+
+fn link(task: &ProvenTask, entry: &ProvenStatement, grant: &v1::Grant) -> String {
+    let leaf = entry.index.get();
+    let info = task.grants.iter().find(|info| info.leaf_index == leaf);
+    let gives = if grant.parent.is_empty() {
+        "granted it"
+    } else {
+        "passed it on"
+    };
+    let accepted = match info.and_then(|info| info.accepted_leaf) {
+        Some(accepted) => {
+            let by = task
+                .entry(accepted)
+                .map(|entry| entry.statement.producer.as_str());
+            format!(
+                ", accepted by {} at leaf {accepted}",
+                by.unwrap_or("somebody")
+            )
+        }
+        None if grant.parent.is_empty() => String::new(),
+        None => ", not accepted".to_owned(),
+    };
+    let state = info.map_or(GrantState::Unspecified, v1::GrantInfo::state);
+    let rooted = match info.map(v1::GrantInfo::rooted) {
+        Some(LayerState::Proven) | None => "",
+        Some(_) => "; no authority's signature stands at its root",
+    };
+    format!(
+        "{} {gives} to {} at leaf {leaf} ({}), until {}{accepted}; now {}{rooted}.",
+        entry.statement.producer,
+        grant.subject,
+        voice(entry),
+        shown(Micros::new(grant.expires_us)),
+        words(&names::grant(state))
+    )
+}
+
+fn evidence(entry: &ProvenStatement) -> String {
+    let (producer, leaf) = (&entry.statement.producer, entry.index);
+    match entry.body() {
+        Some(Body::Decision(decision)) => {
+            let verdict = short(decision.verdict().as_str_name(), "VERDICT_");
+            format!(
+                "{producer} decided with {}: {verdict}, at leaf {leaf}.",
+                decision.engine
+            )
+        }
+        Some(Body::Approval(approval)) => {
+            let verdict = match approval.verdict() {
+                v1::Verdict::Allow => "approved it",
+                _ => "refused it",
+            };
+            let strength = approval.strength().as_str_name();
+            let strength = words(&short(strength, "AUTHENTICATION_STRENGTH_"));
+            format!("{producer} {verdict} at leaf {leaf} ({strength}).")
+        }
+        _ => format!("{producer} gave evidence at leaf {leaf}."),
+    }
+}
+
+fn result(task: &ProvenTask, act: &v1::ActInfo) -> Vec<String> {
+    let outcome = act.outcome_leaf.and_then(|leaf| task.entry(leaf));
+    let Some((entry, Body::Outcome(outcome))) =
+        outcome.and_then(|entry| Some((entry, entry.body()?)))
+    else {
+        let state = words(&names::intent(act.state()));
+        let mut lines = vec![format!("No outcome is recorded; the Intent is {state}.")];
+        lines.extend(observed(task, act));
+        return lines;
+    };
+    let status = words(&short(outcome.status().as_str_name(), "OUTCOME_STATUS_"));
+    let mut lines = vec![format!(
+        "It {status}, says {} at leaf {} ({}).",
+        entry.statement.producer,
+        entry.index,
+        voice(entry)
+    )];
+    let effects = outcome.effects.iter();
+    lines.extend(effects.map(|effect| format!("Effect: {}.", effect_words(effect))));
+    if outcome.effects.is_empty() {
+        lines.push("It declares no effects.".to_owned());
+    }
+    for (what, commitment) in [("result", &outcome.result), ("response", &outcome.response)] {
+        if let Some(commitment) = commitment {
+            let digest = hex::encode(&commitment.digest);
+            lines.push(format!("Its {what} is committed to as {digest}."));
+        }
+    }
+    lines.push(match act.outcome() {
+        OutcomeState::Corroborated => "An independent system saw the same.".to_owned(),
+        OutcomeState::Contradicted => "What was seen is not what was declared.".to_owned(),
+        OutcomeState::Uncorroborated => "Nobody independent saw it in time.".to_owned(),
+        OutcomeState::Unobserved | OutcomeState::Unspecified => {
+            "Nobody else has seen its effects.".to_owned()
+        }
+    });
+    lines.extend(observed(task, act));
+    lines
+}
+
+fn observed(task: &ProvenTask, act: &v1::ActInfo) -> Vec<String> {
+    let seen = act.observation_leaves.iter().map(|leaf| {
+        let entry = task.entry(*leaf);
+        let Some((entry, Body::Observation(observation))) =
+            entry.and_then(|entry| Some((entry, entry.body()?)))
+        else {
+            return format!("Seen at leaf {leaf}, outside of the task's entries.");
+        };
+        let effects: Vec<_> = observation.effects.iter().map(effect_words).collect();
+        format!(
+            "{} saw at leaf {leaf}: {}.",
+            entry.statement.producer,
+            effects.join("; ")
+        )
+    });
+    seen.collect()
+}

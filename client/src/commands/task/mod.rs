@@ -1,0 +1,256 @@
+//! `deed task open|close|receipt|show`
+
+mod answers;
+mod json;
+mod signatures;
+mod story;
+mod text;
+
+use clap::{Args, Subcommand, ValueEnum};
+use deed_evidence::{Micros, TaskId};
+use deed_proto::v1::{self, RiskTier, TaskEnd, statement::Body, task_opened::Objective};
+use serde::Serialize;
+
+use super::{
+    authority::AuthorityArgs,
+    rules::{hex_bytes, moment},
+    show::EntryJson,
+    voice::{SaidJson, VoiceArgs},
+};
+use crate::cli::{Failure, Global, Outcome, Output, When};
+use json::TaskJson;
+
+#[derive(Subcommand)]
+pub(crate) enum Tasks {
+    Open(Box<Open>),
+    Close(Close),
+    Receipt(Receipt),
+    Show(Show),
+}
+
+/// Open a task
+///
+/// An authority does that, or a platform with --key. Grants, Intents and all evidence name the
+/// task; its tier picks the evidence that its acts need.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed task open --objective \"refund order 7\" --requested-by ticket:4711 \\
+       --tier payment --deadline 1h
+  deed task open --key platform.pem --requested-by https://example.org/shop \\
+       --tier low")]
+pub(crate) struct Open {
+    /// What is to be reached; no personal data [default: unsaid]
+    #[arg(long, value_name = "TEXT")]
+    objective: Option<String>,
+    /// On whose behalf: a URI or an opaque id
+    #[arg(long, value_name = "URI")]
+    requested_by: String,
+    /// How much harm it may do
+    #[arg(long, value_enum)]
+    tier: Tier,
+    /// When it ends by itself: a time, or a duration from now [default: never]
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<When>,
+    /// Its id: 32 hex digits [default: random]
+    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
+    task: Option<[u8; 16]>,
+    #[command(flatten)]
+    voice: VoiceArgs,
+    #[command(flatten)]
+    authority: AuthorityArgs,
+}
+
+/// Close a task, and with it everything that was granted for it
+///
+/// The ledger then writes a receipt of it.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed task close 000102030405060708090a0b0c0d0e0f --end completed")]
+pub(crate) struct Close {
+    /// The task: 32 hex digits
+    #[arg(value_name = "TASK", value_parser = hex_bytes::<16>)]
+    task: [u8; 16],
+    /// How it ended
+    #[arg(long, value_enum)]
+    end: End,
+    /// Why, for those who read the log
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+    #[command(flatten)]
+    voice: VoiceArgs,
+    #[command(flatten)]
+    authority: AuthorityArgs,
+}
+
+/// Have the ledger write a receipt of a task as it is now
+///
+/// A receipt says how many entries the task has and the digest over them: what the ledger holds,
+/// and that it is all.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed task receipt 000102030405060708090a0b0c0d0e0f --json")]
+pub(crate) struct Receipt {
+    /// The task: 32 hex digits
+    #[arg(value_name = "TASK", value_parser = hex_bytes::<16>)]
+    task: [u8; 16],
+}
+
+/// Show a task: its story, who acted under which authority, and what does not fit
+///
+/// Every entry is proven to be in the log; number and digest of the entries are recomputed and
+/// compared with the ledger's and with every receipt; signatures are verified under the keys that
+/// the trust chain registers. States, layers and findings are the server's word for what follows
+/// from the entries.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed task show 000102030405060708090a0b0c0d0e0f
+  deed task show 000102030405060708090a0b0c0d0e0f --json | jq .acts")]
+pub(crate) struct Show {
+    /// The task: 32 hex digits
+    #[arg(value_name = "TASK", value_parser = hex_bytes::<16>)]
+    task: [u8; 16],
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Tier {
+    /// Signature and log suffice
+    Low,
+    /// Moves money
+    Payment,
+    /// Speaks to a customer in the owner's name
+    CustomerCommunication,
+    /// Changes what runs in production
+    Deployment,
+    /// Destroys records
+    Deletion,
+}
+
+impl From<Tier> for RiskTier {
+    fn from(tier: Tier) -> Self {
+        match tier {
+            Tier::Low => Self::Low,
+            Tier::Payment => Self::Payment,
+            Tier::CustomerCommunication => Self::CustomerCommunication,
+            Tier::Deployment => Self::Deployment,
+            Tier::Deletion => Self::Deletion,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum End {
+    /// Its objective was reached
+    Completed,
+    /// It was not, and will not be
+    Failed,
+    /// Stopped by a person or a rule
+    Cancelled,
+    /// Handed to somebody else
+    HandedOver,
+}
+
+impl From<End> for TaskEnd {
+    fn from(end: End) -> Self {
+        match end {
+            End::Completed => Self::Completed,
+            End::Failed => Self::Failed,
+            End::Cancelled => Self::Cancelled,
+            End::HandedOver => Self::HandedOver,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OpenedJson {
+    task: String,
+    #[serde(flatten)]
+    said: SaidJson,
+}
+
+impl Tasks {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        match self {
+            Self::Open(open) => open.run(global).await,
+            Self::Close(close) => close.run(global).await,
+            Self::Receipt(receipt) => receipt.run(global).await,
+            Self::Show(show) => show.run(global).await,
+        }
+    }
+}
+
+impl Open {
+    async fn run(&self, global: &Global) -> Outcome {
+        let mut id = [0; 16];
+        match self.task {
+            Some(given) => id = given,
+            None => getrandom::fill(&mut id)
+                .map_err(|error| Failure::usage(format!("no random bytes: {error}")))?,
+        }
+        let deadline = self.deadline.map(|when| moment("--deadline", when));
+        let body = Body::TaskOpened(v1::TaskOpened {
+            objective: self.objective.clone().map(Objective::ObjectiveText),
+            requested_by: self.requested_by.clone(),
+            risk_tier: RiskTier::from(self.tier).into(),
+            deadline_us: deadline.transpose()?.map_or(0, Micros::get),
+        });
+        let ledger = global.connect().await?;
+        let mut voice = self.voice.open_or(&self.authority, global, &ledger).await?;
+        let said = voice.say_in(Some(TaskId::new(id)), body).await?;
+        let json = OpenedJson {
+            task: hex::encode(id),
+            said: said.json(),
+        };
+        Output::new(global).print(&json, |json| {
+            format!("task       {}\n{}", json.task, json.said.text())
+        })
+    }
+}
+
+impl Close {
+    async fn run(&self, global: &Global) -> Outcome {
+        let body = Body::TaskClosed(v1::TaskClosed {
+            end: TaskEnd::from(self.end).into(),
+            reason: self.reason.clone(),
+        });
+        let ledger = global.connect().await?;
+        let mut voice = self.voice.open_or(&self.authority, global, &ledger).await?;
+        let said = voice.say_in(Some(TaskId::new(self.task)), body).await?;
+        Output::new(global).print(&said.json(), |json| json.text())
+    }
+}
+
+impl Receipt {
+    async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let found = ledger.request_task_receipt(TaskId::new(self.task)).await?;
+        ledger.flush().await?;
+        let json = EntryJson::decode(&found.entry, found.index.get(), found.hash.to_string())?;
+        Output::new(global).print(&json, |json| match found.body() {
+            Some(Body::TaskReceipt(receipt)) => format!(
+                "leaf       {}\nleaf hash  {}\nentries    {} (up to leaf {})\ndigest     {}",
+                json.leaf_index,
+                json.leaf_hash,
+                receipt.count,
+                receipt.through_leaf,
+                hex::encode(&receipt.digest)
+            ),
+            _ => json.text(),
+        })
+    }
+}
+
+impl Show {
+    async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let task = ledger.task(TaskId::new(self.task)).await?;
+        let trust = ledger.trust_chain().await?;
+        ledger.flush().await?;
+        let signed = signatures::verify(&task, &trust.registry)?;
+        let json = TaskJson::new(&task, &signed)?;
+        Output::new(global).print(&json, |_| story::draw(&task, &signed))
+    }
+}

@@ -1,0 +1,231 @@
+//! A task's story for a terminal of 80 columns.
+
+use deed_client::{ProvenStatement, ProvenTask};
+use deed_evidence::Micros;
+use deed_proto::v1::{self, LayerState, TaskState, statement::Body, task_opened::Objective};
+
+use super::{
+    answers::{self, Answers},
+    json::opened,
+    signatures::Signatures,
+    text::{COLUMNS, head, labelled, tail},
+};
+use crate::{
+    cli::{printable, shown},
+    commands::{
+        names::{self, short, words},
+        summary,
+    },
+};
+
+/// Draws the whole story: header, timeline, acts, findings.
+pub(super) fn draw(task: &ProvenTask, signed: &Signatures) -> String {
+    let mut lines = header(task, signed);
+    lines.push(String::new());
+    lines.extend(timeline(&task.entries));
+    for (number, act) in (1_u64..).zip(&task.acts) {
+        lines.push(String::new());
+        lines.extend(act_of(task, number, act));
+    }
+    lines.push(String::new());
+    lines.extend(findings(&task.findings));
+    lines.join("\n")
+}
+
+fn header(task: &ProvenTask, signed: &Signatures) -> Vec<String> {
+    let (info, opened) = (&task.info, opened(task));
+    let tier = short(info.risk_tier().as_str_name(), "RISK_TIER_");
+    let tier = match info.opened_leaf {
+        Some(_) => format!(", {}", words(&tier)),
+        None => String::new(),
+    };
+    let mut lines = vec![format!(
+        "task {}  {}{tier}",
+        hex::encode(&info.task),
+        names::task(info.state())
+    )];
+    let objective = match opened.map(|opened| &opened.objective) {
+        Some(Some(Objective::ObjectiveText(text))) => text.clone(),
+        Some(Some(Objective::ObjectiveCommitment(commitment))) => {
+            format!("committed to as {}", hex::encode(&commitment.digest))
+        }
+        Some(None) => "unsaid".to_owned(),
+        None => "unknown: no TaskOpened is among the entries".to_owned(),
+    };
+    lines.push(labelled("objective", &objective));
+    if let Some(opened) = opened {
+        lines.push(labelled("requested by", &opened.requested_by));
+        let layer = words(&names::layer(info.opened()));
+        let leaf = info.opened_leaf.unwrap_or_default();
+        lines.push(labelled("opened", &format!("at leaf {leaf}, {layer}")));
+    }
+    if info.state() == TaskState::Closed {
+        let at = shown(Micros::new(info.closed_at_us));
+        let how = match info.closed_leaf {
+            Some(leaf) => format!("{at}, at leaf {leaf}"),
+            None => format!("{at}, by its deadline"),
+        };
+        lines.push(labelled("ended", &how));
+    }
+    lines.push(labelled("receipt", &receipt(task)));
+    lines.push(labelled("verified", &verified(task, signed)));
+    lines
+}
+
+fn receipt(task: &ProvenTask) -> String {
+    let entry = task.info.receipt_leaf.and_then(|leaf| task.entry(leaf));
+    let Some((entry, Body::TaskReceipt(receipt))) =
+        entry.and_then(|entry| Some((entry, entry.body()?)))
+    else {
+        return "none yet".to_owned();
+    };
+    format!(
+        "leaf {}, of the {} entries up to leaf {}; it agrees with them",
+        entry.index, receipt.count, receipt.through_leaf
+    )
+}
+
+fn verified(task: &ProvenTask, signed: &Signatures) -> String {
+    let mut parts = vec![format!("{} signatures", signed.verified)];
+    for (count, what) in [
+        (signed.batched, "in batches (deed prove shows whose)"),
+        (signed.unsigned, "unsigned"),
+        (signed.ledgers, "the ledger's own"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    format!(
+        "{} entries in the tree of {} leaves, digest {}; {}",
+        task.info.count,
+        task.head.head.size,
+        hex::encode(&task.info.digest),
+        parts.join(", ")
+    )
+}
+
+const WHO: usize = 24;
+
+fn timeline(entries: &[ProvenStatement]) -> Vec<String> {
+    let last = entries.last().map_or(0, |entry| entry.index.get());
+    let leaf_width = last.to_string().len().max(4);
+    let mut lines = vec![format!(
+        "  {:<8}  {:>leaf_width$}  {:<WHO$}  what",
+        "time", "leaf", "who"
+    )];
+    let mut day = String::new();
+    for entry in entries {
+        let at = shown(entry.received_at);
+        let (date, time) = at.split_once('T').unwrap_or((&at, ""));
+        if day != date {
+            date.clone_into(&mut day);
+            lines.push(format!("  {day} (UTC, by the ledger's clock)"));
+        }
+        let what_width = COLUMNS - (2 + 8 + 2 + leaf_width + 2 + WHO + 2);
+        lines.push(format!(
+            "  {:<8}  {:>leaf_width$}  {:<WHO$}  {}",
+            head(time.get(..8).unwrap_or(time), 8),
+            entry.index.get(),
+            tail(&entry.statement.producer, WHO),
+            head(&summary::of(&entry.statement), what_width)
+        ));
+    }
+    lines
+}
+
+fn act_of(task: &ProvenTask, number: u64, act: &v1::ActInfo) -> Vec<String> {
+    let state = words(&names::intent(act.state()));
+    let mut lines = vec![format!("act {number}  leaf {}, {state}", act.intent_leaf)];
+    for (label, list) in [("waits for", &act.missing), ("denied for", &act.denied)] {
+        if !list.is_empty() {
+            lines.push(labelled(label, &list.join(", ")));
+        }
+    }
+    lines.extend(layers(&act.layers.clone().unwrap_or_default()));
+    match answers::of(task, act) {
+        Some(answers) => lines.extend(answered(&answers)),
+        None => lines.push(labelled("", "its Intent is not among the task's entries")),
+    }
+    lines
+}
+
+fn layers(layers: &v1::Layers) -> [String; 2] {
+    let word = |layer: LayerState| words(&names::layer(layer));
+    let row = |[a, b, c]: [(&str, LayerState); 3]| {
+        let row = format!(
+            "  {:<9} {:<13} {:<10} {:<13} {:<14} {}",
+            a.0,
+            word(a.1),
+            b.0,
+            word(b.1),
+            c.0,
+            word(c.1)
+        );
+        row.trim_end().to_owned()
+    };
+    [
+        row([
+            ("identity", layers.identity()),
+            ("authority", layers.authority()),
+            ("intent", layers.intent()),
+        ]),
+        row([
+            ("approval", layers.approval()),
+            ("result", layers.result()),
+            ("corroboration", layers.corroboration()),
+        ]),
+    ]
+}
+
+fn answered(answers: &Answers) -> Vec<String> {
+    let mut lines = vec![labelled("who acted", &answers.agent)];
+    lines.extend(list_of("authority", &answers.authority));
+    lines.push(labelled("on what", &answers.resource));
+    lines.extend(list_of("result", &answers.result));
+    lines
+}
+
+/// A label before the first line alone.
+fn list_of<'a>(label: &'a str, list: &'a [String]) -> impl Iterator<Item = String> + 'a {
+    let labels = std::iter::once(label).chain(std::iter::repeat(""));
+    labels.zip(list).map(|(label, line)| labelled(label, line))
+}
+
+fn findings(findings: &[v1::Finding]) -> Vec<String> {
+    if findings.is_empty() {
+        return vec!["no findings".to_owned()];
+    }
+    let mut lines = vec!["findings".to_owned()];
+    for finding in findings {
+        let disposition = finding.disposition_leaf.map(|leaf| {
+            let kind = names::disposition(finding.disposition());
+            format!(" ({kind} at leaf {leaf})")
+        });
+        let about = if finding.about_leaf == finding.leaf_index {
+            String::new()
+        } else {
+            format!(", about leaf {}", finding.about_leaf)
+        };
+        let contradicts = finding
+            .contradicts_leaf
+            .map(|leaf| format!(", against leaf {leaf}"));
+        lines.push(labelled(
+            &names::severity(finding.severity()),
+            &format!(
+                "{}.{} {}{about}{}: {}{}",
+                finding.leaf_index,
+                finding.number,
+                words(&names::finding(finding.kind())),
+                contradicts.unwrap_or_default(),
+                printable(&finding.detail),
+                disposition.unwrap_or_default()
+            ),
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+#[path = "story_tests.rs"]
+mod tests;
