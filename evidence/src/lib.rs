@@ -11,6 +11,8 @@
 //! | [`trust`] | who speaks for whom: the registry that the trust statements build |
 //! | [`policy`] | which evidence an action needs: Cedar policies, and what they say of an Intent |
 //! | [`commitment`] | promises of bytes that are not in the log |
+//! | [`assess`] | what the entries amount to: tasks, grants, acts, findings |
+//! | [`replay`] | a whole ledger judged and assessed again from its entries |
 //! | [`receipt`] | checking what a server answered against what was sent |
 //!
 //! Architecture invariant: nothing here reads a clock, draws a random number, or touches a file,
@@ -27,6 +29,7 @@ pub mod genesis;
 mod ids;
 pub mod policy;
 pub mod receipt;
+pub mod replay;
 mod schema;
 pub mod session;
 pub mod signature;

@@ -206,3 +206,40 @@ pub struct BatchStep {
     /// Whether its last statement is SessionClosed.
     pub closed: bool,
 }
+
+/// Statements of a session that lie next to each other, in sequence and in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Sequence of the first one.
+    pub first: Sequence,
+    /// Its leaf.
+    pub first_leaf: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Run {
+    /// Adds one statement to a session's runs: the last one grows if both sequence and leaf are
+    /// the next, otherwise a new one begins. Depends on nothing but the leaves' order.
+    pub fn extend(runs: &mut Vec<Self>, sequence: Sequence, leaf: u64) {
+        if let Some(run) = runs.last_mut()
+            && run.first.get().checked_add(run.count) == Some(sequence.get())
+            && run.first_leaf + run.count == leaf
+        {
+            run.count += 1;
+        } else {
+            runs.push(Self {
+                first: sequence,
+                first_leaf: leaf,
+                count: 1,
+            });
+        }
+    }
+
+    /// The leaf of `sequence`, if the run holds it.
+    #[must_use]
+    pub fn leaf_of(&self, sequence: Sequence) -> Option<u64> {
+        let offset = sequence.get().checked_sub(self.first.get())?;
+        (offset < self.count).then(|| self.first_leaf + offset)
+    }
+}

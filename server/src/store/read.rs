@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{Micros, Sequence, SessionId, session::Session};
+
 use deed_tlog::{Hash, TileHashes, TileId, TileReader};
 use prost::Message as _;
 use rocksdb::{Direction, IteratorMode, ReadOptions};
@@ -21,39 +22,6 @@ pub(super) enum Scan {
     Lookup,
     /// All of them, once.
     Whole,
-}
-
-/// A run with its first sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) first: Sequence,
-    pub(crate) first_leaf: u64,
-    pub(crate) count: u64,
-}
-
-impl Run {
-    /// Adds one statement to a session's runs: the last one grows if both sequence and leaf are
-    /// the next, otherwise a new one begins. Depends on nothing but the leaves' order.
-    pub(crate) fn extend(runs: &mut Vec<Self>, sequence: Sequence, leaf: u64) {
-        if let Some(run) = runs.last_mut()
-            && run.first.get() + run.count == sequence.get()
-            && run.first_leaf + run.count == leaf
-        {
-            run.count += 1;
-        } else {
-            runs.push(Self {
-                first: sequence,
-                first_leaf: leaf,
-                count: 1,
-            });
-        }
-    }
-
-    /// The leaf of `sequence`, if the run holds it.
-    pub(crate) fn leaf_of(&self, sequence: Sequence) -> Option<u64> {
-        let offset = sequence.get().checked_sub(self.first.get())?;
-        (offset < self.count).then(|| self.first_leaf + offset)
-    }
 }
 
 impl Store {

@@ -1,0 +1,260 @@
+//! The part of a replay that assesses, and that holds the ledger to what it owes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use deed_proto::v1;
+use deed_tlog::leaf_hash;
+use prost::Message as _;
+
+use super::{Fault, Replay, Said, leaf_of};
+use crate::{
+    Micros, Sequence, SessionId,
+    assess::{Assessed, Book, Changes, Due, Spoken, View, cells::CellKey, said},
+    entry::Entry,
+    session::{Run, Session},
+    statement::{self, BodyKind, Header},
+    trust::Registry,
+};
+
+/// What the machine left to be kept: the same that a server stores.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Kept {
+    /// All cells but the findings, encoded.
+    pub cells: BTreeMap<CellKey, Bytes>,
+    /// The findings, by leaf and number there.
+    pub findings: BTreeMap<(u64, u32), v1::Finding>,
+    /// What is due.
+    pub dues: BTreeSet<Due>,
+}
+
+impl Kept {
+    /// Takes what a machine says has changed.
+    pub fn take(&mut self, changes: Changes) {
+        for (key, bytes) in changes.cells {
+            match key {
+                CellKey::Finding(leaf, number) => {
+                    // The machine has encoded it just now.
+                    let finding = v1::Finding::decode(&bytes[..]).unwrap_or_default();
+                    self.findings.insert((leaf, number), finding);
+                }
+                _ => {
+                    self.cells.insert(key, bytes.into());
+                }
+            }
+        }
+        for (due, set) in changes.due {
+            if set {
+                self.dues.insert(due);
+            } else {
+                self.dues.remove(&due);
+            }
+        }
+    }
+
+    /// A cell's bytes, findings among them.
+    #[must_use]
+    pub fn cell(&self, key: &CellKey) -> Option<Bytes> {
+        match key {
+            CellKey::Finding(leaf, number) => {
+                let finding = self.findings.get(&(*leaf, *number))?;
+                Some(finding.encode_to_vec().into())
+            }
+            _ => self.cells.get(key).cloned(),
+        }
+    }
+}
+
+/// Cells that the machine may hold besides what is kept; about 1 KiB each.
+const CELLS_MAX: usize = 65_536;
+
+struct Past<'a> {
+    kept: &'a Kept,
+    sessions: &'a BTreeMap<SessionId, (Session, Vec<Run>)>,
+}
+
+impl View for Past<'_> {
+    type Error = Fault;
+
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, Fault> {
+        Ok(self.kept.cell(key))
+    }
+
+    fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, Fault> {
+        let known = self.sessions.get(session);
+        Ok(known.and_then(|(_, runs)| leaf_of(runs, sequence)))
+    }
+
+    fn damaged(&self, key: &CellKey) -> Fault {
+        Fault::Damaged {
+            key: hex::encode(key.to_bytes()),
+        }
+    }
+}
+
+impl Replay {
+    /// The machine with what it may ask for; `None` if entries are not assessed.
+    fn machine(&mut self) -> Option<(&mut Book, Past<'_>, &Registry)> {
+        let past = Past {
+            kept: &self.kept,
+            sessions: &self.sessions,
+        };
+        Some((self.book.as_mut()?, past, &self.registry))
+    }
+
+    /// Before a statement or a manifest at leaf `index`: time comes to `at`, and nothing that the
+    /// ledger had to write may be missing.
+    pub(super) fn come_to(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
+        self.owes_nothing(index)?;
+        self.effective_time = at;
+        if let Some((book, mut past, registry)) = self.machine() {
+            book.advance(&mut past, registry, index, at)?;
+        }
+        self.owes_nothing(index)
+    }
+
+    /// What the ledger owes at effective time must have been written before leaf `index`.
+    pub(super) fn owes_nothing(&mut self, index: u64) -> Result<(), Fault> {
+        match self.owed(index)? {
+            None => Ok(()),
+            Some(entry) => Err(Fault::LeftOut {
+                body: body_of(&entry).name(),
+            }),
+        }
+    }
+
+    /// The next entry that the ledger has to write, if there is one.
+    fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
+        let at = self.effective_time;
+        match self.machine() {
+            Some((book, mut past, registry)) if book.owes() => {
+                book.ledger_entry(&mut past, registry, index, at)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// An entry of the ledger itself: what stands before it must call for it, to the byte.
+    pub(super) fn ledgers_own(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        header: &Header<'_>,
+        at: Micros,
+    ) -> Result<(), Fault> {
+        let body = header.body;
+        if let Some(wanted) = self.owed(index)? {
+            return same(&wanted, bytes, body);
+        }
+        self.effective_time = at;
+        if let Some((book, mut past, registry)) = self.machine() {
+            if body == BodyKind::Tick {
+                book.tick(&mut past, registry, index, at)?;
+            } else {
+                book.advance(&mut past, registry, index, at)?;
+            }
+        }
+        if let Some(wanted) = self.owed(index)? {
+            return same(&wanted, bytes, body);
+        }
+        if body == BodyKind::TaskReceipt
+            && is_requested(bytes)
+            && let (Some(task), Some((book, mut past, _))) = (header.task, self.machine())
+        {
+            book.request_receipt(&mut past, task)?;
+        }
+        match self.owed(index)? {
+            Some(wanted) => same(&wanted, bytes, body),
+            None => Err(Fault::Uncalled { body: body.name() }),
+        }
+    }
+
+    /// Assesses a statement that was recorded.
+    pub(super) fn assess(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+        let at = self.effective_time;
+        let Some((book, mut past, registry)) = self.machine() else {
+            return Ok(None);
+        };
+        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let spoken = spoken(said, &what, at);
+        book.record(&mut past, registry, &spoken).map(Some)
+    }
+
+    /// A second statement for a place in a session: evidence against its author, if the author
+    /// signed both, and recorded once.
+    pub(super) fn equivocation(&mut self, said: Said<'_>) -> Result<Assessed, Fault> {
+        let (session, sequence) = (said.header.session, said.header.sequence);
+        let again = || Fault::Again { sequence };
+        let known = self.sessions.get(&session);
+        let first = known.and_then(|(_, runs)| leaf_of(runs, sequence));
+        // In a gap nothing was recorded that it could contradict.
+        let first = first.ok_or_else(again)?;
+        let digest = crate::PayloadDigest::of(said.entry.payload);
+        let recorded = usize::try_from(first).ok();
+        let recorded = recorded.and_then(|first| self.payloads.get(first));
+        let same = recorded.is_none_or(|start| digest.as_bytes().starts_with(start));
+        if same || said.speaker.key.is_none() {
+            return Err(again());
+        }
+        let at = self.effective_time;
+        let Some((book, mut past, registry)) = self.machine() else {
+            return Err(again());
+        };
+        if book.equivocated(&mut past, session, sequence)?.is_some() {
+            return Err(again());
+        }
+        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let spoken = spoken(said, &what, at);
+        book.equivocation(&mut past, registry, &spoken, first)
+    }
+
+    /// Takes what has changed out of the machine.
+    pub(super) fn settle(&mut self) {
+        let Some(book) = &mut self.book else { return };
+        self.kept.take(book.take_changes());
+        if book.cells_held() > CELLS_MAX {
+            book.forget();
+        }
+    }
+}
+
+fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
+    Spoken {
+        leaf: said.leaf,
+        leaf_hash: leaf_hash(said.bytes),
+        at,
+        header: said.header,
+        payload: said.entry.payload,
+        said: what,
+        key: said.speaker.key,
+    }
+}
+
+/// The entry that is there must be the one that the entries before it give.
+fn same(wanted: &Bytes, found: &Bytes, body: BodyKind) -> Result<(), Fault> {
+    if wanted == found {
+        return Ok(());
+    }
+    let owed = body_of(wanted);
+    if owed == body {
+        Err(Fault::False { body: body.name() })
+    } else {
+        Err(Fault::LeftOut { body: owed.name() })
+    }
+}
+
+/// The body of an entry that the machine made.
+fn body_of(entry: &Bytes) -> BodyKind {
+    let entry = Entry::parse(entry).ok();
+    let header = entry.and_then(|entry| statement::parse(entry.payload).ok());
+    header.map_or(BodyKind::Tick, |header| header.body)
+}
+
+fn is_requested(entry: &Bytes) -> bool {
+    let entry = Entry::parse(entry).ok();
+    let decoded = entry.and_then(|entry| v1::Statement::decode(entry.payload).ok());
+    match decoded.and_then(|decoded| decoded.body) {
+        Some(v1::statement::Body::TaskReceipt(receipt)) => receipt.requested,
+        _ => false,
+    }
+}

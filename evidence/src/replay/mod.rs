@@ -1,0 +1,487 @@
+//! A ledger's entries judged again, one after the other, by the functions that judged them first.
+//!
+//! [`Replay`] begins with the genesis entry and takes every entry in order. It believes nothing:
+//! each one's form, its author's signature and standing, its place in its session and its batch,
+//! the chain of trust statements, and, where the rules have the ledger assess, every entry that
+//! the ledger itself had to write: receipts, clearances and ticks must be there to the byte, and
+//! none may be there that nothing called for. What it does not look at is the tree; fold the leaf
+//! hashes into a [`RightEdge`](deed_tlog::RightEdge) beside it.
+//!
+//! `fsck` compares what a replay comes to with what a server has stored, `deed audit` does it for
+//! somebody who has nothing but the entries and a signed head.
+//!
+//! Everything stays in memory: about 150 bytes for each run of statements that lie next to each
+//! other, 16 bytes for each leaf, and, where entries are assessed, the cells (some 400 bytes for an
+//! act, 300 for a task or a grant) and the findings (some 100 bytes each).
+
+mod assessment;
+mod fault;
+mod summary;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use deed_proto::v1::{self, Author, PayloadType};
+use deed_tlog::{LeafIndex, leaf_hash};
+
+pub use assessment::Kept;
+pub use fault::{Fault, ReplayError};
+pub use summary::Summary;
+
+use crate::{
+    CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
+    assess::{Assessed, Book},
+    batch::{self, Manifest},
+    entry::{Entry, KeyedSignature},
+    genesis::Genesis,
+    session::{self, Judgement, Run, Session},
+    signature,
+    statement::{self, AUTHORITY_PRODUCER, BodyKind, Header},
+    trust::{Registry, Speaker, TrustStatement},
+};
+
+/// What the entries so far say together.
+#[derive(Debug)]
+pub struct Replay {
+    id: LedgerId,
+    registry: Registry,
+    effective_time: Micros,
+    sessions: BTreeMap<SessionId, (Session, Vec<Run>)>,
+    trust_leaves: Vec<(u64, Micros)>,
+    erased: BTreeMap<CommitmentDigest, u64>,
+    /// The beginning of each leaf's payload digest: what an equivocation is compared with.
+    payloads: Vec<PayloadStart>,
+    /// `None` as long as the rules do not have the ledger assess.
+    book: Option<Book>,
+    kept: Kept,
+    /// A manifest whose statements are not all there yet.
+    open: Option<OpenBatch>,
+    bodies: BTreeMap<&'static str, u64>,
+    /// Signatures' inputs are written here.
+    buffer: Vec<u8>,
+}
+
+/// Half of SHA-256: nobody makes two payloads that share it.
+type PayloadStart = [u8; 16];
+
+#[derive(Debug)]
+struct OpenBatch {
+    manifest: Manifest,
+    leaf: u64,
+    speaker: Speaker,
+    payloads: Vec<Bytes>,
+}
+
+/// A statement with where it stands and who says it.
+#[derive(Clone, Copy)]
+struct Said<'a> {
+    leaf: u64,
+    bytes: &'a Bytes,
+    entry: &'a Entry<'a>,
+    header: &'a Header<'a>,
+    speaker: &'a Speaker,
+}
+
+/// The name under which batch manifests are counted: they are no statements.
+const MANIFEST: &str = "batch_manifest";
+
+impl Replay {
+    /// Begins with the genesis entry's bytes. Whether it is the ledger that was meant is for the
+    /// caller to compare: [`Replay::ledger_id`].
+    ///
+    /// # Errors
+    /// [`Fault::Genesis`].
+    pub fn begin(genesis_entry: &Bytes) -> Result<Self, ReplayError> {
+        let at_leaf_0 = |error: crate::genesis::GenesisError| ReplayError {
+            leaf: 0,
+            fault: Box::new(error.into()),
+        };
+        let (genesis, id) = Genesis::from_entry(genesis_entry).map_err(at_leaf_0)?;
+        let registry = Registry::genesis(id, &genesis);
+        Ok(Self {
+            id,
+            book: assesses(&registry).then(|| Book::new(id)),
+            registry,
+            effective_time: genesis.created_at,
+            sessions: BTreeMap::new(),
+            trust_leaves: Vec::new(),
+            erased: BTreeMap::new(),
+            payloads: vec![[0; 16]],
+            kept: Kept::default(),
+            open: None,
+            bodies: BTreeMap::from([(BodyKind::Genesis.name(), 1)]),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Replays a whole ledger: its entries in order, the genesis entry first.
+    ///
+    /// # Errors
+    /// [`ReplayError`] for the first entry that is not in place.
+    pub fn over<'e>(entries: impl IntoIterator<Item = &'e Bytes>) -> Result<Self, ReplayError> {
+        let mut entries = entries.into_iter();
+        let nothing = Bytes::new();
+        let mut replay = Self::begin(entries.next().unwrap_or(&nothing))?;
+        for (leaf, entry) in (1..).zip(entries) {
+            replay.leaf(leaf, entry)?;
+        }
+        replay.end()?;
+        Ok(replay)
+    }
+
+    /// Takes the next entry. What its assessment says, if it is a statement that was assessed; the
+    /// findings of everything that was due before it are in [`Replay::findings`] alone.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if it is not in place; the replay must not be used after that.
+    pub fn leaf(&mut self, index: u64, bytes: &Bytes) -> Result<Option<Assessed>, ReplayError> {
+        let taken = self.take(index, bytes);
+        taken.map_err(|fault| ReplayError {
+            leaf: index,
+            fault: Box::new(fault),
+        })
+    }
+
+    /// There are no more entries: no batch may be open, and the ledger may owe nothing.
+    ///
+    /// # Errors
+    /// [`ReplayError`] with the leaf at which something is missing.
+    pub fn end(&mut self) -> Result<(), ReplayError> {
+        let leaf = self.next_leaf();
+        let at_end = |fault| ReplayError {
+            leaf,
+            fault: Box::new(fault),
+        };
+        if let Some(open) = &self.open {
+            return Err(at_end(Fault::BatchCut {
+                manifest: open.leaf,
+                found: open.payloads.len(),
+                wanted: open.manifest.count.get(),
+            }));
+        }
+        self.owes_nothing(leaf).map_err(at_end)?;
+        self.settle();
+        Ok(())
+    }
+
+    fn take(&mut self, index: u64, bytes: &Bytes) -> Result<Option<Assessed>, Fault> {
+        let wanted = self.next_leaf();
+        if index != wanted {
+            return Err(Fault::Order { wanted });
+        }
+        let entry = Entry::parse(bytes)?;
+        let at = self.effective_time.max(entry.received_at);
+        if self.book.is_none() && assesses(&self.registry) {
+            self.book = Some(Book::new(self.id));
+        }
+        let assessed = if entry.payload_type == PayloadType::BatchManifest {
+            self.manifest(index, &entry, at)?;
+            *self.bodies.entry(MANIFEST).or_default() += 1;
+            None
+        } else {
+            let header = entry.statement()?;
+            *self.bodies.entry(header.body.name()).or_default() += 1;
+            self.statement(index, bytes, &entry, &header, at)?
+        };
+        self.effective_time = at;
+        let digest = PayloadDigest::of(entry.payload);
+        let start = digest.as_bytes().first_chunk().copied();
+        self.payloads.push(start.unwrap_or_default());
+        if self.payloads.len().is_multiple_of(SETTLE_LEAVES) {
+            self.settle();
+        }
+        Ok(assessed)
+    }
+
+    fn statement(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        entry: &Entry<'_>,
+        header: &Header<'_>,
+        at: Micros,
+    ) -> Result<Option<Assessed>, Fault> {
+        if header.body == BodyKind::Genesis {
+            return Err(Fault::SecondGenesis);
+        }
+        if header.ledger_id != Some(self.id) {
+            return Err(Fault::OtherLedger);
+        }
+        let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
+        if self.book.is_none() && (owners || header.body.needs_assessment()) {
+            let body = header.body.name();
+            return Err(Fault::BeyondRules { body });
+        }
+        match entry.author {
+            Author::Batched => return self.batched(index, bytes, entry, header, at),
+            _ if self.open.is_some() => return Err(Fault::InsideBatch),
+            Author::Ledger => {
+                self.ledgers_own(index, bytes, header, at)?;
+                return Ok(None);
+            }
+            Author::Signed | Author::Unsigned => {}
+            Author::Unspecified => return Err(Fault::NotAnAuthor),
+        }
+        self.come_to(index, at)?;
+        let key = match entry.author {
+            Author::Signed => Some(self.verify(entry)?),
+            _ => None,
+        };
+        let said = Said {
+            leaf: index,
+            bytes,
+            entry,
+            header,
+            speaker: &speaker(entry, key),
+        };
+        if header.body.is_trust() {
+            self.trust(said)
+        } else {
+            self.single(said)
+        }
+    }
+
+    fn single(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+        self.may_speak(said.header, said.speaker)?;
+        match self.judge(said.header, said.speaker)? {
+            Judgement::Next => {
+                self.record(said);
+                self.assess(said)
+            }
+            Judgement::Behind => self.equivocation(said).map(Some),
+        }
+    }
+
+    fn trust(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+        let Said { leaf, entry, .. } = said;
+        let statement = TrustStatement::parse(entry.payload)?;
+        let (Some(statement), Some(signer)) = (statement, said.speaker.key) else {
+            return Err(Fault::SignatureMissing);
+        };
+        statement.verify_possession(self.id)?;
+        self.is_next(said.header, said.speaker)?;
+        let at = self.effective_time;
+        self.registry.judge(&statement, signer, at)?;
+        let head = self.registry.head();
+        if entry.previous_trust != Some(head) {
+            return Err(Fault::TrustLink {
+                wanted: head.leaf_index.get(),
+            });
+        }
+        let index = LeafIndex::new(leaf);
+        self.registry
+            .apply(&statement, at, index, leaf_hash(said.bytes));
+        self.trust_leaves.push((leaf, at));
+        if let TrustStatement::Erasure(contents) = &statement {
+            for content in contents {
+                self.erased.entry(*content).or_insert(leaf);
+            }
+        }
+        self.record(said);
+        self.assess(said)
+    }
+
+    fn manifest(&mut self, index: u64, entry: &Entry<'_>, at: Micros) -> Result<(), Fault> {
+        if self.open.is_some() {
+            return Err(Fault::InsideBatch);
+        }
+        self.come_to(index, at)?;
+        let key = self.verify(entry)?;
+        let manifest = Manifest::parse(entry.payload)?;
+        if manifest.ledger_id != self.id {
+            return Err(Fault::OtherLedger);
+        }
+        self.open = Some(OpenBatch {
+            payloads: Vec::with_capacity(manifest.count.get() as usize),
+            speaker: speaker(entry, Some(key)),
+            leaf: index,
+            manifest,
+        });
+        Ok(())
+    }
+
+    /// A statement of a batch. The others follow, so each is taken at once; whether all of them fit
+    /// their manifest is known with the last one.
+    fn batched(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        entry: &Entry<'_>,
+        header: &Header<'_>,
+        at: Micros,
+    ) -> Result<Option<Assessed>, Fault> {
+        let open = self.open.as_mut().ok_or(Fault::NoManifest)?;
+        let speaker = open.speaker;
+        if entry.principal_leaf.map(LeafIndex::new) != speaker.principal_leaf {
+            return Err(Fault::PrincipalLeaf);
+        }
+        if self.book.is_some() && at != self.effective_time {
+            // All of a batch is recorded at one time, by which it is assessed.
+            return Err(Fault::BatchTime);
+        }
+        self.effective_time = at;
+        open.payloads.push(bytes.slice_ref(entry.payload));
+        let first = open.payloads.len() == 1;
+        let complete = open.payloads.len() >= open.manifest.count.get() as usize;
+        if first {
+            self.may_speak(header, &speaker)?;
+        }
+        self.is_next(header, &speaker)?;
+        let said = Said {
+            leaf: index,
+            bytes,
+            entry,
+            header,
+            speaker: &speaker,
+        };
+        self.record(said);
+        let assessed = self.assess(said)?;
+        if complete && let Some(batch) = self.open.take() {
+            let headers = batch.payloads.iter();
+            let headers = headers.map(|payload| Ok((statement::parse(payload)?, &payload[..])));
+            let headers = headers.collect::<Result<Vec<_>, crate::WireError>>()?;
+            batch::check(&batch.manifest, headers)?;
+        }
+        Ok(assessed)
+    }
+
+    /// Verifies a signature under a key of the registry, whether that is in force or not.
+    fn verify(&mut self, entry: &Entry<'_>) -> Result<KeyId, Fault> {
+        let signed = entry.signature.ok_or(Fault::SignatureMissing)?;
+        let KeyedSignature { signature, .. } = signed;
+        let id = signed.key();
+        let key = self
+            .registry
+            .was_authority(id)
+            .or_else(|| self.registry.key(id).map(|record| &record.public_key))
+            .ok_or(Fault::KeyUnknown { key: id })?;
+        let buffer = &mut self.buffer;
+        signature::verify_with(key, entry.payload_type, entry.payload, signature, buffer)?;
+        Ok(id)
+    }
+
+    fn may_speak(&self, header: &Header<'_>, speaker: &Speaker) -> Result<(), Fault> {
+        let at = self.effective_time;
+        Ok(self.registry.may_speak(speaker, header.producer, at)?)
+    }
+
+    fn judge(&self, header: &Header<'_>, speaker: &Speaker) -> Result<Judgement, Fault> {
+        let known = self.sessions.get(&header.session);
+        let binding = self.registry.session_binding(speaker);
+        let known = known.map(|(session, _)| session);
+        Ok(session::judge(known, header, binding)?)
+    }
+
+    fn is_next(&self, header: &Header<'_>, speaker: &Speaker) -> Result<(), Fault> {
+        match self.judge(header, speaker)? {
+            Judgement::Next => Ok(()),
+            Judgement::Behind => Err(Fault::Again {
+                sequence: header.sequence,
+            }),
+        }
+    }
+
+    /// Takes a statement into its session.
+    fn record(&mut self, said: Said<'_>) {
+        let header = said.header;
+        let digest = PayloadDigest::of(said.entry.payload);
+        let binding = self.registry.session_binding(said.speaker);
+        let (_, runs) = self
+            .sessions
+            .entry(header.session)
+            .and_modify(|(session, _)| session.advance(header, digest))
+            .or_insert_with(|| (Session::opened(header, digest, binding), Vec::new()));
+        Run::extend(runs, header.sequence, said.leaf);
+    }
+
+    fn next_leaf(&self) -> u64 {
+        self.payloads.len() as u64
+    }
+}
+
+/// What a replay comes to.
+impl Replay {
+    /// The ledger's id: the genesis entry's leaf hash.
+    #[must_use]
+    pub const fn ledger_id(&self) -> LedgerId {
+        self.id
+    }
+
+    /// Entries so far, the genesis entry among them.
+    #[must_use]
+    pub fn leaves(&self) -> u64 {
+        self.next_leaf()
+    }
+
+    /// Who speaks for whom, and which rules are in force.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The highest receive time.
+    #[must_use]
+    pub const fn effective_time(&self) -> Micros {
+        self.effective_time
+    }
+
+    /// Every session with its runs.
+    #[must_use]
+    pub const fn sessions(&self) -> &BTreeMap<SessionId, (Session, Vec<Run>)> {
+        &self.sessions
+    }
+
+    /// Leaves of trust statements, each with the effective time at it.
+    #[must_use]
+    pub fn trust_leaves(&self) -> &[(u64, Micros)] {
+        &self.trust_leaves
+    }
+
+    /// What was erased, by the leaf of the first Erasure that names it.
+    #[must_use]
+    pub const fn erased(&self) -> &BTreeMap<CommitmentDigest, u64> {
+        &self.erased
+    }
+
+    /// The assessment's cells and what is due, after [`Replay::end`].
+    #[must_use]
+    pub const fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// All findings, by leaf and number, after [`Replay::end`].
+    pub fn findings(&self) -> impl Iterator<Item = &v1::Finding> {
+        self.kept.findings.values()
+    }
+
+    /// Entries by their bodies' names; batch manifests as `batch_manifest`.
+    #[must_use]
+    pub const fn bodies(&self) -> &BTreeMap<&'static str, u64> {
+        &self.bodies
+    }
+
+    /// The machine, or `None` if entries are not assessed.
+    pub const fn book(&mut self) -> Option<&mut Book> {
+        self.book.as_mut()
+    }
+}
+
+/// Leaves after which changes are taken out of the machine.
+const SETTLE_LEAVES: usize = 1024;
+
+fn assesses(registry: &Registry) -> bool {
+    registry.rules_version() >= RULES_ASSESSED
+}
+
+fn speaker(entry: &Entry<'_>, key: Option<KeyId>) -> Speaker {
+    Speaker {
+        key,
+        principal_leaf: entry.principal_leaf.map(LeafIndex::new),
+    }
+}
+
+/// The leaf at which a session's statement of this sequence was recorded.
+fn leaf_of(runs: &[Run], sequence: Sequence) -> Option<u64> {
+    let behind = runs.partition_point(|run| run.first <= sequence);
+    runs.get(behind.checked_sub(1)?)?.leaf_of(sequence)
+}

@@ -1,0 +1,83 @@
+//! What a replayed ledger holds, in numbers.
+
+use std::collections::BTreeMap;
+
+use deed_proto::v1::{self, IntentState};
+use prost::Message as _;
+
+use super::Replay;
+use crate::assess::{
+    cells::{Acts, CellKey},
+    finding,
+};
+
+/// Counts over a whole ledger. Names are those of the protos' values, in lower case and without
+/// their prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Entries by body.
+    pub entries: BTreeMap<&'static str, u64>,
+    /// Tasks of which there is an entry.
+    pub tasks: u64,
+    /// Grants, those that never were in force among them.
+    pub grants: u64,
+    /// Intents by where they stand.
+    pub intents: BTreeMap<String, u64>,
+    /// Outcomes by where they stand.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Findings by kind.
+    pub findings: BTreeMap<String, u64>,
+    /// Findings by severity.
+    pub severities: BTreeMap<String, u64>,
+}
+
+impl Replay {
+    /// Counts what is there, after [`Replay::end`].
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            entries: self.bodies.clone(),
+            ..Summary::default()
+        };
+        for (key, bytes) in &self.kept.cells {
+            match key {
+                CellKey::Task(_) => summary.tasks += 1,
+                CellKey::Grant(_) => summary.grants += 1,
+                CellKey::Acts(_) => {
+                    // The machine has encoded it.
+                    let acts = Acts::decode(bytes.clone()).unwrap_or_default();
+                    summary.count(&acts);
+                }
+                _ => {}
+            }
+        }
+        for finding in self.findings() {
+            let severity = short(finding.severity().as_str_name(), "SEVERITY_");
+            *summary.severities.entry(severity).or_default() += 1;
+            let kind = finding::name(finding.kind());
+            *summary.findings.entry(kind).or_default() += 1;
+        }
+        summary
+    }
+}
+
+impl Summary {
+    fn count(&mut self, acts: &Acts) {
+        for act in &acts.acts {
+            let state: IntentState = act.state();
+            let state = short(state.as_str_name(), "INTENT_STATE_");
+            *self.intents.entry(state).or_default() += 1;
+            if let Some(outcome) = &act.outcome {
+                let state: v1::OutcomeState = outcome.state();
+                let state = short(state.as_str_name(), "OUTCOME_STATE_");
+                *self.outcomes.entry(state).or_default() += 1;
+            }
+        }
+    }
+}
+
+fn short(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix)
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+}

@@ -1,0 +1,905 @@
+//! A small ledger to tell stories in: it judges, assesses and records what its cast says, as the
+//! server's step does, and keeps every entry for a replay.
+//!
+//! ```ignore
+//! let mut ledger = Ledger::new();               // rules 2, the cast's keys are registered
+//! ledger.set_default_policy();                  // optional; without one everything is cleared
+//! let task = ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Payment, 0));
+//! ledger.at(10);                                // ten seconds later
+//! let grant = ledger.say(AUTHORITY, Some(1), grant_to(AGENT));
+//! let intent = ledger.say(AGENT, Some(1), intent("refund", "orders/7", Some(grant.hash)));
+//! assert_eq!(intent.state(), Some(IntentState::Waiting));
+//! ledger.say(ENGINE, Some(1), decision(&intent, Verdict::Allow));
+//! ledger.say(APPROVER, Some(1), approval(&intent, Verdict::Allow, ledger.now()));
+//! assert_eq!(ledger.act(intent.leaf).state(), IntentState::Cleared);
+//! assert!(ledger.has(FindingKind::HastyApproval));
+//! ```
+//!
+//! - [`Ledger::say`] records a statement and panics if it is refused; [`Ledger::try_say`] tells why,
+//!   and takes a closure that changes the statement (header or body) before it is signed.
+//! - [`Ledger::say_batch`] records a signed batch, [`Ledger::equivocate`] a second statement for a
+//!   place, [`Ledger::tick`] and [`Ledger::request_receipt`] what the ledger writes when nothing
+//!   else happens.
+//! - A task is named by one byte. [`Ledger::at`] sets the seconds after [`TIME_US`] at which the next
+//!   entries are received; time never goes back.
+//! - [`Ledger::entries`] are the bytes of all leaves; [`Ledger::findings`] what was found;
+//!   [`Ledger::task`], [`Ledger::act`], [`Ledger::grant`] what the cells say.
+//! - [`Ledger::forgetting`] makes the same ledger with a [`Book`] that is thrown away and restored
+//!   from the kept cells after every unit.
+
+#![allow(dead_code, reason = "a fixture: not every test file needs all of it")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use deed_evidence::{
+    KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
+    assess::{
+        Assessed, Book, Changes, Due, Spoken, View,
+        cells::{self, CellKey},
+        said::Said,
+    },
+    batch::Manifest,
+    commitment,
+    entry::{Entry, KeyedSignature},
+    genesis::Genesis,
+    policy,
+    session::{self, Judgement, Session},
+    signature::{self, Possession, key_id},
+    statement,
+    trust::{Registry, Speaker, TrustStatement},
+};
+use deed_proto::v1::{
+    self, AuthenticationStrength, FindingKind, IntentState, KeyRole, OutcomeStatus, PayloadType,
+    RiskTier, TaskEnd, Verdict, statement::Body,
+};
+use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, Origin, SigningKey, leaf_hash};
+use prost::Message as _;
+
+/// Receive time of the genesis entry.
+pub(crate) const TIME_US: i64 = 1_760_000_000_000_000;
+
+/// The key of one of the cast.
+pub(crate) fn signing_key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+/// The genesis of every ledger here: authority [`AUTHORITY`], rules 2.
+pub(crate) fn genesis() -> Genesis {
+    let origin = Origin::new("deed.example/logs/stories").unwrap();
+    let log = NoteSigner::from_seed(KeyName::new("deed.example/logs/stories").unwrap(), &[1; 32]);
+    Genesis {
+        origin,
+        log_key: log.verifier_key().clone(),
+        authority_keys: vec![*signing_key(2).public_key().as_bytes()],
+        created_at: Micros::new(TIME_US),
+        nonce: [4; 32],
+        rules_version: 2,
+    }
+}
+
+/// One of the cast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Who {
+    /// Of its key; none signs nothing.
+    pub(crate) seed: Option<u8>,
+    pub(crate) role: KeyRole,
+    pub(crate) producer: &'static str,
+    pub(crate) controller: &'static str,
+}
+
+const fn who(
+    seed: u8,
+    role: KeyRole,
+    producer: &'static str,
+    controller: &'static str,
+) -> Who {
+    let seed = Some(seed);
+    Who {
+        seed,
+        role,
+        producer,
+        controller,
+    }
+}
+
+/// The ledger's owner.
+pub(crate) const AUTHORITY: Who = who(2, KeyRole::Unspecified, statement::AUTHORITY_PRODUCER, "");
+/// Opens and closes tasks.
+pub(crate) const PLATFORM: Who = who(
+    10,
+    KeyRole::Platform,
+    "https://example.org/platform",
+    "https://example.org/teams/operations",
+);
+/// Acts.
+pub(crate) const AGENT: Who = who(
+    11,
+    KeyRole::Agent,
+    "spiffe://example.org/agent/one",
+    "https://example.org/teams/agents",
+);
+/// Acts for the first one.
+pub(crate) const HELPER: Who = who(
+    12,
+    KeyRole::Agent,
+    "spiffe://example.org/agent/two",
+    "https://example.org/teams/helpers",
+);
+/// Approves.
+pub(crate) const APPROVER: Who = who(
+    13,
+    KeyRole::Approver,
+    "https://example.org/people/ann",
+    "https://example.org/people/ann",
+);
+/// Approves, and has the agent's controller.
+pub(crate) const COLLEAGUE: Who = who(
+    14,
+    KeyRole::Approver,
+    "https://example.org/people/cem",
+    "https://example.org/teams/agents",
+);
+/// Decides by rules.
+pub(crate) const ENGINE: Who = who(
+    15,
+    KeyRole::PolicyEngine,
+    "https://example.org/engine",
+    "https://example.org/teams/rules",
+);
+/// Sees effects.
+pub(crate) const DOWNSTREAM: Who = who(
+    16,
+    KeyRole::DownstreamSystem,
+    "https://bank.example/refunds",
+    "https://bank.example",
+);
+/// Brings in what others recorded.
+pub(crate) const IMPORTER: Who = who(
+    17,
+    KeyRole::Importer,
+    "https://example.org/importer",
+    "https://example.org/teams/operations",
+);
+/// A second approver.
+pub(crate) const SECOND: Who = who(
+    18,
+    KeyRole::Approver,
+    "https://example.org/people/ben",
+    "https://example.org/people/ben",
+);
+/// Nobody signs what it says.
+pub(crate) const ANYBODY: Who = Who {
+    seed: None,
+    role: KeyRole::Unspecified,
+    producer: "https://example.org/anybody",
+    controller: "",
+};
+
+/// Everybody whose key [`Ledger::new`] registers.
+pub(crate) const CAST: [Who; 9] = [
+    PLATFORM, AGENT, HELPER, APPROVER, COLLEAGUE, ENGINE, DOWNSTREAM, IMPORTER, SECOND,
+];
+
+impl Who {
+    pub(crate) fn key(self) -> Option<KeyId> {
+        let seed = self.seed?;
+        Some(key_id(signing_key(seed).public_key()))
+    }
+
+    /// The session that it speaks in.
+    pub(crate) fn session(self) -> SessionId {
+        SessionId::new([self.seed.unwrap_or(0xee); 16])
+    }
+}
+
+/// Where a statement was recorded, and what was said of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) leaf: u64,
+    pub(crate) hash: Hash,
+    pub(crate) payload: Bytes,
+    pub(crate) session: SessionId,
+    pub(crate) sequence: Sequence,
+    pub(crate) assessed: Assessed,
+}
+
+impl Place {
+    pub(crate) fn leaf_ref(&self) -> v1::LeafRef {
+        v1::LeafRef {
+            leaf_index: self.leaf,
+            leaf_hash: Bytes::copy_from_slice(self.hash.as_bytes()),
+        }
+    }
+
+    pub(crate) fn statement_ref(&self) -> v1::StatementRef {
+        let digest = PayloadDigest::of(&self.payload);
+        v1::StatementRef {
+            session: Bytes::copy_from_slice(self.session.as_bytes()),
+            sequence: self.sequence.get(),
+            payload_digest: Bytes::copy_from_slice(digest.as_bytes()),
+        }
+    }
+
+    /// Where the Intent stood when it was recorded.
+    pub(crate) fn state(&self) -> Option<IntentState> {
+        self.assessed.intent.as_ref().map(|(state, ..)| *state)
+    }
+
+    /// Findings at its leaf.
+    pub(crate) fn kinds(&self) -> Vec<FindingKind> {
+        let kinds = self.assessed.findings.iter().map(v1::Finding::kind);
+        kinds.collect()
+    }
+}
+
+/// What a book left to be kept.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Kept {
+    pub(crate) cells: BTreeMap<CellKey, Bytes>,
+    pub(crate) findings: BTreeMap<(u64, u32), v1::Finding>,
+    pub(crate) dues: BTreeSet<Due>,
+    pub(crate) places: HashMap<(SessionId, Sequence), u64>,
+}
+
+impl Kept {
+    fn take(&mut self, changes: Changes) {
+        for (key, bytes) in changes.cells {
+            let bytes = Bytes::from(bytes);
+            match key {
+                CellKey::Finding(leaf, number) => {
+                    let finding = v1::Finding::decode(bytes).unwrap();
+                    self.findings.insert((leaf, number), finding);
+                }
+                _ => {
+                    self.cells.insert(key, bytes);
+                }
+            }
+        }
+        for (due, set) in changes.due {
+            let changed = if set {
+                self.dues.insert(due)
+            } else {
+                self.dues.remove(&due)
+            };
+            assert!(changed, "{due:?} was {set} before");
+        }
+    }
+}
+
+impl View for Kept {
+    type Error = String;
+
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, String> {
+        Ok(match key {
+            CellKey::Finding(leaf, number) => self
+                .findings
+                .get(&(*leaf, *number))
+                .map(|finding| finding.encode_to_vec().into()),
+            _ => self.cells.get(key).cloned(),
+        })
+    }
+
+    fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, String> {
+        Ok(self.places.get(&(*session, sequence)).copied())
+    }
+
+    fn damaged(&self, key: &CellKey) -> String {
+        format!("cell {key:?} is damaged")
+    }
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) id: LedgerId,
+    pub(crate) registry: Registry,
+    pub(crate) book: Book,
+    pub(crate) kept: Kept,
+    entries: Vec<Bytes>,
+    sessions: HashMap<SessionId, Session>,
+    time: Micros,
+    effective: Micros,
+    forgets: bool,
+}
+
+/// What is refused, with why.
+pub(crate) type Refused = String;
+
+impl Ledger {
+    /// A ledger with rules 2 in which the cast's keys are registered and no policy is set.
+    pub(crate) fn new() -> Self {
+        let mut ledger = Self::with_genesis_only();
+        ledger.register_cast();
+        ledger
+    }
+
+    /// The same with a book that is restored from what is kept after every unit.
+    pub(crate) fn forgetting() -> Self {
+        let mut ledger = Self::with_genesis_only();
+        ledger.forgets = true;
+        ledger.register_cast();
+        ledger
+    }
+
+    pub(crate) fn with_genesis_only() -> Self {
+        let entry = genesis().to_entry().unwrap();
+        let (genesis, id) = Genesis::from_entry(&entry).unwrap();
+        Self {
+            id,
+            registry: Registry::genesis(id, &genesis),
+            book: Book::new(id),
+            kept: Kept::default(),
+            entries: vec![entry],
+            sessions: HashMap::new(),
+            time: genesis.created_at,
+            effective: genesis.created_at,
+            forgets: false,
+        }
+    }
+
+    fn register_cast(&mut self) {
+        for who in CAST {
+            self.register(who);
+        }
+    }
+
+    /// What follows is received so many seconds after [`TIME_US`].
+    pub(crate) fn at(&mut self, seconds: i64) {
+        self.time = self.time.max(Micros::new(TIME_US + seconds * 1_000_000));
+    }
+
+    /// When what follows is received.
+    pub(crate) fn now(&self) -> Micros {
+        self.time
+    }
+
+    pub(crate) fn entries(&self) -> &[Bytes] {
+        &self.entries
+    }
+
+    pub(crate) fn next_leaf(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    pub(crate) fn findings(&self) -> impl Iterator<Item = &v1::Finding> {
+        self.kept.findings.values()
+    }
+
+    /// Whether there is a finding of this kind.
+    pub(crate) fn has(&self, kind: FindingKind) -> bool {
+        self.findings().any(|finding| finding.kind() == kind)
+    }
+
+    pub(crate) fn task(&self, task: u8) -> cells::Task {
+        let key = CellKey::Task(TaskId::new([task; 16]));
+        cells::Task::decode(self.kept.cells[&key].clone()).unwrap()
+    }
+
+    pub(crate) fn grant(&self, hash: Hash) -> cells::Grant {
+        let bytes = self.kept.cells[&CellKey::Grant(hash)].clone();
+        cells::Grant::decode(bytes).unwrap()
+    }
+
+    /// The act of the Intent at this leaf.
+    pub(crate) fn act(&self, leaf: u64) -> cells::Act {
+        let bytes = self.kept.cells[&CellKey::acts_of(leaf)].clone();
+        let acts = cells::Acts::decode(bytes).unwrap().acts;
+        acts.into_iter().find(|act| act.leaf == leaf).unwrap()
+    }
+
+    /// Registers a key for one of the cast (or somebody new).
+    pub(crate) fn register(&mut self, who: Who) -> Place {
+        let key = signing_key(who.seed.unwrap());
+        let possession = Possession {
+            ledger_id: self.id,
+            public_key: key.public_key().as_bytes(),
+            role: who.role,
+            producer: who.producer,
+            controller: who.controller,
+        };
+        let body = Body::KeyRegistered(v1::KeyRegistered {
+            public_key: key.public_key().as_bytes().to_vec().into(),
+            role: who.role.into(),
+            producer: who.producer.into(),
+            controller: who.controller.into(),
+            possession: possession.sign(&key).to_vec().into(),
+            ..v1::KeyRegistered::default()
+        });
+        self.say(AUTHORITY, None, body)
+    }
+
+    pub(crate) fn set_default_policy(&mut self) -> Place {
+        self.set_policy(policy::DEFAULT_POLICIES)
+    }
+
+    /// Sets policies under the schema that Deed ships.
+    pub(crate) fn set_policy(&mut self, policies: &str) -> Place {
+        self.say(AUTHORITY, None, policy_set(policies))
+    }
+
+    /// Records a statement that cannot be refused.
+    pub(crate) fn say(&mut self, who: Who, task: Option<u8>, body: Body) -> Place {
+        self.try_say(who, task, body, |_| {}).unwrap()
+    }
+
+    /// Records a statement, changed by `change` before it is signed; or says why it is refused.
+    pub(crate) fn try_say(
+        &mut self,
+        who: Who,
+        task: Option<u8>,
+        body: Body,
+        change: impl FnOnce(&mut v1::Statement),
+    ) -> Result<Place, Refused> {
+        let mut made = self.statement(who, task, body);
+        change(&mut made);
+        let payload = statement::encode(&made).map_err(|error| error.to_string())?;
+        self.take(who, &payload)
+    }
+
+    /// The next statement of somebody's session.
+    pub(crate) fn statement(&self, who: Who, task: Option<u8>, body: Body) -> v1::Statement {
+        // As a chain can be rebuilt from the trust statements alone, they have a session alone.
+        let is_trust = matches!(
+            body,
+            Body::AuthoritiesChanged(_)
+                | Body::KeyRegistered(_)
+                | Body::KeyRevoked(_)
+                | Body::PrincipalBound(_)
+                | Body::PolicySet(_)
+                | Body::RetentionSet(_)
+                | Body::LegalHoldPlaced(_)
+                | Body::LegalHoldReleased(_)
+                | Body::Erasure(_)
+        );
+        let session = if is_trust {
+            SessionId::new([0xaa; 16])
+        } else {
+            who.session()
+        };
+        let next = self.sessions.get(&session).map_or(0, |s| s.next.get());
+        v1::Statement {
+            ledger_id: Bytes::copy_from_slice(self.id.as_bytes()),
+            producer: who.producer.into(),
+            session: Bytes::copy_from_slice(session.as_bytes()),
+            sequence: next,
+            occurred_at_us: self.time.get(),
+            task: task.map_or_else(Bytes::new, |task| vec![task; 16].into()),
+            body: Some(body),
+            ..v1::Statement::default()
+        }
+    }
+
+    /// Judges a payload that one of the cast signs and records it.
+    pub(crate) fn take(&mut self, who: Who, payload: &Bytes) -> Result<Place, Refused> {
+        let header = statement::parse(payload).map_err(|error| error.to_string())?;
+        let at = self.effective.max(self.time);
+        let speaker = Speaker {
+            key: who.key(),
+            principal_leaf: None,
+        };
+        let trust = TrustStatement::parse(payload).map_err(|error| error.to_string())?;
+        match (&trust, who.key()) {
+            (Some(said), Some(signer)) => self
+                .registry
+                .judge(said, signer, at)
+                .map_err(|refusal| refusal.to_string())?,
+            _ => self
+                .registry
+                .may_speak(&speaker, header.producer, at)
+                .map_err(|refusal| refusal.to_string())?,
+        }
+        let binding = self.registry.session_binding(&speaker);
+        let known = self.sessions.get(&header.session);
+        let judged = session::judge(known, &header, binding).map_err(|error| error.to_string())?;
+        let first = self.kept.places.get(&(header.session, header.sequence));
+        let first = match (judged, first) {
+            (Judgement::Next, _) => None,
+            (Judgement::Behind, Some(&first)) => {
+                let entry = Entry::parse(&self.entries[first as usize]).unwrap();
+                let place = (header.session, header.sequence);
+                let third = self.book.equivocated(&mut self.kept, place.0, place.1)?;
+                if entry.payload == payload || trust.is_some() || third.is_some() {
+                    return Err(format!("sequence {} again", header.sequence));
+                }
+                if who.seed.is_none() {
+                    return Err("an equivocation that nobody signed".to_owned());
+                }
+                Some(first)
+            }
+            (Judgement::Behind, None) => return Err("lies in a gap".to_owned()),
+        };
+
+        self.due(at)?;
+        let leaf = self.next_leaf();
+        let signature = who.seed.map(|seed| {
+            let key = signing_key(seed);
+            (
+                *key_id(key.public_key()).as_bytes(),
+                signature::sign(&key, PayloadType::Statement, payload),
+            )
+        });
+        let keyed = signature.as_ref().map(|(key_id, signature)| KeyedSignature {
+            key_id,
+            signature,
+        });
+        let entry = match (keyed, &trust) {
+            (None, _) => Entry::unsigned(payload, self.time),
+            (Some(keyed), None) => Entry::signed(payload, keyed, self.time),
+            (Some(keyed), Some(_)) => {
+                Entry::trust(payload, keyed, self.time, self.registry.head())
+            }
+        };
+        let entry = entry.encode();
+        let hash = leaf_hash(&entry);
+        self.entries.push(entry);
+        self.effective = at;
+        if let Some(said) = &trust {
+            self.registry.apply(said, at, LeafIndex::new(leaf), hash);
+        }
+        let said = Said::read(payload).map_err(|error| error.to_string())?;
+        let spoken = Spoken {
+            leaf,
+            leaf_hash: hash,
+            at,
+            header: &header,
+            payload,
+            said: &said,
+            key: who.key(),
+        };
+        let assessed = match first {
+            Some(first) => {
+                self.book
+                    .equivocation(&mut self.kept, &self.registry, &spoken, first)?
+            }
+            None => {
+                self.kept.places.insert((header.session, header.sequence), leaf);
+                let digest = PayloadDigest::of(payload);
+                self.sessions
+                    .entry(header.session)
+                    .and_modify(|session| session.advance(&header, digest))
+                    .or_insert_with(|| Session::opened(&header, digest, binding));
+                self.book.record(&mut self.kept, &self.registry, &spoken)?
+            }
+        };
+        let place = Place {
+            leaf,
+            hash,
+            payload: payload.clone(),
+            session: header.session,
+            sequence: header.sequence,
+            assessed,
+        };
+        self.owed(at)?;
+        self.settle();
+        Ok(place)
+    }
+
+    /// Says something else at the place of an earlier statement.
+    pub(crate) fn equivocate(
+        &mut self,
+        who: Who,
+        first: &Place,
+        task: Option<u8>,
+        body: Body,
+    ) -> Result<Place, Refused> {
+        self.try_say(who, task, body, |made| {
+            made.session = Bytes::copy_from_slice(first.session.as_bytes());
+            made.sequence = first.sequence.get();
+        })
+    }
+
+    /// Records statements of one session under one signature. `bodies` may look at the places of
+    /// those before them only by what they are: their leaves are known when they are signed.
+    pub(crate) fn say_batch(&mut self, who: Who, bodies: Vec<(Option<u8>, Body)>) -> Vec<Place> {
+        self.try_say_batch(who, bodies).unwrap()
+    }
+
+    pub(crate) fn try_say_batch(
+        &mut self,
+        who: Who,
+        bodies: Vec<(Option<u8>, Body)>,
+    ) -> Result<Vec<Place>, Refused> {
+        let at = self.effective.max(self.time);
+        let mut payloads = Vec::new();
+        for (position, (task, body)) in bodies.into_iter().enumerate() {
+            let mut made = self.statement(who, task, body);
+            made.sequence += position as u64;
+            payloads.push(statement::encode(&made).map_err(|error| error.to_string())?);
+        }
+        let manifest = Manifest::over(&payloads).map_err(|error| error.to_string())?;
+        let key = signing_key(who.seed.ok_or("a batch is signed")?);
+        let speaker = Speaker {
+            key: who.key(),
+            principal_leaf: None,
+        };
+        self.registry
+            .may_speak(&speaker, who.producer, at)
+            .map_err(|refusal| refusal.to_string())?;
+        let binding = self.registry.session_binding(&speaker);
+        let first = statement::parse(&payloads[0]).map_err(|error| error.to_string())?;
+        let known = self.sessions.get(&first.session);
+        match session::judge(known, &first, binding).map_err(|error| error.to_string())? {
+            Judgement::Next => {}
+            Judgement::Behind => return Err("again".to_owned()),
+        }
+
+        self.due(at)?;
+        let payload = manifest.encode();
+        let key_id = *key_id(key.public_key()).as_bytes();
+        let signature = signature::sign(&key, PayloadType::BatchManifest, &payload);
+        let keyed = KeyedSignature {
+            key_id: &key_id,
+            signature: &signature,
+        };
+        self.entries
+            .push(Entry::manifest(&payload, keyed, self.time).encode());
+        self.effective = at;
+        let mut places = Vec::new();
+        for payload in payloads {
+            let header = statement::parse(&payload).map_err(|error| error.to_string())?;
+            let leaf = self.next_leaf();
+            let entry = Entry::batched(&payload, self.time).encode();
+            let hash = leaf_hash(&entry);
+            self.entries.push(entry);
+            self.kept.places.insert((header.session, header.sequence), leaf);
+            let digest = PayloadDigest::of(&payload);
+            self.sessions
+                .entry(header.session)
+                .and_modify(|session| session.advance(&header, digest))
+                .or_insert_with(|| Session::opened(&header, digest, binding));
+            let said = Said::read(&payload).map_err(|error| error.to_string())?;
+            let spoken = Spoken {
+                leaf,
+                leaf_hash: hash,
+                at,
+                header: &header,
+                payload: &payload,
+                said: &said,
+                key: who.key(),
+            };
+            let assessed = self.book.record(&mut self.kept, &self.registry, &spoken)?;
+            let (session, sequence) = (header.session, header.sequence);
+            places.push(Place {
+                leaf,
+                hash,
+                payload,
+                session,
+                sequence,
+                assessed,
+            });
+        }
+        self.owed(at)?;
+        self.settle();
+        Ok(places)
+    }
+
+    /// Time has come to where [`Ledger::at`] set it, and nothing else happens. Whether anything
+    /// was due.
+    pub(crate) fn tick(&mut self) -> bool {
+        let at = self.effective.max(self.time);
+        let (before, leaf) = (self.entries.len(), self.next_leaf());
+        self.book
+            .tick(&mut self.kept, &self.registry, leaf, at)
+            .unwrap();
+        self.owed(at).unwrap();
+        self.settle();
+        self.entries.len() > before
+    }
+
+    /// Asks for a task's receipt; its leaf, if the task is known.
+    pub(crate) fn request_receipt(&mut self, task: u8) -> Option<u64> {
+        let at = self.effective.max(self.time);
+        let task = TaskId::new([task; 16]);
+        self.book.task(&mut self.kept, task).unwrap()?;
+        self.due(at).unwrap();
+        let leaf = self.next_leaf();
+        self.book.request_receipt(&mut self.kept, task).unwrap();
+        self.owed(at).unwrap();
+        self.settle();
+        Some(leaf)
+    }
+
+    /// Before a unit: what is due happens, and is written.
+    fn due(&mut self, at: Micros) -> Result<(), String> {
+        let leaf = self.next_leaf();
+        self.book
+            .advance(&mut self.kept, &self.registry, leaf, at)?;
+        self.owed(at)
+    }
+
+    fn owed(&mut self, at: Micros) -> Result<(), String> {
+        loop {
+            let leaf = self.next_leaf();
+            let entry = self
+                .book
+                .ledger_entry(&mut self.kept, &self.registry, leaf, at)?;
+            let Some(entry) = entry else { return Ok(()) };
+            let parsed = Entry::parse(&entry).unwrap();
+            parsed.statement().unwrap();
+            assert_eq!(parsed.received_at, at);
+            self.entries.push(entry);
+            self.effective = at;
+        }
+    }
+
+    fn settle(&mut self) {
+        assert!(!self.book.owes());
+        self.kept.take(self.book.take_changes());
+        if self.forgets {
+            self.book = Book::restore(self.id, self.kept.dues.iter().copied());
+        }
+    }
+}
+
+/// A commitment to something that nobody has.
+pub(crate) fn committed(what: &str) -> v1::Commitment {
+    let session = SessionId::new([0x55; 16]);
+    let salt = commitment::Salt::derive(&[0x42; 32], session, Sequence::new(7), what);
+    commitment::commit(&salt, what.as_bytes(), "application/json")
+}
+
+pub(crate) fn policy_set(policies: &str) -> Body {
+    let schema = policy::DEFAULT_SCHEMA;
+    Body::PolicySet(v1::PolicySet {
+        policies: policies.into(),
+        schema: schema.into(),
+        digest: policy::digest(policies, schema).to_vec().into(),
+        cedar_version: policy::CEDAR_VERSION.into(),
+        rules_version: 2,
+        reason: String::new(),
+    })
+}
+
+/// A task that ends by itself so many seconds after [`TIME_US`]; 0 for never.
+pub(crate) fn task_opened(tier: RiskTier, deadline_s: i64) -> Body {
+    Body::TaskOpened(v1::TaskOpened {
+        objective: None,
+        requested_by: "https://example.org/people/dee".into(),
+        risk_tier: tier.into(),
+        deadline_us: seconds(deadline_s),
+    })
+}
+
+pub(crate) fn task_closed() -> Body {
+    Body::TaskClosed(v1::TaskClosed {
+        end: TaskEnd::Completed.into(),
+        reason: String::new(),
+    })
+}
+
+/// A root grant of every action and resource below `refund/` and `orders/`, for 10,000 s.
+pub(crate) fn grant(subject: Who) -> v1::Grant {
+    v1::Grant {
+        subject: subject.producer.into(),
+        actions: vec!["refund".into(), "refund/*".into()],
+        resources: vec!["orders/*".into()],
+        expires_us: seconds(10_000),
+        ..v1::Grant::default()
+    }
+}
+
+pub(crate) fn grant_to(subject: Who) -> Body {
+    Body::Grant(grant(subject))
+}
+
+/// The same as a part of another.
+pub(crate) fn delegated(subject: Who, parent: Hash) -> v1::Grant {
+    v1::Grant {
+        parent: Bytes::copy_from_slice(parent.as_bytes()),
+        ..grant(subject)
+    }
+}
+
+pub(crate) fn accepted(grant: Hash) -> Body {
+    let grant = Bytes::copy_from_slice(grant.as_bytes());
+    Body::GrantAccepted(v1::GrantAccepted { grant })
+}
+
+pub(crate) fn revocation(grant: Hash) -> Body {
+    Body::Revocation(v1::Revocation {
+        grant: Bytes::copy_from_slice(grant.as_bytes()),
+        reason: String::new(),
+    })
+}
+
+/// An Intent of `minor_units` cents with all that the default policies ask of it.
+pub(crate) fn intent(resource: &str, minor_units: i64, grant: Option<Hash>) -> v1::Intent {
+    v1::Intent {
+        action: "refund".into(),
+        resource: resource.into(),
+        amount: Some(amount(minor_units)),
+        grant: grant.map_or_else(Bytes::new, |hash| Bytes::copy_from_slice(hash.as_bytes())),
+        arguments: Some(committed("intent.arguments")),
+        prompt: Some(committed("intent.prompt")),
+        model: "model-1".into(),
+        ..v1::Intent::default()
+    }
+}
+
+pub(crate) fn amount(minor_units: i64) -> v1::Amount {
+    v1::Amount {
+        minor_units,
+        currency: "EUR".into(),
+    }
+}
+
+pub(crate) fn decision(intent: &Place, verdict: Verdict) -> Body {
+    Body::Decision(v1::Decision {
+        intent: Some(intent.leaf_ref()),
+        verdict: verdict.into(),
+        engine: "rules".into(),
+        ..v1::Decision::default()
+    })
+}
+
+/// An approval that took a minute, decided at `at`.
+pub(crate) fn approval(intent: &Place, verdict: Verdict, at: Micros) -> Body {
+    Body::Approval(v1::Approval {
+        intent: Some(intent.leaf_ref()),
+        verdict: verdict.into(),
+        shown: Some(committed("approval.shown")),
+        shown_at_us: at.get() - 60_000_000,
+        opened_at_us: at.get() - 50_000_000,
+        decided_at_us: at.get(),
+        strength: AuthenticationStrength::MultiFactor.into(),
+        rationale: String::new(),
+    })
+}
+
+pub(crate) fn effect(resource: &str, minor_units: i64) -> v1::Effect {
+    v1::Effect {
+        kind: "refund.created".into(),
+        resource: resource.into(),
+        amount: Some(amount(minor_units)),
+        ..v1::Effect::default()
+    }
+}
+
+/// What came of an Intent, with all that the default policies ask of it.
+pub(crate) fn outcome(intent: &Place, status: OutcomeStatus, effects: Vec<v1::Effect>) -> Body {
+    Body::Outcome(v1::Outcome {
+        intent: Some(intent.statement_ref()),
+        status: status.into(),
+        effects,
+        tool_call: Some(committed("outcome.tool_call")),
+        response: Some(committed("outcome.response")),
+        result: Some(committed("outcome.result")),
+        arguments: None,
+    })
+}
+
+pub(crate) fn observation(intent: Option<&Place>, effects: Vec<v1::Effect>) -> Body {
+    Body::Observation(v1::Observation {
+        intent: intent.map(Place::leaf_ref),
+        effects,
+        ..v1::Observation::default()
+    })
+}
+
+/// A heartbeat at a session's next sequence; use it with [`Ledger::try_say`], which knows it.
+pub(crate) fn heartbeat(sequence: u64, next_within_s: i64) -> Body {
+    Body::Heartbeat(v1::Heartbeat {
+        last_sequence: sequence,
+        count: sequence + 1,
+        next_within_us: next_within_s * 1_000_000,
+    })
+}
+
+pub(crate) fn key_revoked(who: Who, compromised_since: Option<i64>) -> Body {
+    let key = who.key().unwrap();
+    Body::KeyRevoked(v1::KeyRevoked {
+        key_id: Bytes::copy_from_slice(key.as_bytes()),
+        compromised_since_us: compromised_since.map(seconds),
+        reason: String::new(),
+    })
+}
+
+/// So many seconds after [`TIME_US`] in microseconds; 0 stays 0.
+pub(crate) fn seconds(after: i64) -> i64 {
+    if after == 0 {
+        0
+    } else {
+        TIME_US + after * 1_000_000
+    }
+}

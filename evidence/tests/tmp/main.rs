@@ -1,0 +1,4 @@
+#[path = "../it/ledger.rs"]
+mod ledger;
+#[path = "../it/replay.rs"]
+mod replay;
