@@ -37,16 +37,60 @@ pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
     correlation_keys(&statement.correlation_keys)?;
     match body {
         Body::Genesis(genesis) => self::genesis(genesis),
+        Body::Tick(tick) => {
+            let due = 1..=statement.occurred_at_us;
+            require(due.contains(&tick.due_us), "due_us")
+        }
+        Body::Clearance(clearance) => self::clearance(clearance),
+        Body::TaskReceipt(receipt) => {
+            require(receipt.through_leaf > 0, "through_leaf")?;
+            let most = receipt.through_leaf;
+            require((1..=most).contains(&receipt.count), "count")?;
+            require(receipt.digest.len() == 32, "digest")?;
+            leaf_ref(Some(receipt.trust_head.as_ref().ok_or("trust_head")?))?;
+            require(receipt.assessment_digest.len() == 32, "assessment_digest")
+        }
         Body::TaskOpened(opened) => task_opened(opened),
         Body::TaskClosed(closed) => {
             require((1..=4).contains(&closed.end), "end")?;
             require(closed.reason.len() <= 1024, "reason")
         }
+        Body::Grant(grant) => self::grant(grant),
+        Body::GrantAccepted(accepted) => require(accepted.grant.len() == 32, "grant"),
         Body::Intent(intent) => self::intent(intent),
         Body::Outcome(outcome) => self::outcome(outcome),
-        Body::Heartbeat(beat) => count(beat.last_sequence, beat.count, statement.sequence),
+        Body::Decision(decision) => {
+            leaf_ref(Some(decision.intent.as_ref().ok_or("intent")?))?;
+            require([1, 2].contains(&decision.verdict), "verdict")?;
+            require(text(&decision.engine, 1, 256), "engine")?;
+            require(text(&decision.policy_version, 0, 256), "policy_version")?;
+            require(empty_or(&decision.policy_digest, 32), "policy_digest")?;
+            require(decision.reason.len() <= 1024, "reason")
+        }
+        Body::Approval(approval) => self::approval(approval),
+        Body::Observation(observation) => {
+            leaf_ref(observation.intent.as_ref())?;
+            require((1..=64).contains(&observation.effects.len()), "effects")?;
+            effects(&observation.effects)?;
+            require(text(&observation.reference, 0, 256), "reference")?;
+            require(observation.observed_at_us >= 0, "observed_at_us")
+        }
+        Body::Heartbeat(beat) => {
+            require(beat.next_within_us >= 0, "next_within_us")?;
+            count(beat.last_sequence, beat.count, statement.sequence)
+        }
         Body::SessionClosed(closed) => {
             count(closed.last_sequence, closed.count, statement.sequence)
+        }
+        Body::Revocation(revocation) => {
+            require(revocation.grant.len() == 32, "grant")?;
+            require(revocation.reason.len() <= 1024, "reason")
+        }
+        Body::FindingDisposition(disposition) => {
+            require(disposition.leaf_index > 0, "leaf_index")?;
+            require((1..=3).contains(&disposition.kind), "kind")?;
+            require(text(&disposition.reviewed_by, 1, 512), "reviewed_by")?;
+            require((1..=1024).contains(&disposition.reason.len()), "reason")
         }
         Body::AuthoritiesChanged(changed) => {
             let keys = &changed.authority_keys;
@@ -68,6 +112,14 @@ pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
             require(text(&bound.principal, 1, 512), "principal")?;
             require(producers_own(&bound.producer), "producer")?;
             require(bound.valid_until_us >= 0, "valid_until_us")
+        }
+        Body::PolicySet(set) => {
+            require((1..=32_768).contains(&set.policies.len()), "policies")?;
+            require((1..=16_384).contains(&set.schema.len()), "schema")?;
+            require(set.digest.len() == 32, "digest")?;
+            require(text(&set.cedar_version, 1, 16), "cedar_version")?;
+            require(set.rules_version == 2, "rules_version")?;
+            require(set.reason.len() <= 1024, "reason")
         }
         Body::RetentionSet(set) => {
             require(set.floor_us >= 0, "floor_us")?;
@@ -123,24 +175,61 @@ fn ascending<T>(list: &[T], bytes: impl Fn(&T) -> &[u8]) -> bool {
     list.windows(2).all(|two| bytes(&two[0]) < bytes(&two[1]))
 }
 
-fn is_trust(body: &Body) -> bool {
-    !matches!(
-        body,
-        Body::Genesis(_)
-            | Body::TaskOpened(_)
-            | Body::TaskClosed(_)
-            | Body::Intent(_)
-            | Body::Outcome(_)
-            | Body::Heartbeat(_)
-            | Body::SessionClosed(_)
-    )
+/// Whose a body may be, and whether it belongs to a task.
+struct Belongs {
+    to_ledger: bool,
+    to_authority: bool,
+    to_producer: bool,
+    task: Task,
+}
+
+/// Lengths that the header's `task` may have.
+#[derive(Clone, Copy)]
+enum Task {
+    Named,
+    NamedOrNot,
+    None,
+}
+
+fn belongs(body: &Body) -> Belongs {
+    let (whose, task) = match body {
+        Body::Genesis(_) | Body::Tick(_) => ("ledger", Task::None),
+        Body::Clearance(_) | Body::TaskReceipt(_) => ("ledger", Task::Named),
+        Body::TaskOpened(_) | Body::TaskClosed(_) | Body::Grant(_) => ("both", Task::Named),
+        Body::GrantAccepted(_)
+        | Body::Intent(_)
+        | Body::Outcome(_)
+        | Body::Decision(_)
+        | Body::Approval(_) => ("producer", Task::Named),
+        Body::Observation(_) | Body::Heartbeat(_) | Body::SessionClosed(_) => {
+            ("producer", Task::NamedOrNot)
+        }
+        Body::Revocation(_) => ("authority", Task::Named),
+        Body::FindingDisposition(_)
+        | Body::AuthoritiesChanged(_)
+        | Body::KeyRegistered(_)
+        | Body::KeyRevoked(_)
+        | Body::PrincipalBound(_)
+        | Body::PolicySet(_)
+        | Body::RetentionSet(_)
+        | Body::LegalHoldPlaced(_)
+        | Body::LegalHoldReleased(_)
+        | Body::Erasure(_) => ("authority", Task::NamedOrNot),
+    };
+    Belongs {
+        to_ledger: whose == "ledger",
+        to_authority: whose == "authority" || whose == "both",
+        to_producer: whose == "producer" || whose == "both",
+        task,
+    }
 }
 
 /// Whether a manifest keeps every rule.
 pub(crate) fn manifest_rules(manifest: &v1::BatchManifest) -> Result<(), Broken> {
     require(manifest.ledger_id.len() == 32, "ledger_id")?;
     require(uri(&manifest.producer, 512), "producer")?;
-    require(manifest.producer != "deed:authority", "producer")?;
+    let own = ["deed:authority", "deed:ledger"];
+    require(!own.contains(&&*manifest.producer), "producer")?;
     require(manifest.session.len() == 16, "session")?;
     require((1..=4096).contains(&manifest.count), "count")?;
     let last = u128::from(manifest.first_sequence) + u128::from(manifest.count) - 1;
@@ -159,14 +248,29 @@ fn addressing(statement: &v1::Statement, body: &Body) -> Result<(), Broken> {
         return require(nothing, "genesis header");
     }
     require(statement.ledger_id.len() == 32, "ledger_id")?;
+    let belongs = belongs(body);
+    let whose = match &*statement.producer {
+        "deed:ledger" => belongs.to_ledger,
+        "deed:authority" => belongs.to_authority,
+        _ => belongs.to_producer,
+    };
+    require(whose, "producer")?;
+    let task = match belongs.task {
+        Task::Named => statement.task.len() == 16,
+        Task::NamedOrNot => empty_or(&statement.task, 16),
+        Task::None => statement.task.is_empty(),
+    };
+    require(task, "task")?;
+    if belongs.to_ledger {
+        require(statement.occurred_at_us > 0, "occurred_at_us")?;
+        let mut rest = statement.clone();
+        rest.ledger_id.clear();
+        rest.producer.clear();
+        rest.task.clear();
+        (rest.occurred_at_us, rest.body) = (0, None);
+        return require(rest == v1::Statement::default(), "the ledger's header");
+    }
     require(statement.session.len() == 16, "session")?;
-    require(
-        is_trust(body) == (statement.producer == "deed:authority"),
-        "producer",
-    )?;
-    let no_task = is_trust(body) || matches!(body, Body::Heartbeat(_) | Body::SessionClosed(_));
-    let task = statement.task.len();
-    require(task == 16 || (task == 0 && no_task), "task")?;
     require(
         statement.sequence > 0 || statement.previous.is_empty(),
         "previous",
@@ -176,11 +280,7 @@ fn addressing(statement: &v1::Statement, body: &Body) -> Result<(), Broken> {
 fn correlation_keys(keys: &[v1::CorrelationKey]) -> Result<(), Broken> {
     require(keys.len() <= 16, "correlation_keys")?;
     for key in keys {
-        let allowed = "abcdefghijklmnopqrstuvwxyz0123456789._-";
-        require(
-            (1..=64).contains(&key.kind.len()) && key.kind.chars().all(|c| allowed.contains(c)),
-            "correlation_keys.kind",
-        )?;
+        require(lower_name(&key.kind), "correlation_keys.kind")?;
         require(text(&key.value, 1, 256), "correlation_keys.value")?;
     }
     let name = |key: &v1::CorrelationKey| {
@@ -193,6 +293,11 @@ fn correlation_keys(keys: &[v1::CorrelationKey]) -> Result<(), Broken> {
         keys.windows(2).all(|two| name(&two[0]) < name(&two[1])),
         "correlation_keys",
     )
+}
+
+fn lower_name(name: &str) -> bool {
+    let allowed = "abcdefghijklmnopqrstuvwxyz0123456789._-";
+    (1..=64).contains(&name.len()) && name.chars().all(|c| allowed.contains(c))
 }
 
 fn genesis(genesis: &v1::Genesis) -> Result<(), Broken> {
@@ -229,6 +334,68 @@ fn task_opened(opened: &v1::TaskOpened) -> Result<(), Broken> {
     require(opened.deadline_us >= 0, "deadline_us")
 }
 
+fn clearance(clearance: &v1::Clearance) -> Result<(), Broken> {
+    let intent = clearance.intent.as_ref().ok_or("intent")?;
+    require(clearance.policy_leaf > 0, "policy_leaf")?;
+    require((1..=64).contains(&clearance.evidence.len()), "evidence")?;
+    let mut leaves = vec![intent.leaf_index];
+    for one in &clearance.evidence {
+        leaf_ref(Some(one))?;
+        leaves.push(one.leaf_index);
+    }
+    leaf_ref(Some(intent))?;
+    let mut sorted = leaves.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    require(leaves == sorted, "evidence")
+}
+
+fn leaf_ref(leaf: Option<&v1::LeafRef>) -> Result<(), Broken> {
+    require(
+        leaf.is_none_or(|leaf| leaf.leaf_hash.len() == 32),
+        "leaf_hash",
+    )
+}
+
+fn grant(grant: &v1::Grant) -> Result<(), Broken> {
+    require(producers_own(&grant.subject), "subject")?;
+    require(empty_or(&grant.subject_key, 16), "subject_key")?;
+    for (list, max) in [(&grant.actions, 256), (&grant.resources, 1024)] {
+        require((1..=64).contains(&list.len()), "patterns")?;
+        require(list.iter().all(|one| text(one, 1, max)), "patterns")?;
+        require(ascending(list, |one| one.as_bytes()), "patterns")?;
+    }
+    require(grant.not_before_us >= 0, "not_before_us")?;
+    require(grant.expires_us > grant.not_before_us, "expires_us")?;
+    amount(grant.amount.as_ref())?;
+    let most = grant.amount.as_ref().map(|amount| amount.minor_units);
+    require(most.is_none_or(|most| most >= 0), "amount")?;
+    require(empty_or(&grant.parent, 32), "parent")?;
+    let Some(token) = &grant.outside_token else {
+        return Ok(());
+    };
+    require(lower_name(&token.kind), "outside_token.kind")?;
+    require(text(&token.value, 1, 256), "outside_token.value")?;
+    require(empty_or(&token.key_thumbprint, 32), "key_thumbprint")
+}
+
+fn approval(approval: &v1::Approval) -> Result<(), Broken> {
+    leaf_ref(Some(approval.intent.as_ref().ok_or("intent")?))?;
+    require([1, 2].contains(&approval.verdict), "verdict")?;
+    commitment(Some(approval.shown.as_ref().ok_or("shown")?))?;
+    let times = [
+        approval.shown_at_us,
+        approval.opened_at_us,
+        approval.decided_at_us,
+    ];
+    require(times.iter().all(|time| *time >= 0), "times")?;
+    require(approval.decided_at_us > 0, "decided_at_us")?;
+    let known: Vec<_> = times.into_iter().filter(|time| *time > 0).collect();
+    require(known.is_sorted(), "times")?;
+    require((1..=3).contains(&approval.strength), "strength")?;
+    require(approval.rationale.len() <= 1024, "rationale")
+}
+
 fn intent(intent: &v1::Intent) -> Result<(), Broken> {
     require(text(&intent.action, 1, 256), "action")?;
     require(text(&intent.resource, 1, 1024), "resource")?;
@@ -255,7 +422,15 @@ fn outcome(outcome: &v1::Outcome) -> Result<(), Broken> {
     require(intent.payload_digest.len() == 32, "intent.payload_digest")?;
     require((1..=4).contains(&outcome.status), "status")?;
     require(outcome.effects.len() <= 64, "effects")?;
-    for effect in &outcome.effects {
+    effects(&outcome.effects)?;
+    commitment(outcome.tool_call.as_ref())?;
+    commitment(outcome.response.as_ref())?;
+    commitment(outcome.result.as_ref())?;
+    commitment(outcome.arguments.as_ref())
+}
+
+fn effects(effects: &[v1::Effect]) -> Result<(), Broken> {
+    for effect in effects {
         require(text(&effect.kind, 1, 128), "effects.kind")?;
         require(text(&effect.resource, 1, 1024), "effects.resource")?;
         require(text(&effect.external_id, 0, 256), "effects.external_id")?;
@@ -263,9 +438,7 @@ fn outcome(outcome: &v1::Outcome) -> Result<(), Broken> {
         require(empty_or(&effect.before_digest, 32), "effects.before_digest")?;
         require(empty_or(&effect.after_digest, 32), "effects.after_digest")?;
     }
-    commitment(outcome.tool_call.as_ref())?;
-    commitment(outcome.response.as_ref())?;
-    commitment(outcome.result.as_ref())
+    Ok(())
 }
 
 fn count(last_sequence: u64, count: u64, sequence: u64) -> Result<(), Broken> {
@@ -347,16 +520,27 @@ pub(crate) fn header(statement: &v1::Statement) -> Header<'_> {
         task: (!statement.task.is_empty()).then(|| TaskId::new(array(&statement.task))),
         body: match statement.body.as_ref().expect("has a body") {
             Body::Genesis(_) => BodyKind::Genesis,
+            Body::Tick(_) => BodyKind::Tick,
+            Body::Clearance(_) => BodyKind::Clearance,
+            Body::TaskReceipt(_) => BodyKind::TaskReceipt,
             Body::TaskOpened(_) => BodyKind::TaskOpened,
             Body::TaskClosed(_) => BodyKind::TaskClosed,
+            Body::Grant(_) => BodyKind::Grant,
+            Body::GrantAccepted(_) => BodyKind::GrantAccepted,
             Body::Intent(_) => BodyKind::Intent,
             Body::Outcome(_) => BodyKind::Outcome,
+            Body::Decision(_) => BodyKind::Decision,
+            Body::Approval(_) => BodyKind::Approval,
+            Body::Observation(_) => BodyKind::Observation,
             Body::Heartbeat(_) => BodyKind::Heartbeat,
             Body::SessionClosed(_) => BodyKind::SessionClosed,
+            Body::Revocation(_) => BodyKind::Revocation,
+            Body::FindingDisposition(_) => BodyKind::FindingDisposition,
             Body::AuthoritiesChanged(_) => BodyKind::AuthoritiesChanged,
             Body::KeyRegistered(_) => BodyKind::KeyRegistered,
             Body::KeyRevoked(_) => BodyKind::KeyRevoked,
             Body::PrincipalBound(_) => BodyKind::PrincipalBound,
+            Body::PolicySet(_) => BodyKind::PolicySet,
             Body::RetentionSet(_) => BodyKind::RetentionSet,
             Body::LegalHoldPlaced(_) => BodyKind::LegalHoldPlaced,
             Body::LegalHoldReleased(_) => BodyKind::LegalHoldReleased,

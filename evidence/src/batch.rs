@@ -16,7 +16,7 @@ use crate::{
     schema,
     session::BatchStep,
     signature::{self, SignatureError},
-    statement::{self, AUTHORITY_PRODUCER, BodyKind, Header},
+    statement::{self, AUTHORITY_PRODUCER, BodyKind, Header, LEDGER_PRODUCER},
     wire::{self, Value},
 };
 
@@ -145,7 +145,11 @@ impl Manifest {
             }
         })?;
         if producer == AUTHORITY_PRODUCER {
-            let rule = "must not be deed:authority: trust statements are signed one by one";
+            let rule = "must not be deed:authority: what it says is signed one by one";
+            return Err(WireError::rule("producer", rule));
+        }
+        if producer == LEDGER_PRODUCER {
+            let rule = "must not be deed:ledger: the ledger signs nothing but tree heads";
             return Err(WireError::rule("producer", rule));
         }
         let out_of_range = || WireError::new("count", Problem::Range { value: count });

@@ -352,21 +352,7 @@ static STATEMENT_REF: Message = Message {
     oneof_required: None,
 };
 
-/// Index and hash of a LeafRef that the walk has been over.
-pub(crate) fn leaf_ref(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (mut index, mut hash) = (0, None);
-    crate::wire::walk(&LEAF_REF, bytes, |field, value| {
-        match (field.number, value) {
-            (1, crate::wire::Value::Number(n)) => index = n,
-            (2, crate::wire::Value::Bytes(b)) => hash = Some(b),
-            _ => {}
-        }
-    })
-    .ok()?;
-    Some((index, hash?))
-}
-
-static LEAF_REF: Message = Message {
+pub(crate) static LEAF_REF: Message = Message {
     fields: &[
         f(1, "leaf_index", U64, Implicit),
         digest(2, "leaf_hash", Required),
@@ -374,7 +360,7 @@ static LEAF_REF: Message = Message {
     oneof_required: None,
 };
 
-static TICK: Message = Message {
+pub(crate) static TICK: Message = Message {
     fields: &[f(1, "due_us", NON_NEGATIVE, Required)],
     oneof_required: None,
 };
@@ -382,18 +368,19 @@ static TICK: Message = Message {
 pub(crate) static CLEARANCE: Message = Message {
     fields: &[
         f(1, "intent", Kind::Message(&LEAF_REF), Required),
-        f(2, "policy_leaf", U64, Implicit),
+        // Leaf 0 is the genesis entry, never a PolicySet.
+        f(2, "policy_leaf", U64, Required),
         f(
             3,
             "evidence",
             Kind::Message(&LEAF_REF),
-            Repeated { min: 0, max: 64 },
+            Repeated { min: 1, max: 64 },
         ),
     ],
     oneof_required: None,
 };
 
-static TASK_RECEIPT: Message = Message {
+pub(crate) static TASK_RECEIPT: Message = Message {
     fields: &[
         f(1, "through_leaf", U64, Required),
         f(2, "count", U64, Required),
@@ -643,7 +630,7 @@ static FINDING_DISPOSITION: Message = Message {
     oneof_required: None,
 };
 
-static POLICY_SET: Message = Message {
+pub(crate) static POLICY_SET: Message = Message {
     fields: &[
         f(
             1,

@@ -150,7 +150,7 @@ fn tables_and_protos_agree_on_every_field() {
         .map(|name| protos.messages[name].field.len())
         .sum();
     assert_eq!(fields, declared);
-    assert!(fields >= 179, "{fields} fields");
+    assert!(fields >= 190, "{fields} fields");
 }
 
 fn agrees(
@@ -285,6 +285,19 @@ fn trust_bodies_are_those_of_their_numbers() {
         let kind = BodyKind::of_field(field.number).unwrap();
         let wanted = (40..=49).contains(&field.number);
         assert_eq!(kind.is_trust(), wanted, "{}", field.name);
+    }
+}
+
+/// What Statement.body and Genesis.rules_version say of the numbers, in the .proto.
+#[test]
+fn the_ledgers_own_and_the_assessed_bodies_are_those_of_their_numbers() {
+    let assessed = [21, 22, 23, 26, 27, 30, 31, 32, 36, 37];
+    for field in STATEMENT.fields.iter().filter(|f| f.presence == OneOf) {
+        let kind = BodyKind::of_field(field.number).unwrap();
+        let ledgers = (20..=23).contains(&field.number);
+        assert_eq!(kind.is_ledgers(), ledgers, "{}", field.name);
+        let wanted = assessed.contains(&field.number);
+        assert_eq!(kind.needs_assessment(), wanted, "{}", field.name);
     }
 }
 

@@ -7,10 +7,12 @@ use prost::Message as _;
 
 mod commitments;
 mod rules;
+mod terms;
 
 #[cfg(test)]
 pub(crate) use commitments::slot_name;
 pub use commitments::{CommitmentSlot, Commitments, commitments};
+pub use terms::{Term, terms};
 
 use crate::{
     LedgerId, Micros, PAYLOAD_BYTES_MAX, Problem, Sequence, SessionId, TaskId, WireError,
@@ -22,8 +24,9 @@ use crate::{
 /// What a statement says of itself, borrowed from its payload.
 ///
 /// [`parse`] returns it only for a payload that keeps every rule of `deed/v1/statement.proto`,
-/// but for the origin, the keys and the rules version of a genesis statement: those are read
-/// once, by [`Genesis::from_entry`](crate::genesis::Genesis::from_entry).
+/// but for two things. The origin, the keys and the rules version of a genesis statement are read
+/// once, by [`Genesis::from_entry`](crate::genesis::Genesis::from_entry). What a PolicySet's texts
+/// say, and whether their digest is right, is found out where they are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The ledger it is for; `None` in a genesis statement alone.
@@ -377,9 +380,9 @@ impl<'a> Fields<'a> {
             BodyKind::Genesis => {
                 check_ascending(&schema::GENESIS, 3, body_bytes, "genesis.authority_keys")?;
             }
-            BodyKind::Clearance | BodyKind::Grant | BodyKind::Approval => {
-                rules::check(body, body_bytes)?;
-            }
+            BodyKind::Tick => self.check_due(body_bytes)?,
+            BodyKind::Clearance | BodyKind::TaskReceipt => rules::check(body, body_bytes)?,
+            BodyKind::Grant | BodyKind::Approval => rules::check(body, body_bytes)?,
             _ if body.is_trust() => rules::check(body, body_bytes)?,
             _ => {}
         }
@@ -418,18 +421,7 @@ impl<'a> Fields<'a> {
         if body.is_ledgers() {
             return self.check_ledgers(body);
         }
-        let by_authority = self.producer == AUTHORITY_PRODUCER.as_bytes();
-        match body.speaker() {
-            Speaks::Authority if !by_authority => {
-                let rule = "must be deed:authority for this body";
-                return Err(WireError::rule("producer", rule));
-            }
-            Speaks::Producer if by_authority => {
-                let rule = "must not be deed:authority for this body";
-                return Err(WireError::rule("producer", rule));
-            }
-            _ => {}
-        }
+        self.check_producer(body)?;
         for (name, missing) in [
             ("ledger_id", self.ledger_id.is_empty()),
             ("session", self.session.is_empty()),
@@ -444,6 +436,20 @@ impl<'a> Fields<'a> {
             return Err(WireError::rule("previous", rule));
         }
         Ok(())
+    }
+
+    /// Nobody else speaks as the ledger or as an authority, signed or not: readers tell them by
+    /// their names.
+    fn check_producer(&self, body: BodyKind) -> Result<(), WireError> {
+        let by_authority = self.producer == AUTHORITY_PRODUCER.as_bytes();
+        let by_ledger = self.producer == LEDGER_PRODUCER.as_bytes();
+        let rule = match body.speaker() {
+            Speaks::Authority if !by_authority => "must be deed:authority for this body",
+            Speaks::Producer if by_authority => "must not be deed:authority for this body",
+            _ if by_ledger => "must not be deed:ledger for this body",
+            _ => return Ok(()),
+        };
+        Err(WireError::rule("producer", rule))
     }
 
     /// The ledger has no sessions: what it says is in place where it stands.
@@ -468,11 +474,28 @@ impl<'a> Fields<'a> {
         }
         for (name, missing) in [
             ("ledger_id", self.ledger_id.is_empty()),
+            // The effective time is some entry's receive time, and those are positive.
+            ("occurred_at_us", self.occurred_at_us == 0),
             ("task", body.needs_task() && self.task.is_empty()),
         ] {
             if missing {
                 return Err(WireError::new(name, Problem::Missing));
             }
+        }
+        Ok(())
+    }
+
+    /// A deadline that is due is not ahead.
+    fn check_due(&self, bytes: &[u8]) -> Result<(), WireError> {
+        let mut due_us = 0;
+        wire::walk(&schema::TICK, bytes, |_, value| {
+            if let Value::Number(n) = value {
+                due_us = n;
+            }
+        })?;
+        if due_us > self.occurred_at_us {
+            let rule = "must not be later than occurred_at_us";
+            return Err(WireError::rule("tick.due_us", rule));
         }
         Ok(())
     }

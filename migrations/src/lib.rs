@@ -15,6 +15,9 @@ mod v1;
 mod v2;
 #[cfg(test)]
 mod v2_tests;
+mod v3;
+#[cfg(test)]
+mod v3_tests;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use thiserror::Error;
@@ -46,6 +49,11 @@ const STEPS: &[Step] = &[
         to: 2,
         what: "contents beside the log",
         run: v2::run,
+    },
+    Step {
+        to: 3,
+        what: "assessment and search",
+        run: v3::run,
     },
 ];
 

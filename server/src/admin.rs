@@ -23,7 +23,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{grpc::Context, metrics::Observed};
+use crate::{grpc::Context, ledger::Ledger, metrics::Observed, search};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -115,6 +115,14 @@ impl Admin {
         all
     }
 
+    /// Leaves of a ledger that the search index does not reach. A store that cannot be read is told
+    /// by others.
+    fn unindexed(&self, ledger: &Ledger) -> u64 {
+        let store = self.context.registry.store();
+        let indexed_to = search::indexed_to(store, ledger.number).unwrap_or_default();
+        ledger.readable().size().get().saturating_sub(indexed_to)
+    }
+
     fn observed(&self) -> Observed {
         let ledgers = self.context.registry.all_loaded();
         let store = self.context.registry.store();
@@ -125,6 +133,7 @@ impl Admin {
                 .iter()
                 .map(|ledger| ledger.readable().size().get())
                 .sum(),
+            unindexed_leaves: ledgers.iter().map(|ledger| self.unindexed(ledger)).sum(),
             connections: self.context.listener.figures(),
             over_quota: self.over_quota(),
             contents: self.context.contents.figures(),
@@ -379,6 +388,7 @@ mod tests {
             ("deed_sessions", 1.0),
             ("deed_ledgers_loaded", 1.0),
             ("deed_leaves", 4.0),
+            ("deed_unindexed_leaves", 4.0),
             ("deed_streams_open", 1.0),
         ] {
             assert_eq!(moved(name), by, "{name}");

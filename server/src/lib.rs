@@ -26,6 +26,7 @@ pub mod listener;
 mod metrics;
 pub mod options;
 mod pressure;
+pub mod search;
 mod serve;
 mod shard;
 mod status;

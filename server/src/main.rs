@@ -5,7 +5,7 @@ mod commands;
 use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use commands::{config, fsck, health, run};
+use commands::{config, fsck, health, reindex, run};
 use deed_server::{
     config::{ConfigError, Flags, Settings},
     telemetry::{self, TelemetryError},
@@ -43,6 +43,11 @@ enum Command {
     /// Exit code 0 if everything is as it must be, 1 with the first difference otherwise.
     #[command(after_help = "Example:\n  deed-server fsck --data-dir ./deed-data")]
     Fsck(fsck::Arguments),
+    /// Build a stopped server's index again: what leaves and entries are found by.
+    ///
+    /// Nothing that the log promises lies there. A running server builds what is missing by itself.
+    #[command(after_help = "Example:\n  deed-server reindex --data-dir ./deed-data")]
+    Reindex(reindex::Arguments),
     /// Make, show and revoke tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
         Command::Config(arguments) => config::run(&arguments, flags),
         Command::Health(arguments) => health::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments, flags),
+        Command::Reindex(arguments) => reindex::run(&arguments, flags),
         Command::Token(command) => commands::access::token(command),
         Command::Role(command) => commands::access::role(command),
         Command::Tls(command) => commands::access::tls(command),

@@ -10,7 +10,8 @@ use std::{
 };
 
 use deed_proto::v1::{
-    self, content_server::ContentServer, ledger_server::LedgerServer, log_server::LogServer,
+    self, actions_server::ActionsServer, content_server::ContentServer,
+    ledger_server::LedgerServer, log_server::LogServer,
 };
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -28,21 +29,26 @@ use crate::{
     append::{Appends, QUEUE_WAIT},
     clock::Clock,
     content::{ContentStartError, ContentStore},
-    grpc::{Context, content::ContentService, ledger::LedgerService, log::LogService},
+    grpc::{
+        Context, actions::ActionsService, content::ContentService, ledger::LedgerService,
+        log::LogService,
+    },
     guard::{self, GuardError},
     http,
     identity::{Identity, IdentityError},
-    ledger::{index, registry::Registry},
+    ledger::registry::Registry,
     listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
     metrics::Metrics,
     options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
     pressure::{Pressure, quota::MachineTicks, undecoded::MESSAGE_BYTES_MAX},
+    search::keep::keep_indexed,
     shard::{ShardThreads, Shards},
     store::{DirectoryLock, Store, StoreError, StoreOptions},
     telemetry::Requests,
 };
 
-/// Largest message of services that are asked and not told: the log, health and reflection.
+/// Largest message of services that are asked and not told: the log, actions, health and
+/// reflection.
 const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 /// Largest message about contents: a chunk, and what goes around it.
@@ -74,13 +80,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 const LEDGER_SERVICE: &str = <LedgerServer<LedgerService> as NamedService>::NAME;
 const LOG_SERVICE: &str = <LogServer<LogService> as NamedService>::NAME;
+const ACTIONS_SERVICE: &str = <ActionsServer<ActionsService> as NamedService>::NAME;
 const CONTENT_SERVICE: &str = <ContentServer<ContentService> as NamedService>::NAME;
 
-/// How often the index looks for complete segments.
-const INDEX_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often contents are looked through for what may go, once all were looked at.
+/// How often contents are looked through for what may go: once all were looked at, and before.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+const COLLECT_REST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
@@ -582,6 +587,7 @@ async fn serve_all(
     health.set_serving::<LedgerServer<LedgerService>>().await;
     health.set_serving::<LogServer<LogService>>().await;
     health.set_serving::<ContentServer<ContentService>>().await;
+    health.set_serving::<ActionsServer<ActionsService>>().await;
     tokio::spawn(say_when_stopping(health, context.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
@@ -596,6 +602,8 @@ async fn serve_all(
         LogServer::new(LogService(context.clone())).max_decoding_message_size(QUESTION_BYTES_MAX);
     let content = ContentServer::new(ContentService(context.clone()))
         .max_decoding_message_size(CONTENT_MESSAGE_BYTES_MAX);
+    let actions = ActionsServer::new(ActionsService(context.clone()))
+        .max_decoding_message_size(QUESTION_BYTES_MAX);
     let within = Duration::from_millis(limits.stall_ms);
     let stalls = Stalls::new(within);
     tokio::spawn(Arc::clone(&stalls).keep_up(context.stopping.clone()));
@@ -603,6 +611,7 @@ async fn serve_all(
         .add_service(ledger)
         .add_service(log)
         .add_service(content)
+        .add_service(actions)
         .add_service(health_service)
         .add_service(reflection);
     let mut server = transport::Server::builder()
@@ -647,7 +656,16 @@ async fn say_when_stopping(health: HealthReporter, context: Context) {
     health
         .set_not_serving::<ContentServer<ContentService>>()
         .await;
-    for service in ["", LEDGER_SERVICE, LOG_SERVICE, CONTENT_SERVICE] {
+    health
+        .set_not_serving::<ActionsServer<ActionsService>>()
+        .await;
+    for service in [
+        "",
+        LEDGER_SERVICE,
+        LOG_SERVICE,
+        CONTENT_SERVICE,
+        ACTIONS_SERVICE,
+    ] {
         health.clone().clear_service_status(service).await;
     }
 }
@@ -662,7 +680,7 @@ async fn keep_collected(context: Context) {
                 if collected.complete {
                     COLLECT_INTERVAL
                 } else {
-                    INDEX_INTERVAL
+                    COLLECT_REST_INTERVAL
                 }
             }
             Err(error) => {
@@ -673,36 +691,6 @@ async fn keep_collected(context: Context) {
         tokio::select! {
             () = context.stopped() => return,
             () = tokio::time::sleep(wait) => {}
-        }
-    }
-}
-
-/// Writes index segments as they become complete.
-async fn keep_indexed(context: Context) {
-    let mut indexed = std::collections::HashMap::<_, u64>::new();
-    loop {
-        tokio::select! {
-            () = context.stopped() => return,
-            () = tokio::time::sleep(INDEX_INTERVAL) => {}
-        }
-        for ledger in context.registry.all_loaded() {
-            let readable = ledger.readable();
-            let next = indexed.entry(ledger.number).or_insert(0);
-            while *next < readable.size().get() / index::SEGMENT_LEAVES {
-                let (store, number) = (Arc::clone(context.registry.store()), ledger.number);
-                let (readable, segment) = (Arc::clone(&readable), *next);
-                // One segment at a time: stopping waits for no more than that.
-                let written = context
-                    .read(move || Ok(index::write_segment(&store, number, &readable, segment)?));
-                if let Err(error) = written.await {
-                    tracing::error!(?error, ledger = ledger.name(), segment, "indexing failed");
-                    break;
-                }
-                *next += 1;
-                if *context.stopping.borrow() {
-                    return;
-                }
-            }
         }
     }
 }

@@ -14,12 +14,15 @@ use deed_evidence::{
 use deed_proto::v1::{self, append_result::Result as Outcome, statement::Body};
 use deed_tlog::SigningKey;
 use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
+use tokio::sync::watch;
 
 use crate::{
     admission::Sender,
     append::{Answered, Appends, OnQuota, QUEUE_WAIT},
     clock::Clock,
     content::ContentStore,
+    grpc::Context,
     guard::{self, GuardSlot},
     identity::Identity,
     ledger::{
@@ -32,7 +35,7 @@ use crate::{
     pressure::{Pressure, Source, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,
-    store::{DirectoryLock, Store, StoreOptions},
+    store::{Batch, DirectoryLock, Family, Store, StoreOptions, keys},
 };
 
 /// The public key of RFC 8032 section 7.1, test 1.
@@ -112,22 +115,31 @@ impl Producer {
 
     fn envelope(&mut self, skipped_from: Option<u64>, chained: bool, body: Body) -> v1::Envelope {
         let previous = self.previous.filter(|_| chained);
-        let payload = statement::encode(&v1::Statement {
+        self.statement(|statement| {
+            if let Some(digest) = previous {
+                statement.previous = Bytes::copy_from_slice(digest.as_bytes());
+            }
+            statement.skipped_from = skipped_from;
+            statement.body = Some(body);
+        })
+    }
+
+    /// The next statement, with everything that `fill` says beside its place in the session.
+    pub(crate) fn statement(&mut self, fill: impl FnOnce(&mut v1::Statement)) -> v1::Envelope {
+        let mut statement = v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
             producer: self.producer.clone(),
             session: Bytes::copy_from_slice(self.session.as_bytes()),
             sequence: self.next,
-            previous: previous.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(d.as_bytes())),
-            skipped_from,
             task: if self.producer.starts_with("deed:") {
                 Bytes::new()
             } else {
                 Bytes::from_static(&[9; 16])
             },
-            body: Some(body),
             ..v1::Statement::default()
-        })
-        .expect("a valid statement");
+        };
+        fill(&mut statement);
+        let payload = statement::encode(&statement).expect("a valid statement");
         self.next += 1;
         self.previous = Some(PayloadDigest::of(&payload));
         v1::Envelope {
@@ -369,6 +381,41 @@ impl Engine {
                 .await
                 .map(Answered::into_response)
         })
+    }
+
+    /// Writes findings as a turn does, to the leaves and under the numbers that they name.
+    pub(crate) fn find(&self, ledger: &Ledger, findings: &[v1::Finding]) {
+        let mut batch = Batch::default();
+        for finding in findings {
+            let key = keys::finding(ledger.number, finding.leaf_index, finding.number);
+            let record = finding.encode_to_vec();
+            self.store.put(&mut batch, Family::State, &key, &record);
+        }
+        self.store.commit(batch).unwrap();
+    }
+
+    /// What services need, and what stops them.
+    pub(crate) fn context(&self) -> (Context, watch::Sender<bool>) {
+        let (stop, stopping) = watch::channel(false);
+        let appends = &self.appends;
+        let context = Context {
+            registry: Arc::clone(&self.registry),
+            appends: Arc::new(Appends {
+                registry: Arc::clone(&appends.registry),
+                shards: Arc::clone(&appends.shards),
+                contents: Arc::clone(&appends.contents),
+                clock: Arc::clone(&appends.clock),
+                pressure: Arc::clone(&appends.pressure),
+                queue_wait: appends.queue_wait,
+                metrics: Arc::clone(&appends.metrics),
+            }),
+            contents: Arc::clone(&appends.contents),
+            listener: Arc::default(),
+            pressure: Arc::clone(&appends.pressure),
+            stopping,
+            metrics: Arc::clone(&appends.metrics),
+        };
+        (context, stop)
     }
 
     /// Stops the threads and closes the store.

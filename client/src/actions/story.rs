@@ -4,7 +4,7 @@ use deed_evidence::TaskId;
 use deed_proto::v1::{self, Author, statement::Body};
 use deed_tlog::Hash;
 use sha2::{Digest as _, Sha256};
-use tonic::{Response, Status};
+use tonic::Status;
 
 use super::proven::{ProvenStatement, missing};
 use crate::{
@@ -12,12 +12,12 @@ use crate::{
     head::SignedHead,
     ledger::Ledger,
     read::check_not_stale,
-    retry::within,
+    retry::{Backoff, within},
     trust::TrustError,
 };
 
-/// Entries of a task that are read at most.
-const ENTRIES_MAX: usize = 1 << 20;
+/// Messages, entries, acts and findings of a task that are read at most.
+const PIECES_MAX: usize = 1 << 20;
 
 /// A task as the server tells it.
 ///
@@ -67,9 +67,7 @@ impl Ledger {
     /// left out or another one is put in, or a receipt disagrees.
     pub async fn task(&self, task: TaskId) -> Result<ProvenTask, Error> {
         let trusted = self.shared.name_base();
-        let messages = self
-            .call(|connection| self.read_task(connection, task))
-            .await?;
+        let messages = self.whole_task(task).await?;
         let first = messages.first().ok_or(missing("the task"))?;
         let info = first.task.clone().ok_or(missing("the task"))?;
         if info.task != task.as_bytes()[..] {
@@ -111,27 +109,37 @@ impl Ledger {
         Ok(told)
     }
 
-    async fn read_task(
-        &self,
-        connection: crate::Connection,
-        task: TaskId,
-    ) -> Result<Response<Vec<v1::GetTaskResponse>>, Status> {
+    async fn whole_task(&self, task: TaskId) -> Result<Vec<v1::GetTaskResponse>, Error> {
+        let mut backoff = Backoff::new(self.shared.retry);
+        loop {
+            match self.read_task(task).await {
+                Ok(messages) => return Ok(messages),
+                Err(status) => self.wait_after(&status, &mut backoff).await?,
+            }
+        }
+    }
+
+    /// Each message has its own time: a long story takes long.
+    async fn read_task(&self, task: TaskId) -> Result<Vec<v1::GetTaskResponse>, Status> {
         let request = v1::GetTaskRequest {
             ledger: self.shared.name.clone(),
             task: bytes::Bytes::copy_from_slice(task.as_bytes()),
         };
-        let mut stream = connection.actions().get_task(request).await?.into_inner();
+        let timeout = self.shared.timeout;
+        let mut client = self.connection.actions();
+        let stream = within(timeout, client.get_task(request)).await?;
+        let mut stream = stream.into_inner();
         let (mut messages, mut pieces) = (Vec::new(), 0);
-        while let Some(message) = within(self.shared.timeout, stream.message()).await? {
+        while let Some(message) = within(timeout, stream.message()).await? {
             pieces += 1 + message.entries.len() + message.findings.len() + message.acts.len();
-            if pieces > ENTRIES_MAX {
+            if pieces > PIECES_MAX {
                 return Err(Status::data_loss(
                     "the server's story of the task does not end",
                 ));
             }
             messages.push(message);
         }
-        Ok(Response::new(messages))
+        Ok(messages)
     }
 
     /// Has the ledger write a TaskReceipt of the task as it is now, and verifies that it is one.

@@ -254,7 +254,7 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
         "act 1  leaf 3, waiting",
         "None: the Intent names no grant.",
         "3.0 unknown grant",
-        "2 signatures, 1 the ledger's own",
+        "2 verified, 1 the ledger's own",
     ] {
         assert!(story.contains(part), "{part} in\n{story}");
     }

@@ -329,6 +329,11 @@ impl Book {
                 }
             }
         }
+        if act.evidence.is_empty() {
+            // A Clearance names its evidence: without any the Intent goes on waiting, also if the
+            // policy has changed meanwhile.
+            return Ok(());
+        }
         let judged = self.judge(view, here, act)?;
         self.settle(view, here, act, judged)
     }

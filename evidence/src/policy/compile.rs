@@ -13,8 +13,9 @@ use super::{
     types,
 };
 
-/// Most combinations of principal, action and resource: each policy is checked for each.
-const COMBINATIONS_MAX: usize = 512;
+/// Most combinations of principal, action and resource: each policy is checked for each, which
+/// takes a second for the longest text. With Agent and Resource alone, so many actions.
+const COMBINATIONS_MAX: usize = 256;
 
 /// Longest `@id`, in bytes.
 const NAME_BYTES_MAX: usize = 128;

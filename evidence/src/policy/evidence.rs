@@ -62,9 +62,11 @@ impl fmt::Display for Need {
     }
 }
 
-/// Fixed evidence, in the order in which it is spoken of: what to say if it is missing, and where
-/// it stands.
-pub(super) const FIXED: [(&str, fn(&mut Evidence) -> &mut bool); 5] = [
+/// What to say if a part of the evidence is missing, and where it stands.
+type Part = (&'static str, fn(&mut Evidence) -> &mut bool);
+
+/// The evidence that is fixed with the Intent, in the order in which it is spoken of.
+pub(super) const FIXED: [Part; 5] = [
     ("needs a signature", |evidence| &mut evidence.signed),
     ("needs a grant", |evidence| &mut evidence.grant),
     ("needs arguments to be committed", |evidence| {

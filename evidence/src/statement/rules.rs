@@ -1,7 +1,7 @@
 //! Rules between the fields of bodies that are not said often.
 //!
-//! Trust statements bodies are rare, so their keys are checked as points here: nothing that parses names a
-//! key for which everybody can sign.
+//! Trust statements are rare, so their keys are checked as points here: nothing that parses names
+//! a key for which everybody can sign.
 
 use deed_tlog::PublicKey;
 
@@ -16,6 +16,7 @@ use crate::{
 pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
     match body {
         BodyKind::Clearance => clearance(bytes),
+        BodyKind::TaskReceipt => task_receipt(bytes),
         BodyKind::Grant => grant(bytes),
         BodyKind::Approval => approval(bytes),
         BodyKind::AuthoritiesChanged => authorities_changed(bytes),
@@ -26,25 +27,59 @@ pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
             bytes,
             "principal_bound.producer",
         ),
+        BodyKind::PolicySet => policy_set(bytes),
         BodyKind::Erasure => check_ascending(&schema::ERASURE, 1, bytes, "erasure.commitments"),
         _ => Ok(()),
     }
 }
 
+/// Evidence names the Intent by its leaf hash, so all of it lies behind the Intent.
 fn clearance(bytes: &[u8]) -> Result<(), WireError> {
-    let mut last = None;
+    let mut last = 0;
     let mut unordered = false;
     wire::walk(&schema::CLEARANCE, bytes, |field, value| {
-        if let (3, Value::Bytes(evidence)) = (field.number, value) {
-            // Checked on the way here.
-            let leaf = schema::leaf_ref(evidence).map_or(0, |(leaf, _)| leaf);
-            unordered |= last.is_some_and(|last| last >= leaf);
-            last = Some(leaf);
+        match (field.number, value) {
+            (1, Value::Bytes(intent)) => last = leaf_index(intent),
+            (3, Value::Bytes(evidence)) => {
+                let leaf = leaf_index(evidence);
+                unordered |= last >= leaf;
+                last = leaf;
+            }
+            _ => {}
         }
     })?;
     if unordered {
-        let rule = "must be strictly ascending by leaf_index";
+        let rule = "must be strictly ascending by leaf_index, and behind the Intent";
         return Err(WireError::rule("clearance.evidence", rule));
+    }
+    Ok(())
+}
+
+/// Index in a LeafRef that the walk has been over.
+fn leaf_index(bytes: &[u8]) -> u64 {
+    let mut index = 0;
+    // Checked on the way here.
+    let _ = wire::walk(&schema::LEAF_REF, bytes, |field, value| {
+        if let (1, Value::Number(n)) = (field.number, value) {
+            index = n;
+        }
+    });
+    index
+}
+
+/// Leaf 0 is the genesis entry and no task's, so up to leaf n there are at most n entries of one.
+fn task_receipt(bytes: &[u8]) -> Result<(), WireError> {
+    let (mut through, mut count) = (0, 0);
+    wire::walk(&schema::TASK_RECEIPT, bytes, |field, value| {
+        match (field.number, value) {
+            (1, Value::Number(n)) => through = n,
+            (2, Value::Number(n)) => count = n,
+            _ => {}
+        }
+    })?;
+    if count > through {
+        let rule = "must be at most through_leaf";
+        return Err(WireError::rule("task_receipt.count", rule));
     }
     Ok(())
 }
@@ -60,7 +95,7 @@ fn grant(bytes: &[u8]) -> Result<(), WireError> {
         (5, Value::Number(n)) => from = n,
         (6, Value::Number(n)) => until = n,
         (8, Value::Bytes(amount)) => {
-            // The first field, if it is there, is the amount: negative ones have the top bit.
+            // Checked on the way here. Negative numbers have the top bit.
             let _ = wire::walk(&schema::AMOUNT, amount, |field, value| {
                 if let (1, Value::Number(n)) = (field.number, value) {
                     negative = n > i64::MAX as u64;
@@ -140,6 +175,21 @@ fn key_registered(bytes: &[u8]) -> Result<(), WireError> {
     if until != 0 && until <= from {
         let rule = "must be later than valid_from_us";
         return Err(WireError::rule("key_registered.valid_until_us", rule));
+    }
+    Ok(())
+}
+
+/// The only rules that a ledger can be brought to; see `PolicySet.rules_version`.
+fn policy_set(bytes: &[u8]) -> Result<(), WireError> {
+    const _: () = assert!(crate::RULES_VERSION == 2, "the rule says which it is");
+    let mut version = 0;
+    wire::walk(&schema::POLICY_SET, bytes, |field, value| {
+        if let (5, Value::Number(n)) = (field.number, value) {
+            version = n;
+        }
+    })?;
+    if version != u64::from(crate::RULES_VERSION) {
+        return Err(WireError::rule("policy_set.rules_version", "must be 2"));
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ def main():
     statement, manifest, entry = messages(pathlib.Path(sys.argv[1]).read_bytes())
     payloads = {path.name: statement for path in FOLDER.glob("statement-*.hex")}
     entries = [path.name for path in FOLDER.glob("*entry*.hex") if path.name.count(".") == 1]
-    assert len(payloads) == 17 and len(entries) == 7
+    assert len(payloads) == 32 and len(entries) == 8
     kinds = payloads | {name: entry for name in entries} | {"manifest.hex": manifest}
     for name, kind in kinds.items():
         data = read(name)
@@ -90,12 +90,14 @@ def main():
 
     for name in entries:
         digest = name.replace(".hex", ".leaf-hash.hex")
-        if name == "genesis-entry.hex":
-            digest = "genesis-entry.ledger-id.hex"
+        if name.startswith("genesis-entry"):
+            digest = name.replace(".hex", ".ledger-id.hex")
         assert hashlib.sha256(b"\x00" + read(name)).digest() == read(digest), name
 
     intent = statement.FromString(read("statement-intent.hex")).intent
     outcome = statement.FromString(read("statement-outcome.hex")).outcome
+    repeated = statement.FromString(read("statement-outcome-arguments.hex")).outcome
+    approval = statement.FromString(read("statement-approval.hex")).approval
     opened = statement.FromString(read("statement-task_opened-commitment.hex")).task_opened
     slots = {
         "intent.arguments": intent.arguments,
@@ -103,20 +105,29 @@ def main():
         "outcome.tool_call": outcome.tool_call,
         "outcome.response": outcome.response,
         "outcome.result": outcome.result,
+        "approval.shown": approval.shown,
         "task_opened.objective_commitment": opened.objective_commitment,
     }
     for slot, found in slots.items():
         assert found.digest == commitment(slot), slot
+    assert repeated.arguments == intent.arguments
 
-    first = entry.FromString(read("genesis-entry.hex"))
-    assert first.payload == read("statement-genesis.hex")
-    genesis = statement.FromString(first.payload).genesis
-    name, key_id, material = genesis.log_keys[0].vkey.split("+", 2)
-    assert name == genesis.origin
-    wanted = hashlib.sha256(name.encode() + b"\n" + base64.b64decode(material)).digest()[:4]
-    assert wanted.hex() == key_id
+    for suffix, rules_version in [("", 1), ("-rules-2", 2)]:
+        first = entry.FromString(read(f"genesis-entry{suffix}.hex"))
+        assert first.payload == read(f"statement-genesis{suffix}.hex")
+        genesis = statement.FromString(first.payload).genesis
+        assert genesis.rules_version == rules_version
+        name, key_id, material = genesis.log_keys[0].vkey.split("+", 2)
+        assert name == genesis.origin
+        wanted = hashlib.sha256(name.encode() + b"\n" + base64.b64decode(material)).digest()[:4]
+        assert wanted.hex() == key_id
+
+    policies = statement.FromString(read("statement-policy_set.hex")).policy_set
+    texts = [policies.policies.encode(), policies.schema.encode()]
+    length = len(texts[0]).to_bytes(8, "big")
+    assert policies.digest == hashlib.sha256(length + b"".join(texts)).digest()
     signatures(statement, manifest, entry)
-    print("leaf hashes, commitments, key ids and signatures hold")
+    print("leaf hashes, commitments, digests, key ids and signatures hold")
 
 
 main()

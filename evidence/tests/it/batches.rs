@@ -221,8 +221,8 @@ fn each_rule_of_a_manifest_names_its_field() {
         max: exactly,
     };
     let uri = Problem::Rule("must be a URI, for example spiffe://example.org/agent");
-    let authority =
-        Problem::Rule("must not be deed:authority: trust statements are signed one by one");
+    let authority = Problem::Rule("must not be deed:authority: what it says is signed one by one");
+    let ledger = Problem::Rule("must not be deed:ledger: the ledger signs nothing but tree heads");
     let room = Problem::Rule("leaves no room for so many statements");
     let bytes = good.encode_to_vec();
     let front = |more: &[u8]| [more, &bytes].concat();
@@ -248,6 +248,11 @@ fn each_rule_of_a_manifest_names_its_field() {
             with(&|m| m.producer = "deed:authority".into()),
             "producer",
             authority,
+        ),
+        (
+            with(&|m| m.producer = "deed:ledger".into()),
+            "producer",
+            ledger,
         ),
         (with(&|m| m.session.clear()), "session", Problem::Missing),
         (

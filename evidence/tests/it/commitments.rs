@@ -87,7 +87,12 @@ fn the_commitments_of_a_statement() {
         let found = statement::commitments(&payload).unwrap();
         assert_eq!(found.is_empty(), found.count() == 0);
         for slot in found {
-            let wanted = crate::fixtures::commitment_of(slot.slot);
+            let wanted = match slot.slot {
+                // A copy of the Intent's.
+                "outcome.arguments" => "intent.arguments",
+                slot => slot,
+            };
+            let wanted = crate::fixtures::commitment_of(wanted);
             assert_eq!(slot.digest.as_bytes()[..], wanted.digest, "{}", slot.slot);
             assert_eq!(slot.media_type, wanted.media_type);
         }
@@ -97,6 +102,17 @@ fn the_commitments_of_a_statement() {
         listed(crate::fixtures::outcome()),
         ["outcome.tool_call", "outcome.response", "outcome.result"]
     );
+    // As many as there is room for.
+    assert_eq!(
+        listed(crate::fixtures::outcome_with_arguments()),
+        [
+            "outcome.tool_call",
+            "outcome.response",
+            "outcome.result",
+            "outcome.arguments"
+        ]
+    );
+    assert_eq!(listed(crate::fixtures::approval()), ["approval.shown"]);
     assert_eq!(
         listed(crate::fixtures::intent()),
         ["intent.arguments", "intent.prompt"]
@@ -105,12 +121,19 @@ fn the_commitments_of_a_statement() {
     assert_eq!(listed(opened), ["task_opened.objective_commitment"]);
     assert!(listed(crate::fixtures::task_opened()).is_empty());
     assert!(listed(crate::fixtures::erasure()).is_empty());
+    assert!(listed(crate::fixtures::clearance()).is_empty());
     // The middle one left out.
     let mut made = crate::fixtures::outcome();
     if let Some(deed_proto::v1::statement::Body::Outcome(outcome)) = &mut made.body {
         outcome.response = None;
     }
     assert_eq!(listed(made), ["outcome.tool_call", "outcome.result"]);
+    // The last one alone.
+    let mut made = crate::fixtures::outcome_with_arguments();
+    if let Some(deed_proto::v1::statement::Body::Outcome(outcome)) = &mut made.body {
+        (outcome.tool_call, outcome.response, outcome.result) = (None, None, None);
+    }
+    assert_eq!(listed(made), ["outcome.arguments"]);
     assert!(statement::commitments(b"p").is_err());
 }
 

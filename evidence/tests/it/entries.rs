@@ -396,6 +396,12 @@ fn entry_and_statement_agree() {
     let ordinary = encode(crate::fixtures::intent());
     let trust = encode(crate::fixtures::retention_set());
     let genesis = encode(crate::fixtures::genesis_statement());
+    let by_authority = encode(crate::fixtures::revocation());
+    let of_ledger = [
+        encode(crate::fixtures::tick()),
+        encode(crate::fixtures::clearance()),
+        encode(crate::fixtures::task_receipt()),
+    ];
     let unlinked = Entry::signed(&trust, signature, TIME);
     let good = [
         Entry::unsigned(&ordinary, TIME),
@@ -403,13 +409,34 @@ fn entry_and_statement_agree() {
         Entry::signed(&ordinary, signature, TIME),
         Entry::by_ledger(&genesis, TIME),
         Entry::trust(&trust, signature, TIME, LINK),
+        // An authority's, but not in the chain of trust.
+        Entry::signed(&by_authority, signature, TIME),
+        Entry::unsigned(&by_authority, TIME),
     ];
     for entry in good {
         assert!(entry.statement().is_ok(), "{entry:?}");
     }
+    for payload in &of_ledger {
+        let header = Entry::by_ledger(payload, TIME).statement().unwrap();
+        assert_eq!(header.producer, statement::LEDGER_PRODUCER);
+        for by_another in [
+            Entry::unsigned(payload, TIME),
+            Entry::batched(payload, TIME),
+            Entry::signed(payload, signature, TIME),
+        ] {
+            assert_eq!(by_another.statement().unwrap_err().field, "author");
+        }
+        let linked = Entry::trust(payload, signature, TIME, LINK);
+        assert_eq!(linked.statement().unwrap_err().field, "author");
+    }
     let bad = [
         (Entry::by_ledger(&ordinary, TIME), "author"),
         (Entry::by_ledger(&trust, TIME), "author"),
+        (Entry::by_ledger(&by_authority, TIME), "author"),
+        (
+            Entry::trust(&by_authority, signature, TIME, LINK),
+            "previous_trust",
+        ),
         (Entry::unsigned(&genesis, TIME), "author"),
         (Entry::signed(&genesis, signature, TIME), "author"),
         (unlinked, "previous_trust"),

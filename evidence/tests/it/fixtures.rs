@@ -116,6 +116,133 @@ pub(crate) fn task_opened_committed() -> v1::Statement {
     statement
 }
 
+/// A grant that is a part of another, as its subject hands it down.
+pub(crate) fn grant() -> v1::Statement {
+    statement(Body::Grant(v1::Grant {
+        subject: "spiffe://example.org/agent/payouts".into(),
+        subject_key: bytes(0xd0, 16),
+        actions: vec!["payments.refund".into(), "payments/*".into()],
+        resources: vec![
+            "https://shop.example/orders/4711".into(),
+            "https://shop.example/orders/4711/*".into(),
+        ],
+        not_before_us: TIME_US,
+        expires_us: TIME_US + 900_000_000,
+        uses: 3,
+        amount: Some(v1::Amount {
+            minor_units: 12_900,
+            currency: "EUR".into(),
+        }),
+        parent: bytes(0xae, 32),
+        outside_token: Some(v1::OutsideToken {
+            kind: "txn".into(),
+            value: "97053963-771d-49cc-a4e3-20aad399c312".into(),
+            key_thumbprint: bytes(0xaf, 32),
+        }),
+    }))
+}
+
+/// The least that a grant can say, as an authority gives it.
+pub(crate) fn grant_root() -> v1::Statement {
+    trust(Body::Grant(v1::Grant {
+        subject: "spiffe://example.org/agent/refunds".into(),
+        actions: vec!["payments.refund".into()],
+        resources: vec!["https://shop.example/*".into()],
+        expires_us: TIME_US + 3_600_000_000,
+        ..v1::Grant::default()
+    }))
+}
+
+pub(crate) fn grant_accepted() -> v1::Statement {
+    statement(Body::GrantAccepted(v1::GrantAccepted {
+        grant: bytes(0xaa, 32),
+    }))
+}
+
+pub(crate) fn decision() -> v1::Statement {
+    statement(Body::Decision(v1::Decision {
+        intent: leaf_ref(300),
+        verdict: v1::Verdict::Allow.into(),
+        engine: "opa 1.8".into(),
+        policy_version: "refunds-2026-02".into(),
+        policy_digest: bytes(0xb2, 32),
+        reason: "Below the limit of the customer's country.".into(),
+    }))
+}
+
+pub(crate) fn approval() -> v1::Statement {
+    statement(Body::Approval(v1::Approval {
+        intent: leaf_ref(300),
+        verdict: v1::Verdict::Deny.into(),
+        shown: Some(commitment_of("approval.shown")),
+        shown_at_us: TIME_US,
+        opened_at_us: TIME_US + 4_000_000,
+        decided_at_us: TIME_US + 61_000_000,
+        strength: v1::AuthenticationStrength::PhishingResistant.into(),
+        rationale: "The parcel is on its way.\nAsk again on Monday.".into(),
+    }))
+}
+
+pub(crate) fn observation() -> v1::Statement {
+    statement(Body::Observation(v1::Observation {
+        intent: leaf_ref(300),
+        effects: ["R-1", "R-2"].map(effect).into(),
+        reference: "evt_4711".into(),
+        observed_at_us: TIME_US + 90_000_000,
+    }))
+}
+
+/// An entry of the ledger.
+fn leaf_ref(leaf_index: u64) -> Option<v1::LeafRef> {
+    Some(v1::LeafRef {
+        leaf_index,
+        leaf_hash: bytes(leaf_index as u8, 32),
+    })
+}
+
+/// A statement of the ledger itself: it has less of a header.
+pub(crate) fn by_ledger(task: Bytes, body: Body) -> v1::Statement {
+    v1::Statement {
+        ledger_id: bytes(0x11, 32),
+        producer: statement::LEDGER_PRODUCER.into(),
+        occurred_at_us: TIME_US,
+        task,
+        body: Some(body),
+        ..v1::Statement::default()
+    }
+}
+
+pub(crate) fn tick() -> v1::Statement {
+    let due_us = TIME_US - 250_000;
+    by_ledger(Bytes::new(), Body::Tick(v1::Tick { due_us }))
+}
+
+pub(crate) fn clearance() -> v1::Statement {
+    let evidence = [301, 303, 900].map(leaf_ref);
+    by_ledger(
+        bytes(0x77, 16),
+        Body::Clearance(v1::Clearance {
+            intent: leaf_ref(300),
+            policy_leaf: 200,
+            evidence: evidence.into_iter().flatten().collect(),
+        }),
+    )
+}
+
+pub(crate) fn task_receipt() -> v1::Statement {
+    by_ledger(
+        bytes(0x77, 16),
+        Body::TaskReceipt(v1::TaskReceipt {
+            through_leaf: 900,
+            count: 12,
+            digest: bytes(0xb3, 32),
+            trust_head: leaf_ref(200),
+            assessment_digest: bytes(0xb4, 32),
+            requested: true,
+        }),
+    )
+}
+
 pub(crate) fn task_closed() -> v1::Statement {
     statement(Body::TaskClosed(v1::TaskClosed {
         end: v1::TaskEnd::HandedOver.into(),
@@ -151,14 +278,34 @@ pub(crate) fn outcome() -> v1::Statement {
         tool_call: Some(commitment_of("outcome.tool_call")),
         response: Some(commitment_of("outcome.response")),
         result: Some(commitment_of("outcome.result")),
+        arguments: None,
     }))
+}
+
+/// With the field that came later, too: a copy of the Intent's.
+pub(crate) fn outcome_with_arguments() -> v1::Statement {
+    let mut statement = outcome();
+    if let Some(Body::Outcome(outcome)) = &mut statement.body {
+        outcome.arguments = Some(commitment_of("intent.arguments"));
+    }
+    statement
 }
 
 pub(crate) fn heartbeat() -> v1::Statement {
     statement(Body::Heartbeat(v1::Heartbeat {
         last_sequence: 7,
         count: 6,
+        next_within_us: 0,
     }))
+}
+
+/// With the field that came later, too.
+pub(crate) fn heartbeat_with_promise() -> v1::Statement {
+    let mut statement = heartbeat();
+    if let Some(Body::Heartbeat(heartbeat)) = &mut statement.body {
+        heartbeat.next_within_us = 30_000_000;
+    }
+    statement
 }
 
 pub(crate) fn session_closed() -> v1::Statement {
@@ -175,7 +322,7 @@ pub(crate) fn signing_key(seed: u8) -> SigningKey {
 /// The ledger that the fixtures' statements are for.
 pub(crate) const LEDGER: LedgerId = LedgerId::new(deed_tlog::Hash::new([0x11; 32]));
 
-/// A trust statement with every field of the header.
+/// An authority's statement with every field of the header.
 pub(crate) fn trust(body: Body) -> v1::Statement {
     v1::Statement {
         producer: statement::AUTHORITY_PRODUCER.into(),
@@ -229,6 +376,45 @@ pub(crate) fn principal_bound() -> v1::Statement {
         principal: "CN=gateway 1, O=Example Ä".into(),
         producer: "spiffe://example.org/agent/refunds".into(),
         valid_until_us: TIME_US + 86_400_000_000,
+    }))
+}
+
+/// Not a trust statement, but an authority's.
+pub(crate) fn revocation() -> v1::Statement {
+    trust(Body::Revocation(v1::Revocation {
+        grant: bytes(0xaa, 32),
+        reason: "The campaign is over.".into(),
+    }))
+}
+
+/// Not a trust statement, but an authority's.
+pub(crate) fn finding_disposition() -> v1::Statement {
+    trust(Body::FindingDisposition(v1::FindingDisposition {
+        leaf_index: 900,
+        number: 2,
+        kind: v1::DispositionKind::Explained.into(),
+        reviewed_by: "https://crm.example/agents/12".into(),
+        reason: "The clock of the gateway was wrong.".into(),
+    }))
+}
+
+pub(crate) const POLICIES: &str = "permit(principal, action, resource);\n";
+
+pub(crate) const SCHEMA: &str = "entity Agent;
+entity Resource;
+action \"any\" appliesTo { principal: Agent, resource: Resource };
+";
+
+pub(crate) fn policy_set() -> v1::Statement {
+    let length = (POLICIES.len() as u64).to_be_bytes();
+    let digest = [&length, POLICIES.as_bytes(), SCHEMA.as_bytes()].concat();
+    trust(Body::PolicySet(v1::PolicySet {
+        policies: POLICIES.into(),
+        schema: SCHEMA.into(),
+        digest: PayloadDigest::of(&digest).as_bytes().to_vec().into(),
+        cedar_version: "4.5".into(),
+        rules_version: 2,
+        reason: "To begin with.".into(),
     }))
 }
 
@@ -292,9 +478,21 @@ pub(crate) fn batch_payloads() -> Vec<Bytes> {
     payloads
 }
 
+/// A ledger that assesses its entries from the beginning.
+pub(crate) fn genesis_of_rules_2() -> Genesis {
+    Genesis {
+        rules_version: 2,
+        ..genesis()
+    }
+}
+
 /// The statement in [`genesis`]'s entry.
 pub(crate) fn genesis_statement() -> v1::Statement {
-    let entry = genesis().to_entry().unwrap();
+    statement_of(&genesis())
+}
+
+fn statement_of(genesis: &Genesis) -> v1::Statement {
+    let entry = genesis.to_entry().unwrap();
     let entry = deed_evidence::entry::Entry::parse(&entry).unwrap();
     prost::Message::decode(entry.payload).unwrap()
 }
@@ -303,17 +501,32 @@ pub(crate) fn genesis_statement() -> v1::Statement {
 pub(crate) fn all() -> Vec<(&'static str, v1::Statement)> {
     vec![
         ("genesis", genesis_statement()),
+        ("genesis-rules-2", statement_of(&genesis_of_rules_2())),
+        ("tick", tick()),
+        ("clearance", clearance()),
+        ("task_receipt", task_receipt()),
         ("task_opened", task_opened()),
         ("task_opened-commitment", task_opened_committed()),
         ("task_closed", task_closed()),
+        ("grant", grant()),
+        ("grant-root", grant_root()),
+        ("grant_accepted", grant_accepted()),
         ("intent", intent()),
         ("outcome", outcome()),
+        ("outcome-arguments", outcome_with_arguments()),
+        ("decision", decision()),
+        ("approval", approval()),
+        ("observation", observation()),
         ("heartbeat", heartbeat()),
+        ("heartbeat-next", heartbeat_with_promise()),
         ("session_closed", session_closed()),
+        ("revocation", revocation()),
+        ("finding_disposition", finding_disposition()),
         ("authorities_changed", authorities_changed()),
         ("key_registered", key_registered()),
         ("key_revoked", key_revoked()),
         ("principal_bound", principal_bound()),
+        ("policy_set", policy_set()),
         ("retention_set", retention_set()),
         ("legal_hold_placed", legal_hold_placed()),
         (

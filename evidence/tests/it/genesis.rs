@@ -62,6 +62,12 @@ fn a_genesis_is_read_as_it_was_written() {
         ..made
     };
     assert_ne!(check(&other.to_entry().unwrap()).unwrap().1, id);
+
+    // So do other rules.
+    let other = fixtures::genesis_of_rules_2();
+    let (read, other_id) = check(&other.to_entry().unwrap()).unwrap();
+    assert_eq!(read, other);
+    assert_ne!(other_id, id);
 }
 
 proptest! {
@@ -73,6 +79,7 @@ proptest! {
         seeds in proptest::collection::btree_set(any::<[u8; 32]>(), 1..=16),
         created_at in 1..=i64::MAX,
         nonce in any::<[u8; 32]>().prop_filter("any", |nonce| *nonce != [0; 32]),
+        rules_version in 1..=deed_evidence::RULES_VERSION,
     ) {
         let signer = NoteSigner::from_seed(KeyName::new(&*origin).unwrap(), &nonce);
         let public_key = |seed: &[u8; 32]| {
@@ -87,6 +94,7 @@ proptest! {
             authority_keys,
             created_at: Micros::new(created_at),
             nonce,
+            rules_version,
         };
         let (read, _) = check(&made.to_entry().unwrap()).unwrap();
         prop_assert_eq!(read, made);
@@ -227,6 +235,18 @@ fn every_error_of_reading() {
     assert!(matches!(
         error(&rules),
         GenesisError::UnknownRules { found: 3, known: 2 }
+    ));
+    assert_eq!(
+        message(&rules),
+        "the ledger follows rules version 3; this program knows those up to 2"
+    );
+    let none = changed(|_, genesis| genesis.rules_version = 0);
+    assert!(matches!(error(&none), GenesisError::Statement(_)));
+    // Another statement of the ledger does not make a genesis entry.
+    let tick = entry_of(&fixtures::tick().encode_to_vec());
+    assert!(matches!(
+        error(&tick),
+        GenesisError::NotGenesis { found: "tick" }
     ));
     let origin = changed(|_, genesis| genesis.origin = "a b".into());
     assert!(matches!(

@@ -55,14 +55,21 @@ fn made() -> BTreeMap<String, String> {
     let possession = possession(&key).message();
     files.insert("possession.message.hex".into(), hex::encode(possession));
 
-    let genesis = fixtures::genesis().to_entry().unwrap();
-    files.insert("genesis-entry.hex".into(), hex::encode(&genesis));
-    let (_, id) = Genesis::from_entry(&genesis).unwrap();
-    files.insert(
-        "genesis-entry.ledger-id.hex".into(),
-        hex::encode(id.as_bytes()),
-    );
+    for (name, made) in geneses() {
+        let entry = made.to_entry().unwrap();
+        files.insert(format!("{name}.hex"), hex::encode(&entry));
+        let (_, id) = Genesis::from_entry(&entry).unwrap();
+        let name = format!("{name}.ledger-id.hex");
+        files.insert(name, hex::encode(id.as_bytes()));
+    }
     files
+}
+
+fn geneses() -> [(&'static str, Genesis); 2] {
+    [
+        ("genesis-entry", fixtures::genesis()),
+        ("genesis-entry-rules-2", fixtures::genesis_of_rules_2()),
+    ]
 }
 
 /// One entry of each author, around the same payload.
@@ -222,7 +229,10 @@ fn golden_files_are_read() {
     key.public_key()
         .verify_strict(&message, &possession)
         .unwrap();
-    let (genesis, id) = Genesis::from_entry(&read("genesis-entry.hex")).unwrap();
-    assert_eq!(genesis, fixtures::genesis());
-    assert_eq!(&id.as_bytes()[..], read("genesis-entry.ledger-id.hex"));
+    for (name, made) in geneses() {
+        let (genesis, id) = Genesis::from_entry(&read(&format!("{name}.hex"))).unwrap();
+        assert_eq!(genesis, made);
+        let wanted = read(&format!("{name}.ledger-id.hex"));
+        assert_eq!(&id.as_bytes()[..], wanted);
+    }
 }

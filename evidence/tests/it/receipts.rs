@@ -76,6 +76,7 @@ fn honest(at: usize, size: usize, principal_leaf: Option<u64>) -> (v1::Receipt, 
         principal_leaf,
         inclusion_proof: path(at, &leaves).iter().map(hash).collect(),
         previous_trust: None,
+        assessed: None,
     };
     (
         receipt,

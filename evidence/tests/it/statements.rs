@@ -30,6 +30,10 @@ fn free_text(max: usize) -> impl Strategy<Value = String> {
     prop_oneof![text(1, max), Just("\0\n\u{7f}\u{9b}".to_owned())]
 }
 
+fn reason_or_none() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), free_text(1024)]
+}
+
 fn bytes(length: usize) -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), length).prop_map(Bytes::from)
 }
@@ -78,6 +82,13 @@ fn amount() -> impl Strategy<Value = v1::Amount> {
     })
 }
 
+fn leaf_ref() -> impl Strategy<Value = v1::LeafRef> {
+    (number(), bytes(32)).prop_map(|(leaf_index, leaf_hash)| v1::LeafRef {
+        leaf_index,
+        leaf_hash,
+    })
+}
+
 fn effect() -> impl Strategy<Value = v1::Effect> {
     (
         text(1, 128),
@@ -118,8 +129,119 @@ fn task_opened() -> impl Strategy<Value = Body> {
 }
 
 fn task_closed() -> impl Strategy<Value = Body> {
-    let reason = prop_oneof![Just(String::new()), free_text(1024)];
-    (1..=4_i32, reason).prop_map(|(end, reason)| Body::TaskClosed(v1::TaskClosed { end, reason }))
+    (1..=4_i32, reason_or_none())
+        .prop_map(|(end, reason)| Body::TaskClosed(v1::TaskClosed { end, reason }))
+}
+
+/// Actions or resources: a few of any length, or as many as there may be.
+fn patterns(max: usize) -> impl Strategy<Value = Vec<String>> {
+    let many: Vec<String> = (10..74).map(|n| format!("orders/{n}/*")).collect();
+    prop_oneof![
+        9 => proptest::collection::btree_set(text(1, max), 1..4)
+            .prop_map(|set| set.into_iter().collect::<Vec<_>>()),
+        1 => Just(many),
+    ]
+}
+
+fn grant() -> impl Strategy<Value = Body> {
+    let own = |uri: &String| !uri.to_ascii_lowercase().starts_with("deed:");
+    let subject = (
+        uri().prop_filter("the ledger's own", own),
+        bytes_or_none(16),
+    );
+    let times = prop_oneof![
+        (Just(0), 1..=i64::MAX),
+        Just((i64::MAX - 1, i64::MAX)),
+        (0..1000_i64, 1..1000_i64).prop_map(|(from, length)| (from, from + length)),
+    ];
+    let amount = (time(), "[A-Z0-9]{3,16}").prop_map(|(minor_units, currency)| v1::Amount {
+        minor_units,
+        currency,
+    });
+    let token = ("[a-z0-9._-]{1,64}", text(1, 256), bytes_or_none(32)).prop_map(
+        |(kind, value, key_thumbprint)| v1::OutsideToken {
+            kind,
+            value,
+            key_thumbprint,
+        },
+    );
+    let bounds = (times, number(), option::of(amount));
+    let links = (bytes_or_none(32), option::of(token));
+    (subject, patterns(256), patterns(1024), bounds, links).prop_map(
+        |(subject, actions, resources, (times, uses, amount), (parent, outside_token))| {
+            Body::Grant(v1::Grant {
+                subject: subject.0,
+                subject_key: subject.1,
+                actions,
+                resources,
+                not_before_us: times.0,
+                expires_us: times.1,
+                uses,
+                amount,
+                parent,
+                outside_token,
+            })
+        },
+    )
+}
+
+fn grant_accepted() -> impl Strategy<Value = Body> {
+    bytes(32).prop_map(|grant| Body::GrantAccepted(v1::GrantAccepted { grant }))
+}
+
+fn decision() -> impl Strategy<Value = Body> {
+    let policy = (text(1, 256), text(0, 256), bytes_or_none(32));
+    (leaf_ref(), 1..=2_i32, policy, reason_or_none()).prop_map(
+        |(intent, verdict, (engine, policy_version, policy_digest), reason)| {
+            Body::Decision(v1::Decision {
+                intent: Some(intent),
+                verdict,
+                engine,
+                policy_version,
+                policy_digest,
+                reason,
+            })
+        },
+    )
+}
+
+fn approval() -> impl Strategy<Value = Body> {
+    let times = ([time(), time(), time()], any::<[bool; 2]>()).prop_map(|(mut times, said)| {
+        times.sort_unstable();
+        let [shown, opened, decided] = times;
+        let if_said = |time, said| if said { time } else { 0 };
+        let (shown, opened) = (if_said(shown, said[0]), if_said(opened, said[1]));
+        [shown, opened, decided.max(1)]
+    });
+    let who = (1..=3_i32, reason_or_none());
+    (leaf_ref(), 1..=2_i32, commitment(), times, who).prop_map(
+        |(intent, verdict, shown, times, (strength, rationale))| {
+            Body::Approval(v1::Approval {
+                intent: Some(intent),
+                verdict,
+                shown: Some(shown),
+                shown_at_us: times[0],
+                opened_at_us: times[1],
+                decided_at_us: times[2],
+                strength,
+                rationale,
+            })
+        },
+    )
+}
+
+fn observation() -> impl Strategy<Value = Body> {
+    let effects = effects().prop_filter("none", |effects| !effects.is_empty());
+    (option::of(leaf_ref()), effects, text(0, 256), time()).prop_map(
+        |(intent, effects, reference, observed_at_us)| {
+            Body::Observation(v1::Observation {
+                intent,
+                effects,
+                reference,
+                observed_at_us,
+            })
+        },
+    )
 }
 
 fn intent() -> impl Strategy<Value = Body> {
@@ -167,16 +289,10 @@ fn outcome() -> impl Strategy<Value = Body> {
                 payload_digest,
             }
         });
-    let effects = prop_oneof![
-        9 => vec(effect(), 0..4),
-        1 => effect().prop_map(|effect| vec![effect; 16]),
-        // The limit; as many of the longest would not fit into a payload.
-        1 => Just(vec![v1::Effect { kind: "k".into(), resource: "r".into(), ..Default::default() }; 64]),
-    ];
     let commitment = || option::of(commitment());
-    let contents = (commitment(), commitment(), commitment());
-    (intent, 1..=4_i32, effects, contents).prop_map(|(intent, status, effects, contents)| {
-        let (tool_call, response, result) = contents;
+    let contents = (commitment(), commitment(), commitment(), commitment());
+    (intent, 1..=4_i32, effects(), contents).prop_map(|(intent, status, effects, contents)| {
+        let (tool_call, response, result, arguments) = contents;
         Body::Outcome(v1::Outcome {
             intent: Some(intent),
             status,
@@ -184,15 +300,25 @@ fn outcome() -> impl Strategy<Value = Body> {
             tool_call,
             response,
             result,
+            arguments,
         })
     })
+}
+
+fn effects() -> impl Strategy<Value = Vec<v1::Effect>> {
+    prop_oneof![
+        9 => vec(effect(), 0..4),
+        1 => effect().prop_map(|effect| vec![effect; 16]),
+        // The limit; as many of the longest would not fit into a payload.
+        1 => Just(vec![v1::Effect { kind: "k".into(), resource: "r".into(), ..Default::default() }; 64]),
+    ]
 }
 
 /// Heartbeat or SessionClosed of a statement with this sequence.
 fn count(sequence: u64) -> impl Strategy<Value = Body> {
     let most = sequence.saturating_add(1);
     let count = prop_oneof![Just(1), Just(most), 1..=most];
-    (count, any::<bool>()).prop_map(move |(count, closed)| {
+    (count, any::<bool>(), time()).prop_map(move |(count, closed, next_within_us)| {
         let last_sequence = sequence;
         if closed {
             Body::SessionClosed(v1::SessionClosed {
@@ -203,6 +329,7 @@ fn count(sequence: u64) -> impl Strategy<Value = Body> {
             Body::Heartbeat(v1::Heartbeat {
                 last_sequence,
                 count,
+                next_within_us,
             })
         }
     })
@@ -214,7 +341,7 @@ fn key(seed: u8) -> Bytes {
 
 fn authorities_changed() -> impl Strategy<Value = Body> {
     let keys = proptest::collection::btree_set((0..40_u8).prop_map(key), 1..=16);
-    (keys, prop_oneof![Just(String::new()), free_text(1024)]).prop_map(|(keys, reason)| {
+    (keys, reason_or_none()).prop_map(|(keys, reason)| {
         let key = |public_key| v1::AuthorityKey { public_key };
         let authority_keys = keys.into_iter().map(key).collect();
         Body::AuthoritiesChanged(v1::AuthoritiesChanged {
@@ -246,8 +373,7 @@ fn key_registered() -> impl Strategy<Value = Body> {
 }
 
 fn key_revoked() -> impl Strategy<Value = Body> {
-    let reason = prop_oneof![Just(String::new()), free_text(1024)];
-    (bytes(16), option::of(time()), reason).prop_map(|(key_id, since, reason)| {
+    (bytes(16), option::of(time()), reason_or_none()).prop_map(|(key_id, since, reason)| {
         Body::KeyRevoked(v1::KeyRevoked {
             key_id,
             compromised_since_us: since,
@@ -273,7 +399,7 @@ fn retention_and_holds() -> impl Strategy<Value = Body> {
         bytes(16).prop_map(|task| Some(Scope::Task(task))),
         bytes(32).prop_map(|digest| Some(Scope::Commitment(digest))),
     ];
-    let set = (time(), prop_oneof![Just(String::new()), free_text(1024)]);
+    let set = (time(), reason_or_none());
     prop_oneof![
         set.prop_map(|(floor_us, reason)| {
             Body::RetentionSet(v1::RetentionSet { floor_us, reason })
@@ -300,6 +426,122 @@ fn erasure() -> impl Strategy<Value = Body> {
                 requested_by,
                 reason,
                 legal_basis,
+            })
+        },
+    )
+}
+
+/// A policy set as far as `statement::parse` answers for it: any texts, any digest.
+fn policy_set() -> impl Strategy<Value = Body> {
+    let texts = (free_text(32_768), free_text(16_384));
+    (texts, bytes(32), text(1, 16), reason_or_none()).prop_map(
+        |((policies, schema), digest, cedar_version, reason)| {
+            Body::PolicySet(v1::PolicySet {
+                policies,
+                schema,
+                digest,
+                cedar_version,
+                rules_version: 2,
+                reason,
+            })
+        },
+    )
+}
+
+fn revocation() -> impl Strategy<Value = Body> {
+    (bytes(32), reason_or_none())
+        .prop_map(|(grant, reason)| Body::Revocation(v1::Revocation { grant, reason }))
+}
+
+fn finding_disposition() -> impl Strategy<Value = Body> {
+    let finding = (1..=u64::MAX, any::<u32>());
+    (finding, 1..=3_i32, text(1, 512), free_text(1024)).prop_map(
+        |((leaf_index, number), kind, reviewed_by, reason)| {
+            Body::FindingDisposition(v1::FindingDisposition {
+                leaf_index,
+                number,
+                kind,
+                reviewed_by,
+                reason,
+            })
+        },
+    )
+}
+
+/// What an authority says besides the statements of [`any_trust_statement`]: those of the registry,
+/// which takes no policies of just any text.
+fn authoritys_statement() -> impl Strategy<Value = v1::Statement> {
+    let body = prop_oneof![
+        task_opened().boxed(),
+        task_closed().boxed(),
+        grant().boxed(),
+        revocation().boxed(),
+        finding_disposition().boxed(),
+        policy_set().boxed(),
+    ];
+    (addressed(), bytes(16), body).prop_map(|(statement, task, body)| {
+        let may_lack_task = matches!(body, Body::FindingDisposition(_) | Body::PolicySet(_));
+        v1::Statement {
+            producer: "deed:authority".into(),
+            task: if may_lack_task { statement.task } else { task },
+            body: Some(body),
+            ..statement
+        }
+    })
+}
+
+/// What the ledger itself says after its genesis.
+fn ledgers_statement() -> impl Strategy<Value = v1::Statement> {
+    let task = bytes(16).boxed();
+    let no_task = Just(Bytes::new()).boxed();
+    let tick = |now| (1..=now).prop_map(|due_us| Body::Tick(v1::Tick { due_us }));
+    (bytes(32), 1..=i64::MAX)
+        .prop_flat_map(move |(ledger_id, occurred_at_us)| {
+            let said = prop_oneof![
+                (no_task.clone(), tick(occurred_at_us)),
+                (task.clone(), clearance()),
+                (task.clone(), task_receipt()),
+            ];
+            (Just(ledger_id), Just(occurred_at_us), said)
+        })
+        .prop_map(|(ledger_id, occurred_at_us, (task, body))| v1::Statement {
+            ledger_id,
+            producer: "deed:ledger".into(),
+            occurred_at_us,
+            task,
+            body: Some(body),
+            ..v1::Statement::default()
+        })
+}
+
+fn clearance() -> impl Strategy<Value = Body> {
+    // The Intent is the first of the leaves.
+    let leaves = proptest::collection::btree_map(number(), bytes(32), 2..=65);
+    (leaves, 1..=u64::MAX).prop_map(|(leaves, policy_leaf)| {
+        let leaf = |(leaf_index, leaf_hash)| v1::LeafRef {
+            leaf_index,
+            leaf_hash,
+        };
+        let mut leaves = leaves.into_iter().map(leaf);
+        Body::Clearance(v1::Clearance {
+            intent: leaves.next(),
+            policy_leaf,
+            evidence: leaves.collect(),
+        })
+    })
+}
+
+fn task_receipt() -> impl Strategy<Value = Body> {
+    let counts = (1..=u64::MAX).prop_flat_map(|through| (Just(through), 1..=through));
+    (counts, leaf_ref(), bytes(32), bytes(32), any::<bool>()).prop_map(
+        |((through_leaf, count), trust_head, digest, assessment_digest, requested)| {
+            Body::TaskReceipt(v1::TaskReceipt {
+                through_leaf,
+                count,
+                digest,
+                trust_head: Some(trust_head),
+                assessment_digest,
+                requested,
             })
         },
     )
@@ -389,12 +631,19 @@ fn context() -> impl Strategy<Value = v1::Statement> {
 
 fn addressed() -> impl Strategy<Value = v1::Statement> {
     let body = |sequence| {
+        // Boxed here and below, because one value that has room for each of them is too large for a
+        // test's stack.
         prop_oneof![
-            task_opened(),
-            task_closed(),
-            intent(),
-            outcome(),
-            count(sequence)
+            task_opened().boxed(),
+            task_closed().boxed(),
+            grant().boxed(),
+            grant_accepted().boxed(),
+            intent().boxed(),
+            outcome().boxed(),
+            decision().boxed(),
+            approval().boxed(),
+            observation().boxed(),
+            count(sequence).boxed(),
         ]
     };
     number()
@@ -411,7 +660,10 @@ fn addressed() -> impl Strategy<Value = v1::Statement> {
         .prop_map(|(context, ids, place, body)| {
             let (ledger_id, session, task, task_left_out) = ids;
             let (sequence, skipped_from, previous) = place;
-            let may_lack_task = matches!(body, Body::Heartbeat(_) | Body::SessionClosed(_));
+            let may_lack_task = matches!(
+                body,
+                Body::Observation(_) | Body::Heartbeat(_) | Body::SessionClosed(_)
+            );
             v1::Statement {
                 ledger_id,
                 session,
@@ -431,5 +683,11 @@ fn addressed() -> impl Strategy<Value = v1::Statement> {
 
 /// A statement that keeps every rule.
 pub(crate) fn any_statement() -> impl Strategy<Value = v1::Statement> {
-    prop_oneof![1 => genesis(), 6 => addressed(), 4 => any_trust_statement()]
+    prop_oneof![
+        1 => genesis().boxed(),
+        9 => addressed().boxed(),
+        4 => any_trust_statement().boxed(),
+        3 => authoritys_statement().boxed(),
+        2 => ledgers_statement().boxed(),
+    ]
 }

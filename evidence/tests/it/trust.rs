@@ -411,14 +411,18 @@ fn what_may_be_erased() {
 /// The fixtures' statements mean what they say.
 #[test]
 fn statements_are_read() {
+    // Not everything that an authority says changes what later entries mean.
+    let no_trust = ["grant-root", "revocation", "finding_disposition"];
     for (name, made) in fixtures::all() {
+        if name == "policy_set" {
+            // Read by what compiles policies.
+            continue;
+        }
         let payload = statement::encode(&made).unwrap();
         let parsed = fuzz::trust::check(&payload).unwrap();
-        assert_eq!(
-            parsed.is_some(),
-            made.producer == "deed:authority",
-            "{name}"
-        );
+        let by_authority = made.producer == "deed:authority";
+        let wanted = by_authority && !no_trust.contains(&name);
+        assert_eq!(parsed.is_some(), wanted, "{name}");
     }
     let parse = |made| TrustStatement::parse(&statement::encode(&made).unwrap());
     let Ok(Some(registered)) = parse(fixtures::key_registered()) else {

@@ -79,6 +79,10 @@ fn expected(path: &str, held: &Held) -> Verdict {
         "Log/GetEntries" | "Log/GetBatchProof" | "Log/GetTrustChain" => &[Read, Audit],
         "Log/GetSession" | "/logs/{ledger}/tile/entries/{*index}" => &[Read, Audit],
         "Content/GetContent" => &[Audit],
+        "Actions/AwaitClearance" => &[Append, Read, Audit],
+        "Actions/RequestTaskReceipt" => &[Append, Authority],
+        "Actions/GetTask" | "Actions/Search" => &[Read, Audit],
+        "Actions/ListFindings" | "Actions/WatchFindings" => &[Read, Audit],
         "Content/EraseContent" => &[Authority],
         _ => panic!("no rule says anything about {path}"),
     };
@@ -214,6 +218,9 @@ async fn the_role_matrix_holds_for_what_is_served() {
             Method::PutContent,
             Method::GetContent,
             Method::EraseContent,
+            Method::AwaitClearance,
+            Method::RequestTaskReceipt,
+            Method::GetTask,
         ];
         assert!(
             known.iter().any(|method| method.row().path == path),

@@ -34,6 +34,12 @@ pub(crate) enum Method {
     PutContent,
     GetContent,
     EraseContent,
+    AwaitClearance,
+    RequestTaskReceipt,
+    GetTask,
+    Search,
+    ListFindings,
+    WatchFindings,
     HealthCheck,
     HealthWatch,
     Reflection,
@@ -79,7 +85,7 @@ const READS: Need = Need::InLedger(&[Role::Read]);
 /// What each of them needs. Tests compare it with the descriptors of the services and with the
 /// HTTP routes.
 #[rustfmt::skip]
-pub(crate) const TABLE: [Row; 22] = [
+pub(crate) const TABLE: [Row; 28] = [
     row(Method::Append, "/deed.v1.Ledger/Append", APPENDS),
     streaming(Method::AppendStream, "/deed.v1.Ledger/AppendStream", APPENDS),
     row(Method::CreateLedger, "/deed.v1.Ledger/CreateLedger", Need::InServer(Role::Admin)),
@@ -96,6 +102,12 @@ pub(crate) const TABLE: [Row; 22] = [
     streaming(Method::PutContent, "/deed.v1.Content/PutContent", Need::InLedger(&[Role::Append])),
     row(Method::GetContent, "/deed.v1.Content/GetContent", Need::InLedger(&[Role::Audit])),
     row(Method::EraseContent, "/deed.v1.Content/EraseContent", Need::InLedger(&[Role::Authority])),
+    row(Method::AwaitClearance, "/deed.v1.Actions/AwaitClearance", Need::InLedger(&[Role::Append, Role::Read])),
+    row(Method::RequestTaskReceipt, "/deed.v1.Actions/RequestTaskReceipt", APPENDS),
+    row(Method::GetTask, "/deed.v1.Actions/GetTask", READS),
+    row(Method::Search, "/deed.v1.Actions/Search", READS),
+    row(Method::ListFindings, "/deed.v1.Actions/ListFindings", READS),
+    row(Method::WatchFindings, "/deed.v1.Actions/WatchFindings", READS),
     row(Method::HealthCheck, "/grpc.health.v1.Health/Check", Need::Open),
     row(Method::HealthWatch, "/grpc.health.v1.Health/Watch", Need::Open),
     streaming(Method::Reflection, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::Open),

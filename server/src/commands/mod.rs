@@ -4,6 +4,7 @@ pub(crate) mod access;
 pub(crate) mod config;
 pub(crate) mod fsck;
 pub(crate) mod health;
+pub(crate) mod reindex;
 pub(crate) mod run;
 
 use std::path::PathBuf;

@@ -27,6 +27,7 @@ use crate::{
     identity::{Identity, IdentityError},
     ledger::index,
     options::ContentOptions,
+    search::segment,
     store::{
         DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions, keys,
         records::{LedgerRecord, RunRecord, SessionRecord, TrustRecord},
@@ -498,6 +499,35 @@ impl<'s> LedgerCheck<'s> {
                         "index segment {segment}, bucket {bucket} is not what the entries give"
                     )));
                 }
+            }
+        }
+        self.terms()
+    }
+
+    /// The segments of the search index that are there.
+    fn terms(&self) -> Result<(), FsckError> {
+        let indexed = self.store.term_segments(self.number)?;
+        let complete = self.edge.size().get() / index::SEGMENT_LEAVES;
+        if indexed > complete {
+            let what = format!("terms of segment {} are indexed", indexed - 1);
+            return Err(self.differs(what + ", which is not complete"));
+        }
+        for number in 0..indexed {
+            let differs = |what: &str| {
+                let what = format!("index segment {number}, {what}");
+                self.differs(what + " is not what the entries give")
+            };
+            let segment = segment::build(self.store, self.number, number)?;
+            for (bucket, terms) in (0..=u8::MAX).zip(&segment.buckets) {
+                let stored = self.store.term_bucket(self.number, number, bucket)?;
+                if stored.as_deref() != Some(&terms[..]) {
+                    return Err(differs(&format!("terms {bucket}")));
+                }
+            }
+            // What `build` begins with was compared when the segment before this one was.
+            let stored = self.store.segment_times(self.number, number)?;
+            if stored.as_deref() != Some(&segment.times[..]) {
+                return Err(differs("its times"));
             }
         }
         Ok(())

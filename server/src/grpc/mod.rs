@@ -1,8 +1,13 @@
 //! The gRPC services: translation between messages and the ledger, and nothing else.
 
+pub(crate) mod actions;
+#[cfg(test)]
+mod actions_tests;
 pub(crate) mod content;
+mod findings;
 pub(crate) mod ledger;
 pub(crate) mod log;
+mod search;
 
 use std::{pin::Pin, sync::Arc};
 

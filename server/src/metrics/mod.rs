@@ -24,6 +24,8 @@ pub(crate) use rpcs::Rpc;
 use rpcs::Rpcs;
 pub(crate) use text::{Connections, Contents, Observed};
 
+use crate::search::query::Looked;
+
 /// gRPC has the statuses 0 to 16.
 const CODES: usize = 17;
 
@@ -93,6 +95,11 @@ pub(crate) struct Metrics {
     sessions: AtomicI64,
     streams_open: AtomicI64,
     overload_refusals: AtomicU64,
+    searches: AtomicU64,
+    /// Entries that searches looked at: those that the index named, and those that were scanned.
+    searched_indexed: AtomicU64,
+    searched_scanned: AtomicU64,
+    index_segments: AtomicU64,
 }
 
 /// Something that is open: counted until it is dropped.
@@ -136,6 +143,10 @@ impl Default for Metrics {
             sessions: AtomicI64::default(),
             streams_open: AtomicI64::default(),
             overload_refusals: AtomicU64::default(),
+            searches: AtomicU64::default(),
+            searched_indexed: AtomicU64::default(),
+            searched_scanned: AtomicU64::default(),
+            index_segments: AtomicU64::default(),
         }
     }
 }
@@ -212,6 +223,22 @@ impl Metrics {
     /// A request had waited too long for room.
     pub(crate) fn overloaded(&self) {
         self.overload_refusals.fetch_add(1, Relaxed);
+    }
+
+    /// A search has begun.
+    pub(crate) fn search(&self) {
+        self.searches.fetch_add(1, Relaxed);
+    }
+
+    /// A step of a search has looked at so many entries.
+    pub(crate) fn searched(&self, looked: Looked) {
+        self.searched_indexed.fetch_add(looked.indexed, Relaxed);
+        self.searched_scanned.fetch_add(looked.scanned, Relaxed);
+    }
+
+    /// A segment of terms was written.
+    pub(crate) fn segment_indexed(&self) {
+        self.index_segments.fetch_add(1, Relaxed);
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Observed {
     pub(crate) ledgers_loaded: u64,
     /// Their leaves.
     pub(crate) leaves: u64,
+    /// Those of them that searches have to read one by one.
+    pub(crate) unindexed_leaves: u64,
     pub(crate) connections: Connections,
     /// Times that a principal was over a quota, by quota.
     pub(crate) over_quota: Vec<(&'static str, u64)>,
@@ -88,6 +90,7 @@ impl Collector for Snapshot {
         let mut out = Out(encoder);
         self.requests(&mut out)?;
         self.statements(&mut out)?;
+        self.searches(&mut out)?;
         self.callers(&mut out)?;
         self.memory(&mut out)
     }
@@ -191,6 +194,30 @@ impl Snapshot {
             "deed_leaves",
             "Leaves of all ledgers in memory together",
             self.observed.leaves,
+        )
+    }
+
+    fn searches(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let metrics = &self.metrics;
+        out.counter("deed_searches", "Searches begun", &metrics.searches)?;
+        let looked = [
+            ("index", &metrics.searched_indexed),
+            ("scan", &metrics.searched_scanned),
+        ];
+        out.counters(
+            "deed_searched_entries",
+            "Entries that searches looked at, by what led to them",
+            looked.map(|(by, count)| labelled("by", by, count)),
+        )?;
+        out.counter(
+            "deed_index_segments",
+            "Segments of the search index written",
+            &metrics.index_segments,
+        )?;
+        out.gauge(
+            "deed_unindexed_leaves",
+            "Leaves of all ledgers in memory that the search index does not reach yet",
+            self.observed.unindexed_leaves,
         )
     }
 

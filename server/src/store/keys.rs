@@ -16,6 +16,7 @@
 //! | state | ledger, kind (u8), something due: time (i64), leaf index (u64), kind (u8), id (16) |
 //! | state | ledger, kind (u8), leaf index (u64), number (u32) of a finding |
 //! | index | ledger, kind (u8), segment (u64), bucket (u8) |
+//! | index | ledger, kind (u8), segment (u64), for its times |
 //! | content | ledger, kind (u8), digest (32), then for chunks: upload (16), number (u32), for references: leaf index (u64); for uploads: upload (16) instead of the digest |
 //!
 //! The second database, `content-keys`, has one family: `check`, and ledger, digest (32).
@@ -72,6 +73,8 @@ const FINDING: u8 = 0x06;
 
 /// Kinds in the index family.
 const LEAF_HASH: u8 = 0x01;
+const TERMS: u8 = 0x02;
+const TIMES: u8 = 0x03;
 
 /// Kinds in the content family.
 const CONTENT: u8 = 0x01;
@@ -88,7 +91,8 @@ const SESSION_LEN: usize = 4 + 1 + SessionId::LEN;
 const RUN_LEN: usize = SESSION_LEN + 8;
 const TRUST_LEN: usize = 4 + 1 + 8;
 const FINDING_LEN: usize = 4 + 1 + 8 + 4;
-const LEAF_HASH_LEN: usize = 4 + 1 + 8 + 1;
+const BUCKET_LEN: usize = 4 + 1 + 8 + 1;
+const TIMES_LEN: usize = 4 + 1 + 8;
 const CONTENT_LEN: usize = 4 + 1 + CommitmentDigest::LEN;
 const CHUNK_LEN: usize = CONTENT_LEN + UploadId::LEN + 4;
 const UPLOAD_LEN: usize = 4 + 1 + UploadId::LEN;
@@ -225,18 +229,54 @@ pub(crate) fn behind_kind(key: &[u8]) -> &[u8] {
     key.get(5..).unwrap_or_default()
 }
 
+/// Leaf and number in such a key; `None` if it is another kind's.
+pub(crate) fn finding_at(key: &[u8]) -> Option<(u64, u32)> {
+    if key.len() != FINDING_LEN || *key.get(4)? != FINDING {
+        return None;
+    }
+    let number = u32::from_be_bytes(*key.last_chunk()?);
+    Some((tail(&key[..FINDING_LEN - 4], FINDING_LEN - 4)?, number))
+}
+
 /// One bucket of a segment's leaf hashes.
-pub(crate) fn leaf_hash_bucket(
-    ledger: LedgerNumber,
-    segment: u64,
-    bucket: u8,
-) -> [u8; LEAF_HASH_LEN] {
+pub(crate) fn leaf_hash_bucket(ledger: LedgerNumber, segment: u64, bucket: u8) -> [u8; BUCKET_LEN] {
+    bucket_of(ledger, LEAF_HASH, segment, bucket)
+}
+
+/// One bucket of a segment's terms.
+pub(crate) fn term_bucket(ledger: LedgerNumber, segment: u64, bucket: u8) -> [u8; BUCKET_LEN] {
+    bucket_of(ledger, TERMS, segment, bucket)
+}
+
+fn bucket_of(ledger: LedgerNumber, kind: u8, segment: u64, bucket: u8) -> [u8; BUCKET_LEN] {
     join(&[
         &ledger.0.to_be_bytes(),
-        &[LEAF_HASH],
+        &[kind],
         &segment.to_be_bytes(),
         &[bucket],
     ])
+}
+
+/// The effective times in a segment.
+pub(crate) fn times(ledger: LedgerNumber, segment: u64) -> [u8; TIMES_LEN] {
+    join(&[&ledger.0.to_be_bytes(), &[TIMES], &segment.to_be_bytes()])
+}
+
+/// The segment in such a key; `None` if it is another kind's.
+pub(crate) fn times_segment(key: &[u8]) -> Option<u64> {
+    if *key.get(4)? == TIMES {
+        tail(key, TIMES_LEN)
+    } else {
+        None
+    }
+}
+
+/// Where a ledger's records of a family begin, and a key beyond them all.
+pub(crate) fn whole_ledger(ledger: LedgerNumber) -> ([u8; 4], [u8; 5]) {
+    (
+        ledger_prefix(ledger),
+        join(&[&ledger.0.to_be_bytes(), &[u8::MAX]]),
+    )
 }
 
 /// A content's record.
@@ -397,6 +437,18 @@ mod tests {
                 hex::encode(leaf_hash_bucket(L, 1, 0xfe)),
                 "01020304010000000000000001fe".to_owned(),
             ),
+            (
+                hex::encode(finding(L, 7, 2)),
+                "0102030406000000000000000700000002".to_owned(),
+            ),
+            (
+                hex::encode(term_bucket(L, 1, 0xfe)),
+                "01020304020000000000000001fe".to_owned(),
+            ),
+            (
+                hex::encode(times(L, 1)),
+                "01020304030000000000000001".to_owned(),
+            ),
             (hex::encode(content(L, &DIGEST)), format!("0102030401{d}")),
             (
                 hex::encode(chunk(L, &DIGEST, &UPLOAD_1, 6)),
@@ -428,6 +480,12 @@ mod tests {
         let key = run(L, &SessionId::new([1; 16]), Sequence::new(12));
         assert_eq!(run_first(&key), Some(Sequence::new(12)));
         assert_eq!(run_prefix(&key).len(), SESSION_LEN);
+        assert_eq!(finding_at(&finding(L, 9, 1)), Some((9, 1)));
+        assert_eq!(finding_at(&trust(L, 9)), None);
+        assert_eq!(times_segment(&times(L, 9)), Some(9));
+        assert_eq!(times_segment(&head_at(L, 9)), None);
+        let (from, beyond) = whole_ledger(L);
+        assert!(from[..] < times(L, 0)[..] && times(L, u64::MAX)[..] < beyond[..]);
         assert_eq!(entries_first(b"short"), None);
         assert_eq!(content_digest(&content(L, &DIGEST)), Some(DIGEST));
         assert_eq!(content_digest(&erased(L, &DIGEST)), None);

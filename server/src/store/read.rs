@@ -25,7 +25,7 @@ pub(super) enum Scan {
 }
 
 impl Store {
-    pub(super) fn value(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    pub(crate) fn value(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let value = self.db.get_pinned_cf(self.family(family), key)?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }

@@ -3,7 +3,9 @@
 
 use deed_client::{ProvenStatement, ProvenTask};
 use deed_evidence::Micros;
-use deed_proto::v1::{self, Author, GrantState, LayerState, OutcomeState, statement::Body};
+use deed_proto::v1::{
+    self, Author, GrantState, LayerState, OutcomeState, OutcomeStatus, statement::Body,
+};
 use serde::Serialize;
 
 use crate::{
@@ -137,13 +139,26 @@ fn link(task: &ProvenTask, entry: &ProvenStatement, grant: &v1::Grant) -> String
         Some(_) => "; no authority's signature stands at its root",
     };
     format!(
-        "{} {gives} to {} at leaf {leaf} ({}), until {}{accepted}; now {}{rooted}.",
+        "{} {gives} to {} at leaf {leaf} ({}), until {}{accepted}; it {}{rooted}.",
         entry.statement.producer,
         grant.subject,
         voice(entry),
         shown(Micros::new(grant.expires_us)),
-        words(&names::grant(state))
+        standing(state)
     )
+}
+
+const fn standing(state: GrantState) -> &'static str {
+    match state {
+        GrantState::Pending => "is not in force yet",
+        GrantState::Active => "is in force",
+        GrantState::Exhausted => "is used up",
+        GrantState::Expired => "has expired",
+        GrantState::Revoked => "was revoked",
+        GrantState::TaskClosed => "ended with the task",
+        GrantState::Invalid => "never was valid",
+        GrantState::Unspecified => "is not assessed",
+    }
 }
 
 fn evidence(entry: &ProvenStatement) -> String {
@@ -179,7 +194,13 @@ fn result(task: &ProvenTask, act: &v1::ActInfo) -> Vec<String> {
         lines.extend(observed(task, act));
         return lines;
     };
-    let status = words(&short(outcome.status().as_str_name(), "OUTCOME_STATUS_"));
+    let status = match outcome.status() {
+        OutcomeStatus::Succeeded => "succeeded",
+        OutcomeStatus::Failed => "failed",
+        OutcomeStatus::Reverted => "was done and undone",
+        OutcomeStatus::NotDone => "was not done",
+        OutcomeStatus::Unspecified => "came to nothing that is said",
+    };
     let mut lines = vec![format!(
         "It {status}, says {} at leaf {} ({}).",
         entry.statement.producer,

@@ -68,7 +68,15 @@ fn header(task: &ProvenTask, signed: &Signatures) -> Vec<String> {
         lines.push(labelled("ended", &how));
     }
     lines.push(labelled("receipt", &receipt(task)));
-    lines.push(labelled("verified", &verified(task, signed)));
+    lines.push(labelled(
+        "verified",
+        &format!(
+            "{} entries are in the tree of {} leaves; their digest is the ledger's",
+            info.count, task.head.head.size
+        ),
+    ));
+    lines.push(labelled("digest", &hex::encode(&info.digest)));
+    lines.push(labelled("signatures", &signatures(signed)));
     lines
 }
 
@@ -85,8 +93,8 @@ fn receipt(task: &ProvenTask) -> String {
     )
 }
 
-fn verified(task: &ProvenTask, signed: &Signatures) -> String {
-    let mut parts = vec![format!("{} signatures", signed.verified)];
+fn signatures(signed: &Signatures) -> String {
+    let mut parts = vec![format!("{} verified", signed.verified)];
     for (count, what) in [
         (signed.batched, "in batches (deed prove shows whose)"),
         (signed.unsigned, "unsigned"),
@@ -96,13 +104,7 @@ fn verified(task: &ProvenTask, signed: &Signatures) -> String {
             parts.push(format!("{count} {what}"));
         }
     }
-    format!(
-        "{} entries in the tree of {} leaves, digest {}; {}",
-        task.info.count,
-        task.head.head.size,
-        hex::encode(&task.info.digest),
-        parts.join(", ")
-    )
+    parts.join(", ")
 }
 
 const WHO: usize = 24;

@@ -315,6 +315,11 @@ pub(super) fn outcome_rows() -> Vec<Row> {
             "outcome.result.digest",
             Problem::Missing,
         ),
+        (
+            outcome(|o| o.arguments = empty.clone()),
+            "outcome.arguments.digest",
+            Problem::Missing,
+        ),
     ]
 }
 
@@ -337,6 +342,11 @@ pub(super) fn count_rows() -> Vec<Row> {
             OWN_SEQUENCE,
         ),
         (heartbeat(|h| h.count = 9), "heartbeat.count", COUNT_MOST),
+        (
+            heartbeat(|h| h.next_within_us = -1),
+            "heartbeat.next_within_us",
+            NEGATIVE,
+        ),
         (beat(0, 0, 2), "heartbeat.count", COUNT_MOST),
         (beat(0, 0, max), "heartbeat.count", COUNT_MOST),
         (beat(0, max, 1), "heartbeat.last_sequence", OWN_SEQUENCE),

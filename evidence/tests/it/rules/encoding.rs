@@ -54,10 +54,11 @@ fn each_encoding_problem_names_its_place() {
         (vec![0x62, 0x01, b'x'], "message", unknown(12)),
         (back(&[0x82, 0x04, 0x00]), "message", unknown(64)),
         (front(&[0x9a, 0x01, 0x00]), "message", unknown(19)),
-        (front(&[0xaa, 0x01, 0x00]), "message", body(21)),
-        (front(&[0xd2, 0x01, 0x00]), "message", body(26)),
+        (front(&[0x8a, 0x02, 0x00]), "message", body(33)),
+        (front(&[0xb2, 0x02, 0x00]), "message", body(38)),
+        (back(&[0x82, 0x03, 0x00]), "message", body(48)),
         (back(&[0xfa, 0x03, 0x00]), "message", body(63)),
-        (beat(&[2, 0x18, 1]), "heartbeat", unknown(3)),
+        (beat(&[2, 0x20, 1]), "heartbeat", unknown(4)),
         (beat(&[3, 0xd2, 0x01, 0]), "heartbeat", unknown(26)),
         (vec![0x0a], "ledger_id", cut(1, 0)),
         (vec![0x0a, 0x20, 1], "ledger_id", cut(32, 1)),
@@ -85,7 +86,12 @@ fn each_encoding_problem_names_its_place() {
             Problem::OneOf,
         ),
         (back(&[0xe2, 0x01, 0]), "intent", Problem::Order),
-        (back(&[0xba, 0x01, 0]), "message", body(23)),
+        (back(&[0xba, 0x01, 0]), "message", Problem::Order),
+        (
+            back(&[0xaa, 0x02, 0]),
+            "finding_disposition",
+            Problem::OneOf,
+        ),
         (
             beat(&[4, 8, 0, 16, 6]),
             "heartbeat.last_sequence",
@@ -135,6 +141,38 @@ fn each_encoding_problem_names_its_place() {
         assert_eq!(statement::parse(&bytes), Err(wanted), "{bytes:02x?}");
         check(&bytes);
     }
+}
+
+/// A flag that is not set is left out, and one that is set is 1: Protobuf libraries take any other
+/// number for it.
+#[test]
+fn a_flag_has_one_form() {
+    let set = statement::encode(&fixtures::task_receipt()).unwrap();
+    let (flag, before) = set.split_last_chunk::<2>().map(|(b, f)| (f, b)).unwrap();
+    assert_eq!(flag, &[0x30, 1]);
+    assert_eq!(check(&set), Verdict::Accepted);
+    let Some(Body::TaskReceipt(receipt)) = fixtures::task_receipt().body else {
+        unreachable!()
+    };
+    let length_at = set.len() - receipt.encoded_len() - 1;
+    let refused = |flag: &[u8], problem| {
+        let field = "task_receipt.requested".into();
+        let wanted = WireError { field, problem };
+        // The last field of all, so that only the body's length hangs on its own.
+        let mut bytes = [before, flag].concat();
+        bytes[length_at] += u8::try_from(flag.len() - 2).unwrap();
+        assert_eq!(check(&bytes), Verdict::NotCanonical(wanted), "{flag:02x?}");
+    };
+    refused(&[0x30, 0], Problem::DefaultWritten);
+    refused(&[0x30, 2], Problem::Range { value: 2 });
+    let most = [&[0x30][..], &[0xff; 9], &[1]].concat();
+    refused(&most, Problem::Range { value: u64::MAX });
+    refused(&[0x30, 0x81, 0], Problem::Varint);
+    let wire_type = Problem::WireType {
+        found: 2,
+        wanted: 0,
+    };
+    refused(&[0x32, 1, 1], wire_type);
 }
 
 /// A number of 32 bits is not read from the low half of a longer one, as Protobuf libraries do.

@@ -8,8 +8,7 @@ use super::*;
 
 const KEY: Problem = Problem::Rule("must be an Ed25519 key, canonical and not of small order");
 const LEDGERS_OWN: Problem = Problem::Rule("must not begin with deed:, which is the ledger's own");
-const PRODUCER: Problem =
-    Problem::Rule("is deed:authority for trust statements, and for them alone");
+const PRODUCER: Problem = Problem::Rule("must be deed:authority for this body");
 const ASCENDING: Problem = Problem::Rule("must be strictly ascending");
 const LATER: Problem = Problem::Rule("must be later than valid_from_us");
 
@@ -48,11 +47,6 @@ pub(super) fn key_rows() -> Vec<Row> {
     let ks = "authorities_changed.authority_keys";
     let producer = "key_registered.producer";
     vec![
-        (
-            header(|s| s.producer = "deed:authority".into()),
-            "producer",
-            PRODUCER,
-        ),
         (by(|s| s.producer = "a:b".into()), "producer", PRODUCER),
         (
             by(|s| s.producer = "deed:authority2".into()),
@@ -243,6 +237,77 @@ pub(super) fn key_rows() -> Vec<Row> {
             principal_bound(|p| p.valid_until_us = -1),
             "principal_bound.valid_until_us",
             NEGATIVE,
+        ),
+    ]
+}
+
+pub(super) fn policy_rows() -> Vec<Row> {
+    let version = Problem::Rule("must be 2");
+    vec![
+        (
+            policy_set(|p| p.policies.clear()),
+            "policy_set.policies",
+            Problem::Missing,
+        ),
+        (
+            policy_set(|p| p.policies = x(32_769)),
+            "policy_set.policies",
+            length(32_769, 1, 32_768),
+        ),
+        (
+            policy_set(|p| p.schema.clear()),
+            "policy_set.schema",
+            Problem::Missing,
+        ),
+        (
+            policy_set(|p| p.schema = x(16_385)),
+            "policy_set.schema",
+            length(16_385, 1, 16_384),
+        ),
+        (
+            policy_set(|p| p.digest = Bytes::new()),
+            "policy_set.digest",
+            Problem::Missing,
+        ),
+        (
+            policy_set(|p| p.digest = bytes(1, 64)),
+            "policy_set.digest",
+            length(64, 32, 32),
+        ),
+        (
+            policy_set(|p| p.cedar_version.clear()),
+            "policy_set.cedar_version",
+            Problem::Missing,
+        ),
+        (
+            policy_set(|p| p.cedar_version = x(17)),
+            "policy_set.cedar_version",
+            length(17, 1, 16),
+        ),
+        (
+            policy_set(|p| p.cedar_version = "4\n5".into()),
+            "policy_set.cedar_version",
+            CONTROL,
+        ),
+        (
+            policy_set(|p| p.rules_version = 0),
+            "policy_set.rules_version",
+            Problem::Missing,
+        ),
+        (
+            policy_set(|p| p.rules_version = 1),
+            "policy_set.rules_version",
+            version.clone(),
+        ),
+        (
+            policy_set(|p| p.rules_version = 3),
+            "policy_set.rules_version",
+            version,
+        ),
+        (
+            policy_set(|p| p.reason = x(1025)),
+            "policy_set.reason",
+            length(1025, 1, 1024),
         ),
     ]
 }

@@ -1,0 +1,99 @@
+//! `deed.v1.Actions`.
+
+use deed_proto::v1::{self, actions_server::Actions};
+use tonic::{Request, Response, Status};
+
+use super::{Answers, Context, findings, search};
+use crate::access::{Caller, table::Method};
+
+pub(crate) struct ActionsService(pub(crate) Context);
+
+#[tonic::async_trait]
+impl Actions for ActionsService {
+    type AwaitClearanceStream = Answers<v1::ClearanceResponse>;
+
+    async fn await_clearance(
+        &self,
+        request: Request<v1::AwaitClearanceRequest>,
+    ) -> Result<Response<Self::AwaitClearanceStream>, Status> {
+        let caller = Caller::of(request.extensions());
+        let name = &request.get_ref().ledger;
+        self.0.ledger(&caller, Method::AwaitClearance, name).await?;
+        Err(Status::unimplemented("AwaitClearance"))
+    }
+
+    async fn request_task_receipt(
+        &self,
+        request: Request<v1::RequestTaskReceiptRequest>,
+    ) -> Result<Response<v1::RequestTaskReceiptResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        let name = &request.get_ref().ledger;
+        self.0
+            .ledger(&caller, Method::RequestTaskReceipt, name)
+            .await?;
+        Err(Status::unimplemented("RequestTaskReceipt"))
+    }
+
+    type GetTaskStream = Answers<v1::GetTaskResponse>;
+
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<Self::GetTaskStream>, Status> {
+        let caller = Caller::of(request.extensions());
+        let name = &request.get_ref().ledger;
+        self.0.ledger(&caller, Method::GetTask, name).await?;
+        Err(Status::unimplemented("GetTask"))
+    }
+
+    type SearchStream = Answers<v1::SearchResponse>;
+
+    async fn search(
+        &self,
+        request: Request<v1::SearchRequest>,
+    ) -> Result<Response<Self::SearchStream>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::Search, &request.ledger)
+            .await?;
+        let answers = search::answers(self.0.clone(), caller, ledger, request)?;
+        Ok(Response::new(answers))
+    }
+
+    async fn list_findings(
+        &self,
+        request: Request<v1::ListFindingsRequest>,
+    ) -> Result<Response<v1::ListFindingsResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::ListFindings, &request.ledger)
+            .await?;
+        let asked = findings::List::parse(request)?;
+        let store = self.0.registry.store().clone();
+        let answer = self
+            .0
+            .read_for(&caller, move || asked.page(&store, &ledger))
+            .await?;
+        Ok(Response::new(answer))
+    }
+
+    type WatchFindingsStream = Answers<v1::WatchFindingsResponse>;
+
+    async fn watch_findings(
+        &self,
+        request: Request<v1::WatchFindingsRequest>,
+    ) -> Result<Response<Self::WatchFindingsStream>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::WatchFindings, &request.ledger)
+            .await?;
+        let answers = findings::watch(self.0.clone(), caller, ledger, request)?;
+        Ok(Response::new(answers))
+    }
+}

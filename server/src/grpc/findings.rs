@@ -1,0 +1,245 @@
+//! `Actions.ListFindings` and `Actions.WatchFindings`.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use deed_evidence::TaskId;
+use deed_proto::v1;
+use futures::{StreamExt as _, stream};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Answers, Context, stopping};
+use crate::{
+    access::{Caller, table::Method},
+    ledger::{Ledger, Readable, read::Heads},
+    pressure::OpenStream,
+    status::Refusal,
+    store::{Store, search::FindingAt},
+};
+
+/// Findings of a page: at most, and where nothing is said.
+const PAGE_MAX: u32 = 1_000;
+const PAGE_DEFAULT: u32 = 100;
+
+/// Findings of one message of a stream at most.
+const WATCH_FINDINGS: usize = 256;
+
+/// Findings that one read looks at at most.
+const LOOKED_AT_MAX: usize = 16_384;
+
+/// Between two messages that say only how far everything was looked at.
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Which findings are wanted.
+struct Wanted {
+    kinds: Vec<i32>,
+    severity_min: i32,
+    task: Bytes,
+}
+
+impl Wanted {
+    fn parse(kinds: Vec<i32>, severity_min: i32, task: Bytes) -> Result<Self, Refusal> {
+        let unknown = |kind: &&i32| v1::FindingKind::try_from(**kind).is_err();
+        if let Some(kind) = kinds.iter().find(unknown) {
+            let what = format!("{kind} is no kind of finding that is known here");
+            return Err(Refusal::field("kinds", what));
+        }
+        if v1::Severity::try_from(severity_min).is_err() {
+            let what = format!("{severity_min} is no severity that is known here");
+            return Err(Refusal::field("severity_min", what));
+        }
+        if !task.is_empty() && TaskId::from_slice(&task).is_none() {
+            let what = format!("{} bytes where 16 are wanted", task.len());
+            return Err(Refusal::field("task", what));
+        }
+        Ok(Self {
+            kinds,
+            severity_min,
+            task,
+        })
+    }
+
+    fn holds(&self, finding: &v1::Finding) -> bool {
+        (self.kinds.is_empty() || self.kinds.contains(&finding.kind))
+            && finding.severity >= self.severity_min
+            && (self.task.is_empty() || self.task == finding.task)
+    }
+
+    /// Those from `from` on, as many as there is room for, and where to go on if that was not all.
+    fn read(
+        &self,
+        store: &Store,
+        ledger: &Ledger,
+        readable: &Readable,
+        from: FindingAt,
+        room: usize,
+    ) -> Result<(Vec<v1::Finding>, Option<FindingAt>), Refusal> {
+        let mut found = Vec::new();
+        for (looked_at, item) in store.findings(ledger.number, from).enumerate() {
+            let (at, finding) = item?;
+            // The store may be a turn ahead of what is readable.
+            if at.leaf >= readable.size().get() {
+                break;
+            }
+            if found.len() == room || looked_at == LOOKED_AT_MAX {
+                return Ok((found, Some(at)));
+            }
+            if self.holds(&finding) {
+                found.push(finding);
+            }
+        }
+        Ok((found, None))
+    }
+}
+
+/// A page that is asked for.
+pub(super) struct List {
+    wanted: Wanted,
+    from: FindingAt,
+    room: usize,
+}
+
+impl List {
+    pub(super) fn parse(request: v1::ListFindingsRequest) -> Result<Self, Refusal> {
+        let room = match request.page_size {
+            0 => PAGE_DEFAULT,
+            size if size <= PAGE_MAX => size,
+            size => {
+                let what = format!("{size} where {PAGE_MAX} is the most");
+                return Err(Refusal::field("page_size", what));
+            }
+        };
+        Ok(Self {
+            wanted: Wanted::parse(request.kinds, request.severity_min, request.task)?,
+            from: FindingAt {
+                leaf: request.start_leaf,
+                number: request.start_number,
+            },
+            room: room as usize,
+        })
+    }
+
+    pub(super) fn page(
+        &self,
+        store: &Store,
+        ledger: &Ledger,
+    ) -> Result<v1::ListFindingsResponse, Refusal> {
+        let readable = ledger.readable();
+        let (findings, next) = self
+            .wanted
+            .read(store, ledger, &readable, self.from, self.room)?;
+        Ok(v1::ListFindingsResponse {
+            findings,
+            next_leaf: next.map(|at| at.leaf),
+            next_number: next.map_or(0, |at| at.number),
+            checkpoint: readable.checkpoint.clone(),
+        })
+    }
+}
+
+/// Follows a ledger's findings.
+pub(super) fn watch(
+    context: Context,
+    caller: Caller,
+    ledger: Arc<Ledger>,
+    request: v1::WatchFindingsRequest,
+) -> Result<Answers<v1::WatchFindingsResponse>, Refusal> {
+    let wanted = Wanted::parse(request.kinds, request.severity_min, Bytes::new())?;
+    let mut heads = ledger.watch();
+    // What is readable now is looked at first.
+    heads.mark_changed();
+    let watching = Watching {
+        _open: context.open_read_stream(&caller)?,
+        wanted: Arc::new(wanted),
+        from: FindingAt {
+            leaf: request.start_leaf,
+            number: request.start_number,
+        },
+        more: false,
+        said: None,
+        caller,
+        context,
+        ledger,
+        heads,
+    };
+    let answers = stream::unfold(Some(watching), |watching| async {
+        let mut watching = watching?;
+        match watching.next().await {
+            Ok(answer) => Some((Ok(answer), Some(watching))),
+            Err(refusal) => Some((Err(refusal.into()), None)),
+        }
+    });
+    Ok(answers.boxed())
+}
+
+/// A stream of findings.
+struct Watching {
+    _open: OpenStream,
+    caller: Caller,
+    context: Context,
+    ledger: Arc<Ledger>,
+    heads: Heads,
+    wanted: Arc<Wanted>,
+    from: FindingAt,
+    /// Whether there is more to look at in the tree that was looked at last.
+    more: bool,
+    /// When something was said last.
+    said: Option<Instant>,
+}
+
+impl Watching {
+    async fn next(&mut self) -> Result<v1::WatchFindingsResponse, Refusal> {
+        // What was looked at without finding anything, until it is time to say so.
+        let mut quiet = None;
+        loop {
+            if !self.more {
+                let due = self
+                    .said
+                    .map_or_else(Instant::now, |said| said + QUIET_INTERVAL);
+                tokio::select! {
+                    biased;
+                    () = self.context.stopped() => return Err(stopping()),
+                    () = sleep_until(due), if quiet.is_some() => {
+                        if let Some(answer) = quiet.take() {
+                            self.said = Some(Instant::now());
+                            return Ok(answer);
+                        }
+                    }
+                    changed = self.heads.changed() => changed.map_err(|_| stopping())?,
+                }
+            }
+            let answer = self.look().await?;
+            if !answer.findings.is_empty() {
+                self.said = Some(Instant::now());
+                return Ok(answer);
+            }
+            quiet = Some(answer);
+        }
+    }
+
+    /// Looks at what is readable, up to a bound.
+    async fn look(&mut self) -> Result<v1::WatchFindingsResponse, Refusal> {
+        self.caller
+            .require(Method::WatchFindings, self.ledger.name())?;
+        let readable = self.heads.borrow_and_update().clone();
+        let (ledger, wanted) = (Arc::clone(&self.ledger), Arc::clone(&self.wanted));
+        let store = Arc::clone(self.context.registry.store());
+        let (from, seen) = (self.from, Arc::clone(&readable));
+        let read = move || wanted.read(&store, &ledger, &seen, from, WATCH_FINDINGS);
+        let read = self.context.read_for(&self.caller, read);
+        let (findings, next) = tokio::select! {
+            biased;
+            () = self.context.stopped() => return Err(stopping()),
+            read = read => read?,
+        };
+        self.more = next.is_some();
+        // A reader may ask for leaves that are still to come.
+        let looked_to = FindingAt::leaf(readable.size().get()).max(self.from);
+        self.from = next.unwrap_or(looked_to);
+        Ok(v1::WatchFindingsResponse {
+            findings,
+            searched_to: self.from.leaf.min(readable.size().get()),
+            checkpoint: readable.checkpoint.clone(),
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! `Actions.Search`: what is asked for, and the stream of what was found.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deed_evidence::{Micros, TaskId};
+use deed_proto::v1;
+use deed_tlog::{LeafIndex, TreeSize};
+use futures::{StreamExt as _, stream};
+
+use super::{Answers, Context, stopping};
+use crate::{
+    access::{Caller, table::Method},
+    append::hashes,
+    ledger::{Ledger, Readable},
+    metrics::Metrics,
+    pressure::OpenStream,
+    search::query::{Bounds, Cursor, Page, Query},
+    status::Refusal,
+    store::Store,
+};
+
+/// Entries of one search at most.
+const LIMIT_MAX: u64 = 1_000_000;
+
+/// Begins a search; the stream does the work, a step for each turn that the caller gets.
+pub(super) fn answers(
+    context: Context,
+    caller: Caller,
+    ledger: Arc<Ledger>,
+    request: v1::SearchRequest,
+) -> Result<Answers<v1::SearchResponse>, Refusal> {
+    let readable = ledger.readable();
+    let (query, bounds) = parse(&request, readable.size())?;
+    let open = context.open_read_stream(&caller)?;
+    context.metrics.search();
+    let searching = Searching {
+        store: Arc::clone(context.registry.store()),
+        metrics: Arc::clone(&context.metrics),
+        query,
+        bounds,
+        cursor: None,
+        page: Page::default(),
+        with_proofs: request.with_proofs,
+        checkpoint: readable.checkpoint.clone(),
+        readable,
+        ledger,
+        _open: open,
+    };
+    let begin = Some((context, caller, searching));
+    let answers = stream::unfold(begin, |going| async {
+        let (context, caller, searching) = going?;
+        match next(&context, &caller, searching).await {
+            Ok((answer, searching)) => {
+                let going = searching.map(|searching| (context, caller, searching));
+                Some((Ok(answer), going))
+            }
+            Err(refusal) => Some((Err(refusal.into()), None)),
+        }
+    });
+    Ok(answers.boxed())
+}
+
+/// The next message, and the search as it goes on, unless that was the last one.
+async fn next(
+    context: &Context,
+    caller: &Caller,
+    mut searching: Searching,
+) -> Result<(v1::SearchResponse, Option<Searching>), Refusal> {
+    loop {
+        // Each time: a stream may outlive what was granted.
+        caller.require(Method::Search, searching.ledger.name())?;
+        let step = context.read_for(caller, move || searching.step());
+        let stepped = tokio::select! {
+            biased;
+            () = context.stopped() => return Err(stopping()),
+            stepped = step => stepped?,
+        };
+        match stepped {
+            Stepped::Answer(answer, rest) => return Ok((answer, rest.map(|rest| *rest))),
+            Stepped::Onward(rest) => searching = *rest,
+        }
+    }
+}
+
+/// A search that somebody waits for.
+struct Searching {
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    ledger: Arc<Ledger>,
+    /// The tree that is searched, and that proofs lead to.
+    readable: Arc<Readable>,
+    query: Query,
+    bounds: Bounds,
+    /// `None` before the first step: finding where a time begins reads the store.
+    cursor: Option<Cursor>,
+    page: Page,
+    with_proofs: bool,
+    /// For the first message.
+    checkpoint: Bytes,
+    _open: OpenStream,
+}
+
+/// What came of a step.
+enum Stepped {
+    Answer(v1::SearchResponse, Option<Box<Searching>>),
+    /// Nothing to say yet.
+    Onward(Box<Searching>),
+}
+
+impl Searching {
+    fn step(mut self) -> Result<Stepped, Refusal> {
+        let mut cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => {
+                let (number, size) = (self.ledger.number, self.readable.size().get());
+                let (query, bounds) = (self.query.clone(), self.bounds.clone());
+                Cursor::new(&self.store, number, size, query, bounds)?
+            }
+        };
+        let looked = cursor.step(&self.store, &mut self.page)?;
+        self.metrics.searched(looked);
+        let done = cursor.is_done();
+        if !done && !self.page.is_full() {
+            self.cursor = Some(cursor);
+            return Ok(Stepped::Onward(Box::new(self)));
+        }
+        let answer = v1::SearchResponse {
+            checkpoint: std::mem::take(&mut self.checkpoint),
+            entries: self.proven()?,
+            searched_to: cursor.searched_to(),
+            indexed_to: cursor.indexed_to(),
+        };
+        self.cursor = Some(cursor);
+        let rest = (!done).then(|| Box::new(self));
+        Ok(Stepped::Answer(answer, rest))
+    }
+
+    /// The page's entries, with proofs if they are wanted.
+    fn proven(&mut self) -> Result<Vec<v1::ProvenEntry>, Refusal> {
+        let found = std::mem::take(&mut self.page).entries;
+        let proofs = if self.with_proofs {
+            let leaves: Vec<_> = found
+                .iter()
+                .map(|found| LeafIndex::new(found.leaf))
+                .collect();
+            self.ledger.inclusions(&self.readable, &leaves)?
+        } else {
+            Vec::new()
+        };
+        let mut proofs = proofs.iter().map(|proof| hashes(proof.hashes()));
+        let entries = found.into_iter().map(|found| v1::ProvenEntry {
+            leaf_index: found.leaf,
+            entry: found.entry,
+            inclusion_proof: proofs.next().unwrap_or_default(),
+        });
+        Ok(entries.collect())
+    }
+}
+
+fn parse(request: &v1::SearchRequest, size: TreeSize) -> Result<(Query, Bounds), Refusal> {
+    let bounds = bounds(request, size)?;
+    for (field, id) in [("task", &request.task), ("trace_id", &request.trace_id)] {
+        if !id.is_empty() && TaskId::from_slice(id).is_none() {
+            let what = format!("{} bytes where 16 are wanted", id.len());
+            return Err(Refusal::field(field, what));
+        }
+    }
+    let finding = match request.finding() {
+        v1::FindingKind::Unspecified if request.finding != 0 => {
+            let what = format!(
+                "{} is no kind of finding that is known here",
+                request.finding
+            );
+            return Err(Refusal::field("finding", what));
+        }
+        v1::FindingKind::Unspecified => None,
+        kind => Some(kind),
+    };
+    let query = Query {
+        task: request.task.clone(),
+        agent: request.agent.clone(),
+        resource: request.resource.clone(),
+        action: request.action.clone(),
+        trace_id: request.trace_id.clone(),
+        correlation_key: request.correlation_key.clone(),
+        finding,
+    };
+    Ok((query, bounds))
+}
+
+fn bounds(request: &v1::SearchRequest, size: TreeSize) -> Result<Bounds, Refusal> {
+    let end = match request.end {
+        0 => size.get(),
+        end => end,
+    };
+    for (what, asked) in [("start", request.start), ("end", end)] {
+        if asked > size.get() {
+            let message = format!("{what} {asked} is beyond the tree, which has {size} leaves");
+            return Err(Refusal::BeyondTree { message, size });
+        }
+    }
+    if request.start > end {
+        let what = format!("{} is larger than end, which is {end}", request.start);
+        return Err(Refusal::field("start", what));
+    }
+    for (field, time) in [("from_us", request.from_us), ("until_us", request.until_us)] {
+        if time < 0 {
+            return Err(Refusal::field(field, "must not be negative"));
+        }
+    }
+    if request.until_us != 0 && request.until_us < request.from_us {
+        let what = format!("must not be before from_us, which is {}", request.from_us);
+        return Err(Refusal::field("until_us", what));
+    }
+    let limit = match request.limit {
+        0 => u64::MAX,
+        limit if limit <= LIMIT_MAX => limit,
+        limit => {
+            let what = format!("{limit} where {LIMIT_MAX} is the most, and 0 stands for no bound");
+            return Err(Refusal::field("limit", what));
+        }
+    };
+    let time = |us: i64| (us != 0).then(|| Micros::new(us));
+    Ok(Bounds {
+        leaves: request.start..end,
+        from: time(request.from_us),
+        until: time(request.until_us),
+        limit,
+    })
+}
