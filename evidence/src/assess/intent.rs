@@ -314,7 +314,8 @@ impl Book {
         here: Here<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
-        if act.state() != IntentState::Waiting || act.clearing {
+        // What has an Outcome is not to be done any more: no permit for it.
+        if act.state() != IntentState::Waiting || act.clearing || act.outcome.is_some() {
             return Ok(());
         }
         for one in std::mem::take(&mut act.evidence) {
@@ -339,7 +340,7 @@ impl Book {
     }
 
     /// The Clearance of an act that waited, which becomes the entry at `here.leaf`; `None` if it was
-    /// denied meanwhile.
+    /// denied, or done without, in the same batch.
     pub(super) fn clearance<V: View>(
         &mut self,
         view: &mut V,
@@ -351,6 +352,10 @@ impl Book {
         };
         let task = task_of(&act);
         act.clearing = false;
+        if act.outcome.is_some() {
+            self.put_act(view, act)?;
+            return Ok(None);
+        }
         let moved = self.move_intent(view, here, &mut act, Event::JudgedClear)?;
         if let (Some(_), Some(task)) = (moved, task) {
             act.clearance_leaf = Some(here.leaf);
