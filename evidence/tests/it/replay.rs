@@ -11,15 +11,25 @@ fn a_payment_from_task_to_receipt() {
         ledger.at(100);
         ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Payment, 0));
         let grant = ledger.say(AUTHORITY, Some(1), grant_to(AGENT));
-        let wanted = deed_proto::v1::statement::Body::Intent(intent("orders/7", 500, Some(grant.hash)));
+        let wanted =
+            deed_proto::v1::statement::Body::Intent(intent("orders/7", 500, Some(grant.hash)));
         let intent = ledger.say(AGENT, Some(1), wanted);
-        assert_eq!(intent.state(), Some(IntentState::Waiting), "{:?}", intent.assessed);
+        assert_eq!(
+            intent.state(),
+            Some(IntentState::Waiting),
+            "{:?}",
+            intent.assessed
+        );
         ledger.at(200);
         ledger.say(ENGINE, Some(1), decision(&intent, Verdict::Allow));
         let before = ledger.next_leaf();
         let now = ledger.now();
         ledger.say(APPROVER, Some(1), approval(&intent, Verdict::Allow, now));
-        assert_eq!(ledger.next_leaf(), before + 2, "the Clearance follows at once");
+        assert_eq!(
+            ledger.next_leaf(),
+            before + 2,
+            "the Clearance follows at once"
+        );
         assert_eq!(ledger.act(intent.leaf).state(), IntentState::Cleared);
         assert_eq!(ledger.act(intent.leaf).clearance_leaf, Some(before + 1));
         let effects = vec![effect("orders/7", 500)];
