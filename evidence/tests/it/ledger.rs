@@ -385,6 +385,11 @@ impl Ledger {
 
     /// Registers a key for one of the cast (or somebody new).
     pub(crate) fn register(&mut self, who: Who) -> Place {
+        let body = self.registration(who);
+        self.say(AUTHORITY, None, body)
+    }
+
+    pub(crate) fn registration(&self, who: Who) -> Body {
         let key = signing_key(who.seed.unwrap());
         let possession = Possession {
             ledger_id: self.id,
@@ -393,15 +398,14 @@ impl Ledger {
             producer: who.producer,
             controller: who.controller,
         };
-        let body = Body::KeyRegistered(v1::KeyRegistered {
+        Body::KeyRegistered(v1::KeyRegistered {
             public_key: key.public_key().as_bytes().to_vec().into(),
             role: who.role.into(),
             producer: who.producer.into(),
             controller: who.controller.into(),
             possession: possession.sign(&key).to_vec().into(),
             ..v1::KeyRegistered::default()
-        });
-        self.say(AUTHORITY, None, body)
+        })
     }
 
     pub(crate) fn set_default_policy(&mut self) -> Place {
