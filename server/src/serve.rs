@@ -37,6 +37,7 @@ use crate::{
     http,
     identity::{Identity, IdentityError},
     ledger::registry::Registry,
+    ledger::ticker::keep_ticking,
     listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
     metrics::Metrics,
     options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
@@ -252,6 +253,7 @@ pub struct Server {
     indexer: JoinHandle<()>,
     admin: Option<AdminPort>,
     collector: JoinHandle<()>,
+    ticker: JoinHandle<()>,
     contents: Arc<ContentStore>,
     shards: Arc<Shards>,
     threads: ShardThreads,
@@ -363,6 +365,7 @@ impl Server {
         let accepting = listener::accept(socket, certificates, &options.limits, counters);
         let indexer = tokio::spawn(keep_indexed(context.clone()));
         let collector = tokio::spawn(keep_collected(context.clone()));
+        let ticker = tokio::spawn(keep_ticking(context.clone()));
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let admin = admin.map(|(socket, _)| {
             let admin = Admin {
@@ -383,6 +386,7 @@ impl Server {
             indexer,
             admin,
             collector,
+            ticker,
             contents,
             shards,
             threads,
@@ -436,6 +440,7 @@ impl Server {
         self.stopping.send_replace(true);
         self.indexer.abort();
         self.collector.abort();
+        self.ticker.abort();
         let abort = self.listener.abort_handle();
         let listened = match tokio::time::timeout(self.drain, self.listener).await {
             Ok(Ok(Ok(()))) => Ok(()),

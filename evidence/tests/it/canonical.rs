@@ -87,6 +87,7 @@ fn kind(problem: &Problem) -> &'static str {
         Problem::Missing => "missing",
         Problem::OneOf => "oneof",
         Problem::Rule(_) => "rule",
+        Problem::Policy(_) => "policy",
     }
 }
 

@@ -88,12 +88,7 @@ pub(crate) struct Who {
     pub(crate) controller: &'static str,
 }
 
-const fn who(
-    seed: u8,
-    role: KeyRole,
-    producer: &'static str,
-    controller: &'static str,
-) -> Who {
+const fn who(seed: u8, role: KeyRole, producer: &'static str, controller: &'static str) -> Who {
     let seed = Some(seed);
     Who {
         seed,
@@ -523,16 +518,13 @@ impl Ledger {
                 signature::sign(&key, PayloadType::Statement, payload),
             )
         });
-        let keyed = signature.as_ref().map(|(key_id, signature)| KeyedSignature {
-            key_id,
-            signature,
-        });
+        let keyed = signature
+            .as_ref()
+            .map(|(key_id, signature)| KeyedSignature { key_id, signature });
         let entry = match (keyed, &trust) {
             (None, _) => Entry::unsigned(payload, self.time),
             (Some(keyed), None) => Entry::signed(payload, keyed, self.time),
-            (Some(keyed), Some(_)) => {
-                Entry::trust(payload, keyed, self.time, self.registry.head())
-            }
+            (Some(keyed), Some(_)) => Entry::trust(payload, keyed, self.time, self.registry.head()),
         };
         let entry = entry.encode();
         let hash = leaf_hash(&entry);
@@ -557,7 +549,9 @@ impl Ledger {
                     .equivocation(&mut self.kept, &self.registry, &spoken, first)?
             }
             None => {
-                self.kept.places.insert((header.session, header.sequence), leaf);
+                self.kept
+                    .places
+                    .insert((header.session, header.sequence), leaf);
                 let digest = PayloadDigest::of(payload);
                 self.sessions
                     .entry(header.session)
@@ -646,7 +640,9 @@ impl Ledger {
             let entry = Entry::batched(&payload, self.time).encode();
             let hash = leaf_hash(&entry);
             self.entries.push(entry);
-            self.kept.places.insert((header.session, header.sequence), leaf);
+            self.kept
+                .places
+                .insert((header.session, header.sequence), leaf);
             let digest = PayloadDigest::of(&payload);
             self.sessions
                 .entry(header.session)

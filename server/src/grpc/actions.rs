@@ -3,7 +3,7 @@
 use deed_proto::v1::{self, actions_server::Actions};
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Context, findings, search};
+use super::{Answers, Context, clearance, findings, search, task};
 use crate::access::{Caller, table::Method};
 
 pub(crate) struct ActionsService(pub(crate) Context);
@@ -17,9 +17,13 @@ impl Actions for ActionsService {
         request: Request<v1::AwaitClearanceRequest>,
     ) -> Result<Response<Self::AwaitClearanceStream>, Status> {
         let caller = Caller::of(request.extensions());
-        let name = &request.get_ref().ledger;
-        self.0.ledger(&caller, Method::AwaitClearance, name).await?;
-        Err(Status::unimplemented("AwaitClearance"))
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::AwaitClearance, &request.ledger)
+            .await?;
+        let answers = clearance::watch(self.0.clone(), caller, ledger, request.intent_leaf).await?;
+        Ok(Response::new(answers))
     }
 
     async fn request_task_receipt(
@@ -27,11 +31,13 @@ impl Actions for ActionsService {
         request: Request<v1::RequestTaskReceiptRequest>,
     ) -> Result<Response<v1::RequestTaskReceiptResponse>, Status> {
         let caller = Caller::of(request.extensions());
-        let name = &request.get_ref().ledger;
-        self.0
-            .ledger(&caller, Method::RequestTaskReceipt, name)
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::RequestTaskReceipt, &request.ledger)
             .await?;
-        Err(Status::unimplemented("RequestTaskReceipt"))
+        let answer = task::receipt(&self.0, &caller, ledger, &request.task).await?;
+        Ok(Response::new(answer))
     }
 
     type GetTaskStream = Answers<v1::GetTaskResponse>;
@@ -41,9 +47,13 @@ impl Actions for ActionsService {
         request: Request<v1::GetTaskRequest>,
     ) -> Result<Response<Self::GetTaskStream>, Status> {
         let caller = Caller::of(request.extensions());
-        let name = &request.get_ref().ledger;
-        self.0.ledger(&caller, Method::GetTask, name).await?;
-        Err(Status::unimplemented("GetTask"))
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetTask, &request.ledger)
+            .await?;
+        let answers = task::story(self.0.clone(), caller, ledger, &request.task).await?;
+        Ok(Response::new(answers))
     }
 
     type SearchStream = Answers<v1::SearchResponse>;

@@ -99,6 +99,22 @@ pub(super) struct List {
     room: usize,
 }
 
+/// The findings of a task from a leaf on, some at a time.
+pub(super) fn of_task(
+    store: &Store,
+    ledger: &Ledger,
+    readable: &Readable,
+    task: TaskId,
+    from: FindingAt,
+) -> Result<(Vec<v1::Finding>, Option<FindingAt>), Refusal> {
+    let wanted = Wanted {
+        kinds: Vec::new(),
+        severity_min: 0,
+        task: Bytes::copy_from_slice(task.as_bytes()),
+    };
+    wanted.read(store, ledger, readable, from, WATCH_FINDINGS)
+}
+
 impl List {
     pub(super) fn parse(request: v1::ListFindingsRequest) -> Result<Self, Refusal> {
         let room = match request.page_size {

@@ -3,11 +3,13 @@
 pub(crate) mod actions;
 #[cfg(test)]
 mod actions_tests;
+mod clearance;
 pub(crate) mod content;
 mod findings;
 pub(crate) mod ledger;
 pub(crate) mod log;
 mod search;
+mod task;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -22,12 +24,12 @@ use crate::{
     access::{Caller, table::Method},
     append::{Appends, QUEUE_WAIT, RETRY_AFTER},
     content::ContentStore,
-    ledger::{Ledger, registry::Registry},
+    ledger::{Ledger, Readable, registry::Registry},
     listener::Counters,
     metrics::Metrics,
     pressure::{OpenStream, Pressure, SourceKey},
     status::Refusal,
-    store::records::LedgerRecord,
+    store::{Store, records::LedgerRecord},
 };
 
 /// A stream of answers.
@@ -105,6 +107,31 @@ impl Context {
             read()
         })
         .await
+    }
+
+    /// Runs a read of what the assessment keeps, and returns what it found with a tree that covers
+    /// it: the store may be a turn ahead of what is readable, and must not be told of before.
+    pub(crate) async fn read_settled<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        ledger: &Arc<Ledger>,
+        read: impl FnOnce(&Store) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<(T, Arc<Readable>), Refusal> {
+        let (store, number) = (Arc::clone(self.registry.store()), ledger.number);
+        let (found, size) = self
+            .read_for(caller, move || {
+                let found = read(&store)?;
+                Ok((found, store.stored_size(number)?))
+            })
+            .await?;
+        let mut heads = ledger.watch();
+        let covered = heads.wait_for(|readable| readable.size().get() >= size);
+        let readable = tokio::select! {
+            biased;
+            () = self.stopped() => return Err(stopping()),
+            readable = covered => readable.map_err(|_| stopping())?.clone(),
+        };
+        Ok((found, readable))
     }
 
     /// Counts a stream of reads of the caller's connection.

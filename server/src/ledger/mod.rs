@@ -10,6 +10,7 @@ mod signed_tests;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
+pub(crate) mod ticker;
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, genesis::Genesis, genesis::GenesisError, trust};
+use deed_evidence::{LedgerId, Micros, genesis::Genesis, genesis::GenesisError, trust};
 use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, PublicKey, TreeHead};
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
@@ -112,6 +112,25 @@ impl Registry {
     /// The ledger of this name if it is in memory. Never blocks for long.
     pub(crate) fn loaded(&self, name: &str) -> Option<Arc<Ledger>> {
         self.loaded.read().get(name).cloned()
+    }
+
+    /// Names of ledgers that are not loaded and in which something is due at `now`.
+    pub(crate) fn due_unloaded(&self, now: Micros) -> Result<Vec<String>, StoreError> {
+        let mut due = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self.store.ledgers_after(&after, 1000)?;
+            let Some(last) = page.last() else {
+                return Ok(due);
+            };
+            after.clone_from(&last.name);
+            for record in page {
+                let first = self.store.next_due(LedgerNumber(record.number))?;
+                if first.is_some_and(|first| first <= now) && self.loaded(&record.name).is_none() {
+                    due.push(record.name);
+                }
+            }
+        }
     }
 
     /// Every ledger in memory.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Micros, Sequence, SessionId, entry::Entry, session::Session};
+use deed_evidence::{
+    LedgerId, Micros, Sequence, SessionId, assess::cells::CellKey, entry::Entry, session::Session,
+};
 use deed_proto::v1;
 use proptest::prelude::*;
 
@@ -48,6 +50,10 @@ impl Past for Stored<'_> {
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
         self.0.entry(NUMBER, leaf)
     }
+
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError> {
+        self.0.cell(NUMBER, key)
+    }
 }
 
 impl ByHand {
@@ -87,7 +93,13 @@ impl ByHand {
     pub(super) fn forget_sessions(&mut self) {
         let edge = self.state.edge().clone();
         let trust = Arc::clone(&self.trust);
-        self.state = LedgerState::new(self.id, edge, self.state.effective_time(), trust);
+        self.state = LedgerState::new(
+            self.id,
+            edge,
+            self.state.effective_time(),
+            trust,
+            self.store.dues(NUMBER).unwrap().into_iter(),
+        );
     }
 
     pub(super) fn entries(&self) -> Vec<Bytes> {
@@ -130,6 +142,7 @@ pub(super) fn brief(placements: &[Placement]) -> Vec<String> {
         .iter()
         .map(|placement| match placement {
             Placement::Recorded { leaf } => format!("recorded {leaf}"),
+            Placement::Equivocation { leaf, .. } => format!("equivocation {leaf}"),
             Placement::Linked(placed) => format!("linked {}", placed.leaf),
             Placement::Duplicate(placed) => format!("duplicate {}", placed.leaf),
             Placement::Refused(Refusal::Session(refusal)) => format!("{refusal:?}"),
@@ -316,6 +329,10 @@ impl Past for Behind {
 
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
         unreachable!("leaf {leaf} is not in the store")
+    }
+
+    fn cell(&mut self, _: &CellKey) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
     }
 }
 

@@ -157,5 +157,6 @@ fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<Readable, Reind
         edge: loaded.edge,
         checkpoint: loaded.checkpoint,
         effective_time: loaded.effective_time,
+        next_due: loaded.next_due,
     })
 }

@@ -2,9 +2,13 @@
 
 use bytes::Bytes;
 use deed_evidence::{
-    Micros,
-    assess::{Due, cells::CellKey},
+    Micros, TaskId,
+    assess::{
+        Due,
+        cells::{Act, Acts, CellKey, Grant, Task},
+    },
 };
+use deed_tlog::Hash;
 
 use super::{Family, LedgerNumber, Store, StoreError, keys, read::Scan};
 
@@ -59,5 +63,52 @@ impl Store {
                 Ok((key, value)) => Some(Ok((keys::behind_kind(&key).to_vec(), value))),
                 Err(error) => Some(Err(error)),
             })
+    }
+}
+
+/// Cells as readers ask for them.
+impl Store {
+    /// A task.
+    pub(crate) fn task(
+        &self,
+        ledger: LedgerNumber,
+        task: TaskId,
+    ) -> Result<Option<Task>, StoreError> {
+        self.decoded(ledger, &CellKey::Task(task))
+    }
+
+    /// A grant, by the leaf hash of its statement.
+    pub(crate) fn grant(
+        &self,
+        ledger: LedgerNumber,
+        leaf_hash: Hash,
+    ) -> Result<Option<Grant>, StoreError> {
+        self.decoded(ledger, &CellKey::Grant(leaf_hash))
+    }
+
+    /// The act whose Intent is at a leaf.
+    pub(crate) fn act(&self, ledger: LedgerNumber, leaf: u64) -> Result<Option<Act>, StoreError> {
+        let acts: Option<Acts> = self.decoded(ledger, &CellKey::acts_of(leaf))?;
+        let mut acts = acts.unwrap_or_default().acts.into_iter();
+        Ok(acts.find(|act| act.leaf == leaf))
+    }
+
+    fn decoded<T: prost::Message + Default>(
+        &self,
+        ledger: LedgerNumber,
+        key: &CellKey,
+    ) -> Result<Option<T>, StoreError> {
+        self.record(Family::State, ledger, &keys::cell(ledger, key))
+    }
+
+    /// The size of the newest tree in the store, which may be a turn ahead of what is readable.
+    pub(crate) fn stored_size(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
+        let record = self.latest_head(ledger)?;
+        // A checkpoint's second line (C2SP tlog-checkpoint).
+        let size = record.and_then(|record| {
+            let text = std::str::from_utf8(&record.checkpoint).ok()?;
+            text.lines().nth(1)?.parse().ok()
+        });
+        size.ok_or_else(|| StoreError::corrupt(Family::Heads, ledger, "the newest head is damaged"))
     }
 }

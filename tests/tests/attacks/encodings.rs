@@ -297,6 +297,7 @@ fn said_by_producers() -> Vec<(&'static str, Body)> {
                 tool_call: commitment(4),
                 response: commitment(5),
                 result: commitment(6),
+                arguments: commitment(7),
             }),
         ),
         (
@@ -304,6 +305,7 @@ fn said_by_producers() -> Vec<(&'static str, Body)> {
             Body::Heartbeat(v1::Heartbeat {
                 last_sequence: 0,
                 count: 1,
+                next_within_us: 1,
             }),
         ),
         (

@@ -1,0 +1,135 @@
+//! `Actions.AwaitClearance`: where an Intent stands, until evidence can change it no more.
+
+use std::sync::Arc;
+
+use deed_evidence::{RULES_ASSESSED, TaskId, assess::layers};
+use deed_proto::v1::{self, IntentState};
+use futures::{StreamExt as _, stream};
+
+use super::{Answers, Context, stopping};
+use crate::{
+    access::{Caller, table::Method},
+    ledger::{Ledger, read::Heads},
+    pressure::OpenStream,
+    status::Refusal,
+    store::Store,
+};
+
+/// Follows an Intent. The first answer is made here, so that an Intent that is not there is an error
+/// of the call.
+pub(super) async fn watch(
+    context: Context,
+    caller: Caller,
+    ledger: Arc<Ledger>,
+    leaf: u64,
+) -> Result<Answers<v1::ClearanceResponse>, Refusal> {
+    assessed(&ledger)?;
+    let mut watching = Watching {
+        _open: context.open_read_stream(&caller)?,
+        heads: ledger.watch(),
+        context,
+        caller,
+        ledger,
+        leaf,
+        said: None,
+    };
+    let first = watching
+        .look()
+        .await?
+        .ok_or_else(|| Refusal::NotFound(format!("there is no Intent at leaf {leaf}")))?;
+    watching.said = Some(first.clone());
+    let going = (!is_final(&first)).then_some(watching);
+    let rest = stream::unfold(going, |watching| async {
+        let mut watching = watching?;
+        match watching.next().await {
+            Ok(answer) => {
+                let going = (!is_final(&answer)).then_some(watching);
+                Some((Ok(answer), going))
+            }
+            Err(refusal) => Some((Err(refusal.into()), None)),
+        }
+    });
+    Ok(stream::once(async { Ok(first) }).chain(rest).boxed())
+}
+
+/// That a ledger's rules assess anything.
+pub(super) fn assessed(ledger: &Ledger) -> Result<(), Refusal> {
+    let found = ledger.trust.read().rules_version();
+    if found >= RULES_ASSESSED {
+        return Ok(());
+    }
+    Err(Refusal::Precondition {
+        reason: "RULES_VERSION",
+        message: format!(
+            "the ledger follows rules version {found}, under which nothing is assessed; an \
+             authority brings it to {RULES_ASSESSED} with `deed policy set`"
+        ),
+        metadata: [("rules_version".to_owned(), found.to_string())].into(),
+    })
+}
+
+fn is_final(answer: &v1::ClearanceResponse) -> bool {
+    answer.state() != IntentState::Waiting
+}
+
+struct Watching {
+    _open: OpenStream,
+    context: Context,
+    caller: Caller,
+    ledger: Arc<Ledger>,
+    heads: Heads,
+    leaf: u64,
+    said: Option<v1::ClearanceResponse>,
+}
+
+impl Watching {
+    async fn next(&mut self) -> Result<v1::ClearanceResponse, Refusal> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.context.stopped() => return Err(stopping()),
+                changed = self.heads.changed() => changed.map_err(|_| stopping())?,
+            }
+            self.caller
+                .require(Method::AwaitClearance, self.ledger.name())?;
+            let Some(answer) = self.look().await? else {
+                continue;
+            };
+            let moved = self.said.as_ref().is_none_or(|said| {
+                (said.state, &said.missing, &said.denied)
+                    != (answer.state, &answer.missing, &answer.denied)
+            });
+            if moved {
+                self.said = Some(answer.clone());
+                return Ok(answer);
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<Option<v1::ClearanceResponse>, Refusal> {
+        self.heads.mark_unchanged();
+        let (number, leaf) = (self.ledger.number, self.leaf);
+        let read = move |store: &Store| {
+            let Some(act) = store.act(number, leaf)? else {
+                return Ok(None);
+            };
+            let task = match TaskId::from_slice(&act.task) {
+                Some(task) => store.task(number, task)?,
+                None => None,
+            };
+            Ok(Some((layers::standing(&act, task.as_ref()), act)))
+        };
+        let (found, readable) = self
+            .context
+            .read_settled(&self.caller, &self.ledger, read)
+            .await?;
+        Ok(found.map(|(state, act)| v1::ClearanceResponse {
+            state: state.into(),
+            missing: act.missing,
+            denied: act.denied,
+            clearance_leaf: act.clearance_leaf,
+            tree_size: readable.size().get(),
+            checkpoint: readable.checkpoint.clone(),
+        }))
+    }
+}

@@ -1,0 +1,63 @@
+//! Time passes in ledgers in which nothing happens: deadlines there fire by a Tick.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::Ledger;
+use crate::{grpc::Context, pressure::SourceKey};
+
+/// Between two looks at the ledgers that are loaded.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two looks at those that are not: one key is read of each.
+const UNLOADED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Runs until the server stops.
+pub(crate) async fn keep_ticking(context: Context) {
+    let mut unloaded_at = Instant::now();
+    loop {
+        if unloaded_at <= Instant::now() {
+            unloaded_at = Instant::now() + UNLOADED_INTERVAL;
+            load_due(&context).await;
+        }
+        for ledger in context.registry.all_loaded() {
+            tick(&context, ledger).await;
+        }
+        tokio::select! {
+            biased;
+            () = context.stopped() => return,
+            () = sleep(INTERVAL) => {}
+        }
+    }
+}
+
+/// Lets time come to now in a ledger, if something is due there.
+async fn tick(context: &Context, ledger: Arc<Ledger>) {
+    let now = context.appends.clock.now();
+    let due = ledger.readable().next_due;
+    if due.is_none_or(|due| due > now) {
+        return;
+    }
+    let shards = &context.appends.shards;
+    let place = shards.reserve(ledger.number, SourceKey::Server, 0).await;
+    // A shard that has stopped says so elsewhere.
+    let _ = place.tick(ledger, now).answer().await;
+}
+
+/// Loads the ledgers that nobody has asked for and in which something is due.
+async fn load_due(context: &Context) {
+    let now = context.appends.clock.now();
+    let registry = Arc::clone(&context.registry);
+    let loaded = crate::grpc::blocking(move || {
+        for name in registry.due_unloaded(now)? {
+            registry.ledger(&name)?;
+        }
+        Ok(())
+    });
+    if loaded.await.is_err() {
+        tracing::warn!(
+            "ledgers in which something is due could not be loaded; they are tried again"
+        );
+    }
+}
