@@ -1,9 +1,11 @@
 //! Acts whose statements come in another order than one thinks of first.
 
+use deed_evidence::{replay::Replay, trust::TrustChain};
 use deed_proto::v1::{
-    FindingKind, IntentState, OutcomeState, OutcomeStatus, RiskTier, Verdict, statement::Body,
+    self, FindingKind, IntentState, OutcomeState, OutcomeStatus, RiskTier, Verdict,
+    statement::Body,
 };
-use deed_evidence::replay::Replay;
+use deed_tlog::LeafIndex;
 
 use crate::ledger::*;
 
@@ -121,4 +123,30 @@ fn a_hidden_effect_is_found_once() {
     assert_eq!(kinds(&ledger), wanted);
     ledger.say(PLATFORM, Some(1), task_closed());
     assert_eq!(kinds(&ledger), wanted);
+}
+
+/// The owner may say all that it says in one session.
+#[test]
+fn grants_between_trust_statements_do_not_break_the_chain() {
+    let mut ledger = Ledger::with_genesis_only();
+    let own = |made: &mut v1::Statement, sequence| {
+        made.session = vec![0xcc; 16].into();
+        made.sequence = sequence;
+    };
+    let mut bodies = vec![];
+    for who in [PLATFORM, AGENT] {
+        bodies.push((None, ledger.registration(who)));
+        bodies.push((Some(1), task_opened(RiskTier::Low, 0)));
+    }
+    for (sequence, (task, body)) in (0..).zip(bodies) {
+        ledger
+            .try_say(AUTHORITY, task, body, |made| own(made, sequence))
+            .unwrap();
+    }
+    let replay = Replay::over(ledger.entries()).unwrap();
+    let trust = [1, 3].map(|leaf: u64| (LeafIndex::new(leaf), &ledger.entries()[leaf as usize]));
+    let chain = TrustChain::verify(&ledger.entries()[0], trust).unwrap();
+    assert_eq!(chain, *replay.registry());
+    let again = [trust[0], trust[1], trust[1]];
+    assert!(TrustChain::verify(&ledger.entries()[0], again).is_err());
 }
