@@ -307,15 +307,15 @@ impl Book {
         Ok(())
     }
 
-    /// Judges a waiting act again: evidence has come.
-    fn judge_again<V: View>(
+    /// Evidence of keys that were revoked meanwhile counts no more, and is in nobody's way: their
+    /// controllers may say the same again with other keys.
+    fn drop_revoked<V: View>(
         &mut self,
         view: &mut V,
         here: Here<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
-        // What has an Outcome is not to be done any more: no permit for it.
-        if act.state() != IntentState::Waiting || act.clearing || act.outcome.is_some() {
+        if act.state() != IntentState::Waiting || act.clearing {
             return Ok(());
         }
         for one in std::mem::take(&mut act.evidence) {
@@ -333,6 +333,20 @@ impl Book {
         if act.evidence.is_empty() {
             // A Clearance names its evidence: without any the Intent goes on waiting, also if the
             // policy has changed meanwhile.
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Judges a waiting act again: evidence has come.
+    fn judge_again<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+    ) -> Result<(), V::Error> {
+        // What has an Outcome is not to be done any more: no permit for it.
+        if act.state() != IntentState::Waiting || act.clearing || act.outcome.is_some() {
             return Ok(());
         }
         let judged = self.judge(view, here, act)?;
@@ -427,6 +441,7 @@ impl Book {
                 "a policy engine denied it",
             )?;
         } else {
+            self.drop_revoked(view, here, &mut act)?;
             self.count(
                 &mut act,
                 here,
@@ -490,6 +505,7 @@ impl Book {
             // Whose act it is was not signed: that it is somebody else's cannot be shown.
             act.approval_claimed = true;
         } else {
+            self.drop_revoked(view, here, &mut act)?;
             self.count(&mut act, here, voice, leaf_hash, said.strength);
             self.judge_again(view, here, &mut act)?;
         }

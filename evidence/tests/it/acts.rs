@@ -150,3 +150,45 @@ fn grants_between_trust_statements_do_not_break_the_chain() {
     let again = [trust[0], trust[1], trust[1]];
     assert!(TrustChain::verify(&ledger.entries()[0], again).is_err());
 }
+
+/// Evidence of a key that was revoked meanwhile does not stand in its controller's way.
+#[test]
+fn an_approver_approves_again_with_another_key() {
+    let (mut ledger, intent) = waiting(0);
+    ledger.at(200);
+    let now = ledger.now();
+    ledger.say(APPROVER, Some(1), approval(&intent, Verdict::Allow, now));
+    ledger.say(AUTHORITY, None, key_revoked(APPROVER, None));
+    ledger.say(ENGINE, Some(1), decision(&intent, Verdict::Allow));
+    assert_eq!(kinds(&ledger), [FindingKind::RevokedKeyUse]);
+    assert_eq!(ledger.act(intent.leaf).state(), IntentState::Waiting);
+    let again = Who {
+        seed: Some(30),
+        ..APPROVER
+    };
+    ledger.register(again);
+    let by_hand = approval(&intent, Verdict::Allow, now);
+    ledger.say(again, Some(1), by_hand);
+    assert_eq!(ledger.act(intent.leaf).state(), IntentState::Cleared);
+    Replay::over(ledger.entries()).unwrap();
+}
+
+/// The same where the first approval is replaced before anybody looks at it again.
+#[test]
+fn an_approval_takes_the_place_of_one_whose_key_was_revoked() {
+    let (mut ledger, intent) = waiting(0);
+    ledger.at(200);
+    let now = ledger.now();
+    let again = Who {
+        seed: Some(30),
+        ..APPROVER
+    };
+    ledger.register(again);
+    ledger.say(APPROVER, Some(1), approval(&intent, Verdict::Allow, now));
+    ledger.say(AUTHORITY, None, key_revoked(APPROVER, None));
+    ledger.say(again, Some(1), approval(&intent, Verdict::Allow, now));
+    ledger.say(ENGINE, Some(1), decision(&intent, Verdict::Allow));
+    assert_eq!(ledger.act(intent.leaf).state(), IntentState::Cleared);
+    assert_eq!(kinds(&ledger), [FindingKind::RevokedKeyUse]);
+    Replay::over(ledger.entries()).unwrap();
+}
