@@ -210,9 +210,10 @@ async fn an_approval_commits_to_what_was_shown() {
     assert_eq!(said["intent"]["leaf_hash"], intent["leaf_hash"]);
     assert_eq!(said["strength"], "multi_factor");
     assert_eq!(said["shown"]["digest"], approved["shown"]);
-    let times = ["shown_at_us", "opened_at_us", "decided_at_us"];
-    let times: Vec<_> = times.iter().map(|at| said[at].as_i64().unwrap()).collect();
-    assert!(times.is_sorted(), "{times:?}");
+    // It was decided elsewhere: when it was opened there is not known here, and nothing is said.
+    let at = |name: &str| said[name].as_i64();
+    assert_eq!((at("shown_at_us"), at("opened_at_us")), (None, None), "{said}");
+    assert!(at("decided_at_us").unwrap() > 0, "{said}");
     for what in ["payments.refund", "order/7", "5 EUR", AGENT] {
         assert!(stderr(&output).contains(what), "{output:?}");
     }
