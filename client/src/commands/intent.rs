@@ -1,4 +1,4 @@
-//! `deed intent` and `deed await`
+//! `deed intend` and `deed await`
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ use crate::cli::{Failure, Global, Outcome, Output, When, printable, tell};
 Exit codes: 1 if it is denied, or with --wait if it lapsed.
 
 Examples:
-  deed intent --key agent.pem --task 0001..0f --action payments.refund \\
+  deed intend --key agent.pem --task 0001..0f --action payments.refund \\
        --resource order/7 --amount 1999 --currency EUR --grant 12 \\
        --arguments call.json --prompt prompt.txt --deadline 10m --wait")]
 pub(crate) struct MakeIntent {

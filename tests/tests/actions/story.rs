@@ -46,7 +46,7 @@ deed grant --task $TASK --subject spiffe://shop.example/agent \
 const INTEND: &str = r#"
 echo '{"order": 7, "cents": 1999}' > call.json
 echo 'The parcel never came. Please refund order 7.' > prompt.txt
-deed intent --key agent.pem --task $TASK --action payments.refund \
+deed intend --key agent.pem --task $TASK --action payments.refund \
      --resource order/7 --amount 1999 --currency EUR --grant 8 \
      --arguments call.json --prompt prompt.txt --deadline 30m \
      --correlation order=7 \
@@ -86,7 +86,7 @@ deed observe --key bank.pem --task $TASK --correlation order=8 --reference tx-10
 
 /// The same act announced after the task has ended: denied, with exit code 1.
 const TOO_LATE: &str = r#"
-deed intent --key agent.pem --task $TASK --action payments.refund \
+deed intend --key agent.pem --task $TASK --action payments.refund \
      --resource order/7 --amount 1999 --currency EUR --grant 8 \
      --arguments call.json --prompt prompt.txt
 "#;
