@@ -94,6 +94,15 @@ impl Authority {
         signed(&self.producer.make(body), &authority())
     }
 
+    /// Says something of a task.
+    ///
+    /// # Panics
+    /// If it breaks a rule.
+    #[track_caller]
+    pub fn says_in(&mut self, task: [u8; 16], body: Body) -> v1::Envelope {
+        signed(&self.producer.make_in(task, body), &authority())
+    }
+
     /// Registers an agent's key.
     pub fn registers(&mut self, key: &SigningKey, producer: &str) -> v1::Envelope {
         self.says(Body::KeyRegistered(registration(
@@ -135,7 +144,18 @@ impl Authority {
 #[must_use]
 pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1::KeyRegistered {
     let controller = "https://example.org/team";
-    let role = v1::KeyRole::Agent;
+    registration_as(ledger_id, key, v1::KeyRole::Agent, producer, controller)
+}
+
+/// What registers a key of any role.
+#[must_use]
+pub fn registration_as(
+    ledger_id: LedgerId,
+    key: &SigningKey,
+    role: v1::KeyRole,
+    producer: &str,
+    controller: &str,
+) -> v1::KeyRegistered {
     let public_key = key.public_key().as_bytes();
     let possession = Possession {
         ledger_id,

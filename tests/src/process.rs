@@ -401,6 +401,32 @@ pub fn deed_server<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> S
     Running::spawn(command).wait().expect_code(0).stdout
 }
 
+/// Runs a script of `sh` in a directory, as a user would who has both programs in the path, and ends
+/// it where a command fails.
+///
+/// # Panics
+/// If it does not end in time.
+#[must_use]
+pub fn shell(directory: &Path, variables: &[(&str, &str)], script: &str) -> Ended {
+    let programs = program("deed");
+    let programs = programs.parent().expect("it is in a directory");
+    let path = env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("sh");
+    command
+        .args(["-euc", script])
+        .current_dir(directory)
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("HOME", directory)
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("RUST_LOG")
+        .env("NO_COLOR", "1")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null());
+    Running::spawn(command).wait()
+}
+
 /// The `deed` command with an environment of its own.
 #[derive(Debug)]
 pub struct Deed {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use deed_evidence::LedgerId;
 use deed_proto::v1::{
-    self, append_result, get_inclusion_proof_request::Leaf, ledger_client::LedgerClient,
-    log_client::LogClient,
+    self, actions_client::ActionsClient, append_result, get_inclusion_proof_request::Leaf,
+    ledger_client::LedgerClient, log_client::LogClient,
 };
 use deed_tlog::{
     Checkpoint, ConsistencyProof, Hash, InclusionProof, KeyName, LeafIndex, NoteSigner, TreeHead,
@@ -21,13 +21,15 @@ use crate::{access::Token, process::ServerProcess, statements::envelope, until, 
 /// Answers of tests may be large: 4,096 receipts with proofs.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Both services over one connection.
+/// The services over one connection.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// Writing.
     pub ledger: LedgerClient<Channel>,
     /// Reading.
     pub log: LogClient<Channel>,
+    /// Acts, tasks and findings.
+    pub actions: ActionsClient<Channel>,
     /// The connection.
     pub channel: Channel,
 }
@@ -59,6 +61,7 @@ impl Clients {
         Self {
             ledger: LedgerClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
             log: LogClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
+            actions: ActionsClient::new(channel.clone()),
             channel,
         }
     }

@@ -92,10 +92,32 @@ impl Producer {
     /// If it breaks a rule.
     #[track_caller]
     pub fn make(&mut self, body: Body) -> Bytes {
-        let payload = statement::encode(&self.message(body)).expect("a statement by the rules");
+        self.take(&self.message(body))
+    }
+
+    /// Takes a message for the next statement.
+    ///
+    /// # Panics
+    /// If it breaks a rule.
+    #[track_caller]
+    pub fn take(&mut self, message: &v1::Statement) -> Bytes {
+        let payload = statement::encode(message).expect("a statement by the rules");
         self.next += 1;
         self.previous = Some(PayloadDigest::of(&payload));
         payload
+    }
+
+    /// Makes the next statement, of a task of the caller's choice.
+    ///
+    /// # Panics
+    /// If it breaks a rule.
+    #[track_caller]
+    pub fn make_in(&mut self, task: [u8; 16], body: Body) -> Bytes {
+        let message = v1::Statement {
+            task: Bytes::copy_from_slice(&task),
+            ..self.message(body)
+        };
+        self.take(&message)
     }
 
     /// Makes an intent that contains `mark`.

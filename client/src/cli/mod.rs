@@ -37,7 +37,7 @@ Examples:
   deed ledger create payments
   export DEED_LEDGER=payments
   deed append < statements.jsonl > receipts.jsonl
-  deed intent --key agent.pem --task 0001..0f --action payments.refund \\
+  deed intend --key agent.pem --task 0001..0f --action payments.refund \\
        --resource order/7 --wait
   deed task show 000102030405060708090a0b0c0d0e0f
   deed head
@@ -83,7 +83,8 @@ enum Command {
     Grant(Box<commands::grants::MakeGrant>),
     Accept(commands::grants::Accept),
     Revoke(commands::grants::Revoke),
-    Intent(Box<commands::intent::MakeIntent>),
+    Intend(Box<commands::intent::MakeIntent>),
+    Await(commands::intent::Await),
     Approve(commands::approve::Approve),
     Decide(commands::decide::Decide),
     Complete(commands::complete::Complete),
@@ -174,7 +175,8 @@ async fn execute(cli: &Cli) -> Outcome {
         Command::Grant(command) => command.run(global).await,
         Command::Accept(command) => command.run(global).await,
         Command::Revoke(command) => command.run(global).await,
-        Command::Intent(command) => command.run(global).await,
+        Command::Intend(command) => command.run(global).await,
+        Command::Await(command) => command.run(global).await,
         Command::Approve(command) => command.run(global).await,
         Command::Decide(command) => command.run(global).await,
         Command::Complete(command) => command.run(global).await,

@@ -43,7 +43,7 @@ pub(crate) struct Approve {
     /// Why, for those who read the log; no personal data
     #[arg(long, default_value = "", hide_default_value = true)]
     rationale: String,
-    /// Do not ask: the decision was made elsewhere
+    /// Do not ask: it was decided elsewhere. When it was shown and opened there is left unsaid
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -94,21 +94,15 @@ impl Approve {
         let mut voice = self.voice.open(global, &ledger).await?;
         let arguments = arguments(&ledger, &intended).await?;
         let text = text_of(&found, &intended, &arguments);
-        let shown_at = now();
-        tell(&text);
-        let opened_at = now().max(shown_at);
-        if !self.yes && !ask(self.refuse)? {
-            return Err(Failure::denied("by you: nothing was recorded"));
-        }
-        let decided_at = now().max(opened_at);
+        let times = self.decide(&text)?;
         let mut contents = voice.committing(global)?;
         let content = Bytes::from(text.into_bytes());
         let shown = contents.commit("approval.shown", content, "text/plain");
         let digest = hex::encode(&shown.digest);
-        let approval = self.body(&found, shown, [shown_at, opened_at, decided_at]);
+        let approval = self.body(&found, shown, times);
         let header = Header {
             task: found.task(),
-            occurred_at: decided_at,
+            occurred_at: times[2],
             ..Header::default()
         };
         let said = voice
@@ -125,6 +119,22 @@ impl Approve {
             let said = json.said.text();
             format!("{}   leaf {}\n{said}", json.verdict, json.intent_leaf)
         })
+    }
+
+    /// Shows it and asks, and says when it was shown, opened and decided. What was decided elsewhere
+    /// was not opened here: of that nothing is said, which is not the same as "at this moment".
+    fn decide(&self, text: &str) -> Outcome<[Micros; 3]> {
+        let shown_at = now();
+        tell(text);
+        let opened_at = now().max(shown_at);
+        if self.yes {
+            let unsaid = Micros::new(0);
+            return Ok([unsaid, unsaid, opened_at]);
+        }
+        if !ask(self.refuse)? {
+            return Err(Failure::denied("by you: nothing was recorded"));
+        }
+        Ok([shown_at, opened_at, now().max(opened_at)])
     }
 
     fn body(

@@ -7,7 +7,7 @@ use deed_client::Header;
 use deed_proto::v1::{self, OutcomeStatus, statement::Body};
 
 use super::{
-    arguments::{intent, reference},
+    arguments::{AboutArgs, intent, reference},
     authority::now,
     effect,
     voice::VoiceArgs,
@@ -46,6 +46,8 @@ pub(crate) struct Complete {
     /// The result as the tool gave it
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
+    #[command(flatten)]
+    about: AboutArgs,
     #[command(flatten)]
     voice: VoiceArgs,
 }
@@ -91,7 +93,8 @@ impl Complete {
         let header = Header {
             task: found.task(),
             occurred_at: now(),
-            ..Header::default()
+            trace: self.about.trace(),
+            correlation_keys: &self.about.correlation_keys(),
         };
         let said = voice.say(&header, body, Some(contents)).await?;
         Output::new(global).print(&said.json(), |json| json.text())

@@ -1,4 +1,4 @@
-//! `deed intent`
+//! `deed intend` and `deed await`
 
 use std::path::PathBuf;
 
@@ -7,10 +7,11 @@ use clap::Args;
 use deed_client::{Header, Ledger, Standing};
 use deed_evidence::{Micros, TaskId};
 use deed_proto::v1::{self, IntentState, statement::Body};
+use deed_tlog::LeafIndex;
 use serde::Serialize;
 
 use super::{
-    arguments::{AmountArgs, Named, named},
+    arguments::{AboutArgs, AmountArgs, Named, named},
     authority::now,
     names,
     rules::{hex_bytes, moment},
@@ -28,7 +29,7 @@ use crate::cli::{Failure, Global, Outcome, Output, When, printable, tell};
 Exit codes: 1 if it is denied, or with --wait if it lapsed.
 
 Examples:
-  deed intent --key agent.pem --task 0001..0f --action payments.refund \\
+  deed intend --key agent.pem --task 0001..0f --action payments.refund \\
        --resource order/7 --amount 1999 --currency EUR --grant 12 \\
        --arguments call.json --prompt prompt.txt --deadline 10m --wait")]
 pub(crate) struct MakeIntent {
@@ -76,7 +77,32 @@ pub(crate) struct MakeIntent {
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
+    about: AboutArgs,
+    #[command(flatten)]
     voice: VoiceArgs,
+}
+
+/// Wait until an Intent may be acted on
+///
+/// Says where it stands whenever that changes, and ends when evidence can change it no more. The
+/// Clearance is proven to be in the log and to be of this Intent.
+#[derive(Args)]
+#[command(after_help = "\
+Exit codes: 1 if it is denied, or if its time is over.
+
+Examples:
+  deed await 14 && ./pay.sh")]
+pub(crate) struct Await {
+    /// Leaf index of the Intent
+    #[arg(value_name = "INTENT")]
+    intent: u64,
+}
+
+#[derive(Serialize)]
+struct AwaitedJson {
+    intent_leaf: u64,
+    #[serde(flatten)]
+    stands: StandsJson,
 }
 
 #[derive(Serialize)]
@@ -129,7 +155,8 @@ impl MakeIntent {
         let header = Header {
             task: Some(TaskId::new(self.task)),
             occurred_at: now(),
-            ..Header::default()
+            trace: self.about.trace(),
+            correlation_keys: &self.about.correlation_keys(),
         };
         let said = voice
             .say(&header, Body::Intent(intent), Some(contents))
@@ -154,24 +181,47 @@ impl MakeIntent {
             return Ok((state, stands));
         }
         let leaf = said.receipt.leaf_index;
-        if state == IntentState::Waiting {
+        let told = state == IntentState::Waiting;
+        if told {
             tell(&format!("leaf {leaf} {}", stands.words()));
         }
-        let mut watch = ledger.await_clearance(leaf);
-        let mut last: Option<Standing> = None;
-        while let Some(standing) = watch.next().await? {
-            if last.is_some() && !standing.is_settled() {
-                tell(&format!(
-                    "leaf {leaf} {}",
-                    StandsJson::of(&standing).words()
-                ));
-            }
-            last = Some(standing);
-        }
-        ledger.flush().await?;
-        let last = last.ok_or_else(|| Failure::does_not_verify("the server gives no state"))?;
-        Ok((last.state, StandsJson::of(&last)))
+        settled(ledger, leaf, told).await
     }
+}
+
+impl Await {
+    pub(crate) async fn run(&self, global: &Global) -> Outcome {
+        let ledger = global.connect().await?;
+        let (state, stands) = settled(&ledger, LeafIndex::new(self.intent), false).await?;
+        let json = AwaitedJson {
+            intent_leaf: self.intent,
+            stands,
+        };
+        let printed = Output::new(global).print(&json, |json| json.stands.words());
+        verdict(state, self.intent)?;
+        printed
+    }
+}
+
+/// Waits until evidence can change nothing more, and says what it waits for meanwhile. `told`: how it
+/// stands now was said.
+async fn settled(
+    ledger: &Ledger,
+    leaf: LeafIndex,
+    mut told: bool,
+) -> Outcome<(IntentState, StandsJson)> {
+    let mut watch = ledger.await_clearance(leaf);
+    let mut last: Option<Standing> = None;
+    while let Some(standing) = watch.next().await? {
+        if !standing.is_settled() && !std::mem::take(&mut told) {
+            let words = StandsJson::of(&standing).words();
+            tell(&format!("leaf {leaf} {words}"));
+        }
+        last = Some(standing);
+    }
+    ledger.flush().await?;
+    let last = last.ok_or_else(|| Failure::does_not_verify("the server gives no state"))?;
+    Ok((last.state, StandsJson::of(&last)))
 }
 
 /// A denial is an exit code too.

@@ -102,7 +102,7 @@ async fn an_act_from_the_grant_to_its_outcome() {
     fs::write(scene.path("call.json"), "{\"order\": 7}").unwrap();
     assesses(&scene, IntentState::Waiting, &["approval"], &[]);
     let intent = format!(
-        "intent --task {TASK} --action payments.refund --resource order/7 --amount 1999 \
+        "intend --task {TASK} --action payments.refund --resource order/7 --amount 1999 \
          --currency EUR --grant 3 --arguments call.json --model m1 --deadline 10m"
     );
     let intent = agent(&scene, &intent).await;
@@ -151,7 +151,7 @@ async fn a_denied_intent_is_recorded_and_fails() {
     let scene = scene_with_task().await;
     assesses(&scene, IntentState::Denied, &[], &["scope_exceeded"]);
     let line =
-        format!("intent --task {TASK} --action payments.refund --resource order/7 --key agent.pem");
+        format!("intend --task {TASK} --action payments.refund --resource order/7 --key agent.pem");
     let output = scene.run(&words(&line)).await;
     assert_eq!(code(&output), 1, "{output:?}");
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
@@ -175,7 +175,7 @@ async fn an_intent_waits_for_its_clearance() {
     ] {
         scene.fake.lock().script.standings = vec![standing(IntentState::Waiting), standing(last)];
         let line =
-            format!("intent --task {TASK} --action a --resource b --key agent.pem --wait --json");
+            format!("intend --task {TASK} --action a --resource b --key agent.pem --wait --json");
         let output = scene.run(&words(&line)).await;
         assert_eq!(code(&output), exit, "{output:?}");
         assert!(
@@ -193,7 +193,7 @@ async fn an_approval_commits_to_what_was_shown() {
     let scene = scene_with_task().await;
     fs::write(scene.path("call.json"), "{\"order\": \"\\u001b[2K7\"}").unwrap();
     let line = format!(
-        "intent --task {TASK} --action payments.refund --resource order/7 --amount 5 \
+        "intend --task {TASK} --action payments.refund --resource order/7 --amount 5 \
          --currency EUR --arguments call.json"
     );
     let intent = agent(&scene, &line).await;
@@ -210,9 +210,14 @@ async fn an_approval_commits_to_what_was_shown() {
     assert_eq!(said["intent"]["leaf_hash"], intent["leaf_hash"]);
     assert_eq!(said["strength"], "multi_factor");
     assert_eq!(said["shown"]["digest"], approved["shown"]);
-    let times = ["shown_at_us", "opened_at_us", "decided_at_us"];
-    let times: Vec<_> = times.iter().map(|at| said[at].as_i64().unwrap()).collect();
-    assert!(times.is_sorted(), "{times:?}");
+    // It was decided elsewhere: when it was opened there is not known here, and nothing is said.
+    let at = |name: &str| said[name].as_i64();
+    assert_eq!(
+        (at("shown_at_us"), at("opened_at_us")),
+        (None, None),
+        "{said}"
+    );
+    assert!(at("decided_at_us").unwrap() > 0, "{said}");
     for what in ["payments.refund", "order/7", "5 EUR", AGENT] {
         assert!(stderr(&output).contains(what), "{output:?}");
     }
@@ -227,7 +232,7 @@ async fn an_approval_commits_to_what_was_shown() {
 #[tokio::test]
 async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
     let scene = scene_with_task().await;
-    let line = format!("intent --task {TASK} --action payments.refund --resource order/7");
+    let line = format!("intend --task {TASK} --action payments.refund --resource order/7");
     agent(&scene, &line).await;
     scene.fake.lock().findings = vec![v1::Finding {
         leaf_index: 3,
@@ -314,7 +319,7 @@ async fn findings_are_listed_and_disposed_of() {
 async fn search_prints_what_has_the_terms() {
     let scene = scene_with_task().await;
     for action in ["a", "b"] {
-        let line = format!("intent --task {TASK} --action {action} --resource r");
+        let line = format!("intend --task {TASK} --action {action} --resource r");
         agent(&scene, &line).await;
     }
     let found = scene.json(&words("search --action a --json")).await;
@@ -437,10 +442,10 @@ async fn mistakes_are_usage_and_say_what_to_do() {
 async fn a_named_session_goes_on() {
     let scene = scene_with_task().await;
     for sequence in 0..3 {
-        let line = format!("intent --task {TASK} --action a --resource b --session acts");
+        let line = format!("intend --task {TASK} --action a --resource b --session acts");
         let said = agent(&scene, &line).await;
         assert_eq!(said["sequence"], sequence);
     }
-    let fresh = format!("intent --task {TASK} --action a --resource b");
+    let fresh = format!("intend --task {TASK} --action a --resource b");
     assert_eq!(agent(&scene, &fresh).await["sequence"], 0);
 }

@@ -196,6 +196,21 @@ impl Book {
         self.find(view, here, kind, task, about, contradicts, detail)
     }
 
+    /// Lets an act's deadline pass that has come, and has not fired: inside of a batch, whose
+    /// statements all have the same time, nothing fires.
+    pub(super) fn overtake<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: Act,
+    ) -> Result<Act, V::Error> {
+        if act.deadline_us == 0 || here.at.get() < act.deadline_us {
+            return Ok(act);
+        }
+        self.intent_deadline(view, here, act.leaf)?;
+        Ok(self.take_act(view, act.leaf)?.unwrap_or(act))
+    }
+
     pub(super) fn intent_deadline<V: View>(
         &mut self,
         view: &mut V,
@@ -205,6 +220,10 @@ impl Book {
         let Some(mut act) = self.take_act(view, leaf)? else {
             return Ok(());
         };
+        if act.outcome.is_some() {
+            // It was done without a clearance; that has been said.
+            return Ok(());
+        }
         let row = self.move_intent(view, here, &mut act, Event::DeadlinePassed)?;
         if let Some(kind) = row.and_then(|row| row.finding) {
             let detail = match kind {

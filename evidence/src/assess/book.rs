@@ -293,6 +293,7 @@ impl Book {
 
     /// What has changed since this was asked last.
     pub fn take_changes(&mut self) -> Changes {
+        self.found.clear();
         let mut keys = std::mem::take(&mut self.changed);
         keys.sort_unstable();
         let mut cells = Vec::with_capacity(keys.len());
@@ -302,10 +303,6 @@ impl Book {
                 if let Some(cell) = &slot.cell {
                     cells.push((key, cell.encode()));
                 }
-            }
-            if matches!(key, CellKey::Finding(..)) {
-                // Hardly ever asked for again, and there may be many.
-                self.cells.remove(&key);
             }
         }
         let due = std::mem::take(&mut self.due_changed);

@@ -366,11 +366,11 @@ impl Book {
         };
         let task = task_of(&act);
         act.clearing = false;
-        if act.outcome.is_some() {
-            self.put_act(view, act)?;
-            return Ok(None);
-        }
-        let moved = self.move_intent(view, here, &mut act, Event::JudgedClear)?;
+        // An Outcome in the same batch came before its permit: that is not made good.
+        let moved = match act.outcome {
+            None => self.move_intent(view, here, &mut act, Event::JudgedClear)?,
+            Some(_) => None,
+        };
         if let (Some(_), Some(task)) = (moved, task) {
             act.clearance_leaf = Some(here.leaf);
             let body = Body::Clearance(v1::Clearance {
@@ -414,6 +414,7 @@ impl Book {
             let detail = "the decision is of no Intent of this task";
             return self.find(view, here, kind, Some(task), here.leaf, None, detail);
         };
+        act = self.overtake(view, here, act)?;
         if !voice.has_role(KeyRole::PolicyEngine) {
             // What nobody signed is somebody's word, and counts for nothing.
             if voice.is_signed() {
@@ -468,6 +469,7 @@ impl Book {
             let detail = "what was approved is no Intent of this task";
             return self.find(view, here, kind, Some(task), here.leaf, None, detail);
         };
+        act = self.overtake(view, here, act)?;
         if !voice.has_role(KeyRole::Approver) {
             if voice.is_signed() && !voice.has_role(KeyRole::Importer) {
                 let kind = FindingKind::WrongRole;

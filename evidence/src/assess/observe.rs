@@ -46,6 +46,7 @@ impl Book {
             let kind = FindingKind::OutOfPlace;
             return self.find(view, here, kind, Some(task), here.leaf, first, detail);
         }
+        act = self.overtake(view, here, act)?;
         let done = said.status != OutcomeStatus::NotDone;
         let event = if done {
             Event::OutcomeDone

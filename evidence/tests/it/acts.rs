@@ -2,8 +2,7 @@
 
 use deed_evidence::{replay::Replay, trust::TrustChain};
 use deed_proto::v1::{
-    self, FindingKind, IntentState, OutcomeState, OutcomeStatus, RiskTier, Verdict,
-    statement::Body,
+    self, FindingKind, IntentState, OutcomeState, OutcomeStatus, RiskTier, Verdict, statement::Body,
 };
 use deed_tlog::LeafIndex;
 
@@ -81,7 +80,11 @@ fn what_happens_twice_and_is_declared_once_is_hidden() {
         let (mut ledger, intent) = waiting(0);
         ledger.at(200);
         clear(&mut ledger, &intent);
-        let declared = outcome(&intent, OutcomeStatus::Succeeded, vec![effect("orders/7", 500)]);
+        let declared = outcome(
+            &intent,
+            OutcomeStatus::Succeeded,
+            vec![effect("orders/7", 500)],
+        );
         ledger.say(AGENT, Some(1), declared);
         let seen = vec![effect("orders/7", 500); times];
         ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen));
@@ -114,7 +117,11 @@ fn a_hidden_effect_is_found_once() {
     ledger.at(200);
     clear(&mut ledger, &intent);
     let seen = vec![effect("orders/7", 500)];
-    ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen.clone()));
+    ledger.say(
+        DOWNSTREAM,
+        Some(1),
+        observation(Some(&intent), seen.clone()),
+    );
     ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen));
     assert_eq!(ledger.findings().count(), 0, "the Outcome may still come");
     ledger.at(600);

@@ -10,6 +10,7 @@ mod fixtures;
 mod fuzz;
 mod genesis;
 mod golden;
+mod imported;
 mod ledger;
 mod mutations;
 mod receipts;

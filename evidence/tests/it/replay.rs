@@ -16,8 +16,8 @@ use deed_proto::v1::{
     TaskState, Verdict, statement::Body,
 };
 use deed_tlog::{Hash, leaf_hash};
-use prost::Message as _;
 use proptest::{collection::vec, prelude::*};
+use prost::Message as _;
 
 use crate::ledger::*;
 
@@ -102,7 +102,10 @@ fn a_payment_from_task_to_receipt() {
         let (ledger, intent) = payment(ledger);
         let act = ledger.act(intent.leaf);
         assert_eq!(act.state(), IntentState::Completed);
-        assert_eq!(act.clearance_leaf, Some(nth(&ledger, "clearance", 0) as u64));
+        assert_eq!(
+            act.clearance_leaf,
+            Some(nth(&ledger, "clearance", 0) as u64)
+        );
         let receipts = [0, 1].map(|n| nth(&ledger, "task_receipt", n) as u64);
         assert_eq!(ledger.task(1).receipt_leaf, Some(receipts[1]));
         assert_eq!(ledger.next_leaf(), receipts[1] + 1);
@@ -170,12 +173,18 @@ fn what_the_ledger_owes_may_not_be_left_out() {
         entries.remove(leaf);
         let (found, fault) = fails(&entries);
         assert_eq!(found, leaf as u64, "{body}");
-        assert!(matches!(fault, Fault::LeftOut { body: b } if b == body), "{fault}");
+        assert!(
+            matches!(fault, Fault::LeftOut { body: b } if b == body),
+            "{fault}"
+        );
         // Everything after it was never written either.
         entries.truncate(leaf);
         let (found, fault) = fails(&entries);
         assert_eq!(found, leaf as u64, "{body}");
-        assert!(matches!(fault, Fault::LeftOut { body: b } if b == body), "{fault}");
+        assert!(
+            matches!(fault, Fault::LeftOut { body: b } if b == body),
+            "{fault}"
+        );
     }
     // Nobody has to ask for a receipt, so that one may be left out; what it counts may not.
     let mut entries = ledger.entries().to_vec();
@@ -255,7 +264,9 @@ fn nothing_that_the_ledger_says_comes_out_of_nowhere() {
         (begun, Some(1), receipt(true), false),
         (begun, Some(9), receipt(true), true),
     ] {
-        let at = Entry::parse(&ledger.entries()[leaf - 1]).unwrap().received_at;
+        let at = Entry::parse(&ledger.entries()[leaf - 1])
+            .unwrap()
+            .received_at;
         let mut entries = ledger.entries().to_vec();
         entries.insert(leaf, by_ledger(&ledger, task, body, at));
         let (found, fault) = fails(&entries);
@@ -368,16 +379,22 @@ struct Op {
 
 fn any_op() -> impl Strategy<Value = Op> {
     let small = 0..16u8;
-    (0..40u8, small.clone(), 1..4u8, any::<u8>(), any::<u8>(), small).prop_map(
-        |(kind, who, task, a, b, wait)| Op {
+    (
+        0..40u8,
+        small.clone(),
+        1..4u8,
+        any::<u8>(),
+        any::<u8>(),
+        small,
+    )
+        .prop_map(|(kind, who, task, a, b, wait)| Op {
             kind,
             who,
             task,
             a,
             b,
             wait,
-        },
-    )
+        })
 }
 
 /// A ledger, and what later statements can speak of.
@@ -450,8 +467,13 @@ impl Story {
         let task_id = Some(task);
         let (who, body) = match op.kind {
             0..3 => {
-                let tier = [RiskTier::Low, RiskTier::Payment, RiskTier::Deletion][usize::from(a % 3)];
-                let deadline = if b.is_multiple_of(3) { self.seconds + i64::from(b) + 1 } else { 0 };
+                let tier =
+                    [RiskTier::Low, RiskTier::Payment, RiskTier::Deletion][usize::from(a % 3)];
+                let deadline = if b.is_multiple_of(3) {
+                    self.seconds + i64::from(b) + 1
+                } else {
+                    0
+                };
                 (self.who(op, PLATFORM), task_opened(tier, deadline))
             }
             3 => (self.who(op, PLATFORM), task_closed()),
@@ -482,7 +504,9 @@ impl Story {
                 let mut grant = delegated(next, parent.hash);
                 grant.expires_us = limits.expires_us;
                 grant.uses = limits.uses.saturating_sub(u64::from(b % 2));
-                grant.amount = limits.minor_units.map(|most| amount(most - i64::from(b % 2)));
+                grant.amount = limits
+                    .minor_units
+                    .map(|most| amount(most - i64::from(b % 2)));
                 match b {
                     0..20 => grant.uses += 1,
                     20..40 => grant.amount = None,
@@ -492,7 +516,10 @@ impl Story {
                 }
                 let task = self.task_of(&parent);
                 let who = self.who(op, usual);
-                return Some(self.ledger.try_say(who, Some(task), Body::Grant(grant), |_| {}));
+                return Some(
+                    self.ledger
+                        .try_say(who, Some(task), Body::Grant(grant), |_| {}),
+                );
             }
             11..14 => {
                 let grant = self.grant(a)?;
@@ -531,20 +558,38 @@ impl Story {
                         }];
                     }
                 };
-                return Some(self.ledger.try_say(who, Some(task), Body::Intent(body), key));
+                return Some(
+                    self.ledger
+                        .try_say(who, Some(task), Body::Intent(body), key),
+                );
             }
             21..24 => {
                 let mut of = self.intent(a)?;
-                let verdict = if b < 30 { Verdict::Deny } else { Verdict::Allow };
+                let verdict = if b < 30 {
+                    Verdict::Deny
+                } else {
+                    Verdict::Allow
+                };
                 let task = self.off(&mut of, b, task);
                 let who = self.who(op, ENGINE);
-                return Some(self.ledger.try_say(who, Some(task), decision(&of, verdict), |_| {}));
+                return Some(
+                    self.ledger
+                        .try_say(who, Some(task), decision(&of, verdict), |_| {}),
+                );
             }
             24..27 => {
                 let mut of = self.intent(a)?;
-                let verdict = if b < 30 { Verdict::Deny } else { Verdict::Allow };
+                let verdict = if b < 30 {
+                    Verdict::Deny
+                } else {
+                    Verdict::Allow
+                };
                 let task = self.off(&mut of, b, task);
-                let usual = if b.is_multiple_of(5) { SECOND } else { APPROVER };
+                let usual = if b.is_multiple_of(5) {
+                    SECOND
+                } else {
+                    APPROVER
+                };
                 let who = self.who(op, usual);
                 let mut body = approval(&of, verdict, self.ledger.now());
                 if let (Body::Approval(body), 200..220) = (&mut body, b) {
@@ -657,7 +702,11 @@ impl Story {
     fn batch(&mut self, op: Op) {
         let who = self.who(op, AGENT);
         let task = Some(op.task);
-        let wanted = intent("orders/1", i64::from(op.b), self.grant(op.a).map(|g| g.hash));
+        let wanted = intent(
+            "orders/1",
+            i64::from(op.b),
+            self.grant(op.a).map(|g| g.hash),
+        );
         let wanted = Body::Intent(wanted);
         let made = self.ledger.statement(who, task, wanted.clone());
         let payload = statement::encode(&made).unwrap();
@@ -719,7 +768,10 @@ impl Story {
             match key {
                 CellKey::Grant(_) => {
                     let grant = cells::Grant::decode(bytes.clone()).unwrap();
-                    assert!(grant.uses == 0 || grant.uses_spent <= grant.uses, "{grant:?}");
+                    assert!(
+                        grant.uses == 0 || grant.uses_spent <= grant.uses,
+                        "{grant:?}"
+                    );
                     let most = grant.minor_units.unwrap_or(i64::MAX);
                     assert!((0..=most).contains(&grant.amount_spent), "{grant:?}");
                 }
@@ -761,7 +813,10 @@ impl Story {
             let grant = self.ledger.grant(hash);
             assert_eq!(grant.state(), GrantState::Active, "{grant:?}");
             assert_eq!(grant.task, act.task);
-            assert!(grant.not_before_us <= at && at < grant.expires_us, "{grant:?}");
+            assert!(
+                grant.not_before_us <= at && at < grant.expires_us,
+                "{grant:?}"
+            );
             assert!(grant.uses_spent > 0, "{grant:?}");
             let inside = intent.resource.starts_with("orders/");
             assert!(inside && intent.action == "refund", "{intent:?}");
@@ -834,7 +889,13 @@ proptest! {
 fn the_cast_is_what_it_is_said_to_be() {
     let mut ledger = Ledger::new();
     let roles: Vec<KeyRole> = CAST.iter().map(|who| who.role).collect();
-    assert_eq!(roles.iter().filter(|role| **role == KeyRole::Approver).count(), 3);
+    assert_eq!(
+        roles
+            .iter()
+            .filter(|role| **role == KeyRole::Approver)
+            .count(),
+        3
+    );
     assert_eq!(COLLEAGUE.controller, AGENT.controller);
     assert_ne!(APPROVER.controller, AGENT.controller);
     let refused = ledger.try_say(AGENT, Some(1), task_closed(), |made| {

@@ -114,8 +114,8 @@ impl Registry {
         self.loaded.read().get(name).cloned()
     }
 
-    /// Names of ledgers that are not loaded and in which something is due at `now`.
-    pub(crate) fn due_unloaded(&self, now: Micros) -> Result<Vec<String>, StoreError> {
+    /// Names of ledgers that are not loaded and in which something is due by then, or may be.
+    pub(crate) fn due_unloaded(&self, by: Micros) -> Result<Vec<String>, StoreError> {
         let mut due = Vec::new();
         let mut after = String::new();
         loop {
@@ -125,8 +125,10 @@ impl Registry {
             };
             after.clone_from(&last.name);
             for record in page {
-                let first = self.store.next_due(LedgerNumber(record.number))?;
-                if first.is_some_and(|first| first <= now) && self.loaded(&record.name).is_none() {
+                let first = self.store.next_due(LedgerNumber(record.number));
+                // What cannot be read is reported when the ledger is loaded.
+                let may_be = first.map_or(true, |first| first.is_some_and(|first| first <= by));
+                if may_be && self.loaded(&record.name).is_none() {
                     due.push(record.name);
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use deed_evidence::Micros;
 use tokio::time::{Instant, sleep};
 
 use super::Ledger;
@@ -10,7 +11,8 @@ use crate::{grpc::Context, pressure::SourceKey};
 /// Between two looks at the ledgers that are loaded.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two looks at those that are not: one key is read of each.
+/// Between two looks at those that are not: one key is read of each. Loaded is what will be due by
+/// the next look, so that nothing is late because nobody has asked for its ledger.
 const UNLOADED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs until the server stops.
@@ -45,19 +47,26 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
     let _ = place.tick(ledger, now).answer().await;
 }
 
-/// Loads the ledgers that nobody has asked for and in which something is due.
+/// Loads the ledgers that nobody has asked for and in which something is due soon.
 async fn load_due(context: &Context) {
+    let interval = i64::try_from(UNLOADED_INTERVAL.as_micros()).unwrap_or(i64::MAX);
     let now = context.appends.clock.now();
+    let by = Micros::new(now.get().saturating_add(interval));
     let registry = Arc::clone(&context.registry);
     let loaded = crate::grpc::blocking(move || {
-        for name in registry.due_unloaded(now)? {
-            registry.ledger(&name)?;
+        for name in registry.due_unloaded(by)? {
+            // A damaged one does not stop the time of the others.
+            if let Err(error) = registry.ledger(&name) {
+                tracing::warn!(
+                    ledger = name,
+                    %error,
+                    "something is due in a ledger that cannot be loaded; it is tried again"
+                );
+            }
         }
         Ok(())
     });
     if loaded.await.is_err() {
-        tracing::warn!(
-            "ledgers in which something is due could not be loaded; they are tried again"
-        );
+        tracing::warn!("what is due in which ledger could not be read; it is tried again");
     }
 }

@@ -10,7 +10,7 @@ use deed_evidence::{Micros, TaskId};
 use deed_proto::v1::{self, statement::Body};
 
 use super::{
-    arguments::{ascending, intent, kind_and_value},
+    arguments::{AboutArgs, intent},
     authority::now,
     effect,
     rules::{hex_bytes, moment},
@@ -54,9 +54,8 @@ struct Seen {
     /// The task, if the Intent is not known: 32 hex digits
     #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>, conflicts_with = "intent")]
     task: Option<[u8; 16]>,
-    /// What else the same thing is called; may be given up to 16 times
-    #[arg(long, value_name = "KIND=VALUE", value_parser = kind_and_value)]
-    correlation: Vec<(String, String)>,
+    #[command(flatten)]
+    about: AboutArgs,
     /// What changed: see `deed complete --help`; may be given up to 64 times
     #[arg(long, value_name = "EFFECT", value_parser = effect::parse, required = true)]
     effect: Vec<v1::Effect>,
@@ -100,19 +99,14 @@ impl Seen {
             reference: self.reference.clone(),
             observed_at_us: observed_at.map_or(0, Micros::get),
         });
-        let keys = ascending(&self.correlation);
-        let keys: Vec<_> = keys
-            .iter()
-            .map(|(kind, value)| (kind.as_str(), value.as_str()))
-            .collect();
         let header = Header {
             task: match &found {
                 Some(found) => found.task(),
                 None => self.task.map(TaskId::new),
             },
             occurred_at: observed_at.unwrap_or_else(now),
-            correlation_keys: &keys,
-            ..Header::default()
+            trace: self.about.trace(),
+            correlation_keys: &self.about.correlation_keys(),
         };
         let said = voice.say(&header, body, None).await?;
         Output::new(global).print(&said.json(), |json| json.text())
