@@ -14,7 +14,7 @@ use super::{
     cells::{Act, CellKey, Duties, Evidence, Leaves, Task, Waiting, name_of},
     grant::{Shown, Wanted},
     said::{Amount, Approval, Intent, LeafRef},
-    table::Event,
+    table::{Event, State},
 };
 use crate::{
     KeyId, PayloadDigest, TaskId,
@@ -315,7 +315,8 @@ impl Book {
         act: &mut Act,
     ) -> Result<(), V::Error> {
         // What has an Outcome is not to be done any more: no permit for it.
-        if act.state() != IntentState::Waiting || act.clearing || act.outcome.is_some() {
+        let waits = self.stands(view, act)? == State::Waiting;
+        if !waits || act.clearing || act.outcome.is_some() {
             return Ok(());
         }
         for one in std::mem::take(&mut act.evidence) {
@@ -340,7 +341,7 @@ impl Book {
     }
 
     /// The Clearance of an act that waited, which becomes the entry at `here.leaf`; `None` if it was
-    /// denied, or done without, in the same batch.
+    /// denied, or done without, or its task was closed, in the same batch.
     pub(super) fn clearance<V: View>(
         &mut self,
         view: &mut V,

@@ -5,7 +5,7 @@ use deed_tlog::Hash;
 
 use super::{
     LIST_MAX,
-    act::{intent_state, task_of},
+    act::task_of,
     book::{Book, Due, DueOf, Here, Spoken, View, Voice},
     cells::{self, Act, CellKey, Leaves, Names, Observed, Task, name_of},
     said::{Effect, LeafRef, Outcome, Said},
@@ -53,7 +53,7 @@ impl Book {
         } else {
             Event::OutcomeNotDone
         };
-        let from = intent_state(act.state());
+        let from = self.stands(view, &act)?;
         let row = self.move_intent(view, here, &mut act, event)?;
         if let Some(kind) = row.and_then(|row| row.finding) {
             let detail = match from {
