@@ -55,10 +55,7 @@ fn is_imported(act: &Act, registry: &Registry) -> bool {
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
 /// decision, one that allows.
 fn authority(act: &Act) -> LayerState {
-    if act.decision_denied
-        || act.has(FindingKind::TaskClosed)
-        || act.has(FindingKind::RevokedKeyUse)
-    {
+    if act.decision_denied || act.has(FindingKind::TaskClosed) {
         return LayerState::Contradicted;
     }
     let decided = !act.decision_asked || act.evidence.iter().any(|one| one.strength == 0);
