@@ -163,12 +163,18 @@ impl Book {
             }
             judged.shown = Some(shown);
         }
+        let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
+        if let Some(key) = key.filter(|key| key.revoked_at.is_some()) {
+            // Revoked while the Intent waited: whoever has the key now gets no permit for it.
+            let revoked = key.revoked_leaf.map(deed_tlog::LeafIndex::get);
+            let detail = "the key of the Intent was revoked";
+            judged.deny(FindingKind::RevokedKeyUse, detail, revoked);
+        }
         let Some(policy) = here.registry.policy() else {
             judged.conclude();
             return Ok(judged);
         };
         judged.policy_leaf = Some(policy.leaf.get());
-        let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
         let counted = |least: AuthenticationStrength| {
             let strong = |one: &&Evidence| one.strength >= least as i32;
             u32::try_from(act.evidence.iter().filter(strong).count()).unwrap_or(u32::MAX)
