@@ -11,7 +11,7 @@ use super::{
     said::{Effect, LeafRef, Outcome, Said},
     table::{Event, State},
 };
-use crate::{KeyId, Micros, TaskId};
+use crate::{CommitmentDigest, KeyId, Micros, TaskId};
 
 /// How what was seen compares with what was declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +67,8 @@ impl Book {
         if done {
             self.outcome_in_time(view, here, task, &mut act)?;
         }
-        if said
-            .arguments
-            .is_some_and(|now| now.as_bytes()[..] != act.arguments[..])
-        {
+        let changed = |now: CommitmentDigest| now.as_bytes()[..] != act.arguments[..];
+        if !act.arguments.is_empty() && said.arguments.is_some_and(changed) {
             let kind = FindingKind::ArgumentsChanged;
             let detail = "it was called with other arguments than the Intent's";
             self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
