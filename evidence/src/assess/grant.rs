@@ -146,7 +146,7 @@ impl Book {
             Some(State::Pending) => GrantState::Pending,
             _ => GrantState::Invalid,
         });
-        if let Some((kind, value)) = &said.outside_token {
+        if let (Some((kind, value)), None) = (&said.outside_token, &against) {
             let token = CellKey::Token(name_of(kind, value));
             let mut names: Names = self.take(view, token)?.unwrap_or_default();
             if names.hashes.len() >= LIST_MAX {
