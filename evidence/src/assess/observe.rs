@@ -315,9 +315,15 @@ impl Book {
         } else {
             self.seen_before_outcome(view, here, &mut act)?;
         }
-        if act.observations.len() < LIST_MAX {
-            act.observations.push(observed);
+        if act.observations.len() >= LIST_MAX {
+            // What somebody merely says gives way to what an independent system has seen.
+            let claimed = act.observations.iter().rposition(|one| !one.independent);
+            match claimed.filter(|_| observed.independent) {
+                Some(at) => act.observations.remove(at),
+                None => return self.put_act(view, act),
+            };
         }
+        act.observations.push(observed);
         self.put_act(view, act)
     }
 
