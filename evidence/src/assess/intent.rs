@@ -595,6 +595,7 @@ fn count(
         leaf_hash: copied(leaf_hash.as_bytes()),
         key: copied(key.as_bytes()),
         strength: strength.into(),
+        at_us: here.at.get(),
     });
 }
 
