@@ -41,7 +41,7 @@ main() {
     step 'The head: one signed line stands for all of it'
     run head
     say 'What was recorded before the deploy agent came is the beginning of it:'
-    run consistency 12 22
+    run consistency 13 24
 
     step 'The same statements again: nothing is recorded twice'
     shell "deed append < refund-agent.jsonl"
@@ -98,6 +98,8 @@ main() {
         --entry-out "$tmp/mail.entry" --policy-out "$tmp/policy.2"
     run verify "$tmp/mail.tlog-proof" --entry "$tmp/mail.entry" --policy "$tmp/policy.2"
 
+    proof_of_action
+
     step 'The server stops; its directory is recomputed from the ground up'
     stop_server
     shell "deed-server fsck --data-dir data"
@@ -105,6 +107,96 @@ main() {
 
     step 'Done'
     say 'Nothing is left running. README.md says how to do this by hand.'
+}
+
+# Two tasks under a policy: one clean, one that is not.
+proof_of_action() {
+    step 'Who may act, who approves, who sees: each with a key, each under its own control'
+    local role
+    for role in platform agent approver policy-engine downstream-system; do
+        "$deed" keygen --out "$tmp/$role.key" >/dev/null 2>&1
+        "$deed" key register "$tmp/$role.key" --role "$role" \
+            --producer "spiffe://shop.example/$role" --controller "https://$role.example" \
+            >/dev/null 2>&1
+        printf 'registered: %s\n' "$role" | fit
+    done
+    say 'Which evidence an act needs, by the risk of its task, is written in Cedar:'
+    run policy set --default
+
+    step 'A task, a grant for it, and an act that has to wait'
+    open_task 'refund order 7'
+    act "$task" payments.refund orders/7
+    say "A policy engine and an approver of another organisation look at this very Intent:"
+    run decide "$intent" allow --key "$tmp/policy-engine.key" --engine opa
+    run approve "$intent" --yes --strength multi-factor --key "$tmp/approver.key"
+    say 'Now it may be done. The agent says what came of it, the bank says what it saw:'
+    outcome "$intent" orders/7
+    run observe --intent "$intent" --key "$tmp/downstream-system.key" --reference tx-99 \
+        --effect "$effect"
+    run task close "$task" --end completed
+    run task show "$task"
+    expect_findings "$task" ''
+
+    step 'A task in which something is hidden'
+    open_task 'refund order 8'
+    act "$task" payments.refund orders/8
+    "$deed" decide "$intent" allow --key "$tmp/policy-engine.key" --engine opa >/dev/null 2>&1
+    "$deed" approve "$intent" --yes --key "$tmp/approver.key" >/dev/null 2>&1
+    say 'The agent cleared one refund. The bank sees that one, and another that nobody declared:'
+    outcome "$intent" orders/8
+    run observe --intent "$intent" --key "$tmp/downstream-system.key" --effect "$effect" \
+        --effect kind=payment.refunded,resource=accounts/mallory,amount=99000,currency=EUR
+    run task close "$task" --end completed
+    say 'And the agent acts once more, after its task has ended:'
+    act "$task" payments.refund orders/9
+    run findings --task "$task"
+    expect_findings "$task" 'hidden_side_effect task_closed'
+
+    step 'Somebody who trusts nobody goes through the whole ledger'
+    say 'Every signature, session, grant, clearance, receipt and head is judged again:'
+    run audit
+}
+
+# open_task OBJECTIVE: opens a task with a grant in it. Sets task and grant.
+open_task() {
+    shell "deed task open --tier payment --objective '$1' .."
+    task=$("$deed" --json task open --key "$tmp/platform.key" --tier payment --objective "$1" \
+        --requested-by ticket:12 2>/dev/null | json_field task)
+    printf 'task %s\n' "$task" | fit
+    shell "deed grant --task $task --action payments.refund --resource 'orders/*' .."
+    grant=$("$deed" --json grant --task "$task" --subject spiffe://shop.example/agent \
+        --action payments.refund --resource 'orders/*' --uses 3 --amount 10000 --currency EUR \
+        --expires 1h 2>/dev/null | json_field leaf_index)
+    printf 'grant at leaf %s\n' "$grant" | fit
+}
+
+# act TASK ACTION RESOURCE: the agent says what it is about to do. Sets intent.
+act() {
+    printf '{"order": "%s", "cents": 4711}' "$3" >"$tmp/arguments.json"
+    printf 'The customer asks for the money back.' >"$tmp/prompt.txt"
+    shell "deed intend --task $1 --action $2 --resource $3 --grant $grant .."
+    # Denied ends with 1.
+    "$deed" --json intend --key "$tmp/agent.key" --task "$1" --action "$2" --resource "$3" \
+        --amount 4711 --currency EUR --grant "$grant" --arguments "$tmp/arguments.json" \
+        --prompt "$tmp/prompt.txt" --model model-1 >"$tmp/intent.json" 2>"$tmp/complaint" || true
+    intent=$(json_field leaf_index <"$tmp/intent.json")
+    printf 'leaf %s: %s\n' "$intent" "$(json_field state <"$tmp/intent.json")" | fit
+}
+
+# outcome INTENT RESOURCE: it was done. Sets effect.
+outcome() {
+    effect="kind=payment.refunded,resource=$2,amount=4711,currency=EUR"
+    printf '{"status": "ok"}' >"$tmp/result.json"
+    run complete "$1" succeeded --key "$tmp/agent.key" --effect "$effect" \
+        --tool-call "$tmp/arguments.json" --response "$tmp/result.json" --result "$tmp/result.json"
+}
+
+# expect_findings TASK KINDS: exactly these kinds of findings are there.
+expect_findings() {
+    local found
+    found=$("$deed" --json findings --task "$1" 2>/dev/null | grep -o '"kind": *"[a-z_]*"' |
+        sed 's/.*"\([a-z_]*\)"$/\1/' | sort -u | tr '\n' ' ')
+    [[ ${found% } == "$2" ]] || die "found '${found% }', wanted '$2'"
 }
 
 # stream AGENT: sends an agent's statements one after the other through one `deed append`, as its

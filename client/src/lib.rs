@@ -18,6 +18,7 @@
 //! | prompts, results and files beside the log | [`ContentClient`] |
 //! | acting on clearance alone, by types | [`Task`], [`Cleared`] |
 //! | an Intent's clearance, a task's story, findings, search | [`Ledger::await_clearance`], [`Ledger::task`], [`Ledger::findings`], [`Ledger::search`] |
+//! | a whole ledger, checked entry by entry | [`Audit`], [`EntryStream`] |
 //! | what is trusted, on disk | [`StateDir`], [`TrustStore`] |
 //! | statements as JSON | [`statement_json`] |
 //! | chat transcripts as statements | [`chat`] |
@@ -109,9 +110,11 @@ mod access;
 mod actions;
 mod answer;
 mod appender;
+mod audit;
 pub mod chat;
 mod connection;
 mod content;
+mod entries;
 mod error;
 mod head;
 pub mod key;
@@ -134,8 +137,10 @@ pub use actions::{
 };
 pub use answer::{Answer, Appended, Receipt};
 pub use appender::{Appender, AppenderOptions, Pending};
+pub use audit::{Audit, AuditError, Audited};
 pub use connection::{Connection, REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX, Transport};
 pub use content::{CONTENT_INLINE_BYTES_MAX, ContentClient, ContentState};
+pub use entries::EntryStream;
 pub use error::{AnswerError, Error, ErrorKind, InputError};
 pub use head::{Head, SignedHead};
 pub use ledger::Ledger;

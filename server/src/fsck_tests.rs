@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use deed_evidence::{Sequence, SessionId};
+use deed_evidence::{
+    Micros, Sequence, SessionId,
+    assess::{Due, DueOf},
+};
 use prost::Message as _;
 
 use crate::{
@@ -63,7 +66,8 @@ fn a_sound_ledger_is_clean_and_counted() {
     filled(dir.path());
     let report = check(dir.path()).unwrap();
     assert_eq!((report.ledgers, report.leaves, report.tiles), (1, 601, 2));
-    assert_eq!((report.records, report.guarded), (2, 1));
+    // A session and its run; a task that was never opened, 38 cells of 16 acts each, a finding.
+    assert_eq!((report.records, report.guarded), (2 + 1 + 38 + 1, 1));
     // One a second of effective time, and the newest.
     assert!(report.heads >= 4, "{report}");
 }
@@ -220,6 +224,60 @@ fn an_invented_session_is_found() {
         let key = keys::run(NUMBER, &id, Sequence::FIRST);
         store.put(batch, Family::State, &key, &run.encode_to_vec());
     });
+    assert!(error.contains("belongs to nothing in the log"), "{error}");
+}
+
+/// The first record of the assessment of a kind, by its key.
+fn assessed(store: &Store, begins: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let records = store.state(NUMBER).map(Result::unwrap);
+    let mut found = records.filter(|(key, _)| key.starts_with(begins));
+    let (key, value) = found.next().unwrap();
+    (key.to_vec(), value.to_vec())
+}
+
+#[test]
+fn a_changed_cell_is_found() {
+    let error = damaged(|store, batch| {
+        let (key, value) = assessed(store, &keys::cell_prefix(NUMBER));
+        let last = value.len() - 1;
+        store.put(batch, Family::State, &key, &flipped(&value, last));
+    });
+    assert!(error.contains("cell 00"), "{error}");
+    assert!(error.contains("is not what the entries give"), "{error}");
+}
+
+#[test]
+fn a_missing_cell_is_found() {
+    let error = damaged(|store, batch| {
+        let (key, _) = assessed(store, &keys::cell_prefix(NUMBER));
+        batch.delete(store, Family::State, &key);
+    });
+    assert!(error.contains("cell 00"), "{error}");
+    assert!(error.contains("is missing"), "{error}");
+}
+
+#[test]
+fn a_missing_finding_is_found() {
+    let error = damaged(|store, batch| {
+        let begins = &keys::finding(NUMBER, 0, 0)[..5];
+        let (key, _) = assessed(store, begins);
+        batch.delete(store, Family::State, &key);
+    });
+    assert!(error.contains("finding 00"), "{error}");
+    assert!(error.contains("is missing"), "{error}");
+}
+
+#[test]
+fn an_invented_deadline_is_found() {
+    let error = damaged(|store, batch| {
+        let due = Due {
+            at: Micros::new(i64::MAX),
+            leaf: 1,
+            what: DueOf::Intent(1),
+        };
+        store.put(batch, Family::State, &keys::due(NUMBER, &due), b"");
+    });
+    assert!(error.contains("deadline 00"), "{error}");
     assert!(error.contains("belongs to nothing in the log"), "{error}");
 }
 

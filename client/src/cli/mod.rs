@@ -113,6 +113,8 @@ enum Command {
     Prove(commands::prove::Prove),
     /// Verify that one tree head is the beginning of another
     Consistency(commands::consistency::Consistency),
+    /// Replay a whole ledger and check everything that it says
+    Audit(commands::audit::AuditCommand),
     /// Verify a proof of inclusion, offline
     Verify(commands::verify::Verify),
     /// Measure a server
@@ -189,6 +191,7 @@ async fn execute(cli: &Cli) -> Outcome {
         Command::Entry(command) => command.run(global).await,
         Command::Prove(command) => command.run(global).await,
         Command::Consistency(command) => command.run(global).await,
+        Command::Audit(command) => command.run(global).await,
         Command::Verify(command) => command.run(global),
         Command::Bench(command) => command.run(global).await,
     }

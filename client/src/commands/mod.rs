@@ -3,6 +3,7 @@
 pub(crate) mod append;
 pub(crate) mod approve;
 mod arguments;
+pub(crate) mod audit;
 mod authority;
 pub(crate) mod bench;
 mod committing;

@@ -2,6 +2,7 @@
 
 mod actions;
 mod appending;
+mod audit;
 mod batching;
 mod chat;
 mod cli;
@@ -20,3 +21,7 @@ mod silence;
 mod statement_json;
 mod tls;
 mod trust_store;
+
+/// A ledger that is made without a server, as deed-evidence tests it.
+#[path = "../../../evidence/tests/it/ledger.rs"]
+mod stories;

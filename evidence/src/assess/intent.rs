@@ -314,6 +314,7 @@ impl Book {
         here: Here<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
+        // What has an Outcome is not to be done any more: no permit for it.
         if act.state() != IntentState::Waiting || act.clearing || act.outcome.is_some() {
             return Ok(());
         }
@@ -339,7 +340,7 @@ impl Book {
     }
 
     /// The Clearance of an act that waited, which becomes the entry at `here.leaf`; `None` if it was
-    /// denied meanwhile.
+    /// denied, or done without, in the same batch.
     pub(super) fn clearance<V: View>(
         &mut self,
         view: &mut V,

@@ -1,6 +1,8 @@
 //! The six layers of an act.
 
-use deed_proto::v1::{FindingKind, IntentState, LayerState, Layers, OutcomeState, TaskState};
+use deed_proto::v1::{
+    FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState, TaskState,
+};
 
 use super::cells::{Act, Task};
 use crate::{KeyId, trust::Registry};
@@ -23,7 +25,7 @@ pub fn of(act: &Act, registry: &Registry) -> Layers {
     let mut layers = Layers::default();
     layers.set_identity(identity(act, registry));
     layers.set_authority(authority(act));
-    layers.set_intent(intent(act));
+    layers.set_intent(intent(act, registry));
     layers.set_approval(approval(act));
     layers.set_result(result(act));
     layers.set_corroboration(corroboration(act));
@@ -31,7 +33,7 @@ pub fn of(act: &Act, registry: &Registry) -> Layers {
 }
 
 /// Proven: signed by a key that was registered for the agent and in force (else the statement
-/// would not have been recorded).
+/// would not have been recorded). An importer's key shows who brought it in, not who acted.
 fn identity(act: &Act, registry: &Registry) -> LayerState {
     let Some(key) = KeyId::from_slice(&act.key) else {
         return LayerState::Claimed;
@@ -39,8 +41,15 @@ fn identity(act: &Act, registry: &Registry) -> LayerState {
     let compromised = registry.key(key).and_then(|key| key.compromised_since);
     match compromised {
         Some(since) if since.get() <= act.at_us => LayerState::Contradicted,
+        _ if is_imported(act, registry) => LayerState::Claimed,
         _ => LayerState::Proven,
     }
+}
+
+/// Whether an importer signed the Intent: claimed, whatever it says.
+fn is_imported(act: &Act, registry: &Registry) -> bool {
+    let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
+    key.is_some_and(|key| key.role == KeyRole::Importer)
 }
 
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
@@ -61,7 +70,7 @@ fn authority(act: &Act) -> LayerState {
 }
 
 /// Proven: cleared before the Outcome, arguments and prompt committed to before the act.
-fn intent(act: &Act) -> LayerState {
+fn intent(act: &Act, registry: &Registry) -> LayerState {
     if act.has(FindingKind::OutcomeWithoutClearance) || act.has(FindingKind::ArgumentsChanged) {
         return LayerState::Contradicted;
     }
@@ -71,7 +80,11 @@ fn intent(act: &Act) -> LayerState {
     );
     if !cleared {
         LayerState::Missing
-    } else if !act.key.is_empty() && !act.arguments.is_empty() && act.prompt {
+    } else if !act.key.is_empty()
+        && !is_imported(act, registry)
+        && !act.arguments.is_empty()
+        && act.prompt
+    {
         LayerState::Proven
     } else {
         LayerState::Claimed
@@ -98,7 +111,8 @@ fn approval(act: &Act) -> LayerState {
     }
 }
 
-/// Proven: the Outcome is signed, effects or result committed to, and what the policy wants kept.
+/// Proven: the Outcome is signed by somebody who does or sees acts, effects or result committed to,
+/// and what the policy wants kept.
 fn result(act: &Act) -> LayerState {
     let Some(outcome) = &act.outcome else {
         return LayerState::Missing;

@@ -242,7 +242,9 @@ impl Book {
         let Some(mut act) = self.take_act(view, leaf)? else {
             return Ok(());
         };
-        if act.outcome.is_none() && task_of(&act) == Some(task) {
+        // It may have been found when its deadline passed.
+        let known = act.has(FindingKind::HiddenSideEffect);
+        if act.outcome.is_none() && !known && task_of(&act) == Some(task) {
             let seen = act.observations.first().map(|observed| observed.leaf);
             let kind = FindingKind::HiddenSideEffect;
             let detail = "its effects were seen, and the task ended without an Outcome of it";
@@ -335,9 +337,8 @@ impl Book {
         let Some(mut task) = self.take::<Task, _>(view, key)? else {
             return Ok(());
         };
-        let open = task.state() == TaskState::Open && act.state() == IntentState::Cleared;
-        if open && task.seen_open.len() < LIST_MAX {
-            if !task.seen_open.contains(&act.leaf) {
+        if task.state() == TaskState::Open && act.state() == IntentState::Cleared {
+            if task.seen_open.len() < LIST_MAX && !task.seen_open.contains(&act.leaf) {
                 task.seen_open.push(act.leaf);
             }
             self.put(key, task);
@@ -412,11 +413,7 @@ impl Book {
         let Some(outcome) = &act.outcome else {
             return Ok(());
         };
-        let compared: Vec<Seen> = observed
-            .effects
-            .iter()
-            .map(|effect| look_up(&outcome.effects, effect))
-            .collect();
+        let compared = look_up(&outcome.effects, &observed.effects, outcome.seen);
         let mut other = false;
         for (seen, effect) in compared.iter().zip(&observed.effects) {
             let (kind, what) = match seen {
@@ -495,11 +492,8 @@ fn fit(act: &Act, effects: &[Effect]) -> u8 {
     let Some(outcome) = &act.outcome else {
         return u8::from(act.state() == IntentState::Cleared);
     };
-    let seen = effects
-        .iter()
-        .map(|effect| look_up(&outcome.effects, effect));
     let (mut all, mut some) = (true, false);
-    for seen in seen {
+    for seen in look_up(&outcome.effects, effects, 0) {
         all &= matches!(seen, Seen::Declared(_));
         some |= seen != Seen::Hidden;
     }
@@ -510,30 +504,56 @@ fn fit(act: &Act, effects: &[Effect]) -> u8 {
     }
 }
 
-/// Finds what was seen among what was declared. Kind and resource must be the same; of the rest what
-/// both name.
-fn look_up(declared: &[Effect], seen: &Effect) -> Seen {
-    let mut like = false;
-    for (at, effect) in declared.iter().enumerate() {
-        if effect.kind != seen.kind || effect.resource != seen.resource {
-            continue;
+/// Finds what one Observation saw among what was declared. Each declared effect is there once: what
+/// is seen twice and declared once is hidden. Those not seen `before` (bit n for effect n) come
+/// first, and what is named most exactly is looked up first.
+fn look_up(declared: &[Effect], observed: &[Effect], before: u64) -> Vec<Seen> {
+    let mut order: Vec<usize> = (0..observed.len()).collect();
+    order.sort_by_key(|at| {
+        let effect = &observed[*at];
+        (effect.external_id.is_empty(), effect.minor_units.is_none())
+    });
+    let mut compared = vec![Seen::Hidden; observed.len()];
+    let mut taken = 0;
+    for at in order {
+        let seen = &observed[at];
+        let like = |effect: &Effect| effect.kind == seen.kind && effect.resource == seen.resource;
+        let same = (0..declared.len().min(64)).filter(|n| is_same(&declared[*n], seen));
+        let is_free = |mask: u64, n: usize| mask & (1 << n) == 0;
+        let (mut free, mut known) = (None, false);
+        for n in same {
+            known = true;
+            let better = free.is_none_or(|free| !is_free(before, free) && is_free(before, n));
+            if is_free(taken, n) && better {
+                free = Some(n);
+            }
         }
-        like = true;
-        let same_text = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
-        let same_bytes = |a: &[u8], b: &[u8]| a.is_empty() || b.is_empty() || a == b;
-        let same_amount = match (effect.minor_units, seen.minor_units) {
-            (Some(a), Some(b)) => a == b && effect.currency == seen.currency,
-            _ => true,
+        compared[at] = match free {
+            Some(n) => {
+                taken |= 1 << n;
+                Seen::Declared(n)
+            }
+            None if !known && declared.iter().any(like) => Seen::Different,
+            None => Seen::Hidden,
         };
-        if same_text(&effect.external_id, &seen.external_id)
-            && same_amount
-            && same_bytes(&effect.before, &seen.before)
-            && same_bytes(&effect.after, &seen.after)
-        {
-            return Seen::Declared(at);
-        }
     }
-    if like { Seen::Different } else { Seen::Hidden }
+    compared
+}
+
+/// Kind and resource must be the same; of the rest what both name.
+fn is_same(declared: &Effect, seen: &Effect) -> bool {
+    let same_text = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
+    let same_bytes = |a: &[u8], b: &[u8]| a.is_empty() || b.is_empty() || a == b;
+    let same_amount = match (declared.minor_units, seen.minor_units) {
+        (Some(a), Some(b)) => a == b && declared.currency == seen.currency,
+        _ => true,
+    };
+    declared.kind == seen.kind
+        && declared.resource == seen.resource
+        && same_text(&declared.external_id, &seen.external_id)
+        && same_amount
+        && same_bytes(&declared.before, &seen.before)
+        && same_bytes(&declared.after, &seen.after)
 }
 
 #[cfg(test)]
@@ -557,7 +577,7 @@ mod tests {
             effect("refund", "orders/7", "R-1", Some(100)),
             effect("refund", "orders/7", "R-2", Some(200)),
         ];
-        let look = |seen: &Effect| look_up(&declared, seen);
+        let look = |seen: &Effect| look_up(&declared, std::slice::from_ref(seen), 0)[0];
         assert_eq!(
             look(&effect("refund", "orders/7", "R-2", Some(200))),
             Seen::Declared(1)
@@ -575,5 +595,26 @@ mod tests {
             Seen::Hidden
         );
         assert_eq!(look(&effect("mail", "orders/7", "", None)), Seen::Hidden);
+    }
+
+    #[test]
+    fn a_declared_effect_is_there_once() {
+        let refund = |id: &str| effect("refund", "orders/7", id, Some(100));
+        let twice = [refund(""), refund("")];
+        assert_eq!(
+            look_up(&twice[..1], &twice, 0),
+            [Seen::Declared(0), Seen::Hidden]
+        );
+        let both = [Seen::Declared(0), Seen::Declared(1)];
+        assert_eq!(look_up(&twice, &twice, 0), both);
+        // One at a time: the one that was not seen before.
+        assert_eq!(look_up(&twice, &twice[..1], 0b01), [Seen::Declared(1)]);
+        assert_eq!(look_up(&twice, &twice[..1], 0b11), [Seen::Declared(0)]);
+        // The exact one first, wherever it stands.
+        let named = [refund("R-1"), refund("R-2")];
+        assert_eq!(
+            look_up(&named, &[refund(""), refund("R-1")], 0),
+            [Seen::Declared(1), Seen::Declared(0)]
+        );
     }
 }

@@ -57,6 +57,7 @@ pub struct Replay {
     /// A manifest whose statements are not all there yet.
     open: Option<OpenBatch>,
     bodies: BTreeMap<&'static str, u64>,
+    signatures: u64,
     /// Signatures' inputs are written here.
     buffer: Vec<u8>,
 }
@@ -110,6 +111,7 @@ impl Replay {
             kept: Kept::default(),
             open: None,
             bodies: BTreeMap::from([(BodyKind::Genesis.name(), 1)]),
+            signatures: 0,
             buffer: Vec::new(),
         })
     }
@@ -357,6 +359,7 @@ impl Replay {
             .ok_or(Fault::KeyUnknown { key: id })?;
         let buffer = &mut self.buffer;
         signature::verify_with(key, entry.payload_type, entry.payload, signature, buffer)?;
+        self.signatures += 1;
         Ok(id)
     }
 

@@ -17,6 +17,10 @@ use crate::assess::{
 pub struct Summary {
     /// Entries by body.
     pub entries: BTreeMap<&'static str, u64>,
+    /// Signatures that were verified; one over a batch counts once.
+    pub signatures: u64,
+    /// Sessions.
+    pub sessions: u64,
     /// Tasks of which there is an entry.
     pub tasks: u64,
     /// Grants, those that never were in force among them.
@@ -37,6 +41,8 @@ impl Replay {
     pub fn summary(&self) -> Summary {
         let mut summary = Summary {
             entries: self.bodies.clone(),
+            signatures: self.signatures,
+            sessions: self.sessions.len() as u64,
             ..Summary::default()
         };
         for (key, bytes) in &self.kept.cells {

@@ -8,11 +8,12 @@ use thiserror::Error;
 
 use super::{Registry, TrustLink, TrustRefusal, TrustStatement};
 use crate::{
-    LedgerId, Micros, PayloadDigest, Sequence, SessionId, WireError,
+    KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, WireError,
     entry::{Entry, EntryError},
     genesis::{Genesis, GenesisError},
-    session::{self, Binding, Judgement, Session},
+    session,
     signature::{self, SignatureError},
+    statement::Header,
 };
 
 /// Trust entries from the genesis entry on, each checked against those before it.
@@ -25,9 +26,18 @@ use crate::{
 pub struct TrustChain {
     registry: Registry,
     at: Micros,
-    /// Sessions that trust statements are in hold nothing else, so the chain shows them whole: a
-    /// statement that stands twice, or at another place than its author gave it, is noticed.
-    sessions: HashMap<SessionId, Session>,
+    /// Sessions that trust statements are in may hold others of the owner's, which the chain does
+    /// not show (grants, for example). But sequences rise: a statement that stands twice, or at
+    /// another place than its author gave it, is noticed.
+    sessions: HashMap<SessionId, Last>,
+}
+
+/// The last trust statement of a session.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    signer: KeyId,
+    sequence: Sequence,
+    payload: PayloadDigest,
 }
 
 /// A trust chain that does not hold. Indexes are as claimed.
@@ -132,6 +142,28 @@ pub enum ChainError {
     },
 }
 
+impl Last {
+    /// What comes after it in its session is of the same key, and behind it.
+    fn check(&self, next: &Header<'_>, signer: KeyId, index: LeafIndex) -> Result<(), ChainError> {
+        let refused = |source| ChainError::Session { index, source };
+        if self.signer != signer {
+            return Err(refused(session::Refusal::SessionTaken));
+        }
+        if next.sequence <= self.sequence {
+            return Err(ChainError::Again {
+                index,
+                sequence: next.sequence,
+            });
+        }
+        let follows = self.sequence.get().checked_add(1) == Some(next.sequence.get());
+        if follows && next.previous.is_some_and(|previous| previous != self.payload) {
+            let expected = next.sequence;
+            return Err(refused(session::Refusal::PreviousMismatch { expected }));
+        }
+        Ok(())
+    }
+}
+
 impl TrustChain {
     /// Begins with the genesis entry's bytes. Whether it is the ledger that was meant is for the
     /// caller to compare: [`Registry::ledger_id`].
@@ -187,23 +219,16 @@ impl TrustChain {
             .verify_possession(ledger_id)
             .map_err(|source| ChainError::Possession { index, source })?;
 
-        let session = self.sessions.get(&header.session);
-        let speaker = Binding::Key(signed.key());
-        match session::judge(session, &header, speaker) {
-            Ok(Judgement::Next) => {}
-            Ok(Judgement::Behind) => {
-                return Err(ChainError::Again {
-                    index,
-                    sequence: header.sequence,
-                });
-            }
-            Err(source) => return Err(ChainError::Session { index, source }),
+        let signer = signed.key();
+        if let Some(last) = self.sessions.get(&header.session) {
+            last.check(&header, signer, index)?;
         }
-        let digest = PayloadDigest::of(entry.payload);
-        self.sessions
-            .entry(header.session)
-            .and_modify(|session| session.advance(&header, digest))
-            .or_insert_with(|| Session::opened(&header, digest, speaker));
+        let last = Last {
+            signer,
+            sequence: header.sequence,
+            payload: PayloadDigest::of(entry.payload),
+        };
+        self.sessions.insert(header.session, last);
 
         self.registry.apply(&statement, at, index, hash);
         self.at = at;

@@ -1,6 +1,7 @@
 //! Everything that deed-evidence promises, checked from outside of the crate: against prost,
 //! against a second telling of the rules, and against files that another program wrote again.
 
+mod acts;
 mod batches;
 mod canonical;
 mod commitments;
@@ -9,6 +10,7 @@ mod fixtures;
 mod fuzz;
 mod genesis;
 mod golden;
+mod imported;
 mod ledger;
 mod mutations;
 mod receipts;

@@ -4,8 +4,6 @@
 //! from the entries alone, with the functions that the server and every verifier use, and then
 //! compared with what is there. What must not be there counts as a difference too.
 
-mod replay;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -14,12 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, genesis::Genesis};
+use deed_evidence::{LedgerId, genesis::Genesis, replay::Replay};
 use deed_tlog::{Checkpoint, FullTile, Hash, RightEdge, TileId, TreeHead, VerifierKey, leaf_hash};
 use prost::Message as _;
 use thiserror::Error;
-
-use replay::Replay;
 
 use crate::{
     content::{self, ContentsReport},
@@ -76,7 +72,7 @@ pub struct Report {
     pub tiles: u64,
     /// Signed tree heads, each verified and compared with the tree of its size.
     pub heads: u64,
-    /// Session and run records, each compared with what the entries give.
+    /// Records of sessions and of the assessment, each compared with what the entries give.
     pub records: u64,
     /// Guarded heads that the store reproduces.
     pub guarded: u64,
@@ -198,7 +194,8 @@ struct LedgerCheck<'s> {
     id: LedgerId,
     vkey: VerifierKey,
     edge: RightEdge,
-    replay: Replay,
+    /// `None` before the genesis entry.
+    replay: Option<Replay>,
 }
 
 impl<'s> LedgerCheck<'s> {
@@ -231,9 +228,14 @@ impl<'s> LedgerCheck<'s> {
             id: LedgerId::new(id),
             vkey,
             edge: RightEdge::new(),
-            replay: Replay::new(LedgerId::new(id)),
+            replay: None,
             record,
         })
+    }
+
+    fn replay(&self) -> Result<&Replay, FsckError> {
+        let missing = || self.differs("the genesis entry is missing");
+        self.replay.as_ref().ok_or_else(missing)
     }
 
     fn differs(&self, what: impl Into<String>) -> FsckError {
@@ -300,7 +302,8 @@ impl<'s> LedgerCheck<'s> {
             let (size, _) = beyond?;
             return Err(self.differs(format!("a head of size {size} is kept, beyond the leaves")));
         }
-        self.replay.end().map_err(|what| self.differs(what))?;
+        let ended = self.replay.as_mut().map_or(Ok(()), Replay::end);
+        ended.map_err(|error| self.differs(error.to_string()))?;
         self.newest_head(expected, head, &newest)?;
         report.heads += 1;
         report.leaves += expected;
@@ -313,18 +316,19 @@ impl<'s> LedgerCheck<'s> {
         Ok(())
     }
 
-    /// One entry, judged as it was when it was recorded.
+    /// One entry, judged and assessed as it was when it was recorded.
     fn leaf(&mut self, index: u64, bytes: &Bytes) -> Result<(), FsckError> {
-        if index == 0 {
-            let genesis = self.genesis(bytes)?;
-            self.replay.begin(&genesis);
-            return Ok(());
-        }
-        let judged = self.replay.leaf(index, bytes);
-        judged.map_err(|what| self.differs(format!("leaf {index}: {what}")))
+        let judged = match &mut self.replay {
+            Some(replay) => replay.leaf(index, bytes).map(drop),
+            None => {
+                self.check_genesis(bytes)?;
+                Replay::begin(bytes).map(|replay| self.replay = Some(replay))
+            }
+        };
+        judged.map_err(|error| self.differs(error.to_string()))
     }
 
-    fn genesis(&self, bytes: &Bytes) -> Result<Genesis, FsckError> {
+    fn check_genesis(&self, bytes: &Bytes) -> Result<(), FsckError> {
         let (genesis, id) =
             Genesis::from_entry(bytes).map_err(|error| self.differs(error.to_string()))?;
         let fits = id == self.id
@@ -332,7 +336,7 @@ impl<'s> LedgerCheck<'s> {
             && genesis.origin.as_str() == self.record.origin
             && *bytes == self.record.genesis_entry;
         if fits {
-            Ok(genesis)
+            Ok(())
         } else {
             Err(self.differs("the genesis entry is not the one in the ledger's record"))
         }
@@ -378,10 +382,11 @@ impl<'s> LedgerCheck<'s> {
                 self.edge.root()
             )));
         }
-        if record.effective_time_us != self.replay.effective_time.get() {
+        let effective_time = self.replay()?.effective_time();
+        if record.effective_time_us != effective_time.get() {
             return Err(self.differs(format!(
-                "effective time is stored as {} us, the entries give {}",
-                record.effective_time_us, self.replay.effective_time
+                "effective time is stored as {} us, the entries give {effective_time}",
+                record.effective_time_us
             )));
         }
         Ok(())
@@ -420,32 +425,12 @@ impl<'s> LedgerCheck<'s> {
         Ok(count)
     }
 
-    /// Every session and run, and no other.
+    /// Every session and run, every cell and finding, all that is due, and nothing else.
     fn records(&self) -> Result<u64, FsckError> {
-        let mut computed = BTreeMap::new();
-        for (id, (session, runs)) in &self.replay.sessions {
-            let last = runs.last().map_or_else(Default::default, |run| run.first);
-            let record = SessionRecord::new(session, last).encode_to_vec();
-            computed.insert(keys::session(self.number, id).to_vec(), record);
-            for run in runs {
-                let record = RunRecord {
-                    first_leaf: run.first_leaf,
-                    count: run.count,
-                };
-                let key = keys::run(self.number, id, run.first).to_vec();
-                computed.insert(key, record.encode_to_vec());
-            }
-        }
-        for (leaf, effective_time) in &self.replay.trust_leaves {
-            let record = TrustRecord {
-                effective_time_us: effective_time.get(),
-            };
-            let key = keys::trust(self.number, *leaf).to_vec();
-            computed.insert(key, record.encode_to_vec());
-        }
+        let computed = computed_records(self.number, self.replay()?);
         let mut stored = self.store.state(self.number);
         for (key, record) in &computed {
-            let name = format!("record {}", hex::encode(key));
+            let name = keys::state_name(key);
             match stored.next().transpose()? {
                 Some((found, value)) if found == key => {
                     if value != record {
@@ -453,10 +438,8 @@ impl<'s> LedgerCheck<'s> {
                     }
                 }
                 Some((found, _)) if found[..] < key[..] => {
-                    let extra = hex::encode(&found);
-                    return Err(
-                        self.differs(format!("record {extra} belongs to nothing in the log"))
-                    );
+                    let extra = keys::state_name(&found);
+                    return Err(self.differs(format!("{extra} belongs to nothing in the log")));
                 }
                 _ => return Err(self.differs(format!("{name} is missing"))),
             }
@@ -464,15 +447,15 @@ impl<'s> LedgerCheck<'s> {
         match stored.next().transpose()? {
             None => Ok(computed.len() as u64),
             Some((key, _)) => {
-                let extra = hex::encode(&key);
-                Err(self.differs(format!("record {extra} belongs to nothing in the log")))
+                let extra = keys::state_name(&key);
+                Err(self.differs(format!("{extra} belongs to nothing in the log")))
             }
         }
     }
 
     /// What the log says was erased, the store says too.
     fn erasures(&self) -> Result<(), FsckError> {
-        for (content, leaf) in &self.replay.erased {
+        for (content, leaf) in self.replay()?.erased() {
             let stored = self.store.erased(self.number, content)?;
             if stored != Some(*leaf) {
                 return Err(self.differs(format!(
@@ -532,6 +515,43 @@ impl<'s> LedgerCheck<'s> {
         }
         Ok(())
     }
+}
+
+/// The records of the state family that a ledger's entries give, by their keys.
+fn computed_records(ledger: LedgerNumber, replay: &Replay) -> BTreeMap<Vec<u8>, Bytes> {
+    let mut computed: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
+    for (id, (session, runs)) in replay.sessions() {
+        let last = runs.last().map_or_else(Default::default, |run| run.first);
+        let record = SessionRecord::new(session, last).encode_to_vec();
+        computed.insert(keys::session(ledger, id).to_vec(), record.into());
+        for run in runs {
+            let record = RunRecord {
+                first_leaf: run.first_leaf,
+                count: run.count,
+            };
+            let key = keys::run(ledger, id, run.first).to_vec();
+            computed.insert(key, record.encode_to_vec().into());
+        }
+    }
+    for (leaf, effective_time) in replay.trust_leaves() {
+        let record = TrustRecord {
+            effective_time_us: effective_time.get(),
+        };
+        let key = keys::trust(ledger, *leaf).to_vec();
+        computed.insert(key, record.encode_to_vec().into());
+    }
+    let kept = replay.kept();
+    for (key, cell) in &kept.cells {
+        computed.insert(keys::cell(ledger, key), cell.clone());
+    }
+    for due in &kept.dues {
+        computed.insert(keys::due(ledger, due), Bytes::new());
+    }
+    for ((leaf, number), finding) in &kept.findings {
+        let key = keys::finding(ledger, *leaf, *number).to_vec();
+        computed.insert(key, finding.encode_to_vec().into());
+    }
+    computed
 }
 
 /// The size of the next kept head if it is `size` or was passed by.

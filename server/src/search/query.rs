@@ -9,6 +9,7 @@ use deed_evidence::{
     statement::{Term, terms},
 };
 use deed_proto::v1::{CorrelationKey, FindingKind, PayloadType};
+use memchr::memmem::Finder;
 
 use super::{
     SEGMENT_LEAVES, indexed_to,
@@ -69,6 +70,19 @@ impl Query {
         finding
             .into_iter()
             .chain(self.terms().map(|term| TermHash::of(&term)))
+    }
+
+    /// Finds bytes that every entry has in it that says all of it: those of the term that fewest have.
+    fn finder(&self) -> Option<Finder<'static>> {
+        let value = match self.terms().next()? {
+            Term::Task(value)
+            | Term::Agent(value)
+            | Term::Resource(value)
+            | Term::Action(value)
+            | Term::Trace(value)
+            | Term::Correlation { value, .. } => value,
+        };
+        Some(Finder::new(value).into_owned())
     }
 
     /// Whether an entry says all of it. Findings are not in entries.
@@ -151,6 +165,8 @@ pub(crate) struct Cursor {
     left: u64,
     indexed_to: u64,
     block: Option<Block>,
+    /// Passes by most entries before they are parsed: values stand in them as they are.
+    finder: Option<Finder<'static>>,
     /// The pack that was read last, with its first leaf: what is looked for often lies together.
     pack: Option<(u64, Unpacked)>,
 }
@@ -183,6 +199,7 @@ impl Cursor {
             // The store may be a turn ahead of what is readable.
             indexed_to: indexed_to(store, ledger)?.min(size),
             block: None,
+            finder: query.finder(),
             pack: None,
             ledger,
             query,
@@ -314,6 +331,10 @@ impl Cursor {
         page: &mut Page,
     ) -> Result<(), StoreError> {
         self.next = leaf + 1;
+        let finder = self.finder.as_ref();
+        if finder.is_some_and(|finder| finder.find(&entry).is_none()) {
+            return Ok(());
+        }
         let said = self.query.is_said_by(&entry);
         if !said.map_err(|what| corrupt_leaf(self.ledger, leaf, &what))? {
             return Ok(());

@@ -238,6 +238,18 @@ pub(crate) fn finding_at(key: &[u8]) -> Option<(u64, u32)> {
     Some((tail(&key[..FINDING_LEN - 4], FINDING_LEN - 4)?, number))
 }
 
+/// What a key of the state family names, for people.
+pub(crate) fn state_name(key: &[u8]) -> String {
+    let what = match key.get(4).copied() {
+        Some(SESSION | RUN | TRUST) | None => "record",
+        Some(CELL) => "cell",
+        Some(DUE) => "deadline",
+        Some(FINDING) => "finding",
+        Some(_) => "unknown record",
+    };
+    format!("{what} {}", hex::encode(key))
+}
+
 /// One bucket of a segment's leaf hashes.
 pub(crate) fn leaf_hash_bucket(ledger: LedgerNumber, segment: u64, bucket: u8) -> [u8; BUCKET_LEN] {
     bucket_of(ledger, LEAF_HASH, segment, bucket)

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
+pub(crate) use deed_evidence::session::Run;
 use deed_evidence::{Micros, Sequence, SessionId, session::Session};
 
 use deed_tlog::{Hash, TileHashes, TileId, TileReader};

@@ -1,6 +1,7 @@
 //! The `deed` command: exit codes, JSON, and that it believes nobody.
 
 mod appending;
+mod audit;
 mod failures;
 mod forks;
 mod ledgers;

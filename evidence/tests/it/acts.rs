@@ -1,0 +1,152 @@
+//! Acts whose statements come in another order than one thinks of first.
+
+use deed_evidence::{replay::Replay, trust::TrustChain};
+use deed_proto::v1::{
+    self, FindingKind, IntentState, OutcomeState, OutcomeStatus, RiskTier, Verdict,
+    statement::Body,
+};
+use deed_tlog::LeafIndex;
+
+use crate::ledger::*;
+
+/// A payment that waits for a decision and an approval.
+fn waiting(deadline_s: i64) -> (Ledger, Place) {
+    let mut ledger = Ledger::new();
+    ledger.set_default_policy();
+    ledger.at(100);
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Payment, 0));
+    let grant = ledger.say(AUTHORITY, Some(1), grant_to(AGENT));
+    let mut wanted = intent("orders/7", 500, Some(grant.hash));
+    wanted.deadline_us = seconds(deadline_s);
+    let intent = ledger.say(AGENT, Some(1), Body::Intent(wanted));
+    assert_eq!(intent.state(), Some(IntentState::Waiting));
+    (ledger, intent)
+}
+
+fn kinds(ledger: &Ledger) -> Vec<FindingKind> {
+    ledger.findings().map(|finding| finding.kind()).collect()
+}
+
+fn clear(ledger: &mut Ledger, intent: &Place) {
+    ledger.say(ENGINE, Some(1), decision(intent, Verdict::Allow));
+    let now = ledger.now();
+    ledger.say(APPROVER, Some(1), approval(intent, Verdict::Allow, now));
+}
+
+#[test]
+fn what_was_done_without_a_permit_gets_none() {
+    let (mut ledger, intent) = waiting(500);
+    ledger.at(200);
+    let done = outcome(&intent, OutcomeStatus::Succeeded, Vec::new());
+    ledger.say(AGENT, Some(1), done);
+    assert_eq!(kinds(&ledger), [FindingKind::OutcomeWithoutClearance]);
+    let before = ledger.next_leaf();
+    clear(&mut ledger, &intent);
+    assert_eq!(ledger.next_leaf(), before + 2, "no Clearance follows");
+    assert_eq!(ledger.act(intent.leaf).state(), IntentState::Waiting);
+    // Its Outcome is there, so it is not overdue.
+    ledger.at(600);
+    ledger.tick();
+    assert!(!ledger.has(FindingKind::IntentOverdue));
+    assert_eq!(ledger.act(intent.leaf).state(), IntentState::Lapsed);
+    Replay::over(ledger.entries()).unwrap();
+}
+
+#[test]
+fn evidence_and_outcome_in_one_batch_make_no_permit() {
+    let mut ledger = Ledger::new();
+    ledger.set_policy(
+        "@id(\"by engine\") permit (principal, action, resource) when { context.evidence.decision };",
+    );
+    ledger.at(100);
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
+    let intent = ledger.say(AGENT, Some(1), Body::Intent(intent("orders/7", 1, None)));
+    assert_eq!(intent.state(), Some(IntentState::Waiting));
+    let done = outcome(&intent, OutcomeStatus::Succeeded, Vec::new());
+    let before = ledger.next_leaf();
+    let bodies = vec![
+        (Some(1), decision(&intent, Verdict::Allow)),
+        (Some(1), done),
+    ];
+    ledger.say_batch(ENGINE, bodies);
+    assert_eq!(ledger.next_leaf(), before + 3);
+    assert!(ledger.has(FindingKind::OutcomeWithoutClearance));
+    assert_eq!(ledger.act(intent.leaf).clearance_leaf, None);
+    Replay::over(ledger.entries()).unwrap();
+}
+
+#[test]
+fn what_happens_twice_and_is_declared_once_is_hidden() {
+    for times in [1, 2] {
+        let (mut ledger, intent) = waiting(0);
+        ledger.at(200);
+        clear(&mut ledger, &intent);
+        let declared = outcome(&intent, OutcomeStatus::Succeeded, vec![effect("orders/7", 500)]);
+        ledger.say(AGENT, Some(1), declared);
+        let seen = vec![effect("orders/7", 500); times];
+        ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen));
+        let outcome = ledger.act(intent.leaf).outcome.unwrap();
+        assert_eq!(ledger.has(FindingKind::HiddenSideEffect), times == 2);
+        let wanted = [OutcomeState::Corroborated, OutcomeState::Contradicted][times - 1];
+        assert_eq!(outcome.state(), wanted);
+    }
+}
+
+#[test]
+fn two_equal_effects_are_both_seen() {
+    let (mut ledger, intent) = waiting(0);
+    ledger.at(200);
+    clear(&mut ledger, &intent);
+    let effects = vec![effect("orders/7", 500); 2];
+    let declared = outcome(&intent, OutcomeStatus::Succeeded, effects.clone());
+    ledger.say(AGENT, Some(1), declared);
+    for seen in effects {
+        ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), vec![seen]));
+    }
+    let outcome = ledger.act(intent.leaf).outcome.unwrap();
+    assert_eq!(outcome.state(), OutcomeState::Corroborated);
+    assert_eq!(ledger.findings().count(), 0);
+}
+
+#[test]
+fn a_hidden_effect_is_found_once() {
+    let (mut ledger, intent) = waiting(500);
+    ledger.at(200);
+    clear(&mut ledger, &intent);
+    let seen = vec![effect("orders/7", 500)];
+    ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen.clone()));
+    ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen));
+    assert_eq!(ledger.findings().count(), 0, "the Outcome may still come");
+    ledger.at(600);
+    ledger.tick();
+    let wanted = [FindingKind::IntentOverdue, FindingKind::HiddenSideEffect];
+    assert_eq!(kinds(&ledger), wanted);
+    ledger.say(PLATFORM, Some(1), task_closed());
+    assert_eq!(kinds(&ledger), wanted);
+}
+
+/// The owner may say all that it says in one session.
+#[test]
+fn grants_between_trust_statements_do_not_break_the_chain() {
+    let mut ledger = Ledger::with_genesis_only();
+    let own = |made: &mut v1::Statement, sequence| {
+        made.session = vec![0xcc; 16].into();
+        made.sequence = sequence;
+    };
+    let mut bodies = vec![];
+    for who in [PLATFORM, AGENT] {
+        bodies.push((None, ledger.registration(who)));
+        bodies.push((Some(1), task_opened(RiskTier::Low, 0)));
+    }
+    for (sequence, (task, body)) in (0..).zip(bodies) {
+        ledger
+            .try_say(AUTHORITY, task, body, |made| own(made, sequence))
+            .unwrap();
+    }
+    let replay = Replay::over(ledger.entries()).unwrap();
+    let trust = [1, 3].map(|leaf: u64| (LeafIndex::new(leaf), &ledger.entries()[leaf as usize]));
+    let chain = TrustChain::verify(&ledger.entries()[0], trust).unwrap();
+    assert_eq!(chain, *replay.registry());
+    let again = [trust[0], trust[1], trust[1]];
+    assert!(TrustChain::verify(&ledger.entries()[0], again).is_err());
+}

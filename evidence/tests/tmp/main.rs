@@ -1,4 +1,0 @@
-#[path = "../it/ledger.rs"]
-mod ledger;
-#[path = "../it/replay.rs"]
-mod replay;
