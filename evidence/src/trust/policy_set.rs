@@ -4,7 +4,7 @@ use deed_proto::v1;
 
 use super::TrustStatement;
 use crate::{
-    Problem, RULES_ASSESSED, RULES_VERSION, WireError,
+    Problem, WireError,
     policy::{self, CEDAR_VERSION, EvidencePolicy, PolicyError},
 };
 
@@ -17,13 +17,8 @@ pub(super) fn parse(set: &v1::PolicySet) -> Result<TrustStatement, WireError> {
             Problem::Policy(what),
         ))
     };
+    // Which rules it may bring is looked at where statements are parsed.
     let (rules_version, cedar_version) = (set.rules_version, &set.cedar_version);
-    if !(RULES_ASSESSED..=RULES_VERSION).contains(&rules_version) {
-        let what = format!(
-            "rules version {rules_version} where {RULES_ASSESSED} to {RULES_VERSION} are known"
-        );
-        return wrong("rules_version", what);
-    }
     if cedar_version != CEDAR_VERSION {
         let what = format!("version {cedar_version} where {CEDAR_VERSION} is evaluated");
         return wrong("cedar_version", what);
