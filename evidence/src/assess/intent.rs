@@ -330,11 +330,6 @@ impl Book {
                 }
             }
         }
-        if act.evidence.is_empty() {
-            // A Clearance names its evidence: without any the Intent goes on waiting, also if the
-            // policy has changed meanwhile.
-            return Ok(());
-        }
         Ok(())
     }
 
@@ -347,6 +342,11 @@ impl Book {
     ) -> Result<(), V::Error> {
         // What has an Outcome is not to be done any more: no permit for it.
         if act.state() != IntentState::Waiting || act.clearing || act.outcome.is_some() {
+            return Ok(());
+        }
+        if act.evidence.is_empty() {
+            // A Clearance names its evidence: without any the Intent goes on waiting, also if the
+            // policy has changed meanwhile.
             return Ok(());
         }
         let judged = self.judge(view, here, act)?;
