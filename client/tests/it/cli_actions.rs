@@ -398,15 +398,15 @@ async fn mistakes_are_usage_and_say_what_to_do() {
     let task = format!("--task {TASK}");
     for (line, says) in [
         (
-            format!("intent {task} --action a --resource b"),
+            format!("intend {task} --action a --resource b"),
             "say who speaks",
         ),
         (
-            format!("intent {task} --action a --resource b --amount 5 --producer a:b"),
+            format!("intend {task} --action a --resource b --amount 5 --producer a:b"),
             "--currency",
         ),
         (
-            format!("intent {task} --action a --resource b --producer a:b --grant 2"),
+            format!("intend {task} --action a --resource b --producer a:b --grant 2"),
             "is no grant",
         ),
         (
