@@ -206,7 +206,10 @@ mod tests {
     fn traces_are_those_of_w3c() {
         let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
         let read = traceparent(&format!("00-{trace}-{span}-01")).unwrap();
-        assert_eq!((hex::encode(read.0), hex::encode(read.1)), (trace.into(), span.into()));
+        assert_eq!(
+            (hex::encode(read.0), hex::encode(read.1)),
+            (trace.into(), span.into())
+        );
         let zeros = "0".repeat(32);
         for text in [
             "",
