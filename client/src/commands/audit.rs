@@ -222,9 +222,7 @@ fn bundle(dir: &Path, index: u64, wanted: u64) -> Outcome<Vec<Bytes>> {
         Err(_) => (exact.clone(), read_file(&exact)?),
         Ok(bytes) => (exact, bytes),
     };
-    let wrong = |what: String| {
-        Failure::does_not_verify(what).context(file.display().to_string())
-    };
+    let wrong = |what: String| Failure::does_not_verify(what).context(file.display().to_string());
     let entries = decode_entry_bundle(&bytes).map_err(|error| wrong(error.to_string()))?;
     let found = entries.len() as u64;
     if found < wanted {
@@ -343,14 +341,20 @@ fn text(json: &AuditJson) -> String {
             out += &format!("\n  {name:<22} {count:>12}");
         }
     };
-    list("entries", &mut checked.entries.iter().map(|(name, n)| (*name, *n)));
+    list(
+        "entries",
+        &mut checked.entries.iter().map(|(name, n)| (*name, *n)),
+    );
     for (name, counts) in [
         ("intents", &checked.intents),
         ("outcomes", &checked.outcomes),
         ("findings by severity", &checked.severities),
         ("findings", &checked.findings),
     ] {
-        list(name, &mut counts.iter().map(|(name, n)| (name.as_str(), *n)));
+        list(
+            name,
+            &mut counts.iter().map(|(name, n)| (name.as_str(), *n)),
+        );
     }
     out
 }

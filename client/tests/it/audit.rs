@@ -90,7 +90,12 @@ fn a_false_ledger_has_signed_it() {
         AuditError::Difference(it) => assert!(matches!(*it.fault, Fault::False { .. })),
         other => panic!("{other}"),
     }
-    assert!(error.to_string().ends_with("the signed head commits to that"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("the signed head commits to that"),
+        "{error}"
+    );
     // Somebody on the way changed it.
     let honest = head_of(ledger.entries());
     let error = audited(&entries, &honest, &genesis(), None).unwrap_err();

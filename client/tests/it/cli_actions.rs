@@ -212,7 +212,11 @@ async fn an_approval_commits_to_what_was_shown() {
     assert_eq!(said["shown"]["digest"], approved["shown"]);
     // It was decided elsewhere: when it was opened there is not known here, and nothing is said.
     let at = |name: &str| said[name].as_i64();
-    assert_eq!((at("shown_at_us"), at("opened_at_us")), (None, None), "{said}");
+    assert_eq!(
+        (at("shown_at_us"), at("opened_at_us")),
+        (None, None),
+        "{said}"
+    );
     assert!(at("decided_at_us").unwrap() > 0, "{said}");
     for what in ["payments.refund", "order/7", "5 EUR", AGENT] {
         assert!(stderr(&output).contains(what), "{output:?}");
@@ -394,15 +398,15 @@ async fn mistakes_are_usage_and_say_what_to_do() {
     let task = format!("--task {TASK}");
     for (line, says) in [
         (
-            format!("intent {task} --action a --resource b"),
+            format!("intend {task} --action a --resource b"),
             "say who speaks",
         ),
         (
-            format!("intent {task} --action a --resource b --amount 5 --producer a:b"),
+            format!("intend {task} --action a --resource b --amount 5 --producer a:b"),
             "--currency",
         ),
         (
-            format!("intent {task} --action a --resource b --producer a:b --grant 2"),
+            format!("intend {task} --action a --resource b --producer a:b --grant 2"),
             "is no grant",
         ),
         (

@@ -1,11 +1,11 @@
 //! Acts in their cells, and their moves.
 
 use bytes::Bytes;
-use deed_proto::v1::{FindingKind, IntentState, OutcomeState};
+use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 
 use super::{
     book::{Book, Due, DueOf, Here, View},
-    cells::{Act, Acts, CellKey},
+    cells::{Act, Acts, CellKey, Task},
     digest,
     said::LeafRef,
     table::{self, Event, Row, State, Thing},
@@ -98,6 +98,18 @@ impl Book {
         Ok(())
     }
 
+    /// Where an act stands for what would move it: what waits in a task that has ended has lapsed.
+    pub(super) fn stands<V: View>(&mut self, view: &mut V, act: &Act) -> Result<State, V::Error> {
+        let state = intent_state(act.state());
+        let (State::Waiting, Some(id)) = (state, task_of(act)) else {
+            return Ok(state);
+        };
+        let task = self.look::<Task, _>(view, CellKey::Task(id))?;
+        let ended = task.is_some_and(|task| task.state() == TaskState::Closed);
+        let row = table::find(Thing::Intent, state, Event::TaskEnded).filter(|_| ended);
+        Ok(row.map_or(state, |row| row.to))
+    }
+
     /// Moves an Intent by the table; the row, if it moves.
     pub(super) fn move_intent<V: View>(
         &mut self,
@@ -106,7 +118,7 @@ impl Book {
         act: &mut Act,
         event: Event,
     ) -> Result<Option<&'static Row>, V::Error> {
-        let from = intent_state(act.state());
+        let from = self.stands(view, act)?;
         let Some(row) = table::find(Thing::Intent, from, event) else {
             return Ok(None);
         };
@@ -220,10 +232,6 @@ impl Book {
         let Some(mut act) = self.take_act(view, leaf)? else {
             return Ok(());
         };
-        if act.outcome.is_some() {
-            // It was done without a clearance; that has been said.
-            return Ok(());
-        }
         let row = self.move_intent(view, here, &mut act, Event::DeadlinePassed)?;
         if let Some(kind) = row.and_then(|row| row.finding) {
             let detail = match kind {

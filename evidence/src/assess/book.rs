@@ -370,10 +370,11 @@ impl Book {
             key: spoken.key,
             record: spoken.key.and_then(|key| registry.key(key)),
         };
-        self.session_spoke(view, here, spoken)?;
+        // First, so that a task is there to take what is found.
         if let Some(task) = spoken.header.task {
             self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
         }
+        self.session_spoke(view, here, spoken)?;
         let mut assessed = Assessed::default();
         match (&spoken.said.body, spoken.header.task) {
             (SaidBody::TaskOpened { tier, deadline }, Some(task)) => {

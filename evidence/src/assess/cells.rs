@@ -427,6 +427,9 @@ pub struct Evidence {
     /// An approval's; unspecified for a decision.
     #[prost(enumeration = "v1::AuthenticationStrength", tag = "4")]
     pub strength: i32,
+    /// Effective time then.
+    #[prost(int64, tag = "5")]
+    pub at_us: i64,
 }
 
 /// What the policy wants of an act besides its clearance.

@@ -146,7 +146,7 @@ impl Book {
             Some(State::Pending) => GrantState::Pending,
             _ => GrantState::Invalid,
         });
-        if let Some((kind, value)) = &said.outside_token {
+        if let (Some((kind, value)), None) = (&said.outside_token, &against) {
             let token = CellKey::Token(name_of(kind, value));
             let mut names: Names = self.take(view, token)?.unwrap_or_default();
             if names.hashes.len() >= LIST_MAX {
@@ -184,6 +184,11 @@ impl Book {
         })
     }
 
+    fn task_has_ended<V: View>(&mut self, view: &mut V, task: TaskId) -> Result<bool, V::Error> {
+        let task = self.look::<Task, _>(view, CellKey::Task(task))?;
+        Ok(task.is_some_and(|task| task.state() == TaskState::Closed))
+    }
+
     pub(super) fn grant_accepted<V: View>(
         &mut self,
         view: &mut V,
@@ -205,6 +210,7 @@ impl Book {
                 detail,
             );
         };
+        let ended = self.task_has_ended(view, task)?;
         let (kind, detail) = if grant.task[..] != task.as_bytes()[..] {
             (FindingKind::UnknownGrant, "the grant is another task's")
         } else if !is_subject(&grant, voice.producer, voice.key) {
@@ -212,7 +218,13 @@ impl Book {
                 FindingKind::WrongRole,
                 "a grant is accepted by its subject, with its key",
             )
-        } else if table::find(Thing::Grant, kept_state(&grant), Event::Accepted).is_none() {
+        } else if table::find(
+            Thing::Grant,
+            stands(&grant, ended, here.at),
+            Event::Accepted,
+        )
+        .is_none()
+        {
             (
                 FindingKind::OutOfPlace,
                 "the grant does not wait for an acceptance",
@@ -237,6 +249,7 @@ impl Book {
         name: &Hash,
     ) -> Result<(), V::Error> {
         let key = CellKey::Grant(*name);
+        let ended = self.task_has_ended(view, task)?;
         let found = self.take::<Box<cells::Grant>, _>(view, key)?;
         let (kind, detail) = match found {
             Some(grant) if grant.task[..] != task.as_bytes()[..] => {
@@ -244,7 +257,8 @@ impl Book {
                 (FindingKind::UnknownGrant, "the grant is another task's")
             }
             Some(grant)
-                if table::find(Thing::Grant, kept_state(&grant), Event::Revoked).is_none() =>
+                if table::find(Thing::Grant, stands(&grant, ended, here.at), Event::Revoked)
+                    .is_none() =>
             {
                 self.put_back(key, grant);
                 (
@@ -398,12 +412,17 @@ fn new_grant(here: Here<'_>, voice: Voice<'_>, task: TaskId, said: &Grant) -> ce
     }
 }
 
-fn kept_state(grant: &cells::Grant) -> State {
-    match grant.state() {
-        GrantState::Pending => State::Pending,
-        GrantState::Active => State::Active,
+/// Where a grant stands for what would move it. Other than for those who ask, one whose time has not
+/// come waits for nothing but that.
+fn stands(grant: &cells::Grant, task_closed: bool, at: Micros) -> State {
+    match state_at(grant, task_closed, at) {
+        GrantState::Pending if grant.state() == GrantState::Pending => State::Pending,
+        GrantState::Pending | GrantState::Active => State::Active,
+        GrantState::Exhausted => State::Exhausted,
+        GrantState::Expired => State::Expired,
         GrantState::Revoked => State::Revoked,
-        _ => State::Invalid,
+        GrantState::TaskClosed => State::TaskClosed,
+        GrantState::Invalid | GrantState::Unspecified => State::Invalid,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     cells::{Act, CellKey, Duties, Evidence, Leaves, Task, Waiting, name_of},
     grant::{Shown, Wanted},
     said::{Amount, Approval, Intent, LeafRef},
-    table::Event,
+    table::{Event, State},
 };
 use crate::{
     KeyId, PayloadDigest, TaskId,
@@ -163,12 +163,18 @@ impl Book {
             }
             judged.shown = Some(shown);
         }
+        let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
+        if let Some(key) = key.filter(|key| key.revoked_at.is_some()) {
+            // Revoked while the Intent waited: whoever has the key now gets no permit for it.
+            let revoked = key.revoked_leaf.map(deed_tlog::LeafIndex::get);
+            let detail = "the key of the Intent was revoked";
+            judged.deny(FindingKind::RevokedKeyUse, detail, revoked);
+        }
         let Some(policy) = here.registry.policy() else {
             judged.conclude();
             return Ok(judged);
         };
         judged.policy_leaf = Some(policy.leaf.get());
-        let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
         let counted = |least: AuthenticationStrength| {
             let strong = |one: &&Evidence| one.strength >= least as i32;
             u32::try_from(act.evidence.iter().filter(strong).count()).unwrap_or(u32::MAX)
@@ -307,17 +313,41 @@ impl Book {
         Ok(())
     }
 
-    /// Judges a waiting act again: evidence has come.
-    fn judge_again<V: View>(
+    /// Counts evidence that has come for a waiting act, and judges it again.
+    fn weigh<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        voice: Voice<'_>,
+        leaf_hash: &Hash,
+        strength: AuthenticationStrength,
+    ) -> Result<(), V::Error> {
+        // What has an Outcome is not to be done any more: no permit for it.
+        if self.stands(view, act)? != State::Waiting || act.outcome.is_some() {
+            return Ok(());
+        }
+        if !act.clearing {
+            self.drop_revoked(view, here, act)?;
+        }
+        count(act, here, voice, leaf_hash, strength);
+        // A Clearance names its evidence: without any the Intent goes on waiting, also if the policy
+        // has changed meanwhile.
+        if act.clearing || act.evidence.is_empty() {
+            return Ok(());
+        }
+        let judged = self.judge(view, here, act)?;
+        self.settle(view, here, act, judged)
+    }
+
+    /// Evidence whose key was revoked since does not count any more. Before new evidence is counted:
+    /// the same approver or engine may have spoken again, with another key.
+    fn drop_revoked<V: View>(
         &mut self,
         view: &mut V,
         here: Here<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
-        // What has an Outcome is not to be done any more: no permit for it.
-        if act.state() != IntentState::Waiting || act.clearing || act.outcome.is_some() {
-            return Ok(());
-        }
         for one in std::mem::take(&mut act.evidence) {
             let key = KeyId::from_slice(&one.key).and_then(|key| here.registry.key(key));
             match key.filter(|key| key.revoked_at.is_some()) {
@@ -330,17 +360,11 @@ impl Book {
                 }
             }
         }
-        if act.evidence.is_empty() {
-            // A Clearance names its evidence: without any the Intent goes on waiting, also if the
-            // policy has changed meanwhile.
-            return Ok(());
-        }
-        let judged = self.judge(view, here, act)?;
-        self.settle(view, here, act, judged)
+        Ok(())
     }
 
     /// The Clearance of an act that waited, which becomes the entry at `here.leaf`; `None` if it was
-    /// denied, or done without, in the same batch.
+    /// denied, or done without, or its task was closed, in the same batch.
     pub(super) fn clearance<V: View>(
         &mut self,
         view: &mut V,
@@ -428,14 +452,8 @@ impl Book {
                 "a policy engine denied it",
             )?;
         } else {
-            self.count(
-                &mut act,
-                here,
-                voice,
-                leaf_hash,
-                AuthenticationStrength::Unspecified,
-            );
-            self.judge_again(view, here, &mut act)?;
+            let none = AuthenticationStrength::Unspecified;
+            self.weigh(view, here, &mut act, voice, leaf_hash, none)?;
         }
         self.put_act(view, act)
     }
@@ -492,8 +510,7 @@ impl Book {
             // Whose act it is was not signed: that it is somebody else's cannot be shown.
             act.approval_claimed = true;
         } else {
-            self.count(&mut act, here, voice, leaf_hash, said.strength);
-            self.judge_again(view, here, &mut act)?;
+            self.weigh(view, here, &mut act, voice, leaf_hash, said.strength)?;
         }
         self.put_act(view, act)
     }
@@ -546,44 +563,41 @@ impl Book {
         }
         Ok(())
     }
+}
 
-    /// Counts evidence: one approval a controller, one decision an engine's key.
-    fn count(
-        &mut self,
-        act: &mut Act,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        leaf_hash: &Hash,
-        strength: AuthenticationStrength,
-    ) {
-        if act.state() != IntentState::Waiting || act.evidence.len() >= LIST_MAX {
-            return;
+/// Counts evidence: one approval a controller, one decision an engine's controller.
+fn count(
+    act: &mut Act,
+    here: Here<'_>,
+    voice: Voice<'_>,
+    leaf_hash: &Hash,
+    strength: AuthenticationStrength,
+) {
+    let Some(key) = voice.key else { return };
+    let controller_of = |key: &[u8]| {
+        let key = KeyId::from_slice(key).and_then(|key| here.registry.key(key));
+        key.map(|key| key.controller.as_str())
+    };
+    let is_approval = strength != AuthenticationStrength::Unspecified;
+    let known = act.evidence.iter().position(|one| {
+        (one.strength != 0) == is_approval && controller_of(&one.key) == voice.controller()
+    });
+    match known {
+        None if act.evidence.len() >= LIST_MAX => return,
+        None => {}
+        // The same controller again, more strongly authenticated.
+        Some(at) if act.evidence[at].strength < strength.into() => {
+            act.evidence.remove(at);
         }
-        let Some(key) = voice.key else { return };
-        let controller_of = |key: &[u8]| {
-            let key = KeyId::from_slice(key).and_then(|key| here.registry.key(key));
-            key.map(|key| key.controller.as_str())
-        };
-        let is_approval = strength != AuthenticationStrength::Unspecified;
-        let known = act.evidence.iter().position(|one| {
-            (one.strength != 0) == is_approval && controller_of(&one.key) == voice.controller()
-        });
-        let evidence = Evidence {
-            leaf: here.leaf,
-            leaf_hash: copied(leaf_hash.as_bytes()),
-            key: copied(key.as_bytes()),
-            strength: strength.into(),
-        };
-        match known {
-            None => act.evidence.push(evidence),
-            // The same controller again, more strongly authenticated.
-            Some(at) if act.evidence[at].strength < evidence.strength => {
-                act.evidence.remove(at);
-                act.evidence.push(evidence);
-            }
-            Some(_) => {}
-        }
+        Some(_) => return,
     }
+    act.evidence.push(Evidence {
+        leaf: here.leaf,
+        leaf_hash: copied(leaf_hash.as_bytes()),
+        key: copied(key.as_bytes()),
+        strength: strength.into(),
+        at_us: here.at.get(),
+    });
 }
 
 impl Judged {

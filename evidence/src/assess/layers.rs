@@ -4,7 +4,7 @@ use deed_proto::v1::{
     FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState, TaskState,
 };
 
-use super::cells::{Act, Task};
+use super::cells::{Act, Evidence, Task};
 use crate::{KeyId, trust::Registry};
 
 /// Where an Intent stands for somebody who asks: one that waits in a task that has ended has
@@ -24,9 +24,9 @@ pub fn standing(act: &Act, task: Option<&Task>) -> IntentState {
 pub fn of(act: &Act, registry: &Registry) -> Layers {
     let mut layers = Layers::default();
     layers.set_identity(identity(act, registry));
-    layers.set_authority(authority(act));
+    layers.set_authority(authority(act, registry));
     layers.set_intent(intent(act, registry));
-    layers.set_approval(approval(act));
+    layers.set_approval(approval(act, registry));
     layers.set_result(result(act));
     layers.set_corroboration(corroboration(act));
     layers
@@ -46,6 +46,13 @@ fn identity(act: &Act, registry: &Registry) -> LayerState {
     }
 }
 
+/// Whether somebody else may have had the key of evidence when it was given.
+fn is_doubtful(one: &Evidence, registry: &Registry) -> bool {
+    let key = KeyId::from_slice(&one.key).and_then(|key| registry.key(key));
+    let compromised = key.and_then(|key| key.compromised_since);
+    compromised.is_some_and(|since| since.get() <= one.at_us)
+}
+
 /// Whether an importer signed the Intent: claimed, whatever it says.
 fn is_imported(act: &Act, registry: &Registry) -> bool {
     let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
@@ -54,11 +61,12 @@ fn is_imported(act: &Act, registry: &Registry) -> bool {
 
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
 /// decision, one that allows.
-fn authority(act: &Act) -> LayerState {
-    if act.decision_denied
-        || act.has(FindingKind::TaskClosed)
-        || act.has(FindingKind::RevokedKeyUse)
-    {
+fn authority(act: &Act, registry: &Registry) -> LayerState {
+    let doubtful = act
+        .evidence
+        .iter()
+        .any(|one| one.strength == 0 && is_doubtful(one, registry));
+    if doubtful || act.decision_denied || act.has(FindingKind::TaskClosed) {
         return LayerState::Contradicted;
     }
     let decided = !act.decision_asked || act.evidence.iter().any(|one| one.strength == 0);
@@ -92,13 +100,17 @@ fn intent(act: &Act, registry: &Registry) -> LayerState {
 }
 
 /// Proven: what the policy requires is there, of another controller, for this very Intent.
-fn approval(act: &Act) -> LayerState {
+fn approval(act: &Act, registry: &Registry) -> LayerState {
     let counts = act.evidence.iter().any(|one| one.strength != 0);
     let satisfied = matches!(
         act.state(),
         IntentState::Cleared | IntentState::Completed | IntentState::Overdue
     );
-    if act.refused || (act.has(FindingKind::SelfApproval) && !counts) {
+    let doubtful = act
+        .evidence
+        .iter()
+        .any(|one| one.strength != 0 && is_doubtful(one, registry));
+    if doubtful || act.refused || (act.has(FindingKind::SelfApproval) && !counts) {
         LayerState::Contradicted
     } else if counts && (satisfied || !act.approval_asked) {
         LayerState::Proven

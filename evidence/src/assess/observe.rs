@@ -5,13 +5,13 @@ use deed_tlog::Hash;
 
 use super::{
     LIST_MAX,
-    act::{intent_state, task_of},
+    act::task_of,
     book::{Book, Due, DueOf, Here, Spoken, View, Voice},
     cells::{self, Act, CellKey, Leaves, Names, Observed, Task, name_of},
     said::{Effect, LeafRef, Outcome, Said},
     table::{Event, State},
 };
-use crate::{KeyId, Micros, TaskId};
+use crate::{CommitmentDigest, KeyId, Micros, TaskId};
 
 /// How what was seen compares with what was declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Book {
         } else {
             Event::OutcomeNotDone
         };
-        let from = intent_state(act.state());
+        let from = self.stands(view, &act)?;
         let row = self.move_intent(view, here, &mut act, event)?;
         if let Some(kind) = row.and_then(|row| row.finding) {
             let detail = match from {
@@ -67,10 +67,8 @@ impl Book {
         if done {
             self.outcome_in_time(view, here, task, &mut act)?;
         }
-        if said
-            .arguments
-            .is_some_and(|now| now.as_bytes()[..] != act.arguments[..])
-        {
+        let changed = |now: CommitmentDigest| now.as_bytes()[..] != act.arguments[..];
+        if !act.arguments.is_empty() && said.arguments.is_some_and(changed) {
             let kind = FindingKind::ArgumentsChanged;
             let detail = "it was called with other arguments than the Intent's";
             self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
@@ -317,9 +315,15 @@ impl Book {
         } else {
             self.seen_before_outcome(view, here, &mut act)?;
         }
-        if act.observations.len() < LIST_MAX {
-            act.observations.push(observed);
+        if act.observations.len() >= LIST_MAX {
+            // What somebody merely says gives way to what an independent system has seen.
+            let claimed = act.observations.iter().rposition(|one| !one.independent);
+            match claimed.filter(|_| observed.independent) {
+                Some(at) => act.observations.remove(at),
+                None => return self.put_act(view, act),
+            };
         }
+        act.observations.push(observed);
         self.put_act(view, act)
     }
 

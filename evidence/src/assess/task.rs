@@ -118,6 +118,20 @@ impl Book {
         };
         debug_assert_eq!(row.to, State::Open);
         let may = voice.is_authority() || voice.has_role(KeyRole::Platform);
+        if voice.is_signed() && !may && !voice.has_role(KeyRole::Importer) {
+            // Else an agent would choose its own risk tier, and with it what is asked of it.
+            self.put_back(key, task);
+            let detail = "a task is opened by a platform or an authority";
+            return self.find(
+                view,
+                here,
+                FindingKind::WrongRole,
+                Some(id),
+                here.leaf,
+                None,
+                detail,
+            );
+        }
         task.opened_leaf = Some(here.leaf);
         task.set_tier(tier);
         task.deadline_us = deadline.get();
@@ -136,20 +150,7 @@ impl Book {
                 what: DueOf::Task(id),
             });
         }
-        self.task_moved(view, here, id, TaskState::Open)?;
-        if voice.is_signed() && !may && !voice.has_role(KeyRole::Importer) {
-            let detail = "a task is opened by a platform or an authority";
-            self.find(
-                view,
-                here,
-                FindingKind::WrongRole,
-                Some(id),
-                here.leaf,
-                None,
-                detail,
-            )?;
-        }
-        Ok(())
+        self.task_moved(view, here, id, TaskState::Open)
     }
 
     pub(super) fn task_closed<V: View>(

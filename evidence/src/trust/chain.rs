@@ -156,7 +156,11 @@ impl Last {
             });
         }
         let follows = self.sequence.get().checked_add(1) == Some(next.sequence.get());
-        if follows && next.previous.is_some_and(|previous| previous != self.payload) {
+        if follows
+            && next
+                .previous
+                .is_some_and(|previous| previous != self.payload)
+        {
             let expected = next.sequence;
             return Err(refused(session::Refusal::PreviousMismatch { expected }));
         }

@@ -126,20 +126,6 @@ mod tests {
                     ..good()
                 },
             ),
-            (
-                "policy_set.rules_version",
-                v1::PolicySet {
-                    rules_version: 1,
-                    ..good()
-                },
-            ),
-            (
-                "policy_set.rules_version",
-                v1::PolicySet {
-                    rules_version: 3,
-                    ..good()
-                },
-            ),
         ] {
             assert_eq!(refused(changed).0, field);
         }

@@ -2,8 +2,7 @@
 
 use deed_evidence::{replay::Replay, trust::TrustChain};
 use deed_proto::v1::{
-    self, FindingKind, IntentState, OutcomeState, OutcomeStatus, RiskTier, Verdict,
-    statement::Body,
+    self, FindingKind, IntentState, OutcomeState, OutcomeStatus, RiskTier, Verdict, statement::Body,
 };
 use deed_tlog::LeafIndex;
 
@@ -81,7 +80,11 @@ fn what_happens_twice_and_is_declared_once_is_hidden() {
         let (mut ledger, intent) = waiting(0);
         ledger.at(200);
         clear(&mut ledger, &intent);
-        let declared = outcome(&intent, OutcomeStatus::Succeeded, vec![effect("orders/7", 500)]);
+        let declared = outcome(
+            &intent,
+            OutcomeStatus::Succeeded,
+            vec![effect("orders/7", 500)],
+        );
         ledger.say(AGENT, Some(1), declared);
         let seen = vec![effect("orders/7", 500); times];
         ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen));
@@ -114,7 +117,11 @@ fn a_hidden_effect_is_found_once() {
     ledger.at(200);
     clear(&mut ledger, &intent);
     let seen = vec![effect("orders/7", 500)];
-    ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen.clone()));
+    ledger.say(
+        DOWNSTREAM,
+        Some(1),
+        observation(Some(&intent), seen.clone()),
+    );
     ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen));
     assert_eq!(ledger.findings().count(), 0, "the Outcome may still come");
     ledger.at(600);
@@ -149,4 +156,46 @@ fn grants_between_trust_statements_do_not_break_the_chain() {
     assert_eq!(chain, *replay.registry());
     let again = [trust[0], trust[1], trust[1]];
     assert!(TrustChain::verify(&ledger.entries()[0], again).is_err());
+}
+
+/// Evidence of a key that was revoked meanwhile does not stand in its controller's way.
+#[test]
+fn an_approver_approves_again_with_another_key() {
+    let (mut ledger, intent) = waiting(0);
+    ledger.at(200);
+    let now = ledger.now();
+    ledger.say(APPROVER, Some(1), approval(&intent, Verdict::Allow, now));
+    ledger.say(AUTHORITY, None, key_revoked(APPROVER, None));
+    ledger.say(ENGINE, Some(1), decision(&intent, Verdict::Allow));
+    assert_eq!(kinds(&ledger), [FindingKind::RevokedKeyUse]);
+    assert_eq!(ledger.act(intent.leaf).state(), IntentState::Waiting);
+    let again = Who {
+        seed: Some(30),
+        ..APPROVER
+    };
+    ledger.register(again);
+    let by_hand = approval(&intent, Verdict::Allow, now);
+    ledger.say(again, Some(1), by_hand);
+    assert_eq!(ledger.act(intent.leaf).state(), IntentState::Cleared);
+    Replay::over(ledger.entries()).unwrap();
+}
+
+/// The same where the first approval is replaced before anybody looks at it again.
+#[test]
+fn an_approval_takes_the_place_of_one_whose_key_was_revoked() {
+    let (mut ledger, intent) = waiting(0);
+    ledger.at(200);
+    let now = ledger.now();
+    let again = Who {
+        seed: Some(30),
+        ..APPROVER
+    };
+    ledger.register(again);
+    ledger.say(APPROVER, Some(1), approval(&intent, Verdict::Allow, now));
+    ledger.say(AUTHORITY, None, key_revoked(APPROVER, None));
+    ledger.say(again, Some(1), approval(&intent, Verdict::Allow, now));
+    ledger.say(ENGINE, Some(1), decision(&intent, Verdict::Allow));
+    assert_eq!(ledger.act(intent.leaf).state(), IntentState::Cleared);
+    assert_eq!(kinds(&ledger), [FindingKind::RevokedKeyUse]);
+    Replay::over(ledger.entries()).unwrap();
 }

@@ -255,7 +255,7 @@ fn nothing_that_the_ledger_says_comes_out_of_nowhere() {
     };
     for (leaf, task, body, uncalled) in [
         (begun, None, Body::Tick(v1::Tick { due_us: 1 }), true),
-        (begun, Some(1), unearned(&[]), true),
+        (begun, Some(1), unearned(&evidence[1..]), true),
         (begun + 1, Some(1), unearned(&evidence[..1]), true),
         // With all of its evidence, but before all of it is there; and once more.
         (genuine - 1, Some(1), unearned(&evidence), true),
@@ -434,7 +434,7 @@ impl Story {
     fn who(&self, op: Op, usual: Who) -> Who {
         match op.who {
             0 => ANYBODY,
-            n @ 1..=4 => CAST[usize::from(n + op.a) % CAST.len()],
+            n @ 1..=4 => CAST[(usize::from(n) + usize::from(op.a)) % CAST.len()],
             _ => usual,
         }
     }

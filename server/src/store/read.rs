@@ -10,8 +10,6 @@ use deed_tlog::{Hash, TileHashes, TileId, TileReader};
 use prost::Message as _;
 use rocksdb::{Direction, IteratorMode, ReadOptions};
 
-pub(crate) use deed_evidence::session::Run;
-
 use super::{
     FAMILIES, Family, LedgerNumber, Store, StoreError, keys,
     pack::Unpacked,

@@ -76,7 +76,10 @@ fn a_mirror_that_was_changed_does_not_verify() {
     *changed.last_mut().unwrap() ^= 1;
     fs::write(&bundle, &changed).unwrap();
     let error = expect_failure(set.deed.run(audit), DOES_NOT_VERIFY);
-    assert!(error.contains("not those that the signed head commits to"), "{error}");
+    assert!(
+        error.contains("not those that the signed head commits to"),
+        "{error}"
+    );
     fs::write(&bundle, &whole[..whole.len() - 1]).unwrap();
     expect_failure(set.deed.run(audit), DOES_NOT_VERIFY);
     fs::remove_file(&bundle).unwrap();
