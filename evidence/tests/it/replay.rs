@@ -940,14 +940,28 @@ fn the_histories_reach_what_matters() {
     for body in ["clearance", "task_receipt", "tick", "batch_manifest"] {
         assert!(bodies.contains(body), "{body}");
     }
-    for state in ["waiting", "cleared", "denied", "lapsed", "completed", "overdue"] {
+    for state in [
+        "waiting",
+        "cleared",
+        "denied",
+        "lapsed",
+        "completed",
+        "overdue",
+    ] {
         assert!(states.contains(state), "{state}");
     }
     let missing: Vec<_> = deed_evidence::assess::finding::KINDS
         .into_iter()
         .filter(|kind| !kinds.contains(kind))
         .collect();
-    let seldom = [FindingKind::SequenceGap, FindingKind::ClockSkew, FindingKind::PolicyError];
-    assert!(missing.iter().all(|kind| seldom.contains(kind)), "{missing:?}");
+    let seldom = [
+        FindingKind::SequenceGap,
+        FindingKind::ClockSkew,
+        FindingKind::PolicyError,
+    ];
+    assert!(
+        missing.iter().all(|kind| seldom.contains(kind)),
+        "{missing:?}"
+    );
     assert!(depth > 1 && spent > 0, "depth {depth}, {spent} spent");
 }
