@@ -924,7 +924,7 @@ fn the_histories_reach_what_matters() {
         let replay = replayed(&story.ledger);
         bodies.extend(replay.bodies().keys().copied());
         states.extend(replay.summary().intents.into_keys());
-        kinds.extend(replay.findings().map(|finding| finding.kind()));
+        kinds.extend(replay.findings().map(v1::Finding::kind));
         for (key, bytes) in &replay.kept().cells {
             if matches!(key, CellKey::Grant(_)) {
                 let grant = cells::Grant::decode(bytes.clone()).unwrap();
