@@ -1,7 +1,9 @@
 //! What an importer brings in is claimed, whatever it says and however it is signed.
 
 use deed_evidence::assess::layers;
-use deed_proto::v1::{IntentState, LayerState, Layers, OutcomeStatus, RiskTier, Verdict, statement::Body};
+use deed_proto::v1::{
+    IntentState, LayerState, Layers, OutcomeStatus, RiskTier, Verdict, statement::Body,
+};
 
 use crate::ledger::{
     AGENT, ANYBODY, AUTHORITY, IMPORTER, Ledger, PLATFORM, Place, Who, approval, effect, grant_to,
@@ -18,7 +20,11 @@ fn act_of(who: Who, outcome_by: Who) -> (Ledger, Place) {
     assert_eq!(act.state(), Some(IntentState::Cleared));
     let yes = approval(&act, Verdict::Allow, ledger.now());
     ledger.say(IMPORTER, Some(1), yes);
-    let done = outcome(&act, OutcomeStatus::Succeeded, vec![effect("orders/7", 100)]);
+    let done = outcome(
+        &act,
+        OutcomeStatus::Succeeded,
+        vec![effect("orders/7", 100)],
+    );
     ledger.say(outcome_by, Some(1), done);
     assert_eq!(ledger.findings().count(), 0);
     (ledger, act)
