@@ -399,13 +399,13 @@ fn a_customers_yes_clears_nothing() {
         .stdout
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
-        .find(|entry| entry["approval"].is_object())
+        .find(|entry| entry["body"] == "approval")
         .unwrap();
-    let task = approval["task"].as_str().unwrap();
+    let task = approval["statement"]["task"].as_str().unwrap();
     let story = deed.run(["task", "show", task, "--json"]).expect_code(0);
     let story: Value = serde_json::from_str(&story.stdout).unwrap();
     assert_eq!(story["grants"][0]["rooted"], "proven", "{story}");
-    let intent = &approval["approval"]["intent"]["leaf_index"];
+    let intent = &approval["statement"]["approval"]["intent"]["leaf_index"];
     let mut acts = story["acts"].as_array().unwrap().iter();
     let act = acts.find(|act| act["intent_leaf"] == *intent).unwrap();
     let layer = |name: &str| act["layers"][name].as_str().unwrap().to_owned();

@@ -425,7 +425,7 @@ fn text(summary: &Summary) -> String {
         summary.tally.rejected
     );
     text.push_str(&format!(
-        "\nfindings    {}",
+        "\nfindings    {} (new)",
         summary.findings.values().sum::<u64>()
     ));
     for (kind, count) in &summary.findings {
