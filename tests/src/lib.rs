@@ -15,6 +15,7 @@
 //! | [`wire`] | other encodings of a message |
 //! | [`access`] | tokens, roles and certificates of a server |
 //! | [`oracle`] | a whole log read back and computed again |
+//! | [`forgery`] | other entries under heads that the real key signs |
 //! | [`http`] | plain HTTP/1.1 |
 //! | [`files`] | data directories: copies, fingerprints, damage |
 //! | [`data`] | test data that lies beside the checkout |
@@ -29,6 +30,7 @@ pub mod access;
 pub mod contents;
 pub mod data;
 pub mod files;
+pub mod forgery;
 pub mod http;
 pub mod keys;
 pub mod oracle;

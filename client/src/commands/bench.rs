@@ -12,8 +12,11 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use deed_client::{Appender, AppenderOptions, Ledger, Pending, Session, Signing, Verification};
-use deed_proto::v1::KeyRole;
+use deed_client::{
+    Appender, AppenderOptions, Header, Ledger, Pending, Session, Signing, Verification,
+};
+use deed_evidence::{SessionId, TaskId};
+use deed_proto::v1::{self, KeyRole, statement::Body};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -221,6 +224,7 @@ impl BenchAppend {
         for ledger in ledgers.iter().cycle().take(self.producers as usize) {
             let session = Session::begin(ledger.ledger_id(), producer)
                 .map_err(|error| Failure::Usage(error.into()))?;
+            open_task(&ledgers[0], producer, session.id(), &signing).await?;
             let size = self.payload_bytes as usize;
             let payloads = Payloads::new(ledger.ledger_id(), producer, session.id(), size)
                 .map_err(|error| Failure::Usage(error.into()))?;
@@ -309,6 +313,32 @@ impl Latency {
             self.p50, self.p90, self.p99, self.p99_9, self.max
         )
     }
+}
+
+/// Opens the task that a session's Intents are of, so that they are cleared and not denied.
+async fn open_task(
+    ledger: &Ledger,
+    producer: &str,
+    session: SessionId,
+    signing: &Signing,
+) -> Outcome {
+    let mut opening = Session::begin(ledger.ledger_id(), producer)
+        .map_err(|error| Failure::Usage(error.into()))?;
+    let header = Header {
+        task: Some(TaskId::new(*session.as_bytes())),
+        ..Header::default()
+    };
+    let opened = v1::TaskOpened {
+        objective: None,
+        requested_by: "deed:bench".to_owned(),
+        risk_tier: v1::RiskTier::Low.into(),
+        deadline_us: 0,
+    };
+    let made = opening
+        .make(&header, Body::TaskOpened(opened))
+        .map_err(|error| Failure::Usage(error.into()))?;
+    ledger.append_signed(&[made.into()], signing).await?;
+    Ok(())
 }
 
 async fn produce(

@@ -563,7 +563,6 @@ impl Book {
         }
         Ok(())
     }
-
 }
 
 /// Counts evidence: one approval a controller, one decision an engine's controller.

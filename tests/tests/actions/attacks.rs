@@ -11,10 +11,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, PayloadDigest, assess::Assessed, entry::Entry, replay::Replay, statement};
+use deed_evidence::{
+    LedgerId, PayloadDigest, assess::Assessed, entry::Entry, replay::Replay, statement,
+};
 use deed_proto::v1::{
-    self, FindingKind, IntentState, KeyRole, LayerState, Verdict, append_result,
-    rejection::Reason, statement::Body,
+    self, FindingKind, IntentState, KeyRole, LayerState, Verdict, append_result, rejection::Reason,
+    statement::Body,
 };
 use deed_tests::{
     keys::{Authority, batch, key, registration_as, signed},
@@ -29,8 +31,8 @@ use deed_tlog::{Hash, SigningKey};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
-    AGENT, APPROVER, Announced, BANK, ENGINE, LOW, Scene, TASK, Voice, agent_key, approval, committed,
-    decision, gates::replays, grant, now, payment, refunded,
+    AGENT, APPROVER, Announced, BANK, ENGINE, LOW, Scene, TASK, Voice, agent_key, approval,
+    committed, decision, gates::replays, grant, now, payment, refunded,
 };
 
 /// Producers that write at the same time.
@@ -113,7 +115,9 @@ async fn hammer(
                     let which = random.between(0, grants.len() as u64 - 1);
                     let cents = i64::try_from(random.between(1, 60)).unwrap();
                     let grant = &grants[usize::try_from(which).unwrap()];
-                    voice.producer.make_in(LOW, Body::Intent(payment(grant, cents)))
+                    voice
+                        .producer
+                        .make_in(LOW, Body::Intent(payment(grant, cents)))
                 })
                 .collect();
             let envelopes = if random.once_in(2) {
@@ -133,7 +137,10 @@ async fn hammer(
         let stream = clients.append_stream(ReceiverStream::new(receiver)).await;
         let mut answers = stream.expect("a stream");
         let mut told = BTreeMap::new();
-        while let Some(answer) = within("an answer", answers.message()).await.expect("no failure") {
+        while let Some(answer) = within("an answer", answers.message())
+            .await
+            .expect("no failure")
+        {
             for result in &answer.results {
                 let receipt = accepted(result);
                 told.insert(receipt.leaf_index, receipt.assessed);
@@ -179,7 +186,9 @@ fn eight_streams_together_spend_what_was_granted_and_no_more() {
                 producer: Producer::new(id, number.into()).named(&name),
                 key: helper,
             };
-            let accepts = v1::GrantAccepted { grant: child.clone() };
+            let accepts = v1::GrantAccepted {
+                grant: child.clone(),
+            };
             let said = voice.says_in(LOW, Body::GrantAccepted(accepts));
             scene.record(said).await;
             helpers.push((voice, vec![child]));
@@ -189,7 +198,11 @@ fn eight_streams_together_spend_what_was_granted_and_no_more() {
             (scene.agent_session(), grants)
         });
         let everybody: Vec<_> = agents.chain(helpers).collect();
-        let children: Vec<_> = everybody.iter().skip(6).map(|(_, of)| of[0].clone()).collect();
+        let children: Vec<_> = everybody
+            .iter()
+            .skip(6)
+            .map(|(_, of)| of[0].clone())
+            .collect();
         let url = scene.server().url();
         let hammering: Vec<_> = everybody
             .into_iter()
@@ -304,21 +317,35 @@ fn no_clearance_comes_between_the_statements_of_a_batch() {
         let answer = scene.send(both).await;
         let receipts: Vec<_> = answer.results.iter().map(accepted).collect();
         assert_eq!(receipts[1].leaf_index, receipts[0].leaf_index + 2);
-        assert!(receipts.iter().all(|it| it.assessed.is_none()), "{receipts:?}");
+        assert!(
+            receipts.iter().all(|it| it.assessed.is_none()),
+            "{receipts:?}"
+        );
 
         // In one batch nothing stands between: the Outcome comes before its permit, which is not
         // given afterwards.
         let intent = scene.intends(&grant).await;
         scene.decides(&intent, Verdict::Allow).await;
         let statements = [
-            scene.approver.producer.make(approval(&intent, Verdict::Allow)),
+            scene
+                .approver
+                .producer
+                .make(approval(&intent, Verdict::Allow)),
             scene.approver.producer.make(intent.outcome()),
         ];
-        let answer = scene.send(batch(&statements, &scene.approver.key.clone())).await;
+        let answer = scene
+            .send(batch(&statements, &scene.approver.key.clone()))
+            .await;
         let receipts: Vec<_> = answer.results.iter().map(accepted).collect();
-        let said = receipts[2].assessed.as_ref().expect("what is said of the Outcome");
+        let said = receipts[2]
+            .assessed
+            .as_ref()
+            .expect("what is said of the Outcome");
         let kinds: Vec<_> = said.findings.iter().map(v1::Finding::kind).collect();
-        assert!(kinds.contains(&FindingKind::OutcomeWithoutClearance), "{said:?}");
+        assert!(
+            kinds.contains(&FindingKind::OutcomeWithoutClearance),
+            "{said:?}"
+        );
         let acts = scene.acts(TASK).await;
         let [good, bad] = &acts[..] else {
             panic!("two acts: {acts:?}");
@@ -372,7 +399,10 @@ impl Player {
             if let Ok(Ok(answer)) = tokio::time::timeout(Duration::from_secs(20), sent).await {
                 break answer;
             }
-            assert!(tokio::time::Instant::now() < deadline, "no answer in the end");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "no answer in the end"
+            );
             self.clients = Clients::open(&self.url).await;
         };
         let mut receipts = Vec::new();
@@ -494,11 +524,16 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
             tokio::time::sleep(Duration::from_millis(random.between(0, 200))).await;
             let address = scene.kill();
             scene.restart(address).await;
-            assert!(players.iter().all(|it| !it.is_finished()), "a player gave up");
+            assert!(
+                players.iter().all(|it| !it.is_finished()),
+                "a player gave up"
+            );
         }
         told.stop.store(true, Relaxed);
         for player in players {
-            within("the end of a player", player).await.expect("no failure");
+            within("the end of a player", player)
+                .await
+                .expect("no failure");
         }
         // Once more, so that all that is told comes from the disk.
         let address = scene.kill();
@@ -509,7 +544,11 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
         let mut verdicts = BTreeMap::new();
         for (leaf, (leaf_hash, digest, said)) in receipts {
             let at = usize::try_from(leaf).unwrap();
-            assert_eq!(log.leaf_hashes.get(at), Some(&leaf_hash), "leaf {leaf} is not there");
+            assert_eq!(
+                log.leaf_hashes.get(at),
+                Some(&leaf_hash),
+                "leaf {leaf} is not there"
+            );
             let entry = Entry::parse(&log.entries[at]).unwrap();
             assert_eq!(PayloadDigest::of(entry.payload), digest, "leaf {leaf}");
             if let Some(said) = said {
@@ -524,12 +563,21 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
         let mut states: BTreeMap<String, u64> = BTreeMap::new();
         for act in scene.acts(TASK).await {
             let name = act.state().as_str_name();
-            let name = name.trim_start_matches("INTENT_STATE_").to_ascii_lowercase();
+            let name = name
+                .trim_start_matches("INTENT_STATE_")
+                .to_ascii_lowercase();
             *states.entry(name).or_default() += 1;
         }
         assert_eq!(states, summary.intents);
-        let cleared = summary.entries.get("clearance").copied().unwrap_or_default();
-        assert!(cleared <= 100, "{cleared} clearances under a grant of 100 uses");
+        let cleared = summary
+            .entries
+            .get("clearance")
+            .copied()
+            .unwrap_or_default();
+        assert!(
+            cleared <= 100,
+            "{cleared} clearances under a grant of 100 uses"
+        );
         eprintln!(
             "{} leaves, {} verdicts told, intents {states:?}, findings {:?}",
             log.entries.len(),

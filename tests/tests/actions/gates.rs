@@ -1,14 +1,10 @@
 //! The ledger gates acts: what it says of an Intent, when it clears it, and what time does.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use deed_client::{ActError, Ledger, LeafIndex, Options, Session, Signing, StateDir, Task};
-use deed_evidence::{
-    SessionId, TaskId,
-    assess::digest,
-    entry::Entry,
-    replay::Replay,
-    statement,
-};
+use deed_client::{ActError, Ledger, Options, Session, Signing, StateDir, Task};
+use deed_evidence::{SessionId, TaskId, assess::digest, entry::Entry, replay::Replay, statement};
 use deed_proto::v1::{
     self, Author, FindingKind, IntentState, OutcomeState, RiskTier, Verdict, rejection::Reason,
     statement::Body,
@@ -19,14 +15,11 @@ use deed_tests::{
     rpc::{Clients, hash, inclusion_proof},
     run, until, within,
 };
-use deed_tlog::{leaf_hash, verify_inclusion};
-use std::sync::Arc;
+use deed_tlog::{LeafIndex, leaf_hash, verify_inclusion};
 use tempfile::TempDir;
 use tonic::{Code, Streaming};
 
-use crate::{
-    AGENT, Announced, LOW, Scene, TASK, agent_key, committed, now, payment,
-};
+use crate::{AGENT, Announced, LOW, Scene, TASK, agent_key, committed, now, payment};
 
 /// Long enough for a request on a busy machine, short enough to be waited for.
 const SOON_US: i64 = 2_000_000;
@@ -59,7 +52,10 @@ fn statement_at(log: &Log, leaf: u64) -> (Author, v1::Statement) {
     let index = usize::try_from(leaf).expect("a leaf");
     let entry = Entry::parse(&log.entries[index]).expect("an entry");
     let payload = log.entries[index].slice_ref(entry.payload);
-    (entry.author, statement::decode(&payload).expect("a statement"))
+    (
+        entry.author,
+        statement::decode(&payload).expect("a statement"),
+    )
 }
 
 /// The leaves of entries with such a body.
@@ -77,13 +73,19 @@ fn a_receipt_says_where_its_intent_stands() {
     run(async {
         let mut scene = Scene::set().await;
         let grant = scene.grant(TASK, 5, Some(10_000)).await;
-        scene.intends(&grant).await.expect(IntentState::Waiting, &["approval", "decision"]);
+        scene
+            .intends(&grant)
+            .await
+            .expect(IntentState::Waiting, &["approval", "decision"]);
         let low = v1::Intent {
             action: "orders.look".to_owned(),
             resource: "order/7".to_owned(),
             ..v1::Intent::default()
         };
-        scene.announce(LOW, low.clone()).await.expect(IntentState::Cleared, &[]);
+        scene
+            .announce(LOW, low.clone())
+            .await
+            .expect(IntentState::Cleared, &[]);
 
         // Why not: each with its words, and with its finding at that very leaf.
         let with = |change: fn(&mut v1::Intent)| {
@@ -127,7 +129,11 @@ fn a_receipt_says_where_its_intent_stands() {
         ] {
             let said = scene.announce(task, intent).await;
             let assessed = &said.assessed;
-            assert_eq!(assessed.intent(), IntentState::Denied, "{what}: {assessed:?}");
+            assert_eq!(
+                assessed.intent(),
+                IntentState::Denied,
+                "{what}: {assessed:?}"
+            );
             assert!(!assessed.denied.is_empty(), "{what}: {assessed:?}");
             assert!(assessed.missing.is_empty(), "{what}: {assessed:?}");
             let kinds: Vec<_> = assessed.findings.iter().map(v1::Finding::kind).collect();
@@ -169,15 +175,25 @@ fn a_clearance_is_streamed_and_names_its_evidence() {
         assert_eq!(first.missing, ["approval", "decision"]);
         let decided = scene.decides(&intent, Verdict::Allow).await;
         let second = change(&scene, &mut stream).await.unwrap();
-        assert_eq!((second.state(), &second.missing[..]), (IntentState::Waiting, &["approval".to_owned()][..]));
+        assert_eq!(
+            (second.state(), &second.missing[..]),
+            (IntentState::Waiting, &["approval".to_owned()][..])
+        );
         let approved = scene.approves(&intent, Verdict::Allow).await;
         let last = change(&scene, &mut stream).await.unwrap();
         assert_eq!(last.state(), IntentState::Cleared);
-        assert_eq!(change(&scene, &mut stream).await, None, "that was the last change");
+        assert_eq!(
+            change(&scene, &mut stream).await,
+            None,
+            "that was the last change"
+        );
         // Who asks later gets the same at once.
         let mut again = follow(&scene, &intent).await;
         let told = change(&scene, &mut again).await.unwrap();
-        assert_eq!((told.state(), told.clearance_leaf), (last.state(), last.clearance_leaf));
+        assert_eq!(
+            (told.state(), told.clearance_leaf),
+            (last.state(), last.clearance_leaf)
+        );
 
         let leaf = last.clearance_leaf.expect("the Clearance's leaf");
         assert_eq!(leaf, approved.leaf_index + 1);
@@ -233,10 +249,14 @@ fn a_no_ends_the_stream_and_stays_a_no() {
             scene.approves(&intent, Verdict::Allow).await;
             let mut again = follow(&scene, &intent).await;
             let told = change(&scene, &mut again).await.unwrap();
-            assert_eq!((told.state(), told.clearance_leaf), (IntentState::Denied, None));
+            assert_eq!(
+                (told.state(), told.clearance_leaf),
+                (IntentState::Denied, None)
+            );
         }
         let log = Log::read(&scene.clients, &scene.ledger).await;
-        assert_eq!(leaves_with(&log, |body| matches!(body, Body::Clearance(_))), []);
+        let clearances = leaves_with(&log, |body| matches!(body, Body::Clearance(_)));
+        assert!(clearances.is_empty(), "{clearances:?}");
         replays(&scene).await;
         scene.ends_clean();
     });
@@ -259,7 +279,10 @@ fn a_clearance_is_awaited_through_a_kill() {
         let ledger = client(&scene, &scene.server().url(), &state).await;
         let leaf = LeafIndex::new(intent.leaf.leaf_index);
         let mut watch = ledger.await_clearance(leaf);
-        let first = within("the first answer", watch.next()).await.unwrap().unwrap();
+        let first = within("the first answer", watch.next())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(first.state, IntentState::Waiting);
         let address = scene.kill();
         let watching = tokio::spawn(async move {
@@ -330,12 +353,18 @@ fn the_task_helper_acts_on_a_clearance_alone() {
         scene.decides(&intent, Verdict::Allow).await;
         // Half of the evidence is not enough. (A moment in which nothing may happen.)
         let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut acting);
-        assert!(early.await.is_err(), "it was let through without the approval");
+        assert!(
+            early.await.is_err(),
+            "it was let through without the approval"
+        );
         let approved = scene.approves(&intent, Verdict::Allow).await;
         let (mut task, cleared) = within("the clearance", acting).await.unwrap();
         let cleared = cleared.expect("cleared");
         assert_eq!(cleared.leaf().get(), leaf);
-        assert_eq!(cleared.clearance().map(|it| it.get()), Some(approved.leaf_index + 1));
+        assert_eq!(
+            cleared.clearance().map(|it| it.get()),
+            Some(approved.leaf_index + 1)
+        );
         let outcome = v1::Outcome {
             status: v1::OutcomeStatus::Succeeded.into(),
             effects: vec![crate::refunded()],
@@ -343,7 +372,9 @@ fn the_task_helper_acts_on_a_clearance_alone() {
             response: Some(committed(4)),
             ..v1::Outcome::default()
         };
-        within("the outcome", task.complete(cleared, outcome)).await.expect("recorded");
+        within("the outcome", task.complete(cleared, outcome))
+            .await
+            .expect("recorded");
         let acts = scene.acts(TASK).await;
         assert_eq!(acts[1].state(), IntentState::Completed, "{acts:?}");
         assert_eq!(acts[1].outcome(), OutcomeState::Unobserved);
@@ -368,7 +399,10 @@ fn receipts_of_tasks_hold_what_is_there() {
         };
         let grant = scene.grant(TASK, 5, Some(10_000)).await;
         scene.intends(&grant).await;
-        let answer = ask(&scene, Bytes::from_static(&TASK)).await.unwrap().into_inner();
+        let answer = ask(&scene, Bytes::from_static(&TASK))
+            .await
+            .unwrap()
+            .into_inner();
         let head = scene.ledger.open(&answer.checkpoint);
         let index = LeafIndex::new(answer.leaf_index);
         let proof = inclusion_proof(&answer.inclusion_proof);
@@ -458,7 +492,10 @@ fn deadlines_fire_although_nobody_says_anything() {
         assert_eq!(ticks[0].1, by, "{ticks:?}");
         let mut kinds = scene.kinds().await;
         kinds.sort_unstable();
-        assert_eq!(kinds, [FindingKind::IntentLapsed, FindingKind::IntentOverdue]);
+        assert_eq!(
+            kinds,
+            [FindingKind::IntentLapsed, FindingKind::IntentOverdue]
+        );
         let acts = scene.acts(LOW).await;
         assert_eq!(acts[0].state(), IntentState::Overdue);
         replays(&scene).await;
@@ -506,7 +543,10 @@ fn deadlines_fire_in_a_ledger_that_nobody_asks_for() {
                 (size_of(&scene.clients, &name).await > before).then_some(())
             })
             .await;
-            assert!(is_loaded(scene.server()), "the ticker loads it, and nobody else has");
+            assert!(
+                is_loaded(scene.server()),
+                "the ticker loads it, and nobody else has"
+            );
             let late_by = now() - deadline;
             assert!(late_by < 10_000_000, "{late_by} us late");
             let mut stream = follow(&scene, &intent).await;
@@ -556,7 +596,11 @@ fn a_second_statement_for_a_place_is_kept_once_as_evidence() {
             for resource in ["order/3", "order/4"] {
                 let again = before.clone().says_in(LOW, look(resource));
                 let rejection = scene.refused(again).await;
-                assert_eq!(rejection.reason(), Reason::SequenceReused, "{round} {resource}");
+                assert_eq!(
+                    rejection.reason(),
+                    Reason::SequenceReused,
+                    "{round} {resource}"
+                );
             }
             assert_eq!(scene.ledger.head(&scene.clients).await.size.get(), size + 1);
             if round == 0 {

@@ -126,8 +126,18 @@ impl Scene {
         };
         for (number, role, name, controller) in [
             (10, KeyRole::Agent, AGENT, "https://shop.example/support"),
-            (11, KeyRole::Approver, APPROVER, "https://shop.example/finance"),
-            (12, KeyRole::PolicyEngine, ENGINE, "https://shop.example/security"),
+            (
+                11,
+                KeyRole::Approver,
+                APPROVER,
+                "https://shop.example/finance",
+            ),
+            (
+                12,
+                KeyRole::PolicyEngine,
+                ENGINE,
+                "https://shop.example/security",
+            ),
             (13, KeyRole::DownstreamSystem, BANK, "https://bank.example"),
         ] {
             let id = scene.ledger.id;

@@ -173,10 +173,16 @@ fn a_payment_from_an_empty_directory() {
     assert!(intended.stdout.contains(waits), "{intended:#?}");
     let waiting = user.object("deed task show $TASK");
     assert_eq!(waiting["acts"][0]["state"], "waiting", "{waiting}");
-    assert_eq!(waiting["acts"][0]["missing"], json!(["approval", "decision"]));
+    assert_eq!(
+        waiting["acts"][0]["missing"],
+        json!(["approval", "decision"])
+    );
 
     let acted = user.run(ACT);
-    assert!(acted.stdout.contains("cleared (Clearance at leaf 12)"), "{acted:#?}");
+    assert!(
+        acted.stdout.contains("cleared (Clearance at leaf 12)"),
+        "{acted:#?}"
+    );
     assert!(!acted.stdout.contains("finding"), "{acted:#?}");
 
     let task = user.object("deed task show $TASK");
@@ -228,7 +234,10 @@ fn searches(user: &User) {
         ("--correlation order=7", &[9]),
         ("--correlation order=8", &[]),
         ("--trace 4bf92f3577b34da6a3ce929d0e0e4736", &[9]),
-        ("--resource order/7 --agent spiffe://shop.example/agent", &[9, 13]),
+        (
+            "--resource order/7 --agent spiffe://shop.example/agent",
+            &[9, 13],
+        ),
         ("--task $TASK --from 10 --limit 3", &[10, 11, 12]),
         ("--task $TASK --from-time 1h", &all),
         ("--task $TASK --until 1h", &[]),
@@ -262,7 +271,10 @@ fn what_goes_wrong_is_found() {
     assert!(late.stdout.contains("denied"), "{late:#?}");
 
     let found = user.findings();
-    let kinds: Vec<_> = found.iter().map(|(kind, leaf)| (kind.as_str(), *leaf)).collect();
+    let kinds: Vec<_> = found
+        .iter()
+        .map(|(kind, leaf)| (kind.as_str(), *leaf))
+        .collect();
     assert_eq!(
         kinds,
         [

@@ -44,10 +44,14 @@ impl Fake {
 
     /// Has the ledger clear an Intent.
     pub(crate) fn clear(&self, task: TaskId, intent: v1::LeafRef) -> u64 {
-        let evidence = vec![intent.clone()];
+        // What it was cleared on stands behind it.
+        let evidence = vec![v1::LeafRef {
+            leaf_index: intent.leaf_index + 1,
+            leaf_hash: intent.leaf_hash.clone(),
+        }];
         let clearance = v1::Clearance {
             intent: Some(intent),
-            policy_leaf: 0,
+            policy_leaf: 1,
             evidence,
         };
         self.say(task, Body::Clearance(clearance))
