@@ -190,7 +190,8 @@ impl Book {
                 .as_ref()
                 .map(|a| (a.minor_units, a.currency.as_str())),
             evidence: policy::Evidence {
-                signed: key.is_some(),
+                // An importer's signature says who brought it in, not who acted.
+                signed: key.is_some_and(|key| key.role != KeyRole::Importer),
                 grant: judged
                     .shown
                     .as_ref()
