@@ -218,7 +218,13 @@ impl Book {
                 FindingKind::WrongRole,
                 "a grant is accepted by its subject, with its key",
             )
-        } else if table::find(Thing::Grant, stands(&grant, ended, here.at), Event::Accepted).is_none() {
+        } else if table::find(
+            Thing::Grant,
+            stands(&grant, ended, here.at),
+            Event::Accepted,
+        )
+        .is_none()
+        {
             (
                 FindingKind::OutOfPlace,
                 "the grant does not wait for an acceptance",

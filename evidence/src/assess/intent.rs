@@ -561,7 +561,6 @@ impl Book {
         }
         Ok(())
     }
-
 }
 
 /// Counts evidence: one approval a controller, one decision an engine's controller.

@@ -62,7 +62,10 @@ fn is_imported(act: &Act, registry: &Registry) -> bool {
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
 /// decision, one that allows.
 fn authority(act: &Act, registry: &Registry) -> LayerState {
-    let doubtful = act.evidence.iter().any(|one| one.strength == 0 && is_doubtful(one, registry));
+    let doubtful = act
+        .evidence
+        .iter()
+        .any(|one| one.strength == 0 && is_doubtful(one, registry));
     if doubtful || act.decision_denied || act.has(FindingKind::TaskClosed) {
         return LayerState::Contradicted;
     }
@@ -103,7 +106,10 @@ fn approval(act: &Act, registry: &Registry) -> LayerState {
         act.state(),
         IntentState::Cleared | IntentState::Completed | IntentState::Overdue
     );
-    let doubtful = act.evidence.iter().any(|one| one.strength != 0 && is_doubtful(one, registry));
+    let doubtful = act
+        .evidence
+        .iter()
+        .any(|one| one.strength != 0 && is_doubtful(one, registry));
     if doubtful || act.refused || (act.has(FindingKind::SelfApproval) && !counts) {
         LayerState::Contradicted
     } else if counts && (satisfied || !act.approval_asked) {
