@@ -376,6 +376,11 @@ impl Ledger {
         cells::Grant::decode(bytes).unwrap()
     }
 
+    /// What somebody speaks in.
+    pub(crate) fn session(&self, who: Who) -> Option<&Session> {
+        self.sessions.get(&who.session())
+    }
+
     /// The act of the Intent at this leaf.
     pub(crate) fn act(&self, leaf: u64) -> cells::Act {
         let bytes = self.kept.cells[&CellKey::acts_of(leaf)].clone();
@@ -472,6 +477,9 @@ impl Ledger {
     /// Judges a payload that one of the cast signs and records it.
     pub(crate) fn take(&mut self, who: Who, payload: &Bytes) -> Result<Place, Refused> {
         let header = statement::parse(payload).map_err(|error| error.to_string())?;
+        if header.ledger_id != Some(self.id) {
+            return Err("it is for another ledger".to_owned());
+        }
         let at = self.effective.max(self.time);
         let speaker = Speaker {
             key: who.key(),

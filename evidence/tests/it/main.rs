@@ -2,6 +2,7 @@
 //! against a second telling of the rules, and against files that another program wrote again.
 
 mod acts;
+mod assess;
 mod batches;
 mod canonical;
 mod commitments;

@@ -1,0 +1,176 @@
+//! Attacks with keys: revoked ones, and ones that somebody else may have had.
+
+use deed_evidence::assess::layers;
+use deed_proto::v1::{
+    FindingKind as F, IntentState, LayerState, RiskTier, Verdict, statement::Body,
+};
+
+use super::*;
+
+fn layers_of(stage: &Stage, intent: &Place) -> deed_proto::v1::Layers {
+    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry)
+}
+
+fn revoke(stage: &mut Stage, who: Who, since: Option<i64>) -> Place {
+    stage.ledger.say(AUTHORITY, None, key_revoked(who, since))
+}
+
+#[test]
+fn evidence_of_a_revoked_key_does_not_count() {
+    let mut stage = Stage::new();
+    let intent = stage.waits(0);
+    stage.approve(APPROVER, &intent, Verdict::Allow);
+    let revoked = revoke(&mut stage, APPROVER, None);
+    // With the decision all would be there.
+    let decided = stage.decide(&intent, Verdict::Allow);
+    assert_eq!(decided.kinds(), [F::RevokedKeyUse]);
+    assert_eq!(
+        decided.assessed.findings[0].contradicts_leaf,
+        Some(revoked.leaf)
+    );
+    let act = stage.ledger.act(intent.leaf);
+    assert_eq!(act.state(), IntentState::Waiting);
+    assert_eq!(act.missing, ["approval"]);
+    // The key itself says nothing any more.
+    let yes = approval(&intent, Verdict::Allow, stage.ledger.now());
+    assert!(
+        stage
+            .ledger
+            .try_say(APPROVER, Some(1), yes, |_| {})
+            .is_err()
+    );
+    stage.approve(SECOND, &intent, Verdict::Allow);
+    assert_eq!(stage.state(&intent), IntentState::Cleared);
+    assert_eq!(stage.ledger.act(intent.leaf).evidence.len(), 2);
+    // What cleared it is without a fault.
+    assert_eq!(layers_of(&stage, &intent).authority(), LayerState::Proven);
+    assert_eq!(layers_of(&stage, &intent).approval(), LayerState::Proven);
+    stage.replays();
+}
+
+/// An approver and an engine with new keys say again what they said with their old ones.
+#[test]
+fn a_new_key_is_heard_where_the_old_one_was_revoked() {
+    let mut stage = Stage::new();
+    let intent = stage.waits(0);
+    stage.decide(&intent, Verdict::Allow);
+    revoke(&mut stage, ENGINE, None);
+    let engine = Who {
+        seed: Some(41),
+        ..ENGINE
+    };
+    stage.ledger.register(engine);
+    let again = stage
+        .ledger
+        .say(engine, Some(1), decision(&intent, Verdict::Allow));
+    assert_eq!(again.kinds(), [F::RevokedKeyUse]);
+    stage.approve(APPROVER, &intent, Verdict::Allow);
+    assert_eq!(stage.state(&intent), IntentState::Cleared);
+    let leaves: Vec<_> = stage
+        .ledger
+        .act(intent.leaf)
+        .evidence
+        .iter()
+        .map(|one| one.leaf)
+        .collect();
+    assert_eq!(leaves[0], again.leaf);
+    stage.replays();
+
+    let mut stage = Stage::new();
+    let intent = stage.waits(0);
+    stage.approve(APPROVER, &intent, Verdict::Allow);
+    revoke(&mut stage, APPROVER, None);
+    let ann = Who {
+        seed: Some(41),
+        ..APPROVER
+    };
+    stage.ledger.register(ann);
+    stage.approve(ann, &intent, Verdict::Allow);
+    stage.decide(&intent, Verdict::Allow);
+    assert_eq!(stage.state(&intent), IntentState::Cleared);
+    stage.replays();
+}
+
+/// Whoever has stolen the agent's key gets no permit for what it announced with it.
+#[test]
+fn what_a_revoked_key_announced_is_not_cleared() {
+    let mut stage = Stage::new();
+    let intent = stage.waits(0);
+    stage.decide(&intent, Verdict::Allow);
+    let revoked = revoke(&mut stage, AGENT, None);
+    let approved = stage.approve(APPROVER, &intent, Verdict::Allow);
+    assert_eq!(approved.kinds(), [F::RevokedKeyUse]);
+    assert_eq!(
+        approved.assessed.findings[0].contradicts_leaf,
+        Some(revoked.leaf)
+    );
+    assert_eq!(stage.state(&intent), IntentState::Denied);
+    assert_eq!(
+        stage.ledger.act(intent.leaf).denied,
+        ["the key of the Intent was revoked"]
+    );
+    stage.replays();
+}
+
+#[test]
+fn a_compromised_key_flags_each_task_once() {
+    let mut stage = Stage::new();
+    let mut last = [0; 4];
+    for task in 1..=4 {
+        stage.ledger.at(i64::from(task) * 100);
+        let opened = task_opened(RiskTier::Low, 0);
+        stage.ledger.say(PLATFORM, Some(task), opened);
+        for n in 0..3 {
+            let said = Body::Intent(intent(&format!("orders/{n}"), 1, None));
+            last[usize::from(task) - 1] = stage.ledger.say(AGENT, Some(task), said).leaf;
+        }
+    }
+    stage.ledger.at(1_000);
+    // Somebody else may have had it from the third task on: the second one is not touched.
+    let revoked = revoke(&mut stage, AGENT, Some(300));
+    assert_eq!(revoked.kinds(), [F::CompromisedKeyUse; 2]);
+    let found = stage.found();
+    for (finding, task) in found.iter().zip([3_u8, 4]) {
+        assert_eq!(finding.task, vec![task; 16]);
+        assert_eq!(finding.about_leaf, last[usize::from(task) - 1]);
+        assert_eq!(finding.contradicts_leaf, Some(revoked.leaf));
+    }
+    // It is revoked once.
+    assert!(
+        stage
+            .ledger
+            .try_say(AUTHORITY, None, key_revoked(AGENT, Some(0)), |_| {})
+            .is_err()
+    );
+    stage.replays();
+}
+
+/// From when on somebody else may have had a key, what it said proves nothing.
+#[test]
+fn a_compromised_key_proves_nothing() {
+    for (since, wanted) in [(301, LayerState::Proven), (300, LayerState::Contradicted)] {
+        let told = || {
+            let mut stage = Stage::new();
+            stage.ledger.at(200);
+            let intent = stage.waits(0);
+            stage.ledger.at(300);
+            stage.clear(&intent);
+            (stage, intent)
+        };
+        let (mut stage, intent) = told();
+        revoke(&mut stage, APPROVER, Some(since));
+        assert_eq!(layers_of(&stage, &intent).approval(), wanted);
+        assert_eq!(layers_of(&stage, &intent).authority(), LayerState::Proven);
+        stage.replays();
+        let (mut stage, intent) = told();
+        revoke(&mut stage, ENGINE, Some(since));
+        assert_eq!(layers_of(&stage, &intent).authority(), wanted);
+        assert_eq!(layers_of(&stage, &intent).approval(), LayerState::Proven);
+        stage.replays();
+        // The agent spoke at 200.
+        let (mut stage, intent) = told();
+        revoke(&mut stage, AGENT, Some(since - 100));
+        assert_eq!(layers_of(&stage, &intent).identity(), wanted);
+        stage.replays();
+    }
+}
