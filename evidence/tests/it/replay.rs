@@ -458,7 +458,28 @@ impl Story {
                 _ => {}
             }
         }
+        if op.b > 200 {
+            self.give_evidence();
+        }
         self.check();
+    }
+
+    /// What the newest Intent that waits is waiting for, by those who may say it: by chance alone
+    /// that hardly ever comes together.
+    fn give_evidence(&mut self) {
+        let waits =
+            |place: &&Place| self.ledger.act(place.leaf).state() == IntentState::Waiting;
+        let Some(of) = self.intents.iter().rev().find(waits).cloned() else {
+            return;
+        };
+        let (task, now) = (self.task_of(&of), self.ledger.now());
+        for (who, body) in [
+            (ENGINE, decision(&of, Verdict::Allow)),
+            (APPROVER, approval(&of, Verdict::Allow, now)),
+        ] {
+            // A key that was revoked says nothing.
+            let _ = self.ledger.try_say(who, Some(task), body, |_| {});
+        }
     }
 
     #[expect(clippy::too_many_lines, reason = "one arm for each body")]

@@ -1,6 +1,7 @@
 //! The rpcs of the fake.
 
 use bytes::Bytes;
+use deed_evidence::SessionId;
 use deed_proto::v1::{
     self, get_inclusion_proof_request::Leaf, ledger_server::Ledger as LedgerService,
     log_server::Log as LogService,
@@ -167,7 +168,14 @@ impl LogService for Fake {
                 .iter()
                 .position(|leaf| leaf.as_bytes()[..] == hash)
                 .ok_or_else(|| Status::not_found("no such leaf"))?,
-            _ => return Err(Status::unimplemented("not in this fake")),
+            Some(Leaf::Statement(place)) => {
+                let session = SessionId::from_slice(&place.session);
+                let recorded = session.and_then(|session| history.sessions.get(&session));
+                let at = recorded.and_then(|recorded| recorded.get(place.sequence as usize));
+                let (_, leaf) = at.ok_or_else(|| Status::not_found("no such statement"))?;
+                *leaf as usize
+            }
+            None => return Err(Status::invalid_argument("leaf")),
         };
         if size > history.leaves.len() || index >= size {
             return Err(Status::out_of_range("beyond the tree"));
