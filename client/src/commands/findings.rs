@@ -167,7 +167,7 @@ impl FindingJson {
         }
         lines.push(folded("about leaf", &self.about_leaf.to_string()));
         if let Some(leaf) = self.contradicts_leaf {
-            lines.push(folded("contradicts leaf", &leaf.to_string()));
+            lines.push(folded("against leaf", &leaf.to_string()));
         }
         if !self.detail.is_empty() {
             lines.push(folded("detail", &self.detail));
