@@ -134,7 +134,9 @@ proof_of_action() {
     run observe --intent "$intent" --key "$tmp/downstream-system.key" --reference tx-99 \
         --effect "$effect"
     run task close "$task" --end completed
-    run task show "$task"
+    # Made for 80 columns: shown as it is.
+    shell "deed task show $task"
+    "$deed" task show "$task"
     expect_findings "$task" ''
 
     step 'A task in which something is hidden'
@@ -194,8 +196,8 @@ outcome() {
 # expect_findings TASK KINDS: exactly these kinds of findings are there.
 expect_findings() {
     local found
-    found=$("$deed" --json findings --task "$1" 2>/dev/null | grep -o '"kind": *"[a-z_]*"' |
-        sed 's/.*"\([a-z_]*\)"$/\1/' | sort -u | tr '\n' ' ')
+    found=$("$deed" --json findings --task "$1" 2>/dev/null |
+        sed -n 's/.*"kind": *"\([a-z_]*\)".*/\1/p' | sort -u | tr '\n' ' ')
     [[ ${found% } == "$2" ]] || die "found '${found% }', wanted '$2'"
 }
 

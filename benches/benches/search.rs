@@ -267,17 +267,17 @@ fn kinds(size: u64, times: (i64, i64)) -> Vec<Kind> {
             it.action = ACTIONS[usize::try_from(round % 8).expect("small")].to_owned();
         }),
         kind("resource with few entries", |it, task, _| {
-            it.resource = resource(task, 1)
+            it.resource = resource(task, 1);
         }),
         kind("resource with many entries", |it, task, _| {
-            it.resource = resource(task, 0)
+            it.resource = resource(task, 0);
         }),
         kind("correlation key", |it, task, _| {
             it.correlation_key = Some(correlation(task));
         }),
         kind("trace", |it, task, _| it.trace_id = id(3, task * 4 + 1)),
         kind("rare finding", |it, _, _| {
-            it.finding = FindingKind::SequenceGap.into()
+            it.finding = FindingKind::SequenceGap.into();
         }),
         kind("what is not there", |it, _, round| it.task = id(9, round)),
         Kind {

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use deed_evidence::{PayloadDigest, entry::Entry, statement};
+use deed_evidence::{
+    PayloadDigest,
+    entry::Entry,
+    statement::{self, LEDGER_PRODUCER},
+};
 use deed_tlog::{Frontier, Hash, TreeHead, leaf_hash, node_hash};
 
 use crate::rpc::{Clients, TestLedger};
@@ -100,10 +104,14 @@ impl Log {
     #[must_use]
     pub fn sessions(&self) -> HashMap<[u8; 16], Vec<Recorded>> {
         let mut sessions: HashMap<[u8; 16], Vec<Recorded>> = HashMap::new();
-        // Leaf 0 is the ledger's own.
+        // Leaf 0 is the genesis entry.
         for (leaf, bytes) in self.entries.iter().enumerate().skip(1) {
             let entry = Entry::parse(bytes).expect("an entry");
             let header = statement::parse(entry.payload).expect("a statement");
+            if header.producer == LEDGER_PRODUCER {
+                // The ledger's own have no session.
+                continue;
+            }
             let session = sessions.entry(*header.session.as_bytes()).or_default();
             let position = session.len() as u64;
             assert_eq!(

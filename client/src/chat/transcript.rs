@@ -85,6 +85,12 @@ impl Message {
         }
     }
 
+    /// The content, if it is a text.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.whole.get("content")?.as_str()
+    }
+
     /// The whole message as canonical JSON.
     #[must_use]
     pub fn canonical_json(&self) -> Vec<u8> {

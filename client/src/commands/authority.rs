@@ -88,21 +88,28 @@ impl AuthorityArgs {
         self.open(global, ledger).await?.record(body).await
     }
 
+    /// The key that was named, or the one that is kept here.
+    pub(super) async fn key(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+    ) -> Outcome<Option<SigningKey>> {
+        if !self.may_be_at_hand(global, ledger)? {
+            return Ok(None);
+        }
+        let trust = ledger.trust_chain().await?;
+        match &self.authority_key {
+            Some(path) => named_authority(path, &trust).map(Some),
+            None => kept_authority(&global.state()?, ledger.name(), &trust),
+        }
+    }
+
     /// Opens the authority's session, and finishes what an earlier command did not.
     pub(super) async fn open(&self, global: &Global, ledger: &Ledger) -> Outcome<Authority> {
         let trust = ledger.trust_chain().await?;
         let state = global.state()?;
         let key = match &self.authority_key {
-            Some(path) => {
-                let key = key::read_private(path).map_err(|error| Failure::Usage(error.into()))?;
-                if !is_authority(&trust, &key) {
-                    return Err(Failure::usage(format!(
-                        "key {} is no authority of this ledger; `deed key list` shows them",
-                        signature::key_id(key.public_key())
-                    )));
-                }
-                key
-            }
+            Some(path) => named_authority(path, &trust)?,
             None => kept_authority(&state, ledger.name(), &trust)?.ok_or_else(|| {
                 Failure::usage(
                     "no authority key of this ledger is kept here; give one with --authority-key",
@@ -301,6 +308,17 @@ pub(super) fn rejected(rejection: &Rejection) -> Failure {
 fn is_authority(trust: &ProvenTrust, key: &SigningKey) -> bool {
     let id = signature::key_id(key.public_key());
     trust.registry.is_authority(id).is_some()
+}
+
+fn named_authority(path: &Path, trust: &ProvenTrust) -> Outcome<SigningKey> {
+    let key = key::read_private(path).map_err(|error| Failure::Usage(error.into()))?;
+    if !is_authority(trust, &key) {
+        return Err(Failure::usage(format!(
+            "key {} is no authority of this ledger; `deed key list` shows them",
+            signature::key_id(key.public_key())
+        )));
+    }
+    Ok(key)
 }
 
 /// The authority key of this ledger that is in the state directory, if one is.

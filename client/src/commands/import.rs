@@ -4,12 +4,12 @@ mod producer;
 mod reader;
 mod receipt_file;
 
-use std::{fs::File, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use deed_client::{
     Ledger, Signing,
-    chat::{Counts, Import as ChatImport},
+    chat::{Counts, Grantor, Import as ChatImport},
 };
 use deed_proto::v1;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     authority::AuthorityArgs,
+    names::words,
     receipts::Tally,
     secret,
     signing::{OwnKey, SignMode},
@@ -37,13 +38,16 @@ pub(crate) enum Import {
 /// Import chat transcripts with tool calls
 ///
 /// One object {run_id, messages} a line, the messages in the style of OpenAI's chat completions.
-/// Of each run come TaskOpened, an Intent and an Outcome for each tool call, TaskClosed and
-/// SessionClosed. What was said goes in as commitments; the arguments and results of tool calls
-/// are kept beside the ledger, encrypted, where they can be read (deed content get) and erased.
+/// Each run becomes a task: TaskOpened, a Grant of the tools that it calls, an Intent and an Outcome
+/// for each call, TaskClosed and SessionClosed. What was said goes in as commitments; the arguments
+/// and results of tool calls are kept beside the ledger, encrypted, where they can be read (deed
+/// content get) and erased.
 ///
 /// The statements are signed in batches with a key that is made for importing, kept in the state
 /// directory, and registered with role importer: by the authority key that is kept here or named.
-/// Where there is none they are not signed, which is said.
+/// That authority signs the grants, too. Where there is none nothing is signed, which is said. An
+/// import is claimed, also if it is signed: a customer's yes before a tool that changes something
+/// is recorded as an Approval, and never counts as one.
 ///
 /// Sessions derive from the run_id, so a second import is all duplicates. It needs the same
 /// secret, from which the salts of the commitments derive, the same producer, and to be signed as
@@ -56,8 +60,8 @@ Examples:
        --model gpt-4o --risk-tier customer-communication
   deed import chat runs.jsonl --unsigned --no-contents
 
-Who speaks is import:chat in signed statements and deed:import/chat in unsigned
-ones, unless --producer says otherwise. (No key is ever registered for a deed: URI.)")]
+Who speaks is import:chat in signed statements and import:chat/unsigned in unsigned
+ones, unless --producer says otherwise.")]
 pub(crate) struct Chat {
     /// Transcripts, one JSON object a line
     file: PathBuf,
@@ -70,8 +74,9 @@ pub(crate) struct Chat {
     #[arg(long, default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=256))]
     producers: u16,
-    /// Who speaks in the statements: a URI [default: import:chat, or deed:import/chat if unsigned]
-    #[arg(long, value_name = "URI")]
+    /// Who speaks in the statements: a URI [default: import:chat, or import:chat/unsigned if
+    /// unsigned]
+    #[arg(long, value_name = "URI", value_parser = producer_uri)]
     producer: Option<String>,
     /// How to sign [default: batch if there is a key for it or an authority to register one]
     #[arg(long, value_enum, value_name = "HOW")]
@@ -125,13 +130,18 @@ impl From<RiskTier> for v1::RiskTier {
 }
 
 /// What was imported.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 struct Summary {
     runs: u64,
     tasks: u64,
-    tool_calls: u64,
+    grants: u64,
+    /// Tool calls.
+    intents: u64,
     outcomes: u64,
     failures: u64,
+    /// A customer's yes: recorded, and no approval that counts.
+    claimed_approvals: u64,
+    effects: u64,
     unanswered: u64,
     stray_results: u64,
     statements: u64,
@@ -142,6 +152,8 @@ struct Summary {
     erased: u64,
     #[serde(flatten)]
     tally: Tally,
+    /// By kind, at what was recorded now.
+    findings: BTreeMap<String, u64>,
     elapsed_ms: u64,
 }
 
@@ -149,9 +161,12 @@ impl Summary {
     fn add(&mut self, counts: Counts) {
         self.runs += 1;
         self.tasks += 1;
-        self.tool_calls += counts.tool_calls;
+        self.grants += counts.grants;
+        self.intents += counts.intents;
         self.outcomes += counts.outcomes;
         self.failures += counts.failures;
+        self.claimed_approvals += counts.approvals;
+        self.effects += counts.effects;
         self.unanswered += counts.unanswered;
         self.stray_results += counts.stray_results;
     }
@@ -159,9 +174,12 @@ impl Summary {
     fn merge(&mut self, other: Self) {
         self.runs += other.runs;
         self.tasks += other.tasks;
-        self.tool_calls += other.tool_calls;
+        self.grants += other.grants;
+        self.intents += other.intents;
         self.outcomes += other.outcomes;
         self.failures += other.failures;
+        self.claimed_approvals += other.claimed_approvals;
+        self.effects += other.effects;
         self.unanswered += other.unanswered;
         self.stray_results += other.stray_results;
         self.statements += other.statements;
@@ -169,13 +187,18 @@ impl Summary {
         self.content_bytes += other.content_bytes;
         self.erased += other.erased;
         self.tally += other.tally;
+        for (kind, count) in other.findings {
+            *self.findings.entry(kind).or_default() += count;
+        }
     }
 }
 
 /// Speaks in signed imports. Never changes: a second import would be another producer's.
 const PRODUCER: &str = "import:chat";
-/// Speaks in unsigned ones.
-const PRODUCER_UNSIGNED: &str = "deed:import/chat";
+/// Speaks in unsigned ones, and in grants that nobody signs: from its first key on a producer is
+/// taken at its signature only. (Not a `deed:` URI, for which no key is registered: those are
+/// granted nothing.)
+const PRODUCER_UNSIGNED: &str = "import:chat/unsigned";
 
 /// Where receipts go, shared by the producers.
 type Receipts = Option<Arc<ReceiptFile>>;
@@ -203,6 +226,7 @@ impl Chat {
         };
         let ledger = global.connect().await?;
         let signing = self.signing(global, &ledger).await?;
+        let (grantor, granting) = self.granting(global, &ledger, &signing).await?;
         let receipts: Receipts = match &self.receipts {
             Some(path) => Some(Arc::new(ReceiptFile::create(path)?)),
             None => None,
@@ -210,6 +234,7 @@ impl Chat {
         let import = Arc::new(ChatImport {
             ledger_id: ledger.ledger_id(),
             producer: self.producer(signing == Signing::None).to_owned(),
+            grantor,
             secret,
             model: self.model.clone(),
             risk_tier: self.risk_tier.into(),
@@ -228,6 +253,7 @@ impl Chat {
                 receipts: receipts.clone(),
                 ledger: ledger.clone(),
                 signing: signing.clone(),
+                granting: granting.clone(),
                 keeps_contents: !self.no_contents,
             };
             producers.spawn(producer.run());
@@ -300,6 +326,37 @@ impl Chat {
             }
         }
     }
+
+    /// Who grants what the runs did, and how that is signed.
+    async fn granting(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        signing: &Signing,
+    ) -> Outcome<(Grantor, Signing)> {
+        if *signing == Signing::None {
+            // All of it is somebody's word.
+            let producer = self.producer(true).to_owned();
+            return Ok((Grantor::Claimed(producer), Signing::None));
+        }
+        if let Some(key) = self.authority.key(global, ledger).await? {
+            return Ok((Grantor::Authority, Signing::Each(Arc::new(key))));
+        }
+        tell(
+            "grants not signed: no authority key of this ledger is kept here to grant what the \
+             runs did (--authority-key names one)",
+        );
+        let producer = PRODUCER_UNSIGNED.to_owned();
+        Ok((Grantor::Claimed(producer), Signing::None))
+    }
+}
+
+/// `deed:` URIs are the ledger's own, and nothing is granted to them.
+fn producer_uri(text: &str) -> Result<String, String> {
+    if text.to_ascii_lowercase().starts_with("deed:") {
+        return Err("is a deed: URI, which is the ledger's own; choose another".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Waits for the producers. The first interrupt lets them finish the runs that they are at, the
@@ -351,18 +408,29 @@ async fn wait_for(
 
 fn text(summary: &Summary) -> String {
     let mut text = format!(
-        "runs        {}\ntasks       {}\ntool calls  {}\noutcomes    {} ({} failed)\n\
+        "runs        {}\ntasks       {}\ngrants      {}\nintents     {}\n\
+         outcomes    {} ({} failed)\napprovals   {} (claimed)\neffects     {}\n\
          statements  {}\naccepted    {}\nduplicates  {}\nrejected    {}",
         summary.runs,
         summary.tasks,
-        summary.tool_calls,
+        summary.grants,
+        summary.intents,
         summary.outcomes,
         summary.failures,
+        summary.claimed_approvals,
+        summary.effects,
         summary.statements,
         summary.tally.accepted,
         summary.tally.duplicates,
         summary.tally.rejected
     );
+    text.push_str(&format!(
+        "\nfindings    {} (new)",
+        summary.findings.values().sum::<u64>()
+    ));
+    for (kind, count) in &summary.findings {
+        text.push_str(&format!("\n  {count} {}", words(kind)));
+    }
     if summary.contents > 0 {
         text.push_str(&format!(
             "\ncontents    {} ({} bytes)",

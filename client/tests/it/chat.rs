@@ -1,22 +1,80 @@
 //! Transcripts as statements.
 
 use bytes::Bytes;
-use deed_client::chat::{Counts, Import, Run, Transcript};
+use deed_client::{
+    Made,
+    chat::{Counts, Grantor, Import, PartContent, Recorded, Speaker, Transcript},
+};
 use deed_evidence::{
-    LedgerId, PayloadDigest, Sequence,
+    LedgerId, Micros, PayloadDigest, Sequence, WireError,
     commitment::{Salt, opens},
     session::{self, Judgement},
     statement,
 };
 use deed_proto::v1::{self, statement::Body, task_opened::Objective};
-use deed_tlog::Hash;
+use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+
+/// A run that was carried to its end.
+#[derive(Debug, PartialEq)]
+struct Run {
+    /// The importer's.
+    statements: Vec<Made>,
+    /// Sequences of those that a part ends with.
+    ends: Vec<u64>,
+    grant: Option<Made>,
+    contents: Vec<PartContent>,
+    counts: Counts,
+}
+
+/// When the ledger that records here gets its first statement; each one after that a second later.
+const BEGIN_US: i64 = 1_795_000_000_000_000;
+
+/// Has a run recorded by a ledger that holds nothing else.
+fn record(import: &Import, transcript: &Transcript) -> Result<Run, WireError> {
+    let mut making = import.begin(transcript);
+    let mut run = Run {
+        statements: Vec::new(),
+        ends: Vec::new(),
+        grant: None,
+        contents: Vec::new(),
+        counts: Counts::default(),
+    };
+    let (mut last, mut leaf) = (None, 0);
+    while let Some(mut part) = making.next(last.as_ref())? {
+        leaf += part.statements.len() as u64;
+        let end = part.statements.last().unwrap();
+        last = Some(Recorded {
+            leaf_index: LeafIndex::new(leaf),
+            leaf_hash: leaf_hash(&end.payload),
+            received_at: Micros::new(BEGIN_US + i64::try_from(leaf).unwrap() * 1_000_000),
+        });
+        match part.speaker {
+            Speaker::Importer => {
+                run.ends.push(end.sequence.get());
+                for content in &mut part.contents {
+                    content.position += run.statements.len();
+                }
+                run.contents.append(&mut part.contents);
+                run.statements.append(&mut part.statements);
+            }
+            Speaker::Grantor => {
+                assert_eq!((part.statements.len(), part.contents.len()), (1, 0));
+                assert!(run.grant.is_none(), "one grant");
+                run.grant = part.statements.pop();
+            }
+        }
+    }
+    run.counts = making.counts();
+    Ok(run)
+}
 
 fn import() -> Import {
     Import {
         ledger_id: LedgerId::new(Hash::new([1; 32])),
-        producer: "deed:import/chat".to_owned(),
+        producer: "import:chat".to_owned(),
+        grantor: Grantor::Authority,
         secret: [5; 32],
         model: "model-1".to_owned(),
         risk_tier: v1::RiskTier::Low,
@@ -60,7 +118,7 @@ fn names(run: &Run) -> Vec<&'static str> {
 
 #[test]
 fn a_small_run() {
-    let run = import().run(&small()).unwrap();
+    let run = record(&import(), &small()).unwrap();
     assert_eq!(
         names(&run),
         [
@@ -76,11 +134,11 @@ fn a_small_run() {
     assert_eq!(
         run.counts,
         Counts {
-            tool_calls: 2,
+            grants: 1,
+            intents: 2,
             outcomes: 2,
             failures: 1,
-            unanswered: 0,
-            stray_results: 0
+            ..Counts::default()
         }
     );
     let salt = |sequence, slot| {
@@ -115,7 +173,7 @@ fn a_small_run() {
     };
     assert_eq!(
         (&*intent.action, &*intent.resource),
-        ("lookup", "tool:lookup")
+        ("lookup", "tools/lookup")
     );
     assert_eq!((&*intent.model, &*intent.tool_call_id), ("model-1", "c1"));
     assert_eq!(
@@ -156,13 +214,13 @@ fn a_small_run() {
 
 #[test]
 fn the_same_again_gives_the_same_bytes_and_other_secrets_do_not() {
-    let run = import().run(&small()).unwrap();
-    assert_eq!(import().run(&small()).unwrap(), run);
+    let run = record(&import(), &small()).unwrap();
+    assert_eq!(record(&import(), &small()).unwrap(), run);
     let other = Import {
         secret: [6; 32],
         ..import()
     };
-    assert_ne!(other.run(&small()).unwrap(), run);
+    assert_ne!(record(&other, &small()).unwrap(), run);
     assert_eq!(other.session("run-1"), import().session("run-1"));
     let elsewhere = Import {
         ledger_id: LedgerId::new(Hash::new([2; 32])),
@@ -177,14 +235,13 @@ fn the_same_again_gives_the_same_bytes_and_other_secrets_do_not() {
 
 #[test]
 fn calls_in_parallel_are_matched_by_id_then_by_order() {
-    let run = import()
-        .run(&parse(json!([
-            {"role": "assistant", "tool_calls": [call("a", "one", "{}"), call("b", "two", "{}"), call("b", "three", "{}")]},
-            {"role": "tool", "tool_call_id": "b", "content": "2"},
-            {"role": "tool", "tool_call_id": "?", "content": "1"},
-            {"role": "tool", "tool_call_id": "b", "content": "3"},
-        ])))
-        .unwrap();
+    let transcript = parse(json!([
+        {"role": "assistant", "tool_calls": [call("a", "one", "{}"), call("b", "two", "{}"), call("b", "three", "{}")]},
+        {"role": "tool", "tool_call_id": "b", "content": "2"},
+        {"role": "tool", "tool_call_id": "?", "content": "1"},
+        {"role": "tool", "tool_call_id": "b", "content": "3"},
+    ]));
+    let run = record(&import(), &transcript).unwrap();
     let intents: Vec<_> = bodies(&run)
         .into_iter()
         .filter_map(|body| match body {
@@ -197,14 +254,13 @@ fn calls_in_parallel_are_matched_by_id_then_by_order() {
 
 #[test]
 fn what_is_missing_is_counted_and_not_made_up() {
-    let run = import()
-        .run(&parse(json!([
-            {"role": "tool", "tool_call_id": "z", "content": "of nothing"},
-            {"role": "assistant", "tool_calls": [call("a", "one", "{}")]},
-            {"role": "user", "content": "hello?"},
-            {"role": "assistant", "tool_calls": [call("b", "transfer_to_human_agents", "{}")]},
-        ])))
-        .unwrap();
+    let transcript = parse(json!([
+        {"role": "tool", "tool_call_id": "z", "content": "of nothing"},
+        {"role": "assistant", "tool_calls": [call("a", "one", "{}")]},
+        {"role": "user", "content": "hello?"},
+        {"role": "assistant", "tool_calls": [call("b", "transfer_to_human_agents", "{}")]},
+    ]));
+    let run = record(&import(), &transcript).unwrap();
     assert_eq!(
         names(&run),
         [
@@ -218,27 +274,247 @@ fn what_is_missing_is_counted_and_not_made_up() {
     assert_eq!(
         run.counts,
         Counts {
-            tool_calls: 2,
-            outcomes: 0,
-            failures: 0,
+            grants: 1,
+            intents: 2,
             unanswered: 2,
-            stray_results: 1
+            stray_results: 1,
+            ..Counts::default()
         }
     );
     let Body::TaskClosed(closed) = &bodies(&run)[3] else {
         panic!()
     };
     assert_eq!(closed.end(), v1::TaskEnd::HandedOver);
-    let empty = import().run(&parse(json!([]))).unwrap();
+    let empty = record(&import(), &parse(json!([]))).unwrap();
+    assert_eq!(empty.grant, None, "nothing was done");
     assert_eq!(
         names(&empty),
         ["task_opened", "task_closed", "session_closed"]
     );
 }
 
+/// A customer agrees to a cancellation and does not quite to a certificate.
+fn agreed() -> Transcript {
+    parse(json!([
+        {"role": "user", "content": "Cancel EHGLP3. I am mia_li_3668."},
+        {"role": "assistant", "content": "I will cancel it. Yes?"},
+        {"role": "user", "content": "Yes, please proceed."},
+        {"role": "assistant", "content": null, "tool_calls": [
+            call("1", "get_reservation_details", "{\"reservation_id\": \"EHGLP3\"}"),
+            call("2", "cancel_reservation", "{\"reservation_id\": \"EHGLP3\"}"),
+        ]},
+        {"role": "tool", "tool_call_id": "1", "content": "{}"},
+        {"role": "tool", "tool_call_id": "2", "content": "{\"status\": \"cancelled\"}"},
+        {"role": "assistant", "content": "Would you like a certificate?"},
+        {"role": "user", "content": "Yes, but of $100.50."},
+        {"role": "assistant", "tool_calls": [call("3", "send_certificate",
+            "{\"user_id\": \"mia_li_3668\", \"amount\": 100.5}")]},
+        {"role": "tool", "tool_call_id": "3",
+         "content": "Certificate certificate_17 added to user mia_li_3668 with amount 100.5."},
+        {"role": "assistant", "tool_calls": [call("4", "cancel_reservation",
+            "{\"reservation_id\": \"EHGLP3\"}")]},
+        {"role": "tool", "tool_call_id": "4", "content": "Error: cancelled already"},
+    ]))
+}
+
+#[test]
+fn a_run_is_granted_what_it_did_by_an_authority() {
+    let import = import();
+    let run = record(&import, &agreed()).unwrap();
+    let made = run.grant.as_ref().unwrap();
+    let message = statement::decode(&made.payload).unwrap();
+    assert_eq!(message.producer, "deed:authority");
+    assert_eq!(message.task, import.task("run-1").as_bytes()[..]);
+    // A session of its own, and what is in it derives from what the ledger says again.
+    let [session, claimed] = import.grant_sessions("run-1");
+    assert_eq!(
+        (&message.session[..], message.sequence),
+        (&session.as_bytes()[..], 0)
+    );
+    let opened_us = BEGIN_US + 1_000_000;
+    assert_eq!(message.occurred_at_us, opened_us);
+    let Some(Body::Grant(grant)) = message.body else {
+        panic!()
+    };
+    assert_eq!(grant.subject, "import:chat");
+    assert_eq!(
+        grant.actions,
+        [
+            "cancel_reservation",
+            "get_reservation_details",
+            "send_certificate"
+        ]
+    );
+    assert_eq!(
+        grant.resources,
+        ["flights/*", "reservations/*", "tools/*", "users/*"]
+    );
+    assert_eq!(grant.expires_us, opened_us + 86_400_000_000);
+    // Every Intent names it.
+    let hash = leaf_hash(&made.payload);
+    for body in bodies(&run) {
+        if let Body::Intent(intent) = body {
+            assert_eq!(intent.grant, hash.as_bytes()[..]);
+        }
+    }
+    // An import without an authority claims it, in a session that is nobody else's.
+    let unsigned = Import {
+        grantor: Grantor::Claimed("import:chat/unsigned".to_owned()),
+        ..import
+    };
+    let made = record(&unsigned, &agreed()).unwrap().grant.unwrap();
+    let message = statement::decode(&made.payload).unwrap();
+    assert_eq!(message.producer, "import:chat/unsigned");
+    assert_eq!(message.session, claimed.as_bytes()[..]);
+    assert_eq!(unsigned.grant_sessions("run-1"), [claimed, session]);
+}
+
+#[test]
+fn a_customers_yes_is_an_approval_of_the_importers() {
+    let import = import();
+    let run = record(&import, &agreed()).unwrap();
+    assert_eq!(
+        names(&run),
+        [
+            "task_opened",
+            "intent",
+            "intent",
+            "approval",
+            "outcome",
+            "outcome",
+            "intent",
+            "outcome",
+            "intent",
+            "outcome",
+            "task_closed",
+            "session_closed"
+        ]
+    );
+    // The approval has the place of the intent before it, the first intent that of the grant.
+    assert_eq!(run.ends, [0, 2, 11]);
+    let Body::Approval(approval) = &bodies(&run)[3] else {
+        panic!()
+    };
+    // Leaf 1 is the opening, 2 the grant, 3 and 4 the intents.
+    let intent = approval.intent.as_ref().unwrap();
+    assert_eq!(intent.leaf_index, 4);
+    assert_eq!(
+        intent.leaf_hash,
+        leaf_hash(&run.statements[2].payload).as_bytes()[..]
+    );
+    let session = import.session("run-1");
+    let salt = Salt::derive(&import.secret, session, Sequence::new(3), "approval.shown");
+    let shown = approval.shown.as_ref().unwrap();
+    assert!(opens(shown, &salt, b"I will cancel it. Yes?"));
+    assert!(
+        run.contents
+            .iter()
+            .any(|kept| kept.position == 3 && kept.content[..] == b"I will cancel it. Yes?"[..])
+    );
+    let times = (
+        approval.shown_at_us,
+        approval.opened_at_us,
+        approval.decided_at_us,
+    );
+    assert_eq!(times, (0, 0, BEGIN_US + 4_000_000));
+    assert_eq!(approval.verdict(), v1::Verdict::Allow);
+    let counts = Counts {
+        grants: 1,
+        intents: 4,
+        approvals: 1,
+        outcomes: 4,
+        failures: 1,
+        effects: 2,
+        ..Counts::default()
+    };
+    assert_eq!(run.counts, counts);
+}
+
+#[test]
+fn a_yes_to_nothing_or_before_what_only_looks_is_none() {
+    for messages in [
+        json!([
+            {"role": "user", "content": "Yes."},
+            {"role": "assistant", "tool_calls": [call("1", "cancel_reservation", "{}")]},
+        ]),
+        json!([
+            {"role": "assistant", "content": "Shall I look?"},
+            {"role": "user", "content": "Yes."},
+            {"role": "assistant", "tool_calls": [call("1", "get_reservation_details", "{}")]},
+        ]),
+        // Not the last word.
+        json!([
+            {"role": "assistant", "content": "Shall I?"},
+            {"role": "user", "content": "Yes."},
+            {"role": "user", "content": "No, wait."},
+            {"role": "assistant", "tool_calls": [call("1", "cancel_reservation", "{}")]},
+        ]),
+        // What was said besides a call is not known to have been shown.
+        json!([
+            {"role": "assistant", "content": "Shall I?"},
+            {"role": "assistant", "content": null},
+            {"role": "user", "content": "Yes."},
+            {"role": "assistant", "tool_calls": [call("1", "cancel_reservation", "{}")]},
+        ]),
+    ] {
+        let run = record(&import(), &parse(messages.clone())).unwrap();
+        assert_eq!(
+            (run.counts.intents, run.counts.approvals),
+            (1, 0),
+            "{messages}"
+        );
+    }
+}
+
+#[test]
+fn effects_and_amounts_come_from_the_calls() {
+    let run = record(&import(), &agreed()).unwrap();
+    let bodies = bodies(&run);
+    let intents: Vec<&v1::Intent> = bodies
+        .iter()
+        .filter_map(|body| match body {
+            Body::Intent(intent) => Some(intent),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(intents[0].resource, "reservations/EHGLP3");
+    assert_eq!(intents[1].resource, "reservations/EHGLP3");
+    let user = &intents[2].resource;
+    assert!(
+        user.starts_with("users/") && !user.contains("mia"),
+        "{user}"
+    );
+    let usd = Some(v1::Amount {
+        minor_units: 10_050,
+        currency: "USD".to_owned(),
+    });
+    assert_eq!((&intents[1].amount, &intents[2].amount), (&None, &usd));
+    let effects: Vec<&[v1::Effect]> = bodies
+        .iter()
+        .filter_map(|body| match body {
+            Body::Outcome(outcome) => Some(&outcome.effects[..]),
+            _ => None,
+        })
+        .collect();
+    let cancelled = v1::Effect {
+        kind: "reservation.cancelled".to_owned(),
+        resource: "reservations/EHGLP3".to_owned(),
+        ..v1::Effect::default()
+    };
+    let sent = v1::Effect {
+        kind: "certificate.sent".to_owned(),
+        resource: user.clone(),
+        external_id: "certificate_17".to_owned(),
+        amount: usd,
+        ..v1::Effect::default()
+    };
+    // To look changes nothing, and what failed has changed nothing.
+    assert_eq!(effects, [&[][..], &[cancelled], &[sent], &[]]);
+}
+
 #[test]
 fn no_text_of_a_transcript_stands_in_clear() {
-    let run = import().run(&small()).unwrap();
+    let run = record(&import(), &small()).unwrap();
     let all: Vec<u8> = run
         .statements
         .iter()
@@ -248,6 +524,17 @@ fn no_text_of_a_transcript_stands_in_clear() {
         assert!(!contains(&all, text), "{text}");
     }
     assert!(contains(&all, "lookup"), "the test can find what is there");
+
+    let run = record(&import(), &agreed()).unwrap();
+    let all: Vec<u8> = run
+        .statements
+        .iter()
+        .chain(&run.grant)
+        .flat_map(|made| made.payload.to_vec())
+        .collect();
+    for text in ["mia_li", "I will cancel", "please proceed", "added to"] {
+        assert!(!contains(&all, text), "{text}");
+    }
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
@@ -272,7 +559,8 @@ fn lines_that_are_no_transcripts() {
     }
     // Well-formed, but no ledger takes an action without a name.
     let nameless = parse(json!([{"role": "assistant", "tool_calls": [call("a", "", "{}")]}]));
-    assert_eq!(import().run(&nameless).unwrap_err().field, "intent.action");
+    let error = record(&import(), &nameless).unwrap_err();
+    assert_eq!(error.field, "grant.actions[0]");
 }
 
 /// Where the shared transcripts are at hand.
@@ -281,24 +569,30 @@ fn the_airline_runs_are_complete() {
     let Some(text) = airline() else { return };
     let (mut runs, mut counts, mut statements) = (0, Counts::default(), 0);
     for line in text.lines() {
-        let run = import().run(&Transcript::parse(line).unwrap()).unwrap();
+        let run = record(&import(), &Transcript::parse(line).unwrap()).unwrap();
         check_session(&run);
         runs += 1;
         counts += run.counts;
-        statements += run.statements.len();
+        statements += run.statements.len() + usize::from(run.grant.is_some());
     }
     assert_eq!(runs, 150);
     assert_eq!(
         counts,
         Counts {
-            tool_calls: 898,
+            // In 14 runs the agent did nothing but talk.
+            grants: 136,
+            intents: 898,
+            // Of 193 calls that change something, those right after a clear yes.
+            approvals: 115,
             outcomes: 898,
             failures: 54,
+            // The same 193 without those that failed.
+            effects: 139,
             unanswered: 0,
             stray_results: 0
         }
     );
-    assert_eq!(statements, 3 * 150 + 2 * 898);
+    assert_eq!(statements, 3 * 150 + 136 + 115 + 2 * 898);
 }
 
 /// The ledger takes them one after the other.
@@ -324,7 +618,8 @@ fn check_session(run: &Run) {
 
 #[test]
 fn the_small_run_is_a_session_that_a_ledger_takes() {
-    check_session(&import().run(&small()).unwrap());
+    check_session(&record(&import(), &small()).unwrap());
+    check_session(&record(&import(), &agreed()).unwrap());
 }
 
 fn airline() -> Option<String> {

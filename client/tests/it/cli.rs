@@ -352,26 +352,29 @@ async fn transcripts_are_imported_once() {
     for (field, value) in [
         ("runs", 20),
         ("tasks", 20),
-        ("tool_calls", 20),
+        ("grants", 20),
+        ("intents", 20),
         ("outcomes", 20),
         ("failures", 20),
-        ("statements", 100),
-        ("accepted", 100),
+        ("claimed_approvals", 0),
+        ("effects", 0),
+        ("statements", 120),
+        ("accepted", 120),
         ("duplicates", 0),
         ("rejected", 0),
     ] {
         assert_eq!(first[field], value, "{field}");
     }
     let receipts = std::fs::read_to_string(scene.path("r")).unwrap();
-    assert_eq!(receipts.lines().count(), 100);
+    assert_eq!(receipts.lines().count(), 120);
     let receipt: Value = serde_json::from_str(receipts.lines().next().unwrap()).unwrap();
     assert!(receipt["run_id"].as_str().unwrap().starts_with("run-"));
     let second = scene.json(&import).await;
     assert_eq!(
         (&second["accepted"], &second["duplicates"]),
-        (&0.into(), &100.into())
+        (&0.into(), &120.into())
     );
-    assert_eq!(scene.fake.size(), 101);
+    assert_eq!(scene.fake.size(), 121);
 
     // A malformed line is named; the whole runs before it may be there, nothing else is.
     for malformed in ["{}\n".to_owned(), run(0)] {
@@ -383,7 +386,7 @@ async fn transcripts_are_imported_once() {
         let output = scene.run(&import).await;
         assert_eq!(code(&output), 2, "{output:?}");
         assert!(stderr(&output).contains("line 21"), "{output:?}");
-        assert_eq!(scene.fake.size(), 101);
+        assert_eq!(scene.fake.size(), 121);
     }
     // Another secret makes other payloads for the same places: refused, not recorded twice.
     std::fs::write(scene.path("t"), &transcripts).unwrap();
@@ -392,7 +395,7 @@ async fn transcripts_are_imported_once() {
         .run(&["import", "chat", "t", "--secret-file", "s"])
         .await;
     assert_eq!(code(&output), 3, "{output:?}");
-    assert_eq!(scene.fake.size(), 101);
+    assert_eq!(scene.fake.size(), 121);
 }
 
 #[tokio::test]
@@ -467,5 +470,5 @@ async fn a_bench_counts_what_was_recorded() {
         (&measured["verification"], &measured["parameters"]["batch"]),
         (&true.into(), &7.into())
     );
-    assert_eq!(scene.fake.size(), 101);
+    assert_eq!(scene.fake.size(), 121);
 }

@@ -214,7 +214,7 @@ async fn an_approval_commits_to_what_was_shown() {
     let at = |name: &str| said[name].as_i64();
     assert_eq!(
         (at("shown_at_us"), at("opened_at_us")),
-        (None, None),
+        (Some(0), Some(0)),
         "{said}"
     );
     assert!(at("decided_at_us").unwrap() > 0, "{said}");

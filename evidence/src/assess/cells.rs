@@ -69,6 +69,10 @@ impl CellKey {
 
 /// A cell's content.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every statement takes and puts its task: a box would be in the way"
+)]
 pub(super) enum Cell {
     Task(Task),
     Grant(Box<Grant>),

@@ -77,6 +77,9 @@ pub(super) struct Against {
     pub(super) contradicts: Option<u64>,
 }
 
+/// Why something never was a grant: kind, detail, and what it contradicts.
+type Objection = (FindingKind, String, Option<u64>);
+
 /// Who wants to do what under a grant.
 pub(super) struct Wanted<'a> {
     pub(super) task: TaskId,
@@ -168,7 +171,7 @@ impl Book {
         &mut self,
         view: &mut V,
         task: TaskId,
-    ) -> Result<Option<(FindingKind, String, Option<u64>)>, V::Error> {
+    ) -> Result<Option<Objection>, V::Error> {
         let task = self.look::<Task, _>(view, CellKey::Task(task))?;
         Ok(match task.map(|task| (task.state(), task.closed_leaf)) {
             Some((TaskState::Open, _)) => None,

@@ -23,7 +23,7 @@ fn waiting(deadline_s: i64) -> (Ledger, Place) {
 }
 
 fn kinds(ledger: &Ledger) -> Vec<FindingKind> {
-    ledger.findings().map(|finding| finding.kind()).collect()
+    ledger.findings().map(v1::Finding::kind).collect()
 }
 
 fn clear(ledger: &mut Ledger, intent: &Place) {

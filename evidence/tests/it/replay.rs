@@ -907,3 +907,61 @@ fn the_cast_is_what_it_is_said_to_be() {
     });
     assert!(unsigned.is_err());
 }
+
+/// The histories above say something: everything that matters happens in some of them.
+#[test]
+fn the_histories_reach_what_matters() {
+    use proptest::{strategy::ValueTree as _, test_runner::TestRunner};
+    let mut runner = TestRunner::deterministic();
+    let (mut kinds, mut states, mut bodies) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let (mut depth, mut spent) = (0, 0);
+    for n in 0..80 {
+        let ops = vec(any_op(), 100..160).new_tree(&mut runner).unwrap();
+        let mut story = Story::new(Ledger::new(), n % 2 == 0);
+        for op in ops.current() {
+            story.play(op);
+        }
+        let replay = replayed(&story.ledger);
+        bodies.extend(replay.bodies().keys().copied());
+        states.extend(replay.summary().intents.into_keys());
+        kinds.extend(replay.findings().map(v1::Finding::kind));
+        for (key, bytes) in &replay.kept().cells {
+            if matches!(key, CellKey::Grant(_)) {
+                let grant = cells::Grant::decode(bytes.clone()).unwrap();
+                if grant.uses_spent > 0 {
+                    depth = depth.max(grant.depth);
+                }
+                if grant.uses > 0 && grant.uses_spent == grant.uses {
+                    spent += 1;
+                }
+            }
+        }
+    }
+    for body in ["clearance", "task_receipt", "tick", "batch_manifest"] {
+        assert!(bodies.contains(body), "{body}");
+    }
+    for state in [
+        "waiting",
+        "cleared",
+        "denied",
+        "lapsed",
+        "completed",
+        "overdue",
+    ] {
+        assert!(states.contains(state), "{state}");
+    }
+    let missing: Vec<_> = deed_evidence::assess::finding::KINDS
+        .into_iter()
+        .filter(|kind| !kinds.contains(kind))
+        .collect();
+    let seldom = [
+        FindingKind::SequenceGap,
+        FindingKind::ClockSkew,
+        FindingKind::PolicyError,
+    ];
+    assert!(
+        missing.iter().all(|kind| seldom.contains(kind)),
+        "{missing:?}"
+    );
+    assert!(depth > 1 && spent > 0, "depth {depth}, {spent} spent");
+}

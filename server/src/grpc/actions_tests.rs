@@ -345,7 +345,9 @@ async fn findings_are_followed_as_they_arise() {
 
     // Written, and to be seen only when its leaf is.
     let third = finding(11, 0, ClockSkew, Severity::Notice);
-    served.engine.find(&served.ledger, &[third.clone()]);
+    served
+        .engine
+        .find(&served.ledger, std::slice::from_ref(&third));
     assert!(next().now_or_never().is_none());
     served.append(1);
     let answer = next().await.unwrap();

@@ -96,7 +96,7 @@ impl Query {
             return Ok(false);
         }
         terms(entry.payload, |term| {
-            missing.retain(|wanted| *wanted != term)
+            missing.retain(|wanted| *wanted != term);
         });
         Ok(missing.is_empty())
     }

@@ -376,7 +376,7 @@ fn the_answer_is_the_same_without_an_index_with_it_and_after_it_was_built_again(
     engine.close();
     let mut said = Vec::new();
     reindex::rebuild(dir.path(), Some(NAME), &mut |progress| {
-        said.push(progress.clone())
+        said.push(progress.clone());
     })
     .unwrap();
     let said: Vec<_> = said.iter().map(|progress| progress.indexed).collect();

@@ -50,20 +50,6 @@ impl Store {
                 Err(error) => Some(Err(error)),
             })
     }
-
-    /// All cells of a ledger but its findings: key bytes behind the kind, and value.
-    pub(crate) fn cells(
-        &self,
-        ledger: LedgerNumber,
-    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), StoreError>> {
-        let prefix = keys::cell_prefix(ledger);
-        self.scan(Scan::Lookup, Family::State, ledger, &prefix)
-            .map_while(move |item| match item {
-                Ok((key, _)) if !key.starts_with(&prefix) => None,
-                Ok((key, value)) => Some(Ok((keys::behind_kind(&key).to_vec(), value))),
-                Err(error) => Some(Err(error)),
-            })
-    }
 }
 
 /// Cells as readers ask for them.

@@ -219,11 +219,6 @@ pub(crate) fn due_prefix(ledger: LedgerNumber) -> Vec<u8> {
     [&ledger.0.to_be_bytes(), &[DUE][..]].concat()
 }
 
-/// What the keys of all cells of a ledger begin with.
-pub(crate) fn cell_prefix(ledger: LedgerNumber) -> Vec<u8> {
-    [&ledger.0.to_be_bytes(), &[CELL][..]].concat()
-}
-
 /// The cell's or due's own bytes in such a key.
 pub(crate) fn behind_kind(key: &[u8]) -> &[u8] {
     key.get(5..).unwrap_or_default()

@@ -135,15 +135,16 @@ fn transcripts_are_imported_once() {
     };
     write(format!("{}\n{}\n", transcript("a"), transcript("b")));
     let summary = object(&import().expect_code(OK));
-    // Opened, three calls, two results, closed twice.
+    // Opened, granted, three calls, two results, closed twice.
     for (what, count) in [
         ("runs", 2),
-        ("tool_calls", 6),
+        ("grants", 2),
+        ("intents", 6),
         ("outcomes", 4),
         ("failures", 2),
         ("unanswered", 2),
-        ("statements", 16),
-        ("accepted", 16),
+        ("statements", 18),
+        ("accepted", 18),
     ] {
         assert_eq!(summary[what], count, "{what} in {summary}");
     }
@@ -151,7 +152,7 @@ fn transcripts_are_imported_once() {
     let summary = object(&import().expect_code(OK));
     assert_eq!(
         (&summary["accepted"], &summary["duplicates"]),
-        (&8.into(), &8.into())
+        (&9.into(), &9.into())
     );
 
     // The same run with another course of events is not what was recorded.

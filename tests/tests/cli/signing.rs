@@ -52,24 +52,46 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
         set.deed.run([&arguments, more].concat())
     };
     let first = object(&import(&[]).expect_code(OK));
-    assert_eq!(first["accepted"], 10, "{first}");
+    assert_eq!(first["accepted"], 12, "{first}");
     // Arguments and results; one of each run is too long to travel with its statement.
     assert_eq!(first["contents"], 4, "{first}");
     let head = object(&set.deed.run(["head", "--json"]).expect_code(OK));
-    // The genesis entry, the key, two manifests.
-    assert_eq!(head["size"], 14);
+    // The genesis entry, the key; of each run two manifests (the grant is signed by itself, behind
+    // the opening and before all else) and the task's receipt.
+    assert_eq!(head["size"], 1 + 1 + 12 + 2 * 2 + 2);
 
     let again = object(&import(&[]).expect_code(OK));
     assert_eq!(
         (&again["accepted"], &again["duplicates"]),
-        (&json!(0), &json!(10))
+        (&json!(0), &json!(12))
     );
     let after = object(&set.deed.run(["head", "--json"]).expect_code(OK));
     assert_eq!(after, head);
 
     // Whoever signed goes on signing.
     let unsigned = object(&import(&["--unsigned"]).expect_code(UNAVAILABLE));
-    assert_eq!(unsigned["rejected"], 10, "{unsigned}");
+    // A run ends where something of it is refused: at its opening.
+    assert_eq!(unsigned["rejected"], 2, "{unsigned}");
+    // With nobody to sign grants the import's own key still signs, and the grants of the first
+    // import are the ones.
+    let keys = set.deed.state().join("keys");
+    let aside = set.deed.state().join("aside");
+    fs::create_dir(&aside).unwrap();
+    for entry in fs::read_dir(&keys).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::rename(&path, aside.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let ended = import(&[]).expect_code(OK);
+    assert_eq!(
+        ended.stderr.matches("grants not signed").count(),
+        1,
+        "{ended:#?}"
+    );
+    assert_eq!(object(&ended)["duplicates"], 12, "{ended:#?}");
+    let after = object(&set.deed.run(["head", "--json"]).expect_code(OK));
+    assert_eq!(after, head);
     // With nobody to register a key it is said, or refused if signing was asked for.
     for entry in fs::read_dir(set.deed.state().join("keys")).unwrap() {
         let path = entry.unwrap().path();

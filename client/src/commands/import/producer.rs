@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_client::{
     Answer, Appended, Appender, AppenderOptions, CONTENT_INLINE_BYTES_MAX, ContentState, Error,
-    Ledger, Pending, Signing, Statement,
-    chat::{Import as ChatImport, Run, RunContent},
+    Leaf, Ledger, Receipt, Signing, Statement,
+    chat::{Import as ChatImport, Making, Part, PartContent, Recorded, Speaker},
 };
-use deed_evidence::commitment::digest_of;
-use deed_proto::v1::{self, rejection::Reason};
-use tokio::sync::mpsc;
+use deed_evidence::{Sequence, commitment::digest_of, entry::Entry};
+use deed_proto::v1::{self, rejection::Reason, statement::Body};
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::{
@@ -19,106 +19,255 @@ use super::{
 };
 use crate::{
     cli::{Failure, Outcome},
-    commands::receipts::Tally,
+    commands::names,
 };
 
-/// Requests whose answers are not taken in yet.
-const REQUESTS_UNANSWERED: usize = 64;
+/// Runs that a producer has under way: each waits for answers in between.
+const RUNS_AT_ONCE: usize = 8;
 
 /// One stream of runs.
+#[derive(Clone)]
 pub(super) struct Producer {
     pub(super) import: Arc<ChatImport>,
     pub(super) runs: Runs,
     pub(super) receipts: Receipts,
     pub(super) ledger: Ledger,
     pub(super) signing: Signing,
+    /// How the grants are signed.
+    pub(super) granting: Signing,
     /// Whether arguments and results are kept beside the ledger.
     pub(super) keeps_contents: bool,
 }
 
-/// A request that is under way.
-struct Sent {
+/// A run under way.
+struct OneRun {
+    producer: Producer,
+    appender: Arc<Appender>,
     line: u64,
-    run_id: Arc<str>,
-    statements: Vec<Statement>,
-    pending: Pending,
+    run_id: String,
+    summary: Summary,
+    /// The task was opened by an earlier import.
+    repeated: bool,
 }
 
 impl Producer {
     pub(super) async fn run(self) -> (Summary, Outcome) {
-        let appender = self.ledger.appender(AppenderOptions {
+        let appender = Arc::new(self.ledger.appender(AppenderOptions {
             signing: self.signing.clone(),
             ..AppenderOptions::default()
-        });
-        let (sent, answers) = mpsc::channel(REQUESTS_UNANSWERED);
-        let collector = Collector {
-            ledger: self.ledger.clone(),
-            signing: self.signing.clone(),
-            receipts: self.receipts.clone(),
-            sent_again: None,
-            tally: Tally::default(),
-            erased: 0,
-        };
-        let collector = tokio::spawn(collector.collect(answers));
+        }));
         let mut summary = Summary::default();
-        let produced = self.produce(&appender, &sent, &mut summary).await;
-        drop(sent);
-        let collected = match collector.await {
-            Ok((collector, outcome)) => {
-                summary.tally = collector.tally;
-                summary.erased += collector.erased;
+        let mut outcome = Ok(());
+        let mut under_way = JoinSet::new();
+        loop {
+            let next = tokio::select! {
+                run = self.runs.next(), if under_way.len() < RUNS_AT_ONCE => run,
+                Some(ended) = under_way.join_next() => {
+                    outcome = outcome.and(self.take(ended, &mut summary));
+                    continue;
+                }
+            };
+            let Some(NumberedRun { line, transcript }) = next else {
+                break;
+            };
+            let run = OneRun {
+                producer: self.clone(),
+                appender: Arc::clone(&appender),
+                line,
+                run_id: transcript.run_id.clone(),
+                summary: Summary::default(),
+                repeated: false,
+            };
+            under_way.spawn(async move {
+                let making = Arc::clone(&run.producer.import);
+                run.carry(making.begin(&transcript)).await
+            });
+        }
+        while let Some(ended) = under_way.join_next().await {
+            outcome = outcome.and(self.take(ended, &mut summary));
+        }
+        let finished = match Arc::into_inner(appender) {
+            Some(appender) => appender.finish().await.map_err(Failure::from),
+            None => Ok(()),
+        };
+        if finished.is_err() {
+            self.runs.stop();
+        }
+        (summary, outcome.and(finished))
+    }
+
+    fn take(
+        &self,
+        ended: Result<(Summary, Outcome), tokio::task::JoinError>,
+        summary: &mut Summary,
+    ) -> Outcome {
+        let outcome = match ended {
+            Ok((part, outcome)) => {
+                summary.merge(part);
                 outcome
             }
             Err(error) => Err(Failure::Unavailable(error.into())),
         };
-        let finished = appender.finish().await.map_err(Failure::from);
-        if collected.is_err() || finished.is_err() || produced.is_err() {
+        if outcome.is_err() {
             self.runs.stop();
         }
-        (summary, collected.and(finished).and(produced))
+        outcome
+    }
+}
+
+impl OneRun {
+    async fn carry(mut self, mut making: Making<'_>) -> (Summary, Outcome) {
+        let outcome = self.parts(&mut making).await;
+        self.summary.add(making.counts());
+        (self.summary, outcome)
     }
 
-    async fn produce(
-        &self,
-        appender: &Appender,
-        sent: &mpsc::Sender<Sent>,
-        summary: &mut Summary,
-    ) -> Outcome {
-        while let Some(NumberedRun { line, transcript }) = self.runs.next().await {
-            let run = self.import.run(&transcript).map_err(|error| {
-                Failure::usage(error.to_string()).context(format!("line {line}"))
-            })?;
-            summary.add(run.counts);
-            summary.statements += run.statements.len() as u64;
-            let run_id: Arc<str> = transcript.run_id.into();
-            let statements = self.statements(run, summary).await?;
-            for statements in requests(statements) {
-                let pending = match appender.send(statements.clone()).await {
-                    Ok(pending) => pending,
-                    // The collector knows why.
-                    Err(Error::Ended) => return Ok(()),
-                    Err(error) => return Err(error.into()),
-                };
-                let request = Sent {
-                    line,
-                    run_id: Arc::clone(&run_id),
-                    statements,
-                    pending,
-                };
-                if sent.send(request).await.is_err() {
-                    return Ok(());
-                }
+    async fn parts(&mut self, making: &mut Making<'_>) -> Outcome {
+        let mut last = None;
+        while let Some(part) = making.next(last.as_ref()).map_err(|error| {
+            Failure::usage(error.to_string()).context(format!("line {}", self.line))
+        })? {
+            self.summary.statements += part.statements.len() as u64;
+            let recorded = match part.speaker {
+                Speaker::Importer => self.say(part).await,
+                Speaker::Grantor => self.grant(part).await,
+            };
+            match recorded {
+                Ok(Some(recorded)) => last = Some(recorded),
+                // Refused: its receipt says why, and the rest of the run would be too.
+                Ok(None) => return Ok(()),
+                Err(failure) => return Err(failure),
             }
         }
         Ok(())
     }
 
-    /// The statements of a run with their contents. Those that are too long to travel with them
+    /// Has a part recorded; where its last statement is, unless something was refused.
+    async fn say(&mut self, part: Part) -> Outcome<Option<Recorded>> {
+        let statements = self.statements(part).await?;
+        let mut last = None;
+        for statements in requests(statements) {
+            let sent = match self.appender.send(statements.clone()).await {
+                Ok(pending) => pending.await,
+                Err(error) => Err(error),
+            };
+            let answer = match sent {
+                Ok(answer) => answer,
+                // Whoever finishes the appender learns why.
+                Err(Error::Ended) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let first = answer.items.first();
+            self.repeated |= matches!(first, Some(Appended::Duplicate(_)));
+            last = self.take(statements, answer).await?;
+            if last.is_none() {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    async fn take(
+        &mut self,
+        mut statements: Vec<Statement>,
+        mut answer: Answer,
+    ) -> Outcome<Option<Recorded>> {
+        let Producer {
+            ledger, signing, ..
+        } = &self.producer;
+        while leave_out_erased(&mut statements, &answer, &mut self.summary) {
+            answer = ledger.append_signed(&statements, signing).await?;
+        }
+        let payloads: Vec<Bytes> = statements.into_iter().map(|s| s.payload).collect();
+        self.note(&payloads, &answer)
+    }
+
+    /// Has the run's grant recorded. If the run was imported before, that import's grant is the
+    /// one, whoever made it: the Intents that name it are recorded.
+    async fn grant(&mut self, part: Part) -> Outcome<Option<Recorded>> {
+        if self.repeated
+            && let Some((payload, receipt)) = self.earlier_grant().await?
+        {
+            let answer = Answer {
+                head: None,
+                witnessed_size: 0,
+                items: vec![Appended::Duplicate(receipt)],
+            };
+            return self.note(&[payload], &answer);
+        }
+        let statements: Vec<Statement> = part.statements.into_iter().map(Into::into).collect();
+        let Producer {
+            ledger, granting, ..
+        } = &self.producer;
+        let answer = ledger.append_signed(&statements, granting).await?;
+        let payloads: Vec<Bytes> = statements.into_iter().map(|s| s.payload).collect();
+        self.note(&payloads, &answer)
+    }
+
+    async fn earlier_grant(&self) -> Outcome<Option<(Bytes, Receipt)>> {
+        let ledger = &self.producer.ledger;
+        for session in self.producer.import.grant_sessions(&self.run_id) {
+            let leaf = Leaf::Statement(session, Sequence::FIRST);
+            let index = match ledger.prove_leaf(leaf, None).await {
+                Ok(leaf) => leaf.index,
+                Err(Error::Refused {
+                    code: Code::NotFound,
+                    ..
+                }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let found = ledger.statement(index).await?;
+            if !matches!(found.body(), Some(Body::Grant(_))) {
+                continue;
+            }
+            let entry = Entry::parse(&found.entry)
+                .map_err(|error| Failure::does_not_verify(error.to_string()))?;
+            let receipt = Receipt {
+                leaf_index: found.index,
+                leaf_hash: found.hash,
+                received_at: found.received_at,
+                inclusion_verified: true,
+                manifest: None,
+                assessed: None,
+            };
+            return Ok(Some((Bytes::copy_from_slice(entry.payload), receipt)));
+        }
+        Ok(None)
+    }
+
+    /// Counts an answer and writes its receipts; where its last statement is, unless something was
+    /// refused.
+    fn note(&mut self, payloads: &[Bytes], answer: &Answer) -> Outcome<Option<Recorded>> {
+        for item in &answer.items {
+            self.summary.tally.count(item);
+            let assessed = item.receipt().and_then(|receipt| receipt.assessed.as_ref());
+            for finding in assessed.map_or(&[][..], |assessed| &assessed.findings) {
+                let kind = names::finding(finding.kind());
+                *self.summary.findings.entry(kind).or_default() += 1;
+            }
+        }
+        if let Some(receipts) = &self.producer.receipts {
+            receipts.write(self.line, &self.run_id, payloads, answer)?;
+        }
+        if answer.items.iter().any(|item| item.receipt().is_none()) {
+            return Ok(None);
+        }
+        let last = answer.items.last().and_then(Appended::receipt);
+        Ok(last.map(Recorded::from))
+    }
+
+    /// The statements of a part with their contents. Those that are too long to travel with them
     /// are put first.
-    async fn statements(&self, run: Run, summary: &mut Summary) -> Outcome<Vec<Statement>> {
-        let mut statements: Vec<Statement> = run.statements.into_iter().map(Into::into).collect();
-        let contents = run.contents.into_iter().filter(|_| self.keeps_contents);
-        for RunContent {
+    async fn statements(&mut self, part: Part) -> Outcome<Vec<Statement>> {
+        let mut statements: Vec<Statement> = part.statements.into_iter().map(Into::into).collect();
+        let Producer {
+            ledger,
+            keeps_contents,
+            ..
+        } = &self.producer;
+        let summary = &mut self.summary;
+        let contents = part.contents.into_iter().filter(|_| *keeps_contents);
+        for PartContent {
             position,
             salt,
             content,
@@ -128,7 +277,7 @@ impl Producer {
             summary.content_bytes += content.len() as u64;
             if content.len() > CONTENT_INLINE_BYTES_MAX {
                 let digest = digest_of(&salt, &content);
-                let contents = self.ledger.contents();
+                let contents = ledger.contents();
                 match contents.put_bytes(digest, &salt, content).await {
                     Ok(_) => {}
                     // One that was erased is not taken again; its statement is there.
@@ -151,7 +300,7 @@ impl Producer {
     }
 }
 
-/// Cuts a run into requests of at most 1,024 statements and about 1 MiB.
+/// Cuts a part into requests of at most 1,024 statements and about 1 MiB.
 fn requests(statements: Vec<Statement>) -> Vec<Vec<Statement>> {
     const STATEMENTS_MAX: usize = 1_024;
     const BYTES_MAX: usize = 1024 * 1024;
@@ -171,69 +320,19 @@ fn requests(statements: Vec<Statement>) -> Vec<Vec<Statement>> {
     requests
 }
 
-/// Takes in the answers, in the order of the requests.
-struct Collector {
-    ledger: Ledger,
-    signing: Signing,
-    receipts: Receipts,
-    /// The run of which a request was sent again: those behind it were refused for its sake.
-    sent_again: Option<Arc<str>>,
-    tally: Tally,
-    erased: u64,
-}
-
-impl Collector {
-    async fn collect(mut self, mut sent: mpsc::Receiver<Sent>) -> (Self, Outcome) {
-        while let Some(request) = sent.recv().await {
-            if let Err(failure) = self.take(request).await {
-                return (self, Err(failure));
-            }
-        }
-        (self, Ok(()))
-    }
-
-    async fn take(&mut self, request: Sent) -> Outcome {
-        let Sent {
-            line,
-            run_id,
-            mut statements,
-            pending,
-        } = request;
-        let mut answer = pending.await?;
-        let behind = self.sent_again.as_ref() == Some(&run_id) && is_refused(&answer);
-        let mut again = self.leave_out_erased(&mut statements, &answer) || behind;
-        while again {
-            self.sent_again = Some(Arc::clone(&run_id));
-            answer = self
-                .ledger
-                .append_signed(&statements, &self.signing)
-                .await?;
-            again = self.leave_out_erased(&mut statements, &answer);
-        }
-        answer.items.iter().for_each(|item| self.tally.count(item));
-        match &self.receipts {
-            Some(receipts) => {
-                let payloads: Vec<Bytes> = statements.into_iter().map(|s| s.payload).collect();
-                receipts.write(line, &run_id, &payloads, &answer)
-            }
-            None => Ok(()),
+/// Leaves out contents that were erased since an earlier import; whether any was.
+fn leave_out_erased(statements: &mut [Statement], answer: &Answer, summary: &mut Summary) -> bool {
+    let before = summary.erased;
+    for (statement, item) in statements.iter_mut().zip(&answer.items) {
+        if let Appended::Rejected(rejection) = item
+            && rejection.reason() == Reason::ContentErased
+        {
+            // Which of them it was is not said; the others are held or were erased too.
+            summary.erased += statement.attachments.len() as u64;
+            statement.attachments.clear();
         }
     }
-
-    /// Leaves out contents that were erased since an earlier import; whether any was.
-    fn leave_out_erased(&mut self, statements: &mut [Statement], answer: &Answer) -> bool {
-        let before = self.erased;
-        for (statement, item) in statements.iter_mut().zip(&answer.items) {
-            if let Appended::Rejected(rejection) = item
-                && rejection.reason() == Reason::ContentErased
-            {
-                // Which of them it was is not said; the others are held or were erased too.
-                self.erased += statement.attachments.len() as u64;
-                statement.attachments.clear();
-            }
-        }
-        self.erased > before
-    }
+    summary.erased > before
 }
 
 const fn is_refused_for_its_state(error: &Error) -> bool {
@@ -244,8 +343,4 @@ const fn is_refused_for_its_state(error: &Error) -> bool {
             ..
         }
     )
-}
-
-fn is_refused(answer: &Answer) -> bool {
-    answer.items.iter().any(|item| item.receipt().is_none())
 }

@@ -78,7 +78,8 @@ fn the_strict_tiers_are_cleared_with_everything_and_say_what_is_owed() {
 
 #[test]
 fn each_fixed_item_that_is_missing_denies_and_is_named() {
-    let without: [(&str, fn(&mut Evidence)); 4] = [
+    type Without = (&'static str, fn(&mut Evidence));
+    let without: [Without; 4] = [
         ("needs a signature", |evidence| evidence.signed = false),
         ("needs a grant", |evidence| evidence.grant = false),
         ("needs arguments to be committed", |evidence| {
