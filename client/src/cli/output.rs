@@ -79,19 +79,45 @@ pub(crate) fn indented(prose: &str) -> String {
     out
 }
 
-/// A field of a list's item: indented, its value made printable and broken into lines of at most
-/// 80 columns, wherever that is.
+/// Columns of a terminal that nothing printed for a person exceeds.
+const COLUMNS: usize = 80;
+
+/// A field of a list's item: indented, its value made printable and broken into lines.
 pub(crate) fn folded(name: &str, value: &str) -> String {
-    const INDENT: usize = 18;
-    const COLUMNS: usize = 80 - INDENT;
-    let value = printable(value);
-    let mut out = format!("  {name:<width$}", width = INDENT - 2);
-    for (at, c) in value.chars().enumerate() {
-        if at > 0 && at % COLUMNS == 0 {
-            out.push('\n');
-            out.push_str(&" ".repeat(INDENT));
+    labelled(name, value, 18)
+}
+
+/// A label, and prose that begins at column `indent`, broken at words and indented below itself. A
+/// word that is longer than a line is broken where the line ends.
+pub(crate) fn labelled(label: &str, prose: &str, indent: usize) -> String {
+    let prose = printable(prose);
+    // A label that fills its column would run into the prose.
+    let label = format!("  {label} ");
+    let (mut out, mut column) = (format!("{label:<indent$}"), indent.max(label.chars().count()));
+    let mut begun = false;
+    let next_line = |out: &mut String, column: &mut usize| {
+        out.push('\n');
+        out.push_str(&" ".repeat(indent));
+        *column = indent;
+    };
+    for word in prose.split_whitespace() {
+        let width = word.chars().count();
+        if begun {
+            if column + 1 + width <= COLUMNS {
+                out.push(' ');
+                column += 1;
+            } else {
+                next_line(&mut out, &mut column);
+            }
         }
-        out.push(c);
+        for c in word.chars() {
+            if column == COLUMNS {
+                next_line(&mut out, &mut column);
+            }
+            out.push(c);
+            column += 1;
+        }
+        begun = true;
     }
     out
 }
@@ -121,6 +147,11 @@ mod tests {
         assert!(lines.iter().all(|line| line.len() <= 80));
         let whole: String = lines.iter().map(|line| &line[18..]).collect();
         assert_eq!(whole, "x".repeat(200) + "\\u{a}");
+        let prose = folded("detail", &"word ".repeat(30));
+        assert!(prose.lines().all(|line| line.len() <= 80), "{prose}");
+        assert!(!prose.contains("wo\n") && prose.matches("word").count() == 30, "{prose}");
+        // A label as long as its column keeps a space behind it.
+        assert_eq!(folded("contradicts leaf", "13"), "  contradicts leaf 13");
     }
 
     #[test]

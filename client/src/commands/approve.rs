@@ -216,7 +216,9 @@ fn text_of(found: &ProvenStatement, intended: &v1::Intent, arguments: &str) -> S
     if !intended.model.is_empty() {
         lines.push(format!("  model      {}", printable(&intended.model)));
     }
-    lines.push(format!("  arguments  {arguments}"));
+    // What has lines of its own begins below.
+    let gap = if arguments.starts_with('\n') { "" } else { "  " };
+    lines.push(format!("  arguments{gap}{arguments}"));
     lines.join("\n")
 }
 

@@ -292,14 +292,13 @@ impl Book {
         let Some(mut act) = found else {
             let kind = FindingKind::HiddenSideEffect;
             let first = effects.first();
-            let detail = format!(
-                "{} effects were seen that belong to no Intent here{}",
-                effects.len(),
-                first.map_or_else(String::new, |effect| format!(
-                    ", the first is {}",
-                    effect.kind
-                )),
-            );
+            let first = first.map_or_else(String::new, |one| {
+                format!("{} on {}", one.kind, one.resource)
+            });
+            let detail = match effects.len() {
+                1 => format!("an effect was seen that belongs to no Intent here: {first}"),
+                n => format!("{n} effects were seen that belong to no Intent here: {first}, ..."),
+            };
             return self.find(view, here, kind, task, here.leaf, None, detail);
         };
         let agent = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));

@@ -215,7 +215,7 @@ fn result(task: &ProvenTask, act: &v1::ActInfo) -> Vec<String> {
     for (what, commitment) in [("result", &outcome.result), ("response", &outcome.response)] {
         if let Some(commitment) = commitment {
             let digest = hex::encode(&commitment.digest);
-            lines.push(format!("Its {what} is committed to as {digest}."));
+            lines.push(format!("Its {what} is committed to as {digest}"));
         }
     }
     lines.push(match act.outcome() {

@@ -4,38 +4,9 @@ use crate::cli::printable;
 
 pub(super) const COLUMNS: usize = 80;
 
-/// A labelled line, its prose broken at words and indented below itself. A word that is longer than
-/// a line is broken where the line ends.
+/// A labelled line, its prose broken at words and indented below itself.
 pub(super) fn labelled(label: &str, prose: &str) -> String {
-    const INDENT: usize = 16;
-    let prose = printable(prose);
-    let (mut out, mut column) = (format!("  {label:<width$}", width = INDENT - 2), INDENT);
-    for word in prose.split_whitespace() {
-        let width = word.chars().count();
-        let fits = column + usize::from(column > INDENT) + width <= COLUMNS;
-        if column > INDENT {
-            if fits {
-                out.push(' ');
-                column += 1;
-            } else {
-                next_line(&mut out, &mut column, INDENT);
-            }
-        }
-        for c in word.chars() {
-            if column == COLUMNS {
-                next_line(&mut out, &mut column, INDENT);
-            }
-            out.push(c);
-            column += 1;
-        }
-    }
-    out
-}
-
-fn next_line(out: &mut String, column: &mut usize, indent: usize) {
-    out.push('\n');
-    out.push_str(&" ".repeat(indent));
-    *column = indent;
+    crate::cli::labelled(label, prose, 16)
 }
 
 /// The end of a text that is too long: of URIs it tells most.
