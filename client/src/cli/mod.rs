@@ -10,7 +10,9 @@ mod time;
 pub(crate) use failure::{Failure, Outcome};
 pub(crate) use file::{Readers, WholeFile, make_directory, make_private_directory};
 pub(crate) use global::Global;
-pub(crate) use output::{Output, folded, indented, labelled, progress_bar, tell, to_json, to_json_pretty};
+pub(crate) use output::{
+    Output, folded, indented, labelled, progress_bar, tell, to_json, to_json_pretty,
+};
 pub(crate) use printable::printable;
 pub(crate) use time::{Span, TimeError, When, shown, shown_span, with_times};
 

@@ -217,7 +217,11 @@ fn text_of(found: &ProvenStatement, intended: &v1::Intent, arguments: &str) -> S
         lines.push(format!("  model      {}", printable(&intended.model)));
     }
     // What has lines of its own begins below.
-    let gap = if arguments.starts_with('\n') { "" } else { "  " };
+    let gap = if arguments.starts_with('\n') {
+        ""
+    } else {
+        "  "
+    };
     lines.push(format!("  arguments{gap}{arguments}"));
     lines.join("\n")
 }

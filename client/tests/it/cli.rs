@@ -386,8 +386,7 @@ async fn transcripts_are_imported_once() {
         let output = scene.run(&import).await;
         assert_eq!(code(&output), 2, "{output:?}");
         assert!(stderr(&output).contains("line 21"), "{output:?}");
-        // The genesis entry, and for each producer the task that its Intents are of.
-    assert_eq!(scene.fake.size(), 121);
+        assert_eq!(scene.fake.size(), 121);
     }
     // Another secret makes other payloads for the same places: refused, not recorded twice.
     std::fs::write(scene.path("t"), &transcripts).unwrap();
@@ -396,7 +395,6 @@ async fn transcripts_are_imported_once() {
         .run(&["import", "chat", "t", "--secret-file", "s"])
         .await;
     assert_eq!(code(&output), 3, "{output:?}");
-    // The genesis entry, and for each producer the task that its Intents are of.
     assert_eq!(scene.fake.size(), 121);
 }
 

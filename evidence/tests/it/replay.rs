@@ -467,8 +467,7 @@ impl Story {
     /// What the newest Intent that waits is waiting for, by those who may say it: by chance alone
     /// that hardly ever comes together.
     fn give_evidence(&mut self) {
-        let waits =
-            |place: &&Place| self.ledger.act(place.leaf).state() == IntentState::Waiting;
+        let waits = |place: &&Place| self.ledger.act(place.leaf).state() == IntentState::Waiting;
         let Some(of) = self.intents.iter().rev().find(waits).cloned() else {
             return;
         };
