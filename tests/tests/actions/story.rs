@@ -282,7 +282,6 @@ fn what_goes_wrong_is_found() {
             ("hidden_side_effect", 18),
             ("task_closed", 19),
             ("limit_exceeded", 19),
-            ("limit_exceeded", 19),
         ],
     );
     assert_eq!(user.found("--finding hidden_side_effect"), [18]);
