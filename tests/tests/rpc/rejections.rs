@@ -160,7 +160,7 @@ fn statements_that_this_version_does_not_take_are_rejected() {
         let wanted = (Reason::WrongLedger, "ledger_id".to_owned());
         assert_eq!(reason(envelope(&foreign)).await, wanted);
 
-        // The genesis statement itself, and a body of a later version (field 26).
+        // The genesis statement itself, and a body of a later version (field 33).
         let entry = Entry::parse(&ledger.info.genesis_entry).unwrap();
         let genesis = Bytes::copy_from_slice(entry.payload);
         let wanted = (Reason::BodyNotAccepted, "genesis".to_owned());
@@ -170,7 +170,7 @@ fn statements_that_this_version_does_not_take_are_rejected() {
             ..producer.message(intent("orders/1"))
         }
         .encode_to_vec();
-        later.extend_from_slice(&[0xd2, 0x01, 0x00]);
+        later.extend_from_slice(&[0x8a, 0x02, 0x00]);
         assert_eq!(
             reason(envelope(&later.into())).await.0,
             Reason::BodyNotAccepted

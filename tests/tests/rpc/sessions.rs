@@ -87,7 +87,11 @@ fn sessions_are_strict() {
 
         // What was recorded comes back with its first receipt.
         for (payload, receipt) in payloads.iter().zip(&receipts) {
-            assert_eq!(duplicate(&one(payload).await), *receipt);
+            let first_time = v1::Receipt {
+                assessed: None,
+                ..receipt.clone()
+            };
+            assert_eq!(duplicate(&one(payload).await), first_time);
         }
 
         // A hole that is owned up to: from exactly the sequence that is expected, not another.
