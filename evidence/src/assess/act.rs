@@ -92,7 +92,10 @@ impl Book {
         let mut acts: Acts = self.take(view, key)?.unwrap_or_default();
         match acts.acts.binary_search_by_key(&act.leaf, |act| act.leaf) {
             Ok(at) => acts.acts[at] = act,
-            Err(at) => acts.acts.insert(at, act),
+            Err(at) => {
+                acts.acts.insert(at, act);
+                self.acts_put += 1;
+            }
         }
         self.put(key, acts);
         Ok(())

@@ -181,6 +181,8 @@ pub struct Book {
     id: LedgerId,
     cells: HashMap<CellKey, Slot>,
     changed: Vec<CellKey>,
+    /// Acts that were put since everything was forgotten: up to 16 share a cell.
+    pub(super) acts_put: usize,
     due: BTreeSet<Due>,
     due_changed: BTreeMap<Due, bool>,
     /// Sessions that have promised to go on.
@@ -250,6 +252,7 @@ impl Book {
             promises: promises.collect(),
             cells: HashMap::new(),
             changed: Vec::new(),
+            acts_put: 0,
             due,
             due_changed: BTreeMap::new(),
             owed: VecDeque::new(),
@@ -272,10 +275,10 @@ impl Book {
         self.due.len()
     }
 
-    /// Cells at hand.
+    /// What is at hand: cells, and the acts that were put into them; some hundred bytes each.
     #[must_use]
-    pub fn cells_held(&self) -> usize {
-        self.cells.len()
+    pub fn held(&self) -> usize {
+        self.cells.len() + self.acts_put
     }
 
     /// Forgets the cells at hand. Only when all changes have been taken and can be read again.
@@ -283,6 +286,7 @@ impl Book {
         debug_assert!(self.changed.is_empty(), "changes were taken");
         self.cells.clear();
         self.recent.clear();
+        self.acts_put = 0;
     }
 
     /// Findings since this was made.

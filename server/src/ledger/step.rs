@@ -146,8 +146,7 @@ const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
 /// Sessions that a ledger keeps in memory; about 200 bytes each.
 const SESSIONS_MAX: usize = 65_536;
 
-/// Cells of the assessment that a ledger keeps in memory; some hundred bytes each, acts up to 16 in
-/// a cell.
+/// Cells and acts of the assessment that a ledger keeps in memory; some hundred bytes each.
 const CELLS_MAX: usize = 65_536;
 
 /// The changes of one turn to one ledger.
@@ -309,7 +308,7 @@ impl LedgerState {
 
     /// Begins a turn.
     pub(crate) fn begin(&mut self, past: &mut impl Past) -> Result<Turn, StepError> {
-        if self.book.cells_held() > CELLS_MAX {
+        if self.book.held() > CELLS_MAX {
             past.settle()?;
             self.book.forget();
         }
