@@ -388,6 +388,9 @@ pub struct Act {
     /// Whether a Clearance is on its way into the log.
     #[prost(bool, tag = "28")]
     pub clearing: bool,
+    /// Whether somebody claimed an Outcome that counts for nothing.
+    #[prost(bool, tag = "29")]
+    pub outcome_claimed: bool,
 }
 
 /// What a waiting Intent is judged by again.

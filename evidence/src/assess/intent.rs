@@ -258,7 +258,12 @@ impl Book {
             }
             TaskState::Unspecified => judged.denied.push("task: was never opened".to_owned()),
         }
-        Ok(task.tier())
+        // Whoever may open a task says how much harm it may do; from others that is a claim, and the
+        // policy is asked as if nobody had said anything.
+        Ok(match task.opened() {
+            LayerState::Proven => task.tier(),
+            _ => RiskTier::Unspecified,
+        })
     }
 
     /// Lets a judgement take effect on an act that is new or waits. What is cleared after it waited

@@ -127,7 +127,11 @@ fn approval(act: &Act, registry: &Registry) -> LayerState {
 /// and what the policy wants kept.
 fn result(act: &Act) -> LayerState {
     let Some(outcome) = &act.outcome else {
-        return LayerState::Missing;
+        return if act.outcome_claimed {
+            LayerState::Claimed
+        } else {
+            LayerState::Missing
+        };
     };
     if act.has(FindingKind::EffectMismatch) {
         LayerState::Contradicted

@@ -46,6 +46,24 @@ impl Book {
             let kind = FindingKind::OutOfPlace;
             return self.find(view, here, kind, Some(task), here.leaf, first, detail);
         }
+        let signed = voice.has_role(KeyRole::Agent)
+            || voice.has_role(KeyRole::Platform)
+            || voice.has_role(KeyRole::DownstreamSystem);
+        if voice.is_signed() && !signed && !voice.has_role(KeyRole::Importer) {
+            let kind = FindingKind::WrongRole;
+            let detail = "an Outcome is signed by an agent, a gateway or the system itself";
+            let intent = Some(act.leaf);
+            self.find(view, here, kind, Some(task), here.leaf, intent, detail)?;
+        }
+        let same_key = voice
+            .key
+            .is_some_and(|key| key.as_bytes()[..] == act.key[..]);
+        if !act.key.is_empty() && !signed && !same_key {
+            // Of an act that somebody signed for, nobody else's word is more than a claim: it must
+            // not come before the Outcome that is signed.
+            act.outcome_claimed = true;
+            return self.put_act(view, act);
+        }
         act = self.overtake(view, here, act)?;
         let done = said.status != OutcomeStatus::NotDone;
         let event = if done {
@@ -72,21 +90,6 @@ impl Book {
             let kind = FindingKind::ArgumentsChanged;
             let detail = "it was called with other arguments than the Intent's";
             self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
-        }
-        let signed = voice.has_role(KeyRole::Agent)
-            || voice.has_role(KeyRole::Platform)
-            || voice.has_role(KeyRole::DownstreamSystem);
-        if voice.is_signed() && !signed && !voice.has_role(KeyRole::Importer) {
-            let detail = "an Outcome is signed by an agent, a gateway or the system itself";
-            self.find(
-                view,
-                here,
-                FindingKind::WrongRole,
-                Some(task),
-                here.leaf,
-                Some(act.leaf),
-                detail,
-            )?;
         }
         self.keep_outcome(view, here, &mut act, said, signed, event)?;
         for (kind, value) in &spoken.said.correlation_keys {

@@ -212,7 +212,7 @@ impl Replay {
     pub(super) fn settle(&mut self) {
         let Some(book) = &mut self.book else { return };
         self.kept.take(book.take_changes());
-        if book.cells_held() > CELLS_MAX {
+        if book.held() > CELLS_MAX {
             book.forget();
         }
     }

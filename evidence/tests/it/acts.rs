@@ -33,6 +33,36 @@ fn clear(ledger: &mut Ledger, intent: &Place) {
 }
 
 #[test]
+fn nobody_elses_outcome_comes_before_the_agents() {
+    let (mut ledger, intent) = waiting(500);
+    clear(&mut ledger, &intent);
+    let done = outcome(&intent, OutcomeStatus::Failed, Vec::new());
+    for who in [ANYBODY, APPROVER] {
+        ledger.say(who, Some(1), done.clone());
+        let act = ledger.act(intent.leaf);
+        assert!(act.outcome.is_none() && act.outcome_claimed, "{who:?}");
+    }
+    let own = outcome(&intent, OutcomeStatus::Succeeded, Vec::new());
+    let own = ledger.say(AGENT, Some(1), own);
+    let act = ledger.act(intent.leaf);
+    assert_eq!(act.outcome.map(|outcome| outcome.leaf), Some(own.leaf));
+    assert_eq!(act.state, i32::from(IntentState::Completed));
+    Replay::over(ledger.entries()).unwrap();
+}
+
+#[test]
+fn a_tier_that_anybody_names_is_none() {
+    let mut ledger = Ledger::new();
+    ledger.set_default_policy();
+    ledger.at(100);
+    ledger.say(ANYBODY, Some(1), task_opened(RiskTier::Low, 0));
+    let intent = intent("orders/7", 500, None);
+    let intent = ledger.say(AGENT, Some(1), Body::Intent(intent));
+    assert_eq!(intent.state(), Some(IntentState::Denied));
+    Replay::over(ledger.entries()).unwrap();
+}
+
+#[test]
 fn what_was_done_without_a_permit_gets_none() {
     let (mut ledger, intent) = waiting(500);
     ledger.at(200);
