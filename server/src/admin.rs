@@ -133,6 +133,7 @@ impl Admin {
                 .iter()
                 .map(|ledger| ledger.readable().size().get())
                 .sum(),
+            due: ledgers.iter().map(|ledger| ledger.readable().due).sum(),
             unindexed_leaves: ledgers.iter().map(|ledger| self.unindexed(ledger)).sum(),
             connections: self.context.listener.figures(),
             over_quota: self.over_quota(),
@@ -236,7 +237,7 @@ mod tests {
     use bytes::Bytes;
 
     use deed_evidence::LedgerId;
-    use deed_proto::v1::{self, ledger_client::LedgerClient};
+    use deed_proto::v1::{self, ledger_client::LedgerClient, statement::Body};
     use deed_tlog::Hash;
     use tempfile::TempDir;
     use tokio::{
@@ -388,6 +389,13 @@ mod tests {
             ("deed_sessions", 1.0),
             ("deed_ledgers_loaded", 1.0),
             ("deed_leaves", 4.0),
+            // Nobody has opened their task.
+            (r#"deed_intents_total{state="denied"}"#, 3.0),
+            (r#"deed_intents_total{state="cleared"}"#, 0.0),
+            (r#"deed_findings_total{kind="unknown_task"}"#, 1.0),
+            (r#"deed_findings_total{kind="equivocation"}"#, 0.0),
+            (r#"deed_own_entries_total{body="tick"}"#, 0.0),
+            ("deed_due", 0.0),
             ("deed_unindexed_leaves", 4.0),
             ("deed_streams_open", 1.0),
         ] {
@@ -402,6 +410,80 @@ mod tests {
             !after.keys().any(|name| name.contains("counted")),
             "no ledger is named"
         );
+        drop(client);
+        server.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_ledgers_find_and_write_is_counted_and_what_is_due_is_told() {
+        let dir = TempDir::new().unwrap();
+        let options = ServerOptions {
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            ..ServerOptions::new(dir.path().join("data"))
+        };
+        let server = Server::start(options.clone(), Arc::new(SystemClock))
+            .await
+            .unwrap();
+        let url = format!("http://{}", server.address());
+        let mut client = LedgerClient::connect(url).await.unwrap();
+        let created = client.create_ledger(v1::CreateLedgerRequest {
+            name: "counted".to_owned(),
+            authority_keys: vec![Bytes::from_static(&AUTHORITY_KEY)],
+        });
+        let created = created.await.unwrap().into_inner().ledger.unwrap();
+        let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());
+        let mut producer = Producer::new(id, 1);
+        let far_us = i64::MAX;
+        let mut said = |body| producer.statement(|statement| statement.body = Some(body));
+        let opened = v1::TaskOpened {
+            requested_by: "https://example.org/people/dee".to_owned(),
+            risk_tier: v1::RiskTier::Low.into(),
+            deadline_us: far_us,
+            ..v1::TaskOpened::default()
+        };
+        let wanted = v1::Intent {
+            action: "refund".to_owned(),
+            resource: "orders/1".to_owned(),
+            deadline_us: far_us,
+            ..v1::Intent::default()
+        };
+        let closed = v1::TaskClosed {
+            end: v1::TaskEnd::Completed.into(),
+            ..v1::TaskClosed::default()
+        };
+        let mut envelopes = vec![
+            said(Body::TaskOpened(opened)),
+            said(Body::Intent(wanted.clone())),
+            said(Body::TaskClosed(closed)),
+        ];
+        let after_end = said(Body::Intent(wanted));
+        let mut append = async |envelopes: Vec<v1::Envelope>| {
+            let request = v1::AppendRequest {
+                ledger: "counted".to_owned(),
+                envelopes,
+                ..v1::AppendRequest::default()
+            };
+            client.append(request).await.unwrap().into_inner()
+        };
+        let due = async || samples(&ask(server.admin_address().unwrap(), "/metrics").await.2);
+        let (last, rest) = (envelopes.pop().unwrap(), envelopes);
+        append(rest).await;
+        // The task, and the Intent.
+        assert_eq!(due().await["deed_due"], 2.0);
+        append(vec![last, after_end]).await;
+        let figures = due().await;
+        for (name, value) in [
+            (r#"deed_intents_total{state="cleared"}"#, 1.0),
+            (r#"deed_intents_total{state="denied"}"#, 1.0),
+            (r#"deed_intents_total{state="waiting"}"#, 0.0),
+            (r#"deed_findings_total{kind="task_closed"}"#, 1.0),
+            (r#"deed_findings_total{kind="unknown_task"}"#, 0.0),
+            (r#"deed_own_entries_total{body="task_receipt"}"#, 1.0),
+            (r#"deed_own_entries_total{body="clearance"}"#, 0.0),
+            ("deed_due", 1.0),
+        ] {
+            assert_eq!(figures[name], value, "{name}");
+        }
         drop(client);
         server.stop().await.unwrap();
     }

@@ -25,6 +25,8 @@ pub(crate) struct Loaded {
     pub(crate) effective_time: Micros,
     /// When something is due in it next.
     pub(crate) next_due: Option<Micros>,
+    /// How much is due in it.
+    pub(crate) due: u64,
 }
 
 /// A tree that cannot be brought back.
@@ -93,6 +95,7 @@ pub(crate) fn right_edge(
         checkpoint: record.checkpoint,
         effective_time: Micros::new(record.effective_time_us),
         next_due: store.next_due(ledger)?,
+        due: store.count_due(ledger)?,
     }))
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct Readable {
     pub(crate) effective_time: Micros,
     /// When something happens in it although nobody says anything.
     pub(crate) next_due: Option<Micros>,
+    /// How much is due at some time.
+    pub(crate) due: u64,
 }
 
 impl Readable {

@@ -179,6 +179,7 @@ impl Registry {
             checkpoint: loaded.checkpoint,
             effective_time: loaded.effective_time,
             next_due: loaded.next_due,
+            due: loaded.due,
         });
         let ledger = Arc::new(self.open(record, readable)?);
         tracing::info!(ledger = name, size = %ledger.readable().size(), "ledger loaded");
@@ -298,6 +299,7 @@ impl Registry {
             checkpoint: Bytes::new(),
             effective_time: created_at,
             next_due: None,
+            due: 0,
         };
         let unsigned = Arc::new(readable.clone());
         let ledger = Arc::new(self.open_with(record, signer, unsigned, trust)?);

@@ -26,6 +26,7 @@ use thiserror::Error;
 use crate::{
     admission::{Admitted, AdmittedBatch, Authorship, Kind},
     content::State,
+    metrics::Assessments,
     store::{StoreError, pack::Pack, pack::Packer, read::Run},
 };
 
@@ -163,6 +164,7 @@ pub(crate) struct Turn {
     erased: Vec<(CommitmentDigest, u64)>,
     /// What is said of the payloads placed since this was taken last, by position in their request.
     assessed: Vec<(usize, Assessed)>,
+    assessments: Assessments,
 }
 
 /// That somebody may speak: good until something changes that it was judged by.
@@ -272,6 +274,8 @@ pub(crate) struct Records {
     pub(crate) erased: Vec<(CommitmentDigest, u64)>,
     /// What changed in the assessment.
     pub(crate) assessment: Changes,
+    /// The same in numbers.
+    pub(crate) assessments: Assessments,
 }
 
 impl LedgerState {
@@ -306,6 +310,11 @@ impl LedgerState {
         self.book.next_due()
     }
 
+    /// How much is due in it.
+    pub(crate) fn due(&self) -> u64 {
+        self.book.due_len() as u64
+    }
+
     /// Begins a turn.
     pub(crate) fn begin(&mut self, past: &mut impl Past) -> Result<Turn, StepError> {
         if self.book.held() > CELLS_MAX {
@@ -331,6 +340,7 @@ impl LedgerState {
             references: Vec::new(),
             erased: Vec::new(),
             assessed: Vec::new(),
+            assessments: Assessments::default(),
         }
     }
 
@@ -619,6 +629,7 @@ impl LedgerState {
         let trust = self.trust.read();
         let mut view = StepView::new(turn, &self.sessions, past);
         let assessed = self.book.record(&mut view, &trust, &spoken)?;
+        turn.assessments.recorded(&assessed);
         if assessed.intent.is_some() || !assessed.findings.is_empty() {
             turn.assessed.push((statement.envelope, assessed));
         }
@@ -636,6 +647,7 @@ impl LedgerState {
                 .ledger_entry(&mut view, &trust, leaf, self.effective_time)?;
             let Some(entry) = entry else { break };
             turn.push(&entry, leaf_hash(&entry));
+            turn.assessments.written(&entry);
         }
         Ok(())
     }
@@ -857,6 +869,9 @@ impl LedgerState {
         }
         // A hash map's order is not the same twice.
         sessions.sort_unstable_by_key(|(id, ..)| *id);
+        let assessment = self.book.take_changes();
+        let mut assessments = turn.assessments;
+        assessments.changed(&assessment, turn.first_leaf);
         Ok(Records {
             packs: turn.packer.finish(),
             tiles,
@@ -864,7 +879,8 @@ impl LedgerState {
             trust_leaves: turn.trust_leaves,
             references: turn.references,
             erased: turn.erased,
-            assessment: self.book.take_changes(),
+            assessment,
+            assessments,
         })
     }
 

@@ -4,6 +4,7 @@
 //! statement. Nothing here has a label that callers choose: no ledgers, principals or paths, so
 //! that nobody can make the set grow.
 
+mod assessed;
 mod histogram;
 mod rpcs;
 mod text;
@@ -16,9 +17,12 @@ use std::{
     time::Duration,
 };
 
+use deed_evidence::assess::finding::KINDS;
 use deed_proto::v1::rejection::Reason;
 use tonic::Code;
 
+pub(crate) use assessed::Assessments;
+use assessed::{INTENT_STATES, OWN_BODIES};
 use histogram::{Histogram, LEAVES};
 pub(crate) use rpcs::Rpc;
 use rpcs::Rpcs;
@@ -92,6 +96,12 @@ pub(crate) struct Metrics {
     entries: AtomicU64,
     entry_bytes: AtomicU64,
     turn_leaves: Histogram,
+    /// In the order of [`KINDS`].
+    findings: [AtomicU64; KINDS.len()],
+    /// In the order of [`INTENT_STATES`].
+    intents: [AtomicU64; INTENT_STATES.len()],
+    /// In the order of [`OWN_BODIES`].
+    own_entries: [AtomicU64; OWN_BODIES.len()],
     sessions: AtomicI64,
     streams_open: AtomicI64,
     overload_refusals: AtomicU64,
@@ -140,6 +150,9 @@ impl Default for Metrics {
             entries: AtomicU64::default(),
             entry_bytes: AtomicU64::default(),
             turn_leaves: Histogram::new(LEAVES),
+            findings: zeros(),
+            intents: zeros(),
+            own_entries: zeros(),
             sessions: AtomicI64::default(),
             streams_open: AtomicI64::default(),
             overload_refusals: AtomicU64::default(),
@@ -207,6 +220,20 @@ impl Metrics {
         self.entries.fetch_add(leaves, Relaxed);
         self.entry_bytes.fetch_add(entry_bytes, Relaxed);
         self.turn_leaves.record(leaves);
+    }
+
+    /// What was assessed in a turn that is in the store.
+    pub(crate) fn assessed(&self, assessments: &Assessments) {
+        let add = |counters: &[AtomicU64], counts: &[u64]| {
+            for (counter, count) in counters.iter().zip(counts) {
+                if *count > 0 {
+                    counter.fetch_add(*count, Relaxed);
+                }
+            }
+        };
+        add(&self.findings, &assessments.findings);
+        add(&self.intents, &assessments.intents);
+        add(&self.own_entries, &assessments.own_entries);
     }
 
     /// So many sessions more, or fewer, are in memory.

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use deed_evidence::assess::finding::{self, KINDS};
 use deed_proto::v1::rejection::Reason;
 use prometheus_client::{
     collector::Collector,
@@ -17,7 +18,10 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use super::{CODES, Histogram, Metrics, Stage, Synced};
+use super::{
+    CODES, Histogram, Metrics, Stage, Synced,
+    assessed::{INTENT_STATES, OWN_BODIES},
+};
 
 /// Durations are recorded in microseconds and told in seconds.
 const US_PER_S: f64 = 1e6;
@@ -31,7 +35,9 @@ pub(crate) struct Observed {
     pub(crate) ledgers_loaded: u64,
     /// Their leaves.
     pub(crate) leaves: u64,
-    /// Those of them that searches have to read one by one.
+    /// What is due in them at some time.
+    pub(crate) due: u64,
+    /// Those of their leaves that searches have to read one by one.
     pub(crate) unindexed_leaves: u64,
     pub(crate) connections: Connections,
     /// Times that a principal was over a quota, by quota.
@@ -90,6 +96,7 @@ impl Collector for Snapshot {
         let mut out = Out(encoder);
         self.requests(&mut out)?;
         self.statements(&mut out)?;
+        self.assessment(&mut out)?;
         self.searches(&mut out)?;
         self.callers(&mut out)?;
         self.memory(&mut out)
@@ -194,6 +201,35 @@ impl Snapshot {
             "deed_leaves",
             "Leaves of all ledgers in memory together",
             self.observed.leaves,
+        )
+    }
+
+    fn assessment(&self, out: &mut Out<'_>) -> Result<(), Error> {
+        let metrics = &self.metrics;
+        // All of them are told, so that alerts can be written before they happen.
+        let findings = KINDS.into_iter().zip(&metrics.findings);
+        out.counters(
+            "deed_findings",
+            "Findings that arose, by kind",
+            findings.map(|(kind, count)| labelled("kind", &finding::name(kind), count)),
+        )?;
+        let intents = INTENT_STATES.into_iter().zip(&metrics.intents);
+        out.counters(
+            "deed_intents",
+            "Intents recorded, by where they stood then",
+            intents.map(|((_, state), count)| labelled("state", state, count)),
+        )?;
+        let own = OWN_BODIES.into_iter().zip(&metrics.own_entries);
+        out.counters(
+            "deed_own_entries",
+            "Entries that ledgers wrote themselves, by body",
+            own.map(|(body, count)| labelled("body", body.name(), count)),
+        )?;
+        out.gauge(
+            "deed_due",
+            "What is due at some time in all ledgers in memory: ends of tasks, Intents, \
+             Observations and sessions",
+            self.observed.due,
         )
     }
 

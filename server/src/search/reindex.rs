@@ -158,5 +158,6 @@ fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<Readable, Reind
         checkpoint: loaded.checkpoint,
         effective_time: loaded.effective_time,
         next_due: loaded.next_due,
+        due: loaded.due,
     })
 }

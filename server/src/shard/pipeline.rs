@@ -15,7 +15,7 @@ use super::{Answer, CommitFn, Disk, GuardFn};
 use crate::{
     guard::GuardedHead,
     ledger::{Ledger, Readable},
-    metrics::{Metrics, Stage, Synced},
+    metrics::{Assessments, Metrics, Stage, Synced},
     pressure::Share,
     store::Batch,
 };
@@ -31,6 +31,7 @@ pub(super) struct Finished {
     /// What it adds, for the metrics.
     pub(super) leaves: u64,
     pub(super) entry_bytes: u64,
+    pub(super) assessments: Assessments,
     /// When its last stage ended.
     pub(super) since: Instant,
 }
@@ -212,6 +213,7 @@ impl Line {
         if writes {
             self.metrics.synced(Synced::Store, began.elapsed());
             self.metrics.committed(turn.leaves, turn.entry_bytes);
+            self.metrics.assessed(&turn.assessments);
         }
         turn.passed(&self.metrics, Stage::Commit);
         Some(turn)

@@ -22,7 +22,7 @@ use crate::{
         Ledger, Readable,
         step::{LedgerState, Past, Placement, StepError, Turn},
     },
-    metrics::{Metrics, Stage},
+    metrics::{Assessments, Metrics, Stage},
     pressure::queue::FairReceiver,
     store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
 };
@@ -139,6 +139,7 @@ impl TurnThread {
         let mut turns: HashMap<LedgerNumber, (Arc<Ledger>, Turn)> = HashMap::new();
         let mut placed = Vec::new();
         let mut changed = Vec::new();
+        let mut assessments = Assessments::default();
         let mut bytes = 0;
         let mut leaves = 0;
         let mut next = Some(first);
@@ -191,13 +192,15 @@ impl TurnThread {
         }
         for (number, (ledger, turn)) in turns {
             leaves += turn.len();
-            if let Some(readable) = self.close(&mut batch, number, &ledger, turn)? {
+            let closed = self.close(&mut batch, number, &ledger, turn, &mut assessments)?;
+            if let Some(readable) = closed {
                 changed.push((ledger, readable));
             }
         }
         let mut finished = self.finished(batch, changed, placed);
         finished.leaves = leaves as u64;
         finished.entry_bytes = bytes as u64;
+        finished.assessments = assessments;
         finished.since = Instant::now();
         self.metrics.stage(Stage::Step, finished.since - began);
         Ok(finished)
@@ -289,6 +292,7 @@ impl TurnThread {
         number: LedgerNumber,
         ledger: &Arc<Ledger>,
         turn: Turn,
+        assessments: &mut Assessments,
     ) -> Result<Option<Arc<Readable>>, StepError> {
         let held = self
             .ledgers
@@ -297,6 +301,7 @@ impl TurnThread {
         let recorded = turn.len();
         let sessions = held.state.sessions();
         let records = held.state.finish(turn)?;
+        assessments.add(&records.assessments);
         let change = signed(held.state.sessions()) - signed(sessions);
         self.metrics.sessions_changed(change);
         if recorded == 0 {
@@ -312,6 +317,7 @@ impl TurnThread {
             checkpoint: ledger.sign(head),
             effective_time: held.state.effective_time(),
             next_due: held.state.next_due(),
+            due: held.state.due(),
         });
         let keep = second(&readable) != held.kept_second;
         held.kept_second = second(&readable);
@@ -348,6 +354,7 @@ impl TurnThread {
             answers,
             leaves: 0,
             entry_bytes: 0,
+            assessments: Assessments::default(),
             since: Instant::now(),
         }
     }

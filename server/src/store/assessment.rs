@@ -38,6 +38,12 @@ impl Store {
         Ok(first.map(|due| due.at))
     }
 
+    /// How much is due in a ledger: one step of an iterator each.
+    pub(crate) fn count_due(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
+        self.due_from(ledger)
+            .try_fold(0, |count, due| due.map(|_| count + 1))
+    }
+
     fn due_from(&self, ledger: LedgerNumber) -> impl Iterator<Item = Result<Due, StoreError>> {
         let prefix = keys::due_prefix(ledger);
         self.scan(Scan::Lookup, Family::State, ledger, &prefix)
