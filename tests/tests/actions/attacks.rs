@@ -363,6 +363,9 @@ fn no_clearance_comes_between_the_statements_of_a_batch() {
     });
 }
 
+/// What was acknowledged of a leaf: its hash, its payload, and what was said of it if it is known.
+type Acknowledged = (Hash, PayloadDigest, Option<Option<v1::Assessed>>);
+
 /// What producers were told until now, and how far they are.
 #[derive(Debug, Default)]
 struct Told {
@@ -370,7 +373,7 @@ struct Told {
     stories: AtomicU64,
     /// By leaf: its hash, the payload that it is of, and what was said of it. A duplicate's receipt
     /// says nothing.
-    receipts: Mutex<HashMap<u64, (Hash, PayloadDigest, Option<Option<v1::Assessed>>)>>,
+    receipts: Mutex<HashMap<u64, Acknowledged>>,
 }
 
 /// Somebody who plays whole acts, again and again, and sends the same bytes until there is an answer.

@@ -87,13 +87,13 @@ impl Owned {
             log,
         };
         assert_eq!(owned.signer.verifier_key().to_string(), owned.vkey);
-        owned.from_the_server(&scene).await;
+        owned.over_the_network(&scene).await;
         scene.ends_clean();
         owned
     }
 
     /// As a reader sees it: by the protocol, and from a mirror that was fetched file by file.
-    async fn from_the_server(&self, scene: &Scene) {
+    async fn over_the_network(&self, scene: &Scene) {
         let asked = self.deed.run(["audit", "--json"]).expect_code(HOLDS);
         let asked: Value = serde_json::from_str(&asked.stdout).expect("JSON");
         assert_eq!(asked["holds"], true, "{asked}");

@@ -362,7 +362,7 @@ fn the_task_helper_acts_on_a_clearance_alone() {
         let cleared = cleared.expect("cleared");
         assert_eq!(cleared.leaf().get(), leaf);
         assert_eq!(
-            cleared.clearance().map(|it| it.get()),
+            cleared.clearance().map(LeafIndex::get),
             Some(approved.leaf_index + 1)
         );
         let outcome = v1::Outcome {

@@ -67,7 +67,7 @@ fn ten_thousand_deadlines_at_one_tick() {
     for n in 0..MANY {
         let name = task_named(n);
         // Some at the same time, and the later leaf not always the later deadline.
-        let deadline = 1_000 + (n * 7_919) as i64 % 97;
+        let deadline = 1_000 + i64::try_from(n * 7_919 % 97).unwrap();
         let body = task_opened(RiskTier::Low, deadline);
         let named = |made: &mut v1::Statement| made.task = name.to_vec().into();
         let opened = stage
