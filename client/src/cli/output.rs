@@ -93,7 +93,10 @@ pub(crate) fn labelled(label: &str, prose: &str, indent: usize) -> String {
     let prose = printable(prose);
     // A label that fills its column would run into the prose.
     let label = format!("  {label} ");
-    let (mut out, mut column) = (format!("{label:<indent$}"), indent.max(label.chars().count()));
+    let (mut out, mut column) = (
+        format!("{label:<indent$}"),
+        indent.max(label.chars().count()),
+    );
     let mut begun = false;
     let next_line = |out: &mut String, column: &mut usize| {
         out.push('\n');
@@ -149,7 +152,10 @@ mod tests {
         assert_eq!(whole, "x".repeat(200) + "\\u{a}");
         let prose = folded("detail", &"word ".repeat(30));
         assert!(prose.lines().all(|line| line.len() <= 80), "{prose}");
-        assert!(!prose.contains("wo\n") && prose.matches("word").count() == 30, "{prose}");
+        assert!(
+            !prose.contains("wo\n") && prose.matches("word").count() == 30,
+            "{prose}"
+        );
         // A label as long as its column keeps a space behind it.
         assert_eq!(folded("contradicts leaf", "13"), "  contradicts leaf 13");
     }
