@@ -3,6 +3,7 @@
 
 mod attacks;
 mod audit;
+mod damage;
 mod gates;
 mod story;
 
