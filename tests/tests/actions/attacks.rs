@@ -12,15 +12,20 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, PayloadDigest, assess::Assessed, entry::Entry, replay::Replay, statement,
+    LedgerId, PayloadDigest, TaskId,
+    assess::{Assessed, cells::CellKey},
+    entry::Entry,
+    replay::Replay,
+    statement,
 };
 use deed_proto::v1::{
     self, FindingKind, IntentState, KeyRole, LayerState, Verdict, append_result, rejection::Reason,
     statement::Body,
 };
 use deed_tests::{
-    keys::{Authority, batch, key, registration_as, signed},
+    keys::{AUTHORITY, Authority, authority, batch, key, registration_as, signed},
     oracle::Log,
+    process::Deed,
     random::Random,
     rpc::{Clients, TestLedger, accepted, hash},
     run, run_within,
@@ -387,6 +392,9 @@ struct Player {
     approver: Voice,
     engine: Voice,
     bank: Voice,
+    /// An authority's session of its own.
+    authority: Voice,
+    task: [u8; 16],
     grant: Bytes,
 }
 
@@ -423,6 +431,34 @@ impl Player {
         receipts
     }
 
+    /// A task of its own, with a grant that is soon used up. The one before is closed, or ends by its
+    /// deadline while others write.
+    async fn begin(&mut self, number: u8) {
+        let mut envelopes = Vec::new();
+        if number > 0 && self.random.once_in(2) {
+            let closed = Body::TaskClosed(v1::TaskClosed {
+                end: v1::TaskEnd::Completed.into(),
+                reason: String::new(),
+            });
+            envelopes.push(self.authority.says_in(self.task, closed));
+        }
+        self.task[15] = number;
+        let deadline_us = match self.random.between(0, 2) {
+            0 => 0,
+            _ => now() + i64::try_from(self.random.between(1, 600_000)).unwrap(),
+        };
+        let opened = Body::TaskOpened(v1::TaskOpened {
+            requested_by: "ticket:4711".to_owned(),
+            risk_tier: v1::RiskTier::Payment.into(),
+            deadline_us,
+            ..v1::TaskOpened::default()
+        });
+        envelopes.push(self.authority.says_in(self.task, opened));
+        envelopes.push(self.authority.says_in(self.task, grant(4, Some(100_000))));
+        let receipts = self.send(envelopes).await;
+        self.grant = receipts.last().expect("the grant's").leaf_hash.clone();
+    }
+
     /// An act with more or less of what it needs.
     async fn act(&mut self) {
         let deadline_us = match self.random.between(0, 2) {
@@ -435,7 +471,8 @@ impl Player {
             deadline_us,
             ..payment(&self.grant, 1999)
         };
-        let said = self.agent.says(Body::Intent(intent));
+        let task = self.task;
+        let said = self.agent.says_in(task, Body::Intent(intent));
         let digest = PayloadDigest::of(&said.payload);
         let receipt = self.send(vec![said]).await.remove(0);
         let announced = Announced {
@@ -453,16 +490,19 @@ impl Player {
         };
         let mut envelopes = Vec::new();
         if !self.random.once_in(5) {
-            envelopes.push(self.engine.says(decision(&announced, Verdict::Allow)));
+            envelopes.push(
+                self.engine
+                    .says_in(task, decision(&announced, Verdict::Allow)),
+            );
         }
         let verdict = if self.random.once_in(6) {
             Verdict::Deny
         } else {
             Verdict::Allow
         };
-        envelopes.push(self.approver.says(approval(&announced, verdict)));
+        envelopes.push(self.approver.says_in(task, approval(&announced, verdict)));
         if !self.random.once_in(4) {
-            envelopes.push(self.agent.says(announced.outcome()));
+            envelopes.push(self.agent.says_in(task, announced.outcome()));
         }
         if self.random.once_in(2) {
             let observation = Body::Observation(v1::Observation {
@@ -470,17 +510,31 @@ impl Player {
                 effects: vec![refunded()],
                 ..v1::Observation::default()
             });
-            envelopes.push(self.bank.says(observation));
+            envelopes.push(self.bank.says_in(task, observation));
         }
         self.send(envelopes).await;
         self.told.stories.fetch_add(1, Relaxed);
     }
 
     async fn play(mut self) {
-        while !self.told.stop.load(Relaxed) {
-            self.act().await;
+        for number in 0..=u8::MAX {
+            self.begin(number).await;
+            for _ in 0..self.random.between(1, 8) {
+                if self.told.stop.load(Relaxed) {
+                    return;
+                }
+                self.act().await;
+            }
         }
     }
+}
+
+/// The task of a player's that has this number.
+fn task_of(player: u64, number: u8) -> [u8; 16] {
+    let mut task = [0x44; 16];
+    task[7..15].copy_from_slice(&player.to_be_bytes());
+    task[15] = number;
+    task
 }
 
 fn voice(ledger: LedgerId, session: u64, name: &str, key: SigningKey) -> Voice {
@@ -496,7 +550,6 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
     run_within(Duration::from_secs(360), async {
         let mut random = Random::seeded();
         let mut scene = Scene::set().await;
-        let grant = scene.grant(TASK, 100, Some(1_000_000)).await;
         let told = Arc::new(Told::default());
         let players: Vec<_> = (0..PRODUCERS)
             .map(|number| {
@@ -512,7 +565,9 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
                     approver: voice(id, session + 1, APPROVER, key(11)),
                     engine: voice(id, session + 2, ENGINE, key(12)),
                     bank: voice(id, session + 3, BANK, key(13)),
-                    grant: grant.clone(),
+                    authority: voice(id, session + 4, AUTHORITY, authority()),
+                    task: task_of(number, 0),
+                    grant: Bytes::new(),
                 };
                 tokio::spawn(player.play())
             })
@@ -582,9 +637,10 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
             "{cleared} clearances under a grant of 100 uses"
         );
         eprintln!(
-            "{} leaves, {} verdicts told, intents {states:?}, findings {:?}",
+            "{} leaves, {} verdicts told, intents {states:?}, entries {:?}, findings {:?}",
             log.entries.len(),
             verdicts.len(),
+            summary.entries,
             summary.findings
         );
         scene.ends_clean();

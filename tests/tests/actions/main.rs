@@ -3,6 +3,7 @@
 
 mod attacks;
 mod audit;
+mod damage;
 mod gates;
 mod story;
 
@@ -281,18 +282,27 @@ impl Scene {
         self.record(said).await
     }
 
-    /// Everything that was found, in order.
+    /// Everything that was found, in order, page by page.
     pub(crate) async fn findings(&self) -> Vec<v1::Finding> {
-        let request = v1::ListFindingsRequest {
+        let mut request = v1::ListFindingsRequest {
             ledger: self.ledger.name.clone(),
             page_size: 1000,
             ..v1::ListFindingsRequest::default()
         };
-        let mut actions = self.clients.actions.clone();
-        let answer = within("findings", actions.list_findings(request)).await;
-        let answer = answer.expect("findings").into_inner();
-        assert_eq!(answer.next_leaf, None, "one page is enough here");
-        answer.findings
+        let mut findings = Vec::new();
+        loop {
+            let mut actions = self.clients.actions.clone();
+            let answer = within("findings", actions.list_findings(request.clone())).await;
+            let answer = answer.expect("findings").into_inner();
+            findings.extend(answer.findings);
+            match answer.next_leaf {
+                Some(leaf) => {
+                    request.start_leaf = leaf;
+                    request.start_number = answer.next_number;
+                }
+                None => return findings,
+            }
+        }
     }
 
     /// What was found, without the rest.
