@@ -97,6 +97,6 @@ impl Complete {
             correlation_keys: &self.about.correlation_keys(),
         };
         let said = voice.say(&header, body, Some(contents)).await?;
-        Output::new(global).print(&said.json(), |json| json.text())
+        Output::new(global).print(&said.json(), super::voice::SaidJson::text)
     }
 }

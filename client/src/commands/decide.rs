@@ -67,6 +67,6 @@ impl Decide {
             reason: self.reason.clone(),
         });
         let said = voice.say_in(found.task(), body).await?;
-        Output::new(global).print(&said.json(), |json| json.text())
+        Output::new(global).print(&said.json(), super::voice::SaidJson::text)
     }
 }

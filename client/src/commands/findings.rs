@@ -246,7 +246,7 @@ impl Disposition {
             reason: self.reason.clone(),
         });
         let said = voice.say_in(TaskId::from_slice(&found.task), body).await?;
-        Output::new(global).print(&said.json(), |json| json.text())
+        Output::new(global).print(&said.json(), super::voice::SaidJson::text)
     }
 
     /// The finding itself: a disposition of what is not there would be a finding of its own.

@@ -115,7 +115,7 @@ impl MakeGrant {
         let body = Body::Grant(self.body(parent.as_ref())?);
         let mut voice = self.voice.open_or(&self.authority, global, &ledger).await?;
         let said = voice.say_in(Some(task), body).await?;
-        Output::new(global).print(&said.json(), |json| json.text())
+        Output::new(global).print(&said.json(), super::voice::SaidJson::text)
     }
 
     fn body(&self, parent: Option<&ProvenStatement>) -> Outcome<v1::Grant> {
@@ -153,7 +153,7 @@ impl Accept {
             grant: Bytes::copy_from_slice(grant.hash.as_bytes()),
         });
         let said = voice.say_in(Some(task_of(&grant)?), body).await?;
-        Output::new(global).print(&said.json(), |json| json.text())
+        Output::new(global).print(&said.json(), super::voice::SaidJson::text)
     }
 }
 
@@ -167,7 +167,7 @@ impl Revoke {
             reason: self.reason.clone(),
         });
         let said = voice.say_in(Some(task_of(&grant)?), body).await?;
-        Output::new(global).print(&said.json(), |json| json.text())
+        Output::new(global).print(&said.json(), super::voice::SaidJson::text)
     }
 }
 

@@ -12,11 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, PayloadDigest, TaskId,
-    assess::{Assessed, cells::CellKey},
-    entry::Entry,
-    replay::Replay,
-    statement,
+    LedgerId, PayloadDigest, assess::Assessed, entry::Entry, replay::Replay, statement,
 };
 use deed_proto::v1::{
     self, FindingKind, IntentState, KeyRole, LayerState, Verdict, append_result, rejection::Reason,
@@ -25,7 +21,6 @@ use deed_proto::v1::{
 use deed_tests::{
     keys::{AUTHORITY, Authority, authority, batch, key, registration_as, signed},
     oracle::Log,
-    process::Deed,
     random::Random,
     rpc::{Clients, TestLedger, accepted, hash},
     run, run_within,

@@ -94,7 +94,7 @@ impl Seen {
         };
         let mut voice = self.voice.open(global, &ledger).await?;
         let body = Body::Observation(v1::Observation {
-            intent: found.as_ref().map(|found| found.leaf_ref()),
+            intent: found.as_ref().map(deed_client::ProvenStatement::leaf_ref),
             effects: self.effect.clone(),
             reference: self.reference.clone(),
             observed_at_us: observed_at.map_or(0, Micros::get),
@@ -109,6 +109,6 @@ impl Seen {
             correlation_keys: &self.about.correlation_keys(),
         };
         let said = voice.say(&header, body, None).await?;
-        Output::new(global).print(&said.json(), |json| json.text())
+        Output::new(global).print(&said.json(), super::voice::SaidJson::text)
     }
 }

@@ -140,7 +140,7 @@ impl GrantJson {
 
 impl ActJson {
     fn new(task: &ProvenTask, act: &v1::ActInfo) -> Self {
-        let layers = act.layers.clone().unwrap_or_default();
+        let layers = act.layers.unwrap_or_default();
         Self {
             intent_leaf: act.intent_leaf,
             state: names::intent(act.state()),

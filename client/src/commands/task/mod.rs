@@ -219,7 +219,7 @@ impl Close {
         let ledger = global.connect().await?;
         let mut voice = self.voice.open_or(&self.authority, global, &ledger).await?;
         let said = voice.say_in(Some(TaskId::new(self.task)), body).await?;
-        Output::new(global).print(&said.json(), |json| json.text())
+        Output::new(global).print(&said.json(), super::voice::SaidJson::text)
     }
 }
 

@@ -144,7 +144,7 @@ fn act_of(task: &ProvenTask, number: u64, act: &v1::ActInfo) -> Vec<String> {
             lines.push(labelled(label, &list.join(", ")));
         }
     }
-    lines.extend(layers(&act.layers.clone().unwrap_or_default()));
+    lines.extend(layers(&act.layers.unwrap_or_default()));
     match answers::of(task, act) {
         Some(answers) => lines.extend(answered(&answers)),
         None => lines.push(labelled("", "its Intent is not among the task's entries")),
