@@ -88,5 +88,39 @@ fn batches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, one_statement, batches);
+/// What assessment costs the step: the same Intents of one open task under rules that assess
+/// nothing, and under those that do.
+fn rules_1_and_2(c: &mut Criterion) {
+    let mut group = c.benchmark_group("step_of_256_intents");
+    group.throughput(Throughput::Elements(256));
+    for (signed, name) in Signed::ALL {
+        for rules in [1, 2] {
+            let keys = Keys::with_rules(rules);
+            let trust = Trust::new(keys.ledger_id, &keys.genesis);
+            if !matches!(signed, Signed::Not) {
+                Step::new(&trust).turn(&[trust.admit(&[keys.registration()])]);
+            }
+            let envelopes = signed.envelopes(&keys, 1);
+            let opening = Statements::opening(keys.ledger_id);
+            group.bench_function(format!("{name}/rules_{rules}"), |b| {
+                b.iter_batched(
+                    || {
+                        // A new one each time: nothing is kept, so nothing may be forgotten.
+                        let mut step = Step::new(&trust);
+                        step.turn(&[trust.admit(std::slice::from_ref(&opening))]);
+                        (step, [trust.admit(&envelopes)])
+                    },
+                    |(mut step, batch)| {
+                        step.turn(&batch);
+                        step
+                    },
+                    BatchSize::SmallInput,
+                );
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, one_statement, batches, rules_1_and_2);
 criterion_main!(benches);

@@ -22,13 +22,22 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The same ones each time.
+    /// The same ones each time, under rules that assess.
     ///
     /// # Panics
     /// Never: all of it is valid.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "nothing is a default here")]
     pub fn new() -> Self {
+        Self::with_rules(2)
+    }
+
+    /// The same under these rules.
+    ///
+    /// # Panics
+    /// If there are no such rules.
+    #[must_use]
+    pub fn with_rules(rules_version: u32) -> Self {
         let origin = "example.org/logs/bench";
         let authority = SigningKey::from_seed(&[1; 32]);
         let name = KeyName::new(origin).expect("a key name");
@@ -38,7 +47,7 @@ impl Keys {
             authority_keys: vec![*authority.public_key().as_bytes()],
             created_at: Micros::new(1),
             nonce: [3; 32],
-            rules_version: 2,
+            rules_version,
         };
         let entry = genesis.to_entry().expect("a valid genesis");
         Self {

@@ -42,6 +42,26 @@ impl Statements {
         }
     }
 
+    /// What opens the task of all of them, in a session of its own.
+    ///
+    /// # Panics
+    /// Never: it is valid.
+    #[must_use]
+    pub fn opening(ledger_id: LedgerId) -> v1::Envelope {
+        let mut statement = Self::new(ledger_id, [0xfe; 16]).statement;
+        statement.producer = "https://example.org/platform".to_owned();
+        statement.body = Some(v1::statement::Body::TaskOpened(v1::TaskOpened {
+            requested_by: "https://example.org/people/dee".to_owned(),
+            risk_tier: v1::RiskTier::Low.into(),
+            ..v1::TaskOpened::default()
+        }));
+        v1::Envelope {
+            payload_type: v1::PayloadType::Statement.into(),
+            payload: statement::encode(&statement).expect("a valid statement"),
+            ..v1::Envelope::default()
+        }
+    }
+
     /// The payload of one sequence.
     ///
     /// # Panics

@@ -1,11 +1,15 @@
 //! The bodies of the fuzz targets, run over their committed seeds and a fixed number of
 //! mutations of each. The same bodies run for hours under `cargo fuzz`.
 
-use std::path::Path;
+use std::{collections::BTreeSet, fs, path::Path};
+
+use deed_evidence::{assess::finding::KINDS, entry::Entry};
 
 #[path = "../../../tlog/fuzz/driver/mod.rs"]
 mod driver;
 
+#[path = "../../fuzz/bodies/assess.rs"]
+pub(crate) mod assess;
 #[path = "../../fuzz/bodies/entry.rs"]
 pub(crate) mod entry;
 #[path = "../../fuzz/bodies/genesis.rs"]
@@ -17,13 +21,35 @@ pub(crate) mod statement;
 #[path = "../../fuzz/bodies/trust.rs"]
 pub(crate) mod trust;
 
-const TARGETS: [(&str, driver::Body); 5] = [
-    ("entry", entry::run),
-    ("genesis", genesis::run),
-    ("manifest", manifest::run),
-    ("statement", statement::run),
-    ("trust", trust::run),
+const TARGETS: [driver::Target<'_>; 6] = [
+    ("assess", assess::run_short, 500),
+    ("entry", entry::run, driver::MANY),
+    ("genesis", genesis::run, driver::MANY),
+    ("manifest", manifest::run, driver::MANY),
+    ("statement", statement::run, driver::MANY),
+    ("trust", trust::run, driver::MANY),
 ];
+
+/// Without this a change of how scripts are read would leave seeds that say nothing.
+#[test]
+fn the_seeds_of_assess_meet_every_finding_and_every_entry_of_the_ledger() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/assess");
+    let (mut kinds, mut bodies) = (BTreeSet::new(), BTreeSet::new());
+    for seed in fs::read_dir(seeds).unwrap() {
+        let ledger = assess::told(&fs::read(seed.unwrap().path()).unwrap());
+        assess::replays(&ledger);
+        kinds.extend(ledger.findings().map(|finding| finding.kind as usize));
+        bodies.extend(ledger.entries().iter().filter_map(|entry| {
+            let entry = Entry::parse(entry).unwrap();
+            Some(entry.statement().ok()?.body.name())
+        }));
+    }
+    let missing = (1..=KINDS.len()).filter(|kind| !kinds.contains(kind));
+    assert_eq!(missing.collect::<Vec<_>>(), [0; 0]);
+    for body in ["clearance", "task_receipt", "tick"] {
+        assert!(bodies.contains(body), "{body}");
+    }
+}
 
 #[test]
 fn every_target_has_a_body_seeds_and_survives_mutations() {

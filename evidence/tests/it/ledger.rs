@@ -333,6 +333,21 @@ impl Ledger {
         }
     }
 
+    /// The same ledger once more, with a book that is restored from what is kept.
+    pub(crate) fn copied(&self, forgets: bool) -> Self {
+        Self {
+            id: self.id,
+            registry: self.registry.clone(),
+            book: Book::restore(self.id, self.kept.dues.iter().copied()),
+            kept: self.kept.clone(),
+            entries: self.entries.clone(),
+            sessions: self.sessions.clone(),
+            time: self.time,
+            effective: self.effective,
+            forgets,
+        }
+    }
+
     fn register_cast(&mut self) {
         for who in CAST {
             self.register(who);
@@ -614,6 +629,8 @@ impl Ledger {
             payloads.push(statement::encode(&made).map_err(|error| error.to_string())?);
         }
         let manifest = Manifest::over(&payloads).map_err(|error| error.to_string())?;
+        // As admission does: nobody batches what an authority says.
+        let manifest = Manifest::parse(&manifest.encode()).map_err(|error| error.to_string())?;
         let key = signing_key(who.seed.ok_or("a batch is signed")?);
         let speaker = Speaker {
             key: who.key(),

@@ -7,13 +7,17 @@ use std::path::Path;
 /// What a target does with one input; panics where a property does not hold.
 pub(crate) type Body = fn(&[u8]);
 
-const MUTATIONS_PER_SEED: usize = 3000;
+/// A target's name, what it does, and how many mutations of each seed it is run over.
+pub(crate) type Target<'a> = (&'a str, Body, usize);
+
+/// Mutations of each seed where a run takes some microseconds.
+pub(crate) const MANY: usize = 3000;
 
 /// Runs each target's body over its seeds in `fuzz/seeds` and over mutations of them, which put in
 /// bytes of `telling` (those that mean something in the format) more often than others. Fails if a
 /// target lacks seeds, or `fuzz/fuzz_targets` has other targets.
-pub(crate) fn run_all(fuzz: &Path, targets: &[(&str, Body)], telling: &[u8]) {
-    for (name, body) in targets {
+pub(crate) fn run_all(fuzz: &Path, targets: &[Target<'_>], telling: &[u8]) {
+    for (name, body, mutations) in targets {
         assert!(
             fuzz.join("fuzz_targets")
                 .join(format!("{name}.rs"))
@@ -22,13 +26,17 @@ pub(crate) fn run_all(fuzz: &Path, targets: &[(&str, Body)], telling: &[u8]) {
         );
         let seeds = read_all(&fuzz.join("seeds").join(name));
         assert!(seeds.len() >= 3, "{name}");
+        let run = |data: &[u8]| {
+            let _tells = Running { name, data };
+            body(data);
+        };
         for seed in &seeds {
-            body(seed);
+            run(seed);
         }
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         for seed in &seeds {
-            for _ in 0..MUTATIONS_PER_SEED {
-                body(&random.mutate(seed, &seeds, telling));
+            for _ in 0..*mutations {
+                run(&random.mutate(seed, &seeds, telling));
             }
         }
     }
@@ -36,6 +44,21 @@ pub(crate) fn run_all(fuzz: &Path, targets: &[(&str, Body)], telling: &[u8]) {
         fs::read_dir(fuzz.join("fuzz_targets")).unwrap().count(),
         targets.len()
     );
+}
+
+/// Tells the input that a body panics on, which makes it a seed.
+struct Running<'a> {
+    name: &'a str,
+    data: &'a [u8],
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let hex: String = self.data.iter().map(|byte| format!("{byte:02x}")).collect();
+            eprintln!("{} fails on {hex}", self.name);
+        }
+    }
 }
 
 fn read_all(folder: &Path) -> Vec<Vec<u8>> {

@@ -23,15 +23,15 @@ mod tile_path;
 #[path = "../../fuzz/bodies/tlog_proof.rs"]
 mod tlog_proof;
 
-const TARGETS: [(&str, driver::Body); 8] = [
-    ("checkpoint", checkpoint::run),
-    ("consistency_verify", consistency_verify::run),
-    ("entry_bundle", entry_bundle::run),
-    ("inclusion_verify", inclusion_verify::run),
-    ("note", note::run),
-    ("policy", policy::run),
-    ("tile_path", tile_path::run),
-    ("tlog_proof", tlog_proof::run),
+const TARGETS: [driver::Target<'_>; 8] = [
+    ("checkpoint", checkpoint::run, driver::MANY),
+    ("consistency_verify", consistency_verify::run, driver::MANY),
+    ("entry_bundle", entry_bundle::run, driver::MANY),
+    ("inclusion_verify", inclusion_verify::run, driver::MANY),
+    ("note", note::run, driver::MANY),
+    ("policy", policy::run, driver::MANY),
+    ("tile_path", tile_path::run, driver::MANY),
+    ("tlog_proof", tlog_proof::run, driver::MANY),
 ];
 
 #[test]

@@ -1,0 +1,235 @@
+//! What the assessment of one statement costs, body by body, with everything that it asks for at
+//! hand; and the policy alone.
+
+use std::hint::black_box;
+
+use criterion::measurement::WallTime;
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
+};
+use deed_evidence::{
+    Micros,
+    assess::{Book, Spoken, said::Said},
+    policy::{self, Evidence, EvidencePolicy, Ruling},
+    statement::{self, Header},
+};
+use deed_proto::v1::{IntentState, OutcomeStatus, RiskTier, Verdict, statement::Body};
+
+#[path = "../../evidence/tests/it/ledger.rs"]
+mod ledger;
+
+use ledger::{
+    AGENT, APPROVER, AUTHORITY, DOWNSTREAM, ENGINE, Kept, Ledger, PLATFORM, Place, Who, approval,
+    decision, effect, grant_to, heartbeat, intent, observation, outcome, task_opened,
+};
+
+/// Statements that are measured together.
+const COUNT: u8 = 32;
+
+/// A ledger of which the end is measured.
+struct Story {
+    ledger: Ledger,
+    said: Vec<(Who, Place, Said, Micros)>,
+}
+
+impl Story {
+    fn new() -> Self {
+        let mut ledger = Ledger::new();
+        ledger.at(100);
+        Self {
+            ledger,
+            said: Vec::new(),
+        }
+    }
+
+    fn under_policy() -> Self {
+        let mut story = Self::new();
+        story.ledger.set_default_policy();
+        story
+    }
+
+    fn say(&mut self, who: Who, task: u8, body: Body) -> Place {
+        let mut said = self.ledger.try_say(who, Some(task), body, |made| {
+            if let Some(Body::Heartbeat(beat)) = &mut made.body {
+                (beat.last_sequence, beat.count) = (made.sequence, made.sequence + 1);
+            }
+        });
+        let place = said.as_mut().expect("nothing is refused").clone();
+        let read = Said::read(&place.payload).expect("it was recorded");
+        self.said
+            .push((who, place.clone(), read, self.ledger.now()));
+        place
+    }
+
+    /// An open task with a grant for the agent.
+    fn task(&mut self, tier: RiskTier) -> Place {
+        self.say(PLATFORM, 1, task_opened(tier, 0));
+        self.say(AUTHORITY, 1, grant_to(AGENT))
+    }
+
+    /// The same for each of many.
+    fn each(&mut self, mut say: impl FnMut(&mut Self, u8) -> Place) -> Vec<Place> {
+        (1..=COUNT).map(|n| say(self, n)).collect()
+    }
+
+    fn intents(&mut self, grant: Option<&Place>) -> Vec<Place> {
+        let grant = grant.map(|place| place.hash);
+        self.each(|story, _| story.say(AGENT, 1, Body::Intent(intent("orders/7", 500, grant))))
+    }
+
+    /// Measures the last [`COUNT`] statements, and what the ledger writes because of them.
+    fn measure(&self, group: &mut BenchmarkGroup<'_, WallTime>, name: &str) {
+        let headers: Vec<_> = self
+            .said
+            .iter()
+            .map(|(_, place, ..)| statement::parse(&place.payload).expect("it was recorded"))
+            .collect();
+        let (before, measured) = self.said.split_at(self.said.len() - usize::from(COUNT));
+        let (headers_before, headers) = headers.split_at(before.len());
+        let mut view = Kept {
+            places: self.ledger.kept.places.clone(),
+            ..Kept::default()
+        };
+        group.throughput(Throughput::Elements(COUNT.into()));
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(
+                || {
+                    let mut view = Kept::default();
+                    view.places.clone_from(&self.ledger.kept.places);
+                    let mut book = Book::new(self.ledger.id);
+                    self.feed(&mut book, &mut view, before, headers_before);
+                    book.take_changes();
+                    book
+                },
+                |book| self.feed(book, &mut view, measured, headers),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+
+    fn feed(
+        &self,
+        book: &mut Book,
+        view: &mut Kept,
+        said: &[(Who, Place, Said, Micros)],
+        headers: &[Header<'_>],
+    ) {
+        let registry = &self.ledger.registry;
+        for ((who, place, said, at), header) in said.iter().zip(headers) {
+            let spoken = Spoken {
+                leaf: place.leaf,
+                leaf_hash: place.hash,
+                at: *at,
+                header,
+                payload: &place.payload,
+                said,
+                key: who.key(),
+            };
+            let assessed = book.record(view, registry, &spoken);
+            assert_eq!(assessed.as_ref(), Ok(&place.assessed));
+            let mut leaf = place.leaf;
+            while book.owes() {
+                leaf += 1;
+                let entry = book.ledger_entry(view, registry, leaf, *at);
+                black_box(entry.expect("nothing is damaged"));
+            }
+        }
+    }
+}
+
+fn bodies(c: &mut Criterion) {
+    let mut group = c.benchmark_group("assess");
+
+    let mut story = Story::new();
+    story.each(|story, n| story.say(PLATFORM, n, task_opened(RiskTier::Low, 0)));
+    story.measure(&mut group, "task_opened");
+
+    let mut story = Story::new();
+    story.task(RiskTier::Low);
+    story.each(|story, _| story.say(AUTHORITY, 1, grant_to(AGENT)));
+    story.measure(&mut group, "grant");
+
+    let mut story = Story::new();
+    let grant = story.task(RiskTier::Low);
+    story.intents(None);
+    story.measure(&mut group, "intent");
+    let intents = story.intents(Some(&grant));
+    assert_eq!(intents[0].state(), Some(IntentState::Cleared));
+    story.measure(&mut group, "intent_with_grant");
+    let effects = || vec![effect("orders/7", 500), effect("orders/8", 1)];
+    for intent in &intents {
+        story.say(
+            AGENT,
+            1,
+            outcome(intent, OutcomeStatus::Succeeded, effects()),
+        );
+    }
+    story.measure(&mut group, "outcome_with_2_effects");
+    for intent in &intents {
+        story.say(DOWNSTREAM, 1, observation(Some(intent), effects()));
+    }
+    story.measure(&mut group, "observation_of_2_effects");
+    story.each(|story, _| story.say(AGENT, 1, heartbeat(0, 60)));
+    story.measure(&mut group, "heartbeat");
+
+    let mut story = Story::under_policy();
+    let grant = story.task(RiskTier::Payment);
+    let intents = story.intents(Some(&grant));
+    assert_eq!(intents[0].state(), Some(IntentState::Waiting));
+    story.measure(&mut group, "intent_that_waits");
+    for intent in &intents {
+        story.say(ENGINE, 1, decision(intent, Verdict::Allow));
+    }
+    story.measure(&mut group, "decision");
+    for intent in &intents {
+        let now = story.ledger.now();
+        story.say(APPROVER, 1, approval(intent, Verdict::Allow, now));
+    }
+    assert_eq!(
+        story.ledger.act(intents[0].leaf).state(),
+        IntentState::Cleared
+    );
+    story.measure(&mut group, "approval_that_clears");
+    group.finish();
+}
+
+fn policies(c: &mut Criterion) {
+    let policy = EvidencePolicy::compile(policy::DEFAULT_POLICIES, policy::DEFAULT_SCHEMA)
+        .expect("what Deed ships is valid");
+    let there = Evidence {
+        signed: true,
+        grant: true,
+        arguments: true,
+        prompt: true,
+        model: true,
+        decision: true,
+        approvals: 1,
+        approvals_multi_factor: 1,
+        approvals_phishing_resistant: 0,
+    };
+    let waits = Evidence {
+        decision: false,
+        approvals: 0,
+        approvals_multi_factor: 0,
+        ..there
+    };
+    let mut group = c.benchmark_group("policy");
+    for (name, evidence) in [("clears", there), ("waits", waits)] {
+        let request = policy::Request {
+            agent: AGENT.producer,
+            controller: Some(AGENT.controller),
+            action: "refund",
+            resource: "orders/7",
+            tier: RiskTier::Payment,
+            amount: Some((500, "EUR")),
+            evidence,
+        };
+        let cleared = matches!(policy.judge(&request), Ruling::Cleared(_));
+        assert_eq!(cleared, name == "clears");
+        group.bench_function(name, |b| b.iter(|| policy.judge(black_box(&request))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bodies, policies);
+criterion_main!(benches);
