@@ -1,14 +1,14 @@
 //! What a replayed ledger holds, in numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use deed_proto::v1::{self, IntentState};
 use prost::Message as _;
 
 use super::Replay;
 use crate::assess::{
-    cells::{Acts, CellKey},
-    finding,
+    cells::{Acts, CellKey, Task},
+    finding, layers,
 };
 
 /// Counts over a whole ledger. Names are those of the protos' values, in lower case and without
@@ -45,14 +45,20 @@ impl Replay {
             sessions: self.sessions.len() as u64,
             ..Summary::default()
         };
+        // Tasks come before acts: their cells are in order of their keys.
+        let mut tasks = HashMap::new();
         for (key, bytes) in &self.kept.cells {
             match key {
-                CellKey::Task(_) => summary.tasks += 1,
+                CellKey::Task(id) => {
+                    summary.tasks += 1;
+                    let task = Task::decode(bytes.clone()).unwrap_or_default();
+                    tasks.insert(id.as_bytes().to_vec(), task);
+                }
                 CellKey::Grant(_) => summary.grants += 1,
                 CellKey::Acts(_) => {
                     // The machine has encoded it.
                     let acts = Acts::decode(bytes.clone()).unwrap_or_default();
-                    summary.count(&acts);
+                    summary.count(&acts, &tasks);
                 }
                 _ => {}
             }
@@ -68,9 +74,9 @@ impl Replay {
 }
 
 impl Summary {
-    fn count(&mut self, acts: &Acts) {
+    fn count(&mut self, acts: &Acts, tasks: &HashMap<Vec<u8>, Task>) {
         for act in &acts.acts {
-            let state: IntentState = act.state();
+            let state: IntentState = layers::standing(act, tasks.get(&act.task[..]));
             let state = short(state.as_str_name(), "INTENT_STATE_");
             *self.intents.entry(state).or_default() += 1;
             if let Some(outcome) = &act.outcome {

@@ -82,7 +82,7 @@ fn what_was_done_without_a_permit_gets_none() {
 }
 
 #[test]
-fn evidence_and_outcome_in_one_batch_make_no_permit() {
+fn an_engines_outcome_in_the_batch_of_its_decision_is_a_claim() {
     let mut ledger = Ledger::new();
     ledger.set_policy(
         "@id(\"by engine\") permit (principal, action, resource) when { context.evidence.decision };",
@@ -98,9 +98,12 @@ fn evidence_and_outcome_in_one_batch_make_no_permit() {
         (Some(1), done),
     ];
     ledger.say_batch(ENGINE, bodies);
-    assert_eq!(ledger.next_leaf(), before + 3);
-    assert!(ledger.has(FindingKind::OutcomeWithoutClearance));
-    assert_eq!(ledger.act(intent.leaf).clearance_leaf, None);
+    // The Clearance stands behind the batch, and what was done before it is nobody's Outcome.
+    assert_eq!(ledger.next_leaf(), before + 3 + 1);
+    assert_eq!(kinds(&ledger), [FindingKind::WrongRole]);
+    let act = ledger.act(intent.leaf);
+    assert_eq!(act.clearance_leaf, Some(before + 3));
+    assert!(act.outcome.is_none() && act.outcome_claimed);
     Replay::over(ledger.entries()).unwrap();
 }
 

@@ -458,7 +458,7 @@ impl Story {
                 _ => {}
             }
         }
-        if op.b > 200 {
+        if op.b > 240 {
             self.give_evidence();
         }
         self.check();
