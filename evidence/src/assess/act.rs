@@ -5,7 +5,7 @@ use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 
 use super::{
     book::{Book, Due, DueOf, Here, View},
-    cells::{Act, Acts, CellKey, Task},
+    cells::{ACTS_LEAVES, Act, Acts, CellKey, Task},
     digest,
     said::LeafRef,
     table::{self, Event, Row, State, Thing},
@@ -89,7 +89,9 @@ impl Book {
 
     pub(super) fn put_act<V: View>(&mut self, view: &mut V, act: Act) -> Result<(), V::Error> {
         let key = CellKey::acts_of(act.leaf);
-        let mut acts: Acts = self.take(view, key)?.unwrap_or_default();
+        let mut acts: Acts = self.take(view, key)?.unwrap_or_else(|| Acts {
+            acts: Vec::with_capacity(ACTS_LEAVES as usize),
+        });
         match acts.acts.binary_search_by_key(&act.leaf, |act| act.leaf) {
             Ok(at) => acts.acts[at] = act,
             Err(at) => {

@@ -7,7 +7,7 @@ use deed_proto::v1::{self, FindingKind, IntentState};
 use deed_tlog::{Hash, leaf_hash};
 
 use super::{
-    cells::{Cell, CellKey, Kept, Task},
+    cells::{ACTS_LEAVES, Cell, CellKey, Kept, Task},
     digest, finding,
     said::{Said, SaidBody},
 };
@@ -181,6 +181,8 @@ pub struct Book {
     id: LedgerId,
     cells: HashMap<CellKey, Slot>,
     changed: Vec<CellKey>,
+    /// No cell of acts from this leaf on is kept anywhere yet.
+    acts_fresh_from: u64,
     /// Acts that were put since everything was forgotten: up to 16 share a cell.
     pub(super) acts_put: usize,
     due: BTreeSet<Due>,
@@ -252,6 +254,7 @@ impl Book {
             promises: promises.collect(),
             cells: HashMap::new(),
             changed: Vec::new(),
+            acts_fresh_from: u64::MAX,
             acts_put: 0,
             due,
             due_changed: BTreeMap::new(),
@@ -287,6 +290,13 @@ impl Book {
         self.cells.clear();
         self.recent.clear();
         self.acts_put = 0;
+    }
+
+    /// Says that nothing was recorded from `next_leaf` on, so that cells of acts there need not be
+    /// asked for: nearly every Intent would ask in vain. To be said when all that is kept is of
+    /// earlier leaves: at the beginning, and after [`Book::forget`].
+    pub fn begins_at(&mut self, next_leaf: u64) {
+        self.acts_fresh_from = next_leaf;
     }
 
     /// Findings since this was made.
@@ -609,7 +619,10 @@ impl Book {
         match self.cells.entry(key) {
             MapEntry::Occupied(slot) => Ok(slot.into_mut()),
             MapEntry::Vacant(vacant) => {
-                let cell = match view.cell(&key)? {
+                let fresh = matches!(key, CellKey::Acts(n)
+                    if n.saturating_mul(ACTS_LEAVES) >= self.acts_fresh_from);
+                let kept = if fresh { None } else { view.cell(&key)? };
+                let cell = match kept {
                     None => None,
                     Some(bytes) => match Cell::decode(&key, &bytes) {
                         Some(cell) => Some(cell),
@@ -768,6 +781,12 @@ impl Book {
             let before = Hash::try_from(&task.assessment[..]).unwrap_or(digest::START);
             let after = digest::assessment(&before, event);
             task.assessment = Bytes::copy_from_slice(after.as_bytes());
+            // Every Intent moves once at its own leaf, when it is judged first: one look-up less.
+            if let digest::Event::Intent { leaf, intent, .. } = event
+                && leaf == intent
+            {
+                task.acts += 1;
+            }
             self.put(key, task);
         }
         Ok(())

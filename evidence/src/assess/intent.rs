@@ -90,11 +90,6 @@ impl Book {
         }
         let place = (spoken.header.session, spoken.header.sequence);
         self.recall(place, here.leaf);
-        let key = CellKey::Task(task);
-        if let Some(mut cell) = self.take::<Task, _>(view, key)? {
-            cell.acts += 1;
-            self.put(key, cell);
-        }
         let judged = self.judge(view, here, &act)?;
         self.settle(view, here, &mut act, judged)?;
         let standing = (act.state(), act.missing.clone(), act.denied.clone());

@@ -147,8 +147,9 @@ const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
 /// Sessions that a ledger keeps in memory; about 200 bytes each.
 const SESSIONS_MAX: usize = 65_536;
 
-/// Cells and acts of the assessment that a ledger keeps in memory; some hundred bytes each.
-const CELLS_MAX: usize = 65_536;
+/// Cells and acts of the assessment that a ledger keeps in memory; about a kilobyte each. Few: memory
+/// that is given back and touched again costs more than reading a cell now and then.
+const CELLS_MAX: usize = 8_192;
 
 /// The changes of one turn to one ledger.
 #[derive(Debug)]
@@ -286,13 +287,15 @@ impl LedgerState {
         trust: SharedTrust,
         due: impl Iterator<Item = Due>,
     ) -> Self {
+        let mut book = Book::restore(id, due);
+        book.begins_at(edge.size().get());
         Self {
             id,
             edge,
             effective_time,
             trust,
             sessions: HashMap::new(),
-            book: Book::restore(id, due),
+            book,
         }
     }
 
@@ -320,6 +323,7 @@ impl LedgerState {
         if self.book.held() > CELLS_MAX {
             past.settle()?;
             self.book.forget();
+            self.book.begins_at(self.edge.size().get());
         }
         if self.sessions.len() > SESSIONS_MAX {
             // A session that is not cached must be in the store, also if the last turn made it.

@@ -30,8 +30,9 @@ use crate::{
 /// Jobs of one turn at most.
 const TURN_JOBS: usize = 4096;
 
-/// Entry bytes of one turn, roughly: it takes no more jobs once it has so many.
-const TURN_BYTES: usize = 16 << 20;
+/// Entry bytes of one turn, roughly: it takes no more jobs once it has so many. Some 25 ms of
+/// assessment: whoever sends one statement at a time gets one into each turn.
+const TURN_BYTES: usize = 2 << 20;
 
 /// Sessions and ledgers that a shard keeps in memory, over all of its ledgers: some 100 MB. Beyond
 /// that it forgets them all; what is needed again is read from the store.
