@@ -218,9 +218,6 @@ async fn the_role_matrix_holds_for_what_is_served() {
             Method::PutContent,
             Method::GetContent,
             Method::EraseContent,
-            Method::AwaitClearance,
-            Method::RequestTaskReceipt,
-            Method::GetTask,
         ];
         assert!(
             known.iter().any(|method| method.row().path == path),
