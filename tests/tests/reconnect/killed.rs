@@ -6,17 +6,18 @@ use std::{
     future::ready,
     os::unix::fs::OpenOptionsExt as _,
     process::{Child, Command, Output, Stdio},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use deed_client::key;
 use deed_proto::v1::{self, statement::Body};
-use deed_tests::{process::program, random::Random, until};
+use deed_tests::{process::program, proxy::Proxy, random::Random, until};
 use prost::Message as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{LEDGER, key_of, name_of};
+use crate::{CUTS_EACH, LEDGER, key_of, name_of};
 
 /// Its number among the producers.
 pub(crate) const KILLED: u64 = 5;
@@ -27,6 +28,9 @@ const LIFE_MS_MAX: u64 = 400;
 
 /// Lines that it is given each time: more than it takes within its life, on most machines.
 const LINES: u64 = 2_000;
+
+/// For how long connections of the last one are cut, which is let live.
+const LAST_CUTS: Duration = Duration::from_secs(3);
 
 /// Statements in a request, few enough for requests and answers to come through between two cuts.
 const BATCH: &str = "20";
@@ -52,11 +56,15 @@ pub(crate) fn resource(payload: &[u8]) -> String {
 
 /// Kills it several times, then lets it end. Returns how many statements it has receipts for.
 ///
-/// `url` leads through the proxy, `direct` to the server.
-pub(crate) async fn kill_again_and_again(url: String, direct: String, mut random: Random) -> u64 {
-    let producer = Producer::new(url, direct);
+/// `direct` leads to the server past the proxy.
+pub(crate) async fn kill_again_and_again(
+    proxy: Arc<Proxy>,
+    direct: String,
+    mut random: Random,
+) -> u64 {
+    let producer = Producer::new(proxy.url(), direct);
     let mut kills = 0;
-    while kills < KILLS {
+    while kills < KILLS || proxy.report().cuts < CUTS_EACH {
         let mut process = producer.start(LINES);
         // Not a wait for something: the moment of the kill.
         tokio::time::sleep(Duration::from_millis(random.between(0, LIFE_MS_MAX))).await;
@@ -70,11 +78,16 @@ pub(crate) async fn kill_again_and_again(url: String, direct: String, mut random
             }
         }
     }
-    // A last one, with some lines of its own: nothing may be left.
+    // A last one, with some lines of its own: nothing may be left. Its pauses grow to seconds where
+    // cuts follow each other, so the network is well again after a while.
+    let well_at = Instant::now() + LAST_CUTS;
     let mut lines = 100;
     loop {
         let mut process = producer.start(lines);
         let ended = until("the end of deed append", || {
+            if Instant::now() >= well_at {
+                proxy.heal();
+            }
             ready(process.try_wait().expect("our own child"))
         })
         .await;

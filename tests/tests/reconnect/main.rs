@@ -386,19 +386,19 @@ async fn round(seed: u64, cuts: u64) {
             random: random.fork(),
             shared: Arc::clone(&shared),
         };
-        proxies.push(proxy);
+        proxies.push(Arc::new(proxy));
         producers.push(tokio::spawn(streamer.stream()));
     }
 
-    let proxy = Proxy::start(server.address(), FAULTS, random.fork()).await;
+    let proxy = Arc::new(Proxy::start(server.address(), FAULTS, random.fork()).await);
     let killing = tokio::spawn(kill_again_and_again(
-        proxy.url(),
+        Arc::clone(&proxy),
         server.url(),
         random.fork(),
     ));
     proxies.push(proxy);
 
-    let report = || proxies.iter().map(Proxy::report);
+    let report = || proxies.iter().map(|proxy| proxy.report());
     loop {
         let before: Report = report().sum();
         if before.cuts >= cuts && report().all(|one| one.cuts >= CUTS_EACH) {
