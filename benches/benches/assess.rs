@@ -120,8 +120,10 @@ impl Story {
                 leaf: place.leaf,
                 leaf_hash: place.hash,
                 at: *at,
+                received_at: *at,
                 header,
                 payload: &place.payload,
+                payload_digest: None,
                 said,
                 key: who.key(),
             };

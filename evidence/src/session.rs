@@ -22,6 +22,17 @@ pub enum Binding {
     Nobody,
 }
 
+impl Binding {
+    /// The key that the session is bound to, if it is bound to one.
+    #[must_use]
+    pub const fn key(&self) -> Option<KeyId> {
+        match self {
+            Self::Key(key) => Some(*key),
+            Self::Principal(_) | Self::Nobody => None,
+        }
+    }
+}
+
 /// What the ledger knows of a session after some of its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {

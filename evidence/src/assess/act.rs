@@ -4,9 +4,10 @@ use bytes::Bytes;
 use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 
 use super::{
-    book::{Book, Due, DueOf, Here, View},
-    cells::{ACTS_LEAVES, Act, Acts, CellKey, Task},
+    book::{Book, Here, View},
+    cells::{Act, Acts, CellKey, Leaves},
     digest,
+    due::{Due, DueOf},
     said::LeafRef,
     table::{self, Event, Row, State, Thing},
 };
@@ -68,10 +69,32 @@ impl Book {
         view: &mut V,
         leaf: u64,
     ) -> Result<Option<Act>, V::Error> {
-        let acts = self.look::<Acts, _>(view, CellKey::acts_of(leaf))?;
-        Ok(acts
-            .and_then(|acts| acts.acts.iter().find(|act| act.leaf == leaf))
-            .cloned())
+        let acts = self.cells.look::<Acts, _>(view, CellKey::acts_of(leaf))?;
+        let kept = acts.and_then(|acts| acts.acts.iter().find(|act| act.leaf == leaf));
+        match kept {
+            Some(act) => Ok(Some(act.clone())),
+            None => self.act_by_entry(view, leaf),
+        }
+    }
+
+    /// The act of an Intent of which no cell is kept.
+    fn act_by_entry<V: View>(&mut self, view: &mut V, leaf: u64) -> Result<Option<Act>, V::Error> {
+        let recent = self.recent.intent(leaf).copied();
+        let recorded = match recent {
+            Some(recorded) => Some(recorded),
+            None => view.intent(leaf)?,
+        };
+        let Some(recorded) = recorded else {
+            return Ok(None);
+        };
+        let second = CellKey::Equivocation(recorded.session, recorded.sequence);
+        let second = match recent {
+            // It was an act when it was recorded.
+            Some(_) => None,
+            None => self.cells.look::<Leaves, _>(view, second)?.cloned(),
+        };
+        let task = self.cells.task(view, recorded.task)?;
+        Ok(recorded.act(task, second.as_ref()))
     }
 
     /// The act of an Intent that somebody refers to in `task`: index, hash and task must be right.
@@ -89,9 +112,7 @@ impl Book {
 
     pub(super) fn put_act<V: View>(&mut self, view: &mut V, act: Act) -> Result<(), V::Error> {
         let key = CellKey::acts_of(act.leaf);
-        let mut acts: Acts = self.take(view, key)?.unwrap_or_else(|| Acts {
-            acts: Vec::with_capacity(ACTS_LEAVES as usize),
-        });
+        let acts: &mut Acts = self.cells.change_or_default(view, key)?;
         match acts.acts.binary_search_by_key(&act.leaf, |act| act.leaf) {
             Ok(at) => acts.acts[at] = act,
             Err(at) => {
@@ -99,7 +120,6 @@ impl Book {
                 self.acts_put += 1;
             }
         }
-        self.put(key, acts);
         Ok(())
     }
 
@@ -109,7 +129,7 @@ impl Book {
         let (State::Waiting, Some(id)) = (state, task_of(act)) else {
             return Ok(state);
         };
-        let task = self.look::<Task, _>(view, CellKey::Task(id))?;
+        let task = self.cells.task(view, id)?;
         let ended = task.is_some_and(|task| task.state() == TaskState::Closed);
         let row = table::find(Thing::Intent, state, Event::TaskEnded).filter(|_| ended);
         Ok(row.map_or(state, |row| row.to))
@@ -175,7 +195,7 @@ impl Book {
                 leaf: outcome.leaf,
                 what: DueOf::Observation(intent),
             };
-            self.undo_due(due);
+            self.dues.undo(due);
         }
         if let Some(task) = task {
             let event = digest::Event::Outcome {
@@ -190,7 +210,7 @@ impl Book {
 
     fn undo_intent_due(&mut self, act: &Act) {
         if act.deadline_us > 0 {
-            self.undo_due(Due {
+            self.dues.undo(Due {
                 at: Micros::new(act.deadline_us),
                 leaf: act.leaf,
                 what: DueOf::Intent(act.leaf),

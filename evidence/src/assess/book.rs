@@ -1,18 +1,22 @@
 //! The machine: cells at hand, what is due, what is to be written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use deed_proto::v1::{self, FindingKind, IntentState};
 use deed_tlog::{Hash, leaf_hash};
 
 use super::{
-    cells::{ACTS_LEAVES, Cell, CellKey, Kept, Task},
-    digest, finding,
+    cells::{CellKey, Leaves, Task},
+    digest,
+    due::{Due, DueOf, Dues},
+    finding,
+    recorded::{Recent, Recorded},
     said::{Said, SaidBody},
+    shelf::Shelf,
 };
 use crate::{
-    KeyId, LedgerId, Micros, Sequence, SessionId, TaskId,
+    KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     entry::Entry,
     statement::{AUTHORITY_PRODUCER, Header, LEDGER_PRODUCER},
     trust::{KeyRecord, Registry},
@@ -39,6 +43,13 @@ pub trait View {
         sequence: Sequence,
     ) -> Result<Option<u64>, Self::Error>;
 
+    /// The Intent in the entry at a leaf, as [`Recorded::read`] reads it; `None` if there is no such
+    /// leaf, or something else is there.
+    ///
+    /// # Errors
+    /// As the keeper of the entries says.
+    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Self::Error>;
+
     /// What to say of a cell whose bytes are none.
     fn damaged(&self, key: &CellKey) -> Self::Error;
 }
@@ -52,10 +63,14 @@ pub struct Spoken<'a> {
     pub leaf_hash: Hash,
     /// Effective time there.
     pub at: Micros,
+    /// When it was received, by its entry.
+    pub received_at: Micros,
     /// Its header.
     pub header: &'a Header<'a>,
     /// Its payload.
     pub payload: &'a [u8],
+    /// Of its payload, if somebody has computed it.
+    pub payload_digest: Option<PayloadDigest>,
     /// What it says.
     pub said: &'a Said,
     /// The key that signed it, or the manifest over it.
@@ -69,72 +84,6 @@ pub struct Assessed {
     pub intent: Option<(IntentState, Vec<String>, Vec<String>)>,
     /// Findings at its leaf.
     pub findings: Vec<v1::Finding>,
-}
-
-/// Something that happens when effective time has come so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Due {
-    /// When.
-    pub at: Micros,
-    /// The leaf that it was set by.
-    pub leaf: u64,
-    /// What.
-    pub what: DueOf,
-}
-
-/// What is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DueOf {
-    /// The task ends.
-    Task(TaskId),
-    /// The Intent at this leaf lapses, or is overdue.
-    Intent(u64),
-    /// The Outcome of the Intent at this leaf stays uncorroborated.
-    Observation(u64),
-    /// The session has broken its promise.
-    Session(SessionId),
-}
-
-impl Due {
-    /// As it is stored: in byte order of time, then leaf. 33 bytes.
-    #[must_use]
-    pub fn to_bytes(&self) -> [u8; 33] {
-        let mut bytes = [0; 33];
-        bytes[..8].copy_from_slice(&self.at.get().to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.leaf.to_be_bytes());
-        let (kind, id) = match self.what {
-            DueOf::Task(task) => (1, *task.as_bytes()),
-            DueOf::Intent(leaf) => (2, padded(leaf)),
-            DueOf::Observation(leaf) => (3, padded(leaf)),
-            DueOf::Session(session) => (4, *session.as_bytes()),
-        };
-        bytes[16] = kind;
-        bytes[17..].copy_from_slice(&id);
-        bytes
-    }
-
-    /// Reads what [`Due::to_bytes`] writes.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; 33] = bytes.try_into().ok()?;
-        let id: [u8; 16] = *bytes.last_chunk()?;
-        let leaf = u64::from_be_bytes(*id.last_chunk()?);
-        Some(Self {
-            at: Micros::new(i64::from_be_bytes(*bytes.first_chunk()?)),
-            leaf: u64::from_be_bytes(*bytes[8..16].first_chunk()?),
-            what: match bytes[16] {
-                1 => DueOf::Task(TaskId::new(id)),
-                2 => DueOf::Intent(leaf),
-                3 => DueOf::Observation(leaf),
-                4 => DueOf::Session(SessionId::new(id)),
-                _ => return None,
-            },
-        })
-    }
-}
-
-fn padded(leaf: u64) -> [u8; 16] {
-    (u128::from(leaf)).to_be_bytes()
 }
 
 /// What a turn leaves to be kept.
@@ -165,32 +114,16 @@ pub(super) enum Owed {
     Tick { due: Micros },
 }
 
-#[derive(Debug)]
-struct Slot {
-    /// `None` if there is no such cell.
-    cell: Option<Cell>,
-    changed: bool,
-}
-
-/// Open Intents of late, by their places: most Outcomes ask for one of them.
-const RECENT_MAX: usize = 65_536;
-
 /// A ledger's assessment between two entries.
 #[derive(Debug)]
 pub struct Book {
     id: LedgerId,
-    cells: HashMap<CellKey, Slot>,
-    changed: Vec<CellKey>,
-    /// No cell of acts from this leaf on is kept anywhere yet.
-    acts_fresh_from: u64,
+    pub(super) cells: Shelf,
     /// Acts that were put since everything was forgotten: up to 16 share a cell.
     pub(super) acts_put: usize,
-    due: BTreeSet<Due>,
-    due_changed: BTreeMap<Due, bool>,
-    /// Sessions that have promised to go on.
-    pub(super) promises: HashMap<SessionId, Due>,
+    pub(super) dues: Dues,
     pub(super) owed: VecDeque<Owed>,
-    pub(super) recent: HashMap<(SessionId, Sequence), u64>,
+    pub(super) recent: Recent,
     /// The leaf that findings arise at now, and the next number there.
     numbering: (u64, u32),
     /// Findings at the current leaf.
@@ -244,22 +177,13 @@ impl Book {
     /// The assessment of a ledger whose cells are kept, and for which this is due.
     #[must_use]
     pub fn restore(id: LedgerId, due: impl Iterator<Item = Due>) -> Self {
-        let due: BTreeSet<Due> = due.collect();
-        let promises = due.iter().filter_map(|due| match due.what {
-            DueOf::Session(session) => Some((session, *due)),
-            _ => None,
-        });
         Self {
             id,
-            promises: promises.collect(),
-            cells: HashMap::new(),
-            changed: Vec::new(),
-            acts_fresh_from: u64::MAX,
+            cells: Shelf::new(),
             acts_put: 0,
-            due,
-            due_changed: BTreeMap::new(),
+            dues: Dues::restore(due),
             owed: VecDeque::new(),
-            recent: HashMap::new(),
+            recent: Recent::default(),
             numbering: (0, 0),
             found: Vec::new(),
             findings: 0,
@@ -269,13 +193,13 @@ impl Book {
     /// When something is due next.
     #[must_use]
     pub fn next_due(&self) -> Option<Micros> {
-        self.due.first().map(|due| due.at)
+        self.dues.first().map(|due| due.at)
     }
 
     /// How much is due at some time.
     #[must_use]
     pub fn due_len(&self) -> usize {
-        self.due.len()
+        self.dues.len()
     }
 
     /// What is at hand: cells, and the acts that were put into them; some hundred bytes each.
@@ -286,9 +210,7 @@ impl Book {
 
     /// Forgets the cells at hand. Only when all changes have been taken and can be read again.
     pub fn forget(&mut self) {
-        debug_assert!(self.changed.is_empty(), "changes were taken");
-        self.cells.clear();
-        self.recent.clear();
+        self.cells.forget();
         self.acts_put = 0;
     }
 
@@ -296,7 +218,7 @@ impl Book {
     /// asked for: nearly every Intent would ask in vain. To be said when all that is kept is of
     /// earlier leaves: at the beginning, and after [`Book::forget`].
     pub fn begins_at(&mut self, next_leaf: u64) {
-        self.acts_fresh_from = next_leaf;
+        self.cells.acts_begin_at(next_leaf);
     }
 
     /// Findings since this was made.
@@ -308,22 +230,17 @@ impl Book {
     /// What has changed since this was asked last.
     pub fn take_changes(&mut self) -> Changes {
         self.found.clear();
-        let mut keys = std::mem::take(&mut self.changed);
-        keys.sort_unstable();
-        let mut cells = Vec::with_capacity(keys.len());
-        for key in keys {
-            if let Some(slot) = self.cells.get_mut(&key) {
-                slot.changed = false;
-                if let Some(cell) = &slot.cell {
-                    cells.push((key, cell.encode()));
-                }
-            }
-        }
-        let due = std::mem::take(&mut self.due_changed);
         Changes {
-            cells,
-            due: due.into_iter().collect(),
+            cells: self.cells.take_changes(),
+            due: self.dues.take_changes(),
         }
+    }
+
+    /// The Intent at a leaf that was recorded a moment ago, if no cell was kept of it: whoever keeps
+    /// no entries keeps this, and gives it back when it is asked for ([`View::intent`]).
+    #[must_use]
+    pub fn unkept(&self, leaf: u64) -> Option<&Recorded> {
+        self.recent.intent(leaf)
     }
 
     /// Lets time come to `at`, before the entry at `next_leaf` is written: everything that is due by
@@ -339,10 +256,10 @@ impl Book {
         next_leaf: u64,
         at: Micros,
     ) -> Result<(), V::Error> {
-        while let Some(due) = self.due.first().copied()
+        while let Some(due) = self.dues.first()
             && due.at <= at
         {
-            self.undo_due(due);
+            self.dues.undo(due);
             let here = Here {
                 leaf: next_leaf,
                 at,
@@ -353,10 +270,7 @@ impl Book {
                 DueOf::Task(task) => self.task_deadline(view, here, task)?,
                 DueOf::Intent(leaf) => self.intent_deadline(view, here, leaf)?,
                 DueOf::Observation(leaf) => self.observation_deadline(view, here, leaf)?,
-                DueOf::Session(session) => {
-                    self.promises.remove(&session);
-                    self.session_silent(view, here, due.leaf)?;
-                }
+                DueOf::Session(_) => self.session_silent(view, here, due.leaf)?,
             }
         }
         Ok(())
@@ -449,7 +363,7 @@ impl Book {
         sequence: Sequence,
     ) -> Result<Option<u64>, V::Error> {
         let key = CellKey::Equivocation(session, sequence);
-        let leaves = self.look::<super::cells::Leaves, _>(view, key)?;
+        let leaves = self.cells.look::<Leaves, _>(view, key)?;
         Ok(leaves.and_then(|leaves| leaves.leaves.first().copied()))
     }
 
@@ -474,10 +388,8 @@ impl Book {
         self.found.clear();
         let (session, sequence) = (spoken.header.session, spoken.header.sequence);
         let leaves = vec![here.leaf];
-        self.put(
-            CellKey::Equivocation(session, sequence),
-            super::cells::Leaves { leaves },
-        );
+        let key = CellKey::Equivocation(session, sequence);
+        self.cells.put(key, Leaves { leaves });
         let task = spoken.header.task;
         if let Some(task) = task {
             let voice = Voice {
@@ -582,7 +494,7 @@ impl Book {
         view: &mut V,
         task: TaskId,
     ) -> Result<bool, V::Error> {
-        let known = self.look::<Task, _>(view, CellKey::Task(task))?.is_some();
+        let known = self.cells.task(view, task)?.is_some();
         if known {
             let requested = true;
             self.owed.push_back(Owed::Receipt { task, requested });
@@ -595,7 +507,7 @@ impl Book {
     /// # Errors
     /// As `view`.
     pub fn task<V: View>(&mut self, view: &mut V, task: TaskId) -> Result<Option<Task>, V::Error> {
-        Ok(self.look::<Task, _>(view, CellKey::Task(task))?.cloned())
+        Ok(self.cells.task(view, task)?.cloned())
     }
 
     fn write(&self, at: Micros, task: Option<TaskId>, body: v1::statement::Body) -> Bytes {
@@ -612,111 +524,12 @@ impl Book {
     }
 }
 
-/// Cells, dues and findings.
+/// Findings.
 impl Book {
-    fn slot<V: View>(&mut self, view: &mut V, key: CellKey) -> Result<&mut Slot, V::Error> {
-        use std::collections::hash_map::Entry as MapEntry;
-        match self.cells.entry(key) {
-            MapEntry::Occupied(slot) => Ok(slot.into_mut()),
-            MapEntry::Vacant(vacant) => {
-                let fresh = matches!(key, CellKey::Acts(n)
-                    if n.saturating_mul(ACTS_LEAVES) >= self.acts_fresh_from);
-                let kept = if fresh { None } else { view.cell(&key)? };
-                let cell = match kept {
-                    None => None,
-                    Some(bytes) => match Cell::decode(&key, &bytes) {
-                        Some(cell) => Some(cell),
-                        None => return Err(view.damaged(&key)),
-                    },
-                };
-                Ok(vacant.insert(Slot {
-                    cell,
-                    changed: false,
-                }))
-            }
-        }
-    }
-
-    /// Takes a cell out, to be changed and [`Book::put`] back.
-    pub(super) fn take<T: Kept, V: View>(
-        &mut self,
-        view: &mut V,
-        key: CellKey,
-    ) -> Result<Option<T>, V::Error> {
-        let slot = self.slot(view, key)?;
-        match slot.cell.take() {
-            None => Ok(None),
-            Some(cell) => match T::unwrap(cell) {
-                Some(content) => Ok(Some(content)),
-                None => Err(view.damaged(&key)),
-            },
-        }
-    }
-
-    /// Looks at a cell.
-    pub(super) fn look<T, V: View>(
-        &mut self,
-        view: &mut V,
-        key: CellKey,
-    ) -> Result<Option<&T>, V::Error>
-    where
-        Cell: AsCell<T>,
-    {
-        let slot = self.slot(view, key)?;
-        Ok(slot.cell.as_ref().and_then(AsCell::as_cell))
-    }
-
-    /// Puts a cell that has changed.
-    pub(super) fn put<T: Kept>(&mut self, key: CellKey, content: T) {
-        self.keep(key, content, true);
-    }
-
-    /// Puts back a cell that was taken and has not changed.
-    pub(super) fn put_back<T: Kept>(&mut self, key: CellKey, content: T) {
-        self.keep(key, content, false);
-    }
-
-    fn keep<T: Kept>(&mut self, key: CellKey, content: T, changed: bool) {
-        let slot = self.cells.entry(key).or_insert(Slot {
-            cell: None,
-            changed: false,
-        });
-        slot.cell = Some(content.wrap());
-        if changed && !std::mem::replace(&mut slot.changed, true) {
-            self.changed.push(key);
-        }
-    }
-
-    pub(super) fn set_due(&mut self, due: Due) {
-        if self.due.insert(due) {
-            self.due_moved(due, true);
-        }
-    }
-
-    pub(super) fn undo_due(&mut self, due: Due) {
-        if self.due.remove(&due) {
-            self.due_moved(due, false);
-        }
-    }
-
-    fn due_moved(&mut self, due: Due, set: bool) {
-        // What was set and undone in one turn was never there.
-        if self.due_changed.remove(&due).is_none() {
-            self.due_changed.insert(due, set);
-        }
-    }
-
     fn number(&mut self, leaf: u64) {
         if self.numbering.0 != leaf {
             self.numbering = (leaf, 0);
         }
-    }
-
-    pub(super) fn recall(&mut self, place: (SessionId, Sequence), leaf: u64) {
-        if self.recent.len() >= RECENT_MAX {
-            self.recent.clear();
-        }
-        self.recent.insert(place, leaf);
     }
 
     /// Adds a finding about the statement at `about`.
@@ -748,23 +561,19 @@ impl Book {
             disposition: 0,
         };
         self.found.push(finding.clone());
-        self.put(CellKey::Finding(here.leaf, number), Box::new(finding));
+        let key = CellKey::Finding(here.leaf, number);
+        self.cells.put(key, Box::new(finding));
         let Some(task) = task else { return Ok(()) };
-        self.note_in_task(
-            view,
-            task,
-            &digest::Event::Finding {
-                leaf: here.leaf,
-                number,
-                kind,
-                about,
-                contradicts,
-            },
-        )?;
-        let key = CellKey::Task(task);
-        if let Some(mut task) = self.take::<Task, _>(view, key)? {
+        let event = digest::Event::Finding {
+            leaf: here.leaf,
+            number,
+            kind,
+            about,
+            contradicts,
+        };
+        if let Some(task) = self.cells.change_task(view, task)? {
+            task.note(&event);
             task.findings += 1;
-            self.put(key, task);
         }
         Ok(())
     }
@@ -776,47 +585,9 @@ impl Book {
         task: TaskId,
         event: &digest::Event,
     ) -> Result<(), V::Error> {
-        let key = CellKey::Task(task);
-        if let Some(mut task) = self.take::<Task, _>(view, key)? {
-            let before = Hash::try_from(&task.assessment[..]).unwrap_or(digest::START);
-            let after = digest::assessment(&before, event);
-            task.assessment = Bytes::copy_from_slice(after.as_bytes());
-            // Every Intent moves once at its own leaf, when it is judged first: one look-up less.
-            if let digest::Event::Intent { leaf, intent, .. } = event
-                && leaf == intent
-            {
-                task.acts += 1;
-            }
-            self.put(key, task);
+        if let Some(task) = self.cells.change_task(view, task)? {
+            task.note(event);
         }
         Ok(())
     }
 }
-
-/// A cell as a content of this kind, if it is one.
-pub(super) trait AsCell<T> {
-    fn as_cell(&self) -> Option<&T>;
-}
-
-macro_rules! as_cell {
-    ($($kind:ident = $content:ty),*) => {$(
-        impl AsCell<$content> for Cell {
-            fn as_cell(&self) -> Option<&$content> {
-                match self {
-                    Self::$kind(content) => Some(content),
-                    _ => None,
-                }
-            }
-        }
-    )*};
-}
-
-as_cell!(
-    Task = Task,
-    Grant = Box<super::cells::Grant>,
-    Acts = super::cells::Acts,
-    Leaves = super::cells::Leaves,
-    Names = super::cells::Names,
-    Count = super::cells::Count,
-    Use = super::cells::Use
-);

@@ -9,6 +9,7 @@ use deed_proto::v1::{self, FindingKind};
 use deed_tlog::Hash;
 use prost::Message as _;
 
+use super::digest;
 pub use super::said::Effect;
 use crate::{KeyId, Sequence, SessionId, TaskId};
 
@@ -71,7 +72,8 @@ impl CellKey {
 #[derive(Debug, Clone, PartialEq)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly every statement takes and puts its task: a box would be in the way"
+    reason = "most cells are tasks, and nearly every statement changes its task: a box would be in \
+              the way"
 )]
 pub(super) enum Cell {
     Task(Task),
@@ -119,7 +121,9 @@ impl Cell {
 /// A content that a key's cell has.
 pub(super) trait Kept: Sized {
     fn wrap(self) -> Cell;
-    fn unwrap(cell: Cell) -> Option<Self>;
+    /// A cell's content, if it is of this kind.
+    fn of(cell: &Cell) -> Option<&Self>;
+    fn of_mut(cell: &mut Cell) -> Option<&mut Self>;
 }
 
 macro_rules! kept {
@@ -128,7 +132,13 @@ macro_rules! kept {
             fn wrap(self) -> Cell {
                 Cell::$kind(self)
             }
-            fn unwrap(cell: Cell) -> Option<Self> {
+            fn of(cell: &Cell) -> Option<&Self> {
+                match cell {
+                    Cell::$kind(content) => Some(content),
+                    _ => None,
+                }
+            }
+            fn of_mut(cell: &mut Cell) -> Option<&mut Self> {
                 match cell {
                     Cell::$kind(content) => Some(content),
                     _ => None,
@@ -179,12 +189,12 @@ pub struct Task {
     /// Entries so far.
     #[prost(uint64, tag = "9")]
     pub count: u64,
-    /// Running digest over them; 32 bytes.
-    #[prost(bytes = "bytes", tag = "10")]
-    pub digest: Bytes,
-    /// Running digest over findings and moves; 32 bytes.
-    #[prost(bytes = "bytes", tag = "11")]
-    pub assessment: Bytes,
+    /// Running digest over them; 32 bytes, written over in place.
+    #[prost(bytes = "vec", tag = "10")]
+    pub digest: Vec<u8>,
+    /// Running digest over findings and moves; 32 bytes, likewise.
+    #[prost(bytes = "vec", tag = "11")]
+    pub assessment: Vec<u8>,
     /// Its newest entry.
     #[prost(uint64, tag = "12")]
     pub last_leaf: u64,
@@ -529,6 +539,31 @@ pub struct Use {
     /// 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub task: Bytes,
+}
+
+impl Task {
+    /// Takes an entry into the running digest.
+    pub(super) fn add_entry(&mut self, leaf_hash: &Hash) {
+        advance(&mut self.digest, |h| digest::entries(h, leaf_hash));
+        self.count += 1;
+    }
+
+    /// Takes an event into the assessment digest.
+    pub(super) fn note(&mut self, event: &digest::Event) {
+        advance(&mut self.assessment, |a| digest::assessment(a, event));
+        // Every Intent moves once at its own leaf, when it is judged first.
+        if let digest::Event::Intent { leaf, intent, .. } = event
+            && leaf == intent
+        {
+            self.acts += 1;
+        }
+    }
+}
+
+fn advance(digest: &mut Vec<u8>, next: impl FnOnce(&Hash) -> Hash) {
+    let before = Hash::try_from(&digest[..]).unwrap_or(digest::START);
+    digest.clear();
+    digest.extend_from_slice(next(&before).as_bytes());
 }
 
 impl Act {

@@ -7,7 +7,7 @@ use deed_tlog::Hash;
 use super::{
     CHAIN_MAX, LIST_MAX,
     book::{Book, Here, View, Voice},
-    cells::{self, CellKey, Names, Task, name_of},
+    cells::{self, CellKey, Names, name_of},
     said::{Amount, Grant},
     table::{self, Event, State, Thing},
 };
@@ -113,7 +113,9 @@ impl Book {
                 Event::Granted
             }
             Some(parent) => {
-                let found = self.look::<Box<cells::Grant>, _>(view, CellKey::Grant(*parent))?;
+                let found = self
+                    .cells
+                    .look::<Box<cells::Grant>, _>(view, CellKey::Grant(*parent))?;
                 match found {
                     Some(parent) if parent.task == grant.task => {
                         grant.parent_leaf = Some(parent.leaf);
@@ -151,16 +153,15 @@ impl Book {
         });
         if let (Some((kind, value)), None) = (&said.outside_token, &against) {
             let token = CellKey::Token(name_of(kind, value));
-            let mut names: Names = self.take(view, token)?.unwrap_or_default();
+            let names: &mut Names = self.cells.change_or_default(view, token)?;
             if names.hashes.len() >= LIST_MAX {
                 names.hashes.remove(0);
             }
             names
                 .hashes
                 .push(Bytes::copy_from_slice(leaf_hash.as_bytes()));
-            self.put(token, names);
         }
-        self.put(name, Box::new(grant));
+        self.cells.put(name, Box::new(grant));
         if let Some((kind, detail, contradicts)) = against {
             self.find(view, here, kind, Some(task), here.leaf, contradicts, detail)?;
         }
@@ -172,7 +173,7 @@ impl Book {
         view: &mut V,
         task: TaskId,
     ) -> Result<Option<Objection>, V::Error> {
-        let task = self.look::<Task, _>(view, CellKey::Task(task))?;
+        let task = self.cells.task(view, task)?;
         Ok(match task.map(|task| (task.state(), task.closed_leaf)) {
             Some((TaskState::Open, _)) => None,
             Some((TaskState::Closed, closed)) => Some((
@@ -188,7 +189,7 @@ impl Book {
     }
 
     fn task_has_ended<V: View>(&mut self, view: &mut V, task: TaskId) -> Result<bool, V::Error> {
-        let task = self.look::<Task, _>(view, CellKey::Task(task))?;
+        let task = self.cells.task(view, task)?;
         Ok(task.is_some_and(|task| task.state() == TaskState::Closed))
     }
 
@@ -200,8 +201,9 @@ impl Book {
         task: TaskId,
         name: &Hash,
     ) -> Result<(), V::Error> {
+        let ended = self.task_has_ended(view, task)?;
         let key = CellKey::Grant(*name);
-        let Some(mut grant) = self.take::<Box<cells::Grant>, _>(view, key)? else {
+        let Some(grant) = self.cells.change::<Box<cells::Grant>, _>(view, key)? else {
             let detail = "there is no such grant to accept";
             return self.find(
                 view,
@@ -213,20 +215,15 @@ impl Book {
                 detail,
             );
         };
-        let ended = self.task_has_ended(view, task)?;
         let (kind, detail) = if grant.task[..] != task.as_bytes()[..] {
             (FindingKind::UnknownGrant, "the grant is another task's")
-        } else if !is_subject(&grant, voice.producer, voice.key) {
+        } else if !is_subject(grant, voice.producer, voice.key) {
             (
                 FindingKind::WrongRole,
                 "a grant is accepted by its subject, with its key",
             )
-        } else if table::find(
-            Thing::Grant,
-            stands(&grant, ended, here.at),
-            Event::Accepted,
-        )
-        .is_none()
+        } else if table::find(Thing::Grant, stands(grant, ended, here.at), Event::Accepted)
+            .is_none()
         {
             (
                 FindingKind::OutOfPlace,
@@ -236,11 +233,9 @@ impl Book {
             grant.set_state(GrantState::Active);
             grant.accepted_leaf = Some(here.leaf);
             grant.accepted_signed = voice.is_signed();
-            self.put(key, grant);
             return Ok(());
         };
         let leaf = Some(grant.leaf);
-        self.put_back(key, grant);
         self.find(view, here, kind, Some(task), here.leaf, leaf, detail)
     }
 
@@ -253,26 +248,23 @@ impl Book {
     ) -> Result<(), V::Error> {
         let key = CellKey::Grant(*name);
         let ended = self.task_has_ended(view, task)?;
-        let found = self.take::<Box<cells::Grant>, _>(view, key)?;
+        let found = self.cells.change::<Box<cells::Grant>, _>(view, key)?;
         let (kind, detail) = match found {
             Some(grant) if grant.task[..] != task.as_bytes()[..] => {
-                self.put_back(key, grant);
                 (FindingKind::UnknownGrant, "the grant is another task's")
             }
             Some(grant)
-                if table::find(Thing::Grant, stands(&grant, ended, here.at), Event::Revoked)
+                if table::find(Thing::Grant, stands(grant, ended, here.at), Event::Revoked)
                     .is_none() =>
             {
-                self.put_back(key, grant);
                 (
                     FindingKind::OutOfPlace,
                     "the grant had ended, or never was one",
                 )
             }
-            Some(mut grant) => {
+            Some(grant) => {
                 grant.set_state(GrantState::Revoked);
                 grant.revoked_leaf = Some(here.leaf);
-                self.put(key, grant);
                 return Ok(());
             }
             None => (
@@ -301,7 +293,10 @@ impl Book {
         let mut layer = LayerState::Proven;
         while let Some(name) = next {
             let first = shown.chain.is_empty();
-            let Some(grant) = self.look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))? else {
+            let Some(grant) = self
+                .cells
+                .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?
+            else {
                 shown.add(FindingKind::UnknownGrant, "there is no such grant", None);
                 return Ok(shown);
             };
@@ -349,13 +344,12 @@ impl Book {
     ) -> Result<(), V::Error> {
         for name in &shown.chain {
             let key = CellKey::Grant(*name);
-            if let Some(mut grant) = self.take::<Box<cells::Grant>, _>(view, key)? {
+            if let Some(grant) = self.cells.change::<Box<cells::Grant>, _>(view, key)? {
                 grant.uses_spent = grant.uses_spent.saturating_add(1);
                 if let (Some(_), Some(amount)) = (grant.minor_units, amount) {
                     // `limits` has seen that it fits.
                     grant.amount_spent = grant.amount_spent.saturating_add(amount.minor_units);
                 }
-                self.put(key, grant);
             }
         }
         Ok(())

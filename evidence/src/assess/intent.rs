@@ -10,11 +10,14 @@ use deed_tlog::Hash;
 use super::{
     HASTY_US, LIST_MAX, SKEW_US,
     act::{copied, task_of},
-    book::{Book, Due, DueOf, Here, Owed, Spoken, View, Voice},
-    cells::{Act, CellKey, Duties, Evidence, Leaves, Task, Waiting, name_of},
+    book::{Book, Here, Owed, Spoken, View, Voice},
+    cells::{Act, CellKey, Duties, Evidence, Leaves, Waiting, name_of},
+    digest,
+    due::{Due, DueOf},
     grant::{Shown, Wanted},
+    recorded::Recorded,
     said::{Amount, Approval, Intent, LeafRef},
-    table::{Event, State},
+    table::{self, Event, State, Thing},
 };
 use crate::{
     KeyId, PayloadDigest, TaskId,
@@ -48,10 +51,20 @@ impl Book {
         spoken: &Spoken<'_>,
         said: &Intent,
     ) -> Result<Standing, V::Error> {
+        let place = (spoken.header.session, spoken.header.sequence);
+        self.recent.place(place, here.leaf);
+        for (kind, value) in &spoken.said.correlation_keys {
+            self.correlate(view, kind, value, here.leaf)?;
+        }
+        if asks_for_nothing(here, voice, spoken, said)
+            && self.clear_unkept(view, here, task, spoken, said)?
+        {
+            return Ok((IntentState::Cleared, Vec::new(), Vec::new()));
+        }
         let mut act = Act {
             leaf: here.leaf,
             leaf_hash: copied(spoken.leaf_hash.as_bytes()),
-            payload_digest: copied(PayloadDigest::of(spoken.payload).as_bytes()),
+            payload_digest: copied(digest_of(spoken).as_bytes()),
             task: copied(task.as_bytes()),
             key: voice
                 .key
@@ -79,22 +92,54 @@ impl Book {
             ..Act::default()
         };
         if said.deadline.get() > 0 {
-            self.set_due(Due {
+            self.dues.set(Due {
                 at: said.deadline,
                 leaf: here.leaf,
                 what: DueOf::Intent(here.leaf),
             });
         }
-        for (kind, value) in &spoken.said.correlation_keys {
-            self.correlate(view, kind, value, here.leaf)?;
-        }
-        let place = (spoken.header.session, spoken.header.sequence);
-        self.recall(place, here.leaf);
         let judged = self.judge(view, here, &act)?;
         self.settle(view, here, &mut act, judged)?;
         let standing = (act.state(), act.missing.clone(), act.denied.clone());
         self.put_act(view, act)?;
         Ok(standing)
+    }
+
+    /// Clears an Intent that asks for nothing but its open task; no cell is kept of it. Returns
+    /// whether it is so.
+    fn clear_unkept<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+        spoken: &Spoken<'_>,
+        said: &Intent,
+    ) -> Result<bool, V::Error> {
+        let row = table::find(Thing::Intent, State::New, Event::JudgedClear);
+        debug_assert!(row.is_some_and(|row| row.to == State::Cleared));
+        let open = self.cells.task(view, id)?;
+        if row.is_none() || open.is_none_or(|task| task.state() != TaskState::Open) {
+            return Ok(false);
+        }
+        let event = digest::Event::Intent {
+            leaf: here.leaf,
+            intent: here.leaf,
+            state: IntentState::Cleared,
+        };
+        self.note_in_task(view, id, &event)?;
+        self.recent.push(Recorded {
+            leaf: here.leaf,
+            leaf_hash: spoken.leaf_hash,
+            payload_digest: digest_of(spoken),
+            task: id,
+            session: spoken.header.session,
+            sequence: spoken.header.sequence,
+            key: spoken.key,
+            received_at: spoken.received_at,
+            arguments: said.arguments,
+            prompt: said.prompt,
+        });
+        Ok(true)
     }
 
     /// Notes that a correlation key names the act at `leaf`.
@@ -106,14 +151,13 @@ impl Book {
         leaf: u64,
     ) -> Result<(), V::Error> {
         let key = CellKey::Correlation(name_of(kind, value));
-        let mut leaves: Leaves = self.take(view, key)?.unwrap_or_default();
+        let leaves: &mut Leaves = self.cells.change_or_default(view, key)?;
         if let Err(at) = leaves.leaves.binary_search(&leaf) {
             leaves.leaves.insert(at, leaf);
             if leaves.leaves.len() > LIST_MAX {
                 leaves.leaves.remove(0);
             }
         }
-        self.put(key, leaves);
         Ok(())
     }
 
@@ -240,7 +284,7 @@ impl Book {
         id: TaskId,
         judged: &mut Judged,
     ) -> Result<RiskTier, V::Error> {
-        let task = self.look::<Task, _>(view, CellKey::Task(id))?;
+        let task = self.cells.task(view, id)?;
         let Some(task) = task else {
             judged.denied.push("task: was never opened".to_owned());
             return Ok(RiskTier::Unspecified);
@@ -564,6 +608,23 @@ impl Book {
         }
         Ok(())
     }
+}
+
+/// Whether an Intent is cleared if its task is open, whatever else the ledger knows, and all that is
+/// to be kept of it is in its entry ([`Recorded`]).
+fn asks_for_nothing(here: Here<'_>, voice: Voice<'_>, spoken: &Spoken<'_>, said: &Intent) -> bool {
+    here.registry.policy().is_none()
+        && said.grant.is_none()
+        && said.amount.is_none()
+        && said.deadline.get() == 0
+        && voice.record.is_none_or(|key| key.revoked_at.is_none())
+        && spoken.received_at == here.at
+}
+
+fn digest_of(spoken: &Spoken<'_>) -> PayloadDigest {
+    spoken
+        .payload_digest
+        .unwrap_or_else(|| PayloadDigest::of(spoken.payload))
 }
 
 /// Counts evidence: one approval a controller, one decision an engine's controller.

@@ -2,8 +2,10 @@
 //!
 //! A pure machine. [`Book`] takes the entries of a ledger in their order, each with its effective
 //! time, and tells what they do to tasks, grants and acts, which findings arise, and which
-//! entries the ledger itself has to write. What it knows lies in cells ([`cells::CellKey`]); those that are
-//! not at hand are read through [`View`]. Whoever feeds it the same entries gets the same, wherever
+//! entries the ledger itself has to write. What it knows lies in cells ([`cells::CellKey`]); those
+//! that are not at hand are read through [`View`]. Of an Intent that was cleared at once by nothing
+//! but its open task, all that there is to know is in its entry, and no cell is kept
+//! ([`Recorded`]). Whoever feeds it the same entries gets the same, wherever
 //! it is stopped and begun again: the server's step, `fsck` and `deed audit` all run this code.
 //!
 //! | module | holds |
@@ -11,6 +13,7 @@
 //! | [`table`] | every move of a task, grant, Intent, Outcome or session, and its finding |
 //! | [`said`] | what a statement says, as far as it matters here |
 //! | [`cells`] | what is kept |
+//! | [`Due`] | what happens by time alone |
 //! | [`digest`] | the running digests that task receipts hold |
 //! | [`layers`] | what is proven, claimed, missing or contradicted of an act |
 //! | [`finding`] | how bad a finding is |
@@ -22,17 +25,22 @@ mod act;
 mod book;
 pub mod cells;
 pub mod digest;
+mod due;
 pub mod finding;
 mod grant;
 mod intent;
 pub mod layers;
 mod observe;
+mod recorded;
 pub mod said;
+mod shelf;
 pub mod table;
 mod task;
 
-pub use book::{Assessed, Book, Changes, Due, DueOf, Spoken, View};
+pub use book::{Assessed, Book, Changes, Spoken, View};
+pub use due::{Due, DueOf};
 pub use grant::{covers, state_at};
+pub use recorded::Recorded;
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.
 pub const HASTY_US: i64 = 2_000_000;

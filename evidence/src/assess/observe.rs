@@ -6,8 +6,9 @@ use deed_tlog::Hash;
 use super::{
     LIST_MAX,
     act::task_of,
-    book::{Book, Due, DueOf, Here, Spoken, View, Voice},
-    cells::{self, Act, CellKey, Leaves, Names, Observed, Task, name_of},
+    book::{Book, Here, Spoken, View, Voice},
+    cells::{self, Act, CellKey, Leaves, Names, Observed, name_of},
+    due::{Due, DueOf},
     said::{Effect, LeafRef, Outcome, Said},
     table::{Event, State},
 };
@@ -113,7 +114,7 @@ impl Book {
         said: &Outcome,
     ) -> Result<Option<Act>, V::Error> {
         let place = (said.session.unwrap_or(spoken.header.session), said.sequence);
-        let leaf = match self.recent.remove(&place) {
+        let leaf = match self.recent.leaf_of(&place) {
             Some(leaf) => Some(leaf),
             None => view.leaf_of(&place.0, place.1)?,
         };
@@ -133,7 +134,8 @@ impl Book {
         act: &mut Act,
     ) -> Result<(), V::Error> {
         let closed = self
-            .look::<Task, _>(view, CellKey::Task(task))?
+            .cells
+            .task(view, task)?
             .filter(|task| task.state() == TaskState::Closed)
             .map(|task| task.closed_leaf);
         match closed {
@@ -186,7 +188,7 @@ impl Book {
             corroborate_by_us: by,
         });
         if by > 0 {
-            self.set_due(Due {
+            self.dues.set(Due {
                 at: Micros::new(by),
                 leaf: here.leaf,
                 what: DueOf::Observation(act.leaf),
@@ -203,13 +205,11 @@ impl Book {
         task: TaskId,
         leaf: u64,
     ) -> Result<(), V::Error> {
-        let key = CellKey::Task(task);
-        let seen = self.look::<Task, _>(view, key)?;
+        let seen = self.cells.task(view, task)?;
         if seen.is_some_and(|task| task.seen_open.contains(&leaf))
-            && let Some(mut task) = self.take::<Task, _>(view, key)?
+            && let Some(task) = self.cells.change_task(view, task)?
         {
             task.seen_open.retain(|seen| *seen != leaf);
-            self.put(key, task);
         }
         Ok(())
     }
@@ -339,18 +339,15 @@ impl Book {
         let Some(id) = task_of(act) else {
             return Ok(());
         };
-        let key = CellKey::Task(id);
-        let Some(mut task) = self.take::<Task, _>(view, key)? else {
+        let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(());
         };
         if task.state() == TaskState::Open && act.state() == IntentState::Cleared {
             if task.seen_open.len() < LIST_MAX && !task.seen_open.contains(&act.leaf) {
                 task.seen_open.push(act.leaf);
             }
-            self.put(key, task);
             return Ok(());
         }
-        self.put_back(key, task);
         // Nobody may have acted on it, and something has happened.
         let detail = "effects were seen of an Intent that may not be acted on, or not any more";
         let kind = FindingKind::HiddenSideEffect;
@@ -382,7 +379,7 @@ impl Book {
         let mut leaves = Vec::new();
         for (kind, value) in &said.correlation_keys {
             let key = CellKey::Correlation(name_of(kind, value));
-            if let Some(found) = self.look::<Leaves, _>(view, key)? {
+            if let Some(found) = self.cells.look::<Leaves, _>(view, key)? {
                 leaves.extend(found.leaves.iter().copied());
             }
         }
@@ -465,20 +462,22 @@ impl Book {
         value: &str,
     ) -> Result<(), V::Error> {
         let key = CellKey::Token(name_of(kind, value));
-        let Some(names) = self.look::<Names, _>(view, key)?.cloned() else {
+        let Some(names) = self.cells.look::<Names, _>(view, key)?.cloned() else {
             return Ok(());
         };
         for name in names.hashes {
             let Ok(name) = Hash::try_from(&name[..]) else {
                 continue;
             };
-            let grant = self.look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
+            let grant = self
+                .cells
+                .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
             let Some((grant_leaf, id)) =
                 grant.and_then(|grant| Some((grant.leaf, TaskId::from_slice(&grant.task)?)))
             else {
                 continue;
             };
-            let task = self.look::<Task, _>(view, CellKey::Task(id))?;
+            let task = self.cells.task(view, id)?;
             let closed = task
                 .filter(|task| task.state() == TaskState::Closed)
                 .map(|task| task.closed_leaf);

@@ -221,11 +221,30 @@ pub static ROWS: &[Row] = &[
     row(Session, S::Running, E::SessionClosed, S::Closed, None, AtLeaf),
 ];
 
+const THINGS: usize = Thing::Session as usize + 1;
+const STATES: usize = State::Silent as usize + 1;
+const EVENTS: usize = Event::PromiseBroken as usize + 1;
+
+/// For each move the number of its row, counted from 1; 0 for none.
+static INDEX: [[[u8; EVENTS]; STATES]; THINGS] = index();
+
+const fn index() -> [[[u8; EVENTS]; STATES]; THINGS] {
+    let mut index = [[[0; EVENTS]; STATES]; THINGS];
+    let mut at = 0;
+    while at < ROWS.len() {
+        let row = &ROWS[at];
+        at += 1;
+        assert!(at <= u8::MAX as usize, "rows are numbered by bytes");
+        index[row.thing as usize][row.from as usize][row.event as usize] = at as u8;
+    }
+    index
+}
+
 /// The row of a move; `None` if nothing moves.
 #[must_use]
 pub fn find(thing: Thing, from: State, event: Event) -> Option<&'static Row> {
-    ROWS.iter()
-        .find(|row| row.thing == thing && row.from == from && row.event == event)
+    let number = INDEX[thing as usize][from as usize][event as usize];
+    usize::from(number).checked_sub(1).map(|at| &ROWS[at])
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use deed_tlog::Hash;
 
 use super::{
     LIST_MAX, SKEW_US,
-    book::{Book, Due, DueOf, Here, Owed, Spoken, View, Voice},
+    act::copied,
+    book::{Book, Here, Owed, Spoken, View, Voice},
     cells::{CellKey, Count, Spoke, Task, Use},
     digest,
+    due::{Due, DueOf},
     said::{Said, SaidBody},
     table::{self, Event, State, Thing},
 };
@@ -65,26 +67,30 @@ impl Book {
         leaf_hash: &Hash,
         voice: Voice<'_>,
     ) -> Result<u64, V::Error> {
-        let key = CellKey::Task(id);
-        let mut task = self.take::<Task, _>(view, key)?.unwrap_or_else(|| Task {
-            digest: Bytes::copy_from_slice(digest::START.as_bytes()),
-            assessment: Bytes::copy_from_slice(digest::START.as_bytes()),
-            first_leaf: here.leaf,
-            ..Task::default()
-        });
+        let known = self.cells.task(view, id)?.is_some();
+        if !known {
+            let task = Task {
+                digest: digest::START.as_bytes().to_vec(),
+                assessment: digest::START.as_bytes().to_vec(),
+                first_leaf: here.leaf,
+                ..Task::default()
+            };
+            self.cells.put(CellKey::Task(id), task);
+        }
+        let Some(task) = self.cells.change_task(view, id)? else {
+            return Ok(0);
+        };
         let before = task.count;
-        let h = Hash::try_from(&task.digest[..]).unwrap_or(digest::START);
-        task.digest = Bytes::copy_from_slice(digest::entries(&h, leaf_hash).as_bytes());
-        task.count += 1;
+        task.add_entry(leaf_hash);
         task.last_leaf = here.leaf;
-        let new_key = voice.key.and_then(|key| spoke(&mut task, key, here));
-        self.put(key, task);
+        let new_key = voice.key.and_then(|key| spoke(task, key, here));
         if let Some(new_key) = new_key {
             let uses = CellKey::KeyUses(new_key);
-            let Count { count } = self.take(view, uses)?.unwrap_or_default();
+            let uses: &mut Count = self.cells.change_or_default(view, uses)?;
+            let nth = CellKey::KeyUse(new_key, uses.count);
+            uses.count += 1;
             let task = Bytes::copy_from_slice(id.as_bytes());
-            self.put(CellKey::KeyUse(new_key, count), Use { task });
-            self.put(uses, Count { count: count + 1 });
+            self.cells.put(nth, Use { task });
         }
         Ok(before)
     }
@@ -98,39 +104,22 @@ impl Book {
         tier: RiskTier,
         deadline: Micros,
     ) -> Result<(), V::Error> {
-        let key = CellKey::Task(id);
-        let Some(mut task) = self.take::<Task, _>(view, key)? else {
+        let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(());
         };
-        let Some(row) = table::find(Thing::Task, state_of(&task), Event::Opened) else {
+        let Some(row) = table::find(Thing::Task, state_of(task), Event::Opened) else {
             let opened = task.opened_leaf;
-            self.put_back(key, task);
+            let kind = FindingKind::OutOfPlace;
             let detail = "the task was opened before";
-            return self.find(
-                view,
-                here,
-                FindingKind::OutOfPlace,
-                Some(id),
-                here.leaf,
-                opened,
-                detail,
-            );
+            return self.find(view, here, kind, Some(id), here.leaf, opened, detail);
         };
         debug_assert_eq!(row.to, State::Open);
         let may = voice.is_authority() || voice.has_role(KeyRole::Platform);
         if voice.is_signed() && !may && !voice.has_role(KeyRole::Importer) {
             // Else an agent would choose its own risk tier, and with it what is asked of it.
-            self.put_back(key, task);
+            let kind = FindingKind::WrongRole;
             let detail = "a task is opened by a platform or an authority";
-            return self.find(
-                view,
-                here,
-                FindingKind::WrongRole,
-                Some(id),
-                here.leaf,
-                None,
-                detail,
-            );
+            return self.find(view, here, kind, Some(id), here.leaf, None, detail);
         }
         task.opened_leaf = Some(here.leaf);
         task.set_tier(tier);
@@ -142,9 +131,8 @@ impl Book {
             LayerState::Claimed
         });
         task.set_state(TaskState::Open);
-        self.put(key, task);
         if deadline.get() > 0 {
-            self.set_due(Due {
+            self.dues.set(Due {
                 at: deadline,
                 leaf: here.leaf,
                 what: DueOf::Task(id),
@@ -160,39 +148,22 @@ impl Book {
         voice: Voice<'_>,
         id: TaskId,
     ) -> Result<(), V::Error> {
-        let key = CellKey::Task(id);
-        let Some(mut task) = self.take::<Task, _>(view, key)? else {
+        let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(());
         };
-        if table::find(Thing::Task, state_of(&task), Event::Closed).is_none() {
+        if table::find(Thing::Task, state_of(task), Event::Closed).is_none() {
             let closed = task.closed_leaf;
-            self.put_back(key, task);
+            let kind = FindingKind::OutOfPlace;
             let detail = "the task is not open";
-            return self.find(
-                view,
-                here,
-                FindingKind::OutOfPlace,
-                Some(id),
-                here.leaf,
-                closed,
-                detail,
-            );
+            return self.find(view, here, kind, Some(id), here.leaf, closed, detail);
         }
-        if !may_close(&task, voice) {
-            self.put_back(key, task);
+        if !may_close(task, voice) {
+            let kind = FindingKind::WrongRole;
             let detail = "the task is closed by an authority, or by the platform that opened it";
-            return self.find(
-                view,
-                here,
-                FindingKind::WrongRole,
-                Some(id),
-                here.leaf,
-                None,
-                detail,
-            );
+            return self.find(view, here, kind, Some(id), here.leaf, None, detail);
         }
         task.closed_leaf = Some(here.leaf);
-        self.close(view, here, id, task)
+        self.close(view, here, id)
     }
 
     pub(super) fn task_deadline<V: View>(
@@ -201,26 +172,21 @@ impl Book {
         here: Here<'_>,
         id: TaskId,
     ) -> Result<(), V::Error> {
-        let key = CellKey::Task(id);
-        let Some(task) = self.take::<Task, _>(view, key)? else {
-            return Ok(());
-        };
-        if table::find(Thing::Task, state_of(&task), Event::DeadlinePassed).is_none() {
-            self.put_back(key, task);
-            return Ok(());
+        let task = self.cells.task(view, id)?;
+        let row =
+            task.and_then(|task| table::find(Thing::Task, state_of(task), Event::DeadlinePassed));
+        match row {
+            Some(_) => self.close(view, here, id),
+            None => Ok(()),
         }
-        self.close(view, here, id, task)
     }
 
-    fn close<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        id: TaskId,
-        mut task: Task,
-    ) -> Result<(), V::Error> {
+    fn close<V: View>(&mut self, view: &mut V, here: Here<'_>, id: TaskId) -> Result<(), V::Error> {
+        let Some(task) = self.cells.change_task(view, id)? else {
+            return Ok(());
+        };
         if let (Some(leaf), true) = (task.opened_leaf, task.deadline_us > 0) {
-            self.undo_due(Due {
+            self.dues.undo(Due {
                 at: Micros::new(task.deadline_us),
                 leaf,
                 what: DueOf::Task(id),
@@ -229,7 +195,6 @@ impl Book {
         task.set_state(TaskState::Closed);
         task.closed_at_us = here.at.get();
         let seen = std::mem::take(&mut task.seen_open);
-        self.put(CellKey::Task(id), task);
         self.task_moved(view, here, id, TaskState::Closed)?;
         for intent in seen {
             self.never_declared(view, here, id, intent)?;
@@ -260,24 +225,22 @@ impl Book {
         id: TaskId,
         requested: bool,
     ) -> Result<Option<Body>, V::Error> {
-        let key = CellKey::Task(id);
-        let Some(mut task) = self.take::<Task, _>(view, key)? else {
+        let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(None);
         };
         let head = here.registry.head();
         let receipt = v1::TaskReceipt {
             through_leaf: task.last_leaf,
             count: task.count,
-            digest: task.digest.clone(),
+            digest: copied(&task.digest),
             trust_head: Some(v1::LeafRef {
                 leaf_index: head.leaf_index.get(),
-                leaf_hash: Bytes::copy_from_slice(head.leaf_hash.as_bytes()),
+                leaf_hash: copied(head.leaf_hash.as_bytes()),
             }),
-            assessment_digest: task.assessment.clone(),
+            assessment_digest: copied(&task.assessment),
             requested,
         };
         task.receipt_leaf = Some(here.leaf);
-        self.put(key, task);
         Ok(Some(Body::TaskReceipt(receipt)))
     }
 }
@@ -326,21 +289,15 @@ impl Book {
         spoken: &Spoken<'_>,
     ) -> Result<(), V::Error> {
         let session = spoken.header.session;
-        if !self.promises.is_empty()
-            && let Some(due) = self.promises.remove(&session)
-        {
-            self.undo_due(due);
-        }
+        self.dues.kept_promise(session);
         if let SaidBody::Heartbeat { next_within_us } = spoken.said.body
             && next_within_us > 0
         {
-            let due = Due {
+            self.dues.set(Due {
                 at: Micros::new(here.at.get().saturating_add(next_within_us)),
                 leaf: here.leaf,
                 what: DueOf::Session(session),
-            };
-            self.promises.insert(session, due);
-            self.set_due(due);
+            });
         }
         let task = spoken.header.task;
         if let Some(from) = spoken.header.skipped_from {
@@ -399,7 +356,7 @@ impl Book {
         kind: DispositionKind,
     ) -> Result<(), V::Error> {
         let key = CellKey::Finding(leaf, number);
-        let Some(mut finding) = self.take::<Box<v1::Finding>, _>(view, key)? else {
+        let Some(finding) = self.cells.change::<Box<v1::Finding>, _>(view, key)? else {
             let detail = format!("there is no finding {leaf}.{number}");
             return self.find(
                 view,
@@ -413,7 +370,6 @@ impl Book {
         };
         finding.disposition_leaf = Some(here.leaf);
         finding.set_disposition(kind);
-        self.put(key, finding);
         Ok(())
     }
 
@@ -426,18 +382,20 @@ impl Book {
         since: Micros,
     ) -> Result<(), V::Error> {
         let Count { count } = self
+            .cells
             .look::<Count, _>(view, CellKey::KeyUses(key))?
             .copied()
             .unwrap_or_default();
         for n in 0..count.min(USES_MAX) {
-            let Some(used) = self.look::<Use, _>(view, CellKey::KeyUse(key, n))? else {
+            let Some(used) = self.cells.look::<Use, _>(view, CellKey::KeyUse(key, n))? else {
                 continue;
             };
             let Some(id) = TaskId::from_slice(&used.task) else {
                 continue;
             };
             let last = self
-                .look::<Task, _>(view, CellKey::Task(id))?
+                .cells
+                .task(view, id)?
                 .and_then(|task| task.keys.iter().find(|k| k.key[..] == key.as_bytes()[..]))
                 .map(|spoke| (spoke.last_leaf, spoke.last_at_us));
             if let Some((leaf, at_us)) = last

@@ -1,6 +1,6 @@
 //! The part of a replay that assesses, and that holds the ledger to what it owes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use deed_proto::v1;
@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::{Fault, Replay, Said, leaf_of};
 use crate::{
     Micros, Sequence, SessionId,
-    assess::{Assessed, Book, Changes, Due, Spoken, View, cells::CellKey, said},
+    assess::{Assessed, Book, Changes, Due, Recorded, Spoken, View, cells::CellKey, said},
     entry::Entry,
     session::{Run, Session},
     statement::{self, BodyKind, Header},
@@ -70,6 +70,7 @@ const CELLS_MAX: usize = 65_536;
 
 struct Past<'a> {
     kept: &'a Kept,
+    unkept: &'a HashMap<u64, Recorded>,
     sessions: &'a BTreeMap<SessionId, (Session, Vec<Run>)>,
 }
 
@@ -85,6 +86,10 @@ impl View for Past<'_> {
         Ok(known.and_then(|(_, runs)| leaf_of(runs, sequence)))
     }
 
+    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
+        Ok(self.unkept.get(&leaf).copied())
+    }
+
     fn damaged(&self, key: &CellKey) -> Fault {
         Fault::Damaged {
             key: hex::encode(key.to_bytes()),
@@ -97,6 +102,7 @@ impl Replay {
     fn machine(&mut self) -> Option<(&mut Book, Past<'_>, &Registry)> {
         let past = Past {
             kept: &self.kept,
+            unkept: &self.unkept,
             sessions: &self.sessions,
         };
         Some((self.book.as_mut()?, past, &self.registry))
@@ -177,7 +183,12 @@ impl Replay {
         };
         let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
-        book.record(&mut past, registry, &spoken).map(Some)
+        let assessed = book.record(&mut past, registry, &spoken)?;
+        let unkept = book.unkept(said.leaf).copied();
+        if let Some(unkept) = unkept {
+            self.unkept.insert(said.leaf, unkept);
+        }
+        Ok(Some(assessed))
     }
 
     /// A second statement for a place in a session: evidence against its author, if the author
@@ -223,8 +234,10 @@ fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
         leaf: said.leaf,
         leaf_hash: leaf_hash(said.bytes),
         at,
+        received_at: said.entry.received_at,
         header: said.header,
         payload: said.entry.payload,
+        payload_digest: None,
         said: what,
         key: said.speaker.key,
     }

@@ -12,13 +12,14 @@
 //!
 //! Everything stays in memory: about 150 bytes for each run of statements that lie next to each
 //! other, 16 bytes for each leaf, and, where entries are assessed, the cells (some 400 bytes for an
-//! act, 300 for a task or a grant) and the findings (some 100 bytes each).
+//! act, 200 for one of which no cell is kept, 300 for a task or a grant) and the findings (some 100
+//! bytes each).
 
 mod assessment;
 mod fault;
 mod summary;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use deed_proto::v1::{self, Author, PayloadType};
@@ -30,7 +31,7 @@ pub use summary::Summary;
 
 use crate::{
     CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    assess::{Assessed, Book},
+    assess::{Assessed, Book, Recorded},
     batch::{self, Manifest},
     entry::{Entry, KeyedSignature},
     genesis::Genesis,
@@ -54,6 +55,8 @@ pub struct Replay {
     /// `None` as long as the rules do not have the ledger assess.
     book: Option<Book>,
     kept: Kept,
+    /// Intents of which no cell was kept when they were recorded, by leaf; about 200 bytes each.
+    unkept: HashMap<u64, Recorded>,
     /// A manifest whose statements are not all there yet.
     open: Option<OpenBatch>,
     bodies: BTreeMap<&'static str, u64>,
@@ -109,6 +112,7 @@ impl Replay {
             erased: BTreeMap::new(),
             payloads: vec![[0; 16]],
             kept: Kept::default(),
+            unkept: HashMap::new(),
             open: None,
             bodies: BTreeMap::from([(BodyKind::Genesis.name(), 1)]),
             signatures: 0,

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::Replay;
 use crate::assess::{
-    cells::{Acts, CellKey, Task},
+    cells::{Act, Acts, CellKey, Task},
     finding, layers,
 };
 
@@ -47,6 +47,7 @@ impl Replay {
         };
         // Tasks come before acts: their cells are in order of their keys.
         let mut tasks = HashMap::new();
+        let mut cleared = self.unkept.len();
         for (key, bytes) in &self.kept.cells {
             match key {
                 CellKey::Task(id) => {
@@ -58,10 +59,17 @@ impl Replay {
                 CellKey::Acts(_) => {
                     // The machine has encoded it.
                     let acts = Acts::decode(bytes.clone()).unwrap_or_default();
+                    let now_kept = |act: &&Act| self.unkept.contains_key(&act.leaf);
+                    cleared -= acts.acts.iter().filter(now_kept).count();
                     summary.count(&acts, &tasks);
                 }
                 _ => {}
             }
+        }
+        if cleared > 0 {
+            // Nothing was said of them since their open task cleared them.
+            let state = short(IntentState::Cleared.as_str_name(), "INTENT_STATE_");
+            *summary.intents.entry(state).or_default() += cleared as u64;
         }
         for finding in self.findings() {
             let severity = short(finding.severity().as_str_name(), "SEVERITY_");

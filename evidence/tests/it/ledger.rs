@@ -35,13 +35,13 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Book, Changes, Due, Spoken, View,
+        Assessed, Book, Changes, Due, Recorded, Spoken, View,
         cells::{self, CellKey},
         said::Said,
     },
     batch::Manifest,
     commitment,
-    entry::{Entry, KeyedSignature},
+    entry::{Entry, EntryError, KeyedSignature},
     genesis::Genesis,
     policy,
     session::{self, Judgement, Session},
@@ -235,6 +235,8 @@ pub(crate) struct Kept {
     pub(crate) findings: BTreeMap<(u64, u32), v1::Finding>,
     pub(crate) dues: BTreeSet<Due>,
     pub(crate) places: HashMap<(SessionId, Sequence), u64>,
+    /// Everything that was recorded, by leaf, and whose key signed it.
+    pub(crate) entries: HashMap<u64, (Bytes, Option<KeyId>)>,
 }
 
 impl Kept {
@@ -262,6 +264,31 @@ impl Kept {
     }
 }
 
+impl Kept {
+    fn recorded(&self, leaf: u64) -> Option<Recorded> {
+        let (entry, key) = self.entries.get(&leaf)?;
+        Recorded::read::<EntryError>(leaf, entry, |_| Ok(*key)).unwrap()
+    }
+
+    fn cell_of<T: prost::Message + Default>(&self, key: &CellKey) -> Option<T> {
+        let bytes = self.cells.get(key)?.clone();
+        Some(T::decode(bytes).unwrap())
+    }
+
+    /// The act of the Intent at this leaf, if it is one.
+    pub(crate) fn act(&self, leaf: u64) -> Option<cells::Act> {
+        let acts: cells::Acts = self.cell_of(&CellKey::acts_of(leaf)).unwrap_or_default();
+        let kept = acts.acts.into_iter().find(|act| act.leaf == leaf);
+        kept.or_else(|| {
+            let recorded = self.recorded(leaf)?;
+            let second = CellKey::Equivocation(recorded.session, recorded.sequence);
+            let second: Option<cells::Leaves> = self.cell_of(&second);
+            let task: Option<cells::Task> = self.cell_of(&CellKey::Task(recorded.task));
+            recorded.act(task.as_ref(), second.as_ref())
+        })
+    }
+}
+
 impl View for Kept {
     type Error = String;
 
@@ -277,6 +304,10 @@ impl View for Kept {
 
     fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, String> {
         Ok(self.places.get(&(*session, sequence)).copied())
+    }
+
+    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, String> {
+        Ok(self.recorded(leaf))
     }
 
     fn damaged(&self, key: &CellKey) -> String {
@@ -398,9 +429,7 @@ impl Ledger {
 
     /// The act of the Intent at this leaf.
     pub(crate) fn act(&self, leaf: u64) -> cells::Act {
-        let bytes = self.kept.cells[&CellKey::acts_of(leaf)].clone();
-        let acts = cells::Acts::decode(bytes).unwrap().acts;
-        acts.into_iter().find(|act| act.leaf == leaf).unwrap()
+        self.kept.act(leaf).unwrap()
     }
 
     /// Registers a key for one of the cast (or somebody new).
@@ -551,6 +580,7 @@ impl Ledger {
         };
         let entry = entry.encode();
         let hash = leaf_hash(&entry);
+        self.kept.entries.insert(leaf, (entry.clone(), who.key()));
         self.entries.push(entry);
         self.effective = at;
         if let Some(said) = &trust {
@@ -561,8 +591,10 @@ impl Ledger {
             leaf,
             leaf_hash: hash,
             at,
+            received_at: self.time,
             header: &header,
             payload,
+            payload_digest: None,
             said: &said,
             key: who.key(),
         };
@@ -664,6 +696,7 @@ impl Ledger {
             let leaf = self.next_leaf();
             let entry = Entry::batched(&payload, self.time).encode();
             let hash = leaf_hash(&entry);
+            self.kept.entries.insert(leaf, (entry.clone(), who.key()));
             self.entries.push(entry);
             self.kept
                 .places
@@ -678,8 +711,10 @@ impl Ledger {
                 leaf,
                 leaf_hash: hash,
                 at,
+                received_at: self.time,
                 header: &header,
                 payload: &payload,
+                payload_digest: None,
                 said: &said,
                 key: who.key(),
             };

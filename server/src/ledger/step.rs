@@ -12,9 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{
-    CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId, TaskId,
-    assess::{Assessed, Book, Changes, Due, Spoken, View, cells::CellKey, said::Said},
-    entry::{Entry, TrustLink},
+    CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
+    TaskId,
+    assess::{Assessed, Book, Changes, Due, Recorded, Spoken, View, cells::CellKey, said::Said},
+    entry::{Entry, EntryError, TrustLink},
     session::{self, BatchStep, Binding, Judgement, Session},
     statement::{AUTHORITY_PRODUCER, Header},
     trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
@@ -40,10 +41,10 @@ pub(crate) trait Past {
     fn settle(&mut self) -> Result<(), StoreError>;
     /// Called only for sessions that no unsettled turn has touched.
     fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError>;
-    /// The run that holds `sequence`, or else the last one before it. Settles first.
+    /// The run that holds `sequence`, or else the last one before it. Settles first, if need be.
     fn run_before(&mut self, id: &SessionId, sequence: Sequence)
     -> Result<Option<Run>, StoreError>;
-    /// Settles first.
+    /// Of a leaf before this turn. Settles first, if need be.
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError>;
     /// Called only for cells that no unsettled turn has changed.
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
@@ -124,8 +125,17 @@ pub(crate) enum StepError {
     Store(#[from] StoreError),
     #[error("leaf {leaf} is not an entry: {reason}")]
     Entry { leaf: u64, reason: String },
+    #[error("the entry of an Intent: {0}")]
+    Intent(#[from] EntryError),
     #[error("cell {key:?} of the assessment is damaged")]
     Cell { key: CellKey },
+}
+
+impl StepError {
+    fn malformed(leaf: u64, error: &EntryError) -> Self {
+        let reason = error.to_string();
+        Self::Entry { leaf, reason }
+    }
 }
 
 /// A ledger between two turns.
@@ -548,8 +558,10 @@ impl LedgerState {
             leaf,
             leaf_hash: statement.leaf_hash,
             at,
+            received_at: batch.received_at(),
             header: &header,
             payload: batch.payload(statement),
+            payload_digest: statement.payload_digest,
             said: &said,
             key: Some(key),
         };
@@ -625,8 +637,10 @@ impl LedgerState {
             leaf,
             leaf_hash,
             at: self.effective_time,
+            received_at: batch.received_at(),
             header: &header,
             payload: batch.payload(statement),
+            payload_digest: statement.payload_digest,
             said,
             key: statement.authorship.key(),
         };
@@ -753,10 +767,7 @@ impl LedgerState {
         let link = trust.head();
         let unlinked = batch.entry(statement);
         let leaf = turn.next_leaf();
-        let malformed = |error: deed_evidence::entry::EntryError| StepError::Entry {
-            leaf,
-            reason: error.to_string(),
-        };
+        let malformed = |error| StepError::malformed(leaf, &error);
         let entry = Entry {
             previous_trust: Some(link),
             ..Entry::parse(unlinked).map_err(malformed)?
@@ -944,6 +955,8 @@ fn said(batch: &AdmittedBatch, statement: &Admitted, leaf: u64) -> Result<Said, 
 
 /// What the assessment asks of the past during a turn.
 struct StepView<'t, P> {
+    packer: &'t Packer,
+    next_leaf: u64,
     touched: &'t HashMap<SessionId, Touched>,
     sessions: &'t HashMap<SessionId, (Session, Run)>,
     past: &'t mut P,
@@ -956,10 +969,27 @@ impl<'t, P> StepView<'t, P> {
         past: &'t mut P,
     ) -> Self {
         Self {
+            packer: &turn.packer,
+            next_leaf: turn.next_leaf(),
             touched: &turn.touched,
             sessions,
             past,
         }
+    }
+}
+
+impl<P: Past> StepView<'_, P> {
+    /// The key that a session is bound to.
+    fn bound_to(&mut self, session: &SessionId) -> Result<Option<KeyId>, StepError> {
+        let bound_to = |session: &Session| session.bound_to.key();
+        if let Some(touched) = self.touched.get(session) {
+            return Ok(touched.session.as_ref().and_then(bound_to));
+        }
+        if let Some((session, _)) = self.sessions.get(session) {
+            return Ok(bound_to(session));
+        }
+        let stored = self.past.session(session)?;
+        Ok(stored.and_then(|(session, _)| bound_to(&session)))
     }
 }
 
@@ -992,6 +1022,17 @@ impl<P: Past> View for StepView<'_, P> {
         }
         let run = self.past.run_before(session, sequence)?;
         Ok(run.and_then(|run| run.leaf_of(sequence)))
+    }
+
+    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, StepError> {
+        if leaf >= self.next_leaf {
+            return Ok(None);
+        }
+        let entry = match self.packer.entry(leaf) {
+            Some(entry) => entry,
+            None => self.past.entry(leaf)?,
+        };
+        Recorded::read(leaf, &entry, |session| self.bound_to(&session))
     }
 
     fn damaged(&self, key: &CellKey) -> StepError {

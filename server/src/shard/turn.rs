@@ -425,6 +425,11 @@ impl Past for StorePast<'_> {
         id: &SessionId,
         sequence: Sequence,
     ) -> Result<Option<Run>, StoreError> {
+        // Runs only grow: one that holds it holds it also when all turns are in the store.
+        let stored = self.store.run_before(self.ledger, id, sequence)?;
+        if stored.is_some_and(|run| run.leaf_of(sequence).is_some()) {
+            return Ok(stored);
+        }
         self.settled()?;
         self.store.run_before(self.ledger, id, sequence)
     }
@@ -440,8 +445,13 @@ impl Past for StorePast<'_> {
         {
             return Ok(entry);
         }
-        self.settled()?;
-        let (first, pack) = self.store.pack_of(self.ledger, leaf)?;
+        let (first, pack) = match self.store.pack_of(self.ledger, leaf) {
+            Ok(found) => found,
+            Err(_) => {
+                self.settled()?;
+                self.store.pack_of(self.ledger, leaf)?
+            }
+        };
         let entry = pack.entry(leaf - first);
         self.pack = Some((first, pack));
         entry.ok_or_else(|| {

@@ -4,13 +4,23 @@ use bytes::Bytes;
 use deed_evidence::{
     Micros, TaskId,
     assess::{
-        Due,
-        cells::{Act, Acts, CellKey, Grant, Task},
+        Due, Recorded,
+        cells::{Act, Acts, CellKey, Grant, Leaves, Task},
     },
+    entry::EntryError,
 };
 use deed_tlog::Hash;
 
 use super::{Family, LedgerNumber, Store, StoreError, keys, read::Scan};
+
+/// Why an Intent cannot be read from its entry.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error(transparent)]
+    Store(StoreError),
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+}
 
 impl Store {
     /// A cell's bytes.
@@ -78,11 +88,32 @@ impl Store {
         self.decoded(ledger, &CellKey::Grant(leaf_hash))
     }
 
-    /// The act whose Intent is at a leaf.
+    /// The act whose Intent is at a leaf, which must be in the store: as it is kept, or as its entry
+    /// has it.
     pub(crate) fn act(&self, ledger: LedgerNumber, leaf: u64) -> Result<Option<Act>, StoreError> {
         let acts: Option<Acts> = self.decoded(ledger, &CellKey::acts_of(leaf))?;
         let mut acts = acts.unwrap_or_default().acts.into_iter();
-        Ok(acts.find(|act| act.leaf == leaf))
+        if let Some(act) = acts.find(|act| act.leaf == leaf) {
+            return Ok(Some(act));
+        }
+        let entry = self.entry(ledger, leaf)?;
+        let recorded = Recorded::read(leaf, &entry, |session| {
+            let session = self.session(ledger, &session).map_err(Unread::Store)?;
+            Ok(session.and_then(|(session, _)| session.bound_to.key()))
+        });
+        let recorded = match recorded {
+            Ok(Some(recorded)) => recorded,
+            Ok(None) => return Ok(None),
+            Err(Unread::Store(error)) => return Err(error),
+            Err(Unread::Entry(error)) => {
+                let what = format!("leaf {leaf} is not an entry: {error}");
+                return Err(StoreError::corrupt(Family::Entries, ledger, what));
+            }
+        };
+        let second = CellKey::Equivocation(recorded.session, recorded.sequence);
+        let second: Option<Leaves> = self.decoded(ledger, &second)?;
+        let task = self.task(ledger, recorded.task)?;
+        Ok(recorded.act(task.as_ref(), second.as_ref()))
     }
 
     fn decoded<T: prost::Message + Default>(

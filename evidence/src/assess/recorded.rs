@@ -1,0 +1,158 @@
+//! Intents as their entries have them: nothing more is kept of one that its open task cleared.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use deed_proto::v1::{IntentState, LayerState};
+use deed_tlog::{Hash, leaf_hash};
+
+use super::{
+    act::copied,
+    cells::{Act, Leaves, Task},
+    said::{Said, SaidBody},
+};
+use crate::{
+    CommitmentDigest, KeyId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
+    entry::{Entry, EntryError},
+};
+
+/// What the entry of an Intent says of it, as far as an [`Act`] holds it.
+///
+/// A ledger without an evidence policy clears an Intent that relies on no grant, has no deadline
+/// and names no amount if its task is open. What becomes of it at its leaf follows from its entry,
+/// so no cell is written: it gets one when something else is said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its leaf.
+    pub leaf: u64,
+    /// Its leaf hash.
+    pub leaf_hash: Hash,
+    /// Of its payload.
+    pub payload_digest: PayloadDigest,
+    /// Its task.
+    pub task: TaskId,
+    /// Its session.
+    pub session: SessionId,
+    /// Its place there.
+    pub sequence: Sequence,
+    /// The key that signed it, or the manifest over it.
+    pub key: Option<KeyId>,
+    /// When it was received: effective time at its leaf, where no cell is kept.
+    pub received_at: Micros,
+    /// What it is called with.
+    pub arguments: Option<CommitmentDigest>,
+    /// Whether the prompt is committed to.
+    pub prompt: bool,
+}
+
+impl Recorded {
+    /// Reads the entry at `leaf`; `None` if it is no Intent of a task. `bound_to` tells the key that
+    /// a session is bound to; it is asked for what the signature over a batch covers.
+    ///
+    /// # Errors
+    /// As `bound_to`, and [`EntryError`] if these are not the bytes of an entry.
+    pub fn read<E: From<EntryError>>(
+        leaf: u64,
+        entry: &Bytes,
+        bound_to: impl FnOnce(SessionId) -> Result<Option<KeyId>, E>,
+    ) -> Result<Option<Self>, E> {
+        use deed_proto::v1::{Author, PayloadType};
+        let parsed = Entry::parse(entry)?;
+        if parsed.payload_type != PayloadType::Statement {
+            return Ok(None);
+        }
+        let header = parsed.statement().map_err(EntryError::from)?;
+        let (Some(task), crate::statement::BodyKind::Intent) = (header.task, header.body) else {
+            return Ok(None);
+        };
+        let said = Said::read(&entry.slice_ref(parsed.payload)).map_err(EntryError::from)?;
+        let SaidBody::Intent(intent) = said.body else {
+            return Ok(None);
+        };
+        let key = match parsed.author {
+            Author::Batched => bound_to(header.session)?,
+            _ => parsed.signature.map(|signature| signature.key()),
+        };
+        Ok(Some(Self {
+            leaf,
+            leaf_hash: leaf_hash(entry),
+            payload_digest: PayloadDigest::of(parsed.payload),
+            task,
+            session: header.session,
+            sequence: header.sequence,
+            key,
+            received_at: parsed.received_at,
+            arguments: intent.arguments,
+            prompt: intent.prompt,
+        }))
+    }
+
+    /// The act, if no cell is kept of it: `task` is its task, and `equivocations` are the leaves of
+    /// the second statements for its place in its session. `None` if it was recorded before its
+    /// ledger assessed anything, or is such a second statement: these are no acts.
+    #[must_use]
+    pub fn act(&self, task: Option<&Task>, equivocations: Option<&Leaves>) -> Option<Act> {
+        let assessed = task.is_some_and(|task| task.first_leaf <= self.leaf);
+        let second = equivocations.is_some_and(|leaves| leaves.leaves.contains(&self.leaf));
+        (assessed && !second).then(|| self.cleared())
+    }
+
+    /// The act as it stands at its leaf.
+    fn cleared(&self) -> Act {
+        let bytes = |bytes: Option<&[u8]>| bytes.map_or_else(Bytes::new, copied);
+        Act {
+            leaf: self.leaf,
+            leaf_hash: copied(self.leaf_hash.as_bytes()),
+            payload_digest: copied(self.payload_digest.as_bytes()),
+            task: copied(self.task.as_bytes()),
+            key: bytes(self.key.as_ref().map(|key| &key.as_bytes()[..])),
+            at_us: self.received_at.get(),
+            arguments: bytes(self.arguments.as_ref().map(|digest| &digest.as_bytes()[..])),
+            prompt: self.prompt,
+            authority: LayerState::Missing.into(),
+            state: IntentState::Cleared.into(),
+            ..Act::default()
+        }
+    }
+}
+
+/// Intents of late: most Outcomes are of one of them. A cache of what can be read again.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// Those of which no cell was kept when they were recorded, ascending by leaf.
+    intents: VecDeque<Recorded>,
+    /// Leaves by places in sessions, in two generations: when the young one is full, the old one is
+    /// forgotten.
+    young: HashMap<(SessionId, Sequence), u64>,
+    old: HashMap<(SessionId, Sequence), u64>,
+}
+
+/// Intents of a generation, and those that are held in all; about 250 bytes each.
+const RECENT_MAX: usize = 16_384;
+
+impl Recent {
+    pub(super) fn place(&mut self, place: (SessionId, Sequence), leaf: u64) {
+        if self.young.len() >= RECENT_MAX {
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+        }
+        self.young.insert(place, leaf);
+    }
+
+    pub(super) fn leaf_of(&self, place: &(SessionId, Sequence)) -> Option<u64> {
+        let leaf = self.young.get(place).or_else(|| self.old.get(place));
+        leaf.copied()
+    }
+
+    pub(super) fn push(&mut self, intent: Recorded) {
+        if self.intents.len() >= RECENT_MAX {
+            self.intents.pop_front();
+        }
+        self.intents.push_back(intent);
+    }
+
+    pub(super) fn intent(&self, leaf: u64) -> Option<&Recorded> {
+        let at = self.intents.binary_search_by_key(&leaf, |one| one.leaf);
+        at.ok().and_then(|at| self.intents.get(at))
+    }
+}
