@@ -6,6 +6,7 @@ use deed_tlog::Hash;
 use prost::Message as _;
 
 mod commitments;
+pub(crate) mod fields;
 mod rules;
 mod terms;
 

@@ -278,3 +278,8 @@ impl Book {
 pub(super) fn copied(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
+
+/// Empty for none.
+pub(super) fn copied_of(bytes: Option<&[u8]>) -> Bytes {
+    bytes.map_or_else(Bytes::new, copied)
+}

@@ -11,11 +11,10 @@ pub const START: Hash = Hash::new([0; 32]);
 /// differs from those of leaves and nodes (RFC 6962), and of batch trees.
 #[must_use]
 pub fn entries(h: &Hash, leaf_hash: &Hash) -> Hash {
-    let mut sha = Sha256::new();
-    sha.update([0x02]);
-    sha.update(h.as_bytes());
-    sha.update(leaf_hash.as_bytes());
-    Hash::new(sha.finalize().into())
+    let mut bytes = [0x02; 1 + 32 + 32];
+    bytes[1..33].copy_from_slice(h.as_bytes());
+    bytes[33..].copy_from_slice(leaf_hash.as_bytes());
+    Hash::new(Sha256::digest(bytes).into())
 }
 
 /// Something that an assessment found or changed. Integers are big-endian where it is hashed.
@@ -64,9 +63,6 @@ pub enum Event {
 /// A task's assessment digest after an event: SHA256(0x03 || a || event).
 #[must_use]
 pub fn assessment(a: &Hash, event: &Event) -> Hash {
-    let mut sha = Sha256::new();
-    sha.update([0x03]);
-    sha.update(a.as_bytes());
     match *event {
         Event::Finding {
             leaf,
@@ -75,44 +71,50 @@ pub fn assessment(a: &Hash, event: &Event) -> Hash {
             about,
             contradicts,
         } => {
-            sha.update([0x01]);
-            sha.update(leaf.to_be_bytes());
-            sha.update(number.to_be_bytes());
-            sha.update((kind as i32).to_be_bytes());
-            sha.update(about.to_be_bytes());
-            sha.update(
-                contradicts
-                    .map_or(0, |leaf| leaf.saturating_add(1))
-                    .to_be_bytes(),
-            );
+            let mut event = [0x01; 33];
+            event[1..9].copy_from_slice(&leaf.to_be_bytes());
+            event[9..13].copy_from_slice(&number.to_be_bytes());
+            event[13..17].copy_from_slice(&(kind as i32).to_be_bytes());
+            event[17..25].copy_from_slice(&about.to_be_bytes());
+            let contradicts = contradicts.map_or(0, |leaf| leaf.saturating_add(1));
+            event[25..].copy_from_slice(&contradicts.to_be_bytes());
+            after::<33, 66>(a, event)
         }
         Event::Intent {
             leaf,
             intent,
             state,
-        } => {
-            sha.update([0x02]);
-            sha.update(leaf.to_be_bytes());
-            sha.update(intent.to_be_bytes());
-            sha.update((state as i32).to_be_bytes());
-        }
+        } => after::<21, 54>(a, moved(0x02, leaf, intent, state as i32)),
         Event::Outcome {
             leaf,
             intent,
             state,
-        } => {
-            sha.update([0x03]);
-            sha.update(leaf.to_be_bytes());
-            sha.update(intent.to_be_bytes());
-            sha.update((state as i32).to_be_bytes());
-        }
+        } => after::<21, 54>(a, moved(0x03, leaf, intent, state as i32)),
         Event::Task { leaf, state } => {
-            sha.update([0x04]);
-            sha.update(leaf.to_be_bytes());
-            sha.update((state as i32).to_be_bytes());
+            let mut event = [0x04; 13];
+            event[1..9].copy_from_slice(&leaf.to_be_bytes());
+            event[9..].copy_from_slice(&(state as i32).to_be_bytes());
+            after::<13, 46>(a, event)
         }
     }
-    Hash::new(sha.finalize().into())
+}
+
+fn moved(kind: u8, leaf: u64, intent: u64, state: i32) -> [u8; 21] {
+    let mut event = [kind; 21];
+    event[1..9].copy_from_slice(&leaf.to_be_bytes());
+    event[9..17].copy_from_slice(&intent.to_be_bytes());
+    event[17..].copy_from_slice(&state.to_be_bytes());
+    event
+}
+
+/// SHA256(0x03 || a || event), from one buffer of `ALL` = 33 + `LEN` bytes: for so few, handing them
+/// over one by one costs more than hashing them.
+fn after<const LEN: usize, const ALL: usize>(a: &Hash, event: [u8; LEN]) -> Hash {
+    const { assert!(ALL == 33 + LEN) };
+    let mut bytes = [0x03; ALL];
+    bytes[1..33].copy_from_slice(a.as_bytes());
+    bytes[33..].copy_from_slice(&event);
+    Hash::new(Sha256::digest(bytes).into())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{
     CHAIN_MAX, LIST_MAX,
     book::{Book, Here, View, Voice},
     cells::{self, CellKey, Names, name_of},
-    said::{Amount, Grant},
+    said::{Grant, Quantity},
     table::{self, Event, State, Thing},
 };
 use crate::{KeyId, Micros, TaskId, trust::Registry};
@@ -87,7 +87,7 @@ pub(super) struct Wanted<'a> {
     pub(super) key: Option<KeyId>,
     pub(super) action: &'a str,
     pub(super) resource: &'a str,
-    pub(super) amount: Option<&'a Amount>,
+    pub(super) amount: Option<Quantity<'a>>,
 }
 
 impl Book {
@@ -335,20 +335,20 @@ impl Book {
         Ok(shown)
     }
 
-    /// Charges a use, and the amount, to the grant and everything above it.
+    /// Charges a use, and the amount in minor units, to the grant and everything above it.
     pub(super) fn charge<V: View>(
         &mut self,
         view: &mut V,
         shown: &Shown,
-        amount: Option<&Amount>,
+        minor_units: Option<i64>,
     ) -> Result<(), V::Error> {
         for name in &shown.chain {
             let key = CellKey::Grant(*name);
             if let Some(grant) = self.cells.change::<Box<cells::Grant>, _>(view, key)? {
                 grant.uses_spent = grant.uses_spent.saturating_add(1);
-                if let (Some(_), Some(amount)) = (grant.minor_units, amount) {
+                if let (Some(_), Some(minor_units)) = (grant.minor_units, minor_units) {
                     // `limits` has seen that it fits.
-                    grant.amount_spent = grant.amount_spent.saturating_add(amount.minor_units);
+                    grant.amount_spent = grant.amount_spent.saturating_add(minor_units);
                 }
             }
         }
@@ -518,7 +518,7 @@ fn in_force(shown: &mut Shown, registry: &Registry, grant: &cells::Grant, at: Mi
     }
 }
 
-fn limits(shown: &mut Shown, grant: &cells::Grant, amount: Option<&Amount>) {
+fn limits(shown: &mut Shown, grant: &cells::Grant, amount: Option<Quantity<'_>>) {
     let leaf = Some(grant.leaf);
     if grant.uses > 0 && grant.uses_spent >= grant.uses {
         shown.add(

@@ -1,6 +1,5 @@
 //! Intents: judged, waiting, cleared.
 
-use bytes::Bytes;
 use deed_proto::v1::{
     self, AuthenticationStrength, FindingKind, IntentState, KeyRole, LayerState, RiskTier,
     TaskState, Verdict, statement::Body,
@@ -9,14 +8,14 @@ use deed_tlog::Hash;
 
 use super::{
     HASTY_US, LIST_MAX, SKEW_US,
-    act::{copied, task_of},
+    act::{copied, copied_of, task_of},
     book::{Book, Here, Owed, Spoken, View, Voice},
     cells::{Act, CellKey, Duties, Evidence, Leaves, Waiting, name_of},
     digest,
     due::{Due, DueOf},
     grant::{Shown, Wanted},
     recorded::Recorded,
-    said::{Amount, Approval, Intent, LeafRef},
+    said::{Approval, Intent, LeafRef, Quantity},
     table::{self, Event, State, Thing},
 };
 use crate::{
@@ -27,9 +26,27 @@ use crate::{
 /// Where an Intent stands, what it waits for, why it is denied.
 pub(super) type Standing = (IntentState, Vec<String>, Vec<String>);
 
+/// What an Intent asks for, and what is there for it.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    task: TaskId,
+    agent: &'a str,
+    key: Option<KeyId>,
+    action: &'a str,
+    resource: &'a str,
+    amount: Option<Quantity<'a>>,
+    grant: Option<Hash>,
+    arguments: bool,
+    prompt: bool,
+    model: bool,
+    evidence: &'a [Evidence],
+}
+
 /// What the judgement of an Intent comes to.
 struct Judged {
     event: Event,
+    /// The amount that it asked for, in minor units.
+    minor_units: Option<i64>,
     missing: Vec<String>,
     denied: Vec<String>,
     /// Kind, detail, and what it contradicts.
@@ -61,36 +78,6 @@ impl Book {
         {
             return Ok((IntentState::Cleared, Vec::new(), Vec::new()));
         }
-        let mut act = Act {
-            leaf: here.leaf,
-            leaf_hash: copied(spoken.leaf_hash.as_bytes()),
-            payload_digest: copied(digest_of(spoken).as_bytes()),
-            task: copied(task.as_bytes()),
-            key: voice
-                .key
-                .map_or_else(Bytes::new, |key| copied(key.as_bytes())),
-            at_us: here.at.get(),
-            deadline_us: said.deadline.get(),
-            arguments: said
-                .arguments
-                .map_or_else(Bytes::new, |digest| copied(digest.as_bytes())),
-            prompt: said.prompt,
-            waiting: Some(Waiting {
-                agent: voice.producer.to_owned(),
-                action: said.action.clone(),
-                resource: said.resource.clone(),
-                minor_units: said.amount.as_ref().map(|amount| amount.minor_units),
-                currency: said
-                    .amount
-                    .as_ref()
-                    .map_or_else(String::new, |a| a.currency.clone()),
-                grant: said
-                    .grant
-                    .map_or_else(Bytes::new, |hash| copied(hash.as_bytes())),
-                model: said.model,
-            }),
-            ..Act::default()
-        };
         if said.deadline.get() > 0 {
             self.dues.set(Due {
                 at: said.deadline,
@@ -98,8 +85,39 @@ impl Book {
                 what: DueOf::Intent(here.leaf),
             });
         }
-        let judged = self.judge(view, here, &act)?;
+        let asked = Asked {
+            task,
+            agent: voice.producer,
+            key: voice.key,
+            action: said.action.in_payload(spoken.payload),
+            resource: said.resource.in_payload(spoken.payload),
+            amount: said.amount.map(|(minor_units, currency)| Quantity {
+                minor_units,
+                currency: currency.in_payload(spoken.payload),
+            }),
+            grant: said.grant,
+            arguments: said.arguments.is_some(),
+            prompt: said.prompt,
+            model: said.model,
+            evidence: &[],
+        };
+        let judged = self.judge(view, here, &asked)?;
+        let mut act = Act {
+            leaf: here.leaf,
+            leaf_hash: copied(spoken.leaf_hash.as_bytes()),
+            payload_digest: copied(digest_of(spoken).as_bytes()),
+            task: copied(task.as_bytes()),
+            key: copied_of(voice.key.as_ref().map(|key| &key.as_bytes()[..])),
+            at_us: here.at.get(),
+            deadline_us: said.deadline.get(),
+            arguments: copied_of(said.arguments.as_ref().map(|digest| &digest.as_bytes()[..])),
+            prompt: said.prompt,
+            ..Act::default()
+        };
         self.settle(view, here, &mut act, judged)?;
+        if act.state() == IntentState::Waiting {
+            act.waiting = Some(asked.waiting());
+        }
         let standing = (act.state(), act.missing.clone(), act.denied.clone());
         self.put_act(view, act)?;
         Ok(standing)
@@ -161,15 +179,16 @@ impl Book {
         Ok(())
     }
 
-    /// Judges an act by what is there now. Changes nothing.
+    /// Judges an Intent by what is there now. Changes nothing.
     fn judge<V: View>(
         &mut self,
         view: &mut V,
         here: Here<'_>,
-        act: &Act,
+        asked: &Asked<'_>,
     ) -> Result<Judged, V::Error> {
         let mut judged = Judged {
             event: Event::JudgedClear,
+            minor_units: asked.amount.map(|amount| amount.minor_units),
             missing: Vec::new(),
             denied: Vec::new(),
             findings: Vec::new(),
@@ -179,22 +198,15 @@ impl Book {
             decision_asked: false,
             shown: None,
         };
-        let (Some(asked), Some(id)) = (&act.waiting, task_of(act)) else {
-            return Ok(judged);
-        };
-        let tier = self.judge_task(view, id, &mut judged)?;
-        let amount = asked.minor_units.map(|minor_units| Amount {
-            minor_units,
-            currency: asked.currency.clone(),
-        });
-        if let Ok(name) = Hash::try_from(&asked.grant[..]) {
+        let tier = self.judge_task(view, asked.task, &mut judged)?;
+        if let Some(name) = asked.grant {
             let wanted = Wanted {
-                task: id,
-                agent: &asked.agent,
-                key: KeyId::from_slice(&act.key),
-                action: &asked.action,
-                resource: &asked.resource,
-                amount: amount.as_ref(),
+                task: asked.task,
+                agent: asked.agent,
+                key: asked.key,
+                action: asked.action,
+                resource: asked.resource,
+                amount: asked.amount,
             };
             let shown = self.show_grant(view, here, &name, &wanted)?;
             for against in &shown.against {
@@ -202,7 +214,7 @@ impl Book {
             }
             judged.shown = Some(shown);
         }
-        let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
+        let key = asked.key.and_then(|key| here.registry.key(key));
         if let Some(key) = key.filter(|key| key.revoked_at.is_some()) {
             // Revoked while the Intent waited: whoever has the key now gets no permit for it.
             let revoked = key.revoked_leaf.map(deed_tlog::LeafIndex::get);
@@ -216,18 +228,18 @@ impl Book {
         judged.policy_leaf = Some(policy.leaf.get());
         let counted = |least: AuthenticationStrength| {
             let strong = |one: &&Evidence| one.strength >= least as i32;
-            u32::try_from(act.evidence.iter().filter(strong).count()).unwrap_or(u32::MAX)
+            u32::try_from(asked.evidence.iter().filter(strong).count()).unwrap_or(u32::MAX)
         };
         let is_decision = |one: &Evidence| one.strength == 0;
         let request = policy::Request {
-            agent: &asked.agent,
+            agent: asked.agent,
             controller: key.map(|key| key.controller.as_str()),
-            action: &asked.action,
-            resource: &asked.resource,
+            action: asked.action,
+            resource: asked.resource,
             tier,
-            amount: amount
-                .as_ref()
-                .map(|a| (a.minor_units, a.currency.as_str())),
+            amount: asked
+                .amount
+                .map(|amount| (amount.minor_units, amount.currency)),
             evidence: policy::Evidence {
                 // An importer's signature says who brought it in, not who acted.
                 signed: key.is_some_and(|key| key.role != KeyRole::Importer),
@@ -235,10 +247,10 @@ impl Book {
                     .shown
                     .as_ref()
                     .is_some_and(|s| s.layer == LayerState::Proven),
-                arguments: !act.arguments.is_empty(),
-                prompt: act.prompt,
+                arguments: asked.arguments,
+                prompt: asked.prompt,
                 model: asked.model,
-                decision: act.evidence.iter().any(is_decision),
+                decision: asked.evidence.iter().any(is_decision),
                 approvals: counted(AuthenticationStrength::SingleFactor),
                 approvals_multi_factor: counted(AuthenticationStrength::MultiFactor),
                 approvals_phishing_resistant: counted(AuthenticationStrength::PhishingResistant),
@@ -334,13 +346,7 @@ impl Book {
         }
         let cleared = judged.event == Event::JudgedClear;
         if cleared && let Some(shown) = &judged.shown {
-            let amount = act.waiting.as_ref().and_then(|asked| {
-                Some(Amount {
-                    minor_units: asked.minor_units?,
-                    currency: asked.currency.clone(),
-                })
-            });
-            self.charge(view, shown, amount.as_ref())?;
+            self.charge(view, shown, judged.minor_units)?;
         }
         if cleared && !new {
             act.clearing = true;
@@ -381,7 +387,10 @@ impl Book {
         if act.clearing || act.evidence.is_empty() {
             return Ok(());
         }
-        let judged = self.judge(view, here, act)?;
+        let (Some(waiting), Some(task)) = (&act.waiting, task_of(act)) else {
+            return Ok(());
+        };
+        let judged = self.judge(view, here, &waiting.asked(task, act))?;
         self.settle(view, here, act, judged)
     }
 
@@ -660,6 +669,45 @@ fn count(
         strength: strength.into(),
         at_us: here.at.get(),
     });
+}
+
+impl Asked<'_> {
+    /// What is kept of it as long as it waits.
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            agent: self.agent.to_owned(),
+            action: self.action.to_owned(),
+            resource: self.resource.to_owned(),
+            minor_units: self.amount.map(|amount| amount.minor_units),
+            currency: self
+                .amount
+                .map_or_else(String::new, |amount| amount.currency.to_owned()),
+            grant: copied_of(self.grant.as_ref().map(|name| &name.as_bytes()[..])),
+            model: self.model,
+        }
+    }
+}
+
+impl Waiting {
+    /// What the act asks for, which waits in `task`.
+    fn asked<'a>(&'a self, task: TaskId, act: &'a Act) -> Asked<'a> {
+        Asked {
+            task,
+            agent: &self.agent,
+            key: KeyId::from_slice(&act.key),
+            action: &self.action,
+            resource: &self.resource,
+            amount: self.minor_units.map(|minor_units| Quantity {
+                minor_units,
+                currency: &self.currency,
+            }),
+            grant: Hash::try_from(&self.grant[..]).ok(),
+            arguments: !act.arguments.is_empty(),
+            prompt: act.prompt,
+            model: self.model,
+            evidence: &act.evidence,
+        }
+    }
 }
 
 impl Judged {

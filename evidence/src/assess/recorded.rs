@@ -7,7 +7,7 @@ use deed_proto::v1::{IntentState, LayerState};
 use deed_tlog::{Hash, leaf_hash};
 
 use super::{
-    act::copied,
+    act::{copied, copied_of},
     cells::{Act, Leaves, Task},
     said::{Said, SaidBody},
 };
@@ -99,15 +99,14 @@ impl Recorded {
 
     /// The act as it stands at its leaf.
     fn cleared(&self) -> Act {
-        let bytes = |bytes: Option<&[u8]>| bytes.map_or_else(Bytes::new, copied);
         Act {
             leaf: self.leaf,
             leaf_hash: copied(self.leaf_hash.as_bytes()),
             payload_digest: copied(self.payload_digest.as_bytes()),
             task: copied(self.task.as_bytes()),
-            key: bytes(self.key.as_ref().map(|key| &key.as_bytes()[..])),
+            key: copied_of(self.key.as_ref().map(|key| &key.as_bytes()[..])),
             at_us: self.received_at.get(),
-            arguments: bytes(self.arguments.as_ref().map(|digest| &digest.as_bytes()[..])),
+            arguments: copied_of(self.arguments.as_ref().map(|digest| &digest.as_bytes()[..])),
             prompt: self.prompt,
             authority: LayerState::Missing.into(),
             state: IntentState::Cleared.into(),

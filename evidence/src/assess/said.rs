@@ -8,7 +8,11 @@ use deed_proto::v1::{
 use deed_tlog::Hash;
 use prost::Message as _;
 
-use crate::{CommitmentDigest, KeyId, Micros, PayloadDigest, Sequence, SessionId, WireError};
+use crate::{
+    CommitmentDigest, KeyId, Micros, PayloadDigest, Sequence, SessionId, WireError,
+    schema::number,
+    statement::fields::{Fields, Raw, texts},
+};
 
 /// A statement's part that assessment looks at. Bodies that say nothing about acts are
 /// [`SaidBody::Nothing`].
@@ -22,7 +26,8 @@ pub struct Said {
     pub body: SaidBody,
 }
 
-/// A body in the words of the field.
+/// A body in the words of the field. What is large and not frequent is boxed: every statement on its
+/// way to the step has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SaidBody {
     /// Nothing about acts.
@@ -40,7 +45,7 @@ pub enum SaidBody {
         end: TaskEnd,
     },
     /// Somebody may do something.
-    Grant(Grant),
+    Grant(Box<Grant>),
     /// The subject takes a delegated grant on.
     GrantAccepted {
         /// Leaf hash of the grant.
@@ -49,7 +54,7 @@ pub enum SaidBody {
     /// An act is about to happen.
     Intent(Intent),
     /// What came of it.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     /// A policy engine decided.
     Decision {
         /// Of which Intent.
@@ -105,6 +110,42 @@ pub struct LeafRef {
     pub hash: Hash,
 }
 
+/// Where a text stands in a payload of at most 64 KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    at: u32,
+    len: u32,
+}
+
+impl Span {
+    /// The place of `part`, which was borrowed from `payload`.
+    fn of(payload: &[u8], part: &[u8]) -> Self {
+        let at = part.as_ptr().addr().wrapping_sub(payload.as_ptr().addr());
+        Self {
+            at: u32::try_from(at).unwrap_or(u32::MAX),
+            len: u32::try_from(part.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The text, in the payload that it was read from; empty in another.
+    #[must_use]
+    pub fn in_payload(self, payload: &[u8]) -> &str {
+        let text = payload
+            .get(self.at as usize..)
+            .and_then(|rest| rest.get(..self.len as usize));
+        std::str::from_utf8(text.unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+/// A quantity in a currency's minor unit, borrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quantity<'a> {
+    /// May be negative.
+    pub minor_units: i64,
+    /// ISO 4217, or another unit.
+    pub currency: &'a str,
+}
+
 /// A quantity in a currency's minor unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Amount {
@@ -139,15 +180,15 @@ pub struct Grant {
     pub outside_token: Option<(String, String)>,
 }
 
-/// What is about to be done.
+/// What is about to be done. Its texts stay in the payload: most are never asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// The action's name.
-    pub action: String,
+    pub action: Span,
     /// What it acts on.
-    pub resource: String,
-    /// How much.
-    pub amount: Option<Amount>,
+    pub resource: Span,
+    /// How much: minor units, and the currency.
+    pub amount: Option<(i64, Span)>,
     /// Leaf hash of the grant that it relies on.
     pub grant: Option<Hash>,
     /// When its Outcome must be there; 0 for never.
@@ -232,6 +273,9 @@ impl Said {
     /// # Errors
     /// [`WireError`] if it does not decode, which after `parse` is a defect.
     pub fn read(payload: &Bytes) -> Result<Self, WireError> {
+        if let Some(intent) = read_intent(payload) {
+            return Ok(intent);
+        }
         let statement = v1::Statement::decode(payload.clone())
             .map_err(|_| WireError::rule("message", "does not decode"))?;
         let keys = statement.correlation_keys;
@@ -244,6 +288,69 @@ impl Said {
     }
 }
 
+/// The statement if it is an Intent, read in place: there are more of them than of anything else,
+/// and decoding one takes longer than assessing it.
+fn read_intent(payload: &[u8]) -> Option<Said> {
+    let mut occurred_at = Micros::new(0);
+    let mut correlation_keys = Vec::new();
+    let mut body = None;
+    for (field, value) in Fields(payload) {
+        match (field, value) {
+            (number::OCCURRED_AT, Raw::Number(us)) => occurred_at = Micros::new(us.cast_signed()),
+            (number::CORRELATION_KEYS, Raw::Text(key)) => {
+                let [kind, value] = texts(key, [1, 2]).map(String::from_utf8_lossy);
+                correlation_keys.push((kind.into_owned(), value.into_owned()));
+            }
+            (number::INTENT, Raw::Text(intent)) => body = Some(intent),
+            _ => {}
+        }
+    }
+    let mut intent = Intent {
+        action: Span::default(),
+        resource: Span::default(),
+        amount: None,
+        grant: None,
+        deadline: Micros::new(0),
+        arguments: None,
+        prompt: false,
+        model: false,
+    };
+    let span = |part| Span::of(payload, part);
+    for (field, value) in Fields(body?) {
+        match (field, value) {
+            (1, Raw::Text(action)) => intent.action = span(action),
+            (2, Raw::Text(resource)) => intent.resource = span(resource),
+            (3, Raw::Text(amount)) => intent.amount = Some(quantity(payload, amount)),
+            (4, Raw::Text(grant)) => intent.grant = Hash::try_from(grant).ok(),
+            (5, Raw::Number(us)) => intent.deadline = Micros::new(us.cast_signed()),
+            (6, Raw::Text(arguments)) => {
+                let [digest] = texts(arguments, [1]);
+                intent.arguments = CommitmentDigest::from_slice(digest);
+            }
+            (7, Raw::Text(_)) => intent.prompt = true,
+            (8, Raw::Text(_)) => intent.model = true,
+            _ => {}
+        }
+    }
+    Some(Said {
+        occurred_at,
+        correlation_keys,
+        body: SaidBody::Intent(intent),
+    })
+}
+
+fn quantity(payload: &[u8], amount: &[u8]) -> (i64, Span) {
+    let mut found = (0, Span::default());
+    for (field, value) in Fields(amount) {
+        match (field, value) {
+            (1, Raw::Number(units)) => found.0 = units.cast_signed(),
+            (2, Raw::Text(currency)) => found.1 = Span::of(payload, currency),
+            _ => {}
+        }
+    }
+    found
+}
+
 fn read_body(body: Body) -> Result<SaidBody, WireError> {
     Ok(match body {
         Body::TaskOpened(opened) => SaidBody::TaskOpened {
@@ -251,21 +358,11 @@ fn read_body(body: Body) -> Result<SaidBody, WireError> {
             deadline: Micros::new(opened.deadline_us),
         },
         Body::TaskClosed(closed) => SaidBody::TaskClosed { end: closed.end() },
-        Body::Grant(grant) => SaidBody::Grant(read_grant(grant)?),
+        Body::Grant(grant) => SaidBody::Grant(Box::new(read_grant(grant)?)),
         Body::GrantAccepted(accepted) => SaidBody::GrantAccepted {
             grant: hash("grant_accepted.grant", &accepted.grant)?,
         },
-        Body::Intent(intent) => SaidBody::Intent(Intent {
-            amount: intent.amount.map(amount),
-            grant: optional_hash("intent.grant", &intent.grant)?,
-            deadline: Micros::new(intent.deadline_us),
-            arguments: digest(intent.arguments.as_ref()),
-            prompt: intent.prompt.is_some(),
-            model: !intent.model.is_empty(),
-            action: intent.action,
-            resource: intent.resource,
-        }),
-        Body::Outcome(outcome) => SaidBody::Outcome(read_outcome(outcome)?),
+        Body::Outcome(outcome) => SaidBody::Outcome(Box::new(read_outcome(outcome)?)),
         Body::Decision(decision) => SaidBody::Decision {
             intent: leaf_ref("decision.intent", decision.intent.as_ref())?,
             verdict: decision.verdict(),
@@ -384,4 +481,109 @@ fn optional_hash(field: &'static str, bytes: &[u8]) -> Result<Option<Hash>, Wire
         return Ok(None);
     }
     hash(field, bytes).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::statement;
+
+    fn commitment() -> impl Strategy<Value = Option<v1::Commitment>> {
+        prop::option::of(any::<[u8; 32]>().prop_map(|digest| v1::Commitment {
+            digest: Bytes::copy_from_slice(&digest),
+            media_type: "application/json".to_owned(),
+        }))
+    }
+
+    prop_compose! {
+        fn intent()(
+            action in "[a-z]{1,9}",
+            resource in "[a-zé]{1,200}",
+            amount in prop::option::of((any::<i64>(), "[A-Z]{3,16}")),
+            grant in prop::option::of(any::<[u8; 32]>()),
+            deadline_us in 0..=i64::MAX,
+            arguments in commitment(),
+            prompt in commitment(),
+            model in "[a-z]{0,9}",
+            tool_call_id in "[a-z]{0,9}",
+        ) -> v1::Intent {
+            v1::Intent {
+                action,
+                resource,
+                amount: amount.map(|(minor_units, currency)| v1::Amount { minor_units, currency }),
+                grant: grant.map_or_else(Bytes::new, |grant| Bytes::copy_from_slice(&grant)),
+                deadline_us,
+                arguments,
+                prompt,
+                model,
+                tool_call_id,
+                ..v1::Intent::default()
+            }
+        }
+    }
+
+    proptest! {
+        /// What is read in place is what a decoder gives.
+        #[test]
+        fn an_intent_says_what_it_was_made_of(
+            intent in intent(),
+            occurred_at_us in 0..=i64::MAX,
+            keys in prop::collection::btree_map("[a-z]{1,9}", "[a-z]{1,9}", 0..3),
+        ) {
+            let made = v1::Statement {
+                ledger_id: Bytes::from_static(&[1; 32]),
+                producer: "spiffe://example.org/agent".to_owned(),
+                session: Bytes::from_static(&[2; 16]),
+                task: Bytes::from_static(&[9; 16]),
+                occurred_at_us,
+                correlation_keys: keys
+                    .iter()
+                    .map(|(kind, value)| v1::CorrelationKey {
+                        kind: kind.clone(),
+                        value: value.clone(),
+                    })
+                    .collect(),
+                body: Some(Body::Intent(intent.clone())),
+                ..v1::Statement::default()
+            };
+            let payload = statement::encode(&made).unwrap();
+            let said = Said::read(&payload).unwrap();
+            prop_assert_eq!(said.occurred_at.get(), occurred_at_us);
+            prop_assert_eq!(said.correlation_keys, keys.into_iter().collect::<Vec<_>>());
+            let SaidBody::Intent(read) = said.body else {
+                return Err(TestCaseError::fail("not an Intent"));
+            };
+            prop_assert_eq!(read.action.in_payload(&payload), intent.action);
+            prop_assert_eq!(read.resource.in_payload(&payload), intent.resource);
+            let amount = read.amount.map(|(minor_units, currency)| v1::Amount {
+                minor_units,
+                currency: currency.in_payload(&payload).to_owned(),
+            });
+            prop_assert_eq!(amount, intent.amount);
+            let grant = read.grant.map_or_else(Bytes::new, |grant| {
+                Bytes::copy_from_slice(grant.as_bytes())
+            });
+            prop_assert_eq!(grant, intent.grant);
+            prop_assert_eq!(read.deadline.get(), intent.deadline_us);
+            prop_assert_eq!(read.arguments, digest(intent.arguments.as_ref()));
+            prop_assert_eq!(read.prompt, intent.prompt.is_some());
+            prop_assert_eq!(read.model, !intent.model.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_panic(payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Said::read(&payload.into());
+        }
+    }
+
+    #[test]
+    fn a_span_of_another_payload_is_empty() {
+        let payload = b"action";
+        let span = Span::of(payload, &payload[3..]);
+        assert_eq!(span.in_payload(payload), "ion");
+        assert_eq!(span.in_payload(b"act"), "");
+        assert_eq!(Span::of(b"one", b"other").in_payload(b""), "");
+    }
 }

@@ -1,5 +1,6 @@
 //! What a statement can be found by.
 
+use super::fields::{Fields, texts};
 use crate::schema::number;
 
 /// One of the names that a statement can be found by, as it stands in the payload.
@@ -29,7 +30,7 @@ pub enum Term<'a> {
 /// The payload is one that [`parse`](super::parse) has accepted, so nothing is checked again: an
 /// index looks at every statement of a ledger. Other bytes give some terms or none.
 pub fn terms<'a>(payload: &'a [u8], mut visit: impl FnMut(Term<'a>)) {
-    for (field, value) in Fields(payload) {
+    for (field, value) in Fields(payload).texts() {
         match field {
             number::PRODUCER => visit(Term::Agent(value)),
             number::TASK => visit(Term::Task(value)),
@@ -52,57 +53,9 @@ pub fn terms<'a>(payload: &'a [u8], mut visit: impl FnMut(Term<'a>)) {
 
 /// The resources of the effects that stand under `field` of a body.
 fn effects<'a>(body: &'a [u8], field: u32, visit: &mut impl FnMut(Term<'a>)) {
-    for (_, effect) in Fields(body).filter(|(number, _)| *number == field) {
+    for (_, effect) in Fields(body).texts().filter(|(number, _)| *number == field) {
         let [resource] = texts(effect, [2]);
         visit(Term::Resource(resource));
-    }
-}
-
-/// The values of these fields; empty where there is none.
-fn texts<const N: usize>(message: &[u8], numbers: [u32; N]) -> [&[u8]; N] {
-    let mut found: [&[u8]; N] = [&[]; N];
-    for (number, value) in Fields(message) {
-        if let Some(at) = numbers.iter().position(|wanted| *wanted == number) {
-            found[at] = value;
-        }
-    }
-    found
-}
-
-/// The fields of a message that hold bytes; numbers are passed by.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = (u32, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let tag = self.varint()?;
-            let value = self.varint()?;
-            match tag & 7 {
-                0 => {}
-                2 => {
-                    let (bytes, rest) = self.0.split_at_checked(usize::try_from(value).ok()?)?;
-                    self.0 = rest;
-                    return Some((u32::try_from(tag >> 3).ok()?, bytes));
-                }
-                _ => return None,
-            }
-        }
-    }
-}
-
-impl Fields<'_> {
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for (position, &byte) in self.0.iter().enumerate().take(10) {
-            value |= u64::from(byte & 0x7f) << (7 * position);
-            if byte < 0x80 {
-                self.0 = &self.0[position + 1..];
-                return Some(value);
-            }
-        }
-        None
     }
 }
 

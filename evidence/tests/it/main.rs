@@ -21,6 +21,7 @@ mod sessions;
 mod signatures;
 mod statements;
 mod trust;
+mod unkept;
 
 #[path = "../../fuzz/oracle.rs"]
 mod oracle;

@@ -404,6 +404,8 @@ struct Story {
     intents: Vec<Place>,
     grants: Vec<Place>,
     cleared: HashSet<u64>,
+    /// Leaves that were looked at.
+    checked: u64,
 }
 
 impl Story {
@@ -417,6 +419,7 @@ impl Story {
             intents: Vec::new(),
             grants: Vec::new(),
             cleared: HashSet::new(),
+            checked: 0,
         }
     }
 
@@ -593,7 +596,12 @@ impl Story {
                 }
                 match b {
                     0..10 => body.grant = vec![b; 32].into(),
-                    10..20 => body.grant = Bytes::new(),
+                    10..20 => {
+                        body.grant = Bytes::new();
+                        if b.is_multiple_of(2) {
+                            body.amount = None;
+                        }
+                    }
                     20..30 => body.resource = "mail/7".into(),
                     30..40 => body.amount = None,
                     40..50 => body.amount = Some(amount(-1)),
@@ -816,6 +824,18 @@ impl Story {
 
     /// What must hold after every unit.
     fn check(&mut self) {
+        // Those of which no cell is kept, too: at once, for they change when something is said of
+        // them.
+        let leaves = self.checked..self.ledger.next_leaf();
+        self.checked = leaves.end;
+        for leaf in leaves {
+            let act = self.ledger.kept.act(leaf);
+            if let Some(act) = act.filter(|act| act.state() == IntentState::Cleared)
+                && self.cleared.insert(leaf)
+            {
+                self.check_chain(&act);
+            }
+        }
         for (key, bytes) in &self.ledger.kept.cells {
             match key {
                 CellKey::Grant(_) => {

@@ -128,7 +128,7 @@ pub(crate) struct Admitted {
     pub(crate) kind: Kind,
     /// Of the entry as it was written here: not of a trust statement's final one.
     pub(crate) leaf_hash: Hash,
-    /// Computed where the session's next state, or the next statement, will need it.
+    /// Computed where the session's next state, the next statement or the assessment will need it.
     pub(crate) payload_digest: Option<PayloadDigest>,
     pub(crate) authorship: Authorship,
     /// The leaf that lets the sender speak for the producer.
@@ -144,7 +144,7 @@ pub(crate) struct Admitted {
     task: Option<TaskId>,
     body: BodyKind,
     /// What it says, where that is assessed.
-    pub(crate) said: Option<Box<Said>>,
+    pub(crate) said: Option<Said>,
     /// In the batch's references.
     references: Range<usize>,
 }
@@ -391,7 +391,10 @@ impl Lookup<'_> {
         }
         let said = Said::read(payload).map_err(|error| malformed(&error))?;
         if let Some(pushed) = admitting.batch.statements.last_mut() {
-            pushed.said = Some(Box::new(said));
+            if pushed.body == BodyKind::Intent {
+                pushed.payload_digest = Some(PayloadDigest::of(payload));
+            }
+            pushed.said = Some(said);
         }
         Ok(())
     }

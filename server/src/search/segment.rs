@@ -70,14 +70,10 @@ pub(crate) fn build(
     segment: u64,
 ) -> Result<Segment, StoreError> {
     let first = segment * SEGMENT_LEAVES;
-    let mut building = Building {
-        records: Vec::new(),
-        times: Vec::new(),
-        effective_time: match segment.checked_sub(1) {
-            Some(before) => super::time::at_end(store, ledger, before)?,
-            None => Micros::new(0),
-        },
-    };
+    let mut building = Building::new(match segment.checked_sub(1) {
+        Some(before) => super::time::at_end(store, ledger, before)?,
+        None => Micros::new(0),
+    });
     let mut next = first;
     // Segments end where tiles end, and so do packs.
     for item in store.packs(ledger, first) {
@@ -129,12 +125,23 @@ pub(super) fn corrupt_leaf(ledger: LedgerNumber, leaf: u64, what: &str) -> Store
 
 /// A segment that is being read.
 struct Building {
-    records: Vec<Record>,
+    /// By their first byte.
+    records: Vec<Vec<Record>>,
+    hashes: Hashes,
     times: Vec<u8>,
     effective_time: Micros,
 }
 
 impl Building {
+    fn new(effective_time: Micros) -> Self {
+        Self {
+            records: vec![Vec::new(); 256],
+            hashes: Hashes::default(),
+            times: Vec::new(),
+            effective_time,
+        }
+    }
+
     fn entry(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
         let entry = Entry::parse(bytes).map_err(|error| error.to_string())?;
         self.effective_time = self.effective_time.max(entry.received_at);
@@ -144,7 +151,8 @@ impl Building {
         }
         if entry.payload_type == PayloadType::Statement {
             terms(entry.payload, |term: Term<'_>| {
-                self.record(offset, TermHash::of(&term));
+                let hash = self.hashes.of(&term);
+                self.record(offset, hash);
             });
         }
         Ok(())
@@ -155,34 +163,71 @@ impl Building {
         let mut record = [0; HASH_BYTES + 2];
         record[..HASH_BYTES].copy_from_slice(&term.0);
         record[HASH_BYTES..].copy_from_slice(&offset.to_be_bytes());
-        self.records.push(record);
+        self.records[usize::from(term.bucket())].push(record);
     }
 
-    fn finish(mut self) -> Segment {
-        self.records.sort_unstable();
-        // An Outcome may change one thing twice.
-        self.records.dedup();
-        let mut buckets = vec![Vec::new(); 256];
-        let mut leaves = Vec::new();
-        for of_term in self
-            .records
-            .chunk_by(|a, b| a[..HASH_BYTES] == b[..HASH_BYTES])
-        {
-            let bucket = &mut buckets[usize::from(of_term[0][0])];
-            bucket.extend_from_slice(&of_term[0][1..HASH_BYTES]);
-            leaves.clear();
-            let mut last = 0;
-            for record in of_term {
-                let offset = u16::from_be_bytes([record[HASH_BYTES], record[HASH_BYTES + 1]]);
-                put_varint(usize::from(offset - last), &mut leaves);
-                last = offset;
-            }
-            put_varint(leaves.len(), bucket);
-            bucket.extend_from_slice(&leaves);
-        }
+    fn finish(self) -> Segment {
         Segment {
-            buckets,
+            buckets: self.records.into_iter().map(bucket_of).collect(),
             times: self.times,
+        }
+    }
+}
+
+/// A bucket as it is written.
+fn bucket_of(mut records: Vec<Record>) -> Vec<u8> {
+    records.sort_unstable();
+    // An Outcome may change one thing twice.
+    records.dedup();
+    let mut bucket = Vec::new();
+    let mut leaves = Vec::new();
+    for of_term in records.chunk_by(|a, b| a[..HASH_BYTES] == b[..HASH_BYTES]) {
+        bucket.extend_from_slice(&of_term[0][1..HASH_BYTES]);
+        leaves.clear();
+        let mut last = 0;
+        for record in of_term {
+            let offset = u16::from_be_bytes([record[HASH_BYTES], record[HASH_BYTES + 1]]);
+            put_varint(usize::from(offset - last), &mut leaves);
+            last = offset;
+        }
+        put_varint(leaves.len(), &mut bucket);
+        bucket.extend_from_slice(&leaves);
+    }
+    bucket
+}
+
+/// The hash of the last term of each kind: neighbouring statements mostly share their task, their
+/// agent and their action.
+#[derive(Default)]
+struct Hashes {
+    agent: Last,
+    task: Last,
+    action: Last,
+}
+
+#[derive(Default)]
+struct Last {
+    value: Vec<u8>,
+    hash: Option<TermHash>,
+}
+
+impl Hashes {
+    fn of(&mut self, term: &Term<'_>) -> TermHash {
+        let (last, value) = match term {
+            Term::Agent(value) => (&mut self.agent, value),
+            Term::Task(value) => (&mut self.task, value),
+            Term::Action(value) => (&mut self.action, value),
+            _ => return TermHash::of(term),
+        };
+        match last.hash {
+            Some(hash) if last.value == *value => hash,
+            _ => {
+                let hash = TermHash::of(term);
+                last.value.clear();
+                last.value.extend_from_slice(value);
+                last.hash = Some(hash);
+                hash
+            }
         }
     }
 }
@@ -245,11 +290,7 @@ mod tests {
     use super::*;
 
     fn built(postings: &[(u64, TermHash)]) -> Segment {
-        let mut building = Building {
-            records: Vec::new(),
-            times: Vec::new(),
-            effective_time: Micros::new(0),
-        };
+        let mut building = Building::new(Micros::new(0));
         for &(offset, term) in postings {
             building.record(offset, term);
         }
