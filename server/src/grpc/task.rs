@@ -41,14 +41,8 @@ pub(super) async fn receipt(
 ) -> Result<v1::RequestTaskReceiptResponse, Refusal> {
     assessed(&ledger)?;
     let task = task_id(task)?;
-    let appends = &context.appends;
-    let source = context.pressure.source(caller).key();
-    let place = appends.shards.reserve(ledger.number, source, 0).await;
-    let now = appends.clock.now();
-    let answer = place
-        .receipt(Arc::clone(&ledger), task, now)
-        .answer()
-        .await?;
+    let source = context.pressure.source(caller);
+    let (answer, _room) = context.appends.task_receipt(&ledger, task, &source).await?;
     let Some(Placement::Recorded { leaf }) = answer.placements.first() else {
         return Err(no_task(task));
     };

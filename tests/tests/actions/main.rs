@@ -5,6 +5,7 @@ mod attacks;
 mod audit;
 mod damage;
 mod gates;
+mod quotas;
 mod story;
 
 use std::{
