@@ -483,6 +483,23 @@ pub struct Outcome {
     /// When it must be corroborated; 0 for never.
     #[prost(int64, tag = "8")]
     pub corroborate_by_us: i64,
+    /// Which system has seen which effect; at most 256.
+    #[prost(message, repeated, tag = "9")]
+    pub sights: Vec<Sight>,
+}
+
+/// That a system has seen a declared effect.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sight {
+    /// Position of the effect.
+    #[prost(uint32, tag = "1")]
+    pub effect: u32,
+    /// The system: 16 bytes of SHA-256 over its producer.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub observer: Bytes,
+    /// The external id that it named: 16 bytes of SHA-256, or empty.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub name: Bytes,
 }
 
 /// An Observation that was matched to an act.
@@ -497,6 +514,9 @@ pub struct Observed {
     /// What was seen; kept until the Outcome is there.
     #[prost(message, repeated, tag = "3")]
     pub effects: Vec<Effect>,
+    /// The system, as in [`Sight`]; empty for a claim.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub observer: Bytes,
 }
 
 /// Leaves, ascending.

@@ -22,6 +22,7 @@ mod act;
 mod book;
 pub mod cells;
 pub mod digest;
+mod effects;
 pub mod finding;
 mod grant;
 mod intent;
