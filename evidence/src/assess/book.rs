@@ -818,5 +818,6 @@ as_cell!(
     Leaves = super::cells::Leaves,
     Names = super::cells::Names,
     Count = super::cells::Count,
-    Use = super::cells::Use
+    Use = super::cells::Use,
+    Spoke = super::cells::Spoke
 );

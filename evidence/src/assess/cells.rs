@@ -33,6 +33,8 @@ pub enum CellKey {
     KeyUses(KeyId),
     /// The n-th of them.
     KeyUse(KeyId, u32),
+    /// When a key spoke last in a task, if that has no room for it among its own keys.
+    KeyIn(TaskId, KeyId),
     /// That two statements were signed for one place in a session: the leaf of the second.
     Equivocation(SessionId, Sequence),
     /// A finding: the leaf that it arose at, and its number there.
@@ -58,6 +60,7 @@ impl CellKey {
             Self::Token(name) => (5, name, &[]),
             Self::KeyUses(key) => (6, key.as_bytes(), &[]),
             Self::KeyUse(key, n) => (7, key.as_bytes(), &n.to_be_bytes()),
+            Self::KeyIn(task, key) => (10, task.as_bytes(), key.as_bytes()),
             Self::Equivocation(session, sequence) => {
                 (9, session.as_bytes(), &sequence.get().to_be_bytes())
             }
@@ -81,6 +84,7 @@ pub(super) enum Cell {
     Names(Names),
     Count(Count),
     Use(Use),
+    Spoke(Spoke),
     Finding(Box<v1::Finding>),
 }
 
@@ -94,6 +98,7 @@ impl Cell {
             Self::Names(cell) => cell.encode_to_vec(),
             Self::Count(cell) => cell.encode_to_vec(),
             Self::Use(cell) => cell.encode_to_vec(),
+            Self::Spoke(cell) => cell.encode_to_vec(),
             Self::Finding(cell) => cell.encode_to_vec(),
         }
     }
@@ -111,6 +116,7 @@ impl Cell {
             CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
             CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
+            CellKey::KeyIn(..) => Self::Spoke(Spoke::decode(bytes).ok()?),
             CellKey::Finding(..) => Self::Finding(Box::new(v1::Finding::decode(bytes).ok()?)),
         })
     }
@@ -146,6 +152,7 @@ kept!(
     Names = Names,
     Count = Count,
     Use = Use,
+    Spoke = Spoke,
     Finding = Box<v1::Finding>
 );
 
@@ -200,7 +207,7 @@ pub struct Task {
     /// Intents without an Outcome whose effects were seen; at most 64.
     #[prost(uint64, repeated, tag = "16")]
     pub seen_open: Vec<u64>,
-    /// Keys that spoke in it; at most 64.
+    /// Keys that spoke in it: the first 64. Others have cells of their own.
     #[prost(message, repeated, tag = "17")]
     pub keys: Vec<Spoke>,
     /// Its first entry.

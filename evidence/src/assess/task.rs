@@ -77,8 +77,13 @@ impl Book {
         task.digest = Bytes::copy_from_slice(digest::entries(&h, leaf_hash).as_bytes());
         task.count += 1;
         task.last_leaf = here.leaf;
-        let new_key = voice.key.and_then(|key| spoke(&mut task, key, here));
+        let noted = voice.key.map(|key| (key, spoke(&mut task, key, here)));
         self.put(key, task);
+        let new_key = match noted {
+            Some((key, Noted::New)) => Some(key),
+            Some((key, Noted::NoRoom)) => self.spoke_beyond(view, here, id, key)?,
+            Some((_, Noted::Known)) | None => None,
+        };
         if let Some(new_key) = new_key {
             let uses = CellKey::KeyUses(new_key);
             let Count { count } = self.take(view, uses)?.unwrap_or_default();
@@ -87,6 +92,21 @@ impl Book {
             self.put(uses, Count { count: count + 1 });
         }
         Ok(before)
+    }
+
+    /// Notes that a key speaks in a task that has no room for it; the key if it is new there. A key
+    /// must not escape because 64 others came first.
+    fn spoke_beyond<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+        key: KeyId,
+    ) -> Result<Option<KeyId>, V::Error> {
+        let cell = CellKey::KeyIn(id, key);
+        let known = self.look::<Spoke, _>(view, cell)?.is_some();
+        self.put(cell, last_spoke(key, here));
+        Ok((!known).then_some(key))
     }
 
     pub(super) fn task_opened<V: View>(
@@ -292,27 +312,37 @@ fn may_close(task: &Task, voice: Voice<'_>) -> bool {
     voice.has_role(KeyRole::Platform) && same
 }
 
-/// Notes who speaks in a task; the key if it is new there.
-fn spoke(task: &mut Task, key: KeyId, here: Here<'_>) -> Option<KeyId> {
-    let (last_leaf, last_at_us) = (here.leaf, here.at.get());
+/// What a task knows of a key that speaks in it.
+enum Noted {
+    Known,
+    New,
+    NoRoom,
+}
+
+/// Notes who speaks in a task.
+fn spoke(task: &mut Task, key: KeyId, here: Here<'_>) -> Noted {
     if let Some(known) = task
         .keys
         .iter_mut()
         .find(|known| known.key[..] == key.as_bytes()[..])
     {
-        known.last_leaf = last_leaf;
-        known.last_at_us = last_at_us;
-        return None;
+        known.last_leaf = here.leaf;
+        known.last_at_us = here.at.get();
+        return Noted::Known;
     }
     if task.keys.len() >= LIST_MAX {
-        return None;
+        return Noted::NoRoom;
     }
-    task.keys.push(Spoke {
+    task.keys.push(last_spoke(key, here));
+    Noted::New
+}
+
+fn last_spoke(key: KeyId, here: Here<'_>) -> Spoke {
+    Spoke {
         key: Bytes::copy_from_slice(key.as_bytes()),
-        last_leaf,
-        last_at_us,
-    });
-    Some(key)
+        last_leaf: here.leaf,
+        last_at_us: here.at.get(),
+    }
 }
 
 /// Sessions, clocks, keys and dispositions.
@@ -440,6 +470,12 @@ impl Book {
                 .look::<Task, _>(view, CellKey::Task(id))?
                 .and_then(|task| task.keys.iter().find(|k| k.key[..] == key.as_bytes()[..]))
                 .map(|spoke| (spoke.last_leaf, spoke.last_at_us));
+            let last = match last {
+                Some(last) => Some(last),
+                None => self
+                    .look::<Spoke, _>(view, CellKey::KeyIn(id, key))?
+                    .map(|spoke| (spoke.last_leaf, spoke.last_at_us)),
+            };
             if let Some((leaf, at_us)) = last
                 && at_us >= since.get()
             {
