@@ -33,7 +33,7 @@ pub mod table;
 mod task;
 
 pub use book::{Assessed, Book, Changes, Due, DueOf, Spoken, View};
-pub use grant::{covers, state_at};
+pub use grant::{covers, effective_state, state_at};
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.
 pub const HASTY_US: i64 = 2_000_000;
