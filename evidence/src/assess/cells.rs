@@ -398,6 +398,12 @@ pub struct Act {
     /// Whether somebody claimed an Outcome that counts for nothing.
     #[prost(bool, tag = "29")]
     pub outcome_claimed: bool,
+    /// The amount that it names.
+    #[prost(int64, optional, tag = "30")]
+    pub minor_units: Option<i64>,
+    /// Its currency; empty without an amount.
+    #[prost(string, tag = "31")]
+    pub currency: String,
 }
 
 /// What a waiting Intent is judged by again.

@@ -76,6 +76,11 @@ impl Book {
                     .map_or_else(Bytes::new, |hash| copied(hash.as_bytes())),
                 model: said.model,
             }),
+            minor_units: said.amount.as_ref().map(|amount| amount.minor_units),
+            currency: said
+                .amount
+                .as_ref()
+                .map_or_else(String::new, |a| a.currency.clone()),
             ..Act::default()
         };
         if said.deadline.get() > 0 {

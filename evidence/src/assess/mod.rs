@@ -19,6 +19,7 @@
 //! before the next statement that is recorded, in order of (deadline, leaf).
 
 mod act;
+mod amounts;
 mod book;
 pub mod cells;
 pub mod digest;

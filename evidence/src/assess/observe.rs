@@ -7,6 +7,7 @@ use deed_tlog::Hash;
 use super::{
     LIST_MAX,
     act::task_of,
+    amounts::beyond_intent,
     book::{Book, Due, DueOf, Here, Spoken, View, Voice},
     cells::{self, Act, CellKey, Leaves, Names, Observed, Task, name_of},
     effects::{self, Fit, Seen},
@@ -81,6 +82,13 @@ impl Book {
             let kind = FindingKind::ArgumentsChanged;
             let detail = "it was called with other arguments than the Intent's";
             self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
+        }
+        let named = act.minor_units.map(|most| (most, act.currency.as_str()));
+        if let Some(detail) = beyond_intent(named, &said.effects) {
+            let kind = FindingKind::EffectMismatch;
+            let intent = Some(act.leaf);
+            act.note(kind);
+            self.find(view, here, kind, Some(task), here.leaf, intent, detail)?;
         }
         self.keep_outcome(view, here, &mut act, said, signed, event)?;
         for (kind, value) in &spoken.said.correlation_keys {
