@@ -6,6 +6,7 @@ mod audit;
 mod damage;
 mod gates;
 mod quotas;
+mod raised;
 mod story;
 
 use std::{
