@@ -1,8 +1,10 @@
 //! Acts from the grant to the receipt, against a real server: the whole story by the command, the
 //! gates over gRPC, attacks that need the wire, and audits of what came of it.
 
+mod asked;
 mod attacks;
 mod audit;
+mod chains;
 mod damage;
 mod gates;
 mod quotas;
