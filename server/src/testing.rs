@@ -218,6 +218,15 @@ impl Authority {
         signed(self.producer.envelope(None, false, body), &self.key)
     }
 
+    /// Says something of a task.
+    pub(crate) fn says_in(&mut self, task: [u8; 16], body: Body) -> v1::Envelope {
+        let made = self.producer.statement(|statement| {
+            statement.task = Bytes::copy_from_slice(&task);
+            statement.body = Some(body);
+        });
+        signed(made, &self.key)
+    }
+
     /// Registers a key for a producer.
     pub(crate) fn registers(&mut self, key: &SigningKey, producer: &str) -> v1::Envelope {
         let body = registration(self.producer.ledger_id, key, producer);
@@ -340,9 +349,14 @@ impl Engine {
 
     /// Creates a ledger; `Err` if the shard stopped before it was known to be there.
     pub(crate) fn create(&self, name: &str) -> Result<Arc<Ledger>, String> {
+        self.create_under(deed_evidence::RULES_VERSION, name)
+    }
+
+    /// The same under older rules.
+    pub(crate) fn create_under(&self, rules: u32, name: &str) -> Result<Arc<Ledger>, String> {
         let keys = [Bytes::from_static(&AUTHORITY_KEY)];
         self.registry
-            .create(name, &keys, |new| {
+            .create_under(rules, name, &keys, |new| {
                 let number = new.ledger.number;
                 let room = block_on(self.appends.shards.reserve(number, SourceKey::Server, 0));
                 let answer = room.create(new).blocking_answer();

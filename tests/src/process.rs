@@ -4,9 +4,10 @@ use std::{
     env,
     ffi::OsStr,
     fs::{self, File},
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -408,12 +409,17 @@ pub fn deed_server<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> S
 /// If it does not end in time.
 #[must_use]
 pub fn shell(directory: &Path, variables: &[(&str, &str)], script: &str) -> Ended {
+    let mut command = Command::new("sh");
+    command.args(["-euc", script]).stdin(Stdio::null());
+    as_user(&mut command, directory, variables);
+    Running::spawn(command).wait()
+}
+
+fn as_user(command: &mut Command, directory: &Path, variables: &[(&str, &str)]) {
     let programs = program("deed");
     let programs = programs.parent().expect("it is in a directory");
     let path = env::var("PATH").unwrap_or_default();
-    let mut command = Command::new("sh");
     command
-        .args(["-euc", script])
         .current_dir(directory)
         .env("PATH", format!("{}:{path}", programs.display()))
         .env("HOME", directory)
@@ -422,9 +428,73 @@ pub fn shell(directory: &Path, variables: &[(&str, &str)], script: &str) -> Ende
         .env_remove("XDG_CONFIG_HOME")
         .env_remove("RUST_LOG")
         .env("NO_COLOR", "1")
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null());
-    Running::spawn(command).wait()
+        .envs(variables.iter().copied());
+}
+
+/// A command that runs at a terminal, with somebody who types.
+#[derive(Debug)]
+pub struct Terminal {
+    running: Running,
+    keyboard: ChildStdin,
+}
+
+impl Terminal {
+    /// Runs a command of `sh` as [`shell`] does, but at a terminal of its own, which util-linux's
+    /// `script` makes.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn run(directory: &Path, variables: &[(&str, &str)], line: &str) -> Self {
+        let mut command = Command::new("script");
+        command
+            .args(["--quiet", "--return", "--flush", "--command"])
+            // In place of the shell, so that what the terminal sends reaches it and nobody else.
+            .arg(format!("exec {line}"))
+            .arg("/dev/null")
+            .stdin(Stdio::piped());
+        as_user(&mut command, directory, variables);
+        command.env("SHELL", "/bin/sh");
+        let mut running = Running::spawn(command);
+        let keyboard = running.child.stdin.take().expect("a keyboard");
+        Self { running, keyboard }
+    }
+
+    /// Waits until the screen shows a text, and returns all that it has shown so far: also what was
+    /// typed, for terminals echo.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn shows(&self, text: &str) -> String {
+        wait_for(text, || {
+            let shown = self.running.read("stdout");
+            shown.contains(text).then_some(shown)
+        })
+    }
+
+    /// Types something: `\n` for return, `\x03` for Ctrl-C, `\x04` for Ctrl-D.
+    ///
+    /// # Panics
+    /// If nobody reads it.
+    pub fn types(&mut self, text: &str) {
+        let mut typed = || {
+            self.keyboard.write_all(text.as_bytes())?;
+            self.keyboard.flush()
+        };
+        typed().expect("a terminal");
+    }
+
+    /// Waits until the command ends. Its exit code is 128 and the signal's number if one ended it.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    #[must_use]
+    pub fn wait(self) -> Ended {
+        let ended = self.running.wait();
+        // Only now: with the keyboard gone the terminal would be, too.
+        drop(self.keyboard);
+        ended
+    }
 }
 
 /// The `deed` command with an environment of its own.

@@ -34,6 +34,8 @@ pub enum CellKey {
     KeyUses(KeyId),
     /// The n-th of them.
     KeyUse(KeyId, u32),
+    /// When a key spoke last in a task, if that has no room for it among its own keys.
+    KeyIn(TaskId, KeyId),
     /// That two statements were signed for one place in a session: the leaf of the second.
     Equivocation(SessionId, Sequence),
     /// A finding: the leaf that it arose at, and its number there.
@@ -59,6 +61,7 @@ impl CellKey {
             Self::Token(name) => (5, name, &[]),
             Self::KeyUses(key) => (6, key.as_bytes(), &[]),
             Self::KeyUse(key, n) => (7, key.as_bytes(), &n.to_be_bytes()),
+            Self::KeyIn(task, key) => (10, task.as_bytes(), key.as_bytes()),
             Self::Equivocation(session, sequence) => {
                 (9, session.as_bytes(), &sequence.get().to_be_bytes())
             }
@@ -83,6 +86,7 @@ pub(super) enum Cell {
     Names(Names),
     Count(Count),
     Use(Use),
+    Spoke(Spoke),
     Finding(Box<v1::Finding>),
 }
 
@@ -96,6 +100,7 @@ impl Cell {
             Self::Names(cell) => cell.encode_to_vec(),
             Self::Count(cell) => cell.encode_to_vec(),
             Self::Use(cell) => cell.encode_to_vec(),
+            Self::Spoke(cell) => cell.encode_to_vec(),
             Self::Finding(cell) => cell.encode_to_vec(),
         }
     }
@@ -113,6 +118,7 @@ impl Cell {
             CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
             CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
+            CellKey::KeyIn(..) => Self::Spoke(Spoke::decode(bytes).ok()?),
             CellKey::Finding(..) => Self::Finding(Box::new(v1::Finding::decode(bytes).ok()?)),
         })
     }
@@ -156,6 +162,7 @@ kept!(
     Names = Names,
     Count = Count,
     Use = Use,
+    Spoke = Spoke,
     Finding = Box<v1::Finding>
 );
 
@@ -210,7 +217,7 @@ pub struct Task {
     /// Intents without an Outcome whose effects were seen; at most 64.
     #[prost(uint64, repeated, tag = "16")]
     pub seen_open: Vec<u64>,
-    /// Keys that spoke in it; at most 64.
+    /// Keys that spoke in it: the first 64. Others have cells of their own.
     #[prost(message, repeated, tag = "17")]
     pub keys: Vec<Spoke>,
     /// Its first entry.
@@ -401,6 +408,12 @@ pub struct Act {
     /// Whether somebody claimed an Outcome that counts for nothing.
     #[prost(bool, tag = "29")]
     pub outcome_claimed: bool,
+    /// The amount that it names.
+    #[prost(int64, optional, tag = "30")]
+    pub minor_units: Option<i64>,
+    /// Its currency; empty without an amount.
+    #[prost(string, tag = "31")]
+    pub currency: String,
 }
 
 /// What a waiting Intent is judged by again.
@@ -493,6 +506,23 @@ pub struct Outcome {
     /// When it must be corroborated; 0 for never.
     #[prost(int64, tag = "8")]
     pub corroborate_by_us: i64,
+    /// Which system has seen which effect; at most 256.
+    #[prost(message, repeated, tag = "9")]
+    pub sights: Vec<Sight>,
+}
+
+/// That a system has seen a declared effect.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sight {
+    /// Position of the effect.
+    #[prost(uint32, tag = "1")]
+    pub effect: u32,
+    /// The system: 16 bytes of SHA-256 over its producer.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub observer: Bytes,
+    /// The external id that it named: 16 bytes of SHA-256, or empty.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub name: Bytes,
 }
 
 /// An Observation that was matched to an act.
@@ -507,6 +537,9 @@ pub struct Observed {
     /// What was seen; kept until the Outcome is there.
     #[prost(message, repeated, tag = "3")]
     pub effects: Vec<Effect>,
+    /// The system, as in [`Sight`]; empty for a claim.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub observer: Bytes,
 }
 
 /// Leaves, ascending.

@@ -52,6 +52,50 @@ pub fn state_at(grant: &cells::Grant, task_closed: bool, at: Micros) -> GrantSta
     }
 }
 
+/// Where a grant stands for whoever would act under it, and the leaf of the grant that this comes
+/// from: `chain` begins with the grant and ends at its root. A part is worth no more than what it is
+/// a part of, so what stands worst in the chain decides; of equals the nearest.
+#[must_use]
+pub fn effective_state<'g>(
+    chain: impl IntoIterator<Item = &'g cells::Grant>,
+    registry: &Registry,
+    task_closed: bool,
+    at: Micros,
+) -> (GrantState, u64) {
+    const fn badness(state: GrantState) -> u8 {
+        match state {
+            GrantState::Active => 0,
+            GrantState::Pending => 1,
+            GrantState::Exhausted => 2,
+            GrantState::Expired => 3,
+            GrantState::TaskClosed => 4,
+            GrantState::Revoked => 5,
+            GrantState::Invalid | GrantState::Unspecified => 6,
+        }
+    }
+    let mut worst = (GrantState::Active, None);
+    for grant in chain {
+        let state = match state_at(grant, task_closed, at) {
+            GrantState::Invalid => GrantState::Invalid,
+            _ if giver_is_revoked(registry, grant).is_some() => GrantState::Revoked,
+            state => state,
+        };
+        if worst.1.is_none() || badness(state) > badness(worst.0) {
+            worst = (state, Some(grant.leaf));
+        }
+    }
+    worst
+        .1
+        .map_or((GrantState::Unspecified, 0), |leaf| (worst.0, leaf))
+}
+
+/// The leaf at which the key that handed a grant on was revoked. An authority's is not looked at.
+fn giver_is_revoked(registry: &Registry, grant: &cells::Grant) -> Option<Option<u64>> {
+    let giver = KeyId::from_slice(&grant.issuer_key).and_then(|key| registry.key(key))?;
+    giver.revoked_at?;
+    Some(giver.revoked_leaf.map(deed_tlog::LeafIndex::get))
+}
+
 fn is_spent(grant: &cells::Grant) -> bool {
     let uses = grant.uses > 0 && grant.uses_spent >= grant.uses;
     uses || grant
@@ -508,11 +552,7 @@ fn in_force(shown: &mut Shown, registry: &Registry, grant: &cells::Grant, at: Mi
             leaf,
         );
     }
-    let issuer = KeyId::from_slice(&grant.issuer_key).and_then(|key| registry.key(key));
-    if let Some(issuer) = issuer
-        && issuer.revoked_at.is_some()
-    {
-        let revoked = issuer.revoked_leaf.map(deed_tlog::LeafIndex::get);
+    if let Some(revoked) = giver_is_revoked(registry, grant) {
         let detail = "the key that handed the grant on was revoked";
         shown.add(FindingKind::RevokedKeyUse, detail, revoked);
     }

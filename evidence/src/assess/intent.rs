@@ -112,6 +112,10 @@ impl Book {
             deadline_us: said.deadline.get(),
             arguments: copied_of(said.arguments.as_ref().map(|digest| &digest.as_bytes()[..])),
             prompt: said.prompt,
+            minor_units: asked.amount.map(|amount| amount.minor_units),
+            currency: asked
+                .amount
+                .map_or_else(String::new, |amount| amount.currency.to_owned()),
             ..Act::default()
         };
         self.settle(view, here, &mut act, judged)?;

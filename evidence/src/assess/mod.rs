@@ -22,10 +22,12 @@
 //! before the next statement that is recorded, in order of (deadline, leaf).
 
 mod act;
+mod amounts;
 mod book;
 pub mod cells;
 pub mod digest;
 mod due;
+mod effects;
 pub mod finding;
 mod grant;
 mod intent;
@@ -39,7 +41,7 @@ mod task;
 
 pub use book::{Assessed, Book, Changes, Spoken, View};
 pub use due::{Due, DueOf};
-pub use grant::{covers, state_at};
+pub use grant::{covers, effective_state, state_at};
 pub use recorded::Recorded;
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.

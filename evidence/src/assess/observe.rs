@@ -1,29 +1,21 @@
 //! Outcomes, and what others saw of them.
 
+use bytes::Bytes;
 use deed_proto::v1::{FindingKind, IntentState, KeyRole, OutcomeState, OutcomeStatus, TaskState};
 use deed_tlog::Hash;
 
 use super::{
     LIST_MAX,
     act::task_of,
+    amounts::beyond_intent,
     book::{Book, Here, Spoken, View, Voice},
     cells::{self, Act, CellKey, Leaves, Names, Observed, name_of},
     due::{Due, DueOf},
+    effects::{self, Fit, Seen},
     said::{Effect, LeafRef, Outcome, Said},
     table::{Event, State},
 };
 use crate::{CommitmentDigest, KeyId, Micros, TaskId};
-
-/// How what was seen compares with what was declared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    /// The declared effect at this position.
-    Declared(usize),
-    /// Of the same kind on the same resource, but different.
-    Different,
-    /// Nothing like it was declared.
-    Hidden,
-}
 
 /// Outcomes.
 impl Book {
@@ -91,6 +83,13 @@ impl Book {
             let kind = FindingKind::ArgumentsChanged;
             let detail = "it was called with other arguments than the Intent's";
             self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
+        }
+        let named = act.minor_units.map(|most| (most, act.currency.as_str()));
+        if let Some(detail) = beyond_intent(named, &said.effects) {
+            let kind = FindingKind::EffectMismatch;
+            let intent = Some(act.leaf);
+            act.note(kind);
+            self.find(view, here, kind, Some(task), here.leaf, intent, detail)?;
         }
         self.keep_outcome(view, here, &mut act, said, signed, event)?;
         for (kind, value) in &spoken.said.correlation_keys {
@@ -186,6 +185,7 @@ impl Book {
             effects: said.effects.clone(),
             seen: 0,
             corroborate_by_us: by,
+            sights: Vec::new(),
         });
         if by > 0 {
             self.dues.set(Due {
@@ -270,7 +270,7 @@ impl Book {
         task: Option<TaskId>,
         said: &Said,
         intent: Option<LeafRef>,
-        effects: &[Effect],
+        seen: &[Effect],
     ) -> Result<(), V::Error> {
         let may = voice.has_role(KeyRole::DownstreamSystem);
         if voice.is_signed() && !may && !voice.has_role(KeyRole::Importer) {
@@ -288,17 +288,25 @@ impl Book {
         for (kind, value) in &said.correlation_keys {
             self.token_seen(view, here, kind, value)?;
         }
+        let observer = if may {
+            effects::observer(voice.producer)
+        } else {
+            Bytes::new()
+        };
         let found = match intent {
             Some(intent) => self.act_named(view, task, &intent)?,
-            None => self.act_correlated(view, task, said, effects)?,
+            None => {
+                let fit = |act: &Act| effects::fit(act, seen, &observer);
+                self.act_correlated(view, task, said, fit)?
+            }
         };
         let Some(mut act) = found else {
             let kind = FindingKind::HiddenSideEffect;
-            let first = effects.first();
+            let first = seen.first();
             let first = first.map_or_else(String::new, |one| {
                 format!("{} on {}", one.kind, one.resource)
             });
-            let detail = match effects.len() {
+            let detail = match seen.len() {
                 1 => format!("an effect was seen that belongs to no Intent here: {first}"),
                 n => format!("{n} effects were seen that belong to no Intent here: {first}, ..."),
             };
@@ -309,7 +317,8 @@ impl Book {
         let mut observed = Observed {
             leaf: here.leaf,
             independent: may && other,
-            effects: effects.to_vec(),
+            effects: seen.to_vec(),
+            observer,
         };
         if act.outcome.is_some() {
             self.compare(view, here, &mut act, &observed)?;
@@ -367,14 +376,13 @@ impl Book {
         }))
     }
 
-    /// The act that shares a correlation key: the first one that declares all that was seen, else the
-    /// first that declares something of it, else the first without an Outcome, else the last.
+    /// The act that shares a correlation key: the first one of those that fit best, else the last.
     fn act_correlated<V: View>(
         &mut self,
         view: &mut V,
         task: Option<TaskId>,
         said: &Said,
-        effects: &[Effect],
+        fit: impl Fn(&Act) -> Fit,
     ) -> Result<Option<Act>, V::Error> {
         let mut leaves = Vec::new();
         for (kind, value) in &said.correlation_keys {
@@ -385,7 +393,7 @@ impl Book {
         }
         leaves.sort_unstable();
         leaves.dedup();
-        let mut best: Option<(u8, Act)> = None;
+        let mut best: Option<(Fit, Act)> = None;
         for leaf in leaves {
             let Some(act) = self.take_act(view, leaf)? else {
                 continue;
@@ -393,11 +401,11 @@ impl Book {
             if task.is_some_and(|task| act.task[..] != task.as_bytes()[..]) {
                 continue;
             }
-            let fit = fit(&act, effects);
+            let fit = fit(&act);
             // Of those without anything in common the last one, else the first.
             if best
                 .as_ref()
-                .is_none_or(|(best, _)| fit > *best || (fit == 0 && *best == 0))
+                .is_none_or(|(best, _)| fit > *best || (fit == Fit::Not && *best == Fit::Not))
             {
                 best = Some((fit, act));
             }
@@ -413,17 +421,25 @@ impl Book {
         act: &mut Act,
         observed: &Observed,
     ) -> Result<(), V::Error> {
-        let Some(outcome) = &act.outcome else {
+        let Some(outcome) = &mut act.outcome else {
             return Ok(());
         };
-        let compared = look_up(&outcome.effects, &observed.effects, outcome.seen);
+        let (seen, observer) = (&observed.effects, &observed.observer);
+        let compared = effects::look_up(outcome, seen, observer);
+        let remembered =
+            !observer.is_empty() && effects::remember(outcome, &compared, seen, observer);
         let mut other = false;
         for (seen, effect) in compared.iter().zip(&observed.effects) {
             let (kind, what) = match seen {
-                Seen::Declared(_) => continue,
+                Seen::Declared(_) | Seen::Again(_) => continue,
                 Seen::Different => (
                     FindingKind::EffectMismatch,
                     "differs from what was declared",
+                ),
+                Seen::Beyond => (
+                    FindingKind::HiddenSideEffect,
+                    "was seen more often than it was declared (what is reported again has the \
+                     external id that it had before)",
                 ),
                 Seen::Hidden => (FindingKind::HiddenSideEffect, "was declared by nobody"),
             };
@@ -438,11 +454,11 @@ impl Book {
             self.move_outcome(view, here, act, Event::ObservedOther)?;
             return Ok(());
         }
-        let Some(outcome) = &mut act.outcome else {
+        let Some(outcome) = act.outcome.as_mut().filter(|_| remembered) else {
             return Ok(());
         };
         for seen in compared {
-            if let Seen::Declared(at) = seen {
+            if let Seen::Declared(at) | Seen::Again(at) = seen {
                 outcome.seen |= 1 << at;
             }
         }
@@ -489,137 +505,5 @@ impl Book {
             }
         }
         Ok(())
-    }
-}
-
-/// How well an act fits what was seen.
-fn fit(act: &Act, effects: &[Effect]) -> u8 {
-    let Some(outcome) = &act.outcome else {
-        return u8::from(act.state() == IntentState::Cleared);
-    };
-    let (mut all, mut some) = (true, false);
-    for seen in look_up(&outcome.effects, effects, 0) {
-        all &= matches!(seen, Seen::Declared(_));
-        some |= seen != Seen::Hidden;
-    }
-    match (all, some) {
-        (true, _) => 3,
-        (false, true) => 2,
-        (false, false) => 0,
-    }
-}
-
-/// Finds what one Observation saw among what was declared. Each declared effect is there once: what
-/// is seen twice and declared once is hidden. Those not seen `before` (bit n for effect n) come
-/// first, and what is named most exactly is looked up first.
-fn look_up(declared: &[Effect], observed: &[Effect], before: u64) -> Vec<Seen> {
-    let mut order: Vec<usize> = (0..observed.len()).collect();
-    order.sort_by_key(|at| {
-        let effect = &observed[*at];
-        (effect.external_id.is_empty(), effect.minor_units.is_none())
-    });
-    let mut compared = vec![Seen::Hidden; observed.len()];
-    let mut taken = 0;
-    for at in order {
-        let seen = &observed[at];
-        let like = |effect: &Effect| effect.kind == seen.kind && effect.resource == seen.resource;
-        let same = (0..declared.len().min(64)).filter(|n| is_same(&declared[*n], seen));
-        let is_free = |mask: u64, n: usize| mask & (1 << n) == 0;
-        let (mut free, mut known) = (None, false);
-        for n in same {
-            known = true;
-            let better = free.is_none_or(|free| !is_free(before, free) && is_free(before, n));
-            if is_free(taken, n) && better {
-                free = Some(n);
-            }
-        }
-        compared[at] = match free {
-            Some(n) => {
-                taken |= 1 << n;
-                Seen::Declared(n)
-            }
-            None if !known && declared.iter().any(like) => Seen::Different,
-            None => Seen::Hidden,
-        };
-    }
-    compared
-}
-
-/// Kind and resource must be the same; of the rest what both name.
-fn is_same(declared: &Effect, seen: &Effect) -> bool {
-    let same_text = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
-    let same_bytes = |a: &[u8], b: &[u8]| a.is_empty() || b.is_empty() || a == b;
-    let same_amount = match (declared.minor_units, seen.minor_units) {
-        (Some(a), Some(b)) => a == b && declared.currency == seen.currency,
-        _ => true,
-    };
-    declared.kind == seen.kind
-        && declared.resource == seen.resource
-        && same_text(&declared.external_id, &seen.external_id)
-        && same_amount
-        && same_bytes(&declared.before, &seen.before)
-        && same_bytes(&declared.after, &seen.after)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn effect(kind: &str, resource: &str, id: &str, amount: Option<i64>) -> Effect {
-        Effect {
-            kind: kind.into(),
-            resource: resource.into(),
-            external_id: id.into(),
-            minor_units: amount,
-            currency: amount.map_or_else(String::new, |_| "EUR".into()),
-            ..Effect::default()
-        }
-    }
-
-    #[test]
-    fn effects_are_the_same_in_what_both_name() {
-        let declared = [
-            effect("refund", "orders/7", "R-1", Some(100)),
-            effect("refund", "orders/7", "R-2", Some(200)),
-        ];
-        let look = |seen: &Effect| look_up(&declared, std::slice::from_ref(seen), 0)[0];
-        assert_eq!(
-            look(&effect("refund", "orders/7", "R-2", Some(200))),
-            Seen::Declared(1)
-        );
-        assert_eq!(
-            look(&effect("refund", "orders/7", "", None)),
-            Seen::Declared(0)
-        );
-        assert_eq!(
-            look(&effect("refund", "orders/7", "R-1", Some(101))),
-            Seen::Different
-        );
-        assert_eq!(
-            look(&effect("refund", "orders/8", "R-1", Some(100))),
-            Seen::Hidden
-        );
-        assert_eq!(look(&effect("mail", "orders/7", "", None)), Seen::Hidden);
-    }
-
-    #[test]
-    fn a_declared_effect_is_there_once() {
-        let refund = |id: &str| effect("refund", "orders/7", id, Some(100));
-        let twice = [refund(""), refund("")];
-        assert_eq!(
-            look_up(&twice[..1], &twice, 0),
-            [Seen::Declared(0), Seen::Hidden]
-        );
-        let both = [Seen::Declared(0), Seen::Declared(1)];
-        assert_eq!(look_up(&twice, &twice, 0), both);
-        // One at a time: the one that was not seen before.
-        assert_eq!(look_up(&twice, &twice[..1], 0b01), [Seen::Declared(1)]);
-        assert_eq!(look_up(&twice, &twice[..1], 0b11), [Seen::Declared(0)]);
-        // The exact one first, wherever it stands.
-        let named = [refund("R-1"), refund("R-2")];
-        assert_eq!(
-            look_up(&named, &[refund(""), refund("R-1")], 0),
-            [Seen::Declared(1), Seen::Declared(0)]
-        );
     }
 }

@@ -83,7 +83,12 @@ impl Book {
         let before = task.count;
         task.add_entry(leaf_hash);
         task.last_leaf = here.leaf;
-        let new_key = voice.key.and_then(|key| spoke(task, key, here));
+        let noted = voice.key.map(|key| (key, spoke(task, key, here)));
+        let new_key = match noted {
+            Some((key, Noted::New)) => Some(key),
+            Some((key, Noted::NoRoom)) => self.spoke_beyond(view, here, id, key)?,
+            Some((_, Noted::Known)) | None => None,
+        };
         if let Some(new_key) = new_key {
             let uses = CellKey::KeyUses(new_key);
             let uses: &mut Count = self.cells.change_or_default(view, uses)?;
@@ -93,6 +98,21 @@ impl Book {
             self.cells.put(nth, Use { task });
         }
         Ok(before)
+    }
+
+    /// Notes that a key speaks in a task that has no room for it; the key if it is new there. A key
+    /// must not escape because 64 others came first.
+    fn spoke_beyond<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+        key: KeyId,
+    ) -> Result<Option<KeyId>, V::Error> {
+        let cell = CellKey::KeyIn(id, key);
+        let known = self.cells.look::<Spoke, _>(view, cell)?.is_some();
+        self.cells.put(cell, last_spoke(key, here));
+        Ok((!known).then_some(key))
     }
 
     pub(super) fn task_opened<V: View>(
@@ -255,27 +275,37 @@ fn may_close(task: &Task, voice: Voice<'_>) -> bool {
     voice.has_role(KeyRole::Platform) && same
 }
 
-/// Notes who speaks in a task; the key if it is new there.
-fn spoke(task: &mut Task, key: KeyId, here: Here<'_>) -> Option<KeyId> {
-    let (last_leaf, last_at_us) = (here.leaf, here.at.get());
+/// What a task knows of a key that speaks in it.
+enum Noted {
+    Known,
+    New,
+    NoRoom,
+}
+
+/// Notes who speaks in a task.
+fn spoke(task: &mut Task, key: KeyId, here: Here<'_>) -> Noted {
     if let Some(known) = task
         .keys
         .iter_mut()
         .find(|known| known.key[..] == key.as_bytes()[..])
     {
-        known.last_leaf = last_leaf;
-        known.last_at_us = last_at_us;
-        return None;
+        known.last_leaf = here.leaf;
+        known.last_at_us = here.at.get();
+        return Noted::Known;
     }
     if task.keys.len() >= LIST_MAX {
-        return None;
+        return Noted::NoRoom;
     }
-    task.keys.push(Spoke {
+    task.keys.push(last_spoke(key, here));
+    Noted::New
+}
+
+fn last_spoke(key: KeyId, here: Here<'_>) -> Spoke {
+    Spoke {
         key: Bytes::copy_from_slice(key.as_bytes()),
-        last_leaf,
-        last_at_us,
-    });
-    Some(key)
+        last_leaf: here.leaf,
+        last_at_us: here.at.get(),
+    }
 }
 
 /// Sessions, clocks, keys and dispositions.
@@ -398,6 +428,13 @@ impl Book {
                 .task(view, id)?
                 .and_then(|task| task.keys.iter().find(|k| k.key[..] == key.as_bytes()[..]))
                 .map(|spoke| (spoke.last_leaf, spoke.last_at_us));
+            let last = match last {
+                Some(last) => Some(last),
+                None => self
+                    .cells
+                    .look::<Spoke, _>(view, CellKey::KeyIn(id, key))?
+                    .map(|spoke| (spoke.last_leaf, spoke.last_at_us)),
+            };
             if let Some((leaf, at_us)) = last
                 && at_us >= since.get()
             {

@@ -133,7 +133,7 @@ fn two_equal_effects_are_both_seen() {
     let (mut ledger, intent) = waiting(0);
     ledger.at(200);
     clear(&mut ledger, &intent);
-    let effects = vec![effect("orders/7", 500); 2];
+    let effects = vec![effect("orders/7", 250); 2];
     let declared = outcome(&intent, OutcomeStatus::Succeeded, effects.clone());
     ledger.say(AGENT, Some(1), declared);
     for seen in effects {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{CommitmentDigest, assess::Assessed};
+use deed_evidence::{CommitmentDigest, Micros, TaskId, assess::Assessed};
 use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
@@ -20,7 +20,7 @@ use crate::{
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
     pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
-    shard::{Answer, NoAnswer, Pending, Shards},
+    shard::{Answer, NoAnswer, Pending, Reservation, Shards},
     status::Refusal,
 };
 
@@ -127,41 +127,11 @@ impl Appends {
                 crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
             }
         };
-        let statements = request.envelopes.len();
-        self.charge(source, statements, cost, on_quota).await?;
-        let waiting = Instant::now();
-        let place = self
-            .shards
-            .reserve(ledger.number, source.key(), cost.request_bytes);
-        let room = self
-            .pressure
-            .room(source, ledger.number, cost.request_bytes, place);
-        let (room, place) = match tokio::time::timeout(self.queue_wait, room).await {
-            Ok(Ok(held)) => held,
-            Err(_) | Ok(Err(TooMuchWaits)) => {
-                self.metrics.overloaded();
-                let quotas = &self.pressure.quotas;
-                quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
-                return Err(Refusal::Overloaded {
-                    retry_after: RETRY_AFTER,
-                });
-            }
-        };
-        let admitting = Instant::now();
-        self.metrics.stage(Stage::Room, admitting - waiting);
+        let (room, place) = self
+            .enter(source, &ledger, request.envelopes.len(), cost, on_quota)
+            .await?;
         // Only now: a receive time from before the wait would be older than it has to be.
-        let received_at = self.clock.now();
-        let behind = ledger.readable().effective_time.get() - received_at.get();
-        if behind > CLOCK_BEHIND_MAX_US {
-            tracing::error!(
-                behind_us = behind,
-                ledger = ledger.name(),
-                "the clock is behind"
-            );
-            return Err(Refusal::Unavailable(format!(
-                "the server's clock is {behind} us behind the ledger's newest entry"
-            )));
-        }
+        let received_at = self.now_for(&ledger)?;
         let admission = Admission {
             ledger_id: ledger.id,
             trust: &ledger.trust,
@@ -197,6 +167,75 @@ impl Appends {
             metrics: Arc::clone(&self.metrics),
         };
         Ok((in_flight, guard))
+    }
+
+    /// Has a receipt of a task written. The ledger is the author, but the caller is the reason: the
+    /// entry is charged to it, and held for it, as if it had sent that one.
+    pub(crate) async fn task_receipt(
+        &self,
+        ledger: &Arc<Ledger>,
+        task: TaskId,
+        source: &Source,
+    ) -> Result<(Answer, Room), Refusal> {
+        let cost = Cost::TASK_RECEIPT;
+        let (mut room, place) = self.enter(source, ledger, 1, cost, OnQuota::Refuse).await?;
+        let now = self.now_for(ledger)?;
+        let answer = place
+            .receipt(Arc::clone(ledger), task, now)
+            .answer()
+            .await?;
+        room.answered(cost.answer_bytes);
+        Ok((answer, room))
+    }
+
+    /// Takes a request's part of its principal's quota, and then waits for room.
+    async fn enter(
+        &self,
+        source: &Source,
+        ledger: &Ledger,
+        statements: usize,
+        cost: Cost,
+        on_quota: OnQuota,
+    ) -> Result<(Room, Reservation<'_>), Refusal> {
+        self.charge(source, statements, cost, on_quota).await?;
+        let waiting = Instant::now();
+        let place = self
+            .shards
+            .reserve(ledger.number, source.key(), cost.request_bytes);
+        let room = self
+            .pressure
+            .room(source, ledger.number, cost.request_bytes, place);
+        match tokio::time::timeout(self.queue_wait, room).await {
+            Ok(Ok(held)) => {
+                self.metrics.stage(Stage::Room, waiting.elapsed());
+                Ok(held)
+            }
+            Err(_) | Ok(Err(TooMuchWaits)) => {
+                self.metrics.overloaded();
+                let quotas = &self.pressure.quotas;
+                quotas.give_back(source.principal.as_ref(), statements, cost.message_bytes);
+                Err(Refusal::Overloaded {
+                    retry_after: RETRY_AFTER,
+                })
+            }
+        }
+    }
+
+    /// The time by the machine's clock, if that is not too far behind the ledger's.
+    fn now_for(&self, ledger: &Ledger) -> Result<Micros, Refusal> {
+        let now = self.clock.now();
+        let behind = ledger.readable().effective_time.get() - now.get();
+        if behind > CLOCK_BEHIND_MAX_US {
+            tracing::error!(
+                behind_us = behind,
+                ledger = ledger.name(),
+                "the clock is behind"
+            );
+            return Err(Refusal::Unavailable(format!(
+                "the server's clock is {behind} us behind the ledger's newest entry"
+            )));
+        }
+        Ok(now)
     }
 
     /// Takes a request's part of its principal's quota.

@@ -276,7 +276,7 @@ pub static SETTINGS: &[Setting] = &[
         "limits.quota.statements_per_second",
         Kind::Integer(0, u32::MAX as u64),
         "0",
-        "Statements a second of each principal; 0 is no bound.",
+        "Statements a second of each principal, and task receipts on request; 0 is no bound.",
     ),
     row(
         "limits.quota.bytes_per_second",

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use deed_evidence::{
     TaskId,
-    assess::{cells, layers, state_at},
+    assess::{CHAIN_MAX, cells, effective_state, layers},
     entry::Entry,
     statement::BodyKind,
 };
 use deed_proto::v1::{self, TaskState};
-use deed_tlog::{LeafIndex, leaf_hash};
+use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use futures::{StreamExt as _, stream};
 
 use super::{Answers, Context, clearance::assessed, findings, stopping};
@@ -41,14 +41,8 @@ pub(super) async fn receipt(
 ) -> Result<v1::RequestTaskReceiptResponse, Refusal> {
     assessed(&ledger)?;
     let task = task_id(task)?;
-    let appends = &context.appends;
-    let source = context.pressure.source(caller).key();
-    let place = appends.shards.reserve(ledger.number, source, 0).await;
-    let now = appends.clock.now();
-    let answer = place
-        .receipt(Arc::clone(&ledger), task, now)
-        .answer()
-        .await?;
+    let source = context.pressure.source(caller);
+    let (answer, _room) = context.appends.task_receipt(&ledger, task, &source).await?;
     let Some(Placement::Recorded { leaf }) = answer.placements.first() else {
         return Err(no_task(task));
     };
@@ -240,9 +234,8 @@ impl Telling {
         match header.body {
             BodyKind::Grant => {
                 let hash = leaf_hash(entry);
-                if let Some(grant) = self.store.grant(number, hash)? {
-                    answer.grants.push(self.grant(&grant, hash));
-                }
+                let chain = self.chain(hash)?;
+                answer.grants.extend(self.grant(&chain, hash));
             }
             BodyKind::Intent => {
                 if let Some(act) = self.store.act(number, leaf)? {
@@ -254,18 +247,35 @@ impl Telling {
         Ok(())
     }
 
-    fn grant(&self, grant: &cells::Grant, hash: deed_tlog::Hash) -> v1::GrantInfo {
+    /// What is kept of a grant, of the one that it is a part of, and so on up to the root.
+    fn chain(&self, hash: Hash) -> Result<Vec<cells::Grant>, Refusal> {
+        let (mut chain, mut next) = (Vec::new(), Some(hash));
+        while let Some(hash) = next
+            && chain.len() <= CHAIN_MAX as usize
+            && let Some(grant) = self.store.grant(self.ledger.number, hash)?
+        {
+            next = Hash::try_from(&grant.parent[..]).ok();
+            chain.push(grant);
+        }
+        Ok(chain)
+    }
+
+    fn grant(&self, chain: &[cells::Grant], hash: Hash) -> Option<v1::GrantInfo> {
+        let grant = chain.first()?;
         let at = self.readable.effective_time;
-        v1::GrantInfo {
+        let trust = self.ledger.trust.read();
+        let (state, from) = effective_state(chain, &trust, self.closed, at);
+        Some(v1::GrantInfo {
             leaf_index: grant.leaf,
             leaf_hash: hash.as_bytes().to_vec().into(),
-            state: state_at(grant, self.closed, at).into(),
+            state: state.into(),
+            state_from_leaf: Some(from).filter(|from| *from != grant.leaf),
             accepted_leaf: grant.accepted_leaf,
             parent_leaf: grant.parent_leaf,
             uses_spent: grant.uses_spent,
             amount_spent: grant.amount_spent,
             rooted: grant.rooted,
-        }
+        })
     }
 
     fn act(&self, act: cells::Act) -> v1::ActInfo {

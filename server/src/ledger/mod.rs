@@ -3,6 +3,8 @@
 pub(crate) mod batch_proof;
 pub(crate) mod index;
 pub(crate) mod load;
+#[cfg(test)]
+mod raised_tests;
 pub(crate) mod read;
 pub(crate) mod registry;
 #[cfg(test)]

@@ -223,6 +223,17 @@ impl Registry {
         authority_keys: &[Bytes],
         commit: impl FnOnce(NewLedger) -> Result<(), RegistryError>,
     ) -> Result<Arc<Ledger>, RegistryError> {
+        self.create_under(deed_evidence::RULES_VERSION, name, authority_keys, commit)
+    }
+
+    /// The same under older rules, as ledgers of before have them.
+    pub(crate) fn create_under(
+        &self,
+        rules_version: u32,
+        name: &str,
+        authority_keys: &[Bytes],
+        commit: impl FnOnce(NewLedger) -> Result<(), RegistryError>,
+    ) -> Result<Arc<Ledger>, RegistryError> {
         if !is_valid_name(name) {
             return Err(RegistryError::Name);
         }
@@ -233,7 +244,7 @@ impl Registry {
                 name: name.to_owned(),
             });
         }
-        let new = self.prepare(name, authority_keys)?;
+        let new = self.prepare(rules_version, name, authority_keys)?;
         let ledger = Arc::clone(&new.ledger);
         {
             // Under the lock that loading takes, so that nobody is in the middle of it.
@@ -256,6 +267,7 @@ impl Registry {
 
     fn prepare(
         &self,
+        rules_version: u32,
         name: &str,
         authority_keys: Vec<[u8; 32]>,
     ) -> Result<NewLedger, RegistryError> {
@@ -273,7 +285,7 @@ impl Registry {
             authority_keys,
             created_at,
             nonce,
-            rules_version: deed_evidence::RULES_VERSION,
+            rules_version,
         };
         let entry = genesis.to_entry().map_err(|error| match error {
             GenesisError::Statement(error) => RegistryError::AuthorityKeys(error.to_string()),

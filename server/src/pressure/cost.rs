@@ -28,7 +28,17 @@ pub(crate) struct Cost {
     pub(crate) message_bytes: usize,
 }
 
+/// A TaskReceipt's entry at most: two digests, two hashes, ids and numbers.
+const TASK_RECEIPT_BYTES: usize = 512;
+
 impl Cost {
+    /// The cost of a request for a task's receipt: that of an append of the entry that is written.
+    pub(crate) const TASK_RECEIPT: Self = Self {
+        request_bytes: TASK_RECEIPT_BYTES + ANSWER_BYTES + TASK_RECEIPT_BYTES + PROOF_BYTES,
+        answer_bytes: ANSWER_BYTES + TASK_RECEIPT_BYTES + PROOF_BYTES,
+        message_bytes: TASK_RECEIPT_BYTES,
+    };
+
     /// The cost of a decoded request. Its payloads are slices of the buffer that it was read into,
     /// so that buffer counts once, whatever fields it holds.
     pub(crate) fn of(request: &v1::AppendRequest) -> Self {

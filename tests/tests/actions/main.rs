@@ -1,10 +1,14 @@
 //! Acts from the grant to the receipt, against a real server: the whole story by the command, the
 //! gates over gRPC, attacks that need the wire, and audits of what came of it.
 
+mod asked;
 mod attacks;
 mod audit;
+mod chains;
 mod damage;
 mod gates;
+mod quotas;
+mod raised;
 mod story;
 
 use std::{

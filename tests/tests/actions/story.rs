@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use deed_tests::process::{Ended, ServerProcess, fsck_clean, shell};
+use deed_tests::process::{Ended, ServerProcess, Terminal, fsck_clean, shell};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A ledger, a key for everybody, and the policies that Deed ships.
-const SET_UP: &str = r#"
+pub(crate) const SET_UP: &str = r#"
 deed ledger create payments
 
 for who in platform agent approver engine bank; do
@@ -34,7 +34,7 @@ deed policy set --default --reason "first policies"
 
 /// A task, and what the agent may do for it.
 const TASK: &str = "00112233445566778899aabbccddeeff";
-const ALLOW: &str = r#"
+pub(crate) const ALLOW: &str = r#"
 deed task open --key platform.pem --task $TASK --objective "refund order 7" \
      --requested-by ticket:4711 --tier payment --deadline 1h
 deed grant --task $TASK --subject spiffe://shop.example/agent \
@@ -43,7 +43,7 @@ deed grant --task $TASK --subject spiffe://shop.example/agent \
 "#;
 
 /// What the agent is about to do. The ledger answers: waiting for approval, decision.
-const INTEND: &str = r#"
+pub(crate) const INTEND: &str = r#"
 echo '{"order": 7, "cents": 1999}' > call.json
 echo 'The parcel never came. Please refund order 7.' > prompt.txt
 deed intend --key agent.pem --task $TASK --action payments.refund \
@@ -92,14 +92,14 @@ deed intend --key agent.pem --task $TASK --action payments.refund \
 "#;
 
 /// Somebody with an empty directory and a server.
-struct User {
+pub(crate) struct User {
     server: ServerProcess,
     data: TempDir,
     home: TempDir,
 }
 
 impl User {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let data = TempDir::new().unwrap();
         Self {
             server: ServerProcess::start(data.path()),
@@ -108,31 +108,32 @@ impl User {
         }
     }
 
-    fn try_run(&self, script: &str) -> Ended {
+    pub(crate) fn try_run(&self, script: &str) -> Ended {
         let url = self.server.url();
-        let variables = [
-            ("DEED_SERVER", url.as_str()),
-            ("DEED_LEDGER", "payments"),
-            ("TASK", TASK),
-        ];
-        shell(self.home.path(), &variables, script)
+        shell(self.home.path(), &variables(&url), script)
     }
 
     #[track_caller]
-    fn run(&self, script: &str) -> Ended {
+    pub(crate) fn run(&self, script: &str) -> Ended {
         self.try_run(script).expect_code(0)
+    }
+
+    /// The same at a terminal.
+    pub(crate) fn at_terminal(&self, line: &str) -> Terminal {
+        let url = self.server.url();
+        Terminal::run(self.home.path(), &variables(&url), line)
     }
 
     /// A command's JSON lines.
     #[track_caller]
-    fn lines(&self, command: &str) -> Vec<Value> {
+    pub(crate) fn lines(&self, command: &str) -> Vec<Value> {
         let ended = self.run(&format!("{command} --json"));
         let parse = |line| serde_json::from_str(line).expect("JSON");
         ended.stdout.lines().map(parse).collect()
     }
 
     #[track_caller]
-    fn object(&self, command: &str) -> Value {
+    pub(crate) fn object(&self, command: &str) -> Value {
         let mut lines = self.lines(command);
         assert_eq!(lines.len(), 1, "{command}: {lines:?}");
         lines.remove(0)
@@ -148,7 +149,7 @@ impl User {
 
     /// Kind and leaf of everything that was found wrong.
     #[track_caller]
-    fn findings(&self) -> Vec<(String, u64)> {
+    pub(crate) fn findings(&self) -> Vec<(String, u64)> {
         let lines = self.lines("deed findings");
         let one = |line: &Value| {
             let kind = line["kind"].as_str().expect("a kind").to_owned();
@@ -157,10 +158,18 @@ impl User {
         lines.iter().map(one).collect()
     }
 
-    fn ends(self) {
+    pub(crate) fn ends(self) {
         self.server.stop();
         fsck_clean(self.data.path());
     }
+}
+
+fn variables(url: &str) -> [(&str, &str); 3] {
+    [
+        ("DEED_SERVER", url),
+        ("DEED_LEDGER", "payments"),
+        ("TASK", TASK),
+    ]
 }
 
 #[test]

@@ -22,6 +22,9 @@ use crate::cli::{Failure, Global, Outcome, Output, When};
 ///
 /// What it saw is matched with what acts declare, by the Intent if it knows it, else by correlation
 /// keys. Signed by an independent system's key it corroborates an act; unsigned it is a claim.
+///
+/// Each effect counts as one change. To report one again, give it the id= that it had before; what is
+/// seen more often than it was declared is a finding.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,

@@ -134,12 +134,16 @@ fn link(task: &ProvenTask, entry: &ProvenStatement, grant: &v1::Grant) -> String
         None => ", not accepted".to_owned(),
     };
     let state = info.map_or(GrantState::Unspecified, v1::GrantInfo::state);
+    let above = match info.and_then(|info| info.state_from_leaf) {
+        Some(leaf) => format!(", as the grant at leaf {leaf} above it"),
+        None => String::new(),
+    };
     let rooted = match info.map(v1::GrantInfo::rooted) {
         Some(LayerState::Proven) | None => "",
         Some(_) => "; no authority's signature stands at its root",
     };
     format!(
-        "{} {gives} to {} at leaf {leaf} ({}), until {}{accepted}; it {}{rooted}.",
+        "{} {gives} to {} at leaf {leaf} ({}), until {}{accepted}; it {}{above}{rooted}.",
         entry.statement.producer,
         grant.subject,
         voice(entry),

@@ -47,6 +47,9 @@ struct GrantJson {
     leaf_index: u64,
     leaf_hash: String,
     state: String,
+    /// The grant above it that the state comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_from_leaf: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_leaf: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +132,7 @@ impl GrantJson {
             leaf_index: info.leaf_index,
             leaf_hash: hex::encode(&info.leaf_hash),
             state: names::grant(info.state()),
+            state_from_leaf: info.state_from_leaf,
             accepted_leaf: info.accepted_leaf,
             parent_leaf: info.parent_leaf,
             uses_spent: info.uses_spent,

@@ -296,3 +296,56 @@ fn an_intent_and_its_outcomes_in_one_batch() {
     assert_eq!(stage.kinds(), [F::OutOfPlace]);
     stage.replays();
 }
+
+/// What was cleared, approved and charged for 5.00 must not move 5,000.00.
+#[test]
+fn an_act_does_not_move_more_than_its_intent_named() {
+    let in_usd = |minor_units| {
+        let mut made = effect("orders/7", minor_units);
+        made.amount.as_mut().unwrap().currency = "USD".into();
+        made
+    };
+    for (effects, beyond) in [
+        (vec![effect("orders/7", 500)], false),
+        (vec![effect("orders/7", -500)], false),
+        (vec![effect("orders/7", 500_000)], true),
+        (vec![effect("orders/7", -500_000)], true),
+        (vec![in_usd(5)], true),
+        (vec![effect("orders/7", 500), effect("orders/8", 1)], true),
+        // Undone is not done, where it was done.
+        (
+            vec![effect("orders/7", 500), effect("orders/7", -500)],
+            false,
+        ),
+        (
+            vec![effect("orders/7", 5_000), effect("orders/8", -4_995)],
+            true,
+        ),
+    ] {
+        for status in [OutcomeStatus::Succeeded, OutcomeStatus::Failed] {
+            let mut stage = Stage::new();
+            let intent = stage.cleared(0);
+            stage.mark();
+            let done = outcome(&intent, status, effects.clone());
+            let done = stage.ledger.say(AGENT, Some(1), done);
+            let kinds = Vec::from_iter(beyond.then_some(F::EffectMismatch));
+            assert_eq!(stage.kinds(), kinds, "{effects:?}");
+            let layer = [LayerState::Proven, LayerState::Contradicted][usize::from(beyond)];
+            assert_eq!(layers_of(&stage, &intent).result(), layer, "{effects:?}");
+            for found in stage.found() {
+                assert_eq!(
+                    (found.leaf_index, found.about_leaf, found.contradicts_leaf),
+                    (done.leaf, done.leaf, Some(intent.leaf))
+                );
+            }
+            stage.replays();
+        }
+    }
+    // An Intent that names no amount is held to none; one that waited is held to its own.
+    let mut stage = Stage::of(Ledger::forgetting());
+    stage.open(RiskTier::Low);
+    let intent = stage.intend(None, |said| said.amount = None);
+    let done = outcome(&intent, OutcomeStatus::Succeeded, vec![in_usd(500_000)]);
+    assert_eq!(stage.ledger.say(AGENT, Some(1), done).kinds(), []);
+    stage.replays();
+}

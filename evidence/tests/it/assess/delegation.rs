@@ -1,6 +1,6 @@
 //! Attacks on delegation: grants that are widened or overspent.
 
-use deed_evidence::assess::{CHAIN_MAX, state_at};
+use deed_evidence::assess::{CHAIN_MAX, effective_state, state_at};
 use deed_proto::v1::{
     self, FindingKind as F, GrantState, IntentState, RiskTier, Verdict, statement::Body,
 };
@@ -252,5 +252,104 @@ fn what_waits_does_not_reserve() {
     assert_eq!(stage.state(&intents[1]), IntentState::Denied);
     assert_eq!(stage.kinds(), [F::LimitExceeded]);
     assert_eq!(stage.ledger.grant(root.hash).uses_spent, 1);
+    stage.replays();
+}
+
+/// Where the last grant of a chain stands for its subject, and what that comes from.
+fn effective(stage: &Stage, chain: &[Place]) -> (GrantState, u64) {
+    let closed = stage.ledger.task(1).state() == v1::TaskState::Closed;
+    let kept: Vec<_> = chain
+        .iter()
+        .rev()
+        .map(|one| stage.ledger.grant(one.hash))
+        .collect();
+    effective_state(&kept, &stage.ledger.registry, closed, stage.ledger.now())
+}
+
+/// What is shown of a grant is what an Intent under it is told.
+#[test]
+fn a_part_stands_as_the_worst_of_what_it_is_a_part_of() {
+    type End = fn(&mut Stage, &[Place]);
+    let ends: [(End, GrantState, Option<usize>); 8] = [
+        (|_, _| {}, GrantState::Active, None),
+        (
+            |s, chain| drop(s.ledger.say(AUTHORITY, Some(1), revocation(chain[0].hash))),
+            GrantState::Revoked,
+            Some(0),
+        ),
+        (
+            |s, chain| drop(s.ledger.say(AUTHORITY, Some(1), revocation(chain[1].hash))),
+            GrantState::Revoked,
+            Some(1),
+        ),
+        (
+            |s, chain| {
+                for one in chain {
+                    s.ledger.say(AUTHORITY, Some(1), revocation(one.hash));
+                }
+            },
+            GrantState::Revoked,
+            None,
+        ),
+        // The helper's key handed the last one on.
+        (
+            |s, _| drop(s.ledger.say(AUTHORITY, None, key_revoked(HELPER, None))),
+            GrantState::Revoked,
+            None,
+        ),
+        // The subject of the root uses it up.
+        (
+            |s, chain| {
+                for _ in 0..10 {
+                    let mut said = intent("orders/7/a", 1, Some(chain[0].hash));
+                    said.action = "refund/a".into();
+                    let act = s.ledger.say(AGENT, Some(1), Body::Intent(said));
+                    assert_eq!(act.state(), Some(IntentState::Cleared));
+                }
+            },
+            GrantState::Exhausted,
+            Some(0),
+        ),
+        (|s, _| s.ledger.at(5_000), GrantState::Expired, None),
+        (|s, _| drop(s.close()), GrantState::TaskClosed, None),
+    ];
+    for (n, (end, state, from)) in ends.into_iter().enumerate() {
+        let mut stage = Stage::new();
+        let chain = three_deep(&mut stage);
+        end(&mut stage, &chain);
+        let from = from.map_or(chain[2].leaf, |at: usize| chain[at].leaf);
+        assert_eq!(effective(&stage, &chain), (state, from), "{n}");
+        let mut said = intent("orders/7/a", 1, Some(chain[2].hash));
+        said.action = "refund/a".into();
+        let act = stage.ledger.say(AGENT, Some(1), Body::Intent(said));
+        let may = act.state() == Some(IntentState::Cleared);
+        assert_eq!(may, state == GrantState::Active, "{n}: {:?}", act.assessed);
+        stage.replays();
+    }
+}
+
+/// A part that was not taken on yet has ended all the same when what it is a part of has.
+#[test]
+fn a_part_that_waits_ends_with_the_whole() {
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let root = stage.root(|grant| *grant = bounded(AGENT));
+    let part = stage.part(&root, |part| {
+        *part = v1::Grant {
+            parent: part.parent.clone(),
+            ..bounded(HELPER)
+        };
+    });
+    let chain = [root, part];
+    assert_eq!(
+        effective(&stage, &chain),
+        (GrantState::Pending, chain[1].leaf)
+    );
+    let end = revocation(chain[0].hash);
+    stage.ledger.say(AUTHORITY, Some(1), end);
+    assert_eq!(
+        effective(&stage, &chain),
+        (GrantState::Revoked, chain[0].leaf)
+    );
     stage.replays();
 }

@@ -174,3 +174,51 @@ fn a_compromised_key_proves_nothing() {
         stage.replays();
     }
 }
+
+/// A task with more keys than it has room for flags every one of them, with its last word.
+#[test]
+fn no_key_hides_behind_sixty_four_others() {
+    // The platform's is the first; so many agents follow.
+    const AGENTS: u8 = 66;
+    let agent = |n: u8| Who {
+        seed: Some(100 + n),
+        ..AGENT
+    };
+    for ledger in [Ledger::new(), Ledger::forgetting()] {
+        let mut stage = Stage::of(ledger);
+        for n in 0..AGENTS {
+            stage.ledger.register(agent(n));
+        }
+        stage.open(RiskTier::Low);
+        let act = Body::Intent(intent("orders/7", 1, None));
+        // Each twice, long before its key is known to be in other hands, and the last ones once more.
+        let mut last = [0; AGENTS as usize];
+        for (at, from) in [(200, 0), (300, 0), (400, AGENTS - 2)] {
+            stage.ledger.at(at);
+            for n in from..AGENTS {
+                last[usize::from(n)] = stage.ledger.say(agent(n), Some(1), act.clone()).leaf;
+            }
+        }
+        stage.ledger.at(500);
+        assert_eq!(stage.ledger.task(1).keys.len(), 64);
+        for n in 0..AGENTS {
+            // After its last word, at it, and in between: the first two and the last two differ.
+            let (late, wanted) = match n {
+                0 => (301, None),
+                64 => (401, None),
+                65 => (400, Some(last[65])),
+                _ => (300, Some(last[usize::from(n)])),
+            };
+            stage.mark();
+            let revoked = revoke(&mut stage, agent(n), Some(late));
+            let found: Vec<_> = stage
+                .found()
+                .iter()
+                .map(|one| (one.kind(), one.about_leaf, one.contradicts_leaf))
+                .collect();
+            let wanted = wanted.map(|leaf| (F::CompromisedKeyUse, leaf, Some(revoked.leaf)));
+            assert_eq!(found, Vec::from_iter(wanted), "{n}");
+        }
+        stage.replays();
+    }
+}

@@ -8,6 +8,7 @@ mod grants;
 mod keys;
 mod layers;
 mod many;
+mod seen;
 mod sessions;
 mod tasks;
 mod walk;

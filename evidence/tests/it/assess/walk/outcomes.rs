@@ -65,7 +65,11 @@ pub(super) fn stories() -> Vec<(Thing, S, E, Story)> {
         of(S::Corroborated, E::ObservedOther, |s| {
             let intent = unconfirmed(s);
             s.seen(&intent, 500);
-            sees(s, &intent, 501)
+            // The same once more: it was declared once.
+            let then = at(s, Of::Outcome(intent.leaf));
+            let mut told = then(s.seen(&intent, 500).leaf);
+            told.others.push(FindingKind::HiddenSideEffect);
+            told
         }),
     ]
 }

@@ -1,0 +1,131 @@
+//! What an Outcome's effects move, against what its Intent named.
+//!
+//! An Intent that names an amount is cleared, approved and charged for that amount. So its effects
+//! must not move more, nor money of another kind. How much they move is counted so:
+//!
+//! 1. Amounts on one resource are added up first: what is undone there, in part or whole, was not
+//!    moved. Amounts on *different* resources do not cancel out, or 5,000 that go to one account
+//!    would be 5 because 4,995 came from another.
+//! 2. What is left above zero is one sum, and what is left below is another: a transfer that is
+//!    declared as two entries of a ledger (one account less, another more) moves its amount once.
+//! 3. Neither sum may be larger than the Intent's amount. Signs are not compared, for they are a
+//!    system's convention: a refund of 5 is 5 to one and -5 to another.
+//!
+//! An Intent without an amount says nothing, and there is nothing to hold against it; where amounts
+//! matter, the grant's bound or the policy asks for one. An effect without an amount moves nothing
+//! that can be counted.
+
+use std::collections::BTreeMap;
+
+use super::said::Effect;
+
+/// How the effects of an Outcome go beyond its Intent's amount (minor units and currency); `None` if
+/// they do not.
+pub(super) fn beyond_intent(intent: Option<(i64, &str)>, effects: &[Effect]) -> Option<String> {
+    let (most, currency) = intent?;
+    // 64 effects of 64 bits each are far from the end of these.
+    let mut left: BTreeMap<&str, i128> = BTreeMap::new();
+    for effect in effects {
+        let Some(minor_units) = effect.minor_units else {
+            continue;
+        };
+        if effect.currency != currency {
+            return Some(format!(
+                "{} on {} is in {}, and the Intent names {currency}",
+                effect.kind, effect.resource, effect.currency
+            ));
+        }
+        *left.entry(&effect.resource).or_default() += i128::from(minor_units);
+    }
+    let above: i128 = left.values().filter(|sum| **sum > 0).sum();
+    let below: i128 = left.values().filter(|sum| **sum < 0).sum();
+    let moved = above.max(-below);
+    (moved > i128::from(most).abs()).then(|| {
+        format!(
+            "its effects move {moved} in minor units of {currency}, and the Intent names {most}"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn effects(amounts: &[(&str, Option<i64>, &str)]) -> Vec<Effect> {
+        let one = |(resource, minor_units, currency): &(&str, Option<i64>, &str)| Effect {
+            kind: "moved".into(),
+            resource: (*resource).into(),
+            minor_units: *minor_units,
+            currency: (*currency).into(),
+            ..Effect::default()
+        };
+        amounts.iter().map(one).collect()
+    }
+
+    fn euros(amounts: &[(&str, i64)]) -> Vec<Effect> {
+        let amounts: Vec<_> = amounts
+            .iter()
+            .map(|(to, n)| (*to, Some(*n), "EUR"))
+            .collect();
+        effects(&amounts)
+    }
+
+    #[test]
+    fn no_more_is_moved_than_was_named() {
+        for (amounts, moved) in [
+            (&[][..], 0),
+            (&[("a", 500)], 500),
+            (&[("a", -500)], 500),
+            (&[("a", 501)], 501),
+            (&[("a", -501)], 501),
+            (&[("a", 500_000)], 500_000),
+            // In parts.
+            (&[("a", 250), ("a", 250)], 500),
+            (&[("a", 250), ("b", 250)], 500),
+            (&[("a", 250), ("b", 251)], 501),
+            (&[("a", -250), ("b", -251)], 501),
+            // Undone, and done again; more was undone than done.
+            (&[("a", 500), ("a", -500), ("a", 500)], 500),
+            (&[("a", 500), ("a", -1_001)], 501),
+            // Two entries of a ledger; fees.
+            (&[("a", -500), ("b", 500)], 500),
+            (&[("a", -500), ("b", 490), ("c", 10)], 500),
+            // What comes from elsewhere does not make it less.
+            (&[("a", 5_000), ("b", -4_995)], 5_000),
+            (
+                &[("a", i64::MAX), ("b", i64::MAX)],
+                2 * i128::from(i64::MAX),
+            ),
+            (
+                &[("a", i64::MIN), ("b", i64::MIN)],
+                2 * i128::from(i64::MAX) + 2,
+            ),
+        ] {
+            for most in [500, -500] {
+                let beyond = beyond_intent(Some((most, "EUR")), &euros(amounts));
+                assert_eq!(beyond.is_some(), moved > 500, "{amounts:?}");
+                if let Some(detail) = beyond {
+                    assert!(detail.contains(&format!("move {moved} ")), "{detail}");
+                }
+            }
+            assert_eq!(beyond_intent(None, &euros(amounts)), None);
+        }
+        // Of nothing, nothing.
+        assert!(beyond_intent(Some((0, "EUR")), &euros(&[("a", 1)])).is_some());
+        assert!(beyond_intent(Some((0, "EUR")), &euros(&[("a", 0)])).is_none());
+        let least = Some((i64::MIN, "EUR"));
+        assert!(beyond_intent(least, &euros(&[("a", i64::MIN)])).is_none());
+    }
+
+    #[test]
+    fn nothing_of_another_kind_is_moved() {
+        let named = Some((500, "EUR"));
+        let other = effects(&[("a", Some(500), "EUR"), ("b", Some(1), "USD")]);
+        let detail = beyond_intent(named, &other).unwrap();
+        assert_eq!(detail, "moved on b is in USD, and the Intent names EUR");
+        // Whatever it is called that moves nothing: no amount is in no currency.
+        let none = effects(&[("a", Some(500), "EUR"), ("b", None, "")]);
+        assert_eq!(beyond_intent(named, &none), None);
+        assert_eq!(beyond_intent(None, &other), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! A ledger of version 1 of the rules, brought to version 2.
+
+use bytes::Bytes;
+use deed_evidence::{
+    PayloadDigest,
+    policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
+    replay::Replay,
+};
+use deed_proto::v1::{self, FindingKind, IntentState, rejection::Reason, statement::Body};
+
+use crate::{
+    fsck,
+    store::LedgerNumber,
+    testing::{Authority, Engine, Producer, briefs},
+};
+
+const NAME: &str = "old";
+
+/// The task that [`Producer`] speaks of.
+const TASK: [u8; 16] = [9; 16];
+
+/// An Outcome of an Intent of the same session.
+fn outcome(producer: &mut Producer, sequence: u64, intent: &v1::Envelope) -> v1::Envelope {
+    let digest = PayloadDigest::of(&intent.payload);
+    let session = Bytes::copy_from_slice(producer.session.as_bytes());
+    let said = Body::Outcome(v1::Outcome {
+        intent: Some(v1::StatementRef {
+            session,
+            sequence,
+            payload_digest: Bytes::copy_from_slice(digest.as_bytes()),
+        }),
+        status: v1::OutcomeStatus::Succeeded.into(),
+        ..v1::Outcome::default()
+    });
+    producer.statement(|statement| statement.body = Some(said))
+}
+
+fn opened(authority: &mut Authority) -> v1::Envelope {
+    let opened = Body::TaskOpened(v1::TaskOpened {
+        requested_by: "ticket:4711".to_owned(),
+        risk_tier: v1::RiskTier::Low.into(),
+        ..v1::TaskOpened::default()
+    });
+    authority.says_in(TASK, opened)
+}
+
+fn observed(producer: &mut Producer) -> v1::Envelope {
+    let seen = v1::Effect {
+        kind: "order.changed".to_owned(),
+        resource: "orders/7".to_owned(),
+        ..v1::Effect::default()
+    };
+    let said = Body::Observation(v1::Observation {
+        effects: vec![seen],
+        ..v1::Observation::default()
+    });
+    producer.statement(|statement| statement.body = Some(said))
+}
+
+fn raises(authority: &mut Authority) -> v1::Envelope {
+    let policies = "permit (principal, action, resource);";
+    authority.says(Body::PolicySet(v1::PolicySet {
+        policies: policies.to_owned(),
+        schema: DEFAULT_SCHEMA.to_owned(),
+        digest: policy::digest(policies, DEFAULT_SCHEMA).to_vec().into(),
+        cedar_version: CEDAR_VERSION.to_owned(),
+        rules_version: 2,
+        reason: String::new(),
+    }))
+}
+
+fn said_of(answer: &v1::AppendResponse) -> Vec<Option<v1::Assessed>> {
+    let results = answer.results.iter();
+    results
+        .map(|result| match &result.result {
+            Some(v1::append_result::Result::Accepted(receipt)) => receipt.assessed.clone(),
+            other => panic!("not accepted: {other:?}"),
+        })
+        .collect()
+}
+
+fn kinds(assessed: Option<&v1::Assessed>) -> Vec<FindingKind> {
+    let findings = assessed.into_iter().flat_map(|said| &said.findings);
+    findings.map(v1::Finding::kind).collect()
+}
+
+#[test]
+fn an_old_ledger_is_brought_to_the_rules_that_assess() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    let ledger = engine.create_under(1, NAME).unwrap();
+    let append = |envelopes| engine.append(NAME, envelopes).unwrap();
+    let mut agent = Producer::new(ledger.id, 1);
+    let mut authority = Authority::new(ledger.id);
+
+    // As ever: recorded, and nothing is said of it.
+    let before = agent.intent("before");
+    let answer = append(vec![before.clone()]);
+    assert_eq!(briefs(&answer), ["accepted 1"]);
+    assert_eq!(said_of(&answer), [None]);
+
+    // What these rules do not have is refused, and consumes no place in its session.
+    let new = vec![
+        observed(&mut agent.clone()),
+        opened(&mut Authority::new(ledger.id)),
+    ];
+    let answer = append(new);
+    for result in &answer.results {
+        let Some(v1::append_result::Result::Rejected(refused)) = &result.result else {
+            panic!("recorded: {result:?}");
+        };
+        assert_eq!(refused.reason(), Reason::RulesVersion);
+        assert_eq!(
+            refused.message,
+            "the ledger follows rules version 1, and this body needs 2; an authority brings it \
+             there with `deed policy set`"
+        );
+    }
+    assert_eq!(ledger.readable().size().get(), 2);
+
+    // From the next leaf on, also within the request that was admitted under the old rules.
+    let answer = append(vec![
+        raises(&mut authority),
+        opened(&mut authority),
+        observed(&mut agent),
+    ]);
+    assert_eq!(briefs(&answer), ["accepted 2", "accepted 3", "accepted 4"]);
+    let [set, opened, seen] = &said_of(&answer)[..] else {
+        panic!("three results");
+    };
+    assert_eq!(kinds(set.as_ref()), []);
+    assert_eq!(kinds(opened.as_ref()), []);
+    assert_eq!(kinds(seen.as_ref()), [FindingKind::HiddenSideEffect]);
+
+    // An Intent of before was judged by nobody, so it is no act.
+    let late = outcome(&mut agent, 0, &before);
+    let answer = append(vec![late]);
+    assert_eq!(
+        kinds(said_of(&answer)[0].as_ref()),
+        [FindingKind::OutcomeWithoutIntent]
+    );
+    // One of now is.
+    let (sequence, after) = (agent.next, agent.intent("after"));
+    let done = outcome(&mut agent, sequence, &after);
+    let said = said_of(&append(vec![after, done]));
+    assert_eq!(said[0].as_ref().unwrap().intent(), IntentState::Cleared);
+    assert_eq!(kinds(said[1].as_ref()), []);
+    drop(ledger);
+    engine.close();
+
+    // Whoever computes all of it again comes to the same, and so does the server after a start.
+    fsck::check(dir.path(), &mut |_| {}).unwrap();
+    let engine = Engine::open(dir.path());
+    let ledger = engine.registry.ledger(NAME).unwrap();
+    let entries: Vec<Bytes> = engine
+        .store
+        .entries(LedgerNumber(0), 0)
+        .map(|entry| entry.unwrap().1)
+        .collect();
+    let replay = Replay::over(&entries).unwrap();
+    let found: Vec<_> = replay.findings().map(v1::Finding::kind).collect();
+    let wanted = [
+        FindingKind::HiddenSideEffect,
+        FindingKind::OutcomeWithoutIntent,
+    ];
+    assert_eq!(found, wanted);
+    assert_eq!(ledger.trust.read().rules_version(), 2);
+    let again = engine.append(NAME, vec![observed(&mut agent)]).unwrap();
+    assert_eq!(briefs(&again), ["accepted 8"]);
+    let again = said_of(&again);
+    assert_eq!(kinds(again[0].as_ref()), [FindingKind::HiddenSideEffect]);
+    drop(ledger);
+    engine.close();
+    fsck::check(dir.path(), &mut |_| {}).unwrap();
+}
