@@ -43,9 +43,9 @@ pub enum AuditError {
     #[error("there are no entries")]
     Empty,
     /// It is not the log that signed the head.
-    #[error("the genesis entry is of log {found}, the head is signed by {wanted}")]
+    #[error("the entries are of log {found}, the head is signed by {wanted}")]
     OtherLog {
-        /// As the genesis entry says.
+        /// As the entries say: the origin, and the key that signs a tree of that size.
         found: String,
         /// The one that signed.
         wanted: String,
@@ -171,9 +171,12 @@ impl Audit {
         let (Some(mut replay), Some(genesis)) = (self.replay, self.genesis) else {
             return Err(AuditError::Empty);
         };
-        if genesis.log_key != *log_key || genesis.origin != *origin {
+        // The key that the entries put in force for a tree of this size, or the one that hands over.
+        let signers = replay.registry().log_keys().at(head.size);
+        let signs = signers.key == log_key || signers.handed_over_by == Some(log_key);
+        if !signs || genesis.origin != *origin {
             return Err(AuditError::OtherLog {
-                found: format!("{} ({})", genesis.origin, genesis.log_key),
+                found: format!("{} ({})", genesis.origin, signers.key),
                 wanted: format!("{origin} ({log_key})"),
             });
         }

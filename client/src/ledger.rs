@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use deed_evidence::LedgerId;
 use deed_proto::v1;
-use deed_tlog::LeafIndex;
+use deed_tlog::{LeafIndex, VerifierKey};
 use tonic::{Response, Status};
 
 use crate::{
@@ -13,12 +13,14 @@ use crate::{
     appender::{Appender, AppenderOptions},
     connection::{Connection, REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX},
     error::{Error, InputError},
+    follow::{Asking, NotFollowed},
     head::SignedHead,
     options::{Event, Observer, Options, Verification},
+    read::check_size,
     retry::{Backoff, RetryPolicy, within},
     settle::Belief,
     signing::{Signing, Statement},
-    trust::{Pin, TrustError, TrustStore},
+    trust::{ForkKind, KnownKeys, Pin, Refused, TrustError, TrustStore},
 };
 
 /// A verifying connection to one ledger. Clones share it, and what it trusts.
@@ -33,6 +35,9 @@ pub struct Ledger {
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) pin: Pin,
+    /// The log key that the server named when it was connected to. Believed for nothing.
+    claimed: VerifierKey,
+    genesis_entry: Bytes,
     pub(crate) retry: RetryPolicy,
     /// For each attempt of a call.
     pub(crate) timeout: Duration,
@@ -73,29 +78,87 @@ impl Ledger {
         options: Options,
     ) -> Result<Self, Error> {
         let pin = Pin::from_info(info, &options.ledger)?;
-        if let Some(wanted) = options.vkey.as_ref().filter(|vkey| **vkey != pin.vkey) {
-            return Err(TrustError::OtherKey {
-                found: pin.vkey.to_string(),
-                wanted: wanted.to_string(),
-            }
-            .into());
-        }
+        let claimed = claimed_key(info, &pin)?;
         let belief = match options.verification {
             Verification::Off => None,
-            Verification::On => Some(believe(&connection, &pin, &options).await?),
+            Verification::On => {
+                let asking = Asking {
+                    connection: &connection,
+                    ledger: &options.ledger,
+                    timeout: Duration::from_millis(options.timeout_ms),
+                    retry: options.retry,
+                    pin: &pin,
+                    genesis_entry: &info.genesis_entry,
+                };
+                Some(believe(&asking, &claimed, &options).await?)
+            }
         };
+        let wanted = options.vkey;
         let shared = Shared {
             name: options.ledger,
             pin,
+            claimed,
+            genesis_entry: Bytes::copy_from_slice(&info.genesis_entry),
             retry: options.retry,
             timeout: Duration::from_millis(options.timeout_ms),
             observer: options.observer,
             belief,
         };
-        Ok(Self {
+        let ledger = Self {
             connection,
             shared: Arc::new(shared),
-        })
+        };
+        ledger.check_keys(wanted.as_ref()).await?;
+        Ok(ledger)
+    }
+
+    /// The key that the server names is one that is known, or that took over since; and the one that
+    /// was demanded is among them.
+    async fn check_keys(&self, wanted: Option<&VerifierKey>) -> Result<(), Error> {
+        let shared = &self.shared;
+        if let Some(belief) = &shared.belief {
+            if !belief.keys().keys().contains(&shared.claimed) {
+                self.follow_log_keys(belief).await?;
+            }
+            check_claimed(&belief.keys(), &shared.claimed)?;
+        }
+        check_wanted(&self.log_keys(), wanted)?;
+        Ok(())
+    }
+
+    /// The log keys that are known, from the genesis entry's on: with verification switched off, the
+    /// one that the server names.
+    #[must_use]
+    pub fn log_keys(&self) -> KnownKeys {
+        match &self.shared.belief {
+            Some(belief) => belief.keys(),
+            None => KnownKeys::new(self.shared.claimed.clone()),
+        }
+    }
+
+    /// Asks whether other log keys took over, and follows. Heads that a new key has signed alone lead to
+    /// the same by themselves; this is for whoever wants to know before. Nothing happens with
+    /// verification switched off.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Trust`] if the server does not show that the trusted key handed over.
+    pub async fn update_log_keys(&self) -> Result<KnownKeys, Error> {
+        if let Some(belief) = &self.shared.belief {
+            self.follow_log_keys(belief).await?;
+        }
+        Ok(self.log_keys())
+    }
+
+    /// Whom to ask, when another log key may have taken over.
+    pub(crate) fn asking(&self) -> Asking<'_> {
+        Asking {
+            connection: &self.connection,
+            ledger: &self.shared.name,
+            timeout: self.shared.timeout,
+            retry: self.shared.retry,
+            pin: &self.shared.pin,
+            genesis_entry: &self.shared.genesis_entry,
+        }
     }
 
     /// The same ledger over a further connection, trusting what this one trusts.
@@ -115,7 +178,7 @@ impl Ledger {
         &self.shared.name
     }
 
-    /// Origin, log key and id.
+    /// Origin, first log key and id.
     #[must_use]
     pub fn pin(&self) -> &Pin {
         &self.shared.pin
@@ -265,6 +328,14 @@ impl From<CallError> for Error {
 }
 
 impl Shared {
+    /// Opens a head with verification switched off: the server's key by its own word.
+    pub(crate) fn open_unverified(&self, note: &[u8]) -> Result<SignedHead, TrustError> {
+        SignedHead::open(note, &self.claimed).map_err(|source| TrustError::Checkpoint {
+            origin: self.pin.origin.to_string(),
+            source,
+        })
+    }
+
     /// The head that the next request asks for a proof from.
     pub(crate) fn name_base(&self) -> Option<SignedHead> {
         self.belief.as_ref().map(Belief::name_base)
@@ -321,11 +392,19 @@ fn read_rejections(
 }
 
 /// Compares the ledger with its pin, or pins it.
-async fn believe(connection: &Connection, pin: &Pin, options: &Options) -> Result<Belief, Error> {
+async fn believe(
+    asking: &Asking<'_>,
+    claimed: &VerifierKey,
+    options: &Options,
+) -> Result<Belief, Error> {
+    let (connection, pin) = (asking.connection, asking.pin);
     let interval = Duration::from_millis(options.settle_interval_ms);
+    let mut keys = KnownKeys::new(pin.vkey.clone());
     let Some(state) = &options.state else {
-        let head = first_head(connection, pin, options).await?;
-        return Ok(Belief::new(pin.clone(), None, head, None, interval));
+        let head = first_head(asking, &mut keys, claimed).await?;
+        check_claimed(&keys, claimed)?;
+        check_wanted(&keys, options.vkey.as_ref())?;
+        return Ok(Belief::new(pin.clone(), keys, None, head, None, interval));
     };
     // The same server and name must lead to the same origin: else a server that renames the
     // ledger would be trusted anew.
@@ -355,24 +434,35 @@ async fn believe(connection: &Connection, pin: &Pin, options: &Options) -> Resul
     if let Some(pinned) = &pinned {
         compare(pinned, pin, &store)?;
     }
-    let belief = match (pinned, store.head(&pin.vkey)?) {
+    // Without a pin nothing that lies there is trusted.
+    let head = match &pinned {
+        Some(_) => {
+            keys = store.keys(pin)?;
+            store.head(pin)?
+        }
+        None => None,
+    };
+    let belief = match (pinned, head) {
         (Some(_), Some(head)) => {
             let stored = Some(head.head);
-            Belief::new(pin.clone(), Some(store), head, stored, interval)
+            Belief::new(pin.clone(), keys, Some(store), head, stored, interval)
         }
         (pinned, _) => {
-            let head = first_head(connection, pin, options).await?;
+            let head = first_head(asking, &mut keys, claimed).await?;
+            check_claimed(&keys, claimed)?;
+            check_wanted(&keys, options.vkey.as_ref())?;
             if pinned.is_none() {
-                compare(&store.pin_first(pin, &head)?, pin, &store)?;
+                compare(&store.pin_first(pin, &keys, &head)?, pin, &store)?;
                 options.observer.tell(&Event::Pinned {
                     origin: pin.origin.to_string(),
-                    vkey: pin.vkey.to_string(),
+                    vkey: keys.keys().newest().key.to_string(),
                     ledger_id: pin.ledger_id,
                     kept_in: Some(store.directory().to_owned()),
                 });
             }
             // What is stored may be another process's head: it is compared when settled.
-            Belief::new(pin.clone(), Some(store), head, None, interval)
+            let keys = store.keep_keys(pin, &keys)?;
+            Belief::new(pin.clone(), keys, Some(store), head, None, interval)
         }
     };
     if known.is_none() {
@@ -407,30 +497,110 @@ fn compare(pinned: &Pin, found: &Pin, store: &TrustStore) -> Result<(), TrustErr
     Ok(())
 }
 
-/// The newest head, in which the genesis entry is proven to be leaf 0.
+/// A log key that the server names without showing that it took over is a contradiction of the
+/// genesis entry.
+fn check_claimed(keys: &KnownKeys, claimed: &VerifierKey) -> Result<(), TrustError> {
+    if keys.keys().contains(claimed) {
+        return Ok(());
+    }
+    Err(TrustError::Contradiction {
+        what: "log key",
+        claimed: claimed.to_string(),
+        genesis: keys.keys().newest().key.to_string(),
+    })
+}
+
+fn check_wanted(keys: &KnownKeys, wanted: Option<&VerifierKey>) -> Result<(), TrustError> {
+    match wanted {
+        Some(wanted) if !keys.keys().contains(wanted) => Err(TrustError::OtherKey {
+            found: keys.keys().newest().key.to_string(),
+            wanted: wanted.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The log key that the server names.
+fn claimed_key(info: &v1::LedgerInfo, pin: &Pin) -> Result<VerifierKey, TrustError> {
+    info.vkey.parse().map_err(|_| TrustError::Contradiction {
+        what: "log key",
+        claimed: info.vkey.clone(),
+        genesis: pin.vkey.to_string(),
+    })
+}
+
+/// The newest head, in which the genesis entry is proven to be leaf 0. Follows the ledger to the key
+/// that the server names, and to the one that has signed that head. (These differ at a head that
+/// hands over: whoever knows either key can read it.)
 async fn first_head(
-    connection: &Connection,
-    pin: &Pin,
-    options: &Options,
+    asking: &Asking<'_>,
+    keys: &mut KnownKeys,
+    claimed: &VerifierKey,
 ) -> Result<SignedHead, Error> {
-    let request = v1::GetInclusionProofRequest {
-        ledger: options.ledger.clone(),
-        leaf: Some(v1::get_inclusion_proof_request::Leaf::LeafIndex(0)),
-        tree_size: 0,
-    };
-    let timeout = Duration::from_millis(options.timeout_ms);
-    let answer = within(timeout, connection.log().get_inclusion_proof(request))
-        .await
-        .map_err(|status| Error::of_status(&status, connection.server()))?
-        .into_inner();
-    let head = crate::settle::open(&answer.checkpoint, pin)?;
-    let not_included = |reason: &dyn ToString| TrustError::GenesisNotIncluded {
-        ledger_id: pin.ledger_id,
-        reason: reason.to_string(),
-    };
-    let proof = deed_evidence::receipt::inclusion_proof(&answer.hashes)
-        .map_err(|error| not_included(&error))?;
-    deed_tlog::verify_inclusion(&proof, pin.ledger_id.hash(), LeafIndex::new(0), &head.head)
-        .map_err(|error| not_included(&error))?;
-    Ok(head)
+    let head = genesis_head(asking, keys).await?;
+    if keys.keys().contains(claimed) {
+        return Ok(head);
+    }
+    match asking.follow(keys, Some(&head)).await {
+        Ok(Some(followed)) => {
+            *keys = followed.keys;
+            let newest = followed.heads.into_iter().last();
+            Ok(newest.map_or(head, |(newest, _)| newest))
+        }
+        Ok(None) => Ok(head),
+        Err(NotFollowed::Error(error)) => Err(error),
+        Err(NotFollowed::Refused(refused)) => Err(refused.unkept().into()),
+    }
+}
+
+async fn genesis_head(asking: &Asking<'_>, keys: &mut KnownKeys) -> Result<SignedHead, Error> {
+    let (pin, server) = (asking.pin, asking.connection.server());
+    let mut wanted = None;
+    loop {
+        let request = v1::GetInclusionProofRequest {
+            ledger: asking.ledger.to_owned(),
+            leaf: Some(v1::get_inclusion_proof_request::Leaf::LeafIndex(0)),
+            tree_size: wanted
+                .as_ref()
+                .map_or(0, |head: &SignedHead| head.head.size.get()),
+        };
+        let mut rpc = asking.connection.log();
+        let answer = within(asking.timeout, rpc.get_inclusion_proof(request))
+            .await
+            .map_err(|status| Error::of_status(&status, server))?
+            .into_inner();
+        let head = match keys.open(&answer.checkpoint) {
+            Ok(head) => head,
+            Err(error) if error.is_unknown_key() && wanted.is_none() => {
+                match asking.follow(keys, None).await {
+                    Ok(Some(followed)) => {
+                        *keys = followed.keys;
+                        // The proofs lead to this one, so it is asked for now.
+                        wanted = followed.heads.last().map(|(head, _)| head.clone());
+                        continue;
+                    }
+                    Ok(None) => return Err(TrustError::of_head(error, pin, keys).into()),
+                    Err(NotFollowed::Error(error)) => return Err(error),
+                    Err(NotFollowed::Refused(refused)) => return Err(refused.unkept().into()),
+                }
+            }
+            Err(error) => return Err(TrustError::of_head(error, pin, keys).into()),
+        };
+        if let Some(wanted) = &wanted {
+            check_size(&head, Some(wanted.head.size))?;
+            if wanted.head != head.head {
+                let fork = Refused::contradiction(ForkKind::SameSize, wanted, &head, None);
+                return Err(fork.unkept().into());
+            }
+        }
+        let not_included = |reason: &dyn ToString| TrustError::GenesisNotIncluded {
+            ledger_id: pin.ledger_id,
+            reason: reason.to_string(),
+        };
+        let proof = deed_evidence::receipt::inclusion_proof(&answer.hashes)
+            .map_err(|error| not_included(&error))?;
+        deed_tlog::verify_inclusion(&proof, pin.ledger_id.hash(), LeafIndex::new(0), &head.head)
+            .map_err(|error| not_included(&error))?;
+        return Ok(head);
+    }
 }

@@ -116,6 +116,7 @@ mod connection;
 mod content;
 mod entries;
 mod error;
+mod follow;
 mod head;
 pub mod key;
 mod ledger;
@@ -152,5 +153,5 @@ pub use session::{Header, Made, RandomError, Session};
 pub use signing::{Signing, Statement};
 pub use stored_session::{SessionError, StoredAbout, StoredSession, Sync};
 pub use trust::{
-    Advance, ForkEvidence, ForkKind, Pin, StateDir, StoreError, TrustError, TrustStore,
+    Advance, ForkEvidence, ForkKind, KnownKeys, Pin, StateDir, StoreError, TrustError, TrustStore,
 };

@@ -67,7 +67,8 @@ impl Options {
         self
     }
 
-    /// Demands this log key instead of trusting the one seen first.
+    /// Demands this log key instead of trusting the one seen first: it is, or was, a key of the
+    /// ledger.
     #[must_use]
     pub fn vkey(mut self, vkey: VerifierKey) -> Self {
         self.vkey = Some(vkey);
@@ -127,6 +128,15 @@ pub enum Event {
         ledger_id: LedgerId,
         /// Where that is kept.
         kept_in: Option<PathBuf>,
+    },
+    /// Another log key of the ledger took over, as the one before it has signed.
+    LogKeyRotated {
+        /// The ledger's origin.
+        origin: String,
+        /// The new key.
+        vkey: String,
+        /// The smallest tree that it signs.
+        first_size: u64,
     },
     /// Evidence of a fork was found earlier, and is still there.
     ForksKept {

@@ -71,7 +71,7 @@ impl Ledger {
         let Some(belief) = &self.shared.belief else {
             let answer = self.tree_head(None).await?;
             return Ok(Head {
-                signed: crate::settle::open(&answer.checkpoint, &self.shared.pin)?,
+                signed: self.shared.open_unverified(&answer.checkpoint)?,
                 witnessed_size: answer.witnessed_size,
                 consistent_with: None,
             });

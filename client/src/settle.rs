@@ -8,18 +8,20 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use deed_evidence::receipt::consistency_proof;
+use deed_evidence::{receipt::consistency_proof, trust::HeadError};
 use deed_proto::v1;
-use deed_tlog::{ConsistencyProof, TreeHead};
+use deed_tlog::{ConsistencyProof, TreeHead, VerifierKey};
 use tonic::Code;
 
 use crate::{
     error::{Error, ErrorKind},
+    follow::NotFollowed,
     head::SignedHead,
     ledger::Ledger,
     options::Event,
     trust::{
-        Advance, Contradiction, ForkEvidence, ForkKind, Pin, Refused, Tips, TrustError, TrustStore,
+        Advance, Contradiction, ForkEvidence, ForkKind, KnownKeys, Pin, Refused, Tips, TrustError,
+        TrustStore,
     },
 };
 
@@ -33,6 +35,10 @@ const SETTLE_FAILURES_MAX: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Belief {
     pin: Pin,
+    /// The log keys that are followed so far.
+    keys: Mutex<KnownKeys>,
+    /// Held while following: one at a time.
+    following: tokio::sync::Mutex<()>,
     store: Option<TrustStore>,
     tips: Mutex<Tips>,
     /// The head that this process knows to be on disk, and consistent with all tips. Held while
@@ -57,6 +63,7 @@ struct Settled {
 impl Belief {
     pub(crate) fn new(
         pin: Pin,
+        keys: KnownKeys,
         store: Option<TrustStore>,
         trusted: SignedHead,
         stored: Option<TreeHead>,
@@ -64,6 +71,8 @@ impl Belief {
     ) -> Self {
         Self {
             pin,
+            keys: Mutex::new(keys),
+            following: tokio::sync::Mutex::new(()),
             store,
             tips: Mutex::new(Tips::new(trusted)),
             stored: tokio::sync::Mutex::new(stored),
@@ -85,15 +94,19 @@ impl Belief {
         lock(&self.tips).newest().clone()
     }
 
-    /// Verifies a head that came with a proof from `base`, and remembers it.
+    /// The log keys that are followed so far.
+    pub(crate) fn keys(&self) -> KnownKeys {
+        lock(&self.keys).clone()
+    }
+
+    /// Takes in a head that was opened and came with a proof from `base`.
     fn take_in(
         &self,
-        note: &[u8],
+        head: &SignedHead,
         base: &SignedHead,
         proof: Option<&v1::ConsistencyProof>,
         server: &str,
-    ) -> Result<SignedHead, Error> {
-        self.check_failure()?;
+    ) -> Result<(), Error> {
         let proof = match proof {
             // A proof from elsewhere is none.
             Some(proof) if proof.old_size == base.head.size.get() => {
@@ -101,22 +114,54 @@ impl Belief {
             }
             _ => None,
         };
-        let head = self.open(note)?;
-        let taken = lock(&self.tips).observe(&head, base, proof.as_ref());
-        taken.map_err(|refused| self.refuse(refused, server))?;
-        Ok(head)
+        let taken = lock(&self.tips).observe(head, base, proof.as_ref());
+        taken.map_err(|refused| self.refuse(refused, server))
     }
 
     /// Verifies a head's signature, unless it is the newest one once more (many answers share
     /// the head of one commit).
-    fn open(&self, note: &[u8]) -> Result<SignedHead, Error> {
+    fn open(&self, note: &[u8]) -> Result<SignedHead, HeadError> {
         {
             let tips = lock(&self.tips);
             if tips.newest().note == note {
                 return Ok(tips.newest().clone());
             }
         }
-        Ok(open(note, &self.pin)?)
+        lock(&self.keys).open(note)
+    }
+
+    /// Turns a head that was not opened into an error. One that a replaced key signs is a fork: the
+    /// head that handed over says so, and that key has signed it.
+    fn refuse_head(&self, error: HeadError, note: &[u8], server: &str) -> Error {
+        let keys = self.keys();
+        let handover = match &error {
+            HeadError::Retired { replaced, .. } => keys
+                .handovers()
+                .iter()
+                .find(|handover| handover.head.size == *replaced),
+            _ => None,
+        };
+        match (error, handover) {
+            (HeadError::Retired { head, .. }, Some(handover)) => {
+                let signed = SignedHead {
+                    head,
+                    note: bytes::Bytes::copy_from_slice(note),
+                };
+                let kind = ForkKind::RetiredKey;
+                let refused = Refused::contradiction(kind, handover, &signed, None);
+                self.refuse(refused, server)
+            }
+            (error, _) => TrustError::of_head(error, &self.pin, &keys).into(),
+        }
+    }
+
+    /// The newest known key that has signed a head of this size: of a retired one, that one.
+    fn signer(&self, head: &SignedHead) -> VerifierKey {
+        let keys = self.keys();
+        let all = keys.keys().all().iter().rev();
+        let mut signers = all.filter(|known| SignedHead::open(&head.note, &known.key).is_ok());
+        let signer = signers.next().map(|known| known.key.clone());
+        signer.unwrap_or_else(|| self.pin.vkey.clone())
     }
 
     /// Turns a refusal into an error, and keeps the evidence if there is any.
@@ -142,8 +187,16 @@ impl Belief {
                 u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
             });
         let heads = [&older, &newer];
-        let evidence =
-            ForkEvidence::new(kind, &self.pin, server, heads, proof.as_deref(), seen_at_us);
+        let signers = [self.signer(&older), self.signer(&newer)];
+        let evidence = ForkEvidence::new(
+            kind,
+            &self.pin,
+            [&signers[0], &signers[1]],
+            server,
+            heads,
+            proof.as_deref(),
+            seen_at_us,
+        );
         let kept_in = match self.store.as_ref().map(|store| store.keep_fork(&evidence)) {
             None => None,
             Some(Ok(path)) => Some(path),
@@ -287,11 +340,75 @@ impl Ledger {
         base: &SignedHead,
         proof: Option<&v1::ConsistencyProof>,
     ) -> Result<SignedHead, Error> {
-        let head = belief.take_in(note, base, proof, self.connection.server())?;
+        belief.check_failure()?;
+        let head = self.open_head(belief, note).await?;
+        belief.take_in(&head, base, proof, self.connection.server())?;
         if head.head.size < base.head.size {
             self.link(belief, &head, base).await?;
         }
         Ok(head)
+    }
+
+    /// Opens a head with the keys of its size. If none of those that are known has signed it, asks
+    /// whether another one took over.
+    pub(crate) async fn open_head(
+        &self,
+        belief: &Belief,
+        note: &[u8],
+    ) -> Result<SignedHead, Error> {
+        // Each round but the last knows more keys, and there are only so many.
+        loop {
+            let error = match belief.open(note) {
+                Ok(head) => return Ok(head),
+                Err(error) => error,
+            };
+            if !error.is_unknown_key() || !self.follow_log_keys(belief).await? {
+                return Err(belief.refuse_head(error, note, self.connection.server()));
+            }
+        }
+    }
+
+    /// Follows the ledger to its newest log key; whether more keys are known afterwards. What shows it
+    /// is kept on disk before anything that the new key signs is believed.
+    pub(crate) async fn follow_log_keys(&self, belief: &Belief) -> Result<bool, Error> {
+        let seen = belief.keys();
+        let _following = belief.following.lock().await;
+        belief.check_failure()?;
+        let server = self.connection.server();
+        let (known, trusted) = (belief.keys(), belief.newest());
+        if known != seen {
+            // Somebody else has followed meanwhile.
+            return Ok(true);
+        }
+        let followed = match self.asking().follow(&known, Some(&trusted)).await {
+            Ok(None) => return Ok(false),
+            Ok(Some(followed)) => followed,
+            Err(NotFollowed::Refused(refused)) => return Err(belief.refuse(refused, server)),
+            Err(NotFollowed::Error(error)) => return Err(error),
+        };
+        let mut keys = followed.keys;
+        if let Some(store) = belief.store.clone() {
+            let (pin, found) = (belief.pin.clone(), keys);
+            keys = tokio::task::spawn_blocking(move || store.keep_keys(&pin, &found))
+                .await
+                .map_err(|_| Error::Ended)??;
+        }
+        let before = known.keys().all().len();
+        for key in keys.keys().all().iter().skip(before) {
+            self.shared.observer.tell(&Event::LogKeyRotated {
+                origin: belief.pin.origin.to_string(),
+                vkey: key.key.to_string(),
+                first_size: key.first_size.get(),
+            });
+        }
+        *lock(&belief.keys) = keys;
+        let mut base = trusted;
+        for (head, proof) in followed.heads {
+            let taken = lock(&belief.tips).observe(&head, &base, Some(&proof));
+            taken.map_err(|refused| belief.refuse(refused, server))?;
+            base = head;
+        }
+        Ok(true)
     }
 
     /// Settles in the background if it is time, one at a time. What it finds is reported by the
@@ -328,9 +445,9 @@ impl Ledger {
         to: &SignedHead,
         belief: &Belief,
     ) -> Result<Advance, Error> {
-        let (store, to, vkey) = (store.clone(), to.clone(), belief.pin.vkey.clone());
+        let (store, to, pin) = (store.clone(), to.clone(), belief.pin.clone());
         // Syncs to disk: not on a thread that answers are waiting for.
-        tokio::task::spawn_blocking(move || store.advance(&from, &to, &vkey))
+        tokio::task::spawn_blocking(move || store.advance(&from, &to, &pin))
             .await
             .map_err(|_| Error::Ended)?
             .map_err(Error::from)
@@ -376,7 +493,7 @@ impl Ledger {
             Ok(answer) => {
                 // The proof comes with a signed head of the newer size: if the server forked,
                 // that one differs from ours, which proves it without any proof.
-                let signed = open(&answer.checkpoint, &belief.pin)?;
+                let signed = self.open_head(belief, &answer.checkpoint).await?;
                 if signed.head.size == newer.head.size && signed.head.root != newer.head.root {
                     let refused = Refused::contradiction(ForkKind::SameSize, newer, &signed, None);
                     return Err(belief.refuse(refused, server));
@@ -403,10 +520,11 @@ impl Ledger {
     /// [`Error::Trust`] if it does not verify; [`Error::Unreachable`] and [`Error::Refused`].
     pub async fn trust_note(&self, note: &[u8]) -> Result<SignedHead, Error> {
         let Some(belief) = &self.shared.belief else {
-            return Ok(open(note, &self.shared.pin)?);
+            return Ok(self.shared.open_unverified(note)?);
         };
         belief.check_failure()?;
-        let (head, newest) = (belief.open(note)?, belief.newest());
+        let head = self.open_head(belief, note).await?;
+        let newest = belief.newest();
         let same_size = lock(&belief.tips).compare_with_same_size(&head);
         same_size.map_err(|refused| belief.refuse(refused, self.connection.server()))?;
         if head.head.size > newest.head.size {
@@ -418,14 +536,6 @@ impl Ledger {
         }
         Ok(head)
     }
-}
-
-/// Opens a note that the pinned log must have signed.
-pub(crate) fn open(note: &[u8], pin: &Pin) -> Result<SignedHead, TrustError> {
-    SignedHead::open(note, &pin.vkey).map_err(|source| TrustError::Checkpoint {
-        origin: pin.origin.to_string(),
-        source,
-    })
 }
 
 pub(crate) fn read_proof(hashes: &[bytes::Bytes]) -> Result<ConsistencyProof, Error> {

@@ -139,6 +139,11 @@ pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
             require(released.hold.len() == 16, "hold")?;
             require((1..=1024).contains(&released.reason.len()), "reason")
         }
+        Body::LogKeyRotated(rotated) => {
+            let log_key = rotated.log_key.as_ref().ok_or("log_key")?;
+            require(is_log_key(&log_key.vkey), "log_key")?;
+            require((1..=1024).contains(&rotated.reason.len()), "reason")
+        }
         Body::Erasure(erasure) => {
             let digests = &erasure.commitments;
             require((1..=64).contains(&digests.len()), "commitments")?;
@@ -169,6 +174,15 @@ fn producers_own(producer: &str) -> bool {
 
 fn is_key(bytes: &[u8]) -> bool {
     bytes.len() == 32 && deed_tlog::PublicKey::from_bytes(&array(bytes)).is_ok()
+}
+
+/// The key of a log, in the one form that it has.
+fn is_log_key(vkey: &str) -> bool {
+    let parsed = vkey.parse::<deed_tlog::VerifierKey>();
+    text(vkey, 1, 640)
+        && parsed.is_ok_and(|key| {
+            key.signature_type() == deed_tlog::SignatureType::Ed25519 && key.to_string() == vkey
+        })
 }
 
 fn ascending<T>(list: &[T], bytes: impl Fn(&T) -> &[u8]) -> bool {
@@ -214,6 +228,7 @@ fn belongs(body: &Body) -> Belongs {
         | Body::RetentionSet(_)
         | Body::LegalHoldPlaced(_)
         | Body::LegalHoldReleased(_)
+        | Body::LogKeyRotated(_)
         | Body::Erasure(_) => ("authority", Task::NamedOrNot),
     };
     Belongs {
@@ -544,6 +559,7 @@ pub(crate) fn header(statement: &v1::Statement) -> Header<'_> {
             Body::RetentionSet(_) => BodyKind::RetentionSet,
             Body::LegalHoldPlaced(_) => BodyKind::LegalHoldPlaced,
             Body::LegalHoldReleased(_) => BodyKind::LegalHoldReleased,
+            Body::LogKeyRotated(_) => BodyKind::LogKeyRotated,
             Body::Erasure(_) => BodyKind::Erasure,
         },
     }

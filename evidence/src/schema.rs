@@ -51,6 +51,7 @@ pub(crate) mod number {
     pub(crate) const RETENTION_SET: u32 = 45;
     pub(crate) const LEGAL_HOLD_PLACED: u32 = 46;
     pub(crate) const LEGAL_HOLD_RELEASED: u32 = 47;
+    pub(crate) const LOG_KEY_ROTATED: u32 = 48;
     pub(crate) const ERASURE: u32 = 49;
 }
 
@@ -280,6 +281,12 @@ pub(crate) static STATEMENT: Message = Message {
             Kind::Message(&LEGAL_HOLD_RELEASED),
             OneOf,
         ),
+        f(
+            number::LOG_KEY_ROTATED,
+            "log_key_rotated",
+            Kind::Message(&LOG_KEY_ROTATED),
+            OneOf,
+        ),
         f(number::ERASURE, "erasure", Kind::Message(&ERASURE), OneOf),
     ],
     oneof_required: Some("body"),
@@ -414,7 +421,7 @@ pub(crate) static GENESIS: Message = Message {
     oneof_required: None,
 };
 
-static LOG_KEY: Message = Message {
+pub(crate) static LOG_KEY: Message = Message {
     fields: &[text(1, "vkey", 640, Required)],
     oneof_required: None,
 };
@@ -724,6 +731,14 @@ static LEGAL_HOLD_PLACED: Message = Message {
 
 static LEGAL_HOLD_RELEASED: Message = Message {
     fields: &[f(1, "hold", ID, Required), reason(2, Required)],
+    oneof_required: None,
+};
+
+pub(crate) static LOG_KEY_ROTATED: Message = Message {
+    fields: &[
+        f(1, "log_key", Kind::Message(&LOG_KEY), Required),
+        reason(2, Required),
+    ],
     oneof_required: None,
 };
 

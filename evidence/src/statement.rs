@@ -104,6 +104,8 @@ pub enum BodyKind {
     LegalHoldPlaced,
     /// A hold ends.
     LegalHoldReleased,
+    /// Another key signs the ledger's tree heads.
+    LogKeyRotated,
     /// Contents are erased.
     Erasure,
 }
@@ -153,6 +155,7 @@ impl BodyKind {
             Self::RetentionSet => "retention_set",
             Self::LegalHoldPlaced => "legal_hold_placed",
             Self::LegalHoldReleased => "legal_hold_released",
+            Self::LogKeyRotated => "log_key_rotated",
             Self::Erasure => "erasure",
         }
     }
@@ -184,6 +187,7 @@ impl BodyKind {
             number::RETENTION_SET => Self::RetentionSet,
             number::LEGAL_HOLD_PLACED => Self::LegalHoldPlaced,
             number::LEGAL_HOLD_RELEASED => Self::LegalHoldReleased,
+            number::LOG_KEY_ROTATED => Self::LogKeyRotated,
             number::ERASURE => Self::Erasure,
             _ => return None,
         })
@@ -203,6 +207,7 @@ impl BodyKind {
                 | Self::RetentionSet
                 | Self::LegalHoldPlaced
                 | Self::LegalHoldReleased
+                | Self::LogKeyRotated
                 | Self::Erasure
         )
     }

@@ -57,6 +57,7 @@ impl Trust {
             sender: &Sender::anybody(),
             received_at: Micros::new(1),
             holds_contents: false,
+            log_signers: None,
         };
         let (batch, rejected) = admission.admit_here(envelopes);
         assert!(rejected.is_empty(), "{rejected:?}");

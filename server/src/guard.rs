@@ -207,7 +207,13 @@ pub(crate) fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, Gua
 fn reproduces(guarded: &GuardedHead, head: TreeHead, store: &Arc<Store>) -> Result<(), String> {
     let ledger = LedgerNumber(guarded.ledger);
     let cannot = |error: &dyn std::fmt::Display| format!("cannot rebuild its tree ({error})");
-    let edge = crate::ledger::load::right_edge(store, ledger, &guarded.vkey)
+    // The store may be a turn ahead, and sign with another key by then.
+    let record = store
+        .ledger(&guarded.name)
+        .map_err(|error| cannot(&error))?
+        .filter(|record| record.number == guarded.ledger)
+        .ok_or_else(|| "does not know it".to_owned())?;
+    let edge = crate::ledger::load::right_edge(store, ledger, &record.vkey)
         .map_err(|error| cannot(&error))?
         .ok_or_else(|| "does not know it".to_owned())?
         .edge;

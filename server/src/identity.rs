@@ -6,11 +6,17 @@
 //! deed-server-key-v1
 //! name <server name>
 //! secret <base64 of 32 bytes>
+//! secret <...>                    after each renewal, at most 16 in all, the newest last
 //! ```
 //!
 //! Each ledger has a log key of its own: its Ed25519 seed is BLAKE3 derive-key("deed.v1 log key",
 //! secret || key generation (u32, big-endian) || origin). One file is to be kept safe, and no key
 //! serves two uses.
+//!
+//! The generation is how many keys the ledger had before. Its next key always derives from the newest
+//! secret; which one an earlier key derives from shows by trying, and nobody writes it down. Secrets
+//! stay: a ledger signs with its old key until an authority has it replaced, and the old key signs
+//! the first head of the new one once more.
 
 use std::{
     fs::{self, File},
@@ -20,7 +26,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use deed_tlog::{NoteSigner, Origin};
+use deed_tlog::{NoteSigner, Origin, VerifierKey};
 use thiserror::Error;
 
 /// BLAKE3 context of log keys. Never changes.
@@ -31,10 +37,14 @@ const MAGIC: &str = "deed-server-key-v1";
 /// Longest server name in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
+/// Most secrets of a server. Looking for a key's secret tries them all.
+const SECRETS_MAX: usize = 16;
+
 /// Who this server is.
 pub(crate) struct Identity {
     name: String,
-    secret: [u8; 32],
+    /// Oldest first. Invariant: 1 to [`SECRETS_MAX`].
+    secrets: Vec<[u8; 32]>,
 }
 
 /// A key file that cannot be used.
@@ -83,6 +93,14 @@ pub enum IdentityError {
         /// The name asked for.
         wanted: String,
     },
+    /// It has been renewed as often as it can be.
+    #[error(
+        "{path} has {SECRETS_MAX} secrets, which is the most; begin new ledgers on a new server"
+    )]
+    Secrets {
+        /// Which file.
+        path: PathBuf,
+    },
     /// No randomness.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -118,8 +136,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub(crate) fn create(data_dir: &Path, name: Option<&str>) -> Result<Self, IdentityError> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(IdentityError::Random)?;
+        let secrets = vec![new_secret()?];
         let name = match name {
             Some(name) => checked_name(name)?,
             None => {
@@ -128,11 +145,24 @@ impl Identity {
                 format!("deed-{}", hex::encode(suffix))
             }
         };
-        let identity = Self { name, secret };
+        let identity = Self { name, secrets };
         let path = path_in(data_dir);
         write_secret(&path, &identity.to_text())
             .map_err(|source| IdentityError::Io { path, source })?;
         Ok(identity)
+    }
+
+    /// Adds a new secret, from which each ledger's next log key derives. The server must not run.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub(crate) fn renew(&mut self, data_dir: &Path) -> Result<(), IdentityError> {
+        let path = path_in(data_dir);
+        if self.secrets.len() >= SECRETS_MAX {
+            return Err(IdentityError::Secrets { path });
+        }
+        self.secrets.push(new_secret()?);
+        write_secret(&path, &self.to_text()).map_err(|source| IdentityError::Io { path, source })
     }
 
     /// The server's name: the first part of its ledgers' origins.
@@ -155,21 +185,36 @@ impl Identity {
         }
     }
 
-    /// The signer of a ledger's tree heads.
+    /// The signer that a ledger gets as its key number `generation`.
     pub(crate) fn log_signer(&self, origin: &Origin, generation: u32) -> NoteSigner {
-        let mut hasher = blake3::Hasher::new_derive_key(LOG_KEY_CONTEXT);
-        hasher.update(&self.secret);
-        hasher.update(&generation.to_be_bytes());
-        hasher.update(origin.as_str().as_bytes());
-        NoteSigner::from_seed(origin.key_name().clone(), hasher.finalize().as_bytes())
+        let newest = &self.secrets[self.secrets.len() - 1];
+        derive(newest, origin, generation)
+    }
+
+    /// The signer of a key that the ledger got as number `generation`; `None` if none of the secrets
+    /// gives it.
+    pub(crate) fn log_signer_of(
+        &self,
+        origin: &Origin,
+        generation: u32,
+        key: &VerifierKey,
+    ) -> Option<NoteSigner> {
+        let mut derived = self
+            .secrets
+            .iter()
+            .rev()
+            .map(|secret| derive(secret, origin, generation));
+        derived.find(|signer| signer.verifier_key() == key)
     }
 
     fn to_text(&self) -> String {
-        format!(
-            "{MAGIC}\nname {}\nsecret {}\n",
-            self.name,
-            BASE64.encode(self.secret)
-        )
+        let mut text = format!("{MAGIC}\nname {}\n", self.name);
+        for secret in &self.secrets {
+            text.push_str("secret ");
+            text.push_str(&BASE64.encode(secret));
+            text.push('\n');
+        }
+        text
     }
 
     /// The error is the number of the line that is wrong.
@@ -183,16 +228,23 @@ impl Identity {
             .and_then(|line| line.strip_prefix("name "))
             .and_then(|name| checked_name(name).ok())
             .ok_or(2_usize)?;
-        let secret = lines
-            .next()
-            .and_then(|line| line.strip_prefix("secret "))
-            .and_then(|secret| BASE64.decode(secret).ok())
-            .and_then(|secret| secret.try_into().ok())
-            .ok_or(3_usize)?;
-        match lines.next() {
-            None => Ok(Self { name, secret }),
-            Some(_) => Err(4),
+        let secret = |line: &str| {
+            let secret = BASE64.decode(line.strip_prefix("secret ")?).ok()?;
+            <[u8; 32]>::try_from(secret).ok()
+        };
+        let mut secrets = Vec::new();
+        for (number, line) in (3..).zip(lines) {
+            match secret(line) {
+                Some(secret) if secrets.len() < SECRETS_MAX && !secrets.contains(&secret) => {
+                    secrets.push(secret);
+                }
+                _ => return Err(number),
+            }
         }
+        if secrets.is_empty() {
+            return Err(3);
+        }
+        Ok(Self { name, secrets })
     }
 }
 
@@ -202,6 +254,20 @@ impl std::fmt::Debug for Identity {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+fn derive(secret: &[u8; 32], origin: &Origin, generation: u32) -> NoteSigner {
+    let mut hasher = blake3::Hasher::new_derive_key(LOG_KEY_CONTEXT);
+    hasher.update(secret);
+    hasher.update(&generation.to_be_bytes());
+    hasher.update(origin.as_str().as_bytes());
+    NoteSigner::from_seed(origin.key_name().clone(), hasher.finalize().as_bytes())
+}
+
+fn new_secret() -> Result<[u8; 32], IdentityError> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(IdentityError::Random)?;
+    Ok(secret)
 }
 
 fn path_in(data_dir: &Path) -> PathBuf {
@@ -239,7 +305,8 @@ fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
-    // If we crash before this, there is no key and no ledger that it could have signed.
+    // If we crash before this, the file is what it was before: nothing derives from the new secret
+    // yet.
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
@@ -253,13 +320,16 @@ mod tests {
         assert!(Identity::load(dir.path()).unwrap().is_none());
         let made = Identity::create(dir.path(), Some("ledger.example.org")).unwrap();
         let loaded = Identity::load(dir.path()).unwrap().unwrap();
-        assert_eq!((made.name(), made.secret), (loaded.name(), loaded.secret));
+        assert_eq!(
+            (made.name(), &made.secrets),
+            (loaded.name(), &loaded.secrets)
+        );
         let mode = fs::metadata(path_in(dir.path()))
             .unwrap()
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(!format!("{made:?}").contains(&BASE64.encode(made.secret)));
+        assert!(!format!("{made:?}").contains(&BASE64.encode(made.secrets[0])));
     }
 
     #[test]
@@ -275,7 +345,7 @@ mod tests {
     fn malformed_keys_name_the_line() {
         let good = Identity {
             name: "a.b".to_owned(),
-            secret: [7; 32],
+            secrets: vec![[7; 32]],
         }
         .to_text();
         assert!(Identity::parse(&good).is_ok());
@@ -286,6 +356,50 @@ mod tests {
             Some(3)
         );
         assert_eq!(Identity::parse(&format!("{good}more\n")).err(), Some(4));
+        let secret = good.lines().last().unwrap();
+        let twice = format!("{good}{secret}\n");
+        assert_eq!(Identity::parse(&twice).err(), Some(4));
+        let without = good.replace(secret, "");
+        assert_eq!(Identity::parse(without.trim_end()).err(), Some(3));
+    }
+
+    #[test]
+    fn a_renewed_secret_gives_the_next_key_and_the_old_one_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut made = Identity::create(dir.path(), Some("a.b")).unwrap();
+        let origin: Origin = "a.b/logs/x".parse().unwrap();
+        let first = made.log_signer(&origin, 0).verifier_key().clone();
+        let never = made.log_signer(&origin, 1).verifier_key().clone();
+        made.renew(dir.path()).unwrap();
+        let loaded = Identity::load(dir.path()).unwrap().unwrap();
+        assert_eq!(loaded.secrets, made.secrets);
+        let next = loaded.log_signer(&origin, 1).verifier_key().clone();
+        assert_ne!(next, never, "it derives from the new secret");
+        for (generation, key, is_ours) in [
+            (0, &first, true),
+            (1, &next, true),
+            // Of the old secret: nobody took it, but it would be found.
+            (1, &never, true),
+            (1, &first, false),
+            (0, &next, false),
+        ] {
+            let found = loaded.log_signer_of(&origin, generation, key);
+            assert_eq!(found.is_some(), is_ours, "{generation} {key}");
+            assert!(found.is_none_or(|found| found.verifier_key() == key));
+        }
+        // Up to the bound, then never more.
+        for _ in made.secrets.len()..SECRETS_MAX {
+            made.renew(dir.path()).unwrap();
+        }
+        let error = made.renew(dir.path()).unwrap_err();
+        assert!(matches!(error, IdentityError::Secrets { .. }));
+        let loaded = Identity::load(dir.path()).unwrap().unwrap();
+        assert_eq!(loaded.secrets, made.secrets);
+        let mode = fs::metadata(path_in(dir.path()))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
@@ -303,7 +417,7 @@ mod tests {
     fn log_keys_are_derived_for_each_origin_and_generation() {
         let identity = Identity {
             name: "a.b".to_owned(),
-            secret: [7; 32],
+            secrets: vec![[7; 32]],
         };
         let vkey = |origin: &str, generation| {
             let origin: Origin = origin.parse().unwrap();

@@ -27,6 +27,7 @@ mod metrics;
 pub mod options;
 mod pressure;
 pub mod search;
+pub mod secret;
 mod serve;
 mod shard;
 mod status;

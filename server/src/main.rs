@@ -5,7 +5,7 @@ mod commands;
 use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use commands::{config, fsck, health, reindex, run};
+use commands::{config, fsck, health, reindex, renew_secret, run};
 use deed_server::{
     config::{ConfigError, Flags, Settings},
     telemetry::{self, TelemetryError},
@@ -48,6 +48,12 @@ enum Command {
     /// Nothing that the log promises lies there. A running server builds what is missing by itself.
     #[command(after_help = "Example:\n  deed-server reindex --data-dir ./deed-data")]
     Reindex(reindex::Arguments),
+    /// Give a stopped server a new secret, from which the next log keys derive.
+    ///
+    /// For a secret that others may know. Afterwards an authority of each ledger has to replace its
+    /// log key: `deed ledger rotate-log-key`. The old secret stays in the file, for the old keys.
+    #[command(after_help = "Example:\n  deed-server renew-secret --data-dir ./deed-data")]
+    RenewSecret(renew_secret::Arguments),
     /// Make, show and revoke tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -79,6 +85,7 @@ fn main() -> ExitCode {
         Command::Health(arguments) => health::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments, flags),
         Command::Reindex(arguments) => reindex::run(&arguments, flags),
+        Command::RenewSecret(arguments) => renew_secret::run(&arguments, flags),
         Command::Token(command) => commands::access::token(command),
         Command::Role(command) => commands::access::role(command),
         Command::Tls(command) => commands::access::tls(command),

@@ -199,6 +199,7 @@ pub(crate) fn batched(envelopes: Vec<v1::Envelope>, key: &SigningKey) -> Vec<v1:
 }
 
 /// The authority's session.
+#[derive(Clone)]
 pub(crate) struct Authority {
     producer: Producer,
     key: SigningKey,

@@ -475,7 +475,7 @@ fn positions<'a>(text: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usize
         .map(|(at, _)| at)
 }
 
-const RPCS: [&str; 20] = [
+const RPCS: [&str; 21] = [
     "/deed.v1.Ledger/Append",
     "/deed.v1.Ledger/AppendStream",
     "/deed.v1.Ledger/CreateLedger",
@@ -488,6 +488,7 @@ const RPCS: [&str; 20] = [
     "/deed.v1.Log/GetEntries",
     "/deed.v1.Log/GetBatchProof",
     "/deed.v1.Log/GetTrustChain",
+    "/deed.v1.Log/GetLogKeys",
     "/deed.v1.Log/GetSession",
     "/deed.v1.Content/PutContent",
     "/deed.v1.Content/GetContent",

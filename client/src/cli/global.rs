@@ -216,6 +216,15 @@ fn tell(event: &Event) {
                 place.unwrap_or_default()
             )
         }
+        Event::LogKeyRotated {
+            origin,
+            vkey,
+            first_size,
+        } => format!(
+            "the log key of {} was replaced, and the old one has signed that:\n  log key    {vkey}\n  \
+             from size  {first_size}",
+            printable(origin)
+        ),
         Event::ForksKept { count, directory } => format!(
             "warning: this ledger has shown {count} fork(s); see {}/fork-*.json",
             directory.display()

@@ -146,7 +146,7 @@ impl AuditCommand {
         let signed = Signed {
             head,
             origin: pin.origin.clone(),
-            log_key: pin.vkey.clone(),
+            log_key: ledger.log_keys().keys().at(head.size).key.clone(),
             ledger_id: Some(pin.ledger_id),
             cosigned_by: Vec::new(),
         };

@@ -1,16 +1,17 @@
-//! `deed ledger create|list|show`
+//! `deed ledger create|list|show|rotate-log-key`
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use deed_client::{Error, Ledger, Pin, StateDir};
+use deed_client::{Error, KnownKeys, Ledger, Pin, StateDir};
 use deed_evidence::genesis::Genesis;
-use deed_proto::v1::{self, LedgerInfo};
+use deed_proto::v1::{self, LedgerInfo, statement::Body};
+use deed_tlog::VerifierKey;
 use serde::Serialize;
 use tonic::Status;
 
-use super::authority::{NewAuthority, authority_key};
+use super::authority::{AuthorityArgs, NewAuthority, RecordedJson, authority_key};
 use crate::cli::{Failure, Global, Outcome, Output, printable};
 
 /// How long to wait for one answer.
@@ -21,6 +22,7 @@ pub(crate) enum Ledgers {
     Create(Create),
     List(List),
     Show(Show),
+    RotateLogKey(RotateLogKey),
 }
 
 /// Create a ledger
@@ -43,8 +45,9 @@ pub(crate) struct Create {
 
 /// List all ledgers of the server
 ///
-/// Ledger ids and keys are checked against the genesis entries and against what is trusted; sizes
-/// and roots are the server's word ('show' verifies them). With --json one object a line.
+/// Ledger ids are checked against the genesis entries and against what is trusted; sizes and roots are
+/// the server's word ('show' verifies them), and so is a log key that replaced another one. With
+/// --json one object a line.
 #[derive(Args)]
 pub(crate) struct List {}
 
@@ -59,6 +62,42 @@ pub(crate) struct Show {
     name: Option<String>,
 }
 
+/// Have another log key sign the ledger's tree heads
+///
+/// Takes the key that the server has for it next, and an authority of the ledger signs that. Clients
+/// that trust the key until now follow by themselves: it signs the first head of the new one once
+/// more. If the server's secret itself may be known to others, stop the server and run
+/// 'deed-server renew-secret' first; else who knows it knows the next key too.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  deed ledger rotate-log-key payments --reason 'Yearly.'
+  deed ledger rotate-log-key payments --reason 'The disk was sold.' --authority-key owner.key")]
+pub(crate) struct RotateLogKey {
+    /// The ledger [default: --ledger]
+    name: Option<String>,
+    /// Why: 1 to 1,024 bytes, shown to whoever may see tree heads
+    #[arg(long)]
+    reason: String,
+    #[command(flatten)]
+    authority: AuthorityArgs,
+}
+
+#[derive(Serialize)]
+struct LogKeyJson {
+    vkey: String,
+    first_size: u64,
+}
+
+#[derive(Serialize)]
+struct RotatedJson {
+    vkey: String,
+    first_size: u64,
+    replaced: String,
+    #[serde(flatten)]
+    recorded: RecordedJson,
+}
+
 #[derive(Serialize)]
 struct LedgerJson {
     name: String,
@@ -67,22 +106,39 @@ struct LedgerJson {
     ledger_id: String,
     size: u64,
     root: String,
+    /// All log keys, oldest first, and the smallest tree that each signs; not in a list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    log_keys: Vec<LogKeyJson>,
     /// File of the private authority key that was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     authority_key_file: Option<String>,
 }
 
 impl LedgerJson {
-    fn new(name: &str, pin: &Pin, size: u64, root: String) -> Self {
+    fn new(name: &str, pin: &Pin, vkey: String, size: u64, root: String) -> Self {
         Self {
             name: name.to_owned(),
             origin: pin.origin.to_string(),
-            vkey: pin.vkey.to_string(),
+            vkey,
             ledger_id: pin.ledger_id.to_string(),
             size,
             root,
+            log_keys: Vec::new(),
             authority_key_file: None,
         }
+    }
+
+    /// Of a ledger whose keys were verified.
+    fn verified(ledger: &Ledger, size: u64, root: String) -> Self {
+        let known: KnownKeys = ledger.log_keys();
+        let newest = known.keys().newest().key.to_string();
+        let mut json = Self::new(ledger.name(), ledger.pin(), newest, size, root);
+        let keys = known.keys().all().iter().map(|known| LogKeyJson {
+            vkey: known.key.to_string(),
+            first_size: known.first_size.get(),
+        });
+        json.log_keys = keys.collect();
+        json
     }
 
     fn text(&self) -> String {
@@ -90,8 +146,19 @@ impl LedgerJson {
         let key = key.map_or(String::new(), |file| {
             format!("\nauthority  {file} (keep it secret)")
         });
+        let mut keys = String::new();
+        if let [.., _, newest] = &self.log_keys[..] {
+            keys = format!("\n           from size {}", newest.first_size);
+            for before in self.log_keys.iter().rev().skip(1) {
+                keys += &format!(
+                    "\nbefore     {}\n           from size {}",
+                    printable(&before.vkey),
+                    before.first_size
+                );
+            }
+        }
         format!(
-            "name       {}\norigin     {}\nlog key    {}\nledger id  {}\nsize       {}\n\
+            "name       {}\norigin     {}\nlog key    {}{keys}\nledger id  {}\nsize       {}\n\
              root       {}{key}",
             printable(&self.name),
             printable(&self.origin),
@@ -109,6 +176,7 @@ impl Ledgers {
             Self::Create(create) => create.run(global).await,
             Self::List(_) => list(global).await,
             Self::Show(show) => show.run(global).await,
+            Self::RotateLogKey(rotate) => rotate.run(global).await,
         }
     }
 }
@@ -153,7 +221,7 @@ impl Create {
         let head = ledger.trust_note(&answer.checkpoint).await?;
         ledger.flush().await?;
         let (size, root) = (head.head.size.get(), head.head.root.to_string());
-        let mut json = LedgerJson::new(&self.name, ledger.pin(), size, root);
+        let mut json = LedgerJson::verified(&ledger, size, root);
         json.authority_key_file = made.map(|made| made.path.display().to_string());
         Output::new(global).print(&json, LedgerJson::text)
     }
@@ -167,10 +235,85 @@ impl Show {
         };
         let ledger = Ledger::connect(global.options(name)?).await?;
         let head = ledger.head().await?.signed.head;
+        ledger.update_log_keys().await?;
         ledger.flush().await?;
-        let json = LedgerJson::new(name, ledger.pin(), head.size.get(), head.root.to_string());
+        let json = LedgerJson::verified(&ledger, head.size.get(), head.root.to_string());
         Output::new(global).print(&json, LedgerJson::text)
     }
+}
+
+impl RotateLogKey {
+    async fn run(&self, global: &Global) -> Outcome {
+        let name = match &self.name {
+            Some(name) => name,
+            None => global.ledger_name()?,
+        };
+        let ledger = Ledger::connect(global.options(name)?).await?;
+        let next = next_log_key(&ledger, global).await?;
+        let replaced = ledger.log_keys().keys().newest().key.to_string();
+        let body = Body::LogKeyRotated(v1::LogKeyRotated {
+            log_key: Some(v1::LogKey {
+                vkey: next.to_string(),
+            }),
+            reason: self.reason.clone(),
+        });
+        let recorded = self.authority.record_in(global, &ledger, body).await?;
+        let known = ledger.update_log_keys().await?;
+        ledger.flush().await?;
+        let found = known.keys().all().iter().find(|known| known.key == next);
+        let Some(found) = found.filter(|it| it.first_size.get() == recorded.leaf_index + 1) else {
+            return Err(Failure::does_not_verify(format!(
+                "the statement is recorded at leaf {}, but the server does not sign with {next} from \
+                 there on",
+                recorded.leaf_index
+            )));
+        };
+        let json = RotatedJson {
+            vkey: next.to_string(),
+            first_size: found.first_size.get(),
+            replaced,
+            recorded,
+        };
+        Output::new(global).print(&json, |json| {
+            format!(
+                "the log key of {} was replaced\nlog key    {}\n           from size {}\nbefore     \
+                 {}\n{}",
+                ledger.pin().origin,
+                json.vkey,
+                json.first_size,
+                json.replaced,
+                json.recorded.text()
+            )
+        })
+    }
+}
+
+/// The key that the server has for the ledger next, by its word. One of another log, or one that has
+/// signed before, would be refused: said here in fewer words.
+async fn next_log_key(ledger: &Ledger, global: &Global) -> Outcome<VerifierKey> {
+    let request = v1::GetLedgerRequest {
+        name: ledger.name().to_owned(),
+    };
+    let mut rpc = ledger.connection().ledger();
+    let info = within_deadline(rpc.get_ledger(request))
+        .await
+        .map_err(|status| refused(&status, global))?
+        .into_inner();
+    if info.next_log_key.is_empty() {
+        return Err(Failure::usage(
+            "the server names no next log key: it is of a version that cannot replace one",
+        ));
+    }
+    let next: VerifierKey = info.next_log_key.parse().map_err(|error| {
+        Failure::does_not_verify(format!("the server's next log key is malformed: {error}"))
+    })?;
+    let known = ledger.log_keys();
+    if next.name() != ledger.pin().origin.key_name() || known.keys().contains(&next) {
+        return Err(Failure::does_not_verify(format!(
+            "the server names {next} as the next log key, which is another log's or has signed before"
+        )));
+    }
+    Ok(next)
 }
 
 /// A server that keeps the connection and never answers must not hold the command for ever.
@@ -205,7 +348,8 @@ async fn list(global: &Global) -> Outcome {
             let pin = Pin::from_info(info, &info.name)
                 .map_err(|error| named(Error::from(error).into()))?;
             compare_with_pinned(&state, connection.server(), &info.name, &pin).map_err(named)?;
-            let json = LedgerJson::new(&info.name, &pin, info.size, hex::encode(&info.root));
+            let (vkey, root) = (info.vkey.clone(), hex::encode(&info.root));
+            let json = LedgerJson::new(&info.name, &pin, vkey, info.size, root);
             output.print(&json, |json| {
                 let id = json.ledger_id.get(..16).unwrap_or_default();
                 let (name, origin) = (printable(&json.name), printable(&json.origin));

@@ -114,7 +114,7 @@ impl Prove {
             write_file(path, &bytes)?;
         }
         write_file(&self.out, proof.to_string().as_bytes())?;
-        self.write_policy(&ledger)?;
+        self.write_policy(&ledger, leaf.head.head.size)?;
         let json = ProvedJson {
             origin: ledger.pin().origin.to_string(),
             leaf_index: leaf.index.get(),
@@ -136,11 +136,14 @@ impl Prove {
         })
     }
 
-    fn write_policy(&self, ledger: &Ledger) -> Outcome {
+    /// The policy names the key that signs trees of the proof's size.
+    fn write_policy(&self, ledger: &Ledger, size: TreeSize) -> Outcome {
         let Some(path) = &self.policy_out else {
             return Ok(());
         };
-        let policy = format!("log {}\nquorum none\n", ledger.pin().vkey);
+        let known = ledger.log_keys();
+        let vkey = known.keys().at(size).key;
+        let policy = format!("log {vkey}\nquorum none\n");
         write_file(path, policy.as_bytes())
     }
 
@@ -171,7 +174,7 @@ impl Prove {
         if let Some(file) = &self.key_out {
             write_file(file, key::public_to_pem(&signer.public_key).as_bytes())?;
         }
-        self.write_policy(ledger)?;
+        self.write_policy(ledger, proven.head.head.size)?;
         let json = ProvedBatchJson {
             proved: ProvedJson {
                 origin: ledger.pin().origin.to_string(),

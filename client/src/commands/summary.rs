@@ -61,6 +61,7 @@ pub(super) fn of(statement: &v1::Statement) -> String {
         Some(Body::RetentionSet(_)) => "sets the retention floor".to_owned(),
         Some(Body::LegalHoldPlaced(_)) => "places a legal hold".to_owned(),
         Some(Body::LegalHoldReleased(_)) => "releases a legal hold".to_owned(),
+        Some(Body::LogKeyRotated(_)) => "replaces the log key".to_owned(),
         Some(Body::Erasure(it)) => format!("erases {} contents", it.commitments.len()),
         None => "says nothing".to_owned(),
     }

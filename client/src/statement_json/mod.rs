@@ -40,7 +40,7 @@ pub use commitment::{ContentJson, ContentSource};
 use hex_bytes::HexBytes;
 use trust_bodies::{
     AuthoritiesChangedJson, ErasureJson, KeyRegisteredJson, KeyRevokedJson, LegalHoldPlacedJson,
-    LegalHoldReleasedJson, PolicySetJson, PrincipalBoundJson, RetentionSetJson,
+    LegalHoldReleasedJson, LogKeyRotatedJson, PolicySetJson, PrincipalBoundJson, RetentionSetJson,
 };
 
 /// A statement in JSON, read but not completed yet.
@@ -119,6 +119,8 @@ pub struct StatementJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     legal_hold_released: Option<LegalHoldReleasedJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    log_key_rotated: Option<LogKeyRotatedJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     erasure: Option<ErasureJson>,
 }
 
@@ -176,7 +178,7 @@ pub enum JsonError {
 }
 
 /// Those that a producer or an authority says; what only the ledger writes is not advertised.
-const BODY_NAMES: [&str; 22] = [
+const BODY_NAMES: [&str; 23] = [
     "task_opened",
     "task_closed",
     "grant",
@@ -198,6 +200,7 @@ const BODY_NAMES: [&str; 22] = [
     "retention_set",
     "legal_hold_placed",
     "legal_hold_released",
+    "log_key_rotated",
     "erasure",
 ];
 
@@ -324,6 +327,8 @@ impl StatementJson {
             self.legal_hold_placed.map(LegalHoldPlacedJson::into_body),
             self.legal_hold_released
                 .map(|body| Ok(Body::LegalHoldReleased(body.into()))),
+            self.log_key_rotated
+                .map(|body| Ok(Body::LogKeyRotated(body.into()))),
             self.erasure.map(|body| Ok(Body::Erasure(body.into()))),
         ];
         let found = bodies.iter().flatten().count();
@@ -398,6 +403,7 @@ impl From<v1::Statement> for StatementJson {
             Some(Body::RetentionSet(body)) => json.retention_set = Some(body.into()),
             Some(Body::LegalHoldPlaced(body)) => json.legal_hold_placed = Some(body.into()),
             Some(Body::LegalHoldReleased(body)) => json.legal_hold_released = Some(body.into()),
+            Some(Body::LogKeyRotated(body)) => json.log_key_rotated = Some(body.into()),
             Some(Body::Erasure(body)) => json.erasure = Some(body.into()),
             // Not shown in JSON yet.
             None => {}

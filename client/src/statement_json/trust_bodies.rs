@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     JsonError,
-    bodies::{AuthorityKeyJson, Wire, is_absent, mirror, names},
+    bodies::{AuthorityKeyJson, LogKeyJson, Wire, is_absent, mirror, names},
     hex_bytes::HexBytes,
 };
 
@@ -47,6 +47,12 @@ mirror!(RetentionSetJson = RetentionSet { floor_us: i64 } + { reason: String });
 mirror!(
     LegalHoldReleasedJson = LegalHoldReleased {
         hold: HexBytes,
+        reason: String,
+    } + {}
+);
+mirror!(
+    LogKeyRotatedJson = LogKeyRotated {
+        log_key: Option<LogKeyJson>,
         reason: String,
     } + {}
 );

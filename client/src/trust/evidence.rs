@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use deed_tlog::Hash;
+use deed_tlog::{Hash, VerifierKey};
 use serde::{Deserialize, Serialize};
 
 use super::Pin;
@@ -17,6 +17,9 @@ pub enum ForkKind {
     /// The proof that the smaller head leads to the larger one does not hold. The heads are
     /// signed, the proof is not: an honest log could still give one that holds.
     ProofFails,
+    /// The larger head is signed with a log key that was replaced before, as the smaller one says: it
+    /// is signed with that key too. Whoever has the old key makes another history.
+    RetiredKey,
     /// The server refuses to prove that the smaller head leads to the larger one, for example
     /// because it has lost the larger one. An honest log could prove it.
     NoProof,
@@ -27,12 +30,13 @@ impl fmt::Display for ForkKind {
         f.write_str(match self {
             Self::SameSize => "two roots for one size",
             Self::ProofFails => "the consistency proof does not hold",
+            Self::RetiredKey => "a log key signs after it was replaced",
             Self::NoProof => "the server cannot prove its heads consistent",
         })
     }
 }
 
-/// Two heads signed by one key, verbatim, that were not shown to be consistent.
+/// Two signed heads of one log, verbatim, that were not shown to be consistent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForkEvidence {
@@ -40,8 +44,11 @@ pub struct ForkEvidence {
     pub kind: ForkKind,
     /// The log.
     pub origin: String,
-    /// The key that signed both.
+    /// The key that signed the smaller one.
     pub vkey: String,
+    /// The key that signed the larger one, if that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newer_vkey: Option<String>,
     /// Lower hex.
     pub ledger_id: String,
     /// Where it was seen.
@@ -60,6 +67,7 @@ impl ForkEvidence {
     pub(crate) fn new(
         kind: ForkKind,
         pin: &Pin,
+        [older_key, newer_key]: [&VerifierKey; 2],
         server: &str,
         [older, newer]: [&SignedHead; 2],
         proof: Option<&[Hash]>,
@@ -70,7 +78,8 @@ impl ForkEvidence {
         Self {
             kind,
             origin: pin.origin.to_string(),
-            vkey: pin.vkey.to_string(),
+            vkey: older_key.to_string(),
+            newer_vkey: (newer_key != older_key).then(|| newer_key.to_string()),
             ledger_id: pin.ledger_id.to_string(),
             server: server.to_owned(),
             seen_at_us,

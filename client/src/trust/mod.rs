@@ -1,21 +1,24 @@
 //! What is believed of a ledger, and why.
 //!
 //! A ledger is pinned at first use: its log key and its id, checked against its genesis entry and
-//! that entry's inclusion. From then on every head is compared with what was trusted before.
+//! that entry's inclusion. From then on every head is compared with what was trusted before, and
+//! signed by the pinned key or by one that it, or a successor of it, has handed over to.
 
 mod evidence;
+mod keys;
 mod pin;
 mod store;
 mod tips;
 
 pub use evidence::{ForkEvidence, ForkKind};
+pub use keys::KnownKeys;
 pub use pin::Pin;
 pub use store::{Advance, StateDir, StoreError, TrustStore};
 pub(crate) use tips::{Contradiction, Refused, Tips};
 
 use std::path::PathBuf;
 
-use deed_evidence::LedgerId;
+use deed_evidence::{LedgerId, trust::HeadError};
 use deed_tlog::{CheckpointError, VerifyError};
 use thiserror::Error;
 
@@ -30,6 +33,48 @@ pub enum TrustError {
         origin: String,
         /// What is wrong.
         source: CheckpointError,
+    },
+    /// Signed by none of the keys that are known, and none of them has handed over.
+    #[error(
+        "the server's tree head of {origin} is signed by a log key that is not trusted; trusted is \
+         {trusted}, and the server does not show that it has handed over to another. Do not use this \
+         server. If the ledger's owner confirms the other key, remove what is kept of {origin} in the \
+         state directory to trust anew"
+    )]
+    UnknownLogKey {
+        /// The pinned origin.
+        origin: String,
+        /// The newest key that is trusted.
+        trusted: String,
+    },
+    /// Signed by a key of the ledger that does not sign trees of that size.
+    #[error("the server's tree head is not one of {origin}: {source}")]
+    LogKey {
+        /// The pinned origin.
+        origin: String,
+        /// What is wrong.
+        source: HeadError,
+    },
+    /// A head that is shown for the handover to another key, and is none.
+    #[error(
+        "the server says that another log key of {origin} took over from {trusted}, but shows no head \
+         that this key signed and in which that is recorded: {reason}. Do not use this server. If the \
+         ledger's owner confirms the other key, remove what is kept of {origin} in the state directory \
+         to trust anew"
+    )]
+    NotHandedOver {
+        /// The pinned origin.
+        origin: String,
+        /// The newest key that is trusted.
+        trusted: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Entries that do not show that a key took over by an authority's will.
+    #[error("what the server shows of the ledger's log keys does not hold: {reason}")]
+    LogKeys {
+        /// What is wrong.
+        reason: String,
     },
     /// The genesis entry cannot be read.
     #[error("the server's genesis entry does not make sense: {reason}")]
@@ -177,4 +222,19 @@ pub enum TrustError {
         /// Asked for.
         wanted: u64,
     },
+}
+
+impl TrustError {
+    /// Why a head of the pinned ledger was not opened with these keys.
+    pub(crate) fn of_head(error: HeadError, pin: &Pin, known: &KnownKeys) -> Self {
+        let origin = pin.origin.to_string();
+        if error.is_unknown_key() {
+            let trusted = known.keys().newest().key.to_string();
+            return Self::UnknownLogKey { origin, trusted };
+        }
+        match error {
+            HeadError::Checkpoint(source) => Self::Checkpoint { origin, source },
+            source => Self::LogKey { origin, source },
+        }
+    }
 }

@@ -6,12 +6,13 @@ use deed_tlog::{Origin, VerifierKey};
 
 use super::TrustError;
 
-/// Which ledger is trusted: its origin, its log key, and its id.
+/// Which ledger is trusted: its origin, its first log key, and its id. All of them are in the genesis
+/// entry and never change; [`KnownKeys`](super::KnownKeys) has the keys that came later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
     /// First line of its checkpoints.
     pub origin: Origin,
-    /// The key that signs its tree heads.
+    /// The key that signed its first tree heads.
     pub vkey: VerifierKey,
     /// Leaf hash of its genesis entry.
     pub ledger_id: LedgerId,
@@ -21,7 +22,8 @@ impl Pin {
     /// Computes the identity from the genesis entry, and checks that the other fields of the
     /// server's answer say the same, and that it is about the ledger `name`.
     ///
-    /// Whether that entry is in the tree is not known yet.
+    /// Whether that entry is in the tree is not known yet, nor whether the log key that the server
+    /// names is the genesis entry's or has taken over from it.
     ///
     /// # Errors
     /// [`TrustError::Genesis`], [`TrustError::Contradiction`].
@@ -46,7 +48,6 @@ impl Pin {
                 hex::encode(&info.ledger_id),
                 ledger_id.to_string(),
             ),
-            ("log key", info.vkey.clone(), pin.vkey.to_string()),
             ("origin", info.origin.clone(), pin.origin.to_string()),
             ("ledger's name", info.name.clone(), named.to_owned()),
         ] {

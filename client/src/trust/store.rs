@@ -1,7 +1,9 @@
 //! What is trusted, on disk: one directory for each origin.
 //!
 //! ```text
-//! <state>/<origin>-<hash>/pin.json           origin, log key, ledger id; written once
+//! <state>/<origin>-<hash>/pin.json           origin, first log key, ledger id; written once
+//!                         log-keys.json      later log keys, each with the head that hands over to
+//!                                            it; keys are added, never changed
 //!                         checkpoint         the newest trusted signed head, verbatim
 //!                         fork-<hash>.json   evidence; written once, never replaced
 //!                         lock               held while one of them is looked at or written
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::{ForkEvidence, Pin};
+use super::{ForkEvidence, KnownKeys, Pin};
 use crate::head::SignedHead;
 
 /// Why the state directory cannot be used.
@@ -48,6 +50,16 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// Another history of log keys is kept.
+    #[error(
+        "{} holds other log keys than the server shows: it has shown two histories, or the file was \
+         changed",
+        path.display()
+    )]
+    OtherLogKeys {
+        /// Which file.
+        path: PathBuf,
     },
     /// Other evidence stands under this name.
     #[error("{} holds other evidence already", path.display())]
@@ -82,6 +94,23 @@ struct PinFile {
     origin: String,
     vkey: String,
     ledger_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogKeysFile {
+    /// In the order in which they took over.
+    later: Vec<LaterKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LaterKey {
+    vkey: String,
+    /// The smallest tree that it signs; for people, the head says it too.
+    first_size: u64,
+    /// Signed note of that tree, verbatim.
+    handover: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,11 +216,18 @@ impl TrustStore {
     ///
     /// # Errors
     /// [`StoreError`] if the files cannot be read or written.
-    pub fn pin_first(&self, pin: &Pin, head: &SignedHead) -> Result<Pin, StoreError> {
+    pub fn pin_first(
+        &self,
+        pin: &Pin,
+        known: &KnownKeys,
+        head: &SignedHead,
+    ) -> Result<Pin, StoreError> {
         let _lock = self.lock()?;
         if let Some(pinned) = self.pin()? {
             return Ok(pinned);
         }
+        // Whatever lies around without a pin is nothing that is trusted.
+        self.write_keys(known)?;
         // Head first: a pin without a head would be a trusted ledger with nothing to compare
         // with, while a head without a pin is replaced here.
         self.write_head(head)?;
@@ -204,16 +240,95 @@ impl TrustStore {
         Ok(pin.clone())
     }
 
+    /// The log keys of the pinned ledger, each handover verified again.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be read or makes no sense.
+    pub fn keys(&self, pin: &Pin) -> Result<KnownKeys, StoreError> {
+        let path = self.keys_path();
+        let mut known = KnownKeys::new(pin.vkey.clone());
+        let Some(file) = read_json::<LogKeysFile>(&path)? else {
+            return Ok(known);
+        };
+        for later in &file.later {
+            let damaged = |reason: String| StoreError::Damaged {
+                path: path.clone(),
+                reason,
+            };
+            let key =
+                VerifierKey::parse(&later.vkey).map_err(|error| damaged(error.to_string()))?;
+            known
+                .hand_over(key, later.handover.as_bytes())
+                .map_err(|error| damaged(error.to_string()))?;
+            let first_size = known.keys().newest().first_size.get();
+            if first_size != later.first_size {
+                return Err(damaged(format!(
+                    "first_size is {}, the head has {first_size}",
+                    later.first_size
+                )));
+            }
+        }
+        Ok(known)
+    }
+
+    /// Keeps keys that continue those that are kept. If another process has followed further, its
+    /// keys stay. Returns what is kept then.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be read or written; [`StoreError::OtherLogKeys`] if other
+    /// keys are kept.
+    pub fn keep_keys(&self, pin: &Pin, known: &KnownKeys) -> Result<KnownKeys, StoreError> {
+        let _lock = self.lock()?;
+        let kept = self.keys(pin)?;
+        if kept.continues(known) {
+            return Ok(kept);
+        }
+        if !known.continues(&kept) {
+            return Err(StoreError::OtherLogKeys {
+                path: self.keys_path(),
+            });
+        }
+        self.write_keys(known)?;
+        Ok(known.clone())
+    }
+
+    fn write_keys(&self, known: &KnownKeys) -> Result<(), StoreError> {
+        let path = self.keys_path();
+        let later: Vec<_> = known
+            .keys()
+            .all()
+            .iter()
+            .skip(1)
+            .zip(known.handovers())
+            .map(|(key, head)| LaterKey {
+                vkey: key.key.to_string(),
+                first_size: key.first_size.get(),
+                // Signed notes are UTF-8, or they would not have been opened.
+                handover: String::from_utf8_lossy(&head.note).into_owned(),
+            })
+            .collect();
+        if later.is_empty() {
+            return match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(io_error("remove", &path, &error))
+                }
+                _ => Ok(()),
+            };
+        }
+        write_replacing(&path, &to_json(&LogKeysFile { later }))
+    }
+
     /// The newest trusted head, whose signature is verified again.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be read, or is not signed by the pinned key.
-    pub fn head(&self, vkey: &VerifierKey) -> Result<Option<SignedHead>, StoreError> {
+    /// [`StoreError`] if it cannot be read, or is not signed by the kept keys of the pinned ledger.
+    pub fn head(&self, pin: &Pin) -> Result<Option<SignedHead>, StoreError> {
         let path = self.head_path();
         let Some(note) = read(&path)? else {
             return Ok(None);
         };
-        SignedHead::open(&note, vkey)
+        self.keys(pin)?
+            .open(&note)
             .map(Some)
             .map_err(|error| StoreError::Damaged {
                 path,
@@ -229,10 +344,10 @@ impl TrustStore {
         &self,
         from: &TreeHead,
         to: &SignedHead,
-        vkey: &VerifierKey,
+        pin: &Pin,
     ) -> Result<Advance, StoreError> {
         let _lock = self.lock()?;
-        if let Some(stored) = self.head(vkey)? {
+        if let Some(stored) = self.head(pin)? {
             if stored.head == to.head {
                 return Ok(Advance::Stored);
             }
@@ -296,6 +411,10 @@ impl TrustStore {
 
     fn pin_path(&self) -> PathBuf {
         self.directory.join("pin.json")
+    }
+
+    fn keys_path(&self) -> PathBuf {
+        self.directory.join("log-keys.json")
     }
 
     fn head_path(&self) -> PathBuf {

@@ -204,6 +204,19 @@ fn same_root(known: &SignedHead, head: &SignedHead) -> Result<(), Refused> {
 }
 
 impl Refused {
+    /// As an error where nothing is kept on disk yet.
+    pub(crate) fn unkept(self) -> TrustError {
+        match self {
+            Self::Trust(error) => error,
+            Self::Contradiction(contradiction) => TrustError::Fork {
+                kind: contradiction.kind,
+                old_size: contradiction.older.head.size.get(),
+                new_size: contradiction.newer.head.size.get(),
+                kept_in: None,
+            },
+        }
+    }
+
     pub(crate) fn contradiction(
         kind: ForkKind,
         older: &SignedHead,

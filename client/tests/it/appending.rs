@@ -93,7 +93,7 @@ async fn one_request_is_verified_and_a_second_time_a_duplicate() {
     ledger.flush().await.unwrap();
     let stored = state
         .store(&ledger.pin().origin)
-        .head(&ledger.pin().vkey)
+        .head(ledger.pin())
         .unwrap()
         .unwrap();
     assert_eq!(Some(stored.head), second.head);

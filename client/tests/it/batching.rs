@@ -398,6 +398,7 @@ impl LedgerService for Memory {
             size: state.leaves.len() as u64,
             root: Bytes::copy_from_slice(merkle::root(&state.leaves).as_bytes()),
             genesis_entry: state.entries[0].clone(),
+            next_log_key: String::new(),
         }))
     }
 }
@@ -482,6 +483,15 @@ impl LogService for Memory {
         &self,
         _: Request<v1::GetTrustChainRequest>,
     ) -> Result<Response<Self::GetTrustChainStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type GetLogKeysStream = ReceiverStream<Result<v1::GetLogKeysResponse, Status>>;
+
+    async fn get_log_keys(
+        &self,
+        _: Request<v1::GetLogKeysRequest>,
+    ) -> Result<Response<Self::GetLogKeysStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

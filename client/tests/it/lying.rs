@@ -79,7 +79,7 @@ impl Scene {
         let pin = self.ledger.pin();
         self.state
             .store(&pin.origin)
-            .head(&pin.vkey)
+            .head(pin)
             .unwrap()
             .unwrap()
             .head
@@ -159,14 +159,14 @@ fn trust_error(error: &Error) -> &TrustError {
 async fn heads_that_somebody_else_signed() {
     let error = Scene::append_error(Lie::Signature).await;
     assert!(
-        matches!(trust_error(&error), TrustError::Checkpoint { .. }),
+        matches!(trust_error(&error), TrustError::UnknownLogKey { .. }),
         "{error}"
     );
     let scene = scene().await;
     scene.lie(Lie::Signature);
     let error = scene.ledger.head().await.unwrap_err();
     assert!(
-        matches!(trust_error(&error), TrustError::Checkpoint { .. }),
+        matches!(trust_error(&error), TrustError::UnknownLogKey { .. }),
         "{error}"
     );
     assert_eq!(scene.forks(), []);

@@ -16,6 +16,7 @@ mod lying;
 mod merkle;
 mod proxy;
 mod reading;
+mod rotation;
 mod settling;
 mod silence;
 mod statement_json;

@@ -66,7 +66,7 @@ async fn heads_are_followed_and_stored() {
     ledger.flush().await.unwrap();
     let stored = state
         .store(&ledger.pin().origin)
-        .head(&ledger.pin().vkey)
+        .head(ledger.pin())
         .unwrap();
     assert_eq!(stored.unwrap().head.size.get(), 7);
 }
@@ -81,7 +81,7 @@ async fn two_processes_share_what_they_trust() {
         let pin = one.pin();
         state
             .store(&pin.origin)
-            .head(&pin.vkey)
+            .head(pin)
             .unwrap()
             .unwrap()
             .head

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier};
 
 use deed_client::{
-    Advance, ForkEvidence, ForkKind, Pin, SignedHead, StateDir, StoreError, TrustStore,
+    Advance, ForkEvidence, ForkKind, KnownKeys, Pin, SignedHead, StateDir, StoreError, TrustStore,
 };
 use deed_evidence::LedgerId;
 use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, TreeHead, TreeSize};
@@ -22,6 +22,10 @@ fn pin() -> Pin {
         vkey: signer().verifier_key().clone(),
         ledger_id: LedgerId::new(Hash::new([4; 32])),
     }
+}
+
+fn known() -> KnownKeys {
+    KnownKeys::new(pin().vkey)
 }
 
 fn head(size: u64, root: u8) -> SignedHead {
@@ -49,7 +53,10 @@ fn scene() -> Scene {
 #[test]
 fn an_origin_is_one_directory_inside_of_the_state() {
     let scene = scene();
-    scene.store.pin_first(&pin(), &head(1, 1)).unwrap();
+    scene
+        .store
+        .pin_first(&pin(), &known(), &head(1, 1))
+        .unwrap();
     assert_eq!(
         scene.store.directory().parent().unwrap(),
         scene.state.path()
@@ -62,14 +69,26 @@ fn an_origin_is_one_directory_inside_of_the_state() {
 fn the_first_pin_stays() {
     let scene = scene();
     assert_eq!(scene.store.pin().unwrap(), None);
-    assert_eq!(scene.store.pin_first(&pin(), &head(3, 1)).unwrap(), pin());
+    assert_eq!(
+        scene
+            .store
+            .pin_first(&pin(), &known(), &head(3, 1))
+            .unwrap(),
+        pin()
+    );
     let other = Pin {
         ledger_id: LedgerId::new(Hash::new([5; 32])),
         ..pin()
     };
-    assert_eq!(scene.store.pin_first(&other, &head(9, 9)).unwrap(), pin());
+    assert_eq!(
+        scene
+            .store
+            .pin_first(&other, &known(), &head(9, 9))
+            .unwrap(),
+        pin()
+    );
     assert_eq!(scene.store.pin().unwrap(), Some(pin()));
-    assert_eq!(scene.store.head(&pin().vkey).unwrap(), Some(head(3, 1)));
+    assert_eq!(scene.store.head(&pin()).unwrap(), Some(head(3, 1)));
 }
 
 #[test]
@@ -77,27 +96,27 @@ fn the_head_only_grows_from_the_one_that_is_known() {
     let Scene {
         store, _directory, ..
     } = scene();
-    let vkey = pin().vkey;
-    store.pin_first(&pin(), &head(3, 3)).unwrap();
+    let pin = pin();
+    store.pin_first(&pin, &known(), &head(3, 3)).unwrap();
     assert_eq!(
-        store.advance(&head(3, 3).head, &head(5, 5), &vkey),
+        store.advance(&head(3, 3).head, &head(5, 5), &pin),
         Ok(Advance::Stored)
     );
     // From a head that is not stored (any more), from one that never was, and backwards.
     for (from, to) in [(3, 8), (4, 8), (5, 4), (3, 4)] {
-        let advanced = store.advance(&head(from, from as u8).head, &head(to, to as u8), &vkey);
+        let advanced = store.advance(&head(from, from as u8).head, &head(to, to as u8), &pin);
         assert_eq!(advanced, Ok(Advance::Moved(head(5, 5))));
     }
     // Another root for the size that is stored.
     assert_eq!(
-        store.advance(&head(3, 3).head, &head(5, 6), &vkey),
+        store.advance(&head(3, 3).head, &head(5, 6), &pin),
         Ok(Advance::Moved(head(5, 5)))
     );
     assert_eq!(
-        store.advance(&head(1, 1).head, &head(5, 5), &vkey),
+        store.advance(&head(1, 1).head, &head(5, 5), &pin),
         Ok(Advance::Stored)
     );
-    assert_eq!(store.head(&vkey).unwrap(), Some(head(5, 5)));
+    assert_eq!(store.head(&pin).unwrap(), Some(head(5, 5)));
 }
 
 #[test]
@@ -107,20 +126,20 @@ fn many_processes_at_once_lose_nothing() {
     let Scene {
         store, _directory, ..
     } = scene();
-    let vkey = pin().vkey;
-    store.pin_first(&pin(), &head(1, 99)).unwrap();
+    let pin = pin();
+    store.pin_first(&pin, &known(), &head(1, 99)).unwrap();
     let begin = Arc::new(Barrier::new(THREADS.into()));
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
-            let (store, vkey, begin) = (store.clone(), vkey.clone(), Arc::clone(&begin));
+            let (store, pin, begin) = (store.clone(), pin.clone(), Arc::clone(&begin));
             std::thread::spawn(move || {
                 begin.wait();
                 // Each adds one, as often as it takes; no two store the same head.
                 let mut done = 0;
                 while done < STEPS {
-                    let stored = store.head(&vkey).unwrap().unwrap();
+                    let stored = store.head(&pin).unwrap().unwrap();
                     let next = head(stored.head.size.get() + 1, thread);
-                    let advanced = store.advance(&stored.head, &next, &vkey).unwrap();
+                    let advanced = store.advance(&stored.head, &next, &pin).unwrap();
                     done += u64::from(advanced == Advance::Stored);
                 }
             })
@@ -129,7 +148,7 @@ fn many_processes_at_once_lose_nothing() {
     for thread in threads {
         thread.join().unwrap();
     }
-    let size = store.head(&vkey).unwrap().unwrap().head.size.get();
+    let size = store.head(&pin).unwrap().unwrap().head.size.get();
     assert_eq!(size, 1 + u64::from(THREADS) * STEPS, "a step was lost");
     let left_over: Vec<_> = std::fs::read_dir(store.directory())
         .unwrap()
@@ -145,6 +164,7 @@ fn evidence(newer: u8) -> ForkEvidence {
         kind: ForkKind::SameSize,
         origin: origin().to_string(),
         vkey: pin().vkey.to_string(),
+        newer_vkey: None,
         ledger_id: pin().ledger_id.to_string(),
         server: "http://127.0.0.1:1".to_owned(),
         seen_at_us: 1,
@@ -194,8 +214,11 @@ fn evidence_is_never_overwritten() {
 #[test]
 fn damaged_files_are_not_guessed_around() {
     let scene = scene();
-    scene.store.pin_first(&pin(), &head(3, 3)).unwrap();
-    let vkey = pin().vkey;
+    scene
+        .store
+        .pin_first(&pin(), &known(), &head(3, 3))
+        .unwrap();
+    let pin = pin();
     for (file, bytes) in [
         ("checkpoint", &b"half a no"[..]),
         ("checkpoint", b""),
@@ -211,21 +234,24 @@ fn damaged_files_are_not_guessed_around() {
         std::fs::write(&path, bytes).unwrap();
         let result = match file {
             "pin.json" => scene.store.pin().map(|_| ()),
-            _ => scene.store.head(&vkey).map(|_| ()),
+            _ => scene.store.head(&pin).map(|_| ()),
         };
         assert!(
             matches!(result, Err(StoreError::Damaged { .. })),
             "{file}: {result:?}"
         );
         if file == "checkpoint" {
-            let advanced = scene.store.advance(&head(3, 3).head, &head(5, 5), &vkey);
+            let advanced = scene.store.advance(&head(3, 3).head, &head(5, 5), &pin);
             assert!(matches!(advanced, Err(StoreError::Damaged { .. })));
         }
         std::fs::write(&path, whole).unwrap();
     }
     // Signed by another key.
     let other = NoteSigner::from_seed(origin(), &[2; 32]);
-    let result = scene.store.head(other.verifier_key());
+    let result = scene.store.head(&Pin {
+        vkey: other.verifier_key().clone(),
+        ..pin
+    });
     assert!(matches!(result, Err(StoreError::Damaged { .. })));
 }
 

@@ -3,7 +3,7 @@
 //! Trust statements are rare, so their keys are checked as points here: nothing that parses names
 //! a key for which everybody can sign.
 
-use deed_tlog::PublicKey;
+use deed_tlog::{PublicKey, SignatureType, VerifierKey};
 
 use super::{BodyKind, check_ascending};
 use crate::{
@@ -28,6 +28,7 @@ pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
             "principal_bound.producer",
         ),
         BodyKind::PolicySet => policy_set(bytes),
+        BodyKind::LogKeyRotated => log_key_rotated(bytes),
         BodyKind::Erasure => check_ascending(&schema::ERASURE, 1, bytes, "erasure.commitments"),
         _ => Ok(()),
     }
@@ -192,6 +193,37 @@ fn policy_set(bytes: &[u8]) -> Result<(), WireError> {
         return Err(WireError::rule("policy_set.rules_version", "must be 2"));
     }
     Ok(())
+}
+
+/// One text for one key, as everywhere: what is compared as a key is then equal as bytes.
+fn log_key_rotated(bytes: &[u8]) -> Result<(), WireError> {
+    let mut fits = false;
+    wire::walk(&schema::LOG_KEY_ROTATED, bytes, |field, value| {
+        if let (1, Value::Bytes(log_key)) = (field.number, value) {
+            // Checked on the way here.
+            let _ = wire::walk(&schema::LOG_KEY, log_key, |_, value| {
+                if let Value::Bytes(vkey) = value {
+                    fits = is_log_key(vkey);
+                }
+            });
+        }
+    })?;
+    if fits {
+        return Ok(());
+    }
+    Err(WireError::rule(
+        "log_key_rotated.log_key.vkey",
+        "must be the verifier key of an Ed25519 key that signs checkpoints",
+    ))
+}
+
+fn is_log_key(vkey: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(vkey) else {
+        return false;
+    };
+    let parsed = text.parse::<VerifierKey>();
+    parsed
+        .is_ok_and(|key| key.signature_type() == SignatureType::Ed25519 && key.to_string() == text)
 }
 
 /// `deed:` URIs are the ledger's own. Schemes are the same in upper and lower case (RFC 3986

@@ -6,7 +6,7 @@ use deed_proto::v1::PayloadType;
 use deed_tlog::{LeafIndex, leaf_hash};
 use thiserror::Error;
 
-use super::{Registry, TrustLink, TrustRefusal, TrustStatement};
+use super::{LogKeys, Registry, TrustLink, TrustRefusal, TrustStatement};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, WireError,
     entry::{Entry, EntryError},
@@ -65,6 +65,12 @@ pub enum ChainError {
     /// It is something else than a trust statement.
     #[error("the entry at leaf {index} is no trust statement")]
     NotTrust {
+        /// Leaf index.
+        index: LeafIndex,
+    },
+    /// It is a trust statement that log keys do not follow from.
+    #[error("the trust statement at leaf {index} is none that log keys follow from")]
+    NotOfLogKeys {
         /// Leaf index.
         index: LeafIndex,
     },
@@ -188,6 +194,15 @@ impl TrustChain {
     /// # Errors
     /// [`ChainError`] if it does not hold; the chain stays as it was then.
     pub fn push(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), ChainError> {
+        self.push_as(index, entry, Complete::Yes)
+    }
+
+    fn push_as(
+        &mut self,
+        index: LeafIndex,
+        entry: &[u8],
+        complete: Complete,
+    ) -> Result<(), ChainError> {
         let hash = leaf_hash(entry);
         let entry = Entry::parse(entry).map_err(|source| ChainError::Entry { index, source })?;
         let malformed = |source| ChainError::Statement { index, source };
@@ -205,7 +220,19 @@ impl TrustChain {
                 wanted: ledger_id,
             });
         }
-        self.check_link(index, link)?;
+        match complete {
+            Complete::Yes => self.check_link(index, link)?,
+            Complete::LogKeysOnly => {
+                let shown = matches!(
+                    statement,
+                    TrustStatement::AuthoritiesChanged(_) | TrustStatement::LogKeyRotated { .. }
+                );
+                if !shown {
+                    return Err(ChainError::NotOfLogKeys { index });
+                }
+                self.check_order(index)?;
+            }
+        }
 
         let at = self.at.max(entry.received_at);
         // First whether the signer is an authority at all, for the better message.
@@ -278,12 +305,63 @@ impl TrustChain {
                 wanted_hash: head.leaf_hash,
             });
         }
-        if index <= head.leaf_index {
-            return Err(ChainError::Order {
-                index,
-                before: head.leaf_index,
-            });
+        self.check_order(index)
+    }
+
+    fn check_order(&self, index: LeafIndex) -> Result<(), ChainError> {
+        let before = self.registry.head().leaf_index;
+        if index <= before {
+            return Err(ChainError::Order { index, before });
         }
         Ok(())
+    }
+}
+
+/// Which trust entries a chain is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Complete {
+    /// All of them.
+    Yes,
+    /// Those that log keys follow from.
+    LogKeysOnly,
+}
+
+/// The trust entries that a ledger's log keys follow from, from the genesis entry on: each
+/// AuthoritiesChanged and LogKeyRotated, in order, and nothing of who speaks for whom.
+///
+/// What it shows: each new key was named by an authority of its time, as far as the changes of
+/// authorities were shown. What it does not: that none was left out, for that is in the links of
+/// the whole [`TrustChain`]; that the entries are in the log; and that the key before has handed
+/// over.
+#[derive(Debug, Clone)]
+pub struct LogKeyChain(TrustChain);
+
+impl LogKeyChain {
+    /// Begins as [`TrustChain::begin`].
+    ///
+    /// # Errors
+    /// [`ChainError::Genesis`].
+    pub fn begin(genesis_entry: &[u8]) -> Result<Self, ChainError> {
+        TrustChain::begin(genesis_entry).map(Self)
+    }
+
+    /// Takes the next entry.
+    ///
+    /// # Errors
+    /// [`ChainError`] if it does not hold; the chain stays as it was then.
+    pub fn push(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), ChainError> {
+        self.0.push_as(index, entry, Complete::LogKeysOnly)
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub const fn ledger_id(&self) -> LedgerId {
+        self.0.registry.ledger_id()
+    }
+
+    /// The keys so far.
+    #[must_use]
+    pub const fn log_keys(&self) -> &LogKeys {
+        self.0.registry.log_keys()
     }
 }

@@ -3,18 +3,20 @@
 //! [`TrustStatement`] is one of them, [`Registry`] what all of them so far amount to, and
 //! [`TrustChain`] rebuilds a registry from a ledger's entries without believing the ledger. The
 //! server keeps its registry with the same two functions, [`Registry::judge`] and
-//! [`Registry::apply`].
+//! [`Registry::apply`]. [`LogKeys`] says which key signs which tree heads.
 //!
 //! All times are effective time: the highest receive time of the entries so far.
 
 mod chain;
+mod log_keys;
 mod policy_set;
 mod refusal;
 mod registry;
 mod speaker;
 mod statement;
 
-pub use chain::{ChainError, TrustChain};
+pub use chain::{ChainError, LogKeyChain, TrustChain};
+pub use log_keys::{HeadError, LOG_KEYS_MAX, LogKey, LogKeys, Signers};
 pub use refusal::{ErasureRefusal, KeyRefusal, TrustRefusal};
 pub use registry::{Hold, KeyRecord, PolicyInForce, Reference, Registry};
 pub use speaker::{Speaker, SpeakerRefusal};

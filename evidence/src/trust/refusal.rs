@@ -1,7 +1,9 @@
 //! What the registry says no to, and why.
 
+use deed_tlog::TreeSize;
 use thiserror::Error;
 
+use super::LOG_KEYS_MAX;
 use crate::{CommitmentDigest, HoldId, KeyId, Micros};
 
 /// Why a key does not speak for a producer.
@@ -130,6 +132,21 @@ pub enum TrustRefusal {
         /// The hold.
         hold: HoldId,
     },
+    /// A log key of another log.
+    #[error("the new log key is not named after the ledger's origin")]
+    LogKeyName,
+    /// Each log key signs once, and is told from the others by its id.
+    #[error(
+        "the new log key, or one with its id, signs this ledger's tree heads from size \
+         {first_size} on already; `deed ledger rotate-log-key` asks the server for the next one"
+    )]
+    LogKeyUsed {
+        /// The smallest tree that it signed.
+        first_size: TreeSize,
+    },
+    /// The ledger has had as many keys as it may have.
+    #[error("the ledger has had {LOG_KEYS_MAX} log keys, which is the most; begin a new ledger")]
+    LogKeysMany,
     /// Contents that must stay.
     #[error(transparent)]
     Erasure(#[from] ErasureRefusal),

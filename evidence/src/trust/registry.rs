@@ -6,10 +6,11 @@ use std::{
 };
 
 use deed_proto::v1::KeyRole;
-use deed_tlog::{Hash, LeafIndex, PublicKey};
+use deed_tlog::{Hash, LeafIndex, PublicKey, TreeSize, VerifierKey};
 
 use super::{
-    ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, TrustLink, TrustRefusal, TrustStatement,
+    ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, LOG_KEYS_MAX, LogKeys, TrustLink,
+    TrustRefusal, TrustStatement,
 };
 use crate::{
     CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId, genesis::Genesis,
@@ -42,6 +43,10 @@ pub struct Registry {
     holds_ever: HashSet<HoldId>,
     policy: Option<PolicyInForce>,
     rules_version: u32,
+    log_keys: LogKeys,
+    /// Leaves of what shows that a log key took over by an authority's will: AuthoritiesChanged and
+    /// LogKeyRotated.
+    log_key_leaves: Vec<LeafIndex>,
 }
 
 /// A registered key.
@@ -143,6 +148,8 @@ impl Registry {
             holds_ever: HashSet::new(),
             policy: None,
             rules_version: genesis.rules_version,
+            log_keys: LogKeys::new(genesis.log_key.clone()),
+            log_key_leaves: Vec::new(),
         }
     }
 
@@ -185,6 +192,7 @@ impl Registry {
                 }
                 Ok(())
             }
+            TrustStatement::LogKeyRotated { log_key } => self.judge_log_key(log_key),
             TrustStatement::Erasure(commitments) => {
                 for commitment in commitments {
                     self.not_held(commitment, &[])?;
@@ -234,6 +242,20 @@ impl Registry {
         }
     }
 
+    /// Whether it is a key that the server has is for the server to know.
+    fn judge_log_key(&self, log_key: &VerifierKey) -> Result<(), TrustRefusal> {
+        if log_key.name() != self.log_keys.first().key.name() {
+            return Err(TrustRefusal::LogKeyName);
+        }
+        if let Some(first_size) = self.log_keys.namesake(log_key) {
+            return Err(TrustRefusal::LogKeyUsed { first_size });
+        }
+        if self.log_keys.all().len() >= LOG_KEYS_MAX {
+            return Err(TrustRefusal::LogKeysMany);
+        }
+        Ok(())
+    }
+
     /// Takes a trust statement that [`Registry::judge`] let pass and that is leaf `leaf_index`
     /// now. `at` is the effective time of that leaf.
     pub fn apply(
@@ -247,6 +269,7 @@ impl Registry {
             TrustStatement::AuthoritiesChanged(keys) => {
                 self.authorities = keys.iter().map(|key| (key_id(key), key.clone())).collect();
                 self.authorities_ever.extend(self.authorities.clone());
+                self.log_key_leaves.push(leaf_index);
             }
             TrustStatement::KeyRegistered(key) => self.register(key, leaf_index),
             TrustStatement::KeyRevoked {
@@ -291,6 +314,13 @@ impl Registry {
             }
             TrustStatement::LegalHoldReleased { hold } => {
                 self.holds.remove(hold);
+            }
+            TrustStatement::LogKeyRotated { log_key } => {
+                let first_size = TreeSize::new(leaf_index.get().saturating_add(1));
+                // Judged, so it fits; what was not judged changes nothing.
+                if self.log_keys.push(log_key.clone(), first_size) {
+                    self.log_key_leaves.push(leaf_index);
+                }
             }
             // Which contents are gone is for whoever keeps contents.
             TrustStatement::Erasure(_) => {}
@@ -479,6 +509,20 @@ impl Registry {
     #[must_use]
     pub const fn rules_version(&self) -> u32 {
         self.rules_version
+    }
+
+    /// The keys that sign the tree heads, and from which size on.
+    #[must_use]
+    pub const fn log_keys(&self) -> &LogKeys {
+        &self.log_keys
+    }
+
+    /// Leaves of every AuthoritiesChanged and LogKeyRotated, ascending: what a [`LogKeyChain`] takes.
+    ///
+    /// [`LogKeyChain`]: super::LogKeyChain
+    #[must_use]
+    pub fn log_key_leaves(&self) -> &[LeafIndex] {
+        &self.log_key_leaves
     }
 
     /// The legal holds in force, by id.

@@ -1,7 +1,7 @@
 //! Trust statements as the registry takes them.
 
 use deed_proto::v1::{self, KeyRole, statement::Body};
-use deed_tlog::PublicKey;
+use deed_tlog::{PublicKey, VerifierKey};
 use prost::Message as _;
 
 use super::policy_set;
@@ -15,10 +15,6 @@ use crate::{
 /// What a trust statement changes. Reasons and the like are for people: read them with
 /// [`statement::decode`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "trust statements are rare and held one at a time; a box would only be in the way"
-)]
 pub enum TrustStatement {
     /// These keys speak for the ledger's owner from here on: 1 to 16, ascending.
     AuthoritiesChanged(Vec<PublicKey>),
@@ -63,6 +59,11 @@ pub enum TrustStatement {
     LegalHoldReleased {
         /// The hold's name.
         hold: HoldId,
+    },
+    /// Another key signs the ledger's tree heads.
+    LogKeyRotated {
+        /// The next one, of type Ed25519.
+        log_key: VerifierKey,
     },
     /// Contents are erased: 1 to 64, ascending.
     Erasure(Vec<CommitmentDigest>),
@@ -182,6 +183,9 @@ impl TrustStatement {
             Body::LegalHoldReleased(released) => Self::LegalHoldReleased {
                 hold: HoldId::new(array("legal_hold_released.hold", &released.hold)?),
             },
+            Body::LogKeyRotated(rotated) => Self::LogKeyRotated {
+                log_key: log_key(rotated)?,
+            },
             Body::Erasure(erasure) => {
                 let digests = erasure.commitments.iter();
                 let digests = digests
@@ -205,6 +209,12 @@ fn scope(scope: Option<&v1::legal_hold_placed::Scope>) -> Result<HoldScope, Wire
             digest,
         )?)),
     })
+}
+
+fn log_key(rotated: &v1::LogKeyRotated) -> Result<VerifierKey, WireError> {
+    let vkey = rotated.log_key.as_ref().map_or("", |key| key.vkey.as_str());
+    let malformed = |_| WireError::rule("log_key_rotated.log_key.vkey", "must be a verifier key");
+    vkey.parse().map_err(malformed)
 }
 
 /// An end as it is written, where 0 means never.

@@ -79,7 +79,7 @@ def main():
     statement, manifest, entry = messages(pathlib.Path(sys.argv[1]).read_bytes())
     payloads = {path.name: statement for path in FOLDER.glob("statement-*.hex")}
     entries = [path.name for path in FOLDER.glob("*entry*.hex") if path.name.count(".") == 1]
-    assert len(payloads) == 32 and len(entries) == 8
+    assert len(payloads) == 33 and len(entries) == 8
     kinds = payloads | {name: entry for name in entries} | {"manifest.hex": manifest}
     for name, kind in kinds.items():
         data = read(name)
@@ -112,12 +112,16 @@ def main():
         assert found.digest == commitment(slot), slot
     assert repeated.arguments == intent.arguments
 
+    rotated = statement.FromString(read("statement-log_key_rotated.hex")).log_key_rotated
+    vkeys = [rotated.log_key.vkey]
     for suffix, rules_version in [("", 1), ("-rules-2", 2)]:
         first = entry.FromString(read(f"genesis-entry{suffix}.hex"))
         assert first.payload == read(f"statement-genesis{suffix}.hex")
         genesis = statement.FromString(first.payload).genesis
         assert genesis.rules_version == rules_version
-        name, key_id, material = genesis.log_keys[0].vkey.split("+", 2)
+        vkeys.append(genesis.log_keys[0].vkey)
+    for vkey in vkeys:
+        name, key_id, material = vkey.split("+", 2)
         assert name == genesis.origin
         wanted = hashlib.sha256(name.encode() + b"\n" + base64.b64decode(material)).digest()[:4]
         assert wanted.hex() == key_id

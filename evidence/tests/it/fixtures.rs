@@ -449,6 +449,21 @@ pub(crate) fn legal_hold_released() -> v1::Statement {
     }))
 }
 
+/// A log key of the fixtures' ledger, another one for each seed.
+pub(crate) fn log_signer(seed: u8) -> deed_tlog::NoteSigner {
+    let name: deed_tlog::KeyName = "deed.example/logs/refunds".parse().unwrap();
+    deed_tlog::NoteSigner::from_seed(name, &[seed; 32])
+}
+
+pub(crate) fn log_key_rotated() -> v1::Statement {
+    trust(Body::LogKeyRotated(v1::LogKeyRotated {
+        log_key: Some(v1::LogKey {
+            vkey: log_signer(9).verifier_key().to_string(),
+        }),
+        reason: "The server's disk was sold.".into(),
+    }))
+}
+
 pub(crate) fn erasure() -> v1::Statement {
     trust(Body::Erasure(v1::Erasure {
         commitments: vec![bytes(0xc0, 32), bytes(0xc1, 32), bytes(0xff, 32)],
@@ -534,6 +549,7 @@ pub(crate) fn all() -> Vec<(&'static str, v1::Statement)> {
             legal_hold_placed_on_content(),
         ),
         ("legal_hold_released", legal_hold_released()),
+        ("log_key_rotated", log_key_rotated()),
         ("erasure", erasure()),
     ]
 }

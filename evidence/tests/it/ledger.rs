@@ -498,6 +498,7 @@ impl Ledger {
                 | Body::RetentionSet(_)
                 | Body::LegalHoldPlaced(_)
                 | Body::LegalHoldReleased(_)
+                | Body::LogKeyRotated(_)
                 | Body::Erasure(_)
         );
         let session = if is_trust {

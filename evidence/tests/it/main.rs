@@ -13,6 +13,7 @@ mod genesis;
 mod golden;
 mod imported;
 mod ledger;
+mod log_keys;
 mod mutations;
 mod receipts;
 mod replay;

@@ -417,6 +417,16 @@ fn retention_and_holds() -> impl Strategy<Value = Body> {
     ]
 }
 
+fn log_key_rotated() -> impl Strategy<Value = Body> {
+    (any::<u8>(), free_text(1024)).prop_map(|(seed, reason)| {
+        let vkey = crate::fixtures::log_signer(seed).verifier_key().to_string();
+        Body::LogKeyRotated(v1::LogKeyRotated {
+            log_key: Some(v1::LogKey { vkey }),
+            reason,
+        })
+    })
+}
+
 fn erasure() -> impl Strategy<Value = Body> {
     let digests = proptest::collection::btree_set(bytes(32), 1..=64);
     (digests, text(1, 512), free_text(1024), text(1, 256)).prop_map(
@@ -554,6 +564,7 @@ fn trust_body() -> impl Strategy<Value = Body> {
         key_revoked(),
         principal_bound(),
         retention_and_holds(),
+        log_key_rotated(),
         erasure(),
     ]
 }

@@ -13,7 +13,7 @@ use deed_evidence::{
     },
 };
 use deed_proto::v1::{self, KeyRole, PayloadType, statement::Body};
-use deed_tlog::{Hash, LeafIndex, SigningKey, leaf_hash};
+use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, SigningKey, TreeSize, leaf_hash};
 use proptest::{collection::vec, prelude::*};
 
 use crate::{
@@ -127,6 +127,12 @@ fn release(hold: u8) -> TrustStatement {
     }
 }
 
+fn rotate(seed: u8) -> TrustStatement {
+    TrustStatement::LogKeyRotated {
+        log_key: fixtures::log_signer(seed).verifier_key().clone(),
+    }
+}
+
 fn content(byte: u8) -> CommitmentDigest {
     CommitmentDigest::new([byte; 32])
 }
@@ -149,6 +155,12 @@ fn a_new_ledger_has_its_authorities_alone() {
     assert_eq!(registry.keys().count(), 0);
     assert_eq!(registry.stable_until(at(0)), Micros::MAX);
     assert_eq!(registry.retention_floor_us(), 0);
+    assert_eq!(registry.log_keys().all().len(), 1);
+    assert_eq!(
+        registry.log_keys().newest().key,
+        fixtures::genesis().log_key
+    );
+    assert!(registry.log_key_leaves().is_empty());
     assert_eq!(registry.holds().count(), 0);
     assert!(!registry.has_had_key(AGENT));
     assert_eq!(registry.binding("gateway", AGENT, at(0)), None);
@@ -165,6 +177,12 @@ fn every_refusal() {
     ledger.take(&place(1, HoldScope::Ledger), at(1));
     ledger.take(&place(2, HoldScope::Commitment(content(9))), at(1));
     ledger.take(&release(1), at(1));
+    let rotated = ledger.take(&rotate(8), at(1));
+    let first_size = TreeSize::new(rotated.get() + 1);
+    let other_log = NoteSigner::from_seed(
+        "deed.example/logs/refund".parse::<KeyName>().unwrap(),
+        &[9; 32],
+    );
 
     let ended = TrustStatement::KeyRegistered(KeyRegistration {
         valid_until: at(2),
@@ -217,6 +235,21 @@ fn every_refusal() {
             TrustStatement::Erasure(vec![content(8), content(9)]),
             TrustRefusal::Erasure(held),
         ),
+        (rotate(8), TrustRefusal::LogKeyUsed { first_size }),
+        (
+            TrustStatement::LogKeyRotated {
+                log_key: fixtures::genesis().log_key,
+            },
+            TrustRefusal::LogKeyUsed {
+                first_size: TreeSize::new(1),
+            },
+        ),
+        (
+            TrustStatement::LogKeyRotated {
+                log_key: other_log.verifier_key().clone(),
+            },
+            TrustRefusal::LogKeyName,
+        ),
     ];
     for (statement, wanted) in rows {
         assert_eq!(ledger.refused(&statement, at(2)), wanted, "{statement:?}");
@@ -237,6 +270,7 @@ fn every_refusal() {
         release(2),
         place(3, HoldScope::Ledger),
         TrustStatement::Erasure(vec![content(8)]),
+        rotate(9),
     ] {
         ledger.registry.judge(&statement, id(4), at(2)).unwrap();
     }
@@ -464,14 +498,14 @@ fn statements_are_read() {
 }
 
 /// A ledger's trust entries as they lie in the log.
-struct Chain {
-    entries: Vec<(LeafIndex, Bytes)>,
-    link: TrustLink,
+pub(crate) struct Chain {
+    pub(crate) entries: Vec<(LeafIndex, Bytes)>,
+    pub(crate) link: TrustLink,
     sequence: u64,
 }
 
 impl Chain {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let link = Ledger::new().registry.head();
         Self {
             entries: Vec::new(),
@@ -480,7 +514,7 @@ impl Chain {
         }
     }
 
-    fn entry(&self, body: Body, signer: &SigningKey, link: TrustLink) -> Bytes {
+    pub(crate) fn entry(&self, body: Body, signer: &SigningKey, link: TrustLink) -> Bytes {
         let payload = statement::encode(&v1::Statement {
             ledger_id: ledger().as_bytes().to_vec().into(),
             producer: "deed:authority".into(),
@@ -500,8 +534,12 @@ impl Chain {
         Entry::trust(&payload, keyed, time, link).encode()
     }
 
-    fn push(&mut self, body: Body) {
-        let entry = self.entry(body, &signing_key(2), self.link);
+    pub(crate) fn push(&mut self, body: Body) {
+        self.push_by(&signing_key(2), body);
+    }
+
+    pub(crate) fn push_by(&mut self, signer: &SigningKey, body: Body) {
+        let entry = self.entry(body, signer, self.link);
         self.link = TrustLink {
             leaf_index: LeafIndex::new(10 + 7 * self.sequence),
             leaf_hash: leaf_hash(&entry),
@@ -510,13 +548,21 @@ impl Chain {
         self.sequence += 1;
     }
 
-    fn verify(&self) -> Result<Registry, ChainError> {
+    pub(crate) fn verify(&self) -> Result<Registry, ChainError> {
         let genesis = fixtures::genesis().to_entry().unwrap();
         TrustChain::verify(&genesis, self.entries.iter().cloned())
     }
 }
 
-fn registered_body(seed: u8, producer: &str) -> Body {
+pub(crate) fn rotated_body(seed: u8) -> Body {
+    let vkey = fixtures::log_signer(seed).verifier_key().to_string();
+    Body::LogKeyRotated(v1::LogKeyRotated {
+        log_key: Some(v1::LogKey { vkey }),
+        reason: "exposed".into(),
+    })
+}
+
+pub(crate) fn registered_body(seed: u8, producer: &str) -> Body {
     let key = registration(seed, producer);
     Body::KeyRegistered(v1::KeyRegistered {
         public_key: key.public_key.as_bytes().to_vec().into(),
@@ -706,6 +752,7 @@ fn any_step() -> impl Strategy<Value = (TrustStatement, u8, i64)> {
         1 => (0..4_u8, scope).prop_map(|(hold, scope)| place(hold, scope)),
         1 => (0..4_u8).prop_map(release),
         1 => (0..4_u8).prop_map(|byte| TrustStatement::Erasure(vec![content(byte)])),
+        1 => (6..10_u8).prop_map(rotate),
     ];
     (statement, 2..5_u8, 0..10_i64)
 }

@@ -30,6 +30,7 @@ pub(crate) enum Method {
     GetEntries,
     GetBatchProof,
     GetTrustChain,
+    GetLogKeys,
     GetSession,
     PutContent,
     GetContent,
@@ -85,7 +86,7 @@ const READS: Need = Need::InLedger(&[Role::Read]);
 /// What each of them needs. Tests compare it with the descriptors of the services and with the
 /// HTTP routes.
 #[rustfmt::skip]
-pub(crate) const TABLE: [Row; 28] = [
+pub(crate) const TABLE: [Row; 29] = [
     row(Method::Append, "/deed.v1.Ledger/Append", APPENDS),
     streaming(Method::AppendStream, "/deed.v1.Ledger/AppendStream", APPENDS),
     row(Method::CreateLedger, "/deed.v1.Ledger/CreateLedger", Need::InServer(Role::Admin)),
@@ -98,6 +99,7 @@ pub(crate) const TABLE: [Row; 28] = [
     row(Method::GetEntries, "/deed.v1.Log/GetEntries", READS),
     row(Method::GetBatchProof, "/deed.v1.Log/GetBatchProof", READS),
     row(Method::GetTrustChain, "/deed.v1.Log/GetTrustChain", READS),
+    row(Method::GetLogKeys, "/deed.v1.Log/GetLogKeys", Need::Open),
     row(Method::GetSession, "/deed.v1.Log/GetSession", READS),
     streaming(Method::PutContent, "/deed.v1.Content/PutContent", Need::InLedger(&[Role::Append])),
     row(Method::GetContent, "/deed.v1.Content/GetContent", Need::InLedger(&[Role::Audit])),

@@ -36,6 +36,7 @@ use parking_lot::RwLock;
 use crate::{
     access::{Caller, role::Role},
     content::{SharedGate, State},
+    ledger::signers::LogSigners,
 };
 pub(crate) use contents::{Attached, Contents};
 
@@ -222,9 +223,33 @@ pub(crate) struct Admission<'a> {
     pub(crate) received_at: Micros,
     /// Whether contents are held that statements without attachments may name.
     pub(crate) holds_contents: bool,
+    /// The ledger's log keys; `None` where no heads are signed, and so no other key can sign them.
+    pub(crate) log_signers: Option<&'a LogSigners>,
 }
 
 impl Admission<'_> {
+    /// A log key that the server does not have would be the end of the ledger: nobody could sign its
+    /// next head. One that signed before passes, so that a statement that is sent again is found to
+    /// be a duplicate; else the step refuses it.
+    fn check_log_key(&self, statement: &TrustStatement) -> Result<(), Rejected> {
+        let TrustStatement::LogKeyRotated { log_key } = statement else {
+            return Ok(());
+        };
+        let trust = self.trust.read();
+        let log_keys = trust.log_keys();
+        let next = self.log_signers.map(|signers| signers.next(log_keys));
+        if log_keys.contains(log_key) || next.as_ref() == Some(log_key) {
+            return Ok(());
+        }
+        let next = next.map_or_else(|| "none".to_owned(), |next| next.to_string());
+        let message = format!(
+            "the server does not have this key; the next one that it has is {next}: \
+             `deed ledger rotate-log-key` takes that"
+        );
+        let field = "log_key_rotated.log_key.vkey";
+        Err(Rejected::new(Reason::TrustRefused, field, message))
+    }
+
     /// Admits the envelopes of one request, all with the same receive time, and checks their
     /// signatures on this thread.
     pub(crate) fn admit_here(self, envelopes: &[v1::Envelope]) -> (AdmittedBatch, Vec<Rejected>) {
@@ -343,10 +368,9 @@ impl Lookup<'_> {
             None => None,
         };
         let kind = if header.body.is_trust() {
-            Kind::Trust(Box::new(trust_statement(
-                &envelope.payload,
-                self.admission.ledger_id,
-            )?))
+            let statement = trust_statement(&envelope.payload, self.admission.ledger_id)?;
+            self.admission.check_log_key(&statement)?;
+            Kind::Trust(Box::new(statement))
         } else {
             Kind::Statement
         };

@@ -138,6 +138,7 @@ impl Appends {
             sender,
             received_at,
             holds_contents: self.contents.may_hold(ledger.number),
+            log_signers: Some(&ledger.log_signers),
         };
         let begun = Instant::now();
         let admitting = admission.admit(&request.envelopes);

@@ -91,6 +91,9 @@ fn trust_reason(refusal: &TrustRefusal) -> Reason {
         | TrustRefusal::KeyNotRegistered { .. }
         | TrustRefusal::KeyRevokedBefore { .. }
         | TrustRefusal::HoldUsed { .. }
-        | TrustRefusal::HoldNotInForce { .. } => Reason::TrustRefused,
+        | TrustRefusal::HoldNotInForce { .. }
+        | TrustRefusal::LogKeyName
+        | TrustRefusal::LogKeyUsed { .. }
+        | TrustRefusal::LogKeysMany => Reason::TrustRefused,
     }
 }

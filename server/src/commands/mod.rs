@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod fsck;
 pub(crate) mod health;
 pub(crate) mod reindex;
+pub(crate) mod renew_secret;
 pub(crate) mod run;
 
 use std::path::PathBuf;

@@ -12,8 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, genesis::Genesis, replay::Replay};
-use deed_tlog::{Checkpoint, FullTile, Hash, RightEdge, TileId, TreeHead, VerifierKey, leaf_hash};
+use deed_evidence::{LedgerId, genesis::Genesis, replay::Replay, trust::LogKeys};
+use deed_tlog::{
+    Checkpoint, FullTile, Hash, Origin, RightEdge, TileId, TreeHead, VerifierKey, leaf_hash,
+};
 use prost::Message as _;
 use thiserror::Error;
 
@@ -189,9 +191,12 @@ fn check_numbers(store: &Store, numbers: &BTreeSet<u32>) -> Result<(), FsckError
 
 struct LedgerCheck<'s> {
     store: &'s Arc<Store>,
+    identity: &'s Identity,
     record: LedgerRecord,
     number: LedgerNumber,
     id: LedgerId,
+    origin: Origin,
+    /// As its record has it: the key of its newest head.
     vkey: VerifierKey,
     edge: RightEdge,
     /// `None` before the genesis entry.
@@ -201,7 +206,7 @@ struct LedgerCheck<'s> {
 impl<'s> LedgerCheck<'s> {
     fn new(
         store: &'s Arc<Store>,
-        identity: &Identity,
+        identity: &'s Identity,
         record: LedgerRecord,
     ) -> Result<Self, FsckError> {
         let differs = |what: String| FsckError::Difference {
@@ -214,16 +219,18 @@ impl<'s> LedgerCheck<'s> {
             .map_err(|error| differs(format!("its verifier key: {error}")))?;
         let id = Hash::try_from(&record.ledger_id[..])
             .map_err(|_| differs("its id has not 32 bytes".to_owned()))?;
-        let origin = record
+        let origin: Origin = record
             .origin
             .parse()
             .map_err(|error| differs(format!("its origin: {error}")))?;
-        let signer = identity.log_signer(&origin, record.key_generation);
-        if *signer.verifier_key() != vkey {
+        let signer = identity.log_signer_of(&origin, record.key_generation, &vkey);
+        if signer.is_none() {
             return Err(differs("server.key does not give its log key".to_owned()));
         }
         Ok(Self {
             store,
+            identity,
+            origin,
             number: LedgerNumber(record.number),
             id: LedgerId::new(id),
             vkey,
@@ -254,7 +261,10 @@ impl<'s> LedgerCheck<'s> {
             .store
             .latest_head(self.number)?
             .ok_or_else(|| self.differs("its newest head is missing"))?;
-        let head = self.open(&newest.checkpoint)?;
+        // By the record's word, which is compared with the entries in the end.
+        let (checkpoint, _) = Checkpoint::open(&newest.checkpoint, &self.vkey)
+            .map_err(|error| self.differs(format!("a signed head: {error}")))?;
+        let head = checkpoint.head;
         let mut progress = Progress {
             ledger: self.record.name.clone(),
             leaves: 0,
@@ -305,6 +315,7 @@ impl<'s> LedgerCheck<'s> {
         let ended = self.replay.as_mut().map_or(Ok(()), Replay::end);
         ended.map_err(|error| self.differs(error.to_string()))?;
         self.newest_head(expected, head, &newest)?;
+        self.log_keys()?;
         report.heads += 1;
         report.leaves += expected;
         report.tiles += self.tiles()?;
@@ -332,7 +343,6 @@ impl<'s> LedgerCheck<'s> {
         let (genesis, id) =
             Genesis::from_entry(bytes).map_err(|error| self.differs(error.to_string()))?;
         let fits = id == self.id
-            && genesis.log_key == self.vkey
             && genesis.origin.as_str() == self.record.origin
             && *bytes == self.record.genesis_entry;
         if fits {
@@ -342,10 +352,41 @@ impl<'s> LedgerCheck<'s> {
         }
     }
 
+    /// The keys that sign heads, as far as the entries have been replayed.
+    fn keys(&self) -> Result<&LogKeys, FsckError> {
+        Ok(self.replay()?.registry().log_keys())
+    }
+
+    /// Opens a head whose leaves have all been replayed, with the keys that sign its size.
     fn open(&self, checkpoint: &[u8]) -> Result<TreeHead, FsckError> {
-        let (checkpoint, _) = Checkpoint::open(checkpoint, &self.vkey)
-            .map_err(|error| self.differs(format!("a signed head: {error}")))?;
-        Ok(checkpoint.head)
+        self.keys()?
+            .open(checkpoint)
+            .map_err(|error| self.differs(format!("a signed head: {error}")))
+    }
+
+    /// The record names the newest key that the entries give, and the server has all of them.
+    fn log_keys(&self) -> Result<(), FsckError> {
+        let keys = self.keys()?;
+        let newest = keys.all().len() - 1;
+        if keys.newest().key != self.vkey || self.record.key_generation as usize != newest {
+            return Err(self.differs(format!(
+                "its record names log key {} of number {}, the entries give {} of number {newest}",
+                self.vkey,
+                self.record.key_generation,
+                keys.newest().key
+            )));
+        }
+        for (generation, known) in (0..).zip(keys.all()) {
+            let signer = self
+                .identity
+                .log_signer_of(&self.origin, generation, &known.key);
+            if signer.is_none() {
+                return Err(self.differs(format!(
+                    "server.key does not give its log key number {generation}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn kept_head(&self, size: u64, checkpoint: &[u8]) -> Result<(), FsckError> {
@@ -375,6 +416,8 @@ impl<'s> LedgerCheck<'s> {
                 head.size
             )));
         }
+        // Again, with every key that has to sign it.
+        self.open(&record.checkpoint)?;
         if self.edge.root() != head.root {
             return Err(self.differs(format!(
                 "the newest head has root {}, the entries give {}",

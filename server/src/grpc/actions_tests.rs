@@ -78,7 +78,7 @@ impl Served {
     }
 
     fn head(&self, checkpoint: &[u8]) -> TreeHead {
-        let key: VerifierKey = self.ledger.record.vkey.parse().unwrap();
+        let key: VerifierKey = self.ledger.log_key(self.ledger.readable().size());
         Checkpoint::open(checkpoint, &key).unwrap().0.head
     }
 }

@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Context, info, stopping};
+use super::{Answers, Context, info, info_of, stopping};
 use crate::{
     access::{Caller, body::Kept, role::EVERY_LEDGER, table::Method},
     admission::Sender,
@@ -116,7 +116,7 @@ impl Ledger for LedgerService {
         })
         .await?;
         Ok(Response::new(v1::CreateLedgerResponse {
-            ledger: Some(info(&ledger.record, Some(ledger.readable().head))),
+            ledger: Some(info_of(&ledger)),
             checkpoint: ledger.readable().checkpoint.clone(),
         }))
     }
@@ -169,10 +169,10 @@ impl Ledger for LedgerService {
         let caller = Caller::of(request.extensions());
         let name = request.into_inner().name;
         let ledger = self.0.ledger(&caller, Method::GetLedger, &name).await?;
-        Ok(Response::new(info(
-            &ledger.record,
-            Some(ledger.readable().head),
-        )))
+        Ok(Response::new(v1::LedgerInfo {
+            next_log_key: ledger.next_log_key().to_string(),
+            ..info_of(&ledger)
+        }))
     }
 }
 

@@ -12,7 +12,7 @@ use deed_tlog::{Hash, LeafIndex, SizeRange, TreeSize};
 use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Context, stopping};
+use super::{Answers, Context, log_keys, stopping};
 use crate::{
     access::{Caller, table::Method},
     append::{consistency, hashes},
@@ -266,6 +266,49 @@ impl Log for LogService {
                 match answer {
                     Ok((answer, next)) => Some((Ok(answer), next)),
                     Err(refusal) => Some((Err(refusal.into()), None)),
+                }
+            }
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+
+    type GetLogKeysStream = Answers<v1::GetLogKeysResponse>;
+
+    async fn get_log_keys(
+        &self,
+        request: Request<v1::GetLogKeysRequest>,
+    ) -> Result<Response<Self::GetLogKeysStream>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let ledger = self
+            .0
+            .ledger(&caller, Method::GetLogKeys, &request.ledger)
+            .await?;
+        let readable = ledger.readable();
+        let open = Arc::new(self.0.open_read_stream(&caller)?);
+        let messages = log_keys::messages(&ledger, readable.size());
+        let context = self.0.clone();
+        let chunks = stream::unfold(messages.into_iter(), move |mut messages| {
+            let (context, ledger) = (context.clone(), Arc::clone(&ledger));
+            let readable = Arc::clone(&readable);
+            let (caller, open) = (caller.clone(), Arc::clone(&open));
+            async move {
+                let _open = open;
+                let next = messages.next()?;
+                let ended = Vec::new().into_iter();
+                let allowed = caller.require(Method::GetLogKeys, ledger.name());
+                if let Err(refusal) = allowed {
+                    return Some((Err(refusal.into()), ended));
+                }
+                let read = context.read_for(&caller, move || next.answer(&ledger, &readable));
+                let answer = tokio::select! {
+                    biased;
+                    () = context.stopped() => Err(stopping()),
+                    answer = read => answer,
+                };
+                match answer {
+                    Ok(answer) => Some((Ok(answer), messages)),
+                    Err(refusal) => Some((Err(refusal.into()), ended)),
                 }
             }
         });

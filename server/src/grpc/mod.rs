@@ -8,6 +8,7 @@ pub(crate) mod content;
 mod findings;
 pub(crate) mod ledger;
 pub(crate) mod log;
+mod log_keys;
 mod search;
 mod task;
 
@@ -173,5 +174,12 @@ fn info(record: &LedgerRecord, head: Option<TreeHead>) -> v1::LedgerInfo {
             Bytes::copy_from_slice(head.root.as_bytes())
         }),
         genesis_entry: record.genesis_entry.clone(),
+        next_log_key: String::new(),
     }
+}
+
+/// The same of a ledger in memory, as of what is readable.
+fn info_of(ledger: &Ledger) -> v1::LedgerInfo {
+    let head = ledger.readable().head;
+    info(&ledger.record_at(head.size), Some(head))
 }

@@ -8,7 +8,10 @@ mod raised_tests;
 pub(crate) mod read;
 pub(crate) mod registry;
 #[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
 mod signed_tests;
+pub(crate) mod signers;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
@@ -18,10 +21,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Micros};
-use deed_tlog::{Checkpoint, NoteSigner, Origin, RightEdge, TreeHead, TreeSize};
+use deed_tlog::{Origin, RightEdge, TreeHead, TreeSize, VerifierKey};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::signers::LogSigners;
 use crate::store::{LedgerNumber, Store, records::LedgerRecord};
 
 /// Longest name of a ledger in bytes.
@@ -32,9 +36,10 @@ pub(crate) struct Ledger {
     pub(crate) number: LedgerNumber,
     pub(crate) id: LedgerId,
     pub(crate) origin: Origin,
-    pub(crate) record: LedgerRecord,
+    /// As it was when the ledger was loaded; [`Ledger::record_at`] has the log key of a later tree.
+    record: LedgerRecord,
     pub(crate) trust: step::SharedTrust,
-    signer: NoteSigner,
+    pub(crate) log_signers: LogSigners,
     store: Arc<Store>,
     readable: watch::Sender<Arc<Readable>>,
     consistency_proofs: Mutex<read::ConsistencyProofs>,
@@ -75,9 +80,13 @@ impl Ledger {
         self.readable.subscribe()
     }
 
-    /// Makes a turn's result readable. Never goes back to a smaller tree.
-    pub(crate) fn publish(&self, readable: Arc<Readable>) {
+    /// Makes a turn's result readable. Never goes back to a smaller tree. Returns how many log keys
+    /// came into force with it.
+    pub(crate) fn publish(&self, readable: Arc<Readable>) -> usize {
+        let mut before = readable.size();
+        let now = readable.size();
         self.readable.send_if_modified(|current| {
+            before = current.size().min(now);
             // Equal only for a new ledger, which has no signed head until it is published.
             let newer = readable.size() >= current.size();
             if newer {
@@ -85,17 +94,46 @@ impl Ledger {
             }
             newer
         });
+        let (old, new) = (self.key_generation(before), self.key_generation(now));
+        if new > old {
+            let key = self.log_key(now);
+            tracing::info!(ledger = self.name(), generation = new, %key, size = %now, "log key rotated");
+        }
+        new - old
     }
 
     /// Signs a tree head. Deterministic: the same head gives the same bytes.
     ///
     /// Callers must know that the head is consistent with every other one of this ledger: it is
-    /// the shard's newest, or it was proven to be a beginning of that.
+    /// the shard's newest, or it was proven to be a beginning of that. The trust state may be ahead
+    /// of it: a rotation behind the head's last leaf changes nothing for its size.
     pub(crate) fn sign(&self, head: TreeHead) -> Bytes {
-        let note = Checkpoint::new(self.origin.clone(), head)
-            .sign(&self.signer)
-            .expect("the key is named after the origin");
-        Bytes::from(note.to_string())
+        self.log_signers.sign(self.trust.read().log_keys(), head)
+    }
+
+    /// How many log keys came before the one that signs the tree of `size`.
+    pub(crate) fn key_generation(&self, size: TreeSize) -> usize {
+        self.trust.read().log_keys().at(size).generation
+    }
+
+    /// The key that signs the tree of `size`; of two, the new one.
+    pub(crate) fn log_key(&self, size: TreeSize) -> VerifierKey {
+        self.trust.read().log_keys().at(size).key.clone()
+    }
+
+    /// The key that the ledger gets next if an authority wants that.
+    pub(crate) fn next_log_key(&self) -> VerifierKey {
+        self.log_signers.next(self.trust.read().log_keys())
+    }
+
+    /// The ledger's record with the tree of `size`.
+    pub(crate) fn record_at(&self, size: TreeSize) -> LedgerRecord {
+        LedgerRecord {
+            key_generation: u32::try_from(self.key_generation(size))
+                .expect("a ledger has at most 256 log keys"),
+            vkey: self.log_key(size).to_string(),
+            ..self.record.clone()
+        }
     }
 }
 

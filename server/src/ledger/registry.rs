@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Micros, genesis::Genesis, genesis::GenesisError, trust};
-use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, PublicKey, TreeHead};
+use deed_tlog::{Checkpoint, Hash, Origin, PublicKey, TreeHead};
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use thiserror::Error;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::{
     Ledger, Readable, is_valid_name,
     load::{self, LoadError},
+    signers::LogSigners,
     step::{LedgerState, Records, SharedTrust},
 };
 use crate::{
@@ -51,7 +52,7 @@ pub(crate) enum RegistryError {
 /// All ledgers.
 pub(crate) struct Registry {
     store: Arc<Store>,
-    identity: Identity,
+    identity: Arc<Identity>,
     clock: Arc<dyn Clock>,
     loaded: RwLock<HashMap<String, Arc<Ledger>>>,
     /// Held while a ledger is loaded: one name, one ledger in memory.
@@ -77,7 +78,7 @@ impl NewLedger {
         let (number, name) = (self.ledger.number, self.ledger.name());
         let next = (number.0 + 1).to_be_bytes();
         store.put(batch, Family::Meta, keys::NEXT_LEDGER, &next);
-        let record = self.ledger.record.encode_to_vec();
+        let record = self.ledger.record_at(self.readable.size()).encode_to_vec();
         store.put(batch, Family::Meta, &keys::ledger(name), &record);
         crate::shard::write_records(store, batch, number, &self.records);
         crate::shard::write_head(store, batch, number, &self.readable, true);
@@ -96,7 +97,7 @@ impl Registry {
     pub(crate) fn new(store: Arc<Store>, identity: Identity, clock: Arc<dyn Clock>) -> Self {
         Self {
             store,
-            identity,
+            identity: Arc::new(identity),
             clock,
             loaded: RwLock::default(),
             loading: Mutex::default(),
@@ -314,7 +315,7 @@ impl Registry {
             due: 0,
         };
         let unsigned = Arc::new(readable.clone());
-        let ledger = Arc::new(self.open_with(record, signer, unsigned, trust)?);
+        let ledger = Arc::new(self.open_with(record, unsigned, trust)?);
         readable.checkpoint = ledger.sign(head);
         let readable = Arc::new(readable);
 
@@ -329,29 +330,25 @@ impl Registry {
     fn open(&self, record: LedgerRecord, readable: Arc<Readable>) -> Result<Ledger, RegistryError> {
         let number = LedgerNumber(record.number);
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
-        let origin: Origin = record
-            .origin
-            .parse()
-            .map_err(|_| corrupt("the origin is malformed"))?;
-        let signer = self.identity.log_signer(&origin, record.key_generation);
-        if signer.verifier_key().to_string() != record.vkey {
-            let what = "server.key does not give this ledger's log key; restore the one that \
-                        created it";
-            return Err(corrupt(what).into());
-        }
         let trust = load::trust(&self.store, number, &record.genesis_entry).map_err(|source| {
             RegistryError::Load {
                 name: record.name.clone(),
                 source,
             }
         })?;
-        self.open_with(record, signer, readable, Arc::new(RwLock::new(trust)))
+        // Both were written in one batch.
+        let newest = trust.log_keys().all().len() - 1;
+        let key = &trust.log_keys().newest().key;
+        if record.key_generation as usize != newest || record.vkey != key.to_string() {
+            let what = "its record names another log key than its trust statements do";
+            return Err(corrupt(what).into());
+        }
+        self.open_with(record, readable, Arc::new(RwLock::new(trust)))
     }
 
     fn open_with(
         &self,
         record: LedgerRecord,
-        signer: NoteSigner,
         readable: Arc<Readable>,
         trust: SharedTrust,
     ) -> Result<Ledger, RegistryError> {
@@ -359,16 +356,23 @@ impl Registry {
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
         let id = Hash::try_from(&record.ledger_id[..])
             .map_err(|_| corrupt("the ledger id has not 32 bytes"))?;
-        let origin = record
+        let origin: Origin = record
             .origin
             .parse()
             .map_err(|_| corrupt("the origin is malformed"))?;
+        let identity = Arc::clone(&self.identity);
+        let log_signers = LogSigners::open(identity, origin.clone(), trust.read().log_keys());
+        let log_signers = log_signers.ok_or_else(|| {
+            corrupt(
+                "server.key does not give this ledger's log keys; restore the one that created it",
+            )
+        })?;
         Ok(Ledger {
             number,
             id: LedgerId::new(id),
             origin,
             trust,
-            signer,
+            log_signers,
             store: Arc::clone(&self.store),
             readable: watch::Sender::new(readable),
             consistency_proofs: Mutex::default(),

@@ -56,6 +56,7 @@ fn try_admit_from(
         sender,
         received_at: Micros::new(5),
         holds_contents: false,
+        log_signers: None,
     }
     .admit_here(envelopes)
 }
@@ -647,6 +648,7 @@ proptest! {
                 sender: &Sender::anybody(),
                 received_at: Micros::new(time),
         holds_contents: false,
+        log_signers: None,
             }
             .admit_here(&request);
             original.turn(&[batch]);

@@ -131,6 +131,7 @@ pub(super) fn admit_with(
         sender: &Sender::anybody(),
         received_at: Micros::new(received_at),
         holds_contents: false,
+        log_signers: None,
     }
     .admit_here(envelopes);
     assert_eq!(rejected, []);

@@ -105,6 +105,7 @@ pub(crate) struct Metrics {
     sessions: AtomicI64,
     streams_open: AtomicI64,
     overload_refusals: AtomicU64,
+    log_key_rotations: AtomicU64,
     searches: AtomicU64,
     /// Entries that searches looked at: those that the index named, and those that were scanned.
     searched_indexed: AtomicU64,
@@ -156,6 +157,7 @@ impl Default for Metrics {
             sessions: AtomicI64::default(),
             streams_open: AtomicI64::default(),
             overload_refusals: AtomicU64::default(),
+            log_key_rotations: AtomicU64::default(),
             searches: AtomicU64::default(),
             searched_indexed: AtomicU64::default(),
             searched_scanned: AtomicU64::default(),
@@ -250,6 +252,11 @@ impl Metrics {
     /// A request had waited too long for room.
     pub(crate) fn overloaded(&self) {
         self.overload_refusals.fetch_add(1, Relaxed);
+    }
+
+    /// So many log keys came into force.
+    pub(crate) fn log_keys_rotated(&self, keys: u64) {
+        self.log_key_rotations.fetch_add(keys, Relaxed);
     }
 
     /// A search has begun.

@@ -292,6 +292,11 @@ impl Snapshot {
             "Requests that waited too long for room",
             &metrics.overload_refusals,
         )?;
+        out.counter(
+            "deed_log_key_rotations",
+            "Log keys that came into force after a ledger's first",
+            &metrics.log_key_rotations,
+        )?;
         let contents = &observed.contents;
         for (name, help, count) in [
             ("deed_contents_stored", "Contents stored", contents.stored),

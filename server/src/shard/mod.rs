@@ -32,6 +32,7 @@ use deed_evidence::{
     Micros, TaskId,
     assess::{Assessed, cells::CellKey},
 };
+use deed_tlog::TreeSize;
 use prost::Message as _;
 use tokio::sync::{oneshot, watch};
 
@@ -413,12 +414,26 @@ pub(crate) fn write_head(
     store.put(batch, Family::Heads, &keys::head_latest(ledger), &record);
 }
 
+/// Adds the ledger's record to the batch if the log key is another one since the tree of `before`.
+pub(crate) fn write_log_key(
+    store: &Store,
+    batch: &mut Batch,
+    ledger: &Ledger,
+    before: TreeSize,
+    now: TreeSize,
+) {
+    if ledger.key_generation(before) != ledger.key_generation(now) {
+        let record = ledger.record_at(now).encode_to_vec();
+        store.put(batch, Family::Meta, &keys::ledger(ledger.name()), &record);
+    }
+}
+
 /// What the guard holds of a head.
 fn guarded(ledger: &Ledger, readable: &Readable) -> GuardedHead {
     GuardedHead {
         ledger: ledger.number.0,
         name: ledger.name().to_owned(),
-        vkey: ledger.record.vkey.clone(),
+        vkey: ledger.log_key(readable.size()).to_string(),
         checkpoint: Bytes::clone(&readable.checkpoint),
     }
 }

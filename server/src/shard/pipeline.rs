@@ -236,7 +236,10 @@ impl Line {
         // From here on a store that lost any of these turns will not open again.
         for turn in &turns {
             for (ledger, readable) in &turn.changed {
-                ledger.publish(Arc::clone(readable));
+                let rotated = ledger.publish(Arc::clone(readable));
+                if rotated > 0 {
+                    self.metrics.log_keys_rotated(rotated as u64);
+                }
             }
         }
         // Only now may a lone turn overtake the answers below: what it publishes is newer.

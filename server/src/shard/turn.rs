@@ -14,7 +14,7 @@ use deed_evidence::{
 use super::{
     Answer, Job, Work, guarded,
     pipeline::{Answering, Finished, Line, Progress},
-    write_head, write_records,
+    write_head, write_log_key, write_records,
 };
 use crate::{
     admission::AdmittedBatch,
@@ -324,6 +324,8 @@ impl TurnThread {
         held.kept_second = second(&readable);
         write_records(&self.store, batch, number, &records);
         write_head(&self.store, batch, number, &readable, keep);
+        let (before, now) = (held.newest.size(), readable.size());
+        write_log_key(&self.store, batch, ledger, before, now);
         held.newest = Arc::clone(&readable);
         Ok(Some(readable))
     }

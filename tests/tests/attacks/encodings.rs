@@ -152,7 +152,7 @@ fn a_genesis_in_any_encoding() {
         let mut producer = scene.session(1);
         let mut message = producer.message(intent("orders/1"));
         message.body = None;
-        for number in [33_u64, 38, 39, 48, 50, 63] {
+        for number in [33_u64, 38, 39, 50, 51, 63] {
             let mut payload = message.encode_to_vec();
             payload.extend(deed_tests::wire::varint(number << 3 | 2));
             payload.push(0);

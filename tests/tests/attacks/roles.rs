@@ -12,7 +12,7 @@ use tonic::Code;
 /// Everything that can be asked for, and which of the callers below may: written down here once
 /// more, by hand. `-` is nobody in particular, `0` somebody without a role; then the roles'
 /// letters.
-const MATRIX: [(&str, &str); 19] = [
+const MATRIX: [(&str, &str); 20] = [
     ("/deed.v1.Ledger/Append", "poa"),
     ("/deed.v1.Ledger/AppendStream", "poa"),
     ("/deed.v1.Ledger/CreateLedger", "a"),
@@ -25,6 +25,7 @@ const MATRIX: [(&str, &str); 19] = [
     ("/deed.v1.Log/GetEntries", "rua"),
     ("/deed.v1.Log/GetBatchProof", "rua"),
     ("/deed.v1.Log/GetTrustChain", "rua"),
+    ("/deed.v1.Log/GetLogKeys", "-0pruoa"),
     ("/deed.v1.Log/GetSession", "rua"),
     ("/deed.v1.Content/PutContent", "pa"),
     ("/deed.v1.Content/GetContent", "ua"),

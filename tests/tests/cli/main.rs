@@ -8,6 +8,7 @@ mod ledgers;
 mod output;
 mod proofs;
 mod reading;
+mod rotation;
 mod signing;
 
 use deed_tests::process::{Deed, Ended, ServerProcess};
@@ -25,7 +26,7 @@ const TASK: &str = "000102030405060708090a0b0c0d0e0f";
 struct Set {
     server: ServerProcess,
     deed: Deed,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Set {
@@ -35,11 +36,7 @@ impl Set {
         let server = ServerProcess::start(&dir.path().join("data"));
         let deed = Deed::new(&server.url(), "payments");
         deed.run(["ledger", "create", "payments"]).expect_code(OK);
-        Self {
-            server,
-            deed,
-            _dir: dir,
-        }
+        Self { server, deed, dir }
     }
 
     /// Appends intents through the command; the receipts.

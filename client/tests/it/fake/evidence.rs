@@ -90,6 +90,29 @@ impl Fake {
         }
     }
 
+    /// One message for each rotation.
+    pub(super) fn log_keys(&self) -> Vec<v1::GetLogKeysResponse> {
+        let state = self.lock();
+        let (history, lie) = (&state.histories[0], state.script.lie);
+        if lie == Lie::NoLogKeys {
+            return Vec::new();
+        }
+        let rotations = self.rotations.lock().unwrap().clone();
+        let messages = rotations.iter().map(|(leaf, _)| {
+            let leaf = *leaf as usize;
+            let handover = &history.leaves[..=leaf];
+            v1::GetLogKeysResponse {
+                checkpoint: self.checkpoint(handover, lie),
+                entries: vec![v1::TrustEntry {
+                    leaf_index: leaf as u64,
+                    entry: history.entries[leaf].clone(),
+                    inclusion_proof: hashes(&merkle::path(leaf, handover), lie == Lie::Inclusion),
+                }],
+            }
+        });
+        messages.collect()
+    }
+
     pub(super) fn session_info(&self, session: &[u8]) -> Result<v1::SessionInfo, Status> {
         let state = self.lock();
         let history = &state.histories[0];

@@ -19,7 +19,9 @@ use deed_proto::v1::{
     self, actions_server::ActionsServer, content_server::ContentServer,
     ledger_server::LedgerServer, log_server::LogServer,
 };
-use deed_tlog::{Checkpoint, Hash, NoteSigner, Origin, SigningKey, TreeHead, TreeSize, leaf_hash};
+use deed_tlog::{
+    Checkpoint, Hash, NoteSigner, Origin, SigningKey, TreeHead, TreeSize, VerifierKey, leaf_hash,
+};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -52,6 +54,12 @@ pub(crate) enum Lie {
     NoConsistency,
     /// Heads are signed by another key of the same name.
     Signature,
+    /// The head that hands over to another log key is signed with the new key alone.
+    NoHandover,
+    /// Nothing is told of log keys.
+    NoLogKeys,
+    /// All heads are signed with the first log key.
+    Retired,
     /// LedgerInfo names another log key.
     Vkey,
     /// LedgerInfo names another ledger id.
@@ -166,10 +174,15 @@ pub(crate) struct State {
     pub(crate) findings: Vec<v1::Finding>,
 }
 
+/// A leaf, and the seed of the key that takes over there.
+type Rotation = (u64, [u8; 32]);
+
 #[derive(Clone)]
 pub(crate) struct Fake {
     pub(crate) address: SocketAddr,
     seed: [u8; 32],
+    /// Leaves at which another log key takes over, with its seed.
+    rotations: Arc<Mutex<Vec<Rotation>>>,
     state: Arc<Mutex<State>>,
     /// Permits to answer requests on streams.
     pub(crate) answers: Arc<Semaphore>,
@@ -216,6 +229,7 @@ impl Fake {
         let fake = Self {
             address: listener.local_addr().unwrap(),
             seed,
+            rotations: Arc::default(),
             state: Arc::new(Mutex::new(State {
                 histories: [history.clone(), history],
                 script: Script::default(),
@@ -242,6 +256,18 @@ impl Fake {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// The key of this seed signs from the next leaf on, which is to say so.
+    pub(crate) fn rotate(&self, seed: [u8; 32]) {
+        let leaf = self.size();
+        self.rotations.lock().unwrap().push((leaf, seed));
+    }
+
+    /// A log key of the fake's origin.
+    pub(crate) fn log_key(&self, seed: [u8; 32]) -> VerifierKey {
+        let signer = NoteSigner::from_seed(self.origin(), &seed);
+        signer.verifier_key().clone()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -287,19 +313,32 @@ impl Fake {
     }
 
     fn checkpoint(&self, leaves: &[Hash], lie: Lie) -> Bytes {
-        let seed = if lie == Lie::Signature {
-            [9; 32]
-        } else {
-            self.seed
+        let size = leaves.len() as u64;
+        let mut seeds = vec![self.seed];
+        for (leaf, seed) in self.rotations.lock().unwrap().iter() {
+            if *leaf + 1 == size && lie != Lie::NoHandover {
+                seeds.insert(0, *seed);
+            } else if *leaf < size {
+                seeds = vec![*seed];
+            }
+        }
+        match lie {
+            Lie::Signature => seeds = vec![[9; 32]],
+            Lie::Retired => seeds = vec![self.seed],
+            _ => {}
+        }
+        let head = TreeHead::new(TreeSize::new(size), merkle::root(leaves));
+        let checkpoint = Checkpoint::new(self.origin(), head);
+        let sign = |seed| {
+            let signer = NoteSigner::from_seed(self.origin(), seed);
+            checkpoint.sign(&signer).unwrap()
         };
-        let head = TreeHead::new(TreeSize::new(leaves.len() as u64), merkle::root(leaves));
-        let origin = self.origin();
-        let signer = NoteSigner::from_seed(&origin, &seed);
-        Checkpoint::new(origin, head)
-            .sign(&signer)
-            .unwrap()
-            .to_string()
-            .into()
+        let mut note = sign(&seeds[0]);
+        for seed in &seeds[1..] {
+            let other = sign(seed).signatures()[0].clone();
+            note.push_signature(other).unwrap();
+        }
+        note.to_string().into()
     }
 
     fn answer(&self, request: &v1::AppendRequest) -> v1::AppendResponse {
@@ -373,7 +412,11 @@ impl Fake {
             genesis.nonce = [4; 32];
             genesis_entry = genesis.to_entry().unwrap();
         }
-        let seed = if lie == Lie::Vkey { [9; 32] } else { self.seed };
+        let newest = self.rotations.lock().unwrap().last().copied();
+        let seed = match lie {
+            Lie::Vkey => [9; 32],
+            _ => newest.map_or(self.seed, |(_, seed)| seed),
+        };
         let ledger_id = if lie == Lie::LedgerId {
             Hash::new([1; 32])
         } else {
@@ -389,6 +432,7 @@ impl Fake {
             size: history.leaves.len() as u64,
             root: Bytes::copy_from_slice(merkle::root(&history.leaves).as_bytes()),
             genesis_entry,
+            next_log_key: String::new(),
         }
     }
 

@@ -285,6 +285,20 @@ impl LogService for Fake {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
+    type GetLogKeysStream = ReceiverStream<Result<v1::GetLogKeysResponse, Status>>;
+
+    async fn get_log_keys(
+        &self,
+        _request: Request<v1::GetLogKeysRequest>,
+    ) -> Result<Response<Self::GetLogKeysStream>, Status> {
+        let messages = self.log_keys();
+        let (sender, receiver) = mpsc::channel(messages.len().max(1));
+        for message in messages {
+            sender.try_send(Ok(message)).unwrap();
+        }
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
     async fn get_session(
         &self,
         request: Request<v1::GetSessionRequest>,

@@ -56,7 +56,7 @@ fn each_encoding_problem_names_its_place() {
         (front(&[0x9a, 0x01, 0x00]), "message", unknown(19)),
         (front(&[0x8a, 0x02, 0x00]), "message", body(33)),
         (front(&[0xb2, 0x02, 0x00]), "message", body(38)),
-        (back(&[0x82, 0x03, 0x00]), "message", body(48)),
+        (back(&[0x92, 0x03, 0x00]), "message", body(50)),
         (back(&[0xfa, 0x03, 0x00]), "message", body(63)),
         (beat(&[2, 0x20, 1]), "heartbeat", unknown(4)),
         (beat(&[3, 0xd2, 0x01, 0]), "heartbeat", unknown(26)),

@@ -84,6 +84,7 @@ with_body!(principal_bound, PrincipalBound);
 with_body!(retention_set, RetentionSet);
 with_body!(legal_hold_placed, LegalHoldPlaced);
 with_body!(legal_hold_released, LegalHoldReleased);
+with_body!(log_key_rotated, LogKeyRotated);
 with_body!(erasure, Erasure);
 
 fn genesis(change: impl FnOnce(&mut v1::Genesis)) -> v1::Statement {
@@ -150,6 +151,7 @@ fn each_rule_names_its_field() {
         trust::key_rows(),
         trust::policy_rows(),
         trust::content_rows(),
+        trust::log_key_rows(),
     ]
     .concat();
     let found = rows.len();

@@ -23,7 +23,7 @@ enum Task {
 }
 
 /// By the bodies' numbers.
-const TABLE: [(&str, Whose, Task); 25] = [
+const TABLE: [(&str, Whose, Task); 26] = [
     ("tick", Whose::Ledger, Task::None),
     ("clearance", Whose::Ledger, Task::Named),
     ("task_receipt", Whose::Ledger, Task::Named),
@@ -48,6 +48,7 @@ const TABLE: [(&str, Whose, Task); 25] = [
     ("retention_set", Whose::Authority, Task::NamedOrNot),
     ("legal_hold_placed", Whose::Authority, Task::NamedOrNot),
     ("legal_hold_released", Whose::Authority, Task::NamedOrNot),
+    ("log_key_rotated", Whose::Authority, Task::NamedOrNot),
     ("erasure", Whose::Authority, Task::NamedOrNot),
 ];
 

@@ -312,6 +312,44 @@ pub(super) fn policy_rows() -> Vec<Row> {
     ]
 }
 
+pub(super) fn log_key_rows() -> Vec<Row> {
+    let vkey = "log_key_rotated.log_key.vkey";
+    let signer = Problem::Rule("must be the verifier key of an Ed25519 key that signs checkpoints");
+    let with = |vkey: String| {
+        log_key_rotated(|rotated| rotated.log_key.as_mut().unwrap().vkey = vkey.clone())
+    };
+    let good = fixtures::log_signer(9).verifier_key().to_string();
+    let name: deed_tlog::KeyName = "deed.example/logs/refunds".parse().unwrap();
+    let witness = deed_tlog::Cosigner::from_seed(name, &[9; 32]);
+    vec![
+        (
+            log_key_rotated(|rotated| rotated.log_key = None),
+            "log_key_rotated.log_key",
+            Problem::Missing,
+        ),
+        (with(String::new()), vkey, Problem::Missing),
+        (with(x(641)), vkey, length(641, 1, 640)),
+        (with(format!("{good}=")), vkey, signer.clone()),
+        (with(good.replace('+', "-")), vkey, signer.clone()),
+        (
+            with(good.replacen("refunds", "refundz", 1)),
+            vkey,
+            signer.clone(),
+        ),
+        (with(witness.verifier_key().to_string()), vkey, signer),
+        (
+            log_key_rotated(|rotated| rotated.reason.clear()),
+            "log_key_rotated.reason",
+            Problem::Missing,
+        ),
+        (
+            log_key_rotated(|rotated| rotated.reason = x(1025)),
+            "log_key_rotated.reason",
+            length(1025, 1, 1024),
+        ),
+    ]
+}
+
 pub(super) fn content_rows() -> Vec<Row> {
     use v1::legal_hold_placed::Scope;
     let digests = |list: &[u8]| {

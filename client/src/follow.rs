@@ -1,0 +1,310 @@
+//! From one log key to the next.
+//!
+//! A head that none of the known keys has signed is believed only after the key that is trusted has
+//! handed over: it has signed the smallest tree that holds a LogKeyRotated, together with the key
+//! that is named there; an authority of the ledger has signed that statement; the tree continues
+//! what was trusted, and the newest tree continues it. What the old key signs beyond that tree is a
+//! fork.
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use deed_evidence::{receipt, trust::LogKeyChain};
+use deed_proto::v1;
+use deed_tlog::{
+    ConsistencyProof, Hash, LeafIndex, leaf_hash, verify_consistency, verify_inclusion,
+};
+use tonic::{Code, Response, Status};
+
+use crate::{
+    connection::Connection,
+    error::{AnswerError, Error},
+    head::SignedHead,
+    retry::{Backoff, RetryPolicy, within},
+    settle::read_proof,
+    trust::{ForkKind, KnownKeys, Pin, Refused, TrustError},
+};
+
+/// Entries that are read at most: a ledger has at most 256 keys, and authorities change seldom.
+const ENTRIES_MAX: usize = 1 << 16;
+
+/// Whom to ask about which ledger.
+pub(crate) struct Asking<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) ledger: &'a str,
+    pub(crate) timeout: Duration,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) pin: &'a Pin,
+    pub(crate) genesis_entry: &'a [u8],
+}
+
+/// Where following led.
+pub(crate) struct Followed {
+    /// All keys, the new ones among them.
+    pub(crate) keys: KnownKeys,
+    /// The handover heads, and the server's newest head; each with the proof that it continues the
+    /// one before it, the first that it continues what was trusted.
+    pub(crate) heads: Vec<(SignedHead, ConsistencyProof)>,
+}
+
+/// Why it led nowhere.
+pub(crate) enum NotFollowed {
+    Refused(Refused),
+    Error(Error),
+}
+
+impl From<Error> for NotFollowed {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<TrustError> for NotFollowed {
+    fn from(error: TrustError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl From<AnswerError> for NotFollowed {
+    fn from(error: AnswerError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl Asking<'_> {
+    /// Asks for what shows that keys took over since those that are `known`, beginning at the head
+    /// that is `trusted`; without one, at the genesis entry. `None` if none did.
+    pub(crate) async fn follow(
+        &self,
+        known: &KnownKeys,
+        trusted: Option<&SignedHead>,
+    ) -> Result<Option<Followed>, NotFollowed> {
+        let messages = self.log_keys().await?;
+        let mut chain = LogKeyChain::begin(self.genesis_entry).map_err(fails)?;
+        let mut keys = known.clone();
+        let mut heads: Vec<(SignedHead, ConsistencyProof)> = Vec::new();
+        for message in &messages {
+            // Signed by the key that is trusted so far, or by one that handed over before.
+            let head =
+                keys.open(&message.checkpoint)
+                    .map_err(|source| TrustError::NotHandedOver {
+                        origin: self.pin.origin.to_string(),
+                        trusted: keys.keys().newest().key.to_string(),
+                        reason: source.to_string(),
+                    })?;
+            for entry in &message.entries {
+                let index = LeafIndex::new(entry.leaf_index);
+                check_included(
+                    &entry.inclusion_proof,
+                    leaf_hash(&entry.entry),
+                    index,
+                    &head,
+                )?;
+                let before = chain.log_keys().all().len();
+                chain.push(index, &entry.entry).map_err(fails)?;
+                let Some(next) = chain.log_keys().all().get(before) else {
+                    continue;
+                };
+                if next.first_size != head.head.size {
+                    let size = head.head.size;
+                    return Err(fails(format!(
+                        "the head of size {size} is not the first one that {} signs",
+                        next.key
+                    ))
+                    .into());
+                }
+                match keys.keys().all().get(before) {
+                    Some(followed) if followed == next => {}
+                    Some(_) => {
+                        let reason = "it names another log key than was followed before";
+                        return Err(fails(reason).into());
+                    }
+                    None => {
+                        let key = next.key.clone();
+                        keys.hand_over(key, &message.checkpoint).map_err(|source| {
+                            TrustError::NotHandedOver {
+                                origin: self.pin.origin.to_string(),
+                                trusted: keys.keys().newest().key.to_string(),
+                                reason: source.to_string(),
+                            }
+                        })?;
+                        let last = heads.last().map(|(head, _)| head).or(trusted);
+                        let proof = self.proven(last, &head).await?;
+                        heads.push((head.clone(), proof));
+                    }
+                }
+            }
+        }
+        let Some((handover, _)) = heads.last() else {
+            return Ok(None);
+        };
+        heads.push(self.newest(&keys, handover).await?);
+        Ok(Some(Followed { keys, heads }))
+    }
+
+    /// The proof that `head` continues `older`.
+    async fn proven(
+        &self,
+        older: Option<&SignedHead>,
+        head: &SignedHead,
+    ) -> Result<ConsistencyProof, NotFollowed> {
+        let Some(older) = older else {
+            return Ok(ConsistencyProof::default());
+        };
+        let contradiction = |kind, hashes: Option<&[Hash]>| {
+            NotFollowed::Refused(Refused::contradiction(kind, older, head, hashes))
+        };
+        if older.head.size > head.head.size {
+            // The old key has signed a tree that another key was to sign.
+            let refused = Refused::contradiction(ForkKind::RetiredKey, head, older, None);
+            return Err(NotFollowed::Refused(refused));
+        }
+        if older.head.size == head.head.size {
+            return if older.head.root == head.head.root {
+                Ok(ConsistencyProof::default())
+            } else {
+                Err(contradiction(ForkKind::SameSize, None))
+            };
+        }
+        let request = v1::GetConsistencyProofRequest {
+            ledger: self.ledger.to_owned(),
+            old_size: older.head.size.get(),
+            new_size: head.head.size.get(),
+        };
+        let answer = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_consistency_proof(request).await }
+            })
+            .await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(status)
+                if matches!(
+                    status.code(),
+                    Code::OutOfRange | Code::NotFound | Code::InvalidArgument
+                ) =>
+            {
+                return Err(contradiction(ForkKind::NoProof, None));
+            }
+            Err(status) => return Err(self.failed(&status).into()),
+        };
+        let proof = read_proof(&answer.hashes)?;
+        verify_consistency(&proof, &older.head, &head.head)
+            .map_err(|_| contradiction(ForkKind::ProofFails, Some(proof.hashes())))?;
+        Ok(proof)
+    }
+
+    /// The server's newest head, which has to continue the one that hands over to its key.
+    async fn newest(
+        &self,
+        keys: &KnownKeys,
+        handover: &SignedHead,
+    ) -> Result<(SignedHead, ConsistencyProof), NotFollowed> {
+        let request = v1::GetTreeHeadRequest {
+            ledger: self.ledger.to_owned(),
+            consistency_from: Some(handover.head.size.get()),
+        };
+        let answer = self
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.log().get_tree_head(request).await }
+            })
+            .await
+            .map_err(|status| self.failed(&status))?;
+        let head = keys
+            .open(&answer.checkpoint)
+            .map_err(|source| TrustError::of_head(source, self.pin, keys))?;
+        let no_proof = TrustError::NoProof {
+            old_size: handover.head.size.get(),
+            new_size: head.head.size.get(),
+        };
+        let proof = match &answer.consistency {
+            Some(proof) if proof.old_size == handover.head.size.get() => read_proof(&proof.hashes)?,
+            _ => return Err(no_proof.into()),
+        };
+        if head.head.size < handover.head.size {
+            return Err(no_proof.into());
+        }
+        verify_consistency(&proof, &handover.head, &head.head).map_err(|_| {
+            NotFollowed::Refused(Refused::contradiction(
+                ForkKind::ProofFails,
+                handover,
+                &head,
+                Some(proof.hashes()),
+            ))
+        })?;
+        Ok((head, proof))
+    }
+
+    async fn log_keys(&self) -> Result<Vec<v1::GetLogKeysResponse>, NotFollowed> {
+        let answer = self.call(|connection| self.read_log_keys(connection)).await;
+        match answer {
+            Ok(messages) => Ok(messages),
+            // A server of a version in which no key is ever replaced.
+            Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
+            Err(status) => Err(self.failed(&status).into()),
+        }
+    }
+
+    async fn read_log_keys(
+        &self,
+        connection: Connection,
+    ) -> Result<Response<Vec<v1::GetLogKeysResponse>>, Status> {
+        let request = v1::GetLogKeysRequest {
+            ledger: self.ledger.to_owned(),
+        };
+        let mut stream = connection.log().get_log_keys(request).await?.into_inner();
+        let (mut messages, mut entries) = (Vec::new(), 0);
+        while let Some(message) = within(self.timeout, stream.message()).await? {
+            entries += message.entries.len();
+            if message.entries.is_empty() || entries > ENTRIES_MAX {
+                let reason = "the server's log keys have empty messages, or do not end";
+                return Err(Status::data_loss(reason));
+            }
+            messages.push(message);
+        }
+        Ok(Response::new(messages))
+    }
+
+    async fn call<T, F>(&self, rpc: impl Fn(Connection) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut backoff = Backoff::new(self.retry);
+        loop {
+            match within(self.timeout, rpc(self.connection.clone())).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => match backoff.pause_after(&status) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(status),
+                },
+            }
+        }
+    }
+
+    fn failed(&self, status: &Status) -> Error {
+        Error::of_status(status, self.connection.server())
+    }
+}
+
+fn fails(reason: impl ToString) -> TrustError {
+    TrustError::LogKeys {
+        reason: reason.to_string(),
+    }
+}
+
+fn check_included(
+    proof: &[Bytes],
+    hash: Hash,
+    index: LeafIndex,
+    head: &SignedHead,
+) -> Result<(), TrustError> {
+    let proof = receipt::inclusion_proof(proof).map_err(|_| TrustError::MalformedProof {
+        what: "an inclusion proof of the log keys",
+    })?;
+    verify_inclusion(&proof, &hash, index, &head.head).map_err(|source| TrustError::Proof {
+        what: format!("the inclusion proof of trust entry {index}"),
+        source,
+    })
+}

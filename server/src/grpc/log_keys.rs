@@ -1,0 +1,66 @@
+//! What shows a client that another log key took over.
+
+use deed_proto::v1;
+use deed_tlog::{LeafIndex, TreeSize};
+
+use crate::{
+    append::hashes,
+    ledger::{Ledger, Readable},
+    status::Refusal,
+};
+
+/// Entries of one message at most; an AuthoritiesChanged has up to some two kilobytes.
+const ENTRIES: usize = 64;
+
+/// One message: entries that are proven in one tree.
+pub(super) struct Message {
+    /// The smallest tree that holds the rotation that these lead to.
+    handover: TreeSize,
+    leaves: Vec<LeafIndex>,
+}
+
+/// All messages about the rotations in the tree of `size`, in order.
+pub(super) fn messages(ledger: &Ledger, size: TreeSize) -> Vec<Message> {
+    let trust = ledger.trust.read();
+    let mut leaves = trust.log_key_leaves().iter().copied().peekable();
+    let mut messages = Vec::new();
+    for key in trust.log_keys().all().iter().skip(1) {
+        if key.first_size > size {
+            // The trust state may be ahead of what is readable.
+            break;
+        }
+        let handover = key.first_size;
+        let mut these = Vec::new();
+        while let Some(leaf) = leaves.next_if(|leaf| leaf.get() < handover.get()) {
+            these.push(leaf);
+        }
+        messages.extend(these.chunks(ENTRIES).map(|leaves| Message {
+            handover,
+            leaves: leaves.to_vec(),
+        }));
+    }
+    messages
+}
+
+impl Message {
+    /// Reads and proves its entries.
+    pub(super) fn answer(
+        &self,
+        ledger: &Ledger,
+        readable: &Readable,
+    ) -> Result<v1::GetLogKeysResponse, Refusal> {
+        let mut entries = Vec::with_capacity(self.leaves.len());
+        for index in &self.leaves {
+            let proof = ledger.inclusion(readable, *index, self.handover)?;
+            entries.push(v1::TrustEntry {
+                leaf_index: index.get(),
+                entry: ledger.entry(readable, *index)?,
+                inclusion_proof: hashes(proof.hashes()),
+            });
+        }
+        Ok(v1::GetLogKeysResponse {
+            checkpoint: ledger.checkpoint_at(readable, self.handover)?,
+            entries,
+        })
+    }
+}
