@@ -88,13 +88,16 @@ impl Store {
         self.decoded(ledger, &CellKey::Grant(leaf_hash))
     }
 
-    /// The act whose Intent is at a leaf, which must be in the store: as it is kept, or as its entry
-    /// has it.
+    /// The act whose Intent is at a leaf: as it is kept, or as its entry has it. `None` if no Intent
+    /// is there, or nothing is.
     pub(crate) fn act(&self, ledger: LedgerNumber, leaf: u64) -> Result<Option<Act>, StoreError> {
         let acts: Option<Acts> = self.decoded(ledger, &CellKey::acts_of(leaf))?;
         let mut acts = acts.unwrap_or_default().acts.into_iter();
         if let Some(act) = acts.find(|act| act.leaf == leaf) {
             return Ok(Some(act));
+        }
+        if leaf >= self.stored_size(ledger)? {
+            return Ok(None);
         }
         let entry = self.entry(ledger, leaf)?;
         let recorded = Recorded::read(leaf, &entry, |session| {

@@ -52,7 +52,8 @@ impl LedgerState {
         (leaf, leaf_hash): (u64, Hash),
         past: &mut impl Past,
     ) -> Result<(), StepError> {
-        if !self.assesses() {
+        let trust = self.trust.read();
+        if trust.rules_version() < RULES_ASSESSED {
             return Ok(());
         }
         let parsed;
@@ -75,7 +76,6 @@ impl LedgerState {
             said,
             key: statement.authorship.key(),
         };
-        let trust = self.trust.read();
         let mut view = StepView::new(turn, &self.sessions, past);
         let assessed = self.book.record(&mut view, &trust, &spoken)?;
         turn.assessments.recorded(&assessed);
