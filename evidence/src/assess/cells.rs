@@ -73,11 +73,6 @@ impl CellKey {
 
 /// A cell's content.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most cells are tasks, and nearly every statement changes its task: a box would be in \
-              the way"
-)]
 pub(super) enum Cell {
     Task(Task),
     Grant(Box<Grant>),
