@@ -94,15 +94,23 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 ///
 /// # Panics
 /// After [`PATIENCE`].
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_longer_for(what, PATIENCE, look)
+}
+
+/// As [`wait_for`], with another bound.
+///
+/// # Panics
+/// After `max`.
+pub fn wait_longer_for<T>(what: &str, max: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + max;
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(
             Instant::now() < deadline,
-            "{what} did not happen within {PATIENCE:?}"
+            "{what} did not happen within {max:?}"
         );
         std::thread::sleep(LOOK_AGAIN);
     }

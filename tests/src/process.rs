@@ -8,12 +8,13 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::wait_for;
+use crate::{PATIENCE, wait_for, wait_longer_for};
 
 /// A program of the workspace, as built last.
 ///
@@ -68,12 +69,15 @@ impl Ended {
 /// A process whose output goes to files. Ended by SIGKILL when it is dropped.
 #[derive(Debug)]
 struct Running {
+    /// The program and its arguments.
+    what: String,
     child: Child,
     output: TempDir,
 }
 
 impl Running {
     fn spawn(mut command: Command) -> Self {
+        let what = format!("{command:?}");
         let output = TempDir::new().expect("a temporary directory");
         let file = |name| File::create(output.path().join(name)).expect("a file for output");
         let child = command
@@ -81,7 +85,11 @@ impl Running {
             .stderr(file("stderr"))
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        Self { child, output }
+        Self {
+            what,
+            child,
+            output,
+        }
     }
 
     fn read(&self, name: &str) -> String {
@@ -99,9 +107,13 @@ impl Running {
             .expect("our own child can be waited for")
     }
 
-    fn wait(mut self) -> Ended {
-        let command = format!("the end of process {}", self.child.id());
-        let status = wait_for(&command, || self.exited());
+    fn wait(self) -> Ended {
+        self.wait_within(PATIENCE)
+    }
+
+    fn wait_within(mut self, max: Duration) -> Ended {
+        let what = format!("the end of {} (process {})", self.what, self.child.id());
+        let status = wait_longer_for(&what, max, || self.exited());
         self.ended(status)
     }
 
@@ -359,6 +371,9 @@ impl ServerProcess {
     }
 }
 
+/// How long a check of a ledger may take that a test has filled for a minute.
+const FSCK_MAX: Duration = Duration::from_secs(200);
+
 /// Runs `deed-server fsck`.
 ///
 /// # Panics
@@ -373,7 +388,8 @@ pub fn fsck(data_dir: &Path) -> Ended {
         .env("NO_COLOR", "1")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
-    Running::spawn(command).wait()
+    // It judges every entry again, signatures and all.
+    Running::spawn(command).wait_within(FSCK_MAX)
 }
 
 /// Runs `deed-server fsck`, which must find nothing, and returns what it counted.
