@@ -209,6 +209,24 @@ impl Ledger {
         Ok(Response::new(messages))
     }
 
+    /// Whether a statement may be in the log although sending it failed so. A request that was refused
+    /// recorded nothing, unless an attempt before it did whose answer was lost: then the ledger has it,
+    /// and another statement at its place would be an equivocation. Where that cannot be found out,
+    /// it may be.
+    pub async fn may_have(&self, session: SessionId, sequence: Sequence, error: &Error) -> bool {
+        match error {
+            // Nothing was sent, nor was it ever: the same bytes would have failed before.
+            Error::Input(_) => false,
+            Error::Refused { .. } | Error::NotAllowed { .. } => match self.session(session).await {
+                Ok(stands) => {
+                    stands.is_some_and(|stands| stands.info.next_sequence > sequence.get())
+                }
+                Err(_) => true,
+            },
+            _ => true,
+        }
+    }
+
     /// Where the server says that a session stands, compared with the session's last entry;
     /// `None` if nothing was recorded in it, by the server's word.
     ///

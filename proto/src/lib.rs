@@ -3,8 +3,8 @@
 //! The `.proto` files under `proto/deed/v1` are the documentation of every rpc, field, unit,
 //! limit and error; this crate only holds what is generated from them.
 //!
-//! Architecture invariant: no logic but the codec's bound on what decoding may cost. Whether a message is canonical, and what it means, is said
-//! by `deed-evidence`.
+//! Architecture invariant: no logic but the codec's bound on what decoding may cost. Whether a
+//! message is canonical, and what it means, is said by `deed-evidence`.
 
 mod codec;
 

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use deed_evidence::{
     Micros, Sequence, SessionId,
     assess::cells::CellKey,
     assess::{Due, DueOf},
 };
+use deed_proto::v1::{self, statement::Body};
 use prost::Message as _;
 
 use crate::{
@@ -35,6 +37,18 @@ fn filled(data_dir: &Path) {
             .collect();
         engine.append("damaged", envelopes).unwrap();
     }
+    // And a deadline that is far.
+    let mut other = Producer::new(ledger.id, 2);
+    let opening = other.statement(|made| {
+        made.task = Bytes::from_static(&[8; 16]);
+        made.body = Some(Body::TaskOpened(v1::TaskOpened {
+            requested_by: "https://example.org/somebody".to_owned(),
+            risk_tier: v1::RiskTier::Low.into(),
+            deadline_us: i64::MAX,
+            ..v1::TaskOpened::default()
+        }));
+    });
+    engine.append("damaged", vec![opening]).unwrap();
     drop(ledger);
     engine.close();
 }
@@ -66,9 +80,10 @@ fn a_sound_ledger_is_clean_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
     let report = check(dir.path()).unwrap();
-    assert_eq!((report.ledgers, report.leaves, report.tiles), (1, 601, 2));
-    // A session and its run; a task that was never opened, 38 cells of 16 acts each, a finding.
-    assert_eq!((report.records, report.guarded), (2 + 1 + 38 + 1, 1));
+    assert_eq!((report.ledgers, report.leaves, report.tiles), (1, 602, 2));
+    // Two sessions and their runs; a task that was never opened, 38 cells of 16 acts each, a
+    // finding; a task that is open, and its deadline.
+    assert_eq!((report.records, report.guarded), (4 + 1 + 38 + 1 + 2, 1));
     // One a second of effective time, and the newest.
     assert!(report.heads >= 4, "{report}");
 }
@@ -272,6 +287,29 @@ fn a_missing_finding_is_found() {
         batch.delete(store, Family::State, &key);
     });
     assert!(error.contains("finding 00"), "{error}");
+    assert!(error.contains("is missing"), "{error}");
+}
+
+#[test]
+fn a_changed_finding_is_found() {
+    let error = damaged(|store, batch| {
+        let begins = &keys::finding(NUMBER, 0, 0)[..5];
+        let (key, value) = assessed(store, begins);
+        // The last byte is of its detail.
+        let last = value.len() - 1;
+        store.put(batch, Family::State, &key, &flipped(&value, last));
+    });
+    assert!(error.contains("finding 00"), "{error}");
+    assert!(error.contains("is not what the entries give"), "{error}");
+}
+
+#[test]
+fn a_missing_deadline_is_found() {
+    let error = damaged(|store, batch| {
+        let (key, _) = assessed(store, &keys::due_prefix(NUMBER));
+        batch.delete(store, Family::State, &key);
+    });
+    assert!(error.contains("deadline 00"), "{error}");
     assert!(error.contains("is missing"), "{error}");
 }
 

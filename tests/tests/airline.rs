@@ -412,7 +412,9 @@ fn a_customers_yes_clears_nothing() {
     assert_eq!(layer("identity"), "claimed");
     assert_eq!(layer("approval"), "claimed");
     assert_eq!(layer("result"), "claimed");
+    deed.run(["audit"]).expect_code(0);
     server.stop();
+    fsck_clean(&dir.path().join("data"));
 }
 
 /// Every receipt's leaf, in a tree of random size.

@@ -1,6 +1,6 @@
 //! Waiting for an Intent's clearance.
 
-use deed_proto::v1::{self, Author, IntentState, statement::Body};
+use deed_proto::v1::{self, IntentState, statement::Body};
 use deed_tlog::LeafIndex;
 use tonic::{Status, Streaming};
 
@@ -169,9 +169,6 @@ impl ClearanceWatch {
         let Some(Body::Clearance(clearance)) = found.body() else {
             return Err(nonsense(leaf, &"it should be a Clearance, and is none"));
         };
-        if found.author != Author::Ledger {
-            return Err(nonsense(leaf, &"this Clearance is not the ledger's own"));
-        }
         let intent = self
             .ledger
             .prove_leaf(Leaf::Index(self.intent), None)

@@ -1,7 +1,7 @@
 //! Statements that were proven to be in the log.
 
 use bytes::Bytes;
-use deed_evidence::{KeyId, Micros, TaskId, entry::Entry, receipt, statement};
+use deed_evidence::{KeyId, Micros, PayloadDigest, TaskId, entry::Entry, receipt, statement};
 use deed_proto::v1::{self, PayloadType, statement::Body};
 use deed_tlog::{Hash, LeafIndex, TreeHead, leaf_hash, verify_inclusion};
 
@@ -71,6 +71,8 @@ impl ProvenStatement {
         if entry.payload_type != PayloadType::Statement {
             return Ok(None);
         }
+        // That author and body agree: only the ledger writes receipts and clearances.
+        entry.statement().map_err(|error| nonsense(index, &error))?;
         let payload = bytes.slice_ref(entry.payload);
         let statement = statement::decode(&payload).map_err(|error| nonsense(index, &error))?;
         Ok(Some(Self {
@@ -104,6 +106,17 @@ impl ProvenStatement {
     #[must_use]
     pub const fn body(&self) -> Option<&Body> {
         self.statement.body.as_ref()
+    }
+
+    /// A reference to this statement by its place in its session and its content.
+    #[must_use]
+    pub fn statement_ref(&self) -> v1::StatementRef {
+        let digest = PayloadDigest::of(&self.payload());
+        v1::StatementRef {
+            session: self.statement.session.clone(),
+            sequence: self.statement.sequence,
+            payload_digest: Bytes::copy_from_slice(digest.as_bytes()),
+        }
     }
 
     /// A reference to this entry by index and hash.

@@ -1,9 +1,8 @@
 //! A task's story, with what of it verifies without a replay.
 
-use deed_evidence::TaskId;
-use deed_proto::v1::{self, Author, statement::Body};
+use deed_evidence::{TaskId, assess::digest};
+use deed_proto::v1::{self, statement::Body};
 use deed_tlog::Hash;
-use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use super::proven::{ProvenStatement, missing};
@@ -167,9 +166,7 @@ impl Ledger {
         };
         let found = ProvenStatement::read(&proven, verified)?;
         let found = found.filter(|found| {
-            matches!(found.body(), Some(Body::TaskReceipt(_)))
-                && found.author == Author::Ledger
-                && found.task() == Some(task)
+            matches!(found.body(), Some(Body::TaskReceipt(_))) && found.task() == Some(task)
         });
         self.settle_if_due();
         found.ok_or_else(|| {
@@ -181,23 +178,11 @@ impl Ledger {
     }
 }
 
-/// Where a task's running digest begins: 32 zero bytes.
-const DIGEST_START: [u8; 32] = [0; 32];
-
-/// The running digest after the task's next entry: SHA256(0x02 || h || leaf hash).
-fn next_digest(h: &[u8; 32], leaf: &Hash) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    hasher.update([2]);
-    hasher.update(h);
-    hasher.update(leaf.as_bytes());
-    hasher.finalize().into()
-}
-
 /// What the running digest was after an entry.
 struct Point {
     leaf: u64,
     count: u64,
-    digest: [u8; 32],
+    digest: Hash,
 }
 
 /// Checks that the entries are those that the task's figures speak of, and that what is said of
@@ -206,12 +191,12 @@ fn check(told: &ProvenTask, task: TaskId) -> Result<(), Error> {
     let points = run(told, task)?;
     let info = &told.info;
     let (count, last_leaf) = points.last().map_or((0, 0), |last| (last.count, last.leaf));
-    let digest = points.last().map_or(DIGEST_START, |last| last.digest);
-    if info.count != count || info.digest != digest[..] || info.last_leaf != last_leaf {
+    let digest = points.last().map_or(digest::START, |last| last.digest);
+    if info.count != count || info.digest != digest.as_bytes()[..] || info.last_leaf != last_leaf {
         return Err(fails(format!(
             "its {count} entries up to leaf {last_leaf} have the digest {}, but the server says {} \
              entries up to leaf {} with the digest {}: some are left out, or others are put in",
-            hex::encode(digest),
+            hex::encode(digest.as_bytes()),
             info.count,
             info.last_leaf,
             hex::encode(&info.digest)
@@ -232,14 +217,14 @@ fn run(told: &ProvenTask, task: TaskId) -> Result<Vec<Point>, Error> {
         if last.is_some_and(|last| last.leaf >= leaf) {
             return Err(fails(format!("the entry at leaf {leaf} is out of order")));
         }
-        if let (Some(Body::TaskReceipt(receipt)), Author::Ledger) = (entry.body(), entry.author) {
+        if let Some(Body::TaskReceipt(receipt)) = entry.body() {
             check_receipt(receipt, leaf, &points)?;
         }
-        let (count, digest) = last.map_or((0, DIGEST_START), |last| (last.count, last.digest));
+        let (count, digest) = last.map_or((0, digest::START), |last| (last.count, last.digest));
         points.push(Point {
             leaf,
             count: count + 1,
-            digest: next_digest(&digest, &entry.hash),
+            digest: digest::entries(&digest, &entry.hash),
         });
     }
     Ok(points)
@@ -249,8 +234,9 @@ fn check_receipt(receipt: &v1::TaskReceipt, leaf: u64, before: &[Point]) -> Resu
     let point = before
         .binary_search_by_key(&receipt.through_leaf, |point| point.leaf)
         .map(|at| &before[at]);
-    let agrees =
-        point.is_ok_and(|point| receipt.count == point.count && receipt.digest == point.digest[..]);
+    let agrees = point.is_ok_and(|point| {
+        receipt.count == point.count && receipt.digest == point.digest.as_bytes()[..]
+    });
     if agrees {
         return Ok(());
     }
@@ -300,14 +286,52 @@ fn check_pointers(told: &ProvenTask) -> Result<(), Error> {
         is(act.intent_leaf, "Intent", |body| {
             matches!(body, Body::Intent(_))
         })?;
+        // There, as was just seen.
+        let Some(intent) = told.entry(act.intent_leaf) else {
+            continue;
+        };
         if let Some(leaf) = act.outcome_leaf {
             is(leaf, "Outcome", |body| matches!(body, Body::Outcome(_)))?;
+            let outcome = told.entry(leaf);
+            if outcome.is_none_or(|outcome| !is_outcome_of(outcome, intent)) {
+                return Err(of_another(leaf, "Outcome", intent));
+            }
         }
         if let Some(leaf) = act.clearance_leaf {
             is(leaf, "Clearance", |body| matches!(body, Body::Clearance(_)))?;
+            let clearance = told.entry(leaf);
+            if clearance.is_none_or(|clearance| !clears(clearance, intent)) {
+                return Err(of_another(leaf, "Clearance", intent));
+            }
         }
     }
     Ok(())
+}
+
+fn is_outcome_of(outcome: &ProvenStatement, intent: &ProvenStatement) -> bool {
+    let Some(Body::Outcome(said)) = outcome.body() else {
+        return false;
+    };
+    let mut named = said.intent.clone().unwrap_or_default();
+    if named.session.is_empty() {
+        // The Outcome's own.
+        named.session = outcome.statement.session.clone();
+    }
+    named == intent.statement_ref()
+}
+
+fn clears(clearance: &ProvenStatement, intent: &ProvenStatement) -> bool {
+    let Some(Body::Clearance(said)) = clearance.body() else {
+        return false;
+    };
+    said.intent == Some(intent.leaf_ref())
+}
+
+fn of_another(leaf: u64, what: &str, intent: &ProvenStatement) -> Error {
+    fails(format!(
+        "the {what} at leaf {leaf} is not of the Intent at leaf {}",
+        intent.index
+    ))
 }
 
 fn fails(reason: String) -> Error {

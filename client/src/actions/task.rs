@@ -329,8 +329,9 @@ impl Task {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                // Nothing was sent, or it was refused as a whole.
-                if matches!(error, Error::Input(_) | Error::NotAllowed { .. }) {
+                // The session in `unsure` is one statement ahead.
+                let (session, sequence) = (self.session.id(), self.session.next());
+                if !self.ledger.may_have(session, sequence, &error).await {
                     self.unsure = None;
                 }
                 return Err(error.into());

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use clap::Args;
 use deed_client::{Leaf, Ledger, ProvenStatement};
-use deed_evidence::PayloadDigest;
 use deed_proto::v1::{self, statement::Body};
 use deed_tlog::{Hash, LeafIndex};
 
@@ -130,16 +129,6 @@ pub(super) async fn intent(ledger: &Ledger, leaf: u64) -> Outcome<(ProvenStateme
         _ => Err(Failure::usage(format!(
             "the entry at leaf {leaf} is no Intent; `deed entry {leaf}` shows what it is"
         ))),
-    }
-}
-
-/// A reference to a statement from a session of its own.
-pub(super) fn reference(found: &ProvenStatement) -> v1::StatementRef {
-    let digest = PayloadDigest::of(&found.payload());
-    v1::StatementRef {
-        session: found.statement.session.clone(),
-        sequence: found.statement.sequence,
-        payload_digest: Bytes::copy_from_slice(digest.as_bytes()),
     }
 }
 

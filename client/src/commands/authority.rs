@@ -231,7 +231,7 @@ impl Authority {
         let (answer, erased) = match sent {
             Ok(sent) => sent,
             Err(error) => {
-                self.forget_if_refused(sequence, &error).await?;
+                forget_if_refused(&self.ledger, &mut self.stored, sequence, &error).await?;
                 return Err(error.into());
             }
         };
@@ -248,24 +248,6 @@ impl Authority {
             self.check_in_chain(&receipt).await?;
         }
         Ok((receipt, erased))
-    }
-
-    /// A refused request recorded nothing, unless an attempt before it did whose answer was lost.
-    /// If the ledger does not have the statement it is forgotten: kept, it would be refused again
-    /// before each later command.
-    async fn forget_if_refused(&mut self, sequence: Sequence, error: &Error) -> Outcome {
-        if !matches!(error, Error::Refused { .. } | Error::NotAllowed { .. }) {
-            return Ok(());
-        }
-        let recorded = match self.ledger.session(self.stored.id()).await {
-            Ok(stands) => stands.is_some_and(|stands| stands.info.next_sequence > sequence.get()),
-            // Kept: whether it is there can be found out later.
-            Err(_) => true,
-        };
-        if !recorded {
-            self.stored.go_back(sequence).map_err(Error::from)?;
-        }
-        Ok(())
     }
 
     /// The entry links to the trust statement before it, by the server's word. If that is not the
@@ -285,6 +267,20 @@ impl Authority {
             ))),
         }
     }
+}
+
+/// Forgets a kept statement that was refused, if the ledger does not have it: kept, it would be
+/// refused again before each later command.
+pub(super) async fn forget_if_refused(
+    ledger: &Ledger,
+    stored: &mut StoredSession,
+    sequence: Sequence,
+    error: &Error,
+) -> Outcome {
+    if !ledger.may_have(stored.id(), sequence, error).await {
+        stored.go_back(sequence).map_err(Error::from)?;
+    }
+    Ok(())
 }
 
 fn only(answer: Answer) -> Outcome<Appended> {

@@ -13,7 +13,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use deed_client::{
-    Appender, AppenderOptions, Header, Ledger, Pending, Session, Signing, Verification,
+    Appended, Appender, AppenderOptions, Header, Ledger, Pending, Session, Signing, Verification,
 };
 use deed_evidence::{SessionId, TaskId};
 use deed_proto::v1::{self, KeyRole, statement::Body};
@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    authority::AuthorityArgs,
+    authority::{AuthorityArgs, rejected},
     signing::{OwnKey, SignMode},
 };
 use crate::cli::{Failure, Global, Outcome, Output, progress_bar};
@@ -206,6 +206,14 @@ impl BenchAppend {
         for _ in 1..self.connections.min(self.producers) {
             ledgers.push(ledgers[0].connect_again().await?);
         }
+        let mut sessions = Vec::with_capacity(self.producers as usize);
+        for _ in 0..self.producers {
+            let session = Session::begin(ledgers[0].ledger_id(), producer)
+                .map_err(|error| Failure::Usage(error.into()))?;
+            open_task(&ledgers[0], producer, session.id(), &signing).await?;
+            sessions.push(session.id());
+        }
+        // Only now: the tasks are not what is measured.
         let from = Instant::now() + Duration::from_secs(self.warmup_seconds.into());
         let window = Window {
             from,
@@ -221,12 +229,9 @@ impl BenchAppend {
         };
         let bar = self.show_progress(global);
         let mut producers = JoinSet::new();
-        for ledger in ledgers.iter().cycle().take(self.producers as usize) {
-            let session = Session::begin(ledger.ledger_id(), producer)
-                .map_err(|error| Failure::Usage(error.into()))?;
-            open_task(&ledgers[0], producer, session.id(), &signing).await?;
+        for (ledger, session) in ledgers.iter().cycle().zip(sessions) {
             let size = self.payload_bytes as usize;
-            let payloads = Payloads::new(ledger.ledger_id(), producer, session.id(), size)
+            let payloads = Payloads::new(ledger.ledger_id(), producer, session, size)
                 .map_err(|error| Failure::Usage(error.into()))?;
             producers.spawn(produce(
                 ledger.clone(),
@@ -337,8 +342,11 @@ async fn open_task(
     let made = opening
         .make(&header, Body::TaskOpened(opened))
         .map_err(|error| Failure::Usage(error.into()))?;
-    ledger.append_signed(&[made.into()], signing).await?;
-    Ok(())
+    let answer = ledger.append_signed(&[made.into()], signing).await?;
+    match answer.items.first() {
+        Some(Appended::Rejected(rejection)) => Err(rejected(rejection)),
+        _ => Ok(()),
+    }
 }
 
 async fn produce(

@@ -7,7 +7,7 @@ use deed_client::Header;
 use deed_proto::v1::{self, OutcomeStatus, statement::Body};
 
 use super::{
-    arguments::{AboutArgs, intent, reference},
+    arguments::{AboutArgs, intent},
     authority::now,
     effect,
     voice::VoiceArgs,
@@ -82,7 +82,7 @@ impl Complete {
         let mut voice = self.voice.open(global, &ledger).await?;
         let mut contents = voice.committing(global)?;
         let body = Body::Outcome(v1::Outcome {
-            intent: Some(reference(&found)),
+            intent: Some(found.statement_ref()),
             status: OutcomeStatus::from(self.status).into(),
             effects: self.effect.clone(),
             tool_call: contents.file("outcome.tool_call", self.tool_call.as_deref())?,

@@ -88,7 +88,7 @@ pub(crate) struct MakeIntent {
 /// Clearance is proven to be in the log and to be of this Intent.
 #[derive(Args)]
 #[command(after_help = "\
-Exit codes: 1 if it is denied, or if its time is over.
+Exit codes: 1 if it is denied, if its time is over, or if it is done already.
 
 Examples:
   deed await 14 && ./pay.sh")]
@@ -161,31 +161,34 @@ impl MakeIntent {
         let said = voice
             .say(&header, Body::Intent(intent), Some(contents))
             .await?;
-        let (state, stands) = self.stands(&ledger, &said).await?;
+        // It is recorded: its receipt is printed, whatever becomes of the waiting.
+        let (state, stands, waited) = self.stands(&ledger, &said).await;
         let json = IntentJson {
             said: said.json(),
             stands,
         };
         let printed = Output::new(global).print(&json, IntentJson::text);
+        waited?;
         verdict(state, said.receipt.leaf_index.get())?;
         printed
     }
 
-    async fn stands(&self, ledger: &Ledger, said: &Said) -> Outcome<(IntentState, StandsJson)> {
+    async fn stands(&self, ledger: &Ledger, said: &Said) -> (IntentState, StandsJson, Outcome) {
         let assessed = said.receipt.assessed.as_ref();
         let stands = assessed.map_or_else(StandsJson::default, |assessed| {
             StandsJson::new(assessed.intent(), &assessed.missing, &assessed.denied)
         });
         let state = assessed.map_or(IntentState::Unspecified, v1::Assessed::intent);
-        if !self.wait || !matches!(state, IntentState::Waiting | IntentState::Unspecified) {
-            return Ok((state, stands));
+        // A ledger that assesses nothing says nothing, and never will.
+        if !self.wait || state != IntentState::Waiting {
+            return (state, stands, Ok(()));
         }
         let leaf = said.receipt.leaf_index;
-        let told = state == IntentState::Waiting;
-        if told {
-            tell(&format!("leaf {leaf} {}", stands.words()));
+        tell(&format!("leaf {leaf} {}", stands.words()));
+        match settled(ledger, leaf, true).await {
+            Ok((state, stands)) => (state, stands, Ok(())),
+            Err(failure) => (state, stands, Err(failure)),
         }
-        settled(ledger, leaf, told).await
     }
 }
 
@@ -224,12 +227,16 @@ async fn settled(
     Ok((last.state, StandsJson::of(&last)))
 }
 
-/// A denial is an exit code too.
+/// What may not be acted on is an exit code too.
 fn verdict(state: IntentState, leaf: u64) -> Outcome {
     match state {
         IntentState::Denied => Err(Failure::denied(format!("the Intent at leaf {leaf}"))),
         IntentState::Lapsed | IntentState::Overdue => Err(Failure::denied(format!(
             "the time of the Intent at leaf {leaf} is over"
+        ))),
+        // Whoever acts on the exit code would act again.
+        IntentState::Completed => Err(Failure::denied(format!(
+            "the Intent at leaf {leaf} has its Outcome already"
         ))),
         _ => Ok(()),
     }
@@ -297,13 +304,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_denial_fails() {
+    fn what_may_not_be_acted_on_fails() {
         for (state, fails) in [
             (IntentState::Cleared, false),
             (IntentState::Waiting, false),
             (IntentState::Unspecified, false),
             (IntentState::Denied, true),
             (IntentState::Lapsed, true),
+            (IntentState::Overdue, true),
+            (IntentState::Completed, true),
         ] {
             assert_eq!(verdict(state, 1).is_err(), fails, "{state:?}");
         }

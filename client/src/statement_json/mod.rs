@@ -405,7 +405,6 @@ impl From<v1::Statement> for StatementJson {
             Some(Body::LegalHoldReleased(body)) => json.legal_hold_released = Some(body.into()),
             Some(Body::LogKeyRotated(body)) => json.log_key_rotated = Some(body.into()),
             Some(Body::Erasure(body)) => json.erasure = Some(body.into()),
-            // Not shown in JSON yet.
             None => {}
         }
         json

@@ -1,7 +1,7 @@
 #![no_main]
 
 #[path = "../oracle.rs"]
-#[allow(dead_code)] // Its rules of statements, which another target checks.
+#[allow(dead_code, reason = "its rules of statements are another target's")]
 mod oracle;
 
 #[path = "../bodies/manifest.rs"]

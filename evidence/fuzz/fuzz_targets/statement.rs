@@ -1,7 +1,7 @@
 #![no_main]
 
 #[path = "../oracle.rs"]
-#[allow(dead_code)] // Its rules of manifests, which another target checks.
+#[allow(dead_code, reason = "its rules of manifests are another target's")]
 mod oracle;
 
 #[path = "../bodies/statement.rs"]

@@ -63,8 +63,9 @@ pub(super) fn task_of(act: &Act) -> Option<TaskId> {
 }
 
 impl Book {
-    /// Takes an act out of its cell; it must be put back with [`Book::put_act`].
-    pub(super) fn take_act<V: View>(
+    /// A copy of the act of the Intent at a leaf; what changes in it counts when [`Book::put_act`] has
+    /// it.
+    pub(super) fn act_at<V: View>(
         &mut self,
         view: &mut V,
         leaf: u64,
@@ -104,7 +105,7 @@ impl Book {
         task: TaskId,
         intent: &LeafRef,
     ) -> Result<Option<Act>, V::Error> {
-        let act = self.take_act(view, intent.leaf)?;
+        let act = self.act_at(view, intent.leaf)?;
         Ok(act.filter(|act| {
             act.leaf_hash[..] == intent.hash.as_bytes()[..] && act.task[..] == task.as_bytes()[..]
         }))
@@ -245,7 +246,7 @@ impl Book {
             return Ok(act);
         }
         self.intent_deadline(view, here, act.leaf)?;
-        Ok(self.take_act(view, act.leaf)?.unwrap_or(act))
+        Ok(self.act_at(view, act.leaf)?.unwrap_or(act))
     }
 
     pub(super) fn intent_deadline<V: View>(
@@ -254,7 +255,7 @@ impl Book {
         here: Here<'_>,
         leaf: u64,
     ) -> Result<(), V::Error> {
-        let Some(mut act) = self.take_act(view, leaf)? else {
+        let Some(mut act) = self.act_at(view, leaf)? else {
             return Ok(());
         };
         let row = self.move_intent(view, here, &mut act, Event::DeadlinePassed)?;

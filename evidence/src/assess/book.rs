@@ -128,7 +128,6 @@ pub struct Book {
     numbering: (u64, u32),
     /// Findings at the current leaf.
     found: Vec<v1::Finding>,
-    findings: u64,
 }
 
 /// Where the machine stands while it takes an entry.
@@ -145,6 +144,26 @@ pub(super) struct Voice<'a> {
     pub(super) producer: &'a str,
     pub(super) key: Option<KeyId>,
     pub(super) record: Option<&'a KeyRecord>,
+}
+
+impl<'a> Here<'a> {
+    fn of(spoken: &Spoken<'_>, registry: &'a Registry) -> Self {
+        Self {
+            leaf: spoken.leaf,
+            at: spoken.at,
+            registry,
+        }
+    }
+}
+
+impl<'a> Voice<'a> {
+    fn of(spoken: &Spoken<'a>, registry: &'a Registry) -> Self {
+        Self {
+            producer: spoken.header.producer,
+            key: spoken.key,
+            record: spoken.key.and_then(|key| registry.key(key)),
+        }
+    }
 }
 
 impl Voice<'_> {
@@ -186,7 +205,6 @@ impl Book {
             recent: Recent::default(),
             numbering: (0, 0),
             found: Vec::new(),
-            findings: 0,
         }
     }
 
@@ -219,12 +237,6 @@ impl Book {
     /// earlier leaves: at the beginning, and after [`Book::forget`].
     pub fn begins_at(&mut self, next_leaf: u64) {
         self.cells.acts_begin_at(next_leaf);
-    }
-
-    /// Findings since this was made.
-    #[must_use]
-    pub fn findings_found(&self) -> u64 {
-        self.findings
     }
 
     /// What has changed since this was asked last.
@@ -286,18 +298,10 @@ impl Book {
         registry: &Registry,
         spoken: &Spoken<'_>,
     ) -> Result<Assessed, V::Error> {
-        let here = Here {
-            leaf: spoken.leaf,
-            at: spoken.at,
-            registry,
-        };
+        let here = Here::of(spoken, registry);
         self.number(spoken.leaf);
         self.found.clear();
-        let voice = Voice {
-            producer: spoken.header.producer,
-            key: spoken.key,
-            record: spoken.key.and_then(|key| registry.key(key)),
-        };
+        let voice = Voice::of(spoken, registry);
         // First, so that a task is there to take what is found.
         if let Some(task) = spoken.header.task {
             self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
@@ -379,11 +383,7 @@ impl Book {
         spoken: &Spoken<'_>,
         first: u64,
     ) -> Result<Assessed, V::Error> {
-        let here = Here {
-            leaf: spoken.leaf,
-            at: spoken.at,
-            registry,
-        };
+        let here = Here::of(spoken, registry);
         self.number(spoken.leaf);
         self.found.clear();
         let (session, sequence) = (spoken.header.session, spoken.header.sequence);
@@ -392,11 +392,7 @@ impl Book {
         self.cells.put(key, Leaves { leaves });
         let task = spoken.header.task;
         if let Some(task) = task {
-            let voice = Voice {
-                producer: spoken.header.producer,
-                key: spoken.key,
-                record: spoken.key.and_then(|key| registry.key(key)),
-            };
+            let voice = Voice::of(spoken, registry);
             self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
         }
         let detail = "two statements are signed for one place in a session";
@@ -546,7 +542,6 @@ impl Book {
     ) -> Result<(), V::Error> {
         let number = self.numbering.1;
         self.numbering.1 += 1;
-        self.findings += 1;
         let finding = v1::Finding {
             leaf_index: here.leaf,
             number,

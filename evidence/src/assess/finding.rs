@@ -111,4 +111,43 @@ mod tests {
         );
         assert_eq!(name(FindingKind::HiddenSideEffect), "hidden_side_effect");
     }
+
+    /// SIEMs page people by these: written out once more, by name.
+    #[test]
+    fn severities_are_those_that_were_published() {
+        let notice = [
+            "decision_denied",
+            "intent_lapsed",
+            "out_of_place",
+            "unknown_task",
+        ];
+        let warning = [
+            "clock_skew",
+            "delegation_unaccepted",
+            "expired_grant",
+            "hasty_approval",
+            "intent_overdue",
+            "limit_exceeded",
+            "missing_content",
+            "outcome_late",
+            "policy_error",
+            "scope_exceeded",
+            "sequence_gap",
+            "session_silent",
+            "uncorroborated",
+            "unknown_grant",
+            "wrong_role",
+        ];
+        for kind in KINDS {
+            let name = name(kind);
+            let wanted = if notice.contains(&&*name) {
+                Severity::Notice
+            } else if warning.contains(&&*name) {
+                Severity::Warning
+            } else {
+                Severity::Serious
+            };
+            assert_eq!(severity(kind), wanted, "{name}");
+        }
+    }
 }

@@ -137,12 +137,12 @@ impl Book {
         spoken: &Spoken<'_>,
         said: &Intent,
     ) -> Result<bool, V::Error> {
-        let row = table::find(Thing::Intent, State::New, Event::JudgedClear);
-        debug_assert!(row.is_some_and(|row| row.to == State::Cleared));
         let open = self.cells.task(view, id)?;
-        if row.is_none() || open.is_none_or(|task| task.state() != TaskState::Open) {
+        if open.is_none_or(|task| task.state() != TaskState::Open) {
             return Ok(false);
         }
+        let row = table::find(Thing::Intent, State::New, Event::JudgedClear);
+        debug_assert!(row.is_some_and(|row| row.to == State::Cleared));
         let event = digest::Event::Intent {
             leaf: here.leaf,
             intent: here.leaf,
@@ -429,7 +429,7 @@ impl Book {
         here: Here<'_>,
         leaf: u64,
     ) -> Result<Option<(TaskId, Body)>, V::Error> {
-        let Some(mut act) = self.take_act(view, leaf)? else {
+        let Some(mut act) = self.act_at(view, leaf)? else {
             return Ok(None);
         };
         let task = task_of(&act);

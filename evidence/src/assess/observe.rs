@@ -96,12 +96,12 @@ impl Book {
             self.correlate(view, kind, value, act.leaf)?;
         }
         self.forget_seen(view, task, act.leaf)?;
-        for observed in act.observations.clone() {
-            self.compare(view, here, &mut act, &observed)?;
-        }
-        for observed in &mut act.observations {
+        let mut observations = std::mem::take(&mut act.observations);
+        for observed in &mut observations {
+            self.compare(view, here, &mut act, observed)?;
             observed.effects.clear();
         }
+        act.observations = observations;
         self.put_act(view, act)
     }
 
@@ -118,7 +118,7 @@ impl Book {
             None => view.leaf_of(&place.0, place.1)?,
         };
         let Some(leaf) = leaf else { return Ok(None) };
-        let act = self.take_act(view, leaf)?;
+        let act = self.act_at(view, leaf)?;
         Ok(act.filter(|act| {
             act.payload_digest[..] == said.payload_digest.as_bytes()[..]
                 && act.task[..] == task.as_bytes()[..]
@@ -220,7 +220,7 @@ impl Book {
         here: Here<'_>,
         leaf: u64,
     ) -> Result<(), V::Error> {
-        let Some(mut act) = self.take_act(view, leaf)? else {
+        let Some(mut act) = self.act_at(view, leaf)? else {
             return Ok(());
         };
         let row = self.move_outcome(view, here, &mut act, Event::DeadlinePassed)?;
@@ -240,7 +240,7 @@ impl Book {
         task: TaskId,
         leaf: u64,
     ) -> Result<(), V::Error> {
-        let Some(mut act) = self.take_act(view, leaf)? else {
+        let Some(mut act) = self.act_at(view, leaf)? else {
             return Ok(());
         };
         // It may have been found when its deadline passed.
@@ -369,7 +369,7 @@ impl Book {
         task: Option<TaskId>,
         intent: &LeafRef,
     ) -> Result<Option<Act>, V::Error> {
-        let act = self.take_act(view, intent.leaf)?;
+        let act = self.act_at(view, intent.leaf)?;
         Ok(act.filter(|act| {
             let same_task = task.is_none_or(|task| act.task[..] == task.as_bytes()[..]);
             act.leaf_hash[..] == intent.hash.as_bytes()[..] && same_task
@@ -395,7 +395,7 @@ impl Book {
         leaves.dedup();
         let mut best: Option<(Fit, Act)> = None;
         for leaf in leaves {
-            let Some(act) = self.take_act(view, leaf)? else {
+            let Some(act) = self.act_at(view, leaf)? else {
                 continue;
             };
             if task.is_some_and(|task| act.task[..] != task.as_bytes()[..]) {

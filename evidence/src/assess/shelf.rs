@@ -105,6 +105,18 @@ impl Shelf {
         Ok(at)
     }
 
+    fn seen<T: Kept>(&self, at: usize) -> Option<&T> {
+        self.slots[at].cell.as_ref().and_then(Kept::of)
+    }
+
+    /// What is in a slot, which is about to change.
+    fn changing<T: Kept>(&mut self, at: usize) -> Option<&mut T> {
+        if self.slots[at].cell.is_some() {
+            self.mark(at);
+        }
+        self.slots[at].cell.as_mut().and_then(Kept::of_mut)
+    }
+
     fn mark(&mut self, at: usize) {
         if !std::mem::replace(&mut self.slots[at].changed, true) {
             self.changed.push(at);
@@ -118,7 +130,7 @@ impl Shelf {
         key: CellKey,
     ) -> Result<Option<&T>, V::Error> {
         let at = self.slot(view, key)?;
-        Ok(self.slots[at].cell.as_ref().and_then(Kept::of))
+        Ok(self.seen(at))
     }
 
     /// A cell that is about to change; `None` if there is none.
@@ -128,10 +140,7 @@ impl Shelf {
         key: CellKey,
     ) -> Result<Option<&mut T>, V::Error> {
         let at = self.slot(view, key)?;
-        if self.slots[at].cell.is_some() {
-            self.mark(at);
-        }
-        Ok(self.slots[at].cell.as_mut().and_then(Kept::of_mut))
+        Ok(self.changing(at))
     }
 
     /// A cell that is about to change, and that begins as its default if there is none.
@@ -158,7 +167,7 @@ impl Shelf {
         task: TaskId,
     ) -> Result<Option<&Task>, V::Error> {
         let at = self.slot_of_task(view, task)?;
-        Ok(self.slots[at].cell.as_ref().and_then(Kept::of))
+        Ok(self.seen(at))
     }
 
     /// A task that is about to change.
@@ -168,10 +177,7 @@ impl Shelf {
         task: TaskId,
     ) -> Result<Option<&mut Task>, V::Error> {
         let at = self.slot_of_task(view, task)?;
-        if self.slots[at].cell.is_some() {
-            self.mark(at);
-        }
-        Ok(self.slots[at].cell.as_mut().and_then(Kept::of_mut))
+        Ok(self.changing(at))
     }
 
     /// Puts a cell in the place of what is there.

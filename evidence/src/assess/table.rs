@@ -1,6 +1,7 @@
 //! The transition table: what moves a task, a grant, an Intent, an Outcome and a session, and
-//! which finding comes of it. The step looks every move up here and knows no other; tests walk
-//! the rows.
+//! which finding comes of it. Every move of a task, a grant, an Intent and an Outcome is looked up here,
+//! and there is no other; that a receipt is written, a grant spent, and a session begun and closed are
+//! rows for whoever reads the table. Tests walk all of them.
 //!
 //! Moves by time that nobody has to be told of at once (a grant that expires) are worked out when
 //! somebody asks; their rows say so.

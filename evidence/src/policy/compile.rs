@@ -115,6 +115,7 @@ fn check_bounds(policies: &str, schema: &str) -> Result<(), PolicyError> {
         if found > DEPTH_MAX {
             return Err(PolicyError::Nesting {
                 text,
+                is_schema: syntax == Syntax::Schema,
                 found,
                 max: DEPTH_MAX,
             });

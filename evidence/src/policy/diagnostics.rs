@@ -36,6 +36,8 @@ pub enum PolicyError {
     Nesting {
         /// Which text.
         text: &'static str,
+        /// Whether it is the schema's.
+        is_schema: bool,
         /// Levels found; counting stops soon after the first one too many.
         found: usize,
         /// Most allowed.
@@ -98,6 +100,10 @@ impl PolicyError {
         matches!(
             self,
             Self::SchemaLength { .. }
+                | Self::Nesting {
+                    is_schema: true,
+                    ..
+                }
                 | Self::Types { .. }
                 | Self::Combinations { .. }
                 | Self::Schema(_)

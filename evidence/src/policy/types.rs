@@ -55,6 +55,11 @@ struct Sizes<'a> {
 impl<'a> Sizes<'a> {
     /// Size of a part of the schema that is `above` levels down.
     fn of(&mut self, part: &'a Value, above: usize) -> Result<Size, PolicyError> {
+        const TOO_LARGE: PolicyError = PolicyError::Types {
+            nodes_max: NODES_MAX,
+            levels_max: DEPTH_MAX,
+        };
+        // On the way down: names lead deeper than any text is nested, and the stack has an end.
         let mut size = Size {
             nodes: 1,
             levels: 1,
@@ -63,10 +68,7 @@ impl<'a> Sizes<'a> {
             size.nodes = size.nodes.saturating_add(inner.nodes);
             size.levels = size.levels.max(inner.levels + 1);
             if size.nodes > NODES_MAX || above + size.levels > LEVELS_MAX {
-                return Err(PolicyError::Types {
-                    nodes_max: NODES_MAX,
-                    levels_max: DEPTH_MAX,
-                });
+                return Err(TOO_LARGE);
             }
             Ok(())
         };

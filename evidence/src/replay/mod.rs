@@ -466,11 +466,6 @@ impl Replay {
     pub const fn bodies(&self) -> &BTreeMap<&'static str, u64> {
         &self.bodies
     }
-
-    /// The machine, or `None` if entries are not assessed.
-    pub const fn book(&mut self) -> Option<&mut Book> {
-        self.book.as_mut()
-    }
 }
 
 /// Leaves after which changes are taken out of the machine.

@@ -5,7 +5,7 @@ use deed_proto::v1;
 use super::TrustStatement;
 use crate::{
     Problem, WireError,
-    policy::{self, CEDAR_VERSION, EvidencePolicy, PolicyError},
+    policy::{self, CEDAR_VERSION, EvidencePolicy},
 };
 
 /// Checks what the set says of itself, and compiles it. What it says comes first: it is cheap, and
@@ -37,15 +37,14 @@ pub(super) fn parse(set: &v1::PolicySet) -> Result<TrustStatement, WireError> {
             policy,
             rules_version,
         }),
-        Err(error) => wrong(field_of(&error), error.summary()),
-    }
-}
-
-fn field_of(error: &PolicyError) -> &'static str {
-    if error.is_of_schema() {
-        "schema"
-    } else {
-        "policies"
+        Err(error) => {
+            let at_fault = if error.is_of_schema() {
+                "schema"
+            } else {
+                "policies"
+            };
+            wrong(at_fault, error.summary())
+        }
     }
 }
 

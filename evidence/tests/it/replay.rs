@@ -1,7 +1,7 @@
 //! A replay says the same as the ledger that it replays, and notices what was made up, changed or
 //! left out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -406,6 +406,8 @@ struct Story {
     cleared: HashSet<u64>,
     /// Leaves that were looked at.
     checked: u64,
+    /// What cleared acts have used of each grant: uses, and minor units.
+    spent: HashMap<Hash, (u64, i64)>,
 }
 
 impl Story {
@@ -420,6 +422,7 @@ impl Story {
             grants: Vec::new(),
             cleared: HashSet::new(),
             checked: 0,
+            spent: HashMap::new(),
         }
     }
 
@@ -836,6 +839,7 @@ impl Story {
                 self.check_chain(&act);
             }
         }
+        let mut newly = Vec::new();
         for (key, bytes) in &self.ledger.kept.cells {
             match key {
                 CellKey::Grant(_) => {
@@ -853,22 +857,37 @@ impl Story {
                             || act.state() == IntentState::Completed;
                         if cleared && self.cleared.insert(act.leaf) {
                             assert!(act.denied.is_empty() && act.missing.is_empty(), "{act:?}");
-                            self.check_chain(&act);
+                            newly.push(act);
                         }
                     }
                 }
                 _ => {}
             }
         }
+        for act in newly {
+            self.check_chain(&act);
+        }
+        // Counted here, and not by the machine's own books. It may have charged more: what was
+        // cleared and refused in one batch stays charged.
+        for (name, (uses, spent)) in &self.spent {
+            let grant = self.ledger.grant(*name);
+            assert!(grant.uses == 0 || *uses <= grant.uses, "{grant:?}");
+            assert!(*uses <= grant.uses_spent, "{uses} of {grant:?}");
+            if let Some(most) = grant.minor_units {
+                assert!(
+                    *spent <= most && *spent <= grant.amount_spent,
+                    "{spent} of {grant:?}"
+                );
+            }
+        }
     }
 
     /// The grants that a cleared act stands on, told once more.
-    fn check_chain(&self, act: &cells::Act) {
+    fn check_chain(&mut self, act: &cells::Act) {
         let at = self.ledger.now().get();
-        let Some(intent) = self.intent_at(act.leaf) else {
-            return;
-        };
-        let (header, intent) = intent;
+        let (header, intent) = self
+            .intent_at(act.leaf)
+            .expect("a cleared act is an Intent's");
         let task = self.ledger.kept.cells[&CellKey::Task(header)].clone();
         let task = cells::Task::decode(task).unwrap();
         assert_eq!(task.state(), TaskState::Open, "{act:?}");
@@ -881,6 +900,7 @@ impl Story {
             return;
         }
         let mut depth = 0;
+        let mut child: Option<cells::Grant> = None;
         while let Ok(hash) = Hash::try_from(&name[..]) {
             let grant = self.ledger.grant(hash);
             assert_eq!(grant.state(), GrantState::Active, "{grant:?}");
@@ -898,10 +918,29 @@ impl Story {
             if !grant.parent.is_empty() {
                 assert!(grant.accepted_leaf.is_some(), "{grant:?}");
             }
+            if let Some(child) = child {
+                assert!(
+                    child.not_before_us >= grant.not_before_us
+                        && child.expires_us <= grant.expires_us
+                        && (grant.uses == 0 || (1..=grant.uses).contains(&child.uses))
+                        && grant
+                            .minor_units
+                            .is_none_or(|most| child.minor_units.is_some_and(|own| own <= most)),
+                    "{child:?} under {grant:?}"
+                );
+            }
+            let amount = intent
+                .amount
+                .as_ref()
+                .map_or(0, |amount| amount.minor_units);
+            let (uses, spent) = self.spent.entry(hash).or_default();
+            *uses += 1;
+            *spent += amount;
             depth += 1;
             name = grant.parent.clone();
+            child = Some(grant);
         }
-        assert!(depth <= 8);
+        assert!((1..=8).contains(&depth));
     }
 
     fn intent_at(&self, leaf: u64) -> Option<(TaskId, v1::Intent)> {

@@ -136,11 +136,11 @@ fn checked(
             ..Entry::batched(payload, received_at)
         };
         let by = Authorship::Batched(key_id);
-        let batch = &mut admitting.batch;
-        batch.push(entry, position, Kind::Statement, by, header);
-        lookup
-            .read_said(admitting, &envelope.payload)
+        let said = lookup
+            .said(&envelope.payload)
             .map_err(|rejected| rejected.at(position))?;
+        let batch = &mut admitting.batch;
+        batch.push(entry, position, Kind::Statement, by, header, said);
     }
     admitting.signatures.push(Unverified {
         envelope: begin,

@@ -379,6 +379,8 @@ impl Lookup<'_> {
         let authorship = key
             .as_ref()
             .map_or(Authorship::Unsigned, |(id, _)| Authorship::Signed(*id));
+        // Before anything is pushed: what is pushed must have its signature verified.
+        let said = self.said(&envelope.payload)?;
         admitting.batch.push(
             Entry {
                 principal_leaf,
@@ -393,8 +395,8 @@ impl Lookup<'_> {
             kind,
             authorship,
             &header,
+            said,
         );
-        self.read_said(admitting, &envelope.payload)?;
         if let (Some((_, key)), Some(signature)) = (key, signature) {
             admitting.signatures.push(signatures::Unverified {
                 envelope: position,
@@ -407,20 +409,14 @@ impl Lookup<'_> {
         Ok(())
     }
 
-    /// Reads what the statement that was pushed last says, where that is assessed: here, where many
-    /// threads can do it, and not in the step.
-    fn read_said(&self, admitting: &mut Admitting, payload: &Bytes) -> Result<(), Rejected> {
+    /// Reads what a statement says, where that is assessed: here, where many threads can do it, and
+    /// not in the step.
+    fn said(&self, payload: &Bytes) -> Result<Option<Said>, Rejected> {
         if !self.assessed {
-            return Ok(());
+            return Ok(None);
         }
         let said = Said::read(payload).map_err(|error| malformed(&error))?;
-        if let Some(pushed) = admitting.batch.statements.last_mut() {
-            if pushed.body == BodyKind::Intent {
-                pushed.payload_digest = Some(PayloadDigest::of(payload));
-            }
-            pushed.said = Some(said);
-        }
-        Ok(())
+        Ok(Some(said))
     }
 
     /// The key that signed. Whether it is in force is judged in the step, at the leaf.
@@ -595,13 +591,17 @@ impl AdmittedBatch {
         kind: Kind,
         authorship: Authorship,
         header: &Header<'_>,
+        said: Option<Said>,
     ) {
+        // An Outcome will name it.
+        let assessed_intent = said.is_some() && header.body == BodyKind::Intent;
+        let payload_digest = assessed_intent.then(|| PayloadDigest::of(entry.payload));
         let (written, payload) = self.write(&entry);
         let producer_at = payload.start + offset_of(entry.payload, header.producer.as_bytes());
         self.statements.push(Admitted {
             envelope,
             leaf_hash: leaf_hash(&self.buffer[written.clone()]),
-            payload_digest: None,
+            payload_digest,
             kind,
             authorship,
             principal_leaf: entry.principal_leaf,
@@ -614,7 +614,7 @@ impl AdmittedBatch {
             skipped_from: header.skipped_from,
             task: header.task,
             body: header.body,
-            said: None,
+            said,
             references: 0..0,
         });
     }

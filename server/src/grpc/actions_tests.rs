@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use deed_proto::v1::{self, Finding, FindingKind, Severity, actions_server::Actions as _};
+use deed_proto::v1::{
+    self, Finding, FindingKind, Severity, actions_server::Actions as _, statement::Body,
+};
 use deed_tlog::{
     Checkpoint, Hash, InclusionProof, LeafIndex, TreeHead, VerifierKey, leaf_hash, verify_inclusion,
 };
@@ -49,7 +51,9 @@ impl Served {
             stop,
             _dir: dir,
         };
-        served.append(statements);
+        if statements > 0 {
+            served.append(statements);
+        }
         served
     }
 
@@ -75,6 +79,13 @@ impl Served {
     async fn watch(&self, request: v1::WatchFindingsRequest) -> Answers<v1::WatchFindingsResponse> {
         let answers = self.service.watch_findings(ask(request)).await;
         answers.unwrap().into_inner()
+    }
+
+    /// One statement of the task that all of them are of; its answer in brief.
+    fn say(&mut self, body: Body) -> Vec<String> {
+        let envelope = self.producer.statement(|made| made.body = Some(body));
+        let answer = apart(|| self.engine.append(NAME, vec![envelope]));
+        briefs(&answer.unwrap())
     }
 
     fn head(&self, checkpoint: &[u8]) -> TreeHead {
@@ -386,4 +397,52 @@ async fn findings_are_followed_as_they_arise() {
     );
     assert!(later.next().await.is_none());
     served.engine.close();
+}
+
+/// A story ends where its task stood when it was begun: it points to nothing that it does not hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_story_does_not_tell_of_what_comes_while_it_is_told() {
+    let mut served = Served::with(0);
+    served.say(Body::TaskOpened(v1::TaskOpened {
+        requested_by: "https://example.org/somebody".to_owned(),
+        risk_tier: v1::RiskTier::Low.into(),
+        ..v1::TaskOpened::default()
+    }));
+    let intent = served.producer.intent("orders/7");
+    let digest = deed_evidence::PayloadDigest::of(&intent.payload);
+    let sequence = served.producer.next - 1;
+    apart(|| served.engine.append(NAME, vec![intent])).unwrap();
+    let request = v1::GetTaskRequest {
+        ledger: NAME.to_owned(),
+        task: Bytes::from_static(&[9; 16]),
+    };
+    let story = served.service.get_task(ask(request.clone())).await;
+    let mut story = story.unwrap().into_inner();
+    let first = story.next().await.unwrap().unwrap();
+    assert_eq!(first.task.as_ref().map(|task| task.count), Some(2));
+    // Between the first answer and the next one it gets its Outcome.
+    served.say(Body::Outcome(v1::Outcome {
+        intent: Some(v1::StatementRef {
+            session: Bytes::new(),
+            sequence,
+            payload_digest: Bytes::copy_from_slice(digest.as_bytes()),
+        }),
+        status: v1::OutcomeStatus::Succeeded.into(),
+        ..v1::Outcome::default()
+    }));
+    let rest = story.map(Result::unwrap).collect::<Vec<_>>().await;
+    let acts: Vec<_> = rest.iter().flat_map(|answer| &answer.acts).collect();
+    let entries = rest
+        .iter()
+        .map(|answer| answer.entries.len())
+        .sum::<usize>();
+    assert_eq!((entries, acts.len()), (2, 1));
+    assert_eq!((acts[0].outcome_leaf, acts[0].outcome), (None, 0));
+    // Who asks now is told.
+    let again = served.service.get_task(ask(request)).await.unwrap();
+    let again = again.into_inner().map(Result::unwrap).collect::<Vec<_>>();
+    let again = again.await;
+    let acts: Vec<_> = again.iter().flat_map(|answer| &answer.acts).collect();
+    assert_eq!(acts[0].outcome_leaf, Some(3));
+    assert_eq!(acts[0].state(), v1::IntentState::Completed);
 }

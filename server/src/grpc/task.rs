@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use deed_evidence::{
     TaskId,
     assess::{CHAIN_MAX, cells, effective_state, layers},
@@ -83,8 +84,6 @@ pub(super) async fn story(
     let telling = Telling {
         _open: open,
         store: Arc::clone(context.registry.store()),
-        first_leaf: kept.first_leaf,
-        closed: kept.state() == TaskState::Closed,
         kept,
         part: Part::Entries(None),
         ledger,
@@ -109,11 +108,12 @@ async fn next(
 ) -> Result<Option<(v1::GetTaskResponse, Telling)>, Refusal> {
     loop {
         caller.require(Method::GetTask, telling.ledger.name())?;
-        let step = context.read_for(caller, move || {
+        let ledger = Arc::clone(&telling.ledger);
+        let step = context.read_settled(caller, &ledger, move |_| {
             let answer = telling.step()?;
             Ok((answer, telling))
         });
-        let (answer, told) = tokio::select! {
+        let ((answer, told), _) = tokio::select! {
             biased;
             () = context.stopped() => return Err(stopping()),
             stepped = step => stepped?,
@@ -135,8 +135,6 @@ struct Telling {
     readable: Arc<Readable>,
     task: TaskId,
     kept: cells::Task,
-    first_leaf: u64,
-    closed: bool,
     part: Part,
 }
 
@@ -181,7 +179,7 @@ impl Telling {
                 // the task was read from.
                 let last = self.kept.last_leaf.saturating_add(1).min(size);
                 let bounds = Bounds {
-                    leaves: self.first_leaf..last,
+                    leaves: self.kept.first_leaf..last,
                     from: None,
                     until: None,
                     limit: u64::MAX,
@@ -193,7 +191,7 @@ impl Telling {
         let mut page = Page::default();
         cursor.step(&self.store, &mut page)?;
         self.part = if cursor.is_done() {
-            Part::Findings(FindingAt::leaf(self.first_leaf))
+            Part::Findings(FindingAt::leaf(self.kept.first_leaf))
         } else {
             Part::Entries(Some(cursor))
         };
@@ -223,7 +221,7 @@ impl Telling {
         &self,
         answer: &mut v1::GetTaskResponse,
         leaf: u64,
-        entry: &[u8],
+        entry: &Bytes,
     ) -> Result<(), Refusal> {
         let damaged = |what: String| Refusal::Damaged(format!("leaf {leaf}: {what}"));
         let parsed = Entry::parse(entry).map_err(|error| damaged(error.to_string()))?;
@@ -238,7 +236,7 @@ impl Telling {
                 answer.grants.extend(self.grant(&chain, hash));
             }
             BodyKind::Intent => {
-                if let Some(act) = self.store.act(number, leaf)? {
+                if let Some(act) = self.store.act_of(number, leaf, entry)? {
                     answer.acts.push(self.act(act));
                 }
             }
@@ -264,13 +262,14 @@ impl Telling {
         let grant = chain.first()?;
         let at = self.readable.effective_time;
         let trust = self.ledger.trust.read();
-        let (state, from) = effective_state(chain, &trust, self.closed, at);
+        let closed = self.kept.state() == TaskState::Closed;
+        let (state, from) = effective_state(chain, &trust, closed, at);
         Some(v1::GrantInfo {
             leaf_index: grant.leaf,
             leaf_hash: hash.as_bytes().to_vec().into(),
             state: state.into(),
             state_from_leaf: Some(from).filter(|from| *from != grant.leaf),
-            accepted_leaf: grant.accepted_leaf,
+            accepted_leaf: grant.accepted_leaf.filter(|leaf| self.tells(*leaf)),
             parent_leaf: grant.parent_leaf,
             uses_spent: grant.uses_spent,
             amount_spent: grant.amount_spent,
@@ -278,19 +277,31 @@ impl Telling {
         })
     }
 
+    /// Whether an entry of the task is in this story, which ends where the task stood when it was
+    /// begun: what was recorded since is kept already, and is not pointed to.
+    fn tells(&self, leaf: u64) -> bool {
+        leaf <= self.kept.last_leaf
+    }
+
     fn act(&self, act: cells::Act) -> v1::ActInfo {
         let layers = layers::of(&act, &self.ledger.trust.read());
+        let state = layers::standing(&act, Some(&self.kept));
+        let outcome = act.outcome.filter(|outcome| self.tells(outcome.leaf));
+        let evidence = act.evidence.iter().map(|one| one.leaf);
+        // They need not be the task's.
+        let observations = act.observations.iter().map(|one| one.leaf);
+        let size = self.readable.size().get();
         v1::ActInfo {
             intent_leaf: act.leaf,
-            state: layers::standing(&act, Some(&self.kept)).into(),
+            state: state.into(),
             missing: act.missing,
             denied: act.denied,
             grant_leaf: act.grant_leaf,
-            clearance_leaf: act.clearance_leaf,
-            evidence_leaves: act.evidence.iter().map(|one| one.leaf).collect(),
-            outcome_leaf: act.outcome.as_ref().map(|outcome| outcome.leaf),
-            outcome: act.outcome.as_ref().map_or(0, |outcome| outcome.state),
-            observation_leaves: act.observations.iter().map(|one| one.leaf).collect(),
+            clearance_leaf: act.clearance_leaf.filter(|leaf| self.tells(*leaf)),
+            evidence_leaves: evidence.filter(|leaf| self.tells(*leaf)).collect(),
+            outcome_leaf: outcome.as_ref().map(|outcome| outcome.leaf),
+            outcome: outcome.as_ref().map_or(0, |outcome| outcome.state),
+            observation_leaves: observations.filter(|leaf| *leaf < size).collect(),
             layers: Some(layers),
         }
     }

@@ -126,10 +126,13 @@ impl Registry {
             };
             after.clone_from(&last.name);
             for record in page {
+                if self.loaded(&record.name).is_some() {
+                    continue;
+                }
                 let first = self.store.next_due(LedgerNumber(record.number));
                 // What cannot be read is reported when the ledger is loaded.
                 let may_be = first.map_or(true, |first| first.is_some_and(|first| first <= by));
-                if may_be && self.loaded(&record.name).is_none() {
+                if may_be {
                     due.push(record.name);
                 }
             }

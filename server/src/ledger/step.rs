@@ -160,7 +160,7 @@ const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
 /// Sessions that a ledger keeps in memory; about 200 bytes each.
 const SESSIONS_MAX: usize = 65_536;
 
-/// Cells and acts of the assessment that a ledger keeps in memory; about a kilobyte each. Few: memory
+/// Cells and acts of the assessment that a ledger keeps in memory; some hundred bytes each. Few: memory
 /// that is given back and touched again costs more than reading a cell now and then.
 const CELLS_MAX: usize = 8_192;
 
@@ -782,6 +782,11 @@ impl LedgerState {
     /// Sessions in memory.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Cells and acts of the assessment in memory.
+    pub(crate) fn cells(&self) -> usize {
+        self.book.held()
     }
 }
 

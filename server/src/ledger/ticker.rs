@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use deed_evidence::Micros;
+use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, sleep};
 
 use super::Ledger;
@@ -15,6 +16,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// the next look, so that nothing is late because nobody has asked for its ledger.
 const UNLOADED_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Ledgers that are ticked at the same time.
+const TICKS_MAX: usize = 64;
+
 /// Runs until the server stops.
 pub(crate) async fn keep_ticking(context: Context) {
     let mut unloaded_at = Instant::now();
@@ -23,9 +27,10 @@ pub(crate) async fn keep_ticking(context: Context) {
             unloaded_at = Instant::now() + UNLOADED_INTERVAL;
             load_due(&context).await;
         }
-        for ledger in context.registry.all_loaded() {
-            tick(&context, ledger).await;
-        }
+        // Together: they share turns, and one full shard does not hold up the others.
+        stream::iter(context.registry.all_loaded())
+            .for_each_concurrent(TICKS_MAX, |ledger| tick(&context, ledger))
+            .await;
         tokio::select! {
             biased;
             () = context.stopped() => return,

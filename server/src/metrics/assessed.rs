@@ -83,6 +83,9 @@ impl Assessments {
 
 #[cfg(test)]
 mod tests {
+    use deed_evidence::{Micros, statement::LEDGER_PRODUCER};
+    use deed_proto::v1::statement::Body;
+
     use super::*;
 
     fn finding(kind: FindingKind) -> Vec<u8> {
@@ -92,6 +95,67 @@ mod tests {
             ..v1::Finding::default()
         }
         .encode_to_vec()
+    }
+
+    #[test]
+    fn every_state_and_every_body_has_its_count() {
+        for (at, (state, _)) in INTENT_STATES.into_iter().enumerate() {
+            let mut turn = Assessments::default();
+            turn.recorded(&Assessed {
+                intent: Some((state, Vec::new(), Vec::new())),
+                findings: Vec::new(),
+            });
+            let mut wanted = [0; INTENT_STATES.len()];
+            wanted[at] = 1;
+            assert_eq!(turn.intents, wanted, "{state:?}");
+        }
+        let clearance = v1::Clearance {
+            intent: Some(v1::LeafRef {
+                leaf_index: 7,
+                leaf_hash: vec![7; 32].into(),
+            }),
+            policy_leaf: 1,
+            evidence: vec![v1::LeafRef {
+                leaf_index: 8,
+                leaf_hash: vec![8; 32].into(),
+            }],
+        };
+        let receipt = v1::TaskReceipt {
+            through_leaf: 8,
+            count: 2,
+            digest: vec![1; 32].into(),
+            trust_head: Some(v1::LeafRef {
+                leaf_index: 0,
+                leaf_hash: vec![2; 32].into(),
+            }),
+            assessment_digest: vec![3; 32].into(),
+            requested: true,
+        };
+        let bodies = [
+            Body::Clearance(clearance),
+            Body::TaskReceipt(receipt),
+            Body::Tick(v1::Tick { due_us: 1 }),
+        ];
+        for (at, body) in bodies.into_iter().enumerate() {
+            let task = match body {
+                Body::Tick(_) => Vec::new(),
+                _ => vec![9; 16],
+            };
+            let statement = v1::Statement {
+                ledger_id: vec![1; 32].into(),
+                producer: LEDGER_PRODUCER.to_owned(),
+                occurred_at_us: 5,
+                task: task.into(),
+                body: Some(body),
+                ..v1::Statement::default()
+            };
+            let entry = Entry::by_ledger(&statement.encode_to_vec(), Micros::new(5)).encode();
+            let mut turn = Assessments::default();
+            turn.written(&entry);
+            let mut wanted = [0; OWN_BODIES.len()];
+            wanted[at] = 1;
+            assert_eq!(turn.own_entries, wanted, "{:?}", OWN_BODIES[at]);
+        }
     }
 
     #[test]

@@ -28,10 +28,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{
-    Micros, TaskId,
-    assess::{Assessed, cells::CellKey},
-};
+use deed_evidence::{Micros, TaskId, assess::Assessed};
 use deed_tlog::TreeSize;
 use prost::Message as _;
 use tokio::sync::{oneshot, watch};
@@ -371,11 +368,7 @@ pub(crate) fn write_records(
         content::write_tombstone(store, batch, ledger, digest, *leaf);
     }
     for (key, value) in &records.assessment.cells {
-        let key = match key {
-            CellKey::Finding(leaf, number) => keys::finding(ledger, *leaf, *number).to_vec(),
-            other => keys::cell(ledger, other),
-        };
-        store.put(batch, Family::State, &key, value);
+        store.put(batch, Family::State, &keys::cell(ledger, key), value);
     }
     for (due, is_set) in &records.assessment.due {
         let key = keys::due(ledger, due);

@@ -34,9 +34,10 @@ const TURN_JOBS: usize = 4096;
 /// assessment: whoever sends one statement at a time gets one into each turn.
 const TURN_BYTES: usize = 2 << 20;
 
-/// Sessions and ledgers that a shard keeps in memory, over all of its ledgers: some 100 MB. Beyond
-/// that it forgets them all; what is needed again is read from the store.
+/// Sessions, cells of assessments and ledgers that a shard keeps in memory, over all of its ledgers:
+/// some 200 MB. Beyond that it forgets them all; what is needed again is read from the store.
 const SESSIONS_HELD_MAX: usize = 262_144;
+const CELLS_HELD_MAX: usize = 131_072;
 const LEDGERS_HELD_MAX: usize = 1024;
 
 /// Turns between two looks at those bounds.
@@ -119,12 +120,14 @@ impl TurnThread {
         if !self.turns.is_multiple_of(TURNS_UNCHECKED) {
             return;
         }
-        let sessions: usize = self
-            .ledgers
-            .values()
-            .map(|held| held.state.sessions())
-            .sum();
-        if sessions > SESSIONS_HELD_MAX || self.ledgers.len() > LEDGERS_HELD_MAX {
+        let all = |count: fn(&LedgerState) -> usize| -> usize {
+            self.ledgers.values().map(|held| count(&held.state)).sum()
+        };
+        let sessions = all(LedgerState::sessions);
+        if sessions > SESSIONS_HELD_MAX
+            || all(LedgerState::cells) > CELLS_HELD_MAX
+            || self.ledgers.len() > LEDGERS_HELD_MAX
+        {
             // A ledger comes back as it is readable, so nothing may be on its way.
             self.progress.drain();
             self.ledgers.clear();

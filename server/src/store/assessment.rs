@@ -29,12 +29,7 @@ impl Store {
         ledger: LedgerNumber,
         cell: &CellKey,
     ) -> Result<Option<Bytes>, StoreError> {
-        match cell {
-            CellKey::Finding(leaf, number) => {
-                self.value(Family::State, &keys::finding(ledger, *leaf, *number))
-            }
-            other => self.value(Family::State, &keys::cell(ledger, other)),
-        }
+        self.value(Family::State, &keys::cell(ledger, cell))
     }
 
     /// Everything that is due in a ledger, the earliest first.
@@ -91,16 +86,39 @@ impl Store {
     /// The act whose Intent is at a leaf: as it is kept, or as its entry has it. `None` if no Intent
     /// is there, or nothing is.
     pub(crate) fn act(&self, ledger: LedgerNumber, leaf: u64) -> Result<Option<Act>, StoreError> {
+        match self.kept_act(ledger, leaf)? {
+            Some(act) => Ok(Some(act)),
+            None if leaf >= self.stored_size(ledger)? => Ok(None),
+            None => self.unkept_act(ledger, leaf, &self.entry(ledger, leaf)?),
+        }
+    }
+
+    /// The same for somebody who has the entry at the leaf.
+    pub(crate) fn act_of(
+        &self,
+        ledger: LedgerNumber,
+        leaf: u64,
+        entry: &Bytes,
+    ) -> Result<Option<Act>, StoreError> {
+        match self.kept_act(ledger, leaf)? {
+            Some(act) => Ok(Some(act)),
+            None => self.unkept_act(ledger, leaf, entry),
+        }
+    }
+
+    fn kept_act(&self, ledger: LedgerNumber, leaf: u64) -> Result<Option<Act>, StoreError> {
         let acts: Option<Acts> = self.decoded(ledger, &CellKey::acts_of(leaf))?;
         let mut acts = acts.unwrap_or_default().acts.into_iter();
-        if let Some(act) = acts.find(|act| act.leaf == leaf) {
-            return Ok(Some(act));
-        }
-        if leaf >= self.stored_size(ledger)? {
-            return Ok(None);
-        }
-        let entry = self.entry(ledger, leaf)?;
-        let recorded = Recorded::read(leaf, &entry, |session| {
+        Ok(acts.find(|act| act.leaf == leaf))
+    }
+
+    fn unkept_act(
+        &self,
+        ledger: LedgerNumber,
+        leaf: u64,
+        entry: &Bytes,
+    ) -> Result<Option<Act>, StoreError> {
+        let recorded = Recorded::read(leaf, entry, |session| {
             let session = self.session(ledger, &session).map_err(Unread::Store)?;
             Ok(session.and_then(|(session, _)| session.bound_to.key()))
         });

@@ -204,9 +204,12 @@ pub(crate) fn finding(ledger: LedgerNumber, leaf: u64, number: u32) -> [u8; FIND
     ])
 }
 
-/// A cell of the assessment. Findings have keys of their own.
+/// A cell of the assessment. Findings are a kind of their own, so that they can be listed.
 pub(crate) fn cell(ledger: LedgerNumber, cell: &CellKey) -> Vec<u8> {
-    [&ledger.0.to_be_bytes(), &[CELL][..], &cell.to_bytes()].concat()
+    match cell {
+        CellKey::Finding(leaf, number) => finding(ledger, *leaf, *number).to_vec(),
+        _ => [&ledger.0.to_be_bytes(), &[CELL][..], &cell.to_bytes()].concat(),
+    }
 }
 
 /// Something that is due.

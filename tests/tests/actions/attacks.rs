@@ -641,6 +641,10 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
             *states.entry(name).or_default() += 1;
         }
         assert_eq!(states, summary.intents);
+        assert!(!verdicts.is_empty(), "nothing was told");
+        for body in ["clearance", "task_receipt"] {
+            assert!(summary.entries.contains_key(body), "{:?}", summary.entries);
+        }
         for (key, bytes) in &replay.kept().cells {
             if matches!(key, CellKey::Grant(_)) {
                 let grant = cells::Grant::decode(bytes.clone()).unwrap();

@@ -8,7 +8,7 @@ use deed_client::{
     Leaf, Ledger, Receipt, Signing, Statement,
     chat::{Import as ChatImport, Making, Part, PartContent, Recorded, Speaker},
 };
-use deed_evidence::{Sequence, commitment::digest_of, entry::Entry};
+use deed_evidence::{Sequence, commitment::digest_of};
 use deed_proto::v1::{self, rejection::Reason, statement::Body};
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -220,8 +220,6 @@ impl OneRun {
             if !matches!(found.body(), Some(Body::Grant(_))) {
                 continue;
             }
-            let entry = Entry::parse(&found.entry)
-                .map_err(|error| Failure::does_not_verify(error.to_string()))?;
             let receipt = Receipt {
                 leaf_index: found.index,
                 leaf_hash: found.hash,
@@ -230,7 +228,7 @@ impl OneRun {
                 manifest: None,
                 assessed: None,
             };
-            return Ok(Some((Bytes::copy_from_slice(entry.payload), receipt)));
+            return Ok(Some((found.payload(), receipt)));
         }
         Ok(None)
     }

@@ -117,7 +117,7 @@ impl ImportLog {
     async fn sender(&self, global: &Global, mapping: &str, file: &blake3::Hash) -> Outcome<Sender> {
         let ledger = global.connect().await?;
         let Who { producer, key } = self.who.required(&ledger).await?;
-        let id = session_id(&producer, mapping, file);
+        let id = session_id(&producer, mapping, file, self.task.as_ref());
         Ok(Sender {
             session: Session::with_id(ledger.ledger_id(), producer, id),
             ledger,
@@ -177,9 +177,20 @@ fn digest_of(file: &mut File) -> io::Result<blake3::Hash> {
 
 /// The same for the same import, and another one if anything in it differs: the same place in a
 /// session never gets two different statements.
-fn session_id(producer: &str, mapping: &str, file: &blake3::Hash) -> SessionId {
+fn session_id(
+    producer: &str,
+    mapping: &str,
+    file: &blake3::Hash,
+    task: Option<&[u8; 16]>,
+) -> SessionId {
     let mut hasher = blake3::Hasher::new_derive_key("deed.v1 observe import session");
-    for part in [producer.as_bytes(), mapping.as_bytes(), file.as_bytes()] {
+    let task = task.map_or(&[][..], |task| &task[..]);
+    for part in [
+        producer.as_bytes(),
+        mapping.as_bytes(),
+        &file.as_bytes()[..],
+        task,
+    ] {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);
     }

@@ -6,7 +6,10 @@ use deed_client::{
 use deed_evidence::{Sequence, SessionId, statement};
 use deed_proto::v1::{self, statement::Body};
 
-use super::{super::authority::rejected, Said};
+use super::{
+    super::authority::{forget_if_refused, rejected},
+    Said,
+};
 use crate::cli::{Failure, Global, Outcome};
 
 /// A producer in a session of its own.
@@ -101,7 +104,15 @@ impl Own {
             .map_err(|error| Failure::usage(error.to_string()))?
             .sequence;
         let statements = std::slice::from_ref(statement);
-        let answer = ledger.append_signed(statements, &self.signing).await?;
+        let answer = match ledger.append_signed(statements, &self.signing).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if let Place::Kept(stored) = &mut self.session {
+                    forget_if_refused(ledger, stored, sequence, &error).await?;
+                }
+                return Err(error.into());
+            }
+        };
         let item = answer.items.into_iter().next();
         let item =
             item.ok_or_else(|| Failure::does_not_verify("the server's answer lacks the result"))?;

@@ -240,7 +240,9 @@ fn what_nests_deeply_is_refused_before_it_is_read() {
             "Set<".repeat(3_000),
             ">".repeat(1_000)
         );
-        assert!(matches!(schema_error(&nested), PolicyError::Nesting { .. }));
+        let found = schema_error(&nested);
+        assert!(matches!(found, PolicyError::Nesting { .. }));
+        assert!(found.is_of_schema());
         let whens = "when { true } ".repeat(1_000);
         let text = format!("permit (principal, action, resource) {whens};");
         assert!(matches!(error(&text), PolicyError::Nesting { .. }));
@@ -313,6 +315,14 @@ fn types_that_grow_when_written_out_are_refused() {
     assert!(matches!(found, PolicyError::Types { .. }), "{found}");
     on_a_small_stack(move || {
         let found = schema_error(&schema(&mut (1..=500).map(deep)));
+        assert!(matches!(found, PolicyError::Types { .. }), "{found}");
+        // Types whose names lead from one deep record into the next: the first of them is the deepest.
+        let records = |number: u32| {
+            let (open, close) = ("{x:".repeat(38), "}".repeat(38));
+            format!("type T{number} = {open} T{} {close};", number + 1)
+        };
+        let last = "type T90 = { a: Long };".to_owned();
+        let found = schema_error(&schema(&mut (10..90).map(records).chain([last])));
         assert!(matches!(found, PolicyError::Types { .. }), "{found}");
         for fits in [
             schema(&mut (1..=9).map(wide)),
