@@ -115,9 +115,12 @@ proof_of_action() {
     local role
     for role in platform agent approver policy-engine downstream-system; do
         "$deed" keygen --out "$tmp/$role.key" >/dev/null 2>&1
+        # What a system says of resources of its own proves something, and of others it does not.
+        local own=()
+        [[ $role != downstream-system ]] || own=(--resource 'orders/*' --resource 'accounts/*')
         "$deed" key register "$tmp/$role.key" --role "$role" \
             --producer "spiffe://shop.example/$role" --controller "https://$role.example" \
-            >/dev/null 2>&1
+            "${own[@]}" >/dev/null 2>&1
         printf 'registered: %s\n' "$role" | fit
     done
     say 'Which evidence an act needs, by the risk of its task, is written in Cedar:'

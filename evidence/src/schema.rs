@@ -86,6 +86,16 @@ const fn uri(number: u32, name: &'static str) -> Field {
     f(number, name, kind, Required)
 }
 
+/// Up to so many producers.
+const fn uris(number: u32, name: &'static str, max: usize) -> Field {
+    let kind = Text {
+        min: 1,
+        max: 512,
+        rule: &URI,
+    };
+    f(number, name, kind, Repeated { min: 0, max })
+}
+
 /// Actions or resources that a grant covers.
 const fn patterns(number: u32, name: &'static str, max: usize) -> Field {
     let kind = Text {
@@ -480,6 +490,7 @@ pub(crate) static GRANT: Message = Message {
         f(8, "amount", Kind::Message(&AMOUNT), Implicit),
         digest(9, "parent", Implicit),
         f(10, "outside_token", Kind::Message(&OUTSIDE_TOKEN), Implicit),
+        uris(11, "gateways", 16),
     ],
     oneof_required: None,
 };
@@ -520,6 +531,12 @@ pub(crate) static INTENT: Message = Message {
         digest(9, "system_prompt_digest", Implicit),
         digest(10, "tool_manifest_digest", Implicit),
         text(11, "tool_call_id", 256, Implicit),
+        f(
+            12,
+            "expected_effects",
+            Kind::Message(&EFFECT),
+            Repeated { min: 0, max: 64 },
+        ),
     ],
     oneof_required: None,
 };
@@ -585,6 +602,24 @@ pub(crate) static APPROVAL: Message = Message {
             },
             Implicit,
         ),
+        f(9, "assertion", Kind::Message(&ASSERTION), Implicit),
+    ],
+    oneof_required: None,
+};
+
+static ASSERTION: Message = Message {
+    fields: &[
+        f(
+            1,
+            "format",
+            Text {
+                min: 1,
+                max: 64,
+                rule: &LOWER_NAME,
+            },
+            Required,
+        ),
+        f(2, "data", Bytes { min: 1, max: 8192 }, Required),
     ],
     oneof_required: None,
 };
@@ -689,6 +724,17 @@ pub(crate) static KEY_REGISTERED: Message = Message {
         f(5, "valid_from_us", NON_NEGATIVE, Implicit),
         f(6, "valid_until_us", NON_NEGATIVE, Implicit),
         f(7, "possession", Bytes { min: 64, max: 64 }, Required),
+        uris(8, "acts_for", 64),
+        f(
+            9,
+            "resources",
+            Text {
+                min: 1,
+                max: 1024,
+                rule: &NO_CONTROL,
+            },
+            Repeated { min: 0, max: 64 },
+        ),
     ],
     oneof_required: None,
 };

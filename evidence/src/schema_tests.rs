@@ -28,6 +28,7 @@ static ALL: &[(&str, &Message)] = &[
     ("GrantAccepted", &GRANT_ACCEPTED),
     ("Decision", &DECISION),
     ("Approval", &APPROVAL),
+    ("Assertion", &ASSERTION),
     ("Observation", &OBSERVATION),
     ("Revocation", &REVOCATION),
     ("FindingDisposition", &FINDING_DISPOSITION),

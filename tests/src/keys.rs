@@ -147,7 +147,7 @@ pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1
     registration_as(ledger_id, key, v1::KeyRole::Agent, producer, controller)
 }
 
-/// What registers a key of any role.
+/// What registers a key of any role; a downstream system's for all resources.
 #[must_use]
 pub fn registration_as(
     ledger_id: LedgerId,
@@ -170,6 +170,10 @@ pub fn registration_as(
         producer: producer.to_owned(),
         controller: controller.to_owned(),
         possession: Bytes::copy_from_slice(&possession.sign(key)),
+        resources: match role {
+            v1::KeyRole::DownstreamSystem => vec!["*".to_owned()],
+            _ => Vec::new(),
+        },
         ..v1::KeyRegistered::default()
     }
 }

@@ -280,6 +280,7 @@ impl<'a> Making<'a> {
             decided_at_us: decided_at.get(),
             strength: v1::AuthenticationStrength::SingleFactor.into(),
             rationale: "a customer's yes in the transcript".to_owned(),
+            assertion: None,
         };
         self.make_at(decided_at, Body::Approval(approval))?;
         self.counts.approvals += 1;

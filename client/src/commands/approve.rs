@@ -157,6 +157,7 @@ impl Approve {
             decided_at_us: decided_at.get(),
             strength: AuthenticationStrength::from(self.strength).into(),
             rationale: self.rationale.clone(),
+            assertion: None,
         }
     }
 }

@@ -62,6 +62,10 @@ pub(crate) struct MakeGrant {
     /// The credential of another system that it stands for, by its id: never the credential itself
     #[arg(long, value_name = "KIND:ID", value_parser = token)]
     outside_token: Option<(String, String)>,
+    /// A producer that carries out the acts, and gives their Outcomes besides the agent; may be given
+    /// up to 16 times
+    #[arg(long, value_name = "URI")]
+    gateway: Vec<String>,
     #[command(flatten)]
     voice: VoiceArgs,
     #[command(flatten)]
@@ -140,6 +144,7 @@ impl MakeGrant {
                 value,
                 key_thumbprint: Bytes::new(),
             }),
+            gateways: ascending(&self.gateway),
         })
     }
 }

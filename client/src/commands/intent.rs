@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     arguments::{AboutArgs, AmountArgs, Named, named},
     authority::now,
-    names,
+    effect, names,
     rules::{hex_bytes, moment},
     voice::{Said, SaidJson, VoiceArgs},
 };
@@ -73,6 +73,11 @@ pub(crate) struct MakeIntent {
     /// The platform's id of the call
     #[arg(long, default_value = "", value_name = "ID", hide_default_value = true)]
     tool_call_id: String,
+    /// What it will change, for example kind=refund,resource=accounts/12,amount=1999,currency=EUR.
+    /// What independent systems see is held against it; without any, all effects must be on the
+    /// resource or below it. May be given up to 64 times
+    #[arg(long, value_name = "EFFECT", value_parser = effect::parse)]
+    expect: Vec<v1::Effect>,
     /// Wait until it is cleared, denied or lapsed
     #[arg(long)]
     wait: bool,
@@ -151,6 +156,7 @@ impl MakeIntent {
             system_prompt_digest: copied(self.system_prompt_digest),
             tool_manifest_digest: copied(self.tool_manifest_digest),
             tool_call_id: self.tool_call_id.clone(),
+            expected_effects: self.expect.clone(),
         };
         let header = Header {
             task: Some(TaskId::new(self.task)),

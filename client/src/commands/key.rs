@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
+    arguments::ascending,
     authority::{AuthorityArgs, RecordedJson, now},
     rules::{hex_bytes, moment},
     show::write_file,
@@ -69,7 +70,10 @@ Examples:
   deed key register agent.pem --role agent \\
        --producer spiffe://example.org/agent --controller https://example.org
   deed key register agent.pub --possession agent.possession --role agent \\
-       --producer spiffe://example.org/agent --controller https://example.org")]
+       --producer spiffe://example.org/agent --controller https://example.org
+  deed key register bank.pub --possession bank.possession --role downstream-system \\
+       --producer https://bank.example/refunds --controller https://bank.example \\
+       --resource 'accounts/*' --resource 'order/*'")]
 pub(crate) struct Register {
     /// File of the key, private or public, or the public key as 64 hex digits
     #[arg(value_name = "PUBLIC|FILE")]
@@ -85,6 +89,17 @@ pub(crate) struct Register {
     /// What `deed key possess` wrote
     #[arg(long, value_name = "FILE")]
     possession: Option<PathBuf>,
+    /// A producer whose acts it carries out as a gateway; may be given up to 64 times
+    #[arg(long, value_name = "URI")]
+    acts_for: Vec<String>,
+    /// A resource of a downstream system's own, or a prefix that ends in /*, or * for all; may be
+    /// given up to 64 times
+    #[arg(
+        long,
+        value_name = "RESOURCE",
+        required_if_eq("role", "downstream-system")
+    )]
+    resource: Vec<String>,
     #[command(flatten)]
     authority: AuthorityArgs,
 }
@@ -261,6 +276,8 @@ impl Register {
             valid_from_us,
             valid_until_us,
             possession: copied(&possession),
+            acts_for: ascending(&self.acts_for),
+            resources: ascending(&self.resource),
         });
         let json = RegisteredJson {
             key_id: signature::key_id(public).to_string(),

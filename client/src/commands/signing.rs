@@ -149,6 +149,7 @@ impl OwnKey<'_> {
             valid_from_us: 0,
             valid_until_us: 0,
             possession: Bytes::copy_from_slice(&possession.sign(key)),
+            ..v1::KeyRegistered::default()
         })
     }
 

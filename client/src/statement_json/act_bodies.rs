@@ -10,7 +10,11 @@ use super::{
     hex_bytes::HexBytes,
 };
 
-nested!(LeafRefJson = LeafRef, OutsideTokenJson = OutsideToken);
+nested!(
+    LeafRefJson = LeafRef,
+    OutsideTokenJson = OutsideToken,
+    AssertionJson = Assertion
+);
 
 mirror!(
     LeafRefJson = LeafRef {
@@ -36,6 +40,7 @@ mirror!(GrantJson = Grant {
     amount: Option<AmountJson>,
     parent: HexBytes,
     outside_token: Option<OutsideTokenJson>,
+    gateways: Vec<String>,
 });
 mirror!(GrantAcceptedJson = GrantAccepted { grant: HexBytes } + {});
 mirror!(RevocationJson = Revocation { grant: HexBytes } + { reason: String });
@@ -58,7 +63,14 @@ mirror!(ApprovalJson = Approval {
     strength: StrengthName,
 } + {
     rationale: String,
+    assertion: Option<AssertionJson>,
 });
+mirror!(
+    AssertionJson = Assertion {
+        format: String,
+        data: HexBytes,
+    } + {}
+);
 mirror!(ObservationJson = Observation {
     effects: Vec<EffectJson>,
 } + {

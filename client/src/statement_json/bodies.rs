@@ -254,6 +254,7 @@ mirror!(IntentJson = Intent {
     system_prompt_digest: HexBytes,
     tool_manifest_digest: HexBytes,
     tool_call_id: String,
+    expected_effects: Vec<EffectJson>,
 });
 mirror!(EffectJson = Effect {
     kind: String,

@@ -23,6 +23,8 @@ mirror!(KeyRegisteredJson = KeyRegistered {
 } + {
     valid_from_us: i64,
     valid_until_us: i64,
+    acts_for: Vec<String>,
+    resources: Vec<String>,
 });
 mirror!(KeyRevokedJson = KeyRevoked { key_id: HexBytes } + {
     compromised_since_us: Option<i64>,

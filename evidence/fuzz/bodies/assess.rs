@@ -490,6 +490,7 @@ impl Story {
                     ])
                     .into(),
                 rationale: String::new(),
+                assertion: None,
             }),
             11 | 12 => Body::Observation(v1::Observation {
                 intent: script.pick(&[true, false]).then(|| self.leaf_ref(script)),
@@ -531,6 +532,7 @@ impl Story {
                 Bytes::new()
             },
             outside_token: script.token(),
+            gateways: Vec::new(),
         }
     }
 

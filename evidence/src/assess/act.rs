@@ -5,7 +5,7 @@ use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 
 use super::{
     book::{Book, Here, View},
-    cells::{Act, Acts, CellKey, Leaves},
+    cells::{Act, Acts, CellKey, Leaves, Outcome},
     digest,
     due::{Due, DueOf},
     said::LeafRef,
@@ -80,7 +80,9 @@ impl Book {
 
     /// The act of an Intent of which no cell is kept.
     fn act_by_entry<V: View>(&mut self, view: &mut V, leaf: u64) -> Result<Option<Act>, V::Error> {
-        let recent = self.recent.intent(leaf).copied();
+        // What is recent was an act when it was recorded.
+        let recent = self.recent.intent(leaf).cloned();
+        let is_recent = recent.is_some();
         let recorded = match recent {
             Some(recorded) => Some(recorded),
             None => view.intent(leaf)?,
@@ -89,10 +91,9 @@ impl Book {
             return Ok(None);
         };
         let second = CellKey::Equivocation(recorded.session, recorded.sequence);
-        let second = match recent {
-            // It was an act when it was recorded.
-            Some(_) => None,
-            None => self.cells.look::<Leaves, _>(view, second)?.cloned(),
+        let second = match is_recent {
+            true => None,
+            false => self.cells.look::<Leaves, _>(view, second)?.cloned(),
         };
         let task = self.cells.task(view, recorded.task)?;
         Ok(recorded.act(task, second.as_ref()))
@@ -190,13 +191,10 @@ impl Book {
         };
         let state = state_of_outcome(row.to);
         outcome.set_state(state);
-        if outcome.corroborate_by_us > 0 && row.to != State::Unobserved {
-            let due = Due {
-                at: Micros::new(outcome.corroborate_by_us),
-                leaf: outcome.leaf,
-                what: DueOf::Observation(intent),
-            };
-            self.dues.undo(due);
+        if row.to != State::Unobserved {
+            if let Some(due) = observation_due(intent, outcome) {
+                self.dues.undo(due);
+            }
         }
         if let Some(task) = task {
             let event = digest::Event::Outcome {
@@ -265,8 +263,8 @@ impl Book {
                 _ => "its Outcome did not come by its deadline",
             };
             self.find_of(view, here, &mut act, kind, None, detail)?;
-            if kind == FindingKind::IntentOverdue && !act.observations.is_empty() {
-                let seen = act.observations.first().map(|observed| observed.leaf);
+            if kind == FindingKind::IntentOverdue && !act.changes.is_empty() {
+                let seen = act.changes.first().map(|change| change.leaf);
                 let kind = FindingKind::HiddenSideEffect;
                 let detail = "its effects were seen, and no Outcome declares them";
                 self.find_of(view, here, &mut act, kind, seen, detail)?;
@@ -274,6 +272,15 @@ impl Book {
         }
         self.put_act(view, act)
     }
+}
+
+/// When the Outcome of the Intent at `intent` must be corroborated, if it must be.
+pub(super) fn observation_due(intent: u64, outcome: &Outcome) -> Option<Due> {
+    (outcome.corroborate_by_us > 0).then(|| Due {
+        at: Micros::new(outcome.corroborate_by_us),
+        leaf: outcome.leaf,
+        what: DueOf::Observation(intent),
+    })
 }
 
 pub(super) fn copied(bytes: &[u8]) -> Bytes {

@@ -1,15 +1,17 @@
-//! What an Outcome's effects move, against what its Intent named.
+//! How much an act moves, against what its Intent named.
 //!
-//! An Intent that names an amount is cleared, approved and charged for that amount. So its effects
-//! must not move more, nor money of another kind. How much they move is counted so:
+//! An Intent that names an amount is cleared, approved and charged for that amount. So what is declared,
+//! and what any one system sees, must not move more at any time, nor money of another kind. How much
+//! was moved is counted so, in the order of the effects:
 //!
-//! 1. Amounts on one resource are added up first: what is undone there, in part or whole, was not
-//!    moved. Amounts on *different* resources do not cancel out, or 5,000 that go to one account
-//!    would be 5 because 4,995 came from another.
-//! 2. What is left above zero is one sum, and what is left below is another: a transfer that is
-//!    declared as two entries of a ledger (one account less, another more) moves its amount once.
-//! 3. Neither sum may be larger than the Intent's amount. Signs are not compared, for they are a
-//!    system's convention: a refund of 5 is 5 to one and -5 to another.
+//! 1. Amounts on one resource are added up: what is undone there is not moved any more. Amounts on
+//!    *different* resources do not cancel out, or 5,000 that go to one account would be 5 because 4,995
+//!    came from another.
+//! 2. What is above zero is one sum, and what is below is another: a transfer that is declared as two
+//!    entries of a ledger (one account less, another more) moves its amount once.
+//! 3. Neither sum may ever be larger than the Intent's amount, after any of the effects: a million that
+//!    is moved and undone was moved. Signs are not compared, for they are a system's convention: a
+//!    refund of 5 is 5 to one and -5 to another.
 //!
 //! An Intent without an amount says nothing, and there is nothing to hold against it; where amounts
 //! matter, the grant's bound or the policy asks for one. An effect without an amount moves nothing
@@ -19,12 +21,16 @@ use std::collections::BTreeMap;
 
 use super::said::Effect;
 
-/// How the effects of an Outcome go beyond its Intent's amount (minor units and currency); `None` if
-/// they do not.
-pub(super) fn beyond_intent(intent: Option<(i64, &str)>, effects: &[Effect]) -> Option<String> {
+/// How effects go beyond an Intent's amount (minor units and currency); `None` if they do not.
+pub(super) fn beyond<'e>(
+    intent: Option<(i64, &str)>,
+    effects: impl IntoIterator<Item = &'e Effect>,
+) -> Option<String> {
     let (most, currency) = intent?;
-    // 64 effects of 64 bits each are far from the end of these.
+    let most_moved = i128::from(most).abs();
+    // Some hundred effects of 64 bits each are far from the end of these.
     let mut left: BTreeMap<&str, i128> = BTreeMap::new();
+    let (mut above, mut below) = (0, 0);
     for effect in effects {
         let Some(minor_units) = effect.minor_units else {
             continue;
@@ -35,16 +41,20 @@ pub(super) fn beyond_intent(intent: Option<(i64, &str)>, effects: &[Effect]) -> 
                 effect.kind, effect.resource, effect.currency
             ));
         }
-        *left.entry(&effect.resource).or_default() += i128::from(minor_units);
+        let sum = left.entry(&effect.resource).or_default();
+        above -= (*sum).max(0);
+        below -= (*sum).min(0);
+        *sum += i128::from(minor_units);
+        above += (*sum).max(0);
+        below += (*sum).min(0);
+        let moved = above.max(-below);
+        if moved > most_moved {
+            return Some(format!(
+                "the effects move {moved} in minor units of {currency}, and the Intent names {most}"
+            ));
+        }
     }
-    let above: i128 = left.values().filter(|sum| **sum > 0).sum();
-    let below: i128 = left.values().filter(|sum| **sum < 0).sum();
-    let moved = above.max(-below);
-    (moved > i128::from(most).abs()).then(|| {
-        format!(
-            "its effects move {moved} in minor units of {currency}, and the Intent names {most}"
-        )
-    })
+    None
 }
 
 #[cfg(test)]
@@ -87,45 +97,46 @@ mod tests {
             // Undone, and done again; more was undone than done.
             (&[("a", 500), ("a", -500), ("a", 500)], 500),
             (&[("a", 500), ("a", -1_001)], 501),
+            // Moved and undone was moved.
+            (&[("a", 1_000_000), ("a", -1_000_000)], 1_000_000),
+            (&[("a", -1_000_000), ("a", 1_000_000)], 1_000_000),
+            (&[("a", 500), ("a", 1), ("a", -1)], 501),
             // Two entries of a ledger; fees.
             (&[("a", -500), ("b", 500)], 500),
             (&[("a", -500), ("b", 490), ("c", 10)], 500),
             // What comes from elsewhere does not make it less.
             (&[("a", 5_000), ("b", -4_995)], 5_000),
-            (
-                &[("a", i64::MAX), ("b", i64::MAX)],
-                2 * i128::from(i64::MAX),
-            ),
+            (&[("a", i64::MAX), ("b", i64::MAX)], i128::from(i64::MAX)),
             (
                 &[("a", i64::MIN), ("b", i64::MIN)],
-                2 * i128::from(i64::MAX) + 2,
+                i128::from(i64::MAX) + 1,
             ),
         ] {
             for most in [500, -500] {
-                let beyond = beyond_intent(Some((most, "EUR")), &euros(amounts));
+                let beyond = beyond(Some((most, "EUR")), &euros(amounts));
                 assert_eq!(beyond.is_some(), moved > 500, "{amounts:?}");
                 if let Some(detail) = beyond {
                     assert!(detail.contains(&format!("move {moved} ")), "{detail}");
                 }
             }
-            assert_eq!(beyond_intent(None, &euros(amounts)), None);
+            assert_eq!(beyond(None, &euros(amounts)), None);
         }
         // Of nothing, nothing.
-        assert!(beyond_intent(Some((0, "EUR")), &euros(&[("a", 1)])).is_some());
-        assert!(beyond_intent(Some((0, "EUR")), &euros(&[("a", 0)])).is_none());
+        assert!(beyond(Some((0, "EUR")), &euros(&[("a", 1)])).is_some());
+        assert!(beyond(Some((0, "EUR")), &euros(&[("a", 0)])).is_none());
         let least = Some((i64::MIN, "EUR"));
-        assert!(beyond_intent(least, &euros(&[("a", i64::MIN)])).is_none());
+        assert!(beyond(least, &euros(&[("a", i64::MIN)])).is_none());
     }
 
     #[test]
     fn nothing_of_another_kind_is_moved() {
         let named = Some((500, "EUR"));
         let other = effects(&[("a", Some(500), "EUR"), ("b", Some(1), "USD")]);
-        let detail = beyond_intent(named, &other).unwrap();
+        let detail = beyond(named, &other).unwrap();
         assert_eq!(detail, "moved on b is in USD, and the Intent names EUR");
         // Whatever it is called that moves nothing: no amount is in no currency.
         let none = effects(&[("a", Some(500), "EUR"), ("b", None, "")]);
-        assert_eq!(beyond_intent(named, &none), None);
-        assert_eq!(beyond_intent(None, &other), None);
+        assert_eq!(beyond(named, &none), None);
+        assert_eq!(beyond(None, &other), None);
     }
 }

@@ -43,6 +43,12 @@ pub trait View {
         sequence: Sequence,
     ) -> Result<Option<u64>, Self::Error>;
 
+    /// The producer that a session belongs to.
+    ///
+    /// # Errors
+    /// As the keeper of the sessions says.
+    fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Self::Error>;
+
     /// The Intent in the entry at a leaf, as [`Recorded::read`] reads it; `None` if there is no such
     /// leaf, or something else is there.
     ///
@@ -336,8 +342,16 @@ impl Book {
             (SaidBody::Approval(approval), Some(task)) => {
                 self.approval(view, here, voice, task, &spoken.leaf_hash, approval)?;
             }
-            (SaidBody::Observation { intent, effects }, task) => {
-                self.observation(view, here, voice, task, spoken.said, *intent, effects)?;
+            (
+                SaidBody::Observation {
+                    intent,
+                    effects,
+                    observed_at,
+                },
+                task,
+            ) => {
+                let (said, seen_at) = (spoken.said, *observed_at);
+                self.observation(view, here, voice, task, said, *intent, effects, seen_at)?;
             }
             (SaidBody::Disposition { leaf, number, kind }, _) => {
                 self.disposition(view, here, *leaf, *number, *kind)?;
@@ -571,6 +585,27 @@ impl Book {
             task.findings += 1;
         }
         Ok(())
+    }
+
+    /// Adds a finding about a statement that does not fit what others have said. What somebody says
+    /// unsigned is a claim, and found as one.
+    #[expect(clippy::too_many_arguments, reason = "they are the finding's fields")]
+    pub(super) fn object<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        kind: FindingKind,
+        task: TaskId,
+        contradicts: Option<u64>,
+        detail: &str,
+    ) -> Result<(), V::Error> {
+        let kind = if voice.is_signed() {
+            kind
+        } else {
+            FindingKind::UnprovenClaim
+        };
+        self.find(view, here, kind, Some(task), here.leaf, contradicts, detail)
     }
 
     /// Takes an event into a task's assessment digest.

@@ -26,7 +26,7 @@ pub enum CellKey {
     Grant(Hash),
     /// The acts whose Intents are in the leaves `n * 16 ..`.
     Acts(u64),
-    /// Intents with a correlation key, by 16 bytes of SHA-256 over kind, a zero byte and value.
+    /// Acts with a correlation key, by 16 bytes of SHA-256 over kind, a zero byte and value.
     Correlation([u8; 16]),
     /// Grants that stand for another system's credential; likewise.
     Token([u8; 16]),
@@ -78,6 +78,7 @@ pub(super) enum Cell {
     Grant(Box<Grant>),
     Acts(Acts),
     Leaves(Leaves),
+    Correlated(Correlated),
     Names(Names),
     Count(Count),
     Use(Use),
@@ -92,6 +93,7 @@ impl Cell {
             Self::Grant(cell) => cell.encode_to_vec(),
             Self::Acts(cell) => cell.encode_to_vec(),
             Self::Leaves(cell) => cell.encode_to_vec(),
+            Self::Correlated(cell) => cell.encode_to_vec(),
             Self::Names(cell) => cell.encode_to_vec(),
             Self::Count(cell) => cell.encode_to_vec(),
             Self::Use(cell) => cell.encode_to_vec(),
@@ -107,9 +109,8 @@ impl Cell {
             CellKey::Task(_) => Self::Task(Task::decode(bytes).ok()?),
             CellKey::Grant(_) => Self::Grant(Box::new(Grant::decode(bytes).ok()?)),
             CellKey::Acts(_) => Self::Acts(Acts::decode(bytes).ok()?),
-            CellKey::Correlation(_) | CellKey::Equivocation(..) => {
-                Self::Leaves(Leaves::decode(bytes).ok()?)
-            }
+            CellKey::Correlation(_) => Self::Correlated(Correlated::decode(bytes).ok()?),
+            CellKey::Equivocation(..) => Self::Leaves(Leaves::decode(bytes).ok()?),
             CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
             CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
@@ -154,6 +155,7 @@ kept!(
     Grant = Box<Grant>,
     Acts = Acts,
     Leaves = Leaves,
+    Correlated = Correlated,
     Names = Names,
     Count = Count,
     Use = Use,
@@ -218,6 +220,15 @@ pub struct Task {
     /// Its first entry.
     #[prost(uint64, tag = "18")]
     pub first_leaf: u64,
+    /// Producer of TaskOpened.
+    #[prost(string, tag = "19")]
+    pub opener: String,
+    /// Key that signed TaskOpened; 16 bytes, or empty. An authority's is not looked at again.
+    #[prost(bytes = "bytes", tag = "20")]
+    pub opener_key: Bytes,
+    /// Effective time at TaskOpened.
+    #[prost(int64, tag = "21")]
+    pub opened_at_us: i64,
 }
 
 /// When a key spoke last in a task.
@@ -303,6 +314,18 @@ pub struct Grant {
     /// Key that signed it; 16 bytes, or empty. An authority's is not looked at again.
     #[prost(bytes = "bytes", tag = "22")]
     pub issuer_key: Bytes,
+    /// Effective time at its leaf.
+    #[prost(int64, tag = "23")]
+    pub at_us: i64,
+    /// Key that signed the acceptance; 16 bytes, or empty.
+    #[prost(bytes = "bytes", tag = "24")]
+    pub accepted_key: Bytes,
+    /// Effective time at the acceptance.
+    #[prost(int64, tag = "25")]
+    pub accepted_at_us: i64,
+    /// Producers that may carry out what is cleared under it.
+    #[prost(string, repeated, tag = "26")]
+    pub gateways: Vec<String>,
 }
 
 /// The acts of some neighbouring leaves, ascending by leaf.
@@ -379,7 +402,7 @@ pub struct Act {
     /// What came of it.
     #[prost(message, optional, tag = "21")]
     pub outcome: Option<Outcome>,
-    /// Observations that were matched to it; at most 64.
+    /// Observations of it: at most 64; one that proves something displaces one that does not.
     #[prost(message, repeated, tag = "22")]
     pub observations: Vec<Observed>,
     /// Whether the policy asked for an approval.
@@ -391,10 +414,10 @@ pub struct Act {
     /// Whether somebody claimed an approval that counts for nothing.
     #[prost(bool, tag = "25")]
     pub approval_claimed: bool,
-    /// Whether an approver refused.
+    /// Whether an approver refused before it was cleared.
     #[prost(bool, tag = "26")]
     pub refused: bool,
-    /// Whether a policy engine denied.
+    /// Whether a policy engine denied before it was cleared.
     #[prost(bool, tag = "27")]
     pub decision_denied: bool,
     /// Whether a Clearance is on its way into the log.
@@ -409,6 +432,47 @@ pub struct Act {
     /// Its currency; empty without an amount.
     #[prost(string, tag = "31")]
     pub currency: String,
+    /// Its session; 16 bytes.
+    #[prost(bytes = "bytes", tag = "32")]
+    pub session: Bytes,
+    /// What it acts on.
+    #[prost(string, tag = "33")]
+    pub resource: String,
+    /// What it said that it would change.
+    #[prost(message, repeated, tag = "34")]
+    pub expected_effects: Vec<Effect>,
+    /// Keys that it relied on when it was judged: of its task's opening and of its grants.
+    #[prost(message, repeated, tag = "35")]
+    pub relied: Vec<Relied>,
+    /// Producers that its grants let carry it out.
+    #[prost(string, repeated, tag = "36")]
+    pub gateways: Vec<String>,
+    /// What independent systems saw change on resources of their own; at most 256.
+    #[prost(message, repeated, tag = "37")]
+    pub changes: Vec<Change>,
+    /// Effective time at its Clearance; 0 if it was cleared at once, or is not.
+    #[prost(int64, tag = "38")]
+    pub cleared_at_us: i64,
+    /// Whether only a strength that its approvers claim let it be cleared.
+    #[prost(bool, tag = "39")]
+    pub strength_claimed: bool,
+}
+
+/// A signed statement that an act's layers rest on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Relied {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Its leaf.
+    #[prost(uint64, tag = "2")]
+    pub leaf: u64,
+    /// Effective time there.
+    #[prost(int64, tag = "3")]
+    pub at_us: i64,
+    /// What it is to the act.
+    #[prost(enumeration = "v1::EvidencePart", tag = "4")]
+    pub part: i32,
 }
 
 /// What a waiting Intent is judged by again.
@@ -486,7 +550,7 @@ pub struct Outcome {
     /// `v1::OutcomeStatus`.
     #[prost(enumeration = "v1::OutcomeStatus", tag = "3")]
     pub status: i32,
-    /// Whether somebody signed it who may.
+    /// Whether somebody signed it who stands in a relation to the act.
     #[prost(bool, tag = "4")]
     pub signed: bool,
     /// Whether its result is committed to: a result, a response or effects.
@@ -495,62 +559,101 @@ pub struct Outcome {
     /// What it declares.
     #[prost(message, repeated, tag = "6")]
     pub effects: Vec<Effect>,
-    /// Which of them independent systems have seen: bit n for effect n.
-    #[prost(uint64, tag = "7")]
-    pub seen: u64,
     /// When it must be corroborated; 0 for never.
-    #[prost(int64, tag = "8")]
+    #[prost(int64, tag = "7")]
     pub corroborate_by_us: i64,
-    /// Which system has seen which effect; at most 256.
-    #[prost(message, repeated, tag = "9")]
-    pub sights: Vec<Sight>,
+    /// Key that signed it; 16 bytes, or empty.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub key: Bytes,
+    /// Effective time at its leaf.
+    #[prost(int64, tag = "9")]
+    pub at_us: i64,
 }
 
-/// That a system has seen a declared effect.
+/// A change that an independent system saw on a resource of its own.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Sight {
-    /// Position of the effect.
-    #[prost(uint32, tag = "1")]
-    pub effect: u32,
-    /// The system: 16 bytes of SHA-256 over its producer.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub observer: Bytes,
-    /// The external id that it named: 16 bytes of SHA-256, or empty.
+pub struct Change {
+    /// Leaf of the Observation.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// Effective time there.
+    #[prost(int64, tag = "2")]
+    pub at_us: i64,
+    /// Key that signed it; 16 bytes.
     #[prost(bytes = "bytes", tag = "3")]
-    pub name: Bytes,
+    pub key: Bytes,
+    /// The system: 16 bytes of SHA-256 over its producer.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub system: Bytes,
+    /// What it saw.
+    #[prost(message, required, tag = "5")]
+    pub effect: Effect,
+    /// Which declared effect it confirms.
+    #[prost(uint32, optional, tag = "6")]
+    pub declared: Option<u32>,
+    /// Which expected effect it is.
+    #[prost(uint32, optional, tag = "7")]
+    pub expected: Option<u32>,
 }
 
 /// An Observation that was matched to an act.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Observed {
     /// Its leaf.
     #[prost(uint64, tag = "1")]
     pub leaf: u64,
-    /// Whether a system signed it that is not the agent's own.
+    /// Whether an independent system saw resources of its own change.
     #[prost(bool, tag = "2")]
-    pub independent: bool,
-    /// What was seen; kept until the Outcome is there.
-    #[prost(message, repeated, tag = "3")]
-    pub effects: Vec<Effect>,
-    /// The system, as in [`Sight`]; empty for a claim.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub observer: Bytes,
+    pub proves: bool,
 }
 
 /// Leaves, ascending.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Leaves {
-    /// At most 64, the newest.
+    /// The leaves.
     #[prost(uint64, repeated, tag = "1")]
     pub leaves: Vec<u64>,
 }
 
-/// Leaf hashes.
+/// Acts with a correlation key, ascending by leaf: at most 64, shared between controllers.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Correlated {
+    /// The acts.
+    #[prost(message, repeated, tag = "1")]
+    pub acts: Vec<CorrelatedAct>,
+}
+
+/// An act with a correlation key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CorrelatedAct {
+    /// Leaf of its Intent.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// Key that signed the Intent; 16 bytes, or empty.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: Bytes,
+    /// Whether it was denied at once.
+    #[prost(bool, tag = "3")]
+    pub denied: bool,
+}
+
+/// Grants that stand for one outside token: at most 64, the best founded.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Names {
-    /// At most 64, the newest.
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    pub hashes: Vec<Bytes>,
+    /// The grants, in order of their leaves.
+    #[prost(message, repeated, tag = "1")]
+    pub grants: Vec<GrantName>,
+}
+
+/// A grant that stands for an outside token.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GrantName {
+    /// Its leaf hash.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub hash: Bytes,
+    /// 2 for an authority's, 1 for one that a registered key signed, 0 for one that nobody did.
+    #[prost(uint32, tag = "2")]
+    pub rank: u32,
 }
 
 /// A count.

@@ -3,7 +3,7 @@
 use deed_proto::v1::{FindingKind, Severity};
 
 /// All kinds, in order of their numbers.
-pub const KINDS: [FindingKind; 32] = {
+pub const KINDS: [FindingKind; 34] = {
     use FindingKind as F;
     [
         F::UnknownGrant,
@@ -38,6 +38,8 @@ pub const KINDS: [FindingKind; 32] = {
         F::UnknownTask,
         F::WrongRole,
         F::OutOfPlace,
+        F::UnprovenClaim,
+        F::NotCompared,
     ]
 };
 
@@ -62,6 +64,7 @@ pub const fn severity(kind: FindingKind) -> Severity {
         | F::SessionSilent
         | F::ClockSkew
         | F::WrongRole
+        | F::UnprovenClaim
         | F::PolicyError => Severity::Warning,
         F::RevokedKeyUse
         | F::CompromisedKeyUse
@@ -75,6 +78,7 @@ pub const fn severity(kind: FindingKind) -> Severity {
         | F::EffectMismatch
         | F::HiddenSideEffect
         | F::Equivocation
+        | F::NotCompared
         | F::TokenUsedAfterClose => Severity::Serious,
     }
 }
@@ -106,7 +110,7 @@ mod tests {
             assert_ne!(severity(kind), Severity::Unspecified);
         }
         assert!(
-            FindingKind::try_from(33).is_err(),
+            FindingKind::try_from(35).is_err(),
             "a kind is missing above"
         );
         assert_eq!(name(FindingKind::HiddenSideEffect), "hidden_side_effect");

@@ -1,13 +1,14 @@
 //! Grants: who may do what, handed down and narrowed.
 
 use bytes::Bytes;
-use deed_proto::v1::{FindingKind, GrantState, LayerState, TaskState};
+use deed_proto::v1::{EvidencePart, FindingKind, GrantState, LayerState, TaskState};
 use deed_tlog::Hash;
 
 use super::{
     CHAIN_MAX, LIST_MAX,
+    act::copied_of,
     book::{Book, Here, View, Voice},
-    cells::{self, CellKey, Names, name_of},
+    cells::{self, CellKey, GrantName, Names, Relied, name_of},
     said::{Grant, Quantity},
     table::{self, Event, State, Thing},
 };
@@ -112,6 +113,10 @@ pub(super) struct Shown {
     pub(super) against: Vec<Against>,
     /// The grant and those above it.
     chain: Vec<Hash>,
+    /// Keys that handed a grant of the chain on, or accepted it.
+    pub(super) relied: Vec<Relied>,
+    /// Producers that may carry out what is cleared under it.
+    pub(super) gateways: Vec<String>,
 }
 
 /// One thing that speaks against a grant.
@@ -198,12 +203,18 @@ impl Book {
         if let (Some((kind, value)), None) = (&said.outside_token, &against) {
             let token = CellKey::Token(name_of(kind, value));
             let names: &mut Names = self.cells.change_or_default(view, token)?;
-            if names.hashes.len() >= LIST_MAX {
-                names.hashes.remove(0);
+            let name = GrantName {
+                hash: Bytes::copy_from_slice(leaf_hash.as_bytes()),
+                rank: match voice.is_signed() {
+                    _ if voice.is_authority() => 2,
+                    signed => signed.into(),
+                },
+            };
+            if names.add(name) {
+                let detail = "more than 64 grants stand for one outside token; the use of it after the \
+                              end of its task is not found for all of them";
+                against = Some((FindingKind::NotCompared, detail.to_owned(), None));
             }
-            names
-                .hashes
-                .push(Bytes::copy_from_slice(leaf_hash.as_bytes()));
         }
         self.cells.put(name, Box::new(grant));
         if let Some((kind, detail, contradicts)) = against {
@@ -277,6 +288,8 @@ impl Book {
             grant.set_state(GrantState::Active);
             grant.accepted_leaf = Some(here.leaf);
             grant.accepted_signed = voice.is_signed();
+            grant.accepted_key = copied_of(voice.key.as_ref().map(|key| &key.as_bytes()[..]));
+            grant.accepted_at_us = here.at.get();
             return Ok(());
         };
         let leaf = Some(grant.leaf);
@@ -332,6 +345,8 @@ impl Book {
             layer: LayerState::Contradicted,
             against: Vec::new(),
             chain: Vec::new(),
+            relied: Vec::new(),
+            gateways: Vec::new(),
         };
         let mut next = Some(*name);
         let mut layer = LayerState::Proven;
@@ -360,6 +375,8 @@ impl Book {
                     shown.add(FindingKind::UnknownGrant, detail, Some(grant.leaf));
                 }
                 scope(&mut shown, grant, wanted);
+                // A part names none that its parent does not name.
+                shown.gateways.clone_from(&grant.gateways);
             }
             in_force(&mut shown, here.registry, grant, here.at);
             limits(&mut shown, grant, wanted.amount);
@@ -369,6 +386,20 @@ impl Book {
             }
             next = Hash::try_from(&grant.parent[..]).ok();
             shown.chain.push(name);
+            let accepted_leaf = grant.accepted_leaf.unwrap_or(0);
+            for (key, leaf, at_us) in [
+                (&grant.issuer_key, grant.leaf, grant.at_us),
+                (&grant.accepted_key, accepted_leaf, grant.accepted_at_us),
+            ] {
+                if !key.is_empty() {
+                    shown.relied.push(Relied {
+                        key: key.clone(),
+                        leaf,
+                        at_us,
+                        part: EvidencePart::Delegation.into(),
+                    });
+                }
+            }
             if shown.chain.len() > CHAIN_MAX as usize {
                 break;
             }
@@ -397,6 +428,26 @@ impl Book {
             }
         }
         Ok(())
+    }
+}
+
+impl Names {
+    /// Adds a grant. If there are 64, one of those that are founded worst gives way, the newest of them;
+    /// returns whether one had to.
+    fn add(&mut self, name: GrantName) -> bool {
+        self.grants.push(name);
+        if self.grants.len() <= LIST_MAX {
+            return false;
+        }
+        let worst = self.grants.iter().map(|name| name.rank).min();
+        let at = self
+            .grants
+            .iter()
+            .rposition(|name| Some(name.rank) == worst);
+        if let Some(at) = at {
+            self.grants.remove(at);
+        }
+        true
     }
 }
 
@@ -450,6 +501,10 @@ fn new_grant(here: Here<'_>, voice: Voice<'_>, task: TaskId, said: &Grant) -> ce
             Some(key) if !voice.is_authority() => bytes(key.as_bytes()),
             _ => Bytes::new(),
         },
+        at_us: here.at.get(),
+        accepted_key: Bytes::new(),
+        accepted_at_us: 0,
+        gateways: said.gateways.clone(),
     }
 }
 
@@ -499,6 +554,12 @@ fn escalates(
         Some("its resources go beyond the parent's")
     } else if grant.not_before_us < parent.not_before_us || grant.expires_us > parent.expires_us {
         Some("its time goes beyond the parent's")
+    } else if !grant
+        .gateways
+        .iter()
+        .all(|one| parent.gateways.contains(one))
+    {
+        Some("its gateways go beyond the parent's")
     } else if !within(parent.uses, grant.uses) {
         Some("its uses go beyond the parent's")
     } else if !amount_within {

@@ -1,8 +1,10 @@
 //! Intents: judged, waiting, cleared.
 
+use std::collections::HashMap;
+
 use deed_proto::v1::{
-    self, AuthenticationStrength, FindingKind, IntentState, KeyRole, LayerState, RiskTier,
-    TaskState, Verdict, statement::Body,
+    self, AuthenticationStrength, EvidencePart, FindingKind, IntentState, KeyRole, LayerState,
+    RiskTier, TaskState, Verdict, statement::Body,
 };
 use deed_tlog::Hash;
 
@@ -10,10 +12,11 @@ use super::{
     HASTY_US, LIST_MAX, SKEW_US,
     act::{copied, copied_of, task_of},
     book::{Book, Here, Owed, Spoken, View, Voice},
-    cells::{Act, CellKey, Duties, Evidence, Leaves, Waiting, name_of},
+    cells::{Act, CellKey, Correlated, CorrelatedAct, Duties, Evidence, Relied, Waiting, name_of},
     digest,
     due::{Due, DueOf},
     grant::{Shown, Wanted},
+    keys,
     recorded::Recorded,
     said::{Approval, Intent, LeafRef, Quantity},
     table::{self, Event, State, Thing},
@@ -21,6 +24,7 @@ use super::{
 use crate::{
     KeyId, PayloadDigest, TaskId,
     policy::{self, Ruling},
+    trust::Registry,
 };
 
 /// Where an Intent stands, what it waits for, why it is denied.
@@ -56,6 +60,10 @@ struct Judged {
     approval_asked: bool,
     decision_asked: bool,
     shown: Option<Shown>,
+    /// The key that opened the task, if the judgement relies on it.
+    opener: Option<Relied>,
+    /// Whether it is cleared only by a strength that approvers claim.
+    strength_claimed: bool,
 }
 
 impl Book {
@@ -70,15 +78,21 @@ impl Book {
     ) -> Result<Standing, V::Error> {
         let place = (spoken.header.session, spoken.header.sequence);
         self.recent.place(place, here.leaf);
-        for (kind, value) in &spoken.said.correlation_keys {
-            self.correlate(view, kind, value, here.leaf)?;
-        }
         if asks_for_nothing(here, voice, spoken, said)
             && self.clear_unkept(view, here, task, spoken, said)?
         {
+            if !spoken.said.correlation_keys.is_empty()
+                && let Some(act) = self.act_at(view, here.leaf)?
+            {
+                for (kind, value) in &spoken.said.correlation_keys {
+                    self.correlate(view, here, kind, value, &act)?;
+                }
+            }
             return Ok((IntentState::Cleared, Vec::new(), Vec::new()));
         }
-        if said.deadline.get() > 0 {
+        // What was too late when it was said is denied, and nothing is due of it.
+        let in_time = said.deadline > here.at;
+        if in_time {
             self.dues.set(Due {
                 at: said.deadline,
                 leaf: here.leaf,
@@ -101,7 +115,12 @@ impl Book {
             model: said.model,
             evidence: &[],
         };
-        let judged = self.judge(view, here, &asked)?;
+        let mut judged = self.judge(view, here, &asked)?;
+        if said.deadline.get() > 0 && !in_time {
+            let detail = "its deadline had passed before it was recorded";
+            judged.deny(FindingKind::IntentLapsed, detail, None);
+            judged.conclude();
+        }
         let mut act = Act {
             leaf: here.leaf,
             leaf_hash: copied(spoken.leaf_hash.as_bytes()),
@@ -116,11 +135,17 @@ impl Book {
             currency: asked
                 .amount
                 .map_or_else(String::new, |amount| amount.currency.to_owned()),
+            session: copied(spoken.header.session.as_bytes()),
+            resource: asked.resource.to_owned(),
+            expected_effects: said.expected_effects.clone(),
             ..Act::default()
         };
         self.settle(view, here, &mut act, judged)?;
         if act.state() == IntentState::Waiting {
             act.waiting = Some(asked.waiting());
+        }
+        for (kind, value) in &spoken.said.correlation_keys {
+            self.correlate(view, here, kind, value, &act)?;
         }
         let standing = (act.state(), act.missing.clone(), act.denied.clone());
         self.put_act(view, act)?;
@@ -160,27 +185,43 @@ impl Book {
             received_at: spoken.received_at,
             arguments: said.arguments,
             prompt: said.prompt,
+            resource: said.resource.in_payload(spoken.payload).into(),
         });
         Ok(true)
     }
 
-    /// Notes that a correlation key names the act at `leaf`.
+    /// Notes that a correlation key names an act. There is room for 64; beyond that nobody can push out
+    /// what is somebody else's, and what does not fit is found.
     pub(super) fn correlate<V: View>(
         &mut self,
         view: &mut V,
+        here: Here<'_>,
         kind: &str,
         value: &str,
-        leaf: u64,
+        act: &Act,
     ) -> Result<(), V::Error> {
         let key = CellKey::Correlation(name_of(kind, value));
-        let leaves: &mut Leaves = self.cells.change_or_default(view, key)?;
-        if let Err(at) = leaves.leaves.binary_search(&leaf) {
-            leaves.leaves.insert(at, leaf);
-            if leaves.leaves.len() > LIST_MAX {
-                leaves.leaves.remove(0);
-            }
+        let acts: &mut Correlated = self.cells.change_or_default(view, key)?;
+        let place = acts.acts.binary_search_by_key(&act.leaf, |one| one.leaf);
+        let Err(at) = place else { return Ok(()) };
+        let one = CorrelatedAct {
+            leaf: act.leaf,
+            key: act.key.clone(),
+            denied: act.state() == IntentState::Denied,
+        };
+        acts.acts.insert(at, one);
+        let Some(left_out) = acts.make_room(here.registry) else {
+            return Ok(());
+        };
+        // What nobody proves makes room without a word.
+        if left_out.key.is_empty() || left_out.denied {
+            return Ok(());
         }
-        Ok(())
+        let kind = FindingKind::NotCompared;
+        let detail = "more than 64 acts share a correlation key: what is seen by that key alone is not \
+                      found to be of this act";
+        let (task, about) = (task_of(act), left_out.leaf);
+        self.find(view, here, kind, task, about, None, detail)
     }
 
     /// Judges an Intent by what is there now. Changes nothing.
@@ -201,6 +242,8 @@ impl Book {
             approval_asked: false,
             decision_asked: false,
             shown: None,
+            opener: None,
+            strength_claimed: false,
         };
         let tier = self.judge_task(view, asked.task, &mut judged)?;
         if let Some(name) = asked.grant {
@@ -226,6 +269,8 @@ impl Book {
             judged.deny(FindingKind::RevokedKeyUse, detail, revoked);
         }
         let Some(policy) = here.registry.policy() else {
+            // Nothing asks for the tier.
+            judged.opener = None;
             judged.conclude();
             return Ok(judged);
         };
@@ -261,7 +306,25 @@ impl Book {
             },
         };
         match policy.policy.judge(&request) {
-            Ruling::Cleared(duties) => judged.duties = duties,
+            Ruling::Cleared(duties) => {
+                judged.duties = duties;
+                let claims = asked
+                    .evidence
+                    .iter()
+                    .any(|one| one.strength > AuthenticationStrength::SingleFactor as i32);
+                if claims {
+                    let least = policy::Request {
+                        evidence: policy::Evidence {
+                            approvals_multi_factor: 0,
+                            approvals_phishing_resistant: 0,
+                            ..request.evidence
+                        },
+                        ..request
+                    };
+                    let ruling = policy.policy.judge(&least);
+                    judged.strength_claimed = !matches!(ruling, Ruling::Cleared(_));
+                }
+            }
             Ruling::Waiting { missing, duties } => {
                 judged.duties = duties;
                 for need in missing {
@@ -316,7 +379,15 @@ impl Book {
         // Whoever may open a task says how much harm it may do; from others that is a claim, and the
         // policy is asked as if nobody had said anything.
         Ok(match task.opened() {
-            LayerState::Proven => task.tier(),
+            LayerState::Proven => {
+                judged.opener = (!task.opener_key.is_empty()).then(|| Relied {
+                    key: task.opener_key.clone(),
+                    leaf: task.opened_leaf.unwrap_or(0),
+                    at_us: task.opened_at_us,
+                    part: EvidencePart::Task.into(),
+                });
+                task.tier()
+            }
             _ => RiskTier::Unspecified,
         })
     }
@@ -341,9 +412,13 @@ impl Book {
             corroborate_within_us: judged.duties.corroborate_within_us,
         });
         act.authority = LayerState::Missing.into();
+        act.relied = judged.opener.into_iter().collect();
+        act.strength_claimed = judged.strength_claimed;
         if let Some(shown) = &judged.shown {
             act.grant_leaf = shown.leaf;
             act.set_authority(shown.layer);
+            act.relied.extend(shown.relied.iter().cloned());
+            act.gateways.clone_from(&shown.gateways);
         }
         for (kind, detail, contradicts) in judged.findings {
             self.find_of(view, here, act, kind, contradicts, detail)?;
@@ -441,6 +516,7 @@ impl Book {
         };
         if let (Some(_), Some(task)) = (moved, task) {
             act.clearance_leaf = Some(here.leaf);
+            act.cleared_at_us = here.at.get();
             let body = Body::Clearance(v1::Clearance {
                 intent: Some(v1::LeafRef {
                     leaf_index: act.leaf,
@@ -480,7 +556,7 @@ impl Book {
         let Some(mut act) = self.act_referred(view, task, intent)? else {
             let kind = FindingKind::OutOfPlace;
             let detail = "the decision is of no Intent of this task";
-            return self.find(view, here, kind, Some(task), here.leaf, None, detail);
+            return self.object(view, here, voice, kind, task, None, detail);
         };
         act = self.overtake(view, here, act)?;
         if !voice.has_role(KeyRole::PolicyEngine) {
@@ -500,15 +576,17 @@ impl Book {
             }
             return Ok(());
         }
+        if let Some(rival) = rival_of(here, voice, &act, EvidencePart::Decision) {
+            // Of its own side a no proves as little as a yes.
+            let kind = FindingKind::UnprovenClaim;
+            let detail = "the policy engine has the controller of somebody whose act it decides, or who \
+                          approves it";
+            return self.find(view, here, kind, Some(task), here.leaf, Some(rival), detail);
+        }
         if verdict == Verdict::Deny {
-            act.decision_denied = true;
-            self.refuse(
-                view,
-                here,
-                &mut act,
-                Event::DecisionDenied,
-                "a policy engine denied it",
-            )?;
+            let why = "a policy engine denied it";
+            let event = Event::DecisionDenied;
+            act.decision_denied |= self.refuse(view, here, &mut act, event, why)?;
         } else {
             let none = AuthenticationStrength::Unspecified;
             self.weigh(view, here, &mut act, voice, leaf_hash, none)?;
@@ -528,7 +606,7 @@ impl Book {
         let Some(mut act) = self.act_referred(view, task, &said.intent)? else {
             let kind = FindingKind::ApprovalOfOtherIntent;
             let detail = "what was approved is no Intent of this task";
-            return self.find(view, here, kind, Some(task), here.leaf, None, detail);
+            return self.object(view, here, voice, kind, task, None, detail);
         };
         act = self.overtake(view, here, act)?;
         if !voice.has_role(KeyRole::Approver) {
@@ -548,23 +626,20 @@ impl Book {
             act.approval_claimed = true;
             return self.put_act(view, act);
         }
-        let agent = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
-        let same = agent.is_some_and(|agent| voice.controller() == Some(agent.controller.as_str()));
-        self.approval_times(view, here, &mut act, said)?;
-        if said.verdict == Verdict::Deny {
-            act.refused = true;
-            self.refuse(
-                view,
-                here,
-                &mut act,
-                Event::Refused,
-                "an approver refused it",
-            )?;
-        } else if same {
+        let rival = rival_of(here, voice, &act, EvidencePart::Approval);
+        if rival.is_none() {
+            self.approval_times(view, here, &mut act, said)?;
+        }
+        if let Some(rival) = rival {
+            // Of its own side a no proves as little as a yes.
             let kind = FindingKind::SelfApproval;
-            let detail = "approver and agent have the same controller";
-            self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
-        } else if agent.is_none() {
+            let detail = "the approver has the controller of somebody who acts or decides here";
+            self.find(view, here, kind, Some(task), here.leaf, Some(rival), detail)?;
+            act.approval_claimed = true;
+        } else if said.verdict == Verdict::Deny {
+            let why = "an approver refused it";
+            act.refused |= self.refuse(view, here, &mut act, Event::Refused, why)?;
+        } else if act.key.is_empty() {
             // Whose act it is was not signed: that it is somebody else's cannot be shown.
             act.approval_claimed = true;
         } else {
@@ -603,7 +678,8 @@ impl Book {
         Ok(())
     }
 
-    /// Somebody who may said no.
+    /// Somebody who may said no. Returns whether that came before the act was cleared: afterwards it
+    /// stays on record, and changes nothing.
     fn refuse<V: View>(
         &mut self,
         view: &mut V,
@@ -611,15 +687,18 @@ impl Book {
         act: &mut Act,
         event: Event,
         why: &str,
-    ) -> Result<(), V::Error> {
-        // Also of an act that is cleared or done: the no stays on record.
+    ) -> Result<bool, V::Error> {
         let kind = FindingKind::DecisionDenied;
         self.find_of(view, here, act, kind, Some(here.leaf), why)?;
         if self.move_intent(view, here, act, event)?.is_some() {
             act.clearing = false;
             act.denied.push(why.to_owned());
+            return Ok(true);
         }
-        Ok(())
+        Ok(matches!(
+            act.state(),
+            IntentState::Waiting | IntentState::Denied | IntentState::Lapsed
+        ))
     }
 }
 
@@ -630,8 +709,42 @@ fn asks_for_nothing(here: Here<'_>, voice: Voice<'_>, spoken: &Spoken<'_>, said:
         && said.grant.is_none()
         && said.amount.is_none()
         && said.deadline.get() == 0
+        && said.expected_effects.is_empty()
         && voice.record.is_none_or(|key| key.revoked_at.is_none())
         && spoken.received_at == here.at
+}
+
+/// The leaf of the statement that a speaker is not independent of, if there is one.
+fn rival_of(here: Here<'_>, voice: Voice<'_>, act: &Act, part: EvidencePart) -> Option<u64> {
+    let rival = keys::rival(act, here.registry, voice.record?, part)?;
+    Some(rival.leaf)
+}
+
+impl Correlated {
+    /// Takes one out if there are more than 64: of what nobody signed, else of what was denied, else of
+    /// the controller that has the most; the newest of those.
+    fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
+        if self.acts.len() <= LIST_MAX {
+            return None;
+        }
+        let controllers: Vec<Option<&str>> = self
+            .acts
+            .iter()
+            .map(|act| {
+                let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
+                key.map(|key| key.controller.as_str())
+            })
+            .collect();
+        let mut shares: HashMap<Option<&str>, usize> = HashMap::new();
+        for controller in &controllers {
+            *shares.entry(*controller).or_default() += 1;
+        }
+        let (at, _) = self.acts.iter().enumerate().max_by_key(|(at, act)| {
+            let controller = controllers[*at];
+            (controller.is_none(), shares[&controller], act.denied, *at)
+        })?;
+        Some(self.acts.remove(at))
+    }
 }
 
 fn digest_of(spoken: &Spoken<'_>) -> PayloadDigest {

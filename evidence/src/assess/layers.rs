@@ -1,11 +1,15 @@
 //! The six layers of an act.
 
 use deed_proto::v1::{
-    FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState, TaskState,
+    EvidencePart, FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState, TaskState,
 };
 
-use super::cells::{Act, Evidence, Task};
-use crate::{KeyId, trust::Registry};
+use super::{
+    cells::{Act, Change, Task},
+    effects,
+    keys::Doubts,
+};
+use crate::{KeyId, Micros, trust::Registry};
 
 /// Where an Intent stands for somebody who asks: one that waits in a task that has ended has
 /// lapsed.
@@ -19,101 +23,94 @@ pub fn standing(act: &Act, task: Option<&Task>) -> IntentState {
 }
 
 /// What is known of an act, layer by layer. `registry` is that of the newest entry: a key that is
-/// found compromised later casts doubt on what it said before.
+/// found compromised later casts doubt on every layer that rests on it.
 #[must_use]
 pub fn of(act: &Act, registry: &Registry) -> Layers {
+    let doubts = Doubts::of(act, registry);
+    let is_claim = is_claim(act, registry);
     let mut layers = Layers::default();
-    layers.set_identity(identity(act, registry));
-    layers.set_authority(authority(act, registry));
-    layers.set_intent(intent(act, registry));
-    layers.set_approval(approval(act, registry));
-    layers.set_result(result(act));
-    layers.set_corroboration(corroboration(act));
+    layers.set_identity(identity(is_claim, doubts));
+    layers.set_authority(authority(act, doubts));
+    layers.set_intent(intent(act, is_claim, doubts));
+    layers.set_approval(approval(act, doubts));
+    layers.set_result(result(act, doubts));
+    layers.set_corroboration(corroboration(act, is_claim, registry));
     layers
 }
 
-/// Proven: signed by a key that was registered for the agent and in force (else the statement
-/// would not have been recorded). An importer's key shows who brought it in, not who acted.
-fn identity(act: &Act, registry: &Registry) -> LayerState {
-    let Some(key) = KeyId::from_slice(&act.key) else {
-        return LayerState::Claimed;
-    };
-    let compromised = registry.key(key).and_then(|key| key.compromised_since);
-    match compromised {
-        Some(since) if since.get() <= act.at_us => LayerState::Contradicted,
-        _ if is_imported(act, registry) => LayerState::Claimed,
-        _ => LayerState::Proven,
+/// Whether nobody signed the Intent who acts: an importer's key shows who brought it in.
+fn is_claim(act: &Act, registry: &Registry) -> bool {
+    let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
+    key.is_none_or(|key| key.role == KeyRole::Importer)
+}
+
+/// A layer that is proven, unless it rests on a key that somebody else may have had.
+fn proven(doubts: Doubts, parts: &[EvidencePart]) -> LayerState {
+    if doubts.any(parts) {
+        LayerState::Contradicted
+    } else {
+        LayerState::Proven
     }
 }
 
-/// Whether somebody else may have had the key of evidence when it was given.
-fn is_doubtful(one: &Evidence, registry: &Registry) -> bool {
-    let key = KeyId::from_slice(&one.key).and_then(|key| registry.key(key));
-    let compromised = key.and_then(|key| key.compromised_since);
-    compromised.is_some_and(|since| since.get() <= one.at_us)
+fn is_cleared(act: &Act) -> bool {
+    matches!(
+        act.state(),
+        IntentState::Cleared | IntentState::Completed | IntentState::Overdue
+    )
 }
 
-/// Whether an importer signed the Intent: claimed, whatever it says.
-fn is_imported(act: &Act, registry: &Registry) -> bool {
-    let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
-    key.is_some_and(|key| key.role == KeyRole::Importer)
+/// Proven: signed by a key that was registered for the agent and in force (else the statement
+/// would not have been recorded).
+fn identity(is_claim: bool, doubts: Doubts) -> LayerState {
+    match proven(doubts, &[EvidencePart::Intent]) {
+        LayerState::Proven if is_claim => LayerState::Claimed,
+        layer => layer,
+    }
 }
 
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
 /// decision, one that allows.
-fn authority(act: &Act, registry: &Registry) -> LayerState {
-    let doubtful = act
-        .evidence
-        .iter()
-        .any(|one| one.strength == 0 && is_doubtful(one, registry));
+fn authority(act: &Act, doubts: Doubts) -> LayerState {
+    let doubtful = doubts.any(&[EvidencePart::Delegation, EvidencePart::Decision]);
     if doubtful || act.decision_denied || act.has(FindingKind::TaskClosed) {
         return LayerState::Contradicted;
     }
     let decided = !act.decision_asked || act.evidence.iter().any(|one| one.strength == 0);
     match act.authority() {
         LayerState::Proven if !decided => LayerState::Missing,
+        LayerState::Proven => proven(doubts, &[EvidencePart::Task]),
         LayerState::Unspecified => LayerState::Missing,
         layer => layer,
     }
 }
 
 /// Proven: cleared before the Outcome, arguments and prompt committed to before the act.
-fn intent(act: &Act, registry: &Registry) -> LayerState {
+fn intent(act: &Act, is_claim: bool, doubts: Doubts) -> LayerState {
     if act.has(FindingKind::OutcomeWithoutClearance) || act.has(FindingKind::ArgumentsChanged) {
         return LayerState::Contradicted;
     }
-    let cleared = matches!(
-        act.state(),
-        IntentState::Cleared | IntentState::Completed | IntentState::Overdue
-    );
-    if !cleared {
+    if !is_cleared(act) {
         LayerState::Missing
-    } else if !act.key.is_empty()
-        && !is_imported(act, registry)
-        && !act.arguments.is_empty()
-        && act.prompt
-    {
-        LayerState::Proven
+    } else if !is_claim && !act.arguments.is_empty() && act.prompt {
+        proven(doubts, &[EvidencePart::Intent])
     } else {
         LayerState::Claimed
     }
 }
 
-/// Proven: what the policy requires is there, of another controller, for this very Intent.
-fn approval(act: &Act, registry: &Registry) -> LayerState {
+/// Proven: what the policy requires is there, of another controller, for this very Intent. Where the
+/// policy requires a strength of authentication, that is the approver's word.
+fn approval(act: &Act, doubts: Doubts) -> LayerState {
     let counts = act.evidence.iter().any(|one| one.strength != 0);
-    let satisfied = matches!(
-        act.state(),
-        IntentState::Cleared | IntentState::Completed | IntentState::Overdue
-    );
-    let doubtful = act
-        .evidence
-        .iter()
-        .any(|one| one.strength != 0 && is_doubtful(one, registry));
-    if doubtful || act.refused || (act.has(FindingKind::SelfApproval) && !counts) {
+    if act.refused || doubts.any(&[EvidencePart::Approval]) {
         LayerState::Contradicted
-    } else if counts && (satisfied || !act.approval_asked) {
-        LayerState::Proven
+    } else if counts && (is_cleared(act) || !act.approval_asked) {
+        if act.strength_claimed {
+            LayerState::Claimed
+        } else {
+            LayerState::Proven
+        }
     } else if act.approval_claimed {
         LayerState::Claimed
     } else if act.approval_asked {
@@ -123,9 +120,9 @@ fn approval(act: &Act, registry: &Registry) -> LayerState {
     }
 }
 
-/// Proven: the Outcome is signed by somebody who does or sees acts, effects or result committed to,
-/// and what the policy wants kept.
-fn result(act: &Act) -> LayerState {
+/// Proven: the Outcome is signed by the Intent's producer or a gateway that is named for it, effects
+/// or result committed to, and what the policy wants kept.
+fn result(act: &Act, doubts: Doubts) -> LayerState {
     let Some(outcome) = &act.outcome else {
         return if act.outcome_claimed {
             LayerState::Claimed
@@ -136,23 +133,40 @@ fn result(act: &Act) -> LayerState {
     if act.has(FindingKind::EffectMismatch) {
         LayerState::Contradicted
     } else if outcome.signed && outcome.committed && !act.has(FindingKind::MissingContent) {
-        LayerState::Proven
+        proven(doubts, &[EvidencePart::Outcome])
     } else {
         LayerState::Claimed
     }
 }
 
-/// Proven: an independent downstream system signed the same effects.
-fn corroboration(act: &Act) -> LayerState {
-    let state = act.outcome.as_ref().map(super::cells::Outcome::state);
-    if act.has(FindingKind::HiddenSideEffect) || state == Some(OutcomeState::Contradicted) {
+/// Proven: independent downstream systems signed the same effects. Of an act that nobody signed it
+/// cannot be shown that they are independent, so it is claimed at most.
+fn corroboration(act: &Act, is_claim: bool, registry: &Registry) -> LayerState {
+    let outcome = act.outcome.as_ref();
+    let state = outcome.map(super::cells::Outcome::state);
+    let against =
+        act.has(FindingKind::HiddenSideEffect) || state == Some(OutcomeState::Contradicted);
+    if against && !is_claim {
         return LayerState::Contradicted;
     }
     let asked = act
         .duties
         .is_some_and(|duties| duties.corroborate_within_us.is_some());
+    let signed = outcome.is_some_and(|outcome| outcome.signed);
     match state {
-        Some(OutcomeState::Corroborated) => LayerState::Proven,
+        Some(OutcomeState::Corroborated) if is_claim || !signed => LayerState::Claimed,
+        Some(OutcomeState::Corroborated) => {
+            // A system whose key somebody else may have had does not count; the others may suffice.
+            let counts = |change: &Change| {
+                let key = KeyId::from_slice(&change.key).and_then(|key| registry.key(key));
+                key.is_none_or(|key| !key.is_doubtful(Micros::new(change.at_us)))
+            };
+            if effects::is_all(act, effects::confirmed_by(act, counts)) {
+                LayerState::Proven
+            } else {
+                LayerState::Contradicted
+            }
+        }
         Some(OutcomeState::Uncorroborated) => LayerState::Missing,
         _ if !act.observations.is_empty() => LayerState::Claimed,
         _ if asked => LayerState::Missing,

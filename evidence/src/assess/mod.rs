@@ -31,8 +31,10 @@ mod effects;
 pub mod finding;
 mod grant;
 mod intent;
+mod keys;
 pub mod layers;
 mod observe;
+mod outcome;
 mod recorded;
 pub mod said;
 mod shelf;
@@ -42,6 +44,7 @@ mod task;
 pub use book::{Assessed, Book, Changes, Spoken, View};
 pub use due::{Due, DueOf};
 pub use grant::{covers, effective_state, state_at};
+pub use keys::{ReliedKey, relied_on};
 pub use recorded::Recorded;
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.

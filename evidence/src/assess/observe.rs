@@ -1,262 +1,32 @@
-//! Outcomes, and what others saw of them.
+//! Observations: what others saw of an act.
 
-use bytes::Bytes;
-use deed_proto::v1::{FindingKind, IntentState, KeyRole, OutcomeState, OutcomeStatus, TaskState};
+use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, TaskState};
 use deed_tlog::Hash;
 
 use super::{
-    LIST_MAX,
-    act::task_of,
-    amounts::beyond_intent,
-    book::{Book, Here, Spoken, View, Voice},
-    cells::{self, Act, CellKey, Leaves, Names, Observed, name_of},
-    due::{Due, DueOf},
-    effects::{self, Fit, Seen},
-    said::{Effect, LeafRef, Outcome, Said},
+    LIST_MAX, SKEW_US,
+    act::{copied, task_of},
+    amounts,
+    book::{Book, Here, View, Voice},
+    cells::{self, Act, CellKey, Change, Correlated, Names, Observed, name_of},
+    effects::{self, CHANGES_MAX, Fit, Seen},
+    keys,
+    said::{Effect, LeafRef, Said},
     table::{Event, State},
 };
-use crate::{CommitmentDigest, KeyId, Micros, TaskId};
+use crate::{Micros, TaskId};
 
-/// Outcomes.
-impl Book {
-    pub(super) fn outcome<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        task: TaskId,
-        spoken: &Spoken<'_>,
-        said: &Outcome,
-    ) -> Result<(), V::Error> {
-        let Some(mut act) = self.act_of_outcome(view, task, spoken, said)? else {
-            let kind = FindingKind::OutcomeWithoutIntent;
-            let detail = "the Outcome is of no Intent of this task";
-            return self.find(view, here, kind, Some(task), here.leaf, None, detail);
-        };
-        if let Some(first) = &act.outcome {
-            let first = Some(first.leaf);
-            let detail = "the Intent has an Outcome already";
-            let kind = FindingKind::OutOfPlace;
-            return self.find(view, here, kind, Some(task), here.leaf, first, detail);
-        }
-        let signed = voice.has_role(KeyRole::Agent)
-            || voice.has_role(KeyRole::Platform)
-            || voice.has_role(KeyRole::DownstreamSystem);
-        if voice.is_signed() && !signed && !voice.has_role(KeyRole::Importer) {
-            let kind = FindingKind::WrongRole;
-            let detail = "an Outcome is signed by an agent, a gateway or the system itself";
-            let intent = Some(act.leaf);
-            self.find(view, here, kind, Some(task), here.leaf, intent, detail)?;
-        }
-        let same_key = voice
-            .key
-            .is_some_and(|key| key.as_bytes()[..] == act.key[..]);
-        if !act.key.is_empty() && !signed && !same_key {
-            // Of an act that somebody signed for, nobody else's word is more than a claim: it must
-            // not come before the Outcome that is signed.
-            act.outcome_claimed = true;
-            return self.put_act(view, act);
-        }
-        act = self.overtake(view, here, act)?;
-        let done = said.status != OutcomeStatus::NotDone;
-        let event = if done {
-            Event::OutcomeDone
-        } else {
-            Event::OutcomeNotDone
-        };
-        let from = self.stands(view, &act)?;
-        let row = self.move_intent(view, here, &mut act, event)?;
-        if let Some(kind) = row.and_then(|row| row.finding) {
-            let detail = match from {
-                State::Overdue => "the Outcome came after the Intent's deadline",
-                State::Waiting => "it was done while evidence was missing",
-                State::Lapsed => "it was done after it had lapsed",
-                _ => "it was done although it was denied",
-            };
-            self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
-        }
-        if done {
-            self.outcome_in_time(view, here, task, &mut act)?;
-        }
-        let changed = |now: CommitmentDigest| now.as_bytes()[..] != act.arguments[..];
-        if !act.arguments.is_empty() && said.arguments.is_some_and(changed) {
-            let kind = FindingKind::ArgumentsChanged;
-            let detail = "it was called with other arguments than the Intent's";
-            self.find_of(view, here, &mut act, kind, Some(here.leaf), detail)?;
-        }
-        let named = act.minor_units.map(|most| (most, act.currency.as_str()));
-        if let Some(detail) = beyond_intent(named, &said.effects) {
-            let kind = FindingKind::EffectMismatch;
-            let intent = Some(act.leaf);
-            act.note(kind);
-            self.find(view, here, kind, Some(task), here.leaf, intent, detail)?;
-        }
-        self.keep_outcome(view, here, &mut act, said, signed, event)?;
-        for (kind, value) in &spoken.said.correlation_keys {
-            self.correlate(view, kind, value, act.leaf)?;
-        }
-        self.forget_seen(view, task, act.leaf)?;
-        let mut observations = std::mem::take(&mut act.observations);
-        for observed in &mut observations {
-            self.compare(view, here, &mut act, observed)?;
-            observed.effects.clear();
-        }
-        act.observations = observations;
-        self.put_act(view, act)
-    }
-
-    fn act_of_outcome<V: View>(
-        &mut self,
-        view: &mut V,
-        task: TaskId,
-        spoken: &Spoken<'_>,
-        said: &Outcome,
-    ) -> Result<Option<Act>, V::Error> {
-        let place = (said.session.unwrap_or(spoken.header.session), said.sequence);
-        let leaf = match self.recent.leaf_of(&place) {
-            Some(leaf) => Some(leaf),
-            None => view.leaf_of(&place.0, place.1)?,
-        };
-        let Some(leaf) = leaf else { return Ok(None) };
-        let act = self.act_at(view, leaf)?;
-        Ok(act.filter(|act| {
-            act.payload_digest[..] == said.payload_digest.as_bytes()[..]
-                && act.task[..] == task.as_bytes()[..]
-        }))
-    }
-
-    fn outcome_in_time<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        task: TaskId,
-        act: &mut Act,
-    ) -> Result<(), V::Error> {
-        let closed = self
-            .cells
-            .task(view, task)?
-            .filter(|task| task.state() == TaskState::Closed)
-            .map(|task| task.closed_leaf);
-        match closed {
-            Some(closed) => {
-                let kind = FindingKind::TaskClosed;
-                let detail = "the Outcome came after the task had ended";
-                self.find_of(view, here, act, kind, closed, detail)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn keep_outcome<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        act: &mut Act,
-        said: &Outcome,
-        signed: bool,
-        event: Event,
-    ) -> Result<(), V::Error> {
-        let duties = act.duties.unwrap_or_default();
-        let tried = said.status != OutcomeStatus::NotDone;
-        if tried {
-            let wanted = [
-                (duties.tool_call && !said.tool_call, "the tool call"),
-                (duties.response && !said.response, "the response"),
-                (duties.result && !said.result, "the result"),
-            ];
-            for (_, what) in wanted.into_iter().filter(|(missing, _)| *missing) {
-                let kind = FindingKind::MissingContent;
-                let detail = format!("the policy wants {what} committed to");
-                self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
-            }
-        }
-        let by = match duties.corroborate_within_us {
-            Some(within) if tried && said.status != OutcomeStatus::Failed => {
-                here.at.get().saturating_add(within)
-            }
-            _ => 0,
-        };
-        act.outcome = Some(cells::Outcome {
-            leaf: here.leaf,
-            state: OutcomeState::Unspecified.into(),
-            status: said.status.into(),
-            signed,
-            committed: said.result || said.response || !said.effects.is_empty(),
-            effects: said.effects.clone(),
-            seen: 0,
-            corroborate_by_us: by,
-            sights: Vec::new(),
-        });
-        if by > 0 {
-            self.dues.set(Due {
-                at: Micros::new(by),
-                leaf: here.leaf,
-                what: DueOf::Observation(act.leaf),
-            });
-        }
-        self.move_outcome(view, here, act, event)?;
-        Ok(())
-    }
-
-    /// The act's effects were seen before its Outcome, which is there now.
-    fn forget_seen<V: View>(
-        &mut self,
-        view: &mut V,
-        task: TaskId,
-        leaf: u64,
-    ) -> Result<(), V::Error> {
-        let seen = self.cells.task(view, task)?;
-        if seen.is_some_and(|task| task.seen_open.contains(&leaf))
-            && let Some(task) = self.cells.change_task(view, task)?
-        {
-            task.seen_open.retain(|seen| *seen != leaf);
-        }
-        Ok(())
-    }
-
-    pub(super) fn observation_deadline<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        leaf: u64,
-    ) -> Result<(), V::Error> {
-        let Some(mut act) = self.act_at(view, leaf)? else {
-            return Ok(());
-        };
-        let row = self.move_outcome(view, here, &mut act, Event::DeadlinePassed)?;
-        if let Some(kind) = row.and_then(|row| row.finding) {
-            let outcome = act.outcome.as_ref().map(|outcome| outcome.leaf);
-            let detail = "nobody independent has seen all of its effects in time";
-            self.find_of(view, here, &mut act, kind, outcome, detail)?;
-        }
-        self.put_act(view, act)
-    }
-
-    /// A task ends, and an act whose effects were seen has no Outcome.
-    pub(super) fn never_declared<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        task: TaskId,
-        leaf: u64,
-    ) -> Result<(), V::Error> {
-        let Some(mut act) = self.act_at(view, leaf)? else {
-            return Ok(());
-        };
-        // It may have been found when its deadline passed.
-        let known = act.has(FindingKind::HiddenSideEffect);
-        if act.outcome.is_none() && !known && task_of(&act) == Some(task) {
-            let seen = act.observations.first().map(|observed| observed.leaf);
-            let kind = FindingKind::HiddenSideEffect;
-            let detail = "its effects were seen, and the task ended without an Outcome of it";
-            self.find_of(view, here, &mut act, kind, seen, detail)?;
-            self.put_act(view, act)?;
-        }
-        Ok(())
-    }
+/// What an Observation says, and how much of it its speaker can prove.
+struct Sight<'a> {
+    /// On resources that are the speaker's own.
+    own: Vec<Effect>,
+    /// On others, or said by somebody who is no registered system.
+    claimed: Vec<Effect>,
+    observed_at: Micros,
+    task: Option<TaskId>,
+    said: &'a Said,
 }
 
-/// Observations.
 impl Book {
     #[expect(
         clippy::too_many_arguments,
@@ -271,71 +41,241 @@ impl Book {
         said: &Said,
         intent: Option<LeafRef>,
         seen: &[Effect],
+        observed_at: Micros,
     ) -> Result<(), V::Error> {
-        let may = voice.has_role(KeyRole::DownstreamSystem);
-        if voice.is_signed() && !may && !voice.has_role(KeyRole::Importer) {
+        let system = voice
+            .record
+            .filter(|record| record.role == KeyRole::DownstreamSystem);
+        if voice.is_signed() && system.is_none() && !voice.has_role(KeyRole::Importer) {
+            let kind = FindingKind::WrongRole;
             let detail = "an observation is signed by a downstream system";
-            self.find(
-                view,
-                here,
-                FindingKind::WrongRole,
-                task,
-                here.leaf,
-                None,
-                detail,
-            )?;
+            self.find(view, here, kind, task, here.leaf, None, detail)?;
         }
-        for (kind, value) in &said.correlation_keys {
-            self.token_seen(view, here, kind, value)?;
-        }
-        let observer = if may {
-            effects::observer(voice.producer)
-        } else {
-            Bytes::new()
+        let owns = |effect: &&Effect| system.is_some_and(|system| system.owns(&effect.resource));
+        let (own, claimed): (Vec<&Effect>, Vec<&Effect>) = seen.iter().partition(owns);
+        let sight = Sight {
+            own: own.into_iter().cloned().collect(),
+            claimed: claimed.into_iter().cloned().collect(),
+            observed_at,
+            task,
+            said,
         };
+        if !sight.own.is_empty() {
+            for (kind, value) in &said.correlation_keys {
+                self.token_seen(view, here, kind, value)?;
+            }
+        }
         let found = match intent {
             Some(intent) => self.act_named(view, task, &intent)?,
-            None => {
-                let fit = |act: &Act| effects::fit(act, seen, &observer);
-                self.act_correlated(view, task, said, fit)?
-            }
+            None => self.act_correlated(view, voice, &sight)?,
         };
-        let Some(mut act) = found else {
-            let kind = FindingKind::HiddenSideEffect;
-            let first = seen.first();
+        match found {
+            Some(act) => self.observed(view, here, voice, act, &sight),
+            None => self.observed_of_nothing(view, here, voice, &sight),
+        }
+    }
+
+    /// What was seen belongs to no act here.
+    fn observed_of_nothing<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        sight: &Sight<'_>,
+    ) -> Result<(), V::Error> {
+        let list = |effects: &[Effect], what: &str| {
+            let first = effects.first();
             let first = first.map_or_else(String::new, |one| {
                 format!("{} on {}", one.kind, one.resource)
             });
-            let detail = match seen.len() {
-                1 => format!("an effect was seen that belongs to no Intent here: {first}"),
-                n => format!("{n} effects were seen that belong to no Intent here: {first}, ..."),
-            };
-            return self.find(view, here, kind, task, here.leaf, None, detail);
+            match effects.len() {
+                1 => format!("an effect was {what} that belongs to no Intent here: {first}"),
+                n => format!("{n} effects were {what} that belong to no Intent here: {first}, ..."),
+            }
         };
-        let agent = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
-        let other = agent.is_none_or(|agent| voice.controller() != Some(agent.controller.as_str()));
-        let mut observed = Observed {
-            leaf: here.leaf,
-            independent: may && other,
-            effects: seen.to_vec(),
-            observer,
-        };
-        if act.outcome.is_some() {
-            self.compare(view, here, &mut act, &observed)?;
-            observed.effects.clear();
-        } else {
-            self.seen_before_outcome(view, here, &mut act)?;
+        if !sight.own.is_empty() {
+            let detail = list(&sight.own, "seen");
+            let kind = FindingKind::HiddenSideEffect;
+            self.find(view, here, kind, sight.task, here.leaf, None, detail)?;
+        }
+        if !sight.claimed.is_empty() && may_claim(voice) {
+            let detail = list(&sight.claimed, "claimed");
+            let kind = FindingKind::UnprovenClaim;
+            self.find(view, here, kind, sight.task, here.leaf, None, detail)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what was seen of an act.
+    fn observed<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        mut act: Act,
+        sight: &Sight<'_>,
+    ) -> Result<(), V::Error> {
+        let rival = voice.record.filter(|_| !sight.own.is_empty());
+        let rival = rival
+            .and_then(|system| keys::rival(&act, here.registry, system, EvidencePart::Observation));
+        let proves = !sight.own.is_empty() && rival.is_none();
+        if let Some(rival) = rival {
+            let detail =
+                "the system has the controller of somebody who acts, decides or approves here";
+            let (kind, task) = (FindingKind::UnprovenClaim, task_of(&act));
+            self.find(view, here, kind, task, here.leaf, Some(rival.leaf), detail)?;
+        } else if !sight.claimed.is_empty() && may_claim(voice) {
+            self.claimed_of(view, here, voice, &act, sight)?;
+        }
+        if proves {
+            self.saw(view, here, voice, &mut act, sight)?;
         }
         if act.observations.len() >= LIST_MAX {
             // What somebody merely says gives way to what an independent system has seen.
-            let claimed = act.observations.iter().rposition(|one| !one.independent);
-            match claimed.filter(|_| observed.independent) {
+            let claimed = act.observations.iter().rposition(|one| !one.proves);
+            match claimed.filter(|_| proves) {
                 Some(at) => act.observations.remove(at),
+                // What it saw is among the changes, which have a bound of their own.
                 None => return self.put_act(view, act),
             };
         }
-        act.observations.push(observed);
+        let leaf = here.leaf;
+        act.observations.push(Observed { leaf, proves });
         self.put_act(view, act)
+    }
+
+    /// Notes what somebody says of an act that they cannot prove.
+    fn claimed_of<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        act: &Act,
+        sight: &Sight<'_>,
+    ) -> Result<(), V::Error> {
+        let compared = effects::look_up(act, &sight.claimed, &[]);
+        let other = compared
+            .iter()
+            .zip(&sight.claimed)
+            .find(|(seen, _)| matches!(seen, Seen::Different | Seen::Beyond | Seen::Hidden));
+        let detail = match (other, voice.has_role(KeyRole::DownstreamSystem)) {
+            (None, false) => return Ok(()),
+            (_, true) => {
+                let effect = &sight.claimed[0];
+                format!(
+                    "{} is no resource that this system's key is registered for",
+                    effect.resource
+                )
+            }
+            (Some((_, effect)), false) => format!(
+                "{} on {} is claimed, and the Outcome does not declare it so",
+                effect.kind, effect.resource
+            ),
+        };
+        let (kind, task) = (FindingKind::UnprovenClaim, task_of(act));
+        self.find(view, here, kind, task, here.leaf, Some(act.leaf), detail)
+    }
+
+    /// An independent system saw resources of its own change.
+    fn saw<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        act: &mut Act,
+        sight: &Sight<'_>,
+    ) -> Result<(), V::Error> {
+        if let (Some(task), Some(key)) = (task_of(act), voice.key)
+            && sight.task != Some(task)
+        {
+            // It spoke of the task, if not in it: should the key turn out compromised, the task is
+            // flagged.
+            self.key_speaks(view, here, task, key)?;
+        }
+        let mut other = self.hold_against_clearance(view, here, act, sight)?;
+        let system = effects::system(voice.producer);
+        let compared = effects::look_up(act, &sight.own, &system);
+        for at in effects::most_exact_first(&sight.own) {
+            let (effect, seen) = (&sight.own[at], compared[at]);
+            if seen == Seen::Again {
+                continue;
+            }
+            let mut beyond = None;
+            if seen != Seen::Otherwise {
+                if act.changes.len() >= CHANGES_MAX {
+                    let kind = FindingKind::NotCompared;
+                    let detail =
+                        "more changes were seen of this act than are compared; this one is not";
+                    self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+                    break;
+                }
+                let expected;
+                (expected, beyond) = effects::beyond_cleared(act, effect, &system);
+                act.changes.push(Change {
+                    leaf: here.leaf,
+                    at_us: here.at.get(),
+                    key: copied(voice.key.as_ref().map_or(&[], |key| &key.as_bytes()[..])),
+                    system: system.clone(),
+                    effect: effect.clone(),
+                    declared: declared(seen),
+                    expected,
+                });
+            }
+            // What nobody has declared yet is compared when the Outcome comes.
+            let compares = act.outcome.is_some() || seen == Seen::Otherwise;
+            let found = match unlike(seen, effect).filter(|_| compares) {
+                Some((FindingKind::EffectMismatch, detail)) => {
+                    Some((FindingKind::EffectMismatch, beyond.unwrap_or(detail)))
+                }
+                None => beyond.map(|detail| (FindingKind::EffectMismatch, detail)),
+                hidden => hidden,
+            };
+            if let Some((kind, detail)) = found {
+                other = true;
+                self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+            }
+        }
+        if !other && let Some(detail) = amounts_beyond(act, &system) {
+            other = true;
+            let kind = FindingKind::EffectMismatch;
+            self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        }
+        if act.outcome.is_none() {
+            return self.seen_before_outcome(view, here, act);
+        }
+        self.conclude(view, here, act, other)
+    }
+
+    /// Whether the act was cleared, and before its effects were seen. Returns whether it was not.
+    fn hold_against_clearance<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        sight: &Sight<'_>,
+    ) -> Result<bool, V::Error> {
+        let state = self.stands(view, act)?;
+        let cleared = matches!(state, State::Cleared | State::Completed | State::Overdue);
+        let cleared_at = act.cleared_at_us.max(act.at_us);
+        let seen_at = sight.observed_at.get();
+        let (kind, detail) = if cleared {
+            if seen_at == 0 || cleared_at.saturating_sub(seen_at) <= SKEW_US {
+                return Ok(false);
+            }
+            let detail = "its effects were seen, by the system's clock, before it was cleared";
+            (FindingKind::OutcomeWithoutClearance, detail)
+        } else if act.has(FindingKind::OutcomeWithoutClearance) {
+            // Its Outcome says so itself.
+            return Ok(false);
+        } else if act.outcome.is_some() {
+            let detail = "its effects were seen, and it was not cleared";
+            (FindingKind::OutcomeWithoutClearance, detail)
+        } else {
+            let detail = "effects were seen of an Intent that may not be acted on, or not any more";
+            (FindingKind::HiddenSideEffect, detail)
+        };
+        self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        Ok(true)
     }
 
     /// Effects of an act that has no Outcome yet.
@@ -348,19 +288,78 @@ impl Book {
         let Some(id) = task_of(act) else {
             return Ok(());
         };
-        let Some(task) = self.cells.change_task(view, id)? else {
+        let state = act.state();
+        let Some(task) = self.cells.task(view, id)? else {
             return Ok(());
         };
-        if task.state() == TaskState::Open && act.state() == IntentState::Cleared {
-            if task.seen_open.len() < LIST_MAX && !task.seen_open.contains(&act.leaf) {
-                task.seen_open.push(act.leaf);
+        if task.state() != TaskState::Open || state != IntentState::Cleared {
+            if task.state() == TaskState::Closed && state == IntentState::Cleared {
+                let kind = FindingKind::HiddenSideEffect;
+                let detail = "effects were seen, and the task had ended without an Outcome of it";
+                return self.find_of(view, here, act, kind, Some(here.leaf), detail);
             }
             return Ok(());
         }
-        // Nobody may have acted on it, and something has happened.
-        let detail = "effects were seen of an Intent that may not be acted on, or not any more";
-        let kind = FindingKind::HiddenSideEffect;
-        self.find_of(view, here, act, kind, Some(here.leaf), detail)
+        if task.seen_open.contains(&act.leaf) {
+            return Ok(());
+        }
+        if task.seen_open.len() >= LIST_MAX {
+            // Nobody would look at it again when the task ends.
+            let kind = FindingKind::NotCompared;
+            let detail =
+                "effects of more than 64 acts of this task were seen before their Outcomes";
+            return self.find_of(view, here, act, kind, Some(here.leaf), detail);
+        }
+        if let Some(task) = self.cells.change_task(view, id)? {
+            task.seen_open.push(act.leaf);
+        }
+        Ok(())
+    }
+
+    /// The Outcome is there now: compares with it what was seen before.
+    pub(super) fn compare_early<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+    ) -> Result<(), V::Error> {
+        if act.changes.is_empty() || act.outcome.is_none() {
+            return Ok(());
+        }
+        let early = std::mem::take(&mut act.changes);
+        let mut other = false;
+        for group in early.chunk_by(|a, b| a.leaf == b.leaf) {
+            let effects: Vec<Effect> = group.iter().map(|change| change.effect.clone()).collect();
+            let compared = effects::look_up(act, &effects, &group[0].system);
+            for (change, seen) in group.iter().zip(compared) {
+                let leaf = change.leaf;
+                act.changes.push(Change {
+                    declared: declared(seen),
+                    ..change.clone()
+                });
+                if let Some((kind, detail)) = unlike(seen, &change.effect) {
+                    other = true;
+                    self.find_of(view, here, act, kind, Some(leaf), detail)?;
+                }
+            }
+        }
+        self.conclude(view, here, act, other)
+    }
+
+    /// Moves the Outcome by what was seen of it.
+    fn conclude<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        other: bool,
+    ) -> Result<(), V::Error> {
+        if other {
+            self.move_outcome(view, here, act, Event::ObservedOther)?;
+        } else if effects::is_all(act, effects::confirmed(act)) {
+            self.move_outcome(view, here, act, Event::ObservedSame)?;
+        }
+        Ok(())
     }
 
     fn act_named<V: View>(
@@ -376,97 +375,49 @@ impl Book {
         }))
     }
 
-    /// The act that shares a correlation key: the first one of those that fit best, else the last.
+    /// The act that shares a correlation key and fits best; of equals one whose authority is proven,
+    /// then the first. An act that has nothing in common with what was seen is not blamed for it.
     fn act_correlated<V: View>(
         &mut self,
         view: &mut V,
-        task: Option<TaskId>,
-        said: &Said,
-        fit: impl Fn(&Act) -> Fit,
+        voice: Voice<'_>,
+        sight: &Sight<'_>,
     ) -> Result<Option<Act>, V::Error> {
         let mut leaves = Vec::new();
-        for (kind, value) in &said.correlation_keys {
+        for (kind, value) in &sight.said.correlation_keys {
             let key = CellKey::Correlation(name_of(kind, value));
-            if let Some(found) = self.cells.look::<Leaves, _>(view, key)? {
-                leaves.extend(found.leaves.iter().copied());
+            if let Some(found) = self.cells.look::<Correlated, _>(view, key)? {
+                leaves.extend(found.acts.iter().map(|act| act.leaf));
             }
         }
         leaves.sort_unstable();
         leaves.dedup();
-        let mut best: Option<(Fit, Act)> = None;
+        let (seen, system) = if sight.own.is_empty() {
+            (&sight.claimed, bytes::Bytes::new())
+        } else {
+            (&sight.own, effects::system(voice.producer))
+        };
+        let mut best: Option<((Fit, bool), Act)> = None;
         for leaf in leaves {
             let Some(act) = self.act_at(view, leaf)? else {
                 continue;
             };
-            if task.is_some_and(|task| act.task[..] != task.as_bytes()[..]) {
+            if sight
+                .task
+                .is_some_and(|task| act.task[..] != task.as_bytes()[..])
+            {
                 continue;
             }
-            let fit = fit(&act);
-            // Of those without anything in common the last one, else the first.
-            if best
-                .as_ref()
-                .is_none_or(|(best, _)| fit > *best || (fit == Fit::Not && *best == Fit::Not))
-            {
-                best = Some((fit, act));
+            let fit = effects::fit(&act, seen, &system);
+            if fit == Fit::Not {
+                continue;
+            }
+            let founded = act.authority() == deed_proto::v1::LayerState::Proven;
+            if best.as_ref().is_none_or(|(best, _)| (fit, founded) > *best) {
+                best = Some(((fit, founded), act));
             }
         }
         Ok(best.map(|(_, act)| act))
-    }
-
-    /// Compares what was seen with what the act's Outcome declares.
-    fn compare<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        act: &mut Act,
-        observed: &Observed,
-    ) -> Result<(), V::Error> {
-        let Some(outcome) = &mut act.outcome else {
-            return Ok(());
-        };
-        let (seen, observer) = (&observed.effects, &observed.observer);
-        let compared = effects::look_up(outcome, seen, observer);
-        let remembered =
-            !observer.is_empty() && effects::remember(outcome, &compared, seen, observer);
-        let mut other = false;
-        for (seen, effect) in compared.iter().zip(&observed.effects) {
-            let (kind, what) = match seen {
-                Seen::Declared(_) | Seen::Again(_) => continue,
-                Seen::Different => (
-                    FindingKind::EffectMismatch,
-                    "differs from what was declared",
-                ),
-                Seen::Beyond => (
-                    FindingKind::HiddenSideEffect,
-                    "was seen more often than it was declared (what is reported again has the \
-                     external id that it had before)",
-                ),
-                Seen::Hidden => (FindingKind::HiddenSideEffect, "was declared by nobody"),
-            };
-            other = true;
-            let detail = format!("{} on {} {what}", effect.kind, effect.resource);
-            self.find_of(view, here, act, kind, Some(observed.leaf), detail)?;
-        }
-        if !observed.independent {
-            return Ok(());
-        }
-        if other {
-            self.move_outcome(view, here, act, Event::ObservedOther)?;
-            return Ok(());
-        }
-        let Some(outcome) = act.outcome.as_mut().filter(|_| remembered) else {
-            return Ok(());
-        };
-        for seen in compared {
-            if let Seen::Declared(at) | Seen::Again(at) = seen {
-                outcome.seen |= 1 << at;
-            }
-        }
-        let all = outcome.effects.len();
-        if all > 0 && outcome.seen.count_ones() as usize == all {
-            self.move_outcome(view, here, act, Event::ObservedSame)?;
-        }
-        Ok(())
     }
 
     /// A downstream system names a credential: does its task go on?
@@ -481,8 +432,8 @@ impl Book {
         let Some(names) = self.cells.look::<Names, _>(view, key)?.cloned() else {
             return Ok(());
         };
-        for name in names.hashes {
-            let Ok(name) = Hash::try_from(&name[..]) else {
+        for name in names.grants {
+            let Ok(name) = Hash::try_from(&name.hash[..]) else {
                 continue;
             };
             let grant = self
@@ -506,4 +457,54 @@ impl Book {
         }
         Ok(())
     }
+}
+
+/// Whether a claim is noted as one: a signature of the wrong role is a finding already.
+fn may_claim(voice: Voice<'_>) -> bool {
+    !voice.is_signed()
+        || voice.has_role(KeyRole::Importer)
+        || voice.has_role(KeyRole::DownstreamSystem)
+}
+
+const fn declared(seen: Seen) -> Option<u32> {
+    match seen {
+        // At most 64 are declared.
+        Seen::Declared(n) => Some(n as u32),
+        _ => None,
+    }
+}
+
+/// What is found of an effect that was not declared so.
+fn unlike(seen: Seen, effect: &Effect) -> Option<(FindingKind, String)> {
+    let (kind, what) = match seen {
+        Seen::Early | Seen::Declared(_) | Seen::Again => return None,
+        Seen::Otherwise => (
+            FindingKind::EffectMismatch,
+            "was reported before under the same external id, and otherwise",
+        ),
+        Seen::Different => (
+            FindingKind::EffectMismatch,
+            "differs from what was declared",
+        ),
+        Seen::Beyond => (
+            FindingKind::HiddenSideEffect,
+            "was seen more often than it was declared (what is reported again has the external id \
+             that it had before)",
+        ),
+        Seen::Hidden => (FindingKind::HiddenSideEffect, "was declared by nobody"),
+    };
+    Some((
+        kind,
+        format!("{} on {} {what}", effect.kind, effect.resource),
+    ))
+}
+
+/// How what one system saw goes beyond the amount that the Intent names.
+fn amounts_beyond(act: &Act, system: &[u8]) -> Option<String> {
+    let named = act.minor_units.map(|most| (most, act.currency.as_str()));
+    let own = act
+        .changes
+        .iter()
+        .filter(|change| change.system[..] == *system);
+    amounts::beyond(named, own.map(|change| &change.effect))
 }

@@ -21,7 +21,7 @@ use crate::{
 /// A ledger without an evidence policy clears an Intent that relies on no grant, has no deadline
 /// and names no amount if its task is open. What becomes of it at its leaf follows from its entry,
 /// so no cell is written: it gets one when something else is said of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// Its leaf.
     pub leaf: u64,
@@ -43,6 +43,8 @@ pub struct Recorded {
     pub arguments: Option<CommitmentDigest>,
     /// Whether the prompt is committed to.
     pub prompt: bool,
+    /// What it acts on.
+    pub resource: Box<str>,
 }
 
 impl Recorded {
@@ -84,6 +86,7 @@ impl Recorded {
             received_at: parsed.received_at,
             arguments: intent.arguments,
             prompt: intent.prompt,
+            resource: intent.resource.in_payload(parsed.payload).into(),
         }))
     }
 
@@ -108,6 +111,8 @@ impl Recorded {
             at_us: self.received_at.get(),
             arguments: copied_of(self.arguments.as_ref().map(|digest| &digest.as_bytes()[..])),
             prompt: self.prompt,
+            session: copied(self.session.as_bytes()),
+            resource: self.resource.to_string(),
             authority: LayerState::Missing.into(),
             state: IntentState::Cleared.into(),
             ..Act::default()
@@ -126,7 +131,7 @@ pub(super) struct Recent {
     old: HashMap<(SessionId, Sequence), u64>,
 }
 
-/// Intents of a generation, and those that are held in all; about 250 bytes each.
+/// Intents of a generation, and those that are held in all; about 250 bytes and its resource each.
 const RECENT_MAX: usize = 16_384;
 
 impl Recent {

@@ -70,6 +70,8 @@ pub enum SaidBody {
         intent: Option<LeafRef>,
         /// What changed.
         effects: Vec<Effect>,
+        /// When the system saw it, by its clock; 0 if it does not say.
+        observed_at: Micros,
     },
     /// The producer lives.
     Heartbeat {
@@ -178,6 +180,8 @@ pub struct Grant {
     pub parent: Option<Hash>,
     /// Kind and value of another system's credential.
     pub outside_token: Option<(String, String)>,
+    /// Producers that may carry out what is cleared under it.
+    pub gateways: Vec<String>,
 }
 
 /// What is about to be done. Its texts stay in the payload: most are never asked for.
@@ -199,6 +203,8 @@ pub struct Intent {
     pub prompt: bool,
     /// Whether the model is named.
     pub model: bool,
+    /// What it will change, where that is known before.
+    pub expected_effects: Vec<Effect>,
 }
 
 /// What came of an Intent.
@@ -314,6 +320,7 @@ fn read_intent(payload: &[u8]) -> Option<Said> {
         arguments: None,
         prompt: false,
         model: false,
+        expected_effects: Vec::new(),
     };
     let span = |part| Span::of(payload, part);
     for (field, value) in Fields(body?) {
@@ -329,6 +336,10 @@ fn read_intent(payload: &[u8]) -> Option<Said> {
             }
             (7, Raw::Text(_)) => intent.prompt = true,
             (8, Raw::Text(_)) => intent.model = true,
+            (12, Raw::Text(expected)) => {
+                let expected = v1::Effect::decode(expected).ok()?;
+                intent.expected_effects.push(effect(expected));
+            }
             _ => {}
         }
     }
@@ -382,6 +393,7 @@ fn read_body(body: Body) -> Result<SaidBody, WireError> {
                 .map(|intent| leaf_ref("observation.intent", Some(intent)))
                 .transpose()?,
             effects: observation.effects.into_iter().map(effect).collect(),
+            observed_at: Micros::new(observation.observed_at_us),
         },
         Body::Heartbeat(heartbeat) => SaidBody::Heartbeat {
             next_within_us: heartbeat.next_within_us,
@@ -413,6 +425,7 @@ fn read_grant(grant: v1::Grant) -> Result<Grant, WireError> {
         amount: grant.amount.map(amount),
         parent: optional_hash("grant.parent", &grant.parent)?,
         outside_token: grant.outside_token.map(|token| (token.kind, token.value)),
+        gateways: grant.gateways,
         subject: grant.subject,
         actions: grant.actions,
         resources: grant.resources,
@@ -508,6 +521,7 @@ mod tests {
             prompt in commitment(),
             model in "[a-z]{0,9}",
             tool_call_id in "[a-z]{0,9}",
+            expected in prop::collection::vec(("[a-z]{1,9}", prop::option::of(any::<i64>())), 0..3),
         ) -> v1::Intent {
             v1::Intent {
                 action,
@@ -519,6 +533,18 @@ mod tests {
                 prompt,
                 model,
                 tool_call_id,
+                expected_effects: expected
+                    .into_iter()
+                    .map(|(kind, minor_units)| v1::Effect {
+                        kind,
+                        resource: "orders/7".to_owned(),
+                        amount: minor_units.map(|minor_units| v1::Amount {
+                            minor_units,
+                            currency: "EUR".to_owned(),
+                        }),
+                        ..v1::Effect::default()
+                    })
+                    .collect(),
                 ..v1::Intent::default()
             }
         }
@@ -570,6 +596,8 @@ mod tests {
             prop_assert_eq!(read.arguments, digest(intent.arguments.as_ref()));
             prop_assert_eq!(read.prompt, intent.prompt.is_some());
             prop_assert_eq!(read.model, !intent.model.is_empty());
+            let expected = intent.expected_effects.into_iter().map(effect);
+            prop_assert_eq!(read.expected_effects, expected.collect::<Vec<_>>());
         }
 
         #[test]

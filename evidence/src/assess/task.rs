@@ -44,16 +44,9 @@ impl Book {
         let before = self.entry_in(view, here, task, leaf_hash, voice)?;
         let opens = matches!(said.body, SaidBody::TaskOpened { .. });
         if before == 0 && !opens {
+            let kind = FindingKind::UnknownTask;
             let detail = "no TaskOpened stands before this statement";
-            self.find(
-                view,
-                here,
-                FindingKind::UnknownTask,
-                Some(task),
-                here.leaf,
-                None,
-                detail,
-            )?;
+            self.find(view, here, kind, Some(task), here.leaf, None, detail)?;
         }
         Ok(())
     }
@@ -83,24 +76,39 @@ impl Book {
         let before = task.count;
         task.add_entry(leaf_hash);
         task.last_leaf = here.leaf;
-        let noted = voice.key.map(|key| (key, spoke(task, key, here)));
-        let new_key = match noted {
-            Some((key, Noted::New)) => Some(key),
-            Some((key, Noted::NoRoom)) => self.spoke_beyond(view, here, id, key)?,
-            Some((_, Noted::Known)) | None => None,
-        };
-        if let Some(new_key) = new_key {
-            let uses = CellKey::KeyUses(new_key);
-            let uses: &mut Count = self.cells.change_or_default(view, uses)?;
-            let nth = CellKey::KeyUse(new_key, uses.count);
-            uses.count += 1;
-            let task = Bytes::copy_from_slice(id.as_bytes());
-            self.cells.put(nth, Use { task });
+        if let Some(key) = voice.key {
+            self.key_speaks(view, here, id, key)?;
         }
         Ok(before)
     }
 
-    /// Notes that a key speaks in a task that has no room for it; the key if it is new there. A key
+    /// Notes that a key speaks in a task, or of an act of it.
+    pub(super) fn key_speaks<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+        key: KeyId,
+    ) -> Result<(), V::Error> {
+        let Some(task) = self.cells.change_task(view, id)? else {
+            return Ok(());
+        };
+        let is_new = match spoke(task, key, here) {
+            Noted::New => true,
+            Noted::NoRoom => self.spoke_beyond(view, here, id, key)?,
+            Noted::Known => false,
+        };
+        if is_new {
+            let uses: &mut Count = self.cells.change_or_default(view, CellKey::KeyUses(key))?;
+            let nth = CellKey::KeyUse(key, uses.count);
+            uses.count += 1;
+            let task = Bytes::copy_from_slice(id.as_bytes());
+            self.cells.put(nth, Use { task });
+        }
+        Ok(())
+    }
+
+    /// Notes that a key speaks in a task that has no room for it; whether it is new there. A key
     /// must not escape because 64 others came first.
     fn spoke_beyond<V: View>(
         &mut self,
@@ -108,11 +116,11 @@ impl Book {
         here: Here<'_>,
         id: TaskId,
         key: KeyId,
-    ) -> Result<Option<KeyId>, V::Error> {
+    ) -> Result<bool, V::Error> {
         let cell = CellKey::KeyIn(id, key);
         let known = self.cells.look::<Spoke, _>(view, cell)?.is_some();
         self.cells.put(cell, last_spoke(key, here));
-        Ok((!known).then_some(key))
+        Ok(!known)
     }
 
     pub(super) fn task_opened<V: View>(
@@ -127,21 +135,32 @@ impl Book {
         let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(());
         };
-        let Some(row) = table::find(Thing::Task, state_of(task), Event::Opened) else {
+        let may = voice.is_authority() || voice.has_role(KeyRole::Platform);
+        // Who may open it comes before somebody who only says so.
+        let displaces =
+            may && task.state() == TaskState::Open && task.opened() != LayerState::Proven;
+        if !displaces && table::find(Thing::Task, state_of(task), Event::Opened).is_none() {
             let opened = task.opened_leaf;
             let kind = FindingKind::OutOfPlace;
             let detail = "the task was opened before";
-            return self.find(view, here, kind, Some(id), here.leaf, opened, detail);
-        };
-        debug_assert_eq!(row.to, State::Open);
-        let may = voice.is_authority() || voice.has_role(KeyRole::Platform);
+            return self.object(view, here, voice, kind, id, opened, detail);
+        }
         if voice.is_signed() && !may && !voice.has_role(KeyRole::Importer) {
             // Else an agent would choose its own risk tier, and with it what is asked of it.
             let kind = FindingKind::WrongRole;
             let detail = "a task is opened by a platform or an authority";
             return self.find(view, here, kind, Some(id), here.leaf, None, detail);
         }
+        if let Some(due) = task_due(task, id) {
+            self.dues.undo(due);
+        }
         task.opened_leaf = Some(here.leaf);
+        task.opened_at_us = here.at.get();
+        task.opener = voice.producer.to_owned();
+        task.opener_key = match voice.key {
+            Some(key) if !voice.is_authority() => copied(key.as_bytes()),
+            _ => Bytes::new(),
+        };
         task.set_tier(tier);
         task.deadline_us = deadline.get();
         task.opened_by = voice.controller().unwrap_or_default().to_owned();
@@ -151,12 +170,8 @@ impl Book {
             LayerState::Claimed
         });
         task.set_state(TaskState::Open);
-        if deadline.get() > 0 {
-            self.dues.set(Due {
-                at: deadline,
-                leaf: here.leaf,
-                what: DueOf::Task(id),
-            });
+        if let Some(due) = task_due(task, id) {
+            self.dues.set(due);
         }
         self.task_moved(view, here, id, TaskState::Open)
     }
@@ -175,12 +190,12 @@ impl Book {
             let closed = task.closed_leaf;
             let kind = FindingKind::OutOfPlace;
             let detail = "the task is not open";
-            return self.find(view, here, kind, Some(id), here.leaf, closed, detail);
+            return self.object(view, here, voice, kind, id, closed, detail);
         }
         if !may_close(task, voice) {
             let kind = FindingKind::WrongRole;
-            let detail = "the task is closed by an authority, or by the platform that opened it";
-            return self.find(view, here, kind, Some(id), here.leaf, None, detail);
+            let detail = "a task is closed by an authority, or by whoever opened it";
+            return self.object(view, here, voice, kind, id, None, detail);
         }
         task.closed_leaf = Some(here.leaf);
         self.close(view, here, id)
@@ -205,12 +220,8 @@ impl Book {
         let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(());
         };
-        if let (Some(leaf), true) = (task.opened_leaf, task.deadline_us > 0) {
-            self.dues.undo(Due {
-                at: Micros::new(task.deadline_us),
-                leaf,
-                what: DueOf::Task(id),
-            });
+        if let Some(due) = task_due(task, id) {
+            self.dues.undo(due);
         }
         task.set_state(TaskState::Closed);
         task.closed_at_us = here.at.get();
@@ -265,11 +276,24 @@ impl Book {
     }
 }
 
-/// Who may end a task: an authority; or, if a platform or an authority opened it, the platform of
-/// the same controller; or anybody, if nobody who may had opened it.
+/// When a task ends by itself, if it does.
+fn task_due(task: &Task, id: TaskId) -> Option<Due> {
+    let leaf = task.opened_leaf.filter(|_| task.deadline_us > 0)?;
+    Some(Due {
+        at: Micros::new(task.deadline_us),
+        leaf,
+        what: DueOf::Task(id),
+    })
+}
+
+/// Whether a speaker may end a task: an authority; a platform of the controller whose platform opened
+/// it; or, where nobody proved the opening, the producer that the opening names.
 fn may_close(task: &Task, voice: Voice<'_>) -> bool {
-    if voice.is_authority() || task.opened() != LayerState::Proven {
+    if voice.is_authority() {
         return true;
+    }
+    if task.opened() != LayerState::Proven {
+        return voice.producer == task.opener;
     }
     let same = voice.controller() == Some(task.opened_by.as_str());
     voice.has_role(KeyRole::Platform) && same

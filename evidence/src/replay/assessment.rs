@@ -86,8 +86,13 @@ impl View for Past<'_> {
         Ok(known.and_then(|(_, runs)| leaf_of(runs, sequence)))
     }
 
+    fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Fault> {
+        let known = self.sessions.get(session);
+        Ok(known.map(|(session, _)| session.producer.clone()))
+    }
+
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
-        Ok(self.unkept.get(&leaf).copied())
+        Ok(self.unkept.get(&leaf).cloned())
     }
 
     fn damaged(&self, key: &CellKey) -> Fault {
@@ -184,7 +189,7 @@ impl Replay {
         let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
         let assessed = book.record(&mut past, registry, &spoken)?;
-        let unkept = book.unkept(said.leaf).copied();
+        let unkept = book.unkept(said.leaf).cloned();
         if let Some(unkept) = unkept {
             self.unkept.insert(said.leaf, unkept);
         }

@@ -3,6 +3,7 @@
 //! Trust statements are rare, so their keys are checked as points here: nothing that parses names
 //! a key for which everybody can sign.
 
+use deed_proto::v1::KeyRole;
 use deed_tlog::{PublicKey, SignatureType, VerifierKey};
 
 use super::{BodyKind, check_ascending};
@@ -89,6 +90,7 @@ fn grant(bytes: &[u8]) -> Result<(), WireError> {
     let table = &schema::GRANT;
     check_ascending(table, 3, bytes, "grant.actions")?;
     check_ascending(table, 4, bytes, "grant.resources")?;
+    check_ascending(table, 11, bytes, "grant.gateways")?;
     not_the_ledgers(table, 1, bytes, "grant.subject")?;
     let (mut from, mut until) = (0, 0);
     let mut negative = false;
@@ -162,11 +164,15 @@ fn authorities_changed(bytes: &[u8]) -> Result<(), WireError> {
 fn key_registered(bytes: &[u8]) -> Result<(), WireError> {
     let table = &schema::KEY_REGISTERED;
     let mut key: &[u8] = &[];
-    let (mut from, mut until) = (0, 0);
+    let (mut from, mut until, mut role) = (0, 0, 0);
+    let (mut acts_for, mut resources) = (false, false);
     wire::walk(table, bytes, |field, value| match (field.number, value) {
         (1, Value::Bytes(b)) => key = b,
+        (2, Value::Number(n)) => role = n,
         (5, Value::Number(n)) => from = n,
         (6, Value::Number(n)) => until = n,
+        (8, _) => acts_for = true,
+        (9, _) => resources = true,
         _ => {}
     })?;
     if !is_key(key) {
@@ -176,6 +182,22 @@ fn key_registered(bytes: &[u8]) -> Result<(), WireError> {
     if until != 0 && until <= from {
         let rule = "must be later than valid_from_us";
         return Err(WireError::rule("key_registered.valid_until_us", rule));
+    }
+    check_ascending(table, 8, bytes, "key_registered.acts_for")?;
+    check_ascending(table, 9, bytes, "key_registered.resources")?;
+    let has_role = |wanted: KeyRole| u64::try_from(wanted as i32) == Ok(role);
+    let is_system = has_role(KeyRole::DownstreamSystem);
+    if resources != is_system {
+        let rule = if is_system {
+            "a downstream system names the resources that are its own, or `*` for all"
+        } else {
+            "only a downstream system has resources of its own"
+        };
+        return Err(WireError::rule("key_registered.resources", rule));
+    }
+    if acts_for && !is_system && !has_role(KeyRole::Agent) && !has_role(KeyRole::Platform) {
+        let rule = "only an agent, a platform or a downstream system carries out acts for others";
+        return Err(WireError::rule("key_registered.acts_for", rule));
     }
     Ok(())
 }

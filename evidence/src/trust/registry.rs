@@ -13,7 +13,7 @@ use super::{
     TrustRefusal, TrustStatement,
 };
 use crate::{
-    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId, genesis::Genesis,
+    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId, assess::covers, genesis::Genesis,
     policy::EvidencePolicy, signature::key_id,
 };
 
@@ -70,6 +70,10 @@ pub struct KeyRecord {
     pub revoked_at: Option<Micros>,
     /// Since when somebody else may have had it.
     pub compromised_since: Option<Micros>,
+    /// Producers whose gateway it is: it may give the Outcomes of their Intents.
+    pub acts_for: Vec<String>,
+    /// The resources that are a downstream system's own: names and patterns; `*` for all.
+    pub resources: Vec<String>,
     /// The leaf that registered it.
     pub registered_leaf: LeafIndex,
     /// The leaf that revoked it.
@@ -118,6 +122,19 @@ impl KeyRecord {
     #[must_use]
     pub fn in_force(&self, at: Micros) -> bool {
         self.revoked_at.is_none() && self.valid_from <= at && at < self.valid_until
+    }
+
+    /// Whether somebody else may have had it at effective time `at`.
+    #[must_use]
+    pub fn is_doubtful(&self, at: Micros) -> bool {
+        self.compromised_since.is_some_and(|since| since <= at)
+    }
+
+    /// Whether a resource is this system's own.
+    #[must_use]
+    pub fn owns(&self, resource: &str) -> bool {
+        let covers = |pattern: &String| pattern == "*" || covers(pattern, resource);
+        self.resources.iter().any(covers)
     }
 }
 
@@ -344,6 +361,8 @@ impl Registry {
             valid_until: key.valid_until,
             revoked_at: None,
             compromised_since: None,
+            acts_for: key.acts_for.clone(),
+            resources: key.resources.clone(),
             registered_leaf: leaf,
             revoked_leaf: None,
         };

@@ -86,6 +86,10 @@ pub struct KeyRegistration {
     pub valid_until: Micros,
     /// The key's signature over the [`Possession`] message.
     pub possession: [u8; 64],
+    /// Producers whose gateway it is; ascending.
+    pub acts_for: Vec<String>,
+    /// The resources that are a downstream system's own: names and patterns, ascending; `*` for all.
+    pub resources: Vec<String>,
 }
 
 /// What a legal hold covers.
@@ -162,6 +166,8 @@ impl TrustStatement {
                 valid_from: Micros::new(key.valid_from_us),
                 valid_until: end(key.valid_until_us),
                 possession: array("key_registered.possession", &key.possession)?,
+                acts_for: key.acts_for.clone(),
+                resources: key.resources.clone(),
             }),
             Body::KeyRevoked(key) => Self::KeyRevoked {
                 key_id: KeyId::new(array("key_revoked.key_id", &key.key_id)?),

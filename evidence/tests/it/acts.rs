@@ -37,10 +37,10 @@ fn nobody_elses_outcome_comes_before_the_agents() {
     let (mut ledger, intent) = waiting(500);
     clear(&mut ledger, &intent);
     let done = outcome(&intent, OutcomeStatus::Failed, Vec::new());
-    for who in [ANYBODY, APPROVER] {
+    for who in [ANYBODY, APPROVER, HELPER] {
         ledger.say(who, Some(1), done.clone());
         let act = ledger.act(intent.leaf);
-        assert!(act.outcome.is_none() && act.outcome_claimed, "{who:?}");
+        assert!(act.outcome.is_none() && !act.outcome_claimed, "{who:?}");
     }
     let own = outcome(&intent, OutcomeStatus::Succeeded, Vec::new());
     let own = ledger.say(AGENT, Some(1), own);
@@ -82,7 +82,7 @@ fn what_was_done_without_a_permit_gets_none() {
 }
 
 #[test]
-fn an_engines_outcome_in_the_batch_of_its_decision_is_a_claim() {
+fn an_engines_outcome_in_the_batch_of_its_decision_is_none() {
     let mut ledger = Ledger::new();
     ledger.set_policy(
         "@id(\"by engine\") permit (principal, action, resource) when { context.evidence.decision };",
@@ -103,7 +103,7 @@ fn an_engines_outcome_in_the_batch_of_its_decision_is_a_claim() {
     assert_eq!(kinds(&ledger), [FindingKind::WrongRole]);
     let act = ledger.act(intent.leaf);
     assert_eq!(act.clearance_leaf, Some(before + 3));
-    assert!(act.outcome.is_none() && act.outcome_claimed);
+    assert!(act.outcome.is_none() && !act.outcome_claimed);
     Replay::over(ledger.entries()).unwrap();
 }
 
@@ -155,7 +155,12 @@ fn a_hidden_effect_is_found_once() {
         Some(1),
         observation(Some(&intent), seen.clone()),
     );
-    ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), seen));
+    // Once more would be more money than the Intent names.
+    let again = vec![v1::Effect {
+        amount: None,
+        ..effect("orders/7", 0)
+    }];
+    ledger.say(DOWNSTREAM, Some(1), observation(Some(&intent), again));
     assert_eq!(ledger.findings().count(), 0, "the Outcome may still come");
     ledger.at(600);
     ledger.tick();

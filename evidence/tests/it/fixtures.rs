@@ -139,6 +139,7 @@ pub(crate) fn grant() -> v1::Statement {
             value: "97053963-771d-49cc-a4e3-20aad399c312".into(),
             key_thumbprint: bytes(0xaf, 32),
         }),
+        gateways: vec!["https://example.org/gateway".into()],
     }))
 }
 
@@ -180,6 +181,10 @@ pub(crate) fn approval() -> v1::Statement {
         decided_at_us: TIME_US + 61_000_000,
         strength: v1::AuthenticationStrength::PhishingResistant.into(),
         rationale: "The parcel is on its way.\nAsk again on Monday.".into(),
+        assertion: Some(v1::Assertion {
+            format: "webauthn".into(),
+            data: bytes(0xb6, 48),
+        }),
     }))
 }
 
@@ -263,6 +268,7 @@ pub(crate) fn intent() -> v1::Statement {
         system_prompt_digest: bytes(0xab, 32),
         tool_manifest_digest: bytes(0xac, 32),
         tool_call_id: "call_0123456789".into(),
+        ..v1::Intent::default()
     }))
 }
 
@@ -359,6 +365,11 @@ pub(crate) fn key_registered() -> v1::Statement {
         valid_from_us: TIME_US + 1_000_000,
         valid_until_us: TIME_US + 31_536_000_000_000,
         possession: possession.sign(&key).to_vec().into(),
+        acts_for: vec![
+            "spiffe://example.org/agent/mail".into(),
+            "spiffe://example.org/agent/payouts".into(),
+        ],
+        resources: Vec::new(),
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use deed_evidence::assess::layers;
 use deed_proto::v1::{
-    IntentState, LayerState, Layers, OutcomeStatus, RiskTier, Verdict, statement::Body,
+    FindingKind, IntentState, LayerState, Layers, OutcomeStatus, RiskTier, Verdict, statement::Body,
 };
 
 use crate::ledger::{
@@ -26,7 +26,9 @@ fn act_of(who: Who, outcome_by: Who) -> (Ledger, Place) {
         vec![effect("orders/7", 100)],
     );
     ledger.say(outcome_by, Some(1), done);
-    assert_eq!(ledger.findings().count(), 0);
+    let claims = usize::from(who != outcome_by);
+    assert_eq!(ledger.findings().count(), claims);
+    assert_eq!(ledger.has(FindingKind::UnprovenClaim), claims > 0);
     (ledger, act)
 }
 
@@ -47,7 +49,7 @@ fn an_importers_signature_proves_no_act() {
 }
 
 #[test]
-fn an_agents_does_and_an_imported_outcome_of_it_is_claimed() {
+fn an_agents_does_and_an_imported_outcome_of_it_is_none() {
     let (ledger, act) = act_of(AGENT, AGENT);
     let layers = layers_of(&ledger, &act);
     assert_eq!(layers.identity(), LayerState::Proven);
@@ -60,7 +62,7 @@ fn an_agents_does_and_an_imported_outcome_of_it_is_claimed() {
         let (ledger, act) = act_of(AGENT, by);
         let layers = layers_of(&ledger, &act);
         assert_eq!(layers.identity(), LayerState::Proven);
-        assert_eq!(layers.result(), LayerState::Claimed, "{by:?}");
+        assert_eq!(layers.result(), LayerState::Missing, "{by:?}");
     }
 }
 

@@ -182,6 +182,14 @@ impl Who {
         Some(key_id(signing_key(seed).public_key()))
     }
 
+    /// The resources that are its own: all of them, for a system.
+    pub(crate) fn resources(self) -> Vec<String> {
+        match self.role {
+            KeyRole::DownstreamSystem => vec!["*".to_owned()],
+            _ => Vec::new(),
+        }
+    }
+
     /// The session that it speaks in.
     pub(crate) fn session(self) -> SessionId {
         SessionId::new([self.seed.unwrap_or(0xee); 16])
@@ -235,6 +243,7 @@ pub(crate) struct Kept {
     pub(crate) findings: BTreeMap<(u64, u32), v1::Finding>,
     pub(crate) dues: BTreeSet<Due>,
     pub(crate) places: HashMap<(SessionId, Sequence), u64>,
+    pub(crate) producers: HashMap<SessionId, String>,
     /// Everything that was recorded, by leaf, and whose key signed it.
     pub(crate) entries: HashMap<u64, (Bytes, Option<KeyId>)>,
 }
@@ -304,6 +313,11 @@ impl View for Kept {
 
     fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, String> {
         Ok(self.places.get(&(*session, sequence)).copied())
+    }
+
+    fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, String> {
+        let of = self.producers.get(session);
+        Ok(of.cloned())
     }
 
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, String> {
@@ -438,6 +452,19 @@ impl Ledger {
         self.say(AUTHORITY, None, body)
     }
 
+    /// Registers a key, with a registration that is changed by `change`.
+    pub(crate) fn register_as(
+        &mut self,
+        who: Who,
+        change: impl FnOnce(&mut v1::KeyRegistered),
+    ) -> Place {
+        let mut body = self.registration(who);
+        if let Body::KeyRegistered(registered) = &mut body {
+            change(registered);
+        }
+        self.say(AUTHORITY, None, body)
+    }
+
     pub(crate) fn registration(&self, who: Who) -> Body {
         let key = signing_key(who.seed.unwrap());
         let possession = Possession {
@@ -453,6 +480,7 @@ impl Ledger {
             producer: who.producer.into(),
             controller: who.controller.into(),
             possession: possession.sign(&key).to_vec().into(),
+            resources: who.resources(),
             ..v1::KeyRegistered::default()
         })
     }
@@ -608,6 +636,8 @@ impl Ledger {
                 self.kept
                     .places
                     .insert((header.session, header.sequence), leaf);
+                let producer = header.producer.to_owned();
+                self.kept.producers.insert(header.session, producer);
                 let digest = PayloadDigest::of(payload);
                 self.sessions
                     .entry(header.session)
@@ -702,6 +732,8 @@ impl Ledger {
             self.kept
                 .places
                 .insert((header.session, header.sequence), leaf);
+            let producer = header.producer.to_owned();
+            self.kept.producers.insert(header.session, producer);
             let digest = PayloadDigest::of(&payload);
             self.sessions
                 .entry(header.session)
@@ -905,6 +937,7 @@ pub(crate) fn approval(intent: &Place, verdict: Verdict, at: Micros) -> Body {
         decided_at_us: at.get(),
         strength: AuthenticationStrength::MultiFactor.into(),
         rationale: String::new(),
+        assertion: None,
     })
 }
 

@@ -180,6 +180,7 @@ fn grant() -> impl Strategy<Value = Body> {
                 amount,
                 parent,
                 outside_token,
+                gateways: vec!["https://example.org/gateway".into()],
             })
         },
     )
@@ -225,6 +226,7 @@ fn approval() -> impl Strategy<Value = Body> {
                 decided_at_us: times[2],
                 strength,
                 rationale,
+                assertion: None,
             })
         },
     )
@@ -260,7 +262,7 @@ fn intent() -> impl Strategy<Value = Body> {
         bytes_or_none(32),
         text(0, 256),
     );
-    (act, influence).prop_map(|(act, influence)| {
+    (act, influence, effects()).prop_map(|(act, influence, expected_effects)| {
         let (action, resource, amount, grant, deadline_us) = act;
         let (arguments, prompt, model, system_prompt_digest, tool_manifest_digest, tool_call_id) =
             influence;
@@ -276,6 +278,7 @@ fn intent() -> impl Strategy<Value = Body> {
             system_prompt_digest,
             tool_manifest_digest,
             tool_call_id,
+            expected_effects,
         })
     })
 }
@@ -367,6 +370,14 @@ fn key_registered() -> impl Strategy<Value = Body> {
                 valid_from_us: times.0,
                 valid_until_us: times.1,
                 possession,
+                acts_for: match role {
+                    1 | 4 | 5 => vec!["https://example.org/a".into()],
+                    _ => Vec::new(),
+                },
+                resources: match role {
+                    4 => vec!["*".into(), "order/*".into()],
+                    _ => Vec::new(),
+                },
             })
         },
     )

@@ -83,6 +83,8 @@ fn registration(seed: u8, producer: &str) -> KeyRegistration {
         valid_from: Micros::new(0),
         valid_until: Micros::MAX,
         possession: [0; 64],
+        acts_for: Vec::new(),
+        resources: Vec::new(),
     };
     registration.possession = registration.possession_of(ledger()).sign(&key);
     registration
@@ -572,6 +574,7 @@ pub(crate) fn registered_body(seed: u8, producer: &str) -> Body {
         valid_from_us: 0,
         valid_until_us: 0,
         possession: key.possession.to_vec().into(),
+        ..v1::KeyRegistered::default()
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_evidence::{
     TaskId,
-    assess::{CHAIN_MAX, cells, effective_state, layers},
+    assess::{CHAIN_MAX, cells, effective_state, layers, relied_on},
     entry::Entry,
     statement::BodyKind,
 };
@@ -284,13 +284,23 @@ impl Telling {
     }
 
     fn act(&self, act: cells::Act) -> v1::ActInfo {
-        let layers = layers::of(&act, &self.ledger.trust.read());
+        let trust = self.ledger.trust.read();
+        let layers = layers::of(&act, &trust);
+        let size = self.readable.size().get();
+        let relied = relied_on(&act).filter(|relied| relied.leaf < size);
+        let keys = relied.map(|relied| v1::ReliedKey {
+            key_id: relied.key.as_bytes().to_vec().into(),
+            leaf_index: relied.leaf,
+            part: relied.part.into(),
+            doubtful: relied.is_doubtful(&trust),
+        });
+        let keys = keys.collect();
+        drop(trust);
         let state = layers::standing(&act, Some(&self.kept));
         let outcome = act.outcome.filter(|outcome| self.tells(outcome.leaf));
         let evidence = act.evidence.iter().map(|one| one.leaf);
         // They need not be the task's.
         let observations = act.observations.iter().map(|one| one.leaf);
-        let size = self.readable.size().get();
         v1::ActInfo {
             intent_leaf: act.leaf,
             state: state.into(),
@@ -303,6 +313,8 @@ impl Telling {
             outcome: outcome.as_ref().map_or(0, |outcome| outcome.state),
             observation_leaves: observations.filter(|leaf| *leaf < size).collect(),
             layers: Some(layers),
+            keys,
+            strength_claimed: act.strength_claimed,
         }
     }
 }

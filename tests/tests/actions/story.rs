@@ -28,7 +28,7 @@ deed key register engine.pem --role policy-engine \
      --controller https://shop.example/security
 deed key register bank.pem --role downstream-system \
      --producer spiffe://bank.example/payments \
-     --controller https://bank.example
+     --controller https://bank.example --resource 'order/*'
 deed policy set --default --reason "first policies"
 "#;
 

@@ -65,9 +65,10 @@ fn approver_and_preparer_have_other_controllers() {
             .iter()
             .all(|one| one.strength == 0)
     );
-    // A no of the same controller is a no.
-    stage.approve(COLLEAGUE, &intent, Verdict::Deny);
-    assert_eq!(stage.state(&intent), IntentState::Denied);
+    // A no of the same controller proves as little.
+    let no = stage.approve(COLLEAGUE, &intent, Verdict::Deny);
+    assert_eq!(no.kinds(), [F::SelfApproval]);
+    assert_eq!(stage.state(&intent), IntentState::Waiting);
     stage.replays();
 }
 
@@ -202,8 +203,8 @@ fn a_no_is_final_and_stays_on_record() {
     assert_eq!(stage.kinds(), [F::DecisionDenied, F::DecisionDenied]);
     assert_eq!(stage.state(&intent), IntentState::Cleared);
     let layers = layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry);
-    assert_eq!(layers.approval(), LayerState::Contradicted);
-    assert_eq!(layers.authority(), LayerState::Contradicted);
+    assert_eq!(layers.approval(), LayerState::Proven);
+    assert_eq!(layers.authority(), LayerState::Proven);
     stage.replays();
 }
 

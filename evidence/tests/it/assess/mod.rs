@@ -7,6 +7,7 @@ mod findings;
 mod grants;
 mod keys;
 mod layers;
+mod liars;
 mod many;
 mod seen;
 mod sessions;

@@ -145,14 +145,14 @@ fn each_system_counts_for_itself() {
             assert_eq!(sees(&mut stage, who, &intent, ""), [], "{who:?}");
         }
     }
-    assert_eq!(sees(&mut stage, OWN, &intent, ""), []);
+    assert_eq!(sees(&mut stage, OWN, &intent, ""), [F::UnprovenClaim]);
     assert_eq!(state(&stage, &intent), OutcomeState::Unobserved);
     for who in [DOWNSTREAM, SHOP] {
         assert_eq!(sees(&mut stage, who, &intent, ""), [], "{who:?}");
         assert_eq!(state(&stage, &intent), OutcomeState::Corroborated);
     }
-    // Its own organisation is no witness for the agent, and one against it: a finding, no verdict.
-    assert_eq!(sees(&mut stage, OWN, &intent, ""), [F::HiddenSideEffect]);
+    // Its own organisation is no witness, neither for the agent nor against it.
+    assert_eq!(sees(&mut stage, OWN, &intent, ""), [F::UnprovenClaim]);
     assert_eq!(state(&stage, &intent), OutcomeState::Corroborated);
     assert_eq!(sees(&mut stage, SHOP, &intent, ""), [F::HiddenSideEffect]);
     assert_eq!(state(&stage, &intent), OutcomeState::Contradicted);

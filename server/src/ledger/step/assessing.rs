@@ -185,17 +185,26 @@ impl<'t, P> StepView<'t, P> {
 }
 
 impl<P: Past> StepView<'_, P> {
-    /// The key that a session is bound to.
-    fn bound_to(&mut self, session: &SessionId) -> Result<Option<KeyId>, StepError> {
-        let bound_to = |session: &Session| session.bound_to.key();
+    /// What `ask` says of a session; `None` if nothing was recorded in it.
+    fn of_session<T>(
+        &mut self,
+        session: &SessionId,
+        ask: impl Fn(&Session) -> T,
+    ) -> Result<Option<T>, StepError> {
         if let Some(touched) = self.touched.get(session) {
-            return Ok(touched.session.as_ref().and_then(bound_to));
+            return Ok(touched.session.as_ref().map(ask));
         }
         if let Some((session, _)) = self.sessions.get(session) {
-            return Ok(bound_to(session));
+            return Ok(Some(ask(session)));
         }
         let stored = self.past.session(session)?;
-        Ok(stored.and_then(|(session, _)| bound_to(&session)))
+        Ok(stored.map(|(session, _)| ask(&session)))
+    }
+
+    /// The key that a session is bound to.
+    fn bound_to(&mut self, session: &SessionId) -> Result<Option<KeyId>, StepError> {
+        let key = self.of_session(session, |session| session.bound_to.key())?;
+        Ok(key.flatten())
     }
 }
 
@@ -228,6 +237,10 @@ impl<P: Past> View for StepView<'_, P> {
         }
         let run = self.past.run_before(session, sequence)?;
         Ok(run.and_then(|run| run.leaf_of(sequence)))
+    }
+
+    fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, StepError> {
+        self.of_session(session, |session| session.producer.clone())
     }
 
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, StepError> {

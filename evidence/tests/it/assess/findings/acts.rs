@@ -87,7 +87,7 @@ pub(super) const OF_OUTCOMES: [(F, Story); 10] = [
     }),
 ];
 
-pub(super) const OF_SESSIONS: [(F, Story); 6] = [
+pub(super) const OF_SESSIONS: [(F, Story); 8] = [
     (F::SequenceGap, |s| {
         s.open(RiskTier::Low);
         s.mark();
@@ -142,5 +142,35 @@ pub(super) const OF_SESSIONS: [(F, Story); 6] = [
         s.mark();
         let second = s.open(RiskTier::Payment);
         told(second.leaf, "the task was opened before").contradicts(first.leaf)
+    }),
+    (F::UnprovenClaim, |s| {
+        let intent = s.cleared(0);
+        s.done(&intent);
+        s.mark();
+        let claimed = observation(Some(&intent), vec![effect("orders/7", 501)]);
+        let claimed = s.ledger.say(ANYBODY, Some(1), claimed);
+        let detail =
+            "refund.created on orders/7 is claimed, and the Outcome does not declare it so";
+        told(claimed.leaf, detail).contradicts(intent.leaf)
+    }),
+    (F::NotCompared, |s| {
+        s.open(RiskTier::Low);
+        let intent = s.intend(None, |said| said.amount = None);
+        let change = |n: usize| v1::Effect {
+            external_id: format!("R-{n}"),
+            ..effect("orders/7", 1)
+        };
+        for part in 0..4 {
+            let changes = (part * 64..part * 64 + 64).map(change).collect();
+            s.ledger
+                .say(DOWNSTREAM, Some(1), observation(Some(&intent), changes));
+        }
+        s.mark();
+        let beyond = observation(Some(&intent), vec![change(256)]);
+        let beyond = s.ledger.say(DOWNSTREAM, Some(1), beyond);
+        let detail = "more changes were seen of this act than are compared; this one is not";
+        told(beyond.leaf, detail)
+            .about(intent.leaf)
+            .contradicts(beyond.leaf)
     }),
 ];

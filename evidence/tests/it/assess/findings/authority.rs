@@ -144,6 +144,7 @@ pub(super) const OF_EVIDENCE: [(F, Story); 8] = [
             decided_at_us: now,
             strength: AuthenticationStrength::MultiFactor.into(),
             rationale: String::new(),
+            assertion: None,
         });
         let approved = s.ledger.say(APPROVER, Some(1), body);
         told(approved.leaf, "decided 1999 ms after it was opened")

@@ -1,0 +1,283 @@
+use super::{super::cells::Outcome, *};
+
+const BANK: &[u8] = b"bank";
+const SHOP: &[u8] = b"shop";
+
+fn effect(kind: &str, resource: &str, id: &str, amount: Option<i64>) -> Effect {
+    Effect {
+        kind: kind.into(),
+        resource: resource.into(),
+        external_id: id.into(),
+        minor_units: amount,
+        currency: amount.map_or_else(String::new, |_| "EUR".into()),
+        ..Effect::default()
+    }
+}
+
+fn refund(id: &str) -> Effect {
+    effect("refund", "orders/7", id, Some(100))
+}
+
+fn cleared() -> Act {
+    Act {
+        state: IntentState::Cleared.into(),
+        resource: "orders/7".into(),
+        ..Act::default()
+    }
+}
+
+/// An act whose Outcome declares these effects.
+fn declares(effects: &[Effect]) -> Act {
+    Act {
+        outcome: Some(Outcome {
+            effects: effects.to_vec(),
+            ..Outcome::default()
+        }),
+        ..cleared()
+    }
+}
+
+/// An Observation, remembered as an independent system's is.
+fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
+    let compared = look_up(act, effects, who);
+    let leaf = 100 + act.changes.len() as u64;
+    for (seen, effect) in compared.iter().zip(effects) {
+        if matches!(seen, Seen::Again | Seen::Otherwise) {
+            continue;
+        }
+        act.changes.push(Change {
+            leaf,
+            system: Bytes::from_static(who),
+            effect: effect.clone(),
+            declared: match seen {
+                Seen::Declared(n) => Some(u32::try_from(*n).unwrap()),
+                _ => None,
+            },
+            ..Change::default()
+        });
+    }
+    compared
+}
+
+#[test]
+fn effects_are_the_same_in_what_both_name() {
+    let declared = declares(&[
+        effect("refund", "orders/7", "R-1", Some(100)),
+        effect("refund", "orders/7", "R-2", Some(200)),
+    ]);
+    let look = |seen: &Effect| look_up(&declared, std::slice::from_ref(seen), &[])[0];
+    assert_eq!(
+        look(&effect("refund", "orders/7", "R-2", Some(200))),
+        Seen::Declared(1)
+    );
+    assert_eq!(
+        look(&effect("refund", "orders/7", "", None)),
+        Seen::Declared(0)
+    );
+    assert_eq!(
+        look(&effect("refund", "orders/7", "R-1", Some(101))),
+        Seen::Different
+    );
+    assert_eq!(
+        look(&effect("refund", "orders/8", "R-1", Some(100))),
+        Seen::Hidden
+    );
+    assert_eq!(look(&effect("mail", "orders/7", "", None)), Seen::Hidden);
+}
+
+#[test]
+fn a_declared_effect_is_there_once() {
+    let twice = [refund(""), refund("")];
+    let once = declares(&twice[..1]);
+    let seen = look_up(&once, &twice, &[]);
+    assert_eq!(seen, [Seen::Declared(0), Seen::Beyond]);
+    let both = declares(&twice);
+    let seen = look_up(&both, &twice, &[]);
+    assert_eq!(seen, [Seen::Declared(0), Seen::Declared(1)]);
+    // One at a time: the one that was not seen before.
+    let mut first_seen = both;
+    assert_eq!(
+        sees(&mut first_seen, SHOP, &twice[..1]),
+        [Seen::Declared(0)]
+    );
+    assert_eq!(look_up(&first_seen, &twice[..1], &[]), [Seen::Declared(1)]);
+    // The exact one first, wherever it stands.
+    let named = declares(&[refund("R-1"), refund("R-2")]);
+    assert_eq!(
+        look_up(&named, &[refund(""), refund("R-1")], &[]),
+        [Seen::Declared(1), Seen::Declared(0)]
+    );
+}
+
+#[test]
+fn what_has_no_id_is_another_change_each_time() {
+    let mut twice = declares(&[refund(""), refund("")]);
+    let one = [refund("")];
+    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Declared(0)]);
+    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Declared(1)]);
+    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Beyond]);
+    // An id that was not named before does not make it the same change.
+    assert_eq!(sees(&mut twice, BANK, &[refund("R-1")]), [Seen::Beyond]);
+    // Somebody else may have seen the same.
+    assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Declared(0)]);
+    assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Declared(1)]);
+    assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Beyond]);
+    // Claims have no memory.
+    for _ in 0..3 {
+        assert_eq!(look_up(&twice, &one, &[]), [Seen::Declared(0)]);
+    }
+}
+
+#[test]
+fn an_id_is_one_change_however_often_it_is_reported() {
+    let mut twice = declares(&[refund(""), refund("")]);
+    let one = [refund("R-1")];
+    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Declared(0)]);
+    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Again]);
+    assert_eq!((confirmed(&twice), twice.changes.len()), (0b01, 1));
+    // Listed twice in one Observation, it does not become two either.
+    let listed = [refund("R-2"), refund("R-2")];
+    let mut other = twice.clone();
+    assert_eq!(
+        sees(&mut other, BANK, &listed),
+        [Seen::Declared(1), Seen::Beyond]
+    );
+    // The same by another system is the same change; what that one has no name for is not.
+    assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Declared(0)]);
+    assert_eq!(confirmed(&twice), 0b01);
+    assert_eq!(sees(&mut twice, SHOP, &[refund("")]), [Seen::Declared(1)]);
+    assert_eq!(
+        sees(&mut twice, BANK, &[refund("R-2")]),
+        [Seen::Declared(1)]
+    );
+    assert_eq!(sees(&mut twice, BANK, &[refund("R-3")]), [Seen::Beyond]);
+}
+
+#[test]
+fn a_repeat_that_says_something_else_is_different() {
+    let refund = |id: &str, amount| effect("refund", "orders/7", id, Some(amount));
+    let mut two = declares(&[refund("", 100), refund("", 200)]);
+    assert_eq!(
+        sees(&mut two, BANK, &[refund("R-1", 100)]),
+        [Seen::Declared(0)]
+    );
+    // It does not stand for the other one.
+    assert_eq!(
+        sees(&mut two, BANK, &[refund("R-1", 200)]),
+        [Seen::Different]
+    );
+    // Another system's ids may be its own.
+    assert_eq!(
+        sees(&mut two, SHOP, &[refund("R-1", 200)]),
+        [Seen::Declared(1)]
+    );
+    // An id names a change of a kind on a resource, not any change.
+    let mail = effect("mail", "orders/7", "R-1", None);
+    assert_eq!(sees(&mut two, BANK, &[mail]), [Seen::Hidden]);
+}
+
+/// What the Outcome leaves unsaid stands for no sum where the Intent names one.
+#[test]
+fn a_missing_amount_matches_a_missing_one_alone() {
+    let silent = effect("refund", "orders/7", "", None);
+    let loud = effect("refund", "orders/7", "", Some(100));
+    for (declared, seen) in [(&silent, &loud), (&loud, &silent)] {
+        let mut act = declares(std::slice::from_ref(declared));
+        let seen = std::slice::from_ref(seen);
+        assert_eq!(look_up(&act, seen, &[]), [Seen::Declared(0)]);
+        act.minor_units = Some(100);
+        assert_eq!(look_up(&act, seen, &[]), [Seen::Different]);
+        assert_eq!(
+            look_up(&act, std::slice::from_ref(declared), &[]),
+            [Seen::Declared(0)]
+        );
+    }
+}
+
+#[test]
+fn effects_are_held_against_what_was_cleared() {
+    let on =
+        |resource: &str| beyond_cleared(&cleared(), &effect("refund", resource, "", None), BANK);
+    for (resource, within) in [
+        ("orders/7", true),
+        ("orders/7/items/1", true),
+        ("orders/77", false),
+        ("orders", false),
+        ("accounts/7", false),
+    ] {
+        assert_eq!(on(resource).1.is_none(), within, "{resource}");
+    }
+    // What the Intent expects is one to one, for each system.
+    let expected = |resource: &str, amount| effect("refund", resource, "", amount);
+    let mut act = Act {
+        expected_effects: vec![
+            expected("accounts/*", Some(100)),
+            expected("orders/7", None),
+            expected("orders/7", None),
+        ],
+        ..cleared()
+    };
+    let mut see = |who: &'static [u8], seen: &Effect| {
+        let (expected, beyond) = beyond_cleared(&act, seen, who);
+        act.changes.push(Change {
+            system: Bytes::from_static(who),
+            effect: seen.clone(),
+            expected,
+            ..Change::default()
+        });
+        (expected, beyond.is_some())
+    };
+    assert_eq!(
+        see(BANK, &expected("accounts/9", Some(100))),
+        (Some(0), false)
+    );
+    assert_eq!(see(BANK, &expected("accounts/9", Some(100))), (None, true));
+    assert_eq!(
+        see(SHOP, &expected("accounts/9", Some(100))),
+        (Some(0), false)
+    );
+    assert_eq!(see(SHOP, &expected("accounts/9", Some(101))), (None, true));
+    assert_eq!(see(BANK, &expected("orders/7", None)), (Some(1), false));
+    assert_eq!(see(BANK, &expected("orders/7", None)), (Some(2), false));
+    assert_eq!(see(BANK, &expected("orders/7", None)), (None, true));
+    assert_eq!(
+        see(BANK, &effect("mail", "orders/7", "", None)),
+        (None, true)
+    );
+}
+
+#[test]
+fn a_report_goes_to_the_act_that_has_it_left() {
+    let seen = |effects: &[Effect]| {
+        let mut act = cleared();
+        sees(&mut act, BANK, effects);
+        act
+    };
+    let one = [refund("R-1")];
+    let mail = [effect("mail", "orders/7", "", None)];
+    let elsewhere = [effect("refund", "orders/8", "", None)];
+    let waiting = Act {
+        state: IntentState::Waiting.into(),
+        ..cleared()
+    };
+    assert_eq!(fit(&waiting, &one, BANK), Fit::OnResource);
+    assert_eq!(fit(&waiting, &elsewhere, BANK), Fit::Not);
+    assert_eq!(fit(&cleared(), &one, BANK), Fit::Open);
+    assert_eq!(fit(&cleared(), &elsewhere, BANK), Fit::Not);
+    assert_eq!(fit(&seen(&one), &one, BANK), Fit::Again);
+    assert_eq!(fit(&seen(&one), &one, SHOP), Fit::Open);
+    assert_eq!(fit(&seen(&one), &one, &[]), Fit::Open);
+    assert_eq!(fit(&seen(&one), &[refund("R-2")], BANK), Fit::OpenTwice);
+    assert_eq!(fit(&seen(&one), &mail, BANK), Fit::Open);
+
+    let mut done = declares(&[refund("")]);
+    assert_eq!(fit(&done, &one, BANK), Fit::All);
+    let both = [refund("R-1"), mail[0].clone()];
+    assert_eq!(fit(&done, &both, BANK), Fit::Some);
+    assert_eq!(fit(&done, &mail, BANK), Fit::OnResource);
+    assert_eq!(fit(&done, &elsewhere, BANK), Fit::Not);
+    sees(&mut done, BANK, &one);
+    assert_eq!(fit(&done, &one, BANK), Fit::Again);
+    assert_eq!(fit(&done, &[refund("R-2")], BANK), Fit::OnResource);
+    assert_eq!(fit(&done, &[refund("R-2")], SHOP), Fit::All);
+}

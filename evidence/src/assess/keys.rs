@@ -1,0 +1,127 @@
+//! The keys that an act's layers rest on, in one list.
+//!
+//! Two questions are answered from this list alone, so that no key can be forgotten in one of them:
+//! which layers are in doubt because somebody else may have had a key, and whether a speaker is
+//! independent of everybody who counts for the act.
+
+use deed_proto::v1::EvidencePart;
+
+use super::cells::{Act, Relied};
+use crate::{
+    KeyId, Micros,
+    trust::{KeyRecord, Registry},
+};
+
+/// A signed statement that an act's layers rest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReliedKey {
+    /// The key.
+    pub key: KeyId,
+    /// Leaf of the statement that it signed.
+    pub leaf: u64,
+    /// Effective time there.
+    pub at: Micros,
+    /// What that statement is to the act.
+    pub part: EvidencePart,
+}
+
+impl ReliedKey {
+    fn new(key: &[u8], leaf: u64, at_us: i64, part: EvidencePart) -> Option<Self> {
+        Some(Self {
+            key: KeyId::from_slice(key)?,
+            leaf,
+            at: Micros::new(at_us),
+            part,
+        })
+    }
+
+    /// Whether somebody else may have had the key when it signed the statement. An authority's key is
+    /// in no registration, and is never in doubt here.
+    #[must_use]
+    pub fn is_doubtful(&self, registry: &Registry) -> bool {
+        let record = registry.key(self.key);
+        record.is_some_and(|record| record.is_doubtful(self.at))
+    }
+}
+
+/// Every key that an act's layers rest on: of the Intent, the task's opening, the grants and their
+/// acceptances, what counts as Decision and Approval, the Outcome, and what independent systems saw.
+pub fn relied_on(act: &Act) -> impl Iterator<Item = ReliedKey> + '_ {
+    let intent = ReliedKey::new(&act.key, act.leaf, act.at_us, EvidencePart::Intent);
+    let judged = act.relied.iter().filter_map(|relied: &Relied| {
+        ReliedKey::new(&relied.key, relied.leaf, relied.at_us, relied.part())
+    });
+    let evidence = act.evidence.iter().filter_map(|one| {
+        let part = match one.strength {
+            0 => EvidencePart::Decision,
+            _ => EvidencePart::Approval,
+        };
+        ReliedKey::new(&one.key, one.leaf, one.at_us, part)
+    });
+    let outcome = act.outcome.as_ref().filter(|outcome| outcome.signed);
+    let outcome = outcome.and_then(|outcome| {
+        let part = EvidencePart::Outcome;
+        ReliedKey::new(&outcome.key, outcome.leaf, outcome.at_us, part)
+    });
+    let mut last = None;
+    let seen = act.changes.iter().filter_map(move |change| {
+        if last.replace(change.leaf) == Some(change.leaf) {
+            return None;
+        }
+        let part = EvidencePart::Observation;
+        ReliedKey::new(&change.key, change.leaf, change.at_us, part)
+    });
+    intent
+        .into_iter()
+        .chain(judged)
+        .chain(evidence)
+        .chain(outcome)
+        .chain(seen)
+}
+
+/// The parts of an act's evidence that rest on a key which somebody else may have had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Doubts(u32);
+
+impl Doubts {
+    pub(super) fn of(act: &Act, registry: &Registry) -> Self {
+        let doubtful = relied_on(act).filter(|relied| relied.is_doubtful(registry));
+        Self(doubtful.fold(0, |parts, relied| parts | bit(relied.part)))
+    }
+
+    pub(super) fn any(self, parts: &[EvidencePart]) -> bool {
+        parts.iter().any(|part| self.0 & bit(*part) != 0)
+    }
+}
+
+const fn bit(part: EvidencePart) -> u32 {
+    1 << part as u32
+}
+
+/// Whose interest a part of the evidence stands for. Who acts, who handed the authority on and who
+/// carried it out are one side. Whoever opened the task takes no side.
+const fn side(part: EvidencePart) -> Option<u8> {
+    match part {
+        EvidencePart::Intent | EvidencePart::Delegation | EvidencePart::Outcome => Some(0),
+        EvidencePart::Decision => Some(1),
+        EvidencePart::Approval => Some(2),
+        EvidencePart::Observation => Some(3),
+        EvidencePart::Task | EvidencePart::Unspecified => None,
+    }
+}
+
+/// The statement of another side that a key under this controller is not independent of; `None` if it
+/// is independent of all.
+pub(super) fn rival(
+    act: &Act,
+    registry: &Registry,
+    speaker: &KeyRecord,
+    part: EvidencePart,
+) -> Option<ReliedKey> {
+    relied_on(act)
+        .filter(|relied| side(relied.part).is_some() && side(relied.part) != side(part))
+        .find(|relied| {
+            let record = registry.key(relied.key);
+            record.is_some_and(|record| record.controller == speaker.controller)
+        })
+}

@@ -1,0 +1,356 @@
+//! Outcomes: who may give one, and what it is held against.
+
+use deed_proto::v1::{FindingKind, KeyRole, OutcomeState, OutcomeStatus, TaskState};
+
+use super::{
+    act::{copied_of, observation_due, task_of},
+    amounts,
+    book::{Book, Here, Spoken, View, Voice},
+    cells::{self, Act},
+    said::Outcome,
+    table::{Event, State},
+};
+use crate::{CommitmentDigest, KeyId, TaskId};
+
+/// How a speaker stands to an act when it says what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    /// It signed as the Intent's producer, or as a gateway that is named for that producer.
+    Proven,
+    /// It has the Intent's producer, and no signature that would prove it.
+    Claimed,
+    /// None.
+    Stranger,
+    /// None, and it signed with a key that is for something else.
+    WrongRole,
+}
+
+impl Book {
+    pub(super) fn outcome<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        spoken: &Spoken<'_>,
+        said: &Outcome,
+    ) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_of_outcome(view, task, spoken, said)? else {
+            let kind = FindingKind::OutcomeWithoutIntent;
+            let detail = "the Outcome is of no Intent of this task";
+            return self.object(view, here, voice, kind, task, None, detail);
+        };
+        let relation = relation(view, here, voice, &act)?;
+        let intent = Some(act.leaf);
+        if relation == Relation::WrongRole {
+            let kind = FindingKind::WrongRole;
+            let detail = "an Outcome is signed by an agent, a gateway or the system itself";
+            return self.find(view, here, kind, Some(task), here.leaf, intent, detail);
+        }
+        if relation == Relation::Stranger {
+            let kind = FindingKind::UnprovenClaim;
+            let detail = "an Outcome is given by the Intent's producer, or by a gateway that its \
+                          registration or the Intent's grant names; this speaker is neither";
+            return self.find(view, here, kind, Some(task), here.leaf, intent, detail);
+        }
+        let signed = relation == Relation::Proven;
+        if !signed && !is_claim(here, &act) {
+            // Of an act that somebody signed for, an unsigned word is no more than a claim: it must
+            // not come before the Outcome that is signed.
+            act.outcome_claimed = true;
+            return self.put_act(view, act);
+        }
+        match &act.outcome {
+            Some(first) if first.signed || !signed => {
+                let first = Some(first.leaf);
+                let detail = "the Intent has an Outcome already";
+                let kind = FindingKind::OutOfPlace;
+                return self.object(view, here, voice, kind, task, first, detail);
+            }
+            Some(_) => self.displace_outcome(&mut act),
+            None => {}
+        }
+        act = self.overtake(view, here, act)?;
+        if signed {
+            keep_independent(here, voice, &mut act);
+        }
+        let author = voice.key.filter(|_| signed);
+        self.judge_outcome(view, here, task, &mut act, said, author)?;
+        for (kind, value) in &spoken.said.correlation_keys {
+            self.correlate(view, here, kind, value, &act)?;
+        }
+        self.forget_seen(view, task, act.leaf)?;
+        self.compare_early(view, here, &mut act)?;
+        self.put_act(view, act)
+    }
+
+    /// Holds an Outcome against its Intent, and keeps it. `author` is the key that proves it, if one
+    /// does.
+    fn judge_outcome<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        task: TaskId,
+        act: &mut Act,
+        said: &Outcome,
+        author: Option<KeyId>,
+    ) -> Result<(), V::Error> {
+        let mut found = Vec::new();
+        let done = said.status != OutcomeStatus::NotDone;
+        let event = if done {
+            Event::OutcomeDone
+        } else {
+            Event::OutcomeNotDone
+        };
+        let from = self.stands(view, act)?;
+        let row = self.move_intent(view, here, act, event)?;
+        if let Some(kind) = row.and_then(|row| row.finding) {
+            let detail = match from {
+                State::Overdue => "the Outcome came after the Intent's deadline",
+                State::Waiting => "it was done while evidence was missing",
+                State::Lapsed => "it was done after it had lapsed",
+                _ => "it was done although it was denied",
+            };
+            found.push((kind, detail.to_owned(), Some(here.leaf)));
+        }
+        if let (true, Some(closed)) = (done, self.closed_at(view, task)?) {
+            let detail = "the Outcome came after the task had ended".to_owned();
+            found.push((FindingKind::TaskClosed, detail, closed));
+        }
+        let changed = |now: CommitmentDigest| now.as_bytes()[..] != act.arguments[..];
+        if !act.arguments.is_empty() && said.arguments.is_some_and(changed) {
+            let detail = "it was called with other arguments than the Intent's".to_owned();
+            found.push((FindingKind::ArgumentsChanged, detail, Some(here.leaf)));
+        }
+        let named = act.minor_units.map(|most| (most, act.currency.as_str()));
+        if let Some(detail) = amounts::beyond(named, &said.effects) {
+            found.push((FindingKind::EffectMismatch, detail, Some(act.leaf)));
+        }
+        let duties = act.duties.unwrap_or_default();
+        let wanted = [
+            (duties.tool_call && !said.tool_call, "the tool call"),
+            (duties.response && !said.response, "the response"),
+            (duties.result && !said.result, "the result"),
+        ];
+        for (_, what) in wanted.into_iter().filter(|(missing, _)| *missing && done) {
+            let detail = format!("the policy wants {what} committed to");
+            found.push((FindingKind::MissingContent, detail, Some(here.leaf)));
+        }
+        for (kind, detail, contradicts) in found {
+            if kind == FindingKind::EffectMismatch {
+                // It is the Outcome that says so.
+                if author.is_some() {
+                    act.note(kind);
+                }
+                self.find(view, here, kind, Some(task), here.leaf, contradicts, detail)?;
+            } else if author.is_some() {
+                self.find_of(view, here, act, kind, contradicts, detail)?;
+            } else {
+                // What nobody proves of a claim is found, and decides nothing.
+                self.find(view, here, kind, Some(task), act.leaf, contradicts, detail)?;
+            }
+        }
+        self.keep_outcome(here, act, said, author);
+        self.move_outcome(view, here, act, event)?;
+        Ok(())
+    }
+
+    fn act_of_outcome<V: View>(
+        &mut self,
+        view: &mut V,
+        task: TaskId,
+        spoken: &Spoken<'_>,
+        said: &Outcome,
+    ) -> Result<Option<Act>, V::Error> {
+        let place = (said.session.unwrap_or(spoken.header.session), said.sequence);
+        let leaf = match self.recent.leaf_of(&place) {
+            Some(leaf) => Some(leaf),
+            None => view.leaf_of(&place.0, place.1)?,
+        };
+        let Some(leaf) = leaf else { return Ok(None) };
+        let act = self.act_at(view, leaf)?;
+        Ok(act.filter(|act| {
+            act.payload_digest[..] == said.payload_digest.as_bytes()[..]
+                && act.task[..] == task.as_bytes()[..]
+        }))
+    }
+
+    /// The leaf of the TaskClosed of a task that has ended; its deadline has none.
+    fn closed_at<V: View>(
+        &mut self,
+        view: &mut V,
+        task: TaskId,
+    ) -> Result<Option<Option<u64>>, V::Error> {
+        let task = self.cells.task(view, task)?;
+        let closed = task.filter(|task| task.state() == TaskState::Closed);
+        Ok(closed.map(|task| task.closed_leaf))
+    }
+
+    /// Forgets an Outcome that nobody proves: one comes that somebody does.
+    fn displace_outcome(&mut self, act: &mut Act) {
+        let Some(claimed) = act.outcome.take() else {
+            return;
+        };
+        if let Some(due) = observation_due(act.leaf, &claimed) {
+            self.dues.undo(due);
+        }
+        act.outcome_claimed = true;
+        for change in &mut act.changes {
+            change.declared = None;
+        }
+    }
+
+    fn keep_outcome(
+        &mut self,
+        here: Here<'_>,
+        act: &mut Act,
+        said: &Outcome,
+        author: Option<KeyId>,
+    ) {
+        let within = act.duties.and_then(|duties| duties.corroborate_within_us);
+        let by = match (within, said.status) {
+            (Some(within), OutcomeStatus::Succeeded | OutcomeStatus::Reverted) => {
+                here.at.get().saturating_add(within)
+            }
+            _ => 0,
+        };
+        let outcome = cells::Outcome {
+            leaf: here.leaf,
+            state: OutcomeState::Unspecified.into(),
+            status: said.status.into(),
+            signed: author.is_some(),
+            committed: said.result || said.response || !said.effects.is_empty(),
+            effects: said.effects.clone(),
+            corroborate_by_us: by,
+            key: copied_of(author.as_ref().map(|key| &key.as_bytes()[..])),
+            at_us: here.at.get(),
+        };
+        if let Some(due) = observation_due(act.leaf, &outcome) {
+            self.dues.set(due);
+        }
+        act.outcome = Some(outcome);
+    }
+
+    /// The act's effects were seen before its Outcome, which is there now.
+    fn forget_seen<V: View>(
+        &mut self,
+        view: &mut V,
+        task: TaskId,
+        leaf: u64,
+    ) -> Result<(), V::Error> {
+        let seen = self.cells.task(view, task)?;
+        if seen.is_some_and(|task| task.seen_open.contains(&leaf))
+            && let Some(task) = self.cells.change_task(view, task)?
+        {
+            task.seen_open.retain(|seen| *seen != leaf);
+        }
+        Ok(())
+    }
+
+    pub(super) fn observation_deadline<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        leaf: u64,
+    ) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_at(view, leaf)? else {
+            return Ok(());
+        };
+        let row = self.move_outcome(view, here, &mut act, Event::DeadlinePassed)?;
+        if let Some(kind) = row.and_then(|row| row.finding) {
+            let outcome = act.outcome.as_ref().map(|outcome| outcome.leaf);
+            let detail = "nobody independent has seen all of its effects in time";
+            self.find_of(view, here, &mut act, kind, outcome, detail)?;
+        }
+        self.put_act(view, act)
+    }
+
+    /// A task ends, and an act whose effects were seen has no Outcome.
+    pub(super) fn never_declared<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        task: TaskId,
+        leaf: u64,
+    ) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_at(view, leaf)? else {
+            return Ok(());
+        };
+        // It may have been found when its deadline passed.
+        let known = act.has(FindingKind::HiddenSideEffect);
+        if act.outcome.is_none() && !known && task_of(&act) == Some(task) {
+            let seen = act.changes.first().map(|change| change.leaf);
+            let kind = FindingKind::HiddenSideEffect;
+            let detail = "its effects were seen, and the task ended without an Outcome of it";
+            self.find_of(view, here, &mut act, kind, seen, detail)?;
+            self.put_act(view, act)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a speaker stands to an act.
+fn relation<V: View>(
+    view: &mut V,
+    here: Here<'_>,
+    voice: Voice<'_>,
+    act: &Act,
+) -> Result<Relation, V::Error> {
+    let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
+    let unsigned;
+    let producer = match key {
+        Some(key) => &key.producer,
+        None => {
+            let session = crate::SessionId::from_slice(&act.session);
+            unsigned = match session {
+                Some(session) => view.producer_of(&session)?.unwrap_or_default(),
+                None => String::new(),
+            };
+            &unsigned
+        }
+    };
+    let same = voice.producer == producer;
+    let acts = [KeyRole::Agent, KeyRole::Platform, KeyRole::DownstreamSystem];
+    if acts.into_iter().any(|role| voice.has_role(role)) {
+        let registered = voice
+            .record
+            .is_some_and(|key| key.acts_for.contains(producer));
+        let granted = act.gateways.iter().any(|gateway| gateway == voice.producer);
+        return Ok(if same || registered || granted {
+            Relation::Proven
+        } else {
+            Relation::Stranger
+        });
+    }
+    Ok(if voice.is_signed() && !voice.has_role(KeyRole::Importer) {
+        Relation::WrongRole
+    } else if same {
+        Relation::Claimed
+    } else {
+        Relation::Stranger
+    })
+}
+
+/// Whether an act is itself a claim: nobody signed its Intent, or an importer did.
+pub(super) fn is_claim(here: Here<'_>, act: &Act) -> bool {
+    let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
+    key.is_none_or(|key| key.role == KeyRole::Importer)
+}
+
+/// What systems under the controller of the Outcome's author saw is no independent sight any more.
+fn keep_independent(here: Here<'_>, voice: Voice<'_>, act: &mut Act) {
+    let Some(author) = voice.controller() else {
+        return;
+    };
+    let own = |key: &[u8]| {
+        let key = KeyId::from_slice(key).and_then(|key| here.registry.key(key));
+        key.is_some_and(|key| key.controller == author)
+    };
+    act.changes.retain(|change| !own(&change.key));
+    for observed in &mut act.observations {
+        observed.proves &= act
+            .changes
+            .iter()
+            .any(|change| change.leaf == observed.leaf);
+    }
+}

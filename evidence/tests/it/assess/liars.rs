@@ -1,0 +1,775 @@
+//! Attacks on verdicts: whoever is accused, and whoever has nothing to do with the act.
+
+use deed_evidence::assess::{layers, relied_on};
+use deed_proto::v1::{
+    self, EvidencePart, FindingKind as F, IntentState, LayerState as L, Layers, OutcomeStatus,
+    RiskTier, Severity, TaskState, Verdict, statement::Body,
+};
+
+use super::*;
+
+/// Under a controller of its own.
+const GATEWAY: Who = Who {
+    seed: Some(51),
+    role: v1::KeyRole::Agent,
+    producer: "https://gateway.example/payments",
+    controller: "https://gateway.example",
+};
+
+/// A system of the agent's own organisation.
+const OWN_SYSTEM: Who = Who {
+    seed: Some(52),
+    producer: "https://example.org/own-bank",
+    controller: AGENT.controller,
+    ..DOWNSTREAM
+};
+
+/// A policy engine of the agent's own organisation.
+const OWN_ENGINE: Who = Who {
+    seed: Some(53),
+    producer: "https://example.org/own-engine",
+    controller: AGENT.controller,
+    ..ENGINE
+};
+
+/// A system that has no business with orders.
+const WEATHER: Who = Who {
+    seed: Some(54),
+    producer: "https://weather.example/stations",
+    controller: "https://weather.example",
+    ..DOWNSTREAM
+};
+
+fn layers_of(stage: &Stage, intent: &Place) -> Layers {
+    layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry)
+}
+
+/// Whether something serious was found since the stage was marked.
+fn is_serious(stage: &Stage) -> bool {
+    let found = stage.found();
+    found
+        .iter()
+        .any(|found| found.severity() == Severity::Serious)
+}
+
+fn sees(stage: &mut Stage, who: Who, intent: &Place, effects: Vec<v1::Effect>) -> Place {
+    let said = observation(Some(intent), effects);
+    stage.ledger.say(who, Some(1), said)
+}
+
+fn without_amount() -> v1::Effect {
+    v1::Effect {
+        amount: None,
+        ..effect("orders/7", 0)
+    }
+}
+
+fn in_currency(currency: &str, minor_units: i64) -> v1::Effect {
+    v1::Effect {
+        amount: Some(v1::Amount {
+            minor_units,
+            currency: currency.into(),
+        }),
+        ..effect("orders/7", 0)
+    }
+}
+
+/// A payment with all its evidence that is done and seen: every layer is proven.
+fn clean() -> (Stage, Place) {
+    let mut stage = Stage::new();
+    let intent = stage.cleared(0);
+    stage.done(&intent);
+    stage.seen(&intent, 500);
+    let layers = layers_of(&stage, &intent);
+    assert_eq!(layers.corroboration(), L::Proven);
+    assert_eq!(stage.ledger.findings().count(), 0);
+    stage.mark();
+    (stage, intent)
+}
+
+/// The act was not cleared, whatever its Outcome says and whenever it says so; the bank saw it.
+#[test]
+fn an_act_that_was_not_cleared_is_found_once_it_is_seen() {
+    let uncleared: [fn(&mut Stage) -> Place; 4] = [
+        |s| s.waits(0),
+        |s| {
+            let intent = s.waits(0);
+            s.decide(&intent, Verdict::Deny);
+            intent
+        },
+        |s| {
+            let intent = s.waits(1_000);
+            s.tick(1_000);
+            assert_eq!(s.state(&intent), IntentState::Lapsed);
+            intent
+        },
+        |s| {
+            s.open(RiskTier::Low);
+            s.intend(None, |said| said.grant = vec![7; 32].into())
+        },
+    ];
+    for story in uncleared {
+        for status in [
+            None,
+            Some(OutcomeStatus::NotDone),
+            Some(OutcomeStatus::Failed),
+            Some(OutcomeStatus::Reverted),
+            Some(OutcomeStatus::Succeeded),
+        ] {
+            for early in [false, true] {
+                let mut stage = Stage::new();
+                let intent = story(&mut stage);
+                stage.mark();
+                if early {
+                    stage.seen(&intent, 500);
+                }
+                if let Some(status) = status {
+                    stage.outcome(&intent, status);
+                }
+                if !early {
+                    stage.seen(&intent, 500);
+                }
+                let kinds = stage.kinds();
+                assert!(
+                    kinds.contains(&F::OutcomeWithoutClearance)
+                        || kinds.contains(&F::HiddenSideEffect),
+                    "{status:?} {early} {kinds:?}"
+                );
+                assert!(is_serious(&stage));
+                let layers = layers_of(&stage, &intent);
+                assert!(
+                    [layers.intent(), layers.corroboration()].contains(&L::Contradicted),
+                    "{status:?} {early} {layers:?}"
+                );
+                stage.replays();
+            }
+        }
+    }
+}
+
+/// What the bank saw is more than, or other than, what was cleared.
+#[test]
+fn what_is_seen_is_held_against_what_was_cleared() {
+    let million = [effect("orders/7", 1_000_000), in_currency("BTC", 500)];
+    let apart = [
+        vec![effect("orders/7", 300), effect("orders/7", 300)],
+        vec![effect("accounts/9", 500)],
+    ];
+    let all = million.into_iter().map(|one| vec![one]).chain(apart);
+    for seen in all {
+        for early in [false, true] {
+            for declared in [
+                vec![without_amount()],
+                vec![effect("orders/7", 500)],
+                seen.clone(),
+            ] {
+                let mut stage = Stage::new();
+                let intent = stage.cleared(0);
+                stage.mark();
+                let done = outcome(&intent, OutcomeStatus::Succeeded, declared.clone());
+                if early {
+                    sees(&mut stage, DOWNSTREAM, &intent, seen.clone());
+                    stage.ledger.say(AGENT, Some(1), done);
+                } else {
+                    stage.ledger.say(AGENT, Some(1), done);
+                    sees(&mut stage, DOWNSTREAM, &intent, seen.clone());
+                }
+                assert!(is_serious(&stage), "{seen:?} {declared:?} {early}");
+                let layers = layers_of(&stage, &intent);
+                assert_ne!(
+                    layers.corroboration(),
+                    L::Proven,
+                    "{seen:?} {declared:?} {early}"
+                );
+                stage.replays();
+            }
+        }
+    }
+}
+
+/// In parts, by one system after another Observation; each system counts for itself.
+#[test]
+fn parts_are_added_up_for_each_system() {
+    let mut stage = Stage::new();
+    stage.ledger.register(WEATHER);
+    let intent = stage.cleared(0);
+    stage.mark();
+    let part = || vec![effect("orders/7", 250)];
+    sees(&mut stage, DOWNSTREAM, &intent, part());
+    sees(&mut stage, WEATHER, &intent, part());
+    sees(&mut stage, DOWNSTREAM, &intent, part());
+    assert_eq!(stage.kinds(), []);
+    let third = sees(&mut stage, DOWNSTREAM, &intent, part());
+    assert_eq!(third.kinds(), [F::EffectMismatch]);
+    stage.replays();
+}
+
+/// A million that is declared and declared undone was moved, and where only the one half is seen it
+/// is all the more.
+#[test]
+fn what_is_undone_was_done() {
+    let both = || {
+        vec![
+            effect("orders/7", 1_000_000),
+            effect("orders/7", -1_000_000),
+        ]
+    };
+    for seen in [both(), both()[..1].to_vec(), Vec::new()] {
+        let mut stage = Stage::new();
+        let intent = stage.cleared(0);
+        stage.mark();
+        let done = outcome(&intent, OutcomeStatus::Reverted, both());
+        let done = stage.ledger.say(AGENT, Some(1), done);
+        assert_eq!(done.kinds(), [F::EffectMismatch]);
+        if !seen.is_empty() {
+            let seen = sees(&mut stage, DOWNSTREAM, &intent, seen);
+            assert_eq!(seen.kinds(), [F::EffectMismatch]);
+        }
+        assert_eq!(layers_of(&stage, &intent).result(), L::Contradicted);
+        stage.replays();
+    }
+}
+
+/// What the Intent says that it will change is what the approver approved.
+#[test]
+fn an_intent_that_expects_its_effects_is_held_to_them() {
+    let expected = || vec![effect("accounts/*", 500)];
+    for (seen, fits) in [
+        (effect("accounts/9", 500), true),
+        (effect("accounts/9", 499), false),
+        (effect("orders/7", 500), false),
+    ] {
+        let mut stage = Stage::new();
+        stage.ledger.set_default_policy();
+        stage.open(RiskTier::Payment);
+        let root = stage.root(|_| {});
+        let intent = stage.intend(Some(&root), |said| said.expected_effects = expected());
+        stage.clear(&intent);
+        stage.mark();
+        let done = outcome(&intent, OutcomeStatus::Succeeded, vec![seen.clone()]);
+        stage.ledger.say(AGENT, Some(1), done);
+        sees(&mut stage, DOWNSTREAM, &intent, vec![seen]);
+        assert_eq!(is_serious(&stage), !fits);
+        let layer = layers_of(&stage, &intent).corroboration();
+        assert_eq!(layer == L::Proven, fits);
+        stage.replays();
+    }
+}
+
+/// Done first, cleared afterwards: the bank's clock tells.
+#[test]
+fn effects_that_were_there_before_the_clearance() {
+    for (observed_s, found) in [(100, true), (700, false), (0, false)] {
+        let mut stage = Stage::new();
+        let intent = stage.waits(0);
+        stage.ledger.at(500);
+        stage.clear(&intent);
+        stage.mark();
+        stage.done(&intent);
+        let seen = Body::Observation(v1::Observation {
+            intent: Some(intent.leaf_ref()),
+            effects: vec![effect("orders/7", 500)],
+            observed_at_us: seconds(observed_s),
+            ..v1::Observation::default()
+        });
+        stage.ledger.say(DOWNSTREAM, Some(1), seen);
+        let layer = layers_of(&stage, &intent).intent();
+        assert_eq!(layer == L::Contradicted, found, "{observed_s}");
+        let kinds = stage.kinds();
+        assert_eq!(kinds.contains(&F::OutcomeWithoutClearance), found);
+        stage.replays();
+    }
+}
+
+#[test]
+fn a_deadline_that_has_passed_clears_nothing() {
+    for deadline_us in [1, seconds(99), seconds(100)] {
+        let mut stage = Stage::new();
+        stage.open(RiskTier::Low);
+        let intent = stage.intend(None, |said| said.deadline_us = deadline_us);
+        assert_eq!(intent.state(), Some(IntentState::Denied));
+        assert_eq!(intent.kinds(), [F::IntentLapsed]);
+        assert_eq!(stage.ledger.kept.dues.len(), 0);
+        stage.replays();
+    }
+}
+
+/// Another agent's word, or the approver's, is no Outcome, and does not come before the true one.
+#[test]
+fn an_outcome_needs_a_relation_to_its_act() {
+    let mut stage = Stage::new();
+    stage.ledger.register(GATEWAY);
+    stage.ledger.register(WEATHER);
+    let intent = stage.cleared(0);
+    let failed = || outcome(&intent, OutcomeStatus::NotDone, Vec::new());
+    for who in [
+        HELPER, GATEWAY, PLATFORM, DOWNSTREAM, WEATHER, APPROVER, ENGINE, IMPORTER, ANYBODY,
+    ] {
+        let said = stage.ledger.say(who, Some(1), failed());
+        assert_eq!(said.kinds(), [F::UnprovenClaim], "{who:?}");
+        assert!(stage.ledger.act(intent.leaf).outcome.is_none());
+        assert_eq!(layers_of(&stage, &intent).result(), L::Missing);
+    }
+    stage.mark();
+    let done = stage.done(&intent);
+    assert_eq!(done.kinds(), []);
+    stage.seen(&intent, 500);
+    assert_eq!(stage.kinds(), []);
+    let layers = layers_of(&stage, &intent);
+    assert_eq!(
+        (layers.result(), layers.corroboration()),
+        (L::Proven, L::Proven)
+    );
+    stage.replays();
+}
+
+/// A gateway is named by its registration, or by the grant.
+#[test]
+fn a_named_gateway_gives_the_outcome() {
+    for granted in [false, true] {
+        let mut stage = Stage::new();
+        if granted {
+            stage.ledger.register(GATEWAY);
+        } else {
+            stage.ledger.register_as(GATEWAY, |registered| {
+                registered.acts_for = vec![AGENT.producer.into()];
+            });
+        }
+        stage.ledger.set_default_policy();
+        stage.open(RiskTier::Payment);
+        let root = stage.root(|grant| {
+            if granted {
+                grant.gateways = vec![GATEWAY.producer.into()];
+            }
+        });
+        let intent = stage.intend(Some(&root), |_| {});
+        stage.clear(&intent);
+        stage.mark();
+        let done = outcome(
+            &intent,
+            OutcomeStatus::Succeeded,
+            vec![effect("orders/7", 500)],
+        );
+        let done = stage.ledger.say(GATEWAY, Some(1), done);
+        assert_eq!(done.kinds(), []);
+        stage.seen(&intent, 500);
+        let layers = layers_of(&stage, &intent);
+        assert_eq!(
+            (layers.result(), layers.corroboration()),
+            (L::Proven, L::Proven)
+        );
+        stage.replays();
+    }
+    // A part of a grant names nobody whom its parent does not name.
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let root = stage.root(|_| {});
+    let part = stage.part(&root, |part| part.gateways = vec![GATEWAY.producer.into()]);
+    assert_eq!(part.kinds(), [F::DelegationEscalation]);
+}
+
+/// Whoever carries the act out is no witness of it, nor is anybody of the same controller.
+#[test]
+fn one_controller_does_not_count_twice() {
+    let bank_gateway = Who {
+        controller: DOWNSTREAM.controller,
+        ..GATEWAY
+    };
+    for early in [false, true] {
+        let mut stage = Stage::new();
+        stage.ledger.register(OWN_SYSTEM);
+        stage.ledger.register_as(bank_gateway, |registered| {
+            registered.acts_for = vec![AGENT.producer.into()];
+        });
+        let intent = stage.cleared(0);
+        stage.mark();
+        let done = outcome(
+            &intent,
+            OutcomeStatus::Succeeded,
+            vec![effect("orders/7", 500)],
+        );
+        if early {
+            stage.seen(&intent, 500);
+            stage.ledger.say(bank_gateway, Some(1), done);
+        } else {
+            stage.ledger.say(bank_gateway, Some(1), done);
+            stage.seen(&intent, 500);
+        }
+        sees(&mut stage, OWN_SYSTEM, &intent, vec![effect("orders/7", 1)]);
+        let layers = layers_of(&stage, &intent);
+        assert_eq!(layers.result(), L::Proven);
+        assert_eq!(layers.corroboration(), L::Claimed, "{early}");
+        assert!(!is_serious(&stage));
+        stage.replays();
+    }
+}
+
+/// A policy engine under the agent's controller decides nothing: neither yes nor no.
+#[test]
+fn the_agents_own_engine_is_no_decision() {
+    for verdict in [Verdict::Allow, Verdict::Deny] {
+        let mut stage = Stage::new();
+        stage.ledger.register(OWN_ENGINE);
+        let intent = stage.waits(0);
+        let said = stage
+            .ledger
+            .say(OWN_ENGINE, Some(1), decision(&intent, verdict));
+        assert_eq!(said.kinds(), [F::UnprovenClaim]);
+        assert!(stage.ledger.act(intent.leaf).evidence.is_empty());
+        stage.approve(APPROVER, &intent, Verdict::Allow);
+        assert_eq!(stage.state(&intent), IntentState::Waiting);
+        stage.decide(&intent, Verdict::Allow);
+        assert_eq!(stage.state(&intent), IntentState::Cleared);
+        stage.replays();
+    }
+}
+
+/// Engine and approver of one controller are one voice, whichever speaks first.
+#[test]
+fn who_decides_does_not_approve() {
+    let own_approver = Who {
+        seed: Some(55),
+        producer: "https://example.org/people/eve",
+        controller: ENGINE.controller,
+        ..APPROVER
+    };
+    for decides_first in [false, true] {
+        let mut stage = Stage::new();
+        stage.ledger.register(own_approver);
+        let intent = stage.waits(0);
+        if decides_first {
+            stage.decide(&intent, Verdict::Allow);
+            let approved = stage.approve(own_approver, &intent, Verdict::Allow);
+            assert_eq!(approved.kinds(), [F::SelfApproval]);
+        } else {
+            stage.approve(own_approver, &intent, Verdict::Allow);
+            assert_eq!(
+                stage.decide(&intent, Verdict::Allow).kinds(),
+                [F::UnprovenClaim]
+            );
+        }
+        assert_eq!(stage.state(&intent), IntentState::Waiting);
+        stage.replays();
+    }
+}
+
+/// What strangers say of a clean act leaves it clean: effects that nobody saw, refusals that come late,
+/// systems of other resources.
+#[test]
+fn a_clean_act_stays_clean_whatever_strangers_say() {
+    let (mut stage, intent) = clean();
+    let before = layers_of(&stage, &intent);
+    for who in [OWN_SYSTEM, OWN_ENGINE, GATEWAY] {
+        stage.ledger.register(who);
+    }
+    stage.ledger.register_as(WEATHER, |registered| {
+        registered.resources = vec!["stations/*".into()];
+    });
+    let lies = || vec![effect("orders/7", 99_000), effect("accounts/9", 1)];
+    for who in [
+        ANYBODY, IMPORTER, OWN_SYSTEM, WEATHER, HELPER, GATEWAY, APPROVER, PLATFORM, ENGINE,
+    ] {
+        sees(&mut stage, who, &intent, lies());
+    }
+    for who in [HELPER, GATEWAY, ANYBODY, IMPORTER, APPROVER] {
+        let failed = outcome(&intent, OutcomeStatus::Failed, Vec::new());
+        stage.ledger.say(who, Some(1), failed);
+    }
+    for who in [COLLEAGUE, SECOND, APPROVER, ANYBODY, IMPORTER] {
+        stage.approve(who, &intent, Verdict::Deny);
+    }
+    for who in [ENGINE, OWN_ENGINE, ANYBODY] {
+        stage
+            .ledger
+            .say(who, Some(1), decision(&intent, Verdict::Deny));
+    }
+    assert_eq!(layers_of(&stage, &intent), before);
+    assert_eq!(stage.state(&intent), IntentState::Completed);
+    let about = |found: &v1::Finding| {
+        found.about_leaf == intent.leaf && found.severity() != Severity::Notice
+    };
+    assert!(!stage.found().iter().any(about), "{:?}", stage.found());
+    stage.replays();
+}
+
+/// Every key that a layer rests on can put it in doubt.
+#[test]
+fn a_compromised_key_puts_every_layer_in_doubt_that_rests_on_it() {
+    type Layer = fn(&Layers) -> L;
+    let cases: [(Who, &[EvidencePart], &[Layer]); 6] = [
+        (PLATFORM, &[EvidencePart::Task], &[Layers::authority]),
+        (AGENT, &[EvidencePart::Delegation], &[Layers::authority]),
+        (
+            HELPER,
+            &[
+                EvidencePart::Intent,
+                EvidencePart::Delegation,
+                EvidencePart::Outcome,
+            ],
+            &[
+                Layers::identity,
+                Layers::intent,
+                Layers::authority,
+                Layers::result,
+            ],
+        ),
+        (ENGINE, &[EvidencePart::Decision], &[Layers::authority]),
+        (APPROVER, &[EvidencePart::Approval], &[Layers::approval]),
+        (
+            DOWNSTREAM,
+            &[EvidencePart::Observation],
+            &[Layers::corroboration],
+        ),
+    ];
+    for (who, parts, doubtful) in cases {
+        let mut stage = Stage::new();
+        stage.ledger.set_default_policy();
+        stage.open(RiskTier::Payment);
+        let root = stage.root(|_| {});
+        let part = stage.part(&root, |_| {});
+        stage.ledger.say(HELPER, Some(1), accepted(part.hash));
+        let mut said = intent("orders/7", 500, Some(part.hash));
+        said.model = "model-1".into();
+        let intent = stage.ledger.say(HELPER, Some(1), Body::Intent(said));
+        stage.clear(&intent);
+        let done = outcome(
+            &intent,
+            OutcomeStatus::Succeeded,
+            vec![effect("orders/7", 500)],
+        );
+        stage.ledger.say(HELPER, Some(1), done);
+        // It names no task: the act is found by its leaf.
+        let seen = observation(Some(&intent), vec![effect("orders/7", 500)]);
+        stage.ledger.say(DOWNSTREAM, None, seen);
+        let all: [(&str, Layer); 6] = [
+            ("identity", Layers::identity),
+            ("authority", Layers::authority),
+            ("intent", Layers::intent),
+            ("approval", Layers::approval),
+            ("result", Layers::result),
+            ("corroboration", Layers::corroboration),
+        ];
+        let before = layers_of(&stage, &intent);
+        for (name, layer) in all {
+            assert_eq!(layer(&before), L::Proven, "{name}");
+        }
+        let act = stage.ledger.act(intent.leaf);
+        let relied: Vec<_> = relied_on(&act)
+            .filter(|relied| Some(relied.key) == who.key())
+            .map(|relied| relied.part)
+            .collect();
+        for part in parts {
+            assert!(relied.contains(part), "{who:?} {relied:?}");
+        }
+        stage.mark();
+        stage
+            .ledger
+            .say(AUTHORITY, None, key_revoked(who, Some(50)));
+        assert!(stage.kinds().contains(&F::CompromisedKeyUse), "{who:?}");
+        let after = layers_of(&stage, &intent);
+        for (name, layer) in all {
+            let doubted = doubtful.iter().any(|doubted| {
+                doubted(&after) == L::Contradicted && layer(&after) == L::Contradicted
+            });
+            assert_eq!(layer(&after) == L::Contradicted, doubted, "{who:?} {name}");
+        }
+        for doubted in doubtful {
+            assert_eq!(doubted(&after), L::Contradicted, "{who:?}");
+        }
+        let count = all
+            .iter()
+            .filter(|(_, layer)| layer(&after) == L::Contradicted);
+        assert_eq!(count.count(), doubtful.len(), "{who:?}");
+        stage.replays();
+    }
+}
+
+/// Two systems saw it, and one of them is not believed any more: the other suffices.
+#[test]
+fn a_second_system_bears_the_corroboration_alone() {
+    let (mut stage, intent) = clean();
+    stage.ledger.register(WEATHER);
+    sees(&mut stage, WEATHER, &intent, vec![effect("orders/7", 500)]);
+    stage
+        .ledger
+        .say(AUTHORITY, None, key_revoked(DOWNSTREAM, Some(50)));
+    assert_eq!(layers_of(&stage, &intent).corroboration(), L::Proven);
+    stage
+        .ledger
+        .say(AUTHORITY, None, key_revoked(WEATHER, Some(50)));
+    assert_eq!(layers_of(&stage, &intent).corroboration(), L::Contradicted);
+    stage.replays();
+}
+
+/// The platform's opening comes before one that nobody proves, with its tier and its deadline.
+#[test]
+fn a_proven_opening_displaces_a_claimed_one() {
+    let mut stage = Stage::new();
+    stage.ledger.set_default_policy();
+    stage
+        .ledger
+        .say(ANYBODY, Some(1), task_opened(RiskTier::Low, 5_000));
+    // Somebody else does not end what they did not begin.
+    for who in [HELPER, IMPORTER, APPROVER, PLATFORM] {
+        stage.ledger.say(who, Some(1), task_closed());
+        assert_eq!(stage.ledger.task(1).state(), TaskState::Open, "{who:?}");
+    }
+    stage.mark();
+    let opened = stage.open(RiskTier::Payment);
+    assert_eq!(opened.kinds(), []);
+    let task = stage.ledger.task(1);
+    assert_eq!((task.tier(), task.opened()), (RiskTier::Payment, L::Proven));
+    assert_eq!((task.opened_leaf, task.deadline_us), (Some(opened.leaf), 0));
+    assert!(stage.ledger.kept.dues.is_empty());
+    // And not the other way round.
+    let again = stage
+        .ledger
+        .say(ANYBODY, Some(1), task_opened(RiskTier::Low, 0));
+    assert_eq!(again.kinds(), [F::UnprovenClaim]);
+    assert_eq!(stage.ledger.task(1).tier(), RiskTier::Payment);
+    let root = stage.root(|_| {});
+    let intent = stage.intend(Some(&root), |_| {});
+    assert_eq!(intent.state(), Some(IntentState::Waiting));
+    stage.replays();
+}
+
+fn with_order(made: &mut v1::Statement) {
+    made.correlation_keys = vec![v1::CorrelationKey {
+        kind: "order".into(),
+        value: "7".into(),
+    }];
+}
+
+/// Neither what nobody signs nor what another controller's agent announces pushes the act out of what
+/// an order number finds; and what is left out is found.
+#[test]
+fn a_correlation_key_has_room_for_everybody() {
+    for (flood, by) in [(70, ANYBODY), (70, HELPER)] {
+        let mut stage = Stage::new();
+        stage.open(RiskTier::Low);
+        let said = Body::Intent(intent("orders/7", 500, None));
+        let real = stage
+            .ledger
+            .try_say(AGENT, Some(1), said.clone(), with_order);
+        let real = real.unwrap();
+        let mut left_out = 0;
+        for _ in 0..flood {
+            let other = stage.ledger.try_say(by, Some(1), said.clone(), with_order);
+            left_out += other.unwrap().kinds().len();
+        }
+        assert_eq!(left_out > 0, by == HELPER);
+        stage.done(&real);
+        stage.mark();
+        let seen = observation(None, vec![effect("orders/7", 500)]);
+        let seen = stage.ledger.try_say(DOWNSTREAM, None, seen, with_order);
+        assert_eq!(seen.unwrap().kinds(), []);
+        assert_eq!(layers_of(&stage, &real).corroboration(), L::Proven);
+        stage.replays();
+    }
+}
+
+/// 64 acts whose effects were seen wait for the end of their task; the 65th is not forgotten.
+#[test]
+fn what_is_seen_beyond_the_bound_is_found() {
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    for n in 0..66 {
+        let intent = stage.intend(None, |_| {});
+        let seen = stage.seen(&intent, 500);
+        assert_eq!(seen.kinds() == [F::NotCompared], n >= 64, "{n}");
+    }
+    stage.mark();
+    stage.close();
+    assert_eq!(stage.kinds(), [F::HiddenSideEffect; 64]);
+    stage.replays();
+}
+
+#[test]
+fn changes_beyond_the_bound_are_found() {
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let intent = stage.intend(None, |said| said.amount = None);
+    let seen = |from: u32| {
+        let one = |n: u32| v1::Effect {
+            external_id: format!("R-{n}"),
+            ..without_amount()
+        };
+        (from..from + 64).map(one).collect::<Vec<_>>()
+    };
+    for part in 0..4 {
+        assert_eq!(
+            sees(&mut stage, DOWNSTREAM, &intent, seen(part * 64)).kinds(),
+            []
+        );
+    }
+    let beyond = sees(&mut stage, DOWNSTREAM, &intent, seen(256));
+    assert_eq!(beyond.kinds(), [F::NotCompared]);
+    stage.replays();
+}
+
+/// Grants that nobody signs do not push an authority's grant out of what its token finds.
+#[test]
+fn a_token_finds_the_authoritys_grant() {
+    let token = || {
+        Some(v1::OutsideToken {
+            kind: "jti".into(),
+            value: "t-1".into(),
+            ..v1::OutsideToken::default()
+        })
+    };
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let with_token = |mut grant: v1::Grant| {
+        grant.outside_token = token();
+        Body::Grant(grant)
+    };
+    stage
+        .ledger
+        .say(AUTHORITY, Some(1), with_token(grant(AGENT)));
+    stage
+        .ledger
+        .say(PLATFORM, Some(2), task_opened(RiskTier::Low, 0));
+    for _ in 0..70 {
+        stage
+            .ledger
+            .say(ANYBODY, Some(2), with_token(grant(HELPER)));
+    }
+    stage.close();
+    let used = |made: &mut v1::Statement| {
+        made.correlation_keys = vec![v1::CorrelationKey {
+            kind: "jti".into(),
+            value: "t-1".into(),
+        }];
+    };
+    let seen = || observation(None, vec![effect("orders/7", 1)]);
+    let claimed = stage.ledger.try_say(ANYBODY, None, seen(), used).unwrap();
+    assert_eq!(claimed.kinds(), [F::UnprovenClaim]);
+    let seen = stage
+        .ledger
+        .try_say(DOWNSTREAM, None, seen(), used)
+        .unwrap();
+    assert_eq!(seen.kinds(), [F::TokenUsedAfterClose, F::HiddenSideEffect]);
+    stage.replays();
+}
+
+/// A strength that the policy asks for is the approver's word.
+#[test]
+fn a_strength_of_authentication_is_claimed() {
+    let asks_for = |what: &str| {
+        format!("permit (principal, action, resource) when {{ context.evidence.{what} >= 1 }};")
+    };
+    for (what, layer) in [
+        ("approvals", L::Proven),
+        ("approvals_multi_factor", L::Claimed),
+    ] {
+        let mut stage = Stage::new();
+        stage.ledger.set_policy(&asks_for(what));
+        stage.open(RiskTier::Payment);
+        let intent = stage.intend(None, |_| {});
+        assert_eq!(intent.state(), Some(IntentState::Waiting));
+        stage.approve(APPROVER, &intent, Verdict::Allow);
+        assert_eq!(stage.state(&intent), IntentState::Cleared);
+        assert_eq!(layers_of(&stage, &intent).approval(), layer, "{what}");
+        stage.replays();
+    }
+}
