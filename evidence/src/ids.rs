@@ -49,13 +49,20 @@ macro_rules! bytes_id {
 }
 
 bytes_id!(
-    /// A session: 16 bytes, chosen by the producer.
+    /// A session: 16 bytes, [derived](SessionId::derive) from its producer and a nonce. (Under rules
+    /// version 1 the producer chooses it.)
     SessionId,
     16
 );
 bytes_id!(
-    /// A task: 16 bytes, chosen by whoever opens it.
+    /// A task: 16 bytes, [derived](TaskId::derive) from its opener and a nonce. (Under rules version 1
+    /// the opener chooses it.)
     TaskId,
+    16
+);
+bytes_id!(
+    /// What a producer chose to derive an id from: 16 bytes, best random ones.
+    Nonce,
     16
 );
 bytes_id!(
@@ -85,6 +92,37 @@ bytes_id!(
     PrincipalHash,
     16
 );
+
+impl SessionId {
+    /// The id of the session that `producer` opens with `nonce`. Nobody else can open it: the ledger
+    /// derives it again, from the producer of the statement that does.
+    #[must_use]
+    pub fn derive(ledger: LedgerId, producer: &str, nonce: &Nonce) -> Self {
+        Self(derived(b"deed/session-id/v1", ledger, producer, nonce))
+    }
+}
+
+impl TaskId {
+    /// The id of the task that `opener` opens with `nonce`. Nobody else can open it.
+    #[must_use]
+    pub fn derive(ledger: LedgerId, opener: &str, nonce: &Nonce) -> Self {
+        Self(derived(b"deed/task-id/v1", ledger, opener, nonce))
+    }
+}
+
+/// All parts but the last are of a fixed length, so no two inputs have the same bytes.
+fn derived(domain: &[u8], ledger: LedgerId, producer: &str, nonce: &Nonce) -> [u8; 16] {
+    use sha2::Digest as _;
+    let digest: [u8; 32] = sha2::Sha256::new()
+        .chain_update(domain)
+        .chain_update([0])
+        .chain_update(ledger.as_bytes())
+        .chain_update(nonce.as_bytes())
+        .chain_update(producer.as_bytes())
+        .finalize()
+        .into();
+    std::array::from_fn(|at| digest[at])
+}
 
 impl KeyId {
     /// The id of a public key.

@@ -49,9 +49,10 @@ pub(crate) enum Import {
 /// import is claimed, also if it is signed: a customer's yes before a tool that changes something
 /// is recorded as an Approval, and never counts as one.
 ///
-/// Sessions derive from the run_id, so a second import is all duplicates. It needs the same
-/// secret, from which the salts of the commitments derive, the same producer, and to be signed as
-/// the first one was: whoever began a session alone goes on with it.
+/// Sessions and tasks derive from the run_id, the producer and a secret, so a second import with the
+/// same secret is all duplicates, and nobody else can take or guess their ids. The salts of the
+/// commitments derive from the secret, too. It must be signed as the first one was: whoever began a
+/// session alone goes on with it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -86,7 +87,8 @@ pub(crate) struct Chat {
     unsigned: bool,
     #[command(flatten)]
     authority: AuthorityArgs,
-    /// Who is behind the key that is made: a URI [default: the producer]
+    /// Who is behind the key that is made: an https or spiffe URI [default: the producer if it is
+    /// one, else https://deed.invalid/import, which is nobody]
     #[arg(long, value_name = "URI")]
     controller: Option<String>,
     /// Commit to arguments and results, and keep neither
@@ -103,7 +105,7 @@ pub(crate) struct Chat {
     /// How much harm the tasks may do
     #[arg(long, value_enum, default_value_t = RiskTier::Low)]
     risk_tier: RiskTier,
-    /// 32 secret bytes that the salts derive from [default: made once in the state directory]
+    /// 32 secret bytes that ids and salts derive from [default: made once in the state directory]
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
@@ -235,6 +237,7 @@ impl Chat {
             ledger_id: ledger.ledger_id(),
             producer: self.producer(signing == Signing::None).to_owned(),
             grantor,
+            claimant: PRODUCER_UNSIGNED.to_owned(),
             secret,
             model: self.model.clone(),
             risk_tier: self.risk_tier.into(),
@@ -306,7 +309,7 @@ impl Chat {
             purpose: "import",
             role: v1::KeyRole::Importer,
             producer,
-            controller: self.controller.as_deref().unwrap_or(producer),
+            controller: self.controller.as_deref(),
         };
         match (
             key.registered(global, ledger, &self.authority).await?,
