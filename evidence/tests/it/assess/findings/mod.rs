@@ -146,7 +146,8 @@ fn check(kind: F, stage: &mut Stage, story: Story) {
         severity: finding::severity(kind).into(),
         task: told
             .task
-            .map_or_else(Bytes::new, |task| vec![task; 16].into()),
+            .map(|task| stage.ledger.task_id(task))
+            .map_or_else(Bytes::new, |task| Bytes::copy_from_slice(task.as_bytes())),
         about_leaf: told.about,
         contradicts_leaf: told.contradicts,
         at_us: stage.ledger.now().get(),
