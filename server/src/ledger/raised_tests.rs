@@ -5,24 +5,22 @@ use deed_evidence::{
     PayloadDigest,
     policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
     replay::Replay,
+    statement::AUTHORITY_PRODUCER,
 };
 use deed_proto::v1::{self, FindingKind, IntentState, rejection::Reason, statement::Body};
 
 use crate::{
     fsck,
     store::LedgerNumber,
-    testing::{Authority, Engine, Producer, briefs},
+    testing::{Authority, Engine, Producer, TASK, briefs, task_of},
 };
 
 const NAME: &str = "old";
 
-/// The task that [`Producer`] speaks of.
-const TASK: [u8; 16] = [9; 16];
-
 /// An Outcome of an Intent of the same session.
 fn outcome(producer: &mut Producer, sequence: u64, intent: &v1::Envelope) -> v1::Envelope {
     let digest = PayloadDigest::of(&intent.payload);
-    let session = Bytes::copy_from_slice(producer.session.as_bytes());
+    let session = Bytes::copy_from_slice(producer.session().as_bytes());
     let said = Body::Outcome(v1::Outcome {
         intent: Some(v1::StatementRef {
             session,
@@ -36,12 +34,12 @@ fn outcome(producer: &mut Producer, sequence: u64, intent: &v1::Envelope) -> v1:
 }
 
 fn opened(authority: &mut Authority) -> v1::Envelope {
-    let opened = Body::TaskOpened(v1::TaskOpened {
+    let opened = v1::TaskOpened {
         requested_by: "ticket:4711".to_owned(),
         risk_tier: v1::RiskTier::Low.into(),
         ..v1::TaskOpened::default()
-    });
-    authority.says_in(TASK, opened)
+    };
+    authority.opens(TASK, opened)
 }
 
 fn observed(producer: &mut Producer) -> v1::Envelope {
@@ -91,6 +89,7 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     let ledger = engine.create_under(1, NAME).unwrap();
     let append = |envelopes| engine.append(NAME, envelopes).unwrap();
     let mut agent = Producer::new(ledger.id, 1);
+    agent.task = task_of(ledger.id, AUTHORITY_PRODUCER, TASK);
     let mut authority = Authority::new(ledger.id);
 
     // As ever: recorded, and nothing is said of it.
