@@ -36,7 +36,9 @@ const UNSEEN: &[(u32, u32)] = &[
 pub(super) fn seen(text: &str) -> bool {
     text.chars().all(|c| {
         let code = u32::from(c);
-        !UNSEEN.iter().any(|(from, to)| (*from..=*to).contains(&code))
+        !UNSEEN
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&code))
     })
 }
 
@@ -75,12 +77,17 @@ fn encoded_end(segment: &str) -> bool {
     let lower = segment.to_lowercase();
     let rest = lower.trim_start_matches('.');
     let dots = lower.len() - rest.len();
-    (1..=2).contains(&dots) && ["%3b", "%3f", "%23"].iter().any(|end| rest.starts_with(end))
+    (1..=2).contains(&dots)
+        && ["%3b", "%3f", "%23"]
+            .iter()
+            .any(|end| rest.starts_with(end))
 }
 
 fn over_encoded(text: &str) -> bool {
     let hex = |text: &str| {
-        let digits = text.get(..2).filter(|two| two.chars().all(|c| c.is_ascii_hexdigit()));
+        let digits = text
+            .get(..2)
+            .filter(|two| two.chars().all(|c| c.is_ascii_hexdigit()));
         digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())
     };
     text.match_indices('%').any(|(at, _)| {
@@ -100,7 +107,10 @@ pub(super) fn canonical(text: &str) -> bool {
 }
 
 pub(super) fn controller(text: &str) -> bool {
-    canonical(text) && ["https://", "spiffe://"].iter().any(|one| text.starts_with(one))
+    canonical(text)
+        && ["https://", "spiffe://"]
+            .iter()
+            .any(|one| text.starts_with(one))
 }
 
 /// Ids that a statement certifies.

@@ -42,8 +42,8 @@ pub mod uri;
 mod wire;
 
 pub use ids::{
-    CommitmentDigest, HoldId, KeyId, KeyIdForm, LedgerId, Micros, Nonce, PayloadDigest, PrincipalHash,
-    Sequence, SessionId, TaskId,
+    CommitmentDigest, HoldId, KeyId, KeyIdForm, LedgerId, Micros, Nonce, PayloadDigest,
+    PrincipalHash, Sequence, SessionId, TaskId,
 };
 pub use wire::{Problem, WireError};
 

@@ -124,10 +124,8 @@ fn is_dots(segment: &str) -> bool {
         }
         dots += 1;
     }
-    let ends = matches!(
-        rest.bytes().next().or(Some(b';')),
-        Some(b';' | b'?' | b'#')
-    ) || matches!(escape(rest.as_bytes()), Some(b';' | b'?' | b'#'));
+    let ends = matches!(rest.bytes().next().or(Some(b';')), Some(b';' | b'?' | b'#'))
+        || matches!(escape(rest.as_bytes()), Some(b';' | b'?' | b'#'));
     // A space there is lost on some systems.
     let ends = ends || rest.bytes().all(|byte| byte == b' ');
     (1..=2).contains(&dots) && ends
@@ -138,7 +136,11 @@ pub(crate) fn escape(bytes: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = *bytes else {
         return None;
     };
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
     Some(digit(high)? << 4 | digit(low)?)
 }
 
@@ -274,12 +276,28 @@ mod tests {
             (
                 Flaw::Unseen,
                 &[
-                    "a\u{200b}b", "a\u{200f}", "a\u{202e}b", "\u{2066}a\u{2069}", "\u{feff}a",
-                    "a\u{2028}b", "a\u{2029}", "a\u{e0041}", "a\u{ad}b", "a\u{a0}b", "a\u{3000}b",
-                    "a\u{0}", "a\nb", "a\u{85}", "a\u{fe0f}", "a\u{3164}",
+                    "a\u{200b}b",
+                    "a\u{200f}",
+                    "a\u{202e}b",
+                    "\u{2066}a\u{2069}",
+                    "\u{feff}a",
+                    "a\u{2028}b",
+                    "a\u{2029}",
+                    "a\u{e0041}",
+                    "a\u{ad}b",
+                    "a\u{a0}b",
+                    "a\u{3000}b",
+                    "a\u{0}",
+                    "a\nb",
+                    "a\u{85}",
+                    "a\u{fe0f}",
+                    "a\u{3164}",
                 ],
             ),
-            (Flaw::Space, &["order ", " order", "order /1", "order/ 1", "order  1"]),
+            (
+                Flaw::Space,
+                &["order ", " order", "order /1", "order/ 1", "order  1"],
+            ),
         ] {
             for name in names {
                 assert_eq!(flaw(name.as_bytes()), Some(flawed), "{name:?}");

@@ -11,9 +11,9 @@ pub(crate) mod fields;
 mod rules;
 mod terms;
 
+pub use breach::Breach;
 #[cfg(test)]
 pub(crate) use commitments::slot_name;
-pub use breach::Breach;
 pub use commitments::{CommitmentSlot, Commitments, commitments};
 pub use terms::{Term, terms};
 

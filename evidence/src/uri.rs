@@ -117,7 +117,11 @@ mod tests {
             "https://example.org\\teams\\payments",
             "https:///example.org/teams/payments",
         ] {
-            assert_eq!(canonical_controller(other).as_deref(), Some(form), "{other}");
+            assert_eq!(
+                canonical_controller(other).as_deref(),
+                Some(form),
+                "{other}"
+            );
         }
     }
 
@@ -134,7 +138,10 @@ mod tests {
             ("https://example.org/a%40b", "https://example.org/a@b"),
             ("https://example.org/a%3fb", "https://example.org/a%3Fb"),
             ("https://example.org/a|b", "https://example.org/a%7Cb"),
-            ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+            (
+                "https://xn--bcher-kva.example",
+                "https://xn--bcher-kva.example",
+            ),
         ] {
             assert_eq!(canonical_controller(text).as_deref(), Some(form), "{text}");
         }

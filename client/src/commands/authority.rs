@@ -10,8 +10,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use deed_client::{
-    Answer, Appended, Error, Header, Ledger, ProvenTrust, Receipt, Signing, StateDir,
-    Statement, StoredSession, Sync, key,
+    Answer, Appended, Error, Header, Ledger, ProvenTrust, Receipt, Signing, StateDir, Statement,
+    StoredSession, Sync, key,
 };
 use deed_evidence::{
     KeyId, Micros, Sequence, SessionId, signature,

@@ -226,7 +226,10 @@ impl StatementJson {
     /// # Errors
     /// [`JsonError::HalfPlace`] if it has only one of them.
     pub fn has_place(&self) -> Result<bool, JsonError> {
-        match (self.session.is_some() || self.nonce.is_some(), self.sequence) {
+        match (
+            self.session.is_some() || self.nonce.is_some(),
+            self.sequence,
+        ) {
             (true, Some(_)) => Ok(true),
             (false, None) => Ok(false),
             _ => Err(JsonError::HalfPlace),

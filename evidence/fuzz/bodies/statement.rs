@@ -37,7 +37,10 @@ pub(crate) fn check(data: &[u8]) -> Verdict {
             }
             let breach = header.breach.map(Breach::field);
             assert_eq!(breach, oracle::breach(&decoded), "{decoded:?}");
-            let plain = Header { breach: None, ..header };
+            let plain = Header {
+                breach: None,
+                ..header
+            };
             assert_eq!(plain, oracle::header(&decoded));
             assert_eq!(
                 statement::decode(&Bytes::copy_from_slice(data)),

@@ -403,8 +403,15 @@ fn key_registered() -> impl Strategy<Value = Body> {
         (time(), Just(0)),
         (0..1000_i64, 1..1000_i64).prop_map(|(from, length)| (from, from + length)),
     ];
-    (any::<u8>(), 1..=6_i32, uri(), controller(), times, bytes(64)).prop_map(
-        |(seed, role, producer, controller, times, possession)| {
+    (
+        any::<u8>(),
+        1..=6_i32,
+        uri(),
+        controller(),
+        times,
+        bytes(64),
+    )
+        .prop_map(|(seed, role, producer, controller, times, possession)| {
             Body::KeyRegistered(v1::KeyRegistered {
                 public_key: key(seed),
                 role,
@@ -414,8 +421,7 @@ fn key_registered() -> impl Strategy<Value = Body> {
                 valid_until_us: times.1,
                 possession,
             })
-        },
-    )
+        })
 }
 
 fn key_revoked() -> impl Strategy<Value = Body> {

@@ -400,10 +400,7 @@ fn receipts_of_tasks_hold_what_is_there() {
         let grant = scene.grant(TASK, 5, Some(10_000)).await;
         scene.intends(&grant).await;
         let task = Bytes::copy_from_slice(&scene.task_id(TASK));
-        let answer = ask(&scene, task.clone())
-            .await
-            .unwrap()
-            .into_inner();
+        let answer = ask(&scene, task.clone()).await.unwrap().into_inner();
         let head = scene.ledger.open(&answer.checkpoint);
         let index = LeafIndex::new(answer.leaf_index);
         let proof = inclusion_proof(&answer.inclusion_proof);

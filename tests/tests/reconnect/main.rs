@@ -181,8 +181,7 @@ impl Streamer {
             let mut nonce = [0x5e; 16];
             nonce[8..].copy_from_slice(&(self.number << 32 | sessions).to_be_bytes());
             sessions += 1;
-            let mut session =
-                Session::with_nonce(self.ledger.id, &self.name, Nonce::new(nonce));
+            let mut session = Session::with_nonce(self.ledger.id, &self.name, Nonce::new(nonce));
             let id = session.id();
             for _ in 0..self.random.between(1, REQUESTS_MAX) {
                 let payloads = self.request(&mut session);
