@@ -257,3 +257,33 @@ impl fmt::Display for Micros {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEDGER: LedgerId = LedgerId::new(Hash::new([0x11; 32]));
+    const NONCE: Nonce = Nonce::new([0x2a; 16]);
+
+    /// Made with another program: printf of the parts, piped into sha256sum.
+    #[test]
+    fn ids_are_the_beginning_of_a_digest() {
+        let producer = "spiffe://example.org/agent/refunds";
+        let session = SessionId::derive(LEDGER, producer, &NONCE);
+        assert_eq!(session.to_string(), "d4d8a6f8ddf8cd950eb8fd5a129040ae");
+        let task = TaskId::derive(LEDGER, producer, &NONCE);
+        assert_eq!(task.to_string(), "49d870ec15da0ab7836261af0e8cf179");
+    }
+
+    #[test]
+    fn every_part_of_it_counts() {
+        let id = SessionId::derive(LEDGER, "a:b", &NONCE);
+        let others = [
+            SessionId::derive(LedgerId::new(Hash::new([0x12; 32])), "a:b", &NONCE),
+            SessionId::derive(LEDGER, "a:bc", &NONCE),
+            SessionId::derive(LEDGER, "a:b", &Nonce::new([0x2b; 16])),
+            SessionId::new(*TaskId::derive(LEDGER, "a:b", &NONCE).as_bytes()),
+        ];
+        assert!(!others.contains(&id));
+    }
+}

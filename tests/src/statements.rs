@@ -80,12 +80,23 @@ impl Producer {
 
     /// The next statement's message, for tests that change something about it.
     #[must_use]
-    pub fn message(&self, body: Body) -> v1::Statement {
+    pub fn message(&self, mut body: Body) -> v1::Statement {
         let previous = self.previous.filter(|_| self.chained);
         // What an authority says belongs to no task.
         let of_ledger = self.name.starts_with("deed:");
-        let task = task_id(self.ledger_id, self.task);
-        let task: &[u8] = if of_ledger { &[] } else { &task };
+        let task = match &mut body {
+            // Its own, of the name that is its nonce.
+            Body::TaskOpened(opened) => {
+                if opened.nonce.is_empty() {
+                    opened.nonce = Bytes::copy_from_slice(&self.task);
+                }
+                let nonce = Nonce::from_slice(&opened.nonce).expect("a nonce");
+                let id = TaskId::derive(self.ledger_id, &self.name, &nonce);
+                Bytes::copy_from_slice(id.as_bytes())
+            }
+            _ if of_ledger => Bytes::new(),
+            _ => Bytes::copy_from_slice(&task_id(self.ledger_id, self.task)),
+        };
         v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
             producer: self.name.clone(),
@@ -94,7 +105,7 @@ impl Producer {
             previous: previous.map_or_else(Bytes::new, |digest| {
                 Bytes::copy_from_slice(digest.as_bytes())
             }),
-            task: Bytes::copy_from_slice(task),
+            task,
             nonce: match (self.next, self.intrudes) {
                 (0, None) => Bytes::copy_from_slice(&self.nonce),
                 _ => Bytes::new(),
@@ -132,13 +143,12 @@ impl Producer {
     /// If it breaks a rule.
     #[track_caller]
     pub fn make_in(&mut self, task: [u8; 16], mut body: Body) -> Bytes {
-        let mut id = task_id(self.ledger_id, task);
         if let Body::TaskOpened(opened) = &mut body {
             opened.nonce = Bytes::copy_from_slice(&task);
-            id = *TaskId::derive(self.ledger_id, &self.name, &Nonce::new(task)).as_bytes();
+            return self.make(body);
         }
         let message = v1::Statement {
-            task: Bytes::copy_from_slice(&id),
+            task: Bytes::copy_from_slice(&task_id(self.ledger_id, task)),
             ..self.message(body)
         };
         self.take(&message)

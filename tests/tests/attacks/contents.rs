@@ -236,7 +236,7 @@ fn an_erasure_under_hold_and_under_retention() {
             ..signed(&payload, &agent())
         };
         scene.records(vec![sent]).await;
-        let task: Bytes = vec![0x7a; 16].into();
+        let task = Bytes::copy_from_slice(&task_id(scene.ledger.id, [0x7a; 16]));
         let hold = |number: u8, scope| {
             Body::LegalHoldPlaced(v1::LegalHoldPlaced {
                 hold: vec![number; 16].into(),

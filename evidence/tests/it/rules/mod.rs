@@ -5,11 +5,15 @@ mod assessed;
 mod bodies;
 mod encoding;
 mod header;
+mod names;
 mod speakers;
 mod trust;
 
 use bytes::Bytes;
-use deed_evidence::{Problem, WireError, statement};
+use deed_evidence::{
+    Problem, WireError,
+    statement::{self, Header},
+};
 use deed_proto::v1::{self, statement::Body};
 use prost::Message as _;
 
@@ -152,6 +156,7 @@ fn each_rule_names_its_field() {
         trust::policy_rows(),
         trust::content_rows(),
         trust::log_key_rows(),
+        names::rows(),
     ]
     .concat();
     let found = rows.len();
