@@ -36,7 +36,8 @@ pub fn canonical(text: &str) -> Option<String> {
         _ => "https",
     };
     let url = Url::parse(&format!("{read_as}://{rest}")).ok()?;
-    let host = url.host_str()?.trim_end_matches('.');
+    let whole = url.host_str()?;
+    let host = whole.trim_end_matches('.');
     if host.is_empty() {
         return None;
     }
@@ -51,6 +52,10 @@ pub fn canonical(text: &str) -> Option<String> {
             form.push('/');
             form.push_str(&segment);
         }
+    }
+    if host != whole {
+        // What is left may be read in another way: `2..` is a name, `2` an address.
+        return canonical(&form);
     }
     Some(form)
 }
@@ -133,6 +138,7 @@ mod tests {
             ("spiffe://example.org/", "spiffe://example.org"),
             ("https://example.org:8443/", "https://example.org:8443"),
             ("https://127.1/a", "https://127.0.0.1/a"),
+            ("https://127.1../a", "https://127.0.0.1/a"),
             ("https://[::0:1]/a", "https://[::1]/a"),
             ("https://example.org/%c3%a9", "https://example.org/%C3%A9"),
             ("https://example.org/a%40b", "https://example.org/a@b"),
