@@ -22,6 +22,7 @@ use super::{
     authority::AuthorityArgs,
     names::words,
     receipts::Tally,
+    rules::controller,
     secret,
     signing::{OwnKey, SignMode},
 };
@@ -89,7 +90,7 @@ pub(crate) struct Chat {
     authority: AuthorityArgs,
     /// Who is behind the key that is made: an https or spiffe URI [default: the producer if it is
     /// one, else https://deed.invalid/import, which is nobody]
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", value_parser = controller)]
     controller: Option<String>,
     /// Commit to arguments and results, and keep neither
     #[arg(long)]
@@ -359,7 +360,7 @@ fn producer_uri(text: &str) -> Result<String, String> {
     if text.to_ascii_lowercase().starts_with("deed:") {
         return Err("is a deed: URI, which is the ledger's own; choose another".to_owned());
     }
-    Ok(text.to_owned())
+    super::rules::producer(text)
 }
 
 /// Waits for the producers. The first interrupt lets them finish the runs that they are at, the
