@@ -92,7 +92,7 @@ fn kind(problem: &Problem) -> &'static str {
         Problem::Count { .. } => "count",
         Problem::Missing => "missing",
         Problem::OneOf => "oneof",
-        Problem::Rule(_) => "rule",
+        Problem::Rule(_) | Problem::NotCanonical { .. } => "rule",
         Problem::Policy(_) => "policy",
     }
 }

@@ -170,7 +170,7 @@ fn check(kind: F, stage: &mut Stage, story: Story) {
             events.extend(told.task.map(|_| found_event(&found)));
             events.extend(&told.after);
         }
-        let wanted = fold(digest_in(&stage.cells, task), events);
+        let wanted = fold(digest_in(&stage.cells, stage.ledger.task_id(task)), events);
         assert_eq!(stage.digest(task), wanted, "{kind:?}");
     }
 }
