@@ -9,6 +9,7 @@ use deed_tests::{
     keys::{batch, manifest, signed, signed_as},
     rpc::{accepted, expect_violation},
     run,
+    statements::task_id,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
