@@ -13,12 +13,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::statement;
+use deed_evidence::{LedgerId, Nonce, SessionId, TaskId, statement};
 use deed_proto::v1::{
     self, FindingKind, actions_client::ActionsClient, append_result, ledger_client::LedgerClient,
     statement::Body,
 };
 use deed_server::{Server, ServerOptions, SystemClock};
+use deed_tlog::Hash;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -66,6 +67,16 @@ fn agent(number: u64) -> String {
     format!("spiffe://example.org/agent/{}", number % AGENTS)
 }
 
+fn nonce(bytes: &Bytes) -> Nonce {
+    Nonce::from_slice(bytes).expect("16 bytes")
+}
+
+/// The agent opens its tasks itself.
+fn task_id(ledger_id: LedgerId, task: u64) -> Bytes {
+    let id = TaskId::derive(ledger_id, &agent(task), &nonce(&id(2, task)));
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
 /// Few resources have much to do with, and most have little.
 fn resource(task: u64, act: u64) -> String {
     if act.is_multiple_of(4) {
@@ -84,7 +95,7 @@ fn correlation(task: u64) -> v1::CorrelationKey {
 
 /// A session of an agent: every task is one of an agent's, and agents take turns.
 struct Session {
-    ledger_id: Bytes,
+    ledger_id: LedgerId,
     agent: u64,
     sequence: u64,
 }
@@ -96,6 +107,7 @@ impl Session {
         let action = ACTIONS[usize::try_from(mixed(task + act) % 8).expect("a small number")];
         let body = match step {
             0 => Body::TaskOpened(v1::TaskOpened {
+                nonce: id(2, task),
                 requested_by: "mailto:somebody@example.org".to_owned(),
                 risk_tier: v1::RiskTier::Low.into(),
                 ..v1::TaskOpened::default()
@@ -127,14 +139,23 @@ impl Session {
         let lost = mixed(task * TASK_STATEMENTS + step).is_multiple_of(GAP_EVERY);
         let skipped_from = (lost && self.sequence > 0).then_some(self.sequence);
         self.sequence += u64::from(skipped_from.is_some());
+        let producer = agent(self.agent);
+        let session_nonce = id(1, self.agent);
+        let session = SessionId::derive(self.ledger_id, &producer, &nonce(&session_nonce));
+        let is_first = self.sequence == 0;
         let payload = statement::encode(&v1::Statement {
-            ledger_id: self.ledger_id.clone(),
-            producer: agent(self.agent),
-            session: id(1, self.agent),
+            ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
+            producer,
+            session: Bytes::copy_from_slice(session.as_bytes()),
+            nonce: if is_first {
+                session_nonce
+            } else {
+                Bytes::new()
+            },
             sequence: self.sequence,
             skipped_from,
             occurred_at_us: 1_700_000_000_000_000,
-            task: id(2, task),
+            task: task_id(self.ledger_id, task),
             trace_id: id(3, task * 4 + step / 6),
             correlation_keys: vec![correlation(task)],
             body: Some(body),
@@ -147,6 +168,10 @@ impl Session {
             ..v1::Envelope::default()
         }
     }
+}
+
+fn ledger_id(told: &v1::LedgerInfo) -> LedgerId {
+    LedgerId::new(Hash::try_from(&told.ledger_id[..]).expect("32 bytes"))
 }
 
 /// Fills the ledger, and returns its size.
@@ -168,12 +193,12 @@ async fn fill(client: &mut LedgerClient<Channel>, statements: u64) -> u64 {
         })
         .await
         .expect("a ledger is created");
-    let ledger_id = created.into_inner().ledger.expect("it is told").ledger_id;
+    let ledger_id = ledger_id(&created.into_inner().ledger.expect("it is told"));
     let (requests, receiver) = mpsc::channel(REQUESTS);
     let made = std::thread::spawn(move || {
         let mut sessions: Vec<_> = (0..AGENTS)
             .map(|agent| Session {
-                ledger_id: ledger_id.clone(),
+                ledger_id,
                 agent,
                 sequence: 0,
             })
@@ -244,7 +269,7 @@ struct Kind {
     request: Box<dyn Fn(u64) -> v1::SearchRequest>,
 }
 
-fn kinds(size: u64, times: (i64, i64)) -> Vec<Kind> {
+fn kinds(size: u64, times: (i64, i64), ledger_id: LedgerId) -> Vec<Kind> {
     let tasks = size / TASK_STATEMENTS;
     let some_task = move |round: u64| mixed(round + 1) % tasks.max(1);
     let kind = |name, fill: fn(&mut v1::SearchRequest, u64, u64)| Kind {
@@ -261,7 +286,15 @@ fn kinds(size: u64, times: (i64, i64)) -> Vec<Kind> {
     };
     let (begin, end) = times;
     vec![
-        kind("task", |it, task, _| it.task = id(2, task)),
+        Kind {
+            name: "task",
+            request: Box::new(move |round| v1::SearchRequest {
+                ledger: LEDGER.to_owned(),
+                limit: 1_000,
+                task: task_id(ledger_id, some_task(round)),
+                ..v1::SearchRequest::default()
+            }),
+        },
         kind("agent and action, first 1,000", |it, task, round| {
             it.agent = agent(task);
             it.action = ACTIONS[usize::try_from(round % 8).expect("small")].to_owned();
@@ -370,14 +403,19 @@ fn main() {
             "{size} entries after {:.1} s",
             began.elapsed().as_secs_f64()
         );
-        let mut client = ActionsClient::new(channel);
+        let mut client = ActionsClient::new(channel.clone());
         let indexed_to = indexed(&mut client, size).await;
         println!(
             "indexed up to {indexed_to} after {:.1} s",
             began.elapsed().as_secs_f64()
         );
         let times = times(&mut client, size).await;
-        for kind in kinds(size, times) {
+        let asked = v1::GetLedgerRequest {
+            name: LEDGER.to_owned(),
+        };
+        let told = LedgerClient::new(channel).get_ledger(asked).await;
+        let ledger_id = ledger_id(told.expect("it is there").get_ref());
+        for kind in kinds(size, times, ledger_id) {
             measure(&mut client, &kind).await;
         }
         server.stop().await.expect("it stops");

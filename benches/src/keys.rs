@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, batch::Manifest, genesis::Genesis, signature, signature::Possession,
-    statement,
+    LedgerId, Micros, Nonce, SessionId, batch::Manifest, genesis::Genesis, signature,
+    signature::Possession, statement,
 };
 use deed_proto::v1::{self, PayloadType};
 use deed_tlog::{KeyName, NoteSigner, SigningKey};
@@ -81,10 +81,13 @@ impl Keys {
             possession: Bytes::copy_from_slice(&possession),
             ..v1::KeyRegistered::default()
         };
+        let nonce = Nonce::new([0xff; 16]);
+        let session = SessionId::derive(self.ledger_id, statement::AUTHORITY_PRODUCER, &nonce);
         let payload = statement::encode(&v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
             producer: statement::AUTHORITY_PRODUCER.to_owned(),
-            session: Bytes::from_static(&[0xff; 16]),
+            session: Bytes::copy_from_slice(session.as_bytes()),
+            nonce: Bytes::copy_from_slice(nonce.as_bytes()),
             body: Some(v1::statement::Body::KeyRegistered(registered)),
             ..v1::Statement::default()
         });

@@ -5,7 +5,7 @@
 mod keys;
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, statement};
+use deed_evidence::{LedgerId, Nonce, SessionId, TaskId, statement};
 use deed_proto::v1;
 
 pub use keys::Keys;
@@ -19,19 +19,35 @@ pub const PAYLOAD_BYTES: usize = 256;
 /// Statements of one session, in order, each of exactly the same size.
 pub struct Statements {
     statement: v1::Statement,
+    /// Of the first one.
+    nonce: Bytes,
+}
+
+/// Who opens the task of all of them.
+const PLATFORM: &str = "https://example.org/platform";
+const TASK_NONCE: [u8; 16] = [7; 16];
+
+fn task(ledger_id: LedgerId) -> TaskId {
+    TaskId::derive(ledger_id, PLATFORM, &Nonce::new(TASK_NONCE))
 }
 
 impl Statements {
     /// A session of Intents whose payloads have [`PAYLOAD_BYTES`].
     #[must_use]
-    pub fn new(ledger_id: LedgerId, session: [u8; 16]) -> Self {
+    pub fn new(ledger_id: LedgerId, nonce: [u8; 16]) -> Self {
+        Self::of(ledger_id, PRODUCER, nonce)
+    }
+
+    fn of(ledger_id: LedgerId, producer: &str, nonce: [u8; 16]) -> Self {
+        let session = SessionId::derive(ledger_id, producer, &Nonce::new(nonce));
         Self {
+            nonce: Bytes::copy_from_slice(&nonce),
             statement: v1::Statement {
                 ledger_id: Bytes::copy_from_slice(ledger_id.as_bytes()),
-                producer: PRODUCER.to_owned(),
-                session: Bytes::copy_from_slice(&session),
+                producer: producer.to_owned(),
+                session: Bytes::copy_from_slice(session.as_bytes()),
                 occurred_at_us: 1_700_000_000_000_000,
-                task: Bytes::from_static(&[7; 16]),
+                task: Bytes::copy_from_slice(task(ledger_id).as_bytes()),
                 body: Some(v1::statement::Body::Intent(v1::Intent {
                     action: "payments.refund".to_owned(),
                     resource: "orders/1".to_owned(),
@@ -48,11 +64,15 @@ impl Statements {
     /// Never: it is valid.
     #[must_use]
     pub fn opening(ledger_id: LedgerId) -> v1::Envelope {
-        let mut statement = Self::new(ledger_id, [0xfe; 16]).statement;
-        statement.producer = "https://example.org/platform".to_owned();
+        let Self {
+            mut statement,
+            nonce,
+        } = Self::of(ledger_id, PLATFORM, [0xfe; 16]);
+        statement.nonce = nonce;
         statement.body = Some(v1::statement::Body::TaskOpened(v1::TaskOpened {
             requested_by: "https://example.org/people/dee".to_owned(),
             risk_tier: v1::RiskTier::Low.into(),
+            nonce: Bytes::from_static(&TASK_NONCE),
             ..v1::TaskOpened::default()
         }));
         v1::Envelope {
@@ -69,6 +89,10 @@ impl Statements {
     #[must_use]
     pub fn payload(&mut self, sequence: u64) -> Bytes {
         self.statement.sequence = sequence;
+        self.statement.nonce = match sequence {
+            0 => self.nonce.clone(),
+            _ => Bytes::new(),
+        };
         self.pad(0);
         let bare = statement::encode(&self.statement)
             .expect("a valid statement")

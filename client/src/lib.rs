@@ -24,30 +24,32 @@
 //! | chat transcripts as statements | [`chat`] |
 //!
 //! ```
-//! use deed_client::{Header, Ledger, Made, Options, Session, StateDir};
-//! use deed_evidence::{TaskId, WireError};
+//! use deed_client::{Header, Ledger, Made, Options, Session, StateDir, random_nonce};
+//! use deed_evidence::{Nonce, WireError};
 //! use deed_proto::v1::{RiskTier, TaskOpened, statement::Body};
 //!
-//! /// The first statement of a task.
-//! fn task_opened(session: &mut Session, task: TaskId) -> Result<Made, WireError> {
+//! /// The first statement of a task. Its id follows from the producer and a nonce, so that nobody
+//! /// else can open it.
+//! fn task_opened(session: &mut Session, nonce: Nonce) -> Result<Made, WireError> {
 //!     let header = Header {
-//!         task: Some(task),
+//!         task: Some(session.task_id(&nonce)),
 //!         ..Header::default()
 //!     };
 //!     let opened = TaskOpened {
 //!         requested_by: "somebody@example.org".to_owned(),
 //!         risk_tier: RiskTier::Low.into(),
+//!         nonce: nonce.as_bytes().to_vec().into(),
 //!         ..TaskOpened::default()
 //!     };
 //!     session.make(&header, Body::TaskOpened(opened))
 //! }
 //!
-//! async fn record(task: TaskId) -> Result<(), Box<dyn std::error::Error>> {
+//! async fn record() -> Result<(), Box<dyn std::error::Error>> {
 //!     let options = Options::new("http://127.0.0.1:7733", "payments")
 //!         .state(StateDir::new("/var/lib/agent/deed"));
 //!     let ledger = Ledger::connect(options).await?;
 //!     let mut session = Session::begin(ledger.ledger_id(), "spiffe://example.org/agent")?;
-//!     let made = task_opened(&mut session, task)?;
+//!     let made = task_opened(&mut session, random_nonce()?)?;
 //!     let answer = ledger.append(&[made.payload]).await?;
 //!     for item in &answer.items {
 //!         println!("{item:?}");
@@ -59,7 +61,7 @@
 //! # // No server is there, but what would be sent to it is made.
 //! # let id = deed_evidence::LedgerId::new(deed_tlog::Hash::new([1; 32]));
 //! # let mut session = Session::begin(id, "spiffe://example.org/agent").unwrap();
-//! # let made = task_opened(&mut session, TaskId::new([2; 16])).unwrap();
+//! # let made = task_opened(&mut session, Nonce::new([2; 16])).unwrap();
 //! # assert_eq!(made.sequence, deed_evidence::Sequence::FIRST);
 //! # let _ = record;
 //! ```
@@ -149,7 +151,7 @@ pub use options::{Event, Observer, Options, Verification};
 pub use proofs::{ProvenBatched, ProvenSession, ProvenTrust};
 pub use read::{HeadWatch, Leaf, ProvenConsistency, ProvenEntry, ProvenLeaf};
 pub use retry::{Backoff, RetryPolicy};
-pub use session::{Header, Made, RandomError, Session};
+pub use session::{Header, Made, RandomError, Session, random_nonce};
 pub use signing::{Signing, Statement};
 pub use stored_session::{SessionError, StoredAbout, StoredSession, Sync};
 pub use trust::{

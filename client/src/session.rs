@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId, WireError, statement,
+    LedgerId, Micros, Nonce, PayloadDigest, Sequence, SessionId, TaskId, WireError, statement,
 };
 use deed_proto::v1::{self, statement::Body};
 use thiserror::Error;
@@ -24,6 +24,8 @@ pub struct Session {
     ledger_id: LedgerId,
     producer: String,
     id: SessionId,
+    /// Certifies in the first statement whose session it is.
+    nonce: Option<Nonce>,
     next: Sequence,
     previous: Option<PayloadDigest>,
 }
@@ -65,42 +67,77 @@ impl Made {
 }
 
 impl Session {
-    /// Begins a session with a random id.
+    /// Begins a session with a random nonce.
     ///
     /// # Errors
     /// [`RandomError`] if the system gives no random bytes.
     pub fn begin(ledger_id: LedgerId, producer: impl Into<String>) -> Result<Self, RandomError> {
-        Ok(Self::with_id(
-            ledger_id,
-            producer,
-            SessionId::new(random()?),
-        ))
+        Ok(Self::with_nonce(ledger_id, producer, random_nonce()?))
     }
 
-    /// Begins a session with an id of the caller's choice, which must be unique in the ledger.
+    /// Begins the session that is derived from this nonce, which the producer must not have used for
+    /// another one.
     #[must_use]
-    pub fn with_id(ledger_id: LedgerId, producer: impl Into<String>, id: SessionId) -> Self {
+    pub fn with_nonce(ledger_id: LedgerId, producer: impl Into<String>, nonce: Nonce) -> Self {
+        let producer = producer.into();
         Self {
+            id: SessionId::derive(ledger_id, &producer, &nonce),
             ledger_id,
-            producer: producer.into(),
-            id,
+            producer,
+            nonce: Some(nonce),
             next: Sequence::FIRST,
             previous: None,
         }
     }
 
-    /// Goes on with a session: `last` is its last statement's sequence and payload digest.
+    /// Goes on with a session that was opened: `last` is its last statement's sequence and payload
+    /// digest.
     #[must_use]
-    pub fn resume(mut self, last: Sequence, digest: PayloadDigest) -> Self {
-        self.next = Sequence::new(last.get().saturating_add(1));
-        self.previous = Some(digest);
-        self
+    pub fn resume(
+        ledger_id: LedgerId,
+        producer: impl Into<String>,
+        id: SessionId,
+        (last, digest): (Sequence, PayloadDigest),
+    ) -> Self {
+        Self {
+            ledger_id,
+            producer: producer.into(),
+            id,
+            nonce: None,
+            next: Sequence::new(last.get().saturating_add(1)),
+            previous: Some(digest),
+        }
+    }
+
+    /// A session that an earlier version began and that has no statement yet: only rules version 1
+    /// lets it be opened.
+    pub(crate) fn uncertified(ledger_id: LedgerId, producer: String, id: SessionId) -> Self {
+        Self {
+            ledger_id,
+            producer,
+            id,
+            nonce: None,
+            next: Sequence::FIRST,
+            previous: None,
+        }
+    }
+
+    /// The id of the task that this producer opens with `nonce`.
+    #[must_use]
+    pub fn task_id(&self, nonce: &Nonce) -> TaskId {
+        TaskId::derive(self.ledger_id, &self.producer, nonce)
     }
 
     /// Its id.
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// What its first statement carries, if that is to be made.
+    #[must_use]
+    pub fn nonce(&self) -> Option<Nonce> {
+        self.nonce.filter(|_| self.next == Sequence::FIRST)
     }
 
     /// The sequence that the next statement gets.
@@ -138,6 +175,9 @@ impl Session {
                     value: (*value).to_owned(),
                 })
                 .collect(),
+            nonce: self
+                .nonce()
+                .map_or_else(Bytes::new, |nonce| copied(nonce.as_bytes())),
             body: Some(body),
         })?;
         let (sequence, digest) = (self.next, PayloadDigest::of(&payload));
@@ -168,6 +208,14 @@ impl Session {
     }
 }
 
+/// A nonce for a session or a task.
+///
+/// # Errors
+/// [`RandomError`] if the system gives no random bytes.
+pub fn random_nonce() -> Result<Nonce, RandomError> {
+    random().map(Nonce::new)
+}
+
 /// Random bytes of the system.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], RandomError> {
     let mut bytes = [0; N];
@@ -184,34 +232,40 @@ mod tests {
 
     fn begun() -> Session {
         let ledger_id = LedgerId::new(Hash::new([7; 32]));
-        Session::with_id(ledger_id, "test:agent", SessionId::new([1; 16]))
+        Session::with_nonce(ledger_id, "test:agent", Nonce::new([1; 16]))
     }
 
-    fn opened() -> Body {
-        Body::TaskOpened(v1::TaskOpened {
+    /// A task's opening, and what stands beside it.
+    fn opened() -> (Header<'static>, Body) {
+        let nonce = Nonce::new([2; 16]);
+        let header = Header {
+            task: Some(begun().task_id(&nonce)),
+            ..Header::default()
+        };
+        let opened = v1::TaskOpened {
             requested_by: "somebody".to_owned(),
             risk_tier: v1::RiskTier::Low.into(),
+            nonce: Bytes::copy_from_slice(nonce.as_bytes()),
             ..v1::TaskOpened::default()
-        })
+        };
+        (header, Body::TaskOpened(opened))
     }
 
     #[test]
     fn statements_are_a_chain_that_a_ledger_takes() {
         use deed_evidence::session::{self, Binding, Judgement};
         let mut chain = begun();
-        let header = Header {
-            task: Some(TaskId::new([2; 16])),
-            ..Header::default()
-        };
+        let (header, opened) = opened();
         let mut made = vec![
-            chain.make(&header, opened()).unwrap(),
-            chain.make(&header, opened()).unwrap(),
+            chain.make(&header, opened.clone()).unwrap(),
+            chain.make(&header, opened).unwrap(),
         ];
         made.push(chain.close(Micros::new(5)).unwrap());
         let mut state: Option<session::Session> = None;
         for (sequence, made) in (0..).zip(&made) {
             let header = statement::parse(&made.payload).unwrap();
             assert_eq!(header.sequence.get(), sequence);
+            assert_eq!(header.breach, None);
             assert_eq!(
                 session::judge(state.as_ref(), &header, Binding::Nobody),
                 Ok(Judgement::Next)
@@ -231,22 +285,20 @@ mod tests {
     fn a_statement_that_is_refused_uses_no_sequence() {
         let mut session = begun();
         // Without a task.
-        assert!(session.make(&Header::default(), opened()).is_err());
+        assert!(session.make(&Header::default(), opened().1).is_err());
         assert_eq!(session.next(), Sequence::FIRST);
     }
 
     #[test]
     fn a_resumed_session_goes_on_where_it_was() {
         let mut first = begun();
-        let header = Header {
-            task: Some(TaskId::new([2; 16])),
-            ..Header::default()
-        };
-        let made = first.make(&header, opened()).unwrap();
-        let mut resumed = begun().resume(made.sequence, made.digest);
+        let (header, opened) = opened();
+        let made = first.make(&header, opened.clone()).unwrap();
+        let last = (made.sequence, made.digest);
+        let mut resumed = Session::resume(first.ledger_id, "test:agent", first.id(), last);
         assert_eq!(
-            resumed.make(&header, opened()),
-            first.make(&header, opened())
+            resumed.make(&header, opened.clone()),
+            first.make(&header, opened)
         );
     }
 }

@@ -8,6 +8,11 @@ use deed_evidence::{
 use deed_proto::v1::{self, statement::Body};
 use deed_tlog::Hash;
 
+#[path = "oracle_names.rs"]
+mod names;
+pub(crate) use names::breach;
+use names::{canonical, controller, name, seen};
+
 /// The name of a field whose rule is broken.
 type Broken = &'static str;
 
@@ -24,6 +29,7 @@ pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
     )?;
     let body = statement.body.as_ref().ok_or("body")?;
     addressing(statement, body)?;
+    names::ids(statement)?;
     require(uri(&statement.producer, 512), "producer")?;
     require(empty_or(&statement.previous, 32), "previous")?;
     if let Some(from) = statement.skipped_from {
@@ -72,6 +78,10 @@ pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
             leaf_ref(observation.intent.as_ref())?;
             require((1..=64).contains(&observation.effects.len()), "effects")?;
             effects(&observation.effects)?;
+            for effect in &observation.effects {
+                require(name(&effect.kind) && name(&effect.resource), "effects")?;
+                require(seen(&effect.external_id), "effects.external_id")?;
+            }
             require(text(&observation.reference, 0, 256), "reference")?;
             require(observation.observed_at_us >= 0, "observed_at_us")
         }
@@ -110,6 +120,7 @@ pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
         }
         Body::PrincipalBound(bound) => {
             require(text(&bound.principal, 1, 512), "principal")?;
+            require(seen(&bound.principal), "principal")?;
             require(producers_own(&bound.producer), "producer")?;
             require(bound.valid_until_us >= 0, "valid_until_us")
         }
@@ -161,6 +172,7 @@ fn key_registered(key: &v1::KeyRegistered) -> Result<(), Broken> {
     require((1..=6).contains(&key.role), "role")?;
     require(producers_own(&key.producer), "producer")?;
     require(uri(&key.controller, 512), "controller")?;
+    require(controller(&key.controller), "controller")?;
     require(key.valid_from_us >= 0, "valid_from_us")?;
     let until = key.valid_until_us;
     require(until == 0 || until > key.valid_from_us, "valid_until_us")?;
@@ -259,7 +271,8 @@ fn addressing(statement: &v1::Statement, body: &Body) -> Result<(), Broken> {
             && statement.sequence == 0
             && statement.previous.is_empty()
             && statement.skipped_from.is_none()
-            && statement.task.is_empty();
+            && statement.task.is_empty()
+            && statement.nonce.is_empty();
         return require(nothing, "genesis header");
     }
     require(statement.ledger_id.len() == 32, "ledger_id")?;
@@ -374,10 +387,12 @@ fn leaf_ref(leaf: Option<&v1::LeafRef>) -> Result<(), Broken> {
 
 fn grant(grant: &v1::Grant) -> Result<(), Broken> {
     require(producers_own(&grant.subject), "subject")?;
+    require(canonical(&grant.subject), "subject")?;
     require(empty_or(&grant.subject_key, 16), "subject_key")?;
     for (list, max) in [(&grant.actions, 256), (&grant.resources, 1024)] {
         require((1..=64).contains(&list.len()), "patterns")?;
         require(list.iter().all(|one| text(one, 1, max)), "patterns")?;
+        require(list.iter().all(|one| name(one)), "patterns")?;
         require(ascending(list, |one| one.as_bytes()), "patterns")?;
     }
     require(grant.not_before_us >= 0, "not_before_us")?;
@@ -391,6 +406,7 @@ fn grant(grant: &v1::Grant) -> Result<(), Broken> {
     };
     require(lower_name(&token.kind), "outside_token.kind")?;
     require(text(&token.value, 1, 256), "outside_token.value")?;
+    require(seen(&token.value), "outside_token.value")?;
     require(empty_or(&token.key_thumbprint, 32), "key_thumbprint")
 }
 
@@ -562,6 +578,8 @@ pub(crate) fn header(statement: &v1::Statement) -> Header<'_> {
             Body::LogKeyRotated(_) => BodyKind::LogKeyRotated,
             Body::Erasure(_) => BodyKind::Erasure,
         },
+        // See `breach`.
+        breach: None,
     }
 }
 

@@ -49,13 +49,20 @@ macro_rules! bytes_id {
 }
 
 bytes_id!(
-    /// A session: 16 bytes, chosen by the producer.
+    /// A session: 16 bytes, [derived](SessionId::derive) from its producer and a nonce. (Under rules
+    /// version 1 the producer chooses it.)
     SessionId,
     16
 );
 bytes_id!(
-    /// A task: 16 bytes, chosen by whoever opens it.
+    /// A task: 16 bytes, [derived](TaskId::derive) from its opener and a nonce. (Under rules version 1
+    /// the opener chooses it.)
     TaskId,
+    16
+);
+bytes_id!(
+    /// What a producer chose to derive an id from: 16 bytes, best random ones.
+    Nonce,
     16
 );
 bytes_id!(
@@ -85,6 +92,37 @@ bytes_id!(
     PrincipalHash,
     16
 );
+
+impl SessionId {
+    /// The id of the session that `producer` opens with `nonce`. Nobody else can open it: the ledger
+    /// derives it again, from the producer of the statement that does.
+    #[must_use]
+    pub fn derive(ledger: LedgerId, producer: &str, nonce: &Nonce) -> Self {
+        Self(derived(b"deed/session-id/v1", ledger, producer, nonce))
+    }
+}
+
+impl TaskId {
+    /// The id of the task that `opener` opens with `nonce`. Nobody else can open it.
+    #[must_use]
+    pub fn derive(ledger: LedgerId, opener: &str, nonce: &Nonce) -> Self {
+        Self(derived(b"deed/task-id/v1", ledger, opener, nonce))
+    }
+}
+
+/// All parts but the last are of a fixed length, so no two inputs have the same bytes.
+fn derived(domain: &[u8], ledger: LedgerId, producer: &str, nonce: &Nonce) -> [u8; 16] {
+    use sha2::Digest as _;
+    let digest: [u8; 32] = sha2::Sha256::new()
+        .chain_update(domain)
+        .chain_update([0])
+        .chain_update(ledger.as_bytes())
+        .chain_update(nonce.as_bytes())
+        .chain_update(producer.as_bytes())
+        .finalize()
+        .into();
+    std::array::from_fn(|at| digest[at])
+}
 
 impl KeyId {
     /// The id of a public key.
@@ -217,5 +255,35 @@ impl Micros {
 impl fmt::Display for Micros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEDGER: LedgerId = LedgerId::new(Hash::new([0x11; 32]));
+    const NONCE: Nonce = Nonce::new([0x2a; 16]);
+
+    /// Made with another program: printf of the parts, piped into sha256sum.
+    #[test]
+    fn ids_are_the_beginning_of_a_digest() {
+        let producer = "spiffe://example.org/agent/refunds";
+        let session = SessionId::derive(LEDGER, producer, &NONCE);
+        assert_eq!(session.to_string(), "d4d8a6f8ddf8cd950eb8fd5a129040ae");
+        let task = TaskId::derive(LEDGER, producer, &NONCE);
+        assert_eq!(task.to_string(), "49d870ec15da0ab7836261af0e8cf179");
+    }
+
+    #[test]
+    fn every_part_of_it_counts() {
+        let id = SessionId::derive(LEDGER, "a:b", &NONCE);
+        let others = [
+            SessionId::derive(LedgerId::new(Hash::new([0x12; 32])), "a:b", &NONCE),
+            SessionId::derive(LEDGER, "a:bc", &NONCE),
+            SessionId::derive(LEDGER, "a:b", &Nonce::new([0x2b; 16])),
+            SessionId::new(*TaskId::derive(LEDGER, "a:b", &NONCE).as_bytes()),
+        ];
+        assert!(!others.contains(&id));
     }
 }

@@ -8,6 +8,7 @@
 //! | [`signature`] | what is signed, with which key: DSSE, key ids, proofs of possession |
 //! | [`batch`] | one signature for many statements: manifests and paths |
 //! | [`session`] | strict sequence: what a session takes next, and from whom |
+//! | [`uri`] | the canonical form of URIs that name producers and controllers |
 //! | [`trust`] | who speaks for whom: the registry that the trust statements build |
 //! | [`policy`] | which evidence an action needs: Cedar policies, and what they say of an Intent |
 //! | [`commitment`] | promises of bytes that are not in the log |
@@ -27,6 +28,7 @@ pub mod commitment;
 pub mod entry;
 pub mod genesis;
 mod ids;
+mod name;
 pub mod policy;
 pub mod receipt;
 pub mod replay;
@@ -36,11 +38,12 @@ pub mod signature;
 pub mod statement;
 mod text;
 pub mod trust;
+pub mod uri;
 mod wire;
 
 pub use ids::{
-    CommitmentDigest, HoldId, KeyId, KeyIdForm, LedgerId, Micros, PayloadDigest, PrincipalHash,
-    Sequence, SessionId, TaskId,
+    CommitmentDigest, HoldId, KeyId, KeyIdForm, LedgerId, Micros, Nonce, PayloadDigest,
+    PrincipalHash, Sequence, SessionId, TaskId,
 };
 pub use wire::{Problem, WireError};
 

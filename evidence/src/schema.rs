@@ -26,6 +26,7 @@ pub(crate) mod number {
     pub(crate) const TRACE_ID: u32 = 9;
     pub(crate) const SPAN_ID: u32 = 10;
     pub(crate) const CORRELATION_KEYS: u32 = 11;
+    pub(crate) const NONCE: u32 = 12;
     pub(crate) const GENESIS: u32 = 20;
     pub(crate) const TICK: u32 = 21;
     pub(crate) const CLEARANCE: u32 = 22;
@@ -166,6 +167,7 @@ pub(crate) static STATEMENT: Message = Message {
             Kind::Message(&CORRELATION_KEY),
             Repeated { min: 0, max: 16 },
         ),
+        f(number::NONCE, "nonce", ID, Implicit),
         f(number::GENESIS, "genesis", Kind::Message(&GENESIS), OneOf),
         f(number::TICK, "tick", Kind::Message(&TICK), OneOf),
         f(
@@ -457,6 +459,7 @@ pub(crate) static TASK_OPENED: Message = Message {
         text(3, "requested_by", 512, Required),
         f(4, "risk_tier", Enum { max: 5 }, Required),
         f(5, "deadline_us", NON_NEGATIVE, Implicit),
+        f(6, "nonce", ID, Implicit),
     ],
     oneof_required: None,
 };
@@ -495,7 +498,7 @@ pub(crate) static GRANT: Message = Message {
     oneof_required: None,
 };
 
-static OUTSIDE_TOKEN: Message = Message {
+pub(crate) static OUTSIDE_TOKEN: Message = Message {
     fields: &[
         f(
             1,
@@ -541,7 +544,7 @@ pub(crate) static INTENT: Message = Message {
     oneof_required: None,
 };
 
-static EFFECT: Message = Message {
+pub(crate) static EFFECT: Message = Message {
     fields: &[
         text(1, "kind", 128, Required),
         text(2, "resource", 1024, Required),

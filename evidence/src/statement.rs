@@ -5,19 +5,22 @@ use deed_proto::v1;
 use deed_tlog::Hash;
 use prost::Message as _;
 
+mod breach;
 mod commitments;
 pub(crate) mod fields;
 mod rules;
 mod terms;
 
+pub use breach::Breach;
 #[cfg(test)]
 pub(crate) use commitments::slot_name;
 pub use commitments::{CommitmentSlot, Commitments, commitments};
 pub use terms::{Term, terms};
 
 use crate::{
-    LedgerId, Micros, PAYLOAD_BYTES_MAX, Problem, Sequence, SessionId, TaskId, WireError,
+    LedgerId, Micros, Nonce, PAYLOAD_BYTES_MAX, Problem, Sequence, SessionId, TaskId, WireError,
     ids::PayloadDigest,
+    name,
     schema::{self, number},
     wire::{self, Value},
 };
@@ -25,7 +28,7 @@ use crate::{
 /// What a statement says of itself, borrowed from its payload.
 ///
 /// [`parse`] returns it only for a payload that keeps every rule of `deed/v1/statement.proto`,
-/// but for two things. The origin, the keys and the rules version of a genesis statement are read
+/// but for three things. Rules that hold from rules version 2 on are in [`Header::breach`]. The origin, the keys and the rules version of a genesis statement are read
 /// once, by [`Genesis::from_entry`](crate::genesis::Genesis::from_entry). What a PolicySet's texts
 /// say, and whether their digest is right, is found out where they are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct Header<'a> {
     pub task: Option<TaskId>,
     /// Which body it has.
     pub body: BodyKind,
+    /// The first of its forms that only rules version 1 takes.
+    pub breach: Option<Breach>,
 }
 
 /// The bodies of this version.
@@ -325,6 +330,8 @@ struct Fields<'a> {
     has_span: bool,
     last_correlation_key: Option<(&'a [u8], &'a [u8])>,
     correlation_unordered: bool,
+    unseen_correlation: bool,
+    nonce: &'a [u8],
     body: Option<(BodyKind, &'a [u8])>,
 }
 
@@ -342,6 +349,7 @@ impl<'a> Fields<'a> {
             (number::TRACE_ID, Value::Bytes(_)) => self.has_trace = true,
             (number::SPAN_ID, Value::Bytes(_)) => self.has_span = true,
             (number::CORRELATION_KEYS, Value::Bytes(b)) => self.take_correlation_key(b),
+            (number::NONCE, Value::Bytes(b)) => self.nonce = b,
             (_, Value::Bytes(b)) => self.body = BodyKind::of_field(field).map(|kind| (kind, b)),
             (_, Value::Number(_)) => {}
         }
@@ -357,6 +365,7 @@ impl<'a> Fields<'a> {
                 _ => {}
             }
         });
+        self.unseen_correlation |= name::has_unseen_bytes(key.1);
         self.correlation_unordered |= self.last_correlation_key.is_some_and(|last| last >= key);
         self.last_correlation_key = Some(key);
     }
@@ -388,7 +397,10 @@ impl<'a> Fields<'a> {
             }
             BodyKind::Tick => self.check_due(body_bytes)?,
             BodyKind::Clearance | BodyKind::TaskReceipt => rules::check(body, body_bytes)?,
-            BodyKind::Grant | BodyKind::Approval => rules::check(body, body_bytes)?,
+            BodyKind::Grant | BodyKind::Approval | BodyKind::Observation => {
+                rules::check(body, body_bytes)?;
+            }
+            BodyKind::TaskOpened => self.check_task(body_bytes)?,
             _ if body.is_trust() => rules::check(body, body_bytes)?,
             _ => {}
         }
@@ -403,7 +415,67 @@ impl<'a> Fields<'a> {
             occurred_at: Micros::new(i64::try_from(self.occurred_at_us).unwrap_or(i64::MAX)),
             task: TaskId::from_slice(self.task),
             body,
+            breach: self.breach(body, body_bytes),
         })
+    }
+
+    /// Whether a session can begin with it.
+    fn is_first(&self) -> bool {
+        self.sequence == 0 || self.skipped_from == Some(0)
+    }
+
+    fn breach(&self, body: BodyKind, body_bytes: &[u8]) -> Option<Breach> {
+        if body.is_ledgers() {
+            // It has no session, and no form but the one that the ledger gives it.
+            return None;
+        }
+        let head = breach::Head {
+            producer: self.producer,
+            is_first: self.is_first(),
+            has_nonce: !self.nonce.is_empty(),
+            unseen_correlation: self.unseen_correlation,
+            occurred_at_us: self.occurred_at_us,
+        };
+        breach::find(&head, body, body_bytes)
+    }
+
+    /// A nonce certifies whose session it is, and stands where the session begins.
+    fn check_session(&self) -> Result<(), WireError> {
+        let Some(nonce) = Nonce::from_slice(self.nonce) else {
+            return Ok(());
+        };
+        if !self.is_first() {
+            let rule = "belongs into the first statement of a session alone";
+            return Err(WireError::rule("nonce", rule));
+        }
+        let (ledger, producer) = self.speaker();
+        let derived = SessionId::derive(ledger, producer, &nonce);
+        if self.session != derived.as_bytes() {
+            let rule = "does not follow from ledger_id, producer and nonce";
+            return Err(WireError::rule("session", rule));
+        }
+        Ok(())
+    }
+
+    /// The same for the task that it opens.
+    fn check_task(&self, opened: &[u8]) -> Result<(), WireError> {
+        let [nonce] = fields::texts(opened, [6]);
+        let Some(nonce) = Nonce::from_slice(nonce) else {
+            return Ok(());
+        };
+        let (ledger, producer) = self.speaker();
+        if self.task != TaskId::derive(ledger, producer, &nonce).as_bytes() {
+            let rule = "does not follow from ledger_id, producer and task_opened.nonce";
+            return Err(WireError::rule("task", rule));
+        }
+        Ok(())
+    }
+
+    /// Checked by the walk; the fallbacks keep this free of panics.
+    fn speaker(&self) -> (LedgerId, &'a str) {
+        let ledger = Hash::try_from(self.ledger_id).unwrap_or(Hash::new([0; 32]));
+        let producer = std::str::from_utf8(self.producer).unwrap_or_default();
+        (LedgerId::new(ledger), producer)
     }
 
     /// A genesis statement has no ledger id, session or sequence; every other has them.
@@ -417,6 +489,7 @@ impl<'a> Fields<'a> {
                 ("previous", !self.previous.is_empty()),
                 ("skipped_from", self.skipped_from.is_some()),
                 ("task", !self.task.is_empty()),
+                ("nonce", !self.nonce.is_empty()),
             ] {
                 if present {
                     return Err(WireError::rule(name, rule));
@@ -441,7 +514,7 @@ impl<'a> Fields<'a> {
             let rule = "must be empty in the first statement of a session";
             return Err(WireError::rule("previous", rule));
         }
-        Ok(())
+        self.check_session()
     }
 
     /// Nobody else speaks as the ledger or as an authority, signed or not: readers tell them by
@@ -473,6 +546,7 @@ impl<'a> Fields<'a> {
             ("task", body == BodyKind::Tick && !self.task.is_empty()),
             ("trace_id", self.has_trace),
             ("correlation_keys", self.last_correlation_key.is_some()),
+            ("nonce", !self.nonce.is_empty()),
         ] {
             if present {
                 return Err(WireError::rule(name, rule));

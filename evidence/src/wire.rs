@@ -106,6 +106,12 @@ pub enum Problem {
     /// A rule of this very field.
     #[error("{0}")]
     Rule(&'static str),
+    /// A text of which another spelling is the one that is taken.
+    #[error("is not in canonical form; {form} would be taken")]
+    NotCanonical {
+        /// The spelling that is taken.
+        form: String,
+    },
     /// An evidence policy that cannot be used, with Cedar's own words.
     #[error("{0}")]
     Policy(String),

@@ -250,7 +250,7 @@ mod tests {
     use crate::{
         Server, ServerOptions, StartError, SystemClock,
         shard::Disk,
-        testing::{AUTHORITY_KEY, Engine, Producer, briefs},
+        testing::{AUTHORITY_KEY, Engine, Producer, TASK, briefs},
     };
 
     /// Status, media type and body.
@@ -434,7 +434,6 @@ mod tests {
         let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());
         let mut producer = Producer::new(id, 1);
         let far_us = i64::MAX;
-        let mut said = |body| producer.statement(|statement| statement.body = Some(body));
         let opened = v1::TaskOpened {
             requested_by: "https://example.org/people/dee".to_owned(),
             risk_tier: v1::RiskTier::Low.into(),
@@ -451,8 +450,10 @@ mod tests {
             end: v1::TaskEnd::Completed.into(),
             ..v1::TaskClosed::default()
         };
+        let opening = producer.opens(TASK, opened);
+        let mut said = |body| producer.statement(|statement| statement.body = Some(body));
         let mut envelopes = vec![
-            said(Body::TaskOpened(opened)),
+            opening,
             said(Body::Intent(wanted.clone())),
             said(Body::TaskClosed(closed)),
         ];

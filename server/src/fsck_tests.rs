@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
 use deed_evidence::{
-    Micros, Sequence, SessionId,
+    LedgerId, Micros, Sequence, SessionId,
     assess::cells::CellKey,
     assess::{Due, DueOf},
 };
-use deed_proto::v1::{self, statement::Body};
+use deed_proto::v1;
+use deed_tlog::leaf_hash;
 use prost::Message as _;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         pack::Packer,
         records::{HeadRecord, RunRecord, SessionRecord},
     },
-    testing::{Engine, Producer},
+    testing::{AGENT, Engine, Producer, session_of},
 };
 
 const NUMBER: LedgerNumber = LedgerNumber(0);
@@ -39,18 +39,24 @@ fn filled(data_dir: &Path) {
     }
     // And a deadline that is far.
     let mut other = Producer::new(ledger.id, 2);
-    let opening = other.statement(|made| {
-        made.task = Bytes::from_static(&[8; 16]);
-        made.body = Some(Body::TaskOpened(v1::TaskOpened {
+    let opening = other.opens(
+        8,
+        v1::TaskOpened {
             requested_by: "https://example.org/somebody".to_owned(),
             risk_tier: v1::RiskTier::Low.into(),
             deadline_us: i64::MAX,
             ..v1::TaskOpened::default()
-        }));
-    });
+        },
+    );
     engine.append("damaged", vec![opening]).unwrap();
     drop(ledger);
     engine.close();
+}
+
+/// The first producer's session.
+fn first_session(store: &Store) -> SessionId {
+    let (_, genesis) = store.entries(NUMBER, 0).next().unwrap().unwrap();
+    session_of(LedgerId::new(leaf_hash(&genesis)), AGENT, 1)
 }
 
 fn check(data_dir: &Path) -> Result<fsck::Report, String> {
@@ -206,8 +212,8 @@ fn a_changed_effective_time_is_found() {
 
 #[test]
 fn a_changed_session_is_found() {
-    let id = SessionId::new([1; 16]);
     let error = damaged(|store, batch| {
+        let id = first_session(store);
         let (mut session, run) = store.session(NUMBER, &id).unwrap().unwrap();
         session.next = Sequence::new(7);
         let record = SessionRecord::new(&session, run.first).encode_to_vec();
@@ -218,8 +224,8 @@ fn a_changed_session_is_found() {
 
 #[test]
 fn a_missing_run_is_found() {
-    let id = SessionId::new([1; 16]);
     let error = damaged(|store, batch| {
+        let id = first_session(store);
         batch.delete(
             store,
             Family::State,

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, PayloadDigest, SessionId,
+    LedgerId, Micros, Nonce, PayloadDigest, SessionId, TaskId,
     batch::Manifest,
     genesis::Genesis,
     signature::{self, Possession},
@@ -92,12 +92,32 @@ impl Clock for TestClock {
     }
 }
 
+/// Who speaks, unless a test says otherwise.
+pub(crate) const AGENT: &str = "spiffe://example.org/agent";
+
+/// The session that a producer derives from this number.
+pub(crate) fn session_of(ledger_id: LedgerId, producer: &str, session: u8) -> SessionId {
+    SessionId::derive(ledger_id, producer, &Nonce::new([session; 16]))
+}
+
+/// The task that a producer opens as this number.
+pub(crate) fn task_of(ledger_id: LedgerId, producer: &str, task: u8) -> TaskId {
+    TaskId::derive(ledger_id, producer, &Nonce::new([task; 16]))
+}
+
+/// The number of the task that a [`Producer`] speaks of.
+pub(crate) const TASK: u8 = 9;
+
 /// Statements of one session, as its producer makes them.
 #[derive(Clone)]
 pub(crate) struct Producer {
     pub(crate) ledger_id: LedgerId,
     pub(crate) producer: String,
-    pub(crate) session: SessionId,
+    /// What its statements are of; an authority's are of none.
+    pub(crate) task: TaskId,
+    /// Somebody else's session, in place of its own.
+    pub(crate) intrudes: Option<SessionId>,
+    session: u8,
     pub(crate) next: u64,
     pub(crate) previous: Option<PayloadDigest>,
 }
@@ -106,11 +126,18 @@ impl Producer {
     pub(crate) fn new(ledger_id: LedgerId, session: u8) -> Self {
         Self {
             ledger_id,
-            producer: "spiffe://example.org/agent".to_owned(),
-            session: SessionId::new([session; 16]),
+            producer: AGENT.to_owned(),
+            task: task_of(ledger_id, AGENT, TASK),
+            intrudes: None,
+            session,
             next: 0,
             previous: None,
         }
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        let own = || session_of(self.ledger_id, &self.producer, self.session);
+        self.intrudes.unwrap_or_else(own)
     }
 
     fn envelope(&mut self, skipped_from: Option<u64>, chained: bool, body: Body) -> v1::Envelope {
@@ -129,16 +156,20 @@ impl Producer {
         let mut statement = v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
             producer: self.producer.clone(),
-            session: Bytes::copy_from_slice(self.session.as_bytes()),
+            session: Bytes::copy_from_slice(self.session().as_bytes()),
             sequence: self.next,
             task: if self.producer.starts_with("deed:") {
                 Bytes::new()
             } else {
-                Bytes::from_static(&[9; 16])
+                Bytes::copy_from_slice(self.task.as_bytes())
             },
             ..v1::Statement::default()
         };
         fill(&mut statement);
+        let is_first = statement.sequence == 0 || statement.skipped_from == Some(0);
+        if is_first && self.intrudes.is_none() {
+            statement.nonce = vec![self.session; 16].into();
+        }
         let payload = statement::encode(&statement).expect("a valid statement");
         self.next += 1;
         self.previous = Some(PayloadDigest::of(&payload));
@@ -147,6 +178,18 @@ impl Producer {
             payload,
             ..v1::Envelope::default()
         }
+    }
+
+    /// Opens the task of this number.
+    pub(crate) fn opens(&mut self, task: u8, opened: v1::TaskOpened) -> v1::Envelope {
+        let id = task_of(self.ledger_id, &self.producer, task);
+        self.statement(|statement| {
+            statement.task = Bytes::copy_from_slice(id.as_bytes());
+            statement.body = Some(Body::TaskOpened(v1::TaskOpened {
+                nonce: vec![task; 16].into(),
+                ..opened
+            }));
+        })
     }
 
     pub(crate) fn intent(&mut self, resource: &str) -> v1::Envelope {
@@ -219,13 +262,9 @@ impl Authority {
         signed(self.producer.envelope(None, false, body), &self.key)
     }
 
-    /// Says something of a task.
-    pub(crate) fn says_in(&mut self, task: [u8; 16], body: Body) -> v1::Envelope {
-        let made = self.producer.statement(|statement| {
-            statement.task = Bytes::copy_from_slice(&task);
-            statement.body = Some(body);
-        });
-        signed(made, &self.key)
+    /// Opens the task of this number.
+    pub(crate) fn opens(&mut self, task: u8, opened: v1::TaskOpened) -> v1::Envelope {
+        signed(self.producer.opens(task, opened), &self.key)
     }
 
     /// Registers a key for a producer.

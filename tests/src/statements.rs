@@ -1,7 +1,7 @@
 //! Payloads, made from the protocol's messages alone: the client library has no part in them.
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, PayloadDigest, statement};
+use deed_evidence::{LedgerId, Nonce, PayloadDigest, SessionId, TaskId, statement};
 use deed_proto::v1::{self, statement::Body};
 
 /// Somebody who makes a session's statements.
@@ -9,7 +9,10 @@ use deed_proto::v1::{self, statement::Body};
 pub struct Producer {
     ledger_id: LedgerId,
     name: String,
-    session: [u8; 16],
+    /// What the session is derived from.
+    nonce: [u8; 16],
+    /// Somebody else's session, in place of the own one.
+    intrudes: Option<SessionId>,
     task: [u8; 16],
     next: u64,
     previous: Option<PayloadDigest>,
@@ -20,12 +23,13 @@ impl Producer {
     /// A producer with a session that is named after a number.
     #[must_use]
     pub fn new(ledger_id: LedgerId, session: u64) -> Self {
-        let mut id = [0x5e; 16];
-        id[8..].copy_from_slice(&session.to_be_bytes());
+        let mut nonce = [0x5e; 16];
+        nonce[8..].copy_from_slice(&session.to_be_bytes());
         Self {
             ledger_id,
             name: format!("spiffe://example.org/agent/{session}"),
-            session: id,
+            nonce,
+            intrudes: None,
             task: [0x7a; 16],
             next: 0,
             previous: None,
@@ -33,7 +37,7 @@ impl Producer {
         }
     }
 
-    /// The same session of another producer.
+    /// The session that another producer derives from the same number.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
@@ -53,10 +57,19 @@ impl Producer {
         self
     }
 
+    /// Speaks in somebody else's session.
+    #[must_use]
+    pub fn intruding(mut self, session: &[u8]) -> Self {
+        self.intrudes = SessionId::from_slice(session);
+        self
+    }
+
     /// The session's id.
     #[must_use]
     pub fn session(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.session)
+        let own = || SessionId::derive(self.ledger_id, &self.name, &Nonce::new(self.nonce));
+        let id = self.intrudes.unwrap_or_else(own);
+        Bytes::copy_from_slice(id.as_bytes())
     }
 
     /// The sequence of the next statement.
@@ -67,11 +80,23 @@ impl Producer {
 
     /// The next statement's message, for tests that change something about it.
     #[must_use]
-    pub fn message(&self, body: Body) -> v1::Statement {
+    pub fn message(&self, mut body: Body) -> v1::Statement {
         let previous = self.previous.filter(|_| self.chained);
         // What an authority says belongs to no task.
         let of_ledger = self.name.starts_with("deed:");
-        let task: &[u8] = if of_ledger { &[] } else { &self.task };
+        let task = match &mut body {
+            // Its own, of the name that is its nonce.
+            Body::TaskOpened(opened) => {
+                if opened.nonce.is_empty() {
+                    opened.nonce = Bytes::copy_from_slice(&self.task);
+                }
+                let nonce = Nonce::from_slice(&opened.nonce).expect("a nonce");
+                let id = TaskId::derive(self.ledger_id, &self.name, &nonce);
+                Bytes::copy_from_slice(id.as_bytes())
+            }
+            _ if of_ledger => Bytes::new(),
+            _ => Bytes::copy_from_slice(&task_id(self.ledger_id, self.task)),
+        };
         v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
             producer: self.name.clone(),
@@ -80,7 +105,11 @@ impl Producer {
             previous: previous.map_or_else(Bytes::new, |digest| {
                 Bytes::copy_from_slice(digest.as_bytes())
             }),
-            task: Bytes::copy_from_slice(task),
+            task,
+            nonce: match (self.next, self.intrudes) {
+                (0, None) => Bytes::copy_from_slice(&self.nonce),
+                _ => Bytes::new(),
+            },
             body: Some(body),
             ..v1::Statement::default()
         }
@@ -107,14 +136,19 @@ impl Producer {
         payload
     }
 
-    /// Makes the next statement, of a task of the caller's choice.
+    /// Makes the next statement, of the task of this name: the authority's, or its own if it opens
+    /// one.
     ///
     /// # Panics
     /// If it breaks a rule.
     #[track_caller]
-    pub fn make_in(&mut self, task: [u8; 16], body: Body) -> Bytes {
+    pub fn make_in(&mut self, task: [u8; 16], mut body: Body) -> Bytes {
+        if let Body::TaskOpened(opened) = &mut body {
+            opened.nonce = Bytes::copy_from_slice(&task);
+            return self.make(body);
+        }
         let message = v1::Statement {
-            task: Bytes::copy_from_slice(&task),
+            task: Bytes::copy_from_slice(&task_id(self.ledger_id, task)),
             ..self.message(body)
         };
         self.take(&message)
@@ -147,6 +181,12 @@ impl Producer {
         self.next += 1;
         payload
     }
+}
+
+/// The task of this name: the one that the ledger's owner derives from it.
+#[must_use]
+pub fn task_id(ledger_id: LedgerId, name: [u8; 16]) -> [u8; 16] {
+    *TaskId::derive(ledger_id, statement::AUTHORITY_PRODUCER, &Nonce::new(name)).as_bytes()
 }
 
 /// The body of an intent on the resource `mark`.

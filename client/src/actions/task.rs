@@ -12,7 +12,7 @@ use crate::{
     answer::{Appended, Receipt},
     error::{AnswerError, Error, InputError},
     ledger::Ledger,
-    session::{Header, Made, Session, random},
+    session::{Header, Made, Session, random_nonce},
     signing::{Signing, Statement},
 };
 
@@ -127,7 +127,7 @@ impl Cleared {
 }
 
 impl Task {
-    /// Opens a task with a random id, as the session's next statement.
+    /// Opens a task with a random nonce, as the session's next statement.
     ///
     /// # Errors
     /// [`ActError`].
@@ -137,7 +137,14 @@ impl Task {
         signing: Signing,
         opened: v1::TaskOpened,
     ) -> Result<Self, ActError> {
-        let id = TaskId::new(random().map_err(InputError::from).map_err(Error::from)?);
+        let nonce = random_nonce()
+            .map_err(InputError::from)
+            .map_err(Error::from)?;
+        let id = session.task_id(&nonce);
+        let opened = v1::TaskOpened {
+            nonce: Bytes::copy_from_slice(nonce.as_bytes()),
+            ..opened
+        };
         let mut task = Self::of(ledger, session, signing, id);
         task.say(Body::TaskOpened(opened), Vec::new()).await?;
         Ok(task)

@@ -134,12 +134,11 @@ impl Step<'_> {
 
 impl<'a> Making<'a> {
     pub(super) fn new(import: &'a Import, transcript: &'a Transcript) -> Self {
-        let id = import.session(&transcript.run_id);
         Self {
             import,
             transcript,
             model: transcript.model.as_deref().unwrap_or(&import.model),
-            session: Session::with_id(import.ledger_id, import.producer.clone(), id),
+            session: import.begun(&transcript.run_id),
             task: import.task(&transcript.run_id),
             steps: steps(transcript),
             counts: Counts::default(),
@@ -205,6 +204,9 @@ impl<'a> Making<'a> {
             requested_by: format!("chat:{}", self.transcript.run_id),
             risk_tier: self.import.risk_tier.into(),
             deadline_us: 0,
+            nonce: Bytes::copy_from_slice(
+                self.import.task_nonce(&self.transcript.run_id).as_bytes(),
+            ),
         };
         self.make(Body::TaskOpened(opened)).map(|_| ())
     }
@@ -221,9 +223,8 @@ impl<'a> Making<'a> {
             expires_us: opened_at.get().saturating_add(GRANT_US),
             ..v1::Grant::default()
         };
-        let [session, _] = self.import.grant_sessions(&self.transcript.run_id);
-        let producer = self.import.grantor.producer();
-        let mut session = Session::with_id(self.import.ledger_id, producer, session);
+        let run_id = &self.transcript.run_id;
+        let mut session = self.import.granting(&self.import.grantor, run_id);
         let header = Header {
             task: Some(self.task),
             occurred_at: opened_at,

@@ -14,8 +14,9 @@
 //! The Grant's leaf hash stands in the Intents, an Intent's in its Approval: a run is made in
 //! [`Part`]s, each with what is known when the one before it was recorded ([`Making`]).
 //!
-//! Sessions and task derive from the ledger's id and the run's, salts from a secret of the
-//! importer. Transcripts carry no times: where one is needed it is the receive time of a statement
+//! The nonces of sessions and tasks, and the salts of commitments, derive from the run's id and a
+//! secret of the importer: whoever has the same transcript, and no secret, cannot tell whether it is
+//! in a ledger. Transcripts carry no times: where one is needed it is the receive time of a statement
 //! before, which the ledger repeats with the first receipt. So the same file imported again with
 //! the same secret gives the same bytes, which the ledger answers as duplicates.
 //!
@@ -36,16 +37,18 @@ mod transcript;
 pub use making::{Making, Part, PartContent, Recorded, Speaker};
 pub use transcript::{Message, ToolCall, Transcript, TranscriptError};
 
-use deed_evidence::{LedgerId, SessionId, TaskId, statement::AUTHORITY_PRODUCER};
+use deed_evidence::{LedgerId, Nonce, SessionId, TaskId, statement::AUTHORITY_PRODUCER};
 use deed_proto::v1;
 
-/// BLAKE3 contexts. A change makes a second import miss the first: so they do change, and have the
+use crate::session::Session;
+
+/// BLAKE3 contexts, under which nonces derive from the secret. A change makes a second import miss the first: so they do change, and have the
 /// rules' number, when the same transcript gives other statements than before.
-const SESSION_CONTEXT: &str = "deed.v1 import chat session 2";
-const TASK_CONTEXT: &str = "deed.v1 import chat task 2";
+const SESSION_CONTEXT: &str = "deed.v1 import chat session nonce 2";
+const TASK_CONTEXT: &str = "deed.v1 import chat task nonce 2";
 /// Two for the grants: a session belongs to whoever began it.
-const GRANT_CONTEXT: &str = "deed.v1 import chat grant session 2";
-const CLAIMED_GRANT_CONTEXT: &str = "deed.v1 import chat claimed grant session 2";
+const GRANT_CONTEXT: &str = "deed.v1 import chat grant session nonce 2";
+const CLAIMED_GRANT_CONTEXT: &str = "deed.v1 import chat claimed grant session nonce 2";
 
 /// What all runs of an import have in common.
 #[derive(Clone)]
@@ -56,7 +59,11 @@ pub struct Import {
     pub producer: String,
     /// Who lets it act.
     pub grantor: Grantor,
-    /// Keys the salts of the commitments, and the users' pseudonyms.
+    /// Who claims the grants of an import for which no authority makes them: an earlier import of the
+    /// same run may have been such a one. Looked at with [`Grantor::Authority`] alone.
+    pub claimant: String,
+    /// Keys the nonces of sessions and tasks, the salts of the commitments, and the users'
+    /// pseudonyms.
     pub secret: [u8; 32],
     /// Name of the model, for runs that do not name one; may be empty.
     pub model: String,
@@ -119,36 +126,58 @@ impl Grantor {
 }
 
 impl Import {
-    /// The session of a run: the first 16 bytes of BLAKE3 derive-key over ledger id and run id.
+    /// The session of a run.
     #[must_use]
     pub fn session(&self, run_id: &str) -> SessionId {
-        SessionId::new(self.derive(SESSION_CONTEXT, run_id))
+        self.begun(run_id).id()
     }
 
-    /// The task of a run; derived as its session is, in another context.
+    /// The task of a run.
     #[must_use]
     pub fn task(&self, run_id: &str) -> TaskId {
-        TaskId::new(self.derive(TASK_CONTEXT, run_id))
+        self.begun(run_id).task_id(&self.task_nonce(run_id))
     }
 
     /// The session of a run's grant, which is its first statement: this import's own, then the one
     /// that an import with the other kind of grantor has.
     #[must_use]
     pub fn grant_sessions(&self, run_id: &str) -> [SessionId; 2] {
-        let contexts = match self.grantor {
-            Grantor::Authority => [GRANT_CONTEXT, CLAIMED_GRANT_CONTEXT],
-            Grantor::Claimed(_) => [CLAIMED_GRANT_CONTEXT, GRANT_CONTEXT],
+        let other = match self.grantor {
+            Grantor::Authority => Grantor::Claimed(self.claimant.clone()),
+            Grantor::Claimed(_) => Grantor::Authority,
         };
-        contexts.map(|context| SessionId::new(self.derive(context, run_id)))
+        [&self.grantor, &other].map(|grantor| self.granting(grantor, run_id).id())
     }
 
-    fn derive(&self, context: &str, run_id: &str) -> [u8; 16] {
-        let mut hasher = blake3::Hasher::new_derive_key(context);
+    /// The session of a run, before its first statement.
+    fn begun(&self, run_id: &str) -> Session {
+        let nonce = self.derive(SESSION_CONTEXT, run_id);
+        Session::with_nonce(self.ledger_id, self.producer.clone(), nonce)
+    }
+
+    fn task_nonce(&self, run_id: &str) -> Nonce {
+        self.derive(TASK_CONTEXT, run_id)
+    }
+
+    /// The session in which a grantor grants what a run did.
+    fn granting(&self, grantor: &Grantor, run_id: &str) -> Session {
+        let context = match grantor {
+            Grantor::Authority => GRANT_CONTEXT,
+            Grantor::Claimed(_) => CLAIMED_GRANT_CONTEXT,
+        };
+        let nonce = self.derive(context, run_id);
+        Session::with_nonce(self.ledger_id, grantor.producer(), nonce)
+    }
+
+    /// Nobody without the secret computes it.
+    fn derive(&self, context: &str, run_id: &str) -> Nonce {
+        let key = blake3::derive_key(context, &self.secret);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
         hasher.update(self.ledger_id.as_bytes());
         hasher.update(run_id.as_bytes());
-        let mut id = [0; 16];
-        hasher.finalize_xof().fill(&mut id);
-        id
+        let mut nonce = [0; Nonce::LEN];
+        hasher.finalize_xof().fill(&mut nonce);
+        Nonce::new(nonce)
     }
 
     /// Begins to make the statements of a run.

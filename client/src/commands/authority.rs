@@ -10,8 +10,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use deed_client::{
-    Answer, Appended, Error, Header, Ledger, ProvenTrust, Receipt, Session, Signing, StateDir,
-    Statement, StoredSession, Sync, key,
+    Answer, Appended, Error, Header, Ledger, ProvenTrust, Receipt, Signing, StateDir, Statement,
+    StoredSession, Sync, key,
 };
 use deed_evidence::{
     KeyId, Micros, Sequence, SessionId, signature,
@@ -184,16 +184,9 @@ impl Authority {
         header: &Header<'_>,
         body: Body,
     ) -> Outcome<(Receipt, Option<u32>)> {
-        let (next, last) = self.stored.next();
-        let mut session = Session::with_id(
-            self.ledger.ledger_id(),
-            AUTHORITY_PRODUCER,
-            self.stored.id(),
-        );
-        if let Some(last) = last {
-            session = session.resume(Sequence::new(next.get().saturating_sub(1)), last);
-        }
-        let made = session
+        let made = self
+            .stored
+            .session()
             .make(header, body)
             .map_err(|error| Failure::usage(error.to_string()))?;
         let statement = Statement::from(made);

@@ -11,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use deed_client::{
     Appended, Appender, AppenderOptions, Header, Ledger, Pending, Session, Signing, Verification,
+    random_nonce,
 };
-use deed_evidence::{SessionId, TaskId};
 use deed_proto::v1::{self, KeyRole, statement::Body};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::cli::{Failure, Global, Outcome, Output, progress_bar};
 use content::BenchContent;
-use payload::Payloads;
+use payload::{Payloads, Place};
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
@@ -36,7 +37,7 @@ pub(crate) enum Bench {
 }
 
 /// Speaks in unsigned statements.
-const PRODUCER_UNSIGNED: &str = "deed:bench";
+const PRODUCER_UNSIGNED: &str = "bench:append/unsigned";
 /// Speaks in signed ones; the ledger's own URIs get no key.
 const PRODUCER: &str = "bench:append";
 
@@ -61,7 +62,7 @@ impl BenchSigning {
             purpose: "bench",
             role: KeyRole::Agent,
             producer: PRODUCER,
-            controller: PRODUCER,
+            controller: None,
         };
         match key.registered(global, ledger, &self.authority).await? {
             Some(key) => Ok((self.signed.with(key), PRODUCER)),
@@ -208,10 +209,7 @@ impl BenchAppend {
         }
         let mut sessions = Vec::with_capacity(self.producers as usize);
         for _ in 0..self.producers {
-            let session = Session::begin(ledgers[0].ledger_id(), producer)
-                .map_err(|error| Failure::Usage(error.into()))?;
-            open_task(&ledgers[0], producer, session.id(), &signing).await?;
-            sessions.push(session.id());
+            sessions.push(open_task(&ledgers[0], producer, &signing).await?);
         }
         // Only now: the tasks are not what is measured.
         let from = Instant::now() + Duration::from_secs(self.warmup_seconds.into());
@@ -229,9 +227,9 @@ impl BenchAppend {
         };
         let bar = self.show_progress(global);
         let mut producers = JoinSet::new();
-        for (ledger, session) in ledgers.iter().cycle().zip(sessions) {
+        for (ledger, place) in ledgers.iter().cycle().zip(sessions) {
             let size = self.payload_bytes as usize;
-            let payloads = Payloads::new(ledger.ledger_id(), producer, session, size)
+            let payloads = Payloads::new(ledger.ledger_id(), producer, place, size)
                 .map_err(|error| Failure::Usage(error.into()))?;
             producers.spawn(produce(
                 ledger.clone(),
@@ -320,17 +318,14 @@ impl Latency {
     }
 }
 
-/// Opens the task that a session's Intents are of, so that they are cleared and not denied.
-async fn open_task(
-    ledger: &Ledger,
-    producer: &str,
-    session: SessionId,
-    signing: &Signing,
-) -> Outcome {
-    let mut opening = Session::begin(ledger.ledger_id(), producer)
-        .map_err(|error| Failure::Usage(error.into()))?;
+/// Begins a session, with the task that its Intents are of, so that they are cleared and not denied.
+async fn open_task(ledger: &Ledger, producer: &str, signing: &Signing) -> Outcome<Place> {
+    let no_random = |error: deed_client::RandomError| Failure::Usage(error.into());
+    let mut session = Session::begin(ledger.ledger_id(), producer).map_err(no_random)?;
+    let task_nonce = random_nonce().map_err(no_random)?;
+    let task = session.task_id(&task_nonce);
     let header = Header {
-        task: Some(TaskId::new(*session.as_bytes())),
+        task: Some(task),
         ..Header::default()
     };
     let opened = v1::TaskOpened {
@@ -338,14 +333,20 @@ async fn open_task(
         requested_by: "deed:bench".to_owned(),
         risk_tier: v1::RiskTier::Low.into(),
         deadline_us: 0,
+        nonce: Bytes::copy_from_slice(task_nonce.as_bytes()),
     };
-    let made = opening
+    let made = session
         .make(&header, Body::TaskOpened(opened))
         .map_err(|error| Failure::Usage(error.into()))?;
     let answer = ledger.append_signed(&[made.into()], signing).await?;
     match answer.items.first() {
         Some(Appended::Rejected(rejection)) => Err(rejected(rejection)),
-        _ => Ok(()),
+        _ => Ok(Place {
+            session: session.id(),
+            next: session.next(),
+            task,
+            task_nonce,
+        }),
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     authority::AuthorityArgs,
     names::words,
     receipts::Tally,
+    rules::controller,
     secret,
     signing::{OwnKey, SignMode},
 };
@@ -49,9 +50,10 @@ pub(crate) enum Import {
 /// import is claimed, also if it is signed: a customer's yes before a tool that changes something
 /// is recorded as an Approval, and never counts as one.
 ///
-/// Sessions derive from the run_id, so a second import is all duplicates. It needs the same
-/// secret, from which the salts of the commitments derive, the same producer, and to be signed as
-/// the first one was: whoever began a session alone goes on with it.
+/// Sessions and tasks derive from the run_id, the producer and a secret, so a second import with the
+/// same secret is all duplicates, and nobody else can take or guess their ids. The salts of the
+/// commitments derive from the secret, too. It must be signed as the first one was: whoever began a
+/// session alone goes on with it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -86,8 +88,9 @@ pub(crate) struct Chat {
     unsigned: bool,
     #[command(flatten)]
     authority: AuthorityArgs,
-    /// Who is behind the key that is made: a URI [default: the producer]
-    #[arg(long, value_name = "URI")]
+    /// Who is behind the key that is made: an https or spiffe URI [default: the producer if it is
+    /// one, else https://deed.invalid/import, which is nobody]
+    #[arg(long, value_name = "URI", value_parser = controller)]
     controller: Option<String>,
     /// Commit to arguments and results, and keep neither
     #[arg(long)]
@@ -103,7 +106,7 @@ pub(crate) struct Chat {
     /// How much harm the tasks may do
     #[arg(long, value_enum, default_value_t = RiskTier::Low)]
     risk_tier: RiskTier,
-    /// 32 secret bytes that the salts derive from [default: made once in the state directory]
+    /// 32 secret bytes that ids and salts derive from [default: made once in the state directory]
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
@@ -235,6 +238,7 @@ impl Chat {
             ledger_id: ledger.ledger_id(),
             producer: self.producer(signing == Signing::None).to_owned(),
             grantor,
+            claimant: PRODUCER_UNSIGNED.to_owned(),
             secret,
             model: self.model.clone(),
             risk_tier: self.risk_tier.into(),
@@ -306,7 +310,7 @@ impl Chat {
             purpose: "import",
             role: v1::KeyRole::Importer,
             producer,
-            controller: self.controller.as_deref().unwrap_or(producer),
+            controller: self.controller.as_deref(),
         };
         match (
             key.registered(global, ledger, &self.authority).await?,
@@ -356,7 +360,7 @@ fn producer_uri(text: &str) -> Result<String, String> {
     if text.to_ascii_lowercase().starts_with("deed:") {
         return Err("is a deed: URI, which is the ledger's own; choose another".to_owned());
     }
-    Ok(text.to_owned())
+    super::rules::producer(text)
 }
 
 /// Waits for the producers. The first interrupt lets them finish the runs that they are at, the

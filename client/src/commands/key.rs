@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 use super::{
     arguments::ascending,
     authority::{AuthorityArgs, RecordedJson, now},
-    rules::{hex_bytes, moment},
+    rules::{controller, hex_bytes, moment},
     show::write_file,
 };
 use crate::cli::{Failure, Global, Outcome, Output, When, folded, shown, to_json};
@@ -51,11 +51,12 @@ struct Claim {
     /// What the key may say
     #[arg(long, value_name = "ROLE")]
     role: Role,
-    /// For whom it speaks
+    /// For whom it speaks: a URI in canonical form
     #[arg(long, value_name = "URI")]
     producer: String,
-    /// The person or organisation behind it
-    #[arg(long, value_name = "URI")]
+    /// The person or organisation behind it, which independence is judged by: an https or spiffe URI
+    /// in canonical form. It is compared whole: name the department or the company, but all alike
+    #[arg(long, value_name = "URI", value_parser = controller)]
     controller: String,
 }
 

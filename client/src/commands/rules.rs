@@ -9,6 +9,7 @@ use deed_evidence::{
     Micros,
     entry::Entry,
     trust::{HoldScope, TrustStatement},
+    uri,
 };
 use deed_proto::v1::{self, legal_hold_placed::Scope, statement::Body};
 use serde::Serialize;
@@ -504,6 +505,25 @@ pub(super) fn hex_bytes<const N: usize>(text: &str) -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     hex::decode_to_slice(text, &mut bytes).map_err(|_| format!("must be {} hex digits", 2 * N))?;
     Ok(bytes)
+}
+
+/// A producer as the ledger takes it, in its canonical form. (A `deed:` URI is refused elsewhere.)
+pub(super) fn producer(text: &str) -> Result<String, String> {
+    in_form(text, uri::canonical(text), "a URI")
+}
+
+/// A controller as the ledger takes it.
+pub(super) fn controller(text: &str) -> Result<String, String> {
+    let form = uri::canonical_controller(text);
+    in_form(text, form, "an https or spiffe URI with a host")
+}
+
+fn in_form(text: &str, form: Option<String>, wanted: &str) -> Result<String, String> {
+    match form {
+        Some(form) if form == text => Ok(form),
+        Some(form) => Err(format!("is not in canonical form; {form} would be taken")),
+        None => Err(format!("must be {wanted}")),
+    }
 }
 
 fn floor(text: &str) -> Result<Floor, String> {

@@ -1,4 +1,5 @@
-//! The producer's secret of a state directory, from which the salts of commitments derive.
+//! The secret of a state directory, from which the salts of commitments and the nonces of imports
+//! derive.
 
 use std::{
     fs,

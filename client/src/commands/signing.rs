@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use deed_client::{Ledger, ProvenTrust, Signing, StateDir, key};
-use deed_evidence::{KeyId, signature::Possession};
+use deed_evidence::{KeyId, signature::Possession, uri};
 use deed_proto::v1::{self, KeyRole, statement::Body};
 use deed_tlog::SigningKey;
 use serde::Serialize;
@@ -78,8 +78,8 @@ pub(super) struct OwnKey<'a> {
     pub(super) purpose: &'a str,
     pub(super) role: KeyRole,
     pub(super) producer: &'a str,
-    /// Who is behind it: a URI.
-    pub(super) controller: &'a str,
+    /// Who is behind it: an https or spiffe URI.
+    pub(super) controller: Option<&'a str>,
 }
 
 impl OwnKey<'_> {
@@ -134,23 +134,33 @@ impl OwnKey<'_> {
     }
 
     fn registration(&self, ledger: &Ledger, key: &SigningKey) -> Body {
+        let controller = self.controller();
         let possession = Possession {
             ledger_id: ledger.ledger_id(),
             public_key: key.public_key().as_bytes(),
             role: self.role,
             producer: self.producer,
-            controller: self.controller,
+            controller: &controller,
         };
         Body::KeyRegistered(v1::KeyRegistered {
             public_key: Bytes::copy_from_slice(key.public_key().as_bytes()),
             role: self.role.into(),
             producer: self.producer.to_owned(),
-            controller: self.controller.to_owned(),
-            valid_from_us: 0,
-            valid_until_us: 0,
             possession: Bytes::copy_from_slice(&possession.sign(key)),
+            controller,
             ..v1::KeyRegistered::default()
         })
+    }
+
+    /// The producer answers for itself if its name is one that a controller may have. Otherwise
+    /// nobody does: RFC 2606 keeps `.invalid` free of owners.
+    fn controller(&self) -> String {
+        let own = uri::canonical_controller(self.producer);
+        match (self.controller, own) {
+            (Some(named), _) => named.to_owned(),
+            (None, Some(form)) if form == self.producer => form,
+            (None, _) => format!("https://deed.invalid/{}", self.purpose),
+        }
     }
 
     /// Before it is registered: a key that was lost in a crash would speak for nobody, for ever.

@@ -326,6 +326,8 @@ pub(super) struct TaskOpenedJson {
     risk_tier: RiskTierName,
     #[serde(default, skip_serializing_if = "is_absent")]
     deadline_us: i64,
+    #[serde(default, skip_serializing_if = "HexBytes::is_empty")]
+    nonce: HexBytes,
 }
 
 impl TaskOpenedJson {
@@ -341,6 +343,7 @@ impl TaskOpenedJson {
             requested_by: self.requested_by,
             risk_tier: self.risk_tier.into_wire(),
             deadline_us: self.deadline_us,
+            nonce: self.nonce.into(),
         }))
     }
 }
@@ -358,6 +361,7 @@ impl From<v1::TaskOpened> for TaskOpenedJson {
             requested_by: message.requested_by,
             risk_tier: Wire::from_wire(message.risk_tier),
             deadline_us: message.deadline_us,
+            nonce: message.nonce.into(),
         }
     }
 }

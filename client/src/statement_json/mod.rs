@@ -23,7 +23,7 @@ mod hex_bytes;
 mod trust_bodies;
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Micros, Sequence, SessionId};
+use deed_evidence::{LedgerId, Micros, Nonce, Sequence, SessionId};
 use deed_proto::v1::{self, statement::Body};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -68,6 +68,9 @@ pub struct StatementJson {
     span_id: HexBytes,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     correlation_keys: Vec<CorrelationKeyJson>,
+    /// Stands in place of the session, too, in any of its statements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<HexBytes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     genesis: Option<GenesisJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,6 +134,8 @@ pub struct Defaults {
     pub ledger_id: LedgerId,
     /// Session and sequence, for a statement that names neither.
     pub place: Option<(SessionId, Sequence)>,
+    /// What that session is derived from.
+    pub nonce: Option<Nonce>,
     /// When it happened.
     pub occurred_at: Micros,
 }
@@ -152,7 +157,7 @@ pub enum JsonError {
         found: usize,
     },
     /// Session without sequence, or the other way round.
-    #[error("session and sequence go together: give both or neither")]
+    #[error("session (or its nonce) and sequence go together: give both or neither")]
     HalfPlace,
     /// No place, and none to fill in.
     #[error("session and sequence are missing")]
@@ -221,9 +226,12 @@ impl StatementJson {
     /// # Errors
     /// [`JsonError::HalfPlace`] if it has only one of them.
     pub fn has_place(&self) -> Result<bool, JsonError> {
-        match (&self.session, self.sequence) {
-            (Some(_), Some(_)) => Ok(true),
-            (None, None) => Ok(false),
+        match (
+            self.session.is_some() || self.nonce.is_some(),
+            self.sequence,
+        ) {
+            (true, Some(_)) => Ok(true),
+            (false, None) => Ok(false),
             _ => Err(JsonError::HalfPlace),
         }
     }
@@ -234,21 +242,29 @@ impl StatementJson {
         &self.producer
     }
 
-    /// The session and sequence that it names.
+    /// The session and sequence that it names. A nonce names the session that is derived from it.
     ///
     /// # Errors
     /// [`JsonError::NoPlace`], [`JsonError::HalfPlace`], [`JsonError::Form`] if the session is no
     /// id of 16 bytes.
-    pub fn place(&self) -> Result<(SessionId, Sequence), JsonError> {
+    pub fn place(&self, ledger_id: LedgerId) -> Result<(SessionId, Sequence), JsonError> {
         if !self.has_place()? {
             return Err(JsonError::NoPlace);
+        }
+        let sequence = Sequence::new(self.sequence.unwrap_or_default());
+        if let (None, Some(nonce)) = (&self.session, &self.nonce) {
+            let nonce = Bytes::from(nonce.clone());
+            let nonce = Nonce::from_slice(&nonce).ok_or_else(|| JsonError::Form {
+                reason: "nonce: must be 16 bytes".to_owned(),
+            })?;
+            let id = SessionId::derive(ledger_id, &self.producer, &nonce);
+            return Ok((id, sequence));
         }
         let session = Bytes::from(self.session.clone().unwrap_or_default());
         let session = <[u8; SessionId::LEN]>::try_from(&session[..]);
         let session = session.map_err(|_| JsonError::Form {
             reason: "session: must be 16 bytes".to_owned(),
         })?;
-        let sequence = Sequence::new(self.sequence.unwrap_or_default());
         Ok((SessionId::new(session), sequence))
     }
 
@@ -274,16 +290,28 @@ impl StatementJson {
     /// # Errors
     /// [`JsonError`] if it has no place, or not exactly one body.
     pub fn into_statement(self, defaults: &Defaults) -> Result<v1::Statement, JsonError> {
-        let (session, sequence) = match (self.has_place()?, defaults.place) {
+        let (session, sequence, nonce) = match (self.has_place()?, defaults.place) {
             (false, Some((session, sequence))) => {
-                (Bytes::copy_from_slice(session.as_bytes()), sequence.get())
+                let session = Bytes::copy_from_slice(session.as_bytes());
+                let nonce = defaults
+                    .nonce
+                    .map(|nonce| Bytes::copy_from_slice(nonce.as_bytes()));
+                (session, sequence.get(), nonce.unwrap_or_default())
             }
             (false, None) => return Err(JsonError::NoPlace),
-            (true, _) => (
-                self.session.clone().unwrap_or_default().into(),
-                self.sequence.unwrap_or_default(),
-            ),
+            (true, _) => {
+                let session = match &self.session {
+                    Some(session) => session.clone().into(),
+                    None => {
+                        let (session, _) = self.place(defaults.ledger_id)?;
+                        Bytes::copy_from_slice(session.as_bytes())
+                    }
+                };
+                let nonce = self.nonce.clone().unwrap_or_default().into();
+                (session, self.sequence.unwrap_or_default(), nonce)
+            }
         };
+        let is_first = sequence == 0 || self.skipped_from == Some(0);
         let ledger_id = match self.ledger_id {
             Some(ledger_id) => ledger_id.into(),
             None => Bytes::copy_from_slice(defaults.ledger_id.as_bytes()),
@@ -348,6 +376,7 @@ impl StatementJson {
             trace_id: self.trace_id.into(),
             span_id: self.span_id.into(),
             correlation_keys: self.correlation_keys.into_iter().map(Into::into).collect(),
+            nonce: if is_first { nonce } else { Bytes::new() },
             body: Some(body?),
         })
     }
@@ -375,6 +404,7 @@ impl From<v1::Statement> for StatementJson {
                 .into_iter()
                 .map(Into::into)
                 .collect(),
+            nonce: (!statement.nonce.is_empty()).then(|| statement.nonce.into()),
             ..Self::default()
         };
         match statement.body {

@@ -24,7 +24,7 @@ use std::{
 };
 
 use deed_evidence::{
-    KeyId, LedgerId, PayloadDigest, Sequence, SessionId, WireError,
+    KeyId, LedgerId, Nonce, PayloadDigest, Sequence, SessionId, WireError,
     statement::{self, BodyKind},
 };
 use deed_tlog::Hash;
@@ -33,7 +33,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::{
-    session::{RandomError, random},
+    session::{RandomError, Session, random_nonce},
     signing::{Signing, Statement},
     trust::StateDir,
 };
@@ -142,6 +142,9 @@ struct SessionFile {
     ledger_id: String,
     producer: String,
     session: String,
+    /// What the session is derived from; `None` in one that version 0.1 began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
     /// `none`, `each` or `batch`: a statement that is sent again must be sent as before.
     signing: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +200,7 @@ struct Unacknowledged {
 pub struct StoredSession {
     about: SessionFile,
     id: SessionId,
+    nonce: Option<Nonce>,
     ledger_id: LedgerId,
     journal: Journal,
     sync: Sync,
@@ -209,7 +213,7 @@ pub struct StoredSession {
 }
 
 impl StoredSession {
-    /// Opens the session `name` of a ledger, or begins it with a random id. It belongs to one
+    /// Opens the session `name` of a ledger, or begins it with a random nonce. It belongs to one
     /// producer and one way of signing for good.
     ///
     /// # Errors
@@ -230,22 +234,25 @@ impl StoredSession {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(SessionError::io("read", &path, &error)),
         };
-        let wanted = |session: String| SessionFile {
+        let wanted = |session: String, nonce: Option<String>| SessionFile {
             name: name.to_owned(),
             ledger_id: ledger_id.to_string(),
             producer: producer.to_owned(),
             session,
+            nonce,
             signing: signing.name().to_owned(),
             key_id: signing.key_id().as_ref().map(KeyId::to_string),
         };
         let about = match kept {
             Some(kept) => {
-                let wanted = wanted(kept.session.clone());
+                let wanted = wanted(kept.session.clone(), kept.nonce.clone());
                 compare(&kept, &wanted)?;
                 kept
             }
             None => {
-                let about = wanted(SessionId::new(random()?).to_string());
+                let nonce = random_nonce()?;
+                let id = SessionId::derive(ledger_id, producer, &nonce);
+                let about = wanted(id.to_string(), Some(nonce.to_string()));
                 write_about(&directory, &path, &about)?;
                 about
             }
@@ -319,10 +326,16 @@ impl StoredSession {
         };
         let mut id = [0; SessionId::LEN];
         hex::decode_to_slice(&about.session, &mut id).map_err(|_| damaged())?;
+        let nonce = about.nonce.as_ref().map(|text| {
+            let mut nonce = [0; Nonce::LEN];
+            hex::decode_to_slice(text, &mut nonce).map(|()| Nonce::new(nonce))
+        });
+        let nonce = nonce.transpose().map_err(|_| damaged())?;
         let (journal, records) = Journal::open(&directory.join("journal"))?;
         let mut session = Self {
             about,
             id: SessionId::new(id),
+            nonce,
             ledger_id,
             journal,
             sync,
@@ -352,6 +365,27 @@ impl StoredSession {
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// What its first statement carries, so that nobody else can open it; `None` if version 0.1
+    /// began it.
+    #[must_use]
+    pub const fn nonce(&self) -> Option<Nonce> {
+        self.nonce
+    }
+
+    /// Makes its next statements.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        let producer = self.about.producer.clone();
+        match (self.next(), self.nonce) {
+            ((next, Some(digest)), _) => {
+                let last = Sequence::new(next.get().saturating_sub(1));
+                Session::resume(self.ledger_id, producer, self.id, (last, digest))
+            }
+            ((_, None), Some(nonce)) => Session::with_nonce(self.ledger_id, producer, nonce),
+            ((_, None), None) => Session::uncertified(self.ledger_id, producer, self.id),
+        }
     }
 
     /// Who speaks in it.

@@ -4,7 +4,7 @@ use deed_proto::v1::{self, statement::Body};
 use deed_tlog::Hash;
 
 use super::*;
-use crate::session::{Header, Session};
+use crate::session::Header;
 
 const NAME: &str = "nightly run";
 
@@ -25,11 +25,7 @@ fn open(state: &StateDir) -> Result<StoredSession, SessionError> {
 
 /// The next `count` statements of a stored session.
 fn statements(stored: &StoredSession, count: usize) -> Vec<Statement> {
-    let (next, digest) = stored.next();
-    let mut session = Session::with_id(ledger_id(), "test:agent", stored.id());
-    if let Some(digest) = digest {
-        session = session.resume(Sequence::new(next.get() - 1), digest);
-    }
+    let mut session = stored.session();
     let header = Header {
         task: Some(TaskId::new([2; 16])),
         ..Header::default()
@@ -128,8 +124,10 @@ fn nothing_follows_the_end_of_a_session() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::new(directory.path());
     let mut stored = open(&state).unwrap();
-    let session = Session::with_id(ledger_id(), "test:agent", stored.id());
-    let closed = session.close(deed_evidence::Micros::new(1)).unwrap();
+    let closed = stored
+        .session()
+        .close(deed_evidence::Micros::new(1))
+        .unwrap();
     stored.append(&[closed.into()]).unwrap();
     let next = statements(&stored, 1);
     assert!(matches!(
@@ -139,4 +137,45 @@ fn nothing_follows_the_end_of_a_session() {
     stored.acknowledge(Sequence::new(1)).unwrap();
     drop(stored);
     assert!(open(&state).unwrap().is_closed());
+}
+
+/// The first statement certifies whose session it is; the ones behind it need not.
+#[test]
+fn a_session_is_derived_from_a_nonce_that_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    let nonce = stored.nonce().unwrap();
+    let id = SessionId::derive(ledger_id(), "test:agent", &nonce);
+    assert_eq!(stored.id(), id);
+    let made = statements(&stored, 2);
+    for (made, first) in made.iter().zip([true, false]) {
+        let made = statement::decode(&made.payload).unwrap();
+        assert_eq!(made.nonce.is_empty(), !first);
+    }
+    stored.append(&made).unwrap();
+    drop(stored);
+    assert_eq!(open(&state).unwrap().nonce(), Some(nonce));
+}
+
+/// Version 0.1 kept no nonce: such a session goes on.
+#[test]
+fn a_session_without_a_nonce_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    drop(open(&state).unwrap());
+    let path = super::directory(&state, ledger_id(), NAME).join("session.json");
+    let mut about = read_about(&path, &fs::read(&path).unwrap()).unwrap();
+    about.nonce = None;
+    about.session = "07".repeat(16);
+    fs::write(&path, serde_json::to_vec(&about).unwrap()).unwrap();
+    let mut stored = open(&state).unwrap();
+    assert_eq!(
+        (stored.id(), stored.nonce()),
+        (SessionId::new([7; 16]), None)
+    );
+    let made = statements(&stored, 1);
+    stored.append(&made).unwrap();
+    let next = statement::decode(&statements(&stored, 1)[0].payload).unwrap();
+    assert_eq!((next.sequence, &next.session[..]), (1, &[7; 16][..]));
 }

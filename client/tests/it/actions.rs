@@ -5,7 +5,7 @@ use deed_client::{
     ActError, Error, ErrorKind, FindingFilter, Ledger, SearchTerms, Session, Signing, StateDir,
     Task, TrustError,
 };
-use deed_evidence::{SessionId, TaskId};
+use deed_evidence::{Nonce, TaskId};
 use deed_proto::v1::{self, FindingKind, IntentState, Severity, statement::Body};
 use deed_tlog::LeafIndex;
 
@@ -62,7 +62,7 @@ impl Scene {
 
     /// A task with an id of its own, opened at the next leaf.
     async fn task(&self, id: u8) -> Task {
-        let session = Session::with_id(self.ledger.ledger_id(), AGENT, SessionId::new([id; 16]));
+        let session = Session::with_nonce(self.ledger.ledger_id(), AGENT, Nonce::new([id; 16]));
         let opened = v1::TaskOpened {
             requested_by: "somebody".to_owned(),
             risk_tier: v1::RiskTier::Payment.into(),
@@ -157,7 +157,8 @@ async fn only_what_is_cleared_can_be_completed() {
     };
     // It names the Intent, and copies what was committed to.
     let reference = outcome.intent.as_ref().unwrap();
-    assert_eq!(reference.session, [1; 16][..]);
+    let session = task.session().id();
+    assert_eq!(reference.session, session.as_bytes()[..]);
     assert_eq!(reference.sequence, 1);
     assert_eq!(outcome.arguments, intent("a").arguments);
     // After waiting.

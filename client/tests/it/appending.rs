@@ -11,7 +11,7 @@ use deed_client::{
     Answer, Appended, AppenderOptions, Error, ErrorKind, Event, Header, InputError, Ledger,
     Pending, RetryPolicy, Session, StateDir, Verification,
 };
-use deed_evidence::{SessionId, TaskId};
+use deed_evidence::{Nonce, SessionId};
 use deed_proto::v1::{self, statement::Body};
 use tokio::sync::watch;
 
@@ -22,15 +22,17 @@ use crate::{
 
 /// Statements of a session of its own, `count` requests of `size` each.
 pub(crate) fn requests(ledger: &Ledger, id: u8, count: usize, size: usize) -> Vec<Vec<Bytes>> {
-    let mut session = Session::with_id(ledger.ledger_id(), "test:agent", SessionId::new([id; 16]));
+    let nonce = Nonce::new([id; 16]);
+    let mut session = Session::with_nonce(ledger.ledger_id(), "test:agent", nonce);
     let header = Header {
-        task: Some(TaskId::new([2; 16])),
+        task: Some(session.task_id(&nonce)),
         ..Header::default()
     };
     let mut make = || {
         let opened = v1::TaskOpened {
             requested_by: "somebody".to_owned(),
             risk_tier: v1::RiskTier::Low.into(),
+            nonce: Bytes::copy_from_slice(nonce.as_bytes()),
             ..v1::TaskOpened::default()
         };
         session
@@ -41,6 +43,11 @@ pub(crate) fn requests(ledger: &Ledger, id: u8, count: usize, size: usize) -> Ve
     (0..count)
         .map(|_| (0..size).map(|_| make()).collect())
         .collect()
+}
+
+/// The session of [`requests`].
+pub(crate) fn session_of(ledger: &Ledger, id: u8) -> SessionId {
+    SessionId::derive(ledger.ledger_id(), "test:agent", &Nonce::new([id; 16]))
 }
 
 fn state() -> (tempfile::TempDir, StateDir) {

@@ -13,7 +13,7 @@ use deed_client::{
     Session, Signing, StateDir, Statement, key,
 };
 use deed_evidence::{
-    Micros, Sequence, SessionId, TaskId,
+    Micros, Nonce, Sequence, SessionId, TaskId,
     batch::Manifest,
     entry::{Entry, KeyedSignature},
     genesis::Genesis,
@@ -40,7 +40,7 @@ use tokio_stream::{
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use crate::{
-    appending::requests,
+    appending::{requests, session_of},
     fake::{NAME, authority, options},
     merkle,
 };
@@ -708,11 +708,8 @@ async fn what_another_batch_recorded_is_found_and_the_rest_is_sent() {
 #[tokio::test]
 async fn other_statements_at_the_same_place_are_refused_for_good() {
     let scene = scene().await;
-    let mut other = Session::with_id(
-        scene.ledger.ledger_id(),
-        "test:agent",
-        SessionId::new([1; 16]),
-    );
+    let mut other =
+        Session::with_nonce(scene.ledger.ledger_id(), "test:agent", Nonce::new([1; 16]));
     let header = deed_client::Header {
         task: Some(TaskId::new([9; 16])),
         ..deed_client::Header::default()
@@ -822,7 +819,7 @@ async fn a_statement_is_followed_to_its_signature() {
         .append_signed(&statements, &scene.signing)
         .await
         .unwrap();
-    let leaf = Leaf::Statement(SessionId::new([1; 16]), Sequence::new(3));
+    let leaf = Leaf::Statement(session_of(&scene.ledger, 1), Sequence::new(3));
     let key = |_| Some(signing_key().public_key().clone());
     let proven = scene.ledger.prove_batched(leaf, None, key).await.unwrap();
     assert_eq!(proven.path.manifest_index.get(), 1);

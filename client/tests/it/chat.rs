@@ -75,6 +75,7 @@ fn import() -> Import {
         ledger_id: LedgerId::new(Hash::new([1; 32])),
         producer: "import:chat".to_owned(),
         grantor: Grantor::Authority,
+        claimant: "import:chat/unsigned".to_owned(),
         secret: [5; 32],
         model: "model-1".to_owned(),
         risk_tier: v1::RiskTier::Low,
@@ -367,6 +368,31 @@ fn a_run_is_granted_what_it_did_by_an_authority() {
     assert_eq!(message.producer, "import:chat/unsigned");
     assert_eq!(message.session, claimed.as_bytes()[..]);
     assert_eq!(unsigned.grant_sessions("run-1"), [claimed, session]);
+}
+
+/// Whoever has the same transcript, and no secret, cannot tell where it would be.
+#[test]
+fn ids_of_an_import_follow_from_its_secret() {
+    let (import, mut other) = (import(), import());
+    let ids = |import: &Import| {
+        let [granted, claimed] = import.grant_sessions("run-1");
+        let task = *import.task("run-1").as_bytes();
+        let sessions = [import.session("run-1"), granted, claimed];
+        (sessions.map(|id| *id.as_bytes()), task)
+    };
+    assert_eq!(ids(&import), ids(&other));
+    other.secret[0] ^= 1;
+    let ((sessions, task), (others, other_task)) = (ids(&import), ids(&other));
+    assert_ne!(task, other_task);
+    for (session, other) in sessions.iter().zip(&others) {
+        assert_ne!(session, other);
+    }
+    // And the ledger takes them from their producers alone.
+    let run = record(&import, &agreed()).unwrap();
+    for made in run.statements.iter().chain(&run.grant) {
+        let header = statement::parse(&made.payload).unwrap();
+        assert_eq!(header.breach, None);
+    }
 }
 
 #[test]

@@ -12,12 +12,11 @@ use crate::{
     fake::{Lie, authority_key},
 };
 
-const TASK: &str = "07070707070707070707070707070707";
 const AGENT: &str = "spiffe://example.org/agent";
 
 /// A scene with keys of an authority and an agent, the agent's registered at leaf 1, and a task
-/// opened at leaf 2.
-async fn scene_with_task() -> Scene {
+/// opened at leaf 2; its id is the second value.
+async fn scene_with_task() -> (Scene, String) {
     let scene = scene().await;
     for (name, key) in [
         ("owner.pem", authority_key()),
@@ -31,14 +30,12 @@ async fn scene_with_task() -> Scene {
         "key register agent.pem --role agent --producer {AGENT} --controller https://example.org"
     );
     authority(&scene, &register).await;
-    let open = format!(
-        "task open --task {TASK} --objective refund --requested-by ticket:1 --tier payment \
-         --deadline 1h"
-    );
-    let opened = authority(&scene, &open).await;
-    assert_eq!(opened["task"], TASK);
+    let open = "task open --objective refund --requested-by ticket:1 --tier payment --deadline 1h";
+    let opened = authority(&scene, open).await;
+    let task = opened["task"].as_str().unwrap().to_owned();
+    assert_eq!(task.len(), 32);
     assert_eq!(opened["leaf_index"], 2);
-    scene
+    (scene, task)
 }
 
 fn words(line: &str) -> Vec<&str> {
@@ -74,9 +71,9 @@ async fn entry(scene: &Scene, leaf: u64) -> Value {
 
 #[tokio::test]
 async fn an_act_from_the_grant_to_its_outcome() {
-    let scene = scene_with_task().await;
+    let (scene, task) = scene_with_task().await;
     let grant = format!(
-        "grant --task {TASK} --subject {AGENT} --action payments.refund --action payments.look \
+        "grant --task {task} --subject {AGENT} --action payments.refund --action payments.look \
          --resource order/* --expires 1h --uses 3 --amount 5000 --currency EUR \
          --outside-token jti:8f14"
     );
@@ -93,7 +90,7 @@ async fn an_act_from_the_grant_to_its_outcome() {
                    --action payments.refund --resource order/7 --expires 30m --uses 1";
     agent(&scene, pass_on).await;
     let passed_on = entry(&scene, 4).await;
-    assert_eq!(passed_on["task"], TASK);
+    assert_eq!(passed_on["task"], task);
     assert_eq!(passed_on["grant"]["parent"], grant["leaf_hash"]);
     let accept = "accept 4 --producer spiffe://example.org/helper --json";
     scene.json(&words(accept)).await;
@@ -102,7 +99,7 @@ async fn an_act_from_the_grant_to_its_outcome() {
     fs::write(scene.path("call.json"), "{\"order\": 7}").unwrap();
     assesses(&scene, IntentState::Waiting, &["approval"], &[]);
     let intent = format!(
-        "intend --task {TASK} --action payments.refund --resource order/7 --amount 1999 \
+        "intend --task {task} --action payments.refund --resource order/7 --amount 1999 \
          --currency EUR --grant 3 --arguments call.json --model m1 --deadline 10m"
     );
     let intent = agent(&scene, &intent).await;
@@ -134,7 +131,7 @@ async fn an_act_from_the_grant_to_its_outcome() {
     let observe = format!("observe --intent 6 --effect {effect} --producer bank:x --reference t1");
     scene.json(&words(&format!("{observe} --json"))).await;
     let observed = entry(&scene, 9).await;
-    assert_eq!(observed["task"], TASK);
+    assert_eq!(observed["task"], task);
     assert_eq!(observed["observation"]["reference"], "t1");
 
     authority(&scene, "revoke 3 --reason over").await;
@@ -142,16 +139,16 @@ async fn an_act_from_the_grant_to_its_outcome() {
         entry(&scene, 10).await["revocation"]["grant"],
         grant["leaf_hash"]
     );
-    authority(&scene, &format!("task close {TASK} --end handed-over")).await;
+    authority(&scene, &format!("task close {task} --end handed-over")).await;
     assert_eq!(entry(&scene, 11).await["task_closed"]["end"], "handed_over");
 }
 
 #[tokio::test]
 async fn a_denied_intent_is_recorded_and_fails() {
-    let scene = scene_with_task().await;
+    let (scene, task) = scene_with_task().await;
     assesses(&scene, IntentState::Denied, &[], &["scope_exceeded"]);
     let line =
-        format!("intend --task {TASK} --action payments.refund --resource order/7 --key agent.pem");
+        format!("intend --task {task} --action payments.refund --resource order/7 --key agent.pem");
     let output = scene.run(&words(&line)).await;
     assert_eq!(code(&output), 1, "{output:?}");
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
@@ -162,7 +159,7 @@ async fn a_denied_intent_is_recorded_and_fails() {
 
 #[tokio::test]
 async fn an_intent_waits_for_its_clearance() {
-    let scene = scene_with_task().await;
+    let (scene, task) = scene_with_task().await;
     assesses(&scene, IntentState::Waiting, &["approval"], &[]);
     let standing = |state: IntentState| v1::ClearanceResponse {
         state: state.into(),
@@ -175,7 +172,7 @@ async fn an_intent_waits_for_its_clearance() {
     ] {
         scene.fake.lock().script.standings = vec![standing(IntentState::Waiting), standing(last)];
         let line =
-            format!("intend --task {TASK} --action a --resource b --key agent.pem --wait --json");
+            format!("intend --task {task} --action a --resource b --key agent.pem --wait --json");
         let output = scene.run(&words(&line)).await;
         assert_eq!(code(&output), exit, "{output:?}");
         assert!(
@@ -190,10 +187,10 @@ async fn an_intent_waits_for_its_clearance() {
 
 #[tokio::test]
 async fn an_approval_commits_to_what_was_shown() {
-    let scene = scene_with_task().await;
+    let (scene, task) = scene_with_task().await;
     fs::write(scene.path("call.json"), "{\"order\": \"\\u001b[2K7\"}").unwrap();
     let line = format!(
-        "intend --task {TASK} --action payments.refund --resource order/7 --amount 5 \
+        "intend --task {task} --action payments.refund --resource order/7 --amount 5 \
          --currency EUR --arguments call.json"
     );
     let intent = agent(&scene, &line).await;
@@ -231,21 +228,21 @@ async fn an_approval_commits_to_what_was_shown() {
 
 #[tokio::test]
 async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
-    let scene = scene_with_task().await;
-    let line = format!("intend --task {TASK} --action payments.refund --resource order/7");
+    let (scene, task) = scene_with_task().await;
+    let line = format!("intend --task {task} --action payments.refund --resource order/7");
     agent(&scene, &line).await;
     scene.fake.lock().findings = vec![v1::Finding {
         leaf_index: 3,
         kind: FindingKind::UnknownGrant.into(),
         severity: Severity::Serious.into(),
-        task: vec![7; 16].into(),
+        task: hex::decode(&task).unwrap().into(),
         about_leaf: 3,
         detail: "the Intent names no grant".to_owned(),
         ..v1::Finding::default()
     }];
-    let receipt = scene.json(&["task", "receipt", TASK, "--json"]).await;
+    let receipt = scene.json(&["task", "receipt", &task, "--json"]).await;
     assert_eq!(receipt["statement"]["task_receipt"]["count"], 2);
-    let output = scene.run(&["task", "show", TASK]).await;
+    let output = scene.run(&["task", "show", &task]).await;
     assert_eq!(code(&output), 0, "{output:?}");
     let story = String::from_utf8(output.stdout).unwrap();
     assert!(
@@ -253,7 +250,7 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
         "{story}"
     );
     for part in [
-        &format!("task {TASK}  open, payment"),
+        &format!("task {task}  open, payment"),
         "opens the task",
         "intends payments.refund",
         "act 1  leaf 3, waiting",
@@ -263,7 +260,7 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
     ] {
         assert!(story.contains(part), "{part} in\n{story}");
     }
-    let json = scene.json(&["task", "show", TASK, "--json"]).await;
+    let json = scene.json(&["task", "show", &task, "--json"]).await;
     assert_eq!(json["count"], 3);
     assert_eq!(
         json["acts"][0]["answers"]["resource"],
@@ -276,14 +273,14 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
         Lie::Inclusion,
     ] {
         scene.fake.lock().script.lie = lie;
-        let output = scene.run(&["task", "show", TASK]).await;
+        let output = scene.run(&["task", "show", &task]).await;
         assert_eq!(code(&output), 1, "{lie:?}: {output:?}");
     }
 }
 
 #[tokio::test]
 async fn findings_are_listed_and_disposed_of() {
-    let scene = scene_with_task().await;
+    let (scene, task) = scene_with_task().await;
     let none = scene.run(&["findings"]).await;
     assert_eq!(String::from_utf8(none.stdout).unwrap(), "no findings\n");
     scene.fake.lock().findings = vec![v1::Finding {
@@ -291,7 +288,7 @@ async fn findings_are_listed_and_disposed_of() {
         number: 1,
         kind: FindingKind::SelfApproval.into(),
         severity: Severity::Serious.into(),
-        task: vec![7; 16].into(),
+        task: hex::decode(&task).unwrap().into(),
         about_leaf: 2,
         ..v1::Finding::default()
     }];
@@ -309,7 +306,7 @@ async fn findings_are_listed_and_disposed_of() {
     .await;
     assert_eq!(said["leaf_index"], 3);
     let disposed = entry(&scene, 3).await;
-    assert_eq!(disposed["task"], TASK);
+    assert_eq!(disposed["task"], task);
     assert_eq!(disposed["finding_disposition"]["kind"], "explained");
     let missing = "disposition 2.0 explained --by t --reason r --authority-key owner.pem";
     assert_eq!(code(&scene.run(&words(missing)).await), 2);
@@ -317,9 +314,9 @@ async fn findings_are_listed_and_disposed_of() {
 
 #[tokio::test]
 async fn search_prints_what_has_the_terms() {
-    let scene = scene_with_task().await;
+    let (scene, task) = scene_with_task().await;
     for action in ["a", "b"] {
-        let line = format!("intend --task {TASK} --action {action} --resource r");
+        let line = format!("intend --task {task} --action {action} --resource r");
         agent(&scene, &line).await;
     }
     let found = scene.json(&words("search --action a --json")).await;
@@ -394,8 +391,8 @@ async fn logs_of_other_systems_are_imported_once() {
 
 #[tokio::test]
 async fn mistakes_are_usage_and_say_what_to_do() {
-    let scene = scene_with_task().await;
-    let task = format!("--task {TASK}");
+    let (scene, task) = scene_with_task().await;
+    let task = format!("--task {task}");
     for (line, says) in [
         (
             format!("intend {task} --action a --resource b"),
@@ -440,12 +437,12 @@ async fn mistakes_are_usage_and_say_what_to_do() {
 
 #[tokio::test]
 async fn a_named_session_goes_on() {
-    let scene = scene_with_task().await;
+    let (scene, task) = scene_with_task().await;
     for sequence in 0..3 {
-        let line = format!("intend --task {TASK} --action a --resource b --session acts");
+        let line = format!("intend --task {task} --action a --resource b --session acts");
         let said = agent(&scene, &line).await;
         assert_eq!(said["sequence"], sequence);
     }
-    let fresh = format!("intend --task {TASK} --action a --resource b");
+    let fresh = format!("intend --task {task} --action a --resource b");
     assert_eq!(agent(&scene, &fresh).await["sequence"], 0);
 }

@@ -187,6 +187,30 @@ async fn a_public_key_needs_its_holders_proof_for_exactly_this() {
 }
 
 #[tokio::test]
+async fn a_controller_has_one_spelling() {
+    let scene = scene_with_keys().await;
+    let form = "https://example.org/teams";
+    for other in [
+        "https://example.org/teams/",
+        "HTTPS://example.org/teams",
+        "https://example.org:443/team%73",
+    ] {
+        let register = [
+            &["key", "register", "agent.pem"][..],
+            &CLAIM[..5],
+            &[other],
+            &AUTHORITY,
+        ]
+        .concat();
+        let (code, text) = scene.seen(&register).await;
+        assert_eq!(code, 2, "{other}: {text}");
+        let wanted = format!("{form} would be taken");
+        assert!(text.replace('\n', " ").contains(&wanted), "{other}: {text}");
+    }
+    assert_eq!(scene.fake.size(), 1, "nothing was recorded");
+}
+
+#[tokio::test]
 async fn the_ledgers_rules_are_set_and_shown() {
     let scene = scene_with_keys().await;
     let bind = |who| ["principal", "bind", "--principal", who, "--producer", "a:b"];

@@ -183,6 +183,7 @@ fn a_policy_set_in_json_is_the_same_as_in_its_binary_form() {
     let json = serde_json::to_string(&StatementJson::from(statement.clone())).unwrap();
     assert!(json.contains("\"policy_set\""), "{json}");
     let defaults = deed_client::statement_json::Defaults {
+        nonce: None,
         ledger_id: deed_evidence::LedgerId::new(deed_tlog::Hash::new([9; 32])),
         place: None,
         occurred_at: deed_evidence::Micros::new(1),

@@ -8,7 +8,7 @@ use deed_client::{
     Session, Signing, StateDir, Statement, StoredSession, Sync, TrustError,
 };
 use deed_evidence::{
-    CommitmentDigest, Sequence, SessionId,
+    CommitmentDigest, Nonce, Sequence,
     commitment::{Salt, digest_of},
     receipt::ReceiptError,
     statement::AUTHORITY_PRODUCER,
@@ -17,7 +17,7 @@ use deed_proto::v1::{self, statement::Body};
 use deed_tlog::{LeafIndex, SigningKey};
 
 use crate::{
-    appending::requests,
+    appending::{requests, session_of},
     fake::{Fake, Lie, authority_key},
 };
 
@@ -53,8 +53,8 @@ impl Scene {
     }
 
     fn floors(&self, count: i64) -> Vec<Statement> {
-        let id = SessionId::new([77; 16]);
-        let mut session = Session::with_id(self.ledger.ledger_id(), AUTHORITY_PRODUCER, id);
+        let nonce = Nonce::new([77; 16]);
+        let mut session = Session::with_nonce(self.ledger.ledger_id(), AUTHORITY_PRODUCER, nonce);
         let mut make = |floor_us| {
             let body = Body::RetentionSet(v1::RetentionSet {
                 floor_us,
@@ -176,7 +176,7 @@ async fn a_batch_is_followed_to_its_signature_or_to_the_lie() {
         .unwrap();
     assert_eq!(proven.path.manifest_index, LeafIndex::new(1));
     assert_eq!(proven.path.statement_index, LeafIndex::new(4));
-    let place = Leaf::Statement(SessionId::new([1; 16]), Sequence::new(2));
+    let place = Leaf::Statement(session_of(&scene.ledger, 1), Sequence::new(2));
     let by_place = scene
         .ledger
         .prove_batched(place, None, key_of)
@@ -264,7 +264,7 @@ async fn a_batch_that_is_recorded_in_part() {
 #[tokio::test]
 async fn where_a_session_stands_is_compared_with_its_last_entry() {
     let scene = scene().await;
-    let id = SessionId::new([1; 16]);
+    let id = session_of(&scene.ledger, 1);
     assert_eq!(scene.ledger.session(id).await.unwrap(), None);
     let statements = scene.statements(1, 3);
     let signing = Signing::Each(key());
@@ -327,12 +327,7 @@ async fn a_stored_session_goes_on_after_a_cut() {
         StoredSession::open(state, id, "nightly", "test:agent", &signing, Sync::Each).unwrap()
     };
     let make = |stored: &StoredSession, count: usize| -> Vec<Statement> {
-        let (next, last) = stored.next();
-        let id = scene.ledger.ledger_id();
-        let mut session = Session::with_id(id, "test:agent", stored.id());
-        if let Some(last) = last {
-            session = session.resume(Sequence::new(next.get() - 1), last);
-        }
+        let mut session = stored.session();
         let header = Header {
             task: Some(deed_evidence::TaskId::new([2; 16])),
             ..Header::default()

@@ -7,7 +7,7 @@ use deed_client::{
     Appended, Error, ForkEvidence, ForkKind, Header, Ledger, Session, Signing, StateDir, Statement,
     TrustError,
 };
-use deed_evidence::{SessionId, statement::AUTHORITY_PRODUCER};
+use deed_evidence::{Nonce, statement::AUTHORITY_PRODUCER};
 use deed_proto::v1::{self, statement::Body};
 use deed_tlog::SigningKey;
 
@@ -53,8 +53,8 @@ impl Scene {
     /// client of its own says so, so that the scene's knows nothing of it.
     async fn rotate_by(&self, seed: [u8; 32], signer: SigningKey) -> Result<Appended, Error> {
         let other = Ledger::connect(self.fake.options()).await.unwrap();
-        let id = SessionId::new([seed[0]; 16]);
-        let mut session = Session::with_id(other.ledger_id(), AUTHORITY_PRODUCER, id);
+        let nonce = Nonce::new([seed[0]; 16]);
+        let mut session = Session::with_nonce(other.ledger_id(), AUTHORITY_PRODUCER, nonce);
         let body = Body::LogKeyRotated(v1::LogKeyRotated {
             log_key: Some(v1::LogKey {
                 vkey: self.fake.log_key(seed).to_string(),

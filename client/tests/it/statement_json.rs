@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use deed_client::statement_json::{Defaults, JsonError, StatementJson};
-use deed_evidence::{LedgerId, Micros, Sequence, SessionId, statement};
+use deed_evidence::{LedgerId, Micros, Nonce, Sequence, SessionId, TaskId, statement};
 use deed_proto::v1::{self, statement::Body, task_opened::Objective};
 use deed_tlog::Hash;
 use proptest::{collection::vec, option, prelude::*};
@@ -11,6 +11,7 @@ fn defaults() -> Defaults {
     Defaults {
         ledger_id: LedgerId::new(Hash::new([1; 32])),
         place: Some((SessionId::new([2; 16]), Sequence::new(7))),
+        nonce: None,
         occurred_at: Micros::new(1234),
     }
 }
@@ -54,6 +55,51 @@ fn what_is_given_stays() {
         (statement.occurred_at_us, statement.skipped_from),
         (0, Some(0))
     );
+}
+
+/// A nonce stands in place of the session in every statement, and goes into the first one alone.
+#[test]
+fn a_session_is_named_by_its_nonce() {
+    let nonce = Nonce::new([9; 16]);
+    let id = SessionId::derive(defaults().ledger_id, "a:b", &nonce);
+    let line = |sequence: u64| {
+        format!(
+            r#"{{"producer": "a:b", "nonce": "{nonce}", "sequence": {sequence},
+                "heartbeat": {{"last_sequence": {sequence}, "count": 1}}}}"#
+        )
+    };
+    for sequence in [0, 1] {
+        let statement = read(&line(sequence)).unwrap();
+        assert_eq!(statement.session, id.as_bytes()[..]);
+        assert_eq!(statement.nonce.is_empty(), sequence > 0);
+        statement::encode(&statement).unwrap();
+        // What it shows is what it takes.
+        let shown = serde_json::to_string(&StatementJson::from(statement.clone())).unwrap();
+        assert_eq!(read(&shown).unwrap(), statement);
+    }
+    let place = StatementJson::parse(&line(3)).unwrap();
+    let place = place.place(defaults().ledger_id).unwrap();
+    assert_eq!(place, (id, Sequence::new(3)));
+}
+
+#[test]
+fn the_nonce_of_a_task_is_said_in_json() {
+    let nonce = Nonce::new([8; 16]);
+    let task = TaskId::derive(defaults().ledger_id, "a:b", &nonce);
+    let mut statement = of(
+        "a:b",
+        Body::TaskOpened(v1::TaskOpened {
+            requested_by: "x".to_owned(),
+            risk_tier: 1,
+            nonce: Bytes::copy_from_slice(nonce.as_bytes()),
+            ..v1::TaskOpened::default()
+        }),
+    );
+    statement.task = Bytes::copy_from_slice(task.as_bytes());
+    statement::encode(&statement).unwrap();
+    let json = serde_json::to_string(&StatementJson::from(statement.clone())).unwrap();
+    assert!(json.contains(&format!(r#""nonce":"{nonce}""#)), "{json}");
+    assert_eq!(read(&json).unwrap(), statement);
 }
 
 #[test]
@@ -324,6 +370,7 @@ fn task_opened() -> impl Strategy<Value = Body> {
                 requested_by,
                 risk_tier,
                 deadline_us,
+                nonce: Bytes::new(),
             })
         },
     )
@@ -439,6 +486,7 @@ fn any_statement() -> impl Strategy<Value = v1::Statement> {
                     .map(|(kind, value)| v1::CorrelationKey { kind, value })
                     .into_iter()
                     .collect(),
+                nonce: Bytes::new(),
                 body: Some(body),
             }
         },

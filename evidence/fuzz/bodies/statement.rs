@@ -2,7 +2,10 @@
 //! that keeps every rule.
 
 use bytes::Bytes;
-use deed_evidence::{Problem, WireError, statement};
+use deed_evidence::{
+    Problem, WireError,
+    statement::{self, Breach, Header},
+};
 use deed_proto::v1;
 use prost::Message as _;
 
@@ -32,7 +35,13 @@ pub(crate) fn check(data: &[u8]) -> Verdict {
             if let Err(rule) = oracle::rules(&decoded) {
                 panic!("accepted, but breaks the rule of {rule}: {decoded:?}");
             }
-            assert_eq!(header, oracle::header(&decoded));
+            let breach = header.breach.map(Breach::field);
+            assert_eq!(breach, oracle::breach(&decoded), "{decoded:?}");
+            let plain = Header {
+                breach: None,
+                ..header
+            };
+            assert_eq!(plain, oracle::header(&decoded));
             assert_eq!(
                 statement::decode(&Bytes::copy_from_slice(data)),
                 Ok(decoded.clone())
@@ -62,6 +71,7 @@ fn is_rule(problem: &Problem) -> bool {
         | Problem::Count { .. }
         | Problem::Missing
         | Problem::Rule(_)
+        | Problem::NotCanonical { .. }
         | Problem::Policy(_) => true,
         Problem::CutOff { .. }
         | Problem::Varint

@@ -211,9 +211,9 @@ fn info_of(policy: &Policy) -> Result<PolicyInfo, Vec<String>> {
 }
 
 fn check_name(name: &str) -> Result<(), String> {
-    if !(1..=NAME_BYTES_MAX).contains(&name.len()) || name.chars().any(char::is_control) {
+    if !(1..=NAME_BYTES_MAX).contains(&name.len()) || crate::name::has_unseen(name) {
         return Err(format!(
-            "@id wants 1 to {NAME_BYTES_MAX} bytes without control characters"
+            "@id wants 1 to {NAME_BYTES_MAX} bytes, and no characters that cannot be seen"
         ));
     }
     Ok(())

@@ -56,6 +56,9 @@ pub enum Fault {
         /// The body's name.
         body: &'static str,
     },
+    /// A form that the rules in force refuse.
+    #[error("{0}")]
+    Breach(crate::statement::Breach),
     /// A batch lies behind its manifest without a hole.
     #[error("stands between a manifest and its batch")]
     InsideBatch,

@@ -251,6 +251,7 @@ impl Replay {
         self.may_speak(said.header, said.speaker)?;
         match self.judge(said.header, said.speaker)? {
             Judgement::Next => {
+                self.in_form(said.header)?;
                 self.record(said);
                 self.assess(said)
             }
@@ -266,6 +267,7 @@ impl Replay {
         };
         statement.verify_possession(self.id)?;
         self.is_next(said.header, said.speaker)?;
+        self.in_form(said.header)?;
         let at = self.effective_time;
         self.registry.judge(&statement, signer, at)?;
         let head = self.registry.head();
@@ -333,6 +335,7 @@ impl Replay {
             self.may_speak(header, &speaker)?;
         }
         self.is_next(header, &speaker)?;
+        self.in_form(header)?;
         let said = Said {
             leaf: index,
             bytes,
@@ -377,6 +380,15 @@ impl Replay {
         let binding = self.registry.session_binding(speaker);
         let known = known.map(|(session, _)| session);
         Ok(session::judge(known, header, binding)?)
+    }
+
+    /// From rules version 2 on. What is evidence of an equivocation counts in any form: that is what
+    /// was signed.
+    fn in_form(&self, header: &Header<'_>) -> Result<(), Fault> {
+        match header.breach {
+            Some(breach) if assesses(&self.registry) => Err(Fault::Breach(breach)),
+            _ => Ok(()),
+        }
     }
 
     fn is_next(&self, header: &Header<'_>, speaker: &Speaker) -> Result<(), Fault> {

@@ -6,9 +6,12 @@
 use deed_proto::v1::KeyRole;
 use deed_tlog::{PublicKey, SignatureType, VerifierKey};
 
-use super::{BodyKind, check_ascending};
+use super::{
+    BodyKind, check_ascending,
+    fields::{Fields, texts},
+};
 use crate::{
-    WireError, schema,
+    Problem, WireError, name, schema, uri,
     wire::{self, Message, Value},
 };
 
@@ -20,14 +23,10 @@ pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
         BodyKind::TaskReceipt => task_receipt(bytes),
         BodyKind::Grant => grant(bytes),
         BodyKind::Approval => approval(bytes),
+        BodyKind::Observation => observation(bytes),
         BodyKind::AuthoritiesChanged => authorities_changed(bytes),
         BodyKind::KeyRegistered => key_registered(bytes),
-        BodyKind::PrincipalBound => not_the_ledgers(
-            &schema::PRINCIPAL_BOUND,
-            2,
-            bytes,
-            "principal_bound.producer",
-        ),
+        BodyKind::PrincipalBound => principal_bound(bytes),
         BodyKind::PolicySet => policy_set(bytes),
         BodyKind::LogKeyRotated => log_key_rotated(bytes),
         BodyKind::Erasure => check_ascending(&schema::ERASURE, 1, bytes, "erasure.commitments"),
@@ -92,6 +91,7 @@ fn grant(bytes: &[u8]) -> Result<(), WireError> {
     check_ascending(table, 4, bytes, "grant.resources")?;
     check_ascending(table, 11, bytes, "grant.gateways")?;
     not_the_ledgers(table, 1, bytes, "grant.subject")?;
+    check_names(bytes)?;
     let (mut from, mut until) = (0, 0);
     let mut negative = false;
     wire::walk(table, bytes, |field, value| match (field.number, value) {
@@ -139,6 +139,74 @@ fn approval(bytes: &[u8]) -> Result<(), WireError> {
     Ok(())
 }
 
+/// What a grant compares: one text for one thing.
+fn check_names(bytes: &[u8]) -> Result<(), WireError> {
+    let (mut actions, mut resources) = (0, 0);
+    for (field, text) in Fields(bytes).texts() {
+        let (name, position) = match field {
+            3 => ("actions", &mut actions),
+            4 => ("resources", &mut resources),
+            _ => continue,
+        };
+        if let Some(flaw) = name::flaw(text) {
+            let path = format!("grant.{name}[{position}]");
+            return Err(WireError::rule(path, flaw.rule()));
+        }
+        *position += 1;
+    }
+    let [subject, token] = texts(bytes, [1, 10]);
+    check_canonical("grant.subject", subject, |text| {
+        uri::canonical(text).ok_or("must be a URI that has a canonical form")
+    })?;
+    let [value] = texts(token, [2]);
+    check_seen("grant.outside_token.value", value)
+}
+
+/// As an Outcome's effects from rules version 2 on: observations were never there before.
+fn observation(bytes: &[u8]) -> Result<(), WireError> {
+    let effects = Fields(bytes).texts().filter(|(field, _)| *field == 2);
+    for (position, (_, effect)) in effects.enumerate() {
+        let [kind, resource, external_id] = texts(effect, [1, 2, 3]);
+        for (name, text) in [("kind", kind), ("resource", resource)] {
+            if let Some(flaw) = name::flaw(text) {
+                let path = format!("observation.effects[{position}].{name}");
+                return Err(WireError::rule(path, flaw.rule()));
+            }
+        }
+        let path = "observation.effects.external_id";
+        check_seen(path, external_id)?;
+    }
+    Ok(())
+}
+
+fn principal_bound(bytes: &[u8]) -> Result<(), WireError> {
+    let table = &schema::PRINCIPAL_BOUND;
+    not_the_ledgers(table, 2, bytes, "principal_bound.producer")?;
+    let [principal] = texts(bytes, [1]);
+    check_seen("principal_bound.principal", principal)
+}
+
+fn check_seen(path: &'static str, text: &[u8]) -> Result<(), WireError> {
+    if name::has_unseen_bytes(text) {
+        return Err(WireError::rule(path, name::UNSEEN_RULE));
+    }
+    Ok(())
+}
+
+/// Refuses every text but its canonical form, and says which that is.
+fn check_canonical(
+    path: &'static str,
+    text: &[u8],
+    form: impl FnOnce(&str) -> Result<String, &'static str>,
+) -> Result<(), WireError> {
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let form = form(text).map_err(|rule| WireError::rule(path, rule))?;
+    if form != text {
+        return Err(WireError::new(path, Problem::NotCanonical { form }));
+    }
+    Ok(())
+}
+
 fn authorities_changed(bytes: &[u8]) -> Result<(), WireError> {
     let path = "authorities_changed.authority_keys";
     let table = &schema::AUTHORITIES_CHANGED;
@@ -179,6 +247,10 @@ fn key_registered(bytes: &[u8]) -> Result<(), WireError> {
         return Err(bad_key("key_registered.public_key".to_owned()));
     }
     not_the_ledgers(table, 3, bytes, "key_registered.producer")?;
+    let [controller] = texts(bytes, [4]);
+    check_canonical("key_registered.controller", controller, |text| {
+        uri::canonical_controller(text).ok_or("must be an https or spiffe URI with a host")
+    })?;
     if until != 0 && until <= from {
         let rule = "must be later than valid_from_us";
         return Err(WireError::rule("key_registered.valid_until_us", rule));
@@ -261,8 +333,7 @@ fn not_the_ledgers(
         if let Value::Bytes(uri) = value
             && field.number == number
         {
-            let scheme = uri.get(..5);
-            is_the_ledgers = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"deed:"));
+            is_the_ledgers = self::is_the_ledgers(uri);
         }
     })?;
     if is_the_ledgers {
@@ -272,6 +343,11 @@ fn not_the_ledgers(
         ));
     }
     Ok(())
+}
+
+pub(super) fn is_the_ledgers(uri: &[u8]) -> bool {
+    let scheme = uri.get(..5);
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"deed:"))
 }
 
 fn is_key(bytes: &[u8]) -> bool {

@@ -79,7 +79,7 @@ def main():
     statement, manifest, entry = messages(pathlib.Path(sys.argv[1]).read_bytes())
     payloads = {path.name: statement for path in FOLDER.glob("statement-*.hex")}
     entries = [path.name for path in FOLDER.glob("*entry*.hex") if path.name.count(".") == 1]
-    assert len(payloads) == 33 and len(entries) == 8
+    assert len(payloads) == 34 and len(entries) == 8
     kinds = payloads | {name: entry for name in entries} | {"manifest.hex": manifest}
     for name, kind in kinds.items():
         data = read(name)
@@ -112,6 +112,14 @@ def main():
         assert found.digest == commitment(slot), slot
     assert repeated.arguments == intent.arguments
 
+    certified = statement.FromString(read("statement-task_opened-nonce.hex"))
+    for domain, nonce, found in [
+        (b"deed/session-id/v1", certified.nonce, certified.session),
+        (b"deed/task-id/v1", certified.task_opened.nonce, certified.task),
+    ]:
+        parts = domain + b"\0" + certified.ledger_id + nonce + certified.producer.encode()
+        assert hashlib.sha256(parts).digest()[:16] == found, domain
+
     rotated = statement.FromString(read("statement-log_key_rotated.hex")).log_key_rotated
     vkeys = [rotated.log_key.vkey]
     for suffix, rules_version in [("", 1), ("-rules-2", 2)]:
@@ -131,7 +139,7 @@ def main():
     length = len(texts[0]).to_bytes(8, "big")
     assert policies.digest == hashlib.sha256(length + b"".join(texts)).digest()
     signatures(statement, manifest, entry)
-    print("leaf hashes, commitments, digests, key ids and signatures hold")
+    print("leaf hashes, commitments, ids, digests, key ids and signatures hold")
 
 
 main()

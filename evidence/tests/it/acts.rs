@@ -175,8 +175,8 @@ fn a_hidden_effect_is_found_once() {
 fn grants_between_trust_statements_do_not_break_the_chain() {
     let mut ledger = Ledger::with_genesis_only();
     let own = |made: &mut v1::Statement, sequence| {
-        made.session = vec![0xcc; 16].into();
         made.sequence = sequence;
+        move_to_session(made, 0xcc);
     };
     let mut bodies = vec![];
     for who in [PLATFORM, AGENT] {

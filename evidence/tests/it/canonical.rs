@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use deed_evidence::{Problem, statement};
+use deed_evidence::{
+    Problem,
+    statement::{self, Breach, Header},
+};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -23,7 +26,10 @@ proptest! {
     fn what_keeps_the_rules_is_accepted_with_the_same_header(made in any_statement()) {
         prop_assert_eq!(oracle::rules(&made), Ok(()));
         let payload = statement::encode(&made).unwrap();
-        prop_assert_eq!(statement::parse(&payload).unwrap(), oracle::header(&made));
+        let header = statement::parse(&payload).unwrap();
+        prop_assert_eq!(header.breach.map(Breach::field), oracle::breach(&made));
+        let plain = Header { breach: None, ..header };
+        prop_assert_eq!(plain, oracle::header(&made));
         prop_assert_eq!(statement::decode(&payload).unwrap(), made);
     }
 }
@@ -86,7 +92,7 @@ fn kind(problem: &Problem) -> &'static str {
         Problem::Count { .. } => "count",
         Problem::Missing => "missing",
         Problem::OneOf => "oneof",
-        Problem::Rule(_) => "rule",
+        Problem::Rule(_) | Problem::NotCanonical { .. } => "rule",
         Problem::Policy(_) => "policy",
     }
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, PayloadDigest, batch, commitment,
+    LedgerId, Micros, Nonce, PayloadDigest, SessionId, TaskId, batch, commitment,
     genesis::Genesis,
     signature::{self, Possession},
     statement,
@@ -90,8 +90,29 @@ pub(crate) fn statement(body: Body) -> v1::Statement {
             key("order", "4712"),
             key("ticket", "Ä-1"),
         ],
+        nonce: Bytes::new(),
         body: Some(body),
     }
+}
+
+/// A session's first statement, which opens a task, too: both ids are derived.
+pub(crate) fn task_opened_certified() -> v1::Statement {
+    let mut made = task_opened();
+    let (session, task) = (Nonce::new([0x2a; 16]), Nonce::new([0x2b; 16]));
+    made.nonce = bytes(0x2a, 16);
+    made.session = SessionId::derive(LEDGER, &made.producer, &session)
+        .as_bytes()
+        .to_vec()
+        .into();
+    made.task = TaskId::derive(LEDGER, &made.producer, &task)
+        .as_bytes()
+        .to_vec()
+        .into();
+    (made.sequence, made.skipped_from, made.previous) = (0, None, Bytes::new());
+    if let Some(Body::TaskOpened(opened)) = &mut made.body {
+        opened.nonce = bytes(0x2b, 16);
+    }
+    made
 }
 
 pub(crate) fn task_opened() -> v1::Statement {
@@ -102,6 +123,7 @@ pub(crate) fn task_opened() -> v1::Statement {
         requested_by: "https://crm.example/agents/12".into(),
         risk_tier: v1::RiskTier::Payment.into(),
         deadline_us: TIME_US + 3_600_000_000,
+        nonce: Bytes::new(),
     }))
 }
 
@@ -533,6 +555,7 @@ pub(crate) fn all() -> Vec<(&'static str, v1::Statement)> {
         ("task_receipt", task_receipt()),
         ("task_opened", task_opened()),
         ("task_opened-commitment", task_opened_committed()),
+        ("task_opened-nonce", task_opened_certified()),
         ("task_closed", task_closed()),
         ("grant", grant()),
         ("grant-root", grant_root()),

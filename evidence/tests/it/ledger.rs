@@ -20,7 +20,7 @@
 //! - [`Ledger::say_batch`] records a signed batch, [`Ledger::equivocate`] a second statement for a
 //!   place, [`Ledger::tick`] and [`Ledger::request_receipt`] what the ledger writes when nothing
 //!   else happens.
-//! - A task is named by one byte. [`Ledger::at`] sets the seconds after [`TIME_US`] at which the next
+//! - A task is named by one byte, which its id is derived from ([`Ledger::task_id`]). [`Ledger::at`] sets the seconds after [`TIME_US`] at which the next
 //!   entries are received; time never goes back.
 //! - [`Ledger::entries`] are the bytes of all leaves; [`Ledger::findings`] what was found;
 //!   [`Ledger::task`], [`Ledger::act`], [`Ledger::grant`] what the cells say.
@@ -29,11 +29,14 @@
 
 #![allow(dead_code, reason = "a fixture: not every test file needs all of it")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::LazyLock,
+};
 
 use bytes::Bytes;
 use deed_evidence::{
-    KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
+    KeyId, LedgerId, Micros, Nonce, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
         Assessed, Book, Changes, Due, Recorded, Spoken, View,
         cells::{self, CellKey},
@@ -76,6 +79,27 @@ pub(crate) fn genesis() -> Genesis {
         nonce: [4; 32],
         rules_version: 2,
     }
+}
+
+/// The id of every ledger here.
+pub(crate) fn ledger_id() -> LedgerId {
+    static ID: LazyLock<LedgerId> = LazyLock::new(|| {
+        let entry = genesis().to_entry().unwrap();
+        LedgerId::new(leaf_hash(&entry))
+    });
+    *ID
+}
+
+/// Moves a statement to the session that its producer derives from this byte.
+pub(crate) fn move_to_session(made: &mut v1::Statement, session: u8) {
+    let ledger = LedgerId::new(Hash::try_from(&made.ledger_id[..]).unwrap());
+    let nonce = Nonce::new([session; 16]);
+    let id = SessionId::derive(ledger, &made.producer, &nonce);
+    made.session = Bytes::copy_from_slice(id.as_bytes());
+    made.nonce = match made.sequence {
+        0 => Bytes::copy_from_slice(nonce.as_bytes()),
+        _ => Bytes::new(),
+    };
 }
 
 /// One of the cast.
@@ -192,7 +216,16 @@ impl Who {
 
     /// The session that it speaks in.
     pub(crate) fn session(self) -> SessionId {
-        SessionId::new([self.seed.unwrap_or(0xee); 16])
+        SessionId::derive(ledger_id(), self.producer, &Nonce::new([self.number(); 16]))
+    }
+
+    fn number(self) -> u8 {
+        self.seed.unwrap_or(0xee)
+    }
+
+    /// The task that it opens as this number.
+    pub(crate) fn task_id(self, task: u8) -> TaskId {
+        TaskId::derive(ledger_id(), self.producer, &Nonce::new([task; 16]))
     }
 }
 
@@ -338,6 +371,8 @@ pub(crate) struct Ledger {
     pub(crate) kept: Kept,
     entries: Vec<Bytes>,
     sessions: HashMap<SessionId, Session>,
+    /// Of the tasks that were opened, by whoever did it first.
+    tasks: HashMap<u8, TaskId>,
     time: Micros,
     effective: Micros,
     forgets: bool,
@@ -372,6 +407,7 @@ impl Ledger {
             kept: Kept::default(),
             entries: vec![entry],
             sessions: HashMap::new(),
+            tasks: HashMap::new(),
             time: genesis.created_at,
             effective: genesis.created_at,
             forgets: false,
@@ -387,6 +423,7 @@ impl Ledger {
             kept: self.kept.clone(),
             entries: self.entries.clone(),
             sessions: self.sessions.clone(),
+            tasks: self.tasks.clone(),
             time: self.time,
             effective: self.effective,
             forgets,
@@ -427,8 +464,14 @@ impl Ledger {
     }
 
     pub(crate) fn task(&self, task: u8) -> cells::Task {
-        let key = CellKey::Task(TaskId::new([task; 16]));
+        let key = CellKey::Task(self.task_id(task));
         cells::Task::decode(self.kept.cells[&key].clone()).unwrap()
+    }
+
+    /// The id of a task: the platform's, unless somebody else opened one of this number.
+    pub(crate) fn task_id(&self, task: u8) -> TaskId {
+        let opened = self.tasks.get(&task).copied();
+        opened.unwrap_or_else(|| PLATFORM.task_id(task))
     }
 
     pub(crate) fn grant(&self, hash: Hash) -> cells::Grant {
@@ -514,7 +557,7 @@ impl Ledger {
     }
 
     /// The next statement of somebody's session.
-    pub(crate) fn statement(&self, who: Who, task: Option<u8>, body: Body) -> v1::Statement {
+    pub(crate) fn statement(&self, who: Who, task: Option<u8>, mut body: Body) -> v1::Statement {
         // As a chain can be rebuilt from the trust statements alone, they have a session alone.
         let is_trust = matches!(
             body,
@@ -529,21 +572,37 @@ impl Ledger {
                 | Body::LogKeyRotated(_)
                 | Body::Erasure(_)
         );
-        let session = if is_trust {
-            SessionId::new([0xaa; 16])
-        } else {
-            who.session()
+        let nonce = if is_trust { 0xaa } else { who.number() };
+        let task = match (&mut body, task) {
+            (Body::TaskOpened(opened), Some(task)) => {
+                opened.nonce = vec![task; 16].into();
+                Some(who.task_id(task))
+            }
+            (_, task) => task.map(|task| self.task_id(task)),
         };
-        let next = self.sessions.get(&session).map_or(0, |s| s.next.get());
-        v1::Statement {
+        let mut made = v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.id.as_bytes()),
             producer: who.producer.into(),
-            session: Bytes::copy_from_slice(session.as_bytes()),
-            sequence: next,
             occurred_at_us: self.time.get(),
-            task: task.map_or_else(Bytes::new, |task| vec![task; 16].into()),
+            task: task.map_or_else(Bytes::new, |task| Bytes::copy_from_slice(task.as_bytes())),
             body: Some(body),
             ..v1::Statement::default()
+        };
+        move_to_session(&mut made, nonce);
+        let session = SessionId::from_slice(&made.session).unwrap();
+        made.sequence = self.sessions.get(&session).map_or(0, |s| s.next.get());
+        if made.sequence > 0 {
+            made.nonce = Bytes::new();
+        }
+        made
+    }
+
+    /// What is there of a task from its opening on.
+    fn note_task(&mut self, payload: &Bytes) {
+        let made = statement::decode(payload).unwrap();
+        if let Some(Body::TaskOpened(opened)) = made.body {
+            let id = TaskId::from_slice(&made.task).unwrap();
+            self.tasks.entry(opened.nonce[0]).or_insert(id);
         }
     }
 
@@ -574,7 +633,12 @@ impl Ledger {
         let judged = session::judge(known, &header, binding).map_err(|error| error.to_string())?;
         let first = self.kept.places.get(&(header.session, header.sequence));
         let first = match (judged, first) {
-            (Judgement::Next, _) => None,
+            (Judgement::Next, _) => {
+                if let Some(breach) = header.breach {
+                    return Err(breach.to_string());
+                }
+                None
+            }
             (Judgement::Behind, Some(&first)) => {
                 let entry = Entry::parse(&self.entries[first as usize]).unwrap();
                 let place = (header.session, header.sequence);
@@ -654,6 +718,7 @@ impl Ledger {
             sequence: header.sequence,
             assessed,
         };
+        self.note_task(payload);
         self.owed(at)?;
         self.settle();
         Ok(place)
@@ -670,6 +735,7 @@ impl Ledger {
         self.try_say(who, task, body, |made| {
             made.session = Bytes::copy_from_slice(first.session.as_bytes());
             made.sequence = first.sequence.get();
+            made.nonce = statement::decode(&first.payload).unwrap().nonce;
         })
     }
 
@@ -689,6 +755,9 @@ impl Ledger {
         for (position, (task, body)) in bodies.into_iter().enumerate() {
             let mut made = self.statement(who, task, body);
             made.sequence += position as u64;
+            if position > 0 {
+                made.nonce = Bytes::new();
+            }
             payloads.push(statement::encode(&made).map_err(|error| error.to_string())?);
         }
         let manifest = Manifest::over(&payloads).map_err(|error| error.to_string())?;
@@ -724,6 +793,10 @@ impl Ledger {
         let mut places = Vec::new();
         for payload in payloads {
             let header = statement::parse(&payload).map_err(|error| error.to_string())?;
+            if let Some(breach) = header.breach {
+                return Err(breach.to_string());
+            }
+            self.note_task(&payload);
             let leaf = self.next_leaf();
             let entry = Entry::batched(&payload, self.time).encode();
             let hash = leaf_hash(&entry);
@@ -783,7 +856,7 @@ impl Ledger {
     /// Asks for a task's receipt; its leaf, if the task is known.
     pub(crate) fn request_receipt(&mut self, task: u8) -> Option<u64> {
         let at = self.effective.max(self.time);
-        let task = TaskId::new([task; 16]);
+        let task = self.task_id(task);
         self.book.task(&mut self.kept, task).unwrap()?;
         self.due(at).unwrap();
         let leaf = self.next_leaf();
@@ -851,6 +924,7 @@ pub(crate) fn task_opened(tier: RiskTier, deadline_s: i64) -> Body {
         requested_by: "https://example.org/people/dee".into(),
         risk_tier: tier.into(),
         deadline_us: seconds(deadline_s),
+        nonce: Bytes::new(),
     })
 }
 

@@ -8,6 +8,7 @@ mod canonical;
 mod commitments;
 mod entries;
 mod fixtures;
+mod forms;
 mod fuzz;
 mod genesis;
 mod golden;

@@ -88,7 +88,9 @@ fn by_ledger(ledger: &Ledger, task: Option<u8>, body: Body, at: Micros) -> Bytes
         ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
         producer: LEDGER_PRODUCER.into(),
         occurred_at_us: at.get(),
-        task: task.map_or_else(Bytes::new, |task| vec![task; 16].into()),
+        task: task.map_or_else(Bytes::new, |task| {
+            Bytes::copy_from_slice(ledger.task_id(task).as_bytes())
+        }),
         body: Some(body),
         ..v1::Statement::default()
     })
@@ -209,8 +211,8 @@ fn a_trust_statement_may_not_be_left_out() {
     for (session, who) in (0xb0..).zip(CAST) {
         let body = ledger.registration(who);
         let own = |made: &mut v1::Statement| {
-            made.session = vec![session; 16].into();
             made.sequence = 0;
+            move_to_session(made, session);
         };
         ledger.try_say(AUTHORITY, None, body, own).unwrap();
     }
@@ -814,7 +816,8 @@ impl Story {
 
     fn task_of(&self, place: &Place) -> u8 {
         let header = statement::parse(&place.payload).unwrap();
-        header.task.unwrap_or(TaskId::new([1; 16])).as_bytes()[0]
+        let of = |task: &u8| header.task == Some(self.ledger.task_id(*task));
+        (0..=u8::MAX).find(of).unwrap_or(1)
     }
 
     fn subject(&self, grant: &Place) -> Who {

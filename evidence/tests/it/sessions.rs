@@ -21,6 +21,7 @@ fn header(sequence: u64) -> Header<'static> {
         occurred_at: Micros::new(0),
         task: None,
         body: BodyKind::Heartbeat,
+        breach: None,
     }
 }
 

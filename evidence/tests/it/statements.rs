@@ -1,7 +1,9 @@
 //! Statements that keep every rule, drawn at random: every body, every field, every limit.
 
 use bytes::Bytes;
+use deed_evidence::{LedgerId, Nonce, SessionId, TaskId};
 use deed_proto::v1::{self, statement::Body, task_opened::Objective};
+use deed_tlog::Hash;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 /// Text of `min..=max` bytes without control characters: short, of any script, or at the limit.
@@ -65,6 +67,42 @@ fn uri() -> impl Strategy<Value = String> {
     ]
 }
 
+/// A name that is one text for one thing, of at most `max` bytes.
+fn name(max: usize) -> impl Strategy<Value = String> {
+    let segments = "[A-Za-z0-9_~@é-][A-Za-z0-9._~é=?*-]{0,7}(/[A-Za-z0-9_*-]{1,7}){0,3}";
+    let scheme = select(vec!["", "/", "https://", "order://", "file:///"]);
+    prop_oneof![
+        6 => (scheme, segments).prop_map(|(scheme, path)| format!("{scheme}{path}")),
+        1 => select(vec!["/", "/*", "a b", "a%20b", "100%", "https://*", "a/..b", "urn:a:b"])
+            .prop_map(str::to_owned),
+        1 => Just("x".repeat(max)),
+    ]
+}
+
+/// A URI in canonical form.
+fn canonical_uri() -> impl Strategy<Value = String> {
+    let path = "(/[A-Za-z0-9_~@!:-][A-Za-z0-9._~-]{0,5}){0,3}";
+    let scheme = select(vec!["https", "spiffe", "http", "import"]);
+    prop_oneof![
+        (scheme, "[a-z]{1,8}", path)
+            .prop_map(|(scheme, host, path)| format!("{scheme}://{host}.example{path}")),
+        "urn:[A-Za-z0-9:_-]{1,20}",
+        Just("https://example.org:8443/%C3%A9".to_owned()),
+    ]
+}
+
+fn controller() -> impl Strategy<Value = String> {
+    canonical_uri().prop_map(|uri| match uri.split_once("://") {
+        Some((_, rest)) => format!("https://{rest}"),
+        None => "spiffe://example.org".to_owned(),
+    })
+}
+
+/// Text that can be seen.
+fn seen_text(max: usize) -> impl Strategy<Value = String> {
+    prop_oneof!["[ -~éж中]{1,24}", Just("x".repeat(max))]
+}
+
 fn media_type() -> impl Strategy<Value = String> {
     let name = "[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,20}";
     let parameters = prop_oneof![Just(String::new()), "; [ -~]{0,20}"];
@@ -123,6 +161,7 @@ fn task_opened() -> impl Strategy<Value = Body> {
                 requested_by,
                 risk_tier,
                 deadline_us,
+                nonce: Bytes::new(),
             })
         },
     )
@@ -137,7 +176,7 @@ fn task_closed() -> impl Strategy<Value = Body> {
 fn patterns(max: usize) -> impl Strategy<Value = Vec<String>> {
     let many: Vec<String> = (10..74).map(|n| format!("orders/{n}/*")).collect();
     prop_oneof![
-        9 => proptest::collection::btree_set(text(1, max), 1..4)
+        9 => proptest::collection::btree_set(name(max), 1..4)
             .prop_map(|set| set.into_iter().collect::<Vec<_>>()),
         1 => Just(many),
     ]
@@ -146,7 +185,7 @@ fn patterns(max: usize) -> impl Strategy<Value = Vec<String>> {
 fn grant() -> impl Strategy<Value = Body> {
     let own = |uri: &String| !uri.to_ascii_lowercase().starts_with("deed:");
     let subject = (
-        uri().prop_filter("the ledger's own", own),
+        canonical_uri().prop_filter("the ledger's own", own),
         bytes_or_none(16),
     );
     let times = prop_oneof![
@@ -158,7 +197,7 @@ fn grant() -> impl Strategy<Value = Body> {
         minor_units,
         currency,
     });
-    let token = ("[a-z0-9._-]{1,64}", text(1, 256), bytes_or_none(32)).prop_map(
+    let token = ("[a-z0-9._-]{1,64}", seen_text(256), bytes_or_none(32)).prop_map(
         |(kind, value, key_thumbprint)| v1::OutsideToken {
             kind,
             value,
@@ -233,7 +272,14 @@ fn approval() -> impl Strategy<Value = Body> {
 }
 
 fn observation() -> impl Strategy<Value = Body> {
-    let effects = effects().prop_filter("none", |effects| !effects.is_empty());
+    let effect = (name(128), name(1024), seen_text(256), effect());
+    let effect = effect.prop_map(|(kind, resource, external_id, effect)| v1::Effect {
+        kind,
+        resource,
+        external_id,
+        ..effect
+    });
+    let effects = vec(effect, 1..4);
     (option::of(leaf_ref()), effects, text(0, 256), time()).prop_map(
         |(intent, effects, reference, observed_at_us)| {
             Body::Observation(v1::Observation {
@@ -248,8 +294,8 @@ fn observation() -> impl Strategy<Value = Body> {
 
 fn intent() -> impl Strategy<Value = Body> {
     let act = (
-        text(1, 256),
-        text(1, 1024),
+        prop_oneof![text(1, 256), name(256).boxed()],
+        prop_oneof![text(1, 1024), name(1024).boxed()],
         option::of(amount()),
         bytes_or_none(32),
         time(),
@@ -360,8 +406,15 @@ fn key_registered() -> impl Strategy<Value = Body> {
         (time(), Just(0)),
         (0..1000_i64, 1..1000_i64).prop_map(|(from, length)| (from, from + length)),
     ];
-    (any::<u8>(), 1..=6_i32, uri(), uri(), times, bytes(64)).prop_map(
-        |(seed, role, producer, controller, times, possession)| {
+    (
+        any::<u8>(),
+        1..=6_i32,
+        uri(),
+        controller(),
+        times,
+        bytes(64),
+    )
+        .prop_map(|(seed, role, producer, controller, times, possession)| {
             Body::KeyRegistered(v1::KeyRegistered {
                 public_key: key(seed),
                 role,
@@ -379,8 +432,7 @@ fn key_registered() -> impl Strategy<Value = Body> {
                     _ => Vec::new(),
                 },
             })
-        },
-    )
+        })
 }
 
 fn key_revoked() -> impl Strategy<Value = Body> {
@@ -394,7 +446,7 @@ fn key_revoked() -> impl Strategy<Value = Body> {
 }
 
 fn principal_bound() -> impl Strategy<Value = Body> {
-    (text(1, 512), uri(), time()).prop_map(|(principal, producer, valid_until_us)| {
+    (seen_text(512), uri(), time()).prop_map(|(principal, producer, valid_until_us)| {
         Body::PrincipalBound(v1::PrincipalBound {
             principal,
             producer,
@@ -502,12 +554,16 @@ fn authoritys_statement() -> impl Strategy<Value = v1::Statement> {
     ];
     (addressed(), bytes(16), body).prop_map(|(statement, task, body)| {
         let may_lack_task = matches!(body, Body::FindingDisposition(_) | Body::PolicySet(_));
-        v1::Statement {
+        let certified = !statement.nonce.is_empty();
+        let mut made = v1::Statement {
             producer: "deed:authority".into(),
             task: if may_lack_task { statement.task } else { task },
+            nonce: Bytes::new(),
             body: Some(body),
             ..statement
-        }
+        };
+        certify(&mut made, certified, certified);
+        made
     })
 }
 
@@ -582,10 +638,16 @@ fn trust_body() -> impl Strategy<Value = Body> {
 
 /// A trust statement that keeps every rule of its form.
 pub(crate) fn any_trust_statement() -> impl Strategy<Value = v1::Statement> {
-    (addressed(), trust_body()).prop_map(|(statement, body)| v1::Statement {
-        producer: "deed:authority".into(),
-        body: Some(body),
-        ..statement
+    (addressed(), trust_body()).prop_map(|(statement, body)| {
+        let certified = !statement.nonce.is_empty();
+        let mut made = v1::Statement {
+            producer: "deed:authority".into(),
+            nonce: Bytes::new(),
+            body: Some(body),
+            ..statement
+        };
+        certify(&mut made, certified, certified);
+        made
     })
 }
 
@@ -675,18 +737,18 @@ fn addressed() -> impl Strategy<Value = v1::Statement> {
                 _ => option::of(prop_oneof![Just(0), 0..sequence]).boxed(),
             };
             let previous = bytes_or_none(if sequence == 0 { 0 } else { 32 });
-            let ids = (bytes(32), bytes(16), bytes(16), any::<bool>());
+            let ids = (bytes(32), bytes(16), bytes(16), any::<[bool; 4]>());
             let place = (Just(sequence), skipped_from, previous);
             (context(), ids, place, body(sequence))
         })
         .prop_map(|(context, ids, place, body)| {
-            let (ledger_id, session, task, task_left_out) = ids;
+            let (ledger_id, session, task, [task_left_out, certified, canonical, named]) = ids;
             let (sequence, skipped_from, previous) = place;
             let may_lack_task = matches!(
                 body,
                 Body::Observation(_) | Body::Heartbeat(_) | Body::SessionClosed(_)
             );
-            v1::Statement {
+            let mut made = v1::Statement {
                 ledger_id,
                 session,
                 sequence,
@@ -699,8 +761,31 @@ fn addressed() -> impl Strategy<Value = v1::Statement> {
                 },
                 body: Some(body),
                 ..context
+            };
+            if canonical {
+                made.producer = "spiffe://example.org/agent".to_owned();
             }
+            certify(&mut made, certified, named);
+            made
         })
+}
+
+/// Derives the ids that a statement may certify, as far as wanted.
+fn certify(made: &mut v1::Statement, session: bool, task: bool) {
+    let ledger = LedgerId::new(Hash::try_from(&made.ledger_id[..]).unwrap());
+    let nonce = |id: &Bytes| Nonce::from_slice(id).unwrap_or(Nonce::new([7; 16]));
+    if session && (made.sequence == 0 || made.skipped_from == Some(0)) {
+        let nonce = nonce(&made.session);
+        let id = SessionId::derive(ledger, &made.producer, &nonce);
+        made.nonce = nonce.as_bytes().to_vec().into();
+        made.session = id.as_bytes().to_vec().into();
+    }
+    if let (true, Some(Body::TaskOpened(opened))) = (task, &mut made.body) {
+        let nonce = nonce(&made.task);
+        let id = TaskId::derive(ledger, &made.producer, &nonce);
+        opened.nonce = nonce.as_bytes().to_vec().into();
+        made.task = id.as_bytes().to_vec().into();
+    }
 }
 
 /// A statement that keeps every rule.

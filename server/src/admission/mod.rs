@@ -26,7 +26,7 @@ use deed_evidence::{
     batch::Manifest,
     entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
     session::{BatchStep, Binding},
-    statement::{self, BodyKind, Header},
+    statement::{self, BodyKind, Breach, Header},
     trust::{self, Reference, TrustStatement},
 };
 use deed_proto::v1::{self, PayloadType, rejection::Reason};
@@ -144,6 +144,8 @@ pub(crate) struct Admitted {
     skipped_from: Option<Sequence>,
     task: Option<TaskId>,
     body: BodyKind,
+    /// Judged in the step, by the rules at its leaf: what was recorded before is a duplicate still.
+    breach: Option<Breach>,
     /// What it says, where that is assessed.
     pub(crate) said: Option<Said>,
     /// In the batch's references.
@@ -614,6 +616,7 @@ impl AdmittedBatch {
             skipped_from: header.skipped_from,
             task: header.task,
             body: header.body,
+            breach: header.breach,
             said,
             references: 0..0,
         });
@@ -706,6 +709,7 @@ impl AdmittedBatch {
             skipped_from: None,
             task: None,
             body: BodyKind::Heartbeat,
+            breach: None,
             said: None,
             references: 0..0,
         });
@@ -789,6 +793,7 @@ impl AdmittedBatch {
             occurred_at: Micros::new(0),
             task: statement.task,
             body: statement.body,
+            breach: statement.breach,
         }
     }
 }

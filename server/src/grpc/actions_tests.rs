@@ -18,7 +18,7 @@ use super::{Answers, actions::ActionsService};
 use crate::{
     access::Caller,
     ledger::Ledger,
-    testing::{Engine, Producer, briefs},
+    testing::{Engine, Producer, TASK, briefs},
 };
 
 const NAME: &str = "acts";
@@ -403,18 +403,20 @@ async fn findings_are_followed_as_they_arise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_story_does_not_tell_of_what_comes_while_it_is_told() {
     let mut served = Served::with(0);
-    served.say(Body::TaskOpened(v1::TaskOpened {
+    let opened = v1::TaskOpened {
         requested_by: "https://example.org/somebody".to_owned(),
         risk_tier: v1::RiskTier::Low.into(),
         ..v1::TaskOpened::default()
-    }));
+    };
+    let opened = served.producer.opens(TASK, opened);
+    apart(|| served.engine.append(NAME, vec![opened])).unwrap();
     let intent = served.producer.intent("orders/7");
     let digest = deed_evidence::PayloadDigest::of(&intent.payload);
     let sequence = served.producer.next - 1;
     apart(|| served.engine.append(NAME, vec![intent])).unwrap();
     let request = v1::GetTaskRequest {
         ledger: NAME.to_owned(),
-        task: Bytes::from_static(&[9; 16]),
+        task: Bytes::copy_from_slice(served.producer.task.as_bytes()),
     };
     let story = served.service.get_task(ask(request.clone())).await;
     let mut story = story.unwrap().into_inner();

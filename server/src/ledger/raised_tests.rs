@@ -5,24 +5,22 @@ use deed_evidence::{
     PayloadDigest,
     policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
     replay::Replay,
+    statement::AUTHORITY_PRODUCER,
 };
 use deed_proto::v1::{self, FindingKind, IntentState, rejection::Reason, statement::Body};
 
 use crate::{
     fsck,
     store::LedgerNumber,
-    testing::{Authority, Engine, Producer, briefs},
+    testing::{Authority, Engine, Producer, TASK, briefs, task_of},
 };
 
 const NAME: &str = "old";
 
-/// The task that [`Producer`] speaks of.
-const TASK: [u8; 16] = [9; 16];
-
 /// An Outcome of an Intent of the same session.
 fn outcome(producer: &mut Producer, sequence: u64, intent: &v1::Envelope) -> v1::Envelope {
     let digest = PayloadDigest::of(&intent.payload);
-    let session = Bytes::copy_from_slice(producer.session.as_bytes());
+    let session = Bytes::copy_from_slice(producer.session().as_bytes());
     let said = Body::Outcome(v1::Outcome {
         intent: Some(v1::StatementRef {
             session,
@@ -36,12 +34,12 @@ fn outcome(producer: &mut Producer, sequence: u64, intent: &v1::Envelope) -> v1:
 }
 
 fn opened(authority: &mut Authority) -> v1::Envelope {
-    let opened = Body::TaskOpened(v1::TaskOpened {
+    let opened = v1::TaskOpened {
         requested_by: "ticket:4711".to_owned(),
         risk_tier: v1::RiskTier::Low.into(),
         ..v1::TaskOpened::default()
-    });
-    authority.says_in(TASK, opened)
+    };
+    authority.opens(TASK, opened)
 }
 
 fn observed(producer: &mut Producer) -> v1::Envelope {
@@ -91,6 +89,7 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     let ledger = engine.create_under(1, NAME).unwrap();
     let append = |envelopes| engine.append(NAME, envelopes).unwrap();
     let mut agent = Producer::new(ledger.id, 1);
+    agent.task = task_of(ledger.id, AUTHORITY_PRODUCER, TASK);
     let mut authority = Authority::new(ledger.id);
 
     // As ever: recorded, and nothing is said of it.
@@ -169,6 +168,111 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     assert_eq!(briefs(&again), ["accepted 8"]);
     let again = said_of(&again);
     assert_eq!(kinds(again[0].as_ref()), [FindingKind::HiddenSideEffect]);
+    drop(ledger);
+    engine.close();
+    fsck::check(dir.path(), &mut |_| {}).unwrap();
+}
+
+/// What a rejection says: its field and its words.
+fn refused(result: &v1::AppendResult) -> (String, String) {
+    match &result.result {
+        Some(v1::append_result::Result::Rejected(refused)) => {
+            assert_eq!(refused.reason(), Reason::Malformed);
+            (refused.field.clone(), refused.message.clone())
+        }
+        other => panic!("recorded: {other:?}"),
+    }
+}
+
+fn not_done() -> Body {
+    Body::Outcome(v1::Outcome {
+        intent: Some(v1::StatementRef {
+            payload_digest: vec![7; 32].into(),
+            ..v1::StatementRef::default()
+        }),
+        status: v1::OutcomeStatus::NotDone.into(),
+        effects: vec![v1::Effect {
+            kind: "order.changed".to_owned(),
+            resource: "orders/7".to_owned(),
+            ..v1::Effect::default()
+        }],
+        ..v1::Outcome::default()
+    })
+}
+
+/// Sessions and forms of version 0.1, before and after.
+#[test]
+fn what_was_taken_before_goes_on_and_is_not_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    let ledger = engine.create_under(1, NAME).unwrap();
+    let append = |envelopes| engine.append(NAME, envelopes).unwrap();
+    // An id of the producer's choice: no nonce goes with it.
+    let chosen = |session: u8| {
+        let mut producer = Producer::new(ledger.id, session);
+        producer.intrudes = Some(deed_evidence::SessionId::new([session; 16]));
+        producer
+    };
+    let unnamed = || {
+        Body::TaskOpened(v1::TaskOpened {
+            requested_by: "ticket:4711".to_owned(),
+            risk_tier: v1::RiskTier::Low.into(),
+            ..v1::TaskOpened::default()
+        })
+    };
+    let mut old = chosen(1);
+    let first = old.statement(|made| made.body = Some(unnamed()));
+    let before = vec![
+        first.clone(),
+        old.intent("orders/../admin"),
+        old.statement(|made| made.body = Some(not_done())),
+        Producer::new(ledger.id, 2).intent("orders/7"),
+    ];
+    let wanted = ["accepted 1", "accepted 2", "accepted 3", "accepted 4"];
+    assert_eq!(briefs(&append(before)), wanted);
+
+    let mut authority = Authority::new(ledger.id);
+    let after = vec![
+        raises(&mut authority),
+        old.intent("orders/7"),
+        // Again, as it was recorded.
+        first,
+        Producer::new(ledger.id, 4).intent("orders/7"),
+    ];
+    let wanted = ["accepted 5", "accepted 6", "duplicate 1", "accepted 7"];
+    assert_eq!(briefs(&append(after)), wanted);
+
+    let next = |body: Body| old.clone().statement(|made| made.body = Some(body));
+    let mut late = Producer::new(ledger.id, 5);
+    let answer = append(vec![
+        chosen(3).intent("orders/7"),
+        next(unnamed()),
+        old.clone().intent("orders/../admin"),
+        next(not_done()),
+        late.statement(|made| {
+            made.occurred_at_us = 5;
+            made.body = Some(Body::Intent(v1::Intent {
+                action: "test.act".to_owned(),
+                resource: "orders/7".to_owned(),
+                deadline_us: 5,
+                ..v1::Intent::default()
+            }));
+        }),
+    ]);
+    let fields: Vec<_> = answer.results.iter().map(|one| refused(one).0).collect();
+    let wanted = [
+        "nonce",
+        "task_opened.nonce",
+        "intent.resource",
+        "outcome.effects",
+        "intent.deadline_us",
+    ];
+    assert_eq!(fields, wanted);
+    assert_eq!(
+        refused(&answer.results[0]).1,
+        "is required in a session's first statement: choose 16 random bytes, and derive the session \
+         from them and the producer"
+    );
     drop(ledger);
     engine.close();
     fsck::check(dir.path(), &mut |_| {}).unwrap();

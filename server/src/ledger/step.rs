@@ -18,7 +18,7 @@ use deed_evidence::{
     assess::{Assessed, Book, Changes, Due, Spoken, cells::CellKey},
     entry::{Entry, EntryError, TrustLink},
     session::{self, BatchStep, Binding, Judgement, Session},
-    statement::{AUTHORITY_PRODUCER, Header},
+    statement::{AUTHORITY_PRODUCER, Breach, Header},
     trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
 };
 use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
@@ -96,6 +96,9 @@ pub(crate) enum Refusal {
          brings it there with `deed policy set`"
     )]
     RulesVersion { found: u32, wanted: u32 },
+    /// A form that the rules in force refuse.
+    #[error("{}", .0.rule())]
+    Form(Breach),
     /// An Erasure that came where nobody looks up what it would erase.
     #[error("an Erasure is sent with EraseContent, which also erases")]
     ErasureElsewhere,
@@ -576,15 +579,19 @@ impl LedgerState {
         Ok(Placement::Equivocation { leaf, expected })
     }
 
-    /// Why a body is not taken under the rules in force.
+    /// Why a body, or its form, is not taken under the rules in force.
     fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
         let header = batch.header(statement, self.id);
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
-        if !owners && !header.body.needs_assessment() {
+        let needs_assessment = owners || header.body.needs_assessment();
+        if !needs_assessment && header.breach.is_none() {
             return None;
         }
         let found = self.trust.read().rules_version();
-        (found < RULES_ASSESSED).then_some(Refusal::RulesVersion {
+        if found >= RULES_ASSESSED {
+            return header.breach.map(Refusal::Form);
+        }
+        needs_assessment.then_some(Refusal::RulesVersion {
             found,
             wanted: RULES_ASSESSED,
         })
@@ -605,6 +612,9 @@ impl LedgerState {
                 Judged::Refused(refusal) => Ok(Placement::Refused(refusal)),
                 Judged::Behind { .. } => self.place(turn, batch, statement, past),
             };
+        }
+        if let Some(refusal) = self.beyond_rules(batch, statement) {
+            return Ok(Placement::Refused(refusal));
         }
         let at = self.effective_time.max(batch.received_at());
         let Some(signer) = statement.authorship.key() else {

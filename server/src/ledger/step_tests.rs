@@ -239,7 +239,7 @@ fn sequences_are_strict_and_gaps_are_owned_up_to() {
     );
     let (session, run) = ledger
         .store
-        .session(NUMBER, &SessionId::new([1; 16]))
+        .session(NUMBER, &producer.session())
         .unwrap()
         .unwrap();
     assert_eq!((session.recorded, session.skipped), (3, 2));
@@ -255,6 +255,7 @@ fn sessions_belong_to_their_producer_and_end() {
     let mut producer = Producer::new(ledger.id, 1);
     let mut squatter = Producer::new(ledger.id, 1);
     squatter.producer = "spiffe://example.org/other".to_owned();
+    squatter.intrudes = Some(producer.session());
     squatter.next = 1;
     let envelopes = [
         producer.intent("mine"),
@@ -353,7 +354,7 @@ fn a_refusal_between_two_turns_makes_nobody_forget_a_session() {
         let batch = admit(id, 5, &[envelope]);
         placements.extend(state.apply(&mut turn, &batch, &mut past).unwrap());
         state.finish(turn).unwrap();
-        past = Behind(SessionId::new([1; 16]));
+        past = Behind(producer.session());
     }
     assert_eq!(
         brief(&placements),

@@ -631,7 +631,7 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
         let mut states: BTreeMap<String, u64> = BTreeMap::new();
         let mut acts = Vec::new();
         for task in tasks_of(&log) {
-            acts.extend(scene.acts(task).await);
+            acts.extend(scene.acts_of(task).await);
         }
         for act in acts {
             let name = act.state().as_str_name();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_client::{ActError, Ledger, Options, Session, Signing, StateDir, Task};
-use deed_evidence::{SessionId, TaskId, assess::digest, entry::Entry, replay::Replay, statement};
+use deed_evidence::{Nonce, TaskId, assess::digest, entry::Entry, replay::Replay, statement};
 use deed_proto::v1::{
     self, Author, FindingKind, IntentState, OutcomeState, RiskTier, Verdict, rejection::Reason,
     statement::Body,
@@ -200,7 +200,7 @@ fn a_clearance_is_streamed_and_names_its_evidence() {
         let log = Log::read(&scene.clients, &scene.ledger).await;
         let (author, said) = statement_at(&log, leaf);
         assert_eq!(author, Author::Ledger);
-        assert_eq!(said.task, TASK[..]);
+        assert_eq!(said.task, scene.task_id(TASK)[..]);
         let Some(Body::Clearance(clearance)) = said.body else {
             panic!("no Clearance: {said:?}");
         };
@@ -315,8 +315,8 @@ fn the_task_helper_acts_on_a_clearance_alone() {
         let state = TempDir::new().unwrap();
         let ledger = client(&scene, &scene.server().url(), &state).await;
         let signing = Signing::Each(Arc::new(agent_key()));
-        let session = Session::with_id(ledger.ledger_id(), AGENT, SessionId::new([0x77; 16]));
-        let mut task = Task::of(&ledger, session, signing, TaskId::new(TASK));
+        let session = Session::with_nonce(ledger.ledger_id(), AGENT, Nonce::new([0x77; 16]));
+        let mut task = Task::of(&ledger, session, signing, TaskId::new(scene.task_id(TASK)));
 
         // Denied at once.
         let outside = v1::Intent {
@@ -399,17 +399,15 @@ fn receipts_of_tasks_hold_what_is_there() {
         };
         let grant = scene.grant(TASK, 5, Some(10_000)).await;
         scene.intends(&grant).await;
-        let answer = ask(&scene, Bytes::from_static(&TASK))
-            .await
-            .unwrap()
-            .into_inner();
+        let task = Bytes::copy_from_slice(&scene.task_id(TASK));
+        let answer = ask(&scene, task.clone()).await.unwrap().into_inner();
         let head = scene.ledger.open(&answer.checkpoint);
         let index = LeafIndex::new(answer.leaf_index);
         let proof = inclusion_proof(&answer.inclusion_proof);
         verify_inclusion(&proof, &leaf_hash(&answer.entry), index, &head).expect("a proof");
         // At the end, whether asked for or not.
         let closed = scene.close(TASK).await;
-        ask(&scene, Bytes::from_static(&TASK)).await.unwrap();
+        ask(&scene, task.clone()).await.unwrap();
 
         let log = Log::read(&scene.clients, &scene.ledger).await;
         let receipts = leaves_with(&log, |body| matches!(body, Body::TaskReceipt(_)));
@@ -420,7 +418,7 @@ fn receipts_of_tasks_hold_what_is_there() {
         let mut requested = Vec::new();
         for (leaf, leaf_hash) in (0..).zip(&log.leaf_hashes) {
             let (author, said) = statement_at(&log, leaf);
-            if said.task != TASK[..] {
+            if said.task != task {
                 continue;
             }
             if let Some(Body::TaskReceipt(receipt)) = &said.body {

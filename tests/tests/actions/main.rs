@@ -30,7 +30,7 @@ use deed_tests::{
     keys::{Authority, key, registration_as, signed},
     process::{ServerCommand, ServerProcess, fsck_clean},
     rpc::{Clients, TestLedger, accepted, rejected},
-    statements::Producer,
+    statements::{Producer, task_id},
     wait_for, within,
 };
 use deed_tlog::SigningKey;
@@ -41,7 +41,7 @@ const APPROVER: &str = "spiffe://shop.example/approver";
 const ENGINE: &str = "spiffe://shop.example/engine";
 const BANK: &str = "spiffe://bank.example/payments";
 
-/// The task that is open in every scene: of tier payment.
+/// The name of the task that is open in every scene: of tier payment.
 pub(crate) const TASK: [u8; 16] = [0x7a; 16];
 
 /// A task of tier low, in which a signature suffices.
@@ -315,8 +315,18 @@ impl Scene {
         findings.iter().map(v1::Finding::kind).collect()
     }
 
-    /// The task's acts.
-    pub(crate) async fn acts(&self, task: [u8; 16]) -> Vec<v1::ActInfo> {
+    /// The id of the task of this name.
+    pub(crate) fn task_id(&self, name: [u8; 16]) -> [u8; 16] {
+        task_id(self.ledger.id, name)
+    }
+
+    /// The acts of the task of this name.
+    pub(crate) async fn acts(&self, name: [u8; 16]) -> Vec<v1::ActInfo> {
+        self.acts_of(self.task_id(name)).await
+    }
+
+    /// The acts of the task with this id.
+    pub(crate) async fn acts_of(&self, task: [u8; 16]) -> Vec<v1::ActInfo> {
         let request = v1::GetTaskRequest {
             ledger: self.ledger.name.clone(),
             task: Bytes::copy_from_slice(&task),

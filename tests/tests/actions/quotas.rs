@@ -8,7 +8,7 @@ use deed_tests::{
     process::{ServerCommand, fsck_clean},
     rpc::{Clients, TestLedger, accepted},
     run,
-    statements::{Producer, envelope},
+    statements::{Producer, envelope, task_id},
     until, within,
 };
 use tempfile::TempDir;
@@ -70,7 +70,7 @@ async fn charged(quota: &str, word: &str) {
     let ask = async |token: &Token| {
         let request = token.on(v1::RequestTaskReceiptRequest {
             ledger: ledger.name.clone(),
-            task: Bytes::copy_from_slice(&TASK),
+            task: Bytes::copy_from_slice(&task_id(ledger.id, TASK)),
         });
         let mut actions = clients.actions.clone();
         within("an answer", actions.request_task_receipt(request)).await

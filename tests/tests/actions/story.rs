@@ -33,10 +33,10 @@ deed policy set --default --reason "first policies"
 "#;
 
 /// A task, and what the agent may do for it.
-const TASK: &str = "00112233445566778899aabbccddeeff";
 pub(crate) const ALLOW: &str = r#"
-deed task open --key platform.pem --task $TASK --objective "refund order 7" \
-     --requested-by ticket:4711 --tier payment --deadline 1h
+deed task open --key platform.pem --objective "refund order 7" \
+     --requested-by ticket:4711 --tier payment --deadline 1h | tee task
+export TASK=$(sed -n 's/^task *//p' task)
 deed grant --task $TASK --subject spiffe://shop.example/agent \
      --action payments.refund --resource 'order/*' --expires 1h \
      --uses 1 --amount 5000 --currency EUR
@@ -109,8 +109,8 @@ impl User {
     }
 
     pub(crate) fn try_run(&self, script: &str) -> Ended {
-        let url = self.server.url();
-        shell(self.home.path(), &variables(&url), script)
+        let (url, task) = (self.server.url(), self.task());
+        shell(self.home.path(), &variables(&url, &task), script)
     }
 
     #[track_caller]
@@ -120,8 +120,15 @@ impl User {
 
     /// The same at a terminal.
     pub(crate) fn at_terminal(&self, line: &str) -> Terminal {
-        let url = self.server.url();
-        Terminal::run(self.home.path(), &variables(&url), line)
+        let (url, task) = (self.server.url(), self.task());
+        Terminal::run(self.home.path(), &variables(&url, &task), line)
+    }
+
+    /// The task that [`ALLOW`] opened; empty before it did.
+    pub(crate) fn task(&self) -> String {
+        let opened = std::fs::read_to_string(self.home.path().join("task")).unwrap_or_default();
+        let id = opened.lines().find_map(|line| line.strip_prefix("task "));
+        id.unwrap_or_default().trim().to_owned()
     }
 
     /// A command's JSON lines.
@@ -164,11 +171,11 @@ impl User {
     }
 }
 
-fn variables(url: &str) -> [(&str, &str); 3] {
+fn variables<'a>(url: &'a str, task: &'a str) -> [(&'a str, &'a str); 3] {
     [
         ("DEED_SERVER", url),
         ("DEED_LEDGER", "payments"),
-        ("TASK", TASK),
+        ("TASK", task),
     ]
 }
 

@@ -9,6 +9,7 @@ use deed_tests::{
     keys::{batch, manifest, signed, signed_as},
     rpc::{accepted, expect_violation},
     run,
+    statements::task_id,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -236,7 +237,7 @@ fn an_erasure_under_hold_and_under_retention() {
             ..signed(&payload, &agent())
         };
         scene.records(vec![sent]).await;
-        let task: Bytes = vec![0x7a; 16].into();
+        let task = Bytes::copy_from_slice(&task_id(scene.ledger.id, [0x7a; 16]));
         let hold = |number: u8, scope| {
             Body::LegalHoldPlaced(v1::LegalHoldPlaced {
                 hold: vec![number; 16].into(),

@@ -240,6 +240,7 @@ fn said_by_producers() -> Vec<(&'static str, Body)> {
             requested_by: "https://example.org/person/7".to_owned(),
             risk_tier: v1::RiskTier::Payment.into(),
             deadline_us: 1_900_000_000_000_000,
+            nonce: Bytes::new(),
         })
     };
     let effect = v1::Effect {

@@ -5,6 +5,7 @@ mod batches;
 mod contents;
 mod encodings;
 mod ledgers;
+mod names;
 mod roles;
 mod speakers;
 mod tokens;

@@ -27,15 +27,15 @@ fn a_session_is_squatted() {
             .await;
 
         let another_key = signed(&mine.clone().intent(MARK), &key(11));
-        let another_producer = signed(&mine.clone().named(other).intent(MARK), &key(12));
+        // Into the session as it is: whoever would open one of another finds it closed by its id.
+        let into = |session: &Producer, name: &str| {
+            let stranger = session.clone().named(name);
+            stranger.intruding(&session.session()).intent(MARK)
+        };
+        let another_producer = signed(&into(&mine, other), &key(12));
         let unsigned = envelope(&mine.clone().intent(MARK));
-        let into_plain = signed(&plain.clone().named(AGENT).intent(MARK), &agent());
-        let of_nobody = envelope(
-            &plain
-                .clone()
-                .named("spiffe://example.org/agent/nobody")
-                .intent(MARK),
-        );
+        let into_plain = signed(&into(&plain, AGENT), &agent());
+        let of_nobody = envelope(&into(&plain, "spiffe://example.org/agent/nobody"));
         for (what, envelope, reason, field) in [
             ("another key", another_key, Reason::SessionTaken, "session"),
             (

@@ -72,7 +72,7 @@ fn repetitions_are_duplicates_and_refusals_are_3() {
     let set = Set::up();
     let placed = |session: &str, sequence: u64, resource: &str| {
         let mut statement = intent(0);
-        statement["session"] = session.into();
+        statement["nonce"] = session.into();
         statement["sequence"] = sequence.into();
         statement["occurred_at_us"] = 1.into();
         statement["intent"]["resource"] = resource.into();

@@ -15,7 +15,7 @@ use deed_client::{
     Access, Answer, Appended, Appender, AppenderOptions, Connection, Event, Header, Ledger,
     Options, RetryPolicy, Session, Signing, Token,
 };
-use deed_evidence::{SessionId, TaskId};
+use deed_evidence::{Nonce, TaskId};
 use deed_proto::v1::{self, get_inclusion_proof_request::Leaf};
 use deed_tests::{
     access,
@@ -184,10 +184,10 @@ impl Principal {
 
     /// A session of its producer.
     pub(crate) fn session(&self, ledger: &TestLedger, number: u64) -> Session {
-        let mut id = [0x5e; 16];
-        id[..8].copy_from_slice(&self.number.to_be_bytes());
-        id[8..].copy_from_slice(&number.to_be_bytes());
-        Session::with_id(ledger.id, Self::name(self.number), SessionId::new(id))
+        let mut nonce = [0x5e; 16];
+        nonce[..8].copy_from_slice(&self.number.to_be_bytes());
+        nonce[8..].copy_from_slice(&number.to_be_bytes());
+        Session::with_nonce(ledger.id, Self::name(self.number), Nonce::new(nonce))
     }
 }
 

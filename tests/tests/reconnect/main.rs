@@ -28,7 +28,7 @@ use deed_client::{
     Session, Signing, StateDir,
 };
 use deed_evidence::{
-    PayloadDigest, SessionId, TaskId,
+    Nonce, PayloadDigest, SessionId, TaskId,
     batch::{self, Manifest},
     entry::Entry,
     statement,
@@ -178,11 +178,11 @@ impl Streamer {
         let mut under_way: Vec<(Pending, Vec<Bytes>)> = Vec::new();
         let mut sessions = 0_u64;
         while !self.shared.stopping() {
-            let mut id = [0x5e; 16];
-            id[8..].copy_from_slice(&(self.number << 32 | sessions).to_be_bytes());
+            let mut nonce = [0x5e; 16];
+            nonce[8..].copy_from_slice(&(self.number << 32 | sessions).to_be_bytes());
             sessions += 1;
-            let id = SessionId::new(id);
-            let mut session = Session::with_id(self.ledger.id, &self.name, id);
+            let mut session = Session::with_nonce(self.ledger.id, &self.name, Nonce::new(nonce));
+            let id = session.id();
             for _ in 0..self.random.between(1, REQUESTS_MAX) {
                 let payloads = self.request(&mut session);
                 self.shared.send(id, self.author(), &payloads);

@@ -88,6 +88,7 @@ fn statements_that_break_a_rule_are_rejected_by_name() {
                 let until_session = v1::Statement {
                     body: None,
                     task: Bytes::new(),
+                    nonce: Bytes::new(),
                     ..good.clone()
                 }
                 .encode_to_vec();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use deed_client::{
     Appended, Error, Ledger, SessionError, Signing, StateDir, Statement, StoredSession, Sync,
 };
-use deed_evidence::{PayloadDigest, Sequence, SessionId, statement};
+use deed_evidence::{Nonce, PayloadDigest, Sequence, SessionId, statement};
 
 /// The session that `--session` names, once it is known whose it is.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) session: SessionId,
+    /// What its first statement carries.
+    pub(super) nonce: Option<Nonce>,
     pub(super) next: Sequence,
     pub(super) previous: Option<PayloadDigest>,
 }
@@ -79,6 +81,7 @@ impl Kept {
         let (next, previous) = stored.next();
         Ok(Position {
             session: stored.id(),
+            nonce: stored.nonce(),
             next,
             previous,
         })

@@ -4,15 +4,15 @@ use std::{fs::File, io::Read as _, path::Path};
 
 use bytes::Bytes;
 use deed_client::{
-    CONTENT_INLINE_BYTES_MAX, Ledger, Session, StateDir, Statement,
+    CONTENT_INLINE_BYTES_MAX, Ledger, Session, StateDir, Statement, random_nonce,
     statement_json::{ContentJson, ContentSource, Defaults, JsonError, StatementJson},
 };
 use deed_evidence::{
-    CommitmentDigest, PayloadDigest, Sequence, SessionId,
+    CommitmentDigest, Nonce, PayloadDigest, Sequence, SessionId, TaskId,
     commitment::{Salt, digest_of},
     statement,
 };
-use deed_proto::v1;
+use deed_proto::v1::{self, statement::Body};
 
 use super::kept::{Kept, Position};
 use crate::{
@@ -32,6 +32,8 @@ pub(super) struct Maker {
     given: Option<bool>,
     /// Where a session that the lines do not name goes on.
     position: Option<Position>,
+    /// The task that was opened last.
+    task: Option<TaskId>,
     /// From which the salts of contents derive; read when there is one.
     secret: Option<[u8; 32]>,
 }
@@ -57,6 +59,7 @@ impl Maker {
             kept,
             given: None,
             position: None,
+            task: None,
             secret: None,
         }
     }
@@ -84,9 +87,11 @@ impl Maker {
         let defaults = Defaults {
             ledger_id: self.ledger.ledger_id(),
             place: position.map(|position| (position.session, position.next)),
+            nonce: position.and_then(|position| position.nonce),
             occurred_at: now(),
         };
         let mut message = json.into_statement(&defaults)?;
+        self.name_task(&mut message)?;
         if let Some(previous) = position.and_then(|position| position.previous)
             && message.previous.is_empty()
             && message.skipped_from.is_none()
@@ -119,6 +124,32 @@ impl Maker {
         })
     }
 
+    /// A task that is opened without an id gets one, and what comes behind it in the same input and
+    /// names no task is of it.
+    fn name_task(&mut self, message: &mut v1::Statement) -> Outcome {
+        let is_empty = message.task.is_empty();
+        match &mut message.body {
+            Some(Body::TaskOpened(opened)) if is_empty => {
+                let nonce = match Nonce::from_slice(&opened.nonce) {
+                    Some(nonce) => nonce,
+                    None => random_nonce().map_err(|error| Failure::Usage(error.into()))?,
+                };
+                let id = TaskId::derive(self.ledger.ledger_id(), &message.producer, &nonce);
+                opened.nonce = Bytes::copy_from_slice(nonce.as_bytes());
+                message.task = Bytes::copy_from_slice(id.as_bytes());
+                self.task = Some(id);
+            }
+            Some(Body::TaskOpened(_)) => self.task = TaskId::from_slice(&message.task),
+            Some(body) if is_empty && needs_task(body) => {
+                if let Some(task) = self.task {
+                    message.task = Bytes::copy_from_slice(task.as_bytes());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Where the session goes on: the one on disk, or a fresh one.
     fn position(&mut self, producer: &str) -> Outcome<Position> {
         if let Some(position) = self.position {
@@ -132,6 +163,7 @@ impl Maker {
                     .map_err(|error| Failure::Usage(error.into()))?;
                 Position {
                     session: fresh.id(),
+                    nonce: fresh.nonce(),
                     next: fresh.next(),
                     previous: None,
                 }
@@ -151,7 +183,7 @@ impl Maker {
         let (mut attachments, mut ahead) = (Vec::new(), Vec::new());
         let place = match position {
             Some(position) => Ok((position.session, position.next)),
-            None => json.place(),
+            None => json.place(self.ledger.ledger_id()),
         };
         json.resolve(|content| -> Outcome<v1::Commitment> {
             let ContentJson {
@@ -192,6 +224,20 @@ impl Maker {
         };
         Ok(Salt::derive(secret, session, sequence, slot))
     }
+}
+
+const fn needs_task(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::TaskClosed(_)
+            | Body::Grant(_)
+            | Body::GrantAccepted(_)
+            | Body::Intent(_)
+            | Body::Outcome(_)
+            | Body::Decision(_)
+            | Body::Approval(_)
+            | Body::Revocation(_)
+    )
 }
 
 fn read(path: &Path) -> Outcome<Bytes> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use clap::Args;
 use deed_client::{
     Appender, AppenderOptions, CONTENT_INLINE_BYTES_MAX, Header, Ledger, Pending, Session, Signing,
-    Statement, Verification,
+    Statement, Verification, random_nonce,
 };
 use deed_evidence::{
     CommitmentDigest, TaskId,
@@ -173,8 +173,9 @@ struct Made {
 
 impl Maker {
     fn new(ledger: &Ledger, producer: &str, size: u64, left: Arc<AtomicU64>) -> Outcome<Self> {
-        let session = Session::begin(ledger.ledger_id(), producer)
-            .map_err(|error| Failure::Usage(error.into()))?;
+        let unstarted = |error: deed_client::RandomError| Failure::Usage(error.into());
+        let session = Session::begin(ledger.ledger_id(), producer).map_err(unstarted)?;
+        let task = session.task_id(&random_nonce().map_err(unstarted)?);
         let no_random = |error: getrandom::Error| Failure::usage(error.to_string());
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(no_random)?;
@@ -184,7 +185,7 @@ impl Maker {
             .finalize_xof()
             .fill(&mut pattern);
         Ok(Self {
-            task: TaskId::new(*session.id().as_bytes()),
+            task,
             session,
             secret,
             pattern,

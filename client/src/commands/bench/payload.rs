@@ -4,7 +4,7 @@
 //! So everything before and after it is encoded once, and a statement is two copies and a number.
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, SessionId, WireError, statement};
+use deed_evidence::{LedgerId, Nonce, Sequence, SessionId, TaskId, WireError, statement};
 use deed_proto::v1::{self, statement::Body};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
@@ -13,11 +13,20 @@ const SEQUENCE_FIELD: u32 = 4;
 /// Longest resource of an Intent; longer statements are TaskOpened with an objective.
 const RESOURCE_BYTES_MAX: usize = 1_024;
 
+/// Where the statements go: a session that was opened, and a task.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) session: SessionId,
+    pub(super) next: Sequence,
+    pub(super) task: TaskId,
+    pub(super) task_nonce: Nonce,
+}
+
 /// Makes one session's statements.
 pub(super) struct Payloads {
     ledger_id: LedgerId,
     producer: String,
-    session: SessionId,
+    place: Place,
     payload_bytes: usize,
     next: u64,
     /// Bytes of the current sequence's varint, for which the template is made.
@@ -31,20 +40,20 @@ impl Payloads {
     pub(super) fn new(
         ledger_id: LedgerId,
         producer: &str,
-        session: SessionId,
+        place: Place,
         payload_bytes: usize,
     ) -> Result<Self, WireError> {
         let mut payloads = Self {
             ledger_id,
             producer: producer.to_owned(),
-            session,
+            next: place.next.get(),
+            place,
             payload_bytes,
-            next: 0,
             width: usize::MAX,
             before: Vec::new(),
             after: Vec::new(),
         };
-        payloads.fit(width_of(0))?;
+        payloads.fit(width_of(payloads.next))?;
         Ok(payloads)
     }
 
@@ -117,13 +126,14 @@ impl Payloads {
                 requested_by: "deed:bench".to_owned(),
                 risk_tier: v1::RiskTier::Low.into(),
                 deadline_us: 0,
+                nonce: Bytes::copy_from_slice(self.place.task_nonce.as_bytes()),
             })
         };
         statement::encode(&v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
             producer: self.producer.clone(),
-            session: Bytes::copy_from_slice(self.session.as_bytes()),
-            task: Bytes::copy_from_slice(self.session.as_bytes()),
+            session: Bytes::copy_from_slice(self.place.session.as_bytes()),
+            task: Bytes::copy_from_slice(self.place.task.as_bytes()),
             occurred_at_us: 1_700_000_000_000_000,
             body: Some(body),
             ..v1::Statement::default()
@@ -147,13 +157,14 @@ mod tests {
 
     fn payloads(payload_bytes: usize) -> Payloads {
         let ledger_id = LedgerId::new(Hash::new([7; 32]));
-        Payloads::new(
-            ledger_id,
-            "bench:append",
-            SessionId::new([1; 16]),
-            payload_bytes,
-        )
-        .unwrap()
+        let (producer, task_nonce) = ("bench:append", Nonce::new([1; 16]));
+        let place = Place {
+            session: SessionId::derive(ledger_id, producer, &Nonce::new([2; 16])),
+            next: Sequence::new(1),
+            task: TaskId::derive(ledger_id, producer, &task_nonce),
+            task_nonce,
+        };
+        Payloads::new(ledger_id, producer, place, payload_bytes).unwrap()
     }
 
     #[test]
@@ -161,7 +172,7 @@ mod tests {
         for payload_bytes in [160, 200, 256, 257, 300, 1_000, 1_024, 1_025, 2_000, 4_096] {
             let mut payloads = payloads(payload_bytes);
             let batch = payloads.next_batch(300);
-            for (sequence, payload) in (0..).zip(&batch) {
+            for (sequence, payload) in (1..).zip(&batch) {
                 let header = statement::parse(payload).unwrap();
                 assert_eq!(header.sequence.get(), sequence);
                 assert!(payload.len() <= payload_bytes);

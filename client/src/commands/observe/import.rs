@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use deed_client::{Appended, Header, Ledger, Session, Signing, Statement};
-use deed_evidence::{Micros, SessionId, TaskId};
+use deed_evidence::{Micros, Nonce, TaskId};
 use deed_proto::v1::statement::Body;
 use serde::Serialize;
 use serde_json::Value;
@@ -20,6 +20,7 @@ use crate::{
         authority::rejected,
         receipts::Tally,
         rules::hex_bytes,
+        secret,
         show::read_file,
         voice::{Who, WhoArgs},
     },
@@ -34,8 +35,9 @@ const REQUEST_STATEMENTS: usize = 256;
 ///
 /// A mapping says where effects, times, references and correlation keys come from, and which
 /// records count. Two come with this program, cloudtrail (AWS) and kubernetes (audit log); they are
-/// examples for others too. The session derives from file, mapping and producer, so importing the
-/// same file again records nothing twice.
+/// examples for others too. The session derives from file, mapping, producer and a secret that is
+/// made once in the state directory, so importing the same file again records nothing twice, and
+/// nobody else can take or guess the session.
 ///
 /// Signed by the system's own key the observations are its word; signed by an importer's, or not at
 /// all, they are claims.
@@ -117,9 +119,10 @@ impl ImportLog {
     async fn sender(&self, global: &Global, mapping: &str, file: &blake3::Hash) -> Outcome<Sender> {
         let ledger = global.connect().await?;
         let Who { producer, key } = self.who.required(&ledger).await?;
-        let id = session_id(&producer, mapping, file, self.task.as_ref());
+        let secret = secret::made_once(&global.state()?)?;
+        let nonce = session_nonce(&secret, &producer, mapping, file, self.task.as_ref());
         Ok(Sender {
-            session: Session::with_id(ledger.ledger_id(), producer, id),
+            session: Session::with_nonce(ledger.ledger_id(), producer, nonce),
             ledger,
             signing: key.map_or(Signing::None, Signing::Batch),
             task: self.task.map(TaskId::new),
@@ -176,14 +179,16 @@ fn digest_of(file: &mut File) -> io::Result<blake3::Hash> {
 }
 
 /// The same for the same import, and another one if anything in it differs: the same place in a
-/// session never gets two different statements.
-fn session_id(
+/// session never gets two different statements. Nobody without the secret computes it.
+fn session_nonce(
+    secret: &[u8; 32],
     producer: &str,
     mapping: &str,
     file: &blake3::Hash,
     task: Option<&[u8; 16]>,
-) -> SessionId {
-    let mut hasher = blake3::Hasher::new_derive_key("deed.v1 observe import session");
+) -> Nonce {
+    let key = blake3::derive_key("deed.v1 observe import session nonce", secret);
+    let mut hasher = blake3::Hasher::new_keyed(&key);
     let task = task.map_or(&[][..], |task| &task[..]);
     for part in [
         producer.as_bytes(),
@@ -194,9 +199,9 @@ fn session_id(
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);
     }
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    SessionId::new(id)
+    let mut nonce = [0; Nonce::LEN];
+    hasher.finalize_xof().fill(&mut nonce);
+    Nonce::new(nonce)
 }
 
 /// The observations of a line.

@@ -6,7 +6,9 @@ mod signatures;
 mod story;
 mod text;
 
+use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
+use deed_client::random_nonce;
 use deed_evidence::{Micros, TaskId};
 use deed_proto::v1::{self, RiskTier, TaskEnd, statement::Body, task_opened::Objective};
 use serde::Serialize;
@@ -31,7 +33,8 @@ pub(crate) enum Tasks {
 /// Open a task
 ///
 /// An authority does that, or a platform with --key. Grants, Intents and all evidence name the
-/// task; its tier picks the evidence that its acts need.
+/// task by its id, which is printed; its tier picks the evidence that its acts need. The id follows
+/// from who opens the task and a random nonce, so nobody else can open it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -52,9 +55,6 @@ pub(crate) struct Open {
     /// When it ends by itself: a time, or a duration from now [default: never]
     #[arg(long, value_name = "TIME")]
     deadline: Option<When>,
-    /// Its id: 32 hex digits [default: random]
-    #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
-    task: Option<[u8; 16]>,
     #[command(flatten)]
     voice: VoiceArgs,
     #[command(flatten)]
@@ -184,24 +184,21 @@ impl Tasks {
 
 impl Open {
     async fn run(&self, global: &Global) -> Outcome {
-        let mut id = [0; 16];
-        match self.task {
-            Some(given) => id = given,
-            None => getrandom::fill(&mut id)
-                .map_err(|error| Failure::usage(format!("no random bytes: {error}")))?,
-        }
         let deadline = self.deadline.map(|when| moment("--deadline", when));
+        let nonce = random_nonce().map_err(|error| Failure::Usage(error.into()))?;
         let body = Body::TaskOpened(v1::TaskOpened {
             objective: self.objective.clone().map(Objective::ObjectiveText),
             requested_by: self.requested_by.clone(),
             risk_tier: RiskTier::from(self.tier).into(),
             deadline_us: deadline.transpose()?.map_or(0, Micros::get),
+            nonce: Bytes::copy_from_slice(nonce.as_bytes()),
         });
         let ledger = global.connect().await?;
         let mut voice = self.voice.open_or(&self.authority, global, &ledger).await?;
-        let said = voice.say_in(Some(TaskId::new(id)), body).await?;
+        let id = TaskId::derive(ledger.ledger_id(), voice.producer(), &nonce);
+        let said = voice.say_in(Some(id), body).await?;
         let json = OpenedJson {
-            task: hex::encode(id),
+            task: id.to_string(),
             said: said.json(),
         };
         Output::new(global).print(&json, |json| {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use deed_client::{Header, Session, SignedHead};
 use deed_evidence::{
-    LedgerId, SessionId, TaskId,
+    LedgerId, Nonce, TaskId,
     entry::{Entry, KeyedSignature},
     statement::{AUTHORITY_PRODUCER, LEDGER_PRODUCER},
 };
@@ -31,8 +31,8 @@ impl Telling {
     /// Adds a statement at a leaf, one minute a leaf after the beginning.
     fn say(&mut self, leaf: u64, author: Author, producer: &str, body: Body) -> Bytes {
         let ledger_id = LedgerId::new(Hash::new([1; 32]));
-        let id = SessionId::new([u8::try_from(leaf).unwrap(); 16]);
-        let mut session = Session::with_id(ledger_id, producer, id);
+        let nonce = Nonce::new([u8::try_from(leaf).unwrap(); 16]);
+        let mut session = Session::with_nonce(ledger_id, producer, nonce);
         let at = Micros::new(BEGIN_US + 60_000_000 * i64::try_from(leaf).unwrap());
         let header = Header {
             task: Some(TASK),

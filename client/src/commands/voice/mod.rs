@@ -178,6 +178,14 @@ impl Voice {
         })
     }
 
+    /// Who speaks.
+    pub(super) fn producer(&self) -> &str {
+        match &self.by {
+            By::Authority(_) => AUTHORITY_PRODUCER,
+            By::Own(own) => own.producer(),
+        }
+    }
+
     /// Commits to contents at the place of the next statement.
     pub(super) fn committing(&self, global: &Global) -> Outcome<Committing> {
         let (session, sequence) = match &self.by {

@@ -49,6 +49,10 @@ impl Own {
         })
     }
 
+    pub(super) fn producer(&self) -> &str {
+        &self.producer
+    }
+
     pub(super) fn place(&self) -> (SessionId, Sequence) {
         match &self.session {
             Place::Fresh(session) => (session.id(), session.next()),
@@ -66,15 +70,7 @@ impl Own {
         let (session, sequence) = self.place();
         let mut maker = match &self.session {
             Place::Fresh(session) => session.clone(),
-            Place::Kept(stored) => {
-                let maker = Session::with_id(ledger.ledger_id(), &self.producer, stored.id());
-                match stored.next() {
-                    (next, Some(last)) => {
-                        maker.resume(Sequence::new(next.get().saturating_sub(1)), last)
-                    }
-                    (_, None) => maker,
-                }
-            }
+            Place::Kept(stored) => stored.session(),
         };
         let made = maker.make(header, body);
         let made = made.map_err(|error| Failure::usage(error.to_string()))?;

@@ -158,8 +158,8 @@ fn an_effect_without_an_act_is_found() {
             let found = seen.unwrap().assessed.findings;
             assert_eq!(found.len(), 1, "{task:?} {keyed}");
             assert_eq!(found[0].kind(), F::HiddenSideEffect);
-            let wanted = task.map_or(Bytes::new(), |task: u8| vec![task; 16].into());
-            assert_eq!(found[0].task, wanted);
+            let wanted = task.map(|task| stage.ledger.task_id(task));
+            assert_eq!(TaskId::from_slice(&found[0].task), wanted);
             assert!(
                 found[0].detail.starts_with("2 effects were seen"),
                 "{}",

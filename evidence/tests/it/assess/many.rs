@@ -1,6 +1,6 @@
 //! Many at once.
 
-use deed_evidence::{TaskId, entry::Entry, statement};
+use deed_evidence::{Nonce, TaskId, entry::Entry, statement};
 use deed_proto::v1::{
     self, FindingKind as F, IntentState, OutcomeStatus, RiskTier, TaskState, Verdict,
     statement::Body,
@@ -45,7 +45,7 @@ fn a_task_with_ten_thousand_intents() {
     let first = first.unwrap();
     stage.done(&first);
     assert_eq!(stage.state(&first), IntentState::Completed);
-    let cell = &stage.ledger.kept.cells[&CellKey::Task(TaskId::new([1; 16]))];
+    let cell = &stage.ledger.kept.cells[&CellKey::Task(stage.ledger.task_id(1))];
     assert!(cell.len() < 400, "{} bytes", cell.len());
     stage.close();
     let after = stage.ledger.task(1);
@@ -69,12 +69,18 @@ fn ten_thousand_deadlines_at_one_tick() {
         // Some at the same time, and the later leaf not always the later deadline.
         let deadline = 1_000 + i64::try_from(n * 7_919 % 97).unwrap();
         let body = task_opened(RiskTier::Low, deadline);
-        let named = |made: &mut v1::Statement| made.task = name.to_vec().into();
+        let id = TaskId::derive(ledger_id(), PLATFORM.producer, &Nonce::new(name));
+        let named = |made: &mut v1::Statement| {
+            made.task = id.as_bytes().to_vec().into();
+            if let Some(Body::TaskOpened(opened)) = &mut made.body {
+                opened.nonce = name.to_vec().into();
+            }
+        };
         let opened = stage
             .ledger
             .try_say(PLATFORM, Some(0), body, named)
             .unwrap();
-        wanted.push((deadline, opened.leaf, name));
+        wanted.push((deadline, opened.leaf, *id.as_bytes()));
     }
     assert_eq!(stage.ledger.book.due_len(), MANY);
     wanted.sort_unstable();

@@ -177,7 +177,7 @@ impl Stage {
     }
 
     fn digest(&self, task: u8) -> Hash {
-        digest_in(&self.ledger.kept.cells, task)
+        digest_in(&self.ledger.kept.cells, self.ledger.task_id(task))
     }
 
     /// That a replay comes to the same.
@@ -191,10 +191,10 @@ impl Stage {
 }
 
 /// A task's assessment digest; where it begins, if there is no such task.
-fn digest_in(cells: &BTreeMap<CellKey, Bytes>, task: u8) -> Hash {
+fn digest_in(cells: &BTreeMap<CellKey, Bytes>, task: TaskId) -> Hash {
     use deed_evidence::assess::cells::Task;
     use prost::Message as _;
-    let cell = cells.get(&CellKey::Task(TaskId::new([task; 16])));
+    let cell = cells.get(&CellKey::Task(task));
     cell.map_or(digest::START, |bytes| {
         let task = Task::decode(bytes.clone()).unwrap();
         Hash::try_from(&task.assessment[..]).unwrap()

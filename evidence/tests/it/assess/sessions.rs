@@ -70,7 +70,8 @@ fn a_promise_is_kept_by_its_session() {
     // Another session of the same agent does not keep it.
     stage.ledger.say(AGENT, None, heartbeat(3, 60));
     let elsewhere = |made: &mut v1::Statement| {
-        (made.session, made.sequence) = (vec![0x77; 16].into(), 0);
+        made.sequence = 0;
+        move_to_session(made, 0x77);
     };
     stage
         .ledger

@@ -243,7 +243,7 @@ fn check(row: &Row, stage: &mut Stage, story: Story) {
     if row.from != row.to && row.time != Time::WhenAsked {
         events.extend(own_move(&told, row.to));
     }
-    let before = digest_in(&stage.cells, 1);
+    let before = digest_in(&stage.cells, stage.ledger.task_id(1));
     let after = stage.digest(1);
     let fits = orders(&events)
         .into_iter()
