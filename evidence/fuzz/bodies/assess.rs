@@ -364,6 +364,7 @@ impl Story {
         }
         if keeps & 2 == 0 {
             (made.session, made.sequence) = (next.session, next.sequence);
+            made.nonce = next.nonce;
         }
         if keeps & 4 == 0 {
             made.skipped_from = None;

@@ -600,9 +600,11 @@ impl Ledger {
     /// What is there of a task from its opening on.
     fn note_task(&mut self, payload: &Bytes) {
         let made = statement::decode(payload).unwrap();
-        if let Some(Body::TaskOpened(opened)) = made.body {
-            let id = TaskId::from_slice(&made.task).unwrap();
-            self.tasks.entry(opened.nonce[0]).or_insert(id);
+        if let Some(Body::TaskOpened(opened)) = made.body
+            && let (Some(&number), Some(id)) =
+                (opened.nonce.first(), TaskId::from_slice(&made.task))
+        {
+            self.tasks.entry(number).or_insert(id);
         }
     }
 
