@@ -111,6 +111,7 @@ mod actions;
 mod answer;
 mod appender;
 mod audit;
+mod author;
 pub mod chat;
 mod connection;
 mod content;
@@ -139,6 +140,7 @@ pub use actions::{
 pub use answer::{Answer, Appended, Receipt};
 pub use appender::{Appender, AppenderOptions, Pending};
 pub use audit::{Audit, AuditError, Audited};
+pub use author::{AuthorError, KnownAuthor, TrustFileError, TrustHistory};
 pub use connection::{Connection, REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX, Transport};
 pub use content::{CONTENT_INLINE_BYTES_MAX, ContentClient, ContentState};
 pub use entries::EntryStream;
