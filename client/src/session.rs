@@ -26,6 +26,10 @@ pub struct Session {
     id: SessionId,
     next: Sequence,
     previous: Option<PayloadDigest>,
+    /// Where the ledger stands, if that is before `next`.
+    skipped_from: Option<Sequence>,
+    /// Sequences that were skipped, as far as this session was made here.
+    skipped: u64,
 }
 
 /// What a statement says besides its body.
@@ -86,6 +90,8 @@ impl Session {
             id,
             next: Sequence::FIRST,
             previous: None,
+            skipped_from: None,
+            skipped: 0,
         }
     }
 
@@ -97,10 +103,40 @@ impl Session {
         self
     }
 
+    /// Goes on at `next`, and owns up to the sequences before it: statements were sent for them
+    /// which the ledger does not take, by its word. Nothing else may be said in their places, ever:
+    /// if the ledger has them after all, two statements for one place are an equivocation.
+    pub fn skip_to(&mut self, next: Sequence) {
+        if next > self.next {
+            self.skipped_from.get_or_insert(self.next);
+            self.next = next;
+        }
+    }
+
+    /// Takes it that the ledger stands at `expected`, which it says where it refuses what was sent. That
+    /// moves only where the hole begins which the next statement owns up to, and never to a sequence
+    /// that was used.
+    pub fn stands_at(&mut self, expected: Sequence) {
+        let from = self.skipped_from.unwrap_or(self.next);
+        if (from..=self.next).contains(&expected) {
+            self.skipped_from = (expected < self.next).then_some(expected);
+            // What is there now is not known.
+            self.previous = None;
+        }
+    }
+
     /// Its id.
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// A session whose next sequence is this one, behind a payload of this digest, if that is known.
+    #[must_use]
+    pub(crate) const fn at(mut self, next: Sequence, previous: Option<PayloadDigest>) -> Self {
+        self.next = next;
+        self.previous = previous;
+        self
     }
 
     /// The sequence that the next statement gets.
@@ -123,7 +159,7 @@ impl Session {
             previous: self
                 .previous
                 .map_or_else(Bytes::new, |digest| copied(digest.as_bytes())),
-            skipped_from: None,
+            skipped_from: self.skipped_from.map(Sequence::get),
             occurred_at_us: header.occurred_at.get(),
             task: header
                 .task
@@ -141,6 +177,9 @@ impl Session {
             body: Some(body),
         })?;
         let (sequence, digest) = (self.next, PayloadDigest::of(&payload));
+        if let Some(from) = self.skipped_from.take() {
+            self.skipped += sequence.get().saturating_sub(from.get());
+        }
         self.next = Sequence::new(sequence.get().saturating_add(1));
         self.previous = Some(digest);
         Ok(Made {
@@ -160,9 +199,11 @@ impl Session {
             occurred_at,
             ..Header::default()
         };
+        let from = self.skipped_from.map_or(last_sequence, Sequence::get);
+        let skipped = self.skipped + last_sequence.saturating_sub(from);
         let closed = v1::SessionClosed {
             last_sequence,
-            count: last_sequence.saturating_add(1),
+            count: last_sequence.saturating_add(1).saturating_sub(skipped),
         };
         self.make(&header, Body::SessionClosed(closed))
     }
@@ -233,6 +274,46 @@ mod tests {
         // Without a task.
         assert!(session.make(&Header::default(), opened()).is_err());
         assert_eq!(session.next(), Sequence::FIRST);
+    }
+
+    #[test]
+    fn a_place_that_was_used_is_never_used_again() {
+        let mut session = begun();
+        let header = Header {
+            task: Some(TaskId::new([2; 16])),
+            ..Header::default()
+        };
+        let first = session.make(&header, opened()).unwrap();
+        // The ledger does not take what was sent for 1 and 2.
+        session.skip_to(Sequence::new(3));
+        let mut told = session.clone();
+        let made = session.make(&header, opened()).unwrap();
+        let said = statement::parse(&made.payload).unwrap();
+        assert_eq!(
+            (said.sequence, said.skipped_from),
+            (Sequence::new(3), Some(Sequence::new(1)))
+        );
+        assert_eq!(said.previous, Some(first.digest));
+        // It stands at 2, it says then: it has what was sent for 1.
+        told.stands_at(Sequence::new(2));
+        let made = told.make(&header, opened()).unwrap();
+        let said = statement::parse(&made.payload).unwrap();
+        assert_eq!(
+            (said.sequence, said.skipped_from),
+            (Sequence::new(3), Some(Sequence::new(2)))
+        );
+        assert_eq!(said.previous, None);
+        // Wherever else it may say that it stands.
+        for lie in [0, 1, 5, u64::MAX] {
+            told.stands_at(Sequence::new(lie));
+            assert_eq!(told.next(), Sequence::new(4));
+        }
+        let closed = told.close(Micros::new(1)).unwrap();
+        let closed = statement::decode(&closed.payload).unwrap();
+        let Some(Body::SessionClosed(closed)) = closed.body else {
+            panic!("{closed:?}");
+        };
+        assert_eq!((closed.last_sequence, closed.count), (4, 4));
     }
 
     #[test]

@@ -327,12 +327,7 @@ async fn a_stored_session_goes_on_after_a_cut() {
         StoredSession::open(state, id, "nightly", "test:agent", &signing, Sync::Each).unwrap()
     };
     let make = |stored: &StoredSession, count: usize| -> Vec<Statement> {
-        let (next, last) = stored.next();
-        let id = scene.ledger.ledger_id();
-        let mut session = Session::with_id(id, "test:agent", stored.id());
-        if let Some(last) = last {
-            session = session.resume(Sequence::new(next.get() - 1), last);
-        }
+        let mut session = stored.maker();
         let header = Header {
             task: Some(deed_evidence::TaskId::new([2; 16])),
             ..Header::default()

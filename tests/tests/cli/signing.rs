@@ -223,15 +223,17 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
                         "intent": {"action": "a", "resource": "r"}});
     append(&format!("{placed}\n")).expect_code(USAGE);
 
-    // What is refused does not stay in the way.
+    // What is refused does not stay in the way, and nothing else is said in its place.
     let unsigned = ["append", "--session", "unsigned"];
-    for _ in 0..2 {
+    for round in 0..2 {
         let ended = set
             .deed
             .run_with(unsigned, &by_bench(2))
             .expect_code(UNAVAILABLE);
-        assert_eq!(sequences(&lines(&ended)), [0, 1], "{ended:#?}");
-        assert!(ended.stderr.contains("stands at sequence 0"), "{ended:#?}");
+        let (first, next) = (2 * round, 2 * round + 2);
+        assert_eq!(sequences(&lines(&ended)), [first, first + 1], "{ended:#?}");
+        let goes_on = format!("goes on at sequence {next}");
+        assert!(ended.stderr.contains(&goes_on), "{ended:#?}");
     }
     let fine = lines(&append(&by_bench(1)).expect_code(OK));
     assert_eq!(sequences(&fine), [5]);

@@ -20,7 +20,7 @@ pub(super) struct Kept {
 #[derive(Default)]
 struct Shared {
     stored: Option<StoredSession>,
-    /// A statement was rejected, and the session stands in front of it.
+    /// A statement was rejected, and nothing may be sent any more that was made before that was known.
     set_back: bool,
 }
 
@@ -30,6 +30,8 @@ pub(super) struct Position {
     pub(super) session: SessionId,
     pub(super) next: Sequence,
     pub(super) previous: Option<PayloadDigest>,
+    /// Where the hole begins that the next statement owns up to, if there is one.
+    pub(super) skipped_from: Option<Sequence>,
 }
 
 impl Kept {
@@ -81,6 +83,7 @@ impl Kept {
             session: stored.id(),
             next,
             previous,
+            skipped_from: stored.skipped_from(),
         })
     }
 
@@ -120,13 +123,13 @@ impl Kept {
             // Those behind it are refused for its sake.
             if !*set_back {
                 *set_back = true;
-                stored.go_back(sequence)?;
+                stored.refused(sequence, expected(item))?;
             }
         }
         acknowledged.map_or(Ok(()), |below| stored.acknowledge(below))
     }
 
-    /// Where the session stands, if a rejection set it back.
+    /// Where the session goes on, if a statement was rejected.
     pub(super) fn set_back_to(&self) -> Option<Sequence> {
         let shared = self.lock();
         let stored = shared.stored.as_ref().filter(|_| shared.set_back);
@@ -136,5 +139,13 @@ impl Kept {
     /// Each change is one call, which leaves a session that can go on.
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sequence that the server says it wants instead of a rejected one.
+pub(in crate::commands) fn expected(item: &Appended) -> Option<Sequence> {
+    match item {
+        Appended::Rejected(rejection) => rejection.expected_sequence.map(Sequence::new),
+        _ => None,
     }
 }
