@@ -530,7 +530,7 @@ impl Check {
             State::NothingToCheck => "nothing",
         };
         let prose = format!("{}: {}", self.part, self.detail);
-        labelled(state, &prose, 15)
+        labelled(state, &prose, 16)
     }
 }
 
@@ -539,12 +539,12 @@ impl VerifyJson {
         let checks: Vec<_> = self.checks.iter().map(Check::text).collect();
         let ending = if self.failed.is_empty() {
             format!(
-                "verified: {}; not verified: {}",
-                self.verified.join(", "),
-                self.not_checked.join(", ")
+                "{}\n{}",
+                labelled("not verified", &self.not_checked.join(", "), 16),
+                labelled("verified", &self.verified.join(", "), 16)
             )
         } else {
-            format!("does not verify: {}", self.failed.join(", "))
+            labelled("FAILED", &self.failed.join(", "), 16)
         };
         format!(
             "origin          {}\ntree size       {}\nroot            {}\n{}\n\n{}\n\n{}",

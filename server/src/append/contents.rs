@@ -162,8 +162,9 @@ impl Appends {
 /// Contents that one Erasure names at most (`deed.v1.Erasure`).
 const ERASED_AT_ONCE_MAX: usize = 64;
 
-/// Commitments that an error names at most; all are in the answer to a look-up.
-const NAMED_IN_ERROR_MAX: usize = 64;
+/// Commitments that an error names at most, so that it fits into a header; all are in the answer to a
+/// look-up.
+const NAMED_IN_ERROR_MAX: usize = 16;
 
 fn as_bytes(digests: &[CommitmentDigest]) -> Vec<bytes::Bytes> {
     let digests = digests.iter();
@@ -183,9 +184,14 @@ fn check_twins(named: usize, twins: &[CommitmentDigest]) -> Result<(), Refusal> 
         reason: "CONTENT_TWINS",
         message: format!(
             "the same bytes are held under {} other commitment(s), which the Erasure has to name \
-             too: {}",
+             too: {}{}",
             twins.len(),
-            named.join(", ")
+            named.join(", "),
+            if twins.len() > named.len() {
+                " and more"
+            } else {
+                ""
+            }
         ),
         metadata: [("commitments".to_owned(), named.join(","))].into(),
     })

@@ -169,25 +169,25 @@ fn no_agent_draws_on_the_approvers_screen() {
     let wraps = format!("order/{}amount       5 EUR in minor units", " ".repeat(74));
     let intend = format!(
         "deed intend --key agent.pem --task $TASK --action payments.refund --resource '{wraps}' \
-         --amount 499900 --currency EUR --arguments hostile.txt --deadline 30m"
+         --amount 4999 --currency EUR --grant 8 --arguments hostile.txt --deadline 30m"
     );
     user.run(&intend);
     for (columns, mark) in [(80, ""), (40, "stty cols 40 rows 24; ")] {
         let command = format!("sh -c '{mark}deed approve 11 --key approver.pem'");
         let mut terminal = user.at_terminal(&command);
-        let shown = terminal.shows("Approve this? [y/N]\r\n");
+        let shown = terminal.shows("\r\nApprove this? [y/N]\r\n");
         terminal.types("n\n");
         terminal.wait();
         let shown = shown.replace('\r', "");
         // Whatever of it is not ours says so, on each line.
         let (facts, _) = shown
-            .rsplit_once("Approve this? [y/N]")
+            .rsplit_once("\nApprove this? [y/N]")
             .expect("the question");
         for line in facts.lines() {
             assert!(line.chars().count() <= columns, "{columns}: {line:?}");
             let looks_ours = line.starts_with("amount") || line.starts_with("Approve");
             assert!(
-                !looks_ours || line == "amount       499900 EUR in minor units",
+                !looks_ours || line == "amount       4999 EUR in minor units",
                 "{line:?}"
             );
             assert!(

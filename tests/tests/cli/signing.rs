@@ -144,8 +144,8 @@ fn a_batched_statement_is_followed_to_its_signature() {
         "{ended:#?}"
     );
     let leaf = receipts[13]["leaf_index"].to_string();
-    let [proof, policy, public] =
-        ["proof", "policy", "public"].map(|name| set.deed.file(name).display().to_string());
+    let [proof, policy, public, trust] = ["proof", "policy", "public", "trust"]
+        .map(|name| set.deed.file(name).display().to_string());
     let proved = object(
         &set.deed
             .run([
@@ -160,6 +160,8 @@ fn a_batched_statement_is_followed_to_its_signature() {
                 &policy,
                 "--key-out",
                 &public,
+                "--trust-out",
+                &trust,
             ])
             .expect_code(OK),
     );
@@ -173,6 +175,19 @@ fn a_batched_statement_is_followed_to_its_signature() {
     };
     let verified = object(&verify(&public).expect_code(OK));
     assert_eq!(verified["entry"]["leaf_hash"], receipts[13]["leaf_hash"]);
+    // With the ledger's own trust statements in place of the key.
+    let by_trust = [
+        "verify", "--json", "--batch", "--policy", &policy, "--trust", &trust, &proof,
+    ];
+    let verified = object(&set.deed.run(by_trust).expect_code(OK));
+    let parts = [
+        "inclusion",
+        "head signature",
+        "author's signature",
+        "key's standing",
+        "batch membership",
+    ];
+    assert_eq!(verified["verified"], serde_json::json!(parts), "{verified}");
     // Another key, and every changed byte of the statement.
     let other = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
     expect_failure(verify(other), DOES_NOT_VERIFY);

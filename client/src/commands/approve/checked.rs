@@ -3,7 +3,7 @@
 use deed_client::{AuthorError, KnownAuthor, Leaf, Ledger, ProvenStatement, TrustHistory};
 use deed_evidence::entry::Entry;
 use deed_proto::v1::{self, Author, statement::Body};
-use deed_tlog::Hash;
+use deed_tlog::{Hash, LeafIndex};
 
 use super::super::arguments::intent;
 use crate::cli::{Failure, Outcome};
@@ -15,6 +15,8 @@ pub(super) struct Asked {
     pub(super) author: KnownAuthor,
     pub(super) grant: Option<Granted>,
     pub(super) opened: Option<Opened>,
+    /// The newest trust statement that the server showed.
+    pub(super) newest_trust: LeafIndex,
 }
 
 /// The grant that the Intent relies on.
@@ -96,6 +98,7 @@ pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<
         author,
         grant,
         opened,
+        newest_trust: history.newest(),
     })
 }
 

@@ -329,7 +329,17 @@ fn drawn(asked: &Asked, arguments: &Arguments, columns: usize) -> String {
     };
     lines.fact("Intent", format!("at leaf {}", found.index));
     lines.fact("hash", found.hash);
-    lines.fact("received", shown(found.received_at));
+    lines.fact(
+        "received",
+        format!("{}, by the server's word", shown(found.received_at)),
+    );
+    lines.fact(
+        "keys",
+        format!(
+            "by trust statements up to leaf {}; that none follows is the server's word",
+            asked.newest_trust
+        ),
+    );
     draw_task(&mut lines, asked);
     draw_grant(&mut lines, asked);
     if !intended.model.is_empty() {
