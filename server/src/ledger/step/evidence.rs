@@ -72,10 +72,8 @@ impl LedgerState {
             let leaf = self.contradicted(turn, batch, member, expected, past)?;
             contradicted.push(leaf);
         }
-        let culprit = contradicted.iter().zip(members);
-        let culprit = culprit
-            .filter_map(|(leaf, member)| leaf.map(|_| member))
-            .next();
+        let mut pairs = contradicted.iter().zip(members);
+        let culprit = pairs.find_map(|(leaf, member)| leaf.map(|_| member));
         let Some(culprit) = culprit else {
             return Ok(reused(first));
         };
