@@ -226,6 +226,36 @@ impl ContentClient {
         Ok(ContentState::Read { bytes: read })
     }
 
+    /// Commitments under which the server holds the same bytes as under these 1 to 64, by its word: an
+    /// erasure has to name them too. It must be one of an authority's deliverers who asks.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn twins(
+        &self,
+        contents: &[CommitmentDigest],
+    ) -> Result<Vec<CommitmentDigest>, Error> {
+        let look_up = contents.iter();
+        let look_up = look_up.map(|digest| Bytes::copy_from_slice(digest.as_bytes()));
+        let request = v1::EraseContentRequest {
+            ledger: self.ledger.shared.name.clone(),
+            envelope: None,
+            look_up: look_up.collect(),
+        };
+        let answer = self
+            .ledger
+            .call(|connection| {
+                let request = request.clone();
+                async move { connection.content().erase_content(request).await }
+            })
+            .await?;
+        let twins = answer.twins.iter().map(|digest| {
+            let what = "a commitment of 32 bytes";
+            CommitmentDigest::from_slice(digest).ok_or(AnswerError::Missing { what })
+        });
+        Ok(twins.collect::<Result<_, _>>()?)
+    }
+
     /// Records an Erasure, signed by an authority, and has the contents that it names erased.
     /// The answer has one item, and the number of contents whose keys were destroyed now.
     ///
@@ -242,6 +272,7 @@ impl ContentClient {
         let request = v1::EraseContentRequest {
             ledger: self.ledger.shared.name.clone(),
             envelope: envelopes.first().cloned(),
+            look_up: Vec::new(),
         };
         let answer = self
             .ledger

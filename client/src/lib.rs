@@ -113,6 +113,7 @@ mod actions;
 mod answer;
 mod appender;
 mod audit;
+mod author;
 pub mod chat;
 mod connection;
 mod content;
@@ -141,6 +142,7 @@ pub use actions::{
 pub use answer::{Answer, Appended, Receipt};
 pub use appender::{Appender, AppenderOptions, Pending};
 pub use audit::{Audit, AuditError, Audited};
+pub use author::{AuthorError, KnownAuthor, TrustFileError, TrustHistory};
 pub use connection::{Connection, REQUEST_BYTES_MAX, REQUEST_ITEMS_MAX, Transport};
 pub use content::{CONTENT_INLINE_BYTES_MAX, ContentClient, ContentState};
 pub use entries::EntryStream;

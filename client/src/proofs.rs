@@ -45,6 +45,8 @@ pub struct ProvenTrust {
     pub registry: Registry,
     /// Leaf index and bytes of each entry, the genesis entry first.
     pub entries: Vec<(LeafIndex, Bytes)>,
+    /// The same with the proof of each one's inclusion, to be kept.
+    pub proof: v1::GetTrustChainResponse,
     /// The head that all of them were proven under. That none follow the last is the server's
     /// word; that none is left out between them is proven.
     pub head: SignedHead,
@@ -142,6 +144,13 @@ impl Ledger {
         }
         let mut chain: Option<TrustChain> = None;
         let mut entries = Vec::new();
+        let kept = v1::GetTrustChainResponse {
+            checkpoint,
+            entries: messages
+                .iter()
+                .flat_map(|message| message.entries.clone())
+                .collect(),
+        };
         let fails = |reason: String| TrustError::TrustChain { reason };
         for entry in messages.into_iter().flat_map(|message| message.entries) {
             let index = LeafIndex::new(entry.leaf_index);
@@ -180,6 +189,7 @@ impl Ledger {
         Ok(ProvenTrust {
             registry: chain.into_registry(),
             entries,
+            proof: kept,
             head,
         })
     }

@@ -28,6 +28,10 @@ pub struct Session {
     nonce: Option<Nonce>,
     next: Sequence,
     previous: Option<PayloadDigest>,
+    /// Where the ledger stands, if that is before `next`.
+    skipped_from: Option<Sequence>,
+    /// Sequences that were skipped, as far as this session was made here.
+    skipped: u64,
 }
 
 /// What a statement says besides its body.
@@ -87,6 +91,8 @@ impl Session {
             nonce: Some(nonce),
             next: Sequence::FIRST,
             previous: None,
+            skipped_from: None,
+            skipped: 0,
         }
     }
 
@@ -106,6 +112,8 @@ impl Session {
             nonce: None,
             next: Sequence::new(last.get().saturating_add(1)),
             previous: Some(digest),
+            skipped_from: None,
+            skipped: 0,
         }
     }
 
@@ -119,6 +127,8 @@ impl Session {
             nonce: None,
             next: Sequence::FIRST,
             previous: None,
+            skipped_from: None,
+            skipped: 0,
         }
     }
 
@@ -126,6 +136,28 @@ impl Session {
     #[must_use]
     pub fn task_id(&self, nonce: &Nonce) -> TaskId {
         TaskId::derive(self.ledger_id, &self.producer, nonce)
+    }
+
+    /// Goes on at `next`, and owns up to the sequences before it: statements were sent for them
+    /// which the ledger does not take, by its word. Nothing else may be said in their places, ever:
+    /// if the ledger has them after all, two statements for one place are an equivocation.
+    pub fn skip_to(&mut self, next: Sequence) {
+        if next > self.next {
+            self.skipped_from.get_or_insert(self.next);
+            self.next = next;
+        }
+    }
+
+    /// Takes it that the ledger stands at `expected`, which it says where it refuses what was sent. That
+    /// moves only where the hole begins which the next statement owns up to, and never to a sequence
+    /// that was used.
+    pub fn stands_at(&mut self, expected: Sequence) {
+        let from = self.skipped_from.unwrap_or(self.next);
+        if (from..=self.next).contains(&expected) {
+            self.skipped_from = (expected < self.next).then_some(expected);
+            // What is there now is not known.
+            self.previous = None;
+        }
     }
 
     /// Its id.
@@ -137,7 +169,16 @@ impl Session {
     /// What its first statement carries, if that is to be made.
     #[must_use]
     pub fn nonce(&self) -> Option<Nonce> {
-        self.nonce.filter(|_| self.next == Sequence::FIRST)
+        let is_first = self.next == Sequence::FIRST || self.skipped_from == Some(Sequence::FIRST);
+        self.nonce.filter(|_| is_first)
+    }
+
+    /// A session whose next sequence is this one, behind a payload of this digest, if that is known.
+    #[must_use]
+    pub(crate) const fn at(mut self, next: Sequence, previous: Option<PayloadDigest>) -> Self {
+        self.next = next;
+        self.previous = previous;
+        self
     }
 
     /// The sequence that the next statement gets.
@@ -160,7 +201,7 @@ impl Session {
             previous: self
                 .previous
                 .map_or_else(Bytes::new, |digest| copied(digest.as_bytes())),
-            skipped_from: None,
+            skipped_from: self.skipped_from.map(Sequence::get),
             occurred_at_us: header.occurred_at.get(),
             task: header
                 .task
@@ -181,6 +222,9 @@ impl Session {
             body: Some(body),
         })?;
         let (sequence, digest) = (self.next, PayloadDigest::of(&payload));
+        if let Some(from) = self.skipped_from.take() {
+            self.skipped += sequence.get().saturating_sub(from.get());
+        }
         self.next = Sequence::new(sequence.get().saturating_add(1));
         self.previous = Some(digest);
         Ok(Made {
@@ -200,9 +244,11 @@ impl Session {
             occurred_at,
             ..Header::default()
         };
+        let from = self.skipped_from.map_or(last_sequence, Sequence::get);
+        let skipped = self.skipped + last_sequence.saturating_sub(from);
         let closed = v1::SessionClosed {
             last_sequence,
-            count: last_sequence.saturating_add(1),
+            count: last_sequence.saturating_add(1).saturating_sub(skipped),
         };
         self.make(&header, Body::SessionClosed(closed))
     }
@@ -287,6 +333,46 @@ mod tests {
         // Without a task.
         assert!(session.make(&Header::default(), opened().1).is_err());
         assert_eq!(session.next(), Sequence::FIRST);
+    }
+
+    #[test]
+    fn a_place_that_was_used_is_never_used_again() {
+        let mut session = begun();
+        let header = Header {
+            task: Some(TaskId::new([2; 16])),
+            ..Header::default()
+        };
+        let first = session.make(&header, opened()).unwrap();
+        // The ledger does not take what was sent for 1 and 2.
+        session.skip_to(Sequence::new(3));
+        let mut told = session.clone();
+        let made = session.make(&header, opened()).unwrap();
+        let said = statement::parse(&made.payload).unwrap();
+        assert_eq!(
+            (said.sequence, said.skipped_from),
+            (Sequence::new(3), Some(Sequence::new(1)))
+        );
+        assert_eq!(said.previous, Some(first.digest));
+        // It stands at 2, it says then: it has what was sent for 1.
+        told.stands_at(Sequence::new(2));
+        let made = told.make(&header, opened()).unwrap();
+        let said = statement::parse(&made.payload).unwrap();
+        assert_eq!(
+            (said.sequence, said.skipped_from),
+            (Sequence::new(3), Some(Sequence::new(2)))
+        );
+        assert_eq!(said.previous, None);
+        // Wherever else it may say that it stands.
+        for lie in [0, 1, 5, u64::MAX] {
+            told.stands_at(Sequence::new(lie));
+            assert_eq!(told.next(), Sequence::new(4));
+        }
+        let closed = told.close(Micros::new(1)).unwrap();
+        let closed = statement::decode(&closed.payload).unwrap();
+        let Some(Body::SessionClosed(closed)) = closed.body else {
+            panic!("{closed:?}");
+        };
+        assert_eq!((closed.last_sequence, closed.count), (4, 4));
     }
 
     #[test]

@@ -165,10 +165,26 @@ impl Contents {
         let request = self.request(v1::EraseContentRequest {
             ledger: ledger.to_owned(),
             envelope: Some(envelope),
+            ..v1::EraseContentRequest::default()
         });
         let mut client = self.client.clone();
         let answer = within("an erasure's answer", client.erase_content(request)).await?;
         Ok(answer.into_inner())
+    }
+
+    /// Asks what else holds the same bytes as these.
+    ///
+    /// # Errors
+    /// The rpc's.
+    pub async fn look_up(&self, ledger: &str, digests: &[&Bytes]) -> Result<Vec<Bytes>, Status> {
+        let request = self.request(v1::EraseContentRequest {
+            ledger: ledger.to_owned(),
+            look_up: digests.iter().copied().cloned().collect(),
+            ..v1::EraseContentRequest::default()
+        });
+        let mut client = self.client.clone();
+        let answer = within("an answer", client.erase_content(request)).await?;
+        Ok(answer.into_inner().twins)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

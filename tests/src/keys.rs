@@ -131,8 +131,15 @@ impl Authority {
 
     /// Erases one content.
     pub fn erases(&mut self, commitment: &Bytes) -> v1::Envelope {
+        self.erases_all(&[commitment])
+    }
+
+    /// Erases contents.
+    pub fn erases_all(&mut self, commitments: &[&Bytes]) -> v1::Envelope {
+        let mut commitments: Vec<_> = commitments.iter().copied().cloned().collect();
+        commitments.sort_unstable();
         self.says(Body::Erasure(v1::Erasure {
-            commitments: vec![commitment.clone()],
+            commitments,
             requested_by: "https://example.org/person/7".to_owned(),
             reason: "asked to be forgotten".to_owned(),
             legal_basis: "GDPR Art. 17(1)(b)".to_owned(),

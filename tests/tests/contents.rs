@@ -178,7 +178,7 @@ fn expect_erased_by(status: &Status, leaf: u64) {
 }
 
 /// The wrapped key of a content in a copy of `content-keys`. The value is 16 bytes that name the
-/// upload and 72 of the wrapped key. Its place is RocksDB's: in a log the value's length stands
+/// upload, 32 of the content's tag and 72 of the wrapped key. Its place is RocksDB's: in a log the value's length stands
 /// between it and the key, which ends with the digest; in a sorted file eight bytes of another
 /// kind do, the first of which is 1.
 fn wrapped_key(copy: &Path, content: &Content) -> Vec<u8> {
@@ -190,11 +190,11 @@ fn wrapped_key(copy: &Path, content: &Content) -> Vec<u8> {
         for (at, _) in places.filter(|(_, window)| *window == digest) {
             let behind = &bytes[at + digest.len()..];
             let value = match behind.first() {
-                Some(88) => &behind[1..],
+                Some(120) => &behind[1..],
                 Some(1) if behind.len() > 8 => &behind[8..],
                 _ => &[],
             };
-            match value.get(16..88) {
+            match value.get(48..120) {
                 Some(wrapped) => return wrapped.to_vec(),
                 None => seen.push((path.clone(), behind[..behind.len().min(9)].to_vec())),
             }
@@ -301,6 +301,66 @@ fn contents_are_kept_read_and_erased() {
         set.server.stop();
         let counted = fsck_clean(&data);
         assert!(!counted.is_empty());
+    });
+}
+
+/// Two commitments with different salts may hold the same bytes: an Erasure names both.
+#[test]
+fn an_erasure_covers_every_commitment_to_the_same_bytes() {
+    run(async {
+        let mut set = Set::up().await;
+        let mut agent = Producer::new(set.ledger.id, 1).named(AGENT);
+        let first = secret(1, 300);
+        let twin = Content::new(77, first.bytes.clone());
+        let (prompt, other) = (secret(2, 300), secret(3, 300));
+        for (resource, arguments, prompt) in
+            [("orders/1", &first, &prompt), ("orders/2", &twin, &other)]
+        {
+            let payload = agent.make(committing(resource, arguments, prompt));
+            let with_attachments = v1::Envelope {
+                attachments: vec![arguments.attachment(), prompt.attachment()],
+                ..signed(&payload, &key(10))
+            };
+            set.append(vec![with_attachments]).await;
+        }
+        let before = set.ledger.head(&set.clients).await;
+        let mut alone = set.authority.clone();
+        let refused = set
+            .owners()
+            .erase("runs", alone.erases(&first.digest()))
+            .await;
+        let refused = refused.expect_err("its twin stays");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        let info = refused
+            .get_details_error_info()
+            .expect("google.rpc.ErrorInfo");
+        assert_eq!(info.reason, "CONTENT_TWINS");
+        assert_eq!(
+            info.metadata.get("commitments"),
+            Some(&hex::encode(twin.digest()))
+        );
+        for content in [&first, &twin] {
+            set.expect_readable(content).await;
+        }
+        assert_eq!(set.ledger.head(&set.clients).await.size, before.size);
+        // Who only looks is told the same, and erases nothing.
+        let found = set.owners().look_up("runs", &[&first.digest()]).await;
+        assert_eq!(found.expect("an answer"), [twin.digest()]);
+        let denied = set.auditors().look_up("runs", &[&first.digest()]).await;
+        assert_eq!(
+            denied.expect_err("not theirs").code(),
+            Code::PermissionDenied
+        );
+
+        let both = set.authority.erases_all(&[&first.digest(), &twin.digest()]);
+        let answer = set.owners().erase("runs", both).await.expect("an answer");
+        assert_eq!((answer.erased, answer.twins.len()), (2, 0));
+        let by = accepted(answer.result.as_ref().expect("a result"));
+        for content in [&first, &twin] {
+            set.expect_erased(content, by.leaf_index).await;
+        }
+        set.expect_readable(&prompt).await;
+        set.restart().await.server.stop();
     });
 }
 

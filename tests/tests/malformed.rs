@@ -175,6 +175,7 @@ impl Target {
         let erasure = v1::EraseContentRequest {
             ledger: ledger.name.clone(),
             envelope: Some(authority.erases(&Content::new(1, "unknown").digest())),
+            ..v1::EraseContentRequest::default()
         };
         Self {
             server,

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use deed_evidence::{Micros, TaskId};
+use deed_evidence::{Micros, Sequence, TaskId};
 use deed_proto::v1::{self, IntentState, statement::Body};
 use deed_tlog::LeafIndex;
 use thiserror::Error as ThisError;
@@ -90,7 +90,8 @@ pub enum ActError {
         /// Lapsed, overdue, or completed already.
         state: IntentState,
     },
-    /// The ledger does not take the statement; nothing was consumed.
+    /// The ledger does not take the statement, by its word. Its place in the session is used: the next
+    /// statement skips it.
     #[error("the ledger does not take the statement: {}", .0.message)]
     Rejected(v1::Rejection),
     /// The ledger's rules version is 1: it clears nothing.
@@ -338,8 +339,13 @@ impl Task {
             Err(error) => {
                 // The session in `unsure` is one statement ahead.
                 let (session, sequence) = (self.session.id(), self.session.next());
-                if !self.ledger.may_have(session, sequence, &error).await {
+                if matches!(error, Error::Input(_)) {
+                    // It was never sent.
                     self.unsure = None;
+                } else if !self.ledger.may_have(session, sequence, &error).await
+                    && let Some(sent) = self.unsure.take()
+                {
+                    self.session.skip_to(sent.session.next());
                 }
                 return Err(error.into());
             }
@@ -352,7 +358,14 @@ impl Task {
                 self.session = sent.session;
                 Ok(receipt)
             }
-            (Appended::Rejected(rejection), _) => Err(ActError::Rejected(rejection)),
+            (Appended::Rejected(rejection), Some(sent)) => {
+                // That it is not recorded is the server's word: its place is used.
+                self.session.skip_to(sent.session.next());
+                if let Some(expected) = rejection.expected_sequence {
+                    self.session.stands_at(Sequence::new(expected));
+                }
+                Err(ActError::Rejected(rejection))
+            }
             (_, None) => Err(Error::Ended.into()),
         }
     }

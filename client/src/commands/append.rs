@@ -42,7 +42,8 @@ use requests::{Requests, Stopped};
 /// With --session every statement is on disk before it is sent, until its receipt is printed.
 /// After a crash the same command sends what is left, as the same bytes: what was recorded comes
 /// back as duplicate, and nothing is there twice. Receipts of what an earlier process read have
-/// no line. It stops at the first rejected statement; the session then stands in front of it.
+/// no line. It stops at the first rejected statement. What was sent is never said otherwise in the
+/// same place: the session goes on behind it, and owns up to the hole (skipped_from).
 #[derive(Args)]
 #[command(after_help = "\
 Receipts: {line, status: accepted|duplicate|rejected, leaf_index, leaf_hash,
@@ -147,7 +148,7 @@ fn outcome(
         written => written?,
     }
     if let Some(sequence) = set_back {
-        let stands = format!("the session stands at sequence {sequence}, after line {last_sent}");
+        let stands = format!("the session goes on at sequence {sequence}, after line {last_sent}");
         return printed
             .tally
             .check()

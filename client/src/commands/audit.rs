@@ -16,7 +16,7 @@ use deed_tlog::{
 };
 use serde::Serialize;
 
-use super::show::read_file;
+use super::{authority::now, receipts::from_the_future, show::read_file};
 use crate::cli::{Failure, Global, Outcome, Output, progress_bar, tell};
 
 /// Entries between two reports of progress.
@@ -115,7 +115,12 @@ struct Signed {
 
 impl Signed {
     fn compare(&self, audit: Audit) -> Result<Audited, AuditError> {
-        audit.finish(&self.head, &self.origin, &self.log_key, self.ledger_id)
+        let audited = audit.finish(&self.head, &self.origin, &self.log_key, self.ledger_id)?;
+        let newest = audited.replay.effective_time();
+        if let Some(warning) = from_the_future(newest, now()) {
+            tell(&format!("the newest entry: {warning}"));
+        }
+        Ok(audited)
     }
 }
 

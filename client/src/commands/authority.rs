@@ -14,7 +14,7 @@ use deed_client::{
     StoredSession, Sync, key,
 };
 use deed_evidence::{
-    KeyId, Micros, Sequence, SessionId, signature,
+    CommitmentDigest, KeyId, Micros, Sequence, SessionId, signature,
     statement::{self, AUTHORITY_PRODUCER, BodyKind},
 };
 use deed_proto::v1::{Rejection, statement::Body};
@@ -42,6 +42,9 @@ pub(super) struct RecordedJson {
     signed_by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) erased: Option<u32>,
+    /// The commitments that an Erasure names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    erases: Vec<String>,
 }
 
 /// An authority with the ledger that it speaks for.
@@ -138,10 +141,17 @@ impl AuthorityArgs {
 }
 
 impl RecordedJson {
+    /// Says which contents an Erasure names.
+    pub(super) fn erases(&mut self, contents: &[CommitmentDigest]) {
+        self.erases = contents.iter().map(ToString::to_string).collect();
+    }
+
     pub(super) fn text(&self) -> String {
         let erased = self.erased.map(|n| format!("\nerased     {n} content(s)"));
+        let erases = self.erases.iter();
+        let erases: String = erases.map(|one| format!("\nnamed      {one}")).collect();
         format!(
-            "leaf       {}\nleaf hash  {}\nsigned by  {}{}",
+            "leaf       {}\nleaf hash  {}\nsigned by  {}{}{erases}",
             self.leaf_index,
             self.leaf_hash,
             self.signed_by,
@@ -165,6 +175,7 @@ impl Authority {
             received_at_us: receipt.received_at.get(),
             signed_by: self.key_id.to_string(),
             erased,
+            erases: Vec::new(),
         })
     }
 
@@ -184,9 +195,8 @@ impl Authority {
         header: &Header<'_>,
         body: Body,
     ) -> Outcome<(Receipt, Option<u32>)> {
-        let made = self
-            .stored
-            .session()
+        let mut session = self.stored.maker();
+        let made = session
             .make(header, body)
             .map_err(|error| Failure::usage(error.to_string()))?;
         let statement = Statement::from(made);
@@ -231,7 +241,9 @@ impl Authority {
         let receipt = match only(answer)? {
             Appended::Accepted(receipt) | Appended::Duplicate(receipt) => receipt,
             Appended::Rejected(rejection) => {
-                self.stored.go_back(sequence).map_err(Error::from)?;
+                let expected = rejection.expected_sequence.map(Sequence::new);
+                let kept = self.stored.refused(sequence, expected);
+                kept.map_err(Error::from)?;
                 return Err(rejected(&rejection));
             }
         };
@@ -262,18 +274,23 @@ impl Authority {
     }
 }
 
-/// Forgets a kept statement that was refused, if the ledger does not have it: kept, it would be
-/// refused again before each later command.
+/// Sends a kept statement no more that was refused, if the ledger does not have it, by its word:
+/// kept, it would be refused again before each later command. Its place stays used, unless it was
+/// never sent.
 pub(super) async fn forget_if_refused(
     ledger: &Ledger,
     stored: &mut StoredSession,
     sequence: Sequence,
     error: &Error,
 ) -> Outcome {
-    if !ledger.may_have(stored.id(), sequence, error).await {
-        stored.go_back(sequence).map_err(Error::from)?;
-    }
-    Ok(())
+    let forgotten = if matches!(error, Error::Input(_)) {
+        stored.go_back(sequence)
+    } else if !ledger.may_have(stored.id(), sequence, error).await {
+        stored.refused(sequence, None)
+    } else {
+        Ok(())
+    };
+    Ok(forgotten.map_err(Error::from)?)
 }
 
 fn only(answer: Answer) -> Outcome<Appended> {

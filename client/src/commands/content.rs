@@ -1,6 +1,7 @@
 //! `deed content put|get|erase`
 
 use std::{
+    collections::{BTreeSet, VecDeque},
     fs::File,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -22,7 +23,11 @@ use deed_tlog::LeafIndex;
 use serde::Serialize;
 use tokio::io::AsyncWrite;
 
-use super::{authority::AuthorityArgs, rules::hex_bytes, secret};
+use super::{
+    authority::{Authority, AuthorityArgs, RecordedJson},
+    rules::hex_bytes,
+    secret,
+};
 use crate::cli::{Failure, Global, Outcome, Output, Readers, WholeFile, tell};
 
 /// Most contents in one Erasure.
@@ -94,6 +99,10 @@ pub(crate) struct Get {
 /// Their keys and salts are destroyed on the server, and an Erasure in the log says so; no proof
 /// changes. Copies elsewhere are not reached. Refused while a legal hold or the retention floor
 /// covers one of them: then nothing is erased.
+///
+/// Other commitments to the same bytes, with other salts, are found by the server, shown, and erased
+/// too. What is stored after its bytes were erased cannot be found so: there is nothing left to
+/// compare it with.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -309,7 +318,12 @@ async fn got(
 
 impl Erase {
     async fn run(&self, global: &Global) -> Outcome {
-        let mut digests = self.digests.clone();
+        let mut digests: Vec<_> = self
+            .digests
+            .iter()
+            .copied()
+            .map(CommitmentDigest::new)
+            .collect();
         digests.sort_unstable();
         digests.dedup();
         if digests.len() > ERASED_AT_ONCE_MAX {
@@ -318,15 +332,44 @@ impl Erase {
                 digests.len()
             )));
         }
-        let commitments = digests.iter().map(|digest| Bytes::copy_from_slice(digest));
+        let ledger = global.connect().await?;
+        let mut authority = self.authority.open(global, &ledger).await?;
+        let mut seen: BTreeSet<_> = digests.iter().copied().collect();
+        // More than fit into one Erasure go into several: a full one may leave some for the next.
+        let mut waiting = VecDeque::from(digests);
+        while !waiting.is_empty() {
+            let mut named = Vec::new();
+            while named.len() < ERASED_AT_ONCE_MAX && !waiting.is_empty() {
+                let room = ERASED_AT_ONCE_MAX - named.len();
+                named.extend(waiting.drain(..room.min(waiting.len())));
+                for twin in ledger.contents().twins(&named).await? {
+                    if seen.insert(twin) {
+                        tell(&format!("erased too, as it holds the same bytes: {twin}"));
+                        waiting.push_back(twin);
+                    }
+                }
+            }
+            named.sort_unstable();
+            self.record(&mut authority, &named, global).await?;
+        }
+        Ok(())
+    }
+
+    async fn record(
+        &self,
+        authority: &mut Authority,
+        digests: &[CommitmentDigest],
+        global: &Global,
+    ) -> Outcome {
+        let commitments = digests.iter();
+        let commitments = commitments.map(|digest| Bytes::copy_from_slice(digest.as_bytes()));
         let body = Body::Erasure(v1::Erasure {
             commitments: commitments.collect(),
             requested_by: self.requested_by.clone(),
             reason: self.reason.clone(),
             legal_basis: self.legal_basis.clone(),
         });
-        let ledger = global.connect().await?;
-        let recorded = self.authority.record_in(global, &ledger, body).await?;
+        let mut recorded = authority.record(body).await?;
         let missing = digests.len() - recorded.erased.map_or(0, |n| n as usize).min(digests.len());
         if missing > 0 {
             tell(&format!(
@@ -334,7 +377,8 @@ impl Erase {
                  them all the same"
             ));
         }
-        Output::new(global).print(&recorded, super::authority::RecordedJson::text)
+        recorded.erases(digests);
+        Output::new(global).print(&recorded, RecordedJson::text)
     }
 }
 

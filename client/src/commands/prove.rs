@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use deed_client::{Leaf, Ledger, key};
+use deed_client::{Leaf, Ledger, ProvenTrust, key};
 use deed_evidence::KeyId;
 use deed_tlog::{LeafIndex, SignedNote, TlogProof, TreeSize};
 use prost::Message as _;
@@ -19,12 +19,19 @@ use crate::cli::{Failure, Global, Outcome, Output, printable};
 /// With --batch it is the proof of who said it, for a statement of a signed batch: the signed
 /// manifest, the statement's path to it, and that both are in the log. (For a statement that is
 /// signed by itself the signature is in its entry.)
+///
+/// With --trust-out the ledger's trust statements are written too, each with the proof that it is in
+/// the log: deed verify --trust then checks whose signature it is, and whether that key spoke for
+/// the producer at that leaf.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed prove --ledger payments --index 7 --out 7.tlog-proof \\
        --entry-out 7.entry --policy-out payments.policy
   deed verify 7.tlog-proof --entry 7.entry --policy payments.policy
+  deed prove --ledger payments --index 7 --out 7.tlog-proof \\
+       --entry-out 7.entry --policy-out payments.policy --trust-out payments.trust
+  deed verify 7.tlog-proof --entry 7.entry --policy payments.policy --trust payments.trust
   deed prove --ledger payments --index 7 --batch --out 7.batch-proof \\
        --policy-out payments.policy --key-out agent.pub
   deed verify 7.batch-proof --batch --key agent.pub --policy payments.policy
@@ -53,6 +60,9 @@ pub(crate) struct Prove {
     /// Where to write the public key that signed the batch
     #[arg(long, value_name = "FILE", requires = "batch")]
     key_out: Option<PathBuf>,
+    /// Where to write the ledger's trust statements with their proofs: who speaks for whom
+    #[arg(long, value_name = "FILE")]
+    trust_out: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -100,6 +110,10 @@ impl Prove {
             }
             None => (ledger.prove_leaf(Leaf::Index(index), size).await?, None),
         };
+        let trust = match &self.trust_out {
+            Some(_) => Some(ledger.trust_chain().await?),
+            None => None,
+        };
         // Nothing is written before all of it is known to hang together.
         ledger.flush().await?;
         let checkpoint = SignedNote::parse(&leaf.head.note)
@@ -114,7 +128,7 @@ impl Prove {
             write_file(path, &bytes)?;
         }
         write_file(&self.out, proof.to_string().as_bytes())?;
-        self.write_policy(&ledger, leaf.head.head.size)?;
+        self.write_trust(&ledger, leaf.head.head.size, trust.as_ref())?;
         let json = ProvedJson {
             origin: ledger.pin().origin.to_string(),
             leaf_index: leaf.index.get(),
@@ -136,14 +150,26 @@ impl Prove {
         })
     }
 
-    /// The policy names the key that signs trees of the proof's size.
-    fn write_policy(&self, ledger: &Ledger, size: TreeSize) -> Outcome {
+    /// The trust statements, and a policy: it names the key that signs trees of the proof's size,
+    /// and the one that signed the head of the trust statements.
+    fn write_trust(&self, ledger: &Ledger, size: TreeSize, trust: Option<&ProvenTrust>) -> Outcome {
+        let trust = trust.filter(|_| self.trust_out.is_some());
+        if let (Some(path), Some(trust)) = (&self.trust_out, trust) {
+            write_file(path, &trust.proof.encode_to_vec())?;
+        }
         let Some(path) = &self.policy_out else {
             return Ok(());
         };
         let known = ledger.log_keys();
         let vkey = known.keys().at(size).key;
-        let policy = format!("log {vkey}\nquorum none\n");
+        let mut policy = format!("log {vkey}\n");
+        if let Some(trust) = trust {
+            let newer = known.keys().at(trust.head.head.size).key;
+            if newer != vkey {
+                policy += &format!("log {newer}\n");
+            }
+        }
+        policy += "quorum none\n";
         write_file(path, policy.as_bytes())
     }
 
@@ -174,7 +200,7 @@ impl Prove {
         if let Some(file) = &self.key_out {
             write_file(file, key::public_to_pem(&signer.public_key).as_bytes())?;
         }
-        self.write_policy(ledger, proven.head.head.size)?;
+        self.write_trust(ledger, proven.head.head.size, Some(&trust))?;
         let json = ProvedBatchJson {
             proved: ProvedJson {
                 origin: ledger.pin().origin.to_string(),

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use deed_client::Appended;
-use deed_evidence::statement;
+use deed_evidence::{Micros, assess::SKEW_US, statement};
 use deed_proto::v1::Rejection;
 use serde::Serialize;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, shown};
 
 /// What became of one statement.
 #[derive(Serialize)]
@@ -122,4 +122,18 @@ impl std::ops::AddAssign for Tally {
         self.duplicates += other.duplicates;
         self.rejected += other.rejected;
     }
+}
+
+/// What to say of a receive time that nobody can know yet: it is the operator's word, and rules about
+/// time go by it. Of one that lies behind nothing is said: what was recorded earlier is a duplicate.
+pub(crate) fn from_the_future(received_at: Micros, now: Micros) -> Option<String> {
+    let ahead = received_at.get().saturating_sub(now.get());
+    (ahead > SKEW_US).then(|| {
+        format!(
+            "the server says that it received this at {}, which is {} s ahead of this machine's \
+             clock: one of the two is wrong, and deadlines go by the server's",
+            shown(received_at),
+            ahead / 1_000_000
+        )
+    })
 }

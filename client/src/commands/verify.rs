@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
+use deed_client::{KnownAuthor, TrustHistory};
 use deed_evidence::{
-    LedgerId,
+    KeyId, LedgerId,
     batch::{self, Manifest},
     entry::Entry,
+    signature,
+    statement::{self, Header},
 };
-use deed_proto::v1::GetBatchProofResponse;
-use deed_tlog::{Hash, Policy, TlogProof, VerifiedCheckpoint, leaf_hash};
+use deed_proto::v1::{Author, GetBatchProofResponse, PayloadType};
+use deed_tlog::{Hash, LeafIndex, Policy, PublicKey, TlogProof, VerifiedCheckpoint, leaf_hash};
 use prost::Message as _;
 use serde::Serialize;
 
@@ -18,18 +21,28 @@ use super::{
     authority::public_key,
     show::{EntryJson, read_file},
 };
-use crate::cli::{Failure, Global, Outcome, Output, indented};
+use crate::cli::{Failure, Global, Outcome, Output, labelled, printable};
 
 /// Verifies, offline, that an entry is in a log: the policy's log signed the tree head, its
 /// quorum of witnesses cosigned it, and the inclusion proof leads from the entry to its root.
-/// Says what that proves and what it does not.
+/// Each part of that is named, as checked or as not checked.
 ///
-/// With --batch the proof is one of `deed prove --batch`, and who said it is verified too: that
-/// the key signed a manifest which the statement is part of, and that both are in the log.
+/// With --trust (what deed prove --trust-out wrote) also who said it: the author's signature, and
+/// that the ledger's own trust statements let that key speak for that producer at that leaf. The
+/// trust file holds these statements from the genesis entry on, each with the proof that it is in
+/// the log.
+///
+/// With --batch the proof is one of `deed prove --batch`: that a key signed a manifest which the
+/// statement is part of, and that both are in the log. A statement of a batch is verified so or
+/// not at all, as its own entry has no signature.
+///
+/// The exit code is 0 if nothing that was checked failed. The last line says what was verified.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   deed verify 7.tlog-proof --entry 7.entry --policy payments.policy
+  deed verify 7.tlog-proof --entry 7.entry --policy payments.policy --trust payments.trust
+  deed verify 7.batch-proof --batch --policy payments.policy --trust payments.trust
   deed verify 7.batch-proof --batch --key agent.pub --policy payments.policy
 
 A policy (C2SP tlog-policy) with one log and no witnesses:
@@ -47,12 +60,15 @@ pub(crate) struct Verify {
         conflicts_with = "batch"
     )]
     entry: Option<PathBuf>,
-    /// Follow a batched statement to its signature
-    #[arg(long, requires = "key")]
+    /// Follow a batched statement to its signature; takes --key or --trust
+    #[arg(long)]
     batch: bool,
-    /// Public key (file or hex) that is to have signed the batch
-    #[arg(long, value_name = "HEX|FILE", requires = "batch")]
+    /// Public key (file or hex) that is to have signed it
+    #[arg(long, value_name = "HEX|FILE")]
     key: Option<String>,
+    /// The ledger's trust statements, as deed prove --trust-out wrote them
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
     /// The ledger's id [default: as the key signed it]
     #[arg(long, value_name = "HEX", requires = "batch")]
     ledger_id: Option<String>,
@@ -61,15 +77,35 @@ pub(crate) struct Verify {
     policy: PathBuf,
 }
 
+/// What became of a part of a verification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Checked,
+    Failed,
+    NotChecked,
+    /// The entry has no such part.
+    NothingToCheck,
+}
+
 #[derive(Serialize)]
-struct VerifiedJson {
-    verified: bool,
+struct Check {
+    part: &'static str,
+    state: State,
+    detail: String,
+}
+
+#[derive(Serialize)]
+struct VerifyJson {
     origin: String,
     tree_size: u64,
     root: String,
     cosigned_by: Vec<WitnessJson>,
-    proven: Vec<String>,
-    not_proven: Vec<String>,
+    checks: Vec<Check>,
+    /// Parts that were checked and hold; empty if one failed.
+    verified: Vec<&'static str>,
+    failed: Vec<&'static str>,
+    not_checked: Vec<&'static str>,
     entry: EntryJson,
 }
 
@@ -79,64 +115,361 @@ struct WitnessJson {
     time_s: u64,
 }
 
+const INCLUSION: &str = "inclusion";
+const HEAD: &str = "head signature";
+const QUORUM: &str = "witness quorum";
+const SIGNATURE: &str = "author's signature";
+const STANDING: &str = "key's standing";
+const BATCH: &str = "batch membership";
+const CONTENTS: &str = "contents";
+const TIME: &str = "receive time";
+const TRUTH: &str = "truth";
+
+/// What is verified with, besides the proof.
+struct Given {
+    policy: Policy,
+    key: Option<PublicKey>,
+    trust: Option<TrustHistory>,
+}
+
 impl Verify {
     pub(crate) fn run(&self, global: &Global) -> Outcome {
+        let given = self.given()?;
+        let proof = read_file(&self.proof)?;
+        let json = match &self.entry {
+            Some(entry) => self.entry(&proof, entry, &given)?,
+            None => self.batched(&proof, &given)?,
+        };
+        Output::new(global).print(&json, VerifyJson::text)?;
+        let failed = json
+            .checks
+            .iter()
+            .find(|check| check.state == State::Failed);
+        match failed {
+            None => Ok(()),
+            Some(check) => Err(Failure::does_not_verify(format!(
+                "{}: {}",
+                check.part, check.detail
+            ))),
+        }
+    }
+
+    fn given(&self) -> Outcome<Given> {
         let policy = Policy::parse(read_file(&self.policy)?).map_err(|error| {
             Failure::usage(error.to_string()).context(self.policy.display().to_string())
         })?;
-        let proof = read_file(&self.proof)?;
-        let json = match (&self.entry, &self.key) {
-            (Some(entry), _) => self.entry(&proof, entry, &policy)?,
-            (None, key) => self.batched(&proof, key.as_deref().unwrap_or_default(), &policy)?,
+        let key = self.key.as_deref().map(public_key).transpose()?;
+        let trust = match &self.trust {
+            None => None,
+            Some(path) => {
+                let history = TrustHistory::from_file(&read_file(path)?, &policy);
+                let (history, _) = history.map_err(|error| {
+                    Failure::does_not_verify(error.to_string()).context(path.display().to_string())
+                })?;
+                Some(history)
+            }
         };
-        Output::new(global).print(&json, text)
+        if self.batch && key.is_none() && trust.is_none() {
+            let message = "--batch takes the key that is to have signed (--key), or the ledger's \
+                           trust statements (--trust)";
+            return Err(Failure::usage(message));
+        }
+        Ok(Given { policy, key, trust })
     }
 
-    fn entry(&self, proof: &[u8], entry_file: &Path, policy: &Policy) -> Outcome<VerifiedJson> {
-        let entry = Bytes::from(read_file(entry_file)?);
+    fn entry(&self, proof: &[u8], entry_file: &Path, given: &Given) -> Outcome<VerifyJson> {
+        let bytes = Bytes::from(read_file(entry_file)?);
         let in_proof = |failure: Failure| failure.context(self.proof.display().to_string());
+        let in_entry = |failure: Failure| failure.context(entry_file.display().to_string());
         let proof = TlogProof::parse(proof)
             .map_err(|error| in_proof(Failure::does_not_verify(error.to_string())))?;
-        let leaf = leaf_hash(&entry);
+        let leaf = leaf_hash(&bytes);
         let checkpoint = proof
-            .verify(&leaf, policy)
+            .verify(&leaf, &given.policy)
             .map_err(|error| in_proof(Failure::does_not_verify(error.to_string())))?;
-        let entry = EntryJson::decode(&entry, proof.index.get(), leaf.to_string())
-            .map_err(|failure| failure.context(entry_file.display().to_string()))?;
-        Ok(report(&checkpoint, entry, policy.needs_cosignatures()))
+        let entry = Entry::parse(&bytes)
+            .map_err(|error| in_entry(Failure::does_not_verify(error.to_string())))?;
+        let header = header_of(&entry).map_err(in_entry)?;
+        if entry.author == Author::Batched {
+            let message = "the entry is one of a batch and has no signature of its own: it is \
+                           verified with its manifest (deed prove --batch, deed verify --batch)";
+            return Err(in_entry(Failure::does_not_verify(message)));
+        }
+        let json =
+            EntryJson::decode(&bytes, proof.index.get(), leaf.to_string()).map_err(in_entry)?;
+        let mut checks = of_head(&checkpoint, proof.index, &given.policy);
+        checks.extend(of_author(given, proof.index, &bytes, &entry, &header));
+        checks.push(Check::new(
+            BATCH,
+            State::NothingToCheck,
+            "the entry is not one of a batch",
+        ));
+        checks.extend(of_words(&entry));
+        Ok(report(&checkpoint, json, checks))
     }
 
-    fn batched(&self, proof: &[u8], key: &str, policy: &Policy) -> Outcome<VerifiedJson> {
+    fn batched(&self, proof: &[u8], given: &Given) -> Outcome<VerifyJson> {
         let fails = |error: &dyn std::fmt::Display| {
             Failure::does_not_verify(error.to_string()).context(self.proof.display().to_string())
         };
-        let key = public_key(key)?;
         let proof = GetBatchProofResponse::decode(proof).map_err(|error| fails(&error))?;
-        let checkpoint = policy
+        let checkpoint = given
+            .policy
             .verify_checkpoint(&proof.checkpoint)
             .map_err(|error| fails(&error))?;
+        let signer = batch::signer(&proof).map_err(|error| fails(&error))?;
+        let key = match (&given.key, &given.trust) {
+            (Some(key), _) => key.clone(),
+            (None, Some(trust)) => {
+                let unknown = || fails(&format!("no key {signer} is registered in the trust file"));
+                trust.public_key(signer).cloned().ok_or_else(unknown)?
+            }
+            (None, None) => return Err(Failure::usage("--batch takes --key or --trust")),
+        };
         let manifest = Entry::parse(&proof.manifest_entry).map_err(|error| fails(&error))?;
         let manifest = Manifest::parse(manifest.payload).map_err(|error| fails(&error))?;
         let head = &checkpoint.checkpoint.head;
-        let ledger_id = match &self.ledger_id {
-            Some(hex) => ledger_id(hex)?,
-            None => manifest.ledger_id,
+        let ledger_id = match (&self.ledger_id, &given.trust) {
+            (Some(hex), _) => ledger_id(hex)?,
+            (None, Some(trust)) => trust.registry().ledger_id(),
+            (None, None) => manifest.ledger_id,
         };
         let path = batch::verify_path(&proof, ledger_id, &key, head).map_err(|e| fails(&e))?;
-        let index = path.statement_index.get();
+        let index = path.statement_index;
         let hash = path.statement_hash.to_string();
-        let entry = EntryJson::decode(&proof.statement_entry, index, hash)?;
-        let mut json = report(&checkpoint, entry, policy.needs_cosignatures());
-        json.proven.push(format!(
-            "key {} signed the batch at leaf {}, of which it is statement {}, for ledger {}",
-            path.key_id, path.manifest_index, path.position, ledger_id
+        let bytes = &proof.statement_entry;
+        let entry = Entry::parse(bytes).map_err(|error| fails(&error))?;
+        let header = header_of(&entry)?;
+        let json = EntryJson::decode(bytes, index.get(), hash)?;
+        let mut checks = of_head(&checkpoint, index, &given.policy);
+        checks.push(Check::new(
+            SIGNATURE,
+            State::Checked,
+            format!(
+                "key {} signed the manifest at leaf {}",
+                path.key_id, path.manifest_index
+            ),
         ));
-        json.not_proven.push(format!(
-            "that key {} spoke for {} then: the ledger's trust chain says (deed key list)",
-            path.key_id, path.manifest.producer
+        checks.push(match &given.trust {
+            None => Check::new(STANDING, State::NotChecked, standing_unknown(path.key_id)),
+            Some(trust) => {
+                let author = trust.author(index, bytes, &entry, &header, Some(path.key_id));
+                of_standing(trust, author, &header)
+            }
+        });
+        checks.push(Check::new(
+            BATCH,
+            State::Checked,
+            format!(
+                "it is statement {} of the {} that the manifest covers, for ledger {ledger_id}",
+                path.position, path.manifest.count
+            ),
         ));
-        Ok(json)
+        checks.extend(of_words(&entry));
+        Ok(report(&checkpoint, json, checks))
     }
+}
+
+/// The statement's header, if entry and statement agree about who may have written it.
+fn header_of<'e>(entry: &Entry<'e>) -> Outcome<Header<'e>> {
+    if entry.payload_type == PayloadType::BatchManifest {
+        let message = "the entry is the manifest of a batch, not a statement";
+        return Err(Failure::does_not_verify(message));
+    }
+    let header = entry.statement();
+    header
+        .map_err(|error| Failure::does_not_verify(format!("the entry contradicts itself: {error}")))
+}
+
+/// Inclusion, head and witnesses: these held, or nothing is reported.
+fn of_head(verified: &VerifiedCheckpoint, index: LeafIndex, policy: &Policy) -> Vec<Check> {
+    let (origin, head) = (&verified.checkpoint.origin, &verified.checkpoint.head);
+    let inclusion = format!(
+        "the entry is leaf {index} of the {} leaves that the head commits to, byte for byte",
+        head.size
+    );
+    let mut checks = vec![
+        Check::new(INCLUSION, State::Checked, inclusion),
+        Check::new(
+            HEAD,
+            State::Checked,
+            format!("a key that the policy names signed the head for {origin}"),
+        ),
+    ];
+    checks.push(if policy.needs_cosignatures() {
+        let witnesses = verified.cosigned_by.iter();
+        let witnesses: Vec<_> = witnesses
+            .map(|one| format!("{} at {} s after 1970", one.witness, one.time.get()))
+            .collect();
+        let witnesses = witnesses.join(", ");
+        let detail = format!("the policy's quorum cosigned the head, by its clocks: {witnesses}");
+        Check::new(QUORUM, State::Checked, detail)
+    } else {
+        let detail =
+            "the policy asks for none: that everyone sees this head is the operator's word";
+        Check::new(QUORUM, State::NotChecked, detail)
+    });
+    checks
+}
+
+/// Signature and standing of an entry that is in no batch.
+fn of_author(
+    given: &Given,
+    index: LeafIndex,
+    bytes: &Bytes,
+    entry: &Entry<'_>,
+    header: &Header<'_>,
+) -> [Check; 2] {
+    if entry.author == Author::Ledger {
+        let detail = "the ledger itself is the author: nobody signs, its word is in the head";
+        let follows = "whether what the ledger says follows from the entries before it is for deed \
+                       audit";
+        return [
+            Check::new(SIGNATURE, State::NothingToCheck, detail),
+            Check::new(STANDING, State::NotChecked, follows),
+        ];
+    }
+    let author = given
+        .trust
+        .as_ref()
+        .map(|trust| (trust, trust.author(index, bytes, entry, header, None)));
+    let signature = match (entry.signature, &given.key, &author) {
+        (None, ..) => Check::new(
+            SIGNATURE,
+            State::NothingToCheck,
+            "the statement is unsigned: its producer is claimed",
+        ),
+        (Some(signed), Some(key), _) => {
+            let (wanted, found) = (signature::key_id(key), signed.key());
+            let payload_type = PayloadType::Statement;
+            let verified = signature::verify(key, payload_type, entry.payload, signed.signature);
+            match verified {
+                _ if wanted != found => Check::new(
+                    SIGNATURE,
+                    State::Failed,
+                    format!("it is by key {found}, not by {wanted}"),
+                ),
+                Ok(()) => Check::new(
+                    SIGNATURE,
+                    State::Checked,
+                    format!("key {found} signed the statement"),
+                ),
+                Err(error) => Check::new(SIGNATURE, State::Failed, error.to_string()),
+            }
+        }
+        (Some(signed), None, Some((trust, author))) => {
+            // With a key that the trust file has, whatever else is wrong with its author.
+            let (id, payload_type) = (signed.key(), PayloadType::Statement);
+            let verified = trust
+                .public_key(id)
+                .map(|key| signature::verify(key, payload_type, entry.payload, signed.signature));
+            match verified {
+                Some(Ok(())) => Check::new(
+                    SIGNATURE,
+                    State::Checked,
+                    format!("key {id} signed the statement"),
+                ),
+                Some(Err(error)) => Check::new(SIGNATURE, State::Failed, error.to_string()),
+                None => {
+                    let why = author.as_ref().err().map(ToString::to_string);
+                    Check::new(SIGNATURE, State::Failed, why.unwrap_or_default())
+                }
+            }
+        }
+        (Some(signed), None, None) => Check::new(
+            SIGNATURE,
+            State::NotChecked,
+            format!(
+                "key {} is named, and its signature was not looked at: that takes --trust or --key",
+                signed.key()
+            ),
+        ),
+    };
+    let standing = match author {
+        Some((trust, author)) => of_standing(trust, author, header),
+        None => match entry.signature {
+            Some(signed) => Check::new(STANDING, State::NotChecked, standing_unknown(signed.key())),
+            None => Check::new(
+                STANDING,
+                State::NotChecked,
+                "whether the producer has a key, and so must sign, takes --trust",
+            ),
+        },
+    };
+    [signature, standing]
+}
+
+fn standing_unknown(key: KeyId) -> String {
+    format!("whether key {key} spoke for the producer at that leaf takes --trust")
+}
+
+fn of_standing(
+    trust: &TrustHistory,
+    author: Result<Option<KnownAuthor>, deed_client::AuthorError>,
+    header: &Header<'_>,
+) -> Check {
+    let author = match author {
+        Ok(Some(author)) => author,
+        Ok(None) => {
+            let detail = "the ledger itself is the author";
+            return Check::new(STANDING, State::NothingToCheck, detail);
+        }
+        Err(error) => return Check::new(STANDING, State::Failed, error.to_string()),
+    };
+    let producer = header.producer;
+    let mut detail = match (author.key, &author.record) {
+        (None, _) => format!("no key was registered for {producer}, so it may speak unsigned"),
+        (Some(key), None) => format!("key {key} was an authority of the ledger at that leaf"),
+        (Some(key), Some(record)) => format!(
+            "key {key} spoke for {producer} at that leaf: registered at leaf {}, for controller {}",
+            record.registered_leaf, record.controller
+        ),
+    };
+    if let Some(leaf) = author.revoked_leaf {
+        detail += &format!("; it was revoked later, at leaf {leaf}");
+    }
+    let newest = trust.newest();
+    detail += &if author.complete {
+        format!("; no trust statement before that leaf is left out (the newest shown is {newest})")
+    } else {
+        format!(
+            "; not checked: that no trust statement stands between leaf {newest}, the newest that \
+             is shown, and that leaf"
+        )
+    };
+    Check::new(STANDING, State::Checked, detail)
+}
+
+/// What no proof of an entry shows.
+fn of_words(entry: &Entry<'_>) -> [Check; 3] {
+    let slots = statement::commitments(entry.payload).map(|all| {
+        let slots = all.map(|one| format!("{} ({})", one.slot, one.digest));
+        slots.collect::<Vec<_>>()
+    });
+    let slots = slots.unwrap_or_default();
+    let contents = if slots.is_empty() {
+        let detail = "the statement commits to none";
+        Check::new(CONTENTS, State::NothingToCheck, detail)
+    } else {
+        let detail = format!(
+            "what these commit to was not looked at (deed content get does): {}",
+            slots.join(", ")
+        );
+        Check::new(CONTENTS, State::NotChecked, detail)
+    };
+    [
+        contents,
+        Check::new(
+            TIME,
+            State::NotChecked,
+            "when it was received is the operator's word",
+        ),
+        Check::new(
+            TRUTH,
+            State::NotChecked,
+            "that what it says is so is its author's word",
+        ),
+    ]
 }
 
 fn ledger_id(text: &str) -> Outcome<LedgerId> {
@@ -147,39 +480,19 @@ fn ledger_id(text: &str) -> Outcome<LedgerId> {
     }
 }
 
-fn report(verified: &VerifiedCheckpoint, entry: EntryJson, quorum: bool) -> VerifiedJson {
+fn report(verified: &VerifiedCheckpoint, entry: EntryJson, checks: Vec<Check>) -> VerifyJson {
     let head = &verified.checkpoint.head;
-    let mut proven = vec![
-        format!(
-            "the entry is leaf {} of the {} leaves that {} committed to",
-            entry.leaf_index, head.size, verified.checkpoint.origin
-        ),
-        "the entry is what was recorded there, byte for byte".to_owned(),
-    ];
-    let mut not_proven = Vec::new();
-    if quorum {
-        proven.push("the policy's quorum of witnesses saw the same tree head".to_owned());
-    } else {
-        not_proven.push(
-            "no witness quorum is asked for: that everyone sees this head is the operator's word"
-                .to_owned(),
-        );
-    }
-    not_proven.push("when it was recorded: the receive time is the operator's word".to_owned());
-    for cosigned in &verified.cosigned_by {
-        proven.push(format!(
-            "witness {} cosigned that head at {} s after 1970, by its clock",
-            cosigned.witness,
-            cosigned.time.get()
-        ));
-    }
-    if entry.is_unsigned() {
-        not_proven
-            .push("who said it: the statement is unsigned, its producer is claimed".to_owned());
-    }
-    not_proven.push("that what it says is true".to_owned());
-    VerifiedJson {
-        verified: true,
+    let parts = |state: State| {
+        let parts = checks.iter().filter(|check| check.state == state);
+        parts.map(|check| check.part).collect::<Vec<_>>()
+    };
+    let failed = parts(State::Failed);
+    let verified_parts = match failed.is_empty() {
+        true => parts(State::Checked),
+        false => Vec::new(),
+    };
+    let not_checked = parts(State::NotChecked);
+    VerifyJson {
         origin: verified.checkpoint.origin.to_string(),
         tree_size: head.size.get(),
         root: head.root.to_string(),
@@ -191,27 +504,56 @@ fn report(verified: &VerifiedCheckpoint, entry: EntryJson, quorum: bool) -> Veri
                 time_s: cosigned.time.get(),
             })
             .collect(),
-        proven,
-        not_proven,
+        verified: verified_parts,
+        failed,
+        not_checked,
+        checks,
         entry,
     }
 }
 
-fn text(json: &VerifiedJson) -> String {
-    let list = |items: &[String]| {
-        items
-            .iter()
-            .map(|item| indented(item) + "\n")
-            .collect::<String>()
-    };
-    format!(
-        "verified\norigin          {}\ntree size       {}\nroot            {}\n{}\n\n\
-         proven:\n{}not proven:\n{}",
-        json.origin,
-        json.tree_size,
-        json.root,
-        json.entry.text(),
-        list(&json.proven),
-        list(&json.not_proven).trim_end()
-    )
+impl Check {
+    fn new(part: &'static str, state: State, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self {
+            part,
+            state,
+            detail,
+        }
+    }
+
+    fn text(&self) -> String {
+        let state = match self.state {
+            State::Checked => "checked",
+            State::Failed => "FAILED",
+            State::NotChecked => "not checked",
+            State::NothingToCheck => "nothing",
+        };
+        let prose = format!("{}: {}", self.part, self.detail);
+        labelled(state, &prose, 16)
+    }
+}
+
+impl VerifyJson {
+    fn text(&self) -> String {
+        let checks: Vec<_> = self.checks.iter().map(Check::text).collect();
+        let ending = if self.failed.is_empty() {
+            format!(
+                "{}\n{}",
+                labelled("not verified", &self.not_checked.join(", "), 16),
+                labelled("verified", &self.verified.join(", "), 16)
+            )
+        } else {
+            labelled("FAILED", &self.failed.join(", "), 16)
+        };
+        format!(
+            "origin          {}\ntree size       {}\nroot            {}\n{}\n\n{}\n\n{}",
+            printable(&self.origin),
+            self.tree_size,
+            self.root,
+            self.entry.text(),
+            checks.join("\n"),
+            ending
+        )
+    }
 }

@@ -6,7 +6,8 @@
 //!   kind 1   a statement: deed.v1.Envelope with its payload and attachments
 //!   kind 2   acknowledged: every sequence below this one (u64)
 //!   kind 3   where the session stands: next sequence (u64), digest of the payload before it
-//!            (32 bytes; left out at sequence 0); nothing before it counts any more
+//!            (32 bytes; left out if it is not known); nothing before it counts any more
+//!   kind 4   used: every sequence below this one (u64) was sent, or may have been
 //! ```
 //!
 //! Integers are big-endian. The check is the beginning of BLAKE3 over length, kind and data. A
@@ -39,6 +40,7 @@ pub(super) enum Record {
     Statement(Statement),
     Acknowledged(Sequence),
     Position(Sequence, Option<PayloadDigest>),
+    Used(Sequence),
 }
 
 /// The open file.
@@ -111,8 +113,8 @@ impl Journal {
         self.bytes
     }
 
-    /// Begins anew with one record, in place of all.
-    pub(super) fn replace(&mut self, record: &Record) -> Result<(), SessionError> {
+    /// Begins anew with these records, in place of all.
+    pub(super) fn replace(&mut self, records: &[Record]) -> Result<(), SessionError> {
         let path = self.path.clone();
         let failed = |action| {
             let path = path.clone();
@@ -120,7 +122,9 @@ impl Journal {
         };
         let temporary = self.path.with_extension("new");
         let mut out = MAGIC.to_vec();
-        encode(record, &mut out);
+        for record in records {
+            encode(record, &mut out);
+        }
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -174,6 +178,10 @@ fn encode(record: &Record, out: &mut Vec<u8>) {
             out.push(3);
             out.extend_from_slice(&next.get().to_be_bytes());
             out.extend_from_slice(digest.as_ref().map_or(&[][..], |digest| digest.as_bytes()));
+        }
+        Record::Used(below) => {
+            out.push(4);
+            out.extend_from_slice(&below.get().to_be_bytes());
         }
     }
     // Statements are bounded by the appender's checks, far below 32 bits.
@@ -245,6 +253,7 @@ fn next_record(bytes: &[u8]) -> Option<(Record, usize)> {
             };
             Record::Position(sequence(next)?, digest)
         }
+        4 => Record::Used(sequence(data)?),
         _ => return None,
     };
     Some((record, 4 + length + CHECK_BYTES))
@@ -268,6 +277,7 @@ mod tests {
             Record::Position(Sequence::new(3), Some(PayloadDigest::new([4; 32]))),
             statement(1),
             Record::Acknowledged(Sequence::new(4)),
+            Record::Used(Sequence::new(9)),
             statement(2),
         ]
     }
@@ -301,7 +311,7 @@ mod tests {
     fn a_changed_byte_before_the_end_is_damage_and_never_another_record() {
         let whole = encoded();
         let mut last = Vec::new();
-        encode(&records()[3], &mut last);
+        encode(&records()[4], &mut last);
         for at in 0..whole.len() - last.len() {
             let mut changed = whole.clone();
             changed[at] ^= 1;
@@ -322,7 +332,7 @@ mod tests {
         let (mut journal, found) = Journal::open(&path).unwrap();
         assert_eq!(found, records());
         let position = Record::Position(Sequence::new(9), None);
-        journal.replace(&position).unwrap();
+        journal.replace(std::slice::from_ref(&position)).unwrap();
         journal.add(&records()[..1]).unwrap();
         let (_, found) = Journal::open(&path).unwrap();
         assert_eq!(found, [position, records()[0].clone()]);

@@ -206,6 +206,8 @@ pub struct StoredSession {
     sync: Sync,
     /// The sequence after the last acknowledged one, and that one's digest.
     acknowledged: (Sequence, Option<PayloadDigest>),
+    /// Below this one every sequence was sent, or may have been: no other statement gets it.
+    used: Sequence,
     waiting: VecDeque<Unacknowledged>,
     closed: bool,
     /// Holds the lock.
@@ -340,6 +342,7 @@ impl StoredSession {
             journal,
             sync,
             acknowledged: (Sequence::FIRST, None),
+            used: Sequence::FIRST,
             waiting: VecDeque::new(),
             closed: false,
             _lock: lock,
@@ -355,7 +358,9 @@ impl StoredSession {
                     session.acknowledged = (next, digest);
                     session.waiting.clear();
                     session.closed = false;
+                    session.used = Sequence::FIRST;
                 }
+                Record::Used(below) => session.used = session.used.max(below),
             }
         }
         Ok(session)
@@ -374,20 +379,6 @@ impl StoredSession {
         self.nonce
     }
 
-    /// Makes its next statements.
-    #[must_use]
-    pub fn session(&self) -> Session {
-        let producer = self.about.producer.clone();
-        match (self.next(), self.nonce) {
-            ((next, Some(digest)), _) => {
-                let last = Sequence::new(next.get().saturating_sub(1));
-                Session::resume(self.ledger_id, producer, self.id, (last, digest))
-            }
-            ((_, None), Some(nonce)) => Session::with_nonce(self.ledger_id, producer, nonce),
-            ((_, None), None) => Session::uncertified(self.ledger_id, producer, self.id),
-        }
-    }
-
     /// Who speaks in it.
     #[must_use]
     pub fn producer(&self) -> &str {
@@ -400,9 +391,38 @@ impl StoredSession {
         (&self.about.signing, self.about.key_id.as_deref())
     }
 
-    /// The sequence that the next statement gets, and the digest of the payload before it.
+    /// The sequence that the next statement gets, and the digest of the payload before it, if that is
+    /// known.
     #[must_use]
     pub fn next(&self) -> (Sequence, Option<PayloadDigest>) {
+        let (stands, digest) = self.stands();
+        (stands.max(self.used), digest)
+    }
+
+    /// Where the hole begins that the next statement has to own up to, if there is one: statements
+    /// were sent for these sequences that the ledger does not take, by its word.
+    #[must_use]
+    pub fn skipped_from(&self) -> Option<Sequence> {
+        let (stands, _) = self.stands();
+        (stands < self.used).then_some(stands)
+    }
+
+    /// Makes the statements that come next, in their places.
+    #[must_use]
+    pub fn maker(&self) -> Session {
+        let (stands, digest) = self.stands();
+        let producer = self.about.producer.clone();
+        let session = match self.nonce {
+            Some(nonce) => Session::with_nonce(self.ledger_id, producer, nonce),
+            None => Session::uncertified(self.ledger_id, producer, self.id),
+        };
+        let mut session = session.at(stands, digest);
+        session.skip_to(self.used);
+        session
+    }
+
+    /// Where the ledger stands if it takes all that waits.
+    fn stands(&self) -> (Sequence, Option<PayloadDigest>) {
         match self.waiting.back() {
             Some(last) => (after(last.sequence), Some(last.digest)),
             None => self.acknowledged,
@@ -470,23 +490,54 @@ impl StoredSession {
         self.drop_acknowledged(sequence);
         if self.waiting.is_empty() && self.journal.bytes() > JOURNAL_BYTES_MAX && !self.closed {
             let (next, digest) = self.acknowledged;
-            return self.journal.replace(&Record::Position(next, digest));
+            let records = [Record::Position(next, digest), Record::Used(self.used)];
+            return self.journal.replace(&records);
         }
         self.journal.add(&[Record::Acknowledged(sequence)])
     }
 
-    /// The ledger refused the statement at `sequence` for good: it and those after it are
-    /// forgotten, and the session goes on from there with other ones.
+    /// The statement at `sequence` and those after it were never sent, nor ever will be: they are
+    /// forgotten, and others take their places. (What was sent is for
+    /// [`refused`](Self::refused).)
     ///
     /// # Errors
     /// [`SessionError::Io`].
     pub fn go_back(&mut self, sequence: Sequence) -> Result<(), SessionError> {
+        self.forget_from(sequence)
+    }
+
+    /// The ledger refused the statement at `sequence` for good: it and those after it are not sent
+    /// again. That they are not recorded is the server's word, so their places are used: the session
+    /// goes on behind them, and owns up to the hole. `expected` is the sequence that the server says
+    /// it wants instead, if it does.
+    ///
+    /// # Errors
+    /// [`SessionError::Io`].
+    pub fn refused(
+        &mut self,
+        sequence: Sequence,
+        expected: Option<Sequence>,
+    ) -> Result<(), SessionError> {
+        self.used = self.next().0;
+        self.waiting.retain(|waiting| waiting.sequence < sequence);
+        let behind = |expected: &Sequence| {
+            self.waiting.is_empty() && (self.acknowledged.0..=self.used).contains(expected)
+        };
+        if let Some(expected) = expected.filter(behind) {
+            // What is there now is not known. (No place that was used is given again for that.)
+            self.acknowledged = (expected, None);
+        }
+        self.forget_from(sequence)
+    }
+
+    fn forget_from(&mut self, sequence: Sequence) -> Result<(), SessionError> {
         self.waiting.retain(|waiting| waiting.sequence < sequence);
         self.closed = self.waiting.back().is_some_and(|last| last.closes);
         let (next, digest) = self.acknowledged;
         let mut records = vec![Record::Position(next, digest)];
         let left = self.waiting.iter();
         records.extend(left.map(|waiting| Record::Statement(waiting.statement.clone())));
+        records.push(Record::Used(self.used));
         self.journal.add(&records)?;
         self.journal.sync()
     }
@@ -522,7 +573,15 @@ impl StoredSession {
         )?;
         // A hole that is owned up to begins where the session stands.
         let begins = header.skipped_from.unwrap_or(header.sequence);
-        differs("sequence", begins.to_string(), next.to_string())?;
+        match self.skipped_from() {
+            None => differs("sequence", begins.to_string(), next.to_string())?,
+            Some(from) => {
+                differs("skipped_from", begins.to_string(), from.to_string())?;
+                if header.sequence < next {
+                    differs("sequence", header.sequence.to_string(), next.to_string())?;
+                }
+            }
+        }
         if let Some(previous) = header.previous {
             let wanted = digest.map_or_else(String::new, |digest| digest.to_string());
             differs("previous", previous.to_string(), wanted)?;

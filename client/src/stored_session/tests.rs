@@ -25,7 +25,7 @@ fn open(state: &StateDir) -> Result<StoredSession, SessionError> {
 
 /// The next `count` statements of a stored session.
 fn statements(stored: &StoredSession, count: usize) -> Vec<Statement> {
-    let mut session = stored.session();
+    let mut session = stored.maker();
     let header = Header {
         task: Some(TaskId::new([2; 16])),
         ..Header::default()
@@ -97,7 +97,7 @@ fn it_belongs_to_one_producer_and_one_key() {
 }
 
 #[test]
-fn only_the_next_statement_is_taken_and_a_refused_one_given_back() {
+fn only_the_next_statement_is_taken_and_one_that_was_never_sent_given_back() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::new(directory.path());
     let mut stored = open(&state).unwrap();
@@ -109,7 +109,7 @@ fn only_the_next_statement_is_taken_and_a_refused_one_given_back() {
     }
     stored.append(&made).unwrap();
     stored.acknowledge(Sequence::new(1)).unwrap();
-    // The ledger refused the third: it and the fourth are made anew.
+    // The third could not be sent: it and the fourth are made anew.
     stored.go_back(Sequence::new(2)).unwrap();
     drop(stored);
     let mut stored = open(&state).unwrap();
@@ -120,12 +120,63 @@ fn only_the_next_statement_is_taken_and_a_refused_one_given_back() {
 }
 
 #[test]
+fn a_refused_statement_has_used_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    let made = statements(&stored, 4);
+    stored.append(&made).unwrap();
+    stored.acknowledge(Sequence::new(1)).unwrap();
+    // The ledger says that it does not take the third.
+    stored.refused(Sequence::new(2), None).unwrap();
+    // Nothing may be said in the places of the third and the fourth, whatever comes between.
+    for _ in 0..2 {
+        drop(stored);
+        stored = open(&state).unwrap();
+        assert_eq!(payloads(&stored), [made[1].payload.clone()]);
+        assert_eq!(stored.next().0, Sequence::new(4));
+        assert_eq!(stored.skipped_from(), Some(Sequence::new(2)));
+        for wrong in &made[2..] {
+            let error = stored.append(std::slice::from_ref(wrong)).unwrap_err();
+            assert!(matches!(error, SessionError::NotNext { .. }), "{error}");
+        }
+    }
+    let next = statements(&stored, 2);
+    let header = statement::parse(&next[0].payload).unwrap();
+    assert_eq!(header.sequence, Sequence::new(4));
+    assert_eq!(header.skipped_from, Some(Sequence::new(2)));
+    assert_eq!(header.previous, Some(PayloadDigest::of(&made[1].payload)));
+    stored.append(&next).unwrap();
+    drop(stored);
+    let mut stored = open(&state).unwrap();
+    assert_eq!(stored.unacknowledged().len(), 3);
+    stored.acknowledge(Sequence::new(2)).unwrap();
+    // It has the third after all, it says then: no place is given again for that.
+    let expected = Some(Sequence::new(3));
+    stored.refused(Sequence::new(4), expected).unwrap();
+    drop(stored);
+    let stored = open(&state).unwrap();
+    assert_eq!(stored.next(), (Sequence::new(6), None));
+    assert_eq!(stored.skipped_from(), expected);
+    // Nor for any other sequence that it may name.
+    for lie in [0, 1, 9, u64::MAX] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut stored = open(&StateDir::new(directory.path())).unwrap();
+        stored.append(&statements(&stored, 3)).unwrap();
+        stored.acknowledge(Sequence::new(2)).unwrap();
+        let lie = Some(Sequence::new(lie));
+        stored.refused(Sequence::new(2), lie).unwrap();
+        assert_eq!(stored.next().0, Sequence::new(3));
+    }
+}
+
+#[test]
 fn nothing_follows_the_end_of_a_session() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::new(directory.path());
     let mut stored = open(&state).unwrap();
     let closed = stored
-        .session()
+        .maker()
         .close(deed_evidence::Micros::new(1))
         .unwrap();
     stored.append(&[closed.into()]).unwrap();

@@ -327,7 +327,7 @@ async fn a_stored_session_goes_on_after_a_cut() {
         StoredSession::open(state, id, "nightly", "test:agent", &signing, Sync::Each).unwrap()
     };
     let make = |stored: &StoredSession, count: usize| -> Vec<Statement> {
-        let mut session = stored.session();
+        let mut session = stored.maker();
         let header = Header {
             task: Some(deed_evidence::TaskId::new([2; 16])),
             ..Header::default()

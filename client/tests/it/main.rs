@@ -14,6 +14,7 @@ mod fake;
 mod following;
 mod lying;
 mod merkle;
+mod offline;
 mod proxy;
 mod reading;
 mod rotation;
@@ -22,6 +23,7 @@ mod silence;
 mod statement_json;
 mod tls;
 mod trust_store;
+mod whims;
 
 /// A ledger that is made without a server, as deed-evidence tests it.
 #[path = "../../../evidence/tests/it/ledger.rs"]

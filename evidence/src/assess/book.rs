@@ -50,7 +50,7 @@ pub trait View {
     fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Self::Error>;
 
     /// The Intent in the entry at a leaf, as [`Recorded::read`] reads it; `None` if there is no such
-    /// leaf, or something else is there.
+    /// leaf, something else is there, or it is not what was recorded at its place in its session.
     ///
     /// # Errors
     /// As the keeper of the entries says.
@@ -419,6 +419,30 @@ impl Book {
             Some(first),
             detail,
         )?;
+        Ok(Assessed {
+            intent: None,
+            findings: std::mem::take(&mut self.found),
+        })
+    }
+
+    /// Takes a statement of a batch that is kept as evidence of what another one of it shows
+    /// ([`Book::equivocation`]). It counts among its task's entries, and says nothing.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn beside<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        spoken: &Spoken<'_>,
+    ) -> Result<Assessed, V::Error> {
+        let here = Here::of(spoken, registry);
+        self.number(spoken.leaf);
+        self.found.clear();
+        if let Some(task) = spoken.header.task {
+            let voice = Voice::of(spoken, registry);
+            self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
+        }
         Ok(Assessed {
             intent: None,
             findings: std::mem::take(&mut self.found),

@@ -196,32 +196,62 @@ impl Replay {
         Ok(Some(assessed))
     }
 
-    /// A second statement for a place in a session: evidence against its author, if the author
-    /// signed both, and recorded once.
-    pub(super) fn equivocation(&mut self, said: Said<'_>) -> Result<Assessed, Fault> {
+    /// The leaf of the statement that a second one for the same place in a session contradicts:
+    /// evidence against their author, if the author signed both, and recorded once. `None` if there
+    /// is nothing that it contradicts, or that is on record.
+    pub(super) fn contradicted(&mut self, said: Said<'_>) -> Result<Option<u64>, Fault> {
         let (session, sequence) = (said.header.session, said.header.sequence);
-        let again = || Fault::Again { sequence };
         let known = self.sessions.get(&session);
-        let first = known.and_then(|(_, runs)| leaf_of(runs, sequence));
-        // In a gap nothing was recorded that it could contradict.
-        let first = first.ok_or_else(again)?;
+        let Some(first) = known.and_then(|(_, runs)| leaf_of(runs, sequence)) else {
+            // In a gap, or not there yet.
+            return Ok(None);
+        };
         let digest = crate::PayloadDigest::of(said.entry.payload);
         let recorded = usize::try_from(first).ok();
         let recorded = recorded.and_then(|first| self.payloads.get(first));
         let same = recorded.is_none_or(|start| digest.as_bytes().starts_with(start));
         if same || said.speaker.key.is_none() {
-            return Err(again());
+            return Ok(None);
         }
+        let Some((book, mut past, _)) = self.machine() else {
+            return Ok(None);
+        };
+        let known = book.equivocated(&mut past, session, sequence)?;
+        Ok(known.is_none().then_some(first))
+    }
+
+    /// Takes a statement as evidence: it contradicts the one at leaf `first`.
+    pub(super) fn equivocation(
+        &mut self,
+        said: Said<'_>,
+        first: u64,
+    ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
         let Some((book, mut past, registry)) = self.machine() else {
-            return Err(again());
+            return Ok(None);
         };
-        if book.equivocated(&mut past, session, sequence)?.is_some() {
-            return Err(again());
-        }
         let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
         book.equivocation(&mut past, registry, &spoken, first)
+            .map(Some)
+    }
+
+    /// Takes a statement of a batch that is kept as evidence.
+    pub(super) fn kept_as_evidence(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+        if let Some(first) = self.contradicted(said)? {
+            let shown = self.open.as_mut().and_then(|open| open.evidence.as_mut());
+            if let Some(shown) = shown {
+                *shown += 1;
+            }
+            return self.equivocation(said, first);
+        }
+        let at = self.effective_time;
+        let Some((book, mut past, registry)) = self.machine() else {
+            return Ok(None);
+        };
+        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let spoken = spoken(said, &what, at);
+        book.beside(&mut past, registry, &spoken).map(Some)
     }
 
     /// Takes what has changed out of the machine.

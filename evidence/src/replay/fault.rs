@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::{
-    KeyId, Sequence, WireError,
+    KeyId, Micros, Sequence, WireError,
     batch::BatchError,
     entry::EntryError,
     genesis::GenesisError,
@@ -102,6 +102,16 @@ pub enum Fault {
     /// Its session does not take it.
     #[error(transparent)]
     Session(#[from] session::Refusal),
+    /// Times do not go back: it says that it was received long before what stands before it.
+    #[error(
+        "was received at {received_at} us, long before {effective_time} us, when what stands before it was there"
+    )]
+    Late {
+        /// As the entry says.
+        received_at: Micros,
+        /// The highest receive time before it.
+        effective_time: Micros,
+    },
     /// Its place in its session is taken.
     #[error("sequence {sequence} again")]
     Again {

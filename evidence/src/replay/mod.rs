@@ -4,7 +4,8 @@
 //! each one's form, its author's signature and standing, its place in its session and its batch,
 //! the chain of trust statements, and, where the rules have the ledger assess, every entry that
 //! the ledger itself had to write: receipts, clearances and ticks must be there to the byte, and
-//! none may be there that nothing called for. What it does not look at is the tree; fold the leaf
+//! none may be there that nothing called for. There, too, receive times do not go back by more than
+//! a clock may be off. What it does not look at is the tree; fold the leaf
 //! hashes into a [`RightEdge`](deed_tlog::RightEdge) beside it.
 //!
 //! `fsck` compares what a replay comes to with what a server has stored, `deed audit` does it for
@@ -33,7 +34,7 @@ use crate::{
     CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
     assess::{Assessed, Book, Recorded},
     batch::{self, Manifest},
-    entry::{Entry, KeyedSignature},
+    entry::{Entry, KeyedSignature, is_late},
     genesis::Genesis,
     session::{self, Judgement, Run, Session},
     signature,
@@ -74,6 +75,8 @@ struct OpenBatch {
     leaf: u64,
     speaker: Speaker,
     payloads: Vec<Bytes>,
+    /// Of a batch that is kept as evidence: how many equivocations it shows so far.
+    evidence: Option<usize>,
 }
 
 /// A statement with where it stands and who says it.
@@ -176,6 +179,12 @@ impl Replay {
             return Err(Fault::Order { wanted });
         }
         let entry = Entry::parse(bytes)?;
+        if assesses(&self.registry) && is_late(entry.received_at, self.effective_time) {
+            return Err(Fault::Late {
+                received_at: entry.received_at,
+                effective_time: self.effective_time,
+            });
+        }
         let at = self.effective_time.max(entry.received_at);
         if self.book.is_none() && assesses(&self.registry) {
             self.book = Some(Book::new(self.id));
@@ -255,7 +264,12 @@ impl Replay {
                 self.record(said);
                 self.assess(said)
             }
-            Judgement::Behind => self.equivocation(said).map(Some),
+            Judgement::Behind => match self.contradicted(said)? {
+                Some(first) => self.equivocation(said, first),
+                None => Err(Fault::Again {
+                    sequence: said.header.sequence,
+                }),
+            },
         }
     }
 
@@ -304,6 +318,7 @@ impl Replay {
             speaker: speaker(entry, Some(key)),
             leaf: index,
             manifest,
+            evidence: None,
         });
         Ok(())
     }
@@ -331,11 +346,6 @@ impl Replay {
         open.payloads.push(bytes.slice_ref(entry.payload));
         let first = open.payloads.len() == 1;
         let complete = open.payloads.len() >= open.manifest.count.get() as usize;
-        if first {
-            self.may_speak(header, &speaker)?;
-        }
-        self.is_next(header, &speaker)?;
-        self.in_form(header)?;
         let said = Said {
             leaf: index,
             bytes,
@@ -343,9 +353,30 @@ impl Replay {
             header,
             speaker: &speaker,
         };
-        self.record(said);
-        let assessed = self.assess(said)?;
+        if first {
+            self.may_speak(header, &speaker)?;
+            if self.judge(header, &speaker)? == Judgement::Behind {
+                self.open.as_mut().ok_or(Fault::NoManifest)?.evidence = Some(0);
+            }
+        }
+        let assessed = if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.evidence.is_some())
+        {
+            self.kept_as_evidence(said)?
+        } else {
+            self.is_next(header, &speaker)?;
+            self.in_form(header)?;
+            self.record(said);
+            self.assess(said)?
+        };
         if complete && let Some(batch) = self.open.take() {
+            if batch.evidence == Some(0) {
+                // It shows nothing that is not on record.
+                let sequence = batch.manifest.first_sequence;
+                return Err(Fault::Again { sequence });
+            }
             let headers = batch.payloads.iter();
             let headers = headers.map(|payload| Ok((statement::parse(payload)?, &payload[..])));
             let headers = headers.collect::<Result<Vec<_>, crate::WireError>>()?;

@@ -272,6 +272,12 @@ impl TrustChain {
         &self.registry
     }
 
+    /// The highest receive time of its entries: no later than the ledger's own effective time.
+    #[must_use]
+    pub const fn effective_time(&self) -> Micros {
+        self.at
+    }
+
     /// The same, to keep.
     #[must_use]
     pub fn into_registry(self) -> Registry {

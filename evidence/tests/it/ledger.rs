@@ -309,7 +309,10 @@ impl Kept {
 impl Kept {
     fn recorded(&self, leaf: u64) -> Option<Recorded> {
         let (entry, key) = self.entries.get(&leaf)?;
-        Recorded::read::<EntryError>(leaf, entry, |_| Ok(*key)).unwrap()
+        let recorded = Recorded::read::<EntryError>(leaf, entry, |_| Ok(*key)).unwrap()?;
+        let place = (recorded.session, recorded.sequence);
+        // What is kept as evidence is no act.
+        (self.places.get(&place) == Some(&leaf)).then_some(recorded)
     }
 
     fn cell_of<T: prost::Message + Default>(&self, key: &CellKey) -> Option<T> {

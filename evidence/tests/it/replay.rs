@@ -6,9 +6,11 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use deed_evidence::{
     Micros, TaskId,
-    assess::{cells, cells::CellKey},
-    entry::Entry,
+    assess::{SKEW_US, cells, cells::CellKey},
+    batch::Manifest,
+    entry::{Entry, KeyedSignature},
     replay::{Fault, Replay, ReplayError},
+    signature,
     statement::{self, LEDGER_PRODUCER},
 };
 use deed_proto::v1::{
@@ -345,6 +347,100 @@ fn two_statements_for_one_place_are_evidence_once() {
     let mut entries = ledger.entries()[..second.leaf as usize].to_vec();
     entries.push(entries[first.leaf as usize].clone());
     assert!(matches!(fails(&entries).1, Fault::Again { .. }));
+}
+
+/// The entries of a batch that the agent signs, received at `at`.
+fn batch_of(payloads: &[Bytes], at: Micros) -> Vec<Bytes> {
+    let key = signing_key(AGENT.seed.unwrap());
+    let manifest = Manifest::over(payloads).unwrap().encode();
+    let signed = signature::sign(&key, v1::PayloadType::BatchManifest, &manifest);
+    let id = signature::key_id(key.public_key());
+    let keyed = KeyedSignature {
+        key_id: id.as_bytes(),
+        signature: &signed,
+    };
+    let batched = payloads.iter();
+    let batched = batched.map(|payload| Entry::batched(payload, at).encode());
+    let manifest = Entry::manifest(&manifest, keyed, at).encode();
+    std::iter::once(manifest).chain(batched).collect()
+}
+
+#[test]
+fn a_second_batch_for_the_same_places_is_evidence_once() {
+    let mut ledger = Ledger::new();
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
+    let wanted = |resource: &str| (Some(1), Body::Intent(intent(resource, 1, None)));
+    let first = ledger.say_batch(AGENT, vec![wanted("orders/1"), wanted("orders/2")]);
+    let said = |resource: &str, sequence: u64| {
+        let (task, body) = wanted(resource);
+        let mut made = ledger.statement(AGENT, task, body);
+        made.sequence = sequence;
+        statement::encode(&made).unwrap()
+    };
+    let sequence = first[0].sequence.get();
+    // Another first, the same second, and one that is not there yet.
+    let second = [
+        said("orders/3", sequence),
+        first[1].payload.clone(),
+        said("orders/4", sequence + 2),
+    ];
+    let second = batch_of(&second, ledger.now());
+    let with = |batches: &[&[Bytes]]| {
+        let entries: Vec<_> = ledger.entries().iter().cloned().collect();
+        let entries = entries.into_iter().chain(batches.concat());
+        entries.collect::<Vec<_>>()
+    };
+    let replay = Replay::over(&with(&[&second])).unwrap();
+    let found: Vec<_> = replay.findings().collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].kind(), FindingKind::Equivocation);
+    assert_eq!(found[0].leaf_index, ledger.next_leaf() + 1);
+    assert_eq!(found[0].contradicts_leaf, Some(first[0].leaf));
+    // It consumed nothing.
+    let session = &replay.sessions()[&first[0].session].0;
+    assert_eq!(session.next.get(), sequence + 2);
+    assert_eq!(session.recorded, sequence + 2);
+
+    // Once, and not if there is nothing to be shown; and not in parts.
+    let nothing_new = batch_of(&[first[1].payload.clone()], ledger.now());
+    for wrong in [&[&second[..], &second][..], &[&nothing_new]] {
+        let (_, fault) = fails(&with(wrong));
+        assert!(matches!(fault, Fault::Again { .. }), "{fault}");
+    }
+    let (_, fault) = fails(&with(&[&second[..3]]));
+    assert!(matches!(fault, Fault::BatchCut { .. }), "{fault}");
+    let (_, fault) = fails(&with(&[&second[..2], &second[3..]]));
+    assert!(!matches!(fault, Fault::Again { .. }), "{fault}");
+}
+
+#[test]
+fn receive_times_do_not_go_back_by_more_than_a_clock_may_be_off() {
+    let mut ledger = Ledger::new();
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
+    ledger.at(1000);
+    ledger.say(AGENT, Some(1), Body::Intent(intent("orders/1", 1, None)));
+    let last = ledger.say(AGENT, Some(1), Body::Intent(intent("orders/2", 1, None)));
+    for (back, holds) in [
+        (0, true),
+        (SKEW_US, true),
+        (SKEW_US + 1, false),
+        (1 << 50, false),
+    ] {
+        let mut entries = ledger.entries().to_vec();
+        let leaf = last.leaf as usize;
+        entries[leaf] = Entry {
+            received_at: Micros::new(ledger.now().get() - back),
+            ..Entry::parse(&ledger.entries()[leaf]).unwrap()
+        }
+        .encode();
+        if holds {
+            Replay::over(&entries).unwrap();
+        } else {
+            let (found, fault) = fails(&entries);
+            assert_eq!(found, last.leaf);
+            assert!(matches!(fault, Fault::Late { .. }), "{fault}");
+        }
+    }
 }
 
 #[test]

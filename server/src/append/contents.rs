@@ -18,6 +18,9 @@ use crate::{
     store::LedgerNumber,
 };
 
+/// An erasure that may be recorded now, and what else holds the same bytes and does not fit into it.
+pub(super) type Twins = (ErasureGuard, Vec<CommitmentDigest>);
+
 impl Appends {
     /// Stores the contents that came along, and notes which of those that are named are held.
     pub(super) async fn hold_contents(
@@ -59,10 +62,16 @@ impl Appends {
         &self,
         ledger: &Ledger,
         contents: &[CommitmentDigest],
-    ) -> Result<(ErasureGuard, Vec<Erasable>), Refusal> {
+    ) -> Result<(Twins, Vec<Erasable>), Refusal> {
         let begun = self.contents.begin_erasure(ledger.number, contents);
         let guard = begun.await?;
-        blocking(move || look_up(guard)).await
+        blocking(move || {
+            let twins = guard.twins()?;
+            check_twins(guard.contents().len(), &twins)?;
+            let (guard, erasable) = look_up(guard)?;
+            Ok(((guard, twins), erasable))
+        })
+        .await
     }
 
     /// Records an Erasure and destroys the keys of what it names.
@@ -73,9 +82,13 @@ impl Appends {
         sender: &Sender,
         source: &Source,
     ) -> Result<v1::EraseContentResponse, Refusal> {
-        let envelope = request
-            .envelope
-            .ok_or_else(|| Refusal::field("envelope", "is missing"))?;
+        let Some(envelope) = request.envelope else {
+            return self.look_for_twins(ledger, &request.look_up).await;
+        };
+        if !request.look_up.is_empty() {
+            let what = "is for requests without an envelope, which erase nothing";
+            return Err(Refusal::field("look_up", what));
+        }
         let Ok(Some(TrustStatement::Erasure(named))) = TrustStatement::parse(&envelope.payload)
         else {
             let what = "must hold a statement with the body Erasure, signed by an authority";
@@ -98,8 +111,12 @@ impl Appends {
             ) => Some(receipt.leaf_index),
             Some(append_result::Result::Rejected(_)) | None => None,
         };
+        let mut twins = Vec::new();
         let erased = match (recorded, guard) {
-            (Some(leaf), Some(guard)) => self.contents.complete_erasure(guard, leaf).await?,
+            (Some(leaf), Some((guard, left))) => {
+                twins = left;
+                self.contents.complete_erasure(guard, leaf).await?
+            }
             _ => 0,
         };
         if erased > 0 {
@@ -109,8 +126,75 @@ impl Appends {
             checkpoint: answer.checkpoint,
             result,
             erased,
+            twins: as_bytes(&twins),
         })
     }
+
+    /// What would have to go along with these contents.
+    async fn look_for_twins(
+        &self,
+        ledger: &Ledger,
+        contents: &[bytes::Bytes],
+    ) -> Result<v1::EraseContentResponse, Refusal> {
+        if !(1..=ERASED_AT_ONCE_MAX).contains(&contents.len()) {
+            let what = format!(
+                "an envelope, or 1 to {ERASED_AT_ONCE_MAX} commitments to look up, is needed"
+            );
+            return Err(Refusal::field("envelope", what));
+        }
+        let contents = contents.iter().map(|digest| {
+            let what = || Refusal::field("look_up", "must have 32 bytes each");
+            CommitmentDigest::from_slice(digest).ok_or_else(what)
+        });
+        let contents = contents.collect::<Result<Vec<_>, _>>()?;
+        let guard = self
+            .contents
+            .begin_erasure(ledger.number, &contents)
+            .await?;
+        let twins = blocking(move || Ok(guard.twins()?)).await?;
+        Ok(v1::EraseContentResponse {
+            twins: as_bytes(&twins),
+            ..v1::EraseContentResponse::default()
+        })
+    }
+}
+
+/// Contents that one Erasure names at most (`deed.v1.Erasure`).
+const ERASED_AT_ONCE_MAX: usize = 64;
+
+/// Commitments that an error names at most, so that it fits into a header; all are in the answer to a
+/// look-up.
+const NAMED_IN_ERROR_MAX: usize = 16;
+
+fn as_bytes(digests: &[CommitmentDigest]) -> Vec<bytes::Bytes> {
+    let digests = digests.iter();
+    digests
+        .map(|digest| bytes::Bytes::copy_from_slice(digest.as_bytes()))
+        .collect()
+}
+
+/// An Erasure covers every commitment to the same bytes, as long as it has room.
+fn check_twins(named: usize, twins: &[CommitmentDigest]) -> Result<(), Refusal> {
+    if twins.is_empty() || named >= ERASED_AT_ONCE_MAX {
+        return Ok(());
+    }
+    let named = twins.iter().take(NAMED_IN_ERROR_MAX);
+    let named: Vec<_> = named.map(ToString::to_string).collect();
+    Err(Refusal::Precondition {
+        reason: "CONTENT_TWINS",
+        message: format!(
+            "the same bytes are held under {} other commitment(s), which the Erasure has to name \
+             too: {}{}",
+            twins.len(),
+            named.join(", "),
+            if twins.len() > named.len() {
+                " and more"
+            } else {
+                ""
+            }
+        ),
+        metadata: [("commitments".to_owned(), named.join(","))].into(),
+    })
 }
 
 /// What a request's statements have to do with contents, as it was found under the gate.

@@ -13,10 +13,11 @@ use deed_evidence::{CommitmentDigest, Micros, TaskId, assess::Assessed};
 use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
+use self::contents::Twins;
 use crate::{
     admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::Clock,
-    content::{ContentStore, ErasureGuard},
+    content::ContentStore,
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
     pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
@@ -114,7 +115,7 @@ impl Appends {
         source: &Source,
         on_quota: OnQuota,
         erasing: Option<Vec<CommitmentDigest>>,
-    ) -> Result<(InFlight, Option<ErasureGuard>), Refusal> {
+    ) -> Result<(InFlight, Option<Twins>), Refusal> {
         check_request(&request)?;
         let cost = Cost::of(&request);
         if self.shards.has_failed() {
@@ -149,7 +150,10 @@ impl Appends {
                 .await?;
         }
         let mut guard = None;
-        if let Some(contents) = erasing {
+        if let Some(contents) = erasing
+            // Who may not say so learns nothing of what is held.
+            && !batch.statements().is_empty()
+        {
             let (found, erasable) = self.look_up_erasable(&ledger, &contents).await?;
             batch.set_erasable(erasable);
             guard = Some(found);
@@ -295,6 +299,11 @@ impl InFlight {
         let readable = match self.pending {
             Some(pending) => {
                 let answer = pending.answer().await?;
+                if answer.placements.contains(&Placement::Late) {
+                    let message = "the request waited for long, or the server's clock was set: send \
+                                   the same bytes again";
+                    return Err(Refusal::Unavailable(message.to_owned()));
+                }
                 let released = Instant::now();
                 let proofs = if self.with_proofs {
                     prove(&self.ledger, &answer).await?
@@ -384,7 +393,7 @@ async fn prove(ledger: &Arc<Ledger>, answer: &Answer) -> Result<Vec<InclusionPro
             Placement::Linked(placed) | Placement::Duplicate(placed) => {
                 Some(LeafIndex::new(placed.leaf))
             }
-            Placement::Equivocation { .. } | Placement::Refused(_) => None,
+            Placement::Equivocation { .. } | Placement::Refused(_) | Placement::Late => None,
         })
         .collect();
     let (ledger, readable) = (Arc::clone(ledger), Arc::clone(&answer.readable));
@@ -442,6 +451,8 @@ fn place(results: &mut [v1::AppendResult], answer: &Answer, proofs: Vec<Inclusio
             Placement::Refused(refusal) => {
                 append_result::Result::Rejected(reasons::rejection(refusal))
             }
+            // The whole request was refused then.
+            Placement::Late => continue,
         };
         results[statement.envelope].result = Some(result);
     }

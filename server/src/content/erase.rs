@@ -11,7 +11,7 @@
 //! the next start finishes; if only the caller does, the next collection.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -28,6 +28,9 @@ use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, keys};
 
 /// Tasks whose statements may name a content that is to be erased.
 const TASKS_MAX: usize = 100_000;
+
+/// Contents of the same bytes that are looked for at once.
+const TWINS_MAX: usize = 4096;
 
 /// References that are read at once.
 const PAGE_MAX: usize = 1 << 16;
@@ -123,6 +126,44 @@ impl ErasureGuard {
                 return Ok(newest.by_task.into_values().collect());
             }
         }
+    }
+}
+
+impl ErasureGuard {
+    /// Contents of the ledger that are held, hold the same bytes as one of these, and are not among
+    /// them: other salts give other commitments. Ascending; a bounded number. Reads the disk.
+    ///
+    /// What was erased is not among them, and what was stored after its bytes were erased elsewhere
+    /// cannot be told: the tag went with the key.
+    ///
+    /// # Errors
+    /// [`ContentError::Store`].
+    pub(crate) fn twins(&self) -> Result<Vec<CommitmentDigest>, ContentError> {
+        let (shared, ledger) = (&self.shared, self.ledger);
+        let mut tags = HashSet::new();
+        for (digest, state) in &self.contents {
+            // Nothing can be learned from no bytes.
+            let record = shared.store.content(ledger, digest)?;
+            let is_empty = record.is_none_or(|record| record.size == 0);
+            if *state == State::Held
+                && !is_empty
+                && let Some(key) = shared.keys.key(ledger, digest)?
+            {
+                tags.insert(key.tag);
+            }
+        }
+        if tags.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named: HashSet<_> = self.contents.iter().map(|(digest, _)| *digest).collect();
+        let limit = TWINS_MAX + named.len();
+        let mut twins = Vec::new();
+        for digest in shared.keys.tagged(ledger, &tags, limit)? {
+            if !named.contains(&digest) && shared.state(ledger, &digest)? == State::Held {
+                twins.push(digest);
+            }
+        }
+        Ok(twins)
     }
 }
 

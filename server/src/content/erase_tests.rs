@@ -6,10 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use deed_evidence::CommitmentDigest;
+use deed_evidence::{
+    CommitmentDigest,
+    commitment::{Salt, digest_of},
+};
 
 use super::{
-    ContentError, NewContent, State, seal,
+    Begun, ContentError, NewContent, State, seal,
     testing::{self, Fixture, NUMBER, content, ledger, noise, read_all, waits},
 };
 
@@ -26,6 +29,7 @@ impl Secrets {
         };
         let data_key = seal::unwrap(&shared.wrapping, &binding, &key.wrapped).unwrap();
         Self(vec![
+            ("tag", key.tag.as_bytes().to_vec()),
             ("wrapped key", key.wrapped.to_vec()),
             ("sealed part of the wrapped key", key.wrapped[24..].to_vec()),
             ("data key", data_key.to_vec()),
@@ -96,7 +100,7 @@ fn an_erased_content_is_in_no_file() {
         }
         let secrets = Secrets::of(&fixture, &gone);
         // Otherwise the search proves nothing. And never anything else, even before.
-        let before = ["sealed part of the wrapped key", "wrapped key"];
+        let before = ["sealed part of the wrapped key", "tag", "wrapped key"];
         assert_eq!(secrets.found_in(&data_dir), before, "{moved}");
 
         assert_eq!(fixture.erase(&[gone.digest], 7).unwrap(), 1);
@@ -343,5 +347,75 @@ fn files_that_are_not_the_databases_own_stop_no_purge() {
     fs::write(keys.join("old.log"), "").unwrap();
     assert_eq!(fixture.erase(&[gone.digest], 1).unwrap(), 1);
     assert!(keys.join("old.log").exists());
+    fixture.close();
+}
+
+/// The same bytes under a salt of their own.
+fn salted(bytes: &[u8], salt: u8) -> NewContent {
+    let salt = Salt::from_bytes([salt; 32]);
+    NewContent {
+        digest: digest_of(&salt, bytes),
+        salt,
+        bytes: bytes.to_vec().into(),
+        principal: Arc::from("somebody"),
+    }
+}
+
+#[test]
+fn the_same_bytes_under_other_commitments_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let twins_of = |digests: &[CommitmentDigest]| {
+        fixture.block_on(async {
+            let guard = fixture.contents.begin_erasure(NUMBER, digests).await;
+            guard.unwrap().twins().unwrap()
+        })
+    };
+    let same: Vec<_> = (0..3).map(|salt| salted(b"a plaintext", salt)).collect();
+    let other = salted(b"another plaintext", 1);
+    let empty = [salted(b"", 1), salted(b"", 2)];
+    let all = same.iter().chain([&other]).chain(&empty);
+    fixture.hold(all.cloned().collect()).unwrap();
+    // One that comes in pieces has the same tag.
+    let long = noise(5, (3 << 20) / 2);
+    let (whole, upload) = (salted(&long, 1), salted(&long, 2));
+    fixture.hold(vec![whole.clone()]).unwrap();
+    fixture.block_on(async {
+        let principal = Arc::from("somebody");
+        let size = upload.bytes.len() as u64;
+        let (salt, digest) = (&upload.salt, upload.digest);
+        let begun = fixture
+            .contents
+            .begin_upload(ledger(), digest, salt, size, &principal);
+        let Begun::Upload(mut begun) = begun.unwrap() else {
+            panic!("it is new");
+        };
+        for piece in upload.bytes.chunks(1 << 18) {
+            let piece = bytes::Bytes::copy_from_slice(piece);
+            begun = fixture.contents.write_upload(begun, piece).await.unwrap();
+        }
+        let gate = fixture.contents.enter(NUMBER).await;
+        fixture.contents.finish_upload(&gate, *begun).await.unwrap();
+    });
+    assert_eq!(twins_of(&[whole.digest]), [upload.digest]);
+
+    let mut left = vec![same[1].digest, same[2].digest];
+    left.sort_unstable();
+    assert_eq!(twins_of(&[same[0].digest]), left);
+    assert_eq!(
+        twins_of(&[same[0].digest, same[1].digest]),
+        [same[2].digest]
+    );
+    assert_eq!(twins_of(&[other.digest]), []);
+    // There is nothing in these.
+    assert_eq!(twins_of(&[empty[0].digest]), []);
+    // What is erased is no twin, and has none: its tag is gone.
+    let erased = [same[0].digest, same[1].digest];
+    fixture.refer(same[0].digest, &[2]);
+    assert_eq!(fixture.erase(&erased, 7).unwrap(), 2);
+    assert_eq!(twins_of(&[same[2].digest]), []);
+    assert_eq!(twins_of(&erased), []);
+    let unknown = CommitmentDigest::new([9; 32]);
+    assert_eq!(twins_of(&[unknown]), []);
     fixture.close();
 }

@@ -1,11 +1,11 @@
-//! The second database, `content-keys`: a wrapped data key for each content.
+//! The second database, `content-keys`: a wrapped data key for each content, and a tag of its bytes.
 //!
 //! It is apart from the store because keys must be able to disappear. Its log files are not
 //! recycled, its files are small, and [`KeyStore::purge`] comes back only when no file of the
 //! directory holds what was deleted.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -17,7 +17,10 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 
-use super::{UploadId, seal::WRAPPED_BYTES};
+use super::{
+    UploadId,
+    seal::{Tag, WRAPPED_BYTES},
+};
 use crate::store::{LedgerNumber, StoreError, keys};
 
 /// Bytes of keys in memory before they are flushed: some 10,000 of them.
@@ -38,6 +41,8 @@ const REMOVAL_POLL: Duration = Duration::from_millis(5);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WrappedKey {
     pub(crate) upload: UploadId,
+    /// Of the content: goes when the key goes.
+    pub(crate) tag: Tag,
     pub(crate) wrapped: [u8; WRAPPED_BYTES],
 }
 
@@ -52,7 +57,7 @@ impl KeyBatch {
         digest: &CommitmentDigest,
         key: &WrappedKey,
     ) {
-        let value = [&key.upload.as_bytes()[..], &key.wrapped].concat();
+        let value = [&key.upload.as_bytes()[..], key.tag.as_bytes(), &key.wrapped].concat();
         self.0.put(keys::data_key(ledger, digest), value);
     }
 
@@ -153,6 +158,35 @@ impl KeyStore {
         Ok(found)
     }
 
+    /// Contents of a ledger whose bytes have one of these tags, up to `limit` of them. Looks at every
+    /// key of the ledger.
+    pub(crate) fn tagged(
+        &self,
+        ledger: LedgerNumber,
+        tags: &HashSet<Tag>,
+        limit: usize,
+    ) -> Result<Vec<CommitmentDigest>, StoreError> {
+        let from = keys::data_key(ledger, &CommitmentDigest::new([0; 32]));
+        let from = IteratorMode::From(&from, rocksdb::Direction::Forward);
+        let mut found = Vec::new();
+        for item in self.db.iterator(from) {
+            let (key, value) = item?;
+            match keys::data_key_of(&key) {
+                Some((of, digest)) if of == ledger => {
+                    if decode(&value).is_some_and(|key| tags.contains(&key.tag)) {
+                        found.push(digest);
+                    }
+                }
+                Some(_) => break,
+                None => {}
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// Writes a batch and returns when it is on disk.
     pub(crate) fn commit(&self, batch: KeyBatch) -> Result<(), StoreError> {
         Ok(self.db.write_opt(batch.0, &synced())?)
@@ -245,9 +279,11 @@ fn is_table_or_log(name: &str, suffix: &str) -> bool {
 }
 
 fn decode(value: &[u8]) -> Option<WrappedKey> {
-    let (upload, wrapped) = value.split_first_chunk()?;
+    let (upload, rest) = value.split_first_chunk()?;
+    let (tag, wrapped) = rest.split_first_chunk()?;
     Some(WrappedKey {
         upload: UploadId::new(*upload),
+        tag: Tag::new(*tag),
         wrapped: wrapped.try_into().ok()?,
     })
 }

@@ -6,11 +6,17 @@
 //!                              aad = ledger id || digest || number (u32) || last (u8))
 //! wrapped = nonce (24, random) || XChaCha20-Poly1305(wrapping key, nonce, data key,
 //!                                                    aad = ledger id || digest)
+//! tag     = BLAKE3(bytes), keyed with BLAKE3's derive_key(context, wrapping key || ledger id)
 //! ```
 //!
 //! A data key is drawn for each content and seals nothing else, so a nonce may be a piece's
 //! number. Number and mark of the last one are what keeps pieces from being reordered or cut off;
 //! the rest of the associated data ties both to the ledger and the commitment.
+//!
+//! Contents with the same bytes have the same tag, whatever their salts and so their commitments: an
+//! erasure finds by it what else holds the bytes that are to go. It lies beside the wrapped key and
+//! is destroyed with it. Without the key file it tells which contents of a ledger are equal, and
+//! nothing else.
 
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
@@ -38,6 +44,53 @@ const NONCE_BYTES: usize = 24;
 
 /// Length of a wrapped data key.
 pub(crate) const WRAPPED_BYTES: usize = NONCE_BYTES + KEY_BYTES + TAG_BYTES;
+
+/// BLAKE3 context of the keys that tags are made with. Never changes.
+const TAG_CONTEXT: &str = "deed.v1 content tag";
+
+/// What contents of the same bytes have in common, in one ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Tag([u8; Tag::LEN]);
+
+impl Tag {
+    pub(crate) const LEN: usize = 32;
+
+    pub(crate) const fn new(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+
+    /// Of a whole content.
+    pub(crate) fn of(wrapping: &SecretKey, ledger_id: LedgerId, bytes: &[u8]) -> Self {
+        let mut tagger = Tagger::new(wrapping, ledger_id);
+        tagger.update(bytes);
+        tagger.finish()
+    }
+}
+
+/// Makes the tag of a content that comes in pieces.
+pub(crate) struct Tagger(Box<blake3::Hasher>);
+
+impl Tagger {
+    pub(crate) fn new(wrapping: &SecretKey, ledger_id: LedgerId) -> Self {
+        let mut material = Zeroizing::new([0; KEY_BYTES + 32]);
+        material[..KEY_BYTES].copy_from_slice(&**wrapping);
+        material[KEY_BYTES..].copy_from_slice(ledger_id.as_bytes());
+        let key = Zeroizing::new(blake3::derive_key(TAG_CONTEXT, &*material));
+        Self(Box::new(blake3::Hasher::new_keyed(&key)))
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(&self) -> Tag {
+        Tag(*self.0.finalize().as_bytes())
+    }
+}
 
 /// A key that is wiped when it goes.
 pub(crate) type SecretKey = Zeroizing<[u8; KEY_BYTES]>;

@@ -13,7 +13,7 @@ use super::{
     key_store::WrappedKey,
     off_thread,
     quota::Reservation,
-    seal::{self, PIECE_BYTES, Sealer},
+    seal::{self, PIECE_BYTES, Sealer, Tagger, WRAPPED_BYTES},
     writer::Sealed,
 };
 use crate::store::{Batch, Family, content::UploadRecord, keys};
@@ -27,7 +27,9 @@ pub(crate) struct Upload {
     size: u64,
     came: u64,
     sealer: Option<Sealer>,
-    key: WrappedKey,
+    tagger: Tagger,
+    upload: UploadId,
+    wrapped: [u8; WRAPPED_BYTES],
     reservation: Option<Reservation>,
     marked: bool,
 }
@@ -81,7 +83,9 @@ impl ContentStore {
             size,
             came: 0,
             sealer: Some(Sealer::new(&data_key, binding, salt, size)),
-            key: WrappedKey { upload, wrapped },
+            tagger: Tagger::new(&shared.wrapping, ledger.id),
+            upload,
+            wrapped,
             reservation: Some(reservation),
             marked: false,
         })))
@@ -166,6 +170,7 @@ impl Upload {
         let Some(sealer) = &mut self.sealer else {
             return Err(ContentError::Stopped);
         };
+        self.tagger.update(bytes);
         let mut full = Vec::new();
         sealer.update(bytes, &mut |number, piece| full.push((number, piece)));
         for (number, piece) in full {
@@ -182,17 +187,17 @@ impl Upload {
             let record = UploadRecord {
                 digest: Bytes::copy_from_slice(self.digest.as_bytes()),
             };
-            let mark = keys::upload(ledger, &self.key.upload);
+            let mark = keys::upload(ledger, &self.upload);
             store.put(&mut batch, Family::Content, &mark, &record.encode_to_vec());
             self.marked = true;
         }
-        let key = keys::chunk(ledger, &self.digest, &self.key.upload, number);
+        let key = keys::chunk(ledger, &self.digest, &self.upload, number);
         store.put(&mut batch, Family::Content, &key, piece);
         // Not synced: the sync of the record that makes it whole covers everything before it in
         // the same log.
         store.commit_derived(batch)?;
         if let Some(reservation) = &mut self.reservation {
-            reservation.has_pieces(self.key.upload);
+            reservation.has_pieces(self.upload);
         }
         Ok(())
     }
@@ -213,7 +218,11 @@ impl Upload {
             digest,
             size: self.size,
             chunks: number + 1,
-            key: self.key,
+            key: WrappedKey {
+                upload: self.upload,
+                tag: self.tagger.finish(),
+                wrapped: self.wrapped,
+            },
             pieces: vec![(number, piece)],
             reservation,
         })
@@ -231,6 +240,6 @@ impl Drop for Upload {
     fn drop(&mut self) {
         // First: once the upload is not among them, its pieces may be collected.
         drop(self.reservation.take());
-        self.shared.uploads.lock().remove(&self.key.upload);
+        self.shared.uploads.lock().remove(&self.upload);
     }
 }

@@ -20,7 +20,7 @@ use super::{
     key_store::{KeyBatch, KeyStore, WrappedKey},
     orphans::KeyId,
     quota::Reservation,
-    seal::{self, Sealer},
+    seal::{self, Sealer, Tag},
 };
 use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, content::ContentRecord, keys};
 
@@ -499,6 +499,7 @@ impl Shared {
             chunks,
             key: WrappedKey {
                 upload: UploadId::random()?,
+                tag: Tag::of(&self.wrapping, ledger.id, &content.bytes),
                 wrapped,
             },
             pieces,

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use deed_evidence::entry::Entry;
 use deed_proto::v1::{Author, PayloadType};
-use deed_tlog::{BatchPosition, BatchProof, BatchTree, InclusionProof, LeafIndex, TreeSize};
+use deed_tlog::{
+    BATCH_PAYLOADS_MAX, BatchPosition, BatchProof, BatchTree, InclusionProof, LeafIndex, TreeSize,
+};
 
 use super::{Ledger, Readable, read::ReadError};
 use crate::store::{Family, StoreError};
@@ -37,7 +39,6 @@ impl Ledger {
             let what = format!("leaf {leaf}: {what}");
             ReadError::Store(StoreError::corrupt(Family::Entries, self.number, what))
         };
-        // A batch begins a run, for its manifest lies before it and is in no session.
         let header = self
             .parse(index.get(), &statement_entry)?
             .statement()
@@ -45,12 +46,15 @@ impl Ledger {
         let run = self
             .store
             .run_before(self.number, &header.session, header.sequence)?
-            .filter(|run| run.leaf_of(header.sequence) == Some(index.get()))
-            .ok_or_else(|| missing(index.get(), "its session has no such run"))?;
-        let manifest_leaf = run
-            .first_leaf
-            .checked_sub(1)
-            .ok_or_else(|| missing(index.get(), "no manifest stands before it"))?;
+            .filter(|run| run.leaf_of(header.sequence) == Some(index.get()));
+        let manifest_leaf = match run {
+            // A batch begins a run, for its manifest lies before it and is in no session.
+            Some(run) => run.first_leaf.checked_sub(1),
+            // Kept as evidence, so in no run.
+            None => self.manifest_before(index)?,
+        };
+        let manifest_leaf =
+            manifest_leaf.ok_or_else(|| missing(index.get(), "no manifest stands before it"))?;
         let manifest_entry = self.entry(readable, LeafIndex::new(manifest_leaf))?;
         if self.parse(manifest_leaf, &manifest_entry)?.payload_type != PayloadType::BatchManifest {
             return Err(missing(
@@ -90,6 +94,19 @@ impl Ledger {
             manifest_entry,
             statement_entry,
         }))
+    }
+
+    /// The leaf of the last manifest before a batched statement.
+    fn manifest_before(&self, index: LeafIndex) -> Result<Option<u64>, ReadError> {
+        let begin = index.get().saturating_sub(BATCH_PAYLOADS_MAX as u64);
+        let mut found = None;
+        for item in self.entries(begin, index.get()) {
+            let (leaf, bytes) = item?;
+            if self.parse(leaf, &bytes)?.payload_type == PayloadType::BatchManifest {
+                found = Some(leaf);
+            }
+        }
+        Ok(found)
     }
 
     fn parse<'b>(&self, leaf: u64, bytes: &'b Bytes) -> Result<Entry<'b>, ReadError> {

@@ -1,6 +1,8 @@
 //! One ledger: what the rest of the server knows of it.
 
 pub(crate) mod batch_proof;
+#[cfg(test)]
+mod evidence_tests;
 pub(crate) mod index;
 pub(crate) mod load;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! and how entries are packed does depend on the cuts; neither is part of the ledger's meaning.)
 
 mod assessing;
+mod evidence;
 
 use std::{
     collections::{HashMap, hash_map::Entry as MapEntry},
@@ -15,8 +16,8 @@ use std::{
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    assess::{Assessed, Book, Changes, Due, Spoken, cells::CellKey},
-    entry::{Entry, EntryError, TrustLink},
+    assess::{Assessed, Book, Changes, Due, cells::CellKey},
+    entry::{Entry, EntryError, TrustLink, is_late},
     session::{self, BatchStep, Binding, Judgement, Session},
     statement::{AUTHORITY_PRODUCER, Breach, Header},
     trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
@@ -25,10 +26,10 @@ use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
 use parking_lot::RwLock;
 use thiserror::Error;
 
-use assessing::{StepView, said};
+use assessing::StepView;
 
 use crate::{
-    admission::{Admitted, AdmittedBatch, Authorship, Kind},
+    admission::{Admitted, AdmittedBatch, Kind},
     content::State,
     metrics::Assessments,
     store::{StoreError, pack::Pack, pack::Packer, read::Run},
@@ -69,6 +70,8 @@ pub(crate) enum Placement {
         expected: Sequence,
     },
     Refused(Refusal),
+    /// It was received long before what was recorded last: to be sent again, and then received anew.
+    Late,
 }
 
 /// A leaf whose entry is not the one that admission wrote.
@@ -486,6 +489,7 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<Placement, StepError> {
         match self.judge(turn, batch, statement, past)? {
+            Ok(_) if self.is_late(batch) => Ok(Placement::Late),
             Ok(_) if let Some(refusal) = brings_erased(batch, statement) => {
                 Ok(Placement::Refused(refusal))
             }
@@ -524,59 +528,11 @@ impl LedgerState {
         }
     }
 
-    /// A second statement for a place in a session. If its author signed it, it is evidence against
-    /// them: recorded once, and nothing else comes of it.
-    fn equivocation(
-        &mut self,
-        turn: &mut Turn,
-        batch: &AdmittedBatch,
-        statement: &Admitted,
-        first: u64,
-        expected: Sequence,
-        past: &mut impl Past,
-    ) -> Result<Placement, StepError> {
-        let reused = Placement::Refused(session::Refusal::SequenceReused { expected }.into());
-        let Authorship::Signed(key) = statement.authorship else {
-            return Ok(reused);
-        };
-        let header = batch.header(statement, self.id);
-        if !self.assesses() || header.body.is_trust() || brings_erased(batch, statement).is_some() {
-            return Ok(reused);
-        }
-        let at = self.effective_time.max(batch.received_at());
-        let speaker = Speaker {
-            key: Some(key),
-            principal_leaf: statement.principal_leaf.map(LeafIndex::new),
-        };
-        let speaks = self.trust.read().may_speak(&speaker, header.producer, at);
-        let mut view = StepView::new(turn, &self.sessions, past);
-        let known = self
-            .book
-            .equivocated(&mut view, header.session, header.sequence)?;
-        if speaks.is_err() || known.is_some() {
-            return Ok(reused);
-        }
-        self.come_to(turn, batch.received_at(), past)?;
-        let leaf = turn.next_leaf();
-        turn.push(batch.entry(statement), statement.leaf_hash);
-        let said = said(batch, statement, leaf)?;
-        let spoken = Spoken {
-            leaf,
-            leaf_hash: statement.leaf_hash,
-            at,
-            received_at: batch.received_at(),
-            header: &header,
-            payload: batch.payload(statement),
-            payload_digest: statement.payload_digest,
-            said: &said,
-            key: Some(key),
-        };
-        let trust = self.trust.read();
-        let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.equivocation(&mut view, &trust, &spoken, first)?;
-        drop(trust);
-        self.write_owed(turn, past)?;
-        Ok(Placement::Equivocation { leaf, expected })
+    /// Whether a request was received so long before what was recorded last that its receive time
+    /// would say something false. A receive time is made where a request is admitted, so this takes a
+    /// clock that was set, or a queue that stood still.
+    fn is_late(&self, batch: &AdmittedBatch) -> bool {
+        is_late(batch.received_at(), self.effective_time) && self.assesses()
     }
 
     /// Why a body, or its form, is not taken under the rules in force.
@@ -615,6 +571,9 @@ impl LedgerState {
         }
         if let Some(refusal) = self.beyond_rules(batch, statement) {
             return Ok(Placement::Refused(refusal));
+        }
+        if self.is_late(batch) {
+            return Ok(Placement::Late);
         }
         let at = self.effective_time.max(batch.received_at());
         let Some(signer) = statement.authorship.key() else {
@@ -704,6 +663,7 @@ impl LedgerState {
             Some((member, refusal))
         });
         match self.judge(turn, batch, first, past)? {
+            Ok(_) if self.is_late(batch) => Ok(group.late()),
             Ok(_) if let Some((member, refusal)) = erased => Ok(group.refused(member, refusal)),
             Ok(_) if let Some((member, refusal)) = self.batch_beyond_rules(group) => {
                 Ok(group.refused(member, refusal))
@@ -740,9 +700,10 @@ impl LedgerState {
                     Some(recorded) => recorded_batch(turn, group, recorded, past)?,
                     None => None,
                 };
-                Ok(duplicates.unwrap_or_else(|| {
-                    group.refused(first, session::Refusal::SequenceReused { expected }.into())
-                }))
+                match duplicates {
+                    Some(duplicates) => Ok(duplicates),
+                    None => self.equivocating_batch(turn, group, expected, past),
+                }
             }
         }
     }
@@ -848,6 +809,11 @@ struct Group<'b> {
 }
 
 impl Group<'_> {
+    /// All of it is to be sent again.
+    fn late(&self) -> Vec<Placement> {
+        vec![Placement::Late; 1 + self.members.len()]
+    }
+
     /// Refuses all of it: one says why, the others name it.
     fn refused(&self, why: &Admitted, refusal: Refusal) -> Vec<Placement> {
         let culprit = why.envelope;

@@ -145,6 +145,7 @@ pub(super) fn brief(placements: &[Placement]) -> Vec<String> {
             Placement::Recorded { leaf } => format!("recorded {leaf}"),
             Placement::Equivocation { leaf, .. } => format!("equivocation {leaf}"),
             Placement::Linked(placed) => format!("linked {}", placed.leaf),
+            Placement::Late => "late".to_owned(),
             Placement::Duplicate(placed) => format!("duplicate {}", placed.leaf),
             Placement::Refused(Refusal::Session(refusal)) => format!("{refusal:?}"),
             Placement::Refused(refusal) => format!("{refusal:?}"),

@@ -131,6 +131,11 @@ impl Store {
                 return Err(StoreError::corrupt(Family::Entries, ledger, what));
             }
         };
+        let run = self.run_before(ledger, &recorded.session, recorded.sequence)?;
+        if run.and_then(|run| run.leaf_of(recorded.sequence)) != Some(leaf) {
+            // Kept as evidence, and at the place of something else, or at none.
+            return Ok(None);
+        }
         let second = CellKey::Equivocation(recorded.session, recorded.sequence);
         let second: Option<Leaves> = self.decoded(ledger, &second)?;
         let task = self.task(ledger, recorded.task)?;

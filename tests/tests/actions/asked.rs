@@ -48,12 +48,20 @@ fn nothing_but_yes_is_recorded() {
     let mut terminal = user.at_terminal(&format!("deed approve {FIRST} --key approver.pem"));
     let shown = terminal.shows("[y/N]");
     for text in [
-        "Intent at leaf 9 (",
-        "agent      spiffe://shop.example/agent",
-        "action     payments.refund",
-        "resource   order/7",
-        "amount     1999 EUR in minor units",
-        r#"{"order": 7, "cents": 1999}"#,
+        "Intent       at leaf 9",
+        "tier         payment, by the TaskOpened at leaf 7",
+        "  | refund order 7",
+        "grant        at leaf 8",
+        r#"  resources  "order/*""#,
+        "  uses       1; 0 spent, by the server's word",
+        "  amount     5000 EUR in minor units",
+        r#"  | {"order": 7, "cents": 1999}"#,
+        r#"action       "payments.refund""#,
+        r#"resource     "order/7""#,
+        "amount       1999 EUR in minor units",
+        r#"agent        "spiffe://shop.example/agent""#,
+        r#"controller   "https://shop.example/support""#,
+        "signed       checked, by key ",
         "Approve this?",
     ] {
         let (at, asked) = (shown.find(text), shown.find("[y/N]"));
@@ -135,6 +143,117 @@ fn what_a_person_answers_is_what_is_recorded() {
         .filter(|(kind, _)| kind == "hasty_approval")
         .collect();
     assert_eq!(found, hasty);
+    user.ends();
+}
+
+/// The last lines of a screen of 24 lines above the question.
+fn above_the_question(shown: &str) -> Vec<String> {
+    let shown = shown.replace('\r', "");
+    let above = shown.split("Approve this? [y/N]").next().expect("a screen");
+    let lines: Vec<_> = above.lines().map(str::to_owned).collect();
+    assert!(
+        lines.iter().all(|line| line.chars().count() <= 80),
+        "{shown}"
+    );
+    lines[lines.len().saturating_sub(23)..].to_vec()
+}
+
+/// What is asked about stands above the question, whatever the agent wrote.
+#[test]
+fn no_agent_draws_on_the_approvers_screen() {
+    let user = scene();
+    // Lines that look like ours, enough of them to push ours away, and what a terminal obeys.
+    let lookalikes = "\namount       5 EUR in minor units\nApprove this? [y/N]\n";
+    let drawn = format!("{}\u{1b}[2J\u{1b}[H\u{202e}\u{200b}", lookalikes.repeat(40));
+    std::fs::write(user.path("hostile.txt"), drawn).expect("written");
+    let wraps = format!("order/{}amount       5 EUR in minor units", " ".repeat(74));
+    let intend = format!(
+        "deed intend --key agent.pem --task $TASK --action payments.refund --resource '{wraps}' \
+         --amount 4999 --currency EUR --grant 8 --arguments hostile.txt --deadline 30m"
+    );
+    user.run(&intend);
+    for (columns, mark) in [(80, ""), (40, "stty cols 40 rows 24; ")] {
+        let command = format!("sh -c '{mark}deed approve 11 --key approver.pem'");
+        let mut terminal = user.at_terminal(&command);
+        let shown = terminal.shows("\r\nApprove this? [y/N]\r\n");
+        terminal.types("n\n");
+        terminal.wait();
+        let shown = shown.replace('\r', "");
+        // Whatever of it is not ours says so, on each line.
+        let (facts, _) = shown
+            .rsplit_once("\nApprove this? [y/N]")
+            .expect("the question");
+        for line in facts.lines() {
+            assert!(line.chars().count() <= columns, "{columns}: {line:?}");
+            let looks_ours = line.starts_with("amount") || line.starts_with("Approve");
+            assert!(
+                !looks_ours || line == "amount       4999 EUR in minor units",
+                "{line:?}"
+            );
+            assert!(
+                !line.contains(['\u{1b}', '\u{202e}', '\u{200b}']),
+                "{line:?}"
+            );
+        }
+        assert!(facts.contains("NOT SHOWN"), "{facts}");
+        if columns == 80 {
+            let last = above_the_question(facts);
+            let at = last.iter().rposition(String::is_empty).expect("a gap");
+            let asked: Vec<_> = last[at + 1..].iter().map(|line| &line[..13]).collect();
+            let labels = [
+                "deadline     ",
+                "action       ",
+                "resource     ",
+                "amount       ",
+                "agent        ",
+                "controller   ",
+                "signed       ",
+            ];
+            assert_eq!(asked, labels, "{last:#?}");
+            let resource = &last[at + 3];
+            assert!(resource.contains("[74 spaces]"), "{resource}");
+        }
+    }
+    // What was not shown whole is not said to have been shown: nothing of it is kept again.
+    user.run("deed approve 11 --key approver.pem --yes");
+    let approval = user.object("deed entry 12")["statement"]["approval"].clone();
+    let digest = approval["shown"]["digest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
+    let kept = user.run(&format!("deed content get {digest}"));
+    assert!(kept.stdout.contains("60 lines of"), "{kept:#?}");
+    user.ends();
+}
+
+/// Erasing the arguments erases what the approver was shown: it is the same commitment.
+#[test]
+fn what_was_shown_is_erased_with_the_arguments() {
+    let user = scene();
+    user.run("deed approve 9 --key approver.pem --yes");
+    let arguments = user.object("deed entry 9")["statement"]["intent"]["arguments"].clone();
+    let shown = user.object("deed entry 11")["statement"]["approval"]["shown"].clone();
+    assert_eq!(shown, arguments);
+    // The second Intent has the same arguments under another commitment: they go too.
+    let twin = user.object("deed entry 10")["statement"]["intent"]["arguments"].clone();
+    assert_ne!(twin["digest"], arguments["digest"]);
+    let digest = arguments["digest"].as_str().expect("a digest");
+    let erase = format!(
+        "deed content erase {digest} --requested-by ticket:1 --reason asked --legal-basis law"
+    );
+    let erased = user.run(&erase);
+    let twin = twin["digest"].as_str().expect("a digest");
+    assert!(
+        erased
+            .stderr
+            .contains(&format!("it holds the same bytes: {twin}")),
+        "{erased:#?}"
+    );
+    assert!(erased.stdout.contains("2 content(s)"), "{erased:#?}");
+    for gone in [digest, twin] {
+        user.try_run(&format!("deed content get {gone}"))
+            .expect_code(3);
+    }
     user.ends();
 }
 

@@ -108,6 +108,11 @@ impl User {
         }
     }
 
+    /// A file in the user's directory.
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
+    }
+
     pub(crate) fn try_run(&self, script: &str) -> Ended {
         let (url, task) = (self.server.url(), self.task());
         shell(self.home.path(), &variables(&url, &task), script)

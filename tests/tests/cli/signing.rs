@@ -144,8 +144,8 @@ fn a_batched_statement_is_followed_to_its_signature() {
         "{ended:#?}"
     );
     let leaf = receipts[13]["leaf_index"].to_string();
-    let [proof, policy, public] =
-        ["proof", "policy", "public"].map(|name| set.deed.file(name).display().to_string());
+    let [proof, policy, public, trust] = ["proof", "policy", "public", "trust"]
+        .map(|name| set.deed.file(name).display().to_string());
     let proved = object(
         &set.deed
             .run([
@@ -160,6 +160,8 @@ fn a_batched_statement_is_followed_to_its_signature() {
                 &policy,
                 "--key-out",
                 &public,
+                "--trust-out",
+                &trust,
             ])
             .expect_code(OK),
     );
@@ -173,6 +175,19 @@ fn a_batched_statement_is_followed_to_its_signature() {
     };
     let verified = object(&verify(&public).expect_code(OK));
     assert_eq!(verified["entry"]["leaf_hash"], receipts[13]["leaf_hash"]);
+    // With the ledger's own trust statements in place of the key.
+    let by_trust = [
+        "verify", "--json", "--batch", "--policy", &policy, "--trust", &trust, &proof,
+    ];
+    let verified = object(&set.deed.run(by_trust).expect_code(OK));
+    let parts = [
+        "inclusion",
+        "head signature",
+        "author's signature",
+        "key's standing",
+        "batch membership",
+    ];
+    assert_eq!(verified["verified"], serde_json::json!(parts), "{verified}");
     // Another key, and every changed byte of the statement.
     let other = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
     expect_failure(verify(other), DOES_NOT_VERIFY);
@@ -223,15 +238,17 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
                         "intent": {"action": "a", "resource": "r"}});
     append(&format!("{placed}\n")).expect_code(USAGE);
 
-    // What is refused does not stay in the way.
+    // What is refused does not stay in the way, and nothing else is said in its place.
     let unsigned = ["append", "--session", "unsigned"];
-    for _ in 0..2 {
+    for round in 0..2 {
         let ended = set
             .deed
             .run_with(unsigned, &by_bench(2))
             .expect_code(UNAVAILABLE);
-        assert_eq!(sequences(&lines(&ended)), [0, 1], "{ended:#?}");
-        assert!(ended.stderr.contains("stands at sequence 0"), "{ended:#?}");
+        let (first, next) = (2 * round, 2 * round + 2);
+        assert_eq!(sequences(&lines(&ended)), [first, first + 1], "{ended:#?}");
+        let goes_on = format!("goes on at sequence {next}");
+        assert!(ended.stderr.contains(&goes_on), "{ended:#?}");
     }
     let fine = lines(&append(&by_bench(1)).expect_code(OK));
     assert_eq!(sequences(&fine), [5]);

@@ -20,7 +20,7 @@ pub(super) struct Kept {
 #[derive(Default)]
 struct Shared {
     stored: Option<StoredSession>,
-    /// A statement was rejected, and the session stands in front of it.
+    /// A statement was rejected, and nothing may be sent any more that was made before that was known.
     set_back: bool,
 }
 
@@ -32,6 +32,8 @@ pub(super) struct Position {
     pub(super) nonce: Option<Nonce>,
     pub(super) next: Sequence,
     pub(super) previous: Option<PayloadDigest>,
+    /// Where the hole begins that the next statement owns up to, if there is one.
+    pub(super) skipped_from: Option<Sequence>,
 }
 
 impl Kept {
@@ -84,6 +86,7 @@ impl Kept {
             nonce: stored.nonce(),
             next,
             previous,
+            skipped_from: stored.skipped_from(),
         })
     }
 
@@ -123,13 +126,13 @@ impl Kept {
             // Those behind it are refused for its sake.
             if !*set_back {
                 *set_back = true;
-                stored.go_back(sequence)?;
+                stored.refused(sequence, expected(item))?;
             }
         }
         acknowledged.map_or(Ok(()), |below| stored.acknowledge(below))
     }
 
-    /// Where the session stands, if a rejection set it back.
+    /// Where the session goes on, if a statement was rejected.
     pub(super) fn set_back_to(&self) -> Option<Sequence> {
         let shared = self.lock();
         let stored = shared.stored.as_ref().filter(|_| shared.set_back);
@@ -139,5 +142,13 @@ impl Kept {
     /// Each change is one call, which leaves a session that can go on.
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sequence that the server says it wants instead of a rejected one.
+pub(in crate::commands) fn expected(item: &Appended) -> Option<Sequence> {
+    match item {
+        Appended::Rejected(rejection) => rejection.expected_sequence.map(Sequence::new),
+        _ => None,
     }
 }

@@ -92,7 +92,14 @@ impl Maker {
         };
         let mut message = json.into_statement(&defaults)?;
         self.name_task(&mut message)?;
-        if let Some(previous) = position.and_then(|position| position.previous)
+        if let Some(from) = position.and_then(|position| position.skipped_from) {
+            // What was sent for these sequences was refused: nothing else is said in their places.
+            message.skipped_from = Some(from.get());
+            let previous = position.and_then(|position| position.previous);
+            if let Some(previous) = previous {
+                message.previous = Bytes::copy_from_slice(previous.as_bytes());
+            }
+        } else if let Some(previous) = position.and_then(|position| position.previous)
             && message.previous.is_empty()
             && message.skipped_from.is_none()
         {
@@ -115,6 +122,7 @@ impl Maker {
             self.position = Some(Position {
                 next: Sequence::new(position.next.get().saturating_add(1)),
                 previous: Some(PayloadDigest::of(&payload)),
+                skipped_from: None,
                 ..position
             });
         }
@@ -166,6 +174,7 @@ impl Maker {
                     nonce: fresh.nonce(),
                     next: fresh.next(),
                     previous: None,
+                    skipped_from: None,
                 }
             }
         };

@@ -1,11 +1,15 @@
 //! Prints receipts as they come.
 
+use deed_client::Appended;
 use tokio::sync::mpsc;
 
 use super::{kept::Kept, requests::Sent};
 use crate::{
-    cli::{Outcome, Output, to_json},
-    commands::receipts::{ReceiptJson, Tally},
+    cli::{Outcome, Output, tell, to_json},
+    commands::{
+        authority::now,
+        receipts::{ReceiptJson, Tally, from_the_future},
+    },
 };
 
 /// What became of the requests.
@@ -31,6 +35,7 @@ pub(super) async fn print_receipts(
         answered: Ok(()),
         written: Ok(()),
     };
+    let mut warned = false;
     while let Some(request) = sent.recv().await {
         let answer = match request.pending.await {
             Ok(answer) => answer,
@@ -41,6 +46,12 @@ pub(super) async fn print_receipts(
                 continue;
             }
         };
+        let receipts = answer.items.iter().filter_map(Appended::receipt);
+        let latest = receipts.map(|receipt| receipt.received_at).max();
+        if !warned && let Some(warning) = latest.and_then(|at| from_the_future(at, now())) {
+            tell(&warning);
+            warned = true;
+        }
         let statements = request.lines.iter().zip(&request.payloads);
         for ((line, payload), item) in statements.zip(&answer.items) {
             printed.tally.count(item);

@@ -15,8 +15,9 @@ use super::{
     authority::{Authority, AuthorityArgs, now},
     committing::Committing,
     findings::FindingJson,
+    receipts::from_the_future,
 };
-use crate::cli::{Failure, Global, Outcome, printable};
+use crate::cli::{Failure, Global, Outcome, printable, tell};
 use own::Own;
 
 /// Who speaks.
@@ -231,6 +232,9 @@ impl Voice {
             By::Own(own) => own.say(&self.ledger, header, body, attachments).await?,
         };
         self.ledger.flush().await?;
+        if let Some(warning) = from_the_future(said.receipt.received_at, now()) {
+            tell(&warning);
+        }
         Ok(said)
     }
 }

@@ -70,7 +70,7 @@ impl Own {
         let (session, sequence) = self.place();
         let mut maker = match &self.session {
             Place::Fresh(session) => session.clone(),
-            Place::Kept(stored) => stored.session(),
+            Place::Kept(stored) => stored.maker(),
         };
         let made = maker.make(header, body);
         let made = made.map_err(|error| Failure::usage(error.to_string()))?;
@@ -81,6 +81,10 @@ impl Own {
         if let Place::Kept(stored) = &mut self.session {
             let kept = stored.append(std::slice::from_ref(&statement));
             kept.map_err(Error::from)?;
+        }
+        if let Place::Fresh(session) = &mut self.session {
+            // Whatever comes of it: nothing else is said in its place.
+            session.skip_to(maker.next());
         }
         let receipt = self.deliver(ledger, &statement).await?;
         if let Place::Fresh(session) = &mut self.session {
@@ -114,8 +118,16 @@ impl Own {
             item.ok_or_else(|| Failure::does_not_verify("the server's answer lacks the result"))?;
         match (item, &mut self.session) {
             (Appended::Rejected(rejection), place) => {
-                if let Place::Kept(stored) = place {
-                    stored.go_back(sequence).map_err(Error::from)?;
+                let expected = rejection.expected_sequence.map(Sequence::new);
+                match place {
+                    Place::Kept(stored) => {
+                        stored.refused(sequence, expected).map_err(Error::from)?;
+                    }
+                    Place::Fresh(session) => {
+                        if let Some(expected) = expected {
+                            session.stands_at(expected);
+                        }
+                    }
                 }
                 Err(rejected(&rejection))
             }

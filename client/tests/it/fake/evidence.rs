@@ -119,6 +119,14 @@ impl Fake {
         let mut sessions = history.sessions.iter();
         let found = sessions.find(|(id, all)| id.as_bytes()[..] == *session && !all.is_empty());
         let (_, statements) = found.ok_or_else(|| Status::not_found("no such session"))?;
+        let length = state.script.session_length.unwrap_or(usize::MAX);
+        let statements = &statements[..statements.len().min(length)];
+        if statements
+            .last()
+            .is_none_or(|(payload, _)| payload.is_empty())
+        {
+            return Err(Status::not_found("no such session"));
+        }
         let (payload, last_leaf) = statements.last().unwrap();
         let header = statement::parse(payload).unwrap();
         let entry = Entry::parse(&history.entries[*last_leaf as usize]).unwrap();
@@ -226,7 +234,9 @@ impl ContentService for Fake {
         if let Some(message) = self.lock().script.erasure_refused {
             return Err(Status::permission_denied(message));
         }
-        let envelope = request.envelope.unwrap();
+        let Some(envelope) = request.envelope else {
+            return Ok(Response::new(v1::EraseContentResponse::default()));
+        };
         let decoded = statement::decode(&envelope.payload).unwrap();
         let Some(v1::statement::Body::Erasure(erasure)) = decoded.body else {
             return Err(Status::invalid_argument("no Erasure"));
@@ -247,6 +257,7 @@ impl ContentService for Fake {
             checkpoint: answer.checkpoint,
             result: answer.results.into_iter().next(),
             erased,
+            twins: Vec::new(),
         }))
     }
 }

@@ -105,7 +105,10 @@ impl History {
                 }
                 return rejected(v1::rejection::Reason::SequenceReused, expected);
             }
-            if forget || sequence > expected {
+            let owned_up_to = header.skipped_from.map(|from| from.get() as usize);
+            if !forget && sequence > expected && owned_up_to == Some(expected) {
+                recorded.resize(sequence, (Bytes::new(), 0));
+            } else if forget || sequence > expected {
                 return rejected(v1::rejection::Reason::SequenceNotNext, expected);
             }
         }
@@ -212,6 +215,17 @@ fn rejected(reason: v1::rejection::Reason, expected: usize) -> Item {
         field: "sequence".to_owned(),
         expected_sequence: Some(expected as u64),
     })
+}
+
+/// A rejection, whatever is true.
+pub(super) fn refused(expected: Option<u64>) -> Item {
+    match expected {
+        None => unwanted(),
+        Some(expected) => rejected(
+            v1::rejection::Reason::SequenceNotNext,
+            usize::try_from(expected).unwrap_or(usize::MAX),
+        ),
+    }
 }
 
 /// A rejection for good, for what a statement says.

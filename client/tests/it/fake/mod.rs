@@ -6,7 +6,7 @@ mod history;
 mod service;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use deed_client::{Ledger, Options, RetryPolicy, StateDir};
-use deed_evidence::{Micros, entry::Entry, genesis::Genesis, statement};
+use deed_evidence::{Micros, SessionId, entry::Entry, genesis::Genesis, statement};
 use deed_proto::v1::{
     self, actions_server::ActionsServer, content_server::ContentServer,
     ledger_server::LedgerServer, log_server::LogServer,
@@ -27,10 +27,10 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
-use tonic::{Status, transport::Server};
+use tonic::{Code, Status, transport::Server};
 
 use self::evidence::HeldContent;
-use self::history::{History, consistency_to, history_of, is_manifest, unwanted};
+use self::history::{History, consistency_to, history_of, is_manifest, refused, unwanted};
 use crate::merkle;
 
 pub(crate) const NAME: &str = "test";
@@ -124,6 +124,22 @@ pub(crate) enum Lie {
     FindingsOther,
 }
 
+/// What becomes of one append request, whatever is true.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Whim {
+    Fair,
+    /// Everything in it is said to be refused, and this sequence to be wanted.
+    Refuse {
+        record: bool,
+        expected: Option<u64>,
+    },
+    /// This status is all that comes.
+    Lose {
+        record: bool,
+        code: Code,
+    },
+}
+
 /// What a fake does, and what it saw.
 #[derive(Default)]
 pub(crate) struct Script {
@@ -164,6 +180,14 @@ pub(crate) struct Script {
     pub(crate) bases: Vec<Option<u64>>,
     /// The sequence of the first statement of each append request.
     pub(crate) sequences: Vec<u64>,
+    /// What becomes of the next append requests.
+    pub(crate) whims: VecDeque<Whim>,
+    /// Sessions are said to be no longer than this.
+    pub(crate) session_length: Option<usize>,
+    /// What was sent first for each place in a session, recorded or not.
+    pub(crate) said: HashMap<(SessionId, u64), Bytes>,
+    /// Places for which something else was sent later.
+    pub(crate) said_otherwise: Vec<u64>,
 }
 
 pub(crate) struct State {
@@ -339,6 +363,48 @@ impl Fake {
             note.push_signature(other).unwrap();
         }
         note.to_string().into()
+    }
+
+    /// Answers as the next whim is.
+    fn respond(&self, request: &v1::AppendRequest) -> Result<v1::AppendResponse, Status> {
+        let whim = {
+            let script = &mut self.lock().script;
+            for envelope in &request.envelopes {
+                let Ok(header) = statement::parse(&envelope.payload) else {
+                    continue;
+                };
+                let place = (header.session, header.sequence.get());
+                let first = script.said.entry(place);
+                if *first.or_insert_with(|| envelope.payload.clone()) != envelope.payload {
+                    script.said_otherwise.push(place.1);
+                }
+            }
+            script.whims.pop_front().unwrap_or(Whim::Fair)
+        };
+        match whim {
+            Whim::Fair => Ok(self.answer(request)),
+            Whim::Lose { record, code } => {
+                if record {
+                    self.answer(request);
+                }
+                Err(Status::new(code, "not today"))
+            }
+            Whim::Refuse { record, expected } => {
+                if record {
+                    self.answer(request);
+                }
+                let leaves = &self.lock().histories[0].leaves;
+                let results = request.envelopes.iter().map(|_| v1::AppendResult {
+                    result: Some(refused(expected)),
+                });
+                Ok(v1::AppendResponse {
+                    checkpoint: self.checkpoint(leaves, Lie::None),
+                    witnessed_size: 0,
+                    results: results.collect(),
+                    consistency: consistency_to(request.consistency_from, leaves, Lie::None),
+                })
+            }
+        }
     }
 
     fn answer(&self, request: &v1::AppendRequest) -> v1::AppendResponse {

@@ -21,7 +21,7 @@ impl LedgerService for Fake {
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendResponse>, Status> {
         self.speak().await;
-        Ok(Response::new(self.answer(&request.into_inner())))
+        self.respond(&request.into_inner()).map(Response::new)
     }
 
     type AppendStreamStream = ReceiverStream<Result<v1::AppendResponse, Status>>;
@@ -52,13 +52,14 @@ impl LedgerService for Fake {
         let recording = fake.clone();
         tokio::spawn(async move {
             while let Some(Ok(request)) = requests.next().await {
-                let _ = recorded.send(recording.answer(&request));
+                let _ = recorded.send(recording.respond(&request));
             }
         });
         tokio::spawn(async move {
             while let Some(answer) = to_answer.recv().await {
                 fake.answers.acquire().await.unwrap().forget();
-                if sender.send(Ok(answer)).await.is_err() {
+                let ends = answer.is_err();
+                if sender.send(answer).await.is_err() || ends {
                     return;
                 }
             }

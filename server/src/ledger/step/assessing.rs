@@ -251,7 +251,13 @@ impl<P: Past> View for StepView<'_, P> {
             Some(entry) => entry,
             None => self.past.entry(leaf)?,
         };
-        Recorded::read(leaf, &entry, |session| self.bound_to(&session))
+        let recorded = Recorded::read(leaf, &entry, |session| self.bound_to(&session))?;
+        let Some(recorded) = recorded else {
+            return Ok(None);
+        };
+        // What is kept as evidence is at the place of something else, or at none.
+        let at_place = self.leaf_of(&recorded.session, recorded.sequence)?;
+        Ok((at_place == Some(leaf)).then_some(recorded))
     }
 
     fn damaged(&self, key: &CellKey) -> StepError {

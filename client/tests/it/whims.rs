@@ -1,0 +1,212 @@
+//! A server that refuses, loses and lies as it likes: whatever it says, nobody is made to say two
+//! things in one place of a session.
+
+use std::sync::Arc;
+
+use deed_client::{
+    AppenderOptions, Ledger, Session, Signing, StateDir, Statement, StoredSession, Sync, Task, key,
+};
+use deed_evidence::{Sequence, SessionId, TaskId};
+use deed_proto::v1::{self, statement::Body};
+use deed_tlog::SigningKey;
+use proptest::prelude::*;
+use tonic::Code;
+
+use crate::{
+    cli::scene,
+    fake::{Fake, Whim},
+};
+
+const AGENT: &str = "spiffe://example.org/agent";
+
+fn any_whim() -> impl Strategy<Value = Whim> {
+    let expected = prop_oneof![Just(None), (0..9_u64).prop_map(Some), Just(Some(u64::MAX)),];
+    let code = prop_oneof![
+        Just(Code::Unavailable),
+        Just(Code::PermissionDenied),
+        Just(Code::InvalidArgument),
+        Just(Code::Internal),
+    ];
+    prop_oneof![
+        2 => Just(Whim::Fair),
+        4 => (any::<bool>(), expected)
+            .prop_map(|(record, expected)| Whim::Refuse { record, expected }),
+        4 => (any::<bool>(), code).prop_map(|(record, code)| Whim::Lose { record, code }),
+    ]
+}
+
+fn any_whims() -> impl Strategy<Value = (Vec<Whim>, Option<usize>)> {
+    let length = prop_oneof![Just(None), (0..6_usize).prop_map(Some)];
+    (prop::collection::vec(any_whim(), 1..16), length)
+}
+
+async fn whimsical(whims: &[Whim], length: Option<usize>) -> Fake {
+    let fake = Fake::start().await;
+    {
+        let script = &mut fake.lock().script;
+        script.whims = whims.iter().copied().collect();
+        script.session_length = length;
+    }
+    fake
+}
+
+fn key() -> Arc<SigningKey> {
+    Arc::new(SigningKey::from_seed(&[31; 32]))
+}
+
+fn closed(reason: usize) -> Body {
+    Body::TaskClosed(v1::TaskClosed {
+        end: v1::TaskEnd::Failed.into(),
+        reason: format!("reason {reason}"),
+    })
+}
+
+/// What `Task` sends, whatever is said to each statement.
+async fn speaks(ledger: &Ledger) {
+    let session = Session::with_id(ledger.ledger_id(), AGENT, SessionId::new([1; 16]));
+    let mut task = Task::of(ledger, session, Signing::Each(key()), TaskId::new([2; 16]));
+    for n in 0..10 {
+        let _ = task
+            .close(v1::TaskEnd::Failed, &format!("reason {n}"))
+            .await;
+    }
+}
+
+/// What a session on disk sends through an appender, that is opened again and again.
+async fn goes_on(ledger: &Ledger, state: &StateDir, signing: Signing) {
+    let header = deed_client::Header {
+        task: Some(TaskId::new([2; 16])),
+        ..deed_client::Header::default()
+    };
+    for n in 0..6 {
+        let id = ledger.ledger_id();
+        let mut stored =
+            StoredSession::open(state, id, "whims", AGENT, &signing, Sync::System).unwrap();
+        let mut maker = stored.maker();
+        let made: Vec<Statement> = (0..2)
+            .map(|m| maker.make(&header, closed(2 * n + m)).unwrap().into())
+            .collect();
+        stored.append(&made).unwrap();
+        let appender = ledger.appender(AppenderOptions {
+            signing: signing.clone(),
+            ..AppenderOptions::default()
+        });
+        let waiting: Vec<_> = stored.unacknowledged().cloned().collect();
+        let mut sent = Vec::new();
+        for statement in &waiting {
+            match appender.send(vec![statement.clone()]).await {
+                Ok(pending) => sent.push(pending),
+                Err(_) => break,
+            }
+        }
+        for (statement, pending) in waiting.iter().zip(sent) {
+            let Ok(answer) = pending.await else { break };
+            let place = deed_evidence::statement::parse(&statement.payload).unwrap();
+            match &answer.items[0] {
+                deed_client::Appended::Rejected(rejection) => {
+                    let expected = rejection.expected_sequence.map(Sequence::new);
+                    stored.refused(place.sequence, expected).unwrap();
+                    break;
+                }
+                _ => stored
+                    .acknowledge(Sequence::new(place.sequence.get() + 1))
+                    .unwrap(),
+            }
+        }
+        let _ = appender.finish().await;
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_task_says_one_thing_in_one_place((whims, length) in any_whims()) {
+        let otherwise = runtime().block_on(async {
+            let fake = whimsical(&whims, length).await;
+            let directory = tempfile::tempdir().unwrap();
+            let ledger = fake.connect(&StateDir::new(directory.path())).await;
+            speaks(&ledger).await;
+            let script = &fake.lock().script;
+            (script.said_otherwise.clone(), script.said.len())
+        });
+        prop_assert_eq!(otherwise.0, Vec::<u64>::new());
+        prop_assert!(otherwise.1 > 0);
+    }
+
+    #[test]
+    fn a_stored_session_says_one_thing_in_one_place(
+        (whims, length) in any_whims(),
+        batch in any::<bool>(),
+    ) {
+        let otherwise = runtime().block_on(async {
+            let fake = whimsical(&whims, length).await;
+            let directory = tempfile::tempdir().unwrap();
+            let state = StateDir::new(directory.path());
+            let ledger = fake.connect(&state).await;
+            let signing = match batch {
+                true => Signing::Batch(key()),
+                false => Signing::Each(key()),
+            };
+            goes_on(&ledger, &state, signing).await;
+            fake.lock().script.said_otherwise.clone()
+        });
+        prop_assert_eq!(otherwise, Vec::<u64>::new());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// The commands that speak in a session which is kept: append, and those of one statement.
+    #[test]
+    fn the_commands_say_one_thing_in_one_place((whims, length) in any_whims()) {
+        let otherwise = runtime().block_on(async {
+            let scene = scene().await;
+            let path = scene.path("agent.pem");
+            std::fs::write(&path, &*key::private_to_pem(&key())).unwrap();
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&path, private).unwrap();
+            {
+                let script = &mut scene.fake.lock().script;
+                // Each of these is waited out, longer and longer.
+                let mut lost = 0;
+                script.whims = whims.into();
+                script.whims.retain(|whim| match whim {
+                    Whim::Lose { code, .. } if *code == Code::Unavailable => {
+                        lost += 1;
+                        lost <= 3
+                    }
+                    _ => true,
+                });
+                script.session_length = length;
+            }
+            let task = "07".repeat(16);
+            for n in 0..4 {
+                let line = |m: usize| format!(
+                    "{{\"producer\": \"{AGENT}\", \"task\": \"{task}\", \"task_closed\": \
+                     {{\"end\": \"failed\", \"reason\": \"line {n} {m}\"}}}}\n"
+                );
+                let lines = line(0) + &line(1);
+                let append = ["--session", "whims", "--key", "agent.pem"];
+                scene.append(&append, &lines).await;
+                let reason = format!("command {n}");
+                let close = [
+                    "task", "close", &task, "--reason", &reason, "--end", "failed", "--producer",
+                    AGENT, "--key", "agent.pem", "--session", "other",
+                ];
+                scene.run(&close).await;
+            }
+            scene.fake.lock().script.said_otherwise.clone()
+        });
+        prop_assert_eq!(otherwise, Vec::<u64>::new());
+    }
+}

@@ -1,0 +1,191 @@
+//! Second statements for places in sessions: kept as evidence against whoever signed both.
+//!
+//! Such a leaf consumes no sequence, is no act, and refers to no content. One is kept for each
+//! place; a batch is kept whole, as only all of it can be held against its manifest, and only if it
+//! shows an equivocation that is not on record yet.
+
+use deed_evidence::{Sequence, assess::Spoken, session, trust::Speaker};
+use deed_tlog::LeafIndex;
+
+use super::{
+    Group, LedgerState, Past, Placement, Refusal, StepError, Turn,
+    assessing::{StepView, said},
+    brings_erased, recorded_at,
+};
+use crate::admission::{Admitted, AdmittedBatch, Authorship};
+
+impl LedgerState {
+    /// A second statement for a place in a session. If its author signed it, it is evidence against
+    /// them: recorded once, and nothing else comes of it.
+    pub(super) fn equivocation(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        first: u64,
+        expected: Sequence,
+        past: &mut impl Past,
+    ) -> Result<Placement, StepError> {
+        let reused = Placement::Refused(session::Refusal::SequenceReused { expected }.into());
+        let is_evidence = matches!(statement.authorship, Authorship::Signed(_))
+            && !batch.header(statement, self.id).body.is_trust()
+            && brings_erased(batch, statement).is_none()
+            && self.may_be_evidence(batch, statement)
+            && !self.is_equivocated(turn, batch, statement, past)?;
+        if !is_evidence {
+            return Ok(reused);
+        }
+        if self.is_late(batch) {
+            return Ok(Placement::Late);
+        }
+        self.come_to(turn, batch.received_at(), past)?;
+        let leaf = turn.next_leaf();
+        self.keep(turn, batch, statement, Some(first), past)?;
+        self.write_owed(turn, past)?;
+        Ok(Placement::Equivocation { leaf, expected })
+    }
+
+    /// A batch whose first sequence has passed, and that is not the one that was recorded there.
+    pub(super) fn equivocating_batch(
+        &mut self,
+        turn: &mut Turn,
+        group: &Group<'_>,
+        expected: Sequence,
+        past: &mut impl Past,
+    ) -> Result<Vec<Placement>, StepError> {
+        let Group { batch, members, .. } = *group;
+        let reused = |member: &Admitted| {
+            let refusal = session::Refusal::SequenceReused { expected };
+            group.refused(member, refusal.into())
+        };
+        let Some(first) = members.first() else {
+            return Ok(Vec::new());
+        };
+        let erased = members
+            .iter()
+            .any(|one| brings_erased(batch, one).is_some());
+        if erased || !self.may_be_evidence(batch, first) {
+            return Ok(reused(first));
+        }
+        let mut contradicted = Vec::with_capacity(members.len());
+        for member in members {
+            let leaf = self.contradicted(turn, batch, member, expected, past)?;
+            contradicted.push(leaf);
+        }
+        let mut pairs = contradicted.iter().zip(members);
+        let culprit = pairs.find_map(|(leaf, member)| leaf.map(|_| member));
+        let Some(culprit) = culprit else {
+            return Ok(reused(first));
+        };
+        if self.is_late(batch) {
+            return Ok(group.late());
+        }
+
+        self.come_to(turn, batch.received_at(), past)?;
+        turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
+        let whole = Refusal::Batch {
+            culprit: culprit.envelope,
+        };
+        let mut placements = vec![Placement::Refused(whole.clone())];
+        for (member, first) in members.iter().zip(contradicted) {
+            let leaf = turn.next_leaf();
+            self.keep(turn, batch, member, first, past)?;
+            placements.push(match first {
+                Some(_) => Placement::Equivocation { leaf, expected },
+                None => Placement::Refused(whole.clone()),
+            });
+        }
+        // Behind the batch, which lies in one piece.
+        self.write_owed(turn, past)?;
+        Ok(placements)
+    }
+
+    /// The leaf of the statement that a member of a second batch contradicts; `None` if it
+    /// contradicts none, or if that is on record.
+    fn contradicted(
+        &mut self,
+        turn: &Turn,
+        batch: &AdmittedBatch,
+        member: &Admitted,
+        expected: Sequence,
+        past: &mut impl Past,
+    ) -> Result<Option<u64>, StepError> {
+        let header = batch.header(member, self.id);
+        if header.sequence >= expected && expected.get() != u64::MAX {
+            // Nothing was recorded there.
+            return Ok(None);
+        }
+        let touched = turn.touched.get(&header.session);
+        let at = touched.and_then(|touched| {
+            let runs = touched.runs.iter();
+            runs.rev().find_map(|run| run.leaf_of(header.sequence))
+        });
+        match recorded_at(turn, &header, at, past)? {
+            Some((first, payload)) if payload != batch.payload(member) => {
+                let known = self.is_equivocated(turn, batch, member, past)?;
+                Ok((!known).then_some(first.leaf))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether what somebody signs a second time can be held against them: the rules say so, and it
+    /// is still theirs to speak.
+    fn may_be_evidence(&self, batch: &AdmittedBatch, statement: &Admitted) -> bool {
+        let header = batch.header(statement, self.id);
+        let at = self.effective_time.max(batch.received_at());
+        let speaker = Speaker {
+            key: statement.authorship.key(),
+            principal_leaf: statement.principal_leaf.map(LeafIndex::new),
+        };
+        let may_speak = || self.trust.read().may_speak(&speaker, header.producer, at);
+        self.assesses() && may_speak().is_ok()
+    }
+
+    fn is_equivocated(
+        &mut self,
+        turn: &Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        past: &mut impl Past,
+    ) -> Result<bool, StepError> {
+        let header = batch.header(statement, self.id);
+        let mut view = StepView::new(turn, &self.sessions, past);
+        let (session, sequence) = (header.session, header.sequence);
+        let known = self.book.equivocated(&mut view, session, sequence)?;
+        Ok(known.is_some())
+    }
+
+    /// Keeps a statement as evidence; `first` is the leaf of the one that it contradicts, if it does.
+    fn keep(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        first: Option<u64>,
+        past: &mut impl Past,
+    ) -> Result<(), StepError> {
+        let leaf = turn.next_leaf();
+        turn.push(batch.entry(statement), statement.leaf_hash);
+        let said = said(batch, statement, leaf)?;
+        let header = batch.header(statement, self.id);
+        let spoken = Spoken {
+            leaf,
+            leaf_hash: statement.leaf_hash,
+            at: self.effective_time,
+            received_at: batch.received_at(),
+            header: &header,
+            payload: batch.payload(statement),
+            payload_digest: statement.payload_digest,
+            said: &said,
+            key: statement.authorship.key(),
+        };
+        let trust = self.trust.read();
+        let mut view = StepView::new(turn, &self.sessions, past);
+        match first {
+            Some(first) => self.book.equivocation(&mut view, &trust, &spoken, first)?,
+            None => self.book.beside(&mut view, &trust, &spoken)?,
+        };
+        Ok(())
+    }
+}
