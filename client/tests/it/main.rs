@@ -22,6 +22,7 @@ mod silence;
 mod statement_json;
 mod tls;
 mod trust_store;
+mod words;
 
 /// A ledger that is made without a server, as deed-evidence tests it.
 #[path = "../../../evidence/tests/it/ledger.rs"]

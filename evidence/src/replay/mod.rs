@@ -18,6 +18,7 @@
 mod assessment;
 mod fault;
 mod summary;
+pub mod task;
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -70,7 +70,7 @@ impl LedgerService for Fake {
         &self,
         request: Request<v1::CreateLedgerRequest>,
     ) -> Result<Response<v1::CreateLedgerResponse>, Status> {
-        if request.into_inner().name != NAME {
+        if request.into_inner().name != self.name() {
             return Err(Status::already_exists("this fake has one ledger"));
         }
         // Whatever keys were sent: the ledger that is there has its own.
@@ -97,7 +97,7 @@ impl LedgerService for Fake {
         request: Request<v1::GetLedgerRequest>,
     ) -> Result<Response<v1::LedgerInfo>, Status> {
         self.speak().await;
-        if request.into_inner().name != NAME {
+        if request.into_inner().name != self.name() {
             return Err(Status::not_found("no such ledger"));
         }
         Ok(Response::new(self.info()))
