@@ -133,9 +133,9 @@ mod trust;
 
 pub use access::{Access, Bearer, Token, TokenError};
 pub use actions::{
-    ActError, Basis, ClearanceWatch, Cleared, Difference, FindingFilter, FindingsPage, FindingsWatch,
-    JudgedTask, ProvenStatement, ProvenTask, Search, SearchTerms, SeenFindings, Standing, Task,
-    Voice, Voices, VouchedEntry,
+    ActError, Basis, ClearanceWatch, Cleared, Difference, FindingFilter, FindingsPage,
+    FindingsWatch, JudgedTask, ProvenStatement, ProvenTask, Search, SearchTerms, SeenFindings,
+    Standing, Task, Voice, Voices, VouchedEntry,
 };
 pub use answer::{Answer, Appended, Receipt};
 pub use appender::{Appender, AppenderOptions, Pending};

@@ -174,7 +174,10 @@ impl Compared {
             // They follow from where it stands.
             return;
         }
-        let (server, entries) = (told.layers.unwrap_or_default(), own.layers.unwrap_or_default());
+        let (server, entries) = (
+            told.layers.unwrap_or_default(),
+            own.layers.unwrap_or_default(),
+        );
         for (name, server, entries) in [
             ("identity", server.identity(), entries.identity()),
             ("authority", server.authority(), entries.authority()),
@@ -193,8 +196,11 @@ impl Compared {
     }
 
     fn grants(&mut self, told: &ProvenTask, verdict: &TaskVerdict) {
-        let server: BTreeMap<u64, &v1::GrantInfo> =
-            told.grants.iter().map(|one| (one.leaf_index, one)).collect();
+        let server: BTreeMap<u64, &v1::GrantInfo> = told
+            .grants
+            .iter()
+            .map(|one| (one.leaf_index, one))
+            .collect();
         let state = |grant: &v1::GrantInfo| word(grant.state().as_str_name(), "GRANT_STATE_");
         for own in &verdict.grants {
             let what = format!("the grant at leaf {}", own.leaf_index);
@@ -204,12 +210,13 @@ impl Compared {
             };
             let by_time = matches!(
                 (own.state(), told.state()),
-                (GrantState::Pending, GrantState::Active | GrantState::Expired)
-                    | (
-                        GrantState::Active | GrantState::Exhausted,
-                        GrantState::Expired | GrantState::TaskClosed
-                    )
-                    | (_, GrantState::TaskClosed)
+                (
+                    GrantState::Pending,
+                    GrantState::Active | GrantState::Expired
+                ) | (
+                    GrantState::Active | GrantState::Exhausted,
+                    GrantState::Expired | GrantState::TaskClosed
+                ) | (_, GrantState::TaskClosed)
             ) && told.state() != own.state();
             if by_time {
                 self.by_word.push(Difference {
@@ -224,7 +231,8 @@ impl Compared {
             self.differs(&of, layer(told.rooted()), layer(own.rooted()));
             let of = format!("the acceptance of {what}");
             self.differs(&of, leaf(told.accepted_leaf), leaf(own.accepted_leaf));
-            let spent = |one: &v1::GrantInfo| format!("{} uses, {}", one.uses_spent, one.amount_spent);
+            let spent =
+                |one: &v1::GrantInfo| format!("{} uses, {}", one.uses_spent, one.amount_spent);
             self.differs(&format!("what is spent of {what}"), spent(told), spent(own));
         }
         for (at, told) in server {
@@ -236,12 +244,7 @@ impl Compared {
     }
 
     /// Numbers are not compared: at a leaf they count the findings of all tasks.
-    fn findings(
-        &mut self,
-        told: &ProvenTask,
-        verdict: &TaskVerdict,
-        given: &BTreeMap<u64, Bytes>,
-    ) {
+    fn findings(&mut self, told: &ProvenTask, verdict: &TaskVerdict, given: &BTreeMap<u64, Bytes>) {
         let mut left: Vec<&v1::Finding> = told.findings.iter().collect();
         let unsure = verdict
             .unshown

@@ -12,7 +12,10 @@ use deed_proto::v1::{self, IntentState, statement::Body};
 use deed_tlog::LeafIndex;
 use thiserror::Error as ThisError;
 
-use super::{checked::unfit, clearance::{Basis, word}};
+use super::{
+    checked::unfit,
+    clearance::{Basis, word},
+};
 
 use crate::{
     answer::{Appended, Receipt},
@@ -386,7 +389,11 @@ impl Task {
         let Some((leaf, entry)) = self.own_entry(payload, receipt) else {
             return Ok(false);
         };
-        if self.judge.as_ref().is_none_or(|one| one.asked.elapsed() > TRUST_AGE) {
+        if self
+            .judge
+            .as_ref()
+            .is_none_or(|one| one.asked.elapsed() > TRUST_AGE)
+        {
             self.judge = self.new_judge().await?;
         }
         let Some(judge) = &mut self.judge else {
@@ -397,7 +404,10 @@ impl Task {
         }
         let would = judge.replay.would(leaf, &entry, None);
         // If it would not be, something has happened that the story shows.
-        let state = would.ok().and_then(|would| would.intent).map(|(state, ..)| state);
+        let state = would
+            .ok()
+            .and_then(|would| would.intent)
+            .map(|(state, ..)| state);
         Ok(state == Some(IntentState::Cleared))
     }
 
@@ -435,9 +445,8 @@ impl Task {
         let act = verdict.act(leaf.get());
         let state = act.map_or(IntentState::Unspecified, v1::ActInfo::state);
         if state != IntentState::Cleared {
-            let reasons = act.map_or_else(Vec::new, |act| {
-                [&act.missing[..], &act.denied[..]].concat()
-            });
+            let reasons =
+                act.map_or_else(Vec::new, |act| [&act.missing[..], &act.denied[..]].concat());
             let reason = format!(
                 "the Intent at leaf {leaf}: the server says cleared; its own entries say {}{}",
                 word(state),
@@ -451,7 +460,10 @@ impl Task {
         }
         if self.opened.is_none() {
             // From now on it is known.
-            let opened = verdict.info.opened_leaf.and_then(|leaf| judged.told.entry(leaf));
+            let opened = verdict
+                .info
+                .opened_leaf
+                .and_then(|leaf| judged.told.entry(leaf));
             let own = |entry: &super::ProvenStatement| entry.author != v1::Author::Batched;
             let opened = opened.filter(|entry| own(entry));
             self.opened = opened.map(|opened| (opened.index.get(), opened.entry.clone()));

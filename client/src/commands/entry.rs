@@ -41,7 +41,10 @@ impl EntryCommand {
         let hash = leaf.hash.to_string();
         let entry = EntryJson::decode(&proven.bytes, leaf.index.get(), hash)?.by(&vouched.voice);
         Output::new(global).print(&entry, |entry| {
-            let proven_in = format!("in the log      proven, in the tree of {} leaves", leaf.head.head.size);
+            let proven_in = format!(
+                "in the log      proven, in the tree of {} leaves",
+                leaf.head.head.size
+            );
             format!("{proven_in}\n{}", entry.text())
         })?;
         refused(self.index, &vouched.voice)

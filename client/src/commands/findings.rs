@@ -257,7 +257,13 @@ async fn of_task(
                 .severity_min
                 .is_none_or(|least| one.severity() >= least)
     };
-    let found: Vec<_> = checked.task.findings.iter().filter(wanted).cloned().collect();
+    let found: Vec<_> = checked
+        .task
+        .findings
+        .iter()
+        .filter(wanted)
+        .cloned()
+        .collect();
     print(output, &found, checked.basis)?;
     if !global.json {
         if found.is_empty() {

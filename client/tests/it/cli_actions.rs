@@ -276,7 +276,10 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
 async fn findings_are_listed_and_disposed_of() {
     let scene = scene_with_task().await;
     let none = scene.run(&["findings"]).await;
-    assert_eq!(String::from_utf8(none.stdout).unwrap(), "the server names no findings\n");
+    assert_eq!(
+        String::from_utf8(none.stdout).unwrap(),
+        "the server names no findings\n"
+    );
     scene.fake.lock().findings = vec![v1::Finding {
         leaf_index: 2,
         number: 1,

@@ -244,7 +244,11 @@ fn a_task_comes_to_the_same_as_in_the_whole_ledger() {
     let layers = verdict.acts[0].layers.unwrap();
     assert_eq!(layers.approval(), LayerState::Proven);
     assert_eq!(layers.corroboration(), LayerState::Proven);
-    assert!(verdict.unshown.contains(&Unshown::Entries { receipted: None }));
+    assert!(
+        verdict
+            .unshown
+            .contains(&Unshown::Entries { receipted: None })
+    );
     story.close();
     let verdict = Given::of(&story.ledger).judge().unwrap();
     story.is_the_same(&verdict);
@@ -252,7 +256,11 @@ fn a_task_comes_to_the_same_as_in_the_whole_ledger() {
     assert_eq!(verdict.receipts.len(), 1);
     assert!(verdict.receipts[0].same_assessment);
     let is_open = |one: &Unshown| matches!(one, Unshown::Entries { .. });
-    assert!(!verdict.unshown.iter().any(is_open), "{:?}", verdict.unshown);
+    assert!(
+        !verdict.unshown.iter().any(is_open),
+        "{:?}",
+        verdict.unshown
+    );
 }
 
 #[test]
@@ -312,7 +320,10 @@ fn a_clearance_that_is_left_out_is_missed() {
     assert_eq!(given.size, cleared + 1);
     story.done();
     let fault = Given::of(&story.ledger).without(cleared).refused();
-    assert!(matches!(fault, Fault::LeftOut { body: "clearance" }), "{fault}");
+    assert!(
+        matches!(fault, Fault::LeftOut { body: "clearance" }),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -370,10 +381,22 @@ fn a_refusal_that_is_left_out_is_missed_by_receipts_alone() {
     let verdict = given.judge().unwrap();
     assert_eq!(kinds(&verdict), []);
     // So nobody may say that there are none.
-    assert!(verdict.unshown.contains(&Unshown::Entries { receipted: None }));
+    assert!(
+        verdict
+            .unshown
+            .contains(&Unshown::Entries { receipted: None })
+    );
     story.ledger.request_receipt(1).unwrap();
     let fault = Given::of(&story.ledger).without(refused.leaf).refused();
-    assert!(matches!(fault, Fault::False { body: "task_receipt" }), "{fault}");
+    assert!(
+        matches!(
+            fault,
+            Fault::False {
+                body: "task_receipt"
+            }
+        ),
+        "{fault}"
+    );
     let verdict = Given::of(&story.ledger).judge().unwrap();
     assert_eq!(verdict.receipted(), Some(refused.leaf));
     story.is_the_same(&verdict);
@@ -392,7 +415,10 @@ fn a_false_receipt_is_none() {
     let Some(Body::TaskReceipt(receipt)) = decoded.unwrap().body else {
         panic!("no receipt");
     };
-    for (count, digest) in [(receipt.count + 1, receipt.digest.clone()), (receipt.count, vec![9; 32].into())] {
+    for (count, digest) in [
+        (receipt.count + 1, receipt.digest.clone()),
+        (receipt.count, vec![9; 32].into()),
+    ] {
         let wrong = Body::TaskReceipt(v1::TaskReceipt {
             count,
             digest,
@@ -459,11 +485,17 @@ fn time_passes_by_entries_elsewhere() {
     let mut late = intent("orders/9", 5, None);
     late.grant = Bytes::new();
     story.ledger.at(600);
-    let elsewhere = story.ledger.say(PLATFORM, Some(4), task_opened(RiskTier::Low, 0));
+    let elsewhere = story
+        .ledger
+        .say(PLATFORM, Some(4), task_opened(RiskTier::Low, 0));
     let given = Given::of(&story.ledger);
     assert_eq!(state(&given), IntentState::Denied);
     let known = given.judge().unwrap().known_time;
-    let later = given.with(&story.ledger, elsewhere.leaf).judge().unwrap().known_time;
+    let later = given
+        .with(&story.ledger, elsewhere.leaf)
+        .judge()
+        .unwrap()
+        .known_time;
     assert!(known < later);
 }
 

@@ -59,7 +59,11 @@ fn agent(entry: &ProvenStatement, basis: Basis, intent: &v1::Intent) -> String {
         "" => String::new(),
         model => format!("; model {model}, as it says"),
     };
-    format!("{}, {}{model}", entry.statement.producer, voice(entry, basis))
+    format!(
+        "{}, {}{model}",
+        entry.statement.producer,
+        voice(entry, basis)
+    )
 }
 
 /// How it is known who spoke.
@@ -121,12 +125,7 @@ fn chain(task: &ProvenTask, basis: Basis, intent: &v1::Intent) -> Vec<String> {
     links
 }
 
-fn link(
-    task: &ProvenTask,
-    basis: Basis,
-    entry: &ProvenStatement,
-    grant: &v1::Grant,
-) -> String {
+fn link(task: &ProvenTask, basis: Basis, entry: &ProvenStatement, grant: &v1::Grant) -> String {
     let leaf = entry.index.get();
     let info = task.grants.iter().find(|info| info.leaf_index == leaf);
     let gives = if grant.parent.is_empty() {

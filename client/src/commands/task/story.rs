@@ -6,8 +6,8 @@ use deed_proto::v1::{self, LayerState, TaskState, statement::Body, task_opened::
 
 use super::{
     answers::{self, Answers},
-    json::opened,
     check::Checked,
+    json::opened,
     text::{COLUMNS, head, labelled, tail},
 };
 use crate::{
@@ -139,7 +139,10 @@ fn timeline(entries: &[ProvenStatement]) -> Vec<String> {
 fn act_of(task: &ProvenTask, basis: Basis, number: u64, act: &v1::ActInfo) -> Vec<String> {
     let state = words(&names::intent(act.state()));
     let by = by_word(basis);
-    let mut lines = vec![format!("act {number}  leaf {}, {state}{by}", act.intent_leaf)];
+    let mut lines = vec![format!(
+        "act {number}  leaf {}, {state}{by}",
+        act.intent_leaf
+    )];
     for (label, list) in [("waits for", &act.missing), ("denied for", &act.denied)] {
         if !list.is_empty() {
             lines.push(labelled(label, &list.join(", ")));

@@ -339,7 +339,10 @@ fn checked(task: ProvenTask) -> Checked {
             same_assessment: true,
         }),
         alarms: Vec::new(),
-        by_word: vec![Unshown::Trust { leaf: 0 }.to_string(), Unshown::Outside.to_string()],
+        by_word: vec![
+            Unshown::Trust { leaf: 0 }.to_string(),
+            Unshown::Outside.to_string(),
+        ],
     }
 }
 

@@ -155,7 +155,10 @@ impl View for Past<'_> {
     }
 
     fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, Fault> {
-        Ok(self.places.get(&(*session, sequence)).map(|(leaf, _)| *leaf))
+        Ok(self
+            .places
+            .get(&(*session, sequence))
+            .map(|(leaf, _)| *leaf))
     }
 
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
