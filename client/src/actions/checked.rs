@@ -10,8 +10,8 @@ use deed_evidence::{
     TaskId,
     entry::Entry,
     replay::{
-        ReplayError,
-        task::{Covered, TaskReplay, TaskVerdict},
+        Fault, ReplayError,
+        task::{Covered, TaskReplay, TaskVerdict, WholeBatch},
     },
 };
 use deed_proto::v1::Author;
@@ -118,8 +118,10 @@ impl Ledger {
         given: &BTreeMap<u64, Bytes>,
         size: TreeSize,
     ) -> Result<Result<(), TrustError>, Error> {
+        let mut batches = Batches::default();
         for (leaf, entry) in given {
-            let covered = match self.covering(replay, *leaf, entry, size).await {
+            let covered = self.covering(&mut batches, replay, *leaf, entry, size);
+            let covered = match covered.await {
                 Ok(covered) => covered,
                 Err(Error::Trust(error)) => return Ok(Err(*error)),
                 Err(error) => return Err(error),
@@ -134,6 +136,7 @@ impl Ledger {
     /// The signature over a batched statement, followed to its manifest.
     async fn covering(
         &self,
+        batches: &mut Batches,
         replay: &TaskReplay,
         leaf: u64,
         entry: &Bytes,
@@ -143,15 +146,21 @@ impl Ledger {
         if !parsed.is_ok_and(|parsed| parsed.author == Author::Batched) {
             return Ok(None);
         }
+        if let Some(covered) = self.sibling(batches, leaf, entry).await? {
+            return Ok(Some(covered));
+        }
         let registry = replay.registry();
         let key = |id| registry.key(id).map(|record| record.public_key.clone());
         let proven = self
             .prove_batched(Leaf::Index(LeafIndex::new(leaf)), Some(size), key)
             .await;
         match proven {
-            Ok(proven) => Covered::of(&proven.proof, proven.path)
-                .map(Some)
-                .map_err(|fault| fails(format!("the entry at leaf {leaf}: {fault}")).into()),
+            Ok(proven) => {
+                let covered = Covered::of(&proven.proof, proven.path);
+                let covered = covered.map_err(|fault| unfit_at(leaf, &fault))?;
+                batches.newest = Some((covered.clone(), None));
+                Ok(Some(covered))
+            }
             Err(Error::Refused {
                 code: tonic::Code::FailedPrecondition,
                 ..
@@ -162,6 +171,42 @@ impl Ledger {
             .into()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same for a further statement of the batch that came before: the whole of it is read once,
+    /// in place of a proof for each of its statements.
+    async fn sibling(
+        &self,
+        batches: &mut Batches,
+        leaf: u64,
+        entry: &Bytes,
+    ) -> Result<Option<Covered>, Error> {
+        let Some((first, whole)) = &mut batches.newest else {
+            return Ok(None);
+        };
+        let manifest = first.path().manifest_index.get();
+        let count = u64::from(first.path().manifest.count.get());
+        let begin = manifest.saturating_add(1);
+        if !(begin..begin.saturating_add(count)).contains(&leaf) {
+            return Ok(None);
+        }
+        let whole = match whole {
+            Some(whole) => whole,
+            None => {
+                let end = TreeSize::new(begin.saturating_add(count));
+                let mut entries = self.entries(LeafIndex::new(begin), end);
+                let mut payloads = Vec::new();
+                while let Some((index, bytes)) = entries.next().await? {
+                    let parsed = Entry::parse(&bytes);
+                    let parsed = parsed.map_err(|error| unfit_at(index.get(), &error.into()))?;
+                    payloads.push(bytes.slice_ref(parsed.payload));
+                }
+                let read = WholeBatch::of(&first.path().manifest, &payloads);
+                whole.insert(read.map_err(|fault| unfit_at(manifest, &fault))?)
+            }
+        };
+        let covered = first.sibling(leaf, entry, whole);
+        Ok(Some(covered.map_err(|fault| unfit_at(leaf, &fault))?))
     }
 
     /// An entry, and how its author is known: its signature is verified, and that the key was in
@@ -180,6 +225,7 @@ impl Ledger {
     pub fn voices(&self) -> Voices {
         Voices {
             ledger: self.clone(),
+            batches: Batches::default(),
             known: None,
         }
     }
@@ -190,7 +236,15 @@ impl Ledger {
 #[derive(Debug)]
 pub struct Voices {
     ledger: Ledger,
+    batches: Batches,
     known: Option<Known>,
+}
+
+/// The batch whose statements are being looked at.
+#[derive(Debug, Default)]
+struct Batches {
+    /// One of its statements, and all of them once a second one was asked for.
+    newest: Option<(Covered, Option<WholeBatch>)>,
 }
 
 /// The trust chain, applied up to a leaf.
@@ -221,6 +275,7 @@ impl Voices {
             return Ok(Voice::Unchecked);
         }
         let ledger = self.ledger.clone();
+        let mut batches = std::mem::take(&mut self.batches);
         let known = self.known_at(leaf).await?;
         let applied = known.applied.checked_sub(1);
         let last = applied.and_then(|at| known.trust.entries.get(at));
@@ -232,16 +287,18 @@ impl Voices {
             Some(base) if base.head.size.get() > leaf => base.head.size,
             _ => ledger.head().await?.signed.head.size,
         };
-        let covered = ledger.covering(&known.replay, leaf, entry, newest).await;
-        let covered = match covered {
+        let covered = ledger.covering(&mut batches, &known.replay, leaf, entry, newest);
+        let covered = match covered.await {
             Ok(covered) => covered,
             Err(Error::Trust(error)) => return Ok(Voice::Refused(error.to_string())),
             Err(error) => return Err(error),
         };
-        Ok(match known.replay.speaks(leaf, entry, covered.as_ref()) {
+        let voice = match known.replay.speaks(leaf, entry, covered.as_ref()) {
             Ok(()) => Voice::Verified,
             Err(error) => Voice::Refused(error.fault.to_string()),
-        })
+        };
+        self.batches = batches;
+        Ok(voice)
     }
 
     async fn known_at(&mut self, leaf: u64) -> Result<&mut Known, Error> {
@@ -315,9 +372,12 @@ fn elsewhere(told: &ProvenTask, size: TreeSize) -> BTreeSet<u64> {
 }
 
 pub(super) fn unfit(error: ReplayError) -> TrustError {
+    unfit_at(error.leaf, &error.fault)
+}
+
+fn unfit_at(leaf: u64, fault: &Fault) -> TrustError {
     fails(format!(
-        "leaf {} is not one that an honest ledger would have: {}",
-        error.leaf, error.fault
+        "leaf {leaf} is not one that an honest ledger would have: {fault}"
     ))
 }
 

@@ -2,7 +2,7 @@
 
 use deed_client::{Basis, ProvenStatement, ProvenTask};
 use deed_evidence::Micros;
-use deed_proto::v1::{self, LayerState, TaskState, statement::Body, task_opened::Objective};
+use deed_proto::v1::{self, LayerState, TaskState, task_opened::Objective};
 
 use super::{
     answers::{self, Answers},

@@ -11,7 +11,7 @@ use deed_evidence::{
 };
 use deed_proto::v1::{
     AuthenticationStrength, Author, FindingKind, IntentState, OutcomeStatus, RiskTier, Severity,
-    TaskEnd, Verdict,
+    TaskEnd, Verdict, statement::Body,
 };
 use deed_tlog::{Hash, LeafIndex, TreeHead, TreeSize};
 

@@ -11,7 +11,7 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{Fake, Lie, NAME, history::hashes};
+use super::{Fake, Lie, history::hashes};
 use crate::merkle;
 
 #[tonic::async_trait]

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use deed_proto::v1::{self, Author, PayloadType, statement::Body};
-use deed_tlog::{Hash, LeafIndex, TreeHead, leaf_hash};
+use deed_tlog::{BatchPosition, Hash, LeafIndex, TreeHead, leaf_hash};
 use prost::Message as _;
 
 pub use unshown::Unshown;
@@ -39,7 +39,7 @@ use crate::{
     genesis::Genesis,
     session::{self, Binding},
     signature,
-    statement::{AUTHORITY_PRODUCER, BodyKind, Header},
+    statement::{self, AUTHORITY_PRODUCER, BodyKind, Header},
     trust::{KeyRefusal, Registry, Speaker, SpeakerRefusal, TrustChain},
 };
 
@@ -83,6 +83,31 @@ impl Covered {
         })
     }
 
+    /// The same for another statement of the batch, which is proven to be at `leaf`: `whole` are the
+    /// payloads of all of it.
+    ///
+    /// # Errors
+    /// [`Fault::NoManifest`] if it is none of the batch.
+    pub fn sibling(&self, leaf: u64, entry: &Bytes, whole: &WholeBatch) -> Result<Self, Fault> {
+        let manifest = self.path.manifest_index.get();
+        let position = leaf.checked_sub(manifest.saturating_add(1));
+        let position = position.and_then(|position| u32::try_from(position).ok());
+        let position = position.ok_or(Fault::NoManifest)?;
+        let digest = PayloadDigest::of(Entry::parse(entry)?.payload);
+        if whole.0.get(position as usize) != Some(&digest) {
+            return Err(Fault::NoManifest);
+        }
+        Ok(Self {
+            path: VerifiedPath {
+                statement_index: LeafIndex::new(leaf),
+                statement_hash: leaf_hash(entry),
+                position: BatchPosition::new(position),
+                ..self.path.clone()
+            },
+            principal_leaf: self.principal_leaf,
+        })
+    }
+
     /// Where statement and manifest are, and whose signature it is.
     #[must_use]
     pub const fn path(&self) -> &VerifiedPath {
@@ -93,6 +118,25 @@ impl Covered {
     fn last_leaf(&self) -> u64 {
         let manifest = self.path.manifest_index.get();
         manifest.saturating_add(self.path.manifest.count.get().into())
+    }
+}
+
+/// The payloads of a whole batch, which fit its manifest.
+#[derive(Debug, Clone)]
+pub struct WholeBatch(Vec<PayloadDigest>);
+
+impl WholeBatch {
+    /// Checks them against the manifest.
+    ///
+    /// # Errors
+    /// [`Fault::Batch`] if they are others, [`Fault::Statement`] if one cannot be read.
+    pub fn of(manifest: &batch::Manifest, payloads: &[Bytes]) -> Result<Self, Fault> {
+        let headers = payloads.iter();
+        let headers = headers.map(|payload| Ok((statement::parse(payload)?, &payload[..])));
+        let headers = headers.collect::<Result<Vec<_>, crate::WireError>>()?;
+        batch::check(manifest, headers)?;
+        let digests = payloads.iter().map(|payload| PayloadDigest::of(payload));
+        Ok(Self(digests.collect()))
     }
 }
 
