@@ -13,132 +13,33 @@
 //! and exact wherever receive times do not go back, and at each entry of the ledger itself, which
 //! bears it.
 
+mod covered;
+mod own;
 mod unshown;
 mod verdict;
+mod voice;
 
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use deed_proto::v1::{self, Author, PayloadType, statement::Body};
-use deed_tlog::{BatchPosition, Hash, LeafIndex, TreeHead, leaf_hash};
+use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use prost::Message as _;
 
+pub use covered::{Covered, WholeBatch};
 pub use unshown::Unshown;
 pub use verdict::{Receipted, Signed, TaskVerdict};
 
-use super::{
-    Fault, Kept, ReplayError, assesses,
-    assessment::{body_of, is_requested, same},
-    speaker,
-};
+use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
-    KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
+    LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{Assessed, Book, Recorded, Spoken, View, cells::CellKey, digest, said},
-    batch::{self, PathError, VerifiedPath},
     entry::Entry,
     genesis::Genesis,
-    session::{self, Binding},
-    signature,
-    statement::{self, AUTHORITY_PRODUCER, BodyKind, Header},
-    trust::{KeyRefusal, Registry, Speaker, SpeakerRefusal, TrustChain},
+    session::Binding,
+    statement::{AUTHORITY_PRODUCER, BodyKind, Header},
+    trust::{Registry, Speaker, TrustChain},
 };
-
-/// A batched statement's signature, followed to its manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Covered {
-    path: VerifiedPath,
-    principal_leaf: Option<LeafIndex>,
-}
-
-impl Covered {
-    /// Verifies a batch proof under the key that `registry` has for its signer. Whether that key was
-    /// in force is judged when the statement is taken.
-    ///
-    /// # Errors
-    /// [`Fault`] for what does not hold.
-    pub fn verify(
-        proof: &v1::GetBatchProofResponse,
-        registry: &Registry,
-        head: &TreeHead,
-    ) -> Result<Self, Fault> {
-        let fails = |error: PathError| Fault::BatchPath(Box::new(error));
-        let signer = batch::signer(proof).map_err(fails)?;
-        let key = registry
-            .key(signer)
-            .map(|record| &record.public_key)
-            .ok_or(Fault::KeyUnknown { key: signer })?;
-        let path = batch::verify_path(proof, registry.ledger_id(), key, head).map_err(fails)?;
-        Self::of(proof, path)
-    }
-
-    /// The same of a path that [`batch::verify_path`] has verified, with the key of its signer.
-    ///
-    /// # Errors
-    /// [`Fault::Entry`] if the manifest's entry cannot be read.
-    pub fn of(proof: &v1::GetBatchProofResponse, path: VerifiedPath) -> Result<Self, Fault> {
-        let manifest = Entry::parse(&proof.manifest_entry)?;
-        Ok(Self {
-            path,
-            principal_leaf: manifest.principal_leaf.map(LeafIndex::new),
-        })
-    }
-
-    /// The same for another statement of the batch, which is proven to be at `leaf`: `whole` are the
-    /// payloads of all of it.
-    ///
-    /// # Errors
-    /// [`Fault::NoManifest`] if it is none of the batch.
-    pub fn sibling(&self, leaf: u64, entry: &Bytes, whole: &WholeBatch) -> Result<Self, Fault> {
-        let manifest = self.path.manifest_index.get();
-        let position = leaf.checked_sub(manifest.saturating_add(1));
-        let position = position.and_then(|position| u32::try_from(position).ok());
-        let position = position.ok_or(Fault::NoManifest)?;
-        let digest = PayloadDigest::of(Entry::parse(entry)?.payload);
-        if whole.0.get(position as usize) != Some(&digest) {
-            return Err(Fault::NoManifest);
-        }
-        Ok(Self {
-            path: VerifiedPath {
-                statement_index: LeafIndex::new(leaf),
-                statement_hash: leaf_hash(entry),
-                position: BatchPosition::new(position),
-                ..self.path.clone()
-            },
-            principal_leaf: self.principal_leaf,
-        })
-    }
-
-    /// Where statement and manifest are, and whose signature it is.
-    #[must_use]
-    pub const fn path(&self) -> &VerifiedPath {
-        &self.path
-    }
-
-    /// The batch's last leaf.
-    fn last_leaf(&self) -> u64 {
-        let manifest = self.path.manifest_index.get();
-        manifest.saturating_add(self.path.manifest.count.get().into())
-    }
-}
-
-/// The payloads of a whole batch, which fit its manifest.
-#[derive(Debug, Clone)]
-pub struct WholeBatch(Vec<PayloadDigest>);
-
-impl WholeBatch {
-    /// Checks them against the manifest.
-    ///
-    /// # Errors
-    /// [`Fault::Batch`] if they are others, [`Fault::Statement`] if one cannot be read.
-    pub fn of(manifest: &batch::Manifest, payloads: &[Bytes]) -> Result<Self, Fault> {
-        let headers = payloads.iter();
-        let headers = headers.map(|payload| Ok((statement::parse(payload)?, &payload[..])));
-        let headers = headers.collect::<Result<Vec<_>, crate::WireError>>()?;
-        batch::check(manifest, headers)?;
-        let digests = payloads.iter().map(|payload| PayloadDigest::of(payload));
-        Ok(Self(digests.collect()))
-    }
-}
 
 /// The last statement that was seen of a session.
 #[derive(Debug)]
@@ -440,123 +341,6 @@ impl TaskReplay {
         Some((self.book.as_mut()?, past, self.chain.registry()))
     }
 
-    /// Before a statement or a manifest at leaf `index`: time comes to `at`, and what the ledger had
-    /// to write for the task must be there.
-    fn come_to(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
-        let inside = index <= self.unit_end;
-        if !inside {
-            self.owes_nothing(index)?;
-        }
-        self.advance(index, at)?;
-        if inside {
-            return Ok(());
-        }
-        self.owes_nothing(index)
-    }
-
-    fn advance(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
-        self.at = at;
-        match self.machine() {
-            Some((book, mut past, registry)) => book.advance(&mut past, registry, index, at),
-            None => Ok(()),
-        }
-    }
-
-    fn owes_nothing(&mut self, index: u64) -> Result<(), Fault> {
-        match self.owed(index)? {
-            None => Ok(()),
-            Some(entry) => Err(Fault::LeftOut {
-                body: body_of(&entry).name(),
-            }),
-        }
-    }
-
-    /// The next entry that the ledger has to write for this task.
-    fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
-        let (at, task) = (self.at, self.task);
-        let Some((book, mut past, registry)) = self.machine() else {
-            return Ok(None);
-        };
-        while book.owes() {
-            let Some(entry) = book.ledger_entry(&mut past, registry, index, at)? else {
-                return Ok(None);
-            };
-            // A Tick, or what belongs to a task that an Observation named.
-            let ours = Entry::parse(&entry)?.statement()?.task == Some(task);
-            if ours {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
-    }
-
-    /// An entry of the ledger itself: what stands before it must call for it.
-    fn ledgers_own(
-        &mut self,
-        index: u64,
-        bytes: &Bytes,
-        header: &Header<'_>,
-        at: Micros,
-    ) -> Result<(), Fault> {
-        let body = header.body;
-        if index <= self.unit_end {
-            return Err(Fault::InsideBatch);
-        }
-        if self.book.is_none() {
-            return Err(Fault::BeyondRules { body: body.name() });
-        }
-        self.at = at;
-        let mut wanted = self.owed(index)?;
-        if wanted.is_none() {
-            self.advance(index, at)?;
-            wanted = self.owed(index)?;
-        }
-        if wanted.is_none() && body == BodyKind::TaskReceipt && is_requested(bytes) {
-            let task = self.task;
-            if let Some((book, mut past, _)) = self.machine() {
-                book.request_receipt(&mut past, task)?;
-            }
-            wanted = self.owed(index)?;
-        }
-        let wanted = wanted.ok_or(Fault::Uncalled { body: body.name() })?;
-        if body == BodyKind::TaskReceipt && body_of(&wanted) == body {
-            self.receipt(index, &wanted, bytes)
-        } else {
-            same(&wanted, bytes, body)
-        }
-    }
-
-    /// A receipt must be the one that is owed. The digest over the task's assessment may differ: it
-    /// holds at which leaves time had passed, and the numbers of findings among those of other tasks.
-    fn receipt(&mut self, index: u64, wanted: &Bytes, found: &Bytes) -> Result<(), Fault> {
-        let body = BodyKind::TaskReceipt.name();
-        let owed = receipt_in(wanted)?.ok_or(Fault::False { body })?;
-        let said = receipt_in(found)?.ok_or(Fault::False { body })?;
-        // As the running digest is counted here: an earlier receipt with another assessment digest
-        // has another hash than the machine knows.
-        let owed = v1::TaskReceipt {
-            through_leaf: self.running.last_leaf,
-            count: self.running.count,
-            digest: Bytes::copy_from_slice(self.running.digest.as_bytes()),
-            ..owed
-        };
-        let same_assessment = owed.assessment_digest == said.assessment_digest;
-        let but_for_that = v1::TaskReceipt {
-            assessment_digest: owed.assessment_digest.clone(),
-            ..said.clone()
-        };
-        if owed != but_for_that {
-            return Err(Fault::False { body });
-        }
-        self.receipts.push(Receipted {
-            leaf: index,
-            through_leaf: said.through_leaf,
-            count: said.count,
-            same_assessment,
-        });
-        Ok(())
-    }
-
     fn trust(
         &mut self,
         index: u64,
@@ -577,67 +361,6 @@ impl TaskReplay {
             speaker: speaker(entry, entry.signature.map(|signed| signed.key())),
         };
         self.record(saying)
-    }
-
-    /// Who speaks, with the signature verified, and in force at this leaf.
-    fn speaker(
-        &mut self,
-        index: u64,
-        bytes: &Bytes,
-        entry: &Entry<'_>,
-        header: &Header<'_>,
-        batch: Option<&Covered>,
-    ) -> Result<Speaker, Fault> {
-        let (speaker, signed) = match entry.author {
-            Author::Signed => {
-                let key = self.verify(entry)?;
-                (speaker(entry, Some(key)), Signed::Key(key))
-            }
-            Author::Batched => {
-                let covered = batch.ok_or(Fault::NoManifest)?;
-                let path = &covered.path;
-                let here = (LeafIndex::new(index), leaf_hash(bytes));
-                if (path.statement_index, path.statement_hash) != here {
-                    return Err(Fault::NoManifest);
-                }
-                let principal_leaf = entry.principal_leaf.map(LeafIndex::new);
-                if principal_leaf != covered.principal_leaf {
-                    return Err(Fault::PrincipalLeaf);
-                }
-                let key = path.key_id;
-                let speaker = Speaker {
-                    key: Some(key),
-                    principal_leaf,
-                };
-                let manifest = path.manifest_index.get();
-                (speaker, Signed::Batch { key, manifest })
-            }
-            Author::Unsigned => (speaker(entry, None), Signed::Nobody),
-            Author::Ledger | Author::Unspecified => return Err(Fault::NotAnAuthor),
-        };
-        let may = self
-            .registry()
-            .may_speak(&speaker, header.producer, self.at);
-        match may {
-            // By then it may have been later than these entries show.
-            Ok(()) | Err(SpeakerRefusal::Key(KeyRefusal::NotYet { .. })) => {}
-            Err(refusal) => return Err(refusal.into()),
-        }
-        self.signed.insert(index, signed);
-        Ok(speaker)
-    }
-
-    fn verify(&mut self, entry: &Entry<'_>) -> Result<KeyId, Fault> {
-        let signed = entry.signature.ok_or(Fault::SignatureMissing)?;
-        let id = signed.key();
-        let registry = self.chain.registry();
-        let key = registry
-            .was_authority(id)
-            .or_else(|| registry.key(id).map(|record| &record.public_key))
-            .ok_or(Fault::KeyUnknown { key: id })?;
-        let (kind, payload) = (entry.payload_type, entry.payload);
-        signature::verify_with(key, kind, payload, signed.signature, &mut self.buffer)?;
-        Ok(id)
     }
 
     /// Takes a statement of the task, or one that reaches into it.
@@ -693,56 +416,6 @@ impl TaskReplay {
             self.unshown.push(Unshown::Correlated { leaf });
         }
         Ok(())
-    }
-
-    /// Compares a statement with the one before it in its session that is known. The leaf of the
-    /// first statement at its place, if it is the second.
-    fn place(&mut self, saying: Saying<'_>) -> Result<Option<u64>, Fault> {
-        let header = saying.header;
-        let digest = PayloadDigest::of(saying.entry.payload);
-        let bound_to = self.registry().session_binding(&saying.speaker);
-        let place = (header.session, header.sequence);
-        let again = || Fault::Again {
-            sequence: header.sequence,
-        };
-        if let Some((first, before)) = self.places.get(&place).copied() {
-            if before == digest || saying.speaker.key.is_none() {
-                return Err(again());
-            }
-            if let Some((book, mut past, _)) = self.machine()
-                && book.equivocated(&mut past, place.0, place.1)?.is_some()
-            {
-                return Err(again());
-            }
-            return Ok(Some(first));
-        }
-        if let Some(last) = self.sessions.get(&header.session) {
-            if last.bound_to != bound_to || last.producer != header.producer {
-                return Err(session::Refusal::SessionTaken.into());
-            }
-            if header.sequence <= last.sequence {
-                return Err(again());
-            }
-            if last.closed {
-                return Err(session::Refusal::SessionClosed.into());
-            }
-            let follows = last.sequence.get().checked_add(1) == Some(header.sequence.get());
-            let other = |previous| previous != last.payload;
-            if follows && header.previous.is_some_and(other) {
-                let expected = header.sequence;
-                return Err(session::Refusal::PreviousMismatch { expected }.into());
-            }
-        }
-        let last = Last {
-            producer: header.producer.to_owned(),
-            bound_to,
-            sequence: header.sequence,
-            payload: digest,
-            closed: header.body == BodyKind::SessionClosed,
-        };
-        self.sessions.insert(header.session, last);
-        self.places.insert(place, (saying.leaf, digest));
-        Ok(None)
     }
 
     fn record(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
@@ -833,13 +506,4 @@ fn spoken<'a>(saying: Saying<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a
         said: what,
         key: saying.speaker.key,
     }
-}
-
-fn receipt_in(entry: &Bytes) -> Result<Option<v1::TaskReceipt>, Fault> {
-    let parsed = Entry::parse(entry)?;
-    let decoded = v1::Statement::decode(parsed.payload).unwrap_or_default();
-    Ok(match decoded.body {
-        Some(Body::TaskReceipt(receipt)) => Some(receipt),
-        _ => None,
-    })
 }
