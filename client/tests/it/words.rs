@@ -190,6 +190,8 @@ async fn what_waits_is_not_cleared_by_the_servers_word() {
 async fn a_clearance_must_follow_from_its_evidence() {
     // Its evidence does not suffice.
     let mut story = Story::waiting();
+    let second = Body::Intent(intent("orders/8", 5, None));
+    let second = story.ledger.say(AGENT, Some(1), second);
     let decided = story.decide();
     let behind = Some(story.ledger.next_leaf());
     let forged = story.clearance(&story.intent, &[&decided]);
@@ -200,7 +202,7 @@ async fn a_clearance_must_follow_from_its_evidence() {
     let unsigned = Entry::unsigned(&payload, story.ledger.now()).encode();
     refuses(&story, vec![unsigned], behind, "leaf").await;
     // Another Intent's.
-    let other = story.clearance(&decided, &[&decided]);
+    let other = story.clearance(&second, &[&decided]);
     refuses(&story, vec![other], behind, "should clear the Intent").await;
     // The agent's own controller approves.
     let own = story.approve(COLLEAGUE, Verdict::Allow);

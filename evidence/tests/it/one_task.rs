@@ -267,6 +267,8 @@ fn a_task_comes_to_the_same_as_in_the_whole_ledger() {
 fn a_clearance_is_derived_and_not_believed() {
     // Nothing is there for it.
     let mut story = Story::waiting();
+    let second = Body::Intent(intent("orders/8", 5, None));
+    let second = story.ledger.say(AGENT, Some(1), second);
     let decided = story.decide();
     let uncalled = |fault: Fault| match fault {
         Fault::Uncalled { body } => body,
@@ -288,7 +290,7 @@ fn a_clearance_is_derived_and_not_believed() {
     let leaf = approved.leaf + 1;
     let honest = given.entries[&leaf].clone();
     for wrong in [
-        clearance(&decided, &[&decided, &approved]),
+        clearance(&second, &[&decided, &approved]),
         clearance(&story.intent, &[&decided]),
         clearance(&story.intent, &[&decided, &own]),
     ] {
@@ -509,7 +511,7 @@ fn observations_elsewhere_reach_into_the_task() {
     let seen = story.ledger.say(DOWNSTREAM, None, seen);
     let given = Given::of(&story.ledger);
     let layers = given.judge().unwrap().acts[0].layers.unwrap();
-    assert_eq!(layers.corroboration(), LayerState::NotAsked);
+    assert_eq!(layers.corroboration(), LayerState::Missing);
     let given = given.with(&story.ledger, seen.leaf);
     story.is_the_same(&given.judge().unwrap());
     let layers = given.judge().unwrap().acts[0].layers.unwrap();

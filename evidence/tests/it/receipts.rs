@@ -95,7 +95,7 @@ fn an_honest_receipt_holds() {
                     leaf_hash: Hash::try_from(&receipt.leaf_hash[..]).unwrap(),
                     received_at: Micros::new(TIME_US),
                     inclusion_verified: true,
-                    principal_leaf: None,
+                    principal_leaf: principal_leaf.map(LeafIndex::new),
                 };
                 assert_eq!(verify(&receipt, PAYLOAD, &head, true), Ok(wanted.clone()));
                 // A proof that was not asked for is checked all the same. In a tree of one leaf
@@ -103,7 +103,6 @@ fn an_honest_receipt_holds() {
                 let inclusion_verified = size > 1;
                 let unasked = VerifiedReceipt {
                     inclusion_verified,
-                    principal_leaf: None,
                     ..wanted.clone()
                 };
                 assert_eq!(verify(&receipt, PAYLOAD, &head, false), Ok(unasked));
@@ -111,7 +110,6 @@ fn an_honest_receipt_holds() {
                 receipt.inclusion_proof.clear();
                 let without = VerifiedReceipt {
                     inclusion_verified: false,
-                    principal_leaf: None,
                     ..wanted
                 };
                 assert_eq!(verify(&receipt, PAYLOAD, &head, false), Ok(without));
