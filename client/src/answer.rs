@@ -57,6 +57,8 @@ pub struct Receipt {
     pub received_at: Micros,
     /// Whether an inclusion proof came along and held.
     pub inclusion_verified: bool,
+    /// The leaf of the binding by which the caller may deliver it, if the server asks who calls.
+    pub principal_leaf: Option<LeafIndex>,
     /// The leaf of the batch manifest whose signature covers it, if it came in a batch.
     pub manifest: Option<LeafIndex>,
     /// What the ledger says of it: of an Intent always, else where there are findings. By the
@@ -167,6 +169,7 @@ fn verified(
         leaf_hash: verified.leaf_hash,
         received_at: verified.received_at,
         inclusion_verified: verified.inclusion_verified,
+        principal_leaf: verified.principal_leaf,
         manifest: None,
         assessed: receipt.assessed.clone(),
     })
@@ -181,6 +184,7 @@ fn unverified(receipt: &v1::Receipt) -> Result<Receipt, Error> {
         leaf_hash: Hash::try_from(receipt.leaf_hash.as_ref()).map_err(missing)?,
         received_at: Micros::new(receipt.received_at_us),
         inclusion_verified: false,
+        principal_leaf: receipt.principal_leaf.map(LeafIndex::new),
         manifest: None,
         assessed: receipt.assessed.clone(),
     })

@@ -16,6 +16,7 @@ use crate::{
     follow::{Asking, NotFollowed},
     head::SignedHead,
     options::{Event, Observer, Options, Verification},
+    proofs::KnownTrust,
     read::check_size,
     retry::{Backoff, RetryPolicy, within},
     settle::Belief,
@@ -37,13 +38,15 @@ pub(crate) struct Shared {
     pub(crate) pin: Pin,
     /// The log key that the server named when it was connected to. Believed for nothing.
     claimed: VerifierKey,
-    genesis_entry: Bytes,
+    pub(crate) genesis_entry: Bytes,
     pub(crate) retry: RetryPolicy,
     /// For each attempt of a call.
     pub(crate) timeout: Duration,
     pub(crate) observer: Observer,
     /// `None` with verification switched off.
     pub(crate) belief: Option<Belief>,
+    /// The trust chain, once somebody has asked for it.
+    pub(crate) trust: tokio::sync::Mutex<Option<Arc<KnownTrust>>>,
 }
 
 impl Ledger {
@@ -103,6 +106,7 @@ impl Ledger {
             timeout: Duration::from_millis(options.timeout_ms),
             observer: options.observer,
             belief,
+            trust: tokio::sync::Mutex::new(None),
         };
         let ledger = Self {
             connection,

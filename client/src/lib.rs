@@ -17,7 +17,7 @@
 //! | who speaks for whom, and whose signature covers what | [`ProvenTrust`], [`ProvenBatched`] |
 //! | prompts, results and files beside the log | [`ContentClient`] |
 //! | acting on clearance alone, by types | [`Task`], [`Cleared`] |
-//! | an Intent's clearance, a task's story, findings, search | [`Ledger::await_clearance`], [`Ledger::task`], [`Ledger::findings`], [`Ledger::search`] |
+//! | an Intent's clearance, a task judged from its entries, findings, search | [`Ledger::await_clearance`], [`Ledger::judged_task`], [`Ledger::findings`], [`Ledger::search`] |
 //! | a whole ledger, checked entry by entry | [`Audit`], [`EntryStream`] |
 //! | what is trusted, on disk | [`StateDir`], [`TrustStore`] |
 //! | statements as JSON | [`statement_json`] |
@@ -136,8 +136,9 @@ mod trust;
 
 pub use access::{Access, Bearer, Token, TokenError};
 pub use actions::{
-    ActError, ClearanceWatch, Cleared, FindingFilter, FindingsPage, FindingsWatch, ProvenStatement,
-    ProvenTask, Search, SearchTerms, SeenFindings, Standing, Task,
+    ActError, Basis, ClearanceWatch, Cleared, Difference, FindingFilter, FindingsPage,
+    FindingsWatch, JudgedTask, ProvenStatement, ProvenTask, Search, SearchTerms, SeenFindings,
+    Standing, Task, Voice, Voices, VouchedEntry,
 };
 pub use answer::{Answer, Appended, Receipt};
 pub use appender::{Appender, AppenderOptions, Pending};

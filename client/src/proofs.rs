@@ -1,13 +1,15 @@
 //! Who said it: batched statements followed to their signature, the trust chain, and where a
 //! session stands.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use deed_evidence::{
     KeyId, PayloadDigest, Sequence, SessionId,
     batch::{self, VerifiedPath},
     entry::Entry,
     receipt, signature, statement,
-    trust::{Registry, TrustChain},
+    trust::{ChainError, Registry, TrustChain},
 };
 use deed_proto::v1::{self, get_batch_proof_request::Leaf as Asked};
 use deed_tlog::{LeafIndex, PublicKey, TreeSize, leaf_hash, verify_inclusion};
@@ -60,6 +62,46 @@ pub struct ProvenSession {
     /// The last statement's entry: its session, sequence, producer and payload digest are those of
     /// `info`, and it is in the log. (That nothing follows is the server's word.)
     pub last: ProvenEntry,
+}
+
+/// The trust chain as far as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownTrust {
+    chain: TrustChain,
+    /// The genesis entry first.
+    pub(crate) entries: Vec<(LeafIndex, Bytes)>,
+}
+
+impl KnownTrust {
+    /// Who speaks for whom.
+    pub(crate) const fn registry(&self) -> &Registry {
+        self.chain.registry()
+    }
+}
+
+fn pushed(chain: &mut TrustChain, index: LeafIndex, entry: &Bytes) -> Result<(), TrustError> {
+    chain.push(index, entry).map_err(unchained)
+}
+
+fn unchained(error: ChainError) -> TrustError {
+    TrustError::TrustChain {
+        reason: error.to_string(),
+    }
+}
+
+/// A trust entry must be in the tree.
+fn included(entry: &v1::TrustEntry, head: &SignedHead) -> Result<(), TrustError> {
+    let index = LeafIndex::new(entry.leaf_index);
+    let proof = receipt::inclusion_proof(&entry.inclusion_proof).map_err(|_| {
+        TrustError::MalformedProof {
+            what: "an inclusion proof of the trust chain",
+        }
+    })?;
+    let hash = leaf_hash(&entry.entry);
+    verify_inclusion(&proof, &hash, index, &head.head).map_err(|source| TrustError::Proof {
+        what: format!("the inclusion proof of trust entry {index}"),
+        source,
+    })
 }
 
 /// What the log holds at a session's sequence.
@@ -132,7 +174,7 @@ impl Ledger {
     pub async fn trust_chain(&self) -> Result<ProvenTrust, Error> {
         let trusted = self.shared.name_base();
         let messages = self
-            .call(|connection| self.read_trust_chain(connection))
+            .call(|connection| self.read_trust_chain(connection, 0))
             .await?;
         let checkpoint = messages.first().map(|message| message.checkpoint.clone());
         let checkpoint = checkpoint.ok_or(AnswerError::Missing {
@@ -154,18 +196,7 @@ impl Ledger {
         let fails = |reason: String| TrustError::TrustChain { reason };
         for entry in messages.into_iter().flat_map(|message| message.entries) {
             let index = LeafIndex::new(entry.leaf_index);
-            let hash = leaf_hash(&entry.entry);
-            let proof = receipt::inclusion_proof(&entry.inclusion_proof).map_err(|_| {
-                TrustError::MalformedProof {
-                    what: "an inclusion proof of the trust chain",
-                }
-            })?;
-            verify_inclusion(&proof, &hash, index, &head.head).map_err(|source| {
-                TrustError::Proof {
-                    what: format!("the inclusion proof of trust entry {index}"),
-                    source,
-                }
-            })?;
+            included(&entry, &head)?;
             match &mut chain {
                 Some(chain) => chain
                     .push(index, &entry.entry)
@@ -194,13 +225,57 @@ impl Ledger {
         })
     }
 
+    /// The trust chain as it is now. What was read before is kept, and only what came since is asked
+    /// for.
+    pub(crate) async fn follow_trust(&self) -> Result<Arc<KnownTrust>, Error> {
+        let mut known = self.shared.trust.lock().await;
+        let Some(before) = known.clone() else {
+            let read = self.trust_chain().await?;
+            let mut chain = TrustChain::begin(&self.shared.genesis_entry).map_err(unchained)?;
+            for (index, entry) in read.entries.iter().skip(1) {
+                pushed(&mut chain, *index, entry)?;
+            }
+            let first = Arc::new(KnownTrust {
+                chain,
+                entries: read.entries,
+            });
+            *known = Some(Arc::clone(&first));
+            return Ok(first);
+        };
+        let last = before.entries.last().map_or(0, |(index, _)| index.get());
+        // From the last one on: there is always that.
+        let messages = self
+            .call(|connection| self.read_trust_chain(connection, last))
+            .await?;
+        let checkpoint = messages.first().map(|message| message.checkpoint.clone());
+        let checkpoint = checkpoint.ok_or(AnswerError::Missing {
+            what: "the trust chain",
+        })?;
+        let head = self.trust_note(&checkpoint).await?;
+        let mut next = None;
+        for entry in messages.into_iter().flat_map(|message| message.entries) {
+            let index = LeafIndex::new(entry.leaf_index);
+            if index.get() <= last {
+                continue;
+            }
+            included(&entry, &head)?;
+            let known = next.get_or_insert_with(|| KnownTrust::clone(&before));
+            pushed(&mut known.chain, index, &entry.entry)?;
+            known.entries.push((index, entry.entry));
+        }
+        let now = next.map_or(before, Arc::new);
+        *known = Some(Arc::clone(&now));
+        Ok(now)
+    }
+
     async fn read_trust_chain(
         &self,
         connection: crate::Connection,
+        start: u64,
     ) -> Result<Response<Vec<v1::GetTrustChainResponse>>, tonic::Status> {
         let request = v1::GetTrustChainRequest {
             ledger: self.shared.name.clone(),
-            start: 0,
+            start,
         };
         let mut stream = connection
             .log()
@@ -334,6 +409,7 @@ fn recorded(
             leaf_hash: leaf_hash(bytes),
             received_at: entry.received_at,
             inclusion_verified: true,
+            principal_leaf: entry.principal_leaf.map(LeafIndex::new),
             manifest,
             assessed: None,
         },

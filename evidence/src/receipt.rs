@@ -27,6 +27,8 @@ pub struct VerifiedReceipt {
     pub received_at: Micros,
     /// Whether an inclusion proof came along and held.
     pub inclusion_verified: bool,
+    /// The leaf that lets the principal deliver it, by which the entry can be made again.
+    pub principal_leaf: Option<LeafIndex>,
 }
 
 /// A receipt that does not hold.
@@ -195,6 +197,7 @@ pub fn verify(
         leaf_hash: computed,
         received_at: rebuilt.received_at,
         inclusion_verified: has_proof,
+        principal_leaf: rebuilt.principal_leaf.map(LeafIndex::new),
     })
 }
 

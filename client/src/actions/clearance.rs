@@ -4,20 +4,37 @@ use deed_proto::v1::{self, IntentState, statement::Body};
 use deed_tlog::LeafIndex;
 use tonic::{Status, Streaming};
 
-use super::proven::{ProvenStatement, missing, nonsense};
+use super::{
+    checked::JudgedTask,
+    proven::{ProvenStatement, missing, nonsense},
+};
 use crate::{
     error::Error,
     head::SignedHead,
     ledger::Ledger,
     read::Leaf,
     retry::{Backoff, within},
+    trust::TrustError,
 };
+
+/// What a standing rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// Worked out in this process, from entries that are proven to be in the log. What stays the
+    /// operator's word all the same is that none was left out: see
+    /// [`Unshown`](deed_evidence::replay::task::Unshown).
+    Checked,
+    /// The server says so.
+    ServersWord,
+}
 
 /// Where an Intent stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// By the server's word.
+    /// Where it stands. Cleared is checked, unless the watch was told to take the server's word.
     pub state: IntentState,
+    /// What `state` rests on.
+    pub basis: Basis,
     /// While it waits: what for.
     pub missing: Vec<String>,
     /// If it is denied: why.
@@ -31,10 +48,18 @@ pub struct Standing {
 
 /// An Intent's standing, now and whenever it changes, until evidence can change it no more.
 /// Survives lost connections. Made by [`Ledger::await_clearance`].
+///
+/// When the server says that nothing changes any more, the Intent's task is fetched and judged here:
+/// what waited is cleared only by a Clearance that is in the log, written by the ledger, and whose
+/// evidence clears it by the same code; what was cleared at once is judged again. A server that says
+/// otherwise is an [`Error::Trust`]. As long as the Intent waits, what it waits for is the server's
+/// word.
 #[derive(Debug)]
 pub struct ClearanceWatch {
     ledger: Ledger,
     intent: LeafIndex,
+    /// Whether nothing is checked.
+    trusting: bool,
     backoff: Backoff,
     stream: Option<Open>,
     /// What was handed out last.
@@ -67,6 +92,7 @@ impl Ledger {
         ClearanceWatch {
             ledger: self.clone(),
             intent,
+            trusting: self.shared.belief.is_none(),
             backoff: Backoff::new(self.shared.retry),
             stream: None,
             reported: None,
@@ -75,6 +101,14 @@ impl Ledger {
 }
 
 impl ClearanceWatch {
+    /// Takes the server's word for where the Intent stands: its task is not fetched, and nothing but
+    /// that a Clearance is in the log is checked. Whoever acts on that acts on the operator's word.
+    #[must_use]
+    pub const fn by_servers_word(mut self) -> Self {
+        self.trusting = true;
+        self
+    }
+
     /// Waits for the next change; `None` after the last one.
     ///
     /// # Errors
@@ -143,6 +177,7 @@ impl ClearanceWatch {
         message.ok_or_else(|| Status::unavailable("the server ended the stream"))
     }
 
+    /// A stream that goes on is asked at another time than the story, which may be further.
     async fn take(&self, answer: v1::ClearanceResponse) -> Result<Standing, Error> {
         let head = self.ledger.trust_note(&answer.checkpoint).await?;
         let state = answer.state();
@@ -154,13 +189,22 @@ impl ClearanceWatch {
             None => None,
         };
         self.ledger.settle_if_due();
-        Ok(Standing {
+        let standing = Standing {
             state,
+            basis: Basis::ServersWord,
             missing: answer.missing,
             denied: answer.denied,
             clearance,
             head,
-        })
+        };
+        if self.trusting || !standing.is_settled() {
+            return Ok(standing);
+        }
+        let intent = self.ledger.statement(self.intent).await?;
+        let no_task = || nonsense(self.intent, &"it is no Intent of a task");
+        let task = intent.task().ok_or_else(no_task)?;
+        let judged = self.ledger.judged_task(task).await?;
+        checked(standing, self.intent, &judged)
     }
 
     /// The permit must be there, and be this Intent's.
@@ -185,4 +229,54 @@ impl ClearanceWatch {
         );
         Err(nonsense(leaf, &other))
     }
+}
+
+/// The standing as the task's entries have it. A server that says cleared where they do not is a
+/// liar; that something may not be done, it may say.
+fn checked(said: Standing, intent: LeafIndex, judged: &JudgedTask) -> Result<Standing, Error> {
+    use IntentState as S;
+    let verdict = judged.verdict.as_ref().map_err(Clone::clone)?;
+    let no_act = || TrustError::Task {
+        reason: format!("the server says how the Intent at leaf {intent} stands, and it is no act"),
+    };
+    let own = verdict.act(intent.get()).ok_or_else(no_act)?;
+    let found = own.state();
+    match (said.state, found) {
+        (said, own) if said == own => {}
+        // What was done meanwhile was cleared.
+        (S::Cleared, S::Completed | S::Overdue) => {}
+        // Nobody gets a permit by that.
+        (state, _) if state != S::Cleared => return Ok(said),
+        (said, _) => {
+            let reasons = [&own.missing[..], &own.denied[..]].concat();
+            let reasons = match reasons.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", reasons.join("; ")),
+            };
+            return Err(TrustError::Task {
+                reason: format!(
+                    "the Intent at leaf {intent}: the server says {}; its own entries say \
+                     {}{reasons}",
+                    word(said),
+                    word(found)
+                ),
+            }
+            .into());
+        }
+    }
+    let leaf = own.clearance_leaf;
+    Ok(Standing {
+        state: found,
+        basis: Basis::Checked,
+        missing: own.missing.clone(),
+        denied: own.denied.clone(),
+        clearance: leaf.and_then(|leaf| judged.told.entry(leaf).cloned()),
+        head: judged.told.head.clone(),
+    })
+}
+
+pub(super) fn word(state: IntentState) -> String {
+    let name = state.as_str_name();
+    let name = name.strip_prefix("INTENT_STATE_").unwrap_or(name);
+    name.to_ascii_lowercase()
 }

@@ -1,12 +1,21 @@
 //! Acting in a task, where only what was cleared can be completed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use deed_evidence::{Micros, Sequence, TaskId};
+use deed_evidence::{
+    Micros, Sequence, TaskId,
+    entry::{Entry, KeyedSignature},
+    replay::task::TaskReplay,
+};
 use deed_proto::v1::{self, IntentState, statement::Body};
 use deed_tlog::LeafIndex;
 use thiserror::Error as ThisError;
+
+use super::{
+    checked::unfit,
+    clearance::{Basis, word},
+};
 
 use crate::{
     answer::{Appended, Receipt},
@@ -14,6 +23,7 @@ use crate::{
     ledger::Ledger,
     session::{Header, Made, Session, random_nonce},
     signing::{Signing, Statement},
+    trust::TrustError,
 };
 
 /// A task in which somebody acts, in a session of their own.
@@ -21,6 +31,26 @@ use crate::{
 /// An act begins with [`intend`](Self::intend), which gives a [`Cleared`] only once the ledger has
 /// cleared the Intent; and [`complete`](Self::complete) takes one. A gateway that keeps its call
 /// between these two cannot act on anything else.
+///
+/// # What a clearance rests on
+///
+/// The server's answer alone clears nothing. It is worked out here, by the code that the ledger runs,
+/// whether the entries give the same:
+///
+/// | the Intent | what is looked at | round trips more |
+/// |---|---|---|
+/// | was cleared at once, names no grant, and no evidence policy is in force | the trust chain, the statement that opened the task, and the Intent, all proven to be in the log | none; every 60 s one, for trust statements that came since. In a task that somebody else opened, its story at the first act |
+/// | was cleared at once under a grant or a policy | the task's whole story | the trust chain since then, and the story |
+/// | waited | the same; the Clearance must be in the log, and the evidence that it names must clear the Intent | the same |
+///
+/// What is not shown is absence: that nobody has closed the task, revoked the grant or key, or set a
+/// policy in an entry that the server keeps back. Only a [`TaskReceipt`](Ledger::request_task_receipt)
+/// that covers the Intent shows that, or whoever replays the log; and a server that keeps such an
+/// entry back has signed a tree that holds it.
+///
+/// All of it takes the right to read the ledger. Who only may append, or wants the server's word,
+/// says so with [`by_servers_word`](Self::by_servers_word); then none of it is done, and the permit's
+/// [`basis`](Cleared::basis) tells.
 ///
 /// ```no_run
 /// # use deed_client::{ActError, Task};
@@ -50,7 +80,25 @@ pub struct Task {
     signing: Signing,
     /// Sent, and perhaps recorded: it goes out again before anything else does.
     unsure: Option<Unsure>,
+    /// Whether clearances are the server's word.
+    trusting: bool,
+    /// Leaf and bytes of the entry that opened the task, once that is known.
+    opened: Option<(u64, Bytes)>,
+    /// Leaf and bytes of the entry by which this process ended the task.
+    closed: Option<(u64, Bytes)>,
+    judge: Option<Judge>,
 }
+
+/// What an Intent that asks for nothing but its open task is judged by.
+#[derive(Debug)]
+struct Judge {
+    replay: TaskReplay,
+    /// When the trust chain was asked for.
+    asked: Instant,
+}
+
+/// After so long the trust chain is asked for again.
+const TRUST_AGE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Unsure {
@@ -68,6 +116,7 @@ pub struct Cleared {
     arguments: Option<v1::Commitment>,
     leaf: LeafIndex,
     clearance: Option<LeafIndex>,
+    basis: Basis,
 }
 
 /// Why there is no clearance, or no receipt.
@@ -125,6 +174,13 @@ impl Cleared {
     pub const fn clearance(&self) -> Option<LeafIndex> {
         self.clearance
     }
+
+    /// What the permit rests on: [`Basis::Checked`], unless the task takes the server's word
+    /// ([`Task::by_servers_word`]), or verification is switched off.
+    #[must_use]
+    pub const fn basis(&self) -> Basis {
+        self.basis
+    }
 }
 
 impl Task {
@@ -147,7 +203,8 @@ impl Task {
             ..opened
         };
         let mut task = Self::of(ledger, session, signing, id);
-        task.say(Body::TaskOpened(opened), Vec::new()).await?;
+        let (made, receipt) = task.say(Body::TaskOpened(opened), Vec::new()).await?;
+        task.opened = task.own_entry(&made.payload, &receipt);
         Ok(task)
     }
 
@@ -160,7 +217,19 @@ impl Task {
             session,
             signing,
             unsure: None,
+            trusting: ledger.shared.belief.is_none(),
+            opened: None,
+            closed: None,
+            judge: None,
         }
+    }
+
+    /// Takes the server's word for clearances: nothing of them is worked out here, and a permit's
+    /// [`basis`](Cleared::basis) says so.
+    #[must_use]
+    pub const fn by_servers_word(mut self) -> Self {
+        self.trusting = true;
+        self
     }
 
     /// Its id.
@@ -193,8 +262,9 @@ impl Task {
         contents: Vec<v1::Attachment>,
     ) -> Result<Cleared, ActError> {
         let arguments = intent.arguments.clone();
+        let plain = intent.grant.is_empty();
         let (made, receipt) = self.say(Body::Intent(intent), contents).await?;
-        let clearance = self.cleared(&receipt).await?;
+        let (clearance, basis) = self.cleared(&made.payload, &receipt, plain).await?;
         Ok(Cleared {
             task: self.id,
             intent: v1::StatementRef {
@@ -204,6 +274,7 @@ impl Task {
             arguments,
             leaf: receipt.leaf_index,
             clearance,
+            basis,
         })
     }
 
@@ -250,7 +321,9 @@ impl Task {
             end: end.into(),
             reason: reason.to_owned(),
         };
-        let (_, receipt) = self.say(Body::TaskClosed(closed), Vec::new()).await?;
+        let (made, receipt) = self.say(Body::TaskClosed(closed), Vec::new()).await?;
+        self.closed = self.own_entry(&made.payload, &receipt);
+        self.judge = None;
         Ok(receipt)
     }
 
@@ -265,11 +338,23 @@ impl Task {
         }
     }
 
-    async fn cleared(&self, receipt: &Receipt) -> Result<Option<LeafIndex>, ActError> {
+    /// The Clearance, if one had to be written, and what its word rests on. `plain`: no grant is named.
+    async fn cleared(
+        &mut self,
+        payload: &Bytes,
+        receipt: &Receipt,
+        plain: bool,
+    ) -> Result<(Option<LeafIndex>, Basis), ActError> {
         let leaf = receipt.leaf_index;
         if let Some(assessed) = &receipt.assessed {
             match assessed.intent() {
-                IntentState::Cleared => return Ok(None),
+                IntentState::Cleared if self.trusting => return Ok((None, Basis::ServersWord)),
+                IntentState::Cleared => {
+                    if !plain || !self.is_cleared_alone(payload, receipt).await? {
+                        return Ok((self.is_cleared(leaf).await?, Basis::Checked));
+                    }
+                    return Ok((None, Basis::Checked));
+                }
                 IntentState::Denied => {
                     let reasons = assessed.denied.clone();
                     return Err(ActError::Denied { leaf, reasons });
@@ -277,7 +362,11 @@ impl Task {
                 _ => {}
             }
         }
-        let standing = match self.ledger.await_clearance(leaf).settled().await {
+        let mut watch = self.ledger.await_clearance(leaf);
+        if self.trusting {
+            watch = watch.by_servers_word();
+        }
+        let standing = match watch.settled().await {
             Ok(standing) => standing,
             Err(Error::Refused {
                 code: tonic::Code::FailedPrecondition,
@@ -286,13 +375,128 @@ impl Task {
             Err(error) => return Err(error.into()),
         };
         match standing.state {
-            IntentState::Cleared => Ok(standing.clearance.map(|clearance| clearance.index)),
+            IntentState::Cleared => {
+                let clearance = standing.clearance.map(|clearance| clearance.index);
+                Ok((clearance, standing.basis))
+            }
             IntentState::Denied => Err(ActError::Denied {
                 leaf,
                 reasons: standing.denied,
             }),
             state => Err(ActError::Lapsed { leaf, state }),
         }
+    }
+
+    /// Whether the Intent is cleared by nothing but its open task, as far as that can be told without
+    /// the task's story.
+    async fn is_cleared_alone(
+        &mut self,
+        payload: &Bytes,
+        receipt: &Receipt,
+    ) -> Result<bool, ActError> {
+        let Some((leaf, entry)) = self.own_entry(payload, receipt) else {
+            return Ok(false);
+        };
+        if self
+            .judge
+            .as_ref()
+            .is_none_or(|one| one.asked.elapsed() > TRUST_AGE)
+        {
+            self.judge = self.new_judge().await?;
+        }
+        let Some(judge) = &mut self.judge else {
+            return Ok(false);
+        };
+        if judge.replay.registry().policy().is_some() {
+            return Ok(false);
+        }
+        let would = judge.replay.would(leaf, &entry, None);
+        // If it would not be, something has happened that the story shows.
+        let state = would
+            .ok()
+            .and_then(|would| would.intent)
+            .map(|(state, ..)| state);
+        Ok(state == Some(IntentState::Cleared))
+    }
+
+    /// The trust chain and the statement that opened the task.
+    async fn new_judge(&self) -> Result<Option<Judge>, ActError> {
+        let Some(opened) = &self.opened else {
+            return Ok(None);
+        };
+        let asked = Instant::now();
+        let trust = self.ledger.follow_trust().await?;
+        if trust.registry().policy().is_some() {
+            // The story is needed for each act.
+            return Ok(None);
+        }
+        let own = [Some(opened), self.closed.as_ref()].into_iter().flatten();
+        let own = own.map(|(leaf, entry)| (*leaf, entry));
+        let trusted = trust.entries.iter().skip(1);
+        let trusted = trusted.map(|(leaf, entry)| (leaf.get(), entry));
+        let all: std::collections::BTreeMap<u64, &Bytes> = trusted.chain(own).collect();
+        let genesis = &self.ledger.shared.genesis_entry;
+        let refused = |error| ActError::from(Error::from(unfit(error)));
+        let mut replay = TaskReplay::begin(genesis, self.id).map_err(refused)?;
+        for (leaf, entry) in all {
+            replay.leaf(leaf, entry, None).map_err(refused)?;
+        }
+        Ok(Some(Judge { replay, asked }))
+    }
+
+    /// Whether the task's story clears the Intent, whatever else the server says of it; the Clearance,
+    /// if one had to be written.
+    async fn is_cleared(&mut self, leaf: LeafIndex) -> Result<Option<LeafIndex>, ActError> {
+        let judged = self.ledger.judged_task(self.id).await?;
+        let verdict = judged.verdict.as_ref();
+        let verdict = verdict.map_err(|error| Error::from(error.clone()))?;
+        let act = verdict.act(leaf.get());
+        let state = act.map_or(IntentState::Unspecified, v1::ActInfo::state);
+        if state != IntentState::Cleared {
+            let reasons =
+                act.map_or_else(Vec::new, |act| [&act.missing[..], &act.denied[..]].concat());
+            let reason = format!(
+                "the Intent at leaf {leaf}: the server says cleared; its own entries say {}{}",
+                word(state),
+                if reasons.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({})", reasons.join("; "))
+                }
+            );
+            return Err(Error::from(TrustError::Task { reason }).into());
+        }
+        if self.opened.is_none() {
+            // From now on it is known.
+            let opened = verdict
+                .info
+                .opened_leaf
+                .and_then(|leaf| judged.told.entry(leaf));
+            let own = |entry: &super::ProvenStatement| entry.author != v1::Author::Batched;
+            let opened = opened.filter(|entry| own(entry));
+            self.opened = opened.map(|opened| (opened.index.get(), opened.entry.clone()));
+        }
+        let clearance = act.and_then(|act| act.clearance_leaf);
+        Ok(clearance.map(LeafIndex::new))
+    }
+
+    /// The entry of a statement that this task sent, made again from its receipt, which is proven;
+    /// `None` for one of a batch.
+    fn own_entry(&self, payload: &Bytes, receipt: &Receipt) -> Option<(u64, Bytes)> {
+        let statement = Statement::from(payload.clone());
+        let sent = self.signing.envelopes(std::iter::once(&statement)).ok()?;
+        let [sent] = &sent[..] else { return None };
+        let entry = match KeyedSignature::from_slices(&sent.key_id, &sent.signature) {
+            Some(signature) => Entry::signed(payload, signature, receipt.received_at),
+            None => Entry::unsigned(payload, receipt.received_at),
+        };
+        let entry = Entry {
+            principal_leaf: receipt.principal_leaf.map(LeafIndex::get),
+            ..entry
+        };
+        let entry = entry.encode();
+        let is_it = deed_tlog::leaf_hash(&entry) == receipt.leaf_hash;
+        (is_it && receipt.inclusion_verified).then_some((receipt.leaf_index.get(), entry))
     }
 
     async fn say(

@@ -1,7 +1,7 @@
 //! `deed findings` and `deed disposition`
 
 use clap::{Args, ValueEnum};
-use deed_client::{FindingFilter, Ledger};
+use deed_client::{Basis, FindingFilter, Ledger};
 use deed_evidence::{Micros, TaskId};
 use deed_proto::v1::{self, DispositionKind, FindingKind, Severity, statement::Body};
 use serde::Serialize;
@@ -10,19 +10,23 @@ use super::{
     authority::AuthorityArgs,
     names::{self, words},
     rules::hex_bytes,
+    task::check::Checked,
     voice::Voice,
 };
-use crate::cli::{Failure, Global, Outcome, Output, folded, shown};
+use crate::cli::{Failure, Global, Outcome, Output, folded, shown, tell};
 
 /// Findings that one request asks for.
 const PAGE: u32 = 1_000;
 
 /// List what does not fit, or follow it as it arises
 ///
-/// Findings follow from the entries alone: they are the server's word, and whoever replays the
-/// ledger gets the same.
+/// Findings follow from the entries alone. With --task they are worked out here from that task's
+/// entries; what the server says otherwise is an alarm. Of a whole ledger they are the server's word:
+/// `deed audit` works them out from all entries.
 #[derive(Args)]
 #[command(after_help = "\
+Exit codes: with --task, 1 if the server's story is not what the entries say.
+
 Examples:
   deed findings --severity serious
   deed findings --task 0001..0f
@@ -132,10 +136,12 @@ pub(super) struct FindingJson {
     pub(super) disposition: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) disposition_leaf: Option<u64>,
+    /// `checked` or `servers_word`.
+    basis: &'static str,
 }
 
 impl FindingJson {
-    pub(super) fn new(finding: &v1::Finding) -> Self {
+    pub(super) fn new(finding: &v1::Finding, basis: Basis) -> Self {
         Self {
             leaf_index: finding.leaf_index,
             number: finding.number,
@@ -150,6 +156,7 @@ impl FindingJson {
                 .disposition_leaf
                 .map(|_| names::disposition(finding.disposition())),
             disposition_leaf: finding.disposition_leaf,
+            basis: super::task::json::basis(basis),
         }
     }
 
@@ -196,6 +203,12 @@ impl Findings {
             severity_min: self.severity.map(Into::into),
             task: self.task.map(TaskId::new),
         };
+        if let (Some(task), false) = (filter.task, self.watch) {
+            return of_task(&ledger, task, &filter, Output::new(global), global).await;
+        }
+        if !global.json {
+            tell("by the server's word; `deed audit` works findings out from all entries");
+        }
         if self.watch {
             return watch(&ledger, filter, Output::new(global)).await;
         }
@@ -204,7 +217,7 @@ impl Findings {
         loop {
             let page = ledger.findings(&page_of, PAGE).await?;
             none &= page.findings.is_empty();
-            print(output, &page.findings)?;
+            print(output, &page.findings, Basis::ServersWord)?;
             match page.next {
                 Some(next) => page_of.start = next,
                 None => break,
@@ -212,7 +225,7 @@ impl Findings {
         }
         ledger.flush().await?;
         if none && !global.json {
-            output.line("no findings")?;
+            output.line("the server names no findings")?;
         }
         Ok(())
     }
@@ -222,13 +235,53 @@ async fn watch(ledger: &Ledger, filter: FindingFilter, output: Output) -> Outcom
     let mut watch = ledger.watch_findings(filter);
     loop {
         let seen = watch.next().await?;
-        print(output, &seen.findings)?;
+        print(output, &seen.findings, Basis::ServersWord)?;
     }
 }
 
-fn print(output: Output, findings: &[v1::Finding]) -> Outcome {
+/// The findings that follow from a task's entries.
+async fn of_task(
+    ledger: &Ledger,
+    task: TaskId,
+    filter: &FindingFilter,
+    output: Output,
+    global: &Global,
+) -> Outcome {
+    let judged = ledger.judged_task(task).await?;
+    ledger.flush().await?;
+    let checked = Checked::of(judged);
+    let wanted = |one: &&v1::Finding| {
+        one.leaf_index >= filter.start.0
+            && (filter.kinds.is_empty() || filter.kinds.contains(&one.kind()))
+            && filter
+                .severity_min
+                .is_none_or(|least| one.severity() >= least)
+    };
+    let found: Vec<_> = checked
+        .task
+        .findings
+        .iter()
+        .filter(wanted)
+        .cloned()
+        .collect();
+    print(output, &found, checked.basis)?;
+    if !global.json {
+        if found.is_empty() {
+            output.line(match checked.basis {
+                Basis::Checked => "no such findings follow from the task's entries",
+                Basis::ServersWord => "the server names no such findings",
+            })?;
+        }
+        for word in &checked.by_word {
+            tell(&format!("by the server's word: {word}"));
+        }
+    }
+    checked.alarm()
+}
+
+fn print(output: Output, findings: &[v1::Finding], basis: Basis) -> Outcome {
     for finding in findings {
-        output.print(&FindingJson::new(finding), FindingJson::text)?;
+        output.print(&FindingJson::new(finding, basis), FindingJson::text)?;
     }
     Ok(())
 }

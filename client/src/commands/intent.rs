@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use deed_client::{Header, Ledger, Standing};
+use deed_client::{Basis, Header, Ledger, Standing};
 use deed_evidence::{Micros, TaskId};
 use deed_proto::v1::{self, IntentState, statement::Body};
 use deed_tlog::LeafIndex;
@@ -15,6 +15,7 @@ use super::{
     authority::now,
     effect, names,
     rules::{hex_bytes, moment},
+    task::json,
     voice::{Said, SaidJson, VoiceArgs},
 };
 use crate::cli::{Failure, Global, Outcome, Output, When, printable, tell};
@@ -22,7 +23,8 @@ use crate::cli::{Failure, Global, Outcome, Output, When, printable, tell};
 /// Announce an act before it happens, and learn whether it may
 ///
 /// The ledger answers: cleared, waiting (and for what), or denied (and why). Act on a clearance
-/// only; --wait waits for it. What the act is called with and what led to it are committed to, and
+/// only; --wait waits for it. Cleared is worked out here from the task's entries; the rest is the
+/// server's word. What the act is called with and what led to it are committed to, and
 /// kept beside the ledger, encrypted.
 #[derive(Args)]
 #[command(after_help = "\
@@ -81,6 +83,10 @@ pub(crate) struct MakeIntent {
     /// Wait until it is cleared, denied or lapsed
     #[arg(long)]
     wait: bool,
+    /// Take the server's word for a clearance: nothing of it is worked out here. For whoever may not
+    /// read the ledger
+    #[arg(long)]
+    by_servers_word: bool,
     #[command(flatten)]
     about: AboutArgs,
     #[command(flatten)]
@@ -89,11 +95,13 @@ pub(crate) struct MakeIntent {
 
 /// Wait until an Intent may be acted on
 ///
-/// Says where it stands whenever that changes, and ends when evidence can change it no more. The
-/// Clearance is proven to be in the log and to be of this Intent.
+/// Says where it stands whenever that changes, and ends when evidence can change it no more. It is
+/// cleared only if the task's entries clear it, as they are judged here: what waited needs a Clearance
+/// in the log whose evidence holds. Everything else is the server's word.
 #[derive(Args)]
 #[command(after_help = "\
-Exit codes: 1 if it is denied, if its time is over, or if it is done already.
+Exit codes: 1 if it is denied, if its time is over, if it is done already, or if the server says what
+its own entries do not.
 
 Examples:
   deed await 14 && ./pay.sh")]
@@ -101,6 +109,10 @@ pub(crate) struct Await {
     /// Leaf index of the Intent
     #[arg(value_name = "INTENT")]
     intent: u64,
+    /// Take the server's word for a clearance: nothing of it is worked out here. For whoever may not
+    /// read the ledger
+    #[arg(long)]
+    by_servers_word: bool,
 }
 
 #[derive(Serialize)]
@@ -130,6 +142,9 @@ struct StandsJson {
     denied: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     clearance_leaf: Option<u64>,
+    /// `checked` or `servers_word`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    basis: Option<&'static str>,
 }
 
 impl MakeIntent {
@@ -186,12 +201,16 @@ impl MakeIntent {
         });
         let state = assessed.map_or(IntentState::Unspecified, v1::Assessed::intent);
         // A ledger that assesses nothing says nothing, and never will.
-        if !self.wait || state != IntentState::Waiting {
+        let waits = self.wait && state == IntentState::Waiting;
+        let checks = state == IntentState::Cleared && !self.by_servers_word;
+        if !waits && !checks {
             return (state, stands, Ok(()));
         }
         let leaf = said.receipt.leaf_index;
-        tell(&format!("leaf {leaf} {}", stands.words()));
-        match settled(ledger, leaf, true).await {
+        if waits {
+            tell(&format!("leaf {leaf} {}", stands.words()));
+        }
+        match settled(ledger, leaf, true, self.by_servers_word).await {
             Ok((state, stands)) => (state, stands, Ok(())),
             Err(failure) => (state, stands, Err(failure)),
         }
@@ -201,7 +220,13 @@ impl MakeIntent {
 impl Await {
     pub(crate) async fn run(&self, global: &Global) -> Outcome {
         let ledger = global.connect().await?;
-        let (state, stands) = settled(&ledger, LeafIndex::new(self.intent), false).await?;
+        let (state, stands) = settled(
+            &ledger,
+            LeafIndex::new(self.intent),
+            false,
+            self.by_servers_word,
+        )
+        .await?;
         let json = AwaitedJson {
             intent_leaf: self.intent,
             stands,
@@ -218,8 +243,12 @@ async fn settled(
     ledger: &Ledger,
     leaf: LeafIndex,
     mut told: bool,
+    by_servers_word: bool,
 ) -> Outcome<(IntentState, StandsJson)> {
     let mut watch = ledger.await_clearance(leaf);
+    if by_servers_word {
+        watch = watch.by_servers_word();
+    }
     let mut last: Option<Standing> = None;
     while let Some(standing) = watch.next().await? {
         if !standing.is_settled() && !std::mem::take(&mut told) {
@@ -261,6 +290,7 @@ impl StandsJson {
             missing: missing.to_vec(),
             denied: denied.to_vec(),
             clearance_leaf: None,
+            basis: Some(json::basis(Basis::ServersWord)),
         }
     }
 
@@ -268,6 +298,7 @@ impl StandsJson {
         let clearance = standing.clearance.as_ref();
         Self {
             clearance_leaf: clearance.map(|clearance| clearance.index.get()),
+            basis: Some(json::basis(standing.basis)),
             ..Self::new(standing.state, &standing.missing, &standing.denied)
         }
     }
@@ -280,11 +311,15 @@ impl StandsJson {
             let items = list.iter().map(|item| printable(item).into_owned());
             items.collect::<Vec<_>>().join(", ")
         };
+        let by = match self.basis {
+            Some("checked") => "checked",
+            _ => "by the server's word",
+        };
         match (state.as_str(), self.clearance_leaf) {
-            ("waiting", _) => format!("waiting for {}", list(&self.missing)),
-            ("denied", _) => format!("denied: {}", list(&self.denied)),
-            (state, Some(leaf)) => format!("{state} (Clearance at leaf {leaf})"),
-            (state, None) => state.to_owned(),
+            ("waiting", _) => format!("waiting for {}, {by}", list(&self.missing)),
+            ("denied", _) => format!("denied: {}, {by}", list(&self.denied)),
+            (state, Some(leaf)) => format!("{state} (Clearance at leaf {leaf}), {by}"),
+            (state, None) => format!("{state}, {by}"),
         }
     }
 }
@@ -298,14 +333,19 @@ mod tests {
         let strings = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
         let missing = strings(&["approval", "decision"]);
         let waiting = StandsJson::new(IntentState::Waiting, &missing, &[]);
-        assert_eq!(waiting.words(), "waiting for approval, decision");
+        assert_eq!(
+            waiting.words(),
+            "waiting for approval, decision, by the server's word"
+        );
         let denied = StandsJson::new(IntentState::Denied, &[], &strings(&["scope_exceeded"]));
-        assert_eq!(denied.words(), "denied: scope_exceeded");
+        let words = "denied: scope_exceeded, by the server's word";
+        assert_eq!(denied.words(), words);
         let cleared = StandsJson {
             clearance_leaf: Some(9),
+            basis: Some("checked"),
             ..StandsJson::new(IntentState::Cleared, &[], &[])
         };
-        assert_eq!(cleared.words(), "cleared (Clearance at leaf 9)");
+        assert_eq!(cleared.words(), "cleared (Clearance at leaf 9), checked");
         assert!(StandsJson::default().words().contains("rules version 1"));
     }
 

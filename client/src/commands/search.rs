@@ -1,19 +1,21 @@
 //! `deed search`
 
 use clap::Args;
-use deed_client::{ProvenStatement, SearchTerms};
+use deed_client::{ProvenStatement, SearchTerms, Voice};
 use deed_evidence::{Micros, TaskId};
 use deed_proto::v1::FindingKind;
 
 use super::{
-    arguments::kind_and_value, authority::now, names, rules::hex_bytes, show::EntryJson, summary,
+    arguments::kind_and_value, authority::now, entry, names, rules::hex_bytes, show::EntryJson,
+    summary,
 };
 use crate::cli::{Failure, Global, Outcome, Output, When, printable, shown, tell};
 
 /// Find entries by what they say
 ///
-/// All terms must hold. Each entry is proven to be in the log and to have the terms; that no other
-/// one has, that a finding arose there, and how old it is are the server's word.
+/// All terms must hold. Each entry is proven to be in the log and to have the terms, and its signature
+/// is followed to a key that was the producer's and in force; that no other one has the terms, that a
+/// finding arose there, and how old it is are the server's word.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -68,21 +70,26 @@ impl SearchCommand {
         let ledger = global.connect().await?;
         let mut search = ledger.search(terms);
         let (output, mut none) = (Output::new(global), true);
+        let (mut voices, mut refused) = (ledger.voices(), Ok(()));
         while let Some(found) = search.next().await? {
             for one in found {
                 none = false;
-                let json = EntryJson::decode(&one.entry, one.index.get(), one.hash.to_string())?;
-                output.print(&json, |_| line(&one))?;
+                let leaf = one.index.get();
+                let voice = voices.of(leaf, &one.entry).await?;
+                let json = EntryJson::decode(&one.entry, leaf, one.hash.to_string())?.by(&voice);
+                output.print(&json, |_| line(&one, &voice))?;
+                refused = refused.and_then(|()| entry::refused(leaf, &voice));
             }
         }
         ledger.flush().await?;
-        if none && !global.json {
-            tell(&format!(
-                "nothing found below leaf {}",
-                search.searched_to()
-            ));
+        if !global.json {
+            let to = search.searched_to();
+            tell(&match none {
+                true => format!("nothing found below leaf {to}, by the server's word"),
+                false => format!("that is all below leaf {to}, by the server's word"),
+            });
         }
-        Ok(())
+        refused
     }
 
     fn terms(&self) -> Outcome<SearchTerms> {
@@ -108,9 +115,16 @@ impl SearchCommand {
 }
 
 /// An entry in two lines: the second one may be long.
-fn line(found: &ProvenStatement) -> String {
+fn line(found: &ProvenStatement, voice: &Voice) -> String {
+    let signed = match voice {
+        Voice::Verified => "signed",
+        Voice::Nobody => "unsigned: a claim",
+        Voice::Ledger => "the ledger's own",
+        Voice::Refused(_) => "ITS SIGNATURE PROVES NOTHING",
+        Voice::Unchecked => "signature not checked",
+    };
     format!(
-        "{:>8}  {}  {}\n          {}",
+        "{:>8}  {}  {} ({signed})\n          {}",
         found.index,
         shown(found.received_at),
         printable(&found.statement.producer),

@@ -3,12 +3,12 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
-use deed_client::statement_json::StatementJson;
+use deed_client::{Voice, statement_json::StatementJson};
 use deed_evidence::{entry::Entry, statement};
 use deed_proto::v1;
 use serde::Serialize;
 
-use crate::cli::{Failure, Outcome, Readers, WholeFile, to_json_pretty};
+use crate::cli::{Failure, Outcome, Readers, WholeFile, printable, to_json_pretty};
 
 /// An entry, decoded.
 #[derive(Serialize)]
@@ -16,6 +16,11 @@ pub(crate) struct EntryJson {
     pub(crate) leaf_index: u64,
     pub(crate) leaf_hash: String,
     author: &'static str,
+    /// What the signature shows: `verified`, `none`, `refused`, or `not_checked`.
+    signature: &'static str,
+    /// Why it shows nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     received_at_us: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     principal_leaf: Option<u64>,
@@ -43,6 +48,11 @@ impl EntryJson {
                 v1::Author::Ledger => "ledger",
                 v1::Author::Unspecified => "unspecified",
             },
+            signature: match entry.author {
+                v1::Author::Signed | v1::Author::Batched => "not_checked",
+                _ => "none",
+            },
+            refused: None,
             received_at_us: entry.received_at.get(),
             principal_leaf: entry.principal_leaf,
             body: header.body.name(),
@@ -50,12 +60,46 @@ impl EntryJson {
         })
     }
 
+    /// The same with what a check of its signature came to.
+    pub(crate) fn by(mut self, voice: &Voice) -> Self {
+        (self.signature, self.refused) = match voice {
+            Voice::Verified => ("verified", None),
+            Voice::Nobody | Voice::Ledger => ("none", None),
+            Voice::Refused(why) => ("refused", Some(why.clone())),
+            Voice::Unchecked => ("not_checked", None),
+        };
+        self
+    }
+
+    fn signature_words(&self) -> String {
+        match (self.signature, &self.refused) {
+            ("verified", _) => "verified: the key was the producer's and in force".to_owned(),
+            ("refused", Some(why)) => format!("proves nothing: {}", printable(why)),
+            ("not_checked", _) => "not checked".to_owned(),
+            _ if self.author == "ledger" => {
+                "none: the ledger's own; whether it follows was not looked at".to_owned()
+            }
+            _ => "none: who spoke is a claim".to_owned(),
+        }
+    }
+
+    /// Whether nothing but the producer's word says who spoke.
+    pub(crate) fn is_unsigned(&self) -> bool {
+        self.author == "unsigned"
+    }
+
     pub(crate) fn text(&self) -> String {
         let statement = to_json_pretty(&self.statement).unwrap_or_default();
         format!(
-            "leaf index      {}\nleaf hash       {}\nauthor          {}\nreceived at us  {}\n\
-             body            {}\nstatement       {statement}",
-            self.leaf_index, self.leaf_hash, self.author, self.received_at_us, self.body
+            "leaf index      {}\nleaf hash       {}\nauthor          {}\nsignature       {}\n\
+             received at us  {} (by the server's word)\nbody            {}\n\
+             statement       {statement}",
+            self.leaf_index,
+            self.leaf_hash,
+            self.author,
+            self.signature_words(),
+            self.received_at_us,
+            self.body
         )
     }
 }

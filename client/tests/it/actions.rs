@@ -99,7 +99,9 @@ async fn a_clearance_is_awaited_across_lost_connections() {
     let mut task = scene.task(1).await;
     scene.stands(&[IntentState::Waiting, IntentState::Cleared]);
     scene.fake.lock().script.cuts = 3;
-    let mut watch = scene.ledger.await_clearance(LeafIndex::new(1));
+    // Leaf 1 is no Intent: nothing but the waiting is looked at.
+    let watch = scene.ledger.await_clearance(LeafIndex::new(1));
+    let mut watch = watch.by_servers_word();
     let first = watch.next().await.unwrap().unwrap();
     assert_eq!(first.state, IntentState::Waiting);
     assert_eq!(first.missing, ["approval"]);
@@ -138,8 +140,12 @@ async fn a_clearance_must_be_there_and_be_the_intents() {
     let right = scene.fake.clear(task.id(), scene.fake.leaf_ref(5));
     named(right);
     let watch = scene.ledger.await_clearance(LeafIndex::new(5));
-    let standing = watch.settled().await.unwrap();
+    let standing = watch.by_servers_word().settled().await.unwrap();
     assert_eq!(standing.clearance.unwrap().index.get(), right);
+    // It names no evidence that there is.
+    let watch = scene.ledger.await_clearance(LeafIndex::new(5));
+    let error = watch.settled().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DoesNotVerify, "{error}");
 }
 
 #[tokio::test]

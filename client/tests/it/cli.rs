@@ -23,6 +23,14 @@ pub(crate) async fn scene() -> Scene {
 }
 
 impl Scene {
+    /// Somebody before a server of a ledger that is a story.
+    pub(crate) async fn telling(story: &crate::stories::Ledger) -> Self {
+        Self {
+            fake: Fake::telling(story).await,
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
     pub(crate) fn path(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()
     }
@@ -33,7 +41,7 @@ impl Scene {
             .args(arguments)
             .env_clear()
             .env("DEED_SERVER", self.fake.url())
-            .env("DEED_LEDGER", NAME)
+            .env("DEED_LEDGER", self.fake.name())
             .env("DEED_STATE", self.path("state"))
             .current_dir(self.directory.path())
             .stdin(Stdio::null())

@@ -231,15 +231,6 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
     let (scene, task) = scene_with_task().await;
     let line = format!("intend --task {task} --action payments.refund --resource order/7");
     agent(&scene, &line).await;
-    scene.fake.lock().findings = vec![v1::Finding {
-        leaf_index: 3,
-        kind: FindingKind::UnknownGrant.into(),
-        severity: Severity::Serious.into(),
-        task: hex::decode(&task).unwrap().into(),
-        about_leaf: 3,
-        detail: "the Intent names no grant".to_owned(),
-        ..v1::Finding::default()
-    }];
     let receipt = scene.json(&["task", "receipt", &task, "--json"]).await;
     assert_eq!(receipt["statement"]["task_receipt"]["count"], 2);
     let output = scene.run(&["task", "show", &task]).await;
@@ -253,9 +244,9 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
         &format!("task {task}  open, payment"),
         "opens the task",
         "intends payments.refund",
-        "act 1  leaf 3, waiting",
+        "act 1  leaf 3, cleared",
         "None: the Intent names no grant.",
-        "3.0 unknown grant",
+        "leaf 4: these are all 2 entries up to leaf 3",
         "2 verified, 1 the ledger's own",
     ] {
         assert!(story.contains(part), "{part} in\n{story}");
@@ -282,7 +273,10 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
 async fn findings_are_listed_and_disposed_of() {
     let (scene, task) = scene_with_task().await;
     let none = scene.run(&["findings"]).await;
-    assert_eq!(String::from_utf8(none.stdout).unwrap(), "no findings\n");
+    assert_eq!(
+        String::from_utf8(none.stdout).unwrap(),
+        "the server names no findings\n"
+    );
     scene.fake.lock().findings = vec![v1::Finding {
         leaf_index: 2,
         number: 1,

@@ -24,6 +24,7 @@ mod statement_json;
 mod tls;
 mod trust_store;
 mod whims;
+mod words;
 
 /// A ledger that is made without a server, as deed-evidence tests it.
 #[path = "../../../evidence/tests/it/ledger.rs"]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use deed_client::{
     AppenderOptions, Ledger, Session, Signing, StateDir, Statement, StoredSession, Sync, Task, key,
 };
-use deed_evidence::{Sequence, SessionId, TaskId};
+use deed_evidence::{Nonce, Sequence, SessionId, TaskId};
 use deed_proto::v1::{self, statement::Body};
 use deed_tlog::SigningKey;
 use proptest::prelude::*;
@@ -63,7 +63,7 @@ fn closed(reason: usize) -> Body {
 
 /// What `Task` sends, whatever is said to each statement.
 async fn speaks(ledger: &Ledger) {
-    let session = Session::with_id(ledger.ledger_id(), AGENT, SessionId::new([1; 16]));
+    let session = Session::with_nonce(ledger.ledger_id(), AGENT, Nonce::new([1; 16]));
     let mut task = Task::of(ledger, session, Signing::Each(key()), TaskId::new([2; 16]));
     for n in 0..10 {
         let _ = task

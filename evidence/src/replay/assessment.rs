@@ -279,7 +279,7 @@ fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
 }
 
 /// The entry that is there must be the one that the entries before it give.
-fn same(wanted: &Bytes, found: &Bytes, body: BodyKind) -> Result<(), Fault> {
+pub(super) fn same(wanted: &Bytes, found: &Bytes, body: BodyKind) -> Result<(), Fault> {
     if wanted == found {
         return Ok(());
     }
@@ -292,13 +292,14 @@ fn same(wanted: &Bytes, found: &Bytes, body: BodyKind) -> Result<(), Fault> {
 }
 
 /// The body of an entry that the machine made.
-fn body_of(entry: &Bytes) -> BodyKind {
+pub(super) fn body_of(entry: &Bytes) -> BodyKind {
     let entry = Entry::parse(entry).ok();
     let header = entry.and_then(|entry| statement::parse(entry.payload).ok());
     header.map_or(BodyKind::Tick, |header| header.body)
 }
 
-fn is_requested(entry: &Bytes) -> bool {
+/// Whether a receipt was asked for, by its own word.
+pub(super) fn is_requested(entry: &Bytes) -> bool {
     let entry = Entry::parse(entry).ok();
     let decoded = entry.and_then(|entry| v1::Statement::decode(entry.payload).ok());
     match decoded.and_then(|decoded| decoded.body) {

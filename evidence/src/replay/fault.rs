@@ -4,12 +4,12 @@ use thiserror::Error;
 
 use crate::{
     KeyId, Micros, Sequence, WireError,
-    batch::BatchError,
+    batch::{BatchError, PathError},
     entry::EntryError,
     genesis::GenesisError,
     session,
     signature::SignatureError,
-    trust::{SpeakerRefusal, TrustRefusal},
+    trust::{ChainError, SpeakerRefusal, TrustRefusal},
 };
 
 /// The first entry that is not in place.
@@ -84,6 +84,12 @@ pub enum Fault {
     /// The batch does not fit its manifest.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// A batched statement does not lead to its manifest's signature.
+    #[error("its batch proof: {0}")]
+    BatchPath(Box<PathError>),
+    /// The trust statements do not hang together.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// It must be signed.
     #[error("the signature is missing")]
     SignatureMissing,

@@ -19,6 +19,7 @@
 mod assessment;
 mod fault;
 mod summary;
+pub mod task;
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -16,6 +16,7 @@ mod imported;
 mod ledger;
 mod log_keys;
 mod mutations;
+mod one_task;
 mod receipts;
 mod replay;
 mod rules;

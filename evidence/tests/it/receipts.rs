@@ -95,6 +95,7 @@ fn an_honest_receipt_holds() {
                     leaf_hash: Hash::try_from(&receipt.leaf_hash[..]).unwrap(),
                     received_at: Micros::new(TIME_US),
                     inclusion_verified: true,
+                    principal_leaf: principal_leaf.map(LeafIndex::new),
                 };
                 assert_eq!(verify(&receipt, PAYLOAD, &head, true), Ok(wanted.clone()));
                 // A proof that was not asked for is checked all the same. In a tree of one leaf

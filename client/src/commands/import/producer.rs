@@ -225,6 +225,7 @@ impl OneRun {
                 leaf_hash: found.hash,
                 received_at: found.received_at,
                 inclusion_verified: true,
+                principal_leaf: None,
                 manifest: None,
                 assessed: None,
             };

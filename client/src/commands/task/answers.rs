@@ -1,7 +1,7 @@
 //! The four questions about an act: which agent acted, under what authority, on which resource,
 //! with exactly what result.
 
-use deed_client::{ProvenStatement, ProvenTask};
+use deed_client::{Basis, ProvenStatement, ProvenTask};
 use deed_evidence::Micros;
 use deed_proto::v1::{
     self, Author, GrantState, LayerState, OutcomeState, OutcomeStatus, statement::Body,
@@ -34,7 +34,7 @@ pub(super) struct Answers {
 }
 
 /// The answers for an act; `None` if its Intent is not among the task's entries.
-pub(super) fn of(task: &ProvenTask, act: &v1::ActInfo) -> Option<Answers> {
+pub(super) fn of(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Option<Answers> {
     let entry = task.entry(act.intent_leaf)?;
     let Some(Body::Intent(intent)) = entry.body() else {
         return None;
@@ -42,38 +42,51 @@ pub(super) fn of(task: &ProvenTask, act: &v1::ActInfo) -> Option<Answers> {
     let amount = intent.amount.as_ref();
     let amount = amount.map(|amount| format!(", {}", amount_words(amount)));
     Some(Answers {
-        agent: agent(entry, intent),
-        authority: authority(task, act, intent),
+        agent: agent(entry, basis, intent),
+        authority: authority(task, basis, act, intent),
         resource: format!(
             "{} ({}{})",
             intent.resource,
             intent.action,
             amount.unwrap_or_default()
         ),
-        result: result(task, act),
+        result: result(task, basis, act),
     })
 }
 
-fn agent(entry: &ProvenStatement, intent: &v1::Intent) -> String {
+fn agent(entry: &ProvenStatement, basis: Basis, intent: &v1::Intent) -> String {
     let model = match intent.model.as_str() {
         "" => String::new(),
         model => format!("; model {model}, as it says"),
     };
-    format!("{}, {}{model}", entry.statement.producer, voice(entry))
+    format!(
+        "{}, {}{model}",
+        entry.statement.producer,
+        voice(entry, basis)
+    )
 }
 
 /// How it is known who spoke.
-pub(super) fn voice(entry: &ProvenStatement) -> String {
-    match (entry.author, entry.key_id) {
-        (Author::Signed, Some(key)) => format!("signed with key {key}"),
-        (Author::Batched, _) => "signed in a batch".to_owned(),
-        (Author::Ledger, _) => "the ledger itself".to_owned(),
+pub(super) fn voice(entry: &ProvenStatement, basis: Basis) -> String {
+    match (entry.author, entry.key_id, basis) {
+        (Author::Signed, Some(key), Basis::Checked) => format!("signed with key {key}"),
+        (Author::Signed, Some(key), _) => {
+            format!("with a signature of key {key} that was not checked")
+        }
+        (Author::Batched, _, Basis::Checked) => "signed in a batch".to_owned(),
+        (Author::Batched, ..) => "in a batch whose signature was not checked".to_owned(),
+        (Author::Ledger, ..) => "the ledger itself".to_owned(),
         _ => "not signed: a claim".to_owned(),
     }
 }
 
-fn authority(task: &ProvenTask, act: &v1::ActInfo, intent: &v1::Intent) -> Vec<String> {
-    let mut lines = chain(task, intent);
+fn authority(
+    task: &ProvenTask,
+    basis: Basis,
+    act: &v1::ActInfo,
+    intent: &v1::Intent,
+) -> Vec<String> {
+    let mut lines = chain(task, basis, intent);
     for leaf in &act.evidence_leaves {
         match task.entry(*leaf) {
             Some(entry) => lines.push(evidence(entry)),
@@ -89,7 +102,7 @@ fn authority(task: &ProvenTask, act: &v1::ActInfo, intent: &v1::Intent) -> Vec<S
 }
 
 /// The grants from the root to the one that the Intent names.
-fn chain(task: &ProvenTask, intent: &v1::Intent) -> Vec<String> {
+fn chain(task: &ProvenTask, basis: Basis, intent: &v1::Intent) -> Vec<String> {
     if intent.grant.is_empty() {
         return vec!["None: the Intent names no grant.".to_owned()];
     }
@@ -105,14 +118,14 @@ fn chain(task: &ProvenTask, intent: &v1::Intent) -> Vec<String> {
             ));
             break;
         };
-        links.push(link(task, entry, grant));
+        links.push(link(task, basis, entry, grant));
         next = grant.parent.clone();
     }
     links.reverse();
     links
 }
 
-fn link(task: &ProvenTask, entry: &ProvenStatement, grant: &v1::Grant) -> String {
+fn link(task: &ProvenTask, basis: Basis, entry: &ProvenStatement, grant: &v1::Grant) -> String {
     let leaf = entry.index.get();
     let info = task.grants.iter().find(|info| info.leaf_index == leaf);
     let gives = if grant.parent.is_empty() {
@@ -146,7 +159,7 @@ fn link(task: &ProvenTask, entry: &ProvenStatement, grant: &v1::Grant) -> String
         "{} {gives} to {} at leaf {leaf} ({}), until {}{accepted}; it {}{above}{rooted}.",
         entry.statement.producer,
         grant.subject,
-        voice(entry),
+        voice(entry, basis),
         shown(Micros::new(grant.expires_us)),
         standing(state)
     )
@@ -188,7 +201,7 @@ fn evidence(entry: &ProvenStatement) -> String {
     }
 }
 
-fn result(task: &ProvenTask, act: &v1::ActInfo) -> Vec<String> {
+fn result(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Vec<String> {
     let outcome = act.outcome_leaf.and_then(|leaf| task.entry(leaf));
     let Some((entry, Body::Outcome(outcome))) =
         outcome.and_then(|entry| Some((entry, entry.body()?)))
@@ -209,7 +222,7 @@ fn result(task: &ProvenTask, act: &v1::ActInfo) -> Vec<String> {
         "It {status}, says {} at leaf {} ({}).",
         entry.statement.producer,
         entry.index,
-        voice(entry)
+        voice(entry, basis)
     )];
     let effects = outcome.effects.iter();
     lines.extend(effects.map(|effect| format!("Effect: {}.", effect_words(effect))));

@@ -1,12 +1,12 @@
 //! A task in JSON.
 
-use deed_client::ProvenTask;
+use deed_client::{Basis, ProvenTask};
 use deed_proto::v1::{self, statement::Body};
 use serde::Serialize;
 
 use super::{
     answers::{self, Answers},
-    signatures::Signatures,
+    check::{Checked, Signatures},
 };
 use crate::{
     cli::Outcome,
@@ -31,6 +31,15 @@ pub(super) struct TaskJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt_leaf: Option<u64>,
     count: u64,
+    /// What states, layers and findings rest on: `checked` or `servers_word`.
+    basis: &'static str,
+    /// The last leaf up to which a receipt says that these are all entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipted_through: Option<u64>,
+    /// What the server says and the entries contradict.
+    alarms: Vec<String>,
+    /// What no entry of the task shows.
+    by_servers_word: Vec<String>,
     /// Recomputed from the entries.
     digest: String,
     assessment_digest: String,
@@ -92,7 +101,8 @@ struct LayersJson {
 }
 
 impl TaskJson {
-    pub(super) fn new(task: &ProvenTask, signatures: &Signatures) -> Outcome<Self> {
+    pub(super) fn new(checked: &Checked) -> Outcome<Self> {
+        let task = &checked.task;
         let info = &task.info;
         let entries = task.entries.iter().map(|entry| {
             EntryJson::decode(&entry.entry, entry.index.get(), entry.hash.to_string())
@@ -113,15 +123,23 @@ impl TaskJson {
             digest: hex::encode(&info.digest),
             assessment_digest: hex::encode(&info.assessment_digest),
             tree_size: task.head.head.size.get(),
-            signatures: *signatures,
+            signatures: checked.signatures,
+            basis: basis(checked.basis),
+            receipted_through: checked.receipted.map(|receipt| receipt.through_leaf),
+            alarms: checked.alarms.clone(),
+            by_servers_word: checked.by_word.clone(),
             entries: entries.collect::<Outcome<_>>()?,
             grants: task.grants.iter().map(GrantJson::new).collect(),
             acts: task
                 .acts
                 .iter()
-                .map(|act| ActJson::new(task, act))
+                .map(|act| ActJson::new(task, checked.basis, act))
                 .collect(),
-            findings: task.findings.iter().map(FindingJson::new).collect(),
+            findings: task
+                .findings
+                .iter()
+                .map(|one| FindingJson::new(one, checked.basis))
+                .collect(),
         })
     }
 }
@@ -143,7 +161,7 @@ impl GrantJson {
 }
 
 impl ActJson {
-    fn new(task: &ProvenTask, act: &v1::ActInfo) -> Self {
+    fn new(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Self {
         let layers = act.layers.unwrap_or_default();
         Self {
             intent_leaf: act.intent_leaf,
@@ -164,8 +182,16 @@ impl ActJson {
                 result: names::layer(layers.result()),
                 corroboration: names::layer(layers.corroboration()),
             },
-            answers: answers::of(task, act),
+            answers: answers::of(task, basis, act),
         }
+    }
+}
+
+/// What a word rests on, as JSON names it.
+pub(in crate::commands) const fn basis(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Checked => "checked",
+        Basis::ServersWord => "servers_word",
     }
 }
 

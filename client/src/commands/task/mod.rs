@@ -1,8 +1,8 @@
 //! `deed task open|close|receipt|show`
 
 mod answers;
-mod json;
-mod signatures;
+pub(super) mod check;
+pub(super) mod json;
 mod story;
 mod text;
 
@@ -20,6 +20,7 @@ use super::{
     voice::{SaidJson, VoiceArgs},
 };
 use crate::cli::{Failure, Global, Outcome, Output, When};
+use check::Checked;
 use json::TaskJson;
 
 #[derive(Subcommand)]
@@ -100,12 +101,14 @@ pub(crate) struct Receipt {
 
 /// Show a task: its story, who acted under which authority, and what does not fit
 ///
-/// Every entry is proven to be in the log; number and digest of the entries are recomputed and
-/// compared with the ledger's and with every receipt; signatures are verified under the keys that
-/// the trust chain registers. States, layers and findings are the server's word for what follows
-/// from the entries.
+/// Every entry is proven to be in the log, and the task is judged here from its entries and the
+/// ledger's trust chain: signatures and who could speak, clearances, receipts, states, layers and
+/// findings. What the server says otherwise is an alarm. What the task's entries cannot show, above
+/// all that none was left out where no receipt covers them, is listed as the server's word.
 #[derive(Args)]
 #[command(after_help = "\
+Exit codes: 1 if the server's story is not what the entries say.
+
 Examples:
   deed task show 000102030405060708090a0b0c0d0e0f
   deed task show 000102030405060708090a0b0c0d0e0f --json | jq .acts")]
@@ -243,11 +246,12 @@ impl Receipt {
 impl Show {
     async fn run(&self, global: &Global) -> Outcome {
         let ledger = global.connect().await?;
-        let task = ledger.task(TaskId::new(self.task)).await?;
-        let trust = ledger.trust_chain().await?;
+        let judged = ledger.judged_task(TaskId::new(self.task)).await?;
         ledger.flush().await?;
-        let signed = signatures::verify(&task, &trust.registry)?;
-        let json = TaskJson::new(&task, &signed)?;
-        Output::new(global).print(&json, |_| story::draw(&task, &signed))
+        let checked = Checked::of(judged);
+        let json = TaskJson::new(&checked)?;
+        let printed = Output::new(global).print(&json, |_| story::draw(&checked));
+        checked.alarm()?;
+        printed
     }
 }

@@ -1,13 +1,13 @@
 //! A task's story for a terminal of 80 columns.
 
-use deed_client::{ProvenStatement, ProvenTask};
+use deed_client::{Basis, ProvenStatement, ProvenTask};
 use deed_evidence::Micros;
-use deed_proto::v1::{self, LayerState, TaskState, statement::Body, task_opened::Objective};
+use deed_proto::v1::{self, LayerState, TaskState, task_opened::Objective};
 
 use super::{
     answers::{self, Answers},
+    check::Checked,
     json::opened,
-    signatures::Signatures,
     text::{COLUMNS, head, labelled, tail},
 };
 use crate::{
@@ -18,21 +18,27 @@ use crate::{
     },
 };
 
-/// Draws the whole story: header, timeline, acts, findings.
-pub(super) fn draw(task: &ProvenTask, signed: &Signatures) -> String {
-    let mut lines = header(task, signed);
+/// Draws the whole story: header, timeline, acts, findings, and what is the server's word.
+pub(super) fn draw(checked: &Checked) -> String {
+    let task = &checked.task;
+    let mut lines = header(checked);
     lines.push(String::new());
     lines.extend(timeline(&task.entries));
     for (number, act) in (1_u64..).zip(&task.acts) {
         lines.push(String::new());
-        lines.extend(act_of(task, number, act));
+        lines.extend(act_of(task, checked.basis, number, act));
     }
     lines.push(String::new());
-    lines.extend(findings(&task.findings));
+    lines.extend(findings(checked));
+    lines.push(String::new());
+    lines.push("by the server's word".to_owned());
+    let by_word = checked.by_word.iter();
+    lines.extend(by_word.map(|word| crate::cli::labelled("-", word, 4)));
     lines.join("\n")
 }
 
-fn header(task: &ProvenTask, signed: &Signatures) -> Vec<String> {
+fn header(checked: &Checked) -> Vec<String> {
+    let task = &checked.task;
     let (info, opened) = (&task.info, opened(task));
     let tier = short(info.risk_tier().as_str_name(), "RISK_TIER_");
     let tier = match info.opened_leaf {
@@ -67,44 +73,38 @@ fn header(task: &ProvenTask, signed: &Signatures) -> Vec<String> {
         };
         lines.push(labelled("ended", &how));
     }
-    lines.push(labelled("receipt", &receipt(task)));
+    lines.push(labelled("receipt", &receipt(checked)));
     lines.push(labelled(
-        "verified",
+        "in the log",
         &format!(
-            "{} entries are in the tree of {} leaves; their digest is the ledger's",
-            info.count, task.head.head.size
+            "each of its {} entries is proven to be in the tree of {} leaves",
+            task.entries.len(),
+            task.head.head.size
         ),
     ));
+    let basis = match checked.basis {
+        Basis::Checked => "states, layers and findings were worked out here from these entries",
+        Basis::ServersWord => {
+            "nothing else: its entries do not hold, and what follows is the server's word"
+        }
+    };
+    lines.push(labelled("checked", basis));
     lines.push(labelled("digest", &hex::encode(&info.digest)));
-    lines.push(labelled("signatures", &signatures(signed)));
+    lines.push(labelled("signatures", &checked.signatures.words()));
     lines
 }
 
-fn receipt(task: &ProvenTask) -> String {
-    let entry = task.info.receipt_leaf.and_then(|leaf| task.entry(leaf));
-    let Some((entry, Body::TaskReceipt(receipt))) =
-        entry.and_then(|entry| Some((entry, entry.body()?)))
-    else {
-        return "none yet".to_owned();
+fn receipt(checked: &Checked) -> String {
+    let Some(receipt) = checked.receipted else {
+        return match checked.task.info.receipt_leaf {
+            Some(leaf) => format!("at leaf {leaf}, by the server's word"),
+            None => "none: that no entry is left out is the server's word".to_owned(),
+        };
     };
     format!(
-        "leaf {}, of the {} entries up to leaf {}; it agrees with them",
-        entry.index, receipt.count, receipt.through_leaf
+        "leaf {}: these are all {} entries up to leaf {}, and their digest is the receipt's",
+        receipt.leaf, receipt.count, receipt.through_leaf
     )
-}
-
-fn signatures(signed: &Signatures) -> String {
-    let mut parts = vec![format!("{} verified", signed.verified)];
-    for (count, what) in [
-        (signed.batched, "in batches (deed prove shows whose)"),
-        (signed.unsigned, "unsigned"),
-        (signed.ledgers, "the ledger's own"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {what}"));
-        }
-    }
-    parts.join(", ")
 }
 
 const WHO: usize = 24;
@@ -136,16 +136,20 @@ fn timeline(entries: &[ProvenStatement]) -> Vec<String> {
     lines
 }
 
-fn act_of(task: &ProvenTask, number: u64, act: &v1::ActInfo) -> Vec<String> {
+fn act_of(task: &ProvenTask, basis: Basis, number: u64, act: &v1::ActInfo) -> Vec<String> {
     let state = words(&names::intent(act.state()));
-    let mut lines = vec![format!("act {number}  leaf {}, {state}", act.intent_leaf)];
+    let by = by_word(basis);
+    let mut lines = vec![format!(
+        "act {number}  leaf {}, {state}{by}",
+        act.intent_leaf
+    )];
     for (label, list) in [("waits for", &act.missing), ("denied for", &act.denied)] {
         if !list.is_empty() {
             lines.push(labelled(label, &list.join(", ")));
         }
     }
     lines.extend(layers(&act.layers.unwrap_or_default()));
-    match answers::of(task, act) {
+    match answers::of(task, basis, act) {
         Some(answers) => lines.extend(answered(&answers)),
         None => lines.push(labelled("", "its Intent is not among the task's entries")),
     }
@@ -194,11 +198,23 @@ fn list_of<'a>(label: &'a str, list: &'a [String]) -> impl Iterator<Item = Strin
     labels.zip(list).map(|(label, line)| labelled(label, line))
 }
 
-fn findings(findings: &[v1::Finding]) -> Vec<String> {
-    if findings.is_empty() {
-        return vec!["no findings".to_owned()];
+/// What stands behind a word that was not checked.
+const fn by_word(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Checked => "",
+        Basis::ServersWord => ", by the server's word",
     }
-    let mut lines = vec!["findings".to_owned()];
+}
+
+fn findings(checked: &Checked) -> Vec<String> {
+    let findings = &checked.task.findings;
+    if findings.is_empty() {
+        return vec![match checked.basis {
+            Basis::Checked => "no findings follow from these entries".to_owned(),
+            Basis::ServersWord => "the server names no findings".to_owned(),
+        }];
+    }
+    let mut lines = vec![format!("findings{}", by_word(checked.basis))];
     for finding in findings {
         let disposition = finding.disposition_leaf.map(|leaf| {
             let kind = names::disposition(finding.disposition());

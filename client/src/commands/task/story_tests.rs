@@ -11,11 +11,12 @@ use deed_evidence::{
 };
 use deed_proto::v1::{
     AuthenticationStrength, Author, FindingKind, IntentState, OutcomeStatus, RiskTier, Severity,
-    TaskEnd, Verdict,
+    TaskEnd, Verdict, statement::Body,
 };
 use deed_tlog::{Hash, LeafIndex, TreeHead, TreeSize};
 
-use super::*;
+use super::{super::check::Signatures, *};
+use deed_evidence::replay::task::{Receipted, Unshown};
 
 const TASK: TaskId = TaskId::new([7; 16]);
 const AGENT: &str = "spiffe://example.org/shop/agents/refunds";
@@ -320,18 +321,34 @@ fn told() -> ProvenTask {
     }
 }
 
-fn signed() -> Signatures {
-    Signatures {
-        verified: 7,
-        batched: 3,
-        unsigned: 1,
-        ledgers: 2,
+fn checked(task: ProvenTask) -> Checked {
+    Checked {
+        task,
+        basis: Basis::Checked,
+        signatures: Signatures {
+            verified: 7,
+            batched: 3,
+            unsigned: 1,
+            ledgers: 2,
+            unchecked: 0,
+        },
+        receipted: Some(Receipted {
+            leaf: 14,
+            through_leaf: 13,
+            count: 12,
+            same_assessment: true,
+        }),
+        alarms: Vec::new(),
+        by_word: vec![
+            Unshown::Trust { leaf: 0 }.to_string(),
+            Unshown::Outside.to_string(),
+        ],
     }
 }
 
 #[test]
 fn the_story_of_a_task() {
-    let story = draw(told_once(), &signed());
+    let story = draw(&checked(told_once().clone()));
     let golden = include_str!("../../../tests/data/task_story.txt");
     assert_eq!(format!("{story}\n"), golden, "\n{story}\n");
 }
@@ -342,7 +359,16 @@ fn it_stays_within_80_columns_and_draws_nothing_else() {
     for entry in &mut task.entries {
         entry.statement.producer = format!("spiffe://{}\u{1b}[31m", "x".repeat(400));
     }
-    for story in [draw(told_once(), &signed()), draw(&task, &signed())] {
+    let doubtful = Checked {
+        basis: Basis::ServersWord,
+        receipted: None,
+        ..checked(task.clone())
+    };
+    for story in [
+        draw(&checked(told_once().clone())),
+        draw(&checked(task)),
+        draw(&doubtful),
+    ] {
         assert!(
             story.lines().all(|line| line.chars().count() <= 80),
             "{story}"

@@ -5,7 +5,7 @@ mod own;
 use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
-use deed_client::{Header, Ledger, ProvenTrust, Receipt, Signing, key};
+use deed_client::{Basis, Header, Ledger, ProvenTrust, Receipt, Signing, key};
 use deed_evidence::{KeyId, Sequence, SessionId, TaskId, signature, statement::AUTHORITY_PRODUCER};
 use deed_proto::v1::statement::Body;
 use deed_tlog::SigningKey;
@@ -251,7 +251,10 @@ impl Said {
             session: self.session.to_string(),
             sequence: self.sequence.get(),
             signed_by: self.signed_by.map(|key| key.to_string()),
-            findings: findings.iter().map(FindingJson::new).collect(),
+            findings: findings
+                .iter()
+                .map(|one| FindingJson::new(one, Basis::ServersWord))
+                .collect(),
         }
     }
 }
@@ -264,7 +267,7 @@ impl SaidJson {
         };
         let findings = self.findings.iter().map(|finding| {
             format!(
-                "\nfinding    {}, {}: {}",
+                "\nfinding    {}, {}, by the server's word: {}",
                 finding.severity,
                 finding.kind,
                 printable(&finding.detail)

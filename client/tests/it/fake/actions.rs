@@ -1,11 +1,20 @@
 //! What the fake tells about acts: clearance, tasks, findings, search.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use deed_evidence::{Micros, TaskId, entry::Entry, statement};
+use deed_evidence::{
+    Micros, TaskId,
+    batch::{Manifest, VerifiedPath},
+    entry::Entry,
+    replay::task::{Covered, TaskReplay, TaskVerdict},
+    statement,
+};
 use deed_proto::v1::{
     self, Author, IntentState, PayloadType, actions_server::Actions as ActionsService,
     statement::Body,
 };
+use deed_tlog::{BatchPosition, LeafIndex};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +38,13 @@ impl Fake {
         let mut state = self.lock();
         let leaf = say_in(&mut state.histories[0], task, body);
         drop(state);
+        self.tell_watches();
+        leaf
+    }
+
+    /// Adds an entry, whatever it is.
+    pub(crate) fn take(&self, entry: Bytes) -> u64 {
+        let leaf = self.lock().histories[0].take(entry);
         self.tell_watches();
         leaf
     }
@@ -72,7 +88,13 @@ impl Fake {
         if all.is_empty() {
             return Err(Status::not_found("no such task"));
         }
-        let mut info = info(history, task, &all);
+        all.retain(|one| !state.script.hidden.contains(&one.leaf));
+        let id = TaskId::from_slice(task).unwrap();
+        let verdict = judged(history, id, &all);
+        let mut info = match &verdict {
+            Some(verdict) => verdict.info.clone(),
+            None => info(history, task, &all),
+        };
         if matches!(lie, Lie::TaskOmitted | Lie::TaskRewritten) {
             all.remove(1);
         }
@@ -82,7 +104,16 @@ impl Fake {
         if lie == Lie::TaskDigest {
             info.digest = Bytes::from_static(&[6; 32]);
         }
-        let acts = acts(&all, lie, &state.script.acts);
+        let acts = acts(&all, lie, &state.script.acts, verdict.as_ref());
+        let grants = match &verdict {
+            Some(verdict) => verdict.grants.clone(),
+            None => grants(history, &all),
+        };
+        let findings = match &verdict {
+            _ if state.script.no_findings => Vec::new(),
+            Some(verdict) if state.findings.is_empty() => verdict.findings.clone(),
+            _ => of_task(&state.findings, task),
+        };
         let first = v1::GetTaskResponse {
             task: Some(info),
             checkpoint: self.checkpoint(&history.leaves, lie),
@@ -93,9 +124,9 @@ impl Fake {
             ..v1::GetTaskResponse::default()
         });
         let last = v1::GetTaskResponse {
-            grants: grants(history, &all),
+            grants,
             acts,
-            findings: of_task(&state.findings, task),
+            findings,
             ..v1::GetTaskResponse::default()
         };
         let mut messages = vec![first];
@@ -148,11 +179,50 @@ impl Fake {
     }
 }
 
+/// No earlier than the fake's trust statements.
+const TIME_US: i64 = 1_700_000_000_000_001;
+
+/// What an honest ledger says of these entries of a task, if one could have them.
+fn judged(history: &History, task: TaskId, all: &[OfTask]) -> Option<TaskVerdict> {
+    let trust = history.trust.iter().copied();
+    let leaves: BTreeSet<u64> = trust.chain(all.iter().map(|one| one.leaf)).collect();
+    let mut replay = TaskReplay::begin(&history.entries[0], task).ok()?;
+    for leaf in leaves.into_iter().skip(1) {
+        let entry = &history.entries[leaf as usize];
+        let covered = covered(history, leaf);
+        replay.leaf(leaf, entry, covered.as_ref()).ok()?;
+    }
+    replay.end(history.leaves.len() as u64).ok()
+}
+
+fn covered(history: &History, leaf: u64) -> Option<Covered> {
+    let parsed = |leaf: u64| Entry::parse(&history.entries[leaf as usize]).unwrap();
+    if parsed(leaf).author != Author::Batched {
+        return None;
+    }
+    let is_manifest = |at: &u64| parsed(*at).payload_type == PayloadType::BatchManifest;
+    let manifest_leaf = (0..leaf).rev().find(is_manifest)?;
+    let manifest = parsed(manifest_leaf);
+    let path = VerifiedPath {
+        manifest: Manifest::parse(manifest.payload).unwrap(),
+        key_id: manifest.signature.unwrap().key(),
+        manifest_index: LeafIndex::new(manifest_leaf),
+        statement_index: LeafIndex::new(leaf),
+        statement_hash: history.leaves[leaf as usize],
+        position: BatchPosition::new((leaf - manifest_leaf - 1) as u32),
+    };
+    let proof = v1::GetBatchProofResponse {
+        manifest_entry: history.entries[manifest_leaf as usize].clone(),
+        ..v1::GetBatchProofResponse::default()
+    };
+    Covered::of(&proof, path).ok()
+}
+
 fn say_in(history: &mut History, task: TaskId, body: Body) -> u64 {
     let payload = statement::encode(&v1::Statement {
         ledger_id: Bytes::copy_from_slice(history.leaves[0].as_bytes()),
         producer: statement::LEDGER_PRODUCER.to_owned(),
-        occurred_at_us: 7,
+        occurred_at_us: TIME_US,
         task: Bytes::copy_from_slice(task.as_bytes()),
         body: Some(body),
         ..v1::Statement::default()
@@ -160,7 +230,7 @@ fn say_in(history: &mut History, task: TaskId, body: Body) -> u64 {
     .unwrap();
     let entry = Entry {
         author: Author::Ledger,
-        ..Entry::unsigned(&payload, Micros::new(7))
+        ..Entry::unsigned(&payload, Micros::new(TIME_US))
     };
     history.push(entry.encode())
 }
@@ -222,10 +292,16 @@ fn running(history: &History, all: &[OfTask]) -> (u64, Bytes) {
     (all.len() as u64, Bytes::copy_from_slice(&digest))
 }
 
-fn acts(all: &[OfTask], lie: Lie, known: &[v1::ActInfo]) -> Vec<v1::ActInfo> {
+fn acts(
+    all: &[OfTask],
+    lie: Lie,
+    known: &[v1::ActInfo],
+    verdict: Option<&TaskVerdict>,
+) -> Vec<v1::ActInfo> {
     let intents = all.iter().filter(|one| matches!(one.body, Body::Intent(_)));
     let told = |one: &OfTask| {
         let known = known.iter().find(|known| known.intent_leaf == one.leaf);
+        let known = known.or_else(|| verdict?.act(one.leaf));
         let mut act = known.cloned().unwrap_or_else(|| v1::ActInfo {
             intent_leaf: one.leaf,
             state: IntentState::Waiting.into(),
@@ -329,13 +405,14 @@ impl ActionsService for Fake {
             .last()
             .ok_or_else(|| Status::not_found("no such task"))?;
         let (count, digest) = running(history, &all);
+        let trusted = *history.trust.last().unwrap();
         let receipt = v1::TaskReceipt {
             through_leaf: last.leaf,
             count,
             digest,
             trust_head: Some(v1::LeafRef {
-                leaf_index: 0,
-                leaf_hash: Bytes::copy_from_slice(history.leaves[0].as_bytes()),
+                leaf_index: trusted,
+                leaf_hash: Bytes::copy_from_slice(history.leaves[trusted as usize].as_bytes()),
             }),
             assessment_digest: Bytes::from_static(&[5; 32]),
             requested: true,

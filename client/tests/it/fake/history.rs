@@ -26,6 +26,38 @@ pub(super) struct History {
 }
 
 impl History {
+    /// The history of a ledger that was made without a server.
+    pub(super) fn of_story(entries: &[Bytes]) -> Self {
+        let mut history = Self {
+            entries: Vec::new(),
+            leaves: Vec::new(),
+            sessions: HashMap::new(),
+            trust: Vec::new(),
+        };
+        for entry in entries {
+            history.take(entry.clone());
+        }
+        history
+    }
+
+    /// Adds an entry, whatever it is.
+    pub(super) fn take(&mut self, bytes: Bytes) -> u64 {
+        let leaf = self.push(bytes.clone());
+        let entry = Entry::parse(&bytes).unwrap();
+        if entry.payload_type != v1::PayloadType::Statement {
+            return leaf;
+        }
+        let header = statement::parse(entry.payload).unwrap();
+        if leaf == 0 || header.body.is_trust() {
+            self.trust.push(leaf);
+        }
+        if leaf > 0 && entry.author != v1::Author::Ledger {
+            let said = self.sessions.entry(header.session).or_default();
+            said.push((bytes.slice_ref(entry.payload), leaf));
+        }
+        leaf
+    }
+
     pub(super) fn push(&mut self, entry: Bytes) -> u64 {
         self.leaves.push(leaf_hash(&entry));
         self.entries.push(entry);

@@ -31,7 +31,7 @@ use tonic::{Code, Status, transport::Server};
 
 use self::evidence::HeldContent;
 use self::history::{History, consistency_to, history_of, is_manifest, refused, unwanted};
-use crate::merkle;
+use crate::{merkle, stories};
 
 pub(crate) const NAME: &str = "test";
 
@@ -160,8 +160,12 @@ pub(crate) struct Script {
     pub(crate) assessed: Option<v1::Assessed>,
     /// Where every Intent stands, one after the other.
     pub(crate) standings: Vec<v1::ClearanceResponse>,
-    /// What is said of acts; of the others, that they wait.
+    /// What is said of acts in place of what follows from the entries.
     pub(crate) acts: Vec<v1::ActInfo>,
+    /// Leaves that are left out of a task's story, which is made to fit.
+    pub(crate) hidden: Vec<u64>,
+    /// No findings are told.
+    pub(crate) no_findings: bool,
     /// The next streams of the service for acts that break after their first message.
     pub(crate) cuts: u32,
     /// Clearances asked for.
@@ -205,6 +209,7 @@ type Rotation = (u64, [u8; 32]);
 pub(crate) struct Fake {
     pub(crate) address: SocketAddr,
     seed: [u8; 32],
+    origin: Origin,
     /// Leaves at which another log key takes over, with its seed.
     rotations: Arc<Mutex<Vec<Rotation>>>,
     state: Arc<Mutex<State>>,
@@ -221,7 +226,7 @@ impl Fake {
         let origin: Origin = format!("fake.example/logs/{NAME}").parse().unwrap();
         let genesis = Genesis {
             log_key: NoteSigner::from_seed(&origin, &seed).verifier_key().clone(),
-            origin,
+            origin: origin.clone(),
             authority_keys: vec![authority()],
             created_at: Micros::new(1_700_000_000_000_000),
             nonce: [3; 32],
@@ -234,7 +239,14 @@ impl Fake {
             trust: vec![0],
         };
         history.push(genesis.to_entry().unwrap());
-        Self::serve(seed, history).await
+        Self::serve(seed, origin, history).await
+    }
+
+    /// A server of a ledger that is a story, with its log key.
+    pub(crate) async fn telling(story: &stories::Ledger) -> Self {
+        let (genesis, _) = Genesis::from_entry(&story.entries()[0]).unwrap();
+        let history = History::of_story(story.entries());
+        Self::serve([1; 32], genesis.origin, history).await
     }
 
     /// A server with the same key and the first `keep` entries: a fork once both have gone on, a
@@ -245,14 +257,15 @@ impl Fake {
         history.leaves.truncate(keep);
         history.sessions.clear();
         history.trust.retain(|leaf| *leaf < keep as u64);
-        Self::serve(self.seed, history).await
+        Self::serve(self.seed, self.origin(), history).await
     }
 
-    async fn serve(seed: [u8; 32], history: History) -> Self {
+    async fn serve(seed: [u8; 32], origin: Origin, history: History) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Self {
             address: listener.local_addr().unwrap(),
             seed,
+            origin,
             rotations: Arc::default(),
             state: Arc::new(Mutex::new(State {
                 histories: [history.clone(), history],
@@ -299,7 +312,7 @@ impl Fake {
     }
 
     pub(crate) fn options(&self) -> Options {
-        options(&self.url())
+        options_of(&self.url(), self.name())
     }
 
     pub(crate) async fn connect(&self, state: &StateDir) -> Ledger {
@@ -333,7 +346,11 @@ impl Fake {
     }
 
     fn origin(&self) -> Origin {
-        format!("fake.example/logs/{NAME}").parse().unwrap()
+        self.origin.clone()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.origin.as_str().rsplit_once('/').unwrap().1
     }
 
     fn checkpoint(&self, leaves: &[Hash], lie: Lie) -> Bytes {
@@ -489,7 +506,7 @@ impl Fake {
             leaf_hash(&genesis_entry)
         };
         v1::LedgerInfo {
-            name: NAME.to_owned(),
+            name: self.name().to_owned(),
             origin: self.origin().to_string(),
             vkey: NoteSigner::from_seed(self.origin(), &seed)
                 .verifier_key()
@@ -529,7 +546,11 @@ pub(crate) fn authority_key() -> SigningKey {
 
 /// Fast retries; heads are settled by `flush` alone, so that tests decide when.
 pub(crate) fn options(url: &str) -> Options {
-    Options::new(url, NAME)
+    options_of(url, NAME)
+}
+
+fn options_of(url: &str, name: &str) -> Options {
+    Options::new(url, name)
         .settle_interval_ms(u64::MAX)
         .retry(RetryPolicy {
             initial_ms: 1,

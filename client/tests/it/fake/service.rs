@@ -11,7 +11,7 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{Fake, Lie, NAME, history::hashes};
+use super::{Fake, Lie, history::hashes};
 use crate::merkle;
 
 #[tonic::async_trait]
@@ -71,7 +71,7 @@ impl LedgerService for Fake {
         &self,
         request: Request<v1::CreateLedgerRequest>,
     ) -> Result<Response<v1::CreateLedgerResponse>, Status> {
-        if request.into_inner().name != NAME {
+        if request.into_inner().name != self.name() {
             return Err(Status::already_exists("this fake has one ledger"));
         }
         // Whatever keys were sent: the ledger that is there has its own.
@@ -98,7 +98,7 @@ impl LedgerService for Fake {
         request: Request<v1::GetLedgerRequest>,
     ) -> Result<Response<v1::LedgerInfo>, Status> {
         self.speak().await;
-        if request.into_inner().name != NAME {
+        if request.into_inner().name != self.name() {
             return Err(Status::not_found("no such ledger"));
         }
         Ok(Response::new(self.info()))

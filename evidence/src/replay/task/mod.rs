@@ -1,0 +1,509 @@
+//! One task judged again, from its own entries and the ledger's trust chain.
+//!
+//! A reader who does not read the whole ledger cannot run a [`Replay`](super::Replay). But what a
+//! ledger says of a task follows from few of its entries: the trust statements, the task's own, and
+//! Observations elsewhere that reach into it. [`TaskReplay`] runs the same assessment over these. It
+//! believes as little as a whole replay does: forms, signatures, each author's standing at that leaf,
+//! and every Clearance and TaskReceipt, which must be the one that the entries before it give.
+//!
+//! What only the other entries can show stays the operator's word. [`TaskVerdict::unshown`] lists it.
+//! That the entries are in the log is for the caller to prove.
+//!
+//! Effective time is the highest receive time so far. Of a part of the entries that is a lower bound,
+//! and exact wherever receive times do not go back, and at each entry of the ledger itself, which
+//! bears it.
+
+mod covered;
+mod own;
+mod unshown;
+mod verdict;
+mod voice;
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use deed_proto::v1::{self, Author, PayloadType, statement::Body};
+use deed_tlog::{Hash, LeafIndex, leaf_hash};
+use prost::Message as _;
+
+pub use covered::{Covered, WholeBatch};
+pub use unshown::Unshown;
+pub use verdict::{Receipted, Signed, TaskVerdict};
+
+use super::{Fault, Kept, ReplayError, assesses, speaker};
+use crate::{
+    LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
+    assess::{Assessed, Book, Recorded, Spoken, View, cells::CellKey, digest, said},
+    entry::Entry,
+    genesis::Genesis,
+    session::Binding,
+    statement::{AUTHORITY_PRODUCER, BodyKind, Header},
+    trust::{Registry, Speaker, TrustChain},
+};
+
+/// The last statement that was seen of a session.
+#[derive(Debug)]
+struct Last {
+    producer: String,
+    bound_to: Binding,
+    sequence: Sequence,
+    payload: PayloadDigest,
+    closed: bool,
+}
+
+/// The running digest of a task's entries.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    count: u64,
+    digest: Hash,
+    last_leaf: u64,
+}
+
+/// Some entries of a ledger, judged in the order of their leaves.
+#[derive(Debug)]
+pub struct TaskReplay {
+    id: LedgerId,
+    task: TaskId,
+    chain: TrustChain,
+    /// `None` as long as the rules do not have the ledger assess.
+    book: Option<Book>,
+    kept: Kept,
+    unkept: HashMap<u64, Recorded>,
+    /// Effective time, as far as these entries show it.
+    at: Micros,
+    next_leaf: u64,
+    sessions: HashMap<SessionId, Last>,
+    places: HashMap<(SessionId, Sequence), (u64, PayloadDigest)>,
+    running: Running,
+    /// The leaf behind which the ledger writes what it owes: the end of the newest unit.
+    unit_end: u64,
+    intents: Vec<u64>,
+    grants: Vec<(u64, Hash)>,
+    receipts: Vec<Receipted>,
+    signed: BTreeMap<u64, Signed>,
+    unshown: Vec<Unshown>,
+    buffer: Vec<u8>,
+}
+
+/// What the machine may ask for. Nothing is forgotten, so it asks for little.
+struct Past<'a> {
+    kept: &'a Kept,
+    unkept: &'a HashMap<u64, Recorded>,
+    places: &'a HashMap<(SessionId, Sequence), (u64, PayloadDigest)>,
+}
+
+impl View for Past<'_> {
+    type Error = Fault;
+
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, Fault> {
+        Ok(self.kept.cell(key))
+    }
+
+    fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, Fault> {
+        Ok(self
+            .places
+            .get(&(*session, sequence))
+            .map(|(leaf, _)| *leaf))
+    }
+
+    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
+        Ok(self.unkept.get(&leaf).copied())
+    }
+
+    fn damaged(&self, key: &CellKey) -> Fault {
+        Fault::Damaged {
+            key: hex::encode(key.to_bytes()),
+        }
+    }
+}
+
+/// What an entry is for this task.
+enum Part {
+    /// A trust statement.
+    Trust,
+    /// The ledger's own, of this task.
+    Own,
+    /// The ledger's own, of another task or of none.
+    OthersOwn,
+    /// The task's.
+    Task,
+    /// An Observation elsewhere, or a disposition: it may reach into the task.
+    Outside,
+    /// Anything else: it shows how late it is.
+    Time,
+}
+
+/// A statement with where it stands and who says it.
+#[derive(Clone, Copy)]
+struct Saying<'a> {
+    leaf: u64,
+    bytes: &'a Bytes,
+    entry: &'a Entry<'a>,
+    header: &'a Header<'a>,
+    speaker: Speaker,
+}
+
+impl TaskReplay {
+    /// Begins with the genesis entry's bytes. Whether it is the ledger that was meant is for the
+    /// caller to compare: [`TaskReplay::registry`].
+    ///
+    /// # Errors
+    /// [`Fault::Genesis`].
+    pub fn begin(genesis_entry: &Bytes, task: TaskId) -> Result<Self, ReplayError> {
+        let fails = |fault: Fault| ReplayError {
+            leaf: 0,
+            fault: Box::new(fault),
+        };
+        let (genesis, id) = Genesis::from_entry(genesis_entry).map_err(|e| fails(e.into()))?;
+        let chain = TrustChain::begin(genesis_entry).map_err(|e| fails(e.into()))?;
+        Ok(Self {
+            id,
+            task,
+            book: assesses(chain.registry()).then(|| Book::new(id)),
+            chain,
+            kept: Kept::default(),
+            unkept: HashMap::new(),
+            at: genesis.created_at,
+            next_leaf: 1,
+            sessions: HashMap::new(),
+            places: HashMap::new(),
+            running: Running {
+                count: 0,
+                digest: digest::START,
+                last_leaf: 0,
+            },
+            unit_end: 0,
+            intents: Vec::new(),
+            grants: Vec::new(),
+            receipts: Vec::new(),
+            signed: BTreeMap::new(),
+            unshown: Vec::new(),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Takes an entry that is proven to be at leaf `index`; leaves rise. All trust statements have to
+    /// be given, and all entries of the task that are known. Others show how late it was, and
+    /// Observations among them what they saw of the task. A batched statement needs its proof.
+    ///
+    /// Returns what its assessment says, if it was assessed.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if a ledger would not have it at that leaf; the replay must not be used after
+    /// that.
+    pub fn leaf(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        batch: Option<&Covered>,
+    ) -> Result<Option<Assessed>, ReplayError> {
+        let taken = self.take(index, bytes, batch);
+        taken.map_err(|fault| ReplayError {
+            leaf: index,
+            fault: Box::new(fault),
+        })
+    }
+
+    /// What would be said of a statement of this task if it came now, at leaf `index`: nothing is
+    /// kept of it.
+    ///
+    /// # Errors
+    /// As [`TaskReplay::leaf`].
+    pub fn would(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        batch: Option<&Covered>,
+    ) -> Result<Assessed, ReplayError> {
+        let judged = self.judge_alone(index, bytes, batch);
+        judged.map_err(|fault| ReplayError {
+            leaf: index,
+            fault: Box::new(fault),
+        })
+    }
+
+    /// Whether the author of the statement at leaf `index` could speak there: the signature holds, and
+    /// its key was registered for the producer and in force. Nothing is kept of it.
+    ///
+    /// # Errors
+    /// [`ReplayError`] with what is wrong.
+    pub fn speaks(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        batch: Option<&Covered>,
+    ) -> Result<(), ReplayError> {
+        let before = self.at;
+        let mut judge = || -> Result<Speaker, Fault> {
+            let entry = Entry::parse(bytes)?;
+            let header = entry.statement()?;
+            if header.ledger_id != Some(self.id) {
+                return Err(Fault::OtherLedger);
+            }
+            self.at = before.max(entry.received_at);
+            self.speaker(index, bytes, &entry, &header, batch)
+        };
+        let judged = judge();
+        self.at = before;
+        self.signed.remove(&index);
+        judged.map(|_| ()).map_err(|fault| ReplayError {
+            leaf: index,
+            fault: Box::new(fault),
+        })
+    }
+
+    /// Who speaks for whom, as far as trust statements were given.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        self.chain.registry()
+    }
+
+    fn take(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        batch: Option<&Covered>,
+    ) -> Result<Option<Assessed>, Fault> {
+        if index < self.next_leaf {
+            return Err(Fault::Order {
+                wanted: self.next_leaf,
+            });
+        }
+        self.next_leaf = index.saturating_add(1);
+        let entry = Entry::parse(bytes)?;
+        let at = self.at.max(entry.received_at);
+        if entry.payload_type == PayloadType::BatchManifest {
+            self.come_to(index, at)?;
+            return Ok(None);
+        }
+        let header = entry.statement()?;
+        if header.ledger_id != Some(self.id) {
+            return Err(Fault::OtherLedger);
+        }
+        let part = self.part(&entry, &header);
+        match part {
+            Part::Own => {
+                self.ledgers_own(index, bytes, &header, at)?;
+                self.count(index, bytes);
+                self.signed.insert(index, Signed::Ledger);
+                self.settle();
+                return Ok(None);
+            }
+            Part::OthersOwn => {
+                self.advance(index, at)?;
+                self.settle();
+                return Ok(None);
+            }
+            _ => self.come_to(index, at)?,
+        }
+        if matches!(part, Part::Time) {
+            let digest = PayloadDigest::of(entry.payload);
+            let place = (header.session, header.sequence);
+            self.places.entry(place).or_insert((index, digest));
+            return Ok(None);
+        }
+        let assessed = if matches!(part, Part::Trust) {
+            self.trust(index, bytes, &entry, &header)?
+        } else {
+            let speaker = self.speaker(index, bytes, &entry, &header, batch)?;
+            let saying = Saying {
+                leaf: index,
+                bytes,
+                entry: &entry,
+                header: &header,
+                speaker,
+            };
+            self.unit_end = batch.map_or(index, Covered::last_leaf);
+            self.say(saying, &part)?
+        };
+        self.settle();
+        Ok(assessed)
+    }
+
+    fn part(&self, entry: &Entry<'_>, header: &Header<'_>) -> Part {
+        let ours = header.task == Some(self.task);
+        match (entry.author, header.body) {
+            (Author::Ledger, _) if ours => Part::Own,
+            (Author::Ledger, _) => Part::OthersOwn,
+            (_, body) if body.is_trust() => Part::Trust,
+            _ if ours => Part::Task,
+            (_, BodyKind::Observation | BodyKind::FindingDisposition) => Part::Outside,
+            _ => Part::Time,
+        }
+    }
+
+    fn machine(&mut self) -> Option<(&mut Book, Past<'_>, &Registry)> {
+        let past = Past {
+            kept: &self.kept,
+            unkept: &self.unkept,
+            places: &self.places,
+        };
+        Some((self.book.as_mut()?, past, self.chain.registry()))
+    }
+
+    fn trust(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        entry: &Entry<'_>,
+        header: &Header<'_>,
+    ) -> Result<Option<Assessed>, Fault> {
+        self.chain.push(LeafIndex::new(index), bytes)?;
+        self.unit_end = index;
+        if self.book.is_none() && assesses(self.chain.registry()) {
+            self.book = Some(Book::new(self.id));
+        }
+        let saying = Saying {
+            leaf: index,
+            bytes,
+            entry,
+            header,
+            speaker: speaker(entry, entry.signature.map(|signed| signed.key())),
+        };
+        self.record(saying)
+    }
+
+    /// Takes a statement of the task, or one that reaches into it.
+    fn say(&mut self, saying: Saying<'_>, part: &Part) -> Result<Option<Assessed>, Fault> {
+        let header = saying.header;
+        let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
+        if self.book.is_none() && (owners || header.body.needs_assessment()) {
+            let body = header.body.name();
+            return Err(Fault::BeyondRules { body });
+        }
+        let first = self.place(saying)?;
+        let is_task = matches!(part, Part::Task);
+        if is_task {
+            self.count(saying.leaf, saying.bytes);
+        }
+        if let Some(first) = first {
+            return self.equivocation(saying, first).map(Some);
+        }
+        match header.body {
+            BodyKind::FindingDisposition => return self.disposition(saying),
+            BodyKind::Intent if is_task => self.intents.push(saying.leaf),
+            BodyKind::Grant if is_task => {
+                self.grants.push((saying.leaf, leaf_hash(saying.bytes)));
+            }
+            BodyKind::Observation => self.correlated(saying)?,
+            _ => {}
+        }
+        self.record(saying)
+    }
+
+    /// A disposition names a finding by leaf and number, and the number counts findings of all tasks.
+    fn disposition(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
+        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        if let said::SaidBody::Disposition { leaf, number, .. } = what.body
+            && !self.kept.findings.contains_key(&(leaf, number))
+        {
+            let leaf = saying.leaf;
+            self.unshown.push(Unshown::Disposition { leaf });
+            return Ok(None);
+        }
+        self.record(saying)
+    }
+
+    /// Which act an Observation is of that names none is found among those with the same keys.
+    fn correlated(&mut self, saying: Saying<'_>) -> Result<(), Fault> {
+        let payload = saying.bytes.slice_ref(saying.entry.payload);
+        let statement = v1::Statement::decode(payload).unwrap_or_default();
+        if let Some(Body::Observation(observation)) = statement.body
+            && observation.intent.is_none()
+            && !statement.correlation_keys.is_empty()
+        {
+            let leaf = saying.leaf;
+            self.unshown.push(Unshown::Correlated { leaf });
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
+        let at = self.at;
+        let Some((book, mut past, registry)) = self.machine() else {
+            return Ok(None);
+        };
+        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        let assessed = book.record(&mut past, registry, &spoken(saying, &what, at))?;
+        let unkept = book.unkept(saying.leaf).copied();
+        if let Some(unkept) = unkept {
+            self.unkept.insert(saying.leaf, unkept);
+        }
+        Ok(Some(assessed))
+    }
+
+    fn equivocation(&mut self, saying: Saying<'_>, first: u64) -> Result<Assessed, Fault> {
+        let (at, sequence) = (self.at, saying.header.sequence);
+        let Some((book, mut past, registry)) = self.machine() else {
+            return Err(Fault::Again { sequence });
+        };
+        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        book.equivocation(&mut past, registry, &spoken(saying, &what, at), first)
+    }
+
+    fn judge_alone(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        batch: Option<&Covered>,
+    ) -> Result<Assessed, Fault> {
+        let entry = Entry::parse(bytes)?;
+        let header = entry.statement()?;
+        if header.ledger_id != Some(self.id) || header.task != Some(self.task) {
+            return Err(Fault::OtherLedger);
+        }
+        let speaker = self.speaker(index, bytes, &entry, &header, batch)?;
+        self.signed.remove(&index);
+        let saying = Saying {
+            leaf: index,
+            bytes,
+            entry: &entry,
+            header: &header,
+            speaker,
+        };
+        let body = header.body.name();
+        if self.book.is_none() {
+            return Err(Fault::BeyondRules { body });
+        }
+        let at = self.at.max(entry.received_at);
+        let mut past = Past {
+            kept: &self.kept,
+            unkept: &self.unkept,
+            places: &self.places,
+        };
+        let registry = self.chain.registry();
+        let mut book = Book::restore(self.id, self.kept.dues.iter().copied());
+        book.advance(&mut past, registry, index, at)?;
+        let what = said::Said::read(&bytes.slice_ref(entry.payload))?;
+        book.record(&mut past, registry, &spoken(saying, &what, at))
+    }
+
+    /// Takes an entry of the task into its running digest.
+    fn count(&mut self, leaf: u64, bytes: &Bytes) {
+        self.running = Running {
+            count: self.running.count + 1,
+            digest: digest::entries(&self.running.digest, &leaf_hash(bytes)),
+            last_leaf: leaf,
+        };
+    }
+
+    fn settle(&mut self) {
+        if let Some(book) = &mut self.book {
+            self.kept.take(book.take_changes());
+        }
+    }
+}
+
+fn spoken<'a>(saying: Saying<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
+    Spoken {
+        leaf: saying.leaf,
+        leaf_hash: leaf_hash(saying.bytes),
+        at,
+        received_at: saying.entry.received_at,
+        header: saying.header,
+        payload: saying.entry.payload,
+        payload_digest: None,
+        said: what,
+        key: saying.speaker.key,
+    }
+}

@@ -1,0 +1,144 @@
+//! What the ledger itself writes for a task, which must follow from what stands before it.
+
+use bytes::Bytes;
+use deed_proto::v1::{self, statement::Body};
+use prost::Message as _;
+
+use super::{Receipted, TaskReplay};
+use crate::{
+    Micros,
+    entry::Entry,
+    replay::{
+        Fault,
+        assessment::{body_of, is_requested, same},
+    },
+    statement::{BodyKind, Header},
+};
+
+impl TaskReplay {
+    /// Before a statement or a manifest at leaf `index`: time comes to `at`, and what the ledger had
+    /// to write for the task must be there.
+    pub(super) fn come_to(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
+        let inside = index <= self.unit_end;
+        if !inside {
+            self.owes_nothing(index)?;
+        }
+        self.advance(index, at)?;
+        if inside {
+            return Ok(());
+        }
+        self.owes_nothing(index)
+    }
+
+    pub(super) fn advance(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
+        self.at = at;
+        match self.machine() {
+            Some((book, mut past, registry)) => book.advance(&mut past, registry, index, at),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn owes_nothing(&mut self, index: u64) -> Result<(), Fault> {
+        match self.owed(index)? {
+            None => Ok(()),
+            Some(entry) => Err(Fault::LeftOut {
+                body: body_of(&entry).name(),
+            }),
+        }
+    }
+
+    /// The next entry that the ledger has to write for this task.
+    fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
+        let (at, task) = (self.at, self.task);
+        let Some((book, mut past, registry)) = self.machine() else {
+            return Ok(None);
+        };
+        while book.owes() {
+            let Some(entry) = book.ledger_entry(&mut past, registry, index, at)? else {
+                return Ok(None);
+            };
+            // A Tick, or what belongs to a task that an Observation named.
+            let ours = Entry::parse(&entry)?.statement()?.task == Some(task);
+            if ours {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// An entry of the ledger itself: what stands before it must call for it.
+    pub(super) fn ledgers_own(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        header: &Header<'_>,
+        at: Micros,
+    ) -> Result<(), Fault> {
+        let body = header.body;
+        if index <= self.unit_end {
+            return Err(Fault::InsideBatch);
+        }
+        if self.book.is_none() {
+            return Err(Fault::BeyondRules { body: body.name() });
+        }
+        self.at = at;
+        let mut wanted = self.owed(index)?;
+        if wanted.is_none() {
+            self.advance(index, at)?;
+            wanted = self.owed(index)?;
+        }
+        if wanted.is_none() && body == BodyKind::TaskReceipt && is_requested(bytes) {
+            let task = self.task;
+            if let Some((book, mut past, _)) = self.machine() {
+                book.request_receipt(&mut past, task)?;
+            }
+            wanted = self.owed(index)?;
+        }
+        let wanted = wanted.ok_or(Fault::Uncalled { body: body.name() })?;
+        if body == BodyKind::TaskReceipt && body_of(&wanted) == body {
+            self.receipt(index, &wanted, bytes)
+        } else {
+            same(&wanted, bytes, body)
+        }
+    }
+
+    /// A receipt must be the one that is owed. The digest over the task's assessment may differ: it
+    /// holds at which leaves time had passed, and the numbers of findings among those of other tasks.
+    fn receipt(&mut self, index: u64, wanted: &Bytes, found: &Bytes) -> Result<(), Fault> {
+        let body = BodyKind::TaskReceipt.name();
+        let owed = receipt_in(wanted)?.ok_or(Fault::False { body })?;
+        let said = receipt_in(found)?.ok_or(Fault::False { body })?;
+        // As the running digest is counted here: an earlier receipt with another assessment digest
+        // has another hash than the machine knows.
+        let owed = v1::TaskReceipt {
+            through_leaf: self.running.last_leaf,
+            count: self.running.count,
+            digest: Bytes::copy_from_slice(self.running.digest.as_bytes()),
+            ..owed
+        };
+        let same_assessment = owed.assessment_digest == said.assessment_digest;
+        let but_for_that = v1::TaskReceipt {
+            assessment_digest: owed.assessment_digest.clone(),
+            ..said.clone()
+        };
+        if owed != but_for_that {
+            return Err(Fault::False { body });
+        }
+        self.receipts.push(Receipted {
+            leaf: index,
+            through_leaf: said.through_leaf,
+            count: said.count,
+            same_assessment,
+        });
+        Ok(())
+    }
+}
+
+fn receipt_in(entry: &Bytes) -> Result<Option<v1::TaskReceipt>, Fault> {
+    let parsed = Entry::parse(entry)?;
+    let decoded = v1::Statement::decode(parsed.payload).unwrap_or_default();
+    Ok(match decoded.body {
+        Some(Body::TaskReceipt(receipt)) => Some(receipt),
+        _ => None,
+    })
+}

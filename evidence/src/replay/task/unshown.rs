@@ -1,0 +1,87 @@
+//! What the entries of one task do not show.
+
+use std::fmt;
+
+use crate::Micros;
+
+/// Something that follows from entries that were not looked at: the operator's word, until somebody
+/// replays the whole ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unshown {
+    /// That the task has no further entries. A refusal, a revocation or an end of the task that was
+    /// left out would change what is said of its acts.
+    Entries {
+        /// Up to this leaf a receipt in the log says that these are all; none if there is no receipt.
+        receipted: Option<u64>,
+    },
+    /// That no key was revoked, and no policy set, behind this trust statement.
+    Trust {
+        /// The newest one that is known.
+        leaf: u64,
+    },
+    /// That no system reported effects, or the use of a credential, without naming the task.
+    Outside,
+    /// That deadlines that lie ahead have not passed by the time of entries elsewhere.
+    Time {
+        /// How late it is at least.
+        known: Micros,
+    },
+    /// Which act this Observation is of: it names none, and was matched by correlation keys that
+    /// acts of other tasks may share.
+    Correlated {
+        /// The Observation.
+        leaf: u64,
+    },
+    /// Which finding this disposition is of: its number counts those of other tasks too.
+    Disposition {
+        /// The FindingDisposition.
+        leaf: u64,
+    },
+    /// That the digest over the assessment in this receipt is right: it depends on when time had
+    /// passed by entries elsewhere, or on the numbers of findings of other tasks.
+    Assessment {
+        /// The TaskReceipt.
+        leaf: u64,
+    },
+}
+
+impl fmt::Display for Unshown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries { receipted: None } => f.write_str(
+                "that none of the task's entries is left out: no receipt in the log covers them",
+            ),
+            Self::Entries {
+                receipted: Some(leaf),
+            } => write!(
+                f,
+                "that none of the task's entries behind leaf {leaf} is left out: no receipt in the \
+                 log covers these"
+            ),
+            Self::Trust { leaf } => write!(
+                f,
+                "that no key was revoked and no policy set behind the trust statement at leaf {leaf}"
+            ),
+            Self::Outside => f.write_str(
+                "that no system reported effects, or the use of a credential, without naming the \
+                 task",
+            ),
+            Self::Time { known } => write!(
+                f,
+                "that deadlines after {known} have not passed: other entries may be later"
+            ),
+            Self::Correlated { leaf } => write!(
+                f,
+                "which act the Observation at leaf {leaf} is of: it names none, and acts of other \
+                 tasks may share its correlation keys"
+            ),
+            Self::Disposition { leaf } => {
+                write!(f, "which finding the disposition at leaf {leaf} is of")
+            }
+            Self::Assessment { leaf } => write!(
+                f,
+                "the digest over the assessment in the receipt at leaf {leaf}"
+            ),
+        }
+    }
+}

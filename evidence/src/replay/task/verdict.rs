@@ -1,0 +1,216 @@
+//! What a task's entries come to.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use deed_proto::v1::{self, TaskState};
+use deed_tlog::Hash;
+
+use super::{ReplayError, TaskReplay, Unshown};
+use crate::{
+    KeyId, Micros,
+    assess::{
+        CHAIN_MAX, DueOf,
+        cells::{self, CellKey},
+        effective_state, layers,
+    },
+    trust::Registry,
+};
+
+/// How it is known who spoke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signed {
+    /// Its own signature, verified under a key that was in force for its producer.
+    Key(KeyId),
+    /// The signature of a batch manifest that covers it, likewise.
+    Batch {
+        /// The key.
+        key: KeyId,
+        /// The manifest's leaf.
+        manifest: u64,
+    },
+    /// Nobody signed: the producer is claimed.
+    Nobody,
+    /// The ledger itself, and what stands before it calls for it.
+    Ledger,
+}
+
+/// A receipt that agrees with the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipted {
+    /// The TaskReceipt.
+    pub leaf: u64,
+    /// The last entry that it covers: up to there none is left out, by what the ledger committed to.
+    pub through_leaf: u64,
+    /// Entries that it covers.
+    pub count: u64,
+    /// Whether the assessment was the same to the digest.
+    pub same_assessment: bool,
+}
+
+/// A task as its own entries have it. The messages are those in which a server tells the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskVerdict {
+    /// The task.
+    pub info: v1::TaskInfo,
+    /// Its grants, in order.
+    pub grants: Vec<v1::GrantInfo>,
+    /// Its Intents, and what came of them, in order.
+    pub acts: Vec<v1::ActInfo>,
+    /// Its findings, in order. Numbers count the findings at a leaf that these entries show.
+    pub findings: Vec<v1::Finding>,
+    /// Its receipts, in order.
+    pub receipts: Vec<Receipted>,
+    /// Who spoke, by leaf.
+    pub signed: BTreeMap<u64, Signed>,
+    /// Effective time, as far as the entries show it.
+    pub known_time: Micros,
+    /// The registry behind the last trust statement that was given.
+    pub registry: Registry,
+    /// What stays the operator's word.
+    pub unshown: Vec<Unshown>,
+}
+
+impl TaskVerdict {
+    /// The act whose Intent is at a leaf.
+    #[must_use]
+    pub fn act(&self, intent_leaf: u64) -> Option<&v1::ActInfo> {
+        self.acts.iter().find(|act| act.intent_leaf == intent_leaf)
+    }
+
+    /// The last leaf up to which a receipt says that these are all of the task's entries.
+    #[must_use]
+    pub fn receipted(&self) -> Option<u64> {
+        self.receipts.last().map(|receipt| receipt.through_leaf)
+    }
+}
+
+impl TaskReplay {
+    /// What the entries come to, of a tree of `size` leaves.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if the ledger had to write something for the task that was not given.
+    pub fn end(mut self, size: u64) -> Result<TaskVerdict, ReplayError> {
+        let behind = self.unit_end.max(self.running.last_leaf).saturating_add(1);
+        if behind < size {
+            self.owes_nothing(behind).map_err(|fault| ReplayError {
+                leaf: behind,
+                fault: Box::new(fault),
+            })?;
+        }
+        self.settle();
+        let task = self.task_cell();
+        let acts = self.intents.iter();
+        let acts: Vec<_> = acts.filter_map(|leaf| self.act(*leaf, &task)).collect();
+        let grants = self.grants.iter();
+        let grants = grants.filter_map(|(_, hash)| self.grant(*hash, &task));
+        let findings = self.kept.findings.values();
+        let findings = findings.filter(|one| one.task == self.task.as_bytes()[..]);
+        Ok(TaskVerdict {
+            info: self.info(&task, acts.len() as u64),
+            grants: grants.collect(),
+            acts,
+            findings: findings.cloned().collect(),
+            unshown: self.unshown(),
+            receipts: self.receipts,
+            signed: self.signed,
+            known_time: self.at,
+            registry: self.chain.into_registry(),
+        })
+    }
+
+    fn unshown(&self) -> Vec<Unshown> {
+        let last = self.receipts.last();
+        let receipted = last.map(|receipt| receipt.through_leaf);
+        // A receipt is an entry of the task that it does not cover itself.
+        let behind = last.is_none_or(|receipt| self.running.last_leaf > receipt.leaf);
+        let closed = self.task_cell().state() == TaskState::Closed;
+        let mut unshown = Vec::new();
+        if behind || !closed {
+            unshown.push(Unshown::Entries { receipted });
+        }
+        let leaf = self.registry().head().leaf_index.get();
+        unshown.push(Unshown::Trust { leaf });
+        unshown.push(Unshown::Outside);
+        let waits = |due: &crate::assess::Due| !matches!(due.what, DueOf::Session(_));
+        if self.kept.dues.iter().any(waits) {
+            unshown.push(Unshown::Time { known: self.at });
+        }
+        unshown.extend(self.unshown.iter().copied());
+        let other = self.receipts.iter().filter(|one| !one.same_assessment);
+        unshown.extend(other.map(|one| Unshown::Assessment { leaf: one.leaf }));
+        unshown
+    }
+
+    fn cell<T: prost::Message + Default>(&self, key: &CellKey) -> Option<T> {
+        T::decode(self.kept.cells.get(key)?.clone()).ok()
+    }
+
+    fn task_cell(&self) -> cells::Task {
+        self.cell(&CellKey::Task(self.task)).unwrap_or_default()
+    }
+
+    fn info(&self, task: &cells::Task, acts: u64) -> v1::TaskInfo {
+        v1::TaskInfo {
+            task: Bytes::copy_from_slice(self.task.as_bytes()),
+            state: task.state,
+            opened_leaf: task.opened_leaf,
+            closed_leaf: task.closed_leaf,
+            closed_at_us: task.closed_at_us,
+            count: self.running.count,
+            digest: Bytes::copy_from_slice(self.running.digest.as_bytes()),
+            assessment_digest: task.assessment.clone().into(),
+            receipt_leaf: task.receipt_leaf,
+            findings: task.findings,
+            acts,
+            last_leaf: self.running.last_leaf,
+            risk_tier: task.tier,
+            opened: task.opened,
+        }
+    }
+
+    fn act(&self, leaf: u64, task: &cells::Task) -> Option<v1::ActInfo> {
+        let acts: Option<cells::Acts> = self.cell(&CellKey::acts_of(leaf));
+        let kept = acts.and_then(|acts| acts.acts.into_iter().find(|act| act.leaf == leaf));
+        let act = kept.or_else(|| self.unkept.get(&leaf)?.act(Some(task), None))?;
+        let outcome = act.outcome.as_ref();
+        Some(v1::ActInfo {
+            intent_leaf: act.leaf,
+            state: layers::standing(&act, Some(task)).into(),
+            layers: Some(layers::of(&act, self.registry())),
+            grant_leaf: act.grant_leaf,
+            clearance_leaf: act.clearance_leaf,
+            evidence_leaves: act.evidence.iter().map(|one| one.leaf).collect(),
+            outcome_leaf: outcome.map(|outcome| outcome.leaf),
+            outcome: outcome.map_or(0, |outcome| outcome.state),
+            observation_leaves: act.observations.iter().map(|one| one.leaf).collect(),
+            missing: act.missing,
+            denied: act.denied,
+        })
+    }
+
+    fn grant(&self, hash: Hash, task: &cells::Task) -> Option<v1::GrantInfo> {
+        let (mut chain, mut next) = (Vec::<cells::Grant>::new(), Some(hash));
+        while let Some(name) = next
+            && chain.len() <= CHAIN_MAX as usize
+            && let Some(grant) = self.cell::<cells::Grant>(&CellKey::Grant(name))
+        {
+            next = Hash::try_from(&grant.parent[..]).ok();
+            chain.push(grant);
+        }
+        let grant = chain.first()?;
+        let closed = task.state() == TaskState::Closed;
+        let (state, from) = effective_state(&chain, self.registry(), closed, self.at);
+        Some(v1::GrantInfo {
+            leaf_index: grant.leaf,
+            leaf_hash: Bytes::copy_from_slice(hash.as_bytes()),
+            state: state.into(),
+            state_from_leaf: Some(from).filter(|from| *from != grant.leaf),
+            accepted_leaf: grant.accepted_leaf,
+            parent_leaf: grant.parent_leaf,
+            uses_spent: grant.uses_spent,
+            amount_spent: grant.amount_spent,
+            rooted: grant.rooted,
+        })
+    }
+}

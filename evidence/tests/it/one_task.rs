@@ -1,0 +1,546 @@
+//! One task judged from its own entries, and the lies that are told of it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use deed_evidence::{
+    Micros, TaskId,
+    assess::layers,
+    batch::{Manifest, VerifiedPath},
+    entry::{Entry, KeyedSignature},
+    replay::{
+        Fault, ReplayError,
+        task::{Covered, Signed, TaskReplay, TaskVerdict, Unshown},
+    },
+    signature, statement,
+    trust::SpeakerRefusal,
+};
+use deed_proto::v1::{
+    self, Author, FindingKind, IntentState, LayerState, OutcomeStatus, PayloadType, RiskTier,
+    TaskState, Verdict, statement::Body,
+};
+use deed_tlog::{BatchPosition, LeafIndex, leaf_hash};
+
+use crate::ledger::*;
+
+/// What a reader is given: entries by leaf, and the manifests over them.
+#[derive(Clone)]
+struct Given {
+    entries: BTreeMap<u64, Bytes>,
+    manifests: BTreeMap<u64, Bytes>,
+    size: u64,
+}
+
+impl Given {
+    /// The trust chain, and what names task 1.
+    fn of(ledger: &Ledger) -> Self {
+        let mut given = Self {
+            entries: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            size: ledger.entries().len() as u64,
+        };
+        for (leaf, bytes) in (0..).zip(ledger.entries()) {
+            let entry = Entry::parse(bytes).unwrap();
+            if entry.payload_type == PayloadType::BatchManifest {
+                given.manifests.insert(leaf, bytes.clone());
+                continue;
+            }
+            let header = entry.statement().unwrap();
+            let is_ours = header.task == Some(TaskId::new([1; 16]));
+            if leaf == 0 || header.body.is_trust() || is_ours {
+                given.entries.insert(leaf, bytes.clone());
+            }
+        }
+        given
+    }
+
+    fn with(mut self, ledger: &Ledger, leaf: u64) -> Self {
+        let entry = ledger.entries()[leaf as usize].clone();
+        self.entries.insert(leaf, entry);
+        self
+    }
+
+    fn without(mut self, leaf: u64) -> Self {
+        assert!(self.entries.remove(&leaf).is_some());
+        self
+    }
+
+    /// Puts an entry behind all others.
+    fn then(mut self, entry: Bytes) -> Self {
+        self.entries.insert(self.size, entry);
+        self.size += 1;
+        self
+    }
+
+    fn covered(&self, leaf: u64, entry: &Bytes) -> Option<Covered> {
+        if Entry::parse(entry).unwrap().author != Author::Batched {
+            return None;
+        }
+        let (manifest_leaf, bytes) = self.manifests.range(..leaf).next_back()?;
+        let signed = Entry::parse(bytes).unwrap();
+        let path = VerifiedPath {
+            manifest: Manifest::parse(signed.payload).unwrap(),
+            key_id: signed.signature.unwrap().key(),
+            manifest_index: LeafIndex::new(*manifest_leaf),
+            statement_index: LeafIndex::new(leaf),
+            statement_hash: leaf_hash(entry),
+            position: BatchPosition::new((leaf - manifest_leaf - 1) as u32),
+        };
+        let proof = v1::GetBatchProofResponse {
+            manifest_entry: bytes.clone(),
+            ..v1::GetBatchProofResponse::default()
+        };
+        Some(Covered::of(&proof, path).unwrap())
+    }
+
+    fn replay(&self) -> Result<TaskReplay, ReplayError> {
+        let mut replay = TaskReplay::begin(&self.entries[&0], TaskId::new([1; 16]))?;
+        for (leaf, entry) in self.entries.iter().skip(1) {
+            replay.leaf(*leaf, entry, self.covered(*leaf, entry).as_ref())?;
+        }
+        Ok(replay)
+    }
+
+    fn judge(&self) -> Result<TaskVerdict, ReplayError> {
+        self.replay()?.end(self.size)
+    }
+
+    #[track_caller]
+    fn refused(&self) -> Fault {
+        match self.judge() {
+            Ok(verdict) => panic!("{verdict:?}"),
+            Err(error) => *error.fault,
+        }
+    }
+}
+
+/// A statement of task 1 that the ledger itself is said to have written.
+fn by_ledger(ledger: &Ledger, body: Body) -> Bytes {
+    let at = ledger.now();
+    let statement = v1::Statement {
+        ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
+        producer: statement::LEDGER_PRODUCER.to_owned(),
+        occurred_at_us: at.get(),
+        task: vec![1; 16].into(),
+        body: Some(body),
+        ..v1::Statement::default()
+    };
+    let payload = statement::encode(&statement).unwrap();
+    Entry {
+        author: Author::Ledger,
+        ..Entry::unsigned(&payload, at)
+    }
+    .encode()
+}
+
+fn clearance(intent: &Place, evidence: &[&Place]) -> Body {
+    Body::Clearance(v1::Clearance {
+        intent: Some(intent.leaf_ref()),
+        policy_leaf: 10,
+        evidence: evidence.iter().map(|one| one.leaf_ref()).collect(),
+    })
+}
+
+/// A statement that is signed as it stands, whoever may speak.
+fn signed(ledger: &Ledger, who: Who, body: Body, at: Micros) -> Bytes {
+    let made = ledger.statement(who, Some(1), body);
+    let payload = statement::encode(&made).unwrap();
+    let key = signing_key(who.seed.unwrap());
+    let (key_id, signature) = (
+        *who.key().unwrap().as_bytes(),
+        signature::sign(&key, PayloadType::Statement, &payload),
+    );
+    let keyed = KeyedSignature {
+        key_id: &key_id,
+        signature: &signature,
+    };
+    Entry::signed(&payload, keyed, at).encode()
+}
+
+struct Story {
+    ledger: Ledger,
+    intent: Place,
+}
+
+impl Story {
+    /// A payment that waits for a decision and an approval, and another task beside it.
+    fn waiting() -> Self {
+        let mut ledger = Ledger::new();
+        ledger.set_default_policy();
+        ledger.at(100);
+        let opened = task_opened(RiskTier::Payment, 0);
+        ledger.say(PLATFORM, Some(1), opened.clone());
+        ledger.say(PLATFORM, Some(2), opened);
+        let grant = ledger.say(AUTHORITY, Some(1), grant_to(AGENT));
+        ledger.at(200);
+        let said = intent("orders/7", 500, Some(grant.hash));
+        let intent = ledger.say(AGENT, Some(1), Body::Intent(said));
+        assert_eq!(intent.state(), Some(IntentState::Waiting));
+        Self { ledger, intent }
+    }
+
+    fn decide(&mut self) -> Place {
+        let said = decision(&self.intent, Verdict::Allow);
+        self.ledger.say(ENGINE, Some(1), said)
+    }
+
+    fn approve(&mut self, who: Who, verdict: Verdict) -> Place {
+        let said = approval(&self.intent, verdict, self.ledger.now());
+        self.ledger.say(who, Some(1), said)
+    }
+
+    fn cleared() -> Self {
+        let mut story = Self::waiting();
+        story.decide();
+        story.approve(APPROVER, Verdict::Allow);
+        story
+    }
+
+    fn done(&mut self) {
+        let effects = vec![effect("orders/7", 500)];
+        let said = outcome(&self.intent, OutcomeStatus::Succeeded, effects.clone());
+        self.ledger.say(AGENT, Some(1), said);
+        let said = observation(Some(&self.intent), effects);
+        self.ledger.say(DOWNSTREAM, Some(1), said);
+    }
+
+    fn close(&mut self) {
+        self.ledger.say(PLATFORM, Some(1), task_closed());
+    }
+
+    fn state(&self, given: &Given) -> IntentState {
+        let verdict = given.judge().unwrap();
+        verdict.act(self.intent.leaf).unwrap().state()
+    }
+
+    /// That the verdict is what the whole ledger comes to.
+    #[track_caller]
+    fn is_the_same(&self, verdict: &TaskVerdict) {
+        let ledger = &self.ledger;
+        let task = ledger.task(1);
+        assert_eq!(verdict.info.state, task.state);
+        assert_eq!(verdict.info.count, task.count);
+        assert_eq!(verdict.info.digest, task.digest);
+        assert_eq!(verdict.info.assessment_digest, task.assessment);
+        assert_eq!(verdict.info.receipt_leaf, task.receipt_leaf);
+        let act = ledger.act(self.intent.leaf);
+        let own = verdict.act(self.intent.leaf).unwrap();
+        assert_eq!(own.state(), layers::standing(&act, Some(&task)));
+        assert_eq!(own.layers, Some(layers::of(&act, &ledger.registry)));
+        assert_eq!(own.clearance_leaf, act.clearance_leaf);
+        let ours = |one: &&v1::Finding| one.task[..] == [1; 16];
+        let findings: Vec<_> = ledger.findings().filter(ours).cloned().collect();
+        assert_eq!(verdict.findings, findings);
+    }
+}
+
+#[test]
+fn a_task_comes_to_the_same_as_in_the_whole_ledger() {
+    let mut story = Story::cleared();
+    story.is_the_same(&Given::of(&story.ledger).judge().unwrap());
+    story.done();
+    let verdict = Given::of(&story.ledger).judge().unwrap();
+    story.is_the_same(&verdict);
+    let layers = verdict.acts[0].layers.unwrap();
+    assert_eq!(layers.approval(), LayerState::Proven);
+    assert_eq!(layers.corroboration(), LayerState::Proven);
+    assert!(
+        verdict
+            .unshown
+            .contains(&Unshown::Entries { receipted: None })
+    );
+    story.close();
+    let verdict = Given::of(&story.ledger).judge().unwrap();
+    story.is_the_same(&verdict);
+    // The receipt at the end says that this is all.
+    assert_eq!(verdict.receipts.len(), 1);
+    assert!(verdict.receipts[0].same_assessment);
+    let is_open = |one: &Unshown| matches!(one, Unshown::Entries { .. });
+    assert!(
+        !verdict.unshown.iter().any(is_open),
+        "{:?}",
+        verdict.unshown
+    );
+}
+
+#[test]
+fn a_clearance_is_derived_and_not_believed() {
+    // Nothing is there for it.
+    let mut story = Story::waiting();
+    let second = Body::Intent(intent("orders/8", 5, None));
+    let second = story.ledger.say(AGENT, Some(1), second);
+    let decided = story.decide();
+    let uncalled = |fault: Fault| match fault {
+        Fault::Uncalled { body } => body,
+        other => panic!("{other}"),
+    };
+    let given = Given::of(&story.ledger);
+    assert_eq!(story.state(&given), IntentState::Waiting);
+    let entry = by_ledger(&story.ledger, clearance(&story.intent, &[&decided]));
+    assert_eq!(uncalled(given.then(entry).refused()), "clearance");
+    // The approver is the agent's own.
+    let own = story.approve(COLLEAGUE, Verdict::Allow);
+    let given = Given::of(&story.ledger);
+    assert_eq!(story.state(&given), IntentState::Waiting);
+    let entry = by_ledger(&story.ledger, clearance(&story.intent, &[&decided, &own]));
+    assert_eq!(uncalled(given.then(entry).refused()), "clearance");
+    // It is another Intent's, or names other evidence.
+    let approved = story.approve(APPROVER, Verdict::Allow);
+    let given = Given::of(&story.ledger);
+    let leaf = approved.leaf + 1;
+    let honest = given.entries[&leaf].clone();
+    for wrong in [
+        clearance(&second, &[&decided, &approved]),
+        clearance(&story.intent, &[&decided]),
+        clearance(&story.intent, &[&decided, &own]),
+    ] {
+        let mut given = given.clone();
+        given.entries.insert(leaf, by_ledger(&story.ledger, wrong));
+        let fault = given.refused();
+        assert!(matches!(fault, Fault::False { .. }), "{fault}");
+    }
+    // Nobody, or somebody else, wrote it.
+    let payload = Entry::parse(&honest).unwrap().payload.to_vec();
+    let mut unsigned = given.clone();
+    let entry = Entry::unsigned(&payload, story.ledger.now()).encode();
+    unsigned.entries.insert(leaf, entry);
+    let fault = unsigned.refused();
+    assert!(matches!(fault, Fault::Statement(_)), "{fault}");
+    // What it rests on is left out, or it is itself.
+    let fault = given.clone().without(approved.leaf).refused();
+    assert_eq!(uncalled(fault), "clearance");
+    let fault = given.without(leaf).then(honest).refused();
+    assert!(matches!(fault, Fault::LeftOut { .. }) || matches!(fault, Fault::False { .. }));
+}
+
+#[test]
+fn a_clearance_that_is_left_out_is_missed() {
+    let mut story = Story::cleared();
+    let cleared = story.ledger.act(story.intent.leaf).clearance_leaf.unwrap();
+    let given = Given::of(&story.ledger).without(cleared);
+    // In the newest unit it may not be in the tree yet.
+    assert_eq!(given.size, cleared + 1);
+    story.done();
+    let fault = Given::of(&story.ledger).without(cleared).refused();
+    assert!(
+        matches!(fault, Fault::LeftOut { body: "clearance" }),
+        "{fault}"
+    );
+}
+
+#[test]
+fn a_revoked_key_proves_nothing() {
+    let mut story = Story::waiting();
+    story.decide();
+    let revoked = key_revoked(APPROVER, None);
+    story.ledger.say(AUTHORITY, None, revoked);
+    let now = story.ledger.now();
+    let said = approval(&story.intent, Verdict::Allow, now);
+    let entry = signed(&story.ledger, APPROVER, said, now);
+    let fault = Given::of(&story.ledger).then(entry).refused();
+    let Fault::Speaker(SpeakerRefusal::Key(refusal)) = &fault else {
+        panic!("{fault}");
+    };
+    assert!(refusal.to_string().contains("revoked"), "{refusal}");
+    // Nor does one that nobody registered, or another's.
+    let stranger = Who {
+        seed: Some(77),
+        ..APPROVER
+    };
+    let said = approval(&story.intent, Verdict::Allow, now);
+    let entry = signed(&story.ledger, stranger, said.clone(), now);
+    let fault = Given::of(&story.ledger).then(entry).refused();
+    assert!(matches!(fault, Fault::KeyUnknown { .. }), "{fault}");
+    let other = Who {
+        producer: SECOND.producer,
+        ..ENGINE
+    };
+    let entry = signed(&story.ledger, other, said.clone(), now);
+    let fault = Given::of(&story.ledger).then(entry).refused();
+    assert!(matches!(fault, Fault::Speaker(_)), "{fault}");
+    // 64 bytes of something.
+    let entry = signed(&story.ledger, SECOND, said, now);
+    let parsed = Entry::parse(&entry).unwrap();
+    let nonsense = KeyedSignature {
+        signature: &[0xbb; 64],
+        ..parsed.signature.unwrap()
+    };
+    let entry = Entry::signed(parsed.payload, nonsense, now).encode();
+    let fault = Given::of(&story.ledger).then(entry).refused();
+    assert!(matches!(fault, Fault::Signature(_)), "{fault}");
+}
+
+#[test]
+fn a_refusal_that_is_left_out_is_missed_by_receipts_alone() {
+    let mut story = Story::cleared();
+    let refused = story.approve(SECOND, Verdict::Deny);
+    let kinds = |verdict: &TaskVerdict| -> Vec<_> {
+        verdict.findings.iter().map(v1::Finding::kind).collect()
+    };
+    let whole = Given::of(&story.ledger).judge().unwrap();
+    assert_eq!(kinds(&whole), [FindingKind::DecisionDenied]);
+    let given = Given::of(&story.ledger).without(refused.leaf);
+    let verdict = given.judge().unwrap();
+    assert_eq!(kinds(&verdict), []);
+    // So nobody may say that there are none.
+    assert!(
+        verdict
+            .unshown
+            .contains(&Unshown::Entries { receipted: None })
+    );
+    story.ledger.request_receipt(1).unwrap();
+    let fault = Given::of(&story.ledger).without(refused.leaf).refused();
+    assert!(
+        matches!(
+            fault,
+            Fault::False {
+                body: "task_receipt"
+            }
+        ),
+        "{fault}"
+    );
+    let verdict = Given::of(&story.ledger).judge().unwrap();
+    assert_eq!(verdict.receipted(), Some(refused.leaf));
+    story.is_the_same(&verdict);
+}
+
+#[test]
+fn a_false_receipt_is_none() {
+    let mut story = Story::cleared();
+    story.close();
+    let given = Given::of(&story.ledger);
+    let leaf = story.ledger.task(1).receipt_leaf.unwrap();
+    let entry = given.entries[&leaf].clone();
+    let decoded = statement::decode(&Bytes::copy_from_slice(
+        Entry::parse(&entry).unwrap().payload,
+    ));
+    let Some(Body::TaskReceipt(receipt)) = decoded.unwrap().body else {
+        panic!("no receipt");
+    };
+    for (count, digest) in [
+        (receipt.count + 1, receipt.digest.clone()),
+        (receipt.count, vec![9; 32].into()),
+    ] {
+        let wrong = Body::TaskReceipt(v1::TaskReceipt {
+            count,
+            digest,
+            ..receipt.clone()
+        });
+        let mut given = given.clone();
+        given.entries.insert(leaf, by_ledger(&story.ledger, wrong));
+        let fault = given.refused();
+        assert!(matches!(fault, Fault::False { .. }), "{fault}");
+    }
+    // The digest over the assessment depends on entries elsewhere.
+    let other = Body::TaskReceipt(v1::TaskReceipt {
+        assessment_digest: vec![9; 32].into(),
+        ..receipt
+    });
+    let mut given = given.clone();
+    given.entries.insert(leaf, by_ledger(&story.ledger, other));
+    let verdict = given.judge().unwrap();
+    assert!(verdict.unshown.contains(&Unshown::Assessment { leaf }));
+    // One that nothing calls for.
+    let fault = Given::of(&story.ledger).then(entry).refused();
+    assert!(matches!(fault, Fault::Uncalled { .. }), "{fault}");
+}
+
+#[test]
+fn batched_entries_need_their_manifest() {
+    let mut ledger = Ledger::new();
+    ledger.at(100);
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
+    let said = |resource: &str| Body::Intent(intent(resource, 5, None));
+    let batch = vec![
+        (Some(1), said("orders/1")),
+        (Some(2), said("orders/2")),
+        (Some(1), said("orders/3")),
+    ];
+    let places = ledger.say_batch(AGENT, batch);
+    let given = Given::of(&ledger);
+    let verdict = given.judge().unwrap();
+    assert_eq!(verdict.acts.len(), 2);
+    let manifest = places[0].leaf - 1;
+    let key = AGENT.key().unwrap();
+    assert_eq!(
+        verdict.signed[&places[2].leaf],
+        Signed::Batch { key, manifest }
+    );
+    let layers = verdict.acts[0].layers.unwrap();
+    assert_eq!(layers.identity(), LayerState::Proven);
+    let mut without = given;
+    without.manifests.clear();
+    assert!(matches!(without.refused(), Fault::NoManifest));
+}
+
+#[test]
+fn time_passes_by_entries_elsewhere() {
+    let mut story = Story::waiting();
+    let deadline = task_opened(RiskTier::Low, 500);
+    story.ledger.say(PLATFORM, Some(3), deadline);
+    let mut said = intent("orders/8", 5, None);
+    said.deadline_us = seconds(400);
+    said.amount = None;
+    let lapses = story.ledger.say(AGENT, Some(1), Body::Intent(said));
+    let state = |given: &Given| given.judge().unwrap().act(lapses.leaf).unwrap().state();
+    assert_eq!(lapses.state(), Some(IntentState::Denied));
+    let mut late = intent("orders/9", 5, None);
+    late.grant = Bytes::new();
+    story.ledger.at(600);
+    let elsewhere = story
+        .ledger
+        .say(PLATFORM, Some(4), task_opened(RiskTier::Low, 0));
+    let given = Given::of(&story.ledger);
+    assert_eq!(state(&given), IntentState::Denied);
+    let known = given.judge().unwrap().known_time;
+    let later = given
+        .with(&story.ledger, elsewhere.leaf)
+        .judge()
+        .unwrap()
+        .known_time;
+    assert!(known < later);
+}
+
+#[test]
+fn observations_elsewhere_reach_into_the_task() {
+    let mut story = Story::cleared();
+    let effects = vec![effect("orders/7", 500)];
+    let said = outcome(&story.intent, OutcomeStatus::Succeeded, effects.clone());
+    story.ledger.say(AGENT, Some(1), said);
+    let seen = observation(Some(&story.intent), effects);
+    let seen = story.ledger.say(DOWNSTREAM, None, seen);
+    let given = Given::of(&story.ledger);
+    let layers = given.judge().unwrap().acts[0].layers.unwrap();
+    assert_eq!(layers.corroboration(), LayerState::Missing);
+    let given = given.with(&story.ledger, seen.leaf);
+    story.is_the_same(&given.judge().unwrap());
+    let layers = given.judge().unwrap().acts[0].layers.unwrap();
+    assert_eq!(layers.corroboration(), LayerState::Proven);
+}
+
+#[test]
+fn what_would_be_said_of_an_intent_is_said_without_its_story() {
+    let mut ledger = Ledger::new();
+    ledger.at(100);
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
+    let mut replay = Given::of(&ledger).replay().unwrap();
+    let mut said = intent("orders/7", 5, None);
+    said.amount = None;
+    let body = Body::Intent(said);
+    let entry = signed(&ledger, AGENT, body.clone(), ledger.now());
+    for _ in 0..2 {
+        let would = replay.would(ledger.next_leaf(), &entry, None).unwrap();
+        assert_eq!(would.intent.unwrap().0, IntentState::Cleared);
+    }
+    ledger.say(PLATFORM, Some(1), task_closed());
+    let mut replay = Given::of(&ledger).replay().unwrap();
+    let entry = signed(&ledger, AGENT, body.clone(), ledger.now());
+    let would = replay.would(ledger.next_leaf(), &entry, None).unwrap();
+    assert_eq!(would.intent.unwrap().0, IntentState::Denied);
+    ledger.say(AUTHORITY, None, key_revoked(AGENT, None));
+    let mut replay = Given::of(&ledger).replay().unwrap();
+    assert!(replay.would(ledger.next_leaf(), &entry, None).is_err());
+    assert!(replay.speaks(ledger.next_leaf(), &entry, None).is_err());
+    let info = Given::of(&ledger).judge().unwrap().info;
+    assert_eq!(info.state(), TaskState::Closed);
+}
