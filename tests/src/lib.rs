@@ -16,6 +16,7 @@
 //! | [`access`] | tokens, roles and certificates of a server |
 //! | [`oracle`] | a whole log read back and computed again |
 //! | [`forgery`] | other entries under heads that the real key signs |
+//! | [`liar`] | servers that lie: about what they were told, and about what a ledger means |
 //! | [`http`] | plain HTTP/1.1 |
 //! | [`files`] | data directories: copies, fingerprints, damage |
 //! | [`data`] | test data that lies beside the checkout |
@@ -33,6 +34,7 @@ pub mod files;
 pub mod forgery;
 pub mod http;
 pub mod keys;
+pub mod liar;
 pub mod oracle;
 pub mod process;
 pub mod proxy;

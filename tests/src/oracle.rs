@@ -137,6 +137,57 @@ pub struct Recorded {
     pub digest: PayloadDigest,
 }
 
+/// A leaf's way to the root by RFC 6962's definition: PATH(m, D\[n\]), section 2.1.1.
+///
+/// # Panics
+/// If it is not among them.
+#[must_use]
+pub fn inclusion(leaf: usize, leaves: &[Hash]) -> Vec<Hash> {
+    assert!(leaf < leaves.len(), "leaf {leaf} of {}", leaves.len());
+    if leaves.len() == 1 {
+        return Vec::new();
+    }
+    let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+    let (mut path, other) = match leaf.checked_sub(left.len()) {
+        None => (inclusion(leaf, left), right),
+        Some(leaf) => (inclusion(leaf, right), left),
+    };
+    path.push(root(other));
+    path
+}
+
+/// The proof that the first `old` leaves are the beginning of all of them, by RFC 6962's definition:
+/// PROOF(m, D\[n\]), section 2.1.2; empty for no leaves, of which it does not speak.
+///
+/// # Panics
+/// If there are fewer.
+#[must_use]
+pub fn consistency(old: usize, leaves: &[Hash]) -> Vec<Hash> {
+    assert!(old <= leaves.len(), "{old} of {} leaves", leaves.len());
+    match old {
+        0 => Vec::new(),
+        _ => subproof(old, leaves, true),
+    }
+}
+
+fn subproof(old: usize, leaves: &[Hash], whole: bool) -> Vec<Hash> {
+    if old == leaves.len() {
+        return if whole {
+            Vec::new()
+        } else {
+            vec![root(leaves)]
+        };
+    }
+    let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+    let (mut proof, other) = if old <= left.len() {
+        (subproof(old, left, whole), right)
+    } else {
+        (subproof(old - left.len(), right, false), left)
+    };
+    proof.push(root(other));
+    proof
+}
+
 /// The root by RFC 6962's definition: MTH(D\[n\]), section 2.1.
 ///
 /// # Panics

@@ -1,0 +1,566 @@
+//! A ledger that a test makes entry by entry, with the log's own key.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use deed_evidence::{
+    LedgerId, Micros, PayloadDigest,
+    assess::digest,
+    batch::Manifest,
+    entry::{Entry, KeyedSignature, TrustLink},
+    genesis::Genesis,
+    signature,
+    statement::{self, LEDGER_PRODUCER},
+};
+use deed_proto::v1::{self, PayloadType, RiskTier, statement::Body};
+use deed_tlog::{
+    Checkpoint, Hash, LeafIndex, NoteSigner, Origin, SignedNote, TlogProof, TreeHead, TreeSize,
+    leaf_hash,
+};
+
+use super::{
+    cast::{Voice, task_id, task_opened},
+    serve::ForgedServer,
+};
+use crate::{
+    forgery::write_mirror,
+    keys::authority,
+    oracle::{consistency, inclusion, root},
+    rpc::inclusion_proof,
+};
+
+/// How long ago a forged ledger begins.
+const AGE_US: i64 = 3_600_000_000;
+
+/// Between two entries, as long as the test does not say otherwise.
+const STEP_US: i64 = 1_000_000;
+
+/// A ledger of whatever entries a test puts into it.
+///
+/// Whatever is in them, they are leaves of a tree whose heads the log's key signs. Every method that
+/// adds an entry takes the next receive time, which is a second later than the one before;
+/// [`ForgedLedger::at`] sets another one.
+#[derive(Debug, Clone)]
+pub struct ForgedLedger {
+    name: String,
+    id: LedgerId,
+    origin: Origin,
+    signer: NoteSigner,
+    pub(super) entries: Vec<Bytes>,
+    pub(super) leaves: Vec<Hash>,
+    /// Leaves of the trust statements; the genesis entry's first.
+    pub(super) trust: Vec<u64>,
+    /// Leaves of each session's statements, by sequence.
+    pub(super) sessions: HashMap<Bytes, Vec<u64>>,
+    /// When the next entry is received.
+    now: i64,
+    tasks: u8,
+}
+
+/// Where something was put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its leaf.
+    pub leaf: u64,
+    /// Hash of its entry.
+    pub hash: Hash,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+impl Place {
+    /// A reference by index and hash.
+    #[must_use]
+    pub fn leaf_ref(&self) -> v1::LeafRef {
+        v1::LeafRef {
+            leaf_index: self.leaf,
+            leaf_hash: Bytes::copy_from_slice(self.hash.as_bytes()),
+        }
+    }
+
+    /// A reference by its place in its session.
+    ///
+    /// # Panics
+    /// If it is no statement.
+    #[must_use]
+    pub fn statement_ref(&self) -> v1::StatementRef {
+        let said = statement::decode(&self.payload).expect("a statement");
+        let digest = PayloadDigest::of(&self.payload);
+        v1::StatementRef {
+            session: said.session,
+            sequence: said.sequence,
+            payload_digest: Bytes::copy_from_slice(digest.as_bytes()),
+        }
+    }
+}
+
+/// What `deed verify` takes.
+#[derive(Debug, Clone)]
+pub struct ProofFiles {
+    /// Inclusion proof and head.
+    pub proof: PathBuf,
+    /// The entry's bytes.
+    pub entry: PathBuf,
+    /// Which log key to trust.
+    pub policy: PathBuf,
+}
+
+impl ForgedLedger {
+    /// A ledger of rules version 2 that began an hour ago, with the authority of
+    /// [`authority`].
+    ///
+    /// # Panics
+    /// If the name cannot be one.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self::with_rules(name, 2)
+    }
+
+    /// The same with a rules version of choice.
+    ///
+    /// # Panics
+    /// If the name cannot be one.
+    #[must_use]
+    pub fn with_rules(name: &str, rules_version: u32) -> Self {
+        let origin = Origin::new(format!("forged.example/logs/{name}")).expect("an origin");
+        let signer = NoteSigner::from_seed(origin.key_name().clone(), &[0x66; 32]);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = i64::try_from(since.expect("a clock").as_micros()).expect("a time");
+        let genesis = Genesis {
+            log_key: signer.verifier_key().clone(),
+            origin: origin.clone(),
+            authority_keys: vec![*authority().public_key().as_bytes()],
+            created_at: Micros::new(now - AGE_US),
+            nonce: [0x67; 32],
+            rules_version,
+        };
+        let genesis = genesis.to_entry().expect("a genesis entry");
+        Self::over(name, origin, signer, vec![genesis])
+    }
+
+    /// Goes on with a log's entries, the genesis entry first: those of a real ledger, say, with the
+    /// key that signs its heads ([`log_signer`](crate::forgery::log_signer)).
+    ///
+    /// # Panics
+    /// If there are none, or one is no entry.
+    #[must_use]
+    pub fn over(name: &str, origin: Origin, signer: NoteSigner, entries: Vec<Bytes>) -> Self {
+        let genesis = entries.first().expect("a genesis entry");
+        let mut ledger = Self {
+            name: name.to_owned(),
+            id: LedgerId::new(leaf_hash(genesis)),
+            origin,
+            signer,
+            entries: Vec::new(),
+            leaves: Vec::new(),
+            trust: vec![0],
+            sessions: HashMap::new(),
+            now: 0,
+            tasks: 0,
+        };
+        for entry in entries {
+            ledger.push(entry);
+        }
+        ledger
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> LedgerId {
+        self.id
+    }
+
+    /// First line of its checkpoints.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The key that signs its heads.
+    #[must_use]
+    pub fn vkey(&self) -> String {
+        self.signer.verifier_key().to_string()
+    }
+
+    /// Its entries.
+    #[must_use]
+    pub fn entries(&self) -> &[Bytes] {
+        &self.entries
+    }
+
+    /// Leaves so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// When the next entry is received, in microseconds since 1970.
+    #[must_use]
+    pub const fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Sets that, to whatever: also back.
+    pub const fn at(&mut self, micros: i64) {
+        self.now = micros;
+    }
+
+    /// Puts any bytes into the log.
+    pub fn push(&mut self, entry: Bytes) -> u64 {
+        let leaf = self.size();
+        self.leaves.push(leaf_hash(&entry));
+        if let Ok(parsed) = Entry::parse(&entry) {
+            self.now = parsed.received_at.get().saturating_add(STEP_US);
+            let said = statement::parse(parsed.payload);
+            if let (PayloadType::Statement, Ok(said)) = (parsed.payload_type, said) {
+                let session = Bytes::copy_from_slice(said.session.as_bytes());
+                self.sessions.entry(session).or_default().push(leaf);
+                if said.body.is_trust() {
+                    self.trust.push(leaf);
+                }
+            }
+        }
+        self.entries.push(entry);
+        leaf
+    }
+
+    fn put(&mut self, payload: Bytes, entry: Bytes) -> Place {
+        let leaf = self.push(entry);
+        Place {
+            leaf,
+            hash: self.leaves[index(leaf)],
+            payload,
+        }
+    }
+
+    /// Somebody says something, of a task or of none, and signs it. What an authority says of trust
+    /// is linked to what was said before.
+    ///
+    /// # Panics
+    /// If it breaks a rule of form.
+    pub fn says(&mut self, voice: &mut Voice, task: Option<[u8; 16]>, body: Body) -> Place {
+        let payload = voice.payload(task, body);
+        self.takes(&payload, voice)
+    }
+
+    /// The same with other bytes in the signature's place.
+    ///
+    /// # Panics
+    /// If it breaks a rule of form.
+    pub fn says_signed_so(
+        &mut self,
+        voice: &mut Voice,
+        task: Option<[u8; 16]>,
+        body: Body,
+        signature: [u8; 64],
+    ) -> Place {
+        let payload = voice.payload(task, body);
+        let key_id = *signature::key_id(voice.key.public_key()).as_bytes();
+        self.takes_signed(&payload, &key_id, &signature)
+    }
+
+    /// Somebody says something, and nobody signs it.
+    ///
+    /// # Panics
+    /// If it breaks a rule of form.
+    pub fn says_unsigned(
+        &mut self,
+        voice: &mut Voice,
+        task: Option<[u8; 16]>,
+        body: Body,
+    ) -> Place {
+        let payload = voice.payload(task, body);
+        let entry = Entry::unsigned(&payload, Micros::new(self.now)).encode();
+        self.put(payload, entry)
+    }
+
+    /// Somebody says something, and the ledger passes itself off as the author.
+    ///
+    /// # Panics
+    /// If it breaks a rule of form.
+    pub fn says_by_ledger(
+        &mut self,
+        voice: &mut Voice,
+        task: Option<[u8; 16]>,
+        body: Body,
+    ) -> Place {
+        let payload = voice.payload(task, body);
+        let entry = Entry::by_ledger(&payload, Micros::new(self.now)).encode();
+        self.put(payload, entry)
+    }
+
+    /// Somebody says several things of a task under one signature: the manifest, then these.
+    ///
+    /// # Panics
+    /// If they are no batch.
+    pub fn says_batch(
+        &mut self,
+        voice: &mut Voice,
+        task: [u8; 16],
+        bodies: impl IntoIterator<Item = Body>,
+    ) -> Vec<Place> {
+        let bodies = bodies.into_iter();
+        let payloads: Vec<_> = bodies.map(|body| voice.payload(Some(task), body)).collect();
+        let manifest = Manifest::over(&payloads).expect("a batch").encode();
+        let signed = signature::sign(&voice.key, PayloadType::BatchManifest, &manifest);
+        let at = self.now;
+        let key_id = *signature::key_id(voice.key.public_key()).as_bytes();
+        let keyed = KeyedSignature {
+            key_id: &key_id,
+            signature: &signed,
+        };
+        self.push(Entry::manifest(&manifest, keyed, Micros::new(at)).encode());
+        let mut places = Vec::with_capacity(payloads.len());
+        for payload in payloads {
+            let entry = Entry::batched(&payload, Micros::new(at)).encode();
+            places.push(self.put(payload, entry));
+        }
+        places
+    }
+
+    /// Somebody says something that is marked as one of a batch, and no manifest covers it.
+    ///
+    /// # Panics
+    /// If it breaks a rule of form.
+    pub fn says_batched_without_manifest(
+        &mut self,
+        voice: &mut Voice,
+        task: Option<[u8; 16]>,
+        body: Body,
+    ) -> Place {
+        let payload = voice.payload(task, body);
+        let entry = Entry::batched(&payload, Micros::new(self.now)).encode();
+        self.put(payload, entry)
+    }
+
+    /// Records a payload, signed by somebody, whoever made it.
+    ///
+    /// # Panics
+    /// If it is no statement.
+    pub fn takes(&mut self, payload: &Bytes, voice: &Voice) -> Place {
+        let key_id = *signature::key_id(voice.key.public_key()).as_bytes();
+        let signed = signature::sign(&voice.key, PayloadType::Statement, payload);
+        self.takes_signed(payload, &key_id, &signed)
+    }
+
+    /// Records a payload with a signature as it travels.
+    ///
+    /// # Panics
+    /// If it is no statement.
+    pub fn takes_signed(
+        &mut self,
+        payload: &Bytes,
+        key_id: &[u8; 16],
+        signature: &[u8; 64],
+    ) -> Place {
+        let keyed = KeyedSignature { key_id, signature };
+        let at = Micros::new(self.now);
+        let said = statement::parse(payload).expect("a statement");
+        let entry = if said.body.is_trust() {
+            Entry::trust(payload, keyed, at, self.trust_head())
+        } else {
+            Entry::signed(payload, keyed, at)
+        };
+        self.put(payload.clone(), entry.encode())
+    }
+
+    /// The ledger says something itself.
+    ///
+    /// # Panics
+    /// If it breaks a rule of form.
+    pub fn writes(&mut self, task: [u8; 16], body: Body) -> Place {
+        let payload = self.ledgers_word(task, body);
+        let entry = Entry::by_ledger(&payload, Micros::new(self.now)).encode();
+        self.put(payload, entry)
+    }
+
+    /// The same words, with nobody as their author.
+    ///
+    /// # Panics
+    /// If it breaks a rule of form.
+    pub fn writes_unsigned(&mut self, task: [u8; 16], body: Body) -> Place {
+        let payload = self.ledgers_word(task, body);
+        let entry = Entry::unsigned(&payload, Micros::new(self.now)).encode();
+        self.put(payload, entry)
+    }
+
+    fn ledgers_word(&self, task: [u8; 16], body: Body) -> Bytes {
+        let said = v1::Statement {
+            ledger_id: Bytes::copy_from_slice(self.id.as_bytes()),
+            producer: LEDGER_PRODUCER.to_owned(),
+            occurred_at_us: self.now,
+            task: Bytes::copy_from_slice(&task),
+            body: Some(body),
+            ..v1::Statement::default()
+        };
+        statement::encode(&said).expect("a statement by the rules")
+    }
+
+    /// Somebody opens a new task.
+    ///
+    /// # Panics
+    /// If it breaks a rule of form.
+    pub fn opens(&mut self, voice: &mut Voice, tier: RiskTier) -> ([u8; 16], Place) {
+        self.tasks += 1;
+        let nonce = [self.tasks; 16];
+        let task = task_id(self.id, voice.producer.name(), nonce);
+        let place = self.says(voice, Some(task), task_opened(nonce, tier));
+        (task, place)
+    }
+
+    /// The true receipt of a task as it is now, whose assessment's digest nobody has worked out.
+    #[must_use]
+    pub fn receipt(&self, task: [u8; 16]) -> v1::TaskReceipt {
+        let (count, digest, last) = self.running(&task);
+        let head = self.trust_head().to_message();
+        v1::TaskReceipt {
+            through_leaf: last,
+            count,
+            digest: Bytes::copy_from_slice(digest.as_bytes()),
+            trust_head: Some(v1::LeafRef {
+                leaf_index: head.leaf_index,
+                leaf_hash: head.leaf_hash,
+            }),
+            assessment_digest: Bytes::from_static(&[0x68; 32]),
+            requested: false,
+        }
+    }
+
+    /// Number, digest and last leaf of a task's entries.
+    pub(super) fn running(&self, task: &[u8]) -> (u64, Hash, u64) {
+        let of_task = self.of_task(task);
+        let hashes = of_task.iter().map(|(leaf, _)| &self.leaves[index(*leaf)]);
+        let running = hashes.fold(digest::START, |digest, hash| digest::entries(&digest, hash));
+        let last = of_task.last().map_or(0, |(leaf, _)| *leaf);
+        (of_task.len() as u64, running, last)
+    }
+
+    /// A task's statements, with their leaves.
+    pub(super) fn of_task(&self, task: &[u8]) -> Vec<(u64, v1::Statement)> {
+        let read = |(leaf, bytes): (u64, &Bytes)| {
+            let entry = Entry::parse(bytes).ok()?;
+            if entry.payload_type != PayloadType::Statement {
+                return None;
+            }
+            let said = statement::decode(&bytes.slice_ref(entry.payload)).ok()?;
+            (said.task == task).then_some((leaf, said))
+        };
+        (0..).zip(&self.entries).filter_map(read).collect()
+    }
+
+    /// The newest trust statement.
+    #[must_use]
+    pub fn trust_head(&self) -> TrustLink {
+        let leaf = self.trust[self.trust.len() - 1];
+        TrustLink {
+            leaf_index: LeafIndex::new(leaf),
+            leaf_hash: self.leaves[index(leaf)],
+        }
+    }
+
+    /// The signed head of the first `size` leaves.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[must_use]
+    pub fn checkpoint(&self, size: u64) -> SignedNote {
+        let root = root(&self.leaves[..index(size)]);
+        let head = TreeHead::new(TreeSize::new(size), root);
+        let signed = Checkpoint::new(self.origin.clone(), head).sign(&self.signer);
+        signed.expect("a note")
+    }
+
+    /// A leaf's way to the root of the first `size` leaves, as it travels.
+    ///
+    /// # Panics
+    /// If it is not among them.
+    #[must_use]
+    pub fn inclusion(&self, leaf: u64, size: u64) -> Vec<Bytes> {
+        as_bytes(&inclusion(index(leaf), &self.leaves[..index(size)]))
+    }
+
+    /// The proof that the first `old` leaves are the beginning of the first `new`, as it travels.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[must_use]
+    pub fn consistency(&self, old: u64, new: u64) -> Vec<Bytes> {
+        as_bytes(&consistency(index(old), &self.leaves[..index(new)]))
+    }
+
+    /// Writes it as a mirror has it, for `deed audit --dir`, and the policy that trusts its log;
+    /// returns the policy's path.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[must_use]
+    pub fn write_mirror(&self, dir: &Path) -> PathBuf {
+        write_mirror(dir, self.origin.as_str(), &self.entries, &self.signer);
+        self.write_policy(dir)
+    }
+
+    /// Writes what `deed verify` takes of a leaf into a directory.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[must_use]
+    pub fn write_proof(&self, dir: &Path, leaf: u64) -> ProofFiles {
+        fs::create_dir_all(dir).expect("a directory");
+        let proof = TlogProof {
+            extra: None,
+            index: LeafIndex::new(leaf),
+            proof: inclusion_proof(&self.inclusion(leaf, self.size())),
+            checkpoint: self.checkpoint(self.size()),
+        };
+        let files = ProofFiles {
+            proof: dir.join(format!("{leaf}.tlog-proof")),
+            entry: dir.join(format!("{leaf}.entry")),
+            policy: self.write_policy(dir),
+        };
+        fs::write(&files.proof, proof.to_string()).expect("a proof's file");
+        fs::write(&files.entry, &self.entries[index(leaf)]).expect("an entry's file");
+        files
+    }
+
+    fn write_policy(&self, dir: &Path) -> PathBuf {
+        let policy = dir.join("policy");
+        fs::write(&policy, format!("log {}\nquorum none\n", self.vkey())).expect("a policy");
+        policy
+    }
+
+    /// Serves it.
+    pub async fn serve(self) -> ForgedServer {
+        ForgedServer::of(self).await
+    }
+}
+
+/// The ledger's word that an Intent is cleared, by the policy at a leaf and the evidence for it.
+#[must_use]
+pub fn clearance(intent: &Place, policy_leaf: u64, evidence: &[&Place]) -> Body {
+    Body::Clearance(v1::Clearance {
+        intent: Some(intent.leaf_ref()),
+        policy_leaf,
+        evidence: evidence.iter().map(|place| place.leaf_ref()).collect(),
+    })
+}
+
+fn as_bytes(hashes: &[Hash]) -> Vec<Bytes> {
+    let copied = |hash: &Hash| Bytes::copy_from_slice(hash.as_bytes());
+    hashes.iter().map(copied).collect()
+}
+
+/// A leaf's place in memory.
+pub(super) fn index(leaf: u64) -> usize {
+    usize::try_from(leaf).expect("it fits into memory")
+}
