@@ -1,0 +1,339 @@
+//! The log says that an act waits, and the server says that it is cleared.
+
+use std::fs;
+
+use deed_proto::v1::{self, IntentState, RiskTier, Verdict, append_result, statement::Body};
+use deed_tests::{
+    keys::AUTHORITY,
+    liar::{Cast, ForgedLedger, Liar, Place, Story, cast, clearance},
+    process::{Deed, Ended, ServerProcess},
+    rpc::{Clients, TestLedger, accepted},
+    run,
+};
+use tempfile::TempDir;
+
+use crate::{OK, key_file, words};
+
+/// A ledger with an act that waits for a decision and an approval.
+struct Waiting {
+    forged: ForgedLedger,
+    cast: Cast,
+    task: [u8; 16],
+    policy_leaf: u64,
+    grant: Place,
+    intent: Place,
+}
+
+impl Waiting {
+    fn set() -> Self {
+        let mut forged = ForgedLedger::new("payments");
+        let mut cast = Cast::in_ledger(&mut forged);
+        let policy_leaf = forged.size() - 1;
+        let (task, _) = forged.opens(&mut cast.platform, RiskTier::Payment);
+        let until = forged.now() + 36_000_000_000;
+        let grant = cast::grant(&cast.agent, until);
+        let grant = forged.says(&mut cast.authority, Some(task), grant);
+        let intent = cast::intent(Some(&grant), 1999);
+        let intent = forged.says(&mut cast.agent, Some(task), intent);
+        Self {
+            forged,
+            cast,
+            task,
+            policy_leaf,
+            grant,
+            intent,
+        }
+    }
+
+    fn decided(&mut self) -> Place {
+        let said = cast::decision(&self.intent, Verdict::Allow);
+        self.forged
+            .says(&mut self.cast.engine, Some(self.task), said)
+    }
+
+    fn approval(&self) -> Body {
+        cast::approval(&self.intent, Verdict::Allow, self.forged.now())
+    }
+
+    fn approved(&mut self) -> Place {
+        let said = self.approval();
+        self.forged
+            .says(&mut self.cast.approver, Some(self.task), said)
+    }
+
+    /// The ledger clears it, on that evidence.
+    fn clears(&mut self, evidence: &[&Place]) -> Place {
+        let said = clearance(&self.intent, self.policy_leaf, evidence);
+        self.forged.writes(self.task, said)
+    }
+
+    /// What somebody who waits for it is told.
+    async fn awaited(self) -> Ended {
+        self.awaited_with(|_| {}).await
+    }
+
+    /// The same with another story.
+    async fn awaited_with(self, lie: impl FnOnce(&mut Story)) -> Ended {
+        let leaf = self.intent.leaf.to_string();
+        let server = self.forged.serve().await;
+        server.tell(lie);
+        let deed = Deed::new(&server.url(), "payments");
+        deed.run(["await", &leaf])
+    }
+}
+
+/// Whoever goes by the exit code, or reads the first word, must not act.
+#[track_caller]
+fn may_not_act(what: &str, ended: &Ended) {
+    assert_ne!(ended.code(), Some(OK), "{what}: {ended:#?}");
+    let words = words(ended);
+    let cleared = words.starts_with("cleared") || words.contains("\"state\":\"cleared\"");
+    assert!(!cleared, "{what}: {ended:#?}");
+}
+
+/// The control: what is cleared by the log is cleared.
+#[test]
+fn an_act_that_the_log_clears_is_cleared() {
+    run(async {
+        let mut act = Waiting::set();
+        let (decided, approved) = (act.decided(), act.approved());
+        let cleared = act.clears(&[&decided, &approved]).leaf;
+        let ended = act.awaited().await.expect_code(OK);
+        let wanted = format!("cleared (Clearance at leaf {cleared})");
+        assert!(words(&ended).starts_with(&wanted), "{ended:#?}");
+    });
+}
+
+#[test]
+fn a_clearance_that_the_log_does_not_have_is_none() {
+    run(async {
+        let act = Waiting::set();
+        may_not_act("no Clearance", &act.awaited().await);
+
+        // Whatever evidence there is: the ledger did not write that it suffices.
+        let mut act = Waiting::set();
+        act.decided();
+        act.approved();
+        may_not_act("evidence alone", &act.awaited().await);
+
+        // There is one, and the server does not name it: then nothing was checked.
+        let mut act = Waiting::set();
+        act.decided();
+        let approved = act.approved();
+        act.clears(&[&approved]);
+        let ended = act.awaited_with(|story| story.no_clearance = true).await;
+        may_not_act("one that is not named", &ended);
+    });
+}
+
+#[test]
+fn a_clearance_of_something_else_is_none() {
+    run(async {
+        let mut act = Waiting::set();
+        let said = cast::intent(None, 1);
+        let other = act.forged.says(&mut act.cast.agent, Some(act.task), said);
+        let this = std::mem::replace(&mut act.intent, other);
+        let (decided, approved) = (act.decided(), act.approved());
+        let cleared = act.clears(&[&decided, &approved]).leaf;
+        act.intent = this;
+        let lie = |story: &mut Story| story.clearance_leaf = Some(cleared);
+        may_not_act("another Intent's", &act.awaited_with(lie).await);
+
+        // An entry that is no Clearance at all.
+        let mut act = Waiting::set();
+        let decided = act.decided().leaf;
+        let lie = |story: &mut Story| story.clearance_leaf = Some(decided);
+        may_not_act("a Decision", &act.awaited_with(lie).await);
+    });
+}
+
+#[test]
+fn a_clearance_that_the_ledger_did_not_write_is_none() {
+    run(async {
+        let mut act = Waiting::set();
+        let (decided, approved) = (act.decided(), act.approved());
+        let said = clearance(&act.intent, act.policy_leaf, &[&decided, &approved]);
+        act.forged.writes_unsigned(act.task, said);
+        may_not_act("nobody's", &act.awaited().await);
+    });
+}
+
+type Evidence = fn(&mut Waiting) -> Vec<Place>;
+
+/// Each with a Clearance that the ledger wrote on evidence which does not count.
+const EVIDENCE_THAT_DOES_NOT_COUNT: [(&str, Evidence); 10] = [
+    ("a Decision alone", |act| vec![act.decided()]),
+    ("an Approval alone", |act| vec![act.approved()]),
+    ("a Decision under the agent's controller", |act| {
+        let said = cast::decision(&act.intent, Verdict::Allow);
+        let own = &mut act.cast.own_engine;
+        let decided = act.forged.says(own, Some(act.task), said);
+        vec![decided, act.approved()]
+    }),
+    ("an Approval under the agent's controller", |act| {
+        let (decided, said) = (act.decided(), act.approval());
+        let own = &mut act.cast.own_approver;
+        vec![decided, act.forged.says(own, Some(act.task), said)]
+    }),
+    ("a Decision of a key that was revoked before", |act| {
+        let revoked = act.cast.engine.revocation(None);
+        act.forged.says(&mut act.cast.authority, None, revoked);
+        vec![act.decided(), act.approved()]
+    }),
+    ("an Approval of a key that was revoked before", |act| {
+        let decided = act.decided();
+        let revoked = act.cast.approver.revocation(None);
+        act.forged.says(&mut act.cast.authority, None, revoked);
+        vec![decided, act.approved()]
+    }),
+    ("an Approval with a signature that is none", |act| {
+        let (decided, said) = (act.decided(), act.approval());
+        let approver = &mut act.cast.approver;
+        let approved = act
+            .forged
+            .says_signed_so(approver, Some(act.task), said, [0xbb; 64]);
+        vec![decided, approved]
+    }),
+    ("an Approval that nobody signed", |act| {
+        let (decided, said) = (act.decided(), act.approval());
+        let approver = &mut act.cast.approver;
+        let approved = act.forged.says_unsigned(approver, Some(act.task), said);
+        vec![decided, approved]
+    }),
+    ("an Approval of another Intent", |act| {
+        let decided = act.decided();
+        let said = cast::intent(None, 1);
+        let other = act.forged.says(&mut act.cast.agent, Some(act.task), said);
+        let this = std::mem::replace(&mut act.intent, other);
+        let approved = act.approved();
+        act.intent = this;
+        vec![decided, approved]
+    }),
+    ("a refusal", |act| {
+        let decided = act.decided();
+        let said = cast::approval(&act.intent, Verdict::Deny, act.forged.now());
+        let approver = &mut act.cast.approver;
+        vec![decided, act.forged.says(approver, Some(act.task), said)]
+    }),
+];
+
+#[test]
+fn a_clearance_on_evidence_that_does_not_count_is_none() {
+    run(async {
+        for (what, evidence) in EVIDENCE_THAT_DOES_NOT_COUNT {
+            let mut act = Waiting::set();
+            let evidence = evidence(&mut act);
+            act.clears(&evidence.iter().collect::<Vec<_>>());
+            may_not_act(what, &act.awaited().await);
+        }
+    });
+}
+
+/// The evidence is good, and the Intent that it is for does not stand.
+#[test]
+fn a_clearance_of_an_intent_that_does_not_stand_is_none() {
+    type Said = fn(&mut Waiting) -> Place;
+    let intents: [(&str, Said); 4] = [
+        ("a signature that is none", |act| {
+            let said = cast::intent(Some(&act.grant), 1999);
+            let (agent, task) = (&mut act.cast.agent, Some(act.task));
+            act.forged.says_signed_so(agent, task, said, [0xbb; 64])
+        }),
+        ("no signature", |act| {
+            let said = cast::intent(Some(&act.grant), 1999);
+            let agent = &mut act.cast.agent;
+            act.forged.says_unsigned(agent, Some(act.task), said)
+        }),
+        ("no grant", |act| {
+            let said = cast::intent(None, 1999);
+            act.forged.says(&mut act.cast.agent, Some(act.task), said)
+        }),
+        ("more than was granted", |act| {
+            let said = cast::intent(Some(&act.grant), 100_000_000);
+            act.forged.says(&mut act.cast.agent, Some(act.task), said)
+        }),
+    ];
+    run(async move {
+        for (what, said) in intents {
+            let mut act = Waiting::set();
+            act.intent = said(&mut act);
+            let (decided, approved) = (act.decided(), act.approved());
+            act.clears(&[&decided, &approved]);
+            may_not_act(what, &act.awaited().await);
+        }
+    });
+}
+
+/// The receipt of an Intent that waits says that it was cleared at once.
+#[test]
+fn an_intent_that_waits_was_not_cleared_at_once() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let server = ServerProcess::start(&dir.path().join("data"));
+        let clients = Clients::connect(&server).await;
+        let ledger = TestLedger::create(&clients, "payments").await;
+        let mut cast = Cast::of(ledger.id);
+        let task = cast::task_id(ledger.id, AUTHORITY, [1; 16]);
+        let some = Some(task);
+        let owner = &mut cast.authority;
+        let said = [
+            owner.envelope(None, cast.agent.registration(ledger.id)),
+            owner.envelope(None, cast::shipped_policies()),
+            owner.envelope(some, cast::task_opened([1; 16], RiskTier::Payment)),
+            owner.envelope(some, cast::grant(&cast.agent, i64::MAX)),
+        ];
+        let mut grant = 0;
+        for envelope in said {
+            let request = v1::AppendRequest {
+                envelopes: vec![envelope],
+                ..ledger.request(&[])
+            };
+            let answer = clients.append(request).await.unwrap();
+            grant = accepted(&answer.results[0]).leaf_index;
+        }
+
+        let liar = Liar::before(&server.url()).await;
+        let cleared = |answer: v1::AppendResponse| v1::AppendResponse {
+            results: answer.results.into_iter().map(at_once).collect(),
+            ..answer
+        };
+        liar.append(move |_, answer| Ok(cleared(answer?)));
+        liar.append_stream(move |_, answer| Ok(cleared(answer?)));
+        liar.await_clearance(|_, answer| {
+            Ok(v1::ClearanceResponse {
+                state: IntentState::Cleared.into(),
+                missing: Vec::new(),
+                ..answer?
+            })
+        });
+        let deed = Deed::new(&liar.url(), "payments");
+        let key_file = key_file(&deed, "agent.pem", &cast.agent.key);
+        fs::write(deed.file("call.json"), "{}").unwrap();
+        let call = deed.file("call.json").display().to_string();
+        let line = format!(
+            "intend --wait --task {} --action payments.refund --resource order/7 --amount 5 \
+             --currency EUR --grant {grant} --arguments {call} --prompt {call} --key {key_file}",
+            hex::encode(task)
+        );
+        let ended = deed.run(line.split_whitespace());
+        assert_ne!(ended.code(), Some(OK), "{ended:#?}");
+        assert!(!words(&ended).contains("state cleared"), "{ended:#?}");
+        server.stop();
+    });
+}
+
+/// A receipt that says that the Intent is cleared.
+fn at_once(result: v1::AppendResult) -> v1::AppendResult {
+    let Some(append_result::Result::Accepted(mut receipt)) = result.result else {
+        return result;
+    };
+    if receipt.assessed.is_some() {
+        receipt.assessed = Some(v1::Assessed {
+            intent: IntentState::Cleared.into(),
+            ..v1::Assessed::default()
+        });
+    }
+    v1::AppendResult {
+        result: Some(append_result::Result::Accepted(receipt)),
+    }
+}

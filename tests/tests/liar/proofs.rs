@@ -1,0 +1,92 @@
+//! `deed verify`: what a proof of inclusion says of an entry that contradicts itself, or that nobody
+//! signed.
+
+use deed_proto::v1::RiskTier;
+use deed_tests::{
+    liar::{Cast, ForgedLedger, Place, cast, clearance},
+    process::{Deed, Ended},
+};
+
+use crate::{OK, words};
+
+type Forged = fn(&mut ForgedLedger, &mut Cast, [u8; 16]) -> Place;
+
+/// The proof of such an entry, looked at offline.
+fn verified(forge: Forged) -> Ended {
+    let mut forged = ForgedLedger::new("payments");
+    let mut cast = Cast::in_ledger(&mut forged);
+    let (task, _) = forged.opens(&mut cast.platform, RiskTier::Low);
+    let place = forge(&mut forged, &mut cast, task);
+    let deed = Deed::new("http://127.0.0.1:1", "payments");
+    let files = forged.write_proof(&deed.file("proofs"), place.leaf);
+    let [proof, entry, policy] =
+        [&files.proof, &files.entry, &files.policy].map(|path| path.to_str().unwrap());
+    deed.run(["verify", proof, "--entry", entry, "--policy", policy])
+}
+
+/// An entry that no honest ledger can have.
+#[track_caller]
+fn refused(what: &str, forge: Forged) {
+    let ended = verified(forge);
+    assert_ne!(ended.code(), Some(OK), "{what}: {ended:#?}");
+    assert!(!ended.stdout.contains("verified"), "{what}: {ended:#?}");
+}
+
+/// An entry of which the proof does not show who said it: refused, or named as not checked.
+#[track_caller]
+fn author_is_open(what: &str, forge: Forged) {
+    let ended = verified(forge);
+    if ended.code() == Some(OK) {
+        let words = words(&ended).to_lowercase();
+        assert!(words.contains("not checked"), "{what}: {ended:#?}");
+    }
+}
+
+#[test]
+fn entries_that_contradict_themselves_are_refused() {
+    refused("an Intent by the ledger", |forged, cast, task| {
+        forged.says_by_ledger(&mut cast.agent, Some(task), cast::intent(None, 1))
+    });
+    refused("a Clearance by nobody", |forged, cast, task| {
+        let said = cast::intent(None, 1);
+        let intent = forged.says(&mut cast.agent, Some(task), said);
+        let said = cast::decision(&intent, deed_proto::v1::Verdict::Allow);
+        let decided = forged.says(&mut cast.engine, Some(task), said);
+        forged.writes_unsigned(task, clearance(&intent, 8, &[&decided]))
+    });
+}
+
+#[test]
+fn a_signature_that_was_not_checked_is_not_verified() {
+    author_is_open("64 bytes of 0xbb", |forged, cast, task| {
+        let said = cast::intent(None, 1);
+        forged.says_signed_so(&mut cast.agent, Some(task), said, [0xbb; 64])
+    });
+    author_is_open("a signature of something else", |forged, cast, task| {
+        let (agent, some) = (&mut cast.agent, Some(task));
+        let signature = *agent
+            .envelope(some, cast::intent(None, 2))
+            .signature
+            .first_chunk()
+            .unwrap();
+        forged.says_signed_so(agent, some, cast::intent(None, 1), signature)
+    });
+    author_is_open("no manifest", |forged, cast, task| {
+        let said = cast::intent(None, 1);
+        forged.says_batched_without_manifest(&mut cast.agent, Some(task), said)
+    });
+}
+
+/// The control: true signatures are no reason to refuse, and are not called checked either without a
+/// key to check them with.
+#[test]
+fn a_true_entry_is_in_the_log() {
+    let ended = verified(|forged, cast, task| {
+        forged.says(&mut cast.agent, Some(task), cast::intent(None, 1))
+    });
+    let ended = ended.expect_code(OK);
+    assert!(words(&ended).contains("the entry is leaf"), "{ended:#?}");
+    author_is_open("a true signature", |forged, cast, task| {
+        forged.says(&mut cast.agent, Some(task), cast::intent(None, 1))
+    });
+}
