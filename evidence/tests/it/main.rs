@@ -5,6 +5,7 @@ mod acts;
 mod assess;
 mod batches;
 mod canonical;
+mod coalition;
 mod commitments;
 mod entries;
 mod fixtures;
