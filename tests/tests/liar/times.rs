@@ -122,10 +122,10 @@ async fn lied_to(signs: bool) {
         move |request: &v1::AppendRequest, answer: Answer<v1::AppendResponse>| {
             let results = rejected(&sent, request, lies);
             let answer = answer?;
-            Ok(match results.is_empty() {
-                true => answer,
-                false => v1::AppendResponse { results, ..answer },
-            })
+            if results.is_empty() {
+                return Ok(answer);
+            }
+            Ok(v1::AppendResponse { results, ..answer })
         }
     };
     liar.append(told(false));
