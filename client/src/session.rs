@@ -338,15 +338,12 @@ mod tests {
     #[test]
     fn a_place_that_was_used_is_never_used_again() {
         let mut session = begun();
-        let header = Header {
-            task: Some(TaskId::new([2; 16])),
-            ..Header::default()
-        };
-        let first = session.make(&header, opened()).unwrap();
+        let (header, opened) = opened();
+        let first = session.make(&header, opened.clone()).unwrap();
         // The ledger does not take what was sent for 1 and 2.
         session.skip_to(Sequence::new(3));
         let mut told = session.clone();
-        let made = session.make(&header, opened()).unwrap();
+        let made = session.make(&header, opened.clone()).unwrap();
         let said = statement::parse(&made.payload).unwrap();
         assert_eq!(
             (said.sequence, said.skipped_from),
@@ -355,7 +352,7 @@ mod tests {
         assert_eq!(said.previous, Some(first.digest));
         // It stands at 2, it says then: it has what was sent for 1.
         told.stands_at(Sequence::new(2));
-        let made = told.make(&header, opened()).unwrap();
+        let made = told.make(&header, opened).unwrap();
         let said = statement::parse(&made.payload).unwrap();
         assert_eq!(
             (said.sequence, said.skipped_from),

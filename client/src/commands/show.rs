@@ -83,11 +83,6 @@ impl EntryJson {
         }
     }
 
-    /// Whether nothing but the producer's word says who spoke.
-    pub(crate) fn is_unsigned(&self) -> bool {
-        self.author == "unsigned"
-    }
-
     pub(crate) fn text(&self) -> String {
         let statement = to_json_pretty(&self.statement).unwrap_or_default();
         format!(

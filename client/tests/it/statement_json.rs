@@ -224,6 +224,7 @@ fn acts() -> Vec<Body> {
                 value: "8f14".to_owned(),
                 key_thumbprint: hash.clone(),
             }),
+            gateways: vec!["https://example.org/gateway".to_owned()],
         }),
         Body::GrantAccepted(v1::GrantAccepted {
             grant: hash.clone(),
@@ -248,6 +249,10 @@ fn acts() -> Vec<Body> {
             decided_at_us: 3,
             strength: v1::AuthenticationStrength::PhishingResistant.into(),
             rationale: "yes".to_owned(),
+            assertion: Some(v1::Assertion {
+                format: "webauthn".to_owned(),
+                data: Bytes::from_static(&[7; 9]),
+            }),
         }),
         Body::Observation(v1::Observation {
             intent: leaf_ref(),
@@ -408,6 +413,7 @@ fn intent() -> impl Strategy<Value = Body> {
                     system_prompt_digest,
                     tool_manifest_digest,
                     tool_call_id,
+                    expected_effects: Vec::new(),
                 })
             },
         )

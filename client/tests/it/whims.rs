@@ -6,7 +6,7 @@ use std::sync::Arc;
 use deed_client::{
     AppenderOptions, Ledger, Session, Signing, StateDir, Statement, StoredSession, Sync, Task, key,
 };
-use deed_evidence::{Nonce, Sequence, SessionId, TaskId};
+use deed_evidence::{Nonce, Sequence, TaskId};
 use deed_proto::v1::{self, statement::Body};
 use deed_tlog::SigningKey;
 use proptest::prelude::*;

@@ -1,14 +1,17 @@
 //! Words of proof come from a check in the same process: a lying server's story of a task, its
 //! clearances, layers, findings and receipts, against what the entries themselves say.
 
-use std::{process::Output, sync::Arc};
+use std::{
+    process::Output,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use deed_client::{
     ActError, Basis, Error, ErrorKind, Ledger, Session, Signing, Standing, StateDir, Task,
 };
 use deed_evidence::{
-    SessionId, TaskId,
+    Nonce,
     entry::{Entry, KeyedSignature},
     signature, statement,
 };
@@ -23,7 +26,8 @@ use crate::{
     stories::{self, *},
 };
 
-const TASK: &str = "01010101010101010101010101010101";
+/// The task of every story here.
+static TASK: LazyLock<String> = LazyLock::new(|| PLATFORM.task_id(1).to_string());
 
 /// A payment that waits for a decision and an approval.
 struct Story {
@@ -67,7 +71,7 @@ impl Story {
             ledger_id: Bytes::copy_from_slice(self.ledger.id.as_bytes()),
             producer: statement::LEDGER_PRODUCER.to_owned(),
             occurred_at_us: at.get(),
-            task: vec![1; 16].into(),
+            task: PLATFORM.task_id(1).as_bytes().to_vec().into(),
             body: Some(body),
             ..v1::Statement::default()
         };
@@ -166,7 +170,7 @@ async fn refuses(story: &Story, forged: Vec<Bytes>, names: Option<u64>, says: &s
     let standing = settled(&scene.fake, leaf).await;
     let output = scene.run(&["await", &leaf.to_string()]).await;
     assert_refused(standing, &output, says);
-    let shown = scene.run(&["task", "show", TASK]).await;
+    let shown = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&shown), 1, "{shown:?}");
     assert!(stderr(&shown).contains("does not verify"), "{shown:?}");
 }
@@ -270,7 +274,7 @@ async fn a_clearance_that_follows_is_checked() {
     let awaited = scene.json(&["await", &leaf, "--json"]).await;
     assert_eq!(awaited["basis"], "checked");
     assert_eq!(awaited["clearance_leaf"].as_u64(), clearance);
-    let shown = scene.json(&["task", "show", TASK, "--json"]).await;
+    let shown = scene.json(&["task", "show", &TASK, "--json"]).await;
     assert_eq!(shown["basis"], "checked");
     assert_eq!(shown["alarms"].as_array().unwrap().len(), 0, "{shown}");
     assert_eq!(shown["acts"][0]["layers"]["approval"], "proven");
@@ -282,7 +286,7 @@ async fn layers_that_are_claimed_are_an_alarm() {
     let story = Story::waiting();
     let scene = Scene::telling(&story.ledger).await;
     claims_it_all(&scene.fake, story.intent.leaf, None);
-    let output = scene.run(&["task", "show", TASK]).await;
+    let output = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&output), 1, "{output:?}");
     let alarms = stderr(&output);
     for layer in ["authority", "approval", "result", "corroboration"] {
@@ -305,12 +309,12 @@ async fn a_refusal_that_is_left_out_is_not_called_nothing() {
     let mut story = Story::cleared();
     let refused = story.approve(SECOND, Verdict::Deny);
     let scene = Scene::telling(&story.ledger).await;
-    let whole = scene.run(&["task", "show", TASK]).await;
+    let whole = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&whole), 0, "{whole:?}");
     assert!(stdout(&whole).contains("decision denied"), "{whole:?}");
     // Nothing in the log says that this is all, and so nobody else does.
     scene.fake.lock().script.hidden = vec![refused.leaf];
-    let output = scene.run(&["task", "show", TASK]).await;
+    let output = scene.run(&["task", "show", &TASK]).await;
     let shown = stdout(&output);
     assert!(
         shown.contains("that no entry is left out is the"),
@@ -319,7 +323,7 @@ async fn a_refusal_that_is_left_out_is_not_called_nothing() {
     assert!(shown.contains("no receipt in the log"), "{shown}");
     assert!(!shown.contains("their digest is the ledger's"), "{shown}");
     assert!(!shown.lines().any(|line| line == "no findings"), "{shown}");
-    let found = scene.run(&["findings", "--task", TASK]).await;
+    let found = scene.run(&["findings", "--task", &TASK]).await;
     assert!(
         stderr(&found).contains("no receipt in the log"),
         "{found:?}"
@@ -327,11 +331,11 @@ async fn a_refusal_that_is_left_out_is_not_called_nothing() {
     // With a receipt it shows.
     story.ledger.request_receipt(1).unwrap();
     let scene = Scene::telling(&story.ledger).await;
-    let whole = scene.run(&["task", "show", TASK]).await;
+    let whole = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&whole), 0, "{whole:?}");
     assert!(stdout(&whole).contains("these are all"), "{whole:?}");
     scene.fake.lock().script.hidden = vec![refused.leaf];
-    let output = scene.run(&["task", "show", TASK]).await;
+    let output = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&output), 1, "{output:?}");
     assert!(!stdout(&output).contains("these are all"), "{output:?}");
 }
@@ -341,11 +345,11 @@ async fn findings_that_are_left_out_are_an_alarm() {
     let mut story = Story::waiting();
     story.approve(COLLEAGUE, Verdict::Allow);
     let scene = Scene::telling(&story.ledger).await;
-    let found = scene.json(&["findings", "--task", TASK, "--json"]).await;
+    let found = scene.json(&["findings", "--task", &TASK, "--json"]).await;
     assert_eq!(found["kind"], "self_approval");
     assert_eq!(found["basis"], "checked");
     scene.fake.lock().script.no_findings = true;
-    for command in [&["task", "show", TASK][..], &["findings", "--task", TASK]] {
+    for command in [&["task", "show", &TASK][..], &["findings", "--task", &TASK]] {
         let output = scene.run(command).await;
         assert_eq!(code(&output), 1, "{output:?}");
         assert!(stdout(&output).contains("self approval"), "{output:?}");
@@ -381,7 +385,7 @@ async fn batched_entries_without_a_manifest_prove_nothing() {
     let said = decision(&story.intent, Verdict::Allow);
     let places = story.ledger.say_batch(ENGINE, vec![(Some(1), said)]);
     let scene = Scene::telling(&story.ledger).await;
-    let shown = scene.json(&["task", "show", TASK, "--json"]).await;
+    let shown = scene.json(&["task", "show", &TASK, "--json"]).await;
     assert_eq!(shown["signatures"]["batched"], 1, "{shown}");
     let leaf = places[0].leaf.to_string();
     let shown = scene.json(&["entry", &leaf, "--json"]).await;
@@ -408,7 +412,7 @@ async fn a_false_digest_is_an_alarm() {
     let forged = story.by_ledger(Author::Ledger, receipt);
     let scene = Scene::telling(&story.ledger).await;
     scene.fake.take(forged);
-    let output = scene.run(&["task", "show", TASK]).await;
+    let output = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&output), 1, "{output:?}");
     assert!(
         !stdout(&output).contains("digest is the receipt's"),
@@ -419,10 +423,10 @@ async fn a_false_digest_is_an_alarm() {
 /// A task that goes on in a session of the agent's own.
 async fn acting(fake: &Fake, directory: &tempfile::TempDir, session: u8) -> (Ledger, Task) {
     let ledger = fake.connect(&StateDir::new(directory.path())).await;
-    let id = SessionId::new([session; 16]);
-    let session = Session::with_id(ledger.ledger_id(), AGENT.producer, id);
+    let nonce = Nonce::new([session; 16]);
+    let session = Session::with_nonce(ledger.ledger_id(), AGENT.producer, nonce);
     let key = Arc::new(signing_key(AGENT.seed.unwrap()));
-    let task = TaskId::new([1; 16]);
+    let task = PLATFORM.task_id(1);
     let task = Task::of(&ledger, session, Signing::Each(key), task);
     (ledger, task)
 }

@@ -1,13 +1,14 @@
 //! The six layers of an act.
 
 use deed_proto::v1::{
-    EvidencePart, FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState, TaskState,
+    self, EvidencePart, FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState, TaskState,
 };
 
 use super::{
+    act::copied,
     cells::{Act, Change, Task},
     effects,
-    keys::Doubts,
+    keys::{Doubts, relied_on},
 };
 use crate::{KeyId, Micros, trust::Registry};
 
@@ -19,6 +20,33 @@ pub fn standing(act: &Act, task: Option<&Task>) -> IntentState {
     match act.state() {
         IntentState::Waiting if ended && !act.clearing => IntentState::Lapsed,
         state => state,
+    }
+}
+
+/// An act as it is told to those who ask.
+#[must_use]
+pub fn info(act: Act, task: Option<&Task>, registry: &Registry) -> v1::ActInfo {
+    let outcome = act.outcome.as_ref();
+    let keys = relied_on(&act).map(|relied| v1::ReliedKey {
+        key_id: copied(relied.key.as_bytes()),
+        leaf_index: relied.leaf,
+        part: relied.part.into(),
+        doubtful: relied.is_doubtful(registry),
+    });
+    v1::ActInfo {
+        intent_leaf: act.leaf,
+        state: standing(&act, task).into(),
+        layers: Some(of(&act, registry)),
+        keys: keys.collect(),
+        grant_leaf: act.grant_leaf,
+        clearance_leaf: act.clearance_leaf,
+        evidence_leaves: act.evidence.iter().map(|one| one.leaf).collect(),
+        outcome_leaf: outcome.map(|outcome| outcome.leaf),
+        outcome: outcome.map_or(0, |outcome| outcome.state),
+        observation_leaves: act.observations.iter().map(|one| one.leaf).collect(),
+        strength_claimed: act.strength_claimed,
+        missing: act.missing,
+        denied: act.denied,
     }
 }
 

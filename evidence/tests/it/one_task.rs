@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use deed_evidence::{
-    Micros, TaskId,
+    Micros,
     assess::layers,
     batch::{Manifest, VerifiedPath},
     entry::{Entry, KeyedSignature},
@@ -46,7 +46,7 @@ impl Given {
                 continue;
             }
             let header = entry.statement().unwrap();
-            let is_ours = header.task == Some(TaskId::new([1; 16]));
+            let is_ours = header.task == Some(PLATFORM.task_id(1));
             if leaf == 0 || header.body.is_trust() || is_ours {
                 given.entries.insert(leaf, bytes.clone());
             }
@@ -94,7 +94,7 @@ impl Given {
     }
 
     fn replay(&self) -> Result<TaskReplay, ReplayError> {
-        let mut replay = TaskReplay::begin(&self.entries[&0], TaskId::new([1; 16]))?;
+        let mut replay = TaskReplay::begin(&self.entries[&0], PLATFORM.task_id(1))?;
         for (leaf, entry) in self.entries.iter().skip(1) {
             replay.leaf(*leaf, entry, self.covered(*leaf, entry).as_ref())?;
         }
@@ -121,7 +121,7 @@ fn by_ledger(ledger: &Ledger, body: Body) -> Bytes {
         ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
         producer: statement::LEDGER_PRODUCER.to_owned(),
         occurred_at_us: at.get(),
-        task: vec![1; 16].into(),
+        task: PLATFORM.task_id(1).as_bytes().to_vec().into(),
         body: Some(body),
         ..v1::Statement::default()
     };
@@ -228,7 +228,7 @@ impl Story {
         assert_eq!(own.state(), layers::standing(&act, Some(&task)));
         assert_eq!(own.layers, Some(layers::of(&act, &ledger.registry)));
         assert_eq!(own.clearance_leaf, act.clearance_leaf);
-        let ours = |one: &&v1::Finding| one.task[..] == [1; 16];
+        let ours = |one: &&v1::Finding| one.task[..] == PLATFORM.task_id(1).as_bytes()[..];
         let findings: Vec<_> = ledger.findings().filter(ours).cloned().collect();
         assert_eq!(verdict.findings, findings);
     }

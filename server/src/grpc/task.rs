@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_evidence::{
     TaskId,
-    assess::{CHAIN_MAX, cells, effective_state, layers, relied_on},
+    assess::{CHAIN_MAX, cells, effective_state, layers},
     entry::Entry,
     statement::BodyKind,
 };
@@ -285,37 +285,17 @@ impl Telling {
 
     fn act(&self, act: cells::Act) -> v1::ActInfo {
         let trust = self.ledger.trust.read();
-        let layers = layers::of(&act, &trust);
+        let mut info = layers::info(act, Some(&self.kept), &trust);
         let size = self.readable.size().get();
-        let relied = relied_on(&act).filter(|relied| relied.leaf < size);
-        let keys = relied.map(|relied| v1::ReliedKey {
-            key_id: relied.key.as_bytes().to_vec().into(),
-            leaf_index: relied.leaf,
-            part: relied.part.into(),
-            doubtful: relied.is_doubtful(&trust),
-        });
-        let keys = keys.collect();
-        drop(trust);
-        let state = layers::standing(&act, Some(&self.kept));
-        let outcome = act.outcome.filter(|outcome| self.tells(outcome.leaf));
-        let evidence = act.evidence.iter().map(|one| one.leaf);
+        info.keys.retain(|key| key.leaf_index < size);
+        info.clearance_leaf = info.clearance_leaf.filter(|leaf| self.tells(*leaf));
+        info.evidence_leaves.retain(|leaf| self.tells(*leaf));
         // They need not be the task's.
-        let observations = act.observations.iter().map(|one| one.leaf);
-        v1::ActInfo {
-            intent_leaf: act.leaf,
-            state: state.into(),
-            missing: act.missing,
-            denied: act.denied,
-            grant_leaf: act.grant_leaf,
-            clearance_leaf: act.clearance_leaf.filter(|leaf| self.tells(*leaf)),
-            evidence_leaves: evidence.filter(|leaf| self.tells(*leaf)).collect(),
-            outcome_leaf: outcome.as_ref().map(|outcome| outcome.leaf),
-            outcome: outcome.as_ref().map_or(0, |outcome| outcome.state),
-            observation_leaves: observations.filter(|leaf| *leaf < size).collect(),
-            layers: Some(layers),
-            keys,
-            strength_claimed: act.strength_claimed,
+        info.observation_leaves.retain(|leaf| *leaf < size);
+        if info.outcome_leaf.is_some_and(|leaf| !self.tells(leaf)) {
+            (info.outcome_leaf, info.outcome) = (None, 0);
         }
+        info
     }
 }
 

@@ -40,12 +40,12 @@ fn otherwise(producer: &Producer, sequence: u64, resource: &str) -> v1::Envelope
 }
 
 fn opened(authority: &mut Authority) -> v1::Envelope {
-    let opened = Body::TaskOpened(v1::TaskOpened {
+    let opened = v1::TaskOpened {
         requested_by: "ticket:4711".to_owned(),
         risk_tier: v1::RiskTier::Low.into(),
         ..v1::TaskOpened::default()
-    });
-    authority.says_in([9; 16], opened)
+    };
+    authority.opens(9, opened)
 }
 
 fn entries(engine: &Engine) -> Vec<Bytes> {

@@ -20,11 +20,21 @@ pub(super) const OWN_BODIES: [BodyKind; 3] =
     [BodyKind::Clearance, BodyKind::TaskReceipt, BodyKind::Tick];
 
 /// Counts of one turn.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assessments {
     pub(super) findings: [u64; KINDS.len()],
     pub(super) intents: [u64; INTENT_STATES.len()],
     pub(super) own_entries: [u64; OWN_BODIES.len()],
+}
+
+impl Default for Assessments {
+    fn default() -> Self {
+        Self {
+            findings: [0; KINDS.len()],
+            intents: [0; INTENT_STATES.len()],
+            own_entries: [0; OWN_BODIES.len()],
+        }
+    }
 }
 
 impl Assessments {

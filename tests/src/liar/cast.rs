@@ -213,10 +213,11 @@ pub fn task_id(ledger: LedgerId, opener: &str, nonce: [u8; 16]) -> [u8; 16] {
 
 /// What opens a task with the id of [`task_id`].
 #[must_use]
-pub fn task_opened(_nonce: [u8; 16], tier: RiskTier) -> Body {
+pub fn task_opened(nonce: [u8; 16], tier: RiskTier) -> Body {
     Body::TaskOpened(v1::TaskOpened {
         requested_by: "ticket:4711".to_owned(),
         risk_tier: tier.into(),
+        nonce: Bytes::copy_from_slice(&nonce),
         ..v1::TaskOpened::default()
     })
 }

@@ -228,6 +228,7 @@ impl State {
                 outcome: seen.into(),
                 observation_leaves: observations,
                 layers: Some(proven()),
+                ..v1::ActInfo::default()
             }
         };
         intents.map(act).collect()

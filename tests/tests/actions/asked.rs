@@ -177,7 +177,7 @@ fn no_agent_draws_on_the_approvers_screen() {
         let mut terminal = user.at_terminal(&command);
         let shown = terminal.shows("\r\nApprove this? [y/N]\r\n");
         terminal.types("n\n");
-        terminal.wait();
+        let _ = terminal.wait();
         let shown = shown.replace('\r', "");
         // Whatever of it is not ours says so, on each line.
         let (facts, _) = shown

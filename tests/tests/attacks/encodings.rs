@@ -283,6 +283,7 @@ fn said_by_producers() -> Vec<(&'static str, Body)> {
                 system_prompt_digest: vec![8; 32].into(),
                 tool_manifest_digest: vec![9; 32].into(),
                 tool_call_id: "call-1".to_owned(),
+                ..v1::Intent::default()
             }),
         ),
         (

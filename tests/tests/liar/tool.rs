@@ -259,6 +259,7 @@ async fn contents_are_passed_on(server: &str, liar: &str, ledger: &TestLedger) {
         let asked = v1::EraseContentRequest {
             ledger: ledger.name.clone(),
             envelope: None,
+            ..v1::EraseContentRequest::default()
         };
         let erased = one(content.erase_content(asked).await);
         answers.push((put, got, erased));

@@ -151,6 +151,7 @@ fn approval(intent: Option<v1::LeafRef>) -> Body {
         decided_at_us: BEGIN_US,
         strength: AuthenticationStrength::MultiFactor.into(),
         rationale: String::new(),
+        assertion: None,
     })
 }
 

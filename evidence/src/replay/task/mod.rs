@@ -90,6 +90,7 @@ struct Past<'a> {
     kept: &'a Kept,
     unkept: &'a HashMap<u64, Recorded>,
     places: &'a HashMap<(SessionId, Sequence), (u64, PayloadDigest)>,
+    sessions: &'a HashMap<SessionId, Last>,
 }
 
 impl View for Past<'_> {
@@ -106,8 +107,13 @@ impl View for Past<'_> {
             .map(|(leaf, _)| *leaf))
     }
 
+    fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Fault> {
+        let last = self.sessions.get(session);
+        Ok(last.map(|last| last.producer.clone()))
+    }
+
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
-        Ok(self.unkept.get(&leaf).copied())
+        Ok(self.unkept.get(&leaf).cloned())
     }
 
     fn damaged(&self, key: &CellKey) -> Fault {
@@ -337,6 +343,7 @@ impl TaskReplay {
             kept: &self.kept,
             unkept: &self.unkept,
             places: &self.places,
+            sessions: &self.sessions,
         };
         Some((self.book.as_mut()?, past, self.chain.registry()))
     }
@@ -425,7 +432,7 @@ impl TaskReplay {
         };
         let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         let assessed = book.record(&mut past, registry, &spoken(saying, &what, at))?;
-        let unkept = book.unkept(saying.leaf).copied();
+        let unkept = book.unkept(saying.leaf).cloned();
         if let Some(unkept) = unkept {
             self.unkept.insert(saying.leaf, unkept);
         }
@@ -470,6 +477,7 @@ impl TaskReplay {
             kept: &self.kept,
             unkept: &self.unkept,
             places: &self.places,
+            sessions: &self.sessions,
         };
         let registry = self.chain.registry();
         let mut book = Book::restore(self.id, self.kept.dues.iter().copied());

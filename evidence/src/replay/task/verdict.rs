@@ -173,20 +173,7 @@ impl TaskReplay {
         let acts: Option<cells::Acts> = self.cell(&CellKey::acts_of(leaf));
         let kept = acts.and_then(|acts| acts.acts.into_iter().find(|act| act.leaf == leaf));
         let act = kept.or_else(|| self.unkept.get(&leaf)?.act(Some(task), None))?;
-        let outcome = act.outcome.as_ref();
-        Some(v1::ActInfo {
-            intent_leaf: act.leaf,
-            state: layers::standing(&act, Some(task)).into(),
-            layers: Some(layers::of(&act, self.registry())),
-            grant_leaf: act.grant_leaf,
-            clearance_leaf: act.clearance_leaf,
-            evidence_leaves: act.evidence.iter().map(|one| one.leaf).collect(),
-            outcome_leaf: outcome.map(|outcome| outcome.leaf),
-            outcome: outcome.map_or(0, |outcome| outcome.state),
-            observation_leaves: act.observations.iter().map(|one| one.leaf).collect(),
-            missing: act.missing,
-            denied: act.denied,
-        })
+        Some(layers::info(act, Some(task), self.registry()))
     }
 
     fn grant(&self, hash: Hash, task: &cells::Task) -> Option<v1::GrantInfo> {

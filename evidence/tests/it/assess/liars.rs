@@ -604,29 +604,32 @@ fn a_second_system_bears_the_corroboration_alone() {
 /// The platform's opening comes before one that nobody proves, with its tier and its deadline.
 #[test]
 fn a_proven_opening_displaces_a_claimed_one() {
+    let late = Who {
+        seed: Some(56),
+        producer: "https://example.org/platform/late",
+        ..PLATFORM
+    };
+    let unsigned = Who { seed: None, ..late };
     let mut stage = Stage::new();
     stage.ledger.set_default_policy();
     stage
         .ledger
-        .say(ANYBODY, Some(1), task_opened(RiskTier::Low, 5_000));
+        .say(unsigned, Some(1), task_opened(RiskTier::Low, 5_000));
     // Somebody else does not end what they did not begin.
-    for who in [HELPER, IMPORTER, APPROVER, PLATFORM] {
+    for who in [HELPER, IMPORTER, APPROVER, PLATFORM, ANYBODY] {
         stage.ledger.say(who, Some(1), task_closed());
         assert_eq!(stage.ledger.task(1).state(), TaskState::Open, "{who:?}");
     }
+    stage.ledger.register(late);
     stage.mark();
-    let opened = stage.open(RiskTier::Payment);
+    let opened = stage
+        .ledger
+        .say(late, Some(1), task_opened(RiskTier::Payment, 0));
     assert_eq!(opened.kinds(), []);
     let task = stage.ledger.task(1);
     assert_eq!((task.tier(), task.opened()), (RiskTier::Payment, L::Proven));
     assert_eq!((task.opened_leaf, task.deadline_us), (Some(opened.leaf), 0));
     assert!(stage.ledger.kept.dues.is_empty());
-    // And not the other way round.
-    let again = stage
-        .ledger
-        .say(ANYBODY, Some(1), task_opened(RiskTier::Low, 0));
-    assert_eq!(again.kinds(), [F::UnprovenClaim]);
-    assert_eq!(stage.ledger.task(1).tier(), RiskTier::Payment);
     let root = stage.root(|_| {});
     let intent = stage.intend(Some(&root), |_| {});
     assert_eq!(intent.state(), Some(IntentState::Waiting));
