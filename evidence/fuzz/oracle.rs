@@ -176,7 +176,25 @@ fn key_registered(key: &v1::KeyRegistered) -> Result<(), Broken> {
     require(key.valid_from_us >= 0, "valid_from_us")?;
     let until = key.valid_until_us;
     require(until == 0 || until > key.valid_from_us, "valid_until_us")?;
-    require(key.possession.len() == 64, "possession")
+    require(key.possession.len() == 64, "possession")?;
+    producers(&key.acts_for, 64)?;
+    require(key.resources.len() <= 64, "resources")?;
+    let names = &key.resources;
+    require(names.iter().all(|one| text(one, 1, 1024)), "resources")?;
+    require(names.iter().all(|one| name(one)), "resources")?;
+    require(ascending(names, |one| one.as_bytes()), "resources")?;
+    require(names.is_empty() == (key.role != 4), "resources")?;
+    let acts = [1, 4, 5].contains(&key.role);
+    require(acts || key.acts_for.is_empty(), "acts_for")
+}
+
+/// Producers that act for others, or for whom others act.
+fn producers(list: &[String], max: usize) -> Result<(), Broken> {
+    require(list.len() <= max, "producers")?;
+    require(list.iter().all(|one| uri(one, 512)), "producers")?;
+    require(list.iter().all(|one| producers_own(one)), "producers")?;
+    require(list.iter().all(|one| canonical(one)), "producers")?;
+    require(ascending(list, |one| one.as_bytes()), "producers")
 }
 
 /// A producer that is none of the ledger's own.
@@ -401,6 +419,7 @@ fn grant(grant: &v1::Grant) -> Result<(), Broken> {
     let most = grant.amount.as_ref().map(|amount| amount.minor_units);
     require(most.is_none_or(|most| most >= 0), "amount")?;
     require(empty_or(&grant.parent, 32), "parent")?;
+    producers(&grant.gateways, 16)?;
     let Some(token) = &grant.outside_token else {
         return Ok(());
     };
@@ -424,7 +443,12 @@ fn approval(approval: &v1::Approval) -> Result<(), Broken> {
     let known: Vec<_> = times.into_iter().filter(|time| *time > 0).collect();
     require(known.is_sorted(), "times")?;
     require((1..=3).contains(&approval.strength), "strength")?;
-    require(approval.rationale.len() <= 1024, "rationale")
+    require(approval.rationale.len() <= 1024, "rationale")?;
+    let Some(assertion) = &approval.assertion else {
+        return Ok(());
+    };
+    require(lower_name(&assertion.format), "assertion.format")?;
+    require((1..=8192).contains(&assertion.data.len()), "assertion.data")
 }
 
 fn intent(intent: &v1::Intent) -> Result<(), Broken> {
@@ -444,7 +468,9 @@ fn intent(intent: &v1::Intent) -> Result<(), Broken> {
         empty_or(&intent.tool_manifest_digest, 32),
         "tool_manifest_digest",
     )?;
-    require(text(&intent.tool_call_id, 0, 256), "tool_call_id")
+    require(text(&intent.tool_call_id, 0, 256), "tool_call_id")?;
+    require(intent.expected_effects.len() <= 64, "expected_effects")?;
+    effects(&intent.expected_effects)
 }
 
 fn outcome(outcome: &v1::Outcome) -> Result<(), Broken> {

@@ -175,10 +175,7 @@ fn nothing_follows_the_end_of_a_session() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::new(directory.path());
     let mut stored = open(&state).unwrap();
-    let closed = stored
-        .maker()
-        .close(deed_evidence::Micros::new(1))
-        .unwrap();
+    let closed = stored.maker().close(deed_evidence::Micros::new(1)).unwrap();
     stored.append(&[closed.into()]).unwrap();
     let next = statements(&stored, 1);
     assert!(matches!(

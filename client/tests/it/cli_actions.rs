@@ -401,7 +401,7 @@ async fn mistakes_are_usage_and_say_what_to_do() {
             "is no grant",
         ),
         (
-            format!("task open {task} --requested-by a --tier low --session x"),
+            "task open --requested-by a --tier low --session x".to_owned(),
             "--session goes with",
         ),
         (

@@ -1,7 +1,8 @@
 //! The six layers of an act.
 
 use deed_proto::v1::{
-    self, EvidencePart, FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState, TaskState,
+    self, EvidencePart, FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState,
+    TaskState,
 };
 
 use super::{

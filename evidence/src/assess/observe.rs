@@ -327,7 +327,9 @@ impl Book {
             return Ok(());
         }
         let early = std::mem::take(&mut act.changes);
-        let mut other = false;
+        // What was beyond the clearance then is so still.
+        let mut other =
+            act.has(FindingKind::EffectMismatch) || act.has(FindingKind::HiddenSideEffect);
         for group in early.chunk_by(|a, b| a.leaf == b.leaf) {
             let effects: Vec<Effect> = group.iter().map(|change| change.effect.clone()).collect();
             let compared = effects::look_up(act, &effects, &group[0].system);

@@ -32,6 +32,9 @@ enum Field {
     IntentAction,
     IntentResource,
     IntentDeadline,
+    ExpectedKind,
+    ExpectedResource,
+    ExpectedExternalId,
     OutcomeEffects,
     OutcomeKind,
     OutcomeResource,
@@ -68,6 +71,9 @@ impl Breach {
             Field::IntentAction => "intent.action",
             Field::IntentResource => "intent.resource",
             Field::IntentDeadline => "intent.deadline_us",
+            Field::ExpectedKind => "intent.expected_effects.kind",
+            Field::ExpectedResource => "intent.expected_effects.resource",
+            Field::ExpectedExternalId => "intent.expected_effects.external_id",
             Field::OutcomeEffects => "outcome.effects",
             Field::OutcomeKind => "outcome.effects.kind",
             Field::OutcomeResource => "outcome.effects.resource",
@@ -197,7 +203,14 @@ fn intent(bytes: &[u8], occurred_at_us: u64) -> Option<Breach> {
             (2, Raw::Text(resource)) => Breach::name(Field::IntentResource, resource),
             (5, Raw::Number(deadline)) => (deadline <= occurred_at_us)
                 .then_some(Breach::new(Field::IntentDeadline, Rule::LaterDeadline)),
-            (6.., _) => return None,
+            (12, Raw::Text(effect)) => effect_breach(
+                effect,
+                [
+                    Field::ExpectedKind,
+                    Field::ExpectedResource,
+                    Field::ExpectedExternalId,
+                ],
+            ),
             _ => None,
         };
         if breach.is_some() {
@@ -205,6 +218,15 @@ fn intent(bytes: &[u8], occurred_at_us: u64) -> Option<Breach> {
         }
     }
     None
+}
+
+/// What is wrong with the texts of an effect: its kind, its resource, its external id.
+fn effect_breach(effect: &[u8], [kind, resource, external_id]: [Field; 3]) -> Option<Breach> {
+    let [its_kind, its_resource, its_id] = texts(effect, [1, 2, 3]);
+    let unseen = Breach::new(external_id, Rule::Unseen);
+    Breach::name(kind, its_kind)
+        .or_else(|| Breach::name(resource, its_resource))
+        .or_else(|| name::has_unseen_bytes(its_id).then_some(unseen))
 }
 
 fn outcome(bytes: &[u8]) -> Option<Breach> {
@@ -218,13 +240,14 @@ fn outcome(bytes: &[u8]) -> Option<Breach> {
             (3, Raw::Text(_)) if not_done => {
                 Some(Breach::new(Field::OutcomeEffects, Rule::NothingDone))
             }
-            (3, Raw::Text(effect)) => {
-                let [kind, resource, external_id] = texts(effect, [1, 2, 3]);
-                let unseen = Breach::new(Field::OutcomeExternalId, Rule::Unseen);
-                Breach::name(Field::OutcomeKind, kind)
-                    .or_else(|| Breach::name(Field::OutcomeResource, resource))
-                    .or_else(|| name::has_unseen_bytes(external_id).then_some(unseen))
-            }
+            (3, Raw::Text(effect)) => effect_breach(
+                effect,
+                [
+                    Field::OutcomeKind,
+                    Field::OutcomeResource,
+                    Field::OutcomeExternalId,
+                ],
+            ),
             (4.., _) => return None,
             _ => None,
         };

@@ -159,7 +159,23 @@ fn check_names(bytes: &[u8]) -> Result<(), WireError> {
         uri::canonical(text).ok_or("must be a URI that has a canonical form")
     })?;
     let [value] = texts(token, [2]);
-    check_seen("grant.outside_token.value", value)
+    check_seen("grant.outside_token.value", value)?;
+    check_producers("grant.gateways", bytes, 11)
+}
+
+/// Producers that somebody may act for, or that may act.
+fn check_producers(path: &'static str, bytes: &[u8], number: u32) -> Result<(), WireError> {
+    let producers = Fields(bytes).texts().filter(|(field, _)| *field == number);
+    for (_, producer) in producers {
+        if is_the_ledgers(producer) {
+            let rule = "must not begin with deed:, which is the ledger's own";
+            return Err(WireError::rule(path, rule));
+        }
+        check_canonical(path, producer, |text| {
+            uri::canonical(text).ok_or("must be a URI that has a canonical form")
+        })?;
+    }
+    Ok(())
 }
 
 /// As an Outcome's effects from rules version 2 on: observations were never there before.
@@ -257,6 +273,14 @@ fn key_registered(bytes: &[u8]) -> Result<(), WireError> {
     }
     check_ascending(table, 8, bytes, "key_registered.acts_for")?;
     check_ascending(table, 9, bytes, "key_registered.resources")?;
+    check_producers("key_registered.acts_for", bytes, 8)?;
+    let own = Fields(bytes).texts().filter(|(field, _)| *field == 9);
+    for (position, (_, resource)) in own.enumerate() {
+        if let Some(flaw) = name::flaw(resource) {
+            let path = format!("key_registered.resources[{position}]");
+            return Err(WireError::rule(path, flaw.rule()));
+        }
+    }
     let has_role = |wanted: KeyRole| u64::try_from(wanted as i32) == Ok(role);
     let is_system = has_role(KeyRole::DownstreamSystem);
     if resources != is_system {

@@ -301,7 +301,12 @@ impl Telling {
     fn new(policy: bool) -> Self {
         let mut ledger = Ledger::new();
         for who in OTHERS {
-            ledger.register(who);
+            ledger.register_as(who, |registered| {
+                if who == SHOP {
+                    // The effects of these histories are not on its resources.
+                    registered.resources = vec!["stock/*".into()];
+                }
+            });
         }
         if policy {
             ledger.set_default_policy();

@@ -784,6 +784,13 @@ impl Ledger {
             Judgement::Behind => return Err("again".to_owned()),
         }
 
+        for payload in &payloads {
+            let header = statement::parse(payload).map_err(|error| error.to_string())?;
+            if let Some(breach) = header.breach {
+                return Err(breach.to_string());
+            }
+        }
+
         self.due(at)?;
         let payload = manifest.encode();
         let key_id = *key_id(key.public_key()).as_bytes();
@@ -798,9 +805,6 @@ impl Ledger {
         let mut places = Vec::new();
         for payload in payloads {
             let header = statement::parse(&payload).map_err(|error| error.to_string())?;
-            if let Some(breach) = header.breach {
-                return Err(breach.to_string());
-            }
             self.note_task(&payload);
             let leaf = self.next_leaf();
             let entry = Entry::batched(&payload, self.time).encode();

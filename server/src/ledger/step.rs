@@ -26,7 +26,6 @@ use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
 use parking_lot::RwLock;
 use thiserror::Error;
 
-
 use crate::{
     admission::{Admitted, AdmittedBatch, Kind},
     content::State,

@@ -121,7 +121,7 @@ const INTENTS: [(Layer, L, Story); 12] = [
 const RESULTS: [(Layer, L, Story); 11] = [
     (RESULT, L::Proven, payment_done),
     (RESULT, L::Claimed, |s| {
-        let intent = low(s);
+        let intent = unsigned(s);
         let done = outcome(&intent, OutcomeStatus::Succeeded, Vec::new());
         s.ledger.say(ANYBODY, Some(1), done);
         intent

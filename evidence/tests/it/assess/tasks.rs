@@ -11,13 +11,14 @@ use super::*;
 fn an_agent_does_not_choose_its_own_risk_tier() {
     let mut stage = Stage::new();
     stage.ledger.set_default_policy();
-    for who in [AGENT, APPROVER, ENGINE, DOWNSTREAM] {
+    for (task, who) in (2..).zip([AGENT, APPROVER, ENGINE, DOWNSTREAM]) {
         let own = stage
             .ledger
-            .say(who, Some(1), task_opened(RiskTier::Low, 0));
+            .say(who, Some(task), task_opened(RiskTier::Low, 0));
         assert_eq!(own.kinds(), [F::WrongRole], "{who:?}");
-        assert_eq!(stage.ledger.task(1).state(), TaskState::Unspecified);
-        let denied = stage.intend(None, |_| {});
+        assert_eq!(stage.ledger.task(task).state(), TaskState::Unspecified);
+        let said = Body::Intent(intent("orders/7", 500, None));
+        let denied = stage.ledger.say(AGENT, Some(task), said);
         assert_eq!(denied.state(), Some(IntentState::Denied));
     }
     // Nor does it keep the platform from opening it.
@@ -75,12 +76,10 @@ fn a_closed_task_stays_closed() {
     let opened = stage.open(RiskTier::Low);
     stage.close();
     let closed = stage.ledger.task(1);
-    for who in [PLATFORM, AUTHORITY, AGENT, ANYBODY] {
-        let again = stage
-            .ledger
-            .say(who, Some(1), task_opened(RiskTier::Low, 0));
-        let kind = [F::UnprovenClaim, F::OutOfPlace][usize::from(who.seed.is_some())];
-        assert_eq!(again.kinds(), [kind], "{who:?}");
+    // (Nobody else can name it in an opening.)
+    for tier in [RiskTier::Low, RiskTier::Payment] {
+        let again = stage.open(tier);
+        assert_eq!(again.kinds(), [F::OutOfPlace]);
         assert_eq!(
             again.assessed.findings[0].contradicts_leaf,
             Some(opened.leaf)

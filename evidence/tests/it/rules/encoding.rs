@@ -51,7 +51,7 @@ fn each_encoding_problem_names_its_place() {
             "message",
             unknown((1 << 32) + 1),
         ),
-        (vec![0x62, 0x01, b'x'], "message", unknown(12)),
+        (vec![0x6a, 0x01, b'x'], "message", unknown(13)),
         (back(&[0x82, 0x04, 0x00]), "message", unknown(64)),
         (front(&[0x9a, 0x01, 0x00]), "message", unknown(19)),
         (front(&[0x8a, 0x02, 0x00]), "message", body(33)),

@@ -126,10 +126,8 @@ pub(super) const OF_EVIDENCE: [(F, Story); 8] = [
         let intent = s.waits(0);
         s.mark();
         let approved = s.approve(COLLEAGUE, &intent, Verdict::Allow);
-        let detail = "approver and agent have the same controller";
-        told(approved.leaf, detail)
-            .about(intent.leaf)
-            .contradicts(approved.leaf)
+        let detail = "the approver has the controller of somebody who acts or decides here";
+        told(approved.leaf, detail).contradicts(intent.leaf)
     }),
     (F::HastyApproval, |s| {
         let intent = s.waits(0);
