@@ -93,10 +93,10 @@ main() {
     run content erase "$mail" --requested-by ticket:90001 --reason 'asked to be forgotten' \
         --legal-basis 'GDPR Art. 17(1)(b)'
     refused content get "$mail"
-    say 'The statement is still there, and still proven:'
-    run prove --index "$mail_leaf" --out "$tmp/mail.tlog-proof" \
-        --entry-out "$tmp/mail.entry" --policy-out "$tmp/policy.2"
-    run verify "$tmp/mail.tlog-proof" --entry "$tmp/mail.entry" --policy "$tmp/policy.2"
+    say 'The statement is still there. Offline it is followed to the tree, its batch and its signature:'
+    run prove --index "$mail_leaf" --batch --out "$tmp/mail.batch-proof" \
+        --policy-out "$tmp/policy.2" --trust-out "$tmp/trust"
+    run verify "$tmp/mail.batch-proof" --batch --policy "$tmp/policy.2" --trust "$tmp/trust"
 
     proof_of_action
 

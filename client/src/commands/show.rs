@@ -71,10 +71,19 @@ impl EntryJson {
         self
     }
 
+    /// The same where the signature verifies, and nothing shows whose the key was.
+    pub(crate) fn by_key_alone(mut self) -> Self {
+        self.signature = "key_unknown";
+        self
+    }
+
     fn signature_words(&self) -> String {
         match (self.signature, &self.refused) {
             ("verified", _) => "verified: the key was the producer's and in force".to_owned(),
             ("refused", Some(why)) => format!("proves nothing: {}", printable(why)),
+            ("key_unknown", _) => {
+                "verified with the given key; whose that was is not checked".to_owned()
+            }
             ("not_checked", _) => "not checked".to_owned(),
             _ if self.author == "ledger" => {
                 "none: the ledger's own; whether it follows was not looked at".to_owned()

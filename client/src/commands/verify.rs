@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use deed_client::{KnownAuthor, TrustHistory};
+use deed_client::{KnownAuthor, TrustHistory, Voice};
 use deed_evidence::{
     KeyId, LedgerId,
     batch::{self, Manifest},
@@ -507,8 +507,24 @@ fn report(verified: &VerifiedCheckpoint, entry: EntryJson, checks: Vec<Check>) -
         verified: verified_parts,
         failed,
         not_checked,
+        entry: with_signature(entry, &checks),
         checks,
-        entry,
+    }
+}
+
+/// The entry with what the checks say of its signature.
+fn with_signature(entry: EntryJson, checks: &[Check]) -> EntryJson {
+    let of = |part| {
+        let check = checks.iter().find(|check| check.part == part);
+        check.map(|check| (check.state, check.detail.clone()))
+    };
+    match (of(SIGNATURE), of(STANDING)) {
+        (Some((State::Failed, why)), _) | (_, Some((State::Failed, why))) => {
+            entry.by(&Voice::Refused(why))
+        }
+        (Some((State::Checked, _)), Some((State::Checked, _))) => entry.by(&Voice::Verified),
+        (Some((State::Checked, _)), _) => entry.by_key_alone(),
+        _ => entry,
     }
 }
 

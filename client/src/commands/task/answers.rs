@@ -195,7 +195,7 @@ fn evidence(entry: &ProvenStatement) -> String {
             };
             let strength = approval.strength().as_str_name();
             let strength = words(&short(strength, "AUTHENTICATION_STRENGTH_"));
-            format!("{producer} {verdict} at leaf {leaf} ({strength}).")
+            format!("{producer} {verdict} at leaf {leaf} ({strength}, claimed by the approver).")
         }
         _ => format!("{producer} gave evidence at leaf {leaf}."),
     }
