@@ -1,15 +1,14 @@
 //! Observations: what others saw of an act.
 
 use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, TaskState};
-use deed_tlog::Hash;
 
 use super::{
     LIST_MAX, SKEW_US,
     act::{copied, task_of},
     amounts,
     book::{Book, Here, View, Voice},
-    cells::{self, Act, CellKey, Change, Correlated, Names, Observed, name_of},
-    effects::{self, CHANGES_MAX, Fit, Seen},
+    cells::{Act, Change, Observed},
+    effects::{self, CHANGES_MAX, Seen},
     keys,
     said::{Effect, LeafRef, Said},
     table::{Event, State},
@@ -17,14 +16,14 @@ use super::{
 use crate::{Micros, TaskId};
 
 /// What an Observation says, and how much of it its speaker can prove.
-struct Sight<'a> {
+pub(super) struct Sight<'a> {
     /// On resources that are the speaker's own.
-    own: Vec<Effect>,
+    pub(super) own: Vec<Effect>,
     /// On others, or said by somebody who is no registered system.
-    claimed: Vec<Effect>,
+    pub(super) claimed: Vec<Effect>,
     observed_at: Micros,
-    task: Option<TaskId>,
-    said: &'a Said,
+    pub(super) task: Option<TaskId>,
+    pub(super) said: &'a Said,
 }
 
 impl Book {
@@ -375,89 +374,6 @@ impl Book {
             let same_task = task.is_none_or(|task| act.task[..] == task.as_bytes()[..]);
             act.leaf_hash[..] == intent.hash.as_bytes()[..] && same_task
         }))
-    }
-
-    /// The act that shares a correlation key and fits best; of equals one whose authority is proven,
-    /// then the first. An act that has nothing in common with what was seen is not blamed for it.
-    fn act_correlated<V: View>(
-        &mut self,
-        view: &mut V,
-        voice: Voice<'_>,
-        sight: &Sight<'_>,
-    ) -> Result<Option<Act>, V::Error> {
-        let mut leaves = Vec::new();
-        for (kind, value) in &sight.said.correlation_keys {
-            let key = CellKey::Correlation(name_of(kind, value));
-            if let Some(found) = self.cells.look::<Correlated, _>(view, key)? {
-                leaves.extend(found.acts.iter().map(|act| act.leaf));
-            }
-        }
-        leaves.sort_unstable();
-        leaves.dedup();
-        let (seen, system) = if sight.own.is_empty() {
-            (&sight.claimed, bytes::Bytes::new())
-        } else {
-            (&sight.own, effects::system(voice.producer))
-        };
-        let mut best: Option<((Fit, bool), Act)> = None;
-        for leaf in leaves {
-            let Some(act) = self.act_at(view, leaf)? else {
-                continue;
-            };
-            if sight
-                .task
-                .is_some_and(|task| act.task[..] != task.as_bytes()[..])
-            {
-                continue;
-            }
-            let fit = effects::fit(&act, seen, &system);
-            if fit == Fit::Not {
-                continue;
-            }
-            let founded = act.authority() == deed_proto::v1::LayerState::Proven;
-            if best.as_ref().is_none_or(|(best, _)| (fit, founded) > *best) {
-                best = Some(((fit, founded), act));
-            }
-        }
-        Ok(best.map(|(_, act)| act))
-    }
-
-    /// A downstream system names a credential: does its task go on?
-    fn token_seen<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        kind: &str,
-        value: &str,
-    ) -> Result<(), V::Error> {
-        let key = CellKey::Token(name_of(kind, value));
-        let Some(names) = self.cells.look::<Names, _>(view, key)?.cloned() else {
-            return Ok(());
-        };
-        for name in names.grants {
-            let Ok(name) = Hash::try_from(&name.hash[..]) else {
-                continue;
-            };
-            let grant = self
-                .cells
-                .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
-            let Some((grant_leaf, id)) =
-                grant.and_then(|grant| Some((grant.leaf, TaskId::from_slice(&grant.task)?)))
-            else {
-                continue;
-            };
-            let task = self.cells.task(view, id)?;
-            let closed = task
-                .filter(|task| task.state() == TaskState::Closed)
-                .map(|task| task.closed_leaf);
-            if let Some(closed) = closed {
-                let kind = FindingKind::TokenUsedAfterClose;
-                let detail = "a credential of the task was used after the task had ended";
-                let contradicts = closed.or(Some(grant_leaf));
-                self.find(view, here, kind, Some(id), here.leaf, contradicts, detail)?;
-            }
-        }
-        Ok(())
     }
 }
 

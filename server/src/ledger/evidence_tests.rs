@@ -144,8 +144,8 @@ fn a_second_batch_for_the_same_places_is_kept_whole_as_evidence() {
     // An approval of what is no act.
     let bytes = entries(&engine);
     let mut mallory = Producer::new(ledger.id, 2);
+    mallory.producer = "spiffe://example.org/approver".to_owned();
     let of_evidence = mallory.statement(|statement| {
-        statement.producer = "spiffe://example.org/approver".to_owned();
         statement.body = Some(Body::Approval(v1::Approval {
             intent: Some(v1::LeafRef {
                 leaf_index: 10,

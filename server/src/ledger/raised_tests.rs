@@ -129,14 +129,14 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     };
     assert_eq!(kinds(set.as_ref()), []);
     assert_eq!(kinds(opened.as_ref()), []);
-    assert_eq!(kinds(seen.as_ref()), [FindingKind::HiddenSideEffect]);
+    assert_eq!(kinds(seen.as_ref()), [FindingKind::UnprovenClaim]);
 
     // An Intent of before was judged by nobody, so it is no act.
     let late = outcome(&mut agent, 0, &before);
     let answer = append(vec![late]);
     assert_eq!(
         kinds(said_of(&answer)[0].as_ref()),
-        [FindingKind::OutcomeWithoutIntent]
+        [FindingKind::UnprovenClaim]
     );
     // One of now is.
     let (sequence, after) = (agent.next, agent.intent("after"));

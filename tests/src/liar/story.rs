@@ -102,14 +102,30 @@ impl State {
         let mut info = self.info_of(task, &told);
         let acts = self.acts(&told);
         info.acts = acts.len() as u64;
+        // What is spent: by every Intent that names the grant.
+        let under = |hash: &Bytes| {
+            let amounts = told.iter().filter_map(|(_, said)| match &said.body {
+                Some(Body::Intent(intent)) if intent.grant == *hash => {
+                    Some(intent.amount.as_ref().map_or(0, |one| one.minor_units))
+                }
+                _ => None,
+            });
+            amounts.fold((0, 0), |(uses, sum), amount| (uses + 1, sum + amount))
+        };
         let grants = told.iter().filter_map(|(leaf, said)| match &said.body {
-            Some(Body::Grant(_)) => Some(v1::GrantInfo {
-                leaf_index: *leaf,
-                leaf_hash: self.leaf_ref(*leaf).leaf_hash,
-                state: GrantState::Active.into(),
-                rooted: LayerState::Proven.into(),
-                ..v1::GrantInfo::default()
-            }),
+            Some(Body::Grant(_)) => {
+                let leaf_hash = self.leaf_ref(*leaf).leaf_hash;
+                let (uses_spent, amount_spent) = under(&leaf_hash);
+                Some(v1::GrantInfo {
+                    leaf_index: *leaf,
+                    leaf_hash,
+                    state: GrantState::Active.into(),
+                    rooted: LayerState::Proven.into(),
+                    uses_spent,
+                    amount_spent,
+                    ..v1::GrantInfo::default()
+                })
+            }
             _ => None,
         });
         let findings = self.story.findings.iter();

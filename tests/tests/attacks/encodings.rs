@@ -208,6 +208,7 @@ fn statements(ledger_id: LedgerId, previous: &PayloadDigest) -> Vec<(&'static st
         .named(AGENT)
         .message(intent("orders/later"));
     later.sequence = 300;
+    later.nonce = Bytes::new();
     later.skipped_from = Some(1);
     later.previous = Bytes::copy_from_slice(previous.as_bytes());
     all.push(("later", later));

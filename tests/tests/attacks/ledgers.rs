@@ -96,7 +96,7 @@ fn a_proof_of_possession_is_forged() {
         });
         forge("for another producer", &|body| body.producer = MARK.into());
         forge("for another controller", &|body| {
-            body.controller = MARK.into();
+            body.controller = "https://mark.example".into();
         });
         forge("for another role", &|body| body.role = 2);
         forge("of zeros", &|body| body.possession = vec![0; 64].into());

@@ -155,9 +155,7 @@ fn nothing_that_was_recorded_controls_a_terminal() {
     let mut statement = json!({"task_opened": {
         "objective_text": evil, "requested_by": "order-service", "risk_tier": "low"
     }});
-    for field in ["producer", "task"] {
-        statement[field] = intent(0)[field].clone();
-    }
+    statement["producer"] = intent(0)["producer"].clone();
     let ended = set.deed.run_with(["append"], &format!("{statement}\n"));
     assert_eq!(lines(&ended.expect_code(OK)).len(), 1);
     let shown = set.deed.run(["entry", "1"]).expect_code(OK).stdout;

@@ -68,10 +68,6 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     let after = object(&set.deed.run(["head", "--json"]).expect_code(OK));
     assert_eq!(after, head);
 
-    // Whoever signed goes on signing.
-    let unsigned = object(&import(&["--unsigned"]).expect_code(UNAVAILABLE));
-    // A run ends where something of it is refused: at its opening.
-    assert_eq!(unsigned["rejected"], 2, "{unsigned}");
     // With nobody to sign grants the import's own key still signs, and the grants of the first
     // import are the ones.
     let keys = set.deed.state().join("keys");
@@ -103,8 +99,10 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     }
     let words = expect_failure(import(&["--sign", "batch"]), USAGE);
     assert!(words.contains("--authority-key"), "{words}");
-    let words = import(&[]).expect_code(UNAVAILABLE).stderr;
-    assert!(words.contains("not signed"), "{words}");
+    // Unsigned it is another producer's, in sessions of its own.
+    let ended = import(&[]).expect_code(OK);
+    assert!(ended.stderr.contains("not signed"), "{ended:#?}");
+    assert_eq!(object(&ended)["accepted"], 12, "{ended:#?}");
 }
 
 #[test]
@@ -298,14 +296,16 @@ fn a_killed_append_goes_on() {
         .iter()
         .map(|r| r["sequence"].as_u64().unwrap())
         .collect();
-    assert_eq!(sequences, (10..=20).collect::<Vec<_>>());
+    // A receipt is printed before it is noted, so those of the first ten may be there again.
+    let first = sequences[0];
+    assert!([0, 10].contains(&first), "{sequences:?}");
+    assert_eq!(sequences, (first..=20).collect::<Vec<_>>());
+    let (last, resent) = left.split_last().unwrap();
     assert!(
-        left[..10]
-            .iter()
-            .all(|receipt| receipt.get("line").is_none()),
+        resent.iter().all(|receipt| receipt.get("line").is_none()),
         "{left:?}"
     );
-    assert_eq!(left[10]["line"], 1);
+    assert_eq!(last["line"], 1);
     assert!(
         left.iter().all(|receipt| receipt["status"] != "rejected"),
         "{left:?}"

@@ -17,7 +17,12 @@ use deed_tlog::SigningKey;
 const OK: i32 = 0;
 
 /// Marks of what nobody here has checked; in lower case.
-const SERVERS_WORD: [&str; 3] = ["not checked", "server's word", "by the server"];
+const SERVERS_WORD: [&str; 4] = [
+    "not checked",
+    "server's word",
+    "by the server",
+    "the server names",
+];
 
 /// A private key as a file of a user; its path.
 fn key_file(deed: &Deed, name: &str, key: &SigningKey) -> String {

@@ -73,7 +73,7 @@ fn a_liar_without_lies_changes_nothing() {
         let ledger = TestLedger::create(&both[1], "payments").await;
         let mut authority = Authority::new(ledger.id, 900);
         let mut producer = Producer::new(ledger.id, 1);
-        let task = [0x7a; 16];
+        let task = deed_tests::statements::task_id(ledger.id, [0x7a; 16]);
         let intents = producer.intents(3);
         let batched = batch(&intents, &key(7));
         let request = |envelopes| v1::AppendRequest {

@@ -201,19 +201,14 @@ fn the_largest_statement_is_taken() {
     run(async {
         let set = Set::up().await;
         let (ledger, clients) = (&set.ledger, &set.clients);
-        let mut producer = Producer::new(ledger.id, 1);
-        producer.intent("binds nothing yet");
+        let producer = Producer::new(ledger.id, 1);
         let of_length = |length: usize| {
             (1..1000).find_map(|last| {
                 let mut body = large_outcome(59);
                 if let Body::Outcome(outcome) = &mut body {
                     outcome.effects[58].resource = "r".repeat(last);
                 }
-                let message = v1::Statement {
-                    sequence: 0,
-                    previous: Bytes::new(),
-                    ..producer.message(body)
-                };
+                let message = producer.message(body);
                 Some(Bytes::from(message.encode_to_vec())).filter(|it| it.len() == length)
             })
         };

@@ -38,6 +38,7 @@ fn sessions_are_strict() {
         // A session begins at 0.
         let early = v1::Statement {
             sequence: 1,
+            nonce: Bytes::new(),
             ..producer.message(intent("early"))
         };
         let wanted = (Reason::SequenceNotNext, "sequence".to_owned(), Some(0));

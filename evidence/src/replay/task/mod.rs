@@ -386,6 +386,11 @@ impl TaskReplay {
         if let Some(first) = first {
             return self.equivocation(saying, first).map(Some);
         }
+        if let Some(breach) = header.breach
+            && super::assesses(self.registry())
+        {
+            return Err(Fault::Breach(breach));
+        }
         match header.body {
             BodyKind::FindingDisposition => return self.disposition(saying),
             BodyKind::Intent if is_task => self.intents.push(saying.leaf),

@@ -1,0 +1,163 @@
+//! What other systems call the same thing: acts that are found by an order number, tasks that are found
+//! by a credential.
+
+use std::collections::HashMap;
+
+use deed_proto::v1::{FindingKind, IntentState, TaskState};
+use deed_tlog::Hash;
+
+use super::{
+    LIST_MAX,
+    act::task_of,
+    book::{Book, Here, View, Voice},
+    cells::{self, Act, CellKey, Correlated, CorrelatedAct, Names, name_of},
+    effects::{self, Fit},
+    observe::Sight,
+};
+use crate::{KeyId, TaskId, trust::Registry};
+
+impl Book {
+    /// Notes that a correlation key names an act. There is room for 64; beyond that nobody can push out
+    /// what is somebody else's, and what does not fit is found.
+    pub(super) fn correlate<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        kind: &str,
+        value: &str,
+        act: &Act,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Correlation(name_of(kind, value));
+        let acts: &mut Correlated = self.cells.change_or_default(view, key)?;
+        let place = acts.acts.binary_search_by_key(&act.leaf, |one| one.leaf);
+        let Err(at) = place else { return Ok(()) };
+        let one = CorrelatedAct {
+            leaf: act.leaf,
+            key: act.key.clone(),
+            denied: act.state() == IntentState::Denied,
+        };
+        acts.acts.insert(at, one);
+        let Some(left_out) = acts.make_room(here.registry) else {
+            return Ok(());
+        };
+        // What nobody proves makes room without a word.
+        if left_out.key.is_empty() || left_out.denied {
+            return Ok(());
+        }
+        let kind = FindingKind::NotCompared;
+        let detail = "more than 64 acts share a correlation key: what is seen by that key alone is not \
+                      found to be of this act";
+        let (task, about) = (task_of(act), left_out.leaf);
+        self.find(view, here, kind, task, about, None, detail)
+    }
+
+    /// The act that shares a correlation key and fits best; of equals one whose authority is proven,
+    /// then the first. An act that has nothing in common with what was seen is not blamed for it.
+    pub(super) fn act_correlated<V: View>(
+        &mut self,
+        view: &mut V,
+        voice: Voice<'_>,
+        sight: &Sight<'_>,
+    ) -> Result<Option<Act>, V::Error> {
+        let mut leaves = Vec::new();
+        for (kind, value) in &sight.said.correlation_keys {
+            let key = CellKey::Correlation(name_of(kind, value));
+            if let Some(found) = self.cells.look::<Correlated, _>(view, key)? {
+                leaves.extend(found.acts.iter().map(|act| act.leaf));
+            }
+        }
+        leaves.sort_unstable();
+        leaves.dedup();
+        let (seen, system) = if sight.own.is_empty() {
+            (&sight.claimed, bytes::Bytes::new())
+        } else {
+            (&sight.own, effects::system(voice.producer))
+        };
+        let mut best: Option<((Fit, bool), Act)> = None;
+        for leaf in leaves {
+            let Some(act) = self.act_at(view, leaf)? else {
+                continue;
+            };
+            if sight
+                .task
+                .is_some_and(|task| act.task[..] != task.as_bytes()[..])
+            {
+                continue;
+            }
+            let fit = effects::fit(&act, seen, &system);
+            if fit == Fit::Not {
+                continue;
+            }
+            let founded = act.authority() == deed_proto::v1::LayerState::Proven;
+            if best.as_ref().is_none_or(|(best, _)| (fit, founded) > *best) {
+                best = Some(((fit, founded), act));
+            }
+        }
+        Ok(best.map(|(_, act)| act))
+    }
+
+    /// A downstream system names a credential: does its task go on?
+    pub(super) fn token_seen<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        kind: &str,
+        value: &str,
+    ) -> Result<(), V::Error> {
+        let key = CellKey::Token(name_of(kind, value));
+        let Some(names) = self.cells.look::<Names, _>(view, key)?.cloned() else {
+            return Ok(());
+        };
+        for name in names.grants {
+            let Ok(name) = Hash::try_from(&name.hash[..]) else {
+                continue;
+            };
+            let grant = self
+                .cells
+                .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
+            let Some((grant_leaf, id)) =
+                grant.and_then(|grant| Some((grant.leaf, TaskId::from_slice(&grant.task)?)))
+            else {
+                continue;
+            };
+            let task = self.cells.task(view, id)?;
+            let closed = task
+                .filter(|task| task.state() == TaskState::Closed)
+                .map(|task| task.closed_leaf);
+            if let Some(closed) = closed {
+                let kind = FindingKind::TokenUsedAfterClose;
+                let detail = "a credential of the task was used after the task had ended";
+                let contradicts = closed.or(Some(grant_leaf));
+                self.find(view, here, kind, Some(id), here.leaf, contradicts, detail)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Correlated {
+    /// Takes one out if there are more than 64: of what nobody signed, else of what was denied, else of
+    /// the controller that has the most; the newest of those.
+    fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
+        if self.acts.len() <= LIST_MAX {
+            return None;
+        }
+        let controllers: Vec<Option<&str>> = self
+            .acts
+            .iter()
+            .map(|act| {
+                let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
+                key.map(|key| key.controller.as_str())
+            })
+            .collect();
+        let mut shares: HashMap<Option<&str>, usize> = HashMap::new();
+        for controller in &controllers {
+            *shares.entry(*controller).or_default() += 1;
+        }
+        let (at, _) = self.acts.iter().enumerate().max_by_key(|(at, act)| {
+            let controller = controllers[*at];
+            (controller.is_none(), shares[&controller], act.denied, *at)
+        })?;
+        Some(self.acts.remove(at))
+    }
+}

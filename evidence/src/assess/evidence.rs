@@ -1,0 +1,275 @@
+//! Decisions and Approvals: who may say yes or no to an act, and what counts.
+
+use deed_proto::v1::{
+    AuthenticationStrength, EvidencePart, FindingKind, IntentState, KeyRole, Verdict,
+};
+use deed_tlog::Hash;
+
+use super::{
+    HASTY_US, LIST_MAX, SKEW_US,
+    act::{copied, task_of},
+    book::{Book, Here, View, Voice},
+    cells::{Act, Evidence},
+    keys,
+    said::{Approval, LeafRef},
+    table::{Event, State},
+};
+use crate::{KeyId, TaskId};
+
+impl Book {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what was said, by whom, and where"
+    )]
+    pub(super) fn decision<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        leaf_hash: &Hash,
+        intent: &LeafRef,
+        verdict: Verdict,
+    ) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_referred(view, task, intent)? else {
+            let kind = FindingKind::OutOfPlace;
+            let detail = "the decision is of no Intent of this task";
+            return self.object(view, here, voice, kind, task, None, detail);
+        };
+        act = self.overtake(view, here, act)?;
+        if !voice.has_role(KeyRole::PolicyEngine) {
+            // What nobody signed is somebody's word, and counts for nothing.
+            if voice.is_signed() {
+                let kind = FindingKind::WrongRole;
+                let detail = "a decision is signed by a policy engine that an authority registered";
+                self.find(
+                    view,
+                    here,
+                    kind,
+                    Some(task),
+                    here.leaf,
+                    Some(act.leaf),
+                    detail,
+                )?;
+            }
+            return Ok(());
+        }
+        if let Some(rival) = rival_of(here, voice, &act, EvidencePart::Decision) {
+            // Of its own side a no proves as little as a yes.
+            let kind = FindingKind::UnprovenClaim;
+            let detail = "the policy engine has the controller of somebody whose act it decides, or who \
+                          approves it";
+            return self.find(view, here, kind, Some(task), here.leaf, Some(rival), detail);
+        }
+        if verdict == Verdict::Deny {
+            let why = "a policy engine denied it";
+            let event = Event::DecisionDenied;
+            act.decision_denied |= self.refuse(view, here, &mut act, event, why)?;
+        } else {
+            let none = AuthenticationStrength::Unspecified;
+            self.weigh(view, here, &mut act, voice, leaf_hash, none)?;
+        }
+        self.put_act(view, act)
+    }
+
+    pub(super) fn approval<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        leaf_hash: &Hash,
+        said: &Approval,
+    ) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_referred(view, task, &said.intent)? else {
+            let kind = FindingKind::ApprovalOfOtherIntent;
+            let detail = "what was approved is no Intent of this task";
+            return self.object(view, here, voice, kind, task, None, detail);
+        };
+        act = self.overtake(view, here, act)?;
+        if !voice.has_role(KeyRole::Approver) {
+            if voice.is_signed() && !voice.has_role(KeyRole::Importer) {
+                let kind = FindingKind::WrongRole;
+                let detail = "an approval is signed by an approver that an authority registered";
+                self.find(
+                    view,
+                    here,
+                    kind,
+                    Some(task),
+                    here.leaf,
+                    Some(act.leaf),
+                    detail,
+                )?;
+            }
+            act.approval_claimed = true;
+            return self.put_act(view, act);
+        }
+        let rival = rival_of(here, voice, &act, EvidencePart::Approval);
+        if rival.is_none() {
+            self.approval_times(view, here, &mut act, said)?;
+        }
+        if let Some(rival) = rival {
+            // Of its own side a no proves as little as a yes.
+            let kind = FindingKind::SelfApproval;
+            let detail = "the approver has the controller of somebody who acts or decides here";
+            self.find(view, here, kind, Some(task), here.leaf, Some(rival), detail)?;
+            act.approval_claimed = true;
+        } else if said.verdict == Verdict::Deny {
+            let why = "an approver refused it";
+            act.refused |= self.refuse(view, here, &mut act, Event::Refused, why)?;
+        } else if act.key.is_empty() {
+            // Whose act it is was not signed: that it is somebody else's cannot be shown.
+            act.approval_claimed = true;
+        } else {
+            self.weigh(view, here, &mut act, voice, leaf_hash, said.strength)?;
+        }
+        self.put_act(view, act)
+    }
+
+    fn approval_times<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        said: &Approval,
+    ) -> Result<(), V::Error> {
+        let decided = said.decided_at.get();
+        let opened = said.opened_at.max(said.shown_at).get();
+        if said.verdict == Verdict::Allow && opened > 0 && decided - opened < HASTY_US {
+            let detail = format!(
+                "decided {} ms after it was opened",
+                (decided - opened) / 1000
+            );
+            let kind = FindingKind::HastyApproval;
+            self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        }
+        let before = act.at_us.saturating_sub(decided) > SKEW_US;
+        if before || decided.saturating_sub(here.at.get()) > SKEW_US {
+            let detail = if before {
+                "decided before there was an Intent"
+            } else {
+                "decided in the future"
+            };
+            let kind = FindingKind::ClockSkew;
+            self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        }
+        Ok(())
+    }
+
+    /// Somebody who may said no. Returns whether that came before the act was cleared: afterwards it
+    /// stays on record, and changes nothing.
+    fn refuse<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        event: Event,
+        why: &str,
+    ) -> Result<bool, V::Error> {
+        let kind = FindingKind::DecisionDenied;
+        self.find_of(view, here, act, kind, Some(here.leaf), why)?;
+        if self.move_intent(view, here, act, event)?.is_some() {
+            act.clearing = false;
+            act.denied.push(why.to_owned());
+            return Ok(true);
+        }
+        Ok(matches!(
+            act.state(),
+            IntentState::Waiting | IntentState::Denied | IntentState::Lapsed
+        ))
+    }
+
+    /// Counts evidence that has come for a waiting act, and judges it again.
+    fn weigh<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+        voice: Voice<'_>,
+        leaf_hash: &Hash,
+        strength: AuthenticationStrength,
+    ) -> Result<(), V::Error> {
+        // What has an Outcome is not to be done any more: no permit for it.
+        if self.stands(view, act)? != State::Waiting || act.outcome.is_some() {
+            return Ok(());
+        }
+        if !act.clearing {
+            self.drop_revoked(view, here, act)?;
+        }
+        count(act, here, voice, leaf_hash, strength);
+        // A Clearance names its evidence: without any the Intent goes on waiting, also if the policy
+        // has changed meanwhile.
+        if act.clearing || act.evidence.is_empty() {
+            return Ok(());
+        }
+        let (Some(waiting), Some(task)) = (&act.waiting, task_of(act)) else {
+            return Ok(());
+        };
+        let judged = self.judge(view, here, &waiting.asked(task, act))?;
+        self.settle(view, here, act, judged)
+    }
+
+    /// Evidence whose key was revoked since does not count any more. Before new evidence is counted:
+    /// the same approver or engine may have spoken again, with another key.
+    fn drop_revoked<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+    ) -> Result<(), V::Error> {
+        for one in std::mem::take(&mut act.evidence) {
+            let key = KeyId::from_slice(&one.key).and_then(|key| here.registry.key(key));
+            match key.filter(|key| key.revoked_at.is_some()) {
+                None => act.evidence.push(one),
+                Some(key) => {
+                    let revoked = key.revoked_leaf.map(deed_tlog::LeafIndex::get);
+                    let detail =
+                        format!("the key of the evidence at leaf {} was revoked", one.leaf);
+                    self.find_of(view, here, act, FindingKind::RevokedKeyUse, revoked, detail)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The leaf of the statement that a speaker is not independent of, if there is one.
+fn rival_of(here: Here<'_>, voice: Voice<'_>, act: &Act, part: EvidencePart) -> Option<u64> {
+    let rival = keys::rival(act, here.registry, voice.record?, part)?;
+    Some(rival.leaf)
+}
+
+/// Counts evidence: one approval a controller, one decision an engine's controller.
+fn count(
+    act: &mut Act,
+    here: Here<'_>,
+    voice: Voice<'_>,
+    leaf_hash: &Hash,
+    strength: AuthenticationStrength,
+) {
+    let Some(key) = voice.key else { return };
+    let controller_of = |key: &[u8]| {
+        let key = KeyId::from_slice(key).and_then(|key| here.registry.key(key));
+        key.map(|key| key.controller.as_str())
+    };
+    let is_approval = strength != AuthenticationStrength::Unspecified;
+    let known = act.evidence.iter().position(|one| {
+        (one.strength != 0) == is_approval && controller_of(&one.key) == voice.controller()
+    });
+    match known {
+        None if act.evidence.len() >= LIST_MAX => return,
+        None => {}
+        // The same controller again, more strongly authenticated.
+        Some(at) if act.evidence[at].strength < strength.into() => {
+            act.evidence.remove(at);
+        }
+        Some(_) => return,
+    }
+    act.evidence.push(Evidence {
+        leaf: here.leaf,
+        leaf_hash: copied(leaf_hash.as_bytes()),
+        key: copied(key.as_bytes()),
+        strength: strength.into(),
+        at_us: here.at.get(),
+    });
+}
