@@ -227,7 +227,8 @@ impl ContentClient {
     }
 
     /// Commitments under which the server holds the same bytes as under these 1 to 64, by its word: an
-    /// erasure has to name them too. It must be one of an authority's deliverers who asks.
+    /// erasure has to name them too. It must be one of an authority's deliverers who asks, and who
+    /// should [`get`](Self::get) them and compare before signing: nothing of it is checked here.
     ///
     /// # Errors
     /// Any [`Error`].

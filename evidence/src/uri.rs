@@ -26,6 +26,10 @@ pub fn canonical(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once(':')?;
     let scheme = scheme.to_ascii_lowercase();
     let Some(rest) = rest.strip_prefix("//") else {
+        if ["http", "https", "spiffe", "ws", "wss", "ftp", "file"].contains(&scheme.as_str()) {
+            // It would be read as if `//` stood there.
+            return None;
+        }
         let form = format!("{scheme}:{rest}");
         return (!rest.is_empty() && name::flaw(form.as_bytes()).is_none()).then_some(form);
     };

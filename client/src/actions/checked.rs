@@ -13,6 +13,7 @@ use deed_evidence::{
         Fault, ReplayError,
         task::{Covered, TaskReplay, TaskVerdict, WholeBatch},
     },
+    trust::KeyRecord,
 };
 use deed_proto::v1::Author;
 use deed_tlog::{LeafIndex, TreeSize};
@@ -293,8 +294,15 @@ impl Voices {
             Err(Error::Trust(error)) => return Ok(Voice::Refused(error.to_string())),
             Err(error) => return Err(error),
         };
+        let key = match &covered {
+            Some(covered) => Some(covered.path().key_id),
+            None => parsed.signature.map(|signature| signature.key()),
+        };
+        // A later statement may say that somebody else had the key by then.
+        let doubtful = key.and_then(|key| known.trust.registry().key(key));
+        let doubtful = doubtful.filter(|record| record.is_doubtful(parsed.received_at));
         let voice = match known.replay.speaks(leaf, entry, covered.as_ref()) {
-            Ok(()) => Voice::Verified,
+            Ok(()) => doubtful.map_or(Voice::Verified, |record| Voice::Refused(compromised(record))),
             Err(error) => Voice::Refused(error.fault.to_string()),
         };
         self.batches = batches;
@@ -329,6 +337,15 @@ impl Voices {
     }
 }
 
+fn compromised(record: &KeyRecord) -> String {
+    let leaf = record.revoked_leaf.map_or(0, LeafIndex::get);
+    let since = record.compromised_since.map(|since| since.to_string());
+    format!(
+        "its key was reported compromised at leaf {leaf}, since {}",
+        since.unwrap_or_default()
+    )
+}
+
 /// An entry that is proven to be in the log, and how its author is known.
 #[derive(Debug)]
 pub struct VouchedEntry {
@@ -342,7 +359,7 @@ pub struct VouchedEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Voice {
     /// The signature, or that of the batch's manifest, holds under a key that was registered for the
-    /// producer and in force.
+    /// producer and in force, and that no known statement reports compromised by then.
     Verified,
     /// Nobody signed: the producer is claimed.
     Nobody,

@@ -1,5 +1,6 @@
 //! Waiting for an Intent's clearance.
 
+use deed_evidence::replay::task::Unshown;
 use deed_proto::v1::{self, IntentState, statement::Body};
 use deed_tlog::LeafIndex;
 use tonic::{Status, Streaming};
@@ -22,7 +23,7 @@ use crate::{
 pub enum Basis {
     /// Worked out in this process, from entries that are proven to be in the log. What stays the
     /// operator's word all the same is that none was left out: see
-    /// [`Unshown`](deed_evidence::replay::task::Unshown).
+    /// [`Standing::unshown`].
     Checked,
     /// The server says so.
     ServersWord,
@@ -42,6 +43,9 @@ pub struct Standing {
     /// The Clearance, if one had to be written: proven to be in the log, written by the ledger, and
     /// of this Intent.
     pub clearance: Option<ProvenStatement>,
+    /// What stays the operator's word although `state` was checked: that no trust statement follows
+    /// the newest one that is known, and that no entry of the task was left out.
+    pub unshown: Vec<Unshown>,
     /// The head of the tree that this was read from.
     pub head: SignedHead,
 }
@@ -195,6 +199,7 @@ impl ClearanceWatch {
             missing: answer.missing,
             denied: answer.denied,
             clearance,
+            unshown: Vec::new(),
             head,
         };
         if self.trusting || !standing.is_settled() {
@@ -265,12 +270,17 @@ fn checked(said: Standing, intent: LeafIndex, judged: &JudgedTask) -> Result<Sta
         }
     }
     let leaf = own.clearance_leaf;
+    let unshown = verdict.unshown.iter().copied();
+    // Of the rest no permit depends.
+    let unshown =
+        unshown.filter(|one| matches!(one, Unshown::Trust { .. } | Unshown::Entries { .. }));
     Ok(Standing {
         state: found,
         basis: Basis::Checked,
         missing: own.missing.clone(),
         denied: own.denied.clone(),
         clearance: leaf.and_then(|leaf| judged.told.entry(leaf).cloned()),
+        unshown: unshown.collect(),
         head: judged.told.head.clone(),
     })
 }

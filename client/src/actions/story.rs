@@ -145,8 +145,9 @@ impl Ledger {
     ///
     /// # Errors
     /// Any [`Error`]; [`Error::Refused`] if there is no such task; [`Error::Trust`] if what the
-    /// server names is no receipt of this task.
+    /// server names is no receipt of this task, was not asked for, or was there before.
     pub async fn request_task_receipt(&self, task: TaskId) -> Result<ProvenStatement, Error> {
+        let trusted = self.shared.name_base();
         let request = v1::RequestTaskReceiptRequest {
             ledger: self.shared.name.clone(),
             task: bytes::Bytes::copy_from_slice(task.as_bytes()),
@@ -169,12 +170,24 @@ impl Ledger {
             matches!(found.body(), Some(Body::TaskReceipt(_))) && found.task() == Some(task)
         });
         self.settle_if_due();
-        found.ok_or_else(|| {
-            let leaf = answer.leaf_index;
+        let leaf = answer.leaf_index;
+        let found = found.ok_or_else(|| {
             fails(format!(
                 "the entry at leaf {leaf} is no receipt of task {task}"
             ))
-        })
+        })?;
+        if !matches!(found.body(), Some(Body::TaskReceipt(receipt)) if receipt.requested) {
+            return Err(fails(format!(
+                "the receipt at leaf {leaf} is not one that somebody asked for"
+            )));
+        }
+        // One from before says nothing of what the task has become since.
+        if trusted.is_some_and(|trusted| leaf < trusted.head.size.get()) {
+            return Err(fails(format!(
+                "the receipt at leaf {leaf} was there before it was asked for"
+            )));
+        }
+        Ok(found)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use deed_client::{ContentState, Ledger};
+use deed_client::{ContentState, Error, Ledger};
 use deed_evidence::{
     CommitmentDigest, Sequence, SessionId,
     commitment::{Committer, Salt},
@@ -21,6 +21,7 @@ use deed_evidence::{
 use deed_proto::v1::{self, statement::Body};
 use deed_tlog::LeafIndex;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWrite;
 
 use super::{
@@ -100,8 +101,9 @@ pub(crate) struct Get {
 /// changes. Copies elsewhere are not reached. Refused while a legal hold or the retention floor
 /// covers one of them: then nothing is erased.
 ///
-/// Other commitments to the same bytes, with other salts, are found by the server, shown, and erased
-/// too. What is stored after its bytes were erased cannot be found so: there is nothing left to
+/// Other commitments to the same bytes, with other salts, are found by the server, read and compared
+/// here, shown, and erased too. One that differs, or cannot be read, ends it: what cannot be read has to
+/// be named. What is stored after its bytes were erased cannot be found so: there is nothing left to
 /// compare it with.
 #[derive(Args)]
 #[command(after_help = "\
@@ -335,6 +337,7 @@ impl Erase {
         let ledger = global.connect().await?;
         let mut authority = self.authority.open(global, &ledger).await?;
         let mut seen: BTreeSet<_> = digests.iter().copied().collect();
+        let mut asked = SameBytes::of(&digests);
         // More than fit into one Erasure go into several: a full one may leave some for the next.
         let mut waiting = VecDeque::from(digests);
         while !waiting.is_empty() {
@@ -344,6 +347,7 @@ impl Erase {
                 named.extend(waiting.drain(..room.min(waiting.len())));
                 for twin in ledger.contents().twins(&named).await? {
                     if seen.insert(twin) {
+                        asked.check(&ledger, twin).await?;
                         tell(&format!("erased too, as it holds the same bytes: {twin}"));
                         waiting.push_back(twin);
                     }
@@ -379,6 +383,86 @@ impl Erase {
         }
         recorded.erases(digests);
         Output::new(global).print(&recorded, RecordedJson::text)
+    }
+}
+
+/// The bytes of the contents that are to be erased, to hold against them what the server calls their
+/// twins: an authority does not erase by the server's word.
+struct SameBytes {
+    /// Contents that were asked for and are not read yet.
+    unread: Vec<CommitmentDigest>,
+    /// SHA-256 of those that were read, and opened their commitments.
+    known: BTreeSet<Vec<u8>>,
+    /// One of them could not be read.
+    incomplete: bool,
+}
+
+impl SameBytes {
+    fn of(asked: &[CommitmentDigest]) -> Self {
+        Self {
+            unread: asked.to_vec(),
+            known: BTreeSet::new(),
+            incomplete: false,
+        }
+    }
+
+    /// Reads a twin, and checks that it holds the bytes of a content that was asked for.
+    async fn check(&mut self, ledger: &Ledger, twin: CommitmentDigest) -> Outcome {
+        for digest in std::mem::take(&mut self.unread) {
+            match bytes_digest(ledger, digest).await? {
+                Some(known) => {
+                    self.known.insert(known);
+                }
+                None => self.incomplete = true,
+            }
+        }
+        let unverified = || {
+            Failure::usage(format!(
+                "the server says that {twin} holds the same bytes, and that cannot be checked: the \
+                 contents cannot be read here. Nothing more was erased; name {twin} on the command \
+                 line if it is to be erased too"
+            ))
+        };
+        let Some(found) = bytes_digest(ledger, twin).await? else {
+            return Err(unverified());
+        };
+        if self.known.contains(&found) {
+            return Ok(());
+        }
+        if self.incomplete {
+            return Err(unverified());
+        }
+        tell(&format!(
+            "ALARM: the server says that {twin} holds the same bytes, and it does not"
+        ));
+        Err(Failure::does_not_verify(format!(
+            "the server says that {twin} holds the same bytes, and it does not: nothing more was erased"
+        )))
+    }
+}
+
+/// SHA-256 of a content that opens its commitment; `None` if it cannot be read here.
+async fn bytes_digest(ledger: &Ledger, digest: CommitmentDigest) -> Outcome<Option<Vec<u8>>> {
+    let mut out = Blocking(Hashing(Sha256::new()));
+    let read = ledger.contents().get(digest, &mut out).await;
+    match read {
+        Ok(ContentState::Read { .. }) => Ok(Some(out.0.0.finalize().to_vec())),
+        Ok(_) | Err(Error::NotAllowed { .. } | Error::Refused { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Hashes what is written.
+struct Hashing(Sha256);
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use deed_client::{Basis, Header, Ledger, Standing};
-use deed_evidence::{Micros, TaskId};
+use deed_client::{Basis, Error, Header, Ledger, Standing};
+use deed_evidence::{Micros, RULES_ASSESSED, TaskId, replay::task::Unshown};
 use deed_proto::v1::{self, IntentState, statement::Body};
 use deed_tlog::LeafIndex;
 use serde::Serialize;
@@ -23,12 +23,12 @@ use crate::cli::{Failure, Global, Outcome, Output, When, printable, tell};
 /// Announce an act before it happens, and learn whether it may
 ///
 /// The ledger answers: cleared, waiting (and for what), or denied (and why). Act on a clearance
-/// only; --wait waits for it. Cleared is worked out here from the task's entries; the rest is the
-/// server's word. What the act is called with and what led to it are committed to, and
+/// only; --wait waits for it, and then nothing else is a success. Cleared is worked out here from the
+/// task's entries; the rest is the server's word. What the act is called with and what led to it are committed to, and
 /// kept beside the ledger, encrypted.
 #[derive(Args)]
 #[command(after_help = "\
-Exit codes: 1 if it is denied, or with --wait if it lapsed.
+Exit codes: 1 if it is denied, or with --wait if it is not cleared in the end.
 
 Examples:
   deed intend --key agent.pem --task 0001..0f --action payments.refund \\
@@ -133,9 +133,12 @@ struct IntentJson {
 /// Where an Intent stands.
 #[derive(Serialize, Default)]
 struct StandsJson {
-    /// None if the ledger assesses nothing.
+    /// None if the ledger assesses nothing, or if it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<String>,
+    /// The proven trust chain says that the ledger assesses nothing.
+    #[serde(skip)]
+    assesses_nothing: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -145,6 +148,9 @@ struct StandsJson {
     /// `checked` or `servers_word`.
     #[serde(skip_serializing_if = "Option::is_none")]
     basis: Option<&'static str>,
+    /// What stays the server's word of a state that was checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    by_servers_word: Vec<String>,
 }
 
 impl MakeIntent {
@@ -190,7 +196,7 @@ impl MakeIntent {
         };
         let printed = Output::new(global).print(&json, IntentJson::text);
         waited?;
-        verdict(state, said.receipt.leaf_index.get())?;
+        verdict(state, said.receipt.leaf_index.get(), self.wait)?;
         printed
     }
 
@@ -200,20 +206,41 @@ impl MakeIntent {
             StandsJson::new(assessed.intent(), &assessed.missing, &assessed.denied)
         });
         let state = assessed.map_or(IntentState::Unspecified, v1::Assessed::intent);
-        // A ledger that assesses nothing says nothing, and never will.
-        let waits = self.wait && state == IntentState::Waiting;
-        let checks = state == IntentState::Cleared && !self.by_servers_word;
-        if !waits && !checks {
+        let asks = match state {
+            // Nobody gets a permit by that.
+            IntentState::Denied => false,
+            // The receipt of a statement that was recorded before says nothing of it.
+            IntentState::Unspecified => true,
+            IntentState::Cleared => !self.by_servers_word,
+            _ => self.wait,
+        };
+        if !asks {
             return (state, stands, Ok(()));
         }
         let leaf = said.receipt.leaf_index;
-        if waits {
+        let told = state == IntentState::Waiting;
+        if told {
             tell(&format!("leaf {leaf} {}", stands.words()));
         }
-        match settled(ledger, leaf, true, self.by_servers_word).await {
-            Ok((state, stands)) => (state, stands, Ok(())),
-            Err(failure) => (state, stands, Err(failure)),
-        }
+        // Without --wait it is told how it stands now, unless that is to be checked.
+        let to_the_end = self.wait || state == IntentState::Cleared;
+        let failure = match watched(ledger, leaf, told, self.by_servers_word, to_the_end).await {
+            Ok(Some(standing)) => return (standing.state, StandsJson::of(&standing), Ok(())),
+            Ok(None) => no_state(),
+            Err(Error::Refused {
+                code: tonic::Code::FailedPrecondition,
+                ..
+            }) if state == IntentState::Unspecified => match assesses_nothing(ledger).await {
+                Ok(true) => return (state, StandsJson::not_assessed(), Ok(())),
+                Ok(false) => Failure::does_not_verify(
+                    "the server says that this ledger assesses nothing, and its trust statements \
+                     say that it does",
+                ),
+                Err(failure) => failure,
+            },
+            Err(error) => error.into(),
+        };
+        (state, stands, Err(failure))
     }
 }
 
@@ -223,7 +250,6 @@ impl Await {
         let (state, stands) = settled(
             &ledger,
             LeafIndex::new(self.intent),
-            false,
             self.by_servers_word,
         )
         .await?;
@@ -231,39 +257,65 @@ impl Await {
             intent_leaf: self.intent,
             stands,
         };
-        let printed = Output::new(global).print(&json, |json| json.stands.words());
-        verdict(state, self.intent)?;
+        let printed = Output::new(global).print(&json, |json| json.stands.text());
+        verdict(state, self.intent, true)?;
         printed
     }
 }
 
-/// Waits until evidence can change nothing more, and says what it waits for meanwhile. `told`: how it
-/// stands now was said.
+/// Waits until evidence can change nothing more, and says what it waits for meanwhile.
 async fn settled(
+    ledger: &Ledger,
+    leaf: LeafIndex,
+    by_servers_word: bool,
+) -> Outcome<(IntentState, StandsJson)> {
+    let last = watched(ledger, leaf, false, by_servers_word, true).await?;
+    let last = last.ok_or_else(no_state)?;
+    Ok((last.state, StandsJson::of(&last)))
+}
+
+/// Follows an Intent to the end, or takes how it stands now, and says what it waits for meanwhile.
+/// `told`: how it stands now was said.
+async fn watched(
     ledger: &Ledger,
     leaf: LeafIndex,
     mut told: bool,
     by_servers_word: bool,
-) -> Outcome<(IntentState, StandsJson)> {
+    to_the_end: bool,
+) -> Result<Option<Standing>, Error> {
     let mut watch = ledger.await_clearance(leaf);
     if by_servers_word {
         watch = watch.by_servers_word();
     }
     let mut last: Option<Standing> = None;
     while let Some(standing) = watch.next().await? {
-        if !standing.is_settled() && !std::mem::take(&mut told) {
+        let ends = !to_the_end || standing.is_settled();
+        if !ends && !std::mem::take(&mut told) {
             let words = StandsJson::of(&standing).words();
             tell(&format!("leaf {leaf} {words}"));
         }
         last = Some(standing);
+        if ends {
+            break;
+        }
     }
     ledger.flush().await?;
-    let last = last.ok_or_else(|| Failure::does_not_verify("the server gives no state"))?;
-    Ok((last.state, StandsJson::of(&last)))
+    Ok(last)
 }
 
-/// What may not be acted on is an exit code too.
-fn verdict(state: IntentState, leaf: u64) -> Outcome {
+fn no_state() -> Failure {
+    Failure::does_not_verify("the server gives no state")
+}
+
+/// Whether the ledger's rules assess nothing, by its proven trust statements.
+async fn assesses_nothing(ledger: &Ledger) -> Outcome<bool> {
+    let trust = ledger.trust_chain().await?;
+    ledger.flush().await?;
+    Ok(trust.registry.rules_version() < RULES_ASSESSED)
+}
+
+/// What may not be acted on is an exit code too. Whoever waited for a clearance acts on nothing else.
+fn verdict(state: IntentState, leaf: u64, waited: bool) -> Outcome {
     match state {
         IntentState::Denied => Err(Failure::denied(format!("the Intent at leaf {leaf}"))),
         IntentState::Lapsed | IntentState::Overdue => Err(Failure::denied(format!(
@@ -273,13 +325,17 @@ fn verdict(state: IntentState, leaf: u64) -> Outcome {
         IntentState::Completed => Err(Failure::denied(format!(
             "the Intent at leaf {leaf} has its Outcome already"
         ))),
+        IntentState::Cleared => Ok(()),
+        _ if waited => Err(Failure::denied(format!(
+            "the Intent at leaf {leaf} is not cleared"
+        ))),
         _ => Ok(()),
     }
 }
 
 impl IntentJson {
     fn text(&self) -> String {
-        format!("{}\nstate      {}", self.said.text(), self.stands.words())
+        format!("{}\nstate      {}", self.said.text(), self.stands.text())
     }
 }
 
@@ -289,8 +345,15 @@ impl StandsJson {
             state: Some(names::intent(state)),
             missing: missing.to_vec(),
             denied: denied.to_vec(),
-            clearance_leaf: None,
             basis: Some(json::basis(Basis::ServersWord)),
+            ..Self::default()
+        }
+    }
+
+    fn not_assessed() -> Self {
+        Self {
+            assesses_nothing: true,
+            ..Self::default()
         }
     }
 
@@ -299,13 +362,25 @@ impl StandsJson {
         Self {
             clearance_leaf: clearance.map(|clearance| clearance.index.get()),
             basis: Some(json::basis(standing.basis)),
+            by_servers_word: standing.unshown.iter().map(Unshown::to_string).collect(),
             ..Self::new(standing.state, &standing.missing, &standing.denied)
         }
     }
 
+    /// Where it stands, and on lines of their own what stays the server's word of that.
+    fn text(&self) -> String {
+        let words = self.by_servers_word.iter();
+        let words = words.map(|word| format!("\nby the server's word: {}", printable(word)));
+        self.words() + &words.collect::<String>()
+    }
+
+    /// Where it stands, on one line.
     fn words(&self) -> String {
         let Some(state) = &self.state else {
-            return "recorded; this ledger assesses nothing (rules version 1)".to_owned();
+            return match self.assesses_nothing {
+                true => "recorded; this ledger assesses nothing (rules version 1)".to_owned(),
+                false => "recorded; where it stands is not known".to_owned(),
+            };
         };
         let list = |list: &[String]| {
             let items = list.iter().map(|item| printable(item).into_owned());
@@ -346,7 +421,18 @@ mod tests {
             ..StandsJson::new(IntentState::Cleared, &[], &[])
         };
         assert_eq!(cleared.words(), "cleared (Clearance at leaf 9), checked");
-        assert!(StandsJson::default().words().contains("rules version 1"));
+        let nothing = StandsJson::not_assessed();
+        assert!(nothing.words().contains("rules version 1"));
+        let unknown = StandsJson::default().words();
+        assert!(unknown.contains("not known"), "{unknown}");
+        let checked = StandsJson {
+            by_servers_word: strings(&["that nothing follows"]),
+            ..cleared
+        };
+        assert_eq!(
+            checked.text(),
+            "cleared (Clearance at leaf 9), checked\nby the server's word: that nothing follows"
+        );
     }
 
     #[test]
@@ -360,7 +446,9 @@ mod tests {
             (IntentState::Overdue, true),
             (IntentState::Completed, true),
         ] {
-            assert_eq!(verdict(state, 1).is_err(), fails, "{state:?}");
+            assert_eq!(verdict(state, 1, false).is_err(), fails, "{state:?}");
+            let is_cleared = state == IntentState::Cleared;
+            assert_eq!(verdict(state, 1, true).is_ok(), is_cleared, "{state:?}");
         }
     }
 }

@@ -60,8 +60,9 @@ pub(crate) struct Prove {
     /// Where to write the public key that signed the batch
     #[arg(long, value_name = "FILE", requires = "batch")]
     key_out: Option<PathBuf>,
-    /// Where to write the ledger's trust statements with their proofs: who speaks for whom
-    #[arg(long, value_name = "FILE")]
+    /// Where to write the ledger's trust statements with their proofs: who speaks for whom. The
+    /// proof is then made in the tree that these are proven in, the newest
+    #[arg(long, value_name = "FILE", conflicts_with = "size")]
     trust_out: Option<PathBuf>,
 }
 
@@ -103,16 +104,18 @@ impl Prove {
         if self.batch {
             return self.batched(global, &ledger, index, size).await;
         }
+        // The trust statements first: the proof is made in the tree that these are proven in.
+        let trust = match &self.trust_out {
+            Some(_) => Some(ledger.trust_chain().await?),
+            None => None,
+        };
+        let size = trust.as_ref().map_or(size, |trust| Some(trust.head.head.size));
         let (leaf, entry) = match &self.entry_out {
             Some(path) => {
                 let proven = ledger.entry(index, size).await?;
                 (proven.leaf, Some((path, proven.bytes)))
             }
             None => (ledger.prove_leaf(Leaf::Index(index), size).await?, None),
-        };
-        let trust = match &self.trust_out {
-            Some(_) => Some(ledger.trust_chain().await?),
-            None => None,
         };
         // Nothing is written before all of it is known to hang together.
         ledger.flush().await?;
@@ -151,7 +154,7 @@ impl Prove {
     }
 
     /// The trust statements, and a policy: it names the key that signs trees of the proof's size,
-    /// and the one that signed the head of the trust statements.
+    /// which is that of the trust statements' head too if these are written.
     fn write_trust(&self, ledger: &Ledger, size: TreeSize, trust: Option<&ProvenTrust>) -> Outcome {
         let trust = trust.filter(|_| self.trust_out.is_some());
         if let (Some(path), Some(trust)) = (&self.trust_out, trust) {
@@ -181,6 +184,10 @@ impl Prove {
         size: Option<TreeSize>,
     ) -> Outcome {
         let trust = ledger.trust_chain().await?;
+        let size = match &self.trust_out {
+            Some(_) => Some(trust.head.head.size),
+            None => size,
+        };
         let key = |id: KeyId| {
             trust
                 .registry

@@ -13,7 +13,9 @@ use deed_evidence::{
     statement::{self, Header},
 };
 use deed_proto::v1::{Author, GetBatchProofResponse, PayloadType};
-use deed_tlog::{Hash, LeafIndex, Policy, PublicKey, TlogProof, VerifiedCheckpoint, leaf_hash};
+use deed_tlog::{
+    Hash, LeafIndex, Policy, PublicKey, TlogProof, TreeHead, VerifiedCheckpoint, leaf_hash,
+};
 use prost::Message as _;
 use serde::Serialize;
 
@@ -129,7 +131,14 @@ const TRUTH: &str = "truth";
 struct Given {
     policy: Policy,
     key: Option<PublicKey>,
-    trust: Option<TrustHistory>,
+    trust: Option<Trust>,
+}
+
+/// A trust file that holds.
+struct Trust {
+    history: TrustHistory,
+    /// The head that its statements are proven under.
+    head: TreeHead,
 }
 
 impl Verify {
@@ -163,10 +172,10 @@ impl Verify {
             None => None,
             Some(path) => {
                 let history = TrustHistory::from_file(&read_file(path)?, &policy);
-                let (history, _) = history.map_err(|error| {
+                let (history, head) = history.map_err(|error| {
                     Failure::does_not_verify(error.to_string()).context(path.display().to_string())
                 })?;
-                Some(history)
+                Some(Trust { history, head })
             }
         };
         if self.batch && key.is_none() && trust.is_none() {
@@ -198,7 +207,8 @@ impl Verify {
         let json =
             EntryJson::decode(&bytes, proof.index.get(), leaf.to_string()).map_err(in_entry)?;
         let mut checks = of_head(&checkpoint, proof.index, &given.policy);
-        checks.extend(of_author(given, proof.index, &bytes, &entry, &header));
+        let head = &checkpoint.checkpoint.head;
+        checks.extend(of_author(given, head, proof.index, &bytes, &entry, &header));
         checks.push(Check::new(
             BATCH,
             State::NothingToCheck,
@@ -222,7 +232,8 @@ impl Verify {
             (Some(key), _) => key.clone(),
             (None, Some(trust)) => {
                 let unknown = || fails(&format!("no key {signer} is registered in the trust file"));
-                trust.public_key(signer).cloned().ok_or_else(unknown)?
+                let known = trust.history.public_key(signer).cloned();
+                known.ok_or_else(unknown)?
             }
             (None, None) => return Err(Failure::usage("--batch takes --key or --trust")),
         };
@@ -231,7 +242,7 @@ impl Verify {
         let head = &checkpoint.checkpoint.head;
         let ledger_id = match (&self.ledger_id, &given.trust) {
             (Some(hex), _) => ledger_id(hex)?,
-            (None, Some(trust)) => trust.registry().ledger_id(),
+            (None, Some(trust)) => trust.history.registry().ledger_id(),
             (None, None) => manifest.ledger_id,
         };
         let path = batch::verify_path(&proof, ledger_id, &key, head).map_err(|e| fails(&e))?;
@@ -253,8 +264,9 @@ impl Verify {
         checks.push(match &given.trust {
             None => Check::new(STANDING, State::NotChecked, standing_unknown(path.key_id)),
             Some(trust) => {
-                let author = trust.author(index, bytes, &entry, &header, Some(path.key_id));
-                of_standing(trust, author, &header)
+                let history = &trust.history;
+                let author = history.author(index, bytes, &entry, &header, Some(path.key_id));
+                of_standing(trust, head, author, &header)
             }
         });
         checks.push(Check::new(
@@ -315,6 +327,7 @@ fn of_head(verified: &VerifiedCheckpoint, index: LeafIndex, policy: &Policy) -> 
 /// Signature and standing of an entry that is in no batch.
 fn of_author(
     given: &Given,
+    head: &TreeHead,
     index: LeafIndex,
     bytes: &Bytes,
     entry: &Entry<'_>,
@@ -329,10 +342,10 @@ fn of_author(
             Check::new(STANDING, State::NotChecked, follows),
         ];
     }
-    let author = given
-        .trust
-        .as_ref()
-        .map(|trust| (trust, trust.author(index, bytes, entry, header, None)));
+    let author = given.trust.as_ref().map(|trust| {
+        let author = trust.history.author(index, bytes, entry, header, None);
+        (trust, author)
+    });
     let signature = match (entry.signature, &given.key, &author) {
         (None, ..) => Check::new(
             SIGNATURE,
@@ -361,6 +374,7 @@ fn of_author(
             // With a key that the trust file has, whatever else is wrong with its author.
             let (id, payload_type) = (signed.key(), PayloadType::Statement);
             let verified = trust
+                .history
                 .public_key(id)
                 .map(|key| signature::verify(key, payload_type, entry.payload, signed.signature));
             match verified {
@@ -386,7 +400,7 @@ fn of_author(
         ),
     };
     let standing = match author {
-        Some((trust, author)) => of_standing(trust, author, header),
+        Some((trust, author)) => of_standing(trust, head, author, header),
         None => match entry.signature {
             Some(signed) => Check::new(STANDING, State::NotChecked, standing_unknown(signed.key())),
             None => Check::new(
@@ -403,11 +417,22 @@ fn standing_unknown(key: KeyId) -> String {
     format!("whether key {key} spoke for the producer at that leaf takes --trust")
 }
 
+/// The standing of an author in the tree of `head`. A trust file under another head shows nothing of
+/// that: it may be another fork's, or leave out what came later.
 fn of_standing(
-    trust: &TrustHistory,
+    trust: &Trust,
+    head: &TreeHead,
     author: Result<Option<KnownAuthor>, deed_client::AuthorError>,
     header: &Header<'_>,
 ) -> Check {
+    if trust.head != *head {
+        let detail = format!(
+            "the trust file is under another head ({} leaves) than the proof ({} leaves): make both \
+             with one deed prove",
+            trust.head.size, head.size
+        );
+        return Check::new(STANDING, State::NotChecked, detail);
+    }
     let author = match author {
         Ok(Some(author)) => author,
         Ok(None) => {
@@ -428,7 +453,7 @@ fn of_standing(
     if let Some(leaf) = author.revoked_leaf {
         detail += &format!("; it was revoked later, at leaf {leaf}");
     }
-    let newest = trust.newest();
+    let newest = trust.history.newest();
     detail += &if author.complete {
         format!("; no trust statement before that leaf is left out (the newest shown is {newest})")
     } else {

@@ -4,22 +4,41 @@
 //! and what any one system sees, must not move more at any time, nor money of another kind. How much
 //! was moved is counted so, in the order of the effects:
 //!
-//! 1. Amounts on one resource are added up: what is undone there is not moved any more. Amounts on
-//!    *different* resources do not cancel out, or 5,000 that go to one account would be 5 because 4,995
-//!    came from another.
+//! 1. Amounts of one kind on one resource are added up: what is undone there, as it was done, is not
+//!    moved any more. Amounts on *different* resources or of different kinds do not cancel out, or 5,000
+//!    that go to one account would be 5 because 4,995 came from another.
 //! 2. What is above zero is one sum, and what is below is another: a transfer that is declared as two
 //!    entries of a ledger (one account less, another more) moves its amount once.
 //! 3. Neither sum may ever be larger than the Intent's amount, after any of the effects: a million that
 //!    is moved and undone was moved. Signs are not compared, for they are a system's convention: a
 //!    refund of 5 is 5 to one and -5 to another.
 //!
-//! An Intent without an amount says nothing, and there is nothing to hold against it; where amounts
-//! matter, the grant's bound or the policy asks for one. An effect without an amount moves nothing
-//! that can be counted.
+//! An Intent without an amount, and without expected effects, was cleared for no amount: what a system
+//! sees of one is beyond it. (Of what is only declared, an Intent without an amount says nothing.) An
+//! effect without an amount moves nothing that can be counted.
 
 use std::collections::BTreeMap;
 
-use super::said::Effect;
+use super::{cells::Act, said::Effect};
+
+/// How what a system saw goes beyond what an act's Intent was cleared for; `None` if it does not.
+pub(super) fn beyond_intent<'e>(
+    act: &Act,
+    seen: impl IntoIterator<Item = &'e Effect>,
+) -> Option<String> {
+    let named = act.minor_units.map(|most| (most, act.currency.as_str()));
+    if named.is_some() {
+        return beyond(named, seen);
+    }
+    if !act.expected_effects.is_empty() {
+        return None;
+    }
+    let moves = seen.into_iter().find(|effect| effect.minor_units.is_some())?;
+    Some(format!(
+        "{} on {} moves an amount, and the Intent names none",
+        moves.kind, moves.resource
+    ))
+}
 
 /// How effects go beyond an Intent's amount (minor units and currency); `None` if they do not.
 pub(super) fn beyond<'e>(
@@ -29,7 +48,7 @@ pub(super) fn beyond<'e>(
     let (most, currency) = intent?;
     let most_moved = i128::from(most).abs();
     // Some hundred effects of 64 bits each are far from the end of these.
-    let mut left: BTreeMap<&str, i128> = BTreeMap::new();
+    let mut left: BTreeMap<(&str, &str), i128> = BTreeMap::new();
     let (mut above, mut below) = (0, 0);
     for effect in effects {
         let Some(minor_units) = effect.minor_units else {
@@ -41,7 +60,7 @@ pub(super) fn beyond<'e>(
                 effect.kind, effect.resource, effect.currency
             ));
         }
-        let sum = left.entry(&effect.resource).or_default();
+        let sum = left.entry((&effect.resource, &effect.kind)).or_default();
         above -= (*sum).max(0);
         below -= (*sum).min(0);
         *sum += i128::from(minor_units);

@@ -134,6 +134,8 @@ pub struct Book {
     numbering: (u64, u32),
     /// Findings at the current leaf.
     found: Vec<v1::Finding>,
+    /// Whether nobody signed the statement that is taken: what is found by its word is a claim.
+    unsigned: bool,
 }
 
 /// Where the machine stands while it takes an entry.
@@ -211,6 +213,7 @@ impl Book {
             recent: Recent::default(),
             numbering: (0, 0),
             found: Vec::new(),
+            unsigned: false,
         }
     }
 
@@ -307,6 +310,7 @@ impl Book {
         let here = Here::of(spoken, registry);
         self.number(spoken.leaf);
         self.found.clear();
+        self.unsigned = spoken.key.is_none();
         let voice = Voice::of(spoken, registry);
         // First, so that a task is there to take what is found.
         if let Some(task) = spoken.header.task {
@@ -365,6 +369,7 @@ impl Book {
             ) => self.key_compromised(view, here, *key, *since)?,
             _ => {}
         }
+        self.unsigned = false;
         assessed.findings = std::mem::take(&mut self.found);
         Ok(assessed)
     }
@@ -578,6 +583,11 @@ impl Book {
         contradicts: Option<u64>,
         detail: impl Into<String>,
     ) -> Result<(), V::Error> {
+        let kind = if self.unsigned && finding::severity(kind) == v1::Severity::Serious {
+            FindingKind::UnprovenClaim
+        } else {
+            kind
+        };
         let number = self.numbering.1;
         self.numbering.1 += 1;
         let finding = v1::Finding {

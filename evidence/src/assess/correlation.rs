@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use deed_proto::v1::{FindingKind, IntentState, TaskState};
+use deed_proto::v1::{FindingKind, IntentState, LayerState, TaskState};
 use deed_tlog::Hash;
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     cells::{self, Act, CellKey, Correlated, CorrelatedAct, Names, name_of},
     effects::{self, Fit},
     observe::Sight,
+    outcome::is_claim,
 };
 use crate::{KeyId, TaskId, trust::Registry};
 
@@ -51,11 +52,13 @@ impl Book {
         self.find(view, here, kind, task, about, None, detail)
     }
 
-    /// The act that shares a correlation key and fits best; of equals one whose authority is proven,
-    /// then the first. An act that has nothing in common with what was seen is not blamed for it.
+    /// The act that shares a correlation key and fits best; one that somebody signed comes before one
+    /// that nobody did, and of equals one whose authority is proven, then the first. An act that has
+    /// nothing in common with what was seen is not blamed for it.
     pub(super) fn act_correlated<V: View>(
         &mut self,
         view: &mut V,
+        here: Here<'_>,
         voice: Voice<'_>,
         sight: &Sight<'_>,
     ) -> Result<Option<Act>, V::Error> {
@@ -73,7 +76,7 @@ impl Book {
         } else {
             (&sight.own, effects::system(voice.producer))
         };
-        let mut best: Option<((Fit, bool), Act)> = None;
+        let mut best: Option<((bool, Fit, bool), Act)> = None;
         for leaf in leaves {
             let Some(act) = self.act_at(view, leaf)? else {
                 continue;
@@ -88,9 +91,10 @@ impl Book {
             if fit == Fit::Not {
                 continue;
             }
-            let founded = act.authority() == deed_proto::v1::LayerState::Proven;
-            if best.as_ref().is_none_or(|(best, _)| (fit, founded) > *best) {
-                best = Some(((fit, founded), act));
+            let founded = act.authority() == LayerState::Proven;
+            let rank = (!is_claim(here, &act), fit, founded);
+            if best.as_ref().is_none_or(|(best, _)| rank > *best) {
+                best = Some((rank, act));
             }
         }
         Ok(best.map(|(_, act)| act))
@@ -115,6 +119,8 @@ impl Book {
             let grant = self
                 .cells
                 .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
+            // What nobody proves to be a grant of the task accuses nobody.
+            let grant = grant.filter(|grant| grant.rooted() == LayerState::Proven);
             let Some((grant_leaf, id)) =
                 grant.and_then(|grant| Some((grant.leaf, TaskId::from_slice(&grant.task)?)))
             else {

@@ -21,12 +21,13 @@ use bytes::Bytes;
 use deed_proto::v1::IntentState;
 
 use super::{
+    amounts,
     cells::{Act, Change, name_of},
     grant::covers,
     said::Effect,
 };
 
-/// Changes that are remembered of an act: 64 effects, each seen by four systems.
+/// Changes that are remembered of an act for each system: no system uses up what is another's.
 pub(super) const CHANGES_MAX: usize = 256;
 
 /// Effects of an Outcome: as many as a mask has bits.
@@ -58,6 +59,8 @@ pub(super) enum Fit {
     Not,
     /// On the resource that it asked for, and nothing else in common.
     OnResource,
+    /// It was not cleared, and asked for exactly this.
+    Asked,
     /// It has no Outcome yet, and the system has seen the same of it already.
     OpenTwice,
     /// It has no Outcome yet, and was cleared for the resource.
@@ -82,23 +85,23 @@ pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
     if any(|seen| matches!(seen, Seen::Again | Seen::Otherwise)) {
         return Fit::Again;
     }
+    let on_resource = effects.iter().any(|seen| is_on(act, seen));
+    let otherwise = if on_resource { Fit::OnResource } else { Fit::Not };
     if act.outcome.is_some() {
         let declared = |seen: &Seen| matches!(seen, Seen::Declared(_));
         return if compared.iter().all(declared) {
             Fit::All
         } else if any(|seen| matches!(seen, Seen::Declared(_) | Seen::Different)) {
             Fit::Some
-        } else if effects.iter().any(|seen| is_on(act, seen)) {
-            Fit::OnResource
         } else {
-            Fit::Not
+            otherwise
         };
     }
-    if !effects.iter().any(|seen| is_on(act, seen)) {
-        return Fit::Not;
+    if !on_resource || exceeds(act, effects, system) {
+        return otherwise;
     }
     if act.state() != IntentState::Cleared {
-        return Fit::OnResource;
+        return Fit::Asked;
     }
     let own = own_of(act, system);
     let twice = effects.iter().any(|seen| {
@@ -106,6 +109,16 @@ pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
         own.any(|before| is_same_change(&before.effect, seen, false))
     });
     if twice { Fit::OpenTwice } else { Fit::Open }
+}
+
+/// Whether what `system` saw is more or other than the Intent asked for.
+fn exceeds(act: &Act, effects: &[Effect], system: &[u8]) -> bool {
+    let own = own_of(act, system);
+    let all = own.iter().map(|change| &change.effect).chain(effects);
+    effects
+        .iter()
+        .any(|seen| beyond_cleared(act, seen, system).1.is_some())
+        || amounts::beyond_intent(act, all).is_some()
 }
 
 fn own_of<'a>(act: &'a Act, system: &[u8]) -> Vec<&'a Change> {
@@ -182,6 +195,35 @@ pub(super) fn confirmed_by(act: &Act, counts: impl Fn(&Change) -> bool) -> u64 {
     declared.fold(0, |mask, n| mask | bit(n))
 }
 
+/// What two reports of one change say together, if the second one says more; `None` if it does not.
+/// They are the same in what both name.
+pub(super) fn merged(before: &Effect, again: &Effect) -> Option<Effect> {
+    let mut both = before.clone();
+    if both.minor_units.is_none() {
+        both.minor_units = again.minor_units;
+        both.currency.clone_from(&again.currency);
+    }
+    if both.before.is_empty() {
+        both.before = again.before.clone();
+    }
+    if both.after.is_empty() {
+        both.after = again.after.clone();
+    }
+    (both != *before).then_some(both)
+}
+
+/// Whether a change is still the declared and the expected effect that it was taken for.
+pub(super) fn still_fits(act: &Act, change: &Change) -> bool {
+    let strict = act.minor_units.is_some();
+    let at = |n: u32| usize::try_from(n).ok();
+    let declared = act.outcome.as_ref().zip(change.declared.and_then(at));
+    let declared = declared.and_then(|(outcome, n)| outcome.effects.get(n));
+    let expected = change.expected.and_then(at);
+    let expected = expected.and_then(|n| act.expected_effects.get(n));
+    declared.is_none_or(|one| is_same(one, &change.effect, strict))
+        && expected.is_none_or(|one| is_expected(one, &change.effect))
+}
+
 /// Whether all declared effects, and at least one, are in a mask.
 pub(super) fn is_all(act: &Act, mask: u64) -> bool {
     let all = act
@@ -210,10 +252,11 @@ pub(super) fn beyond_cleared(
     let own = own_of(act, system);
     let is_free = |n: u32| own.iter().all(|change| change.expected != Some(n));
     let expected = (0..).zip(&act.expected_effects);
+    // A name before a pattern, which others may need.
     let found = expected
         .filter(|(n, expected)| is_free(*n) && is_expected(expected, seen))
-        .map(|(n, _)| n)
-        .next();
+        .min_by_key(|(n, expected)| (expected.resource != seen.resource, *n))
+        .map(|(n, _)| n);
     let detail = found.is_none().then(|| {
         format!(
             "{} on {} is not, or not so often, among the effects that the Intent expects",
@@ -223,16 +266,13 @@ pub(super) fn beyond_cleared(
     (found, detail)
 }
 
-/// Whether an effect is on the act's resource, below it, or on one where it expects effects.
+/// Whether an effect is on the act's resource, or on one where it expects effects.
 fn is_on(act: &Act, effect: &Effect) -> bool {
-    let below =
-        |rest: &str| rest.is_empty() || act.resource.ends_with('/') || rest.starts_with('/');
-    let own = effect.resource.strip_prefix(&act.resource[..]);
     let mut expected = act.expected_effects.iter();
-    own.is_some_and(below) || expected.any(|one| covers(&one.resource, &effect.resource))
+    effect.resource == act.resource || expected.any(|one| covers(&one.resource, &effect.resource))
 }
 
-fn is_expected(expected: &Effect, seen: &Effect) -> bool {
+pub(super) fn is_expected(expected: &Effect, seen: &Effect) -> bool {
     let amounts = expected.minor_units == seen.minor_units && expected.currency == seen.currency;
     expected.kind == seen.kind && amounts && covers(&expected.resource, &seen.resource)
 }
@@ -257,12 +297,12 @@ fn is_like(a: &Effect, b: &Effect) -> bool {
 }
 
 /// One change by what a system calls it.
-fn is_named_alike(a: &Effect, b: &Effect) -> bool {
+pub(super) fn is_named_alike(a: &Effect, b: &Effect) -> bool {
     is_like(a, b) && !a.external_id.is_empty() && a.external_id == b.external_id
 }
 
 /// Kind and resource must be the same; of the rest what both name.
-fn is_same(declared: &Effect, seen: &Effect, strict: bool) -> bool {
+pub(super) fn is_same(declared: &Effect, seen: &Effect, strict: bool) -> bool {
     let (a, b) = (&declared.external_id, &seen.external_id);
     is_same_change(declared, seen, strict) && (a.is_empty() || b.is_empty() || a == b)
 }

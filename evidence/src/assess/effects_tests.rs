@@ -26,6 +26,15 @@ fn cleared() -> Act {
     }
 }
 
+/// The same for an amount.
+fn cleared_for(minor_units: i64) -> Act {
+    Act {
+        minor_units: Some(minor_units),
+        currency: "EUR".into(),
+        ..cleared()
+    }
+}
+
 /// An act whose Outcome declares these effects.
 fn declares(effects: &[Effect]) -> Act {
     Act {
@@ -200,7 +209,7 @@ fn effects_are_held_against_what_was_cleared() {
         |resource: &str| beyond_cleared(&cleared(), &effect("refund", resource, "", None), BANK);
     for (resource, within) in [
         ("orders/7", true),
-        ("orders/7/items/1", true),
+        ("orders/7/items/1", false),
         ("orders/77", false),
         ("orders", false),
         ("accounts/7", false),
@@ -249,7 +258,7 @@ fn effects_are_held_against_what_was_cleared() {
 #[test]
 fn a_report_goes_to_the_act_that_has_it_left() {
     let seen = |effects: &[Effect]| {
-        let mut act = cleared();
+        let mut act = cleared_for(1_000);
         sees(&mut act, BANK, effects);
         act
     };
@@ -261,8 +270,17 @@ fn a_report_goes_to_the_act_that_has_it_left() {
         ..cleared()
     };
     assert_eq!(fit(&waiting, &one, BANK), Fit::OnResource);
+    let asked = Act {
+        minor_units: Some(100),
+        currency: "EUR".into(),
+        ..waiting.clone()
+    };
+    assert_eq!(fit(&asked, &one, BANK), Fit::Asked);
     assert_eq!(fit(&waiting, &elsewhere, BANK), Fit::Not);
-    assert_eq!(fit(&cleared(), &one, BANK), Fit::Open);
+    assert_eq!(fit(&cleared_for(1_000), &one, BANK), Fit::Open);
+    // More than it was cleared for, or an amount where it names none.
+    assert_eq!(fit(&cleared_for(99), &one, BANK), Fit::OnResource);
+    assert_eq!(fit(&cleared(), &one, BANK), Fit::OnResource);
     assert_eq!(fit(&cleared(), &elsewhere, BANK), Fit::Not);
     assert_eq!(fit(&seen(&one), &one, BANK), Fit::Again);
     assert_eq!(fit(&seen(&one), &one, SHOP), Fit::Open);

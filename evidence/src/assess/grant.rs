@@ -9,7 +9,7 @@ use super::{
     act::copied_of,
     book::{Book, Here, View, Voice},
     cells::{self, CellKey, GrantName, Names, Relied, name_of},
-    said::{Grant, Quantity},
+    said::{Effect, Grant, Quantity},
     table::{self, Event, State, Thing},
 };
 use crate::{KeyId, Micros, TaskId, trust::Registry};
@@ -104,6 +104,9 @@ fn is_spent(grant: &cells::Grant) -> bool {
         .is_some_and(|most| grant.amount_spent >= most)
 }
 
+/// Why an Intent of less than nothing is denied.
+pub(super) const NEGATIVE: &str = "the Intent's amount is negative";
+
 /// What a grant shows for an Intent.
 pub(super) struct Shown {
     /// Its leaf, if it is there.
@@ -117,6 +120,8 @@ pub(super) struct Shown {
     pub(super) relied: Vec<Relied>,
     /// Producers that may carry out what is cleared under it.
     pub(super) gateways: Vec<String>,
+    /// Resources that it covers: names and patterns.
+    pub(super) resources: Vec<String>,
 }
 
 /// One thing that speaks against a grant.
@@ -137,6 +142,7 @@ pub(super) struct Wanted<'a> {
     pub(super) action: &'a str,
     pub(super) resource: &'a str,
     pub(super) amount: Option<Quantity<'a>>,
+    pub(super) expected: &'a [Effect],
 }
 
 impl Book {
@@ -347,6 +353,7 @@ impl Book {
             chain: Vec::new(),
             relied: Vec::new(),
             gateways: Vec::new(),
+            resources: Vec::new(),
         };
         let mut next = Some(*name);
         let mut layer = LayerState::Proven;
@@ -377,6 +384,9 @@ impl Book {
                 scope(&mut shown, grant, wanted);
                 // A part names none that its parent does not name.
                 shown.gateways.clone_from(&grant.gateways);
+                if !wanted.expected.is_empty() {
+                    shown.resources.clone_from(&grant.resources);
+                }
             }
             in_force(&mut shown, here.registry, grant, here.at);
             limits(&mut shown, grant, wanted.amount);
@@ -636,7 +646,7 @@ fn limits(shown: &mut Shown, grant: &cells::Grant, amount: Option<Quantity<'_>>)
         Some(amount) if amount.currency != grant.currency => {
             Some("the grant's amount is in another currency")
         }
-        Some(amount) if amount.minor_units < 0 => Some("the Intent's amount is negative"),
+        Some(amount) if amount.minor_units < 0 => Some(NEGATIVE),
         Some(amount) => match grant.amount_spent.checked_add(amount.minor_units) {
             Some(sum) if sum <= most => None,
             _ => Some("the amount goes beyond what is left of the grant"),

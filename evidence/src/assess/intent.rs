@@ -8,13 +8,14 @@ use deed_tlog::Hash;
 
 use super::{
     act::{copied, copied_of, task_of},
+    amounts,
     book::{Book, Here, Owed, Spoken, View, Voice},
     cells::{Act, Duties, Evidence, Relied, Waiting},
     digest,
     due::{Due, DueOf},
-    grant::{Shown, Wanted},
+    grant::{NEGATIVE, Shown, Wanted, covers},
     recorded::Recorded,
-    said::{Intent, Quantity},
+    said::{Effect, Intent, Quantity},
     table::{self, Event, State, Thing},
 };
 use crate::{
@@ -39,6 +40,7 @@ pub(super) struct Asked<'a> {
     prompt: bool,
     model: bool,
     evidence: &'a [Evidence],
+    expected: &'a [Effect],
 }
 
 /// What the judgement of an Intent comes to.
@@ -109,6 +111,7 @@ impl Book {
             prompt: said.prompt,
             model: said.model,
             evidence: &[],
+            expected: &said.expected_effects,
         };
         let mut judged = self.judge(view, here, &asked)?;
         if said.deadline.get() > 0 && !in_time {
@@ -215,12 +218,20 @@ impl Book {
                 action: asked.action,
                 resource: asked.resource,
                 amount: asked.amount,
+                expected: asked.expected,
             };
             let shown = self.show_grant(view, here, &name, &wanted)?;
             for against in &shown.against {
                 judged.deny(against.kind, &against.detail, against.contradicts);
             }
             judged.shown = Some(shown);
+        }
+        judged.bound_expected(asked);
+        let negative = asked.amount.is_some_and(|amount| amount.minor_units < 0);
+        let known = |denied: &String| denied == NEGATIVE;
+        if negative && !judged.denied.iter().any(known) {
+            // Else it would pass every bound, and be held against sums without its sign.
+            judged.deny(FindingKind::LimitExceeded, NEGATIVE, None);
         }
         let key = asked.key.and_then(|key| here.registry.key(key));
         if let Some(key) = key.filter(|key| key.revoked_at.is_some()) {
@@ -379,7 +390,9 @@ impl Book {
             act.grant_leaf = shown.leaf;
             act.set_authority(shown.layer);
             act.relied.extend(shown.relied.iter().cloned());
-            act.gateways.clone_from(&shown.gateways);
+            if shown.layer == LayerState::Proven {
+                act.gateways.clone_from(&shown.gateways);
+            }
         }
         for (kind, detail, contradicts) in judged.findings {
             self.find_of(view, here, act, kind, contradicts, detail)?;
@@ -501,11 +514,37 @@ impl Waiting {
             prompt: act.prompt,
             model: self.model,
             evidence: &act.evidence,
+            expected: &act.expected_effects,
         }
     }
 }
 
 impl Judged {
+    /// What an Intent expects to change is no more than what it asks for: on its own resource, or within
+    /// its grant's; and of no more than its amount.
+    fn bound_expected(&mut self, asked: &Asked<'_>) {
+        let granted = self.shown.as_ref().map_or(&[][..], |shown| &shown.resources);
+        let within = |effect: &Effect| {
+            let mut patterns = granted.iter();
+            effect.resource == asked.resource
+                || patterns.any(|pattern| covers(pattern, &effect.resource))
+        };
+        if !asked.expected.iter().all(within) {
+            let detail = "it expects effects on resources that are neither its own nor its grant's";
+            self.deny(FindingKind::ScopeExceeded, detail, None);
+        }
+        let named = asked.amount.map(|amount| (amount.minor_units, amount.currency));
+        let mut expected = asked.expected.iter();
+        let beyond = match named {
+            None => expected.any(|effect| effect.minor_units.is_some()),
+            Some(_) => amounts::beyond(named, expected).is_some(),
+        };
+        if beyond {
+            let detail = "it expects effects of more than the amount that it names";
+            self.deny(FindingKind::LimitExceeded, detail, None);
+        }
+    }
+
     fn deny(&mut self, kind: FindingKind, detail: &str, contradicts: Option<u64>) {
         self.denied.push(detail.to_owned());
         self.findings.push((kind, detail.to_owned(), contradicts));

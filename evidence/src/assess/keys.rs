@@ -111,17 +111,31 @@ const fn side(part: EvidencePart) -> Option<u8> {
 }
 
 /// The statement of another side that a key under this controller is not independent of; `None` if it
-/// is independent of all.
+/// is independent of all. What a system sees is held against the acting side alone: else an accused
+/// agent could silence it by its choice of an approver. ([`conflicts`] has the rest.)
 pub(super) fn rival(
     act: &Act,
     registry: &Registry,
     speaker: &KeyRecord,
     part: EvidencePart,
 ) -> Option<ReliedKey> {
+    let of_acting = part == EvidencePart::Observation;
     relied_on(act)
         .filter(|relied| side(relied.part).is_some() && side(relied.part) != side(part))
-        .find(|relied| {
-            let record = registry.key(relied.key);
-            record.is_some_and(|record| record.controller == speaker.controller)
-        })
+        .filter(|relied| !of_acting || side(relied.part) == side(EvidencePart::Intent))
+        .find(|relied| controller(registry, relied.key) == Some(&speaker.controller))
+}
+
+/// Whether a key that counts as `part` is under the controller of another side of the act, whichever
+/// of them spoke first.
+pub(super) fn conflicts(act: &Act, registry: &Registry, key: KeyId, part: EvidencePart) -> bool {
+    let own = controller(registry, key);
+    own.is_some()
+        && relied_on(act)
+            .filter(|relied| side(relied.part).is_some() && side(relied.part) != side(part))
+            .any(|relied| controller(registry, relied.key) == own)
+}
+
+fn controller(registry: &Registry, key: KeyId) -> Option<&String> {
+    registry.key(key).map(|record| &record.controller)
 }

@@ -9,7 +9,7 @@ use super::{
     act::copied,
     cells::{Act, Change, Task},
     effects,
-    keys::{Doubts, relied_on},
+    keys::{Doubts, conflicts, relied_on},
 };
 use crate::{KeyId, Micros, trust::Registry};
 
@@ -59,9 +59,9 @@ pub fn of(act: &Act, registry: &Registry) -> Layers {
     let is_claim = is_claim(act, registry);
     let mut layers = Layers::default();
     layers.set_identity(identity(is_claim, doubts));
-    layers.set_authority(authority(act, doubts));
+    layers.set_authority(authority(act, registry, doubts));
     layers.set_intent(intent(act, is_claim, doubts));
-    layers.set_approval(approval(act, doubts));
+    layers.set_approval(approval(act, registry, doubts));
     layers.set_result(result(act, doubts));
     layers.set_corroboration(corroboration(act, is_claim, registry));
     layers
@@ -71,6 +71,14 @@ pub fn of(act: &Act, registry: &Registry) -> Layers {
 fn is_claim(act: &Act, registry: &Registry) -> bool {
     let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
     key.is_none_or(|key| key.role == KeyRole::Importer)
+}
+
+/// Whether a Decision or an Approval that counts is under the controller of another side of the act,
+/// as may show with an Outcome that comes later.
+fn is_partial(act: &Act, registry: &Registry, part: EvidencePart) -> bool {
+    let own = relied_on(act).filter(|relied| relied.part == part);
+    let mut own = own.map(|relied| relied.key);
+    own.any(|key| conflicts(act, registry, key, part))
 }
 
 /// A layer that is proven, unless it rests on a key that somebody else may have had.
@@ -100,7 +108,7 @@ fn identity(is_claim: bool, doubts: Doubts) -> LayerState {
 
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
 /// decision, one that allows.
-fn authority(act: &Act, doubts: Doubts) -> LayerState {
+fn authority(act: &Act, registry: &Registry, doubts: Doubts) -> LayerState {
     let doubtful = doubts.any(&[EvidencePart::Delegation, EvidencePart::Decision]);
     if doubtful || act.decision_denied || act.has(FindingKind::TaskClosed) {
         return LayerState::Contradicted;
@@ -108,6 +116,9 @@ fn authority(act: &Act, doubts: Doubts) -> LayerState {
     let decided = !act.decision_asked || act.evidence.iter().any(|one| one.strength == 0);
     match act.authority() {
         LayerState::Proven if !decided => LayerState::Missing,
+        LayerState::Proven if is_partial(act, registry, EvidencePart::Decision) => {
+            LayerState::Claimed
+        }
         LayerState::Proven => proven(doubts, &[EvidencePart::Task]),
         LayerState::Unspecified => LayerState::Missing,
         layer => layer,
@@ -130,12 +141,12 @@ fn intent(act: &Act, is_claim: bool, doubts: Doubts) -> LayerState {
 
 /// Proven: what the policy requires is there, of another controller, for this very Intent. Where the
 /// policy requires a strength of authentication, that is the approver's word.
-fn approval(act: &Act, doubts: Doubts) -> LayerState {
+fn approval(act: &Act, registry: &Registry, doubts: Doubts) -> LayerState {
     let counts = act.evidence.iter().any(|one| one.strength != 0);
     if act.refused || doubts.any(&[EvidencePart::Approval]) {
         LayerState::Contradicted
     } else if counts && (is_cleared(act) || !act.approval_asked) {
-        if act.strength_claimed {
+        if act.strength_claimed || is_partial(act, registry, EvidencePart::Approval) {
             LayerState::Claimed
         } else {
             LayerState::Proven
@@ -186,14 +197,22 @@ fn corroboration(act: &Act, is_claim: bool, registry: &Registry) -> LayerState {
         Some(OutcomeState::Corroborated) if is_claim || !signed => LayerState::Claimed,
         Some(OutcomeState::Corroborated) => {
             // A system whose key somebody else may have had does not count; the others may suffice.
-            let counts = |change: &Change| {
+            let is_sound = |change: &Change| {
                 let key = KeyId::from_slice(&change.key).and_then(|key| registry.key(key));
                 key.is_none_or(|key| !key.is_doubtful(Micros::new(change.at_us)))
             };
-            if effects::is_all(act, effects::confirmed_by(act, counts)) {
+            let is_apart = |change: &Change| {
+                let key = KeyId::from_slice(&change.key);
+                key.is_none_or(|key| !conflicts(act, registry, key, EvidencePart::Observation))
+            };
+            let sound = effects::confirmed_by(act, is_sound);
+            let both = effects::confirmed_by(act, |one| is_sound(one) && is_apart(one));
+            if !effects::is_all(act, sound) {
+                LayerState::Contradicted
+            } else if effects::is_all(act, both) {
                 LayerState::Proven
             } else {
-                LayerState::Contradicted
+                LayerState::Claimed
             }
         }
         Some(OutcomeState::Uncorroborated) => LayerState::Missing,

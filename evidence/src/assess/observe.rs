@@ -66,7 +66,7 @@ impl Book {
         }
         let found = match intent {
             Some(intent) => self.act_named(view, task, &intent)?,
-            None => self.act_correlated(view, voice, &sight)?,
+            None => self.act_correlated(view, here, voice, &sight)?,
         };
         match found {
             Some(act) => self.observed(view, here, voice, act, &sight),
@@ -197,11 +197,17 @@ impl Book {
         for at in effects::most_exact_first(&sight.own) {
             let (effect, seen) = (&sight.own[at], compared[at]);
             if seen == Seen::Again {
+                if let Some(detail) = said_more(act, effect, &system) {
+                    other = true;
+                    let kind = FindingKind::EffectMismatch;
+                    self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+                }
                 continue;
             }
             let mut beyond = None;
             if seen != Seen::Otherwise {
-                if act.changes.len() >= CHANGES_MAX {
+                let own = act.changes.iter().filter(|one| one.system == system);
+                if own.count() >= CHANGES_MAX {
                     let kind = FindingKind::NotCompared;
                     let detail =
                         "more changes were seen of this act than are compared; this one is not";
@@ -291,12 +297,17 @@ impl Book {
         let Some(task) = self.cells.task(view, id)? else {
             return Ok(());
         };
+        if state == IntentState::Overdue {
+            let kind = FindingKind::HiddenSideEffect;
+            let detail = "effects were seen, and its deadline had passed without an Outcome of it";
+            return self.find_of(view, here, act, kind, Some(here.leaf), detail);
+        }
+        if task.state() == TaskState::Closed && state == IntentState::Cleared {
+            let kind = FindingKind::HiddenSideEffect;
+            let detail = "effects were seen, and the task had ended without an Outcome of it";
+            return self.find_of(view, here, act, kind, Some(here.leaf), detail);
+        }
         if task.state() != TaskState::Open || state != IntentState::Cleared {
-            if task.state() == TaskState::Closed && state == IntentState::Cleared {
-                let kind = FindingKind::HiddenSideEffect;
-                let detail = "effects were seen, and the task had ended without an Outcome of it";
-                return self.find_of(view, here, act, kind, Some(here.leaf), detail);
-            }
             return Ok(());
         }
         if task.seen_open.contains(&act.leaf) {
@@ -419,10 +430,27 @@ fn unlike(seen: Seen, effect: &Effect) -> Option<(FindingKind, String)> {
 
 /// How what one system saw goes beyond the amount that the Intent names.
 fn amounts_beyond(act: &Act, system: &[u8]) -> Option<String> {
-    let named = act.minor_units.map(|most| (most, act.currency.as_str()));
     let own = act
         .changes
         .iter()
         .filter(|change| change.system[..] == *system);
-    amounts::beyond(named, own.map(|change| &change.effect))
+    amounts::beyond_intent(act, own.map(|change| &change.effect))
+}
+
+/// Takes what a system says of a change that it has reported before. Why it is not what it was taken
+/// for any more, if so: what comes later must not slip in under an id that was confirmed.
+fn said_more(act: &mut Act, again: &Effect, system: &[u8]) -> Option<String> {
+    let at = act.changes.iter().position(|change| {
+        change.system[..] == *system && effects::is_named_alike(&change.effect, again)
+    })?;
+    let both = effects::merged(&act.changes[at].effect, again)?;
+    act.changes[at].effect = both;
+    if effects::still_fits(act, &act.changes[at]) {
+        return None;
+    }
+    act.changes[at].declared = None;
+    Some(format!(
+        "{} on {} was reported again with more, and is not what was declared or cleared",
+        again.kind, again.resource
+    ))
 }

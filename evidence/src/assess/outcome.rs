@@ -7,6 +7,7 @@ use super::{
     amounts,
     book::{Book, Here, Spoken, View, Voice},
     cells::{self, Act},
+    effects,
     said::Outcome,
     table::{Event, State},
 };
@@ -123,7 +124,11 @@ impl Book {
             found.push((FindingKind::ArgumentsChanged, detail, Some(here.leaf)));
         }
         let named = act.minor_units.map(|most| (most, act.currency.as_str()));
-        if let Some(detail) = amounts::beyond(named, &said.effects) {
+        let elsewhere = said.effects.iter().filter(|_| author.is_some());
+        let elsewhere = elsewhere
+            .filter_map(|effect| effects::beyond_cleared(act, effect, &[]).1)
+            .next();
+        if let Some(detail) = amounts::beyond(named, &said.effects).or(elsewhere) {
             found.push((FindingKind::EffectMismatch, detail, Some(act.leaf)));
         }
         let duties = act.duties.unwrap_or_default();
@@ -209,7 +214,9 @@ impl Book {
     ) {
         let within = act.duties.and_then(|duties| duties.corroborate_within_us);
         let by = match (within, said.status) {
-            (Some(within), OutcomeStatus::Succeeded | OutcomeStatus::Reverted) => {
+            // Failed and nothing changed: there is nothing to see.
+            (_, OutcomeStatus::Failed) if said.effects.is_empty() => 0,
+            (Some(within), status) if status != OutcomeStatus::NotDone => {
                 here.at.get().saturating_add(within)
             }
             _ => 0,

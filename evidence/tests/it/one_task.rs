@@ -261,6 +261,26 @@ fn a_task_comes_to_the_same_as_in_the_whole_ledger() {
         "{:?}",
         verdict.unshown
     );
+    // Behind it there may be more.
+    let mut given = Given::of(&story.ledger);
+    given.size += 1;
+    let verdict = given.judge().unwrap();
+    assert!(verdict.unshown.iter().any(is_open));
+}
+
+#[test]
+fn what_nobody_signed_elsewhere_contradicts_nothing() {
+    let story = Story::waiting();
+    let (ledger, now) = (&story.ledger, story.ledger.now());
+    let body = Body::Intent(intent("orders/8", 5, None));
+    let other = ledger.statement(AGENT, Some(2), body.clone());
+    let other = statement::encode(&other).unwrap();
+    let unsigned = Entry::unsigned(&other, now).encode();
+    let own = signed(ledger, AGENT, body, now);
+    let verdict = Given::of(ledger).then(unsigned).then(own).judge().unwrap();
+    assert_eq!(verdict.acts.len(), 2);
+    let mut findings = verdict.findings.iter();
+    assert!(findings.all(|one| one.kind() != FindingKind::Equivocation));
 }
 
 #[test]

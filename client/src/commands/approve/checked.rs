@@ -2,7 +2,7 @@
 
 use deed_client::{AuthorError, KnownAuthor, Leaf, Ledger, ProvenStatement, TrustHistory};
 use deed_evidence::entry::Entry;
-use deed_proto::v1::{self, Author, statement::Body};
+use deed_proto::v1::{self, Author, KeyRole, statement::Body};
 use deed_tlog::{Hash, LeafIndex};
 
 use super::super::arguments::intent;
@@ -15,6 +15,8 @@ pub(super) struct Asked {
     pub(super) author: KnownAuthor,
     pub(super) grant: Option<Granted>,
     pub(super) opened: Option<Opened>,
+    /// The task has openings, and none of them is by somebody who may open one.
+    pub(super) opened_by_others: bool,
     /// The newest trust statement that the server showed.
     pub(super) newest_trust: LeafIndex,
 }
@@ -29,7 +31,7 @@ pub(super) struct Granted {
     pub(super) spent: Option<v1::GrantInfo>,
 }
 
-/// What opened the task.
+/// What opened the task: by a platform or an authority, whose signature was checked.
 pub(super) struct Opened {
     pub(super) found: ProvenStatement,
     pub(super) opened: v1::TaskOpened,
@@ -62,17 +64,23 @@ pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<
         },
         None => None,
     };
-    let mut opened = None;
+    let (mut opened, mut opened_by_others) = (None, false);
     let entries = told.iter().flat_map(|told| &told.entries);
     for entry in entries {
-        if let Some(Body::TaskOpened(body)) = entry.body() {
+        let Some(Body::TaskOpened(body)) = entry.body() else {
+            continue;
+        };
+        let author = author_of(ledger, &history, entry).await?;
+        if author.as_ref().is_ok_and(may_open) && is_without_breach(entry) {
+            opened_by_others = false;
             opened = Some(Opened {
                 opened: body.clone(),
-                author: named(author_of(ledger, &history, entry).await?),
+                author: named(author),
                 found: entry.clone(),
             });
             break;
         }
+        opened_by_others = true;
     }
     let mut grant = None;
     if let Ok(hash) = Hash::try_from(&intended.grant[..]) {
@@ -98,7 +106,27 @@ pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<
         author,
         grant,
         opened,
+        opened_by_others,
         newest_trust: history.newest(),
+    })
+}
+
+/// Whether tasks are opened by such an author, as the ledger's rules have it. Else an agent would choose
+/// its own risk tier, and with it what is asked of it.
+fn may_open(author: &KnownAuthor) -> bool {
+    match &author.record {
+        Some(record) => record.role == KeyRole::Platform,
+        // An authority has no record.
+        None => author.key.is_some(),
+    }
+}
+
+/// Whether a statement has no form that the rules refuse from version 2 on.
+fn is_without_breach(found: &ProvenStatement) -> bool {
+    let entry = Entry::parse(&found.entry);
+    entry.is_ok_and(|entry| {
+        let header = entry.statement();
+        header.is_ok_and(|header| header.breach.is_none())
     })
 }
 

@@ -28,12 +28,20 @@ const ARGUMENT_LINES_MAX: usize = 60;
 const OBJECTIVE_LINES_MAX: usize = 8;
 const VALUE_LINES_MAX: usize = 16;
 
+/// Expected effects that fit above the question; about more nobody is asked.
+const EFFECTS_MAX: usize = 8;
+
+/// Correlation keys that are shown.
+const CORRELATION_KEYS_MAX: usize = 16;
+
 /// Approve an Intent, or refuse it
 ///
 /// Fetches the Intent, and verifies before it asks: that it is in the log, its signature (or that of
 /// its batch), and that its key spoke for the agent there, by the ledger's own trust statements. What
 /// does not verify is not asked about. What others wrote stands behind `|`, broken at the end of the
 /// line; what is asked about stands right above the question.
+///
+/// Nobody is asked about an Intent that expects more than 8 effects: they do not fit there.
 ///
 /// The approval names this very Intent by its leaf hash, says when it was shown, opened and decided,
 /// and what was shown: the Intent's own commitment to its arguments, if they were shown whole. So
@@ -107,6 +115,14 @@ impl Approve {
         }
         let ledger = global.connect().await?;
         let asked = asked(&ledger, self.intent, self.unsigned).await?;
+        let effects = asked.intended.expected_effects.len();
+        if effects > EFFECTS_MAX && !self.yes {
+            return Err(Failure::usage(format!(
+                "the Intent at leaf {} expects {effects} effects, and more than {EFFECTS_MAX} are not \
+                 shown above the question, so it is not asked; `deed entry {}` shows all",
+                self.intent, self.intent
+            )));
+        }
         let mut voice = self.voice.open(global, &ledger).await?;
         let columns = columns();
         let arguments = arguments(&ledger, &asked.intended, columns).await?;
@@ -220,10 +236,14 @@ async fn arguments(ledger: &Ledger, intended: &v1::Intent, columns: usize) -> Ou
     let read = ledger.contents().get(digest, &mut content).await;
     Ok(match read {
         Ok(ContentState::Read { .. }) => shown_content(&content, commitment, digest, columns),
-        Ok(ContentState::Erased { .. }) => Arguments::unread("they were erased"),
-        Ok(ContentState::Unknown) => Arguments::unread("the ledger does not hold them"),
+        Ok(ContentState::Erased { .. }) => {
+            Arguments::unread("NOT SHOWN: the server says that they were erased")
+        }
+        Ok(ContentState::Unknown) => {
+            Arguments::unread("NOT SHOWN: the server says that the ledger does not hold them")
+        }
         Err(deed_client::Error::NotAllowed { .. } | deed_client::Error::Refused { .. }) => {
-            Arguments::unread("they may not be read here")
+            Arguments::unread("NOT SHOWN: the server says that they may not be read here")
         }
         Err(error) => return Err(error.into()),
     })
@@ -354,6 +374,10 @@ fn drawn(asked: &Asked, arguments: &Arguments, columns: usize) -> String {
     lines.lines.extend(arguments.lines.iter().cloned());
     lines.in_full("action", &intended.action);
     lines.in_full("resource", &intended.resource);
+    for effect in intended.expected_effects.iter().take(EFFECTS_MAX) {
+        lines.in_full("expects", &effect.kind);
+        lines.in_full("  on", &effect.resource);
+    }
     lines.in_full("agent", producer);
 
     lines.lines.push(String::new());
@@ -366,6 +390,8 @@ fn drawn(asked: &Asked, arguments: &Arguments, columns: usize) -> String {
         Some(amount) => lines.fact("amount", printable(&amount_words(amount))),
         None => lines.fact("amount", "none"),
     }
+    draw_effects(&mut lines, &intended.expected_effects);
+    draw_correlation(&mut lines, &found.statement.correlation_keys);
     lines.value("agent", producer);
     match (&asked.author.key, &asked.author.record) {
         (Some(key), Some(record)) => {
@@ -384,6 +410,40 @@ fn drawn(asked: &Asked, arguments: &Arguments, columns: usize) -> String {
     lines.lines.join("\n")
 }
 
+/// What the act says that it changes.
+fn draw_effects(lines: &mut Lines, effects: &[v1::Effect]) {
+    for effect in effects.iter().take(EFFECTS_MAX) {
+        lines.value("expects", &effect.kind);
+        lines.value("  on", &effect.resource);
+        if !effect.external_id.is_empty() {
+            lines.value("  id", &effect.external_id);
+        }
+        if let Some(amount) = &effect.amount {
+            lines.fact("  amount", printable(&amount_words(amount)));
+        }
+    }
+    // With --yes alone.
+    if let Some(more @ 1..) = effects.len().checked_sub(EFFECTS_MAX) {
+        lines.fact(
+            "NOT SHOWN",
+            format!("{more} more expected effects; deed entry shows them"),
+        );
+    }
+}
+
+/// By what the act is found in other systems.
+fn draw_correlation(lines: &mut Lines, keys: &[v1::CorrelationKey]) {
+    for key in keys.iter().take(CORRELATION_KEYS_MAX) {
+        lines.value("correlates", &format!("{}={}", key.kind, key.value));
+    }
+    if let Some(more @ 1..) = keys.len().checked_sub(CORRELATION_KEYS_MAX) {
+        lines.fact(
+            "NOT SHOWN",
+            format!("{more} more correlation keys; deed entry shows them"),
+        );
+    }
+}
+
 fn draw_task(lines: &mut Lines, asked: &Asked) {
     lines.fact("task", hex::encode(&asked.found.statement.task));
     let Some(Opened {
@@ -392,7 +452,13 @@ fn draw_task(lines: &mut Lines, asked: &Asked) {
         author,
     }) = &asked.opened
     else {
-        lines.fact("tier", "UNKNOWN: no TaskOpened of this task is known");
+        lines.fact(
+            "tier",
+            match asked.opened_by_others {
+                true => "UNKNOWN: the task was opened by nobody who may open a task",
+                false => "UNKNOWN: no TaskOpened of this task is known",
+            },
+        );
         return;
     };
     let tier = opened.risk_tier().as_str_name();
@@ -552,5 +618,22 @@ mod tests {
         assert_eq!(long.words, format!("{ARGUMENT_LINES_MAX} lines of 1000"));
         assert!(long.lines.iter().any(|line| line.starts_with("NOT SHOWN")));
         assert_eq!(arguments_of(&[0xff; 3]).shown, None);
+    }
+
+    #[test]
+    fn expected_effects_are_drawn_and_what_is_left_out_is_said() {
+        let effect = v1::Effect {
+            kind: "payment.refunded".to_owned(),
+            resource: "order/7".to_owned(),
+            ..v1::Effect::default()
+        };
+        let mut lines = Lines {
+            columns: 79,
+            lines: Vec::new(),
+        };
+        draw_effects(&mut lines, &vec![effect; EFFECTS_MAX + 1]);
+        assert_eq!(lines.lines[0], "expects      \"payment.refunded\"");
+        assert_eq!(lines.lines[1], "  on         \"order/7\"");
+        assert_eq!(lines.lines.len(), 2 * EFFECTS_MAX + 1);
     }
 }

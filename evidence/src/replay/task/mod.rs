@@ -19,7 +19,7 @@ mod unshown;
 mod verdict;
 mod voice;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use deed_proto::v1::{self, Author, PayloadType, statement::Body};
@@ -32,9 +32,9 @@ pub use verdict::{Receipted, Signed, TaskVerdict};
 
 use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
-    LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
+    KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{Assessed, Book, Recorded, Spoken, View, cells::CellKey, digest, said},
-    entry::Entry,
+    entry::{Entry, is_late},
     genesis::Genesis,
     session::Binding,
     statement::{AUTHORITY_PRODUCER, BodyKind, Header},
@@ -49,6 +49,25 @@ struct Last {
     sequence: Sequence,
     payload: PayloadDigest,
     closed: bool,
+}
+
+/// The first statement that is known at a place in a session.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    leaf: u64,
+    payload: PayloadDigest,
+    /// `None` if nobody has signed it.
+    key: Option<KeyId>,
+}
+
+/// The batch of the newest batched statement.
+#[derive(Debug, Clone, Copy)]
+struct SeenBatch {
+    manifest: u64,
+    /// All of it is kept as evidence of an equivocation, and says nothing.
+    evidence: bool,
+    /// Its first statement was given, or the verdict says that it was not.
+    told: bool,
 }
 
 /// The running digest of a task's entries.
@@ -73,10 +92,13 @@ pub struct TaskReplay {
     at: Micros,
     next_leaf: u64,
     sessions: HashMap<SessionId, Last>,
-    places: HashMap<(SessionId, Sequence), (u64, PayloadDigest)>,
+    places: HashMap<(SessionId, Sequence), Placed>,
+    batch: Option<SeenBatch>,
     running: Running,
     /// The leaf behind which the ledger writes what it owes: the end of the newest unit.
     unit_end: u64,
+    /// The leaves of the task's entries.
+    leaves: HashSet<u64>,
     intents: Vec<u64>,
     grants: Vec<(u64, Hash)>,
     receipts: Vec<Receipted>,
@@ -89,7 +111,7 @@ pub struct TaskReplay {
 struct Past<'a> {
     kept: &'a Kept,
     unkept: &'a HashMap<u64, Recorded>,
-    places: &'a HashMap<(SessionId, Sequence), (u64, PayloadDigest)>,
+    places: &'a HashMap<(SessionId, Sequence), Placed>,
     sessions: &'a HashMap<SessionId, Last>,
 }
 
@@ -104,7 +126,7 @@ impl View for Past<'_> {
         Ok(self
             .places
             .get(&(*session, sequence))
-            .map(|(leaf, _)| *leaf))
+            .map(|placed| placed.leaf))
     }
 
     fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Fault> {
@@ -173,12 +195,14 @@ impl TaskReplay {
             next_leaf: 1,
             sessions: HashMap::new(),
             places: HashMap::new(),
+            batch: None,
             running: Running {
                 count: 0,
                 digest: digest::START,
                 last_leaf: 0,
             },
             unit_end: 0,
+            leaves: HashSet::new(),
             intents: Vec::new(),
             grants: Vec::new(),
             receipts: Vec::new(),
@@ -277,6 +301,12 @@ impl TaskReplay {
         }
         self.next_leaf = index.saturating_add(1);
         let entry = Entry::parse(bytes)?;
+        if assesses(self.chain.registry()) && is_late(entry.received_at, self.at) {
+            return Err(Fault::Late {
+                received_at: entry.received_at,
+                effective_time: self.at,
+            });
+        }
         let at = self.at.max(entry.received_at);
         if entry.payload_type == PayloadType::BatchManifest {
             self.come_to(index, at)?;
@@ -303,9 +333,7 @@ impl TaskReplay {
             _ => self.come_to(index, at)?,
         }
         if matches!(part, Part::Time) {
-            let digest = PayloadDigest::of(entry.payload);
-            let place = (header.session, header.sequence);
-            self.places.entry(place).or_insert((index, digest));
+            self.elsewhere(index, bytes, &entry, &header, batch);
             return Ok(None);
         }
         let assessed = if matches!(part, Part::Trust) {
@@ -320,7 +348,7 @@ impl TaskReplay {
                 speaker,
             };
             self.unit_end = batch.map_or(index, Covered::last_leaf);
-            self.say(saying, &part)?
+            self.say(saying, &part, batch)?
         };
         self.settle();
         Ok(assessed)
@@ -371,20 +399,34 @@ impl TaskReplay {
     }
 
     /// Takes a statement of the task, or one that reaches into it.
-    fn say(&mut self, saying: Saying<'_>, part: &Part) -> Result<Option<Assessed>, Fault> {
+    fn say(
+        &mut self,
+        saying: Saying<'_>,
+        part: &Part,
+        batch: Option<&Covered>,
+    ) -> Result<Option<Assessed>, Fault> {
         let header = saying.header;
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
         if self.book.is_none() && (owners || header.body.needs_assessment()) {
             let body = header.body.name();
             return Err(Fault::BeyondRules { body });
         }
-        let first = self.place(saying)?;
+        let beside = self.is_evidence(batch);
+        let first = if beside {
+            self.contradicted(saying)?
+        } else {
+            self.batch_is_shown();
+            self.place(saying)?
+        };
         let is_task = matches!(part, Part::Task);
         if is_task {
             self.count(saying.leaf, saying.bytes);
         }
         if let Some(first) = first {
             return self.equivocation(saying, first).map(Some);
+        }
+        if beside {
+            return self.beside(saying);
         }
         if let Some(breach) = header.breach
             && super::assesses(self.registry())
@@ -404,10 +446,12 @@ impl TaskReplay {
     }
 
     /// A disposition names a finding by leaf and number, and the number counts findings of all tasks.
+    /// So one of another task, or of none, counts only where nothing but this task can have findings.
     fn disposition(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
         let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         if let said::SaidBody::Disposition { leaf, number, .. } = what.body
-            && !self.kept.findings.contains_key(&(leaf, number))
+            && (!self.kept.findings.contains_key(&(leaf, number))
+                || saying.header.task != Some(self.task) && !self.leaves.contains(&leaf))
         {
             let leaf = saying.leaf;
             self.unshown.push(Unshown::Disposition { leaf });
@@ -453,6 +497,17 @@ impl TaskReplay {
         book.equivocation(&mut past, registry, &spoken(saying, &what, at), first)
     }
 
+    /// Takes a statement of a batch that is kept as evidence, and that contradicts nothing itself.
+    fn beside(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
+        let at = self.at;
+        let Some((book, mut past, registry)) = self.machine() else {
+            return Ok(None);
+        };
+        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        book.beside(&mut past, registry, &spoken(saying, &what, at))
+            .map(Some)
+    }
+
     fn judge_alone(
         &mut self,
         index: u64,
@@ -493,6 +548,7 @@ impl TaskReplay {
 
     /// Takes an entry of the task into its running digest.
     fn count(&mut self, leaf: u64, bytes: &Bytes) {
+        self.leaves.insert(leaf);
         self.running = Running {
             count: self.running.count + 1,
             digest: digest::entries(&self.running.digest, &leaf_hash(bytes)),

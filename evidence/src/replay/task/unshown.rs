@@ -21,6 +21,9 @@ pub enum Unshown {
     },
     /// That no system reported effects, or the use of a credential, without naming the task.
     Outside,
+    /// That the entries were received at the times that they bear: the ledger's server writes these,
+    /// and they are held only against each other.
+    Received,
     /// That deadlines that lie ahead have not passed by the time of entries elsewhere.
     Time {
         /// How late it is at least.
@@ -36,6 +39,12 @@ pub enum Unshown {
     Disposition {
         /// The FindingDisposition.
         leaf: u64,
+    },
+    /// That the statements of this batch count as said: if the place of its first one was taken, all
+    /// of it is evidence of an equivocation and nothing more, and the first one was not looked at.
+    Batch {
+        /// The batch's manifest.
+        manifest: u64,
     },
     /// That the digest over the assessment in this receipt is right: it depends on when time had
     /// passed by entries elsewhere, or on the numbers of findings of other tasks.
@@ -56,7 +65,7 @@ impl fmt::Display for Unshown {
             } => write!(
                 f,
                 "that none of the task's entries behind leaf {leaf} is left out: no receipt in the \
-                 log covers these"
+                 log covers any"
             ),
             Self::Trust { leaf } => write!(
                 f,
@@ -66,6 +75,9 @@ impl fmt::Display for Unshown {
                 "that no system reported effects, or the use of a credential, without naming the \
                  task",
             ),
+            Self::Received => {
+                f.write_str("when entries were received: that is the operator's word")
+            }
             Self::Time { known } => write!(
                 f,
                 "that deadlines after {known} have not passed: other entries may be later"
@@ -78,6 +90,11 @@ impl fmt::Display for Unshown {
             Self::Disposition { leaf } => {
                 write!(f, "which finding the disposition at leaf {leaf} is of")
             }
+            Self::Batch { manifest } => write!(
+                f,
+                "that the statements of the batch at leaf {manifest} count as said, and are not kept \
+                 as evidence of an equivocation alone: its first statement was not looked at"
+            ),
             Self::Assessment { leaf } => write!(
                 f,
                 "the digest over the assessment in the receipt at leaf {leaf}"

@@ -111,7 +111,7 @@ impl TaskReplay {
             grants: grants.collect(),
             acts,
             findings: findings.cloned().collect(),
-            unshown: self.unshown(),
+            unshown: self.unshown(size),
             receipts: self.receipts,
             signed: self.signed,
             known_time: self.at,
@@ -119,19 +119,19 @@ impl TaskReplay {
         })
     }
 
-    fn unshown(&self) -> Vec<Unshown> {
+    fn unshown(&self, size: u64) -> Vec<Unshown> {
         let last = self.receipts.last();
         let receipted = last.map(|receipt| receipt.through_leaf);
-        // A receipt is an entry of the task that it does not cover itself.
-        let behind = last.is_none_or(|receipt| self.running.last_leaf > receipt.leaf);
-        let closed = self.task_cell().state() == TaskState::Closed;
+        // Behind a receipt more may come, of a closed task too: late Outcomes and Observations.
+        let more = |receipt: &Receipted| receipt.leaf.checked_add(1) != Some(size);
         let mut unshown = Vec::new();
-        if behind || !closed {
+        if last.is_none_or(more) {
             unshown.push(Unshown::Entries { receipted });
         }
         let leaf = self.registry().head().leaf_index.get();
         unshown.push(Unshown::Trust { leaf });
         unshown.push(Unshown::Outside);
+        unshown.push(Unshown::Received);
         let waits = |due: &crate::assess::Due| !matches!(due.what, DueOf::Session(_));
         if self.kept.dues.iter().any(waits) {
             unshown.push(Unshown::Time { known: self.at });

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use deed_proto::v1::Author;
 use deed_tlog::{LeafIndex, leaf_hash};
 
-use super::{Covered, Last, Saying, Signed, TaskReplay};
+use super::{Covered, Last, Placed, Saying, SeenBatch, Signed, TaskReplay, Unshown};
 use crate::{
-    KeyId, PayloadDigest,
+    KeyId, PayloadDigest, Sequence,
+    assess::SKEW_US,
     entry::Entry,
     replay::{Fault, speaker},
-    session, signature,
+    session::{self, Binding},
+    signature,
     statement::{BodyKind, Header},
     trust::{KeyRefusal, Speaker, SpeakerRefusal},
 };
@@ -55,8 +57,10 @@ impl TaskReplay {
             .registry()
             .may_speak(&speaker, header.producer, self.at);
         match may {
-            // By then it may have been later than these entries show.
-            Ok(()) | Err(SpeakerRefusal::Key(KeyRefusal::NotYet { .. })) => {}
+            Ok(()) => {}
+            // By then it may have been later than these entries show, but not by more than this.
+            Err(SpeakerRefusal::Key(KeyRefusal::NotYet { valid_from, at, .. }))
+                if valid_from.get().saturating_sub(at.get()) <= SKEW_US => {}
             Err(refusal) => return Err(refusal.into()),
         }
         self.signed.insert(index, signed);
@@ -81,17 +85,16 @@ impl TaskReplay {
     pub(super) fn place(&mut self, saying: Saying<'_>) -> Result<Option<u64>, Fault> {
         let header = saying.header;
         let digest = PayloadDigest::of(saying.entry.payload);
-        let bound_to = self.registry().session_binding(&saying.speaker);
+        let bound_to = self.bound(saying)?;
         let place = (header.session, header.sequence);
         let again = || Fault::Again {
             sequence: header.sequence,
         };
-        let taken = |last: &Last| last.bound_to != bound_to || last.producer != header.producer;
-        if self.sessions.get(&header.session).is_some_and(taken) {
-            return Err(session::Refusal::SessionTaken.into());
-        }
-        if let Some((first, before)) = self.places.get(&place).copied() {
-            if before == digest || saying.speaker.key.is_none() {
+        let key = saying.speaker.key;
+        let first = self.places.get(&place).copied();
+        // What another key signed, or nobody, contradicts nothing that this one says.
+        if let Some(first) = first.filter(|first| first.key == key) {
+            if first.payload == digest || key.is_none() {
                 return Err(again());
             }
             if let Some((book, mut past, _)) = self.machine()
@@ -99,7 +102,7 @@ impl TaskReplay {
             {
                 return Err(again());
             }
-            return Ok(Some(first));
+            return Ok(Some(first.leaf));
         }
         if let Some(last) = self.sessions.get(&header.session) {
             if header.sequence <= last.sequence {
@@ -123,7 +126,112 @@ impl TaskReplay {
             closed: header.body == BodyKind::SessionClosed,
         };
         self.sessions.insert(header.session, last);
-        self.places.insert(place, (saying.leaf, digest));
+        let placed = Placed {
+            leaf: saying.leaf,
+            payload: digest,
+            key,
+        };
+        self.places.insert(place, placed);
         Ok(None)
+    }
+
+    /// The one that speaks, to whom the session of a statement must belong, or it is refused.
+    fn bound(&self, saying: Saying<'_>) -> Result<Binding, Fault> {
+        let header = saying.header;
+        let bound_to = self.registry().session_binding(&saying.speaker);
+        let taken = |last: &Last| last.bound_to != bound_to || last.producer != header.producer;
+        if self.sessions.get(&header.session).is_some_and(taken) {
+            return Err(session::Refusal::SessionTaken.into());
+        }
+        Ok(bound_to)
+    }
+
+    /// Notes the place in its session of a statement that is none of the task's. Only what was
+    /// signed there, by a key that spoke for its producer, can show an equivocation.
+    pub(super) fn elsewhere(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        entry: &Entry<'_>,
+        header: &Header<'_>,
+        batch: Option<&Covered>,
+    ) {
+        let speaker = self.speaker(index, bytes, entry, header, batch);
+        self.signed.remove(&index);
+        let Ok(Speaker { key: Some(key), .. }) = speaker else {
+            return;
+        };
+        if self.is_evidence(batch) {
+            // It took no place.
+            return;
+        }
+        let placed = Placed {
+            leaf: index,
+            payload: PayloadDigest::of(entry.payload),
+            key: Some(key),
+        };
+        let place = (header.session, header.sequence);
+        self.places.entry(place).or_insert(placed);
+    }
+
+    /// Looks whether the batch of the statement that comes next is kept as evidence of an
+    /// equivocation: its first place was taken, as far as the entries show it, and so nothing in it
+    /// says anything.
+    pub(super) fn is_evidence(&mut self, batch: Option<&Covered>) -> bool {
+        let Some(covered) = batch.filter(|_| self.book.is_some()) else {
+            self.batch = None;
+            return false;
+        };
+        let path = &covered.path;
+        let manifest = path.manifest_index.get();
+        if let Some(seen) = self.batch.filter(|seen| seen.manifest == manifest) {
+            return seen.evidence;
+        }
+        let session = path.manifest.session;
+        let first = path.manifest.first_sequence.get();
+        let last = self.sessions.get(&session);
+        let behind = last.is_some_and(|last| last.sequence.get() >= first);
+        let end = first.saturating_add(path.manifest.count.get().into());
+        let taken = |sequence| {
+            let placed = self.places.get(&(session, Sequence::new(sequence)));
+            placed.is_some_and(|placed| placed.key == Some(path.key_id))
+        };
+        let evidence = behind || (first..end).any(taken);
+        self.batch = Some(SeenBatch {
+            manifest,
+            evidence,
+            told: evidence || path.position.get() == 0,
+        });
+        evidence
+    }
+
+    /// Says of a batch that counts as said, once, if nothing shows that it does: its first statement
+    /// was not given.
+    pub(super) fn batch_is_shown(&mut self) {
+        if let Some(seen) = &mut self.batch
+            && !seen.told
+        {
+            seen.told = true;
+            let manifest = seen.manifest;
+            self.unshown.push(Unshown::Batch { manifest });
+        }
+    }
+
+    /// The leaf of the first statement that one of a batch kept as evidence contradicts.
+    pub(super) fn contradicted(&mut self, saying: Saying<'_>) -> Result<Option<u64>, Fault> {
+        self.bound(saying)?;
+        let (session, sequence) = (saying.header.session, saying.header.sequence);
+        let digest = PayloadDigest::of(saying.entry.payload);
+        let key = saying.speaker.key;
+        let first = self.places.get(&(session, sequence)).copied();
+        let first = first.filter(|first| first.key == key && first.payload != digest);
+        let Some(first) = first else {
+            return Ok(None);
+        };
+        let Some((book, mut past, _)) = self.machine() else {
+            return Ok(None);
+        };
+        let known = book.equivocated(&mut past, session, sequence)?;
+        Ok(known.is_none().then_some(first.leaf))
     }
 }

@@ -242,7 +242,7 @@ fn an_intent_that_expects_its_effects_is_held_to_them() {
         let mut stage = Stage::new();
         stage.ledger.set_default_policy();
         stage.open(RiskTier::Payment);
-        let root = stage.root(|_| {});
+        let root = stage.root(|grant| grant.resources = vec!["accounts/*".into(), "orders/*".into()]);
         let intent = stage.intend(Some(&root), |said| said.expected_effects = expected());
         stage.clear(&intent);
         stage.mark();
@@ -784,4 +784,208 @@ fn a_strength_of_authentication_is_claimed() {
         assert_eq!(layers_of(&stage, &intent).approval(), layer, "{what}");
         stage.replays();
     }
+}
+
+/// What is expected is bounded by the Intent's own resource or its grant's, and by its amount.
+#[test]
+fn an_intent_does_not_expect_more_than_it_asks_for() {
+    for (expected, kind) in [
+        (effect("accounts/9", 500), F::ScopeExceeded),
+        (effect("accounts/*", 500), F::ScopeExceeded),
+        (effect("orders/7", 501), F::LimitExceeded),
+    ] {
+        let mut stage = Stage::new();
+        stage.open(RiskTier::Low);
+        let root = stage.root(|_| {});
+        let intent = stage.intend(Some(&root), |said| {
+            said.expected_effects = vec![expected.clone()];
+        });
+        assert_eq!(intent.state(), Some(IntentState::Denied), "{expected:?}");
+        assert_eq!(intent.kinds(), [kind]);
+        stage.replays();
+    }
+}
+
+/// An amount of less than nothing passes no bound.
+#[test]
+fn a_negative_amount_clears_nothing() {
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let intent = stage.intend(None, |said| said.amount = Some(amount(-1_000_000)));
+    assert_eq!(intent.state(), Some(IntentState::Denied));
+    assert_eq!(intent.kinds(), [F::LimitExceeded]);
+    stage.replays();
+}
+
+/// A decoy that nobody signed, or that was denied, does not draw the bank's word away.
+#[test]
+fn a_decoy_takes_no_sight_away() {
+    for signed in [false, true] {
+        for early in [false, true] {
+            let mut stage = Stage::new();
+            stage.open(RiskTier::Low);
+            let by = if signed { HELPER } else { ANYBODY };
+            // The honest act, and the decoy that declares what will be seen.
+            let said = Body::Intent(intent("orders/7", 500, None));
+            let real = stage.ledger.try_say(AGENT, Some(1), said, with_order).unwrap();
+            let mut decoy = intent("orders/7", 500, None);
+            decoy.grant = vec![7; 32].into();
+            let body = Body::Intent(decoy);
+            let decoy = stage.ledger.try_say(by, Some(1), body, with_order).unwrap();
+            assert_eq!(decoy.state(), Some(IntentState::Denied));
+            if !signed {
+                let done = outcome(&decoy, OutcomeStatus::Succeeded, vec![effect("orders/7", 500)]);
+                stage.ledger.say(by, Some(1), done);
+            }
+            if !early {
+                stage.done(&real);
+            }
+            let seen = observation(None, vec![effect("orders/7", 500)]);
+            stage.ledger.try_say(DOWNSTREAM, None, seen, with_order).unwrap();
+            if early {
+                stage.done(&real);
+            }
+            let layer = layers_of(&stage, &real).corroboration();
+            assert_eq!(layer, L::Proven, "{signed} {early}");
+            stage.replays();
+        }
+    }
+}
+
+/// What a denied act asked for and did is not put on another's act that was cleared for less.
+#[test]
+fn a_denied_act_keeps_its_own_effects() {
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let said = Body::Intent(intent("orders/7", 500, None));
+    let honest = stage.ledger.try_say(HELPER, Some(1), said, with_order).unwrap();
+    let mut said = intent("orders/7", 1_000_000, None);
+    said.grant = vec![7; 32].into();
+    let body = Body::Intent(said);
+    let denied = stage.ledger.try_say(AGENT, Some(1), body, with_order).unwrap();
+    stage.mark();
+    let seen = observation(None, vec![effect("orders/7", 1_000_000)]);
+    stage.ledger.try_say(DOWNSTREAM, None, seen, with_order).unwrap();
+    assert_eq!(stage.kinds(), [F::HiddenSideEffect]);
+    assert_eq!(stage.found()[0].about_leaf, denied.leaf);
+    assert_ne!(layers_of(&stage, &honest).corroboration(), L::Contradicted);
+    stage.replays();
+}
+
+/// An Intent that names no amount moves none.
+#[test]
+fn an_amount_that_nobody_named_is_found() {
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let intent = stage.intend(None, |said| said.amount = None);
+    let done = outcome(&intent, OutcomeStatus::Succeeded, vec![effect("orders/7", 1_000_000)]);
+    stage.ledger.say(AGENT, Some(1), done);
+    assert_eq!(stage.seen(&intent, 1_000_000).kinds(), [F::EffectMismatch]);
+    stage.replays();
+}
+
+/// What a system adds under an id that was confirmed is compared anew.
+#[test]
+fn more_of_a_report_is_not_taken_for_a_repeat() {
+    let report = |amount: Option<i64>, after: &[u8]| v1::Effect {
+        external_id: "R-1".into(),
+        amount: amount.map(super::amount),
+        after_digest: Bytes::copy_from_slice(after),
+        ..effect("orders/7", 0)
+    };
+    for (declared, first, second) in [
+        (report(None, &[]), report(None, &[]), report(Some(1_000_000), &[])),
+        (report(Some(500), &[1; 32]), report(Some(500), &[]), report(Some(500), &[2; 32])),
+    ] {
+        let mut stage = Stage::new();
+        let intent = stage.cleared(0);
+        let done = outcome(&intent, OutcomeStatus::Succeeded, vec![declared]);
+        stage.ledger.say(AGENT, Some(1), done);
+        assert_eq!(sees(&mut stage, DOWNSTREAM, &intent, vec![first]).kinds(), []);
+        let more = sees(&mut stage, DOWNSTREAM, &intent, vec![second]);
+        assert_eq!(more.kinds(), [F::EffectMismatch]);
+        assert_eq!(layers_of(&stage, &intent).corroboration(), L::Contradicted);
+        stage.replays();
+    }
+}
+
+/// An approver under the controller of the gateway that carries the act out, as shows afterwards.
+#[test]
+fn a_conflict_that_shows_later_leaves_no_layer_proven() {
+    let own_approver = Who {
+        seed: Some(57),
+        producer: "https://gateway.example/people/eve",
+        controller: GATEWAY.controller,
+        ..APPROVER
+    };
+    let mut stage = Stage::new();
+    stage.ledger.register(own_approver);
+    stage.ledger.register_as(GATEWAY, |registered| {
+        registered.acts_for = vec![AGENT.producer.into()];
+    });
+    let intent = stage.waits(0);
+    stage.decide(&intent, Verdict::Allow);
+    stage.approve(own_approver, &intent, Verdict::Allow);
+    assert_eq!(layers_of(&stage, &intent).approval(), L::Proven);
+    let done = outcome(&intent, OutcomeStatus::Succeeded, vec![effect("orders/7", 500)]);
+    stage.ledger.say(GATEWAY, Some(1), done);
+    assert_eq!(layers_of(&stage, &intent).approval(), L::Claimed);
+    stage.replays();
+}
+
+/// An agent that chooses its approver does not choose who may accuse it.
+#[test]
+fn an_approvers_system_still_sees() {
+    let banks_approver = Who {
+        seed: Some(58),
+        producer: "https://bank.example/people/ida",
+        controller: DOWNSTREAM.controller,
+        ..APPROVER
+    };
+    for hidden in [false, true] {
+        let mut stage = Stage::new();
+        stage.ledger.register(banks_approver);
+        let intent = stage.waits(0);
+        stage.decide(&intent, Verdict::Allow);
+        stage.approve(banks_approver, &intent, Verdict::Allow);
+        stage.done(&intent);
+        stage.seen(&intent, 500);
+        assert_eq!(layers_of(&stage, &intent).corroboration(), L::Claimed);
+        if hidden {
+            let seen = sees(&mut stage, DOWNSTREAM, &intent, vec![effect("accounts/9", 1)]);
+            assert_eq!(seen.kinds(), [F::HiddenSideEffect]);
+            assert_eq!(layers_of(&stage, &intent).corroboration(), L::Contradicted);
+        }
+        stage.replays();
+    }
+}
+
+/// Done, kept quiet about, and seen when the deadline has passed.
+#[test]
+fn what_is_seen_after_the_deadline_is_found() {
+    let mut stage = Stage::new();
+    let intent = stage.cleared(500);
+    stage.tick(500);
+    stage.mark();
+    assert_eq!(stage.seen(&intent, 500).kinds(), [F::HiddenSideEffect]);
+    stage.replays();
+}
+
+/// What nobody signs is serious nowhere.
+#[test]
+fn unsigned_words_make_no_serious_finding() {
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let root = stage.root(|_| {});
+    stage.mark();
+    let mut part = delegated(HELPER, root.hash);
+    part.actions = vec!["*".into()];
+    stage.ledger.say(ANYBODY, Some(1), Body::Grant(part));
+    stage.close();
+    let body = Body::Intent(intent("orders/7", 1, None));
+    let late = stage.ledger.say(ANYBODY, Some(1), body);
+    stage.ledger.say(ANYBODY, Some(1), outcome(&late, OutcomeStatus::Succeeded, Vec::new()));
+    assert!(!is_serious(&stage), "{:?}", stage.found());
+    assert!(stage.kinds().contains(&F::UnprovenClaim));
+    stage.replays();
 }

@@ -158,6 +158,7 @@ pub(super) const OF_SESSIONS: [(F, Story); 8] = [
         let intent = s.intend(None, |said| said.amount = None);
         let change = |n: usize| v1::Effect {
             external_id: format!("R-{n}"),
+            amount: None,
             ..effect("orders/7", 1)
         };
         for part in 0..4 {
