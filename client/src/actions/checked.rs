@@ -302,7 +302,9 @@ impl Voices {
         let doubtful = key.and_then(|key| known.trust.registry().key(key));
         let doubtful = doubtful.filter(|record| record.is_doubtful(parsed.received_at));
         let voice = match known.replay.speaks(leaf, entry, covered.as_ref()) {
-            Ok(()) => doubtful.map_or(Voice::Verified, |record| Voice::Refused(compromised(record))),
+            Ok(()) => doubtful.map_or(Voice::Verified, |record| {
+                Voice::Refused(compromised(record))
+            }),
             Err(error) => Voice::Refused(error.fault.to_string()),
         };
         self.batches = batches;

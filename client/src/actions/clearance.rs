@@ -44,7 +44,8 @@ pub struct Standing {
     /// of this Intent.
     pub clearance: Option<ProvenStatement>,
     /// What stays the operator's word although `state` was checked: that no trust statement follows
-    /// the newest one that is known, and that no entry of the task was left out.
+    /// the newest one that is known, that no entry of the task was left out, and when they were
+    /// received.
     pub unshown: Vec<Unshown>,
     /// The head of the tree that this was read from.
     pub head: SignedHead,
@@ -271,9 +272,13 @@ fn checked(said: Standing, intent: LeafIndex, judged: &JudgedTask) -> Result<Sta
     }
     let leaf = own.clearance_leaf;
     let unshown = verdict.unshown.iter().copied();
-    // Of the rest no permit depends.
-    let unshown =
-        unshown.filter(|one| matches!(one, Unshown::Trust { .. } | Unshown::Entries { .. }));
+    // What a permit depends on.
+    let unshown = unshown.filter(|one| {
+        matches!(
+            one,
+            Unshown::Trust { .. } | Unshown::Entries { .. } | Unshown::Received
+        )
+    });
     Ok(Standing {
         state: found,
         basis: Basis::Checked,

@@ -7,7 +7,7 @@ use clap::Args;
 use deed_client::{Basis, Error, Header, Ledger, Standing};
 use deed_evidence::{Micros, RULES_ASSESSED, TaskId, replay::task::Unshown};
 use deed_proto::v1::{self, IntentState, statement::Body};
-use deed_tlog::LeafIndex;
+use deed_tlog::{LeafIndex, TreeSize};
 use serde::Serialize;
 
 use super::{
@@ -24,8 +24,8 @@ use crate::cli::{Failure, Global, Outcome, Output, When, printable, tell};
 ///
 /// The ledger answers: cleared, waiting (and for what), or denied (and why). Act on a clearance
 /// only; --wait waits for it, and then nothing else is a success. Cleared is worked out here from the
-/// task's entries; the rest is the server's word. What the act is called with and what led to it are committed to, and
-/// kept beside the ledger, encrypted.
+/// task's entries; the rest is the server's word. What the act is called with and what led to it are
+/// committed to, and kept beside the ledger, encrypted.
 #[derive(Args)]
 #[command(after_help = "\
 Exit codes: 1 if it is denied, or with --wait if it is not cleared in the end.
@@ -189,7 +189,7 @@ impl MakeIntent {
             .say(&header, Body::Intent(intent), Some(contents))
             .await?;
         // It is recorded: its receipt is printed, whatever becomes of the waiting.
-        let (state, stands, waited) = self.stands(&ledger, &said).await;
+        let (state, stands, waited) = self.stands(global, &ledger, &said).await;
         let json = IntentJson {
             said: said.json(),
             stands,
@@ -200,7 +200,12 @@ impl MakeIntent {
         printed
     }
 
-    async fn stands(&self, ledger: &Ledger, said: &Said) -> (IntentState, StandsJson, Outcome) {
+    async fn stands(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        said: &Said,
+    ) -> (IntentState, StandsJson, Outcome) {
         let assessed = said.receipt.assessed.as_ref();
         let stands = assessed.map_or_else(StandsJson::default, |assessed| {
             StandsJson::new(assessed.intent(), &assessed.missing, &assessed.denied)
@@ -225,7 +230,10 @@ impl MakeIntent {
         // Without --wait it is told how it stands now, unless that is to be checked.
         let to_the_end = self.wait || state == IntentState::Cleared;
         let failure = match watched(ledger, leaf, told, self.by_servers_word, to_the_end).await {
-            Ok(Some(standing)) => return (standing.state, StandsJson::of(&standing), Ok(())),
+            Ok(Some(standing)) => match check_trust(global, ledger, &standing) {
+                Ok(()) => return (standing.state, StandsJson::of(&standing), Ok(())),
+                Err(failure) => failure,
+            },
             Ok(None) => no_state(),
             Err(Error::Refused {
                 code: tonic::Code::FailedPrecondition,
@@ -248,6 +256,7 @@ impl Await {
     pub(crate) async fn run(&self, global: &Global) -> Outcome {
         let ledger = global.connect().await?;
         let (state, stands) = settled(
+            global,
             &ledger,
             LeafIndex::new(self.intent),
             self.by_servers_word,
@@ -265,12 +274,14 @@ impl Await {
 
 /// Waits until evidence can change nothing more, and says what it waits for meanwhile.
 async fn settled(
+    global: &Global,
     ledger: &Ledger,
     leaf: LeafIndex,
     by_servers_word: bool,
 ) -> Outcome<(IntentState, StandsJson)> {
     let last = watched(ledger, leaf, false, by_servers_word, true).await?;
     let last = last.ok_or_else(no_state)?;
+    check_trust(global, ledger, &last)?;
     Ok((last.state, StandsJson::of(&last)))
 }
 
@@ -301,6 +312,41 @@ async fn watched(
     }
     ledger.flush().await?;
     Ok(last)
+}
+
+/// Refuses a standing that was worked out without trust statements that were seen here before.
+fn check_trust(global: &Global, ledger: &Ledger, standing: &Standing) -> Outcome {
+    let mut unshown = standing.unshown.iter();
+    let newest = unshown.find_map(|one| match one {
+        Unshown::Trust { leaf } => Some(LeafIndex::new(*leaf)),
+        _ => None,
+    });
+    match newest {
+        Some(newest) => keep_trust(global, ledger, newest, standing.head.head.size),
+        // Nothing was worked out here.
+        None => Ok(()),
+    }
+}
+
+/// Refuses a trust chain that lacks a statement which was seen here before, and keeps how far it goes.
+/// `newest` is the leaf of its last statement, `size` that of the tree that it was read from, whose head
+/// is stored by now.
+pub(super) fn keep_trust(
+    global: &Global,
+    ledger: &Ledger,
+    newest: LeafIndex,
+    size: TreeSize,
+) -> Outcome {
+    let store = global.state()?.store(&ledger.pin().origin);
+    let kept = store.keep_trust(newest).map_err(Error::from)?;
+    // Another process may have seen a larger tree meanwhile.
+    if kept > newest && kept.get() < size.get() {
+        return Err(Failure::does_not_verify(format!(
+            "the server hides trust statements that it has shown before: its chain ends at leaf \
+             {newest}, and one at leaf {kept} was seen here"
+        )));
+    }
+    Ok(())
 }
 
 fn no_state() -> Failure {

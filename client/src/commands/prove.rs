@@ -109,7 +109,8 @@ impl Prove {
             Some(_) => Some(ledger.trust_chain().await?),
             None => None,
         };
-        let size = trust.as_ref().map_or(size, |trust| Some(trust.head.head.size));
+        let proven_in = trust.as_ref().map(|trust| trust.head.head.size);
+        let size = proven_in.or(size);
         let (leaf, entry) = match &self.entry_out {
             Some(path) => {
                 let proven = ledger.entry(index, size).await?;

@@ -5,6 +5,8 @@
 //!                         log-keys.json      later log keys, each with the head that hands over to
 //!                                            it; keys are added, never changed
 //!                         checkpoint         the newest trusted signed head, verbatim
+//!                         trust.json         the newest trust statement that was ever seen; it only
+//!                                            grows
 //!                         fork-<hash>.json   evidence; written once, never replaced
 //!                         lock               held while one of them is looked at or written
 //! <state>/servers/<server and ledger>-<hash>.json
@@ -21,7 +23,7 @@ use std::{
 };
 
 use deed_evidence::LedgerId;
-use deed_tlog::{Hash, Origin, TreeHead, VerifierKey};
+use deed_tlog::{Hash, LeafIndex, Origin, TreeHead, VerifierKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -94,6 +96,13 @@ struct PinFile {
     origin: String,
     vkey: String,
     ledger_id: String,
+}
+
+/// The trusted heads are of one tree, so that the index names the statement.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrustFile {
+    newest_leaf: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -228,6 +237,7 @@ impl TrustStore {
         }
         // Whatever lies around without a pin is nothing that is trusted.
         self.write_keys(known)?;
+        self.forget_trust()?;
         // Head first: a pin without a head would be a trusted ledger with nothing to compare
         // with, while a head without a pin is replaced here.
         self.write_head(head)?;
@@ -359,6 +369,38 @@ impl TrustStore {
         Ok(Advance::Stored)
     }
 
+    /// Keeps the leaf of a trust statement that was proven to be in a tree whose head is stored, if it
+    /// is newer than the one that is kept. Returns what is kept then: a chain that ends before it, in a
+    /// tree that holds it, hides statements.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be read or written.
+    pub fn keep_trust(&self, newest: LeafIndex) -> Result<LeafIndex, StoreError> {
+        let _lock = self.lock()?;
+        let path = self.trust_path();
+        let kept: Option<TrustFile> = read_json(&path)?;
+        if let Some(kept) = kept
+            && kept.newest_leaf >= newest.get()
+        {
+            return Ok(LeafIndex::new(kept.newest_leaf));
+        }
+        let file = TrustFile {
+            newest_leaf: newest.get(),
+        };
+        write_replacing(&path, &to_json(&file))?;
+        Ok(newest)
+    }
+
+    fn forget_trust(&self) -> Result<(), StoreError> {
+        let path = self.trust_path();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps evidence under a name made from both heads. The same evidence again changes
     /// nothing, and nothing is ever overwritten.
     ///
@@ -415,6 +457,10 @@ impl TrustStore {
 
     fn keys_path(&self) -> PathBuf {
         self.directory.join("log-keys.json")
+    }
+
+    fn trust_path(&self) -> PathBuf {
+        self.directory.join("trust.json")
     }
 
     fn head_path(&self) -> PathBuf {

@@ -191,10 +191,10 @@ impl Book {
         };
         let state = state_of_outcome(row.to);
         outcome.set_state(state);
-        if row.to != State::Unobserved {
-            if let Some(due) = observation_due(intent, outcome) {
-                self.dues.undo(due);
-            }
+        if row.to != State::Unobserved
+            && let Some(due) = observation_due(intent, outcome)
+        {
+            self.dues.undo(due);
         }
         if let Some(task) = task {
             let event = digest::Event::Outcome {

@@ -33,7 +33,9 @@ pub(super) fn beyond_intent<'e>(
     if !act.expected_effects.is_empty() {
         return None;
     }
-    let moves = seen.into_iter().find(|effect| effect.minor_units.is_some())?;
+    let moves = seen
+        .into_iter()
+        .find(|effect| effect.minor_units.is_some())?;
     Some(format!(
         "{} on {} moves an amount, and the Intent names none",
         moves.kind, moves.resource

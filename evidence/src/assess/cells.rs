@@ -72,6 +72,10 @@ impl CellKey {
 }
 
 /// A cell's content.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "every statement of a task takes its Task; a box would be an allocation each time"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell {
     Task(Task),

@@ -86,7 +86,11 @@ pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
         return Fit::Again;
     }
     let on_resource = effects.iter().any(|seen| is_on(act, seen));
-    let otherwise = if on_resource { Fit::OnResource } else { Fit::Not };
+    let otherwise = if on_resource {
+        Fit::OnResource
+    } else {
+        Fit::Not
+    };
     if act.outcome.is_some() {
         let declared = |seen: &Seen| matches!(seen, Seen::Declared(_));
         return if compared.iter().all(declared) {

@@ -523,7 +523,10 @@ impl Judged {
     /// What an Intent expects to change is no more than what it asks for: on its own resource, or within
     /// its grant's; and of no more than its amount.
     fn bound_expected(&mut self, asked: &Asked<'_>) {
-        let granted = self.shown.as_ref().map_or(&[][..], |shown| &shown.resources);
+        let granted = self
+            .shown
+            .as_ref()
+            .map_or(&[][..], |shown| &shown.resources);
         let within = |effect: &Effect| {
             let mut patterns = granted.iter();
             effect.resource == asked.resource
@@ -533,7 +536,9 @@ impl Judged {
             let detail = "it expects effects on resources that are neither its own nor its grant's";
             self.deny(FindingKind::ScopeExceeded, detail, None);
         }
-        let named = asked.amount.map(|amount| (amount.minor_units, amount.currency));
+        let named = asked
+            .amount
+            .map(|amount| (amount.minor_units, amount.currency));
         let mut expected = asked.expected.iter();
         let beyond = match named {
             None => expected.any(|effect| effect.minor_units.is_some()),

@@ -17,7 +17,7 @@
 
 use deed_evidence::{
     TaskId,
-    assess::layers,
+    assess::{cells, layers},
     entry::Entry,
     replay::Replay,
     statement::{self, BodyKind},
@@ -566,7 +566,7 @@ impl Clean {
                 .collect(),
             outcomes: acts
                 .iter()
-                .map(|act| act.outcome.as_ref().map(|outcome| outcome.state()))
+                .map(|act| act.outcome.as_ref().map(cells::Outcome::state))
                 .collect(),
             layers: acts
                 .iter()

@@ -386,7 +386,7 @@ fn a_second_batch_for_the_same_places_is_evidence_once() {
     ];
     let second = batch_of(&second, ledger.now());
     let with = |batches: &[&[Bytes]]| {
-        let entries: Vec<_> = ledger.entries().iter().cloned().collect();
+        let entries: Vec<_> = ledger.entries().to_vec();
         let entries = entries.into_iter().chain(batches.concat());
         entries.collect::<Vec<_>>()
     };

@@ -172,13 +172,11 @@ impl KeyStore {
         for item in self.db.iterator(from) {
             let (key, value) = item?;
             match keys::data_key_of(&key) {
-                Some((of, digest)) if of == ledger => {
-                    if decode(&value).is_some_and(|key| tags.contains(&key.tag)) {
-                        found.push(digest);
-                    }
+                Some((of, _)) if of != ledger => break,
+                Some((_, digest)) if decode(&value).is_some_and(|key| tags.contains(&key.tag)) => {
+                    found.push(digest);
                 }
-                Some(_) => break,
-                None => {}
+                _ => {}
             }
             if found.len() == limit {
                 break;

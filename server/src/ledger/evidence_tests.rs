@@ -185,13 +185,19 @@ fn what_is_received_long_before_what_stands_in_front_of_it_is_not_recorded() {
         brief(&ledger.turn(&[batch]))
     };
     let zero = agent.intent("r");
-    assert_eq!(said(&mut ledger, now, &[zero.clone()]), ["recorded 1"]);
+    assert_eq!(
+        said(&mut ledger, now, std::slice::from_ref(&zero)),
+        ["recorded 1"]
+    );
     let (one, key_of) = (agent.intent("r"), Producer::new(ledger.id, 3));
     let registered = authority.registers(&key(), "spiffe://example.org/batches");
     let too_early = now - SKEW_US - 1;
-    assert_eq!(said(&mut ledger, too_early, &[one.clone()]), ["late"]);
     assert_eq!(
-        said(&mut ledger, too_early, &[registered.clone()]),
+        said(&mut ledger, too_early, std::slice::from_ref(&one)),
+        ["late"]
+    );
+    assert_eq!(
+        said(&mut ledger, too_early, std::slice::from_ref(&registered)),
         ["late"]
     );
     // It consumed nothing, and a duplicate is one at any time.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::{
     authority::now,
     effect::amount_words,
+    intent::keep_trust,
     voice::{SaidJson, VoiceArgs},
 };
 use checked::{Asked, Granted, Opened, asked};
@@ -115,6 +116,8 @@ impl Approve {
         }
         let ledger = global.connect().await?;
         let asked = asked(&ledger, self.intent, self.unsigned).await?;
+        ledger.flush().await?;
+        keep_trust(global, &ledger, asked.newest_trust, asked.trust_size)?;
         let effects = asked.intended.expected_effects.len();
         if effects > EFFECTS_MAX && !self.yes {
             return Err(Failure::usage(format!(

@@ -21,7 +21,7 @@ pub(super) struct Own {
 
 enum Place {
     Fresh(Session),
-    Kept(StoredSession),
+    Kept(Box<StoredSession>),
 }
 
 impl Own {
@@ -37,10 +37,10 @@ impl Own {
             None => Place::Fresh(
                 Session::begin(id, &producer).map_err(|error| Failure::Usage(error.into()))?,
             ),
-            Some(name) => Place::Kept(
+            Some(name) => Place::Kept(Box::new(
                 StoredSession::open(&global.state()?, id, name, &producer, &signing, Sync::Each)
                     .map_err(Error::from)?,
-            ),
+            )),
         };
         Ok(Self {
             producer,

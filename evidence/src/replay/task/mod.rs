@@ -449,13 +449,17 @@ impl TaskReplay {
     /// So one of another task, or of none, counts only where nothing but this task can have findings.
     fn disposition(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
         let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        if let said::SaidBody::Disposition { leaf, number, .. } = what.body
-            && (!self.kept.findings.contains_key(&(leaf, number))
-                || saying.header.task != Some(self.task) && !self.leaves.contains(&leaf))
-        {
-            let leaf = saying.leaf;
-            self.unshown.push(Unshown::Disposition { leaf });
-            return Ok(None);
+        if let said::SaidBody::Disposition { leaf, number, .. } = what.body {
+            let known = self.kept.findings.contains_key(&(leaf, number));
+            let alone = self.leaves.contains(&leaf);
+            if !(known && alone) {
+                let leaf = saying.leaf;
+                self.unshown.push(Unshown::Disposition { leaf });
+            }
+            let ours = saying.header.task == Some(self.task);
+            if !(known && (alone || ours)) {
+                return Ok(None);
+            }
         }
         self.record(saying)
     }

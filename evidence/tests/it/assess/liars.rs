@@ -242,7 +242,8 @@ fn an_intent_that_expects_its_effects_is_held_to_them() {
         let mut stage = Stage::new();
         stage.ledger.set_default_policy();
         stage.open(RiskTier::Payment);
-        let root = stage.root(|grant| grant.resources = vec!["accounts/*".into(), "orders/*".into()]);
+        let root =
+            stage.root(|grant| grant.resources = vec!["accounts/*".into(), "orders/*".into()]);
         let intent = stage.intend(Some(&root), |said| said.expected_effects = expected());
         stage.clear(&intent);
         stage.mark();
@@ -827,21 +828,31 @@ fn a_decoy_takes_no_sight_away() {
             let by = if signed { HELPER } else { ANYBODY };
             // The honest act, and the decoy that declares what will be seen.
             let said = Body::Intent(intent("orders/7", 500, None));
-            let real = stage.ledger.try_say(AGENT, Some(1), said, with_order).unwrap();
+            let real = stage
+                .ledger
+                .try_say(AGENT, Some(1), said, with_order)
+                .unwrap();
             let mut decoy = intent("orders/7", 500, None);
             decoy.grant = vec![7; 32].into();
             let body = Body::Intent(decoy);
             let decoy = stage.ledger.try_say(by, Some(1), body, with_order).unwrap();
             assert_eq!(decoy.state(), Some(IntentState::Denied));
             if !signed {
-                let done = outcome(&decoy, OutcomeStatus::Succeeded, vec![effect("orders/7", 500)]);
+                let done = outcome(
+                    &decoy,
+                    OutcomeStatus::Succeeded,
+                    vec![effect("orders/7", 500)],
+                );
                 stage.ledger.say(by, Some(1), done);
             }
             if !early {
                 stage.done(&real);
             }
             let seen = observation(None, vec![effect("orders/7", 500)]);
-            stage.ledger.try_say(DOWNSTREAM, None, seen, with_order).unwrap();
+            stage
+                .ledger
+                .try_say(DOWNSTREAM, None, seen, with_order)
+                .unwrap();
             if early {
                 stage.done(&real);
             }
@@ -858,14 +869,23 @@ fn a_denied_act_keeps_its_own_effects() {
     let mut stage = Stage::new();
     stage.open(RiskTier::Low);
     let said = Body::Intent(intent("orders/7", 500, None));
-    let honest = stage.ledger.try_say(HELPER, Some(1), said, with_order).unwrap();
+    let honest = stage
+        .ledger
+        .try_say(HELPER, Some(1), said, with_order)
+        .unwrap();
     let mut said = intent("orders/7", 1_000_000, None);
     said.grant = vec![7; 32].into();
     let body = Body::Intent(said);
-    let denied = stage.ledger.try_say(AGENT, Some(1), body, with_order).unwrap();
+    let denied = stage
+        .ledger
+        .try_say(AGENT, Some(1), body, with_order)
+        .unwrap();
     stage.mark();
     let seen = observation(None, vec![effect("orders/7", 1_000_000)]);
-    stage.ledger.try_say(DOWNSTREAM, None, seen, with_order).unwrap();
+    stage
+        .ledger
+        .try_say(DOWNSTREAM, None, seen, with_order)
+        .unwrap();
     assert_eq!(stage.kinds(), [F::HiddenSideEffect]);
     assert_eq!(stage.found()[0].about_leaf, denied.leaf);
     assert_ne!(layers_of(&stage, &honest).corroboration(), L::Contradicted);
@@ -878,7 +898,11 @@ fn an_amount_that_nobody_named_is_found() {
     let mut stage = Stage::new();
     stage.open(RiskTier::Low);
     let intent = stage.intend(None, |said| said.amount = None);
-    let done = outcome(&intent, OutcomeStatus::Succeeded, vec![effect("orders/7", 1_000_000)]);
+    let done = outcome(
+        &intent,
+        OutcomeStatus::Succeeded,
+        vec![effect("orders/7", 1_000_000)],
+    );
     stage.ledger.say(AGENT, Some(1), done);
     assert_eq!(stage.seen(&intent, 1_000_000).kinds(), [F::EffectMismatch]);
     stage.replays();
@@ -894,14 +918,25 @@ fn more_of_a_report_is_not_taken_for_a_repeat() {
         ..effect("orders/7", 0)
     };
     for (declared, first, second) in [
-        (report(None, &[]), report(None, &[]), report(Some(1_000_000), &[])),
-        (report(Some(500), &[1; 32]), report(Some(500), &[]), report(Some(500), &[2; 32])),
+        (
+            report(None, &[]),
+            report(None, &[]),
+            report(Some(1_000_000), &[]),
+        ),
+        (
+            report(Some(500), &[1; 32]),
+            report(Some(500), &[]),
+            report(Some(500), &[2; 32]),
+        ),
     ] {
         let mut stage = Stage::new();
         let intent = stage.cleared(0);
         let done = outcome(&intent, OutcomeStatus::Succeeded, vec![declared]);
         stage.ledger.say(AGENT, Some(1), done);
-        assert_eq!(sees(&mut stage, DOWNSTREAM, &intent, vec![first]).kinds(), []);
+        assert_eq!(
+            sees(&mut stage, DOWNSTREAM, &intent, vec![first]).kinds(),
+            []
+        );
         let more = sees(&mut stage, DOWNSTREAM, &intent, vec![second]);
         assert_eq!(more.kinds(), [F::EffectMismatch]);
         assert_eq!(layers_of(&stage, &intent).corroboration(), L::Contradicted);
@@ -927,7 +962,11 @@ fn a_conflict_that_shows_later_leaves_no_layer_proven() {
     stage.decide(&intent, Verdict::Allow);
     stage.approve(own_approver, &intent, Verdict::Allow);
     assert_eq!(layers_of(&stage, &intent).approval(), L::Proven);
-    let done = outcome(&intent, OutcomeStatus::Succeeded, vec![effect("orders/7", 500)]);
+    let done = outcome(
+        &intent,
+        OutcomeStatus::Succeeded,
+        vec![effect("orders/7", 500)],
+    );
     stage.ledger.say(GATEWAY, Some(1), done);
     assert_eq!(layers_of(&stage, &intent).approval(), L::Claimed);
     stage.replays();
@@ -952,7 +991,12 @@ fn an_approvers_system_still_sees() {
         stage.seen(&intent, 500);
         assert_eq!(layers_of(&stage, &intent).corroboration(), L::Claimed);
         if hidden {
-            let seen = sees(&mut stage, DOWNSTREAM, &intent, vec![effect("accounts/9", 1)]);
+            let seen = sees(
+                &mut stage,
+                DOWNSTREAM,
+                &intent,
+                vec![effect("accounts/9", 1)],
+            );
             assert_eq!(seen.kinds(), [F::HiddenSideEffect]);
             assert_eq!(layers_of(&stage, &intent).corroboration(), L::Contradicted);
         }
@@ -984,7 +1028,11 @@ fn unsigned_words_make_no_serious_finding() {
     stage.close();
     let body = Body::Intent(intent("orders/7", 1, None));
     let late = stage.ledger.say(ANYBODY, Some(1), body);
-    stage.ledger.say(ANYBODY, Some(1), outcome(&late, OutcomeStatus::Succeeded, Vec::new()));
+    stage.ledger.say(
+        ANYBODY,
+        Some(1),
+        outcome(&late, OutcomeStatus::Succeeded, Vec::new()),
+    );
     assert!(!is_serious(&stage), "{:?}", stage.found());
     assert!(stage.kinds().contains(&F::UnprovenClaim));
     stage.replays();
