@@ -76,8 +76,8 @@ pub(crate) struct MakeIntent {
     #[arg(long, default_value = "", value_name = "ID", hide_default_value = true)]
     tool_call_id: String,
     /// What it will change, for example kind=refund,resource=accounts/12,amount=1999,currency=EUR.
-    /// What independent systems see is held against it; without any, all effects must be on the
-    /// resource or below it. May be given up to 64 times
+    /// What independent systems see is held against it; without any, all effects must be on exactly
+    /// the resource. May be given up to 64 times
     #[arg(long, value_name = "EFFECT", value_parser = effect::parse)]
     expect: Vec<v1::Effect>,
     /// Wait until it is cleared, denied or lapsed
