@@ -167,7 +167,16 @@ fn breaches(statement: &v1::Statement) -> Result<(), Broken> {
             require(name(&intent.resource), "intent.resource")?;
             let due = intent.deadline_us;
             let later = due == 0 || due > statement.occurred_at_us;
-            require(later, "intent.deadline_us")
+            require(later, "intent.deadline_us")?;
+            for effect in &intent.expected_effects {
+                require(name(&effect.kind), "intent.expected_effects.kind")?;
+                require(name(&effect.resource), "intent.expected_effects.resource")?;
+                require(
+                    seen(&effect.external_id),
+                    "intent.expected_effects.external_id",
+                )?;
+            }
+            Ok(())
         }
         Some(Body::Outcome(outcome)) => {
             let not_done = outcome.status == 4;

@@ -220,8 +220,8 @@ fn each_part_is_checked_or_said_not_to_be() {
     let ending: Vec<_> = text.lines().rev().take(3).collect();
     assert_eq!(ending[0], "  verified      inclusion, head signature");
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let not =
-        "not verified witness quorum, author's signature, key's standing, receive time, truth";
+    let not = "not verified witness quorum, author's signature, key's standing, contents, receive time, \
+         truth";
     assert!(flat.contains(not), "{text}");
     // A key alone says whose signature it is, and no more.
     let agents = hex::encode(signing_key(AGENT.seed.unwrap()).public_key().as_bytes());

@@ -173,7 +173,7 @@ fn a_repeat_that_says_something_else_is_different() {
     // It does not stand for the other one.
     assert_eq!(
         sees(&mut two, BANK, &[refund("R-1", 200)]),
-        [Seen::Different]
+        [Seen::Otherwise]
     );
     // Another system's ids may be its own.
     assert_eq!(

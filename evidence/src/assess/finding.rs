@@ -140,6 +140,7 @@ mod tests {
             "session_silent",
             "uncorroborated",
             "unknown_grant",
+            "unproven_claim",
             "wrong_role",
         ];
         for kind in KINDS {

@@ -187,7 +187,10 @@ mod tests {
                 "  | amount[5 spaces]5 EUR in minor units"
             ]
         );
-        let rest = block.lines[3..].concat();
+        let rest: String = block.lines[3..]
+            .iter()
+            .map(|line| line.trim_start_matches("  | "))
+            .collect();
         for shown in [
             "\\u{1b}[2K",
             "\\u{202e}",

@@ -14,6 +14,9 @@ use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use super::Lie;
 use crate::merkle;
 
+/// When the fake receives everything: after its ledger was made.
+const RECEIVED_US: i64 = 1_700_000_000_000_001;
+
 /// One history of a ledger.
 #[derive(Clone)]
 pub(super) struct History {
@@ -86,7 +89,8 @@ impl History {
         }
         let manifest = &envelopes[0];
         let signature = signature_of(manifest).unwrap();
-        let entry = Entry::manifest(&manifest.payload, signature, Micros::new(7)).encode();
+        let entry =
+            Entry::manifest(&manifest.payload, signature, Micros::new(RECEIVED_US)).encode();
         let leaf = self.push(entry);
         if lie == Lie::Spliced {
             self.push(Entry::unsigned(&[1; 4], Micros::new(1)).encode());
@@ -95,7 +99,7 @@ impl History {
     }
 
     fn entry(&self, envelope: &v1::Envelope, batched: bool, lie: Lie) -> Bytes {
-        let (payload, at) = (&envelope.payload[..], Micros::new(7));
+        let (payload, at) = (&envelope.payload[..], Micros::new(RECEIVED_US));
         let is_trust = statement::parse(payload).unwrap().body.is_trust();
         let entry = match signature_of(envelope) {
             Some(signature) if is_trust => {

@@ -153,7 +153,7 @@ fn annotations_are_read_strictly() {
         ("@corroborate(\"99999999999999999999\")", "seconds"),
         ("@corrobate(\"60\")", "@corrobate is unknown"),
         ("@id(\"\")", "1 to 128 bytes"),
-        ("@id(\"a\\nb\")", "control"),
+        ("@id(\"a\\nb\")", "cannot be seen"),
     ] {
         let text = format!("{annotation} permit (principal, action, resource);");
         let PolicyError::Annotations(list) = error(&text) else {

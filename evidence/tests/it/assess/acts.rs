@@ -59,7 +59,7 @@ fn a_gateway_tells_that_it_was_called_otherwise() {
     stage.open(RiskTier::Low);
     let intent = stage.intend(None, |said| said.arguments = None);
     let told = with_arguments(&intent, committed("others"));
-    let told = stage.ledger.say(PLATFORM, Some(1), told);
+    let told = stage.ledger.say(AGENT, Some(1), told);
     assert!(told.kinds().is_empty());
     assert_eq!(layers_of(&stage, &intent).intent(), LayerState::Claimed);
     stage.replays();
