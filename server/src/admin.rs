@@ -477,7 +477,9 @@ mod tests {
             (r#"deed_intents_total{state="cleared"}"#, 1.0),
             (r#"deed_intents_total{state="denied"}"#, 1.0),
             (r#"deed_intents_total{state="waiting"}"#, 0.0),
-            (r#"deed_findings_total{kind="task_closed"}"#, 1.0),
+            // Nobody signed the Intent that came after the end.
+            (r#"deed_findings_total{kind="task_closed"}"#, 0.0),
+            (r#"deed_findings_total{kind="unproven_claim"}"#, 1.0),
             (r#"deed_findings_total{kind="unknown_task"}"#, 0.0),
             (r#"deed_own_entries_total{body="task_receipt"}"#, 1.0),
             (r#"deed_own_entries_total{body="clearance"}"#, 0.0),

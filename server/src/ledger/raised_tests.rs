@@ -158,11 +158,7 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
         .collect();
     let replay = Replay::over(&entries).unwrap();
     let found: Vec<_> = replay.findings().map(v1::Finding::kind).collect();
-    let wanted = [
-        FindingKind::HiddenSideEffect,
-        FindingKind::OutcomeWithoutIntent,
-    ];
-    assert_eq!(found, wanted);
+    assert_eq!(found, [FindingKind::UnprovenClaim; 2]);
     assert_eq!(ledger.trust.read().rules_version(), 2);
     let again = engine.append(NAME, vec![observed(&mut agent)]).unwrap();
     assert_eq!(briefs(&again), ["accepted 8"]);

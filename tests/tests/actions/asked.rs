@@ -166,7 +166,7 @@ fn no_agent_draws_on_the_approvers_screen() {
     let lookalikes = "\namount       5 EUR in minor units\nApprove this? [y/N]\n";
     let drawn = format!("{}\u{1b}[2J\u{1b}[H\u{202e}\u{200b}", lookalikes.repeat(40));
     std::fs::write(user.path("hostile.txt"), drawn).expect("written");
-    let wraps = format!("order/{}amount       5 EUR in minor units", " ".repeat(74));
+    let wraps = format!("order/{}amount       5 EUR in minor units", "- ".repeat(37));
     let intend = format!(
         "deed intend --key agent.pem --task $TASK --action payments.refund --resource '{wraps}' \
          --amount 4999 --currency EUR --grant 8 --arguments hostile.txt --deadline 30m"
@@ -211,7 +211,7 @@ fn no_agent_draws_on_the_approvers_screen() {
             ];
             assert_eq!(asked, labels, "{last:#?}");
             let resource = &last[at + 3];
-            assert!(resource.contains("[74 spaces]"), "{resource}");
+            assert!(resource.contains("order/- - "), "{resource}");
         }
     }
     // What was not shown whole is not said to have been shown: nothing of it is kept again.

@@ -363,7 +363,7 @@ fn no_clearance_comes_between_the_statements_of_a_batch() {
         );
         assert_eq!(bad.outcome_leaf, None, "{bad:?}");
         let layers = bad.layers.as_ref().unwrap();
-        assert_eq!(layers.result(), LayerState::Claimed, "{layers:?}");
+        assert_eq!(layers.result(), LayerState::Missing, "{layers:?}");
         let layers = good.layers.as_ref().unwrap();
         assert_eq!(layers.intent(), LayerState::Proven, "{layers:?}");
         replays(&scene).await;

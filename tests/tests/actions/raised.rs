@@ -129,7 +129,7 @@ fn an_old_ledger_is_audited_across_its_change_of_rules() {
     assert_eq!(said["holds"], true, "{said}");
     // What was recorded before the change is no act.
     assert_eq!(said["intents"], json!({"completed": 1}), "{said}");
-    assert_eq!(said["findings"], json!({"outcome_without_intent": 1}));
+    assert_eq!(said["findings"], json!({"unproven_claim": 1}));
     // Nothing is judged of what was there before.
     let ended = audit(&entries[..2]).expect_code(0);
     let said: Value = serde_json::from_str(&ended.stdout).expect("JSON");
