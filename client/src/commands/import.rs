@@ -89,7 +89,7 @@ pub(crate) struct Chat {
     #[command(flatten)]
     authority: AuthorityArgs,
     /// Who is behind the key that is made: an https or spiffe URI [default: the producer if it is
-    /// one, else https://deed.invalid/import, which is nobody]
+    /// one, else import at deed.invalid, which is nobody]
     #[arg(long, value_name = "URI", value_parser = controller)]
     controller: Option<String>,
     /// Commit to arguments and results, and keep neither
