@@ -194,6 +194,9 @@ fn place(text: &str) -> Result<(u64, u32), String> {
     parsed.ok_or_else(|| "write it as leaf and number, for example 17.0".to_owned())
 }
 
+/// Stands with findings that were not worked out here.
+const SERVERS_WORD: &str = "by the server's word; `deed audit` works findings out from all entries";
+
 impl Findings {
     pub(crate) async fn run(&self, global: &Global) -> Outcome {
         let ledger = global.connect().await?;
@@ -206,16 +209,20 @@ impl Findings {
         if let (Some(task), false) = (filter.task, self.watch) {
             return of_task(&ledger, task, &filter, Output::new(global), global).await;
         }
-        if !global.json {
-            tell("by the server's word; `deed audit` works findings out from all entries");
-        }
-        if self.watch {
-            return watch(&ledger, filter, Output::new(global)).await;
-        }
         let output = Output::new(global);
+        if self.watch {
+            if !global.json {
+                tell(SERVERS_WORD);
+            }
+            return watch(&ledger, filter, output).await;
+        }
         let (mut page_of, mut none) = (filter, true);
         loop {
             let page = ledger.findings(&page_of, PAGE).await?;
+            if none && !page.findings.is_empty() && !global.json {
+                // With the list, so that it stays there when the list is piped on.
+                output.line(SERVERS_WORD)?;
+            }
             none &= page.findings.is_empty();
             print(output, &page.findings, Basis::ServersWord)?;
             match page.next {
@@ -225,6 +232,7 @@ impl Findings {
         }
         ledger.flush().await?;
         if none && !global.json {
+            tell(SERVERS_WORD);
             output.line("the server names no findings")?;
         }
         Ok(())
