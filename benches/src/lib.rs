@@ -4,6 +4,8 @@
 
 mod keys;
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use deed_evidence::{LedgerId, Nonce, SessionId, TaskId, statement};
 use deed_proto::v1;
@@ -23,7 +25,7 @@ pub struct Statements {
     nonce: Bytes,
 }
 
-/// Who opens the task of all of them.
+/// The producer of the statement that opens the task.
 const PLATFORM: &str = "https://example.org/platform";
 const TASK_NONCE: [u8; 16] = [7; 16];
 
@@ -48,17 +50,13 @@ impl Statements {
                 session: Bytes::copy_from_slice(session.as_bytes()),
                 occurred_at_us: 1_700_000_000_000_000,
                 task: Bytes::copy_from_slice(task(ledger_id).as_bytes()),
-                body: Some(v1::statement::Body::Intent(v1::Intent {
-                    action: "payments.refund".to_owned(),
-                    resource: "orders/1".to_owned(),
-                    ..v1::Intent::default()
-                })),
+                body: Some(v1::statement::Body::Intent(v1::Intent::default())),
                 ..v1::Statement::default()
             },
         }
     }
 
-    /// What opens the task of all of them, in a session of its own.
+    /// The statement that opens the task of all the others, in a session of its own.
     ///
     /// # Panics
     /// Never: it is valid.
@@ -85,7 +83,7 @@ impl Statements {
     /// The payload of one sequence.
     ///
     /// # Panics
-    /// If the statement would be longer than [`PAYLOAD_BYTES`] without padding.
+    /// Never: every sequence leaves room for padding.
     #[must_use]
     pub fn payload(&mut self, sequence: u64) -> Bytes {
         self.statement.sequence = sequence;
@@ -93,25 +91,28 @@ impl Statements {
             0 => self.nonce.clone(),
             _ => Bytes::new(),
         };
-        self.pad(0);
-        let bare = statement::encode(&self.statement)
-            .expect("a valid statement")
-            .len();
-        // A length of 128 or more takes a second byte, here and in the body around it.
-        for padding in (0..=PAYLOAD_BYTES - bare).rev() {
-            self.pad(padding);
-            let payload = statement::encode(&self.statement).expect("a valid statement");
-            if payload.len() <= PAYLOAD_BYTES {
-                return payload;
+        // A length of 128 or more takes a second byte, here and in the body around it, and so some
+        // sizes are passed over. With the other action these are other sizes.
+        for action in ["payments.refund", "payments.capture"] {
+            let bare = self.padded(action, 0).len();
+            for padding in (0..=PAYLOAD_BYTES - bare).rev() {
+                let payload = self.padded(action, padding);
+                match payload.len().cmp(&PAYLOAD_BYTES) {
+                    Ordering::Greater => {}
+                    Ordering::Equal => return payload,
+                    Ordering::Less => break,
+                }
             }
         }
-        unreachable!("without padding it fits")
+        unreachable!("one of the actions fills every size")
     }
 
-    fn pad(&mut self, bytes: usize) {
+    fn padded(&mut self, action: &str, bytes: usize) -> Bytes {
         if let Some(v1::statement::Body::Intent(intent)) = &mut self.statement.body {
-            intent.resource = format!("orders/{}", "1".repeat(bytes.max(1)));
+            action.clone_into(&mut intent.action);
+            intent.resource = format!("orders/{}", "1".repeat(bytes));
         }
+        statement::encode(&self.statement).expect("a valid statement")
     }
 
     /// Envelopes of the sequences `first..first + count`.
