@@ -33,6 +33,10 @@ fn task(ledger_id: LedgerId) -> TaskId {
     TaskId::derive(ledger_id, PLATFORM, &Nonce::new(TASK_NONCE))
 }
 
+const OCCURRED_AT_US: i64 = 1_700_000_000_000_000;
+/// Before 1987, and so a byte shorter.
+const EARLIER_US: i64 = 500_000_000_000_000;
+
 impl Statements {
     /// A session of Intents whose payloads have [`PAYLOAD_BYTES`].
     #[must_use]
@@ -48,9 +52,11 @@ impl Statements {
                 ledger_id: Bytes::copy_from_slice(ledger_id.as_bytes()),
                 producer: producer.to_owned(),
                 session: Bytes::copy_from_slice(session.as_bytes()),
-                occurred_at_us: 1_700_000_000_000_000,
                 task: Bytes::copy_from_slice(task(ledger_id).as_bytes()),
-                body: Some(v1::statement::Body::Intent(v1::Intent::default())),
+                body: Some(v1::statement::Body::Intent(v1::Intent {
+                    action: "payments.refund".to_owned(),
+                    ..v1::Intent::default()
+                })),
                 ..v1::Statement::default()
             },
         }
@@ -67,6 +73,7 @@ impl Statements {
             nonce,
         } = Self::of(ledger_id, PLATFORM, [0xfe; 16]);
         statement.nonce = nonce;
+        statement.occurred_at_us = OCCURRED_AT_US;
         statement.body = Some(v1::statement::Body::TaskOpened(v1::TaskOpened {
             requested_by: "https://example.org/people/dee".to_owned(),
             risk_tier: v1::RiskTier::Low.into(),
@@ -92,11 +99,12 @@ impl Statements {
             _ => Bytes::new(),
         };
         // A length of 128 or more takes a second byte, here and in the body around it, and so some
-        // sizes are passed over. With the other action these are other sizes.
-        for action in ["payments.refund", "payments.capture"] {
-            let bare = self.padded(action, 0).len();
+        // sizes are passed over. The earlier time reaches them.
+        for occurred_at_us in [OCCURRED_AT_US, EARLIER_US] {
+            self.statement.occurred_at_us = occurred_at_us;
+            let bare = self.padded(0).len();
             for padding in (0..=PAYLOAD_BYTES - bare).rev() {
-                let payload = self.padded(action, padding);
+                let payload = self.padded(padding);
                 match payload.len().cmp(&PAYLOAD_BYTES) {
                     Ordering::Greater => {}
                     Ordering::Equal => return payload,
@@ -104,12 +112,11 @@ impl Statements {
                 }
             }
         }
-        unreachable!("one of the actions fills every size")
+        unreachable!("one of the times reaches every size")
     }
 
-    fn padded(&mut self, action: &str, bytes: usize) -> Bytes {
+    fn padded(&mut self, bytes: usize) -> Bytes {
         if let Some(v1::statement::Body::Intent(intent)) = &mut self.statement.body {
-            action.clone_into(&mut intent.action);
             intent.resource = format!("orders/{}", "1".repeat(bytes));
         }
         statement::encode(&self.statement).expect("a valid statement")

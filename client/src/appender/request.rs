@@ -294,11 +294,15 @@ impl Request {
     }
 
     /// The place that the server wants instead of the statement at `position`, if it is held.
+    ///
+    /// A ledger that stands behind the beginning of the hole which a statement owns up to never takes
+    /// that statement, however often it is sent.
     fn wanted_back(&self, position: usize, item: &Appended, held: &Held) -> Option<Place> {
-        let expected = expected(item)?;
-        let (session, sequence) = self.place(position)?;
-        let wanted = (session, Sequence::new(expected));
-        (expected <= sequence.get() && held.contains(&wanted)).then_some(wanted)
+        let expected = Sequence::new(expected(item)?);
+        let header = statement::parse(&self.statements.get(position)?.payload).ok()?;
+        let begins = header.skipped_from.unwrap_or(header.sequence);
+        let wanted = (header.session, expected);
+        (expected <= begins && held.contains(&wanted)).then_some(wanted)
     }
 
     fn place(&self, position: usize) -> Option<Place> {

@@ -1,12 +1,23 @@
-//! Receive times that go back.
+//! Receive times that go back, and rejections that are a lie.
 
-use deed_proto::v1::RiskTier;
-use deed_tests::{
-    liar::{Cast, ForgedLedger, cast},
-    process::Deed,
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
 };
 
-use crate::{OK, words};
+use bytes::Bytes;
+use deed_evidence::statement;
+use deed_proto::v1::{self, AppendResult, RiskTier, append_result, rejection::Reason};
+use deed_tests::{
+    liar::{Answer, Cast, ForgedLedger, Liar, cast},
+    process::{Deed, ServerProcess},
+    rpc::{Clients, TestLedger, accepted},
+    run,
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::{OK, key_file, words};
 
 const YEAR_US: i64 = 365 * 24 * 3_600_000_000;
 
@@ -37,4 +48,111 @@ fn time_does_not_go_back_by_years() {
         assert_ne!(ended.code(), Some(OK), "{back_us}: {ended:#?}");
         assert!(!words(&ended).contains("everything holds"), "{ended:#?}");
     }
+}
+
+/// Every payload that was sent for a place in a session.
+type Sent = Arc<Mutex<BTreeMap<(Bytes, u64), Vec<Bytes>>>>;
+
+/// Notes what is sent, and says that none of it was taken.
+fn rejected(sent: &Sent, request: &v1::AppendRequest, lies: bool) -> Vec<AppendResult> {
+    note(sent, request);
+    if !lies {
+        return Vec::new();
+    }
+    let rejection = v1::Rejection {
+        reason: Reason::Malformed.into(),
+        message: "it is not what it should be".to_owned(),
+        field: "body".to_owned(),
+        expected_sequence: None,
+    };
+    let result = AppendResult {
+        result: Some(append_result::Result::Rejected(rejection)),
+    };
+    vec![result; request.envelopes.len()]
+}
+
+fn note(sent: &Sent, request: &v1::AppendRequest) {
+    for envelope in &request.envelopes {
+        let Ok(said) = statement::decode(&envelope.payload) else {
+            // A manifest.
+            continue;
+        };
+        let mut sent = sent.lock().unwrap();
+        let all = sent.entry((said.session, said.sequence)).or_default();
+        if !all.contains(&envelope.payload) {
+            all.push(envelope.payload.clone());
+        }
+    }
+}
+
+/// The server has recorded what it says it rejects. Whatever is said next must not be signed for the
+/// same place.
+async fn lied_to(signs: bool) {
+    let dir = TempDir::new().unwrap();
+    let server = ServerProcess::start(&dir.path().join("data"));
+    let clients = Clients::connect(&server).await;
+    let ledger = TestLedger::create(&clients, "payments").await;
+    let mut cast = Cast::of(ledger.id);
+    let registered = cast.agent.registration(ledger.id);
+    let request = v1::AppendRequest {
+        envelopes: vec![cast.authority.envelope(None, registered)],
+        ..ledger.request(&[])
+    };
+    if signs {
+        let answer = clients.append(request).await.unwrap();
+        accepted(&answer.results[0]);
+    }
+
+    let liar = Liar::before(&server.url()).await;
+    let deed = Deed::new(&liar.url(), "payments");
+    let mut command = vec!["append".to_owned(), "--session".into(), "acts".into()];
+    if signs {
+        let file = key_file(&deed, "agent.pem", &cast.agent.key);
+        command.extend(["--key".to_owned(), file]);
+    }
+    let line = |resource: &str| {
+        let said = json!({
+            "producer": cast.agent.producer.name(),
+            "task": "000102030405060708090a0b0c0d0e0f",
+            "intent": {"action": "orders.update", "resource": resource},
+        });
+        format!("{said}\n")
+    };
+    let sent = Sent::default();
+    let told = |lies: bool| {
+        let sent = Arc::clone(&sent);
+        move |request: &v1::AppendRequest, answer: Answer<v1::AppendResponse>| {
+            let results = rejected(&sent, request, lies);
+            let answer = answer?;
+            if results.is_empty() {
+                return Ok(answer);
+            }
+            Ok(v1::AppendResponse { results, ..answer })
+        }
+    };
+    liar.append(told(false));
+    liar.append_stream(told(false));
+    deed.run_with(&command, &line("order/1")).expect_code(OK);
+    liar.append(told(true));
+    liar.append_stream(told(true));
+    let ended = deed.run_with(&command, &line("order/2"));
+    assert_ne!(ended.code(), Some(OK), "{ended:#?}");
+    liar.append(told(false));
+    liar.append_stream(told(false));
+    // It may refuse to go on, and say so; it may send the same bytes again, or go around the place.
+    for resource in ["order/3", "order/4"] {
+        deed.run_with(&command, &line(resource));
+    }
+    for ((_, sequence), payloads) in &*sent.lock().unwrap() {
+        assert_eq!(payloads.len(), 1, "sequence {sequence} was said twice");
+    }
+    server.stop();
+}
+
+#[test]
+fn nothing_is_said_twice_because_a_server_says_that_it_was_not_taken() {
+    run(async {
+        lied_to(false).await;
+        lied_to(true).await;
+    });
 }

@@ -195,6 +195,22 @@ fn judged(history: &History, task: TaskId, all: &[OfTask]) -> Option<TaskVerdict
     replay.end(history.leaves.len() as u64).ok()
 }
 
+/// What an honest ledger says of the Intent at a leaf.
+fn standing(history: &History, leaf: u64) -> Option<v1::ClearanceResponse> {
+    let entry = Entry::parse(&history.entries[leaf as usize]).ok()?;
+    let said = statement::decode(&Bytes::copy_from_slice(entry.payload)).ok()?;
+    let task = TaskId::from_slice(&said.task)?;
+    let verdict = judged(history, task, &entries_of(history, &said.task))?;
+    let act = verdict.act(leaf)?;
+    Some(v1::ClearanceResponse {
+        state: act.state,
+        missing: act.missing.clone(),
+        denied: act.denied.clone(),
+        clearance_leaf: act.clearance_leaf,
+        ..v1::ClearanceResponse::default()
+    })
+}
+
 fn covered(history: &History, leaf: u64) -> Option<Covered> {
     let parsed = |leaf: u64| Entry::parse(&history.entries[leaf as usize]).unwrap();
     if parsed(leaf).author != Author::Batched {
@@ -379,11 +395,15 @@ impl ActionsService for Fake {
         let mut state = self.lock();
         state.script.clearances += 1;
         let size = state.histories[0].leaves.len() as u64;
-        if request.into_inner().intent_leaf >= size {
+        let leaf = request.into_inner().intent_leaf;
+        if leaf >= size {
             return Err(Status::not_found("no such Intent"));
         }
         let checkpoint = self.checkpoint(&state.histories[0].leaves, state.script.lie);
-        let standings = state.script.standings.clone();
+        let mut standings = state.script.standings.clone();
+        if standings.is_empty() {
+            standings.extend(standing(&state.histories[0], leaf));
+        }
         let told = standings.into_iter().map(|standing| v1::ClearanceResponse {
             tree_size: size,
             checkpoint: checkpoint.clone(),

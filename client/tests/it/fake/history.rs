@@ -14,7 +14,7 @@ use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use super::Lie;
 use crate::merkle;
 
-/// When the fake receives everything: after its ledger was made.
+/// When the fake receives what follows on nothing later: after its ledger was made.
 const RECEIVED_US: i64 = 1_700_000_000_000_001;
 
 /// One history of a ledger.
@@ -90,7 +90,7 @@ impl History {
         let manifest = &envelopes[0];
         let signature = signature_of(manifest).unwrap();
         let entry =
-            Entry::manifest(&manifest.payload, signature, Micros::new(RECEIVED_US)).encode();
+            Entry::manifest(&manifest.payload, signature, self.received_at()).encode();
         let leaf = self.push(entry);
         if lie == Lie::Spliced {
             self.push(Entry::unsigned(&[1; 4], Micros::new(1)).encode());
@@ -98,8 +98,17 @@ impl History {
         Item::Accepted(receipt(leaf))
     }
 
+    /// Time does not go back.
+    fn received_at(&self) -> Micros {
+        let times = self.entries.iter().filter_map(|entry| {
+            let entry = Entry::parse(entry).ok()?;
+            Some(entry.received_at)
+        });
+        times.max().max(Some(Micros::new(RECEIVED_US))).unwrap()
+    }
+
     fn entry(&self, envelope: &v1::Envelope, batched: bool, lie: Lie) -> Bytes {
-        let (payload, at) = (&envelope.payload[..], Micros::new(RECEIVED_US));
+        let (payload, at) = (&envelope.payload[..], self.received_at());
         let is_trust = statement::parse(payload).unwrap().body.is_trust();
         let entry = match signature_of(envelope) {
             Some(signature) if is_trust => {
@@ -109,7 +118,7 @@ impl History {
                     leaf_index: LeafIndex::new(link),
                     leaf_hash: self.leaves[link as usize],
                 };
-                Entry::trust(payload, signature, Micros::new(1_700_000_000_000_001), link)
+                Entry::trust(payload, signature, at, link)
             }
             Some(signature) => Entry::signed(payload, signature, at),
             None if batched => Entry::batched(payload, at),
