@@ -274,7 +274,8 @@ impl Book {
     }
 }
 
-/// When the Outcome of the Intent at `intent` must be corroborated, if it must be.
+/// Returns the time by which the Outcome of the Intent at `intent` must be corroborated, if it must
+/// be.
 pub(super) fn observation_due(intent: u64, outcome: &Outcome) -> Option<Due> {
     (outcome.corroborate_by_us > 0).then(|| Due {
         at: Micros::new(outcome.corroborate_by_us),

@@ -1,4 +1,4 @@
-//! How much an act moves, against what its Intent named.
+//! Compares the amounts that an act moves with the one that its Intent named.
 //!
 //! An Intent that names an amount is cleared, approved and charged for that amount. So what is declared,
 //! and what any one system sees, must not move more at any time, nor money of another kind. How much
@@ -21,7 +21,8 @@ use std::collections::BTreeMap;
 
 use super::{cells::Act, said::Effect};
 
-/// How what a system saw goes beyond what an act's Intent was cleared for; `None` if it does not.
+/// Says how the effects that a system saw go beyond what an act's Intent was cleared for; `None` if
+/// they do not.
 pub(super) fn beyond_intent<'e>(
     act: &Act,
     seen: impl IntoIterator<Item = &'e Effect>,
@@ -42,7 +43,7 @@ pub(super) fn beyond_intent<'e>(
     ))
 }
 
-/// How effects go beyond an Intent's amount (minor units and currency); `None` if they do not.
+/// Says how effects go beyond an Intent's amount (minor units and currency); `None` if they do not.
 pub(super) fn beyond<'e>(
     intent: Option<(i64, &str)>,
     effects: impl IntoIterator<Item = &'e Effect>,

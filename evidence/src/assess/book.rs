@@ -134,7 +134,7 @@ pub struct Book {
     numbering: (u64, u32),
     /// Findings at the current leaf.
     found: Vec<v1::Finding>,
-    /// Whether nobody signed the statement that is taken: what is found by its word is a claim.
+    /// True if nobody signed the statement that is taken: a finding by its word is a claim.
     unsigned: bool,
 }
 

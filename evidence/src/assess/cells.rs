@@ -418,10 +418,10 @@ pub struct Act {
     /// Whether somebody claimed an approval that counts for nothing.
     #[prost(bool, tag = "25")]
     pub approval_claimed: bool,
-    /// Whether an approver refused before it was cleared.
+    /// True if an approver refused before it was cleared.
     #[prost(bool, tag = "26")]
     pub refused: bool,
-    /// Whether a policy engine denied before it was cleared.
+    /// True if a policy engine denied before it was cleared.
     #[prost(bool, tag = "27")]
     pub decision_denied: bool,
     /// Whether a Clearance is on its way into the log.
@@ -439,10 +439,10 @@ pub struct Act {
     /// Its session; 16 bytes.
     #[prost(bytes = "bytes", tag = "32")]
     pub session: Bytes,
-    /// What it acts on.
+    /// The resource that it acts on.
     #[prost(string, tag = "33")]
     pub resource: String,
-    /// What it said that it would change.
+    /// The changes that it said it would make.
     #[prost(message, repeated, tag = "34")]
     pub expected_effects: Vec<Effect>,
     /// Keys that it relied on when it was judged: of its task's opening and of its grants.
@@ -451,13 +451,13 @@ pub struct Act {
     /// Producers that its grants let carry it out.
     #[prost(string, repeated, tag = "36")]
     pub gateways: Vec<String>,
-    /// What independent systems saw change on resources of their own; at most 256.
+    /// Changes that independent systems saw on resources of their own; at most 256.
     #[prost(message, repeated, tag = "37")]
     pub changes: Vec<Change>,
     /// Effective time at its Clearance; 0 if it was cleared at once, or is not.
     #[prost(int64, tag = "38")]
     pub cleared_at_us: i64,
-    /// Whether only a strength that its approvers claim let it be cleared.
+    /// True if only a strength that its approvers claim let it be cleared.
     #[prost(bool, tag = "39")]
     pub strength_claimed: bool,
 }
@@ -474,7 +474,7 @@ pub struct Relied {
     /// Effective time there.
     #[prost(int64, tag = "3")]
     pub at_us: i64,
-    /// What it is to the act.
+    /// The statement's part in the act's evidence.
     #[prost(enumeration = "v1::EvidencePart", tag = "4")]
     pub part: i32,
 }
@@ -554,7 +554,7 @@ pub struct Outcome {
     /// `v1::OutcomeStatus`.
     #[prost(enumeration = "v1::OutcomeStatus", tag = "3")]
     pub status: i32,
-    /// Whether somebody signed it who stands in a relation to the act.
+    /// True if somebody signed it who stands in a relation to the act.
     #[prost(bool, tag = "4")]
     pub signed: bool,
     /// Whether its result is committed to: a result, a response or effects.
@@ -589,13 +589,13 @@ pub struct Change {
     /// The system: 16 bytes of SHA-256 over its producer.
     #[prost(bytes = "bytes", tag = "4")]
     pub system: Bytes,
-    /// What it saw.
+    /// The effect that the system saw.
     #[prost(message, required, tag = "5")]
     pub effect: Effect,
-    /// Which declared effect it confirms.
+    /// Position of the declared effect that it confirms.
     #[prost(uint32, optional, tag = "6")]
     pub declared: Option<u32>,
-    /// Which expected effect it is.
+    /// Position of the expected effect that it is.
     #[prost(uint32, optional, tag = "7")]
     pub expected: Option<u32>,
 }
@@ -606,7 +606,7 @@ pub struct Observed {
     /// Its leaf.
     #[prost(uint64, tag = "1")]
     pub leaf: u64,
-    /// Whether an independent system saw resources of its own change.
+    /// True if an independent system saw resources of its own change.
     #[prost(bool, tag = "2")]
     pub proves: bool,
 }
@@ -636,7 +636,7 @@ pub struct CorrelatedAct {
     /// Key that signed the Intent; 16 bytes, or empty.
     #[prost(bytes = "bytes", tag = "2")]
     pub key: Bytes,
-    /// Whether it was denied at once.
+    /// True if the act was denied at once.
     #[prost(bool, tag = "3")]
     pub denied: bool,
 }

@@ -1,5 +1,5 @@
-//! What other systems call the same thing: acts that are found by an order number, tasks that are found
-//! by a credential.
+//! Names that other systems have for the same thing: acts are found by an order number, tasks by a
+//! credential.
 
 use std::collections::HashMap;
 

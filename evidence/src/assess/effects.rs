@@ -78,7 +78,7 @@ pub(super) fn system(producer: &str) -> Bytes {
     Bytes::copy_from_slice(&name_of("observer", producer))
 }
 
-/// How well an act fits what `system` saw; an empty one has no memory.
+/// Returns how well an act fits the effects that `system` saw; an empty one has no memory.
 pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
     let compared = look_up(act, effects, system);
     let any = |wanted: fn(&Seen) -> bool| compared.iter().any(wanted);
@@ -115,7 +115,7 @@ pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
     if twice { Fit::OpenTwice } else { Fit::Open }
 }
 
-/// Whether what `system` saw is more or other than the Intent asked for.
+/// Returns true if the effects that `system` saw are more or other than the Intent asked for.
 fn exceeds(act: &Act, effects: &[Effect], system: &[u8]) -> bool {
     let own = own_of(act, system);
     let all = own.iter().map(|change| &change.effect).chain(effects);
@@ -187,20 +187,20 @@ pub(super) fn look_up(act: &Act, observed: &[Effect], system: &[u8]) -> Vec<Seen
     compared
 }
 
-/// Which declared effects independent systems have seen: bit n for effect n.
+/// The declared effects that independent systems have seen: bit n for effect n.
 pub(super) fn confirmed(act: &Act) -> u64 {
     confirmed_by(act, |_| true)
 }
 
-/// The same, of the changes that count.
+/// The declared effects that were seen in changes that count.
 pub(super) fn confirmed_by(act: &Act, counts: impl Fn(&Change) -> bool) -> u64 {
     let changes = act.changes.iter().filter(|change| counts(change));
     let declared = changes.filter_map(|change| change.declared);
     declared.fold(0, |mask, n| mask | bit(n))
 }
 
-/// What two reports of one change say together, if the second one says more; `None` if it does not.
-/// They are the same in what both name.
+/// Merges two reports of one change, if the second one says more; `None` if it does not. They are
+/// the same in what both name.
 pub(super) fn merged(before: &Effect, again: &Effect) -> Option<Effect> {
     let mut both = before.clone();
     if both.minor_units.is_none() {
@@ -216,7 +216,7 @@ pub(super) fn merged(before: &Effect, again: &Effect) -> Option<Effect> {
     (both != *before).then_some(both)
 }
 
-/// Whether a change is still the declared and the expected effect that it was taken for.
+/// Returns true if a change is still the declared and the expected effect that it was taken for.
 pub(super) fn still_fits(act: &Act, change: &Change) -> bool {
     let strict = act.minor_units.is_some();
     let at = |n: u32| usize::try_from(n).ok();
@@ -228,7 +228,7 @@ pub(super) fn still_fits(act: &Act, change: &Change) -> bool {
         && expected.is_none_or(|one| is_expected(one, &change.effect))
 }
 
-/// Whether all declared effects, and at least one, are in a mask.
+/// Returns true if all declared effects, and at least one, are in a mask.
 pub(super) fn is_all(act: &Act, mask: u64) -> bool {
     let all = act
         .outcome
@@ -237,8 +237,8 @@ pub(super) fn is_all(act: &Act, mask: u64) -> bool {
     all > 0 && mask.count_ones() as usize == all
 }
 
-/// How a change goes beyond what the act was cleared for; `None` if it does not. With it, the
-/// position of the expected effect that it is.
+/// Returns the position of the expected effect that a change is, and says how the change goes
+/// beyond what the act was cleared for; `None` if it does not.
 pub(super) fn beyond_cleared(
     act: &Act,
     seen: &Effect,
@@ -270,7 +270,7 @@ pub(super) fn beyond_cleared(
     (found, detail)
 }
 
-/// Whether an effect is on the act's resource, or on one where it expects effects.
+/// Returns true if an effect is on the act's resource, or on one where it expects effects.
 fn is_on(act: &Act, effect: &Effect) -> bool {
     let mut expected = act.expected_effects.iter();
     effect.resource == act.resource || expected.any(|one| covers(&one.resource, &effect.resource))

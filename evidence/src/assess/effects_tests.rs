@@ -185,7 +185,7 @@ fn a_repeat_that_says_something_else_is_different() {
     assert_eq!(sees(&mut two, BANK, &[mail]), [Seen::Hidden]);
 }
 
-/// What the Outcome leaves unsaid stands for no sum where the Intent names one.
+/// An amount that the Outcome leaves out stands for no sum where the Intent names one.
 #[test]
 fn a_missing_amount_matches_a_missing_one_alone() {
     let silent = effect("refund", "orders/7", "", None);

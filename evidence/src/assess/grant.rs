@@ -104,7 +104,7 @@ fn is_spent(grant: &cells::Grant) -> bool {
         .is_some_and(|most| grant.amount_spent >= most)
 }
 
-/// Why an Intent of less than nothing is denied.
+/// The reason to deny an Intent of less than nothing.
 pub(super) const NEGATIVE: &str = "the Intent's amount is negative";
 
 /// What a grant shows for an Intent.

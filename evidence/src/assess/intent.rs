@@ -59,7 +59,7 @@ pub(super) struct Judged {
     shown: Option<Shown>,
     /// The key that opened the task, if the judgement relies on it.
     opener: Option<Relied>,
-    /// Whether it is cleared only by a strength that approvers claim.
+    /// True if it is cleared only by a strength that approvers claim.
     strength_claimed: bool,
 }
 
@@ -520,8 +520,8 @@ impl Waiting {
 }
 
 impl Judged {
-    /// What an Intent expects to change is no more than what it asks for: on its own resource, or within
-    /// its grant's; and of no more than its amount.
+    /// Denies an Intent that expects to change more than it asks for: its effects must be on its
+    /// own resource, or within its grant's, and of no more than its amount.
     fn bound_expected(&mut self, asked: &Asked<'_>) {
         let granted = self
             .shown

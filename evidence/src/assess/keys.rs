@@ -21,7 +21,7 @@ pub struct ReliedKey {
     pub leaf: u64,
     /// Effective time there.
     pub at: Micros,
-    /// What that statement is to the act.
+    /// The statement's part in the act's evidence.
     pub part: EvidencePart,
 }
 
@@ -35,8 +35,8 @@ impl ReliedKey {
         })
     }
 
-    /// Whether somebody else may have had the key when it signed the statement. An authority's key is
-    /// in no registration, and is never in doubt here.
+    /// Returns true if somebody else may have had the key when it signed the statement. An
+    /// authority's key is in no registration, and is never in doubt here.
     #[must_use]
     pub fn is_doubtful(&self, registry: &Registry) -> bool {
         let record = registry.key(self.key);
@@ -98,8 +98,9 @@ const fn bit(part: EvidencePart) -> u32 {
     1 << part as u32
 }
 
-/// Whose interest a part of the evidence stands for. Who acts, who handed the authority on and who
-/// carried it out are one side. Whoever opened the task takes no side.
+/// The side whose interest a part of the evidence stands for. The one that acts, the one that
+/// handed the authority on and the one that carried it out are one side. The opener of the task
+/// takes no side.
 const fn side(part: EvidencePart) -> Option<u8> {
     match part {
         EvidencePart::Intent | EvidencePart::Delegation | EvidencePart::Outcome => Some(0),
@@ -126,8 +127,8 @@ pub(super) fn rival(
         .find(|relied| controller(registry, relied.key) == Some(&speaker.controller))
 }
 
-/// Whether a key that counts as `part` is under the controller of another side of the act, whichever
-/// of them spoke first.
+/// Returns true if a key that counts as `part` is under the controller of another side of the act,
+/// whichever of them spoke first.
 pub(super) fn conflicts(act: &Act, registry: &Registry, key: KeyId, part: EvidencePart) -> bool {
     let own = controller(registry, key);
     own.is_some()

@@ -67,14 +67,15 @@ pub fn of(act: &Act, registry: &Registry) -> Layers {
     layers
 }
 
-/// Whether nobody signed the Intent who acts: an importer's key shows who brought it in.
+/// Returns true if the Intent is not signed by the one that acts: an importer's key shows who
+/// brought it in.
 fn is_claim(act: &Act, registry: &Registry) -> bool {
     let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
     key.is_none_or(|key| key.role == KeyRole::Importer)
 }
 
-/// Whether a Decision or an Approval that counts is under the controller of another side of the act,
-/// as may show with an Outcome that comes later.
+/// Returns true if a Decision or an Approval that counts is under the controller of another side of
+/// the act, as may show with an Outcome that comes later.
 fn is_partial(act: &Act, registry: &Registry, part: EvidencePart) -> bool {
     let own = relied_on(act).filter(|relied| relied.part == part);
     let mut own = own.map(|relied| relied.key);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Micros, TaskId};
 
-/// What an Observation says, and how much of it its speaker can prove.
+/// An Observation, with its effects parted into those that its speaker can prove and the others.
 pub(super) struct Sight<'a> {
     /// On resources that are the speaker's own.
     pub(super) own: Vec<Effect>,
@@ -74,7 +74,7 @@ impl Book {
         }
     }
 
-    /// What was seen belongs to no act here.
+    /// Takes an Observation that belongs to no act here.
     fn observed_of_nothing<V: View>(
         &mut self,
         view: &mut V,
@@ -251,7 +251,8 @@ impl Book {
         self.conclude(view, here, act, other)
     }
 
-    /// Whether the act was cleared, and before its effects were seen. Returns whether it was not.
+    /// Makes a finding if the act was not cleared, or not before its effects were seen. Returns
+    /// whether it made one.
     fn hold_against_clearance<V: View>(
         &mut self,
         view: &mut V,
@@ -388,7 +389,7 @@ impl Book {
     }
 }
 
-/// Whether a claim is noted as one: a signature of the wrong role is a finding already.
+/// Returns true if a claim is noted as one: a signature of the wrong role is a finding already.
 fn may_claim(voice: Voice<'_>) -> bool {
     !voice.is_signed()
         || voice.has_role(KeyRole::Importer)
@@ -403,7 +404,7 @@ const fn declared(seen: Seen) -> Option<u32> {
     }
 }
 
-/// What is found of an effect that was not declared so.
+/// Returns the finding about an effect that was not declared so.
 fn unlike(seen: Seen, effect: &Effect) -> Option<(FindingKind, String)> {
     let (kind, what) = match seen {
         Seen::Early | Seen::Declared(_) | Seen::Again => return None,
@@ -428,7 +429,7 @@ fn unlike(seen: Seen, effect: &Effect) -> Option<(FindingKind, String)> {
     ))
 }
 
-/// How what one system saw goes beyond the amount that the Intent names.
+/// Says how the effects that one system saw go beyond the amount that the Intent names.
 fn amounts_beyond(act: &Act, system: &[u8]) -> Option<String> {
     let own = act
         .changes

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{CommitmentDigest, KeyId, TaskId};
 
-/// How a speaker stands to an act when it says what came of it.
+/// The relation of a speaker to an act when it says what came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relation {
     /// It signed as the Intent's producer, or as a gateway that is named for that producer.
@@ -296,7 +296,7 @@ impl Book {
     }
 }
 
-/// How a speaker stands to an act.
+/// Returns the relation of a speaker to an act.
 fn relation<V: View>(
     view: &mut V,
     here: Here<'_>,
@@ -338,13 +338,14 @@ fn relation<V: View>(
     })
 }
 
-/// Whether an act is itself a claim: nobody signed its Intent, or an importer did.
+/// Returns true if an act is itself a claim: nobody signed its Intent, or an importer did.
 pub(super) fn is_claim(here: Here<'_>, act: &Act) -> bool {
     let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
     key.is_none_or(|key| key.role == KeyRole::Importer)
 }
 
-/// What systems under the controller of the Outcome's author saw is no independent sight any more.
+/// Drops the changes that systems under the controller of the Outcome's author saw: these are no
+/// independent sight any more.
 fn keep_independent(here: Here<'_>, voice: Voice<'_>, act: &mut Act) {
     let Some(author) = voice.controller() else {
         return;

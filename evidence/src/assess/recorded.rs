@@ -43,7 +43,7 @@ pub struct Recorded {
     pub arguments: Option<CommitmentDigest>,
     /// Whether the prompt is committed to.
     pub prompt: bool,
-    /// What it acts on.
+    /// The resource that it acts on.
     pub resource: Box<str>,
 }
 

@@ -70,7 +70,7 @@ pub enum SaidBody {
         intent: Option<LeafRef>,
         /// What changed.
         effects: Vec<Effect>,
-        /// When the system saw it, by its clock; 0 if it does not say.
+        /// Time at which the system saw it, by its clock; 0 if it does not say.
         observed_at: Micros,
     },
     /// The producer lives.
@@ -203,7 +203,7 @@ pub struct Intent {
     pub prompt: bool,
     /// Whether the model is named.
     pub model: bool,
-    /// What it will change, where that is known before.
+    /// The changes that it will make, where they are known before.
     pub expected_effects: Vec<Effect>,
 }
 

@@ -109,7 +109,7 @@ impl Shelf {
         self.slots[at].cell.as_ref().and_then(Kept::of)
     }
 
-    /// What is in a slot, which is about to change.
+    /// Returns the content of a slot, which is about to change.
     fn changing<T: Kept>(&mut self, at: usize) -> Option<&mut T> {
         if self.slots[at].cell.is_some() {
             self.mark(at);

@@ -276,7 +276,7 @@ impl Book {
     }
 }
 
-/// When a task ends by itself, if it does.
+/// Returns the time at which a task ends by itself, if it does.
 fn task_due(task: &Task, id: TaskId) -> Option<Due> {
     let leaf = task.opened_leaf.filter(|_| task.deadline_us > 0)?;
     Some(Due {
@@ -286,8 +286,8 @@ fn task_due(task: &Task, id: TaskId) -> Option<Due> {
     })
 }
 
-/// Whether a speaker may end a task: an authority; a platform of the controller whose platform opened
-/// it; or, where nobody proved the opening, the producer that the opening names.
+/// Returns true if a speaker may end a task: an authority; a platform of the controller whose
+/// platform opened it; or, where nobody proved the opening, the producer that the opening names.
 fn may_close(task: &Task, voice: Voice<'_>) -> bool {
     if voice.is_authority() {
         return true;
