@@ -298,7 +298,7 @@ pub(super) fn body_of(entry: &Bytes) -> BodyKind {
     header.map_or(BodyKind::Tick, |header| header.body)
 }
 
-/// Whether a receipt was asked for, by its own word.
+/// Returns true if a receipt was asked for, by its own word.
 pub(super) fn is_requested(entry: &Bytes) -> bool {
     let entry = Entry::parse(entry).ok();
     let decoded = entry.and_then(|entry| v1::Statement::decode(entry.payload).ok());

@@ -78,7 +78,7 @@ impl Covered {
         })
     }
 
-    /// Where statement and manifest are, and whose signature it is.
+    /// The places of statement and manifest, and the key that signed.
     #[must_use]
     pub const fn path(&self) -> &VerifiedPath {
         &self.path

@@ -6,8 +6,8 @@
 //! believes as little as a whole replay does: forms, signatures, each author's standing at that leaf,
 //! and every Clearance and TaskReceipt, which must be the one that the entries before it give.
 //!
-//! What only the other entries can show stays the operator's word. [`TaskVerdict::unshown`] lists it.
-//! That the entries are in the log is for the caller to prove.
+//! Facts that only the other entries can show stay the operator's word. [`TaskVerdict::unshown`]
+//! lists them. It is for the caller to prove that the entries are in the log.
 //!
 //! Effective time is the highest receive time so far. Of a part of the entries that is a lower bound,
 //! and exact wherever receive times do not go back, and at each entry of the ledger itself, which
@@ -107,7 +107,7 @@ pub struct TaskReplay {
     buffer: Vec<u8>,
 }
 
-/// What the machine may ask for. Nothing is forgotten, so it asks for little.
+/// The state that the machine may ask for. Nothing is forgotten, so it asks for little.
 struct Past<'a> {
     kept: &'a Kept,
     unkept: &'a HashMap<u64, Recorded>,
@@ -145,7 +145,7 @@ impl View for Past<'_> {
     }
 }
 
-/// What an entry is for this task.
+/// The part that an entry plays for this task.
 enum Part {
     /// A trust statement.
     Trust,
@@ -234,8 +234,7 @@ impl TaskReplay {
         })
     }
 
-    /// What would be said of a statement of this task if it came now, at leaf `index`: nothing is
-    /// kept of it.
+    /// Judges a statement of this task as if it came now, at leaf `index`. Nothing is kept of it.
     ///
     /// # Errors
     /// As [`TaskReplay::leaf`].
@@ -252,8 +251,8 @@ impl TaskReplay {
         })
     }
 
-    /// Whether the author of the statement at leaf `index` could speak there: the signature holds, and
-    /// its key was registered for the producer and in force. Nothing is kept of it.
+    /// Checks that the author of the statement at leaf `index` could speak there: the signature
+    /// holds, and its key was registered for the producer and in force. Nothing is kept of it.
     ///
     /// # Errors
     /// [`ReplayError`] with what is wrong.
@@ -282,7 +281,7 @@ impl TaskReplay {
         })
     }
 
-    /// Who speaks for whom, as far as trust statements were given.
+    /// The registry of who speaks for whom, as far as trust statements were given.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         self.chain.registry()
@@ -464,7 +463,7 @@ impl TaskReplay {
         self.record(saying)
     }
 
-    /// Which act an Observation is of that names none is found among those with the same keys.
+    /// Notes an Observation that names no Intent: its act is found among those with the same keys.
     fn correlated(&mut self, saying: Saying<'_>) -> Result<(), Fault> {
         let payload = saying.bytes.slice_ref(saying.entry.payload);
         let statement = v1::Statement::decode(payload).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! What the ledger itself writes for a task, which must follow from what stands before it.
+//! Entries that the ledger itself writes for a task, which must follow from what stands before
+//! them.
 
 use bytes::Bytes;
 use deed_proto::v1::{self, statement::Body};

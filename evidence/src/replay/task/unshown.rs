@@ -1,4 +1,4 @@
-//! What the entries of one task do not show.
+//! Facts that the entries of one task do not show.
 
 use std::fmt;
 
@@ -8,46 +8,47 @@ use crate::Micros;
 /// replays the whole ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unshown {
-    /// That the task has no further entries. A refusal, a revocation or an end of the task that was
-    /// left out would change what is said of its acts.
+    /// The task has no further entries. A refusal, a revocation or an end of the task that was left
+    /// out would change what is said of its acts.
     Entries {
         /// Up to this leaf a receipt in the log says that these are all; none if there is no receipt.
         receipted: Option<u64>,
     },
-    /// That no key was revoked, and no policy set, behind this trust statement.
+    /// No key was revoked, and no policy set, behind this trust statement.
     Trust {
         /// The newest one that is known.
         leaf: u64,
     },
-    /// That no system reported effects, or the use of a credential, without naming the task.
+    /// No system reported effects, or the use of a credential, without naming the task.
     Outside,
-    /// That the entries were received at the times that they bear: the ledger's server writes these,
-    /// and they are held only against each other.
+    /// The entries were received at the times that they bear: the ledger's server writes these, and
+    /// they are held only against each other.
     Received,
-    /// That deadlines that lie ahead have not passed by the time of entries elsewhere.
+    /// Deadlines that lie ahead have not passed by the time of entries elsewhere.
     Time {
-        /// How late it is at least.
+        /// A lower bound of the time.
         known: Micros,
     },
-    /// Which act this Observation is of: it names none, and was matched by correlation keys that
-    /// acts of other tasks may share.
+    /// This Observation is of the act to which it was matched: it names none, and was matched by
+    /// correlation keys that acts of other tasks may share.
     Correlated {
         /// The Observation.
         leaf: u64,
     },
-    /// Which finding this disposition is of: its number counts those of other tasks too.
+    /// This disposition is of the finding that was taken: its number counts those of other tasks
+    /// too.
     Disposition {
         /// The FindingDisposition.
         leaf: u64,
     },
-    /// That the statements of this batch count as said: if the place of its first one was taken, all
-    /// of it is evidence of an equivocation and nothing more, and the first one was not looked at.
+    /// The statements of this batch count as said: if the place of its first one was taken, all of
+    /// it is evidence of an equivocation and nothing more, and the first one was not looked at.
     Batch {
         /// The batch's manifest.
         manifest: u64,
     },
-    /// That the digest over the assessment in this receipt is right: it depends on when time had
-    /// passed by entries elsewhere, or on the numbers of findings of other tasks.
+    /// The digest over the assessment in this receipt is right: it depends on when time had passed
+    /// by entries elsewhere, or on the numbers of findings of other tasks.
     Assessment {
         /// The TaskReceipt.
         leaf: u64,

@@ -1,4 +1,4 @@
-//! What a task's entries come to.
+//! The verdict over a task, by its own entries.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
     trust::Registry,
 };
 
-/// How it is known who spoke.
+/// The proof of who spoke, if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signed {
     /// Its own signature, verified under a key that was in force for its producer.
@@ -44,7 +44,7 @@ pub struct Receipted {
     pub through_leaf: u64,
     /// Entries that it covers.
     pub count: u64,
-    /// Whether the assessment was the same to the digest.
+    /// True if the assessment was the same to the digest.
     pub same_assessment: bool,
 }
 
@@ -61,13 +61,13 @@ pub struct TaskVerdict {
     pub findings: Vec<v1::Finding>,
     /// Its receipts, in order.
     pub receipts: Vec<Receipted>,
-    /// Who spoke, by leaf.
+    /// The proofs of who spoke, by leaf.
     pub signed: BTreeMap<u64, Signed>,
     /// Effective time, as far as the entries show it.
     pub known_time: Micros,
     /// The registry behind the last trust statement that was given.
     pub registry: Registry,
-    /// What stays the operator's word.
+    /// Facts that stay the operator's word.
     pub unshown: Vec<Unshown>,
 }
 
@@ -86,7 +86,7 @@ impl TaskVerdict {
 }
 
 impl TaskReplay {
-    /// What the entries come to, of a tree of `size` leaves.
+    /// Returns the verdict over the entries, of a tree of `size` leaves.
     ///
     /// # Errors
     /// [`ReplayError`] if the ledger had to write something for the task that was not given.

@@ -1,4 +1,4 @@
-//! Who speaks, and at which place in their session.
+//! The speaker of a statement, and the statement's place in their session.
 
 use bytes::Bytes;
 use deed_proto::v1::Author;
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl TaskReplay {
-    /// Who speaks, with the signature verified, and in force at this leaf.
+    /// Returns the speaker, with the signature verified, and in force at this leaf.
     pub(super) fn speaker(
         &mut self,
         index: u64,
