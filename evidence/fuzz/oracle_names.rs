@@ -1,4 +1,4 @@
-//! What rules version 2 asks of ids and names, told a second time: over characters and decoded
+//! The demands of rules version 2 on ids and names, told a second time: over characters and decoded
 //! messages.
 
 use deed_evidence::{LedgerId, Nonce, SessionId, TaskId, uri};
@@ -42,7 +42,7 @@ pub(super) fn seen(text: &str) -> bool {
     })
 }
 
-/// Whether it is one name for one thing.
+/// Returns true if it is one name for one thing.
 pub(super) fn name(text: &str) -> bool {
     let scheme = text.find("://").filter(|at| {
         let scheme = &text[..*at];

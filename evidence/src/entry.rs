@@ -371,8 +371,8 @@ pub const OVERHEAD_BYTES_MAX: usize =
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + OVERHEAD_BYTES_MAX <= ENTRY_BYTES_MAX);
 
-/// Whether an entry was received so long before those in front of it that its receive time says
-/// something false: where entries are assessed, none is recorded that is more than
+/// Returns true if an entry was received so long before those in front of it that its receive time
+/// says something false: where entries are assessed, none is recorded that is more than
 /// [`SKEW_US`](crate::assess::SKEW_US) behind effective time.
 #[must_use]
 pub const fn is_late(received_at: Micros, effective_time: Micros) -> bool {

@@ -61,7 +61,7 @@ bytes_id!(
     16
 );
 bytes_id!(
-    /// What a producer chose to derive an id from: 16 bytes, best random ones.
+    /// Bytes that a producer chose to derive an id from: 16, best random ones.
     Nonce,
     16
 );

@@ -5,7 +5,7 @@
 //! may read as one. Unicode's normal forms are not looked at: `é` in one character and in two are
 //! two names.
 
-/// Why a text is no name.
+/// The reason why a text is no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// `a//b`, `a/`.
@@ -16,14 +16,14 @@ pub(crate) enum Flaw {
     Encoding,
     /// `a\b`.
     Backslash,
-    /// What cannot be seen.
+    /// A character that cannot be seen.
     Unseen,
     /// `a /b`, `a  b`.
     Space,
 }
 
 impl Flaw {
-    /// What to say of it.
+    /// The rule that it breaks, in words.
     pub(crate) const fn rule(self) -> &'static str {
         match self {
             Self::EmptySegment => {
@@ -44,13 +44,13 @@ impl Flaw {
 pub(crate) const UNSEEN_RULE: &str = "must have no character that cannot be seen or that changes the direction of text, and no space \
      but U+0020";
 
-/// What is wrong with a name, if something is. The text is UTF-8.
+/// Returns the flaw of a name, if it has one. The text is UTF-8.
 pub(crate) fn flaw(text: &[u8]) -> Option<Flaw> {
     if is_plain(text) { None } else { found(text) }
 }
 
-/// Whether nothing can be wrong: visible ASCII without `%` and `\`, where no segment is empty or
-/// begins with a dot. Looks at every byte, without a branch: nearly all names are plain.
+/// Returns true if nothing can be wrong: visible ASCII without `%` and `\`, where no segment is
+/// empty or begins with a dot. Looks at every byte, without a branch: nearly all names are plain.
 fn is_plain(text: &[u8]) -> bool {
     let seen = |byte: &u8| (b'!'..=b'~').contains(byte) & (*byte != b'%') & (*byte != b'\\');
     let ends = text.first() != Some(&b'.') && text.last() != Some(&b'/');
@@ -104,13 +104,14 @@ fn behind_scheme(text: &str) -> &str {
     }
 }
 
-/// What lies between slashes; a slash at the beginning begins the first one.
+/// The texts between slashes; a slash at the beginning begins the first one.
 fn segments(text: &str) -> impl Iterator<Item = &str> {
     let path = behind_scheme(text);
     path.strip_prefix('/').unwrap_or(path).split('/')
 }
 
-/// Whether it is `.` or `..`, perhaps encoded, to anybody who ends a path at `;`, `?` or `#`.
+/// Returns true if a segment is `.` or `..`, perhaps encoded, to anybody who ends a path at `;`,
+/// `?` or `#`.
 fn is_dots(segment: &str) -> bool {
     let mut rest = segment;
     let mut dots = 0;
@@ -163,8 +164,9 @@ pub(crate) fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// Whether a text has a character that a reader does not see, or not where it stands: controls,
-/// what Unicode calls default ignorable, direction marks, line ends, and spaces but U+0020.
+/// Returns true if a text has a character that a reader does not see, or not where it stands:
+/// controls, all that Unicode calls default ignorable, direction marks, line ends, and spaces but
+/// U+0020.
 pub(crate) fn has_unseen(text: &str) -> bool {
     text.chars().any(is_unseen)
 }

@@ -87,7 +87,7 @@ const fn uri(number: u32, name: &'static str) -> Field {
     f(number, name, kind, Required)
 }
 
-/// Up to so many producers.
+/// A field of up to `max` producers.
 const fn uris(number: u32, name: &'static str, max: usize) -> Field {
     let kind = Text {
         min: 1,

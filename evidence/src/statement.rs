@@ -419,7 +419,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Whether a session can begin with it.
+    /// Returns true if a session can begin with it.
     fn is_first(&self) -> bool {
         self.sequence == 0 || self.skipped_from == Some(0)
     }

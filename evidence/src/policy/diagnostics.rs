@@ -36,7 +36,7 @@ pub enum PolicyError {
     Nesting {
         /// Which text.
         text: &'static str,
-        /// Whether it is the schema's.
+        /// True if the text is the schema's.
         is_schema: bool,
         /// Levels found; counting stops soon after the first one too many.
         found: usize,

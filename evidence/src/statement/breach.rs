@@ -1,8 +1,9 @@
 //! Forms that rules version 1 takes and later rules refuse.
 //!
-//! What version 0.1 recorded stays readable, so [`parse`](super::parse) accepts these and says so in
-//! the header. They are refused where it is known which rules are in force: in the server's step
-//! and in a replay, at the leaf. What was never released with another form is refused by `parse`.
+//! Statements that version 0.1 recorded stay readable, so [`parse`](super::parse) accepts these and
+//! says so in the header. They are refused where it is known which rules are in force: in the
+//! server's step and in a replay, at the leaf. Anything that was never released with another form
+//! is refused by `parse`.
 
 use std::fmt;
 
@@ -83,7 +84,7 @@ impl Breach {
         }
     }
 
-    /// What must hold for it.
+    /// The rule that must hold for it.
     #[must_use]
     pub const fn rule(self) -> &'static str {
         match self.rule {
@@ -141,10 +142,10 @@ impl From<Breach> for WireError {
     }
 }
 
-/// What of a header can break a form.
+/// The parts of a header that can break a form.
 pub(super) struct Head<'a> {
     pub(super) producer: &'a [u8],
-    /// Whether a session can begin with it.
+    /// True if a session can begin with it.
     pub(super) is_first: bool,
     pub(super) has_nonce: bool,
     pub(super) unseen_correlation: bool,
@@ -175,7 +176,7 @@ pub(super) fn find(head: &Head<'_>, body: BodyKind, bytes: &[u8]) -> Option<Brea
     }
 }
 
-/// What opens a session names itself so that nobody can take one for the other.
+/// A statement that opens a session names itself so that nobody can take one for the other.
 #[cold]
 fn first(head: &Head<'_>) -> Option<Breach> {
     if !head.has_nonce {
@@ -220,7 +221,7 @@ fn intent(bytes: &[u8], occurred_at_us: u64) -> Option<Breach> {
     None
 }
 
-/// What is wrong with the texts of an effect: its kind, its resource, its external id.
+/// Finds a breach in the texts of an effect: its kind, its resource, its external id.
 fn effect_breach(effect: &[u8], [kind, resource, external_id]: [Field; 3]) -> Option<Breach> {
     let [its_kind, its_resource, its_id] = texts(effect, [1, 2, 3]);
     let unseen = Breach::new(external_id, Rule::Unseen);

@@ -139,7 +139,7 @@ fn approval(bytes: &[u8]) -> Result<(), WireError> {
     Ok(())
 }
 
-/// What a grant compares: one text for one thing.
+/// Checks the texts that a grant compares: one text for one thing.
 fn check_names(bytes: &[u8]) -> Result<(), WireError> {
     let (mut actions, mut resources) = (0, 0);
     for (field, text) in Fields(bytes).texts() {

@@ -124,13 +124,13 @@ impl KeyRecord {
         self.revoked_at.is_none() && self.valid_from <= at && at < self.valid_until
     }
 
-    /// Whether somebody else may have had it at effective time `at`.
+    /// Returns true if somebody else may have had it at effective time `at`.
     #[must_use]
     pub fn is_doubtful(&self, at: Micros) -> bool {
         self.compromised_since.is_some_and(|since| since <= at)
     }
 
-    /// Whether a resource is this system's own.
+    /// Returns true if a resource is this system's own.
     #[must_use]
     pub fn owns(&self, resource: &str) -> bool {
         let covers = |pattern: &String| pattern == "*" || covers(pattern, resource);
