@@ -12,8 +12,8 @@
 //!   ([`Accused`]). The agent and everybody under its controller ([`ACCUSED`]) say anything, anywhere.
 //!   In the end something serious is found about it.
 //!
-//! What a voice says is an [`Utterance`]: a symbolic one, that is made into a statement about what is
-//! there at that place in the history. What the ledger refuses is left out.
+//! The words of a voice are an [`Utterance`]: a symbolic one, that is made into a statement about
+//! what is there at that place in the history. Statements that the ledger refuses are left out.
 
 use deed_evidence::{
     TaskId,
@@ -33,13 +33,13 @@ use crate::ledger::*;
 /// The task of every history here.
 const TASK: u8 = 1;
 
-/// What the clean act is called elsewhere.
+/// The clean act's name elsewhere.
 const ORDER: (&str, &str) = ("order", "7");
 
 /// The other system's credential that the clean grant stands for.
 const TOKEN: (&str, &str) = ("jti", "8f14e45f");
 
-/// Between two statements of a history.
+/// Time between two statements of a history.
 const STEP_S: i64 = 60;
 
 // ---- Who has no standing ------------------------------------------------------------------------
@@ -141,14 +141,14 @@ enum Utterance {
     Promises,
 }
 
-/// Which Intent.
+/// One of the task's Intents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     First,
     Newest,
 }
 
-/// How an Observation names what it is of.
+/// The reference by which an Observation names its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     /// By the Intent.
@@ -161,7 +161,7 @@ enum Named {
     Token,
 }
 
-/// What was done or seen.
+/// Effects that were done or seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effects {
     None,
@@ -220,7 +220,7 @@ impl Effects {
         }
     }
 
-    /// What an Intent of it asks for.
+    /// Resource and amount that an Intent of it asks for.
     fn intent(self) -> (&'static str, i64) {
         match self {
             Self::More => ("orders/7", 100_000_000),
@@ -479,7 +479,7 @@ fn outside_token() -> v1::OutsideToken {
 /// A history in which nothing is wrong.
 #[derive(Debug, Clone, Copy)]
 struct Clean {
-    /// Whether the shipped policies are in force.
+    /// True if the shipped policies are in force.
     policy: bool,
     tier: RiskTier,
     acts: usize,
@@ -489,7 +489,7 @@ struct Clean {
 /// Something that a coalition says before the clean history's statement of that number.
 type Added = (usize, Who, Utterance);
 
-/// What the clean history comes to.
+/// The verdicts over the clean history.
 #[derive(Debug, Clone, PartialEq)]
 struct Verdicts {
     /// As the Intents' receipts say, and in the end.
@@ -499,7 +499,7 @@ struct Verdicts {
     task: TaskState,
     tier: RiskTier,
     opened: LayerState,
-    /// Whether it was closed by its own platform's word.
+    /// True if it was closed by its own platform's word.
     closed_there: bool,
     receipts: usize,
 }
@@ -682,27 +682,28 @@ fn replays(telling: &Telling) {
 /// An act that is not cleared, and that the bank sees.
 #[derive(Debug, Clone)]
 struct Accused {
-    /// Whether the agent announces it at all, as it would be told.
+    /// True if the agent announces it at all, as it would be told.
     announced: bool,
-    /// What the engine and the approver say of it: never that both allow it.
+    /// The verdicts of the engine and the approver on it: never that both allow it.
     decided: Option<Verdict>,
     approved: Option<Verdict>,
-    /// Whether another one like it was cleared, done and seen before.
+    /// True if another one like it was cleared, done and seen before.
     another: bool,
-    /// What the bank sees, and how it names it.
+    /// The effects that the bank sees, and the reference by which it names the act.
     seen: Effects,
     named: Named,
-    /// Whether the bank sees it before the agent has said all that it will, or behind that.
+    /// True if the bank sees it before the agent has said all that it will; otherwise it sees it
+    /// behind that.
     early: bool,
     closes: bool,
-    /// What the accused say, each before the step of that number.
+    /// Utterances of the accused, each before the step of that number.
     said: Vec<Added>,
 }
 
 /// Steps of such a history.
 const ACCUSED_STEPS: usize = 7;
 
-/// What is found about money that moves without a clearance.
+/// Findings about money that moves without a clearance.
 const SERIOUS: [FindingKind; 4] = [
     FindingKind::OutcomeWithoutClearance,
     FindingKind::OutcomeWithoutIntent,

@@ -374,7 +374,7 @@ pub(crate) struct Ledger {
     pub(crate) kept: Kept,
     entries: Vec<Bytes>,
     sessions: HashMap<SessionId, Session>,
-    /// Of the tasks that were opened, by whoever did it first.
+    /// Ids of the tasks that were opened, by whoever did it first.
     tasks: HashMap<u8, TaskId>,
     time: Micros,
     effective: Micros,
@@ -600,7 +600,7 @@ impl Ledger {
         made
     }
 
-    /// What is there of a task from its opening on.
+    /// Notes the id of a task that is opened, by its number.
     fn note_task(&mut self, payload: &Bytes) {
         let made = statement::decode(payload).unwrap();
         if let Some(Body::TaskOpened(opened)) = made.body

@@ -23,7 +23,7 @@ use deed_tlog::{BatchPosition, LeafIndex, leaf_hash};
 
 use crate::ledger::*;
 
-/// What a reader is given: entries by leaf, and the manifests over them.
+/// The material that a reader is given: entries by leaf, and the manifests over them.
 #[derive(Clone)]
 struct Given {
     entries: BTreeMap<u64, Bytes>,
@@ -213,7 +213,7 @@ impl Story {
         verdict.act(self.intent.leaf).unwrap().state()
     }
 
-    /// That the verdict is what the whole ledger comes to.
+    /// Asserts that the verdict is what the whole ledger comes to.
     #[track_caller]
     fn is_the_same(&self, verdict: &TaskVerdict) {
         let ledger = &self.ledger;

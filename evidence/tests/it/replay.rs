@@ -504,7 +504,7 @@ struct Story {
     cleared: HashSet<u64>,
     /// Leaves that were looked at.
     checked: u64,
-    /// What cleared acts have used of each grant: uses, and minor units.
+    /// The use that cleared acts have made of each grant: uses, and minor units.
     spent: HashMap<Hash, (u64, i64)>,
 }
 

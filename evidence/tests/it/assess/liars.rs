@@ -44,7 +44,7 @@ fn layers_of(stage: &Stage, intent: &Place) -> Layers {
     layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry)
 }
 
-/// Whether something serious was found since the stage was marked.
+/// Returns true if something serious was found since the stage was marked.
 fn is_serious(stage: &Stage) -> bool {
     let found = stage.found();
     found
@@ -147,7 +147,7 @@ fn an_act_that_was_not_cleared_is_found_once_it_is_seen() {
     }
 }
 
-/// What the bank saw is more than, or other than, what was cleared.
+/// The bank saw more than, or other than, what was cleared.
 #[test]
 fn what_is_seen_is_held_against_what_was_cleared() {
     let million = [effect("orders/7", 1_000_000), in_currency("BTC", 500)];
@@ -230,7 +230,7 @@ fn what_is_undone_was_done() {
     }
 }
 
-/// What the Intent says that it will change is what the approver approved.
+/// The changes that the Intent announces are those that the approver approved.
 #[test]
 fn an_intent_that_expects_its_effects_is_held_to_them() {
     let expected = || vec![effect("accounts/*", 500)];
@@ -463,8 +463,8 @@ fn who_decides_does_not_approve() {
     }
 }
 
-/// What strangers say of a clean act leaves it clean: effects that nobody saw, refusals that come late,
-/// systems of other resources.
+/// A clean act stays clean, whatever strangers say of it: effects that nobody saw, refusals that
+/// come late, systems of other resources.
 #[test]
 fn a_clean_act_stays_clean_whatever_strangers_say() {
     let (mut stage, intent) = clean();
@@ -787,7 +787,7 @@ fn a_strength_of_authentication_is_claimed() {
     }
 }
 
-/// What is expected is bounded by the Intent's own resource or its grant's, and by its amount.
+/// The expected effects are bounded by the Intent's own resource or its grant's, and by its amount.
 #[test]
 fn an_intent_does_not_expect_more_than_it_asks_for() {
     for (expected, kind) in [
@@ -863,7 +863,8 @@ fn a_decoy_takes_no_sight_away() {
     }
 }
 
-/// What a denied act asked for and did is not put on another's act that was cleared for less.
+/// The effects that a denied act asked for and had are not put on another's act that was cleared
+/// for less.
 #[test]
 fn a_denied_act_keeps_its_own_effects() {
     let mut stage = Stage::new();
@@ -908,7 +909,7 @@ fn an_amount_that_nobody_named_is_found() {
     stage.replays();
 }
 
-/// What a system adds under an id that was confirmed is compared anew.
+/// A report that a system adds to an id that was confirmed is compared anew.
 #[test]
 fn more_of_a_report_is_not_taken_for_a_repeat() {
     let report = |amount: Option<i64>, after: &[u8]| v1::Effect {
@@ -1015,7 +1016,7 @@ fn what_is_seen_after_the_deadline_is_found() {
     stage.replays();
 }
 
-/// What nobody signs is serious nowhere.
+/// Words that nobody signs are serious nowhere.
 #[test]
 fn unsigned_words_make_no_serious_finding() {
     let mut stage = Stage::new();

@@ -143,7 +143,7 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// What a statement breaks under rules version 2, which it may break under version 1.
+/// Breaches of rules version 2 are found, which a statement may have under version 1.
 #[test]
 fn what_rules_version_2_refuses_is_found() {
     let first = |change: fn(&mut v1::Statement)| {
@@ -221,7 +221,7 @@ fn what_rules_version_2_refuses_is_found() {
     }
 }
 
-/// Who opens a session bears a name that no other name reads like.
+/// A session is opened under a name that no other name reads like.
 #[test]
 fn a_session_is_opened_under_a_canonical_name() {
     for (producer, taken) in [
