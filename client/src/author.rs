@@ -1,4 +1,4 @@
-//! Who is the author of an entry, by the ledger's own trust statements.
+//! The author of an entry, by the ledger's own trust statements.
 //!
 //! [`TrustHistory`] is a trust chain with its past: it says who could speak at any leaf, which a
 //! registry of the newest state does not. Nothing here asks a server, so `deed verify` uses it on
@@ -25,17 +25,17 @@ pub struct TrustHistory {
     registry: Registry,
 }
 
-/// Whose word an entry is, and what shows that.
+/// The author of an entry, with the key and the registration that show it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnownAuthor {
     /// The key that signed it, or the manifest over it; `None` if nobody has signed.
     pub key: Option<KeyId>,
-    /// What the key was registered for; `None` for an authority, and if nobody has signed.
+    /// The key's registration; `None` for an authority, and if nobody has signed.
     pub record: Option<KeyRecord>,
-    /// Whether the chain reaches beyond the leaf. If it does not, a trust statement that stands
+    /// True if the chain reaches beyond the leaf. If it does not, a trust statement that stands
     /// between its end and the leaf may be missing: a revocation, for example.
     pub complete: bool,
-    /// When the key was revoked by a later statement, as of the chain's end: its leaf.
+    /// Leaf of a later statement that revoked the key, as of the chain's end.
     pub revoked_leaf: Option<LeafIndex>,
 }
 
@@ -61,7 +61,7 @@ pub enum AuthorError {
     Signature {
         /// The key.
         key: KeyId,
-        /// Why.
+        /// The error of the verification.
         source: SignatureError,
     },
     /// The key did not speak for the producer at that leaf.
@@ -98,7 +98,7 @@ pub enum TrustFileError {
     /// An entry is not in that tree.
     #[error("the trust statement at leaf {leaf} is not in the tree of its head")]
     Inclusion {
-        /// Which one.
+        /// Leaf of that trust statement.
         leaf: LeafIndex,
     },
     /// The statements do not hang together.
@@ -153,7 +153,7 @@ impl TrustHistory {
         Ok((history, head))
     }
 
-    /// What all the statements amount to.
+    /// The registry after all the statements.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         &self.registry

@@ -47,7 +47,7 @@ pub struct ProvenTrust {
     pub registry: Registry,
     /// Leaf index and bytes of each entry, the genesis entry first.
     pub entries: Vec<(LeafIndex, Bytes)>,
-    /// The same with the proof of each one's inclusion, to be kept.
+    /// The entries with the proof of each one's inclusion, to be kept.
     pub proof: v1::GetTrustChainResponse,
     /// The head that all of them were proven under. That none follow the last is the server's
     /// word; that none is left out between them is proven.
@@ -73,7 +73,7 @@ pub(crate) struct KnownTrust {
 }
 
 impl KnownTrust {
-    /// Who speaks for whom.
+    /// The registry of who speaks for whom.
     pub(crate) const fn registry(&self) -> &Registry {
         self.chain.registry()
     }
@@ -294,10 +294,10 @@ impl Ledger {
         Ok(Response::new(messages))
     }
 
-    /// Whether a statement may be in the log although sending it failed so. A request that was refused
-    /// recorded nothing, unless an attempt before it did whose answer was lost: then the ledger has it,
-    /// and another statement at its place would be an equivocation. Where that cannot be found out,
-    /// it may be.
+    /// Returns true if a statement may be in the log although sending it failed so. A request that
+    /// was refused recorded nothing, unless an attempt before it did whose answer was lost: then
+    /// the ledger has it, and another statement at its place would be an equivocation. Where that
+    /// cannot be found out, it may be.
     pub async fn may_have(&self, session: SessionId, sequence: Sequence, error: &Error) -> bool {
         match error {
             // Nothing was sent, nor was it ever: the same bytes would have failed before.

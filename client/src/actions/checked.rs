@@ -39,12 +39,12 @@ const ELSEWHERE_MAX: usize = 4_096;
 pub struct JudgedTask {
     /// As the server tells it.
     pub told: ProvenTask,
-    /// What its entries come to; or why they cannot be those of an honest ledger.
+    /// The verdict over its entries, or the reason why they cannot be those of an honest ledger.
     pub verdict: Result<TaskVerdict, TrustError>,
-    /// What the server says and the entries contradict.
+    /// Parts of the server's story that the entries contradict.
     pub differences: Vec<Difference>,
-    /// What the server says and the entries neither show nor contradict: what time has done by
-    /// entries elsewhere.
+    /// Parts of the server's story that the entries neither show nor contradict: time may have
+    /// passed by entries elsewhere.
     pub by_word: Vec<Difference>,
 }
 
@@ -253,13 +253,13 @@ struct Batches {
 struct Known {
     trust: Arc<KnownTrust>,
     replay: TaskReplay,
-    /// How many trust entries were applied.
+    /// Number of trust entries applied.
     applied: usize,
     leaf: u64,
 }
 
 impl Voices {
-    /// How the author of an entry is known that is proven to be at `leaf`.
+    /// Checks the author of the entry that is proven to be at `leaf`, and returns the result.
     ///
     /// # Errors
     /// Any [`Error`] of fetching the trust chain and, for a batched statement, its proof.
@@ -353,11 +353,11 @@ fn compromised(record: &KeyRecord) -> String {
 pub struct VouchedEntry {
     /// The entry.
     pub entry: ProvenEntry,
-    /// Who spoke.
+    /// The result of the check of its author.
     pub voice: Voice,
 }
 
-/// How it is known who spoke, after a check.
+/// The result of checking the author of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Voice {
     /// The signature, or that of the batch's manifest, holds under a key that was registered for the

@@ -18,7 +18,7 @@ use crate::{
     trust::TrustError,
 };
 
-/// What a standing rests on.
+/// The basis of a standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
     /// Worked out in this process, from entries that are proven to be in the log. What stays the
@@ -32,9 +32,9 @@ pub enum Basis {
 /// Where an Intent stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// Where it stands. Cleared is checked, unless the watch was told to take the server's word.
+    /// The Intent's state. Cleared is checked, unless the watch was told to take the server's word.
     pub state: IntentState,
-    /// What `state` rests on.
+    /// The basis of `state`.
     pub basis: Basis,
     /// While it waits: what for.
     pub missing: Vec<String>,
@@ -43,9 +43,9 @@ pub struct Standing {
     /// The Clearance, if one had to be written: proven to be in the log, written by the ledger, and
     /// of this Intent.
     pub clearance: Option<ProvenStatement>,
-    /// What stays the operator's word although `state` was checked: that no trust statement follows
-    /// the newest one that is known, that no entry of the task was left out, and when they were
-    /// received.
+    /// Facts that stay the operator's word although `state` was checked: that no trust statement
+    /// follows the newest one that is known, that no entry of the task was left out, and when they
+    /// were received.
     pub unshown: Vec<Unshown>,
     /// The head of the tree that this was read from.
     pub head: SignedHead,
@@ -63,7 +63,7 @@ pub struct Standing {
 pub struct ClearanceWatch {
     ledger: Ledger,
     intent: LeafIndex,
-    /// Whether nothing is checked.
+    /// True if nothing is checked.
     trusting: bool,
     backoff: Backoff,
     stream: Option<Open>,

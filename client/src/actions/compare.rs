@@ -16,11 +16,11 @@ use super::story::ProvenTask;
 /// Something that the server says, and that its own entries do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Of what.
+    /// The subject of the difference.
     pub what: String,
-    /// What the server says of it.
+    /// The server's version of it.
     pub server: String,
-    /// What the entries say.
+    /// The entries' version of it.
     pub entries: String,
 }
 
@@ -38,12 +38,12 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What a comparison comes to.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
-    /// What contradicts the entries.
+    /// Differences that contradict the entries.
     pub(super) differences: Vec<Difference>,
-    /// What may be so, because time has passed by entries elsewhere.
+    /// Differences that may be so, because time has passed by entries elsewhere.
     pub(super) by_word: Vec<Difference>,
 }
 
@@ -286,7 +286,8 @@ impl Compared {
     }
 }
 
-/// Whether an Intent may have come from one state to the other because time has passed.
+/// Returns true if an Intent may have come from state `own` to state `told` because time has
+/// passed.
 const fn passed(own: IntentState, told: IntentState) -> bool {
     matches!(
         (own, told),

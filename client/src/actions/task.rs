@@ -43,14 +43,14 @@ use crate::{
 /// | was cleared at once under a grant or a policy | the task's whole story | the trust chain since then, and the story |
 /// | waited | the same; the Clearance must be in the log, and the evidence that it names must clear the Intent | the same |
 ///
-/// What is not shown is absence: that nobody has closed the task, revoked the grant or key, or set a
-/// policy in an entry that the server keeps back. Only a [`TaskReceipt`](Ledger::request_task_receipt)
-/// that covers the Intent shows that, or whoever replays the log; and a server that keeps such an
-/// entry back has signed a tree that holds it.
+/// Absence is not shown: the server may keep back an entry in which somebody closed the task,
+/// revoked the grant or key, or set a policy. Only a [`TaskReceipt`](Ledger::request_task_receipt)
+/// that covers the Intent shows that there is none, or a replay of the log; and a server that keeps
+/// such an entry back has signed a tree that holds it.
 ///
-/// All of it takes the right to read the ledger. Who only may append, or wants the server's word,
-/// says so with [`by_servers_word`](Self::by_servers_word); then none of it is done, and the permit's
-/// [`basis`](Cleared::basis) tells.
+/// All of it takes the right to read the ledger. A caller that may only append, or that wants the
+/// server's word, says so with [`by_servers_word`](Self::by_servers_word); then none of it is done,
+/// and the permit's [`basis`](Cleared::basis) tells.
 ///
 /// ```no_run
 /// # use deed_client::{ActError, Task};
@@ -80,7 +80,7 @@ pub struct Task {
     signing: Signing,
     /// Sent, and perhaps recorded: it goes out again before anything else does.
     unsure: Option<Unsure>,
-    /// Whether clearances are the server's word.
+    /// True if clearances are the server's word.
     trusting: bool,
     /// Leaf and bytes of the entry that opened the task, once that is known.
     opened: Option<(u64, Bytes)>,
@@ -89,11 +89,11 @@ pub struct Task {
     judge: Option<Judge>,
 }
 
-/// What an Intent that asks for nothing but its open task is judged by.
+/// Judges an Intent that asks for nothing but its open task.
 #[derive(Debug)]
 struct Judge {
     replay: TaskReplay,
-    /// When the trust chain was asked for.
+    /// Time at which the trust chain was asked for.
     asked: Instant,
 }
 
@@ -175,7 +175,7 @@ impl Cleared {
         self.clearance
     }
 
-    /// What the permit rests on: [`Basis::Checked`], unless the task takes the server's word
+    /// The basis of the permit: [`Basis::Checked`], unless the task takes the server's word
     /// ([`Task::by_servers_word`]), or verification is switched off.
     #[must_use]
     pub const fn basis(&self) -> Basis {
@@ -387,8 +387,8 @@ impl Task {
         }
     }
 
-    /// Whether the Intent is cleared by nothing but its open task, as far as that can be told without
-    /// the task's story.
+    /// Returns true if the Intent is cleared by nothing but its open task, as far as that can be
+    /// told without the task's story.
     async fn is_cleared_alone(
         &mut self,
         payload: &Bytes,
@@ -444,8 +444,8 @@ impl Task {
         Ok(Some(Judge { replay, asked }))
     }
 
-    /// Whether the task's story clears the Intent, whatever else the server says of it; the Clearance,
-    /// if one had to be written.
+    /// Checks that the task's story clears the Intent, whatever else the server says of it. Returns
+    /// the Clearance, if one had to be written.
     async fn is_cleared(&mut self, leaf: LeafIndex) -> Result<Option<LeafIndex>, ActError> {
         let judged = self.ledger.judged_task(self.id).await?;
         let verdict = judged.verdict.as_ref();
