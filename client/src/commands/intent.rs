@@ -148,7 +148,7 @@ struct StandsJson {
     /// `checked` or `servers_word`.
     #[serde(skip_serializing_if = "Option::is_none")]
     basis: Option<&'static str>,
-    /// What stays the server's word of a state that was checked.
+    /// Facts that stay the server's word although the state was checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     by_servers_word: Vec<String>,
 }
@@ -353,14 +353,15 @@ fn no_state() -> Failure {
     Failure::does_not_verify("the server gives no state")
 }
 
-/// Whether the ledger's rules assess nothing, by its proven trust statements.
+/// Returns true if the ledger's rules assess nothing, by its proven trust statements.
 async fn assesses_nothing(ledger: &Ledger) -> Outcome<bool> {
     let trust = ledger.trust_chain().await?;
     ledger.flush().await?;
     Ok(trust.registry.rules_version() < RULES_ASSESSED)
 }
 
-/// What may not be acted on is an exit code too. Whoever waited for a clearance acts on nothing else.
+/// Returns a failure for an Intent that may not be acted on, so that the exit code says so too. If
+/// a clearance was waited for, everything but a clearance is a failure.
 fn verdict(state: IntentState, leaf: u64, waited: bool) -> Outcome {
     match state {
         IntentState::Denied => Err(Failure::denied(format!("the Intent at leaf {leaf}"))),
@@ -413,14 +414,14 @@ impl StandsJson {
         }
     }
 
-    /// Where it stands, and on lines of their own what stays the server's word of that.
+    /// The state, and on lines of their own all that stays the server's word of it.
     fn text(&self) -> String {
         let words = self.by_servers_word.iter();
         let words = words.map(|word| format!("\nby the server's word: {}", printable(word)));
         self.words() + &words.collect::<String>()
     }
 
-    /// Where it stands, on one line.
+    /// The state, on one line.
     fn words(&self) -> String {
         let Some(state) = &self.state else {
             return match self.assesses_nothing {

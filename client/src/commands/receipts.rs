@@ -124,8 +124,9 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-/// What to say of a receive time that nobody can know yet: it is the operator's word, and rules about
-/// time go by it. Of one that lies behind nothing is said: what was recorded earlier is a duplicate.
+/// Returns a warning of a receive time that nobody can know yet: it is the operator's word, and
+/// rules about time go by it. Nothing is said of one that lies behind: a statement that was
+/// recorded earlier is a duplicate.
 pub(crate) fn from_the_future(received_at: Micros, now: Micros) -> Option<String> {
     let ahead = received_at.get().saturating_sub(now.get());
     (ahead > SKEW_US).then(|| {

@@ -16,9 +16,9 @@ pub(crate) struct EntryJson {
     pub(crate) leaf_index: u64,
     pub(crate) leaf_hash: String,
     author: &'static str,
-    /// What the signature shows: `verified`, `none`, `refused`, or `not_checked`.
+    /// The result for the signature: `verified`, `none`, `refused`, or `not_checked`.
     signature: &'static str,
-    /// Why it shows nothing.
+    /// The reason why the signature shows nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
     received_at_us: i64,
@@ -60,7 +60,7 @@ impl EntryJson {
         })
     }
 
-    /// The same with what a check of its signature came to.
+    /// Adds the result of a check of its signature.
     pub(crate) fn by(mut self, voice: &Voice) -> Self {
         (self.signature, self.refused) = match voice {
             Voice::Verified => ("verified", None),
@@ -71,7 +71,7 @@ impl EntryJson {
         self
     }
 
-    /// The same where the signature verifies, and nothing shows whose the key was.
+    /// Says that the signature verifies, and that nothing shows whose the key was.
     pub(crate) fn by_key_alone(mut self) -> Self {
         self.signature = "key_unknown";
         self

@@ -78,7 +78,7 @@ pub(super) struct OwnKey<'a> {
     pub(super) purpose: &'a str,
     pub(super) role: KeyRole,
     pub(super) producer: &'a str,
-    /// Who is behind it: an https or spiffe URI.
+    /// The controller behind it: an https or spiffe URI.
     pub(super) controller: Option<&'a str>,
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Verify {
     policy: PathBuf,
 }
 
-/// What became of a part of a verification.
+/// The result for one part of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
@@ -127,7 +127,7 @@ const CONTENTS: &str = "contents";
 const TIME: &str = "receive time";
 const TRUTH: &str = "truth";
 
-/// What is verified with, besides the proof.
+/// The inputs of a verification, besides the proof.
 struct Given {
     policy: Policy,
     key: Option<PublicKey>,
@@ -465,7 +465,7 @@ fn of_standing(
     Check::new(STANDING, State::Checked, detail)
 }
 
-/// What no proof of an entry shows.
+/// The parts that no proof of an entry shows.
 fn of_words(entry: &Entry<'_>) -> [Check; 3] {
     let slots = statement::commitments(entry.payload).map(|all| {
         let slots = all.map(|one| format!("{} ({})", one.slot, one.digest));

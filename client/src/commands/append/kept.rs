@@ -28,11 +28,11 @@ struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) session: SessionId,
-    /// What its first statement carries.
+    /// The nonce that its first statement carries.
     pub(super) nonce: Option<Nonce>,
     pub(super) next: Sequence,
     pub(super) previous: Option<PayloadDigest>,
-    /// Where the hole begins that the next statement owns up to, if there is one.
+    /// First sequence of the hole that the next statement owns up to, if there is one.
     pub(super) skipped_from: Option<Sequence>,
 }
 
@@ -132,7 +132,7 @@ impl Kept {
         acknowledged.map_or(Ok(()), |below| stored.acknowledge(below))
     }
 
-    /// Where the session goes on, if a statement was rejected.
+    /// The sequence at which the session goes on, if a statement was rejected.
     pub(super) fn set_back_to(&self) -> Option<Sequence> {
         let shared = self.lock();
         let stored = shared.stored.as_ref().filter(|_| shared.set_back);

@@ -1,4 +1,4 @@
-//! What an approver is asked about, and what of it was checked here.
+//! The act that an approver is asked about, and the checks of it that are made here.
 
 use deed_client::{AuthorError, KnownAuthor, Leaf, Ledger, ProvenStatement, TrustHistory};
 use deed_evidence::entry::Entry;
@@ -27,13 +27,13 @@ pub(super) struct Asked {
 pub(super) struct Granted {
     pub(super) found: ProvenStatement,
     pub(super) grant: v1::Grant,
-    /// Why its author is not who it says, if so.
+    /// Its author, or the reason why that is not who it says.
     pub(super) author: Result<KnownAuthor, String>,
-    /// What was used of it, by the server's word.
+    /// The use that was made of it, by the server's word.
     pub(super) spent: Option<v1::GrantInfo>,
 }
 
-/// What opened the task: by a platform or an authority, whose signature was checked.
+/// The statement that opened the task: by a platform or an authority, whose signature was checked.
 pub(super) struct Opened {
     pub(super) found: ProvenStatement,
     pub(super) opened: v1::TaskOpened,
@@ -115,8 +115,8 @@ pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<
     })
 }
 
-/// Whether tasks are opened by such an author, as the ledger's rules have it. Else an agent would choose
-/// its own risk tier, and with it what is asked of it.
+/// Returns true if the ledger's rules let such an author open tasks. Else an agent would choose its
+/// own risk tier, and with it what is asked of it.
 fn may_open(author: &KnownAuthor) -> bool {
     match &author.record {
         Some(record) => record.role == KeyRole::Platform,
@@ -125,7 +125,7 @@ fn may_open(author: &KnownAuthor) -> bool {
     }
 }
 
-/// Whether a statement has no form that the rules refuse from version 2 on.
+/// Returns true if a statement has no form that the rules refuse from version 2 on.
 fn is_without_breach(found: &ProvenStatement) -> bool {
     let entry = Entry::parse(&found.entry);
     entry.is_ok_and(|entry| {
@@ -138,7 +138,7 @@ fn named(author: Result<KnownAuthor, AuthorError>) -> Result<KnownAuthor, String
     author.map_err(|error| error.to_string())
 }
 
-/// Who is the author of an entry that is in the log. A statement of a batch is followed to its
+/// Returns the author of an entry that is in the log. A statement of a batch is followed to its
 /// manifest first. The outer error is the server's, or a batch that does not hold.
 async fn author_of(
     ledger: &Ledger,

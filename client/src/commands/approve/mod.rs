@@ -207,13 +207,13 @@ impl Approve {
     }
 }
 
-/// What an approver saw of what the act is called with.
+/// The act's arguments, as an approver saw them.
 struct Arguments {
     /// The lines of the screen.
     lines: Vec<String>,
     /// The Intent's own commitment, if all that it commits to was on the screen.
     shown: Option<v1::Commitment>,
-    /// What became of it, in words that hold nothing of it.
+    /// Says what became of them, in words that hold nothing of them.
     words: String,
 }
 
@@ -228,7 +228,7 @@ impl Arguments {
     }
 }
 
-/// What the act is called with, as far as it may be read here, and what is said if it may not.
+/// Fetches the act's arguments, as far as they may be read here; if they may not, the lines say so.
 async fn arguments(ledger: &Ledger, intended: &v1::Intent, columns: usize) -> Outcome<Arguments> {
     let Some(commitment) = &intended.arguments else {
         return Ok(Arguments::unread("none are committed to"));
@@ -340,8 +340,8 @@ impl Lines {
     }
 }
 
-/// What the approver is shown. What they are asked about stands at the end, right above the
-/// question, one line each.
+/// Draws the screen for the approver. The facts that they are asked about stand at the end, right
+/// above the question, one line each.
 fn drawn(asked: &Asked, arguments: &Arguments, columns: usize) -> String {
     let Asked {
         found, intended, ..
@@ -413,7 +413,7 @@ fn drawn(asked: &Asked, arguments: &Arguments, columns: usize) -> String {
     lines.lines.join("\n")
 }
 
-/// What the act says that it changes.
+/// Draws the effects that the act announces.
 fn draw_effects(lines: &mut Lines, effects: &[v1::Effect]) {
     for effect in effects.iter().take(EFFECTS_MAX) {
         lines.value("expects", &effect.kind);
@@ -434,7 +434,7 @@ fn draw_effects(lines: &mut Lines, effects: &[v1::Effect]) {
     }
 }
 
-/// By what the act is found in other systems.
+/// Draws the keys by which the act is found in other systems.
 fn draw_correlation(lines: &mut Lines, keys: &[v1::CorrelationKey]) {
     for key in keys.iter().take(CORRELATION_KEYS_MAX) {
         lines.value("correlates", &format!("{}={}", key.kind, key.value));
@@ -551,7 +551,7 @@ fn draw_grant(lines: &mut Lines, asked: &Asked) {
     }
 }
 
-/// Whose word a statement is that the Intent rests on.
+/// Draws the author of a statement that the Intent rests on.
 fn by_whom(lines: &mut Lines, found: &ProvenStatement, author: &Result<KnownAuthor, String>) {
     lines.value("  said by", &found.statement.producer);
     match author {

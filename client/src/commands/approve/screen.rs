@@ -1,13 +1,13 @@
 //! Text of others on an approver's screen, where none of it can pass for ours.
 //!
-//! What somebody else wrote stands behind `  | ` on every line, broken where the line ends, or in
+//! Text of somebody else stands behind `  | ` on every line, broken where the line ends, or in
 //! quotes on one line. Runs of white space are collapsed and said to be there; whatever does not
 //! show, or shows over its neighbours, is escaped. So a text can neither make a line that looks like
 //! one of ours, nor push one away.
 
 use std::fmt::Write as _;
 
-/// In front of each line of somebody else's text.
+/// Stands in front of each line of somebody else's text.
 pub(super) const PREFIX: &str = "  | ";
 
 /// A text of somebody else, broken into lines.
@@ -122,8 +122,8 @@ fn is_space(c: char) -> bool {
     c != '\n' && (c.is_whitespace() || c == '\u{2800}')
 }
 
-/// Whether a character shows, by itself and in its place. What is not known to is escaped: letters and
-/// digits of all scripts show, signs of common use, and nothing else.
+/// Returns true if a character shows, by itself and in its place. Those that are not known to are
+/// escaped: letters and digits of all scripts show, signs of common use, and nothing else.
 fn is_shown(c: char) -> bool {
     let fillers = matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}');
     let combining = matches!(

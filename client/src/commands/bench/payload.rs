@@ -13,7 +13,7 @@ const SEQUENCE_FIELD: u32 = 4;
 /// Longest resource of an Intent; longer statements are TaskOpened with an objective.
 const RESOURCE_BYTES_MAX: usize = 1_024;
 
-/// Where the statements go: a session that was opened, and a task.
+/// The place of the statements: a session that was opened, and a task.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) session: SessionId,

@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use crate::cli::{Failure, Outcome, printable, tell};
 
-/// How many entries bear which signature.
+/// Numbers of entries, by the signature that they bear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub(in crate::commands) struct Signatures {
     /// Their own, verified under a key that was registered for their producer and in force.
     pub(super) verified: u64,
-    /// That of a batch manifest, followed there and verified likewise.
+    /// A batch manifest's, followed there and verified likewise.
     pub(super) batched: u64,
     /// None: the producer is claimed.
     pub(super) unsigned: u64,
@@ -22,7 +22,7 @@ pub(in crate::commands) struct Signatures {
     pub(super) unchecked: u64,
 }
 
-/// What is shown of a task, and what it rests on.
+/// A task as it is shown, and the basis of that.
 #[derive(Debug)]
 pub(in crate::commands) struct Checked {
     /// As its entries have it; as the server tells it, if they do not hold.
@@ -31,9 +31,9 @@ pub(in crate::commands) struct Checked {
     pub(super) signatures: Signatures,
     /// The newest receipt that agrees with the entries.
     pub(super) receipted: Option<Receipted>,
-    /// What the server says and the entries contradict.
+    /// Parts of the server's story that the entries contradict.
     pub(super) alarms: Vec<String>,
-    /// What the server says besides, and what no entry of the task can show.
+    /// Other parts of the server's story, and facts that no entry of the task can show.
     pub(in crate::commands) by_word: Vec<String>,
 }
 

@@ -31,14 +31,14 @@ pub(super) struct TaskJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt_leaf: Option<u64>,
     count: u64,
-    /// What states, layers and findings rest on: `checked` or `servers_word`.
+    /// The basis of states, layers and findings: `checked` or `servers_word`.
     basis: &'static str,
     /// The last leaf up to which a receipt says that these are all entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     receipted_through: Option<u64>,
-    /// What the server says and the entries contradict.
+    /// Parts of the server's story that the entries contradict.
     alarms: Vec<String>,
-    /// What no entry of the task shows.
+    /// Facts that no entry of the task shows.
     by_servers_word: Vec<String>,
     /// Recomputed from the entries.
     digest: String,
@@ -187,7 +187,7 @@ impl ActJson {
     }
 }
 
-/// What a word rests on, as JSON names it.
+/// The name of a basis in JSON.
 pub(in crate::commands) const fn basis(basis: Basis) -> &'static str {
     match basis {
         Basis::Checked => "checked",

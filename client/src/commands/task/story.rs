@@ -198,7 +198,7 @@ fn list_of<'a>(label: &'a str, list: &'a [String]) -> impl Iterator<Item = Strin
     labels.zip(list).map(|(label, line)| labelled(label, line))
 }
 
-/// What stands behind a word that was not checked.
+/// Words to put behind something that was not checked.
 const fn by_word(basis: Basis) -> &'static str {
     match basis {
         Basis::Checked => "",

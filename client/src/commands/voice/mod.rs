@@ -179,7 +179,7 @@ impl Voice {
         })
     }
 
-    /// Who speaks.
+    /// The producer that speaks.
     pub(super) fn producer(&self) -> &str {
         match &self.by {
             By::Authority(_) => AUTHORITY_PRODUCER,
