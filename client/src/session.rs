@@ -28,7 +28,7 @@ pub struct Session {
     nonce: Option<Nonce>,
     next: Sequence,
     previous: Option<PayloadDigest>,
-    /// Where the ledger stands, if that is before `next`.
+    /// The sequence at which the ledger stands, if that is before `next`.
     skipped_from: Option<Sequence>,
     /// Sequences that were skipped, as far as this session was made here.
     skipped: u64,
@@ -166,7 +166,7 @@ impl Session {
         self.id
     }
 
-    /// What its first statement carries, if that is to be made.
+    /// The nonce that its first statement carries, if that is to be made.
     #[must_use]
     pub fn nonce(&self) -> Option<Nonce> {
         let is_first = self.next == Sequence::FIRST || self.skipped_from == Some(Sequence::FIRST);

@@ -59,8 +59,9 @@ pub struct Import {
     pub producer: String,
     /// Who lets it act.
     pub grantor: Grantor,
-    /// Who claims the grants of an import for which no authority makes them: an earlier import of the
-    /// same run may have been such a one. Looked at with [`Grantor::Authority`] alone.
+    /// The one that claims the grants of an import for which no authority makes them: an earlier
+    /// import of the same run may have been such a one. Looked at with [`Grantor::Authority`]
+    /// alone.
     pub claimant: String,
     /// Keys the nonces of sessions and tasks, the salts of the commitments, and the users'
     /// pseudonyms.
@@ -169,7 +170,7 @@ impl Import {
         Session::with_nonce(self.ledger_id, grantor.producer(), nonce)
     }
 
-    /// Nobody without the secret computes it.
+    /// Derives a nonce that nobody computes without the secret.
     fn derive(&self, context: &str, run_id: &str) -> Nonce {
         let key = blake3::derive_key(context, &self.secret);
         let mut hasher = blake3::Hasher::new_keyed(&key);

@@ -134,7 +134,7 @@ pub struct Defaults {
     pub ledger_id: LedgerId,
     /// Session and sequence, for a statement that names neither.
     pub place: Option<(SessionId, Sequence)>,
-    /// What that session is derived from.
+    /// The nonce that the session is derived from.
     pub nonce: Option<Nonce>,
     /// When it happened.
     pub occurred_at: Micros,

@@ -142,7 +142,7 @@ struct SessionFile {
     ledger_id: String,
     producer: String,
     session: String,
-    /// What the session is derived from; `None` in one that version 0.1 began.
+    /// The nonce that the session is derived from; `None` in one that version 0.1 began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nonce: Option<String>,
     /// `none`, `each` or `batch`: a statement that is sent again must be sent as before.
@@ -372,8 +372,8 @@ impl StoredSession {
         self.id
     }
 
-    /// What its first statement carries, so that nobody else can open it; `None` if version 0.1
-    /// began it.
+    /// The nonce that its first statement carries, so that nobody else can open it; `None` if
+    /// version 0.1 began it.
     #[must_use]
     pub const fn nonce(&self) -> Option<Nonce> {
         self.nonce
@@ -399,8 +399,8 @@ impl StoredSession {
         (stands.max(self.used), digest)
     }
 
-    /// Where the hole begins that the next statement has to own up to, if there is one: statements
-    /// were sent for these sequences that the ledger does not take, by its word.
+    /// First sequence of the hole that the next statement has to own up to, if there is one:
+    /// statements were sent for these sequences that the ledger does not take, by its word.
     #[must_use]
     pub fn skipped_from(&self) -> Option<Sequence> {
         let (stands, _) = self.stands();
@@ -421,7 +421,8 @@ impl StoredSession {
         session
     }
 
-    /// Where the ledger stands if it takes all that waits.
+    /// The sequence at which the ledger stands if it takes all that waits, and the digest of the
+    /// payload before it.
     fn stands(&self) -> (Sequence, Option<PayloadDigest>) {
         match self.waiting.back() {
             Some(last) => (after(last.sequence), Some(last.digest)),

@@ -23,7 +23,7 @@ pub(crate) async fn scene() -> Scene {
 }
 
 impl Scene {
-    /// Somebody before a server of a ledger that is a story.
+    /// A scene before a server of a ledger that is a story.
     pub(crate) async fn telling(story: &crate::stories::Ledger) -> Self {
         Self {
             fake: Fake::telling(story).await,

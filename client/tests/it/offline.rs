@@ -47,7 +47,7 @@ fn key_id(who: Who) -> [u8; 16] {
     *signature::key_id(key.public_key()).as_bytes()
 }
 
-/// What somebody says, as an entry that they signed.
+/// An entry with a statement of `who`, signed by `by`.
 fn signed(ledger: &Ledger, who: Who, by: Who, body: Body) -> Bytes {
     let payload = statement::encode(&ledger.statement(who, Some(1), body)).unwrap();
     let signed = signature::sign(

@@ -61,7 +61,7 @@ fn closed(reason: usize) -> Body {
     })
 }
 
-/// What `Task` sends, whatever is said to each statement.
+/// Sends statements with `Task`, whatever is said to each of them.
 async fn speaks(ledger: &Ledger) {
     let session = Session::with_nonce(ledger.ledger_id(), AGENT, Nonce::new([1; 16]));
     let mut task = Task::of(ledger, session, Signing::Each(key()), TaskId::new([2; 16]));
@@ -72,7 +72,8 @@ async fn speaks(ledger: &Ledger) {
     }
 }
 
-/// What a session on disk sends through an appender, that is opened again and again.
+/// Sends statements of a session on disk through an appender; the session is opened again and
+/// again.
 async fn goes_on(ledger: &Ledger, state: &StateDir, signing: Signing) {
     let header = deed_client::Header {
         task: Some(TaskId::new([2; 16])),

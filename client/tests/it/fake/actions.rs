@@ -182,7 +182,7 @@ impl Fake {
 /// No earlier than the fake's trust statements.
 const TIME_US: i64 = 1_700_000_000_000_001;
 
-/// What an honest ledger says of these entries of a task, if one could have them.
+/// The verdict of an honest ledger over these entries of a task, if one could have them.
 fn judged(history: &History, task: TaskId, all: &[OfTask]) -> Option<TaskVerdict> {
     let trust = history.trust.iter().copied();
     let leaves: BTreeSet<u64> = trust.chain(all.iter().map(|one| one.leaf)).collect();

@@ -14,7 +14,7 @@ use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use super::Lie;
 use crate::merkle;
 
-/// When the fake receives what follows on nothing later: after its ledger was made.
+/// Receive time of entries that follow on nothing later: after the ledger was made.
 const RECEIVED_US: i64 = 1_700_000_000_000_001;
 
 /// One history of a ledger.

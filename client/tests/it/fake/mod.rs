@@ -124,7 +124,7 @@ pub(crate) enum Lie {
     FindingsOther,
 }
 
-/// What becomes of one append request, whatever is true.
+/// The fate of one append request, whatever is true.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Whim {
     Fair,
@@ -160,7 +160,7 @@ pub(crate) struct Script {
     pub(crate) assessed: Option<v1::Assessed>,
     /// Where every Intent stands, one after the other.
     pub(crate) standings: Vec<v1::ClearanceResponse>,
-    /// What is said of acts in place of what follows from the entries.
+    /// Acts that are told in place of those that follow from the entries.
     pub(crate) acts: Vec<v1::ActInfo>,
     /// Leaves that are left out of a task's story, which is made to fit.
     pub(crate) hidden: Vec<u64>,
@@ -184,11 +184,11 @@ pub(crate) struct Script {
     pub(crate) bases: Vec<Option<u64>>,
     /// The sequence of the first statement of each append request.
     pub(crate) sequences: Vec<u64>,
-    /// What becomes of the next append requests.
+    /// The fates of the next append requests.
     pub(crate) whims: VecDeque<Whim>,
     /// Sessions are said to be no longer than this.
     pub(crate) session_length: Option<usize>,
-    /// What was sent first for each place in a session, recorded or not.
+    /// The first statement that was sent for each place in a session, recorded or not.
     pub(crate) said: HashMap<(SessionId, u64), Bytes>,
     /// Places for which something else was sent later.
     pub(crate) said_otherwise: Vec<u64>,
