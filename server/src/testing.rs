@@ -92,7 +92,7 @@ impl Clock for TestClock {
     }
 }
 
-/// Who speaks, unless a test says otherwise.
+/// The producer, unless a test says otherwise.
 pub(crate) const AGENT: &str = "spiffe://example.org/agent";
 
 /// The session that a producer derives from this number.
@@ -113,7 +113,7 @@ pub(crate) const TASK: u8 = 9;
 pub(crate) struct Producer {
     pub(crate) ledger_id: LedgerId,
     pub(crate) producer: String,
-    /// What its statements are of; an authority's are of none.
+    /// The task that its statements are of; an authority's are of none.
     pub(crate) task: TaskId,
     /// Somebody else's session, in place of its own.
     pub(crate) intrudes: Option<SessionId>,

@@ -130,7 +130,7 @@ impl Appends {
         })
     }
 
-    /// What would have to go along with these contents.
+    /// Looks up the contents that would have to go along with these.
     async fn look_for_twins(
         &self,
         ledger: &Ledger,

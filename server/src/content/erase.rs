@@ -133,8 +133,8 @@ impl ErasureGuard {
     /// Contents of the ledger that are held, hold the same bytes as one of these, and are not among
     /// them: other salts give other commitments. Ascending; a bounded number. Reads the disk.
     ///
-    /// What was erased is not among them, and what was stored after its bytes were erased elsewhere
-    /// cannot be told: the tag went with the key.
+    /// Erased contents are not among them, and contents that were stored after their bytes were
+    /// erased elsewhere cannot be told: the tag went with the key.
     ///
     /// # Errors
     /// [`ContentError::Store`].

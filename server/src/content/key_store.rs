@@ -41,7 +41,7 @@ const REMOVAL_POLL: Duration = Duration::from_millis(5);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WrappedKey {
     pub(crate) upload: UploadId,
-    /// Of the content: goes when the key goes.
+    /// The content's tag: goes when the key goes.
     pub(crate) tag: Tag,
     pub(crate) wrapped: [u8; WRAPPED_BYTES],
 }

@@ -48,7 +48,7 @@ pub(crate) const WRAPPED_BYTES: usize = NONCE_BYTES + KEY_BYTES + TAG_BYTES;
 /// BLAKE3 context of the keys that tags are made with. Never changes.
 const TAG_CONTEXT: &str = "deed.v1 content tag";
 
-/// What contents of the same bytes have in common, in one ledger.
+/// A tag that contents of the same bytes have in common, in one ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Tag([u8; Tag::LEN]);
 
@@ -63,7 +63,7 @@ impl Tag {
         &self.0
     }
 
-    /// Of a whole content.
+    /// Returns the tag of a whole content.
     pub(crate) fn of(wrapping: &SecretKey, ledger_id: LedgerId, bytes: &[u8]) -> Self {
         let mut tagger = Tagger::new(wrapping, ledger_id);
         tagger.update(bytes);

@@ -277,8 +277,8 @@ impl Telling {
         })
     }
 
-    /// Whether an entry of the task is in this story, which ends where the task stood when it was
-    /// begun: what was recorded since is kept already, and is not pointed to.
+    /// Returns true if an entry of the task is in this story, which ends where the task stood when
+    /// it was begun: entries that were recorded since are kept already, and are not pointed to.
     fn tells(&self, leaf: u64) -> bool {
         leaf <= self.kept.last_leaf
     }

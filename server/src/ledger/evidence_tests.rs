@@ -32,7 +32,7 @@ fn key() -> SigningKey {
     SigningKey::from_seed(&[1; 32])
 }
 
-/// What a second statement says.
+/// Another Intent of the producer at `sequence`.
 fn otherwise(producer: &Producer, sequence: u64, resource: &str) -> v1::Envelope {
     let mut producer = producer.clone();
     producer.next = sequence;

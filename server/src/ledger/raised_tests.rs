@@ -169,7 +169,7 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     fsck::check(dir.path(), &mut |_| {}).unwrap();
 }
 
-/// What a rejection says: its field and its words.
+/// Returns the field and the message of a rejection.
 fn refused(result: &v1::AppendResult) -> (String, String) {
     match &result.result {
         Some(v1::append_result::Result::Rejected(refused)) => {

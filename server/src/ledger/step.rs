@@ -526,14 +526,14 @@ impl LedgerState {
         }
     }
 
-    /// Whether a request was received so long before what was recorded last that its receive time
-    /// would say something false. A receive time is made where a request is admitted, so this takes a
-    /// clock that was set, or a queue that stood still.
+    /// Returns true if a request was received so long before what was recorded last that its
+    /// receive time would say something false. A receive time is made where a request is admitted,
+    /// so this takes a clock that was set, or a queue that stood still.
     fn is_late(&self, batch: &AdmittedBatch) -> bool {
         is_late(batch.received_at(), self.effective_time) && self.assesses()
     }
 
-    /// Why a body, or its form, is not taken under the rules in force.
+    /// Returns the reason why a body, or its form, is not taken under the rules in force.
     fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
         let header = batch.header(statement, self.id);
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();

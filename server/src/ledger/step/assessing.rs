@@ -185,7 +185,7 @@ impl<'t, P> StepView<'t, P> {
 }
 
 impl<P: Past> StepView<'_, P> {
-    /// What `ask` says of a session; `None` if nothing was recorded in it.
+    /// Returns the answer of `ask` about a session; `None` if nothing was recorded in it.
     fn of_session<T>(
         &mut self,
         session: &SessionId,

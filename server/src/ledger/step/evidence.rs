@@ -129,8 +129,8 @@ impl LedgerState {
         }
     }
 
-    /// Whether what somebody signs a second time can be held against them: the rules say so, and it
-    /// is still theirs to speak.
+    /// Returns true if a statement that somebody signs a second time can be held against them: the
+    /// rules say so, and it is still theirs to speak.
     fn may_be_evidence(&self, batch: &AdmittedBatch, statement: &Admitted) -> bool {
         let header = batch.header(statement, self.id);
         let at = self.effective_time.max(batch.received_at());
