@@ -21,7 +21,7 @@ pub const PAYLOAD_BYTES: usize = 256;
 /// Statements of one session, in order, each of exactly the same size.
 pub struct Statements {
     statement: v1::Statement,
-    /// Of the first one.
+    /// The nonce of the first one.
     nonce: Bytes,
 }
 

@@ -154,7 +154,7 @@ pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1
     registration_as(ledger_id, key, v1::KeyRole::Agent, producer, controller)
 }
 
-/// What registers a key of any role; a downstream system's for all resources.
+/// The registration of a key of any role; a downstream system's is for all resources.
 #[must_use]
 pub fn registration_as(
     ledger_id: LedgerId,

@@ -9,7 +9,7 @@ use deed_proto::v1::{self, statement::Body};
 pub struct Producer {
     ledger_id: LedgerId,
     name: String,
-    /// What the session is derived from.
+    /// The nonce that the session is derived from.
     nonce: [u8; 16],
     /// Somebody else's session, in place of the own one.
     intrudes: Option<SessionId>,

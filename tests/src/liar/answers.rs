@@ -1,4 +1,4 @@
-//! What a forged ledger's server says of the log: the truth.
+//! The answers of a forged ledger's server about the log: the truth.
 
 use bytes::Bytes;
 use deed_evidence::{PayloadDigest, batch::Manifest, entry::Entry, statement};

@@ -1,4 +1,4 @@
-//! Who speaks in a forged ledger, and what they usually say.
+//! The speakers in a forged ledger, and their usual words.
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -81,7 +81,7 @@ impl Voice {
         signed(&self.payload(task, body), &self.key)
     }
 
-    /// What registers its key.
+    /// The body that registers its key.
     #[must_use]
     pub fn registration(&self, ledger: LedgerId) -> Body {
         let (name, controller) = (self.producer.name(), self.controller);
@@ -89,7 +89,7 @@ impl Voice {
         Body::KeyRegistered(said)
     }
 
-    /// What revokes its key, which was somebody else's since a time if one is given.
+    /// The body that revokes its key, which was somebody else's since a time if one is given.
     #[must_use]
     pub fn revocation(&self, compromised_since_us: Option<i64>) -> Body {
         Body::KeyRevoked(v1::KeyRevoked {
@@ -211,7 +211,7 @@ pub fn task_id(ledger: LedgerId, opener: &str, nonce: [u8; 16]) -> [u8; 16] {
     std::array::from_fn(|at| digest.as_bytes()[at])
 }
 
-/// What opens a task with the id of [`task_id`].
+/// The body that opens a task with the id of [`task_id`].
 #[must_use]
 pub fn task_opened(nonce: [u8; 16], tier: RiskTier) -> Body {
     Body::TaskOpened(v1::TaskOpened {
@@ -222,7 +222,7 @@ pub fn task_opened(nonce: [u8; 16], tier: RiskTier) -> Body {
     })
 }
 
-/// What closes one.
+/// The body that closes a task.
 #[must_use]
 pub fn task_closed() -> Body {
     Body::TaskClosed(v1::TaskClosed {
@@ -260,7 +260,7 @@ pub fn euros(minor_units: i64) -> v1::Amount {
     }
 }
 
-/// What was paid back.
+/// The effect of a refund.
 #[must_use]
 pub fn refunded(cents: i64) -> v1::Effect {
     v1::Effect {
@@ -325,7 +325,7 @@ pub fn approval(intent: &Place, verdict: Verdict, decided_at_us: i64) -> Body {
     })
 }
 
-/// What came of an Intent of [`intent`].
+/// The Outcome of an Intent of [`intent`].
 #[must_use]
 pub fn outcome(intent: &Place, cents: i64) -> Body {
     Body::Outcome(v1::Outcome {
@@ -339,7 +339,7 @@ pub fn outcome(intent: &Place, cents: i64) -> Body {
     })
 }
 
-/// What the bank saw.
+/// The bank's Observation of an Intent's effect.
 #[must_use]
 pub fn observation(intent: &Place, cents: i64) -> Body {
     Body::Observation(v1::Observation {

@@ -34,10 +34,10 @@ use crate::{
     rpc::inclusion_proof,
 };
 
-/// How long ago a forged ledger begins.
+/// Age of a forged ledger when a test makes it.
 const AGE_US: i64 = 3_600_000_000;
 
-/// Between two entries, as long as the test does not say otherwise.
+/// Time between two entries, as long as the test does not say otherwise.
 const STEP_US: i64 = 1_000_000;
 
 /// A ledger of whatever entries a test puts into it.
@@ -57,12 +57,12 @@ pub struct ForgedLedger {
     pub(super) trust: Vec<u64>,
     /// Leaves of each session's statements, by sequence.
     pub(super) sessions: HashMap<Bytes, Vec<u64>>,
-    /// When the next entry is received.
+    /// Receive time of the next entry.
     now: i64,
     tasks: u8,
 }
 
-/// Where something was put.
+/// The place of something that was put into the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// Its leaf.
@@ -99,14 +99,14 @@ impl Place {
     }
 }
 
-/// What `deed verify` takes.
+/// The files that `deed verify` takes.
 #[derive(Debug, Clone)]
 pub struct ProofFiles {
     /// Inclusion proof and head.
     pub proof: PathBuf,
     /// The entry's bytes.
     pub entry: PathBuf,
-    /// Which log key to trust.
+    /// The policy with the log key to trust.
     pub policy: PathBuf,
 }
 
@@ -205,7 +205,7 @@ impl ForgedLedger {
         self.entries.len() as u64
     }
 
-    /// When the next entry is received, in microseconds since 1970.
+    /// Receive time of the next entry, in microseconds since 1970.
     #[must_use]
     pub const fn now(&self) -> i64 {
         self.now

@@ -1,4 +1,4 @@
-//! What a liar does to answers.
+//! The changes that a liar makes to answers.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::Liar;
 
-/// What a client is told: an answer, or why there is none.
+/// The answer that a client is told, or the reason why there is none.
 pub type Answer<A> = Result<A, Status>;
 
 type Change<Q, A> = Arc<dyn Fn(&Q, Answer<A>) -> Answer<A> + Send + Sync>;
@@ -30,7 +30,7 @@ impl<Q, A> Lie<Q, A> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = change;
     }
 
-    /// What becomes of an answer.
+    /// Returns an answer as the lie changes it.
     pub(super) fn told(&self, request: &Q, answer: Answer<A>) -> Answer<A> {
         let change = self
             .0

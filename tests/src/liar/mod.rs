@@ -16,7 +16,7 @@
 //! let deed = Deed::new(&liar.url(), "payments");
 //! ```
 //!
-//! What it cannot do is sign: a changed entry, proof or head is found out by every client. A
+//! It cannot sign: a changed entry, proof or head is found out by every client. A
 //! [`ForgedLedger`] has its log's key. Its tree, heads and proofs are all in order, and what the
 //! entries in it say, who signed them and when they came is for the test to choose:
 //!
@@ -84,7 +84,7 @@ impl Liar {
         }
     }
 
-    /// Where clients connect.
+    /// The URL that clients connect to.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

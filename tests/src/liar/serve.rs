@@ -29,7 +29,7 @@ pub struct ForgedServer {
     _serving: Serving,
 }
 
-/// What its services share.
+/// State that its services share.
 #[derive(Debug, Clone)]
 pub(super) struct Forged {
     state: Arc<Mutex<State>>,
@@ -58,7 +58,7 @@ impl ForgedServer {
         }
     }
 
-    /// Where clients connect.
+    /// The URL that clients connect to.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

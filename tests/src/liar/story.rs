@@ -1,4 +1,5 @@
-//! What a forged ledger's server says of what the entries mean: the best that can be said.
+//! The story that a forged ledger's server tells of the entries' meaning: the best that can be
+//! told.
 
 use bytes::Bytes;
 use deed_proto::v1::{
@@ -15,20 +16,20 @@ use super::{
     serve::{Forged, State},
 };
 
-/// What is told: at first that every Intent is cleared or completed, that all six layers of every act
-/// are proven, and that nothing was found.
+/// The story that is told: at first that every Intent is cleared or completed, that all six layers
+/// of every act are proven, and that nothing was found.
 #[derive(Debug, Clone, Default)]
 pub struct Story {
-    /// Where every Intent stands, if not so.
+    /// State of every Intent, if not so.
     pub intent: Option<IntentState>,
-    /// What every Intent waits for, says `await` and the receipt.
+    /// The evidence that every Intent waits for, as `await` and the receipt say.
     pub missing: Vec<String>,
     /// The leaf that is named as the Clearance of every Intent; if there is none, the newest Clearance
     /// that names the Intent.
     pub clearance_leaf: Option<u64>,
     /// No Clearance is named, whichever there are.
     pub no_clearance: bool,
-    /// What was found.
+    /// The findings.
     pub findings: Vec<v1::Finding>,
     /// Leaves that a task's story, a search and its figures leave out.
     pub left_out: Vec<u64>,

@@ -158,7 +158,7 @@ fn above_the_question(shown: &str) -> Vec<String> {
     lines[lines.len().saturating_sub(23)..].to_vec()
 }
 
-/// What is asked about stands above the question, whatever the agent wrote.
+/// The facts that are asked about stand above the question, whatever the agent wrote.
 #[test]
 fn no_agent_draws_on_the_approvers_screen() {
     let user = scene();

@@ -239,7 +239,7 @@ fn a_name_leads_elsewhere() {
     });
 }
 
-/// What was not done changed nothing, and nobody has until the past.
+/// An act that was not done changed nothing, and nobody has until the past.
 #[test]
 fn an_act_speaks_against_itself() {
     run(async {

@@ -11,7 +11,8 @@ use crate::{OK, key_file, words};
 
 type Said = fn(&mut ForgedLedger, &mut Cast, [u8; 16]) -> Place;
 
-/// Whether an approver is asked about it at all, and whether anything is signed.
+/// Approves an act that `said` puts into the ledger. That succeeds if `approves`; otherwise it
+/// fails, and nothing is signed.
 async fn asked(what: &str, approves: bool, said: Said) {
     let mut forged = ForgedLedger::new("payments");
     let mut cast = Cast::in_ledger(&mut forged);

@@ -67,7 +67,7 @@ impl Waiting {
         self.forged.writes(self.task, said)
     }
 
-    /// What somebody who waits for it is told.
+    /// Waits for it with `deed await`.
     async fn awaited(self) -> Ended {
         self.awaited_with(|_| {}).await
     }

@@ -32,8 +32,8 @@ fn key_file(deed: &Deed, name: &str, key: &SigningKey) -> String {
     path.display().to_string()
 }
 
-/// What a command printed to stdout, every run of white space as one space: lines are broken where they
-/// are full.
+/// The text that a command printed to stdout, every run of white space as one space: lines are
+/// broken where they are full.
 fn words(ended: &Ended) -> String {
     let words: Vec<_> = ended.stdout.split_whitespace().collect();
     words.join(" ")
