@@ -308,14 +308,9 @@ impl Book {
         spoken: &Spoken<'_>,
     ) -> Result<Assessed, V::Error> {
         let here = Here::of(spoken, registry);
-        self.number(spoken.leaf);
-        self.found.clear();
-        self.unsigned = spoken.key.is_none();
         let voice = Voice::of(spoken, registry);
-        // First, so that a task is there to take what is found.
-        if let Some(task) = spoken.header.task {
-            self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
-        }
+        self.unsigned = spoken.key.is_none();
+        self.enter(view, here, voice, spoken)?;
         self.session_spoke(view, here, spoken)?;
         let mut assessed = Assessed::default();
         match (&spoken.said.body, spoken.header.task) {
@@ -403,27 +398,14 @@ impl Book {
         first: u64,
     ) -> Result<Assessed, V::Error> {
         let here = Here::of(spoken, registry);
-        self.number(spoken.leaf);
-        self.found.clear();
         let (session, sequence) = (spoken.header.session, spoken.header.sequence);
         let leaves = vec![here.leaf];
         let key = CellKey::Equivocation(session, sequence);
         self.cells.put(key, Leaves { leaves });
-        let task = spoken.header.task;
-        if let Some(task) = task {
-            let voice = Voice::of(spoken, registry);
-            self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
-        }
+        self.enter(view, here, Voice::of(spoken, registry), spoken)?;
+        let (kind, task) = (FindingKind::Equivocation, spoken.header.task);
         let detail = "two statements are signed for one place in a session";
-        self.find(
-            view,
-            here,
-            FindingKind::Equivocation,
-            task,
-            here.leaf,
-            Some(first),
-            detail,
-        )?;
+        self.find(view, here, kind, task, here.leaf, Some(first), detail)?;
         Ok(Assessed {
             intent: None,
             findings: std::mem::take(&mut self.found),
@@ -442,16 +424,28 @@ impl Book {
         spoken: &Spoken<'_>,
     ) -> Result<Assessed, V::Error> {
         let here = Here::of(spoken, registry);
-        self.number(spoken.leaf);
-        self.found.clear();
-        if let Some(task) = spoken.header.task {
-            let voice = Voice::of(spoken, registry);
-            self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said)?;
-        }
+        self.enter(view, here, Voice::of(spoken, registry), spoken)?;
         Ok(Assessed {
             intent: None,
             findings: std::mem::take(&mut self.found),
         })
+    }
+
+    /// Begins with a statement: counts it among its task's entries, first, so that a task is there to
+    /// take what is found.
+    fn enter<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        spoken: &Spoken<'_>,
+    ) -> Result<(), V::Error> {
+        self.number(spoken.leaf);
+        self.found.clear();
+        match spoken.header.task {
+            Some(task) => self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said),
+            None => Ok(()),
+        }
     }
 
     /// The next entry that the ledger has to write, as leaf `leaf` at effective time `at`; `None` if

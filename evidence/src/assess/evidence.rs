@@ -42,15 +42,7 @@ impl Book {
             if voice.is_signed() {
                 let kind = FindingKind::WrongRole;
                 let detail = "a decision is signed by a policy engine that an authority registered";
-                self.find(
-                    view,
-                    here,
-                    kind,
-                    Some(task),
-                    here.leaf,
-                    Some(act.leaf),
-                    detail,
-                )?;
+                self.object(view, here, voice, kind, task, Some(act.leaf), detail)?;
             }
             return Ok(());
         }
@@ -91,15 +83,7 @@ impl Book {
             if voice.is_signed() && !voice.has_role(KeyRole::Importer) {
                 let kind = FindingKind::WrongRole;
                 let detail = "an approval is signed by an approver that an authority registered";
-                self.find(
-                    view,
-                    here,
-                    kind,
-                    Some(task),
-                    here.leaf,
-                    Some(act.leaf),
-                    detail,
-                )?;
+                self.object(view, here, voice, kind, task, Some(act.leaf), detail)?;
             }
             act.approval_claimed = true;
             return self.put_act(view, act);
