@@ -23,6 +23,16 @@ pub struct ReplayError {
     pub fault: Box<Fault>,
 }
 
+impl ReplayError {
+    /// Makes errors of the faults at a leaf.
+    pub(super) fn at(leaf: u64) -> impl Fn(Fault) -> Self {
+        move |fault| Self {
+            leaf,
+            fault: Box::new(fault),
+        }
+    }
+}
+
 /// What is wrong with an entry.
 #[derive(Debug, Error)]
 pub enum Fault {

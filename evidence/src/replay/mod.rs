@@ -145,11 +145,7 @@ impl Replay {
     /// # Errors
     /// [`ReplayError`] if it is not in place; the replay must not be used after that.
     pub fn leaf(&mut self, index: u64, bytes: &Bytes) -> Result<Option<Assessed>, ReplayError> {
-        let taken = self.take(index, bytes);
-        taken.map_err(|fault| ReplayError {
-            leaf: index,
-            fault: Box::new(fault),
-        })
+        self.take(index, bytes).map_err(ReplayError::at(index))
     }
 
     /// There are no more entries: no batch may be open, and the ledger may owe nothing.

@@ -178,10 +178,7 @@ impl TaskReplay {
     /// # Errors
     /// [`Fault::Genesis`].
     pub fn begin(genesis_entry: &Bytes, task: TaskId) -> Result<Self, ReplayError> {
-        let fails = |fault: Fault| ReplayError {
-            leaf: 0,
-            fault: Box::new(fault),
-        };
+        let fails = ReplayError::at(0);
         let (genesis, id) = Genesis::from_entry(genesis_entry).map_err(|e| fails(e.into()))?;
         let chain = TrustChain::begin(genesis_entry).map_err(|e| fails(e.into()))?;
         Ok(Self {
@@ -228,10 +225,7 @@ impl TaskReplay {
         batch: Option<&Covered>,
     ) -> Result<Option<Assessed>, ReplayError> {
         let taken = self.take(index, bytes, batch);
-        taken.map_err(|fault| ReplayError {
-            leaf: index,
-            fault: Box::new(fault),
-        })
+        taken.map_err(ReplayError::at(index))
     }
 
     /// Judges a statement of this task as if it came now, at leaf `index`. Nothing is kept of it.
@@ -245,10 +239,7 @@ impl TaskReplay {
         batch: Option<&Covered>,
     ) -> Result<Assessed, ReplayError> {
         let judged = self.judge_alone(index, bytes, batch);
-        judged.map_err(|fault| ReplayError {
-            leaf: index,
-            fault: Box::new(fault),
-        })
+        judged.map_err(ReplayError::at(index))
     }
 
     /// Checks that the author of the statement at leaf `index` could speak there: the signature
@@ -275,10 +266,7 @@ impl TaskReplay {
         let judged = judge();
         self.at = before;
         self.signed.remove(&index);
-        judged.map(|_| ()).map_err(|fault| ReplayError {
-            leaf: index,
-            fault: Box::new(fault),
-        })
+        judged.map(|_| ()).map_err(ReplayError::at(index))
     }
 
     /// The registry of who speaks for whom, as far as trust statements were given.
