@@ -161,6 +161,33 @@ enum Part {
     Time,
 }
 
+/// A statement at its leaf.
+#[derive(Clone, Copy)]
+struct LeafStatement<'a> {
+    leaf: u64,
+    bytes: &'a Bytes,
+    entry: &'a Entry<'a>,
+    header: &'a Header<'a>,
+}
+
+impl<'a> LeafStatement<'a> {
+    fn said_by(self, speaker: Speaker) -> Saying<'a> {
+        let Self {
+            leaf,
+            bytes,
+            entry,
+            header,
+        } = self;
+        Saying {
+            leaf,
+            bytes,
+            entry,
+            header,
+            speaker,
+        }
+    }
+}
+
 /// A statement with where it stands and who says it.
 #[derive(Clone, Copy)]
 struct Saying<'a> {
@@ -261,7 +288,13 @@ impl TaskReplay {
                 return Err(Fault::OtherLedger);
             }
             self.at = before.max(entry.received_at);
-            self.speaker(index, bytes, &entry, &header, batch)
+            let statement = LeafStatement {
+                leaf: index,
+                bytes,
+                entry: &entry,
+                header: &header,
+            };
+            self.speaker(statement, batch)
         };
         let judged = judge();
         self.at = before;
@@ -319,23 +352,22 @@ impl TaskReplay {
             }
             _ => self.come_to(index, at)?,
         }
+        let statement = LeafStatement {
+            leaf: index,
+            bytes,
+            entry: &entry,
+            header: &header,
+        };
         if matches!(part, Part::Time) {
-            self.elsewhere(index, bytes, &entry, &header, batch);
+            self.elsewhere(statement, batch);
             return Ok(None);
         }
         let assessed = if matches!(part, Part::Trust) {
-            self.trust(index, bytes, &entry, &header)?
+            self.trust(statement)?
         } else {
-            let speaker = self.speaker(index, bytes, &entry, &header, batch)?;
-            let saying = Saying {
-                leaf: index,
-                bytes,
-                entry: &entry,
-                header: &header,
-                speaker,
-            };
+            let speaker = self.speaker(statement, batch)?;
             self.unit_end = batch.map_or(index, Covered::last_leaf);
-            self.say(saying, &part, batch)?
+            self.say(statement.said_by(speaker), &part, batch)?
         };
         self.settle();
         Ok(assessed)
@@ -363,26 +395,16 @@ impl TaskReplay {
         Some((self.book.as_mut()?, past, self.chain.registry()))
     }
 
-    fn trust(
-        &mut self,
-        index: u64,
-        bytes: &Bytes,
-        entry: &Entry<'_>,
-        header: &Header<'_>,
-    ) -> Result<Option<Assessed>, Fault> {
-        self.chain.push(LeafIndex::new(index), bytes)?;
-        self.unit_end = index;
+    fn trust(&mut self, statement: LeafStatement<'_>) -> Result<Option<Assessed>, Fault> {
+        let leaf = statement.leaf;
+        self.chain.push(LeafIndex::new(leaf), statement.bytes)?;
+        self.unit_end = leaf;
         if self.book.is_none() && assesses(self.chain.registry()) {
             self.book = Some(Book::new(self.id));
         }
-        let saying = Saying {
-            leaf: index,
-            bytes,
-            entry,
-            header,
-            speaker: speaker(entry, entry.signature.map(|signed| signed.key())),
-        };
-        self.record(saying)
+        let entry = statement.entry;
+        let speaker = speaker(entry, entry.signature.map(|signed| signed.key()));
+        self.record(statement.said_by(speaker))
     }
 
     /// Takes a statement of the task, or one that reaches into it.
@@ -510,15 +532,15 @@ impl TaskReplay {
         if header.ledger_id != Some(self.id) || header.task != Some(self.task) {
             return Err(Fault::OtherLedger);
         }
-        let speaker = self.speaker(index, bytes, &entry, &header, batch)?;
-        self.signed.remove(&index);
-        let saying = Saying {
+        let statement = LeafStatement {
             leaf: index,
             bytes,
             entry: &entry,
             header: &header,
-            speaker,
         };
+        let speaker = self.speaker(statement, batch)?;
+        self.signed.remove(&index);
+        let saying = statement.said_by(speaker);
         let body = header.body.name();
         if self.book.is_none() {
             return Err(Fault::BeyondRules { body });

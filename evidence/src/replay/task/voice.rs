@@ -1,10 +1,9 @@
 //! The speaker of a statement, and the statement's place in their session.
 
-use bytes::Bytes;
 use deed_proto::v1::Author;
 use deed_tlog::{LeafIndex, leaf_hash};
 
-use super::{Covered, Last, Placed, Saying, SeenBatch, Signed, TaskReplay, Unshown};
+use super::{Covered, Last, LeafStatement, Placed, Saying, SeenBatch, Signed, TaskReplay, Unshown};
 use crate::{
     KeyId, PayloadDigest, Sequence,
     assess::SKEW_US,
@@ -12,7 +11,7 @@ use crate::{
     replay::{Fault, speaker},
     session::{self, Binding},
     signature,
-    statement::{BodyKind, Header},
+    statement::BodyKind,
     trust::{KeyRefusal, Speaker, SpeakerRefusal},
 };
 
@@ -20,12 +19,10 @@ impl TaskReplay {
     /// Returns the speaker, with the signature verified, and in force at this leaf.
     pub(super) fn speaker(
         &mut self,
-        index: u64,
-        bytes: &Bytes,
-        entry: &Entry<'_>,
-        header: &Header<'_>,
+        statement: LeafStatement<'_>,
         batch: Option<&Covered>,
     ) -> Result<Speaker, Fault> {
+        let (index, entry) = (statement.leaf, statement.entry);
         let (speaker, signed) = match entry.author {
             Author::Signed => {
                 let key = self.verify(entry)?;
@@ -34,7 +31,7 @@ impl TaskReplay {
             Author::Batched => {
                 let covered = batch.ok_or(Fault::NoManifest)?;
                 let path = &covered.path;
-                let here = (LeafIndex::new(index), leaf_hash(bytes));
+                let here = (LeafIndex::new(index), leaf_hash(statement.bytes));
                 if (path.statement_index, path.statement_hash) != here {
                     return Err(Fault::NoManifest);
                 }
@@ -55,7 +52,7 @@ impl TaskReplay {
         };
         let may = self
             .registry()
-            .may_speak(&speaker, header.producer, self.at);
+            .may_speak(&speaker, statement.header.producer, self.at);
         match may {
             Ok(()) => {}
             // By then it may have been later than these entries show, but not by more than this.
@@ -148,16 +145,9 @@ impl TaskReplay {
 
     /// Notes the place in its session of a statement that is none of the task's. Only what was
     /// signed there, by a key that spoke for its producer, can show an equivocation.
-    pub(super) fn elsewhere(
-        &mut self,
-        index: u64,
-        bytes: &Bytes,
-        entry: &Entry<'_>,
-        header: &Header<'_>,
-        batch: Option<&Covered>,
-    ) {
-        let speaker = self.speaker(index, bytes, entry, header, batch);
-        self.signed.remove(&index);
+    pub(super) fn elsewhere(&mut self, statement: LeafStatement<'_>, batch: Option<&Covered>) {
+        let speaker = self.speaker(statement, batch);
+        self.signed.remove(&statement.leaf);
         let Ok(Speaker { key: Some(key), .. }) = speaker else {
             return;
         };
@@ -166,11 +156,11 @@ impl TaskReplay {
             return;
         }
         let placed = Placed {
-            leaf: index,
-            payload: PayloadDigest::of(entry.payload),
+            leaf: statement.leaf,
+            payload: PayloadDigest::of(statement.entry.payload),
             key: Some(key),
         };
-        let place = (header.session, header.sequence);
+        let place = (statement.header.session, statement.header.sequence);
         self.places.entry(place).or_insert(placed);
     }
 
