@@ -98,13 +98,15 @@ impl Forward {
     }
 
     /// An answer in several messages that ends by itself: it is read to its end first.
-    async fn whole<Q: Clone, A, F>(
+    async fn whole<Q, A, F>(
         &self,
-        (rpc, lie): (&'static str, &Lie<Q, Vec<A>>),
+        rpc: &'static str,
+        lie: fn(&Lies) -> &Lie<Q, Vec<A>>,
         request: Request<Q>,
         call: impl FnOnce(Request<Q>) -> F,
     ) -> Result<Response<Sent<A>>, Status>
     where
+        Q: Clone + Send + Sync + 'static,
         A: Send + 'static,
         F: Future<Output = Result<Response<Streaming<A>>, Status>>,
     {
@@ -116,7 +118,8 @@ impl Forward {
             },
             Err(withheld) => Err(withheld),
         };
-        let messages = lie.told(&asked, answer.map_err(|status| bare(&status)))?;
+        let answer = answer.map_err(|status| bare(&status));
+        let messages = lie(&self.lies).told(&asked, answer)?;
         let (sender, receiver) = mpsc::channel(messages.len().max(1));
         for message in messages {
             // There is room for all of them, and the receiver is here.
@@ -198,8 +201,9 @@ async fn collected<A>(mut messages: Streaming<A>) -> Answer<Vec<A>> {
 
 type Called<'a, A> = Pin<Box<dyn Future<Output = Result<Response<A>, Status>> + Send + 'a>>;
 
-/// Rpcs that are passed on with the client's method of the same name. What a macro writes inside of an
-/// implementation `async_trait` does not see, so this is what that would have made of it.
+/// Rpcs that are passed on with the client's method of the same name; the first word is the method of
+/// [`Forward`] that does so. `async_trait` does not see what a macro writes inside of an
+/// implementation, so this is what that would have made of it.
 macro_rules! pass_on {
     (one $client:ident: $($rpc:ident($request:ty) -> $answer:ty;)*) => {$(
         fn $rpc<'a, 'f>(&'a self, request: Request<$request>) -> Called<'f, $answer>
@@ -214,22 +218,7 @@ macro_rules! pass_on {
             }))
         }
     )*};
-    (whole $client:ident: $($rpc:ident($request:ty) -> $answer:ty as $stream:ident;)*) => {$(
-        type $stream = Sent<$answer>;
-
-        fn $rpc<'a, 'f>(&'a self, request: Request<$request>) -> Called<'f, Self::$stream>
-        where
-            'a: 'f,
-            Self: 'f,
-        {
-            let mut client = self.$client.clone();
-            let lie = (stringify!($rpc), &self.lies.$rpc);
-            Box::pin(self.whole(lie, request, move |request| async move {
-                client.$rpc(request).await
-            }))
-        }
-    )*};
-    (each $client:ident: $($rpc:ident($request:ty) -> $answer:ty as $stream:ident;)*) => {$(
+    ($how:ident $client:ident: $($rpc:ident($request:ty) -> $answer:ty as $stream:ident;)*) => {$(
         type $stream = Sent<$answer>;
 
         fn $rpc<'a, 'f>(&'a self, request: Request<$request>) -> Called<'f, Self::$stream>
@@ -240,7 +229,7 @@ macro_rules! pass_on {
             let mut client = self.$client.clone();
             let call =
                 move |request: Request<$request>| async move { client.$rpc(request).await };
-            Box::pin(self.each(stringify!($rpc), |lies| &lies.$rpc, request, call))
+            Box::pin(self.$how(stringify!($rpc), |lies| &lies.$rpc, request, call))
         }
     )*};
 }

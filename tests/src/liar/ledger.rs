@@ -17,7 +17,7 @@ use deed_evidence::{
     signature,
     statement::{self, LEDGER_PRODUCER},
 };
-use deed_proto::v1::{self, PayloadType, RiskTier, statement::Body};
+use deed_proto::v1::{self, Author, PayloadType, RiskTier, statement::Body};
 use deed_tlog::{
     Checkpoint, Hash, LeafIndex, NoteSigner, Origin, SignedNote, TlogProof, TreeHead, TreeSize,
     leaf_hash,
@@ -244,6 +244,13 @@ impl ForgedLedger {
         }
     }
 
+    /// Puts a statement that bears no signature of its own, as an entry of this author.
+    fn put_by(&mut self, author: Author, payload: Bytes) -> Place {
+        let unsigned = Entry::unsigned(&payload, Micros::new(self.now));
+        let entry = Entry { author, ..unsigned }.encode();
+        self.put(payload, entry)
+    }
+
     /// Somebody says something, of a task or of none, and signs it. What an authority says of trust
     /// is linked to what was said before.
     ///
@@ -280,9 +287,7 @@ impl ForgedLedger {
         task: Option<[u8; 16]>,
         body: Body,
     ) -> Place {
-        let payload = voice.payload(task, body);
-        let entry = Entry::unsigned(&payload, Micros::new(self.now)).encode();
-        self.put(payload, entry)
+        self.put_by(Author::Unsigned, voice.payload(task, body))
     }
 
     /// Somebody says something, and the ledger passes itself off as the author.
@@ -295,9 +300,7 @@ impl ForgedLedger {
         task: Option<[u8; 16]>,
         body: Body,
     ) -> Place {
-        let payload = voice.payload(task, body);
-        let entry = Entry::by_ledger(&payload, Micros::new(self.now)).encode();
-        self.put(payload, entry)
+        self.put_by(Author::Ledger, voice.payload(task, body))
     }
 
     /// Somebody says several things of a task under one signature: the manifest, then these.
@@ -339,9 +342,7 @@ impl ForgedLedger {
         task: Option<[u8; 16]>,
         body: Body,
     ) -> Place {
-        let payload = voice.payload(task, body);
-        let entry = Entry::batched(&payload, Micros::new(self.now)).encode();
-        self.put(payload, entry)
+        self.put_by(Author::Batched, voice.payload(task, body))
     }
 
     /// Records a payload, signed by somebody, whoever made it.
@@ -380,9 +381,7 @@ impl ForgedLedger {
     /// # Panics
     /// If it breaks a rule of form.
     pub fn writes(&mut self, task: [u8; 16], body: Body) -> Place {
-        let payload = self.ledgers_word(task, body);
-        let entry = Entry::by_ledger(&payload, Micros::new(self.now)).encode();
-        self.put(payload, entry)
+        self.put_by(Author::Ledger, self.ledgers_word(task, body))
     }
 
     /// The same words, with nobody as their author.
@@ -390,9 +389,7 @@ impl ForgedLedger {
     /// # Panics
     /// If it breaks a rule of form.
     pub fn writes_unsigned(&mut self, task: [u8; 16], body: Body) -> Place {
-        let payload = self.ledgers_word(task, body);
-        let entry = Entry::unsigned(&payload, Micros::new(self.now)).encode();
-        self.put(payload, entry)
+        self.put_by(Author::Unsigned, self.ledgers_word(task, body))
     }
 
     fn ledgers_word(&self, task: [u8; 16], body: Body) -> Bytes {
