@@ -58,7 +58,7 @@ pub fn canonical(text: &str) -> Option<String> {
         }
     }
     if host != whole {
-        // What is left may be read in another way: `2..` is a name, `2` an address.
+        // The rest may be read in another way: `2..` is a name, `2` an address.
         return canonical(&form);
     }
     Some(form)

@@ -80,7 +80,7 @@ impl Book {
 
     /// The act of an Intent of which no cell is kept.
     fn act_by_entry<V: View>(&mut self, view: &mut V, leaf: u64) -> Result<Option<Act>, V::Error> {
-        // What is recent was an act when it was recorded.
+        // A recent Intent was an act when it was recorded.
         let recent = self.recent.intent(leaf).cloned();
         let is_recent = recent.is_some();
         let recorded = match recent {

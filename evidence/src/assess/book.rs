@@ -431,8 +431,8 @@ impl Book {
         })
     }
 
-    /// Begins with a statement: counts it among its task's entries, first, so that a task is there to
-    /// take what is found.
+    /// Begins with a statement: counts it among its task's entries first, so that a task is there
+    /// to take what is found.
     fn enter<V: View>(
         &mut self,
         view: &mut V,

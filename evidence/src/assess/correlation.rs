@@ -41,7 +41,7 @@ impl Book {
         let Some(left_out) = acts.make_room(here.registry) else {
             return Ok(());
         };
-        // What nobody proves makes room without a word.
+        // An act that nobody proves makes room without a word.
         if left_out.key.is_empty() || left_out.denied {
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl Book {
             let grant = self
                 .cells
                 .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
-            // What nobody proves to be a grant of the task accuses nobody.
+            // A grant that nobody proves to be the task's accuses nobody.
             let grant = grant.filter(|grant| grant.rooted() == LayerState::Proven);
             let Some((grant_leaf, id)) =
                 grant.and_then(|grant| Some((grant.leaf, TaskId::from_slice(&grant.task)?)))

@@ -216,7 +216,7 @@ fn effects_are_held_against_what_was_cleared() {
     ] {
         assert_eq!(on(resource).1.is_none(), within, "{resource}");
     }
-    // What the Intent expects is one to one, for each system.
+    // Expected effects are matched one to one, for each system.
     let expected = |resource: &str, amount| effect("refund", resource, "", amount);
     let mut act = Act {
         expected_effects: vec![

@@ -38,7 +38,7 @@ impl Book {
         };
         act = self.overtake(view, here, act)?;
         if !voice.has_role(KeyRole::PolicyEngine) {
-            // What nobody signed is somebody's word, and counts for nothing.
+            // An unsigned decision is somebody's word, and counts for nothing.
             if voice.is_signed() {
                 let kind = FindingKind::WrongRole;
                 let detail = "a decision is signed by a policy engine that an authority registered";
@@ -102,7 +102,7 @@ impl Book {
             let why = "an approver refused it";
             act.refused |= self.refuse(view, here, &mut act, Event::Refused, why)?;
         } else if act.key.is_empty() {
-            // Whose act it is was not signed: that it is somebody else's cannot be shown.
+            // Nobody signed the Intent: that the act is somebody else's cannot be shown.
             act.approval_claimed = true;
         } else {
             self.weigh(view, here, &mut act, voice, leaf_hash, said.strength)?;
@@ -173,7 +173,7 @@ impl Book {
         leaf_hash: &Hash,
         strength: AuthenticationStrength,
     ) -> Result<(), V::Error> {
-        // What has an Outcome is not to be done any more: no permit for it.
+        // An act with an Outcome is not to be done any more: no permit for it.
         if self.stands(view, act)? != State::Waiting || act.outcome.is_some() {
             return Ok(());
         }

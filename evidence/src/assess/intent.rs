@@ -87,7 +87,7 @@ impl Book {
             }
             return Ok((IntentState::Cleared, Vec::new(), Vec::new()));
         }
-        // What was too late when it was said is denied, and nothing is due of it.
+        // An Intent that was too late when it was said is denied, and nothing is due of it.
         let in_time = said.deadline > here.at;
         if in_time {
             self.dues.set(Due {

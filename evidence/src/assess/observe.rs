@@ -130,11 +130,11 @@ impl Book {
             self.saw(view, here, voice, &mut act, sight)?;
         }
         if act.observations.len() >= LIST_MAX {
-            // What somebody merely says gives way to what an independent system has seen.
+            // A mere claim gives way to an independent system's Observation.
             let claimed = act.observations.iter().rposition(|one| !one.proves);
             match claimed.filter(|_| proves) {
                 Some(at) => act.observations.remove(at),
-                // What it saw is among the changes, which have a bound of their own.
+                // Its effects are among the changes, which have a bound of their own.
                 None => return self.put_act(view, act),
             };
         }
@@ -226,7 +226,7 @@ impl Book {
                     expected,
                 });
             }
-            // What nobody has declared yet is compared when the Outcome comes.
+            // An effect that nobody has declared yet is compared when the Outcome comes.
             let compares = act.outcome.is_some() || seen == Seen::Otherwise;
             let found = match unlike(seen, effect).filter(|_| compares) {
                 Some((FindingKind::EffectMismatch, detail)) => {
@@ -338,7 +338,7 @@ impl Book {
             return Ok(());
         }
         let early = std::mem::take(&mut act.changes);
-        // What was beyond the clearance then is so still.
+        // An effect that was beyond the clearance then is so still.
         let mut other =
             act.has(FindingKind::EffectMismatch) || act.has(FindingKind::HiddenSideEffect);
         for group in early.chunk_by(|a, b| a.leaf == b.leaf) {

@@ -136,7 +136,7 @@ impl Book {
             return Ok(());
         };
         let may = voice.is_authority() || voice.has_role(KeyRole::Platform);
-        // Who may open it comes before somebody who only says so.
+        // A speaker that may open it comes before one that only says so.
         let displaces =
             may && task.state() == TaskState::Open && task.opened() != LayerState::Proven;
         if !displaces && table::find(Thing::Task, state_of(task), Event::Opened).is_none() {

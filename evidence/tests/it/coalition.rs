@@ -633,7 +633,7 @@ fn coalition(max: usize) -> impl Strategy<Value = Vec<Added>> {
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
-        // What is found is mended, and gets a test by name.
+        // A failure is mended, and gets a test by name.
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..ProptestConfig::with_cases(cases)

@@ -311,7 +311,7 @@ impl Kept {
         let (entry, key) = self.entries.get(&leaf)?;
         let recorded = Recorded::read::<EntryError>(leaf, entry, |_| Ok(*key)).unwrap()?;
         let place = (recorded.session, recorded.sequence);
-        // What is kept as evidence is no act.
+        // An Intent that is kept as evidence is no act.
         (self.places.get(&place) == Some(&leaf)).then_some(recorded)
     }
 

@@ -326,7 +326,7 @@ fn a_clearance_is_derived_and_not_believed() {
     unsigned.entries.insert(leaf, entry);
     let fault = unsigned.refused();
     assert!(matches!(fault, Fault::Statement(_)), "{fault}");
-    // What it rests on is left out.
+    // The approval that it rests on is left out.
     let fault = given.without(approved.leaf).refused();
     assert_eq!(uncalled(fault), "clearance");
 }

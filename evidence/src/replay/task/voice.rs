@@ -89,7 +89,7 @@ impl TaskReplay {
         };
         let key = saying.speaker.key;
         let first = self.places.get(&place).copied();
-        // What another key signed, or nobody, contradicts nothing that this one says.
+        // A statement that another key signed, or nobody, contradicts nothing that this one says.
         if let Some(first) = first.filter(|first| first.key == key) {
             if first.payload == digest || key.is_none() {
                 return Err(again());

@@ -101,7 +101,7 @@ fn what_was_declared_is_not_what_was_seen() {
                 let first = stage.ledger.say(AGENT, Some(1), outcome);
                 (first, stage.ledger.say(DOWNSTREAM, Some(1), seen))
             };
-            // What moves more than was cleared, or elsewhere, is found when it is seen.
+            // An effect that moves more than was cleared, or elsewhere, is found when it is seen.
             let found = stage.found();
             let (found, before) = found.split_last().unwrap();
             assert_eq!(found.kind(), kind, "{early}");

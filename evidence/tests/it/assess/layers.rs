@@ -109,7 +109,7 @@ const INTENTS: [(Layer, L, Story); 12] = [
         s.approve(APPROVER, &intent, Verdict::Deny);
         intent
     }),
-    // What cannot prove for somebody cannot prove against them.
+    // A word that cannot prove for somebody cannot prove against them.
     (APPROVAL, L::Claimed, |s| {
         let intent = s.waits(0);
         s.approve(COLLEAGUE, &intent, Verdict::Allow);
