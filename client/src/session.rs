@@ -155,7 +155,7 @@ impl Session {
         let from = self.skipped_from.unwrap_or(self.next);
         if (from..=self.next).contains(&expected) {
             self.skipped_from = (expected < self.next).then_some(expected);
-            // What is there now is not known.
+            // The statement that is there now is not known.
             self.previous = None;
         }
     }

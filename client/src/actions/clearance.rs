@@ -249,7 +249,7 @@ fn checked(said: Standing, intent: LeafIndex, judged: &JudgedTask) -> Result<Sta
     let found = own.state();
     match (said.state, found) {
         (said, own) if said == own => {}
-        // What was done meanwhile was cleared.
+        // An act that was done meanwhile was cleared.
         (S::Cleared, S::Completed | S::Overdue) => {}
         // Nobody gets a permit by that.
         (state, _) if state != S::Cleared => return Ok(said),
@@ -272,7 +272,7 @@ fn checked(said: Standing, intent: LeafIndex, judged: &JudgedTask) -> Result<Sta
     }
     let leaf = own.clearance_leaf;
     let unshown = verdict.unshown.iter().copied();
-    // What a permit depends on.
+    // Facts that a permit depends on.
     let unshown = unshown.filter(|one| {
         matches!(
             one,

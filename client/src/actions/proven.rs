@@ -71,7 +71,7 @@ impl ProvenStatement {
         if entry.payload_type != PayloadType::Statement {
             return Ok(None);
         }
-        // That author and body agree: only the ledger writes receipts and clearances.
+        // Checks that author and body agree: only the ledger writes receipts and clearances.
         entry.statement().map_err(|error| nonsense(index, &error))?;
         let payload = bytes.slice_ref(entry.payload);
         let statement = statement::decode(&payload).map_err(|error| nonsense(index, &error))?;

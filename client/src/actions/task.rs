@@ -563,7 +563,7 @@ impl Task {
                 Ok(receipt)
             }
             (Appended::Rejected(rejection), Some(sent)) => {
-                // That it is not recorded is the server's word: its place is used.
+                // It is the server's word that it is not recorded: its place is used.
                 self.session.skip_to(sent.session.next());
                 if let Some(expected) = rejection.expected_sequence {
                     self.session.stands_at(Sequence::new(expected));

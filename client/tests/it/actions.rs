@@ -208,7 +208,7 @@ async fn a_rejected_intent_uses_no_sequence() {
     scene.fake.lock().script.unwanted.clear();
     let _ = task.intend(intent("a")).await.unwrap();
     let sequences = scene.fake.lock().script.sequences.clone();
-    // What was sent for its place is never said otherwise.
+    // No other statement is sent for its place.
     assert_eq!(sequences, [0, 1, 2]);
 }
 

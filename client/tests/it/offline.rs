@@ -318,7 +318,7 @@ fn a_key_speaks_where_it_stood() {
     let files = Files::with(&ledger, after);
     let text = String::from_utf8(files.verify(intended, &TRUSTED).stdout).unwrap();
     assert!(text.contains("revoked later"), "{text}");
-    // What it signs behind its revocation is nothing.
+    // Its signature behind its revocation is worth nothing.
     files.fails(files.last(), "key's standing");
     // A trust file that ends before the revocation: that something may be missing is said.
     let revocation = files.last() - 1;

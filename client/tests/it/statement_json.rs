@@ -73,7 +73,7 @@ fn a_session_is_named_by_its_nonce() {
         assert_eq!(statement.session, id.as_bytes()[..]);
         assert_eq!(statement.nonce.is_empty(), sequence > 0);
         statement::encode(&statement).unwrap();
-        // What it shows is what it takes.
+        // It takes what it shows.
         let shown = serde_json::to_string(&StatementJson::from(statement.clone())).unwrap();
         assert_eq!(read(&shown).unwrap(), statement);
     }

@@ -180,7 +180,7 @@ async fn what_waits_is_not_cleared_by_the_servers_word() {
     let story = Story::waiting();
     let says = "the server says cleared; its own entries say waiting";
     refuses(&story, Vec::new(), None, says).await;
-    // Who wants the server's word has to say so, and gets it under that name.
+    // A caller that wants the server's word has to say so, and gets it under that name.
     let fake = Fake::telling(&story.ledger).await;
     claims_it_all(&fake, story.intent.leaf, None);
     let directory = tempfile::tempdir().unwrap();
@@ -294,7 +294,7 @@ async fn layers_that_are_claimed_are_an_alarm() {
         assert!(alarms.contains(&says), "{layer}: {alarms}");
     }
     assert!(alarms.contains("the server says proven; its own entries say"));
-    // What is shown is what the entries say.
+    // The output shows what the entries say.
     let story = stdout(&output);
     assert!(story.contains("waiting"), "{story}");
     assert!(!story.contains("corroboration proven"), "{story}");

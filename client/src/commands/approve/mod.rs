@@ -298,7 +298,7 @@ const LABEL: usize = 13;
 
 impl Lines {
     fn fact(&mut self, label: &str, words: impl std::fmt::Display) {
-        // What is ours may hold words of others: no line of it is longer than the screen either.
+        // Our own text may hold words of others: no line of it is longer than the screen either.
         let words = words.to_string();
         let width = self.columns.saturating_sub(LABEL).max(8);
         let chars: Vec<_> = words.chars().collect();
