@@ -343,7 +343,7 @@ fn an_erasure_covers_every_commitment_to_the_same_bytes() {
             set.expect_readable(content).await;
         }
         assert_eq!(set.ledger.head(&set.clients).await.size, before.size);
-        // Who only looks is told the same, and erases nothing.
+        // A caller that only looks is told the same, and erases nothing.
         let found = set.owners().look_up("runs", &[&first.digest()]).await;
         assert_eq!(found.expect("an answer"), [twin.digest()]);
         let denied = set.auditors().look_up("runs", &[&first.digest()]).await;

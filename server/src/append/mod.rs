@@ -151,7 +151,7 @@ impl Appends {
         }
         let mut guard = None;
         if let Some(contents) = erasing
-            // Who may not say so learns nothing of what is held.
+            // A caller that may not erase learns nothing of what is held.
             && !batch.statements().is_empty()
         {
             let (found, erasable) = self.look_up_erasable(&ledger, &contents).await?;

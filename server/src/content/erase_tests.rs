@@ -409,7 +409,7 @@ fn the_same_bytes_under_other_commitments_are_found() {
     assert_eq!(twins_of(&[other.digest]), []);
     // There is nothing in these.
     assert_eq!(twins_of(&[empty[0].digest]), []);
-    // What is erased is no twin, and has none: its tag is gone.
+    // An erased content is no twin, and has none: its tag is gone.
     let erased = [same[0].digest, same[1].digest];
     fixture.refer(same[0].digest, &[2]);
     assert_eq!(fixture.erase(&erased, 7).unwrap(), 2);

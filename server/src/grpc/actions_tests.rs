@@ -440,7 +440,7 @@ async fn a_story_does_not_tell_of_what_comes_while_it_is_told() {
         .sum::<usize>();
     assert_eq!((entries, acts.len()), (2, 1));
     assert_eq!((acts[0].outcome_leaf, acts[0].outcome), (None, 0));
-    // Who asks now is told.
+    // A caller that asks now is told.
     let again = served.service.get_task(ask(request)).await.unwrap();
     let again = again.into_inner().map(Result::unwrap).collect::<Vec<_>>();
     let again = again.await;

@@ -167,7 +167,7 @@ fn a_second_batch_for_the_same_places_is_kept_whole_as_evidence() {
     engine.close();
     fsck::check(dir.path(), &mut |_| {}).unwrap();
 
-    // What shows nothing new must not be there. (Once sequence 5 is taken, it would.)
+    // Entries that show nothing new must not be there. (Once sequence 5 is taken, it would.)
     let before_five = &bytes[..14];
     let twice: Vec<_> = before_five
         .iter()

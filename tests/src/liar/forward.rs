@@ -201,8 +201,8 @@ async fn collected<A>(mut messages: Streaming<A>) -> Answer<Vec<A>> {
 
 type Called<'a, A> = Pin<Box<dyn Future<Output = Result<Response<A>, Status>> + Send + 'a>>;
 
-/// Rpcs that are passed on with the client's method of the same name; the first word is the method of
-/// [`Forward`] that does so. `async_trait` does not see what a macro writes inside of an
+/// Rpcs that are passed on with the client's method of the same name; the first word is the method
+/// of [`Forward`] that does so. `async_trait` does not see what a macro writes inside of an
 /// implementation, so this is what that would have made of it.
 macro_rules! pass_on {
     (one $client:ident: $($rpc:ident($request:ty) -> $answer:ty;)*) => {$(

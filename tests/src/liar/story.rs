@@ -103,7 +103,7 @@ impl State {
         let mut info = self.info_of(task, &told);
         let acts = self.acts(&told);
         info.acts = acts.len() as u64;
-        // What is spent: by every Intent that names the grant.
+        // Every Intent that names the grant spends of it.
         let under = |hash: &Bytes| {
             let amounts = told.iter().filter_map(|(_, said)| match &said.body {
                 Some(Body::Intent(intent)) if intent.grant == *hash => {

@@ -214,7 +214,7 @@ fn no_agent_draws_on_the_approvers_screen() {
             assert!(resource.contains("order/- - "), "{resource}");
         }
     }
-    // What was not shown whole is not said to have been shown: nothing of it is kept again.
+    // Arguments that were not shown whole are not said to have been shown: none are kept again.
     user.run("deed approve 11 --key approver.pem --yes");
     let approval = user.object("deed entry 12")["statement"]["approval"].clone();
     let digest = approval["shown"]["digest"]

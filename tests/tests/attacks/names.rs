@@ -106,7 +106,7 @@ fn a_session_of_another_is_opened_first() {
         let envelopes = batch(&[Bytes::from(message.encode_to_vec())], &key(20));
         let reasons = [Reason::BatchRefused, Reason::Malformed];
         scene.refuses_all("a batch", envelopes, &reasons).await;
-        // What was said says what to do, and the owner still opens it.
+        // The rejection says what to do, and the owner still opens it.
         let bare = by_agent(&v1::Statement {
             nonce: Bytes::new(),
             ..theirs.clone()

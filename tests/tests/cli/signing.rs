@@ -236,7 +236,7 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
                         "intent": {"action": "a", "resource": "r"}});
     append(&format!("{placed}\n")).expect_code(USAGE);
 
-    // What is refused does not stay in the way, and nothing else is said in its place.
+    // A refused statement does not stay in the way, and nothing else is said in its place.
     let unsigned = ["append", "--session", "unsigned"];
     for round in 0..2 {
         let ended = set

@@ -69,7 +69,7 @@ fn a_liar_without_lies_changes_nothing() {
             Clients::connect(&server).await,
             Clients::open(&liar.url()).await,
         ];
-        // What changes the ledger goes through the liar alone.
+        // Requests that change the ledger go through the liar alone.
         let ledger = TestLedger::create(&both[1], "payments").await;
         let mut authority = Authority::new(ledger.id, 900);
         let mut producer = Producer::new(ledger.id, 1);
@@ -308,7 +308,7 @@ fn lies_are_told_and_taken_back() {
             }
         }
 
-        // What is withheld never reaches the server, whatever is said of it.
+        // A withheld request never reaches the server, whatever is said of it.
         liar.withhold("append");
         let refused = ledger.try_append(&clients, &payloads[1..]).await;
         assert_eq!(refused.unwrap_err().code(), Code::Unavailable);

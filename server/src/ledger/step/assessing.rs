@@ -255,7 +255,7 @@ impl<P: Past> View for StepView<'_, P> {
         let Some(recorded) = recorded else {
             return Ok(None);
         };
-        // What is kept as evidence is at the place of something else, or at none.
+        // An Intent that is kept as evidence is at the place of something else, or at none.
         let at_place = self.leaf_of(&recorded.session, recorded.sequence)?;
         Ok((at_place == Some(leaf)).then_some(recorded))
     }
