@@ -525,7 +525,7 @@ impl StoredSession {
             self.waiting.is_empty() && (self.acknowledged.0..=self.used).contains(expected)
         };
         if let Some(expected) = expected.filter(behind) {
-            // The statement there is not known now. (No place that was used is given again for that.)
+            // The statement there is not known. (No place that was used is given again for that.)
             self.acknowledged = (expected, None);
         }
         self.forget_from(sequence)

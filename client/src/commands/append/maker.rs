@@ -93,7 +93,7 @@ impl Maker {
         let mut message = json.into_statement(&defaults)?;
         self.name_task(&mut message)?;
         if let Some(from) = position.and_then(|position| position.skipped_from) {
-            // Statements sent for these sequences were refused: nothing else is said in their places.
+            // Statements for these sequences were refused: nothing else is said in their places.
             message.skipped_from = Some(from.get());
             let previous = position.and_then(|position| position.previous);
             if let Some(previous) = previous {
