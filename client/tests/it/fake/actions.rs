@@ -195,7 +195,7 @@ fn judged(history: &History, task: TaskId, all: &[OfTask]) -> Option<TaskVerdict
     replay.end(history.leaves.len() as u64).ok()
 }
 
-/// What an honest ledger says of the Intent at a leaf.
+/// The verdict of an honest ledger on the Intent at a leaf.
 fn standing(history: &History, leaf: u64) -> Option<v1::ClearanceResponse> {
     let entry = Entry::parse(&history.entries[leaf as usize]).ok()?;
     let said = statement::decode(&Bytes::copy_from_slice(entry.payload)).ok()?;
