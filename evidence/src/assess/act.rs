@@ -253,6 +253,15 @@ impl Book {
         here: Here<'_>,
         leaf: u64,
     ) -> Result<(), V::Error> {
+        self.by_proven(|book| book.deadline_passed(view, here, leaf))
+    }
+
+    fn deadline_passed<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        leaf: u64,
+    ) -> Result<(), V::Error> {
         let Some(mut act) = self.act_at(view, leaf)? else {
             return Ok(());
         };

@@ -134,8 +134,9 @@ pub struct Book {
     numbering: (u64, u32),
     /// Findings at the current leaf.
     found: Vec<v1::Finding>,
-    /// True if nobody signed the statement that is taken: a finding by its word is a claim.
-    unsigned: bool,
+    /// True if the statement that is taken proves nothing of who speaks: a finding by its word is a
+    /// claim.
+    claimed: bool,
 }
 
 /// Where the machine stands while it takes an entry.
@@ -184,6 +185,12 @@ impl Voice<'_> {
         self.key.is_some()
     }
 
+    /// Returns true if the statement proves nothing of who speaks: nobody signed it, or an importer
+    /// did, which shows who brought it in.
+    pub(super) fn is_claim(&self) -> bool {
+        !self.is_signed() || self.has_role(v1::KeyRole::Importer)
+    }
+
     /// Signed with a key of this role.
     pub(super) fn has_role(&self, role: v1::KeyRole) -> bool {
         self.record.is_some_and(|record| record.role == role)
@@ -213,7 +220,7 @@ impl Book {
             recent: Recent::default(),
             numbering: (0, 0),
             found: Vec::new(),
-            unsigned: false,
+            claimed: false,
         }
     }
 
@@ -309,7 +316,7 @@ impl Book {
     ) -> Result<Assessed, V::Error> {
         let here = Here::of(spoken, registry);
         let voice = Voice::of(spoken, registry);
-        self.unsigned = spoken.key.is_none();
+        self.claimed = voice.is_claim();
         self.enter(view, here, voice, spoken)?;
         self.session_spoke(view, here, spoken)?;
         let mut assessed = Assessed::default();
@@ -364,7 +371,7 @@ impl Book {
             ) => self.key_compromised(view, here, *key, *since)?,
             _ => {}
         }
-        self.unsigned = false;
+        self.claimed = false;
         assessed.findings = std::mem::take(&mut self.found);
         Ok(assessed)
     }
@@ -565,6 +572,14 @@ impl Book {
         }
     }
 
+    /// Finds what follows from proven statements alone, whoever's statement occasions it.
+    pub(super) fn by_proven<T>(&mut self, find: impl FnOnce(&mut Self) -> T) -> T {
+        let claimed = std::mem::replace(&mut self.claimed, false);
+        let found = find(self);
+        self.claimed = claimed;
+        found
+    }
+
     /// Adds a finding about the statement at `about`.
     #[expect(clippy::too_many_arguments, reason = "they are the finding's fields")]
     pub(super) fn find<V: View>(
@@ -577,7 +592,7 @@ impl Book {
         contradicts: Option<u64>,
         detail: impl Into<String>,
     ) -> Result<(), V::Error> {
-        let kind = if self.unsigned && finding::severity(kind) == v1::Severity::Serious {
+        let kind = if self.claimed && finding::severity(kind) == v1::Severity::Serious {
             FindingKind::UnprovenClaim
         } else {
             kind

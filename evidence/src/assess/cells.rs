@@ -445,13 +445,15 @@ pub struct Act {
     /// The changes that it said it would make.
     #[prost(message, repeated, tag = "34")]
     pub expected_effects: Vec<Effect>,
-    /// Keys that it relied on when it was judged: of its task's opening and of its grants.
+    /// Keys that it relied on when it was judged, of its task's opening and its grants; of those who
+    /// refused it; and of those who gave a further Outcome of it.
     #[prost(message, repeated, tag = "35")]
     pub relied: Vec<Relied>,
-    /// Producers that its grants let carry it out.
+    /// Producers that its grant lets carry it out, if that is well founded.
     #[prost(string, repeated, tag = "36")]
     pub gateways: Vec<String>,
-    /// Changes that independent systems saw on resources of their own; at most 256.
+    /// Changes that independent systems saw on resources of their own; at most 256
+    /// for each.
     #[prost(message, repeated, tag = "37")]
     pub changes: Vec<Change>,
     /// Effective time at its Clearance; 0 if it was cleared at once, or is not.

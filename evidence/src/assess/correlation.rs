@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use deed_proto::v1::{FindingKind, IntentState, LayerState, TaskState};
+use deed_proto::v1::{FindingKind, IntentState, KeyRole, LayerState, TaskState};
 use deed_tlog::Hash;
 
 use super::{
@@ -12,10 +12,13 @@ use super::{
     book::{Book, Here, View, Voice},
     cells::{self, Act, CellKey, Correlated, CorrelatedAct, Names, name_of},
     effects::{self, Fit},
+    keys::is_claim,
     observe::Sight,
-    outcome::is_claim,
 };
-use crate::{KeyId, TaskId, trust::Registry};
+use crate::{
+    KeyId, TaskId,
+    trust::{KeyRecord, Registry},
+};
 
 impl Book {
     /// Notes that a correlation key names an act. There is room for 64; beyond that nobody can push out
@@ -41,15 +44,22 @@ impl Book {
         let Some(left_out) = acts.make_room(here.registry) else {
             return Ok(());
         };
-        // An act that nobody proves makes room without a word.
-        if left_out.key.is_empty() || left_out.denied {
+        let key = KeyId::from_slice(&left_out.key);
+        // What nobody proves makes room without a word.
+        if key.is_none_or(|key| proven_speaker(here.registry, key).is_none()) {
             return Ok(());
         }
+        // The finding is of the act that is not compared, not of the one that came last.
+        let task = if left_out.leaf == act.leaf {
+            task_of(act)
+        } else {
+            self.act_at(view, left_out.leaf)?
+                .and_then(|act| task_of(&act))
+        };
         let kind = FindingKind::NotCompared;
         let detail = "more than 64 acts share a correlation key: what is seen by that key alone is not \
                       found to be of this act";
-        let (task, about) = (task_of(act), left_out.leaf);
-        self.find(view, here, kind, task, about, None, detail)
+        self.find(view, here, kind, task, left_out.leaf, None, detail)
     }
 
     /// The act that shares a correlation key and fits best; one that somebody signed comes before one
@@ -92,7 +102,7 @@ impl Book {
                 continue;
             }
             let founded = act.authority() == LayerState::Proven;
-            let rank = (!is_claim(here, &act), fit, founded);
+            let rank = (!is_claim(&act, here.registry), fit, founded);
             if best.as_ref().is_none_or(|(best, _)| rank > *best) {
                 best = Some((rank, act));
             }
@@ -141,28 +151,39 @@ impl Book {
     }
 }
 
+/// The registration of a key that proves who acts: not an importer's.
+fn proven_speaker(registry: &Registry, key: KeyId) -> Option<&KeyRecord> {
+    let record = registry.key(key);
+    record.filter(|record| record.role != KeyRole::Importer)
+}
+
 impl Correlated {
-    /// Takes one out if there are more than 64: of what nobody signed, else of what was denied, else of
-    /// the controller that has the most; the newest of those.
+    /// Takes one out if there are more than 64: of what nobody proves, else of the controller that has
+    /// the most, there of the producer that has the most, there of what was denied; the newest of those.
     fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
         if self.acts.len() <= LIST_MAX {
             return None;
         }
-        let controllers: Vec<Option<&str>> = self
+        let speakers: Vec<Option<(&str, &str)>> = self
             .acts
             .iter()
             .map(|act| {
-                let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
-                key.map(|key| key.controller.as_str())
+                let record = proven_speaker(registry, KeyId::from_slice(&act.key)?)?;
+                Some((record.controller.as_str(), record.producer.as_str()))
             })
             .collect();
-        let mut shares: HashMap<Option<&str>, usize> = HashMap::new();
-        for controller in &controllers {
-            *shares.entry(*controller).or_default() += 1;
+        let mut of_controller: HashMap<&str, usize> = HashMap::new();
+        let mut of_producer: HashMap<(&str, &str), usize> = HashMap::new();
+        for speaker in speakers.iter().flatten() {
+            *of_controller.entry(speaker.0).or_default() += 1;
+            *of_producer.entry(*speaker).or_default() += 1;
         }
         let (at, _) = self.acts.iter().enumerate().max_by_key(|(at, act)| {
-            let controller = controllers[*at];
-            (controller.is_none(), shares[&controller], act.denied, *at)
+            let shares = speakers[*at].map(|speaker| {
+                let controller = of_controller.get(speaker.0).copied();
+                (controller, of_producer.get(&speaker).copied())
+            });
+            (shares.is_none(), shares, act.denied, *at)
         })?;
         Some(self.acts.remove(at))
     }

@@ -11,11 +11,16 @@
 //!    one Observation.
 //! 3. *What nobody has accounted for comes first*: of several declared effects that fit, one that
 //!    another system saw under the same external id, else one that nobody has seen, else the first.
+//!    If all that fit are taken, those that the system reported before make room where they fit another
+//!    one: a change is one too many only if there is no way to give each of them an effect of its own.
+//!    So the order of its reports does not matter.
 //! 4. *Where the Intent names an amount, an effect without one is another effect* than one with an
 //!    amount: what is left unsaid in the Outcome must not stand for any sum.
 //!
 //! A system is a producer, whatever key it signs with. Claims are compared, each for itself, and are
 //! not remembered: they confirm nothing.
+
+use std::cmp::Reverse;
 
 use bytes::Bytes;
 use deed_proto::v1::IntentState;
@@ -80,7 +85,7 @@ pub(super) fn system(producer: &str) -> Bytes {
 
 /// Returns how well an act fits the effects that `system` saw; an empty one has no memory.
 pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
-    let compared = look_up(act, effects, system);
+    let compared = look_up(act, effects, system).seen;
     let any = |wanted: fn(&Seen) -> bool| compared.iter().any(wanted);
     if any(|seen| matches!(seen, Seen::Again | Seen::Otherwise)) {
         return Fit::Again;
@@ -118,11 +123,14 @@ pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
 /// Returns true if the effects that `system` saw are more or other than the Intent asked for.
 fn exceeds(act: &Act, effects: &[Effect], system: &[u8]) -> bool {
     let own = own_of(act, system);
+    let mut taken = expected_taken(act, system);
     let all = own.iter().map(|change| &change.effect).chain(effects);
-    effects
-        .iter()
-        .any(|seen| beyond_cleared(act, seen, system).1.is_some())
-        || amounts::beyond_intent(act, all).is_some()
+    let other = |seen: &Effect| {
+        let (expected, beyond) = beyond_cleared(act, seen, taken);
+        taken |= expected.map_or(0, bit);
+        beyond.is_some()
+    };
+    effects.iter().any(other) || amounts::beyond_intent(act, all).is_some()
 }
 
 fn own_of<'a>(act: &'a Act, system: &[u8]) -> Vec<&'a Change> {
@@ -130,61 +138,200 @@ fn own_of<'a>(act: &'a Act, system: &[u8]) -> Vec<&'a Change> {
     act.changes.iter().filter(own).collect()
 }
 
+/// What a look up comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Compared {
+    /// How each of the effects compares, in their order.
+    pub(super) seen: Vec<Seen>,
+    /// Changes that make room: their places in the act's list, and the declared effects that they are
+    /// now.
+    pub(super) moved: Vec<(usize, u32)>,
+}
+
+impl Compared {
+    /// Lets the changes that make room do so.
+    pub(super) fn make_room(&self, act: &mut Act) {
+        for (at, declared) in &self.moved {
+            if let Some(change) = act.changes.get_mut(*at) {
+                change.declared = Some(*declared);
+            }
+        }
+    }
+}
+
+/// Who is taken for a declared effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// The change at this place in the act's list.
+    Before(usize),
+    /// The effect at this place among those that are looked up.
+    Now(usize),
+}
+
+/// The declared effects, each with what one system saw of it.
+struct Matching<'a> {
+    act: &'a Act,
+    observed: &'a [Effect],
+    declared: &'a [Effect],
+    holders: Vec<Option<Holder>>,
+    /// What any system has seen so far: bit n for effect n.
+    confirmed: u64,
+}
+
+impl<'a> Matching<'a> {
+    fn of(act: &'a Act, observed: &'a [Effect], system: &[u8]) -> Option<Self> {
+        let declared = &act.outcome.as_ref()?.effects[..];
+        let declared = &declared[..declared.len().min(EFFECTS_MAX)];
+        let mut holders = vec![None; declared.len()];
+        let own = |change: &Change| !system.is_empty() && change.system[..] == *system;
+        for (at, change) in act.changes.iter().enumerate() {
+            let n = change.declared.and_then(|n| usize::try_from(n).ok());
+            if let Some(holder) = n.and_then(|n| holders.get_mut(n))
+                && own(change)
+            {
+                *holder = Some(Holder::Before(at));
+            }
+        }
+        Some(Self {
+            act,
+            observed,
+            declared,
+            holders,
+            confirmed: confirmed(act),
+        })
+    }
+
+    fn effect(&self, holder: Holder) -> &'a Effect {
+        match holder {
+            Holder::Before(at) => &self.act.changes[at].effect,
+            Holder::Now(at) => &self.observed[at],
+        }
+    }
+
+    fn fits(&self, n: usize, holder: Holder) -> bool {
+        let strict = self.act.minor_units.is_some();
+        is_same(&self.declared[n], self.effect(holder), strict)
+    }
+
+    /// Finds a declared effect for one that was seen; the others make room for it where they can.
+    fn place(&mut self, holder: Holder) -> bool {
+        let seen = self.effect(holder);
+        let free = (0..self.declared.len())
+            .filter(|n| self.holders[*n].is_none() && self.fits(*n, holder))
+            .min_by_key(|n| {
+                let mut all = self.act.changes.iter();
+                let named = all.any(|change| {
+                    change.declared == u32::try_from(*n).ok()
+                        && is_named_alike(&change.effect, seen)
+                });
+                (!named, self.confirmed & (1 << n) != 0, *n)
+            });
+        match free {
+            Some(n) => {
+                self.holders[n] = Some(holder);
+                true
+            }
+            None => self.displace(holder, &mut 0),
+        }
+    }
+
+    /// The same by a way along which each gives its effect to the one before it, and takes another one.
+    fn displace(&mut self, holder: Holder, tried: &mut u64) -> bool {
+        for n in 0..self.declared.len() {
+            if *tried & (1 << n) != 0 || !self.fits(n, holder) {
+                continue;
+            }
+            *tried |= 1 << n;
+            let gives_way = match self.holders[n] {
+                None => true,
+                Some(other) => self.displace(other, tried),
+            };
+            if gives_way {
+                self.holders[n] = Some(holder);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Changes that are taken for another effect than they were.
+    fn moved(&self) -> Vec<(usize, u32)> {
+        let holders = (0..).zip(&self.holders);
+        holders
+            .filter_map(|(n, holder)| match holder {
+                Some(Holder::Before(at)) if self.act.changes[*at].declared != Some(n) => {
+                    Some((*at, n))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+}
+
 /// Finds what `system` saw, in one Observation, among what was declared; an empty one has no
 /// memory. What is named most exactly is looked up first.
-pub(super) fn look_up(act: &Act, observed: &[Effect], system: &[u8]) -> Vec<Seen> {
-    let declared = act.outcome.as_ref().map(|outcome| {
-        let effects = &outcome.effects[..];
-        &effects[..effects.len().min(EFFECTS_MAX)]
-    });
-    let strict = act.minor_units.is_some();
+pub(super) fn look_up(act: &Act, observed: &[Effect], system: &[u8]) -> Compared {
+    let mut matching = Matching::of(act, observed, system);
     let own = own_of(act, system);
-    let mut taken = own
-        .iter()
-        .filter_map(|change| change.declared)
-        .fold(0, |mask, n| mask | bit(n));
-    let confirmed = confirmed(act);
     let order = most_exact_first(observed);
-    let mut compared = vec![Seen::Hidden; observed.len()];
+    let mut seen = vec![Seen::Hidden; observed.len()];
     for (place, at) in order.iter().enumerate() {
-        let seen = &observed[*at];
+        let effect = &observed[*at];
         let before = own
             .iter()
-            .find(|change| is_named_alike(&change.effect, seen));
+            .find(|change| is_named_alike(&change.effect, effect));
         let listed = order[..place]
             .iter()
-            .any(|before| is_named_alike(&observed[*before], seen));
-        compared[*at] = match (before, declared) {
+            .any(|before| is_named_alike(&observed[*before], effect));
+        seen[*at] = match (before, &mut matching) {
             _ if listed => Seen::Beyond,
-            (Some(before), _) if is_same(&before.effect, seen, false) => Seen::Again,
+            (Some(before), _) if is_same(&before.effect, effect, false) => Seen::Again,
             (Some(_), _) => Seen::Otherwise,
             (None, None) => Seen::Early,
-            (None, Some(declared)) => {
-                let same = |n: &usize| is_same(&declared[*n], seen, strict);
-                let free = (0..declared.len())
-                    .filter(same)
-                    .filter(|n| taken & (1 << n) == 0)
-                    .min_by_key(|n| {
-                        let mut all = act.changes.iter();
-                        let named = all.any(|change| {
-                            change.declared == u32::try_from(*n).ok()
-                                && is_named_alike(&change.effect, seen)
-                        });
-                        (!named, confirmed & (1 << n) != 0, *n)
-                    });
-                match free {
-                    Some(n) => {
-                        taken |= 1 << n;
-                        Seen::Declared(n)
-                    }
-                    None if (0..declared.len()).any(|n| same(&n)) => Seen::Beyond,
-                    None if declared.iter().any(|effect| is_like(effect, seen)) => Seen::Different,
-                    None => Seen::Hidden,
+            (None, Some(matching)) => {
+                let holder = Holder::Now(*at);
+                let mut all = 0..matching.declared.len();
+                if matching.place(holder) {
+                    // Which one it is shows at the end.
+                    Seen::Declared(0)
+                } else if all.any(|n| matching.fits(n, holder)) {
+                    Seen::Beyond
+                } else if matching.declared.iter().any(|one| is_like(one, effect)) {
+                    Seen::Different
+                } else {
+                    Seen::Hidden
                 }
             }
         };
     }
-    compared
+    let Some(matching) = matching else {
+        let moved = Vec::new();
+        return Compared { seen, moved };
+    };
+    for (n, holder) in matching.holders.iter().enumerate() {
+        if let Some(Holder::Now(at)) = holder {
+            seen[*at] = Seen::Declared(n);
+        }
+    }
+    let moved = matching.moved();
+    Compared { seen, moved }
+}
+
+/// Finds a declared effect anew for a change of which more is known now. Returns false if it is none of
+/// them, or one too many.
+pub(super) fn match_again(act: &mut Act, at: usize) -> bool {
+    let system = act.changes[at].system.clone();
+    act.changes[at].declared = None;
+    let Some(mut matching) = Matching::of(act, &[], &system) else {
+        return true;
+    };
+    if !matching.place(Holder::Before(at)) {
+        return false;
+    }
+    let moved = matching.moved();
+    let seen = Vec::new();
+    Compared { seen, moved }.make_room(act);
+    true
 }
 
 /// The declared effects that independent systems have seen: bit n for effect n.
@@ -216,16 +363,20 @@ pub(super) fn merged(before: &Effect, again: &Effect) -> Option<Effect> {
     (both != *before).then_some(both)
 }
 
-/// Returns true if a change is still the declared and the expected effect that it was taken for.
-pub(super) fn still_fits(act: &Act, change: &Change) -> bool {
+/// Returns true if a change is still the declared effect that it was taken for, if it was taken for one.
+pub(super) fn is_still_declared(act: &Act, change: &Change) -> bool {
     let strict = act.minor_units.is_some();
-    let at = |n: u32| usize::try_from(n).ok();
-    let declared = act.outcome.as_ref().zip(change.declared.and_then(at));
+    let n = change.declared.and_then(|n| usize::try_from(n).ok());
+    let declared = act.outcome.as_ref().zip(n);
     let declared = declared.and_then(|(outcome, n)| outcome.effects.get(n));
-    let expected = change.expected.and_then(at);
-    let expected = expected.and_then(|n| act.expected_effects.get(n));
     declared.is_none_or(|one| is_same(one, &change.effect, strict))
-        && expected.is_none_or(|one| is_expected(one, &change.effect))
+}
+
+/// The same of the expected effect.
+pub(super) fn is_still_expected(act: &Act, change: &Change) -> bool {
+    let n = change.expected.and_then(|n| usize::try_from(n).ok());
+    let expected = n.and_then(|n| act.expected_effects.get(n));
+    expected.is_none_or(|one| is_expected(one, &change.effect))
 }
 
 /// Returns true if all declared effects, and at least one, are in a mask.
@@ -237,12 +388,20 @@ pub(super) fn is_all(act: &Act, mask: u64) -> bool {
     all > 0 && mask.count_ones() as usize == all
 }
 
+/// Returns the expected effects that `system` has seen already: bit n for effect n.
+pub(super) fn expected_taken(act: &Act, system: &[u8]) -> u64 {
+    let own = own_of(act, system);
+    let expected = own.iter().filter_map(|change| change.expected);
+    expected.fold(0, |mask, n| mask | bit(n))
+}
+
 /// Returns the position of the expected effect that a change is, and says how the change goes
-/// beyond what the act was cleared for; `None` if it does not.
+/// beyond what the act was cleared for; `None` if it does not. `taken` has the expected effects that
+/// are somebody's already: bit n for effect n.
 pub(super) fn beyond_cleared(
     act: &Act,
     seen: &Effect,
-    system: &[u8],
+    taken: u64,
 ) -> (Option<u32>, Option<String>) {
     if act.expected_effects.is_empty() {
         let detail = (!is_on(act, seen)).then(|| {
@@ -253,13 +412,15 @@ pub(super) fn beyond_cleared(
         });
         return (None, detail);
     }
-    let own = own_of(act, system);
-    let is_free = |n: u32| own.iter().all(|change| change.expected != Some(n));
     let expected = (0..).zip(&act.expected_effects);
-    // A name before a pattern, which others may need.
+    // The narrowest of those that fit, which others can use least: patterns that cover one name lie
+    // within each other.
     let found = expected
-        .filter(|(n, expected)| is_free(*n) && is_expected(expected, seen))
-        .min_by_key(|(n, expected)| (expected.resource != seen.resource, *n))
+        .filter(|(n, expected)| taken & bit(*n) == 0 && is_expected(expected, seen))
+        .min_by_key(|(n, expected)| {
+            let narrow = Reverse(expected.resource.len());
+            (expected.resource != seen.resource, narrow, *n)
+        })
         .map(|(n, _)| n);
     let detail = found.is_none().then(|| {
         format!(
@@ -268,6 +429,16 @@ pub(super) fn beyond_cleared(
         )
     });
     (found, detail)
+}
+
+/// Says how the effects that an Outcome declares go beyond what the act was cleared for, one by one.
+pub(super) fn declared_beyond(act: &Act, effects: &[Effect]) -> Option<String> {
+    let mut taken = 0;
+    effects.iter().find_map(|effect| {
+        let (expected, beyond) = beyond_cleared(act, effect, taken);
+        taken |= expected.map_or(0, bit);
+        beyond
+    })
 }
 
 /// Returns true if an effect is on the act's resource, or on one where it expects effects.
@@ -291,7 +462,7 @@ pub(super) fn most_exact_first(effects: &[Effect]) -> Vec<usize> {
     order
 }
 
-fn bit(effect: u32) -> u64 {
+pub(super) fn bit(effect: u32) -> u64 {
     1_u64.checked_shl(effect).unwrap_or(0)
 }
 

@@ -49,8 +49,9 @@ fn declares(effects: &[Effect]) -> Act {
 /// An Observation, remembered as an independent system's is.
 fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
     let compared = look_up(act, effects, who);
+    compared.make_room(act);
     let leaf = 100 + act.changes.len() as u64;
-    for (seen, effect) in compared.iter().zip(effects) {
+    for (seen, effect) in compared.seen.iter().zip(effects) {
         if matches!(seen, Seen::Again | Seen::Otherwise) {
             continue;
         }
@@ -65,7 +66,11 @@ fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
             ..Change::default()
         });
     }
-    compared
+    compared.seen
+}
+
+fn looked_up(act: &Act, effects: &[Effect], who: &[u8]) -> Vec<Seen> {
+    look_up(act, effects, who).seen
 }
 
 #[test]
@@ -74,7 +79,7 @@ fn effects_are_the_same_in_what_both_name() {
         effect("refund", "orders/7", "R-1", Some(100)),
         effect("refund", "orders/7", "R-2", Some(200)),
     ]);
-    let look = |seen: &Effect| look_up(&declared, std::slice::from_ref(seen), &[])[0];
+    let look = |seen: &Effect| looked_up(&declared, std::slice::from_ref(seen), &[])[0];
     assert_eq!(
         look(&effect("refund", "orders/7", "R-2", Some(200))),
         Seen::Declared(1)
@@ -98,10 +103,10 @@ fn effects_are_the_same_in_what_both_name() {
 fn a_declared_effect_is_there_once() {
     let twice = [refund(""), refund("")];
     let once = declares(&twice[..1]);
-    let seen = look_up(&once, &twice, &[]);
+    let seen = looked_up(&once, &twice, &[]);
     assert_eq!(seen, [Seen::Declared(0), Seen::Beyond]);
     let both = declares(&twice);
-    let seen = look_up(&both, &twice, &[]);
+    let seen = looked_up(&both, &twice, &[]);
     assert_eq!(seen, [Seen::Declared(0), Seen::Declared(1)]);
     // One at a time: the one that was not seen before.
     let mut first_seen = both;
@@ -109,11 +114,14 @@ fn a_declared_effect_is_there_once() {
         sees(&mut first_seen, SHOP, &twice[..1]),
         [Seen::Declared(0)]
     );
-    assert_eq!(look_up(&first_seen, &twice[..1], &[]), [Seen::Declared(1)]);
+    assert_eq!(
+        looked_up(&first_seen, &twice[..1], &[]),
+        [Seen::Declared(1)]
+    );
     // The exact one first, wherever it stands.
     let named = declares(&[refund("R-1"), refund("R-2")]);
     assert_eq!(
-        look_up(&named, &[refund(""), refund("R-1")], &[]),
+        looked_up(&named, &[refund(""), refund("R-1")], &[]),
         [Seen::Declared(1), Seen::Declared(0)]
     );
 }
@@ -133,7 +141,7 @@ fn what_has_no_id_is_another_change_each_time() {
     assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Beyond]);
     // Claims have no memory.
     for _ in 0..3 {
-        assert_eq!(look_up(&twice, &one, &[]), [Seen::Declared(0)]);
+        assert_eq!(looked_up(&twice, &one, &[]), [Seen::Declared(0)]);
     }
 }
 
@@ -193,11 +201,11 @@ fn a_missing_amount_matches_a_missing_one_alone() {
     for (declared, seen) in [(&silent, &loud), (&loud, &silent)] {
         let mut act = declares(std::slice::from_ref(declared));
         let seen = std::slice::from_ref(seen);
-        assert_eq!(look_up(&act, seen, &[]), [Seen::Declared(0)]);
+        assert_eq!(looked_up(&act, seen, &[]), [Seen::Declared(0)]);
         act.minor_units = Some(100);
-        assert_eq!(look_up(&act, seen, &[]), [Seen::Different]);
+        assert_eq!(looked_up(&act, seen, &[]), [Seen::Different]);
         assert_eq!(
-            look_up(&act, std::slice::from_ref(declared), &[]),
+            looked_up(&act, std::slice::from_ref(declared), &[]),
             [Seen::Declared(0)]
         );
     }
@@ -205,8 +213,7 @@ fn a_missing_amount_matches_a_missing_one_alone() {
 
 #[test]
 fn effects_are_held_against_what_was_cleared() {
-    let on =
-        |resource: &str| beyond_cleared(&cleared(), &effect("refund", resource, "", None), BANK);
+    let on = |resource: &str| beyond_cleared(&cleared(), &effect("refund", resource, "", None), 0);
     for (resource, within) in [
         ("orders/7", true),
         ("orders/7/items/1", false),
@@ -227,7 +234,7 @@ fn effects_are_held_against_what_was_cleared() {
         ..cleared()
     };
     let mut see = |who: &'static [u8], seen: &Effect| {
-        let (expected, beyond) = beyond_cleared(&act, seen, who);
+        let (expected, beyond) = beyond_cleared(&act, seen, expected_taken(&act, who));
         act.changes.push(Change {
             system: Bytes::from_static(who),
             effect: seen.clone(),
@@ -253,6 +260,101 @@ fn effects_are_held_against_what_was_cleared() {
         see(BANK, &effect("mail", "orders/7", "", None)),
         (None, true)
     );
+}
+
+/// Every order of `n` things.
+fn orders(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![Vec::new()];
+    }
+    let shorter = orders(n - 1);
+    let with = |order: &Vec<usize>, at: usize| {
+        let mut order = order.clone();
+        order.insert(at, n - 1);
+        order
+    };
+    let all = shorter.iter();
+    all.flat_map(|order| (0..n).map(move |at| with(order, at)))
+        .collect()
+}
+
+/// What a system reports is the same in whatever order and in however many Observations it does.
+#[test]
+fn the_order_of_reports_does_not_matter() {
+    let digest = |after: &'static [u8], id: &str| Effect {
+        after: Bytes::from_static(after),
+        ..refund(id)
+    };
+    let declared = [
+        refund("R-1"),
+        digest(b"a", ""),
+        digest(b"b", ""),
+        refund(""),
+    ];
+    // Each fits more than one, and there is one way to give each its own.
+    let seen = [
+        refund("R-2"),
+        digest(b"a", "R-3"),
+        digest(b"b", ""),
+        refund("R-1"),
+    ];
+    let mail = effect("mail", "orders/7", "", None);
+    for order in orders(seen.len()) {
+        let seen: Vec<_> = order.iter().map(|at| seen[*at].clone()).collect();
+        for parts in 1..=seen.len() {
+            let mut act = declares(&declared);
+            for part in seen.chunks(parts) {
+                for one in sees(&mut act, BANK, part) {
+                    assert!(matches!(one, Seen::Declared(_)), "{order:?} {parts}");
+                }
+            }
+            assert_eq!(confirmed(&act), 0b1111, "{order:?} {parts}");
+            // One more is one too many; another one was never declared.
+            assert_eq!(sees(&mut act, BANK, &[refund("")]), [Seen::Beyond]);
+            assert_eq!(sees(&mut act, BANK, &[mail.clone()]), [Seen::Hidden]);
+        }
+    }
+    // The same of what is expected, where patterns lie within each other.
+    let expected = ["accounts/*", "accounts/b/*", "accounts/b/1"];
+    let act = Act {
+        expected_effects: expected
+            .iter()
+            .map(|pattern| effect("moved", pattern, "", None))
+            .collect(),
+        ..cleared()
+    };
+    for order in orders(expected.len()) {
+        let seen = ["accounts/b/1", "accounts/b/2", "accounts/c"];
+        let mut taken = 0;
+        for at in &order {
+            let seen = effect("moved", seen[*at], "", None);
+            let (expected, beyond) = beyond_cleared(&act, &seen, taken);
+            assert_eq!(beyond, None, "{order:?}");
+            taken |= expected.map_or(0, bit);
+        }
+        assert_eq!(taken, 0b111);
+    }
+}
+
+/// A report that says more may turn out to be of another one of the declared effects.
+#[test]
+fn what_is_said_later_finds_its_place() {
+    let after = |after: &'static [u8], id: &str| Effect {
+        after: Bytes::from_static(after),
+        ..refund(id)
+    };
+    let mut act = declares(&[after(b"a", ""), after(b"b", "")]);
+    assert_eq!(sees(&mut act, BANK, &[refund("R-1")]), [Seen::Declared(0)]);
+    act.changes[0].effect = after(b"b", "R-1");
+    assert!(!is_still_declared(&act, &act.changes[0]));
+    assert!(match_again(&mut act, 0));
+    assert_eq!(act.changes[0].declared, Some(1));
+    assert_eq!(
+        sees(&mut act, BANK, &[after(b"a", "R-2")]),
+        [Seen::Declared(0)]
+    );
+    act.changes[1].effect = after(b"b", "R-2");
+    assert!(!match_again(&mut act, 1));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use super::{
     HASTY_US, LIST_MAX, SKEW_US,
     act::{copied, task_of},
     book::{Book, Here, View, Voice},
-    cells::{Act, Evidence},
-    keys,
+    cells::{Act, Evidence, Relied},
+    keys::{self, ReliedKey},
     said::{Approval, LeafRef},
     table::{Event, State},
 };
@@ -51,12 +51,13 @@ impl Book {
             let kind = FindingKind::UnprovenClaim;
             let detail = "the policy engine has the controller of somebody whose act it decides, or who \
                           approves it";
-            return self.find(view, here, kind, Some(task), here.leaf, Some(rival), detail);
+            let contradicts = Some(rival.leaf);
+            return self.find(view, here, kind, Some(task), here.leaf, contradicts, detail);
         }
         if verdict == Verdict::Deny {
             let why = "a policy engine denied it";
             let event = Event::DecisionDenied;
-            act.decision_denied |= self.refuse(view, here, &mut act, event, why)?;
+            act.decision_denied |= self.refuse(view, here, &mut act, voice, event, why)?;
         } else {
             let none = AuthenticationStrength::Unspecified;
             self.weigh(view, here, &mut act, voice, leaf_hash, none)?;
@@ -94,13 +95,23 @@ impl Book {
         }
         if let Some(rival) = rival {
             // Of its own side a no proves as little as a yes.
-            let kind = FindingKind::SelfApproval;
-            let detail = "the approver has the controller of somebody who acts or decides here";
-            self.find(view, here, kind, Some(task), here.leaf, Some(rival), detail)?;
+            let (kind, detail) = match rival.part {
+                EvidencePart::Decision => (
+                    FindingKind::UnprovenClaim,
+                    "the approver has the controller of the policy engine that decided",
+                ),
+                _ => (
+                    FindingKind::SelfApproval,
+                    "the approver has the controller of somebody who acts here",
+                ),
+            };
+            let contradicts = Some(rival.leaf);
+            self.find(view, here, kind, Some(task), here.leaf, contradicts, detail)?;
             act.approval_claimed = true;
         } else if said.verdict == Verdict::Deny {
             let why = "an approver refused it";
-            act.refused |= self.refuse(view, here, &mut act, Event::Refused, why)?;
+            let event = Event::Refused;
+            act.refused |= self.refuse(view, here, &mut act, voice, event, why)?;
         } else if act.key.is_empty() {
             // Nobody signed the Intent: that the act is somebody else's cannot be shown.
             act.approval_claimed = true;
@@ -147,20 +158,26 @@ impl Book {
         view: &mut V,
         here: Here<'_>,
         act: &mut Act,
+        voice: Voice<'_>,
         event: Event,
         why: &str,
     ) -> Result<bool, V::Error> {
         let kind = FindingKind::DecisionDenied;
         self.find_of(view, here, act, kind, Some(here.leaf), why)?;
-        if self.move_intent(view, here, act, event)?.is_some() {
+        let moved = self.move_intent(view, here, act, event)?.is_some();
+        if moved {
             act.clearing = false;
             act.denied.push(why.to_owned());
-            return Ok(true);
         }
-        Ok(matches!(
-            act.state(),
-            IntentState::Waiting | IntentState::Denied | IntentState::Lapsed
-        ))
+        let counts = moved
+            || matches!(
+                act.state(),
+                IntentState::Waiting | IntentState::Denied | IntentState::Lapsed
+            );
+        if counts {
+            rest_on(act, here, voice, event);
+        }
+        Ok(counts)
     }
 
     /// Counts evidence that has come for a waiting act, and judges it again.
@@ -180,7 +197,19 @@ impl Book {
         if !act.clearing {
             self.drop_revoked(view, here, act)?;
         }
-        count(act, here, voice, leaf_hash, strength);
+        if !count(act, here, voice, leaf_hash, strength) {
+            let kind = FindingKind::NotCompared;
+            let detail = "more than 64 of its kind count for this Intent already";
+            self.find(
+                view,
+                here,
+                kind,
+                task_of(act),
+                here.leaf,
+                Some(act.leaf),
+                detail,
+            )?;
+        }
         // A Clearance names its evidence: without any the Intent goes on waiting, also if the policy
         // has changed meanwhile.
         if act.clearing || act.evidence.is_empty() {
@@ -217,37 +246,60 @@ impl Book {
     }
 }
 
-/// The leaf of the statement that a speaker is not independent of, if there is one.
-fn rival_of(here: Here<'_>, voice: Voice<'_>, act: &Act, part: EvidencePart) -> Option<u64> {
-    let rival = keys::rival(act, here.registry, voice.record?, part)?;
-    Some(rival.leaf)
+/// The statement that a speaker is not independent of, if there is one.
+fn rival_of(here: Here<'_>, voice: Voice<'_>, act: &Act, part: EvidencePart) -> Option<ReliedKey> {
+    keys::rival(act, here.registry, voice.record?, part)
 }
 
-/// Counts evidence: one approval a controller, one decision an engine's controller.
+/// Lists the key of a no that counts: a layer rests on it. One for each controller and kind.
+fn rest_on(act: &mut Act, here: Here<'_>, voice: Voice<'_>, event: Event) {
+    let part = match event {
+        Event::DecisionDenied => EvidencePart::Decision,
+        _ => EvidencePart::Approval,
+    };
+    let Some(key) = voice.key else { return };
+    let bytes = &key.as_bytes()[..];
+    let mut known = act.relied.iter();
+    if act.relied.len() < LIST_MAX && !known.any(|one| one.part() == part && one.key[..] == *bytes)
+    {
+        act.relied.push(Relied {
+            key: copied(bytes),
+            leaf: here.leaf,
+            at_us: here.at.get(),
+            part: part.into(),
+        });
+    }
+}
+
+/// Counts evidence: one approval a controller, one decision an engine's controller. Returns false if
+/// there is no room for it.
 fn count(
     act: &mut Act,
     here: Here<'_>,
     voice: Voice<'_>,
     leaf_hash: &Hash,
     strength: AuthenticationStrength,
-) {
-    let Some(key) = voice.key else { return };
+) -> bool {
+    let Some(key) = voice.key else { return true };
     let controller_of = |key: &[u8]| {
         let key = KeyId::from_slice(key).and_then(|key| here.registry.key(key));
         key.map(|key| key.controller.as_str())
     };
     let is_approval = strength != AuthenticationStrength::Unspecified;
-    let known = act.evidence.iter().position(|one| {
-        (one.strength != 0) == is_approval && controller_of(&one.key) == voice.controller()
-    });
+    let alike = |one: &&Evidence| (one.strength != 0) == is_approval;
+    let known = act
+        .evidence
+        .iter()
+        .position(|one| alike(&one) && controller_of(&one.key) == voice.controller());
     match known {
-        None if act.evidence.len() >= LIST_MAX => return,
+        // Neither kind takes the other's places.
+        None if act.evidence.iter().filter(alike).count() >= LIST_MAX => return false,
         None => {}
         // The same controller again, more strongly authenticated.
         Some(at) if act.evidence[at].strength < strength.into() => {
             act.evidence.remove(at);
         }
-        Some(_) => return,
+        Some(_) => return true,
     }
     act.evidence.push(Evidence {
         leaf: here.leaf,
@@ -256,4 +308,5 @@ fn count(
         strength: strength.into(),
         at_us: here.at.get(),
     });
+    true
 }

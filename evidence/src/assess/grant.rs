@@ -116,6 +116,10 @@ pub(super) struct Shown {
     pub(super) against: Vec<Against>,
     /// The grant and those above it.
     chain: Vec<Hash>,
+    /// What the chain shows of itself, whether or not it bears this act.
+    pub(super) founded: LayerState,
+    /// True if the grant is this agent's.
+    pub(super) is_subject: bool,
     /// Keys that handed a grant of the chain on, or accepted it.
     pub(super) relied: Vec<Relied>,
     /// Producers that may carry out what is cleared under it.
@@ -175,7 +179,7 @@ impl Book {
                     Some(parent) if parent.task == grant.task => {
                         grant.parent_leaf = Some(parent.leaf);
                         grant.depth = parent.depth + 1;
-                        let signed = voice.is_signed() && parent.rooted() == LayerState::Proven;
+                        let signed = !voice.is_claim() && parent.rooted() == LayerState::Proven;
                         grant.set_rooted(if signed {
                             LayerState::Proven
                         } else {
@@ -213,10 +217,12 @@ impl Book {
                 hash: Bytes::copy_from_slice(leaf_hash.as_bytes()),
                 rank: match voice.is_signed() {
                     _ if voice.is_authority() => 2,
-                    signed => signed.into(),
+                    _ => (!voice.is_claim()).into(),
                 },
             };
-            if names.add(name) {
+            let left_out = names.add(name);
+            // What nobody proves makes room without a word.
+            if left_out.is_some_and(|left_out| left_out.rank > 0) {
                 let detail = "more than 64 grants stand for one outside token; the use of it after the \
                               end of its task is not found for all of them";
                 against = Some((FindingKind::NotCompared, detail.to_owned(), None));
@@ -283,9 +289,7 @@ impl Book {
                 FindingKind::WrongRole,
                 "a grant is accepted by its subject, with its key",
             )
-        } else if table::find(Thing::Grant, stands(grant, ended, here.at), Event::Accepted)
-            .is_none()
-        {
+        } else if !accepts(grant, voice, stands(grant, ended, here.at)) {
             (
                 FindingKind::OutOfPlace,
                 "the grant does not wait for an acceptance",
@@ -293,7 +297,7 @@ impl Book {
         } else {
             grant.set_state(GrantState::Active);
             grant.accepted_leaf = Some(here.leaf);
-            grant.accepted_signed = voice.is_signed();
+            grant.accepted_signed = !voice.is_claim();
             grant.accepted_key = copied_of(voice.key.as_ref().map(|key| &key.as_bytes()[..]));
             grant.accepted_at_us = here.at.get();
             return Ok(());
@@ -349,6 +353,8 @@ impl Book {
         let mut shown = Shown {
             leaf: None,
             layer: LayerState::Contradicted,
+            founded: LayerState::Contradicted,
+            is_subject: false,
             against: Vec::new(),
             chain: Vec::new(),
             relied: Vec::new(),
@@ -377,7 +383,8 @@ impl Book {
                     return Ok(shown);
                 }
                 shown.leaf = Some(grant.leaf);
-                if !is_subject(grant, wanted.agent, wanted.key) {
+                shown.is_subject = is_subject(grant, wanted.agent, wanted.key);
+                if !shown.is_subject {
                     let detail = "the grant is another subject's, or for another key";
                     shown.add(FindingKind::UnknownGrant, detail, Some(grant.leaf));
                 }
@@ -414,6 +421,7 @@ impl Book {
                 break;
             }
         }
+        shown.founded = layer;
         if shown.against.is_empty() {
             shown.layer = layer;
         }
@@ -443,21 +451,18 @@ impl Book {
 
 impl Names {
     /// Adds a grant. If there are 64, one of those that are founded worst gives way, the newest of them;
-    /// returns whether one had to.
-    fn add(&mut self, name: GrantName) -> bool {
+    /// that one is returned.
+    fn add(&mut self, name: GrantName) -> Option<GrantName> {
         self.grants.push(name);
         if self.grants.len() <= LIST_MAX {
-            return false;
+            return None;
         }
         let worst = self.grants.iter().map(|name| name.rank).min();
         let at = self
             .grants
             .iter()
             .rposition(|name| Some(name.rank) == worst);
-        if let Some(at) = at {
-            self.grants.remove(at);
-        }
-        true
+        at.map(|at| self.grants.remove(at))
     }
 }
 
@@ -530,6 +535,16 @@ fn stands(grant: &cells::Grant, task_closed: bool, at: Micros) -> State {
         GrantState::TaskClosed => State::TaskClosed,
         GrantState::Invalid | GrantState::Unspecified => State::Invalid,
     }
+}
+
+/// Returns true if the grant waits for its subject's acceptance, or has only a claimed one, and this one
+/// is proven.
+fn accepts(grant: &cells::Grant, voice: Voice<'_>, stands: State) -> bool {
+    let displaces = stands == State::Active
+        && grant.accepted_leaf.is_some()
+        && !grant.accepted_signed
+        && !voice.is_claim();
+    displaces || table::find(Thing::Grant, stands, Event::Accepted).is_some()
 }
 
 fn is_subject(grant: &cells::Grant, producer: &str, key: Option<KeyId>) -> bool {

@@ -14,6 +14,7 @@ use super::{
     digest,
     due::{Due, DueOf},
     grant::{NEGATIVE, Shown, Wanted, covers},
+    keys::is_claim,
     recorded::Recorded,
     said::{Effect, Intent, Quantity},
     table::{self, Event, State, Thing},
@@ -388,9 +389,15 @@ impl Book {
         act.strength_claimed = judged.strength_claimed;
         if let Some(shown) = &judged.shown {
             act.grant_leaf = shown.leaf;
-            act.set_authority(shown.layer);
+            act.set_authority(match shown.layer {
+                // That it is the subject's act is claimed.
+                LayerState::Proven if is_claim(act, here.registry) => LayerState::Claimed,
+                layer => layer,
+            });
             act.relied.extend(shown.relied.iter().cloned());
-            if shown.layer == LayerState::Proven {
+            // Also if the grant does not bear this act: whoever carries it out all the same has more to
+            // answer for, not less.
+            if shown.founded == LayerState::Proven && shown.is_subject {
                 act.gateways.clone_from(&shown.gateways);
             }
         }
@@ -523,9 +530,9 @@ impl Judged {
     /// Denies an Intent that expects to change more than it asks for: its effects must be on its
     /// own resource, or within its grant's, and of no more than its amount.
     fn bound_expected(&mut self, asked: &Asked<'_>) {
-        let granted = self
-            .shown
-            .as_ref()
+        let proven = self.shown.as_ref();
+        let granted = proven
+            .filter(|shown| shown.layer == LayerState::Proven)
             .map_or(&[][..], |shown| &shown.resources);
         let within = |effect: &Effect| {
             let mut patterns = granted.iter();

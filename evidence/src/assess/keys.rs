@@ -4,7 +4,7 @@
 //! which layers are in doubt because somebody else may have had a key, and whether a speaker is
 //! independent of everybody who counts for the act.
 
-use deed_proto::v1::EvidencePart;
+use deed_proto::v1::{EvidencePart, KeyRole};
 
 use super::cells::{Act, Relied};
 use crate::{
@@ -111,6 +111,23 @@ const fn side(part: EvidencePart) -> Option<u8> {
     }
 }
 
+/// Returns true if an act is itself a claim: nobody signed its Intent, or an importer did, whose key
+/// shows who brought it in.
+pub(super) fn is_claim(act: &Act, registry: &Registry) -> bool {
+    let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
+    key.is_none_or(|key| key.role == KeyRole::Importer)
+}
+
+/// Returns true if a part of the evidence stands for a side of the act. A yes that the policy did not
+/// ask for makes nobody a party to it.
+fn takes_side(act: &Act, part: EvidencePart) -> bool {
+    match part {
+        EvidencePart::Decision => act.decision_asked,
+        EvidencePart::Approval => act.approval_asked,
+        part => side(part).is_some(),
+    }
+}
+
 /// The statement of another side that a key under this controller is not independent of; `None` if it
 /// is independent of all. What a system sees is held against the acting side alone: else an accused
 /// agent could silence it by its choice of an approver. ([`conflicts`] has the rest.)
@@ -122,8 +139,11 @@ pub(super) fn rival(
 ) -> Option<ReliedKey> {
     let of_acting = part == EvidencePart::Observation;
     relied_on(act)
-        .filter(|relied| side(relied.part).is_some() && side(relied.part) != side(part))
+        .filter(|relied| takes_side(act, relied.part) && side(relied.part) != side(part))
         .filter(|relied| !of_acting || side(relied.part) == side(EvidencePart::Intent))
+        // Whoever decides or approves is none the less free to do so because a system of the same
+        // controller has seen something: `conflicts` has what follows.
+        .filter(|relied| relied.part != EvidencePart::Observation)
         .find(|relied| controller(registry, relied.key) == Some(&speaker.controller))
 }
 
@@ -133,7 +153,7 @@ pub(super) fn conflicts(act: &Act, registry: &Registry, key: KeyId, part: Eviden
     let own = controller(registry, key);
     own.is_some()
         && relied_on(act)
-            .filter(|relied| side(relied.part).is_some() && side(relied.part) != side(part))
+            .filter(|relied| takes_side(act, relied.part) && side(relied.part) != side(part))
             .any(|relied| controller(registry, relied.key) == own)
 }
 

@@ -1,15 +1,16 @@
 //! The six layers of an act.
 
+use std::collections::BTreeSet;
+
 use deed_proto::v1::{
-    self, EvidencePart, FindingKind, IntentState, KeyRole, LayerState, Layers, OutcomeState,
-    TaskState,
+    self, EvidencePart, FindingKind, IntentState, LayerState, Layers, OutcomeState, TaskState,
 };
 
 use super::{
     act::copied,
     cells::{Act, Change, Task},
     effects,
-    keys::{Doubts, conflicts, relied_on},
+    keys::{Doubts, conflicts, is_claim, relied_on},
 };
 use crate::{KeyId, Micros, trust::Registry};
 
@@ -28,6 +29,11 @@ pub fn standing(act: &Act, task: Option<&Task>) -> IntentState {
 #[must_use]
 pub fn info(act: Act, task: Option<&Task>, registry: &Registry) -> v1::ActInfo {
     let outcome = act.outcome.as_ref();
+    // Systems' Observations are among the changes too, where the list of all is full.
+    let observed = act.observations.iter().map(|one| one.leaf);
+    let observed: BTreeSet<u64> = observed
+        .chain(act.changes.iter().map(|one| one.leaf))
+        .collect();
     let keys = relied_on(&act).map(|relied| v1::ReliedKey {
         key_id: copied(relied.key.as_bytes()),
         leaf_index: relied.leaf,
@@ -44,7 +50,7 @@ pub fn info(act: Act, task: Option<&Task>, registry: &Registry) -> v1::ActInfo {
         evidence_leaves: act.evidence.iter().map(|one| one.leaf).collect(),
         outcome_leaf: outcome.map(|outcome| outcome.leaf),
         outcome: outcome.map_or(0, |outcome| outcome.state),
-        observation_leaves: act.observations.iter().map(|one| one.leaf).collect(),
+        observation_leaves: observed.into_iter().collect(),
         strength_claimed: act.strength_claimed,
         missing: act.missing,
         denied: act.denied,
@@ -65,13 +71,6 @@ pub fn of(act: &Act, registry: &Registry) -> Layers {
     layers.set_result(result(act, doubts));
     layers.set_corroboration(corroboration(act, is_claim, registry));
     layers
-}
-
-/// Returns true if the Intent is not signed by the one that acts: an importer's key shows who
-/// brought it in.
-fn is_claim(act: &Act, registry: &Registry) -> bool {
-    let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
-    key.is_none_or(|key| key.role == KeyRole::Importer)
 }
 
 /// Returns true if a Decision or an Approval that counts is under the controller of another side of
@@ -210,7 +209,7 @@ fn corroboration(act: &Act, is_claim: bool, registry: &Registry) -> LayerState {
             let both = effects::confirmed_by(act, |one| is_sound(one) && is_apart(one));
             if !effects::is_all(act, sound) {
                 LayerState::Contradicted
-            } else if effects::is_all(act, both) {
+            } else if effects::is_all(act, both) && !act.has(FindingKind::NotCompared) {
                 LayerState::Proven
             } else {
                 LayerState::Claimed

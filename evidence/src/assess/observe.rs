@@ -154,6 +154,7 @@ impl Book {
     ) -> Result<(), V::Error> {
         let compared = effects::look_up(act, &sight.claimed, &[]);
         let other = compared
+            .seen
             .iter()
             .zip(&sight.claimed)
             .find(|(seen, _)| matches!(seen, Seen::Different | Seen::Beyond | Seen::Hidden));
@@ -194,8 +195,11 @@ impl Book {
         let mut other = self.hold_against_clearance(view, here, act, sight)?;
         let system = effects::system(voice.producer);
         let compared = effects::look_up(act, &sight.own, &system);
+        compared.make_room(act);
+        let mut taken = effects::expected_taken(act, &system);
+        let mut beyond_bound = false;
         for at in effects::most_exact_first(&sight.own) {
-            let (effect, seen) = (&sight.own[at], compared[at]);
+            let (effect, seen) = (&sight.own[at], compared.seen[at]);
             if seen == Seen::Again {
                 if let Some(detail) = said_more(act, effect, &system) {
                     other = true;
@@ -208,14 +212,17 @@ impl Book {
             if seen != Seen::Otherwise {
                 let own = act.changes.iter().filter(|one| one.system == system);
                 if own.count() >= CHANGES_MAX {
-                    let kind = FindingKind::NotCompared;
-                    let detail =
-                        "more changes were seen of this act than are compared; this one is not";
-                    self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
-                    break;
+                    if !std::mem::replace(&mut beyond_bound, true) {
+                        let kind = FindingKind::NotCompared;
+                        let detail =
+                            "more changes were seen of this act than are compared; this one is not";
+                        self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+                    }
+                    continue;
                 }
                 let expected;
-                (expected, beyond) = effects::beyond_cleared(act, effect, &system);
+                (expected, beyond) = effects::beyond_cleared(act, effect, taken);
+                taken |= expected.map_or(0, effects::bit);
                 act.changes.push(Change {
                     leaf: here.leaf,
                     at_us: here.at.get(),
@@ -247,6 +254,10 @@ impl Book {
         }
         if act.outcome.is_none() {
             return self.seen_before_outcome(view, here, act);
+        }
+        if beyond_bound && !other {
+            // What was not compared is not known to be the same.
+            return Ok(());
         }
         self.conclude(view, here, act, other)
     }
@@ -334,6 +345,15 @@ impl Book {
         here: Here<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
+        self.by_proven(|book| book.compare_seen(view, here, act))
+    }
+
+    fn compare_seen<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        act: &mut Act,
+    ) -> Result<(), V::Error> {
         if act.changes.is_empty() || act.outcome.is_none() {
             return Ok(());
         }
@@ -344,7 +364,8 @@ impl Book {
         for group in early.chunk_by(|a, b| a.leaf == b.leaf) {
             let effects: Vec<Effect> = group.iter().map(|change| change.effect.clone()).collect();
             let compared = effects::look_up(act, &effects, &group[0].system);
-            for (change, seen) in group.iter().zip(compared) {
+            compared.make_room(act);
+            for (change, seen) in group.iter().zip(compared.seen) {
                 let leaf = change.leaf;
                 act.changes.push(Change {
                     declared: declared(seen),
@@ -446,7 +467,11 @@ fn said_more(act: &mut Act, again: &Effect, system: &[u8]) -> Option<String> {
     })?;
     let both = effects::merged(&act.changes[at].effect, again)?;
     act.changes[at].effect = both;
-    if effects::still_fits(act, &act.changes[at]) {
+    let change = &act.changes[at];
+    let expected = effects::is_still_expected(act, change);
+    // With what is known now it may be another one of those that were declared.
+    let declared = effects::is_still_declared(act, change) || effects::match_again(act, at);
+    if expected && declared {
         return None;
     }
     act.changes[at].declared = None;

@@ -1,15 +1,17 @@
 //! Outcomes: who may give one, and what it is held against.
 
-use deed_proto::v1::{FindingKind, KeyRole, OutcomeState, OutcomeStatus, TaskState};
+use deed_proto::v1::{EvidencePart, FindingKind, KeyRole, OutcomeState, OutcomeStatus, TaskState};
 
 use super::{
+    LIST_MAX,
     act::{copied_of, observation_due, task_of},
     amounts,
     book::{Book, Here, Spoken, View, Voice},
-    cells::{self, Act},
+    cells::{self, Act, Relied},
     effects,
+    keys::is_claim,
     said::Outcome,
-    table::{Event, State},
+    table::{self, Event, State, Thing},
 };
 use crate::{CommitmentDigest, KeyId, TaskId};
 
@@ -55,13 +57,16 @@ impl Book {
             return self.find(view, here, kind, Some(task), here.leaf, intent, detail);
         }
         let signed = relation == Relation::Proven;
-        if !signed && !is_claim(here, &act) {
+        if !signed && !is_claim(&act, here.registry) {
             // Of an act that somebody signed for, an unsigned word is no more than a claim: it must
             // not come before the Outcome that is signed.
             act.outcome_claimed = true;
             return self.put_act(view, act);
         }
         match &act.outcome {
+            Some(first) if first.signed && signed => {
+                return self.further_outcome(view, here, voice, task, act, said);
+            }
             Some(first) if first.signed || !signed => {
                 let first = Some(first.leaf);
                 let detail = "the Intent has an Outcome already";
@@ -85,27 +90,75 @@ impl Book {
         self.put_act(view, act)
     }
 
-    /// Holds an Outcome against its Intent, and keeps it. `author` is the key that proves it, if one
-    /// does.
-    fn judge_outcome<V: View>(
+    /// Holds a further Outcome against its Intent, and keeps the first. Whoever may give one may accuse
+    /// the act by it: else the first speaker's word would switch off the check.
+    fn further_outcome<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        task: TaskId,
+        mut act: Act,
+        said: &Outcome,
+    ) -> Result<(), V::Error> {
+        let first = act.outcome.as_ref().map(|first| first.leaf);
+        let detail = "the Intent has an Outcome already";
+        let kind = FindingKind::OutOfPlace;
+        self.object(view, here, voice, kind, task, first, detail)?;
+        let from = self.stands(view, &act)?;
+        let row = table::find(Thing::Intent, from, event_of(said));
+        let finding = row.and_then(|row| row.finding);
+        let found =
+            self.held_against_intent(view, here, task, &act, said, (from, finding), true)?;
+        for (kind, detail, contradicts) in found {
+            if act.has(kind) {
+                continue;
+            }
+            act.note(kind);
+            let about = match kind {
+                // It is the Outcome that says so.
+                FindingKind::EffectMismatch => here.leaf,
+                _ => act.leaf,
+            };
+            self.find(view, here, kind, Some(task), about, contradicts, detail)?;
+        }
+        if let Some(key) = voice.key {
+            // The speaker is of the acting side from now on.
+            let part = EvidencePart::Outcome;
+            let bytes = &key.as_bytes()[..];
+            let mut known = act.relied.iter();
+            let known = known.any(|one| one.part() == part && one.key[..] == *bytes);
+            if !known && act.relied.len() < LIST_MAX {
+                act.relied.push(Relied {
+                    key: copied_of(Some(bytes)),
+                    leaf: here.leaf,
+                    at_us: here.at.get(),
+                    part: part.into(),
+                });
+            }
+        }
+        self.put_act(view, act)
+    }
+
+    /// Returns what an Outcome shows against its Intent: kind, detail, and what it contradicts. `stood` is
+    /// where the Intent stood, and what the table finds of the Outcome there.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what was said, of what, and where that stood"
+    )]
+    fn held_against_intent<V: View>(
         &mut self,
         view: &mut V,
         here: Here<'_>,
         task: TaskId,
-        act: &mut Act,
+        act: &Act,
         said: &Outcome,
-        author: Option<KeyId>,
-    ) -> Result<(), V::Error> {
+        (from, finding): (State, Option<FindingKind>),
+        signed: bool,
+    ) -> Result<Vec<(FindingKind, String, Option<u64>)>, V::Error> {
         let mut found = Vec::new();
         let done = said.status != OutcomeStatus::NotDone;
-        let event = if done {
-            Event::OutcomeDone
-        } else {
-            Event::OutcomeNotDone
-        };
-        let from = self.stands(view, act)?;
-        let row = self.move_intent(view, here, act, event)?;
-        if let Some(kind) = row.and_then(|row| row.finding) {
+        if let Some(kind) = finding {
             let detail = match from {
                 State::Overdue => "the Outcome came after the Intent's deadline",
                 State::Waiting => "it was done while evidence was missing",
@@ -124,13 +177,35 @@ impl Book {
             found.push((FindingKind::ArgumentsChanged, detail, Some(here.leaf)));
         }
         let named = act.minor_units.map(|most| (most, act.currency.as_str()));
-        let elsewhere = said.effects.iter().filter(|_| author.is_some());
-        let elsewhere = elsewhere
-            .filter_map(|effect| effects::beyond_cleared(act, effect, &[]).1)
-            .next();
+        let elsewhere = if signed {
+            effects::declared_beyond(act, &said.effects)
+        } else {
+            None
+        };
         if let Some(detail) = amounts::beyond(named, &said.effects).or(elsewhere) {
             found.push((FindingKind::EffectMismatch, detail, Some(act.leaf)));
         }
+        Ok(found)
+    }
+
+    /// Holds an Outcome against its Intent, and keeps it. `author` is the key that proves it, if one
+    /// does.
+    fn judge_outcome<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        task: TaskId,
+        act: &mut Act,
+        said: &Outcome,
+        author: Option<KeyId>,
+    ) -> Result<(), V::Error> {
+        let done = said.status != OutcomeStatus::NotDone;
+        let event = event_of(said);
+        let from = self.stands(view, act)?;
+        let row = self.move_intent(view, here, act, event)?;
+        let stood = (from, row.and_then(|row| row.finding));
+        let signed = author.is_some();
+        let mut found = self.held_against_intent(view, here, task, act, said, stood, signed)?;
         let duties = act.duties.unwrap_or_default();
         let wanted = [
             (duties.tool_call && !said.tool_call, "the tool call"),
@@ -280,6 +355,16 @@ impl Book {
         task: TaskId,
         leaf: u64,
     ) -> Result<(), V::Error> {
+        self.by_proven(|book| book.was_never_declared(view, here, task, leaf))
+    }
+
+    fn was_never_declared<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        task: TaskId,
+        leaf: u64,
+    ) -> Result<(), V::Error> {
         let Some(mut act) = self.act_at(view, leaf)? else {
             return Ok(());
         };
@@ -338,10 +423,11 @@ fn relation<V: View>(
     })
 }
 
-/// Returns true if an act is itself a claim: nobody signed its Intent, or an importer did.
-pub(super) fn is_claim(here: Here<'_>, act: &Act) -> bool {
-    let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));
-    key.is_none_or(|key| key.role == KeyRole::Importer)
+fn event_of(said: &Outcome) -> Event {
+    match said.status {
+        OutcomeStatus::NotDone => Event::OutcomeNotDone,
+        _ => Event::OutcomeDone,
+    }
 }
 
 /// Drops the changes that systems under the controller of the Outcome's author saw: these are no

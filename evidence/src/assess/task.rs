@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{KeyId, Micros, TaskId};
 
-/// Tasks of a compromised key that are looked at; beyond that one finding speaks for the rest.
+/// Tasks of a compromised key that are looked at; beyond that one finding speaks for the rest, which are older.
 const USES_MAX: u32 = 10_000;
 
 fn state_of(task: &Task) -> State {
@@ -440,7 +440,8 @@ impl Book {
             .look::<Count, _>(view, CellKey::KeyUses(key))?
             .copied()
             .unwrap_or_default();
-        for n in 0..count.min(USES_MAX) {
+        // The newest: they are the likeliest to be somebody else's.
+        for n in count.saturating_sub(USES_MAX)..count {
             let Some(used) = self.cells.look::<Use, _>(view, CellKey::KeyUse(key, n))? else {
                 continue;
             };
@@ -470,7 +471,7 @@ impl Book {
         }
         if count > USES_MAX {
             let kind = FindingKind::CompromisedKeyUse;
-            let detail = format!("key {key} spoke in {} further tasks", count - USES_MAX);
+            let detail = format!("key {key} spoke in {} earlier tasks", count - USES_MAX);
             self.find(view, here, kind, None, here.leaf, None, detail)?;
         }
         Ok(())
