@@ -14,7 +14,6 @@ use super::{
     digest,
     due::{Due, DueOf},
     grant::{NEGATIVE, Shown, Wanted, covers},
-    keys::is_claim,
     recorded::Recorded,
     said::{Effect, Intent, Quantity},
     table::{self, Event, State, Thing},
@@ -389,11 +388,7 @@ impl Book {
         act.strength_claimed = judged.strength_claimed;
         if let Some(shown) = &judged.shown {
             act.grant_leaf = shown.leaf;
-            act.set_authority(match shown.layer {
-                // That it is the subject's act is claimed.
-                LayerState::Proven if is_claim(act, here.registry) => LayerState::Claimed,
-                layer => layer,
-            });
+            act.set_authority(shown.layer);
             act.relied.extend(shown.relied.iter().cloned());
             // Also if the grant does not bear this act: whoever carries it out all the same has more to
             // answer for, not less.

@@ -712,7 +712,8 @@ const SERIOUS: [FindingKind; 4] = [
 ];
 
 impl Accused {
-    fn told(&self) -> Telling {
+    /// Tells it. Returns the leaf of what the bank saw, too.
+    fn told(&self) -> (Telling, u64) {
         let mut telling = Telling::new(true);
         let mut number = 0;
         let mut between = |telling: &mut Telling| {
@@ -755,13 +756,9 @@ impl Accused {
             telling.says(APPROVER, said);
         }
         between(&mut telling);
-        if self.early {
-            self.bank(&mut telling, act.as_ref());
-        }
+        let early = self.early.then(|| self.bank(&mut telling, act.as_ref()));
         between(&mut telling);
-        if !self.early {
-            self.bank(&mut telling, act.as_ref());
-        }
+        let seen = early.unwrap_or_else(|| self.bank(&mut telling, act.as_ref()));
         between(&mut telling);
         if self.closes {
             telling
@@ -775,11 +772,11 @@ impl Accused {
         // Longer than any confirmation may take.
         telling.ledger.at(200_000);
         telling.ledger.tick();
-        telling
+        (telling, seen.leaf)
     }
 
     /// The bank sees it: by the Intent if there is one.
-    fn bank(&self, telling: &mut Telling, act: Option<&Place>) {
+    fn bank(&self, telling: &mut Telling, act: Option<&Place>) -> Place {
         let of = match self.named {
             Named::Intent(_) if act.is_none() => Named::Task,
             named => named,
@@ -790,9 +787,9 @@ impl Accused {
         };
         if let (Named::Intent(_), Some(act)) = (of, act) {
             let body = observation(Some(act), self.seen.list());
-            telling.says(DOWNSTREAM, body);
+            telling.says(DOWNSTREAM, body)
         } else {
-            telling.utter(DOWNSTREAM, said).expect("the bank is heard");
+            telling.utter(DOWNSTREAM, said).expect("the bank is heard")
         }
     }
 }
@@ -848,12 +845,19 @@ proptest! {
 
     #[test]
     fn an_act_that_was_not_cleared_and_was_seen_is_found(accused in accused()) {
-        let telling = accused.told();
+        let (telling, seen) = accused.told();
         let task = telling.task();
+        // Whatever else the accused is found to have said does not count.
+        let of_what_was_seen = |found: &v1::Finding| {
+            let act = telling.ledger.kept.act(found.about_leaf);
+            let act = act.filter(|act| act.observations.iter().any(|one| one.leaf == seen));
+            found.leaf_index == seen || found.contradicts_leaf == Some(seen) || act.is_some()
+        };
         let serious = |found: &&v1::Finding| {
             found.task == task.as_bytes()[..]
                 && found.severity() == Severity::Serious
                 && SERIOUS.contains(&found.kind())
+                && of_what_was_seen(found)
         };
         let found = telling.ledger.findings().filter(serious).count();
         prop_assert!(found > 0, "{:#?}", telling.ledger.findings().collect::<Vec<_>>());

@@ -163,7 +163,8 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     let again = engine.append(NAME, vec![observed(&mut agent)]).unwrap();
     assert_eq!(briefs(&again), ["accepted 8"]);
     let again = said_of(&again);
-    assert_eq!(kinds(again[0].as_ref()), [FindingKind::HiddenSideEffect]);
+    // Nobody signed it.
+    assert_eq!(kinds(again[0].as_ref()), [FindingKind::UnprovenClaim]);
     drop(ledger);
     engine.close();
     fsck::check(dir.path(), &mut |_| {}).unwrap();

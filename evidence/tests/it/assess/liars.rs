@@ -9,7 +9,7 @@ use deed_proto::v1::{
 use super::*;
 
 /// Under a controller of its own.
-const GATEWAY: Who = Who {
+pub(super) const GATEWAY: Who = Who {
     seed: Some(51),
     role: v1::KeyRole::Agent,
     producer: "https://gateway.example/payments",
@@ -17,7 +17,7 @@ const GATEWAY: Who = Who {
 };
 
 /// A system of the agent's own organisation.
-const OWN_SYSTEM: Who = Who {
+pub(super) const OWN_SYSTEM: Who = Who {
     seed: Some(52),
     producer: "https://example.org/own-bank",
     controller: AGENT.controller,
@@ -25,7 +25,7 @@ const OWN_SYSTEM: Who = Who {
 };
 
 /// A policy engine of the agent's own organisation.
-const OWN_ENGINE: Who = Who {
+pub(super) const OWN_ENGINE: Who = Who {
     seed: Some(53),
     producer: "https://example.org/own-engine",
     controller: AGENT.controller,
@@ -33,31 +33,31 @@ const OWN_ENGINE: Who = Who {
 };
 
 /// A system that has no business with orders.
-const WEATHER: Who = Who {
+pub(super) const WEATHER: Who = Who {
     seed: Some(54),
     producer: "https://weather.example/stations",
     controller: "https://weather.example",
     ..DOWNSTREAM
 };
 
-fn layers_of(stage: &Stage, intent: &Place) -> Layers {
+pub(super) fn layers_of(stage: &Stage, intent: &Place) -> Layers {
     layers::of(&stage.ledger.act(intent.leaf), &stage.ledger.registry)
 }
 
 /// Returns true if something serious was found since the stage was marked.
-fn is_serious(stage: &Stage) -> bool {
+pub(super) fn is_serious(stage: &Stage) -> bool {
     let found = stage.found();
     found
         .iter()
         .any(|found| found.severity() == Severity::Serious)
 }
 
-fn sees(stage: &mut Stage, who: Who, intent: &Place, effects: Vec<v1::Effect>) -> Place {
+pub(super) fn sees(stage: &mut Stage, who: Who, intent: &Place, effects: Vec<v1::Effect>) -> Place {
     let said = observation(Some(intent), effects);
     stage.ledger.say(who, Some(1), said)
 }
 
-fn without_amount() -> v1::Effect {
+pub(super) fn without_amount() -> v1::Effect {
     v1::Effect {
         amount: None,
         ..effect("orders/7", 0)
@@ -75,7 +75,7 @@ fn in_currency(currency: &str, minor_units: i64) -> v1::Effect {
 }
 
 /// A payment with all its evidence that is done and seen: every layer is proven.
-fn clean() -> (Stage, Place) {
+pub(super) fn clean() -> (Stage, Place) {
     let mut stage = Stage::new();
     let intent = stage.cleared(0);
     stage.done(&intent);
@@ -450,7 +450,7 @@ fn who_decides_does_not_approve() {
         if decides_first {
             stage.decide(&intent, Verdict::Allow);
             let approved = stage.approve(own_approver, &intent, Verdict::Allow);
-            assert_eq!(approved.kinds(), [F::SelfApproval]);
+            assert_eq!(approved.kinds(), [F::UnprovenClaim]);
         } else {
             stage.approve(own_approver, &intent, Verdict::Allow);
             assert_eq!(
@@ -646,7 +646,7 @@ fn a_proven_opening_displaces_a_claimed_one() {
     stage.replays();
 }
 
-fn with_order(made: &mut v1::Statement) {
+pub(super) fn with_order(made: &mut v1::Statement) {
     made.correlation_keys = vec![v1::CorrelationKey {
         kind: "order".into(),
         value: "7".into(),

@@ -12,6 +12,7 @@ mod many;
 mod seen;
 mod sessions;
 mod tasks;
+mod voices;
 mod walk;
 
 use std::collections::BTreeMap;

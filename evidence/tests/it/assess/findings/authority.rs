@@ -126,7 +126,7 @@ pub(super) const OF_EVIDENCE: [(F, Story); 8] = [
         let intent = s.waits(0);
         s.mark();
         let approved = s.approve(COLLEAGUE, &intent, Verdict::Allow);
-        let detail = "the approver has the controller of somebody who acts or decides here";
+        let detail = "the approver has the controller of somebody who acts here";
         told(approved.leaf, detail).contradicts(intent.leaf)
     }),
     (F::HastyApproval, |s| {
