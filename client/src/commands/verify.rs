@@ -324,6 +324,27 @@ fn of_head(verified: &VerifiedCheckpoint, index: LeafIndex, policy: &Policy) -> 
     checks
 }
 
+/// Signature and standing of an entry that nobody signed, where a key was to have.
+fn of_missing_signature(author: Author, key: &PublicKey) -> [Check; 2] {
+    let key = signature::key_id(key);
+    let nobody = match author {
+        Author::Ledger => "nobody signed it, the ledger itself is the author",
+        _ => "nobody signed it",
+    };
+    [
+        Check::new(
+            SIGNATURE,
+            State::Failed,
+            format!("{nobody}; key {key} was to have"),
+        ),
+        Check::new(
+            STANDING,
+            State::NotChecked,
+            format!("without its signature, key {key} speaks for nobody here"),
+        ),
+    ]
+}
+
 /// Signature and standing of an entry that is in no batch.
 fn of_author(
     given: &Given,
@@ -333,6 +354,9 @@ fn of_author(
     entry: &Entry<'_>,
     header: &Header<'_>,
 ) -> [Check; 2] {
+    if let (None, Some(key)) = (entry.signature, &given.key) {
+        return of_missing_signature(entry.author, key);
+    }
     if entry.author == Author::Ledger {
         let detail = "the ledger itself is the author: nobody signs, its word is in the head";
         let follows = "whether what the ledger says follows from the entries before it is for deed \
