@@ -441,29 +441,36 @@ fn standing_unknown(key: KeyId) -> String {
     format!("whether key {key} spoke for the producer at that leaf takes --trust")
 }
 
-/// The standing of an author in the tree of `head`. A trust file under another head shows nothing of
-/// that: it may be another fork's, or leave out what came later.
+/// The standing of an author in the tree of `head`. A trust file under another head does not show that
+/// the key stood: it may be another fork's, or leave out what came later. What speaks against the key
+/// there is told all the same.
 fn of_standing(
     trust: &Trust,
     head: &TreeHead,
     author: Result<Option<KnownAuthor>, deed_client::AuthorError>,
     header: &Header<'_>,
 ) -> Check {
-    if trust.head != *head {
-        let detail = format!(
+    let other_head = (trust.head != *head).then(|| {
+        format!(
             "the trust file is under another head ({} leaves) than the proof ({} leaves): make both \
              with one deed prove",
             trust.head.size, head.size
-        );
-        return Check::new(STANDING, State::NotChecked, detail);
-    }
+        )
+    });
+    let author = match (author, other_head) {
+        (Err(error), None) => return Check::new(STANDING, State::Failed, error.to_string()),
+        (Err(error), Some(other)) => {
+            return Check::new(STANDING, State::Failed, format!("{error} ({other})"));
+        }
+        (Ok(_), Some(other)) => return Check::new(STANDING, State::NotChecked, other),
+        (Ok(author), None) => author,
+    };
     let author = match author {
-        Ok(Some(author)) => author,
-        Ok(None) => {
+        Some(author) => author,
+        None => {
             let detail = "the ledger itself is the author";
             return Check::new(STANDING, State::NothingToCheck, detail);
         }
-        Err(error) => return Check::new(STANDING, State::Failed, error.to_string()),
     };
     let producer = header.producer;
     let mut detail = match (author.key, &author.record) {

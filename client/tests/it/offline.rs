@@ -417,3 +417,28 @@ fn a_key_that_was_to_sign_has_signed_or_it_fails() {
     let own = key(AUTHORITY);
     json(&files.verify(authoritys, &["--key", &own, "--json"]));
 }
+
+#[test]
+fn a_trust_file_under_another_head_proves_nothing_and_still_speaks_against() {
+    // The key stood there, as far as the smaller tree shows: not checked.
+    let mut ledger = story();
+    let intended = ledger.entries().len() - 1;
+    ledger.at(200);
+    ledger.say(AUTHORITY, None, key_revoked(AGENT, None));
+    let after = Body::Intent(intent("orders/8", 1, None));
+    let after = signed(&ledger, AGENT, AGENT, after);
+    let files = Files::with(&ledger, after);
+    let (revocation, last) = (files.last() - 1, files.last());
+    files.write_trust_of(revocation, |_| true);
+    let shown = json(&files.verify(intended, &["--trust", "trust", "--json"]));
+    assert_eq!(state(&shown, "author's signature"), "checked");
+    assert_eq!(state(&shown, "key's standing"), "not_checked");
+    let text = String::from_utf8(files.verify(intended, &TRUSTED).stdout).unwrap();
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("under another head"), "{text}");
+    // The key was revoked before it spoke, and the smaller tree shows that.
+    files.write_trust_of(last, |_| true);
+    files.fails(last, "key's standing");
+    files.fails(last, "under another head");
+    files.fails(last, "revoked");
+}
