@@ -341,6 +341,8 @@ fn a_key_speaks_where_it_stood() {
         flat.contains("not checked: that no trust statement stands between"),
         "{text}"
     );
+    // The revocation itself is in that tree, and not in the file.
+    files.fails(revocation, "leaves this trust statement out");
     // One from the middle is missed.
     files.write_trust(|leaf| leaf != 2);
     files.fails(intended, "follows leaf");
