@@ -129,6 +129,7 @@ mod read;
 mod retry;
 mod session;
 mod settle;
+mod shown;
 mod signing;
 pub mod statement_json;
 mod stored_session;

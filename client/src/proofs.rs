@@ -22,6 +22,7 @@ use crate::{
     ledger::Ledger,
     read::{Leaf, ProvenEntry, check_not_stale, check_size},
     retry::within,
+    settle::Belief,
     signing::Signing,
     trust::TrustError,
 };
@@ -167,12 +168,13 @@ impl Ledger {
     }
 
     /// Fetches the ledger's trust statements and replays them: links, signatures, rules, and the
-    /// inclusion of each under one head that is not older than what is trusted.
+    /// inclusion of each under one head that is not older than what is trusted. How far they go is kept
+    /// with the trusted head: a chain that lacks a statement which was shown before is refused.
     ///
     /// # Errors
-    /// Any [`Error`]; [`Error::Trust`] if a statement is left out, or does not hold.
+    /// Any [`Error`]; [`Error::Trust`] if a statement is left out, or does not hold; [`Error::Store`].
     pub async fn trust_chain(&self) -> Result<ProvenTrust, Error> {
-        let trusted = self.shared.name_base();
+        let trusted = self.shared.belief.as_ref().map(Belief::newest);
         let messages = self
             .call(|connection| self.read_trust_chain(connection, 0))
             .await?;
@@ -216,6 +218,7 @@ impl Ledger {
         let chain = chain.ok_or(AnswerError::Missing {
             what: "the genesis entry of the trust chain",
         })?;
+        self.remember_trust(&entries, &head).await?;
         self.settle_if_due();
         Ok(ProvenTrust {
             registry: chain.into_registry(),
@@ -243,6 +246,7 @@ impl Ledger {
             return Ok(first);
         };
         let last = before.entries.last().map_or(0, |(index, _)| index.get());
+        let trusted = self.shared.belief.as_ref().map(Belief::newest);
         // From the last one on: there is always that.
         let messages = self
             .call(|connection| self.read_trust_chain(connection, last))
@@ -252,6 +256,9 @@ impl Ledger {
             what: "the trust chain",
         })?;
         let head = self.trust_note(&checkpoint).await?;
+        if let Some(trusted) = &trusted {
+            check_not_stale(&head, trusted)?;
+        }
         let mut next = None;
         for entry in messages.into_iter().flat_map(|message| message.entries) {
             let index = LeafIndex::new(entry.leaf_index);
@@ -264,6 +271,7 @@ impl Ledger {
             known.entries.push((index, entry.entry));
         }
         let now = next.map_or(before, Arc::new);
+        self.remember_trust(&now.entries, &head).await?;
         *known = Some(Arc::clone(&now));
         Ok(now)
     }

@@ -10,7 +10,7 @@ use std::{
 
 use deed_evidence::{receipt::consistency_proof, trust::HeadError};
 use deed_proto::v1;
-use deed_tlog::{ConsistencyProof, TreeHead, VerifierKey};
+use deed_tlog::{ConsistencyProof, LeafIndex, TreeHead, VerifierKey};
 use tonic::Code;
 
 use crate::{
@@ -45,6 +45,8 @@ pub(crate) struct Belief {
     /// settling: one at a time.
     stored: tokio::sync::Mutex<Option<TreeHead>>,
     settled: Mutex<Settled>,
+    /// The newest trust statement that was shown to this process.
+    shown_trust: Mutex<Option<LeafIndex>>,
     /// Settling in the background is under way.
     settling: AtomicBool,
     interval: Duration,
@@ -81,6 +83,7 @@ impl Belief {
                 failures: 0,
                 failure: None,
             }),
+            shown_trust: Mutex::new(None),
             settling: AtomicBool::new(false),
             interval,
         }
@@ -92,6 +95,22 @@ impl Belief {
 
     pub(crate) fn newest(&self) -> SignedHead {
         lock(&self.tips).newest().clone()
+    }
+
+    /// Where it is kept, if it is.
+    pub(crate) const fn store(&self) -> Option<&TrustStore> {
+        self.store.as_ref()
+    }
+
+    /// The leaf of the newest trust statement that was shown to this process.
+    pub(crate) fn shown_trust(&self) -> Option<LeafIndex> {
+        *lock(&self.shown_trust)
+    }
+
+    /// See [`shown_trust`](Self::shown_trust).
+    pub(crate) fn note_trust(&self, newest: LeafIndex) {
+        let mut shown = lock(&self.shown_trust);
+        *shown = (*shown).max(Some(newest));
     }
 
     /// The log keys that are followed so far.

@@ -102,6 +102,12 @@ impl Search {
         Ok(None)
     }
 
+    /// The head of the tree that what was found last is proven to be in.
+    #[must_use]
+    pub fn head(&self) -> Option<&SignedHead> {
+        self.stream.as_ref()?.head.as_ref()
+    }
+
     /// Everything below this leaf was searched, by the server's word.
     #[must_use]
     pub const fn searched_to(&self) -> u64 {

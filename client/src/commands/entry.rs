@@ -13,7 +13,9 @@ use crate::cli::{Failure, Global, Outcome, Output};
 /// says
 ///
 /// The signature is followed to a key that was registered for the producer and in force at that leaf;
-/// of a batched entry, that of its manifest. When it was received is the server's word.
+/// of a batched entry, that of its manifest. When it was received is the server's word, and so is that
+/// no trust statement follows the newest one that it shows (`trust_through` in --json): a revocation,
+/// for example. One that it has shown before it cannot hide.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -39,7 +41,9 @@ impl EntryCommand {
         }
         let leaf = &proven.leaf;
         let hash = leaf.hash.to_string();
-        let entry = EntryJson::decode(&proven.bytes, leaf.index.get(), hash)?.by(&vouched.voice);
+        let entry = EntryJson::decode(&proven.bytes, leaf.index.get(), hash)?
+            .by(&vouched.voice)
+            .going_by(ledger.newest_trust());
         Output::new(global).print(&entry, |entry| {
             let proven_in = format!(
                 "in the log      proven, in the tree of {} leaves",

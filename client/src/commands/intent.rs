@@ -189,7 +189,7 @@ impl MakeIntent {
             .say(&header, Body::Intent(intent), Some(contents))
             .await?;
         // It is recorded: its receipt is printed, whatever becomes of the waiting.
-        let (state, stands, waited) = self.stands(global, &ledger, &said).await;
+        let (state, stands, waited) = self.stands(&ledger, &said).await;
         let json = IntentJson {
             said: said.json(),
             stands,
@@ -200,12 +200,7 @@ impl MakeIntent {
         printed
     }
 
-    async fn stands(
-        &self,
-        global: &Global,
-        ledger: &Ledger,
-        said: &Said,
-    ) -> (IntentState, StandsJson, Outcome) {
+    async fn stands(&self, ledger: &Ledger, said: &Said) -> (IntentState, StandsJson, Outcome) {
         let assessed = said.receipt.assessed.as_ref();
         let stands = assessed.map_or_else(StandsJson::default, |assessed| {
             StandsJson::new(assessed.intent(), &assessed.missing, &assessed.denied)
@@ -230,10 +225,9 @@ impl MakeIntent {
         // Without --wait it is told how it stands now, unless that is to be checked.
         let to_the_end = self.wait || state == IntentState::Cleared;
         let failure = match watched(ledger, leaf, told, self.by_servers_word, to_the_end).await {
-            Ok(Some(standing)) => match check_trust(global, ledger, &standing) {
-                Ok(()) => return (standing.state, StandsJson::of(&standing), Ok(())),
-                Err(failure) => failure,
-            },
+            Ok(Some(standing)) => {
+                return (standing.state, StandsJson::of(&standing), Ok(()));
+            }
             Ok(None) => no_state(),
             Err(Error::Refused {
                 code: tonic::Code::FailedPrecondition,
@@ -255,13 +249,8 @@ impl MakeIntent {
 impl Await {
     pub(crate) async fn run(&self, global: &Global) -> Outcome {
         let ledger = global.connect().await?;
-        let (state, stands) = settled(
-            global,
-            &ledger,
-            LeafIndex::new(self.intent),
-            self.by_servers_word,
-        )
-        .await?;
+        let leaf = LeafIndex::new(self.intent);
+        let (state, stands) = settled(&ledger, leaf, self.by_servers_word).await?;
         let json = AwaitedJson {
             intent_leaf: self.intent,
             stands,
@@ -274,14 +263,12 @@ impl Await {
 
 /// Waits until evidence can change nothing more, and says what it waits for meanwhile.
 async fn settled(
-    global: &Global,
     ledger: &Ledger,
     leaf: LeafIndex,
     by_servers_word: bool,
 ) -> Outcome<(IntentState, StandsJson)> {
     let last = watched(ledger, leaf, false, by_servers_word, true).await?;
     let last = last.ok_or_else(no_state)?;
-    check_trust(global, ledger, &last)?;
     Ok((last.state, StandsJson::of(&last)))
 }
 
@@ -312,20 +299,6 @@ async fn watched(
     }
     ledger.flush().await?;
     Ok(last)
-}
-
-/// Refuses a standing that was worked out without trust statements that were seen here before.
-fn check_trust(global: &Global, ledger: &Ledger, standing: &Standing) -> Outcome {
-    let mut unshown = standing.unshown.iter();
-    let newest = unshown.find_map(|one| match one {
-        Unshown::Trust { leaf } => Some(LeafIndex::new(*leaf)),
-        _ => None,
-    });
-    match newest {
-        Some(newest) => keep_trust(global, ledger, newest, standing.head.head.size),
-        // Nothing was worked out here.
-        None => Ok(()),
-    }
 }
 
 /// Refuses a trust chain that lacks a statement which was seen here before, and keeps how far it goes.

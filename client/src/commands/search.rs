@@ -6,7 +6,11 @@ use deed_evidence::{Micros, TaskId};
 use deed_proto::v1::FindingKind;
 
 use super::{
-    arguments::kind_and_value, authority::now, entry, names, rules::hex_bytes, show::EntryJson,
+    arguments::kind_and_value,
+    authority::now,
+    entry, names,
+    rules::hex_bytes,
+    show::{EntryJson, trust_words},
     summary,
 };
 use crate::cli::{Failure, Global, Outcome, Output, When, printable, shown, tell};
@@ -15,7 +19,9 @@ use crate::cli::{Failure, Global, Outcome, Output, When, printable, shown, tell}
 ///
 /// All terms must hold. Each entry is proven to be in the log and to have the terms, and its signature
 /// is followed to a key that was the producer's and in force; that no other one has the terms, that a
-/// finding arose there, and how old it is are the server's word.
+/// finding arose there, and how old it is are the server's word, and so is that no trust statement
+/// follows the newest one that it shows (`trust_through` in --json). One that it has shown before it
+/// cannot hide.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -71,18 +77,29 @@ impl SearchCommand {
         let mut search = ledger.search(terms);
         let (output, mut none) = (Output::new(global), true);
         let (mut voices, mut refused) = (ledger.voices(), Ok(()));
+        let mut under = None;
         while let Some(found) = search.next().await? {
+            // A larger tree may hold trust statements that came since the chain was read.
+            let head = search.head().map(|head| head.head);
+            if head != under {
+                (voices, under) = (ledger.voices(), head);
+            }
             for one in found {
                 none = false;
                 let leaf = one.index.get();
                 let voice = voices.of(leaf, &one.entry).await?;
-                let json = EntryJson::decode(&one.entry, leaf, one.hash.to_string())?.by(&voice);
+                let json = EntryJson::decode(&one.entry, leaf, one.hash.to_string())?
+                    .by(&voice)
+                    .going_by(ledger.newest_trust());
                 output.print(&json, |_| line(&one, &voice))?;
                 refused = refused.and_then(|()| entry::refused(leaf, &voice));
             }
         }
         ledger.flush().await?;
         if !global.json {
+            if let Some(newest) = ledger.newest_trust() {
+                tell(&format!("signatures {}", trust_words(Some(newest.get()))));
+            }
             let to = search.searched_to();
             tell(&match none {
                 true => format!("nothing found below leaf {to}, by the server's word"),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use deed_client::{Voice, statement_json::StatementJson};
 use deed_evidence::{entry::Entry, statement};
 use deed_proto::v1;
+use deed_tlog::LeafIndex;
 use serde::Serialize;
 
 use crate::cli::{Failure, Outcome, Readers, WholeFile, printable, to_json_pretty};
@@ -21,6 +22,10 @@ pub(crate) struct EntryJson {
     /// The reason why the signature shows nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
+    /// The newest trust statement that a verified signature goes by. That none follows, a revocation
+    /// for example, is the server's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust_through: Option<u64>,
     received_at_us: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     principal_leaf: Option<u64>,
@@ -53,6 +58,7 @@ impl EntryJson {
                 _ => "none",
             },
             refused: None,
+            trust_through: None,
             received_at_us: entry.received_at.get(),
             principal_leaf: entry.principal_leaf,
             body: header.body.name(),
@@ -71,6 +77,13 @@ impl EntryJson {
         self
     }
 
+    /// The same with how far the trust statements go that a verified signature goes by.
+    pub(crate) fn going_by(mut self, newest_trust: Option<LeafIndex>) -> Self {
+        let newest = newest_trust.filter(|_| self.signature == "verified");
+        self.trust_through = newest.map(LeafIndex::get);
+        self
+    }
+
     /// Says that the signature verifies, and that nothing shows whose the key was.
     pub(crate) fn by_key_alone(mut self) -> Self {
         self.signature = "key_unknown";
@@ -79,6 +92,10 @@ impl EntryJson {
 
     fn signature_words(&self) -> String {
         match (self.signature, &self.refused) {
+            ("verified", _) if self.trust_through.is_some() => format!(
+                "verified: the key was the producer's and in force\n                {}",
+                trust_words(self.trust_through)
+            ),
             ("verified", _) => "verified: the key was the producer's and in force".to_owned(),
             ("refused", Some(why)) => format!("proves nothing: {}", printable(why)),
             ("key_unknown", _) => {
@@ -106,6 +123,12 @@ impl EntryJson {
             self.body
         )
     }
+}
+
+/// What a signature that verifies goes by, and whose word it is that this is all.
+pub(crate) fn trust_words(through: Option<u64>) -> String {
+    let through = through.map_or_else(String::new, |leaf| format!(" up to leaf {leaf}"));
+    format!("by trust statements{through}; that none follows is the server's word")
 }
 
 /// Writes a file that the user named, whole or not at all, replacing what is there.

@@ -1,15 +1,16 @@
 //! `deed verify`
 
+mod author;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use deed_client::{KnownAuthor, TrustHistory, Voice};
+use deed_client::{TrustHistory, Voice};
 use deed_evidence::{
-    KeyId, LedgerId,
+    LedgerId,
     batch::{self, Manifest},
     entry::Entry,
-    signature,
     statement::{self, Header},
 };
 use deed_proto::v1::{Author, GetBatchProofResponse, PayloadType};
@@ -24,6 +25,7 @@ use super::{
     show::{EntryJson, read_file},
 };
 use crate::cli::{Failure, Global, Outcome, Output, labelled, printable};
+use author::{of_author, of_standing, standing_unknown};
 
 /// Verifies, offline, that an entry is in a log: the policy's log signed the tree head, its
 /// quorum of witnesses cosigned it, and the inclusion proof leads from the entry to its root.
@@ -324,148 +326,7 @@ fn of_head(verified: &VerifiedCheckpoint, index: LeafIndex, policy: &Policy) -> 
     checks
 }
 
-/// Signature and standing of an entry that is in no batch.
-fn of_author(
-    given: &Given,
-    head: &TreeHead,
-    index: LeafIndex,
-    bytes: &Bytes,
-    entry: &Entry<'_>,
-    header: &Header<'_>,
-) -> [Check; 2] {
-    if entry.author == Author::Ledger {
-        let detail = "the ledger itself is the author: nobody signs, its word is in the head";
-        let follows = "whether what the ledger says follows from the entries before it is for deed \
-                       audit";
-        return [
-            Check::new(SIGNATURE, State::NothingToCheck, detail),
-            Check::new(STANDING, State::NotChecked, follows),
-        ];
-    }
-    let author = given.trust.as_ref().map(|trust| {
-        let author = trust.history.author(index, bytes, entry, header, None);
-        (trust, author)
-    });
-    let signature = match (entry.signature, &given.key, &author) {
-        (None, ..) => Check::new(
-            SIGNATURE,
-            State::NothingToCheck,
-            "the statement is unsigned: its producer is claimed",
-        ),
-        (Some(signed), Some(key), _) => {
-            let (wanted, found) = (signature::key_id(key), signed.key());
-            let payload_type = PayloadType::Statement;
-            let verified = signature::verify(key, payload_type, entry.payload, signed.signature);
-            match verified {
-                _ if wanted != found => Check::new(
-                    SIGNATURE,
-                    State::Failed,
-                    format!("it is by key {found}, not by {wanted}"),
-                ),
-                Ok(()) => Check::new(
-                    SIGNATURE,
-                    State::Checked,
-                    format!("key {found} signed the statement"),
-                ),
-                Err(error) => Check::new(SIGNATURE, State::Failed, error.to_string()),
-            }
-        }
-        (Some(signed), None, Some((trust, author))) => {
-            // With a key that the trust file has, whatever else is wrong with its author.
-            let (id, payload_type) = (signed.key(), PayloadType::Statement);
-            let verified = trust
-                .history
-                .public_key(id)
-                .map(|key| signature::verify(key, payload_type, entry.payload, signed.signature));
-            match verified {
-                Some(Ok(())) => Check::new(
-                    SIGNATURE,
-                    State::Checked,
-                    format!("key {id} signed the statement"),
-                ),
-                Some(Err(error)) => Check::new(SIGNATURE, State::Failed, error.to_string()),
-                None => {
-                    let why = author.as_ref().err().map(ToString::to_string);
-                    Check::new(SIGNATURE, State::Failed, why.unwrap_or_default())
-                }
-            }
-        }
-        (Some(signed), None, None) => Check::new(
-            SIGNATURE,
-            State::NotChecked,
-            format!(
-                "key {} is named, and its signature was not looked at: that takes --trust or --key",
-                signed.key()
-            ),
-        ),
-    };
-    let standing = match author {
-        Some((trust, author)) => of_standing(trust, head, author, header),
-        None => match entry.signature {
-            Some(signed) => Check::new(STANDING, State::NotChecked, standing_unknown(signed.key())),
-            None => Check::new(
-                STANDING,
-                State::NotChecked,
-                "whether the producer has a key, and so must sign, takes --trust",
-            ),
-        },
-    };
-    [signature, standing]
-}
-
-fn standing_unknown(key: KeyId) -> String {
-    format!("whether key {key} spoke for the producer at that leaf takes --trust")
-}
-
-/// The standing of an author in the tree of `head`. A trust file under another head shows nothing of
-/// that: it may be another fork's, or leave out what came later.
-fn of_standing(
-    trust: &Trust,
-    head: &TreeHead,
-    author: Result<Option<KnownAuthor>, deed_client::AuthorError>,
-    header: &Header<'_>,
-) -> Check {
-    if trust.head != *head {
-        let detail = format!(
-            "the trust file is under another head ({} leaves) than the proof ({} leaves): make both \
-             with one deed prove",
-            trust.head.size, head.size
-        );
-        return Check::new(STANDING, State::NotChecked, detail);
-    }
-    let author = match author {
-        Ok(Some(author)) => author,
-        Ok(None) => {
-            let detail = "the ledger itself is the author";
-            return Check::new(STANDING, State::NothingToCheck, detail);
-        }
-        Err(error) => return Check::new(STANDING, State::Failed, error.to_string()),
-    };
-    let producer = header.producer;
-    let mut detail = match (author.key, &author.record) {
-        (None, _) => format!("no key was registered for {producer}, so it may speak unsigned"),
-        (Some(key), None) => format!("key {key} was an authority of the ledger at that leaf"),
-        (Some(key), Some(record)) => format!(
-            "key {key} spoke for {producer} at that leaf: registered at leaf {}, for controller {}",
-            record.registered_leaf, record.controller
-        ),
-    };
-    if let Some(leaf) = author.revoked_leaf {
-        detail += &format!("; it was revoked later, at leaf {leaf}");
-    }
-    let newest = trust.history.newest();
-    detail += &if author.complete {
-        format!("; no trust statement before that leaf is left out (the newest shown is {newest})")
-    } else {
-        format!(
-            "; not checked: that no trust statement stands between leaf {newest}, the newest that \
-             is shown, and that leaf"
-        )
-    };
-    Check::new(STANDING, State::Checked, detail)
-}
-
-/// The parts that no proof of an entry shows.
+/// What no proof of an entry shows.
 fn of_words(entry: &Entry<'_>) -> [Check; 3] {
     let slots = statement::commitments(entry.payload).map(|all| {
         let slots = all.map(|one| format!("{} ({})", one.slot, one.digest));

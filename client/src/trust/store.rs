@@ -369,6 +369,15 @@ impl TrustStore {
         Ok(Advance::Stored)
     }
 
+    /// The leaf of the newest trust statement that was ever shown, if any was.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be read or makes no sense.
+    pub fn trust(&self) -> Result<Option<LeafIndex>, StoreError> {
+        let kept: Option<TrustFile> = read_json(&self.trust_path())?;
+        Ok(kept.map(|kept| LeafIndex::new(kept.newest_leaf)))
+    }
+
     /// Keeps the leaf of a trust statement that was proven to be in a tree whose head is stored, if it
     /// is newer than the one that is kept. Returns what is kept then: a chain that ends before it, in a
     /// tree that holds it, hides statements.
@@ -377,17 +386,13 @@ impl TrustStore {
     /// [`StoreError`] if the file cannot be read or written.
     pub fn keep_trust(&self, newest: LeafIndex) -> Result<LeafIndex, StoreError> {
         let _lock = self.lock()?;
-        let path = self.trust_path();
-        let kept: Option<TrustFile> = read_json(&path)?;
-        if let Some(kept) = kept
-            && kept.newest_leaf >= newest.get()
-        {
-            return Ok(LeafIndex::new(kept.newest_leaf));
+        if let Some(kept) = self.trust()?.filter(|kept| *kept >= newest) {
+            return Ok(kept);
         }
         let file = TrustFile {
             newest_leaf: newest.get(),
         };
-        write_replacing(&path, &to_json(&file))?;
+        write_replacing(&self.trust_path(), &to_json(&file))?;
         Ok(newest)
     }
 

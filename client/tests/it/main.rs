@@ -22,6 +22,7 @@ mod settling;
 mod silence;
 mod statement_json;
 mod tls;
+mod trust_shown;
 mod trust_store;
 mod whims;
 mod words;

@@ -96,20 +96,22 @@ impl Files {
         fs::write(self.directory.path().join(name), bytes).unwrap();
     }
 
-    fn leaves(&self) -> Vec<Hash> {
-        self.entries.iter().map(|entry| leaf_hash(entry)).collect()
+    /// The leaves of the tree of so many.
+    fn leaves(&self, size: usize) -> Vec<Hash> {
+        let entries = self.entries[..size].iter();
+        entries.map(|entry| leaf_hash(entry)).collect()
     }
 
-    fn checkpoint(&self) -> deed_tlog::SignedNote {
-        let leaves = self.leaves();
+    fn checkpoint(&self, size: usize) -> deed_tlog::SignedNote {
+        let leaves = self.leaves(size);
         let size = TreeSize::new(leaves.len() as u64);
         let head = TreeHead::new(size, merkle::root(&leaves));
         let checkpoint = Checkpoint::new(genesis().origin, head);
         checkpoint.sign(&log_signer()).unwrap()
     }
 
-    fn path(&self, leaf: usize) -> Vec<Bytes> {
-        let path = merkle::path(leaf, &self.leaves());
+    fn path(&self, leaf: usize, size: usize) -> Vec<Bytes> {
+        let path = merkle::path(leaf, &self.leaves(size));
         let path = path.iter();
         path.map(|hash| Bytes::copy_from_slice(hash.as_bytes()))
             .collect()
@@ -117,18 +119,23 @@ impl Files {
 
     /// The trust file, with the trust statements that are kept.
     fn write_trust(&self, keep: impl Fn(usize) -> bool) {
-        let entries = self.entries.iter().enumerate();
+        self.write_trust_of(self.entries.len(), keep);
+    }
+
+    /// The same under the head of the tree of `size` leaves.
+    fn write_trust_of(&self, size: usize, keep: impl Fn(usize) -> bool) {
+        let entries = self.entries[..size].iter().enumerate();
         let trust = entries.filter(|(leaf, entry)| {
             let linked = Entry::parse(entry).unwrap().previous_trust.is_some();
             (*leaf == 0 || linked) && keep(*leaf)
         });
         let file = v1::GetTrustChainResponse {
-            checkpoint: self.checkpoint().to_string().into(),
+            checkpoint: self.checkpoint(size).to_string().into(),
             entries: trust
                 .map(|(leaf, entry)| v1::TrustEntry {
                     leaf_index: leaf as u64,
                     entry: entry.clone(),
-                    inclusion_proof: self.path(leaf),
+                    inclusion_proof: self.path(leaf, size),
                 })
                 .collect(),
         };
@@ -137,11 +144,12 @@ impl Files {
 
     /// Runs `deed verify` on a leaf.
     fn verify(&self, leaf: usize, options: &[&str]) -> Output {
+        let size = self.entries.len();
         let proof = TlogProof {
             extra: None,
             index: LeafIndex::new(leaf as u64),
-            proof: receipt::inclusion_proof(&self.path(leaf)).unwrap(),
-            checkpoint: self.checkpoint(),
+            proof: receipt::inclusion_proof(&self.path(leaf, size)).unwrap(),
+            checkpoint: self.checkpoint(size),
         };
         self.write("proof", proof.to_string().as_bytes());
         self.write("entry", &self.entries[leaf]);
@@ -160,7 +168,11 @@ impl Files {
 
     /// With the trust file: it fails, and this is why.
     fn fails(&self, leaf: usize, why: &str) {
-        let output = self.verify(leaf, &["--trust", "trust"]);
+        self.fails_with(leaf, &TRUSTED, why);
+    }
+
+    fn fails_with(&self, leaf: usize, options: &[&str], why: &str) {
+        let output = self.verify(leaf, options);
         let said = String::from_utf8(output.stderr.clone()).unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(said.contains(why), "{why}: {said}");
@@ -329,6 +341,8 @@ fn a_key_speaks_where_it_stood() {
         flat.contains("not checked: that no trust statement stands between"),
         "{text}"
     );
+    // The revocation itself is in that tree, and not in the file.
+    files.fails(revocation, "leaves this trust statement out");
     // One from the middle is missed.
     files.write_trust(|leaf| leaf != 2);
     files.fails(intended, "follows leaf");
@@ -354,4 +368,79 @@ fn a_key_speaks_where_it_stood() {
     let payload = statement::encode(&statement).unwrap();
     let files = Files::with(&story(), Entry::unsigned(&payload, since).encode());
     files.fails(files.last(), "is for ledger");
+}
+
+/// Who asks whether a key signed is not told that all is well because nobody did.
+#[test]
+fn a_key_that_was_to_sign_has_signed_or_it_fails() {
+    let ledger = story();
+    let key = |who: Who| hex::encode(signing_key(who.seed.unwrap()).public_key().as_bytes());
+    let agents = key(AGENT);
+    let missing = |files: &Files| {
+        let why = format!("key {} was to have", hex::encode(key_id(AGENT)));
+        let last = files.last();
+        files.fails_with(last, &["--key", &agents], &why);
+        files.fails_with(last, &["--key", &agents, "--trust", "trust"], &why);
+        let output = files.verify(last, &["--key", &agents, "--json"]);
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(state(&shown, "author's signature"), "failed");
+        assert_eq!(state(&shown, "key's standing"), "not_checked");
+        assert_eq!(shown["verified"], serde_json::json!([]));
+    };
+    // Unsigned, in the agent's name and in that of somebody who has no key.
+    let nobody = Who {
+        producer: "spiffe://example.org/nobody",
+        ..AGENT
+    };
+    for who in [AGENT, nobody] {
+        let said = ledger.statement(who, Some(1), Body::Intent(intent("orders/8", 1, None)));
+        let payload = statement::encode(&said).unwrap();
+        missing(&Files::with(
+            &ledger,
+            Entry::unsigned(&payload, ledger.now()).encode(),
+        ));
+    }
+    // The ledger's own.
+    let tick = statement::encode(&v1::Statement {
+        ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
+        producer: statement::LEDGER_PRODUCER.into(),
+        occurred_at_us: ledger.now().get(),
+        body: Some(Body::Tick(v1::Tick { due_us: 5 })),
+        ..v1::Statement::default()
+    });
+    let tick = Entry::by_ledger(&tick.unwrap(), ledger.now()).encode();
+    missing(&Files::with(&ledger, tick));
+    // An authority's, which is signed with another key.
+    let files = Files::of(&ledger);
+    let authoritys = 1;
+    let linked = Entry::parse(&files.entries[authoritys]).unwrap();
+    assert!(linked.previous_trust.is_some());
+    files.fails_with(authoritys, &["--key", &agents], "it is by key");
+    let own = key(AUTHORITY);
+    json(&files.verify(authoritys, &["--key", &own, "--json"]));
+}
+
+#[test]
+fn a_trust_file_under_another_head_proves_nothing_and_still_speaks_against() {
+    // The key stood there, as far as the smaller tree shows: not checked.
+    let mut ledger = story();
+    let intended = ledger.entries().len() - 1;
+    ledger.at(200);
+    ledger.say(AUTHORITY, None, key_revoked(AGENT, None));
+    let after = Body::Intent(intent("orders/8", 1, None));
+    let after = signed(&ledger, AGENT, AGENT, after);
+    let files = Files::with(&ledger, after);
+    let (revocation, last) = (files.last() - 1, files.last());
+    files.write_trust_of(revocation, |_| true);
+    let shown = json(&files.verify(intended, &["--trust", "trust", "--json"]));
+    assert_eq!(state(&shown, "author's signature"), "checked");
+    assert_eq!(state(&shown, "key's standing"), "not_checked");
+    let text = String::from_utf8(files.verify(intended, &TRUSTED).stdout).unwrap();
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("under another head"), "{text}");
+    // The key was revoked before it spoke, and the smaller tree shows that.
+    files.write_trust_of(last, |_| true);
+    files.fails(last, "key's standing");
+    files.fails(last, "under another head");
+    files.fails(last, "revoked");
 }

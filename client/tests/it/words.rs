@@ -481,3 +481,58 @@ async fn a_policy_is_not_talked_away() {
     let says = "the server says cleared; its own entries say";
     assert!(error.to_string().contains(says), "{error}");
 }
+
+/// Unsigned voices say that they saw it, and a system that it belongs to saw it.
+#[tokio::test]
+async fn only_a_system_that_counts_saw_it() {
+    let mut story = Story::cleared();
+    let effects = || vec![effect("orders/7", 500)];
+    let done = outcome(&story.intent, v1::OutcomeStatus::Succeeded, effects());
+    story.ledger.say(AGENT, Some(1), done);
+    let seen = |story: &Story| observation(Some(&story.intent), effects());
+    let said = seen(&story);
+    story.ledger.say(ANYBODY, Some(1), said);
+    let claimed = flat(
+        &Scene::telling(&story.ledger)
+            .await
+            .run(&["task", "show", &TASK])
+            .await,
+    );
+    assert!(claimed.contains("says it saw at leaf"), "{claimed}");
+    assert!(claimed.contains("(not signed: a claim)"), "{claimed}");
+    assert!(
+        !claimed.contains("An independent system saw the same."),
+        "{claimed}"
+    );
+    let said = seen(&story);
+    story.ledger.say(DOWNSTREAM, Some(1), said);
+    let proven = flat(
+        &Scene::telling(&story.ledger)
+            .await
+            .run(&["task", "show", &TASK])
+            .await,
+    );
+    let saw = format!("{} saw at leaf", DOWNSTREAM.producer);
+    assert!(proven.contains(&saw), "{proven}");
+    assert!(
+        proven.contains("An independent system saw the same."),
+        "{proven}"
+    );
+    // Somebody else may have had the system's key by then.
+    story
+        .ledger
+        .say(AUTHORITY, None, key_revoked(DOWNSTREAM, Some(1)));
+    let doubtful = flat(
+        &Scene::telling(&story.ledger)
+            .await
+            .run(&["task", "show", &TASK])
+            .await,
+    );
+    assert!(doubtful.contains("by a key in doubt"), "{doubtful}");
+    assert!(!doubtful.contains(&saw), "{doubtful}");
+}
+
+fn flat(output: &Output) -> String {
+    let text = stdout(output);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -100,6 +100,9 @@ pub enum Fault {
     /// The trust statements do not hang together.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// A trust statement that is in the log and not in the chain that was given.
+    #[error("the server's chain of trust statements leaves it out")]
+    TrustLeftOut,
     /// It must be signed.
     #[error("the signature is missing")]
     SignatureMissing,

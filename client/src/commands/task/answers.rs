@@ -4,7 +4,8 @@
 use deed_client::{Basis, ProvenStatement, ProvenTask};
 use deed_evidence::Micros;
 use deed_proto::v1::{
-    self, Author, GrantState, LayerState, OutcomeState, OutcomeStatus, statement::Body,
+    self, Author, EvidencePart, GrantState, LayerState, OutcomeState, OutcomeStatus,
+    statement::Body,
 };
 use serde::Serialize;
 
@@ -208,7 +209,7 @@ fn result(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Vec<String> {
     else {
         let state = words(&names::intent(act.state()));
         let mut lines = vec![format!("No outcome is recorded; the Intent is {state}.")];
-        lines.extend(observed(task, act));
+        lines.extend(observed(task, basis, act));
         return lines;
     };
     let status = match outcome.status() {
@@ -235,32 +236,81 @@ fn result(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Vec<String> {
             lines.push(format!("Its {what} is committed to as {digest}"));
         }
     }
-    lines.push(match act.outcome() {
-        OutcomeState::Corroborated => "An independent system saw the same.".to_owned(),
-        OutcomeState::Contradicted => "What was seen is not what was declared.".to_owned(),
-        OutcomeState::Uncorroborated => "Nobody independent saw it in time.".to_owned(),
-        OutcomeState::Unobserved | OutcomeState::Unspecified => {
-            "Nobody else has seen its effects.".to_owned()
-        }
-    });
-    lines.extend(observed(task, act));
+    lines.push(corroboration(act, basis).to_owned());
+    lines.extend(observed(task, basis, act));
     lines
 }
 
-fn observed(task: &ProvenTask, act: &v1::ActInfo) -> Vec<String> {
+/// What the Outcome and the layer come to together: the Outcome's state tells what was seen, and the
+/// layer alone what that proves.
+fn corroboration(act: &v1::ActInfo, basis: Basis) -> &'static str {
+    let layer = act.layers.unwrap_or_default().corroboration();
+    match (act.outcome(), layer) {
+        (OutcomeState::Corroborated, LayerState::Proven) => match basis {
+            Basis::Checked => "An independent system saw the same.",
+            Basis::ServersWord => "An independent system saw the same, by the server's word.",
+        },
+        (OutcomeState::Corroborated, LayerState::Contradicted) => {
+            let mut seen = act.keys.iter();
+            if seen.any(|key| key.part() == EvidencePart::Observation && key.doubtful) {
+                "An independent system is said to have seen the same, by a key in doubt."
+            } else {
+                "More was seen than was declared."
+            }
+        }
+        (OutcomeState::Corroborated, _) => "It is claimed that an independent system saw the same.",
+        (OutcomeState::Contradicted, LayerState::Contradicted) => {
+            "What was seen is not what was declared."
+        }
+        (OutcomeState::Contradicted, _) => {
+            "It is claimed that what was seen is not what was declared."
+        }
+        (OutcomeState::Uncorroborated, _) => "Nobody independent saw it in time.",
+        (OutcomeState::Unobserved | OutcomeState::Unspecified, LayerState::Claimed) => {
+            "That anybody else saw its effects is no more than a claim."
+        }
+        (OutcomeState::Unobserved | OutcomeState::Unspecified, _) => {
+            "Nobody else has seen its effects."
+        }
+    }
+}
+
+fn observed(task: &ProvenTask, basis: Basis, act: &v1::ActInfo) -> Vec<String> {
     let seen = act.observation_leaves.iter().map(|leaf| {
         let entry = task.entry(*leaf);
         let Some((entry, Body::Observation(observation))) =
             entry.and_then(|entry| Some((entry, entry.body()?)))
         else {
-            return format!("Seen at leaf {leaf}, outside of the task's entries.");
+            return format!(
+                "Somebody says to have seen it at leaf {leaf}, outside of the task's entries."
+            );
         };
         let effects: Vec<_> = observation.effects.iter().map(effect_words).collect();
+        let saw = if counts(act, basis, *leaf) {
+            "saw"
+        } else {
+            "says it saw"
+        };
         format!(
-            "{} saw at leaf {leaf}: {}.",
+            "{} {saw} at leaf {leaf} ({}): {}.",
             entry.statement.producer,
+            voice(entry, basis),
             effects.join("; ")
         )
     });
     seen.collect()
 }
+
+/// Whether the act's layers rest on what was seen at a leaf, by a key that nobody else may have had.
+/// All others only say so: unsigned voices, and systems that what was done does not belong to.
+fn counts(act: &v1::ActInfo, basis: Basis, leaf: u64) -> bool {
+    let mut keys = act.keys.iter();
+    basis == Basis::Checked
+        && keys.any(|key| {
+            key.leaf_index == leaf && key.part() == EvidencePart::Observation && !key.doubtful
+        })
+}
+
+#[cfg(test)]
+#[path = "answers_tests.rs"]
+mod tests;

@@ -10,8 +10,8 @@ use deed_evidence::{
     statement::{AUTHORITY_PRODUCER, LEDGER_PRODUCER},
 };
 use deed_proto::v1::{
-    AuthenticationStrength, Author, FindingKind, IntentState, OutcomeStatus, RiskTier, Severity,
-    TaskEnd, Verdict, statement::Body,
+    AuthenticationStrength, Author, EvidencePart, FindingKind, IntentState, OutcomeStatus,
+    RiskTier, Severity, TaskEnd, Verdict, statement::Body,
 };
 use deed_tlog::{Hash, LeafIndex, TreeHead, TreeSize};
 
@@ -291,6 +291,12 @@ fn told() -> ProvenTask {
                 outcome: v1::OutcomeState::Corroborated.into(),
                 observation_leaves: vec![12],
                 layers: layers(LayerState::Proven, LayerState::Contradicted),
+                keys: vec![v1::ReliedKey {
+                    leaf_index: 12,
+                    part: EvidencePart::Observation.into(),
+                    doubtful: true,
+                    ..v1::ReliedKey::default()
+                }],
                 ..v1::ActInfo::default()
             },
         ],

@@ -69,7 +69,10 @@ impl Fake {
     pub(super) fn trust_chain(&self) -> v1::GetTrustChainResponse {
         let state = self.lock();
         let (history, lie) = (&state.histories[0], state.script.lie);
+        let size = state.script.trust_size.unwrap_or(history.leaves.len());
+        let leaves = &history.leaves[..size];
         let mut indexes = history.trust.clone();
+        indexes.retain(|leaf| *leaf < size as u64 && !state.script.hidden_trust.contains(leaf));
         match lie {
             // Neither the first nor the last: that one could not be noticed.
             Lie::TrustOmitted => drop(indexes.remove(1)),
@@ -80,12 +83,12 @@ impl Fake {
             leaf_index: *index,
             entry: history.entries[*index as usize].clone(),
             inclusion_proof: hashes(
-                &merkle::path(*index as usize, &history.leaves),
+                &merkle::path(*index as usize, leaves),
                 lie == Lie::Inclusion,
             ),
         });
         v1::GetTrustChainResponse {
-            checkpoint: self.checkpoint(&history.leaves, lie),
+            checkpoint: self.checkpoint(leaves, lie),
             entries: entries.collect(),
         }
     }

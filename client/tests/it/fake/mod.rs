@@ -164,6 +164,10 @@ pub(crate) struct Script {
     pub(crate) acts: Vec<v1::ActInfo>,
     /// Leaves that are left out of a task's story, which is made to fit.
     pub(crate) hidden: Vec<u64>,
+    /// Trust statements that the trust chain leaves out.
+    pub(crate) hidden_trust: Vec<u64>,
+    /// The trust chain is that of the tree of so many leaves.
+    pub(crate) trust_size: Option<usize>,
     /// No findings are told.
     pub(crate) no_findings: bool,
     /// The next streams of the service for acts that break after their first message.

@@ -272,6 +272,9 @@ impl TaskReplay {
     /// Checks that the author of the statement at leaf `index` could speak there: the signature
     /// holds, and its key was registered for the producer and in force. Nothing is kept of it.
     ///
+    /// The trust statements up to there were given before, so a trust statement that was not is one
+    /// that whoever showed the others left out.
+    ///
     /// # Errors
     /// [`ReplayError`] with what is wrong.
     pub fn speaks(
@@ -286,6 +289,9 @@ impl TaskReplay {
             let header = entry.statement()?;
             if header.ledger_id != Some(self.id) {
                 return Err(Fault::OtherLedger);
+            }
+            if header.body.is_trust() {
+                return Err(Fault::TrustLeftOut);
             }
             self.at = before.max(entry.received_at);
             let statement = LeafStatement {
