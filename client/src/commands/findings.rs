@@ -23,6 +23,11 @@ const PAGE: u32 = 1_000;
 /// Findings follow from the entries alone. With --task they are worked out here from that task's
 /// entries; what the server says otherwise is an alarm. Of a whole ledger they are the server's word:
 /// `deed audit` works them out from all entries.
+///
+/// With --json each finding is a line, and the last line is no finding: `end` is true, `findings`
+/// is how many there were, `basis` what they rest on (`checked` or `servers_word`), `by_servers_word`
+/// what stays the server's word, `alarms` what the server says and the entries contradict. A list
+/// without that line was cut off. --watch has no end: there each finding has its `basis`.
 #[derive(Args)]
 #[command(after_help = "\
 Exit codes: with --task, 1 if the server's story is not what the entries say.
@@ -140,6 +145,29 @@ pub(super) struct FindingJson {
     basis: &'static str,
 }
 
+/// The last line of a list in JSON. It says the same of a list that is empty.
+#[derive(Serialize)]
+struct EndJson<'a> {
+    end: bool,
+    findings: u64,
+    /// `checked` or `servers_word`.
+    basis: &'static str,
+    by_servers_word: &'a [String],
+    alarms: &'a [String],
+}
+
+impl EndJson<'_> {
+    const fn of(findings: u64, basis: Basis) -> Self {
+        Self {
+            end: true,
+            findings,
+            basis: super::task::json::basis(basis),
+            by_servers_word: &[],
+            alarms: &[],
+        }
+    }
+}
+
 impl FindingJson {
     pub(super) fn new(finding: &v1::Finding, basis: Basis) -> Self {
         Self {
@@ -196,6 +224,9 @@ fn place(text: &str) -> Result<(u64, u32), String> {
 
 /// Stands with findings that were not worked out here.
 const SERVERS_WORD: &str = "by the server's word; `deed audit` works findings out from all entries";
+/// The same in a list's last line in JSON.
+const NOT_CHECKED: &str = "what each finding says, and that these are all; `deed audit` works findings \
+                           out from all entries";
 
 impl Findings {
     pub(crate) async fn run(&self, global: &Global) -> Outcome {
@@ -216,14 +247,14 @@ impl Findings {
             }
             return watch(&ledger, filter, output).await;
         }
-        let (mut page_of, mut none) = (filter, true);
+        let (mut page_of, mut count) = (filter, 0_u64);
         loop {
             let page = ledger.findings(&page_of, PAGE).await?;
-            if none && !page.findings.is_empty() && !global.json {
+            if count == 0 && !page.findings.is_empty() && !global.json {
                 // With the list, so that it stays there when the list is piped on.
                 output.line(SERVERS_WORD)?;
             }
-            none &= page.findings.is_empty();
+            count = count.saturating_add(page.findings.len() as u64);
             print(output, &page.findings, Basis::ServersWord)?;
             match page.next {
                 Some(next) => page_of.start = next,
@@ -231,7 +262,14 @@ impl Findings {
             }
         }
         ledger.flush().await?;
-        if none && !global.json {
+        if global.json {
+            let end = EndJson {
+                by_servers_word: &[NOT_CHECKED.to_owned()],
+                ..EndJson::of(count, Basis::ServersWord)
+            };
+            return output.print(&end, |_| String::new());
+        }
+        if count == 0 {
             tell(SERVERS_WORD);
             output.line("the server names no findings")?;
         }
@@ -273,7 +311,14 @@ async fn of_task(
         .cloned()
         .collect();
     print(output, &found, checked.basis)?;
-    if !global.json {
+    if global.json {
+        let end = EndJson {
+            by_servers_word: &checked.by_word,
+            alarms: &checked.alarms,
+            ..EndJson::of(found.len() as u64, checked.basis)
+        };
+        output.print(&end, |_| String::new())?;
+    } else {
         if found.is_empty() {
             output.line(match checked.basis {
                 Basis::Checked => "no such findings follow from the task's entries",

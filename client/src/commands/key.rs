@@ -25,7 +25,7 @@ use deed_evidence::{
     trust::KeyRecord,
 };
 use deed_proto::v1::{self, KeyRole, statement::Body};
-use deed_tlog::{Hash, PublicKey, SigningKey};
+use deed_tlog::{Hash, LeafIndex, PublicKey, SigningKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -33,9 +33,9 @@ use super::{
     arguments::ascending,
     authority::{AuthorityArgs, RecordedJson, now},
     rules::{controller, hex_bytes, moment},
-    show::write_file,
+    show::{trust_words, write_file},
 };
-use crate::cli::{Failure, Global, Outcome, Output, When, folded, shown, to_json};
+use crate::cli::{Failure, Global, Outcome, Output, When, folded, shown, tell, to_json};
 
 #[derive(Subcommand)]
 pub(crate) enum Keys {
@@ -508,6 +508,9 @@ impl List {
         for key in keys {
             output.print(&KeyJson::registered(key, now), KeyJson::text)?;
         }
+        if !global.json {
+            tell(&trust_words(ledger.newest_trust().map(LeafIndex::get)));
+        }
         Ok(())
     }
 }
@@ -551,7 +554,7 @@ impl KeyJson {
             revoked_at: key.revoked_at.map(shown),
             compromised_since: key.compromised_since.map(shown),
             registered_leaf: Some(key.registered_leaf.get()),
-            revoked_leaf: key.revoked_leaf.map(deed_tlog::LeafIndex::get),
+            revoked_leaf: key.revoked_leaf.map(LeafIndex::get),
         }
     }
 

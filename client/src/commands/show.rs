@@ -93,8 +93,8 @@ impl EntryJson {
     fn signature_words(&self) -> String {
         match (self.signature, &self.refused) {
             ("verified", _) if self.trust_through.is_some() => format!(
-                "verified: the key was the producer's and in force\n                {}",
-                trust_words(self.trust_through)
+                "verified: the key was the producer's and in force,\n                {}",
+                trust_words(self.trust_through).replace("; ", ";\n                ")
             ),
             ("verified", _) => "verified: the key was the producer's and in force".to_owned(),
             ("refused", Some(why)) => format!("proves nothing: {}", printable(why)),

@@ -233,6 +233,7 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
     agent(&scene, &line).await;
     let receipt = scene.json(&["task", "receipt", &task, "--json"]).await;
     assert_eq!(receipt["statement"]["task_receipt"]["count"], 2);
+    assert_eq!(receipt["basis"], "checked");
     let output = scene.run(&["task", "show", &task]).await;
     assert_eq!(code(&output), 0, "{output:?}");
     let story = String::from_utf8(output.stdout).unwrap();
@@ -270,8 +271,78 @@ async fn a_tasks_story_is_drawn_and_lies_in_it_fail() {
 }
 
 #[tokio::test]
+async fn a_false_receipt_is_an_alarm() {
+    let lies = async |lie| {
+        let (scene, task) = scene_with_task().await;
+        let line = format!("intend --task {task} --action payments.refund --resource order/7");
+        agent(&scene, &line).await;
+        scene.fake.lock().script.lie = lie;
+        let output = scene.run(&["task", "receipt", &task]).await;
+        assert_eq!(code(&output), 1, "{lie:?}: {output:?}");
+        let printed = String::from_utf8(output.stdout.clone()).unwrap();
+        (stderr(&output), printed)
+    };
+    let (said, printed) = lies(Lie::ReceiptDigest).await;
+    let says = "which the entries before it do not have";
+    assert!(said.contains(says), "{said}");
+    assert_eq!(printed, "", "no number of it");
+    let (said, printed) = lies(Lie::ReceiptHidden).await;
+    let says = "ALARM: the receipt at leaf 4 is not among the entries";
+    assert!(said.contains(says), "{said}");
+    let words = "checked    nothing: entries and digest are the server's word";
+    assert!(printed.contains(words), "{printed}");
+}
+
+#[tokio::test]
+async fn a_receipt_says_what_it_rests_on() {
+    let (scene, task) = scene_with_task().await;
+    let receipt = ["task", "receipt", &task];
+    let shown = scene.run(&receipt).await;
+    assert_eq!(code(&shown), 0, "{shown:?}");
+    let printed = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        printed.contains("checked    these are all entries"),
+        "{printed}"
+    );
+    assert!(
+        printed.lines().all(|line| line.chars().count() <= 80),
+        "{printed}"
+    );
+    // Who may append and not read can check nothing.
+    scene.fake.lock().script.lie = Lie::MayNotRead;
+    let shown = scene.json(&[&receipt[..], &["--json"]].concat()).await;
+    assert_eq!(shown["basis"], "servers_word", "{shown}");
+    let shown = scene.run(&receipt).await;
+    let printed = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        printed.contains("nothing: entries and digest are"),
+        "{printed}"
+    );
+}
+
+/// The findings of a list in JSON, and its last line.
+pub(crate) async fn findings(scene: &Scene, options: &[&str]) -> (Vec<Value>, Value) {
+    let command = [&["findings", "--json"], options].concat();
+    let output = scene.run(&command).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let mut lines: Vec<Value> = lines.collect();
+    let end = lines.pop().unwrap();
+    assert_eq!(end["end"], true, "{text}");
+    assert_eq!(end["findings"], lines.len(), "{text}");
+    assert!(lines.iter().all(|line| line["end"].is_null()), "{text}");
+    (lines, end)
+}
+
+#[tokio::test]
 async fn findings_are_listed_and_disposed_of() {
     let (scene, task) = scene_with_task().await;
+    let (list, end) = findings(&scene, &[]).await;
+    assert_eq!((list.len(), &end["basis"]), (0, &"servers_word".into()));
+    assert!(
+        end["by_servers_word"].to_string().contains("deed audit"),
+        "{end}"
+    );
     let none = scene.run(&["findings"]).await;
     assert_eq!(
         String::from_utf8(none.stdout).unwrap(),
@@ -286,9 +357,11 @@ async fn findings_are_listed_and_disposed_of() {
         about_leaf: 2,
         ..v1::Finding::default()
     }];
-    let found = scene
-        .json(&["findings", "--kind", "self-approval", "--json"])
-        .await;
+    let (list, end) = findings(&scene, &["--kind", "self-approval"]).await;
+    let [found] = &list[..] else {
+        panic!("{list:?}");
+    };
+    assert_eq!(end["basis"], "servers_word");
     assert_eq!(
         (&found["kind"], &found["number"]),
         (&"self_approval".into(), &1.into())

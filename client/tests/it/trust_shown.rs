@@ -123,7 +123,9 @@ async fn that_nothing_follows_is_the_servers_word() {
     let through = story.revoked.leaf;
     let words =
         format!("by trust statements up to leaf {through}; that none follows is the server's");
-    assert!(stdout(&shown).contains(&words), "{shown:?}");
+    let printed = stdout(&shown);
+    let flat = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains(&words), "{printed}");
     let shown = scene.json(&["entry", &leaf, "--json"]).await;
     assert_eq!(shown["trust_through"], through);
     let found = scene.run(&["search", "--agent", AGENT.producer]).await;

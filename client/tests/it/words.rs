@@ -22,6 +22,7 @@ use deed_tlog::LeafIndex;
 
 use crate::{
     cli::{Scene, code, stderr},
+    cli_actions::findings,
     fake::Fake,
     stories::{self, *},
 };
@@ -345,9 +346,19 @@ async fn findings_that_are_left_out_are_an_alarm() {
     let mut story = Story::waiting();
     story.approve(COLLEAGUE, Verdict::Allow);
     let scene = Scene::telling(&story.ledger).await;
-    let found = scene.json(&["findings", "--task", &TASK, "--json"]).await;
-    assert_eq!(found["kind"], "self_approval");
-    assert_eq!(found["basis"], "checked");
+    let of_task = ["--task", &TASK];
+    let (list, end) = findings(&scene, &of_task).await;
+    assert_eq!(list[0]["kind"], "self_approval");
+    assert_eq!((list.len(), &list[0]["basis"]), (1, &"checked".into()));
+    assert_eq!(end["basis"], "checked");
+    assert!(
+        !end["by_servers_word"].as_array().unwrap().is_empty(),
+        "{end}"
+    );
+    assert_eq!(end["alarms"], serde_json::json!([]));
+    let none = [&of_task[..], &["--kind", "hasty_approval"]].concat();
+    let (list, end) = findings(&scene, &none).await;
+    assert_eq!((list.len(), &end["basis"]), (0, &"checked".into()));
     scene.fake.lock().script.no_findings = true;
     for command in [&["task", "show", &TASK][..], &["findings", "--task", &TASK]] {
         let output = scene.run(command).await;
@@ -356,6 +367,8 @@ async fn findings_that_are_left_out_are_an_alarm() {
         let says = "the server says nothing; its own entries say self approval";
         assert!(stderr(&output).contains(says), "{output:?}");
     }
+    let (_, end) = findings(&scene, &of_task).await;
+    assert_eq!(end["alarms"].as_array().unwrap().len(), 1, "{end}");
     // Of a whole ledger they are the server's word, and called that.
     let output = scene.run(&["findings"]).await;
     assert_eq!(stdout(&output), "the server names no findings\n");

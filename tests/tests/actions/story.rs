@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use deed_proto::v1::FindingKind;
 use deed_tests::process::{Ended, ServerProcess, Terminal, fsck_clean, shell};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -162,7 +163,10 @@ impl User {
     /// Kind and leaf of everything that was found wrong.
     #[track_caller]
     pub(crate) fn findings(&self) -> Vec<(String, u64)> {
-        let lines = self.lines("deed findings");
+        let mut lines = self.lines("deed findings");
+        let end = lines.pop().expect("the list's last line");
+        assert_eq!(end["end"], true, "{end}");
+        assert_eq!(end["basis"], "servers_word", "{end}");
         let one = |line: &Value| {
             let kind = line["kind"].as_str().expect("a kind").to_owned();
             (kind, line["leaf_index"].as_u64().expect("a leaf"))
@@ -235,9 +239,62 @@ fn a_payment_from_an_empty_directory() {
     assert!(looked.contains("no findings"), "{looked}");
     assert_eq!(user.findings(), []);
     audit_holds(&user);
+    readme_shows(&user.run("deed task show $TASK").stdout);
 
     searches(&user);
     user.ends();
+}
+
+const README: &str = include_str!("../../../README.md");
+
+/// The README prints this story as the program does, but for ids, keys, digests and times.
+#[track_caller]
+fn readme_shows(shown: &str) {
+    let (_, block) = README
+        .split_once("\n    deed task show $TASK\n\n")
+        .expect("the README shows a task");
+    let block = block.lines();
+    let block = block.take_while(|line| line.is_empty() || line.starts_with("    "));
+    let block: Vec<_> = block
+        .map(|line| line.strip_prefix("    ").unwrap_or(line))
+        .collect();
+    let block = block.join("\n");
+    assert_eq!(
+        alike(block.trim_end()),
+        alike(shown.trim_end()),
+        "put this into the README:\n{shown}"
+    );
+}
+
+/// A text in which all hashes are the same, and all times.
+fn alike(text: &str) -> String {
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    let alike = |word: &str| {
+        let hex = word.matches(is_hex).count();
+        let is_time = word.matches([':', '-']).count() >= 2 && word.starts_with(is_digit);
+        let to = |c: char| match c {
+            c if hex >= 32 && is_hex(c) => 'h',
+            c if is_time && is_digit(c) => '0',
+            c => c,
+        };
+        word.chars().map(to).collect::<String>()
+    };
+    text.split_inclusive(char::is_whitespace)
+        .map(alike)
+        .collect()
+}
+
+const fn is_digit(c: char) -> bool {
+    c.is_ascii_digit()
+}
+
+/// Three kinds of findings are named in the README, and the others are counted.
+#[test]
+fn the_readme_counts_the_kinds_of_findings() {
+    let kinds = (1..).take_while(|number| FindingKind::try_from(*number).is_ok());
+    let others = format!("and {} other kinds", kinds.count() - 3);
+    let prose: Vec<_> = README.split_whitespace().collect();
+    assert!(prose.join(" ").contains(&others), "{others}");
 }
 
 /// Every term finds what it should, alone and with others.

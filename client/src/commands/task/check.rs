@@ -1,6 +1,6 @@
 //! A task's story with what of it was checked here.
 
-use deed_client::{Basis, Difference, JudgedTask, ProvenTask};
+use deed_client::{Basis, Difference, JudgedTask, ProvenStatement, ProvenTask};
 use deed_evidence::replay::task::{Receipted, Signed, TaskVerdict, Unshown};
 use deed_proto::v1::Author;
 use serde::Serialize;
@@ -32,7 +32,7 @@ pub(in crate::commands) struct Checked {
     /// The newest receipt that agrees with the entries.
     pub(super) receipted: Option<Receipted>,
     /// Parts of the server's story that the entries contradict.
-    pub(super) alarms: Vec<String>,
+    pub(in crate::commands) alarms: Vec<String>,
     /// Other parts of the server's story, and facts that no entry of the task can show.
     pub(in crate::commands) by_word: Vec<String>,
 }
@@ -85,6 +85,20 @@ impl Checked {
                 }
             }
         }
+    }
+
+    /// The same where the server has just shown a receipt: its number and digest are checked if it is
+    /// among the task's entries, each of which follows from those before it.
+    pub(super) fn receipt(mut self, found: &ProvenStatement) -> Self {
+        let told = self.task.entry(found.index.get());
+        if told.is_none_or(|told| told.hash != found.hash) {
+            self.basis = Basis::ServersWord;
+            self.alarms.push(format!(
+                "the receipt at leaf {} is not among the entries that the server shows of the task",
+                found.index
+            ));
+        }
+        self
     }
 
     /// Says what does not agree, and makes it an exit code.

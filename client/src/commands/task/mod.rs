@@ -8,7 +8,7 @@ mod text;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
-use deed_client::random_nonce;
+use deed_client::{Basis, Error, random_nonce};
 use deed_evidence::{Micros, TaskId};
 use deed_proto::v1::{self, RiskTier, TaskEnd, statement::Body, task_opened::Objective};
 use serde::Serialize;
@@ -19,7 +19,7 @@ use super::{
     show::EntryJson,
     voice::{SaidJson, VoiceArgs},
 };
-use crate::cli::{Failure, Global, Outcome, Output, When};
+use crate::cli::{Failure, Global, Outcome, Output, When, labelled};
 use check::Checked;
 use json::TaskJson;
 
@@ -88,9 +88,13 @@ pub(crate) struct Close {
 /// Have the ledger write a receipt of a task as it is now
 ///
 /// A receipt says how many entries the task has and the digest over them: what the ledger holds,
-/// and that it is all.
+/// and that it is all. The task is judged here from its entries, as `deed task show` does: a receipt
+/// that does not follow from them is an alarm. For callers that may not read, the receipt is the
+/// server's word, and said to be (`basis` in --json: `checked` or `servers_word`).
 #[derive(Args)]
 #[command(after_help = "\
+Exit codes: 1 if the receipt, or the server's story, is not what the entries say.
+
 Examples:
   deed task receipt 000102030405060708090a0b0c0d0e0f --json")]
 pub(crate) struct Receipt {
@@ -167,6 +171,18 @@ impl From<End> for TaskEnd {
     }
 }
 
+/// A receipt, and what its number and digest rest on.
+#[derive(Serialize)]
+struct ReceiptJson {
+    #[serde(flatten)]
+    entry: EntryJson,
+    /// `checked` or `servers_word`.
+    basis: &'static str,
+    /// What the server says and the entries contradict.
+    alarms: Vec<String>,
+    by_servers_word: Vec<String>,
+}
+
 #[derive(Serialize)]
 struct OpenedJson {
     task: String,
@@ -226,20 +242,65 @@ impl Close {
 impl Receipt {
     async fn run(&self, global: &Global) -> Outcome {
         let ledger = global.connect().await?;
-        let found = ledger.request_task_receipt(TaskId::new(self.task)).await?;
+        let task = TaskId::new(self.task);
+        let found = ledger.request_task_receipt(task).await?;
+        let checked = match ledger.judged_task(task).await {
+            Ok(judged) => Some(Checked::of(judged).receipt(&found)),
+            // Who may not read takes the server's word.
+            Err(Error::NotAllowed { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
         ledger.flush().await?;
-        let json = EntryJson::decode(&found.entry, found.index.get(), found.hash.to_string())?;
-        Output::new(global).print(&json, |json| match found.body() {
-            Some(Body::TaskReceipt(receipt)) => format!(
-                "leaf       {}\nleaf hash  {}\nentries    {} (up to leaf {})\ndigest     {}",
-                json.leaf_index,
-                json.leaf_hash,
-                receipt.count,
-                receipt.through_leaf,
-                hex::encode(&receipt.digest)
+        let (basis, alarms, by_servers_word) = match &checked {
+            Some(checked) => (checked.basis, &checked.alarms[..], checked.by_word.clone()),
+            None => {
+                let all = "the number of entries and their digest: nothing of it was checked here";
+                (Basis::ServersWord, &[][..], vec![all.to_owned()])
+            }
+        };
+        let json = ReceiptJson {
+            entry: EntryJson::decode(&found.entry, found.index.get(), found.hash.to_string())?,
+            basis: json::basis(basis),
+            alarms: alarms.to_vec(),
+            by_servers_word,
+        };
+        let printed = Output::new(global).print(&json, |json| match found.body() {
+            Some(Body::TaskReceipt(receipt)) => json.text(receipt, basis),
+            _ => json.entry.text(),
+        });
+        if let Some(checked) = &checked {
+            checked.alarm()?;
+        }
+        printed
+    }
+}
+
+impl ReceiptJson {
+    fn text(&self, receipt: &v1::TaskReceipt, basis: Basis) -> String {
+        let mut lines = vec![
+            format!("leaf       {}", self.entry.leaf_index),
+            format!("leaf hash  {}", self.entry.leaf_hash),
+            format!(
+                "entries    {} (up to leaf {})",
+                receipt.count, receipt.through_leaf
             ),
-            _ => json.text(),
-        })
+            format!("digest     {}", hex::encode(&receipt.digest)),
+        ];
+        lines.push(
+            match basis {
+                Basis::Checked => {
+                    "checked    these are all entries up to there, and their digest is this one"
+                }
+                Basis::ServersWord => {
+                    "checked    nothing: entries and digest are the server's word"
+                }
+            }
+            .to_owned(),
+        );
+        let words = self.by_servers_word.iter();
+        lines.push("by the server's word".to_owned());
+        lines.extend(words.map(|word| labelled("-", word, 4)));
+        lines.join("\n")
     }
 }
 

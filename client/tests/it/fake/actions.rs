@@ -89,6 +89,8 @@ impl Fake {
             return Err(Status::not_found("no such task"));
         }
         all.retain(|one| !state.script.hidden.contains(&one.leaf));
+        let is_receipt = |one: &OfTask| matches!(one.body, Body::TaskReceipt(_));
+        all.retain(|one| lie != Lie::ReceiptHidden || !is_receipt(one));
         let id = TaskId::from_slice(task).unwrap();
         let verdict = judged(history, id, &all);
         let mut info = match &verdict {
@@ -419,12 +421,16 @@ impl ActionsService for Fake {
         let task = request.into_inner().task;
         let id = TaskId::from_slice(&task).unwrap();
         let mut state = self.lock();
+        let lie = state.script.lie;
         let history = &mut state.histories[0];
         let all = entries_of(history, &task);
         let last = all
             .last()
             .ok_or_else(|| Status::not_found("no such task"))?;
-        let (count, digest) = running(history, &all);
+        let (count, mut digest) = running(history, &all);
+        if lie == Lie::ReceiptDigest {
+            digest = Bytes::from_static(&[6; 32]);
+        }
         let trusted = *history.trust.last().unwrap();
         let receipt = v1::TaskReceipt {
             through_leaf: last.leaf,
@@ -438,7 +444,6 @@ impl ActionsService for Fake {
             requested: true,
         };
         let mut leaf = say_in(history, id, Body::TaskReceipt(receipt));
-        let lie = state.script.lie;
         if lie == Lie::OtherReceipt {
             leaf = all[0].leaf;
         }
@@ -458,6 +463,9 @@ impl ActionsService for Fake {
         &self,
         request: Request<v1::GetTaskRequest>,
     ) -> Result<Sent<v1::GetTaskResponse>, Status> {
+        if self.lock().script.lie == Lie::MayNotRead {
+            return Err(Status::permission_denied("reading"));
+        }
         let cut = self.cut();
         Ok(stream(self.story(&request.into_inner().task)?, cut))
     }

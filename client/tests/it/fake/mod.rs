@@ -108,6 +108,12 @@ pub(crate) enum Lie {
     ContentSalt,
     /// Contents are said to be erased by the genesis entry.
     ErasureLeaf,
+    /// Stories of tasks are for others to read.
+    MayNotRead,
+    /// Receipts have another digest.
+    ReceiptDigest,
+    /// Receipts are left out of a task's story, which is made to fit.
+    ReceiptHidden,
     /// A task's digest is another one.
     TaskDigest,
     /// A task's second entry is left out of its story.
