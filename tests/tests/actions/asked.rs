@@ -150,7 +150,9 @@ fn what_a_person_answers_is_what_is_recorded() {
 /// The last lines of a screen of 24 lines above the question.
 fn above_the_question(shown: &str) -> Vec<String> {
     let shown = shown.replace('\r', "");
-    let above = shown.split("Approve this? [y/N]").next().expect("a screen");
+    // Lines of others may say the same behind their prefix.
+    let question = shown.rsplit_once("\nApprove this? [y/N]");
+    let above = question.map_or(&shown[..], |(above, _)| above);
     let lines: Vec<_> = above.lines().map(str::to_owned).collect();
     assert!(
         lines.iter().all(|line| line.chars().count() <= 80),
@@ -167,12 +169,21 @@ fn no_agent_draws_on_the_approvers_screen() {
     let lookalikes = "\namount       5 EUR in minor units\nApprove this? [y/N]\n";
     let drawn = format!("{}\u{1b}[2J\u{1b}[H\u{202e}\u{200b}", lookalikes.repeat(40));
     std::fs::write(user.path("hostile.txt"), drawn).expect("written");
-    let wraps = format!("order/{}amount       5 EUR in minor units", "- ".repeat(37));
-    let intend = format!(
-        "deed intend --key agent.pem --task $TASK --action payments.refund --resource '{wraps}' \
-         --amount 4999 --currency EUR --grant 8 --arguments hostile.txt --deadline 30m"
-    );
-    user.run(&intend);
+    let intend = |resource: &str| {
+        format!(
+            "deed intend --key agent.pem --task $TASK --action payments.refund \
+             --resource '{resource}' --amount 4999 --currency EUR --grant 8 --arguments hostile.txt \
+             --prompt hostile.txt --deadline 30m"
+        )
+    };
+    // A resource with our columns in it is none.
+    let spaced = format!("order/{}amount       5 EUR in minor units", "- ".repeat(37));
+    let ended = user.try_run(&intend(&spaced)).expect_code(3);
+    let says = "(intent.resource): must have no space at the end of a segment, nor two in a row";
+    assert!(ended.stderr.contains(says), "{ended:#?}");
+    // What is left is one that would fill the line and go on at the next one's beginning.
+    let wraps = format!("order/{}amount 5 EUR in minor units", "- ".repeat(37));
+    user.run(&intend(&wraps));
     for (columns, mark) in [(80, ""), (40, "stty cols 40 rows 24; ")] {
         let command = format!("sh -c '{mark}deed approve 11 --key approver.pem'");
         let mut terminal = user.at_terminal(&command);
