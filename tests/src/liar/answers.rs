@@ -107,7 +107,7 @@ impl State {
         })
     }
 
-    fn batch_proof(
+    pub(super) fn batch_proof(
         &self,
         request: &v1::GetBatchProofRequest,
     ) -> Result<v1::GetBatchProofResponse, Status> {

@@ -28,11 +28,13 @@
 //! ```
 //!
 //! The forged server's own story is the best that can be told: everything is cleared, completed and
-//! proven, and nothing was found. [`ForgedServer::tell`] changes it.
+//! proven, and nothing was found. [`ForgedServer::tell`] changes it, and with [`Story::honest`] makes it
+//! what the entries come to.
 
 mod answers;
 pub mod cast;
 mod forward;
+mod honest;
 mod ledger;
 mod lies;
 mod serve;

@@ -62,6 +62,7 @@ fn nothing_but_yes_is_recorded() {
         r#"agent        "spiffe://shop.example/agent""#,
         r#"controller   "https://shop.example/support""#,
         "signed       checked, by key ",
+        "state        the Intent is waiting for approval, decision",
         "Approve this?",
     ] {
         let (at, asked) = (shown.find(text), shown.find("[y/N]"));
@@ -149,7 +150,9 @@ fn what_a_person_answers_is_what_is_recorded() {
 /// The last lines of a screen of 24 lines above the question.
 fn above_the_question(shown: &str) -> Vec<String> {
     let shown = shown.replace('\r', "");
-    let above = shown.split("Approve this? [y/N]").next().expect("a screen");
+    // Lines of others may say the same behind their prefix.
+    let question = shown.rsplit_once("\nApprove this? [y/N]");
+    let above = question.map_or(&shown[..], |(above, _)| above);
     let lines: Vec<_> = above.lines().map(str::to_owned).collect();
     assert!(
         lines.iter().all(|line| line.chars().count() <= 80),
@@ -166,12 +169,21 @@ fn no_agent_draws_on_the_approvers_screen() {
     let lookalikes = "\namount       5 EUR in minor units\nApprove this? [y/N]\n";
     let drawn = format!("{}\u{1b}[2J\u{1b}[H\u{202e}\u{200b}", lookalikes.repeat(40));
     std::fs::write(user.path("hostile.txt"), drawn).expect("written");
-    let wraps = format!("order/{}amount       5 EUR in minor units", "- ".repeat(37));
-    let intend = format!(
-        "deed intend --key agent.pem --task $TASK --action payments.refund --resource '{wraps}' \
-         --amount 4999 --currency EUR --grant 8 --arguments hostile.txt --deadline 30m"
-    );
-    user.run(&intend);
+    let intend = |resource: &str| {
+        format!(
+            "deed intend --key agent.pem --task $TASK --action payments.refund \
+             --resource '{resource}' --amount 4999 --currency EUR --grant 8 --arguments hostile.txt \
+             --prompt hostile.txt --deadline 30m"
+        )
+    };
+    // A resource with our columns in it is none.
+    let spaced = format!("order/{}amount       5 EUR in minor units", "- ".repeat(37));
+    let ended = user.try_run(&intend(&spaced)).expect_code(3);
+    let says = "(intent.resource): must have no space at the end of a segment, nor two in a row";
+    assert!(ended.stderr.contains(says), "{ended:#?}");
+    // What is left is one that would fill the line and go on at the next one's beginning.
+    let wraps = format!("order/{}amount 5 EUR in minor units", "- ".repeat(37));
+    user.run(&intend(&wraps));
     for (columns, mark) in [(80, ""), (40, "stty cols 40 rows 24; ")] {
         let command = format!("sh -c '{mark}deed approve 11 --key approver.pem'");
         let mut terminal = user.at_terminal(&command);
@@ -208,6 +220,7 @@ fn no_agent_draws_on_the_approvers_screen() {
                 "agent        ",
                 "controller   ",
                 "signed       ",
+                "state        ",
             ];
             assert_eq!(asked, labels, "{last:#?}");
             let resource = &last[at + 3];
@@ -254,6 +267,92 @@ fn what_was_shown_is_erased_with_the_arguments() {
         user.try_run(&format!("deed content get {gone}"))
             .expect_code(3);
     }
+    user.ends();
+}
+
+/// An approval of what waits for nobody changes nothing, so nobody is asked for one; and whoever refuses
+/// it sees where it stands.
+#[test]
+fn nobody_is_asked_to_approve_what_does_not_wait() {
+    let user = scene();
+    user.run(&format!(
+        "deed decide {FIRST} deny --key engine.pem --engine opa"
+    ));
+    user.run("deed complete 10 failed --key agent.pem");
+    for (leaf, state) in [
+        (FIRST, "the Intent was DENIED"),
+        (
+            SECOND,
+            "the act is DONE, and was not cleared: its Outcome is at leaf 12",
+        ),
+    ] {
+        let approve = format!("deed approve {leaf} --key approver.pem");
+        let ended = user.at_terminal(&approve).wait().expect_code(1);
+        let says = format!("nobody is asked to approve the Intent at leaf {leaf}: {state}");
+        assert!(ended.stdout.contains(&says), "{ended:#?}");
+        for shown in ["[y/N]", "payments.refund"] {
+            assert!(!ended.stdout.contains(shown), "{shown}: {ended:#?}");
+        }
+        let mut terminal = user.at_terminal(&format!("{approve} --refuse"));
+        let shown = terminal.shows("Refuse this? [y/N]").replace('\r', "");
+        let last: Vec<_> = shown.lines().rev().take(4).collect();
+        let at = last
+            .iter()
+            .position(|line| line.starts_with(&format!("state        {state}")));
+        let because = last
+            .iter()
+            .position(|line| line.starts_with("  because    \""));
+        match state {
+            "the Intent was DENIED" => assert_eq!((at, because), (Some(2), Some(1)), "{shown}"),
+            _ => assert_eq!((at, because), (Some(1), None), "{shown}"),
+        }
+        terminal.types("n\n");
+        terminal.wait().expect_code(1);
+    }
+    // What was decided elsewhere is recorded all the same.
+    let before = user.object("deed task show $TASK")["count"].as_u64();
+    let ended = user.run(&format!("deed approve {FIRST} --key approver.pem --yes"));
+    assert!(ended.stderr.contains("the Intent was DENIED"), "{ended:#?}");
+    let after = user.object("deed task show $TASK")["count"].as_u64();
+    assert_eq!(after, before.map(|count| count + 1));
+    user.ends();
+}
+
+/// The agent says how many effects and keys it names; what it asks for stays on a screen of 24 lines.
+#[test]
+fn effects_do_not_push_the_amount_away() {
+    let user = scene();
+    let effects: String = (0..8)
+        .map(|n| format!(" --expect kind=seen,resource=order/{n},id=re_{n},amount=1,currency=EUR"))
+        .collect();
+    let keys: String = (0..8)
+        .map(|n| format!(" --correlation key{n}={n}"))
+        .collect();
+    user.run(&format!(
+        "deed intend --key agent.pem --task $TASK --action payments.refund --resource order/7 \
+         --amount 4999 --currency EUR --grant 8 --arguments call.json --prompt prompt.txt \
+         --deadline 30m{effects}{keys}"
+    ));
+    let mut terminal = user.at_terminal("deed approve 11 --key approver.pem");
+    let shown = terminal.shows("Approve this? [y/N]");
+    let last = above_the_question(&shown);
+    for line in [
+        r#"action       "payments.refund""#,
+        r#"resource     "order/7""#,
+        "amount       4999 EUR in minor units",
+        r#"agent        "spiffe://shop.example/agent""#,
+        "state        the Intent is waiting for approval, decision",
+    ] {
+        assert!(last.iter().any(|shown| shown == line), "{line}: {last:#?}");
+    }
+    // All of it was shown.
+    for n in 0..8 {
+        for text in [format!("\"re_{n}\""), format!("\"key{n}={n}\"")] {
+            assert!(shown.contains(&text), "{text}: {shown}");
+        }
+    }
+    terminal.types("n\n");
+    terminal.wait().expect_code(1);
     user.ends();
 }
 

@@ -1,40 +1,72 @@
-//! `deed approve` asks a person about an Intent that nobody stands behind.
+//! `deed approve` asks a person about an Intent that nobody stands behind, that is no act, or that waits
+//! for nobody.
 
-use deed_proto::v1::{RiskTier, Verdict};
+use deed_proto::v1::{RiskTier, Verdict, statement::Body};
 use deed_tests::{
-    liar::{Cast, ForgedLedger, Liar, Place, cast},
-    process::Deed,
+    liar::{Cast, ForgedLedger, ForgedServer, Liar, Place, cast, clearance},
+    process::{Deed, Ended},
     run,
 };
 
-use crate::{OK, key_file, words};
+use crate::{OK, does_not_verify, key_file, told, words};
 
 type Said = fn(&mut ForgedLedger, &mut Cast, [u8; 16]) -> Place;
 
-/// Approves an act that `said` puts into the ledger. That succeeds if `approves`; otherwise it
-/// fails, and nothing is signed.
-async fn asked(what: &str, approves: bool, said: Said) {
-    let mut forged = ForgedLedger::new("payments");
-    let mut cast = Cast::in_ledger(&mut forged);
-    let (task, _) = forged.opens(&mut cast.platform, RiskTier::Payment);
-    let leaf = said(&mut forged, &mut cast, task).leaf.to_string();
-    let server = forged.serve().await;
-    let before = server.size();
-    let liar = Liar::before(&server.url()).await;
-    for verdict in [&["--yes"][..], &["--yes", "--refuse"]] {
-        let deed = Deed::new(&liar.url(), "payments");
-        let key = key_file(&deed, "approver.pem", &cast.approver.key);
-        let command = ["approve", &leaf, "--key", &key];
-        let ended = deed.run([&command[..], verdict].concat());
-        if approves {
-            ended.expect_code(OK);
-            continue;
+/// Decided elsewhere: nobody has to type.
+const VERDICTS: [&[&str]; 2] = [&["--yes"], &["--yes", "--refuse"]];
+
+/// A server with an Intent that somebody is to approve.
+struct Scene {
+    server: ForgedServer,
+    liar: Liar,
+    cast: Cast,
+    leaf: String,
+}
+
+impl Scene {
+    async fn set(said: Said) -> Self {
+        let mut forged = ForgedLedger::new("payments");
+        let mut cast = Cast::in_ledger(&mut forged);
+        let (task, _) = forged.opens(&mut cast.platform, RiskTier::Payment);
+        let leaf = said(&mut forged, &mut cast, task).leaf.to_string();
+        let server = forged.serve().await;
+        let liar = Liar::before(&server.url()).await;
+        Self {
+            server,
+            liar,
+            cast,
+            leaf,
         }
-        assert_ne!(ended.code(), Some(OK), "{what}: {ended:#?}");
-        let words = words(&ended);
-        assert!(!words.contains("approved"), "{what}: {ended:#?}");
-        assert_eq!(server.size(), before, "{what}: {ended:#?}");
-        let asked = liar.asked();
+    }
+
+    /// What an approver gets who has nothing but a key.
+    fn approves(&self, verdict: &[&str]) -> Ended {
+        let deed = Deed::new(&self.liar.url(), "payments");
+        let key = key_file(&deed, "approver.pem", &self.cast.approver.key);
+        let command = ["approve", &self.leaf, "--key", &key];
+        deed.run([&command[..], verdict].concat())
+    }
+
+    fn tells_the_truth(&self) {
+        self.server.tell(|story| story.honest = true);
+    }
+}
+
+/// Nobody is asked about it, for this reason, and nothing is signed.
+async fn refused(what: &str, says: &str, said: Said, honest: bool) {
+    let scene = Scene::set(said).await;
+    if honest {
+        scene.tells_the_truth();
+    }
+    let before = scene.server.size();
+    for verdict in VERDICTS {
+        let ended = scene.approves(verdict);
+        does_not_verify(what, &ended, says);
+        assert_eq!(ended.stdout, "", "{what}: {ended:#?}");
+        // Its screen would be on stderr.
+        assert!(!told(&ended).contains("action"), "{what}: {ended:#?}");
+        assert_eq!(scene.server.size(), before, "{what}: {ended:#?}");
+        let asked = scene.liar.asked();
         let sent = asked.iter().any(|rpc| rpc.starts_with("append"));
         assert!(!sent, "{what}: {asked:?}");
     }
@@ -43,32 +75,98 @@ async fn asked(what: &str, approves: bool, said: Said) {
 #[test]
 fn nobody_is_asked_about_what_nobody_signed() {
     run(async {
-        asked("a signature that is none", false, |forged, cast, task| {
+        let none = "the signature does not verify under key ";
+        let bogus: Said = |forged, cast, task| {
             let said = cast::intent(None, 5);
             forged.says_signed_so(&mut cast.agent, Some(task), said, [0xbb; 64])
-        })
-        .await;
-        asked("no manifest", false, |forged, cast, task| {
+        };
+        refused("a signature that is none", none, bogus, false).await;
+        let alone = "it is one of a batch, and the server shows no manifest that covers it";
+        let batched: Said = |forged, cast, task| {
             let said = cast::intent(None, 5);
             forged.says_batched_without_manifest(&mut cast.agent, Some(task), said)
-        })
-        .await;
-        asked("the ledger's own", false, |forged, cast, task| {
+        };
+        refused("no manifest", alone, batched, false).await;
+        let own = "author: is the ledger for the bodies that only it writes, and for them alone";
+        let by_ledger: Said = |forged, cast, task| {
             let said = cast::intent(None, 5);
             forged.says_by_ledger(&mut cast.agent, Some(task), said)
-        })
-        .await;
-        asked("another producer's key", false, |forged, cast, task| {
+        };
+        refused("the ledger's own", own, by_ledger, false).await;
+        let other = "is registered for another producer";
+        let anothers: Said = |forged, cast, task| {
             let payload = cast.agent.payload(Some(task), cast::intent(None, 5));
             forged.takes(&payload, &cast.bank)
-        })
-        .await;
-        asked("a revoked key", false, |forged, cast, task| {
+        };
+        refused("another producer's key", other, anothers, false).await;
+        let ended = " was revoked at ";
+        let revoked: Said = |forged, cast, task| {
             let revoked = cast.agent.revocation(None);
             forged.says(&mut cast.authority, None, revoked);
             forged.says(&mut cast.agent, Some(task), cast::intent(None, 5))
-        })
-        .await;
+        };
+        refused("a revoked key", ended, revoked, false).await;
+    });
+}
+
+fn granted(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Place {
+    let until = forged.now() + 36_000_000_000;
+    let grant = cast::grant(&cast.agent, until);
+    forged.says(&mut cast.authority, Some(task), grant)
+}
+
+/// An Intent that waits.
+fn intended(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Place {
+    let grant = granted(forged, cast, task);
+    let said = cast::intent(Some(&grant), 5);
+    forged.says(&mut cast.agent, Some(task), said)
+}
+
+/// The agent says something else in the place of its Intent.
+fn said_again(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Place {
+    let grant = granted(forged, cast, task);
+    let mut twin = cast.agent.clone();
+    let said = cast::intent(Some(&grant), 5);
+    forged.says(&mut cast.agent, Some(task), said);
+    let said = cast::intent(Some(&grant), 50_000);
+    forged.says(&mut twin, Some(task), said)
+}
+
+/// The same through a batch, all of which is evidence: also what takes no place that was taken.
+fn batched_again(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Place {
+    let grant = granted(forged, cast, task);
+    let mut twin = cast.agent.clone();
+    let said = cast::intent(Some(&grant), 5);
+    forged.says(&mut cast.agent, Some(task), said);
+    let said = [50_000, 7].map(|cents| cast::intent(Some(&grant), cents));
+    forged.says_batch(&mut twin, task, said).remove(1)
+}
+
+/// Whoever approves it has a serious finding, `approval_of_other_intent`, and the act is never cleared.
+#[test]
+fn nobody_is_asked_about_what_is_kept_as_evidence_only() {
+    run(async {
+        for (what, said) in [
+            ("said again", said_again as Said),
+            ("said again in a batch", batched_again),
+        ] {
+            let says = "is no act: the ledger keeps it as evidence only, because its place in its \
+                        session was taken";
+            refused(what, says, said, true).await;
+            // The server passes all of them off as acts that are cleared.
+            let says =
+                "the server's story of the task does not hold: the act of the Intent at leaf";
+            refused(what, says, said, false).await;
+        }
+    });
+}
+
+/// What the server says of the act is not what its entries say.
+#[test]
+fn nobody_is_asked_on_a_story_that_does_not_hold() {
+    run(async {
+        let says = "the server says cleared; its own entries say waiting";
+        refused("called cleared", says, intended, false).await;
     });
 }
 
@@ -76,24 +174,113 @@ fn nobody_is_asked_about_what_nobody_signed() {
 #[test]
 fn what_the_agent_signed_can_be_approved() {
     run(async {
-        asked("a signature", true, |forged, cast, task| {
-            let until = forged.now() + 36_000_000_000;
-            let grant = cast::grant(&cast.agent, until);
-            let grant = forged.says(&mut cast.authority, Some(task), grant);
-            let said = cast::intent(Some(&grant), 5);
-            let intent = forged.says(&mut cast.agent, Some(task), said);
+        let alone: Said = |forged, cast, task| {
+            let intent = intended(forged, cast, task);
             let said = cast::decision(&intent, Verdict::Allow);
             forged.says(&mut cast.engine, Some(task), said);
             intent
-        })
-        .await;
-        asked("a batch", true, |forged, cast, task| {
-            let until = forged.now() + 36_000_000_000;
-            let grant = cast::grant(&cast.agent, until);
-            let grant = forged.says(&mut cast.authority, Some(task), grant);
+        };
+        let batched: Said = |forged, cast, task| {
+            let grant = granted(forged, cast, task);
             let said = [cast::intent(Some(&grant), 5)];
             forged.says_batch(&mut cast.agent, task, said).remove(0)
-        })
-        .await;
+        };
+        let again: Said = |forged, cast, task| {
+            let mut twin = cast.agent.clone();
+            let intent = intended(forged, cast, task);
+            let said = cast::intent(None, 50_000);
+            forged.says(&mut twin, Some(task), said);
+            intent
+        };
+        for (what, said, state) in [
+            ("a signature", alone, "waiting for approval"),
+            ("a batch", batched, "waiting for approval, decision"),
+            ("the first of two", again, "waiting for approval, decision"),
+        ] {
+            let scene = Scene::set(said).await;
+            scene.tells_the_truth();
+            let ended = scene.approves(VERDICTS[0]).expect_code(OK);
+            let last = format!("state the Intent is {state}");
+            assert!(told(&ended).ends_with(&last), "{what}: {ended:#?}");
+            let approved = format!("approved leaf {}", scene.leaf);
+            assert!(words(&ended).starts_with(&approved), "{what}: {ended:#?}");
+            let ended = scene.approves(VERDICTS[1]).expect_code(OK);
+            let refused = format!("refused leaf {}", scene.leaf);
+            assert!(words(&ended).starts_with(&refused), "{what}: {ended:#?}");
+        }
+    });
+}
+
+/// Where it stands is the last thing above the question, and it is what the entries say.
+#[test]
+fn an_approver_is_told_where_the_intent_stands() {
+    let denied: Said = |forged, cast, task| {
+        let intent = intended(forged, cast, task);
+        let said = cast::decision(&intent, Verdict::Deny);
+        forged.says(&mut cast.engine, Some(task), said);
+        intent
+    };
+    let without_grant: Said = |forged, cast, task| {
+        let said = cast::intent(None, 5);
+        forged.says(&mut cast.agent, Some(task), said)
+    };
+    let cleared: Said = |forged, cast, task| {
+        let intent = intended(forged, cast, task);
+        let said = cast::decision(&intent, Verdict::Allow);
+        let decided = forged.says(&mut cast.engine, Some(task), said);
+        let said = cast::approval(&intent, Verdict::Allow, forged.now());
+        let approved = forged.says(&mut cast.approver, Some(task), said);
+        forged.writes(task, clearance(&intent, 8, &[&decided, &approved]));
+        intent
+    };
+    let done: Said = |forged, cast, task| {
+        let intent = intended(forged, cast, task);
+        let said = cast::decision(&intent, Verdict::Allow);
+        let decided = forged.says(&mut cast.engine, Some(task), said);
+        let said = cast::approval(&intent, Verdict::Allow, forged.now());
+        let approved = forged.says(&mut cast.approver, Some(task), said);
+        forged.writes(task, clearance(&intent, 8, &[&decided, &approved]));
+        let said = cast::outcome(&intent, 5);
+        forged.says(&mut cast.agent, Some(task), said);
+        intent
+    };
+    let done_before: Said = |forged, cast, task| {
+        let intent = intended(forged, cast, task);
+        let said = cast::outcome(&intent, 5);
+        forged.says(&mut cast.agent, Some(task), said);
+        intent
+    };
+    let lapsed: Said = |forged, cast, task| {
+        let grant = granted(forged, cast, task);
+        let Body::Intent(mut said) = cast::intent(Some(&grant), 5) else {
+            panic!("an Intent");
+        };
+        said.deadline_us = forged.now() + 1;
+        let intent = forged.says(&mut cast.agent, Some(task), Body::Intent(said));
+        forged.at(forged.now() + 3_000_000);
+        forged.opens(&mut cast.platform, RiskTier::Low);
+        intent
+    };
+    run(async move {
+        for (said, state) in [
+            (denied, "the Intent was DENIED because \""),
+            (without_grant, "the Intent was DENIED because \""),
+            (cleared, "the Intent is CLEARED already, at leaf 14"),
+            (done, "the act is DONE already: its Outcome is at leaf 15"),
+            (
+                done_before,
+                "the act is DONE, and was not cleared: its Outcome is at leaf 12",
+            ),
+            (lapsed, "the Intent has LAPSED: its time ended as it waited"),
+        ] {
+            let scene = Scene::set(said).await;
+            scene.tells_the_truth();
+            for verdict in VERDICTS {
+                let ended = scene.approves(verdict).expect_code(OK);
+                let told = told(&ended);
+                let (_, last) = told.rsplit_once(" state ").expect("a state");
+                assert!(last.starts_with(state), "{state}: {ended:#?}");
+            }
+        }
     });
 }

@@ -12,7 +12,7 @@ use deed_tests::{
 };
 use tempfile::TempDir;
 
-use crate::{OK, key_file, words};
+use crate::{DOES_NOT_VERIFY, OK, does_not_verify, key_file, words};
 
 /// A ledger with an act that waits for a decision and an approval.
 struct Waiting {
@@ -82,16 +82,19 @@ impl Waiting {
     }
 }
 
-/// Whoever goes by the exit code, or reads the first word, must not act.
+/// Nothing before a Clearance calls for one.
+const UNCALLED: &str = "is not one that an honest ledger would have: nothing before it calls for a \
+                        clearance here";
+
+/// Whoever goes by the exit code, or reads the first word, must not act: it does not verify, for this
+/// reason.
 #[track_caller]
-fn may_not_act(what: &str, ended: &Ended) {
-    assert_ne!(ended.code(), Some(OK), "{what}: {ended:#?}");
-    let words = words(ended);
-    let cleared = words.starts_with("cleared") || words.contains("\"state\":\"cleared\"");
-    assert!(!cleared, "{what}: {ended:#?}");
+fn may_not_act(what: &str, says: &str, ended: &Ended) {
+    does_not_verify(what, ended, says);
+    assert!(!ended.stdout.contains("cleared"), "{what}: {ended:#?}");
 }
 
-/// The control: what is cleared by the log is cleared.
+/// The control of all that follows: what is cleared by the log is cleared.
 #[test]
 fn an_act_that_the_log_clears_is_cleared() {
     run(async {
@@ -108,13 +111,15 @@ fn an_act_that_the_log_clears_is_cleared() {
 fn a_clearance_that_the_log_does_not_have_is_none() {
     run(async {
         let act = Waiting::set();
-        may_not_act("no Clearance", &act.awaited().await);
+        let says = "the server says cleared; its own entries say waiting (approval; decision)";
+        may_not_act("no Clearance", says, &act.awaited().await);
 
         // Whatever evidence there is: the ledger did not write that it suffices.
         let mut act = Waiting::set();
         act.decided();
         act.approved();
-        may_not_act("evidence alone", &act.awaited().await);
+        let says = "the server says cleared; its own entries say waiting";
+        may_not_act("evidence alone", says, &act.awaited().await);
 
         // There is one, and the server does not name it: then nothing was checked.
         let mut act = Waiting::set();
@@ -122,7 +127,8 @@ fn a_clearance_that_the_log_does_not_have_is_none() {
         let approved = act.approved();
         act.clears(&[&approved]);
         let ended = act.awaited_with(|story| story.no_clearance = true).await;
-        may_not_act("one that is not named", &ended);
+        let says = "the clearance is not the one that the entries before it give";
+        may_not_act("one that is not named", says, &ended);
     });
 }
 
@@ -137,13 +143,15 @@ fn a_clearance_of_something_else_is_none() {
         let cleared = act.clears(&[&decided, &approved]).leaf;
         act.intent = this;
         let lie = |story: &mut Story| story.clearance_leaf = Some(cleared);
-        may_not_act("another Intent's", &act.awaited_with(lie).await);
+        let says = "it should clear the Intent at leaf 11, and does not";
+        may_not_act("another Intent's", says, &act.awaited_with(lie).await);
 
         // An entry that is no Clearance at all.
         let mut act = Waiting::set();
         let decided = act.decided().leaf;
         let lie = |story: &mut Story| story.clearance_leaf = Some(decided);
-        may_not_act("a Decision", &act.awaited_with(lie).await);
+        let says = "it should be a Clearance, and is none";
+        may_not_act("a Decision", says, &act.awaited_with(lie).await);
     });
 }
 
@@ -154,53 +162,74 @@ fn a_clearance_that_the_ledger_did_not_write_is_none() {
         let (decided, approved) = (act.decided(), act.approved());
         let said = clearance(&act.intent, act.policy_leaf, &[&decided, &approved]);
         act.forged.writes_unsigned(act.task, said);
-        may_not_act("nobody's", &act.awaited().await);
+        let says = "author: is the ledger for the bodies that only it writes, and for them alone";
+        may_not_act("nobody's", says, &act.awaited().await);
     });
 }
 
 type Evidence = fn(&mut Waiting) -> Vec<Place>;
 
 /// Each with a Clearance that the ledger wrote on evidence which does not count.
-const EVIDENCE_THAT_DOES_NOT_COUNT: [(&str, Evidence); 10] = [
-    ("a Decision alone", |act| vec![act.decided()]),
-    ("an Approval alone", |act| vec![act.approved()]),
-    ("a Decision under the agent's controller", |act| {
+const EVIDENCE_THAT_DOES_NOT_COUNT: [(&str, &str, Evidence); 10] = [
+    ("a Decision alone", UNCALLED, |act| vec![act.decided()]),
+    ("an Approval alone", UNCALLED, |act| vec![act.approved()]),
+    ("a Decision under the agent's controller", UNCALLED, |act| {
         let said = cast::decision(&act.intent, Verdict::Allow);
         let own = &mut act.cast.own_engine;
         let decided = act.forged.says(own, Some(act.task), said);
         vec![decided, act.approved()]
     }),
-    ("an Approval under the agent's controller", |act| {
-        let (decided, said) = (act.decided(), act.approval());
-        let own = &mut act.cast.own_approver;
-        vec![decided, act.forged.says(own, Some(act.task), said)]
-    }),
-    ("a Decision of a key that was revoked before", |act| {
-        let revoked = act.cast.engine.revocation(None);
-        act.forged.says(&mut act.cast.authority, None, revoked);
-        vec![act.decided(), act.approved()]
-    }),
-    ("an Approval of a key that was revoked before", |act| {
-        let decided = act.decided();
-        let revoked = act.cast.approver.revocation(None);
-        act.forged.says(&mut act.cast.authority, None, revoked);
-        vec![decided, act.approved()]
-    }),
-    ("an Approval with a signature that is none", |act| {
-        let (decided, said) = (act.decided(), act.approval());
-        let approver = &mut act.cast.approver;
-        let approved = act
-            .forged
-            .says_signed_so(approver, Some(act.task), said, [0xbb; 64]);
-        vec![decided, approved]
-    }),
-    ("an Approval that nobody signed", |act| {
-        let (decided, said) = (act.decided(), act.approval());
-        let approver = &mut act.cast.approver;
-        let approved = act.forged.says_unsigned(approver, Some(act.task), said);
-        vec![decided, approved]
-    }),
-    ("an Approval of another Intent", |act| {
+    (
+        "an Approval under the agent's controller",
+        UNCALLED,
+        |act| {
+            let (decided, said) = (act.decided(), act.approval());
+            let own = &mut act.cast.own_approver;
+            vec![decided, act.forged.says(own, Some(act.task), said)]
+        },
+    ),
+    (
+        "a Decision of a key that was revoked before",
+        "was revoked at ",
+        |act| {
+            let revoked = act.cast.engine.revocation(None);
+            act.forged.says(&mut act.cast.authority, None, revoked);
+            vec![act.decided(), act.approved()]
+        },
+    ),
+    (
+        "an Approval of a key that was revoked before",
+        "was revoked at ",
+        |act| {
+            let decided = act.decided();
+            let revoked = act.cast.approver.revocation(None);
+            act.forged.says(&mut act.cast.authority, None, revoked);
+            vec![decided, act.approved()]
+        },
+    ),
+    (
+        "an Approval with a signature that is none",
+        "the signature does not verify under key ",
+        |act| {
+            let (decided, said) = (act.decided(), act.approval());
+            let approver = &mut act.cast.approver;
+            let approved = act
+                .forged
+                .says_signed_so(approver, Some(act.task), said, [0xbb; 64]);
+            vec![decided, approved]
+        },
+    ),
+    (
+        "an Approval that nobody signed",
+        "a key was registered for this producer, so its statements must be signed",
+        |act| {
+            let (decided, said) = (act.decided(), act.approval());
+            let approver = &mut act.cast.approver;
+            let approved = act.forged.says_unsigned(approver, Some(act.task), said);
+            vec![decided, approved]
+        },
+    ),
+    ("an Approval of another Intent", UNCALLED, |act| {
         let decided = act.decided();
         let said = cast::intent(None, 1);
         let other = act.forged.says(&mut act.cast.agent, Some(act.task), said);
@@ -209,7 +238,7 @@ const EVIDENCE_THAT_DOES_NOT_COUNT: [(&str, Evidence); 10] = [
         act.intent = this;
         vec![decided, approved]
     }),
-    ("a refusal", |act| {
+    ("a refusal", UNCALLED, |act| {
         let decided = act.decided();
         let said = cast::approval(&act.intent, Verdict::Deny, act.forged.now());
         let approver = &mut act.cast.approver;
@@ -220,11 +249,11 @@ const EVIDENCE_THAT_DOES_NOT_COUNT: [(&str, Evidence); 10] = [
 #[test]
 fn a_clearance_on_evidence_that_does_not_count_is_none() {
     run(async {
-        for (what, evidence) in EVIDENCE_THAT_DOES_NOT_COUNT {
+        for (what, says, evidence) in EVIDENCE_THAT_DOES_NOT_COUNT {
             let mut act = Waiting::set();
             let evidence = evidence(&mut act);
             act.clears(&evidence.iter().collect::<Vec<_>>());
-            may_not_act(what, &act.awaited().await);
+            may_not_act(what, says, &act.awaited().await);
         }
     });
 }
@@ -233,33 +262,41 @@ fn a_clearance_on_evidence_that_does_not_count_is_none() {
 #[test]
 fn a_clearance_of_an_intent_that_does_not_stand_is_none() {
     type Said = fn(&mut Waiting) -> Place;
-    let intents: [(&str, Said); 4] = [
-        ("a signature that is none", |act| {
-            let said = cast::intent(Some(&act.grant), 1999);
-            let (agent, task) = (&mut act.cast.agent, Some(act.task));
-            act.forged.says_signed_so(agent, task, said, [0xbb; 64])
-        }),
-        ("no signature", |act| {
-            let said = cast::intent(Some(&act.grant), 1999);
-            let agent = &mut act.cast.agent;
-            act.forged.says_unsigned(agent, Some(act.task), said)
-        }),
-        ("no grant", |act| {
+    let intents: [(&str, &str, Said); 4] = [
+        (
+            "a signature that is none",
+            "the signature does not verify under key ",
+            |act| {
+                let said = cast::intent(Some(&act.grant), 1999);
+                let (agent, task) = (&mut act.cast.agent, Some(act.task));
+                act.forged.says_signed_so(agent, task, said, [0xbb; 64])
+            },
+        ),
+        (
+            "no signature",
+            "a key was registered for this producer, so its statements must be signed",
+            |act| {
+                let said = cast::intent(Some(&act.grant), 1999);
+                let agent = &mut act.cast.agent;
+                act.forged.says_unsigned(agent, Some(act.task), said)
+            },
+        ),
+        ("no grant", UNCALLED, |act| {
             let said = cast::intent(None, 1999);
             act.forged.says(&mut act.cast.agent, Some(act.task), said)
         }),
-        ("more than was granted", |act| {
+        ("more than was granted", UNCALLED, |act| {
             let said = cast::intent(Some(&act.grant), 100_000_000);
             act.forged.says(&mut act.cast.agent, Some(act.task), said)
         }),
     ];
     run(async move {
-        for (what, said) in intents {
+        for (what, says, said) in intents {
             let mut act = Waiting::set();
             act.intent = said(&mut act);
             let (decided, approved) = (act.decided(), act.approved());
             act.clears(&[&decided, &approved]);
-            may_not_act(what, &act.awaited().await);
+            may_not_act(what, says, &act.awaited().await);
         }
     });
 }
@@ -293,6 +330,23 @@ fn an_intent_that_waits_was_not_cleared_at_once() {
         }
 
         let liar = Liar::before(&server.url()).await;
+        let deed = Deed::new(&liar.url(), "payments");
+        let key_file = key_file(&deed, "agent.pem", &cast.agent.key);
+        fs::write(deed.file("call.json"), "{}").unwrap();
+        let call = deed.file("call.json").display().to_string();
+        let intends = |how: &str| {
+            let line = format!(
+                "intend {how} --task {} --action payments.refund --resource order/7 --amount 5 \
+                 --currency EUR --grant {grant} --arguments {call} --prompt {call} --key {key_file}",
+                hex::encode(task)
+            );
+            deed.run(line.split_whitespace())
+        };
+        // The control: told the truth, the same command says where the Intent stands.
+        let ended = intends("").expect_code(OK);
+        let waits = "state waiting for approval, decision, by the server's word";
+        assert!(words(&ended).contains(waits), "{ended:#?}");
+
         let cleared = |answer: v1::AppendResponse| v1::AppendResponse {
             results: answer.results.into_iter().map(at_once).collect(),
             ..answer
@@ -306,19 +360,27 @@ fn an_intent_that_waits_was_not_cleared_at_once() {
                 ..answer?
             })
         });
-        let deed = Deed::new(&liar.url(), "payments");
-        let key_file = key_file(&deed, "agent.pem", &cast.agent.key);
-        fs::write(deed.file("call.json"), "{}").unwrap();
-        let call = deed.file("call.json").display().to_string();
-        let line = format!(
-            "intend --wait --task {} --action payments.refund --resource order/7 --amount 5 \
-             --currency EUR --grant {grant} --arguments {call} --prompt {call} --key {key_file}",
-            hex::encode(task)
+        for how in ["", "--wait"] {
+            let ended = intends(how);
+            let says = "the server says cleared; its own entries say waiting (approval; decision)";
+            does_not_verify(how, &ended, says);
+            // It is recorded, so its receipt is printed, and what that says is marked.
+            let marked = "state cleared, by the server's word";
+            let words = words(&ended);
+            assert!(words.ends_with(marked), "{ended:#?}");
+            assert_eq!(words.matches("cleared").count(), 1, "{ended:#?}");
+            let ended = intends(&format!("{how} --json"));
+            assert_eq!(ended.code(), Some(DOES_NOT_VERIFY), "{ended:#?}");
+            let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+            assert_eq!(json["basis"], "servers_word", "{json}");
+        }
+        // Whoever asks for the server's word gets it: the lie has come that far.
+        let ended = intends("--wait --by-servers-word").expect_code(OK);
+        let words = words(&ended);
+        assert!(
+            words.ends_with("state cleared, by the server's word"),
+            "{ended:#?}"
         );
-        let ended = deed.run(line.split_whitespace());
-        assert_ne!(ended.code(), Some(OK), "{ended:#?}");
-        let said = words(&ended).replace("state cleared, by the server's word", "");
-        assert!(!said.contains("state cleared"), "{ended:#?}");
         server.stop();
     });
 }

@@ -16,13 +16,8 @@ use deed_tlog::SigningKey;
 
 const OK: i32 = 0;
 
-/// Marks of what nobody here has checked; in lower case.
-const SERVERS_WORD: [&str; 4] = [
-    "not checked",
-    "server's word",
-    "by the server",
-    "the server names",
-];
+/// The exit code of what does not verify.
+const DOES_NOT_VERIFY: i32 = 1;
 
 /// A private key as a file of a user; its path.
 fn key_file(deed: &Deed, name: &str, key: &SigningKey) -> String {
@@ -35,6 +30,25 @@ fn key_file(deed: &Deed, name: &str, key: &SigningKey) -> String {
 /// The text that a command printed to stdout, every run of white space as one space: lines are
 /// broken where they are full.
 fn words(ended: &Ended) -> String {
-    let words: Vec<_> = ended.stdout.split_whitespace().collect();
+    in_one_line(&ended.stdout)
+}
+
+/// The same of what it told on stderr.
+fn told(ended: &Ended) -> String {
+    in_one_line(&ended.stderr)
+}
+
+fn in_one_line(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
     words.join(" ")
+}
+
+/// A command refused what it was told, as something that does not verify, and for this reason: not
+/// because it was called wrongly, or nobody answered.
+#[track_caller]
+fn does_not_verify(what: &str, ended: &Ended, says: &str) {
+    assert_eq!(ended.code(), Some(DOES_NOT_VERIFY), "{what}: {ended:#?}");
+    let told = told(ended);
+    assert!(told.contains("does not verify: "), "{what}: {ended:#?}");
+    assert!(told.contains(says), "{what}: not {says:?}: {ended:#?}");
 }

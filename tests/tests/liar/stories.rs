@@ -8,9 +8,10 @@ use deed_tests::{
     run,
 };
 
-use crate::{OK, SERVERS_WORD, words};
+use crate::{OK, does_not_verify, told, words};
 
 /// A payment from its grant to what the bank saw, as far as a test tells it.
+#[derive(Clone)]
 struct Payment {
     forged: ForgedLedger,
     cast: Cast,
@@ -78,6 +79,12 @@ impl Served {
     fn shown(&self) -> Ended {
         self.deed.run(["task", "show", &self.task])
     }
+
+    /// The same once the server tells what the entries come to that it does not leave out.
+    fn honestly_shown(&self) -> Ended {
+        self.server.tell(|story| story.honest = true);
+        self.shown()
+    }
 }
 
 const LAYERS: [&str; 6] = [
@@ -89,31 +96,69 @@ const LAYERS: [&str; 6] = [
     "corroboration",
 ];
 
-/// No layer of these is called proven.
+/// The entries are not those of an honest ledger, for this reason: that is an alarm, and whatever is
+/// printed all the same is called the server's word, each act with its layers too.
 #[track_caller]
-fn not_proven(what: &str, ended: &Ended, layers: &[&str]) {
-    if ended.code() != Some(OK) {
-        return;
+fn does_not_hold(what: &str, ended: &Ended, says: &str) {
+    let all = "the server's story of the task is not what its entries say, in 1 place";
+    does_not_verify(what, ended, all);
+    let alarm = format!("ALARM: the server's story of the task does not hold: {says}");
+    assert!(told(ended).contains(&alarm), "{what}: {ended:#?}");
+    let shown = words(ended);
+    for marked in [
+        "checked nothing else: its entries do not hold, and what follows is the server's word",
+        "the server names no findings",
+        "by the server's word - everything that is said of the task but that its entries are in",
+    ] {
+        assert!(shown.contains(marked), "{what}: {marked}: {ended:#?}");
     }
-    let words = words(ended);
+    let mut acts = ended.stdout.lines().filter(|line| line.starts_with("act "));
+    assert!(
+        acts.all(|act| act.ends_with(", by the server's word")),
+        "{what}: {ended:#?}"
+    );
+    assert!(!shown.contains("worked out here"), "{what}: {ended:#?}");
+}
+
+/// The entries hold, and say something else than the server: these are alarms, what is shown is what was
+/// worked out, and none of these layers is proven.
+#[track_caller]
+fn contradicts(what: &str, ended: &Ended, alarms: &[&str], layers: &[&str]) {
+    let all = "the server's story of the task is not what its entries say, in ";
+    does_not_verify(what, ended, all);
+    let told = told(ended);
+    for alarm in alarms {
+        let alarm = format!("ALARM: {alarm}");
+        assert!(told.contains(&alarm), "{what}: {alarm}: {ended:#?}");
+    }
+    let shown = words(ended);
+    let basis = "states, layers and findings were worked out here from these entries";
+    assert!(shown.contains(basis), "{what}: {ended:#?}");
     for layer in layers {
         let proven = format!("{layer} proven");
-        assert!(!words.contains(&proven), "{what}: {proven}: {ended:#?}");
+        assert!(!shown.contains(&proven), "{what}: {proven}: {ended:#?}");
     }
 }
 
-/// Whatever is printed is marked as somebody's word.
+/// Everything that is shown was worked out, and nothing that the server says contradicts it.
 #[track_caller]
-fn marked(what: &str, ended: &Ended) {
-    if ended.code() != Some(OK) {
-        return;
-    }
-    let words = words(ended).to_lowercase();
-    let is_marked = SERVERS_WORD.iter().any(|mark| words.contains(mark));
-    assert!(is_marked, "{what}: {ended:#?}");
+fn holds(what: &str, ended: &Ended) {
+    assert_eq!(ended.code(), Some(OK), "{what}: {ended:#?}");
+    assert!(!ended.stderr.contains("ALARM"), "{what}: {ended:#?}");
+    let basis = "states, layers and findings were worked out here from these entries";
+    assert!(words(ended).contains(basis), "{what}: {ended:#?}");
 }
 
-/// The control: an act in which everything holds is shown so.
+/// Nothing that is printed was checked, and it is called the server's word.
+#[track_caller]
+fn by_word_alone(what: &str, ended: &Ended) {
+    assert_eq!(ended.code(), Some(OK), "{what}: {ended:#?}");
+    let both = format!("{} {}", told(ended), words(ended));
+    let mark = "by the server's word; `deed audit` works findings out from all entries";
+    assert!(both.contains(mark), "{what}: {ended:#?}");
+}
+
+/// The control of all that follows: an act in which everything holds is shown so.
 #[test]
 fn an_act_without_a_fault_is_proven() {
     run(async {
@@ -121,13 +166,26 @@ fn an_act_without_a_fault_is_proven() {
         let intent = act.intends();
         act.cleared(&intent);
         act.done(&intent);
-        let ended = act.served().await.shown().expect_code(OK);
-        let words = words(&ended);
-        for layer in LAYERS {
-            let proven = format!("{layer} proven");
-            assert!(words.contains(&proven), "{proven}: {ended:#?}");
+        let served = act.served().await;
+        for ended in [served.shown(), served.honestly_shown()] {
+            holds("without a fault", &ended);
+            let words = words(&ended);
+            for layer in LAYERS {
+                let proven = format!("{layer} proven");
+                assert!(words.contains(&proven), "{proven}: {ended:#?}");
+            }
+            let none = "no findings follow from these entries";
+            assert!(words.contains(none), "{ended:#?}");
         }
     });
+}
+
+fn no_manifest(place: &Place) -> String {
+    format!(
+        "the entry at leaf {} is one of a batch, and the server shows no manifest that covers it: \
+         nobody's signature stands behind it",
+        place.leaf
+    )
 }
 
 #[test]
@@ -141,10 +199,10 @@ fn statements_of_no_batch_prove_nothing() {
         act.cleared(&intent);
         act.done(&intent);
         let ended = act.served().await.shown();
-        not_proven(
+        does_not_hold(
             "an Intent without a manifest",
             &ended,
-            &["identity", "intent"],
+            &no_manifest(&intent),
         );
 
         let mut act = Payment::set();
@@ -160,20 +218,24 @@ fn statements_of_no_batch_prove_nothing() {
         act.forged.writes(act.task, said);
         act.done(&intent);
         let ended = act.served().await.shown();
-        not_proven("an Approval without a manifest", &ended, &["approval"]);
+        // It comes before the Clearance that rests on it, and the server leaves it out.
+        let says = "leaf 14 is not one that an honest ledger would have: nothing before it calls for a \
+                    clearance here";
+        does_not_hold("an Approval without a manifest", &ended, says);
 
         let mut act = Payment::set();
         let intent = act.intends();
         act.cleared(&intent);
+        let mut seen = Vec::new();
         for (voice, said) in [
             (&mut act.cast.agent, cast::outcome(&intent, 1999)),
             (&mut act.cast.bank, cast::observation(&intent, 1999)),
         ] {
-            act.forged.says_batched_without_manifest(voice, some, said);
+            seen.push(act.forged.says_batched_without_manifest(voice, some, said));
         }
         let ended = act.served().await.shown();
-        let layers = ["result", "corroboration"];
-        not_proven("what was seen without a manifest", &ended, &layers);
+        let says = no_manifest(&seen[1]);
+        does_not_hold("what was seen without a manifest", &ended, &says);
     });
 }
 
@@ -186,7 +248,8 @@ fn a_manifest_of_others_proves_nothing() {
         let intent = act.forged.says_batch(&mut act.cast.agent, act.task, said);
         act.cleared(&intent[0]);
         act.done(&intent[0]);
-        let ended = act.served().await.shown().expect_code(OK);
+        let ended = act.served().await.shown();
+        holds("a batch with its manifest", &ended);
         assert!(words(&ended).contains("identity proven"), "{ended:#?}");
 
         // The manifest is one of the agent's, over other statements.
@@ -198,13 +261,8 @@ fn a_manifest_of_others_proves_nothing() {
         let intent = act.forged.says_batched_without_manifest(agent, some, said);
         act.cleared(&intent);
         act.done(&intent);
-        let served = act.served().await;
-        let ended = served.shown();
-        if ended.code() == Some(OK) {
-            let act = words(&ended);
-            let second = act.split_once("act 2").map_or("", |(_, act)| act);
-            assert!(!second.contains("identity proven"), "{ended:#?}");
-        }
+        let ended = act.served().await.shown();
+        does_not_hold("another batch's manifest", &ended, &no_manifest(&intent));
     });
 }
 
@@ -222,9 +280,13 @@ fn what_a_server_says_of_unsigned_words_proves_nothing() {
             act.forged.says_unsigned(voice, some, said);
         }
         let ended = act.served().await.shown();
-        not_proven("nobody signed", &ended, &["result", "corroboration"]);
+        let says = "leaf 15 is not one that an honest ledger would have: a key was registered for this \
+                    producer, so its statements must be signed";
+        does_not_hold("nobody signed", &ended, says);
     });
 }
+
+const NO_RECEIPT: &str = "receipt none: that no entry is left out is the server's word";
 
 #[test]
 fn a_refusal_is_not_left_out() {
@@ -236,25 +298,55 @@ fn a_refusal_is_not_left_out() {
         let approver = &mut act.cast.own_approver;
         let refused = act.forged.says(approver, Some(act.task), said).leaf;
         act.done(&intent);
-        let receipt = act.forged.receipt(act.task);
-        let (task, mut with_receipt) = (act.task, act.forged.clone());
-        with_receipt.writes(task, Body::TaskReceipt(receipt));
+        let receipt = v1::TaskReceipt {
+            requested: true,
+            ..act.forged.receipt(act.task)
+        };
+        let mut with_receipt = act.clone();
+        let written = with_receipt
+            .forged
+            .writes(act.task, Body::TaskReceipt(receipt));
+        let served = act.served().await;
+        let with_receipt = with_receipt.served().await;
+        // The control: it is shown as long as it is there.
+        let all = format!(
+            "receipt leaf {}: these are all 9 entries up to leaf {}, and their digest is the receipt's",
+            written.leaf,
+            written.leaf - 1
+        );
+        for (served, says) in [(&served, NO_RECEIPT), (&with_receipt, &all)] {
+            let ended = served.honestly_shown();
+            holds("a refusal that is there", &ended);
+            let shown = words(&ended);
+            assert!(shown.contains("self approval"), "{ended:#?}");
+            assert!(shown.contains(says), "{says}: {ended:#?}");
+        }
 
         // Nothing in the log says how many entries the task has: that there are no others is nobody's
         // word but the server's.
-        let served = act.served().await;
         served.server.tell(|story| story.left_out = vec![refused]);
         let ended = served.shown();
-        marked("a refusal that is left out", &ended);
-        let words = words(&ended);
-        assert!(!words.contains("digest is the ledger's"), "{ended:#?}");
+        holds("a refusal that is left out", &ended);
+        let shown = words(&ended);
+        assert!(!shown.contains("self approval"), "{ended:#?}");
+        let by_word = "by the server's word - that none of the task's entries is left out: no receipt in \
+                       the log covers them";
+        for says in [NO_RECEIPT, by_word] {
+            assert!(shown.contains(says), "{says}: {ended:#?}");
+        }
+        for proof in ["these are all", "digest is the receipt's"] {
+            assert!(!shown.contains(proof), "{proof}: {ended:#?}");
+        }
 
         // A receipt says it.
-        let server = with_receipt.serve().await;
-        server.tell(|story| story.left_out = vec![refused]);
-        let deed = Deed::new(&server.url(), "payments");
-        let ended = deed.run(["task", "show", &hex::encode(task)]);
-        assert_ne!(ended.code(), Some(OK), "{ended:#?}");
+        with_receipt.server.tell(|story| {
+            story.honest = false;
+            story.left_out = vec![refused];
+        });
+        let ended = with_receipt.shown();
+        let says = format!("the receipt at leaf {} speaks of 9 entries", written.leaf);
+        does_not_verify("a receipt of one more", &ended, &says);
+        assert_eq!(ended.stdout, "", "{ended:#?}");
     });
 }
 
@@ -273,7 +365,9 @@ fn a_refusal_that_is_there_counts() {
         forged.writes(act.task, said);
         act.done(&intent);
         let ended = act.served().await.shown();
-        not_proven("a refusal", &ended, &["approval", "intent"]);
+        let says = "leaf 14 is not one that an honest ledger would have: nothing before it calls for a \
+                    clearance here";
+        does_not_hold("a refusal", &ended, says);
     });
 }
 
@@ -287,7 +381,21 @@ fn a_signature_after_the_keys_end_proves_nothing() {
         act.cleared(&intent);
         act.done(&intent);
         let ended = act.served().await.shown();
-        not_proven("a revoked key", &ended, &["identity"]);
+        let says = "leaf 12 is not one that an honest ledger would have: key ";
+        does_not_hold("a revoked key", &ended, says);
+        assert!(told(&ended).contains(" was revoked at "), "{ended:#?}");
+
+        // The control: the same end, behind what the key has signed.
+        let mut act = Payment::set();
+        let intent = act.intends();
+        act.cleared(&intent);
+        act.done(&intent);
+        let revoked = act.cast.bank.revocation(None);
+        act.forged.says(&mut act.cast.authority, None, revoked);
+        let ended = act.served().await.shown();
+        holds("a key that ended later", &ended);
+        let proven = "corroboration proven";
+        assert!(words(&ended).contains(proven), "{ended:#?}");
 
         // It was somebody else's all along, as is known by now.
         let mut act = Payment::set();
@@ -298,7 +406,13 @@ fn a_signature_after_the_keys_end_proves_nothing() {
         let revoked = act.cast.bank.revocation(Some(since));
         act.forged.says(&mut act.cast.authority, None, revoked);
         let ended = act.served().await.shown();
-        not_proven("a compromised key", &ended, &["corroboration"]);
+        let alarms = [
+            "the layer corroboration of the act of the Intent at leaf 11: the server says proven; its \
+             own entries say contradicted",
+            "a finding at leaf 17: the server says nothing; its own entries say compromised key use \
+             about leaf 16",
+        ];
+        contradicts("a compromised key", &ended, &alarms, &["corroboration"]);
     });
 }
 
@@ -315,21 +429,43 @@ fn no_findings_is_the_servers_word() {
         let said = cast::observation(&intent, 100_000);
         forged.says(&mut act.cast.bank, some, said);
         let served = act.served().await;
-        for command in [
-            &["findings"][..],
-            &["findings", "--task", &served.task],
-            &["findings", "--severity", "serious"],
-        ] {
+        // Of a whole ledger nothing is worked out, and nothing said of it is proof.
+        for command in [&["findings"][..], &["findings", "--severity", "serious"]] {
             let ended = served.deed.run(command);
-            assert_ne!(ended.stdout.trim(), "no findings", "{ended:#?}");
-            marked("no findings", &ended);
+            by_word_alone("no findings", &ended);
+            let none = "the server names no findings";
+            assert_eq!(ended.stdout.trim(), none, "{ended:#?}");
         }
+        // Of a task it is.
+        let missing = "a finding at leaf 16: the server says nothing; its own entries say effect \
+                       mismatch about leaf 11";
+        let of_task = ["findings", "--task", &served.task];
+        let ended = served.deed.run(of_task);
+        let all = "the server's story of the task is not what its entries say, in 4 places";
+        does_not_verify("no findings of the task", &ended, all);
+        assert!(told(&ended).contains(missing), "{ended:#?}");
+        let found = "16.0 serious: effect mismatch";
+        assert!(words(&ended).starts_with(found), "{ended:#?}");
         let ended = served.shown();
-        not_proven("another amount", &ended, &["corroboration", "result"]);
+        let alarms = [
+            missing,
+            "the Outcome of the act of the Intent at leaf 11: the server says corroborated; its own \
+             entries say contradicted",
+        ];
+        let layers = ["corroboration", "result"];
+        contradicts("another amount", &ended, &alarms, &layers);
+        assert!(!words(&ended).contains("no findings"), "{ended:#?}");
+        // The control: a server that tells it is believed.
+        let ended = served.honestly_shown();
+        holds("another amount, told", &ended);
+        assert!(words(&ended).contains("effect mismatch"), "{ended:#?}");
+        let ended = served.deed.run(of_task).expect_code(OK);
+        assert!(words(&ended).starts_with(found), "{ended:#?}");
 
         // And one that was invented is the server's word as well.
         let task = hex::decode(&served.task).unwrap();
         served.server.tell(|story| {
+            story.honest = false;
             story.findings = vec![v1::Finding {
                 leaf_index: intent.leaf,
                 kind: FindingKind::SelfApproval.into(),
@@ -339,43 +475,92 @@ fn no_findings_is_the_servers_word() {
                 ..v1::Finding::default()
             }];
         });
-        marked("an invented finding", &served.deed.run(["findings"]));
-        marked("an invented finding", &served.shown());
+        let ended = served.deed.run(["findings"]);
+        by_word_alone("an invented finding", &ended);
+        let invented = "11.0 serious: self approval";
+        assert!(words(&ended).contains(invented), "{ended:#?}");
+        let ended = served.shown();
+        let alarm = "a finding at leaf 11: the server says self approval about leaf 11; its own entries \
+                     say nothing";
+        contradicts("an invented finding", &ended, &[alarm], &layers);
+        assert!(!words(&ended).contains("self approval"), "{ended:#?}");
     });
+}
+
+/// What a command shows of an entry's author, and where its words are.
+fn shown_entry(served: &Served, leaf: u64) -> [Ended; 2] {
+    let leaf = leaf.to_string();
+    [
+        served.deed.run(["entry", &leaf]),
+        served.deed.run(["search", "--resource", "order/7"]),
+    ]
 }
 
 #[test]
 fn entries_are_printed_with_what_was_checked() {
     type Said = fn(&mut Payment) -> Place;
-    let entries: [(&str, Said); 4] = [
-        ("a signature that is none", |act| {
-            let said = cast::intent(Some(&act.grant), 1999);
-            let (agent, some) = (&mut act.cast.agent, Some(act.task));
-            act.forged.says_signed_so(agent, some, said, [0xbb; 64])
-        }),
-        ("no manifest", |act| {
-            let said = cast::intent(Some(&act.grant), 1999);
-            let (agent, some) = (&mut act.cast.agent, Some(act.task));
-            act.forged.says_batched_without_manifest(agent, some, said)
-        }),
-        ("an Intent by the ledger", |act| {
-            let said = cast::intent(Some(&act.grant), 1999);
-            let (agent, some) = (&mut act.cast.agent, Some(act.task));
-            act.forged.says_by_ledger(agent, some, said)
-        }),
-        ("a revoked key", |act| {
+    let entries: [(&str, &str, Said); 3] = [
+        (
+            "a signature that is none",
+            "the signature does not verify under key ",
+            |act| {
+                let said = cast::intent(Some(&act.grant), 1999);
+                let (agent, some) = (&mut act.cast.agent, Some(act.task));
+                act.forged.says_signed_so(agent, some, said, [0xbb; 64])
+            },
+        ),
+        (
+            "no manifest",
+            "the entry at leaf 11 is one of a batch, and the server shows no manifest that covers it",
+            |act| {
+                let said = cast::intent(Some(&act.grant), 1999);
+                let (agent, some) = (&mut act.cast.agent, Some(act.task));
+                act.forged.says_batched_without_manifest(agent, some, said)
+            },
+        ),
+        ("a revoked key", " was revoked at ", |act| {
             let revoked = act.cast.agent.revocation(None);
             act.forged.says(&mut act.cast.authority, None, revoked);
             act.intends()
         }),
     ];
     run(async move {
-        for (what, said) in entries {
+        for (what, says, said) in entries {
             let mut act = Payment::set();
-            let leaf = said(&mut act).leaf.to_string();
-            let served = act.served().await;
-            marked(what, &served.deed.run(["entry", &leaf]));
-            marked(what, &served.deed.run(["search", "--resource", "order/7"]));
+            let leaf = said(&mut act).leaf;
+            let [entry, found] = shown_entry(&act.served().await, leaf);
+            for ended in [&entry, &found] {
+                let nothing = format!("the signature at leaf {leaf} proves nothing: ");
+                does_not_verify(what, ended, &nothing);
+                does_not_verify(what, ended, says);
+            }
+            let shown = words(&entry);
+            assert!(shown.contains("signature proves nothing: "), "{entry:#?}");
+            assert!(!shown.contains("verified"), "{entry:#?}");
+            let mark = "spiffe://shop.example/agent (ITS SIGNATURE PROVES NOTHING)";
+            assert!(words(&found).contains(mark), "{found:#?}");
         }
+
+        // Whether the ledger's own entries follow is not looked at here, and that is said.
+        let mut act = Payment::set();
+        let said = cast::intent(Some(&act.grant), 1999);
+        let (agent, some) = (&mut act.cast.agent, Some(act.task));
+        let leaf = act.forged.says_by_ledger(agent, some, said).leaf;
+        let [entry, found] = shown_entry(&act.served().await, leaf);
+        let entry = entry.expect_code(OK);
+        let mark = "signature none: the ledger's own; whether it follows was not looked at";
+        assert!(words(&entry).contains(mark), "{entry:#?}");
+        let says = "author: is the ledger for the bodies that only it writes, and for them alone";
+        does_not_verify("an Intent by the ledger", &found, says);
+        assert_eq!(found.stdout, "", "{found:#?}");
+
+        // The control: what the agent has signed.
+        let mut act = Payment::set();
+        let leaf = act.intends().leaf;
+        let [entry, found] = shown_entry(&act.served().await, leaf).map(|it| it.expect_code(OK));
+        let verified = "signature verified: the key was the producer's and in force";
+        assert!(words(&entry).contains(verified), "{entry:#?}");
+        let producer = "spiffe://shop.example/agent (signed) intends payments.refund on order/7";
+        assert!(words(&found).contains(producer), "{found:#?}");
     });
 }

@@ -10,6 +10,7 @@ use deed_evidence::statement;
 use deed_proto::v1::{self, AppendResult, RiskTier, append_result, rejection::Reason};
 use deed_tests::{
     liar::{Answer, Cast, ForgedLedger, Liar, cast},
+    oracle::Log,
     process::{Deed, ServerProcess},
     rpc::{Clients, TestLedger, accepted},
     run,
@@ -17,7 +18,10 @@ use deed_tests::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{OK, key_file, words};
+use crate::{OK, does_not_verify, key_file, words};
+
+/// The exit code of what the server refused.
+const UNAVAILABLE: i32 = 3;
 
 const YEAR_US: i64 = 365 * 24 * 3_600_000_000;
 
@@ -45,7 +49,10 @@ fn time_does_not_go_back_by_years() {
     assert!(words(&ended).starts_with("everything holds"), "{ended:#?}");
     for back_us in [3 * YEAR_US, YEAR_US, YEAR_US / 365] {
         let ended = audited(back_us);
-        assert_ne!(ended.code(), Some(OK), "{back_us}: {ended:#?}");
+        let says = "leaf 13: was received at ";
+        does_not_verify(&format!("{back_us} us"), &ended, says);
+        let says = "when what stands before it was there; the signed head commits to that";
+        does_not_verify(&format!("{back_us} us"), &ended, says);
         assert!(!words(&ended).contains("everything holds"), "{ended:#?}");
     }
 }
@@ -83,6 +90,12 @@ fn note(sent: &Sent, request: &v1::AppendRequest) {
             all.push(envelope.payload.clone());
         }
     }
+}
+
+/// The places in a session that something was sent for.
+fn sequences(sent: &Sent) -> Vec<u64> {
+    let sent = sent.lock().unwrap();
+    sent.keys().map(|(_, sequence)| *sequence).collect()
 }
 
 /// The server has recorded what it says it rejects. Whatever is said next must not be signed for the
@@ -136,15 +149,35 @@ async fn lied_to(signs: bool) {
     liar.append(told(true));
     liar.append_stream(told(true));
     let ended = deed.run_with(&command, &line("order/2"));
-    assert_ne!(ended.code(), Some(OK), "{ended:#?}");
+    let ended = ended.expect_code(UNAVAILABLE);
+    let rejected = r#""reason":"malformed","message":"it is not what it should be""#;
+    assert!(ended.stdout.contains(rejected), "{ended:#?}");
+    assert_eq!(sequences(&sent), [0, 1], "the lie was not told of anything");
     liar.append(told(false));
     liar.append_stream(told(false));
-    // It may refuse to go on, and say so; it may send the same bytes again, or go around the place.
-    for resource in ["order/3", "order/4"] {
-        deed.run_with(&command, &line(resource));
-    }
+    // It may go around the place, and be told that there is no hole.
+    deed.run_with(&command, &line("order/3"));
+    // By then it goes on.
+    let ended = deed.run_with(&command, &line("order/4")).expect_code(OK);
+    let accepted = r#""status":"accepted""#;
+    assert!(ended.stdout.contains(accepted), "{ended:#?}");
+    let places = sequences(&sent);
+    assert!(places.len() >= 3, "{places:?}");
     for ((_, sequence), payloads) in &*sent.lock().unwrap() {
         assert_eq!(payloads.len(), 1, "sequence {sequence} was said twice");
+    }
+    // What the server has rejected by its own word is in the log, once, and so is what came last.
+    let log = Log::read(&clients, &ledger).await;
+    let said = |resource: &str| {
+        let in_it = |entry: &&Bytes| {
+            entry
+                .windows(resource.len())
+                .any(|at| at == resource.as_bytes())
+        };
+        log.entries.iter().filter(in_it).count()
+    };
+    for resource in ["order/1", "order/2", "order/4"] {
+        assert_eq!(said(resource), 1, "{resource}");
     }
     server.stop();
 }

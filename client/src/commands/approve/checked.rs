@@ -5,14 +5,16 @@ use deed_evidence::entry::Entry;
 use deed_proto::v1::{self, Author, KeyRole, statement::Body};
 use deed_tlog::{Hash, LeafIndex, TreeSize};
 
-use super::super::arguments::intent;
+use super::{super::arguments::intent, stands::Stands};
 use crate::cli::{Failure, Outcome};
 
-/// An Intent that is in the log, and whose author is who it says.
+/// An Intent that is in the log, that is an act, and whose author is who it says.
 pub(super) struct Asked {
     pub(super) found: ProvenStatement,
     pub(super) intended: v1::Intent,
     pub(super) author: KnownAuthor,
+    /// Where it stands, worked out here.
+    pub(super) stands: Stands,
     pub(super) grant: Option<Granted>,
     pub(super) opened: Option<Opened>,
     /// The task has openings, and none of them is by somebody who may open one.
@@ -40,8 +42,8 @@ pub(super) struct Opened {
     pub(super) author: Result<KnownAuthor, String>,
 }
 
-/// Fetches the Intent at a leaf and all that it rests on. What does not verify is an error; an Intent
-/// that nobody signed is one unless that is `allowed`.
+/// Fetches the Intent at a leaf and all that it rests on. What does not verify is an error, and so is an
+/// Intent that is no act; one that nobody signed is an error unless that is `allowed`.
 pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<Asked> {
     let (found, intended) = intent(ledger, leaf).await?;
     let trust = ledger.trust_chain().await?;
@@ -58,18 +60,16 @@ pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<
             found.statement.producer
         )));
     }
-    // A task that the server does not tell is said to be unknown.
-    let told = match found.task() {
-        Some(task) => match ledger.task(task).await {
-            Ok(told) => Some(told),
-            Err(deed_client::Error::Refused { .. } | deed_client::Error::NotAllowed { .. }) => None,
-            Err(error) => return Err(error.into()),
-        },
-        None => None,
-    };
+    let task = found.task().ok_or_else(|| {
+        Failure::does_not_verify(format!(
+            "the Intent at leaf {leaf} is of no task, so it is no act"
+        ))
+    })?;
+    let judged = ledger.judged_task(task).await?;
+    let stands = Stands::of(&judged, leaf)?;
+    let told = judged.told;
     let (mut opened, mut opened_by_others) = (None, false);
-    let entries = told.iter().flat_map(|told| &told.entries);
-    for entry in entries {
+    for entry in &told.entries {
         let Some(Body::TaskOpened(body)) = entry.body() else {
             continue;
         };
@@ -94,8 +94,8 @@ pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<
                 "what the Intent names as its grant, leaf {leaf}, is none"
             )));
         };
-        let infos = told.iter().flat_map(|told| &told.grants);
-        let spent = infos.into_iter().find(|info| info.leaf_index == leaf.get());
+        let mut infos = told.grants.iter();
+        let spent = infos.find(|info| info.leaf_index == leaf.get());
         grant = Some(Granted {
             grant: body.clone(),
             author: named(author_of(ledger, &history, &entry).await?),
@@ -107,6 +107,7 @@ pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<
         found,
         intended,
         author,
+        stands,
         grant,
         opened,
         opened_by_others,
@@ -153,9 +154,19 @@ async fn author_of(
     let mut batch_key = None;
     if entry.author == Author::Batched {
         let key = |id| history.public_key(id).cloned();
-        let proven = ledger
-            .prove_batched(Leaf::Index(found.index), None, key)
-            .await?;
+        let proven = ledger.prove_batched(Leaf::Index(found.index), None, key);
+        let proven = match proven.await {
+            Err(deed_client::Error::Refused {
+                code: tonic::Code::FailedPrecondition,
+                ..
+            }) => {
+                return Err(fails(
+                    &"it is one of a batch, and the server shows no manifest that covers it: \
+                      nobody's signature stands behind it",
+                ));
+            }
+            proven => proven?,
+        };
         if proven.path.statement_hash != found.hash {
             return Err(fails(&"the batch proof is of another entry"));
         }
