@@ -89,8 +89,7 @@ impl History {
         }
         let manifest = &envelopes[0];
         let signature = signature_of(manifest).unwrap();
-        let entry =
-            Entry::manifest(&manifest.payload, signature, self.received_at()).encode();
+        let entry = Entry::manifest(&manifest.payload, signature, self.received_at()).encode();
         let leaf = self.push(entry);
         if lie == Lie::Spliced {
             self.push(Entry::unsigned(&[1; 4], Micros::new(1)).encode());
