@@ -1,9 +1,6 @@
 //! A task judged in this process: its story fetched, and assessed by the code that the ledger runs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -11,28 +8,28 @@ use deed_evidence::{
     entry::Entry,
     replay::{
         Fault, ReplayError,
-        task::{Covered, TaskReplay, TaskVerdict, WholeBatch},
+        task::{TaskReplay, TaskVerdict},
     },
     trust::KeyRecord,
 };
 use deed_proto::v1::Author;
-use deed_tlog::{LeafIndex, TreeSize};
+use deed_tlog::LeafIndex;
 
 use super::{
     compare::{self, Compared, Difference},
+    gathered::{Batches, Gathered},
     story::ProvenTask,
 };
 use crate::{
     error::{Error, InputError},
     ledger::Ledger,
     proofs::KnownTrust,
-    read::{Leaf, ProvenEntry},
+    read::ProvenEntry,
     trust::TrustError,
 };
 
-/// Entries elsewhere that a story points to and that are fetched at most; what more there is stays
-/// the server's word.
-const ELSEWHERE_MAX: usize = 4_096;
+/// Stories that are asked for again while they end before what is in their tree.
+const AGAIN_MAX: usize = 3;
 
 /// A task's story, judged again from its own entries.
 #[derive(Debug)]
@@ -43,8 +40,8 @@ pub struct JudgedTask {
     pub verdict: Result<TaskVerdict, TrustError>,
     /// Parts of the server's story that the entries contradict.
     pub differences: Vec<Difference>,
-    /// Parts of the server's story that the entries neither show nor contradict: time may have
-    /// passed by entries elsewhere.
+    /// Parts of the server's story that the entries neither show nor contradict: time may have passed
+    /// by entries elsewhere, other tasks may have a part in it, or it was too much to be fetched.
     pub by_word: Vec<Difference>,
 }
 
@@ -64,6 +61,20 @@ impl JudgedTask {
     }
 }
 
+impl JudgedTask {
+    /// Why an Intent gives no permit, however it is judged: it is one of a batch of which it is not
+    /// known that it counts. An Intent that is there as evidence of an equivocation clears nothing.
+    pub(super) fn doubtful(&self, intent: LeafIndex) -> Option<TrustError> {
+        let verdict = self.verdict.as_ref().ok()?;
+        let manifest = compare::doubtful_batch(verdict, intent.get())?;
+        Some(fails(format!(
+            "the Intent at leaf {intent} is one of the batch at leaf {manifest}, and the server does \
+             not show that the batch counts: what was at the place of its first statement in the \
+             session before it, if anything, is not told"
+        )))
+    }
+}
+
 impl Ledger {
     /// Fetches a task's story, verifies it as [`task`](Self::task) does, and judges it: signatures,
     /// standing, clearances, receipts, states, layers and findings are worked out here from its
@@ -76,138 +87,30 @@ impl Ledger {
         if self.shared.belief.is_none() {
             return Err(InputError::Unverified.into());
         }
-        let told = self.task(task).await?;
-        let size = told.head.head.size;
-        let trust = self.follow_trust().await?;
-        let mut given: BTreeMap<u64, Bytes> = BTreeMap::new();
-        let statements = trust.entries.iter().skip(1);
-        for (index, entry) in statements.filter(|(index, _)| index.get() < size.get()) {
-            given.insert(index.get(), entry.clone());
-        }
-        for entry in &told.entries {
-            given.insert(entry.index.get(), entry.entry.clone());
-        }
-        for leaf in elsewhere(&told, size).into_iter().take(ELSEWHERE_MAX) {
-            if leaf > 0 && !given.contains_key(&leaf) {
-                let entry = self.entry(LeafIndex::new(leaf), Some(size)).await?;
-                given.insert(leaf, entry.bytes);
+        let mut again = 0;
+        let gathered = loop {
+            let told = self.task(task).await?;
+            let gathered = self.gather(told, task).await?;
+            if gathered.untold.is_none() || again == AGAIN_MAX {
+                break gathered;
             }
-        }
-        let mut replay = TaskReplay::begin(&self.shared.genesis_entry, task).map_err(unfit)?;
-        let verdict = match self.replay(&mut replay, &given, size).await? {
-            Ok(()) => replay.end(size.get()).map_err(unfit),
-            Err(error) => Err(error),
+            // It may have been told while the task went on.
+            again += 1;
         };
+        let verdict = judge(&self.shared.genesis_entry, task, &gathered);
         let Compared {
             differences,
             by_word,
         } = match &verdict {
-            Ok(verdict) => compare::with(&told, verdict, &given),
+            Ok(verdict) => compare::with(&gathered, verdict),
             Err(_) => Compared::default(),
         };
         Ok(JudgedTask {
-            told,
+            told: gathered.told,
             verdict,
             differences,
             by_word,
         })
-    }
-
-    async fn replay(
-        &self,
-        replay: &mut TaskReplay,
-        given: &BTreeMap<u64, Bytes>,
-        size: TreeSize,
-    ) -> Result<Result<(), TrustError>, Error> {
-        let mut batches = Batches::default();
-        for (leaf, entry) in given {
-            let covered = self.covering(&mut batches, replay, *leaf, entry, size);
-            let covered = match covered.await {
-                Ok(covered) => covered,
-                Err(Error::Trust(error)) => return Ok(Err(*error)),
-                Err(error) => return Err(error),
-            };
-            if let Err(error) = replay.leaf(*leaf, entry, covered.as_ref()) {
-                return Ok(Err(unfit(error)));
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// The signature over a batched statement, followed to its manifest.
-    async fn covering(
-        &self,
-        batches: &mut Batches,
-        replay: &TaskReplay,
-        leaf: u64,
-        entry: &Bytes,
-        size: TreeSize,
-    ) -> Result<Option<Covered>, Error> {
-        let parsed = Entry::parse(entry);
-        if !parsed.is_ok_and(|parsed| parsed.author == Author::Batched) {
-            return Ok(None);
-        }
-        if let Some(covered) = self.sibling(batches, leaf, entry).await? {
-            return Ok(Some(covered));
-        }
-        let registry = replay.registry();
-        let key = |id| registry.key(id).map(|record| record.public_key.clone());
-        let proven = self
-            .prove_batched(Leaf::Index(LeafIndex::new(leaf)), Some(size), key)
-            .await;
-        match proven {
-            Ok(proven) => {
-                let covered = Covered::of(&proven.proof, proven.path);
-                let covered = covered.map_err(|fault| unfit_at(leaf, &fault))?;
-                batches.newest = Some((covered.clone(), None));
-                Ok(Some(covered))
-            }
-            Err(Error::Refused {
-                code: tonic::Code::FailedPrecondition,
-                ..
-            }) => Err(fails(format!(
-                "the entry at leaf {leaf} is one of a batch, and the server shows no manifest that \
-                 covers it: nobody's signature stands behind it"
-            ))
-            .into()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The same for a further statement of the batch that came before: the whole of it is read once,
-    /// in place of a proof for each of its statements.
-    async fn sibling(
-        &self,
-        batches: &mut Batches,
-        leaf: u64,
-        entry: &Bytes,
-    ) -> Result<Option<Covered>, Error> {
-        let Some((first, whole)) = &mut batches.newest else {
-            return Ok(None);
-        };
-        let manifest = first.path().manifest_index.get();
-        let count = u64::from(first.path().manifest.count.get());
-        let begin = manifest.saturating_add(1);
-        if !(begin..begin.saturating_add(count)).contains(&leaf) {
-            return Ok(None);
-        }
-        let whole = match whole {
-            Some(whole) => whole,
-            None => {
-                let end = TreeSize::new(begin.saturating_add(count));
-                let mut entries = self.entries(LeafIndex::new(begin), end);
-                let mut payloads = Vec::new();
-                while let Some((index, bytes)) = entries.next().await? {
-                    let parsed = Entry::parse(&bytes);
-                    let parsed = parsed.map_err(|error| unfit_at(index.get(), &error.into()))?;
-                    payloads.push(bytes.slice_ref(parsed.payload));
-                }
-                let read = WholeBatch::of(&first.path().manifest, &payloads);
-                whole.insert(read.map_err(|fault| unfit_at(manifest, &fault))?)
-            }
-        };
-        let covered = first.sibling(leaf, entry, whole);
-        Ok(Some(covered.map_err(|fault| unfit_at(leaf, &fault))?))
     }
 
     /// An entry, and how its author is known: its signature is verified, and that the key was in
@@ -239,13 +142,6 @@ pub struct Voices {
     ledger: Ledger,
     batches: Batches,
     known: Option<Known>,
-}
-
-/// The batch whose statements are being looked at.
-#[derive(Debug, Default)]
-struct Batches {
-    /// One of its statements, and all of them once a second one was asked for.
-    newest: Option<(Covered, Option<WholeBatch>)>,
 }
 
 /// The trust chain, applied up to a leaf.
@@ -288,7 +184,9 @@ impl Voices {
             Some(base) if base.head.size.get() > leaf => base.head.size,
             _ => ledger.head().await?.signed.head.size,
         };
-        let covered = ledger.covering(&mut batches, &known.replay, leaf, entry, newest);
+        let registry = known.replay.registry();
+        let key = |id| registry.key(id).map(|record| record.public_key.clone());
+        let covered = ledger.covering(&mut batches, key, leaf, entry, newest);
         let covered = match covered.await {
             Ok(covered) => covered,
             Err(Error::Trust(error)) => return Ok(Voice::Refused(error.to_string())),
@@ -373,33 +271,35 @@ pub enum Voice {
     Unchecked,
 }
 
-/// Leaves outside of the task that the server's story points to: when time had passed, who saw
-/// something. The newest one shows how late it is.
-fn elsewhere(told: &ProvenTask, size: TreeSize) -> BTreeSet<u64> {
-    let size = size.get();
-    let mut leaves: BTreeSet<u64> = BTreeSet::from([size.saturating_sub(1)]);
-    for act in &told.acts {
-        leaves.extend(&act.observation_leaves);
+/// Judges a task from what was gathered of it.
+fn judge(genesis: &Bytes, task: TaskId, from: &Gathered) -> Result<TaskVerdict, TrustError> {
+    if let Some(leaf) = from.untold {
+        return Err(fails(format!(
+            "the entry at leaf {leaf} is the task's, and the server's story, under a head that covers \
+             it, does not tell it"
+        )));
     }
-    for finding in &told.findings {
-        leaves.insert(finding.leaf_index);
-        leaves.extend(finding.contradicts_leaf);
-        leaves.extend(finding.disposition_leaf);
+    if let Some(refused) = &from.refused {
+        return Err(refused.clone());
     }
-    leaves.retain(|leaf| *leaf < size);
-    leaves
+    let mut replay = TaskReplay::begin(genesis, task).map_err(unfit)?;
+    for (leaf, entry) in &from.given {
+        let taken = replay.leaf(*leaf, entry, from.covered.get(leaf));
+        taken.map_err(unfit)?;
+    }
+    replay.end(from.told.head.head.size.get()).map_err(unfit)
 }
 
 pub(super) fn unfit(error: ReplayError) -> TrustError {
     unfit_at(error.leaf, &error.fault)
 }
 
-fn unfit_at(leaf: u64, fault: &Fault) -> TrustError {
+pub(super) fn unfit_at(leaf: u64, fault: &Fault) -> TrustError {
     fails(format!(
         "leaf {leaf} is not one that an honest ledger would have: {fault}"
     ))
 }
 
-fn fails(reason: String) -> TrustError {
+pub(super) fn fails(reason: String) -> TrustError {
     TrustError::Task { reason }
 }

@@ -247,6 +247,12 @@ fn checked(said: Standing, intent: LeafIndex, judged: &JudgedTask) -> Result<Sta
     };
     let own = verdict.act(intent.get()).ok_or_else(no_act)?;
     let found = own.state();
+    if let Some(doubtful) = judged.doubtful(intent) {
+        return match said.state {
+            S::Cleared => Err(doubtful.into()),
+            _ => Ok(said),
+        };
+    }
     match (said.state, found) {
         (said, own) if said == own => {}
         // An act that was done meanwhile was cleared.

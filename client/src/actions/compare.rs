@@ -1,17 +1,23 @@
 //! The server's story of a task against what its own entries come to.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use bytes::Bytes;
 use deed_evidence::{
     assess::finding,
-    replay::task::{TaskVerdict, Unshown},
+    entry::Entry,
+    replay::task::{Signed, TaskVerdict, Unshown},
+    statement,
 };
 use deed_proto::v1::{
     self, FindingKind, GrantState, IntentState, LayerState, OutcomeState, TaskState,
+    statement::Body,
 };
 
-use super::story::ProvenTask;
+use super::{gathered::Gathered, story::ProvenTask};
 
 /// Something that the server says, and that its own entries do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,33 +49,137 @@ impl fmt::Display for Difference {
 pub(super) struct Compared {
     /// Differences that contradict the entries.
     pub(super) differences: Vec<Difference>,
-    /// Differences that may be so, because time has passed by entries elsewhere.
+    /// Differences that may be so, because time has passed by entries elsewhere, or other tasks have a
+    /// part in it.
     pub(super) by_word: Vec<Difference>,
 }
 
-/// Compares the server's story with the verdict over the entries that were `given`.
-pub(super) fn with(
-    told: &ProvenTask,
-    verdict: &TaskVerdict,
-    given: &BTreeMap<u64, Bytes>,
-) -> Compared {
-    let mut compared = Compared::default();
+/// What the entries that were given do not settle.
+struct Unsettled<'a> {
+    verdict: &'a TaskVerdict,
+    given: &'a BTreeMap<u64, Bytes>,
+    missed: &'a BTreeSet<u64>,
+    /// Observations that may be of acts of other tasks.
+    correlated: BTreeSet<u64>,
+}
+
+/// Compares the server's story with the verdict over the entries that were gathered.
+pub(super) fn with(gathered: &Gathered, verdict: &TaskVerdict) -> Compared {
+    let (told, mut compared) = (&gathered.told, Compared::default());
+    let correlated = verdict.unshown.iter().filter_map(|one| match one {
+        Unshown::Correlated { leaf } => Some(*leaf),
+        _ => None,
+    });
+    let unsettled = Unsettled {
+        verdict,
+        given: &gathered.given,
+        missed: &gathered.missed,
+        correlated: correlated.collect(),
+    };
     compared.task(&told.info, &verdict.info);
-    compared.acts(told, verdict);
-    compared.grants(told, verdict);
-    compared.findings(told, verdict, given);
+    compared.acts(told, &unsettled);
+    compared.grants(told, &unsettled);
+    compared.findings(told, &unsettled);
     compared
+}
+
+/// The batch of an Intent that may be evidence of an equivocation alone, by its manifest's leaf.
+pub(super) fn doubtful_batch(verdict: &TaskVerdict, intent: u64) -> Option<u64> {
+    let Some(Signed::Batch { manifest, .. }) = verdict.signed.get(&intent) else {
+        return None;
+    };
+    let batch = Unshown::Batch {
+        manifest: *manifest,
+    };
+    verdict.unshown.contains(&batch).then_some(*manifest)
+}
+
+impl Unsettled<'_> {
+    /// Whether the story points to more than was fetched: then time may have passed unseen.
+    fn is_cut(&self) -> bool {
+        !self.missed.is_empty()
+    }
+
+    /// Whether the Observations that the server and the entries have of an act differ only in those
+    /// that were not fetched, or that may be of another task's act.
+    fn may_differ(&self, told: &[u64], own: &[u64]) -> bool {
+        let (told, own): (BTreeSet<_>, BTreeSet<_>) = (told.iter().collect(), own.iter().collect());
+        let known = |leaf: &&u64| self.missed.contains(leaf) || self.correlated.contains(leaf);
+        let mut other = told.symmetric_difference(&own).peekable();
+        other.peek().is_some() && other.all(|leaf| known(leaf))
+    }
+
+    /// Whether an act is denied, or not, by a time that may have come already when it was judged.
+    fn is_by_clock(&self, intent: u64, told: IntentState, own: IntentState) -> bool {
+        let close = self.verdict.close.get(&intent);
+        told != own
+            && close.is_some_and(|close| {
+                (close.ends && told == IntentState::Denied)
+                    || (close.begins && own == IntentState::Denied)
+            })
+    }
+
+    fn is_correlated(&self, one: &v1::Finding) -> bool {
+        let leaves = [
+            Some(one.leaf_index),
+            Some(one.about_leaf),
+            one.contradicts_leaf,
+        ];
+        let mut leaves = leaves.into_iter().flatten();
+        leaves.any(|leaf| self.correlated.contains(&leaf))
+    }
+
+    /// Whether a finding that the server does not tell may be none of a whole ledger.
+    fn may_be_none(&self, own: &v1::Finding) -> bool {
+        is_of_shared_lists(own)
+            || matches!(
+                own.kind(),
+                // The ledger's lists of a token's grants and of a key's tasks are bounded, and a clock
+                // is ahead of a time that is known from below.
+                FindingKind::TokenUsedAfterClose
+                    | FindingKind::CompromisedKeyUse
+                    | FindingKind::ClockSkew
+            )
+            || (own.kind() == FindingKind::Uncorroborated && self.is_cut())
+            || self.is_correlated(own)
+            || self.is_about_unsettled(own)
+    }
+
+    /// Whether a finding that these entries do not give may be one of a whole ledger.
+    fn may_be_one(&self, told: &v1::Finding) -> bool {
+        !self.given.contains_key(&told.leaf_index)
+            || self.is_cut()
+            || is_of_time(told.kind())
+            || is_of_shared_lists(told)
+            || self.is_correlated(told)
+            || self.is_about_unsettled(told)
+    }
+
+    fn is_about_unsettled(&self, one: &v1::Finding) -> bool {
+        self.verdict.close.contains_key(&one.about_leaf)
+            || doubtful_batch(self.verdict, one.about_leaf).is_some()
+    }
 }
 
 impl Compared {
     fn differs(&mut self, what: &str, server: String, entries: String) {
-        if server != entries {
-            self.differences.push(Difference {
-                what: what.to_owned(),
-                server,
-                entries,
-            });
+        self.differs_unless(false, what, server, entries);
+    }
+
+    /// A difference that is no lie if it `may_be`.
+    fn differs_unless(&mut self, may_be: bool, what: &str, server: String, entries: String) {
+        if server == entries {
+            return;
         }
+        let kind = match may_be {
+            true => &mut self.by_word,
+            false => &mut self.differences,
+        };
+        kind.push(Difference {
+            what: what.to_owned(),
+            server,
+            entries,
+        });
     }
 
     fn task(&mut self, told: &v1::TaskInfo, own: &v1::TaskInfo) {
@@ -81,15 +191,7 @@ impl Compared {
             word(told.state().as_str_name(), "TASK_STATE_"),
             word(own.state().as_str_name(), "TASK_STATE_"),
         );
-        if by_time {
-            self.by_word.push(Difference {
-                what: "the task".to_owned(),
-                server,
-                entries,
-            });
-        } else {
-            self.differs("the task", server, entries);
-        }
+        self.differs_unless(by_time, "the task", server, entries);
         let tier = |info: &v1::TaskInfo| word(info.risk_tier().as_str_name(), "RISK_TIER_");
         self.differs("the task's risk tier", tier(told), tier(own));
         let opened = |info: &v1::TaskInfo| layer(info.opened());
@@ -107,18 +209,19 @@ impl Compared {
         }
     }
 
-    fn acts(&mut self, told: &ProvenTask, verdict: &TaskVerdict) {
+    fn acts(&mut self, told: &ProvenTask, unsettled: &Unsettled<'_>) {
+        let verdict = unsettled.verdict;
         let server: BTreeMap<u64, &v1::ActInfo> =
             told.acts.iter().map(|act| (act.intent_leaf, act)).collect();
         for own in &verdict.acts {
             let what = format!("the act of the Intent at leaf {}", own.intent_leaf);
             match server.get(&own.intent_leaf) {
-                Some(told) => self.act(&what, told, own),
-                None => self.differs(
-                    &what,
-                    "nothing".to_owned(),
-                    word(own.state().as_str_name(), "INTENT_STATE_"),
-                ),
+                Some(told) => self.act(&what, told, own, unsettled),
+                None => {
+                    let in_doubt = doubtful_batch(verdict, own.intent_leaf).is_some();
+                    let state = word(own.state().as_str_name(), "INTENT_STATE_");
+                    self.differs_unless(in_doubt, &what, "nothing".to_owned(), state);
+                }
             }
         }
         for (intent, told) in server {
@@ -130,31 +233,28 @@ impl Compared {
         }
     }
 
-    fn act(&mut self, what: &str, told: &v1::ActInfo, own: &v1::ActInfo) {
-        let by_time = passed(own.state(), told.state());
+    fn act(
+        &mut self,
+        what: &str,
+        told: &v1::ActInfo,
+        own: &v1::ActInfo,
+        unsettled: &Unsettled<'_>,
+    ) {
+        let by_clock = unsettled.is_by_clock(own.intent_leaf, told.state(), own.state());
+        let by_time = passed(own.state(), told.state(), unsettled.is_cut());
         let state = |act: &v1::ActInfo| word(act.state().as_str_name(), "INTENT_STATE_");
-        if by_time {
-            self.by_word.push(Difference {
-                what: what.to_owned(),
-                server: state(told),
-                entries: state(own),
-            });
-        } else {
-            self.differs(what, state(told), state(own));
+        self.differs_unless(by_clock || by_time, what, state(told), state(own));
+        if by_clock {
+            // All else follows from it.
+            return;
         }
+        let seen = (&told.observation_leaves, &own.observation_leaves);
+        let seen_otherwise = unsettled.may_differ(seen.0, seen.1);
         let outcome = |act: &v1::ActInfo| word(act.outcome().as_str_name(), "OUTCOME_STATE_");
         let unseen = own.outcome() == OutcomeState::Unobserved
             && told.outcome() == OutcomeState::Uncorroborated;
-        if unseen {
-            self.by_word.push(Difference {
-                what: format!("the Outcome of {what}"),
-                server: outcome(told),
-                entries: outcome(own),
-            });
-        } else {
-            let of = format!("the Outcome of {what}");
-            self.differs(&of, outcome(told), outcome(own));
-        }
+        let of = format!("the Outcome of {what}");
+        self.differs_unless(unseen || seen_otherwise, &of, outcome(told), outcome(own));
         for (field, server, entries) in [
             ("Clearance", told.clearance_leaf, own.clearance_leaf),
             ("Outcome", told.outcome_leaf, own.outcome_leaf),
@@ -168,34 +268,36 @@ impl Compared {
         let own_leaves = leaves(&own.evidence_leaves);
         self.differs(&of, leaves(&told.evidence_leaves), own_leaves);
         let of = format!("the Observations of {what}, by leaf");
-        let own_leaves = leaves(&own.observation_leaves);
-        self.differs(&of, leaves(&told.observation_leaves), own_leaves);
-        if by_time || unseen {
-            // They follow from where it stands.
-            return;
-        }
+        self.differs_unless(seen_otherwise, &of, leaves(seen.0), leaves(seen.1));
         let (server, entries) = (
             told.layers.unwrap_or_default(),
             own.layers.unwrap_or_default(),
         );
-        for (name, server, entries) in [
-            ("identity", server.identity(), entries.identity()),
-            ("authority", server.authority(), entries.authority()),
-            ("intent", server.intent(), entries.intent()),
-            ("approval", server.approval(), entries.approval()),
-            ("result", server.result(), entries.result()),
+        // What time, and what was seen, can change of the layers; the others stand.
+        let late = by_time || seen_otherwise;
+        for (name, may_be, server, entries) in [
+            ("identity", false, server.identity(), entries.identity()),
+            ("authority", false, server.authority(), entries.authority()),
+            ("intent", late, server.intent(), entries.intent()),
+            ("approval", false, server.approval(), entries.approval()),
+            ("result", seen_otherwise, server.result(), entries.result()),
             (
                 "corroboration",
+                late || unseen,
                 server.corroboration(),
                 entries.corroboration(),
             ),
         ] {
             let of = format!("the layer {name} of {what}");
-            self.differs(&of, layer(server), layer(entries));
+            self.differs_unless(may_be, &of, layer(server), layer(entries));
         }
     }
 
-    fn grants(&mut self, told: &ProvenTask, verdict: &TaskVerdict) {
+    fn grants(&mut self, told: &ProvenTask, unsettled: &Unsettled<'_>) {
+        let verdict = unsettled.verdict;
+        // What an act that is denied after all has not spent.
+        let in_doubt = |act: &v1::ActInfo| doubtful_batch(verdict, act.intent_leaf).is_some();
+        let may_be_spent = !verdict.close.is_empty() || verdict.acts.iter().any(in_doubt);
         let server: BTreeMap<u64, &v1::GrantInfo> = told
             .grants
             .iter()
@@ -218,22 +320,15 @@ impl Compared {
                     GrantState::Expired | GrantState::TaskClosed
                 ) | (_, GrantState::TaskClosed)
             ) && told.state() != own.state();
-            if by_time {
-                self.by_word.push(Difference {
-                    what: what.clone(),
-                    server: state(told),
-                    entries: state(own),
-                });
-            } else {
-                self.differs(&what, state(told), state(own));
-            }
+            self.differs_unless(by_time, &what, state(told), state(own));
             let of = format!("who stands at the root of {what}");
             self.differs(&of, layer(told.rooted()), layer(own.rooted()));
             let of = format!("the acceptance of {what}");
             self.differs(&of, leaf(told.accepted_leaf), leaf(own.accepted_leaf));
             let spent =
                 |one: &v1::GrantInfo| format!("{} uses, {}", one.uses_spent, one.amount_spent);
-            self.differs(&format!("what is spent of {what}"), spent(told), spent(own));
+            let of = format!("what is spent of {what}");
+            self.differs_unless(may_be_spent, &of, spent(told), spent(own));
         }
         for (at, told) in server {
             if !verdict.grants.iter().any(|own| own.leaf_index == at) {
@@ -244,55 +339,89 @@ impl Compared {
     }
 
     /// Numbers are not compared: at a leaf they count the findings of all tasks.
-    fn findings(&mut self, told: &ProvenTask, verdict: &TaskVerdict, given: &BTreeMap<u64, Bytes>) {
-        let mut left: Vec<&v1::Finding> = told.findings.iter().collect();
-        let unsure = verdict
-            .unshown
-            .iter()
-            .any(|one| matches!(one, Unshown::Disposition { .. }));
-        for own in &verdict.findings {
+    fn findings(&mut self, story: &ProvenTask, unsettled: &Unsettled<'_>) {
+        for told in &story.findings {
+            self.disposition(told, unsettled);
+        }
+        let mut left: Vec<&v1::Finding> = story.findings.iter().collect();
+        for own in &unsettled.verdict.findings {
             let same = |told: &&v1::Finding| {
                 told.kind == own.kind
                     && told.about_leaf == own.about_leaf
-                    && told.contradicts_leaf == own.contradicts_leaf
                     && (told.leaf_index == own.leaf_index || is_of_time(own.kind()))
             };
-            let Some(at) = left.iter().position(same) else {
-                self.differs(&place(own), "nothing".to_owned(), in_words(own));
+            let exactly =
+                |told: &&v1::Finding| same(told) && told.contradicts_leaf == own.contradicts_leaf;
+            // A grant or an act of another task that somebody names is none that is known here.
+            let of_others = |told: &&v1::Finding| {
+                let of_none = |leaf: u64| story.entry(leaf).is_none();
+                same(told)
+                    && own.contradicts_leaf.is_none()
+                    && told.contradicts_leaf.is_some_and(of_none)
+            };
+            let found = left.iter().position(exactly);
+            let found = found.or_else(|| left.iter().position(of_others));
+            let Some(at) = found else {
+                let may_be = unsettled.may_be_none(own);
+                self.differs_unless(may_be, &place(own), "nothing".to_owned(), in_words(own));
                 continue;
             };
             let told = left.swap_remove(at);
             let of = format!("the severity of {}", place(own));
             let severity = |one: &v1::Finding| word(one.severity().as_str_name(), "SEVERITY_");
             self.differs(&of, severity(told), severity(own));
-            if !unsure {
-                let of = format!("the disposition of {}", place(own));
-                self.differs(&of, leaf(told.disposition_leaf), leaf(own.disposition_leaf));
-            }
         }
         left.sort_by_key(|one| (one.leaf_index, one.number));
         for told in left {
-            let difference = Difference {
-                what: place(told),
-                server: in_words(told),
-                entries: "nothing".to_owned(),
-            };
-            if given.contains_key(&told.leaf_index) && !is_of_time(told.kind()) {
-                self.differences.push(difference);
-            } else {
-                self.by_word.push(difference);
-            }
+            let may_be = unsettled.may_be_one(told);
+            self.differs_unless(may_be, &place(told), in_words(told), "nothing".to_owned());
         }
+    }
+
+    /// A disposition names a finding by its number, which counts those of all tasks: which one it is
+    /// of is the server's word. That it is there, and names that number, is not.
+    fn disposition(&mut self, told: &v1::Finding, unsettled: &Unsettled<'_>) {
+        let Some(at) = told.disposition_leaf else {
+            return;
+        };
+        let named = unsettled.given.get(&at).and_then(disposed_in);
+        let is_it = named.is_some_and(|said| {
+            (said.leaf_index, said.number, said.kind)
+                == (told.leaf_index, told.number, told.disposition)
+        });
+        let of = format!("the disposition of {}", place(told));
+        let entries = "none that is known to be of it".to_owned();
+        let may_be = is_it || unsettled.missed.contains(&at);
+        self.differs_unless(may_be, &of, leaf(Some(at)), entries);
     }
 }
 
-/// Returns true if an Intent may have come from state `own` to state `told` because time has
-/// passed.
-const fn passed(own: IntentState, told: IntentState) -> bool {
-    matches!(
-        (own, told),
-        (IntentState::Waiting, IntentState::Lapsed) | (IntentState::Cleared, IntentState::Overdue)
-    )
+fn disposed_in(entry: &Bytes) -> Option<v1::FindingDisposition> {
+    let parsed = Entry::parse(entry).ok()?;
+    match statement::decode(&entry.slice_ref(parsed.payload))
+        .ok()?
+        .body
+    {
+        Some(Body::FindingDisposition(disposition)) => Some(disposition),
+        _ => None,
+    }
+}
+
+/// Findings of lists that all tasks share: acts by a correlation key, grants by an outside token. What
+/// was pushed out of them depends on other tasks.
+fn is_of_shared_lists(one: &v1::Finding) -> bool {
+    one.kind() == FindingKind::NotCompared && one.contradicts_leaf.is_none()
+}
+
+/// Returns true if an Intent may have come from state `own` to state `told` because time has passed.
+/// `unseen`: the leaves that show it were not fetched.
+const fn passed(own: IntentState, told: IntentState, unseen: bool) -> bool {
+    use IntentState as S;
+    match (own, told) {
+        (S::Waiting, S::Lapsed) | (S::Cleared, S::Overdue) => true,
+        (S::Completed, S::Overdue) => unseen,
+        _ => false,
+    }
 }
 
 /// Findings that arise when time has passed, wherever that shows.
@@ -324,3 +453,7 @@ fn word(name: &str, prefix: &str) -> String {
     let name = name.strip_prefix(prefix).unwrap_or(name);
     name.to_ascii_lowercase().replace('_', " ")
 }
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@ mod checked;
 mod clearance;
 mod compare;
 mod findings;
+mod gathered;
 mod proven;
 mod search;
 mod story;

@@ -450,6 +450,9 @@ impl Task {
         let judged = self.ledger.judged_task(self.id).await?;
         let verdict = judged.verdict.as_ref();
         let verdict = verdict.map_err(|error| Error::from(error.clone()))?;
+        if let Some(doubtful) = judged.doubtful(leaf) {
+            return Err(Error::from(doubtful).into());
+        }
         let act = verdict.act(leaf.get());
         let state = act.map_or(IntentState::Unspecified, v1::ActInfo::state);
         if state != IntentState::Cleared {

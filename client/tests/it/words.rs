@@ -13,6 +13,7 @@ use deed_client::{
 use deed_evidence::{
     Nonce,
     entry::{Entry, KeyedSignature},
+    replay::task::Unshown,
     signature, statement,
 };
 use deed_proto::v1::{
@@ -313,7 +314,15 @@ async fn a_refusal_that_is_left_out_is_not_called_nothing() {
     let whole = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&whole), 0, "{whole:?}");
     assert!(stdout(&whole).contains("decision denied"), "{whole:?}");
+    // The newest entry is looked at in any case.
+    scene.fake.lock().script.hidden = vec![refused.leaf];
+    let output = scene.run(&["task", "show", &TASK]).await;
+    assert_eq!(code(&output), 1, "{output:?}");
+    assert!(stderr(&output).contains("does not tell it"), "{output:?}");
     // Nothing in the log says that this is all, and so nobody else does.
+    let opened = task_opened(RiskTier::Low, 0);
+    story.ledger.say(PLATFORM, Some(4), opened);
+    let scene = Scene::telling(&story.ledger).await;
     scene.fake.lock().script.hidden = vec![refused.leaf];
     let output = scene.run(&["task", "show", &TASK]).await;
     let shown = stdout(&output);
@@ -339,6 +348,72 @@ async fn a_refusal_that_is_left_out_is_not_called_nothing() {
     let output = scene.run(&["task", "show", &TASK]).await;
     assert_eq!(code(&output), 1, "{output:?}");
     assert!(!stdout(&output).contains("these are all"), "{output:?}");
+}
+
+/// An agent signs a batch whose first statement, of another task, is the second one for its place: all
+/// of the batch is evidence of that and nothing else. An honest server tells no act; a liar's permit
+/// is none.
+#[tokio::test]
+async fn an_intent_in_a_batch_that_is_evidence_alone_is_not_cleared() {
+    let said = |resource: &str| {
+        let mut said = intent(resource, 5, None);
+        said.amount = None;
+        Body::Intent(said)
+    };
+    let mut ledger = stories::Ledger::new();
+    ledger.at(100);
+    for task in [1, 2] {
+        ledger.say(PLATFORM, Some(task), task_opened(RiskTier::Low, 0));
+    }
+    ledger.say(AGENT, Some(2), said("orders/0"));
+    let batch = vec![(Some(2), said("orders/1")), (Some(1), said("orders/2"))];
+    let honest = ledger.say_batch(AGENT, batch);
+    let taken = ledger.say(AGENT, Some(2), said("orders/3"));
+    let second = |task: u8, resource: &str, further: u64| {
+        let mut made = ledger.statement(AGENT, Some(task), said(resource));
+        made.sequence = taken.sequence.get() + further;
+        statement::encode(&made).unwrap()
+    };
+    let payloads = [second(2, "orders/4", 0), second(1, "orders/5", 1)];
+    let manifest = deed_evidence::batch::Manifest::over(&payloads)
+        .unwrap()
+        .encode();
+    let key = signing_key(AGENT.seed.unwrap());
+    let (key_id, signature) = (
+        AGENT.key().unwrap(),
+        signature::sign(&key, PayloadType::BatchManifest, &manifest),
+    );
+    let keyed = KeyedSignature {
+        key_id: key_id.as_bytes(),
+        signature: &signature,
+    };
+    let now = ledger.now();
+    let fake = Fake::telling(&ledger).await;
+    let directory = tempfile::tempdir().unwrap();
+    let client = fake.connect(&StateDir::new(directory.path())).await;
+    // The honest batch counts, and that is shown.
+    let told = |leaf: u64| {
+        fake.lock().script.standings = vec![v1::ClearanceResponse {
+            state: IntentState::Cleared.into(),
+            ..v1::ClearanceResponse::default()
+        }];
+        client.await_clearance(LeafIndex::new(leaf)).settled()
+    };
+    let standing = told(honest[1].leaf).await.unwrap();
+    assert_eq!(standing.basis, Basis::Checked);
+    let judged = client.judged_task(PLATFORM.task_id(1)).await.unwrap();
+    let unshown = &judged.agreed().unwrap().unshown;
+    let doubtful = |one: &&Unshown| matches!(one, Unshown::Batch { .. });
+    assert_eq!(unshown.iter().find(doubtful), None);
+    // The other one does not.
+    fake.take(Entry::manifest(&manifest, keyed, now).encode());
+    fake.take(Entry::batched(&payloads[0], now).encode());
+    let leaf = fake.take(Entry::batched(&payloads[1], now).encode());
+    let error = told(leaf).await.unwrap_err();
+    assert!(error.to_string().contains("it is no act"), "{error}");
+    let judged = client.judged_task(PLATFORM.task_id(1)).await.unwrap();
+    assert_eq!(judged.verdict.as_ref().unwrap().acts.len(), 1);
+    assert!(judged.agreed().is_err());
 }
 
 #[tokio::test]

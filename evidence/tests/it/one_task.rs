@@ -1,15 +1,15 @@
 //! One task judged from its own entries, and the lies that are told of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use deed_evidence::{
-    Micros,
+    Micros, TaskId,
     assess::layers,
     batch::{Manifest, VerifiedPath},
     entry::{Entry, KeyedSignature},
     replay::{
-        Fault, ReplayError,
+        Fault, Replay, ReplayError,
         task::{Covered, Signed, TaskReplay, TaskVerdict, Unshown},
     },
     signature, statement,
@@ -21,33 +21,42 @@ use deed_proto::v1::{
 };
 use deed_tlog::{BatchPosition, LeafIndex, leaf_hash};
 
-use crate::ledger::*;
+use crate::{ledger::*, replay::batch_of};
 
 /// The material that a reader is given: entries by leaf, and the manifests over them.
 #[derive(Clone)]
-struct Given {
-    entries: BTreeMap<u64, Bytes>,
-    manifests: BTreeMap<u64, Bytes>,
+pub(crate) struct Given {
+    task: TaskId,
+    pub(crate) entries: BTreeMap<u64, Bytes>,
+    pub(crate) manifests: BTreeMap<u64, Bytes>,
+    /// Manifests of batches that are not known to count.
+    doubtful: BTreeSet<u64>,
     size: u64,
 }
 
 impl Given {
     /// The trust chain, and what names task 1.
     fn of(ledger: &Ledger) -> Self {
+        Self::over(ledger.entries(), PLATFORM.task_id(1))
+    }
+
+    /// The trust chain, and what names a task.
+    pub(crate) fn over(entries: &[Bytes], task: TaskId) -> Self {
         let mut given = Self {
+            task,
             entries: BTreeMap::new(),
             manifests: BTreeMap::new(),
-            size: ledger.entries().len() as u64,
+            doubtful: BTreeSet::new(),
+            size: entries.len() as u64,
         };
-        for (leaf, bytes) in (0..).zip(ledger.entries()) {
+        for (leaf, bytes) in (0..).zip(entries) {
             let entry = Entry::parse(bytes).unwrap();
             if entry.payload_type == PayloadType::BatchManifest {
                 given.manifests.insert(leaf, bytes.clone());
                 continue;
             }
             let header = entry.statement().unwrap();
-            let is_ours = header.task == Some(PLATFORM.task_id(1));
-            if leaf == 0 || header.body.is_trust() || is_ours {
+            if leaf == 0 || header.body.is_trust() || header.task == Some(task) {
                 given.entries.insert(leaf, bytes.clone());
             }
         }
@@ -90,18 +99,22 @@ impl Given {
             manifest_entry: bytes.clone(),
             ..v1::GetBatchProofResponse::default()
         };
-        Some(Covered::of(&proof, path).unwrap())
+        let covered = Covered::of(&proof, path).unwrap();
+        Some(match self.doubtful.contains(manifest_leaf) {
+            true => covered.in_doubt(),
+            false => covered,
+        })
     }
 
     fn replay(&self) -> Result<TaskReplay, ReplayError> {
-        let mut replay = TaskReplay::begin(&self.entries[&0], PLATFORM.task_id(1))?;
+        let mut replay = TaskReplay::begin(&self.entries[&0], self.task)?;
         for (leaf, entry) in self.entries.iter().skip(1) {
             replay.leaf(*leaf, entry, self.covered(*leaf, entry).as_ref())?;
         }
         Ok(replay)
     }
 
-    fn judge(&self) -> Result<TaskVerdict, ReplayError> {
+    pub(crate) fn judge(&self) -> Result<TaskVerdict, ReplayError> {
         self.replay()?.end(self.size)
     }
 
@@ -493,30 +506,170 @@ fn batched_entries_need_their_manifest() {
 
 #[test]
 fn time_passes_by_entries_elsewhere() {
-    let mut story = Story::waiting();
-    let deadline = task_opened(RiskTier::Low, 500);
-    story.ledger.say(PLATFORM, Some(3), deadline);
-    let mut said = intent("orders/8", 5, None);
+    let mut ledger = Ledger::new();
+    ledger.set_default_policy();
+    ledger.at(100);
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Payment, 0));
+    let grant = ledger.say(AUTHORITY, Some(1), grant_to(AGENT));
+    ledger.at(200);
+    let mut said = intent("orders/7", 500, Some(grant.hash));
     said.deadline_us = seconds(400);
-    said.amount = None;
-    let lapses = story.ledger.say(AGENT, Some(1), Body::Intent(said));
-    let state = |given: &Given| given.judge().unwrap().act(lapses.leaf).unwrap().state();
-    assert_eq!(lapses.state(), Some(IntentState::Denied));
-    let mut late = intent("orders/9", 5, None);
-    late.grant = Bytes::new();
-    story.ledger.at(600);
-    let elsewhere = story
+    let waits = ledger.say(AGENT, Some(1), Body::Intent(said));
+    assert_eq!(waits.state(), Some(IntentState::Waiting));
+    ledger.at(600);
+    let elsewhere = ledger.say(PLATFORM, Some(4), task_opened(RiskTier::Low, 0));
+    let act = ledger.act(waits.leaf);
+    assert_eq!(act.state(), IntentState::Lapsed);
+    let state = |given: &Given| {
+        let verdict = given.judge().unwrap();
+        let waits = verdict.unshown.iter();
+        let mut waits = waits.filter(|one| matches!(one, Unshown::Time { .. }));
+        let act = &verdict.acts[0];
+        (act.state(), waits.next().is_some(), verdict.findings.len())
+    };
+    let given = Given::of(&ledger);
+    assert_eq!(state(&given), (IntentState::Waiting, true, 0));
+    let given = given.with(&ledger, elsewhere.leaf);
+    assert_eq!(state(&given), (IntentState::Lapsed, false, 1));
+}
+
+/// The time of a task's entries is known from below: what a grant's end decides may be decided
+/// otherwise by the ledger, where another entry was received later and stands before.
+#[test]
+fn what_is_close_to_a_grants_end_is_said_to_be() {
+    let mut ledger = Ledger::new();
+    ledger.at(100);
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
+    let ends_at = |seconds_after: i64| {
+        let mut ends = grant(AGENT);
+        ends.expires_us = seconds(seconds_after);
+        Body::Grant(ends)
+    };
+    let ends = ledger.say(AUTHORITY, Some(1), ends_at(700));
+    let mut act = |under: &Place| {
+        let said = intent("orders/7", 5, Some(under.hash));
+        ledger.say(AGENT, Some(1), Body::Intent(said)).leaf
+    };
+    let far = act(&ends);
+    ledger.at(400);
+    let said = intent("orders/7", 5, Some(ends.hash));
+    let near = ledger.say(AGENT, Some(1), Body::Intent(said)).leaf;
+    let verdict = Given::of(&ledger).judge().unwrap();
+    assert_eq!(verdict.act(near).unwrap().state(), IntentState::Cleared);
+    assert_eq!(verdict.close.keys().collect::<Vec<_>>(), [&near]);
+    assert!(verdict.close[&near].ends && !verdict.close[&near].begins);
+    assert_ne!(far, near);
+}
+
+#[test]
+fn a_trust_statement_that_names_the_task_counts_among_its_entries() {
+    let mut story = Story::cleared();
+    story
         .ledger
-        .say(PLATFORM, Some(4), task_opened(RiskTier::Low, 0));
-    let given = Given::of(&story.ledger);
-    assert_eq!(state(&given), IntentState::Denied);
-    let known = given.judge().unwrap().known_time;
-    let later = given
-        .with(&story.ledger, elsewhere.leaf)
-        .judge()
-        .unwrap()
-        .known_time;
-    assert!(known < later);
+        .say(AUTHORITY, Some(1), key_revoked(SECOND, None));
+    story.done();
+    assert!(story.ledger.request_receipt(1).is_some());
+    story.close();
+    let verdict = Given::of(&story.ledger).judge().unwrap();
+    story.is_the_same(&verdict);
+    assert_eq!(verdict.receipts.len(), 2);
+}
+
+/// At a leaf of the task, another one's deadline comes first: its finding has number 0 there.
+#[test]
+fn which_finding_a_disposition_is_of_is_not_shown() {
+    let mut ledger = Ledger::new();
+    ledger.set_default_policy();
+    ledger.at(100);
+    for task in [1, 2] {
+        ledger.say(PLATFORM, Some(task), task_opened(RiskTier::Payment, 0));
+    }
+    let grant = ledger.say(AUTHORITY, Some(2), grant_to(AGENT));
+    let mut lapses = intent("orders/7", 500, Some(grant.hash));
+    lapses.deadline_us = seconds(400);
+    ledger.say(AGENT, Some(2), Body::Intent(lapses));
+    ledger.at(600);
+    // Without a grant that is there.
+    let mut denied = intent("orders/8", 5, None);
+    denied.grant = vec![7; 32].into();
+    let denied = ledger.say(AGENT, Some(1), Body::Intent(denied));
+    let numbers: Vec<_> = ledger
+        .findings()
+        .map(|one| (one.number, one.kind()))
+        .collect();
+    let wanted = [
+        (0, FindingKind::IntentLapsed),
+        (1, FindingKind::UnknownGrant),
+    ];
+    assert_eq!(numbers, wanted);
+    let disposed = Body::FindingDisposition(v1::FindingDisposition {
+        leaf_index: denied.leaf,
+        number: 0,
+        kind: v1::DispositionKind::Explained.into(),
+        reviewed_by: "https://example.org/people/eve".into(),
+        reason: "seen".into(),
+    });
+    for task in [None, Some(1)] {
+        let at = ledger.say(AUTHORITY, task, disposed.clone()).leaf;
+        let verdict = Given::of(&ledger).with(&ledger, at).judge().unwrap();
+        let [found] = &verdict.findings[..] else {
+            panic!("{:?}", verdict.findings)
+        };
+        assert_eq!(found.kind(), FindingKind::UnknownGrant);
+        assert_eq!(found.disposition_leaf, None);
+        assert!(verdict.unshown.contains(&Unshown::Disposition { leaf: at }));
+    }
+}
+
+/// The agent signs a batch whose first statement, of another task, is the second one for its place: all
+/// of the batch is evidence of that, and an Intent in it is none.
+#[test]
+fn a_batch_whose_place_was_taken_says_nothing() {
+    let mut ledger = Ledger::new();
+    ledger.at(100);
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
+    ledger.say(PLATFORM, Some(2), task_opened(RiskTier::Low, 0));
+    let said = |resource: &str| {
+        let mut said = intent(resource, 5, None);
+        said.amount = None;
+        Body::Intent(said)
+    };
+    ledger.say(AGENT, Some(2), said("orders/0"));
+    let taken = ledger.say(AGENT, Some(2), said("orders/1"));
+    let second = |task: u8, resource: &str, further: u64| {
+        let mut made = ledger.statement(AGENT, Some(task), said(resource));
+        made.sequence = taken.sequence.get() + further;
+        statement::encode(&made).unwrap()
+    };
+    let batch = [second(2, "orders/2", 0), second(1, "orders/3", 1)];
+    let manifest = ledger.next_leaf();
+    let mut entries = ledger.entries().to_vec();
+    entries.extend(batch_of(&batch, ledger.now()));
+    let whole = Replay::over(&entries).unwrap();
+    assert_eq!(whole.findings().count(), 1);
+    let given = Given::over(&entries, PLATFORM.task_id(1));
+    let acts = |given: &Given| {
+        let verdict = given.judge().unwrap();
+        let unshown = verdict.unshown.contains(&Unshown::Batch { manifest });
+        (verdict.acts.len(), unshown)
+    };
+    let with = |leaves: &[u64]| {
+        let mut given = given.clone();
+        for leaf in leaves {
+            let entry = entries[usize::try_from(*leaf).unwrap()].clone();
+            given.entries.insert(*leaf, entry);
+        }
+        given
+    };
+    // Nobody can tell without what was at the place before.
+    assert_eq!(acts(&given), (1, true));
+    assert_eq!(acts(&with(&[taken.leaf])), (0, false));
+    assert_eq!(acts(&with(&[taken.leaf, manifest + 1])), (0, false));
+    // The first statement alone does not do if it is not shown to be at its place.
+    let mut in_doubt = with(&[manifest + 1]);
+    assert_eq!(acts(&in_doubt), (1, false));
+    in_doubt.doubtful.insert(manifest);
+    assert_eq!(acts(&in_doubt), (1, true));
 }
 
 #[test]

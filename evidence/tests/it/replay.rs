@@ -350,7 +350,7 @@ fn two_statements_for_one_place_are_evidence_once() {
 }
 
 /// The entries of a batch that the agent signs, received at `at`.
-fn batch_of(payloads: &[Bytes], at: Micros) -> Vec<Bytes> {
+pub(crate) fn batch_of(payloads: &[Bytes], at: Micros) -> Vec<Bytes> {
     let key = signing_key(AGENT.seed.unwrap());
     let manifest = Manifest::over(payloads).unwrap().encode();
     let signed = signature::sign(&key, v1::PayloadType::BatchManifest, &manifest);
@@ -466,7 +466,7 @@ fn every_changed_bit_of_a_small_ledger_is_caught() {
 
 /// Something that somebody says; the numbers choose among what there is.
 #[derive(Debug, Clone, Copy)]
-struct Op {
+pub(crate) struct Op {
     kind: u8,
     who: u8,
     task: u8,
@@ -475,7 +475,7 @@ struct Op {
     wait: u8,
 }
 
-fn any_op() -> impl Strategy<Value = Op> {
+pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     let small = 0..16u8;
     (
         0..40u8,
@@ -496,8 +496,8 @@ fn any_op() -> impl Strategy<Value = Op> {
 }
 
 /// A ledger, and what later statements can speak of.
-struct Story {
-    ledger: Ledger,
+pub(crate) struct Story {
+    pub(crate) ledger: Ledger,
     seconds: i64,
     intents: Vec<Place>,
     grants: Vec<Place>,
@@ -509,7 +509,7 @@ struct Story {
 }
 
 impl Story {
-    fn new(mut ledger: Ledger, policy: bool) -> Self {
+    pub(crate) fn new(mut ledger: Ledger, policy: bool) -> Self {
         if policy {
             ledger.set_default_policy();
         }
@@ -543,7 +543,7 @@ impl Story {
         }
     }
 
-    fn play(&mut self, op: Op) {
+    pub(crate) fn play(&mut self, op: Op) {
         self.seconds += match op.wait {
             0..8 => 0,
             8..12 => 1,

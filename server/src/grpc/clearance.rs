@@ -119,7 +119,7 @@ impl Watching {
             };
             Ok(Some((layers::standing(&act, task.as_ref()), act)))
         };
-        let (found, readable) = self
+        let (found, cut) = self
             .context
             .read_settled(&self.caller, &self.ledger, read)
             .await?;
@@ -128,8 +128,8 @@ impl Watching {
             missing: act.missing,
             denied: act.denied,
             clearance_leaf: act.clearance_leaf,
-            tree_size: readable.size().get(),
-            checkpoint: readable.checkpoint.clone(),
+            tree_size: cut.size.get(),
+            checkpoint: cut.checkpoint.clone(),
         }))
     }
 }

@@ -5,16 +5,17 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use deed_evidence::TaskId;
 use deed_proto::v1;
+use deed_tlog::TreeSize;
 use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Answers, Context, stopping};
 use crate::{
     access::{Caller, table::Method},
-    ledger::{Ledger, Readable, read::Heads},
+    ledger::{Ledger, read::Heads},
     pressure::OpenStream,
     status::Refusal,
-    store::{Store, search::FindingAt},
+    store::{LedgerNumber, Store, search::FindingAt},
 };
 
 /// Findings of a page: at most, and where nothing is said.
@@ -65,20 +66,21 @@ impl Wanted {
             && (self.task.is_empty() || self.task == finding.task)
     }
 
-    /// Those from `from` on, as many as there is room for, and where to go on if that was not all.
+    /// Those of a tree of `size` leaves, from `from` on, as many as there is room for, and where to go
+    /// on if that was not all.
     fn read(
         &self,
         store: &Store,
-        ledger: &Ledger,
-        readable: &Readable,
+        ledger: LedgerNumber,
+        size: TreeSize,
         from: FindingAt,
         room: usize,
     ) -> Result<(Vec<v1::Finding>, Option<FindingAt>), Refusal> {
         let mut found = Vec::new();
-        for (looked_at, item) in store.findings(ledger.number, from).enumerate() {
+        for (looked_at, item) in store.findings(ledger, from).enumerate() {
             let (at, finding) = item?;
             // The store may be a turn ahead of what is readable.
-            if at.leaf >= readable.size().get() {
+            if at.leaf >= size.get() {
                 break;
             }
             if found.len() == room || looked_at == LOOKED_AT_MAX {
@@ -102,8 +104,8 @@ pub(super) struct List {
 /// The findings of a task from a leaf on, some at a time.
 pub(super) fn of_task(
     store: &Store,
-    ledger: &Ledger,
-    readable: &Readable,
+    ledger: LedgerNumber,
+    size: TreeSize,
     task: TaskId,
     from: FindingAt,
 ) -> Result<(Vec<v1::Finding>, Option<FindingAt>), Refusal> {
@@ -112,7 +114,7 @@ pub(super) fn of_task(
         severity_min: 0,
         task: Bytes::copy_from_slice(task.as_bytes()),
     };
-    wanted.read(store, ledger, readable, from, WATCH_FINDINGS)
+    wanted.read(store, ledger, size, from, WATCH_FINDINGS)
 }
 
 impl List {
@@ -141,9 +143,9 @@ impl List {
         ledger: &Ledger,
     ) -> Result<v1::ListFindingsResponse, Refusal> {
         let readable = ledger.readable();
-        let (findings, next) = self
-            .wanted
-            .read(store, ledger, &readable, self.from, self.room)?;
+        let (findings, next) =
+            self.wanted
+                .read(store, ledger.number, readable.size(), self.from, self.room)?;
         Ok(v1::ListFindingsResponse {
             findings,
             next_leaf: next.map(|at| at.leaf),
@@ -238,10 +240,10 @@ impl Watching {
         self.caller
             .require(Method::WatchFindings, self.ledger.name())?;
         let readable = self.heads.borrow_and_update().clone();
-        let (ledger, wanted) = (Arc::clone(&self.ledger), Arc::clone(&self.wanted));
+        let (ledger, wanted) = (self.ledger.number, Arc::clone(&self.wanted));
         let store = Arc::clone(self.context.registry.store());
-        let (from, seen) = (self.from, Arc::clone(&readable));
-        let read = move || wanted.read(&store, &ledger, &seen, from, WATCH_FINDINGS);
+        let (from, size) = (self.from, readable.size());
+        let read = move || wanted.read(&store, ledger, size, from, WATCH_FINDINGS);
         let read = self.context.read_for(&self.caller, read);
         let (findings, next) = tokio::select! {
             biased;

@@ -5,6 +5,7 @@ pub(crate) mod actions;
 mod actions_tests;
 mod clearance;
 pub(crate) mod content;
+mod cut;
 mod findings;
 pub(crate) mod ledger;
 pub(crate) mod log;
@@ -21,11 +22,13 @@ use futures::Stream;
 use tokio::{sync::watch, time::timeout};
 use tonic::Status;
 
+use cut::Cut;
+
 use crate::{
     access::{Caller, table::Method},
     append::{Appends, QUEUE_WAIT, RETRY_AFTER},
     content::ContentStore,
-    ledger::{Ledger, Readable, registry::Registry},
+    ledger::{Ledger, registry::Registry},
     listener::Counters,
     metrics::Metrics,
     pressure::{OpenStream, Pressure, SourceKey},
@@ -110,29 +113,32 @@ impl Context {
         .await
     }
 
-    /// Runs a read of what the assessment keeps, and returns what it found with a tree that covers
-    /// it: the store may be a turn ahead of what is readable, and must not be told of before.
-    pub(crate) async fn read_settled<T: Send + 'static>(
+    /// Runs a read of what the assessment keeps at this moment, and returns what it found, with that
+    /// moment for reading on. The store may be a turn ahead of what is readable, and must not be
+    /// told of before that is released too: this waits for it.
+    async fn read_settled<T: Send + 'static>(
         &self,
         caller: &Caller,
         ledger: &Arc<Ledger>,
         read: impl FnOnce(&Store) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<(T, Arc<Readable>), Refusal> {
+    ) -> Result<(T, Cut), Refusal> {
         let (store, number) = (Arc::clone(self.registry.store()), ledger.number);
-        let (found, size) = self
+        let (found, store, stored) = self
             .read_for(caller, move || {
+                let store = store.frozen();
                 let found = read(&store)?;
-                Ok((found, store.stored_size(number)?))
+                let stored = store.stored_head(number)?;
+                Ok((found, store, stored))
             })
             .await?;
         let mut heads = ledger.watch();
-        let covered = heads.wait_for(|readable| readable.size().get() >= size);
+        let covered = heads.wait_for(|readable| readable.size().get() >= stored.0);
         let readable = tokio::select! {
             biased;
             () = self.stopped() => return Err(stopping()),
             readable = covered => readable.map_err(|_| stopping())?.clone(),
         };
-        Ok((found, readable))
+        Ok((found, Cut::released(store, stored, ledger, readable)))
     }
 
     /// Counts a stream of reads of the caller's connection.

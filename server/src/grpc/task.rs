@@ -13,15 +13,15 @@ use deed_proto::v1::{self, TaskState};
 use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use futures::{StreamExt as _, stream};
 
-use super::{Answers, Context, clearance::assessed, findings, stopping};
+use super::{Answers, Context, clearance::assessed, cut::Cut, findings, stopping};
 use crate::{
     access::{Caller, table::Method},
     append::hashes,
-    ledger::{Ledger, Readable, step::Placement},
+    ledger::{Ledger, step::Placement},
     pressure::OpenStream,
     search::query::{Bounds, Cursor, Page, Query},
     status::Refusal,
-    store::{Store, search::FindingAt},
+    store::search::FindingAt,
 };
 
 fn task_id(bytes: &[u8]) -> Result<TaskId, Refusal> {
@@ -72,22 +72,21 @@ pub(super) async fn story(
     let task = task_id(task)?;
     let open = context.open_read_stream(&caller)?;
     let number = ledger.number;
-    let (found, readable) = context
+    let (found, cut) = context
         .read_settled(&caller, &ledger, move |store| Ok(store.task(number, task)?))
         .await?;
     let kept = found.ok_or_else(|| no_task(task))?;
     let first = v1::GetTaskResponse {
         task: Some(info(task, &kept)),
-        checkpoint: readable.checkpoint.clone(),
+        checkpoint: cut.checkpoint.clone(),
         ..v1::GetTaskResponse::default()
     };
     let telling = Telling {
         _open: open,
-        store: Arc::clone(context.registry.store()),
+        cut,
         kept,
         part: Part::Entries(None),
         ledger,
-        readable,
         task,
     };
     let rest = stream::unfold(Some((context, caller, telling)), |going| async {
@@ -108,12 +107,11 @@ async fn next(
 ) -> Result<Option<(v1::GetTaskResponse, Telling)>, Refusal> {
     loop {
         caller.require(Method::GetTask, telling.ledger.name())?;
-        let ledger = Arc::clone(&telling.ledger);
-        let step = context.read_settled(caller, &ledger, move |_| {
+        let step = context.read_for(caller, move || {
             let answer = telling.step()?;
             Ok((answer, telling))
         });
-        let ((answer, told), _) = tokio::select! {
+        let (answer, told) = tokio::select! {
             biased;
             () = context.stopped() => return Err(stopping()),
             stepped = step => stepped?,
@@ -127,12 +125,11 @@ async fn next(
     }
 }
 
-/// A story that is being told.
+/// A story that is being told, all of it from one moment.
 struct Telling {
     _open: OpenStream,
-    store: Arc<Store>,
+    cut: Cut,
     ledger: Arc<Ledger>,
-    readable: Arc<Readable>,
     task: TaskId,
     kept: cells::Task,
     part: Part,
@@ -150,9 +147,9 @@ impl Telling {
         match std::mem::replace(&mut self.part, Part::Told) {
             Part::Entries(cursor) => self.entries(cursor),
             Part::Findings(from) => {
-                let (store, ledger) = (&self.store, &self.ledger);
+                let (store, size) = (&self.cut.store, self.cut.size);
                 let (found, next) =
-                    findings::of_task(store, ledger, &self.readable, self.task, from)?;
+                    findings::of_task(store, self.ledger.number, size, self.task, from)?;
                 self.part = next.map_or(Part::Told, Part::Findings);
                 Ok((!found.is_empty()).then(|| v1::GetTaskResponse {
                     findings: found,
@@ -167,7 +164,6 @@ impl Telling {
         &mut self,
         cursor: Option<Box<Cursor>>,
     ) -> Result<Option<v1::GetTaskResponse>, Refusal> {
-        let size = self.readable.size().get();
         let mut cursor = match cursor {
             Some(cursor) => cursor,
             None => {
@@ -175,21 +171,19 @@ impl Telling {
                     task: self.task.as_bytes().to_vec().into(),
                     ..Query::default()
                 };
-                // Beyond the last entry there is none, but for those of turns behind the one that
-                // the task was read from.
-                let last = self.kept.last_leaf.saturating_add(1).min(size);
+                let (number, size) = (self.ledger.number, self.cut.size.get());
+                let behind = self.kept.last_leaf.saturating_add(1).min(size);
                 let bounds = Bounds {
-                    leaves: self.kept.first_leaf..last,
+                    leaves: self.kept.first_leaf..behind,
                     from: None,
                     until: None,
                     limit: u64::MAX,
                 };
-                let number = self.ledger.number;
-                Box::new(Cursor::new(&self.store, number, size, query, bounds)?)
+                Box::new(Cursor::new(&self.cut.store, number, size, query, bounds)?)
             }
         };
         let mut page = Page::default();
-        cursor.step(&self.store, &mut page)?;
+        cursor.step(&self.cut.store, &mut page)?;
         self.part = if cursor.is_done() {
             Part::Findings(FindingAt::leaf(self.kept.first_leaf))
         } else {
@@ -204,7 +198,7 @@ impl Telling {
             .iter()
             .map(|e| LeafIndex::new(e.leaf))
             .collect();
-        let proofs = self.ledger.inclusions(&self.readable, &leaves)?;
+        let proofs = self.cut.inclusions(&leaves)?;
         for (found, proof) in page.entries.into_iter().zip(proofs) {
             self.tell(&mut answer, found.leaf, &found.entry)?;
             answer.entries.push(v1::ProvenEntry {
@@ -218,7 +212,7 @@ impl Telling {
 
     /// What is kept of a grant or an Intent in this entry.
     fn tell(
-        &self,
+        &mut self,
         answer: &mut v1::GetTaskResponse,
         leaf: u64,
         entry: &Bytes,
@@ -233,11 +227,13 @@ impl Telling {
             BodyKind::Grant => {
                 let hash = leaf_hash(entry);
                 let chain = self.chain(hash)?;
-                answer.grants.extend(self.grant(&chain, hash));
+                answer.grants.extend(self.grant(&chain, hash)?);
             }
             BodyKind::Intent => {
-                if let Some(act) = self.store.act_of(number, leaf, entry)? {
-                    answer.acts.push(self.act(act));
+                if let Some(act) = self.cut.store.act_of(number, leaf, entry)? {
+                    let kept = &self.kept;
+                    let info = self.cut.ask(|trust| layers::info(act, Some(kept), trust))?;
+                    answer.acts.push(info);
                 }
             }
             _ => {}
@@ -250,7 +246,7 @@ impl Telling {
         let (mut chain, mut next) = (Vec::new(), Some(hash));
         while let Some(hash) = next
             && chain.len() <= CHAIN_MAX as usize
-            && let Some(grant) = self.store.grant(self.ledger.number, hash)?
+            && let Some(grant) = self.cut.store.grant(self.ledger.number, hash)?
         {
             next = Hash::try_from(&grant.parent[..]).ok();
             chain.push(grant);
@@ -258,44 +254,29 @@ impl Telling {
         Ok(chain)
     }
 
-    fn grant(&self, chain: &[cells::Grant], hash: Hash) -> Option<v1::GrantInfo> {
-        let grant = chain.first()?;
-        let at = self.readable.effective_time;
-        let trust = self.ledger.trust.read();
+    fn grant(
+        &mut self,
+        chain: &[cells::Grant],
+        hash: Hash,
+    ) -> Result<Option<v1::GrantInfo>, Refusal> {
+        let Some(grant) = chain.first() else {
+            return Ok(None);
+        };
+        let at = self.cut.effective_time;
         let closed = self.kept.state() == TaskState::Closed;
-        let (state, from) = effective_state(chain, &trust, closed, at);
-        Some(v1::GrantInfo {
+        let state = |trust: &_| effective_state(chain, trust, closed, at);
+        let (state, from) = self.cut.ask(state)?;
+        Ok(Some(v1::GrantInfo {
             leaf_index: grant.leaf,
             leaf_hash: hash.as_bytes().to_vec().into(),
             state: state.into(),
             state_from_leaf: Some(from).filter(|from| *from != grant.leaf),
-            accepted_leaf: grant.accepted_leaf.filter(|leaf| self.tells(*leaf)),
+            accepted_leaf: grant.accepted_leaf,
             parent_leaf: grant.parent_leaf,
             uses_spent: grant.uses_spent,
             amount_spent: grant.amount_spent,
             rooted: grant.rooted,
-        })
-    }
-
-    /// Returns true if an entry of the task is in this story, which ends where the task stood when
-    /// it was begun: entries that were recorded since are kept already, and are not pointed to.
-    fn tells(&self, leaf: u64) -> bool {
-        leaf <= self.kept.last_leaf
-    }
-
-    fn act(&self, act: cells::Act) -> v1::ActInfo {
-        let trust = self.ledger.trust.read();
-        let mut info = layers::info(act, Some(&self.kept), &trust);
-        let size = self.readable.size().get();
-        info.keys.retain(|key| key.leaf_index < size);
-        info.clearance_leaf = info.clearance_leaf.filter(|leaf| self.tells(*leaf));
-        info.evidence_leaves.retain(|leaf| self.tells(*leaf));
-        // They need not be the task's.
-        info.observation_leaves.retain(|leaf| *leaf < size);
-        if info.outcome_leaf.is_some_and(|leaf| !self.tells(leaf)) {
-            (info.outcome_leaf, info.outcome) = (None, 0);
-        }
-        info
+        }))
     }
 }
 

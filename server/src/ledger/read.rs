@@ -71,8 +71,19 @@ impl Ledger {
         readable: &Readable,
         indexes: &[LeafIndex],
     ) -> Result<Vec<InclusionProof>, ReadError> {
+        self.inclusions_at(readable, indexes, readable.size())
+    }
+
+    /// The same in the tree of `size`, which `readable` covers.
+    pub(crate) fn inclusions_at(
+        &self,
+        readable: &Readable,
+        indexes: &[LeafIndex],
+        size: TreeSize,
+    ) -> Result<Vec<InclusionProof>, ReadError> {
+        self.check_size(readable, "tree size", size)?;
         let reader = EdgeReader::new(&readable.edge, self.store.full_tiles(self.number));
-        prove_inclusions(indexes, readable.size(), &reader).map_err(|error| self.prove_error(error))
+        prove_inclusions(indexes, size, &reader).map_err(|error| self.prove_error(error))
     }
 
     /// Proves that the tree of `sizes.old` is the beginning of that of `sizes.new`.

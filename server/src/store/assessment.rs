@@ -11,7 +11,7 @@ use deed_evidence::{
 };
 use deed_tlog::Hash;
 
-use super::{Family, LedgerNumber, Store, StoreError, keys, read::Scan};
+use super::{Family, LedgerNumber, Store, StoreError, keys, read::Scan, records::HeadRecord};
 
 /// Why an Intent cannot be read from its entry.
 #[derive(Debug, thiserror::Error)]
@@ -151,13 +151,22 @@ impl Store {
     }
 
     /// The size of the newest tree in the store, which may be a turn ahead of what is readable.
-    pub(crate) fn stored_size(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
-        let record = self.latest_head(ledger)?;
-        // A checkpoint's second line (C2SP tlog-checkpoint).
-        let size = record.and_then(|record| {
+    fn stored_size(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
+        self.stored_head(ledger).map(|(size, _)| size)
+    }
+
+    /// The newest head in the store with its size. It is written with the turn that it covers, so
+    /// everything that is read with it of one moment is as of this size.
+    pub(crate) fn stored_head(
+        &self,
+        ledger: LedgerNumber,
+    ) -> Result<(u64, HeadRecord), StoreError> {
+        let sized = self.latest_head(ledger)?.and_then(|record| {
+            // A checkpoint's second line (C2SP tlog-checkpoint).
             let text = std::str::from_utf8(&record.checkpoint).ok()?;
-            text.lines().nth(1)?.parse().ok()
+            Some((text.lines().nth(1)?.parse().ok()?, record))
         });
-        size.ok_or_else(|| StoreError::corrupt(Family::Heads, ledger, "the newest head is damaged"))
+        sized
+            .ok_or_else(|| StoreError::corrupt(Family::Heads, ledger, "the newest head is damaged"))
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod assessment;
 pub(crate) mod content;
 pub(crate) mod figures;
+mod frozen;
 pub(crate) mod keys;
 pub(crate) mod pack;
 pub(crate) mod read;
@@ -17,6 +18,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use deed_migrations::MigrationError;
@@ -26,6 +28,7 @@ use rocksdb::{
 };
 use thiserror::Error;
 
+use frozen::Frozen;
 pub(crate) use keys::LedgerNumber;
 
 /// The families of schema version 3, as `deed-migrations` counts it; the same as of version 2.
@@ -174,9 +177,11 @@ impl DirectoryLock {
     }
 }
 
-/// An open store.
+/// An open store; as it is now, or as it was at a moment ([`Store::frozen`]).
 pub(crate) struct Store {
-    db: DB,
+    db: Arc<DB>,
+    /// What reads see, if that is not what is there now.
+    at: Option<Frozen>,
 }
 
 impl Store {
@@ -220,7 +225,12 @@ impl Store {
         for step in deed_migrations::migrate(&db)? {
             tracing::info!(version = step.version, what = step.what, "schema migrated");
         }
-        Ok(Self { db })
+        Ok(Self::now(db))
+    }
+
+    fn now(db: DB) -> Self {
+        let db = Arc::new(db);
+        Self { db, at: None }
     }
 
     /// Opens the store as it is, changing none of its data: what the log holds beyond the flushed
@@ -248,7 +258,7 @@ impl Store {
             descriptors,
             false,
         )?;
-        Ok(Some(Self { db }))
+        Ok(Some(Self::now(db)))
     }
 
     fn check_version(path: &Path) -> Result<(), StoreError> {

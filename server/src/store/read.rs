@@ -8,13 +8,16 @@ use deed_evidence::{Micros, Sequence, SessionId, session::Session};
 
 use deed_tlog::{Hash, TileHashes, TileId, TileReader};
 use prost::Message as _;
-use rocksdb::{Direction, IteratorMode, ReadOptions};
+use rocksdb::{DBIterator, Direction, IteratorMode};
 
 use super::{
     FAMILIES, Family, LedgerNumber, Store, StoreError, keys,
     pack::Unpacked,
     records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord, TrustRecord},
 };
+
+/// As RocksDB hands them out.
+pub(super) type KeyAndValue = (Box<[u8]>, Box<[u8]>);
 
 /// What a scan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,10 @@ pub(super) enum Scan {
 
 impl Store {
     pub(crate) fn value(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.db.get_pinned_cf(self.family(family), key)?;
+        let options = self.read_options();
+        let value = self
+            .db
+            .get_pinned_cf_opt(self.family(family), key, &options)?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -73,9 +79,8 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<LedgerRecord>, StoreError> {
         let begin = keys::ledger(after);
-        let mode = IteratorMode::From(&begin, Direction::Forward);
         let mut found = Vec::new();
-        for item in self.db.iterator_cf(self.family(Family::Meta), mode) {
+        for item in self.iterate(Family::Meta, &begin, Direction::Forward) {
             let (key, value) = item?;
             if !key.starts_with(keys::LEDGER_PREFIX) || found.len() == limit {
                 break;
@@ -194,9 +199,7 @@ impl Store {
         sequence: Sequence,
     ) -> Result<Option<Run>, StoreError> {
         let key = keys::run(ledger, id, sequence);
-        let mode = IteratorMode::From(&key, Direction::Reverse);
-        let mut at = self.db.iterator_cf(self.family(Family::State), mode);
-        let Some((found, value)) = at.next().transpose()? else {
+        let Some((found, value)) = self.last_before(Family::State, &key)? else {
             return Ok(None);
         };
         let Some(first) =
@@ -236,9 +239,9 @@ impl Store {
     ) -> Result<(u64, Unpacked), StoreError> {
         let missing = || missing(ledger, index);
         let key = keys::entries(ledger, index);
-        let mode = IteratorMode::From(&key, Direction::Reverse);
-        let mut at = self.db.iterator_cf(self.family(Family::Entries), mode);
-        let (found, value) = at.next().transpose()?.ok_or_else(missing)?;
+        let (found, value) = self
+            .last_before(Family::Entries, &key)?
+            .ok_or_else(missing)?;
         if !found.starts_with(&keys::ledger_prefix(ledger)) {
             return Err(missing());
         }
@@ -252,9 +255,8 @@ impl Store {
 
     /// The ledgers of the newest turn of each shard that ever was, with the shards' slots.
     pub(crate) fn newest(&self) -> Result<Vec<(u8, LedgerRecord)>, StoreError> {
-        let mode = IteratorMode::From(keys::NEWEST_PREFIX, Direction::Forward);
         let mut newest = Vec::new();
-        for item in self.db.iterator_cf(self.family(Family::Meta), mode) {
+        for item in self.iterate(Family::Meta, keys::NEWEST_PREFIX, Direction::Forward) {
             let (key, name) = item?;
             let Some(slot) = keys::newest_slot(&key) else {
                 break;
@@ -290,8 +292,8 @@ impl Store {
             let mut from = Some(0_u32);
             while let Some(number) = from {
                 let key = number.to_be_bytes();
-                let mode = IteratorMode::From(&key, Direction::Forward);
-                let Some(item) = self.db.iterator_cf(self.family(family), mode).next() else {
+                let mut at = self.iterate(family, &key, Direction::Forward);
+                let Some(item) = at.next() else {
                     break;
                 };
                 let (key, _) = item?;
@@ -335,9 +337,7 @@ impl Store {
 
     fn pack_before(&self, ledger: LedgerNumber, index: u64) -> Result<Option<u64>, StoreError> {
         let key = keys::entries(ledger, index);
-        let mode = IteratorMode::From(&key, Direction::Reverse);
-        let mut at = self.db.iterator_cf(self.family(Family::Entries), mode);
-        let found = at.next().transpose()?;
+        let found = self.last_before(Family::Entries, &key)?;
         Ok(found
             .filter(|(key, _)| key.starts_with(&keys::ledger_prefix(ledger)))
             .and_then(|(key, _)| keys::entries_first(&key)))
@@ -408,6 +408,23 @@ impl Store {
         )
     }
 
+    /// What is in a family from a key on.
+    fn iterate(&self, family: Family, from: &[u8], direction: Direction) -> DBIterator<'_> {
+        let mode = IteratorMode::From(from, direction);
+        let options = self.read_options();
+        self.db.iterator_cf_opt(self.family(family), options, mode)
+    }
+
+    /// The last record of a family that does not come behind a key.
+    pub(super) fn last_before(
+        &self,
+        family: Family,
+        key: &[u8],
+    ) -> Result<Option<KeyAndValue>, StoreError> {
+        let mut before = self.iterate(family, key, Direction::Reverse);
+        Ok(before.next().transpose()?)
+    }
+
     /// Everything of a ledger in a family from a key on, in order.
     pub(super) fn scan(
         &self,
@@ -417,7 +434,7 @@ impl Store {
         from: &[u8],
     ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> + use<'_> {
         let prefix = keys::ledger_prefix(ledger);
-        let mut options = ReadOptions::default();
+        let mut options = self.read_options();
         if scan == Scan::Whole {
             options.set_readahead_size(2 << 20);
             // What is read once must not push out what is read again and again.
@@ -439,7 +456,8 @@ impl Store {
         family: Family,
         from: &[u8],
     ) -> impl Iterator<Item = Result<Box<[u8]>, StoreError>> + use<'_> {
-        let mut at = self.db.raw_iterator_cf(self.family(family));
+        let options = self.read_options();
+        let mut at = self.db.raw_iterator_cf_opt(self.family(family), options);
         at.seek(from);
         let mut failed = false;
         std::iter::from_fn(move || {
@@ -528,7 +546,9 @@ impl TileReader for FullTiles {
             .map(|tile| keys::tile(self.ledger, tile.level(), tile.index()))
             .collect();
         let family = self.store.family(Family::Tiles);
-        let values = self.store.db.batched_multi_get_cf(family, &keys, false);
+        let options = self.store.read_options();
+        let db = &self.store.db;
+        let values = db.batched_multi_get_cf_opt(family, &keys, false, &options);
         tiles
             .iter()
             .zip(values)

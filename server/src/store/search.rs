@@ -4,7 +4,6 @@ use bytes::Bytes;
 use deed_evidence::Micros;
 use deed_proto::v1;
 use prost::Message as _;
-use rocksdb::{Direction, IteratorMode};
 
 use super::{
     Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan, records::HeadRecord,
@@ -67,12 +66,7 @@ impl Store {
     /// How many segments of a ledger's terms there are: they are written in order, each whole.
     pub(crate) fn term_segments(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
         let beyond = keys::times(ledger, u64::MAX);
-        let mode = IteratorMode::From(&beyond, Direction::Reverse);
-        let last = self
-            .db
-            .iterator_cf(self.family(Family::Index), mode)
-            .next()
-            .transpose()?;
+        let last = self.last_before(Family::Index, &beyond)?;
         let last = last
             .filter(|(key, _)| key.starts_with(&keys::ledger_prefix(ledger)))
             .and_then(|(key, _)| keys::times_segment(&key));

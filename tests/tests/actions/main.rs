@@ -4,6 +4,7 @@
 mod asked;
 mod attacks;
 mod audit;
+mod busy;
 mod chains;
 mod damage;
 mod gates;

@@ -18,6 +18,8 @@ use crate::{
 pub struct Covered {
     pub(super) path: VerifiedPath,
     pub(super) principal_leaf: Option<LeafIndex>,
+    /// Whether the place of the batch's first statement may be another's.
+    pub(super) in_doubt: bool,
 }
 
 impl Covered {
@@ -50,7 +52,16 @@ impl Covered {
         Ok(Self {
             path,
             principal_leaf: manifest.principal_leaf.map(LeafIndex::new),
+            in_doubt: false,
         })
+    }
+
+    /// Says that the ledger does not show the batch's first statement at that statement's place in
+    /// its session: the batch may be there as evidence of an equivocation alone.
+    #[must_use]
+    pub fn in_doubt(mut self) -> Self {
+        self.in_doubt = true;
+        self
     }
 
     /// The same for another statement of the batch, which is proven to be at `leaf`: `whole` are the
@@ -75,6 +86,7 @@ impl Covered {
                 ..self.path.clone()
             },
             principal_leaf: self.principal_leaf,
+            in_doubt: self.in_doubt,
         })
     }
 

@@ -19,7 +19,7 @@ mod unshown;
 mod verdict;
 mod voice;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use deed_proto::v1::{self, Author, PayloadType, statement::Body};
@@ -28,7 +28,7 @@ use prost::Message as _;
 
 pub use covered::{Covered, WholeBatch};
 pub use unshown::Unshown;
-pub use verdict::{Receipted, Signed, TaskVerdict};
+pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 
 use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
@@ -66,7 +66,7 @@ struct SeenBatch {
     manifest: u64,
     /// All of it is kept as evidence of an equivocation, and says nothing.
     evidence: bool,
-    /// Its first statement was given, or the verdict says that it was not.
+    /// Its first statement was given and has its place, or the verdict says that this is not known.
     told: bool,
 }
 
@@ -97,10 +97,10 @@ pub struct TaskReplay {
     running: Running,
     /// The leaf behind which the ledger writes what it owes: the end of the newest unit.
     unit_end: u64,
-    /// The leaves of the task's entries.
-    leaves: HashSet<u64>,
     intents: Vec<u64>,
     grants: Vec<(u64, Hash)>,
+    /// Whether something is found by names that other tasks may share.
+    shared: bool,
     receipts: Vec<Receipted>,
     signed: BTreeMap<u64, Signed>,
     unshown: Vec<Unshown>,
@@ -226,9 +226,9 @@ impl TaskReplay {
                 last_leaf: 0,
             },
             unit_end: 0,
-            leaves: HashSet::new(),
             intents: Vec::new(),
             grants: Vec::new(),
+            shared: false,
             receipts: Vec::new(),
             signed: BTreeMap::new(),
             unshown: Vec::new(),
@@ -369,7 +369,11 @@ impl TaskReplay {
             return Ok(None);
         }
         let assessed = if matches!(part, Part::Trust) {
-            self.trust(statement)?
+            let assessed = self.trust(statement)?;
+            if header.task == Some(self.task) {
+                self.count(index, bytes);
+            }
+            assessed
         } else {
             let speaker = self.speaker(statement, batch)?;
             self.unit_end = batch.map_or(index, Covered::last_leaf);
@@ -460,23 +464,23 @@ impl TaskReplay {
         self.record(saying)
     }
 
-    /// A disposition names a finding by leaf and number, and the number counts findings of all tasks.
-    /// So one of another task, or of none, counts only where nothing but this task can have findings.
+    /// A disposition names a finding by leaf and number, and the number counts findings of all tasks:
+    /// at any leaf a deadline of another one may have come. So which finding it is of is never shown
+    /// here, and the verdict's findings have none.
     fn disposition(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
         let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        if let said::SaidBody::Disposition { leaf, number, .. } = what.body {
-            let known = self.kept.findings.contains_key(&(leaf, number));
-            let alone = self.leaves.contains(&leaf);
-            if !(known && alone) {
+        let is_ours = saying.header.task == Some(self.task);
+        if let said::SaidBody::Disposition { leaf, .. } = what.body {
+            let mut found = self.kept.findings.range((leaf, 0)..=(leaf, u32::MAX));
+            if is_ours || found.any(|(_, one)| one.task == self.task.as_bytes()[..]) {
                 let leaf = saying.leaf;
                 self.unshown.push(Unshown::Disposition { leaf });
             }
-            let ours = saying.header.task == Some(self.task);
-            if !(known && (alone || ours)) {
-                return Ok(None);
-            }
         }
-        self.record(saying)
+        match is_ours {
+            true => self.record(saying),
+            false => Ok(None),
+        }
     }
 
     /// Notes an Observation that names no Intent: its act is found among those with the same keys.
@@ -495,10 +499,11 @@ impl TaskReplay {
 
     fn record(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
         let at = self.at;
+        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        self.shared |= saying.header.task == Some(self.task) && names_what_others_may(&what);
         let Some((book, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         let assessed = book.record(&mut past, registry, &spoken(saying, &what, at))?;
         let unkept = book.unkept(saying.leaf).cloned();
         if let Some(unkept) = unkept {
@@ -567,7 +572,6 @@ impl TaskReplay {
 
     /// Takes an entry of the task into its running digest.
     fn count(&mut self, leaf: u64, bytes: &Bytes) {
-        self.leaves.insert(leaf);
         self.running = Running {
             count: self.running.count + 1,
             digest: digest::entries(&self.running.digest, &leaf_hash(bytes)),
@@ -579,6 +583,15 @@ impl TaskReplay {
         if let Some(book) = &mut self.book {
             self.kept.take(book.take_changes());
         }
+    }
+}
+
+/// Whether a statement adds to a list that all tasks share.
+fn names_what_others_may(what: &said::Said) -> bool {
+    match &what.body {
+        said::SaidBody::Intent(_) => !what.correlation_keys.is_empty(),
+        said::SaidBody::Grant(grant) => grant.outside_token.is_some(),
+        _ => false,
     }
 }
 

@@ -35,14 +35,17 @@ pub enum Unshown {
         /// The Observation.
         leaf: u64,
     },
+    /// The findings by correlation keys and outside tokens of the task: the ledger compares 64 acts,
+    /// and 64 grants, of each, and those of other tasks count.
+    Shared,
     /// This disposition is of the finding that was taken: its number counts those of other tasks
     /// too.
     Disposition {
         /// The FindingDisposition.
         leaf: u64,
     },
-    /// The statements of this batch count as said: if the place of its first one was taken, all of
-    /// it is evidence of an equivocation and nothing more, and the first one was not looked at.
+    /// The statements of this batch count as said: if the place of its first one was taken, all of it
+    /// is evidence of an equivocation and nothing more, and it was not found out what is there.
     Batch {
         /// The batch's manifest.
         manifest: u64,
@@ -88,13 +91,18 @@ impl fmt::Display for Unshown {
                 "which act the Observation at leaf {leaf} is of: it names none, and acts of other \
                  tasks may share its correlation keys"
             ),
+            Self::Shared => f.write_str(
+                "what is found by the task's correlation keys and outside tokens alone: other tasks \
+                 may name the same, and the ledger compares no more than 64 of each",
+            ),
             Self::Disposition { leaf } => {
                 write!(f, "which finding the disposition at leaf {leaf} is of")
             }
             Self::Batch { manifest } => write!(
                 f,
                 "that the statements of the batch at leaf {manifest} count as said, and are not kept \
-                 as evidence of an equivocation alone: its first statement was not looked at"
+                 as evidence of an equivocation alone: what is at its first statement's place in the \
+                 session was not shown"
             ),
             Self::Assessment { leaf } => write!(
                 f,

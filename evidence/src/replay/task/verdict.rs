@@ -10,7 +10,7 @@ use super::{ReplayError, TaskReplay, Unshown};
 use crate::{
     KeyId, Micros,
     assess::{
-        CHAIN_MAX, DueOf,
+        CHAIN_MAX, DueOf, SKEW_US,
         cells::{self, CellKey},
         effective_state, layers,
     },
@@ -48,6 +48,16 @@ pub struct Receipted {
     pub same_assessment: bool,
 }
 
+/// An act that a ledger may have judged otherwise. When it was judged, these entries show from below
+/// alone: it may have been later by what a clock may be off, and meanwhile came one of these times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Close {
+    /// Its deadline, or the end of a grant: it may be denied.
+    pub ends: bool,
+    /// The beginning of a grant: it may not be denied.
+    pub begins: bool,
+}
+
 /// A task as its own entries have it. The messages are those in which a server tells the same.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskVerdict {
@@ -57,8 +67,11 @@ pub struct TaskVerdict {
     pub grants: Vec<v1::GrantInfo>,
     /// Its Intents, and what came of them, in order.
     pub acts: Vec<v1::ActInfo>,
-    /// Its findings, in order. Numbers count the findings at a leaf that these entries show.
+    /// Its findings, in order. Numbers count the findings at a leaf that these entries show. None has
+    /// a disposition: which finding one is of follows from all entries alone.
     pub findings: Vec<v1::Finding>,
+    /// Acts that a ledger may have judged otherwise, by Intent.
+    pub close: BTreeMap<u64, Close>,
     /// Its receipts, in order.
     pub receipts: Vec<Receipted>,
     /// The proofs of who spoke, by leaf.
@@ -103,11 +116,20 @@ impl TaskReplay {
         let grants = grants.filter_map(|(_, hash)| self.grant(*hash, &task));
         let findings = self.kept.findings.values();
         let findings = findings.filter(|one| one.task == self.task.as_bytes()[..]);
+        let findings = findings.map(|one| v1::Finding {
+            disposition_leaf: None,
+            disposition: 0,
+            ..one.clone()
+        });
+        let close = self.intents.iter().copied();
         Ok(TaskVerdict {
+            close: close
+                .filter_map(|leaf| Some((leaf, self.close(leaf)?)))
+                .collect(),
             info: self.info(&task, acts.len() as u64),
             grants: grants.collect(),
             acts,
-            findings: findings.cloned().collect(),
+            findings: findings.collect(),
             unshown: self.unshown(size),
             receipts: self.receipts,
             signed: self.signed,
@@ -132,6 +154,9 @@ impl TaskReplay {
         let waits = |due: &crate::assess::Due| !matches!(due.what, DueOf::Session(_));
         if self.kept.dues.iter().any(waits) {
             unshown.push(Unshown::Time { known: self.at });
+        }
+        if self.shared {
+            unshown.push(Unshown::Shared);
         }
         unshown.extend(self.unshown.iter().copied());
         let other = self.receipts.iter().filter(|one| !one.same_assessment);
@@ -167,13 +192,43 @@ impl TaskReplay {
     }
 
     fn act(&self, leaf: u64, task: &cells::Task) -> Option<v1::ActInfo> {
-        let acts: Option<cells::Acts> = self.cell(&CellKey::acts_of(leaf));
-        let kept = acts.and_then(|acts| acts.acts.into_iter().find(|act| act.leaf == leaf));
-        let act = kept.or_else(|| self.unkept.get(&leaf)?.act(Some(task), None))?;
+        let act = self.act_cell(leaf, task)?;
         Some(layers::info(act, Some(task), self.registry()))
     }
 
-    fn grant(&self, hash: Hash, task: &cells::Task) -> Option<v1::GrantInfo> {
+    fn act_cell(&self, leaf: u64, task: &cells::Task) -> Option<cells::Act> {
+        let acts: Option<cells::Acts> = self.cell(&CellKey::acts_of(leaf));
+        let kept = acts.and_then(|acts| acts.acts.into_iter().find(|act| act.leaf == leaf));
+        kept.or_else(|| {
+            let recorded = self.unkept.get(&leaf)?;
+            let second = CellKey::Equivocation(recorded.session, recorded.sequence);
+            let second: Option<cells::Leaves> = self.cell(&second);
+            recorded.act(Some(task), second.as_ref())
+        })
+    }
+
+    /// Whether a time that the act at `leaf` was judged by may have come already when it was judged.
+    pub(super) fn close(&self, leaf: u64) -> Option<Close> {
+        let act = self.act_cell(leaf, &self.task_cell())?;
+        let grants = self.grants.iter();
+        let named = grants.filter(|(leaf, _)| Some(*leaf) == act.grant_leaf);
+        let chain: Vec<_> = named.flat_map(|(_, hash)| self.chain(*hash)).collect();
+        // It is judged again with each piece of evidence. That its deadline has passed by then is
+        // found at a leaf of its own.
+        let judged = act.evidence.iter().map(|one| one.at_us);
+        let judged: Vec<i64> = judged.chain([act.at_us]).collect();
+        let comes = |edge: i64, at: i64| at < edge && edge <= at.saturating_add(SKEW_US);
+        let any = |edge: i64| judged.iter().any(|at| comes(edge, *at));
+        let close = Close {
+            ends: comes(act.deadline_us, act.at_us)
+                || chain.iter().any(|grant| any(grant.expires_us)),
+            begins: chain.iter().any(|grant| any(grant.not_before_us)),
+        };
+        (close.ends || close.begins).then_some(close)
+    }
+
+    /// A grant, the one that it is a part of, and so on up to the root.
+    fn chain(&self, hash: Hash) -> Vec<cells::Grant> {
         let (mut chain, mut next) = (Vec::<cells::Grant>::new(), Some(hash));
         while let Some(name) = next
             && chain.len() <= CHAIN_MAX as usize
@@ -182,6 +237,11 @@ impl TaskReplay {
             next = Hash::try_from(&grant.parent[..]).ok();
             chain.push(grant);
         }
+        chain
+    }
+
+    fn grant(&self, hash: Hash, task: &cells::Task) -> Option<v1::GrantInfo> {
+        let chain = self.chain(hash);
         let grant = chain.first()?;
         let closed = task.state() == TaskState::Closed;
         let (state, from) = effective_state(&chain, self.registry(), closed, self.at);

@@ -190,7 +190,7 @@ impl TaskReplay {
         self.batch = Some(SeenBatch {
             manifest,
             evidence,
-            told: evidence || path.position.get() == 0,
+            told: evidence || (path.position.get() == 0 && !covered.in_doubt),
         });
         evidence
     }

@@ -1,0 +1,107 @@
+//! A task's story is read while it goes on: what the server tells of it fits together at any moment.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use deed_client::{Ledger, Options, StateDir};
+use deed_evidence::TaskId;
+use deed_proto::v1::{self, RiskTier, statement::Body};
+use deed_tests::run_within;
+use tempfile::TempDir;
+
+use crate::{AGENT, LOW, Scene, grant};
+
+/// Stories that are read, each while the task goes on.
+const STORIES: usize = 200;
+
+/// One round of what happens in a task: a grant, an act under it that is cleared at once, its Outcome,
+/// and, in every fourth, what somebody sees of it, a refusal of an act that is not theirs, and a key
+/// that comes and goes.
+async fn round(scene: &mut Scene, n: usize) {
+    let given = scene.grant(LOW, 3, Some(5_000)).await;
+    let intent = v1::Intent {
+        grant: given,
+        amount: Some(crate::euros(1999)),
+        ..crate::payment(&bytes::Bytes::new(), 1999)
+    };
+    let announced = scene.announce(LOW, intent).await;
+    let done = scene.agent.says_in(LOW, announced.outcome());
+    scene.record(done).await;
+    if n.is_multiple_of(4) {
+        let seen = Body::Observation(v1::Observation {
+            intent: Some(announced.leaf.clone()),
+            effects: vec![crate::refunded()],
+            ..v1::Observation::default()
+        });
+        let seen = scene.bank.says_in(LOW, seen);
+        scene.record(seen).await;
+        let expired = scene.authority.says_in(LOW, grant(1, None));
+        scene.record(expired).await;
+        let disposed = Body::FindingDisposition(v1::FindingDisposition {
+            leaf_index: announced.leaf.leaf_index,
+            number: 0,
+            kind: v1::DispositionKind::Explained.into(),
+            reviewed_by: AGENT.to_owned(),
+            reason: "seen".to_owned(),
+        });
+        let disposed = scene.authority.says(disposed);
+        scene.record(disposed).await;
+    }
+    if n.is_multiple_of(16)
+        && let Ok(seed) = u8::try_from(100 + n / 16)
+    {
+        let key = deed_tests::keys::key(seed);
+        let registered = scene.authority.registers(&key, AGENT);
+        scene.record(registered).await;
+        let revoked = scene.authority.revokes(&key);
+        scene.record(revoked).await;
+    }
+}
+
+#[test]
+fn a_story_holds_whenever_it_is_read() {
+    run_within(Duration::from_secs(300), async {
+        let mut scene = Scene::set().await;
+        scene.open([0x11; 16], RiskTier::Low, 0).await;
+        let state = TempDir::new().expect("a directory");
+        let options = Options::new(scene.server().url(), &scene.ledger.name)
+            .state(StateDir::new(state.path()));
+        let ledger = Ledger::connect(options).await.expect("a connection");
+        let task = TaskId::new(scene.task_id(LOW));
+        let over = Arc::new(AtomicBool::new(false));
+        let writer = tokio::spawn({
+            let over = Arc::clone(&over);
+            async move {
+                let mut n = 0;
+                while !over.load(Relaxed) {
+                    round(&mut scene, n).await;
+                    n += 1;
+                    // So that the story does not grow faster than it can be read 200 times.
+                    tokio::time::sleep(Duration::from_millis(60)).await;
+                }
+                (scene, n)
+            }
+        });
+        let (mut sizes, mut acts) = (Vec::new(), 0);
+        for _ in 0..STORIES {
+            let judged = ledger.judged_task(task).await.expect("a story");
+            let verdict = judged.agreed().expect("an honest story");
+            acts = verdict.acts.len();
+            sizes.push(judged.told.head.head.size);
+        }
+        over.store(true, Relaxed);
+        let (scene, rounds) = writer.await.expect("the writer");
+        sizes.dedup();
+        assert!(sizes.len() > STORIES / 4, "{} moments", sizes.len());
+        assert!(
+            acts > 4 && rounds > acts / 2,
+            "{acts} acts, {rounds} rounds"
+        );
+        scene.ends_clean();
+    });
+}
