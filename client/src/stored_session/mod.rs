@@ -211,7 +211,7 @@ pub struct StoredSession {
     waiting: VecDeque<Unacknowledged>,
     closed: bool,
     /// Holds the lock.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl StoredSession {
@@ -319,7 +319,7 @@ impl StoredSession {
         directory: &Path,
         about: SessionFile,
         ledger_id: LedgerId,
-        lock: File,
+        lock: Lock,
         sync: Sync,
     ) -> Result<Self, SessionError> {
         let damaged = || SessionError::Damaged {
@@ -640,8 +640,20 @@ fn directory(state: &StateDir, ledger_id: LedgerId, name: &str) -> PathBuf {
     sessions.join(format!("{readable}-{}", hex::encode(&hash[..8])))
 }
 
+/// The lock, given back when dropped. Closing the file alone does not do that at once: a child that is
+/// being started has a copy of it for a moment.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // If this fails, closing it gives it back.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Makes the directory if needed, and takes the lock.
-fn lock(directory: &Path, name: &str) -> Result<File, SessionError> {
+fn lock(directory: &Path, name: &str) -> Result<Lock, SessionError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -660,7 +672,7 @@ fn lock(directory: &Path, name: &str) -> Result<File, SessionError> {
         .open(&path)
         .map_err(failed("open"))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(SessionError::InUse {
             name: name.to_owned(),
         }),

@@ -227,3 +227,15 @@ fn a_session_without_a_nonce_goes_on() {
     let next = statement::decode(&statements(&stored, 1)[0].payload).unwrap();
     assert_eq!((next.sequence, &next.session[..]), (1, &[7; 16][..]));
 }
+
+/// A child that is being started has copies of all open files for a moment.
+#[test]
+fn a_session_is_given_back_whoever_holds_a_copy_of_its_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let stored = open(&state).unwrap();
+    let _copy = stored._lock.0.try_clone().unwrap();
+    assert!(matches!(open(&state), Err(SessionError::InUse { .. })));
+    drop(stored);
+    open(&state).unwrap();
+}
