@@ -100,10 +100,13 @@ fn shown_content(
             words: "shown".to_owned(),
         };
     }
-    lines.push(format!(
-        "NOT SHOWN    {} more lines of the arguments; all of it:",
-        block.cut
-    ));
+    let mut left_out = Lines::of(columns);
+    let cut = block.cut;
+    left_out.fact(
+        "NOT SHOWN",
+        format!("{cut} more lines of the arguments; all of it:"),
+    );
+    lines.extend(left_out.lines);
     lines.extend(reading(&digest.to_string(), columns));
     Arguments {
         lines,
