@@ -56,6 +56,7 @@ pub(super) struct Compared {
 
 /// What the entries that were given do not settle.
 struct Unsettled<'a> {
+    story: &'a ProvenTask,
     verdict: &'a TaskVerdict,
     given: &'a BTreeMap<u64, Bytes>,
     missed: &'a BTreeSet<u64>,
@@ -71,6 +72,7 @@ pub(super) fn with(gathered: &Gathered, verdict: &TaskVerdict) -> Compared {
         _ => None,
     });
     let unsettled = Unsettled {
+        story: told,
         verdict,
         given: &gathered.given,
         missed: &gathered.missed,
@@ -141,6 +143,7 @@ impl Unsettled<'_> {
                     | FindingKind::ClockSkew
             )
             || (own.kind() == FindingKind::Uncorroborated && self.is_cut())
+            || self.may_name_others(own)
             || self.is_correlated(own)
             || self.is_about_unsettled(own)
     }
@@ -151,8 +154,41 @@ impl Unsettled<'_> {
             || self.is_cut()
             || is_of_time(told.kind())
             || is_of_shared_lists(told)
+            || self.names_others(told)
             || self.is_correlated(told)
             || self.is_about_unsettled(told)
+    }
+
+    /// Whether a finding is of a grant or an act of another task, which is not known here.
+    fn names_others(&self, told: &v1::Finding) -> bool {
+        use FindingKind as F;
+        let of_what_is_named = matches!(
+            told.kind(),
+            F::UnknownGrant
+                | F::ExpiredGrant
+                | F::RevokedKeyUse
+                | F::ScopeExceeded
+                | F::LimitExceeded
+                | F::TaskClosed
+                | F::DelegationEscalation
+                | F::DelegationUnaccepted
+                | F::ApprovalOfOtherIntent
+                | F::OutcomeWithoutIntent
+                | F::UnprovenClaim
+        );
+        let is_elsewhere = |leaf: u64| self.story.entry(leaf).is_none();
+        of_what_is_named && told.contradicts_leaf.is_some_and(is_elsewhere)
+    }
+
+    /// Whether a grant that is unknown here is one of another task, of which the server finds something
+    /// else.
+    fn may_name_others(&self, own: &v1::Finding) -> bool {
+        own.kind() == FindingKind::UnknownGrant
+            && own.contradicts_leaf.is_none()
+            && self.story.findings.iter().any(|told| {
+                (told.leaf_index, told.about_leaf) == (own.leaf_index, own.about_leaf)
+                    && self.names_others(told)
+            })
     }
 
     fn is_about_unsettled(&self, one: &v1::Finding) -> bool {

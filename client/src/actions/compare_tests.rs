@@ -259,6 +259,11 @@ fn a_finding_about_something_of_another_task_is_the_same() {
         ..unknown
     }];
     assert_eq!(counts(&gathered, &verdict), (0, 0));
+    // A grant whose parent is another task's: what is wrong with that, the whole ledger knows.
+    gathered.told.findings[0].kind = FindingKind::LimitExceeded.into();
+    assert_eq!(counts(&gathered, &verdict), (0, 2));
+    gathered.told.findings.clear();
+    assert_eq!(counts(&gathered, &verdict), (1, 0));
 }
 
 #[test]

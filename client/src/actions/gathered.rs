@@ -158,11 +158,12 @@ impl Ledger {
         let registry = trust.registry();
         let key = |id| registry.key(id).map(|record| record.public_key.clone());
         let (mut batches, mut manifests) = (Batches::default(), BTreeMap::new());
+        let mut doubtful = BTreeSet::new();
         let (mut waiting, mut looked_at) = (gathered.given.clone(), BTreeSet::new());
         while let Some((leaf, entry)) = waiting.pop_first() {
             looked_at.insert(leaf);
             let covered = self.covering(&mut batches, key, leaf, &entry, size).await;
-            let mut covered = match covered {
+            let covered = match covered {
                 Ok(Some(covered)) => covered,
                 Ok(None) => continue,
                 Err(Error::Trust(error)) => {
@@ -177,19 +178,27 @@ impl Ledger {
                     Some(placed) => *placed,
                     None if manifests.len() >= BATCHES_MAX => false,
                     None => {
+                        let before = gathered.given.len();
                         let placed = self.place(gathered, &covered).await?;
                         manifests.insert(manifest, placed);
-                        let new = gathered.given.iter();
-                        let new = new.filter(|(leaf, _)| !looked_at.contains(leaf));
-                        waiting = new.map(|(leaf, entry)| (*leaf, entry.clone())).collect();
+                        if gathered.given.len() > before {
+                            let new = gathered.given.iter();
+                            let new = new.filter(|(leaf, _)| !looked_at.contains(leaf));
+                            waiting = new.map(|(leaf, entry)| (*leaf, entry.clone())).collect();
+                        }
                         placed
                     }
                 };
                 if !placed {
-                    covered = covered.in_doubt();
+                    doubtful.insert(manifest);
                 }
             }
             gathered.covered.insert(leaf, covered);
+        }
+        for covered in gathered.covered.values_mut() {
+            if doubtful.contains(&covered.path().manifest_index.get()) {
+                *covered = covered.clone().in_doubt();
+            }
         }
         Ok(())
     }

@@ -82,7 +82,8 @@ fn a_story_holds_whenever_it_is_read() {
                     round(&mut scene, n).await;
                     n += 1;
                     // So that the story does not grow faster than it can be read 200 times.
-                    tokio::time::sleep(Duration::from_millis(60)).await;
+                    let pause = u64::try_from(20 + 4 * n).expect("a pause");
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
                 (scene, n)
             }
