@@ -387,9 +387,10 @@ fn a_customers_yes_clears_nothing() {
         [GRANTS, TOOL_CALLS, CLAIMED_APPROVALS].map(Value::from)
     );
     // The policy wants a decision and an approval before each act of a payment's task. Neither is
-    // there for any, a customer's yes being none, so every Outcome came without clearance. (That
-    // nobody corroborated them is found a day later.) The grants are the authority's, and cover.
-    let wanted = serde_json::json!({"outcome_without_clearance": TOOL_CALLS});
+    // there for any, a customer's yes being none, so every Outcome came without clearance. But who
+    // acted is the importer's word, which accuses nobody: all of it is found as a claim. (That nobody
+    // corroborated them is found a day later.) The grants are the authority's, and cover.
+    let wanted = serde_json::json!({"unproven_claim": TOOL_CALLS});
     assert_eq!(summary["findings"], wanted, "{summary}");
 
     let found = deed

@@ -284,6 +284,10 @@ fn judge(genesis: &Bytes, task: TaskId, from: &Gathered) -> Result<TaskVerdict, 
     }
     let mut replay = TaskReplay::begin(genesis, task).map_err(unfit)?;
     for (leaf, entry) in &from.given {
+        if from.shows_time(*leaf) {
+            replay.passes(*leaf, entry).map_err(unfit)?;
+            continue;
+        }
         let taken = replay.leaf(*leaf, entry, from.covered.get(leaf));
         taken.map_err(unfit)?;
     }

@@ -64,6 +64,7 @@ fn both(state: IntentState) -> (Gathered, TaskVerdict) {
         given: BTreeMap::from([(GIVEN, Bytes::new())]),
         covered: BTreeMap::new(),
         missed: BTreeSet::new(),
+        time_only: None,
         untold: None,
         refused: None,
         task: TASK,

@@ -42,6 +42,8 @@ pub(super) struct Gathered {
     pub(super) missed: BTreeSet<u64>,
     /// A leaf of the task that the story does not tell.
     pub(super) untold: Option<u64>,
+    /// The newest leaf, if the story does not point to it.
+    pub(super) time_only: Option<u64>,
     /// Why nobody's signature stands behind one of the entries.
     pub(super) refused: Option<TrustError>,
     pub(super) task: TaskId,
@@ -60,10 +62,16 @@ impl Gathered {
             covered: BTreeMap::new(),
             missed: BTreeSet::new(),
             untold: None,
+            time_only: None,
             refused: None,
             told,
             task,
         }
+    }
+
+    /// Returns true if a leaf shows how late it is, and nothing else: the story does not point to it.
+    pub(super) fn shows_time(&self, leaf: u64) -> bool {
+        self.time_only == Some(leaf)
     }
 
     fn size(&self) -> TreeSize {
@@ -99,6 +107,15 @@ impl Gathered {
                 further.chain([one.leaf_index])
             })
             .collect();
+        let newest = size.saturating_sub(1);
+        let mut pointed_to = self
+            .told
+            .acts
+            .iter()
+            .flat_map(|act| &act.observation_leaves);
+        let is_pointed_to = pointed_to.any(|leaf| *leaf == newest) || found.contains(&newest);
+        let is_given = self.given.contains_key(&newest);
+        self.time_only = (!is_pointed_to && !is_given).then_some(newest);
         let wanted = seen.iter().chain(found.difference(&seen)).copied();
         let wanted = wanted.filter(|leaf| *leaf > 0 && *leaf < size);
         let mut wanted = wanted.filter(|leaf| !self.given.contains_key(leaf));

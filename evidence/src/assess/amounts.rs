@@ -9,6 +9,7 @@
 //!    that go to one account would be 5 because 4,995 came from another.
 //! 2. What is above zero is one sum, and what is below is another: a transfer that is declared as two
 //!    entries of a ledger (one account less, another more) moves its amount once.
+//!    On *one* resource kinds of opposite signs are added up: two kinds of change there are two.
 //! 3. Neither sum may ever be larger than the Intent's amount, after any of the effects: a million that
 //!    is moved and undone was moved. Signs are not compared, for they are a system's convention: a
 //!    refund of 5 is 5 to one and -5 to another.
@@ -52,6 +53,7 @@ pub(super) fn beyond<'e>(
     let most_moved = i128::from(most).abs();
     // Some hundred effects of 64 bits each are far from the end of these.
     let mut left: BTreeMap<(&str, &str), i128> = BTreeMap::new();
+    let mut resources: BTreeMap<&str, Sides> = BTreeMap::new();
     let (mut above, mut below) = (0, 0);
     for effect in effects {
         let Some(minor_units) = effect.minor_units else {
@@ -64,12 +66,15 @@ pub(super) fn beyond<'e>(
             ));
         }
         let sum = left.entry((&effect.resource, &effect.kind)).or_default();
-        above -= (*sum).max(0);
-        below -= (*sum).min(0);
+        let sides = resources.entry(&effect.resource).or_default();
+        let before = sides.moved();
+        sides.take_back(*sum);
         *sum += i128::from(minor_units);
-        above += (*sum).max(0);
-        below += (*sum).min(0);
-        let moved = above.max(-below);
+        sides.add(*sum);
+        let now = sides.moved();
+        above += now.0 - before.0;
+        below += now.1 - before.1;
+        let moved = above.max(below);
         if moved > most_moved {
             return Some(format!(
                 "the effects move {moved} in minor units of {currency}, and the Intent names {most}"
@@ -77,6 +82,35 @@ pub(super) fn beyond<'e>(
         }
     }
     None
+}
+
+/// The sums of the kinds of change on one resource: of those above zero, and of those below.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sides {
+    above: i128,
+    below: i128,
+}
+
+impl Sides {
+    fn add(&mut self, sum: i128) {
+        self.above += sum.max(0);
+        self.below -= sum.min(0);
+    }
+
+    fn take_back(&mut self, sum: i128) {
+        self.above -= sum.max(0);
+        self.below += sum.min(0);
+    }
+
+    /// What was moved one way and the other. Where two kinds of change go both ways on one resource,
+    /// both were moved: a refund and a voucher of opposite signs are two.
+    fn moved(self) -> (i128, i128) {
+        if self.above > 0 && self.below > 0 {
+            let both = self.above + self.below;
+            return (both, both);
+        }
+        (self.above, self.below)
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +182,28 @@ mod tests {
         assert!(beyond(Some((0, "EUR")), &euros(&[("a", 0)])).is_none());
         let least = Some((i64::MIN, "EUR"));
         assert!(beyond(least, &euros(&[("a", i64::MIN)])).is_none());
+    }
+
+    #[test]
+    fn kinds_of_change_on_one_resource_are_added_up() {
+        let of = |kind: &str, resource: &str, minor_units| Effect {
+            kind: kind.into(),
+            ..euros(&[(resource, minor_units)]).remove(0)
+        };
+        for (signs, resources, within) in [
+            ([1, 1], ["a", "a"], false),
+            ([1, -1], ["a", "a"], false),
+            ([-1, -1], ["a", "a"], false),
+            // Two entries of a ledger.
+            ([1, -1], ["a", "b"], true),
+        ] {
+            let both = [
+                of("refunded", resources[0], signs[0] * 500),
+                of("voucher", resources[1], signs[1] * 500),
+            ];
+            let beyond = beyond(Some((500, "EUR")), &both);
+            assert_eq!(beyond.is_none(), within, "{signs:?} {resources:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use deed_proto::v1::{FindingKind, IntentState, KeyRole, LayerState, TaskState};
+use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, LayerState, TaskState};
 use deed_tlog::Hash;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     book::{Book, Here, View, Voice},
     cells::{self, Act, CellKey, Correlated, CorrelatedAct, Names, name_of},
     effects::{self, Fit},
-    keys::is_claim,
+    keys::{self, is_claim},
     observe::Sight,
 };
 use crate::{
@@ -98,7 +98,13 @@ impl Book {
                 continue;
             }
             let fit = effects::fit(&act, seen, &system);
-            if fit == Fit::Not {
+            // Of an act of its own house a system is no witness: what that does not declare is not of it.
+            let own_house = voice.record.filter(|_| !sight.own.is_empty());
+            let own_house = own_house.is_some_and(|system| {
+                let part = EvidencePart::Observation;
+                keys::rival(&act, here.registry, system, part).is_some()
+            });
+            if fit == Fit::Not || (own_house && fit < Fit::Some) {
                 continue;
             }
             let founded = act.authority() == LayerState::Proven;
@@ -158,8 +164,8 @@ fn proven_speaker(registry: &Registry, key: KeyId) -> Option<&KeyRecord> {
 }
 
 impl Correlated {
-    /// Takes one out if there are more than 64: of what nobody proves, else of the controller that has
-    /// the most, there of the producer that has the most, there of what was denied; the newest of those.
+    /// Takes one out if there are more than 64: of what nobody proves, else of what was denied, else of
+    /// the controller that has the most; there of the producer that has the most, the newest of those.
     fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
         if self.acts.len() <= LIST_MAX {
             return None;
@@ -174,7 +180,12 @@ impl Correlated {
             .collect();
         let mut of_controller: HashMap<&str, usize> = HashMap::new();
         let mut of_producer: HashMap<(&str, &str), usize> = HashMap::new();
-        for speaker in speakers.iter().flatten() {
+        let counted = self
+            .acts
+            .iter()
+            .zip(&speakers)
+            .filter(|(act, _)| !act.denied);
+        for speaker in counted.filter_map(|(_, speaker)| speaker.as_ref()) {
             *of_controller.entry(speaker.0).or_default() += 1;
             *of_producer.entry(*speaker).or_default() += 1;
         }
@@ -183,7 +194,7 @@ impl Correlated {
                 let controller = of_controller.get(speaker.0).copied();
                 (controller, of_producer.get(&speaker).copied())
             });
-            (shares.is_none(), shares, act.denied, *at)
+            (shares.is_none(), act.denied, shares, *at)
         })?;
         Some(self.acts.remove(at))
     }

@@ -112,8 +112,8 @@ impl Book {
             let why = "an approver refused it";
             let event = Event::Refused;
             act.refused |= self.refuse(view, here, &mut act, voice, event, why)?;
-        } else if act.key.is_empty() {
-            // Nobody signed the Intent: that the act is somebody else's cannot be shown.
+        } else if keys::is_claim(&act, here.registry) {
+            // Whoever acts has not signed: that the act is somebody else's cannot be shown.
             act.approval_claimed = true;
         } else {
             self.weigh(view, here, &mut act, voice, leaf_hash, said.strength)?;
@@ -238,7 +238,9 @@ impl Book {
                     let revoked = key.revoked_leaf.map(deed_tlog::LeafIndex::get);
                     let detail =
                         format!("the key of the evidence at leaf {} was revoked", one.leaf);
-                    self.find_of(view, here, act, FindingKind::RevokedKeyUse, revoked, detail)?;
+                    // It speaks against that evidence, not against the act.
+                    let (kind, task) = (FindingKind::RevokedKeyUse, task_of(act));
+                    self.find(view, here, kind, task, one.leaf, revoked, detail)?;
                 }
             }
         }

@@ -162,6 +162,7 @@ impl Book {
         let name = CellKey::Grant(*leaf_hash);
         let mut grant = new_grant(here, voice, task, said);
         let mut against = self.task_takes_grants(view, task)?;
+        let mut left_out = None;
         let event = match &said.parent {
             None => {
                 let may = voice.is_authority() || !voice.is_signed();
@@ -213,26 +214,46 @@ impl Book {
         if let (Some((kind, value)), None) = (&said.outside_token, &against) {
             let token = CellKey::Token(name_of(kind, value));
             let names: &mut Names = self.cells.change_or_default(view, token)?;
-            let name = GrantName {
-                hash: Bytes::copy_from_slice(leaf_hash.as_bytes()),
-                rank: match voice.is_signed() {
-                    _ if voice.is_authority() => 2,
-                    _ => (!voice.is_claim()).into(),
-                },
+            let rank = match grant.rooted() {
+                _ if voice.is_authority() => 2,
+                LayerState::Proven => 1,
+                _ => 0,
             };
-            let left_out = names.add(name);
-            // What nobody proves makes room without a word.
-            if left_out.is_some_and(|left_out| left_out.rank > 0) {
-                let detail = "more than 64 grants stand for one outside token; the use of it after the \
-                              end of its task is not found for all of them";
-                against = Some((FindingKind::NotCompared, detail.to_owned(), None));
-            }
+            let hash = Bytes::copy_from_slice(leaf_hash.as_bytes());
+            left_out = names.add(GrantName { hash, rank });
         }
         self.cells.put(name, Box::new(grant));
         if let Some((kind, detail, contradicts)) = against {
             self.find(view, here, kind, Some(task), here.leaf, contradicts, detail)?;
         }
-        Ok(())
+        // What nobody proves makes room without a word.
+        match left_out.filter(|left_out| left_out.rank > 0) {
+            Some(left_out) => self.token_left_out(view, here, &left_out),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds a grant for which there is no room any more under its outside token.
+    fn token_left_out<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        left_out: &GrantName,
+    ) -> Result<(), V::Error> {
+        let Ok(name) = Hash::try_from(&left_out.hash[..]) else {
+            return Ok(());
+        };
+        let grant = self
+            .cells
+            .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
+        let Some((leaf, task)) = grant.map(|grant| (grant.leaf, TaskId::from_slice(&grant.task)))
+        else {
+            return Ok(());
+        };
+        let kind = FindingKind::NotCompared;
+        let detail = "more than 64 grants stand for one outside token; the use of it after the end of \
+                      its task is not found for this one";
+        self.find(view, here, kind, task, leaf, None, detail)
     }
 
     fn task_takes_grants<V: View>(

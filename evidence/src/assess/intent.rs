@@ -1,5 +1,7 @@
 //! Intents: judged, waiting, cleared.
 
+use std::collections::BTreeSet;
+
 use deed_proto::v1::{
     self, AuthenticationStrength, EvidencePart, FindingKind, IntentState, KeyRole, LayerState,
     RiskTier, TaskState, statement::Body,
@@ -21,6 +23,7 @@ use super::{
 use crate::{
     KeyId, PayloadDigest, TaskId,
     policy::{self, Ruling},
+    trust::PolicyInForce,
 };
 
 /// Where an Intent stands, what it waits for, why it is denied.
@@ -277,54 +280,23 @@ impl Book {
                 approvals_phishing_resistant: counted(AuthenticationStrength::PhishingResistant),
             },
         };
-        match policy.policy.judge(&request) {
-            Ruling::Cleared(duties) => {
-                judged.duties = duties;
-                let claims = asked
-                    .evidence
-                    .iter()
-                    .any(|one| one.strength > AuthenticationStrength::SingleFactor as i32);
-                if claims {
-                    let least = policy::Request {
-                        evidence: policy::Evidence {
-                            approvals_multi_factor: 0,
-                            approvals_phishing_resistant: 0,
-                            ..request.evidence
-                        },
-                        ..request
-                    };
-                    let ruling = policy.policy.judge(&least);
-                    judged.strength_claimed = !matches!(ruling, Ruling::Cleared(_));
-                }
-            }
-            Ruling::Waiting { missing, duties } => {
-                judged.duties = duties;
-                for need in missing {
-                    match need {
-                        policy::Need::Decision => judged.decision_asked = true,
-                        _ => judged.approval_asked = true,
-                    }
-                    judged.missing.push(need.to_string());
-                }
-            }
-            Ruling::Denied { reasons } => {
-                let reasons = reasons
-                    .into_iter()
-                    .map(|reason| format!("policy: {reason}"));
-                judged.denied.extend(reasons);
-            }
-            Ruling::Error { diagnostics } => {
-                judged.event = Event::PolicyFailed;
-                judged
-                    .denied
-                    .push("policy: could not be evaluated".to_owned());
-                let detail = diagnostics.join("; ");
-                let leaf = Some(policy.leaf.get());
-                judged
-                    .findings
-                    .push((FindingKind::PolicyError, detail, leaf));
-            }
+        judged.ruled(policy, &request, asked);
+        // What it expects to change elsewhere must be allowed there too.
+        let others: BTreeSet<&str> = asked
+            .expected
+            .iter()
+            .map(|effect| &effect.resource[..])
+            .filter(|resource| *resource != asked.resource)
+            .collect();
+        for resource in others {
+            let request = policy::Request {
+                resource,
+                ..request
+            };
+            judged.ruled(policy, &request, asked);
         }
+        judged.missing.sort();
+        judged.missing.dedup();
         judged.conclude();
         Ok(judged)
     }
@@ -389,7 +361,11 @@ impl Book {
         if let Some(shown) = &judged.shown {
             act.grant_leaf = shown.leaf;
             act.set_authority(shown.layer);
-            act.relied.extend(shown.relied.iter().cloned());
+            if shown.layer != LayerState::Contradicted {
+                // Else whoever stands in somebody else's grant would be of the acting side, and no
+                // witness of the act.
+                act.relied.extend(shown.relied.iter().cloned());
+            }
             // Also if the grant does not bear this act: whoever carries it out all the same has more to
             // answer for, not less.
             if shown.founded == LayerState::Proven && shown.is_subject {
@@ -531,7 +507,8 @@ impl Judged {
             .map_or(&[][..], |shown| &shown.resources);
         let within = |effect: &Effect| {
             let mut patterns = granted.iter();
-            effect.resource == asked.resource
+            // A name that is a pattern is not everything that it covers.
+            (effect.resource == asked.resource && !effect.resource.ends_with("/*"))
                 || patterns.any(|pattern| covers(pattern, &effect.resource))
         };
         if !asked.expected.iter().all(within) {
@@ -549,6 +526,55 @@ impl Judged {
         if beyond {
             let detail = "it expects effects of more than the amount that it names";
             self.deny(FindingKind::LimitExceeded, detail, None);
+        }
+    }
+
+    /// Takes what the policy says of a resource: what it lacks for any of them, it lacks.
+    fn ruled(&mut self, policy: &PolicyInForce, request: &policy::Request<'_>, asked: &Asked<'_>) {
+        match policy.policy.judge(request) {
+            Ruling::Cleared(duties) => {
+                self.duties = self.duties.with(duties);
+                let claims = asked
+                    .evidence
+                    .iter()
+                    .any(|one| one.strength > AuthenticationStrength::SingleFactor as i32);
+                if claims {
+                    let least = policy::Request {
+                        evidence: policy::Evidence {
+                            approvals_multi_factor: 0,
+                            approvals_phishing_resistant: 0,
+                            ..request.evidence
+                        },
+                        ..*request
+                    };
+                    let ruling = policy.policy.judge(&least);
+                    self.strength_claimed |= !matches!(ruling, Ruling::Cleared(_));
+                }
+            }
+            Ruling::Waiting { missing, duties } => {
+                self.duties = self.duties.with(duties);
+                for need in missing {
+                    match need {
+                        policy::Need::Decision => self.decision_asked = true,
+                        _ => self.approval_asked = true,
+                    }
+                    self.missing.push(need.to_string());
+                }
+            }
+            Ruling::Denied { reasons } => {
+                let reasons = reasons
+                    .into_iter()
+                    .map(|reason| format!("policy: {reason}"));
+                self.denied.extend(reasons);
+            }
+            Ruling::Error { diagnostics } => {
+                self.event = Event::PolicyFailed;
+                self.denied
+                    .push("policy: could not be evaluated".to_owned());
+                let detail = diagnostics.join("; ");
+                let leaf = Some(policy.leaf.get());
+                self.findings.push((FindingKind::PolicyError, detail, leaf));
+            }
         }
     }
 

@@ -65,7 +65,7 @@ pub fn of(act: &Act, registry: &Registry) -> Layers {
     let is_claim = is_claim(act, registry);
     let mut layers = Layers::default();
     layers.set_identity(identity(is_claim, doubts));
-    layers.set_authority(authority(act, registry, doubts));
+    layers.set_authority(authority(act, is_claim, registry, doubts));
     layers.set_intent(intent(act, is_claim, doubts));
     layers.set_approval(approval(act, registry, doubts));
     layers.set_result(result(act, doubts));
@@ -108,15 +108,21 @@ fn identity(is_claim: bool, doubts: Doubts) -> LayerState {
 
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
 /// decision, one that allows.
-fn authority(act: &Act, registry: &Registry, doubts: Doubts) -> LayerState {
-    let doubtful = doubts.any(&[EvidencePart::Delegation, EvidencePart::Decision]);
+fn authority(act: &Act, is_claim: bool, registry: &Registry, doubts: Doubts) -> LayerState {
+    // The layer does not rest on a Decision that nobody asked for.
+    let decided_doubtfully = act.decision_asked && doubts.any(&[EvidencePart::Decision]);
+    let doubtful = decided_doubtfully || doubts.any(&[EvidencePart::Delegation]);
     if doubtful || act.decision_denied || act.has(FindingKind::TaskClosed) {
         return LayerState::Contradicted;
     }
     let decided = !act.decision_asked || act.evidence.iter().any(|one| one.strength == 0);
     match act.authority() {
         LayerState::Proven if !decided => LayerState::Missing,
-        LayerState::Proven if is_partial(act, registry, EvidencePart::Decision) => {
+        // Of an act that nobody signed it cannot be shown that the engine is independent.
+        LayerState::Proven
+            if act.decision_asked
+                && (is_claim || is_partial(act, registry, EvidencePart::Decision)) =>
+        {
             LayerState::Claimed
         }
         LayerState::Proven => proven(doubts, &[EvidencePart::Task]),
@@ -143,10 +149,11 @@ fn intent(act: &Act, is_claim: bool, doubts: Doubts) -> LayerState {
 /// policy requires a strength of authentication, that is the approver's word.
 fn approval(act: &Act, registry: &Registry, doubts: Doubts) -> LayerState {
     let counts = act.evidence.iter().any(|one| one.strength != 0);
-    if act.refused || doubts.any(&[EvidencePart::Approval]) {
+    let doubtful = doubts.any(&[EvidencePart::Approval]);
+    if act.refused || (doubtful && act.approval_asked) {
         LayerState::Contradicted
     } else if counts && (is_cleared(act) || !act.approval_asked) {
-        if act.strength_claimed || is_partial(act, registry, EvidencePart::Approval) {
+        if doubtful || act.strength_claimed || is_partial(act, registry, EvidencePart::Approval) {
             LayerState::Claimed
         } else {
             LayerState::Proven

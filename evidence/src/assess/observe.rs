@@ -330,7 +330,16 @@ impl Book {
             let kind = FindingKind::NotCompared;
             let detail =
                 "effects of more than 64 acts of this task were seen before their Outcomes";
-            return self.find_of(view, here, act, kind, Some(here.leaf), detail);
+            // What was seen is kept, and compared if the Outcome comes.
+            return self.find(
+                view,
+                here,
+                kind,
+                Some(id),
+                act.leaf,
+                Some(here.leaf),
+                detail,
+            );
         }
         if let Some(task) = self.cells.change_task(view, id)? {
             task.seen_open.push(act.leaf);

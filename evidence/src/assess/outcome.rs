@@ -8,7 +8,7 @@ use super::{
     amounts,
     book::{Book, Here, Spoken, View, Voice},
     cells::{self, Act, Relied},
-    effects,
+    effects::{self, Seen},
     keys::is_claim,
     said::Outcome,
     table::{self, Event, State, Thing},
@@ -108,8 +108,11 @@ impl Book {
         let from = self.stands(view, &act)?;
         let row = table::find(Thing::Intent, from, event_of(said));
         let finding = row.and_then(|row| row.finding);
-        let found =
-            self.held_against_intent(view, here, task, &act, said, (from, finding), true)?;
+        let stood = (from, finding);
+        let mut found = self.held_against_intent(view, here, task, &act, said, stood, true)?;
+        if let Some(detail) = differs(&act, said) {
+            found.push((FindingKind::EffectMismatch, detail.to_owned(), first));
+        }
         for (kind, detail, contradicts) in found {
             if act.has(kind) {
                 continue;
@@ -421,6 +424,20 @@ fn relation<V: View>(
     } else {
         Relation::Stranger
     })
+}
+
+/// Says how a further Outcome differs from the one that is kept, if it says that more was done.
+fn differs(act: &Act, said: &Outcome) -> Option<&'static str> {
+    let first = act.outcome.as_ref()?;
+    if said.status == OutcomeStatus::NotDone {
+        return None;
+    }
+    if first.status() == OutcomeStatus::NotDone {
+        return Some("another Outcome of it says that nothing was done");
+    }
+    let compared = effects::look_up(act, &said.effects, &[]).seen;
+    let declared = |seen: &Seen| matches!(seen, Seen::Declared(_));
+    (!compared.iter().all(declared)).then_some("another Outcome of it declares other effects")
 }
 
 fn event_of(said: &Outcome) -> Event {

@@ -17,6 +17,18 @@ pub struct Duties {
 const CORROBORATE_SECONDS_MAX: i64 = 31_536_000;
 
 impl Duties {
+    /// What is owed by both.
+    #[must_use]
+    pub(crate) fn with(self, other: Self) -> Self {
+        let within = [self.corroborate_within_us, other.corroborate_within_us];
+        Self {
+            tool_call: self.tool_call || other.tool_call,
+            response: self.response || other.response,
+            result: self.result || other.result,
+            corroborate_within_us: within.into_iter().flatten().min(),
+        }
+    }
+
     /// What both ask for; of two times the shorter one.
     pub(super) fn and(self, other: Self) -> Self {
         let times = [self.corroborate_within_us, other.corroborate_within_us];

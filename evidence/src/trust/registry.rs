@@ -193,7 +193,11 @@ impl Registry {
         match statement {
             TrustStatement::AuthoritiesChanged(keys) => self.judge_authorities(keys),
             TrustStatement::KeyRegistered(key) => self.judge_registration(key, at),
-            TrustStatement::KeyRevoked { key_id, .. } => self.judge_revocation(*key_id),
+            TrustStatement::KeyRevoked {
+                key_id,
+                compromised_since,
+                ..
+            } => self.judge_revocation(*key_id, *compromised_since),
             TrustStatement::PrincipalBound { .. }
             | TrustStatement::PolicySet { .. }
             | TrustStatement::RetentionSet { .. } => Ok(()),
@@ -249,9 +253,19 @@ impl Registry {
         Ok(())
     }
 
-    fn judge_revocation(&self, key_id: KeyId) -> Result<(), TrustRefusal> {
+    /// A key is revoked once. That somebody else had it may show later, and longer ago than was known.
+    fn judge_revocation(
+        &self,
+        key_id: KeyId,
+        compromised_since: Option<Micros>,
+    ) -> Result<(), TrustRefusal> {
+        let earlier = |key: &KeyRecord| {
+            compromised_since
+                .is_some_and(|since| key.compromised_since.is_none_or(|known| since < known))
+        };
         match self.keys.get(&key_id) {
             None => Err(TrustRefusal::KeyNotRegistered { key_id }),
+            Some(key) if earlier(key) => Ok(()),
             Some(key) => match key.revoked_at {
                 Some(revoked_at) => Err(TrustRefusal::KeyRevokedBefore { key_id, revoked_at }),
                 None => Ok(()),
@@ -382,9 +396,11 @@ impl Registry {
             return;
         };
         let record = Arc::make_mut(record);
-        record.revoked_at = Some(at);
-        record.compromised_since = compromised_since;
-        record.revoked_leaf = Some(leaf);
+        record.compromised_since = compromised_since.or(record.compromised_since);
+        if record.revoked_at.is_none() {
+            record.revoked_at = Some(at);
+            record.revoked_leaf = Some(leaf);
+        }
     }
 }
 

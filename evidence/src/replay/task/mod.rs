@@ -308,18 +308,34 @@ impl TaskReplay {
         judged.map(|_| ()).map_err(ReplayError::at(index))
     }
 
+    /// Takes an entry elsewhere that is proven to be at leaf `index`, for the time that it shows, and for
+    /// nothing that it says.
+    ///
+    /// # Errors
+    /// As [`TaskReplay::leaf`].
+    pub fn passes(&mut self, index: u64, bytes: &Bytes) -> Result<(), ReplayError> {
+        let mut pass = || -> Result<(), Fault> {
+            let (entry, at) = self.at_leaf(index, bytes)?;
+            let is_ledgers = entry.author == Author::Ledger;
+            if is_ledgers {
+                self.advance(index, at)?;
+            } else {
+                self.come_to(index, at)?;
+            }
+            self.settle();
+            Ok(())
+        };
+        pass().map_err(ReplayError::at(index))
+    }
+
     /// The registry of who speaks for whom, as far as trust statements were given.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         self.chain.registry()
     }
 
-    fn take(
-        &mut self,
-        index: u64,
-        bytes: &Bytes,
-        batch: Option<&Covered>,
-    ) -> Result<Option<Assessed>, Fault> {
+    /// Reads the entry at a leaf behind those before, with the effective time there.
+    fn at_leaf<'b>(&mut self, index: u64, bytes: &'b Bytes) -> Result<(Entry<'b>, Micros), Fault> {
         if index < self.next_leaf {
             return Err(Fault::Order {
                 wanted: self.next_leaf,
@@ -334,6 +350,16 @@ impl TaskReplay {
             });
         }
         let at = self.at.max(entry.received_at);
+        Ok((entry, at))
+    }
+
+    fn take(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        batch: Option<&Covered>,
+    ) -> Result<Option<Assessed>, Fault> {
+        let (entry, at) = self.at_leaf(index, bytes)?;
         if entry.payload_type == PayloadType::BatchManifest {
             self.come_to(index, at)?;
             return Ok(None);

@@ -49,8 +49,11 @@ fn a_further_outcome_accuses_the_act_all_the_same() {
         stage.mark();
         let done = succeeded(&intent, vec![effect("orders/7", 500)]);
         let done = stage.ledger.say(GATEWAY, Some(1), done);
-        assert_eq!(done.kinds(), [F::OutOfPlace, F::OutcomeWithoutClearance]);
-        assert_eq!(layers_of(&stage, &intent).intent(), L::Contradicted);
+        let found = [F::OutOfPlace, F::OutcomeWithoutClearance, F::EffectMismatch];
+        assert_eq!(done.kinds(), found);
+        let layers = layers_of(&stage, &intent);
+        assert_eq!(layers.intent(), L::Contradicted);
+        assert_eq!(layers.result(), L::Contradicted);
         stage.replays();
     }
     // Other arguments, and more than was cleared.
@@ -495,4 +498,137 @@ fn a_claimed_grant_widens_nothing() {
         assert_eq!(intent.state(), Some(state), "{who:?}");
         stage.replays();
     }
+}
+
+/// What an Intent expects to change elsewhere is put before the policy too.
+#[test]
+fn the_policy_is_asked_about_what_is_expected_elsewhere() {
+    let policy = "permit (principal, action, resource); \
+                  @id(\"vault\") forbid (principal, action, resource) \
+                  when { resource.name like \"accounts/vault/*\" };";
+    for (expected, state) in [
+        ("accounts/9", IntentState::Cleared),
+        ("accounts/vault/1", IntentState::Denied),
+    ] {
+        let mut stage = Stage::new();
+        stage.ledger.set_policy(policy);
+        stage.open(RiskTier::Low);
+        let root = stage.root(|given| {
+            given.resources = vec!["accounts/*".into(), "orders/*".into()];
+        });
+        let intent = stage.intend(Some(&root), |said| {
+            said.expected_effects = vec![effect(expected, 500)];
+        });
+        assert_eq!(intent.state(), Some(state), "{expected}");
+        stage.replays();
+    }
+    // A name with a star is no pattern that covers anything, without a grant for it.
+    let mut stage = Stage::new();
+    stage.open(RiskTier::Low);
+    let intent = stage.intend(None, |said| {
+        said.resource = "accounts/*".into();
+        said.expected_effects = vec![effect("accounts/*", 500)];
+    });
+    assert_eq!(intent.state(), Some(IntentState::Denied));
+    stage.replays();
+}
+
+/// Whoever stands in a grant that is not the agent's is no less a witness of its act.
+#[test]
+fn somebody_elses_grant_silences_nobody() {
+    let banks_agent = Who {
+        seed: Some(57),
+        producer: "https://bank.example/agent",
+        controller: DOWNSTREAM.controller,
+        ..HELPER
+    };
+    let mut stage = Stage::new();
+    stage.ledger.register(banks_agent);
+    stage.open(RiskTier::Low);
+    let root = stage.root(|_| {});
+    let mut part = delegated(banks_agent, root.hash);
+    part.resources = vec!["orders/7".into()];
+    let part = stage.ledger.say(AGENT, Some(1), Body::Grant(part));
+    stage.ledger.say(banks_agent, Some(1), accepted(part.hash));
+    let said = Body::Intent(intent("orders/7", 500, Some(part.hash)));
+    let denied = stage.ledger.say(COLLEAGUE, Some(1), said);
+    assert_eq!(denied.state(), Some(IntentState::Denied));
+    stage.mark();
+    stage.seen(&denied, 1_000_000);
+    assert!(is_serious(&stage), "{:?}", stage.kinds());
+    stage.replays();
+}
+
+/// An act of the system's own house that does not declare it takes no sight away.
+#[test]
+fn an_act_of_its_own_house_takes_no_sight_from_a_system() {
+    let banks_agent = Who {
+        seed: Some(57),
+        producer: "https://bank.example/agent",
+        controller: DOWNSTREAM.controller,
+        ..HELPER
+    };
+    let mut stage = Stage::new();
+    stage.ledger.register(banks_agent);
+    stage.open(RiskTier::Low);
+    let reads = Body::Intent(intent("orders/7", 500, None));
+    stage
+        .ledger
+        .try_say(banks_agent, Some(1), reads, with_order)
+        .unwrap();
+    stage.mark();
+    let seen = observation(None, vec![effect("orders/7", 500)]);
+    let seen = stage
+        .ledger
+        .try_say(DOWNSTREAM, None, seen, with_order)
+        .unwrap();
+    assert_eq!(seen.kinds(), [F::HiddenSideEffect]);
+    stage.replays();
+}
+
+/// Of an act that whoever acts has not signed, a yes is a claim.
+#[test]
+fn a_yes_to_a_claim_is_a_claim() {
+    for who in [IMPORTER, ANYBODY] {
+        let mut stage = Stage::new();
+        stage
+            .ledger
+            .set_policy("permit (principal, action, resource) when { context.evidence.decision };");
+        stage.open(RiskTier::Low);
+        let root = stage.root(|_| {});
+        let grant = (who == IMPORTER).then_some(root.hash);
+        let said = Body::Intent(intent("orders/7", 500, grant));
+        let act = stage.ledger.say(who, Some(1), said);
+        stage.decide(&act, Verdict::Allow);
+        stage.approve(APPROVER, &act, Verdict::Allow);
+        let layers = layers_of(&stage, &act);
+        assert_ne!(layers.authority(), L::Proven, "{who:?}");
+        assert_ne!(layers.approval(), L::Proven, "{who:?}");
+        stage.replays();
+    }
+}
+
+/// That somebody else had a key may show after it was revoked.
+#[test]
+fn a_key_that_was_replaced_can_turn_out_stolen() {
+    let (mut stage, intent) = clean();
+    stage.ledger.say(AUTHORITY, None, key_revoked(AGENT, None));
+    assert_eq!(layers_of(&stage, &intent).identity(), L::Proven);
+    let again = stage
+        .ledger
+        .try_say(AUTHORITY, None, key_revoked(AGENT, None), |_| {});
+    assert!(again.is_err());
+    stage
+        .ledger
+        .say(AUTHORITY, None, key_revoked(AGENT, Some(50)));
+    assert_eq!(layers_of(&stage, &intent).identity(), L::Contradicted);
+    // Longer ago, and not more lately.
+    let later = stage
+        .ledger
+        .try_say(AUTHORITY, None, key_revoked(AGENT, Some(60)), |_| {});
+    assert!(later.is_err());
+    stage
+        .ledger
+        .say(AUTHORITY, None, key_revoked(AGENT, Some(40)));
+    stage.replays();
 }
