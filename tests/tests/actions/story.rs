@@ -357,6 +357,8 @@ fn what_goes_wrong_is_found() {
         kinds,
         [
             ("out_of_place", 17),
+            ("task_closed", 17),
+            ("effect_mismatch", 17),
             ("hidden_side_effect", 18),
             ("task_closed", 19),
             ("limit_exceeded", 19),

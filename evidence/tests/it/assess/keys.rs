@@ -135,13 +135,14 @@ fn a_compromised_key_flags_each_task_once() {
         assert_eq!(finding.about_leaf, last[usize::from(task) - 1]);
         assert_eq!(finding.contradicts_leaf, Some(revoked.leaf));
     }
-    // It is revoked once.
-    assert!(
-        stage
-            .ledger
-            .try_say(AUTHORITY, None, key_revoked(AGENT, Some(0)), |_| {})
-            .is_err()
-    );
+    // It is revoked once; that it was stolen longer ago may show later.
+    for again in [None, Some(300), Some(400)] {
+        let said = key_revoked(AGENT, again);
+        let said = stage.ledger.try_say(AUTHORITY, None, said, |_| {});
+        assert!(said.is_err(), "{again:?}");
+    }
+    let longer = revoke(&mut stage, AGENT, Some(0));
+    assert_eq!(longer.kinds(), [F::CompromisedKeyUse; 4]);
     stage.replays();
 }
 

@@ -94,7 +94,7 @@ pub(super) const OF_EVIDENCE: [(F, Story); 8] = [
         let approved = s.approve(APPROVER, &intent, Verdict::Allow);
         let detail = "the key of the evidence at leaf 14 was revoked";
         told(approved.leaf, detail)
-            .about(intent.leaf)
+            .about(decided.leaf)
             .contradicts(revoked.leaf)
     }),
     (F::CompromisedKeyUse, |s| {
