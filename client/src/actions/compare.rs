@@ -108,7 +108,7 @@ impl Unsettled<'_> {
         let (told, own): (BTreeSet<_>, BTreeSet<_>) = (told.iter().collect(), own.iter().collect());
         let known = |leaf: &&u64| self.missed.contains(leaf) || self.correlated.contains(leaf);
         let mut other = told.symmetric_difference(&own).peekable();
-        other.peek().is_some() && other.all(|leaf| known(leaf))
+        other.peek().is_some() && other.all(known)
     }
 
     /// Whether an act is denied, or not, by a time that may have come already when it was judged.

@@ -311,7 +311,10 @@ fn the_order_of_reports_does_not_matter() {
             assert_eq!(confirmed(&act), 0b1111, "{order:?} {parts}");
             // One more is one too many; another one was never declared.
             assert_eq!(sees(&mut act, BANK, &[refund("")]), [Seen::Beyond]);
-            assert_eq!(sees(&mut act, BANK, &[mail.clone()]), [Seen::Hidden]);
+            assert_eq!(
+                sees(&mut act, BANK, std::slice::from_ref(&mail)),
+                [Seen::Hidden]
+            );
         }
     }
     // The same of what is expected, where patterns lie within each other.

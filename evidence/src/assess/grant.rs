@@ -135,8 +135,8 @@ pub(super) struct Against {
     pub(super) contradicts: Option<u64>,
 }
 
-/// Why something never was a grant: kind, detail, and what it contradicts.
-type Objection = (FindingKind, String, Option<u64>);
+/// An objection to a statement: kind, detail, and what that contradicts.
+pub(super) type Objection = (FindingKind, String, Option<u64>);
 
 /// Who wants to do what under a grant.
 pub(super) struct Wanted<'a> {

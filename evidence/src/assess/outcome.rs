@@ -9,6 +9,7 @@ use super::{
     book::{Book, Here, Spoken, View, Voice},
     cells::{self, Act, Relied},
     effects::{self, Seen},
+    grant::Objection,
     keys::is_claim,
     said::Outcome,
     table::{self, Event, State, Thing},
@@ -158,7 +159,7 @@ impl Book {
         said: &Outcome,
         (from, finding): (State, Option<FindingKind>),
         signed: bool,
-    ) -> Result<Vec<(FindingKind, String, Option<u64>)>, V::Error> {
+    ) -> Result<Vec<Objection>, V::Error> {
         let mut found = Vec::new();
         let done = said.status != OutcomeStatus::NotDone;
         if let Some(kind) = finding {
