@@ -252,6 +252,30 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
     assert_eq!(sequences(&fine), [5]);
 }
 
+/// A session of which the ledger has taken nothing yet is opened by the first statement that it takes.
+#[test]
+fn a_session_goes_on_whose_first_statement_was_refused() {
+    let set = Set::up();
+    let append = |resource: &str| {
+        let said = json!({"producer": "spiffe://example.org/agent", "task": TASK,
+                          "intent": {"action": "orders.update", "resource": resource}});
+        let command = ["append", "--session", "refused at first"];
+        set.deed.run_with(command, &format!("{said}\n"))
+    };
+    for _ in 0..2 {
+        // A name that the ledger does not take.
+        let ended = append("orders/../1").expect_code(UNAVAILABLE);
+        assert!(
+            ended.stdout.contains("\"field\":\"intent.resource\""),
+            "{ended:#?}"
+        );
+    }
+    for sequence in [2, 3] {
+        let taken = lines(&append("orders/1").expect_code(OK));
+        assert_eq!(taken[0]["sequence"], sequence, "{taken:?}");
+    }
+}
+
 /// Killed while receipts are on their way: nothing is lost and nothing is there twice.
 #[test]
 fn a_killed_append_goes_on() {

@@ -95,6 +95,11 @@ impl Maker {
         if let Some(from) = position.and_then(|position| position.skipped_from) {
             // Statements for these sequences were refused: nothing else is said in their places.
             message.skipped_from = Some(from.get());
+            // It is the first one that the ledger takes, and certifies whose session it is.
+            let nonce = position.and_then(|position| position.nonce);
+            if let Some(nonce) = nonce.filter(|_| from == Sequence::FIRST) {
+                message.nonce = Bytes::copy_from_slice(nonce.as_bytes());
+            }
             let previous = position.and_then(|position| position.previous);
             if let Some(previous) = previous {
                 message.previous = Bytes::copy_from_slice(previous.as_bytes());
