@@ -261,16 +261,16 @@ async fn overload(seconds: u64, mut random: Random) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     // And on, until the slow one has what it wanted by then.
     let wanted = shared.slow_wants();
-    until("all that the slow one wanted", || {
-        ready((shared.slow.receipts.load(Relaxed) >= wanted).then_some(()))
+    // What it has and what it wants are read in one look: the busy ones go on meanwhile.
+    let (slow_has, slow_wants) = until("all that the slow one wanted", || {
+        let (has, wants) = (shared.slow.receipts.load(Relaxed), shared.slow_wants());
+        ready((has >= wanted && has * 2 >= wants).then_some((has, wants)))
     })
     .await;
-    let (busy_mean, slow_has, greedy_has) = (
+    let (busy_mean, greedy_has) = (
         shared.busy.receipts.load(Relaxed) / BUSY as u64,
-        shared.slow.receipts.load(Relaxed),
         shared.greedy.load(Relaxed),
     );
-    let slow_wants = shared.slow_wants();
     until("the library to be asked to come back later", || {
         ready((shared.polite.retries.load(Relaxed) > 0).then_some(()))
     })
@@ -340,8 +340,7 @@ async fn overload(seconds: u64, mut random: Random) {
 
     assert!(reads.iter().all(|count| *count > 0), "reads are answered");
     assert!(refused > 0, "it was no overload");
-    // What it wants goes up in steps, a request of each busy one at a time, and it comes after that.
-    assert!(slow_has * 4 >= slow_wants, "the slow one is starved");
+    assert!(slow_has * 2 >= slow_wants, "the slow one is starved");
     assert!(peak.resident_bytes <= at_rest + bound * MIB, "memory");
     assert!(peak.queue_bytes <= QUEUE_MIB * MIB, "the queue");
     // Acknowledged and recorded are the same, but for what nobody waited for.
