@@ -9,7 +9,7 @@ use super::{
     HASTY_US, LIST_MAX, SKEW_US,
     act::{copied, task_of},
     book::{Book, Here, View, Voice},
-    cells::{Act, Evidence, Relied},
+    cells::{Act, Evidence},
     keys::{self, ReliedKey},
     said::{Approval, LeafRef},
     table::{Event, State},
@@ -259,17 +259,8 @@ fn rest_on(act: &mut Act, here: Here<'_>, voice: Voice<'_>, event: Event) {
         Event::DecisionDenied => EvidencePart::Decision,
         _ => EvidencePart::Approval,
     };
-    let Some(key) = voice.key else { return };
-    let bytes = &key.as_bytes()[..];
-    let mut known = act.relied.iter();
-    if act.relied.len() < LIST_MAX && !known.any(|one| one.part() == part && one.key[..] == *bytes)
-    {
-        act.relied.push(Relied {
-            key: copied(bytes),
-            leaf: here.leaf,
-            at_us: here.at.get(),
-            part: part.into(),
-        });
+    if let Some(key) = voice.key {
+        keys::rest_on(act, here, key, part);
     }
 }
 

@@ -6,7 +6,12 @@
 
 use deed_proto::v1::{EvidencePart, KeyRole};
 
-use super::cells::{Act, Relied};
+use super::{
+    LIST_MAX,
+    act::copied,
+    book::Here,
+    cells::{Act, Relied},
+};
 use crate::{
     KeyId, Micros,
     trust::{KeyRecord, Registry},
@@ -116,6 +121,20 @@ const fn side(part: EvidencePart) -> Option<u8> {
 pub(super) fn is_claim(act: &Act, registry: &Registry) -> bool {
     let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
     key.is_none_or(|key| key.role == KeyRole::Importer)
+}
+
+/// Lists a key that the act's layers rest on from here on, once for each part.
+pub(super) fn rest_on(act: &mut Act, here: Here<'_>, key: KeyId, part: EvidencePart) {
+    let mut known = act.relied.iter();
+    let known = known.any(|one| one.part() == part && one.key[..] == *key.as_bytes());
+    if !known && act.relied.len() < LIST_MAX {
+        act.relied.push(Relied {
+            key: copied(key.as_bytes()),
+            leaf: here.leaf,
+            at_us: here.at.get(),
+            part: part.into(),
+        });
+    }
 }
 
 /// Returns true if a part of the evidence stands for a side of the act. A yes that the policy did not

@@ -3,14 +3,13 @@
 use deed_proto::v1::{EvidencePart, FindingKind, KeyRole, OutcomeState, OutcomeStatus, TaskState};
 
 use super::{
-    LIST_MAX,
     act::{copied_of, observation_due, task_of},
     amounts,
     book::{Book, Here, Spoken, View, Voice},
-    cells::{self, Act, Relied},
+    cells::{self, Act},
     effects::{self, Seen},
     grant::Objection,
-    keys::is_claim,
+    keys::{self, is_claim},
     said::Outcome,
     table::{self, Event, State, Thing},
 };
@@ -128,18 +127,7 @@ impl Book {
         }
         if let Some(key) = voice.key {
             // The speaker is of the acting side from now on.
-            let part = EvidencePart::Outcome;
-            let bytes = &key.as_bytes()[..];
-            let mut known = act.relied.iter();
-            let known = known.any(|one| one.part() == part && one.key[..] == *bytes);
-            if !known && act.relied.len() < LIST_MAX {
-                act.relied.push(Relied {
-                    key: copied_of(Some(bytes)),
-                    leaf: here.leaf,
-                    at_us: here.at.get(),
-                    part: part.into(),
-                });
-            }
+            keys::rest_on(&mut act, here, key, EvidencePart::Outcome);
         }
         self.put_act(view, act)
     }

@@ -689,6 +689,56 @@ fn observations_elsewhere_reach_into_the_task() {
     assert_eq!(layers.corroboration(), LayerState::Proven);
 }
 
+/// The newest leaf shows how late it is. It may be of another task's act, which is not known here.
+#[test]
+fn an_entry_that_shows_the_time_says_nothing() {
+    let with_order = |made: &mut v1::Statement| {
+        made.correlation_keys = vec![v1::CorrelationKey {
+            kind: "order".into(),
+            value: "7".into(),
+        }];
+    };
+    let named = |id: &str| {
+        let external_id = id.into();
+        vec![v1::Effect {
+            external_id,
+            ..effect("orders/7", 500)
+        }]
+    };
+    let mut ledger = Ledger::new();
+    ledger.at(100);
+    let mut acts = Vec::new();
+    for (task, who, id) in [(1, AGENT, "R-8"), (2, HELPER, "R-9")] {
+        ledger.say(PLATFORM, Some(task), task_opened(RiskTier::Low, 0));
+        let said = Body::Intent(intent("orders/7", 500, None));
+        let act = ledger.try_say(who, Some(task), said, with_order).unwrap();
+        let done = outcome(&act, OutcomeStatus::Succeeded, named(id));
+        ledger.say(who, Some(task), done);
+        acts.push(act);
+    }
+    let seen = observation(Some(&acts[0]), named("R-8"));
+    ledger.say(DOWNSTREAM, Some(1), seen);
+    ledger.at(200);
+    let newest = observation(None, named("R-9"));
+    let newest = ledger.try_say(DOWNSTREAM, None, newest, with_order);
+    let newest = newest.unwrap().leaf;
+    assert_eq!(ledger.findings().count(), 0);
+
+    let given = Given::of(&ledger);
+    let mut replay = given.replay().unwrap();
+    let entry = ledger.entries().last().unwrap();
+    replay.passes(newest, entry).unwrap();
+    assert!(replay.passes(newest, entry).is_err(), "leaves rise");
+    let verdict = replay.end(ledger.next_leaf()).unwrap();
+    assert_eq!(verdict.known_time, ledger.now());
+    assert_eq!(verdict.findings, []);
+    let layers = verdict.acts[0].layers.unwrap();
+    assert_eq!(layers.corroboration(), LayerState::Proven);
+    // Taken at its word it would be held against the act that is known.
+    let taken = given.with(&ledger, newest).judge().unwrap();
+    assert_ne!(taken.findings, []);
+}
+
 #[test]
 fn what_would_be_said_of_an_intent_is_said_without_its_story() {
     let mut ledger = Ledger::new();
