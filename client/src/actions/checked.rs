@@ -62,8 +62,8 @@ impl JudgedTask {
 }
 
 impl JudgedTask {
-    /// Why an Intent gives no permit, however it is judged: it is one of a batch of which it is not
-    /// known that it counts. An Intent that is there as evidence of an equivocation clears nothing.
+    /// Refuses an Intent a permit, however it is judged, if it is one of a batch of which it is not known
+    /// that it counts. An Intent that is there as evidence of an equivocation clears nothing.
     pub(super) fn doubtful(&self, intent: LeafIndex) -> Option<TrustError> {
         let verdict = self.verdict.as_ref().ok()?;
         let manifest = compare::doubtful_batch(verdict, intent.get())?;
@@ -238,10 +238,10 @@ impl Voices {
 }
 
 fn compromised(record: &KeyRecord) -> String {
-    let leaf = record.revoked_leaf.map_or(0, LeafIndex::get);
+    // (Which statement reported it may be a later one than the one that revoked it.)
     let since = record.compromised_since.map(|since| since.to_string());
     format!(
-        "its key was reported compromised at leaf {leaf}, since {}",
+        "its key was reported compromised since {}",
         since.unwrap_or_default()
     )
 }

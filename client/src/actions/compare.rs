@@ -54,7 +54,7 @@ pub(super) struct Compared {
     pub(super) by_word: Vec<Difference>,
 }
 
-/// What the entries that were given do not settle.
+/// The entries that were given, and those that leave something open.
 struct Unsettled<'a> {
     story: &'a ProvenTask,
     verdict: &'a TaskVerdict,
@@ -97,12 +97,12 @@ pub(super) fn doubtful_batch(verdict: &TaskVerdict, intent: u64) -> Option<u64> 
 }
 
 impl Unsettled<'_> {
-    /// Whether the story points to more than was fetched: then time may have passed unseen.
+    /// Returns true if the story points to more than was fetched: then time may have passed unseen.
     fn is_cut(&self) -> bool {
         !self.missed.is_empty()
     }
 
-    /// Whether the Observations that the server and the entries have of an act differ only in those
+    /// Returns true if the Observations that the server and the entries have of an act differ only in those
     /// that were not fetched, or that may be of another task's act.
     fn may_differ(&self, told: &[u64], own: &[u64]) -> bool {
         let (told, own): (BTreeSet<_>, BTreeSet<_>) = (told.iter().collect(), own.iter().collect());
@@ -111,7 +111,8 @@ impl Unsettled<'_> {
         other.peek().is_some() && other.all(known)
     }
 
-    /// Whether an act is denied, or not, by a time that may have come already when it was judged.
+    /// Returns true if an act is denied, or not, by a time that may have come already when it was
+    /// judged.
     fn is_by_clock(&self, intent: u64, told: IntentState, own: IntentState) -> bool {
         let close = self.verdict.close.get(&intent);
         told != own
@@ -131,7 +132,7 @@ impl Unsettled<'_> {
         leaves.any(|leaf| self.correlated.contains(&leaf))
     }
 
-    /// Whether a finding that the server does not tell may be none of a whole ledger.
+    /// Returns true if a finding that the server does not tell may be none of a whole ledger.
     fn may_be_none(&self, own: &v1::Finding) -> bool {
         is_of_shared_lists(own)
             || matches!(
@@ -148,7 +149,7 @@ impl Unsettled<'_> {
             || self.is_about_unsettled(own)
     }
 
-    /// Whether a finding that these entries do not give may be one of a whole ledger.
+    /// Returns true if a finding that these entries do not give may be one of a whole ledger.
     fn may_be_one(&self, told: &v1::Finding) -> bool {
         !self.given.contains_key(&told.leaf_index)
             || self.is_cut()
@@ -159,7 +160,7 @@ impl Unsettled<'_> {
             || self.is_about_unsettled(told)
     }
 
-    /// Whether a finding is of a grant or an act of another task, which is not known here.
+    /// Returns true if a finding is of a grant or an act of another task, which is not known here.
     fn names_others(&self, told: &v1::Finding) -> bool {
         use FindingKind as F;
         let of_what_is_named = matches!(
@@ -180,8 +181,8 @@ impl Unsettled<'_> {
         of_what_is_named && told.contradicts_leaf.is_some_and(is_elsewhere)
     }
 
-    /// Whether a grant that is unknown here is one of another task, of which the server finds something
-    /// else.
+    /// Returns true if a grant that is unknown here is one of another task, of which the server finds
+    /// something else.
     fn may_name_others(&self, own: &v1::Finding) -> bool {
         own.kind() == FindingKind::UnknownGrant
             && own.contradicts_leaf.is_none()

@@ -10,7 +10,7 @@ use deed_evidence::{
     statement::BodyKind,
 };
 use deed_proto::v1::{Author, PayloadType};
-use deed_tlog::{LeafIndex, PublicKey, TreeSize, leaf_hash};
+use deed_tlog::{LeafIndex, PublicKey, TreeSize};
 use tonic::Code;
 
 use super::{
@@ -30,7 +30,7 @@ const BATCHES_MAX: usize = 1_024;
 /// Further places of a batch that are looked at if nothing is at that of its first statement.
 const PLACES_MAX: u64 = 16;
 
-/// What a task is judged from.
+/// The entries that a task is judged from.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) told: ProvenTask,
@@ -138,32 +138,20 @@ impl Ledger {
         let trust = self.follow_trust().await?;
         let mut gathered = Gathered::begin(told, task, &trust);
         let elsewhere = gathered.elsewhere();
-        self.fetch(&mut gathered, elsewhere).await?;
+        self.fetch(&mut gathered, &elsewhere).await?;
         if gathered.untold.is_none() {
             self.cover(&mut gathered, &trust).await?;
         }
         Ok(gathered)
     }
 
-    /// Fetches entries; neighbours in one request. Each is proven to be in the story's tree.
-    async fn fetch(&self, gathered: &mut Gathered, leaves: BTreeSet<u64>) -> Result<(), Error> {
+    /// Fetches entries, each proven to be in the story's tree.
+    async fn fetch(&self, gathered: &mut Gathered, leaves: &BTreeSet<u64>) -> Result<(), Error> {
         let size = gathered.size();
-        let new = |leaf: &u64| !gathered.given.contains_key(leaf);
-        let leaves: Vec<u64> = leaves.into_iter().filter(new).collect();
-        for run in leaves.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
-            let (Some(first), Some(last)) = (run.first(), run.last()) else {
-                continue;
-            };
-            if first == last {
-                let entry = self.entry(LeafIndex::new(*first), Some(size)).await?;
-                gathered.take(*first, entry.bytes);
-                continue;
-            }
-            let end = TreeSize::new(last.saturating_add(1));
-            let mut entries = self.entries(LeafIndex::new(*first), end);
-            while let Some((index, bytes)) = entries.next().await? {
-                self.is_there(index, &bytes, size).await?;
-                gathered.take(index.get(), bytes);
+        for leaf in leaves {
+            if !gathered.given.contains_key(leaf) {
+                let entry = self.entry(LeafIndex::new(*leaf), Some(size)).await?;
+                gathered.take(*leaf, entry.bytes);
             }
         }
         Ok(())
@@ -179,6 +167,10 @@ impl Ledger {
         let (mut waiting, mut looked_at) = (gathered.given.clone(), BTreeSet::new());
         while let Some((leaf, entry)) = waiting.pop_first() {
             looked_at.insert(leaf);
+            if gathered.shows_time(leaf) {
+                // Whoever says it, it is not listened to.
+                continue;
+            }
             let covered = self.covering(&mut batches, key, leaf, &entry, size).await;
             let covered = match covered {
                 Ok(Some(covered)) => covered,
@@ -195,13 +187,11 @@ impl Ledger {
                     Some(placed) => *placed,
                     None if manifests.len() >= BATCHES_MAX => false,
                     None => {
-                        let before = gathered.given.len();
-                        let placed = self.place(gathered, &covered).await?;
+                        let (placed, fetched) = self.place(gathered, &covered).await?;
                         manifests.insert(manifest, placed);
-                        if gathered.given.len() > before {
-                            let new = gathered.given.iter();
-                            let new = new.filter(|(leaf, _)| !looked_at.contains(leaf));
-                            waiting = new.map(|(leaf, entry)| (*leaf, entry.clone())).collect();
+                        for leaf in fetched.difference(&looked_at) {
+                            let new = gathered.given.get(leaf).cloned();
+                            waiting.extend(new.map(|entry| (*leaf, entry)));
                         }
                         placed
                     }
@@ -221,8 +211,13 @@ impl Ledger {
     }
 
     /// Fetches a batch's first statement, and what was at that one's place in the session before: then
-    /// the batch is evidence of an equivocation and says nothing. Whether it was found out which it is.
-    async fn place(&self, gathered: &mut Gathered, covered: &Covered) -> Result<bool, Error> {
+    /// the batch is evidence of an equivocation and says nothing. Returns true if it was found out which
+    /// it is, and the leaves that show it.
+    async fn place(
+        &self,
+        gathered: &mut Gathered,
+        covered: &Covered,
+    ) -> Result<(bool, BTreeSet<u64>), Error> {
         let manifest = &covered.path().manifest;
         let manifest_leaf = covered.path().manifest_index.get();
         let begin = manifest_leaf.saturating_add(1);
@@ -242,13 +237,13 @@ impl Ledger {
             };
             let counts = there == begin && sequence == first;
             if !counts && there >= manifest_leaf {
-                return Ok(false);
+                break;
             }
             let both = BTreeSet::from([there, begin]);
-            self.fetch(gathered, both).await?;
-            return Ok(true);
+            self.fetch(gathered, &both).await?;
+            return Ok((true, both));
         }
-        Ok(false)
+        Ok((false, BTreeSet::new()))
     }
 
     /// The signature over a batched statement, followed to its manifest; `None` for one that is not
@@ -325,17 +320,6 @@ impl Ledger {
         let covered = first.sibling(leaf, entry, whole);
         Ok(Some(covered.map_err(|fault| unfit_at(leaf, &fault))?))
     }
-
-    async fn is_there(&self, index: LeafIndex, bytes: &Bytes, size: TreeSize) -> Result<(), Error> {
-        let proven = self.prove_leaf(Leaf::Index(index), Some(size)).await?;
-        if proven.hash == leaf_hash(bytes) {
-            return Ok(());
-        }
-        Err(fails(format!(
-            "the server's entry at leaf {index} is not the one in the log"
-        ))
-        .into())
-    }
 }
 
 /// The task that a statement names, and what it is.
@@ -348,7 +332,8 @@ fn named(entry: &Bytes) -> Option<(Option<TaskId>, BodyKind)> {
     Some((header.task, header.body))
 }
 
-/// Whether a statement is the task's, or may reach into it: then it matters whether its batch counts.
+/// Returns true if a statement is the task's, or may reach into it: then it matters whether its batch
+/// counts.
 fn says_something(entry: &Bytes, task: TaskId) -> bool {
     named(entry).is_some_and(|(of, body)| of == Some(task) || body == BodyKind::Observation)
 }

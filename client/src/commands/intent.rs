@@ -7,7 +7,7 @@ use clap::Args;
 use deed_client::{Basis, Error, Header, Ledger, Standing};
 use deed_evidence::{Micros, RULES_ASSESSED, TaskId, replay::task::Unshown};
 use deed_proto::v1::{self, IntentState, statement::Body};
-use deed_tlog::{LeafIndex, TreeSize};
+use deed_tlog::LeafIndex;
 use serde::Serialize;
 
 use super::{
@@ -299,27 +299,6 @@ async fn watched(
     }
     ledger.flush().await?;
     Ok(last)
-}
-
-/// Refuses a trust chain that lacks a statement which was seen here before, and keeps how far it goes.
-/// `newest` is the leaf of its last statement, `size` that of the tree that it was read from, whose head
-/// is stored by now.
-pub(super) fn keep_trust(
-    global: &Global,
-    ledger: &Ledger,
-    newest: LeafIndex,
-    size: TreeSize,
-) -> Outcome {
-    let store = global.state()?.store(&ledger.pin().origin);
-    let kept = store.keep_trust(newest).map_err(Error::from)?;
-    // Another process may have seen a larger tree meanwhile.
-    if kept > newest && kept.get() < size.get() {
-        return Err(Failure::does_not_verify(format!(
-            "the server hides trust statements that it has shown before: its chain ends at leaf \
-             {newest}, and one at leaf {kept} was seen here"
-        )));
-    }
-    Ok(())
 }
 
 fn no_state() -> Failure {

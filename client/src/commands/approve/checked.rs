@@ -3,7 +3,7 @@
 use deed_client::{AuthorError, KnownAuthor, Leaf, Ledger, ProvenStatement, TrustHistory};
 use deed_evidence::entry::Entry;
 use deed_proto::v1::{self, Author, KeyRole, statement::Body};
-use deed_tlog::{Hash, LeafIndex, TreeSize};
+use deed_tlog::{Hash, LeafIndex};
 
 use super::{super::arguments::intent, stands::Stands};
 use crate::cli::{Failure, Outcome};
@@ -21,8 +21,6 @@ pub(super) struct Asked {
     pub(super) opened_by_others: bool,
     /// The newest trust statement that the server showed.
     pub(super) newest_trust: LeafIndex,
-    /// The size of the tree that it was read from.
-    pub(super) trust_size: TreeSize,
 }
 
 /// The grant that the Intent relies on.
@@ -47,7 +45,6 @@ pub(super) struct Opened {
 pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<Asked> {
     let (found, intended) = intent(ledger, leaf).await?;
     let trust = ledger.trust_chain().await?;
-    let trust_size = trust.head.head.size;
     let history = TrustHistory::new(trust.entries);
     let history = history.map_err(|error| Failure::does_not_verify(error.to_string()))?;
     let author = author_of(ledger, &history, &found)
@@ -112,7 +109,6 @@ pub(super) async fn asked(ledger: &Ledger, leaf: u64, allowed: bool) -> Outcome<
         opened,
         opened_by_others,
         newest_trust: history.newest(),
-        trust_size,
     })
 }
 

@@ -16,7 +16,6 @@ use serde::Serialize;
 
 use super::{
     authority::now,
-    intent::keep_trust,
     voice::{SaidJson, VoiceArgs},
 };
 use checked::asked;
@@ -110,7 +109,6 @@ impl Approve {
         let ledger = global.connect().await?;
         let asked = asked(&ledger, self.intent, self.unsigned).await?;
         ledger.flush().await?;
-        keep_trust(global, &ledger, asked.newest_trust, asked.trust_size)?;
         let effects = asked.intended.expected_effects.len();
         if effects > EFFECTS_MAX && !self.yes {
             return Err(Failure::usage(format!(

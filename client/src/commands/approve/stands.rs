@@ -1,4 +1,4 @@
-//! Where the Intent stands that an approver is asked about, worked out here.
+//! The state of the Intent that an approver is asked about, worked out here.
 
 use deed_client::JudgedTask;
 use deed_evidence::replay::task::{Signed, TaskVerdict, Unshown};
@@ -9,17 +9,17 @@ use crate::{
     commands::names::{self, words},
 };
 
-/// Where an Intent stands, as the entries of its task have it.
+/// The state of an Intent, as the entries of its task have it.
 pub(super) struct Stands {
     act: v1::ActInfo,
-    /// What the server says of it, if time has passed by entries elsewhere.
+    /// The server's later state of it, if time has passed by entries elsewhere.
     later: Option<IntentState>,
-    /// What of that stays the server's word.
+    /// Facts about it that stay the server's word.
     pub(super) unshown: Vec<Unshown>,
 }
 
 impl Stands {
-    /// Where the Intent at a leaf of a task stands. A story that does not hold is an error, and so is an
+    /// Reads the state of the Intent at a leaf from its judged task. A story that does not hold is an error, and so is an
     /// Intent that is no act: who approves it has approved nothing, or another one.
     pub(super) fn of(judged: &JudgedTask, leaf: u64) -> Outcome<Self> {
         let mut told = judged.told.acts.iter();
@@ -48,13 +48,13 @@ impl Stands {
         })
     }
 
-    /// Whether an approval can still change something.
+    /// Returns true if an approval can still change something.
     pub(super) fn waits(&self) -> bool {
         let done = self.act.outcome_leaf.is_some();
         self.act.state() == IntentState::Waiting && self.later.is_none() && !done
     }
 
-    /// Where it stands, in words of ours.
+    /// Says the state in words of ours.
     pub(super) fn words(&self) -> String {
         match self.act.state() {
             // Nothing clears an act that came before its clearance, and it waits all the same.
@@ -86,13 +86,13 @@ impl Stands {
         }
     }
 
-    /// Why it was denied. Policies have a part in these words.
+    /// The reasons for a denial. Policies have a part in these words.
     pub(super) fn reasons(&self) -> Option<String> {
         let reasons = &self.act.denied;
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
-    /// What the server says besides.
+    /// Says the server's later state.
     pub(super) fn server_says(&self) -> Option<String> {
         let state = words(&names::intent(self.later?));
         Some(format!("{state} by now, by the server's word"))
@@ -106,7 +106,7 @@ impl Stands {
     }
 }
 
-/// What of an act's state its task's entries do not show. That trust statements may be missing is said
+/// Facts about an act's state that its task's entries do not show. That trust statements may be missing is said
 /// where the keys are.
 fn unshown(verdict: &TaskVerdict, leaf: u64) -> Vec<Unshown> {
     let batch = match verdict.signed.get(&leaf) {
