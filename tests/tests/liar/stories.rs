@@ -206,6 +206,7 @@ fn statements_of_no_batch_prove_nothing() {
         );
 
         let mut act = Payment::set();
+        let some = Some(act.task);
         let intent = act.intends();
         let said = cast::decision(&intent, Verdict::Allow);
         let decided = act.forged.says(&mut act.cast.engine, some, said);
@@ -218,12 +219,11 @@ fn statements_of_no_batch_prove_nothing() {
         act.forged.writes(act.task, said);
         act.done(&intent);
         let ended = act.served().await.shown();
-        // It comes before the Clearance that rests on it, and the server leaves it out.
-        let says = "leaf 14 is not one that an honest ledger would have: nothing before it calls for a \
-                    clearance here";
-        does_not_hold("an Approval without a manifest", &ended, says);
+        let says = no_manifest(&approved);
+        does_not_hold("an Approval without a manifest", &ended, &says);
 
         let mut act = Payment::set();
+        let some = Some(act.task);
         let intent = act.intends();
         act.cleared(&intent);
         let mut seen = Vec::new();
@@ -234,7 +234,7 @@ fn statements_of_no_batch_prove_nothing() {
             seen.push(act.forged.says_batched_without_manifest(voice, some, said));
         }
         let ended = act.served().await.shown();
-        let says = no_manifest(&seen[1]);
+        let says = no_manifest(&seen[0]);
         does_not_hold("what was seen without a manifest", &ended, &says);
     });
 }
