@@ -251,7 +251,7 @@ fn an_invented_session_is_found() {
 
 /// What the keys of all cells begin with.
 fn any_cell() -> Vec<u8> {
-    let mut key = keys::cell(NUMBER, &CellKey::Acts(0));
+    let mut key = keys::cell(NUMBER, &CellKey::Act(0));
     key.truncate(5);
     key
 }

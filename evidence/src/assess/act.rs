@@ -5,7 +5,7 @@ use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 
 use super::{
     book::{Book, Here, View},
-    cells::{Act, Acts, CellKey, Leaves, Outcome},
+    cells::{Act, CellKey, Changes, Declared, Expected, Leaves, Outcome, System},
     digest,
     due::{Due, DueOf},
     said::LeafRef,
@@ -63,19 +63,95 @@ pub(super) fn task_of(act: &Act) -> Option<TaskId> {
 }
 
 impl Book {
-    /// A copy of the act of the Intent at a leaf; what changes in it counts when [`Book::put_act`] has
-    /// it.
+    /// A copy of the act of the Intent at a leaf, without its lists of effects; what changes in it counts
+    /// when [`Book::put_act`] has it.
     pub(super) fn act_at<V: View>(
         &mut self,
         view: &mut V,
         leaf: u64,
     ) -> Result<Option<Act>, V::Error> {
-        let acts = self.cells.look::<Acts, _>(view, CellKey::acts_of(leaf))?;
-        let kept = acts.and_then(|acts| acts.acts.iter().find(|act| act.leaf == leaf));
+        let kept = self.cells.look::<Box<Act>, _>(view, CellKey::Act(leaf))?;
         match kept {
-            Some(act) => Ok(Some(act.clone())),
+            Some(act) => Ok(Some(Act::clone(act))),
             None => self.act_by_entry(view, leaf),
         }
+    }
+
+    /// Puts in the effects that an act expects.
+    pub(super) fn with_expected<V: View>(
+        &mut self,
+        view: &mut V,
+        act: &mut Act,
+    ) -> Result<(), V::Error> {
+        if act.expected > 0 && act.expected_effects.is_empty() {
+            let kept = CellKey::Expected(act.leaf);
+            if let Some(expected) = self.cells.look::<Expected, _>(view, kept)? {
+                act.expected_effects.clone_from(&expected.effects);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts in the effects that an act expects and declares, and the changes that `system` saw of it.
+    pub(super) fn with_effects<V: View>(
+        &mut self,
+        view: &mut V,
+        act: &mut Act,
+        system: Option<System>,
+    ) -> Result<(), V::Error> {
+        self.with_expected(view, act)?;
+        if let Some(outcome) = &mut act.outcome
+            && outcome.declared > 0
+            && outcome.effects.is_empty()
+        {
+            let kept = CellKey::Declared(act.leaf);
+            if let Some(declared) = self.cells.look::<Declared, _>(view, kept)? {
+                outcome.effects.clone_from(&declared.effects);
+            }
+        }
+        match system {
+            Some(system) => self.with_changes(view, act, system),
+            None => Ok(()),
+        }
+    }
+
+    /// The same with the changes that all systems saw.
+    pub(super) fn with_all<V: View>(
+        &mut self,
+        view: &mut V,
+        act: &mut Act,
+    ) -> Result<(), V::Error> {
+        self.with_effects(view, act, None)?;
+        for at in 0..act.systems.len() {
+            let system = act.systems[at].name();
+            self.with_changes(view, act, system)?;
+        }
+        Ok(())
+    }
+
+    fn with_changes<V: View>(
+        &mut self,
+        view: &mut V,
+        act: &mut Act,
+        system: System,
+    ) -> Result<(), V::Error> {
+        let is_kept = act.systems.iter().any(|one| one.name() == system);
+        let is_there = act.changes.iter().any(|one| one.system[..] == system);
+        if is_kept && !is_there {
+            let kept = CellKey::Changes(act.leaf, system);
+            if let Some(changes) = self.cells.look::<Changes, _>(view, kept)? {
+                act.join(changes.changes.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what a system saw of an act.
+    pub(super) fn drop_system(&mut self, act: &mut Act, system: System) {
+        act.changes.retain(|change| change.system[..] != system);
+        act.systems.retain(|one| one.name() != system);
+        let kept = CellKey::Changes(act.leaf, system);
+        self.cells.put(kept, Changes::default());
     }
 
     /// The act of an Intent of which no cell is kept.
@@ -90,6 +166,9 @@ impl Book {
         let Some(recorded) = recorded else {
             return Ok(None);
         };
+        if !is_recent {
+            self.cells.read(recorded.resource.len());
+        }
         let second = CellKey::Equivocation(recorded.session, recorded.sequence);
         let second = match is_recent {
             true => None,
@@ -112,17 +191,33 @@ impl Book {
         }))
     }
 
-    pub(super) fn put_act<V: View>(&mut self, view: &mut V, act: Act) -> Result<(), V::Error> {
-        let key = CellKey::acts_of(act.leaf);
-        let acts: &mut Acts = self.cells.change_or_default(view, key)?;
-        match acts.acts.binary_search_by_key(&act.leaf, |act| act.leaf) {
-            Ok(at) => acts.acts[at] = act,
-            Err(at) => {
-                acts.acts.insert(at, act);
-                self.acts_put += 1;
+    /// Keeps an act: each list of effects that was put in, in its own cell, if it has changed.
+    pub(super) fn put_act<V: View>(
+        &mut self,
+        view: &mut V,
+        mut act: Act,
+    ) -> Result<(), V::Error> {
+        act.tally();
+        // Written when the Intent was.
+        act.expected_effects = Vec::new();
+        let leaf = act.leaf;
+        if let Some(outcome) = &mut act.outcome {
+            let effects = std::mem::take(&mut outcome.effects);
+            let kept = CellKey::Declared(leaf);
+            if !effects.is_empty() {
+                self.cells.put_if_other(view, kept, Declared { effects })?;
             }
         }
-        Ok(())
+        let changes = std::mem::take(&mut act.changes);
+        for one in &act.systems {
+            let own = changes.iter().filter(|change| change.system == one.system);
+            let changes = own.cloned().collect::<Vec<_>>();
+            if !changes.is_empty() {
+                let kept = CellKey::Changes(leaf, one.name());
+                self.cells.put_if_other(view, kept, Changes { changes })?;
+            }
+        }
+        self.cells.put_if_other(view, CellKey::Act(leaf), Box::new(act))
     }
 
     /// Where an act stands for what would move it: what waits in a task that has ended has lapsed.
@@ -272,8 +367,8 @@ impl Book {
                 _ => "its Outcome did not come by its deadline",
             };
             self.find_of(view, here, &mut act, kind, None, detail)?;
-            if kind == FindingKind::IntentOverdue && !act.changes.is_empty() {
-                let seen = act.changes.first().map(|change| change.leaf);
+            let seen = act.first_seen();
+            if kind == FindingKind::IntentOverdue && seen.is_some() {
                 let kind = FindingKind::HiddenSideEffect;
                 let detail = "its effects were seen, and no Outcome declares them";
                 self.find_of(view, here, &mut act, kind, seen, detail)?;

@@ -20,13 +20,54 @@
 
 use std::collections::BTreeMap;
 
-use super::{cells::Act, said::Effect};
+use super::{
+    cells::{Act, Print},
+    said::Effect,
+};
+
+/// A change as far as amounts are counted.
+pub(super) trait Moves {
+    /// The names of what was changed and of the kind of change.
+    fn names(&self) -> (&[u8], &[u8]);
+    /// The amount in minor units, with its currency.
+    fn amount(&self) -> Option<(i64, &str)>;
+    /// What to call it.
+    fn told(&self) -> String;
+}
+
+impl Moves for Effect {
+    fn names(&self) -> (&[u8], &[u8]) {
+        (self.resource.as_bytes(), self.kind.as_bytes())
+    }
+
+    fn amount(&self) -> Option<(i64, &str)> {
+        Some((self.minor_units?, &self.currency))
+    }
+
+    fn told(&self) -> String {
+        format!("{} on {}", self.kind, self.resource)
+    }
+}
+
+impl Moves for Print {
+    fn names(&self) -> (&[u8], &[u8]) {
+        (&self.resource, &self.kind)
+    }
+
+    fn amount(&self) -> Option<(i64, &str)> {
+        Some((self.minor_units?, &self.currency))
+    }
+
+    fn told(&self) -> String {
+        "one of the effects".to_owned()
+    }
+}
 
 /// Says how the effects that a system saw go beyond what an act's Intent was cleared for; `None` if
 /// they do not.
-pub(super) fn beyond_intent<'e>(
+pub(super) fn beyond_intent<'e, M: Moves + 'e>(
     act: &Act,
-    seen: impl IntoIterator<Item = &'e Effect>,
+    seen: impl IntoIterator<Item = &'e M>,
 ) -> Option<String> {
     let named = act.minor_units.map(|most| (most, act.currency.as_str()));
     if named.is_some() {
@@ -37,36 +78,37 @@ pub(super) fn beyond_intent<'e>(
     }
     let moves = seen
         .into_iter()
-        .find(|effect| effect.minor_units.is_some())?;
+        .find(|effect| effect.amount().is_some())?;
     Some(format!(
-        "{} on {} moves an amount, and the Intent names none",
-        moves.kind, moves.resource
+        "{} moves an amount, and the Intent names none",
+        moves.told()
     ))
 }
 
 /// Says how effects go beyond an Intent's amount (minor units and currency); `None` if they do not.
-pub(super) fn beyond<'e>(
+pub(super) fn beyond<'e, M: Moves + 'e>(
     intent: Option<(i64, &str)>,
-    effects: impl IntoIterator<Item = &'e Effect>,
+    effects: impl IntoIterator<Item = &'e M>,
 ) -> Option<String> {
     let (most, currency) = intent?;
     let most_moved = i128::from(most).abs();
     // Some hundred effects of 64 bits each are far from the end of these.
-    let mut left: BTreeMap<(&str, &str), i128> = BTreeMap::new();
-    let mut resources: BTreeMap<&str, Sides> = BTreeMap::new();
+    let mut left: BTreeMap<(&[u8], &[u8]), i128> = BTreeMap::new();
+    let mut resources: BTreeMap<&[u8], Sides> = BTreeMap::new();
     let (mut above, mut below) = (0, 0);
     for effect in effects {
-        let Some(minor_units) = effect.minor_units else {
+        let Some((minor_units, other)) = effect.amount() else {
             continue;
         };
-        if effect.currency != currency {
+        if other != currency {
             return Some(format!(
-                "{} on {} is in {}, and the Intent names {currency}",
-                effect.kind, effect.resource, effect.currency
+                "{} is in {other}, and the Intent names {currency}",
+                effect.told()
             ));
         }
-        let sum = left.entry((&effect.resource, &effect.kind)).or_default();
-        let sides = resources.entry(&effect.resource).or_default();
+        let names = effect.names();
+        let sum = left.entry(names).or_default();
+        let sides = resources.entry(names.0).or_default();
         let before = sides.moved();
         sides.take_back(*sum);
         *sum += i128::from(minor_units);

@@ -14,6 +14,7 @@ use super::{
     recorded::{Recent, Recorded},
     said::{Said, SaidBody},
     shelf::Shelf,
+    work::Work,
 };
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
@@ -125,8 +126,6 @@ pub(super) enum Owed {
 pub struct Book {
     id: LedgerId,
     pub(super) cells: Shelf,
-    /// Acts that were put since everything was forgotten: up to 16 share a cell.
-    pub(super) acts_put: usize,
     pub(super) dues: Dues,
     pub(super) owed: VecDeque<Owed>,
     pub(super) recent: Recent,
@@ -214,7 +213,6 @@ impl Book {
         Self {
             id,
             cells: Shelf::new(),
-            acts_put: 0,
             dues: Dues::restore(due),
             owed: VecDeque::new(),
             recent: Recent::default(),
@@ -236,16 +234,23 @@ impl Book {
         self.dues.len()
     }
 
-    /// What is at hand: cells, and the acts that were put into them; some hundred bytes each.
+    /// Bytes that are held of what could be read again: cells at hand, and Intents of late. An estimate,
+    /// containers included.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.cells.len() + self.acts_put
+        self.cells.held() + self.recent.held()
     }
 
-    /// Forgets the cells at hand. Only when all changes have been taken and can be read again.
+    /// The work that was done since the book was opened.
+    #[must_use]
+    pub const fn work(&self) -> Work {
+        self.cells.work()
+    }
+
+    /// Forgets what is at hand. Only when all changes have been taken and can be read again.
     pub fn forget(&mut self) {
         self.cells.forget();
-        self.acts_put = 0;
+        self.recent.forget();
     }
 
     /// Says that nothing was recorded from `next_leaf` on, so that cells of acts there need not be
@@ -357,7 +362,10 @@ impl Book {
                 task,
             ) => {
                 let (said, seen_at) = (spoken.said, *observed_at);
-                self.observation(view, here, voice, task, said, *intent, effects, seen_at)?;
+                let bytes = spoken.payload.len();
+                self.observation(
+                    view, here, voice, task, said, *intent, effects, seen_at, bytes,
+                )?;
             }
             (SaidBody::Disposition { leaf, number, kind }, _) => {
                 self.disposition(view, here, *leaf, *number, *kind)?;

@@ -13,19 +13,23 @@ use super::digest;
 pub use super::said::Effect;
 use crate::{KeyId, Sequence, SessionId, TaskId};
 
-/// Leaves whose acts share a cell: fewer keys to write where many Intents come at once, and not
-/// much to write again where they come one by one.
-pub const ACTS_LEAVES: u64 = 16;
-
 /// Names a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CellKey {
     /// A task.
     Task(TaskId),
-    /// A grant, by the leaf hash of its statement.
+    /// A grant, by the leaf hash of its statement: what of it changes.
     Grant(Hash),
-    /// The acts whose Intents are in the leaves `n * 16 ..`.
-    Acts(u64),
+    /// What a grant covers; written once.
+    Scope(Hash),
+    /// The act whose Intent is at this leaf, without its lists of effects.
+    Act(u64),
+    /// The effects that the Intent at this leaf expects; written once.
+    Expected(u64),
+    /// The effects that the Outcome of the Intent at this leaf declares.
+    Declared(u64),
+    /// The changes that one system saw of the act of the Intent at this leaf.
+    Changes(u64, System),
     /// Acts with a correlation key, by 16 bytes of SHA-256 over kind, a zero byte and value.
     Correlation([u8; 16]),
     /// Grants that stand for another system's credential; likewise.
@@ -42,13 +46,10 @@ pub enum CellKey {
     Finding(u64, u32),
 }
 
-impl CellKey {
-    /// The cell of the act whose Intent is at `leaf`.
-    #[must_use]
-    pub const fn acts_of(leaf: u64) -> Self {
-        Self::Acts(leaf / ACTS_LEAVES)
-    }
+/// Names a system: 16 bytes of SHA-256 over its producer.
+pub type System = [u8; 16];
 
+impl CellKey {
     /// The key as it is stored: a kind's byte, then integers big-endian. Findings have keys of
     /// their own where they are stored, so that they can be listed.
     #[must_use]
@@ -56,7 +57,11 @@ impl CellKey {
         let (kind, name, tail): (u8, &[u8], &[u8]) = match self {
             Self::Task(task) => (1, task.as_bytes(), &[]),
             Self::Grant(hash) => (2, hash.as_bytes(), &[]),
-            Self::Acts(n) => (3, &n.to_be_bytes(), &[]),
+            Self::Scope(hash) => (11, hash.as_bytes(), &[]),
+            Self::Act(leaf) => (3, &leaf.to_be_bytes(), &[]),
+            Self::Expected(leaf) => (12, &leaf.to_be_bytes(), &[]),
+            Self::Declared(leaf) => (13, &leaf.to_be_bytes(), &[]),
+            Self::Changes(leaf, system) => (14, &leaf.to_be_bytes(), system),
             Self::Correlation(name) => (4, name, &[]),
             Self::Token(name) => (5, name, &[]),
             Self::KeyUses(key) => (6, key.as_bytes(), &[]),
@@ -80,7 +85,11 @@ impl CellKey {
 pub(super) enum Cell {
     Task(Task),
     Grant(Box<Grant>),
-    Acts(Acts),
+    Scope(Box<Scope>),
+    Act(Box<Act>),
+    Expected(Expected),
+    Declared(Declared),
+    Changes(Changes),
     Leaves(Leaves),
     Correlated(Correlated),
     Names(Names),
@@ -95,7 +104,11 @@ impl Cell {
         match self {
             Self::Task(cell) => cell.encode_to_vec(),
             Self::Grant(cell) => cell.encode_to_vec(),
-            Self::Acts(cell) => cell.encode_to_vec(),
+            Self::Scope(cell) => cell.encode_to_vec(),
+            Self::Act(cell) => cell.encode_to_vec(),
+            Self::Expected(cell) => cell.encode_to_vec(),
+            Self::Declared(cell) => cell.encode_to_vec(),
+            Self::Changes(cell) => cell.encode_to_vec(),
             Self::Leaves(cell) => cell.encode_to_vec(),
             Self::Correlated(cell) => cell.encode_to_vec(),
             Self::Names(cell) => cell.encode_to_vec(),
@@ -112,7 +125,11 @@ impl Cell {
         Some(match key {
             CellKey::Task(_) => Self::Task(Task::decode(bytes).ok()?),
             CellKey::Grant(_) => Self::Grant(Box::new(Grant::decode(bytes).ok()?)),
-            CellKey::Acts(_) => Self::Acts(Acts::decode(bytes).ok()?),
+            CellKey::Scope(_) => Self::Scope(Box::new(Scope::decode(bytes).ok()?)),
+            CellKey::Act(_) => Self::Act(Box::new(Act::decode(bytes).ok()?)),
+            CellKey::Expected(_) => Self::Expected(Expected::decode(bytes).ok()?),
+            CellKey::Declared(_) => Self::Declared(Declared::decode(bytes).ok()?),
+            CellKey::Changes(..) => Self::Changes(Changes::decode(bytes).ok()?),
             CellKey::Correlation(_) => Self::Correlated(Correlated::decode(bytes).ok()?),
             CellKey::Equivocation(..) => Self::Leaves(Leaves::decode(bytes).ok()?),
             CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
@@ -157,7 +174,11 @@ macro_rules! kept {
 kept!(
     Task = Task,
     Grant = Box<Grant>,
-    Acts = Acts,
+    Scope = Box<Scope>,
+    Act = Box<Act>,
+    Expected = Expected,
+    Declared = Declared,
+    Changes = Changes,
     Leaves = Leaves,
     Correlated = Correlated,
     Names = Names,
@@ -264,12 +285,6 @@ pub struct Grant {
     /// 16 bytes, or empty for any key.
     #[prost(bytes = "bytes", tag = "4")]
     pub subject_key: Bytes,
-    /// Patterns.
-    #[prost(string, repeated, tag = "5")]
-    pub actions: Vec<String>,
-    /// Patterns.
-    #[prost(string, repeated, tag = "6")]
-    pub resources: Vec<String>,
     /// 0 for at once.
     #[prost(int64, tag = "7")]
     pub not_before_us: i64,
@@ -327,20 +342,24 @@ pub struct Grant {
     /// Effective time at the acceptance.
     #[prost(int64, tag = "25")]
     pub accepted_at_us: i64,
+}
+
+/// What a grant covers. It never changes, so that charging a use to the grant does not write it again.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Scope {
+    /// Patterns.
+    #[prost(string, repeated, tag = "1")]
+    pub actions: Vec<String>,
+    /// Patterns.
+    #[prost(string, repeated, tag = "2")]
+    pub resources: Vec<String>,
     /// Producers that may carry out what is cleared under it.
-    #[prost(string, repeated, tag = "26")]
+    #[prost(string, repeated, tag = "3")]
     pub gateways: Vec<String>,
 }
 
-/// The acts of some neighbouring leaves, ascending by leaf.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Acts {
-    /// The acts.
-    #[prost(message, repeated, tag = "1")]
-    pub acts: Vec<Act>,
-}
-
-/// An Intent and what came of it.
+/// An Intent and what came of it. Its lists of effects are kept in cells of their own: whoever needs
+/// them puts them in, or has them put in ([`Act::join`]).
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Act {
     /// Leaf of the Intent.
@@ -442,7 +461,7 @@ pub struct Act {
     /// The resource that it acts on.
     #[prost(string, tag = "33")]
     pub resource: String,
-    /// The changes that it said it would make.
+    /// The changes that it said it would make; not in its own cell.
     #[prost(message, repeated, tag = "34")]
     pub expected_effects: Vec<Effect>,
     /// Keys that it relied on when it was judged, of its task's opening and its grants; of those who
@@ -452,8 +471,8 @@ pub struct Act {
     /// Producers that its grant lets carry it out, if that is well founded.
     #[prost(string, repeated, tag = "36")]
     pub gateways: Vec<String>,
-    /// Changes that independent systems saw on resources of their own; at most 256
-    /// for each.
+    /// Changes that independent systems saw on resources of their own; at most 64 for each. Not in its
+    /// own cell.
     #[prost(message, repeated, tag = "37")]
     pub changes: Vec<Change>,
     /// Effective time at its Clearance; 0 if it was cleared at once, or is not.
@@ -462,6 +481,91 @@ pub struct Act {
     /// True if only a strength that its approvers claim let it be cleared.
     #[prost(bool, tag = "39")]
     pub strength_claimed: bool,
+    /// How many changes it said it would make.
+    #[prost(uint32, tag = "40")]
+    pub expected: u32,
+    /// Bytes of these in their cell.
+    #[prost(uint32, tag = "41")]
+    pub expected_bytes: u32,
+    /// The systems that saw changes of it; at most 8, shared between controllers.
+    #[prost(message, repeated, tag = "42")]
+    pub systems: Vec<SystemSaw>,
+    /// For each declared effect the first 8 bytes of the hash of the external id that it was confirmed
+    /// under first; 0 for none.
+    #[prost(fixed64, repeated, tag = "43")]
+    pub named: Vec<u64>,
+}
+
+/// What a system saw of an act, in short.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SystemSaw {
+    /// The system: 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub system: Bytes,
+    /// The declared effects that its changes confirm: bit n for effect n.
+    #[prost(fixed64, tag = "2")]
+    pub confirmed: u64,
+    /// How many changes of it are kept.
+    #[prost(uint32, tag = "3")]
+    pub count: u32,
+    /// Leaf of its first Observation that is kept.
+    #[prost(uint64, tag = "4")]
+    pub first_leaf: u64,
+    /// Key that signed that one; 16 bytes.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub key: Bytes,
+}
+
+/// The effects that an Intent expects.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Expected {
+    /// In their order.
+    #[prost(message, repeated, tag = "1")]
+    pub effects: Vec<Effect>,
+}
+
+/// The effects that an Outcome declares.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Declared {
+    /// In their order.
+    #[prost(message, repeated, tag = "1")]
+    pub effects: Vec<Print>,
+}
+
+/// The changes that a system saw of an act.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Changes {
+    /// In order of their leaves.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: Vec<Change>,
+}
+
+/// An effect as it is compared with another one. Names are hashed: two effects are of one kind on one
+/// resource if these are equal, and however long the names are, what is kept is not. So the work of
+/// comparing does not depend on what somebody else has written.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Print {
+    /// 16 bytes of SHA-256 over its kind.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub kind: Bytes,
+    /// The same of what was changed.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub resource: Bytes,
+    /// The same of the downstream system's id of the change; empty for none.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub external_id: Bytes,
+    /// How much, in minor units.
+    #[prost(int64, optional, tag = "4")]
+    pub minor_units: Option<i64>,
+    /// Of which currency; empty without an amount.
+    #[prost(string, tag = "5")]
+    pub currency: String,
+    /// SHA-256 of the state before; 32 bytes or empty.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub before: Bytes,
+    /// SHA-256 of the state after; 32 bytes or empty.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub after: Bytes,
 }
 
 /// A signed statement that an act's layers rest on.
@@ -562,9 +666,9 @@ pub struct Outcome {
     /// Whether its result is committed to: a result, a response or effects.
     #[prost(bool, tag = "5")]
     pub committed: bool,
-    /// What it declares.
+    /// The effects that it declares; not in the act's own cell.
     #[prost(message, repeated, tag = "6")]
-    pub effects: Vec<Effect>,
+    pub effects: Vec<Print>,
     /// When it must be corroborated; 0 for never.
     #[prost(int64, tag = "7")]
     pub corroborate_by_us: i64,
@@ -574,6 +678,9 @@ pub struct Outcome {
     /// Effective time at its leaf.
     #[prost(int64, tag = "9")]
     pub at_us: i64,
+    /// How many effects it declares.
+    #[prost(uint32, tag = "10")]
+    pub declared: u32,
 }
 
 /// A change that an independent system saw on a resource of its own.
@@ -593,7 +700,7 @@ pub struct Change {
     pub system: Bytes,
     /// The effect that the system saw.
     #[prost(message, required, tag = "5")]
-    pub effect: Effect,
+    pub effect: Print,
     /// Position of the declared effect that it confirms.
     #[prost(uint32, optional, tag = "6")]
     pub declared: Option<u32>,
@@ -621,7 +728,7 @@ pub struct Leaves {
     pub leaves: Vec<u64>,
 }
 
-/// Acts with a correlation key, ascending by leaf: at most 64, shared between controllers.
+/// Acts with a correlation key, ascending by leaf: at most 32, shared between controllers.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Correlated {
     /// The acts.
@@ -641,9 +748,15 @@ pub struct CorrelatedAct {
     /// True if the act was denied at once.
     #[prost(bool, tag = "3")]
     pub denied: bool,
+    /// Its task; 16 bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub task: Bytes,
+    /// The first 8 bytes of the hash of the resource that it acts on.
+    #[prost(fixed64, tag = "5")]
+    pub resource: u64,
 }
 
-/// Grants that stand for one outside token: at most 64, the best founded.
+/// Grants that stand for one outside token: at most 32, the best founded.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Names {
     /// The grants, in order of their leaves.
@@ -660,6 +773,12 @@ pub struct GrantName {
     /// 2 for an authority's, 1 for one that a registered key signed, 0 for one that nobody did.
     #[prost(uint32, tag = "2")]
     pub rank: u32,
+    /// Its leaf.
+    #[prost(uint64, tag = "3")]
+    pub leaf: u64,
+    /// Its task; 16 bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub task: Bytes,
 }
 
 /// A count.
@@ -703,7 +822,140 @@ fn advance(digest: &mut Vec<u8>, next: impl FnOnce(&Hash) -> Hash) {
     digest.extend_from_slice(next(&before).as_bytes());
 }
 
+impl Print {
+    /// The print of an effect.
+    #[must_use]
+    pub fn of(effect: &Effect) -> Self {
+        let hashed = |name: &str| Bytes::copy_from_slice(&hash_of(name));
+        Self {
+            kind: hashed(&effect.kind),
+            resource: hashed(&effect.resource),
+            external_id: match &effect.external_id[..] {
+                "" => Bytes::new(),
+                id => hashed(id),
+            },
+            minor_units: effect.minor_units,
+            currency: effect.currency.clone(),
+            before: effect.before.clone(),
+            after: effect.after.clone(),
+        }
+    }
+}
+
+/// The first 8 bytes of a hash.
+pub(super) fn short(hash: &[u8]) -> u64 {
+    let first = hash.first_chunk::<8>();
+    first.map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+/// The short form of a resource's name.
+pub(super) fn short_of(resource: &str) -> u64 {
+    short(&hash_of(resource))
+}
+
+fn hash_of(name: &str) -> [u8; 16] {
+    use sha2::Digest as _;
+    let digest: [u8; 32] = sha2::Sha256::digest(name).into();
+    std::array::from_fn(|at| digest[at])
+}
+
 impl Act {
+    /// Reads the act of the Intent at `leaf` from its cells, whole; `None` if none is kept of it. The inner
+    /// error says which cell is damaged.
+    ///
+    /// # Errors
+    /// As `cell`, which gives a cell's bytes.
+    pub fn read<E>(
+        leaf: u64,
+        mut cell: impl FnMut(&CellKey) -> Result<Option<Bytes>, E>,
+    ) -> Result<Option<Result<Self, CellKey>>, E> {
+        let Some(bytes) = cell(&CellKey::Act(leaf))? else {
+            return Ok(None);
+        };
+        let Ok(mut act) = Self::decode(bytes) else {
+            return Ok(Some(Err(CellKey::Act(leaf))));
+        };
+        if act.expected > 0 {
+            let key = CellKey::Expected(leaf);
+            let expected = cell(&key)?.and_then(|bytes| Expected::decode(bytes).ok());
+            let Some(expected) = expected else {
+                return Ok(Some(Err(key)));
+            };
+            act.expected_effects = expected.effects;
+        }
+        if let Some(outcome) = act.outcome.as_mut().filter(|outcome| outcome.declared > 0) {
+            let key = CellKey::Declared(leaf);
+            let declared = cell(&key)?.and_then(|bytes| Declared::decode(bytes).ok());
+            let Some(declared) = declared else {
+                return Ok(Some(Err(key)));
+            };
+            outcome.effects = declared.effects;
+        }
+        for at in 0..act.systems.len() {
+            let key = CellKey::Changes(leaf, act.systems[at].name());
+            if act.systems[at].count > 0 {
+                let changes = cell(&key)?.and_then(|bytes| Changes::decode(bytes).ok());
+                let Some(changes) = changes else {
+                    return Ok(Some(Err(key)));
+                };
+                act.join(changes.changes);
+            }
+        }
+        Ok(Some(Ok(act)))
+    }
+
+    /// Puts in what a system saw, in order of the leaves.
+    pub(super) fn join(&mut self, changes: Vec<Change>) {
+        self.changes.extend(changes);
+        self.changes.sort_by_key(|change| change.leaf);
+    }
+
+    /// Sums up what is at hand of what systems saw: in short for each of them, and the external ids that
+    /// declared effects were confirmed under first.
+    pub(super) fn tally(&mut self) {
+        let mut of: Option<usize> = None;
+        for one in &mut self.systems {
+            if self.changes.iter().any(|change| change.system == one.system) {
+                (one.confirmed, one.count) = (0, 0);
+            }
+        }
+        for change in &self.changes {
+            let known = of.filter(|at| self.systems[*at].system == change.system);
+            let known = known.or_else(|| {
+                let mut all = self.systems.iter();
+                all.position(|one| one.system == change.system)
+            });
+            let at = known.unwrap_or_else(|| {
+                self.systems.push(SystemSaw {
+                    system: change.system.clone(),
+                    first_leaf: change.leaf,
+                    key: change.key.clone(),
+                    ..SystemSaw::default()
+                });
+                self.systems.len() - 1
+            });
+            of = Some(at);
+            let one = &mut self.systems[at];
+            one.count += 1;
+            let Some(n) = change.declared else { continue };
+            one.confirmed |= 1_u64.checked_shl(n).unwrap_or(0);
+            let (n, id) = (n as usize, short(&change.effect.external_id));
+            if id != 0 && n < 64 {
+                if self.named.len() <= n {
+                    self.named.resize(n + 1, 0);
+                }
+                if self.named[n] == 0 {
+                    self.named[n] = id;
+                }
+            }
+        }
+    }
+
+    /// Leaf of the first Observation that is kept of those by which an independent system saw something.
+    pub(super) fn first_seen(&self) -> Option<u64> {
+        self.systems.iter().map(|one| one.first_leaf).min()
+    }
+
     /// Whether there is a finding of this kind about it.
     #[must_use]
     pub const fn has(&self, kind: FindingKind) -> bool {
@@ -712,6 +964,12 @@ impl Act {
 
     pub(super) const fn note(&mut self, kind: FindingKind) {
         self.findings |= 1 << kind as u64;
+    }
+}
+
+impl SystemSaw {
+    pub(super) fn name(&self) -> System {
+        self.system[..].try_into().unwrap_or_default()
     }
 }
 

@@ -1,27 +1,45 @@
 //! Names that other systems have for the same thing: acts are found by an order number, tasks by a
 //! credential.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, LayerState, TaskState};
-use deed_tlog::Hash;
 
 use super::{
-    LIST_MAX,
-    act::task_of,
+    SHARED_MAX,
     book::{Book, Here, View, Voice},
-    cells::{self, Act, CellKey, Correlated, CorrelatedAct, Names, name_of},
+    cells::{Act, CellKey, Correlated, CorrelatedAct, Names, System, name_of, short, short_of},
     effects::{self, Fit},
     keys::{self, is_claim},
     observe::Sight,
+    said::Said,
+    work::{Budget, LOOK},
 };
 use crate::{
     KeyId, TaskId,
     trust::{KeyRecord, Registry},
 };
 
+/// The act that a search came to.
+pub(super) struct Found {
+    pub(super) act: Option<Act>,
+    /// How many acts, or lists of them, there was no room to look at, if one of them could fit better.
+    pub(super) missed: usize,
+}
+
+/// An act that shares a correlation key with what was seen.
+struct Candidate {
+    leaf: u64,
+    /// True if nobody proves who acts.
+    claim: bool,
+    /// True if it acts on a resource that was not seen to change.
+    elsewhere: bool,
+    /// Its place among those of its controller, whose producers take turns.
+    turn: usize,
+}
+
 impl Book {
-    /// Notes that a correlation key names an act. There is room for 64; beyond that nobody can push out
+    /// Notes that a correlation key names an act. There is room for 32; beyond that nobody can push out
     /// what is somebody else's, and what does not fit is found.
     pub(super) fn correlate<V: View>(
         &mut self,
@@ -32,15 +50,21 @@ impl Book {
         act: &Act,
     ) -> Result<(), V::Error> {
         let key = CellKey::Correlation(name_of(kind, value));
+        let known = self.cells.look::<Correlated, _>(view, key)?;
+        let known = known.map(|acts| acts.acts.binary_search_by_key(&act.leaf, |one| one.leaf));
+        if let Some(Ok(_)) = known {
+            return Ok(());
+        }
         let acts: &mut Correlated = self.cells.change_or_default(view, key)?;
-        let place = acts.acts.binary_search_by_key(&act.leaf, |one| one.leaf);
-        let Err(at) = place else { return Ok(()) };
+        let place = acts.acts.partition_point(|one| one.leaf < act.leaf);
         let one = CorrelatedAct {
             leaf: act.leaf,
             key: act.key.clone(),
             denied: act.state() == IntentState::Denied,
+            task: act.task.clone(),
+            resource: short_of(&act.resource),
         };
-        acts.acts.insert(at, one);
+        acts.acts.insert(place, one);
         let Some(left_out) = acts.make_room(here.registry) else {
             return Ok(());
         };
@@ -50,14 +74,9 @@ impl Book {
             return Ok(());
         }
         // The finding is of the act that is not compared, not of the one that came last.
-        let task = if left_out.leaf == act.leaf {
-            task_of(act)
-        } else {
-            self.act_at(view, left_out.leaf)?
-                .and_then(|act| task_of(&act))
-        };
+        let task = TaskId::from_slice(&left_out.task);
         let kind = FindingKind::NotCompared;
-        let detail = "more than 64 acts share a correlation key: what is seen by that key alone is not \
+        let detail = "more than 32 acts share a correlation key: what is seen by that key alone is not \
                       found to be of this act";
         self.find(view, here, kind, task, left_out.leaf, None, detail)
     }
@@ -65,39 +84,47 @@ impl Book {
     /// The act that shares a correlation key and fits best; one that somebody signed comes before one
     /// that nobody did, and of equals one whose authority is proven, then the first. An act that has
     /// nothing in common with what was seen is not blamed for it.
+    ///
+    /// As many acts are compared as the budget has room for. Controllers take turns, and so do the
+    /// producers of each, those first that act on what was seen: whoever has very many acts has them
+    /// compared last.
     pub(super) fn act_correlated<V: View>(
         &mut self,
         view: &mut V,
         here: Here<'_>,
         voice: Voice<'_>,
         sight: &Sight<'_>,
-    ) -> Result<Option<Act>, V::Error> {
-        let mut leaves = Vec::new();
-        for (kind, value) in &sight.said.correlation_keys {
-            let key = CellKey::Correlation(name_of(kind, value));
-            if let Some(found) = self.cells.look::<Correlated, _>(view, key)? {
-                leaves.extend(found.acts.iter().map(|act| act.leaf));
-            }
-        }
-        leaves.sort_unstable();
-        leaves.dedup();
+        budget: &mut Budget,
+    ) -> Result<Found, V::Error> {
+        let (candidates, mut missed) = self.candidates(view, here, sight, budget)?;
         let (seen, system) = if sight.own.is_empty() {
-            (&sight.claimed, bytes::Bytes::new())
+            (&sight.claimed, None)
         } else {
-            (&sight.own, effects::system(voice.producer))
+            (&sight.own, Some(effects::system(voice.producer)))
         };
+        let memory: &[u8] = system.as_ref().map_or(&[], |system| &system[..]);
         let mut best: Option<((bool, Fit, bool), Act)> = None;
-        for leaf in leaves {
-            let Some(act) = self.act_at(view, leaf)? else {
+        let mut compared = 0;
+        for (at, candidate) in candidates.iter().enumerate() {
+            if !budget.take(LOOK) && compared > 0 {
+                missed += candidates.len() - at;
+                break;
+            }
+            let Some(mut act) = self.act_at(view, candidate.leaf)? else {
                 continue;
             };
-            if sight
-                .task
-                .is_some_and(|task| act.task[..] != task.as_bytes()[..])
-            {
-                continue;
+            if !budget.take(price(&act, seen.len(), system)) {
+                // One is compared in any case.
+                if compared > 0 {
+                    missed += 1;
+                    continue;
+                }
+                budget.take_up_to(u64::MAX);
             }
-            let fit = effects::fit(&act, seen, &system);
+            compared += 1;
+            self.with_effects(view, &mut act, system)?;
+            self.compares(&act, seen.len());
+            let fit = effects::fit(&act, seen, memory);
             // Of an act of its own house a system is no witness: what that does not declare is not of it.
             let own_house = voice.record.filter(|_| !sight.own.is_empty());
             let own_house = own_house.is_some_and(|system| {
@@ -109,39 +136,118 @@ impl Book {
             }
             let founded = act.authority() == LayerState::Proven;
             let rank = (!is_claim(&act, here.registry), fit, founded);
-            if best.as_ref().is_none_or(|(best, _)| rank > *best) {
+            let better = best.as_ref().is_none_or(|(best, other)| {
+                rank > *best || (rank == *best && act.leaf < other.leaf)
+            });
+            if better {
                 best = Some((rank, act));
             }
         }
-        Ok(best.map(|(_, act)| act))
+        Ok(Found {
+            missed: match &best {
+                Some(((true, Fit::Again, true), _)) => 0,
+                _ => missed,
+            },
+            act: best.map(|(_, act)| act),
+        })
     }
 
-    /// A downstream system names a credential: does its task go on?
-    pub(super) fn token_seen<V: View>(
+    /// The acts that share a correlation key with what was seen, in the order in which they are compared,
+    /// and how many lists of them there was no room to look at.
+    fn candidates<V: View>(
         &mut self,
         view: &mut V,
         here: Here<'_>,
-        kind: &str,
-        value: &str,
+        sight: &Sight<'_>,
+        budget: &mut Budget,
+    ) -> Result<(Vec<Candidate>, usize), V::Error> {
+        let mut missed = 0;
+        let mut acts: BTreeMap<u64, CorrelatedAct> = BTreeMap::new();
+        for (kind, value) in &sight.said.correlation_keys {
+            if !budget.take(LOOK) {
+                missed += 1;
+                continue;
+            }
+            let key = CellKey::Correlation(name_of(kind, value));
+            if let Some(found) = self.cells.look::<Correlated, _>(view, key)? {
+                budget.take_up_to(found.acts.len() as u64 / 8);
+                let of_task = |one: &&CorrelatedAct| {
+                    let task = sight.task.as_ref();
+                    task.is_none_or(|task| one.task[..] == task.as_bytes()[..])
+                };
+                let found = found.acts.iter().filter(of_task);
+                acts.extend(found.map(|one| (one.leaf, one.clone())));
+            }
+        }
+        let seen = sight.own.iter().chain(&sight.claimed);
+        let seen: Vec<u64> = seen.map(|one| short(&one.print.resource)).collect();
+        // By controller, and within it first the first one of each producer, then the second ones.
+        let mut of_producer: HashMap<(&str, &str), usize> = HashMap::new();
+        let mut shared: Vec<(Option<&str>, usize, Candidate)> = Vec::with_capacity(acts.len());
+        for act in acts.values() {
+            let key = KeyId::from_slice(&act.key);
+            let speaker = key.and_then(|key| proven_speaker(here.registry, key));
+            let names = speaker.map(|one| (one.controller.as_str(), one.producer.as_str()));
+            let nth = of_producer.entry(names.unwrap_or_default()).or_default();
+            *nth += 1;
+            let candidate = Candidate {
+                leaf: act.leaf,
+                claim: speaker.is_none(),
+                elsewhere: !seen.contains(&act.resource),
+                turn: 0,
+            };
+            shared.push((names.map(|names| names.0), *nth, candidate));
+        }
+        shared.sort_by_key(|(controller, nth, one)| (*controller, one.elsewhere, *nth, one.leaf));
+        let mut candidates = Vec::with_capacity(shared.len());
+        for of_controller in shared.chunk_by_mut(|a, b| a.0 == b.0) {
+            for (turn, (_, _, candidate)) in of_controller.iter_mut().enumerate() {
+                candidate.turn = turn;
+            }
+        }
+        candidates.extend(shared.into_iter().map(|(_, _, candidate)| candidate));
+        candidates.sort_by_key(|one| (one.claim, one.elsewhere, one.turn, one.leaf));
+        Ok((candidates, missed))
+    }
+
+    /// A downstream system names credentials: do their tasks go on?
+    pub(super) fn tokens_seen<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        task: Option<TaskId>,
+        said: &Said,
+        budget: &mut Budget,
     ) -> Result<(), V::Error> {
-        let key = CellKey::Token(name_of(kind, value));
-        let Some(names) = self.cells.look::<Names, _>(view, key)?.cloned() else {
-            return Ok(());
-        };
-        for name in names.grants {
-            let Ok(name) = Hash::try_from(&name.hash[..]) else {
+        // The best founded grant of each task. One that nobody proves to be the task's accuses nobody.
+        let mut named: BTreeMap<TaskId, (u32, u64)> = BTreeMap::new();
+        let mut missed = 0;
+        for (kind, value) in &said.correlation_keys {
+            if !budget.take(LOOK) {
+                missed += 1;
+                continue;
+            }
+            let key = CellKey::Token(name_of(kind, value));
+            let Some(names) = self.cells.look::<Names, _>(view, key)? else {
                 continue;
             };
-            let grant = self
-                .cells
-                .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
-            // A grant that nobody proves to be the task's accuses nobody.
-            let grant = grant.filter(|grant| grant.rooted() == LayerState::Proven);
-            let Some((grant_leaf, id)) =
-                grant.and_then(|grant| Some((grant.leaf, TaskId::from_slice(&grant.task)?)))
-            else {
+            for name in names.grants.iter().filter(|name| name.rank > 0) {
+                let Some(task) = TaskId::from_slice(&name.task) else {
+                    continue;
+                };
+                let best = named.entry(task).or_insert((name.rank, name.leaf));
+                if name.rank > best.0 {
+                    *best = (name.rank, name.leaf);
+                }
+            }
+        }
+        let mut named: Vec<_> = named.into_iter().collect();
+        named.sort_by_key(|(_, (rank, leaf))| (std::cmp::Reverse(*rank), *leaf));
+        for (id, (_, grant_leaf)) in named {
+            if !budget.take(LOOK) {
+                missed += 1;
                 continue;
-            };
+            }
             let task = self.cells.task(view, id)?;
             let closed = task
                 .filter(|task| task.state() == TaskState::Closed)
@@ -153,8 +259,37 @@ impl Book {
                 self.find(view, here, kind, Some(id), here.leaf, contradicts, detail)?;
             }
         }
+        if missed > 0 {
+            let kind = FindingKind::NotCompared;
+            let detail = format!(
+                "its correlation keys name the credentials of {missed} more tasks than are looked at; \
+                 that one of these had ended is not found"
+            );
+            self.find(view, here, kind, task, here.leaf, None, detail)?;
+        }
         Ok(())
     }
+}
+
+/// What it costs to compare an act with so many effects, besides looking at it.
+fn price(act: &Act, seen: usize, system: Option<System>) -> u64 {
+    let expected = act.expected as usize;
+    let declared = act.outcome.as_ref().map_or(0, |one| one.declared as usize);
+    let own = act.systems.iter();
+    let own = own.filter(|one| Some(one.name()) == system);
+    let own: usize = own.map(|one| one.count as usize).sum();
+    let lists = act.evidence.len() + act.relied.len() + act.observations.len();
+    let cell = |effects: usize| match effects {
+        0 => 0,
+        n => LOOK + n as u64 / 4,
+    };
+    let pairs = (seen * (expected + declared + own)) as u64;
+    cell(expected)
+        + cell(declared)
+        + cell(own)
+        + u64::from(act.expected_bytes) / 512
+        + lists as u64 / 8
+        + pairs / 64
 }
 
 /// The registration of a key that proves who acts: not an importer's.
@@ -163,39 +298,42 @@ fn proven_speaker(registry: &Registry, key: KeyId) -> Option<&KeyRecord> {
     record.filter(|record| record.role != KeyRole::Importer)
 }
 
+/// The one to take out of a list that is shared, each with its key and whether it was denied: of what
+/// nobody proves, else of what was denied, else of the controller that has the most; there of the
+/// producer that has the most, the last of those.
+pub(super) fn largest_share(registry: &Registry, all: &[(&[u8], bool)]) -> Option<usize> {
+    let speakers: Vec<Option<(&str, &str)>> = all
+        .iter()
+        .map(|(key, _)| {
+            let record = proven_speaker(registry, KeyId::from_slice(key)?)?;
+            Some((record.controller.as_str(), record.producer.as_str()))
+        })
+        .collect();
+    let mut of_controller: HashMap<&str, usize> = HashMap::new();
+    let mut of_producer: HashMap<(&str, &str), usize> = HashMap::new();
+    let counted = all.iter().zip(&speakers).filter(|((_, denied), _)| !denied);
+    for speaker in counted.filter_map(|(_, speaker)| speaker.as_ref()) {
+        *of_controller.entry(speaker.0).or_default() += 1;
+        *of_producer.entry(*speaker).or_default() += 1;
+    }
+    let (at, _) = all.iter().enumerate().max_by_key(|(at, (_, denied))| {
+        let shares = speakers[*at].map(|speaker| {
+            let controller = of_controller.get(speaker.0).copied();
+            (controller, of_producer.get(&speaker).copied())
+        });
+        (shares.is_none(), *denied, shares, *at)
+    })?;
+    Some(at)
+}
+
 impl Correlated {
-    /// Takes one out if there are more than 64: of what nobody proves, else of what was denied, else of
-    /// the controller that has the most; there of the producer that has the most, the newest of those.
+    /// Takes one out if there are more than 32.
     fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
-        if self.acts.len() <= LIST_MAX {
+        if self.acts.len() <= SHARED_MAX {
             return None;
         }
-        let speakers: Vec<Option<(&str, &str)>> = self
-            .acts
-            .iter()
-            .map(|act| {
-                let record = proven_speaker(registry, KeyId::from_slice(&act.key)?)?;
-                Some((record.controller.as_str(), record.producer.as_str()))
-            })
-            .collect();
-        let mut of_controller: HashMap<&str, usize> = HashMap::new();
-        let mut of_producer: HashMap<(&str, &str), usize> = HashMap::new();
-        let counted = self
-            .acts
-            .iter()
-            .zip(&speakers)
-            .filter(|(act, _)| !act.denied);
-        for speaker in counted.filter_map(|(_, speaker)| speaker.as_ref()) {
-            *of_controller.entry(speaker.0).or_default() += 1;
-            *of_producer.entry(*speaker).or_default() += 1;
-        }
-        let (at, _) = self.acts.iter().enumerate().max_by_key(|(at, act)| {
-            let shares = speakers[*at].map(|speaker| {
-                let controller = of_controller.get(speaker.0).copied();
-                (controller, of_producer.get(&speaker).copied())
-            });
-            (shares.is_none(), act.denied, shares, *at)
-        })?;
+        let all: Vec<(&[u8], bool)> = self.acts.iter().map(|one| (&one.key[..], one.denied)).collect();
+        let at = largest_share(registry, &all)?;
         Some(self.acts.remove(at))
     }
 }

@@ -27,16 +27,37 @@ use deed_proto::v1::IntentState;
 
 use super::{
     amounts,
-    cells::{Act, Change, name_of},
+    cells::{Act, Change, Print, System, name_of, short},
     grant::covers,
     said::Effect,
 };
 
-/// Changes that are remembered of an act for each system: no system uses up what is another's.
-pub(super) const CHANGES_MAX: usize = 256;
+/// Changes that are remembered of an act for each system: no system uses up what is another's. As many as
+/// can be declared.
+pub(super) const CHANGES_MAX: usize = 64;
 
 /// Effects of an Outcome: as many as a mask has bits.
 const EFFECTS_MAX: usize = 64;
+
+/// An effect that somebody reports, with its print.
+#[derive(Debug, Clone)]
+pub(super) struct Sighted {
+    pub(super) effect: Effect,
+    pub(super) print: Print,
+}
+
+impl Sighted {
+    pub(super) fn of(effect: &Effect) -> Self {
+        Self {
+            effect: effect.clone(),
+            print: Print::of(effect),
+        }
+    }
+
+    pub(super) fn all(effects: &[Effect]) -> Vec<Self> {
+        effects.iter().map(Self::of).collect()
+    }
+}
 
 /// How what was seen compares with what was declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,18 +100,18 @@ pub(super) enum Fit {
 }
 
 /// The name under which a system's changes are remembered.
-pub(super) fn system(producer: &str) -> Bytes {
-    Bytes::copy_from_slice(&name_of("observer", producer))
+pub(super) fn system(producer: &str) -> System {
+    name_of("observer", producer)
 }
 
 /// Returns how well an act fits the effects that `system` saw; an empty one has no memory.
-pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
+pub(super) fn fit(act: &Act, effects: &[Sighted], system: &[u8]) -> Fit {
     let compared = look_up(act, effects, system).seen;
     let any = |wanted: fn(&Seen) -> bool| compared.iter().any(wanted);
     if any(|seen| matches!(seen, Seen::Again | Seen::Otherwise)) {
         return Fit::Again;
     }
-    let on_resource = effects.iter().any(|seen| is_on(act, seen));
+    let on_resource = effects.iter().any(|seen| is_on(act, &seen.effect));
     let otherwise = if on_resource {
         Fit::OnResource
     } else {
@@ -115,18 +136,19 @@ pub(super) fn fit(act: &Act, effects: &[Effect], system: &[u8]) -> Fit {
     let own = own_of(act, system);
     let twice = effects.iter().any(|seen| {
         let mut own = own.iter();
-        own.any(|before| is_same_change(&before.effect, seen, false))
+        own.any(|before| is_same_change(&before.effect, &seen.print, false))
     });
     if twice { Fit::OpenTwice } else { Fit::Open }
 }
 
 /// Returns true if the effects that `system` saw are more or other than the Intent asked for.
-fn exceeds(act: &Act, effects: &[Effect], system: &[u8]) -> bool {
+fn exceeds(act: &Act, effects: &[Sighted], system: &[u8]) -> bool {
     let own = own_of(act, system);
     let mut taken = expected_taken(act, system);
-    let all = own.iter().map(|change| &change.effect).chain(effects);
-    let other = |seen: &Effect| {
-        let (expected, beyond) = beyond_cleared(act, seen, taken);
+    let seen = effects.iter().map(|seen| &seen.print);
+    let all = own.iter().map(|change| &change.effect).chain(seen);
+    let other = |seen: &Sighted| {
+        let (expected, beyond) = beyond_cleared(act, &seen.effect, taken);
         taken |= expected.map_or(0, bit);
         beyond.is_some()
     };
@@ -171,15 +193,19 @@ enum Holder {
 /// The declared effects, each with what one system saw of it.
 struct Matching<'a> {
     act: &'a Act,
-    observed: &'a [Effect],
-    declared: &'a [Effect],
+    observed: &'a [Sighted],
+    declared: &'a [Print],
     holders: Vec<Option<Holder>>,
     /// What any system has seen so far: bit n for effect n.
     confirmed: u64,
+    /// The declared effects that each change fits, and each effect that is looked up: bit n for effect n.
+    /// Worked out once for each, so that making room compares nothing again.
+    before: Vec<Option<u64>>,
+    now: Vec<Option<u64>>,
 }
 
 impl<'a> Matching<'a> {
-    fn of(act: &'a Act, observed: &'a [Effect], system: &[u8]) -> Option<Self> {
+    fn of(act: &'a Act, observed: &'a [Sighted], system: &[u8]) -> Option<Self> {
         let declared = &act.outcome.as_ref()?.effects[..];
         let declared = &declared[..declared.len().min(EFFECTS_MAX)];
         let mut holders = vec![None; declared.len()];
@@ -198,32 +224,41 @@ impl<'a> Matching<'a> {
             declared,
             holders,
             confirmed: confirmed(act),
+            before: vec![None; act.changes.len()],
+            now: vec![None; observed.len()],
         })
     }
 
-    fn effect(&self, holder: Holder) -> &'a Effect {
+    fn print(&self, holder: Holder) -> &'a Print {
         match holder {
             Holder::Before(at) => &self.act.changes[at].effect,
-            Holder::Now(at) => &self.observed[at],
+            Holder::Now(at) => &self.observed[at].print,
         }
     }
 
-    fn fits(&self, n: usize, holder: Holder) -> bool {
-        let strict = self.act.minor_units.is_some();
-        is_same(&self.declared[n], self.effect(holder), strict)
+    /// The declared effects that this one fits: bit n for effect n.
+    fn fits(&mut self, holder: Holder) -> u64 {
+        let print = self.print(holder);
+        let (declared, strict) = (self.declared, self.act.minor_units.is_some());
+        let known = match holder {
+            Holder::Before(at) => &mut self.before[at],
+            Holder::Now(at) => &mut self.now[at],
+        };
+        *known.get_or_insert_with(|| {
+            let all = (0..).zip(declared);
+            let fitting = all.filter(|(_, declared)| is_same(declared, print, strict));
+            fitting.fold(0, |mask, (n, _)| mask | bit(n))
+        })
     }
 
     /// Finds a declared effect for one that was seen; the others make room for it where they can.
     fn place(&mut self, holder: Holder) -> bool {
-        let seen = self.effect(holder);
+        let fits = self.fits(holder);
+        let id = short(&self.print(holder).external_id);
         let free = (0..self.declared.len())
-            .filter(|n| self.holders[*n].is_none() && self.fits(*n, holder))
+            .filter(|n| fits & (1 << n) != 0 && self.holders[*n].is_none())
             .min_by_key(|n| {
-                let mut all = self.act.changes.iter();
-                let named = all.any(|change| {
-                    change.declared == u32::try_from(*n).ok()
-                        && is_named_alike(&change.effect, seen)
-                });
+                let named = id != 0 && self.act.named.get(*n) == Some(&id);
                 (!named, self.confirmed & (1 << n) != 0, *n)
             });
         match free {
@@ -237,21 +272,22 @@ impl<'a> Matching<'a> {
 
     /// The same by a way along which each gives its effect to the one before it, and takes another one.
     fn displace(&mut self, holder: Holder, tried: &mut u64) -> bool {
-        for n in 0..self.declared.len() {
-            if *tried & (1 << n) != 0 || !self.fits(n, holder) {
-                continue;
-            }
-            *tried |= 1 << n;
-            let gives_way = match self.holders[n] {
+        let fits = self.fits(holder);
+        loop {
+            let n = (fits & !*tried).trailing_zeros();
+            let Some(held) = self.holders.get(n as usize).copied() else {
+                return false;
+            };
+            *tried |= bit(n);
+            let gives_way = match held {
                 None => true,
                 Some(other) => self.displace(other, tried),
             };
             if gives_way {
-                self.holders[n] = Some(holder);
+                self.holders[n as usize] = Some(holder);
                 return true;
             }
         }
-        false
     }
 
     /// Changes that are taken for another effect than they were.
@@ -270,33 +306,32 @@ impl<'a> Matching<'a> {
 
 /// Finds what `system` saw, in one Observation, among what was declared; an empty one has no
 /// memory. What is named most exactly is looked up first.
-pub(super) fn look_up(act: &Act, observed: &[Effect], system: &[u8]) -> Compared {
+pub(super) fn look_up(act: &Act, observed: &[Sighted], system: &[u8]) -> Compared {
     let mut matching = Matching::of(act, observed, system);
     let own = own_of(act, system);
     let order = most_exact_first(observed);
     let mut seen = vec![Seen::Hidden; observed.len()];
     for (place, at) in order.iter().enumerate() {
-        let effect = &observed[*at];
+        let print = &observed[*at].print;
         let before = own
             .iter()
-            .find(|change| is_named_alike(&change.effect, effect));
+            .find(|change| is_named_alike(&change.effect, print));
         let listed = order[..place]
             .iter()
-            .any(|before| is_named_alike(&observed[*before], effect));
+            .any(|before| is_named_alike(&observed[*before].print, print));
         seen[*at] = match (before, &mut matching) {
             _ if listed => Seen::Beyond,
-            (Some(before), _) if is_same(&before.effect, effect, false) => Seen::Again,
+            (Some(before), _) if is_same(&before.effect, print, false) => Seen::Again,
             (Some(_), _) => Seen::Otherwise,
             (None, None) => Seen::Early,
             (None, Some(matching)) => {
                 let holder = Holder::Now(*at);
-                let mut all = 0..matching.declared.len();
                 if matching.place(holder) {
                     // Which one it is shows at the end.
                     Seen::Declared(0)
-                } else if all.any(|n| matching.fits(n, holder)) {
+                } else if matching.fits(holder) != 0 {
                     Seen::Beyond
-                } else if matching.declared.iter().any(|one| is_like(one, effect)) {
+                } else if matching.declared.iter().any(|one| is_like(one, print)) {
                     Seen::Different
                 } else {
                     Seen::Hidden
@@ -334,9 +369,13 @@ pub(super) fn match_again(act: &mut Act, at: usize) -> bool {
     true
 }
 
-/// The declared effects that independent systems have seen: bit n for effect n.
+/// The declared effects that independent systems have seen: bit n for effect n. Of a system whose changes
+/// are not at hand that is what is kept in short.
 pub(super) fn confirmed(act: &Act) -> u64 {
-    confirmed_by(act, |_| true)
+    let at_hand = |name: &Bytes| act.changes.iter().any(|change| change.system == name);
+    let others = act.systems.iter().filter(|one| !at_hand(&one.system));
+    let others = others.fold(0, |mask, one| mask | one.confirmed);
+    others | confirmed_by(act, |_| true)
 }
 
 /// The declared effects that were seen in changes that count.
@@ -348,7 +387,7 @@ pub(super) fn confirmed_by(act: &Act, counts: impl Fn(&Change) -> bool) -> u64 {
 
 /// Merges two reports of one change, if the second one says more; `None` if it does not. They are
 /// the same in what both name.
-pub(super) fn merged(before: &Effect, again: &Effect) -> Option<Effect> {
+pub(super) fn merged(before: &Print, again: &Print) -> Option<Print> {
     let mut both = before.clone();
     if both.minor_units.is_none() {
         both.minor_units = again.minor_units;
@@ -372,11 +411,16 @@ pub(super) fn is_still_declared(act: &Act, change: &Change) -> bool {
     declared.is_none_or(|one| is_same(one, &change.effect, strict))
 }
 
-/// The same of the expected effect.
-pub(super) fn is_still_expected(act: &Act, change: &Change) -> bool {
+/// The same of the expected effect; `named` has the change's names.
+pub(super) fn is_still_expected(act: &Act, change: &Change, named: &Effect) -> bool {
     let n = change.expected.and_then(|n| usize::try_from(n).ok());
     let expected = n.and_then(|n| act.expected_effects.get(n));
-    expected.is_none_or(|one| is_expected(one, &change.effect))
+    let now = Effect {
+        minor_units: change.effect.minor_units,
+        currency: change.effect.currency.clone(),
+        ..named.clone()
+    };
+    expected.is_none_or(|one| is_expected(one, &now))
 }
 
 /// Returns true if all declared effects, and at least one, are in a mask.
@@ -453,10 +497,10 @@ pub(super) fn is_expected(expected: &Effect, seen: &Effect) -> bool {
 }
 
 /// Positions of effects: those with an external id first, then those with an amount.
-pub(super) fn most_exact_first(effects: &[Effect]) -> Vec<usize> {
+pub(super) fn most_exact_first(effects: &[Sighted]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..effects.len()).collect();
     order.sort_by_key(|at| {
-        let effect = &effects[*at];
+        let effect = &effects[*at].effect;
         (effect.external_id.is_empty(), effect.minor_units.is_none())
     });
     order
@@ -467,23 +511,23 @@ pub(super) fn bit(effect: u32) -> u64 {
 }
 
 /// Of the same kind on the same resource.
-fn is_like(a: &Effect, b: &Effect) -> bool {
+fn is_like(a: &Print, b: &Print) -> bool {
     a.kind == b.kind && a.resource == b.resource
 }
 
 /// One change by what a system calls it.
-pub(super) fn is_named_alike(a: &Effect, b: &Effect) -> bool {
+pub(super) fn is_named_alike(a: &Print, b: &Print) -> bool {
     is_like(a, b) && !a.external_id.is_empty() && a.external_id == b.external_id
 }
 
 /// Kind and resource must be the same; of the rest what both name.
-pub(super) fn is_same(declared: &Effect, seen: &Effect, strict: bool) -> bool {
+pub(super) fn is_same(declared: &Print, seen: &Print, strict: bool) -> bool {
     let (a, b) = (&declared.external_id, &seen.external_id);
     is_same_change(declared, seen, strict) && (a.is_empty() || b.is_empty() || a == b)
 }
 
 /// The same, whatever the external ids. `strict` tells an effect without an amount from one with.
-fn is_same_change(declared: &Effect, seen: &Effect, strict: bool) -> bool {
+fn is_same_change(declared: &Print, seen: &Print, strict: bool) -> bool {
     let same_bytes = |a: &[u8], b: &[u8]| a.is_empty() || b.is_empty() || a == b;
     let same_amount = match (declared.minor_units, seen.minor_units) {
         (Some(a), Some(b)) => a == b && declared.currency == seen.currency,

@@ -39,7 +39,8 @@ fn cleared_for(minor_units: i64) -> Act {
 fn declares(effects: &[Effect]) -> Act {
     Act {
         outcome: Some(Outcome {
-            effects: effects.to_vec(),
+            effects: effects.iter().map(Print::of).collect(),
+            declared: u32::try_from(effects.len()).unwrap(),
             ..Outcome::default()
         }),
         ..cleared()
@@ -48,7 +49,7 @@ fn declares(effects: &[Effect]) -> Act {
 
 /// An Observation, remembered as an independent system's is.
 fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
-    let compared = look_up(act, effects, who);
+    let compared = look_up(act, &Sighted::all(effects), who);
     compared.make_room(act);
     let leaf = 100 + act.changes.len() as u64;
     for (seen, effect) in compared.seen.iter().zip(effects) {
@@ -58,7 +59,7 @@ fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
         act.changes.push(Change {
             leaf,
             system: Bytes::from_static(who),
-            effect: effect.clone(),
+            effect: Print::of(effect),
             declared: match seen {
                 Seen::Declared(n) => Some(u32::try_from(*n).unwrap()),
                 _ => None,
@@ -66,11 +67,12 @@ fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
             ..Change::default()
         });
     }
+    act.tally();
     compared.seen
 }
 
 fn looked_up(act: &Act, effects: &[Effect], who: &[u8]) -> Vec<Seen> {
-    look_up(act, effects, who).seen
+    look_up(act, &Sighted::all(effects), who).seen
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn effects_are_held_against_what_was_cleared() {
         let (expected, beyond) = beyond_cleared(&act, seen, expected_taken(&act, who));
         act.changes.push(Change {
             system: Bytes::from_static(who),
-            effect: seen.clone(),
+            effect: Print::of(seen),
             expected,
             ..Change::default()
         });
@@ -348,7 +350,7 @@ fn what_is_said_later_finds_its_place() {
     };
     let mut act = declares(&[after(b"a", ""), after(b"b", "")]);
     assert_eq!(sees(&mut act, BANK, &[refund("R-1")]), [Seen::Declared(0)]);
-    act.changes[0].effect = after(b"b", "R-1");
+    act.changes[0].effect = Print::of(&after(b"b", "R-1"));
     assert!(!is_still_declared(&act, &act.changes[0]));
     assert!(match_again(&mut act, 0));
     assert_eq!(act.changes[0].declared, Some(1));
@@ -356,12 +358,13 @@ fn what_is_said_later_finds_its_place() {
         sees(&mut act, BANK, &[after(b"a", "R-2")]),
         [Seen::Declared(0)]
     );
-    act.changes[1].effect = after(b"b", "R-2");
+    act.changes[1].effect = Print::of(&after(b"b", "R-2"));
     assert!(!match_again(&mut act, 1));
 }
 
 #[test]
 fn a_report_goes_to_the_act_that_has_it_left() {
+    let fit = |act: &Act, effects: &[Effect], who: &[u8]| fit(act, &Sighted::all(effects), who);
     let seen = |effects: &[Effect]| {
         let mut act = cleared_for(1_000);
         sees(&mut act, BANK, effects);

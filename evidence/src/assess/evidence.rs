@@ -215,6 +215,7 @@ impl Book {
         if act.clearing || act.evidence.is_empty() {
             return Ok(());
         }
+        self.with_expected(view, act)?;
         let (Some(waiting), Some(task)) = (&act.waiting, task_of(act)) else {
             return Ok(());
         };

@@ -5,10 +5,10 @@ use deed_proto::v1::{EvidencePart, FindingKind, GrantState, LayerState, TaskStat
 use deed_tlog::Hash;
 
 use super::{
-    CHAIN_MAX, LIST_MAX,
+    CHAIN_MAX, SHARED_MAX,
     act::copied_of,
     book::{Book, Here, View, Voice},
-    cells::{self, CellKey, GrantName, Names, Relied, name_of},
+    cells::{self, CellKey, GrantName, Names, Relied, Scope, name_of},
     said::{Effect, Grant, Quantity},
     table::{self, Event, State, Thing},
 };
@@ -161,6 +161,11 @@ impl Book {
     ) -> Result<(), V::Error> {
         let name = CellKey::Grant(*leaf_hash);
         let mut grant = new_grant(here, voice, task, said);
+        let scope = Scope {
+            actions: said.actions.clone(),
+            resources: said.resources.clone(),
+            gateways: said.gateways.clone(),
+        };
         let mut against = self.task_takes_grants(view, task)?;
         let mut left_out = None;
         let event = match &said.parent {
@@ -173,9 +178,11 @@ impl Book {
                 Event::Granted
             }
             Some(parent) => {
+                let name = *parent;
                 let found = self
                     .cells
-                    .look::<Box<cells::Grant>, _>(view, CellKey::Grant(*parent))?;
+                    .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?
+                    .cloned();
                 match found {
                     Some(parent) if parent.task == grant.task => {
                         grant.parent_leaf = Some(parent.leaf);
@@ -186,7 +193,12 @@ impl Book {
                         } else {
                             LayerState::Claimed
                         });
-                        match escalates(parent, &grant, voice) {
+                        let covers = self
+                            .cells
+                            .look::<Box<Scope>, _>(view, CellKey::Scope(name))?;
+                        let none = Scope::default();
+                        let scopes = (covers.map_or(&none, |covers| &**covers), &scope);
+                        match escalates(&parent, &grant, scopes, voice) {
                             None => Event::Delegated,
                             Some(detail) => {
                                 let leaf = Some(parent.leaf);
@@ -219,10 +231,15 @@ impl Book {
                 LayerState::Proven => 1,
                 _ => 0,
             };
-            let hash = Bytes::copy_from_slice(leaf_hash.as_bytes());
-            left_out = names.add(GrantName { hash, rank });
+            left_out = names.add(GrantName {
+                hash: Bytes::copy_from_slice(leaf_hash.as_bytes()),
+                rank,
+                leaf: here.leaf,
+                task: grant.task.clone(),
+            });
         }
         self.cells.put(name, Box::new(grant));
+        self.cells.put(CellKey::Scope(*leaf_hash), Box::new(scope));
         if let Some((kind, detail, contradicts)) = against {
             self.find(view, here, kind, Some(task), here.leaf, contradicts, detail)?;
         }
@@ -240,18 +257,9 @@ impl Book {
         here: Here<'_>,
         left_out: &GrantName,
     ) -> Result<(), V::Error> {
-        let Ok(name) = Hash::try_from(&left_out.hash[..]) else {
-            return Ok(());
-        };
-        let grant = self
-            .cells
-            .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
-        let Some((leaf, task)) = grant.map(|grant| (grant.leaf, TaskId::from_slice(&grant.task)))
-        else {
-            return Ok(());
-        };
+        let (leaf, task) = (left_out.leaf, TaskId::from_slice(&left_out.task));
         let kind = FindingKind::NotCompared;
-        let detail = "more than 64 grants stand for one outside token; the use of it after the end of \
+        let detail = "more than 32 grants stand for one outside token; the use of it after the end of \
                       its task is not found for this one";
         self.find(view, here, kind, task, leaf, None, detail)
     }
@@ -386,13 +394,14 @@ impl Book {
         let mut layer = LayerState::Proven;
         while let Some(name) = next {
             let first = shown.chain.is_empty();
-            let Some(grant) = self
+            let grant = self
                 .cells
-                .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?
-            else {
+                .look::<Box<cells::Grant>, _>(view, CellKey::Grant(name))?;
+            let Some(grant) = grant.cloned() else {
                 shown.add(FindingKind::UnknownGrant, "there is no such grant", None);
                 return Ok(shown);
             };
+            let grant = &*grant;
             if first {
                 if grant.task[..] != wanted.task.as_bytes()[..] {
                     let leaf = Some(grant.leaf);
@@ -409,11 +418,16 @@ impl Book {
                     let detail = "the grant is another subject's, or for another key";
                     shown.add(FindingKind::UnknownGrant, detail, Some(grant.leaf));
                 }
-                scope(&mut shown, grant, wanted);
+                let covers = self
+                    .cells
+                    .look::<Box<Scope>, _>(view, CellKey::Scope(name))?;
+                let none = Scope::default();
+                let covers = covers.map_or(&none, |covers| &**covers);
+                scope(&mut shown, grant, covers, wanted);
                 // A part names none that its parent does not name.
-                shown.gateways.clone_from(&grant.gateways);
+                shown.gateways.clone_from(&covers.gateways);
                 if !wanted.expected.is_empty() {
-                    shown.resources.clone_from(&grant.resources);
+                    shown.resources.clone_from(&covers.resources);
                 }
             }
             in_force(&mut shown, here.registry, grant, here.at);
@@ -471,11 +485,11 @@ impl Book {
 }
 
 impl Names {
-    /// Adds a grant. If there are 64, one of those that are founded worst gives way, the newest of them;
+    /// Adds a grant. If there are 32, one of those that are founded worst gives way, the newest of them;
     /// that one is returned.
     fn add(&mut self, name: GrantName) -> Option<GrantName> {
         self.grants.push(name);
-        if self.grants.len() <= LIST_MAX {
+        if self.grants.len() <= SHARED_MAX {
             return None;
         }
         let worst = self.grants.iter().map(|name| name.rank).min();
@@ -511,8 +525,6 @@ fn new_grant(here: Here<'_>, voice: Voice<'_>, task: TaskId, said: &Grant) -> ce
         subject_key: said
             .subject_key
             .map_or_else(Bytes::new, |key| bytes(key.as_bytes())),
-        actions: said.actions.clone(),
-        resources: said.resources.clone(),
         not_before_us: said.not_before.get(),
         expires_us: said.expires.get(),
         uses: said.uses,
@@ -540,7 +552,6 @@ fn new_grant(here: Here<'_>, voice: Voice<'_>, task: TaskId, said: &Grant) -> ce
         at_us: here.at.get(),
         accepted_key: Bytes::new(),
         accepted_at_us: 0,
-        gateways: said.gateways.clone(),
     }
 }
 
@@ -580,6 +591,7 @@ fn is_subject(grant: &cells::Grant, producer: &str, key: Option<KeyId>) -> bool 
 fn escalates(
     parent: &cells::Grant,
     grant: &cells::Grant,
+    (above, below): (&Scope, &Scope),
     voice: Voice<'_>,
 ) -> Option<&'static str> {
     let within = |most: u64, wanted: u64| most == 0 || (wanted != 0 && wanted <= most);
@@ -594,16 +606,16 @@ fn escalates(
         Some("the parent never was a grant")
     } else if grant.depth > CHAIN_MAX {
         Some("the chain has more than 8 grants")
-    } else if !all_covered(&parent.actions, &grant.actions) {
+    } else if !all_covered(&above.actions, &below.actions) {
         Some("its actions go beyond the parent's")
-    } else if !all_covered(&parent.resources, &grant.resources) {
+    } else if !all_covered(&above.resources, &below.resources) {
         Some("its resources go beyond the parent's")
     } else if grant.not_before_us < parent.not_before_us || grant.expires_us > parent.expires_us {
         Some("its time goes beyond the parent's")
-    } else if !grant
+    } else if !below
         .gateways
         .iter()
-        .all(|one| parent.gateways.contains(one))
+        .all(|one| above.gateways.contains(one))
     {
         Some("its gateways go beyond the parent's")
     } else if !within(parent.uses, grant.uses) {
@@ -615,13 +627,13 @@ fn escalates(
     }
 }
 
-fn scope(shown: &mut Shown, grant: &cells::Grant, wanted: &Wanted<'_>) {
+fn scope(shown: &mut Shown, grant: &cells::Grant, covers_of: &Scope, wanted: &Wanted<'_>) {
     let covered = |patterns: &[String], name| patterns.iter().any(|pattern| covers(pattern, name));
-    if !covered(&grant.actions, wanted.action) {
+    if !covered(&covers_of.actions, wanted.action) {
         let detail = "the grant does not cover the action";
         shown.add(FindingKind::ScopeExceeded, detail, Some(grant.leaf));
     }
-    if !covered(&grant.resources, wanted.resource) {
+    if !covered(&covers_of.resources, wanted.resource) {
         let detail = "the grant does not cover the resource";
         shown.add(FindingKind::ScopeExceeded, detail, Some(grant.leaf));
     }

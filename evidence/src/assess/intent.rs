@@ -7,12 +7,13 @@ use deed_proto::v1::{
     RiskTier, TaskState, statement::Body,
 };
 use deed_tlog::Hash;
+use prost::Message as _;
 
 use super::{
     act::{copied, copied_of, task_of},
     amounts,
     book::{Book, Here, Owed, Spoken, View, Voice},
-    cells::{Act, Duties, Evidence, Relied, Waiting},
+    cells::{Act, CellKey, Duties, Evidence, Expected, Relied, Waiting},
     digest,
     due::{Due, DueOf},
     grant::{NEGATIVE, Shown, Wanted, covers},
@@ -81,13 +82,6 @@ impl Book {
         if asks_for_nothing(here, voice, spoken, said)
             && self.clear_unkept(view, here, task, spoken, said)?
         {
-            if !spoken.said.correlation_keys.is_empty()
-                && let Some(act) = self.act_at(view, here.leaf)?
-            {
-                for (kind, value) in &spoken.said.correlation_keys {
-                    self.correlate(view, here, kind, value, &act)?;
-                }
-            }
             return Ok((IntentState::Cleared, Vec::new(), Vec::new()));
         }
         // An Intent that was too late when it was said is denied, and nothing is due of it.
@@ -138,9 +132,9 @@ impl Book {
                 .map_or_else(String::new, |amount| amount.currency.to_owned()),
             session: copied(spoken.header.session.as_bytes()),
             resource: asked.resource.to_owned(),
-            expected_effects: said.expected_effects.clone(),
             ..Act::default()
         };
+        self.keep_expected(&mut act, &said.expected_effects);
         self.settle(view, here, &mut act, judged)?;
         if act.state() == IntentState::Waiting {
             act.waiting = Some(asked.waiting());
@@ -151,6 +145,19 @@ impl Book {
         let standing = (act.state(), act.missing.clone(), act.denied.clone());
         self.put_act(view, act)?;
         Ok(standing)
+    }
+
+    /// Keeps the effects that an Intent expects: once, for they do not change.
+    fn keep_expected(&mut self, act: &mut Act, effects: &[Effect]) {
+        if effects.is_empty() {
+            return;
+        }
+        let expected = Expected {
+            effects: effects.to_vec(),
+        };
+        act.expected = u32::try_from(effects.len()).unwrap_or(u32::MAX);
+        act.expected_bytes = u32::try_from(expected.encoded_len()).unwrap_or(u32::MAX);
+        self.cells.put(CellKey::Expected(act.leaf), expected);
     }
 
     /// Clears an Intent that asks for nothing but its open task; no cell is kept of it. Returns
@@ -447,6 +454,8 @@ fn asks_for_nothing(here: Here<'_>, voice: Voice<'_>, spoken: &Spoken<'_>, said:
         && said.amount.is_none()
         && said.deadline.get() == 0
         && said.expected_effects.is_empty()
+        // Else whoever looks among the acts of a correlation key would have to read their entries.
+        && spoken.said.correlation_keys.is_empty()
         && voice.record.is_none_or(|key| key.revoked_at.is_none())
         && spoken.received_at == here.at
 }

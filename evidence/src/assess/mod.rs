@@ -42,12 +42,15 @@ pub mod said;
 mod shelf;
 pub mod table;
 mod task;
+mod weigh;
+mod work;
 
 pub use book::{Assessed, Book, Changes, Spoken, View};
 pub use due::{Due, DueOf};
 pub use grant::{covers, effective_state, state_at};
 pub use keys::{ReliedKey, relied_on};
 pub use recorded::Recorded;
+pub use work::Work;
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.
 pub const HASTY_US: i64 = 2_000_000;
@@ -60,3 +63,12 @@ pub const CHAIN_MAX: u32 = 8;
 
 /// Most members of the small lists in cells: evidence and observations of an act, keys of a task.
 pub(crate) const LIST_MAX: usize = 64;
+
+/// Acts with one correlation key, and grants with one outside token. Statements look at such lists.
+pub(crate) const SHARED_MAX: usize = 32;
+
+/// Acts of a task whose effects were seen before their Outcomes: the task's end looks at each.
+pub(crate) const SEEN_OPEN_MAX: usize = 32;
+
+/// Systems that saw changes of one act: its Outcome looks at all of them.
+pub(crate) const SYSTEMS_MAX: usize = 8;

@@ -3,24 +3,29 @@
 use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, TaskState};
 
 use super::{
-    LIST_MAX, SKEW_US,
+    LIST_MAX, SEEN_OPEN_MAX, SKEW_US, SYSTEMS_MAX,
     act::{copied, task_of},
-    amounts,
+    amounts::{self, Moves as _},
     book::{Book, Here, View, Voice},
-    cells::{Act, Change, Observed},
-    effects::{self, CHANGES_MAX, Seen},
+    cells::{Act, Change, Observed, System, SystemSaw},
+    correlation::{Found, largest_share},
+    effects::{self, CHANGES_MAX, Seen, Sighted},
     keys,
     said::{Effect, LeafRef, Said},
     table::{Event, State},
+    work::Budget,
 };
 use crate::{Micros, TaskId};
+
+/// Findings about what was seen before an Outcome came; one more says how many there are beyond.
+const EARLY_FINDINGS_MAX: usize = 8;
 
 /// An Observation, with its effects parted into those that its speaker can prove and the others.
 pub(super) struct Sight<'a> {
     /// On resources that are the speaker's own.
-    pub(super) own: Vec<Effect>,
+    pub(super) own: Vec<Sighted>,
     /// On others, or said by somebody who is no registered system.
-    pub(super) claimed: Vec<Effect>,
+    pub(super) claimed: Vec<Sighted>,
     observed_at: Micros,
     pub(super) task: Option<TaskId>,
     pub(super) said: &'a Said,
@@ -41,6 +46,7 @@ impl Book {
         intent: Option<LeafRef>,
         seen: &[Effect],
         observed_at: Micros,
+        bytes: usize,
     ) -> Result<(), V::Error> {
         let system = voice
             .record
@@ -53,23 +59,37 @@ impl Book {
         let owns = |effect: &&Effect| system.is_some_and(|system| system.owns(&effect.resource));
         let (own, claimed): (Vec<&Effect>, Vec<&Effect>) = seen.iter().partition(owns);
         let sight = Sight {
-            own: own.into_iter().cloned().collect(),
-            claimed: claimed.into_iter().cloned().collect(),
+            own: own.into_iter().map(Sighted::of).collect(),
+            claimed: claimed.into_iter().map(Sighted::of).collect(),
             observed_at,
             task,
             said,
         };
+        let mut budget = Budget::of_search(bytes);
         if !sight.own.is_empty() {
-            for (kind, value) in &said.correlation_keys {
-                self.token_seen(view, here, kind, value)?;
-            }
+            let mut budget = Budget::of_tokens(bytes);
+            self.tokens_seen(view, here, task, said, &mut budget)?;
         }
         let found = match intent {
-            Some(intent) => self.act_named(view, task, &intent)?,
-            None => self.act_correlated(view, here, voice, &sight)?,
+            Some(intent) => Found {
+                act: self.act_named(view, task, &intent)?,
+                missed: 0,
+            },
+            None => self.act_correlated(view, here, voice, &sight, &mut budget)?,
         };
-        match found {
+        if found.missed > 0 {
+            // Whether it is of one of these is not known: that it is of no act is not said.
+            let kind = FindingKind::NotCompared;
+            let detail = format!(
+                "{} acts share its correlation keys that it was not compared with; name the Intent, or \
+                 fewer keys",
+                found.missed
+            );
+            self.find(view, here, kind, sight.task, here.leaf, None, detail)?;
+        }
+        match found.act {
             Some(act) => self.observed(view, here, voice, act, &sight),
+            None if found.missed > 0 => Ok(()),
             None => self.observed_of_nothing(view, here, voice, &sight),
         }
     }
@@ -82,11 +102,9 @@ impl Book {
         voice: Voice<'_>,
         sight: &Sight<'_>,
     ) -> Result<(), V::Error> {
-        let list = |effects: &[Effect], what: &str| {
+        let list = |effects: &[Sighted], what: &str| {
             let first = effects.first();
-            let first = first.map_or_else(String::new, |one| {
-                format!("{} on {}", one.kind, one.resource)
-            });
+            let first = first.map_or_else(String::new, |one| one.effect.told());
             match effects.len() {
                 1 => format!("an effect was {what} that belongs to no Intent here: {first}"),
                 n => format!("{n} effects were {what} that belong to no Intent here: {first}, ..."),
@@ -114,6 +132,10 @@ impl Book {
         mut act: Act,
         sight: &Sight<'_>,
     ) -> Result<(), V::Error> {
+        let system = effects::system(voice.producer);
+        let remembers = (!sight.own.is_empty()).then_some(system);
+        self.with_effects(view, &mut act, remembers)?;
+        self.compares(&act, sight.own.len() + sight.claimed.len());
         let rival = voice.record.filter(|_| !sight.own.is_empty());
         let rival = rival
             .and_then(|system| keys::rival(&act, here.registry, system, EvidencePart::Observation));
@@ -157,11 +179,12 @@ impl Book {
             .seen
             .iter()
             .zip(&sight.claimed)
+            .map(|(seen, one)| (seen, &one.effect))
             .find(|(seen, _)| matches!(seen, Seen::Different | Seen::Beyond | Seen::Hidden));
         let detail = match (other, voice.has_role(KeyRole::DownstreamSystem)) {
             (None, false) => return Ok(()),
             (_, true) => {
-                let effect = &sight.claimed[0];
+                let effect = &sight.claimed[0].effect;
                 format!(
                     "{} is no resource that this system's key is registered for",
                     effect.resource
@@ -194,14 +217,17 @@ impl Book {
         }
         let mut other = self.hold_against_clearance(view, here, act, sight)?;
         let system = effects::system(voice.producer);
+        if !self.has_room(view, here, voice, act, system)? {
+            return Ok(());
+        }
         let compared = effects::look_up(act, &sight.own, &system);
         compared.make_room(act);
         let mut taken = effects::expected_taken(act, &system);
         let mut beyond_bound = false;
         for at in effects::most_exact_first(&sight.own) {
-            let (effect, seen) = (&sight.own[at], compared.seen[at]);
+            let (effect, seen) = (&sight.own[at].effect, compared.seen[at]);
             if seen == Seen::Again {
-                if let Some(detail) = said_more(act, effect, &system) {
+                if let Some(detail) = said_more(act, &sight.own[at], &system) {
                     other = true;
                     let kind = FindingKind::EffectMismatch;
                     self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
@@ -210,7 +236,7 @@ impl Book {
             }
             let mut beyond = None;
             if seen != Seen::Otherwise {
-                let own = act.changes.iter().filter(|one| one.system == system);
+                let own = act.changes.iter().filter(|one| one.system[..] == system);
                 if own.count() >= CHANGES_MAX {
                     if !std::mem::replace(&mut beyond_bound, true) {
                         let kind = FindingKind::NotCompared;
@@ -227,15 +253,15 @@ impl Book {
                     leaf: here.leaf,
                     at_us: here.at.get(),
                     key: copied(voice.key.as_ref().map_or(&[], |key| &key.as_bytes()[..])),
-                    system: system.clone(),
-                    effect: effect.clone(),
+                    system: copied(&system),
+                    effect: sight.own[at].print.clone(),
                     declared: declared(seen),
                     expected,
                 });
             }
             // An effect that nobody has declared yet is compared when the Outcome comes.
             let compares = act.outcome.is_some() || seen == Seen::Otherwise;
-            let found = match unlike(seen, effect).filter(|_| compares) {
+            let found = match unlike(seen, &effect.told()).filter(|_| compares) {
                 Some((FindingKind::EffectMismatch, detail)) => {
                     Some((FindingKind::EffectMismatch, beyond.unwrap_or(detail)))
                 }
@@ -260,6 +286,49 @@ impl Book {
             return Ok(());
         }
         self.conclude(view, here, act, other)
+    }
+
+    /// Returns true if there is room for what a system saw of an act. If 8 systems have seen something of
+    /// it, the newest of the controller that has the most gives way, and the finding says so.
+    fn has_room<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        voice: Voice<'_>,
+        act: &mut Act,
+        system: System,
+    ) -> Result<bool, V::Error> {
+        if act.systems.iter().any(|one| one.name() == system) {
+            return Ok(true);
+        }
+        act.systems.push(SystemSaw {
+            system: copied(&system),
+            first_leaf: here.leaf,
+            key: copied(voice.key.as_ref().map_or(&[], |key| &key.as_bytes()[..])),
+            ..SystemSaw::default()
+        });
+        if act.systems.len() <= SYSTEMS_MAX {
+            return Ok(true);
+        }
+        let keys: Vec<(&[u8], bool)> = act.systems.iter().map(|one| (&one.key[..], false)).collect();
+        let at = largest_share(here.registry, &keys).unwrap_or(SYSTEMS_MAX);
+        let name = act.systems[at].name();
+        if name == system {
+            act.systems.pop();
+        } else {
+            self.drop_system(act, name);
+        }
+        let kind = FindingKind::NotCompared;
+        let detail = "more than 8 systems saw changes of this act; those of one are not compared";
+        self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        Ok(name != system)
+    }
+
+    /// Notes how many pairs of effects are compared.
+    pub(super) fn compares(&mut self, act: &Act, seen: usize) {
+        let declared = act.outcome.as_ref().map_or(0, |one| one.effects.len());
+        let known = act.expected_effects.len() + declared + act.changes.len();
+        self.cells.compared(seen * known);
     }
 
     /// Makes a finding if the act was not cleared, or not before its effects were seen. Returns
@@ -325,11 +394,11 @@ impl Book {
         if task.seen_open.contains(&act.leaf) {
             return Ok(());
         }
-        if task.seen_open.len() >= LIST_MAX {
+        if task.seen_open.len() >= SEEN_OPEN_MAX {
             // Nobody would look at it again when the task ends.
             let kind = FindingKind::NotCompared;
             let detail =
-                "effects of more than 64 acts of this task were seen before their Outcomes";
+                "effects of more than 32 acts of this task were seen before their Outcomes";
             // What was seen is kept, and compared if the Outcome comes.
             return self.find(
                 view,
@@ -370,21 +439,37 @@ impl Book {
         // An effect that was beyond the clearance then is so still.
         let mut other =
             act.has(FindingKind::EffectMismatch) || act.has(FindingKind::HiddenSideEffect);
+        let mut unlike_then = Vec::new();
         for group in early.chunk_by(|a, b| a.leaf == b.leaf) {
-            let effects: Vec<Effect> = group.iter().map(|change| change.effect.clone()).collect();
-            let compared = effects::look_up(act, &effects, &group[0].system);
+            let prints = group.iter().map(|change| Sighted {
+                effect: Effect::default(),
+                print: change.effect.clone(),
+            });
+            let prints: Vec<_> = prints.collect();
+            let compared = effects::look_up(act, &prints, &group[0].system);
             compared.make_room(act);
             for (change, seen) in group.iter().zip(compared.seen) {
-                let leaf = change.leaf;
                 act.changes.push(Change {
                     declared: declared(seen),
                     ..change.clone()
                 });
-                if let Some((kind, detail)) = unlike(seen, &change.effect) {
-                    other = true;
-                    self.find_of(view, here, act, kind, Some(leaf), detail)?;
+                let told = format!("an effect that was seen at leaf {}", change.leaf);
+                if let Some((kind, detail)) = unlike(seen, &told) {
+                    unlike_then.push((kind, change.leaf, detail));
                 }
             }
+        }
+        other |= !unlike_then.is_empty();
+        let beyond = unlike_then.len().saturating_sub(EARLY_FINDINGS_MAX);
+        for (at, (kind, leaf, mut detail)) in unlike_then.into_iter().enumerate() {
+            if at >= EARLY_FINDINGS_MAX {
+                act.note(kind);
+                continue;
+            }
+            if beyond > 0 && at + 1 == EARLY_FINDINGS_MAX {
+                detail = format!("{detail}; so it is with {beyond} more that were seen before");
+            }
+            self.find_of(view, here, act, kind, Some(leaf), detail)?;
         }
         self.conclude(view, here, act, other)
     }
@@ -435,7 +520,7 @@ const fn declared(seen: Seen) -> Option<u32> {
 }
 
 /// Returns the finding about an effect that was not declared so.
-fn unlike(seen: Seen, effect: &Effect) -> Option<(FindingKind, String)> {
+fn unlike(seen: Seen, told: &str) -> Option<(FindingKind, String)> {
     let (kind, what) = match seen {
         Seen::Early | Seen::Declared(_) | Seen::Again => return None,
         Seen::Otherwise => (
@@ -453,10 +538,7 @@ fn unlike(seen: Seen, effect: &Effect) -> Option<(FindingKind, String)> {
         ),
         Seen::Hidden => (FindingKind::HiddenSideEffect, "was declared by nobody"),
     };
-    Some((
-        kind,
-        format!("{} on {} {what}", effect.kind, effect.resource),
-    ))
+    Some((kind, format!("{told} {what}")))
 }
 
 /// Says how the effects that one system saw go beyond the amount that the Intent names.
@@ -470,14 +552,14 @@ fn amounts_beyond(act: &Act, system: &[u8]) -> Option<String> {
 
 /// Takes what a system says of a change that it has reported before. Why it is not what it was taken
 /// for any more, if so: what comes later must not slip in under an id that was confirmed.
-fn said_more(act: &mut Act, again: &Effect, system: &[u8]) -> Option<String> {
+fn said_more(act: &mut Act, again: &Sighted, system: &[u8]) -> Option<String> {
     let at = act.changes.iter().position(|change| {
-        change.system[..] == *system && effects::is_named_alike(&change.effect, again)
+        change.system[..] == *system && effects::is_named_alike(&change.effect, &again.print)
     })?;
-    let both = effects::merged(&act.changes[at].effect, again)?;
+    let both = effects::merged(&act.changes[at].effect, &again.print)?;
     act.changes[at].effect = both;
     let change = &act.changes[at];
-    let expected = effects::is_still_expected(act, change);
+    let expected = effects::is_still_expected(act, change, &again.effect);
     // With what is known now it may be another one of those that were declared.
     let declared = effects::is_still_declared(act, change) || effects::match_again(act, at);
     if expected && declared {
@@ -485,7 +567,7 @@ fn said_more(act: &mut Act, again: &Effect, system: &[u8]) -> Option<String> {
     }
     act.changes[at].declared = None;
     Some(format!(
-        "{} on {} was reported again with more, and is not what was declared or cleared",
-        again.kind, again.resource
+        "{} was reported again with more, and is not what was declared or cleared",
+        again.effect.told()
     ))
 }

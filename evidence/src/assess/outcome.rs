@@ -6,8 +6,8 @@ use super::{
     act::{copied_of, observation_due, task_of},
     amounts,
     book::{Book, Here, Spoken, View, Voice},
-    cells::{self, Act},
-    effects::{self, Seen},
+    cells::{self, Act, Print, SystemSaw},
+    effects::{self, Seen, Sighted},
     grant::Objection,
     keys::{self, is_claim},
     said::Outcome,
@@ -63,6 +63,8 @@ impl Book {
             act.outcome_claimed = true;
             return self.put_act(view, act);
         }
+        self.with_all(view, &mut act)?;
+        self.compares(&act, said.effects.len());
         match &act.outcome {
             Some(first) if first.signed && signed => {
                 return self.further_outcome(view, here, voice, task, act, said);
@@ -78,7 +80,7 @@ impl Book {
         }
         act = self.overtake(view, here, act)?;
         if signed {
-            keep_independent(here, voice, &mut act);
+            self.keep_independent(here, voice, &mut act);
         }
         let author = voice.key.filter(|_| signed);
         self.judge_outcome(view, here, task, &mut act, said, author)?;
@@ -267,6 +269,7 @@ impl Book {
             self.dues.undo(due);
         }
         act.outcome_claimed = true;
+        act.named.clear();
         for change in &mut act.changes {
             change.declared = None;
         }
@@ -294,7 +297,8 @@ impl Book {
             status: said.status.into(),
             signed: author.is_some(),
             committed: said.result || said.response || !said.effects.is_empty(),
-            effects: said.effects.clone(),
+            effects: said.effects.iter().map(Print::of).collect(),
+            declared: u32::try_from(said.effects.len()).unwrap_or(u32::MAX),
             corroborate_by_us: by,
             key: copied_of(author.as_ref().map(|key| &key.as_bytes()[..])),
             at_us: here.at.get(),
@@ -319,6 +323,31 @@ impl Book {
             task.seen_open.retain(|seen| *seen != leaf);
         }
         Ok(())
+    }
+
+    /// Drops the changes that systems under the controller of the Outcome's author saw: these are no
+    /// independent sight any more.
+    fn keep_independent(&mut self, here: Here<'_>, voice: Voice<'_>, act: &mut Act) {
+        let Some(author) = voice.controller() else {
+            return;
+        };
+        let own = |key: &[u8]| {
+            let key = KeyId::from_slice(key).and_then(|key| here.registry.key(key));
+            key.is_some_and(|key| key.controller == author)
+        };
+        act.changes.retain(|change| !own(&change.key));
+        for observed in &mut act.observations {
+            observed.proves &= act
+                .changes
+                .iter()
+                .any(|change| change.leaf == observed.leaf);
+        }
+        let is_left = |one: &&SystemSaw| act.changes.iter().any(|c| c.system == one.system);
+        let gone = act.systems.iter().filter(|one| !is_left(one));
+        let gone: Vec<_> = gone.map(SystemSaw::name).collect();
+        for system in gone {
+            self.drop_system(act, system);
+        }
     }
 
     pub(super) fn observation_deadline<V: View>(
@@ -363,7 +392,7 @@ impl Book {
         // It may have been found when its deadline passed.
         let known = act.has(FindingKind::HiddenSideEffect);
         if act.outcome.is_none() && !known && task_of(&act) == Some(task) {
-            let seen = act.changes.first().map(|change| change.leaf);
+            let seen = act.first_seen();
             let kind = FindingKind::HiddenSideEffect;
             let detail = "its effects were seen, and the task ended without an Outcome of it";
             self.find_of(view, here, &mut act, kind, seen, detail)?;
@@ -424,7 +453,7 @@ fn differs(act: &Act, said: &Outcome) -> Option<&'static str> {
     if first.status() == OutcomeStatus::NotDone {
         return Some("another Outcome of it says that nothing was done");
     }
-    let compared = effects::look_up(act, &said.effects, &[]).seen;
+    let compared = effects::look_up(act, &Sighted::all(&said.effects), &[]).seen;
     let declared = |seen: &Seen| matches!(seen, Seen::Declared(_));
     (!compared.iter().all(declared)).then_some("another Outcome of it declares other effects")
 }
@@ -433,24 +462,5 @@ fn event_of(said: &Outcome) -> Event {
     match said.status {
         OutcomeStatus::NotDone => Event::OutcomeNotDone,
         _ => Event::OutcomeDone,
-    }
-}
-
-/// Drops the changes that systems under the controller of the Outcome's author saw: these are no
-/// independent sight any more.
-fn keep_independent(here: Here<'_>, voice: Voice<'_>, act: &mut Act) {
-    let Some(author) = voice.controller() else {
-        return;
-    };
-    let own = |key: &[u8]| {
-        let key = KeyId::from_slice(key).and_then(|key| here.registry.key(key));
-        key.is_some_and(|key| key.controller == author)
-    };
-    act.changes.retain(|change| !own(&change.key));
-    for observed in &mut act.observations {
-        observed.proves &= act
-            .changes
-            .iter()
-            .any(|change| change.leaf == observed.leaf);
     }
 }

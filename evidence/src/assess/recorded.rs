@@ -100,6 +100,11 @@ impl Recorded {
         (assessed && !second).then(|| self.cleared())
     }
 
+    /// Bytes that it holds.
+    const fn held(&self) -> usize {
+        size_of::<Self>() + self.resource.len() + 16
+    }
+
     /// The act as it stands at its leaf.
     fn cleared(&self) -> Act {
         Act {
@@ -125,14 +130,22 @@ impl Recorded {
 pub(super) struct Recent {
     /// Those of which no cell was kept when they were recorded, ascending by leaf.
     intents: VecDeque<Recorded>,
+    /// Bytes that these hold.
+    held: usize,
     /// Leaves by places in sessions, in two generations: when the young one is full, the old one is
     /// forgotten.
     young: HashMap<(SessionId, Sequence), u64>,
     old: HashMap<(SessionId, Sequence), u64>,
 }
 
-/// Intents of a generation, and those that are held in all; about 250 bytes and its resource each.
+/// Places of a generation, and Intents that are held at most.
 const RECENT_MAX: usize = 16_384;
+
+/// Bytes that these Intents hold at most.
+const RECENT_BYTES: usize = 4 << 20;
+
+/// What a place holds: itself, and its room in a table of which half may be empty.
+const PLACE_BYTES: usize = 2 * size_of::<((SessionId, Sequence), u64)>();
 
 impl Recent {
     pub(super) fn place(&mut self, place: (SessionId, Sequence), leaf: u64) {
@@ -149,14 +162,29 @@ impl Recent {
     }
 
     pub(super) fn push(&mut self, intent: Recorded) {
-        if self.intents.len() >= RECENT_MAX {
-            self.intents.pop_front();
-        }
+        self.held += intent.held();
         self.intents.push_back(intent);
+        // The newest one is never forgotten: it is asked for right away.
+        while self.intents.len() > RECENT_MAX
+            || (self.held > RECENT_BYTES && self.intents.len() > 1)
+        {
+            let oldest = self.intents.pop_front();
+            self.held -= oldest.map_or(0, |oldest| oldest.held());
+        }
     }
 
     pub(super) fn intent(&self, leaf: u64) -> Option<&Recorded> {
         let at = self.intents.binary_search_by_key(&leaf, |one| one.leaf);
         at.ok().and_then(|at| self.intents.get(at))
+    }
+
+    /// Bytes that are held, containers included: an estimate.
+    pub(super) fn held(&self) -> usize {
+        let places = self.young.len() + self.old.len();
+        self.held + places * PLACE_BYTES
+    }
+
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
     }
 }

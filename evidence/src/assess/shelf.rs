@@ -2,9 +2,13 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
+use bytes::Bytes;
+
 use super::{
     book::View,
-    cells::{ACTS_LEAVES, Cell, CellKey, Kept, Task},
+    cells::{Cell, CellKey, Kept, Task},
+    weigh::Weigh as _,
+    work::Work,
 };
 use crate::TaskId;
 
@@ -14,7 +18,13 @@ struct Slot {
     /// `None` if there is no such cell.
     cell: Option<Cell>,
     changed: bool,
+    /// The bytes that it is taken to hold; weighed when it is loaded and when its changes are taken.
+    bytes: usize,
 }
+
+/// What a slot holds besides its cell's content: itself, and its place in the table, of which half may be
+/// empty.
+const SLOT_BYTES: usize = size_of::<Slot>() + 2 * size_of::<(CellKey, usize)>();
 
 /// Cells that were asked for, and whether they changed in this turn.
 #[derive(Debug)]
@@ -28,6 +38,9 @@ pub(super) struct Shelf {
     last_task: Option<(TaskId, usize)>,
     /// No cell of acts from this leaf on is kept anywhere yet.
     acts_fresh_from: u64,
+    /// Bytes that all slots hold.
+    held: usize,
+    work: Work,
 }
 
 impl Shelf {
@@ -38,19 +51,39 @@ impl Shelf {
             changed: Vec::new(),
             last_task: None,
             acts_fresh_from: u64::MAX,
+            held: 0,
+            work: Work::default(),
         }
     }
 
-    /// Cells at hand, those that are known to be none among them.
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
+    /// Bytes that the cells at hand hold, those that are known to be none among them.
+    pub(super) const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Work that was done so far.
+    pub(super) const fn work(&self) -> Work {
+        self.work
+    }
+
+    /// Notes that pairs of effects were compared.
+    pub(super) const fn compared(&mut self, pairs: usize) {
+        self.work.compared += pairs as u64;
+    }
+
+    /// Notes that an entry was read.
+    pub(super) const fn read(&mut self, bytes: usize) {
+        self.work.loaded += 1;
+        self.work.decoded += bytes as u64;
     }
 
     /// Forgets all cells. Only when all changes have been taken and can be read again.
     pub(super) fn forget(&mut self) {
         debug_assert!(self.changed.is_empty(), "changes were taken");
-        self.places.clear();
-        self.slots.clear();
+        // What was a great deal is given back.
+        self.places = HashMap::new();
+        self.slots = Vec::new();
+        self.held = 0;
         self.last_task = None;
     }
 
@@ -66,7 +99,13 @@ impl Shelf {
             let slot = &mut self.slots[at];
             slot.changed = false;
             if let Some(cell) = &slot.cell {
-                cells.push((slot.key, cell.encode()));
+                let bytes = SLOT_BYTES + cell.heap();
+                self.held = self.held - slot.bytes + bytes;
+                slot.bytes = bytes;
+                let encoded = cell.encode();
+                self.work.written += 1;
+                self.work.encoded += encoded.len() as u64;
+                cells.push((slot.key, encoded));
             }
         }
         cells.sort_unstable_by_key(|(key, _)| *key);
@@ -77,9 +116,14 @@ impl Shelf {
         match self.places.entry(key) {
             Entry::Occupied(place) => Ok(*place.get()),
             Entry::Vacant(vacant) => {
-                let fresh = matches!(key, CellKey::Acts(n)
-                    if n.saturating_mul(ACTS_LEAVES) >= self.acts_fresh_from);
-                let kept = if fresh { None } else { view.cell(&key)? };
+                let fresh = matches!(key, CellKey::Act(leaf) if leaf >= self.acts_fresh_from);
+                let kept = if fresh {
+                    None
+                } else {
+                    self.work.loaded += 1;
+                    view.cell(&key)?
+                };
+                self.work.decoded += kept.as_ref().map_or(0, Bytes::len) as u64;
                 let cell = match kept {
                     None => None,
                     Some(bytes) => match Cell::decode(&key, &bytes) {
@@ -87,8 +131,14 @@ impl Shelf {
                         None => return Err(view.damaged(&key)),
                     },
                 };
-                let changed = false;
-                self.slots.push(Slot { key, cell, changed });
+                let bytes = SLOT_BYTES + cell.as_ref().map_or(0, |cell| cell.heap());
+                self.held += bytes;
+                self.slots.push(Slot {
+                    key,
+                    cell,
+                    changed: false,
+                    bytes,
+                });
                 Ok(*vacant.insert(self.slots.len() - 1))
             }
         }
@@ -180,14 +230,31 @@ impl Shelf {
         Ok(self.changing(at))
     }
 
+    /// Puts a cell in the place of what is there, if that is another one.
+    pub(super) fn put_if_other<T: Kept + PartialEq, V: View>(
+        &mut self,
+        view: &mut V,
+        key: CellKey,
+        content: T,
+    ) -> Result<(), V::Error> {
+        let at = self.slot(view, key)?;
+        if self.seen(at) != Some(&content) {
+            self.slots[at].cell = Some(content.wrap());
+            self.mark(at);
+        }
+        Ok(())
+    }
+
     /// Puts a cell in the place of what is there.
     pub(super) fn put<T: Kept>(&mut self, key: CellKey, content: T) {
-        let slots = &mut self.slots;
+        let (slots, held) = (&mut self.slots, &mut self.held);
         let at = *self.places.entry(key).or_insert_with(|| {
+            *held += SLOT_BYTES;
             slots.push(Slot {
                 key,
                 cell: None,
                 changed: false,
+                bytes: SLOT_BYTES,
             });
             slots.len() - 1
         });

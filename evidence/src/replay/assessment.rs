@@ -65,8 +65,8 @@ impl Kept {
     }
 }
 
-/// Cells that the machine may hold besides what is kept; about 1 KiB each.
-const CELLS_MAX: usize = 65_536;
+/// Bytes that the machine may hold besides what is kept.
+const HELD_MAX: usize = 64 << 20;
 
 struct Past<'a> {
     kept: &'a Kept,
@@ -258,7 +258,7 @@ impl Replay {
     pub(super) fn settle(&mut self) {
         let Some(book) = &mut self.book else { return };
         self.kept.take(book.take_changes());
-        if book.held() > CELLS_MAX {
+        if book.held() > HELD_MAX {
             book.forget();
         }
     }

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::Replay;
 use crate::assess::{
-    cells::{Act, Acts, CellKey, Task},
+    cells::{Act, CellKey, Task},
     finding, layers,
 };
 
@@ -56,12 +56,11 @@ impl Replay {
                     tasks.insert(id.as_bytes().to_vec(), task);
                 }
                 CellKey::Grant(_) => summary.grants += 1,
-                CellKey::Acts(_) => {
+                CellKey::Act(leaf) => {
                     // The machine has encoded it.
-                    let acts = Acts::decode(bytes.clone()).unwrap_or_default();
-                    let now_kept = |act: &&Act| self.unkept.contains_key(&act.leaf);
-                    cleared -= acts.acts.iter().filter(now_kept).count();
-                    summary.count(&acts, &tasks);
+                    let act = Act::decode(bytes.clone()).unwrap_or_default();
+                    cleared -= usize::from(self.unkept.contains_key(leaf));
+                    summary.count(&act, &tasks);
                 }
                 _ => {}
             }
@@ -82,16 +81,14 @@ impl Replay {
 }
 
 impl Summary {
-    fn count(&mut self, acts: &Acts, tasks: &HashMap<Vec<u8>, Task>) {
-        for act in &acts.acts {
-            let state: IntentState = layers::standing(act, tasks.get(&act.task[..]));
-            let state = short(state.as_str_name(), "INTENT_STATE_");
-            *self.intents.entry(state).or_default() += 1;
-            if let Some(outcome) = &act.outcome {
-                let state: v1::OutcomeState = outcome.state();
-                let state = short(state.as_str_name(), "OUTCOME_STATE_");
-                *self.outcomes.entry(state).or_default() += 1;
-            }
+    fn count(&mut self, act: &Act, tasks: &HashMap<Vec<u8>, Task>) {
+        let state: IntentState = layers::standing(act, tasks.get(&act.task[..]));
+        let state = short(state.as_str_name(), "INTENT_STATE_");
+        *self.intents.entry(state).or_default() += 1;
+        if let Some(outcome) = &act.outcome {
+            let state: v1::OutcomeState = outcome.state();
+            let state = short(state.as_str_name(), "OUTCOME_STATE_");
+            *self.outcomes.entry(state).or_default() += 1;
         }
     }
 }

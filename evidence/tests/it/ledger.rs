@@ -322,8 +322,8 @@ impl Kept {
 
     /// The act of the Intent at this leaf, if it is one.
     pub(crate) fn act(&self, leaf: u64) -> Option<cells::Act> {
-        let acts: cells::Acts = self.cell_of(&CellKey::acts_of(leaf)).unwrap_or_default();
-        let kept = acts.acts.into_iter().find(|act| act.leaf == leaf);
+        let kept = cells::Act::read::<()>(leaf, |key| Ok(self.cells.get(key).cloned()));
+        let kept = kept.unwrap().map(|kept| kept.expect("no cell is damaged"));
         kept.or_else(|| {
             let recorded = self.recorded(leaf)?;
             let second = CellKey::Equivocation(recorded.session, recorded.sequence);

@@ -950,14 +950,13 @@ impl Story {
                     let most = grant.minor_units.unwrap_or(i64::MAX);
                     assert!((0..=most).contains(&grant.amount_spent), "{grant:?}");
                 }
-                CellKey::Acts(_) => {
-                    for act in cells::Acts::decode(bytes.clone()).unwrap().acts {
-                        let cleared = act.state() == IntentState::Cleared
-                            || act.state() == IntentState::Completed;
-                        if cleared && self.cleared.insert(act.leaf) {
-                            assert!(act.denied.is_empty() && act.missing.is_empty(), "{act:?}");
-                            newly.push(act);
-                        }
+                CellKey::Act(_) => {
+                    let act = cells::Act::decode(bytes.clone()).unwrap();
+                    let cleared = act.state() == IntentState::Cleared
+                        || act.state() == IntentState::Completed;
+                    if cleared && self.cleared.insert(act.leaf) {
+                        assert!(act.denied.is_empty() && act.missing.is_empty(), "{act:?}");
+                        newly.push(act);
                     }
                 }
                 _ => {}

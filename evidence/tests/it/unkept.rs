@@ -28,12 +28,7 @@ fn opened(forgets: bool) -> Ledger {
 }
 
 fn is_kept(ledger: &Ledger, intent: &Place) -> bool {
-    let kept = ledger.kept.cells.get(&CellKey::acts_of(intent.leaf));
-    kept.is_some_and(|bytes| {
-        use prost::Message as _;
-        let acts = deed_evidence::assess::cells::Acts::decode(bytes.clone()).unwrap();
-        acts.acts.iter().any(|act| act.leaf == intent.leaf)
-    })
+    ledger.kept.cells.contains_key(&CellKey::Act(intent.leaf))
 }
 
 #[test]

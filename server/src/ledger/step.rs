@@ -152,8 +152,10 @@ pub(crate) struct LedgerState {
     edge: RightEdge,
     effective_time: Micros,
     trust: SharedTrust,
-    /// Sessions seen lately: a cache of what the store has. Bounded by [`SESSIONS_MAX`].
+    /// Sessions seen lately: a cache of what the store has. Bounded by [`SESSIONS_HELD_MAX`].
     sessions: HashMap<SessionId, (Session, Run)>,
+    /// Bytes of the producers' names in them.
+    producer_bytes: usize,
     /// What the entries so far amount to; stays as it is under rules that assess nothing.
     book: Book,
 }
@@ -161,12 +163,16 @@ pub(crate) struct LedgerState {
 /// Stands for a digest that nobody has asked for yet.
 const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
 
-/// Sessions that a ledger keeps in memory; about 200 bytes each.
-const SESSIONS_MAX: usize = 65_536;
+/// Bytes of sessions that a ledger keeps in memory.
+const SESSIONS_HELD_MAX: usize = 16 << 20;
 
-/// Cells and acts of the assessment that a ledger keeps in memory; some hundred bytes each. Few: memory
-/// that is given back and touched again costs more than reading a cell now and then.
-const CELLS_MAX: usize = 8_192;
+/// What a session in memory holds besides its producer's name: itself, and its room in a table of which
+/// half may be empty.
+const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
+
+/// Bytes of the assessment that a ledger keeps in memory of what it could read again. Few: memory that is
+/// given back and touched again costs more than reading a cell now and then.
+const HELD_MAX: usize = 8 << 20;
 
 /// The changes of one turn to one ledger.
 #[derive(Debug)]
@@ -312,6 +318,7 @@ impl LedgerState {
             effective_time,
             trust,
             sessions: HashMap::new(),
+            producer_bytes: 0,
             book,
         }
     }
@@ -337,17 +344,50 @@ impl LedgerState {
 
     /// Begins a turn.
     pub(crate) fn begin(&mut self, past: &mut impl Past) -> Result<Turn, StepError> {
-        if self.book.held() > CELLS_MAX {
+        if self.book.held() > HELD_MAX {
             past.settle()?;
-            self.book.forget();
-            self.book.begins_at(self.edge.size().get());
+            self.forget_cells();
         }
-        if self.sessions.len() > SESSIONS_MAX {
+        if self.session_bytes() > SESSIONS_HELD_MAX {
             // A session that is not cached must be in the store, also if the last turn made it.
             past.settle()?;
-            self.sessions.clear();
+            self.forget_sessions();
         }
         Ok(self.begin_cached())
+    }
+
+    /// Forgets what can be read again. Only when every finished turn is in the store, and none is open.
+    pub(crate) fn forget(&mut self) {
+        self.forget_cells();
+        self.forget_sessions();
+    }
+
+    fn forget_cells(&mut self) {
+        self.book.forget();
+        self.book.begins_at(self.edge.size().get());
+    }
+
+    fn forget_sessions(&mut self) {
+        self.sessions = HashMap::new();
+        self.producer_bytes = 0;
+    }
+
+    fn session_bytes(&self) -> usize {
+        self.sessions.len() * SESSION_BYTES + self.producer_bytes
+    }
+
+    /// Takes a session out of memory.
+    fn take_session(&mut self, id: &SessionId) -> Option<(Session, Run)> {
+        let known = self.sessions.remove(id)?;
+        self.producer_bytes -= known.0.producer.len();
+        Some(known)
+    }
+
+    fn keep_session(&mut self, id: SessionId, session: Session, last: Run) {
+        self.producer_bytes += session.producer.len();
+        if let Some((before, _)) = self.sessions.insert(id, (session, last)) {
+            self.producer_bytes -= before.producer.len();
+        }
     }
 
     fn begin_cached(&self) -> Turn {
@@ -427,7 +467,7 @@ impl LedgerState {
         let touched = match turn.touched.entry(header.session) {
             MapEntry::Occupied(touched) => touched.into_mut(),
             MapEntry::Vacant(vacant) => {
-                let known = match self.sessions.remove(&header.session) {
+                let known = match self.take_session(&header.session) {
                     Some(known) => Some(known),
                     None => past.session(&header.session)?,
                 };
@@ -725,7 +765,7 @@ impl LedgerState {
                 // Nothing was ever recorded in it.
                 continue;
             };
-            self.sessions.insert(id, (session.clone(), last));
+            self.keep_session(id, session.clone(), last);
             if touched.changed {
                 touched.runs.drain(..touched.unchanged_runs);
                 sessions.push((id, session, touched.runs));
@@ -753,9 +793,10 @@ impl LedgerState {
         self.sessions.len()
     }
 
-    /// Cells and acts of the assessment in memory.
-    pub(crate) fn cells(&self) -> usize {
-        self.book.held()
+    /// Bytes of what it keeps in memory and could read again: sessions, and the assessment's cells. An
+    /// estimate, containers included.
+    pub(crate) fn held(&self) -> usize {
+        self.session_bytes() + self.book.held()
     }
 }
 

@@ -172,7 +172,7 @@ mod tests {
     fn a_finding_counts_in_the_turn_that_it_arose_in() {
         let changes = Changes {
             cells: vec![
-                (CellKey::Acts(0), vec![1]),
+                (CellKey::Act(0), vec![1]),
                 (CellKey::Finding(6, 0), finding(FindingKind::ClockSkew)),
                 (CellKey::Finding(7, 0), finding(FindingKind::OutOfPlace)),
                 (CellKey::Finding(9, 1), finding(FindingKind::OutOfPlace)),

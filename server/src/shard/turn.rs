@@ -34,10 +34,12 @@ const TURN_JOBS: usize = 4096;
 /// assessment: whoever sends one statement at a time gets one into each turn.
 const TURN_BYTES: usize = 2 << 20;
 
-/// Sessions, cells of assessments and ledgers that a shard keeps in memory, over all of its ledgers:
-/// some 200 MB. Beyond that it forgets them all; what is needed again is read from the store.
-const SESSIONS_HELD_MAX: usize = 262_144;
-const CELLS_HELD_MAX: usize = 131_072;
+/// Bytes of sessions and of assessments' cells that a shard keeps in memory, over all of its ledgers. Beyond
+/// that the ledgers that hold the most forget what they hold, until half is left: what is needed again is
+/// read from the store, and a ledger that holds little does not pay for one that holds much.
+const HELD_MAX: usize = 96 << 20;
+
+/// Ledgers that a shard keeps in memory. Beyond that it forgets them all.
 const LEDGERS_HELD_MAX: usize = 1024;
 
 /// Turns between two looks at those bounds.
@@ -114,24 +116,28 @@ impl TurnThread {
         }
     }
 
-    /// Forgets every ledger when the shard holds too much.
+    /// Forgets when the shard holds too much.
     fn forget_beyond_bounds(&mut self) {
         self.turns = self.turns.wrapping_add(1);
         if !self.turns.is_multiple_of(TURNS_UNCHECKED) {
             return;
         }
-        let all = |count: fn(&LedgerState) -> usize| -> usize {
-            self.ledgers.values().map(|held| count(&held.state)).sum()
-        };
-        let sessions = all(LedgerState::sessions);
-        if sessions > SESSIONS_HELD_MAX
-            || all(LedgerState::cells) > CELLS_HELD_MAX
-            || self.ledgers.len() > LEDGERS_HELD_MAX
-        {
+        let states = self.ledgers.values().map(|held| &held.state);
+        let sessions: usize = states.clone().map(LedgerState::sessions).sum();
+        let held: usize = states.map(LedgerState::held).sum();
+        if self.ledgers.len() > LEDGERS_HELD_MAX {
             // A ledger comes back as it is readable, so nothing may be on its way.
             self.progress.drain();
             self.ledgers.clear();
             self.metrics.sessions_changed(-signed(sessions));
+        } else if held > HELD_MAX {
+            // What is forgotten is read from the store.
+            self.progress.drain();
+            let states = self.ledgers.values_mut().map(|held| &mut held.state);
+            forget_most(states.collect(), HELD_MAX / 2);
+            let states = self.ledgers.values().map(|held| &held.state);
+            let left: usize = states.map(LedgerState::sessions).sum();
+            self.metrics.sessions_changed(signed(left) - signed(sessions));
         }
     }
 
@@ -384,6 +390,20 @@ impl Held {
             kept_second: second(&newest),
             newest,
         })
+    }
+}
+
+/// Has the ledgers that hold the most forget what they hold, until all of them hold no more than `most`.
+fn forget_most(mut states: Vec<&mut LedgerState>, most: usize) {
+    let mut held: usize = states.iter().map(|state| state.held()).sum();
+    states.sort_by_key(|state| std::cmp::Reverse(state.held()));
+    for state in states {
+        if held <= most {
+            return;
+        }
+        held -= state.held();
+        state.forget();
+        held += state.held();
     }
 }
 

@@ -5,7 +5,7 @@ use deed_evidence::{
     Micros, TaskId,
     assess::{
         Due, Recorded,
-        cells::{Act, Acts, CellKey, Grant, Leaves, Task},
+        cells::{Act, CellKey, Grant, Leaves, Task},
     },
     entry::EntryError,
 };
@@ -107,9 +107,13 @@ impl Store {
     }
 
     fn kept_act(&self, ledger: LedgerNumber, leaf: u64) -> Result<Option<Act>, StoreError> {
-        let acts: Option<Acts> = self.decoded(ledger, &CellKey::acts_of(leaf))?;
-        let mut acts = acts.unwrap_or_default().acts.into_iter();
-        Ok(acts.find(|act| act.leaf == leaf))
+        Act::read(leaf, |key| self.cell(ledger, key))?.map_or(Ok(None), |read| {
+            let damaged = |_| {
+                let what = format!("the cells of the act at leaf {leaf} are damaged");
+                StoreError::corrupt(Family::State, ledger, what)
+            };
+            read.map(Some).map_err(damaged)
+        })
     }
 
     fn unkept_act(

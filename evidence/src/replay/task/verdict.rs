@@ -197,9 +197,12 @@ impl TaskReplay {
     }
 
     fn act_cell(&self, leaf: u64, task: &cells::Task) -> Option<cells::Act> {
-        let acts: Option<cells::Acts> = self.cell(&CellKey::acts_of(leaf));
-        let kept = acts.and_then(|acts| acts.acts.into_iter().find(|act| act.leaf == leaf));
-        kept.or_else(|| {
+        let kept = cells::Act::read(leaf, |key| {
+            Ok::<_, std::convert::Infallible>(self.kept.cells.get(key).cloned())
+        });
+        let Ok(kept) = kept;
+        // The machine has encoded it.
+        kept.and_then(Result::ok).or_else(|| {
             let recorded = self.unkept.get(&leaf)?;
             let second = CellKey::Equivocation(recorded.session, recorded.sequence);
             let second: Option<cells::Leaves> = self.cell(&second);

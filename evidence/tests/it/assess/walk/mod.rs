@@ -267,7 +267,7 @@ fn check_time(row: &Row, stage: &Stage, told: &Told) {
         Time::WhenAsked => {
             let key = match told.of {
                 Of::Grant(hash) => CellKey::Grant(hash),
-                Of::Intent(leaf) => CellKey::acts_of(leaf),
+                Of::Intent(leaf) => CellKey::Act(leaf),
                 of => unreachable!("{of:?}"),
             };
             let kept = &stage.ledger.kept.cells;
