@@ -380,7 +380,11 @@ pub(crate) static LEAF_REF: Message = Message {
 };
 
 pub(crate) static TICK: Message = Message {
-    fields: &[f(1, "due_us", NON_NEGATIVE, Required)],
+    // One of them is there: `statement` checks that.
+    fields: &[
+        f(1, "due_us", NON_NEGATIVE, Implicit),
+        f(2, "clock_us", NON_NEGATIVE, Implicit),
+    ],
     oneof_required: None,
 };
 

@@ -565,17 +565,24 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// A deadline that is due is not ahead.
+    /// A deadline that is due is not ahead, and neither is a clock that was confirmed.
     fn check_due(&self, bytes: &[u8]) -> Result<(), WireError> {
-        let mut due_us = 0;
-        wire::walk(&schema::TICK, bytes, |_, value| {
-            if let Value::Number(n) = value {
-                due_us = n;
+        let (mut due_us, mut clock_us) = (0, 0);
+        wire::walk(&schema::TICK, bytes, |field, value| {
+            match (field.number, value) {
+                (1, Value::Number(n)) => due_us = n,
+                (_, Value::Number(n)) => clock_us = n,
+                _ => {}
             }
         })?;
-        if due_us > self.occurred_at_us {
-            let rule = "must not be later than occurred_at_us";
-            return Err(WireError::rule("tick.due_us", rule));
+        if due_us == 0 && clock_us == 0 {
+            return Err(WireError::new("tick.due_us", Problem::Missing));
+        }
+        for (name, time_us) in [("tick.due_us", due_us), ("tick.clock_us", clock_us)] {
+            if time_us > self.occurred_at_us {
+                let rule = "must not be later than occurred_at_us";
+                return Err(WireError::rule(name, rule));
+            }
         }
         Ok(())
     }

@@ -100,12 +100,29 @@ impl Admin {
         if let Some(why) = store.write_obstacle() {
             return Err(NotReady(format!("the store cannot be written: {why}")));
         }
+        self.on_time()?;
         match rustix::fs::statvfs(&self.data_dir) {
             Ok(disk) => writable(
                 disk.f_bavail.saturating_mul(disk.f_frsize),
                 disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
             ),
             Err(error) => Err(NotReady(format!("the store cannot be looked at: {error}"))),
+        }
+    }
+
+    /// Whether the machine's clock is one to record by.
+    fn on_time(&self) -> Result<(), NotReady> {
+        let appends = &self.context.appends;
+        let now = appends
+            .clock
+            .read()
+            .map_err(|fault| NotReady(fault.to_string()))?;
+        match appends.ahead(now).len() {
+            0 => Ok(()),
+            ledgers => Err(NotReady(format!(
+                "the server's clock is behind the time of {ledgers} ledgers: nothing is recorded in them \
+                 until it has come to that, or an operator confirms it (deed-server clock confirm)"
+            ))),
         }
     }
 
@@ -137,6 +154,8 @@ impl Admin {
             unindexed_leaves: ledgers.iter().map(|ledger| self.unindexed(ledger)).sum(),
             connections: self.context.listener.figures(),
             over_quota: self.over_quota(),
+            on_time: self.on_time().is_ok(),
+            clock_refusals: self.context.appends.clock.refusals().to_vec(),
             contents: self.context.contents.figures(),
             resident_bytes: resident_bytes(),
             memtable_bytes: store.memtable_bytes(),

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, Sequence, SessionId,
-    assess::cells::CellKey,
+    assess::{Due, Owner, cells::CellKey},
     commitment::{Salt, digest_of},
     genesis::Genesis,
     session::Session,
@@ -93,6 +93,18 @@ impl Past for Nothing {
     fn cell(&mut self, _: &CellKey) -> Result<Option<Bytes>, StoreError> {
         Ok(None)
     }
+
+    fn due(&mut self, _: &Due) -> Result<Option<Owner>, StoreError> {
+        Ok(None)
+    }
+
+    fn dues_after(
+        &mut self,
+        _: Option<&Due>,
+        _: usize,
+    ) -> Result<Vec<(Due, Owner)>, StoreError> {
+        Ok(Vec::new())
+    }
 }
 
 impl Step {
@@ -101,13 +113,7 @@ impl Step {
     pub fn new(trust: &Trust) -> Self {
         let registry = Arc::clone(&trust.registry);
         Self {
-            state: LedgerState::new(
-                trust.id,
-                RightEdge::new(),
-                Micros::new(0),
-                registry,
-                std::iter::empty(),
-            ),
+            state: LedgerState::new(trust.id, RightEdge::new(), Micros::new(0), registry),
         }
     }
 

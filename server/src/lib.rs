@@ -36,7 +36,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod testing;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, ConfirmError, SystemClock, confirm as confirm_clock};
 pub use content::{ContentStartError, ContentsReport, KeyFileError};
 pub use guard::GuardError;
 pub use identity::IdentityError;

@@ -11,7 +11,10 @@ use deed_server::{
     telemetry::{self, TelemetryError},
 };
 
-use crate::commands::access::{RoleCommand, TlsCommand, TokenCommand};
+use crate::commands::{
+    access::{RoleCommand, TlsCommand, TokenCommand},
+    clock::ClockCommand,
+};
 
 /// The server of a proof-of-action ledger for AI agents.
 #[derive(Debug, Parser)]
@@ -54,6 +57,9 @@ enum Command {
     /// log key: `deed ledger rotate-log-key`. The old secret stays in the file, for the old keys.
     #[command(after_help = "Example:\n  deed-server renew-secret --data-dir ./deed-data")]
     RenewSecret(renew_secret::Arguments),
+    /// Say that the machine's clock is right, where the server does not believe it.
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Make, show and revoke tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -86,6 +92,7 @@ fn main() -> ExitCode {
         Command::Fsck(arguments) => fsck::run(&arguments, flags),
         Command::Reindex(arguments) => reindex::run(&arguments, flags),
         Command::RenewSecret(arguments) => renew_secret::run(&arguments, flags),
+        Command::Clock(command) => commands::clock::run(command, flags),
         Command::Token(command) => commands::access::token(command),
         Command::Role(command) => commands::access::role(command),
         Command::Tls(command) => commands::access::tls(command),

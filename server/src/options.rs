@@ -25,6 +25,25 @@ pub struct AccessOptions {
     pub insecure: bool,
 }
 
+/// How far the machine's clock is believed.
+#[derive(Debug, Clone, Copy)]
+pub struct ClockOptions {
+    /// Milliseconds that it may be ahead of the time that has passed since it was believed last.
+    pub jump_max_ms: u64,
+    /// Milliseconds that it may be ahead of the newest entries at a start, where nobody knows how much
+    /// time has passed.
+    pub start_ahead_max_ms: u64,
+}
+
+impl Default for ClockOptions {
+    fn default() -> Self {
+        Self {
+            jump_max_ms: 60_000,
+            start_ahead_max_ms: 30 * 86_400_000,
+        }
+    }
+}
+
 /// Bounds on what callers can make the server hold, and on what each of them may use.
 #[derive(Debug, Clone)]
 pub struct LimitOptions {

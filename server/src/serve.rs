@@ -27,7 +27,7 @@ use crate::{
     },
     admin::{self, Admin, AdminPort},
     append::{Appends, QUEUE_WAIT},
-    clock::Clock,
+    clock::{Clock, keeper::Timekeeper},
     content::{ContentStartError, ContentStore},
     grpc::{
         Context, actions::ActionsService, content::ContentService, ledger::LedgerService,
@@ -40,7 +40,7 @@ use crate::{
     ledger::ticker::keep_ticking,
     listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
     metrics::Metrics,
-    options::{AccessOptions, ContentOptions, LimitOptions, TlsOptions},
+    options::{AccessOptions, ClockOptions, ContentOptions, LimitOptions, TlsOptions},
     pressure::{Pressure, quota::MachineTicks, undecoded::MESSAGE_BYTES_MAX},
     search::keep::keep_indexed,
     shard::{ShardThreads, Shards},
@@ -105,6 +105,8 @@ pub struct ServerOptions {
     pub store: StoreOptions,
     /// How long stopping may wait for open connections, in milliseconds.
     pub drain_ms: u64,
+    /// How far the machine's clock is believed.
+    pub clock: ClockOptions,
     /// Certificates of the listener; `None` listens in clear.
     pub tls: Option<TlsOptions>,
     /// Who may do what.
@@ -138,6 +140,7 @@ impl ServerOptions {
             queue_bytes: 64 << 20,
             store: StoreOptions::default(),
             drain_ms: 10_000,
+            clock: ClockOptions::default(),
         }
     }
 }
@@ -305,21 +308,28 @@ impl Server {
             None => None,
         };
         let (opening, opening_clock) = (options.clone(), Arc::clone(&clock));
-        let (opened, contents) = tokio::task::spawn_blocking(move || {
+        let (opened, contents, time) = tokio::task::spawn_blocking(move || {
             let opened = open(&opening)?;
+            let recorded = opened.store.newest_times()?;
+            let time = Arc::new(Timekeeper::open(
+                opening_clock,
+                opening.clock,
+                Some(opening.data_dir.clone()),
+                recorded,
+            ));
             let contents = ContentStore::open(
                 &opening.data_dir,
                 &opening.content,
                 opening.limits.quota.stored_bytes,
                 &opened.store,
-                opening_clock,
+                Arc::clone(&time) as _,
             )?;
-            Ok::<_, StartError>((opened, contents))
+            Ok::<_, StartError>((opened, contents, time))
         })
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
-        let access = Access::open(options.data_dir.clone(), rules.required, Arc::clone(&clock))?;
+        let access = Access::open(options.data_dir.clone(), rules.required, clock)?;
         let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start(
             &options.data_dir,
@@ -333,7 +343,7 @@ impl Server {
         let registry = Arc::new(Registry::new(
             Arc::clone(&opened.store),
             opened.identity,
-            Arc::clone(&clock),
+            Arc::clone(&time),
         ));
         let pressure = Arc::new(Pressure::new(
             &options.limits,
@@ -346,7 +356,7 @@ impl Server {
                 registry: Arc::clone(&registry),
                 shards: Arc::clone(&shards),
                 contents: Arc::clone(&contents),
-                clock,
+                clock: time,
                 pressure: Arc::clone(&pressure),
                 queue_wait: QUEUE_WAIT,
                 metrics: Arc::clone(&metrics),

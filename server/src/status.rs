@@ -106,7 +106,9 @@ impl From<RegistryError> for Refusal {
             RegistryError::Defect(what) => Self::Internal(what),
             RegistryError::Store(error) => error.into(),
             RegistryError::Random(_) => Self::Internal(error.to_string()),
-            RegistryError::Stopped => Self::Unavailable(error.to_string()),
+            RegistryError::Stopped | RegistryError::Clock(_) => {
+                Self::Unavailable(error.to_string())
+            }
         }
     }
 }

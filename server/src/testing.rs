@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::{
     admission::Sender,
     append::{Answered, Appends, OnQuota, QUEUE_WAIT},
-    clock::Clock,
+    clock::{Clock, keeper::Timekeeper},
     content::ContentStore,
     grpc::Context,
     guard::{self, GuardSlot},
@@ -354,10 +354,17 @@ impl Engine {
         let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, &metrics);
         let clock = TestClock::at(1_000_000);
+        let time = Arc::new(Timekeeper::open(
+            Arc::clone(&clock) as _,
+            ClockOptions::default(),
+            Some(data_dir.to_owned()),
+            // A test's time begins where the test says, also when its server starts once more.
+            Vec::new(),
+        ));
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
             identity,
-            Arc::clone(&clock) as _,
+            Arc::clone(&time),
         ));
         let content = ContentOptions {
             // Inside, so that it goes with the directory.
@@ -369,7 +376,7 @@ impl Engine {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
             contents: contents.unwrap(),
-            clock: Arc::clone(&clock) as _,
+            clock: time,
             pressure: Arc::new(Pressure::new(
                 &LimitOptions::default(),
                 Arc::new(MachineTicks::default()),

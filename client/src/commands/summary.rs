@@ -8,6 +8,9 @@ use super::names::{short, words};
 pub(super) fn of(statement: &v1::Statement) -> String {
     match &statement.body {
         Some(Body::Genesis(_)) => "begins the ledger".to_owned(),
+        Some(Body::Tick(tick)) if tick.clock_us > 0 => {
+            "the operator confirmed the server's clock".to_owned()
+        }
         Some(Body::Tick(_)) => "a deadline is due".to_owned(),
         Some(Body::Clearance(it)) => format!("clears the Intent at leaf {}", leaf(&it.intent)),
         Some(Body::TaskReceipt(it)) => format!("receipt of {} entries", it.count),

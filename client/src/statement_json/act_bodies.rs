@@ -87,7 +87,7 @@ mirror!(
         reason: String,
     } + {}
 );
-mirror!(TickJson = Tick { due_us: i64 } + {});
+mirror!(TickJson = Tick { due_us: i64 } + { clock_us: i64 });
 mirror!(
     ClearanceJson = Clearance {
         intent: Option<LeafRefJson>,

@@ -102,7 +102,7 @@ fn findings_are_in_range(ledger: &Ledger) {
         assert!(finding.disposition_leaf.is_none_or(|leaf| leaf < leaves));
     }
     assert!(
-        ledger.kept.dues.iter().all(|due| due.leaf < leaves),
+        ledger.kept.dues.keys().all(|due| due.leaf < leaves),
         "{:?}",
         ledger.kept.dues
     );
@@ -262,10 +262,7 @@ impl Story {
                 let task = script.byte() % 4;
                 self.ledger.request_receipt(task);
             }
-            4 => {
-                let dues = self.ledger.kept.dues.iter().copied();
-                self.ledger.book = Book::restore(self.ledger.id, dues);
-            }
+            4 => self.ledger.book = Book::restore(self.ledger.id),
             5 => self.equivocate(script),
             6 => self.raw(script),
             7 => self.trust(script),

@@ -7,9 +7,9 @@ use deed_proto::v1::{self, FindingKind, IntentState};
 use deed_tlog::{Hash, leaf_hash};
 
 use super::{
-    cells::{CellKey, Leaves, Task},
+    cells::{CellKey, Clock, Leaves, Promise, Task, Timers},
     digest,
-    due::{Due, DueOf, Dues},
+    due::{Due, DueOf, Dues, FIRE_MAX, Owner},
     finding,
     recorded::{Recent, Recorded},
     said::{Said, SaidBody},
@@ -57,6 +57,22 @@ pub trait View {
     /// As the keeper of the entries says.
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Self::Error>;
 
+    /// Whose timer this is, as [`Changes`] gave it last; `None` if it is not set.
+    ///
+    /// # Errors
+    /// As the keeper of the timers says.
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, Self::Error>;
+
+    /// The first `limit` timers behind `after`, in order: fewer only if there are no more.
+    ///
+    /// # Errors
+    /// As the keeper of the timers says.
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, Self::Error>;
+
     /// What to say of a cell whose bytes are none.
     fn damaged(&self, key: &CellKey) -> Self::Error;
 }
@@ -98,8 +114,8 @@ pub struct Assessed {
 pub struct Changes {
     /// Cells that changed, with their bytes, in order of their keys.
     pub cells: Vec<(CellKey, Vec<u8>)>,
-    /// What became due, or is not any more (`false`).
-    pub due: Vec<(Due, bool)>,
+    /// Timers that were set, each with its owner, and those that are not any more (`None`).
+    pub due: Vec<(Due, Option<Owner>)>,
 }
 
 impl Changes {
@@ -119,6 +135,12 @@ pub(super) enum Owed {
     Receipt { task: TaskId, requested: bool },
     /// That time has passed.
     Tick { due: Micros },
+    /// That the operator has confirmed the clock, which said `clock`; effective time was `from`.
+    Confirmed {
+        due: Option<Micros>,
+        clock: Micros,
+        from: Micros,
+    },
 }
 
 /// A ledger's assessment between two entries.
@@ -204,16 +226,19 @@ impl Book {
     /// The assessment of a ledger of which nothing was assessed yet.
     #[must_use]
     pub fn new(id: LedgerId) -> Self {
-        Self::restore(id, std::iter::empty())
+        Self {
+            dues: Dues::none(),
+            ..Self::restore(id)
+        }
     }
 
-    /// The assessment of a ledger whose cells are kept, and for which this is due.
+    /// The assessment of a ledger whose cells and timers are kept.
     #[must_use]
-    pub fn restore(id: LedgerId, due: impl Iterator<Item = Due>) -> Self {
+    pub fn restore(id: LedgerId) -> Self {
         Self {
             id,
             cells: Shelf::new(),
-            dues: Dues::restore(due),
+            dues: Dues::kept(),
             owed: VecDeque::new(),
             recent: Recent::default(),
             numbering: (0, 0),
@@ -222,16 +247,115 @@ impl Book {
         }
     }
 
-    /// When something is due next.
+    /// When something is due next. Between [`Book::restore`] or [`Book::forget`] and the next thing that
+    /// is asked with a view, it may be later than this says.
     #[must_use]
     pub fn next_due(&self) -> Option<Micros> {
-        self.dues.first().map(|due| due.at)
+        self.dues.next()
     }
 
-    /// How much is due at some time.
+    /// Reads the next timers, if they are not at hand, so that [`Book::next_due`] is exact.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn look_ahead<V: View>(&mut self, view: &mut V) -> Result<(), V::Error> {
+        self.dues.keep(view, Owner::NOBODY)
+    }
+
+    /// How many timers are held: in the whole ledger, and by the owner of what `key` says. Those that
+    /// are set by what [`Book::take_changes`] has not given yet are counted.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn timers_of<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        producer: &str,
+        key: Option<KeyId>,
+    ) -> Result<(u64, u64), V::Error> {
+        let record = key.and_then(|key| registry.key(key));
+        let owner = owner(Voice { producer, key, record });
+        let all = self.timers(view, Owner::ALL)?.held;
+        Ok((all, self.timers(view, owner)?.held))
+    }
+
+    /// How many timers the whole ledger holds.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn timers_held<V: View>(&mut self, view: &mut V) -> Result<u64, V::Error> {
+        Ok(self.timers(view, Owner::ALL)?.held)
+    }
+
+    fn timers<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<Timers, V::Error> {
+        let held = self.cells.look::<Timers, _>(view, CellKey::Timers(owner))?;
+        Ok(held.copied().unwrap_or_default())
+    }
+
+    /// Timers at hand, of which a ledger may hold many more; about 100 bytes each.
     #[must_use]
-    pub fn due_len(&self) -> usize {
-        self.dues.len()
+    pub fn timers_at_hand(&self) -> usize {
+        self.dues.held()
+    }
+
+    /// Forgets the timers at hand. Only when all changes have been taken and can be read again.
+    pub fn forget_timers(&mut self) {
+        self.dues.forget();
+    }
+
+    /// Finishes what a statement has set and undone of timers: they get their owner, and are counted.
+    fn keep_timers<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<(), V::Error> {
+        self.dues.keep(view, owner)?;
+        for (owner, due, set) in self.dues.take_moved() {
+            for owner in [Owner::ALL, owner] {
+                let key = CellKey::Timers(owner);
+                let timers: &mut Timers = self.cells.change_or_default(view, key)?;
+                let promises = matches!(due.what, DueOf::Session(_)) && owner == Owner::ALL;
+                let promises = u64::from(promises);
+                if set {
+                    timers.held += 1;
+                    timers.promises += promises;
+                } else {
+                    timers.held = timers.held.saturating_sub(1);
+                    timers.promises = timers.promises.saturating_sub(promises);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The session has spoken: it has kept its promise, if it gave one.
+    pub(super) fn kept_promise<V: View>(
+        &mut self,
+        view: &mut V,
+        session: SessionId,
+    ) -> Result<(), V::Error> {
+        if self.timers(view, Owner::ALL)?.promises == 0 {
+            return Ok(());
+        }
+        let key = CellKey::Promise(session);
+        let given = self.cells.look::<Promise, _>(view, key)?.copied();
+        if let Some(Promise { at_us, leaf }) = given.filter(|given| given.at_us != 0) {
+            self.cells.put(key, Promise::default());
+            self.dues.undo(Due {
+                at: Micros::new(at_us),
+                leaf,
+                what: DueOf::Session(session),
+            });
+        }
+        Ok(())
+    }
+
+    /// The session promises to go on by then.
+    pub(super) fn promise(&mut self, session: SessionId, at: Micros, leaf: u64) {
+        let at_us = at.get();
+        self.cells.put(CellKey::Promise(session), Promise { at_us, leaf });
+        self.dues.set(Due {
+            at,
+            leaf,
+            what: DueOf::Session(session),
+        });
     }
 
     /// Bytes that are held of what could be read again: cells at hand, and Intents of late. An estimate,
@@ -251,6 +375,7 @@ impl Book {
     pub fn forget(&mut self) {
         self.cells.forget();
         self.recent.forget();
+        self.dues.forget();
     }
 
     /// Says that nothing was recorded from `next_leaf` on, so that cells of acts there need not be
@@ -276,9 +401,24 @@ impl Book {
         self.recent.intent(leaf)
     }
 
-    /// Lets time come to `at`, before the entry at `next_leaf` is written: everything that is due by
-    /// then happens. Afterwards the ledger's own entries are to be written, until
-    /// [`Book::ledger_entry`] has none; then comes the statement.
+    /// Returns true if more than [`FIRE_MAX`] timers are due by `at`: the ledger has to write a
+    /// [Tick](Book::tick) before anything else.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn crowded<V: View>(&mut self, view: &mut V, at: Micros) -> Result<bool, V::Error> {
+        self.dues.crowded(view, at)
+    }
+
+    /// Returns true if something is due by `at`.
+    #[must_use]
+    pub fn is_due(&self, at: Micros) -> bool {
+        self.next_due().is_some_and(|due| due <= at)
+    }
+
+    /// Lets time come to `at`, before the entry at `next_leaf` is written: what is due by then happens,
+    /// [`FIRE_MAX`] timers of it at most. Afterwards the ledger's own entries are to be written, until
+    /// [`Book::ledger_entry`] has none; then comes the statement, if nothing more is due.
     ///
     /// # Errors
     /// As `view`.
@@ -289,10 +429,11 @@ impl Book {
         next_leaf: u64,
         at: Micros,
     ) -> Result<(), V::Error> {
-        while let Some(due) = self.dues.first()
-            && due.at <= at
-        {
-            self.dues.undo(due);
+        self.keep_timers(view, Owner::NOBODY)?;
+        for _ in 0..FIRE_MAX {
+            let Some(due) = self.dues.fire(at) else {
+                break;
+            };
             let here = Here {
                 leaf: next_leaf,
                 at,
@@ -303,8 +444,13 @@ impl Book {
                 DueOf::Task(task) => self.task_deadline(view, here, task)?,
                 DueOf::Intent(leaf) => self.intent_deadline(view, here, leaf)?,
                 DueOf::Observation(leaf) => self.observation_deadline(view, here, leaf)?,
-                DueOf::Session(_) => self.session_silent(view, here, due.leaf)?,
+                DueOf::Session(session) => {
+                    let key = CellKey::Promise(session);
+                    self.cells.put(key, Promise::default());
+                    self.session_silent(view, here, due.leaf)?;
+                }
             }
+            self.keep_timers(view, Owner::NOBODY)?;
         }
         Ok(())
     }
@@ -380,6 +526,7 @@ impl Book {
             _ => {}
         }
         self.claimed = false;
+        self.keep_timers(view, owner(voice))?;
         assessed.findings = std::mem::take(&mut self.found);
         Ok(assessed)
     }
@@ -491,9 +638,17 @@ impl Book {
                 }
                 Owed::Tick { due } => {
                     let due_us = due.get();
-                    (None, v1::statement::Body::Tick(v1::Tick { due_us }))
+                    let clock_us = 0;
+                    (None, v1::statement::Body::Tick(v1::Tick { due_us, clock_us }))
+                }
+                Owed::Confirmed { due, clock, from } => {
+                    self.clock_confirmed(view, here, clock, from)?;
+                    let due_us = due.map_or(0, Micros::get);
+                    let clock_us = clock.get();
+                    (None, v1::statement::Body::Tick(v1::Tick { due_us, clock_us }))
                 }
             };
+            self.keep_timers(view, Owner::NOBODY)?;
             let entry = self.write(at, task, body);
             if let Some(task) = task {
                 let voice = Voice {
@@ -508,6 +663,59 @@ impl Book {
         Ok(None)
     }
 
+    /// Notes that the operator has confirmed the clock, which says `clock`: a Tick that says so is owed
+    /// as leaf `next_leaf` at effective time `at`, which was `from` before, and then what
+    /// [`Book::advance`] brings. For a clock that leapt ahead, and for a ledger whose time is ahead of
+    /// the clock: there effective time stands still until the clock has come to it.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn confirm_clock<V: View>(
+        &mut self,
+        view: &mut V,
+        registry: &Registry,
+        next_leaf: u64,
+        (from, at): (Micros, Micros),
+        clock: Micros,
+    ) -> Result<(), V::Error> {
+        self.keep_timers(view, Owner::NOBODY)?;
+        let due = self.next_due().filter(|due| *due <= at && due.get() > 0);
+        self.owed.push_back(Owed::Confirmed { due, clock, from });
+        self.advance(view, registry, next_leaf, at)
+    }
+
+    /// The finding that the clock was confirmed, for whoever audits the ledger.
+    fn clock_confirmed<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        clock: Micros,
+        from: Micros,
+    ) -> Result<(), V::Error> {
+        self.cells.put(
+            CellKey::Clock,
+            Clock {
+                clock_us: clock.get(),
+                at_us: here.at.get(),
+                leaf: here.leaf,
+            },
+        );
+        let ahead = from.get().saturating_sub(clock.get());
+        let detail = if ahead > 0 {
+            format!(
+                "the operator confirmed the server's clock, which is {} s behind the ledger's time:                  that was wrong before, and stands still until the clock has come to it",
+                ahead / 1_000_000
+            )
+        } else {
+            format!(
+                "the operator confirmed the server's clock, which is {} s ahead of the entries before",
+                ahead.saturating_neg() / 1_000_000
+            )
+        };
+        let kind = FindingKind::ClockSkew;
+        self.find(view, here, kind, None, here.leaf, None, detail)
+    }
+
     /// Lets time come to `at` in a ledger in which nothing else happens: if something is due, a Tick
     /// is owed as leaf `next_leaf`, and then what [`Book::advance`] brings.
     ///
@@ -520,6 +728,7 @@ impl Book {
         next_leaf: u64,
         at: Micros,
     ) -> Result<(), V::Error> {
+        self.keep_timers(view, Owner::NOBODY)?;
         if let Some(due) = self.next_due().filter(|due| *due <= at) {
             self.owed.push_back(Owed::Tick { due });
             self.advance(view, registry, next_leaf, at)?;
@@ -558,6 +767,14 @@ impl Book {
         Ok(self.cells.task(view, task)?.cloned())
     }
 
+    /// What an operator has confirmed last of the ledger's clock.
+    ///
+    /// # Errors
+    /// As `view`.
+    pub fn clock<V: View>(&mut self, view: &mut V) -> Result<Option<Clock>, V::Error> {
+        Ok(self.cells.look::<Clock, _>(view, CellKey::Clock)?.copied())
+    }
+
     fn write(&self, at: Micros, task: Option<TaskId>, body: v1::statement::Body) -> Bytes {
         use prost::Message as _;
         let statement = v1::Statement {
@@ -569,6 +786,15 @@ impl Book {
             ..v1::Statement::default()
         };
         Entry::by_ledger(&statement.encode_to_vec(), at).encode()
+    }
+}
+
+/// Whose timers a speaker's are.
+fn owner(voice: Voice<'_>) -> Owner {
+    match voice.controller() {
+        Some(controller) => Owner::controller(controller),
+        None if voice.is_authority() => Owner::AUTHORITY,
+        None => Owner::NOBODY,
     }
 }
 

@@ -9,8 +9,8 @@ use deed_proto::v1::{self, FindingKind};
 use deed_tlog::Hash;
 use prost::Message as _;
 
-use super::digest;
 pub use super::said::Effect;
+use super::{digest, due::Owner};
 use crate::{KeyId, Sequence, SessionId, TaskId};
 
 /// Names a cell.
@@ -42,6 +42,12 @@ pub enum CellKey {
     KeyIn(TaskId, KeyId),
     /// That two statements were signed for one place in a session: the leaf of the second.
     Equivocation(SessionId, Sequence),
+    /// How many timers an owner holds.
+    Timers(Owner),
+    /// By when a session has promised to go on.
+    Promise(SessionId),
+    /// What an operator has confirmed last of the ledger's clock.
+    Clock,
     /// A finding: the leaf that it arose at, and its number there.
     Finding(u64, u32),
 }
@@ -70,6 +76,9 @@ impl CellKey {
             Self::Equivocation(session, sequence) => {
                 (9, session.as_bytes(), &sequence.get().to_be_bytes())
             }
+            Self::Timers(owner) => (11, owner.as_bytes(), &[]),
+            Self::Promise(session) => (12, session.as_bytes(), &[]),
+            Self::Clock => (13, &[], &[]),
             Self::Finding(leaf, number) => (8, &leaf.to_be_bytes(), &number.to_be_bytes()),
         };
         [&[kind], name, tail].concat()
@@ -96,6 +105,9 @@ pub(super) enum Cell {
     Count(Count),
     Use(Use),
     Spoke(Spoke),
+    Timers(Timers),
+    Promise(Promise),
+    Clock(Clock),
     Finding(Box<v1::Finding>),
 }
 
@@ -115,6 +127,9 @@ impl Cell {
             Self::Count(cell) => cell.encode_to_vec(),
             Self::Use(cell) => cell.encode_to_vec(),
             Self::Spoke(cell) => cell.encode_to_vec(),
+            Self::Timers(cell) => cell.encode_to_vec(),
+            Self::Promise(cell) => cell.encode_to_vec(),
+            Self::Clock(cell) => cell.encode_to_vec(),
             Self::Finding(cell) => cell.encode_to_vec(),
         }
     }
@@ -136,6 +151,9 @@ impl Cell {
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
             CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
             CellKey::KeyIn(..) => Self::Spoke(Spoke::decode(bytes).ok()?),
+            CellKey::Timers(_) => Self::Timers(Timers::decode(bytes).ok()?),
+            CellKey::Promise(_) => Self::Promise(Promise::decode(bytes).ok()?),
+            CellKey::Clock => Self::Clock(Clock::decode(bytes).ok()?),
             CellKey::Finding(..) => Self::Finding(Box::new(v1::Finding::decode(bytes).ok()?)),
         })
     }
@@ -185,6 +203,9 @@ kept!(
     Count = Count,
     Use = Use,
     Spoke = Spoke,
+    Timers = Timers,
+    Promise = Promise,
+    Clock = Clock,
     Finding = Box<v1::Finding>
 );
 
@@ -254,6 +275,42 @@ pub struct Task {
     /// Effective time at TaskOpened.
     #[prost(int64, tag = "21")]
     pub opened_at_us: i64,
+}
+
+/// Timers that somebody holds.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Timers {
+    /// How many.
+    #[prost(uint64, tag = "1")]
+    pub held: u64,
+    /// How many of them are promises of sessions; counted for the whole ledger alone.
+    #[prost(uint64, tag = "2")]
+    pub promises: u64,
+}
+
+/// By when a session has promised to go on.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Promise {
+    /// 0 once it has kept its promise, or broken it.
+    #[prost(int64, tag = "1")]
+    pub at_us: i64,
+    /// Leaf of the Heartbeat.
+    #[prost(uint64, tag = "2")]
+    pub leaf: u64,
+}
+
+/// What an operator has confirmed of the ledger's clock.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Clock {
+    /// What the clock said.
+    #[prost(int64, tag = "1")]
+    pub clock_us: i64,
+    /// Effective time at the Tick that says so.
+    #[prost(int64, tag = "2")]
+    pub at_us: i64,
+    /// The Tick.
+    #[prost(uint64, tag = "3")]
+    pub leaf: u64,
 }
 
 /// When a key spoke last in a task.

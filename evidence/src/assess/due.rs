@@ -1,8 +1,60 @@
 //! What is due: what happens when effective time has come so far, although nobody says anything.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
+use sha2::{Digest as _, Sha256};
+
+use super::book::View;
 use crate::{Micros, SessionId, TaskId};
+
+/// Timers that fire in front of one entry at most. Where more are due, the ledger writes Ticks first,
+/// each of which fires so many; so what one entry costs is bounded, and the entries alone say which of
+/// them fires what, wherever turns are cut.
+pub const FIRE_MAX: usize = 256;
+
+/// How far a deadline may lie ahead of effective time where it is set: two years of 366 days. A ledger
+/// takes no statement with one beyond that.
+pub const AHEAD_MAX_US: i64 = 2 * 366 * 86_400 * 1_000_000;
+
+/// Timers that a ledger holds at most, all owners together: one may hold a quarter of what the others
+/// leave free ([`share`]).
+pub const TIMERS_MAX: u64 = 1 << 20;
+
+/// Timers that one owner may hold where `all` are held in the ledger: a quarter of those that are
+/// free. So one alone holds a fifth of [`TIMERS_MAX`], and there is always room for a newcomer.
+#[must_use]
+pub const fn share(all: u64) -> u64 {
+    TIMERS_MAX.saturating_sub(all) / 4
+}
+
+/// Whose a timer is: 16 bytes of SHA-256 over the controller of the key that signed what set it.
+/// Timers of an authority have one owner, and all those that nobody signed have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner([u8; 16]);
+
+impl Owner {
+    /// Stands for the whole ledger, where timers are counted.
+    pub const ALL: Self = Self([0; 16]);
+    pub(super) const AUTHORITY: Self = Self([1; 16]);
+    pub(super) const NOBODY: Self = Self([2; 16]);
+
+    pub(super) fn controller(name: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+        Self(digest.first_chunk().copied().unwrap_or_default())
+    }
+
+    /// As it is stored.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Reads what was stored.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+}
 
 /// Something that happens when effective time has come so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,72 +122,195 @@ fn padded(leaf: u64) -> [u8; 16] {
     (u128::from(leaf)).to_be_bytes()
 }
 
-/// Everything that is due in a ledger, and what of it changed in this turn.
-#[derive(Debug, Default)]
+/// How far what is at hand is all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Horizon {
+    /// Nothing was asked for yet.
+    Unknown,
+    /// Up to this timer.
+    To(Due),
+    /// All of it.
+    All,
+}
+
+/// Timers that are read at once.
+const PAGE: usize = 2 * FIRE_MAX;
+
+/// The next timers of a ledger, and those that were set or undone since everything was forgotten. The
+/// others are where [`View::dues_after`] finds them: memory does not grow with what is due some day.
+#[derive(Debug)]
 pub(super) struct Dues {
-    all: BTreeSet<Due>,
-    changed: BTreeMap<Due, bool>,
-    /// Sessions that have promised to go on.
-    promises: HashMap<SessionId, Due>,
+    set: BTreeMap<Due, Owner>,
+    /// Not set any more, whatever the keeper says.
+    gone: HashSet<Due>,
+    horizon: Horizon,
+    changed: BTreeMap<Due, Option<Owner>>,
+    /// Set by the statement that is being taken; it gets its owner when that is done.
+    fresh: Vec<Due>,
+    /// Undone, while only the keeper knows whether it was set.
+    unsure: Vec<Due>,
+    /// By how much the numbers of timers have changed since they were counted.
+    moved: Vec<(Owner, Due, bool)>,
 }
 
 impl Dues {
-    pub(super) fn restore(all: impl Iterator<Item = Due>) -> Self {
-        let all: BTreeSet<Due> = all.collect();
-        let promises = all.iter().filter_map(|due| match due.what {
-            DueOf::Session(session) => Some((session, *due)),
-            _ => None,
-        });
+    /// Of a ledger in which nothing is due.
+    pub(super) fn none() -> Self {
         Self {
-            promises: promises.collect(),
-            all,
+            set: BTreeMap::new(),
+            gone: HashSet::new(),
+            horizon: Horizon::All,
             changed: BTreeMap::new(),
+            fresh: Vec::new(),
+            unsure: Vec::new(),
+            moved: Vec::new(),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
+    /// Of a ledger whose timers are kept.
+    pub(super) fn kept() -> Self {
+        Self {
+            horizon: Horizon::Unknown,
+            ..Self::none()
+        }
     }
 
-    pub(super) fn first(&self) -> Option<Due> {
-        self.all.first().copied()
+    /// Forgets what is at hand. Only when all changes were taken and can be read again.
+    pub(super) fn forget(&mut self) {
+        debug_assert!(self.changed.is_empty() && self.moved.is_empty(), "changes were taken");
+        self.set.clear();
+        self.gone.clear();
+        self.horizon = Horizon::Unknown;
+    }
+
+    /// Timers at hand, those that are known to be none among them.
+    pub(super) fn held(&self) -> usize {
+        self.set.len() + self.gone.len()
+    }
+
+    /// The earliest timer; not later than that, where the keeper has to be asked first.
+    pub(super) fn next(&self) -> Option<Micros> {
+        let first = self.set.first_key_value().map(|(due, _)| *due);
+        match self.horizon {
+            Horizon::Unknown => Some(Micros::new(i64::MIN)),
+            Horizon::All => first.map(|due| due.at),
+            Horizon::To(end) => Some(first.map_or(end.at, |due| due.at.min(end.at))),
+        }
+    }
+
+    /// Takes out the earliest timer that is due by `at`. [`Dues::keep`] was asked before.
+    pub(super) fn fire(&mut self, at: Micros) -> Option<Due> {
+        let (due, _) = self.set.first_key_value()?;
+        let due = *due;
+        if due.at > at {
+            return None;
+        }
+        self.undo(due);
+        Some(due)
     }
 
     pub(super) fn set(&mut self, due: Due) {
-        if let DueOf::Session(session) = due.what {
-            self.promises.insert(session, due);
-        }
-        if self.all.insert(due) {
-            self.moved(due, true);
-        }
+        self.fresh.push(due);
     }
 
     pub(super) fn undo(&mut self, due: Due) {
-        if let DueOf::Session(session) = due.what {
-            self.promises.remove(&session);
-        }
-        if self.all.remove(&due) {
-            self.moved(due, false);
-        }
-    }
-
-    /// The session has spoken: it has kept its promise, if it gave one.
-    pub(super) fn kept_promise(&mut self, session: SessionId) {
-        if !self.promises.is_empty()
-            && let Some(due) = self.promises.get(&session).copied()
-        {
-            self.undo(due);
+        if let Some(at) = self.fresh.iter().position(|fresh| *fresh == due) {
+            self.fresh.swap_remove(at);
+        } else if let Some(owner) = self.set.remove(&due) {
+            self.took_out(due, owner);
+        } else if !self.gone.contains(&due) && !self.covers(&due) {
+            self.unsure.push(due);
         }
     }
 
-    fn moved(&mut self, due: Due, set: bool) {
+    fn took_out(&mut self, due: Due, owner: Owner) {
+        self.gone.insert(due);
         // What was set and undone in one turn was never there.
         if self.changed.remove(&due).is_none() {
-            self.changed.insert(due, set);
+            self.changed.insert(due, None);
+        }
+        self.moved.push((owner, due, false));
+    }
+
+    /// Whether a timer would be at hand if it were set.
+    fn covers(&self, due: &Due) -> bool {
+        match self.horizon {
+            Horizon::Unknown => false,
+            Horizon::To(end) => *due <= end,
+            Horizon::All => true,
         }
     }
 
-    pub(super) fn take_changes(&mut self) -> Vec<(Due, bool)> {
+    /// Finishes what a statement or a timer has set and undone, and reads the next timers if those at
+    /// hand are used up. Afterwards [`Dues::next`] is exact.
+    pub(super) fn keep<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<(), V::Error> {
+        for due in std::mem::take(&mut self.unsure) {
+            if let Some(owner) = view.due(&due)? {
+                self.took_out(due, owner);
+            }
+        }
+        for due in std::mem::take(&mut self.fresh) {
+            if self.set.insert(due, owner).is_none() {
+                self.gone.remove(&due);
+                if self.changed.remove(&due).is_none() {
+                    self.changed.insert(due, Some(owner));
+                }
+                self.moved.push((owner, due, true));
+            }
+        }
+        while self
+            .set
+            .first_key_value()
+            .is_none_or(|(due, _)| !self.covers(due))
+            && self.read_page(view)?
+        {}
+        Ok(())
+    }
+
+    /// Returns true if more than [`FIRE_MAX`] timers are due by `at`.
+    pub(super) fn crowded<V: View>(&mut self, view: &mut V, at: Micros) -> Result<bool, V::Error> {
+        loop {
+            let mut due = self.set.keys().take_while(|due| due.at <= at);
+            match due.nth(FIRE_MAX) {
+                Some(beyond) if self.covers(beyond) => return Ok(true),
+                _ => {}
+            }
+            let read_to = match self.horizon {
+                Horizon::All => return Ok(false),
+                Horizon::To(end) => end.at > at,
+                Horizon::Unknown => false,
+            };
+            if read_to {
+                return Ok(false);
+            }
+            self.read_page(view)?;
+        }
+    }
+
+    /// Reads the next page; false if there is none.
+    fn read_page<V: View>(&mut self, view: &mut V) -> Result<bool, V::Error> {
+        let after = match self.horizon {
+            Horizon::All => return Ok(false),
+            Horizon::To(end) => Some(end),
+            Horizon::Unknown => None,
+        };
+        let page = view.dues_after(after.as_ref(), PAGE)?;
+        self.horizon = match page.last() {
+            Some((last, _)) if page.len() >= PAGE => Horizon::To(*last),
+            _ => Horizon::All,
+        };
+        let known = page.into_iter().filter(|(due, _)| !self.gone.contains(due));
+        self.set.extend(known);
+        Ok(true)
+    }
+
+    /// What has moved since this was asked last, by owner: to be counted.
+    pub(super) fn take_moved(&mut self) -> Vec<(Owner, Due, bool)> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Timers that were set, with their owners, and that are not any more.
+    pub(super) fn take_changes(&mut self) -> Vec<(Due, Option<Owner>)> {
         std::mem::take(&mut self.changed).into_iter().collect()
     }
 }

@@ -19,7 +19,8 @@
 //! | [`finding`] | how bad a finding is |
 //!
 //! Times are effective time: the highest receive time of the entries so far. What is due fires
-//! before the next statement that is recorded, in order of (deadline, leaf).
+//! before the next statement that is recorded, in order of (deadline, leaf). In front of one entry fire
+//! [`FIRE_MAX`] timers at most: where more are due, the ledger has to write Ticks first.
 
 mod act;
 mod amounts;
@@ -46,7 +47,7 @@ mod weigh;
 mod work;
 
 pub use book::{Assessed, Book, Changes, Spoken, View};
-pub use due::{Due, DueOf};
+pub use due::{AHEAD_MAX_US, Due, DueOf, FIRE_MAX, Owner, TIMERS_MAX, share};
 pub use grant::{covers, effective_state, state_at};
 pub use keys::{ReliedKey, relied_on};
 pub use recorded::Recorded;

@@ -343,15 +343,12 @@ impl Book {
         spoken: &Spoken<'_>,
     ) -> Result<(), V::Error> {
         let session = spoken.header.session;
-        self.dues.kept_promise(session);
+        self.kept_promise(view, session)?;
         if let SaidBody::Heartbeat { next_within_us } = spoken.said.body
             && next_within_us > 0
         {
-            self.dues.set(Due {
-                at: Micros::new(here.at.get().saturating_add(next_within_us)),
-                leaf: here.leaf,
-                what: DueOf::Session(session),
-            });
+            let at = Micros::new(here.at.get().saturating_add(next_within_us));
+            self.promise(session, at, here.leaf);
         }
         let task = spoken.header.task;
         if let Some(from) = spoken.header.skipped_from {

@@ -1,6 +1,9 @@
 //! The part of a replay that assesses, and that holds the ledger to what it owes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
 
 use bytes::Bytes;
 use deed_proto::v1;
@@ -10,7 +13,7 @@ use prost::Message as _;
 use super::{Fault, Replay, Said, leaf_of};
 use crate::{
     Micros, Sequence, SessionId,
-    assess::{Assessed, Book, Changes, Due, Recorded, Spoken, View, cells::CellKey, said},
+    assess::{Assessed, Book, Changes, Due, Owner, Recorded, Spoken, View, cells::CellKey, said},
     entry::Entry,
     session::{Run, Session},
     statement::{self, BodyKind, Header},
@@ -24,8 +27,8 @@ pub struct Kept {
     pub cells: BTreeMap<CellKey, Bytes>,
     /// The findings, by leaf and number there.
     pub findings: BTreeMap<(u64, u32), v1::Finding>,
-    /// What is due.
-    pub dues: BTreeSet<Due>,
+    /// What is due, and whose timer it is.
+    pub dues: BTreeMap<Due, Owner>,
 }
 
 impl Kept {
@@ -43,13 +46,20 @@ impl Kept {
                 }
             }
         }
-        for (due, set) in changes.due {
-            if set {
-                self.dues.insert(due);
-            } else {
-                self.dues.remove(&due);
-            }
+        for (due, owner) in changes.due {
+            match owner {
+                Some(owner) => self.dues.insert(due, owner),
+                None => self.dues.remove(&due),
+            };
         }
+    }
+
+    /// The first `limit` timers behind `after`: what [`View::dues_after`] wants.
+    #[must_use]
+    pub fn dues_after(&self, after: Option<&Due>, limit: usize) -> Vec<(Due, Owner)> {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let dues = self.dues.range((behind, Bound::Unbounded));
+        dues.take(limit).map(|(due, owner)| (*due, *owner)).collect()
     }
 
     /// A cell's bytes, findings among them.
@@ -95,6 +105,18 @@ impl View for Past<'_> {
         Ok(self.unkept.get(&leaf).cloned())
     }
 
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, Fault> {
+        Ok(self.kept.dues.get(due).copied())
+    }
+
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, Fault> {
+        Ok(self.kept.dues_after(after, limit))
+    }
+
     fn damaged(&self, key: &CellKey) -> Fault {
         Fault::Damaged {
             key: hex::encode(key.to_bytes()),
@@ -121,7 +143,18 @@ impl Replay {
         if let Some((book, mut past, registry)) = self.machine() {
             book.advance(&mut past, registry, index, at)?;
         }
-        self.owes_nothing(index)
+        self.owes_nothing(index)?;
+        self.nothing_is_due(at)
+    }
+
+    /// More fires in front of one entry than the rules allow: a Tick was left out.
+    fn nothing_is_due(&self, at: Micros) -> Result<(), Fault> {
+        match &self.book {
+            Some(book) if book.is_due(at) => Err(Fault::LeftOut {
+                body: BodyKind::Tick.name(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// What the ledger owes at effective time must have been written before leaf `index`.
@@ -157,13 +190,18 @@ impl Replay {
         if let Some(wanted) = self.owed(index)? {
             return same(&wanted, bytes, body);
         }
-        self.effective_time = at;
+        let from = std::mem::replace(&mut self.effective_time, at);
         if let Some((book, mut past, registry)) = self.machine() {
-            if body == BodyKind::Tick {
-                book.tick(&mut past, registry, index, at)?;
-            } else {
-                book.advance(&mut past, registry, index, at)?;
+            match clock_in(bytes) {
+                Some(clock) if body == BodyKind::Tick => {
+                    book.confirm_clock(&mut past, registry, index, (from, at), clock)?;
+                }
+                _ if body == BodyKind::Tick => book.tick(&mut past, registry, index, at)?,
+                _ => book.advance(&mut past, registry, index, at)?,
             }
+        }
+        if body != BodyKind::Tick {
+            self.nothing_is_due(at)?;
         }
         if let Some(wanted) = self.owed(index)? {
             return same(&wanted, bytes, body);
@@ -296,6 +334,15 @@ pub(super) fn body_of(entry: &Bytes) -> BodyKind {
     let entry = Entry::parse(entry).ok();
     let header = entry.and_then(|entry| statement::parse(entry.payload).ok());
     header.map_or(BodyKind::Tick, |header| header.body)
+}
+
+/// What the clock said that a Tick confirms, if it confirms one.
+fn clock_in(entry: &Bytes) -> Option<Micros> {
+    let entry = Entry::parse(entry).ok()?;
+    match v1::Statement::decode(entry.payload).ok()?.body? {
+        v1::statement::Body::Tick(tick) if tick.clock_us > 0 => Some(Micros::new(tick.clock_us)),
+        _ => None,
+    }
 }
 
 /// Returns true if a receipt was asked for, by its own word.

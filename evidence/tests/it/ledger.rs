@@ -30,7 +30,8 @@
 #![allow(dead_code, reason = "a fixture: not every test file needs all of it")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
     sync::LazyLock,
 };
 
@@ -38,7 +39,7 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, LedgerId, Micros, Nonce, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Book, Changes, Due, Recorded, Spoken, View,
+        Assessed, Book, Changes, Due, Owner, Recorded, Spoken, View,
         cells::{self, CellKey},
         said::Said,
     },
@@ -274,7 +275,7 @@ impl Place {
 pub(crate) struct Kept {
     pub(crate) cells: BTreeMap<CellKey, Bytes>,
     pub(crate) findings: BTreeMap<(u64, u32), v1::Finding>,
-    pub(crate) dues: BTreeSet<Due>,
+    pub(crate) dues: BTreeMap<Due, Owner>,
     pub(crate) places: HashMap<(SessionId, Sequence), u64>,
     pub(crate) producers: HashMap<SessionId, String>,
     /// Everything that was recorded, by leaf, and whose key signed it.
@@ -295,13 +296,12 @@ impl Kept {
                 }
             }
         }
-        for (due, set) in changes.due {
-            let changed = if set {
-                self.dues.insert(due)
-            } else {
-                self.dues.remove(&due)
+        for (due, owner) in changes.due {
+            let changed = match owner {
+                Some(owner) => self.dues.insert(due, owner).is_none(),
+                None => self.dues.remove(&due).is_some(),
             };
-            assert!(changed, "{due:?} was {set} before");
+            assert!(changed, "{due:?} was {owner:?} before");
         }
     }
 }
@@ -358,6 +358,20 @@ impl View for Kept {
 
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, String> {
         Ok(self.recorded(leaf))
+    }
+
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, String> {
+        Ok(self.dues.get(due).copied())
+    }
+
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, String> {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let dues = self.dues.range((behind, Bound::Unbounded));
+        Ok(dues.take(limit).map(|(due, owner)| (*due, *owner)).collect())
     }
 
     fn damaged(&self, key: &CellKey) -> String {
@@ -422,7 +436,7 @@ impl Ledger {
         Self {
             id: self.id,
             registry: self.registry.clone(),
-            book: Book::restore(self.id, self.kept.dues.iter().copied()),
+            book: Book::restore(self.id),
             kept: self.kept.clone(),
             entries: self.entries.clone(),
             sessions: self.sessions.clone(),
@@ -875,8 +889,26 @@ impl Ledger {
         Some(leaf)
     }
 
-    /// Before a unit: what is due happens, and is written.
+    /// The operator has confirmed the clock, which says what [`Ledger::at`] set, or less.
+    pub(crate) fn confirm_clock(&mut self, clock: Micros) {
+        let (from, at) = (self.effective, self.effective.max(self.time));
+        let leaf = self.next_leaf();
+        let times = (from, at);
+        self.book
+            .confirm_clock(&mut self.kept, &self.registry, leaf, times, clock)
+            .unwrap();
+        self.owed(at).unwrap();
+        self.settle();
+    }
+
+    /// Before a unit: what is due happens, and is written; with a Tick first for each portion but
+    /// the last.
     fn due(&mut self, at: Micros) -> Result<(), String> {
+        while self.book.crowded(&mut self.kept, at)? {
+            let leaf = self.next_leaf();
+            self.book.tick(&mut self.kept, &self.registry, leaf, at)?;
+            self.owed(at)?;
+        }
         let leaf = self.next_leaf();
         self.book
             .advance(&mut self.kept, &self.registry, leaf, at)?;
@@ -902,7 +934,7 @@ impl Ledger {
         assert!(!self.book.owes());
         self.kept.take(self.book.take_changes());
         if self.forgets {
-            self.book = Book::restore(self.id, self.kept.dues.iter().copied());
+            self.book = Book::restore(self.id);
         }
     }
 }

@@ -9,19 +9,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{CommitmentDigest, Micros, TaskId, assess::Assessed};
+use deed_evidence::{CommitmentDigest, Micros, RULES_ASSESSED, TaskId, assess::Assessed};
 use deed_proto::v1::{self, append_result};
 use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
 use self::contents::Twins;
 use crate::{
     admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
-    clock::Clock,
+    clock::keeper::{ClockFault, Timekeeper},
     content::ContentStore,
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
-    pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
-    shard::{Answer, NoAnswer, Pending, Reservation, Shards},
+    pressure::{Pressure, Room, Source, SourceKey, TooMuchWaits, cost::Cost, quota::OverQuota},
+    shard::{Answer, Confirmed, NoAnswer, Pending, Reservation, Shards},
     status::Refusal,
 };
 
@@ -31,15 +31,12 @@ pub(crate) const QUEUE_WAIT: Duration = Duration::from_secs(5);
 /// When a caller should try again that found no room.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// How far the machine's clock may lie behind a ledger's effective time, in microseconds.
-const CLOCK_BEHIND_MAX_US: i64 = 5_000_000;
-
 /// Takes append requests.
 pub(crate) struct Appends {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) contents: Arc<ContentStore>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<Timekeeper>,
     pub(crate) pressure: Arc<Pressure>,
     pub(crate) queue_wait: Duration,
     pub(crate) metrics: Arc<Metrics>,
@@ -128,6 +125,7 @@ impl Appends {
                 crate::grpc::blocking(move || Ok(registry.ledger(&name)?)).await?
             }
         };
+        self.note_confirmed(&ledger).await?;
         let (room, place) = self
             .enter(source, &ledger, request.envelopes.len(), cost, on_quota)
             .await?;
@@ -183,6 +181,7 @@ impl Appends {
         source: &Source,
     ) -> Result<(Answer, Room), Refusal> {
         let cost = Cost::TASK_RECEIPT;
+        self.note_confirmed(ledger).await?;
         let (mut room, place) = self.enter(source, ledger, 1, cost, OnQuota::Refuse).await?;
         let now = self.now_for(ledger)?;
         let answer = place
@@ -226,21 +225,71 @@ impl Appends {
         }
     }
 
-    /// The time by the machine's clock, if that is not too far behind the ledger's.
+    /// The time by which something is recorded in a ledger now. A ledger whose own time is ahead, and is
+    /// known to be, takes it at that.
     fn now_for(&self, ledger: &Ledger) -> Result<Micros, Refusal> {
-        let now = self.clock.now();
-        let behind = ledger.readable().effective_time.get() - now.get();
-        if behind > CLOCK_BEHIND_MAX_US {
-            tracing::error!(
-                behind_us = behind,
-                ledger = ledger.name(),
-                "the clock is behind"
-            );
+        let now = self.now()?;
+        let readable = ledger.readable();
+        if readable.is_ahead_of(now) {
+            self.clock.refused(true);
+            let behind = readable.effective_time.get().saturating_sub(now.get());
             return Err(Refusal::Unavailable(format!(
-                "the server's clock is {behind} us behind the ledger's newest entry"
+                "the server's clock is {behind} us behind the ledger's newest entry; nothing is recorded \
+                 in it until the clock has come to that or an operator confirms it (deed-server clock \
+                 confirm); try again later"
             )));
         }
-        Ok(now)
+        // Within what a clock may be behind, it says what it says.
+        let stands_still = readable.stands_still(now);
+        Ok(if stands_still { now.max(readable.effective_time) } else { now })
+    }
+
+    /// The time by the machine's clock, if that is to be believed.
+    fn now(&self) -> Result<Micros, Refusal> {
+        self.clock.read().map_err(|fault| {
+            let behind = matches!(fault, ClockFault::BehindAtStart { .. });
+            self.clock.refused(behind);
+            Refusal::Unavailable(fault.to_string())
+        })
+    }
+
+    /// Has it said in a ledger that an operator has confirmed the clock, where all entries are older:
+    /// before anything else is recorded there.
+    pub(crate) async fn note_confirmed(&self, ledger: &Arc<Ledger>) -> Result<(), Refusal> {
+        let Some(clock) = self.clock.confirmed() else {
+            return Ok(());
+        };
+        if ledger.readable().effective_time < clock {
+            self.note_clock(ledger, clock).await?;
+        }
+        Ok(())
+    }
+
+    /// Has it said in a ledger that an operator has confirmed the clock, if that is news there.
+    pub(crate) async fn note_clock(
+        &self,
+        ledger: &Arc<Ledger>,
+        clock: Micros,
+    ) -> Result<(), Refusal> {
+        if ledger.trust.read().rules_version() < RULES_ASSESSED {
+            // Such a ledger writes nothing itself.
+            return Ok(());
+        }
+        let now = self.now()?;
+        let place = self
+            .shards
+            .reserve(ledger.number, SourceKey::Server, 0)
+            .await;
+        let confirmed = Confirmed { clock, now };
+        place.clock(Arc::clone(ledger), confirmed).answer().await?;
+        Ok(())
+    }
+
+    /// The ledgers in memory whose time the clock is behind.
+    pub(crate) fn ahead(&self, now: Micros) -> Vec<Arc<Ledger>> {
+        let mut ledgers = self.registry.all_loaded();
+        ledgers.retain(|ledger| ledger.readable().is_ahead_of(now));
+        ledgers
     }
 
     /// Takes a request's part of its principal's quota.

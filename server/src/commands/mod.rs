@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and the flags that several of them have.
 
 pub(crate) mod access;
+pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod fsck;
 pub(crate) mod health;

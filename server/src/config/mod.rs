@@ -22,7 +22,7 @@ pub use layers::Origin;
 pub use table::{Kind, SETTINGS, Setting, setting};
 
 use crate::{
-    options::{ContentOptions, LimitOptions, QuotaOptions, TlsOptions},
+    options::{ClockOptions, ContentOptions, LimitOptions, QuotaOptions, TlsOptions},
     serve::ServerOptions,
     store::StoreOptions,
     telemetry::{LogFormat, LogOptions, OtlpOptions},
@@ -201,6 +201,10 @@ impl Settings {
                 memtable_bytes: values.mib("store.memtable_mib"),
             },
             drain_ms: values.integer("drain_ms"),
+            clock: ClockOptions {
+                jump_max_ms: values.integer("clock.jump_max_ms"),
+                start_ahead_max_ms: values.integer("clock.start_ahead_max_ms"),
+            },
             tls,
             content,
             admin: values.address("admin.listen"),

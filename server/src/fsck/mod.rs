@@ -587,8 +587,9 @@ fn computed_records(ledger: LedgerNumber, replay: &Replay) -> BTreeMap<Vec<u8>, 
     for (key, cell) in &kept.cells {
         computed.insert(keys::cell(ledger, key), cell.clone());
     }
-    for due in &kept.dues {
-        computed.insert(keys::due(ledger, due), Bytes::new());
+    for (due, owner) in &kept.dues {
+        let owner = Bytes::copy_from_slice(owner.as_bytes());
+        computed.insert(keys::due(ledger, due), owner);
     }
     for ((leaf, number), finding) in &kept.findings {
         let key = keys::finding(ledger, *leaf, *number).to_vec();

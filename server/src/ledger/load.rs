@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_evidence::{
     Micros,
+    assess::cells::Clock,
     entry::{Entry, EntryError},
     genesis::{Genesis, GenesisError},
     trust::{self, TrustStatement},
@@ -27,6 +28,8 @@ pub(crate) struct Loaded {
     pub(crate) next_due: Option<Micros>,
     /// How much is due in it.
     pub(crate) due: u64,
+    /// What an operator has confirmed last of its clock.
+    pub(crate) clock: Option<Clock>,
 }
 
 /// A tree that cannot be brought back.
@@ -96,6 +99,7 @@ pub(crate) fn right_edge(
         effective_time: Micros::new(record.effective_time_us),
         next_due: store.next_due(ledger)?,
         due: store.count_due(ledger)?,
+        clock: store.confirmed_clock(ledger)?,
     }))
 }
 

@@ -22,13 +22,16 @@ pub(crate) mod ticker;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Micros};
+use deed_evidence::{LedgerId, Micros, assess::cells::Clock};
 use deed_tlog::{Origin, RightEdge, TreeHead, TreeSize, VerifierKey};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::signers::LogSigners;
-use crate::store::{LedgerNumber, Store, records::LedgerRecord};
+use crate::{
+    clock::keeper::BEHIND_MAX_US,
+    store::{LedgerNumber, Store, records::LedgerRecord},
+};
 
 /// Longest name of a ledger in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 63;
@@ -59,9 +62,26 @@ pub(crate) struct Readable {
     pub(crate) next_due: Option<Micros>,
     /// How much is due at some time.
     pub(crate) due: u64,
+    /// What an operator has confirmed last of its clock.
+    pub(crate) clock: Option<Clock>,
 }
 
 impl Readable {
+    /// Returns true if the ledger's time is ahead of a clock that an operator has confirmed: it stands
+    /// still until the clock has come to it, unless that is set back once more.
+    pub(crate) fn stands_still(&self, now: Micros) -> bool {
+        self.clock.is_some_and(|known| {
+            known.at_us == self.effective_time.get()
+                && now.get() >= known.clock_us.saturating_sub(BEHIND_MAX_US)
+        })
+    }
+
+    /// Returns true if the clock is behind the ledger's time, and nobody has said that it may be.
+    pub(crate) fn is_ahead_of(&self, now: Micros) -> bool {
+        let ahead = self.effective_time.get().saturating_sub(now.get());
+        ahead > BEHIND_MAX_US && !self.stands_still(now)
+    }
+
     pub(crate) fn size(&self) -> TreeSize {
         self.head.size
     }

@@ -17,7 +17,7 @@ use super::{
     step::{LedgerState, Records, SharedTrust},
 };
 use crate::{
-    clock::Clock,
+    clock::keeper::{ClockFault, Timekeeper},
     identity::Identity,
     store::{Batch, Family, LedgerNumber, Store, StoreError, keys, records::LedgerRecord},
 };
@@ -41,6 +41,8 @@ pub(crate) enum RegistryError {
     Random(getrandom::Error),
     #[error("too much waits to be written already")]
     Overloaded,
+    #[error(transparent)]
+    Clock(#[from] ClockFault),
     #[error("{0}")]
     Defect(String),
     #[error(
@@ -53,7 +55,7 @@ pub(crate) enum RegistryError {
 pub(crate) struct Registry {
     store: Arc<Store>,
     identity: Arc<Identity>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<Timekeeper>,
     loaded: RwLock<HashMap<String, Arc<Ledger>>>,
     /// Held while a ledger is loaded: one name, one ledger in memory.
     loading: Mutex<()>,
@@ -94,7 +96,7 @@ pub(crate) struct Page {
 }
 
 impl Registry {
-    pub(crate) fn new(store: Arc<Store>, identity: Identity, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(store: Arc<Store>, identity: Identity, clock: Arc<Timekeeper>) -> Self {
         Self {
             store,
             identity: Arc::new(identity),
@@ -134,6 +136,26 @@ impl Registry {
                 let may_be = first.map_or(true, |first| first.is_some_and(|first| first <= by));
                 if may_be {
                     due.push(record.name);
+                }
+            }
+        }
+    }
+
+    /// Names of the ledgers whose newest entry was received after `time`. Reads one record of each.
+    pub(crate) fn ahead_of(&self, time: Micros) -> Result<Vec<String>, StoreError> {
+        let mut ahead = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self.store.ledgers_after(&after, 1000)?;
+            let Some(last) = page.last() else {
+                return Ok(ahead);
+            };
+            after.clone_from(&last.name);
+            for record in page {
+                let newest = self.store.effective_time(LedgerNumber(record.number));
+                // One that cannot be read is reported when it is loaded, and holds up no other.
+                if newest.ok().flatten().is_some_and(|newest| newest > time) {
+                    ahead.push(record.name);
                 }
             }
         }
@@ -184,6 +206,7 @@ impl Registry {
             effective_time: loaded.effective_time,
             next_due: loaded.next_due,
             due: loaded.due,
+            clock: loaded.clock,
         });
         let ledger = Arc::new(self.open(record, readable)?);
         tracing::info!(ledger = name, size = %ledger.readable().size(), "ledger loaded");
@@ -282,7 +305,10 @@ impl Registry {
         let signer = self.identity.log_signer(&origin, 0);
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce).map_err(RegistryError::Random)?;
-        let created_at = self.clock.now();
+        let created_at = self
+            .clock
+            .read()
+            .inspect_err(|_| self.clock.refused(false))?;
         let genesis = Genesis {
             origin: origin.clone(),
             log_key: signer.verifier_key().clone(),
@@ -316,6 +342,7 @@ impl Registry {
             effective_time: created_at,
             next_due: None,
             due: 0,
+            clock: None,
         };
         let unsigned = Arc::new(readable.clone());
         let ledger = Arc::new(self.open_with(record, unsigned, trust)?);

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    assess::{Assessed, Book, Changes, Due, cells::CellKey},
+    assess::{AHEAD_MAX_US, Assessed, Book, Changes, Due, Owner, cells, cells::CellKey},
     entry::{Entry, EntryError, TrustLink, is_late},
     session::{self, BatchStep, Binding, Judgement, Session},
     statement::{AUTHORITY_PRODUCER, Breach, Header},
@@ -50,6 +50,14 @@ pub(crate) trait Past {
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError>;
     /// Called only for cells that no unsettled turn has changed.
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
+    /// Whose timer this is, if it is set. Called only for those that no unsettled turn has moved.
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError>;
+    /// The first timers behind `after`; what unsettled turns have moved may be missing.
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, StoreError>;
 }
 
 /// What became of one admitted payload.
@@ -97,6 +105,19 @@ pub(crate) enum Refusal {
          brings it there with `deed policy set`"
     )]
     RulesVersion { found: u32, wanted: u32 },
+    /// A deadline that is too far away.
+    #[error(
+        "a deadline may lie {} days ahead at most: {latest} (microseconds, UTC), and this is {found}; \
+         name an earlier one, or none",
+        AHEAD_MAX_US / 86_400_000_000
+    )]
+    DeadlineFar { found: Micros, latest: Micros },
+    /// A deadline where its speaker's timers are used up.
+    #[error(
+        "{held} deadlines are pending of what this controller has said, and it may hold {share} now; \
+         send Outcomes of Intents and TaskClosed of tasks that have ended, or name no deadline"
+    )]
+    DeadlinesMany { held: u64, share: u64 },
     /// A form that the rules in force refuse.
     #[error("{}", .0.rule())]
     Form(Breach),
@@ -158,6 +179,10 @@ pub(crate) struct LedgerState {
     producer_bytes: usize,
     /// What the entries so far amount to; stays as it is under rules that assess nothing.
     book: Book,
+    /// Timers that the ledger holds.
+    due: u64,
+    /// What an operator has confirmed last of its clock.
+    clock: Option<cells::Clock>,
 }
 
 /// Stands for a digest that nobody has asked for yet.
@@ -173,6 +198,13 @@ const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
 /// Bytes of the assessment that a ledger keeps in memory of what it could read again. Few: memory that is
 /// given back and touched again costs more than reading a cell now and then.
 const HELD_MAX: usize = 8 << 20;
+
+/// Timers that a ledger keeps in memory, of those that it holds: the next ones, and those that were
+/// set or undone lately; some 100 bytes each.
+const TIMERS_AT_HAND_MAX: usize = 4_096;
+
+/// What a timer in memory holds, its room in the tables included.
+const TIMER_BYTES: usize = 100;
 
 /// The changes of one turn to one ledger.
 #[derive(Debug)]
@@ -308,9 +340,8 @@ impl LedgerState {
         edge: RightEdge,
         effective_time: Micros,
         trust: SharedTrust,
-        due: impl Iterator<Item = Due>,
     ) -> Self {
-        let mut book = Book::restore(id, due);
+        let mut book = Book::restore(id);
         book.begins_at(edge.size().get());
         Self {
             id,
@@ -320,6 +351,8 @@ impl LedgerState {
             sessions: HashMap::new(),
             producer_bytes: 0,
             book,
+            due: 0,
+            clock: None,
         }
     }
 
@@ -339,7 +372,17 @@ impl LedgerState {
 
     /// How much is due in it.
     pub(crate) fn due(&self) -> u64 {
-        self.book.due_len() as u64
+        self.due
+    }
+
+    /// What an operator has confirmed last of its clock.
+    pub(crate) fn clock(&self) -> Option<cells::Clock> {
+        self.clock
+    }
+
+    /// Timers of it in memory.
+    pub(crate) fn timers_at_hand(&self) -> usize {
+        self.book.timers_at_hand()
     }
 
     /// Begins a turn.
@@ -347,13 +390,18 @@ impl LedgerState {
         if self.book.held() > HELD_MAX {
             past.settle()?;
             self.forget_cells();
+        } else if self.book.timers_at_hand() > TIMERS_AT_HAND_MAX {
+            past.settle()?;
+            self.book.forget_timers();
         }
         if self.session_bytes() > SESSIONS_HELD_MAX {
             // A session that is not cached must be in the store, also if the last turn made it.
             past.settle()?;
             self.forget_sessions();
         }
-        Ok(self.begin_cached())
+        let turn = self.begin_cached();
+        self.look_at_timers(&turn, past)?;
+        Ok(turn)
     }
 
     /// Forgets what can be read again. Only when every finished turn is in the store, and none is open.
@@ -412,8 +460,8 @@ impl LedgerState {
         trust: SharedTrust,
     ) -> Result<(Self, Records), StepError> {
         let id = LedgerId::new(leaf_hash(genesis));
-        let nothing = std::iter::empty();
-        let mut state = Self::new(id, RightEdge::new(), created_at, trust, nothing);
+        let mut state = Self::new(id, RightEdge::new(), created_at, trust);
+        state.book = Book::new(id);
         let mut turn = state.begin_cached();
         turn.packer.push(genesis);
         turn.leaf_hashes.push(*id.hash());
@@ -526,6 +574,7 @@ impl LedgerState {
         statement: &Admitted,
         past: &mut impl Past,
     ) -> Result<Placement, StepError> {
+        let beyond_timers = self.beyond_timers(turn, batch, statement, 1, past)?;
         match self.judge(turn, batch, statement, past)? {
             Ok(_) if self.is_late(batch) => Ok(Placement::Late),
             Ok(_) if let Some(refusal) = brings_erased(batch, statement) => {
@@ -533,6 +582,9 @@ impl LedgerState {
             }
             Ok(_) if let Some(refusal) = self.beyond_rules(batch, statement) => {
                 Ok(Placement::Refused(refusal))
+            }
+            Ok(_) if let Some(refusal) = &beyond_timers => {
+                Ok(Placement::Refused(refusal.clone()))
             }
             Ok(_) => {
                 let at = self.come_to(turn, batch.received_at(), past)?;
@@ -700,11 +752,15 @@ impl LedgerState {
             let refusal = brings_erased(batch, member)?;
             Some((member, refusal))
         });
+        let beyond_timers = self.batch_beyond_timers(turn, group, past)?;
         match self.judge(turn, batch, first, past)? {
             Ok(_) if self.is_late(batch) => Ok(group.late()),
             Ok(_) if let Some((member, refusal)) = erased => Ok(group.refused(member, refusal)),
             Ok(_) if let Some((member, refusal)) = self.batch_beyond_rules(group) => {
                 Ok(group.refused(member, refusal))
+            }
+            Ok(_) if let Some((member, refusal)) = &beyond_timers => {
+                Ok(group.refused(member, refusal.clone()))
             }
             Ok(_) => {
                 self.come_to(turn, batch.received_at(), past)?;
@@ -793,10 +849,11 @@ impl LedgerState {
         self.sessions.len()
     }
 
-    /// Bytes of what it keeps in memory and could read again: sessions, and the assessment's cells. An
-    /// estimate, containers included.
+    /// Bytes of what it keeps in memory and could read again: sessions, and the assessment's cells and
+    /// timers. An estimate, containers included.
     pub(crate) fn held(&self) -> usize {
-        self.session_bytes() + self.book.held()
+        let timers = self.book.timers_at_hand() * TIMER_BYTES;
+        self.session_bytes() + self.book.held() + timers
     }
 }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, Sequence, SessionId, assess::cells::CellKey, entry::Entry, session::Session,
+    LedgerId, Micros, Sequence, SessionId,
+    assess::{Due, Owner, cells::CellKey},
+    entry::Entry,
+    session::Session,
 };
 use deed_proto::v1;
 use proptest::prelude::*;
@@ -31,6 +34,18 @@ pub(super) struct ByHand {
 struct Stored<'s>(&'s Store);
 
 impl Past for Stored<'_> {
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
+        self.0.due(NUMBER, due)
+    }
+
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, StoreError> {
+        self.0.dues_after(NUMBER, after, limit)
+    }
+
     fn settle(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -93,13 +108,8 @@ impl ByHand {
     pub(super) fn forget_sessions(&mut self) {
         let edge = self.state.edge().clone();
         let trust = Arc::clone(&self.trust);
-        self.state = LedgerState::new(
-            self.id,
-            edge,
-            self.state.effective_time(),
-            trust,
-            self.store.dues(NUMBER).unwrap().into_iter(),
-        );
+        let at = self.state.effective_time();
+        self.state = LedgerState::new(self.id, edge, at, trust);
     }
 
     pub(super) fn entries(&self) -> Vec<Bytes> {

@@ -1,4 +1,5 @@
-//! Time passes in ledgers in which nothing happens: deadlines there fire by a Tick.
+//! Time passes in ledgers in which nothing happens: deadlines there fire by a Tick. Not by a clock that
+//! is not believed: its state is looked at here once a second, and told when it changes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +8,11 @@ use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, sleep};
 
 use super::Ledger;
-use crate::{grpc::Context, pressure::SourceKey};
+use crate::{
+    clock::{Clock as _, keeper::BEHIND_MAX_US},
+    grpc::Context,
+    pressure::SourceKey,
+};
 
 /// Between two looks at the ledgers that are loaded.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -22,7 +27,9 @@ const TICKS_MAX: usize = 64;
 /// Runs until the server stops.
 pub(crate) async fn keep_ticking(context: Context) {
     let mut unloaded_at = Instant::now();
+    let mut ahead = 0;
     loop {
+        ahead = look_at_clock(&context, ahead).await;
         if unloaded_at <= Instant::now() {
             unloaded_at = Instant::now() + UNLOADED_INTERVAL;
             load_due(&context).await;
@@ -39,11 +46,65 @@ pub(crate) async fn keep_ticking(context: Context) {
     }
 }
 
+/// Takes an operator's confirmation if there is a new one, and tells what has changed of the clock.
+/// `before` is how many ledgers it was behind; how many it is behind now.
+async fn look_at_clock(context: &Context, before: usize) -> usize {
+    let clock = Arc::clone(&context.appends.clock);
+    let confirmed = crate::grpc::blocking(move || {
+        let confirmed = clock.take_confirmation();
+        // Nobody need ask for anything for it to be known that the clock has leapt.
+        let _ = clock.read();
+        clock.save();
+        Ok(confirmed)
+    });
+    if let Ok(Some(time)) = confirmed.await {
+        release_ahead(context, time).await;
+    }
+    let ledgers = context.appends.ahead(context.appends.clock.now());
+    match (before, ledgers.len(), ledgers.first()) {
+        (before, now, Some(one)) if before != now => tracing::error!(
+            ledgers = now,
+            one = one.name(),
+            "the clock is behind the time of ledgers: nothing is recorded in them until it has come to \
+             that, or an operator confirms it with `deed-server clock confirm`"
+        ),
+        (1.., 0, _) => tracing::info!("the clock is behind no ledger's time any more"),
+        _ => {}
+    }
+    ledgers.len()
+}
+
+/// Lets the ledgers go on whose own time is ahead of a clock that an operator has just confirmed.
+async fn release_ahead(context: &Context, confirmed: Micros) {
+    let latest = Micros::new(confirmed.get().saturating_add(BEHIND_MAX_US));
+    let registry = Arc::clone(&context.registry);
+    let ledgers = crate::grpc::blocking(move || {
+        let names = registry.ahead_of(latest)?;
+        let ledgers = names.iter().map(|name| registry.ledger(name));
+        // One that cannot be loaded says so when somebody asks for it.
+        Ok(ledgers.filter_map(Result::ok).collect::<Vec<_>>())
+    });
+    for ledger in ledgers.await.unwrap_or_default() {
+        if context.appends.note_clock(&ledger, confirmed).await.is_err() {
+            tracing::error!(
+                ledger = ledger.name(),
+                "its time is ahead of the confirmed clock, and that could not be noted; confirm it again"
+            );
+        }
+    }
+}
+
 /// Lets time come to now in a ledger, if something is due there.
 async fn tick(context: &Context, ledger: Arc<Ledger>) {
-    let now = context.appends.clock.now();
+    let Ok(now) = context.appends.clock.read() else {
+        return;
+    };
     let due = ledger.readable().next_due;
     if due.is_none_or(|due| due > now) {
+        return;
+    }
+    // A shard that has stopped says so elsewhere.
+    if context.appends.note_confirmed(&ledger).await.is_err() {
         return;
     }
     let shards = &context.appends.shards;

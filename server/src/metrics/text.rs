@@ -42,6 +42,10 @@ pub(crate) struct Observed {
     pub(crate) connections: Connections,
     /// Times that a principal was over a quota, by quota.
     pub(crate) over_quota: Vec<(&'static str, u64)>,
+    /// Whether the clock is one to record by.
+    pub(crate) on_time: bool,
+    /// Requests that were refused because it is not, by why.
+    pub(crate) clock_refusals: Vec<(&'static str, u64)>,
     pub(crate) contents: Contents,
     /// Resident memory of the process; `None` where the system does not say.
     pub(crate) resident_bytes: Option<u64>,
@@ -286,6 +290,16 @@ impl Snapshot {
             "deed_over_quota",
             "Times that a principal was over what it may use",
             named("quota", &observed.over_quota),
+        )?;
+        out.gauge(
+            "deed_clock_believed",
+            "1 if the machine's clock is one to record by, 0 if it has leapt or is behind",
+            u64::from(observed.on_time),
+        )?;
+        out.counters(
+            "deed_clock_refusals",
+            "Requests refused because the clock is ahead of what it can be, or behind what was recorded",
+            named("why", &observed.clock_refusals),
         )?;
         out.counter(
             "deed_overload_refusals",

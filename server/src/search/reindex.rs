@@ -159,5 +159,6 @@ fn readable(store: &Arc<Store>, record: &LedgerRecord) -> Result<Readable, Reind
         effective_time: loaded.effective_time,
         next_due: loaded.next_due,
         due: loaded.due,
+        clock: loaded.clock,
     })
 }

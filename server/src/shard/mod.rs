@@ -66,6 +66,15 @@ enum Work {
     Tick(Arc<Ledger>, Micros),
     /// A receipt of a task, at this time.
     Receipt(Arc<Ledger>, TaskId, Micros),
+    /// An operator has confirmed the clock.
+    Clock(Arc<Ledger>, Confirmed),
+}
+
+/// What an operator has confirmed: the clock said `clock`, and says `now`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Confirmed {
+    pub(crate) clock: Micros,
+    pub(crate) now: Micros,
 }
 
 struct Job {
@@ -291,6 +300,11 @@ impl Reservation<'_> {
         self.submit(Work::Receipt(ledger, task, now))
     }
 
+    /// Has it noted in a ledger that an operator has confirmed the clock, if that is news there.
+    pub(crate) fn clock(self, ledger: Arc<Ledger>, confirmed: Confirmed) -> Pending {
+        self.submit(Work::Clock(ledger, confirmed))
+    }
+
     /// Hands a new ledger over.
     pub(crate) fn create(self, new: NewLedger) -> Pending {
         self.submit(Work::Create(Box::new(new)))
@@ -370,12 +384,11 @@ pub(crate) fn write_records(
     for (key, value) in &records.assessment.cells {
         store.put(batch, Family::State, &keys::cell(ledger, key), value);
     }
-    for (due, is_set) in &records.assessment.due {
+    for (due, owner) in &records.assessment.due {
         let key = keys::due(ledger, due);
-        if *is_set {
-            store.put(batch, Family::State, &key, &[]);
-        } else {
-            batch.delete(store, Family::State, &key);
+        match owner {
+            Some(owner) => store.put(batch, Family::State, &key, owner.as_bytes()),
+            None => batch.delete(store, Family::State, &key),
         }
     }
     for (leaf, effective_time) in &records.trust_leaves {

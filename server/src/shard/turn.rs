@@ -1,18 +1,20 @@
 //! The thread that makes turns: takes what waits, steps, signs, and hands over.
 
 use std::{
-    collections::{HashMap, hash_map::Entry as MapEntry},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry as MapEntry},
     sync::{Arc, mpsc::SyncSender},
     time::Instant,
 };
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, Sequence, SessionId, TaskId, assess::cells::CellKey, session::Session,
+    LedgerId, Micros, Sequence, SessionId, TaskId,
+    assess::{Due, Owner, cells::CellKey},
+    session::Session,
 };
 
 use super::{
-    Answer, Job, Work, guarded,
+    Answer, Confirmed, Job, Work, guarded,
     pipeline::{Answering, Finished, Line, Progress},
     write_head, write_log_key, write_records,
 };
@@ -20,6 +22,7 @@ use crate::{
     admission::AdmittedBatch,
     ledger::{
         Ledger, Readable,
+        registry::NewLedger,
         step::{LedgerState, Past, Placement, StepError, Turn},
     },
     metrics::{Assessments, Metrics, Stage},
@@ -53,6 +56,9 @@ pub(super) struct TurnThread {
     slot: u8,
     metrics: Arc<Metrics>,
     ledgers: HashMap<LedgerNumber, Held>,
+    /// Jobs of ledgers in which more was due than one turn lets happen: first in the next one. They
+    /// hold their share of the queue's budget, so their bytes are bounded with all that waits.
+    waiting: VecDeque<Job>,
     turns: u32,
 }
 
@@ -88,20 +94,22 @@ impl TurnThread {
             slot,
             metrics,
             ledgers: HashMap::new(),
+            waiting: VecDeque::new(),
             turns: 0,
         }
     }
 
     /// Makes turns until every sender is gone and the queue is empty.
     pub(super) fn run(mut self, jobs: FairReceiver<Job>) {
-        while let Some(first) = jobs.recv() {
+        while let Some(first) = self.waiting.pop_front().or_else(|| jobs.recv()) {
             // Jobs of a failed shard are dropped, which tells whoever waits.
             if self.progress.has_failed() {
                 continue;
             }
             match self.turn(first, &jobs) {
                 Ok(finished) => {
-                    let alone = self.progress.is_idle() && jobs.is_empty();
+                    let waits = !self.waiting.is_empty() || !jobs.is_empty();
+                    let alone = self.progress.is_idle() && !waits;
                     self.progress.begin();
                     if alone {
                         self.line.take_through(finished);
@@ -152,54 +160,54 @@ impl TurnThread {
         let mut assessments = Assessments::default();
         let mut bytes = 0;
         let mut leaves = 0;
+        let mut taken = 0;
+        // Ledgers that have had their portion of what is due, and have more of it.
+        let mut behind = HashSet::new();
+        let mut again = std::mem::take(&mut self.waiting);
         let mut next = Some(first);
-        while let Some(Job {
-            work,
-            reply,
-            share,
-            queued,
-        }) = next
-        {
-            self.metrics.stage(Stage::Queue, queued.elapsed());
-            let (ledger, answer) = match work {
-                Work::Append(ledger, statements) => {
-                    bytes += statements.byte_len();
-                    self.append(&mut turns, &ledger, statements)?
-                }
-                Work::Tick(ledger, now) => self.tick(&mut turns, &ledger, now)?,
-                Work::Receipt(ledger, task, now) => self.receipt(&mut turns, &ledger, task, now)?,
-                Work::Create(new) => {
-                    // Its records are ready; they only travel in this turn's batch.
-                    new.write(&self.store, &mut batch);
-                    leaves += 1;
-                    changed.push((Arc::clone(&new.ledger), Arc::clone(&new.readable)));
-                    let held = Held {
-                        state: new.state,
-                        kept_second: second(&new.readable),
-                        newest: Arc::clone(&new.readable),
-                    };
-                    self.ledgers.insert(new.ledger.number, held);
-                    let answer = Answer {
-                        placements: Vec::new(),
-                        batch: AdmittedBatch::default(),
-                        assessed: Vec::new(),
-                        readable: new.readable,
-                    };
-                    (new.ledger.number, answer)
-                }
-            };
-            let answering = Answering {
-                reply,
-                answer,
-                share,
-            };
-            placed.push(Placed { answering, ledger });
-            next = if placed.len() < TURN_JOBS && bytes < TURN_BYTES {
-                jobs.try_recv()
+        while let Some(job) = next {
+            taken += 1;
+            if let Some(job) = self.unless_behind(&mut turns, &mut behind, job)? {
+                let Job {
+                    work,
+                    reply,
+                    share,
+                    queued,
+                } = job;
+                self.metrics.stage(Stage::Queue, queued.elapsed());
+                let (ledger, answer) = match work {
+                    Work::Append(ledger, statements) => {
+                        bytes += statements.byte_len();
+                        self.append(&mut turns, &ledger, statements)?
+                    }
+                    Work::Tick(ledger, now) => self.tick(&mut turns, &ledger, now)?,
+                    Work::Receipt(ledger, task, now) => {
+                        self.receipt(&mut turns, &ledger, task, now)?
+                    }
+                    Work::Clock(ledger, confirmed) => self.clock(&mut turns, &ledger, confirmed)?,
+                    Work::Create(new) => {
+                        // Its records are ready; they only travel in this turn's batch.
+                        new.write(&self.store, &mut batch);
+                        leaves += 1;
+                        changed.push((Arc::clone(&new.ledger), Arc::clone(&new.readable)));
+                        self.created(*new)
+                    }
+                };
+                let answering = Answering {
+                    reply,
+                    answer,
+                    share,
+                };
+                placed.push(Placed { answering, ledger });
+            }
+            next = if taken < TURN_JOBS && bytes < TURN_BYTES {
+                again.pop_front().or_else(|| jobs.try_recv())
             } else {
                 None
             };
         }
+        // Behind those that were put aside in this turn, which came before them.
+        self.waiting.extend(again);
         for (number, (ledger, turn)) in turns {
             leaves += turn.len();
             let closed = self.close(&mut batch, number, &ledger, turn, &mut assessments)?;
@@ -214,6 +222,24 @@ impl TurnThread {
         finished.since = Instant::now();
         self.metrics.stage(Stage::Step, finished.since - began);
         Ok(finished)
+    }
+
+    /// Holds a ledger that is new.
+    fn created(&mut self, new: NewLedger) -> (LedgerNumber, Answer) {
+        let number = new.ledger.number;
+        let held = Held {
+            state: new.state,
+            kept_second: second(&new.readable),
+            newest: Arc::clone(&new.readable),
+        };
+        self.ledgers.insert(number, held);
+        let answer = Answer {
+            placements: Vec::new(),
+            batch: AdmittedBatch::default(),
+            assessed: Vec::new(),
+            readable: new.readable,
+        };
+        (number, answer)
     }
 
     fn append(
@@ -236,6 +262,48 @@ impl TurnThread {
     ) -> Result<(LedgerNumber, Answer), StepError> {
         self.step(turns, ledger, |state, turn, past| {
             state.tick(turn, now, past)?;
+            Ok((Vec::new(), AdmittedBatch::default()))
+        })
+    }
+
+    /// Lets one portion of what is due in a job's ledger happen, if there is more than may fire in
+    /// front of one entry. The job, or `None` if it has to wait for the next turn.
+    fn unless_behind(
+        &mut self,
+        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
+        behind: &mut HashSet<LedgerNumber>,
+        job: Job,
+    ) -> Result<Option<Job>, StepError> {
+        let (ledger, at) = match &job.work {
+            Work::Append(ledger, statements) => (ledger, statements.received_at()),
+            Work::Receipt(ledger, _, now) | Work::Tick(ledger, now) => (ledger, *now),
+            Work::Clock(ledger, confirmed) => (ledger, confirmed.now),
+            Work::Create(_) => return Ok(Some(job)),
+        };
+        if !behind.contains(&ledger.number) {
+            let ledger = Arc::clone(ledger);
+            let mut is_behind = false;
+            self.step(turns, &ledger, |state, turn, past| {
+                is_behind = state.is_behind(turn, at, past)?;
+                Ok((Vec::new(), AdmittedBatch::default()))
+            })?;
+            if !is_behind {
+                return Ok(Some(job));
+            }
+            behind.insert(ledger.number);
+        }
+        self.waiting.push_back(job);
+        Ok(None)
+    }
+
+    fn clock(
+        &mut self,
+        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
+        ledger: &Arc<Ledger>,
+        confirmed: Confirmed,
+    ) -> Result<(LedgerNumber, Answer), StepError> {
+        self.step(turns, ledger, |state, turn, past| {
+            state.confirm_clock(turn, confirmed, past)?;
             Ok((Vec::new(), AdmittedBatch::default()))
         })
     }
@@ -268,7 +336,7 @@ impl TurnThread {
         let number = ledger.number;
         let held = match self.ledgers.entry(number) {
             MapEntry::Occupied(held) => held.into_mut(),
-            MapEntry::Vacant(vacant) => vacant.insert(Held::new(ledger, &self.store)?),
+            MapEntry::Vacant(vacant) => vacant.insert(Held::new(ledger)),
         };
         let mut past = StorePast {
             store: &self.store,
@@ -328,6 +396,7 @@ impl TurnThread {
             effective_time: held.state.effective_time(),
             next_due: held.state.next_due(),
             due: held.state.due(),
+            clock: held.state.clock(),
         });
         let keep = second(&readable) != held.kept_second;
         held.kept_second = second(&readable);
@@ -375,21 +444,19 @@ impl TurnThread {
 impl Held {
     /// This shard is the only one that steps this ledger, and has not yet: what is readable is
     /// the newest there is.
-    fn new(ledger: &Ledger, store: &Store) -> Result<Self, StoreError> {
+    fn new(ledger: &Ledger) -> Self {
         let newest = ledger.readable();
         let id: LedgerId = ledger.id;
-        let due = store.dues(ledger.number)?;
-        Ok(Self {
+        Self {
             state: LedgerState::new(
                 id,
                 newest.edge.clone(),
                 newest.effective_time,
                 Arc::clone(&ledger.trust),
-                due.into_iter(),
             ),
             kept_second: second(&newest),
             newest,
-        })
+        }
     }
 }
 
@@ -437,6 +504,18 @@ impl StorePast<'_> {
 }
 
 impl Past for StorePast<'_> {
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
+        self.store.due(self.ledger, due)
+    }
+
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, StoreError> {
+        self.store.dues_after(self.ledger, after, limit)
+    }
+
     fn settle(&mut self) -> Result<(), StoreError> {
         self.settled()
     }

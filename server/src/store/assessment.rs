@@ -4,8 +4,8 @@ use bytes::Bytes;
 use deed_evidence::{
     Micros, TaskId,
     assess::{
-        Due, Recorded,
-        cells::{Act, CellKey, Grant, Leaves, Task},
+        Due, Owner, Recorded,
+        cells::{Act, CellKey, Clock, Grant, Leaves, Task, Timers},
     },
     entry::EntryError,
 };
@@ -32,35 +32,77 @@ impl Store {
         self.value(Family::State, &keys::cell(ledger, cell))
     }
 
-    /// Everything that is due in a ledger, the earliest first.
-    pub(crate) fn dues(&self, ledger: LedgerNumber) -> Result<Vec<Due>, StoreError> {
-        self.due_from(ledger).collect()
+    /// Whose timer this is; `None` if it is not set.
+    pub(crate) fn due(
+        &self,
+        ledger: LedgerNumber,
+        due: &Due,
+    ) -> Result<Option<Owner>, StoreError> {
+        let key = keys::due(ledger, due);
+        let value = self.value(Family::State, &key)?;
+        let owner = |value: Bytes| {
+            Owner::from_bytes(&value).ok_or_else(|| damaged_due(ledger, &key))
+        };
+        value.map(owner).transpose()
+    }
+
+    /// The first `limit` timers of a ledger behind `after`, in order.
+    pub(crate) fn dues_after(
+        &self,
+        ledger: LedgerNumber,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, StoreError> {
+        let dues = self.due_from(ledger, after).filter(|item| match item {
+            Ok((due, _)) => Some(due) != after,
+            Err(_) => true,
+        });
+        dues.take(limit).collect()
     }
 
     /// When something is due in a ledger next.
     pub(crate) fn next_due(&self, ledger: LedgerNumber) -> Result<Option<Micros>, StoreError> {
-        let first = self.due_from(ledger).next().transpose()?;
-        Ok(first.map(|due| due.at))
+        let first = self.due_from(ledger, None).next().transpose()?;
+        Ok(first.map(|(due, _)| due.at))
     }
 
-    /// How much is due in a ledger: one step of an iterator each.
+    /// How many timers a ledger holds.
     pub(crate) fn count_due(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
-        self.due_from(ledger)
-            .try_fold(0, |count, due| due.map(|_| count + 1))
+        let timers: Option<Timers> = self.decoded(ledger, &CellKey::Timers(Owner::ALL))?;
+        Ok(timers.unwrap_or_default().held)
     }
 
-    fn due_from(&self, ledger: LedgerNumber) -> impl Iterator<Item = Result<Due, StoreError>> {
+    /// What an operator has confirmed last of the ledger's clock.
+    pub(crate) fn confirmed_clock(
+        &self,
+        ledger: LedgerNumber,
+    ) -> Result<Option<Clock>, StoreError> {
+        self.decoded(ledger, &CellKey::Clock)
+    }
+
+    fn due_from(
+        &self,
+        ledger: LedgerNumber,
+        from: Option<&Due>,
+    ) -> impl Iterator<Item = Result<(Due, Owner), StoreError>> {
         let prefix = keys::due_prefix(ledger);
-        self.scan(Scan::Lookup, Family::State, ledger, &prefix)
+        let begin = from.map_or_else(|| prefix.clone(), |due| keys::due(ledger, due));
+        self.scan(Scan::Lookup, Family::State, ledger, &begin)
             .map_while(move |item| match item {
                 Ok((key, _)) if !key.starts_with(&prefix) => None,
-                Ok((key, _)) => Some(Due::from_bytes(keys::behind_kind(&key)).ok_or_else(|| {
-                    let what = format!("what is due under {} is damaged", hex::encode(&key));
-                    StoreError::corrupt(Family::State, ledger, what)
-                })),
+                Ok((key, owner)) => {
+                    let due = Due::from_bytes(keys::behind_kind(&key));
+                    let both = due.zip(Owner::from_bytes(&owner));
+                    Some(both.ok_or_else(|| damaged_due(ledger, &key)))
+                }
                 Err(error) => Some(Err(error)),
             })
     }
+}
+
+fn damaged_due(ledger: LedgerNumber, key: &[u8]) -> StoreError {
+    let what = format!("what is due under {} is damaged", hex::encode(key));
+    StoreError::corrupt(Family::State, ledger, what)
 }
 
 /// Cells as readers ask for them.

@@ -280,6 +280,24 @@ impl Store {
         Ok(newest)
     }
 
+    /// Effective time of the ledgers of the newest turn of each shard.
+    pub(crate) fn newest_times(&self) -> Result<Vec<Micros>, StoreError> {
+        let mut times = Vec::new();
+        for (_, ledger) in self.newest()? {
+            times.extend(self.effective_time(LedgerNumber(ledger.number))?);
+        }
+        Ok(times)
+    }
+
+    /// Effective time at the newest head of a ledger, without loading it.
+    pub(crate) fn effective_time(
+        &self,
+        ledger: LedgerNumber,
+    ) -> Result<Option<Micros>, StoreError> {
+        let head = self.latest_head(ledger)?;
+        Ok(head.map(|head| Micros::new(head.effective_time_us)))
+    }
+
     /// The first ledger number that has records in a family but is not one of `known`.
     pub(crate) fn unknown_ledger(
         &self,

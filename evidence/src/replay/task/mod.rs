@@ -33,7 +33,9 @@ pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
-    assess::{Assessed, Book, Recorded, Spoken, View, cells::CellKey, digest, said},
+    assess::{
+        Assessed, Book, Due, Owner, Recorded, Spoken, View, cells::CellKey, digest, said,
+    },
     entry::{Entry, is_late},
     genesis::Genesis,
     session::Binding,
@@ -136,6 +138,18 @@ impl View for Past<'_> {
 
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
         Ok(self.unkept.get(&leaf).cloned())
+    }
+
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, Fault> {
+        Ok(self.kept.dues.get(due).copied())
+    }
+
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, Fault> {
+        Ok(self.kept.dues_after(after, limit))
     }
 
     fn damaged(&self, key: &CellKey) -> Fault {
@@ -590,8 +604,11 @@ impl TaskReplay {
             sessions: &self.sessions,
         };
         let registry = self.chain.registry();
-        let mut book = Book::restore(self.id, self.kept.dues.iter().copied());
-        book.advance(&mut past, registry, index, at)?;
+        let mut book = Book::restore(self.id);
+        book.look_ahead(&mut past)?;
+        while book.is_due(at) {
+            book.advance(&mut past, registry, index, at)?;
+        }
         let what = said::Said::read(&bytes.slice_ref(entry.payload))?;
         book.record(&mut past, registry, &spoken(saying, &what, at))
     }

@@ -33,10 +33,15 @@ impl TaskReplay {
 
     pub(super) fn advance(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         self.at = at;
-        match self.machine() {
-            Some((book, mut past, registry)) => book.advance(&mut past, registry, index, at),
-            None => Ok(()),
+        let Some((book, mut past, registry)) = self.machine() else {
+            return Ok(());
+        };
+        // All of it: where the ledger wrote Ticks in between, they are not among these entries.
+        book.advance(&mut past, registry, index, at)?;
+        while book.is_due(at) {
+            book.advance(&mut past, registry, index, at)?;
         }
+        Ok(())
     }
 
     pub(super) fn owes_nothing(&mut self, index: u64) -> Result<(), Fault> {

@@ -152,7 +152,7 @@ impl TaskReplay {
         unshown.push(Unshown::Outside);
         unshown.push(Unshown::Received);
         let waits = |due: &crate::assess::Due| !matches!(due.what, DueOf::Session(_));
-        if self.kept.dues.iter().any(waits) {
+        if self.kept.dues.keys().any(waits) {
             unshown.push(Unshown::Time { known: self.at });
         }
         if self.shared {

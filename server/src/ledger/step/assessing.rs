@@ -6,14 +6,20 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     KeyId, Micros, RULES_ASSESSED, Sequence, SessionId, TaskId,
-    assess::{Recorded, Spoken, View, cells::CellKey, said::Said},
+    assess::{
+        AHEAD_MAX_US, Due, Owner, Recorded, Spoken, View,
+        cells::CellKey,
+        said::{Said, SaidBody},
+        share,
+    },
     session::Session,
 };
 use deed_tlog::{Hash, leaf_hash};
 
-use super::{LedgerState, Past, StepError, Touched, Turn};
+use super::{Group, LedgerState, Past, Refusal, StepError, Touched, Turn};
 use crate::{
     admission::{Admitted, AdmittedBatch},
+    shard::Confirmed,
     store::{pack::Packer, read::Run},
 };
 
@@ -32,8 +38,9 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<Micros, StepError> {
         let at = self.effective_time.max(received_at);
+        while self.fire_portion(turn, at, past)? {}
         self.effective_time = at;
-        if self.book.next_due().is_some_and(|due| due <= at) {
+        if self.book.is_due(at) {
             let trust = Arc::clone(&self.trust);
             let leaf = turn.next_leaf();
             let mut view = StepView::new(turn, &self.sessions, past);
@@ -41,6 +48,142 @@ impl LedgerState {
             self.write_owed(turn, past)?;
         }
         Ok(at)
+    }
+
+    /// Writes a Tick where more is due by `at` than may fire in front of one entry. Returns true if it
+    /// did: there may be more of that.
+    fn fire_portion(
+        &mut self,
+        turn: &mut Turn,
+        at: Micros,
+        past: &mut impl Past,
+    ) -> Result<bool, StepError> {
+        let mut view = StepView::new(turn, &self.sessions, past);
+        if !self.book.is_due(at) || !self.book.crowded(&mut view, at)? {
+            return Ok(false);
+        }
+        self.effective_time = at;
+        let trust = Arc::clone(&self.trust);
+        let leaf = turn.next_leaf();
+        let mut view = StepView::new(turn, &self.sessions, past);
+        self.book.tick(&mut view, &trust.read(), leaf, at)?;
+        self.write_owed(turn, past)?;
+        Ok(true)
+    }
+
+    /// Lets time come on by one portion of what is due by `received_at`, if that is more than may fire
+    /// in front of one entry. Returns true if it is not there yet: then the rest is for the next turn,
+    /// so that what fires in one ledger holds up no other. The entries are the same either way.
+    pub(crate) fn is_behind(
+        &mut self,
+        turn: &mut Turn,
+        received_at: Micros,
+        past: &mut impl Past,
+    ) -> Result<bool, StepError> {
+        let at = self.effective_time.max(received_at);
+        if !self.fire_portion(turn, at, past)? {
+            return Ok(false);
+        }
+        let mut view = StepView::new(turn, &self.sessions, past);
+        Ok(self.book.crowded(&mut view, at)?)
+    }
+
+    /// Reads the next timers and what is kept of the ledger's clock, if they are not at hand.
+    pub(super) fn look_at_timers(
+        &mut self,
+        turn: &Turn,
+        past: &mut impl Past,
+    ) -> Result<(), StepError> {
+        let mut view = StepView::new(turn, &self.sessions, past);
+        self.book.look_ahead(&mut view)?;
+        self.due = self.book.timers_held(&mut view)?;
+        self.clock = self.book.clock(&mut view)?;
+        Ok(())
+    }
+
+    /// Returns the reason why a statement's deadline is not taken: it is too far away, or `count` more
+    /// timers are more than its speaker may hold. An Outcome is never refused for a timer: it is
+    /// evidence, and what the policy wants seen of it is not its speaker's choice.
+    pub(super) fn beyond_timers(
+        &mut self,
+        turn: &Turn,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        count: u64,
+        past: &mut impl Past,
+    ) -> Result<Option<Refusal>, StepError> {
+        if !self.assesses() {
+            return Ok(None);
+        }
+        let at = self.effective_time.max(batch.received_at());
+        let Some(deadline) = deadline(batch, statement, at)? else {
+            return Ok(None);
+        };
+        let latest = Micros::new(at.get().saturating_add(AHEAD_MAX_US));
+        if deadline > latest {
+            let found = deadline;
+            return Ok(Some(Refusal::DeadlineFar { found, latest }));
+        }
+        let header = batch.header(statement, self.id);
+        let (producer, key) = (header.producer, statement.authorship.key());
+        let trust = self.trust.read();
+        let mut view = StepView::new(turn, &self.sessions, past);
+        let (all, held) = self.book.timers_of(&mut view, &trust, producer, key)?;
+        let share = share(all);
+        let many = held.saturating_add(count) > share;
+        Ok(many.then_some(Refusal::DeadlinesMany { held, share }))
+    }
+
+    /// The same for a batch, all of which one key has signed.
+    pub(super) fn batch_beyond_timers<'b>(
+        &mut self,
+        turn: &Turn,
+        group: &Group<'b>,
+        past: &mut impl Past,
+    ) -> Result<Option<(&'b Admitted, Refusal)>, StepError> {
+        if !self.assesses() {
+            return Ok(None);
+        }
+        let mut count = 0;
+        for member in group.members {
+            let at = self.effective_time.max(group.batch.received_at());
+            if deadline(group.batch, member, at)?.is_none() {
+                continue;
+            }
+            count += 1;
+            if let Some(refusal) = self.beyond_timers(turn, group.batch, member, count, past)? {
+                return Ok(Some((member, refusal)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes that an operator has confirmed the clock: where entries are older than what it said then,
+    /// and where the ledger's own time is ahead of it. Elsewhere, and where that was noted before, it
+    /// does nothing.
+    pub(crate) fn confirm_clock(
+        &mut self,
+        turn: &mut Turn,
+        confirmed: Confirmed,
+        past: &mut impl Past,
+    ) -> Result<(), StepError> {
+        let Confirmed { clock, now } = confirmed;
+        let from = self.effective_time;
+        let stands = self.clock.is_some_and(|known| known.at_us == from.get());
+        if !self.assesses() || (from >= clock && (from <= now || stands)) {
+            return Ok(());
+        }
+        let at = from.max(now).max(clock);
+        self.effective_time = at;
+        let trust = Arc::clone(&self.trust);
+        let leaf = turn.next_leaf();
+        let mut view = StepView::new(turn, &self.sessions, past);
+        self.book
+            .confirm_clock(&mut view, &trust.read(), leaf, (from, at), clock)?;
+        self.write_owed(turn, past)?;
+        let mut view = StepView::new(turn, &self.sessions, past);
+        self.clock = self.book.clock(&mut view)?;
+        Ok(())
     }
 
     /// Assesses a statement that was recorded.
@@ -102,11 +245,13 @@ impl LedgerState {
             turn.push(&entry, leaf_hash(&entry));
             turn.assessments.written(&entry);
         }
+        let mut view = StepView::new(turn, &self.sessions, past);
+        self.due = self.book.timers_held(&mut view)?;
         Ok(())
     }
 
-    /// Lets time come to `now` in a ledger in which nothing else happens. Nothing is recorded if
-    /// nothing is due.
+    /// Lets time come to `now` in a ledger in which nothing else happens, with one Tick: after that more
+    /// may be due. Nothing is recorded if nothing is due.
     pub(crate) fn tick(
         &mut self,
         turn: &mut Turn,
@@ -114,7 +259,7 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<(), StepError> {
         let at = self.effective_time.max(now);
-        if self.book.next_due().is_none_or(|due| due > at) {
+        if !self.book.is_due(at) {
             return Ok(());
         }
         self.effective_time = at;
@@ -144,6 +289,31 @@ impl LedgerState {
         self.write_owed(turn, past)?;
         Ok(Some(leaf))
     }
+}
+
+/// The time at which something happens because of a statement, unless it comes first; by its own word.
+fn deadline(
+    batch: &AdmittedBatch,
+    statement: &Admitted,
+    at: Micros,
+) -> Result<Option<Micros>, StepError> {
+    let parsed;
+    let said = match &statement.said {
+        Some(said) => said,
+        None => {
+            parsed = said(batch, statement, 0)?;
+            &parsed
+        }
+    };
+    let deadline = match &said.body {
+        SaidBody::TaskOpened { deadline, .. } => *deadline,
+        SaidBody::Intent(intent) => intent.deadline,
+        SaidBody::Heartbeat { next_within_us } if *next_within_us > 0 => {
+            Micros::new(at.get().saturating_add(*next_within_us))
+        }
+        _ => Micros::new(0),
+    };
+    Ok((deadline.get() > 0).then_some(deadline))
 }
 
 /// What a statement says; read here only where admission did not know that it would be asked.
@@ -258,6 +428,18 @@ impl<P: Past> View for StepView<'_, P> {
         // An Intent that is kept as evidence is at the place of something else, or at none.
         let at_place = self.leaf_of(&recorded.session, recorded.sequence)?;
         Ok((at_place == Some(leaf)).then_some(recorded))
+    }
+
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StepError> {
+        Ok(self.past.due(due)?)
+    }
+
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, StepError> {
+        Ok(self.past.dues_after(after, limit)?)
     }
 
     fn damaged(&self, key: &CellKey) -> StepError {

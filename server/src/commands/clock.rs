@@ -1,0 +1,61 @@
+//! `deed-server clock`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use deed_evidence::Micros;
+use deed_server::config::{Flags, Settings};
+
+use crate::print_line;
+
+/// What is done about the clock.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClockCommand {
+    /// Confirm that the machine's clock is right, for a server that runs and does not believe it.
+    ///
+    /// Look at another clock, and name the time that it shows: the machine's must show the same, within
+    /// 5 minutes. Each ledger says in an entry that the clock was confirmed, before anything else is
+    /// recorded there. In a ledger whose own time is ahead, because the clock was wrong once, time
+    /// stands still until the clock has come to it.
+    #[command(after_help = "Example:\n  deed-server clock confirm --time \"$(date -u +%s)\"")]
+    Confirm(Confirm),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Confirm {
+    /// The time by another clock: seconds since 1970-01-01T00:00:00Z, as `date +%s` shows them there.
+    #[arg(long, value_name = "SECONDS")]
+    time: i64,
+    /// The server's directory (default: the configuration's, which is ./deed-data if nobody sets
+    /// it).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// File of settings; without it ./deed.toml is read, if it is there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(crate) fn run(command: ClockCommand, mut flags: Flags) -> anyhow::Result<ExitCode> {
+    let ClockCommand::Confirm(arguments) = command;
+    flags.file.clone_from(&arguments.config);
+    if let Some(data_dir) = &arguments.data_dir {
+        flags.set("data_dir", data_dir, "--data-dir");
+    }
+    let settings = Settings::load(&flags)?;
+    let named = arguments.time.checked_mul(1_000_000);
+    let named = Micros::new(named.context("--time is out of range")?);
+    match deed_server::confirm_clock(&settings.server.data_dir, named) {
+        Ok(_) => {
+            print_line(
+                "confirmed; a running server takes it within some seconds: see its log and /readyz. It does \
+                 nothing for one that starts later",
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("deed-server clock confirm: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
