@@ -23,6 +23,7 @@ help:
 	@echo "make build     deed and deed-server, in $(CARGO_TARGET_DIR)/release"
 	@echo "make lint      formatting, lints, documentation, dependencies, shell and Go"
 	@echo "make bench     the Criterion benches"
+	@echo "make harm      a minute of each attack on a real server, with bounds on what others feel"
 	@echo "make interop   Tessera's fsck and x/mod against a live ledger (needs Go)"
 	@echo "make release   an archive of both programs, in $(CARGO_TARGET_DIR)/dist"
 
@@ -57,6 +58,11 @@ lint: check
 .PHONY: bench
 bench: setup
 	cargo bench --workspace --locked --bench '*'
+
+# Built with optimisation, on a machine that does nothing else: what is measured is the server.
+.PHONY: harm
+harm: build
+	DEED_HARM_SECONDS=$${DEED_HARM_SECONDS:-60} cargo test $(ALL) --test harm -- --nocapture --test-threads 1
 
 .PHONY: interop
 interop: build

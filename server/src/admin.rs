@@ -12,6 +12,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use axum::{
@@ -23,7 +24,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{grpc::Context, ledger::Ledger, metrics::Observed, search};
+use crate::{grpc::Context, ledger::Ledger, metrics::Observed, search, shard::Stuck};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -34,6 +35,8 @@ const FREE_BYTES_MIN: u64 = 256 << 20;
 pub(crate) struct Admin {
     pub(crate) context: Context,
     pub(crate) data_dir: PathBuf,
+    /// For how long a shard may be stuck before the server is not ready.
+    pub(crate) stuck: Duration,
 }
 
 /// Requests hold the server only while they look at it: a connection that stays open must not
@@ -93,6 +96,20 @@ impl Admin {
         if let Some(why) = self.context.appends.shards.failure().borrow().as_deref() {
             return Err(NotReady(format!("a shard has failed: {why}")));
         }
+        if let Some(stuck) = self.context.appends.shards.stuck(self.stuck) {
+            return Err(NotReady(match stuck {
+                Stuck::Disk { shard, since } => format!(
+                    "shard {shard} has waited for its disk for {} ms: a write does not come to its \
+                     end",
+                    since.as_millis()
+                ),
+                Stuck::Turns { shard, since } => format!(
+                    "shard {shard} has not served a ledger for {} ms: all of its threads are in \
+                     turns that take too long (see deed_oldest_turn_ms)",
+                    since.as_millis()
+                ),
+            }));
+        }
         if let Some(why) = self.context.contents.failure().borrow().as_deref() {
             return Err(NotReady(format!("contents are not written: {why}")));
         }
@@ -143,9 +160,12 @@ impl Admin {
     fn observed(&self) -> Observed {
         let ledgers = self.context.registry.all_loaded();
         let store = self.context.registry.store();
+        let shards = &self.context.appends.shards;
         Observed {
-            queue_bytes: self.context.appends.shards.queue_bytes(),
+            queue_bytes: shards.queue_bytes(),
             ledgers_loaded: ledgers.len() as u64,
+            slow_ledgers: shards.slow_ledgers(),
+            oldest_turn_ms: u64::try_from(shards.oldest_turn().as_millis()).unwrap_or(u64::MAX),
             leaves: ledgers
                 .iter()
                 .map(|ledger| ledger.readable().size().get())
@@ -601,6 +621,7 @@ mod tests {
                 metrics: Arc::clone(&appends.metrics),
             },
             data_dir: dir.path().to_owned(),
+            stuck: Duration::from_secs(3600),
         };
         let ledger = engine.create("fails").unwrap();
         assert_eq!(admin.ready(), Ok(()));

@@ -69,6 +69,11 @@ pub struct LimitOptions {
     /// Milliseconds that a caller may take to send a request that is no stream, and to take
     /// anything of what waits for it.
     pub stall_ms: u64,
+    /// Append streams open at once. One principal has a quarter of them at most; without access
+    /// control, one connection has.
+    pub append_streams: usize,
+    /// Milliseconds for which a shard may be stuck before the server is not ready.
+    pub stuck_ms: u64,
     /// What each principal may use.
     pub quota: QuotaOptions,
 }
@@ -110,6 +115,8 @@ impl Default for LimitOptions {
             handshake_ms: 10_000,
             idle_ms: 300_000,
             stall_ms: 30_000,
+            append_streams: 4096,
+            stuck_ms: 10_000,
             quota: QuotaOptions::default(),
         }
     }

@@ -345,10 +345,13 @@ impl Server {
             opened.identity,
             Arc::clone(&time),
         ));
-        let pressure = Arc::new(Pressure::new(
-            &options.limits,
-            Arc::new(MachineTicks::default()),
-        ));
+        let limits = LimitOptions {
+            // So that who writes to a full ledger waits for that, and not for the shard.
+            ledger_bytes: options.limits.ledger_bytes.min(options.queue_bytes / 2),
+            ..options.limits.clone()
+        };
+        let ticks = Arc::new(MachineTicks::default());
+        let pressure = Arc::new(Pressure::new(&limits, ticks));
         let (stopping, stopped) = watch::channel(false);
         let counters = Arc::new(Counters::default());
         let context = Context {
@@ -381,6 +384,7 @@ impl Server {
             let admin = Admin {
                 context: context.clone(),
                 data_dir: options.data_dir.clone(),
+                stuck: Duration::from_millis(options.limits.stuck_ms),
             };
             AdminPort::serve(admin, socket)
         });
@@ -441,8 +445,9 @@ impl Server {
         }
     }
 
-    /// Stops: takes nothing new, answers what was taken in (within the drain bound), and returns
-    /// when everything is on disk.
+    /// Stops: takes nothing new, answers what was taken in, and returns when everything is on disk.
+    /// What no turn has begun within half of the drain bound is refused: how much waits, and how slow
+    /// it is, does not hold up the end.
     ///
     /// # Errors
     /// [`StopError`] if a shard or the listener had failed.
@@ -451,6 +456,11 @@ impl Server {
         self.indexer.abort();
         self.collector.abort();
         self.ticker.abort();
+        let (refusing, within) = (Arc::clone(&self.shards), self.drain / 2);
+        let refusing = tokio::spawn(async move {
+            tokio::time::sleep(within).await;
+            refuse_waiting(&refusing);
+        });
         let abort = self.listener.abort_handle();
         let listened = match tokio::time::timeout(self.drain, self.listener).await {
             Ok(Ok(Ok(()))) => Ok(()),
@@ -467,7 +477,8 @@ impl Server {
         if let Some(admin) = self.admin {
             admin.stop();
         }
-        self.shards.close();
+        refusing.abort();
+        refuse_waiting(&self.shards);
         let (threads, contents) = (self.threads, self.contents);
         // Waits for the last turns; the store is closed when the last reference goes.
         let contents_failure = tokio::task::spawn_blocking(move || {
@@ -486,6 +497,18 @@ impl Server {
             }),
             None => listened,
         }
+    }
+}
+
+/// Refuses what no turn has begun; their callers are told to send it again.
+fn refuse_waiting(shards: &Shards) {
+    let refused = shards.stop();
+    if refused > 0 {
+        tracing::warn!(
+            refused,
+            "requests that waited for their turn were refused, for the server stops; their callers \
+             were told to send the same bytes again"
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the server's own tests have in common: statements, and an engine without a network.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -333,6 +333,16 @@ impl Engine {
 
     /// The same, with faults put between the shard and its disk.
     pub(crate) fn open_on(data_dir: &Path, wrap: impl FnOnce(Disk) -> Disk) -> Self {
+        // What one request is, is one turn, however busy this machine is.
+        Self::open_with(data_dir, Duration::from_secs(3600), wrap)
+    }
+
+    /// The same, with turns of so much time.
+    pub(crate) fn open_with(
+        data_dir: &Path,
+        turn_time: Duration,
+        wrap: impl FnOnce(Disk) -> Disk,
+    ) -> Self {
         let lock = DirectoryLock::acquire(data_dir).unwrap();
         let options = StoreOptions::default();
         let identity = match Identity::load(data_dir).unwrap() {
@@ -352,7 +362,7 @@ impl Engine {
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
         let metrics = Arc::new(Metrics::default());
-        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, &metrics);
+        let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, turn_time, &metrics);
         let clock = TestClock::at(1_000_000);
         let time = Arc::new(Timekeeper::open(
             Arc::clone(&clock) as _,
@@ -487,7 +497,7 @@ impl Engine {
     }
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

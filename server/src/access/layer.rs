@@ -143,6 +143,13 @@ impl AccessLayer {
             caller.say_refused(path, None, &refusal);
             return Err(refusal);
         }
+        // Before anything of its body is read. Whoever has no such role anywhere will not be served,
+        // whatever the request says.
+        if let Some(method) = method
+            && caller.principal().is_some()
+        {
+            caller.require_somewhere(method)?;
+        }
         let announced = request.body().size_hint().lower();
         if caller.is_anonymous() && announced > ANONYMOUS_BODY_BYTES_MAX as u64 {
             return Err(too_much_of_nobody());

@@ -244,6 +244,18 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether a principal has one of these roles in any ledger that the token is good for.
+    fn gives_somewhere(&self, principal: &str, token: Option<&Token>, roles: &[Role]) -> bool {
+        let is_for =
+            |place: &str| place == EVERY_LEDGER || token.is_none_or(|token| token.is_for(place));
+        self.grants.get(principal).is_some_and(|grants| {
+            let mut places = grants.iter().filter(|(place, _)| is_for(place));
+            places.any(|(_, given)| roles.iter().any(|&role| given.give(role)))
+        })
+    }
+}
+
 impl Token {
     fn new(record: &TokenRecord) -> Option<Self> {
         Some(Self {
@@ -393,6 +405,46 @@ impl Caller {
             self.say_refused(method.row().path, Some(ledger), refusal);
         }
         allowed
+    }
+
+    /// Fails unless the caller may ask for `method` in some ledger: for what is to be refused before
+    /// it is known which one a request names, and before anything is held for it.
+    ///
+    /// # Errors
+    /// As [`Caller::require`].
+    pub(crate) fn require_somewhere(&self, method: Method) -> Result<(), Refusal> {
+        let allowed = self.check_somewhere(method);
+        if let Err(refusal) = &allowed {
+            self.say_refused(method.row().path, None, refusal);
+        }
+        allowed
+    }
+
+    fn check_somewhere(&self, method: Method) -> Result<(), Refusal> {
+        let (Who::Known { principal, token }, Some(access)) = (&self.who, &self.access) else {
+            // Nobody has no role in any ledger, and is refused as in one.
+            return match &self.who {
+                Who::Off => Ok(()),
+                _ => self.check(method, EVERY_LEDGER),
+            };
+        };
+        let roles = match method.row().need {
+            Need::InLedger(roles) => roles,
+            Need::InServer(_) => return self.check(method, EVERY_LEDGER),
+            Need::Open | Need::Authenticated => return Ok(()),
+        };
+        let state = access.state.load();
+        self.check_credential(&state, None)?;
+        let token = token.as_ref().and_then(|id| state.tokens.get(&**id));
+        if state.gives_somewhere(principal, token, roles) {
+            return Ok(());
+        }
+        let wanted = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>();
+        Err(Refusal::Forbidden(format!(
+            "this needs the role {} in a ledger, and you have it in none; an operator gives it with \
+             `deed-server role grant`",
+            wanted.join(" or "),
+        )))
     }
 
     fn check(&self, method: Method, ledger: &str) -> Result<(), Refusal> {

@@ -590,34 +590,38 @@ mod tests {
             guard: disk.guard,
         });
         open_gate.send(()).unwrap();
+        open_gate.send(()).unwrap();
         let ledger = engine.create("full").unwrap();
+        let other = engine.create("other").unwrap();
         engine.appends.queue_wait = Duration::from_millis(20);
 
-        // Half of the shard's budget each, which is as much as a source may hold: two wait, and
-        // there is no room for a third.
+        // As much as one ledger may hold of the shard's budget, each: two wait, and there is no room
+        // for a third.
         let big = "r".repeat(1000);
-        let request = |session| -> Vec<_> {
+        let request = |ledger: &Ledger, session| -> Vec<_> {
             let mut producer = Producer::new(ledger.id, session);
             (0..400).map(|_| producer.intent(&big)).collect()
         };
-        let (first, second, third) = (request(1), request(2), request(3));
+        let (first, third) = (request(&ledger, 1), request(&ledger, 3));
+        let second = request(&other, 2);
         let engine = &engine;
         std::thread::scope(|scope| {
             let held = || engine.appends.shards.waiting_bytes(ledger.number);
             let mut waiting = Vec::new();
-            for (id, envelopes) in [(1, first), (2, second)] {
+            for (id, name, envelopes) in [(1, "full", first), (2, "other", second)] {
                 let before = held();
                 let source = Source {
                     id,
                     ..engine.appends.pressure.unknown()
                 };
-                waiting.push(scope.spawn(move || engine.append_from(&source, "full", envelopes)));
+                waiting.push(scope.spawn(move || engine.append_from(&source, name, envelopes)));
                 // In order: the next one only when this one holds its share.
                 while held() == before {
                     std::thread::yield_now();
                 }
             }
-            assert_eq!(held(), 1 << 20);
+            // All but what is kept for ledgers that hold nothing.
+            assert_eq!(held(), 7 << 17);
             let refused = engine.append("full", third.clone());
             let Err(refusal @ Refusal::Overloaded { .. }) = refused else {
                 panic!("{refused:?}");
@@ -642,6 +646,6 @@ mod tests {
         assert_eq!(engine.appends.shards.waiting_bytes(ledger.number), 0);
         assert_eq!(engine.appends.pressure.held_bytes(), 0);
         let answer = engine.append("full", third).unwrap();
-        assert_eq!(briefs(&answer).last().unwrap(), "accepted 1200");
+        assert_eq!(briefs(&answer).last().unwrap(), "accepted 800");
     }
 }

@@ -219,6 +219,8 @@ impl Settings {
                 handshake_ms: values.integer("limits.handshake_ms"),
                 idle_ms: values.integer("limits.idle_ms"),
                 stall_ms: values.integer("limits.stall_ms"),
+                append_streams: values.small("limits.append_streams"),
+                stuck_ms: values.integer("limits.stuck_ms"),
                 quota: QuotaOptions {
                     statements_per_second: values.word("limits.quota.statements_per_second"),
                     bytes_per_second: values.word("limits.quota.bytes_per_second"),

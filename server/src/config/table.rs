@@ -253,7 +253,7 @@ pub static SETTINGS: &[Setting] = &[
         "limits.ledger_mib",
         Kind::Integer(8, 4095),
         "64",
-        "The same of one ledger.",
+        "The same of one ledger; no more than half of queue_mib counts.",
     ),
     row(
         "limits.server_mib",
@@ -285,6 +285,20 @@ pub static SETTINGS: &[Setting] = &[
         "30000",
         "Milliseconds that a caller may take to send a request that is no stream, and to take \
          anything of what waits for it.",
+    ),
+    row(
+        "limits.append_streams",
+        Kind::Integer(8, 1_000_000),
+        "4096",
+        "Append streams open at once. One principal has a quarter of them at most; without access \
+         control, one connection has.",
+    ),
+    row(
+        "limits.stuck_ms",
+        Kind::Integer(100, HOUR_MS),
+        "10000",
+        "Milliseconds for which a shard may serve nobody who asks for little, or get nothing to \
+         disk, before /readyz says that the server is not ready.",
     ),
     row(
         "limits.quota.statements_per_second",

@@ -38,7 +38,7 @@ const PAGE_MAX: u32 = 1000;
 pub(crate) struct LedgerService(pub(crate) Context);
 
 /// A request of a stream that was taken in, or why the stream ends.
-type Taken = Result<InFlight, Status>;
+pub(crate) type Taken = Result<InFlight, Status>;
 
 #[tonic::async_trait]
 impl Ledger for LedgerService {
@@ -68,7 +68,12 @@ impl Ledger for LedgerService {
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         let caller = Caller::of(request.extensions());
-        let quotas = &self.0.pressure.quotas;
+        // Before anything is set up for it. Which ledger, and whether the role is in that one, is
+        // asked for each request.
+        caller.require_somewhere(Method::AppendStream)?;
+        let pressure = &self.0.pressure;
+        let place = pressure.open_append_stream(&pressure.source(&caller))?;
+        let quotas = &pressure.quotas;
         let open = quotas
             .open_stream(caller.principal())
             .map_err(Refusal::from)?;
@@ -78,7 +83,7 @@ impl Ledger for LedgerService {
         tokio::spawn(take_in(context, caller, request.into_inner(), taking));
         tokio::spawn(async move {
             // It counts until its last answer was taken.
-            let _open = open;
+            let _open = (open, place);
             answer(taken, answering, READER_WAIT).await;
         });
         // The share of an answer goes when the transport has taken that.
@@ -223,15 +228,20 @@ async fn take_in(
 }
 
 /// Answers the requests of a stream in their order. Not left to whoever reads the answers: a
-/// request that is recorded must not hold its place until somebody asks how it went.
-async fn answer(
+/// request that is recorded must not hold its place until somebody asks how it went. Once the caller
+/// has gone, what was taken in is let go of: what no turn has begun is not recorded.
+pub(crate) async fn answer(
     mut taken: mpsc::Receiver<Taken>,
     answers: mpsc::Sender<Result<Answered, Status>>,
     reader_wait: Duration,
 ) {
     while let Some(taken) = taken.recv().await {
         let answered = match taken {
-            Ok(in_flight) => in_flight.finish().await.map_err(Status::from),
+            Ok(in_flight) => tokio::select! {
+                biased;
+                answered = in_flight.finish() => answered.map_err(Status::from),
+                () = answers.closed() => return,
+            },
             Err(status) => Err(status),
         };
         let ends = answered.is_err();

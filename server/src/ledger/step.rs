@@ -476,8 +476,25 @@ impl LedgerState {
         batch: &AdmittedBatch,
         past: &mut impl Past,
     ) -> Result<Vec<Placement>, StepError> {
+        let mut placements = Vec::new();
+        self.apply_some(turn, batch, &mut placements, past, &mut |_| false)?;
+        Ok(placements)
+    }
+
+    /// Places payloads of a request, in order, from where `placements` ends, which grows. `is_enough`
+    /// is asked after each piece, with how many were placed: a request is cut between two of its
+    /// statements, for it promises nothing as a whole, and never within a batch. Nothing that is
+    /// recorded depends on where, but for what others have recorded in between.
+    pub(crate) fn apply_some(
+        &mut self,
+        turn: &mut Turn,
+        batch: &AdmittedBatch,
+        placements: &mut Vec<Placement>,
+        past: &mut impl Past,
+        is_enough: &mut impl FnMut(usize) -> bool,
+    ) -> Result<(), StepError> {
         let all = batch.statements();
-        let mut placements = Vec::with_capacity(all.len());
+        placements.reserve_exact(all.len() - placements.len());
         while let Some(statement) = all.get(placements.len()) {
             match &statement.kind {
                 Kind::Statement => {
@@ -498,8 +515,11 @@ impl LedgerState {
                     placements.extend(self.place_batch(turn, &group, past)?);
                 }
             }
+            if is_enough(placements.len()) {
+                break;
+            }
         }
-        Ok(placements)
+        Ok(())
     }
 
     /// Judges a statement by its session and its speaker: the session, if it is the next one

@@ -90,6 +90,27 @@ impl ByHand {
         }
     }
 
+    /// The same requests, in turns that end after each piece.
+    pub(super) fn pieces(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
+        let mut all = Vec::new();
+        for batch in batches {
+            let mut placements = Vec::new();
+            while placements.len() < batch.statements().len() {
+                let mut past = Stored(&self.store);
+                let mut turn = self.state.begin(&mut past).unwrap();
+                self.state
+                    .apply_some(&mut turn, batch, &mut placements, &mut past, &mut |_| true)
+                    .unwrap();
+                let records = self.state.finish(turn).unwrap();
+                let mut batch = Batch::default();
+                write_records(&self.store, &mut batch, NUMBER, &records);
+                self.store.commit(batch).unwrap();
+            }
+            all.extend(placements);
+        }
+        all
+    }
+
     pub(super) fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
         let mut past = Stored(&self.store);
         let mut turn = self.state.begin(&mut past).unwrap();
@@ -463,7 +484,12 @@ proptest! {
                 break;
             }
         }
-        prop_assert_eq!(placements, expected);
+        prop_assert_eq!(&placements, &expected);
+        let mut pieces = ByHand::new();
+        let batch = admit(pieces.id, 5, &all);
+        prop_assert_eq!(pieces.pieces(&[batch]), expected);
+        prop_assert_eq!(pieces.records(), whole.records());
+        prop_assert_eq!(pieces.entries(), whole.entries());
         prop_assert_eq!(cut.state.edge().head(), whole.state.edge().head());
         prop_assert_eq!(cut.entries(), whole.entries());
         prop_assert_eq!(cut.records(), whole.records());

@@ -105,6 +105,8 @@ pub(crate) struct Metrics {
     sessions: AtomicI64,
     streams_open: AtomicI64,
     overload_refusals: AtomicU64,
+    abandoned: AtomicU64,
+    cut: AtomicU64,
     log_key_rotations: AtomicU64,
     searches: AtomicU64,
     /// Entries that searches looked at: those that the index named, and those that were scanned.
@@ -157,6 +159,8 @@ impl Default for Metrics {
             sessions: AtomicI64::default(),
             streams_open: AtomicI64::default(),
             overload_refusals: AtomicU64::default(),
+            abandoned: AtomicU64::default(),
+            cut: AtomicU64::default(),
             log_key_rotations: AtomicU64::default(),
             searches: AtomicU64::default(),
             searched_indexed: AtomicU64::default(),
@@ -252,6 +256,27 @@ impl Metrics {
     /// A request had waited too long for room.
     pub(crate) fn overloaded(&self) {
         self.overload_refusals.fetch_add(1, Relaxed);
+    }
+
+    /// A request was dropped that no turn had begun and whose caller had gone.
+    pub(crate) fn abandoned(&self) {
+        self.abandoned.fetch_add(1, Relaxed);
+    }
+
+    /// A request did not fit into a turn and goes on in a later one.
+    pub(crate) fn cut(&self) {
+        self.cut.fetch_add(1, Relaxed);
+    }
+
+    /// How often each of these has happened.
+    #[cfg(test)]
+    pub(crate) fn abandonments(&self) -> u64 {
+        self.abandoned.load(Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cut.load(Relaxed)
     }
 
     /// So many log keys came into force.

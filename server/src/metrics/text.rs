@@ -33,6 +33,8 @@ pub(crate) struct Observed {
     pub(crate) queue_bytes: Vec<u64>,
     /// Ledgers in memory.
     pub(crate) ledgers_loaded: u64,
+    pub(crate) slow_ledgers: u64,
+    pub(crate) oldest_turn_ms: u64,
     /// Their leaves.
     pub(crate) leaves: u64,
     /// What is due in them at some time.
@@ -192,6 +194,16 @@ impl Snapshot {
             queues.map(|(shard, bytes)| ([("shard", shard.to_string())], *bytes)),
         )?;
         out.gauge(
+            "deed_slow_ledgers",
+            "Ledgers that get turns of their own, for they were seen to be slow",
+            self.observed.slow_ledgers,
+        )?;
+        out.gauge(
+            "deed_oldest_turn_ms",
+            "Milliseconds for which the oldest turn has been in work",
+            self.observed.oldest_turn_ms,
+        )?;
+        out.gauge(
             "deed_sessions",
             "Sessions in memory",
             open(&metrics.sessions),
@@ -305,6 +317,16 @@ impl Snapshot {
             "deed_overload_refusals",
             "Requests that waited too long for room",
             &metrics.overload_refusals,
+        )?;
+        out.counter(
+            "deed_abandoned_requests",
+            "Requests dropped from a queue before a turn had begun them, for their callers had gone",
+            &metrics.abandoned,
+        )?;
+        out.counter(
+            "deed_cut_requests",
+            "Times that a request did not fit into a turn and went on in a later one",
+            &metrics.cut,
         )?;
         out.counter(
             "deed_log_key_rotations",

@@ -5,6 +5,9 @@
 //! than one with a single one. No source holds more than its bound, so that one that never gives
 //! anything back cannot keep the rest out. The request whose turn it is is not passed by smaller
 //! ones, unless its own source's bound is what keeps it back.
+//!
+//! A part may be kept in reserve for sources that hold nothing: however many of the others have
+//! taken all there is, who comes with little is not made to wait for them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,7 +32,10 @@ struct Inner {
 
 #[derive(Debug)]
 struct State {
+    /// Without what is in reserve.
     free: usize,
+    /// What of the reserve nobody has.
+    reserve: usize,
     /// What each source holds; none that holds nothing.
     held: HashMap<SourceKey, usize>,
     waiting: Drr<SourceKey, Waiter>,
@@ -48,16 +54,25 @@ pub(crate) struct Share {
     budget: Budget,
     source: SourceKey,
     amount: usize,
+    /// Whether it is of the reserve.
+    is_reserve: bool,
 }
 
 impl Budget {
     /// `total` to share, of which one source holds `source_max` at most.
     pub(crate) fn new(total: usize, source_max: usize) -> Self {
+        Self::with_reserve(total, source_max, 0)
+    }
+
+    /// The same, with `reserve` of it kept for sources that hold nothing.
+    pub(crate) fn with_reserve(total: usize, source_max: usize, reserve: usize) -> Self {
+        let free = total.saturating_sub(reserve);
         Self(Arc::new(Inner {
             total,
-            source_max: source_max.clamp(1, total.max(1)),
+            source_max: source_max.clamp(1, free.max(1)),
             state: Mutex::new(State {
-                free: total,
+                free,
+                reserve: total - free,
                 held: HashMap::new(),
                 waiting: Drr::new(),
                 next_id: 0,
@@ -70,14 +85,21 @@ impl Budget {
         Self::new(total, total / 2)
     }
 
+    /// A budget of which an eighth is kept for sources that hold nothing, and one source holds half
+    /// of the rest at most.
+    pub(crate) fn reserving(total: usize) -> Self {
+        let reserve = total / 8;
+        Self::with_reserve(total, (total - reserve) / 2, reserve)
+    }
+
     /// Waits for `amount`. What is more than a source may ever hold counts as that: such a request
     /// waits until its source holds nothing else. Dropping the future gives everything back.
     pub(crate) async fn take(&self, source: &SourceKey, amount: usize) -> Share {
         let amount = amount.min(self.0.source_max);
         let (id, granting) = {
             let mut state = self.0.state.lock();
-            if state.waiting.is_empty() && self.fits(&state, source, amount) {
-                return self.hold(&mut state, source.clone(), amount);
+            if let Some(is_reserve) = self.fits_now(&state, source, amount) {
+                return self.hold(&mut state, source.clone(), amount, is_reserve);
             }
             let (granted, granting) = oneshot::channel();
             let id = state.next_id;
@@ -104,19 +126,29 @@ impl Budget {
     pub(crate) fn try_take(&self, source: &SourceKey, amount: usize) -> Option<Share> {
         let amount = amount.min(self.0.source_max);
         let mut state = self.0.state.lock();
-        (state.waiting.is_empty() && self.fits(&state, source, amount))
-            .then(|| self.hold(&mut state, source.clone(), amount))
+        let is_reserve = self.fits_now(&state, source, amount)?;
+        Some(self.hold(&mut state, source.clone(), amount, is_reserve))
     }
 
     /// What is held in all.
     pub(crate) fn held(&self) -> usize {
-        self.0.total - self.0.state.lock().free
+        let state = self.0.state.lock();
+        self.0.total - state.free - state.reserve
     }
 
     /// Whether nobody holds any of it or waits for it.
     pub(crate) fn is_unused(&self) -> bool {
         // A share and a waiter each have a clone.
         Arc::strong_count(&self.0) == 1
+    }
+
+    /// Whether there is room without waiting; and if so, whether it is of the reserve.
+    fn fits_now(&self, state: &State, source: &SourceKey, amount: usize) -> Option<bool> {
+        if state.waiting.is_empty() && self.fits(state, source, amount) {
+            return Some(false);
+        }
+        let fits = amount <= state.reserve && !state.held.contains_key(source);
+        fits.then_some(true)
     }
 
     fn fits(&self, state: &State, source: &SourceKey, amount: usize) -> bool {
@@ -128,20 +160,27 @@ impl Budget {
         held + amount <= self.0.source_max
     }
 
-    fn hold(&self, state: &mut State, source: SourceKey, amount: usize) -> Share {
-        state.free -= amount;
+    fn hold(
+        &self,
+        state: &mut State,
+        source: SourceKey,
+        amount: usize,
+        is_reserve: bool,
+    ) -> Share {
+        *state.pool(is_reserve) -= amount;
         *state.held.entry(source.clone()).or_insert(0) += amount;
         Share {
             budget: self.clone(),
             source,
             amount,
+            is_reserve,
         }
     }
 
-    fn give_back(&self, source: &SourceKey, amount: usize) {
+    fn give_back(&self, source: &SourceKey, amount: usize, is_reserve: bool) {
         {
             let mut state = self.0.state.lock();
-            state.free += amount;
+            *state.pool(is_reserve) += amount;
             let held = state.held.get_mut(source);
             let held = held.expect("a source that gives back holds something");
             *held -= amount;
@@ -161,11 +200,12 @@ impl Budget {
             let mut state = self.0.state.lock();
             let State {
                 free,
+                reserve,
                 held,
                 waiting,
                 ..
             } = &mut *state;
-            let next = waiting.pop_if(|source, amount| {
+            let mut next = waiting.pop_if(|source, amount| {
                 let holds = held.get(source).copied().unwrap_or(0);
                 if holds + amount > self.0.source_max {
                     Verdict::Skip
@@ -175,14 +215,33 @@ impl Budget {
                     Verdict::Take
                 }
             });
+            let is_reserve = next.is_none() && *reserve > 0;
+            if is_reserve {
+                next = waiting.pop_if(|source, amount| {
+                    if amount <= *reserve && !held.contains_key(source) {
+                        Verdict::Take
+                    } else {
+                        Verdict::Skip
+                    }
+                });
+            }
             let Some((source, amount, waiter)) = next else {
                 return;
             };
-            let share = self.hold(&mut state, source, amount);
+            let share = self.hold(&mut state, source, amount, is_reserve);
             drop(state);
             // If it has just given up, its share comes back here and is given back: without the
             // lock, for that takes it.
             drop(waiter.granted.send(share));
+        }
+    }
+}
+
+impl State {
+    fn pool(&mut self, is_reserve: bool) -> &mut usize {
+        match is_reserve {
+            true => &mut self.reserve,
+            false => &mut self.free,
         }
     }
 }
@@ -211,9 +270,14 @@ impl Share {
     /// Takes `amount` more if there is room for it now and nobody waits.
     pub(crate) fn try_grow(&mut self, amount: usize) -> bool {
         let mut state = self.budget.0.state.lock();
-        let fits = state.waiting.is_empty() && self.budget.fits(&state, &self.source, amount);
+        let fits = match self.is_reserve {
+            true => {
+                amount <= state.reserve && self.budget.within_bound(&state, &self.source, amount)
+            }
+            false => state.waiting.is_empty() && self.budget.fits(&state, &self.source, amount),
+        };
         if fits {
-            state.free -= amount;
+            *state.pool(self.is_reserve) -= amount;
             *state.held.entry(self.source.clone()).or_insert(0) += amount;
             self.amount += amount;
         }
@@ -226,7 +290,8 @@ impl Share {
             && beyond > 0
         {
             self.amount = amount;
-            self.budget.give_back(&self.source, beyond);
+            let is_reserve = self.is_reserve;
+            self.budget.give_back(&self.source, beyond, is_reserve);
         }
     }
 
@@ -238,7 +303,8 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         if self.amount > 0 {
-            self.budget.give_back(&self.source, self.amount);
+            let is_reserve = self.is_reserve;
+            self.budget.give_back(&self.source, self.amount, is_reserve);
         }
     }
 }

@@ -61,6 +61,38 @@ fn a_source_holds_no_more_than_its_bound_and_others_pass_it() {
 }
 
 #[test]
+fn who_holds_nothing_finds_room_in_the_reserve_whoever_holds_the_rest() {
+    let budget = Budget::reserving(800);
+    let holders: Vec<_> = (10..15).map(SourceKey::Connection).collect();
+    let mut held: Vec<_> = holders
+        .iter()
+        .map(|source| ready(budget.take(source, 140)))
+        .collect();
+    // All but the reserve is taken, and those who have some wait for more.
+    let mut waiting = Box::pin(budget.take(&holders[0], 10));
+    assert!(poll(waiting.as_mut()).is_pending());
+    let mut small = ready(budget.take(&A, 60));
+    // Once, and no more than the reserve.
+    assert!(budget.try_take(&A, 10).is_none() && budget.try_take(&B, 41).is_none());
+    let other = budget.try_take(&B, 40).unwrap();
+    assert_eq!(budget.held(), 800);
+    // Room of the reserve goes to nobody who holds something, and at once to who waits for it.
+    let third = SourceKey::Connection(3);
+    let mut later = Box::pin(budget.take(&third, 30));
+    assert!(poll(later.as_mut()).is_pending());
+    small.shrink(20);
+    assert!(poll(waiting.as_mut()).is_pending());
+    let Poll::Ready(later) = poll(later.as_mut()) else {
+        panic!("there is room in the reserve");
+    };
+    held.pop();
+    assert!(poll(waiting.as_mut()).is_ready());
+    drop((small, other, later, held));
+    assert_eq!(budget.held(), 0);
+    assert_eq!(ready(budget.take(&A, 400)).amount(), 350);
+}
+
+#[test]
 fn a_large_request_is_not_starved_by_small_ones() {
     let budget = Budget::new(100, 100);
     let mut small: Vec<_> = (0..10).map(|_| ready(budget.take(&A, 10))).collect();

@@ -11,6 +11,10 @@
 //! last wait for nothing but the disk: so there is no cycle, and somebody always goes on. A
 //! backlog of one ledger, or of one shard, waits before it takes anything of what others need.
 //!
+//! Of a connection's budget its requests take as they come; of a ledger's and of the server's, no
+//! source has more than half; of a shard's, no ledger has. An eighth of each is kept for who holds
+//! nothing of it.
+//!
 //! All waits of a request together are bounded; so are the bytes of requests that wait.
 
 mod budget;
@@ -18,7 +22,6 @@ mod budget;
 mod budget_tests;
 pub(crate) mod cost;
 mod drr;
-pub(crate) mod queue;
 pub(crate) mod quota;
 mod streams;
 pub(crate) mod undecoded;
@@ -59,13 +62,15 @@ pub(crate) struct Source {
 /// Among whom room is shared out. A principal counts once, however many connections it opens, and
 /// so do all together who do not say who they are where they could. Where nobody is asked,
 /// connections count one by one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SourceKey {
     Principal(Arc<str>),
     Anonymous,
     Connection(u64),
     /// The server itself.
     Server,
+    /// All who write to a ledger, where it is ledgers that share.
+    Ledger(LedgerNumber),
 }
 
 impl Source {
@@ -93,6 +98,8 @@ pub(crate) struct Pressure {
     /// Bytes of messages whose end has not come yet.
     undecoded: Budget,
     read_streams: Arc<OpenStreams>,
+    /// Append streams that are open.
+    append_streams: Budget,
     /// Of requests that came over no connection that is known here.
     unknown: Source,
 }
@@ -117,12 +124,17 @@ impl Pressure {
             connection_bytes,
             ledger_bytes: limits.ledger_bytes.max(1),
             ledgers: Mutex::default(),
-            server: Budget::halved(server_bytes),
-            arriving: Budget::new(server_bytes, server_bytes / 4),
+            server: Budget::reserving(server_bytes),
+            arriving: Budget::with_reserve(server_bytes, server_bytes / 4, server_bytes / 8),
             reads: Budget::halved(limits.reads.max(1)),
             quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
             undecoded: undecoded::budget(server_bytes),
             read_streams: Arc::new(OpenStreams::new(READ_STREAMS_PER_CONNECTION)),
+            append_streams: Budget::with_reserve(
+                limits.append_streams,
+                limits.append_streams / 4,
+                limits.append_streams / 8,
+            ),
             unknown: Source {
                 id: 0,
                 budget: Arc::new(Semaphore::new(server_bytes.min(Semaphore::MAX_PERMITS))),
@@ -214,6 +226,20 @@ impl Pressure {
         self.read_streams.open(source.id)
     }
 
+    /// Counts an append stream, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] if there are as many as there may be, of this source or of all.
+    pub(crate) fn open_append_stream(&self, source: &Source) -> Result<Share, Refusal> {
+        self.append_streams.try_take(&source.key(), 1).ok_or_else(|| {
+            Refusal::Full(
+                "too many append streams are open, of yours or of all callers' \
+                 (limits.append_streams); end one that is idle, or send with Append"
+                    .to_owned(),
+            )
+        })
+    }
+
     fn ledger(&self, number: LedgerNumber) -> Budget {
         let mut ledgers = self.ledgers.lock();
         if ledgers.len() >= UNUSED_LEDGERS_MAX && !ledgers.contains_key(&number) {
@@ -221,7 +247,7 @@ impl Pressure {
         }
         ledgers
             .entry(number)
-            .or_insert_with(|| Budget::halved(self.ledger_bytes))
+            .or_insert_with(|| Budget::reserving(self.ledger_bytes))
             .clone()
     }
 

@@ -1,21 +1,30 @@
-//! Shards: each one OS thread for a fixed share of the ledgers, and a pipeline to the disk.
+//! Shards: each a few OS threads for a fixed share of the ledgers, and a pipeline to the disk.
 //!
 //! ```text
-//! queue -> turn thread: step, sign, batch -> commit thread: synced write -> guard thread:
-//! (bounded in bytes)                         (one synced batch a turn)     head guard, publish,
-//!                                                                          answer
+//! queue -> turn threads: step, sign, batch -> commit thread: synced write -> guard thread:
+//! (bounded in bytes)                          (one synced batch a turn)     head guard, publish,
+//!                                                                           answer
 //! ```
 //!
 //! While one turn is being synced the next one is being hashed, and what arrives meanwhile waits
 //! in the queue and makes that one larger: group commit without a timer. When nothing is on its
 //! way and nothing waits, the turn thread takes its turn to the disk itself: two wake-ups less.
 //!
+//! A ledger is stepped by one thread at a time, and all of its turns go through the pipeline in
+//! their order. Usually one thread makes the turns of all ledgers; the others are there for when it
+//! is held up, and for ledgers that were seen to be slow (`queue`, `schedule`): so what one ledger
+//! is sent, another does not wait for.
+//!
 //! After a write whose outcome is not known, the shard stops for good: it answers nobody, writes
 //! nothing more, and tells the server, which ends. The next start reads from disk what happened.
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod isolation_tests;
 mod pipeline;
+mod queue;
+mod schedule;
 mod turn;
 
 use std::{
@@ -24,7 +33,7 @@ use std::{
     path::Path,
     sync::{Arc, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -34,7 +43,7 @@ use prost::Message as _;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    admission::AdmittedBatch,
+    admission::{AdmittedBatch, Kind},
     content::Reference,
     guard::{GuardError, GuardSlot, GuardedHead, SLOTS},
     ledger::{
@@ -43,17 +52,30 @@ use crate::{
         step::{Placement, Records},
     },
     metrics::Metrics,
-    pressure::{
-        Budget, Share, SourceKey,
-        queue::{FairSender, fair_queue},
-    },
+    pressure::{Budget, Share, SourceKey},
     store::{
         Batch, Family, LedgerNumber, Store, StoreError, content, keys,
         records::{HeadRecord, RunRecord, SessionRecord, TrustRecord},
     },
 };
 
+use parking_lot::Mutex;
 use pipeline::{Line, Progress};
+use queue::Queue;
+pub(crate) use turn::TURN_TIME;
+use turn::{AllHeld, TurnThread, Turns};
+
+/// Threads of a shard that make turns: one for those that many ledgers share, one for a ledger that
+/// is slow, and two for when the first, or the first two, are held up by a ledger that was quick
+/// until now.
+const TURN_THREADS: usize = 4;
+
+/// What statements under one manifest may take at most to step, all of them together, before their
+/// ledger counts as slow without having been seen to be: each takes no longer than a time for itself
+/// and a time for each of its bytes.
+const PIECE_WORST: Duration = Duration::from_millis(250);
+const STATEMENT_WORST_US: usize = 50;
+const BYTE_WORST_US: usize = 1;
 
 /// What a job costs at least of the budget, in bytes: so many bytes, so many jobs at most.
 const JOB_BYTES_MIN: usize = 1024;
@@ -84,6 +106,45 @@ struct Job {
     share: Share,
     /// When it was queued.
     queued: Instant,
+    /// Whether a turn has served it.
+    begun: bool,
+    /// What was placed and said in turns before, if it was cut.
+    placements: Vec<Placement>,
+    assessed: Vec<(usize, Assessed)>,
+}
+
+impl Job {
+    /// Whether nobody waits for it any more, and nothing of it was begun.
+    fn is_abandoned(&self) -> bool {
+        !self.begun && self.reply.is_closed()
+    }
+}
+
+impl Work {
+    fn ledger(&self) -> LedgerNumber {
+        match self {
+            Self::Append(ledger, _) | Self::Tick(ledger, _) | Self::Receipt(ledger, ..) => {
+                ledger.number
+            }
+            Self::Create(new) => new.ledger.number,
+        }
+    }
+
+    /// Whether a piece of it, which cannot be cut, may take long.
+    fn is_heavy(&self) -> bool {
+        let Self::Append(_, batch) = self else {
+            return false;
+        };
+        let statements = batch.statements();
+        let worst = |count: usize| count * STATEMENT_WORST_US + batch.byte_len() * BYTE_WORST_US;
+        let is_long = |count: usize| worst(count) as u128 > PIECE_WORST.as_micros();
+        // Most requests are not long enough as a whole.
+        is_long(statements.len())
+            && statements.iter().any(|statement| match &statement.kind {
+                Kind::Manifest(step) => is_long(step.count.get() as usize),
+                Kind::Statement | Kind::Trust(_) => false,
+            })
+    }
 }
 
 /// A job's end: on disk, under a signed and guarded head.
@@ -130,9 +191,19 @@ pub(crate) struct Shards {
 }
 
 struct Shard {
-    /// Closed once the server stops: the turn thread ends when the queue is empty.
-    queue: FairSender<Job>,
+    /// Closed once the server stops: the turn threads end when the queue is empty.
+    queue: Arc<Queue<Job>>,
+    progress: Progress,
     budget: Budget,
+}
+
+/// What keeps a shard from serving ledgers that ask for little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stuck {
+    /// A turn on its way to the disk.
+    Disk { shard: usize, since: Duration },
+    /// Turns in work: a ledger has waited for so long.
+    Turns { shard: usize, since: Duration },
 }
 
 /// The threads of all shards; they end after [`Shards::close`] when the queues are empty.
@@ -165,14 +236,15 @@ impl Shards {
                 ))
             })
             .collect::<Result<Vec<_>, GuardError>>()?;
-        Ok(Self::start_on(disks, store, queue_bytes, metrics))
+        Ok(Self::start_on(disks, store, queue_bytes, TURN_TIME, metrics))
     }
 
-    /// As [`Shards::start`], one shard for each disk.
+    /// As [`Shards::start`], one shard for each disk, with turns of `turn_time`.
     pub(crate) fn start_on(
         disks: Vec<Disk>,
         store: &Arc<Store>,
         queue_bytes: usize,
+        turn_time: Duration,
         metrics: &Arc<Metrics>,
     ) -> (Self, ShardThreads) {
         let (failing, failed) = watch::channel(None);
@@ -180,13 +252,12 @@ impl Shards {
         let mut threads = Vec::new();
         let mut shards = Vec::new();
         for (number, disk) in disks.into_iter().enumerate() {
-            let (queue, jobs) = fair_queue();
+            let queue = Arc::new(Queue::new());
             let progress = Progress::new(Arc::clone(&failing));
             // One turn is on its way to the disk, one waits for it, one is being made.
             let (to_commit, commits) = mpsc::sync_channel(1);
             let (to_guard, guards) = mpsc::sync_channel(2);
-            let mut spawn = |what: &str, run: Box<dyn FnOnce() + Send>| {
-                let name = format!("{what}-{number}");
+            let mut spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
                 let progress = progress.clone();
                 let thread = thread::Builder::new()
                     .name(name.clone())
@@ -201,25 +272,40 @@ impl Shards {
                 threads.push(thread);
             };
             let line = Arc::new(Line::new(disk, progress.clone(), Arc::clone(metrics)));
-            let slot = u8::try_from(number).expect("there are at most 64 slots");
-            let turns = turn::TurnThread::new(
-                Arc::clone(store),
-                progress.clone(),
-                Arc::clone(&line),
-                to_commit,
-                slot,
-                Arc::clone(metrics),
-            );
-            spawn("turn", Box::new(move || turns.run(jobs)));
+            let turns = Arc::new(Turns {
+                store: Arc::clone(store),
+                queue: Arc::clone(&queue),
+                progress: progress.clone(),
+                line: Arc::clone(&line),
+                slot: u8::try_from(number).expect("there are at most 64 slots"),
+                metrics: Arc::clone(metrics),
+                turn_time,
+                held: Mutex::new(AllHeld::default()),
+                handing: Mutex::new(()),
+            });
+            for thread in 0..TURN_THREADS {
+                let turns = TurnThread {
+                    shared: Arc::clone(&turns),
+                    next: to_commit.clone(),
+                };
+                let run = Box::new(move || turns.run());
+                spawn(format!("turn-{number}-{thread}"), run);
+            }
+            // The commit thread ends when the last of these does.
+            drop(to_commit);
             let committing = Arc::clone(&line);
             spawn(
-                "commit",
+                format!("commit-{number}"),
                 Box::new(move || committing.commit_all(&commits, &to_guard)),
             );
-            spawn("guard", Box::new(move || line.guard_all(&guards)));
+            spawn(
+                format!("guard-{number}"),
+                Box::new(move || line.guard_all(&guards)),
+            );
             shards.push(Shard {
                 queue,
-                budget: Budget::halved(queue_bytes),
+                progress,
+                budget: Budget::reserving(queue_bytes),
             });
         }
         (Self { shards, failed }, ShardThreads(threads))
@@ -251,13 +337,46 @@ impl Shards {
         }
     }
 
+    /// Takes no more jobs, and refuses those that no turn has begun. The threads end when the turns
+    /// in work are done. Returns how many were refused.
+    pub(crate) fn stop(&self) -> usize {
+        self.shards.iter().map(|shard| shard.queue.stop()).sum()
+    }
+
+    /// What has kept a shard, for `bound` or longer, from serving ledgers that ask for little. (That
+    /// a ledger is slow which was seen to be, others do not wait for.)
+    pub(crate) fn stuck(&self, bound: Duration) -> Option<Stuck> {
+        let long = |since: Option<Instant>| {
+            let since = since?.elapsed();
+            (since >= bound).then_some(since)
+        };
+        self.shards.iter().enumerate().find_map(|(shard, one)| {
+            let disk = long(one.progress.waiting_since());
+            let turns = || long(one.queue.waiting_since());
+            disk.map(|since| Stuck::Disk { shard, since })
+                .or_else(|| turns().map(|since| Stuck::Turns { shard, since }))
+        })
+    }
+
+    /// How long the oldest turn is in work that is not handed over yet, of all shards.
+    pub(crate) fn oldest_turn(&self) -> Duration {
+        let since = self.shards.iter().filter_map(|one| one.queue.in_work_since());
+        since.min().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Ledgers that get turns of their own, for they were seen to be slow.
+    pub(crate) fn slow_ledgers(&self) -> u64 {
+        let slow = self.shards.iter().map(|one| one.queue.slow_ledgers() as u64);
+        slow.sum()
+    }
+
     /// Says why once a shard has failed.
     pub(crate) fn failure(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.failed.clone()
     }
 
-    /// Waits for room in the queue of a ledger's shard. Bytes beyond what one source may hold of
-    /// it count as that.
+    /// Waits for room in the queue of a ledger's shard, of which one ledger holds half at most.
+    /// Bytes beyond that count as that.
     pub(crate) async fn reserve(
         &self,
         ledger: LedgerNumber,
@@ -265,7 +384,8 @@ impl Shards {
         bytes: usize,
     ) -> Reservation<'_> {
         let shard = &self.shards[ledger.0 as usize % self.shards.len()];
-        let share = shard.budget.take(&source, bytes.max(JOB_BYTES_MIN)).await;
+        let bytes = bytes.max(JOB_BYTES_MIN);
+        let share = shard.budget.take(&SourceKey::Ledger(ledger), bytes).await;
         Reservation {
             shard,
             source,
@@ -312,15 +432,18 @@ impl Reservation<'_> {
 
     fn submit(self, work: Work) -> Pending {
         let (reply, answer) = oneshot::channel();
-        let cost = self.share.amount();
+        let (ledger, is_heavy) = (work.ledger(), work.is_heavy());
         let job = Job {
             work,
             reply,
             share: self.share,
             queued: Instant::now(),
+            begun: false,
+            placements: Vec::new(),
+            assessed: Vec::new(),
         };
         // If the shard has stopped, the reply is dropped and the answer says so.
-        self.shard.queue.send(self.source, cost, job);
+        self.shard.queue.push(ledger, self.source, job, is_heavy);
         Pending(answer)
     }
 }

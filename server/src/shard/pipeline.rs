@@ -52,7 +52,8 @@ pub(super) struct Answering {
     pub(super) share: Share,
 }
 
-/// How far a shard's pipeline is, and whether it has failed.
+/// How far a shard's pipeline is, and whether it has failed. Turns are numbered in the order in which
+/// they are handed over, which is the order in which they reach the disk.
 #[derive(Clone)]
 pub(crate) struct Progress {
     inner: Arc<Inner>,
@@ -66,10 +67,14 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// Turns handed to the pipeline and not yet in the store.
-    uncommitted: usize,
-    /// Turns handed to the pipeline and not yet answered.
-    unreleased: usize,
+    /// Turns handed to the pipeline, those of them that are in the store, and those answered.
+    begun: u64,
+    committed: u64,
+    released: u64,
+    /// Whether one is taken through by the thread that made it: no other one may overtake it.
+    through: bool,
+    /// Since when nothing was released although something is on its way.
+    waiting_since: Option<Instant>,
     failed: bool,
 }
 
@@ -84,26 +89,59 @@ impl Progress {
         }
     }
 
-    /// A turn was handed over.
-    pub(super) fn begin(&self) {
+    /// A turn is handed over; its number. Whoever calls this hands it over before anybody else does
+    /// the same.
+    pub(super) fn begin(&self) -> u64 {
+        Self::begin_in(&mut self.inner.state.lock())
+    }
+
+    /// The same for a turn that is taken through, if no other one is on its way.
+    pub(super) fn begin_alone(&self) -> Option<u64> {
         let mut state = self.inner.state.lock();
-        state.uncommitted += 1;
-        state.unreleased += 1;
+        if state.released != state.begun {
+            return None;
+        }
+        state.through = true;
+        Some(Self::begin_in(&mut state))
+    }
+
+    fn begin_in(state: &mut State) -> u64 {
+        state.begun += 1;
+        state.waiting_since.get_or_insert_with(Instant::now);
+        state.begun
+    }
+
+    /// Waits until no turn is being taken through; `false` if that failed.
+    fn may_commit(&self) -> bool {
+        self.wait_while(|state| state.through)
     }
 
     fn committed(&self) {
-        self.inner.state.lock().uncommitted -= 1;
+        self.inner.state.lock().committed += 1;
         self.inner.moved.notify_all();
     }
 
     fn released(&self, turns: usize) {
-        self.inner.state.lock().unreleased -= turns;
+        let mut state = self.inner.state.lock();
+        state.released += turns as u64;
+        state.waiting_since = (state.released < state.begun).then(Instant::now);
+        drop(state);
         self.inner.moved.notify_all();
     }
 
-    /// Whether no turn is on its way.
-    pub(super) fn is_idle(&self) -> bool {
-        self.inner.state.lock().unreleased == 0
+    fn is_through(&self) {
+        self.inner.state.lock().through = false;
+        self.inner.moved.notify_all();
+    }
+
+    /// Whether the turn of this number is readable.
+    pub(super) fn has_released(&self, turn: u64) -> bool {
+        self.inner.state.lock().released >= turn
+    }
+
+    /// Since when turns are on their way to the disk and none has arrived.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        self.inner.state.lock().waiting_since
     }
 
     /// Nothing may be written or answered any more.
@@ -124,14 +162,10 @@ impl Progress {
         self.inner.state.lock().failed
     }
 
-    /// Waits until every turn that was handed over is in the store; `false` if that failed.
+    /// Waits until every turn that was handed over by now is in the store; `false` if that failed.
     pub(super) fn settle(&self) -> bool {
-        self.wait_while(|state| state.uncommitted > 0)
-    }
-
-    /// Waits until every turn that was handed over is readable; `false` if that failed.
-    pub(super) fn drain(&self) -> bool {
-        self.wait_while(|state| state.unreleased > 0)
+        let begun = self.inner.state.lock().begun;
+        self.wait_while(|state| state.committed < begun)
     }
 
     fn wait_while(&self, busy: impl Fn(&State) -> bool) -> bool {
@@ -161,17 +195,19 @@ impl Line {
         }
     }
 
-    /// Takes a turn all the way. Only for a turn that has no other before it in the pipeline.
+    /// Takes a turn all the way that was begun alone.
     pub(super) fn take_through(&self, turn: Finished) {
         if let Some(turn) = self.commit(turn) {
             self.guard_and_release(vec![turn]);
         }
+        self.progress.is_through();
     }
 
     /// Commits turns until there are no more.
     pub(super) fn commit_all(&self, turns: &Receiver<Finished>, next: &SyncSender<Finished>) {
         while let Ok(turn) = turns.recv() {
-            if let Some(turn) = self.commit(turn)
+            if self.progress.may_commit()
+                && let Some(turn) = self.commit(turn)
                 && next.send(turn).is_err()
             {
                 return;

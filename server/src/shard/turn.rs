@@ -1,41 +1,57 @@
-//! The thread that makes turns: takes what waits, steps, signs, and hands over.
+//! The threads that make turns: each takes what waits, steps, signs, and hands over.
+//!
+//! A turn is bounded in time, in bytes and in jobs. A request that does not fit is cut between its
+//! statements: what was placed is recorded with this turn, the rest goes on in a later one, behind
+//! what others of the ledger have waiting. (A batch under a manifest is one piece and is not cut.)
+//! The step does not depend on where turns are cut, so the machine's speed decides no verdict.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque, hash_map::Entry as MapEntry},
+    collections::{HashMap, VecDeque},
     sync::{Arc, mpsc::SyncSender},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, Micros, Sequence, SessionId, TaskId,
+    LedgerId, Sequence, SessionId,
     assess::{Due, Owner, cells::CellKey},
     session::Session,
 };
+use parking_lot::Mutex;
 
 use super::{
-    Answer, Confirmed, Job, Work, guarded,
+    Answer, Job, Work, guarded,
     pipeline::{Answering, Finished, Line, Progress},
+    queue::{Claim, Leaving, Queue, Served},
     write_head, write_log_key, write_records,
 };
 use crate::{
     admission::AdmittedBatch,
     ledger::{
         Ledger, Readable,
-        registry::NewLedger,
         step::{LedgerState, Past, Placement, StepError, Turn},
     },
     metrics::{Assessments, Metrics, Stage},
-    pressure::queue::FairReceiver,
     store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
 };
+
+/// How long a turn may take; it is looked at between two statements.
+pub(crate) const TURN_TIME: Duration = Duration::from_millis(40);
+
+/// A statement, or a batch under one manifest, that takes longer than this makes its ledger slow.
+const PIECE_TIME: Duration = Duration::from_millis(20);
+
+/// A ledger that shares a turn with others that wait gets at most this part of it at once.
+const SLICES: u32 = 4;
 
 /// Jobs of one turn at most.
 const TURN_JOBS: usize = 4096;
 
-/// Entry bytes of one turn, roughly: it takes no more jobs once it has so many. Some 25 ms of
-/// assessment: whoever sends one statement at a time gets one into each turn.
+/// Entry bytes of one turn, roughly: it takes no more statements once it has so many.
 const TURN_BYTES: usize = 2 << 20;
+
+/// What a byte of entries counts beside the time of its step: the disk takes some 100 MB a second.
+const NS_PER_BYTE: u64 = 10;
 
 /// Bytes of sessions and of assessments' cells that a shard keeps in memory, over all of its ledgers. Beyond
 /// that the ledgers that hold the most forget what they hold, until half is left: what is needed again is
@@ -48,18 +64,31 @@ const LEDGERS_HELD_MAX: usize = 1024;
 /// Turns between two looks at those bounds.
 const TURNS_UNCHECKED: u32 = 64;
 
-pub(super) struct TurnThread {
-    store: Arc<Store>,
-    progress: Progress,
-    line: Arc<Line>,
-    next: SyncSender<Finished>,
-    slot: u8,
-    metrics: Arc<Metrics>,
+/// What the threads of a shard that make turns have in common.
+pub(super) struct Turns {
+    pub(super) store: Arc<Store>,
+    pub(super) queue: Arc<Queue<Job>>,
+    pub(super) progress: Progress,
+    pub(super) line: Arc<Line>,
+    pub(super) slot: u8,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) turn_time: Duration,
+    pub(super) held: Mutex<AllHeld>,
+    /// Held while a turn is numbered and handed over: both in one order.
+    pub(super) handing: Mutex<()>,
+}
+
+/// The ledgers that nobody steps at the moment. Who steps one takes it out.
+#[derive(Default)]
+pub(super) struct AllHeld {
     ledgers: HashMap<LedgerNumber, Held>,
-    /// Jobs of ledgers in which more was due than one turn lets happen: first in the next one. They
-    /// hold their share of the queue's budget, so their bytes are bounded with all that waits.
-    waiting: VecDeque<Job>,
     turns: u32,
+}
+
+/// One of those threads.
+pub(super) struct TurnThread {
+    pub(super) shared: Arc<Turns>,
+    pub(super) next: SyncSender<Finished>,
 }
 
 /// A ledger that this shard has stepped.
@@ -69,323 +98,444 @@ struct Held {
     newest: Arc<Readable>,
     /// Second of effective time in which a head was last kept.
     kept_second: i64,
+    /// The number of the last turn that was handed over with something of it.
+    handed_over: u64,
 }
 
-/// A job whose statements have been placed; answered with its ledger's head of this turn.
+/// A job that is done; answered with its ledger's head of this turn.
 struct Placed {
     answering: Answering,
-    ledger: LedgerNumber,
+    /// Its ledger's place in the turn.
+    ledger: usize,
+}
+
+/// A turn that is being made.
+struct Making {
+    began: Instant,
+    ledgers: Vec<InTurn>,
+    batch: Batch,
+    placed: Vec<Placed>,
+    changed: Vec<(Arc<Ledger>, Arc<Readable>)>,
+    assessments: Assessments,
+    jobs: usize,
+    bytes: usize,
+    leaves: usize,
+}
+
+/// A ledger in a turn.
+struct InTurn {
+    number: LedgerNumber,
+    held: Option<Held>,
+    /// What is stepped; `None` if nothing was.
+    open: Option<(Arc<Ledger>, Turn)>,
+    used: u64,
+    longest: Duration,
+}
+
+impl InTurn {
+    fn new(number: LedgerNumber) -> Self {
+        Self {
+            number,
+            held: None,
+            open: None,
+            used: 0,
+            longest: Duration::ZERO,
+        }
+    }
+}
+
+impl Making {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            ledgers: Vec::new(),
+            batch: Batch::default(),
+            placed: Vec::new(),
+            changed: Vec::new(),
+            assessments: Assessments::default(),
+            jobs: 0,
+            bytes: 0,
+            leaves: 0,
+        }
+    }
+
+    /// Whether it takes nothing more. It takes something in any case.
+    fn is_full(&self, turn_time: Duration) -> bool {
+        self.jobs > 0
+            && (self.jobs >= TURN_JOBS
+                || self.bytes >= TURN_BYTES
+                || self.began.elapsed() >= turn_time)
+    }
 }
 
 impl TurnThread {
-    pub(super) fn new(
-        store: Arc<Store>,
-        progress: Progress,
-        line: Arc<Line>,
-        next: SyncSender<Finished>,
-        slot: u8,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            store,
-            progress,
-            line,
-            next,
-            slot,
-            metrics,
-            ledgers: HashMap::new(),
-            waiting: VecDeque::new(),
-            turns: 0,
+    /// Makes turns until the queue is closed and empty.
+    pub(super) fn run(self) {
+        let Turns {
+            queue, progress, ..
+        } = &*self.shared;
+        while let Some(claim) = queue.begin() {
+            // Jobs of a failed shard are dropped, which tells whoever waits.
+            if progress.has_failed() {
+                queue.stop();
+                queue.end(&claim, [leaving(&InTurn::new(claim.first))]);
+                continue;
+            }
+            let mut making = Making::new();
+            match self.shared.make(&claim, &mut making) {
+                Ok(finished) => {
+                    let handed_over = match finished {
+                        Some(finished) => self.hand_over(finished),
+                        None => None,
+                    };
+                    self.shared.give_back(&claim, making.ledgers, handed_over);
+                }
+                Err(error) => {
+                    progress.fail(&format!("the store is damaged: {error}"));
+                    queue.stop();
+                    queue.end(&claim, making.ledgers.iter().map(leaving));
+                }
+            }
         }
     }
 
-    /// Makes turns until every sender is gone and the queue is empty.
-    pub(super) fn run(mut self, jobs: FairReceiver<Job>) {
-        while let Some(first) = self.waiting.pop_front().or_else(|| jobs.recv()) {
-            // Jobs of a failed shard are dropped, which tells whoever waits.
-            if self.progress.has_failed() {
-                continue;
-            }
-            match self.turn(first, &jobs) {
-                Ok(finished) => {
-                    let waits = !self.waiting.is_empty() || !jobs.is_empty();
-                    let alone = self.progress.is_idle() && !waits;
-                    self.progress.begin();
-                    if alone {
-                        self.line.take_through(finished);
-                    } else if self.next.send(finished).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => self
-                    .progress
-                    .fail(&format!("the store is damaged: {error}")),
+    /// Hands a turn over to the disk; its number. A turn that has nothing before it and nothing
+    /// behind it is taken there at once.
+    fn hand_over(&self, finished: Finished) -> Option<u64> {
+        let Turns {
+            queue,
+            progress,
+            line,
+            handing,
+            ..
+        } = &*self.shared;
+        if queue.is_alone()
+            && let Some(number) = progress.begin_alone()
+        {
+            line.take_through(finished);
+            return Some(number);
+        }
+        let _handing = handing.lock();
+        let number = progress.begin();
+        if self.next.send(finished).is_err() {
+            // Only a panic ends the other end before this one.
+            progress.fail("the thread that commits turns has ended");
+        }
+        Some(number)
+    }
+}
+
+impl Turns {
+    /// Gives the ledgers of a turn back, after it was handed over.
+    fn give_back(&self, claim: &Claim, ledgers: Vec<InTurn>, handed_over: Option<u64>) {
+        let leaving: Vec<_> = ledgers.iter().map(leaving).collect();
+        let mut all = self.held.lock();
+        for InTurn { number, held, .. } in ledgers {
+            if let Some(mut held) = held {
+                held.handed_over = handed_over.unwrap_or(held.handed_over);
+                all.ledgers.insert(number, held);
             }
         }
+        drop(all);
+        self.queue.end(claim, leaving);
     }
 
     /// Forgets when the shard holds too much.
-    fn forget_beyond_bounds(&mut self) {
-        self.turns = self.turns.wrapping_add(1);
-        if !self.turns.is_multiple_of(TURNS_UNCHECKED) {
+    fn forget_beyond_bounds(&self) {
+        let mut all = self.held.lock();
+        all.turns = all.turns.wrapping_add(1);
+        if !all.turns.is_multiple_of(TURNS_UNCHECKED) {
             return;
         }
-        let states = self.ledgers.values().map(|held| &held.state);
-        let sessions: usize = states.clone().map(LedgerState::sessions).sum();
-        let held: usize = states.map(LedgerState::held).sum();
-        if self.ledgers.len() > LEDGERS_HELD_MAX {
-            // A ledger comes back as it is readable, so nothing may be on its way.
-            self.progress.drain();
-            self.ledgers.clear();
+        let held: usize = all.ledgers.values().map(|held| held.state.held()).sum();
+        if all.ledgers.len() > LEDGERS_HELD_MAX {
+            // A ledger comes back as it is readable, so nothing of it may be on its way.
+            let forgotten = all
+                .ledgers
+                .extract_if(|_, held| self.progress.has_released(held.handed_over));
+            let sessions: usize = forgotten.map(|(_, held)| held.state.sessions()).sum();
             self.metrics.sessions_changed(-signed(sessions));
         } else if held > HELD_MAX {
-            // What is forgotten is read from the store.
-            self.progress.drain();
-            let states = self.ledgers.values_mut().map(|held| &mut held.state);
-            forget_most(states.collect(), HELD_MAX / 2);
-            let states = self.ledgers.values().map(|held| &held.state);
-            let left: usize = states.map(LedgerState::sessions).sum();
-            self.metrics.sessions_changed(signed(left) - signed(sessions));
+            // What is forgotten is read from the store, so nothing of it may be on its way.
+            let settled = all
+                .ledgers
+                .values_mut()
+                .filter(|held| self.progress.has_released(held.handed_over));
+            let states = settled.map(|held| &mut held.state).collect();
+            let forgotten = forget_most(states, held - HELD_MAX / 2);
+            self.metrics.sessions_changed(-signed(forgotten));
         }
     }
 
-    /// One turn over `first` and what waits behind it.
-    fn turn(&mut self, first: Job, jobs: &FairReceiver<Job>) -> Result<Finished, StepError> {
-        let began = Instant::now();
+    /// Makes a turn. `None` if there was nothing to do in it.
+    fn make(&self, claim: &Claim, making: &mut Making) -> Result<Option<Finished>, StepError> {
         self.forget_beyond_bounds();
-        let mut batch = Batch::default();
-        let mut turns: HashMap<LedgerNumber, (Arc<Ledger>, Turn)> = HashMap::new();
-        let mut placed = Vec::new();
-        let mut changed = Vec::new();
-        let mut assessments = Assessments::default();
-        let mut bytes = 0;
-        let mut leaves = 0;
-        let mut taken = 0;
-        // Ledgers that have had their portion of what is due, and have more of it.
-        let mut behind = HashSet::new();
-        let mut again = std::mem::take(&mut self.waiting);
-        let mut next = Some(first);
-        while let Some(job) = next {
-            taken += 1;
-            if let Some(job) = self.unless_behind(&mut turns, &mut behind, job)? {
-                let Job {
-                    work,
-                    reply,
-                    share,
-                    queued,
-                } = job;
-                self.metrics.stage(Stage::Queue, queued.elapsed());
-                let (ledger, answer) = match work {
-                    Work::Append(ledger, statements) => {
-                        bytes += statements.byte_len();
-                        self.append(&mut turns, &ledger, statements)?
-                    }
-                    Work::Tick(ledger, now) => self.tick(&mut turns, &ledger, now)?,
-                    Work::Receipt(ledger, task, now) => {
-                        self.receipt(&mut turns, &ledger, task, now)?
-                    }
-                    Work::Clock(ledger, confirmed) => self.clock(&mut turns, &ledger, confirmed)?,
-                    Work::Create(new) => {
-                        // Its records are ready; they only travel in this turn's batch.
-                        new.write(&self.store, &mut batch);
-                        leaves += 1;
-                        changed.push((Arc::clone(&new.ledger), Arc::clone(&new.readable)));
-                        self.created(*new)
-                    }
-                };
-                let answering = Answering {
-                    reply,
-                    answer,
-                    share,
-                };
-                placed.push(Placed { answering, ledger });
+        making.ledgers.push(InTurn::new(claim.first));
+        let mut again = VecDeque::new();
+        let mut next = Some(0);
+        while let Some(place) = next {
+            let more = self.serve(making, place)?;
+            if more {
+                again.push_back(place);
             }
-            next = if taken < TURN_JOBS && bytes < TURN_BYTES {
-                again.pop_front().or_else(|| jobs.try_recv())
-            } else {
+            next = if making.is_full(self.turn_time) {
                 None
+            } else if let Some(ledger) = self.queue.another(claim) {
+                making.ledgers.push(InTurn::new(ledger));
+                Some(making.ledgers.len() - 1)
+            } else {
+                again.pop_front()
             };
         }
-        // Behind those that were put aside in this turn, which came before them.
-        self.waiting.extend(again);
-        for (number, (ledger, turn)) in turns {
-            leaves += turn.len();
-            let closed = self.close(&mut batch, number, &ledger, turn, &mut assessments)?;
-            if let Some(readable) = closed {
-                changed.push((ledger, readable));
-            }
+        for place in 0..making.ledgers.len() {
+            self.close(making, place)?;
         }
-        let mut finished = self.finished(batch, changed, placed);
-        finished.leaves = leaves as u64;
-        finished.entry_bytes = bytes as u64;
-        finished.assessments = assessments;
-        finished.since = Instant::now();
-        self.metrics.stage(Stage::Step, finished.since - began);
-        Ok(finished)
+        if making.placed.is_empty() && making.batch.is_empty() {
+            return Ok(None);
+        }
+        let finished = self.finished(making);
+        self.metrics
+            .stage(Stage::Step, finished.since - making.began);
+        Ok(Some(finished))
     }
 
-    /// Holds a ledger that is new.
-    fn created(&mut self, new: NewLedger) -> (LedgerNumber, Answer) {
-        let number = new.ledger.number;
-        let held = Held {
-            state: new.state,
-            kept_second: second(&new.readable),
-            newest: Arc::clone(&new.readable),
-        };
-        self.ledgers.insert(number, held);
-        let answer = Answer {
-            placements: Vec::new(),
-            batch: AdmittedBatch::default(),
-            assessed: Vec::new(),
-            readable: new.readable,
-        };
-        (number, answer)
+    /// Serves what waits of a ledger, for as long as its slice of the turn is. Returns true if there
+    /// may be more.
+    fn serve(&self, making: &mut Making, place: usize) -> Result<bool, StepError> {
+        let number = making.ledgers[place].number;
+        let until = Instant::now() + self.turn_time / SLICES;
+        let mut served = None;
+        let mut is_first = true;
+        loop {
+            let is_over = !is_first && Instant::now() >= until;
+            let wants_more = !is_over && !making.is_full(self.turn_time);
+            let next = self.queue.next(number, served.take(), wants_more);
+            let Some((source, job)) = next else {
+                return Ok(is_over);
+            };
+            is_first = false;
+            if job.is_abandoned() {
+                // Nobody waits for it, and nothing of it is recorded.
+                self.metrics.abandoned();
+                served = Some(Served {
+                    source,
+                    used: 0,
+                    unfinished: None,
+                });
+                continue;
+            }
+            let (began, bytes) = (Instant::now(), making.bytes);
+            let unfinished = self.serve_job(making, place, job)?;
+            making.jobs += 1;
+            let time = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let used = time.saturating_add((making.bytes - bytes) as u64 * NS_PER_BYTE);
+            let ledger = &mut making.ledgers[place];
+            ledger.used = ledger.used.saturating_add(used);
+            served = Some(Served {
+                source,
+                used,
+                unfinished,
+            });
+        }
     }
 
-    fn append(
-        &mut self,
-        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
-        ledger: &Arc<Ledger>,
-        batch: AdmittedBatch,
-    ) -> Result<(LedgerNumber, Answer), StepError> {
-        self.step(turns, ledger, |state, turn, past| {
-            let placements = state.apply(turn, &batch, past)?;
-            Ok((placements, batch))
-        })
-    }
-
-    fn tick(
-        &mut self,
-        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
-        ledger: &Arc<Ledger>,
-        now: Micros,
-    ) -> Result<(LedgerNumber, Answer), StepError> {
-        self.step(turns, ledger, |state, turn, past| {
-            state.tick(turn, now, past)?;
-            Ok((Vec::new(), AdmittedBatch::default()))
-        })
-    }
-
-    /// Lets one portion of what is due in a job's ledger happen, if there is more than may fire in
-    /// front of one entry. The job, or `None` if it has to wait for the next turn.
-    fn unless_behind(
-        &mut self,
-        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
-        behind: &mut HashSet<LedgerNumber>,
+    /// Serves a job; what is still to be done of it is returned.
+    fn serve_job(
+        &self,
+        making: &mut Making,
+        place: usize,
         job: Job,
     ) -> Result<Option<Job>, StepError> {
+        if !job.begun {
+            self.metrics.stage(Stage::Queue, job.queued.elapsed());
+        }
+        if self.is_behind(making, place, &job)? {
+            return Ok(Some(Job { begun: true, ..job }));
+        }
+        let Job {
+            work,
+            reply,
+            share,
+            queued,
+            mut placements,
+            mut assessed,
+            ..
+        } = job;
+        let began = Instant::now();
+        let in_turn = &mut making.ledgers[place];
+        let batch = match work {
+            Work::Append(ledger, statements) => {
+                let mut pieces = Pieces {
+                    turn_until: making.began + self.turn_time,
+                    bytes: making.bytes,
+                    placed: placements.len(),
+                    began,
+                    longest: Duration::ZERO,
+                };
+                self.step(in_turn, &ledger, |state, turn, past| {
+                    state.apply_some(turn, &statements, &mut placements, past, &mut |placed| {
+                        pieces.is_enough(&statements, placed)
+                    })?;
+                    assessed.extend(turn.take_assessed());
+                    Ok(())
+                })?;
+                in_turn.longest = in_turn.longest.max(pieces.longest);
+                making.bytes = pieces.bytes;
+                if placements.len() < statements.statements().len() {
+                    self.metrics.cut();
+                    return Ok(Some(Job {
+                        work: Work::Append(ledger, statements),
+                        reply,
+                        share,
+                        queued,
+                        begun: true,
+                        placements,
+                        assessed,
+                    }));
+                }
+                statements
+            }
+            Work::Tick(ledger, now) => {
+                self.step(in_turn, &ledger, |state, turn, past| {
+                    state.tick(turn, now, past)
+                })?;
+                in_turn.longest = in_turn.longest.max(began.elapsed());
+                AdmittedBatch::default()
+            }
+            Work::Receipt(ledger, task, now) => {
+                self.step(in_turn, &ledger, |state, turn, past| {
+                    let leaf = state.receipt(turn, task, now, past)?;
+                    placements.extend(leaf.map(|leaf| Placement::Recorded { leaf }));
+                    Ok(())
+                })?;
+                in_turn.longest = in_turn.longest.max(began.elapsed());
+                AdmittedBatch::default()
+            }
+            Work::Clock(ledger, confirmed) => {
+                self.step(in_turn, &ledger, |state, turn, past| {
+                    state.confirm_clock(turn, confirmed, past)
+                })?;
+                in_turn.longest = in_turn.longest.max(began.elapsed());
+                AdmittedBatch::default()
+            }
+            Work::Create(new) => {
+                // Its records are ready; they only travel in this turn's batch.
+                new.write(&self.store, &mut making.batch);
+                making.leaves += 1;
+                let readable = Arc::clone(&new.readable);
+                making.changed.push((Arc::clone(&new.ledger), readable));
+                in_turn.held = Some(Held {
+                    state: new.state,
+                    kept_second: second(&new.readable),
+                    newest: new.readable,
+                    handed_over: 0,
+                });
+                AdmittedBatch::default()
+            }
+        };
+        let newest = &in_turn.held.as_ref().expect("it was stepped").newest;
+        let answer = Answer {
+            placements,
+            batch,
+            assessed,
+            // Replaced by this turn's head when it is made.
+            readable: Arc::clone(newest),
+        };
+        let answering = Answering {
+            reply,
+            answer,
+            share,
+        };
+        making.placed.push(Placed {
+            answering,
+            ledger: place,
+        });
+        Ok(None)
+    }
+
+    /// Lets what is due in a job's ledger happen, portion by portion, where more of it is due than may
+    /// fire in front of one entry. Returns true if there is more when the turn is over: then the job has
+    /// to wait for the next one.
+    fn is_behind(&self, making: &mut Making, place: usize, job: &Job) -> Result<bool, StepError> {
         let (ledger, at) = match &job.work {
             Work::Append(ledger, statements) => (ledger, statements.received_at()),
             Work::Receipt(ledger, _, now) | Work::Tick(ledger, now) => (ledger, *now),
             Work::Clock(ledger, confirmed) => (ledger, confirmed.now),
-            Work::Create(_) => return Ok(Some(job)),
+            Work::Create(_) => return Ok(false),
         };
-        if !behind.contains(&ledger.number) {
-            let ledger = Arc::clone(ledger);
+        loop {
+            let in_turn = &mut making.ledgers[place];
+            let began = Instant::now();
             let mut is_behind = false;
-            self.step(turns, &ledger, |state, turn, past| {
+            self.step(in_turn, ledger, |state, turn, past| {
                 is_behind = state.is_behind(turn, at, past)?;
-                Ok((Vec::new(), AdmittedBatch::default()))
+                Ok(())
             })?;
-            if !is_behind {
-                return Ok(Some(job));
+            in_turn.longest = in_turn.longest.max(began.elapsed());
+            if !is_behind || making.began.elapsed() >= self.turn_time {
+                return Ok(is_behind);
             }
-            behind.insert(ledger.number);
         }
-        self.waiting.push_back(job);
-        Ok(None)
-    }
-
-    fn clock(
-        &mut self,
-        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
-        ledger: &Arc<Ledger>,
-        confirmed: Confirmed,
-    ) -> Result<(LedgerNumber, Answer), StepError> {
-        self.step(turns, ledger, |state, turn, past| {
-            state.confirm_clock(turn, confirmed, past)?;
-            Ok((Vec::new(), AdmittedBatch::default()))
-        })
-    }
-
-    fn receipt(
-        &mut self,
-        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
-        ledger: &Arc<Ledger>,
-        task: TaskId,
-        now: Micros,
-    ) -> Result<(LedgerNumber, Answer), StepError> {
-        self.step(turns, ledger, |state, turn, past| {
-            let leaf = state.receipt(turn, task, now, past)?;
-            let placements = leaf.map(|leaf| Placement::Recorded { leaf });
-            Ok((placements.into_iter().collect(), AdmittedBatch::default()))
-        })
     }
 
     /// Steps a ledger in this turn.
     fn step(
-        &mut self,
-        turns: &mut HashMap<LedgerNumber, (Arc<Ledger>, Turn)>,
+        &self,
+        in_turn: &mut InTurn,
         ledger: &Arc<Ledger>,
-        step: impl FnOnce(
-            &mut LedgerState,
-            &mut Turn,
-            &mut StorePast<'_>,
-        ) -> Result<(Vec<Placement>, AdmittedBatch), StepError>,
-    ) -> Result<(LedgerNumber, Answer), StepError> {
-        let number = ledger.number;
-        let held = match self.ledgers.entry(number) {
-            MapEntry::Occupied(held) => held.into_mut(),
-            MapEntry::Vacant(vacant) => vacant.insert(Held::new(ledger)),
+        step: impl FnOnce(&mut LedgerState, &mut Turn, &mut StorePast<'_>) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
+        let InTurn {
+            number, held, open, ..
+        } = in_turn;
+        let held = match held {
+            Some(held) => held,
+            None => {
+                let known = self.held.lock().ledgers.remove(number);
+                let known = match known {
+                    Some(known) => known,
+                    None => Held::new(ledger),
+                };
+                held.insert(known)
+            }
         };
         let mut past = StorePast {
             store: &self.store,
             progress: &self.progress,
-            ledger: number,
+            ledger: *number,
             pack: None,
         };
-        let (_, turn) = match turns.entry(number) {
-            MapEntry::Occupied(open) => open.into_mut(),
-            MapEntry::Vacant(vacant) => {
+        let (_, turn) = match open {
+            Some(open) => open,
+            None => {
                 let turn = held.state.begin(&mut past)?;
-                vacant.insert((Arc::clone(ledger), turn))
+                open.insert((Arc::clone(ledger), turn))
             }
         };
-        let (placements, batch) = step(&mut held.state, turn, &mut past)?;
-        let answer = Answer {
-            placements,
-            batch,
-            assessed: turn.take_assessed(),
-            // Replaced by this turn's head when it is made.
-            readable: Arc::clone(&held.newest),
-        };
-        Ok((number, answer))
+        step(&mut held.state, turn, &mut past)
     }
 
-    /// Ends a ledger's turn: records and signed head go into the batch. `None` if nothing was
-    /// recorded; the turn still has to be finished, for it holds the sessions that it looked at.
-    fn close(
-        &mut self,
-        batch: &mut Batch,
-        number: LedgerNumber,
-        ledger: &Arc<Ledger>,
-        turn: Turn,
-        assessments: &mut Assessments,
-    ) -> Result<Option<Arc<Readable>>, StepError> {
-        let held = self
-            .ledgers
-            .get_mut(&number)
-            .expect("it was stepped in this turn");
+    /// Ends a ledger's part of a turn: records and signed head go into the batch. Also if nothing
+    /// was recorded: it holds the sessions that it looked at.
+    fn close(&self, making: &mut Making, place: usize) -> Result<(), StepError> {
+        let InTurn {
+            number, held, open, ..
+        } = &mut making.ledgers[place];
+        let (Some(held), Some((ledger, turn))) = (held, open.take()) else {
+            return Ok(());
+        };
+        let batch = &mut making.batch;
         let recorded = turn.len();
         let sessions = held.state.sessions();
         let records = held.state.finish(turn)?;
-        assessments.add(&records.assessments);
+        making.leaves += recorded;
+        making.assessments.add(&records.assessments);
         let change = signed(held.state.sessions()) - signed(sessions);
         self.metrics.sessions_changed(change);
         if recorded == 0 {
             // Duplicates may have brought contents that came too late the first time.
-            write_records(&self.store, batch, number, &records);
-            return Ok(None);
+            write_records(&self.store, batch, *number, &records);
+            return Ok(());
         }
         let edge = held.state.edge().clone();
         let head = edge.head();
@@ -400,20 +550,18 @@ impl TurnThread {
         });
         let keep = second(&readable) != held.kept_second;
         held.kept_second = second(&readable);
-        write_records(&self.store, batch, number, &records);
-        write_head(&self.store, batch, number, &readable, keep);
+        write_records(&self.store, batch, *number, &records);
+        write_head(&self.store, batch, *number, &readable, keep);
         let (before, now) = (held.newest.size(), readable.size());
-        write_log_key(&self.store, batch, ledger, before, now);
+        write_log_key(&self.store, batch, &ledger, before, now);
         held.newest = Arc::clone(&readable);
-        Ok(Some(readable))
+        making.changed.push((ledger, readable));
+        Ok(())
     }
 
-    fn finished(
-        &self,
-        mut batch: Batch,
-        changed: Vec<(Arc<Ledger>, Arc<Readable>)>,
-        placed: Vec<Placed>,
-    ) -> Finished {
+    fn finished(&self, making: &mut Making) -> Finished {
+        let mut batch = std::mem::take(&mut making.batch);
+        let changed = std::mem::take(&mut making.changed);
         let guarded = changed.last().map(|(ledger, readable)| {
             // So that a restart knows which head this turn's guard would have held.
             let key = keys::newest(self.slot);
@@ -421,10 +569,12 @@ impl TurnThread {
             self.store.put(&mut batch, Family::Meta, &key, name);
             guarded(ledger, readable)
         });
+        let placed = std::mem::take(&mut making.placed).into_iter();
         let answers = placed
-            .into_iter()
             .map(|mut placed| {
-                placed.answering.answer.readable = Arc::clone(&self.ledgers[&placed.ledger].newest);
+                if let Some(held) = &making.ledgers[placed.ledger].held {
+                    placed.answering.answer.readable = Arc::clone(&held.newest);
+                }
                 placed.answering
             })
             .collect();
@@ -433,16 +583,49 @@ impl TurnThread {
             changed,
             guarded,
             answers,
-            leaves: 0,
-            entry_bytes: 0,
-            assessments: Assessments::default(),
+            leaves: making.leaves as u64,
+            entry_bytes: making.bytes as u64,
+            assessments: std::mem::take(&mut making.assessments),
             since: Instant::now(),
         }
     }
 }
 
+/// Watches what is placed of a request, piece by piece.
+struct Pieces {
+    turn_until: Instant,
+    /// Of the whole turn.
+    bytes: usize,
+    /// Statements that were placed when the last piece was.
+    placed: usize,
+    /// When the piece began that is being placed.
+    began: Instant,
+    longest: Duration,
+}
+
+impl Pieces {
+    /// A piece was placed, and with it so many statements. Returns true if the turn takes no more.
+    fn is_enough(&mut self, batch: &AdmittedBatch, placed: usize) -> bool {
+        let new = &batch.statements()[self.placed..placed];
+        self.placed = placed;
+        self.bytes += new.iter().map(|one| batch.entry(one).len()).sum::<usize>();
+        let now = Instant::now();
+        self.longest = self.longest.max(now - self.began);
+        self.began = now;
+        self.bytes >= TURN_BYTES || now >= self.turn_until
+    }
+}
+
+fn leaving(ledger: &InTurn) -> Leaving {
+    Leaving {
+        ledger: ledger.number,
+        used: ledger.used,
+        was_slow: ledger.longest > PIECE_TIME,
+    }
+}
+
 impl Held {
-    /// This shard is the only one that steps this ledger, and has not yet: what is readable is
+    /// Only this shard steps this ledger, and nothing that it did is on its way: what is readable is
     /// the newest there is.
     fn new(ledger: &Ledger) -> Self {
         let newest = ledger.readable();
@@ -456,22 +639,26 @@ impl Held {
             ),
             kept_second: second(&newest),
             newest,
+            handed_over: 0,
         }
     }
 }
 
-/// Has the ledgers that hold the most forget what they hold, until all of them hold no more than `most`.
-fn forget_most(mut states: Vec<&mut LedgerState>, most: usize) {
-    let mut held: usize = states.iter().map(|state| state.held()).sum();
+/// Has the ledgers that hold the most forget what they hold, until so many bytes are free. Returns the
+/// number of sessions that they forgot.
+fn forget_most(mut states: Vec<&mut LedgerState>, bytes: usize) -> usize {
     states.sort_by_key(|state| std::cmp::Reverse(state.held()));
+    let (mut freed, mut sessions) = (0, 0);
     for state in states {
-        if held <= most {
-            return;
+        if freed >= bytes {
+            break;
         }
-        held -= state.held();
+        let before = (state.held(), state.sessions());
         state.forget();
-        held += state.held();
+        freed += before.0.saturating_sub(state.held());
+        sessions += before.1.saturating_sub(state.sessions());
     }
+    sessions
 }
 
 fn signed(sessions: usize) -> i64 {

@@ -1,0 +1,454 @@
+//! What waits for a shard, and who of its threads makes which turn.
+//!
+//! Quick ledgers share turns, and one such turn is made at a time, so that what comes meanwhile
+//! makes the next one larger. If one takes longer than it should, another thread begins the next:
+//! whatever holds the first up holds up nobody else. A ledger that was seen to be slow gets turns
+//! of its own, and one thread at most makes these: so however many are slow, they take no more than
+//! that, and share it by what they use.
+//!
+//! It has no bound of its own: whatever is in it holds a share of a budget.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::schedule::{Pace, Schedule};
+use crate::{pressure::SourceKey, store::LedgerNumber};
+
+/// How long a shared turn may be in work before another thread makes the next one.
+pub(super) const OVERDUE: Duration = Duration::from_millis(60);
+
+/// How long after a turn a thread still looks now and then whether one is overdue.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Turns of slow ledgers that are made at once.
+const SLOW_TURNS_MAX: usize = 1;
+
+/// The queue of a shard, shared by its threads and by those who ask.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    state: Mutex<State<T>>,
+    arrived: Condvar,
+    /// Wakes the thread that watches for overdue turns.
+    watch: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    schedule: Schedule<T>,
+    open: bool,
+    /// Also what is cut is not gone on with.
+    stopped: bool,
+    /// Turns in work.
+    turns: Vec<InWork>,
+    /// Numbers them.
+    begun: u64,
+    last_begun: Option<Instant>,
+    /// Threads that sleep, and those that were woken and do not run yet.
+    asleep: usize,
+    waking: usize,
+    /// Whether a further one sleeps until a turn is overdue.
+    is_watched: bool,
+}
+
+#[derive(Debug)]
+struct InWork {
+    number: u64,
+    pace: Pace,
+    since: Instant,
+}
+
+/// A turn that a thread makes.
+#[derive(Debug)]
+pub(super) struct Claim {
+    number: u64,
+    pace: Pace,
+    /// The ledger to begin with.
+    pub(super) first: LedgerNumber,
+}
+
+/// What became of an item that was served.
+#[derive(Debug)]
+pub(super) struct Served<T> {
+    pub(super) source: SourceKey,
+    pub(super) used: u64,
+    /// What of it is still to be done.
+    pub(super) unfinished: Option<T>,
+}
+
+/// What a turn leaves of a ledger that it served.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaving {
+    pub(super) ledger: LedgerNumber,
+    pub(super) used: u64,
+    pub(super) was_slow: bool,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                schedule: Schedule::new(),
+                open: true,
+                stopped: false,
+                turns: Vec::new(),
+                begun: 0,
+                last_begun: None,
+                asleep: 0,
+                waking: 0,
+                is_watched: false,
+            }),
+            arrived: Condvar::new(),
+            watch: Condvar::new(),
+        }
+    }
+
+    /// Puts an item behind those of its source in its ledger. Dropped if the queue is closed.
+    pub(super) fn push(&self, ledger: LedgerNumber, source: SourceKey, item: T, is_heavy: bool) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        if !state.open {
+            // What the item holds may need other locks when it goes.
+            drop(state);
+            drop(item);
+            return;
+        }
+        state.schedule.push(ledger, source, item, is_heavy, now);
+        self.wake(&mut state, now);
+    }
+
+    /// Takes nothing more; what is in it is still served.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.open = false;
+        self.wake_all(&mut state);
+    }
+
+    /// Takes nothing more, and lets go of what waits. Returns how much that was. What of an item is
+    /// not done yet when its turn ends goes as well.
+    pub(super) fn stop(&self) -> usize {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.open = false;
+            state.stopped = true;
+            self.wake_all(&mut state);
+            state.schedule.drain()
+        };
+        // Dropped without the lock: what they hold may need others.
+        waiting.len()
+    }
+
+    /// Waits for something to do. None when the queue is closed and empty.
+    pub(super) fn begin(&self) -> Option<Claim> {
+        let mut state = self.state.lock();
+        loop {
+            let now = Instant::now();
+            for pace in [Pace::Quick, Pace::Slow] {
+                if !state.may_begin(pace, now) {
+                    continue;
+                }
+                let Some(first) = state.schedule.take(pace) else {
+                    continue;
+                };
+                let number = state.begun;
+                state.begun += 1;
+                state.last_begun = Some(now);
+                state.turns.push(InWork {
+                    number,
+                    pace,
+                    since: now,
+                });
+                self.wake(&mut state, now);
+                return Some(Claim {
+                    number,
+                    pace,
+                    first,
+                });
+            }
+            // What is cut goes back into the queue by whoever makes its turn, who then looks again.
+            if !state.open && state.schedule.is_empty() {
+                return None;
+            }
+            if state.is_watched || !state.is_to_be_watched(now) {
+                state.asleep += 1;
+                self.arrived.wait(&mut state);
+                state.waking -= 1;
+            } else {
+                state.is_watched = true;
+                let until = state.overdue_at(now);
+                let waited = self.watch.wait_until(&mut state, until);
+                if waited.timed_out() {
+                    state.is_watched = false;
+                } else {
+                    state.waking -= 1;
+                }
+            }
+        }
+    }
+
+    /// Another quick ledger for a turn that others may share.
+    pub(super) fn another(&self, claim: &Claim) -> Option<LedgerNumber> {
+        if claim.pace == Pace::Slow {
+            return None;
+        }
+        self.state.lock().schedule.take(Pace::Quick)
+    }
+
+    /// The next item of a ledger that was taken, after what became of the one before.
+    pub(super) fn next(
+        &self,
+        ledger: LedgerNumber,
+        served: Option<Served<T>>,
+        wants_more: bool,
+    ) -> Option<(SourceKey, T)> {
+        let mut given_up = None;
+        let mut state = self.state.lock();
+        if let Some(served) = served {
+            let Served {
+                source,
+                used,
+                mut unfinished,
+            } = served;
+            if state.stopped {
+                given_up = unfinished.take();
+            }
+            state.schedule.served(ledger, &source, used, unfinished);
+        }
+        let next = wants_more.then(|| state.schedule.next(ledger)).flatten();
+        drop(state);
+        drop(given_up);
+        next
+    }
+
+    /// Whether nothing waits and no other turn is in work.
+    pub(super) fn is_alone(&self) -> bool {
+        let state = self.state.lock();
+        state.schedule.is_empty() && state.turns.len() == 1
+    }
+
+    /// Ends a turn and gives its ledgers back.
+    pub(super) fn end(&self, claim: &Claim, ledgers: impl IntoIterator<Item = Leaving>) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        for leaving in ledgers {
+            let Leaving {
+                ledger,
+                used,
+                was_slow,
+            } = leaving;
+            state.schedule.release(ledger, used, was_slow, now);
+        }
+        state.turns.retain(|turn| turn.number != claim.number);
+        if state.open {
+            self.wake(&mut state, now);
+        } else {
+            // Some only wait for the end.
+            self.wake_all(&mut state);
+        }
+    }
+
+    /// Since when the quick ledger has waited that has waited longest.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        self.state.lock().schedule.waiting_since(Pace::Quick)
+    }
+
+    /// Since when the oldest turn is in work.
+    pub(super) fn in_work_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.turns.iter().map(|turn| turn.since).min()
+    }
+
+    /// Ledgers that count as slow.
+    pub(super) fn slow_ledgers(&self) -> usize {
+        self.state.lock().schedule.slow_ledgers()
+    }
+
+    /// Wakes a thread if there is something to do that none does.
+    fn wake(&self, state: &mut State<T>, now: Instant) {
+        if state.waking > 0 {
+            // It looks at everything when it runs, and wakes the next one.
+            return;
+        }
+        let is_work = [Pace::Quick, Pace::Slow]
+            .into_iter()
+            .any(|pace| state.schedule.waits(pace) && state.may_begin(pace, now));
+        let to_watch = !state.is_watched && !state.turns.is_empty();
+        if state.asleep > 0 && (is_work || to_watch) {
+            state.asleep -= 1;
+            state.waking += 1;
+            self.arrived.notify_one();
+        } else if is_work && state.is_watched && self.watch.notify_one() {
+            state.is_watched = false;
+            state.waking += 1;
+        }
+    }
+
+    fn wake_all(&self, state: &mut State<T>) {
+        state.waking += std::mem::take(&mut state.asleep);
+        self.arrived.notify_all();
+        if state.is_watched && self.watch.notify_one() {
+            state.is_watched = false;
+            state.waking += 1;
+        }
+    }
+}
+
+impl<T> State<T> {
+    fn may_begin(&self, pace: Pace, now: Instant) -> bool {
+        let mut same = self.turns.iter().filter(|turn| turn.pace == pace);
+        match pace {
+            Pace::Quick => same.all(|turn| now.saturating_duration_since(turn.since) >= OVERDUE),
+            Pace::Slow => same.count() < SLOW_TURNS_MAX,
+        }
+    }
+
+    fn is_to_be_watched(&self, now: Instant) -> bool {
+        let lately = |begun| now.saturating_duration_since(begun) < WATCH;
+        !self.turns.is_empty() || self.last_begun.is_some_and(lately)
+    }
+
+    /// When a shared turn that is in work will be overdue, or when one may be that is begun now.
+    fn overdue_at(&self, now: Instant) -> Instant {
+        let shared = self.turns.iter().filter(|turn| turn.pace == Pace::Quick);
+        let at = shared.map(|turn| turn.since + OVERDUE).max();
+        at.filter(|at| *at > now).unwrap_or(now + OVERDUE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+
+    const SLOW: LedgerNumber = LedgerNumber(1);
+    const OTHER: LedgerNumber = LedgerNumber(2);
+
+    fn source() -> SourceKey {
+        SourceKey::Connection(1)
+    }
+
+    fn leaving(ledger: LedgerNumber, was_slow: bool) -> Leaving {
+        Leaving {
+            ledger,
+            used: 1,
+            was_slow,
+        }
+    }
+
+    /// Serves everything until the queue ends; says what it served.
+    fn serve(queue: &Queue<u32>, served: &mpsc::Sender<u32>) {
+        while let Some(claim) = queue.begin() {
+            let mut last = None;
+            while let Some((source, item)) = queue.next(claim.first, last.take(), true) {
+                served.send(item).unwrap();
+                last = Some(Served {
+                    source,
+                    used: 1,
+                    unfinished: None,
+                });
+            }
+            queue.end(&claim, [leaving(claim.first, false)]);
+        }
+    }
+
+    #[test]
+    fn a_turn_that_takes_too_long_holds_up_nobody_else() {
+        let queue = Arc::new(Queue::new());
+        queue.push(SLOW, source(), 1, false);
+        // This turn never ends by itself.
+        let stuck = queue.begin().unwrap();
+        assert_eq!(queue.next(SLOW, None, true).unwrap().1, 1);
+        let (served, seen) = mpsc::channel();
+        let other = Arc::clone(&queue);
+        let thread = std::thread::spawn(move || serve(&other, &served));
+        queue.push(SLOW, source(), 2, false);
+        queue.push(OTHER, source(), 3, false);
+        assert_eq!(seen.recv().unwrap(), 3);
+        assert!(queue.in_work_since().is_some());
+        // What is of the same ledger waits for it.
+        assert!(seen.try_recv().is_err());
+        queue.next(
+            SLOW,
+            Some(Served {
+                source: source(),
+                used: 1,
+                unfinished: Some(1),
+            }),
+            false,
+        );
+        queue.end(&stuck, [leaving(SLOW, true)]);
+        assert_eq!((seen.recv().unwrap(), seen.recv().unwrap()), (1, 2));
+        queue.close();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn one_thread_at_most_is_taken_by_slow_ledgers() {
+        let queue = Queue::new();
+        for ledger in [SLOW, OTHER] {
+            queue.push(ledger, source(), 1, true);
+        }
+        let first = queue.begin().unwrap();
+        queue.push(LedgerNumber(3), source(), 2, false);
+        let second = queue.begin().unwrap();
+        assert_eq!((first.first, second.first), (SLOW, LedgerNumber(3)));
+        assert_eq!(queue.another(&first), None);
+        assert_eq!(queue.another(&second), None);
+        assert_eq!(queue.waiting_since(), None);
+        queue.end(&first, [leaving(SLOW, true)]);
+        assert_eq!(queue.begin().unwrap().first, OTHER);
+    }
+
+    #[test]
+    fn what_waits_is_let_go_when_it_stops_and_what_is_in_work_is_not() {
+        let queue = Queue::new();
+        queue.push(SLOW, source(), 1, false);
+        let claim = queue.begin().unwrap();
+        let (from, item) = queue.next(SLOW, None, true).unwrap();
+        queue.push(SLOW, source(), 2, false);
+        queue.push(OTHER, source(), 3, false);
+        assert_eq!(queue.stop(), 2);
+        queue.push(OTHER, source(), 4, false);
+        let cut = Served {
+            source: from,
+            used: 1,
+            unfinished: Some(item),
+        };
+        assert!(queue.next(SLOW, Some(cut), true).is_none());
+        queue.end(&claim, [leaving(SLOW, false)]);
+        assert!(queue.begin().is_none());
+    }
+
+    #[test]
+    fn many_threads_serve_everything_once() {
+        let queue = Arc::new(Queue::new());
+        let (served, seen) = mpsc::channel();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (queue, served) = (Arc::clone(&queue), served.clone());
+                std::thread::spawn(move || serve(&queue, &served))
+            })
+            .collect();
+        drop(served);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let queue = &queue;
+                scope.spawn(move || {
+                    for item in 0..1000 {
+                        let is_heavy = item % 100 == 0;
+                        let ledger = LedgerNumber(number * 10 + item % 3);
+                        queue.push(ledger, source(), number * 1000 + item, is_heavy);
+                    }
+                });
+            }
+        });
+        queue.close();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let mut all: Vec<_> = seen.iter().collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..4000));
+    }
+}

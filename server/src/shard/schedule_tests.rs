@@ -1,0 +1,163 @@
+//! The order in which ledgers and sources are served, counted in what they use.
+
+use super::*;
+
+const NOISY: LedgerNumber = LedgerNumber(1);
+const QUIET: LedgerNumber = LedgerNumber(2);
+
+fn source(number: u64) -> SourceKey {
+    SourceKey::Connection(number)
+}
+
+fn push(schedule: &mut Schedule<u32>, ledger: LedgerNumber, from: u64, item: u32) {
+    schedule.push(ledger, source(from), item, false, Instant::now());
+}
+
+/// Serves one item of the ledger that is next, which takes `used`.
+fn serve(schedule: &mut Schedule<u32>, pace: Pace, used: u64) -> Option<(LedgerNumber, u32)> {
+    let ledger = schedule.take(pace)?;
+    let (source, item) = schedule.next(ledger).unwrap();
+    schedule.served(ledger, &source, used, None);
+    schedule.release(ledger, used, false, Instant::now());
+    Some((ledger, item))
+}
+
+#[test]
+fn one_large_ledger_and_one_statement_of_another() {
+    let mut schedule = Schedule::new();
+    for item in 0..40 {
+        push(&mut schedule, NOISY, 1, item);
+    }
+    assert_eq!(serve(&mut schedule, Pace::Quick, 1200), Some((NOISY, 0)));
+    push(&mut schedule, QUIET, 2, 100);
+    assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((QUIET, 100)));
+    // As long as it uses less, it is first whenever it comes.
+    for item in 101..150 {
+        push(&mut schedule, QUIET, 2, item);
+        assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((QUIET, item)));
+    }
+    // Alone, the other goes on at once.
+    assert_eq!(serve(&mut schedule, Pace::Quick, 1200), Some((NOISY, 1)));
+}
+
+#[test]
+fn what_was_used_is_paid_for_also_by_who_sends_one_at_a_time() {
+    let mut schedule = Schedule::new();
+    let (mut noisy, mut quiet) = (0, 0);
+    push(&mut schedule, NOISY, 1, 0);
+    for _ in 0..10 {
+        push(&mut schedule, QUIET, 2, 0);
+    }
+    for _ in 0..500 {
+        let ledger = schedule.take(Pace::Quick).unwrap();
+        let (source, item) = schedule.next(ledger).unwrap();
+        let used = if ledger == NOISY { 100 } else { 1 };
+        schedule.served(ledger, &source, used, None);
+        schedule.release(ledger, used, false, Instant::now());
+        // Each sends its next when it has its answer.
+        push(&mut schedule, ledger, 1, item);
+        if ledger == NOISY { noisy += 1 } else { quiet += 1 }
+    }
+    assert!((4..=6).contains(&noisy), "{noisy} and {quiet}");
+}
+
+#[test]
+fn sources_of_one_ledger_share_it_by_what_they_use() {
+    let mut schedule = Schedule::new();
+    for item in 0..100 {
+        push(&mut schedule, NOISY, 1, item);
+        push(&mut schedule, NOISY, 2, item);
+    }
+    let mut used = HashMap::new();
+    for _ in 0..66 {
+        let ledger = schedule.take(Pace::Quick).unwrap();
+        let (from, _) = schedule.next(ledger).unwrap();
+        let cost = if from == source(1) { 10 } else { 1 };
+        *used.entry(from.clone()).or_insert(0) += cost;
+        schedule.served(ledger, &from, cost, None);
+        schedule.release(ledger, cost, false, Instant::now());
+    }
+    assert!(used[&source(1)].abs_diff(used[&source(2)]) <= 10, "{used:?}");
+}
+
+#[test]
+fn what_is_cut_goes_on_before_what_its_source_sent_later_and_behind_others() {
+    let mut schedule = Schedule::new();
+    push(&mut schedule, NOISY, 1, 0);
+    push(&mut schedule, NOISY, 1, 1);
+    push(&mut schedule, NOISY, 2, 2);
+    let mut order = Vec::new();
+    for cut in [true, false, false, false] {
+        let ledger = schedule.take(Pace::Quick).unwrap();
+        let (from, item) = schedule.next(ledger).unwrap();
+        order.push(item);
+        schedule.served(ledger, &from, 50, cut.then_some(item));
+        schedule.release(ledger, 50, false, Instant::now());
+    }
+    assert_eq!(order, [0, 2, 0, 1]);
+    assert!(schedule.is_empty() && !schedule.waits(Pace::Quick));
+}
+
+#[test]
+fn slow_ledgers_stand_in_a_line_of_their_own_until_they_are_quick_again() {
+    let mut schedule = Schedule::new();
+    push(&mut schedule, NOISY, 1, 0);
+    let ledger = schedule.take(Pace::Quick).unwrap();
+    let (from, item) = schedule.next(ledger).unwrap();
+    // Nobody else gets it, or more of that source, meanwhile.
+    push(&mut schedule, NOISY, 1, 1);
+    assert_eq!(schedule.take(Pace::Quick), None);
+    schedule.served(ledger, &from, 1200, Some(item));
+    schedule.release(ledger, 1200, true, Instant::now());
+    assert!(!schedule.waits(Pace::Quick) && schedule.slow_ledgers() == 1);
+    assert!(schedule.waiting_since(Pace::Slow).is_some());
+    for turn in 0..SLOW_TURNS {
+        assert_eq!(serve(&mut schedule, Pace::Quick, 1), None, "{turn}");
+        assert!(serve(&mut schedule, Pace::Slow, 1).is_some(), "{turn}");
+        push(&mut schedule, NOISY, 1, 0);
+    }
+    assert_eq!(schedule.slow_ledgers(), 0);
+    assert!(serve(&mut schedule, Pace::Quick, 1).is_some());
+}
+
+#[test]
+fn what_may_take_long_at_a_stretch_never_meets_the_quick() {
+    let mut schedule = Schedule::new();
+    push(&mut schedule, NOISY, 1, 0);
+    schedule.push(NOISY, source(1), 1, true, Instant::now());
+    push(&mut schedule, QUIET, 1, 2);
+    assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((QUIET, 2)));
+    assert_eq!(serve(&mut schedule, Pace::Quick, 1), None);
+    assert_eq!(serve(&mut schedule, Pace::Slow, 1), Some((NOISY, 0)));
+    assert_eq!(serve(&mut schedule, Pace::Slow, 1), Some((NOISY, 1)));
+}
+
+#[test]
+fn those_who_have_gone_are_forgotten() {
+    let mut schedule = Schedule::new();
+    for number in 0..3 * IDLE_LANES_MAX as u32 {
+        push(&mut schedule, LedgerNumber(number), 1, 0);
+        serve(&mut schedule, Pace::Quick, 1).unwrap();
+    }
+    assert!(schedule.lanes.len() <= IDLE_LANES_MAX + 1);
+    for number in 0..3 * IDLE_FLOWS_MAX as u64 {
+        push(&mut schedule, NOISY, number, 0);
+        serve(&mut schedule, Pace::Quick, 1).unwrap();
+    }
+    assert!(schedule.lanes[&NOISY].flows.len() <= IDLE_FLOWS_MAX + 1);
+}
+
+#[test]
+fn all_that_waits_comes_out_when_it_is_drained() {
+    let mut schedule = Schedule::new();
+    for item in 0..3 {
+        push(&mut schedule, NOISY, u64::from(item), item);
+        push(&mut schedule, QUIET, 1, 10 + item);
+    }
+    let mut all = schedule.drain();
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2, 10, 11, 12]);
+    assert!(schedule.is_empty() && schedule.take(Pace::Quick).is_none());
+    push(&mut schedule, QUIET, 1, 7);
+    assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((QUIET, 7)));
+}
