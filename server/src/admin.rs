@@ -6,7 +6,9 @@
 //! GET /readyz    200 if it takes requests, or 503 and why not
 //! ```
 //!
-//! It has no access control; its figures name no ledger and no principal.
+//! It has no access control; its figures name no ledger and no principal. So all that it holds for
+//! strangers is bounded: connections (beyond, the oldest gives way, so that a probe always gets
+//! through), their time, and a request's head. A connection is for one request.
 
 use std::{
     net::SocketAddr,
@@ -22,14 +24,34 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     routing::get,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 
-use crate::{grpc::Context, ledger::Ledger, metrics::Observed, search, shard::Stuck};
+use crate::{
+    descriptors,
+    grpc::Context,
+    ledger::Ledger,
+    listener::{ACCEPT_PAUSE, activity::Activity, places::Places},
+    metrics::Observed,
+    search,
+    shard::Stuck,
+    telemetry::limiter,
+};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the store's file system must have free at least: a few memtables are written out at once.
 const FREE_BYTES_MIN: u64 = 256 << 20;
+
+/// How long a connection may live: for its request and the answer to it.
+const CONNECTION_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's head, of which more are answered 431.
+const HEAD_BYTES_MAX: usize = 8 << 10;
 
 /// What the admin port looks at.
 pub(crate) struct Admin {
@@ -50,14 +72,11 @@ pub(crate) struct AdminPort {
 }
 
 impl AdminPort {
-    pub(crate) fn serve(admin: Admin, socket: TcpListener) -> Self {
+    /// Serves that many connections at once.
+    pub(crate) fn serve(admin: Admin, socket: TcpListener, connections: usize) -> Self {
         let admin = Arc::new(admin);
         let router = router(Arc::downgrade(&admin));
-        let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(socket, router).await {
-                tracing::error!(%error, "the admin port failed");
-            }
-        });
+        let serving = tokio::spawn(accept(socket, router, Places::for_anybody(connections)));
         Self {
             _admin: admin,
             serving,
@@ -67,6 +86,45 @@ impl AdminPort {
     /// Takes no more connections, and lets go of the server.
     pub(crate) fn stop(self) {
         self.serving.abort();
+    }
+}
+
+async fn accept(socket: TcpListener, router: Router, places: Arc<Places>) {
+    loop {
+        let (stream, peer) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "the admin port cannot accept for the moment; it tries again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Nobody here says who they are: everybody gives way.
+        let activity = Activity::new(CONNECTION_WITHIN, CONNECTION_WITHIN);
+        let Ok((place, _)) = places.take(peer.ip(), &activity).await else {
+            tracing::warn!(%peer, "the admin port has no place for a connection; it is closed");
+            continue;
+        };
+        let router = router.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = serve_one(stream, router) => {}
+                () = activity.leaving() => {}
+                () = tokio::time::sleep(CONNECTION_WITHIN) => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Answers one request. A peer that goes away or sends something else is nobody's business.
+async fn serve_one(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection to the admin port failed");
     }
 }
 
@@ -178,6 +236,9 @@ impl Admin {
             clock_refusals: self.context.appends.clock.refusals().to_vec(),
             contents: self.context.contents.figures(),
             resident_bytes: resident_bytes(),
+            descriptors_open: descriptors::open(),
+            log_lines_left_out: limiter::left_out(),
+            descriptors_max: descriptors::limit(),
             memtable_bytes: store.memtable_bytes(),
             block_cache_bytes: store.block_cache_bytes(),
             table_reader_bytes: store.table_reader_bytes(),
@@ -437,11 +498,16 @@ mod tests {
             ("deed_due", 0.0),
             ("deed_unindexed_leaves", 4.0),
             ("deed_streams_open", 1.0),
+            ("deed_connections_max", 0.0),
+            ("deed_head_guard_damaged_slots", 0.0),
         ] {
             assert_eq!(moved(name), by, "{name}");
         }
         assert!(moved("deed_entry_bytes_total") > payload_bytes as f64);
         assert!(after["process_resident_memory_bytes"] > 1e6);
+        assert!(after["process_open_fds"] > 3.0);
+        assert!(after["process_max_fds"] >= after["process_open_fds"]);
+        assert!(after["deed_connections_max"] > 0.0);
         assert!(after[r#"deed_store_memory_bytes{part="memtables"}"#] > 0.0);
         // What nobody has asked for is told too, as nothing.
         assert_eq!(after[r#"deed_over_quota_total{quota="streams"}"#], 0.0);
@@ -558,6 +624,45 @@ mod tests {
         assert!(!answer[..read].starts_with(b"HTTP/1.1 200"));
         let again = Server::start(options, Arc::new(SystemClock)).await.unwrap();
         again.stop().await.unwrap();
+    }
+
+    /// However many say nothing, or half of something: a probe gets its answer.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn silent_connections_do_not_keep_probes_out() {
+        let dir = TempDir::new().unwrap();
+        let options = ServerOptions {
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            admin_connections: 2,
+            ..ServerOptions::new(dir.path().join("data"))
+        };
+        let server = Server::start(options, Arc::new(SystemClock)).await.unwrap();
+        let admin = server.admin_address().unwrap();
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            let silent = TcpStream::connect(admin).await.unwrap();
+            let mut half = TcpStream::connect(admin).await.unwrap();
+            let _ = half.write_all(b"GET /readyz HTTP/1.1\r\nhost: ").await;
+            held.push([silent, half]);
+            assert_eq!(ask(admin, "/healthz").await.0, 200);
+        }
+        // The first ones were ended for the later ones.
+        for stream in &mut held[0] {
+            assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        }
+        // A head is bounded, and a connection is for one request.
+        let mut long = TcpStream::connect(admin).await.unwrap();
+        let request = format!("GET /readyz HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(20_000));
+        let _ = long.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = long.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 431 "));
+        let mut twice = TcpStream::connect(admin).await.unwrap();
+        let request = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n".repeat(2);
+        let _ = twice.write_all(&request).await;
+        let mut answer = String::new();
+        let _ = twice.read_to_string(&mut answer).await;
+        assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+        server.stop().await.unwrap();
     }
 
     #[tokio::test]

@@ -17,8 +17,12 @@
 //! The halves of a slot are written in turn, and never share a disk's sector. One that was torn by a crash held a head that was
 //! never released, and the other half still stands.
 //!
+//! Contents that no leaf names yet are guarded apart ([`contents`]).
+//!
 //! What it does not catch: a data directory copied whole and put back later, guard included. That
 //! takes the memory of a witness.
+
+pub(crate) mod contents;
 
 use std::{
     fs::{self, File},
@@ -79,6 +83,23 @@ pub enum GuardError {
         /// The store's directory.
         store: PathBuf,
     },
+    /// The store lost contents that were acknowledged and that no leaf names yet.
+    #[error(
+        "head guard: contents were acknowledged up to write {acknowledged}, but the store ends with \
+         write {found}. Acknowledged contents are lost, so the server does not start and nothing was \
+         changed. Restore the directory {store} from a copy that holds them. If they are lost for \
+         good, remove {guard}, start, and have what no statement names yet sent again"
+    )]
+    ContentsLost {
+        /// The last write that was acknowledged.
+        acknowledged: u64,
+        /// The last write that the store has.
+        found: u64,
+        /// The store's directory.
+        store: PathBuf,
+        /// The guard's file.
+        guard: PathBuf,
+    },
     /// The guard file is gone or was cut.
     #[error(
         "head guard: {path} is missing or damaged ({reason}). Without it, nobody can say whether \
@@ -130,13 +151,13 @@ pub(crate) fn create(data_dir: &Path) -> Result<(), GuardError> {
 ///
 /// # Errors
 /// [`GuardError`] if it does not, or if the guard is missing while there are ledgers.
-pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<usize, GuardError> {
+pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<Guarded, GuardError> {
     let path = path_in(data_dir);
-    let slots = read(&path).map_err(|reason| GuardError::Missing {
+    let Slots { newest, damaged } = read(&path).map_err(|reason| GuardError::Missing {
         path: path.clone(),
         reason,
     })?;
-    let guarded: Vec<_> = slots.into_iter().flatten().collect();
+    let guarded: Vec<_> = newest.into_iter().flatten().collect();
     if guarded.is_empty() && !is_nearly_new(store)? {
         return Err(GuardError::Missing {
             path,
@@ -155,7 +176,26 @@ pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<usize, Guard
             store: data_dir.join("store"),
         })?;
     }
-    Ok(guarded.len())
+    let mut damaged: Vec<_> = damaged
+        .into_iter()
+        .map(|slot| format!("slot {slot} of {}", path.display()))
+        .collect();
+    if contents::verify(data_dir, store)? {
+        damaged.push(format!("{}", data_dir.join("content-guard").display()));
+    }
+    Ok(Guarded {
+        heads: guarded.len(),
+        damaged,
+    })
+}
+
+/// What a guard holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Guarded {
+    /// Heads that the store reproduces.
+    pub(crate) heads: usize,
+    /// Slots that have one good half only, in words.
+    pub(crate) damaged: Vec<String>,
 }
 
 /// Whether nothing was ever acknowledged from this store: at most the very first turn, one ledger's
@@ -241,27 +281,60 @@ fn guarded_head(guarded: &GuardedHead) -> Result<TreeHead, String> {
 
 type Slot = Option<(u64, GuardedHead)>;
 
-/// Reads every slot's newest valid half.
-fn read(path: &Path) -> Result<Vec<Slot>, String> {
+struct Slots {
+    newest: Vec<Slot>,
+    damaged: Vec<usize>,
+}
+
+/// Reads every slot's newest valid half, and notes where the other one is damaged: torn by a crash,
+/// which heals with the shard's next turn, or by the disk.
+fn read(path: &Path) -> Result<Slots, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     if bytes.len() as u64 != SLOTS as u64 * SLOT_BYTES {
         return Err(format!("it has {} bytes", bytes.len()));
     }
-    bytes
-        .chunks_exact(SLOT_BYTES as usize)
-        .enumerate()
-        .map(|(slot, bytes)| {
-            let halves: Vec<_> = bytes.chunks_exact(HALF_BYTES).map(decode_half).collect();
-            let untouched = bytes.iter().all(|&byte| byte == 0);
-            match halves.into_iter().flatten().max_by_key(|half| half.0) {
-                None if !untouched => Err(format!("slot {slot} has no valid half")),
-                newest => Ok(newest),
-            }
-        })
-        .collect()
+    let mut slots = Slots {
+        newest: Vec::with_capacity(SLOTS),
+        damaged: Vec::new(),
+    };
+    for (slot, bytes) in bytes.chunks_exact(SLOT_BYTES as usize).enumerate() {
+        let halves: Vec<Slot> = bytes.chunks_exact(HALF_BYTES).map(decode_half).collect();
+        let untouched = bytes
+            .chunks_exact(HALF_BYTES)
+            .filter(|half| half.iter().all(|&byte| byte == 0))
+            .count();
+        let good = halves.iter().flatten().count();
+        let newest = halves.into_iter().flatten().max_by_key(|half| half.0);
+        // The halves are written in turn: from the second turn on, none is empty.
+        let turns = newest.as_ref().map_or(0, |(turn, _)| *turn);
+        if good == 0 && untouched < 2 {
+            return Err(format!("slot {slot} has no valid half"));
+        }
+        if good == 1 && (untouched == 0 || turns > 1) {
+            slots.damaged.push(slot);
+        }
+        slots.newest.push(newest);
+    }
+    Ok(slots)
 }
 
-fn decode_half(bytes: &[u8]) -> Slot {
+/// The bytes of a half, as they are written.
+fn encode_half(turn: u64, body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut half = Vec::with_capacity(HALF_BYTES);
+    half.extend_from_slice(MAGIC);
+    half.extend_from_slice(&turn.to_be_bytes());
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    half.extend_from_slice(&length.to_be_bytes());
+    half.extend_from_slice(body);
+    let digest = blake3::hash(&half);
+    half.extend_from_slice(digest.as_bytes());
+    if half.len() > HALF_BYTES {
+        return Err(io::Error::other("the head does not fit its slot"));
+    }
+    Ok(half)
+}
+
+fn decode_half<M: prost::Message + Default>(bytes: &[u8]) -> Option<(u64, M)> {
     let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
     let length = u32::from_be_bytes(*header.last_chunk::<4>()?) as usize;
     let turn = u64::from_be_bytes(header.get(MAGIC.len()..MAGIC.len() + 8)?.try_into().ok()?);
@@ -270,7 +343,7 @@ fn decode_half(bytes: &[u8]) -> Slot {
     if !header.starts_with(MAGIC) || !rest.starts_with(digest.as_bytes()) {
         return None;
     }
-    Some((turn, GuardedHead::decode(body).ok()?))
+    Some((turn, M::decode(body).ok()?))
 }
 
 /// Writes one shard's slot.
@@ -290,7 +363,7 @@ impl GuardSlot {
             path: path.clone(),
             reason,
         })?;
-        let (turn, newest) = match slots.into_iter().nth(slot).flatten() {
+        let (turn, newest) = match slots.newest.into_iter().nth(slot).flatten() {
             Some((turn, head)) => (turn, Some(head)),
             None => (0, None),
         };
@@ -316,18 +389,7 @@ impl GuardSlot {
     /// has synced.
     pub(crate) fn write(&mut self, head: &GuardedHead) -> io::Result<()> {
         self.turn += 1;
-        let body = head.encode_to_vec();
-        let mut half = Vec::with_capacity(HALF_BYTES);
-        half.extend_from_slice(MAGIC);
-        half.extend_from_slice(&self.turn.to_be_bytes());
-        let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-        half.extend_from_slice(&length.to_be_bytes());
-        half.extend_from_slice(&body);
-        let digest = blake3::hash(&half);
-        half.extend_from_slice(digest.as_bytes());
-        if half.len() > HALF_BYTES {
-            return Err(io::Error::other("the head does not fit its slot"));
-        }
+        let half = encode_half(self.turn, &head.encode_to_vec())?;
         let offset = self.slot as u64 * SLOT_BYTES + (self.turn % 2) * HALF_BYTES as u64;
         self.file.write_all_at(&half, offset)?;
         self.file.sync_data()
@@ -350,7 +412,9 @@ mod tests {
     }
 
     fn slots(dir: &Path) -> Vec<Slot> {
-        read(&path_in(dir)).unwrap()
+        let read = read(&path_in(dir)).unwrap();
+        assert_eq!(read.damaged, [0_usize; 0]);
+        read.newest
     }
 
     #[test]
@@ -392,8 +456,39 @@ mod tests {
             let mut torn = whole.clone();
             torn[at] ^= 0x40;
             fs::write(&path, &torn).unwrap();
-            assert_eq!(slots(dir.path())[0], Some((1, head("one"))), "byte {at}");
+            let read = read(&path).unwrap();
+            assert_eq!(read.newest[0], Some((1, head("one"))), "byte {at}");
+            assert_eq!(read.damaged, [0], "byte {at}");
         }
+        // Emptied, or the other one: noticed as well, once both were written.
+        fs::write(&path, &whole).unwrap();
+        slot.write(&head("three")).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for (half, left) in [(0, (3, head("three"))), (HALF_BYTES, (2, head("two")))] {
+            let mut empty = whole.clone();
+            empty[half..half + HALF_BYTES].fill(0);
+            fs::write(&path, &empty).unwrap();
+            let read = read(&path).unwrap();
+            assert_eq!(read.newest[0], Some(left));
+            assert_eq!(read.damaged, [0]);
+        }
+    }
+
+    #[test]
+    fn a_half_that_was_torn_heals_with_the_next_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path()).unwrap();
+        let mut slot = GuardSlot::open(dir.path(), 0).unwrap();
+        slot.write(&head("one")).unwrap();
+        slot.write(&head("two")).unwrap();
+        let path = path_in(dir.path());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(read(&path).unwrap().damaged, [0]);
+        let mut slot = GuardSlot::open(dir.path(), 0).unwrap();
+        slot.write(&head("two again")).unwrap();
+        assert_eq!(slots(dir.path())[0], Some((2, head("two again"))));
     }
 
     #[test]
@@ -404,9 +499,9 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[9] = 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(read(&path).unwrap_err().contains("slot 0"));
+        assert!(read(&path).err().unwrap().contains("slot 0"));
         fs::write(&path, &bytes[1..]).unwrap();
-        assert!(read(&path).unwrap_err().contains("524287 bytes"));
+        assert!(read(&path).err().unwrap().contains("524287 bytes"));
         assert!(GuardSlot::open(dir.path(), 0).is_err());
     }
 

@@ -29,6 +29,10 @@ const CHECKPOINT_CACHE: &str = "public, max-age=1";
 /// Tiles and entries never change.
 const TILE_CACHE: &str = "public, max-age=31536000, immutable";
 
+/// Where a caller needs a role, what one was sent is for nobody else: a cache in front of the server
+/// does not ask who calls.
+const NO_CACHE: &str = "no-store";
+
 /// The routes, each with what it answers.
 pub(crate) const ROUTES: [(&str, &[Method]); 2] = [
     ("/logs/{ledger}/checkpoint", &[Method::Checkpoint]),
@@ -55,7 +59,8 @@ async fn checkpoint(
     match context.ledger(&caller, Method::Checkpoint, &name).await {
         Ok(ledger) => {
             let checkpoint = ledger.readable().checkpoint.clone();
-            answer("text/plain; charset=utf-8", CHECKPOINT_CACHE, checkpoint)
+            let cache = cache(&caller, Method::Checkpoint, CHECKPOINT_CACHE);
+            answer("text/plain; charset=utf-8", cache, checkpoint)
         }
         Err(refusal) => refused(refusal),
     }
@@ -85,9 +90,21 @@ async fn tile(
         TilePath::Entries(bundle) => entries(&ledger, bundle),
     });
     match read.await {
-        Ok(Some(bytes)) => answer("application/octet-stream", TILE_CACHE, bytes),
+        Ok(Some(bytes)) => {
+            let cache = cache(&caller, method, TILE_CACHE);
+            answer("application/octet-stream", cache, bytes)
+        }
         Ok(None) => not_found("the tree has no such tile, or not so wide a one"),
         Err(refusal) => refused(refusal),
+    }
+}
+
+/// How an answer may be cached: by anybody if anybody may ask for it, or else by nobody.
+fn cache(caller: &Caller, method: Method, public: &'static str) -> &'static str {
+    if caller.anybody_may(method) {
+        public
+    } else {
+        NO_CACHE
     }
 }
 
@@ -158,10 +175,18 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
     response
 }
 
+/// Refuses a request that was not understood, and the connection that it came over.
+pub(crate) fn malformed(code: StatusCode, why: &str) -> Response<Body> {
+    let mut response = text(code, why.to_owned());
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
 fn text(code: StatusCode, what: String) -> Response<Body> {
     let mut response = answer(
         "text/plain; charset=utf-8",
-        "no-store",
+        NO_CACHE,
         Bytes::from(what + "\n"),
     );
     *response.status_mut() = code;

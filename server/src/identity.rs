@@ -28,6 +28,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use deed_tlog::{NoteSigner, Origin, VerifierKey};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// BLAKE3 context of log keys. Never changes.
 const LOG_KEY_CONTEXT: &str = "deed.v1 log key";
@@ -40,11 +41,14 @@ const NAME_BYTES_MAX: usize = 128;
 /// Most secrets of a server. Looking for a key's secret tries them all.
 const SECRETS_MAX: usize = 16;
 
+/// A secret, wiped when it goes.
+type Secret = Zeroizing<[u8; 32]>;
+
 /// Who this server is.
 pub(crate) struct Identity {
     name: String,
     /// Oldest first. Invariant: 1 to [`SECRETS_MAX`].
-    secrets: Vec<[u8; 32]>,
+    secrets: Vec<Secret>,
 }
 
 /// A key file that cannot be used.
@@ -118,7 +122,7 @@ impl Identity {
             source,
         };
         let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+            Ok(text) => Zeroizing::new(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
         };
@@ -207,11 +211,14 @@ impl Identity {
         derived.find(|signer| signer.verifier_key() == key)
     }
 
-    fn to_text(&self) -> String {
-        let mut text = format!("{MAGIC}\nname {}\n", self.name);
+    fn to_text(&self) -> Zeroizing<String> {
+        // Room for all of it: growing would leave copies behind.
+        let room = self.name.len() + 64 + self.secrets.len() * 64;
+        let mut text = Zeroizing::new(String::with_capacity(room));
+        text.push_str(&format!("{MAGIC}\nname {}\n", self.name));
         for secret in &self.secrets {
             text.push_str("secret ");
-            text.push_str(&BASE64.encode(secret));
+            text.push_str(&Zeroizing::new(BASE64.encode(**secret)));
             text.push('\n');
         }
         text
@@ -229,8 +236,10 @@ impl Identity {
             .and_then(|name| checked_name(name).ok())
             .ok_or(2_usize)?;
         let secret = |line: &str| {
-            let secret = BASE64.decode(line.strip_prefix("secret ")?).ok()?;
-            <[u8; 32]>::try_from(secret).ok()
+            let decoded = Zeroizing::new(BASE64.decode(line.strip_prefix("secret ")?).ok()?);
+            let mut secret = Zeroizing::new([0; 32]);
+            (decoded.len() == secret.len()).then(|| secret.copy_from_slice(&decoded))?;
+            Some(secret)
         };
         let mut secrets = Vec::new();
         for (number, line) in (3..).zip(lines) {
@@ -256,17 +265,18 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-fn derive(secret: &[u8; 32], origin: &Origin, generation: u32) -> NoteSigner {
+fn derive(secret: &Secret, origin: &Origin, generation: u32) -> NoteSigner {
     let mut hasher = blake3::Hasher::new_derive_key(LOG_KEY_CONTEXT);
-    hasher.update(secret);
+    hasher.update(&**secret);
     hasher.update(&generation.to_be_bytes());
     hasher.update(origin.as_str().as_bytes());
-    NoteSigner::from_seed(origin.key_name().clone(), hasher.finalize().as_bytes())
+    let seed = Zeroizing::new(*hasher.finalize().as_bytes());
+    NoteSigner::from_seed(origin.key_name().clone(), &seed)
 }
 
-fn new_secret() -> Result<[u8; 32], IdentityError> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(IdentityError::Random)?;
+fn new_secret() -> Result<Secret, IdentityError> {
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *secret).map_err(IdentityError::Random)?;
     Ok(secret)
 }
 
@@ -329,7 +339,7 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(!format!("{made:?}").contains(&BASE64.encode(made.secrets[0])));
+        assert!(!format!("{made:?}").contains(&BASE64.encode(*made.secrets[0])));
     }
 
     #[test]
@@ -345,7 +355,7 @@ mod tests {
     fn malformed_keys_name_the_line() {
         let good = Identity {
             name: "a.b".to_owned(),
-            secrets: vec![[7; 32]],
+            secrets: vec![Zeroizing::new([7; 32])],
         }
         .to_text();
         assert!(Identity::parse(&good).is_ok());
@@ -355,9 +365,9 @@ mod tests {
             Identity::parse(&good.replace("secret ", "secret x")).err(),
             Some(3)
         );
-        assert_eq!(Identity::parse(&format!("{good}more\n")).err(), Some(4));
+        assert_eq!(Identity::parse(&format!("{}more\n", *good)).err(), Some(4));
         let secret = good.lines().last().unwrap();
-        let twice = format!("{good}{secret}\n");
+        let twice = format!("{}{secret}\n", *good);
         assert_eq!(Identity::parse(&twice).err(), Some(4));
         let without = good.replace(secret, "");
         assert_eq!(Identity::parse(without.trim_end()).err(), Some(3));
@@ -417,7 +427,7 @@ mod tests {
     fn log_keys_are_derived_for_each_origin_and_generation() {
         let identity = Identity {
             name: "a.b".to_owned(),
-            secrets: vec![[7; 32]],
+            secrets: vec![Zeroizing::new([7; 32])],
         };
         let vkey = |origin: &str, generation| {
             let origin: Origin = origin.parse().unwrap();

@@ -14,6 +14,7 @@ pub mod bench;
 mod clock;
 pub mod config;
 mod content;
+mod descriptors;
 pub mod fsck;
 #[cfg(test)]
 mod fsck_tests;
@@ -28,6 +29,7 @@ pub mod options;
 mod pressure;
 pub mod search;
 pub mod secret;
+mod secret_file;
 mod serve;
 mod shard;
 mod status;
@@ -38,7 +40,9 @@ mod testing;
 
 pub use clock::{Clock, ConfirmError, SystemClock, confirm as confirm_clock};
 pub use content::{ContentStartError, ContentsReport, KeyFileError};
+pub use descriptors::DescriptorError;
 pub use guard::GuardError;
 pub use identity::IdentityError;
+pub use secret_file::Exposed;
 pub use serve::{Server, ServerOptions, StartError, StopError};
 pub use store::{StoreError, StoreOptions};

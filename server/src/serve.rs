@@ -29,6 +29,7 @@ use crate::{
     append::{Appends, QUEUE_WAIT},
     clock::{Clock, keeper::Timekeeper},
     content::{ContentStartError, ContentStore},
+    descriptors::{self, DescriptorError},
     grpc::{
         Context, actions::ActionsService, content::ContentService, ledger::LedgerService,
         log::LogService,
@@ -119,6 +120,8 @@ pub struct ServerOptions {
     pub admin: Option<SocketAddr>,
     /// Whether that may be beyond loopback.
     pub admin_insecure: bool,
+    /// Connections to it that are open at once; beyond, the oldest gives way.
+    pub admin_connections: usize,
 }
 
 impl ServerOptions {
@@ -133,6 +136,7 @@ impl ServerOptions {
             tls: None,
             admin: None,
             admin_insecure: false,
+            admin_connections: 16,
             data_dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: None,
@@ -157,6 +161,9 @@ pub enum StartError {
     /// Who may do what cannot be read.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// It needs more file descriptors than it may have.
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
     /// Its figures would be open to the network.
     #[error(
         "refusing to serve metrics and health on {listen}: they have no access control, so they \
@@ -269,6 +276,7 @@ struct Opened {
     store: Arc<Store>,
     identity: Identity,
     created: bool,
+    damaged_guard_slots: u64,
 }
 
 impl Server {
@@ -276,7 +284,11 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing is listening then, and an existing store is unchanged.
-    pub async fn start(options: ServerOptions, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub async fn start(
+        mut options: ServerOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        descriptors::fit(&mut options)?;
         let listen = options.listen;
         let rules = listener::check_rules(listen, options.tls.as_ref(), &options.access)?;
         if rules.exposed {
@@ -331,6 +343,7 @@ impl Server {
 
         let access = Access::open(options.data_dir.clone(), rules.required, clock)?;
         let metrics = Arc::new(Metrics::default());
+        metrics.found_damaged_guard_slots(opened.damaged_guard_slots);
         let (shards, threads) = Shards::start(
             &options.data_dir,
             &opened.store,
@@ -386,7 +399,7 @@ impl Server {
                 data_dir: options.data_dir.clone(),
                 stuck: Duration::from_millis(options.limits.stuck_ms),
             };
-            AdminPort::serve(admin, socket)
+            AdminPort::serve(admin, socket, options.admin_connections)
         });
         let listener = tokio::spawn(serve_all(accepting, access, &options.limits, context).await);
         Ok(Self {
@@ -545,7 +558,14 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
                     path: data_dir.clone(),
                 }
             })?;
-            guard::verify(data_dir, &Arc::new(store))?;
+            let guarded = guard::verify(data_dir, &Arc::new(store))?;
+            for what in &guarded.damaged {
+                tracing::warn!(
+                    what,
+                    "one half of what guards the store is damaged, the other one stands: a power cut \
+                     does that, and the next writes mend it; otherwise look at the disk"
+                );
+            }
             let store = Arc::new(Store::open(data_dir, &options.store)?);
             // What was committed in the last moment before a crash is guarded before it is told.
             let caught_up = guard::catch_up(data_dir, &store)?;
@@ -555,6 +575,7 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
                 store,
                 identity,
                 created: false,
+                damaged_guard_slots: guarded.damaged.len() as u64,
             })
         }
         None => {
@@ -573,6 +594,7 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
                 store,
                 identity,
                 created: true,
+                damaged_guard_slots: 0,
             })
         }
     }

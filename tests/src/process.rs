@@ -146,6 +146,7 @@ pub struct ServerCommand {
     listen: String,
     arguments: Vec<String>,
     rust_log: String,
+    open_files: Option<u32>,
 }
 
 impl ServerCommand {
@@ -157,6 +158,7 @@ impl ServerCommand {
             listen: "127.0.0.1:0".to_owned(),
             arguments: Vec::new(),
             rust_log: "info".to_owned(),
+            open_files: None,
         }
     }
 
@@ -182,10 +184,28 @@ impl ServerCommand {
         self
     }
 
+    /// Lets it open so many files and no more, as `ulimit -n` in the shell that starts it.
+    #[must_use]
+    pub fn open_files(mut self, max: u32) -> Self {
+        self.open_files = Some(max);
+        self
+    }
+
+    fn command(&self) -> Command {
+        let server = program("deed-server");
+        let Some(max) = self.open_files else {
+            return Command::new(server);
+        };
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {max} && exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).arg(server);
+        command
+    }
+
     /// Starts it, and does not wait for anything.
     #[must_use]
     pub fn launch(&self) -> Launched {
-        let mut command = Command::new(program("deed-server"));
+        let mut command = self.command();
         command
             .arg("run")
             .arg("--data-dir")
@@ -300,6 +320,33 @@ impl ServerProcess {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where its metrics and health are.
+    ///
+    /// # Panics
+    /// If it was not told to serve them.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        let stdout = self.stdout();
+        let mut lines = stdout.lines();
+        let address = lines.find_map(|line| line.strip_prefix("metrics and health on http://"));
+        address
+            .and_then(|address| address.parse().ok())
+            .expect("an address of metrics and health")
+    }
+
+    /// A bound that the system holds it to, as it stands in /proc: soft and hard.
+    ///
+    /// # Panics
+    /// If there is no such bound.
+    #[must_use]
+    pub fn bound(&self, name: &str) -> [String; 2] {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.running.child.id()))
+            .expect("a process that runs");
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        let mut words = line.expect("a bound").split_whitespace();
+        [(); 2].map(|()| words.next().expect("a value").to_owned())
     }
 
     /// The memory that it has in RAM now, in KiB.

@@ -7,7 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use deed_tests::{
+    contents::{Content, Contents},
     files,
+    http::Http,
     oracle::Log,
     process::{Ended, ServerCommand, ServerProcess, fsck, fsck_clean},
     rpc::{Clients, TestLedger},
@@ -16,6 +18,7 @@ use deed_tests::{
 };
 use deed_tlog::TreeHead;
 use tempfile::TempDir;
+use tonic::Code;
 
 const LEDGER: &str = "payments";
 
@@ -436,5 +439,107 @@ fn a_torn_half_of_the_guard_is_fine_and_two_are_not() {
         expect_started(&torn("newest", &[newest]), &killed.head).await;
         expect_started(&torn("older", &[older]), &killed.head).await;
         expect_refused(&torn("both", &[newest, older]), "both halves");
+    });
+}
+
+/// An upload that was acknowledged has no turn behind it, and is guarded all the same.
+#[test]
+fn an_upload_that_no_statement_names_yet_is_guarded() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let data = dir.path().join("data");
+        let server = ServerProcess::start(&data);
+        let clients = Clients::connect(&server).await;
+        let ledger = TestLedger::create(&clients, LEDGER).await;
+        let mut producer = Producer::new(ledger.id, 1);
+        let (_, head) = ledger.append(&clients, &producer.intents(5)).await;
+        let contents = Contents::over(clients.channel.clone());
+        let content = Content::new(1, vec![7; 3000]);
+        let held = contents.put(content.parts(LEDGER, 1000)).await.unwrap();
+        assert!(!held);
+        server.kill9();
+
+        let key = dir.path().join("data.content-key");
+        let with_key = |data: &Path| {
+            let key = format!("content.key_file={}", key.display());
+            ServerCommand::new(data).arguments(["--set".to_owned(), key])
+        };
+        let copy = |name: &str| {
+            let copy = dir.path().join(name);
+            files::copy(&data, &copy);
+            let (log, at) = files::find(&copy.join("store"), ".log", &content.digest());
+            (copy, log, at)
+        };
+        let words = "contents were acknowledged";
+        let (cut, log, at) = copy("cut");
+        files::cut(&log, at);
+        expect_refused_with(&cut, "cut", words);
+        let (last, log, _) = copy("last-byte");
+        files::cut(&log, files::end_of_content(&log) - 1);
+        let ended = expect_refused_with(&last, "last byte", words);
+        assert!(ended.stderr.contains("content-guard"), "{ended:#?}");
+        let (flipped, log, at) = copy("flipped");
+        files::flip(&log, at);
+        expect_refused_with(&flipped, "flipped", words);
+        // The same words from the checker.
+        let checked = fsck(&flipped).expect_code(1);
+        assert!(checked.stderr.contains(words), "{checked:#?}");
+
+        // Whoever has nothing to restore says so, and goes on without it.
+        fs::remove_file(flipped.join("content-guard")).unwrap();
+        let server = with_key(&flipped).start();
+        let clients = Clients::connect(&server).await;
+        let contents = Contents::over(clients.channel.clone());
+        let gone = contents.fetch(LEDGER, &content.digest()).await.unwrap_err();
+        assert_eq!(gone.code(), Code::NotFound, "{gone:?}");
+        assert!(!contents.put(content.parts(LEDGER, 1000)).await.unwrap());
+        server.stop();
+
+        // Where nothing is lost, nothing is refused.
+        expect_started(&data, &head).await;
+        let server = ServerProcess::start(&data);
+        let clients = Clients::connect(&server).await;
+        let contents = Contents::over(clients.channel.clone());
+        let (_, bytes) = contents.fetch(LEDGER, &content.digest()).await.unwrap();
+        assert_eq!(bytes, content.bytes);
+        server.stop();
+    });
+}
+
+/// One half of a guard that is damaged is not passed over in silence.
+#[test]
+fn a_damaged_half_is_told_and_the_other_one_stands() {
+    run(async {
+        let killed = Killed::new().await;
+        let copy = killed.copy("half");
+        let guard = copy.join("head-guard");
+        // In the older half, so that nothing is missing.
+        let bytes = fs::read(&guard).unwrap();
+        let turn = |half: usize| bytes[half * 4096 + 8..half * 4096 + 16].to_vec();
+        let older = usize::from(turn(0) > turn(1));
+        files::flip(&guard, older * 4096 + 20);
+        let checked = fsck_clean(&copy);
+        assert!(checked.contains("one half of slot 0"), "{checked}");
+        let server = ServerCommand::new(&copy)
+            .arguments(["--admin", "127.0.0.1:0"])
+            .start();
+        let log = server.log();
+        let told = log.lines().any(|line| {
+            line.contains("WARN") && line.contains("slot 0") && line.contains("damaged")
+        });
+        assert!(told, "{log}");
+        let mut admin = Http::connect(server.admin_address()).await;
+        let metrics = admin.fetch("/metrics").await;
+        let metrics = String::from_utf8_lossy(&metrics).into_owned();
+        assert!(metrics.contains("deed_head_guard_damaged_slots 1\n"));
+        // The next turns write over it.
+        let clients = Clients::connect(&server).await;
+        let ledger = TestLedger::find(&clients, LEDGER).await;
+        let mut producer = Producer::new(ledger.id, 99);
+        for _ in 0..2 {
+            ledger.append(&clients, &producer.intents(1)).await;
+        }
+        server.stop();
+        assert!(!fsck_clean(&copy).contains("damaged"));
     });
 }

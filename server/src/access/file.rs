@@ -32,7 +32,10 @@ use super::{
     role::{EVERY_LEDGER, Role},
     token::{self, NewToken, SecretHash},
 };
-use crate::ledger::is_valid_name;
+use crate::{
+    ledger::is_valid_name,
+    secret_file::{self, Exposed},
+};
 
 /// The file's name in the data directory.
 pub(crate) const FILE: &str = "access.json";
@@ -101,6 +104,14 @@ pub enum AccessError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Others can read it.
+    #[error("{path}: {exposed}")]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// How.
+        exposed: Exposed,
     },
     /// It is too large to be what it should be.
     #[error("{path} has more than {FILE_BYTES_MAX} bytes")]
@@ -459,6 +470,13 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, AccessError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(AccessError::Io { path, source }),
     };
+    let metadata = match file.metadata() {
+        Ok(metadata) => metadata,
+        Err(source) => return Err(AccessError::Io { path, source }),
+    };
+    if let Err(exposed) = secret_file::check(&path, &metadata) {
+        return Err(AccessError::Exposed { path, exposed });
+    }
     let mut text = Vec::new();
     match file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text) {
         Ok(read) if read as u64 > FILE_BYTES_MAX => Err(AccessError::TooLarge { path }),

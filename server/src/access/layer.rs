@@ -18,7 +18,11 @@ use super::{
     body::{ANONYMOUS_BODY_BYTES_MAX, Answer, Arriving, Kept, Stalls, too_much_of_nobody},
     table::{Method, Need},
 };
-use crate::{listener::Connection, pressure::Pressure, status::Refusal};
+use crate::{
+    listener::{Connection, http1},
+    pressure::Pressure,
+    status::Refusal,
+};
 
 /// Below this are the paths of tiles. Which of them it is, is known when the path was parsed, and
 /// one path can be written in several ways; so it is the handler that looks into the table.
@@ -71,6 +75,11 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let connection = request.extensions().get().cloned();
         let connection = connection.unwrap_or_else(Connection::none);
+        if let Err((status, why)) = http1::check(&request) {
+            connection.activity.refused();
+            let response = crate::http::malformed(status, why).map(Body::new);
+            return Box::pin(async move { Ok(response) });
+        }
         let method = Method::of_rpc(request.uri().path());
         match self.layer.admit(&request, method, &connection) {
             Err(refusal) => {
@@ -83,6 +92,9 @@ where
                 // Nobody behind this needs it, so nobody behind this can let it out.
                 request.headers_mut().remove(header::AUTHORIZATION);
                 let open = connection.activity.begin_request();
+                if !caller.is_anonymous() {
+                    connection.activity.set_known();
+                }
                 let AccessLayer {
                     body_within,
                     anonymous_within,

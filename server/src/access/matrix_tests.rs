@@ -11,13 +11,13 @@ use tonic::Code;
 use super::{
     Caller,
     role::{EVERY_LEDGER, Role},
-    table::{Method, TABLE},
+    table::{Method, Need, TABLE},
     tests::{Alone, Verdict},
 };
 use crate::{
     http::ROUTES,
     listener::testing::{
-        admin, call, create_ledgers, get, grant, named, start_in, token, with_access,
+        admin, call, create_ledgers, get, grant, named, start, start_in, token, with_access,
     },
 };
 
@@ -48,7 +48,10 @@ fn every_rpc_and_every_http_route_is_in_the_table_and_nothing_else() {
     assert!(rpcs.len() >= 19);
     let listed = TABLE.iter().filter(|row| !row.method.is_http());
     let listed = listed
-        .map(|row| (row.path.to_owned(), row.streams_in))
+        .map(|row| {
+            let path = row.path.split('?').next().unwrap_or_default();
+            (path.to_owned(), row.streams_in)
+        })
         .collect::<BTreeSet<_>>();
     assert_eq!(rpcs.into_iter().collect::<BTreeSet<_>>(), listed);
 
@@ -78,6 +81,7 @@ fn expected(path: &str, held: &Held) -> Verdict {
         "Ledger/Append" | "Ledger/AppendStream" => &[Append, Authority],
         "Content/PutContent" => &[Append],
         "Log/GetEntries" | "Log/GetBatchProof" | "Log/GetTrustChain" => &[Read, Audit],
+        "Log/GetInclusionProof?statement" => &[Read, Audit],
         "Log/GetSession" | "/logs/{ledger}/tile/entries/{*index}" => &[Read, Audit],
         "Content/GetContent" => &[Audit],
         "Actions/AwaitClearance" => &[Append, Read, Audit],
@@ -156,7 +160,13 @@ fn the_whole_role_matrix() {
 
 /// The first message of a request about this ledger.
 fn message(path: &str, ledger: &str) -> BytesMut {
-    let message = named(ledger);
+    let mut message = named(ledger);
+    if path.ends_with("?statement") {
+        // Its place: a session of 16 bytes.
+        message.put_slice(&[0x22, 18, 0x0a, 16]);
+        message.put_bytes(7, 16);
+        return message;
+    }
     if !path.ends_with("/PutContent") {
         return message;
     }
@@ -253,10 +263,38 @@ async fn the_role_matrix_holds_for_what_is_served() {
                     Verdict::Forbidden => 403,
                 };
                 assert_eq!(status, wanted, "{held:?}: {path}");
+                // What a role is needed for, no cache may give to others; nor a refusal.
+                let cached = headers["cache-control"].starts_with("public");
+                let open = method.row().need == Need::Open;
+                assert_eq!(cached, open && status == 200, "{held:?}: {path}");
+                assert!(cached || headers["cache-control"] == "no-store", "{path}");
                 let challenged = headers.contains_key("www-authenticate");
                 assert_eq!(challenged, wanted == 401, "{path}");
             }
         }
+    }
+    running.server.stop().await.unwrap();
+}
+
+/// Without access control everybody may read, and caches may help.
+#[tokio::test(flavor = "multi_thread")]
+async fn caches_may_keep_what_everybody_may_read() {
+    let running = start(|_, _| ()).await;
+    let channel = running.plain().await;
+    create_ledgers(&channel, None, &["mine"]).await;
+    for (path, cached) in [
+        ("checkpoint", "public, max-age=1"),
+        ("tile/0/000.p/1", "public, max-age=31536000, immutable"),
+        (
+            "tile/entries/000.p/1",
+            "public, max-age=31536000, immutable",
+        ),
+        ("tile/entries/000.p/2", "no-store"),
+        ("tile/0/001", "no-store"),
+    ] {
+        let (status, headers) = get(&channel, &format!("/logs/mine/{path}"), None).await;
+        assert_eq!(status == 200, cached != "no-store", "{path}");
+        assert_eq!(headers["cache-control"], cached, "{path}");
     }
     running.server.stop().await.unwrap();
 }

@@ -24,11 +24,8 @@ mod token;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -60,8 +57,6 @@ pub(crate) struct Access {
     state: ArcSwap<State>,
     /// The text that `state`, or the last error, was made of.
     seen: Mutex<Option<Vec<u8>>>,
-    /// Keeps the log of refusals short.
-    said: Said,
 }
 
 /// What access.json says, for looking up.
@@ -69,6 +64,26 @@ pub(crate) struct Access {
 struct State {
     tokens: HashMap<String, Token>,
     grants: HashMap<Arc<str>, HashMap<String, Roles>>,
+}
+
+/// What became of access.json since it was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reloaded {
+    Same,
+    Changed,
+    Removed,
+}
+
+impl Reloaded {
+    fn say(self) {
+        match self {
+            Self::Same => {}
+            Self::Changed => tracing::info!("access.json has changed and is in force"),
+            Self::Removed => tracing::warn!(
+                "access.json is gone: no token is good and nobody has a role, until it is put back"
+            ),
+        }
+    }
 }
 
 struct Token {
@@ -95,7 +110,6 @@ impl Access {
             clock,
             state: ArcSwap::default(),
             seen: Mutex::new(None),
-            said: Said::new(),
         };
         if required {
             access.reload()?;
@@ -109,23 +123,27 @@ impl Access {
         Ok(Arc::new(access))
     }
 
-    /// Takes over what the file says now; `false` if that is what it said before.
+    /// Takes over what the file says now.
     ///
     /// # Errors
     /// [`AccessError`]; what was in force stays in force. The same broken file is reported once.
-    pub(crate) fn reload(&self) -> Result<bool, AccessError> {
+    pub(crate) fn reload(&self) -> Result<Reloaded, AccessError> {
         let mut seen = self.seen.lock();
         let text = file::read(&self.data_dir)?;
         if *seen == text {
-            return Ok(false);
+            return Ok(Reloaded::Same);
         }
+        let reloaded = match &text {
+            Some(_) => Reloaded::Changed,
+            None => Reloaded::Removed,
+        };
         let parsed = match &text {
             Some(text) => AccessFile::parse(&self.data_dir.join(file::FILE), text),
             None => Ok(AccessFile::default()),
         };
         *seen = text;
         self.state.store(Arc::new(State::new(&parsed?)));
-        Ok(true)
+        Ok(reloaded)
     }
 
     /// Keeps up with the file until the server stops.
@@ -142,16 +160,15 @@ impl Access {
             let access = Arc::clone(&self);
             let reloaded = tokio::task::spawn_blocking(move || access.reload()).await;
             match reloaded {
-                Ok(Ok(changed)) => {
+                Ok(Ok(reloaded)) => {
                     unreadable = false;
-                    if changed {
-                        tracing::info!("access.json has changed and is in force");
-                    }
+                    reloaded.say();
                 }
                 // A file that cannot be opened fails each time, and is told once.
-                Ok(Err(AccessError::Io { .. })) if unreadable => {}
+                Ok(Err(AccessError::Io { .. } | AccessError::Exposed { .. })) if unreadable => {}
                 Ok(Err(error)) => {
-                    unreadable = matches!(error, AccessError::Io { .. });
+                    unreadable =
+                        matches!(error, AccessError::Io { .. } | AccessError::Exposed { .. });
                     tracing::error!(%error, "access.json is not used; what it said before stays");
                 }
                 Err(error) => tracing::error!(%error, "reading access.json ended early"),
@@ -370,6 +387,11 @@ impl Caller {
         matches!(self.who, Who::Anonymous)
     }
 
+    /// Whether everybody may ask for this, here and now.
+    pub(crate) fn anybody_may(&self, method: Method) -> bool {
+        matches!(self.who, Who::Off) || method.row().need == Need::Open
+    }
+
     /// The connection of the request.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
@@ -500,9 +522,6 @@ impl Caller {
 
     /// Who was refused what. Quotes what callers chose, and never shows a token.
     fn say_refused(&self, rpc: &str, ledger: Option<&str>, refusal: &Refusal) {
-        let Some(left_out) = self.access.as_ref().and_then(|access| access.said.take()) else {
-            return;
-        };
         let status = match refusal {
             Refusal::Unauthenticated(_) => "UNAUTHENTICATED",
             Refusal::Forbidden(_) => "PERMISSION_DENIED",
@@ -515,44 +534,8 @@ impl Caller {
             rpc = ?shortened(rpc),
             ledger = ?shortened(ledger.unwrap_or_default()),
             status,
-            left_out,
             "refused"
         );
-    }
-}
-
-/// Refusals told in a second at most: whoever floods the server must not flood its log.
-const SAID_MAX: u64 = 20;
-
-/// What was told lately. Exact numbers do not matter, so its parts are not kept in step.
-struct Said {
-    start: Instant,
-    second: AtomicU64,
-    said: AtomicU64,
-    left_out: AtomicU64,
-}
-
-impl Said {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            second: AtomicU64::new(0),
-            said: AtomicU64::new(0),
-            left_out: AtomicU64::new(0),
-        }
-    }
-
-    /// How many were left out since the last one that was told; `None` if this one is, too.
-    fn take(&self) -> Option<u64> {
-        let second = self.start.elapsed().as_secs();
-        if self.second.swap(second, Ordering::Relaxed) != second {
-            self.said.store(0, Ordering::Relaxed);
-        }
-        if self.said.fetch_add(1, Ordering::Relaxed) < SAID_MAX {
-            return Some(self.left_out.swap(0, Ordering::Relaxed));
-        }
-        self.left_out.fetch_add(1, Ordering::Relaxed);
-        None
     }
 }
 

@@ -30,8 +30,11 @@ pub enum PrincipalError {
     #[error("the client certificate cannot be read")]
     Certificate,
     /// It says who its holder is more than once.
-    #[error("the client certificate has {found} SPIFFE IDs; it may have one")]
-    SpiffeIds {
+    #[error(
+        "the client certificate has a SPIFFE ID and {found} URIs in all; one with a SPIFFE ID has \
+         no other URI"
+    )]
+    Uris {
         /// How many.
         found: usize,
     },
@@ -59,34 +62,40 @@ pub fn check(principal: &str) -> Result<(), PrincipalError> {
 }
 
 /// The principal of a client certificate (DER), whose signatures were verified before: its SPIFFE
-/// ID, the one URI among its alternative names that begins with `spiffe://`, or else its subject.
+/// ID, the only URI among its alternative names if that begins with `spiffe://`, or else its subject.
+///
+/// Source: SPIFFE X.509-SVID section 2: exactly one URI, and whatever has more is refused.
 ///
 /// # Errors
-/// [`PrincipalError`] if it has two SPIFFE IDs, or neither one nor a subject.
+/// [`PrincipalError`] if it has a SPIFFE ID and another URI, or neither a SPIFFE ID nor a subject.
 pub(crate) fn of_certificate(der: &[u8]) -> Result<Arc<str>, PrincipalError> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|_| PrincipalError::Certificate)?;
     let names = certificate
         .subject_alternative_name()
         .map_err(|_| PrincipalError::Certificate)?;
-    let mut spiffe_ids = Vec::new();
+    let mut uris = Vec::new();
     for name in names.iter().flat_map(|names| &names.value.general_names) {
-        match name {
-            GeneralName::URI(uri) if uri.starts_with("spiffe://") => spiffe_ids.push(*uri),
-            _ => {}
+        if let GeneralName::URI(uri) = name {
+            uris.push(*uri);
         }
     }
-    let principal = match spiffe_ids[..] {
-        [] => subject(&certificate)?,
-        [only] => only.to_owned(),
-        _ => {
-            return Err(PrincipalError::SpiffeIds {
-                found: spiffe_ids.len(),
-            });
+    let principal = match uris[..] {
+        [only] if is_spiffe(only) => only.to_owned(),
+        _ if uris.iter().any(|uri| is_spiffe(uri)) => {
+            return Err(PrincipalError::Uris { found: uris.len() });
         }
+        _ => subject(&certificate)?,
     };
     check(&principal)?;
     Ok(principal.into())
+}
+
+fn is_spiffe(uri: &str) -> bool {
+    const SCHEME: &str = "spiffe://";
+    let begin = uri.get(..SCHEME.len());
+    // However it is written, it claims to be one.
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(SCHEME))
 }
 
 /// When a certificate (DER) ends: it is good up to and including its last second.
@@ -216,12 +225,12 @@ mod tests {
         let id = "spiffe://example.org/agent";
         let subject = [(DnType::CommonName, "agent")];
         assert_eq!(principal(&subject, &[id]).as_deref(), Ok(id));
-        let uris = ["https://example.org/", id];
-        assert_eq!(principal(&subject, &uris).as_deref(), Ok(id));
-        assert_eq!(
-            principal(&subject, &[id, "spiffe://example.org/other"]),
-            Err(PrincipalError::SpiffeIds { found: 2 })
-        );
+        for other in ["https://example.org/", "spiffe://example.org/other", id] {
+            for uris in [[id, other], [other, id]] {
+                let refused = Err(PrincipalError::Uris { found: 2 });
+                assert_eq!(principal(&subject, &uris), refused);
+            }
+        }
         assert_eq!(
             principal(&subject, &["https://example.org/"]).as_deref(),
             Ok("CN=agent")

@@ -26,6 +26,7 @@ pub(crate) enum Method {
     GetTreeHead,
     WatchTreeHeads,
     GetInclusionProof,
+    StatementProof,
     GetConsistencyProof,
     GetEntries,
     GetBatchProof,
@@ -53,7 +54,7 @@ pub(crate) enum Method {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) method: Method,
-    /// The rpc's path, or the pattern of an HTTP path.
+    /// The rpc's path, or the pattern of an HTTP path. Behind a `?`, what it is asked for.
     pub(crate) path: &'static str,
     pub(crate) need: Need,
     /// Whether the request is a stream that may stay open; others must be sent within a bound.
@@ -86,7 +87,7 @@ const READS: Need = Need::InLedger(&[Role::Read]);
 /// What each of them needs. Tests compare it with the descriptors of the services and with the
 /// HTTP routes.
 #[rustfmt::skip]
-pub(crate) const TABLE: [Row; 29] = [
+pub(crate) const TABLE: [Row; 30] = [
     row(Method::Append, "/deed.v1.Ledger/Append", APPENDS),
     streaming(Method::AppendStream, "/deed.v1.Ledger/AppendStream", APPENDS),
     row(Method::CreateLedger, "/deed.v1.Ledger/CreateLedger", Need::InServer(Role::Admin)),
@@ -95,6 +96,8 @@ pub(crate) const TABLE: [Row; 29] = [
     row(Method::GetTreeHead, "/deed.v1.Log/GetTreeHead", Need::Open),
     row(Method::WatchTreeHeads, "/deed.v1.Log/WatchTreeHeads", Need::Open),
     row(Method::GetInclusionProof, "/deed.v1.Log/GetInclusionProof", Need::Open),
+    // Without the role it would tell anybody how far a session is.
+    row(Method::StatementProof, "/deed.v1.Log/GetInclusionProof?statement", READS),
     row(Method::GetConsistencyProof, "/deed.v1.Log/GetConsistencyProof", Need::Open),
     row(Method::GetEntries, "/deed.v1.Log/GetEntries", READS),
     row(Method::GetBatchProof, "/deed.v1.Log/GetBatchProof", READS),

@@ -35,6 +35,13 @@ pub(crate) fn run(arguments: &Arguments, mut flags: Flags) -> anyhow::Result<Exi
     match report {
         Ok(report) => {
             print_line(&report.to_string());
+            // No lost head: a power cut while it was written leaves the same.
+            for what in &report.damaged_guards {
+                print_line(&format!(
+                    "one half of {what} is damaged, the other one stands: a power cut does that, and \
+                     the next writes mend it; otherwise look at the disk"
+                ));
+            }
             // Apart from the log: its integrity does not depend on contents.
             print_line(&report.contents.to_string());
             Ok(if report.contents.damaged == 0 {

@@ -5,6 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 use deed_server::{Server, SystemClock, config::Flags, config::Settings, telemetry};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::SettingArguments;
@@ -21,6 +22,9 @@ const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCode> {
     let settings = arguments.settings.load(flags)?;
+    if !settings.core_dumps {
+        keep_memory_private().context("cannot turn core files off")?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -36,6 +40,19 @@ pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCod
     // Everything is on disk; a read that still runs for somebody who is gone may not hold us.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     ended
+}
+
+/// Keys and contents in clear are in memory: no core file is written, by the kernel or by what it
+/// pipes cores to, and no other process of this user may attach.
+fn keep_memory_private() -> std::io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {

@@ -115,6 +115,8 @@ pub struct Settings {
     pub log: LogOptions,
     /// Where its own traces go, if anywhere.
     pub otlp: Option<OtlpOptions>,
+    /// Whether the process's memory may be written to a core file.
+    pub core_dumps: bool,
     layer: Layer,
 }
 
@@ -199,6 +201,7 @@ impl Settings {
             store: StoreOptions {
                 block_cache_bytes: values.mib("store.block_cache_mib"),
                 memtable_bytes: values.mib("store.memtable_mib"),
+                open_files: values.small("store.open_files"),
             },
             drain_ms: values.integer("drain_ms"),
             clock: ClockOptions {
@@ -209,6 +212,7 @@ impl Settings {
             content,
             admin: values.address("admin.listen"),
             admin_insecure: values.bool("admin.insecure").unwrap_or_default(),
+            admin_connections: values.small("admin.connections"),
             limits: LimitOptions {
                 connections: values.small("limits.connections"),
                 requests_per_connection: values.word("limits.requests_per_connection"),
@@ -244,10 +248,12 @@ impl Settings {
             queue_spans: values.small("otlp.queue_spans"),
             timeout_ms: values.integer("otlp.timeout_ms"),
         });
+        let core_dumps = values.bool("core_dumps").unwrap_or_default();
         Ok(Self {
             server,
             log,
             otlp,
+            core_dumps,
             layer,
         })
     }

@@ -172,6 +172,13 @@ pub static SETTINGS: &[Setting] = &[
         "Milliseconds that stopping may wait for open connections.",
     ),
     row(
+        "core_dumps",
+        Kind::Bool,
+        "false",
+        "Whether a crash may leave a core file, and other processes of the same user may look into \
+         this one: both show keys and contents in clear.",
+    ),
+    row(
         "store.block_cache_mib",
         Kind::Integer(0, 1 << 20),
         "256",
@@ -198,13 +205,26 @@ pub static SETTINGS: &[Setting] = &[
          30 days without being set. Beyond that it has to be confirmed likewise.",
     ),
     row(
+        "store.open_files",
+        Kind::Integer(64, 1 << 20),
+        "512",
+        "Sorted files of the store that stay open. Lowered at the start if the process may not open \
+         as many.",
+    ),
+    row(
         "tls.certificate",
         Kind::Path,
         "",
         "PEM file of the listener's certificate chain, the server's own first. Read again when it \
          changes.",
     ),
-    row("tls.key", Kind::Path, "", "PEM file of its private key."),
+    row(
+        "tls.key",
+        Kind::Path,
+        "",
+        "PEM file of its private key. Nobody but its owner may read it; where that is another user \
+         than the server's, the file's group may.",
+    ),
     row(
         "tls.client_authorities",
         Kind::Path,
@@ -235,7 +255,7 @@ pub static SETTINGS: &[Setting] = &[
         "limits.connections",
         Kind::Integer(1, 1_000_000),
         "1024",
-        "Connections open at once.",
+        "Connections open at once. Lowered at the start if the process may not open as many files.",
     ),
     row(
         "limits.requests_per_connection",
@@ -356,6 +376,12 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Bool,
         "false",
         "Whether that may be beyond loopback: everybody who reaches it may then read the figures.",
+    ),
+    row(
+        "admin.connections",
+        Kind::Integer(1, 1024),
+        "16",
+        "Connections to it that are open at once; beyond, the oldest gives way.",
     ),
     row(
         "log.format",

@@ -47,8 +47,8 @@ impl Loaded {
 /// What is in force, without where it comes from.
 fn in_force(settings: &Settings) -> String {
     format!(
-        "{:?} {:?} {:?}",
-        settings.server, settings.log, settings.otlp
+        "{:?} {:?} {:?} {}",
+        settings.server, settings.log, settings.otlp, settings.core_dumps
     )
 }
 

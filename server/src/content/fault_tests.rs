@@ -31,6 +31,7 @@ fn with_fault(disk: Disk, fault: Fault) -> Disk {
         mut keys,
         mut contents,
         mut purge,
+        guard,
     } = disk;
     // Each write in turn: whether it is done, and what it says.
     let strikes = move |count: &AtomicUsize, write: &mut dyn FnMut() -> Result<(), StoreError>| {
@@ -59,6 +60,7 @@ fn with_fault(disk: Disk, fault: Fault) -> Disk {
             strikes(&b, &mut || contents(batch.take().unwrap_or_default()))
         }),
         purge: Box::new(move |deleted| strikes(&c, &mut || purge(deleted))),
+        guard,
     }
 }
 

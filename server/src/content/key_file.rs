@@ -5,15 +5,15 @@
 //! key <base64 of 32 bytes>
 //! ```
 //!
-//! Mode 0600, outside of the data directory; its group may read it where a service manager made it.
-//! Whoever has this file and the directory
+//! Mode 0600, outside of the data directory; its group may read it where a service manager made it
+//! (`secret_file`). Whoever has this file and the directory
 //! `content-keys` can read every content; each alone opens nothing. So they must not lie in the
 //! same backup.
 
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::seal::{self, KEY_BYTES, SecretKey};
+use crate::secret_file::{self, Exposed};
 
 const MAGIC: &str = "deed-content-key-v1";
 
@@ -40,15 +41,12 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// Others can read it.
-    #[error(
-        "content key {path} has mode {mode:o}: it holds a secret, so `chmod 600` it first (its group \
-         may read it if it lies below $CREDENTIALS_DIRECTORY or belongs to another user)"
-    )]
-    Mode {
+    #[error("content key {path}: {exposed}")]
+    Exposed {
         /// Which file.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
+        /// How.
+        exposed: Exposed,
     },
     /// A start was interrupted while it made the file, where it could not do that at once.
     #[error(
@@ -102,14 +100,10 @@ pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
         Err(error) => return Err(io(error)),
     };
     let metadata = fs::metadata(path).map_err(io)?;
-    let mode = metadata.permissions().mode() & 0o777;
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let given = metadata.uid() != rustix::process::geteuid().as_raw()
-        || credentials.is_some_and(|directory| is_below(path, &directory));
-    if !is_secret(mode, given) {
-        let path = path.to_owned();
-        return Err(KeyFileError::Mode { path, mode });
-    }
+    secret_file::check(path, &metadata).map_err(|exposed| KeyFileError::Exposed {
+        path: path.to_owned(),
+        exposed,
+    })?;
     if text.is_empty() {
         let path = path.to_owned();
         return Err(KeyFileError::Empty { path });
@@ -196,21 +190,6 @@ pub(crate) fn remove_second_name(path: &Path) -> Result<(), KeyFileError> {
     })
 }
 
-/// Whether a file with this mode is kept from others. One that was given to the server, by a
-/// service manager or by another user, may be read by its group: that is how they give it.
-fn is_secret(mode: u32, given: bool) -> bool {
-    let allowed = if given { 0o740 } else { 0o700 };
-    mode & !allowed == 0
-}
-
-fn is_below(path: &Path, directory: &Path) -> bool {
-    // Without links and dots on the way: the place itself counts.
-    match (fs::canonicalize(path), fs::canonicalize(directory)) {
-        (Ok(path), Ok(directory)) => path.starts_with(directory),
-        _ => false,
-    }
-}
-
 /// What is stored beside the wrapped keys to tell the right key from others.
 pub(crate) fn check_value(key: &SecretKey) -> [u8; 32] {
     blake3::derive_key(CHECK_CONTEXT, &key[..])
@@ -240,35 +219,6 @@ fn parse(text: &str) -> Result<SecretKey, usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_group_may_read_only_what_was_given_and_others_nothing() {
-        for (mode, own, given) in [
-            (0o600, true, true),
-            (0o400, true, true),
-            (0o440, false, true),
-            (0o640, false, true),
-            (0o460, false, false),
-            (0o604, false, false),
-            (0o444, false, false),
-        ] {
-            let found = (is_secret(mode, false), is_secret(mode, true));
-            assert_eq!(found, (own, given), "{mode:o}");
-        }
-    }
-
-    #[test]
-    fn what_lies_below_a_directory_is_told_through_links() {
-        let dir = tempfile::tempdir().unwrap();
-        let (inside, link) = (dir.path().join("inside"), dir.path().join("link"));
-        fs::create_dir(&inside).unwrap();
-        fs::write(inside.join("key"), "").unwrap();
-        fs::write(dir.path().join("key"), "").unwrap();
-        std::os::unix::fs::symlink(&inside, &link).unwrap();
-        assert!(is_below(&link.join("key"), &inside));
-        assert!(!is_below(&inside.join("../key"), &inside));
-        assert!(!is_below(&inside.join("none"), &inside));
-    }
 
     #[test]
     fn a_second_name_that_a_crash_left_goes_and_another_file_stays() {

@@ -70,6 +70,9 @@ impl KeyBatch {
     }
 }
 
+/// Files that the database keeps open.
+pub(crate) const FILES_OPEN: u16 = 64;
+
 /// The open database.
 pub(crate) struct KeyStore {
     db: DB,
@@ -299,7 +302,7 @@ fn options() -> Options {
     options.set_write_buffer_size(MEMTABLE_BYTES);
     options.set_target_file_size_base(FILE_BYTES);
     options.set_compression_type(DBCompressionType::None);
-    options.set_max_open_files(64);
+    options.set_max_open_files(i32::from(FILES_OPEN));
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(1 << 20);
     options.set_stats_dump_period_sec(0);

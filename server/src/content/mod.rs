@@ -66,6 +66,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock,
+    guard::contents::ContentGuard,
     ledger::Ledger,
     metrics::Contents,
     options::ContentOptions,
@@ -83,6 +84,7 @@ pub(crate) use upload::Begun;
 
 use collect::Cursors;
 use gate::Gates;
+pub(crate) use key_store::FILES_OPEN as KEY_FILES_OPEN;
 use key_store::KeyStore;
 use quota::Quota;
 use seal::{Binding, SecretKey};
@@ -315,7 +317,7 @@ impl ContentStore {
         }
         let (keys, wrapping) = open_keys(data_dir, &options.key_file, store)?;
         let keys = Arc::new(keys);
-        let mut disk = wrap(Disk::new(store, &keys));
+        let mut disk = wrap(Disk::new(store, &keys, ContentGuard::open(data_dir)?));
         let finished = erase::finish_all(store, &keys, &mut disk)?;
         if finished > 0 {
             tracing::info!(contents = finished, "interrupted erasures finished");
@@ -336,7 +338,8 @@ impl ContentStore {
             failing: watch::Sender::new(None),
         });
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
-        let thread = writer::start(Arc::clone(&shared), disk, queue)
+        let serial = store.content_serial()?;
+        let thread = writer::start(Arc::clone(&shared), disk, serial, queue)
             .map_err(|source| StoreError::io(data_dir, source))?;
         Ok(Arc::new(Self {
             shared,
@@ -424,7 +427,7 @@ impl ContentStore {
             Ok((sealed, room))
         })
         .await?;
-        self.write(sealed, room).await
+        self.write(sealed, false, room).await
     }
 
     /// Lets the time begin again in which a held content must be named, as if it had been stored
@@ -449,10 +452,12 @@ impl ContentStore {
     async fn write(
         &self,
         sealed: Vec<writer::Sealed>,
+        told: bool,
         room: tokio::sync::OwnedSemaphorePermit,
     ) -> Result<usize, ContentError> {
         self.ask(|reply| Job::Hold {
             contents: sealed,
+            told,
             reply,
             room,
         })

@@ -110,7 +110,8 @@ impl Reader {
                 &format!("piece {number} does not decrypt to what was committed to"),
             )
         })?;
-        let bytes = bytes.into();
+        // Wiped when the last who holds it lets go.
+        let bytes = Bytes::from_owner(bytes);
         Ok(Some(Piece { salt, bytes }))
     }
 }

@@ -280,13 +280,16 @@ impl Opener {
     }
 
     /// Opens the next piece: its bytes, and with the first one the salt.
-    pub(crate) fn open(&mut self, sealed: &[u8]) -> Result<(Option<Salt>, Vec<u8>), Undecryptable> {
+    pub(crate) fn open(
+        &mut self,
+        sealed: &[u8],
+    ) -> Result<(Option<Salt>, Zeroizing<Vec<u8>>), Undecryptable> {
         let number = self.next;
         let last = number + 1 == self.pieces;
         let aad = self.binding.of_piece(number, last);
-        let mut buffer = sealed.to_vec();
+        let mut buffer = Zeroizing::new(sealed.to_vec());
         self.cipher
-            .decrypt_in_place(&nonce(number, last), &aad, &mut buffer)
+            .decrypt_in_place(&nonce(number, last), &aad, &mut *buffer)
             .map_err(|_| Undecryptable)?;
         self.next += 1;
         let salt = if number == 0 {

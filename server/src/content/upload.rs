@@ -153,7 +153,7 @@ impl ContentStore {
         })
         .await?;
         // The upload lives until it is answered: until then it is not collected.
-        Ok(self.write(vec![sealed], room).await? > 0)
+        Ok(self.write(vec![sealed], true, room).await? > 0)
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     quota::Reservation,
     seal::{self, Sealer, Tag},
 };
+use crate::guard::contents::ContentGuard;
 use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, content::ContentRecord, keys};
 
 /// Bytes of contents that are written together, roughly.
@@ -57,6 +58,9 @@ impl Sealed {
 pub(super) enum Job {
     Hold {
         contents: Vec<Sealed>,
+        /// Whether it is told right away that they are held. Otherwise a turn follows, which the
+        /// head guard covers.
+        told: bool,
         reply: oneshot::Sender<Result<usize, ContentError>>,
         /// Its share of the queue.
         room: OwnedSemaphorePermit,
@@ -104,19 +108,23 @@ pub(super) struct Disk {
     pub(super) contents: ContentsFn,
     /// See [`KeyStore::purge`].
     pub(super) purge: PurgeFn,
+    /// See [`ContentGuard::acknowledge`].
+    pub(super) guard: GuardFn,
 }
 
 pub(super) type KeysFn = Box<dyn FnMut(KeyBatch) -> Result<(), StoreError> + Send>;
 pub(super) type ContentsFn = Box<dyn FnMut(Batch) -> Result<(), StoreError> + Send>;
 pub(super) type PurgeFn = Box<dyn FnMut(&[KeyId]) -> Result<(), StoreError> + Send>;
+pub(super) type GuardFn = Box<dyn FnMut(u64) -> Result<(), StoreError> + Send>;
 
 impl Disk {
-    pub(super) fn new(store: &Arc<Store>, keys: &Arc<KeyStore>) -> Self {
+    pub(super) fn new(store: &Arc<Store>, keys: &Arc<KeyStore>, mut guard: ContentGuard) -> Self {
         let (store, purging, keys) = (Arc::clone(store), Arc::clone(keys), Arc::clone(keys));
         Self {
             keys: Box::new(move |batch| keys.commit(batch)),
             contents: Box::new(move |batch| store.commit(batch)),
             purge: Box::new(move |deleted| purging.purge(deleted)),
+            guard: Box::new(move |serial| guard.acknowledge(serial)),
         }
     }
 }
@@ -125,11 +133,13 @@ impl Disk {
 pub(super) fn start(
     shared: Arc<Shared>,
     disk: Disk,
+    serial: u64,
     jobs: mpsc::Receiver<Job>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let mut writer = Writer {
         shared,
         disk,
+        serial,
         unpurged: Vec::new(),
     };
     thread::Builder::new()
@@ -147,6 +157,8 @@ pub(super) fn start(
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) disk: Disk,
+    /// The number of the last write of contents.
+    pub(super) serial: u64,
     /// Keys that were collected and may still be in files.
     pub(super) unpurged: Vec<KeyId>,
 }
@@ -154,6 +166,7 @@ pub(super) struct Writer {
 /// A hold that was taken into a group.
 struct Taken {
     contents: Vec<Sealed>,
+    told: bool,
     reply: oneshot::Sender<Result<usize, ContentError>>,
     _room: OwnedSemaphorePermit,
 }
@@ -169,11 +182,13 @@ impl Writer {
             match job {
                 Job::Hold {
                     contents,
+                    told,
                     reply,
                     room,
                 } => {
                     let first = Taken {
                         contents,
+                        told,
                         reply,
                         _room: room,
                     };
@@ -262,17 +277,31 @@ impl Writer {
         }
         let mut batch = Batch::default();
         self.shared.renew(&mut batch, ledger, digest)?;
-        if !batch.is_empty() {
-            (self.disk.contents)(batch)?;
-        }
+        self.write(batch)?;
+        // Whoever wrote it may have been told nothing.
+        (self.disk.guard)(self.serial)?;
         Ok(true)
+    }
+
+    /// Writes contents under the next number, synced.
+    fn write(&mut self, mut batch: Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let serial = self.serial + 1;
+        self.shared.store.put_content_serial(&mut batch, serial);
+        (self.disk.contents)(batch)?;
+        self.serial = serial;
+        Ok(())
     }
 
     /// Writes many requests with one sync of each database.
     fn hold(&mut self, group: Vec<Taken>) {
         let mut plan = Plan::default();
         let mut answers = Vec::new();
+        let mut told = false;
         for taken in group {
+            told |= taken.told;
             match plan.add(&self.shared, taken.contents) {
                 Ok(judged) => answers.push((taken.reply, judged, taken._room)),
                 Err(error) => return self.fail(&error),
@@ -285,9 +314,11 @@ impl Writer {
             return self.fail(&error);
         }
         // Commit point: from here the contents are held.
-        if !plan.contents.is_empty()
-            && let Err(error) = (self.disk.contents)(plan.contents)
-        {
+        if let Err(error) = self.write(plan.contents) {
+            return self.fail(&error);
+        }
+        // Release point of what no turn follows: from here a store that lost it does not open.
+        if told && let Err(error) = (self.disk.guard)(self.serial) {
             return self.fail(&error);
         }
         for reservation in plan.kept {
@@ -320,11 +351,13 @@ fn gather(first: Taken, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Taken>, Option<J
         match jobs.try_recv() {
             Ok(Job::Hold {
                 contents,
+                told,
                 reply,
                 room,
             }) => {
                 let taken = Taken {
                     contents,
+                    told,
                     reply,
                     _room: room,
                 };

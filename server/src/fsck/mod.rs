@@ -78,6 +78,8 @@ pub struct Report {
     pub records: u64,
     /// Guarded heads that the store reproduces.
     pub guarded: u64,
+    /// Slots of what guards the store of which one half is damaged, in words; the other one stands.
+    pub damaged_guards: Vec<String>,
     /// The contents beside the log, which its integrity does not depend on.
     pub contents: ContentsReport,
 }
@@ -140,8 +142,10 @@ pub fn check_with(
     let _lock = DirectoryLock::acquire(data_dir)?;
     let store = Store::open_read_only(data_dir, &StoreOptions::default())?.ok_or_else(no_server)?;
     let store = Arc::new(store);
+    let guarded = guard::verify(data_dir, &store)?;
     let mut report = Report {
-        guarded: guard::verify(data_dir, &store)? as u64,
+        guarded: guarded.heads as u64,
+        damaged_guards: guarded.damaged,
         ..Report::default()
     };
     let mut after = String::new();

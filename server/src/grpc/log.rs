@@ -94,7 +94,7 @@ impl Log for LogService {
         let wanted = Wanted::parse(request.leaf)?;
         let ledger = self
             .0
-            .ledger(&caller, Method::GetInclusionProof, &request.ledger)
+            .ledger(&caller, wanted.method(), &request.ledger)
             .await?;
         let answer = self
             .0
@@ -411,6 +411,15 @@ impl Wanted {
                 )
             }),
             Some(Leaf::Statement(at)) => Self::statement(&at),
+        }
+    }
+
+    /// A leaf's index and hash say nothing that whoever has them does not know; where a statement is,
+    /// and whether there is one, is for readers.
+    fn method(&self) -> Method {
+        match self {
+            Self::Index(_) | Self::Hash(_) => Method::GetInclusionProof,
+            Self::Statement(..) => Method::StatementProof,
         }
     }
 

@@ -1,13 +1,17 @@
-//! What a connection is doing, for deciding when it has done nothing for too long.
+//! What a connection is doing, for deciding when it has done nothing for too long, and which one
+//! gives way when there are too many.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
+use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
 /// What a connection is doing. Only tells when it may be closed, so no ordering between its
@@ -20,6 +24,11 @@ pub(crate) struct Activity {
     requests_open: AtomicUsize,
     /// Milliseconds after `since` at which the last request began or ended; 0: none has begun.
     last_ms: AtomicU64,
+    /// Whether a caller on it has said who it is, where callers must.
+    known: AtomicBool,
+    /// Whether its place is needed for another.
+    leaving: AtomicBool,
+    told_to_leave: AtomicWaker,
 }
 
 impl Activity {
@@ -30,7 +39,48 @@ impl Activity {
             idle,
             requests_open: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
+            known: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            told_to_leave: AtomicWaker::new(),
         })
+    }
+
+    /// Somebody on it has said who they are: it does not give way to others any more.
+    pub(crate) fn set_known(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_open_requests(&self) -> bool {
+        self.requests_open.load(Ordering::Relaxed) > 0
+    }
+
+    /// Asks the connection to end, because its place is needed.
+    pub(crate) fn tell_to_leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.told_to_leave.wake();
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Ready once the connection has to end. One task at a time may ask.
+    pub(crate) fn poll_leaving(&self, context: &Context<'_>) -> Poll<()> {
+        self.told_to_leave.register(context.waker());
+        if self.is_leaving() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Returns once the connection has to end.
+    pub(crate) async fn leaving(&self) {
+        poll_fn(|context| self.poll_leaving(context)).await;
     }
 
     /// Counts a request as open until what is returned is dropped.

@@ -16,7 +16,12 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{Connection, Counters, activity::Activity, places::Place};
+use super::{
+    Connection, Counters,
+    activity::Activity,
+    http1::{Heads, NO_REQUEST},
+    places::Place,
+};
 
 /// An accepted connection.
 pub(crate) struct GuardedIo {
@@ -28,6 +33,9 @@ pub(crate) struct GuardedIo {
     stalled: Option<Pin<Box<Sleep>>>,
     stall: Duration,
     counters: Arc<Counters>,
+    heads: Heads,
+    /// What is read in place of what a malformed connection sends.
+    instead: Option<&'static [u8]>,
     /// Its place among the connections that may be open.
     _place: Place,
 }
@@ -54,12 +62,17 @@ impl GuardedIo {
             stalled: None,
             stall,
             counters,
+            heads: Heads::default(),
+            instead: None,
             _place: place,
         }
     }
 
-    /// Ends a connection that has nothing to read and nothing to do.
+    /// Ends a connection that has nothing to read and nothing to do, or whose place is needed.
     fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if self.connection.activity.poll_leaving(context).is_ready() {
+            return Poll::Ready(self.gives_way());
+        }
         loop {
             ready!(self.quiet.as_mut().poll(context));
             let activity: &Activity = &self.connection.activity;
@@ -74,6 +87,33 @@ impl GuardedIo {
         }
     }
 
+    /// Lets the parser see nothing of what is malformed in the bytes behind `before`, and all that
+    /// is needed to refuse it.
+    fn check_heads(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        if let Err(at) = self.heads.read(&buffer.filled()[before..]) {
+            self.counters.malformed();
+            buffer.set_filled(before + at);
+            self.instead = Some(NO_REQUEST);
+            self.read_instead(buffer);
+        }
+    }
+
+    /// Reads what stands for the rest of a malformed connection, and then its end. Whether it is one.
+    fn read_instead(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let Some(instead) = &mut self.instead else {
+            return false;
+        };
+        let (now, later) = instead.split_at(instead.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        *instead = later;
+        true
+    }
+
+    fn gives_way(&self) -> io::Error {
+        let error = "its place was needed for another connection";
+        io::Error::new(io::ErrorKind::ConnectionAborted, error)
+    }
+
     /// Passes on how writing went, and ends a connection whose peer takes nothing.
     fn bounded<T>(
         &mut self,
@@ -83,6 +123,9 @@ impl GuardedIo {
         if written.is_ready() {
             self.stalled = None;
             return written;
+        }
+        if self.connection.activity.poll_leaving(context).is_ready() {
+            return Poll::Ready(Err(self.gives_way()));
         }
         let stall = self.stall;
         let stalled = self
@@ -115,12 +158,22 @@ impl AsyncRead for GuardedIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.connection.activity.is_leaving() {
+            return Poll::Ready(Err(self.gives_way()));
+        }
+        if self.read_instead(buffer) {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
         let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         match read {
-            Poll::Ready(read) => Poll::Ready(read),
+            Poll::Ready(read) => {
+                self.check_heads(buffer, before);
+                Poll::Ready(read)
+            }
             Poll::Pending => self.poll_quiet(context).map(Err),
         }
     }

@@ -5,9 +5,10 @@
 //! `Connection`, which requests find in their extensions.
 
 pub(crate) mod activity;
+pub(crate) mod http1;
 mod io;
 pub mod issue;
-mod places;
+pub(crate) mod places;
 mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -23,7 +24,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use deed_evidence::Micros;
@@ -39,7 +40,7 @@ pub(crate) use self::rules::check_rules;
 use self::{
     activity::Activity,
     io::GuardedIo,
-    places::{NoPlace, Place, Places},
+    places::{NoPlace, Place, Places, Room},
     tls::Certificates,
 };
 pub use self::{rules::RuleError, tls::TlsError};
@@ -53,10 +54,7 @@ const WAITING_MAX: usize = 16;
 
 /// How long to wait after the system could not accept, which it tells when it is out of file
 /// descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often the log says that connections are turned away.
-const SAY_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connection that a request came over.
 #[derive(Debug, Clone)]
@@ -101,8 +99,14 @@ pub(crate) struct Counters {
     pub(crate) handshakes_failed: AtomicU64,
     /// Connections ended because nothing was asked for, or nothing was taken.
     pub(crate) timed_out: AtomicU64,
+    /// Connections over HTTP/1 whose bytes are no heads of requests.
+    pub(crate) malformed: AtomicU64,
+    /// Connections that ended because their places were needed.
+    pub(crate) gave_way: AtomicU64,
     /// Connections that were accepted and are gone.
     pub(crate) closed: AtomicU64,
+    /// Connections that may be open at once.
+    pub(crate) max: AtomicU64,
 }
 
 impl Counters {
@@ -121,7 +125,10 @@ impl Counters {
                 ("full", of(&self.turned_away)),
                 ("handshake", of(&self.handshakes_failed)),
                 ("slow", of(&self.timed_out)),
+                ("gave_way", of(&self.gave_way)),
+                ("malformed", of(&self.malformed)),
             ],
+            max: of(&self.max),
         }
     }
 
@@ -131,6 +138,10 @@ impl Counters {
 
     fn timed_out(&self) {
         Self::count(&self.timed_out);
+    }
+
+    fn malformed(&self) {
+        Self::count(&self.malformed);
     }
 
     fn closed(&self) {
@@ -168,13 +179,14 @@ pub(crate) fn accept(
         ready,
     };
     let places = Places::new(limits.connections);
+    let max = limits.connections as u64;
+    acceptor.counters.max.store(max, Ordering::Relaxed);
     let accepting = tokio::spawn(accept_all(socket, Arc::new(acceptor), places));
     (Incoming(incoming), accepting)
 }
 
 async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Places>) {
     let mut handshakes = JoinSet::new();
-    let mut said: Option<Instant> = None;
     for id in 1.. {
         let (stream, peer) = loop {
             tokio::select! {
@@ -182,7 +194,10 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
                 accepted = socket.accept() => match accepted {
                     Ok(accepted) => break accepted,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept connections for the moment");
+                        tracing::warn!(
+                            %error,
+                            "cannot accept connections for the moment; it is tried again"
+                        );
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -190,27 +205,35 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
                 Some(_) = handshakes.join_next() => {}
             }
         };
-        let place = match places.take(peer.ip()) {
-            Ok(place) => place,
+        let activity = Activity::new(acceptor.handshake, acceptor.idle);
+        let taken = places.take(peer.ip(), &activity).await;
+        let place = match taken {
+            Ok((place, made)) => {
+                if made == Room::Made {
+                    Counters::count(&acceptor.counters.gave_way);
+                }
+                place
+            }
             Err(why) => {
                 Counters::count(&acceptor.counters.turned_away);
-                // Now and then: whoever floods us must not flood the log.
-                if said.is_none_or(|said| said.elapsed() >= SAY_INTERVAL) {
-                    said = Some(Instant::now());
-                    let which = match why {
-                        NoPlace::Full => "in all",
-                        NoPlace::AddressFull => "from this address",
-                    };
-                    tracing::warn!(
-                        %peer,
-                        "too many connections are open {which}; new ones are closed at once"
-                    );
-                }
+                let which = match why {
+                    NoPlace::Full => "in all",
+                    NoPlace::AddressFull => "from this address",
+                };
+                tracing::warn!(
+                    %peer,
+                    "too many connections are open {which}; new ones are closed at once"
+                );
                 continue;
             }
         };
         let acceptor = Arc::clone(&acceptor);
-        handshakes.spawn(async move { acceptor.prepare(id, stream, peer, place).await });
+        handshakes.spawn(async move {
+            tokio::select! {
+                () = acceptor.prepare(id, stream, peer, &activity, place) => {}
+                () = activity.leaving() => {}
+            }
+        });
     }
 }
 
@@ -226,8 +249,14 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn prepare(&self, id: u64, stream: TcpStream, peer: SocketAddr, place: Place) {
-        let activity = Activity::new(self.handshake, self.idle);
+    async fn prepare(
+        &self,
+        id: u64,
+        stream: TcpStream,
+        peer: SocketAddr,
+        activity: &Arc<Activity>,
+        place: Place,
+    ) {
         let (stream, certificate) = match self.shake_hands(stream).await {
             Ok(shaken) => shaken,
             Err(why) => {
@@ -244,7 +273,7 @@ impl Acceptor {
             certificate_ends,
             budget: Arc::new(Semaphore::new(self.connection_bytes)),
             undecoded: Arc::new(Semaphore::new(self.connection_bytes.max(MESSAGE_BYTES_MAX))),
-            activity,
+            activity: Arc::clone(activity),
         };
         let counters = Arc::clone(&self.counters);
         let io = GuardedIo::new(stream, connection, self.stall, counters, place);

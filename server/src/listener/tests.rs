@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::ErrorKind,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::{
         Arc,
@@ -313,6 +314,22 @@ fn bad_certificates_keep_the_old_ones() {
     assert!(certificates.reload().unwrap());
     assert!(!Arc::ptr_eq(&first, &certificates.current()));
 
+    // A key that others can read is nobody's secret.
+    let key = tls.join("server.key");
+    let open_to = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o644, 0o640, 0o660, 0o602] {
+        open_to(mode);
+        let error = Certificates::load(&options).err().unwrap();
+        assert!(matches!(error, TlsError::Exposed { .. }), "{error}");
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+        assert!(matches!(
+            certificates.reload(),
+            Err(TlsError::Exposed { .. })
+        ));
+    }
+    open_to(0o400);
+    assert!(Certificates::load(&options).is_ok());
+
     let nobody = TlsOptions {
         client_authorities: None,
         ..options
@@ -417,13 +434,15 @@ async fn a_peer_that_takes_nothing_is_given_up() {
     let _peer = TcpStream::connect(address).await.unwrap();
     let (stream, peer) = socket.accept().await.unwrap();
     let hour = Duration::from_secs(3600);
+    let activity = Activity::new(hour, hour);
     let connection = Connection {
         peer,
-        activity: Activity::new(hour, hour),
+        activity: Arc::clone(&activity),
         ..Connection::none()
     };
     let counters = Arc::new(Counters::default());
-    let place = Places::new(1).take(peer.ip()).ok().unwrap();
+    let taken = Places::new(1).take(peer.ip(), &activity).await;
+    let (place, _) = taken.ok().unwrap();
     let stall = Duration::from_millis(50);
     let stream = Stream::Plain(stream);
     let mut io = GuardedIo::new(stream, connection, stall, Arc::clone(&counters), place);
@@ -574,6 +593,87 @@ async fn headers_are_bounded() {
         answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
         "{answer}"
     );
+    running.server.stop().await.unwrap();
+}
+
+/// What a proxy in front may read in another way than we do is not read at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_1_is_read_strictly_and_one_way() {
+    let running = start(|_, _| ()).await;
+    let long = format!("a: {}", "x".repeat(20 << 10));
+    let longer = format!("a: {}", "x".repeat(40 << 10));
+    let get = "GET /logs/none/checkpoint HTTP/1.1\r\n";
+    let ask = async |request: &str| {
+        let mut stream = running.tcp().await;
+        let (mut reading, mut writing) = stream.split();
+        let (answer, _) = tokio::join!(
+            until_closed(&mut reading),
+            writing.write_all(request.as_bytes())
+        );
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let statuses = answer.lines().filter(|line| line.starts_with("HTTP/1."));
+        let statuses = statuses.map(|line| line.split(' ').nth(1).unwrap().to_owned());
+        statuses.collect::<Vec<_>>().join(" ")
+    };
+    let close = "connection: close\r\n\r\n";
+    for (request, wanted) in [
+        (format!("{get}host: x\r\n{close}"), "404"),
+        (format!("{get}{close}"), "400"),
+        (format!("{get}host: x\r\nhost: y\r\n{close}"), "400"),
+        (format!("{get}host: x\n{close}"), "400"),
+        (format!("{get}host: x\ry: z\r\n{close}"), "400"),
+        (get.replace("\r\n", "\n") + "host: x\n\n", "400"),
+        (format!("{get}host: x\r\n{long}\r\n{close}"), "431"),
+        (format!("{get}host: x\r\n{longer}\r\n{close}"), "400"),
+        (
+            format!("{get}host: x\r\ncontent-length: 5\r\n\r\nGET /"),
+            "400",
+        ),
+        (
+            format!("{get}host: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+            "400",
+        ),
+        // Requests behind each other are each read like this.
+        (format!("{get}host: x\r\n\r\n{get}host: x\n\n"), "404 400"),
+        (
+            format!("{get}host: x\r\n\r\n{get}host: x\r\n{close}"),
+            "404 404",
+        ),
+    ] {
+        assert_eq!(ask(&request).await, wanted, "{request:.120}");
+    }
+    // HTTP/2 is none of this.
+    assert_eq!(health(&running.plain().await).await, Code::Ok);
+    running.server.stop().await.unwrap();
+}
+
+/// Connections on which nobody said anything keep nobody out, however many they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_give_way_to_those_who_ask() {
+    let running = start(|options, tls_dir| {
+        with_access(options, tls_dir);
+        options.limits.connections = 4;
+    })
+    .await;
+    let admin = admin(&running.data_dir());
+    let known = running.plain().await;
+    while call(&known, LIST, BytesMut::new(), Some(&admin)).await != Code::Ok {
+        tokio::task::yield_now().await;
+    }
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(running.tcp().await);
+        // Somebody who asks something anonymously is a stranger still.
+        let stranger = running.plain().await;
+        assert_eq!(health(&stranger).await, Code::Ok);
+    }
+    let newcomer = running.plain().await;
+    let listed = call(&newcomer, LIST, BytesMut::new(), Some(&admin)).await;
+    assert_eq!(listed, Code::Ok);
+    // Whoever said who they are has stayed.
+    let listed = call(&known, LIST, BytesMut::new(), Some(&admin)).await;
+    assert_eq!(listed, Code::Ok);
+    drop(silent);
     running.server.stop().await.unwrap();
 }
 

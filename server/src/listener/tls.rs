@@ -1,7 +1,8 @@
 //! The listener's certificates, read again when their files change.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -24,7 +25,10 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::options::TlsOptions;
+use crate::{
+    options::TlsOptions,
+    secret_file::{self, Exposed},
+};
 
 /// How often the files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
@@ -42,6 +46,14 @@ pub enum TlsError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Others can read the private key.
+    #[error("{path} holds a private key: {exposed}")]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// How.
+        exposed: Exposed,
     },
     /// Not PEM, or not of this.
     #[error("{path} is no PEM file with {wanted}: {source}")]
@@ -171,9 +183,10 @@ impl Certificates {
                     }
                 }
                 // A file that cannot be opened fails each time, and is told once.
-                Ok(Err(TlsError::Io { .. })) if unreadable && !asked => {}
+                Ok(Err(TlsError::Io { .. } | TlsError::Exposed { .. })) if unreadable && !asked => {
+                }
                 Ok(Err(error)) => {
-                    unreadable = matches!(error, TlsError::Io { .. });
+                    unreadable = matches!(error, TlsError::Io { .. } | TlsError::Exposed { .. });
                     tracing::error!(%error, "the new certificates are not used; the old ones stay");
                 }
                 Err(error) => tracing::error!(%error, "reading the certificates ended early"),
@@ -186,7 +199,7 @@ impl Files {
     fn read(options: &TlsOptions) -> Result<Self, TlsError> {
         Ok(Self {
             certificate: read(&options.certificate)?,
-            key: Zeroizing::new(read(&options.key)?),
+            key: read_key(&options.key)?,
             authorities: options
                 .client_authorities
                 .as_deref()
@@ -201,6 +214,27 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Reads a file that nobody else may.
+fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    let io = |source| TlsError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    secret_file::check(path, &metadata).map_err(|exposed| TlsError::Exposed {
+        path: path.to_owned(),
+        exposed,
+    })?;
+    // Room for all of it: growing would leave copies behind.
+    let room = usize::try_from(metadata.len())
+        .unwrap_or(0)
+        .saturating_add(1);
+    let mut key = Zeroizing::new(Vec::with_capacity(room));
+    file.read_to_end(&mut key).map_err(io)?;
+    Ok(key)
 }
 
 fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, TlsError> {

@@ -108,6 +108,7 @@ pub(crate) struct Metrics {
     abandoned: AtomicU64,
     cut: AtomicU64,
     log_key_rotations: AtomicU64,
+    damaged_guard_slots: AtomicU64,
     searches: AtomicU64,
     /// Entries that searches looked at: those that the index named, and those that were scanned.
     searched_indexed: AtomicU64,
@@ -162,6 +163,7 @@ impl Default for Metrics {
             abandoned: AtomicU64::default(),
             cut: AtomicU64::default(),
             log_key_rotations: AtomicU64::default(),
+            damaged_guard_slots: AtomicU64::default(),
             searches: AtomicU64::default(),
             searched_indexed: AtomicU64::default(),
             searched_scanned: AtomicU64::default(),
@@ -282,6 +284,11 @@ impl Metrics {
     /// So many log keys came into force.
     pub(crate) fn log_keys_rotated(&self, keys: u64) {
         self.log_key_rotations.fetch_add(keys, Relaxed);
+    }
+
+    /// Counts slots of the head guard that had one good half only when the server started.
+    pub(crate) fn found_damaged_guard_slots(&self, slots: u64) {
+        self.damaged_guard_slots.store(slots, Relaxed);
     }
 
     /// A search has begun.

@@ -51,6 +51,11 @@ pub(crate) struct Observed {
     pub(crate) contents: Contents,
     /// Resident memory of the process; `None` where the system does not say.
     pub(crate) resident_bytes: Option<u64>,
+    /// File descriptors that the process has and may have; `None` where the system does not say.
+    pub(crate) descriptors_open: Option<u64>,
+    pub(crate) descriptors_max: Option<u64>,
+    /// Log lines that were not written because there were too many like them.
+    pub(crate) log_lines_left_out: u64,
     /// RocksDB's memory.
     pub(crate) memtable_bytes: u64,
     pub(crate) block_cache_bytes: u64,
@@ -66,6 +71,8 @@ pub(crate) struct Connections {
     pub(crate) open: u64,
     /// Closed before they were served, or because they were too slow or silent, by reason.
     pub(crate) refused: Vec<(&'static str, u64)>,
+    /// As many may be open at once.
+    pub(crate) max: u64,
 }
 
 /// What the content store has counted.
@@ -282,6 +289,11 @@ impl Snapshot {
             "Connections open",
             connections.open,
         )?;
+        out.gauge(
+            "deed_connections_max",
+            "Connections that may be open at once",
+            connections.max,
+        )?;
         let named = |label, counts: &[(&'static str, u64)]| {
             let labelled = counts
                 .iter()
@@ -333,6 +345,11 @@ impl Snapshot {
             "Log keys that came into force after a ledger's first",
             &metrics.log_key_rotations,
         )?;
+        out.gauge(
+            "deed_head_guard_damaged_slots",
+            "Slots of the head guard that had one good half only when the server started",
+            metrics.damaged_guard_slots.load(Relaxed),
+        )?;
         let contents = &observed.contents;
         for (name, help, count) in [
             ("deed_contents_stored", "Contents stored", contents.stored),
@@ -358,6 +375,18 @@ impl Snapshot {
         if let Some(resident) = observed.resident_bytes {
             let help = "Resident memory of the process, in bytes";
             out.gauge("process_resident_memory_bytes", help, resident)?;
+        }
+        out.count(
+            "deed_log_lines_left_out",
+            "Log lines that were not written because there were too many of their kind",
+            observed.log_lines_left_out,
+        )?;
+        if let Some(open) = observed.descriptors_open {
+            out.gauge("process_open_fds", "File descriptors that are open", open)?;
+        }
+        if let Some(max) = observed.descriptors_max {
+            let help = "File descriptors that may be open";
+            out.gauge("process_max_fds", help, max)?;
         }
         let parts = [
             ("memtables", observed.memtable_bytes),

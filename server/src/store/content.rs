@@ -71,6 +71,24 @@ pub(crate) struct ErasedRecord {
 }
 
 impl Store {
+    /// The number of the last write of contents; 0 before the first.
+    pub(crate) fn content_serial(&self) -> Result<u64, StoreError> {
+        let Some(value) = self.value(Family::Meta, keys::CONTENT_SERIAL)? else {
+            return Ok(0);
+        };
+        let bytes = <[u8; 8]>::try_from(&value[..]).map_err(|_| {
+            let what = "content_serial has not 8 bytes";
+            StoreError::corrupt(Family::Meta, LedgerNumber(0), what)
+        })?;
+        Ok(u64::from_be_bytes(bytes))
+    }
+
+    /// Numbers a write of contents.
+    pub(crate) fn put_content_serial(&self, batch: &mut Batch, serial: u64) {
+        let value = serial.to_be_bytes();
+        self.put(batch, Family::Meta, keys::CONTENT_SERIAL, &value);
+    }
+
     pub(crate) fn content(
         &self,
         ledger: LedgerNumber,

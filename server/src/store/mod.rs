@@ -77,6 +77,8 @@ pub struct StoreOptions {
     pub block_cache_bytes: usize,
     /// Size at which a family's memtable is flushed, in bytes.
     pub memtable_bytes: usize,
+    /// Files that stay open. Beyond, those that were not read for longest are closed.
+    pub open_files: usize,
 }
 
 impl Default for StoreOptions {
@@ -84,6 +86,7 @@ impl Default for StoreOptions {
         Self {
             block_cache_bytes: 256 << 20,
             memtable_bytes: 64 << 20,
+            open_files: 512,
         }
     }
 }
@@ -356,7 +359,7 @@ fn database_options(options: &StoreOptions) -> Options {
     db.set_keep_log_file_num(4);
     db.set_max_log_file_size(16 << 20);
     db.set_stats_dump_period_sec(0);
-    db.set_max_open_files(512);
+    db.set_max_open_files(i32::try_from(options.open_files).unwrap_or(i32::MAX));
     db.set_write_buffer_size(options.memtable_bytes);
     db
 }

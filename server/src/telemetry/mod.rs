@@ -1,21 +1,26 @@
 //! What the server says about itself while it runs: log lines and traces.
 //!
-//! Neither has payloads or secrets in it: a request is known by its id, its rpc and its status.
+//! Neither has payloads or secrets in it: a request is known by its id, its rpc and its status. Lines
+//! of one kind are bounded ([`limiter`]).
 
+pub(crate) mod limiter;
 mod otlp;
 mod requests;
 #[cfg(test)]
 mod tests;
 mod trace_context;
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, sync::Arc};
 
 use thiserror::Error;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, filter::ParseError, layer::SubscriberExt as _,
+    EnvFilter, Layer as _, Registry,
+    filter::{FilterExt as _, ParseError},
+    layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
+use limiter::{Limited, Limiter};
 pub use otlp::{OtlpOptions, TraceExport};
 pub(crate) use requests::Requests;
 
@@ -89,7 +94,16 @@ pub fn begin(
         LogFormat::Json => lines.json().boxed(),
     };
     let export = otlp.map(TraceExport::begin).transpose()?;
-    let lines = lines.with_filter(filter);
+    let limiter = Arc::new(Limiter::default());
+    let limited = match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => {
+            runtime.spawn(Arc::clone(&limiter).keep_telling());
+            Some(Limited(limiter))
+        }
+        // A command that is done in a moment serves nobody.
+        Err(_) => None,
+    };
+    let lines = lines.with_filter(filter.and(limited));
     let subscriber = Registry::default().with(lines);
     match &export {
         // Traces have a filter of their own: fewer log lines are no reason for fewer traces.

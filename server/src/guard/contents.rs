@@ -1,0 +1,234 @@
+//! The content guard: how far contents were acknowledged that no leaf names yet.
+//!
+//! What a leaf names lies in the store's log before the leaf's turn, which the head guard covers. A
+//! content that was put by itself has no turn behind it: if the end of the log is lost, and RocksDB
+//! drops it without a word, nobody would notice. So each write of contents has a number in its own
+//! batch (*serial*), and before an upload is acknowledged the serial is written here and synced. A
+//! store with a lower one has lost what was acknowledged.
+//!
+//! The file `content-guard` has the form of one slot of the head guard. It is made with the first
+//! upload; without it nothing is known of uploads.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use prost::Message as _;
+
+use super::{GuardError, HALF_BYTES, SLOT_BYTES, decode_half, encode_half};
+use crate::store::{Store, StoreError};
+
+/// What a half holds.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct Acknowledged {
+    #[prost(uint64, tag = "1")]
+    serial: u64,
+}
+
+/// What is acknowledged of contents, on disk.
+pub(crate) struct ContentGuard {
+    path: PathBuf,
+    /// `None` before the first acknowledgement.
+    file: Option<File>,
+    turn: u64,
+    serial: u64,
+}
+
+/// What the file says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Found {
+    turn: u64,
+    serial: u64,
+    /// Whether one half is not as it should be.
+    damaged: bool,
+}
+
+fn path_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("content-guard")
+}
+
+/// Checks that the store holds all contents that were acknowledged. Whether one half of the guard
+/// is damaged.
+pub(super) fn verify(data_dir: &Path, store: &Store) -> Result<bool, GuardError> {
+    let path = path_in(data_dir);
+    let Some(found) = read(&path)? else {
+        return Ok(false);
+    };
+    let serial = store.content_serial()?;
+    if serial < found.serial {
+        return Err(GuardError::ContentsLost {
+            acknowledged: found.serial,
+            found: serial,
+            store: data_dir.join("store"),
+            guard: path,
+        });
+    }
+    Ok(found.damaged)
+}
+
+fn read(path: &Path) -> Result<Option<Found>, GuardError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(GuardError::Io { path, source });
+        }
+    };
+    let found = if bytes.len() as u64 == SLOT_BYTES {
+        decode(&bytes).ok_or("it has no valid half".to_owned())
+    } else {
+        Err(format!("it has {} bytes", bytes.len()))
+    };
+    found.map(Some).map_err(|reason| GuardError::Missing {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
+fn decode(bytes: &[u8]) -> Option<Found> {
+    let halves: Vec<_> = bytes
+        .chunks_exact(HALF_BYTES)
+        .map(decode_half::<Acknowledged>)
+        .collect();
+    let good = halves.iter().flatten().count();
+    match halves.into_iter().flatten().max_by_key(|half| half.0) {
+        Some((turn, acknowledged)) => Some(Found {
+            turn,
+            serial: acknowledged.serial,
+            // The halves are written in turn: from the second turn on, none is empty.
+            damaged: good == 1 && (turn > 1 || bytes[..HALF_BYTES].iter().any(|&byte| byte != 0)),
+        }),
+        // Made, and nothing acknowledged yet.
+        None => bytes.iter().all(|&byte| byte == 0).then(Found::default),
+    }
+}
+
+impl ContentGuard {
+    /// Opens the guard of a data directory. It was verified before.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let path = path_in(data_dir);
+        let io = |source| StoreError::io(&path, source);
+        let found = match read(&path) {
+            Ok(found) => found,
+            Err(error) => return Err(io(io::Error::other(error.to_string()))),
+        };
+        let file = match found {
+            Some(_) => Some(File::options().write(true).open(&path).map_err(io)?),
+            None => None,
+        };
+        let Found { turn, serial, .. } = found.unwrap_or_default();
+        Ok(Self {
+            path,
+            file,
+            turn,
+            serial,
+        })
+    }
+
+    /// Returns once it is on disk that everything up to `serial` is acknowledged. Must be called
+    /// only for what the store has synced.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; nothing may be acknowledged then.
+    pub(crate) fn acknowledge(&mut self, serial: u64) -> Result<(), StoreError> {
+        if serial <= self.serial {
+            return Ok(());
+        }
+        self.write(serial)
+            .map_err(|source| StoreError::io(&self.path, source))?;
+        self.serial = serial;
+        Ok(())
+    }
+
+    fn write(&mut self, serial: u64) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(create(&self.path)?),
+        };
+        self.turn += 1;
+        let half = encode_half(self.turn, &Acknowledged { serial }.encode_to_vec())?;
+        file.write_all_at(&half, (self.turn % 2) * HALF_BYTES as u64)?;
+        file.sync_data()
+    }
+}
+
+/// Makes the file, all of its blocks allocated and synced, and its name as well.
+fn create(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(path)?;
+    file.write_all_at(&[0; SLOT_BYTES as usize], 0)?;
+    file.sync_all()?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_acknowledged_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path_in(dir.path());
+        let mut guard = ContentGuard::open(dir.path()).unwrap();
+        guard.acknowledge(0).unwrap();
+        assert_eq!(read(&path).unwrap(), None);
+        for serial in [1, 2, 2, 1, 7] {
+            guard.acknowledge(serial).unwrap();
+        }
+        let wanted = Found {
+            turn: 3,
+            serial: 7,
+            damaged: false,
+        };
+        assert_eq!(read(&path).unwrap(), Some(wanted));
+        let mut again = ContentGuard::open(dir.path()).unwrap();
+        again.acknowledge(7).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(wanted));
+        again.acknowledge(8).unwrap();
+        assert_eq!(read(&path).unwrap().unwrap().serial, 8);
+    }
+
+    #[test]
+    fn damage_is_noticed_and_one_good_half_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path_in(dir.path());
+        let mut guard = ContentGuard::open(dir.path()).unwrap();
+        for serial in [4, 5, 6] {
+            guard.acknowledge(serial).unwrap();
+        }
+        let whole = fs::read(&path).unwrap();
+        for (half, left) in [(0, 6), (HALF_BYTES, 5)] {
+            for damage in [1, 0xff] {
+                let mut bytes = whole.clone();
+                if damage == 1 {
+                    bytes[half + 9] ^= damage;
+                } else {
+                    bytes[half..half + HALF_BYTES].fill(0);
+                }
+                fs::write(&path, &bytes).unwrap();
+                let found = read(&path).unwrap().unwrap();
+                assert_eq!((found.serial, found.damaged), (left, true));
+            }
+        }
+        let mut none = whole.clone();
+        none[9] ^= 1;
+        none[HALF_BYTES + 9] ^= 1;
+        fs::write(&path, &none).unwrap();
+        assert!(matches!(read(&path), Err(GuardError::Missing { .. })));
+        fs::write(&path, &whole[1..]).unwrap();
+        assert!(matches!(read(&path), Err(GuardError::Missing { .. })));
+        fs::write(&path, vec![0; SLOT_BYTES as usize]).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(Found::default()));
+    }
+}

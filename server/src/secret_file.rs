@@ -1,0 +1,118 @@
+//! Files that others must not read.
+//!
+//! The rule is that of ssh, with room for how service managers and container platforms hand out
+//! secrets: nobody but owner and group may do anything with the file. A group may read it if the
+//! file was *given* to the server, which shows in its place (below `$CREDENTIALS_DIRECTORY`) or in
+//! its owner (another user, as with Kubernetes' `fsGroup` and `defaultMode: 0440`). What belongs to
+//! the server's own user is for that user alone.
+
+use std::{
+    fmt,
+    fs::{self, Metadata},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// A file that others can read or write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exposed {
+    mode: u32,
+    given: bool,
+}
+
+impl Exposed {
+    /// The file's permission bits.
+    #[must_use]
+    pub fn mode(self) -> u32 {
+        self.mode
+    }
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let right = if self.given {
+            "`chmod 640` it, or mount it with mode 0440 for the server's group (in Kubernetes \
+             fsGroup and defaultMode: 0440)"
+        } else {
+            "`chmod 600` it (its group may read it if it lies below $CREDENTIALS_DIRECTORY or \
+             belongs to another user)"
+        };
+        write!(
+            f,
+            "it has mode {:04o}, so others can read or change it: {right}",
+            self.mode
+        )
+    }
+}
+
+/// Checks a file's mode and owner.
+///
+/// # Errors
+/// [`Exposed`].
+pub(crate) fn check(path: &Path, metadata: &Metadata) -> Result<(), Exposed> {
+    let mode = metadata.permissions().mode() & 0o777;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let given = metadata.uid() != rustix::process::geteuid().as_raw()
+        || credentials.is_some_and(|directory| is_below(path, &directory));
+    if is_secret(mode, given) {
+        Ok(())
+    } else {
+        Err(Exposed { mode, given })
+    }
+}
+
+fn is_secret(mode: u32, given: bool) -> bool {
+    let allowed = if given { 0o740 } else { 0o700 };
+    mode & !allowed == 0
+}
+
+fn is_below(path: &Path, directory: &Path) -> bool {
+    // Without links and dots on the way: the place itself counts.
+    match (fs::canonicalize(path), fs::canonicalize(directory)) {
+        (Ok(path), Ok(directory)) => path.starts_with(directory),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_may_read_only_what_was_given_and_others_nothing() {
+        for (mode, own, given) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o440, false, true),
+            (0o640, false, true),
+            (0o460, false, false),
+            (0o604, false, false),
+            (0o444, false, false),
+            (0o644, false, false),
+        ] {
+            let found = (is_secret(mode, false), is_secret(mode, true));
+            assert_eq!(found, (own, given), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_lies_below_a_directory_is_told_through_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, link) = (dir.path().join("inside"), dir.path().join("link"));
+        fs::create_dir(&inside).unwrap();
+        fs::write(inside.join("key"), "").unwrap();
+        fs::write(dir.path().join("key"), "").unwrap();
+        std::os::unix::fs::symlink(&inside, &link).unwrap();
+        assert!(is_below(&link.join("key"), &inside));
+        assert!(!is_below(&inside.join("../key"), &inside));
+        assert!(!is_below(&inside.join("none"), &inside));
+    }
+
+    #[test]
+    fn the_error_says_what_to_do() {
+        for given in [false, true] {
+            let error = Exposed { mode: 0o644, given }.to_string();
+            assert!(error.contains("0644") && error.contains("chmod"), "{error}");
+        }
+    }
+}
