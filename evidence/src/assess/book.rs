@@ -304,6 +304,7 @@ impl Book {
                 DueOf::Intent(leaf) => self.intent_deadline(view, here, leaf)?,
                 DueOf::Observation(leaf) => self.observation_deadline(view, here, leaf)?,
                 DueOf::Session(_) => self.session_silent(view, here, due.leaf)?,
+                DueOf::Compromised(key) => self.sweep_due(view, here, key)?,
             }
         }
         Ok(())

@@ -40,6 +40,8 @@ pub enum CellKey {
     KeyUse(KeyId, u32),
     /// When a key spoke last in a task, if that has no room for it among its own keys.
     KeyIn(TaskId, KeyId),
+    /// How far the tasks of a compromised key were looked at.
+    Sweep(KeyId),
     /// That two statements were signed for one place in a session: the leaf of the second.
     Equivocation(SessionId, Sequence),
     /// A finding: the leaf that it arose at, and its number there.
@@ -66,6 +68,7 @@ impl CellKey {
             Self::Token(name) => (5, name, &[]),
             Self::KeyUses(key) => (6, key.as_bytes(), &[]),
             Self::KeyUse(key, n) => (7, key.as_bytes(), &n.to_be_bytes()),
+            Self::Sweep(key) => (15, key.as_bytes(), &[]),
             Self::KeyIn(task, key) => (10, task.as_bytes(), key.as_bytes()),
             Self::Equivocation(session, sequence) => {
                 (9, session.as_bytes(), &sequence.get().to_be_bytes())
@@ -96,6 +99,7 @@ pub(super) enum Cell {
     Count(Count),
     Use(Use),
     Spoke(Spoke),
+    Sweep(Sweep),
     Finding(Box<v1::Finding>),
 }
 
@@ -115,6 +119,7 @@ impl Cell {
             Self::Count(cell) => cell.encode_to_vec(),
             Self::Use(cell) => cell.encode_to_vec(),
             Self::Spoke(cell) => cell.encode_to_vec(),
+            Self::Sweep(cell) => cell.encode_to_vec(),
             Self::Finding(cell) => cell.encode_to_vec(),
         }
     }
@@ -135,6 +140,7 @@ impl Cell {
             CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
             CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
+            CellKey::Sweep(_) => Self::Sweep(Sweep::decode(bytes).ok()?),
             CellKey::KeyIn(..) => Self::Spoke(Spoke::decode(bytes).ok()?),
             CellKey::Finding(..) => Self::Finding(Box::new(v1::Finding::decode(bytes).ok()?)),
         })
@@ -185,6 +191,7 @@ kept!(
     Count = Count,
     Use = Use,
     Spoke = Spoke,
+    Sweep = Sweep,
     Finding = Box<v1::Finding>
 );
 
@@ -787,6 +794,23 @@ pub struct Count {
     /// How many.
     #[prost(uint32, tag = "1")]
     pub count: u32,
+}
+
+/// How far the tasks of a compromised key were looked at: from the newest to the oldest.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Sweep {
+    /// Leaf of the KeyRevoked.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// Since when somebody else may have had the key.
+    #[prost(int64, tag = "2")]
+    pub since_us: i64,
+    /// So many of its tasks are still to be looked at.
+    #[prost(uint32, tag = "3")]
+    pub left: u32,
+    /// When the next ones are.
+    #[prost(int64, tag = "4")]
+    pub due_us: i64,
 }
 
 /// A task that a key spoke in.

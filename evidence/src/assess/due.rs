@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::{Micros, SessionId, TaskId};
+use crate::{KeyId, Micros, SessionId, TaskId};
 
 /// Something that happens when effective time has come so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +26,8 @@ pub enum DueOf {
     Observation(u64),
     /// The session has broken its promise.
     Session(SessionId),
+    /// Further tasks of the compromised key are looked at.
+    Compromised(KeyId),
 }
 
 impl Due {
@@ -40,6 +42,7 @@ impl Due {
             DueOf::Intent(leaf) => (2, padded(leaf)),
             DueOf::Observation(leaf) => (3, padded(leaf)),
             DueOf::Session(session) => (4, *session.as_bytes()),
+            DueOf::Compromised(key) => (5, *key.as_bytes()),
         };
         bytes[16] = kind;
         bytes[17..].copy_from_slice(&id);
@@ -60,6 +63,7 @@ impl Due {
                 2 => DueOf::Intent(leaf),
                 3 => DueOf::Observation(leaf),
                 4 => DueOf::Session(SessionId::new(id)),
+                5 => DueOf::Compromised(KeyId::new(id)),
                 _ => return None,
             },
         })

@@ -121,7 +121,7 @@ impl Weigh for Cell {
             Self::Leaves(cell) => cell.leaves.heap(),
             Self::Correlated(cell) => cell.heap(),
             Self::Names(cell) => cell.heap(),
-            Self::Count(_) => 0,
+            Self::Count(_) | Self::Sweep(_) => 0,
             Self::Use(cell) => cell.task.heap(),
             Self::Spoke(cell) => cell.heap(),
             Self::Finding(cell) => cell.heap(),

@@ -20,7 +20,7 @@ use crate::{
     admission::AdmittedBatch,
     ledger::{
         Ledger, Readable,
-        step::{LedgerState, Past, Placement, StepError, Turn},
+        step::{LedgerState, Past, Placement, StepError, Turn, forget_most},
     },
     metrics::{Assessments, Metrics, Stage},
     pressure::queue::FairReceiver,
@@ -390,20 +390,6 @@ impl Held {
             kept_second: second(&newest),
             newest,
         })
-    }
-}
-
-/// Has the ledgers that hold the most forget what they hold, until all of them hold no more than `most`.
-fn forget_most(mut states: Vec<&mut LedgerState>, most: usize) {
-    let mut held: usize = states.iter().map(|state| state.held()).sum();
-    states.sort_by_key(|state| std::cmp::Reverse(state.held()));
-    for state in states {
-        if held <= most {
-            return;
-        }
-        held -= state.held();
-        state.forget();
-        held += state.held();
     }
 }
 
