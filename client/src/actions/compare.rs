@@ -388,9 +388,7 @@ impl Compared {
                 let about = told.about_leaf == own.about_leaf || of_stolen_key;
                 // Of a key that spoke in very many tasks these are looked at by and by.
                 let anywhere = is_of_time(own.kind()) || of_stolen_key;
-                told.kind == own.kind
-                    && about
-                    && (told.leaf_index == own.leaf_index || anywhere)
+                told.kind == own.kind && about && (told.leaf_index == own.leaf_index || anywhere)
             };
             let exactly =
                 |told: &&v1::Finding| same(told) && told.contradicts_leaf == own.contradicts_leaf;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use deed_client::{
-    ActError, Error, ErrorKind, FindingFilter, InputError, Ledger, SearchTerms, Session, Signing, StateDir,
-    Task, TrustError,
+    ActError, Error, ErrorKind, FindingFilter, InputError, Ledger, SearchTerms, Session, Signing,
+    StateDir, Task, TrustError,
 };
 use deed_evidence::{Nonce, TaskId};
 use deed_proto::v1::{self, FindingKind, IntentState, Severity, statement::Body};

@@ -243,7 +243,7 @@ pub struct Task {
     /// Intents so far.
     #[prost(uint64, tag = "15")]
     pub acts: u64,
-    /// Intents without an Outcome whose effects were seen; at most 64.
+    /// Intents without an Outcome whose effects were seen; at most 32.
     #[prost(uint64, repeated, tag = "16")]
     pub seen_open: Vec<u64>,
     /// Keys that spoke in it: the first 64. Others have cells of their own.
@@ -939,7 +939,11 @@ impl Act {
     pub(super) fn tally(&mut self) {
         let mut of: Option<usize> = None;
         for one in &mut self.systems {
-            if self.changes.iter().any(|change| change.system == one.system) {
+            if self
+                .changes
+                .iter()
+                .any(|change| change.system == one.system)
+            {
                 (one.confirmed, one.count) = (0, 0);
             }
         }

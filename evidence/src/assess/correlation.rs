@@ -335,7 +335,11 @@ impl Correlated {
         if self.acts.len() <= SHARED_MAX {
             return None;
         }
-        let all: Vec<(&[u8], bool)> = self.acts.iter().map(|one| (&one.key[..], one.denied)).collect();
+        let all: Vec<(&[u8], bool)> = self
+            .acts
+            .iter()
+            .map(|one| (&one.key[..], one.denied))
+            .collect();
         let at = largest_share(registry, &all)?;
         Some(self.acts.remove(at))
     }

@@ -506,8 +506,7 @@ impl Book {
             sweep.due_us = here.at.get().saturating_add(1);
             self.dues.set(sweep_due(key, &sweep));
         }
-        self.cells
-            .put_if_other(view, CellKey::Sweep(key), sweep)
+        self.cells.put_if_other(view, CellKey::Sweep(key), sweep)
     }
 }
 

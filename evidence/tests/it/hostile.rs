@@ -27,14 +27,18 @@ pub(crate) struct Scene {
 pub(crate) type Named = (&'static str, fn() -> Scene);
 
 pub(crate) const SCENES: [Named; 17] = [
-    ("observation_by_nobody_of_16_full_lists", || correlated(ANYBODY, 1)),
+    ("observation_by_nobody_of_16_full_lists", || {
+        correlated(ANYBODY, 1)
+    }),
     ("observation_of_16_full_lists", || correlated(DOWNSTREAM, 1)),
     ("observation_of_64_effects_and_16_full_lists", || {
         correlated(DOWNSTREAM, 64)
     }),
     ("observation_of_full_lists_of_tokens", tokens),
     ("observation_of_an_act_with_all_effects", || seen(1, false)),
-    ("observation_of_64_effects_that_are_all_alike", || seen(64, true)),
+    ("observation_of_64_effects_that_are_all_alike", || {
+        seen(64, true)
+    }),
     ("observation_by_nobody_of_64_effects", || {
         let scene = seen(64, true);
         Scene {
@@ -257,7 +261,11 @@ fn declared(effects: usize) -> Scene {
     all_see(&mut ledger, &act, true, 0);
     // None of them was seen.
     let effects = (0..effects).map(|_| named(1, 0)).collect();
-    Scene::new(ledger, AGENT, outcome(&act, OutcomeStatus::Succeeded, effects))
+    Scene::new(
+        ledger,
+        AGENT,
+        outcome(&act, OutcomeStatus::Succeeded, effects),
+    )
 }
 
 fn declared_again(effects: usize) -> Scene {

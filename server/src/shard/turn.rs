@@ -137,7 +137,8 @@ impl TurnThread {
             forget_most(states.collect(), HELD_MAX / 2);
             let states = self.ledgers.values().map(|held| &held.state);
             let left: usize = states.map(LedgerState::sessions).sum();
-            self.metrics.sessions_changed(signed(left) - signed(sessions));
+            self.metrics
+                .sessions_changed(signed(left) - signed(sessions));
         }
     }
 

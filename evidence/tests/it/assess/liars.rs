@@ -699,10 +699,7 @@ fn a_flood_of_acts_does_not_push_out_the_one_that_was_seen() {
                 ..intent("orders/7", 0, None)
             };
             let said = Body::Intent(said);
-            stage
-                .ledger
-                .try_say(by, Some(1), said, with_order)
-                .unwrap();
+            stage.ledger.try_say(by, Some(1), said, with_order).unwrap();
         }
         let said = Body::Intent(intent("orders/7", 500, None));
         let real = stage.ledger.try_say(AGENT, Some(1), said, with_order);
