@@ -184,6 +184,17 @@ pub enum InputError {
         /// Most allowed.
         max: usize,
     },
+    /// A task that says more than is judged in one process.
+    #[error(
+        "the task has {found} entries and findings, and at most {max} are fetched and judged here; \
+         look at it in parts with `deed search --task`, or replay the whole ledger with `deed audit`"
+    )]
+    TaskTooLong {
+        /// Entries and findings of it, by the server's word.
+        found: u64,
+        /// Most taken.
+        max: u64,
+    },
     /// A request that is too long.
     #[error("the statements of a request have at most {max} bytes together, not {found}; split it")]
     Bytes {

@@ -31,7 +31,7 @@ use crate::{
         step::SharedTrust,
     },
     metrics::Metrics,
-    options::{ContentOptions, LimitOptions},
+    options::{ClockOptions, ContentOptions, LimitOptions},
     pressure::{Pressure, Source, SourceKey, quota::MachineTicks},
     shard::{Disk, NoAnswer, ShardThreads, Shards},
     status::Refusal,

@@ -137,8 +137,8 @@ impl Unsettled<'_> {
         is_of_shared_lists(own)
             || matches!(
                 own.kind(),
-                // The ledger's lists of a token's grants and of a key's tasks are bounded, and a clock
-                // is ahead of a time that is known from below.
+                // The ledger's lists of a token's grants are bounded, a key's tasks are looked at by and by,
+                // and a clock is ahead of a time that is known from below.
                 FindingKind::TokenUsedAfterClose
                     | FindingKind::CompromisedKeyUse
                     | FindingKind::ClockSkew
@@ -384,11 +384,11 @@ impl Compared {
         for own in &unsettled.verdict.findings {
             let same = |told: &&v1::Finding| {
                 // The last statement of a stolen key in the task may be one elsewhere that is in no list.
-                let about = told.about_leaf == own.about_leaf
-                    || own.kind() == FindingKind::CompromisedKeyUse;
-                told.kind == own.kind
-                    && about
-                    && (told.leaf_index == own.leaf_index || is_of_time(own.kind()))
+                let of_stolen_key = own.kind() == FindingKind::CompromisedKeyUse;
+                let about = told.about_leaf == own.about_leaf || of_stolen_key;
+                // Of a key that spoke in very many tasks these are looked at by and by.
+                let anywhere = is_of_time(own.kind()) || of_stolen_key;
+                told.kind == own.kind && about && (told.leaf_index == own.leaf_index || anywhere)
             };
             let exactly =
                 |told: &&v1::Finding| same(told) && told.contradicts_leaf == own.contradicts_leaf;

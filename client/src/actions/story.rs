@@ -3,11 +3,12 @@
 use deed_evidence::{TaskId, assess::digest};
 use deed_proto::v1::{self, statement::Body};
 use deed_tlog::Hash;
+use prost::Message as _;
 use tonic::Status;
 
 use super::proven::{ProvenStatement, missing};
 use crate::{
-    error::{AnswerError, Error},
+    error::{AnswerError, Error, InputError},
     head::SignedHead,
     ledger::Ledger,
     read::check_not_stale,
@@ -15,8 +16,12 @@ use crate::{
     trust::TrustError,
 };
 
-/// Messages, entries, acts and findings of a task that are read at most.
-const PIECES_MAX: usize = 1 << 20;
+/// Entries and findings of a task that are fetched and judged at most. Who may append can make a task as
+/// long as they like: whoever asks about it must not pay for that without a bound.
+const STORY_MAX: u64 = 1 << 17;
+
+/// Bytes of a story that are held at most.
+const STORY_BYTES_MAX: usize = 256 << 20;
 
 /// A task as the server tells it.
 ///
@@ -112,14 +117,18 @@ impl Ledger {
         let mut backoff = Backoff::new(self.shared.retry);
         loop {
             match self.read_task(task).await {
-                Ok(messages) => return Ok(messages),
+                Ok(Ok(messages)) => return Ok(messages),
+                Ok(Err(too_long)) => return Err(too_long.into()),
                 Err(status) => self.wait_after(&status, &mut backoff).await?,
             }
         }
     }
 
     /// Each message has its own time: a long story takes long.
-    async fn read_task(&self, task: TaskId) -> Result<Vec<v1::GetTaskResponse>, Status> {
+    async fn read_task(
+        &self,
+        task: TaskId,
+    ) -> Result<Result<Vec<v1::GetTaskResponse>, InputError>, Status> {
         let request = v1::GetTaskRequest {
             ledger: self.shared.name.clone(),
             task: bytes::Bytes::copy_from_slice(task.as_bytes()),
@@ -128,17 +137,26 @@ impl Ledger {
         let mut client = self.connection.actions();
         let stream = within(timeout, client.get_task(request)).await?;
         let mut stream = stream.into_inner();
-        let (mut messages, mut pieces) = (Vec::new(), 0);
+        let (mut messages, mut bytes, mut pieces) = (Vec::new(), 0, 0);
         while let Some(message) = within(timeout, stream.message()).await? {
+            // The first message says how long it is: what is too long is not read.
+            let told = message.task.as_ref();
+            let found = told.map_or(0, |task| task.count.saturating_add(task.findings));
+            if found > STORY_MAX {
+                let max = STORY_MAX;
+                return Ok(Err(InputError::TaskTooLong { found, max }));
+            }
+            // A server that says more than it says that there is does not end.
             pieces += 1 + message.entries.len() + message.findings.len() + message.acts.len();
-            if pieces > PIECES_MAX {
+            bytes += message.encoded_len();
+            if pieces as u64 > 4 * STORY_MAX || bytes > STORY_BYTES_MAX {
                 return Err(Status::data_loss(
                     "the server's story of the task does not end",
                 ));
             }
             messages.push(message);
         }
-        Ok(messages)
+        Ok(Ok(messages))
     }
 
     /// Has the ledger write a TaskReceipt of the task as it is now, and verifies that it is one.

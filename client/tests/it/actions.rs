@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use deed_client::{
-    ActError, Error, ErrorKind, FindingFilter, Ledger, SearchTerms, Session, Signing, StateDir,
-    Task, TrustError,
+    ActError, Error, ErrorKind, FindingFilter, InputError, Ledger, SearchTerms, Session, Signing,
+    StateDir, Task, TrustError,
 };
 use deed_evidence::{Nonce, TaskId};
 use deed_proto::v1::{self, FindingKind, IntentState, Severity, statement::Body};
@@ -254,6 +254,26 @@ async fn a_tasks_story_is_what_its_digest_says() {
     let error = scene.ledger.task(nobodys).await.unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     scene.ledger.flush().await.unwrap();
+}
+
+/// Who may append makes a task as long as they like: whoever asks about it does not pay for that.
+#[tokio::test]
+async fn a_task_that_is_too_long_is_refused_before_it_is_read() {
+    let scene = scene().await;
+    let mut task = scene.task(1).await;
+    scene.assesses(IntentState::Cleared, &[]);
+    let _ = task.intend(intent("a")).await.unwrap();
+    scene.lie(Lie::TaskLong);
+    let error = scene.ledger.task(task.id()).await.unwrap_err();
+    let wanted = InputError::TaskTooLong {
+        found: 530_000,
+        max: 131_072,
+    };
+    assert!(
+        matches!(&error, Error::Input(found) if *found == wanted),
+        "{error}"
+    );
+    assert!(error.to_string().contains("deed audit"), "{error}");
 }
 
 fn trust_error(error: &Error) -> &TrustError {

@@ -192,11 +192,7 @@ impl Book {
     }
 
     /// Keeps an act: each list of effects that was put in, in its own cell, if it has changed.
-    pub(super) fn put_act<V: View>(
-        &mut self,
-        view: &mut V,
-        mut act: Act,
-    ) -> Result<(), V::Error> {
+    pub(super) fn put_act<V: View>(&mut self, view: &mut V, mut act: Act) -> Result<(), V::Error> {
         act.tally();
         // Written when the Intent was.
         act.expected_effects = Vec::new();
@@ -217,7 +213,8 @@ impl Book {
                 self.cells.put_if_other(view, kept, Changes { changes })?;
             }
         }
-        self.cells.put_if_other(view, CellKey::Act(leaf), Box::new(act))
+        self.cells
+            .put_if_other(view, CellKey::Act(leaf), Box::new(act))
     }
 
     /// Where an act stands for what would move it: what waits in a task that has ended has lapsed.

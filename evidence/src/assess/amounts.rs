@@ -76,9 +76,7 @@ pub(super) fn beyond_intent<'e, M: Moves + 'e>(
     if !act.expected_effects.is_empty() {
         return None;
     }
-    let moves = seen
-        .into_iter()
-        .find(|effect| effect.amount().is_some())?;
+    let moves = seen.into_iter().find(|effect| effect.amount().is_some())?;
     Some(format!(
         "{} moves an amount, and the Intent names none",
         moves.told()

@@ -449,6 +449,7 @@ impl Book {
                     self.cells.put(key, Promise::default());
                     self.session_silent(view, here, due.leaf)?;
                 }
+                DueOf::Compromised(key) => self.sweep_due(view, here, key)?,
             }
             self.keep_timers(view, Owner::NOBODY)?;
         }

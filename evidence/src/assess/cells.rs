@@ -40,6 +40,8 @@ pub enum CellKey {
     KeyUse(KeyId, u32),
     /// When a key spoke last in a task, if that has no room for it among its own keys.
     KeyIn(TaskId, KeyId),
+    /// How far the tasks of a compromised key were looked at.
+    Sweep(KeyId),
     /// That two statements were signed for one place in a session: the leaf of the second.
     Equivocation(SessionId, Sequence),
     /// How many timers an owner holds.
@@ -72,6 +74,7 @@ impl CellKey {
             Self::Token(name) => (5, name, &[]),
             Self::KeyUses(key) => (6, key.as_bytes(), &[]),
             Self::KeyUse(key, n) => (7, key.as_bytes(), &n.to_be_bytes()),
+            Self::Sweep(key) => (15, key.as_bytes(), &[]),
             Self::KeyIn(task, key) => (10, task.as_bytes(), key.as_bytes()),
             Self::Equivocation(session, sequence) => {
                 (9, session.as_bytes(), &sequence.get().to_be_bytes())
@@ -108,6 +111,7 @@ pub(super) enum Cell {
     Timers(Timers),
     Promise(Promise),
     Clock(Clock),
+    Sweep(Sweep),
     Finding(Box<v1::Finding>),
 }
 
@@ -130,6 +134,7 @@ impl Cell {
             Self::Timers(cell) => cell.encode_to_vec(),
             Self::Promise(cell) => cell.encode_to_vec(),
             Self::Clock(cell) => cell.encode_to_vec(),
+            Self::Sweep(cell) => cell.encode_to_vec(),
             Self::Finding(cell) => cell.encode_to_vec(),
         }
     }
@@ -150,6 +155,7 @@ impl Cell {
             CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
             CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
+            CellKey::Sweep(_) => Self::Sweep(Sweep::decode(bytes).ok()?),
             CellKey::KeyIn(..) => Self::Spoke(Spoke::decode(bytes).ok()?),
             CellKey::Timers(_) => Self::Timers(Timers::decode(bytes).ok()?),
             CellKey::Promise(_) => Self::Promise(Promise::decode(bytes).ok()?),
@@ -206,6 +212,7 @@ kept!(
     Timers = Timers,
     Promise = Promise,
     Clock = Clock,
+    Sweep = Sweep,
     Finding = Box<v1::Finding>
 );
 
@@ -257,7 +264,7 @@ pub struct Task {
     /// Intents so far.
     #[prost(uint64, tag = "15")]
     pub acts: u64,
-    /// Intents without an Outcome whose effects were seen; at most 64.
+    /// Intents without an Outcome whose effects were seen; at most 32.
     #[prost(uint64, repeated, tag = "16")]
     pub seen_open: Vec<u64>,
     /// Keys that spoke in it: the first 64. Others have cells of their own.
@@ -846,6 +853,23 @@ pub struct Count {
     pub count: u32,
 }
 
+/// How far the tasks of a compromised key were looked at: from the newest to the oldest.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Sweep {
+    /// Leaf of the KeyRevoked.
+    #[prost(uint64, tag = "1")]
+    pub leaf: u64,
+    /// Since when somebody else may have had the key.
+    #[prost(int64, tag = "2")]
+    pub since_us: i64,
+    /// So many of its tasks are still to be looked at.
+    #[prost(uint32, tag = "3")]
+    pub left: u32,
+    /// When the next ones are.
+    #[prost(int64, tag = "4")]
+    pub due_us: i64,
+}
+
 /// A task that a key spoke in.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Use {
@@ -972,7 +996,11 @@ impl Act {
     pub(super) fn tally(&mut self) {
         let mut of: Option<usize> = None;
         for one in &mut self.systems {
-            if self.changes.iter().any(|change| change.system == one.system) {
+            if self
+                .changes
+                .iter()
+                .any(|change| change.system == one.system)
+            {
                 (one.confirmed, one.count) = (0, 0);
             }
         }

@@ -143,13 +143,16 @@ impl Book {
                 best = Some((rank, act));
             }
         }
-        Ok(Found {
-            missed: match &best {
-                Some(((true, Fit::Again, true), _)) => 0,
-                _ => missed,
-            },
-            act: best.map(|(_, act)| act),
-        })
+        if matches!(best, Some(((true, Fit::Again, true), _))) {
+            // None could fit better.
+            missed = 0;
+        }
+        if missed > 0 {
+            // What does not fit an act in full may be of one that was not looked at: it is blamed on none.
+            best = best.filter(|((_, fit, _), _)| *fit >= Fit::All);
+        }
+        let act = best.map(|(_, act)| act);
+        Ok(Found { act, missed })
     }
 
     /// The acts that share a correlation key with what was seen, in the order in which they are compared,
@@ -332,7 +335,11 @@ impl Correlated {
         if self.acts.len() <= SHARED_MAX {
             return None;
         }
-        let all: Vec<(&[u8], bool)> = self.acts.iter().map(|one| (&one.key[..], one.denied)).collect();
+        let all: Vec<(&[u8], bool)> = self
+            .acts
+            .iter()
+            .map(|one| (&one.key[..], one.denied))
+            .collect();
         let at = largest_share(registry, &all)?;
         Some(self.acts.remove(at))
     }

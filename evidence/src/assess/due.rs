@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use sha2::{Digest as _, Sha256};
 
 use super::book::View;
-use crate::{Micros, SessionId, TaskId};
+use crate::{KeyId, Micros, SessionId, TaskId};
 
 /// Timers that fire in front of one entry at most. Where more are due, the ledger writes Ticks first,
 /// each of which fires so many; so what one entry costs is bounded, and the entries alone say which of
@@ -78,6 +78,8 @@ pub enum DueOf {
     Observation(u64),
     /// The session has broken its promise.
     Session(SessionId),
+    /// Further tasks of the compromised key are looked at.
+    Compromised(KeyId),
 }
 
 impl Due {
@@ -92,6 +94,7 @@ impl Due {
             DueOf::Intent(leaf) => (2, padded(leaf)),
             DueOf::Observation(leaf) => (3, padded(leaf)),
             DueOf::Session(session) => (4, *session.as_bytes()),
+            DueOf::Compromised(key) => (5, *key.as_bytes()),
         };
         bytes[16] = kind;
         bytes[17..].copy_from_slice(&id);
@@ -112,6 +115,7 @@ impl Due {
                 2 => DueOf::Intent(leaf),
                 3 => DueOf::Observation(leaf),
                 4 => DueOf::Session(SessionId::new(id)),
+                5 => DueOf::Compromised(KeyId::new(id)),
                 _ => return None,
             },
         })

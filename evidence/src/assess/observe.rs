@@ -310,7 +310,11 @@ impl Book {
         if act.systems.len() <= SYSTEMS_MAX {
             return Ok(true);
         }
-        let keys: Vec<(&[u8], bool)> = act.systems.iter().map(|one| (&one.key[..], false)).collect();
+        let keys: Vec<(&[u8], bool)> = act
+            .systems
+            .iter()
+            .map(|one| (&one.key[..], false))
+            .collect();
         let at = largest_share(here.registry, &keys).unwrap_or(SYSTEMS_MAX);
         let name = act.systems[at].name();
         if name == system {

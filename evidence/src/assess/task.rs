@@ -10,7 +10,7 @@ use super::{
     LIST_MAX, SKEW_US,
     act::copied,
     book::{Book, Here, Owed, Spoken, View, Voice},
-    cells::{CellKey, Count, Spoke, Task, Use},
+    cells::{CellKey, Count, Spoke, Sweep, Task, Use},
     digest,
     due::{Due, DueOf},
     said::{Said, SaidBody},
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{KeyId, Micros, TaskId};
 
-/// Tasks of a compromised key that are looked at; beyond that one finding speaks for the rest, which are older.
-const USES_MAX: u32 = 10_000;
+/// Tasks of a compromised key that are looked at at one moment.
+const SWEPT_AT_ONCE: u32 = 8;
 
 fn state_of(task: &Task) -> State {
     match task.state() {
@@ -424,7 +424,9 @@ impl Book {
         Ok(())
     }
 
-    /// Everything that the key said from `since` on may be somebody else's: a finding for each task.
+    /// Everything that the key said from `since` on may be somebody else's: a finding for each task. The
+    /// newest come first: they are the likeliest to be somebody else's. A key may have spoken in very many
+    /// tasks, so they are looked at in portions, the next one when time has gone on.
     pub(super) fn key_compromised<V: View>(
         &mut self,
         view: &mut V,
@@ -432,13 +434,44 @@ impl Book {
         key: KeyId,
         since: Micros,
     ) -> Result<(), V::Error> {
-        let Count { count } = self
-            .cells
-            .look::<Count, _>(view, CellKey::KeyUses(key))?
-            .copied()
-            .unwrap_or_default();
-        // The newest: they are the likeliest to be somebody else's.
-        for n in count.saturating_sub(USES_MAX)..count {
+        let before = self.cells.look::<Sweep, _>(view, CellKey::Sweep(key))?;
+        if let Some(before) = before.copied().filter(|before| before.left > 0) {
+            self.dues.undo(sweep_due(key, &before));
+        }
+        let uses = self.cells.look::<Count, _>(view, CellKey::KeyUses(key))?;
+        let sweep = Sweep {
+            leaf: here.leaf,
+            since_us: since.get(),
+            left: uses.copied().unwrap_or_default().count,
+            due_us: here.at.get(),
+        };
+        self.sweep(view, here, key, sweep)
+    }
+
+    pub(super) fn sweep_due<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        key: KeyId,
+    ) -> Result<(), V::Error> {
+        let sweep = self.cells.look::<Sweep, _>(view, CellKey::Sweep(key))?;
+        match sweep.copied() {
+            Some(sweep) => self.by_proven(|book| book.sweep(view, here, key, sweep)),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at the next tasks of a compromised key.
+    fn sweep<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        key: KeyId,
+        mut sweep: Sweep,
+    ) -> Result<(), V::Error> {
+        let behind = sweep.left;
+        sweep.left = behind.saturating_sub(SWEPT_AT_ONCE);
+        for n in sweep.left..behind {
             let Some(used) = self.cells.look::<Use, _>(view, CellKey::KeyUse(key, n))? else {
                 continue;
             };
@@ -458,19 +491,27 @@ impl Book {
                     .map(|spoke| (spoke.last_leaf, spoke.last_at_us)),
             };
             if let Some((leaf, at_us)) = last
-                && at_us >= since.get()
+                && at_us >= sweep.since_us
             {
                 let kind = FindingKind::CompromisedKeyUse;
                 let detail =
                     format!("key {key} spoke in this task when somebody else may have had it");
-                self.find(view, here, kind, Some(id), leaf, Some(here.leaf), detail)?;
+                self.find(view, here, kind, Some(id), leaf, Some(sweep.leaf), detail)?;
             }
         }
-        if count > USES_MAX {
-            let kind = FindingKind::CompromisedKeyUse;
-            let detail = format!("key {key} spoke in {} earlier tasks", count - USES_MAX);
-            self.find(view, here, kind, None, here.leaf, None, detail)?;
+        if sweep.left > 0 {
+            sweep.due_us = here.at.get().saturating_add(1);
+            self.dues.set(sweep_due(key, &sweep));
         }
-        Ok(())
+        self.cells.put_if_other(view, CellKey::Sweep(key), sweep)
+    }
+}
+
+/// When the next tasks of a compromised key are looked at.
+const fn sweep_due(key: KeyId, sweep: &Sweep) -> Due {
+    Due {
+        at: Micros::new(sweep.due_us),
+        leaf: sweep.leaf,
+        what: DueOf::Compromised(key),
     }
 }

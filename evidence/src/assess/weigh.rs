@@ -121,7 +121,11 @@ impl Weigh for Cell {
             Self::Leaves(cell) => cell.leaves.heap(),
             Self::Correlated(cell) => cell.heap(),
             Self::Names(cell) => cell.heap(),
-            Self::Count(_) | Self::Timers(_) | Self::Promise(_) | Self::Clock(_) => 0,
+            Self::Count(_)
+            | Self::Sweep(_)
+            | Self::Timers(_)
+            | Self::Promise(_)
+            | Self::Clock(_) => 0,
             Self::Use(cell) => cell.task.heap(),
             Self::Spoke(cell) => cell.heap(),
             Self::Finding(cell) => cell.heap(),

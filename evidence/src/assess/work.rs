@@ -45,10 +45,10 @@ impl Work {
 }
 
 /// Units that every Observation may spend on looking for the act that it is of.
-const SEARCH_BASE: u64 = 80;
+const SEARCH_BASE: u64 = 100;
 
 /// The same for the tasks whose credentials it names.
-const TOKENS_BASE: u64 = 30;
+const TOKENS_BASE: u64 = 20;
 
 /// Units for a cell that is looked at.
 pub(super) const LOOK: u64 = 6;
@@ -64,9 +64,10 @@ impl Budget {
         Self(SEARCH_BASE + bytes as u64 / 2)
     }
 
-    /// The budget for looking at the tasks whose credentials it names: a unit for every four.
+    /// The budget for looking at the tasks whose credentials it names: a unit for every
+    /// eight.
     pub(super) const fn of_tokens(bytes: usize) -> Self {
-        Self(TOKENS_BASE + bytes as u64 / 4)
+        Self(TOKENS_BASE + bytes as u64 / 8)
     }
 
     /// Takes units, if there are as many.

@@ -7,6 +7,7 @@
 
 mod assessing;
 mod evidence;
+mod held;
 
 use std::{
     collections::{HashMap, hash_map::Entry as MapEntry},
@@ -25,6 +26,8 @@ use deed_evidence::{
 use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
 use parking_lot::RwLock;
 use thiserror::Error;
+
+pub(crate) use held::forget_most;
 
 use crate::{
     admission::{Admitted, AdmittedBatch, Kind},
@@ -173,7 +176,7 @@ pub(crate) struct LedgerState {
     edge: RightEdge,
     effective_time: Micros,
     trust: SharedTrust,
-    /// Sessions seen lately: a cache of what the store has. Bounded by [`SESSIONS_HELD_MAX`].
+    /// Sessions seen lately: a cache of what the store has, bounded in bytes.
     sessions: HashMap<SessionId, (Session, Run)>,
     /// Bytes of the producers' names in them.
     producer_bytes: usize,
@@ -187,24 +190,6 @@ pub(crate) struct LedgerState {
 
 /// Stands for a digest that nobody has asked for yet.
 const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
-
-/// Bytes of sessions that a ledger keeps in memory.
-const SESSIONS_HELD_MAX: usize = 16 << 20;
-
-/// What a session in memory holds besides its producer's name: itself, and its room in a table of which
-/// half may be empty.
-const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
-
-/// Bytes of the assessment that a ledger keeps in memory of what it could read again. Few: memory that is
-/// given back and touched again costs more than reading a cell now and then.
-const HELD_MAX: usize = 8 << 20;
-
-/// Timers that a ledger keeps in memory, of those that it holds: the next ones, and those that were
-/// set or undone lately; some 100 bytes each.
-const TIMERS_AT_HAND_MAX: usize = 4_096;
-
-/// What a timer in memory holds, its room in the tables included.
-const TIMER_BYTES: usize = 100;
 
 /// The changes of one turn to one ledger.
 #[derive(Debug)]
@@ -387,55 +372,10 @@ impl LedgerState {
 
     /// Begins a turn.
     pub(crate) fn begin(&mut self, past: &mut impl Past) -> Result<Turn, StepError> {
-        if self.book.held() > HELD_MAX {
-            past.settle()?;
-            self.forget_cells();
-        } else if self.book.timers_at_hand() > TIMERS_AT_HAND_MAX {
-            past.settle()?;
-            self.book.forget_timers();
-        }
-        if self.session_bytes() > SESSIONS_HELD_MAX {
-            // A session that is not cached must be in the store, also if the last turn made it.
-            past.settle()?;
-            self.forget_sessions();
-        }
+        self.keep_bounds(past)?;
         let turn = self.begin_cached();
         self.look_at_timers(&turn, past)?;
         Ok(turn)
-    }
-
-    /// Forgets what can be read again. Only when every finished turn is in the store, and none is open.
-    pub(crate) fn forget(&mut self) {
-        self.forget_cells();
-        self.forget_sessions();
-    }
-
-    fn forget_cells(&mut self) {
-        self.book.forget();
-        self.book.begins_at(self.edge.size().get());
-    }
-
-    fn forget_sessions(&mut self) {
-        self.sessions = HashMap::new();
-        self.producer_bytes = 0;
-    }
-
-    fn session_bytes(&self) -> usize {
-        self.sessions.len() * SESSION_BYTES + self.producer_bytes
-    }
-
-    /// Takes a session out of memory.
-    fn take_session(&mut self, id: &SessionId) -> Option<(Session, Run)> {
-        let known = self.sessions.remove(id)?;
-        self.producer_bytes -= known.0.producer.len();
-        Some(known)
-    }
-
-    fn keep_session(&mut self, id: SessionId, session: Session, last: Run) {
-        self.producer_bytes += session.producer.len();
-        if let Some((before, _)) = self.sessions.insert(id, (session, last)) {
-            self.producer_bytes -= before.producer.len();
-        }
     }
 
     fn begin_cached(&self) -> Turn {
@@ -867,13 +807,6 @@ impl LedgerState {
     /// Sessions in memory.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.len()
-    }
-
-    /// Bytes of what it keeps in memory and could read again: sessions, and the assessment's cells and
-    /// timers. An estimate, containers included.
-    pub(crate) fn held(&self) -> usize {
-        let timers = self.book.timers_at_hand() * TIMER_BYTES;
-        self.session_bytes() + self.book.held() + timers
     }
 }
 

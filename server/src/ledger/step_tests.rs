@@ -12,7 +12,7 @@ use deed_evidence::{
 use deed_proto::v1;
 use proptest::prelude::*;
 
-use super::step::{LedgerState, Past, Placement, Refusal, SharedTrust};
+use super::step::{LedgerState, Past, Placement, Refusal, SharedTrust, forget_most};
 use crate::{
     admission::{Admission, AdmittedBatch, Sender},
     shard::write_records,
@@ -213,6 +213,62 @@ fn duplicates_are_found_in_the_turn_in_memory_and_in_the_store() {
     assert_eq!(ledger.entries().len(), 5);
 }
 
+/// An Intent of some 60 KB that expects 64 effects.
+fn large(producer: &mut Producer) -> v1::Envelope {
+    let effect = |n: usize| v1::Effect {
+        kind: "k".repeat(100),
+        resource: format!("{n:03}/{}", "r".repeat(800)),
+        ..v1::Effect::default()
+    };
+    producer.statement(|statement| {
+        statement.body = Some(v1::statement::Body::Intent(v1::Intent {
+            action: "act".into(),
+            resource: "r".into(),
+            expected_effects: (0..64).map(effect).collect(),
+            ..v1::Intent::default()
+        }));
+    })
+}
+
+/// What is held is bounded in bytes, whatever the cells have in them: a turn begins with little.
+#[test]
+fn what_a_ledger_holds_is_bounded_in_bytes() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let mut most = 0;
+    for _ in 0..20 {
+        let ten: Vec<_> = (0..10).map(|_| large(&mut producer)).collect();
+        let sent: usize = ten.iter().map(|one| one.payload.len()).sum();
+        let admitted = admit(ledger.id, 5, &ten);
+        let placed = ledger.turn(&[admitted]);
+        assert!(matches!(placed[..], [Placement::Recorded { .. }, ..]));
+        most = most.max(ledger.state.held());
+        // What one turn brings in stands in proportion to what was sent.
+        assert!(ledger.state.held() <= (8 << 20) + 3 * sent);
+    }
+    assert!(most > 8 << 20, "it was reached: {most}");
+}
+
+/// Who holds the most gives it back; who holds little does not pay for that.
+#[test]
+fn the_largest_ledgers_forget_first() {
+    let (mut one, mut other) = (ByHand::new(), ByHand::new());
+    let mut producer = Producer::new(one.id, 1);
+    let ten: Vec<_> = (0..10).map(|_| large(&mut producer)).collect();
+    one.turn(&[admit(one.id, 5, &ten)]);
+    let mut producer = Producer::new(other.id, 1);
+    let small = producer.intent("r");
+    other.turn(&[admit(other.id, 5, &[small])]);
+    let little = other.state.held();
+    assert!(little > 0 && one.state.held() > 10 * little);
+    forget_most(vec![&mut other.state, &mut one.state], 10 * little);
+    assert_eq!((one.state.held(), other.state.held()), (0, little));
+    // It goes on with what the store has.
+    let next = large(&mut Producer::new(one.id, 2));
+    let placed = one.turn(&[admit(one.id, 6, &[next])]);
+    assert!(matches!(placed[..], [Placement::Recorded { .. }]));
+}
+
 #[test]
 fn a_duplicate_brings_the_first_receipt() {
     let mut ledger = ByHand::new();
@@ -345,6 +401,14 @@ fn a_chain_must_hold_within_a_batch_and_across_turns() {
 struct Behind(SessionId);
 
 impl Past for Behind {
+    fn due(&mut self, _: &Due) -> Result<Option<Owner>, StoreError> {
+        Ok(None)
+    }
+
+    fn dues_after(&mut self, _: Option<&Due>, _: usize) -> Result<Vec<(Due, Owner)>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn settle(&mut self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -67,6 +67,7 @@ impl<K: Clone + Eq + Hash, T> Drr<K, T> {
     }
 
     /// The next item.
+    #[cfg(test)]
     pub(super) fn pop(&mut self) -> Option<(K, usize, T)> {
         self.pop_if(|_, _| Verdict::Take)
     }

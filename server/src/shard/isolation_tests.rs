@@ -291,7 +291,8 @@ fn a_stream_whose_caller_has_gone_lets_go_of_what_waits() {
         let appends = &engine.appends;
         let source = appends.pressure.unknown();
         let on_quota = crate::append::OnQuota::Refuse;
-        let begun = appends.begin(request, &Sender::anybody(), &source, on_quota);
+        let sender = Sender::anybody();
+        let begun = appends.begin(request, &sender, &source, on_quota);
         let in_flight = begun.await.unwrap();
         let (taking, taken) = tokio::sync::mpsc::channel(1);
         let (answering, answers) = tokio::sync::mpsc::channel(1);

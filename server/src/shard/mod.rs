@@ -123,9 +123,10 @@ impl Job {
 impl Work {
     fn ledger(&self) -> LedgerNumber {
         match self {
-            Self::Append(ledger, _) | Self::Tick(ledger, _) | Self::Receipt(ledger, ..) => {
-                ledger.number
-            }
+            Self::Append(ledger, _)
+            | Self::Tick(ledger, _)
+            | Self::Receipt(ledger, ..)
+            | Self::Clock(ledger, _) => ledger.number,
             Self::Create(new) => new.ledger.number,
         }
     }

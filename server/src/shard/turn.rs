@@ -29,7 +29,7 @@ use crate::{
     admission::AdmittedBatch,
     ledger::{
         Ledger, Readable,
-        step::{LedgerState, Past, Placement, StepError, Turn},
+        step::{LedgerState, Past, Placement, StepError, Turn, forget_most},
     },
     metrics::{Assessments, Metrics, Stage},
     store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
@@ -261,9 +261,11 @@ impl Turns {
                 .ledgers
                 .values_mut()
                 .filter(|held| self.progress.has_released(held.handed_over));
-            let states = settled.map(|held| &mut held.state).collect();
-            let forgotten = forget_most(states, held - HELD_MAX / 2);
-            self.metrics.sessions_changed(-signed(forgotten));
+            let states: Vec<_> = settled.map(|held| &mut held.state).collect();
+            let before: usize = states.iter().map(|state| state.sessions()).sum();
+            let settled: usize = states.iter().map(|state| state.held()).sum();
+            let left = forget_most(states, settled.saturating_sub(held - HELD_MAX / 2));
+            self.metrics.sessions_changed(signed(left) - signed(before));
         }
     }
 
@@ -642,23 +644,6 @@ impl Held {
             handed_over: 0,
         }
     }
-}
-
-/// Has the ledgers that hold the most forget what they hold, until so many bytes are free. Returns the
-/// number of sessions that they forgot.
-fn forget_most(mut states: Vec<&mut LedgerState>, bytes: usize) -> usize {
-    states.sort_by_key(|state| std::cmp::Reverse(state.held()));
-    let (mut freed, mut sessions) = (0, 0);
-    for state in states {
-        if freed >= bytes {
-            break;
-        }
-        let before = (state.held(), state.sessions());
-        state.forget();
-        freed += before.0.saturating_sub(state.held());
-        sessions += before.1.saturating_sub(state.sessions());
-    }
-    sessions
 }
 
 fn signed(sessions: usize) -> i64 {

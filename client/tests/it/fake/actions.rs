@@ -103,6 +103,10 @@ impl Fake {
         if lie == Lie::TaskRewritten {
             info = self::info(history, task, &all);
         }
+        if lie == Lie::TaskLong {
+            info.count = 530_000;
+            all.clear();
+        }
         if lie == Lie::TaskDigest {
             info.digest = Bytes::from_static(&[6; 32]);
         }

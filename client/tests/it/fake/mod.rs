@@ -116,6 +116,8 @@ pub(crate) enum Lie {
     ReceiptHidden,
     /// A task's digest is another one.
     TaskDigest,
+    /// A task is said to have 530,000 entries, and its story tells none of them.
+    TaskLong,
     /// A task's second entry is left out of its story.
     TaskOmitted,
     /// The same, and number and digest are made to fit.

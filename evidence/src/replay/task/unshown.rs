@@ -35,8 +35,8 @@ pub enum Unshown {
         /// The Observation.
         leaf: u64,
     },
-    /// The findings by correlation keys and outside tokens of the task: the ledger compares 64 acts,
-    /// and 64 grants, of each, and those of other tasks count.
+    /// The findings by correlation keys and outside tokens of the task: the ledger compares 32 acts,
+    /// and 32 grants, of each, and those of other tasks count.
     Shared,
     /// This disposition is of the finding that was taken: its number counts those of other tasks
     /// too.

@@ -146,6 +146,68 @@ fn a_compromised_key_flags_each_task_once() {
     stage.replays();
 }
 
+/// A key that spoke in more tasks than are looked at at once: each is flagged in the end, the newest first,
+/// also where nobody speaks.
+#[test]
+fn a_compromised_key_with_very_many_tasks_flags_them_by_and_by() {
+    for ledger in [Ledger::new(), Ledger::forgetting()] {
+        let mut stage = Stage::of(ledger);
+        for task in 1..=20 {
+            let opened = task_opened(RiskTier::Low, 0);
+            stage.ledger.say(PLATFORM, Some(task), opened);
+            let said = Body::Intent(intent("orders/7", 1, None));
+            stage.ledger.say(AGENT, Some(task), said);
+        }
+        stage.mark();
+        stage.ledger.at(200);
+        let revoked = revoke(&mut stage, AGENT, Some(0));
+        assert_eq!(revoked.kinds(), [F::CompromisedKeyUse; 8]);
+        // Somebody speaks, in the same moment and later; then nobody does.
+        stage.ledger.say(PLATFORM, Some(1), task_closed());
+        assert_eq!(stage.kinds().len(), 8);
+        stage.ledger.at(201);
+        let opened = task_opened(RiskTier::Low, 0);
+        stage.ledger.say(PLATFORM, Some(21), opened);
+        assert_eq!(stage.kinds(), [F::CompromisedKeyUse; 16]);
+        stage.ledger.at(202);
+        assert!(stage.ledger.tick());
+        assert_eq!(stage.kinds(), [F::CompromisedKeyUse; 20]);
+        stage.ledger.at(203);
+        assert!(!stage.ledger.tick());
+        let found = stage.found();
+        let tasks = (13..=20).chain(5..=12).chain(1..=4);
+        for (one, task) in found.iter().zip(tasks) {
+            assert_eq!(one.task, stage.ledger.task_id(task).as_bytes()[..]);
+            assert_eq!(one.contradicts_leaf, Some(revoked.leaf));
+        }
+        stage.replays();
+    }
+}
+
+/// It was stolen longer ago than was known, and that comes while its tasks are looked at.
+#[test]
+fn a_second_revocation_begins_again() {
+    let mut stage = Stage::new();
+    for task in 1..=10 {
+        let opened = task_opened(RiskTier::Low, 0);
+        stage.ledger.say(PLATFORM, Some(task), opened);
+        let said = Body::Intent(intent("orders/7", 1, None));
+        stage.ledger.say(AGENT, Some(task), said);
+    }
+    stage.ledger.at(200);
+    let late = revoke(&mut stage, AGENT, Some(150));
+    assert_eq!(late.kinds(), []);
+    let early = revoke(&mut stage, AGENT, Some(0));
+    assert_eq!(early.kinds(), [F::CompromisedKeyUse; 8]);
+    stage.mark();
+    stage.ledger.at(201);
+    assert!(stage.ledger.tick());
+    assert_eq!(stage.kinds(), [F::CompromisedKeyUse; 2]);
+    assert_eq!(stage.found()[0].contradicts_leaf, Some(early.leaf));
+    assert!(stage.ledger.kept.dues.is_empty());
+    stage.replays();
+}
+
 /// From when on somebody else may have had a key, what it said proves nothing.
 #[test]
 fn a_compromised_key_proves_nothing() {

@@ -681,6 +681,47 @@ fn a_correlation_key_has_room_for_everybody() {
     }
 }
 
+/// Acts that cost much to compare do not keep a system's Observation from the act that it is of: the speakers
+/// take turns. Where they are all one speaker's, the Observation says that it was not compared with all.
+#[test]
+fn a_flood_of_acts_does_not_push_out_the_one_that_was_seen() {
+    for by in [ANYBODY, HELPER, IMPORTER, AGENT] {
+        let mut stage = Stage::new();
+        stage.open(RiskTier::Low);
+        let many = |n: u32| v1::Effect {
+            resource: format!("orders/{n:03}/{}", "a".repeat(200)),
+            ..without_amount()
+        };
+        for _ in 0..31 {
+            let said = v1::Intent {
+                amount: None,
+                expected_effects: (0..64).map(many).collect(),
+                ..intent("orders/7", 0, None)
+            };
+            let said = Body::Intent(said);
+            stage.ledger.try_say(by, Some(1), said, with_order).unwrap();
+        }
+        let said = Body::Intent(intent("orders/7", 500, None));
+        let real = stage.ledger.try_say(AGENT, Some(1), said, with_order);
+        let real = real.unwrap();
+        stage.done(&real);
+        let seen = observation(None, vec![effect("orders/7", 500)]);
+        let seen = stage.ledger.try_say(DOWNSTREAM, None, seen, with_order);
+        // There is no room for all of them, and none is said to be of no act.
+        assert_eq!(seen.unwrap().kinds(), [F::NotCompared], "{by:?}");
+        let corroboration = layers_of(&stage, &real).corroboration();
+        assert_eq!(corroboration == L::Proven, by != AGENT, "{by:?}");
+        // Whoever names the Intent needs no search.
+        let seen = observation(Some(&real), vec![effect("orders/7", 500)]);
+        let seen = stage.ledger.try_say(DOWNSTREAM, None, seen, with_order);
+        if by == AGENT {
+            assert_eq!(seen.unwrap().kinds(), []);
+            assert_eq!(layers_of(&stage, &real).corroboration(), L::Proven);
+        }
+        stage.replays();
+    }
+}
+
 /// 32 acts whose effects were seen wait for the end of their task; the 33rd is not forgotten.
 #[test]
 fn what_is_seen_beyond_the_bound_is_found() {

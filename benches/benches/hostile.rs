@@ -1,0 +1,64 @@
+//! What the dearest statements cost in the step, each against a ledger that was filled for it and with
+//! nothing at hand. Beside each stands its length: a statement may take 50 us and 1 us for each byte.
+//!
+//! Cells come from a map in memory. What it costs to read them from RocksDB is in the units that
+//! `evidence/tests/it/cost.rs` counts.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use deed_evidence::{
+    PayloadDigest,
+    assess::{Book, Spoken, said::Said},
+    statement,
+};
+
+#[path = "../../evidence/tests/it/hostile.rs"]
+mod hostile;
+#[path = "../../evidence/tests/it/ledger.rs"]
+mod ledger;
+
+fn statements(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hostile");
+    group.sample_size(20);
+    for (name, scene) in hostile::SCENES {
+        let mut scene = scene();
+        let mut kept = scene.ledger.kept.clone();
+        let placed = scene.say();
+        // A statement of trust is assessed by the registry that it made.
+        let registry = scene.ledger.registry.clone();
+        kept.places
+            .insert((placed.session, placed.sequence), placed.leaf);
+        let header = statement::parse(&placed.payload).expect("it was recorded");
+        let said = Said::read(&placed.payload).expect("it was recorded");
+        let at = scene.ledger.now();
+        let spoken = Spoken {
+            leaf: placed.leaf,
+            leaf_hash: placed.hash,
+            at,
+            received_at: at,
+            header: &header,
+            payload: &placed.payload,
+            payload_digest: Some(PayloadDigest::of(&placed.payload)),
+            said: &said,
+            key: scene.who.key(),
+        };
+        group.throughput(Throughput::Bytes(placed.payload.len() as u64));
+        let id = format!("{name}/{}_bytes", placed.payload.len());
+        group.bench_function(id, |b| {
+            b.iter_batched_ref(
+                || Book::restore(scene.ledger.id),
+                |book| {
+                    let assessed = book.record(&mut kept, &registry, &spoken);
+                    black_box(assessed.expect("nothing is damaged"));
+                    black_box(book.take_changes())
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, statements);
+criterion_main!(benches);
