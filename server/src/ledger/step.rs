@@ -50,6 +50,10 @@ pub(crate) trait Past {
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError>;
     /// Called only for cells that no unsettled turn has changed.
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
+    /// Whether the turn is to be given up: the server ends, and does not wait for a batch.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// What became of one admitted payload.
@@ -136,6 +140,9 @@ pub(crate) enum StepError {
     Intent(#[from] EntryError),
     #[error("cell {key:?} of the assessment is damaged")]
     Cell { key: CellKey },
+    /// Nothing is wrong: the turn was given up in the middle of a batch, and so is this state.
+    #[error("the turn was given up, for the server stops")]
+    Interrupted,
 }
 
 impl StepError {
@@ -699,6 +706,9 @@ impl LedgerState {
                 );
                 turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
                 for member in group.members {
+                    if past.is_interrupted() {
+                        return Err(StepError::Interrupted);
+                    }
                     let leaf = turn.next_leaf();
                     turn.push(batch.entry(member), member.leaf_hash);
                     turn.refer(batch, member, leaf, self.effective_time);
