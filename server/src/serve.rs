@@ -459,8 +459,8 @@ impl Server {
     }
 
     /// Stops: takes nothing new, answers what was taken in, and returns when everything is on disk.
-    /// What no turn has begun within half of the drain bound is refused: how much waits, and how slow
-    /// it is, does not hold up the end.
+    /// What no turn has begun within half of the drain bound is refused, and a batch that is in work at
+    /// its end is given up: how much waits, and how slow it is, does not hold up the end.
     ///
     /// # Errors
     /// [`StopError`] if a shard or the listener had failed.
@@ -469,6 +469,7 @@ impl Server {
         self.indexer.abort();
         self.collector.abort();
         self.ticker.abort();
+        let until = tokio::time::Instant::now() + self.drain;
         let (refusing, within) = (Arc::clone(&self.shards), self.drain / 2);
         let refusing = tokio::spawn(async move {
             tokio::time::sleep(within).await;
@@ -494,14 +495,21 @@ impl Server {
         refuse_waiting(&self.shards);
         let (threads, contents) = (self.threads, self.contents);
         // Waits for the last turns; the store is closed when the last reference goes.
-        let contents_failure = tokio::task::spawn_blocking(move || {
+        let mut closing = tokio::task::spawn_blocking(move || {
             threads.join();
             contents.close();
             contents
-        })
-        .await
-        .map(|contents| contents.failure().borrow().clone())
-        .unwrap_or_default();
+        });
+        let closed = match tokio::time::timeout_at(until, &mut closing).await {
+            Ok(closed) => closed,
+            Err(_) => {
+                self.shards.interrupt();
+                closing.await
+            }
+        };
+        let contents_failure = closed
+            .map(|contents| contents.failure().borrow().clone())
+            .unwrap_or_default();
         // Only now: the last turns may have failed as well.
         let failure = self.shards.failure().borrow().clone().or(contents_failure);
         match failure {

@@ -61,6 +61,10 @@ pub(crate) trait Past {
         after: Option<&Due>,
         limit: usize,
     ) -> Result<Vec<(Due, Owner)>, StoreError>;
+    /// Whether the turn is to be given up: the server ends, and does not wait for a batch.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// What became of one admitted payload.
@@ -160,6 +164,9 @@ pub(crate) enum StepError {
     Intent(#[from] EntryError),
     #[error("cell {key:?} of the assessment is damaged")]
     Cell { key: CellKey },
+    /// Nothing is wrong: the turn was given up in the middle of a batch, and so is this state.
+    #[error("the turn was given up, for the server stops")]
+    Interrupted,
 }
 
 impl StepError {
@@ -735,6 +742,9 @@ impl LedgerState {
                 );
                 turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
                 for member in group.members {
+                    if past.is_interrupted() {
+                        return Err(StepError::Interrupted);
+                    }
                     let leaf = turn.next_leaf();
                     turn.push(batch.entry(member), member.leaf_hash);
                     turn.refer(batch, member, leaf, self.effective_time);

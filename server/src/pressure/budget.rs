@@ -160,13 +160,7 @@ impl Budget {
         held + amount <= self.0.source_max
     }
 
-    fn hold(
-        &self,
-        state: &mut State,
-        source: SourceKey,
-        amount: usize,
-        is_reserve: bool,
-    ) -> Share {
+    fn hold(&self, state: &mut State, source: SourceKey, amount: usize, is_reserve: bool) -> Share {
         *state.pool(is_reserve) -= amount;
         *state.held.entry(source.clone()).or_insert(0) += amount;
         Share {

@@ -13,7 +13,7 @@ use std::{
     hash::Hash,
 };
 
-/// What a source gains in its turn. A shard's turn takes 16 MiB: that serves 64 sources.
+/// What a source gains in its turn.
 pub(super) const QUANTUM_BYTES: usize = 256 << 10;
 
 /// What becomes of a source's first item when it is looked at.

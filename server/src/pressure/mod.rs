@@ -231,13 +231,15 @@ impl Pressure {
     /// # Errors
     /// [`Refusal::Full`] if there are as many as there may be, of this source or of all.
     pub(crate) fn open_append_stream(&self, source: &Source) -> Result<Share, Refusal> {
-        self.append_streams.try_take(&source.key(), 1).ok_or_else(|| {
-            Refusal::Full(
-                "too many append streams are open, of yours or of all callers' \
+        self.append_streams
+            .try_take(&source.key(), 1)
+            .ok_or_else(|| {
+                Refusal::Full(
+                    "too many append streams are open, of yours or of all callers' \
                  (limits.append_streams); end one that is idle, or send with Append"
-                    .to_owned(),
-            )
-        })
+                        .to_owned(),
+                )
+            })
     }
 
     fn ledger(&self, number: LedgerNumber) -> Budget {

@@ -18,7 +18,9 @@ use crate::{
     fsck,
     ledger::{Ledger, step::Placement},
     pressure::SourceKey,
-    testing::{AGENT, Authority, Engine, Producer, batched, block_on, briefs, registration, signed},
+    testing::{
+        AGENT, Authority, Engine, Producer, batched, block_on, briefs, registration, signed,
+    },
 };
 
 /// Within this time a thread does what it should; nothing that is measured.
@@ -54,7 +56,10 @@ fn leaves(placements: &[Placement]) -> Vec<u64> {
 
 /// An engine whose turns end after each piece, and whose commits wait for a token each once the
 /// ledgers are made; when the sender is gone, all may pass.
-fn gated(dir: &std::path::Path, creations: usize) -> (Engine, mpsc::Sender<()>, mpsc::Receiver<()>) {
+fn gated(
+    dir: &std::path::Path,
+    creations: usize,
+) -> (Engine, mpsc::Sender<()>, mpsc::Receiver<()>) {
     let (open_gate, gate) = mpsc::channel::<()>();
     let (at_gate, arrived) = mpsc::channel();
     let engine = Engine::open_with(dir, Duration::ZERO, |mut disk: Disk| Disk {
@@ -75,7 +80,10 @@ fn gated(dir: &std::path::Path, creations: usize) -> (Engine, mpsc::Sender<()>, 
 fn a_ledger_that_is_held_up_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path());
-    let (slow, quiet) = (engine.create("slow").unwrap(), engine.create("quiet").unwrap());
+    let (slow, quiet) = (
+        engine.create("slow").unwrap(),
+        engine.create("quiet").unwrap(),
+    );
     let mut producer = Producer::new(slow.id, 1);
     let first = admit(&slow, &[producer.intent("held up")]);
     let second = admit(&slow, &[producer.intent("behind it")]);
@@ -94,7 +102,10 @@ fn a_ledger_that_is_held_up_holds_up_no_other() {
     assert_eq!(shards.stuck(LONG), None);
     drop(held_up);
     for (pending, leaf) in [(first, 1), (second, 2)] {
-        assert_eq!(leaves(&block_on(pending.answer()).unwrap().placements), [leaf]);
+        assert_eq!(
+            leaves(&block_on(pending.answer()).unwrap().placements),
+            [leaf]
+        );
     }
     drop((slow, quiet));
     engine.close();
@@ -132,7 +143,12 @@ fn a_large_request_is_cut_and_others_of_its_ledger_come_in_between() {
     let later = submit(&engine, &ledger, 1, later);
     arrived.recv().unwrap();
     // The first piece is on its way to the disk.
-    let other = submit(&engine, &ledger, 2, admit(&ledger, &[small.intent("a single one")]));
+    let other = submit(
+        &engine,
+        &ledger,
+        2,
+        admit(&ledger, &[small.intent("a single one")]),
+    );
     drop(open_gate);
     let other = block_on(other.answer()).unwrap();
     // One piece is on its way to the disk, one waits for that, and one was made by then.
@@ -180,9 +196,8 @@ fn what_nobody_waits_for_is_dropped_before_it_is_begun() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path());
     let ledger = engine.create("gone").unwrap();
-    let [first, given_up, waits] = [1, 2, 3].map(|number| {
-        admit(&ledger, &[Producer::new(ledger.id, number).intent("r")])
-    });
+    let [first, given_up, waits] =
+        [1, 2, 3].map(|number| admit(&ledger, &[Producer::new(ledger.id, number).intent("r")]));
     let held_up = ledger.trust.write();
     let first = submit(&engine, &ledger, 1, first);
     while engine.appends.shards.oldest_turn() == Duration::ZERO {
@@ -204,7 +219,11 @@ fn what_was_begun_is_ended_although_nobody_waits_for_it() {
     let ledger = engine.create("begun").unwrap();
     arrived.recv().unwrap();
     let mut producer = Producer::new(ledger.id, 1);
-    let request = [producer.intent("a"), producer.intent("b"), producer.intent("c")];
+    let request = [
+        producer.intent("a"),
+        producer.intent("b"),
+        producer.intent("c"),
+    ];
     let begun = submit(&engine, &ledger, 1, admit(&ledger, &request));
     arrived.recv().unwrap();
     drop(begun);
@@ -227,9 +246,8 @@ fn stopping_ends_what_is_begun_and_refuses_what_waits() {
     let other = engine.create("other").unwrap();
     arrived.recv().unwrap();
     arrived.recv().unwrap();
-    let intent = |ledger: &Ledger, number| {
-        admit(ledger, &[Producer::new(ledger.id, number).intent("r")])
-    };
+    let intent =
+        |ledger: &Ledger, number| admit(ledger, &[Producer::new(ledger.id, number).intent("r")]);
     let begun = submit(&engine, &ledger, 1, intent(&ledger, 1));
     arrived.recv().unwrap();
     let waiting: Vec<_> = (2..10)
@@ -251,6 +269,37 @@ fn stopping_ends_what_is_begun_and_refuses_what_waits() {
 }
 
 #[test]
+fn a_batch_in_work_does_not_hold_up_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    let ledger = engine.create("batch").unwrap();
+    let key = SigningKey::from_seed(&[3; 32]);
+    let known = registration(ledger.id, &key, AGENT);
+    let known = Authority::new(ledger.id).says(v1::statement::Body::KeyRegistered(known));
+    let answer = engine.append("batch", vec![known]).unwrap();
+    assert_eq!(briefs(&answer), ["accepted 1"]);
+    let mut producer = Producer::new(ledger.id, 1);
+    let batch = batched(vec![producer.intent("a"), producer.intent("b")], &key);
+    let batch = admit(&ledger, &batch);
+    let held_up = ledger.trust.write();
+    let in_work = submit(&engine, &ledger, 1, batch);
+    let shards = &engine.appends.shards;
+    while shards.oldest_turn() == Duration::ZERO {
+        std::thread::yield_now();
+    }
+    shards.interrupt();
+    drop(held_up);
+    let refused = in_work.answer_within(LONG);
+    assert_eq!(refused.err(), Some(NoAnswer::Stopped));
+    // Nothing has failed, and nothing of it is recorded.
+    assert!(!shards.has_failed());
+    assert_eq!(ledger.readable().size().get(), 2);
+    drop(ledger);
+    engine.close();
+    fsck::check(dir.path(), &mut |_| {}).unwrap();
+}
+
+#[test]
 fn a_disk_that_does_not_take_a_turn_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, open_gate, arrived) = gated(dir.path(), 1);
@@ -262,7 +311,10 @@ fn a_disk_that_does_not_take_a_turn_is_told() {
     let pending = submit(&engine, &ledger, 1, intent);
     arrived.recv().unwrap();
     let stuck = shards.stuck(Duration::ZERO);
-    assert!(matches!(stuck, Some(Stuck::Disk { shard: 0, .. })), "{stuck:?}");
+    assert!(
+        matches!(stuck, Some(Stuck::Disk { shard: 0, .. })),
+        "{stuck:?}"
+    );
     drop(open_gate);
     block_on(pending.answer()).unwrap();
     assert_eq!(shards.stuck(LONG), None);
@@ -292,8 +344,8 @@ fn a_stream_whose_caller_has_gone_lets_go_of_what_waits() {
         let source = appends.pressure.unknown();
         let on_quota = crate::append::OnQuota::Refuse;
         let sender = Sender::anybody();
-        let begun = appends.begin(request, &sender, &source, on_quota);
-        let in_flight = begun.await.unwrap();
+        let in_flight = appends.begin(request, &sender, &source, on_quota).await;
+        let in_flight = in_flight.unwrap();
         let (taking, taken) = tokio::sync::mpsc::channel(1);
         let (answering, answers) = tokio::sync::mpsc::channel(1);
         taking.send(Ok(in_flight)).await.ok().unwrap();

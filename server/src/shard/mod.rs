@@ -31,7 +31,11 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -188,6 +192,7 @@ impl Disk {
 /// All shards of a server.
 pub(crate) struct Shards {
     shards: Vec<Shard>,
+    interrupted: Arc<AtomicBool>,
     failed: watch::Receiver<Option<Arc<str>>>,
 }
 
@@ -237,7 +242,13 @@ impl Shards {
                 ))
             })
             .collect::<Result<Vec<_>, GuardError>>()?;
-        Ok(Self::start_on(disks, store, queue_bytes, TURN_TIME, metrics))
+        Ok(Self::start_on(
+            disks,
+            store,
+            queue_bytes,
+            TURN_TIME,
+            metrics,
+        ))
     }
 
     /// As [`Shards::start`], one shard for each disk, with turns of `turn_time`.
@@ -250,6 +261,7 @@ impl Shards {
     ) -> (Self, ShardThreads) {
         let (failing, failed) = watch::channel(None);
         let failing = Arc::new(failing);
+        let interrupted = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let mut shards = Vec::new();
         for (number, disk) in disks.into_iter().enumerate() {
@@ -281,6 +293,7 @@ impl Shards {
                 slot: u8::try_from(number).expect("there are at most 64 slots"),
                 metrics: Arc::clone(metrics),
                 turn_time,
+                interrupted: Arc::clone(&interrupted),
                 held: Mutex::new(AllHeld::default()),
                 handing: Mutex::new(()),
             });
@@ -309,7 +322,12 @@ impl Shards {
                 budget: Budget::reserving(queue_bytes),
             });
         }
-        (Self { shards, failed }, ShardThreads(threads))
+        let shards = Self {
+            shards,
+            interrupted,
+            failed,
+        };
+        (shards, ShardThreads(threads))
     }
 
     /// Bytes of the budget of a ledger's shard that jobs hold.
@@ -332,6 +350,7 @@ impl Shards {
     }
 
     /// Takes no more jobs. The threads end when what is queued is done.
+    #[cfg(test)]
     pub(crate) fn close(&self) {
         for shard in &self.shards {
             shard.queue.close();
@@ -342,6 +361,13 @@ impl Shards {
     /// in work are done. Returns how many were refused.
     pub(crate) fn stop(&self) -> usize {
         self.shards.iter().map(|shard| shard.queue.stop()).sum()
+    }
+
+    /// Gives up turns in work that are in the middle of a batch, which is recorded whole or not at
+    /// all, and takes nothing more. What is on its way to the disk still gets there.
+    pub(crate) fn interrupt(&self) {
+        self.interrupted.store(true, Relaxed);
+        self.stop();
     }
 
     /// What has kept a shard, for `bound` or longer, from serving ledgers that ask for little. (That
@@ -361,13 +387,19 @@ impl Shards {
 
     /// How long the oldest turn is in work that is not handed over yet, of all shards.
     pub(crate) fn oldest_turn(&self) -> Duration {
-        let since = self.shards.iter().filter_map(|one| one.queue.in_work_since());
+        let since = self
+            .shards
+            .iter()
+            .filter_map(|one| one.queue.in_work_since());
         since.min().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Ledgers that get turns of their own, for they were seen to be slow.
     pub(crate) fn slow_ledgers(&self) -> u64 {
-        let slow = self.shards.iter().map(|one| one.queue.slow_ledgers() as u64);
+        let slow = self
+            .shards
+            .iter()
+            .map(|one| one.queue.slow_ledgers() as u64);
         slow.sum()
     }
 

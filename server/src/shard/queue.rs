@@ -118,6 +118,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes nothing more; what is in it is still served.
+    #[cfg(test)]
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.open = false;

@@ -111,8 +111,7 @@ impl<T> Lane<T> {
         }
         let now = self.now;
         let busy = |flow: &Flow<T>| flow.is_serving || !flow.items.is_empty();
-        self.flows
-            .retain(|_, flow| busy(flow) || flow.served > now);
+        self.flows.retain(|_, flow| busy(flow) || flow.served > now);
         if self.flows.len() > IDLE_FLOWS_MAX {
             // So many owe something: they are let off rather than kept without a bound.
             self.flows.retain(|_, flow| busy(flow));
@@ -148,7 +147,9 @@ impl<T> Schedule<T> {
     /// Since when the ledger has waited that has stood longest in this line.
     pub(super) fn waiting_since(&self, pace: Pace) -> Option<Instant> {
         let ready = self.line(pace).ready.iter();
-        ready.filter_map(|(_, ledger)| self.lanes[ledger].since).min()
+        ready
+            .filter_map(|(_, ledger)| self.lanes[ledger].since)
+            .min()
     }
 
     /// Puts an item behind all others of its source. What `is_heavy` may take so long at a stretch
@@ -236,7 +237,13 @@ impl<T> Schedule<T> {
     }
 
     /// Gives a ledger back that was taken, with what serving it took.
-    pub(super) fn release(&mut self, ledger: LedgerNumber, used: u64, was_slow: bool, now: Instant) {
+    pub(super) fn release(
+        &mut self,
+        ledger: LedgerNumber,
+        used: u64,
+        was_slow: bool,
+        now: Instant,
+    ) {
         let Some(lane) = self.lanes.get_mut(&ledger) else {
             return;
         };
@@ -289,9 +296,7 @@ impl<T> Schedule<T> {
     /// Forgets ledgers of which nothing waits and that owe nothing.
     fn prune(&mut self) {
         let (quick, slow) = (self.quick.now, self.slow.now);
-        let is_busy = |lane: &Lane<T>| {
-            lane.taken.is_some() || !lane.ready.is_empty()
-        };
+        let is_busy = |lane: &Lane<T>| lane.taken.is_some() || !lane.ready.is_empty();
         self.lanes.retain(|_, lane| {
             let now = match lane.pace() {
                 Pace::Quick => quick,

@@ -56,7 +56,11 @@ fn what_was_used_is_paid_for_also_by_who_sends_one_at_a_time() {
         schedule.release(ledger, used, false, Instant::now());
         // Each sends its next when it has its answer.
         push(&mut schedule, ledger, 1, item);
-        if ledger == NOISY { noisy += 1 } else { quiet += 1 }
+        if ledger == NOISY {
+            noisy += 1
+        } else {
+            quiet += 1
+        }
     }
     assert!((4..=6).contains(&noisy), "{noisy} and {quiet}");
 }
@@ -77,7 +81,10 @@ fn sources_of_one_ledger_share_it_by_what_they_use() {
         schedule.served(ledger, &from, cost, None);
         schedule.release(ledger, cost, false, Instant::now());
     }
-    assert!(used[&source(1)].abs_diff(used[&source(2)]) <= 10, "{used:?}");
+    assert!(
+        used[&source(1)].abs_diff(used[&source(2)]) <= 10,
+        "{used:?}"
+    );
 }
 
 #[test]

@@ -7,7 +7,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, mpsc::SyncSender},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::SyncSender,
+    },
     time::{Duration, Instant},
 };
 
@@ -73,6 +77,8 @@ pub(super) struct Turns {
     pub(super) slot: u8,
     pub(super) metrics: Arc<Metrics>,
     pub(super) turn_time: Duration,
+    /// Set when the server does not wait for turns any longer.
+    pub(super) interrupted: Arc<AtomicBool>,
     pub(super) held: Mutex<AllHeld>,
     /// Held while a turn is numbered and handed over: both in one order.
     pub(super) handing: Mutex<()>,
@@ -189,6 +195,12 @@ impl TurnThread {
                         None => None,
                     };
                     self.shared.give_back(&claim, making.ledgers, handed_over);
+                }
+                Err(StepError::Interrupted) => {
+                    // As if the turn had never been: nothing of it was handed over, and its ledgers
+                    // are not given back, so nobody goes on from here.
+                    queue.stop();
+                    queue.end(&claim, []);
                 }
                 Err(error) => {
                     progress.fail(&format!("the store is damaged: {error}"));
@@ -504,6 +516,7 @@ impl Turns {
         let mut past = StorePast {
             store: &self.store,
             progress: &self.progress,
+            interrupted: &self.interrupted,
             ledger: *number,
             pack: None,
         };
@@ -658,6 +671,7 @@ fn second(readable: &Readable) -> i64 {
 struct StorePast<'t> {
     store: &'t Store,
     progress: &'t Progress,
+    interrupted: &'t AtomicBool,
     ledger: LedgerNumber,
     /// The pack that was read last, with its first leaf: duplicates come in rows.
     pack: Option<(u64, Unpacked)>,
@@ -690,6 +704,10 @@ impl Past for StorePast<'_> {
 
     fn settle(&mut self) -> Result<(), StoreError> {
         self.settled()
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Relaxed)
     }
 
     fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {

@@ -3,27 +3,28 @@
 use std::time::Duration;
 
 use deed_proto::v1;
-use deed_tests::{
-    access::Token,
-    rpc::Clients,
-    run, within,
-};
-use tokio_stream::pending;
+use deed_tests::{access::Token, rpc::Clients, run, within};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::{QUIET, Scene, token_without_a_role};
 
-/// Opens a stream on which nothing is sent.
-async fn open(
-    clients: &Clients,
-    token: &Token,
-) -> Result<Streaming<v1::AppendResponse>, Status> {
-    let nothing = token.on(pending::<v1::AppendRequest>());
-    let answers = within(
-        "the beginning of a stream",
-        clients.ledger.clone().append_stream(nothing),
-    );
-    Ok(answers.await?.into_inner())
+/// A stream on which nothing is sent. It ends when it is dropped.
+struct Idle {
+    _sender: mpsc::Sender<v1::AppendRequest>,
+    _answers: Streaming<v1::AppendResponse>,
+}
+
+async fn open(clients: &Clients, token: &Token) -> Result<Idle, Status> {
+    let (sender, nothing) = mpsc::channel(1);
+    let nothing = token.on(ReceiverStream::new(nothing));
+    let mut ledger = clients.ledger.clone();
+    let answers = within("the beginning of a stream", ledger.append_stream(nothing));
+    Ok(Idle {
+        _answers: answers.await?.into_inner(),
+        _sender: sender,
+    })
 }
 
 #[test]
@@ -64,10 +65,17 @@ fn the_streams_of_one_principal_leave_room_for_another() {
             panic!("{} streams are open", idle.len());
         };
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-        assert!(refused.message().contains("limits.append_streams"), "{refused:?}");
+        assert!(
+            refused.message().contains("limits.append_streams"),
+            "{refused:?}"
+        );
         assert_eq!(idle.len(), 4);
         let clients = Clients::connect(&scene.server).await;
-        let victims = Token::create(&scene.data(), "another", &["--ledger", QUIET, "--role", "append"]);
+        let victims = Token::create(
+            &scene.data(),
+            "another",
+            &["--ledger", QUIET, "--role", "append"],
+        );
         deed_tests::until("a stream of somebody else", || async {
             open(&clients, &victims).await.ok()
         })

@@ -31,8 +31,8 @@ use crate::{AGENT, SIGNER, Scene, Sessions, apart, attack_time, signer};
 const CONNECTIONS: usize = 3;
 const UNDER_WAY: usize = 6;
 
-/// Bound on stopping that is set, and what stopping takes at most: that, one piece of work, and a
-/// busy machine. It took 19 s when the whole queue was worked off first, and more with a longer one.
+/// Bound on stopping that is set, and what stopping takes at most: that, one statement, and a busy
+/// machine. It took 19 s when the whole queue was worked off first, and more with a longer one.
 const DRAIN_MS: &str = "2000";
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -83,7 +83,7 @@ async fn flood(
                 (ledger.request(&payloads).envelopes, false)
             }
             1 => {
-                let payloads = acts(&mut sessions.next(ledger.id, SIGNER), 16);
+                let payloads = acts(&mut sessions.next(ledger.id, SIGNER), 64);
                 (batch(&payloads, &signer()), true)
             }
             _ => {
@@ -107,9 +107,8 @@ async fn flood(
 #[test]
 fn a_tenant_that_floods_its_ledger_harms_no_other() {
     run_within(Duration::from_secs(600), async {
-        let prepare = |authority: &mut deed_tests::keys::Authority| {
-            vec![authority.says(hostile_policies())]
-        };
+        let prepare =
+            |authority: &mut deed_tests::keys::Authority| vec![authority.says(hostile_policies())];
         let scene = Scene::set(prepare, &["--set", &format!("drain_ms={DRAIN_MS}")]).await;
         let watch = scene.watch();
         let stop = Arc::new(AtomicBool::new(false));
@@ -125,7 +124,14 @@ fn a_tenant_that_floods_its_ledger_harms_no_other() {
                         let number = connection * UNDER_WAY + number;
                         let (ledger, sessions) = (ledger.clone(), Arc::clone(&sessions));
                         let (clients, stop) = (clients.clone(), Arc::clone(&stop));
-                        tokio::spawn(flood(number, clients, ledger, token.clone(), sessions, stop))
+                        tokio::spawn(flood(
+                            number,
+                            clients,
+                            ledger,
+                            token.clone(),
+                            sessions,
+                            stop,
+                        ))
                     });
                     for one in all.collect::<Vec<_>>() {
                         let _ = one.await;

@@ -62,8 +62,13 @@ const HONEST: &str = "spiffe://example.org/agent/honest";
 /// How long attacks go on, and whether what appends take is held against its bound.
 pub(crate) fn attack_time() -> (Duration, bool) {
     let set = env::var("DEED_HARM_SECONDS").ok();
-    let seconds = set.as_ref().map(|seconds| seconds.parse().expect("a number"));
-    (Duration::from_secs(seconds.unwrap_or(SECONDS)), set.is_some())
+    let seconds = set
+        .as_ref()
+        .map(|seconds| seconds.parse().expect("a number"));
+    (
+        Duration::from_secs(seconds.unwrap_or(SECONDS)),
+        set.is_some(),
+    )
 }
 
 pub(crate) fn signer() -> SigningKey {
@@ -200,7 +205,11 @@ async fn append(
     while !stop.load(Relaxed) {
         let request = token.on(ledger.request(&producer.intents(1)));
         let began = Instant::now();
-        let answer = within("the victim's receipt", clients.ledger.clone().append(request)).await;
+        let answer = within(
+            "the victim's receipt",
+            clients.ledger.clone().append(request),
+        )
+        .await;
         took.push(began.elapsed());
         accepted(&answer.expect("a receipt").into_inner().results[0]);
         tokio::time::sleep(Duration::from_millis(10)).await;
