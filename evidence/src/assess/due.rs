@@ -35,8 +35,10 @@ pub struct Owner([u8; 16]);
 impl Owner {
     /// Stands for the whole ledger, where timers are counted.
     pub const ALL: Self = Self([0; 16]);
-    pub(super) const AUTHORITY: Self = Self([1; 16]);
-    pub(super) const NOBODY: Self = Self([2; 16]);
+    /// An authority.
+    pub const AUTHORITY: Self = Self([1; 16]);
+    /// Whoever spoke without a signature.
+    pub const NOBODY: Self = Self([2; 16]);
 
     pub(super) fn controller(name: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();

@@ -17,6 +17,8 @@ pub(crate) mod signers;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
+#[cfg(test)]
+mod timer_tests;
 pub(crate) mod ticker;
 
 use std::sync::Arc;

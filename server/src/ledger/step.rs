@@ -371,6 +371,7 @@ impl LedgerState {
     }
 
     /// Timers of it in memory.
+    #[cfg(test)]
     pub(crate) fn timers_at_hand(&self) -> usize {
         self.book.timers_at_hand()
     }

@@ -31,9 +31,9 @@ pub(super) struct ByHand {
     pub(super) id: LedgerId,
 }
 
-struct Stored<'s>(&'s Store);
+pub(super) struct Stored(Arc<Store>);
 
-impl Past for Stored<'_> {
+impl Past for Stored {
     fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
         self.0.due(NUMBER, due)
     }
@@ -90,8 +90,12 @@ impl ByHand {
         }
     }
 
+    pub(super) fn past(&self) -> Stored {
+        Stored(Arc::clone(&self.store))
+    }
+
     pub(super) fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
-        let mut past = Stored(&self.store);
+        let mut past = self.past();
         let mut turn = self.state.begin(&mut past).unwrap();
         let placements = batches
             .iter()
