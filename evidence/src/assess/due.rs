@@ -179,7 +179,10 @@ impl Dues {
 
     /// Forgets what is at hand. Only when all changes were taken and can be read again.
     pub(super) fn forget(&mut self) {
-        debug_assert!(self.changed.is_empty() && self.moved.is_empty(), "changes were taken");
+        debug_assert!(
+            self.changed.is_empty() && self.moved.is_empty(),
+            "changes were taken"
+        );
         self.set.clear();
         self.gone.clear();
         self.horizon = Horizon::Unknown;

@@ -166,7 +166,10 @@ fn a_leap_ahead_is_neither_ticked_nor_recorded_and_ends_when_the_clock_comes_bac
     machine.ticks();
     assert_eq!(machine.size(), size, "no deadline has fired");
     let why = machine.refused();
-    assert!(why.contains("leapt 31536000 s ahead") && why.contains("clock confirm"), "{why}");
+    assert!(
+        why.contains("leapt 31536000 s ahead") && why.contains("clock confirm"),
+        "{why}"
+    );
     assert!(machine.not_ready().contains("leapt"));
     let observed = machine.admin().observed();
     assert!(!observed.on_time);
@@ -248,7 +251,9 @@ fn an_operator_confirms_a_leap_and_the_log_says_so() {
         panic!("{entries:?}");
     };
     assert_eq!((*at, tick.clock_us), (leapt + SECOND_US, leapt));
-    let ticks = entries.iter().filter(|(_, body)| matches!(body, Body::Tick(_)));
+    let ticks = entries
+        .iter()
+        .filter(|(_, body)| matches!(body, Body::Tick(_)));
     assert_eq!(ticks.count(), 1, "once in each ledger");
     let found = machine.findings();
     let confirmed = |one: &&v1::Finding| one.detail.contains("the operator confirmed");
@@ -265,7 +270,9 @@ fn an_operator_confirms_a_leap_and_the_log_says_so() {
         assert_eq!(machine.admin().ready(), Ok(()));
     }
     let ticks = machine.entries();
-    let ticks = ticks.iter().filter(|(_, body)| matches!(body, Body::Tick(_)));
+    let ticks = ticks
+        .iter()
+        .filter(|(_, body)| matches!(body, Body::Tick(_)));
     assert_eq!(ticks.count(), 1);
 }
 
@@ -276,7 +283,10 @@ fn a_clock_that_is_set_back_is_told_and_comes_to_it() {
     machine.clock.set(BEGIN_US - 3_600 * SECOND_US);
     machine.ticks();
     let why = machine.refused();
-    assert!(why.contains("3600000000 us behind") && why.contains("clock confirm"), "{why}");
+    assert!(
+        why.contains("3600000000 us behind") && why.contains("clock confirm"),
+        "{why}"
+    );
     assert!(machine.not_ready().contains("behind the time of 1 ledgers"));
     let observed = machine.admin().observed();
     assert!(!observed.on_time);
@@ -315,7 +325,9 @@ fn a_ledger_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
     assert_eq!(tick.clock_us, BEGIN_US);
     let found = machine.findings();
     assert!(
-        found.iter().any(|one| one.detail.contains("31536000 s behind the ledger's time")),
+        found
+            .iter()
+            .any(|one| one.detail.contains("31536000 s behind the ledger's time")),
         "{found:?}"
     );
     // Also after a restart; and no second entry says so.

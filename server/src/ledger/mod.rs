@@ -17,9 +17,9 @@ pub(crate) mod signers;
 pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
+pub(crate) mod ticker;
 #[cfg(test)]
 mod timer_tests;
-pub(crate) mod ticker;
 
 use std::sync::Arc;
 

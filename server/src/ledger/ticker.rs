@@ -91,7 +91,12 @@ async fn release_ahead(context: &Context, confirmed: Micros) {
         Ok(ledgers.filter_map(Result::ok).collect::<Vec<_>>())
     });
     for ledger in ledgers.await.unwrap_or_default() {
-        if context.appends.note_clock(&ledger, confirmed).await.is_err() {
+        if context
+            .appends
+            .note_clock(&ledger, confirmed)
+            .await
+            .is_err()
+        {
             tracing::error!(
                 ledger = ledger.name(),
                 "its time is ahead of the confirmed clock, and that could not be noted; confirm it again"

@@ -17,8 +17,8 @@ use deed_evidence::{
     statement::BodyKind,
 };
 use deed_proto::v1::{self, statement::Body};
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::step_tests::{ByHand, NUMBER, admit_with, brief};
 use crate::{
@@ -83,7 +83,11 @@ fn memory_does_not_grow_with_what_is_due() {
     let (mut ledger, _) = with_timers((0..100_000).map(|n| 1_000_000 + n));
     assert_eq!(ledger.state.due(), 100_000);
     // What a turn has set, and what was at hand before it.
-    assert!(ledger.state.timers_at_hand() <= 2 * 4096, "{}", ledger.state.timers_at_hand());
+    assert!(
+        ledger.state.timers_at_hand() <= 2 * 4096,
+        "{}",
+        ledger.state.timers_at_hand()
+    );
     ledger.turn(&[]);
     assert!(ledger.state.timers_at_hand() <= 2 * 4096);
     // A start reads the next ones only.
@@ -113,7 +117,10 @@ fn a_deadline_may_lie_two_years_ahead() {
         panic!("{placed:?}");
     };
     let why = refusal.to_string();
-    assert!(why.contains("732 days ahead at most") && why.contains("name an earlier one"), "{why}");
+    assert!(
+        why.contains("732 days ahead at most") && why.contains("name an earlier one"),
+        "{why}"
+    );
     // Heartbeats and tasks likewise.
     producer.next -= 1;
     let beat = v1::Heartbeat {
@@ -138,7 +145,10 @@ fn a_deadline_may_lie_two_years_ahead() {
         let batch = admit_with(&ledger.trust, ledger.id, 5, &[envelope]);
         let placed = ledger.turn(&[batch]);
         assert!(
-            matches!(placed[..], [Placement::Refused(Refusal::DeadlineFar { .. })]),
+            matches!(
+                placed[..],
+                [Placement::Refused(Refusal::DeadlineFar { .. })]
+            ),
             "{placed:?}"
         );
     }
@@ -151,8 +161,8 @@ fn whoever_holds_its_share_of_timers_is_refused_more_and_nothing_else() {
     let first = [opened(&mut producer), intent_until(&mut producer, 1_000)];
     let batch = admit_with(&ledger.trust, ledger.id, 5, &first);
     ledger.turn(&[batch]);
-    // As if it had said a fifth of a million of these.
-    let full = TIMERS_MAX / 5;
+    // As if it had said a fifth of a million of these, but for one.
+    let full = TIMERS_MAX / 5 - 1;
     let timers = Timers {
         held: full,
         promises: 0,
@@ -178,7 +188,8 @@ fn whoever_holds_its_share_of_timers_is_refused_more_and_nothing_else() {
     };
     let why = refusal.to_string();
     assert!(
-        why.contains(&format!("{} deadlines are pending", full + 1)) && why.contains("send Outcomes"),
+        why.contains(&format!("{} deadlines are pending", full + 1))
+            && why.contains("send Outcomes"),
         "{why}"
     );
     // Without a deadline it is recorded.

@@ -271,8 +271,8 @@ impl TurnThread {
         let (ledger, at) = match &job.work {
             Work::Append(ledger, statements) => (ledger, statements.received_at()),
             Work::Receipt(ledger, _, now) | Work::Tick(ledger, now) => (ledger, *now),
-            Work::Clock(ledger, confirmed) => (ledger, confirmed.now),
-            Work::Create(_) => return Ok(Some(job)),
+            // That the clock was confirmed is said before anything fires by it.
+            Work::Clock(..) | Work::Create(_) => return Ok(Some(job)),
         };
         if !behind.contains(&ledger.number) {
             let ledger = Arc::clone(ledger);

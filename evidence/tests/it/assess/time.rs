@@ -85,7 +85,12 @@ fn timers_fire_in_portions_that_the_entries_tell() {
         let found = stage.found();
         let leaves = found.iter().map(|one| one.leaf_index - first);
         let leaves: Vec<_> = leaves.collect();
-        let wanted = [[0; FIRE_MAX].as_slice(), &[1; FIRE_MAX], &[2; 700 - 2 * FIRE_MAX]].concat();
+        let wanted = [
+            [0; FIRE_MAX].as_slice(),
+            &[1; FIRE_MAX],
+            &[2; 700 - 2 * FIRE_MAX],
+        ]
+        .concat();
         assert_eq!(leaves, wanted);
         // In order of their deadlines, and then of leaves.
         let about: Vec<_> = found.iter().map(|one| one.about_leaf).collect();
