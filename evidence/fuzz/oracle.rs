@@ -44,8 +44,10 @@ pub(crate) fn rules(statement: &v1::Statement) -> Result<(), Broken> {
     match body {
         Body::Genesis(genesis) => self::genesis(genesis),
         Body::Tick(tick) => {
-            let due = 1..=statement.occurred_at_us;
-            require(due.contains(&tick.due_us), "due_us")
+            let until = 0..=statement.occurred_at_us;
+            require(until.contains(&tick.due_us), "due_us")?;
+            require(until.contains(&tick.clock_us), "clock_us")?;
+            require(tick.due_us > 0 || tick.clock_us > 0, "due_us")
         }
         Body::Clearance(clearance) => self::clearance(clearance),
         Body::TaskReceipt(receipt) => {

@@ -138,7 +138,7 @@ fn router(admin: Weak<Admin>) -> Router {
 
 /// Why a server is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct NotReady(String);
+pub(crate) struct NotReady(pub(crate) String);
 
 impl NotReady {
     fn stopping() -> Self {
@@ -147,7 +147,7 @@ impl NotReady {
 }
 
 impl Admin {
-    fn ready(&self) -> Result<(), NotReady> {
+    pub(crate) fn ready(&self) -> Result<(), NotReady> {
         if *self.context.stopping.borrow() {
             return Err(NotReady::stopping());
         }
@@ -215,7 +215,7 @@ impl Admin {
         ledger.readable().size().get().saturating_sub(indexed_to)
     }
 
-    fn observed(&self) -> Observed {
+    pub(crate) fn observed(&self) -> Observed {
         let ledgers = self.context.registry.all_loaded();
         let store = self.context.registry.store();
         let shards = &self.context.appends.shards;
@@ -348,7 +348,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Server, ServerOptions, StartError, SystemClock,
+        Clock as _, Server, ServerOptions, StartError, SystemClock,
         shard::Disk,
         testing::{AUTHORITY_KEY, Engine, Producer, TASK, briefs},
     };
@@ -538,7 +538,7 @@ mod tests {
         let created = created.await.unwrap().into_inner().ledger.unwrap();
         let id = LedgerId::new(Hash::try_from(&created.ledger_id[..]).unwrap());
         let mut producer = Producer::new(id, 1);
-        let far_us = i64::MAX;
+        let far_us = SystemClock.now().get() + 365 * 86_400_000_000;
         let opened = v1::TaskOpened {
             requested_by: "https://example.org/people/dee".to_owned(),
             risk_tier: v1::RiskTier::Low.into(),

@@ -98,11 +98,7 @@ impl Past for Nothing {
         Ok(None)
     }
 
-    fn dues_after(
-        &mut self,
-        _: Option<&Due>,
-        _: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError> {
+    fn dues_after(&mut self, _: Option<&Due>, _: usize) -> Result<Vec<(Due, Owner)>, StoreError> {
         Ok(Vec::new())
     }
 }

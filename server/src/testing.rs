@@ -74,21 +74,51 @@ pub(crate) fn genesis() -> (Bytes, LedgerId, SharedTrust) {
 
 /// A clock that the test moves.
 #[derive(Debug, Default)]
-pub(crate) struct TestClock(Mutex<i64>);
+pub(crate) struct TestClock {
+    now: Mutex<i64>,
+    /// The time since boot, and the id of that, on a machine that tells them.
+    boot: Mutex<Option<(i64, String)>>,
+}
 
 impl TestClock {
     pub(crate) fn at(micros: i64) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(micros)))
+        Arc::new(Self {
+            now: Mutex::new(micros),
+            boot: Mutex::new(None),
+        })
     }
 
     pub(crate) fn set(&self, micros: i64) {
-        *self.0.lock() = micros;
+        *self.now.lock() = micros;
+    }
+
+    /// The machine is booted, and tells of it from now on.
+    pub(crate) fn boots(&self, id: &str) {
+        *self.boot.lock() = Some((0, id.to_owned()));
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&self, micros: i64) {
+        *self.now.lock() += micros;
+        if let Some((since, _)) = &mut *self.boot.lock() {
+            *since += micros;
+        }
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Micros {
-        Micros::new(*self.0.lock())
+        Micros::new(*self.now.lock())
+    }
+
+    fn since_boot(&self) -> Option<Micros> {
+        let boot = self.boot.lock();
+        boot.as_ref().map(|(since, _)| Micros::new(*since))
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        let boot = self.boot.lock();
+        boot.as_ref().map(|(_, id)| id.clone())
     }
 }
 
@@ -334,12 +364,31 @@ impl Engine {
     /// The same, with faults put between the shard and its disk.
     pub(crate) fn open_on(data_dir: &Path, wrap: impl FnOnce(Disk) -> Disk) -> Self {
         // What one request is, is one turn, however busy this machine is.
-        Self::open_with(data_dir, Duration::from_secs(3600), wrap)
+        let whole = Duration::from_secs(3600);
+        Self::open_by(data_dir, TestClock::at(1_000_000), whole, wrap)
     }
 
     /// The same, with turns of so much time.
     pub(crate) fn open_with(
         data_dir: &Path,
+        turn_time: Duration,
+        wrap: impl FnOnce(Disk) -> Disk,
+    ) -> Self {
+        Self::open_by(data_dir, TestClock::at(1_000_000), turn_time, wrap)
+    }
+
+    /// The same by a clock of the test's.
+    pub(crate) fn open_at(
+        data_dir: &Path,
+        clock: Arc<TestClock>,
+        wrap: impl FnOnce(Disk) -> Disk,
+    ) -> Self {
+        Self::open_by(data_dir, clock, Duration::from_secs(3600), wrap)
+    }
+
+    fn open_by(
+        data_dir: &Path,
+        clock: Arc<TestClock>,
         turn_time: Duration,
         wrap: impl FnOnce(Disk) -> Disk,
     ) -> Self {
@@ -363,13 +412,16 @@ impl Engine {
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
         let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, turn_time, &metrics);
-        let clock = TestClock::at(1_000_000);
+        // Of a clock that tells of no boot, the test says what time it is, also after a restart.
+        let recorded = match clock.since_boot() {
+            Some(_) => store.newest_times().unwrap(),
+            None => Vec::new(),
+        };
         let time = Arc::new(Timekeeper::open(
             Arc::clone(&clock) as _,
             ClockOptions::default(),
             Some(data_dir.to_owned()),
-            // A test's time begins where the test says, also when its server starts once more.
-            Vec::new(),
+            recorded,
         ));
         let registry = Arc::new(Registry::new(
             Arc::clone(&store),
@@ -381,7 +433,7 @@ impl Engine {
             key_file: data_dir.join("content.key"),
             ..ContentOptions::new(data_dir)
         };
-        let contents = ContentStore::open(data_dir, &content, 0, &store, Arc::clone(&clock) as _);
+        let contents = ContentStore::open(data_dir, &content, 0, &store, Arc::clone(&time) as _);
         let appends = Appends {
             registry: Arc::clone(&registry),
             shards: Arc::new(shards),
@@ -463,6 +515,11 @@ impl Engine {
             self.store.put(&mut batch, Family::State, &key, &record);
         }
         self.store.commit(batch).unwrap();
+    }
+
+    /// What services need, of a server that is not stopped.
+    pub(crate) fn context_that_stays(&self) -> Context {
+        self.context().0
     }
 
     /// What services need, and what stops them.

@@ -293,7 +293,10 @@ fn what_contradicts_itself_is_refused() {
         ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
         producer: statement::LEDGER_PRODUCER.into(),
         occurred_at_us: ledger.now().get(),
-        body: Some(Body::Tick(v1::Tick { due_us: 5, clock_us: 0 })),
+        body: Some(Body::Tick(v1::Tick {
+            due_us: 5,
+            clock_us: 0,
+        })),
         ..v1::Statement::default()
     })
     .unwrap();
@@ -405,7 +408,10 @@ fn a_key_that_was_to_sign_has_signed_or_it_fails() {
         ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
         producer: statement::LEDGER_PRODUCER.into(),
         occurred_at_us: ledger.now().get(),
-        body: Some(Body::Tick(v1::Tick { due_us: 5, clock_us: 0 })),
+        body: Some(Body::Tick(v1::Tick {
+            due_us: 5,
+            clock_us: 0,
+        })),
         ..v1::Statement::default()
     });
     let tick = Entry::by_ledger(&tick.unwrap(), ledger.now()).encode();

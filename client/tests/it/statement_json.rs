@@ -312,7 +312,10 @@ fn every_act_is_said_in_json() {
 fn what_the_ledger_says_has_no_place_in_a_session() {
     let hash = Bytes::from_static(&[5; 32]);
     for body in [
-        Body::Tick(v1::Tick { due_us: 5, clock_us: 0 }),
+        Body::Tick(v1::Tick {
+            due_us: 5,
+            clock_us: 0,
+        }),
         Body::Clearance(v1::Clearance {
             intent: leaf_ref(),
             policy_leaf: 3,

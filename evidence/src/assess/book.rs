@@ -275,7 +275,11 @@ impl Book {
         key: Option<KeyId>,
     ) -> Result<(u64, u64), V::Error> {
         let record = key.and_then(|key| registry.key(key));
-        let owner = owner(Voice { producer, key, record });
+        let owner = owner(Voice {
+            producer,
+            key,
+            record,
+        });
         let all = self.timers(view, Owner::ALL)?.held;
         Ok((all, self.timers(view, owner)?.held))
     }
@@ -350,7 +354,8 @@ impl Book {
     /// The session promises to go on by then.
     pub(super) fn promise(&mut self, session: SessionId, at: Micros, leaf: u64) {
         let at_us = at.get();
-        self.cells.put(CellKey::Promise(session), Promise { at_us, leaf });
+        self.cells
+            .put(CellKey::Promise(session), Promise { at_us, leaf });
         self.dues.set(Due {
             at,
             leaf,
@@ -640,13 +645,19 @@ impl Book {
                 Owed::Tick { due } => {
                     let due_us = due.get();
                     let clock_us = 0;
-                    (None, v1::statement::Body::Tick(v1::Tick { due_us, clock_us }))
+                    (
+                        None,
+                        v1::statement::Body::Tick(v1::Tick { due_us, clock_us }),
+                    )
                 }
                 Owed::Confirmed { due, clock, from } => {
                     self.clock_confirmed(view, here, clock, from)?;
                     let due_us = due.map_or(0, Micros::get);
                     let clock_us = clock.get();
-                    (None, v1::statement::Body::Tick(v1::Tick { due_us, clock_us }))
+                    (
+                        None,
+                        v1::statement::Body::Tick(v1::Tick { due_us, clock_us }),
+                    )
                 }
             };
             self.keep_timers(view, Owner::NOBODY)?;

@@ -35,8 +35,10 @@ pub struct Owner([u8; 16]);
 impl Owner {
     /// Stands for the whole ledger, where timers are counted.
     pub const ALL: Self = Self([0; 16]);
-    pub(super) const AUTHORITY: Self = Self([1; 16]);
-    pub(super) const NOBODY: Self = Self([2; 16]);
+    /// An authority.
+    pub const AUTHORITY: Self = Self([1; 16]);
+    /// Whoever spoke without a signature.
+    pub const NOBODY: Self = Self([2; 16]);
 
     pub(super) fn controller(name: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
@@ -181,7 +183,10 @@ impl Dues {
 
     /// Forgets what is at hand. Only when all changes were taken and can be read again.
     pub(super) fn forget(&mut self) {
-        debug_assert!(self.changed.is_empty() && self.moved.is_empty(), "changes were taken");
+        debug_assert!(
+            self.changed.is_empty() && self.moved.is_empty(),
+            "changes were taken"
+        );
         self.set.clear();
         self.gone.clear();
         self.horizon = Horizon::Unknown;

@@ -59,7 +59,9 @@ impl Kept {
     pub fn dues_after(&self, after: Option<&Due>, limit: usize) -> Vec<(Due, Owner)> {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
         let dues = self.dues.range((behind, Bound::Unbounded));
-        dues.take(limit).map(|(due, owner)| (*due, *owner)).collect()
+        dues.take(limit)
+            .map(|(due, owner)| (*due, *owner))
+            .collect()
     }
 
     /// A cell's bytes, findings among them.

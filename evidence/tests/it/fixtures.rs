@@ -241,7 +241,13 @@ pub(crate) fn by_ledger(task: Bytes, body: Body) -> v1::Statement {
 
 pub(crate) fn tick() -> v1::Statement {
     let due_us = TIME_US - 250_000;
-    by_ledger(Bytes::new(), Body::Tick(v1::Tick { due_us, clock_us: 0 }))
+    by_ledger(
+        Bytes::new(),
+        Body::Tick(v1::Tick {
+            due_us,
+            clock_us: 0,
+        }),
+    )
 }
 
 pub(crate) fn clearance() -> v1::Statement {

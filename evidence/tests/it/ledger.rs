@@ -371,7 +371,10 @@ impl View for Kept {
     ) -> Result<Vec<(Due, Owner)>, String> {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
         let dues = self.dues.range((behind, Bound::Unbounded));
-        Ok(dues.take(limit).map(|(due, owner)| (*due, *owner)).collect())
+        Ok(dues
+            .take(limit)
+            .map(|(due, owner)| (*due, *owner))
+            .collect())
     }
 
     fn damaged(&self, key: &CellKey) -> String {

@@ -258,7 +258,15 @@ fn nothing_that_the_ledger_says_comes_out_of_nowhere() {
         })
     };
     for (leaf, task, body, uncalled) in [
-        (begun, None, Body::Tick(v1::Tick { due_us: 1, clock_us: 0 }), true),
+        (
+            begun,
+            None,
+            Body::Tick(v1::Tick {
+                due_us: 1,
+                clock_us: 0,
+            }),
+            true,
+        ),
         (begun, Some(1), unearned(&evidence[1..]), true),
         (begun + 1, Some(1), unearned(&evidence[..1]), true),
         // With all of its evidence, but before all of it is there; and once more.

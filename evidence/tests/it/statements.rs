@@ -571,7 +571,9 @@ fn authoritys_statement() -> impl Strategy<Value = v1::Statement> {
 fn ledgers_statement() -> impl Strategy<Value = v1::Statement> {
     let task = bytes(16).boxed();
     let no_task = Just(Bytes::new()).boxed();
-    let tick = |now| (1..=now).prop_map(|due_us| Body::Tick(v1::Tick { due_us, clock_us: 0 }));
+    let tick = |now| {
+        (1..=now, 0..=now).prop_map(|(due_us, clock_us)| Body::Tick(v1::Tick { due_us, clock_us }))
+    };
     (bytes(32), 1..=i64::MAX)
         .prop_flat_map(move |(ledger_id, occurred_at_us)| {
             let said = prop_oneof![

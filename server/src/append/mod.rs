@@ -241,7 +241,11 @@ impl Appends {
         }
         // Within what a clock may be behind, it says what it says.
         let stands_still = readable.stands_still(now);
-        Ok(if stands_still { now.max(readable.effective_time) } else { now })
+        Ok(if stands_still {
+            now.max(readable.effective_time)
+        } else {
+            now
+        })
     }
 
     /// The time by the machine's clock, if that is to be believed.

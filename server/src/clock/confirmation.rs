@@ -68,8 +68,13 @@ pub fn confirm(data_dir: &Path, named: Micros) -> Result<Micros, ConfirmError> {
     if clock.get().abs_diff(named.get()) > NAMED_WITHIN_US.unsigned_abs() {
         return Err(ConfirmError::OtherTime { clock, named });
     }
-    write(data_dir, CONFIRMED, &clock.get().to_string())?;
+    note(data_dir, clock)?;
     Ok(clock)
+}
+
+/// Notes a time that is confirmed.
+pub(super) fn note(data_dir: &Path, time: Micros) -> io::Result<()> {
+    write(data_dir, CONFIRMED, &time.get().to_string())
 }
 
 /// The time that was confirmed last. A file that cannot be read confirms nothing.

@@ -1,1 +1,383 @@
-//! Clocks that leap.
+//! Clocks that leap, ahead and back, while a server runs and while it does not.
+
+use std::{path::Path, sync::Arc};
+
+use deed_evidence::{Micros, entry::Entry, replay::Replay};
+use deed_proto::v1::{self, FindingKind, statement::Body};
+use prost::Message as _;
+use tempfile::TempDir;
+
+use super::{Clock as _, confirmation};
+use crate::{
+    admin::{Admin, NotReady},
+    ledger::ticker,
+    status::Refusal,
+    testing::{Engine, Producer, TASK, TestClock, block_on, briefs},
+};
+
+const NAME: &str = "one";
+const SECOND_US: i64 = 1_000_000;
+const DAY_US: i64 = 86_400 * SECOND_US;
+const YEAR_US: i64 = 365 * DAY_US;
+/// Some day in 2023.
+const BEGIN_US: i64 = 1_700_000_000 * SECOND_US;
+
+struct Machine {
+    dir: TempDir,
+    clock: Arc<TestClock>,
+    engine: Option<Engine>,
+    producer: Option<Producer>,
+}
+
+impl Machine {
+    /// A machine that is booted at `now`, with a server that has nothing yet.
+    fn boots_at(now: i64) -> Self {
+        let clock = TestClock::at(now);
+        clock.boots("first boot");
+        let dir = TempDir::new().unwrap();
+        let mut machine = Self {
+            dir,
+            clock,
+            engine: None,
+            producer: None,
+        };
+        machine.start();
+        machine
+    }
+
+    fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn start(&mut self) {
+        let engine = Engine::open_at(self.dir.path(), Arc::clone(&self.clock), |disk| disk);
+        self.engine = Some(engine);
+    }
+
+    fn stop(&mut self) {
+        self.engine.take().unwrap().close();
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().unwrap()
+    }
+
+    /// A ledger with a task that ends in a day, and an Intent that lapses then.
+    fn begin_ledger(&mut self) {
+        let ledger = self.engine().create(NAME).unwrap();
+        let mut producer = Producer::new(ledger.id, 1);
+        let deadline_us = self.clock.now().get() + DAY_US;
+        let opened = v1::TaskOpened {
+            requested_by: "https://example.org/people/dee".to_owned(),
+            risk_tier: v1::RiskTier::Low.into(),
+            deadline_us,
+            ..v1::TaskOpened::default()
+        };
+        let opened = producer.opens(TASK, opened);
+        self.producer = Some(producer);
+        let answer = self.engine().append(NAME, vec![opened]).unwrap();
+        assert_eq!(briefs(&answer), ["accepted 1"]);
+    }
+
+    fn append(&mut self) -> Result<v1::AppendResponse, Refusal> {
+        let producer = self.producer.as_mut().unwrap();
+        let before = producer.clone();
+        let envelope = producer.intent("orders/1");
+        let appended = self.engine().append(NAME, vec![envelope]);
+        if appended.is_err() {
+            self.producer = Some(before);
+        }
+        appended
+    }
+
+    #[track_caller]
+    fn refused(&mut self) -> String {
+        match self.append() {
+            Err(Refusal::Unavailable(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the ticker does in some seconds, in which no real time passes.
+    fn ticks(&self) {
+        let (context, _stop) = self.engine().context();
+        block_on(async {
+            let mut ahead = 0;
+            for _ in 0..3 {
+                ahead = ticker::round(&context, ahead).await;
+            }
+        });
+    }
+
+    fn admin(&self) -> Admin {
+        Admin {
+            context: self.engine().context_that_stays(),
+            data_dir: self.data_dir().to_owned(),
+        }
+    }
+
+    fn not_ready(&self) -> String {
+        let NotReady(why) = self.admin().ready().unwrap_err();
+        why
+    }
+
+    fn confirms(&self, time: i64) {
+        confirmation::note(self.data_dir(), Micros::new(time)).unwrap();
+    }
+
+    fn size(&self) -> u64 {
+        let ledger = self.engine().registry.ledger(NAME).unwrap();
+        ledger.readable().size().get()
+    }
+
+    /// Receive times and bodies of all entries but the genesis entry, which a replay takes.
+    #[track_caller]
+    fn entries(&self) -> Vec<(i64, Body)> {
+        let ledger = self.engine().registry.ledger(NAME).unwrap();
+        let entries = self.engine().store.entries(ledger.number, 0);
+        let entries: Vec<_> = entries.map(|item| item.unwrap().1).collect();
+        Replay::over(&entries).unwrap();
+        let read = entries.iter().skip(1).map(|bytes| {
+            let entry = Entry::parse(bytes).unwrap();
+            let body = v1::Statement::decode(entry.payload).unwrap().body.unwrap();
+            (entry.received_at.get(), body)
+        });
+        read.collect()
+    }
+
+    fn findings(&self) -> Vec<v1::Finding> {
+        let ledger = self.engine().registry.ledger(NAME).unwrap();
+        let entries = self.engine().store.entries(ledger.number, 0);
+        let entries: Vec<_> = entries.map(|item| item.unwrap().1).collect();
+        let replay = Replay::over(&entries).unwrap();
+        replay.findings().cloned().collect()
+    }
+}
+
+#[test]
+fn a_leap_ahead_is_neither_ticked_nor_recorded_and_ends_when_the_clock_comes_back() {
+    let mut machine = Machine::boots_at(BEGIN_US);
+    machine.begin_ledger();
+    machine.ticks();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    let size = machine.size();
+
+    machine.clock.set(BEGIN_US + YEAR_US);
+    machine.ticks();
+    assert_eq!(machine.size(), size, "no deadline has fired");
+    let why = machine.refused();
+    assert!(
+        why.contains("leapt 31536000 s ahead") && why.contains("clock confirm"),
+        "{why}"
+    );
+    assert!(machine.not_ready().contains("leapt"));
+    let observed = machine.admin().observed();
+    assert!(!observed.on_time);
+    assert_eq!(observed.clock_refusals, [("ahead", 1), ("behind", 0)]);
+    let refused = machine.engine().create("two").err().unwrap();
+    assert!(refused.contains("leapt"), "{refused}");
+
+    machine.clock.set(BEGIN_US);
+    machine.clock.pass(3 * SECOND_US);
+    assert_eq!(briefs(&machine.append().unwrap()), ["accepted 2"]);
+    assert_eq!(machine.admin().ready(), Ok(()));
+    assert!(machine.admin().observed().on_time);
+    // Time that has really passed is no leap, however long it was.
+    machine.clock.pass(40 * DAY_US);
+    machine.ticks();
+    assert!(machine.size() > size + 1, "its deadline has fired");
+    assert_eq!(machine.admin().ready(), Ok(()));
+    machine.entries();
+}
+
+#[test]
+fn a_restart_does_not_make_a_leap_true() {
+    let mut machine = Machine::boots_at(BEGIN_US);
+    machine.begin_ledger();
+    machine.ticks();
+    let size = machine.size();
+    machine.clock.set(BEGIN_US + 7 * DAY_US);
+    for _ in 0..2 {
+        machine.stop();
+        machine.start();
+        machine.ticks();
+        // The ledger is not in memory, and something is due in it.
+        assert_eq!(machine.size(), size);
+        assert!(machine.refused().contains("leapt 604800 s"));
+        assert!(machine.not_ready().contains("leapt"));
+    }
+    // After another boot only the entries are left to go by: a week is what a server may be off.
+    machine.stop();
+    machine.clock.boots("second boot");
+    machine.start();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    machine.append().unwrap();
+    // More than 30 days are not believed.
+    machine.stop();
+    machine.clock.boots("third boot");
+    machine.clock.set(BEGIN_US + 38 * DAY_US);
+    machine.start();
+    machine.ticks();
+    let why = machine.refused();
+    assert!(why.contains("2678400 s ahead of everything"), "{why}");
+    assert!(machine.not_ready().contains("ahead of everything"));
+    machine.clock.set(BEGIN_US + 8 * DAY_US);
+    machine.append().unwrap();
+    assert_eq!(machine.admin().ready(), Ok(()));
+}
+
+#[test]
+fn an_operator_confirms_a_leap_and_the_log_says_so() {
+    let mut machine = Machine::boots_at(BEGIN_US);
+    machine.begin_ledger();
+    machine.ticks();
+    let leapt = BEGIN_US + YEAR_US;
+    machine.clock.set(leapt);
+    machine.refused();
+    // A time that the clock does not show changes nothing.
+    machine.confirms(BEGIN_US);
+    machine.ticks();
+    assert!(machine.not_ready().contains("leapt"));
+    assert_eq!(machine.size(), 2);
+
+    machine.clock.pass(SECOND_US);
+    machine.confirms(leapt);
+    machine.ticks();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    machine.append().unwrap();
+    machine.append().unwrap();
+    let entries = machine.entries();
+    let (at, Body::Tick(tick)) = &entries[1] else {
+        panic!("{entries:?}");
+    };
+    assert_eq!((*at, tick.clock_us), (leapt + SECOND_US, leapt));
+    let ticks = entries
+        .iter()
+        .filter(|(_, body)| matches!(body, Body::Tick(_)));
+    assert_eq!(ticks.count(), 1, "once in each ledger");
+    let found = machine.findings();
+    let confirmed = |one: &&v1::Finding| one.detail.contains("the operator confirmed");
+    let confirmed: Vec<_> = found.iter().filter(confirmed).collect();
+    assert_eq!(confirmed.len(), 1, "{found:?}");
+    assert_eq!(confirmed[0].kind(), FindingKind::ClockSkew);
+    // It holds after a restart, and after a boot.
+    for boot in ["first boot", "second boot"] {
+        machine.stop();
+        machine.clock.boots(boot);
+        machine.start();
+        machine.ticks();
+        machine.append().unwrap();
+        assert_eq!(machine.admin().ready(), Ok(()));
+    }
+    let ticks = machine.entries();
+    let ticks = ticks
+        .iter()
+        .filter(|(_, body)| matches!(body, Body::Tick(_)));
+    assert_eq!(ticks.count(), 1);
+}
+
+#[test]
+fn a_clock_that_is_set_back_is_told_and_comes_to_it() {
+    let mut machine = Machine::boots_at(BEGIN_US);
+    machine.begin_ledger();
+    machine.clock.set(BEGIN_US - 3_600 * SECOND_US);
+    machine.ticks();
+    let why = machine.refused();
+    assert!(
+        why.contains("3600000000 us behind") && why.contains("clock confirm"),
+        "{why}"
+    );
+    assert!(machine.not_ready().contains("behind the time of 1 ledgers"));
+    let observed = machine.admin().observed();
+    assert!(!observed.on_time);
+    assert_eq!(observed.clock_refusals, [("ahead", 0), ("behind", 1)]);
+    machine.clock.pass(3_599 * SECOND_US);
+    machine.append().unwrap();
+    assert_eq!(machine.admin().ready(), Ok(()));
+}
+
+#[test]
+fn a_ledger_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
+    // The clock is wrong from the beginning, and nobody can know.
+    let wrong = BEGIN_US + YEAR_US;
+    let mut machine = Machine::boots_at(wrong);
+    machine.begin_ledger();
+    machine.append().unwrap();
+    machine.stop();
+    machine.clock.boots("second boot");
+    machine.clock.set(BEGIN_US);
+    machine.start();
+    machine.ticks();
+    let why = machine.refused();
+    assert!(why.contains("31536000 s behind"), "{why}");
+    assert!(machine.not_ready().contains("behind everything"));
+
+    machine.confirms(BEGIN_US);
+    machine.clock.pass(2 * SECOND_US);
+    machine.ticks();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    machine.append().unwrap();
+    let entries = machine.entries();
+    let [.., (still, Body::Tick(tick)), (then, Body::Intent(_))] = &entries[..] else {
+        panic!("{entries:?}");
+    };
+    assert_eq!((*still, *then), (wrong, wrong), "its time stands still");
+    assert_eq!(tick.clock_us, BEGIN_US);
+    let found = machine.findings();
+    assert!(
+        found
+            .iter()
+            .any(|one| one.detail.contains("31536000 s behind the ledger's time")),
+        "{found:?}"
+    );
+    // Also after a restart; and no second entry says so.
+    let size = machine.size();
+    machine.stop();
+    machine.start();
+    machine.ticks();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    machine.append().unwrap();
+    assert_eq!(machine.size(), size + 1);
+    // Set back once more, it is not believed by what was said before.
+    machine.clock.set(BEGIN_US - 60 * SECOND_US);
+    assert!(machine.refused().contains("behind"));
+    machine.clock.set(BEGIN_US + 4 * SECOND_US);
+    // And goes on when the clock has come to it.
+    machine.clock.pass(YEAR_US);
+    machine.append().unwrap();
+    let last = machine.entries().pop().unwrap();
+    assert_eq!(last.0, wrong + 4 * SECOND_US);
+}
+
+#[test]
+fn a_clock_that_is_set_right_slowly_is_followed() {
+    let machine = Machine::boots_at(BEGIN_US);
+    let clock = &machine.engine().appends.clock;
+    let mut ahead = 0;
+    for _ in 0..100_000 {
+        machine.clock.pass(10 * SECOND_US);
+        // 500 ppm, as fast as adjtime does it; far beyond the bound in the end.
+        ahead += 5_000;
+        machine.clock.set(machine.clock.now().get() + 5_000);
+        clock.read().unwrap();
+    }
+    assert!(ahead > 60 * SECOND_US);
+    // Some small leaps are as much as a large one.
+    let leap = |us: i64| {
+        machine.clock.set(machine.clock.now().get() + us);
+        machine.clock.pass(SECOND_US);
+        clock.read()
+    };
+    leap(40 * SECOND_US).unwrap();
+    leap(40 * SECOND_US).unwrap_err();
+}
+
+#[test]
+fn what_is_collected_is_not_old_by_a_clock_that_leapt() {
+    let machine = Machine::boots_at(BEGIN_US);
+    let clock = &machine.engine().appends.clock;
+    clock.read().unwrap();
+    machine.clock.set(BEGIN_US + YEAR_US);
+    machine.clock.pass(SECOND_US);
+    assert_eq!(clock.now(), Micros::new(BEGIN_US + SECOND_US));
+}

@@ -48,8 +48,8 @@ pub(crate) fn run(command: ClockCommand, mut flags: Flags) -> anyhow::Result<Exi
     match deed_server::confirm_clock(&settings.server.data_dir, named) {
         Ok(_) => {
             print_line(
-                "confirmed; a running server takes it within some seconds: see its log and /readyz. It does \
-                 nothing for one that starts later",
+                "confirmed; a running server takes it within some seconds (see its log and /readyz), one that \
+                 starts within a minute when it does",
             );
             Ok(ExitCode::SUCCESS)
         }

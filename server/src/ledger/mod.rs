@@ -18,6 +18,8 @@ pub(crate) mod step;
 #[cfg(test)]
 mod step_tests;
 pub(crate) mod ticker;
+#[cfg(test)]
+mod timer_tests;
 
 use std::sync::Arc;
 

@@ -373,6 +373,7 @@ impl LedgerState {
     }
 
     /// Timers of it in memory.
+    #[cfg(test)]
     pub(crate) fn timers_at_hand(&self) -> usize {
         self.book.timers_at_hand()
     }
@@ -550,9 +551,7 @@ impl LedgerState {
             Ok(_) if let Some(refusal) = self.beyond_rules(batch, statement) => {
                 Ok(Placement::Refused(refusal))
             }
-            Ok(_) if let Some(refusal) = &beyond_timers => {
-                Ok(Placement::Refused(refusal.clone()))
-            }
+            Ok(_) if let Some(refusal) = &beyond_timers => Ok(Placement::Refused(refusal.clone())),
             Ok(_) => {
                 let at = self.come_to(turn, batch.received_at(), past)?;
                 let leaf = turn.next_leaf();

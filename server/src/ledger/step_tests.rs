@@ -31,9 +31,9 @@ pub(super) struct ByHand {
     pub(super) id: LedgerId,
 }
 
-struct Stored<'s>(&'s Store);
+pub(super) struct Stored(Arc<Store>);
 
-impl Past for Stored<'_> {
+impl Past for Stored {
     fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
         self.0.due(NUMBER, due)
     }
@@ -90,13 +90,17 @@ impl ByHand {
         }
     }
 
+    pub(super) fn past(&self) -> Stored {
+        Stored(Arc::clone(&self.store))
+    }
+
     /// The same requests, in turns that end after each piece.
     pub(super) fn pieces(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
         let mut all = Vec::new();
         for batch in batches {
             let mut placements = Vec::new();
             while placements.len() < batch.statements().len() {
-                let mut past = Stored(&self.store);
+                let mut past = self.past();
                 let mut turn = self.state.begin(&mut past).unwrap();
                 self.state
                     .apply_some(&mut turn, batch, &mut placements, &mut past, &mut |_| true)
@@ -112,7 +116,7 @@ impl ByHand {
     }
 
     pub(super) fn turn(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
-        let mut past = Stored(&self.store);
+        let mut past = self.past();
         let mut turn = self.state.begin(&mut past).unwrap();
         let placements = batches
             .iter()

@@ -29,21 +29,27 @@ pub(crate) async fn keep_ticking(context: Context) {
     let mut unloaded_at = Instant::now();
     let mut ahead = 0;
     loop {
-        ahead = look_at_clock(&context, ahead).await;
         if unloaded_at <= Instant::now() {
             unloaded_at = Instant::now() + UNLOADED_INTERVAL;
             load_due(&context).await;
         }
-        // Together: they share turns, and one full shard does not hold up the others.
-        stream::iter(context.registry.all_loaded())
-            .for_each_concurrent(TICKS_MAX, |ledger| tick(&context, ledger))
-            .await;
+        ahead = round(&context, ahead).await;
         tokio::select! {
             biased;
             () = context.stopped() => return,
             () = sleep(INTERVAL) => {}
         }
     }
+}
+
+/// One look at the clock and at the ledgers that are loaded; see [`look_at_clock`].
+pub(crate) async fn round(context: &Context, ahead: usize) -> usize {
+    let ahead = look_at_clock(context, ahead).await;
+    // Together: they share turns, and one full shard does not hold up the others.
+    stream::iter(context.registry.all_loaded())
+        .for_each_concurrent(TICKS_MAX, |ledger| tick(context, ledger))
+        .await;
+    ahead
 }
 
 /// Takes an operator's confirmation if there is a new one, and tells what has changed of the clock.
@@ -85,7 +91,12 @@ async fn release_ahead(context: &Context, confirmed: Micros) {
         Ok(ledgers.filter_map(Result::ok).collect::<Vec<_>>())
     });
     for ledger in ledgers.await.unwrap_or_default() {
-        if context.appends.note_clock(&ledger, confirmed).await.is_err() {
+        if context
+            .appends
+            .note_clock(&ledger, confirmed)
+            .await
+            .is_err()
+        {
             tracing::error!(
                 ledger = ledger.name(),
                 "its time is ahead of the confirmed clock, and that could not be noted; confirm it again"

@@ -144,7 +144,10 @@ mod tests {
         let bodies = [
             Body::Clearance(clearance),
             Body::TaskReceipt(receipt),
-            Body::Tick(v1::Tick { due_us: 1, clock_us: 0 }),
+            Body::Tick(v1::Tick {
+                due_us: 1,
+                clock_us: 0,
+            }),
         ];
         for (at, body) in bodies.into_iter().enumerate() {
             let task = match body {

@@ -33,16 +33,11 @@ impl Store {
     }
 
     /// Whose timer this is; `None` if it is not set.
-    pub(crate) fn due(
-        &self,
-        ledger: LedgerNumber,
-        due: &Due,
-    ) -> Result<Option<Owner>, StoreError> {
+    pub(crate) fn due(&self, ledger: LedgerNumber, due: &Due) -> Result<Option<Owner>, StoreError> {
         let key = keys::due(ledger, due);
         let value = self.value(Family::State, &key)?;
-        let owner = |value: Bytes| {
-            Owner::from_bytes(&value).ok_or_else(|| damaged_due(ledger, &key))
-        };
+        let owner =
+            |value: Bytes| Owner::from_bytes(&value).ok_or_else(|| damaged_due(ledger, &key));
         value.map(owner).transpose()
     }
 

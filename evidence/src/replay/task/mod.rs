@@ -33,9 +33,7 @@ pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
-    assess::{
-        Assessed, Book, Due, Owner, Recorded, Spoken, View, cells::CellKey, digest, said,
-    },
+    assess::{Assessed, Book, Due, Owner, Recorded, Spoken, View, cells::CellKey, digest, said},
     entry::{Entry, is_late},
     genesis::Genesis,
     session::Binding,

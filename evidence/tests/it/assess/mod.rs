@@ -12,6 +12,7 @@ mod many;
 mod seen;
 mod sessions;
 mod tasks;
+mod time;
 mod voices;
 mod walk;
 

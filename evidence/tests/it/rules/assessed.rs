@@ -471,6 +471,12 @@ fn ledger_header_rows() -> Vec<Row> {
         ),
         (tick(|t| t.due_us = 0), "tick.due_us", Problem::Missing),
         (tick(|t| t.due_us = -1), "tick.due_us", NEGATIVE),
+        (tick(|t| t.clock_us = -1), "tick.clock_us", NEGATIVE),
+        (
+            tick(|t| t.clock_us = fixtures::TIME_US + 1),
+            "tick.clock_us",
+            Problem::Rule("must not be later than occurred_at_us"),
+        ),
         (
             tick(|t| t.due_us = fixtures::TIME_US + 1),
             "tick.due_us",
