@@ -87,9 +87,9 @@ fn a_sound_ledger_is_clean_and_counted() {
     filled(dir.path());
     let report = check(dir.path()).unwrap();
     assert_eq!((report.ledgers, report.leaves, report.tiles), (1, 602, 2));
-    // Two sessions and their runs; a task that was never opened, 38 cells of 16 acts each, a
-    // finding; a task that is open, and its deadline.
-    assert_eq!((report.records, report.guarded), (4 + 1 + 38 + 1 + 2, 1));
+    // Two sessions and their runs; a task that was never opened, 600 acts, a finding; a task that is open,
+    // and its deadline.
+    assert_eq!((report.records, report.guarded), (4 + 1 + 600 + 1 + 2, 1));
     // One a second of effective time, and the newest.
     assert!(report.heads >= 4, "{report}");
 }

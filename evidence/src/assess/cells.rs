@@ -264,7 +264,7 @@ pub struct Task {
     /// Intents so far.
     #[prost(uint64, tag = "15")]
     pub acts: u64,
-    /// Intents without an Outcome whose effects were seen; at most 32.
+    /// Intents without an Outcome whose effects were seen; at most 64.
     #[prost(uint64, repeated, tag = "16")]
     pub seen_open: Vec<u64>,
     /// Keys that spoke in it: the first 64. Others have cells of their own.

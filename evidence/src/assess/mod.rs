@@ -68,8 +68,8 @@ pub(crate) const LIST_MAX: usize = 64;
 /// Acts with one correlation key, and grants with one outside token. Statements look at such lists.
 pub(crate) const SHARED_MAX: usize = 32;
 
-/// Acts of a task whose effects were seen before their Outcomes: the task's end looks at each.
-pub(crate) const SEEN_OPEN_MAX: usize = 32;
+/// Acts of a task whose effects were seen before their Outcomes.
+pub(crate) const SEEN_OPEN_MAX: usize = 64;
 
 /// Systems that saw changes of one act: its Outcome looks at all of them.
 pub(crate) const SYSTEMS_MAX: usize = 8;

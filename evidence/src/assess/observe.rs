@@ -402,7 +402,7 @@ impl Book {
             // Nobody would look at it again when the task ends.
             let kind = FindingKind::NotCompared;
             let detail =
-                "effects of more than 32 acts of this task were seen before their Outcomes";
+                "effects of more than 64 acts of this task were seen before their Outcomes";
             // What was seen is kept, and compared if the Outcome comes.
             return self.find(
                 view,

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::{KeyId, Micros, TaskId};
 
+/// Acts without an Outcome that the end of a task looks at at one moment.
+const UNDECLARED_AT_ONCE: usize = 8;
+
 /// Tasks of a compromised key that are looked at at one moment.
 const SWEPT_AT_ONCE: u32 = 8;
 
@@ -212,7 +215,8 @@ impl Book {
             task.and_then(|task| table::find(Thing::Task, state_of(task), Event::DeadlinePassed));
         match row {
             Some(_) => self.close(view, here, id),
-            None => Ok(()),
+            // It has ended, and there are acts left to be looked at.
+            None => self.undeclared(view, here, id),
         }
     }
 
@@ -225,15 +229,42 @@ impl Book {
         }
         task.set_state(TaskState::Closed);
         task.closed_at_us = here.at.get();
-        let seen = std::mem::take(&mut task.seen_open);
         self.task_moved(view, here, id, TaskState::Closed)?;
-        for intent in seen {
-            self.never_declared(view, here, id, intent)?;
-        }
+        self.undeclared(view, here, id)?;
         self.owed.push_back(Owed::Receipt {
             task: id,
             requested: false,
         });
+        Ok(())
+    }
+
+    /// Looks at acts of a task that has ended whose effects were seen and that have no Outcome: some of
+    /// them, the next ones when time has gone on.
+    fn undeclared<V: View>(
+        &mut self,
+        view: &mut V,
+        here: Here<'_>,
+        id: TaskId,
+    ) -> Result<(), V::Error> {
+        let Some(task) = self.cells.change_task(view, id)? else {
+            return Ok(());
+        };
+        if task.state() != TaskState::Closed {
+            return Ok(());
+        }
+        let at_once = task.seen_open.len().min(UNDECLARED_AT_ONCE);
+        let seen: Vec<u64> = task.seen_open.drain(..at_once).collect();
+        let is_more = !task.seen_open.is_empty();
+        for intent in seen {
+            self.never_declared(view, here, id, intent)?;
+        }
+        if is_more {
+            self.dues.set(Due {
+                at: Micros::new(here.at.get().saturating_add(1)),
+                leaf: here.leaf,
+                what: DueOf::Task(id),
+            });
+        }
         Ok(())
     }
 

@@ -22,12 +22,12 @@ pub struct Work {
 
 impl Work {
     /// The work in units of about a microsecond: 6 for a cell that is loaded, 4 for one that is written,
-    /// one for 256 bytes of either, and one for 64 pairs of effects.
+    /// one for 512 bytes of either, and one for 64 pairs of effects.
     #[must_use]
     pub const fn units(&self) -> u64 {
         self.loaded * 6
             + self.written * 4
-            + (self.decoded + self.encoded) / 256
+            + (self.decoded + self.encoded) / 512
             + self.compared / 64
     }
 
@@ -45,7 +45,7 @@ impl Work {
 }
 
 /// Units that every Observation may spend on looking for the act that it is of.
-const SEARCH_BASE: u64 = 100;
+const SEARCH_BASE: u64 = 120;
 
 /// The same for the tasks whose credentials it names.
 const TOKENS_BASE: u64 = 20;

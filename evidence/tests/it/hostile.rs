@@ -69,7 +69,7 @@ pub(crate) const SCENES: [Named; 17] = [
             ..scene
         }
     }),
-    ("task_closed_with_32_acts_seen", closed),
+    ("task_closed_with_64_acts_seen", closed),
     ("key_revoked_that_spoke_in_200_tasks", revoked),
     ("disposition_of_a_finding", disposed),
 ];
@@ -379,7 +379,7 @@ fn approved() -> Scene {
 
 fn closed() -> Scene {
     let mut ledger = opened();
-    for _ in 0..32 {
+    for _ in 0..64 {
         let said = v1::Intent {
             amount: None,
             ..intent("orders/7", 0, None)
@@ -415,6 +415,7 @@ fn disposed() -> Scene {
         leaf_index: found.leaf,
         number: 0,
         kind: DispositionKind::Reviewed.into(),
+        reviewed_by: "https://example.org/people/dee".into(),
         ..v1::FindingDisposition::default()
     });
     Scene::new(ledger, AUTHORITY, said)

@@ -722,19 +722,25 @@ fn a_flood_of_acts_does_not_push_out_the_one_that_was_seen() {
     }
 }
 
-/// 32 acts whose effects were seen wait for the end of their task; the 33rd is not forgotten.
+/// 64 acts whose effects were seen wait for the end of their task; the 65th is not forgotten. They are looked
+/// at in portions.
 #[test]
 fn what_is_seen_beyond_the_bound_is_found() {
     let mut stage = Stage::new();
     stage.open(RiskTier::Low);
-    for n in 0..34 {
+    for n in 0..66 {
         let intent = stage.intend(None, |_| {});
         let seen = stage.seen(&intent, 500);
-        assert_eq!(seen.kinds() == [F::NotCompared], n >= 32, "{n}");
+        assert_eq!(seen.kinds() == [F::NotCompared], n >= 64, "{n}");
     }
     stage.mark();
     stage.close();
-    assert_eq!(stage.kinds(), [F::HiddenSideEffect; 32]);
+    for portion in 1..=8 {
+        assert_eq!(stage.kinds().len(), 8 * portion);
+        stage.ledger.at(200 + i64::try_from(portion).unwrap());
+        assert_eq!(stage.ledger.tick(), portion < 8, "{portion}");
+    }
+    assert_eq!(stage.kinds(), [F::HiddenSideEffect; 64]);
     stage.replays();
 }
 
