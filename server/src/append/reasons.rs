@@ -24,6 +24,7 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
         StepRefusal::RulesVersion { .. } => (Reason::RulesVersion, "body", None),
         StepRefusal::DeadlineFar { .. } => (Reason::Deadline, "deadline_us", None),
         StepRefusal::DeadlinesMany { .. } => (Reason::Deadline, "deadline_us", None),
+        StepRefusal::Policy(_) => (Reason::PolicyInvalid, "", None),
         StepRefusal::Form(breach) => (Reason::Malformed, breach.field(), None),
         StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
     };

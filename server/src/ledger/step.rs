@@ -19,6 +19,7 @@ use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
     assess::{AHEAD_MAX_US, Assessed, Book, Changes, Due, Owner, cells, cells::CellKey},
     entry::{Entry, EntryError, TrustLink, is_late},
+    policy::UnreadablePolicy,
     session::{self, BatchStep, Binding, Judgement, Session},
     statement::{AUTHORITY_PRODUCER, Breach, Header},
     trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
@@ -125,6 +126,9 @@ pub(crate) enum Refusal {
          send Outcomes of Intents and TaskClosed of tasks that have ended, or name no deadline"
     )]
     DeadlinesMany { held: u64, share: u64 },
+    /// What nobody can judge here.
+    #[error(transparent)]
+    Policy(#[from] UnreadablePolicy),
     /// A form that the rules in force refuse.
     #[error("{}", .0.rule())]
     Form(Breach),
@@ -594,6 +598,11 @@ impl LedgerState {
     /// Returns the reason why a body, or its form, is not taken under the rules in force.
     fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
         let header = batch.header(statement, self.id);
+        if header.body.needs_policy()
+            && let Err(unreadable) = self.trust.read().can_judge(header.body)
+        {
+            return Some(unreadable.into());
+        }
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
         let needs_assessment = owners || header.body.needs_assessment();
         if !needs_assessment && header.breach.is_none() {
@@ -640,6 +649,12 @@ impl LedgerState {
         let trust = trust.read();
         if let Err(refusal) = trust.judge(said, signer, at) {
             return Ok(Placement::Refused(refusal.into()));
+        }
+        if let TrustStatement::PolicySet { policy, .. } = said
+            && !policy.is_compiled()
+        {
+            // Its signer was no authority yet when it was admitted. It is not compiled here.
+            return Ok(Placement::Late);
         }
         if matches!(said, TrustStatement::Erasure(_)) {
             let Some(known) = batch.erasable() else {

@@ -542,6 +542,7 @@ impl TaskReplay {
         let Some((book, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
+        registry.can_judge(saying.header.body)?;
         let assessed = book.record(&mut past, registry, &spoken(saying, &what, at))?;
         let unkept = book.unkept(saying.leaf).cloned();
         if let Some(unkept) = unkept {
@@ -602,6 +603,7 @@ impl TaskReplay {
             sessions: &self.sessions,
         };
         let registry = self.chain.registry();
+        registry.can_judge(header.body)?;
         let mut book = Book::restore(self.id);
         book.look_ahead(&mut past)?;
         while book.is_due(at) {
