@@ -18,7 +18,11 @@ use super::{
     body::{ANONYMOUS_BODY_BYTES_MAX, Answer, Arriving, Kept, Stalls, too_much_of_nobody},
     table::{Method, Need},
 };
-use crate::{listener::Connection, pressure::Pressure, status::Refusal};
+use crate::{
+    listener::Connection,
+    pressure::{Pressure, answers::Made},
+    status::Refusal,
+};
 
 /// Below this are the paths of tiles. Which of them it is, is known when the path was parsed, and
 /// one path can be written in several ways; so it is the handler that looks into the table.
@@ -100,12 +104,14 @@ where
                 Box::pin(async move {
                     let mut response = answered.await.map_err(Into::into)?;
                     let kept = response.extensions_mut().remove::<Kept>();
+                    let made = response.extensions_mut().remove::<Made>();
                     let ends = anonymous.then(|| Box::pin(tokio::time::sleep(anonymous_within)));
                     Ok(response.map(|body| {
                         stalls.watch(Answer {
                             body,
-                            _open: open,
+                            open,
                             _kept: kept,
+                            made,
                             ends,
                             grpc,
                         })

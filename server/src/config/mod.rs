@@ -211,6 +211,8 @@ impl Settings {
                 connection_bytes: values.mib("limits.connection_mib"),
                 ledger_bytes: values.mib("limits.ledger_mib"),
                 server_bytes: values.mib("limits.server_mib"),
+                answers_bytes: values.mib("limits.answers_mib"),
+                read_streams: values.small("limits.read_streams"),
                 reads: values.small("limits.reads"),
                 handshake_ms: values.integer("limits.handshake_ms"),
                 idle_ms: values.integer("limits.idle_ms"),

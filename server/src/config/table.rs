@@ -248,6 +248,20 @@ pub static SETTINGS: &[Setting] = &[
         "The same of all ledgers and connections together, contents included.",
     ),
     row(
+        "limits.answers_mib",
+        Kind::Integer(8, 1 << 20),
+        "64",
+        "MiB of answers that are made and not taken yet, over all. One caller holds an eighth of it \
+         at most, and all together who do not say who they are a quarter.",
+    ),
+    row(
+        "limits.read_streams",
+        Kind::Integer(16, 1 << 20),
+        "4096",
+        "Streams of reads open at once. A ledger has half of them at most, a caller a quarter, and \
+         so have all together who do not say who they are; one address of these has a sixteenth.",
+    ),
+    row(
         "limits.reads",
         Kind::Integer(1, 1024),
         "32",

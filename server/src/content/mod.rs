@@ -78,6 +78,7 @@ pub(crate) use erase::ErasureGuard;
 pub(crate) use gate::SharedGate;
 pub use key_file::KeyFileError;
 pub(crate) use read::Reader;
+pub(crate) use seal::PIECE_BYTES;
 pub(crate) use slots::UploadSlot;
 pub(crate) use upload::Begun;
 

@@ -1,6 +1,7 @@
 //! `deed.v1.Content`.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,11 +12,16 @@ use deed_proto::v1::{self, content_server::Content, put_content_request::Part};
 use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Context, blocking, stopping};
+use super::{
+    Answers, Context,
+    answer::{Reading, respond},
+    blocking, stopping,
+};
 use crate::{
     access::{Caller, table::Method},
     admission::Sender,
-    content::{Begun, LedgerRef, Reader},
+    content::{Begun, LedgerRef, PIECE_BYTES, Reader},
+    pressure::{Share, answers::CHUNK_BYTES},
     status::Refusal,
 };
 
@@ -110,38 +116,28 @@ impl Content for ContentService {
             .ledger(&caller, Method::GetContent, &request.ledger)
             .await?;
         let digest = digest(&request.commitment)?;
-        let open = Arc::new(self.0.open_read_stream(&caller)?);
+        let reading = self.0.open_reading(caller, Method::GetContent, &ledger)?;
+        let room = reading.room();
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
+        let reader = reading.read(move || Ok(contents.open_content(ledger, digest)?));
+        let mut sending = Sending {
+            reader: Some(Box::new(reader.await?)),
+            piece: VecDeque::new(),
+            share: None,
+            reading,
+        };
         // What is unknown, erased or damaged at its beginning is the answer to the request.
-        let (reader, first) = self
-            .0
-            .read_for(&caller, move || {
-                piece(contents.open_content(ledger, digest)?)
-            })
-            .await?;
-        let context = self.0.clone();
-        let later = stream::unfold(Some(reader), move |reader| {
-            let (context, caller) = (context.clone(), caller.clone());
-            let open = Arc::clone(&open);
-            async move {
-                let _open = open;
-                let reader = reader?;
-                let read = context.read_for(&caller, move || piece(reader));
-                let answer = tokio::select! {
-                    biased;
-                    () = context.stopped() => Err(stopping()),
-                    answer = read => answer,
-                };
-                match answer {
-                    Ok((reader, Some(answer))) => Some((Ok(answer), Some(reader))),
-                    Ok((_, None)) => None,
-                    Err(refusal) => Some((Err(refusal.into()), None)),
-                }
+        let first = sending.next().await?;
+        let later = stream::unfold(Some(sending), |sending| async {
+            let mut sending = sending?;
+            match sending.next().await {
+                Ok(answer) => Some((Ok(answer?), Some(sending))),
+                Err(refusal) => Some((Err(refusal.into()), None)),
             }
         });
         let first = stream::iter(first.map(Ok));
-        Ok(Response::new(first.chain(later).boxed()))
+        Ok(respond(&room, first.chain(later)))
     }
 
     async fn erase_content(
@@ -232,21 +228,65 @@ fn digest(commitment: &[u8]) -> Result<CommitmentDigest, Refusal> {
     })
 }
 
-/// The next answer of a reader, which comes back too.
-fn piece(mut reader: Reader) -> Result<(Reader, Option<v1::GetContentResponse>), Refusal> {
-    let piece = reader.next_piece()?;
-    let answer = piece.map(|piece| v1::GetContentResponse {
-        size: if piece.salt.is_some() {
-            reader.size()
-        } else {
-            0
-        },
-        salt: piece
-            .salt
-            .map_or_else(Bytes::new, |salt| Bytes::copy_from_slice(salt.as_bytes())),
-        chunk: piece.bytes,
-    });
-    Ok((reader, answer))
+/// A content that is sent. A piece of it is decrypted as a whole; it is kept in as many parts as
+/// there are messages of it, each of which goes with its part of the piece's share.
+struct Sending {
+    reading: Reading,
+    /// `None` while it reads, and at the end.
+    reader: Option<Box<Reader>>,
+    piece: VecDeque<v1::GetContentResponse>,
+    share: Option<Share>,
+}
+
+impl Sending {
+    async fn next(&mut self) -> Result<Option<v1::GetContentResponse>, Refusal> {
+        if self.piece.is_empty() {
+            // First what is left of the last one: nobody waits for room with some in hand.
+            self.share = None;
+            let Some(reader) = self.reader.take() else {
+                return Ok(None);
+            };
+            let share = self.reading.take_room(PIECE_BYTES + CHUNK_BYTES).await?;
+            self.reading.require()?;
+            let read = self.reading.read(move || messages(reader));
+            (self.reader, self.piece) = read.await?;
+            self.share = Some(share);
+        }
+        let Some(answer) = self.piece.pop_front() else {
+            return Ok(None);
+        };
+        if let Some(share) = &mut self.share {
+            let part = share.split(CHUNK_BYTES);
+            self.reading.made(part, &answer);
+        }
+        Ok(Some(answer))
+    }
+}
+
+type Messages = VecDeque<v1::GetContentResponse>;
+
+/// The messages of a reader's next piece, none at its end, when it does not come back either.
+fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Messages), Refusal> {
+    let Some(piece) = reader.next_piece()? else {
+        return Ok((None, Messages::new()));
+    };
+    let (mut size, mut salt) = match piece.salt {
+        Some(salt) => (reader.size(), Bytes::copy_from_slice(salt.as_bytes())),
+        None => (0, Bytes::new()),
+    };
+    let mut messages = Messages::new();
+    let mut rest: &[u8] = &piece.bytes;
+    // An empty content has a message too: it brings the salt.
+    while messages.is_empty() || !rest.is_empty() {
+        let (chunk, later) = rest.split_at(rest.len().min(CHUNK_BYTES));
+        messages.push_back(v1::GetContentResponse {
+            size: std::mem::take(&mut size),
+            salt: std::mem::take(&mut salt),
+            chunk: Bytes::copy_from_slice(chunk),
+        });
+        rest = later;
+    }
+    Ok((Some(reader), messages))
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
+use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
 /// What a connection is doing. Only tells when it may be closed, so no ordering between its
@@ -20,6 +22,9 @@ pub(crate) struct Activity {
     requests_open: AtomicUsize,
     /// Milliseconds after `since` at which the last request began or ended; 0: none has begun.
     last_ms: AtomicU64,
+    /// Set when it is to be closed whatever it does, and who is to be told of that.
+    closing: AtomicBool,
+    reader: AtomicWaker,
 }
 
 impl Activity {
@@ -30,7 +35,26 @@ impl Activity {
             idle,
             requests_open: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
         })
+    }
+
+    /// Closes the connection, whatever it does.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Ready when it is to be closed.
+    pub(crate) fn poll_close(&self, context: &mut Context<'_>) -> Poll<()> {
+        // First the waker: what is set after the look wakes it.
+        self.reader.register(context.waker());
+        if self.closing.load(Ordering::Acquire) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Counts a request as open until what is returned is dropped.
@@ -80,6 +104,13 @@ impl Activity {
 /// A request that is open.
 #[derive(Debug)]
 pub(crate) struct OpenRequest(Arc<Activity>);
+
+impl OpenRequest {
+    /// What its connection is doing.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+}
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {

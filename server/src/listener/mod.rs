@@ -35,7 +35,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub(crate) use self::rules::check_rules;
+pub(crate) use self::{places::network, rules::check_rules};
 use self::{
     activity::Activity,
     io::GuardedIo,

@@ -3,8 +3,9 @@
 //! Who finds no room waits. Room that comes back goes to the sources in turn, by deficit round
 //! robin over what they wait for: a source with a thousand requests waiting gets no more of it
 //! than one with a single one. No source holds more than its bound, so that one that never gives
-//! anything back cannot keep the rest out. The request whose turn it is is not passed by smaller
-//! ones, unless its own source's bound is what keeps it back.
+//! anything back cannot keep the rest out; and all that do not say who they are hold no more
+//! together than a bound of theirs, however many addresses they have. The request whose turn it is
+//! is not passed by smaller ones, unless its own source's bound is what keeps it back.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,6 +25,8 @@ pub(crate) struct Budget(Arc<Inner>);
 struct Inner {
     total: usize,
     source_max: usize,
+    /// What those hold together at most that do not say who they are.
+    strangers_max: usize,
     state: Mutex<State>,
 }
 
@@ -32,6 +35,8 @@ struct State {
     free: usize,
     /// What each source holds; none that holds nothing.
     held: HashMap<SourceKey, usize>,
+    /// What strangers hold of it.
+    strangers: usize,
     waiting: Drr<SourceKey, Waiter>,
     next_id: u64,
 }
@@ -51,14 +56,21 @@ pub(crate) struct Share {
 }
 
 impl Budget {
-    /// `total` to share, of which one source holds `source_max` at most.
+    /// `total` to share, of which one source holds `source_max` at most, and all strangers half.
     pub(crate) fn new(total: usize, source_max: usize) -> Self {
+        Self::reserving(total, source_max, total / 2)
+    }
+
+    /// A budget of which one source holds `source_max` at most, and all strangers `strangers_max`.
+    pub(crate) fn reserving(total: usize, source_max: usize, strangers_max: usize) -> Self {
         Self(Arc::new(Inner {
             total,
             source_max: source_max.clamp(1, total.max(1)),
+            strangers_max: strangers_max.clamp(1, total.max(1)),
             state: Mutex::new(State {
                 free: total,
                 held: HashMap::new(),
+                strangers: 0,
                 waiting: Drr::new(),
                 next_id: 0,
             }),
@@ -73,7 +85,7 @@ impl Budget {
     /// Waits for `amount`. What is more than a source may ever hold counts as that: such a request
     /// waits until its source holds nothing else. Dropping the future gives everything back.
     pub(crate) async fn take(&self, source: &SourceKey, amount: usize) -> Share {
-        let amount = amount.min(self.0.source_max);
+        let amount = amount.min(self.most(source));
         let (id, granting) = {
             let mut state = self.0.state.lock();
             if state.waiting.is_empty() && self.fits(&state, source, amount) {
@@ -102,7 +114,7 @@ impl Budget {
 
     /// Takes `amount` if there is room for it now and nobody waits.
     pub(crate) fn try_take(&self, source: &SourceKey, amount: usize) -> Option<Share> {
-        let amount = amount.min(self.0.source_max);
+        let amount = amount.min(self.most(source));
         let mut state = self.0.state.lock();
         (state.waiting.is_empty() && self.fits(&state, source, amount))
             .then(|| self.hold(&mut state, source.clone(), amount))
@@ -124,13 +136,20 @@ impl Budget {
     }
 
     fn within_bound(&self, state: &State, source: &SourceKey, amount: usize) -> bool {
-        let held = state.held.get(source).copied().unwrap_or(0);
-        held + amount <= self.0.source_max
+        self.0.allows(&state.held, state.strangers, source, amount)
+    }
+
+    /// What a source may ever hold.
+    fn most(&self, source: &SourceKey) -> usize {
+        if source.is_stranger() {
+            self.0.source_max.min(self.0.strangers_max)
+        } else {
+            self.0.source_max
+        }
     }
 
     fn hold(&self, state: &mut State, source: SourceKey, amount: usize) -> Share {
-        state.free -= amount;
-        *state.held.entry(source.clone()).or_insert(0) += amount;
+        state.add(&source, amount);
         Share {
             budget: self.clone(),
             source,
@@ -141,13 +160,7 @@ impl Budget {
     fn give_back(&self, source: &SourceKey, amount: usize) {
         {
             let mut state = self.0.state.lock();
-            state.free += amount;
-            let held = state.held.get_mut(source);
-            let held = held.expect("a source that gives back holds something");
-            *held -= amount;
-            if *held == 0 {
-                state.held.remove(source);
-            }
+            state.remove(source, amount);
             if state.waiting.is_empty() {
                 return;
             }
@@ -162,12 +175,12 @@ impl Budget {
             let State {
                 free,
                 held,
+                strangers,
                 waiting,
                 ..
             } = &mut *state;
             let next = waiting.pop_if(|source, amount| {
-                let holds = held.get(source).copied().unwrap_or(0);
-                if holds + amount > self.0.source_max {
+                if !self.0.allows(held, *strangers, source, amount) {
                     Verdict::Skip
                 } else if amount > *free {
                     Verdict::Stop
@@ -183,6 +196,44 @@ impl Budget {
             // If it has just given up, its share comes back here and is given back: without the
             // lock, for that takes it.
             drop(waiter.granted.send(share));
+        }
+    }
+}
+
+impl Inner {
+    /// Whether the bounds of a source, and of strangers, let it hold so much more.
+    fn allows(
+        &self,
+        held: &HashMap<SourceKey, usize>,
+        strangers: usize,
+        source: &SourceKey,
+        amount: usize,
+    ) -> bool {
+        let holds = held.get(source).copied().unwrap_or(0);
+        holds + amount <= self.source_max
+            && (!source.is_stranger() || strangers + amount <= self.strangers_max)
+    }
+}
+
+impl State {
+    fn add(&mut self, source: &SourceKey, amount: usize) {
+        self.free -= amount;
+        *self.held.entry(source.clone()).or_insert(0) += amount;
+        if source.is_stranger() {
+            self.strangers += amount;
+        }
+    }
+
+    fn remove(&mut self, source: &SourceKey, amount: usize) {
+        self.free += amount;
+        let held = self.held.get_mut(source);
+        let held = held.expect("a source that gives back holds something");
+        *held -= amount;
+        if *held == 0 {
+            self.held.remove(source);
+        }
+        if source.is_stranger() {
+            self.strangers -= amount;
         }
     }
 }
@@ -213,8 +264,7 @@ impl Share {
         let mut state = self.budget.0.state.lock();
         let fits = state.waiting.is_empty() && self.budget.fits(&state, &self.source, amount);
         if fits {
-            state.free -= amount;
-            *state.held.entry(self.source.clone()).or_insert(0) += amount;
+            state.add(&self.source, amount);
             self.amount += amount;
         }
         fits
@@ -232,6 +282,17 @@ impl Share {
 
     pub(crate) fn amount(&self) -> usize {
         self.amount
+    }
+
+    /// A part of it, `amount` or all there is, as a share of its own.
+    pub(crate) fn split(&mut self, amount: usize) -> Self {
+        let amount = amount.min(self.amount);
+        self.amount -= amount;
+        Self {
+            budget: self.budget.clone(),
+            source: self.source.clone(),
+            amount,
+        }
     }
 }
 
