@@ -62,24 +62,20 @@ fn with_little_space_contents_are_refused_and_orphans_go_first() {
         let (contents, digest) = (&fixture.contents, content("new").digest);
         contents.begin_upload(ledger(), digest, salt, size, &"somebody".into())
     };
-    let upload = begun(1);
-    let Ok(Begun::Upload(mut upload)) = upload else {
+    let Ok(Begun::Upload(mut upload)) = begun(6 * PIECE_BYTES as u64) else {
         panic!("it begins");
     };
+    let pieces = noise(4, 3 * PIECE_BYTES).into();
+    upload.write(&pieces).unwrap();
     // 5 % of what the disk has are kept.
     disk.pretend(5 << 30);
     assert!(matches!(begun(1), Err(ContentError::NoSpace(_))));
     let refused = fixture.hold(vec![content("attached")]);
     assert!(matches!(refused, Err(ContentError::NoSpace(_))));
     // What began before stores nothing more either.
-    upload.size = u64::MAX;
-    let pieces = noise(4, 3 * PIECE_BYTES).into();
-    assert!(matches!(upload.write(&pieces), Ok(())));
+    let refused = upload.write(&pieces);
+    assert!(matches!(refused, Err(ContentError::NoSpace(_))));
     disk.pretend((5 << 30) - 1);
-    assert!(matches!(
-        upload.write(&pieces),
-        Err(ContentError::NoSpace(_))
-    ));
     drop(upload);
     let collected = fixture.collect().unwrap();
     assert_eq!((collected.contents, collected.uploads), (1, 1));

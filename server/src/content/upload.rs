@@ -24,7 +24,7 @@ pub(crate) struct Upload {
     shared: Arc<Shared>,
     ledger: LedgerRef,
     digest: CommitmentDigest,
-    pub(super) size: u64,
+    size: u64,
     came: u64,
     sealer: Option<Sealer>,
     tagger: Tagger,

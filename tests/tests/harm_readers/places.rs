@@ -96,13 +96,12 @@ fn one_principals_stalled_uploads_leave_places_and_end() {
         let clients = scene.clients().await;
         let contents = Contents::over(clients.channel.clone());
         let content = Content::new(100, vec![9; 3 << 20]);
-        let held = contents.as_bearer(two).put(content.parts(LEDGER, 1 << 20));
-        assert!(!held.await.expect("it is stored"));
+        let parts = || content.parts(LEDGER, 1 << 20);
+        let held = contents.as_bearer(two).put(parts()).await;
+        assert!(!held.expect("it is stored"));
         // One who may not is told so, and takes no place.
-        let refused = contents
-            .as_bearer(nobody)
-            .put(content.parts(LEDGER, 1 << 20));
-        assert_eq!(refused.await.unwrap_err().code(), Code::PermissionDenied);
+        let refused = contents.as_bearer(nobody).put(parts()).await;
+        assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
         // Those that stand still are ended: their places come back by themselves.
         let mut codes = Vec::new();
         for upload in stalled {
@@ -113,8 +112,7 @@ fn one_principals_stalled_uploads_leave_places_and_end() {
         assert_eq!(count(Code::ResourceExhausted), 12, "{codes:?}");
         assert_eq!(count(Code::Unavailable), 4, "{codes:?}");
         assert_eq!(admin.figure("deed_places_taken{what=\"uploads\"}").await, 0);
-        let parts = content.parts(LEDGER, 1 << 20);
-        assert!(contents.as_bearer(one).put(parts).await.is_ok());
+        assert!(contents.as_bearer(one).put(parts()).await.is_ok());
         scene.server.stop();
     });
 }
