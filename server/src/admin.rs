@@ -44,9 +44,6 @@ use crate::{
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the store's file system must have free at least: a few memtables are written out at once.
-const FREE_BYTES_MIN: u64 = 256 << 20;
-
 /// How long a connection may live: for its request and the answer to it.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(10);
 
@@ -177,12 +174,16 @@ impl Admin {
         }
         self.on_time()?;
         match rustix::fs::statvfs(&self.data_dir) {
-            Ok(disk) => writable(
-                disk.f_bavail.saturating_mul(disk.f_frsize),
-                disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
-            ),
-            Err(error) => Err(NotReady(format!("the store cannot be looked at: {error}"))),
+            Ok(disk) => writable(disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))?,
+            Err(error) => {
+                return Err(NotReady(format!("the store cannot be looked at: {error}")));
+            }
         }
+        let disk = store.disk();
+        if let Err(no_space) = disk.check_log() {
+            return Err(NotReady(format!("no statements are taken: {no_space}")));
+        }
+        Ok(())
     }
 
     /// Whether the machine's clock is one to record by.
@@ -203,13 +204,19 @@ impl Admin {
 
     /// What is said of a server that is ready.
     fn ready_words(&self) -> String {
-        match self.context.registry.policies_unreadable() {
-            0 => "ready\n".to_owned(),
-            ledgers => format!(
-                "ready\n{ledgers} ledger(s) take no Intents, Decisions and Approvals: this build cannot \
-                 read their evidence policy; the log names them\n"
-            ),
+        let mut words = "ready\n".to_owned();
+        let registry = &self.context.registry;
+        if let Some(no_space) = registry.store().disk().is_pressed() {
+            words += &format!("no contents are taken: {no_space}\n");
         }
+        let ledgers = registry.policies_unreadable();
+        if ledgers > 0 {
+            words += &format!(
+                "{ledgers} ledger(s) take no Intents, Decisions and Approvals: this build cannot read \
+                 their evidence policy; the log names them\n"
+            );
+        }
+        words
     }
 
     fn over_quota(&self) -> Vec<(&'static str, u64)> {
@@ -230,7 +237,21 @@ impl Admin {
         let ledgers = self.context.registry.all_loaded();
         let store = self.context.registry.store();
         let shards = &self.context.appends.shards;
+        let pressure = &self.context.pressure;
+        let places = [
+            ("read_streams", &pressure.read_streams),
+            ("uploads", &self.context.contents.uploads),
+        ];
         Observed {
+            answer_bytes: pressure.answers().held() as u64,
+            answers_refused: pressure.answers().refused(),
+            places_taken: places.map(|(what, it)| (what, it.open() as u64)).into(),
+            places_refused: places.map(|(what, it)| (what, it.refused())).into(),
+            disk_bytes: store
+                .disk()
+                .space()
+                .map(|space| (space.free_bytes, space.total_bytes)),
+            disk_refused: store.disk().refused().into(),
             queue_bytes: shards.queue_bytes(),
             ledgers_loaded: ledgers.len() as u64,
             slow_ledgers: shards.slow_ledgers(),
@@ -260,17 +281,10 @@ impl Admin {
     }
 }
 
-fn writable(free_bytes: u64, read_only: bool) -> Result<(), NotReady> {
+fn writable(read_only: bool) -> Result<(), NotReady> {
     if read_only {
         let what = "the store cannot be written: its file system is mounted read-only";
         return Err(NotReady(what.to_owned()));
-    }
-    if free_bytes < FREE_BYTES_MIN {
-        return Err(NotReady(format!(
-            "the store cannot be written for long: its file system has {} MiB free, less than {}",
-            free_bytes >> 20,
-            FREE_BYTES_MIN >> 20
-        )));
     }
     Ok(())
 }
@@ -742,7 +756,19 @@ mod tests {
             stuck: Duration::from_secs(3600),
         };
         let ledger = engine.create("fails").unwrap();
+        let disk = engine.store.disk();
+        disk.pretend(100 << 30);
         assert_eq!(admin.ready(), Ok(()));
+        assert_eq!(admin.ready_words(), "ready\n");
+        disk.pretend(600 << 20);
+        assert_eq!(admin.ready(), Ok(()));
+        let said = admin.ready_words();
+        assert!(said.starts_with("ready\nno contents are taken: "), "{said}");
+        disk.pretend(500 << 20);
+        let NotReady(full) = admin.ready().unwrap_err();
+        assert!(full.contains("no statements are taken"), "{full}");
+        assert!(full.contains("500 MiB free, of which 512"), "{full}");
+        disk.pretend(100 << 30);
         let mut producer = Producer::new(ledger.id, 1);
         engine
             .append("fails", vec![producer.intent("a")])
@@ -757,11 +783,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_or_read_only_disk_is_not_ready() {
-        assert_eq!(writable(FREE_BYTES_MIN, false), Ok(()));
-        let NotReady(full) = writable(FREE_BYTES_MIN - 1, false).unwrap_err();
-        assert!(full.contains("255 MiB free"), "{full}");
-        let NotReady(read_only) = writable(u64::MAX, true).unwrap_err();
+    fn a_read_only_disk_is_not_ready() {
+        assert_eq!(writable(false), Ok(()));
+        let NotReady(read_only) = writable(true).unwrap_err();
         assert!(read_only.contains("read-only"), "{read_only}");
     }
 }

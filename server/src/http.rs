@@ -6,6 +6,8 @@
 //! GET /logs/<ledger>/tile/entries/<index>[.p/<width>]
 //! ```
 
+use std::{ops::Range, sync::Arc};
+
 use axum::{
     Router,
     body::Body,
@@ -15,11 +17,13 @@ use axum::{
 };
 use bytes::Bytes;
 use deed_tlog::{EntryBundleId, TilePath, encode_entry_bundle, tile_bytes};
+use futures::{StreamExt as _, stream};
 
 use crate::{
     access::{Caller, table::Method},
     grpc::Context,
     ledger::Ledger,
+    pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
     status::Refusal,
 };
 
@@ -83,20 +87,38 @@ async fn tile(
         Ok(ledger) => ledger,
         Err(refusal) => return refused(refusal),
     };
-    let read = context.read_for(&caller, move || match path {
-        TilePath::Hashes(tile) => Ok(ledger
-            .tile(&ledger.readable(), tile)?
-            .map(|hashes| Bytes::from(tile_bytes(&hashes)))),
-        TilePath::Entries(bundle) => entries(&ledger, bundle),
-    });
-    match read.await {
-        Ok(Some(bytes)) => {
-            let cache = cache(&caller, method, TILE_CACHE);
-            answer("application/octet-stream", cache, bytes)
+    let room = context.pressure.answer_room(&caller);
+    let cache = cache(&caller, method, TILE_CACHE);
+    let bundle = match path {
+        TilePath::Hashes(tile) => {
+            let read = async {
+                let share = room.take(PROOF_ROOM).await?;
+                let read = move || Ok((ledger.tile(&ledger.readable(), tile)?, share));
+                context.read_for(&caller, read).await
+            };
+            return match read.await {
+                Ok((Some(hashes), share)) => {
+                    let bytes = Bytes::from(tile_bytes(&hashes));
+                    room.made(share, bytes.len());
+                    charged(&room, cache, Body::from(bytes))
+                }
+                Ok((None, _)) => no_such_tile(),
+                Err(refusal) => refused(refusal),
+            };
         }
-        Ok(None) => not_found("the tree has no such tile, or not so wide a one"),
-        Err(refusal) => refused(refusal),
-    }
+        TilePath::Entries(bundle) => bundle,
+    };
+    let Some(leaves) = leaves_of(&ledger, bundle) else {
+        return no_such_tile();
+    };
+    let parts = Parts {
+        context,
+        caller,
+        ledger,
+        room,
+        leaves,
+    };
+    entries(parts, cache).await
 }
 
 /// How an answer may be cached: by anybody if anybody may ask for it, or else by nobody.
@@ -108,34 +130,95 @@ fn cache(caller: &Caller, method: Method, public: &'static str) -> &'static str 
     }
 }
 
-/// A bundle of entries; `None` if the tree has not so many.
-fn entries(ledger: &Ledger, bundle: EntryBundleId) -> Result<Option<Bytes>, Refusal> {
+/// The leaves of a bundle of entries; `None` if the tree has not so many.
+fn leaves_of(ledger: &Ledger, bundle: EntryBundleId) -> Option<Range<u64>> {
     let size = ledger.readable().size().get();
-    let Some(start) = bundle.index().checked_mul(256) else {
-        return Ok(None);
-    };
-    let Some(end) = start
-        .checked_add(u64::from(bundle.width()))
-        .filter(|&end| end <= size)
-    else {
-        return Ok(None);
-    };
-    let mut entries = Vec::with_capacity(usize::from(bundle.width()));
-    for item in ledger.entries(start, end) {
-        entries.push(item?.1);
+    let start = bundle.index().checked_mul(256)?;
+    let end = start.checked_add(u64::from(bundle.width()))?;
+    (end <= size).then_some(start..end)
+}
+
+/// A bundle that is sent in parts, each of them made when the one before was taken.
+struct Parts {
+    context: Context,
+    caller: Caller,
+    ledger: Arc<Ledger>,
+    room: AnswerRoom,
+    leaves: Range<u64>,
+}
+
+impl Parts {
+    /// The next entries, as they stand in a bundle.
+    async fn next(&mut self) -> Result<Bytes, Refusal> {
+        let share = self.room.take(CHUNK_ROOM).await?;
+        self.caller
+            .require(Method::EntryBundle, self.ledger.name())?;
+        let (ledger, leaves) = (Arc::clone(&self.ledger), self.leaves.clone());
+        let read = move || Ok((part(&ledger, leaves)?, share));
+        let ((bytes, next), share) = self.context.read_for(&self.caller, read).await?;
+        self.room.made(share, bytes.len());
+        self.leaves.start = next;
+        Ok(bytes)
     }
-    if entries.len() != usize::from(bundle.width()) {
+}
+
+async fn entries(mut parts: Parts, cache: &'static str) -> Response<Body> {
+    let room = parts.room.clone();
+    let first = match parts.next().await {
+        Ok(first) => first,
+        Err(refusal) => return refused(refusal),
+    };
+    if parts.leaves.is_empty() {
+        return charged(&room, cache, Body::from(first));
+    }
+    let later = stream::unfold(Some(parts), |parts| async {
+        let mut parts = parts.filter(|parts| !parts.leaves.is_empty())?;
+        match parts.next().await {
+            Ok(bytes) => Some((Ok(bytes), Some(parts))),
+            // The headers are gone: a body that breaks off is all that can be said.
+            Err(refusal) => Some((Err(tonic::Status::from(refusal)), None)),
+        }
+    });
+    let all = stream::once(async { Ok(first) }).chain(later);
+    charged(&room, cache, Body::from_stream(all))
+}
+
+/// Some of these leaves' entries, and the leaf after them.
+fn part(ledger: &Ledger, leaves: Range<u64>) -> Result<(Bytes, u64), Refusal> {
+    let (start, end) = (leaves.start, leaves.end);
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    for item in ledger.entries(start, end) {
+        let entry = item?.1;
+        bytes += entry.len();
+        entries.push(entry);
+        if bytes >= CHUNK_BYTES {
+            break;
+        }
+    }
+    let next = start + entries.len() as u64;
+    if next != end && bytes < CHUNK_BYTES {
         return Err(Refusal::Damaged(format!(
             "entries of {start}..{end} are missing"
         )));
     }
     let bytes = encode_entry_bundle(&entries)
-        .map_err(|error| Refusal::Damaged(format!("entries of {start}..{end}: {error}")))?;
-    Ok(Some(bytes.into()))
+        .map_err(|error| Refusal::Damaged(format!("entries of {start}..{next}: {error}")))?;
+    Ok((bytes.into(), next))
 }
 
-fn answer(media_type: &'static str, cache: &'static str, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+/// An answer whose bytes keep what they hold of the room until they are sent.
+fn charged(room: &AnswerRoom, cache: &'static str, body: Body) -> Response<Body> {
+    let mut response = answer("application/octet-stream", cache, body);
+    response.extensions_mut().insert(room.to_body());
+    response
+}
+
+fn no_such_tile() -> Response<Body> {
+    not_found("the tree has no such tile, or not so wide a one")
+}
+
+fn answer(media_type: &'static str, cache: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
@@ -160,7 +243,9 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
         Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
         Refusal::Precondition { .. } => StatusCode::CONFLICT,
         Refusal::Quota { .. } | Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Overloaded { .. } | Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Overloaded { .. } | Refusal::Unavailable(_) | Refusal::NoSpace(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let status: tonic::Status = refusal.into();

@@ -45,4 +45,4 @@ pub use guard::GuardError;
 pub use identity::IdentityError;
 pub use secret_file::Exposed;
 pub use serve::{Server, ServerOptions, StartError, StopError};
-pub use store::{StoreError, StoreOptions};
+pub use store::{DiskOptions, StoreError, StoreOptions};

@@ -16,6 +16,11 @@ use crate::commands::{
     clock::ClockCommand,
 };
 
+/// Gives back to the system what a crowd of callers made it take, also when nobody calls any more:
+/// a thread of its own does that, some seconds after memory is free. RocksDB allocates by it too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The server of a proof-of-action ledger for AI agents.
 #[derive(Debug, Parser)]
 #[command(name = "deed-server", version, max_term_width = 80)]

@@ -59,6 +59,13 @@ pub struct LimitOptions {
     pub ledger_bytes: usize,
     /// The same of all ledgers and connections together, contents included.
     pub server_bytes: usize,
+    /// Bytes of answers that are made and not taken yet, over all. One source holds an eighth at
+    /// most, and all together who do not say who they are a quarter.
+    pub answers_bytes: usize,
+    /// Streams of reads that may be open at once. A ledger has half of them at most, a principal a
+    /// quarter, and so have all together who do not say who they are; one address of these has a
+    /// sixteenth.
+    pub read_streams: usize,
     /// Reads that run at once.
     pub reads: usize,
     /// Milliseconds that a connection may take for its TLS handshake and first request, and that
@@ -101,6 +108,10 @@ pub struct ContentOptions {
     pub bytes_max: u64,
     /// Milliseconds after which a content that no statement names is collected.
     pub orphan_ms: u64,
+    /// Uploads that may run at once. A ledger has half of them at most, a principal a quarter.
+    pub uploads: usize,
+    /// Milliseconds that an upload may wait for its client, all in all; what comes of it buys more.
+    pub still_ms: u64,
 }
 
 impl Default for LimitOptions {
@@ -111,6 +122,8 @@ impl Default for LimitOptions {
             connection_bytes: 16 << 20,
             ledger_bytes: 64 << 20,
             server_bytes: 256 << 20,
+            answers_bytes: 64 << 20,
+            read_streams: 4096,
             reads: 32,
             handshake_ms: 10_000,
             idle_ms: 300_000,
@@ -132,6 +145,8 @@ impl ContentOptions {
             key_file: key_file.into(),
             bytes_max: 64 << 20,
             orphan_ms: 24 * 60 * 60 * 1000,
+            uploads: 64,
+            still_ms: 20_000,
         }
     }
 }

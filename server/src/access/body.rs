@@ -19,8 +19,12 @@ use tonic::{Status, body::Body};
 
 use crate::{
     append::RETRY_AFTER,
-    listener::activity::OpenRequest,
-    pressure::undecoded::{Framing, TooMuchUndecoded, Undecoded},
+    listener::activity::{Activity, OpenRequest},
+    pressure::{
+        Place,
+        answers::Made,
+        undecoded::{Framing, TooMuchUndecoded, Undecoded},
+    },
     status::Refusal,
 };
 
@@ -185,8 +189,11 @@ impl Kept {
 /// An answer's body. As long as it is there, the request counts as open.
 pub(super) struct Answer {
     pub(super) body: Body,
-    pub(super) _open: OpenRequest,
+    pub(super) open: OpenRequest,
     pub(super) _kept: Option<Kept>,
+    /// The shares of what it brings.
+    pub(super) made: Option<Made>,
+    pub(super) _place: Option<Place>,
     /// When it ends, whatever there is to say.
     pub(super) ends: Option<Pin<Box<Sleep>>>,
     /// Whether it ends with a status of gRPC.
@@ -199,17 +206,27 @@ struct Waiting {
     since: Option<Instant>,
 }
 
-type Slot = Mutex<Option<Waiting>>;
+/// What has become of an answer.
+enum State {
+    Waiting(Waiting),
+    /// It was ended at this time, and the peer has not taken that either.
+    Stalled(Instant, Arc<Activity>),
+    Ended,
+}
+
+type Slot = Mutex<State>;
 
 /// Answers that are not taken. The transport does not ask for them while the peer's window is
-/// closed, so nobody but a third one can end them.
+/// closed, so nobody but a third one can end them. What the transport has of them by then only goes
+/// with the connection: that is closed when the end is not taken either.
 pub(crate) struct Stalls {
     within: Duration,
     slots: Mutex<Vec<Weak<Slot>>>,
 }
 
 impl Stalls {
-    /// Answers of which nothing is taken `within` this time are ended.
+    /// Answers of which nothing is taken `within` this time are ended, and after that time once more
+    /// their connections.
     pub(crate) fn new(within: Duration) -> Arc<Self> {
         Arc::new(Self {
             within,
@@ -235,12 +252,22 @@ impl Stalls {
             let Some(slot) = slot.upgrade() else {
                 return false;
             };
-            let stalled = slot.lock().take_if(|waiting| {
-                waiting
-                    .since
-                    .is_some_and(|since| now.saturating_duration_since(since) >= self.within)
-            });
-            ended.extend(stalled);
+            let mut state = slot.lock();
+            let over = |since: Instant| now.saturating_duration_since(since) >= self.within;
+            match &*state {
+                State::Waiting(waiting) if waiting.since.is_some_and(over) => {
+                    let activity = Arc::clone(waiting.answer.open.activity());
+                    ended.push(std::mem::replace(
+                        &mut *state,
+                        State::Stalled(now, activity),
+                    ));
+                }
+                State::Stalled(since, activity) if over(*since) => {
+                    activity.tell_to_leave();
+                    *state = State::Ended;
+                }
+                _ => {}
+            }
             true
         });
         // What they held goes without any lock.
@@ -249,7 +276,7 @@ impl Stalls {
 
     pub(super) fn watch(&self, answer: Answer) -> Body {
         let grpc = answer.grpc;
-        let slot = Arc::new(Mutex::new(Some(Waiting {
+        let slot = Arc::new(Mutex::new(State::Waiting(Waiting {
             answer,
             since: Some(Instant::now()),
         })));
@@ -297,7 +324,8 @@ impl hyper::body::Body for Held {
         }
         let slot = Arc::clone(&self.slot);
         let mut slot = slot.lock();
-        let Some(waiting) = &mut *slot else {
+        let State::Waiting(waiting) = &mut *slot else {
+            *slot = State::Ended;
             let within = self.within.as_millis();
             let message = format!("nothing of the answer was taken within {within} ms");
             return Poll::Ready(self.end(Status::deadline_exceeded(message)));
@@ -305,7 +333,7 @@ impl hyper::body::Body for Held {
         if let Some(ends) = &mut waiting.answer.ends
             && ends.as_mut().poll(context).is_ready()
         {
-            let ended = slot.take();
+            let ended = std::mem::replace(&mut *slot, State::Ended);
             drop(slot);
             drop(ended);
             let status = Status::unavailable(
@@ -315,21 +343,30 @@ impl hyper::body::Body for Held {
         }
         let polled = Pin::new(&mut waiting.answer.body).poll_frame(context);
         waiting.since = polled.is_ready().then(Instant::now);
-        polled
+        let Some(made) = &waiting.answer.made else {
+            return polled;
+        };
+        // What was made in this poll is in these bytes: the encoder keeps nothing back.
+        polled.map(|frame| {
+            frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| made.charge(bytes))))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
         let slot = self.slot.lock();
-        let ended = slot
-            .as_ref()
-            .is_some_and(|waiting| waiting.answer.body.is_end_stream());
+        let ended = match &*slot {
+            State::Waiting(waiting) => waiting.answer.body.is_end_stream(),
+            State::Stalled(..) | State::Ended => false,
+        };
         self.ended || ended
     }
 
     fn size_hint(&self) -> SizeHint {
         let slot = self.slot.lock();
-        let of = |waiting: &Waiting| waiting.answer.body.size_hint();
-        slot.as_ref().map(of).unwrap_or_default()
+        match &*slot {
+            State::Waiting(waiting) => waiting.answer.body.size_hint(),
+            State::Stalled(..) | State::Ended => SizeHint::default(),
+        }
     }
 }
 

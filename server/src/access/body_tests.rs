@@ -141,8 +141,10 @@ async fn a_stream_may_stay_open_between_messages_and_not_within_one() {
 fn answer(body: Body, kept: &Arc<()>, ends: Option<Duration>) -> Answer {
     Answer {
         body,
-        _open: Activity::new(HOUR, HOUR).begin_request(),
+        open: Activity::new(HOUR, HOUR).begin_request(),
         _kept: Some(Kept::new(Arc::clone(kept))),
+        made: None,
+        _place: None,
         ends: ends.map(|ends| Box::pin(tokio::time::sleep(ends))),
         grpc: true,
     }
@@ -186,6 +188,59 @@ async fn an_answer_that_nobody_takes_holds_its_share_until_it_is_ended() {
     assert!(!held());
     stalls.end_stalled(Instant::now());
     assert!(stalls.slots.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_even_take_the_end_is_closed() {
+    let stalls = Stalls::new(Duration::from_secs(10));
+    let kept = Arc::new(());
+    let activity = Activity::new(HOUR, HOUR);
+    let of_it = || Answer {
+        open: activity.begin_request(),
+        ..answer(unfinished(2), &kept, None)
+    };
+    let closed = || activity.is_leaving();
+    let mut takes = stalls.watch(of_it());
+    let stuck = stalls.watch(of_it());
+    let ended = Instant::now() + Duration::from_secs(10);
+    stalls.end_stalled(ended);
+    assert_eq!(Arc::strong_count(&kept), 1);
+    assert!(drain(&mut takes).is_none());
+    stalls.end_stalled(ended + Duration::from_secs(9));
+    assert!(!closed());
+    // The one that took its end is no reason; the other one is.
+    stalls.end_stalled(ended + Duration::from_secs(10));
+    assert!(closed());
+    drop((takes, stuck));
+}
+
+#[tokio::test]
+async fn what_an_answer_brings_keeps_its_share_until_the_bytes_are_gone() {
+    let pressure = pressure();
+    let room = pressure.answer_room(&Caller::unrestricted());
+    let making = room.clone();
+    let chunks = stream::once(async move {
+        let share = making.take(1000).await.unwrap();
+        making.made(share, 100);
+        Ok::<_, Status>(Bytes::from(vec![7; 100]))
+    });
+    let stalls = Stalls::new(HOUR);
+    let mut body = stalls.watch(Answer {
+        made: Some(room.to_body()),
+        ..answer(
+            Body::new(axum::body::Body::from_stream(chunks)),
+            &Arc::new(()),
+            None,
+        )
+    });
+    // Nothing is made before somebody asks.
+    assert_eq!(pressure.answers().held(), 0);
+    let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+    let bytes = frame.unwrap().unwrap().into_data().ok().unwrap();
+    drop((body, room));
+    assert_eq!((bytes.len(), pressure.answers().held()), (100, 200));
+    drop(bytes);
+    assert_eq!(pressure.answers().held(), 0);
 }
 
 #[tokio::test]

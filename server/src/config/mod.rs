@@ -24,7 +24,7 @@ pub use table::{Kind, SETTINGS, Setting, setting};
 use crate::{
     options::{ClockOptions, ContentOptions, LimitOptions, QuotaOptions, TlsOptions},
     serve::ServerOptions,
-    store::StoreOptions,
+    store::{DiskOptions, StoreOptions},
     telemetry::{LogFormat, LogOptions, OtlpOptions},
 };
 use layers::Layer;
@@ -182,6 +182,8 @@ impl Settings {
         }
         content.bytes_max = values.integer("content.bytes_max");
         content.orphan_ms = values.integer("content.orphan_ms");
+        content.uploads = values.small("content.uploads");
+        content.still_ms = values.integer("content.still_ms");
         let tls = values
             .path("tls.certificate")
             .zip(values.path("tls.key"))
@@ -202,6 +204,11 @@ impl Settings {
                 block_cache_bytes: values.mib("store.block_cache_mib"),
                 memtable_bytes: values.mib("store.memtable_mib"),
                 open_files: values.small("store.open_files"),
+                disk: DiskOptions {
+                    contents_floor_bytes: values.integer("store.contents_floor_mib") << 20,
+                    contents_floor_percent: values.integer("store.contents_floor_percent"),
+                    log_floor_bytes: values.integer("store.log_floor_mib") << 20,
+                },
             },
             drain_ms: values.integer("drain_ms"),
             clock: ClockOptions {
@@ -219,6 +226,8 @@ impl Settings {
                 connection_bytes: values.mib("limits.connection_mib"),
                 ledger_bytes: values.mib("limits.ledger_mib"),
                 server_bytes: values.mib("limits.server_mib"),
+                answers_bytes: values.mib("limits.answers_mib"),
+                read_streams: values.small("limits.read_streams"),
                 reads: values.small("limits.reads"),
                 handshake_ms: values.integer("limits.handshake_ms"),
                 idle_ms: values.integer("limits.idle_ms"),

@@ -212,6 +212,26 @@ pub static SETTINGS: &[Setting] = &[
          as many.",
     ),
     row(
+        "store.contents_floor_mib",
+        Kind::Integer(0, 1 << 30),
+        "1024",
+        "MiB of the disk that are kept for the log: with less free, no contents are taken, and those \
+         that no statement names are collected at once.",
+    ),
+    row(
+        "store.contents_floor_percent",
+        Kind::Integer(0, 90),
+        "5",
+        "The same as a part of the disk in per cent; the larger one counts.",
+    ),
+    row(
+        "store.log_floor_mib",
+        Kind::Integer(0, 1 << 30),
+        "512",
+        "MiB of the disk with less than which free no statements are taken either, until there is \
+         room again: a write that fails would end the server.",
+    ),
+    row(
         "tls.certificate",
         Kind::Path,
         "",
@@ -280,6 +300,20 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Integer(8, 1 << 20),
         "256",
         "The same of all ledgers and connections together, contents included.",
+    ),
+    row(
+        "limits.answers_mib",
+        Kind::Integer(8, 1 << 20),
+        "64",
+        "MiB of answers that are made and not taken yet, over all. One caller holds an eighth of it \
+         at most, and all together who do not say who they are a quarter.",
+    ),
+    row(
+        "limits.read_streams",
+        Kind::Integer(16, 1 << 20),
+        "4096",
+        "Streams of reads open at once. A ledger has half of them at most, a caller a quarter, and \
+         so have all together who do not say who they are; one address of these has a sixteenth.",
     ),
     row(
         "limits.reads",
@@ -363,6 +397,19 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Integer(1000, CENTURY_MS),
         "86400000",
         "Milliseconds after which a content that no statement names is collected.",
+    ),
+    row(
+        "content.uploads",
+        Kind::Integer(4, 65_536),
+        "64",
+        "Uploads that run at once. A ledger has half of them at most, and a principal a quarter.",
+    ),
+    row(
+        "content.still_ms",
+        Kind::Integer(100, HOUR_MS),
+        "20000",
+        "Milliseconds that an upload may wait for its client before it is ended and its place is \
+         given back; each 64 KiB that come of it buy a second more.",
     ),
     row(
         "admin.listen",

@@ -4,7 +4,10 @@ use deed_proto::v1::{self, actions_server::Actions};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Context, clearance, findings, search, task};
-use crate::access::{Caller, table::Method};
+use crate::{
+    access::{Caller, table::Method},
+    pressure::answers::PAGE_ROOM,
+};
 
 pub(crate) struct ActionsService(pub(crate) Context);
 
@@ -22,8 +25,8 @@ impl Actions for ActionsService {
             .0
             .ledger(&caller, Method::AwaitClearance, &request.ledger)
             .await?;
-        let answers = clearance::watch(self.0.clone(), caller, ledger, request.intent_leaf).await?;
-        Ok(Response::new(answers))
+        let answers = clearance::watch(&self.0, caller, &ledger, request.intent_leaf).await?;
+        Ok(answers)
     }
 
     async fn request_task_receipt(
@@ -52,8 +55,8 @@ impl Actions for ActionsService {
             .0
             .ledger(&caller, Method::GetTask, &request.ledger)
             .await?;
-        let answers = task::story(self.0.clone(), caller, ledger, &request.task).await?;
-        Ok(Response::new(answers))
+        let answers = task::story(&self.0, caller, ledger, &request.task).await?;
+        Ok(answers)
     }
 
     type SearchStream = Answers<v1::SearchResponse>;
@@ -68,8 +71,8 @@ impl Actions for ActionsService {
             .0
             .ledger(&caller, Method::Search, &request.ledger)
             .await?;
-        let answers = search::answers(self.0.clone(), caller, ledger, request)?;
-        Ok(Response::new(answers))
+        let answers = search::answers(&self.0, caller, ledger, &request)?;
+        Ok(answers)
     }
 
     async fn list_findings(
@@ -84,11 +87,9 @@ impl Actions for ActionsService {
             .await?;
         let asked = findings::List::parse(request)?;
         let store = self.0.registry.store().clone();
-        let answer = self
-            .0
-            .read_for(&caller, move || asked.page(&store, &ledger))
-            .await?;
-        Ok(Response::new(answer))
+        self.0
+            .answer_for(&caller, PAGE_ROOM, move || asked.page(&store, &ledger))
+            .await
     }
 
     type WatchFindingsStream = Answers<v1::WatchFindingsResponse>;
@@ -103,7 +104,7 @@ impl Actions for ActionsService {
             .0
             .ledger(&caller, Method::WatchFindings, &request.ledger)
             .await?;
-        let answers = findings::watch(self.0.clone(), caller, ledger, request)?;
-        Ok(Response::new(answers))
+        let answers = findings::watch(&self.0, caller, &ledger, request)?;
+        Ok(answers)
     }
 }

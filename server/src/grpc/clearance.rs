@@ -5,12 +5,17 @@ use std::sync::Arc;
 use deed_evidence::{RULES_ASSESSED, TaskId, assess::layers};
 use deed_proto::v1::{self, IntentState};
 use futures::{StreamExt as _, stream};
+use tonic::Response;
 
-use super::{Answers, Context, stopping};
+use super::{
+    Answers, Context,
+    answer::{Reading, respond},
+    stopping,
+};
 use crate::{
     access::{Caller, table::Method},
     ledger::{Ledger, read::Heads},
-    pressure::OpenStream,
+    pressure::answers::PROOF_ROOM,
     status::Refusal,
     store::Store,
 };
@@ -18,25 +23,26 @@ use crate::{
 /// Follows an Intent. The first answer is made here, so that an Intent that is not there is an error
 /// of the call.
 pub(super) async fn watch(
-    context: Context,
+    context: &Context,
     caller: Caller,
-    ledger: Arc<Ledger>,
+    ledger: &Arc<Ledger>,
     leaf: u64,
-) -> Result<Answers<v1::ClearanceResponse>, Refusal> {
-    assessed(&ledger)?;
+) -> Result<Response<Answers<v1::ClearanceResponse>>, Refusal> {
+    assessed(ledger)?;
+    let reading = context.open_reading(caller, Method::AwaitClearance, ledger)?;
+    let room = reading.room();
     let mut watching = Watching {
-        _open: context.open_read_stream(&caller)?,
         heads: ledger.watch(),
-        context,
-        caller,
-        ledger,
+        reading,
         leaf,
         said: None,
     };
+    let share = watching.reading.take_room(PROOF_ROOM).await?;
     let first = watching
         .look()
         .await?
         .ok_or_else(|| Refusal::NotFound(format!("there is no Intent at leaf {leaf}")))?;
+    watching.reading.made(share, &first);
     watching.said = Some(first.clone());
     let going = (!is_final(&first)).then_some(watching);
     let rest = stream::unfold(going, |watching| async {
@@ -49,7 +55,8 @@ pub(super) async fn watch(
             Err(refusal) => Some((Err(refusal.into()), None)),
         }
     });
-    Ok(stream::once(async { Ok(first) }).chain(rest).boxed())
+    let answers = stream::once(async { Ok(first) }).chain(rest);
+    Ok(respond(&room, answers))
 }
 
 /// That a ledger's rules assess anything.
@@ -73,10 +80,7 @@ fn is_final(answer: &v1::ClearanceResponse) -> bool {
 }
 
 struct Watching {
-    _open: OpenStream,
-    context: Context,
-    caller: Caller,
-    ledger: Arc<Ledger>,
+    reading: Reading,
     heads: Heads,
     leaf: u64,
     said: Option<v1::ClearanceResponse>,
@@ -87,11 +91,11 @@ impl Watching {
         loop {
             tokio::select! {
                 biased;
-                () = self.context.stopped() => return Err(stopping()),
+                () = self.reading.context.stopped() => return Err(stopping()),
                 changed = self.heads.changed() => changed.map_err(|_| stopping())?,
             }
-            self.caller
-                .require(Method::AwaitClearance, self.ledger.name())?;
+            let share = self.reading.take_room(PROOF_ROOM).await?;
+            self.reading.require()?;
             let Some(answer) = self.look().await? else {
                 continue;
             };
@@ -100,6 +104,7 @@ impl Watching {
                     != (answer.state, &answer.missing, &answer.denied)
             });
             if moved {
+                self.reading.made(share, &answer);
                 self.said = Some(answer.clone());
                 return Ok(answer);
             }
@@ -108,7 +113,7 @@ impl Watching {
 
     async fn look(&mut self) -> Result<Option<v1::ClearanceResponse>, Refusal> {
         self.heads.mark_unchanged();
-        let (number, leaf) = (self.ledger.number, self.leaf);
+        let (number, leaf) = (self.reading.ledger.number, self.leaf);
         let read = move |store: &Store| {
             let Some(act) = store.act(number, leaf)? else {
                 return Ok(None);
@@ -120,8 +125,9 @@ impl Watching {
             Ok(Some((layers::standing(&act, task.as_ref()), act)))
         };
         let (found, cut) = self
+            .reading
             .context
-            .read_settled(&self.caller, &self.ledger, read)
+            .read_settled(&self.reading.caller, &self.reading.ledger, read)
             .await?;
         Ok(found.map(|(state, act)| v1::ClearanceResponse {
             state: state.into(),

@@ -1,6 +1,7 @@
 //! `deed.v1.Content`.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,22 +12,27 @@ use deed_proto::v1::{self, content_server::Content, put_content_request::Part};
 use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Context, blocking, stopping};
+use super::{
+    Answers, Context,
+    answer::{Reading, respond},
+    blocking, stopping,
+};
 use crate::{
     access::{Caller, table::Method},
     admission::Sender,
-    content::{Begun, LedgerRef, Reader},
+    content::{Begun, LedgerRef, PIECE_BYTES, Reader},
+    pressure::{Share, answers::CHUNK_BYTES},
     status::Refusal,
 };
 
 /// Largest chunk of an upload, in bytes.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// How long an upload may stand still.
-const STILL_MAX: Duration = Duration::from_secs(30);
+/// Bytes of an upload that buy it a second more of waiting for its client.
+const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
-/// Bytes for which an upload may wait a second longer for its client, all in all.
-const BYTES_PER_SECOND_MIN: u64 = 256 << 10;
+/// How long an upload waits for its principal's quota.
+const QUOTA_WAIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct ContentService(pub(crate) Context);
 
@@ -38,7 +44,7 @@ impl Content for ContentService {
     ) -> Result<Response<v1::PutContentResponse>, Status> {
         let caller = Caller::of(request.extensions());
         let mut parts = request.into_inner();
-        let mut patience = STILL_MAX;
+        let mut patience = Patience::new(self.0.contents.still_max());
         let Some(Part::Begin(begin)) = next_part(&self.0, &mut parts, &mut patience).await? else {
             let what = "the first message of an upload is `begin`";
             return Err(Refusal::field("part", what).into());
@@ -56,8 +62,8 @@ impl Content for ContentService {
             .await?;
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
-        let slot = contents.upload_slot(caller.connection().id);
-        let _slot = slot.map_err(Refusal::from)?;
+        let source = self.0.pressure.source(&caller);
+        let _place = contents.uploads.take(&source, Some(ledger.number))?;
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
         let size = begin.size;
         let begin_upload = move || {
@@ -78,13 +84,15 @@ impl Content for ContentService {
         let Begun::Upload(mut upload) = begun else {
             return Ok(Response::new(v1::PutContentResponse { already_held: true }));
         };
-        let mut patience = patience_for(size);
         // One chunk at a time: the next one is read when this one is sealed and written.
         while let Some(part) = next_part(&self.0, &mut parts, &mut patience).await? {
             let chunk = chunk(part)?;
+            patience.came(chunk.len());
+            // A stream may outlive what was granted.
+            caller.require(Method::PutContent, &begin.ledger)?;
             let quotas = &self.0.pressure.quotas;
             quotas
-                .take_waiting(caller.principal(), 0, chunk.len(), STILL_MAX)
+                .take_waiting(caller.principal(), 0, chunk.len(), QUOTA_WAIT)
                 .await
                 .map_err(Refusal::from)?;
             let written = self.0.contents.write_upload(upload, chunk).await;
@@ -110,38 +118,28 @@ impl Content for ContentService {
             .ledger(&caller, Method::GetContent, &request.ledger)
             .await?;
         let digest = digest(&request.commitment)?;
-        let open = Arc::new(self.0.open_read_stream(&caller)?);
+        let reading = self.0.open_reading(caller, Method::GetContent, &ledger)?;
+        let room = reading.room();
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
+        let reader = reading.read(move || Ok(contents.open_content(ledger, digest)?));
+        let mut sending = Sending {
+            reader: Some(Box::new(reader.await?)),
+            piece: VecDeque::new(),
+            share: None,
+            reading,
+        };
         // What is unknown, erased or damaged at its beginning is the answer to the request.
-        let (reader, first) = self
-            .0
-            .read_for(&caller, move || {
-                piece(contents.open_content(ledger, digest)?)
-            })
-            .await?;
-        let context = self.0.clone();
-        let later = stream::unfold(Some(reader), move |reader| {
-            let (context, caller) = (context.clone(), caller.clone());
-            let open = Arc::clone(&open);
-            async move {
-                let _open = open;
-                let reader = reader?;
-                let read = context.read_for(&caller, move || piece(reader));
-                let answer = tokio::select! {
-                    biased;
-                    () = context.stopped() => Err(stopping()),
-                    answer = read => answer,
-                };
-                match answer {
-                    Ok((reader, Some(answer))) => Some((Ok(answer), Some(reader))),
-                    Ok((_, None)) => None,
-                    Err(refusal) => Some((Err(refusal.into()), None)),
-                }
+        let first = sending.next().await?;
+        let later = stream::unfold(Some(sending), |sending| async {
+            let mut sending = sending?;
+            match sending.next().await {
+                Ok(answer) => Some((Ok(answer?), Some(sending))),
+                Err(refusal) => Some((Err(refusal.into()), None)),
             }
         });
         let first = stream::iter(first.map(Ok));
-        Ok(Response::new(first.chain(later).boxed()))
+        Ok(respond(&room, first.chain(later)))
     }
 
     async fn erase_content(
@@ -169,40 +167,54 @@ impl Content for ContentService {
     }
 }
 
-/// How long an upload of `size` bytes may wait for its client, all in all. What the server lets it
-/// wait does not count.
-fn patience_for(size: u64) -> Duration {
-    STILL_MAX.saturating_add(Duration::from_secs(size / BYTES_PER_SECOND_MIN))
+/// How long an upload may still wait for its client. What the server lets it wait does not count.
+struct Patience {
+    /// Without anything coming, and at the beginning.
+    still_max: Duration,
+    left: Duration,
 }
 
-/// Waits for a client as long as it has not stood still for too long, or too long all in all: what
-/// is `left` becomes less.
-async fn wait_for<T>(left: &mut Duration, next: impl Future<Output = T>) -> Result<T, Refusal> {
-    let begun = Instant::now();
-    let came = tokio::time::timeout(STILL_MAX.min(*left), next).await;
-    *left = left.saturating_sub(begun.elapsed());
-    came.map_err(|_| {
-        Refusal::Unavailable(if left.is_zero() {
-            format!(
-                "the upload took too long: {STILL_MAX:?} are allowed, and a second for each \
-                 {BYTES_PER_SECOND_MIN} bytes; send it again, faster"
-            )
-        } else {
-            format!("the upload stood still for {STILL_MAX:?}; send it again")
+impl Patience {
+    fn new(still_max: Duration) -> Self {
+        Self {
+            still_max,
+            left: still_max,
+        }
+    }
+
+    /// So many bytes came. No more is kept than what an upload has that stands still: one that was
+    /// fast at first does not hold its place for longer than another.
+    fn came(&mut self, bytes: usize) {
+        let bought_ns = (bytes as u64).saturating_mul(1_000_000_000) / BYTES_PER_SECOND_MIN;
+        let bought = Duration::from_nanos(bought_ns);
+        self.left = self.left.saturating_add(bought).min(self.still_max);
+    }
+
+    /// Waits for a client as long as it may keep us waiting.
+    async fn wait_for<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Refusal> {
+        let begun = Instant::now();
+        let came = tokio::time::timeout(self.left, next).await;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        came.map_err(|_| {
+            Refusal::Unavailable(format!(
+                "the upload was too slow: it may stand still for {:?}, and {BYTES_PER_SECOND_MIN} \
+                 bytes a second are the least; send it again, faster",
+                self.still_max
+            ))
         })
-    })
+    }
 }
 
 /// The next message of an upload; `None` at its end.
 async fn next_part(
     context: &Context,
     parts: &mut Streaming<v1::PutContentRequest>,
-    patience: &mut Duration,
+    patience: &mut Patience,
 ) -> Result<Option<Part>, Status> {
     let message = tokio::select! {
         biased;
         () = context.stopped() => return Err(stopping().into()),
-        message = wait_for(patience, parts.message()) => message?,
+        message = patience.wait_for(parts.message()) => message?,
     };
     match message? {
         None => Ok(None),
@@ -232,38 +244,92 @@ fn digest(commitment: &[u8]) -> Result<CommitmentDigest, Refusal> {
     })
 }
 
-/// The next answer of a reader, which comes back too.
-fn piece(mut reader: Reader) -> Result<(Reader, Option<v1::GetContentResponse>), Refusal> {
-    let piece = reader.next_piece()?;
-    let answer = piece.map(|piece| v1::GetContentResponse {
-        size: if piece.salt.is_some() {
-            reader.size()
-        } else {
-            0
-        },
-        salt: piece
-            .salt
-            .map_or_else(Bytes::new, |salt| Bytes::copy_from_slice(salt.as_bytes())),
-        chunk: piece.bytes,
-    });
-    Ok((reader, answer))
+/// A content that is sent. A piece of it is decrypted as a whole; it is kept in as many parts as
+/// there are messages of it, each of which goes with its part of the piece's share.
+struct Sending {
+    reading: Reading,
+    /// `None` while it reads, and at the end.
+    reader: Option<Box<Reader>>,
+    piece: VecDeque<v1::GetContentResponse>,
+    share: Option<Share>,
+}
+
+impl Sending {
+    async fn next(&mut self) -> Result<Option<v1::GetContentResponse>, Refusal> {
+        if self.piece.is_empty() {
+            // First what is left of the last one: nobody waits for room with some in hand.
+            self.share = None;
+            let Some(reader) = self.reader.take() else {
+                return Ok(None);
+            };
+            let share = self.reading.take_room(PIECE_BYTES + CHUNK_BYTES).await?;
+            self.reading.require()?;
+            let read = self.reading.read(move || messages(reader));
+            (self.reader, self.piece) = read.await?;
+            self.share = Some(share);
+        }
+        let Some(answer) = self.piece.pop_front() else {
+            return Ok(None);
+        };
+        if let Some(share) = &mut self.share {
+            let part = share.split(CHUNK_BYTES);
+            self.reading.made(part, &answer);
+        }
+        Ok(Some(answer))
+    }
+}
+
+type Messages = VecDeque<v1::GetContentResponse>;
+
+/// The messages of a reader's next piece, none at its end, when it does not come back either.
+fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Messages), Refusal> {
+    let Some(piece) = reader.next_piece()? else {
+        return Ok((None, Messages::new()));
+    };
+    let (mut size, mut salt) = match piece.salt {
+        Some(salt) => (reader.size(), Bytes::copy_from_slice(salt.as_bytes())),
+        None => (0, Bytes::new()),
+    };
+    let mut messages = Messages::new();
+    let mut rest: &[u8] = &piece.bytes;
+    // An empty content has a message too: it brings the salt.
+    while messages.is_empty() || !rest.is_empty() {
+        let (chunk, later) = rest.split_at(rest.len().min(CHUNK_BYTES));
+        messages.push_back(v1::GetContentResponse {
+            size: std::mem::take(&mut size),
+            salt: std::mem::take(&mut salt),
+            chunk: Bytes::copy_from_slice(chunk),
+        });
+        rest = later;
+    }
+    Ok((Some(reader), messages))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[tokio::test]
-    async fn an_upload_waits_for_its_client_only_so_long_all_in_all() {
-        assert_eq!(patience_for(0), STILL_MAX);
-        assert_eq!(patience_for(64 << 20), STILL_MAX + Duration::from_secs(256));
-        let mut left = STILL_MAX;
-        assert!(wait_for(&mut left, std::future::ready(1)).await.is_ok());
-        assert!(left <= STILL_MAX && !left.is_zero());
-        let mut left = Duration::from_millis(1);
-        // Each byte comes in time, all of them together do not.
-        let late = wait_for(&mut left, std::future::pending::<()>()).await;
-        assert!(matches!(late, Err(Refusal::Unavailable(what)) if what.contains("too long")));
-        assert!(left.is_zero());
+    async fn an_upload_that_stands_still_or_trickles_is_ended() {
+        let mut patience = Patience::new(10 * SECOND);
+        let next = patience.wait_for(std::future::ready(1)).await;
+        assert!(next.is_ok() && patience.left <= 10 * SECOND);
+        // A byte at a time buys next to nothing.
+        patience.left = Duration::from_millis(1);
+        for _ in 0..100 {
+            patience.came(1);
+        }
+        assert!(patience.left < Duration::from_millis(4));
+        patience.came(64 << 10);
+        assert!(patience.left > SECOND);
+        // And much of it no more than standing still may take.
+        patience.came(64 << 20);
+        assert_eq!(patience.left, 10 * SECOND);
+        patience.left = Duration::from_millis(1);
+        let late = patience.wait_for(std::future::pending::<()>()).await;
+        assert!(matches!(late, Err(Refusal::Unavailable(what)) if what.contains("too slow")));
+        assert!(patience.left.is_zero());
     }
 }

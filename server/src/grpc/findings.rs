@@ -6,14 +6,19 @@ use bytes::Bytes;
 use deed_evidence::TaskId;
 use deed_proto::v1;
 use deed_tlog::TreeSize;
-use futures::{StreamExt as _, stream};
+use futures::stream;
 use tokio::time::{Instant, sleep_until};
+use tonic::Response;
 
-use super::{Answers, Context, stopping};
+use super::{
+    Answers, Context,
+    answer::{Reading, respond},
+    stopping,
+};
 use crate::{
     access::{Caller, table::Method},
     ledger::{Ledger, read::Heads},
-    pressure::OpenStream,
+    pressure::answers::CHUNK_ROOM,
     status::Refusal,
     store::{LedgerNumber, Store, search::FindingAt},
 };
@@ -23,7 +28,7 @@ const PAGE_MAX: u32 = 1_000;
 const PAGE_DEFAULT: u32 = 100;
 
 /// Findings of one message of a stream at most.
-const WATCH_FINDINGS: usize = 256;
+const WATCH_FINDINGS: usize = 128;
 
 /// Findings that one read looks at at most.
 const LOOKED_AT_MAX: usize = 16_384;
@@ -157,17 +162,19 @@ impl List {
 
 /// Follows a ledger's findings.
 pub(super) fn watch(
-    context: Context,
+    context: &Context,
     caller: Caller,
-    ledger: Arc<Ledger>,
+    ledger: &Arc<Ledger>,
     request: v1::WatchFindingsRequest,
-) -> Result<Answers<v1::WatchFindingsResponse>, Refusal> {
+) -> Result<Response<Answers<v1::WatchFindingsResponse>>, Refusal> {
     let wanted = Wanted::parse(request.kinds, request.severity_min, Bytes::new())?;
     let mut heads = ledger.watch();
     // What is readable now is looked at first.
     heads.mark_changed();
+    let reading = context.open_reading(caller, Method::WatchFindings, ledger)?;
+    let room = reading.room();
     let watching = Watching {
-        _open: context.open_read_stream(&caller)?,
+        reading,
         wanted: Arc::new(wanted),
         from: FindingAt {
             leaf: request.start_leaf,
@@ -175,9 +182,6 @@ pub(super) fn watch(
         },
         more: false,
         said: None,
-        caller,
-        context,
-        ledger,
         heads,
     };
     let answers = stream::unfold(Some(watching), |watching| async {
@@ -187,15 +191,12 @@ pub(super) fn watch(
             Err(refusal) => Some((Err(refusal.into()), None)),
         }
     });
-    Ok(answers.boxed())
+    Ok(respond(&room, answers))
 }
 
 /// A stream of findings.
 struct Watching {
-    _open: OpenStream,
-    caller: Caller,
-    context: Context,
-    ledger: Arc<Ledger>,
+    reading: Reading,
     heads: Heads,
     wanted: Arc<Wanted>,
     from: FindingAt,
@@ -216,7 +217,7 @@ impl Watching {
                     .map_or_else(Instant::now, |said| said + QUIET_INTERVAL);
                 tokio::select! {
                     biased;
-                    () = self.context.stopped() => return Err(stopping()),
+                    () = self.reading.context.stopped() => return Err(stopping()),
                     () = sleep_until(due), if quiet.is_some() => {
                         if let Some(answer) = quiet.take() {
                             self.said = Some(Instant::now());
@@ -226,8 +227,10 @@ impl Watching {
                     changed = self.heads.changed() => changed.map_err(|_| stopping())?,
                 }
             }
+            let share = self.reading.take_room(CHUNK_ROOM).await?;
             let answer = self.look().await?;
             if !answer.findings.is_empty() {
+                self.reading.made(share, &answer);
                 self.said = Some(Instant::now());
                 return Ok(answer);
             }
@@ -237,19 +240,13 @@ impl Watching {
 
     /// Looks at what is readable, up to a bound.
     async fn look(&mut self) -> Result<v1::WatchFindingsResponse, Refusal> {
-        self.caller
-            .require(Method::WatchFindings, self.ledger.name())?;
+        self.reading.require()?;
         let readable = self.heads.borrow_and_update().clone();
-        let (ledger, wanted) = (self.ledger.number, Arc::clone(&self.wanted));
-        let store = Arc::clone(self.context.registry.store());
+        let (ledger, wanted) = (self.reading.ledger.number, Arc::clone(&self.wanted));
+        let store = Arc::clone(self.reading.context.registry.store());
         let (from, size) = (self.from, readable.size());
         let read = move || wanted.read(&store, ledger, size, from, WATCH_FINDINGS);
-        let read = self.context.read_for(&self.caller, read);
-        let (findings, next) = tokio::select! {
-            biased;
-            () = self.context.stopped() => return Err(stopping()),
-            read = read => read?,
-        };
+        let (findings, next) = self.reading.read(read).await?;
         self.more = next.is_some();
         // A reader may ask for leaves that are still to come.
         let looked_to = FindingAt::leaf(readable.size().get()).max(self.from);

@@ -13,6 +13,7 @@ use crate::{
     admission::Sender,
     append::{Answered, InFlight, OnQuota, QUEUE_WAIT},
     ledger::registry::{NewLedger, Page, RegistryError},
+    pressure::answers::PAGE_ROOM,
     shard::NoAnswer,
     status::Refusal,
 };
@@ -98,6 +99,8 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::CreateLedgerResponse>, Status> {
         let caller = Caller::of(request.extensions());
         caller.require(Method::CreateLedger, EVERY_LEDGER)?;
+        let store = self.0.registry.store();
+        store.disk().room_for_log().map_err(Refusal::from)?;
         let source = self.0.pressure.source(&caller).key();
         let request = request.into_inner();
         let context = self.0.clone();
@@ -148,23 +151,24 @@ impl Ledger for LedgerService {
             return Err(Refusal::field("page_token", what).into());
         }
         let registry = Arc::clone(&self.0.registry);
-        let Page { ledgers, more } = self
-            .0
-            .read_for(&caller, move || Ok(registry.page(&after, limit)?))
-            .await?;
-        let next_page_token = match ledgers.last() {
-            Some((last, _)) if more => last.name.clone(),
-            _ => String::new(),
+        let seen_by = caller.clone();
+        let page = move || {
+            let Page { ledgers, more } = registry.page(&after, limit)?;
+            let next_page_token = match ledgers.last() {
+                Some((last, _)) if more => last.name.clone(),
+                _ => String::new(),
+            };
+            Ok(v1::ListLedgersResponse {
+                // A page may show fewer than it holds, or none; the token leads on all the same.
+                ledgers: ledgers
+                    .iter()
+                    .filter(|(record, _)| seen_by.sees(&record.name))
+                    .map(|(record, head)| info(record, *head))
+                    .collect(),
+                next_page_token,
+            })
         };
-        Ok(Response::new(v1::ListLedgersResponse {
-            // A page may show fewer than it holds, or none; the token leads on all the same.
-            ledgers: ledgers
-                .iter()
-                .filter(|(record, _)| caller.sees(&record.name))
-                .map(|(record, head)| info(record, *head))
-                .collect(),
-            next_page_token,
-        }))
+        self.0.answer_for(&caller, PAGE_ROOM, page).await
     }
 
     async fn get_ledger(

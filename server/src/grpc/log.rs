@@ -9,26 +9,27 @@ use deed_proto::v1::{
     log_server::Log,
 };
 use deed_tlog::{Hash, LeafIndex, SizeRange, TreeSize};
-use futures::{StreamExt as _, stream};
+use futures::stream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Context, log_keys, stopping};
+use super::{
+    Answers, Context,
+    answer::{Reading, respond},
+    log_keys, stopping,
+};
 use crate::{
     access::{Caller, table::Method},
     append::{consistency, hashes},
     ledger::{Ledger, Readable, read::Heads},
-    pressure::OpenStream,
+    pressure::answers::{CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
     status::Refusal,
 };
 
 /// Entries of one message at most.
 const CHUNK_ENTRIES: usize = 1024;
 
-/// Bytes of one message's entries; the last entry may go beyond.
-const CHUNK_BYTES: usize = 1 << 20;
-
 /// Trust entries of one message at most.
-const TRUST_ENTRIES: usize = 256;
+const TRUST_ENTRIES: usize = 64;
 
 pub(crate) struct LogService(pub(crate) Context);
 
@@ -45,11 +46,11 @@ impl Log for LogService {
             .ledger(&caller, Method::GetTreeHead, &request.ledger)
             .await?;
         let from = request.consistency_from.map(TreeSize::new);
-        let answer = self
-            .0
-            .read_for(&caller, move || head(&ledger, &ledger.readable(), from))
-            .await?;
-        Ok(Response::new(answer))
+        self.0
+            .answer_for(&caller, PROOF_ROOM, move || {
+                head(&ledger, &ledger.readable(), from)
+            })
+            .await
     }
 
     type WatchTreeHeadsStream = Answers<v1::TreeHeadResponse>;
@@ -67,11 +68,12 @@ impl Log for LogService {
         let mut heads = ledger.watch();
         // The newest one now is the first to be sent.
         heads.mark_changed();
+        let reading = self
+            .0
+            .open_reading(caller, Method::WatchTreeHeads, &ledger)?;
+        let room = reading.room();
         let watching = Watching {
-            _open: self.0.open_read_stream(&caller)?,
-            caller,
-            context: self.0.clone(),
-            ledger,
+            reading,
             heads,
             from: request.consistency_from.map(TreeSize::new),
         };
@@ -82,7 +84,7 @@ impl Log for LogService {
                 Err(refusal) => Some((Err(refusal.into()), None)),
             }
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(respond(&room, answers))
     }
 
     async fn get_inclusion_proof(
@@ -96,13 +98,11 @@ impl Log for LogService {
             .0
             .ledger(&caller, wanted.method(), &request.ledger)
             .await?;
-        let answer = self
-            .0
-            .read_for(&caller, move || {
+        self.0
+            .answer_for(&caller, PROOF_ROOM, move || {
                 inclusion(&ledger, &wanted, request.tree_size)
             })
-            .await?;
-        Ok(Response::new(answer))
+            .await
     }
 
     async fn get_consistency_proof(
@@ -115,9 +115,8 @@ impl Log for LogService {
             .0
             .ledger(&caller, Method::GetConsistencyProof, &request.ledger)
             .await?;
-        let answer = self
-            .0
-            .read_for(&caller, move || {
+        self.0
+            .answer_for(&caller, PROOF_ROOM, move || {
                 let readable = ledger.readable();
                 let new = or_newest(request.new_size, &readable);
                 let old = TreeSize::new(request.old_size);
@@ -135,8 +134,7 @@ impl Log for LogService {
                     checkpoint: ledger.checkpoint_at(&readable, new)?,
                 })
             })
-            .await?;
-        Ok(Response::new(answer))
+            .await
     }
 
     type GetEntriesStream = Answers<v1::GetEntriesResponse>;
@@ -170,37 +168,16 @@ impl Log for LogService {
             let what = format!("{} is larger than end, which is {end}", request.start);
             return Err(Refusal::field("start", what).into());
         }
-        // Each chunk is a read of its own: a reader that is slow holds one chunk and no share of
-        // the reads. How many such readers a connection may have is bounded.
-        let open = Arc::new(self.0.open_read_stream(&caller)?);
-        let context = self.0.clone();
-        let chunks = stream::unfold(Some(request.start), move |next| {
-            let (context, ledger) = (context.clone(), Arc::clone(&ledger));
-            let (caller, open) = (caller.clone(), Arc::clone(&open));
-            async move {
-                let _open = open;
-                let start = next.filter(|&start| start < end)?;
-                // Each time: a stream may outlive what was granted.
-                let allowed = caller.require(Method::GetEntries, ledger.name());
-                if let Err(refusal) = allowed {
-                    return Some((Err(refusal.into()), None));
-                }
-                let read = context.read_for(&caller, move || chunk(&ledger, start, end, size));
-                let answer = tokio::select! {
-                    biased;
-                    () = context.stopped() => Err(stopping()),
-                    answer = read => answer,
-                };
-                match answer {
-                    Ok(answer) => {
-                        let next = start + answer.entries.len() as u64;
-                        Some((Ok(answer), Some(next)))
-                    }
-                    Err(refusal) => Some((Err(refusal.into()), None)),
-                }
-            }
+        // Each chunk is a read of its own: a reader that is slow holds one chunk, for which it has
+        // room, and no share of the reads.
+        let begin = (request.start < end).then_some(request.start);
+        let reading = self.0.open_reading(caller, Method::GetEntries, &ledger)?;
+        let answers = reading.tell(None, begin, CHUNK_ROOM, move |start| {
+            let answer = chunk(&ledger, start, end, size)?;
+            let next = start + answer.entries.len() as u64;
+            Ok((Some(answer), (next < end).then_some(next)))
         });
-        Ok(Response::new(chunks.boxed()))
+        Ok(answers)
     }
 
     async fn get_batch_proof(
@@ -221,13 +198,11 @@ impl Log for LogService {
             Some(BatchedLeaf::LeafIndex(index)) => Ok(Wanted::Index(LeafIndex::new(index))),
             Some(BatchedLeaf::Statement(at)) => Wanted::statement(&at),
         }?;
-        let answer = self
-            .0
-            .read_for(&caller, move || {
+        self.0
+            .answer_for(&caller, CHUNK_ROOM, move || {
                 batch_proof(&ledger, &wanted, request.tree_size)
             })
-            .await?;
-        Ok(Response::new(answer))
+            .await
     }
 
     type GetTrustChainStream = Answers<v1::GetTrustChainResponse>;
@@ -243,33 +218,15 @@ impl Log for LogService {
             .ledger(&caller, Method::GetTrustChain, &request.ledger)
             .await?;
         let readable = ledger.readable();
-        let open = Arc::new(self.0.open_read_stream(&caller)?);
-        let context = self.0.clone();
-        let chunks = stream::unfold(Some(Next::begin(request.start)), move |next| {
-            let (context, ledger) = (context.clone(), Arc::clone(&ledger));
-            let readable = Arc::clone(&readable);
-            let (caller, open) = (caller.clone(), Arc::clone(&open));
-            async move {
-                let _open = open;
-                let next = next?;
-                let allowed = caller.require(Method::GetTrustChain, ledger.name());
-                if let Err(refusal) = allowed {
-                    return Some((Err(refusal.into()), None));
-                }
-                let read =
-                    context.read_for(&caller, move || trust_entries(&ledger, &readable, &next));
-                let answer = tokio::select! {
-                    biased;
-                    () = context.stopped() => Err(stopping()),
-                    answer = read => answer,
-                };
-                match answer {
-                    Ok((answer, next)) => Some((Ok(answer), next)),
-                    Err(refusal) => Some((Err(refusal.into()), None)),
-                }
-            }
+        let reading = self
+            .0
+            .open_reading(caller, Method::GetTrustChain, &ledger)?;
+        let begin = Some(Next::begin(request.start));
+        let answers = reading.tell(None, begin, CHUNK_ROOM, move |next| {
+            let (answer, next) = trust_entries(&ledger, &readable, &next)?;
+            Ok((Some(answer), next))
         });
-        Ok(Response::new(chunks.boxed()))
+        Ok(answers)
     }
 
     type GetLogKeysStream = Answers<v1::GetLogKeysResponse>;
@@ -285,34 +242,19 @@ impl Log for LogService {
             .ledger(&caller, Method::GetLogKeys, &request.ledger)
             .await?;
         let readable = ledger.readable();
-        let open = Arc::new(self.0.open_read_stream(&caller)?);
-        let messages = log_keys::messages(&ledger, readable.size());
-        let context = self.0.clone();
-        let chunks = stream::unfold(messages.into_iter(), move |mut messages| {
-            let (context, ledger) = (context.clone(), Arc::clone(&ledger));
-            let readable = Arc::clone(&readable);
-            let (caller, open) = (caller.clone(), Arc::clone(&open));
-            async move {
-                let _open = open;
-                let next = messages.next()?;
-                let ended = Vec::new().into_iter();
-                let allowed = caller.require(Method::GetLogKeys, ledger.name());
-                if let Err(refusal) = allowed {
-                    return Some((Err(refusal.into()), ended));
-                }
-                let read = context.read_for(&caller, move || next.answer(&ledger, &readable));
-                let answer = tokio::select! {
-                    biased;
-                    () = context.stopped() => Err(stopping()),
-                    answer = read => answer,
-                };
-                match answer {
-                    Ok(answer) => Some((Ok(answer), messages)),
-                    Err(refusal) => Some((Err(refusal.into()), ended)),
-                }
-            }
-        });
-        Ok(Response::new(chunks.boxed()))
+        let reading = self.0.open_reading(caller, Method::GetLogKeys, &ledger)?;
+        let messages = log_keys::messages(&ledger, readable.size()).into_iter();
+        type Messages = std::vec::IntoIter<log_keys::Message>;
+        let answers = reading.tell(
+            None,
+            Some(messages),
+            CHUNK_ROOM,
+            move |mut messages: Messages| match messages.next() {
+                Some(next) => Ok((Some(next.answer(&ledger, &readable)?), Some(messages))),
+                None => Ok((None, None)),
+            },
+        );
+        Ok(answers)
     }
 
     async fn get_session(
@@ -329,20 +271,15 @@ impl Log for LogService {
             let what = format!("{} bytes where 16 are wanted", request.session.len());
             Refusal::field("session", what)
         })?;
-        let answer = self
-            .0
-            .read_for(&caller, move || session_info(&ledger, &session))
-            .await?;
-        Ok(Response::new(answer))
+        self.0
+            .answer_for(&caller, PROOF_ROOM, move || session_info(&ledger, &session))
+            .await
     }
 }
 
 /// A stream of heads.
 struct Watching {
-    _open: OpenStream,
-    caller: Caller,
-    context: Context,
-    ledger: Arc<Ledger>,
+    reading: Reading,
     heads: Heads,
     from: Option<TreeSize>,
 }
@@ -351,17 +288,19 @@ impl Watching {
     async fn next(&mut self) -> Result<v1::TreeHeadResponse, Refusal> {
         tokio::select! {
             biased;
-            () = self.context.stopped() => return Err(stopping()),
+            () = self.reading.context.stopped() => return Err(stopping()),
             changed = self.heads.changed() => changed.map_err(|_| stopping())?,
         }
-        self.caller
-            .require(Method::WatchTreeHeads, self.ledger.name())?;
+        // Room first, then the newest head: there may be another one meanwhile.
+        let share = self.reading.take_room(PROOF_ROOM).await?;
+        self.reading.require()?;
         let readable = self.heads.borrow_and_update().clone();
-        let (ledger, from) = (Arc::clone(&self.ledger), self.from);
+        let (ledger, from) = (Arc::clone(&self.reading.ledger), self.from);
         self.from = from.map(|_| readable.size());
-        self.context
-            .read_for(&self.caller, move || head(&ledger, &readable, from))
-            .await
+        let read = self.reading.read(move || head(&ledger, &readable, from));
+        let answer = read.await?;
+        self.reading.made(share, &answer);
+        Ok(answer)
     }
 }
 
@@ -535,32 +474,34 @@ fn trust_entries(
     from: &Next,
 ) -> Result<(v1::GetTrustChainResponse, Option<Next>), Refusal> {
     let size = readable.size().get();
-    let mut leaves: Vec<LeafIndex> = Vec::new();
-    if from.leaf == 0 {
-        leaves.push(LeafIndex::new(0));
-    }
+    let genesis = (from.leaf == 0).then_some(Ok(0));
+    let (mut leaves, mut found) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
     let mut more = None;
-    for item in ledger.trust_leaves(from.leaf) {
+    for item in genesis.into_iter().chain(ledger.trust_leaves(from.leaf)) {
         let leaf = item?;
         // The store may be a turn ahead of what is readable.
         if leaf >= size {
             break;
         }
-        if leaves.len() == TRUST_ENTRIES {
+        if leaves.len() >= TRUST_ENTRIES || bytes >= CHUNK_BYTES {
             more = Some(Next { leaf, first: false });
             break;
         }
-        leaves.push(LeafIndex::new(leaf));
+        let index = LeafIndex::new(leaf);
+        let entry = ledger.entry(readable, index)?;
+        bytes += entry.len();
+        leaves.push(index);
+        found.push(entry);
     }
     let proofs = ledger.inclusions(readable, &leaves)?;
-    let mut entries = Vec::with_capacity(leaves.len());
-    for (index, proof) in leaves.iter().zip(proofs) {
-        entries.push(v1::TrustEntry {
-            leaf_index: index.get(),
-            entry: ledger.entry(readable, *index)?,
-            inclusion_proof: hashes(proof.hashes()),
-        });
-    }
+    let entries = leaves.iter().zip(found).zip(proofs);
+    let entries = entries.map(|((index, entry), proof)| v1::TrustEntry {
+        leaf_index: index.get(),
+        entry,
+        inclusion_proof: hashes(proof.hashes()),
+    });
+    let entries = entries.collect();
     let checkpoint = if from.first {
         readable.checkpoint.clone()
     } else {

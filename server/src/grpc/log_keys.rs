@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Entries of one message at most; an AuthoritiesChanged has up to some two kilobytes.
-const ENTRIES: usize = 64;
+const ENTRIES: usize = 32;
 
 /// One message: entries that are proven in one tree.
 pub(super) struct Message {

@@ -3,6 +3,7 @@
 pub(crate) mod actions;
 #[cfg(test)]
 mod actions_tests;
+mod answer;
 mod clearance;
 pub(crate) mod content;
 mod cut;
@@ -31,7 +32,7 @@ use crate::{
     ledger::{Ledger, registry::Registry},
     listener::Counters,
     metrics::Metrics,
-    pressure::{OpenStream, Pressure, SourceKey},
+    pressure::{Pressure, SourceKey},
     status::Refusal,
     store::{Store, records::LedgerRecord},
 };
@@ -139,12 +140,6 @@ impl Context {
             readable = covered => readable.map_err(|_| stopping())?.clone(),
         };
         Ok((found, Cut::released(store, stored, ledger, readable)))
-    }
-
-    /// Counts a stream of reads of the caller's connection.
-    pub(crate) fn open_read_stream(&self, caller: &Caller) -> Result<OpenStream, Refusal> {
-        self.pressure
-            .open_read_stream(&self.pressure.source(caller))
     }
 
     /// Waits until the server stops.

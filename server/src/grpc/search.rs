@@ -6,15 +6,15 @@ use bytes::Bytes;
 use deed_evidence::{Micros, TaskId};
 use deed_proto::v1;
 use deed_tlog::{LeafIndex, TreeSize};
-use futures::{StreamExt as _, stream};
+use tonic::Response;
 
-use super::{Answers, Context, stopping};
+use super::{Answers, Context, answer::Step};
 use crate::{
     access::{Caller, table::Method},
     append::hashes,
     ledger::{Ledger, Readable},
     metrics::Metrics,
-    pressure::OpenStream,
+    pressure::answers::CHUNK_ROOM,
     search::query::{Bounds, Cursor, Page, Query},
     status::Refusal,
     store::Store,
@@ -25,14 +25,14 @@ const LIMIT_MAX: u64 = 1_000_000;
 
 /// Begins a search; the stream does the work, a step for each turn that the caller gets.
 pub(super) fn answers(
-    context: Context,
+    context: &Context,
     caller: Caller,
     ledger: Arc<Ledger>,
-    request: v1::SearchRequest,
-) -> Result<Answers<v1::SearchResponse>, Refusal> {
+    request: &v1::SearchRequest,
+) -> Result<Response<Answers<v1::SearchResponse>>, Refusal> {
     let readable = ledger.readable();
-    let (query, bounds) = parse(&request, readable.size())?;
-    let open = context.open_read_stream(&caller)?;
+    let (query, bounds) = parse(request, readable.size())?;
+    let reading = context.open_reading(caller, Method::Search, &ledger)?;
     context.metrics.search();
     let searching = Searching {
         store: Arc::clone(context.registry.store()),
@@ -45,42 +45,12 @@ pub(super) fn answers(
         checkpoint: readable.checkpoint.clone(),
         readable,
         ledger,
-        _open: open,
     };
-    let begin = Some((context, caller, searching));
-    let answers = stream::unfold(begin, |going| async {
-        let (context, caller, searching) = going?;
-        match next(&context, &caller, searching).await {
-            Ok((answer, searching)) => {
-                let going = searching.map(|searching| (context, caller, searching));
-                Some((Ok(answer), going))
-            }
-            Err(refusal) => Some((Err(refusal.into()), None)),
-        }
-    });
-    Ok(answers.boxed())
-}
-
-/// The next message, and the search as it goes on, unless that was the last one.
-async fn next(
-    context: &Context,
-    caller: &Caller,
-    mut searching: Searching,
-) -> Result<(v1::SearchResponse, Option<Searching>), Refusal> {
-    loop {
-        // Each time: a stream may outlive what was granted.
-        caller.require(Method::Search, searching.ledger.name())?;
-        let step = context.read_for(caller, move || searching.step());
-        let stepped = tokio::select! {
-            biased;
-            () = context.stopped() => return Err(stopping()),
-            stepped = step => stepped?,
-        };
-        match stepped {
-            Stepped::Answer(answer, rest) => return Ok((answer, rest.map(|rest| *rest))),
-            Stepped::Onward(rest) => searching = *rest,
-        }
-    }
+    Ok(
+        reading.tell(None, Some(Box::new(searching)), CHUNK_ROOM, |searching| {
+            searching.step()
+        }),
+    )
 }
 
 /// A search that somebody waits for.
@@ -98,18 +68,10 @@ struct Searching {
     with_proofs: bool,
     /// For the first message.
     checkpoint: Bytes,
-    _open: OpenStream,
-}
-
-/// What came of a step.
-enum Stepped {
-    Answer(v1::SearchResponse, Option<Box<Searching>>),
-    /// Nothing to say yet.
-    Onward(Box<Searching>),
 }
 
 impl Searching {
-    fn step(mut self) -> Result<Stepped, Refusal> {
+    fn step(mut self: Box<Self>) -> Step<v1::SearchResponse, Box<Self>> {
         let mut cursor = match self.cursor.take() {
             Some(cursor) => cursor,
             None => {
@@ -123,7 +85,7 @@ impl Searching {
         let done = cursor.is_done();
         if !done && !self.page.is_full() {
             self.cursor = Some(cursor);
-            return Ok(Stepped::Onward(Box::new(self)));
+            return Ok((None, Some(self)));
         }
         let answer = v1::SearchResponse {
             checkpoint: std::mem::take(&mut self.checkpoint),
@@ -132,8 +94,7 @@ impl Searching {
             indexed_to: cursor.indexed_to(),
         };
         self.cursor = Some(cursor);
-        let rest = (!done).then(|| Box::new(self));
-        Ok(Stepped::Answer(answer, rest))
+        Ok((Some(answer), (!done).then_some(self)))
     }
 
     /// The page's entries, with proofs if they are wanted.

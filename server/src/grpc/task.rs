@@ -11,14 +11,14 @@ use deed_evidence::{
 };
 use deed_proto::v1::{self, TaskState};
 use deed_tlog::{Hash, LeafIndex, leaf_hash};
-use futures::{StreamExt as _, stream};
+use tonic::Response;
 
-use super::{Answers, Context, clearance::assessed, cut::Cut, findings, stopping};
+use super::{Answers, Context, clearance::assessed, cut::Cut, findings};
 use crate::{
     access::{Caller, table::Method},
     append::hashes,
     ledger::{Ledger, step::Placement},
-    pressure::OpenStream,
+    pressure::answers::CHUNK_ROOM,
     search::query::{Bounds, Cursor, Page, Query},
     status::Refusal,
     store::search::FindingAt,
@@ -63,14 +63,15 @@ pub(super) async fn receipt(
 
 /// A task's story, from its state to its findings.
 pub(super) async fn story(
-    context: Context,
+    context: &Context,
     caller: Caller,
     ledger: Arc<Ledger>,
     task: &[u8],
-) -> Result<Answers<v1::GetTaskResponse>, Refusal> {
+) -> Result<Response<Answers<v1::GetTaskResponse>>, Refusal> {
     assessed(&ledger)?;
     let task = task_id(task)?;
-    let open = context.open_read_stream(&caller)?;
+    let reading = context.open_reading(caller.clone(), Method::GetTask, &ledger)?;
+    let share = reading.take_room(CHUNK_ROOM).await?;
     let number = ledger.number;
     let (found, cut) = context
         .read_settled(&caller, &ledger, move |store| Ok(store.task(number, task)?))
@@ -81,53 +82,24 @@ pub(super) async fn story(
         checkpoint: cut.checkpoint.clone(),
         ..v1::GetTaskResponse::default()
     };
+    reading.made(share, &first);
     let telling = Telling {
-        _open: open,
         cut,
         kept,
         part: Part::Entries(None),
         ledger,
         task,
     };
-    let rest = stream::unfold(Some((context, caller, telling)), |going| async {
-        let (context, caller, telling) = going?;
-        match next(&context, &caller, telling).await {
-            Ok(Some((answer, telling))) => Some((Ok(answer), Some((context, caller, telling)))),
-            Ok(None) => None,
-            Err(refusal) => Some((Err(refusal.into()), None)),
-        }
-    });
-    Ok(stream::once(async { Ok(first) }).chain(rest).boxed())
-}
-
-async fn next(
-    context: &Context,
-    caller: &Caller,
-    mut telling: Telling,
-) -> Result<Option<(v1::GetTaskResponse, Telling)>, Refusal> {
-    loop {
-        caller.require(Method::GetTask, telling.ledger.name())?;
-        let step = context.read_for(caller, move || {
-            let answer = telling.step()?;
-            Ok((answer, telling))
-        });
-        let (answer, told) = tokio::select! {
-            biased;
-            () = context.stopped() => return Err(stopping()),
-            stepped = step => stepped?,
-        };
-        telling = told;
-        match answer {
-            Some(answer) => return Ok(Some((answer, telling))),
-            None if matches!(telling.part, Part::Told) => return Ok(None),
-            None => {}
-        }
-    }
+    let step = |mut telling: Box<Telling>| {
+        let answer = telling.step()?;
+        let told = answer.is_none() && matches!(telling.part, Part::Told);
+        Ok((answer, (!told).then_some(telling)))
+    };
+    Ok(reading.tell(Some(first), Some(Box::new(telling)), CHUNK_ROOM, step))
 }
 
 /// A story that is being told, all of it from one moment.
 struct Telling {
-    _open: OpenStream,
     cut: Cut,
     ledger: Arc<Ledger>,
     task: TaskId,

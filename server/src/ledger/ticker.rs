@@ -114,6 +114,10 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
     if due.is_none_or(|due| due > now) {
         return;
     }
+    // With the disk nearly full nothing is written. What is due stays due.
+    if context.registry.store().disk().check_log().is_err() {
+        return;
+    }
     // A shard that has stopped says so elsewhere.
     if context.appends.note_confirmed(&ledger).await.is_err() {
         return;

@@ -26,7 +26,7 @@ pub(crate) struct Activity {
     last_ms: AtomicU64,
     /// Whether a caller on it has said who it is, where callers must.
     known: AtomicBool,
-    /// Whether its place is needed for another.
+    /// Whether its place is needed for another, or what it holds.
     leaving: AtomicBool,
     told_to_leave: AtomicWaker,
 }
@@ -58,7 +58,7 @@ impl Activity {
         self.requests_open.load(Ordering::Relaxed) > 0
     }
 
-    /// Asks the connection to end, because its place is needed.
+    /// Asks the connection to end, because its place is needed, or what it holds.
     pub(crate) fn tell_to_leave(&self) {
         self.leaving.store(true, Ordering::Release);
         self.told_to_leave.wake();
@@ -130,6 +130,13 @@ impl Activity {
 /// A request that is open.
 #[derive(Debug)]
 pub(crate) struct OpenRequest(Arc<Activity>);
+
+impl OpenRequest {
+    /// What its connection is doing.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+}
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {

@@ -110,7 +110,7 @@ impl GuardedIo {
     }
 
     fn gives_way(&self) -> io::Error {
-        let error = "its place was needed for another connection";
+        let error = "its place, or what it holds, was needed for another connection";
         io::Error::new(io::ErrorKind::ConnectionAborted, error)
     }
 

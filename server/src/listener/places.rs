@@ -210,7 +210,7 @@ impl Drop for Place {
 /// which it may choose any.
 ///
 /// Source: RFC 4291 section 2.5.1.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let prefix = u128::from(address) & (u128::MAX << 64);

@@ -3,11 +3,12 @@
 //! Who finds no room waits. Room that comes back goes to the sources in turn, by deficit round
 //! robin over what they wait for: a source with a thousand requests waiting gets no more of it
 //! than one with a single one. No source holds more than its bound, so that one that never gives
-//! anything back cannot keep the rest out. The request whose turn it is is not passed by smaller
-//! ones, unless its own source's bound is what keeps it back.
+//! anything back cannot keep the rest out; and all that do not say who they are hold no more
+//! together than a bound of theirs, however many addresses they have. The request whose turn it is
+//! is not passed by smaller ones, unless its own source's bound is what keeps it back.
 //!
-//! A part may be kept in reserve for sources that hold nothing: however many of the others have
-//! taken all there is, who comes with little is not made to wait for them.
+//! A part may be kept in reserve for sources that say who they are and hold nothing: however many of
+//! the others have taken all there is, who comes with little is not made to wait for them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -27,6 +28,8 @@ pub(crate) struct Budget(Arc<Inner>);
 struct Inner {
     total: usize,
     source_max: usize,
+    /// What those hold together at most that do not say who they are.
+    strangers_max: usize,
     state: Mutex<State>,
 }
 
@@ -38,6 +41,8 @@ struct State {
     reserve: usize,
     /// What each source holds; none that holds nothing.
     held: HashMap<SourceKey, usize>,
+    /// What strangers hold of it.
+    strangers: usize,
     waiting: Drr<SourceKey, Waiter>,
     next_id: u64,
 }
@@ -59,21 +64,33 @@ pub(crate) struct Share {
 }
 
 impl Budget {
-    /// `total` to share, of which one source holds `source_max` at most.
+    /// `total` to share, of which one source holds `source_max` at most, and all strangers half.
     pub(crate) fn new(total: usize, source_max: usize) -> Self {
-        Self::with_reserve(total, source_max, 0)
+        Self::build(total, source_max, 0, total / 2)
     }
 
-    /// The same, with `reserve` of it kept for sources that hold nothing.
+    /// The same, with `reserve` of it kept for sources that hold nothing and say who they are.
     pub(crate) fn with_reserve(total: usize, source_max: usize, reserve: usize) -> Self {
+        let free = total.saturating_sub(reserve);
+        Self::build(total, source_max, reserve, free / 2)
+    }
+
+    /// A budget of which one source holds `source_max` at most, and all strangers `strangers_max`.
+    pub(crate) fn with_strangers(total: usize, source_max: usize, strangers_max: usize) -> Self {
+        Self::build(total, source_max, 0, strangers_max)
+    }
+
+    fn build(total: usize, source_max: usize, reserve: usize, strangers_max: usize) -> Self {
         let free = total.saturating_sub(reserve);
         Self(Arc::new(Inner {
             total,
             source_max: source_max.clamp(1, free.max(1)),
+            strangers_max: strangers_max.clamp(1, free.max(1)),
             state: Mutex::new(State {
                 free,
                 reserve: total - free,
                 held: HashMap::new(),
+                strangers: 0,
                 waiting: Drr::new(),
                 next_id: 0,
             }),
@@ -95,7 +112,7 @@ impl Budget {
     /// Waits for `amount`. What is more than a source may ever hold counts as that: such a request
     /// waits until its source holds nothing else. Dropping the future gives everything back.
     pub(crate) async fn take(&self, source: &SourceKey, amount: usize) -> Share {
-        let amount = amount.min(self.0.source_max);
+        let amount = amount.min(self.most(source));
         let (id, granting) = {
             let mut state = self.0.state.lock();
             if let Some(is_reserve) = self.fits_now(&state, source, amount) {
@@ -124,7 +141,7 @@ impl Budget {
 
     /// Takes `amount` if there is room for it now and nobody waits.
     pub(crate) fn try_take(&self, source: &SourceKey, amount: usize) -> Option<Share> {
-        let amount = amount.min(self.0.source_max);
+        let amount = amount.min(self.most(source));
         let mut state = self.0.state.lock();
         let is_reserve = self.fits_now(&state, source, amount)?;
         Some(self.hold(&mut state, source.clone(), amount, is_reserve))
@@ -147,7 +164,8 @@ impl Budget {
         if state.waiting.is_empty() && self.fits(state, source, amount) {
             return Some(false);
         }
-        let fits = amount <= state.reserve && !state.held.contains_key(source);
+        let may = !source.is_stranger() && !state.held.contains_key(source);
+        let fits = may && amount <= state.reserve;
         fits.then_some(true)
     }
 
@@ -156,13 +174,20 @@ impl Budget {
     }
 
     fn within_bound(&self, state: &State, source: &SourceKey, amount: usize) -> bool {
-        let held = state.held.get(source).copied().unwrap_or(0);
-        held + amount <= self.0.source_max
+        self.0.allows(&state.held, state.strangers, source, amount)
+    }
+
+    /// What a source may ever hold.
+    fn most(&self, source: &SourceKey) -> usize {
+        if source.is_stranger() {
+            self.0.source_max.min(self.0.strangers_max)
+        } else {
+            self.0.source_max
+        }
     }
 
     fn hold(&self, state: &mut State, source: SourceKey, amount: usize, is_reserve: bool) -> Share {
-        *state.pool(is_reserve) -= amount;
-        *state.held.entry(source.clone()).or_insert(0) += amount;
+        state.add(&source, amount, is_reserve);
         Share {
             budget: self.clone(),
             source,
@@ -174,13 +199,7 @@ impl Budget {
     fn give_back(&self, source: &SourceKey, amount: usize, is_reserve: bool) {
         {
             let mut state = self.0.state.lock();
-            *state.pool(is_reserve) += amount;
-            let held = state.held.get_mut(source);
-            let held = held.expect("a source that gives back holds something");
-            *held -= amount;
-            if *held == 0 {
-                state.held.remove(source);
-            }
+            state.remove(source, amount, is_reserve);
             if state.waiting.is_empty() {
                 return;
             }
@@ -196,12 +215,12 @@ impl Budget {
                 free,
                 reserve,
                 held,
+                strangers,
                 waiting,
                 ..
             } = &mut *state;
             let mut next = waiting.pop_if(|source, amount| {
-                let holds = held.get(source).copied().unwrap_or(0);
-                if holds + amount > self.0.source_max {
+                if !self.0.allows(held, *strangers, source, amount) {
                     Verdict::Skip
                 } else if amount > *free {
                     Verdict::Stop
@@ -212,7 +231,8 @@ impl Budget {
             let is_reserve = next.is_none() && *reserve > 0;
             if is_reserve {
                 next = waiting.pop_if(|source, amount| {
-                    if amount <= *reserve && !held.contains_key(source) {
+                    let may = !source.is_stranger() && !held.contains_key(source);
+                    if may && amount <= *reserve {
                         Verdict::Take
                     } else {
                         Verdict::Skip
@@ -231,11 +251,47 @@ impl Budget {
     }
 }
 
+impl Inner {
+    /// Whether the bounds of a source, and of strangers, let it hold so much more.
+    fn allows(
+        &self,
+        held: &HashMap<SourceKey, usize>,
+        strangers: usize,
+        source: &SourceKey,
+        amount: usize,
+    ) -> bool {
+        let holds = held.get(source).copied().unwrap_or(0);
+        holds + amount <= self.source_max
+            && (!source.is_stranger() || strangers + amount <= self.strangers_max)
+    }
+}
+
 impl State {
     fn pool(&mut self, is_reserve: bool) -> &mut usize {
         match is_reserve {
             true => &mut self.reserve,
             false => &mut self.free,
+        }
+    }
+
+    fn add(&mut self, source: &SourceKey, amount: usize, is_reserve: bool) {
+        *self.pool(is_reserve) -= amount;
+        *self.held.entry(source.clone()).or_insert(0) += amount;
+        if source.is_stranger() {
+            self.strangers += amount;
+        }
+    }
+
+    fn remove(&mut self, source: &SourceKey, amount: usize, is_reserve: bool) {
+        *self.pool(is_reserve) += amount;
+        let held = self.held.get_mut(source);
+        let held = held.expect("a source that gives back holds something");
+        *held -= amount;
+        if *held == 0 {
+            self.held.remove(source);
+        }
+        if source.is_stranger() {
+            self.strangers -= amount;
         }
     }
 }
@@ -271,8 +327,7 @@ impl Share {
             false => state.waiting.is_empty() && self.budget.fits(&state, &self.source, amount),
         };
         if fits {
-            *state.pool(self.is_reserve) -= amount;
-            *state.held.entry(self.source.clone()).or_insert(0) += amount;
+            state.add(&self.source, amount, self.is_reserve);
             self.amount += amount;
         }
         fits
@@ -291,6 +346,18 @@ impl Share {
 
     pub(crate) fn amount(&self) -> usize {
         self.amount
+    }
+
+    /// A part of it, `amount` or all there is, as a share of its own.
+    pub(crate) fn split(&mut self, amount: usize) -> Self {
+        let amount = amount.min(self.amount);
+        self.amount -= amount;
+        Self {
+            budget: self.budget.clone(),
+            source: self.source.clone(),
+            amount,
+            is_reserve: self.is_reserve,
+        }
     }
 }
 

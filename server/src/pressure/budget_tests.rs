@@ -93,6 +93,44 @@ fn who_holds_nothing_finds_room_in_the_reserve_whoever_holds_the_rest() {
 }
 
 #[test]
+fn strangers_hold_no_more_than_their_part_however_many_addresses_they_have() {
+    let stranger = |host: u8| SourceKey::Address([192, 0, 2, host].into());
+    let budget = Budget::with_strangers(100, 50, 30);
+    let held: Vec<_> = (0..3)
+        .map(|host| budget.try_take(&stranger(host), 10).unwrap())
+        .collect();
+    assert!(budget.try_take(&stranger(9), 1).is_none());
+    let next = stranger(9);
+    let mut waiting = Box::pin(budget.take(&next, 10));
+    assert!(poll(waiting.as_mut()).is_pending());
+    // Who is known passes whoever waits for what strangers hold.
+    let known = ready(budget.take(&A, 50));
+    drop(held);
+    let Poll::Ready(share) = poll(waiting.as_mut()) else {
+        panic!("there is room again");
+    };
+    drop((share, known));
+    assert_eq!(budget.held(), 0);
+    // More than strangers may ever hold counts as that.
+    assert_eq!(ready(budget.take(&next, 1000)).amount(), 30);
+}
+
+#[test]
+fn a_part_of_a_share_is_given_back_by_itself() {
+    let budget = Budget::new(100, 100);
+    let mut share = ready(budget.take(&A, 60));
+    let part = share.split(20);
+    assert_eq!((share.amount(), part.amount(), budget.held()), (40, 20, 60));
+    drop(part);
+    assert_eq!(budget.held(), 40);
+    let rest = share.split(1000);
+    assert_eq!((share.amount(), rest.amount()), (0, 40));
+    drop((share, rest));
+    assert_eq!(budget.held(), 0);
+    assert!(budget.is_unused());
+}
+
+#[test]
 fn a_large_request_is_not_starved_by_small_ones() {
     let budget = Budget::new(100, 100);
     let mut small: Vec<_> = (0..10).map(|_| ready(budget.take(&A, 10))).collect();
@@ -189,6 +227,7 @@ fn connection(id: u64, bytes: usize) -> Source {
         budget: Arc::new(Semaphore::new(bytes)),
         principal: None,
         anonymous: false,
+        network: std::net::Ipv4Addr::LOCALHOST.into(),
     }
 }
 
@@ -201,12 +240,14 @@ fn a_principal_counts_once_however_many_connections_it_opens() {
     assert_eq!(of(1, Some("a")).key(), of(2, Some("a")).key());
     assert_ne!(of(1, Some("a")).key(), of(1, Some("b")).key());
     assert_ne!(of(1, None).key(), of(2, None).key());
-    let nobody = |id| Source {
+    let nobody = |id, host: u8| Source {
         anonymous: true,
+        network: [192, 0, 2, host].into(),
         ..connection(id, 1)
     };
-    assert_eq!(nobody(1).key(), nobody(2).key());
-    assert_ne!(nobody(1).key(), of(1, Some("a")).key());
+    assert_eq!(nobody(1, 1).key(), nobody(2, 1).key());
+    assert_ne!(nobody(1, 1).key(), nobody(1, 2).key());
+    assert_ne!(nobody(1, 1).key(), of(1, Some("a")).key());
 }
 
 #[test]

@@ -17,26 +17,30 @@
 //!
 //! All waits of a request together are bounded; so are the bytes of requests that wait.
 
+pub(crate) mod answers;
 mod budget;
 #[cfg(test)]
 mod budget_tests;
 pub(crate) mod cost;
 mod drr;
+pub(crate) mod places;
 pub(crate) mod quota;
-mod streams;
 pub(crate) mod undecoded;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use budget::{Budget, Share};
-pub(crate) use streams::OpenStream;
+pub(crate) use places::Place;
 
-use crate::{access::Caller, options::LimitOptions, status::Refusal, store::LedgerNumber};
+use crate::{
+    access::Caller, listener::network, options::LimitOptions, status::Refusal, store::LedgerNumber,
+};
+use answers::{AnswerRoom, Answers};
+use places::{Bounds, Places};
 use quota::{Quotas, Ticks};
-use streams::OpenStreams;
 use undecoded::Undecoded;
 
 /// Streams of reads (entries, heads, trust) that one connection may have open. Each holds at most
@@ -57,15 +61,18 @@ pub(crate) struct Source {
     pub(crate) principal: Option<Arc<str>>,
     /// Whether the caller should have shown that and has not.
     pub(crate) anonymous: bool,
+    /// The host that it calls from, as far as an address tells hosts apart.
+    pub(crate) network: IpAddr,
 }
 
 /// Among whom room is shared out. A principal counts once, however many connections it opens, and
-/// so do all together who do not say who they are where they could. Where nobody is asked,
-/// connections count one by one.
+/// so does an address whose callers do not say who they are where they could. Where nobody is
+/// asked, connections count one by one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SourceKey {
     Principal(Arc<str>),
-    Anonymous,
+    /// Strangers who call from this address.
+    Address(IpAddr),
     Connection(u64),
     /// The server itself.
     Server,
@@ -73,11 +80,18 @@ pub(crate) enum SourceKey {
     Ledger(LedgerNumber),
 }
 
+impl SourceKey {
+    /// Whether it is one of those who do not say who they are where they could.
+    pub(crate) fn is_stranger(&self) -> bool {
+        matches!(self, Self::Address(_))
+    }
+}
+
 impl Source {
     pub(crate) fn key(&self) -> SourceKey {
         match &self.principal {
             Some(principal) => SourceKey::Principal(Arc::clone(principal)),
-            None if self.anonymous => SourceKey::Anonymous,
+            None if self.anonymous => SourceKey::Address(self.network),
             None => SourceKey::Connection(self.id),
         }
     }
@@ -97,9 +111,12 @@ pub(crate) struct Pressure {
     pub(crate) quotas: Arc<Quotas>,
     /// Bytes of messages whose end has not come yet.
     undecoded: Budget,
-    read_streams: Arc<OpenStreams>,
     /// Append streams that are open.
     append_streams: Budget,
+    /// Answers that are made and not taken.
+    answers: Answers,
+    /// Streams of reads: of entries, heads, findings, contents, trust.
+    pub(crate) read_streams: Arc<Places>,
     /// Of requests that came over no connection that is known here.
     unknown: Source,
 }
@@ -129,17 +146,22 @@ impl Pressure {
             reads: Budget::halved(limits.reads.max(1)),
             quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
             undecoded: undecoded::budget(server_bytes),
-            read_streams: Arc::new(OpenStreams::new(READ_STREAMS_PER_CONNECTION)),
             append_streams: Budget::with_reserve(
                 limits.append_streams,
                 limits.append_streams / 4,
                 limits.append_streams / 8,
+            ),
+            answers: Answers::new(limits.answers_bytes, Duration::from_millis(limits.stall_ms)),
+            read_streams: Places::new(
+                "streams of reads",
+                Bounds::shared(limits.read_streams, READ_STREAMS_PER_CONNECTION),
             ),
             unknown: Source {
                 id: 0,
                 budget: Arc::new(Semaphore::new(server_bytes.min(Semaphore::MAX_PERMITS))),
                 principal: None,
                 anonymous: false,
+                network: std::net::Ipv4Addr::UNSPECIFIED.into(),
             },
         }
     }
@@ -149,10 +171,12 @@ impl Pressure {
         let connection = caller.connection();
         let principal = caller.principal().cloned();
         let anonymous = caller.is_anonymous();
+        let network = network(connection.peer.ip());
         match connection.id {
             0 => Source {
                 principal,
                 anonymous,
+                network,
                 ..self.unknown.clone()
             },
             id => Source {
@@ -160,6 +184,7 @@ impl Pressure {
                 budget: Arc::clone(&connection.budget),
                 principal,
                 anonymous,
+                network,
             },
         }
     }
@@ -214,16 +239,26 @@ impl Pressure {
         Ok((room, place))
     }
 
-    /// Counts a stream of reads of a connection.
+    /// The room for a caller's answers.
+    pub(crate) fn answer_room(&self, caller: &Caller) -> AnswerRoom {
+        self.answers.room(self.source(caller).key())
+    }
+
+    /// For `/metrics`.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// A place for a stream of reads, of a ledger or of none.
     ///
     /// # Errors
-    /// [`Refusal::Quota`] if the connection has too many open.
-    pub(crate) fn open_read_stream(&self, source: &Source) -> Result<OpenStream, Refusal> {
-        // Those whose connection is not known are not counted: they would be counted together.
-        if source.id == 0 {
-            return Ok(OpenStream::uncounted());
-        }
-        self.read_streams.open(source.id)
+    /// [`Refusal::Quota`] if there is none.
+    pub(crate) fn open_read_stream(
+        &self,
+        source: &Source,
+        ledger: Option<LedgerNumber>,
+    ) -> Result<Place, Refusal> {
+        self.read_streams.take(source, ledger)
     }
 
     /// Counts an append stream, until what is returned is dropped.

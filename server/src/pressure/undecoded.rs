@@ -157,13 +157,17 @@ mod tests {
         }
     }
 
+    fn stranger() -> SourceKey {
+        SourceKey::Address(std::net::Ipv4Addr::LOCALHOST.into())
+    }
+
     #[test]
     fn a_message_holds_its_bytes_of_both_bounds_and_gives_them_back() {
-        let budget = Budget::new(100, 60);
+        let budget = Budget::with_strangers(100, 60, 60);
         let connection = Arc::new(Semaphore::new(50));
         let of = |source| Undecoded::new(&budget, Arc::clone(&connection), source);
-        let mut first = of(SourceKey::Anonymous);
-        let mut second = of(SourceKey::Anonymous);
+        let mut first = of(stranger());
+        let mut second = of(stranger());
         first.hold(30).unwrap();
         first.hold(20).unwrap();
         first.hold(40).unwrap();
@@ -174,7 +178,7 @@ mod tests {
         assert_eq!(second.hold(11), Err(TooMuchUndecoded));
         // The source's, on another connection.
         let other = Arc::new(Semaphore::new(50));
-        let mut third = Undecoded::new(&budget, Arc::clone(&other), SourceKey::Anonymous);
+        let mut third = Undecoded::new(&budget, Arc::clone(&other), stranger());
         assert_eq!(third.hold(11), Err(TooMuchUndecoded));
         third.hold(10).unwrap();
         assert_eq!(third.hold(11), Err(TooMuchUndecoded));

@@ -17,7 +17,10 @@ use super::{
     term::TermHash,
     time::first_at,
 };
-use crate::store::{LedgerNumber, Store, StoreError, pack::Unpacked, search::FindingAt};
+use crate::{
+    pressure::answers::CHUNK_BYTES,
+    store::{LedgerNumber, Store, StoreError, pack::Unpacked, search::FindingAt},
+};
 
 /// What one step does at most, in entries looked at: some milliseconds.
 const STEP_WORK: u64 = 4096;
@@ -29,8 +32,8 @@ const LOOKUP_WORK: u64 = 32;
 const SCAN_LEAVES: u64 = 1024;
 
 /// Entries of a page at most, and bytes of them; the last entry may go beyond.
-pub(crate) const PAGE_ENTRIES: usize = 256;
-pub(crate) const PAGE_BYTES: usize = 1 << 20;
+pub(crate) const PAGE_ENTRIES: usize = 64;
+pub(crate) const PAGE_BYTES: usize = CHUNK_BYTES;
 
 /// What an entry must have. Empty and `None` ask for nothing.
 #[derive(Debug, Clone, Default)]

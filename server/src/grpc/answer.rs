@@ -1,0 +1,174 @@
+//! Answers, made when there is room for them, and those of streams one message at a time.
+//!
+//! A message of a stream is made when its reader has taken the one before, as far as the transport
+//! lets us know; what it may hold was taken from the budget of answers before that
+//! ([`crate::pressure::answers`]).
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, stream};
+use prost::Message;
+use tonic::{Response, Status};
+
+use super::{Answers, Context, stopping};
+use crate::{
+    access::{Caller, table::Method},
+    ledger::Ledger,
+    pressure::{Place, Share, answers::AnswerRoom},
+    status::Refusal,
+};
+
+/// What a step of a stream gives: the next message, if it came to one, and what to go on from.
+pub(super) type Step<M, S> = Result<(Option<M>, Option<S>), Refusal>;
+
+/// A stream of reads that a caller has open.
+pub(super) struct Reading {
+    pub(super) context: Context,
+    pub(super) caller: Caller,
+    pub(super) ledger: Arc<Ledger>,
+    method: Method,
+    room: AnswerRoom,
+    _open: Place,
+}
+
+impl Context {
+    /// Makes an answer, with room for so many bytes taken before.
+    pub(crate) async fn answer_for<M: Message + 'static>(
+        &self,
+        caller: &Caller,
+        bytes: usize,
+        make: impl FnOnce() -> Result<M, Refusal> + Send + 'static,
+    ) -> Result<Response<M>, Status> {
+        let room = self.pressure.answer_room(caller);
+        let share = room.take(bytes).await?;
+        let made = self.read_for(caller, move || Ok((make()?, share)));
+        let (message, share) = made.await?;
+        room.made(share, message.encoded_len());
+        let mut response = Response::new(message);
+        response.extensions_mut().insert(room.to_body());
+        Ok(response)
+    }
+
+    /// Opens a stream of reads in a ledger, for a caller who may ask for `method` there.
+    pub(super) fn open_reading(
+        &self,
+        caller: Caller,
+        method: Method,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Reading, Refusal> {
+        let source = self.pressure.source(&caller);
+        let open = self
+            .pressure
+            .open_read_stream(&source, Some(ledger.number))?;
+        Ok(Reading {
+            context: self.clone(),
+            room: self.pressure.answer_room(&caller),
+            caller,
+            ledger: Arc::clone(ledger),
+            method,
+            _open: open,
+        })
+    }
+}
+
+impl Reading {
+    /// Room for a message, of so many bytes at most.
+    pub(super) async fn take_room(&self, bytes: usize) -> Result<Share, Refusal> {
+        tokio::select! {
+            biased;
+            () = self.context.stopped() => Err(stopping()),
+            share = self.room.take(bytes) => share,
+        }
+    }
+
+    /// A message was made that will be sent.
+    pub(super) fn made(&self, share: Share, message: &impl Message) {
+        self.room.made(share, message.encoded_len());
+    }
+
+    /// Fails unless the caller may still ask for this: a stream may outlive what was granted.
+    pub(super) fn require(&self) -> Result<(), Refusal> {
+        self.caller.require(self.method, self.ledger.name())
+    }
+
+    /// Reads, where that may block, unless the server stops.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        tokio::select! {
+            biased;
+            () = self.context.stopped() => Err(stopping()),
+            read = self.context.read_for(&self.caller, read) => read,
+        }
+    }
+
+    /// The next message, for which there is room of so many bytes, in as many steps as it takes.
+    pub(super) async fn next<M, S, F>(&self, bytes: usize, state: S, step: F) -> Step<M, S>
+    where
+        M: Message + 'static,
+        S: Send + 'static,
+        F: Fn(S) -> Step<M, S> + Clone + Send + 'static,
+    {
+        let share = self.take_room(bytes).await?;
+        let mut state = state;
+        loop {
+            self.require()?;
+            let step = step.clone();
+            match self.read(move || step(state)).await? {
+                (Some(message), rest) => {
+                    self.made(share, &message);
+                    return Ok((Some(message), rest));
+                }
+                (None, None) => return Ok((None, None)),
+                (None, Some(rest)) => state = rest,
+            }
+        }
+    }
+
+    /// The stream of what `step` makes from `state` on, behind a `first` message.
+    pub(super) fn tell<M, S, F>(
+        self,
+        first: Option<M>,
+        state: Option<S>,
+        bytes: usize,
+        step: F,
+    ) -> Response<Answers<M>>
+    where
+        M: Message + 'static,
+        S: Send + 'static,
+        F: Fn(S) -> Step<M, S> + Clone + Send + 'static,
+    {
+        let room = self.room.clone();
+        let messages = stream::unfold(
+            state.map(|state| (self, state, step)),
+            move |going| async move {
+                let (reading, state, step) = going?;
+                match reading.next(bytes, state, step.clone()).await {
+                    Ok((Some(message), rest)) => {
+                        let rest = rest.map(|state| (reading, state, step));
+                        Some((Ok(message), rest))
+                    }
+                    Ok((None, _)) => None,
+                    Err(refusal) => Some((Err(refusal.into()), None)),
+                }
+            },
+        );
+        respond(&room, stream::iter(first.map(Ok)).chain(messages))
+    }
+
+    /// A stream that somebody else makes of it, whose messages are charged to the same room.
+    pub(super) fn room(&self) -> AnswerRoom {
+        self.room.clone()
+    }
+}
+
+/// A stream of messages that are charged to a room.
+pub(super) fn respond<M>(
+    room: &AnswerRoom,
+    messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
+) -> Response<Answers<M>> {
+    let mut response = Response::new(messages.boxed());
+    response.extensions_mut().insert(room.to_body());
+    response
+}
