@@ -98,7 +98,7 @@ fn a_dry_run_proves_no_delete() {
         (&dry["accepted"], &dry["nothing"]["a dry run"]),
         (&json!(0), &json!(1))
     );
-    assert_eq!(set.corroboration(&task), "missing");
+    assert_eq!(set.corroboration(&task), "not_asked");
     let done = set.imports("kubernetes", &delete("/api/v1/namespaces/shop/pods/web-1"));
     assert_eq!(done["accepted"], 1);
     assert_eq!(set.corroboration(&task), "proven");

@@ -138,10 +138,10 @@ impl Condition {
             && !self.not_in.as_ref().is_some_and(is_in)
             && self
                 .less_than
-                .is_none_or(|bound| any(&|value| value.as_i64().is_some_and(|n| n < bound)))
+                .is_none_or(|bound| any(&|value| number(value).is_some_and(|n| n < bound)))
             && self
                 .at_least
-                .is_none_or(|bound| any(&|value| value.as_i64().is_some_and(|n| n >= bound)))
+                .is_none_or(|bound| any(&|value| number(value).is_some_and(|n| n >= bound)))
             && self
                 .contains
                 .as_ref()
@@ -150,6 +150,12 @@ impl Condition {
                 any(&|value| text_of(value).is_some_and(|text| pattern.matches(&text)))
             })
     }
+}
+
+/// A whole number, also as text.
+fn number(value: &Value) -> Option<i64> {
+    let as_text = || value.as_str()?.trim().parse().ok();
+    value.as_i64().or_else(as_text)
 }
 
 fn contains(value: &Value, part: &Value) -> bool {
@@ -171,7 +177,7 @@ mod tests {
     #[test]
     fn conditions_hold_or_not() {
         let record = json!({"uri": "/x?a=1&dryRun=All", "code": 201, "list": ["a", {"k": 1}],
-                            "of": {"key": null}, "on": "true"});
+                            "of": {"key": null}, "on": "true", "text": "201"});
         let named = BTreeMap::from([("n".to_owned(), "v".to_owned())]);
         let scope = Scope {
             record: &record,
@@ -189,6 +195,7 @@ mod tests {
             ("pointer = '/uri'\nmatches = '^dryRun'", false),
             ("pointer = '/code'\nat_least = 200\nless_than = 400", true),
             ("pointer = '/code'\nat_least = 202", false),
+            ("pointer = '/text'\nat_least = 200\nless_than = 400", true),
             ("pointer = '/list/*'\nin = ['a']", true),
             ("pointer = '/list/*'\nnot_in = ['a']", false),
             ("pointer = '/on'\nin = [true, 'true']", true),

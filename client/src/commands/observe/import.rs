@@ -16,6 +16,7 @@ use deed_evidence::{LedgerId, Micros, TaskId, signature, statement};
 use deed_proto::v1::{self, KeyRole, statement::Body};
 use deed_tlog::Hash;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     mapping::{Mapping, Reading, shipped},
@@ -56,7 +57,7 @@ const MANY: u64 = 10;
 #[command(after_help = "\
 Examples:
   deed observe import trail/*.json.gz --mapping cloudtrail --key importer.pem
-  kubectl logs audit | deed observe import - --mapping kubernetes --producer import:k8s
+  cat audit-*.log | deed observe import - --mapping kubernetes --producer import:k8s
   deed observe import bank.jsonl --mapping bank.toml --dry-run
 
 A record that cannot be read or recorded is named and counted, and the rest goes on; the command
@@ -234,6 +235,7 @@ impl Import<'_> {
             let what = format!("cannot read {name}");
             Failure::Usage(anyhow::Error::new(error).context(what))
         })?;
+        let before = self.summary.records;
         for one in Records::new(source, self.mapping.lists()) {
             match one {
                 Ok(record) => self.record(&name, record).await?,
@@ -243,6 +245,9 @@ impl Import<'_> {
                 }
             }
         }
+        if self.summary.records == before {
+            tell(&format!("{name}: it holds no record"));
+        }
         Ok(())
     }
 
@@ -250,12 +255,14 @@ impl Import<'_> {
         let place = format!("{name}: {}", record.place);
         let value = match serde_json::from_str(&record.text) {
             Ok(value) => value,
-            Err(error) => {
-                self.summary.records += 1;
-                // Its line is the record's, not the file's.
-                self.bad(&format!("{place}: it is no JSON: {error}"));
-                return Ok(());
-            }
+            Err(error) => match behind_prefix(&record.text) {
+                Some(value) => value,
+                None => {
+                    self.summary.records += 1;
+                    self.bad(&format!("{place}: it is no JSON: {}", plain(&error)));
+                    return Ok(());
+                }
+            },
         };
         drop(record);
         let parts = self.mapping.records(value);
@@ -353,10 +360,15 @@ impl Import<'_> {
 
     fn print(&self, output: Output, json: bool) -> Outcome {
         match &self.sink {
-            Sink::Shown(_, _, 1..) if json => {
+            Sink::Shown(_, _, count) if json => {
                 let rest = to_json(&self.summary)?;
                 let rest = rest.strip_prefix('{').unwrap_or(&rest);
-                output.line(&format!("], {rest}"))
+                let begin = if *count == 0 {
+                    "{\"statements\": ["
+                } else {
+                    ""
+                };
+                output.line(&format!("{begin}], {rest}"))
             }
             _ => output.print(&self.summary, Summary::text),
         }
@@ -373,6 +385,22 @@ impl Import<'_> {
             tell(line);
         }
     }
+}
+
+/// An object behind the words that a container runtime or a system log puts before each line.
+fn behind_prefix(text: &str) -> Option<Value> {
+    if text.starts_with(['{', '[']) {
+        return None;
+    }
+    let (_, object) = text.split_once(" {")?;
+    serde_json::from_str(&format!("{{{object}")).ok()
+}
+
+/// What is wrong with a record's text. Its lines are the record's, not the file's, so they are left out.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let end = text.rfind(" at line ").unwrap_or(text.len());
+    text[..end].to_owned()
 }
 
 fn decoded(sent: &Sent) -> Outcome<v1::Statement> {
@@ -415,8 +443,8 @@ impl Summary {
             .map_err(|failure| failure.context("the records that they are of are named above"))?;
         if self.bad > 0 {
             return Err(Failure::usage(format!(
-                "{} of {} records could not be read or understood; each is named above, the others \
-                 are imported",
+                "{} of {} records could not be read, understood or recorded, as is said above; what \
+                 the others say is imported",
                 self.bad, self.records
             )));
         }
