@@ -156,6 +156,9 @@ impl ImportLog {
         let shown = |global: &Global| Sink::Shown(Output::new(global), global.json, 0);
         let task = self.task.map(TaskId::new);
         if self.dry_run && !self.who.is_given() {
+            tell(
+                "ledger and producer are stand-ins: --key or --producer shows the very statements",
+            );
             let maker = Maker {
                 ledger_id: LedgerId::new(Hash::new([0; 32])),
                 producer: "import:dry-run".to_owned(),
@@ -276,7 +279,12 @@ impl Import<'_> {
             let read = self.mapping.map(part).and_then(|reading| match reading {
                 Reading::Nothing(because) => Ok(Err(because)),
                 Reading::Seen(mapped) => {
-                    let all = self.maker.make(&mapped, &part.to_string(), &place)?;
+                    // Looked at only where the record has no name.
+                    let whole = match mapped.reference.is_empty() {
+                        true => part.to_string(),
+                        false => String::new(),
+                    };
+                    let all = self.maker.make(&mapped, &whole, &place)?;
                     Ok(Ok((mapped, all)))
                 }
             });
@@ -423,14 +431,18 @@ fn text_of(sent: &Sent) -> Outcome<Vec<String>> {
         .iter()
         .map(|key| format!("{}={}", key.kind, key.value))
         .collect();
-    let claimed = if sent.is_claim { "claimed: " } else { "" };
+    let vague = if sent.is_vague {
+        "  (names no object)"
+    } else {
+        ""
+    };
+    let keys = keys.join(" ");
     let lines = observation.effects.iter().map(|effect| {
-        format!(
-            "{at}  {claimed}{} on {}  {}",
-            effect.kind,
-            effect.resource,
-            keys.join(" ")
-        )
+        let line = format!(
+            "{at}  {} on {}{vague}  {keys}",
+            effect.kind, effect.resource
+        );
+        line.trim_end().to_owned()
     });
     Ok(lines.collect())
 }

@@ -116,6 +116,10 @@ fn kubernetes_tells_apart_what_acts_and_what_does_not() {
             k8s(r#""verb": "post", "requestURI": "/logs/x", "responseStatus": {"code": 200}"#),
             effect("k8s.post k8s:nonresource?"),
         ),
+        (
+            r#"{"category": "guard", "properties": {"log": "I1124 a line"}}"#.to_owned(),
+            nothing(),
+        ),
         // Not understood: a verb that nobody knows, no answer, no audit event.
         (of_pod("frobnicate", "/x", "", 200, ""), Read { bad: 1, ..Read::default() }),
         (of_pod("delete", "/x", "", 0, ""), Read { bad: 1, ..Read::default() }),

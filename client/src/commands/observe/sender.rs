@@ -42,6 +42,8 @@ pub(super) struct Sent {
     pub(super) made: Made,
     /// Somebody says so who can prove nothing.
     pub(super) is_claim: bool,
+    /// Its effects name no object.
+    pub(super) is_vague: bool,
     /// Where the record is.
     pub(super) place: String,
 }
@@ -60,21 +62,19 @@ impl Maker {
         place: &str,
     ) -> Result<Vec<Sent>, String> {
         let claimant = self.claimant.as_deref();
+        let of_claims = claimant.unwrap_or(&self.producer);
         let parts = [
             (&mapped.effects, self.producer.as_str(), false),
-            (
-                &mapped.claims,
-                claimant.unwrap_or(&self.producer),
-                claimant.is_some(),
-            ),
+            (&mapped.claims, of_claims, true),
         ];
         let mut all = Vec::new();
-        for (effects, producer, is_claim) in parts {
+        for (effects, producer, is_vague) in parts {
             for effects in portions(effects) {
                 let made = self.statement(mapped, effects, whole, producer)?;
                 all.push(Sent {
                     made,
-                    is_claim,
+                    is_claim: is_vague && claimant.is_some(),
+                    is_vague,
                     place: place.to_owned(),
                 });
             }
