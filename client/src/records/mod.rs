@@ -209,6 +209,10 @@ impl<'a> Records<'a> {
         loop {
             let mut around = self.around.take()?;
             let Some(byte) = self.next_visible_of(&around) else {
+                // Where the file ended within a member, that says it all.
+                if around.after_flaw || self.bytes.has_failed() {
+                    return None;
+                }
                 let flaw = self.flaw(around.begins.line, "the list that begins here has no end");
                 return Some(Err(flaw));
             };
@@ -282,7 +286,9 @@ impl<'a> Records<'a> {
         let begins = self.begins(first);
         let mut text = Vec::new();
         let mut grammar = Grammar::new();
-        let reason = match self.value(&mut grammar, &mut text) {
+        let read = self.value(&mut grammar, &mut text);
+        let had_failed = self.bytes.has_failed();
+        let reason = match read {
             Value::Whole => {
                 let place = self.place(begins.line);
                 let text = String::from_utf8(text).map_err(|_| Flaw {
@@ -303,13 +309,17 @@ impl<'a> Records<'a> {
             }
             Value::Wrong(reason) => format!("it is no JSON: {reason}, in line {}", self.line),
             Value::TooLong => format!("it is longer than {} bytes", self.record_bytes_max),
-            Value::Over => "it is no JSON: the file ends within it".to_owned(),
+            Value::Over => match self.bytes.failure() {
+                Some(error) => format!("the file cannot be read any further: {error}"),
+                None => "it is no JSON: the file ends within it".to_owned(),
+            },
         };
-        let flaw = self.flaw(begins.line, reason);
+        let mut flaw = self.flaw(begins.line, reason);
         if let Some(around) = &mut self.around {
             around.after_flaw = true;
         }
         self.go_on(&grammar, begins, &text);
+        flaw.is_last = had_failed && self.bytes.peek().is_none();
         Some(Err(flaw))
     }
 
@@ -453,7 +463,10 @@ impl Iterator for Records<'_> {
         };
         next.or_else(|| {
             let error = self.bytes.failure()?;
-            let mut flaw = self.flaw(self.line, format!("cannot be read: {error}"));
+            let mut flaw = self.flaw(
+                self.line,
+                format!("the file cannot be read any further: {error}"),
+            );
             flaw.is_last = true;
             Some(Err(flaw))
         })

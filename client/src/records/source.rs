@@ -106,6 +106,11 @@ impl<'a> Bytes<'a> {
         self.again.extend(bytes.iter().rev());
     }
 
+    /// Whether reading ended before the end, and nobody was told yet.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// Why reading ended before the end; once.
     pub(super) fn failure(&mut self) -> Option<io::Error> {
         self.failure.take()

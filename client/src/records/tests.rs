@@ -169,6 +169,8 @@ fn what_cannot_be_unpacked_is_named() {
     assert!(all.len() > 50, "{}", all.len());
     let last = all.last().unwrap().as_ref().unwrap_err();
     assert!(last.is_last, "{last}");
+    let bad = all.iter().filter(|one| one.is_err());
+    assert_eq!(bad.count(), 1, "{last}");
 }
 
 /// Gives some bytes at a time.

@@ -176,6 +176,7 @@ fn kubernetes_events_are_observations() {
         format!(r#"{{"records": [{{"properties": {{"log": {text}}}}}]}}"#),
         format!(r#"{{"kind": "EventList", "items": [{line}]}}"#),
         format!(r#"{{"_source": {line}}}"#),
+        format!(r#"[[{line}]]"#),
         text.clone(),
     ] {
         let (again, _) = of_text("kubernetes", &wrapped);

@@ -193,6 +193,14 @@ impl Mapping {
         if let Some(inner) = packed(&value).filter(|_| depth > 0) {
             return self.unpack(inner, depth - 1, records);
         }
+        let value = match value {
+            Value::Array(members) if depth > 0 => {
+                return members
+                    .into_iter()
+                    .for_each(|member| self.unpack(member, depth - 1, records));
+            }
+            other => other,
+        };
         let named = BTreeMap::new();
         let scope = Scope::of(&value, &named);
         if depth == 0 || (!self.expect.is_empty() && all(&self.expect, scope)) {
