@@ -173,6 +173,19 @@ pub(crate) fn read_text_lines(path: &std::path::Path) -> Outcome<Vec<u8>> {
     Ok(lines)
 }
 
+/// Reads a binary file that holds a checkpoint, whose lines end with LF. Where every LF has a CR before
+/// it, something took the file for text on the way.
+pub(crate) fn read_with_checkpoint(path: &std::path::Path) -> Outcome<Vec<u8>> {
+    let bytes = read_file(path)?;
+    let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let has_cr = |at: usize| at > 0 && bytes[at - 1] == b'\r';
+    if bytes.contains(&b'\n') && ends.all(|(at, _)| has_cr(at)) {
+        let what = "its line ends were changed to CRLF; it is no text, so copy it again as it is";
+        return Err(Failure::usage(format!("{}: {what}", path.display())));
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

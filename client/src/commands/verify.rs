@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use super::{
     authority::public_key,
-    show::{EntryJson, read_file, read_text_lines},
+    show::{EntryJson, read_file, read_text_lines, read_with_checkpoint},
 };
 use crate::cli::{Failure, Global, Outcome, Output, labelled, printable};
 use author::{of_author, of_standing, standing_unknown};
@@ -148,7 +148,7 @@ impl Verify {
         let given = self.given()?;
         let json = match &self.entry {
             Some(entry) => self.entry(&read_text_lines(&self.proof)?, entry, &given)?,
-            None => self.batched(&read_file(&self.proof)?, &given)?,
+            None => self.batched(&read_with_checkpoint(&self.proof)?, &given)?,
         };
         Output::new(global).print(&json, VerifyJson::text)?;
         let failed = json
@@ -172,7 +172,7 @@ impl Verify {
         let trust = match &self.trust {
             None => None,
             Some(path) => {
-                let history = TrustHistory::from_file(&read_file(path)?, &policy);
+                let history = TrustHistory::from_file(&read_with_checkpoint(path)?, &policy);
                 let (history, head) = history.map_err(|error| {
                     Failure::does_not_verify(error.to_string()).context(path.display().to_string())
                 })?;

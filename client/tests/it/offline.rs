@@ -233,6 +233,21 @@ fn files_with_other_line_ends_are_read_or_refused_for_that() {
     refused(&files.verify_proof(files.last(), &[], |text| text.replace('\n', "\r")));
     files.write("policy", policy.replace('\n', "\r").as_bytes());
     refused(&files.verify(files.last(), &[]));
+    // A binary file that was taken for text has lost nothing but itself.
+    files.write("policy", policy.as_bytes());
+    let trust = fs::read(files.directory.path().join("trust")).unwrap();
+    let mut changed = Vec::new();
+    for byte in trust {
+        if byte == b'\n' {
+            changed.push(b'\r');
+        }
+        changed.push(byte);
+    }
+    files.write("trust", &changed);
+    let output = files.verify(files.last(), &TRUSTED);
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("changed to CRLF"), "{said}");
 }
 
 #[test]
