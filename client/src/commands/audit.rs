@@ -16,7 +16,11 @@ use deed_tlog::{
 };
 use serde::Serialize;
 
-use super::{authority::now, receipts::from_the_future, show::read_file};
+use super::{
+    authority::now,
+    receipts::from_the_future,
+    show::{read_file, read_text_lines},
+};
 use crate::cli::{Failure, Global, Outcome, Output, progress_bar, tell};
 
 /// Entries between two reports of progress.
@@ -173,12 +177,12 @@ impl AuditCommand {
         dir: &Path,
         policy: &Path,
     ) -> Outcome<(Signed, Result<Audited, AuditError>)> {
-        let policy = Policy::parse(read_file(policy)?).map_err(|error| {
+        let policy = Policy::parse(read_text_lines(policy)?).map_err(|error| {
             Failure::usage(error.to_string()).context(policy.display().to_string())
         })?;
         let file = dir.join("checkpoint");
         let verified = policy
-            .verify_checkpoint(&read_file(&file)?)
+            .verify_checkpoint(&read_text_lines(&file)?)
             .map_err(|error| {
                 Failure::does_not_verify(error.to_string()).context(file.display().to_string())
             })?;

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use super::{
     authority::public_key,
-    show::{EntryJson, read_file},
+    show::{EntryJson, read_file, read_text_lines, read_with_checkpoint},
 };
 use crate::cli::{Failure, Global, Outcome, Output, labelled, printable};
 use author::{of_author, of_standing, standing_unknown};
@@ -146,10 +146,9 @@ struct Trust {
 impl Verify {
     pub(crate) fn run(&self, global: &Global) -> Outcome {
         let given = self.given()?;
-        let proof = read_file(&self.proof)?;
         let json = match &self.entry {
-            Some(entry) => self.entry(&proof, entry, &given)?,
-            None => self.batched(&proof, &given)?,
+            Some(entry) => self.entry(&read_text_lines(&self.proof)?, entry, &given)?,
+            None => self.batched(&read_with_checkpoint(&self.proof)?, &given)?,
         };
         Output::new(global).print(&json, VerifyJson::text)?;
         let failed = json
@@ -166,14 +165,14 @@ impl Verify {
     }
 
     fn given(&self) -> Outcome<Given> {
-        let policy = Policy::parse(read_file(&self.policy)?).map_err(|error| {
+        let policy = Policy::parse(read_text_lines(&self.policy)?).map_err(|error| {
             Failure::usage(error.to_string()).context(self.policy.display().to_string())
         })?;
         let key = self.key.as_deref().map(public_key).transpose()?;
         let trust = match &self.trust {
             None => None,
             Some(path) => {
-                let history = TrustHistory::from_file(&read_file(path)?, &policy);
+                let history = TrustHistory::from_file(&read_with_checkpoint(path)?, &policy);
                 let (history, head) = history.map_err(|error| {
                     Failure::does_not_verify(error.to_string()).context(path.display().to_string())
                 })?;

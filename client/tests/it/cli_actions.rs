@@ -402,61 +402,6 @@ async fn search_prints_what_has_the_terms() {
 }
 
 #[tokio::test]
-async fn logs_of_other_systems_are_imported_once() {
-    let scene = scene().await;
-    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/kubernetes.jsonl");
-    let import = [
-        "observe",
-        "import",
-        data,
-        "--mapping",
-        "kubernetes",
-        "--json",
-    ];
-    let dry = [&import[..], &["--dry-run"]].concat();
-    let summary = scene.json(&dry).await;
-    assert_eq!(
-        (
-            &summary["observations"],
-            &summary["left_out"],
-            &summary["accepted"]
-        ),
-        (&2.into(), &3.into(), &0.into())
-    );
-    // Somebody has to say so.
-    assert_eq!(code(&scene.run(&import).await), 2);
-    let said = [&import[..], &["--producer", "import:k8s"]].concat();
-    let summary = scene.json(&said).await;
-    assert_eq!(summary["accepted"], 2);
-    let first = entry(&scene, 1).await;
-    assert_eq!(first["observation"]["effects"][0]["kind"], "k8s.patch");
-    assert_eq!(first["correlation_keys"][0]["kind"], "k8s-audit");
-    let again = scene.json(&said).await;
-    assert_eq!(
-        (&again["accepted"], &again["duplicates"]),
-        (&0.into(), &2.into())
-    );
-    let mine = scene.path("mine.toml");
-    fs::write(
-        &mine,
-        "time = \"{/t}\"\n[[effect]]\nkind = \"k\"\nresource = \"{/r}\"\n",
-    )
-    .unwrap();
-    fs::write(
-        scene.path("log"),
-        "{\"t\": 1795485420, \"r\": \"x\"}\n\nnonsense\n",
-    )
-    .unwrap();
-    let line = words("observe import log --mapping mine.toml --producer a:b --json");
-    let output = scene.run(&line).await;
-    assert_eq!(code(&output), 2, "{output:?}");
-    assert!(stderr(&output).contains("line 3"), "{output:?}");
-    // What was read before is recorded.
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(summary["accepted"], 1);
-}
-
-#[tokio::test]
 async fn mistakes_are_usage_and_say_what_to_do() {
     let (scene, task) = scene_with_task().await;
     let task = format!("--task {task}");

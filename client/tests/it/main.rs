@@ -12,6 +12,7 @@ mod cli_policy;
 mod evidence;
 mod fake;
 mod following;
+mod imports;
 mod lying;
 mod merkle;
 mod offline;

@@ -144,6 +144,16 @@ impl Files {
 
     /// Runs `deed verify` on a leaf.
     fn verify(&self, leaf: usize, options: &[&str]) -> Output {
+        self.verify_proof(leaf, options, |proof| proof.to_owned())
+    }
+
+    /// The same with a proof file that somebody has changed.
+    fn verify_proof(
+        &self,
+        leaf: usize,
+        options: &[&str],
+        changed: impl FnOnce(&str) -> String,
+    ) -> Output {
         let size = self.entries.len();
         let proof = TlogProof {
             extra: None,
@@ -151,7 +161,7 @@ impl Files {
             proof: receipt::inclusion_proof(&self.path(leaf, size)).unwrap(),
             checkpoint: self.checkpoint(size),
         };
-        self.write("proof", proof.to_string().as_bytes());
+        self.write("proof", changed(&proof.to_string()).as_bytes());
         self.write("entry", &self.entries[leaf]);
         Command::new(env!("CARGO_BIN_EXE_deed"))
             .args(["verify", "proof", "--entry", "entry", "--policy", "policy"])
@@ -200,6 +210,44 @@ fn state<'j>(json: &'j Value, part: &str) -> &'j str {
     let checks = json["checks"].as_array().unwrap();
     let found = checks.iter().find(|check| check["part"] == part);
     found.unwrap()["state"].as_str().unwrap()
+}
+
+/// Line ends that a mail program changed, and a byte order mark, are no reason to doubt a proof.
+#[test]
+fn files_with_other_line_ends_are_read_or_refused_for_that() {
+    let files = Files::of(&story());
+    let policy = fs::read_to_string(files.directory.path().join("policy")).unwrap();
+    for changed in [
+        |text: &str| text.replace('\n', "\r\n"),
+        |text: &str| format!("\u{feff}{text}"),
+        |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n")),
+    ] {
+        files.write("policy", changed(&policy).as_bytes());
+        json(&files.verify_proof(files.last(), &["--json"], changed));
+    }
+    let refused = |output: &Output| {
+        let said = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("end with CR"), "{said}");
+    };
+    refused(&files.verify_proof(files.last(), &[], |text| text.replace('\n', "\r")));
+    files.write("policy", policy.replace('\n', "\r").as_bytes());
+    refused(&files.verify(files.last(), &[]));
+    // A binary file that was taken for text has lost nothing but itself.
+    files.write("policy", policy.as_bytes());
+    let trust = fs::read(files.directory.path().join("trust")).unwrap();
+    let mut changed = Vec::new();
+    for byte in trust {
+        if byte == b'\n' {
+            changed.push(b'\r');
+        }
+        changed.push(byte);
+    }
+    files.write("trust", &changed);
+    let output = files.verify(files.last(), &TRUSTED);
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("changed to CRLF"), "{said}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod appending;
 mod audit;
 mod failures;
 mod forks;
+mod importing;
 mod ledgers;
 mod output;
 mod proofs;

@@ -1,64 +1,86 @@
 //! `deed observe import`
 
 use std::{
-    fs::File,
-    io::{self, BufRead as _, BufReader, Read as _, Seek as _},
+    collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use deed_client::{Appended, Header, Ledger, Session, Signing, Statement};
-use deed_evidence::{Micros, Nonce, TaskId};
-use deed_proto::v1::statement::Body;
+use deed_client::{
+    Ledger, Signing,
+    records::{self, Flaw, Record, Records},
+    statement_json::StatementJson,
+};
+use deed_evidence::{LedgerId, Micros, TaskId, signature, statement};
+use deed_proto::v1::{self, KeyRole, statement::Body};
+use deed_tlog::Hash;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::mapping::{Mapped, Mapping, shipped};
+use super::{
+    mapping::{Mapping, Reading, shipped},
+    sender::{Maker, Sender, Sent},
+};
 use crate::{
-    cli::{Failure, Global, Outcome, Output},
+    cli::{Failure, Global, Outcome, Output, shown, tell, to_json},
     commands::{
-        authority::rejected,
         receipts::Tally,
-        rules::hex_bytes,
+        rules::{hex_bytes, producer},
         secret,
         show::read_file,
         voice::{Who, WhoArgs},
     },
 };
 
-/// Longest line that is read: a whole CloudTrail file may be one.
-const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Statements of one request.
-const REQUEST_STATEMENTS: usize = 256;
+/// Records that are named one by one when they are not recorded; the others are counted.
+const NAMED_MAX: u64 = 100;
+/// So many records of which none is an observation: more likely the mapping is the wrong one than that
+/// nothing happened.
+const MANY: u64 = 10;
 
-/// Import another system's log as observations: JSON lines
+/// Import other systems' logs as observations
 ///
-/// A mapping says where effects, times, references and correlation keys come from, and which
-/// records count. Two come with this program, cloudtrail (AWS) and kubernetes (audit log); they are
-/// examples for others too. The session derives from file, mapping, producer and a secret that is
-/// made once in the state directory, so importing the same file again records nothing twice, and
-/// nobody else can take or guess the session.
+/// Files hold JSON lines, arrays, or objects with a list of records, over as many lines as they like,
+/// packed by gzip or not; - is standard input. A mapping says where effects, times, references and
+/// correlation keys come from, and which records say nothing. Two come with this program, cloudtrail
+/// (AWS) and kubernetes (audit log); docs/imports.md explains the language.
+///
+/// Each record becomes an observation in a session of its own, which derives from what it says and from
+/// a secret that is made once in the state directory. So importing a record again, from whichever file,
+/// records nothing twice, and nobody else can take or guess the session.
 ///
 /// Signed by the system's own key the observations are its word; signed by an importer's, or not at
-/// all, they are claims.
+/// all, they are claims. So are effects of which the record does not say what was changed: these are not
+/// signed by a system's key.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  deed observe import trail.jsonl --mapping cloudtrail --key importer.pem
-  deed observe import audit.log --mapping kubernetes --producer import:k8s
-  deed observe import bank.jsonl --mapping bank.toml --key bank.pem --dry-run")]
+  deed observe import trail/*.json.gz --mapping cloudtrail --key importer.pem
+  cat audit-*.log | deed observe import - --mapping kubernetes --producer import:k8s
+  deed observe import bank.jsonl --mapping bank.toml --dry-run
+
+A record that cannot be read or recorded is named and counted, and the rest goes on; the command
+then ends with 2, or with 3 if the ledger rejected it. It ends with 2 as well if ten or more
+records gave no observation at all.")]
 pub(super) struct ImportLog {
-    /// The log, one JSON value a line
-    file: PathBuf,
+    /// The logs
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
     /// cloudtrail, kubernetes, or a file of your own (TOML)
     #[arg(long, value_name = "NAME|FILE")]
     mapping: String,
     /// The task that all of it belongs to: 32 hex digits
     #[arg(long, value_name = "HEX", value_parser = hex_bytes::<16>)]
     task: Option<[u8; 16]>,
-    /// Send nothing: say what would be sent
+    /// Send nothing: make the statements, check them and show them. Without --key and --producer no
+    /// server is asked, and ledger and producer in them are stand-ins
     #[arg(long)]
     dry_run: bool,
+    /// Who says what names no object, where --key is a downstream system's: a URI without a key
+    #[arg(long, value_name = "URI", value_parser = producer,
+          default_value = "import:observe/unsigned")]
+    claimant: String,
     #[command(flatten)]
     who: WhoArgs,
 }
@@ -66,99 +88,113 @@ pub(super) struct ImportLog {
 /// What was imported.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
-    lines: u64,
+    files: u64,
     records: u64,
     observations: u64,
-    /// Filtered out, or without effect.
+    effects: u64,
+    /// Effects that name no object.
+    claims: u64,
+    /// Records that say nothing.
     left_out: u64,
+    /// The same by reason.
+    nothing: BTreeMap<String, u64>,
+    /// Observations that are less sure than they look, by reason.
+    doubts: BTreeMap<String, u64>,
+    /// Records that could not be read or understood.
+    bad: u64,
     #[serde(flatten)]
     tally: Tally,
 }
 
-/// The lines of a file.
-struct Lines {
-    file: BufReader<File>,
-    number: u64,
+/// What becomes of statements.
+enum Sink {
+    Ledger(Box<Sender>),
+    /// They are shown, and how many there were.
+    Shown(Output, bool, u64),
 }
 
-/// Sends observations, some at a time.
-struct Sender {
-    ledger: Ledger,
-    signing: Signing,
-    session: Session,
-    task: Option<TaskId>,
-    waiting: Vec<Statement>,
-    tally: Tally,
+/// An import under way.
+struct Import<'a> {
+    mapping: &'a Mapping,
+    maker: Maker,
+    sink: Sink,
+    summary: Summary,
+    named: u64,
 }
 
 impl ImportLog {
     pub(super) async fn run(&self, global: &Global) -> Outcome {
-        let text = mapping_text(&self.mapping)?;
-        let mapping = Mapping::parse(&text)
+        let mapping = Mapping::parse(&mapping_text(&self.mapping)?)
             .map_err(|error| Failure::usage(error).context(self.mapping.clone()))?;
-        let mut file = File::open(&self.file).map_err(|error| self.unreadable(error))?;
-        let digest = digest_of(&mut file).map_err(|error| self.unreadable(error))?;
-        let mut sender = match self.dry_run {
-            true => None,
-            false => Some(self.sender(global, &text, &digest).await?),
+        // Local files first: nothing is sent if one of them is not there.
+        self.files.iter().try_for_each(|path| is_there(path))?;
+        let (maker, sink) = self.maker(global).await?;
+        let mut import = Import {
+            mapping: &mapping,
+            maker,
+            sink,
+            summary: Summary::default(),
+            named: 0,
         };
-        let mut summary = Summary::default();
-        let read = self.import(file, &mapping, &mut summary, &mut sender).await;
-        let sent = match &mut sender {
-            Some(sender) => sender.finish().await,
-            None => Ok(()),
-        };
-        summary.tally = sender.map_or_else(Tally::default, |sender| sender.tally);
+        let mut read = Ok(());
+        for path in &self.files {
+            read = import.file(path).await;
+            if read.is_err() {
+                break;
+            }
+        }
+        let finished = import.finish().await;
         // What was done is said, however it ended.
-        let printed = Output::new(global).print(&summary, Summary::text);
-        sent.and(read)?;
-        summary.tally.check()?;
+        let printed = import.print(Output::new(global), global.json);
+        finished.and(read)?;
+        import.summary.check()?;
         printed
     }
 
-    async fn sender(&self, global: &Global, mapping: &str, file: &blake3::Hash) -> Outcome<Sender> {
+    /// Who makes the statements, and where they go.
+    async fn maker(&self, global: &Global) -> Outcome<(Maker, Sink)> {
+        let shown = |global: &Global| Sink::Shown(Output::new(global), global.json, 0);
+        let task = self.task.map(TaskId::new);
+        if self.dry_run && !self.who.is_given() {
+            tell(
+                "ledger and producer are stand-ins: --key or --producer shows the very statements",
+            );
+            let maker = Maker {
+                ledger_id: LedgerId::new(Hash::new([0; 32])),
+                producer: "import:dry-run".to_owned(),
+                claimant: None,
+                secret: [0; 32],
+                task,
+            };
+            return Ok((maker, shown(global)));
+        }
         let ledger = global.connect().await?;
         let Who { producer, key } = self.who.required(&ledger).await?;
-        let secret = secret::made_once(&global.state()?)?;
-        let nonce = session_nonce(&secret, &producer, mapping, file, self.task.as_ref());
-        Ok(Sender {
-            session: Session::with_nonce(ledger.ledger_id(), producer, nonce),
-            ledger,
-            signing: key.map_or(Signing::None, Signing::Batch),
-            task: self.task.map(TaskId::new),
-            waiting: Vec::new(),
-            tally: Tally::default(),
-        })
-    }
-
-    async fn import(
-        &self,
-        file: File,
-        mapping: &Mapping,
-        summary: &mut Summary,
-        sender: &mut Option<Sender>,
-    ) -> Outcome {
-        let mut lines = Lines {
-            file: BufReader::new(file),
-            number: 0,
+        let signing = key.map_or(Signing::None, Signing::Each);
+        let can_prove = can_prove(&ledger, &signing).await?;
+        let maker = Maker {
+            ledger_id: ledger.ledger_id(),
+            producer,
+            claimant: can_prove.then(|| self.claimant.clone()),
+            secret: secret::made_once(&global.state()?)?,
+            task,
         };
-        while let Some(line) = lines.next()? {
-            summary.lines += 1;
-            let all = observed(mapping, &line, summary);
-            for one in all.map_err(|error| lines.at(Failure::usage(error)))? {
-                if let Some(sender) = sender {
-                    let taken = sender.take(one).await;
-                    taken.map_err(|failure| lines.at(failure))?;
-                }
-            }
-        }
-        Ok(())
+        let sink = match self.dry_run {
+            true => shown(global),
+            false => Sink::Ledger(Box::new(Sender::new(ledger, signing))),
+        };
+        Ok((maker, sink))
     }
+}
 
-    fn unreadable(&self, error: io::Error) -> Failure {
-        let what = format!("cannot read {}", self.file.display());
-        Failure::Usage(anyhow::Error::new(error).context(what))
-    }
+/// Whether what is signed so can prove something of a resource.
+async fn can_prove(ledger: &Ledger, signing: &Signing) -> Outcome<bool> {
+    let Some(key) = signing.key() else {
+        return Ok(false);
+    };
+    let trust = ledger.trust_chain().await?;
+    let record = trust.registry.key(signature::key_id(key.public_key()));
+    Ok(record.is_none_or(|record| record.role != KeyRole::Importer))
 }
 
 /// A mapping that comes with the program, or a file's text.
@@ -166,154 +202,286 @@ fn mapping_text(name: &str) -> Outcome<String> {
     if let Some(text) = shipped(name) {
         return Ok(text.to_owned());
     }
-    let bytes = read_file(Path::new(name))?;
-    String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{name} is not UTF-8")))
+    let bytes = read_file(Path::new(name)).map_err(|failure| {
+        failure.context("the mappings that come with this program are cloudtrail and kubernetes")
+    })?;
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| Failure::usage(format!("{name} is not UTF-8")))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
-/// Digest of a whole file, which then stands at its beginning again.
-fn digest_of(file: &mut File) -> io::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    io::copy(file, &mut hasher)?;
-    file.rewind()?;
-    Ok(hasher.finalize())
-}
-
-/// The same for the same import, and another one if anything in it differs: the same place in a
-/// session never gets two different statements. Nobody without the secret computes it.
-fn session_nonce(
-    secret: &[u8; 32],
-    producer: &str,
-    mapping: &str,
-    file: &blake3::Hash,
-    task: Option<&[u8; 16]>,
-) -> Nonce {
-    let key = blake3::derive_key("deed.v1 observe import session nonce", secret);
-    let mut hasher = blake3::Hasher::new_keyed(&key);
-    let task = task.map_or(&[][..], |task| &task[..]);
-    for part in [
-        producer.as_bytes(),
-        mapping.as_bytes(),
-        &file.as_bytes()[..],
-        task,
-    ] {
-        hasher.update(&(part.len() as u64).to_be_bytes());
-        hasher.update(part);
+fn is_there(path: &Path) -> Outcome {
+    if path.as_os_str() == "-" {
+        return Ok(());
     }
-    let mut nonce = [0; Nonce::LEN];
-    hasher.finalize_xof().fill(&mut nonce);
-    Nonce::new(nonce)
-}
-
-/// The observations of a line.
-fn observed(mapping: &Mapping, line: &Value, summary: &mut Summary) -> Result<Vec<Mapped>, String> {
-    let mut all = Vec::new();
-    for record in mapping.records(line) {
-        summary.records += 1;
-        match mapping.map(record)? {
-            Some(mapped) => {
-                summary.observations += 1;
-                all.push(mapped);
-            }
-            None => summary.left_out += 1,
-        }
-    }
-    Ok(all)
-}
-
-impl Lines {
-    /// The next line that is not empty.
-    fn next(&mut self) -> Outcome<Option<Value>> {
-        loop {
-            let mut line = Vec::new();
-            self.number += 1;
-            let mut bounded = self.file.by_ref().take(LINE_BYTES_MAX + 1);
-            let read = bounded
-                .read_until(b'\n', &mut line)
-                .map_err(|error| self.at(Failure::Usage(error.into())))?;
-            if read == 0 {
-                return Ok(None);
-            }
-            if read as u64 > LINE_BYTES_MAX {
-                let long = format!("longer than {LINE_BYTES_MAX} bytes");
-                return Err(self.at(Failure::usage(long)));
-            }
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let value = serde_json::from_slice(&line);
-            return value
-                .map(Some)
-                .map_err(|error| self.at(Failure::usage(format!("is no JSON: {error}"))));
-        }
-    }
-
-    fn at(&self, failure: Failure) -> Failure {
-        failure.context(format!("line {}", self.number))
+    let unreadable = |error: std::io::Error| {
+        let what = format!("cannot read {}", path.display());
+        Failure::Usage(anyhow::Error::new(error).context(what))
+    };
+    match fs::metadata(path).map_err(unreadable)?.is_dir() {
+        true => Err(Failure::usage(format!(
+            "{} is a directory; name the files in it",
+            path.display()
+        ))),
+        false => Ok(()),
     }
 }
 
-impl Sender {
-    async fn take(&mut self, mapped: Mapped) -> Outcome {
-        let keys: Vec<_> = mapped
-            .correlation_keys
-            .iter()
-            .map(|(kind, value)| (kind.as_str(), value.as_str()))
-            .collect();
-        let header = Header {
-            task: self.task,
-            // Not now: a second import must make the same bytes.
-            occurred_at: Micros::new(mapped.observation.observed_at_us),
-            correlation_keys: &keys,
-            ..Header::default()
+impl Import<'_> {
+    async fn file(&mut self, path: &Path) -> Outcome {
+        let name = match path.as_os_str() == "-" {
+            true => "standard input".to_owned(),
+            false => path.display().to_string(),
         };
-        let made = self
-            .session
-            .make(&header, Body::Observation(mapped.observation))
-            .map_err(|error| Failure::usage(error.to_string()))?;
-        self.waiting.push(made.into());
-        if self.waiting.len() < REQUEST_STATEMENTS {
-            return Ok(());
+        self.summary.files += 1;
+        let source = records::open(path).map_err(|error| {
+            let what = format!("cannot read {name}");
+            Failure::Usage(anyhow::Error::new(error).context(what))
+        })?;
+        let before = self.summary.records;
+        for one in Records::new(source, self.mapping.lists()) {
+            match one {
+                Ok(record) => self.record(&name, record).await?,
+                Err(Flaw { place, reason, .. }) => {
+                    self.summary.records += 1;
+                    self.bad(&format!("{name}: {place}: {reason}"));
+                }
+            }
         }
-        self.send().await
+        if self.summary.records == before {
+            tell(&format!("{name}: it holds no record"));
+        }
+        Ok(())
     }
 
-    async fn send(&mut self) -> Outcome {
-        let statements = std::mem::take(&mut self.waiting);
-        if statements.is_empty() {
-            return Ok(());
+    async fn record(&mut self, name: &str, record: Record) -> Outcome {
+        let place = format!("{name}: {}", record.place);
+        let value = match serde_json::from_str(&record.text) {
+            Ok(value) => value,
+            Err(error) => match behind_prefix(&record.text) {
+                Some(value) => value,
+                None => {
+                    self.summary.records += 1;
+                    self.bad(&format!("{place}: it is no JSON: {}", plain(&error)));
+                    return Ok(());
+                }
+            },
+        };
+        drop(record);
+        let parts = self.mapping.records(value);
+        let several = parts.len() > 1;
+        for (n, part) in (1_u64..).zip(&parts) {
+            self.summary.records += 1;
+            let place = match several {
+                true => format!("{place}, part {n}"),
+                false => place.clone(),
+            };
+            let read = self.mapping.map(part).and_then(|reading| match reading {
+                Reading::Nothing(because) => Ok(Err(because)),
+                Reading::Seen(mapped) => {
+                    // Looked at only where the record has no name.
+                    let whole = match mapped.reference.is_empty() {
+                        true => part.to_string(),
+                        false => String::new(),
+                    };
+                    let all = self.maker.make(&mapped, &whole, &place)?;
+                    Ok(Ok((mapped, all)))
+                }
+            });
+            let (mapped, all) = match read {
+                Err(reason) => {
+                    self.bad(&format!("{place}: {reason}"));
+                    continue;
+                }
+                Ok(Err(because)) => {
+                    self.summary.left_out += 1;
+                    *self.summary.nothing.entry(because).or_default() += 1;
+                    continue;
+                }
+                Ok(Ok(seen)) => seen,
+            };
+            self.summary.observations += all.len() as u64;
+            self.summary.effects += mapped.effects.len() as u64;
+            self.summary.claims += mapped.claims.len() as u64;
+            for doubt in mapped.doubts {
+                *self.summary.doubts.entry(doubt).or_default() += 1;
+            }
+            for sent in all {
+                self.take(sent).await?;
+            }
         }
-        let sent = self.ledger.append_signed(&statements, &self.signing).await;
-        let items = sent?.items;
-        items.iter().for_each(|item| self.tally.count(item));
-        let first = items.iter().find_map(|item| match item {
-            Appended::Rejected(rejection) => Some(rejection),
-            _ => None,
-        });
-        match first {
-            // Nothing behind it would be taken either.
-            Some(rejection) => Err(rejected(rejection)),
-            None => Ok(()),
-        }
+        Ok(())
+    }
+
+    async fn take(&mut self, sent: Sent) -> Outcome {
+        let refused = match &mut self.sink {
+            Sink::Ledger(sender) => sender.take(sent).await?,
+            Sink::Shown(output, json, count) => {
+                if *json {
+                    // One document: the statements, then the rest of the summary.
+                    let comma = if *count == 0 {
+                        "{\"statements\": ["
+                    } else {
+                        ","
+                    };
+                    output.line(&format!("{comma}{}", statement_json(&sent)?))?;
+                } else {
+                    text_of(&sent)?
+                        .iter()
+                        .try_for_each(|line| output.line(line))?;
+                }
+                *count += 1;
+                Vec::new()
+            }
+        };
+        refused.iter().for_each(|line| self.name(line));
+        Ok(())
     }
 
     async fn finish(&mut self) -> Outcome {
-        self.send().await?;
-        Ok(self.ledger.flush().await?)
+        if let Sink::Ledger(sender) = &mut self.sink {
+            let refused = sender.finish().await;
+            self.summary.tally = sender.tally;
+            refused?.iter().for_each(|line| self.name(line));
+        }
+        if self.named > NAMED_MAX {
+            tell(&format!("and {} more", self.named - NAMED_MAX));
+        }
+        for (doubt, count) in &self.summary.doubts {
+            tell(&format!("of {count} observations: {doubt}"));
+        }
+        let Summary {
+            records,
+            observations: 0,
+            ..
+        } = self.summary
+        else {
+            return Ok(());
+        };
+        if records > 0 {
+            tell(&format!(
+                "no observation in {records} records: is it the right mapping?"
+            ));
+        }
+        Ok(())
+    }
+
+    fn print(&self, output: Output, json: bool) -> Outcome {
+        match &self.sink {
+            Sink::Shown(_, _, count) if json => {
+                let rest = to_json(&self.summary)?;
+                let rest = rest.strip_prefix('{').unwrap_or(&rest);
+                let begin = if *count == 0 {
+                    "{\"statements\": ["
+                } else {
+                    ""
+                };
+                output.line(&format!("{begin}], {rest}"))
+            }
+            _ => output.print(&self.summary, Summary::text),
+        }
+    }
+
+    fn bad(&mut self, line: &str) {
+        self.summary.bad += 1;
+        self.name(line);
+    }
+
+    fn name(&mut self, line: &str) {
+        self.named += 1;
+        if self.named <= NAMED_MAX {
+            tell(line);
+        }
     }
 }
 
+/// An object behind the words that a container runtime or a system log puts before each line.
+fn behind_prefix(text: &str) -> Option<Value> {
+    if text.starts_with(['{', '[']) {
+        return None;
+    }
+    let (_, object) = text.split_once(" {")?;
+    serde_json::from_str(&format!("{{{object}")).ok()
+}
+
+/// What is wrong with a record's text. Its lines are the record's, not the file's, so they are left out.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let end = text.rfind(" at line ").unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
+fn decoded(sent: &Sent) -> Outcome<v1::Statement> {
+    statement::decode(&sent.made.payload).map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn statement_json(sent: &Sent) -> Outcome<String> {
+    to_json(&StatementJson::from(decoded(sent)?))
+}
+
+/// An observation, an effect a line.
+fn text_of(sent: &Sent) -> Outcome<Vec<String>> {
+    let statement = decoded(sent)?;
+    let Some(Body::Observation(observation)) = statement.body else {
+        return Ok(Vec::new());
+    };
+    let at = shown(Micros::new(observation.observed_at_us));
+    let keys: Vec<_> = statement
+        .correlation_keys
+        .iter()
+        .map(|key| format!("{}={}", key.kind, key.value))
+        .collect();
+    let vague = if sent.is_vague {
+        "  (names no object)"
+    } else {
+        ""
+    };
+    let keys = keys.join(" ");
+    let lines = observation.effects.iter().map(|effect| {
+        let line = format!(
+            "{at}  {} on {}{vague}  {keys}",
+            effect.kind, effect.resource
+        );
+        line.trim_end().to_owned()
+    });
+    Ok(lines.collect())
+}
+
 impl Summary {
+    /// How the command ends: whatever was not recorded is a failure.
+    fn check(&self) -> Outcome {
+        self.tally
+            .check()
+            .map_err(|failure| failure.context("the records that they are of are named above"))?;
+        if self.bad > 0 {
+            return Err(Failure::usage(format!(
+                "{} of {} records could not be read, understood or recorded, as is said above; what \
+                 the others say is imported",
+                self.bad, self.records
+            )));
+        }
+        if self.observations == 0 && self.records >= MANY {
+            return Err(Failure::usage(format!(
+                "none of {} records gave an observation",
+                self.records
+            )));
+        }
+        Ok(())
+    }
+
     fn text(&self) -> String {
-        format!(
-            "lines         {}\nrecords       {}\nobservations  {}\nleft out      {}\n\
-             accepted      {}\nduplicates    {}\nrejected      {}",
-            self.lines,
-            self.records,
-            self.observations,
-            self.left_out,
-            self.tally.accepted,
-            self.tally.duplicates,
-            self.tally.rejected
-        )
+        let mut text = format!(
+            "files         {}\nrecords       {}\nobservations  {}\neffects       {}\n\
+             claims        {} (of these no object is named)\nsay nothing   {}",
+            self.files, self.records, self.observations, self.effects, self.claims, self.left_out,
+        );
+        for (because, count) in &self.nothing {
+            text.push_str(&format!("\n  {count} {because}"));
+        }
+        text.push_str(&format!(
+            "\nbad           {}\naccepted      {}\nduplicates    {}\nrejected      {}",
+            self.bad, self.tally.accepted, self.tally.duplicates, self.tally.rejected
+        ));
+        text
     }
 }

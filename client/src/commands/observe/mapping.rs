@@ -1,19 +1,26 @@
 //! Mappings: where an observation's parts come from in another system's records.
 //!
-//! A mapping is a TOML file; client/mappings/ has two of them, which say by example what there is.
-//! JSON pointers in braces stand for a record's values (see [`super::pointer`]); where a list of
-//! templates is given, the first one counts whose values are all there.
+//! A mapping is a TOML file; client/mappings/ has two of them, and docs/imports.md says what there is.
+//! A record comes to one of three things: an observation; nothing, for a reason that the mapping
+//! names; or it is not understood, which costs that record and is said.
 
-use deed_evidence::Micros;
+use std::collections::{BTreeMap, HashSet};
+
 use deed_proto::v1;
+use prost::Message as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::pointer::{FirstOf, Pointer, Template};
-use crate::{cli::When, commands::arguments::ascending};
+use super::{
+    condition::{Condition, Pattern, all},
+    effects::EffectRule,
+    pointer::{FirstOf, Pointer, Scope},
+    time::moment,
+};
+use crate::commands::arguments::ascending;
 
 /// Mappings that come with the program, by name.
-const SHIPPED: [(&str, &str); 2] = [
+const SHIPPED: [(&str, &str); 3] = [
     (
         "cloudtrail",
         include_str!("../../../mappings/cloudtrail.toml"),
@@ -22,23 +29,68 @@ const SHIPPED: [(&str, &str); 2] = [
         "kubernetes",
         include_str!("../../../mappings/kubernetes.toml"),
     ),
+    ("k8s", include_str!("../../../mappings/kubernetes.toml")),
 ];
+
+/// Wrappings within each other that are opened: a list in a message in a list.
+const WRAPPINGS_MAX: usize = 4;
+
+/// Why a record says nothing, where the mapping does not name the reason.
+const FILTERED: &str = "the mapping takes other records only";
+const NO_RULE: &str = "no effect of the mapping is for it";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Mapping {
-    /// Where a line holds several records: the list. A line without it is one record.
-    records: Option<Pointer>,
-    /// When it was seen: RFC 3339, or a number of seconds, milliseconds or microseconds.
+    /// What a record is, in words.
+    what: Option<String>,
+    /// Lists of records within a record; without one of them it is one record.
+    records: Option<FirstOf<Pointer>>,
+    /// Where the record may be packed within another one, itself or as text. Looked into only where
+    /// what is expected does not hold.
+    unwrap: Option<FirstOf<Pointer>>,
+    /// When it was seen: see [`super::time`].
     time: FirstOf,
     /// What the system itself calls the record.
     reference: Option<FirstOf>,
-    /// Only records for which all of these hold.
+    /// What holds for every record that is understood.
     #[serde(default)]
-    only: Vec<Filter>,
+    expect: Vec<Condition>,
+    /// Records that say nothing, each kind with its reason.
+    #[serde(default)]
+    nothing: Vec<Because>,
+    /// What makes an observation less sure than it looks; it is recorded, and the doubt is said.
+    #[serde(default)]
+    doubt: Vec<Because>,
+    /// Only records for which all of these hold; the others say nothing.
+    #[serde(default)]
+    only: Vec<Condition>,
+    /// Names for values.
+    #[serde(default, rename = "let")]
+    names: Vec<Named>,
     #[serde(default)]
     correlation: Vec<Correlation>,
     effect: Vec<EffectRule>,
+}
+
+/// Records of one kind, for which all of `only` hold, with what there is to say of them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Because {
+    because: String,
+    only: Vec<Condition>,
+}
+
+/// A name for a value. Of several with one name the first counts that holds and is there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+    #[serde(default)]
+    only: Vec<Condition>,
+    value: FirstOf,
+    /// What this finds in the value, in place of the whole.
+    capture: Option<Pattern>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,39 +100,28 @@ struct Correlation {
     value: FirstOf,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EffectRule {
-    #[serde(default)]
-    only: Vec<Filter>,
-    kind: FirstOf,
-    resource: FirstOf,
-    external_id: Option<FirstOf>,
-    /// A whole number of minor units.
-    amount: Option<Template>,
-    currency: Option<Template>,
-}
-
-/// A condition: all of its parts that are given must hold.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Filter {
-    pointer: Pointer,
-    exists: Option<bool>,
-    #[serde(rename = "in")]
-    one_of: Option<Vec<Value>>,
-    not_in: Option<Vec<Value>>,
-    less_than: Option<i64>,
-}
-
 /// What a record amounts to.
 #[derive(Debug, PartialEq)]
-pub(super) struct Mapped {
-    pub(super) observation: v1::Observation,
-    pub(super) correlation_keys: Vec<(String, String)>,
+pub(super) enum Reading {
+    Nothing(String),
+    Seen(Mapped),
 }
 
-/// Text of a mapping: one that is shipped, or a file's.
+/// What was seen.
+#[derive(Debug, PartialEq)]
+pub(super) struct Mapped {
+    /// Effects that name what was changed.
+    pub(super) effects: Vec<v1::Effect>,
+    /// Effects that do not: they can prove nothing.
+    pub(super) claims: Vec<v1::Effect>,
+    pub(super) reference: String,
+    pub(super) observed_at_us: i64,
+    pub(super) correlation_keys: Vec<(String, String)>,
+    /// Why it is less sure than it looks.
+    pub(super) doubts: Vec<String>,
+}
+
+/// Text of a mapping that comes with the program.
 pub(super) fn shipped(name: &str) -> Option<&'static str> {
     let found = SHIPPED.iter().find(|(known, _)| *known == name);
     found.map(|(_, text)| *text)
@@ -92,266 +133,219 @@ impl Mapping {
         if mapping.effect.is_empty() {
             return Err("a mapping needs at least one [[effect]]".to_owned());
         }
+        mapping.check()?;
         Ok(mapping)
     }
 
-    /// The records of a line.
-    pub(super) fn records<'a>(&self, line: &'a Value) -> Vec<&'a Value> {
-        let list = self.records.as_ref().and_then(|list| list.value(line));
-        match list.and_then(Value::as_array) {
-            Some(list) => list.iter().collect(),
-            None => vec![line],
+    /// Refuses conditions that say nothing, and names that are not given before they are used.
+    fn check(&self) -> Result<(), String> {
+        let mut known: Vec<&str> = Vec::new();
+        let check = |conditions: &[Condition], known: &[&str]| -> Result<(), String> {
+            for condition in conditions {
+                condition.check()?;
+                is_known(condition.names(), known)?;
+            }
+            Ok(())
+        };
+        check(&self.expect, &[])?;
+        for named in &self.names {
+            check(&named.only, &known)?;
+            is_known(named.value.names(), &known)?;
+            known.push(&named.name);
+        }
+        for kind in self.nothing.iter().chain(&self.doubt) {
+            if kind.only.is_empty() {
+                return Err(format!("{:?} needs a condition", kind.because));
+            }
+            check(&kind.only, &known)?;
+        }
+        check(&self.only, &known)?;
+        let texts = [Some(&self.time), self.reference.as_ref()];
+        let keys = self.correlation.iter().map(|key| &key.value);
+        for text in texts.into_iter().flatten().chain(keys) {
+            is_known(text.names(), &known)?;
+        }
+        for rule in &self.effect {
+            rule.check()?;
+            check(rule.conditions(), &known)?;
+            is_known(rule.names(), &known)?;
+        }
+        Ok(())
+    }
+
+    /// Names of lists of records at the top of a file.
+    pub(super) fn lists(&self) -> Vec<String> {
+        let lists = self.records.iter().flat_map(|lists| &lists.0);
+        lists
+            .filter_map(Pointer::top)
+            .map(ToOwned::to_owned)
+            .collect()
+    }
+
+    /// The records that a value holds: itself, the members of its lists, what is packed in it.
+    pub(super) fn records(&self, value: Value) -> Vec<Value> {
+        let mut records = Vec::new();
+        self.unpack(value, WRAPPINGS_MAX, &mut records);
+        records
+    }
+
+    fn unpack(&self, value: Value, depth: usize, records: &mut Vec<Value>) {
+        if let Some(inner) = packed(&value).filter(|_| depth > 0) {
+            return self.unpack(inner, depth - 1, records);
+        }
+        let value = match value {
+            Value::Array(members) if depth > 0 => {
+                return members
+                    .into_iter()
+                    .for_each(|member| self.unpack(member, depth - 1, records));
+            }
+            other => other,
+        };
+        let named = BTreeMap::new();
+        let scope = Scope::of(&value, &named);
+        if depth == 0 || (!self.expect.is_empty() && all(&self.expect, scope)) {
+            return records.push(value);
+        }
+        let first = |pointers: &Option<FirstOf<Pointer>>, is: fn(&Value) -> bool| {
+            let mut all = pointers.iter().flat_map(|pointers| &pointers.0);
+            all.find_map(|pointer| {
+                let found = pointer.values(scope);
+                let any = found.iter().any(|value| is(value));
+                any.then(|| {
+                    found
+                        .into_iter()
+                        .filter(|value| is(value))
+                        .cloned()
+                        .collect()
+                })
+            })
+        };
+        let lists: Option<Vec<Value>> = first(&self.records, Value::is_array);
+        if let Some(lists) = lists {
+            let members = lists.into_iter().filter_map(|list| match list {
+                Value::Array(members) => Some(members),
+                _ => None,
+            });
+            return members
+                .flatten()
+                .for_each(|member| self.unpack(member, depth - 1, records));
+        }
+        let inner: Option<Vec<Value>> = first(&self.unwrap, |value| {
+            value.is_object() || packed(value).is_some()
+        });
+        match inner {
+            Some(inner) => inner
+                .into_iter()
+                .for_each(|value| self.unpack(value, depth - 1, records)),
+            None => records.push(value),
         }
     }
 
-    /// The observation of a record; `None` if it is filtered out or has no effect.
+    /// What a record amounts to.
     ///
     /// # Errors
-    /// What is wrong with it: no time, an amount that is none.
-    pub(super) fn map(&self, record: &Value) -> Result<Option<Mapped>, String> {
-        if !all(&self.only, record) {
-            return Ok(None);
+    /// Why it is not understood.
+    pub(super) fn map(&self, record: &Value) -> Result<Reading, String> {
+        if !record.is_object() {
+            return Err("it is no object".to_owned());
         }
-        let mut effects = Vec::new();
+        let mut named = BTreeMap::new();
+        for one in &self.names {
+            let value = one.value(Scope::of(record, &named));
+            if let Some(value) = value.filter(|_| !named.contains_key(&one.name)) {
+                named.insert(one.name.clone(), value);
+            }
+        }
+        let scope = Scope::of(record, &named);
+        let mut nothing = self.nothing.iter();
+        if let Some(nothing) = nothing.find(|nothing| all(&nothing.only, scope)) {
+            return Ok(Reading::Nothing(nothing.because.clone()));
+        }
+        if !all(&self.expect, scope) {
+            let what = self.what.as_deref();
+            return Err(format!(
+                "it is no {}",
+                what.unwrap_or("record of this mapping")
+            ));
+        }
+        if !all(&self.only, scope) {
+            return Ok(Reading::Nothing(FILTERED.to_owned()));
+        }
+        self.seen(scope)
+    }
+
+    fn seen(&self, scope: Scope<'_>) -> Result<Reading, String> {
+        let (mut effects, mut claims) = (Vec::new(), Vec::new());
+        let mut holds_any = false;
         for rule in &self.effect {
-            effects.extend(rule.effect(record)?);
+            let is_over = !effects.is_empty() || !claims.is_empty();
+            if (rule.otherwise && is_over) || !all(rule.conditions(), scope) {
+                continue;
+            }
+            holds_any = true;
+            rule.effects(scope, &mut effects, &mut claims)?;
         }
-        if effects.is_empty() {
-            return Ok(None);
+        if effects.is_empty() && claims.is_empty() {
+            return match holds_any {
+                true => Err("it does not say what was changed".to_owned()),
+                false => Ok(Reading::Nothing(NO_RULE.to_owned())),
+            };
         }
-        let time = self.time.fill(record).ok_or("it has no time")?;
+        // What is said twice in one record is one change.
+        for list in [&mut effects, &mut claims] {
+            let mut seen = HashSet::new();
+            list.retain(|effect| seen.insert(effect.encode_to_vec()));
+        }
+        let time = self.time.fill(scope).ok_or("it has no time")?;
         let keys = self
             .correlation
             .iter()
-            .filter_map(|key| Some((key.kind.clone(), key.value.fill(record)?)));
+            .filter_map(|key| Some((key.kind.clone(), key.value.fill(scope)?)));
         let reference = self.reference.as_ref();
-        Ok(Some(Mapped {
-            observation: v1::Observation {
-                intent: None,
-                effects,
-                reference: reference
-                    .and_then(|reference| reference.fill(record))
-                    .unwrap_or_default(),
-                observed_at_us: moment(&time)?.get(),
-            },
+        Ok(Reading::Seen(Mapped {
+            effects,
+            claims,
+            reference: reference
+                .and_then(|reference| reference.fill(scope))
+                .unwrap_or_default(),
+            observed_at_us: moment(&time)?.get(),
             correlation_keys: ascending(&keys.collect::<Vec<_>>()),
+            doubts: self
+                .doubt
+                .iter()
+                .filter(|doubt| all(&doubt.only, scope))
+                .map(|doubt| doubt.because.clone())
+                .collect(),
         }))
     }
 }
 
-impl EffectRule {
-    fn effect(&self, record: &Value) -> Result<Option<v1::Effect>, String> {
-        if !all(&self.only, record) {
-            return Ok(None);
+impl Named {
+    fn value(&self, scope: Scope<'_>) -> Option<String> {
+        let value = all(&self.only, scope).then(|| self.value.fill(scope))??;
+        match &self.capture {
+            Some(pattern) => pattern.captured(&value).filter(|found| !found.is_empty()),
+            None => Some(value),
         }
-        let (Some(kind), Some(resource)) = (self.kind.fill(record), self.resource.fill(record))
-        else {
-            return Ok(None);
-        };
-        let external_id = self.external_id.as_ref().and_then(|id| id.fill(record));
-        Ok(Some(v1::Effect {
-            kind,
-            resource,
-            external_id: external_id.unwrap_or_default(),
-            amount: self.amount(record)?,
-            ..v1::Effect::default()
-        }))
-    }
-
-    fn amount(&self, record: &Value) -> Result<Option<v1::Amount>, String> {
-        let fill = |template: &Option<Template>| template.as_ref()?.fill(record);
-        let (Some(amount), Some(currency)) = (fill(&self.amount), fill(&self.currency)) else {
-            return Ok(None);
-        };
-        let minor_units = amount.parse();
-        Ok(Some(v1::Amount {
-            minor_units: minor_units
-                .map_err(|_| format!("its amount {amount:?} is no whole number of minor units"))?,
-            currency,
-        }))
     }
 }
 
-fn all(filters: &[Filter], record: &Value) -> bool {
-    filters.iter().all(|filter| filter.holds(record))
+/// JSON within a text.
+fn packed(value: &Value) -> Option<Value> {
+    let text = value.as_str()?.trim_start();
+    let is_json = text.starts_with(['{', '[']);
+    is_json.then(|| serde_json::from_str(text).ok())?
 }
 
-impl Filter {
-    fn holds(&self, record: &Value) -> bool {
-        let value = self.pointer.value(record);
-        let is_in = |list: &Vec<Value>| value.is_some_and(|value| list.contains(value));
-        self.exists.is_none_or(|exists| value.is_some() == exists)
-            && self.one_of.as_ref().is_none_or(is_in)
-            && !self.not_in.as_ref().is_some_and(is_in)
-            && self.less_than.is_none_or(|bound| {
-                let number = value.and_then(Value::as_i64);
-                number.is_some_and(|number| number < bound)
-            })
-    }
-}
-
-/// A time as logs write it: RFC 3339, or a number whose size says its unit.
-fn moment(text: &str) -> Result<Micros, String> {
-    if let Ok(number) = text.parse::<i64>() {
-        // Seconds reach this in 5138, milliseconds had it in 1973.
-        const MILLISECONDS: i64 = 100_000_000_000;
-        let us = match number {
-            number if number < MILLISECONDS => number.checked_mul(1_000_000),
-            number if number < MILLISECONDS * 1_000 => number.checked_mul(1_000),
-            number => Some(number),
-        };
-        let us = us.filter(|us| *us > 0);
-        return us
-            .map(Micros::new)
-            .ok_or_else(|| format!("its time {text} is none"));
-    }
-    match text.parse() {
-        Ok(When::At(at)) => Ok(at),
-        _ => Err(format!(
-            "its time {text:?} is none: RFC 3339 or a number is expected"
+fn is_known<'a>(names: impl IntoIterator<Item = &'a str>, known: &[&str]) -> Result<(), String> {
+    match names.into_iter().find(|name| !known.contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "${name} is used, and no [[let]] before gives that name"
         )),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mapped(name: &str, log: &str) -> (Vec<Mapped>, usize) {
-        let mapping = Mapping::parse(shipped(name).unwrap()).unwrap();
-        let (mut all, mut left_out) = (Vec::new(), 0);
-        for line in log.lines() {
-            let line: Value = serde_json::from_str(line).unwrap();
-            for record in mapping.records(&line) {
-                match mapping.map(record).unwrap() {
-                    Some(mapped) => all.push(mapped),
-                    None => left_out += 1,
-                }
-            }
-        }
-        (all, left_out)
-    }
-
-    #[test]
-    fn cloudtrail_events_are_observations() {
-        let log = include_str!("../../../tests/data/cloudtrail.jsonl");
-        let (all, left_out) = mapped("cloudtrail", log);
-        // Reads and refused calls changed nothing.
-        assert_eq!((all.len(), left_out), (3, 2));
-        let first = &all[0].observation;
-        assert_eq!(first.effects[0].kind, "s3.amazonaws.com:DeleteObject");
-        assert_eq!(
-            first.effects[0].resource,
-            "arn:aws:s3:::records/customer/7.json"
-        );
-        assert_eq!(first.observed_at_us, 1_795_485_420_000_000);
-        assert_eq!(first.reference, "11111111-2222-4333-8444-000000000001");
-        assert!(
-            all[0]
-                .correlation_keys
-                .contains(&("aws-request".to_owned(), "EXAMPLE0001".to_owned()))
-        );
-        // No ARN: the parameters name it.
-        assert_eq!(
-            all[1].observation.effects[0].resource,
-            "aws:instance/i-0abc"
-        );
-    }
-
-    #[test]
-    fn kubernetes_events_are_observations() {
-        let log = include_str!("../../../tests/data/kubernetes.jsonl");
-        let (all, left_out) = mapped("kubernetes", log);
-        assert_eq!((all.len(), left_out), (2, 3));
-        let first = &all[0].observation;
-        assert_eq!(first.effects[0].kind, "k8s.patch");
-        assert_eq!(first.effects[0].resource, "k8s:shop/deployments/checkout");
-        assert_eq!(first.reference, "0d5b4f9e-0000-4000-8000-000000000001");
-        // A resource without a namespace.
-        assert_eq!(
-            all[1].observation.effects[0].resource,
-            "k8s:namespaces/old-shop"
-        );
-    }
-
-    #[test]
-    fn filters_compare_values() {
-        let text = r#"
-            time = "{/t}"
-            [[only]]
-            pointer = "/code"
-            less_than = 400
-            [[only]]
-            pointer = "/verb"
-            not_in = ["get", "list"]
-            [[only]]
-            pointer = "/error"
-            exists = false
-            [[effect]]
-            kind = "k"
-            resource = "r"
-            amount = "{/cents}"
-            currency = "EUR"
-        "#;
-        let mapping = Mapping::parse(text).unwrap();
-        let record = |json: &str| mapping.map(&serde_json::from_str(json).unwrap());
-        let found = record(r#"{"t": 1795485420, "code": 200, "verb": "put", "cents": "5"}"#);
-        let found = found.unwrap().unwrap();
-        assert_eq!(
-            found.observation.effects[0]
-                .amount
-                .as_ref()
-                .unwrap()
-                .minor_units,
-            5
-        );
-        for json in [
-            r#"{"t": 1, "code": 400, "verb": "put"}"#,
-            r#"{"t": 1, "verb": "put"}"#,
-            r#"{"t": 1, "code": 200, "verb": "list"}"#,
-            r#"{"t": 1, "code": 200, "verb": "put", "error": "no"}"#,
-        ] {
-            assert_eq!(record(json), Ok(None), "{json}");
-        }
-        assert!(record(r#"{"code": 200, "verb": "put"}"#).is_err());
-        assert!(record(r#"{"t": 1, "code": 200, "verb": "put", "cents": "5.5"}"#).is_err());
-    }
-
-    #[test]
-    fn times_are_read_in_every_unit() {
-        for text in [
-            "1795485420",
-            "1795485420000",
-            "1795485420000000",
-            "2026-11-24T01:57:00Z",
-        ] {
-            assert_eq!(
-                moment(text),
-                Ok(Micros::new(1_795_485_420_000_000)),
-                "{text}"
-            );
-        }
-        for text in ["", "0", "-5", "yesterday", "1h"] {
-            assert!(moment(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn mistakes_in_a_mapping_are_named() {
-        for (text, says) in [
-            ("time = \"{/t}\"\neffect = []", "at least one"),
-            (
-                "time = \"{t}\"\n[[effect]]\nkind=\"k\"\nresource=\"r\"",
-                "JSON pointer",
-            ),
-            (
-                "time = \"{/t}\"\ntmie = 1\n[[effect]]\nkind=\"k\"\nresource=\"r\"",
-                "tmie",
-            ),
-            ("[[effect]]\nkind=\"k\"\nresource=\"r\"", "time"),
-        ] {
-            let error = Mapping::parse(text).unwrap_err();
-            assert!(error.contains(says), "{text}: {error}");
-        }
-    }
-}
+#[path = "mapping_tests.rs"]
+mod tests;

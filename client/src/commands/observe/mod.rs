@@ -1,8 +1,12 @@
 //! `deed observe`
 
+mod condition;
+mod effects;
 mod import;
 mod mapping;
 mod pointer;
+mod sender;
+mod time;
 
 use clap::{Args, Subcommand};
 use deed_client::Header;

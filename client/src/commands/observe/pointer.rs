@@ -1,29 +1,104 @@
-//! Values of a record: JSON pointers, and templates of them.
+//! Values of a record: pointers, and templates of them.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
-/// A JSON pointer (RFC 6901), not empty.
+/// What pointers point into.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) record: &'a Value,
+    /// One element of a list of the record's.
+    pub(super) element: Option<&'a Value>,
+    /// What the mapping has given a name to.
+    pub(super) named: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) const fn of(record: &'a Value, named: &'a BTreeMap<String, String>) -> Self {
+        Self {
+            record,
+            element: None,
+            named,
+        }
+    }
+}
+
+/// A place in a record (`/a/b`, a JSON pointer), in an element of one of its lists (`@`, `@/b`), or
+/// a name that the mapping has given (`$name`). In a JSON pointer `*` is every element of a list and
+/// every value of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pointer(String);
+pub(super) enum Pointer {
+    Record(Vec<String>),
+    Element(Vec<String>),
+    Named(String),
+}
 
 impl Pointer {
-    /// What it points to; `None` if there is nothing, or null.
-    pub(super) fn value<'a>(&self, record: &'a Value) -> Option<&'a Value> {
-        record.pointer(&self.0).filter(|value| !value.is_null())
+    /// All that it points to in JSON, but for null; a name is none of it.
+    pub(super) fn values<'a>(&self, scope: Scope<'a>) -> Vec<&'a Value> {
+        let (root, path) = match self {
+            Self::Record(path) => (Some(scope.record), path),
+            Self::Element(path) => (scope.element, path),
+            Self::Named(_) => return Vec::new(),
+        };
+        let mut values: Vec<&Value> = root.into_iter().collect();
+        for segment in path {
+            let mut next = Vec::new();
+            for value in values {
+                match value {
+                    Value::Array(list) if segment == "*" => next.extend(list),
+                    Value::Object(members) if segment == "*" => next.extend(members.values()),
+                    Value::Array(list) => {
+                        next.extend(segment.parse().ok().and_then(|at: usize| list.get(at)));
+                    }
+                    Value::Object(members) => next.extend(members.get(segment)),
+                    _ => {}
+                }
+            }
+            values = next;
+        }
+        values.retain(|value| !value.is_null());
+        values
     }
 
-    /// The same as text, if it is a string, a number or a truth value, and not empty.
-    fn text(&self, record: &Value) -> Option<String> {
-        match self.value(record)? {
-            Value::String(text) if text.is_empty() => None,
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            Value::Bool(is) => Some(is.to_string()),
+    /// The same as texts: of strings, numbers and truth values, but for empty ones.
+    pub(super) fn texts(&self, scope: Scope<'_>) -> Vec<String> {
+        match self {
+            Self::Named(name) => scope.named.get(name).cloned().into_iter().collect(),
+            _ => self.values(scope).into_iter().filter_map(text_of).collect(),
+        }
+    }
+
+    /// The name of a list at the top of a file, where it is one.
+    pub(super) fn top(&self) -> Option<&str> {
+        match self {
+            Self::Record(path) => match &path[..] {
+                [one] if one != "*" => Some(one),
+                _ => None,
+            },
             _ => None,
         }
+    }
+
+    /// The name that the mapping must have given.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// A value as text, if it is a string, a number or a truth value, and not empty.
+pub(super) fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(is) => Some(is.to_string()),
+        _ => None,
     }
 }
 
@@ -31,16 +106,26 @@ impl FromStr for Pointer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with('/') && text.len() > 1 {
-            return Ok(Self(text.to_owned()));
+        let path = |text: &str| -> Vec<String> {
+            let segments = text.split('/').skip(1);
+            segments
+                .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
+                .collect()
+        };
+        match text.as_bytes() {
+            [b'/', _, ..] => Ok(Self::Record(path(text))),
+            [b'@'] => Ok(Self::Element(Vec::new())),
+            [b'@', b'/', _, ..] => Ok(Self::Element(path(&text[1..]))),
+            [b'$', _, ..] => Ok(Self::Named(text[1..].to_owned())),
+            _ => Err(format!(
+                "{text:?} is no JSON pointer: it begins with /, for example /eventName (or with @/ \
+                 for an element of a list, or with $ for a name of [[let]])"
+            )),
         }
-        Err(format!(
-            "{text:?} is no JSON pointer: it begins with /, for example /eventName"
-        ))
     }
 }
 
-/// Text with JSON pointers in braces, for example `k8s:{/objectRef/resource}`.
+/// Text with pointers in braces, for example `k8s:{/objectRef/resource}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template(Vec<Part>);
 
@@ -51,16 +136,29 @@ enum Part {
 }
 
 impl Template {
-    /// The text for a record; `None` if one of its values is not there.
-    pub(super) fn fill(&self, record: &Value) -> Option<String> {
+    /// The text for a record; `None` if one of its values is not there. Where a pointer points to
+    /// several, the first one counts.
+    pub(super) fn fill(&self, scope: Scope<'_>) -> Option<String> {
         let mut out = String::new();
         for part in &self.0 {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Value(pointer) => out.push_str(&pointer.text(record)?),
+                Part::Value(pointer) => out.push_str(pointer.texts(scope).first()?),
             }
         }
         Some(out)
+    }
+
+    /// Whether it says the same of every record.
+    fn is_constant(&self) -> bool {
+        !self.0.iter().any(|part| matches!(part, Part::Value(_)))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Value(pointer) => pointer.name(),
+            Part::Text(_) => None,
+        })
     }
 }
 
@@ -105,45 +203,66 @@ macro_rules! from_string {
 
 from_string!(Pointer, Template);
 
-/// One template, or several of which the first that can be filled counts.
+/// One of something, or several of which the first that is there counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FirstOf(Vec<Template>);
+pub(super) struct FirstOf<T = Template>(pub(super) Vec<T>);
+
+/// What a list of templates comes to.
+pub(super) struct Filled {
+    pub(super) text: String,
+    /// The template says the same of every record.
+    pub(super) is_constant: bool,
+}
 
 impl FirstOf {
-    pub(super) fn fill(&self, record: &Value) -> Option<String> {
-        self.0.iter().find_map(|template| template.fill(record))
+    pub(super) fn fill(&self, scope: Scope<'_>) -> Option<String> {
+        self.filled(scope).map(|filled| filled.text)
+    }
+
+    pub(super) fn filled(&self, scope: Scope<'_>) -> Option<Filled> {
+        self.0.iter().find_map(|template| {
+            Some(Filled {
+                text: template.fill(scope)?,
+                is_constant: template.is_constant(),
+            })
+        })
+    }
+
+    /// Names of the mapping's that it uses.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(Template::names)
     }
 }
 
-impl<'de> Deserialize<'de> for FirstOf {
+impl<'de, T: FromStr<Err = String> + Deserialize<'de>> Deserialize<'de> for FirstOf<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
+        struct Visitor<T>(std::marker::PhantomData<T>);
 
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = FirstOf;
+        impl<'de, T: FromStr<Err = String> + Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = FirstOf<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a template, or a list of them")
+                f.write_str("a text, or a list of them")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<FirstOf, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<FirstOf<T>, E> {
                 let one = text.parse().map_err(E::custom)?;
                 Ok(FirstOf(vec![one]))
             }
 
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<FirstOf, A::Error> {
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<FirstOf<T>, A::Error> {
                 let mut all = Vec::new();
                 while let Some(one) = list.next_element()? {
                     all.push(one);
                 }
                 if all.is_empty() {
-                    return Err(de::Error::custom("a list of templates must not be empty"));
+                    return Err(de::Error::custom("a list must not be empty"));
                 }
                 Ok(FirstOf(all))
             }
         }
 
-        deserializer.deserialize_any(Visitor)
+        deserializer.deserialize_any(Visitor(std::marker::PhantomData))
     }
 }
 
@@ -154,18 +273,32 @@ mod tests {
 
     #[test]
     fn templates_are_filled_with_values() {
-        let record = json!({"a": {"b": "x", "n": 7, "yes": true, "list": [1, "two"]}, "empty": ""});
+        let record = json!({"a": {"b": "x", "n": 7, "yes": true, "list": [1, "two"]}, "empty": "",
+                            "many": [{"id": null}, {"id": "y"}], "a/b": "slash"});
+        let named = BTreeMap::from([("who".to_owned(), "me".to_owned())]);
+        let element = json!({"id": "e"});
+        let scope = Scope {
+            record: &record,
+            element: Some(&element),
+            named: &named,
+        };
         for (template, filled) in [
             ("plain", Some("plain")),
             ("{/a/b}", Some("x")),
             ("k:{/a/n}/{/a/yes}!", Some("k:7/true!")),
             ("{/a/list/1}", Some("two")),
+            ("{/many/*/id}", Some("y")),
+            ("{/a/list/*}", Some("1")),
+            ("{@/id}-{$who}", Some("e-me")),
+            ("{/a~1b}", Some("slash")),
+            ("{@}", None),
+            ("{$other}", None),
             ("{/a/missing}", None),
             ("{/empty}", None),
             ("{/a}", None),
         ] {
             let template: Template = template.parse().unwrap();
-            assert_eq!(template.fill(&record).as_deref(), filled, "{template:?}");
+            assert_eq!(template.fill(scope).as_deref(), filled, "{template:?}");
         }
     }
 
@@ -177,6 +310,7 @@ mod tests {
             ("a}", "without a {"),
             ("{a}", "no JSON pointer"),
             ("{}", "no JSON pointer"),
+            ("{$}", "no JSON pointer"),
         ] {
             let error = template.parse::<Template>().unwrap_err();
             assert!(error.contains(says), "{template}: {error}");

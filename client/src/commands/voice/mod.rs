@@ -83,6 +83,11 @@ pub(super) struct SaidJson {
 }
 
 impl WhoArgs {
+    /// Whether it says who speaks.
+    pub(super) const fn is_given(&self) -> bool {
+        self.key.is_some() || self.producer.is_some()
+    }
+
     /// The producer that the key or `--producer` names.
     pub(super) async fn required(&self, ledger: &Ledger) -> Outcome<Who> {
         let who = self.who(ledger).await?;
