@@ -22,6 +22,7 @@
 //! | what is trusted, on disk | [`StateDir`], [`TrustStore`] |
 //! | statements as JSON | [`statement_json`] |
 //! | chat transcripts as statements | [`chat`] |
+//! | records of other systems' logs, from the files that they come in | [`records`] |
 //!
 //! ```
 //! use deed_client::{Header, Ledger, Made, Options, Session, StateDir, random_nonce};
@@ -126,6 +127,7 @@ mod ledger;
 mod options;
 mod proofs;
 mod read;
+pub mod records;
 mod retry;
 mod session;
 mod settle;
