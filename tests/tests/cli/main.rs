@@ -2,8 +2,10 @@
 
 mod appending;
 mod audit;
+mod erasing;
 mod failures;
 mod forks;
+mod importing;
 mod ledgers;
 mod output;
 mod proofs;
