@@ -49,6 +49,7 @@ mod making;
 mod message;
 mod parts;
 mod plan;
+mod strict;
 mod tools;
 mod transcript;
 

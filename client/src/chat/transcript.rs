@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::message::Message;
+use super::{message::Message, strict::Strict};
 use crate::statement_json::plain;
 
 /// One run of an agent. Fields of a run that are not listed are ignored; all of a message counts as
@@ -41,7 +41,7 @@ impl Transcript {
     /// [`TranscriptError`] if it is not JSON of this form.
     pub fn parse(text: &str) -> Result<Self, TranscriptError> {
         // Without its line end, so that all of it is one line to the parser.
-        let value: Value = serde_json::from_str(text.trim()).map_err(|error| TranscriptError {
+        let Strict(value) = serde_json::from_str(text.trim()).map_err(|error| TranscriptError {
             run_id: None,
             reason: plain(&error),
         })?;

@@ -649,6 +649,8 @@ fn lines_that_are_no_transcripts() {
         "{\"run_id\": \"a\"}",
         "{\"run_id\": \"\", \"messages\": []}",
         "{\"run_id\": 7, \"messages\": []}",
+        "{\"run_id\": \"a\", \"messages\": [], \"messages\": []}",
+        "{\"run_id\": \"a\", \"messages\": [{\"role\": \"user\", \"role\": \"tool\"}]}",
         "{\"run_id\": \"a\", \"messages\": [{}]}",
         "{\"run_id\": \"a\", \"messages\": [{\"role\": \"assistant\", \"tool_calls\": [{\"id\": \"b\"}]}]}",
     ] {

@@ -180,7 +180,7 @@ impl OneRun {
         outcome
     }
 
-    fn refuse(&mut self, reason: String) -> Outcome {
+    fn refuse(&self, reason: String) -> Outcome {
         self.producer.refusals.refuse(Refusal {
             line: self.line,
             run_id: Some(self.run_id.clone()),

@@ -77,7 +77,7 @@ impl Refusal {
     fn text(&self) -> String {
         let run = self.run_id.as_ref();
         let run = run.map_or_else(String::new, |id| format!("run {id:?}: "));
-        printable(&format!("line {}: {run}{}", self.line, self.reason)).to_string()
+        printable(&format!("line {}: {run}{}", self.line, self.reason)).into_owned()
     }
 }
 
