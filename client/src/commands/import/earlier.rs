@@ -58,8 +58,9 @@ impl Known {
             };
             for sequence in 0..stands.info.next_sequence {
                 let sequence = Sequence::new(sequence);
+                // However many it says that there are.
                 let Some(statement) = recorded(ledger, session, sequence).await? else {
-                    continue;
+                    break;
                 };
                 if own {
                     let digest = PayloadDigest::of(&statement.payload());
