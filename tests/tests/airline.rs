@@ -102,6 +102,7 @@ fn import(deed: &Deed, path: &Path, receipts: &str) -> (Value, Vec<Value>) {
         "import",
         "chat",
         "--json",
+        "--ended",
         "--unsigned",
         "--producers",
         "8",
@@ -378,7 +379,15 @@ fn a_customers_yes_clears_nothing() {
     deed.run(["ledger", "create", "airline"]).expect_code(0);
     deed.run(["policy", "set", "--default"]).expect_code(0);
     let path = path.to_str().unwrap();
-    let import = ["import", "chat", "--json", "--risk-tier", "payment", path];
+    let import = [
+        "import",
+        "chat",
+        "--json",
+        "--ended",
+        "--risk-tier",
+        "payment",
+        path,
+    ];
     let ended = deed.run(import).expect_code(0);
     let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
     let counts = ["grants", "intents", "claimed_approvals"].map(|what| summary[what].clone());

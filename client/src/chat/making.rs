@@ -1,10 +1,10 @@
 //! Making a run's statements, part by part.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use deed_evidence::{
-    Micros, TaskId, WireError,
+    Micros, Sequence, TaskId, WireError,
     commitment::{Salt, commit},
 };
 use deed_proto::v1::{self, statement::Body};
@@ -13,27 +13,26 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Counts, Import,
-    confirmation::is_yes,
-    tools::{Acting, Pseudonyms, RESOURCES, changes_something},
-    transcript::{Message, ToolCall, Transcript},
+    message::{Message, Role, ToolCall, ToolResult},
+    plan::{Earlier, Given, LeftOut, Plan, Step, lasts},
+    tools::{Acting, Pseudonyms, RESOURCES},
+    transcript::Transcript,
 };
 use crate::{
     answer::Receipt,
     session::{Header, Made, Session},
 };
 
-/// The tool whose call hands the task to a person.
-const HAND_OVER_TOOL: &str = "transfer_to_human_agents";
-/// How a tool's answer begins when it failed.
-const FAILURE_PREFIX: &str = "Error";
-
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// How long a grant is good for, from the receive time of its task's opening on. Long enough for an
-/// import; and as the ledger says that time again with every duplicate, a second import makes the
-/// same grant without anything kept here.
+/// How long a grant is good for. Long enough for an import; the first ones count from the receive
+/// time of their task's opening on: as the ledger says that time again with every duplicate, a second
+/// import makes the same grants without anything kept here.
 const GRANT_US: i64 = 24 * 60 * 60 * 1_000_000;
+/// A correlation key of a grant that a later import of a run needs: the sequence of the Intents from
+/// which on it is the one that they name.
+pub(super) const FROM_KEY: &str = "import.from";
 
 /// Statements that can be recorded together: what comes behind them needs the place of the last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +86,7 @@ impl From<&Receipt> for Recorded {
     }
 }
 
-/// A run on its way into a ledger. Made by [`Import::begin`].
+/// A run on its way into a ledger. Made by [`Import::begin`] and [`Import::resume`].
 ///
 /// A run that is not carried to its end can be begun again, and makes the same statements.
 pub struct Making<'a> {
@@ -98,55 +97,55 @@ pub struct Making<'a> {
     task: TaskId,
     /// What is still to be said, in order.
     steps: VecDeque<Step<'a>>,
+    left_out: Vec<LeftOut>,
     counts: Counts,
-    /// The grant's leaf hash; empty as long as there is none.
-    grant: Bytes,
-    /// Calls of the last message with calls that have no result yet, in order.
-    waiting: Vec<(&'a ToolCall, v1::StatementRef)>,
+    /// With the grants of this import, too.
+    earlier: Earlier,
+    /// The session in which grants are made.
+    granting: Session,
+    /// A grant that was made last, and whose place is not known yet.
+    granted: Option<Given>,
+    opened_at: Option<Micros>,
+    /// The Intent of each call, in order.
+    intents: Vec<v1::StatementRef>,
     /// The messages so far, as canonical JSON without the closing bracket: what led to a call.
     prompt: Vec<u8>,
     system_prompt_digest: Option<[u8; 32]>,
-    handed_over: bool,
     part: Part,
 }
 
-enum Step<'a> {
-    Open,
-    /// Needs the place of what was said before it.
-    Grant,
-    /// A message with calls follows: calls of an earlier one that nobody answered stay without an
-    /// outcome.
-    DropWaiting,
-    Intent(&'a ToolCall),
-    /// Of the Intent before it, whose place it needs: what was shown to whoever said yes.
-    Approval(&'a Message),
-    Outcome(&'a Message),
-    /// Nothing; but it is part of what leads to the calls behind it.
-    Said(&'a Message),
-    Close,
-}
-
-impl Step<'_> {
-    const fn needs_a_place(&self) -> bool {
-        matches!(self, Self::Grant | Self::Approval(_))
-    }
-}
-
 impl<'a> Making<'a> {
-    pub(super) fn new(import: &'a Import, transcript: &'a Transcript) -> Self {
+    pub(super) fn new(import: &'a Import, transcript: &'a Transcript, earlier: &Earlier) -> Self {
+        let plan = Plan::of(transcript, earlier, import.runs_are_over);
+        let granting = import.granting(&import.grantor, &transcript.run_id);
+        let granting = match earlier.granted {
+            Some(last) => {
+                let producer = import.grantor.producer();
+                Session::resume(import.ledger_id, producer, granting.id(), last)
+            }
+            None => granting,
+        };
         Self {
             import,
             transcript,
             model: transcript.model.as_deref().unwrap_or(&import.model),
             session: import.begun(&transcript.run_id),
             task: import.task(&transcript.run_id),
-            steps: steps(transcript),
-            counts: Counts::default(),
-            grant: Bytes::new(),
-            waiting: Vec::new(),
+            steps: plan.steps,
+            counts: Counts {
+                grants: earlier.grants.len() as u64,
+                unanswered: plan.unanswered,
+                stray_results: plan.left_out.len() as u64,
+                ..Counts::default()
+            },
+            left_out: plan.left_out,
+            earlier: earlier.clone(),
+            granting,
+            granted: None,
+            opened_at: None,
+            intents: Vec::new(),
             prompt: b"[".to_vec(),
             system_prompt_digest: None,
-            handed_over: false,
             part: Part::new(Speaker::Importer),
         }
     }
@@ -157,29 +156,40 @@ impl<'a> Making<'a> {
         self.counts
     }
 
+    /// Results that answer no call of the run.
+    #[must_use]
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
     /// The next part; `None` at the end. `last` is where the last statement of the part before it
     /// was recorded, and `None` for the first part alone.
     ///
     /// # Errors
     /// [`WireError`] if something in the transcript breaks a field's rule, for example a tool's
-    /// name of more than 256 bytes, or more than 64 tools in a run.
+    /// name of more than 256 bytes.
     pub fn next(&mut self, last: Option<&Recorded>) -> Result<Option<Part>, WireError> {
+        if let Some(last) = last {
+            self.opened_at.get_or_insert(last.received_at);
+            if let Some(given) = self.granted.take() {
+                self.earlier.grants.push(Given {
+                    leaf_hash: last.leaf_hash,
+                    ..given
+                });
+            }
+        }
         while let Some(step) = self.steps.pop_front() {
             match step {
-                Step::Open => self.task_opened()?,
-                Step::Grant => return self.granted(last).map(Some),
-                Step::DropWaiting => self.drop_waiting(),
-                Step::Intent(call) => {
-                    if self.counts.intents == 0 {
-                        // What was recorded last is the grant.
-                        self.grant = hash_of(last);
-                    }
+                Step::Open(objective) => self.task_opened(objective)?,
+                Step::Grant(actions) => return self.granted(actions).map(Some),
+                Step::Intent(number, call) => {
+                    debug_assert_eq!(number, self.intents.len());
                     self.intent(call)?;
                 }
                 Step::Approval(shown) => self.approval(shown, last)?,
-                Step::Outcome(message) => self.outcome(message)?,
+                Step::Outcome(number, call, result) => self.outcome(number, call, result)?,
                 Step::Said(message) => self.said(message),
-                Step::Close => self.close()?,
+                Step::Close(end) => self.close(end)?,
             }
             let waits = self.steps.front().is_some_and(Step::needs_a_place);
             if waits && !self.part.statements.is_empty() {
@@ -191,10 +201,8 @@ impl<'a> Making<'a> {
         Ok(Some(part).filter(|part| !part.statements.is_empty()))
     }
 
-    fn task_opened(&mut self) -> Result<(), WireError> {
-        let mut messages = self.transcript.messages.iter();
-        let first = messages.find(|message| message.role == "user");
-        let objective = first.map(|message| {
+    fn task_opened(&mut self, objective: Option<&Message>) -> Result<(), WireError> {
+        let objective = objective.map(|message| {
             let slot = "task_opened.objective_commitment";
             let commitment = self.commit(slot, &message.content_bytes(), TEXT);
             v1::task_opened::Objective::ObjectiveCommitment(commitment)
@@ -211,42 +219,55 @@ impl<'a> Making<'a> {
         self.make(Body::TaskOpened(opened)).map(|_| ())
     }
 
-    /// A part of its own: somebody else says it, in the only statement of a session.
-    fn granted(&mut self, opened: Option<&Recorded>) -> Result<Part, WireError> {
-        let opened_at = opened.map_or(Micros::default(), |opened| opened.received_at);
-        let calls = self.transcript.messages.iter().flat_map(calls);
-        let actions: BTreeSet<&str> = calls.map(|call| call.name.as_str()).collect();
+    /// A part of its own: somebody else says it, in a session that holds grants alone.
+    fn granted(&mut self, actions: Vec<String>) -> Result<Part, WireError> {
+        // What is recorded names the grants that it named.
+        let from = self.earlier.next.max(Sequence::new(1));
+        let is_later = from > Sequence::new(1);
+        let (now, opened_at) = (self.earlier.at, self.opened_at.unwrap_or_default());
+        let ends = Micros::new(opened_at.get().saturating_add(GRANT_US));
+        let at = if lasts(ends, now) { opened_at } else { now };
+        let expires = Micros::new(at.get().saturating_add(GRANT_US));
         let grant = v1::Grant {
             subject: self.import.producer.clone(),
-            actions: actions.into_iter().map(str::to_owned).collect(),
+            actions: actions.clone(),
             resources: RESOURCES.map(str::to_owned).to_vec(),
-            expires_us: opened_at.get().saturating_add(GRANT_US),
+            expires_us: expires.get(),
             ..v1::Grant::default()
         };
-        let run_id = &self.transcript.run_id;
-        let mut session = self.import.granting(&self.import.grantor, run_id);
+        let sequence = from.get().to_string();
+        let keys = [(FROM_KEY, sequence.as_str())];
         let header = Header {
             task: Some(self.task),
-            occurred_at: opened_at,
+            occurred_at: at,
+            correlation_keys: if is_later { &keys } else { &[] },
             ..Header::default()
         };
         let mut part = Part::new(Speaker::Grantor);
         part.statements
-            .push(session.make(&header, Body::Grant(grant))?);
+            .push(self.granting.make(&header, Body::Grant(grant))?);
         self.counts.grants += 1;
+        self.granted = Some(Given {
+            leaf_hash: Hash::new([0; 32]),
+            actions,
+            from,
+            expires,
+        });
         Ok(part)
     }
 
     fn intent(&mut self, call: &'a ToolCall) -> Result<(), WireError> {
-        self.handed_over |= call.name == HAND_OVER_TOOL;
         let mut prompt = std::mem::take(&mut self.prompt);
         prompt.push(b']');
         let acting = self.acting(call);
+        let grant = self.earlier.grant(&call.name, self.session.next().get());
         let intent = v1::Intent {
             action: call.name.clone(),
             resource: acting.resource,
             amount: acting.amount,
-            grant: self.grant.clone(),
+            grant: grant.map_or_else(Bytes::new, |grant| {
+                Bytes::copy_from_slice(grant.leaf_hash.as_bytes())
+            }),
             arguments: Some(self.keep("intent.arguments", call.arguments.as_bytes(), JSON)),
             prompt: Some(self.commit("intent.prompt", &prompt, JSON)),
             model: self.model.to_owned(),
@@ -261,7 +282,7 @@ impl<'a> Making<'a> {
         self.prompt = prompt;
         let reference = self.make(Body::Intent(intent))?;
         self.counts.intents += 1;
-        self.waiting.push((call, reference));
+        self.intents.push(reference);
         Ok(())
     }
 
@@ -288,36 +309,30 @@ impl<'a> Making<'a> {
         Ok(())
     }
 
-    /// Ids repeat in real transcripts, so a result belongs to a call of the message before it: to
-    /// the one with its id if there is one, else to the first that waits.
-    fn outcome(&mut self, message: &Message) -> Result<(), WireError> {
-        let by_id = self
-            .waiting
-            .iter()
-            .position(|(call, _)| message.tool_call_id.as_deref() == Some(call.id.as_str()));
-        if self.waiting.is_empty() {
-            self.counts.stray_results += 1;
-            return Ok(());
-        }
-        let (call, intent) = self.waiting.remove(by_id.unwrap_or(0));
-        let content = message.content_bytes();
-        let failed = content.starts_with(FAILURE_PREFIX.as_bytes());
-        let (status, effects) = if failed {
+    fn outcome(
+        &mut self,
+        number: usize,
+        call: &ToolCall,
+        result: &ToolResult,
+    ) -> Result<(), WireError> {
+        let content = &result.content;
+        let media_type = if result.is_text { TEXT } else { JSON };
+        let (status, effects) = if result.failed {
             (v1::OutcomeStatus::Failed, Vec::new())
         } else {
-            let effects = self.acting(call).effects(&content);
+            let effects = self.acting(call).effects(content);
             (v1::OutcomeStatus::Succeeded, effects)
         };
         self.counts.outcomes += 1;
-        self.counts.failures += u64::from(failed);
+        self.counts.failures += u64::from(result.failed);
         self.counts.effects += effects.len() as u64;
         let outcome = v1::Outcome {
-            intent: Some(intent),
+            intent: self.intents.get(number).cloned(),
             status: status.into(),
             effects,
             tool_call: Some(self.commit("outcome.tool_call", &call.canonical_json(), JSON)),
-            response: Some(self.commit("outcome.response", &content, TEXT)),
-            result: Some(self.keep("outcome.result", &content, TEXT)),
+            response: Some(self.commit("outcome.response", content, media_type)),
+            result: Some(self.keep("outcome.result", content, media_type)),
             // The transcript has the call once: that it was made as it was meant is not known.
             arguments: None,
         };
@@ -325,7 +340,7 @@ impl<'a> Making<'a> {
     }
 
     fn said(&mut self, message: &Message) {
-        if message.role == "system" && self.system_prompt_digest.is_none() {
+        if message.role == Role::System && self.system_prompt_digest.is_none() {
             let digest = Sha256::digest(message.content_bytes());
             self.system_prompt_digest = Some(digest.into());
         }
@@ -335,13 +350,7 @@ impl<'a> Making<'a> {
         self.prompt.extend_from_slice(&message.canonical_json());
     }
 
-    fn close(&mut self) -> Result<(), WireError> {
-        self.drop_waiting();
-        let end = if self.handed_over {
-            v1::TaskEnd::HandedOver
-        } else {
-            v1::TaskEnd::Completed
-        };
+    fn close(&mut self, end: v1::TaskEnd) -> Result<(), WireError> {
         let closed = v1::TaskClosed {
             end: end.into(),
             reason: String::new(),
@@ -350,11 +359,6 @@ impl<'a> Making<'a> {
         let closed = self.session.clone().close(Micros::default())?;
         self.part.statements.push(closed);
         Ok(())
-    }
-
-    fn drop_waiting(&mut self) {
-        self.counts.unanswered += self.waiting.len() as u64;
-        self.waiting.clear();
     }
 
     fn acting(&self, call: &ToolCall) -> Acting {
@@ -411,59 +415,4 @@ impl Part {
             contents: Vec::new(),
         }
     }
-}
-
-fn hash_of(recorded: Option<&Recorded>) -> Bytes {
-    recorded.map_or_else(Bytes::new, |recorded| {
-        Bytes::copy_from_slice(recorded.leaf_hash.as_bytes())
-    })
-}
-
-/// The calls that a message makes: neither a tool nor its owner's prompt calls any.
-fn calls(message: &Message) -> &[ToolCall] {
-    match message.role.as_str() {
-        "tool" | "system" => &[],
-        _ => &message.tool_calls,
-    }
-}
-
-/// What a run comes to.
-fn steps(transcript: &Transcript) -> VecDeque<Step<'_>> {
-    let messages = &transcript.messages;
-    let mut steps = VecDeque::from([Step::Open]);
-    if messages.iter().any(|message| !calls(message).is_empty()) {
-        steps.push_back(Step::Grant);
-    }
-    // What the agent said last, and the same if the customer's last word was a yes to it.
-    let (mut shown, mut agreed) = (None, None);
-    for message in messages {
-        match message.role.as_str() {
-            "tool" => steps.push_back(Step::Outcome(message)),
-            "user" => {
-                let text = message.text();
-                agreed = shown.filter(|_| text.is_some_and(is_yes));
-            }
-            "assistant" if message.tool_calls.is_empty() => {
-                shown = message
-                    .text()
-                    .filter(|text| !text.is_empty())
-                    .map(|_| message);
-            }
-            _ => {}
-        }
-        if !calls(message).is_empty() {
-            steps.push_back(Step::DropWaiting);
-            for call in calls(message) {
-                steps.push_back(Step::Intent(call));
-                if let Some(shown) = agreed
-                    && changes_something(&call.name)
-                {
-                    steps.push_back(Step::Approval(shown));
-                }
-            }
-        }
-        steps.push_back(Step::Said(message));
-    }
-    steps.push_back(Step::Close);
-    steps
 }

@@ -1,24 +1,36 @@
 //! Chat transcripts with tool calls as statements.
 //!
-//! A transcript is one JSON object a line, `{"run_id": ..., "messages": [...]}`, the messages in
-//! the style of OpenAI's chat completions. Each run becomes a task:
+//! A transcript is one JSON object, `{"run_id": ..., "messages": [...]}`, the messages in the style
+//! of OpenAI's chat completions, of Anthropic's messages, or items of OpenAI's responses. Each run
+//! becomes a task:
 //!
 //! ```text
 //! TaskOpened                     objective: commitment of the first user message
 //! Grant                          of the tools that the run calls; in a session of its own
 //! Intent, Outcome                for each tool call, and its result if there is one
 //! Approval                       behind an Intent that a customer said yes to
-//! TaskClosed, SessionClosed
+//! TaskClosed, SessionClosed      if the run is said to be over
 //! ```
 //!
+//! What a beginning of the messages comes to is a beginning of what all of them come to (`plan`): a
+//! run that has grown since it was imported goes on where it was. A file does not say that a run is
+//! over, so its end closes nothing unless whoever imports it says so.
+//!
 //! The Grant's leaf hash stands in the Intents, an Intent's in its Approval: a run is made in
-//! [`Part`]s, each with what is known when the one before it was recorded ([`Making`]).
+//! [`Part`]s, each with what is known when the one before it was recorded ([`Making`]). All of it is
+//! made once before, with places that stand for the real ones ([`Import::check`]): what breaks a rule
+//! is known before anything is sent.
 //!
 //! The nonces of sessions and tasks, and the salts of commitments, derive from the run's id and a
 //! secret of the importer: whoever has the same transcript, and no secret, cannot tell whether it is
 //! in a ledger. Transcripts carry no times: where one is needed it is the receive time of a statement
 //! before, which the ledger repeats with the first receipt. So the same file imported again with
-//! the same secret gives the same bytes, which the ledger answers as duplicates.
+//! the same secret gives the same bytes, which the ledger answers as duplicates. Grants alone follow
+//! from what is recorded: a run that has grown gets another one for what none covers any more
+//! ([`Earlier`]).
+//!
+//! Every message is either of a form that is known or makes its run refused, by its place: what is
+//! not understood may be an act.
 //!
 //! What a transcript says is claimed by whoever wrote it. A customer's yes in it is recorded as an
 //! Approval of the importer, which never counts as one. Nothing of its text goes into a statement
@@ -29,16 +41,28 @@
 //! texts once more (`outcome.tool_call`, `outcome.response`) or to the conversation so far, which
 //! would grow with the square of its length.
 
+mod canonical;
 mod confirmation;
+mod failure;
+mod items;
 mod making;
+mod message;
+mod parts;
+mod plan;
+mod strict;
 mod tools;
 mod transcript;
 
 pub use making::{Making, Part, PartContent, Recorded, Speaker};
-pub use transcript::{Message, ToolCall, Transcript, TranscriptError};
+pub use message::{Act, Message, Role, ToolCall, ToolResult};
+pub use plan::{Earlier, Given, LeftOut};
+pub use transcript::{Transcript, TranscriptError};
 
-use deed_evidence::{LedgerId, Nonce, SessionId, TaskId, statement::AUTHORITY_PRODUCER};
+use deed_evidence::{
+    LedgerId, Micros, Nonce, SessionId, TaskId, WireError, statement::AUTHORITY_PRODUCER,
+};
 use deed_proto::v1;
+use deed_tlog::{Hash, LeafIndex};
 
 use crate::session::Session;
 
@@ -70,6 +94,21 @@ pub struct Import {
     pub model: String,
     /// How much harm the tasks may do.
     pub risk_tier: v1::RiskTier,
+    /// The runs are over: their tasks and sessions are closed behind their last message, and they do
+    /// not grow any more.
+    pub runs_are_over: bool,
+}
+
+/// What a run comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checked {
+    /// Statements, grants among them; none if nothing is to be recorded yet: there is no user's
+    /// message and no call.
+    pub statements: u64,
+    /// By kind.
+    pub counts: Counts,
+    /// Results that answer no call of the run.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Who makes the grants of an import.
@@ -166,7 +205,9 @@ impl Import {
             Grantor::Authority => GRANT_CONTEXT,
             Grantor::Claimed(_) => CLAIMED_GRANT_CONTEXT,
         };
-        let nonce = self.derive(context, run_id);
+        // Of this producer's own: the same run may be imported as another's acts.
+        let of = format!("{}:{}{run_id}", self.producer.len(), self.producer);
+        let nonce = self.derive(context, &of);
         Session::with_nonce(self.ledger_id, grantor.producer(), nonce)
     }
 
@@ -181,11 +222,45 @@ impl Import {
         Nonce::new(nonce)
     }
 
-    /// Begins to make the statements of a run.
+    /// Begins to make the statements of a run of which nothing is recorded.
     #[must_use]
     pub fn begin<'a>(&'a self, transcript: &'a Transcript) -> Making<'a> {
-        Making::new(self, transcript)
+        self.resume(transcript, &Earlier::default())
     }
+
+    /// Begins to make the statements of a run of which the ledger has something already. They are
+    /// all made: what is recorded is a duplicate.
+    #[must_use]
+    pub fn resume<'a>(&'a self, transcript: &'a Transcript, earlier: &Earlier) -> Making<'a> {
+        Making::new(self, transcript, earlier)
+    }
+
+    /// Makes all statements of a run as they would be if nothing of it were recorded, with places
+    /// that stand for those that the ledger will give them.
+    ///
+    /// # Errors
+    /// As [`Making::next`].
+    pub fn check(&self, transcript: &Transcript) -> Result<Checked, WireError> {
+        let mut making = self.begin(transcript);
+        let mut checked = Checked::default();
+        let mut last = None;
+        while let Some(part) = making.next(last.as_ref())? {
+            checked.statements += part.statements.len() as u64;
+            last = Some(Recorded::STAND_IN);
+        }
+        checked.counts = making.counts();
+        checked.left_out = making.left_out().to_vec();
+        Ok(checked)
+    }
+}
+
+impl Recorded {
+    /// Stands for a place that is not known yet, and is no shorter than one.
+    pub const STAND_IN: Self = Self {
+        leaf_index: LeafIndex::new(1 << 48),
+        leaf_hash: Hash::new([0xff; 32]),
+        received_at: Micros::new(4_000_000_000_000_000),
+    };
 }
 
 impl std::fmt::Debug for Import {

@@ -4,7 +4,7 @@ use deed_evidence::LedgerId;
 use deed_proto::v1;
 use serde_json::{Map, Value};
 
-use super::transcript::ToolCall;
+use super::message::ToolCall;
 
 /// BLAKE3 context. Never changes: a customer would get another name.
 const USER_CONTEXT: &str = "deed.v1 import chat user";
@@ -233,8 +233,14 @@ mod tests {
     };
 
     fn acting(tool: &str, arguments: &Value) -> Acting {
-        let call = json!({"function": {"name": tool, "arguments": arguments.to_string()}});
-        Acting::of(&serde_json::from_value(call).unwrap(), &USERS)
+        let call = ToolCall {
+            id: String::new(),
+            item_id: String::new(),
+            name: tool.to_owned(),
+            arguments: arguments.to_string(),
+            whole: Value::Null,
+        };
+        Acting::of(&call, &USERS)
     }
 
     #[test]

@@ -1,196 +1,129 @@
-//! Reading transcripts.
+//! Reading runs.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::{message::Message, strict::Strict};
 use crate::statement_json::plain;
 
-/// One run of an agent. Fields that are not listed are ignored, but count as part of a prompt.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// One run of an agent. Fields of a run that are not listed are ignored; all of a message counts as
+/// part of a prompt.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Transcript {
     /// Names the run; unique in the file.
     pub run_id: String,
     /// Name of the model, where the transcript says it.
-    #[serde(default)]
     pub model: Option<String>,
     /// In the order they were spoken.
     pub messages: Vec<Message>,
 }
 
-/// One message.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, `tool` or another.
-    pub role: String,
-    /// The calls that an assistant makes.
-    pub tool_calls: Vec<ToolCall>,
-    /// Which call a tool answers.
-    pub tool_call_id: Option<String>,
-    /// The whole message as it was read.
-    whole: Value,
-}
-
-/// One call of a tool.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ToolCall {
-    /// The platform's id; may be empty.
-    pub id: String,
-    /// The tool.
-    pub name: String,
-    /// Exactly as the model wrote them: usually JSON.
-    pub arguments: String,
-    whole: Value,
-}
-
-/// Why a line is no transcript.
+/// Why a record is no transcript.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}")]
 pub struct TranscriptError {
-    /// What is wrong.
+    /// The run, if it could be read that far.
+    pub run_id: Option<String>,
+    /// What is wrong, and where.
     pub reason: String,
 }
 
+/// What a run's own instructions are called, where they stand beside the messages: by Anthropic's
+/// messages and by OpenAI's responses.
+const INSTRUCTIONS: [&str; 2] = ["system", "instructions"];
+/// Where messages stand, in this order: a request's, and an answer's behind them.
+const MESSAGES: [&str; 4] = ["messages", "input", "items", "output"];
+
 impl Transcript {
-    /// Reads one line.
+    /// Reads one record's text.
     ///
     /// # Errors
     /// [`TranscriptError`] if it is not JSON of this form.
-    pub fn parse(line: &str) -> Result<Self, TranscriptError> {
+    pub fn parse(text: &str) -> Result<Self, TranscriptError> {
         // Without its line end, so that all of it is one line to the parser.
-        let line = line.trim_end();
-        let transcript: Self = serde_json::from_str(line).map_err(|error| TranscriptError {
+        let Strict(value) = serde_json::from_str(text.trim()).map_err(|error| TranscriptError {
+            run_id: None,
             reason: plain(&error),
         })?;
-        if transcript.run_id.is_empty() {
-            return Err(TranscriptError {
-                reason: "run_id is empty".to_owned(),
-            });
-        }
-        Ok(transcript)
-    }
-}
-
-impl Message {
-    /// The content's bytes: of a text exactly its own, of anything else canonical JSON, none if
-    /// there is no content.
-    #[must_use]
-    pub fn content_bytes(&self) -> Cow<'_, [u8]> {
-        match self.whole.get("content") {
-            None | Some(Value::Null) => Cow::Borrowed(&[]),
-            Some(Value::String(text)) => Cow::Borrowed(text.as_bytes()),
-            Some(other) => Cow::Owned(canonical_json(other)),
-        }
+        Self::read(&value)
     }
 
-    /// The content, if it is a text.
-    #[must_use]
-    pub fn text(&self) -> Option<&str> {
-        self.whole.get("content")?.as_str()
-    }
-
-    /// The whole message as canonical JSON.
-    #[must_use]
-    pub fn canonical_json(&self) -> Vec<u8> {
-        canonical_json(&self.whole)
-    }
-}
-
-impl ToolCall {
-    /// The whole call as canonical JSON.
-    #[must_use]
-    pub fn canonical_json(&self) -> Vec<u8> {
-        canonical_json(&self.whole)
-    }
-}
-
-impl<'de> Deserialize<'de> for Message {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Fields {
-            role: String,
-            #[serde(default)]
-            tool_calls: Option<Vec<ToolCall>>,
-            #[serde(default)]
-            tool_call_id: Option<String>,
-        }
-
-        let whole = Value::deserialize(deserializer)?;
-        let fields = Fields::deserialize(&whole).map_err(serde::de::Error::custom)?;
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// [`TranscriptError`] names the message that is not of a form that is known: what is not
+    /// understood is refused, for it may be an act.
+    pub fn read(record: &Value) -> Result<Self, TranscriptError> {
+        let refused = |run_id: Option<&str>, reason: String| TranscriptError {
+            run_id: run_id.map(str::to_owned),
+            reason,
+        };
+        let Value::Object(fields) = record else {
+            return Err(refused(None, "is no object {run_id, messages}".to_owned()));
+        };
+        let run_id = match fields.get("run_id") {
+            Some(Value::String(run_id)) if run_id.is_empty() => {
+                return Err(refused(None, "run_id is empty".to_owned()));
+            }
+            Some(Value::String(run_id)) => run_id,
+            Some(_) => return Err(refused(None, "run_id is no text".to_owned())),
+            None => {
+                let what = "has no run_id: give each run its own, which stays the same when the \
+                            run is imported again";
+                return Err(refused(None, what.to_owned()));
+            }
+        };
+        let refused = |reason| refused(Some(run_id), reason);
+        let model = match fields.get("model") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(model)) => Some(model.clone()),
+            Some(_) => return Err(refused("model is no text".to_owned())),
+        };
         Ok(Self {
-            role: fields.role,
-            tool_calls: fields.tool_calls.unwrap_or_default(),
-            tool_call_id: fields.tool_call_id,
-            whole,
+            run_id: run_id.clone(),
+            model,
+            messages: messages(fields).map_err(refused)?,
         })
     }
 }
 
-impl<'de> Deserialize<'de> for ToolCall {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Fields {
-            #[serde(default)]
-            id: Option<String>,
-            function: Function,
+fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
+    let mut messages = Vec::new();
+    for name in INSTRUCTIONS {
+        // Other things are called so, too: only what is said is a prompt.
+        if let Some(content @ (Value::String(_) | Value::Array(_))) = fields.get(name) {
+            let message = json!({"role": "system", "content": content});
+            let message = Message::read(&message).map_err(|reason| format!("{name}: {reason}"))?;
+            messages.push(message.at(name.to_owned()));
         }
-
-        #[derive(Deserialize)]
-        struct Function {
-            name: String,
-            arguments: String,
-        }
-
-        let whole = Value::deserialize(deserializer)?;
-        let fields = Fields::deserialize(&whole).map_err(serde::de::Error::custom)?;
-        Ok(Self {
-            id: fields.id.unwrap_or_default(),
-            name: fields.function.name,
-            arguments: fields.function.arguments,
-            whole,
-        })
     }
-}
-
-/// JSON without spaces, keys of each object in ascending order of their bytes. (The order is
-/// made here: whether `serde_json` keeps one depends on features that others switch on.)
-fn canonical_json(value: &Value) -> Vec<u8> {
-    let mut out = Vec::new();
-    write_canonical(value, &mut out);
-    out
-}
-
-fn write_canonical(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_unstable_by_key(|(key, _)| key.as_bytes());
-            out.push(b'{');
-            for (position, (key, value)) in fields.into_iter().enumerate() {
-                if position > 0 {
-                    out.push(b',');
+    let mut found = false;
+    for name in MESSAGES {
+        let Some(value) = fields.get(name).filter(|value| !value.is_null()) else {
+            continue;
+        };
+        found = true;
+        match value {
+            Value::Array(all) => {
+                for (position, message) in all.iter().enumerate() {
+                    let at = |reason| format!("{name}[{position}]: {reason}");
+                    let message = Message::read(message).map_err(at)?;
+                    messages.push(message.at(format!("{name}[{position}]")));
                 }
-                write_canonical(&Value::String(key.clone()), out);
-                out.push(b':');
-                write_canonical(value, out);
             }
-            out.push(b'}');
-        }
-        Value::Array(items) => {
-            out.push(b'[');
-            for (position, item) in items.iter().enumerate() {
-                if position > 0 {
-                    out.push(b',');
-                }
-                write_canonical(item, out);
+            // A response's input may be the user's words alone.
+            Value::String(text) if name == "input" => {
+                let message = json!({"role": "user", "content": text});
+                let message = Message::read(&message).map_err(|e| format!("input: {e}"))?;
+                messages.push(message.at("input".to_owned()));
             }
-            out.push(b']');
+            _ => return Err(format!("{name} is no list of messages")),
         }
-        // Display of a scalar is its JSON.
-        scalar => out.extend_from_slice(scalar.to_string().as_bytes()),
     }
+    if found {
+        return Ok(messages);
+    }
+    Err("has no messages (nor input, items or output)".to_owned())
 }
 
 #[cfg(test)]
@@ -200,15 +133,34 @@ mod tests {
     /// Whoever reads line by line says which line; the parser must not name another.
     #[test]
     fn errors_name_no_line() {
-        for wrong in [
-            "no JSON\n",
-            "{\"run_id\": \"a\"\n",
-            "{\"run_id\": \"a\"}\r\n",
-            "{\"run_id\": \"a\", \"messages\": [{}]}\n",
-        ] {
+        for wrong in ["no JSON\n", "{\"run_id\": \"a\"\n"] {
             let reason = Transcript::parse(wrong).unwrap_err().reason;
             assert!(!reason.contains("line"), "{reason}");
             assert!(reason.contains("at column"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_message() {
+        for (wrong, wanted) in [
+            (json!({"run_id": "a"}), "has no messages"),
+            (json!({"messages": []}), "has no run_id"),
+            (
+                json!({"run_id": "a", "messages": {}}),
+                "messages is no list",
+            ),
+            (
+                json!({"run_id": "a", "messages": [{"role": "user", "content": "x"}, {}]}),
+                "messages[1]: ",
+            ),
+            (
+                json!({"run_id": "a", "input": "x", "output": [{"type": "quantum_call"}]}),
+                "output[0]: type \"quantum_call\"",
+            ),
+        ] {
+            let error = Transcript::read(&wrong).unwrap_err();
+            assert!(error.reason.starts_with(wanted), "{error} for {wrong}");
+            assert_eq!(error.run_id.is_some(), wrong["run_id"].is_string());
         }
     }
 }

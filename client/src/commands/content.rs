@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use deed_client::{ContentState, Error, Ledger};
+use deed_client::{ContentState, Error, Ledger, StoredSession};
 use deed_evidence::{
     CommitmentDigest, Sequence, SessionId,
     commitment::{Committer, Salt},
@@ -98,7 +98,8 @@ pub(crate) struct Get {
 /// Erase contents
 ///
 /// Their keys and salts are destroyed on the server, and an Erasure in the log says so; no proof
-/// changes. Copies elsewhere are not reached. Refused while a legal hold or the retention floor
+/// changes. They leave the journals of the sessions that are kept in the state directory, too; copies
+/// elsewhere are not reached. Refused while a legal hold or the retention floor
 /// covers one of them: then nothing is erased.
 ///
 /// Other commitments to the same bytes, with other salts, are found by the server, read and compared
@@ -382,8 +383,23 @@ impl Erase {
             ));
         }
         recorded.erases(digests);
+        forget(global, digests)?;
         Output::new(global).print(&recorded, RecordedJson::text)
     }
+}
+
+/// Takes the contents out of the sessions that are kept here, too.
+fn forget(global: &Global, digests: &[CommitmentDigest]) -> Outcome {
+    let erased = digests.iter().copied().collect();
+    let state = global.state()?;
+    let left = tokio::task::block_in_place(|| StoredSession::erase(&state, &erased));
+    for (name, error) in left.map_err(Error::from)? {
+        tell(&format!(
+            "erased in the ledger; whether session {name:?}, which is kept here, still holds a copy \
+             was not looked at: {error}"
+        ));
+    }
+    Ok(())
 }
 
 /// The bytes of the contents that are to be erased, to hold against them what the server calls their

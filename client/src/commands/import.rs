@@ -1,18 +1,20 @@
 //! `deed import chat`
 
+mod earlier;
 mod producer;
 mod reader;
 mod receipt_file;
+mod summary;
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc, time::Instant};
+use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use deed_client::{
     Ledger, Signing,
-    chat::{Counts, Grantor, Import as ChatImport},
+    chat::{Grantor, Import as ChatImport},
+    records,
 };
 use deed_proto::v1;
-use serde::Serialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
@@ -20,8 +22,6 @@ use tokio::{
 
 use super::{
     authority::AuthorityArgs,
-    names::words,
-    receipts::Tally,
     rules::controller,
     secret,
     signing::{OwnKey, SignMode},
@@ -30,6 +30,7 @@ use crate::cli::{Failure, Global, Outcome, Output, progress_bar, tell};
 use producer::Producer;
 use reader::Runs;
 use receipt_file::ReceiptFile;
+use summary::{Refusals, Summary, text};
 
 #[derive(Subcommand)]
 pub(crate) enum Import {
@@ -38,11 +39,17 @@ pub(crate) enum Import {
 
 /// Import chat transcripts with tool calls
 ///
-/// One object {run_id, messages} a line, the messages in the style of OpenAI's chat completions.
+/// Each record is an object {run_id, messages}: JSON lines, one object or a list of them over many
+/// lines, also gzipped. The messages are in the style of OpenAI's chat completions (also with
+/// function_call, custom tools and content as parts), of Anthropic's messages, or items of OpenAI's
+/// responses. A message of any other form makes its run refused.
+///
 /// Each run becomes a task: TaskOpened, a Grant of the tools that it calls, an Intent and an Outcome
-/// for each call, TaskClosed and SessionClosed. What was said goes in as commitments; the arguments
-/// and results of tool calls are kept beside the ledger, encrypted, where they can be read (deed
-/// content get) and erased.
+/// for each call. What was said goes in as commitments; the arguments and results of tool calls are
+/// kept beside the ledger, encrypted, where they can be read (deed content get) and erased.
+///
+/// A run is made and checked whole before anything of it is sent. One that is refused costs itself
+/// alone: it is named with its line, the others go on, and the exit code is 2 at the end.
 ///
 /// The statements are signed in batches with a key that is made for importing, kept in the state
 /// directory, and registered with role importer: by the authority key that is kept here or named.
@@ -51,9 +58,10 @@ pub(crate) enum Import {
 /// is recorded as an Approval, and never counts as one.
 ///
 /// Sessions and tasks derive from the run_id, the producer and a secret, so a second import with the
-/// same secret is all duplicates, and nobody else can take or guess their ids. The salts of the
-/// commitments derive from the secret, too. It must be signed as the first one was: whoever began a
-/// session alone goes on with it.
+/// same secret is all duplicates, and nobody else can take or guess their ids. A run that has grown
+/// goes on where it was; one whose messages changed is refused. The salts of the commitments derive
+/// from the secret, too. It must be signed as the first one was: whoever began a session alone goes on
+/// with it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -61,11 +69,12 @@ Examples:
   deed import chat runs.jsonl --receipts receipts.jsonl --producers 8 \\
        --model gpt-4o --risk-tier customer-communication
   deed import chat runs.jsonl --unsigned --no-contents
+  gunzip < runs.json.gz | deed import chat - --dry-run
 
 Who speaks is import:chat in signed statements and import:chat/unsigned in unsigned
 ones, unless --producer says otherwise.")]
 pub(crate) struct Chat {
-    /// Transcripts, one JSON object a line
+    /// Transcripts; - is stdin
     file: PathBuf,
     /// Write a receipt for each statement to this file, one JSON object a line. What is there is
     /// replaced at the end. If the import fails or is interrupted (Ctrl-C), it is replaced by the
@@ -106,6 +115,14 @@ pub(crate) struct Chat {
     /// How much harm the tasks may do
     #[arg(long, value_enum, default_value_t = RiskTier::Low)]
     risk_tier: RiskTier,
+    /// The runs are over: close their tasks and sessions. Without it they stay open, and a run that has
+    /// grown goes on where it was
+    #[arg(long)]
+    ended: bool,
+    /// Send nothing: make all statements, check them, compare them with what is recorded, and say
+    /// what would be sent
+    #[arg(long, conflicts_with = "receipts")]
+    dry_run: bool,
     /// 32 secret bytes that ids and salts derive from [default: made once in the state directory]
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
@@ -132,70 +149,6 @@ impl From<RiskTier> for v1::RiskTier {
     }
 }
 
-/// What was imported.
-#[derive(Debug, Clone, Default, Serialize)]
-struct Summary {
-    runs: u64,
-    tasks: u64,
-    grants: u64,
-    /// Tool calls.
-    intents: u64,
-    outcomes: u64,
-    failures: u64,
-    /// A customer's yes: recorded, and no approval that counts.
-    claimed_approvals: u64,
-    effects: u64,
-    unanswered: u64,
-    stray_results: u64,
-    statements: u64,
-    /// That were handed to the ledger, or are held there already.
-    contents: u64,
-    content_bytes: u64,
-    /// That were erased, and are not taken again.
-    erased: u64,
-    #[serde(flatten)]
-    tally: Tally,
-    /// By kind, at what was recorded now.
-    findings: BTreeMap<String, u64>,
-    elapsed_ms: u64,
-}
-
-impl Summary {
-    fn add(&mut self, counts: Counts) {
-        self.runs += 1;
-        self.tasks += 1;
-        self.grants += counts.grants;
-        self.intents += counts.intents;
-        self.outcomes += counts.outcomes;
-        self.failures += counts.failures;
-        self.claimed_approvals += counts.approvals;
-        self.effects += counts.effects;
-        self.unanswered += counts.unanswered;
-        self.stray_results += counts.stray_results;
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.runs += other.runs;
-        self.tasks += other.tasks;
-        self.grants += other.grants;
-        self.intents += other.intents;
-        self.outcomes += other.outcomes;
-        self.failures += other.failures;
-        self.claimed_approvals += other.claimed_approvals;
-        self.effects += other.effects;
-        self.unanswered += other.unanswered;
-        self.stray_results += other.stray_results;
-        self.statements += other.statements;
-        self.contents += other.contents;
-        self.content_bytes += other.content_bytes;
-        self.erased += other.erased;
-        self.tally += other.tally;
-        for (kind, count) in other.findings {
-            *self.findings.entry(kind).or_default() += count;
-        }
-    }
-}
-
 /// Speaks in signed imports. Never changes: a second import would be another producer's.
 const PRODUCER: &str = "import:chat";
 /// Speaks in unsigned ones, and in grants that nobody signs: from its first key on a producer is
@@ -218,60 +171,81 @@ impl Chat {
     async fn run(&self, global: &Global) -> Outcome {
         let begin = Instant::now();
         // Local files first: nothing is sent if one of them is not there.
-        let file = File::open(&self.file).map_err(|error| {
+        let file = records::open(&self.file).map_err(|error| {
             let what = format!("cannot read {}", self.file.display());
             Failure::Usage(anyhow::Error::new(error).context(what))
         })?;
-        let file_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+        let file_bytes = fs::metadata(&self.file).map_or(0, |metadata| metadata.len());
         let secret = match &self.secret_file {
             Some(path) => secret::read(path)?,
             None => secret::made_once(&global.state()?)?,
         };
         let ledger = global.connect().await?;
-        let signing = self.signing(global, &ledger).await?;
-        let (grantor, granting) = self.granting(global, &ledger, &signing).await?;
-        let receipts: Receipts = match &self.receipts {
-            Some(path) => Some(Arc::new(ReceiptFile::create(path)?)),
-            None => None,
-        };
-        let import = Arc::new(ChatImport {
-            ledger_id: ledger.ledger_id(),
-            producer: self.producer(signing == Signing::None).to_owned(),
-            grantor,
-            claimant: PRODUCER_UNSIGNED.to_owned(),
-            secret,
-            model: self.model.clone(),
-            risk_tier: self.risk_tier.into(),
-        });
         let bar = progress_bar(
             global,
             file_bytes,
             "{bar:30} {binary_bytes}/{binary_total_bytes}  {elapsed}, {eta} left",
         );
-        let runs = Runs::read(file, usize::from(self.producers), bar.clone());
-        let mut producers = JoinSet::new();
-        for _ in 0..self.producers {
-            let producer = Producer {
-                import: Arc::clone(&import),
-                runs: runs.clone(),
-                receipts: receipts.clone(),
-                ledger: ledger.clone(),
-                signing: signing.clone(),
-                granting: granting.clone(),
-                keeps_contents: !self.no_contents,
+        let refusals = Refusals::default();
+        let runs = Runs::read(
+            file,
+            usize::from(self.producers),
+            bar.clone(),
+            refusals.clone(),
+        );
+        let import = |unsigned: bool, grantor: Grantor| ChatImport {
+            ledger_id: ledger.ledger_id(),
+            producer: self.producer(unsigned).to_owned(),
+            grantor,
+            claimant: PRODUCER_UNSIGNED.to_owned(),
+            secret,
+            model: self.model.clone(),
+            risk_tier: self.risk_tier.into(),
+            runs_are_over: self.ended,
+        };
+        // Nothing is registered for an input in which there is no run.
+        let stand_in = import(false, Grantor::Claimed(PRODUCER_UNSIGNED.to_owned()));
+        let found = runs
+            .find(|run| producer::check(&stand_in, &run.transcript))
+            .await;
+        let (mut summary, outcome, interrupts, receipts) = if found {
+            let signing = self.signing(global, &ledger).await?;
+            let (grantor, granting) = self.granting(global, &ledger, &signing).await?;
+            let receipts: Receipts = match &self.receipts {
+                Some(path) if !self.dry_run => Some(Arc::new(ReceiptFile::create(path)?)),
+                _ => None,
             };
-            producers.spawn(producer.run());
-        }
-        let (mut summary, outcome, interrupts) = wait_for(producers, &runs).await?;
+            let import = Arc::new(import(signing == Signing::None, grantor));
+            let mut producers = JoinSet::new();
+            for _ in 0..self.producers {
+                let producer = Producer {
+                    import: Arc::clone(&import),
+                    runs: runs.clone(),
+                    receipts: receipts.clone(),
+                    ledger: ledger.clone(),
+                    signing: signing.clone(),
+                    granting: granting.clone(),
+                    keeps_contents: !self.no_contents,
+                    is_dry: self.dry_run,
+                    refusals: refusals.clone(),
+                };
+                producers.spawn(producer.run());
+            }
+            let (summary, outcome, interrupts) = wait_for(producers, &runs).await?;
+            (summary, outcome, interrupts, receipts)
+        } else {
+            (Summary::default(), Ok(()), 0, None)
+        };
         bar.finish_and_clear();
-        let malformed = runs.failure();
         let flushed = match interrupts {
             0 | 1 => ledger.flush().await.map_err(Failure::from),
             // Whoever asks twice does not wait for it. The next command proves it.
             _ => Ok(()),
         };
-        let at_the_end = outcome.is_ok() && malformed.is_none() && interrupts == 0;
+        let at_the_end = outcome.is_ok() && interrupts == 0;
         let kept = receipts.map_or(Ok(()), |receipts| receipts.keep(at_the_end));
+        summary.dry_run = self.dry_run;
+        refusals.sum_up(&mut summary);
         summary.elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         // What was done is said, however it ended; that nobody reads it does not hide how. Whoever
         // asked twice to end it has cut off the counts too.
@@ -281,7 +255,6 @@ impl Chat {
         };
         outcome?;
         flushed?;
-        malformed.map_or(Ok(()), Err)?;
         kept?;
         if interrupts > 0 {
             return Err(Failure::Unavailable(anyhow::Error::msg(
@@ -289,6 +262,7 @@ impl Chat {
             )));
         }
         summary.tally.check()?;
+        summary.check(runs.is_empty())?;
         printed
     }
 
@@ -312,6 +286,14 @@ impl Chat {
             producer,
             controller: self.controller.as_deref(),
         };
+        if self.dry_run {
+            // The very statements, and nothing signed.
+            let is_at_hand = key.is_at_hand(global, ledger, &self.authority).await?;
+            return Ok(match is_at_hand {
+                Some(key) => self.sign.unwrap_or(SignMode::Batch).with(key),
+                None => Signing::None,
+            });
+        }
         match (
             key.registered(global, ledger, &self.authority).await?,
             self.sign,
@@ -408,53 +390,4 @@ async fn wait_for(
             }
         }
     }
-}
-
-fn text(summary: &Summary) -> String {
-    let mut text = format!(
-        "runs        {}\ntasks       {}\ngrants      {}\nintents     {}\n\
-         outcomes    {} ({} failed)\napprovals   {} (claimed)\neffects     {}\n\
-         statements  {}\naccepted    {}\nduplicates  {}\nrejected    {}",
-        summary.runs,
-        summary.tasks,
-        summary.grants,
-        summary.intents,
-        summary.outcomes,
-        summary.failures,
-        summary.claimed_approvals,
-        summary.effects,
-        summary.statements,
-        summary.tally.accepted,
-        summary.tally.duplicates,
-        summary.tally.rejected
-    );
-    text.push_str(&format!(
-        "\nfindings    {} (new)",
-        summary.findings.values().sum::<u64>()
-    ));
-    for (kind, count) in &summary.findings {
-        text.push_str(&format!("\n  {count} {}", words(kind)));
-    }
-    if summary.contents > 0 {
-        text.push_str(&format!(
-            "\ncontents    {} ({} bytes)",
-            summary.contents, summary.content_bytes
-        ));
-    }
-    if summary.erased > 0 {
-        text.push_str(&format!("\nerased      {} contents", summary.erased));
-    }
-    if summary.unanswered > 0 {
-        text.push_str(&format!(
-            "\nunanswered  {} tool calls without a result",
-            summary.unanswered
-        ));
-    }
-    if summary.stray_results > 0 {
-        text.push_str(&format!(
-            "\nleft out    {} results without a call",
-            summary.stray_results
-        ));
-    }
-    text
 }

@@ -120,6 +120,37 @@ impl OwnKey<'_> {
         Ok(Some(Arc::new(key)))
     }
 
+    /// The key with which [`registered`](Self::registered) would sign, and one that stands for it if it
+    /// would have to be made; `None` if there would be none. Makes and registers nothing.
+    pub(super) async fn is_at_hand(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        authority: &AuthorityArgs,
+    ) -> Outcome<Option<Arc<SigningKey>>> {
+        let path = self.path(&global.state()?, ledger);
+        let kept = read(&path)?;
+        if kept.is_none() && !authority.may_be_at_hand(global, ledger)? {
+            return Ok(None);
+        }
+        let trust = ledger.trust_chain().await?;
+        if let Some(key) = &kept {
+            let id = deed_evidence::signature::key_id(key.public_key());
+            if trust.registry.key(id).is_some() {
+                self.check(&trust, id, &path)?;
+                return Ok(kept.map(Arc::new));
+            }
+        }
+        if !authority.is_at_hand(global, ledger, &trust)? {
+            return Ok(None);
+        }
+        let key = match kept {
+            Some(key) => key,
+            None => key::generate().map_err(|error| Failure::Usage(error.into()))?,
+        };
+        Ok(Some(Arc::new(key)))
+    }
+
     fn check(&self, trust: &ProvenTrust, id: KeyId, path: &Path) -> Outcome {
         let spoken = trust
             .registry

@@ -13,11 +13,17 @@
 //! Integers are big-endian. The check is the beginning of BLAKE3 over length, kind and data. A
 //! crash leaves at most an unfinished record at the end, which was never said to be there; it is
 //! cut off. A wrong check with a whole record behind it is damage, and refused.
+//!
+//! Records are only added. What must not stay here any longer (contents whose receipt came, or that
+//! were erased) leaves with a new file that takes the old one's place whole: `journal.new` is written
+//! and synced before it is renamed, so a crash leaves one or the other, and what it leaves of the first
+//! is removed when the journal is opened. Then the old file's bytes are overwritten. (File systems and
+//! disks that write elsewhere, and backups, keep what they keep.)
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -55,6 +61,7 @@ impl Journal {
     /// Opens the journal, and reads what is in it.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Record>), SessionError> {
         let failed = |action| move |error: io::Error| SessionError::io(action, path, &error);
+        remove_unfinished(&path.with_extension("new")).map_err(failed("clear"))?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -63,6 +70,9 @@ impl Journal {
             .mode(0o600)
             .open(path)
             .map_err(failed("open"))?;
+        // It holds contents, whoever made it and however.
+        file.set_permissions(fs::Permissions::from_mode(0o600))
+            .map_err(failed("protect"))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed("read"))?;
         let (records, good) = match parse(&bytes) {
@@ -125,22 +135,25 @@ impl Journal {
         for record in records {
             encode(record, &mut out);
         }
+        remove_unfinished(&temporary).map_err(failed("clear"))?;
         let mut file = OpenOptions::new()
+            .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&temporary)
             .map_err(failed("make"))?;
         file.write_all(&out).map_err(failed("write"))?;
         file.sync_all().map_err(failed("sync"))?;
         fs::rename(&temporary, &self.path).map_err(failed("replace"))?;
+        let mut old = std::mem::replace(&mut self.file, file);
+        self.bytes = out.len() as u64;
         if let Some(directory) = self.path.parent() {
             let directory = File::open(directory).map_err(failed("sync"))?;
             directory.sync_all().map_err(failed("sync"))?;
         }
-        self.file = file;
-        self.bytes = out.len() as u64;
+        // Nothing can be read there any more by name; that this fails changes nothing here.
+        let _ = overwrite(&mut old);
         Ok(())
     }
 
@@ -153,6 +166,32 @@ impl Journal {
         }
         self.bytes += out.len() as u64;
         Ok(())
+    }
+}
+
+/// Overwrites all of a file.
+fn overwrite(file: &mut File) -> io::Result<()> {
+    const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut left = file.metadata()?.len();
+    file.seek(SeekFrom::Start(0))?;
+    while left > 0 {
+        let now = left.min(ZEROS.len() as u64);
+        // At most 64 KiB.
+        file.write_all(&ZEROS[..usize::try_from(now).unwrap_or(ZEROS.len())])?;
+        left -= now;
+    }
+    file.sync_data()
+}
+
+/// Removes what a crash left of a new file.
+fn remove_unfinished(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).open(path) {
+        Ok(mut file) => {
+            let _ = overwrite(&mut file);
+            fs::remove_file(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -11,12 +11,17 @@
 //! sends what is left as the same bytes; the ledger answers what it has with the first receipt. So
 //! no statement is lost and none is there twice.
 //!
+//! Contents that travel with statements are in the journal as long as they may have to be sent again,
+//! and no longer: once their receipts are there the journal is written anew without them, at the latest
+//! when nothing waits any more, and until then it holds no more of them than of contents that wait.
+//! [`StoredSession::erase`] takes out those that were erased.
+//!
 //! The calls here wait for the disk. In async code wrap them (`tokio::task::block_in_place`).
 
 mod journal;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -24,7 +29,8 @@ use std::{
 };
 
 use deed_evidence::{
-    KeyId, LedgerId, Nonce, PayloadDigest, Sequence, SessionId, WireError,
+    CommitmentDigest, KeyId, LedgerId, Nonce, PayloadDigest, Sequence, SessionId, WireError,
+    commitment::{Salt, digest_of},
     statement::{self, BodyKind},
 };
 use deed_tlog::Hash;
@@ -210,6 +216,11 @@ pub struct StoredSession {
     used: Sequence,
     waiting: VecDeque<Unacknowledged>,
     closed: bool,
+    /// The last statement of a closed session, once it has its receipt, and where the session stood
+    /// before it.
+    closing: Option<(Sequence, Option<PayloadDigest>, Statement)>,
+    /// Bytes of contents in the journal, of statements that wait or not.
+    held: u64,
     /// Holds the lock.
     _lock: Lock,
 }
@@ -345,11 +356,14 @@ impl StoredSession {
             used: Sequence::FIRST,
             waiting: VecDeque::new(),
             closed: false,
+            closing: None,
+            held: 0,
             _lock: lock,
         };
         for record in records {
             match record {
                 Record::Statement(statement) => {
+                    session.held += contents(&statement);
                     let next = session.check(&statement)?;
                     session.take(next);
                 }
@@ -358,12 +372,86 @@ impl StoredSession {
                     session.acknowledged = (next, digest);
                     session.waiting.clear();
                     session.closed = false;
+                    session.closing = None;
                     session.used = Sequence::FIRST;
                 }
                 Record::Used(below) => session.used = session.used.max(below),
             }
         }
+        if session.held > session.waits() {
+            // A crash came between a receipt and the end of what it was for; or an earlier version
+            // left it there.
+            session.write_anew()?;
+        }
         Ok(session)
+    }
+
+    /// Takes contents that were erased out of the journals of all sessions that a state directory
+    /// keeps. A statement that waits for its receipt keeps waiting, without them. Returns the names of
+    /// the sessions that could not be looked at: one that another process uses drops its contents with
+    /// their receipts.
+    ///
+    /// # Errors
+    /// [`SessionError::Io`] if it cannot be told which sessions there are.
+    pub fn erase(
+        state: &StateDir,
+        erased: &BTreeSet<CommitmentDigest>,
+    ) -> Result<Vec<(String, SessionError)>, SessionError> {
+        let mut left = Vec::new();
+        for about in Self::list(state)? {
+            let found = Self::find(state, about.ledger_id, &about.name);
+            let cleared = found.and_then(|session| match session {
+                Some(mut session) => session.take_out(erased),
+                None => Ok(()),
+            });
+            if let Err(error) = cleared {
+                left.push((about.name, error));
+            }
+        }
+        Ok(left)
+    }
+
+    fn take_out(&mut self, erased: &BTreeSet<CommitmentDigest>) -> Result<(), SessionError> {
+        for waiting in &mut self.waiting {
+            waiting.statement.attachments.retain(|attachment| {
+                let salt = <[u8; 32]>::try_from(attachment.salt.as_ref()).ok();
+                let salt = salt.map(Salt::from_bytes);
+                let digest = salt.map(|salt| digest_of(&salt, &attachment.content));
+                digest.is_none_or(|digest| !erased.contains(&digest))
+            });
+        }
+        if self.held > self.waits() {
+            self.write_anew()?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of contents that may have to be sent again.
+    fn waits(&self) -> u64 {
+        let waiting = self.waiting.iter();
+        waiting.map(|waiting| contents(&waiting.statement)).sum()
+    }
+
+    /// Writes the journal anew with what has to be in it.
+    fn write_anew(&mut self) -> Result<(), SessionError> {
+        let mut records = Vec::new();
+        match &self.closing {
+            Some((next, digest, statement)) => records.extend([
+                Record::Position(*next, *digest),
+                Record::Statement(statement.clone()),
+                Record::Acknowledged(self.acknowledged.0),
+            ]),
+            None => {
+                let (next, digest) = self.acknowledged;
+                records.push(Record::Position(next, digest));
+            }
+        }
+        let left = self.waiting.iter();
+        records.extend(left.map(|waiting| Record::Statement(waiting.statement.clone())));
+        records.push(Record::Used(self.used));
+        self.journal.replace(&records)?;
+        self.held = self.waits();
+        Ok(())
     }
 
     /// Its id.
@@ -475,12 +563,14 @@ impl StoredSession {
         if kept.is_err() {
             self.waiting.truncate(before.0);
             self.closed = before.1;
+        } else {
+            self.held += statements.iter().map(contents).sum::<u64>();
         }
         kept
     }
 
     /// Every statement below `sequence` has its receipt. That is not synced: what is sent again
-    /// because it was forgotten comes back as duplicate.
+    /// because it was forgotten comes back as duplicate. Their contents leave the journal.
     ///
     /// # Errors
     /// [`SessionError::Io`].
@@ -489,10 +579,12 @@ impl StoredSession {
             return Ok(());
         }
         self.drop_acknowledged(sequence);
-        if self.waiting.is_empty() && self.journal.bytes() > JOURNAL_BYTES_MAX && !self.closed {
-            let (next, digest) = self.acknowledged;
-            let records = [Record::Position(next, digest), Record::Used(self.used)];
-            return self.journal.replace(&records);
+        let waits = self.waits();
+        let settled = self.held.saturating_sub(waits);
+        let is_long = self.waiting.is_empty() && self.journal.bytes() > JOURNAL_BYTES_MAX;
+        // What is written again is at most as much as what leaves.
+        if is_long || (settled > 0 && settled >= waits) {
+            return self.write_anew();
         }
         self.journal.add(&[Record::Acknowledged(sequence)])
     }
@@ -534,13 +626,7 @@ impl StoredSession {
     fn forget_from(&mut self, sequence: Sequence) -> Result<(), SessionError> {
         self.waiting.retain(|waiting| waiting.sequence < sequence);
         self.closed = self.waiting.back().is_some_and(|last| last.closes);
-        let (next, digest) = self.acknowledged;
-        let mut records = vec![Record::Position(next, digest)];
-        let left = self.waiting.iter();
-        records.extend(left.map(|waiting| Record::Statement(waiting.statement.clone())));
-        records.push(Record::Used(self.used));
-        self.journal.add(&records)?;
-        self.journal.sync()
+        self.write_anew()
     }
 
     /// What a statement is to this session, if it is its next.
@@ -602,10 +688,20 @@ impl StoredSession {
 
     fn drop_acknowledged(&mut self, below: Sequence) {
         while let Some(first) = self.waiting.front().filter(|first| first.sequence < below) {
+            if first.closes {
+                let (next, digest) = self.acknowledged;
+                self.closing = Some((next, digest, first.statement.clone()));
+            }
             self.acknowledged = (after(first.sequence), Some(first.digest));
             self.waiting.pop_front();
         }
     }
+}
+
+/// Bytes of the contents that travel with a statement.
+fn contents(statement: &Statement) -> u64 {
+    let attachments = statement.attachments.iter();
+    attachments.map(|one| one.content.len() as u64).sum()
 }
 
 fn is_absent(error: &io::Error) -> bool {

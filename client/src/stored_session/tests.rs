@@ -239,3 +239,196 @@ fn a_session_is_given_back_whoever_holds_a_copy_of_its_lock() {
     drop(stored);
     open(&state).unwrap();
 }
+
+/// A content that must not stay.
+const MARKER: &[u8] = b"the-customers-iban-is-DE89370400440532013000";
+
+/// The next statements, each with a content.
+fn with_contents(stored: &StoredSession, count: usize) -> Vec<Statement> {
+    let mut made = statements(stored, count);
+    for (number, statement) in made.iter_mut().enumerate() {
+        statement.attachments.push(v1::Attachment {
+            salt: Bytes::from(vec![7; 32]),
+            content: [MARKER, format!("-{number}").as_bytes()].concat().into(),
+        });
+    }
+    made
+}
+
+/// How often the content is in the files of a state directory.
+fn kept(state: &StateDir) -> usize {
+    fn count(directory: &Path) -> usize {
+        let entries = fs::read_dir(directory).unwrap();
+        entries
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    return count(&path);
+                }
+                let bytes = fs::read(&path).unwrap();
+                bytes
+                    .windows(MARKER.len())
+                    .filter(|found| *found == MARKER)
+                    .count()
+            })
+            .sum()
+    }
+    count(state.path())
+}
+
+fn journal_path(state: &StateDir) -> PathBuf {
+    super::directory(state, ledger_id(), NAME).join("journal")
+}
+
+#[test]
+fn contents_leave_with_their_receipts() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    let made = with_contents(&stored, 4);
+    stored.append(&made).unwrap();
+    assert_eq!(kept(&state), 4);
+    // What is left may stay as long as no more of it stays than waits.
+    stored.acknowledge(Sequence::new(1)).unwrap();
+    assert!((3..=4).contains(&kept(&state)));
+    stored.acknowledge(Sequence::new(2)).unwrap();
+    assert_eq!(kept(&state), 2);
+    stored.acknowledge(Sequence::new(4)).unwrap();
+    assert_eq!(kept(&state), 0);
+    // It goes on as before.
+    let digest = PayloadDigest::of(&made[3].payload);
+    assert_eq!(stored.next(), (Sequence::new(4), Some(digest)));
+    stored.append(&statements(&stored, 1)).unwrap();
+    drop(stored);
+    let stored = open(&state).unwrap();
+    assert_eq!(stored.unacknowledged().len(), 1);
+    assert_eq!(stored.next().0, Sequence::new(5));
+}
+
+#[test]
+fn contents_of_what_was_refused_or_closed_leave_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    stored.append(&with_contents(&stored, 3)).unwrap();
+    stored.acknowledge(Sequence::new(1)).unwrap();
+    stored.refused(Sequence::new(1), None).unwrap();
+    assert_eq!(kept(&state), 0);
+    assert_eq!(stored.next().0, Sequence::new(3));
+    stored.append(&with_contents(&stored, 1)).unwrap();
+    let closed = stored.maker().close(deed_evidence::Micros::new(1)).unwrap();
+    stored.append(&[closed.clone().into()]).unwrap();
+    stored.acknowledge(Sequence::new(5)).unwrap();
+    assert_eq!(kept(&state), 0);
+    for _ in 0..2 {
+        drop(stored);
+        stored = open(&state).unwrap();
+        assert!(stored.is_closed());
+        assert_eq!(stored.acknowledged(), Sequence::new(5));
+        assert_eq!(stored.next(), (Sequence::new(5), Some(closed.digest)));
+        // Written anew once more, as by a crash in between.
+        stored.held = 1;
+        stored.write_anew().unwrap();
+    }
+}
+
+/// A kill between a receipt and the end of what it was for: the next process ends it. Whatever the
+/// new file holds at that moment, nothing that waits is lost.
+#[test]
+fn a_crash_at_any_point_loses_nothing_and_leaves_nothing() {
+    for written in [None, Some(0), Some(8), Some(40), Some(usize::MAX)] {
+        for renamed in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = StateDir::new(directory.path());
+            let mut stored = open(&state).unwrap();
+            let made = with_contents(&stored, 3);
+            stored.append(&made).unwrap();
+            // The record that says so, and nothing behind it.
+            let acknowledged = Record::Acknowledged(Sequence::new(2));
+            stored.journal.add(&[acknowledged]).unwrap();
+            let before = fs::read(journal_path(&state)).unwrap();
+            drop(stored);
+            // What a process that was killed while it wrote anew leaves.
+            let new = {
+                let other = tempfile::tempdir().unwrap();
+                let path = other.path().join("journal");
+                let (mut journal, _) = Journal::open(&path).unwrap();
+                let digest = Some(PayloadDigest::of(&made[1].payload));
+                let records = [
+                    Record::Position(Sequence::new(2), digest),
+                    Record::Statement(made[2].clone()),
+                    Record::Used(Sequence::FIRST),
+                ];
+                journal.replace(&records).unwrap();
+                fs::read(&path).unwrap()
+            };
+            let new = written.map(|length| &new[..length.min(new.len())]);
+            match new {
+                Some(whole) if renamed && written == Some(usize::MAX) => {
+                    fs::write(journal_path(&state), whole).unwrap();
+                }
+                Some(part) => {
+                    fs::write(journal_path(&state).with_extension("new"), part).unwrap();
+                    assert_eq!(fs::read(journal_path(&state)).unwrap(), before);
+                }
+                None => {}
+            }
+            let mut stored = open(&state).unwrap();
+            assert_eq!(payloads(&stored), [made[2].payload.clone()]);
+            let left = stored.unacknowledged().next().unwrap();
+            assert_eq!(left.attachments, made[2].attachments);
+            assert_eq!(kept(&state), 1, "{written:?} {renamed}");
+            stored.acknowledge(Sequence::new(3)).unwrap();
+            assert_eq!(kept(&state), 0);
+        }
+    }
+}
+
+#[test]
+fn what_was_erased_leaves_every_session_and_the_statement_still_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    let made = with_contents(&stored, 2);
+    stored.append(&made).unwrap();
+    let digest = |statement: &Statement| {
+        let attachment = &statement.attachments[0];
+        let salt = Salt::from_bytes(attachment.salt.as_ref().try_into().unwrap());
+        digest_of(&salt, &attachment.content)
+    };
+    let erased = BTreeSet::from([digest(&made[0])]);
+    // Another process uses it: that is said.
+    let left = StoredSession::erase(&state, &erased).unwrap();
+    assert!(matches!(&left[..], [(name, SessionError::InUse { .. })] if name == NAME));
+    assert_eq!(kept(&state), 2);
+    drop(stored);
+    assert_eq!(StoredSession::erase(&state, &erased).unwrap(), []);
+    assert_eq!(kept(&state), 1);
+    let stored = open(&state).unwrap();
+    let payloads: Vec<Bytes> = made.iter().map(|made| made.payload.clone()).collect();
+    assert_eq!(self::payloads(&stored), payloads);
+    let attachments: Vec<usize> = stored
+        .unacknowledged()
+        .map(|s| s.attachments.len())
+        .collect();
+    assert_eq!(attachments, [0, 1]);
+}
+
+/// Whoever made the files, and however: only their owner reads them.
+#[test]
+fn the_files_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::new(directory.path());
+    let mut stored = open(&state).unwrap();
+    let path = journal_path(&state);
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    drop(stored);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    stored = open(&state).unwrap();
+    assert_eq!(mode(), 0o600);
+    stored.append(&with_contents(&stored, 1)).unwrap();
+    stored.acknowledge(Sequence::new(1)).unwrap();
+    assert_eq!(mode(), 0o600);
+}

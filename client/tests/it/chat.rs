@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use deed_client::{
     Made,
-    chat::{Counts, Grantor, Import, PartContent, Recorded, Speaker, Transcript},
+    chat::{
+        Checked, Counts, Earlier, Given, Grantor, Import, Making, PartContent, Recorded, Speaker,
+        Transcript,
+    },
 };
 use deed_evidence::{
     LedgerId, Micros, PayloadDigest, Sequence, WireError,
@@ -33,7 +36,10 @@ const BEGIN_US: i64 = 1_795_000_000_000_000;
 
 /// Has a run recorded by a ledger that holds nothing else.
 fn record(import: &Import, transcript: &Transcript) -> Result<Run, WireError> {
-    let mut making = import.begin(transcript);
+    carry(import.begin(transcript))
+}
+
+fn carry(mut making: Making<'_>) -> Result<Run, WireError> {
     let mut run = Run {
         statements: Vec::new(),
         ends: Vec::new(),
@@ -79,6 +85,7 @@ fn import() -> Import {
         secret: [5; 32],
         model: "model-1".to_owned(),
         risk_tier: v1::RiskTier::Low,
+        runs_are_over: true,
     }
 }
 
@@ -241,18 +248,75 @@ fn calls_in_parallel_are_matched_by_id_then_by_order() {
     let transcript = parse(json!([
         {"role": "assistant", "tool_calls": [call("a", "one", "{}"), call("b", "two", "{}"), call("b", "three", "{}")]},
         {"role": "tool", "tool_call_id": "b", "content": "2"},
-        {"role": "tool", "tool_call_id": "?", "content": "1"},
+        {"role": "tool", "tool_call_id": "?", "content": "of nothing"},
+        {"role": "tool", "content": "1"},
         {"role": "tool", "tool_call_id": "b", "content": "3"},
     ]));
     let run = record(&import(), &transcript).unwrap();
-    let intents: Vec<_> = bodies(&run)
-        .into_iter()
+    assert_eq!(answered(&run), [2, 1, 3]);
+    assert_eq!(run.counts.stray_results, 1);
+}
+
+/// Sequences of the Intents that the Outcomes are of, in order.
+fn answered(run: &Run) -> Vec<u64> {
+    let intent = |body| match body {
+        Body::Outcome(outcome) => Some(outcome.intent.unwrap().sequence),
+        _ => None,
+    };
+    bodies(run).into_iter().filter_map(intent).collect()
+}
+
+/// Parallel calls of which one takes its time: each result is of the act that it names.
+#[test]
+fn a_late_result_answers_the_call_that_it_names() {
+    let transcript = parse(json!([
+        {"role": "user", "content": "deploy"},
+        {"role": "assistant", "tool_calls": [call("job", "start_deploy", "{}")]},
+        {"role": "user", "content": "and the weather?"},
+        {"role": "assistant", "tool_calls": [call("w", "weather", "{}")]},
+        {"role": "tool", "tool_call_id": "job", "content": "deployed v7"},
+        {"role": "tool", "tool_call_id": "w", "content": "Error: no such city"},
+        {"role": "tool", "tool_call_id": "w", "content": "a second time"},
+    ]));
+    let run = record(&import(), &transcript).unwrap();
+    assert_eq!(answered(&run), [1, 2]);
+    let failed: Vec<bool> = bodies(&run)
+        .iter()
         .filter_map(|body| match body {
-            Body::Outcome(outcome) => Some(outcome.intent.unwrap().sequence),
+            Body::Outcome(outcome) => Some(outcome.status() == v1::OutcomeStatus::Failed),
             _ => None,
         })
         .collect();
-    assert_eq!(intents, [2, 1, 3]);
+    assert_eq!(failed, [false, true]);
+    let left_out = import().check(&transcript).unwrap().left_out;
+    assert_eq!(left_out.len(), 1);
+    assert_eq!(left_out[0].place, "messages[6]");
+    // Ids repeat: the newest call has it. Without ids the newest calls are answered in order, and
+    // never an older one.
+    for (messages, wanted) in [
+        (
+            json!([
+                {"role": "assistant", "tool_calls": [call("c", "one", "{}")]},
+                {"role": "user", "content": "?"},
+                {"role": "assistant", "tool_calls": [call("c", "two", "{}")]},
+                {"role": "tool", "tool_call_id": "c", "content": "2"},
+            ]),
+            [2],
+        ),
+        (
+            json!([
+                {"role": "assistant", "tool_calls": [call("", "one", "{}")]},
+                {"role": "user", "content": "?"},
+                {"role": "assistant", "tool_calls": [call("", "two", "{}")]},
+                {"role": "tool", "content": "2"},
+                {"role": "tool", "content": "of which?"},
+            ]),
+            [2],
+        ),
+    ] {
+        let run = record(&import(), &parse(messages)).unwrap();
+        assert_eq!(answered(&run), wanted);
+    }
 }
 
 #[test]
@@ -288,6 +352,7 @@ fn what_is_missing_is_counted_and_not_made_up() {
         panic!()
     };
     assert_eq!(closed.end(), v1::TaskEnd::HandedOver);
+    // (It is said to be over.)
     let empty = record(&import(), &parse(json!([]))).unwrap();
     assert_eq!(empty.grant, None, "nothing was done");
     assert_eq!(
@@ -298,7 +363,11 @@ fn what_is_missing_is_counted_and_not_made_up() {
 
 /// A customer agrees to a cancellation and does not quite to a certificate.
 fn agreed() -> Transcript {
-    parse(json!([
+    parse(agreed_messages())
+}
+
+fn agreed_messages() -> serde_json::Value {
+    json!([
         {"role": "user", "content": "Cancel EHGLP3. I am mia_li_3668."},
         {"role": "assistant", "content": "I will cancel it. Yes?"},
         {"role": "user", "content": "Yes, please proceed."},
@@ -317,7 +386,7 @@ fn agreed() -> Transcript {
         {"role": "assistant", "tool_calls": [call("4", "cancel_reservation",
             "{\"reservation_id\": \"EHGLP3\"}")]},
         {"role": "tool", "tool_call_id": "4", "content": "Error: cancelled already"},
-    ]))
+    ])
 }
 
 #[test]
@@ -580,15 +649,179 @@ fn lines_that_are_no_transcripts() {
         "{\"run_id\": \"a\"}",
         "{\"run_id\": \"\", \"messages\": []}",
         "{\"run_id\": 7, \"messages\": []}",
+        "{\"run_id\": \"a\", \"messages\": [], \"messages\": []}",
+        "{\"run_id\": \"a\", \"messages\": [{\"role\": \"user\", \"role\": \"tool\"}]}",
         "{\"run_id\": \"a\", \"messages\": [{}]}",
         "{\"run_id\": \"a\", \"messages\": [{\"role\": \"assistant\", \"tool_calls\": [{\"id\": \"b\"}]}]}",
     ] {
         assert!(Transcript::parse(line).is_err(), "{line}");
     }
-    // Well-formed, but no ledger takes an action without a name.
-    let nameless = parse(json!([{"role": "assistant", "tool_calls": [call("a", "", "{}")]}]));
-    let error = record(&import(), &nameless).unwrap_err();
-    assert_eq!(error.field, "grant.actions[0]");
+    // Well-formed, but no ledger takes an action with such a name.
+    let long = "t".repeat(257);
+    let long = parse(json!([{"role": "assistant", "tool_calls": [call("a", &long, "{}")]}]));
+    let error = import().check(&long).unwrap_err();
+    assert!(error.field.starts_with("grant.actions"), "{error}");
+}
+
+/// What a beginning of a run comes to is a beginning of what all of it comes to, at every cut, with
+/// the statements of the one sent before those of the other were made.
+#[test]
+fn a_run_that_has_grown_goes_on_where_it_was() {
+    let open = Import {
+        runs_are_over: false,
+        ..import()
+    };
+    let messages = agreed_messages();
+    let all = messages.as_array().unwrap();
+    let whole = record(&open, &parse(messages.clone())).unwrap();
+    assert_eq!(
+        names(&whole).last(),
+        Some(&"outcome"),
+        "it ends with what was said"
+    );
+    for cut in 0..=all.len() {
+        let part = record(&open, &parse(json!(all[..cut]))).unwrap();
+        for (before, after) in part.statements.iter().zip(&whole.statements) {
+            let [before, after] = [before, after]
+                .map(|made| statement::decode(&made.payload).unwrap())
+                .map(|mut message| {
+                    // Which grant there was is the ledger's to say.
+                    if let Some(Body::Intent(intent)) = &mut message.body {
+                        intent.grant = Bytes::new();
+                    }
+                    message.previous = Bytes::new();
+                    message
+                });
+            assert_eq!(before.sequence, after.sequence, "cut at {cut}");
+            let is_same = match (&before.body, &after.body) {
+                // They name the places of statements that name the grant.
+                (Some(Body::Approval(_)), Some(Body::Approval(_))) => true,
+                (Some(Body::Outcome(a)), Some(Body::Outcome(b))) => a.result == b.result,
+                (a, b) => a == b,
+            };
+            assert!(is_same, "cut at {cut}: {before:?} {after:?}");
+        }
+    }
+}
+
+/// What is recorded keeps the grant that it named; what is new gets one if none covers it, or none
+/// does any more.
+#[test]
+fn a_run_that_has_grown_gets_the_grants_that_it_lacks() {
+    let open = Import {
+        runs_are_over: false,
+        ..import()
+    };
+    let messages = |count: usize| {
+        let mut all = vec![json!({"role": "user", "content": "go"})];
+        for tool in ["one", "one", "two"].into_iter().take(count) {
+            all.push(json!({"role": "assistant", "tool_calls": [call("c", tool, "{}")]}));
+            all.push(json!({"role": "tool", "tool_call_id": "c", "content": "ok"}));
+        }
+        parse(json!(all))
+    };
+    let first = record(&open, &messages(1)).unwrap();
+    let grant = first.grant.unwrap();
+    let (hash, message) = (
+        leaf_hash(&grant.payload),
+        statement::decode(&grant.payload).unwrap(),
+    );
+    let given = Given::read(hash, &message).unwrap();
+    assert_eq!(
+        (given.actions.clone(), given.from.get()),
+        (vec!["one".to_owned()], 1)
+    );
+    let opened = Micros::new(BEGIN_US + 1_000_000);
+    let earlier = |at: i64| Earlier {
+        next: Sequence::new(3),
+        grants: vec![given.clone()],
+        granted: Some((grant.sequence, grant.digest)),
+        at: Micros::new(at),
+    };
+    let hour = 3_600_000_000;
+    for (count, at, wanted) in [
+        // The same again, long after: nothing is new.
+        (1, opened.get() + 100 * hour, &[][..]),
+        // Another call of the same tool, soon and long after.
+        (2, opened.get() + hour, &[]),
+        (2, opened.get() + 100 * hour, &["one"]),
+        // One of another tool.
+        (3, opened.get() + hour, &["two"]),
+        (3, opened.get() + 100 * hour, &["one", "two"]),
+    ] {
+        let transcript = messages(count);
+        let run = carry(open.resume(&transcript, &earlier(at))).unwrap();
+        for (before, after) in first.statements.iter().zip(&run.statements) {
+            assert_eq!(before.payload, after.payload);
+        }
+        let actions = run.grant.as_ref().map(|grant| {
+            let message = statement::decode(&grant.payload).unwrap();
+            assert_eq!(message.sequence, 1, "it is the session's next");
+            let given = Given::read(leaf_hash(&grant.payload), &message).unwrap();
+            assert_eq!(given.from.get(), 3);
+            assert!(given.expires.get() > at);
+            given.actions
+        });
+        assert_eq!(actions.unwrap_or_default(), wanted, "{count} calls at {at}");
+    }
+}
+
+/// More tools than one grant holds.
+#[test]
+fn a_run_with_many_tools_gets_several_grants() {
+    let mut messages = vec![json!({"role": "user", "content": "go"})];
+    for number in 0..130 {
+        let id = format!("k{number}");
+        let name = format!("tool_{number}");
+        messages.push(json!({"role": "assistant", "tool_calls": [call(&id, &name, "{}")]}));
+        messages.push(json!({"role": "tool", "tool_call_id": id, "content": "ok"}));
+    }
+    let transcript = parse(json!(messages));
+    let import = import();
+    let mut making = import.begin(&transcript);
+    let (mut last, mut leaf) = (None, 0);
+    let mut grants: Vec<(Hash, Vec<String>)> = Vec::new();
+    while let Some(part) = making.next(last.as_ref()).unwrap() {
+        leaf += 1;
+        let end = part.statements.last().unwrap();
+        let hash = leaf_hash(&end.payload);
+        last = Some(Recorded {
+            leaf_index: LeafIndex::new(leaf),
+            leaf_hash: hash,
+            received_at: Micros::new(BEGIN_US),
+        });
+        for made in &part.statements {
+            match statement::decode(&made.payload).unwrap().body.unwrap() {
+                Body::Grant(grant) => grants.push((hash, grant.actions)),
+                Body::Intent(intent) => {
+                    let named = grants
+                        .iter()
+                        .find(|(hash, _)| intent.grant == hash.as_bytes()[..]);
+                    assert!(named.unwrap().1.contains(&intent.action));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(grants.len(), 3);
+    assert_eq!(making.counts().grants, 3);
+    assert_eq!(making.counts().intents, 130);
+}
+
+#[test]
+fn a_run_without_a_user_and_without_a_call_has_nothing_to_record() {
+    let open = Import {
+        runs_are_over: false,
+        ..import()
+    };
+    for messages in [
+        json!([]),
+        json!([{"role": "system", "content": "be kind"}]),
+        json!([{"role": "assistant", "content": "hello?"}]),
+    ] {
+        let checked = open.check(&parse(messages)).unwrap();
+        assert_eq!(checked, Checked::default());
+    }
 }
 
 /// Where the shared transcripts are at hand.

@@ -367,6 +367,7 @@ async fn transcripts_are_imported_once() {
         "chat",
         "t",
         "--json",
+        "--ended",
         "--receipts",
         "r",
         "--producers",
@@ -400,7 +401,7 @@ async fn transcripts_are_imported_once() {
     );
     assert_eq!(scene.fake.size(), 121);
 
-    // A malformed line is named; the whole runs before it may be there, nothing else is.
+    // A malformed line is named, and costs itself alone.
     for malformed in ["{}\n".to_owned(), run(0)] {
         std::fs::write(
             scene.path("t"),
@@ -410,16 +411,16 @@ async fn transcripts_are_imported_once() {
         let output = scene.run(&import).await;
         assert_eq!(code(&output), 2, "{output:?}");
         assert!(stderr(&output).contains("line 21"), "{output:?}");
-        assert_eq!(scene.fake.size(), 121);
+        assert_eq!(scene.fake.size(), 127);
     }
     // Another secret is another importer: it has sessions and tasks of its own.
     std::fs::write(scene.path("t"), &transcripts).unwrap();
     std::fs::write(scene.path("s"), "ab".repeat(32)).unwrap();
     let output = scene
-        .run(&["import", "chat", "t", "--secret-file", "s"])
+        .run(&["import", "chat", "t", "--ended", "--secret-file", "s"])
         .await;
     assert_eq!(code(&output), 0, "{output:?}");
-    assert_eq!(scene.fake.size(), 241);
+    assert_eq!(scene.fake.size(), 247);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod appending;
 mod audit;
 mod batching;
 mod chat;
+mod chat_imports;
 mod cli;
 mod cli_actions;
 mod cli_evidence;

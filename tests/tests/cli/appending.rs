@@ -130,8 +130,13 @@ fn transcripts_are_imported_once() {
     let file = set.deed.file("runs.jsonl");
     let write = |text: String| fs::write(&file, text).unwrap();
     let import = || {
-        set.deed
-            .run(["import", "chat", "--json", file.to_str().unwrap()])
+        set.deed.run([
+            "import",
+            "chat",
+            "--json",
+            "--ended",
+            file.to_str().unwrap(),
+        ])
     };
     write(format!("{}\n{}\n", transcript("a"), transcript("b")));
     let summary = object(&import().expect_code(OK));
@@ -157,17 +162,26 @@ fn transcripts_are_imported_once() {
 
     // The same run with another course of events is not what was recorded.
     write(format!("{}\n", transcript("a")).replace("Error: no", "yes"));
-    let ended = import().expect_code(UNAVAILABLE);
+    let ended = import().expect_code(USAGE);
+    let summary = object(&ended);
+    assert_eq!(
+        (&summary["refused"], &summary["statements"]),
+        (&1.into(), &0.into()),
+        "{ended:#?}"
+    );
     assert!(
-        object(&ended)["rejected"]
-            .as_u64()
-            .is_some_and(|count| count > 0),
+        ended.stderr.contains("run \"a\": is not what was"),
         "{ended:#?}"
     );
 
-    write(format!("{}\nno transcript\n", transcript("d")));
+    write(format!("no transcript\n{}\n", transcript("d")));
     let ended = import().expect_code(USAGE);
-    assert!(ended.stderr.contains("line 2"), "{ended:#?}");
+    assert!(ended.stderr.contains("line 1"), "{ended:#?}");
+    assert_eq!(
+        object(&ended)["accepted"],
+        9,
+        "the rest goes on: {ended:#?}"
+    );
     fs::remove_file(&file).unwrap();
     expect_failure(import(), USAGE);
 }

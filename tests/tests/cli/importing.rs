@@ -1,123 +1,315 @@
-//! Logs of other systems against acts that were declared: what proves something, and what does not.
+//! Imports of chats: what costs what, what goes on where, and what is sent when.
 
-use std::{
-    fs,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fs, process::Stdio};
 
+use deed_tests::process::Ended;
 use serde_json::{Value, json};
 
-use crate::{OK, Set, object};
+use crate::{OK, Set, USAGE, object};
 
-const AGENT: &str = "spiffe://shop.example/agent";
-
-impl Set {
-    fn said(&self, line: &str) -> Value {
-        let words = line.split_whitespace();
-        object(&self.deed.run(words.chain(["--json"])).expect_code(OK))
-    }
-
-    /// A key for somebody, kept in `<name>.pem`.
-    fn key(&self, name: &str, registered: &str) {
-        let file = self.deed.file(&format!("{name}.pem"));
-        let file = file.display().to_string();
-        let made = self.deed.run(["keygen", "--out", &file]);
-        made.expect_code(OK);
-        self.said(&format!(
-            "key register {file} {registered} --controller https://{name}.example"
-        ));
-    }
-
-    /// A task in which the agent does one thing, and says that it did: the task's id.
-    fn act(&self, kind: &str, resource: &str, correlation: &str) -> String {
-        let key = self.deed.file("agent.pem").display().to_string();
-        let opened = self
-            .said("task open --objective tidy --requested-by ticket:1 --tier low --deadline 1h");
-        let task = opened["task"].as_str().unwrap().to_owned();
-        let grant = self.said(&format!(
-            "grant --task {task} --subject {AGENT} --action {kind} --resource {resource} --expires 1h"
-        ));
-        let intent = self.said(&format!(
-            "intend --key {key} --task {task} --action {kind} --resource {resource} --grant {} \
-             --correlation {correlation}",
-            grant["leaf_index"]
-        ));
-        assert_eq!(intent["state"], "cleared", "{intent}");
-        self.said(&format!(
-            "complete {} succeeded --key {key} --effect kind={kind},resource={resource}",
-            intent["leaf_index"]
-        ));
-        task
-    }
-
-    fn imports(&self, mapping: &str, record: &Value) -> Value {
-        let log = self.deed.file("log").display().to_string();
-        fs::write(&log, record.to_string()).unwrap();
-        let key = self.deed.file("system.pem").display().to_string();
-        self.said(&format!(
-            "observe import {log} --mapping {mapping} --key {key}"
-        ))
-    }
-
-    fn corroboration(&self, task: &str) -> String {
-        let shown = self.said(&format!("task show {task}"));
-        let layers = &shown["acts"][0]["layers"];
-        layers["corroboration"].as_str().unwrap().to_owned()
-    }
+fn call(id: &str, name: &str) -> Value {
+    json!({"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}})
 }
 
-fn now() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    now.as_micros().to_string()
+/// A run of so many calls.
+fn run(id: &str, calls: usize) -> Value {
+    let mut messages = vec![json!({"role": "user", "content": "help"})];
+    for number in 0..calls {
+        let id = format!("c{number}");
+        let name = ["look", "fix", "tell"][number % 3];
+        messages
+            .push(json!({"role": "assistant", "content": null, "tool_calls": [call(&id, name)]}));
+        messages.push(json!({"role": "tool", "tool_call_id": id, "content": "ok"}));
+    }
+    json!({"run_id": id, "messages": messages})
 }
 
-fn with_keys() -> Set {
-    let set = Set::up();
-    set.key("agent", &format!("--role agent --producer {AGENT}"));
-    set.key(
-        "system",
-        "--role downstream-system --producer https://system.example/log --resource *",
-    );
-    set
+fn import(set: &Set, text: &str, more: &[&str]) -> Ended {
+    let file = set.deed.file("runs");
+    fs::write(&file, text).unwrap();
+    let arguments = ["import", "chat", "--json", file.to_str().unwrap()];
+    set.deed.run([&arguments[..], more].concat())
 }
 
-#[test]
-fn a_dry_run_proves_no_delete() {
-    let set = with_keys();
-    let task = set.act("k8s.delete", "k8s:shop/pods/web-1", "k8s-audit=a1");
-    let delete = |uri: &str| {
-        json!({"auditID": "a1", "stage": "ResponseComplete", "level": "Request", "verb": "delete",
-               "requestURI": uri, "responseStatus": {"code": 200}, "stageTimestamp": now(),
-               "objectRef": {"resource": "pods", "namespace": "shop", "name": "web-1"}})
+fn head(set: &Set) -> Value {
+    object(&set.deed.run(["head", "--json"]).expect_code(OK))
+}
+
+/// What is recorded of the import's producers, without the places: the same statements in another
+/// order, or at another time, are the same.
+fn said(set: &Set) -> Vec<String> {
+    let found = match set.deed.run(["search", "--json", "--agent", "import:chat"]) {
+        found if found.stdout.lines().count() > 1 => found,
+        _ => {
+            let unsigned = ["search", "--json", "--agent", "import:chat/unsigned"];
+            set.deed.run(unsigned)
+        }
     };
-    let dry = set.imports(
-        "kubernetes",
-        &delete("/api/v1/namespaces/shop/pods/web-1?dryRun=All"),
-    );
-    assert_eq!(
-        (&dry["accepted"], &dry["nothing"]["a dry run"]),
-        (&json!(0), &json!(1))
-    );
-    assert_eq!(set.corroboration(&task), "not_asked");
-    let done = set.imports("kubernetes", &delete("/api/v1/namespaces/shop/pods/web-1"));
-    assert_eq!(done["accepted"], 1);
-    assert_eq!(set.corroboration(&task), "proven");
+    let mut said: Vec<String> = found
+        .expect_code(OK)
+        .stdout
+        .lines()
+        .map(|line| {
+            let entry: Value = serde_json::from_str(line).unwrap();
+            let statement = &entry["statement"];
+            let act = ["intent", "outcome", "task_opened", "task_closed"]
+                .into_iter()
+                .find(|kind| !statement[*kind].is_null());
+            let act = act.unwrap_or("other");
+            let what = json!([statement[act]["action"], statement[act]["status"]]);
+            format!("{} {act} {what}", statement["sequence"])
+        })
+        .collect();
+    said.sort();
+    said
 }
 
+/// Runs that break rules of form, of fields, and of the file, among others: each costs itself.
 #[test]
-fn what_names_no_object_proves_nothing() {
-    let set = with_keys();
-    let kind = "s3.amazonaws.com:DeleteObjects";
-    let task = set.act(kind, "arn:aws:s3:::records", "aws-request=R1");
-    let record = json!({"eventTime": now(), "eventSource": "s3.amazonaws.com",
-        "eventName": "DeleteObjects", "awsRegion": "eu-central-1", "requestID": "R1", "eventID": "e1",
-        "requestParameters": {"bucketName": "records", "delete": ""}});
-    let imported = set.imports("cloudtrail", &record);
+fn a_bad_run_costs_itself_and_opens_no_task() {
+    let set = Set::up();
+    let long = "x".repeat(300);
+    let bad = [
+        // Its second call has a name that no ledger takes: its task would stay open for ever.
+        json!({"run_id": "b1", "messages": [
+            {"role": "user", "content": "help"},
+            {"role": "assistant", "tool_calls": [call("1", "look")]},
+            {"role": "assistant", "tool_calls": [call("2", &long)]},
+        ]})
+        .to_string(),
+        "{\"run_id\": \"b2\", \"messages\": [{\"role\": \"user\",".to_owned(),
+        json!({"run_id": "b3", "messages": [{"role": "oracle", "content": "?"}]}).to_string(),
+        json!({"messages": []}).to_string(),
+        json!({"run_id": "b5", "messages": [{"role": "system", "content": "be kind"}]}).to_string(),
+        run("a1", 1).to_string(),
+    ];
+    let mut text = run("a1", 2).to_string() + "\n";
+    for (number, bad) in bad.iter().enumerate() {
+        text += &format!("{bad}\n{}\n", run(&format!("a{}", number + 2), 2));
+    }
+    let ended = import(&set, &text, &[]).expect_code(USAGE);
+    let summary = object(&ended);
+    assert_eq!(summary["runs"], 7, "{ended:#?}");
+    assert_eq!(summary["refused"], 6, "{ended:#?}");
+    // Opened, granted, two calls and their results.
+    assert_eq!(summary["accepted"], 7 * 6, "{ended:#?}");
+    let named: Vec<&Value> = summary["refusals"].as_array().unwrap().iter().collect();
+    for (line, said) in [
+        (2, "b1"),
+        (4, ""),
+        (6, "role \"oracle\" is not known"),
+        (8, "has no run_id"),
+        (10, "nothing to record"),
+        (12, "line 1"),
+    ] {
+        let found = named.iter().find(|refusal| refusal["line"] == line);
+        let found = found.unwrap_or_else(|| panic!("line {line} in {ended:#?}"));
+        assert!(found.to_string().contains(said), "{said}: {found}");
+        assert!(
+            ended.stderr.contains(&format!("line {line}: ")),
+            "{ended:#?}"
+        );
+    }
+    // No task of a run that was refused.
+    let tasks = said(&set)
+        .iter()
+        .filter(|one| one.contains("task_opened"))
+        .count();
+    assert_eq!(tasks, 7);
+    // Again all is there, and the same is refused.
+    let again = object(&import(&set, &text, &[]).expect_code(USAGE));
     assert_eq!(
-        (&imported["accepted"], &imported["claims"]),
-        (&json!(1), &json!(1))
+        (&again["duplicates"], &again["accepted"], &again["refused"]),
+        (&(7 * 6).into(), &0.into(), &6.into())
     );
-    let corroboration = set.corroboration(&task);
-    assert_ne!(corroboration, "proven");
-    assert_eq!(corroboration, "claimed");
+}
+
+/// Nothing is registered for what is no import.
+#[test]
+fn an_input_without_a_run_registers_no_key_and_is_said() {
+    let set = Set::up();
+    let before = head(&set);
+    for text in [
+        "no transcript\n",
+        "{\"run_id\": \"a\", \"messages\": [7]}",
+        "[]",
+        "\n\n",
+    ] {
+        let ended = import(&set, text, &[]).expect_code(USAGE);
+        assert_eq!(object(&ended)["runs"], 0, "{ended:#?}");
+        assert!(!ended.stderr.contains("registered"), "{ended:#?}");
+        assert_eq!(head(&set), before);
+    }
+    import(&set, "", &[]).expect_code(OK);
+    assert_eq!(head(&set), before);
+}
+
+/// A run that grows from import to import, in a file that grows by lines, in any cut, comes to what
+/// one import of all of it comes to; signed and unsigned.
+#[test]
+fn what_has_grown_goes_on_and_what_has_changed_is_refused() {
+    for more in [&[][..], &["--unsigned"]] {
+        let (grown, at_once) = (Set::up(), Set::up());
+        let (mut accepted, mut last) = (0, String::new());
+        for (calls, others) in [(0, 0), (1, 1), (1, 3), (2, 3), (5, 4), (5, 4)] {
+            let mut text = run("a", calls).to_string() + "\n";
+            for number in 0..others {
+                text += &format!("{}\n", run(&format!("other-{number}"), 2));
+            }
+            let summary = object(&import(&grown, &text, more).expect_code(OK));
+            assert_eq!(summary["rejected"], 0, "{summary}");
+            // Clearance or equivocation would show.
+            assert_eq!(summary["findings"], json!({}), "{summary}");
+            accepted += summary["accepted"].as_u64().unwrap();
+            last = text;
+        }
+        assert!(accepted > 0);
+        import(&at_once, &last, more).expect_code(OK);
+        assert_eq!(said(&grown), said(&at_once));
+        // It says something else in a place that is taken: nothing of it is sent.
+        let before = head(&grown);
+        let changed = run("a", 6).to_string().replace("\"help\"", "\"harm\"");
+        let ended = import(&grown, &(changed + "\n"), more).expect_code(USAGE);
+        assert!(
+            ended.stderr.contains("is not what was imported"),
+            "{ended:#?}"
+        );
+        // So do other options.
+        let text = run("a", 6).to_string();
+        let options = [more, &["--risk-tier", "payment"]].concat();
+        let ended = import(&grown, &text, &options).expect_code(USAGE);
+        assert!(ended.stderr.contains("--risk-tier"), "{ended:#?}");
+        assert_eq!(head(&grown), before);
+        // An older copy of the file is all duplicates.
+        let older = object(&import(&grown, &run("a", 2).to_string(), more).expect_code(OK));
+        assert_eq!(older["accepted"], 0, "{older}");
+        assert_eq!(head(&grown), before);
+        // Once it is over it does not grow.
+        let over = [more, &["--ended"]].concat();
+        let summary = object(&import(&grown, &run("a", 5).to_string(), &over).expect_code(OK));
+        assert_eq!(summary["accepted"], 2, "{summary}");
+        let ended = import(&grown, &run("a", 6).to_string(), more).expect_code(USAGE);
+        assert!(ended.stderr.contains("said that it was over"), "{ended:#?}");
+        let summary = object(&import(&grown, &run("a", 5).to_string(), more).expect_code(OK));
+        assert_eq!(summary["accepted"], 0, "{summary}");
+        let findings = grown.deed.run(["findings", "--json"]);
+        assert!(!findings.stdout.contains("equivocation"), "{findings:#?}");
+    }
+}
+
+/// What would be sent is made and held against what is recorded, and nothing is left of it.
+#[test]
+fn a_dry_run_makes_all_and_sends_nothing() {
+    let set = Set::up();
+    let before = head(&set);
+    let long = json!({"run_id": "b", "messages": [
+        {"role": "user", "content": "help"},
+        {"role": "assistant", "tool_calls": [call("1", &"x".repeat(300))]},
+    ]});
+    let text = format!("{}\n{long}\n", run("a", 2));
+    let ended = import(&set, &text, &["--dry-run"]).expect_code(USAGE);
+    let summary = object(&ended);
+    assert_eq!(
+        (
+            &summary["statements"],
+            &summary["would_be_sent"],
+            &summary["refused"]
+        ),
+        (&6.into(), &6.into(), &1.into()),
+        "{ended:#?}"
+    );
+    assert_eq!(head(&set), before, "no key, no statement");
+    assert_eq!(
+        object(&import(&set, &text, &[]).expect_code(USAGE))["accepted"],
+        6
+    );
+    let before = head(&set);
+    let summary = object(&import(&set, &run("a", 2).to_string(), &["--dry-run"]).expect_code(OK));
+    assert_eq!(
+        (&summary["statements"], &summary["would_be_sent"]),
+        (&6.into(), &0.into())
+    );
+    let summary = object(&import(&set, &run("a", 3).to_string(), &["--dry-run"]).expect_code(OK));
+    // A call, its result, and the grant of its tool.
+    assert_eq!(summary["would_be_sent"], 3, "{summary}");
+    let changed = run("a", 2).to_string().replace("\"ok\"", "\"no\"");
+    import(&set, &changed, &["--dry-run"]).expect_code(USAGE);
+    assert_eq!(head(&set), before);
+}
+
+/// Lists, objects over many lines, a byte order mark, CRLF, gzip, and standard input.
+#[test]
+fn runs_are_read_from_any_file() {
+    let set = Set::up();
+    let runs = [run("a", 1), run("b", 2)];
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap();
+    let lines = format!("{}\n{}\n", runs[0], runs[1]);
+    let first = object(&import(&set, &lines, &[]).expect_code(OK));
+    let statements = first["accepted"].clone();
+    assert_eq!(statements, 4 + 6);
+    let all = [
+        pretty(&json!(runs)),
+        json!(runs).to_string(),
+        pretty(&json!({"runs": runs})),
+        format!("{}\n{}", pretty(&runs[0]), pretty(&runs[1])),
+        format!("\u{feff}{}", lines.replace('\n', "\r\n")),
+    ];
+    for text in &all {
+        let again = object(&import(&set, text, &[]).expect_code(OK));
+        assert_eq!(again["duplicates"], statements, "{text}");
+        assert_eq!(again["accepted"], 0, "{text}");
+    }
+    let again = set
+        .deed
+        .run_with(["import", "chat", "--json", "-"], &all[0]);
+    assert_eq!(object(&again.expect_code(OK))["duplicates"], statements);
+    // Packed by the system's own gzip, where there is one.
+    let plain = set.deed.file("packed");
+    fs::write(&plain, &all[0]).unwrap();
+    let packed = std::process::Command::new("gzip")
+        .arg(&plain)
+        .stdout(Stdio::null())
+        .status();
+    if packed.is_ok_and(|status| status.success()) {
+        let packed = plain.with_extension("gz");
+        let packed = packed.to_str().unwrap();
+        let again = set.deed.run(["import", "chat", "--json", packed]);
+        assert_eq!(object(&again.expect_code(OK))["duplicates"], statements);
+    }
+}
+
+/// The same run as the acts of two producers: what grants the one does not contradict what grants the
+/// other.
+#[test]
+fn a_run_may_be_imported_as_anothers_acts() {
+    let set = Set::up();
+    for producer in ["import:chat", "import:other"] {
+        let summary = import(&set, &run("a", 1).to_string(), &["--producer", producer]);
+        let summary = object(&summary.expect_code(OK));
+        assert_eq!(summary["accepted"], 4, "{summary}");
+        assert_eq!(summary["findings"], json!({}), "{summary}");
+    }
+}
+
+/// A result that answers nothing is named, and is nobody's outcome.
+#[test]
+fn a_result_of_nothing_is_named_and_left_out() {
+    let set = Set::up();
+    let mut one = run("a", 1);
+    let stray = json!({"role": "tool", "tool_call_id": "z", "content": "paid"});
+    one["messages"].as_array_mut().unwrap().push(stray);
+    let ended = import(&set, &one.to_string(), &[]).expect_code(USAGE);
+    assert!(
+        ended.stderr.contains("messages[3] is left out"),
+        "{ended:#?}"
+    );
+    let summary = object(&ended);
+    assert_eq!(
+        (
+            &summary["runs"],
+            &summary["outcomes"],
+            &summary["stray_results"]
+        ),
+        (&1.into(), &1.into(), &1.into())
+    );
 }

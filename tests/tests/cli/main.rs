@@ -2,9 +2,11 @@
 
 mod appending;
 mod audit;
+mod erasing;
 mod failures;
 mod forks;
 mod importing;
+mod observing;
 mod ledgers;
 mod output;
 mod proofs;

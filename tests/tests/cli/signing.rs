@@ -48,8 +48,9 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     let set = Set::up();
     let file = transcripts(&set);
     let import = |more: &[&str]| {
-        let arguments = ["import", "chat", "--json", file.to_str().unwrap()];
-        set.deed.run([&arguments, more].concat())
+        let path = file.to_str().unwrap();
+        let arguments = ["import", "chat", "--json", "--ended", path];
+        set.deed.run([&arguments[..], more].concat())
     };
     let first = object(&import(&[]).expect_code(OK));
     assert_eq!(first["accepted"], 12, "{first}");
@@ -115,6 +116,7 @@ fn the_airline_runs_are_signed() {
         "import",
         "chat",
         "--json",
+        "--ended",
         "--producers",
         "8",
         path.to_str().unwrap(),

@@ -5,17 +5,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_client::{
     Answer, Appended, Appender, AppenderOptions, CONTENT_INLINE_BYTES_MAX, ContentState, Error,
-    Leaf, Ledger, Receipt, Signing, Statement,
-    chat::{Import as ChatImport, Making, Part, PartContent, Recorded, Speaker},
+    Ledger, Signing, Statement,
+    chat::{
+        Checked, Earlier, Import as ChatImport, Making, Part, PartContent, Recorded, Speaker,
+        Transcript,
+    },
 };
 use deed_evidence::{Sequence, commitment::digest_of};
-use deed_proto::v1::{self, rejection::Reason, statement::Body};
+use deed_proto::v1::{self, rejection::Reason};
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::{
-    Receipts, Summary,
+    Receipts,
+    earlier::Known,
     reader::{NumberedRun, Runs},
+    summary::{Refusal, Refusals, Summary},
 };
 use crate::{
     cli::{Failure, Outcome},
@@ -37,6 +42,9 @@ pub(super) struct Producer {
     pub(super) granting: Signing,
     /// Whether arguments and results are kept beside the ledger.
     pub(super) keeps_contents: bool,
+    /// Nothing is sent.
+    pub(super) is_dry: bool,
+    pub(super) refusals: Refusals,
 }
 
 /// A run under way.
@@ -46,8 +54,8 @@ struct OneRun {
     line: u64,
     run_id: String,
     summary: Summary,
-    /// The task was opened by an earlier import.
-    repeated: bool,
+    /// What an earlier import recorded of it.
+    known: Option<Known>,
 }
 
 impl Producer {
@@ -76,12 +84,9 @@ impl Producer {
                 line,
                 run_id: transcript.run_id.clone(),
                 summary: Summary::default(),
-                repeated: false,
+                known: None,
             };
-            under_way.spawn(async move {
-                let making = Arc::clone(&run.producer.import);
-                run.carry(making.begin(&transcript)).await
-            });
+            under_way.spawn(run.carry(transcript));
         }
         while let Some(ended) = under_way.join_next().await {
             outcome = outcome.and(self.take(ended, &mut summary));
@@ -115,19 +120,114 @@ impl Producer {
     }
 }
 
+/// Makes all statements of a run to see that they can be made.
+///
+/// # Errors
+/// Why the run is refused.
+pub(super) fn check(import: &ChatImport, transcript: &Transcript) -> Result<Checked, String> {
+    let checked = import
+        .check(transcript)
+        .map_err(|error| error.to_string())?;
+    if checked.statements == 0 {
+        return Err("there is no user's message and no call yet: nothing to record".to_owned());
+    }
+    Ok(checked)
+}
+
 impl OneRun {
-    async fn carry(mut self, mut making: Making<'_>) -> (Summary, Outcome) {
-        let outcome = self.parts(&mut making).await;
-        self.summary.add(making.counts());
+    async fn carry(mut self, transcript: Transcript) -> (Summary, Outcome) {
+        let outcome = self.carried(&transcript).await;
         (self.summary, outcome)
+    }
+
+    /// Nothing is sent before all of the run was made, and held against what is recorded of it.
+    async fn carried(&mut self, transcript: &Transcript) -> Outcome {
+        let import = Arc::clone(&self.producer.import);
+        let ledger = self.producer.ledger.clone();
+        let checked = match check(&import, transcript) {
+            Ok(checked) => checked,
+            Err(reason) => return self.refuse(reason),
+        };
+        self.known = match Known::find(&ledger, &import, &self.run_id).await? {
+            Ok(known) => known,
+            Err(reason) => return self.refuse(reason),
+        };
+        let earlier = match &self.known {
+            None => Earlier::default(),
+            Some(known) => {
+                let contradiction = known.contradiction(&ledger, &import, transcript).await?;
+                if let Some(reason) = contradiction {
+                    return self.refuse(reason);
+                }
+                known.earlier.clone()
+            }
+        };
+        for left_out in checked.left_out {
+            let reason = format!("{} is left out: {}", left_out.place, left_out.reason);
+            self.producer.refusals.note(&Refusal {
+                line: self.line,
+                run_id: Some(self.run_id.clone()),
+                reason,
+            });
+        }
+        let mut making = import.resume(transcript, &earlier);
+        let outcome = if self.producer.is_dry {
+            self.count(&mut making)
+        } else {
+            self.parts(&mut making).await
+        };
+        self.summary.add(making.counts());
+        outcome
+    }
+
+    fn refuse(&self, reason: String) -> Outcome {
+        self.producer.refusals.refuse(Refusal {
+            line: self.line,
+            run_id: Some(self.run_id.clone()),
+            reason,
+        });
+        Ok(())
+    }
+
+    /// Makes the statements and sends none.
+    fn count(&mut self, making: &mut Making<'_>) -> Outcome {
+        let next = self.next();
+        let mut last = None;
+        let given = self.known.as_ref().map_or(0, |known| known.grants.len());
+        self.summary.statements += given as u64;
+        while let Some(part) = making
+            .next(last.as_ref())
+            .map_err(|error| self.broken(&error))?
+        {
+            let new = part
+                .statements
+                .iter()
+                .filter(|made| part.speaker == Speaker::Grantor || made.sequence >= next);
+            self.summary.would_be_sent += new.count() as u64;
+            self.summary.statements += part.statements.len() as u64;
+            last = Some(Recorded::STAND_IN);
+        }
+        Ok(())
+    }
+
+    /// The sequence up to which the run is recorded.
+    fn next(&self) -> Sequence {
+        let known = self.known.as_ref();
+        known.map_or(Sequence::FIRST, |known| known.earlier.next)
+    }
+
+    fn broken(&self, error: &dyn std::fmt::Display) -> Failure {
+        Failure::usage(error.to_string()).context(format!("line {}", self.line))
     }
 
     async fn parts(&mut self, making: &mut Making<'_>) -> Outcome {
         let mut last = None;
-        while let Some(part) = making.next(last.as_ref()).map_err(|error| {
-            Failure::usage(error.to_string()).context(format!("line {}", self.line))
-        })? {
+        while let Some(part) = making
+            .next(last.as_ref())
+            .map_err(|error| self.broken(&error))?
+        {
             self.summary.statements += part.statements.len() as u64;
+            let is_first = last.is_none();
             let recorded = match part.speaker {
                 Speaker::Importer => self.say(part).await,
                 Speaker::Grantor => self.grant(part).await,
@@ -138,15 +238,42 @@ impl OneRun {
                 Ok(None) => return Ok(()),
                 Err(failure) => return Err(failure),
             }
+            if is_first {
+                self.note_grants()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Grants of earlier imports are the run's, whoever made them: the Intents that name them are
+    /// recorded.
+    fn note_grants(&mut self) -> Outcome {
+        let grants = self
+            .known
+            .as_mut()
+            .map(|known| std::mem::take(&mut known.grants));
+        for (payload, receipt) in grants.unwrap_or_default() {
+            self.summary.statements += 1;
+            let answer = Answer {
+                head: None,
+                witnessed_size: 0,
+                items: vec![Appended::Duplicate(receipt)],
+            };
+            self.note(&[payload], &answer)?;
         }
         Ok(())
     }
 
     /// Has a part recorded; where its last statement is, unless something was refused.
     async fn say(&mut self, part: Part) -> Outcome<Option<Recorded>> {
-        let statements = self.statements(part).await?;
+        // What is recorded is sent apart from what is new: an earlier import may have ended there.
+        let next = self.next();
+        let is_recorded = |made: &&deed_client::Made| made.sequence < next;
+        let recorded = part.statements.iter().filter(is_recorded).count();
+        let mut statements = self.statements(part).await?;
+        let new = statements.split_off(recorded.min(statements.len()));
         let mut last = None;
-        for statements in requests(statements) {
+        for statements in [statements, new].into_iter().flat_map(requests) {
             let sent = match self.appender.send(statements.clone()).await {
                 Ok(pending) => pending.await,
                 Err(error) => Err(error),
@@ -157,8 +284,6 @@ impl OneRun {
                 Err(Error::Ended) => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
-            let first = answer.items.first();
-            self.repeated |= matches!(first, Some(Appended::Duplicate(_)));
             last = self.take(statements, answer).await?;
             if last.is_none() {
                 break;
@@ -182,19 +307,8 @@ impl OneRun {
         self.note(&payloads, &answer)
     }
 
-    /// Has the run's grant recorded. If the run was imported before, that import's grant is the
-    /// one, whoever made it: the Intents that name it are recorded.
+    /// Has a grant of the run recorded.
     async fn grant(&mut self, part: Part) -> Outcome<Option<Recorded>> {
-        if self.repeated
-            && let Some((payload, receipt)) = self.earlier_grant().await?
-        {
-            let answer = Answer {
-                head: None,
-                witnessed_size: 0,
-                items: vec![Appended::Duplicate(receipt)],
-            };
-            return self.note(&[payload], &answer);
-        }
         let statements: Vec<Statement> = part.statements.into_iter().map(Into::into).collect();
         let Producer {
             ledger, granting, ..
@@ -202,36 +316,6 @@ impl OneRun {
         let answer = ledger.append_signed(&statements, granting).await?;
         let payloads: Vec<Bytes> = statements.into_iter().map(|s| s.payload).collect();
         self.note(&payloads, &answer)
-    }
-
-    async fn earlier_grant(&self) -> Outcome<Option<(Bytes, Receipt)>> {
-        let ledger = &self.producer.ledger;
-        for session in self.producer.import.grant_sessions(&self.run_id) {
-            let leaf = Leaf::Statement(session, Sequence::FIRST);
-            let index = match ledger.prove_leaf(leaf, None).await {
-                Ok(leaf) => leaf.index,
-                Err(Error::Refused {
-                    code: Code::NotFound,
-                    ..
-                }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let found = ledger.statement(index).await?;
-            if !matches!(found.body(), Some(Body::Grant(_))) {
-                continue;
-            }
-            let receipt = Receipt {
-                leaf_index: found.index,
-                leaf_hash: found.hash,
-                received_at: found.received_at,
-                inclusion_verified: true,
-                principal_leaf: None,
-                manifest: None,
-                assessed: None,
-            };
-            return Ok(Some((found.payload(), receipt)));
-        }
-        Ok(None)
     }
 
     /// Counts an answer and writes its receipts; where its last statement is, unless something was

@@ -2,21 +2,28 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{BufRead as _, BufReader, Read as _},
-    sync::{Arc, Mutex, PoisonError},
+    io::{self, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use deed_client::chat::Transcript;
+use deed_client::{
+    chat::Transcript,
+    records::{Record, Records},
+};
 use indicatif::ProgressBar;
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::{Failure, Outcome};
+use super::summary::{Refusal, Refusals};
 
-/// Longest line that is read.
-const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Longest transcript that is read.
+const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Names under which an object holds transcripts.
+const LISTS: [&str; 2] = ["runs", "transcripts"];
 
-/// One transcript and its line.
+/// One transcript and the line that it begins in.
 pub(super) struct NumberedRun {
     pub(super) line: u64,
     pub(super) transcript: Transcript,
@@ -25,35 +32,81 @@ pub(super) struct NumberedRun {
 /// The runs of a file, each taken by one producer.
 #[derive(Clone)]
 pub(super) struct Runs {
-    runs: Arc<tokio::sync::Mutex<mpsc::Receiver<NumberedRun>>>,
+    runs: Arc<tokio::sync::Mutex<Incoming>>,
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
+struct Incoming {
+    /// Taken out of order.
+    found: Option<NumberedRun>,
+    receiver: mpsc::Receiver<NumberedRun>,
+}
+
 struct Shared {
     stop: watch::Sender<bool>,
-    failure: Mutex<Option<Failure>>,
+    /// Bytes of the file, packed as they are.
+    bytes: AtomicU64,
+    refusals: Refusals,
 }
 
 impl Runs {
-    /// Begins to read on a thread of its own, `ahead` runs ahead of the producers.
-    pub(super) fn read(file: File, ahead: usize, bar: ProgressBar) -> Self {
+    /// Begins to read on a thread of its own, `ahead` runs ahead of the producers. What is no
+    /// transcript is refused, and reading goes on behind it.
+    pub(super) fn read(
+        source: Box<dyn Read + Send>,
+        ahead: usize,
+        bar: ProgressBar,
+        refusals: Refusals,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(ahead);
-        let shared = Arc::new(Shared::default());
-        let reader = Reader {
-            file: BufReader::with_capacity(1 << 20, file),
-            line: 0,
-            seen: HashMap::new(),
-            bar,
-        };
-        std::thread::spawn({
-            let shared = Arc::clone(&shared);
-            move || reader.read_all(&sender, &shared)
+        let shared = Arc::new(Shared {
+            stop: watch::Sender::new(false),
+            bytes: AtomicU64::new(0),
+            refusals,
         });
+        let counted = Counted {
+            source,
+            bar,
+            shared: Arc::clone(&shared),
+        };
+        let reader = Reader {
+            seen: HashMap::new(),
+            shared: Arc::clone(&shared),
+        };
+        // Its first bytes are read there, too: it may be a pipe that is silent for ever.
+        std::thread::spawn(move || {
+            let lists = LISTS.map(str::to_owned).to_vec();
+            let records = Records::new(counted, lists).record_bytes_max(RECORD_BYTES_MAX);
+            reader.read_all(records, &sender);
+        });
+        let incoming = Incoming {
+            found: None,
+            receiver,
+        };
         Self {
-            runs: Arc::new(tokio::sync::Mutex::new(receiver)),
+            runs: Arc::new(tokio::sync::Mutex::new(incoming)),
             shared,
         }
+    }
+
+    /// Waits for the first run for which `check` finds no reason to refuse it, and keeps it for
+    /// [`next`](Self::next); those before it are refused. Returns false if there is none.
+    pub(super) async fn find<T>(&self, check: impl Fn(&NumberedRun) -> Result<T, String>) -> bool {
+        let mut runs = self.runs.lock().await;
+        while let Some(run) = runs.receiver.recv().await {
+            match check(&run) {
+                Ok(_) => {
+                    runs.found = Some(run);
+                    return true;
+                }
+                Err(reason) => self.shared.refusals.refuse(Refusal {
+                    line: run.line,
+                    run_id: Some(run.transcript.run_id),
+                    reason,
+                }),
+            }
+        }
+        false
     }
 
     /// The next run, unless reading has stopped.
@@ -63,7 +116,13 @@ impl Runs {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => None,
-            run = async { self.runs.lock().await.recv().await } => run,
+            run = async {
+                let mut runs = self.runs.lock().await;
+                match runs.found.take() {
+                    Some(run) => Some(run),
+                    None => runs.receiver.recv().await,
+                }
+            } => run,
         }
     }
 
@@ -72,90 +131,80 @@ impl Runs {
         self.shared.stop.send_replace(true);
     }
 
-    /// Why reading ended early, if it did.
-    pub(super) fn failure(&self) -> Option<Failure> {
-        self.shared
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Whether there was nothing at all to read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.shared.bytes.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Counts what is read.
+struct Counted {
+    source: Box<dyn Read + Send>,
+    bar: ProgressBar,
+    shared: Arc<Shared>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(out)?;
+        self.bar.inc(read as u64);
+        self.shared.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
     }
 }
 
 struct Reader {
-    file: BufReader<File>,
-    line: u64,
     /// Digest of each run id, and its line. 16 bytes of BLAKE3 instead of the ids: millions of
     /// runs fit.
     seen: HashMap<[u8; 16], u64>,
-    bar: ProgressBar,
+    shared: Arc<Shared>,
 }
 
 impl Reader {
-    fn read_all(mut self, runs: &mpsc::Sender<NumberedRun>, shared: &Shared) {
-        while !*shared.stop.borrow() {
-            let run = match self.next() {
-                Ok(Some(run)) => run,
-                Ok(None) => return,
-                Err(failure) => {
-                    let failure = failure.context(format!("line {}", self.line));
-                    let mut kept = shared
-                        .failure
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    *kept = Some(failure);
-                    return;
-                }
-            };
-            if runs.blocking_send(run).is_err() {
+    fn read_all(mut self, records: Records<'_>, runs: &mpsc::Sender<NumberedRun>) {
+        for record in records {
+            if *self.shared.stop.borrow() {
                 return;
             }
-        }
-    }
-
-    fn next(&mut self) -> Outcome<Option<NumberedRun>> {
-        loop {
-            let mut line = Vec::new();
-            self.line += 1;
-            let read = self
-                .file
-                .by_ref()
-                .take(LINE_BYTES_MAX + 1)
-                .read_until(b'\n', &mut line)
-                .map_err(|error| Failure::Usage(error.into()))?;
-            if read == 0 {
-                return Ok(None);
-            }
-            if read as u64 > LINE_BYTES_MAX {
-                return Err(Failure::usage(format!(
-                    "longer than {LINE_BYTES_MAX} bytes"
-                )));
-            }
-            self.bar.inc(read as u64);
-            let text = std::str::from_utf8(&line).map_err(|_| Failure::usage("not UTF-8"))?;
-            if !text.trim().is_empty() {
-                return self.run(text).map(Some);
+            let run = match record {
+                Ok(record) => self.run(&record),
+                Err(flaw) => Err(Refusal {
+                    line: flaw.place.line,
+                    run_id: None,
+                    reason: flaw.reason,
+                }),
+            };
+            match run {
+                Ok(run) if runs.blocking_send(run).is_err() => return,
+                Ok(_) => {}
+                Err(refusal) => self.shared.refusals.refuse(refusal),
             }
         }
     }
 
-    fn run(&mut self, text: &str) -> Outcome<NumberedRun> {
-        let transcript =
-            Transcript::parse(text).map_err(|error| Failure::usage(error.to_string()))?;
+    fn run(&mut self, record: &Record) -> Result<NumberedRun, Refusal> {
+        let line = record.place.line;
+        let transcript = Transcript::parse(&record.text).map_err(|error| Refusal {
+            line,
+            run_id: error.run_id,
+            reason: error.reason,
+        })?;
         let mut digest = [0; 16];
         blake3::Hasher::new()
             .update(transcript.run_id.as_bytes())
             .finalize_xof()
             .fill(&mut digest);
-        if let Some(first) = self.seen.insert(digest, self.line) {
-            return Err(Failure::usage(format!(
-                "run_id {:?} is that of line {first} already; give each run its own",
-                transcript.run_id
-            )));
+        if let Some(first) = self.seen.get(&digest) {
+            return Err(Refusal {
+                line,
+                reason: format!(
+                    "its run_id is that of another run in this file (line {first}); give each run \
+                     its own"
+                ),
+                run_id: Some(transcript.run_id),
+            });
         }
-        Ok(NumberedRun {
-            line: self.line,
-            transcript,
-        })
+        self.seen.insert(digest, line);
+        Ok(NumberedRun { line, transcript })
     }
 }
