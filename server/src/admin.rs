@@ -222,6 +222,8 @@ impl Admin {
     fn over_quota(&self) -> Vec<(&'static str, u64)> {
         let mut all = self.context.pressure.quotas.over();
         all.push(("stored", self.context.contents.over_quota()));
+        let refused = self.context.pressure.append_streams_refused();
+        all.push(("append_streams", refused));
         all
     }
 

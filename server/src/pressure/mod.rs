@@ -27,7 +27,15 @@ pub(crate) mod places;
 pub(crate) mod quota;
 pub(crate) mod undecoded;
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,6 +54,10 @@ use undecoded::Undecoded;
 /// Streams of reads (entries, heads, trust) that one connection may have open. Each holds at most
 /// one message that its reader has not taken.
 const READ_STREAMS_PER_CONNECTION: usize = 32;
+
+/// When a caller should try again that would have one append stream too many: only an end of another
+/// one helps.
+const STREAMS_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Budgets of ledgers that are kept without anybody using them.
 const UNUSED_LEDGERS_MAX: usize = 1024;
@@ -113,6 +125,7 @@ pub(crate) struct Pressure {
     undecoded: Budget,
     /// Append streams that are open.
     append_streams: Budget,
+    append_streams_refused: AtomicU64,
     /// Answers that are made and not taken.
     answers: Answers,
     /// Streams of reads: of entries, heads, findings, contents, trust.
@@ -151,6 +164,7 @@ impl Pressure {
                 limits.append_streams / 4,
                 limits.append_streams / 8,
             ),
+            append_streams_refused: AtomicU64::new(0),
             answers: Answers::new(limits.answers_bytes, Duration::from_millis(limits.stall_ms)),
             read_streams: Places::new(
                 "streams of reads",
@@ -264,17 +278,24 @@ impl Pressure {
     /// Counts an append stream, until what is returned is dropped.
     ///
     /// # Errors
-    /// [`Refusal::Full`] if there are as many as there may be, of this source or of all.
+    /// [`Refusal::Quota`] if there are as many as there may be, of this source or of all.
     pub(crate) fn open_append_stream(&self, source: &Source) -> Result<Share, Refusal> {
         self.append_streams
             .try_take(&source.key(), 1)
             .ok_or_else(|| {
-                Refusal::Full(
-                    "too many append streams are open, of yours or of all callers' \
-                 (limits.append_streams); end one that is idle, or send with Append"
+                self.append_streams_refused.fetch_add(1, Relaxed);
+                Refusal::Quota {
+                    what: "too many append streams are open, of yours or of all callers' \
+                           (limits.append_streams); end one that is idle, or send with Append"
                         .to_owned(),
-                )
+                    retry_after: STREAMS_RETRY_AFTER,
+                }
             })
+    }
+
+    /// Append streams that were refused because there were too many.
+    pub(crate) fn append_streams_refused(&self) -> u64 {
+        self.append_streams_refused.load(Relaxed)
     }
 
     fn ledger(&self, number: LedgerNumber) -> Budget {
