@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use crate::{PATIENCE, wait_for, wait_longer_for};
@@ -334,6 +334,21 @@ impl ServerProcess {
         address
             .and_then(|address| address.parse().ok())
             .expect("an address of metrics and health")
+    }
+
+    /// Changes how many files it may open from now on, and returns how many it could.
+    ///
+    /// # Panics
+    /// If the system does not let us.
+    pub fn allow_files(&self, max: Option<u64>) -> Option<u64> {
+        let process = Pid::from_child(&self.running.child);
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let wanted = Rlimit {
+            current: max,
+            maximum: hard,
+        };
+        let before = prlimit(Some(process), Resource::Nofile, wanted);
+        before.expect("our own child's limit").current
     }
 
     /// A bound that the system holds it to, as it stands in /proc: soft and hard.

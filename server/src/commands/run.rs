@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 use deed_server::{Server, SystemClock, config::Flags, config::Settings, telemetry};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::SettingArguments;
@@ -22,9 +22,6 @@ const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCode> {
     let settings = arguments.settings.load(flags)?;
-    if !settings.core_dumps {
-        keep_memory_private().context("cannot turn core files off")?;
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -33,6 +30,9 @@ pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCod
         let _within = runtime.enter();
         telemetry::begin(&settings.log, settings.otlp.as_ref())?
     };
+    if !settings.core_dumps {
+        keep_memory_private();
+    }
     let ended = runtime.block_on(serve(settings));
     if let Some(traces) = traces {
         traces.end();
@@ -44,15 +44,27 @@ pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCod
 
 /// Keys and contents in clear are in memory: no core file is written, by the kernel or by what it
 /// pipes cores to, and no other process of this user may attach.
-fn keep_memory_private() -> std::io::Result<()> {
+fn keep_memory_private() {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    setrlimit(Resource::Core, none)?;
+    let kept = match getrlimit(Resource::Core) {
+        // A sandbox that forbids to set limits may have set this one.
+        set if set == none => Ok(()),
+        _ => setrlimit(Resource::Core, none),
+    };
     #[cfg(target_os = "linux")]
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    Ok(())
+    let kept = kept.and(rustix::process::set_dumpable_behavior(
+        rustix::process::DumpableBehavior::NotDumpable,
+    ));
+    if let Err(error) = kept {
+        tracing::warn!(
+            %error,
+            "core files are not off: a crash may leave keys and contents in one (LimitCORE=0 in \
+             systemd, ulimits.core in Docker)"
+        );
+    }
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {

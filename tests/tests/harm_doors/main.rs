@@ -87,10 +87,6 @@ fn silent_connections_on_both_ports_do_not_end_the_server() {
             .open_files(FILES)
             .arguments(["--set", "store.memtable_mib=1"])
             .start();
-        let lowered = server.log();
-        for word in ["lowered", "limits.connections", "LimitNOFILE"] {
-            assert!(lowered.contains(word), "{word} in {lowered}");
-        }
         let clients = Clients::connect(&server).await;
         let ledger = TestLedger::create(&clients, "payments").await;
         let mut producer = Producer::new(ledger.id, 1);
@@ -114,6 +110,10 @@ fn silent_connections_on_both_ports_do_not_end_the_server() {
                 silent.drain(..2 * SILENT);
             }
         }
+        let lowered = server.log();
+        for word in ["lowered", "limits.connections", "LimitNOFILE"] {
+            assert!(lowered.contains(word), "{word} in {lowered}");
+        }
         let max = figure(&server, "process_max_fds ").await;
         assert_eq!(max, f64::from(FILES));
         let open = figure(&server, "process_open_fds ").await;
@@ -122,6 +122,37 @@ fn silent_connections_on_both_ports_do_not_end_the_server() {
         drop(silent);
         server.stop();
         fsck_clean(&data);
+    });
+}
+
+/// Where the system gives no descriptor, connections wait; nothing ends and nothing spins.
+#[test]
+fn a_server_without_descriptors_waits_and_goes_on() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let server = ServerCommand::new(&data_in(&dir)).start();
+        let clients = Clients::connect(&server).await;
+        let ledger = TestLedger::create(&clients, "payments").await;
+        let mut producer = Producer::new(ledger.id, 1);
+        ledger.append(&clients, &producer.intents(1)).await;
+        let before = server.allow_files(Some(1));
+        let mut waiting = TcpStream::connect(server.address()).await.unwrap();
+        wait_for("an accept that failed twice", || {
+            (server.log().matches("cannot accept").count() > 1).then_some(())
+        });
+        ledger.append(&clients, &producer.intents(1)).await;
+        server.allow_files(before);
+        // Who has waited is served.
+        let request = b"GET /logs/none/checkpoint HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        waiting.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        within("an answer", waiting.read_to_end(&mut answer))
+            .await
+            .unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 404 "));
+        let newcomer = Clients::connect(&server).await;
+        ledger.append(&newcomer, &producer.intents(1)).await;
+        server.stop();
     });
 }
 
