@@ -11,7 +11,7 @@ use prost::Message as _;
 use super::{
     SEGMENT_LEAVES, indexed_to,
     keep::{Indexed, index_segment},
-    query::{Bounds, Cursor, Looked, Page, Query},
+    query::{Bounds, Cursor, Looked, PAGE_ENTRIES, Page, Query},
     reindex,
     time::first_at,
 };
