@@ -113,6 +113,7 @@ impl Machine {
         Admin {
             context: self.engine().context_that_stays(),
             data_dir: self.data_dir().to_owned(),
+            stuck: Duration::from_secs(3600),
         }
     }
 
