@@ -243,6 +243,38 @@ fn policies(c: &mut Criterion) {
         assert_eq!(cleared, name == "clears");
         group.bench_function(name, |b| b.iter(|| policy.judge(black_box(&request))));
     }
+    // As dear as a set may be, on the longest texts that a statement has room for.
+    let resource = "a".repeat(1_024);
+    let pattern = format!("resource.name like \"*{}b\"", "a".repeat(60));
+    let many = format!(
+        "permit (principal, action, resource) when {{ {} && context.evidence.approvals >= 1 }};",
+        "resource.name like \"*aa\" && ".repeat(40) + "context.evidence.signed"
+    );
+    for (name, policies) in [
+        (
+            "dear_pattern",
+            format!("forbid (principal, action, resource) when {{ {pattern} }};"),
+        ),
+        ("dear_patterns", many),
+        (
+            "dear_asks",
+            "permit (principal, action, resource) when { context.evidence.approvals * 1 >= 16 };"
+                .repeat(6),
+        ),
+    ] {
+        let policy =
+            EvidencePolicy::compile(&policies, policy::DEFAULT_SCHEMA).expect("within the limits");
+        let request = policy::Request {
+            agent: AGENT.producer,
+            controller: Some(AGENT.controller),
+            action: "refund",
+            resource: &resource,
+            tier: RiskTier::Payment,
+            amount: Some((500, "EUR")),
+            evidence: waits,
+        };
+        group.bench_function(name, |b| b.iter(|| policy.judge(black_box(&request))));
+    }
     group.finish();
 }
 

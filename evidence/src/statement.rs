@@ -226,6 +226,12 @@ impl BodyKind {
         )
     }
 
+    /// Returns true if the evidence policy in force is asked when it is recorded.
+    #[must_use]
+    pub const fn needs_policy(self) -> bool {
+        matches!(self, Self::Intent | Self::Decision | Self::Approval)
+    }
+
     /// Whether it means something from rules version 2 on only.
     #[must_use]
     pub const fn needs_assessment(self) -> bool {

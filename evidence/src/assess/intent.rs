@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     KeyId, PayloadDigest, TaskId,
-    policy::{self, Ruling},
+    policy::{self, Judging, Ruling},
     trust::PolicyInForce,
 };
 
@@ -280,7 +280,17 @@ impl Book {
                 approvals_phishing_resistant: counted(AuthenticationStrength::PhishingResistant),
             },
         };
-        judged.ruled(policy, &request, asked);
+        let compiled = match policy.policy.compiled() {
+            Ok(compiled) => compiled,
+            Err(_) => {
+                // Whoever records or replays has looked before (`Registry::can_judge`).
+                judged.failed(policy, "this build cannot read it".to_owned());
+                judged.conclude();
+                return Ok(judged);
+            }
+        };
+        let mut judging = compiled.judging();
+        judged.ruled(policy, &mut judging, &request, asked);
         // What it expects to change elsewhere must be allowed there too.
         let others: BTreeSet<&str> = asked
             .expected
@@ -289,11 +299,14 @@ impl Book {
             .filter(|resource| *resource != asked.resource)
             .collect();
         for resource in others {
+            if judged.event == Event::PolicyFailed {
+                break;
+            }
             let request = policy::Request {
                 resource,
                 ..request
             };
-            judged.ruled(policy, &request, asked);
+            judged.ruled(policy, &mut judging, &request, asked);
         }
         judged.missing.sort();
         judged.missing.dedup();
@@ -530,27 +543,29 @@ impl Judged {
     }
 
     /// Takes what the policy says of a resource: what it lacks for any of them, it lacks.
-    fn ruled(&mut self, policy: &PolicyInForce, request: &policy::Request<'_>, asked: &Asked<'_>) {
-        match policy.policy.judge(request) {
-            Ruling::Cleared(duties) => {
-                self.duties = self.duties.with(duties);
-                let claims = asked
-                    .evidence
-                    .iter()
-                    .any(|one| one.strength > AuthenticationStrength::SingleFactor as i32);
-                if claims {
-                    let least = policy::Request {
-                        evidence: policy::Evidence {
-                            approvals_multi_factor: 0,
-                            approvals_phishing_resistant: 0,
-                            ..request.evidence
-                        },
-                        ..*request
-                    };
-                    let ruling = policy.policy.judge(&least);
-                    self.strength_claimed |= !matches!(ruling, Ruling::Cleared(_));
-                }
-            }
+    fn ruled(
+        &mut self,
+        policy: &PolicyInForce,
+        judging: &mut Judging<'_>,
+        request: &policy::Request<'_>,
+        asked: &Asked<'_>,
+    ) {
+        let claims = asked
+            .evidence
+            .iter()
+            .any(|one| one.strength > AuthenticationStrength::SingleFactor as i32);
+        let unclaimed = claims.then_some(policy::Evidence {
+            approvals_multi_factor: 0,
+            approvals_phishing_resistant: 0,
+            ..request.evidence
+        });
+        let Some((ruling, by_claims)) = judging.judge_without(request, unclaimed.as_ref()) else {
+            // As for another resource.
+            return;
+        };
+        self.strength_claimed |= by_claims;
+        match ruling {
+            Ruling::Cleared(duties) => self.duties = self.duties.with(duties),
             Ruling::Waiting { missing, duties } => {
                 self.duties = self.duties.with(duties);
                 for need in missing {
@@ -567,15 +582,17 @@ impl Judged {
                     .map(|reason| format!("policy: {reason}"));
                 self.denied.extend(reasons);
             }
-            Ruling::Error { diagnostics } => {
-                self.event = Event::PolicyFailed;
-                self.denied
-                    .push("policy: could not be evaluated".to_owned());
-                let detail = diagnostics.join("; ");
-                let leaf = Some(policy.leaf.get());
-                self.findings.push((FindingKind::PolicyError, detail, leaf));
-            }
+            Ruling::Error { diagnostics } => self.failed(policy, diagnostics.join("; ")),
         }
+    }
+
+    /// The policy could not be evaluated, which counts as no.
+    fn failed(&mut self, policy: &PolicyInForce, detail: String) {
+        self.event = Event::PolicyFailed;
+        self.denied
+            .push("policy: could not be evaluated".to_owned());
+        let leaf = Some(policy.leaf.get());
+        self.findings.push((FindingKind::PolicyError, detail, leaf));
     }
 
     fn deny(&mut self, kind: FindingKind, detail: &str, contradicts: Option<u64>) {

@@ -1,21 +1,29 @@
 //! From two texts to policies that can be asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cedar_policy::{
-    Effect, Entities, EntityTypeName, Policy, PolicyId, PolicySet, Schema, ValidationMode,
-    Validator, ffi::DetailedError,
+    Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator, ffi::DetailedError,
 };
+use cedar_policy_core::ast::{self, ExprKind, Var};
 
 use super::{
-    Duties, POLICIES_BYTES_MAX, POLICIES_MAX, PolicyError, SCHEMA_BYTES_MAX, diagnostics,
+    Duties, POLICIES_BYTES_MAX, POLICIES_MAX, PolicyCost, PolicyError, SCHEMA_BYTES_MAX, bound,
+    diagnostics,
     nesting::{self, DEPTH_MAX, Syntax},
+    program::Program,
     types,
 };
 
-/// Most combinations of principal, action and resource: each policy is checked for each, which
-/// takes a second for the longest text. With Agent and Resource alone, so many actions.
+/// Most combinations of principal, action and resource: each policy is checked for each. With Agent
+/// and Resource alone, so many actions.
 const COMBINATIONS_MAX: usize = 256;
+
+/// Most work of checking the policies under the schema: about a fifth of a second.
+const CHECK_UNITS_MAX: u64 = 4_000_000;
+
+/// What Cedar does for each part of an expression, in copies of a part of a type.
+const PART_UNITS: u64 = 16;
 
 /// Longest `@id`, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -38,58 +46,29 @@ pub(super) struct Compiled {
     pub(super) digest: [u8; 32],
     pub(super) infos: Vec<PolicyInfo>,
     pub(super) warnings: Vec<String>,
-    /// Their ids are their names.
-    pub(super) policies: PolicySet,
-    /// Of the permits that ask for any.
-    pub(super) duties: BTreeMap<String, Duties>,
-    /// Those that the schema declares, with their groups.
-    pub(super) actions: Entities,
-    pub(super) types: Types,
-}
-
-/// The types of what Deed asks with.
-pub(super) struct Types {
-    pub(super) agent: EntityTypeName,
-    pub(super) action: EntityTypeName,
-    pub(super) resource: EntityTypeName,
+    pub(super) program: Program,
+    pub(super) cost: PolicyCost,
 }
 
 impl Compiled {
     pub(super) fn new(policies_text: &str, schema_text: &str) -> Result<Self, PolicyError> {
         check_bounds(policies_text, schema_text)?;
-        let schema = parse_schema(schema_text)?;
+        let (schema, largest_type) = parse_schema(schema_text)?;
         let (policies, infos) = parse_policies(policies_text)?;
         let actions = schema
             .action_entities()
             .map_err(|error| PolicyError::Schema(diagnostics::list(schema_text, [&error])))?;
+        check_work(&policies, &schema, largest_type)?;
         let warnings = validate(policies_text, &policies, schema)?;
-        let with_duties = infos.iter().filter(|info| info.duties != Duties::default());
-        let duties = with_duties.map(|info| (info.name.clone(), info.duties));
+        let program = Program::new(&policies, &infos, &actions)?;
         Ok(Self {
             digest: super::digest(policies_text, schema_text),
             policies_text: policies_text.to_owned(),
             schema_text: schema_text.to_owned(),
-            duties: duties.collect(),
             infos,
             warnings,
-            policies,
-            actions,
-            types: Types::new()?,
-        })
-    }
-}
-
-impl Types {
-    /// Cannot fail; a defect there must not become a panic here.
-    fn new() -> Result<Self, PolicyError> {
-        let named = |name: &str| {
-            let parsed = name.parse::<EntityTypeName>();
-            parsed.map_err(|errors| PolicyError::Schema(diagnostics::list(name, errors.iter())))
-        };
-        Ok(Self {
-            agent: named("Agent")?,
-            action: named("Action")?,
-            resource: named("Resource")?,
+            cost: bound::check(&program)?,
+            program,
         })
     }
 }
@@ -124,8 +103,9 @@ fn check_bounds(policies: &str, schema: &str) -> Result<(), PolicyError> {
     Ok(())
 }
 
-fn parse_schema(text: &str) -> Result<Schema, PolicyError> {
-    types::check(text)?;
+/// The schema, and how many parts its largest type has.
+fn parse_schema(text: &str) -> Result<(Schema, u64), PolicyError> {
+    let largest_type = types::check(text)?;
     let (schema, _) = Schema::from_cedarschema_str(text)
         .map_err(|error| PolicyError::Schema(diagnostics::list(text, [&error])))?;
     // Lazily: a schema of many entity types has millions of them.
@@ -133,7 +113,36 @@ fn parse_schema(text: &str) -> Result<Schema, PolicyError> {
         let max = COMBINATIONS_MAX;
         return Err(PolicyError::Combinations { max });
     }
-    Ok(schema)
+    Ok((schema, largest_type))
+}
+
+/// Bounds the work of the validator: it looks at each part of each policy for each combination, and
+/// copies the type of the context wherever that is mentioned.
+fn check_work(policies: &PolicySet, schema: &Schema, largest_type: u64) -> Result<(), PolicyError> {
+    let combinations = schema.request_envs().count() as u64;
+    let syntax: &ast::PolicySet = policies.as_ref();
+    let mut found: u64 = 0;
+    for policy in syntax.policies() {
+        let condition = policy.condition();
+        let units = condition.subexpressions().map(|part| {
+            match part.expr_kind() {
+                // Copied, and the type of what is read of it.
+                ExprKind::Var(Var::Context) => PART_UNITS + 2 * largest_type,
+                _ => PART_UNITS,
+            }
+        });
+        let units: u64 = units.sum();
+        found = found.saturating_add(units.saturating_mul(combinations));
+    }
+    if found > CHECK_UNITS_MAX {
+        return Err(PolicyError::Check {
+            found,
+            max: CHECK_UNITS_MAX,
+            combinations,
+            largest_type,
+        });
+    }
+    Ok(())
 }
 
 fn parse_policies(text: &str) -> Result<(PolicySet, Vec<PolicyInfo>), PolicyError> {

@@ -63,6 +63,88 @@ pub enum PolicyError {
         /// Most allowed.
         max: usize,
     },
+    /// Checking the policies under the schema takes too much work.
+    #[error(
+        "checking the policies takes {found} units where {max} are allowed: they are checked for \
+         {combinations} combinations of principal, action and resource, and the largest type of the \
+         schema has {largest_type} parts; declare fewer actions, or smaller types"
+    )]
+    Check {
+        /// Units found.
+        found: u64,
+        /// Most allowed.
+        max: u64,
+        /// Combinations that the schema declares.
+        combinations: u64,
+        /// Parts of the largest type when it is written out.
+        largest_type: u64,
+    },
+    /// A pattern is too dear.
+    #[error(
+        "policy `{policy}`: `like {pattern:?}` takes up to {steps} steps where {max} are allowed: \
+         shorten what stands behind a `*`"
+    )]
+    Like {
+        /// The policy.
+        policy: String,
+        /// The pattern, cut.
+        pattern: String,
+        /// Steps on the longest text.
+        steps: u64,
+        /// Most allowed.
+        max: u64,
+    },
+    /// A set is too large.
+    #[error("policy `{policy}`: a set of {found} elements where {max} are allowed")]
+    Set {
+        /// The policy.
+        policy: String,
+        /// Elements found.
+        found: usize,
+        /// Most allowed.
+        max: usize,
+    },
+    /// An Intent can make the policies be asked too often.
+    #[error(
+        "finding out what an Intent lacks can take {found} evaluations where {max} are allowed: \
+         compare approvals with fewer numbers, and do not calculate with them"
+    )]
+    Asks {
+        /// Evaluations.
+        found: u64,
+        /// Most allowed.
+        max: u64,
+    },
+    /// Judging costs too much.
+    #[error(
+        "judging an Intent can cost {units} units where {max} are allowed; policy `{policy}` takes \
+         {of_policy} of them, and of its conditions `{most}` costs most, {of_most} each time"
+    )]
+    Cost {
+        /// Units of the dearest judgement.
+        units: u64,
+        /// Most allowed.
+        max: u64,
+        /// The policy that takes most of them.
+        policy: String,
+        /// How many that are.
+        of_policy: u64,
+        /// The dearest of its conditions, cut.
+        most: String,
+        /// Units of it, each time that it is evaluated.
+        of_most: u64,
+    },
+    /// Another version of the language.
+    #[error(
+        "the policies are for Cedar {found}, and this build reads Cedar {reads} and older ones of the \
+         same major version"
+    )]
+    Version {
+        /// As the set says, cut.
+        found: String,
+        /// What this build evaluates.
+        reads: &'static str,
+    },
     /// The policies are not Cedar.
     #[error("the policies cannot be read: {}", .0.join("; "))]
     Policies(Vec<String>),
@@ -106,6 +188,7 @@ impl PolicyError {
                 }
                 | Self::Types { .. }
                 | Self::Combinations { .. }
+                | Self::Check { .. }
                 | Self::Schema(_)
         )
     }

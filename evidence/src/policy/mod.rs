@@ -20,15 +20,22 @@
 //! Architecture invariant: a ruling follows from the two texts and the request alone. Texts are
 //! bounded in size, nesting and the kinds of requests that they declare, so that compiling ends
 //! soon, and so that no thread's stack is too small for one verifier and large enough for another.
-//! The diagnostics of Cedar are for people: another version may word them differently.
+//! What judging costs is bounded in units that follow from the texts and the request as well
+//! (`cost`). The diagnostics of Cedar are for people: another version may word them differently, so
+//! no ruling has them.
 
+mod ask;
+mod bound;
 mod compile;
+mod cost;
 mod diagnostics;
 mod duties;
 mod evaluate;
 mod evidence;
 mod judge;
 mod nesting;
+mod program;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -37,11 +44,14 @@ use std::{fmt, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 
+pub use bound::PolicyCost;
 pub use compile::PolicyInfo;
+pub use cost::{ASKS_MAX, JUDGEMENT_UNITS_MAX, LIKE_STEPS_MAX, SET_ELEMENTS_MAX};
 pub use diagnostics::PolicyError;
 pub use duties::Duties;
 pub use evidence::{Evidence, Need};
-pub use judge::Ruling;
+pub use judge::{Judging, Ruling};
+pub use stored::{StoredPolicy, UnreadablePolicy, reads};
 
 use compile::Compiled;
 
@@ -103,8 +113,9 @@ impl EvidencePolicy {
     ///
     /// # Errors
     /// [`PolicyError`] if a text is too long, nested too deeply or not Cedar, if the policies are
-    /// not valid under the schema, if one is a template, or if an annotation is not one that Deed
-    /// knows (`@id`, `@description`, and on a permit `@keep` and `@corroborate`).
+    /// not valid under the schema, if one is a template, if an annotation is not one that Deed
+    /// knows (`@id`, `@description`, and on a permit `@keep` and `@corroborate`), or if checking them
+    /// or judging by them costs too much.
     pub fn compile(policies: &str, schema: &str) -> Result<Self, PolicyError> {
         Compiled::new(policies, schema).map(|compiled| Self(Arc::new(compiled)))
     }
@@ -139,10 +150,25 @@ impl EvidencePolicy {
         &self.0.warnings
     }
 
+    /// What judging an Intent costs at most, as long as it expects no effects elsewhere.
+    #[must_use]
+    pub fn cost(&self) -> PolicyCost {
+        self.0.cost
+    }
+
     /// Judges an Intent by the evidence that is there. Never panics, whatever the request says.
     #[must_use]
     pub fn judge(&self, request: &Request<'_>) -> Ruling {
-        judge::judge(&self.0, request)
+        // The first ruling of a judgement is always given.
+        self.judging().judge(request).unwrap_or(Ruling::Error {
+            diagnostics: Vec::new(),
+        })
+    }
+
+    /// Begins the judgement of an Intent that may be about several resources.
+    #[must_use]
+    pub fn judging(&self) -> Judging<'_> {
+        Judging::new(&self.0.program)
     }
 }
 
@@ -160,6 +186,14 @@ impl fmt::Debug for EvidencePolicy {
             .field("digest", &hex::encode(self.0.digest))
             .field("policies", &self.0.infos.len())
             .finish()
+    }
+}
+
+/// A text as a message has room for it.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", &text[..end]),
     }
 }
 

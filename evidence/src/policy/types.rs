@@ -24,8 +24,9 @@ struct Size {
     levels: usize,
 }
 
-/// Refuses schemas whose types grow too large or too deep.
-pub(super) fn check(text: &str) -> Result<(), PolicyError> {
+/// Refuses schemas whose types grow too large or too deep. Returns how many parts the largest type
+/// has.
+pub(super) fn check(text: &str) -> Result<u64, PolicyError> {
     let (fragment, _) = SchemaFragment::from_cedarschema_str(text)
         .map_err(|error| PolicyError::Schema(diagnostics::list(text, [&error])))?;
     let schema = fragment
@@ -42,7 +43,18 @@ pub(super) fn check(text: &str) -> Result<(), PolicyError> {
             sizes.types.entry(name).or_default().push(of);
         }
     }
-    sizes.of(&schema, 0).map(|_| ())
+    sizes.of(&schema, 0)?;
+    let mut largest = 0;
+    let namespaces = schema.as_object().into_iter().flatten();
+    for (_, namespace) in namespaces {
+        for kind in ["commonTypes", "entityTypes", "actions"] {
+            let declared = namespace.get(kind).and_then(Value::as_object);
+            for (_, of) in declared.into_iter().flatten() {
+                largest = largest.max(sizes.of(of, 0)?.nodes);
+            }
+        }
+    }
+    Ok(largest)
 }
 
 struct Sizes<'a> {

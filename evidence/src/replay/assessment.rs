@@ -186,6 +186,7 @@ impl Replay {
         let Some((book, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
+        registry.can_judge(said.header.body)?;
         let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
         let assessed = book.record(&mut past, registry, &spoken)?;

@@ -7,6 +7,7 @@ use crate::{
     batch::{BatchError, PathError},
     entry::EntryError,
     genesis::GenesisError,
+    policy::UnreadablePolicy,
     session,
     signature::SignatureError,
     trust::{ChainError, SpeakerRefusal, TrustRefusal},
@@ -146,6 +147,9 @@ pub enum Fault {
         /// Leaf of the one before.
         wanted: u64,
     },
+    /// This build cannot say what it comes to. No fault of the log.
+    #[error(transparent)]
+    PolicyUnreadable(#[from] UnreadablePolicy),
     /// What the entries before it call for is not there.
     #[error("the ledger left out the {body} that belongs here")]
     LeftOut {

@@ -277,6 +277,7 @@ impl Replay {
             return Err(Fault::SignatureMissing);
         };
         statement.verify_possession(self.id)?;
+        statement.check_recorded_policy()?;
         self.is_next(said.header, said.speaker)?;
         self.in_form(said.header)?;
         let at = self.effective_time;

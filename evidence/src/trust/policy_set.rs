@@ -1,28 +1,17 @@
-//! What has to hold for a PolicySet before it is a trust statement.
+//! What has to hold for a PolicySet before it is a trust statement, and before it is recorded.
 
 use deed_proto::v1;
 
 use super::TrustStatement;
 use crate::{
     Problem, WireError,
-    policy::{self, CEDAR_VERSION, EvidencePolicy},
+    policy::{self, CEDAR_VERSION, StoredPolicy},
 };
 
-/// Checks what the set says of itself, and compiles it. What it says comes first: it is cheap, and
-/// another version of Cedar would explain the rest.
+/// Checks what the set says of its texts, and keeps these. They are not compiled: that takes much
+/// longer than anything else a statement asks for, so whoever needs it does it when it is known who
+/// signed ([`check`]).
 pub(super) fn parse(set: &v1::PolicySet) -> Result<TrustStatement, WireError> {
-    let wrong = |field: &str, what: String| {
-        Err(WireError::new(
-            format!("policy_set.{field}"),
-            Problem::Policy(what),
-        ))
-    };
-    // Which rules it may bring is looked at where statements are parsed.
-    let (rules_version, cedar_version) = (set.rules_version, &set.cedar_version);
-    if cedar_version != CEDAR_VERSION {
-        let what = format!("version {cedar_version} where {CEDAR_VERSION} is evaluated");
-        return wrong("cedar_version", what);
-    }
     let digest = policy::digest(&set.policies, &set.schema);
     if set.digest[..] != digest[..] {
         let what = format!(
@@ -30,22 +19,32 @@ pub(super) fn parse(set: &v1::PolicySet) -> Result<TrustStatement, WireError> {
             hex::encode(&set.digest),
             hex::encode(digest)
         );
-        return wrong("digest", what);
+        return Err(wrong("digest", what));
     }
-    match EvidencePolicy::compile(&set.policies, &set.schema) {
-        Ok(policy) => Ok(TrustStatement::PolicySet {
-            policy,
-            rules_version,
-        }),
-        Err(error) => {
-            let at_fault = if error.is_of_schema() {
-                "schema"
-            } else {
-                "policies"
-            };
-            wrong(at_fault, error.summary())
-        }
+    Ok(TrustStatement::PolicySet {
+        policy: StoredPolicy::new(&set.policies, &set.schema, &set.cedar_version),
+        // Which rules it may bring is looked at where statements are parsed.
+        rules_version: set.rules_version,
+    })
+}
+
+/// Compiles a set that is to be recorded. What it says of itself comes first: it is cheap, and
+/// another version of Cedar would explain the rest.
+pub(super) fn check(policy: &StoredPolicy) -> Result<(), WireError> {
+    let version = policy.cedar_version();
+    if version != CEDAR_VERSION {
+        let what = format!("version {version} where {CEDAR_VERSION} is evaluated");
+        return Err(wrong("cedar_version", what));
     }
+    match policy.compiled() {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_of_schema() => Err(wrong("schema", error.summary())),
+        Err(error) => Err(wrong("policies", error.summary())),
+    }
+}
+
+fn wrong(field: &str, what: String) -> WireError {
+    WireError::new(format!("policy_set.{field}"), Problem::Policy(what))
 }
 
 #[cfg(test)]
@@ -56,7 +55,7 @@ mod tests {
     use crate::{
         LedgerId, Micros, Problem, WireError,
         genesis::Genesis,
-        policy::{self, CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, EvidencePolicy},
+        policy::{self, CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, StoredPolicy},
         signature::key_id,
         statement,
         trust::{PolicyInForce, Registry, TrustStatement},
@@ -84,22 +83,50 @@ mod tests {
         TrustStatement::parse(&payload.unwrap())
     }
 
+    fn stored(policies: &str) -> StoredPolicy {
+        StoredPolicy::new(policies, DEFAULT_SCHEMA, CEDAR_VERSION)
+    }
+
     fn refused(set: v1::PolicySet) -> (String, String) {
-        let error = parse(set).unwrap_err();
+        let checked = parse(set).and_then(|said| said.unwrap().check_policy());
+        let error = checked.unwrap_err();
         assert!(matches!(error.problem, Problem::Policy(_)), "{error}");
         (error.field, error.problem.to_string())
     }
 
     #[test]
-    fn a_set_of_policies_is_compiled() {
-        let policy = EvidencePolicy::compile(DEFAULT_POLICIES, DEFAULT_SCHEMA).unwrap();
+    fn a_set_of_policies_is_compiled_when_it_is_checked_and_not_when_it_is_parsed() {
+        let policy = stored(DEFAULT_POLICIES);
         let parsed = parse(set(DEFAULT_POLICIES, DEFAULT_SCHEMA)).unwrap();
         let rules_version = 2;
         let wanted = TrustStatement::PolicySet {
             policy,
             rules_version,
         };
-        assert_eq!(parsed, Some(wanted));
+        assert_eq!(parsed.as_ref(), Some(&wanted));
+        let Some(TrustStatement::PolicySet { policy, .. }) = &parsed else {
+            panic!("{parsed:?}");
+        };
+        assert!(!policy.is_compiled());
+        parsed.as_ref().unwrap().check_policy().unwrap();
+        assert!(policy.is_compiled());
+    }
+
+    #[test]
+    fn a_recorded_set_of_another_version_of_cedar_is_no_fault_of_the_log() {
+        for (version, policies, faulty) in [
+            (CEDAR_VERSION, "this is no policy", true),
+            ("4.0", "this is no policy", false),
+            ("9.0", DEFAULT_POLICIES, false),
+        ] {
+            let set = v1::PolicySet {
+                cedar_version: version.to_owned(),
+                ..set(policies, DEFAULT_SCHEMA)
+            };
+            let said = parse(set).unwrap().unwrap();
+            assert_eq!(said.check_recorded_policy().is_err(), faulty, "{version}");
+            assert!(said.check_policy().is_err(), "{version}");
+        }
     }
 
     #[test]
@@ -168,7 +195,7 @@ mod tests {
             let signer = key_id(authority.public_key());
             registry.judge(&said, signer, at).unwrap();
             registry.apply(&said, at, leaf, Hash::new([9; 32]));
-            let policy = EvidencePolicy::compile(policies, DEFAULT_SCHEMA).unwrap();
+            let policy = stored(policies);
             assert_eq!(registry.policy(), Some(&PolicyInForce { policy, leaf }));
             assert_eq!(registry.rules_version(), 2);
         }

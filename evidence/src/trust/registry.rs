@@ -13,8 +13,12 @@ use super::{
     TrustRefusal, TrustStatement,
 };
 use crate::{
-    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId, assess::covers, genesis::Genesis,
-    policy::EvidencePolicy, signature::key_id,
+    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId,
+    assess::covers,
+    genesis::Genesis,
+    policy::{StoredPolicy, UnreadablePolicy},
+    signature::key_id,
+    statement::BodyKind,
 };
 
 /// Who speaks for whom after some of a ledger's trust statements. A function of these statements
@@ -94,8 +98,8 @@ pub struct Hold {
 /// The evidence policy in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyInForce {
-    /// The policy.
-    pub policy: EvidencePolicy,
+    /// The policy. It is compiled when it is first needed.
+    pub policy: StoredPolicy,
     /// The leaf that set it.
     pub leaf: LeafIndex,
 }
@@ -538,6 +542,25 @@ impl Registry {
     #[must_use]
     pub const fn policy(&self) -> Option<&PolicyInForce> {
         self.policy.as_ref()
+    }
+
+    /// Returns whether statements of a kind can be judged here. Those that the policy in force
+    /// decides of (Intents, and evidence for them) cannot if this build does not read it. They are
+    /// refused then, and a replay ends there: denying them would be a verdict, and other builds, which
+    /// read the policy, would come to another one.
+    ///
+    /// # Errors
+    /// [`UnreadablePolicy`], which says how a ledger gets out of that.
+    pub fn can_judge(&self, body: BodyKind) -> Result<(), UnreadablePolicy> {
+        match &self.policy {
+            Some(PolicyInForce { policy, leaf }) if body.needs_policy() => {
+                match policy.compiled() {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(UnreadablePolicy::new(leaf.get(), policy, error)),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The rules in force: those of the genesis entry, or of the newest PolicySet.

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::policy_set;
 use crate::{
     CommitmentDigest, HoldId, KeyId, LedgerId, Micros, Problem, TaskId, WireError,
-    policy::EvidencePolicy,
+    policy::{CEDAR_VERSION, StoredPolicy},
     signature::{Possession, SignatureError, key_id},
     statement,
 };
@@ -38,8 +38,8 @@ pub enum TrustStatement {
     },
     /// Which evidence an action needs.
     PolicySet {
-        /// The policies, compiled.
-        policy: EvidencePolicy,
+        /// The policies. Nobody has looked at them ([`TrustStatement::check_policy`]).
+        policy: StoredPolicy,
         /// The rules in force from here on.
         rules_version: u32,
     },
@@ -127,8 +127,8 @@ impl TrustStatement {
     /// Parses a statement's payload; `None` if it is no trust statement.
     ///
     /// # Errors
-    /// [`WireError`] as [`statement::parse`], and [`Problem::Policy`] for a set of policies that
-    /// this version cannot judge by.
+    /// [`WireError`] as [`statement::parse`], and [`Problem::Policy`] for a set of policies with
+    /// another digest than it says.
     pub fn parse(payload: &[u8]) -> Result<Option<Self>, WireError> {
         if !statement::parse(payload)?.body.is_trust() {
             return Ok(None);
@@ -147,6 +147,35 @@ impl TrustStatement {
     pub fn verify_possession(&self, ledger_id: LedgerId) -> Result<(), SignatureError> {
         match self {
             Self::KeyRegistered(key) => key.possession_of(ledger_id).verify(&key.possession),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compiles the policies of a PolicySet that is to be recorded; nothing to check in any other
+    /// statement. It may take a fifth of a second, so the signature comes first.
+    ///
+    /// # Errors
+    /// [`Problem::Policy`] for policies of another version of Cedar than this build evaluates, and
+    /// for those that nobody can judge by.
+    pub fn check_policy(&self) -> Result<(), WireError> {
+        match self {
+            Self::PolicySet { policy, .. } => policy_set::check(policy),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for one that was recorded. A set of this build's own version of Cedar was compiled
+    /// before it was recorded, so one that cannot be is a fault of the log. Whether one of another
+    /// version can be matters where an entry is judged by it
+    /// ([`Registry::can_judge`](super::Registry::can_judge)).
+    ///
+    /// # Errors
+    /// [`Problem::Policy`] for policies that nobody can judge by.
+    pub fn check_recorded_policy(&self) -> Result<(), WireError> {
+        match self {
+            Self::PolicySet { policy, .. } if policy.cedar_version() == CEDAR_VERSION => {
+                policy_set::check(policy)
+            }
             _ => Ok(()),
         }
     }

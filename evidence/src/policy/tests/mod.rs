@@ -2,6 +2,8 @@
 
 mod compiling;
 mod defaults;
+mod limits;
+mod oracle;
 mod rulings;
 
 use crate::policy::{

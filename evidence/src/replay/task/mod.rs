@@ -530,6 +530,7 @@ impl TaskReplay {
         let Some((book, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
+        registry.can_judge(saying.header.body)?;
         let assessed = book.record(&mut past, registry, &spoken(saying, &what, at))?;
         let unkept = book.unkept(saying.leaf).cloned();
         if let Some(unkept) = unkept {
@@ -590,6 +591,7 @@ impl TaskReplay {
             sessions: &self.sessions,
         };
         let registry = self.chain.registry();
+        registry.can_judge(header.body)?;
         let mut book = Book::restore(self.id, self.kept.dues.iter().copied());
         book.advance(&mut past, registry, index, at)?;
         let what = said::Said::read(&bytes.slice_ref(entry.payload))?;

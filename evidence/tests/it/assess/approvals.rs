@@ -239,6 +239,41 @@ fn yes_and_no_in_one_batch_are_no() {
     stage.replays();
 }
 
+/// The work of judging is bounded, in units that a replay counts as well.
+#[test]
+fn an_intent_that_costs_too_much_to_judge_is_denied() {
+    let forbids = (0..20).map(|number| {
+        format!(
+            "@id(\"{number}\") forbid (principal, action, resource)
+             when {{ resource.name like \"*/secret/*\" }};"
+        )
+    });
+    let policies = format!(
+        "permit (principal, action, resource); {}",
+        forbids.collect::<String>()
+    );
+    let mut stage = Stage::new();
+    let policy = stage.ledger.set_policy(&policies);
+    stage.open(RiskTier::Low);
+    let effects = |count: usize| {
+        let effects = (0..count).map(|number| v1::Effect {
+            kind: "order.changed".into(),
+            resource: format!("{number}/{}", "a".repeat(1_000)),
+            ..v1::Effect::default()
+        });
+        effects.collect::<Vec<_>>()
+    };
+    let cheap = stage.intend(None, |said| said.expected_effects = effects(1));
+    assert_eq!(cheap.kinds(), [F::ScopeExceeded]);
+    let denied = stage.intend(None, |said| said.expected_effects = effects(8));
+    assert_eq!(denied.kinds(), [F::ScopeExceeded, F::PolicyError]);
+    let error = &denied.assessed.findings[1];
+    assert!(error.detail.contains("more than 4096 units"), "{error:?}");
+    assert_eq!(error.contradicts_leaf, Some(policy.leaf));
+    assert_eq!(stage.state(&denied), IntentState::Denied);
+    stage.replays();
+}
+
 #[test]
 fn a_policy_that_fails_denies() {
     let mut stage = Stage::new();
