@@ -4,7 +4,7 @@ use bytes::Bytes;
 use deed_evidence::{
     LedgerId,
     genesis::Genesis,
-    replay::{Replay, ReplayError, Summary},
+    replay::{Fault, Replay, ReplayError, Summary},
 };
 use deed_tlog::{Frontier, Hash, Origin, TreeHead, VerifierKey, leaf_hash};
 use thiserror::Error;
@@ -81,6 +81,10 @@ pub enum AuditError {
     /// missing: the ledger itself is false, and has signed that.
     #[error("{0}; the signed head commits to that")]
     Difference(#[source] ReplayError),
+    /// The entries are those that the head commits to, and this build cannot judge some of them: no
+    /// fault of the ledger.
+    #[error("{0}; the entries before it are in place, and what follows was not audited")]
+    Unjudgeable(#[source] ReplayError),
 }
 
 impl AuditError {
@@ -88,7 +92,7 @@ impl AuditError {
     #[must_use]
     pub fn leaf(&self) -> Option<u64> {
         match self {
-            Self::Difference(error) => Some(error.leaf),
+            Self::Difference(error) | Self::Unjudgeable(error) => Some(error.leaf),
             Self::OtherEntries { difference, .. } => difference.as_ref().map(|error| error.leaf),
             _ => None,
         }
@@ -166,7 +170,10 @@ impl Audit {
             });
         }
         if let Some(difference) = difference {
-            return Err(AuditError::Difference(difference));
+            return Err(match *difference.fault {
+                Fault::PolicyUnreadable(_) => AuditError::Unjudgeable(difference),
+                _ => AuditError::Difference(difference),
+            });
         }
         let (Some(mut replay), Some(genesis)) = (self.replay, self.genesis) else {
             return Err(AuditError::Empty);

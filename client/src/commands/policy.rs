@@ -8,7 +8,10 @@ use deed_client::ProvenTrust;
 use deed_evidence::{
     RULES_ASSESSED,
     entry::Entry,
-    policy::{CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, EvidencePolicy, PolicyError},
+    policy::{
+        ASKS_MAX, CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, EvidencePolicy,
+        JUDGEMENT_UNITS_MAX, PolicyError,
+    },
     statement,
 };
 use deed_proto::v1::{self, statement::Body};
@@ -80,8 +83,18 @@ struct CheckedJson {
     valid: bool,
     digest: String,
     cedar_version: &'static str,
+    cost: CostJson,
     policies: Vec<PolicyJson>,
     warnings: Vec<String>,
+}
+
+/// What judging one Intent costs at most, unless it expects effects elsewhere.
+#[derive(Serialize)]
+struct CostJson {
+    units: u64,
+    units_max: u64,
+    evaluations: u64,
+    evaluations_max: u64,
 }
 
 #[derive(Serialize)]
@@ -149,6 +162,12 @@ impl Check {
             valid: true,
             digest: hex::encode(policy.digest()),
             cedar_version: CEDAR_VERSION,
+            cost: CostJson {
+                units: policy.cost().units,
+                units_max: JUDGEMENT_UNITS_MAX,
+                evaluations: policy.cost().asks,
+                evaluations_max: ASKS_MAX,
+            },
             policies: policies(&policy),
             warnings: sources.placed(policy.warnings()),
         };
@@ -160,6 +179,11 @@ impl Check {
             let mut lines: Vec<_> = policies.collect();
             lines.push(format!("digest     {}", json.digest));
             lines.push(format!("cedar      {}", json.cedar_version));
+            let cost = &json.cost;
+            lines.push(format!(
+                "cost       up to {} of {} units an Intent",
+                cost.units, cost.units_max
+            ));
             lines.join("\n")
         })
     }
