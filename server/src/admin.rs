@@ -109,6 +109,17 @@ impl Admin {
         }
     }
 
+    /// What is said of a server that is ready.
+    fn ready_words(&self) -> String {
+        match self.context.registry.policies_unreadable() {
+            0 => "ready\n".to_owned(),
+            ledgers => format!(
+                "ready\n{ledgers} ledger(s) take no Intents, Decisions and Approvals: this build cannot \
+                 read their evidence policy; the log names them\n"
+            ),
+        }
+    }
+
     fn over_quota(&self) -> Vec<(&'static str, u64)> {
         let mut all = self.context.pressure.quotas.over();
         all.push(("stored", self.context.contents.over_quota()));
@@ -129,6 +140,8 @@ impl Admin {
         Observed {
             queue_bytes: self.context.appends.shards.queue_bytes(),
             ledgers_loaded: ledgers.len() as u64,
+            policies_compiled: self.context.registry.policies().compiled(),
+            policies_unreadable: self.context.registry.policies_unreadable(),
             leaves: ledgers
                 .iter()
                 .map(|ledger| ledger.readable().size().get())
@@ -177,9 +190,9 @@ async fn healthz() -> Response<Body> {
 }
 
 async fn readyz(State(admin): Looking) -> Response<Body> {
-    let ready = look(admin, Admin::ready).await.and_then(|ready| ready);
-    match ready {
-        Ok(()) => plain(StatusCode::OK, "ready\n"),
+    let ready = look(admin, |admin| admin.ready().map(|()| admin.ready_words()));
+    match ready.await.and_then(|ready| ready) {
+        Ok(words) => plain(StatusCode::OK, words),
         Err(NotReady(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
 }

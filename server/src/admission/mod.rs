@@ -9,6 +9,7 @@
 //! ```text
 //! admit: canonical form, whose key, entry, leaf hash      -> Admitting
 //!        signatures, in parallel                          -> Admitting::refuse
+//!        policies that authorities signed, compiled        -> Admitting::refuse_policy
 //!        batches: what the manifest says of its statements -> Admitting::finish
 //! ```
 
@@ -21,7 +22,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, KeyId, LedgerId, Micros, PAYLOAD_BYTES_MAX, PayloadDigest, PrincipalHash,
-    Problem, RULES_ASSESSED, Sequence, SessionId, TaskId,
+    Problem, RULES_ASSESSED, Sequence, SessionId, TaskId, WireError,
     assess::said::Said,
     batch::Manifest,
     entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
@@ -36,7 +37,7 @@ use parking_lot::RwLock;
 use crate::{
     access::{Caller, role::Role},
     content::{SharedGate, State},
-    ledger::signers::LogSigners,
+    ledger::{policies::Sets, signers::LogSigners},
 };
 pub(crate) use contents::{Attached, Contents};
 
@@ -48,6 +49,9 @@ pub(crate) const REQUEST_PAYLOAD_BYTES_MAX: usize = 4 << 20;
 
 /// Most trust statements of a request.
 const TRUST_STATEMENTS_MAX: usize = 256;
+
+/// Most PolicySets of a request: each may take a fifth of a second to compile.
+const POLICY_SETS_MAX: usize = 4;
 
 /// Whether a payload, if it is canonical, is an authority's: after the ledger id (34 bytes with
 /// tag and length) stands the authorities' producer, which nobody else may name.
@@ -257,6 +261,11 @@ impl Admission<'_> {
     pub(crate) fn admit_here(self, envelopes: &[v1::Envelope]) -> (AdmittedBatch, Vec<Rejected>) {
         let mut admitting = self.admit(envelopes);
         admitting.verify_here();
+        for (envelope, set) in admitting.policies(self.trust) {
+            if let Err(error) = set.check_policy() {
+                admitting.refuse_policy(envelope, &error);
+            }
+        }
         let (batch, rejected, _) = admitting.finish();
         (batch, rejected)
     }
@@ -290,6 +299,7 @@ impl Admission<'_> {
             admission: self,
             binding: None,
             trust_statements: 0,
+            policy_sets: 0,
             assessed: self.trust.read().rules_version() >= RULES_ASSESSED,
         };
         let mut position = 0;
@@ -317,6 +327,8 @@ struct Lookup<'a> {
     binding: Option<(String, u64)>,
     /// Trust statements of the request so far.
     trust_statements: usize,
+    /// PolicySets of the request so far.
+    policy_sets: usize,
     /// Whether entries are assessed here.
     assessed: bool,
 }
@@ -372,6 +384,15 @@ impl Lookup<'_> {
         let kind = if header.body.is_trust() {
             let statement = trust_statement(&envelope.payload, self.admission.ledger_id)?;
             self.admission.check_log_key(&statement)?;
+            if matches!(statement, TrustStatement::PolicySet { .. }) {
+                self.policy_sets += 1;
+                if self.policy_sets > POLICY_SETS_MAX {
+                    let message = format!(
+                        "a request takes {POLICY_SETS_MAX} PolicySets; send the rest in another"
+                    );
+                    return Err(Rejected::new(Reason::Oversized, "", message));
+                }
+            }
             Kind::Trust(Box::new(statement))
         } else {
             Kind::Statement
@@ -512,7 +533,7 @@ fn check(payload: &[u8], ledger_id: LedgerId) -> Result<Header<'_>, Rejected> {
     Ok(header)
 }
 
-fn malformed(error: &deed_evidence::WireError) -> Rejected {
+fn malformed(error: &WireError) -> Rejected {
     let reason = match error.problem {
         Problem::UnknownBody { .. } => Reason::BodyNotAccepted,
         Problem::Policy(_) => Reason::PolicyInvalid,
@@ -569,6 +590,31 @@ impl Admitted {
 }
 
 impl Admitting {
+    /// PolicySets whose signatures have been verified, by keys that are authorities now. (Another is
+    /// refused in the step, or was recorded before: nobody has to compile it.)
+    pub(crate) fn policies(&self, trust: &RwLock<trust::Registry>) -> Sets {
+        debug_assert!(self.signatures.is_empty(), "every signature was looked at");
+        let sets = self.batch.statements.iter().filter_map(|statement| {
+            let Kind::Trust(said) = &statement.kind else {
+                return None;
+            };
+            let signer = statement.authorship.key()?;
+            let is_set = matches!(**said, TrustStatement::PolicySet { .. });
+            let is_refused = |rejected: &Rejected| rejected.envelope == statement.envelope;
+            if !is_set || self.rejected.iter().any(is_refused) {
+                return None;
+            }
+            trust.read().is_authority(signer)?;
+            Some((statement.envelope, (**said).clone()))
+        });
+        sets.collect()
+    }
+
+    /// Refuses a PolicySet by which nobody could judge.
+    pub(crate) fn refuse_policy(&mut self, envelope: usize, error: &WireError) {
+        self.rejected.push(malformed(error).at(envelope));
+    }
+
     /// Ends admission: refuses what was signed by nobody, and all of a batch with it.
     pub(crate) fn finish(mut self) -> (AdmittedBatch, Vec<Rejected>, Contents) {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");

@@ -18,7 +18,7 @@ use crate::{
     admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::Clock,
     content::ContentStore,
-    ledger::{Ledger, Readable, registry::Registry, step::Placement},
+    ledger::{Ledger, Readable, policies::Busy, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
     pressure::{Pressure, Room, Source, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, NoAnswer, Pending, Reservation, Shards},
@@ -143,7 +143,26 @@ impl Appends {
         };
         let begun = Instant::now();
         let admitting = admission.admit(&request.envelopes);
-        let (mut batch, rejected, contents) = admitting.verify().await.finish();
+        let mut admitting = admitting.verify().await;
+        let sets = admitting.policies(&ledger.trust);
+        if !sets.is_empty() {
+            let policies = self.registry.policies();
+            match policies.check(ledger.number, sets, self.queue_wait).await {
+                Ok(refused) => refused
+                    .iter()
+                    .for_each(|(envelope, why)| admitting.refuse_policy(*envelope, why)),
+                Err(Busy) => {
+                    self.metrics.overloaded();
+                    let (count, bytes) = (request.envelopes.len(), cost.message_bytes);
+                    let quotas = &self.pressure.quotas;
+                    quotas.give_back(source.principal.as_ref(), count, bytes);
+                    return Err(Refusal::Overloaded {
+                        retry_after: RETRY_AFTER,
+                    });
+                }
+            }
+        }
+        let (mut batch, rejected, contents) = admitting.finish();
         self.metrics.stage(Stage::Admission, begun.elapsed());
         if !contents.is_empty() {
             self.hold_contents(&ledger, source, contents, &mut batch)

@@ -22,6 +22,7 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
         StepRefusal::ContentUnknown { .. } => (Reason::ContentUnknown, "erasure", None),
         StepRefusal::ErasureElsewhere => (Reason::BodyNotAccepted, "erasure", None),
         StepRefusal::RulesVersion { .. } => (Reason::RulesVersion, "body", None),
+        StepRefusal::Policy(_) => (Reason::PolicyInvalid, "", None),
         StepRefusal::Form(breach) => (Reason::Malformed, breach.field(), None),
         StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
     };

@@ -12,7 +12,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, genesis::Genesis, replay::Replay, trust::LogKeys};
+use deed_evidence::{
+    LedgerId,
+    genesis::Genesis,
+    replay::{Fault, Replay},
+    statement::BodyKind,
+    trust::LogKeys,
+};
 use deed_tlog::{
     Checkpoint, FullTile, Hash, Origin, RightEdge, TileId, TreeHead, VerifierKey, leaf_hash,
 };
@@ -52,6 +58,14 @@ pub enum FsckError {
         /// What differs, and where.
         what: String,
     },
+    /// This build cannot say whether it is as it must be.
+    #[error("ledger {ledger:?}: cannot be checked by this build: {what}")]
+    Unjudgeable {
+        /// The ledger.
+        ledger: String,
+        /// From which leaf on, and why.
+        what: String,
+    },
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,6 +92,9 @@ pub struct Report {
     pub records: u64,
     /// Guarded heads that the store reproduces.
     pub guarded: u64,
+    /// Ledgers in which nothing was judged by the evidence policy in force, which this build cannot
+    /// read; each with the reason.
+    pub unreadable: Vec<String>,
     /// The contents beside the log, which its integrity does not depend on.
     pub contents: ContentsReport,
 }
@@ -88,7 +105,9 @@ impl fmt::Display for Report {
             f,
             "clean: {} ledgers, {} leaves, {} tiles, {} heads, {} records, {} guarded heads",
             self.ledgers, self.leaves, self.tiles, self.heads, self.records, self.guarded
-        )
+        )?;
+        let mut unreadable = self.unreadable.iter();
+        unreadable.try_for_each(|what| write!(f, "\n{what}"))
     }
 }
 
@@ -316,6 +335,13 @@ impl<'s> LedgerCheck<'s> {
         ended.map_err(|error| self.differs(error.to_string()))?;
         self.newest_head(expected, head, &newest)?;
         self.log_keys()?;
+        let registry = self.replay()?.registry();
+        if let Err(unreadable) = registry.can_judge(BodyKind::Intent) {
+            let name = &self.record.name;
+            report
+                .unreadable
+                .push(format!("ledger {name:?}: {unreadable}"));
+        }
         report.heads += 1;
         report.leaves += expected;
         report.tiles += self.tiles()?;
@@ -336,7 +362,13 @@ impl<'s> LedgerCheck<'s> {
                 Replay::begin(bytes).map(|replay| self.replay = Some(replay))
             }
         };
-        judged.map_err(|error| self.differs(error.to_string()))
+        judged.map_err(|error| match *error.fault {
+            Fault::PolicyUnreadable(_) => FsckError::Unjudgeable {
+                ledger: self.record.name.clone(),
+                what: error.to_string(),
+            },
+            _ => self.differs(error.to_string()),
+        })
     }
 
     fn check_genesis(&self, bytes: &Bytes) -> Result<(), FsckError> {

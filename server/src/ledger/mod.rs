@@ -5,6 +5,9 @@ pub(crate) mod batch_proof;
 mod evidence_tests;
 pub(crate) mod index;
 pub(crate) mod load;
+pub(crate) mod policies;
+#[cfg(test)]
+mod policy_tests;
 #[cfg(test)]
 mod raised_tests;
 pub(crate) mod read;

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Micros, genesis::Genesis, genesis::GenesisError, trust};
+use deed_evidence::{
+    LedgerId, Micros, genesis::Genesis, genesis::GenesisError, statement::BodyKind, trust,
+};
 use deed_tlog::{Checkpoint, Hash, Origin, PublicKey, TreeHead};
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
@@ -13,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     Ledger, Readable, is_valid_name,
     load::{self, LoadError},
+    policies::Policies,
     signers::LogSigners,
     step::{LedgerState, Records, SharedTrust},
 };
@@ -55,8 +58,10 @@ pub(crate) struct Registry {
     identity: Arc<Identity>,
     clock: Arc<dyn Clock>,
     loaded: RwLock<HashMap<String, Arc<Ledger>>>,
-    /// Held while a ledger is loaded: one name, one ledger in memory.
-    loading: Mutex<()>,
+    /// Names of ledgers that are being loaded, each with what is held meanwhile: one name, one ledger
+    /// in memory, and nobody waits for another's.
+    loading: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    policies: Arc<Policies>,
     /// Held while a ledger is created, until it is on disk: one name, one number.
     creating: Mutex<()>,
     /// The name of the ledger that is being created. It is on disk before it is in memory; whoever
@@ -85,6 +90,35 @@ impl NewLedger {
     }
 }
 
+/// A name that is being loaded, as long as somebody holds or waits for it.
+struct Loading<'a> {
+    registry: &'a Registry,
+    name: &'a str,
+    held: Arc<Mutex<()>>,
+}
+
+impl<'a> Loading<'a> {
+    fn of(registry: &'a Registry, name: &'a str) -> Self {
+        let mut loading = registry.loading.lock();
+        let held = Arc::clone(loading.entry(name.to_owned()).or_default());
+        Self {
+            registry,
+            name,
+            held,
+        }
+    }
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        let mut loading = self.registry.loading.lock();
+        // The table's and this one: copies are made under its lock alone.
+        if Arc::strong_count(&self.held) == 2 {
+            loading.remove(self.name);
+        }
+    }
+}
+
 /// Ledgers in order of their names.
 pub(crate) struct Page {
     /// Each with its newest head, if that can be read.
@@ -101,9 +135,25 @@ impl Registry {
             clock,
             loaded: RwLock::default(),
             loading: Mutex::default(),
+            policies: Arc::default(),
             creating: Mutex::default(),
             coming: Mutex::default(),
         }
+    }
+
+    /// Compiles and keeps evidence policies.
+    pub(crate) fn policies(&self) -> &Arc<Policies> {
+        &self.policies
+    }
+
+    /// Ledgers in memory whose evidence policy this build cannot read.
+    pub(crate) fn policies_unreadable(&self) -> u64 {
+        let loaded = self.loaded.read();
+        let unreadable = loaded.values().filter(|ledger| {
+            let trust = ledger.trust.read();
+            trust.can_judge(BodyKind::Intent).is_err()
+        });
+        unreadable.count() as u64
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
@@ -159,7 +209,8 @@ impl Registry {
         if self.store.ledger(name)?.is_none() {
             return Err(not_found());
         }
-        let _loading = self.loading.lock();
+        let loading = Loading::of(self, name);
+        let _loading = loading.held.lock();
         if let Some(ledger) = self.loaded(name) {
             return Ok(ledger);
         }
@@ -191,6 +242,14 @@ impl Registry {
             .write()
             .insert(name.to_owned(), Arc::clone(&ledger));
         Ok(ledger)
+    }
+
+    /// Does something while a ledger of this name is being loaded.
+    #[cfg(test)]
+    pub(crate) fn while_loading(&self, name: &str, what: impl FnOnce()) {
+        let loading = Loading::of(self, name);
+        let _held = loading.held.lock();
+        what();
     }
 
     /// Up to `limit` ledgers after the name `after`. Loads none of them. A head that cannot be read is `None`: one damaged
@@ -252,7 +311,8 @@ impl Registry {
         let ledger = Arc::clone(&new.ledger);
         {
             // Under the lock that loading takes, so that nobody is in the middle of it.
-            let _loading = self.loading.lock();
+            let loading = Loading::of(self, name);
+            let _loading = loading.held.lock();
             *self.coming.lock() = Some(name.to_owned());
         }
         let committed = commit(new);
@@ -341,6 +401,16 @@ impl Registry {
         })?;
         // Both were written in one batch.
         let newest = trust.log_keys().all().len() - 1;
+        if let Some(in_force) = trust.policy() {
+            self.policies.load(&in_force.policy);
+        }
+        if let Err(unreadable) = trust.can_judge(BodyKind::Intent) {
+            tracing::error!(
+                ledger = record.name,
+                %unreadable,
+                "the ledger takes no Intents, Decisions and Approvals"
+            );
+        }
         let key = &trust.log_keys().newest().key;
         if record.key_generation as usize != newest || record.vkey != key.to_string() {
             let what = "its record names another log key than its trust statements do";

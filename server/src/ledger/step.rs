@@ -18,6 +18,7 @@ use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
     assess::{Assessed, Book, Changes, Due, cells::CellKey},
     entry::{Entry, EntryError, TrustLink, is_late},
+    policy::UnreadablePolicy,
     session::{self, BatchStep, Binding, Judgement, Session},
     statement::{AUTHORITY_PRODUCER, Breach, Header},
     trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
@@ -97,6 +98,9 @@ pub(crate) enum Refusal {
          brings it there with `deed policy set`"
     )]
     RulesVersion { found: u32, wanted: u32 },
+    /// What nobody can judge here.
+    #[error(transparent)]
+    Policy(#[from] UnreadablePolicy),
     /// A form that the rules in force refuse.
     #[error("{}", .0.rule())]
     Form(Breach),
@@ -536,6 +540,11 @@ impl LedgerState {
     /// Returns the reason why a body, or its form, is not taken under the rules in force.
     fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
         let header = batch.header(statement, self.id);
+        if header.body.needs_policy()
+            && let Err(unreadable) = self.trust.read().can_judge(header.body)
+        {
+            return Some(unreadable.into());
+        }
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
         let needs_assessment = owners || header.body.needs_assessment();
         if !needs_assessment && header.breach.is_none() {
@@ -582,6 +591,12 @@ impl LedgerState {
         let trust = trust.read();
         if let Err(refusal) = trust.judge(said, signer, at) {
             return Ok(Placement::Refused(refusal.into()));
+        }
+        if let TrustStatement::PolicySet { policy, .. } = said
+            && !policy.is_compiled()
+        {
+            // Its signer was no authority yet when it was admitted. It is not compiled here.
+            return Ok(Placement::Late);
         }
         if matches!(said, TrustStatement::Erasure(_)) {
             let Some(known) = batch.erasable() else {

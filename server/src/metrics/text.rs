@@ -33,6 +33,10 @@ pub(crate) struct Observed {
     pub(crate) queue_bytes: Vec<u64>,
     /// Ledgers in memory.
     pub(crate) ledgers_loaded: u64,
+    /// Evidence policies that were compiled.
+    pub(crate) policies_compiled: u64,
+    /// Ledgers in memory whose evidence policy this build cannot read.
+    pub(crate) policies_unreadable: u64,
     /// Their leaves.
     pub(crate) leaves: u64,
     /// What is due in them at some time.
@@ -196,6 +200,16 @@ impl Snapshot {
             "deed_ledgers_loaded",
             "Ledgers in memory",
             self.observed.ledgers_loaded,
+        )?;
+        out.gauge(
+            "deed_policies_unreadable",
+            "Ledgers in memory that take no Intents because this build cannot read their policy",
+            self.observed.policies_unreadable,
+        )?;
+        out.count(
+            "deed_policies_compiled",
+            "Evidence policies that were compiled",
+            self.observed.policies_compiled,
         )?;
         out.gauge(
             "deed_leaves",
