@@ -120,7 +120,8 @@ impl<'a> Question<'a> {
             entity(agent.clone(), controller).into(),
             entity(resource.clone(), Some(("name", request.resource))).into(),
         ];
-        let declared = program.declared.get(request.action).cloned();
+        let action = uid(&types.action, request.action);
+        let declared = program.declared.get(&action).cloned();
         let entities = entities(&program.mentioned, added.into_iter().chain(declared));
         let mut facts = vec![("tier", Value::from(tier(request.tier)))];
         if let Some((minor_units, currency)) = request.amount {
@@ -133,7 +134,7 @@ impl<'a> Question<'a> {
         Ok(Self {
             lengths: Lengths::of(request),
             agent: EntityUIDEntry::known(agent, None),
-            action: EntityUIDEntry::known(uid(&types.action, request.action), None),
+            action: EntityUIDEntry::known(action, None),
             resource: EntityUIDEntry::known(resource, None),
             entities: entities.map_err(|_| Unanswered::Defect)?,
             facts,

@@ -26,8 +26,8 @@ pub(super) struct Program {
     pub(super) rules: Vec<Rule>,
     /// Declared actions whose groups some condition asks for, whoever acts.
     pub(super) mentioned: Entities,
-    /// Declared actions by name.
-    pub(super) declared: HashMap<String, Arc<Entity>>,
+    /// Declared actions.
+    pub(super) declared: HashMap<EntityUID, Arc<Entity>>,
     pub(super) types: Types,
     /// The evidence that any condition reads.
     pub(super) reads: Fields,
@@ -139,7 +139,7 @@ impl Program {
         let declared: HashMap<_, _> = actions
             .as_ref()
             .iter()
-            .map(|action| (name_of(action.uid()).to_owned(), Arc::new(action.clone())))
+            .map(|action| (action.uid().clone(), Arc::new(action.clone())))
             .collect();
         let links = || rules.iter().flat_map(|rule| &rule.links);
         let mut names = Vec::new();
@@ -374,9 +374,9 @@ fn flatten<'e>(expr: &'e Expr, links: &mut Vec<&'e Expr>) {
 }
 
 /// Names of the entities that an expression looks up, beyond comparing them.
-fn looked_up<'e>(expr: &'e Expr, names: &mut Vec<&'e str>) {
+fn looked_up<'e>(expr: &'e Expr, names: &mut Vec<&'e EntityUID>) {
     match expr.expr_kind() {
-        ExprKind::Lit(Literal::EntityUID(uid)) => names.push(name_of(uid)),
+        ExprKind::Lit(Literal::EntityUID(uid)) => names.push(uid),
         ExprKind::BinaryApp {
             op: BinaryOp::In,
             arg1,

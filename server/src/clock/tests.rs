@@ -1,6 +1,6 @@
 //! Clocks that leap, ahead and back, while a server runs and while it does not.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use deed_evidence::{Micros, entry::Entry, replay::Replay};
 use deed_proto::v1::{self, FindingKind, statement::Body};
