@@ -535,6 +535,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::clock::keeper::BEHIND_MAX_US;
     use crate::{
         shard::Disk,
         testing::{Engine, Producer, briefs},
@@ -557,7 +558,7 @@ mod tests {
                 .get()
         };
 
-        engine.clock.set(100_000_000 - CLOCK_BEHIND_MAX_US);
+        engine.clock.set(100_000_000 - BEHIND_MAX_US);
         let answer = engine
             .append("clock", vec![producer.intent("just")])
             .unwrap();
@@ -565,7 +566,7 @@ mod tests {
         // It never goes back.
         assert_eq!(effective(&engine), 100_000_000);
 
-        engine.clock.set(100_000_000 - CLOCK_BEHIND_MAX_US - 1);
+        engine.clock.set(100_000_000 - BEHIND_MAX_US - 1);
         let refused = engine.append("clock", vec![producer.clone().intent("too far")]);
         assert!(
             matches!(refused, Err(Refusal::Unavailable(_))),

@@ -328,6 +328,14 @@ fn a_chain_must_hold_within_a_batch_and_across_turns() {
 struct Behind(SessionId);
 
 impl Past for Behind {
+    fn due(&mut self, _: &Due) -> Result<Option<Owner>, StoreError> {
+        Ok(None)
+    }
+
+    fn dues_after(&mut self, _: Option<&Due>, _: usize) -> Result<Vec<(Due, Owner)>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn settle(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
