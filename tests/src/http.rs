@@ -23,7 +23,8 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// A connection that stays open between requests.
+/// A connection that stays open between requests, as long as the server lets it: then there is a
+/// new one.
 #[derive(Debug)]
 pub struct Http {
     address: SocketAddr,
@@ -79,7 +80,10 @@ impl Http {
     }
 
     async fn send(&mut self, request: Request<String>) -> Answer {
-        self.sender.ready().await.expect("the connection is open");
+        if self.sender.ready().await.is_err() {
+            *self = Self::connect(self.address).await;
+            self.sender.ready().await.expect("the connection is open");
+        }
         let response = self.sender.send_request(request).await.expect("an answer");
         let header = |name: &str| {
             let value = response.headers().get(name);
