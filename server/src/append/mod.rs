@@ -559,7 +559,6 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::clock::keeper::BEHIND_MAX_US;
     use crate::{
         clock::keeper::BEHIND_MAX_US,
         shard::Disk,
