@@ -43,11 +43,12 @@ fn statements(c: &mut Criterion) {
             said: &said,
             key: scene.who.key(),
         };
+        let dues = kept.dues.clone();
         group.throughput(Throughput::Bytes(placed.payload.len() as u64));
         let id = format!("{name}/{}_bytes", placed.payload.len());
         group.bench_function(id, |b| {
             b.iter_batched_ref(
-                || Book::restore(scene.ledger.id, kept.dues.iter().copied()),
+                || Book::restore(scene.ledger.id, dues.iter().copied()),
                 |book| {
                     let assessed = book.record(&mut kept, &registry, &spoken);
                     black_box(assessed.expect("nothing is damaged"));
