@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     book::View,
     cells::{Cell, CellKey, Kept, Task},
-    weigh::Weigh as _,
+    weigh::Weigh,
     work::Work,
 };
 use crate::TaskId;
@@ -131,7 +131,7 @@ impl Shelf {
                         None => return Err(view.damaged(&key)),
                     },
                 };
-                let bytes = SLOT_BYTES + cell.as_ref().map_or(0, |cell| cell.heap());
+                let bytes = SLOT_BYTES + cell.as_ref().map_or(0, Weigh::heap);
                 self.held += bytes;
                 self.slots.push(Slot {
                     key,
