@@ -114,6 +114,7 @@ fn nothing_is_compiled_before_an_authority_has_signed_it() {
     let again = Authority::new(ledger.id).says(Body::PolicySet(set_of(0)));
     assert_eq!(briefs(&append(vec![again])), ["duplicate 1"]);
     assert_eq!(compiled(), 2);
+    drop(ledger);
     engine.close();
 
     // After a start the newest is compiled, and none of those before it.
@@ -197,7 +198,7 @@ fn a_policy_that_this_build_cannot_read_stops_intents_of_its_ledger_and_nothing_
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path());
     let ledger = engine.create(NAME).unwrap();
-    let beside = engine.create("beside").unwrap();
+    let beside = engine.create("beside").unwrap().id;
     let key = SigningKey::from_seed(&[3; 32]);
     let mut authority = Authority::new(ledger.id);
     let mut agent = Producer::new(ledger.id, 1);
@@ -222,6 +223,7 @@ fn a_policy_that_this_build_cannot_read_stops_intents_of_its_ledger_and_nothing_
         &ledger,
         authority.says(Body::PolicySet(unreadable())),
     );
+    drop(ledger);
     engine.close();
 
     let report = fsck::check(dir.path(), &mut |_| {}).unwrap();
@@ -236,7 +238,7 @@ fn a_policy_that_this_build_cannot_read_stops_intents_of_its_ledger_and_nothing_
     let ledger = engine.registry.ledger(NAME).unwrap();
     engine.registry.ledger("beside").unwrap();
     assert_eq!(engine.registry.policies_unreadable(), 1);
-    let elsewhere = Producer::new(beside.id, 1).intent("orders/2");
+    let elsewhere = Producer::new(beside, 1).intent("orders/2");
     assert_eq!(
         briefs(&engine.append("beside", vec![elsewhere]).unwrap()),
         ["accepted 1"]
