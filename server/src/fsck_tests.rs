@@ -5,7 +5,7 @@ use std::path::Path;
 use deed_evidence::{
     LedgerId, Micros, Sequence, SessionId,
     assess::cells::CellKey,
-    assess::{Due, DueOf},
+    assess::{AHEAD_MAX_US, Due, DueOf, Owner},
 };
 use deed_proto::v1;
 use deed_tlog::leaf_hash;
@@ -44,7 +44,7 @@ fn filled(data_dir: &Path) {
         v1::TaskOpened {
             requested_by: "https://example.org/somebody".to_owned(),
             risk_tier: v1::RiskTier::Low.into(),
-            deadline_us: i64::MAX,
+            deadline_us: AHEAD_MAX_US,
             ..v1::TaskOpened::default()
         },
     );
@@ -88,8 +88,8 @@ fn a_sound_ledger_is_clean_and_counted() {
     let report = check(dir.path()).unwrap();
     assert_eq!((report.ledgers, report.leaves, report.tiles), (1, 602, 2));
     // Two sessions and their runs; a task that was never opened, 600 acts, a finding; a task that is open,
-    // and its deadline.
-    assert_eq!((report.records, report.guarded), (4 + 1 + 600 + 1 + 2, 1));
+    // and its deadline, counted for the ledger and for its owner.
+    assert_eq!((report.records, report.guarded), (4 + 1 + 600 + 1 + 4, 1));
     // One a second of effective time, and the newest.
     assert!(report.heads >= 4, "{report}");
 }
@@ -327,7 +327,9 @@ fn an_invented_deadline_is_found() {
             leaf: 1,
             what: DueOf::Intent(1),
         };
-        store.put(batch, Family::State, &keys::due(NUMBER, &due), b"");
+        let owner = Owner::NOBODY;
+        let key = keys::due(NUMBER, &due);
+        store.put(batch, Family::State, &key, owner.as_bytes());
     });
     assert!(error.contains("deadline 00"), "{error}");
     assert!(error.contains("belongs to nothing in the log"), "{error}");

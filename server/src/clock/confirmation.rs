@@ -86,7 +86,7 @@ pub(super) fn read(data_dir: &Path) -> Option<Micros> {
 /// What was kept of the clock, if the machine was not booted since.
 pub(super) fn read_base(data_dir: &Path, boot_id: &str) -> Option<i64> {
     let text = text(&data_dir.join(BASE))?;
-    let (id, offset) = text.trim().split_once(' ')?;
+    let (id, offset) = text.trim().rsplit_once(' ')?;
     (id == boot_id).then(|| offset.parse().ok()).flatten()
 }
 
