@@ -41,4 +41,4 @@ pub use content::{ContentStartError, ContentsReport, KeyFileError};
 pub use guard::GuardError;
 pub use identity::IdentityError;
 pub use serve::{Server, ServerOptions, StartError, StopError};
-pub use store::{StoreError, StoreOptions};
+pub use store::{DiskOptions, StoreError, StoreOptions};

@@ -11,8 +11,11 @@ use crate::{
     content::ContentError,
     ledger::{load::LoadError, read::ReadError, registry::RegistryError},
     shard::NoAnswer,
-    store::StoreError,
+    store::{StoreError, disk::NoSpace},
 };
+
+/// When a caller should try again that a full disk is the reason for: an operator has to help.
+const NO_SPACE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a request has no answer.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) enum Refusal {
     },
     /// The caller holds as much as it may; waiting does not help.
     Full(String),
+    /// The disk is nearly full.
+    NoSpace(NoSpace),
     /// No credential where one is needed, or one that is no good.
     Unauthenticated(String),
     /// The caller is known and may not do this.
@@ -85,6 +90,12 @@ impl From<StoreError> for Refusal {
                 Self::Internal(error.to_string())
             }
         }
+    }
+}
+
+impl From<NoSpace> for Refusal {
+    fn from(no_space: NoSpace) -> Self {
+        Self::NoSpace(no_space)
     }
 }
 
@@ -138,6 +149,7 @@ impl From<ContentError> for Refusal {
             },
             ContentError::Unknown { .. } => Self::NotFound(error.to_string()),
             ContentError::Quota { .. } => Self::Full(error.to_string()),
+            ContentError::NoSpace(no_space) => Self::NoSpace(no_space),
             ContentError::TooManyTasks { max, .. } => Self::Precondition {
                 reason: "TOO_MANY_TASKS",
                 message: error.to_string(),
@@ -194,6 +206,16 @@ impl From<Refusal> for Status {
                 let details =
                     ErrorDetails::with_error_info("STORED_BYTES", "deed.v1", HashMap::new());
                 Self::with_error_details(Code::ResourceExhausted, message, details)
+            }
+            Refusal::NoSpace(no_space) => {
+                let metadata = [
+                    ("free_bytes".to_owned(), no_space.free_bytes.to_string()),
+                    ("floor_bytes".to_owned(), no_space.floor_bytes.to_string()),
+                ];
+                let mut details =
+                    ErrorDetails::with_error_info("NO_SPACE", "deed.v1", HashMap::from(metadata));
+                details.set_retry_info(Some(NO_SPACE_RETRY_AFTER));
+                Self::with_error_details(Code::ResourceExhausted, no_space.to_string(), details)
             }
             Refusal::Unauthenticated(message) => Self::unauthenticated(message),
             Refusal::Forbidden(message) => Self::permission_denied(message),

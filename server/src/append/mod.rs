@@ -121,6 +121,10 @@ impl Appends {
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());
         }
+        // An erasure makes room, and is taken however little there is.
+        if erasing.is_none() {
+            self.registry.store().disk().room_for_log()?;
+        }
         let ledger = match self.registry.loaded(&request.ledger) {
             Some(ledger) => ledger,
             None => {
@@ -183,6 +187,7 @@ impl Appends {
         source: &Source,
     ) -> Result<(Answer, Room), Refusal> {
         let cost = Cost::TASK_RECEIPT;
+        self.registry.store().disk().room_for_log()?;
         let (mut room, place) = self.enter(source, ledger, 1, cost, OnQuota::Refuse).await?;
         let now = self.now_for(ledger)?;
         let answer = place
@@ -525,6 +530,32 @@ mod tests {
             .unwrap();
         assert_eq!(briefs(&answer), ["accepted 2"]);
         assert_eq!(effective(&engine), 100_000_001);
+        engine.close();
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_stops_appends_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        let ledger = engine.create("full").unwrap();
+        let mut producer = Producer::new(ledger.id, 1);
+        let disk = engine.store.disk();
+        disk.pretend(511 << 20);
+        let statement = producer.intent("first");
+        let refused = engine.append("full", vec![statement.clone()]);
+        let Err(refusal @ Refusal::NoSpace(_)) = refused else {
+            panic!("{refused:?}");
+        };
+        let status: tonic::Status = refusal.into();
+        let details = tonic_types::StatusExt::get_error_details(&status);
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(details.error_info().unwrap().reason, "NO_SPACE");
+        assert!(details.retry_info().unwrap().retry_delay.is_some());
+        assert!(!engine.appends.shards.has_failed());
+        // By itself, with the same bytes.
+        disk.pretend(512 << 20);
+        let answer = engine.append("full", vec![statement]).unwrap();
+        assert_eq!(briefs(&answer), ["accepted 1"]);
         engine.close();
     }
 

@@ -19,6 +19,9 @@ const LOOKED_AT_MAX: usize = 4096;
 /// Contents of a ledger, or uploads, that are deleted together: a ledger's gate is closed as long.
 const DELETED_MAX: usize = 256;
 
+/// How long a content may wait to be named when the disk is nearly full, in microseconds.
+const PRESSED_ORPHAN_US: i64 = 60_000_000;
+
 /// Where the next round goes on.
 #[derive(Default)]
 pub(super) struct Cursors {
@@ -95,6 +98,11 @@ impl ContentStore {
             done.keys += self.ask(|reply| Job::CollectKeys { keys, reply }).await??;
         }
         self.ask(|reply| Job::Purge { reply }).await??;
+        // Deleted is not gone: left to itself, RocksDB gives the space back some time.
+        if done.contents + done.uploads > 0 && self.shared.store.disk().is_pressed().is_some() {
+            let shared = Arc::clone(&self.shared);
+            off_thread(move || Ok(shared.store.reclaim_contents()?)).await?;
+        }
         Ok(done)
     }
 }
@@ -154,9 +162,15 @@ impl Shared {
         Ok(())
     }
 
-    /// What was stored after this is too young to be collected.
+    /// What was stored after this is too young to be collected. When the disk is nearly full, what
+    /// nobody names goes first.
     pub(super) fn orphaned_before_us(&self) -> i64 {
-        self.clock.now().get().saturating_sub(self.orphan_us)
+        let age_us = if self.store.disk().is_pressed().is_some() {
+            self.orphan_us.min(PRESSED_ORPHAN_US)
+        } else {
+            self.orphan_us
+        };
+        self.clock.now().get().saturating_sub(age_us)
     }
 
     /// Finds contents that no leaf names and that have had time enough; where to go on.

@@ -45,6 +45,51 @@ fn contents_that_no_leaf_names_are_collected_in_time() {
 }
 
 #[test]
+fn with_little_space_contents_are_refused_and_orphans_go_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open_with(dir.path(), |options| options.orphan_ms = 24 * 3_600_000);
+    let disk = fixture.store.disk();
+    disk.pretend(100 << 30);
+    let [named, orphan, young] = [1, 2, 3].map(|n| content(noise(n, 2000)));
+    fixture.hold(vec![named.clone(), orphan.clone()]).unwrap();
+    fixture.refer(named.digest, &[4]);
+    // A minute later, long before its time is over.
+    fixture.clock.set(61_000_000);
+    fixture.hold(vec![young.clone()]).unwrap();
+    assert_eq!(fixture.collect().unwrap().contents, 0);
+    let begun = |size| {
+        let salt = &orphan.salt;
+        let (contents, digest) = (&fixture.contents, content("new").digest);
+        contents.begin_upload(ledger(), digest, salt, size, &"somebody".into())
+    };
+    let Ok(Begun::Upload(mut upload)) = begun(6 * PIECE_BYTES as u64) else {
+        panic!("it begins");
+    };
+    let pieces = noise(4, 3 * PIECE_BYTES).into();
+    upload.write(&pieces).unwrap();
+    // 5 % of what the disk has are kept.
+    disk.pretend(5 << 30);
+    assert!(matches!(begun(1), Err(ContentError::NoSpace(_))));
+    let refused = fixture.hold(vec![content("attached")]);
+    assert!(matches!(refused, Err(ContentError::NoSpace(_))));
+    // What began before stores nothing more either.
+    let refused = upload.write(&pieces);
+    assert!(matches!(refused, Err(ContentError::NoSpace(_))));
+    disk.pretend((5 << 30) - 1);
+    drop(upload);
+    let collected = fixture.collect().unwrap();
+    assert_eq!((collected.contents, collected.uploads), (1, 1));
+    let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
+    assert_eq!(state(named.digest), State::Held);
+    assert_eq!(state(orphan.digest), State::Unknown);
+    assert_eq!(state(young.digest), State::Held);
+    assert_eq!(fixture.read(named.digest).unwrap(), named.bytes);
+    disk.pretend(100 << 30);
+    fixture.hold(vec![orphan]).unwrap();
+    fixture.close();
+}
+
+#[test]
 fn what_is_stored_again_is_kept_as_long_as_if_it_were_new() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());

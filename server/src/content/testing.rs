@@ -83,8 +83,23 @@ impl Fixture {
         Self::open_on(dir, 0, |disk| disk).unwrap()
     }
 
+    pub(super) fn open_with(dir: &Path, change: impl FnOnce(&mut ContentOptions)) -> Self {
+        let mut options = options(dir);
+        change(&mut options);
+        Self::open_by(dir, &options, 0, |disk| disk).unwrap()
+    }
+
     pub(super) fn open_on(
         dir: &Path,
+        stored_bytes_max: u64,
+        wrap: impl FnOnce(Disk) -> Disk,
+    ) -> Result<Self, ContentStartError> {
+        Self::open_by(dir, &options(dir), stored_bytes_max, wrap)
+    }
+
+    fn open_by(
+        dir: &Path,
+        options: &ContentOptions,
         stored_bytes_max: u64,
         wrap: impl FnOnce(Disk) -> Disk,
     ) -> Result<Self, ContentStartError> {
@@ -94,7 +109,7 @@ impl Fixture {
         let clock = TestClock::at(1_000_000);
         let contents = ContentStore::open_on(
             &data_dir,
-            &options(dir),
+            options,
             stored_bytes_max,
             &store,
             Arc::clone(&clock) as _,

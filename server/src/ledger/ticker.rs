@@ -46,6 +46,10 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
     if due.is_none_or(|due| due > now) {
         return;
     }
+    // With the disk nearly full nothing is written. What is due stays due.
+    if context.registry.store().disk().check_log().is_err() {
+        return;
+    }
     let shards = &context.appends.shards;
     let place = shards.reserve(ledger.number, SourceKey::Server, 0).await;
     // A shard that has stopped says so elsewhere.

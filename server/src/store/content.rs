@@ -12,6 +12,7 @@
 use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, Micros, TaskId};
 use prost::Message as _;
+use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
 use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan};
 use crate::content::{Reference, UploadId};
@@ -255,6 +256,24 @@ impl Store {
             let key = keys::chunk(ledger, digest, &upload, number);
             batch.delete(self, Family::Content, &key);
         }
+    }
+
+    /// Gives the space of contents that were deleted back to the disk, as far as that needs next to
+    /// none itself: files in which nothing is left go, and none is written anew. Blocks.
+    pub(crate) fn reclaim_contents(&self) -> Result<(), StoreError> {
+        let family = self.family(Family::Content);
+        let collecting = |on: &str| {
+            let option = [("enable_blob_garbage_collection", on)];
+            self.db.set_options_cf(family, &option)
+        };
+        self.db.flush_cf(family)?;
+        collecting("false")?;
+        let mut whole = CompactOptions::default();
+        // Otherwise a file on the last level would be taken for compact already.
+        whole.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        self.db
+            .compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &whole);
+        Ok(collecting("true")?)
     }
 
     /// Whether there is a record under a key.

@@ -27,6 +27,7 @@ impl Store {
         Self {
             at: Some(Frozen::new(Arc::clone(&db), |db| db.snapshot())),
             db,
+            disk: Arc::clone(&self.disk),
         }
     }
 

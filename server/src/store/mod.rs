@@ -6,6 +6,7 @@
 
 pub(crate) mod assessment;
 pub(crate) mod content;
+pub(crate) mod disk;
 pub(crate) mod figures;
 mod frozen;
 pub(crate) mod keys;
@@ -28,6 +29,8 @@ use rocksdb::{
 };
 use thiserror::Error;
 
+use disk::Disk;
+pub use disk::DiskOptions;
 use frozen::Frozen;
 pub(crate) use keys::LedgerNumber;
 
@@ -69,7 +72,7 @@ impl Family {
     }
 }
 
-/// How much memory the store may use.
+/// How much memory the store may use, and how much of the disk.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreOptions {
     /// Cache of blocks read, in bytes. Direct I/O bypasses the page cache while writing, so
@@ -77,6 +80,8 @@ pub struct StoreOptions {
     pub block_cache_bytes: usize,
     /// Size at which a family's memtable is flushed, in bytes.
     pub memtable_bytes: usize,
+    /// What is left free of the disk.
+    pub disk: DiskOptions,
 }
 
 impl Default for StoreOptions {
@@ -84,6 +89,7 @@ impl Default for StoreOptions {
         Self {
             block_cache_bytes: 256 << 20,
             memtable_bytes: 64 << 20,
+            disk: DiskOptions::default(),
         }
     }
 }
@@ -182,6 +188,7 @@ pub(crate) struct Store {
     db: Arc<DB>,
     /// What reads see, if that is not what is there now.
     at: Option<Frozen>,
+    disk: Arc<Disk>,
 }
 
 impl Store {
@@ -225,12 +232,20 @@ impl Store {
         for step in deed_migrations::migrate(&db)? {
             tracing::info!(version = step.version, what = step.what, "schema migrated");
         }
-        Ok(Self::now(db))
+        Ok(Self::now(db, data_dir, options))
     }
 
-    fn now(db: DB) -> Self {
-        let db = Arc::new(db);
-        Self { db, at: None }
+    fn now(db: DB, data_dir: &Path, options: &StoreOptions) -> Self {
+        Self {
+            db: Arc::new(db),
+            at: None,
+            disk: Arc::new(Disk::of(data_dir, options.disk)),
+        }
+    }
+
+    /// The disk that it is on.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// Opens the store as it is, changing none of its data: what the log holds beyond the flushed
@@ -258,7 +273,7 @@ impl Store {
             descriptors,
             false,
         )?;
-        Ok(Some(Self::now(db)))
+        Ok(Some(Self::now(db, data_dir, options)))
     }
 
     fn check_version(path: &Path) -> Result<(), StoreError> {

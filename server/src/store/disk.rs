@@ -1,0 +1,288 @@
+//! The space that the store's file system has left, and two floors of it.
+//!
+//! Above the first one everything is taken. Below it no more contents are: what is left is kept for
+//! the log, and contents that nothing names go at once. Below the second one the log takes no
+//! statements either: a write that fails for want of space would end the server, for nobody could
+//! tell what of it is on the disk. Both end by themselves when there is room again.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::sync::Notify;
+
+/// How long a figure is good for. What is written in that time must fit below the floors.
+const GOOD_FOR: Duration = Duration::from_millis(100);
+
+/// The floors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Bytes that contents leave free at least.
+    pub contents_floor_bytes: u64,
+    /// The same, as a part of the file system in per cent; the larger one counts.
+    pub contents_floor_percent: u64,
+    /// Bytes that statements leave free at least.
+    pub log_floor_bytes: u64,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self {
+            contents_floor_bytes: 1 << 30,
+            contents_floor_percent: 5,
+            log_floor_bytes: 512 << 20,
+        }
+    }
+}
+
+/// What a file system has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) free_bytes: u64,
+    pub(crate) total_bytes: u64,
+}
+
+/// There is too little space left for what is to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "the server's disk has {} MiB free, of which {} MiB are kept for {kept_for}: nothing was stored; \
+     try again when the operator has made room",
+    .free_bytes >> 20,
+    .floor_bytes >> 20
+)]
+pub(crate) struct NoSpace {
+    pub(crate) free_bytes: u64,
+    pub(crate) floor_bytes: u64,
+    kept_for: &'static str,
+}
+
+type Look = Box<dyn Fn() -> io::Result<Space> + Send + Sync>;
+
+/// The file system of a store.
+pub(crate) struct Disk {
+    look: Look,
+    options: DiskOptions,
+    seen: Mutex<Option<(Instant, Space)>>,
+    contents_refused: AtomicU64,
+    statements_refused: AtomicU64,
+    /// Told when contents were refused: what may go, should.
+    pressed: Notify,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// The one that a directory is on.
+    pub(crate) fn of(directory: &Path, options: DiskOptions) -> Self {
+        let directory: PathBuf = directory.to_owned();
+        Self::new(options, Box::new(move || look(&directory)))
+    }
+
+    fn new(options: DiskOptions, look: Look) -> Self {
+        Self {
+            look,
+            options,
+            seen: Mutex::default(),
+            contents_refused: AtomicU64::default(),
+            statements_refused: AtomicU64::default(),
+            pressed: Notify::new(),
+        }
+    }
+
+    /// What there is; `None` if the system does not say, which is no reason to refuse anything.
+    pub(crate) fn space(&self) -> Option<Space> {
+        let mut seen = self.seen.lock();
+        if let Some((at, space)) = *seen
+            && at.elapsed() < GOOD_FOR
+        {
+            return Some(space);
+        }
+        let space = (self.look)().ok()?;
+        *seen = Some((Instant::now(), space));
+        Some(space)
+    }
+
+    /// Whether contents of so many bytes may be stored.
+    ///
+    /// # Errors
+    /// [`NoSpace`].
+    pub(crate) fn room_for_contents(&self, bytes: u64) -> Result<(), NoSpace> {
+        let allowed = self.check_contents(bytes);
+        if allowed.is_err() {
+            self.contents_refused.fetch_add(1, Relaxed);
+            self.pressed.notify_one();
+        }
+        allowed
+    }
+
+    /// Whether there is too little left for contents, of whatever size.
+    pub(crate) fn is_pressed(&self) -> Option<NoSpace> {
+        self.check_contents(0).err()
+    }
+
+    fn check_contents(&self, bytes: u64) -> Result<(), NoSpace> {
+        let Some(space) = self.space() else {
+            return Ok(());
+        };
+        let DiskOptions {
+            contents_floor_bytes,
+            contents_floor_percent,
+            log_floor_bytes,
+        } = self.options;
+        let part = space.total_bytes / 100 * contents_floor_percent;
+        // Never below the log's own: contents are what goes first.
+        let floor_bytes = contents_floor_bytes.max(part).max(log_floor_bytes);
+        check(space, bytes, floor_bytes, "the log")
+    }
+
+    /// Whether statements may be recorded.
+    ///
+    /// # Errors
+    /// [`NoSpace`].
+    pub(crate) fn room_for_log(&self) -> Result<(), NoSpace> {
+        let allowed = self.check_log();
+        if allowed.is_err() {
+            self.statements_refused.fetch_add(1, Relaxed);
+            self.pressed.notify_one();
+        }
+        allowed
+    }
+
+    /// The same, where nobody is refused.
+    pub(crate) fn check_log(&self) -> Result<(), NoSpace> {
+        let Some(space) = self.space() else {
+            return Ok(());
+        };
+        check(
+            space,
+            0,
+            self.options.log_floor_bytes,
+            "what is recorded already",
+        )
+    }
+
+    /// Returns when something was refused for want of space.
+    pub(crate) async fn pressed(&self) {
+        self.pressed.notified().await;
+    }
+
+    /// Times that contents, and requests to append, were refused.
+    pub(crate) fn refused(&self) -> [(&'static str, u64); 2] {
+        [
+            ("contents", self.contents_refused.load(Relaxed)),
+            ("statements", self.statements_refused.load(Relaxed)),
+        ]
+    }
+}
+
+fn check(
+    space: Space,
+    bytes: u64,
+    floor_bytes: u64,
+    kept_for: &'static str,
+) -> Result<(), NoSpace> {
+    let free_bytes = space.free_bytes;
+    if free_bytes >= floor_bytes.saturating_add(bytes) {
+        return Ok(());
+    }
+    Err(NoSpace {
+        free_bytes,
+        floor_bytes,
+        kept_for,
+    })
+}
+
+fn look(directory: &Path) -> io::Result<Space> {
+    let disk = rustix::fs::statvfs(directory)?;
+    Ok(Space {
+        free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+        total_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+    })
+}
+
+#[cfg(test)]
+impl Disk {
+    /// From now on it has this much free, of 100 GiB.
+    pub(crate) fn pretend(&self, free_bytes: u64) {
+        let space = Space {
+            free_bytes,
+            total_bytes: 100 << 30,
+        };
+        let for_a_while = Instant::now() + Duration::from_secs(3600);
+        *self.seen.lock() = Some((for_a_while, space));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_leave_room_for_the_log_and_the_log_for_itself() {
+        let options = DiskOptions {
+            contents_floor_bytes: 20 << 20,
+            contents_floor_percent: 0,
+            log_floor_bytes: 10 << 20,
+        };
+        let disk = Disk::new(options, Box::new(|| Err(io::Error::other("not asked"))));
+        disk.pretend(100 << 20);
+        assert!(disk.room_for_contents(80 << 20).is_ok());
+        let refused = disk.room_for_contents((80 << 20) + 1).unwrap_err();
+        assert_eq!(
+            (refused.free_bytes, refused.floor_bytes),
+            (100 << 20, 20 << 20)
+        );
+        assert!(refused.to_string().contains("100 MiB free"), "{refused}");
+        assert!(disk.is_pressed().is_none());
+        disk.pretend(19 << 20);
+        assert!(disk.room_for_contents(0).is_err() && disk.is_pressed().is_some());
+        assert!(disk.room_for_log().is_ok());
+        disk.pretend(9 << 20);
+        assert!(disk.room_for_log().is_err());
+        assert_eq!(disk.refused(), [("contents", 2), ("statements", 1)]);
+        // By itself.
+        disk.pretend(100 << 20);
+        assert!(disk.room_for_log().is_ok() && disk.room_for_contents(1).is_ok());
+    }
+
+    #[test]
+    fn the_larger_floor_counts_and_the_logs_own_is_the_least() {
+        let with = |bytes, percent, log| {
+            let options = DiskOptions {
+                contents_floor_bytes: bytes,
+                contents_floor_percent: percent,
+                log_floor_bytes: log,
+            };
+            let look = || {
+                Ok(Space {
+                    free_bytes: 30,
+                    total_bytes: 1000,
+                })
+            };
+            let disk = Disk::new(options, Box::new(look));
+            disk.is_pressed().map(|pressed| pressed.floor_bytes)
+        };
+        assert_eq!(with(30, 3, 30), None);
+        assert_eq!(with(31, 3, 0), Some(31));
+        assert_eq!(with(0, 5, 0), Some(50));
+        assert_eq!(with(0, 0, 40), Some(40));
+    }
+
+    #[test]
+    fn a_system_that_does_not_say_refuses_nothing() {
+        let look = || Err(io::Error::other("no"));
+        let disk = Disk::new(DiskOptions::default(), Box::new(look));
+        assert!(disk.room_for_log().is_ok() && disk.room_for_contents(1).is_ok());
+        let real = Disk::of(Path::new("/"), DiskOptions::default());
+        assert!(real.space().is_some());
+    }
+}
