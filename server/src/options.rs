@@ -84,6 +84,10 @@ pub struct ContentOptions {
     pub bytes_max: u64,
     /// Milliseconds after which a content that no statement names is collected.
     pub orphan_ms: u64,
+    /// Uploads that may run at once. A ledger has half of them at most, a principal a quarter.
+    pub uploads: usize,
+    /// Milliseconds that an upload may wait for its client, all in all; what comes of it buys more.
+    pub still_ms: u64,
 }
 
 impl Default for LimitOptions {
@@ -115,6 +119,8 @@ impl ContentOptions {
             key_file: key_file.into(),
             bytes_max: 64 << 20,
             orphan_ms: 24 * 60 * 60 * 1000,
+            uploads: 64,
+            still_ms: 20_000,
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     append::RETRY_AFTER,
     listener::activity::{Activity, OpenRequest},
     pressure::{
+        Place,
         answers::Made,
         undecoded::{Framing, TooMuchUndecoded, Undecoded},
     },
@@ -192,6 +193,7 @@ pub(super) struct Answer {
     pub(super) _kept: Option<Kept>,
     /// The shares of what it brings.
     pub(super) made: Option<Made>,
+    pub(super) _place: Option<Place>,
     /// When it ends, whatever there is to say.
     pub(super) ends: Option<Pin<Box<Sleep>>>,
     /// Whether it ends with a status of gRPC.
@@ -261,7 +263,7 @@ impl Stalls {
                     ));
                 }
                 State::Stalled(since, activity) if over(*since) => {
-                    activity.close();
+                    activity.tell_to_leave();
                     *state = State::Ended;
                 }
                 _ => {}

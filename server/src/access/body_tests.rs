@@ -144,6 +144,7 @@ fn answer(body: Body, kept: &Arc<()>, ends: Option<Duration>) -> Answer {
         open: Activity::new(HOUR, HOUR).begin_request(),
         _kept: Some(Kept::new(Arc::clone(kept))),
         made: None,
+        _place: None,
         ends: ends.map(|ends| Box::pin(tokio::time::sleep(ends))),
         grpc: true,
     }
@@ -198,10 +199,7 @@ async fn a_connection_that_does_not_even_take_the_end_is_closed() {
         open: activity.begin_request(),
         ..answer(unfinished(2), &kept, None)
     };
-    let closed = || {
-        let mut context = Context::from_waker(Waker::noop());
-        activity.poll_close(&mut context).is_ready()
-    };
+    let closed = || activity.is_leaving();
     let mut takes = stalls.watch(of_it());
     let stuck = stalls.watch(of_it());
     let ended = Instant::now() + Duration::from_secs(10);

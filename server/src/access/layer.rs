@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     listener::Connection,
-    pressure::{Pressure, answers::Made},
+    pressure::{Place, Pressure, answers::Made},
     status::Refusal,
 };
 
@@ -83,7 +83,7 @@ where
                 let response = answer(&request, refusal);
                 Box::pin(async move { Ok(response) })
             }
-            Ok(caller) => {
+            Ok((caller, place)) => {
                 // Nobody behind this needs it, so nobody behind this can let it out.
                 request.headers_mut().remove(header::AUTHORIZATION);
                 let open = connection.activity.begin_request();
@@ -112,6 +112,7 @@ where
                             open,
                             _kept: kept,
                             made,
+                            _place: place,
                             ends,
                             grpc,
                         })
@@ -128,7 +129,7 @@ impl AccessLayer {
         request: &Request<Body>,
         method: Option<Method>,
         connection: &Connection,
-    ) -> Result<Caller, Refusal> {
+    ) -> Result<(Caller, Option<Place>), Refusal> {
         let caller = |who| Caller {
             access: Some(Arc::clone(&self.access)),
             who,
@@ -153,7 +154,16 @@ impl AccessLayer {
         if caller.is_anonymous() && announced > ANONYMOUS_BODY_BYTES_MAX as u64 {
             return Err(too_much_of_nobody());
         }
-        Ok(caller)
+        // Streams of services that know nothing of places; the others take theirs where the ledger
+        // is known.
+        let place = match method {
+            Some(Method::HealthWatch | Method::Reflection) => {
+                let source = self.pressure.source(&caller);
+                Some(self.pressure.open_read_stream(&source, None)?)
+            }
+            _ => None,
+        };
+        Ok((caller, place))
     }
 }
 

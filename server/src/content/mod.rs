@@ -31,7 +31,6 @@ mod orphans;
 mod quota;
 mod read;
 mod seal;
-mod slots;
 mod sweep;
 mod upload;
 mod writer;
@@ -69,7 +68,8 @@ use crate::{
     ledger::Ledger,
     metrics::Contents,
     options::ContentOptions,
-    store::{LedgerNumber, Store, StoreError},
+    pressure::places::{Bounds, Places},
+    store::{LedgerNumber, Store, StoreError, disk::NoSpace},
 };
 
 pub use check::ContentsReport;
@@ -79,7 +79,6 @@ pub(crate) use gate::SharedGate;
 pub use key_file::KeyFileError;
 pub(crate) use read::Reader;
 pub(crate) use seal::PIECE_BYTES;
-pub(crate) use slots::UploadSlot;
 pub(crate) use upload::Begun;
 
 use collect::Cursors;
@@ -87,7 +86,6 @@ use gate::Gates;
 use key_store::KeyStore;
 use quota::Quota;
 use seal::{Binding, SecretKey};
-use slots::UploadSlots;
 use writer::{Disk, Job};
 
 /// Largest content of an attachment, in bytes.
@@ -98,9 +96,6 @@ const QUEUE_BYTES: usize = 32 << 20;
 
 /// Jobs that may wait for it.
 const QUEUE_JOBS: usize = 1024;
-
-/// Uploads that run at once over the server.
-const UPLOADS_MAX: usize = 64;
 
 /// Uploads that run at once over one connection.
 const CONNECTION_UPLOADS_MAX: usize = 8;
@@ -208,6 +203,8 @@ pub(crate) enum ContentError {
         digest: CommitmentDigest,
         max: usize,
     },
+    #[error(transparent)]
+    NoSpace(#[from] NoSpace),
     #[error("too many contents wait to be written")]
     Busy,
     #[error("content {digest}: {what}")]
@@ -257,8 +254,10 @@ pub(crate) struct ContentStore {
     shared: Arc<Shared>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     room: Arc<Semaphore>,
-    slots: Arc<UploadSlots>,
+    /// Uploads that run.
+    pub(crate) uploads: Arc<Places>,
     upload_writes: Arc<Semaphore>,
+    still_max: Duration,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -343,8 +342,12 @@ impl ContentStore {
             shared,
             jobs: Mutex::new(Some(jobs)),
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
-            slots: Arc::new(UploadSlots::new(UPLOADS_MAX, CONNECTION_UPLOADS_MAX)),
+            uploads: Places::new(
+                "uploads",
+                Bounds::shared(options.uploads, CONNECTION_UPLOADS_MAX),
+            ),
             upload_writes: Arc::new(Semaphore::new(UPLOAD_WRITES_MAX)),
+            still_max: Duration::from_millis(options.still_ms),
             thread: Mutex::new(Some(thread)),
         }))
     }
@@ -356,6 +359,11 @@ impl ContentStore {
     /// answer: let the shard drop it.
     pub(crate) async fn enter(&self, ledger: LedgerNumber) -> SharedGate {
         self.shared.gates.enter(ledger).await
+    }
+
+    /// How long an upload may wait for its client.
+    pub(crate) fn still_max(&self) -> Duration {
+        self.still_max
     }
 
     /// For `/metrics`.
@@ -406,6 +414,7 @@ impl ContentStore {
             return Ok(0);
         }
         let bytes: usize = contents.iter().map(|content| content.bytes.len()).sum();
+        self.shared.store.disk().room_for_contents(bytes as u64)?;
         let permits = bytes.clamp(1, QUEUE_BYTES);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         // Room first: sealing makes a copy.

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Binding, ContentError, ContentStore, LedgerRef, QUEUE_WAIT, Shared, SharedGate, State,
-    UploadId, UploadSlot,
+    UploadId,
     key_store::WrappedKey,
     off_thread,
     quota::Reservation,
@@ -45,7 +45,8 @@ impl ContentStore {
     /// Begins to take a content of `size` bytes. Reads the disk.
     ///
     /// # Errors
-    /// [`ContentError::TooLarge`], [`ContentError::Erased`], [`ContentError::Quota`].
+    /// [`ContentError::TooLarge`], [`ContentError::Erased`], [`ContentError::Quota`],
+    /// [`ContentError::NoSpace`].
     pub(crate) fn begin_upload(
         &self,
         ledger: LedgerRef,
@@ -64,6 +65,7 @@ impl ContentStore {
         if size > max || seal::pieces(size).is_none() {
             return Err(ContentError::TooLarge { size, max });
         }
+        shared.store.disk().room_for_contents(size)?;
         // Before it is held: a statement that names it right after must find it.
         shared.mark_in_use(ledger.number);
         let reservation = shared.quota.reserve(principal, size)?;
@@ -89,14 +91,6 @@ impl ContentStore {
             reservation: Some(reservation),
             marked: false,
         })))
-    }
-
-    /// Counts an upload of a connection.
-    ///
-    /// # Errors
-    /// [`ContentError::Busy`] if too many run.
-    pub(crate) fn upload_slot(&self, connection: u64) -> Result<UploadSlot, ContentError> {
-        self.slots.take(connection).ok_or(ContentError::Busy)
     }
 
     /// Gives an upload the next bytes, where that may block.
@@ -181,6 +175,8 @@ impl Upload {
 
     fn write_piece(&mut self, number: u32, piece: &[u8]) -> Result<(), ContentError> {
         let (store, ledger) = (&self.shared.store, self.ledger.number);
+        // Others may have filled the disk since it began.
+        store.disk().room_for_contents(piece.len() as u64)?;
         let mut batch = Batch::default();
         if !self.marked {
             // With the first piece, so that no piece is ever without its mark.

@@ -28,11 +28,11 @@ use crate::{
 /// Largest chunk of an upload, in bytes.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// How long an upload may stand still.
-const STILL_MAX: Duration = Duration::from_secs(30);
+/// Bytes of an upload that buy it a second more of waiting for its client.
+const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
-/// Bytes for which an upload may wait a second longer for its client, all in all.
-const BYTES_PER_SECOND_MIN: u64 = 256 << 10;
+/// How long an upload waits for its principal's quota.
+const QUOTA_WAIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct ContentService(pub(crate) Context);
 
@@ -44,7 +44,7 @@ impl Content for ContentService {
     ) -> Result<Response<v1::PutContentResponse>, Status> {
         let caller = Caller::of(request.extensions());
         let mut parts = request.into_inner();
-        let mut patience = STILL_MAX;
+        let mut patience = Patience::new(self.0.contents.still_max());
         let Some(Part::Begin(begin)) = next_part(&self.0, &mut parts, &mut patience).await? else {
             let what = "the first message of an upload is `begin`";
             return Err(Refusal::field("part", what).into());
@@ -62,8 +62,8 @@ impl Content for ContentService {
             .await?;
         let ledger = LedgerRef::from(&*ledger);
         let contents = Arc::clone(&self.0.contents);
-        let slot = contents.upload_slot(caller.connection().id);
-        let _slot = slot.map_err(Refusal::from)?;
+        let source = self.0.pressure.source(&caller);
+        let _place = contents.uploads.take(&source, Some(ledger.number))?;
         let principal = caller.principal().cloned().unwrap_or_else(|| Arc::from(""));
         let size = begin.size;
         let begin_upload = move || {
@@ -84,13 +84,15 @@ impl Content for ContentService {
         let Begun::Upload(mut upload) = begun else {
             return Ok(Response::new(v1::PutContentResponse { already_held: true }));
         };
-        let mut patience = patience_for(size);
         // One chunk at a time: the next one is read when this one is sealed and written.
         while let Some(part) = next_part(&self.0, &mut parts, &mut patience).await? {
             let chunk = chunk(part)?;
+            patience.came(chunk.len());
+            // A stream may outlive what was granted.
+            caller.require(Method::PutContent, &begin.ledger)?;
             let quotas = &self.0.pressure.quotas;
             quotas
-                .take_waiting(caller.principal(), 0, chunk.len(), STILL_MAX)
+                .take_waiting(caller.principal(), 0, chunk.len(), QUOTA_WAIT)
                 .await
                 .map_err(Refusal::from)?;
             let written = self.0.contents.write_upload(upload, chunk).await;
@@ -165,40 +167,54 @@ impl Content for ContentService {
     }
 }
 
-/// How long an upload of `size` bytes may wait for its client, all in all. What the server lets it
-/// wait does not count.
-fn patience_for(size: u64) -> Duration {
-    STILL_MAX.saturating_add(Duration::from_secs(size / BYTES_PER_SECOND_MIN))
+/// How long an upload may still wait for its client. What the server lets it wait does not count.
+struct Patience {
+    /// Without anything coming, and at the beginning.
+    still_max: Duration,
+    left: Duration,
 }
 
-/// Waits for a client as long as it has not stood still for too long, or too long all in all: what
-/// is `left` becomes less.
-async fn wait_for<T>(left: &mut Duration, next: impl Future<Output = T>) -> Result<T, Refusal> {
-    let begun = Instant::now();
-    let came = tokio::time::timeout(STILL_MAX.min(*left), next).await;
-    *left = left.saturating_sub(begun.elapsed());
-    came.map_err(|_| {
-        Refusal::Unavailable(if left.is_zero() {
-            format!(
-                "the upload took too long: {STILL_MAX:?} are allowed, and a second for each \
-                 {BYTES_PER_SECOND_MIN} bytes; send it again, faster"
-            )
-        } else {
-            format!("the upload stood still for {STILL_MAX:?}; send it again")
+impl Patience {
+    fn new(still_max: Duration) -> Self {
+        Self {
+            still_max,
+            left: still_max,
+        }
+    }
+
+    /// So many bytes came. No more is kept than what an upload has that stands still: one that was
+    /// fast at first does not hold its place for longer than another.
+    fn came(&mut self, bytes: usize) {
+        let bought_ns = (bytes as u64).saturating_mul(1_000_000_000) / BYTES_PER_SECOND_MIN;
+        let bought = Duration::from_nanos(bought_ns);
+        self.left = self.left.saturating_add(bought).min(self.still_max);
+    }
+
+    /// Waits for a client as long as it may keep us waiting.
+    async fn wait_for<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Refusal> {
+        let begun = Instant::now();
+        let came = tokio::time::timeout(self.left, next).await;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        came.map_err(|_| {
+            Refusal::Unavailable(format!(
+                "the upload was too slow: it may stand still for {:?}, and {BYTES_PER_SECOND_MIN} \
+                 bytes a second are the least; send it again, faster",
+                self.still_max
+            ))
         })
-    })
+    }
 }
 
 /// The next message of an upload; `None` at its end.
 async fn next_part(
     context: &Context,
     parts: &mut Streaming<v1::PutContentRequest>,
-    patience: &mut Duration,
+    patience: &mut Patience,
 ) -> Result<Option<Part>, Status> {
     let message = tokio::select! {
         biased;
         () = context.stopped() => return Err(stopping().into()),
-        message = wait_for(patience, parts.message()) => message?,
+        message = patience.wait_for(parts.message()) => message?,
     };
     match message? {
         None => Ok(None),
@@ -293,17 +309,27 @@ fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Messages), 
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[tokio::test]
-    async fn an_upload_waits_for_its_client_only_so_long_all_in_all() {
-        assert_eq!(patience_for(0), STILL_MAX);
-        assert_eq!(patience_for(64 << 20), STILL_MAX + Duration::from_secs(256));
-        let mut left = STILL_MAX;
-        assert!(wait_for(&mut left, std::future::ready(1)).await.is_ok());
-        assert!(left <= STILL_MAX && !left.is_zero());
-        let mut left = Duration::from_millis(1);
-        // Each byte comes in time, all of them together do not.
-        let late = wait_for(&mut left, std::future::pending::<()>()).await;
-        assert!(matches!(late, Err(Refusal::Unavailable(what)) if what.contains("too long")));
-        assert!(left.is_zero());
+    async fn an_upload_that_stands_still_or_trickles_is_ended() {
+        let mut patience = Patience::new(10 * SECOND);
+        let next = patience.wait_for(std::future::ready(1)).await;
+        assert!(next.is_ok() && patience.left <= 10 * SECOND);
+        // A byte at a time buys next to nothing.
+        patience.left = Duration::from_millis(1);
+        for _ in 0..100 {
+            patience.came(1);
+        }
+        assert!(patience.left < Duration::from_millis(4));
+        patience.came(64 << 10);
+        assert!(patience.left > SECOND);
+        // And much of it no more than standing still may take.
+        patience.came(64 << 20);
+        assert_eq!(patience.left, 10 * SECOND);
+        patience.left = Duration::from_millis(1);
+        let late = patience.wait_for(std::future::pending::<()>()).await;
+        assert!(matches!(late, Err(Refusal::Unavailable(what)) if what.contains("too slow")));
+        assert!(patience.left.is_zero());
     }
 }

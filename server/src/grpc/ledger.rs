@@ -94,6 +94,8 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::CreateLedgerResponse>, Status> {
         let caller = Caller::of(request.extensions());
         caller.require(Method::CreateLedger, EVERY_LEDGER)?;
+        let store = self.0.registry.store();
+        store.disk().room_for_log().map_err(Refusal::from)?;
         let source = self.0.pressure.source(&caller).key();
         let request = request.into_inner();
         let context = self.0.clone();

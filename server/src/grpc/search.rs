@@ -46,9 +46,11 @@ pub(super) fn answers(
         readable,
         ledger,
     };
-    Ok(reading.tell(None, Some(Box::new(searching)), CHUNK_ROOM, |searching| {
-        searching.step()
-    }))
+    Ok(
+        reading.tell(None, Some(Box::new(searching)), CHUNK_ROOM, |searching| {
+            searching.step()
+        }),
+    )
 }
 
 /// A search that somebody waits for.

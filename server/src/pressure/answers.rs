@@ -66,7 +66,7 @@ impl Answers {
     pub(crate) fn new(total: usize, wait: Duration) -> Self {
         let source_max = (total / 8).max(SOURCE_MIN);
         Self {
-            budget: Budget::reserving(total.max(source_max), source_max, total / 4),
+            budget: Budget::with_strangers(total.max(source_max), source_max, total / 4),
             wait,
             refused: Arc::default(),
         }

@@ -58,11 +58,11 @@ pub(crate) struct Share {
 impl Budget {
     /// `total` to share, of which one source holds `source_max` at most, and all strangers half.
     pub(crate) fn new(total: usize, source_max: usize) -> Self {
-        Self::reserving(total, source_max, total / 2)
+        Self::with_strangers(total, source_max, total / 2)
     }
 
     /// A budget of which one source holds `source_max` at most, and all strangers `strangers_max`.
-    pub(crate) fn reserving(total: usize, source_max: usize, strangers_max: usize) -> Self {
+    pub(crate) fn with_strangers(total: usize, source_max: usize, strangers_max: usize) -> Self {
         Self(Arc::new(Inner {
             total,
             source_max: source_max.clamp(1, total.max(1)),

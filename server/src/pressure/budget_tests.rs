@@ -63,7 +63,7 @@ fn a_source_holds_no_more_than_its_bound_and_others_pass_it() {
 #[test]
 fn strangers_hold_no_more_than_their_part_however_many_addresses_they_have() {
     let stranger = |host: u8| SourceKey::Address([192, 0, 2, host].into());
-    let budget = Budget::reserving(100, 50, 30);
+    let budget = Budget::with_strangers(100, 50, 30);
     let held: Vec<_> = (0..3)
         .map(|host| budget.try_take(&stranger(host), 10).unwrap())
         .collect();

@@ -139,10 +139,7 @@ impl Pressure {
             reads: Budget::halved(limits.reads.max(1)),
             quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
             undecoded: undecoded::budget(server_bytes),
-            answers: Answers::new(
-                limits.answers_bytes,
-                Duration::from_millis(limits.stall_ms),
-            ),
+            answers: Answers::new(limits.answers_bytes, Duration::from_millis(limits.stall_ms)),
             read_streams: Places::new(
                 "streams of reads",
                 Bounds::shared(limits.read_streams, READ_STREAMS_PER_CONNECTION),
