@@ -27,9 +27,6 @@ use crate::{grpc::Context, ledger::Ledger, metrics::Observed, search};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the store's file system must have free at least: a few memtables are written out at once.
-const FREE_BYTES_MIN: u64 = 256 << 20;
-
 /// What the admin port looks at.
 pub(crate) struct Admin {
     pub(crate) context: Context,
@@ -86,7 +83,8 @@ impl NotReady {
 }
 
 impl Admin {
-    fn ready(&self) -> Result<(), NotReady> {
+    /// What there is to say of a server that is ready.
+    fn ready(&self) -> Result<String, NotReady> {
         if *self.context.stopping.borrow() {
             return Err(NotReady::stopping());
         }
@@ -101,12 +99,19 @@ impl Admin {
             return Err(NotReady(format!("the store cannot be written: {why}")));
         }
         match rustix::fs::statvfs(&self.data_dir) {
-            Ok(disk) => writable(
-                disk.f_bavail.saturating_mul(disk.f_frsize),
-                disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
-            ),
-            Err(error) => Err(NotReady(format!("the store cannot be looked at: {error}"))),
+            Ok(disk) => writable(disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))?,
+            Err(error) => {
+                return Err(NotReady(format!("the store cannot be looked at: {error}")));
+            }
         }
+        let disk = store.disk();
+        if let Err(no_space) = disk.check_log() {
+            return Err(NotReady(format!("no statements are taken: {no_space}")));
+        }
+        Ok(match disk.is_pressed() {
+            Some(no_space) => format!("ready, but no contents are taken: {no_space}\n"),
+            None => "ready\n".to_owned(),
+        })
     }
 
     fn over_quota(&self) -> Vec<(&'static str, u64)> {
@@ -126,7 +131,21 @@ impl Admin {
     fn observed(&self) -> Observed {
         let ledgers = self.context.registry.all_loaded();
         let store = self.context.registry.store();
+        let pressure = &self.context.pressure;
+        let places = [
+            ("read_streams", &pressure.read_streams),
+            ("uploads", &self.context.contents.uploads),
+        ];
         Observed {
+            answer_bytes: pressure.answers().held() as u64,
+            answers_refused: pressure.answers().refused(),
+            places_taken: places.map(|(what, it)| (what, it.open() as u64)).into(),
+            places_refused: places.map(|(what, it)| (what, it.refused())).into(),
+            disk_bytes: store
+                .disk()
+                .space()
+                .map(|space| (space.free_bytes, space.total_bytes)),
+            disk_refused: store.disk().refused().into(),
             queue_bytes: self.context.appends.shards.queue_bytes(),
             ledgers_loaded: ledgers.len() as u64,
             leaves: ledgers
@@ -147,17 +166,10 @@ impl Admin {
     }
 }
 
-fn writable(free_bytes: u64, read_only: bool) -> Result<(), NotReady> {
+fn writable(read_only: bool) -> Result<(), NotReady> {
     if read_only {
         let what = "the store cannot be written: its file system is mounted read-only";
         return Err(NotReady(what.to_owned()));
-    }
-    if free_bytes < FREE_BYTES_MIN {
-        return Err(NotReady(format!(
-            "the store cannot be written for long: its file system has {} MiB free, less than {}",
-            free_bytes >> 20,
-            FREE_BYTES_MIN >> 20
-        )));
     }
     Ok(())
 }
@@ -179,7 +191,7 @@ async fn healthz() -> Response<Body> {
 async fn readyz(State(admin): Looking) -> Response<Body> {
     let ready = look(admin, Admin::ready).await.and_then(|ready| ready);
     match ready {
-        Ok(()) => plain(StatusCode::OK, "ready\n"),
+        Ok(ready) => plain(StatusCode::OK, ready),
         Err(NotReady(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
 }
@@ -584,7 +596,17 @@ mod tests {
             data_dir: dir.path().to_owned(),
         };
         let ledger = engine.create("fails").unwrap();
-        assert_eq!(admin.ready(), Ok(()));
+        let disk = engine.store.disk();
+        disk.pretend(100 << 30);
+        assert_eq!(admin.ready(), Ok("ready\n".to_owned()));
+        disk.pretend(600 << 20);
+        let said = admin.ready().unwrap();
+        assert!(said.contains("ready, but no contents are taken"), "{said}");
+        disk.pretend(500 << 20);
+        let NotReady(full) = admin.ready().unwrap_err();
+        assert!(full.contains("no statements are taken"), "{full}");
+        assert!(full.contains("500 MiB free, of which 512"), "{full}");
+        disk.pretend(100 << 30);
         let mut producer = Producer::new(ledger.id, 1);
         engine
             .append("fails", vec![producer.intent("a")])
@@ -599,11 +621,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_or_read_only_disk_is_not_ready() {
-        assert_eq!(writable(FREE_BYTES_MIN, false), Ok(()));
-        let NotReady(full) = writable(FREE_BYTES_MIN - 1, false).unwrap_err();
-        assert!(full.contains("255 MiB free"), "{full}");
-        let NotReady(read_only) = writable(u64::MAX, true).unwrap_err();
+    fn a_read_only_disk_is_not_ready() {
+        assert_eq!(writable(false), Ok(()));
+        let NotReady(read_only) = writable(true).unwrap_err();
         assert!(read_only.contains("read-only"), "{read_only}");
     }
 }

@@ -83,6 +83,7 @@ async fn tile(
         Err(refusal) => return refused(refusal),
     };
     let room = context.pressure.answer_room(&caller);
+    let cache = TILE_CACHE;
     let bundle = match path {
         TilePath::Hashes(tile) => {
             let read = async {
@@ -94,7 +95,7 @@ async fn tile(
                 Ok((Some(hashes), share)) => {
                     let bytes = Bytes::from(tile_bytes(&hashes));
                     room.made(share, bytes.len());
-                    charged(&room, TILE_CACHE, Body::from(bytes))
+                    charged(&room, cache, Body::from(bytes))
                 }
                 Ok((None, _)) => no_such_tile(),
                 Err(refusal) => refused(refusal),
@@ -112,7 +113,7 @@ async fn tile(
         room,
         leaves,
     };
-    entries(parts).await
+    entries(parts, cache).await
 }
 
 /// The leaves of a bundle of entries; `None` if the tree has not so many.
@@ -147,14 +148,14 @@ impl Parts {
     }
 }
 
-async fn entries(mut parts: Parts) -> Response<Body> {
+async fn entries(mut parts: Parts, cache: &'static str) -> Response<Body> {
     let room = parts.room.clone();
     let first = match parts.next().await {
         Ok(first) => first,
         Err(refusal) => return refused(refusal),
     };
     if parts.leaves.is_empty() {
-        return charged(&room, TILE_CACHE, Body::from(first));
+        return charged(&room, cache, Body::from(first));
     }
     let later = stream::unfold(Some(parts), |parts| async {
         let mut parts = parts.filter(|parts| !parts.leaves.is_empty())?;
@@ -165,7 +166,7 @@ async fn entries(mut parts: Parts) -> Response<Body> {
         }
     });
     let all = stream::once(async { Ok(first) }).chain(later);
-    charged(&room, TILE_CACHE, Body::from_stream(all))
+    charged(&room, cache, Body::from_stream(all))
 }
 
 /// Some of these leaves' entries, and the leaf after them.
@@ -202,11 +203,7 @@ fn no_such_tile() -> Response<Body> {
     not_found("the tree has no such tile, or not so wide a one")
 }
 
-fn answer(
-    media_type: &'static str,
-    cache: &'static str,
-    body: impl Into<Body>,
-) -> Response<Body> {
+fn answer(media_type: &'static str, cache: &'static str, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -232,7 +229,9 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
         Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
         Refusal::Precondition { .. } => StatusCode::CONFLICT,
         Refusal::Quota { .. } | Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Overloaded { .. } | Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Overloaded { .. } | Refusal::Unavailable(_) | Refusal::NoSpace(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let status: tonic::Status = refusal.into();

@@ -696,6 +696,12 @@ async fn keep_collected(context: Context) {
         tokio::select! {
             () = context.stopped() => return,
             () = tokio::time::sleep(wait) => {}
+            // Contents or statements were refused: what may go, goes now. Not more often than this,
+            // whoever asks.
+            () = async {
+                context.registry.store().disk().pressed().await;
+                tokio::time::sleep(COLLECT_REST_INTERVAL).await;
+            } => {}
         }
     }
 }

@@ -24,7 +24,7 @@ pub use table::{Kind, SETTINGS, Setting, setting};
 use crate::{
     options::{ContentOptions, LimitOptions, QuotaOptions, TlsOptions},
     serve::ServerOptions,
-    store::StoreOptions,
+    store::{DiskOptions, StoreOptions},
     telemetry::{LogFormat, LogOptions, OtlpOptions},
 };
 use layers::Layer;
@@ -180,6 +180,8 @@ impl Settings {
         }
         content.bytes_max = values.integer("content.bytes_max");
         content.orphan_ms = values.integer("content.orphan_ms");
+        content.uploads = values.small("content.uploads");
+        content.still_ms = values.integer("content.still_ms");
         let tls = values
             .path("tls.certificate")
             .zip(values.path("tls.key"))
@@ -199,6 +201,11 @@ impl Settings {
             store: StoreOptions {
                 block_cache_bytes: values.mib("store.block_cache_mib"),
                 memtable_bytes: values.mib("store.memtable_mib"),
+                disk: DiskOptions {
+                    contents_floor_bytes: values.integer("store.contents_floor_mib") << 20,
+                    contents_floor_percent: values.integer("store.contents_floor_percent"),
+                    log_floor_bytes: values.integer("store.log_floor_mib") << 20,
+                },
             },
             drain_ms: values.integer("drain_ms"),
             tls,

@@ -184,6 +184,26 @@ pub static SETTINGS: &[Setting] = &[
         "MiB at which a family's newest records are written out to a sorted file.",
     ),
     row(
+        "store.contents_floor_mib",
+        Kind::Integer(0, 1 << 30),
+        "1024",
+        "MiB of the disk that are kept for the log: with less free, no contents are taken, and those \
+         that no statement names are collected at once.",
+    ),
+    row(
+        "store.contents_floor_percent",
+        Kind::Integer(0, 90),
+        "5",
+        "The same as a part of the disk in per cent; the larger one counts.",
+    ),
+    row(
+        "store.log_floor_mib",
+        Kind::Integer(0, 1 << 30),
+        "512",
+        "MiB of the disk with less than which free no statements are taken either, until there is \
+         room again: a write that fails would end the server.",
+    ),
+    row(
         "tls.certificate",
         Kind::Path,
         "",
@@ -329,6 +349,19 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Integer(1000, CENTURY_MS),
         "86400000",
         "Milliseconds after which a content that no statement names is collected.",
+    ),
+    row(
+        "content.uploads",
+        Kind::Integer(4, 65_536),
+        "64",
+        "Uploads that run at once. A ledger has half of them at most, and a principal a quarter.",
+    ),
+    row(
+        "content.still_ms",
+        Kind::Integer(100, HOUR_MS),
+        "20000",
+        "Milliseconds that an upload may wait for its client before it is ended and its place is \
+         given back; each 64 KiB that come of it buy a second more.",
     ),
     row(
         "admin.listen",

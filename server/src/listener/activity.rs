@@ -22,9 +22,9 @@ pub(crate) struct Activity {
     requests_open: AtomicUsize,
     /// Milliseconds after `since` at which the last request began or ended; 0: none has begun.
     last_ms: AtomicU64,
-    /// Set when it is to be closed whatever it does, and who is to be told of that.
-    closing: AtomicBool,
-    reader: AtomicWaker,
+    /// Whether its place is needed for another, or what it holds.
+    leaving: AtomicBool,
+    told_to_leave: AtomicWaker,
 }
 
 impl Activity {
@@ -35,22 +35,25 @@ impl Activity {
             idle,
             requests_open: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
-            closing: AtomicBool::new(false),
-            reader: AtomicWaker::new(),
+            leaving: AtomicBool::new(false),
+            told_to_leave: AtomicWaker::new(),
         })
     }
 
-    /// Closes the connection, whatever it does.
-    pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.reader.wake();
+    /// Asks the connection to end, because its place is needed, or what it holds.
+    pub(crate) fn tell_to_leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.told_to_leave.wake();
     }
 
-    /// Ready when it is to be closed.
-    pub(crate) fn poll_close(&self, context: &mut Context<'_>) -> Poll<()> {
-        // First the waker: what is set after the look wakes it.
-        self.reader.register(context.waker());
-        if self.closing.load(Ordering::Acquire) {
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Ready once the connection has to end. One task at a time may ask.
+    pub(crate) fn poll_leaving(&self, context: &Context<'_>) -> Poll<()> {
+        self.told_to_leave.register(context.waker());
+        if self.is_leaving() {
             Poll::Ready(())
         } else {
             Poll::Pending

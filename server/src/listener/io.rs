@@ -58,8 +58,11 @@ impl GuardedIo {
         }
     }
 
-    /// Ends a connection that has nothing to read and nothing to do.
+    /// Ends a connection that has nothing to read and nothing to do, or whose place is needed.
     fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if self.connection.activity.poll_leaving(context).is_ready() {
+            return Poll::Ready(self.gives_way());
+        }
         loop {
             ready!(self.quiet.as_mut().poll(context));
             let activity: &Activity = &self.connection.activity;
@@ -74,6 +77,11 @@ impl GuardedIo {
         }
     }
 
+    fn gives_way(&self) -> io::Error {
+        let error = "its place, or what it holds, was needed for another connection";
+        io::Error::new(io::ErrorKind::ConnectionAborted, error)
+    }
+
     /// Passes on how writing went, and ends a connection whose peer takes nothing.
     fn bounded<T>(
         &mut self,
@@ -83,6 +91,9 @@ impl GuardedIo {
         if written.is_ready() {
             self.stalled = None;
             return written;
+        }
+        if self.connection.activity.poll_leaving(context).is_ready() {
+            return Poll::Ready(Err(self.gives_way()));
         }
         let stall = self.stall;
         let stalled = self
@@ -115,10 +126,8 @@ impl AsyncRead for GuardedIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.connection.activity.poll_close(context).is_ready() {
-            self.counters.timed_out();
-            let error = "the peer took nothing of its answers in time";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, error)));
+        if self.connection.activity.is_leaving() {
+            return Poll::Ready(Err(self.gives_way()));
         }
         let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),

@@ -35,13 +35,13 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub(crate) use self::{places::network, rules::check_rules};
 use self::{
     activity::Activity,
     io::GuardedIo,
     places::{NoPlace, Place, Places},
     tls::Certificates,
 };
+pub(crate) use self::{places::network, rules::check_rules};
 pub use self::{rules::RuleError, tls::TlsError};
 use crate::{
     access::principal, metrics::Connections, options::LimitOptions,

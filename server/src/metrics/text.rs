@@ -43,6 +43,16 @@ pub(crate) struct Observed {
     /// Times that a principal was over a quota, by quota.
     pub(crate) over_quota: Vec<(&'static str, u64)>,
     pub(crate) contents: Contents,
+    /// Bytes of answers that are made and not taken, and times that there was no room for one.
+    pub(crate) answer_bytes: u64,
+    pub(crate) answers_refused: u64,
+    /// Places that are taken, and times that there was none, by what they are for.
+    pub(crate) places_taken: Vec<(&'static str, u64)>,
+    pub(crate) places_refused: Vec<(&'static str, u64)>,
+    /// Free bytes of the disk, and all of it; `None` where the system does not say.
+    pub(crate) disk_bytes: Option<(u64, u64)>,
+    /// Times that something was refused for want of space, by what it was.
+    pub(crate) disk_refused: Vec<(&'static str, u64)>,
     /// Resident memory of the process; `None` where the system does not say.
     pub(crate) resident_bytes: Option<u64>,
     /// RocksDB's memory.
@@ -292,6 +302,26 @@ impl Snapshot {
             "Requests that waited too long for room",
             &metrics.overload_refusals,
         )?;
+        out.gauge(
+            "deed_answer_bytes",
+            "Bytes of answers that are made and not taken yet",
+            observed.answer_bytes,
+        )?;
+        out.count(
+            "deed_answers_refused",
+            "Answers that there was no room for, because others were not taken",
+            observed.answers_refused,
+        )?;
+        out.gauges(
+            "deed_places_taken",
+            "Streams of reads and uploads that are open",
+            named("what", &observed.places_taken),
+        )?;
+        out.counters(
+            "deed_places_refused",
+            "Streams of reads and uploads that there was no place for",
+            named("what", &observed.places_refused),
+        )?;
         out.counter(
             "deed_log_key_rotations",
             "Log keys that came into force after a ledger's first",
@@ -337,6 +367,18 @@ impl Snapshot {
             "deed_store_files_bytes",
             "Bytes of RocksDB's sorted files",
             observed.table_file_bytes,
+        )?;
+        if let Some((free, all)) = observed.disk_bytes {
+            out.gauge("deed_disk_free_bytes", "Bytes that the disk has free", free)?;
+            out.gauge("deed_disk_bytes", "Bytes of the disk", all)?;
+        }
+        out.counters(
+            "deed_disk_refused",
+            "Requests that were refused because the disk is nearly full",
+            observed
+                .disk_refused
+                .iter()
+                .map(|(what, count)| ([("what", (*what).to_owned())], *count)),
         )
     }
 }

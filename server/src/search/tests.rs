@@ -11,7 +11,7 @@ use prost::Message as _;
 use super::{
     SEGMENT_LEAVES, indexed_to,
     keep::{Indexed, index_segment},
-    query::{Bounds, Cursor, Looked, Page, Query},
+    query::{Bounds, Cursor, Looked, PAGE_ENTRIES, Page, Query},
     reindex,
     time::first_at,
 };
@@ -209,7 +209,7 @@ fn search(store: &Store, ledger: &Ledger, query: &Query, bounds: &Bounds) -> (Ve
             looked.indexed += step.indexed;
             looked.scanned += step.scanned;
         }
-        assert!(page.entries.len() <= 256);
+        assert!(page.entries.len() <= PAGE_ENTRIES);
         for entry in page.entries {
             assert!((before..cursor.searched_to()).contains(&entry.leaf));
             assert_eq!(entry.entry, store.entry(ledger.number, entry.leaf).unwrap());
