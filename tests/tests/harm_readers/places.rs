@@ -1,0 +1,199 @@
+//! Places that stay taken.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use deed_proto::v1::{
+    self, content_client::ContentClient, log_client::LogClient, put_content_request::Part,
+};
+use deed_tests::{
+    access::Token,
+    contents::{Content, Contents, part},
+    process::deed_server,
+    rpc::TestLedger,
+    run_within, until, within,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use crate::Scene;
+
+const LEDGER: &str = "shared";
+
+/// A server that wants to know who calls, with a ledger in which some may do something.
+async fn with_access(settings: &[(&str, &str)], who: &[(&str, &str)]) -> (Scene, Vec<Token>) {
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let data = dir.path().join("data");
+    let path = data.to_str().expect("a path of text").to_owned();
+    let operator = crate::command(&data, &[]).start();
+    TestLedger::create(&deed_tests::rpc::Clients::connect(&operator).await, LEDGER).await;
+    operator.stop();
+    let tokens = who.iter().map(|(name, role)| {
+        let principal = format!("spiffe://example.org/{name}");
+        if !role.is_empty() {
+            let mut arguments = vec!["role", "grant", "--principal", &principal];
+            arguments.extend(["--role", role, "--ledger", LEDGER, "--data-dir", &path]);
+            deed_server(arguments);
+        }
+        Token::create(&data, &principal, &[])
+    });
+    let tokens = tokens.collect();
+    let mut all = settings.to_vec();
+    all.push(("access.required", "true"));
+    (Scene::set_in(dir, &all), tokens)
+}
+
+/// An upload that has begun and of which nothing more comes, until it is dropped.
+struct Stalled {
+    _parts: mpsc::Sender<v1::PutContentRequest>,
+    answer: tokio::task::JoinHandle<Result<(), Status>>,
+}
+
+impl Stalled {
+    async fn begin(channel: &Channel, token: &Token, number: u64) -> Self {
+        let content = Content::new(number, vec![7; 1 << 20]);
+        let (parts, sent) = mpsc::channel(4);
+        let mut messages = content.parts(LEDGER, 1 << 10).into_iter();
+        for message in messages.by_ref().take(2) {
+            parts.send(message).await.expect("room");
+        }
+        let request = token.on(ReceiverStream::new(sent));
+        let mut client = ContentClient::new(channel.clone());
+        let answer = tokio::spawn(async move { client.put_content(request).await.map(|_| ()) });
+        Self {
+            _parts: parts,
+            answer,
+        }
+    }
+}
+
+#[test]
+fn one_principals_stalled_uploads_leave_places_and_end() {
+    run_within(Duration::from_secs(60), async {
+        let settings = [("content.uploads", "16"), ("content.still_ms", "3000")];
+        let who = [("one", "append"), ("two", "append"), ("nobody", "read")];
+        let (scene, tokens) = with_access(&settings, &who).await;
+        let [one, two, nobody] = &tokens[..] else {
+            panic!("three tokens");
+        };
+        let mut stalled = Vec::new();
+        for number in 0..16 {
+            let channel = scene.clients().await.channel;
+            stalled.push(Stalled::begin(&channel, one, number).await);
+        }
+        let admin = scene.admin();
+        until("its share of places", || async {
+            let taken = admin.figure("deed_places_taken{what=\"uploads\"}").await;
+            let refused = admin
+                .figure("deed_places_refused_total{what=\"uploads\"}")
+                .await;
+            (taken == 4 && refused == 12).then_some(())
+        })
+        .await;
+        // Another principal's upload goes through meanwhile.
+        let clients = scene.clients().await;
+        let contents = Contents::over(clients.channel.clone());
+        let content = Content::new(100, vec![9; 3 << 20]);
+        let parts = || content.parts(LEDGER, 1 << 20);
+        let held = contents.as_bearer(two).put(parts()).await;
+        assert!(!held.expect("it is stored"));
+        // One who may not is told so, and takes no place.
+        let refused = contents.as_bearer(nobody).put(parts()).await;
+        assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+        // Those that stand still are ended: their places come back by themselves.
+        let mut codes = Vec::new();
+        for upload in stalled {
+            let ended = within("the end of an upload", upload.answer).await;
+            codes.push(ended.expect("no panic").expect_err("it stood still").code());
+        }
+        let count = |code| codes.iter().filter(|found| **found == code).count();
+        assert_eq!(count(Code::ResourceExhausted), 12, "{codes:?}");
+        assert_eq!(count(Code::Unavailable), 4, "{codes:?}");
+        assert_eq!(admin.figure("deed_places_taken{what=\"uploads\"}").await, 0);
+        assert!(contents.as_bearer(one).put(parts()).await.is_ok());
+        scene.server.stop();
+    });
+}
+
+#[test]
+fn uploads_without_a_first_message_take_no_place() {
+    run_within(Duration::from_secs(60), async {
+        let settings = [("content.uploads", "4")];
+        let (scene, tokens) = with_access(&settings, &[("one", "append")]).await;
+        let clients = scene.clients().await;
+        let mut idle = Vec::new();
+        for _ in 0..8 {
+            let (parts, sent) = mpsc::channel::<v1::PutContentRequest>(1);
+            let request = tokens[0].on(ReceiverStream::new(sent));
+            let mut client = ContentClient::new(clients.channel.clone());
+            let answer = tokio::spawn(async move { client.put_content(request).await });
+            idle.push((parts, answer));
+        }
+        let content = Content::new(1, Bytes::from_static(b"soon there"));
+        let contents = Contents::over(clients.channel.clone()).as_bearer(&tokens[0]);
+        assert!(
+            !contents
+                .put(content.parts(LEDGER, 1))
+                .await
+                .expect("it is stored")
+        );
+        let not_begun = contents.put(vec![part(Part::Chunk(Bytes::from_static(b"x")))]);
+        assert_eq!(not_begun.await.unwrap_err().code(), Code::InvalidArgument);
+        drop(idle);
+        scene.server.stop();
+    });
+}
+
+#[test]
+fn strangers_watches_leave_places_to_known_callers() {
+    run_within(Duration::from_secs(60), async {
+        let settings = [("limits.read_streams", "64")];
+        let (scene, tokens) = with_access(&settings, &[("reader", "read")]).await;
+        let request = || v1::WatchTreeHeadsRequest {
+            ledger: LEDGER.to_owned(),
+            consistency_from: None,
+        };
+        let (mut held, mut refused) = (Vec::new(), 0);
+        for _ in 0..8 {
+            let mut log = LogClient::new(scene.clients().await.channel);
+            for _ in 0..8 {
+                match log.watch_tree_heads(request()).await {
+                    Ok(heads) => held.push(heads.into_inner()),
+                    Err(status) => {
+                        assert_eq!(status.code(), Code::ResourceExhausted);
+                        assert!(status.message().contains("do not say who they are"));
+                        assert!(status.get_details_retry_info().is_some());
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        // One address has a sixteenth.
+        assert_eq!((held.len(), refused), (4, 60));
+        let mut log = LogClient::new(scene.clients().await.channel);
+        let mut known = Vec::new();
+        for _ in 0..8 {
+            let heads = log.watch_tree_heads(tokens[0].on(request())).await;
+            let mut heads = heads.expect("a place").into_inner();
+            assert!(
+                within("a head", heads.message())
+                    .await
+                    .expect("a head")
+                    .is_some()
+            );
+            known.push(heads);
+        }
+        drop((held, known));
+        let admin = scene.admin();
+        until("the places to come back", || async {
+            let taken = admin
+                .figure("deed_places_taken{what=\"read_streams\"}")
+                .await;
+            (taken == 0).then_some(())
+        })
+        .await;
+        scene.server.stop();
+    });
+}

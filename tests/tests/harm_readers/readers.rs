@@ -1,0 +1,262 @@
+//! Readers that ask for everything and take nothing.
+//!
+//! `DEED_READERS_CONNECTIONS=150` opens as many connections as the review did, with 40 streams each,
+//! and tells what the server held.
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use deed_proto::v1::{
+    self, actions_client::ActionsClient, content_client::ContentClient, log_client::LogClient,
+};
+use deed_tests::{
+    contents::{Content, Contents},
+    rpc::{Clients, TestLedger, accepted},
+    run_within,
+    statements::{Producer, task_id},
+    until, within,
+};
+use tokio::task::JoinSet;
+use tonic::{Code, transport::Channel};
+
+use crate::{Admin, MIB, Scene, filled, stingy};
+
+/// MiB of answers that the server may hold.
+const ANSWERS_MIB: u64 = 16;
+
+/// What the rest may take: connections, streams, the store's blocks, and an allocator's spare.
+const SLACK_MIB: u64 = 96;
+
+/// How long memory may take to be given back: a minute, says the specification.
+const GIVEN_BACK: Duration = Duration::from_secs(60);
+
+const STREAMS: usize = 40;
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("limits.answers_mib", "16"),
+    ("store.block_cache_mib", "16"),
+    ("store.memtable_mib", "8"),
+];
+
+/// Asks in one of several ways for much, and takes none of it.
+async fn ask(channel: Channel, ledger: TestLedger, content: Bytes, way: usize) {
+    let mut log = LogClient::new(channel.clone());
+    let mut actions = ActionsClient::new(channel.clone());
+    let name = ledger.name.clone();
+    let task = Bytes::copy_from_slice(&task_id(ledger.id, [1; 16]));
+    // Each holds its answers unread until it is ended.
+    match way % 6 {
+        0 | 1 => {
+            let asked = v1::GetEntriesRequest {
+                ledger: name,
+                ..v1::GetEntriesRequest::default()
+            };
+            let _held = log.get_entries(asked).await;
+            std::future::pending::<()>().await;
+        }
+        2 => {
+            let asked = v1::GetContentRequest {
+                ledger: name,
+                commitment: content,
+            };
+            let _held = ContentClient::new(channel).get_content(asked).await;
+            std::future::pending::<()>().await;
+        }
+        3 => {
+            let asked = v1::SearchRequest {
+                ledger: name,
+                with_proofs: true,
+                ..v1::SearchRequest::default()
+            };
+            let _held = actions.search(asked).await;
+            std::future::pending::<()>().await;
+        }
+        4 => {
+            let asked = v1::GetTaskRequest { ledger: name, task };
+            let _held = actions.get_task(asked).await;
+            std::future::pending::<()>().await;
+        }
+        _ => {
+            let path = format!("/logs/{name}/tile/entries/000");
+            let request = http::Request::get(path).body(tonic::body::Body::empty());
+            let request = request.expect("a request");
+            let mut channel = channel;
+            let ready = std::future::poll_fn(|context| {
+                tonic::client::GrpcService::poll_ready(&mut channel, context)
+            });
+            if ready.await.is_ok() {
+                let _held = tonic::client::GrpcService::call(&mut channel, request).await;
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Appends one statement after the other to a ledger; how long each took, the longest last.
+async fn append(clients: &Clients, ledger: &TestLedger, session: u64, count: u64) -> Vec<Duration> {
+    let mut producer = Producer::new(ledger.id, session);
+    let mut took = Vec::new();
+    for _ in 0..count {
+        let begun = Instant::now();
+        let payloads = [producer.intent("orders/1")];
+        let answer = ledger.try_append(clients, &payloads).await;
+        for result in &answer.expect("an answer").results {
+            accepted(result);
+        }
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    took
+}
+
+/// Until the server holds answers, and then some more looks.
+async fn loaded(admin: &Admin, scene: &Scene, enough_kib: u64) {
+    let full = ANSWERS_MIB * MIB / 4;
+    within("a server with unread answers", async {
+        while admin.figure("deed_answer_bytes").await < full
+            && scene.server.resident_kib() < enough_kib
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[test]
+fn slow_readers_hold_what_is_theirs_and_it_is_given_back() {
+    let connections = match env::var("DEED_READERS_CONNECTIONS") {
+        Ok(count) => count.parse().expect("a number"),
+        Err(_) => 24,
+    };
+    run_within(Duration::from_secs(200), async move {
+        let scene = Scene::set(SETTINGS);
+        let clients = scene.clients().await;
+        let ledger = filled(&clients, "read").await;
+        let other = TestLedger::create(&clients, "other").await;
+        let content = Content::new(1, vec![7; 4 << 20]);
+        let contents = Contents::over(clients.channel.clone());
+        contents
+            .put(content.parts(&ledger.name, 1 << 20))
+            .await
+            .expect("a content");
+        // Once by somebody who takes it: what that leaves behind is no load.
+        assert!(
+            !clients
+                .entries(&ledger.name, 0, 0)
+                .await
+                .expect("entries")
+                .is_empty()
+        );
+        let fetched = contents.fetch(&ledger.name, &content.digest()).await;
+        assert_eq!(fetched.expect("a content").1, content.bytes);
+        let admin = scene.admin();
+        append(&clients, &other, 1, 20).await;
+        let idle_kib = scene.server.resident_kib();
+        let bound_kib = idle_kib + (2 * ANSWERS_MIB + SLACK_MIB) * 1024;
+
+        let mut readers = JoinSet::new();
+        for _ in 0..connections {
+            let channel = stingy(&scene.server).await;
+            for way in 0..STREAMS {
+                let (channel, ledger) = (channel.clone(), ledger.clone());
+                readers.spawn(ask(channel, ledger, content.digest(), way));
+            }
+        }
+        loaded(&admin, &scene, bound_kib).await;
+        let mut peak_kib = 0;
+        let mut held = 0;
+        let mut took = Vec::new();
+        for round in 0..10 {
+            took.extend(append(&clients, &other, 2 + round, 20).await);
+            peak_kib = peak_kib.max(scene.server.resident_kib());
+            held = held.max(admin.figure("deed_answer_bytes").await);
+        }
+        took.sort_unstable();
+        let open = admin
+            .figure("deed_places_taken{what=\"read_streams\"}")
+            .await;
+        eprintln!(
+            "{connections} connections x {STREAMS} unread answers, {open} streams open: {} MiB idle, \
+             {} MiB at most, answers {} KiB; appends p50 {:?}, p99 {:?}, longest {:?}",
+            idle_kib / 1024,
+            peak_kib / 1024,
+            held >> 10,
+            took[took.len() / 2],
+            took[took.len() * 99 / 100],
+            took[took.len() - 1],
+        );
+        assert!(held <= ANSWERS_MIB * MIB, "answers hold {held} bytes");
+        assert!(peak_kib <= bound_kib, "{peak_kib} KiB, bound {bound_kib}");
+
+        readers.shutdown().await;
+        until("all shares to be free again", || async {
+            (admin.figure("deed_answer_bytes").await == 0).then_some(())
+        })
+        .await;
+        let begun = Instant::now();
+        let most_kib = idle_kib * 3 / 2;
+        let mut now_kib = scene.server.resident_kib();
+        while now_kib > most_kib && begun.elapsed() < GIVEN_BACK {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            now_kib = scene.server.resident_kib();
+        }
+        eprintln!(
+            "{} MiB {:?} after the load",
+            now_kib / 1024,
+            begun.elapsed()
+        );
+        assert!(now_kib <= most_kib, "{now_kib} KiB, idle {idle_kib}");
+        scene.server.stop();
+    });
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_ended_and_its_share_is_free_again() {
+    run_within(Duration::from_secs(60), async {
+        let mut settings = SETTINGS.to_vec();
+        settings.push(("limits.stall_ms", "1000"));
+        let scene = Scene::set(&settings);
+        let clients = scene.clients().await;
+        let ledger = filled(&clients, "read").await;
+        let admin = scene.admin();
+        let asked = v1::GetEntriesRequest {
+            ledger: ledger.name.clone(),
+            ..v1::GetEntriesRequest::default()
+        };
+        let mut stuck = LogClient::new(stingy(&scene.server).await);
+        let mut answers = stuck.get_entries(asked).await.unwrap().into_inner();
+        until("an answer that waits for its reader", || async {
+            (admin.figure("deed_answer_bytes").await > 0).then_some(())
+        })
+        .await;
+        // It is ended, and the connection with it, for it does not take that either.
+        until("the share to be free again", || async {
+            (admin.figure("deed_answer_bytes").await == 0).then_some(())
+        })
+        .await;
+        let ended = within("the end of the answer", async {
+            loop {
+                match answers.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break None,
+                    Err(status) => break Some(status.code()),
+                }
+            }
+        })
+        .await;
+        assert!(ended.is_some_and(|code| code != Code::Ok), "{ended:?}");
+        // Somebody who takes what comes is not touched, however long it takes.
+        let all = clients.entries(&ledger.name, 0, 0).await.expect("entries");
+        let count: usize = all.iter().map(|message| message.entries.len()).sum();
+        assert_eq!(count, 4097);
+        let largest = all.iter().map(|message| {
+            let bytes = message.entries.iter().map(Bytes::len);
+            bytes.sum::<usize>()
+        });
+        assert!(largest.max().unwrap() <= 128 << 10);
+        scene.server.stop();
+    });
+}
