@@ -144,7 +144,7 @@ impl Files {
 
     /// Runs `deed verify` on a leaf.
     fn verify(&self, leaf: usize, options: &[&str]) -> Output {
-        self.verify_proof(leaf, options, |proof| proof.to_owned())
+        self.verify_proof(leaf, options, ToOwned::to_owned)
     }
 
     /// The same with a proof file that somebody has changed.

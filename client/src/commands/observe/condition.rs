@@ -85,7 +85,7 @@ impl Condition {
         ];
         let tests = tests.into_iter().filter(|given| *given).count();
         let lists = self.all.iter().chain(&self.any);
-        let parts = lists.flatten().chain(self.not.as_deref());
+        let mut parts = lists.flatten().chain(self.not.as_deref());
         match &self.pointer {
             Some(_) if tests == 0 => {
                 let says = "a condition has a pointer and says nothing of it: exists, in, not_in, \
@@ -100,7 +100,7 @@ impl Condition {
             }
             _ => {}
         }
-        parts.map(Self::check).collect()
+        parts.try_for_each(Self::check)
     }
 
     /// Names of the mapping's that it uses.
