@@ -175,8 +175,11 @@ impl Reader {
                 }),
             };
             match run {
-                Ok(run) if runs.blocking_send(run).is_err() => return,
-                Ok(_) => {}
+                Ok(run) => {
+                    if runs.blocking_send(run).is_err() {
+                        return;
+                    }
+                }
                 Err(refusal) => self.shared.refusals.refuse(refusal),
             }
         }
