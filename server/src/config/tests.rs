@@ -463,3 +463,16 @@ fn the_example_names_every_setting_and_is_the_one_in_deploy() {
         "deploy/deed.toml is behind: `deed-server config --example > deploy/deed.toml`"
     );
 }
+
+#[test]
+fn operators_are_told_of_every_setting_and_its_default() {
+    let told = include_str!("../../../docs/operations.md");
+    for setting in SETTINGS {
+        let default = match setting.default {
+            "" => "-".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let row = format!("| `{}` | {default} | ", setting.key);
+        assert!(told.contains(&row), "docs/operations.md lacks {row}");
+    }
+}
