@@ -437,7 +437,7 @@ pub struct Leaves {
     pub leaves: Vec<u64>,
 }
 
-/// Acts with a correlation key, ascending by leaf: at most 32, shared between controllers.
+/// Acts with a correlation key, ascending by leaf: at most 24, shared between controllers.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Correlated {
     /// The acts.
@@ -465,7 +465,7 @@ pub struct CorrelatedAct {
     pub resource: u64,
 }
 
-/// Grants that stand for one outside token: at most 32, the best founded.
+/// Grants that stand for one outside token: at most 24, the best founded.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Names {
     /// The grants, in order of their leaves.

@@ -39,7 +39,7 @@ struct Candidate {
 }
 
 impl Book {
-    /// Notes that a correlation key names an act. There is room for 32; beyond that nobody can push out
+    /// Notes that a correlation key names an act. There is room for 24; beyond that nobody can push out
     /// what is somebody else's, and what does not fit is found.
     pub(super) fn correlate<V: View>(
         &mut self,
@@ -76,7 +76,7 @@ impl Book {
         // The finding is of the act that is not compared, not of the one that came last.
         let task = TaskId::from_slice(&left_out.task);
         let kind = FindingKind::NotCompared;
-        let detail = "more than 32 acts share a correlation key: what is seen by that key alone is not \
+        let detail = "more than 24 acts share a correlation key: what is seen by that key alone is not \
                       found to be of this act";
         self.find(view, here, kind, task, left_out.leaf, None, detail)
     }
@@ -330,7 +330,7 @@ pub(super) fn largest_share(registry: &Registry, all: &[(&[u8], bool)]) -> Optio
 }
 
 impl Correlated {
-    /// Takes one out if there are more than 32.
+    /// Takes one out if there are more than 24.
     fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
         if self.acts.len() <= SHARED_MAX {
             return None;

@@ -259,7 +259,7 @@ impl Book {
     ) -> Result<(), V::Error> {
         let (leaf, task) = (left_out.leaf, TaskId::from_slice(&left_out.task));
         let kind = FindingKind::NotCompared;
-        let detail = "more than 32 grants stand for one outside token; the use of it after the end of \
+        let detail = "more than 24 grants stand for one outside token; the use of it after the end of \
                       its task is not found for this one";
         self.find(view, here, kind, task, leaf, None, detail)
     }
@@ -485,7 +485,7 @@ impl Book {
 }
 
 impl Names {
-    /// Adds a grant. If there are 32, one of those that are founded worst gives way, the newest of them;
+    /// Adds a grant. If there are 24, one of those that are founded worst gives way, the newest of them;
     /// that one is returned.
     fn add(&mut self, name: GrantName) -> Option<GrantName> {
         self.grants.push(name);

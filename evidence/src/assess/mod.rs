@@ -66,7 +66,7 @@ pub const CHAIN_MAX: u32 = 8;
 pub(crate) const LIST_MAX: usize = 64;
 
 /// Acts with one correlation key, and grants with one outside token. Statements look at such lists.
-pub(crate) const SHARED_MAX: usize = 32;
+pub(crate) const SHARED_MAX: usize = 24;
 
 /// Acts of a task whose effects were seen before their Outcomes.
 pub(crate) const SEEN_OPEN_MAX: usize = 64;

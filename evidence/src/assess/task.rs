@@ -22,7 +22,7 @@ use crate::{KeyId, Micros, TaskId};
 const UNDECLARED_AT_ONCE: usize = 8;
 
 /// Tasks of a compromised key that are looked at at one moment.
-const SWEPT_AT_ONCE: u32 = 8;
+const SWEPT_AT_ONCE: u32 = 5;
 
 fn state_of(task: &Task) -> State {
     match task.state() {

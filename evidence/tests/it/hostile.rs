@@ -163,7 +163,7 @@ fn approver(n: u8) -> Who {
     }
 }
 
-/// Lists of 32 acts that expect 64 effects each, under 16 correlation keys.
+/// Lists of 24 acts that expect 64 effects each, under 16 correlation keys.
 fn full_lists(ledger: &mut Ledger) {
     let root = ledger.say(AUTHORITY, Some(1), Body::Grant(grant(AGENT)));
     for key in keys("order") {
@@ -416,6 +416,7 @@ fn disposed() -> Scene {
         number: 0,
         kind: DispositionKind::Reviewed.into(),
         reviewed_by: "https://example.org/people/dee".into(),
+        reason: "looked at".into(),
         ..v1::FindingDisposition::default()
     });
     Scene::new(ledger, AUTHORITY, said)

@@ -191,20 +191,6 @@ pub static SETTINGS: &[Setting] = &[
         "MiB at which a family's newest records are written out to a sorted file.",
     ),
     row(
-        "clock.jump_max_ms",
-        Kind::Integer(1000, DAY_MS),
-        "60000",
-        "Milliseconds that the machine's clock may be ahead of the time that has passed. Beyond that \
-         nothing is recorded until it comes back or `deed-server clock confirm`.",
-    ),
-    row(
-        "clock.start_ahead_max_ms",
-        Kind::Integer(60_000, CENTURY_MS),
-        "2592000000",
-        "Milliseconds that it may be ahead of the newest entries when the server starts after a boot: \
-         30 days without being set. Beyond that it has to be confirmed likewise.",
-    ),
-    row(
         "store.open_files",
         Kind::Integer(64, 1 << 20),
         "512",
@@ -230,6 +216,20 @@ pub static SETTINGS: &[Setting] = &[
         "512",
         "MiB of the disk with less than which free no statements are taken either, until there is \
          room again: a write that fails would end the server.",
+    ),
+    row(
+        "clock.jump_max_ms",
+        Kind::Integer(1000, DAY_MS),
+        "60000",
+        "Milliseconds that the machine's clock may be ahead of the time that has passed. Beyond that \
+         nothing is recorded until it comes back or `deed-server clock confirm`.",
+    ),
+    row(
+        "clock.start_ahead_max_ms",
+        Kind::Integer(60_000, CENTURY_MS),
+        "2592000000",
+        "Milliseconds that it may be ahead of the newest entries when the server starts after a boot: \
+         30 days without being set. Beyond that it has to be confirmed likewise.",
     ),
     row(
         "tls.certificate",

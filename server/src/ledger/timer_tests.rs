@@ -1,9 +1,12 @@
 //! Timers: on disk with the next ones in memory, fired in portions wherever turns are cut, bounded in
 //! how far away and how many they are.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use deed_evidence::{
@@ -205,7 +208,8 @@ fn what_is_due_in_one_ledger_is_spread_over_turns() {
     let dir = tempfile::tempdir().unwrap();
     let commits = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&commits);
-    let engine = Engine::open_on(dir.path(), |mut disk: Disk| Disk {
+    // Turns of no time take one portion each.
+    let engine = Engine::open_with(dir.path(), Duration::ZERO, |mut disk: Disk| Disk {
         commit: Box::new(move |batch| {
             counted.fetch_add(1, Relaxed);
             (disk.commit)(batch)

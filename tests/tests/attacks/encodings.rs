@@ -1,6 +1,8 @@
 //! Every other encoding of every message that is signed or hashed, each with a signature that is
 //! good for these very bytes.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use deed_evidence::{LedgerId, PayloadDigest, entry::Entry, signature, statement};
 use deed_proto::v1::{self, PayloadType, rejection::Reason, statement::Body};
@@ -233,6 +235,13 @@ fn amount() -> Option<v1::Amount> {
     })
 }
 
+/// A deadline may lie two years ahead at most.
+fn in_a_year() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("it is later than 1970").as_micros();
+    i64::try_from(now).expect("it is early enough") + 365 * 86_400 * 1_000_000
+}
+
 fn said_by_producers() -> Vec<(&'static str, Body)> {
     use v1::task_opened::Objective;
     let opened = |objective| {
@@ -240,7 +249,7 @@ fn said_by_producers() -> Vec<(&'static str, Body)> {
             objective: Some(objective),
             requested_by: "https://example.org/person/7".to_owned(),
             risk_tier: v1::RiskTier::Payment.into(),
-            deadline_us: 1_900_000_000_000_000,
+            deadline_us: in_a_year(),
             nonce: Bytes::new(),
         })
     };
@@ -277,7 +286,7 @@ fn said_by_producers() -> Vec<(&'static str, Body)> {
                 resource: "orders/1".to_owned(),
                 amount: amount(),
                 grant: vec![7; 32].into(),
-                deadline_us: 1_900_000_000_000_000,
+                deadline_us: in_a_year(),
                 arguments: commitment(2),
                 prompt: commitment(3),
                 model: "some model 1.0".to_owned(),

@@ -67,8 +67,12 @@ fn a_content_leaves_the_journal_with_its_receipt() {
     wait_for("the journal to drop it", || (!is_kept(&set)).then_some(()));
     drop(input);
     assert!(child.wait().unwrap().success());
-    for path in files::files(&set.deed.state().join("sessions")) {
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
+    let sessions = set.deed.state().join("sessions");
+    for path in files::files(&sessions) {
+        let mode = fs::metadata(sessions.join(&path))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o077, 0, "{}", path.display());
     }
 }

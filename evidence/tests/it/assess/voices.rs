@@ -185,7 +185,7 @@ fn what_is_left_out_of_correlation_is_found_in_its_own_task() {
     stage
         .ledger
         .say(PLATFORM, Some(2), task_opened(RiskTier::Low, 0));
-    for _ in 0..32 {
+    for _ in 0..24 {
         order(2, one(), &mut stage, HELPER);
     }
     stage.mark();
@@ -253,10 +253,10 @@ fn unsigned_grants_do_not_speak_against_an_authoritys() {
     }
     let given = stage.ledger.say(AUTHORITY, Some(1), with_token(AGENT));
     assert_eq!(given.kinds(), []);
-    // Of the authority's own, one more than 32 is found.
-    for n in 1..34 {
+    // Of the authority's own, one more than 24 is found.
+    for n in 1..26 {
         let given = stage.ledger.say(AUTHORITY, Some(1), with_token(AGENT));
-        assert_eq!(given.kinds() == [F::NotCompared], n >= 32, "{n}");
+        assert_eq!(given.kinds() == [F::NotCompared], n >= 24, "{n}");
     }
     stage.replays();
 }
