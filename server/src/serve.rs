@@ -613,7 +613,7 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
     // Roles and tokens may be given before the first start.
     // (Keys of contents are made after the server's own. Where they are, that one was lost, which
     // the store's ledgers tell better.)
-    const OURS: [&str; 9] = [
+    const OURS: [&str; 14] = [
         access_file::FILE,
         access_file::LOCK,
         access_file::UNFINISHED,
@@ -621,6 +621,11 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
         "store",
         "head-guard",
         "content-keys",
+        "content-guard",
+        "clock-base",
+        "clock-base.unfinished",
+        "clock-confirmed",
+        "clock-confirmed.unfinished",
         "server.key.new",
         "direct-io-probe",
     ];
