@@ -417,7 +417,6 @@ fn disposed() -> Scene {
         kind: DispositionKind::Reviewed.into(),
         reviewed_by: "https://example.org/people/dee".into(),
         reason: "looked at".into(),
-        ..v1::FindingDisposition::default()
     });
     Scene::new(ledger, AUTHORITY, said)
 }

@@ -366,7 +366,7 @@ impl Pending {
     /// The answer, if there is one within a time.
     fn answer_within(self, time: Duration) -> Result<super::Answer, NoAnswer> {
         let (told, answer) = mpsc::channel();
-        std::thread::spawn(move || told.send(self.blocking_answer()));
+        std::thread::spawn(move || drop(told.send(self.blocking_answer())));
         answer.recv_timeout(time).expect("an answer in time")
     }
 }

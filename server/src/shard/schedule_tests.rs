@@ -57,9 +57,9 @@ fn what_was_used_is_paid_for_also_by_who_sends_one_at_a_time() {
         // Each sends its next when it has its answer.
         push(&mut schedule, ledger, 1, item);
         if ledger == NOISY {
-            noisy += 1
+            noisy += 1;
         } else {
-            quiet += 1
+            quiet += 1;
         }
     }
     assert!((4..=6).contains(&noisy), "{noisy} and {quiet}");

@@ -237,7 +237,8 @@ fn boundary(
 
 #[test]
 fn what_is_just_within_the_limits_is_judged_for_no_more_than_its_estimate() {
-    let sets: [(&str, Box<dyn Fn(usize) -> String>, usize); 5] = [
+    type Written = Box<dyn Fn(usize) -> String>;
+    let sets: [(&str, Written, usize); 5] = [
         (
             "a pattern",
             Box::new(|count| format!("{APPROVE}{}", forbid_when("x", &like(count)))),

@@ -23,7 +23,11 @@ use crate::one_task::Given;
 fn intents_until(stage: &mut Stage, count: usize) -> Vec<Place> {
     let bodies = |from: usize, to: usize| -> Vec<_> {
         let one = |n: usize| {
-            let until = if n % 2 == 0 { 200 } else { 201 + n as i64 };
+            let until = if n.is_multiple_of(2) {
+                200
+            } else {
+                201 + i64::try_from(n).unwrap()
+            };
             let said = v1::Intent {
                 deadline_us: seconds(until),
                 ..intent("orders/7", 500, None)
