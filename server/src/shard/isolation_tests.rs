@@ -46,6 +46,14 @@ fn submit(engine: &Engine, ledger: &Arc<Ledger>, source: u64, batch: AdmittedBat
     block_on(place).append(Arc::clone(ledger), batch)
 }
 
+/// Waits until so many turns are in work. (What a thread serves in one turn before it meets a ledger
+/// that holds it up is handed over with that turn.)
+fn wait_for_turns(engine: &Engine, turns: usize) {
+    while engine.appends.shards.turns_in_work() < turns {
+        std::thread::yield_now();
+    }
+}
+
 fn leaves(placements: &[Placement]) -> Vec<u64> {
     let leaf = |placement: &Placement| match placement {
         Placement::Recorded { leaf } => *leaf,
@@ -89,6 +97,7 @@ fn a_ledger_that_is_held_up_holds_up_no_other() {
     let second = admit(&slow, &[producer.intent("behind it")]);
     let held_up = slow.trust.write();
     let first = submit(&engine, &slow, 1, first);
+    wait_for_turns(&engine, 1);
     let second = submit(&engine, &slow, 1, second);
     let mut other = Producer::new(quiet.id, 2);
     for number in 1..=20 {
@@ -121,7 +130,9 @@ fn of_two_ledgers_that_are_held_up_the_second_holds_up_nobody_either() {
     let second = admit(&two, &[Producer::new(two.id, 1).intent("b")]);
     let held_up = (one.trust.write(), two.trust.write());
     let first = submit(&engine, &one, 1, first);
+    wait_for_turns(&engine, 1);
     let second = submit(&engine, &two, 1, second);
+    wait_for_turns(&engine, 2);
     let third = admit(&quiet, &[Producer::new(quiet.id, 1).intent("c")]);
     let third = submit(&engine, &quiet, 1, third);
     assert!(third.answer_within(LONG).is_ok());
@@ -200,9 +211,7 @@ fn what_nobody_waits_for_is_dropped_before_it_is_begun() {
         [1, 2, 3].map(|number| admit(&ledger, &[Producer::new(ledger.id, number).intent("r")]));
     let held_up = ledger.trust.write();
     let first = submit(&engine, &ledger, 1, first);
-    while engine.appends.shards.oldest_turn() == Duration::ZERO {
-        std::thread::yield_now();
-    }
+    wait_for_turns(&engine, 1);
     drop(submit(&engine, &ledger, 2, given_up));
     let waits = submit(&engine, &ledger, 3, waits);
     drop(held_up);
@@ -284,9 +293,7 @@ fn a_batch_in_work_does_not_hold_up_the_end() {
     let held_up = ledger.trust.write();
     let in_work = submit(&engine, &ledger, 1, batch);
     let shards = &engine.appends.shards;
-    while shards.oldest_turn() == Duration::ZERO {
-        std::thread::yield_now();
-    }
+    wait_for_turns(&engine, 1);
     shards.interrupt();
     drop(held_up);
     let refused = in_work.answer_within(LONG);

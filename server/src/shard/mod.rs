@@ -385,6 +385,13 @@ impl Shards {
         })
     }
 
+    /// Turns that are in work and not handed over yet.
+    #[cfg(test)]
+    pub(crate) fn turns_in_work(&self) -> usize {
+        let in_work = self.shards.iter().map(|shard| shard.queue.turns_in_work());
+        in_work.sum()
+    }
+
     /// How long the oldest turn is in work that is not handed over yet, of all shards.
     pub(crate) fn oldest_turn(&self) -> Duration {
         let since = self

@@ -253,6 +253,11 @@ impl<T> Queue<T> {
         self.state.lock().schedule.waiting_since(Pace::Quick)
     }
 
+    #[cfg(test)]
+    pub(super) fn turns_in_work(&self) -> usize {
+        self.state.lock().turns.len()
+    }
+
     /// Since when the oldest turn is in work.
     pub(super) fn in_work_since(&self) -> Option<Instant> {
         let state = self.state.lock();
