@@ -238,7 +238,7 @@ impl Voices {
 }
 
 fn compromised(record: &KeyRecord) -> String {
-    // (Which statement reported it may be a later one than the one that revoked it.)
+    // A later statement than the one at `revoked_leaf` may have reported it, so no leaf is named.
     let since = record.compromised_since.map(|since| since.to_string());
     format!(
         "its key was reported compromised since {}",

@@ -168,7 +168,7 @@ impl Ledger {
         while let Some((leaf, entry)) = waiting.pop_first() {
             looked_at.insert(leaf);
             if gathered.shows_time(leaf) {
-                // Whoever says it, it is not listened to.
+                // Its words are not judged, so nobody has to stand behind them.
                 continue;
             }
             let covered = self.covering(&mut batches, key, leaf, &entry, size).await;

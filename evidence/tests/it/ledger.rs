@@ -943,6 +943,14 @@ impl Ledger {
 }
 
 /// A commitment to something that nobody has.
+/// Names the order that a statement is about.
+pub(crate) fn with_order(made: &mut v1::Statement) {
+    made.correlation_keys = vec![v1::CorrelationKey {
+        kind: "order".into(),
+        value: "7".into(),
+    }];
+}
+
 pub(crate) fn committed(what: &str) -> v1::Commitment {
     let session = SessionId::new([0x55; 16]);
     let salt = commitment::Salt::derive(&[0x42; 32], session, Sequence::new(7), what);

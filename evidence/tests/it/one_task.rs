@@ -692,12 +692,6 @@ fn observations_elsewhere_reach_into_the_task() {
 /// The newest leaf shows how late it is. It may be of another task's act, which is not known here.
 #[test]
 fn an_entry_that_shows_the_time_says_nothing() {
-    let with_order = |made: &mut v1::Statement| {
-        made.correlation_keys = vec![v1::CorrelationKey {
-            kind: "order".into(),
-            value: "7".into(),
-        }];
-    };
     let named = |id: &str| {
         let external_id = id.into();
         vec![v1::Effect {

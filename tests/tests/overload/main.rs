@@ -261,7 +261,7 @@ async fn overload(seconds: u64, mut random: Random) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     // And on, until the slow one has what it wanted by then.
     let wanted = shared.slow_wants();
-    // What it has and what it wants are read in one look: the busy ones go on meanwhile.
+    // The busy ones go on meanwhile, so both figures are read at one moment.
     let (slow_has, slow_wants) = until("all that the slow one wanted", || {
         let (has, wants) = (shared.slow.receipts.load(Relaxed), shared.slow_wants());
         ready((has >= wanted && has * 2 >= wants).then_some((has, wants)))

@@ -19,8 +19,8 @@ pub(super) struct Stands {
 }
 
 impl Stands {
-    /// Reads the state of the Intent at a leaf from its judged task. A story that does not hold is an error, and so is an
-    /// Intent that is no act: who approves it has approved nothing, or another one.
+    /// Reads the state of the Intent at a leaf from its judged task. A story that does not hold is an
+    /// error, and so is an Intent that is no act: who approves it has approved nothing, or another one.
     pub(super) fn of(judged: &JudgedTask, leaf: u64) -> Outcome<Self> {
         let mut told = judged.told.acts.iter();
         let told = told.find(|act| act.intent_leaf == leaf);
@@ -106,8 +106,8 @@ impl Stands {
     }
 }
 
-/// Facts about an act's state that its task's entries do not show. That trust statements may be missing is said
-/// where the keys are.
+/// Facts about an act's state that its task's entries do not show. That trust statements may be missing
+/// is said where the keys are.
 fn unshown(verdict: &TaskVerdict, leaf: u64) -> Vec<Unshown> {
     let batch = match verdict.signed.get(&leaf) {
         Some(Signed::Batch { manifest, .. }) => Some(*manifest),

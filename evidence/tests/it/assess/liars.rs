@@ -646,13 +646,6 @@ fn a_proven_opening_displaces_a_claimed_one() {
     stage.replays();
 }
 
-pub(super) fn with_order(made: &mut v1::Statement) {
-    made.correlation_keys = vec![v1::CorrelationKey {
-        kind: "order".into(),
-        value: "7".into(),
-    }];
-}
-
 /// Neither what nobody signs nor what another controller's agent announces pushes the act out of what
 /// an order number finds; and what is left out is found.
 #[test]

@@ -193,12 +193,6 @@ fn a_repeat_cannot_change_its_amount() {
 /// Two acts with one order number, told of by that alone.
 #[test]
 fn two_acts_of_one_order_have_an_observation_each() {
-    let order = |made: &mut v1::Statement| {
-        made.correlation_keys = vec![v1::CorrelationKey {
-            kind: "order".into(),
-            value: "7".into(),
-        }];
-    };
     // The Outcomes come first, between, or last.
     for (first, ids) in [0, 1, 2]
         .into_iter()
@@ -209,7 +203,7 @@ fn two_acts_of_one_order_have_an_observation_each() {
         let mut acts = Vec::new();
         for _ in 0..2 {
             let body = Body::Intent(intent("orders/7", 250, None));
-            let said = stage.ledger.try_say(AGENT, Some(1), body, order);
+            let said = stage.ledger.try_say(AGENT, Some(1), body, with_order);
             acts.push(said.unwrap());
             assert_eq!(stage.state(&acts[0]), IntentState::Cleared);
         }
@@ -221,7 +215,7 @@ fn two_acts_of_one_order_have_an_observation_each() {
         };
         let see = |stage: &mut Stage, id: &str| {
             let said = observation(None, vec![refund(id)]);
-            let said = stage.ledger.try_say(DOWNSTREAM, Some(1), said, order);
+            let said = stage.ledger.try_say(DOWNSTREAM, Some(1), said, with_order);
             said.unwrap();
         };
         for (n, id) in ids.into_iter().enumerate() {

@@ -8,7 +8,7 @@ use deed_proto::v1::{
 };
 
 use super::{
-    liars::{GATEWAY, clean, is_serious, layers_of, sees, with_order, without_amount},
+    liars::{GATEWAY, clean, is_serious, layers_of, sees, without_amount},
     *,
 };
 
