@@ -23,7 +23,10 @@ use crate::one_task::Given;
 fn intents_until(stage: &mut Stage, count: usize) -> Vec<Place> {
     let bodies = |from: usize, to: usize| -> Vec<_> {
         let one = |n: usize| {
-            let until = if n % 2 == 0 { 200 } else { 201 + n as i64 };
+            let until = match n.is_multiple_of(2) {
+                true => 200,
+                false => 201 + i64::try_from(n).unwrap(),
+            };
             let said = v1::Intent {
                 deadline_us: seconds(until),
                 ..intent("orders/7", 500, None)
@@ -94,7 +97,7 @@ fn timers_fire_in_portions_that_the_entries_tell() {
         assert_eq!(leaves, wanted);
         // In order of their deadlines, and then of leaves.
         let about: Vec<_> = found.iter().map(|one| one.about_leaf).collect();
-        let (even, odd): (Vec<_>, Vec<_>) = (0..700).partition(|n| n % 2 == 0);
+        let (even, odd): (Vec<_>, Vec<_>) = (0..700).partition(|n: &usize| n.is_multiple_of(2));
         let wanted = even.iter().chain(&odd).map(|n: &usize| places[*n].leaf);
         assert_eq!(about, wanted.collect::<Vec<_>>());
         assert!(found.iter().all(|one| one.kind() == F::IntentOverdue));

@@ -85,7 +85,7 @@ impl LedgerState {
             return Ok(false);
         }
         let mut view = StepView::new(turn, &self.sessions, past);
-        Ok(self.book.crowded(&mut view, at)?)
+        self.book.crowded(&mut view, at)
     }
 
     /// Reads the next timers and what is kept of the ledger's clock, if they are not at hand.
