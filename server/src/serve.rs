@@ -560,10 +560,14 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
     // Roles and tokens may be given before the first start.
     // (Keys of contents are made after the server's own. Where they are, that one was lost, which
     // the store's ledgers tell better.)
-    const OURS: [&str; 9] = [
+    const OURS: [&str; 13] = [
         access_file::FILE,
         access_file::LOCK,
         access_file::UNFINISHED,
+        "clock-base",
+        "clock-base.unfinished",
+        "clock-confirmed",
+        "clock-confirmed.unfinished",
         "lock",
         "store",
         "head-guard",
