@@ -12,9 +12,9 @@ use crate::{KeyId, Micros, SessionId, TaskId};
 /// them fires what, wherever turns are cut.
 pub const FIRE_MAX: usize = 256;
 
-/// How far a deadline may lie ahead of effective time where it is set: two years of 366 days. A ledger
+/// How far a deadline may lie ahead of effective time where it is set: ten years of 366 days. A ledger
 /// takes no statement with one beyond that.
-pub const AHEAD_MAX_US: i64 = 2 * 366 * 86_400 * 1_000_000;
+pub const AHEAD_MAX_US: i64 = 10 * 366 * 86_400 * 1_000_000;
 
 /// Timers that a ledger holds at most, all owners together: one may hold a quarter of what the others
 /// leave free ([`share`]).

@@ -235,7 +235,7 @@ fn amount() -> Option<v1::Amount> {
     })
 }
 
-/// A deadline may lie two years ahead at most.
+/// A deadline may lie ten years ahead at most.
 fn in_a_year() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.expect("it is later than 1970").as_micros();

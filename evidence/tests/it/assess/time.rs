@@ -98,7 +98,7 @@ fn timers_fire_in_portions_that_the_entries_tell() {
         assert_eq!(leaves, wanted);
         // In order of their deadlines, and then of leaves.
         let about: Vec<_> = found.iter().map(|one| one.about_leaf).collect();
-        let (even, odd): (Vec<_>, Vec<_>) = (0..700).partition(|n| n % 2 == 0);
+        let (even, odd): (Vec<_>, Vec<_>) = (0..700).partition(|n: &usize| n.is_multiple_of(2));
         let wanted = even.iter().chain(&odd).map(|n: &usize| places[*n].leaf);
         assert_eq!(about, wanted.collect::<Vec<_>>());
         assert!(found.iter().all(|one| one.kind() == F::IntentOverdue));
