@@ -39,8 +39,7 @@ impl Actions for ActionsService {
             .0
             .ledger(&caller, Method::RequestTaskReceipt, &request.ledger)
             .await?;
-        let answer = task::receipt(&self.0, &caller, ledger, &request.task).await?;
-        Ok(Response::new(answer))
+        task::receipt(&self.0, &caller, ledger, &request.task).await
     }
 
     type GetTaskStream = Answers<v1::GetTaskResponse>;

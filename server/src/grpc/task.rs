@@ -11,14 +11,14 @@ use deed_evidence::{
 };
 use deed_proto::v1::{self, TaskState};
 use deed_tlog::{Hash, LeafIndex, leaf_hash};
-use tonic::Response;
+use tonic::{Response, Status};
 
 use super::{Answers, Context, clearance::assessed, cut::Cut, findings};
 use crate::{
     access::{Caller, table::Method},
     append::hashes,
     ledger::{Ledger, step::Placement},
-    pressure::answers::CHUNK_ROOM,
+    pressure::answers::{CHUNK_ROOM, PROOF_ROOM},
     search::query::{Bounds, Cursor, Page, Query},
     status::Refusal,
     store::search::FindingAt,
@@ -39,17 +39,17 @@ pub(super) async fn receipt(
     caller: &Caller,
     ledger: Arc<Ledger>,
     task: &[u8],
-) -> Result<v1::RequestTaskReceiptResponse, Refusal> {
+) -> Result<Response<v1::RequestTaskReceiptResponse>, Status> {
     assessed(&ledger)?;
     let task = task_id(task)?;
     let source = context.pressure.source(caller);
     let (answer, _room) = context.appends.task_receipt(&ledger, task, &source).await?;
     let Some(Placement::Recorded { leaf }) = answer.placements.first() else {
-        return Err(no_task(task));
+        return Err(no_task(task).into());
     };
     let (index, readable) = (LeafIndex::new(*leaf), answer.readable);
     context
-        .read_for(caller, move || {
+        .answer_for(caller, PROOF_ROOM, move || {
             let proof = ledger.inclusion(&readable, index, readable.size())?;
             Ok(v1::RequestTaskReceiptResponse {
                 leaf_index: index.get(),
