@@ -24,12 +24,13 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+use tower::ServiceExt as _;
 
 use crate::{
     descriptors,
@@ -105,7 +106,7 @@ async fn accept(socket: TcpListener, router: Router, places: Arc<Places>) {
         let router = router.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = serve_one(stream, router) => {}
+                () = serve_one(stream, router, &activity) => {}
                 () = activity.leaving() => {}
                 () = tokio::time::sleep(CONNECTION_WITHIN) => {}
             }
@@ -114,12 +115,22 @@ async fn accept(socket: TcpListener, router: Router, places: Arc<Places>) {
     }
 }
 
-/// Answers one request. A peer that goes away or sends something else is nobody's business.
-async fn serve_one(stream: TcpStream, router: Router) {
+/// Answers one request. A peer that goes away or sends something else is nobody's business. While
+/// the answer is made, those that ask for nothing give way first.
+async fn serve_one(stream: TcpStream, router: Router, activity: &Arc<Activity>) {
+    let answering = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let open = activity.begin_request();
+        let answered = router.clone().oneshot(request.map(Body::new));
+        async move {
+            let answer = answered.await;
+            drop(open);
+            answer
+        }
+    });
     let served = http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), answering);
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection to the admin port failed");
     }

@@ -136,7 +136,7 @@ impl ServerOptions {
             tls: None,
             admin: None,
             admin_insecure: false,
-            admin_connections: 16,
+            admin_connections: 64,
             data_dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: None,

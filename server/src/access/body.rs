@@ -31,11 +31,16 @@ use crate::{
 /// Bytes that the body of a request may have whose caller should have said who they are.
 pub(crate) const ANONYMOUS_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// What a request counts for that waits for its body: its head, and what the transport keeps of it.
+const WAITING_BYTES: usize = 8 << 10;
+
 /// A request's body: what it has sent so far takes up memory.
 pub(super) struct Arriving {
     body: Body,
     framing: Framing,
     begun_bytes: usize,
+    /// What it counts for until its first message is there, however little has come.
+    waiting_bytes: usize,
     undecoded: Undecoded,
     /// What it may still send, if that is bounded.
     bytes_left: Option<usize>,
@@ -53,29 +58,46 @@ enum Deadline {
 impl Arriving {
     /// A body that is a `stream` may stay open, and each of its messages must come `within`;
     /// others must be complete.
+    ///
+    /// # Errors
+    /// Too much waits already for bodies to come.
     pub(super) fn wrap(
         body: Body,
         undecoded: Undecoded,
         anonymous: bool,
         stream: bool,
         within: Duration,
-    ) -> Body {
+    ) -> Result<Body, Refusal> {
         if body.is_end_stream() {
-            return body;
+            return Ok(body);
         }
         let deadline = if stream && !anonymous {
             Deadline::Message(None, within)
         } else {
             Deadline::Body(Box::pin(tokio::time::sleep(within)), within)
         };
-        Body::new(Self {
+        // Streams have places, of which there are few.
+        let waiting_bytes = if stream { 0 } else { WAITING_BYTES };
+        let mut arriving = Self {
             body,
             framing: Framing::default(),
             begun_bytes: 0,
+            waiting_bytes,
             undecoded,
             bytes_left: anonymous.then_some(ANONYMOUS_BODY_BYTES_MAX),
             deadline,
-        })
+        };
+        arriving.hold()?;
+        Ok(Body::new(arriving))
+    }
+
+    fn hold(&mut self) -> Result<(), Refusal> {
+        let bytes = self.begun_bytes.max(self.waiting_bytes);
+        self.undecoded
+            .hold(bytes)
+            .map_err(|TooMuchUndecoded| Refusal::Overloaded {
+                retry_after: RETRY_AFTER,
+            })
     }
 
     fn count(&mut self, data: &[u8]) -> Result<(), Status> {
@@ -84,11 +106,10 @@ impl Arriving {
             *left = still_left.ok_or_else(|| Status::from(too_much_of_nobody()))?;
         }
         self.begun_bytes = self.framing.push(data);
-        self.undecoded
-            .hold(self.begun_bytes)
-            .map_err(|TooMuchUndecoded| Refusal::Overloaded {
-                retry_after: RETRY_AFTER,
-            })?;
+        if self.begun_bytes == 0 && !data.is_empty() {
+            self.waiting_bytes = 0;
+        }
+        self.hold()?;
         if self.begun_bytes == 0
             && let Deadline::Message(sleep, _) = &mut self.deadline
         {
@@ -194,8 +215,8 @@ pub(super) struct Answer {
     /// The shares of what it brings.
     pub(super) made: Option<Made>,
     pub(super) _place: Option<Place>,
-    /// When it ends, whatever there is to say.
-    pub(super) ends: Option<Pin<Box<Sleep>>>,
+    /// When it ends, whatever there is to say; for callers that did not say who they are.
+    pub(super) ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Whether it ends with a status of gRPC.
     pub(super) grpc: bool,
 }

@@ -63,7 +63,11 @@ async fn unfinished_messages_of_a_connection_hold_no_more_than_its_bound() {
         let mut bodies: Vec<Body> = Vec::new();
         for _ in 0..100 {
             let undecoded = pressure.undecoded(&caller);
-            let mut body = Arriving::wrap(unfinished(64), undecoded, false, stream, HOUR);
+            let Ok(mut body) = Arriving::wrap(unfinished(64), undecoded, false, stream, HOUR)
+            else {
+                refused += 1;
+                continue;
+            };
             if let Some(status) = drain(&mut body) {
                 assert_eq!(status.code(), Code::ResourceExhausted);
                 refused += 1;
@@ -81,6 +85,35 @@ async fn unfinished_messages_of_a_connection_hold_no_more_than_its_bound() {
     }
 }
 
+/// A request of which nothing has come but its head counts, too, until its message is there.
+#[tokio::test]
+async fn requests_without_bodies_do_not_fill_the_memory() {
+    let pressure = pressure();
+    let caller = Caller::unrestricted();
+    let wrap = |body| Arriving::wrap(body, pressure.undecoded(&caller), false, false, HOUR);
+    let of = |chunks: Vec<Bytes>| {
+        let chunks = stream::iter(chunks.into_iter().map(Ok::<_, Status>));
+        Body::new(axum::body::Body::from_stream(
+            chunks.chain(stream::pending()),
+        ))
+    };
+    let mut waiting = Vec::new();
+    let refused = loop {
+        match wrap(of(Vec::new())) {
+            Ok(body) => waiting.push(body),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(matches!(refused, Refusal::Overloaded { .. }), "{refused:?}");
+    assert_eq!(waiting.len(), CONNECTION_BYTES / WAITING_BYTES);
+    drop(waiting);
+    assert_eq!(pressure.undecoded_bytes(), 0);
+    let mut body = wrap(of(vec![Bytes::from_static(&[0; 5])])).unwrap();
+    assert_eq!(pressure.undecoded_bytes(), WAITING_BYTES);
+    assert!(drain(&mut body).is_none());
+    assert_eq!(pressure.undecoded_bytes(), 0);
+}
+
 #[tokio::test]
 async fn whoever_is_nobody_sends_little() {
     let pressure = pressure();
@@ -88,7 +121,7 @@ async fn whoever_is_nobody_sends_little() {
     assert!(nobody.is_anonymous());
     for (chunks, refused) in [(4, false), (5, true)] {
         let undecoded = pressure.undecoded(&nobody);
-        let mut body = Arriving::wrap(unfinished(chunks), undecoded, true, true, HOUR);
+        let mut body = Arriving::wrap(unfinished(chunks), undecoded, true, true, HOUR).unwrap();
         let status = drain(&mut body);
         assert_eq!(status.is_some(), refused);
         if let Some(status) = status {
@@ -99,7 +132,7 @@ async fn whoever_is_nobody_sends_little() {
     // Small complete messages one after the other are counted together.
     let many = stream::repeat_with(|| Ok::<_, Status>(Bytes::from_static(&[0; 5])));
     let body = Body::new(axum::body::Body::from_stream(many));
-    let mut body = Arriving::wrap(body, pressure.undecoded(&nobody), true, true, HOUR);
+    let mut body = Arriving::wrap(body, pressure.undecoded(&nobody), true, true, HOUR).unwrap();
     assert_eq!(drain(&mut body).unwrap().code(), Code::Unauthenticated);
 }
 
@@ -114,7 +147,7 @@ async fn a_stream_may_stay_open_between_messages_and_not_within_one() {
         let body = Body::new(axum::body::Body::from_stream(
             chunks.chain(stream::pending()),
         ));
-        Arriving::wrap(body, pressure.undecoded(&caller), false, true, short)
+        Arriving::wrap(body, pressure.undecoded(&caller), false, true, short).unwrap()
     };
     let mut half = body(vec![whole.clone(), whole.slice(..3)]);
     let mut between = body(vec![whole.clone(), whole.slice(..3), whole.slice(3..)]);
@@ -145,7 +178,7 @@ fn answer(body: Body, kept: &Arc<()>, ends: Option<Duration>) -> Answer {
         _kept: Some(Kept::new(Arc::clone(kept))),
         made: None,
         _place: None,
-        ends: ends.map(|ends| Box::pin(tokio::time::sleep(ends))),
+        ends: ends.map(|ends| Box::pin(tokio::time::sleep(ends)) as Pin<Box<_>>),
         grpc: true,
     }
 }

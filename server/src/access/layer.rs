@@ -16,10 +16,11 @@ use tower::{BoxError, Layer, Service};
 use super::{
     Access, Caller, SAY_WHO, Who,
     body::{ANONYMOUS_BODY_BYTES_MAX, Answer, Arriving, Kept, Stalls, too_much_of_nobody},
+    head,
     table::{Method, Need},
 };
 use crate::{
-    listener::{Connection, http1},
+    listener::{Connection, activity::Activity, http1},
     pressure::{Place, Pressure, answers::Made},
     status::Refusal,
 };
@@ -75,9 +76,14 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let connection = request.extensions().get().cloned();
         let connection = connection.unwrap_or_else(Connection::none);
-        if let Err((status, why)) = http1::check(&request) {
+        let checked = http1::check(&request).and_then(|()| head::check(&request));
+        if let Err((status, why)) = checked {
             connection.activity.refused();
-            let response = crate::http::malformed(status, why).map(Body::new);
+            let response = if is_grpc(&request) {
+                Status::resource_exhausted(why).into_http()
+            } else {
+                crate::http::malformed(status, why).map(Body::new)
+            };
             return Box::pin(async move { Ok(response) });
         }
         let method = Method::of_rpc(request.uri().path());
@@ -85,12 +91,10 @@ where
             Err(refusal) => {
                 // Only one that is served keeps its connection.
                 connection.activity.refused();
-                let response = answer(&request, refusal);
+                let response = answer(is_grpc(&request), refusal);
                 Box::pin(async move { Ok(response) })
             }
             Ok((caller, place)) => {
-                // Nobody behind this needs it, so nobody behind this can let it out.
-                request.headers_mut().remove(header::AUTHORIZATION);
                 let open = connection.activity.begin_request();
                 if !caller.is_anonymous() {
                     connection.activity.set_known();
@@ -105,15 +109,27 @@ where
                 let grpc = is_grpc(&request);
                 let undecoded = self.layer.pressure.undecoded(&caller);
                 let stream = method.is_some_and(|method| method.row().streams_in);
+                // Nobody behind this needs a token, so nobody behind this can let it out.
+                head::lighten(&mut request);
+                let (parts, body) = request.into_parts();
+                let body = match Arriving::wrap(body, undecoded, anonymous, stream, body_within) {
+                    Ok(body) => body,
+                    Err(refusal) => {
+                        let response = answer(grpc, refusal);
+                        return Box::pin(async move { Ok(response) });
+                    }
+                };
+                let mut request = Request::from_parts(parts, body);
                 request.extensions_mut().insert(caller);
-                let request = request
-                    .map(|body| Arriving::wrap(body, undecoded, anonymous, stream, body_within));
                 let answered = self.inner.call(request);
+                let leaving = anonymous.then(|| Arc::clone(open.activity()));
                 Box::pin(async move {
-                    let mut response = answered.await.map_err(Into::into)?;
+                    let answered = unless_leaving(answered, leaving).await;
+                    let mut response = answered.ok_or(GAVE_WAY)?.map_err(Into::into)?;
                     let kept = response.extensions_mut().remove::<Kept>();
                     let made = response.extensions_mut().remove::<Made>();
-                    let ends = anonymous.then(|| Box::pin(tokio::time::sleep(anonymous_within)));
+                    let ends =
+                        anonymous.then(|| ends(Arc::clone(open.activity()), anonymous_within));
                     Ok(response.map(|body| {
                         stalls.watch(Answer {
                             body,
@@ -182,9 +198,39 @@ impl AccessLayer {
     }
 }
 
+/// Ends a connection of HTTP/1, or a stream of HTTP/2.
+const GAVE_WAY: &str = "the connection gives way to another";
+
+/// Waits for an answer, or for its connection to have to leave. The transport alone would not see
+/// to that: while it waits for an answer over HTTP/1 and has another request at hand, it neither
+/// reads nor writes.
+async fn unless_leaving<T>(
+    answered: impl Future<Output = T>,
+    of: Option<Arc<Activity>>,
+) -> Option<T> {
+    let Some(activity) = of else {
+        return Some(answered.await);
+    };
+    tokio::select! {
+        biased;
+        answered = answered => Some(answered),
+        () = activity.leaving() => None,
+    }
+}
+
+/// Returns when the answer to somebody that did not say who they are ends, whatever there is to say.
+fn ends(activity: Arc<Activity>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        tokio::select! {
+            () = activity.leaving() => {}
+            () = tokio::time::sleep(within) => {}
+        }
+    })
+}
+
 /// A refusal in the words of whoever asked: gRPC or HTTP.
-fn answer(request: &Request<Body>, refusal: Refusal) -> Response<Body> {
-    if is_grpc(request) {
+fn answer(grpc: bool, refusal: Refusal) -> Response<Body> {
+    if grpc {
         return Status::from(refusal).into_http();
     }
     crate::http::refused(refusal).map(Body::new)

@@ -11,6 +11,7 @@
 
 pub(crate) mod body;
 pub mod file;
+mod head;
 pub(crate) mod layer;
 #[cfg(test)]
 mod matrix_tests;

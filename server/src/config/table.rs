@@ -427,7 +427,7 @@ pub static SETTINGS: &[Setting] = &[
     row(
         "admin.connections",
         Kind::Integer(1, 1024),
-        "16",
+        "64",
         "Connections to it that are open at once; beyond, the oldest gives way.",
     ),
     row(

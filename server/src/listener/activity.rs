@@ -2,17 +2,15 @@
 //! gives way when there are too many.
 
 use std::{
-    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
-use futures::task::AtomicWaker;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// What a connection is doing. Only tells when it may be closed, so no ordering between its
 /// numbers is relied on.
@@ -27,8 +25,7 @@ pub(crate) struct Activity {
     /// Whether a caller on it has said who it is, where callers must.
     known: AtomicBool,
     /// Whether its place is needed for another, or what it holds.
-    leaving: AtomicBool,
-    told_to_leave: AtomicWaker,
+    leaving: CancellationToken,
 }
 
 impl Activity {
@@ -40,8 +37,7 @@ impl Activity {
             requests_open: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
             known: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
-            told_to_leave: AtomicWaker::new(),
+            leaving: CancellationToken::new(),
         })
     }
 
@@ -60,27 +56,16 @@ impl Activity {
 
     /// Asks the connection to end, because its place is needed, or what it holds.
     pub(crate) fn tell_to_leave(&self) {
-        self.leaving.store(true, Ordering::Release);
-        self.told_to_leave.wake();
+        self.leaving.cancel();
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
+        self.leaving.is_cancelled()
     }
 
-    /// Ready once the connection has to end. One task at a time may ask.
-    pub(crate) fn poll_leaving(&self, context: &Context<'_>) -> Poll<()> {
-        self.told_to_leave.register(context.waker());
-        if self.is_leaving() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    }
-
-    /// Returns once the connection has to end.
-    pub(crate) async fn leaving(&self) {
-        poll_fn(|context| self.poll_leaving(context)).await;
+    /// Returns once the connection has to end. Any number of tasks may wait.
+    pub(crate) fn leaving(&self) -> WaitForCancellationFutureOwned {
+        self.leaving.clone().cancelled_owned()
     }
 
     /// Counts a request as open until what is returned is dropped.

@@ -14,6 +14,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::{
@@ -27,6 +28,8 @@ use super::{
 pub(crate) struct GuardedIo {
     stream: Stream,
     connection: Connection,
+    /// Ready once the connection has to end.
+    leaving: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Fires when the connection may have been quiet for too long.
     quiet: Pin<Box<Sleep>>,
     /// Fires when the peer has taken nothing for too long; set while something waits for it.
@@ -56,6 +59,7 @@ impl GuardedIo {
         counters.opened();
         let first_look = connection.activity.first_look();
         Self {
+            leaving: Box::pin(connection.activity.leaving()),
             stream,
             connection,
             quiet: Box::pin(tokio::time::sleep_until(first_look)),
@@ -70,7 +74,7 @@ impl GuardedIo {
 
     /// Ends a connection that has nothing to read and nothing to do, or whose place is needed.
     fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        if self.connection.activity.poll_leaving(context).is_ready() {
+        if self.leaving.as_mut().poll(context).is_ready() {
             return Poll::Ready(self.gives_way());
         }
         loop {
@@ -109,6 +113,14 @@ impl GuardedIo {
         true
     }
 
+    /// Whoever has to leave reads and writes nothing more, even where it could.
+    fn check_leaving(&self) -> io::Result<()> {
+        if self.connection.activity.is_leaving() {
+            return Err(self.gives_way());
+        }
+        Ok(())
+    }
+
     fn gives_way(&self) -> io::Error {
         let error = "its place, or what it holds, was needed for another connection";
         io::Error::new(io::ErrorKind::ConnectionAborted, error)
@@ -124,7 +136,7 @@ impl GuardedIo {
             self.stalled = None;
             return written;
         }
-        if self.connection.activity.poll_leaving(context).is_ready() {
+        if self.leaving.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(self.gives_way()));
         }
         let stall = self.stall;
@@ -158,9 +170,7 @@ impl AsyncRead for GuardedIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.connection.activity.is_leaving() {
-            return Poll::Ready(Err(self.gives_way()));
-        }
+        self.check_leaving()?;
         if self.read_instead(buffer) {
             return Poll::Ready(Ok(()));
         }
@@ -185,6 +195,7 @@ impl AsyncWrite for GuardedIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_leaving()?;
         let written = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -197,6 +208,7 @@ impl AsyncWrite for GuardedIo {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_leaving()?;
         let written = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),

@@ -5,6 +5,8 @@
 //! `Connection`, which requests find in their extensions.
 
 pub(crate) mod activity;
+#[cfg(test)]
+mod giving_way_tests;
 pub(crate) mod http1;
 mod io;
 pub mod issue;
@@ -51,6 +53,10 @@ use crate::{
 
 /// Connections that wait to be served. Serving one takes no time, so few ever wait.
 const WAITING_MAX: usize = 16;
+
+/// Connections that wait for another one to give way to them. One that takes its time to go, holds
+/// up nobody else. Each of them holds a descriptor beside those that have a place.
+pub(crate) const ARRIVING_MAX: usize = 32;
 
 /// How long to wait after the system could not accept, which it tells when it is out of file
 /// descriptors or memory.
@@ -187,7 +193,12 @@ pub(crate) fn accept(
 
 async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Places>) {
     let mut handshakes = JoinSet::new();
+    let arriving = Arc::new(Semaphore::new(ARRIVING_MAX));
     for id in 1.. {
+        let arrived = tokio::select! {
+            () = acceptor.ready.closed() => return,
+            arrived = Arc::clone(&arriving).acquire_owned() => arrived,
+        };
         let (stream, peer) = loop {
             tokio::select! {
                 () = acceptor.ready.closed() => return,
@@ -206,29 +217,13 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
             }
         };
         let activity = Activity::new(acceptor.handshake, acceptor.idle);
-        let taken = places.take(peer.ip(), &activity).await;
-        let place = match taken {
-            Ok((place, made)) => {
-                if made == Room::Made {
-                    Counters::count(&acceptor.counters.gave_way);
-                }
-                place
-            }
-            Err(why) => {
-                Counters::count(&acceptor.counters.turned_away);
-                let which = match why {
-                    NoPlace::Full => "in all",
-                    NoPlace::AddressFull => "from this address",
-                };
-                tracing::warn!(
-                    %peer,
-                    "too many connections are open {which}; new ones are closed at once"
-                );
-                continue;
-            }
-        };
-        let acceptor = Arc::clone(&acceptor);
+        let (acceptor, places) = (Arc::clone(&acceptor), Arc::clone(&places));
         handshakes.spawn(async move {
+            let place = acceptor.place(&places, peer, &activity).await;
+            drop(arrived);
+            let Some(place) = place else {
+                return;
+            };
             tokio::select! {
                 () = acceptor.prepare(id, stream, peer, &activity, place) => {}
                 () = activity.leaving() => {}
@@ -249,6 +244,28 @@ struct Acceptor {
 }
 
 impl Acceptor {
+    /// A place for a connection that has arrived, if there is one.
+    async fn place(
+        &self,
+        places: &Arc<Places>,
+        peer: SocketAddr,
+        activity: &Arc<Activity>,
+    ) -> Option<Place> {
+        let which = match places.take(peer.ip(), activity).await {
+            Ok((place, room)) => {
+                if room == Room::Made {
+                    Counters::count(&self.counters.gave_way);
+                }
+                return Some(place);
+            }
+            Err(NoPlace::Full) => "in all",
+            Err(NoPlace::AddressFull) => "from this address",
+        };
+        Counters::count(&self.counters.turned_away);
+        tracing::warn!(%peer, "too many connections are open {which}; new ones are closed at once");
+        None
+    }
+
     async fn prepare(
         &self,
         id: u64,

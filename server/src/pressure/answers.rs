@@ -61,12 +61,15 @@ pub(crate) struct AnswerRoom {
 pub(crate) struct Made(Arc<Mutex<Vec<Share>>>);
 
 impl Answers {
-    /// `total` bytes, of which one source holds an eighth at most, and all strangers a quarter. Who
-    /// does not get room within `wait` is refused.
+    /// `total` bytes, of which one source holds an eighth at most, and all strangers a quarter; an
+    /// eighth is kept for callers that hold nothing and say who they are. Who does not get room
+    /// within `wait` is refused.
     pub(crate) fn new(total: usize, wait: Duration) -> Self {
         let source_max = (total / 8).max(SOURCE_MIN);
+        let reserve = total / 8;
+        let total = total.max(reserve + source_max);
         Self {
-            budget: Budget::with_strangers(total.max(source_max), source_max, total / 4),
+            budget: Budget::with_strangers(total, source_max, total / 4, reserve),
             wait,
             refused: Arc::default(),
         }
@@ -104,8 +107,8 @@ impl AnswerRoom {
             self.refused.fetch_add(1, Relaxed);
             Refusal::Quota {
                 what: format!(
-                    "there was no room for this answer within {} ms: what you have asked for and not \
-                     taken fills your share; take it, or ask for less at a time",
+                    "there was no room for this answer within {} ms: answers that are not taken fill \
+                     it; take yours, or ask for less at a time",
                     self.wait.as_millis()
                 ),
                 retry_after: RETRY_AFTER,
@@ -216,6 +219,24 @@ mod tests {
         }
         assert!(strangers <= 8 << 20);
         assert!(answers.room(B).take(CHUNK_ROOM).await.is_ok());
+        drop(made);
+        assert_eq!(answers.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn many_that_take_nothing_leave_room_for_newcomers() {
+        let answers = answers();
+        let mut made = Vec::new();
+        for id in 1..=20 {
+            let greedy = answers.room(SourceKey::Connection(id));
+            while let Ok(share) = greedy.take(CHUNK_ROOM).await {
+                made.push(share);
+            }
+        }
+        let stranger = answers.room(SourceKey::Address([192, 0, 2, 1].into()));
+        assert!(stranger.take(CHUNK_ROOM).await.is_err());
+        let newcomer = answers.room(SourceKey::Connection(21));
+        assert!(newcomer.take(CHUNK_ROOM).await.is_ok());
         drop(made);
         assert_eq!(answers.held(), 0);
     }

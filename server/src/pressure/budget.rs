@@ -75,9 +75,15 @@ impl Budget {
         Self::build(total, source_max, reserve, free / 2)
     }
 
-    /// A budget of which one source holds `source_max` at most, and all strangers `strangers_max`.
-    pub(crate) fn with_strangers(total: usize, source_max: usize, strangers_max: usize) -> Self {
-        Self::build(total, source_max, 0, strangers_max)
+    /// A budget of which one source holds `source_max` at most, and all strangers `strangers_max`;
+    /// `reserve` of it is kept for sources that hold nothing and say who they are.
+    pub(crate) fn with_strangers(
+        total: usize,
+        source_max: usize,
+        strangers_max: usize,
+        reserve: usize,
+    ) -> Self {
+        Self::build(total, source_max, reserve, strangers_max)
     }
 
     fn build(total: usize, source_max: usize, reserve: usize, strangers_max: usize) -> Self {

@@ -95,7 +95,7 @@ fn who_holds_nothing_finds_room_in_the_reserve_whoever_holds_the_rest() {
 #[test]
 fn strangers_hold_no_more_than_their_part_however_many_addresses_they_have() {
     let stranger = |host: u8| SourceKey::Address([192, 0, 2, host].into());
-    let budget = Budget::with_strangers(100, 50, 30);
+    let budget = Budget::with_strangers(100, 50, 30, 0);
     let held: Vec<_> = (0..3)
         .map(|host| budget.try_take(&stranger(host), 10).unwrap())
         .collect();

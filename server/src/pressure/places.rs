@@ -1,9 +1,10 @@
 //! Places: what callers may have open at once that stays open, such as streams of reads and uploads.
 //!
 //! A place is counted for the server, for its source, for its ledger and for its connection, and
-//! each of these has a bound. So whoever opens as many as it may leaves places to others; and
-//! strangers together leave some to callers who say who they are. Nobody waits for a place: those
-//! that are taken are given back when their holders like, or are too slow.
+//! each of these has a bound. So whoever opens as many as it may leaves places to others; strangers
+//! together leave some to callers who say who they are; and an eighth of the server's places, and of
+//! a ledger's, is kept for such callers that have none yet. Nobody waits for a place: those that are
+//! taken are given back when their holders like, or are too slow.
 
 use std::{
     collections::HashMap,
@@ -112,7 +113,9 @@ impl Places {
             self.refused.fetch_add(1, Relaxed);
             let what = self.what;
             return Err(Refusal::Quota {
-                what: format!("{max} {what} at once are allowed to {who}; end one first"),
+                what: format!(
+                    "no more than {max} {what} at once are allowed to {who}; end one of yours, or come back later"
+                ),
                 retry_after: RETRY_AFTER,
             });
         }
@@ -147,6 +150,8 @@ impl Places {
         // Without access control a connection is its own source.
         let of_connection = count(&taken.connections, &connection);
         let stranger = source.is_stranger();
+        let newcomer = of_source == 0 && !stranger;
+        let unreserved = |max: usize| if newcomer { max } else { max - max / 8 };
         [
             ("a connection", of_connection, bounds.connection),
             (
@@ -160,8 +165,8 @@ impl Places {
                 if stranger { taken.strangers } else { 0 },
                 bounds.strangers,
             ),
-            ("a ledger", of_ledger, bounds.ledger),
-            ("this server", taken.server, bounds.server),
+            ("a ledger", of_ledger, unreserved(bounds.ledger)),
+            ("this server", taken.server, unreserved(bounds.server)),
         ]
         .into_iter()
         .find(|(_, taken, max)| taken >= max)
@@ -278,6 +283,27 @@ mod tests {
     }
 
     #[test]
+    fn many_callers_leave_places_to_those_who_have_none() {
+        let places = Places::new("streams", Bounds::shared(32, 32));
+        let take = |id: u64, name: &str, ledger| {
+            places.take(&source(id, Some(name), None), Some(LedgerNumber(ledger)))
+        };
+        // Four of them, in two ledgers, take all that they get.
+        let mut held = Vec::new();
+        for (id, name, ledger) in [(1, "a", 1), (2, "b", 1), (3, "c", 2), (4, "d", 2)] {
+            while let Ok(place) = take(id, name, ledger) {
+                held.push(place);
+            }
+        }
+        assert_eq!(places.open(), 28);
+        held.push(take(5, "e", 1).unwrap());
+        held.push(take(6, "f", 2).unwrap());
+        says(take(5, "e", 1), "a ledger");
+        drop(held);
+        assert_eq!(places.open(), 0);
+    }
+
+    #[test]
     fn one_ledger_leaves_places_to_others() {
         let places = places();
         let mut held = Vec::new();
@@ -286,11 +312,14 @@ mod tests {
             let taken = places.take(&source(id, Some(&name), None), Some(LedgerNumber(ledger)));
             taken.map(|place| held.push(place))
         };
-        for id in 0..12 {
+        for id in 0..11 {
             take(id, 1).unwrap();
         }
-        let refused = take(20, 1);
-        assert!(matches!(refused, Err(Refusal::Quota { what, .. }) if what.contains("a ledger")));
-        take(21, 2).unwrap();
+        let of_ledger = |refused: Result<(), Refusal>| matches!(refused, Err(Refusal::Quota { what, .. }) if what.contains("a ledger"));
+        assert!(of_ledger(take(11, 1)));
+        // The last one is for somebody who has none.
+        take(20, 1).unwrap();
+        assert!(of_ledger(take(24, 1)));
+        take(27, 2).unwrap();
     }
 }

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_message_holds_its_bytes_of_both_bounds_and_gives_them_back() {
-        let budget = Budget::with_strangers(100, 60, 60);
+        let budget = Budget::with_strangers(100, 60, 60, 0);
         let connection = Arc::new(Semaphore::new(50));
         let of = |source| Undecoded::new(&budget, Arc::clone(&connection), source);
         let mut first = of(stranger());
