@@ -8,8 +8,9 @@
 
 use std::{
     fmt,
-    fs::{self, Metadata},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    fs::{self, File, Metadata, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -43,6 +44,30 @@ impl fmt::Display for Exposed {
             self.mode
         )
     }
+}
+
+/// Opens a file, unless it is none: what is a pipe, or stands for a device, may keep its reader for
+/// ever.
+pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok((file, metadata))
+    } else {
+        let why = "it is not a regular file; put one in its place";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+    }
+}
+
+/// The mode of a directory in which anybody may put files, also in place of the server's; `None` if
+/// it is not such a one.
+pub(crate) fn open_to_all(directory: &Path) -> io::Result<Option<u32>> {
+    let mode = fs::metadata(directory)?.permissions().mode() & 0o7777;
+    Ok((mode & 0o002 != 0).then_some(mode))
 }
 
 /// Checks a file's mode and owner.
@@ -92,6 +117,33 @@ mod tests {
         ] {
             let found = (is_secret(mode, false), is_secret(mode, true));
             assert_eq!(found, (own, given), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_files_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        for path in [pipe.as_path(), dir.path()] {
+            let error = open(path).unwrap_err();
+            assert!(error.to_string().contains("regular file"), "{error}");
+        }
+        fs::write(dir.path().join("key"), "").unwrap();
+        assert!(open(&dir.path().join("key")).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_all_may_write_to_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, told) in [
+            (0o700, None),
+            (0o2775, None),
+            (0o777, Some(0o777)),
+            (0o1777, Some(0o1777)),
+        ] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(open_to_all(dir.path()).unwrap(), told, "{mode:o}");
         }
     }
 

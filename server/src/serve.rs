@@ -182,6 +182,17 @@ pub enum StartError {
         /// A file that does not belong there.
         found: String,
     },
+    /// The directory is open to everybody.
+    #[error(
+        "{path} has mode {mode:04o}: anybody on this machine may put files of theirs in place of the \
+         server's, tokens and roles among them; `chmod o-w` it, and look at what is in it"
+    )]
+    ExposedDirectory {
+        /// The data directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Ledgers without the key that signs them.
     #[error("{path} holds ledgers but no server.key; restore it from a copy")]
     KeyMissing {
@@ -388,7 +399,8 @@ impl Server {
         if let Some(certificates) = &certificates {
             tokio::spawn(Arc::clone(certificates).keep_up(context.stopping.clone()));
         }
-        let accepting = listener::accept(socket, certificates, &options.limits, counters);
+        let accepting = listener::accept(socket, certificates, &options.limits, counters)
+            .map_err(|source| StartError::Listen { listen, source })?;
         let indexer = tokio::spawn(keep_indexed(context.clone()));
         let collector = tokio::spawn(keep_collected(context.clone()));
         let ticker = tokio::spawn(keep_ticking(context.clone()));
@@ -551,6 +563,12 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
         .mode(0o700)
         .create(data_dir)
         .map_err(io)?;
+    if let Some(mode) = crate::secret_file::open_to_all(data_dir).map_err(io)? {
+        return Err(StartError::ExposedDirectory {
+            path: data_dir.clone(),
+            mode,
+        });
+    }
     if Identity::load(data_dir)?.is_none() {
         refuse_foreign(data_dir)?;
     }

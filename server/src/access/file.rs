@@ -465,13 +465,9 @@ fn check_ledger(ledger: &str) -> Result<(), AccessError> {
 /// The file's text; `None` if there is no file.
 pub(crate) fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, AccessError> {
     let path = data_dir.join(FILE);
-    let file = match File::open(&path) {
-        Ok(file) => file,
+    let (file, metadata) = match secret_file::open(&path) {
+        Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(AccessError::Io { path, source }),
-    };
-    let metadata = match file.metadata() {
-        Ok(metadata) => metadata,
         Err(source) => return Err(AccessError::Io { path, source }),
     };
     if let Err(exposed) = secret_file::check(&path, &metadata) {

@@ -12,7 +12,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -94,12 +94,17 @@ pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
         path: path.to_owned(),
         source,
     };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
+    let (mut file, metadata) = match secret_file::open(path) {
+        Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
     };
-    let metadata = fs::metadata(path).map_err(io)?;
+    // Room for all of it: growing would leave copies behind.
+    let room = usize::try_from(metadata.len())
+        .unwrap_or(0)
+        .saturating_add(1);
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    file.read_to_string(&mut text).map_err(io)?;
     secret_file::check(path, &metadata).map_err(|exposed| KeyFileError::Exposed {
         path: path.to_owned(),
         exposed,

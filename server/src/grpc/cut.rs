@@ -28,7 +28,7 @@ pub(super) struct Cut {
     /// Of the last leaf.
     pub(super) effective_time: Micros,
     /// The trust state of this size, once that of the ledger has gone on.
-    trust: Option<Registry>,
+    trust: Option<Arc<Registry>>,
     /// A tree that is readable and covers this one: only now it may be told of.
     readable: Arc<Readable>,
 }
@@ -71,9 +71,20 @@ impl Cut {
         }
         let trust = match self.trust.take() {
             Some(trust) => trust,
-            None => self.loaded()?,
+            None => self.past()?,
         };
         Ok(ask(self.trust.insert(trust)))
+    }
+
+    fn past(&self) -> Result<Arc<Registry>, Refusal> {
+        let past = self.ledger.past_trust.at(self.size, || self.loaded())?;
+        past.ok_or_else(|| {
+            Refusal::Unavailable(
+                "keys or principals of the ledger changed while this was told, and others are told of \
+                 earlier states; ask again"
+                    .to_owned(),
+            )
+        })
     }
 
     fn loaded(&self) -> Result<Registry, Refusal> {

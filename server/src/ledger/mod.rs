@@ -5,6 +5,7 @@ pub(crate) mod batch_proof;
 mod evidence_tests;
 pub(crate) mod index;
 pub(crate) mod load;
+pub(crate) mod past_trust;
 pub(crate) mod policies;
 #[cfg(test)]
 mod policy_tests;
@@ -32,7 +33,7 @@ use deed_tlog::{Origin, RightEdge, TreeHead, TreeSize, VerifierKey};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use self::signers::LogSigners;
+use self::{past_trust::PastTrust, signers::LogSigners};
 use crate::{
     clock::keeper::BEHIND_MAX_US,
     store::{LedgerNumber, Store, records::LedgerRecord},
@@ -53,6 +54,7 @@ pub(crate) struct Ledger {
     store: Arc<Store>,
     readable: watch::Sender<Arc<Readable>>,
     consistency_proofs: Mutex<read::ConsistencyProofs>,
+    pub(crate) past_trust: PastTrust,
 }
 
 /// What readers see: a tree under its signed head. Swapped whole when a turn is on disk, under

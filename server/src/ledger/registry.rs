@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     Ledger, Readable, is_valid_name,
     load::{self, LoadError},
+    past_trust::PastTrust,
     policies::Policies,
     signers::LogSigners,
     step::{LedgerState, Records, SharedTrust},
@@ -476,6 +477,7 @@ impl Registry {
             store: Arc::clone(&self.store),
             readable: watch::Sender::new(readable),
             consistency_proofs: Mutex::default(),
+            past_trust: PastTrust::default(),
             record,
         })
     }

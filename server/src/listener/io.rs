@@ -24,6 +24,10 @@ use super::{
     places::Place,
 };
 
+/// Bytes that are read of a connection before others have their turn: about a millisecond's, if they
+/// are the smallest frames of HTTP/2.
+const TURN_BYTES: usize = 64 << 10;
+
 /// An accepted connection.
 pub(crate) struct GuardedIo {
     stream: Stream,
@@ -37,6 +41,8 @@ pub(crate) struct GuardedIo {
     stall: Duration,
     counters: Arc<Counters>,
     heads: Heads,
+    /// Bytes that were read since others had their turn.
+    turn_bytes: usize,
     /// What is read in place of what a malformed connection sends.
     instead: Option<&'static [u8]>,
     /// Its place among the connections that may be open.
@@ -67,6 +73,7 @@ impl GuardedIo {
             stall,
             counters,
             heads: Heads::default(),
+            turn_bytes: 0,
             instead: None,
             _place: place,
         }
@@ -174,6 +181,13 @@ impl AsyncRead for GuardedIo {
         if self.read_instead(buffer) {
             return Poll::Ready(Ok(()));
         }
+        // A peer that sends faster than is read would hold its thread for megabytes at a time: of
+        // small frames, that is long.
+        if self.turn_bytes >= TURN_BYTES {
+            self.turn_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -181,10 +195,14 @@ impl AsyncRead for GuardedIo {
         };
         match read {
             Poll::Ready(read) => {
+                self.turn_bytes += buffer.filled().len() - before;
                 self.check_heads(buffer, before);
                 Poll::Ready(read)
             }
-            Poll::Pending => self.poll_quiet(context).map(Err),
+            Poll::Pending => {
+                self.turn_bytes = 0;
+                self.poll_quiet(context).map(Err)
+            }
         }
     }
 }

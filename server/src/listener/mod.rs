@@ -33,10 +33,11 @@ use deed_evidence::Micros;
 use futures::Stream;
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Runtime,
     sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use self::{
     activity::Activity,
@@ -173,10 +174,15 @@ pub(crate) fn accept(
     certificates: Option<Arc<Certificates>>,
     limits: &LimitOptions,
     counters: Arc<Counters>,
-) -> (Incoming, JoinHandle<()>) {
+) -> std::io::Result<(Incoming, JoinHandle<()>)> {
     let (ready, incoming) = mpsc::channel(WAITING_MAX);
+    let handshakes = certificates
+        .is_some()
+        .then(|| Handshakes::new().map(Arc::new))
+        .transpose()?;
     let acceptor = Acceptor {
         certificates,
+        handshakes,
         handshake: Duration::from_millis(limits.handshake_ms),
         idle: Duration::from_millis(limits.idle_ms),
         stall: Duration::from_millis(limits.stall_ms),
@@ -188,7 +194,7 @@ pub(crate) fn accept(
     let max = limits.connections as u64;
     acceptor.counters.max.store(max, Ordering::Relaxed);
     let accepting = tokio::spawn(accept_all(socket, Arc::new(acceptor), places));
-    (Incoming(incoming), accepting)
+    Ok((Incoming(incoming), accepting))
 }
 
 async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Places>) {
@@ -235,6 +241,8 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
 /// Makes connections of sockets.
 struct Acceptor {
     certificates: Option<Arc<Certificates>>,
+    /// Where they shake hands; `None` in clear.
+    handshakes: Option<Arc<Handshakes>>,
     handshake: Duration,
     idle: Duration,
     stall: Duration,
@@ -274,7 +282,7 @@ impl Acceptor {
         activity: &Arc<Activity>,
         place: Place,
     ) {
-        let (stream, certificate) = match self.shake_hands(stream).await {
+        let (stream, certificate) = match self.shake_hands(stream, activity).await {
             Ok(shaken) => shaken,
             Err(why) => {
                 Counters::count(&self.counters.handshakes_failed);
@@ -301,15 +309,15 @@ impl Acceptor {
     async fn shake_hands(
         &self,
         stream: TcpStream,
+        activity: &Arc<Activity>,
     ) -> Result<(io::Stream, Option<(Arc<str>, Micros)>), HandshakeError> {
         stream.set_nodelay(true)?;
-        let Some(certificates) = &self.certificates else {
+        let (Some(certificates), Some(handshakes)) = (&self.certificates, &self.handshakes) else {
             return Ok((io::Stream::Plain(stream), None));
         };
         let accepting = TlsAcceptor::from(certificates.current()).accept(stream);
-        let stream = tokio::time::timeout(self.handshake, accepting)
-            .await
-            .map_err(|_| HandshakeError::TooSlow)??;
+        let accepting = handshakes.run(accepting, self.handshake, Arc::clone(activity));
+        let stream = accepting.await?;
         let certificate = match stream.get_ref().1.peer_certificates() {
             Some([own, ..]) => Some((
                 principal::of_certificate(own)?,
@@ -321,6 +329,52 @@ impl Acceptor {
     }
 }
 
+/// A thread for handshakes. A private key's operation takes up to some milliseconds (with RSA), and
+/// costs whoever asks for it nothing: on the threads that serve connections, strangers would take
+/// their time from callers.
+struct Handshakes(Option<Runtime>);
+
+impl Handshakes {
+    fn new() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("handshakes")
+            .enable_time()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Shakes hands there, until the connection has to leave.
+    async fn run(
+        &self,
+        accepting: tokio_rustls::Accept<TcpStream>,
+        within: Duration,
+        activity: Arc<Activity>,
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
+        let Some(runtime) = &self.0 else {
+            return Err(HandshakeError::GaveWay);
+        };
+        let shaking = runtime.spawn(async move {
+            tokio::select! {
+                shaken = tokio::time::timeout(within, accepting) => Some(shaken),
+                () = activity.leaving() => None,
+            }
+        });
+        let shaken = shaking.await.ok().flatten();
+        let in_time = shaken.ok_or(HandshakeError::GaveWay)?;
+        Ok(in_time.map_err(|_| HandshakeError::TooSlow)??)
+    }
+}
+
+impl Drop for Handshakes {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Dropped where waiting for it is not allowed.
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Why a connection came to nothing.
 #[derive(Debug, thiserror::Error)]
 enum HandshakeError {
@@ -328,6 +382,8 @@ enum HandshakeError {
     Io(#[from] std::io::Error),
     #[error("it took too long")]
     TooSlow,
+    #[error("its place was needed, or the server stops")]
+    GaveWay,
     #[error(transparent)]
     Principal(#[from] principal::PrincipalError),
 }

@@ -1,7 +1,7 @@
 //! The listener's certificates, read again when their files change.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -222,8 +222,7 @@ fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
         path: path.to_owned(),
         source,
     };
-    let mut file = File::open(path).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
+    let (mut file, metadata) = secret_file::open(path).map_err(io)?;
     secret_file::check(path, &metadata).map_err(|exposed| TlsError::Exposed {
         path: path.to_owned(),
         exposed,
