@@ -7,7 +7,7 @@
 //! them, which only the shard knows.)
 //!
 //! ```text
-//! admit: canonical form, whose key, entry, leaf hash      -> Admitting, in slices
+//! admit: canonical form, whose key, entry, leaf hash      -> Admitting
 //!        signatures, in parallel                          -> Admitting::refuse
 //!        policies that authorities signed, compiled        -> Admitting::refuse_policy
 //!        batches: what the manifest says of its statements -> Admitting::finish
@@ -17,11 +17,7 @@ mod batch;
 mod contents;
 mod signatures;
 
-use std::{
-    ops::Range,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -56,10 +52,6 @@ const TRUST_STATEMENTS_MAX: usize = 256;
 
 /// Most PolicySets of a request: each may take a fifth of a second to compile.
 const POLICY_SETS_MAX: usize = 4;
-
-/// How long a slice of admission takes, but for its last envelope (which is a whole batch, if it is
-/// a manifest).
-const SLICE: Duration = Duration::from_millis(1);
 
 /// Whether a payload, if it is canonical, is an authority's: after the ledger id (34 bytes with
 /// tag and length) stands the authorities' producer, which nobody else may name.
@@ -221,9 +213,6 @@ impl Rejected {
 /// Envelopes on their way through admission: their signatures are not checked yet.
 #[derive(Debug)]
 pub(crate) struct Admitting {
-    /// The envelope to go on with.
-    next: usize,
-    met: Met,
     batch: AdmittedBatch,
     rejected: Vec<Rejected>,
     contents: Contents,
@@ -281,26 +270,14 @@ impl Admission<'_> {
         (batch, rejected)
     }
 
-    /// Reads envelopes, looks up their keys and writes their entries: all of them on this thread.
+    /// Reads envelopes, looks up their keys and writes their entries.
     pub(crate) fn admit(self, envelopes: &[v1::Envelope]) -> Admitting {
-        let mut admitting = self.begin(envelopes);
-        while !self.go_on(&mut admitting, envelopes) {}
-        admitting
-    }
-
-    /// Begins to admit the envelopes of a request.
-    pub(crate) fn begin(self, envelopes: &[v1::Envelope]) -> Admitting {
         let bytes: usize = envelopes
             .iter()
             .map(|envelope| envelope.payload.len() + OVERHEAD_BYTES_MAX)
             .sum();
         let principal = self.sender.principal.clone();
-        Admitting {
-            next: 0,
-            met: Met {
-                assessed: self.trust.read().rules_version() >= RULES_ASSESSED,
-                ..Met::default()
-            },
+        let mut admitting = Admitting {
             batch: AdmittedBatch {
                 buffer: Vec::with_capacity(bytes.min(2 * REQUEST_PAYLOAD_BYTES_MAX)),
                 statements: Vec::with_capacity(envelopes.len()),
@@ -317,53 +294,43 @@ impl Admission<'_> {
             rejected: Vec::new(),
             contents: Contents::default(),
             signatures: Vec::new(),
-        }
-    }
-
-    /// Admits further envelopes, for a slice of time. Returns true when it has admitted all.
-    pub(crate) fn go_on(self, admitting: &mut Admitting, envelopes: &[v1::Envelope]) -> bool {
-        let begun = Instant::now();
+        };
         let mut lookup = Lookup {
             admission: self,
-            met: std::mem::take(&mut admitting.met),
+            binding: None,
+            trust_statements: 0,
+            policy_sets: 0,
+            assessed: self.trust.read().rules_version() >= RULES_ASSESSED,
         };
-        while let Some(envelope) = envelopes.get(admitting.next) {
-            let position = admitting.next;
-            admitting.next += if envelope.payload_type() == PayloadType::BatchManifest {
-                batch::admit(&mut lookup, admitting, envelopes, position)
+        let mut position = 0;
+        while position < envelopes.len() {
+            position += if envelopes[position].payload_type() == PayloadType::BatchManifest {
+                batch::admit(&mut lookup, &mut admitting, envelopes, position)
             } else {
                 let single = lookup
-                    .may_be_parsed(&envelope.payload)
-                    .and_then(|()| lookup.single(admitting, position, envelope));
+                    .may_be_parsed(&envelopes[position].payload)
+                    .and_then(|()| lookup.single(&mut admitting, position, &envelopes[position]));
                 if let Err(rejected) = single {
                     admitting.rejected.push(rejected.at(position));
                 }
                 1
             };
-            if begun.elapsed() >= SLICE {
-                break;
-            }
         }
-        admitting.met = lookup.met;
-        admitting.next >= envelopes.len()
+        admitting
     }
-}
-
-/// What was met in a request so far.
-#[derive(Debug, Default)]
-struct Met {
-    /// The last producer that was asked about, and the leaf that binds the sender to it.
-    binding: Option<(String, u64)>,
-    trust_statements: usize,
-    policy_sets: usize,
-    /// Whether entries are assessed here.
-    assessed: bool,
 }
 
 /// Looks up what many envelopes of a request mostly have in common.
 struct Lookup<'a> {
     admission: Admission<'a>,
-    met: Met,
+    /// The last producer that was asked about, and the leaf that binds the sender to it.
+    binding: Option<(String, u64)>,
+    /// Trust statements of the request so far.
+    trust_statements: usize,
+    /// PolicySets of the request so far.
+    policy_sets: usize,
+    /// Whether entries are assessed here.
+    assessed: bool,
 }
 
 impl Lookup<'_> {
@@ -378,8 +345,8 @@ impl Lookup<'_> {
                 "delivering what an authority says takes the role authority in this ledger";
             return Err(Rejected::new(Reason::PrincipalNotBound, "", message));
         }
-        self.met.trust_statements += 1;
-        if self.met.trust_statements > TRUST_STATEMENTS_MAX {
+        self.trust_statements += 1;
+        if self.trust_statements > TRUST_STATEMENTS_MAX {
             let message = format!(
                 "a request takes {TRUST_STATEMENTS_MAX} trust statements; send the rest in another"
             );
@@ -418,8 +385,8 @@ impl Lookup<'_> {
             let statement = trust_statement(&envelope.payload, self.admission.ledger_id)?;
             self.admission.check_log_key(&statement)?;
             if matches!(statement, TrustStatement::PolicySet { .. }) {
-                self.met.policy_sets += 1;
-                if self.met.policy_sets > POLICY_SETS_MAX {
+                self.policy_sets += 1;
+                if self.policy_sets > POLICY_SETS_MAX {
                     let message = format!(
                         "a request takes {POLICY_SETS_MAX} PolicySets; send the rest in another"
                     );
@@ -468,7 +435,7 @@ impl Lookup<'_> {
     /// Reads what a statement says, where that is assessed: here, where many threads can do it, and
     /// not in the step.
     fn said(&self, payload: &Bytes) -> Result<Option<Said>, Rejected> {
-        if !self.met.assessed {
+        if !self.assessed {
             return Ok(None);
         }
         let said = Said::read(payload).map_err(|error| malformed(&error))?;
@@ -522,7 +489,7 @@ impl Lookup<'_> {
         let Some(principal) = &sender.principal else {
             return Ok(None);
         };
-        if let Some((last, leaf)) = &self.met.binding
+        if let Some((last, leaf)) = &self.binding
             && last == producer
         {
             return Ok(Some(*leaf));
@@ -537,7 +504,7 @@ impl Lookup<'_> {
             );
             Rejected::new(Reason::PrincipalNotBound, "producer", message)
         })?;
-        self.met.binding = Some((producer.to_owned(), leaf));
+        self.binding = Some((producer.to_owned(), leaf));
         Ok(Some(leaf))
     }
 }

@@ -4,10 +4,8 @@ use bytes::Bytes;
 use deed_evidence::signature;
 use deed_proto::v1::{PayloadType, rejection::Reason};
 use deed_tlog::PublicKey;
-use futures::future::join_all;
 
 use super::{Admitting, Rejected};
-use crate::pressure::checks::Checks;
 
 /// Signatures that a request's own task verifies: some 25 us each. More of them go to threads that
 /// may take their time.
@@ -40,9 +38,8 @@ impl Unverified {
 }
 
 impl Admitting {
-    /// Verifies every signature: a few of them here, more of them on other threads, in turn with
-    /// others that have work for them.
-    pub(crate) async fn verify(mut self, checks: &Checks) -> Self {
+    /// Verifies every signature: a few of them here, more of them on other threads.
+    pub(crate) async fn verify(mut self) -> Self {
         if self.signatures.len() <= SIGNATURES_INLINE_MAX {
             self.verify_here();
             return self;
@@ -51,10 +48,14 @@ impl Admitting {
         let mut verifying = Vec::with_capacity(unverified.len().div_ceil(CHUNK));
         while !unverified.is_empty() {
             let chunk = unverified.split_off(unverified.len().saturating_sub(CHUNK));
-            verifying.push(checks.run(move || verify_all(&chunk)));
+            verifying.push(tokio::task::spawn_blocking(move || verify_all(&chunk)));
         }
-        for rejected in join_all(verifying).await {
-            self.rejected.extend(rejected);
+        for chunk in verifying {
+            match chunk.await {
+                Ok(rejected) => self.rejected.extend(rejected),
+                // Nothing unverified may pass.
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
         }
         self
     }

@@ -15,15 +15,12 @@ use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
 use self::contents::Twins;
 use crate::{
-    admission::{Admission, Admitting, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
+    admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::keeper::{ClockFault, Timekeeper},
     content::ContentStore,
     ledger::{Ledger, Readable, policies::Busy, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
-    pressure::{
-        Pressure, Room, Source, SourceKey, TooMuchWaits, checks::Checks, cost::Cost,
-        quota::OverQuota,
-    },
+    pressure::{Pressure, Room, Source, SourceKey, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, Confirmed, NoAnswer, Pending, Reservation, Shards},
     status::Refusal,
 };
@@ -33,10 +30,6 @@ pub(crate) const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// When a caller should try again that found no room.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
-
-/// Envelopes of a request that is admitted by the thread that serves its connection, unless that
-/// takes longer than a slice all the same.
-const ADMITTED_HERE_MAX: usize = 512;
 
 /// Takes append requests.
 pub(crate) struct Appends {
@@ -93,22 +86,6 @@ pub(crate) struct InFlight {
     metrics: Arc<Metrics>,
 }
 
-fn admission<'a>(
-    ledger: &'a Ledger,
-    sender: &'a Sender,
-    received_at: Micros,
-    holds_contents: bool,
-) -> Admission<'a> {
-    Admission {
-        ledger_id: ledger.id,
-        trust: &ledger.trust,
-        sender,
-        received_at,
-        holds_contents,
-        log_signers: Some(&ledger.log_signers),
-    }
-}
-
 impl Appends {
     /// Admits a request and queues what was admitted. Returns before it is recorded, so that the
     /// next request of a stream can be taken.
@@ -130,7 +107,7 @@ impl Appends {
     /// wait for the gate with their room in hand must not be waited for.
     async fn begin_with(
         &self,
-        mut request: v1::AppendRequest,
+        request: v1::AppendRequest,
         sender: &Sender,
         source: &Source,
         on_quota: OnQuota,
@@ -158,14 +135,17 @@ impl Appends {
             .await?;
         // Only now: a receive time from before the wait would be older than it has to be.
         let received_at = self.now_for(&ledger)?;
+        let admission = Admission {
+            ledger_id: ledger.id,
+            trust: &ledger.trust,
+            sender,
+            received_at,
+            holds_contents: self.contents.may_hold(ledger.number),
+            log_signers: Some(&ledger.log_signers),
+        };
         let begun = Instant::now();
-        let checks = self.pressure.checks.of(source.key());
-        let count = request.envelopes.len();
-        let envelopes = std::mem::take(&mut request.envelopes);
-        let admitting = self
-            .admit(&ledger, sender, received_at, envelopes, &checks)
-            .await;
-        let mut admitting = admitting.verify(&checks).await;
+        let admitting = admission.admit(&request.envelopes);
+        let mut admitting = admitting.verify().await;
         let sets = admitting.policies(&ledger.trust);
         if !sets.is_empty() {
             let policies = self.registry.policies();
@@ -175,7 +155,7 @@ impl Appends {
                     .for_each(|(envelope, why)| admitting.refuse_policy(*envelope, why)),
                 Err(Busy) => {
                     self.metrics.overloaded();
-                    let bytes = cost.message_bytes;
+                    let (count, bytes) = (request.envelopes.len(), cost.message_bytes);
                     let quotas = &self.pressure.quotas;
                     quotas.give_back(source.principal.as_ref(), count, bytes);
                     return Err(Refusal::Overloaded {
@@ -202,7 +182,7 @@ impl Appends {
         let pending =
             (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         let in_flight = InFlight {
-            envelopes: count,
+            envelopes: request.envelopes.len(),
             with_proofs: request.with_proofs,
             consistency_from: request.consistency_from.map(TreeSize::new),
             ledger,
@@ -213,43 +193,6 @@ impl Appends {
             metrics: Arc::clone(&self.metrics),
         };
         Ok((in_flight, guard))
-    }
-
-    /// Admits the envelopes of a request: those of a small one here, for as long as a slice takes,
-    /// and the rest slice by slice where it holds up nobody's connection.
-    async fn admit(
-        &self,
-        ledger: &Arc<Ledger>,
-        sender: &Sender,
-        received_at: Micros,
-        envelopes: Vec<v1::Envelope>,
-        checks: &Checks,
-    ) -> Admitting {
-        let holds_contents = self.contents.may_hold(ledger.number);
-        let mut admitting = {
-            let admission = admission(ledger, sender, received_at, holds_contents);
-            let mut admitting = admission.begin(&envelopes);
-            let small = envelopes.len() <= ADMITTED_HERE_MAX;
-            if small && admission.go_on(&mut admitting, &envelopes) {
-                return admitting;
-            }
-            admitting
-        };
-        let (envelopes, sender) = (Arc::new(envelopes), Arc::new(sender.clone()));
-        loop {
-            let (ledger, sender) = (Arc::clone(ledger), Arc::clone(&sender));
-            let envelopes = Arc::clone(&envelopes);
-            let slice = checks.run(move || {
-                let admission = admission(&ledger, &sender, received_at, holds_contents);
-                let done = admission.go_on(&mut admitting, &envelopes);
-                (done, admitting)
-            });
-            let done;
-            (done, admitting) = slice.await;
-            if done {
-                return admitting;
-            }
-        }
     }
 
     /// Has a receipt of a task written. The ledger is the author, but the caller is the reason: the

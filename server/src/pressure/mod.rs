@@ -21,7 +21,6 @@ pub(crate) mod answers;
 mod budget;
 #[cfg(test)]
 mod budget_tests;
-pub(crate) mod checks;
 pub(crate) mod cost;
 mod drr;
 pub(crate) mod places;
@@ -48,7 +47,6 @@ use crate::{
     access::Caller, listener::network, options::LimitOptions, status::Refusal, store::LedgerNumber,
 };
 use answers::{AnswerRoom, Answers};
-use checks::CheckThreads;
 use places::{Bounds, Places};
 use quota::{Quotas, Ticks};
 use undecoded::Undecoded;
@@ -122,8 +120,6 @@ pub(crate) struct Pressure {
     arriving: Budget,
     /// Reads that run at once.
     pub(crate) reads: Budget,
-    /// Threads for what admission has to do for long.
-    pub(crate) checks: CheckThreads,
     pub(crate) quotas: Arc<Quotas>,
     /// Bytes of messages whose end has not come yet.
     undecoded: Budget,
@@ -161,7 +157,6 @@ impl Pressure {
             server: Budget::reserving(server_bytes),
             arriving: Budget::with_reserve(server_bytes, server_bytes / 4, server_bytes / 8),
             reads: Budget::halved(limits.reads.max(1)),
-            checks: CheckThreads::new(std::thread::available_parallelism().map_or(2, usize::from)),
             quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
             undecoded: undecoded::budget(server_bytes),
             append_streams: Budget::with_reserve(
