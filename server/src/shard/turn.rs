@@ -7,24 +7,17 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::SyncSender,
-    },
+    sync::{Arc, atomic::AtomicBool, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use deed_evidence::{
-    LedgerId, Sequence, SessionId,
-    assess::{Due, Owner, cells::CellKey},
-    session::Session,
-};
+use deed_evidence::LedgerId;
 use parking_lot::Mutex;
 
 use super::{
     Answer, Job, Work, guarded,
+    past::StorePast,
+    pieces::{Pieces, Stopwatch},
     pipeline::{Answering, Finished, Line, Progress},
     queue::{Claim, Leaving, Queue, Served},
     write_head, write_log_key, write_records,
@@ -33,17 +26,14 @@ use crate::{
     admission::AdmittedBatch,
     ledger::{
         Ledger, Readable,
-        step::{LedgerState, Past, Placement, StepError, Turn, forget_most},
+        step::{LedgerState, Placement, StepError, Turn, forget_most},
     },
     metrics::{Assessments, Metrics, Stage},
-    store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
+    store::{Batch, Family, LedgerNumber, Store, keys},
 };
 
 /// How long a turn may take; it is looked at between two statements.
 pub(crate) const TURN_TIME: Duration = Duration::from_millis(40);
-
-/// A statement, or a batch under one manifest, that takes longer than this makes its ledger slow.
-const PIECE_TIME: Duration = Duration::from_millis(20);
 
 /// A ledger that shares a turn with others that wait gets at most this part of it at once.
 const SLICES: u32 = 4;
@@ -52,14 +42,14 @@ const SLICES: u32 = 4;
 const TURN_JOBS: usize = 4096;
 
 /// Entry bytes of one turn, roughly: it takes no more statements once it has so many.
-const TURN_BYTES: usize = 2 << 20;
+pub(super) const TURN_BYTES: usize = 2 << 20;
 
 /// What a byte of entries counts beside the time of its step: the disk takes some 100 MB a second.
 const NS_PER_BYTE: u64 = 10;
 
-/// Bytes of sessions and of assessments' cells that a shard keeps in memory, over all of its ledgers. Beyond
-/// that the ledgers that hold the most forget what they hold, until half is left: what is needed again is
-/// read from the store, and a ledger that holds little does not pay for one that holds much.
+/// Bytes of sessions and of assessments' cells that a shard keeps in memory, over all of its ledgers.
+/// Beyond that the ledgers that hold the most forget what they hold, until half is left: what is needed
+/// again is read from the store, and a ledger that holds little does not pay for one that holds much.
 const HELD_MAX: usize = 96 << 20;
 
 /// Ledgers that a shard keeps in memory. Beyond that it forgets them all.
@@ -118,6 +108,7 @@ struct Placed {
 /// A turn that is being made.
 struct Making {
     began: Instant,
+    watch: Stopwatch,
     ledgers: Vec<InTurn>,
     batch: Batch,
     placed: Vec<Placed>,
@@ -154,6 +145,7 @@ impl Making {
     fn new() -> Self {
         Self {
             began: Instant::now(),
+            watch: Stopwatch::start(),
             ledgers: Vec::new(),
             batch: Batch::default(),
             placed: Vec::new(),
@@ -338,10 +330,13 @@ impl Turns {
                 });
                 continue;
             }
-            let (began, bytes) = (Instant::now(), making.bytes);
+            let (began, bytes, waited) = (Instant::now(), making.bytes, making.watch.waited());
             let unfinished = self.serve_job(making, place, job)?;
             making.jobs += 1;
-            let time = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            // Waiting for what others have recorded to be on disk is not paid for.
+            let waited = making.watch.waited() - waited;
+            let time = began.elapsed().saturating_sub(waited);
+            let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
             let used = time.saturating_add((making.bytes - bytes) as u64 * NS_PER_BYTE);
             let ledger = &mut making.ledgers[place];
             ledger.used = ledger.used.saturating_add(used);
@@ -363,6 +358,8 @@ impl Turns {
         if !job.begun {
             self.metrics.stage(Stage::Queue, job.queued.elapsed());
         }
+        // What comes before it is none of its pieces.
+        making.watch.lap();
         if self.is_behind(making, place, &job)? {
             return Ok(Some(Job { begun: true, ..job }));
         }
@@ -375,18 +372,18 @@ impl Turns {
             mut assessed,
             ..
         } = job;
-        let began = Instant::now();
         let in_turn = &mut making.ledgers[place];
+        let watch = &making.watch;
         let batch = match work {
             Work::Append(ledger, statements) => {
                 let mut pieces = Pieces {
                     turn_until: making.began + self.turn_time,
                     bytes: making.bytes,
                     placed: placements.len(),
-                    began,
+                    watch,
                     longest: Duration::ZERO,
                 };
-                self.step(in_turn, &ledger, |state, turn, past| {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.apply_some(turn, &statements, &mut placements, past, &mut |placed| {
                         pieces.is_enough(&statements, placed)
                     })?;
@@ -410,26 +407,26 @@ impl Turns {
                 statements
             }
             Work::Tick(ledger, now) => {
-                self.step(in_turn, &ledger, |state, turn, past| {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.tick(turn, now, past)
                 })?;
-                in_turn.longest = in_turn.longest.max(began.elapsed());
+                in_turn.longest = in_turn.longest.max(watch.lap());
                 AdmittedBatch::default()
             }
             Work::Receipt(ledger, task, now) => {
-                self.step(in_turn, &ledger, |state, turn, past| {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
                     let leaf = state.receipt(turn, task, now, past)?;
                     placements.extend(leaf.map(|leaf| Placement::Recorded { leaf }));
                     Ok(())
                 })?;
-                in_turn.longest = in_turn.longest.max(began.elapsed());
+                in_turn.longest = in_turn.longest.max(watch.lap());
                 AdmittedBatch::default()
             }
             Work::Clock(ledger, confirmed) => {
-                self.step(in_turn, &ledger, |state, turn, past| {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.confirm_clock(turn, confirmed, past)
                 })?;
-                in_turn.longest = in_turn.longest.max(began.elapsed());
+                in_turn.longest = in_turn.longest.max(watch.lap());
                 AdmittedBatch::default()
             }
             Work::Create(new) => {
@@ -479,13 +476,12 @@ impl Turns {
         };
         loop {
             let in_turn = &mut making.ledgers[place];
-            let began = Instant::now();
             let mut is_behind = false;
-            self.step(in_turn, ledger, |state, turn, past| {
+            self.step(in_turn, &making.watch, ledger, |state, turn, past| {
                 is_behind = state.is_behind(turn, at, past)?;
                 Ok(())
             })?;
-            in_turn.longest = in_turn.longest.max(began.elapsed());
+            in_turn.longest = in_turn.longest.max(making.watch.lap());
             if !is_behind || making.began.elapsed() >= self.turn_time {
                 return Ok(is_behind);
             }
@@ -496,6 +492,7 @@ impl Turns {
     fn step(
         &self,
         in_turn: &mut InTurn,
+        watch: &Stopwatch,
         ledger: &Arc<Ledger>,
         step: impl FnOnce(&mut LedgerState, &mut Turn, &mut StorePast<'_>) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
@@ -513,13 +510,7 @@ impl Turns {
                 held.insert(known)
             }
         };
-        let mut past = StorePast {
-            store: &self.store,
-            progress: &self.progress,
-            interrupted: &self.interrupted,
-            ledger: *number,
-            pack: None,
-        };
+        let mut past = StorePast::new(self, *number, watch);
         let (_, turn) = match open {
             Some(open) => open,
             None => {
@@ -606,36 +597,11 @@ impl Turns {
     }
 }
 
-/// Watches what is placed of a request, piece by piece.
-struct Pieces {
-    turn_until: Instant,
-    /// Of the whole turn.
-    bytes: usize,
-    /// Statements that were placed when the last piece was.
-    placed: usize,
-    /// When the piece began that is being placed.
-    began: Instant,
-    longest: Duration,
-}
-
-impl Pieces {
-    /// A piece was placed, and with it so many statements. Returns true if the turn takes no more.
-    fn is_enough(&mut self, batch: &AdmittedBatch, placed: usize) -> bool {
-        let new = &batch.statements()[self.placed..placed];
-        self.placed = placed;
-        self.bytes += new.iter().map(|one| batch.entry(one).len()).sum::<usize>();
-        let now = Instant::now();
-        self.longest = self.longest.max(now - self.began);
-        self.began = now;
-        self.bytes >= TURN_BYTES || now >= self.turn_until
-    }
-}
-
 fn leaving(ledger: &InTurn) -> Leaving {
     Leaving {
         ledger: ledger.number,
         used: ledger.used,
-        was_slow: ledger.longest > PIECE_TIME,
+        longest: ledger.longest,
     }
 }
 
@@ -665,95 +631,4 @@ fn signed(sessions: usize) -> i64 {
 
 fn second(readable: &Readable) -> i64 {
     readable.effective_time.get().div_euclid(1_000_000)
-}
-
-/// The past as the store has it.
-struct StorePast<'t> {
-    store: &'t Store,
-    progress: &'t Progress,
-    interrupted: &'t AtomicBool,
-    ledger: LedgerNumber,
-    /// The pack that was read last, with its first leaf: duplicates come in rows.
-    pack: Option<(u64, Unpacked)>,
-}
-
-impl StorePast<'_> {
-    fn settled(&self) -> Result<(), StoreError> {
-        if self.progress.settle() {
-            Ok(())
-        } else {
-            // The failure has been reported; this only ends the turn.
-            let what = "an earlier turn was not committed";
-            Err(StoreError::corrupt(Family::State, self.ledger, what))
-        }
-    }
-}
-
-impl Past for StorePast<'_> {
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
-        self.store.due(self.ledger, due)
-    }
-
-    fn dues_after(
-        &mut self,
-        after: Option<&Due>,
-        limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError> {
-        self.store.dues_after(self.ledger, after, limit)
-    }
-
-    fn settle(&mut self) -> Result<(), StoreError> {
-        self.settled()
-    }
-
-    fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Relaxed)
-    }
-
-    fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
-        self.store.session(self.ledger, id)
-    }
-
-    fn run_before(
-        &mut self,
-        id: &SessionId,
-        sequence: Sequence,
-    ) -> Result<Option<Run>, StoreError> {
-        // Runs only grow: one that holds it holds it also when all turns are in the store.
-        let stored = self.store.run_before(self.ledger, id, sequence)?;
-        if stored.is_some_and(|run| run.leaf_of(sequence).is_some()) {
-            return Ok(stored);
-        }
-        self.settled()?;
-        self.store.run_before(self.ledger, id, sequence)
-    }
-
-    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError> {
-        self.store.cell(self.ledger, key)
-    }
-
-    fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
-        if let Some((first, pack)) = &self.pack
-            && let Some(position) = leaf.checked_sub(*first)
-            && let Some(entry) = pack.entry(position)
-        {
-            return Ok(entry);
-        }
-        let (first, pack) = match self.store.pack_of(self.ledger, leaf) {
-            Ok(found) => found,
-            Err(_) => {
-                self.settled()?;
-                self.store.pack_of(self.ledger, leaf)?
-            }
-        };
-        let entry = pack.entry(leaf - first);
-        self.pack = Some((first, pack));
-        entry.ok_or_else(|| {
-            StoreError::corrupt(
-                Family::Entries,
-                self.ledger,
-                format!("leaf {leaf} is missing"),
-            )
-        })
-    }
 }
