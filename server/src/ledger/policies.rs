@@ -24,6 +24,7 @@ use deed_evidence::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
+use super::step::SharedTrust;
 use crate::{
     pressure::{Budget, SourceKey},
     store::LedgerNumber,
@@ -35,6 +36,14 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 /// What a compiled policy takes for each byte of its texts: syntax trees, with the places of their
 /// parts.
 const BYTES_PER_TEXT_BYTE: usize = 64;
+
+/// Bytes that the policy in force in a ledger takes. None while its trust state is being changed: it is
+/// in use then, and asked about again.
+pub(crate) fn bytes_in_force(trust: &SharedTrust) -> usize {
+    let trust = trust.try_read();
+    let in_force = trust.as_ref().and_then(|trust| trust.policy());
+    in_force.map_or(0, |one| one.policy.byte_len() * BYTES_PER_TEXT_BYTE)
+}
 
 /// Compiles policies, and keeps what it has compiled.
 #[derive(Default)]

@@ -55,6 +55,10 @@ const HELD_MAX: usize = 96 << 20;
 /// Ledgers that a shard keeps in memory. Beyond that it forgets them all.
 const LEDGERS_HELD_MAX: usize = 1024;
 
+/// Bytes of the evidence policies of those ledgers. Beyond that the ones with the longest are let go,
+/// until half is left: the registry keeps no ledger in memory for its shard then.
+const POLICIES_HELD_MAX: usize = 128 << 20;
+
 /// Turns between two looks at those bounds.
 const TURNS_UNCHECKED: u32 = 64;
 
@@ -79,6 +83,36 @@ pub(super) struct Turns {
 pub(super) struct AllHeld {
     ledgers: HashMap<LedgerNumber, Held>,
     turns: u32,
+}
+
+impl AllHeld {
+    /// Lets go of the ledgers with the longest evidence policies, if all of them have more than `most`
+    /// bytes, until half of that is left. Returns how many sessions went with them.
+    fn let_go_of_policies(&mut self, most: usize, progress: &Progress) -> usize {
+        // A ledger comes back as it is readable, so nothing of it may be on its way.
+        let settled = self
+            .ledgers
+            .iter()
+            .filter(|(_, held)| progress.has_released(held.handed_over));
+        let mut policies: Vec<_> = settled
+            .map(|(number, held)| (held.state.policy_bytes(), *number))
+            .filter(|(bytes, _)| *bytes > 0)
+            .collect();
+        let mut bytes: usize = policies.iter().map(|(bytes, _)| bytes).sum();
+        if bytes <= most {
+            return 0;
+        }
+        policies.sort_unstable();
+        let mut sessions = 0;
+        while bytes > most / 2
+            && let Some((size, number)) = policies.pop()
+        {
+            bytes -= size;
+            let gone = self.ledgers.remove(&number);
+            sessions += gone.map_or(0, |held| held.state.sessions());
+        }
+        sessions
+    }
 }
 
 /// One of those threads.
@@ -271,6 +305,8 @@ impl Turns {
             let left = forget_most(states, settled.saturating_sub(held - HELD_MAX / 2));
             self.metrics.sessions_changed(signed(left) - signed(before));
         }
+        let sessions = all.let_go_of_policies(POLICIES_HELD_MAX, &self.progress);
+        self.metrics.sessions_changed(-signed(sessions));
     }
 
     /// Makes a turn. `None` if there was nothing to do in it.
@@ -631,4 +667,45 @@ fn signed(sessions: usize) -> i64 {
 
 fn second(readable: &Readable) -> i64 {
     readable.effective_time.get().div_euclid(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{ledger::registry_tests::create_with_policy, testing::Engine};
+
+    #[test]
+    fn long_policies_are_not_kept_for_a_shard() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        let [one, two] = ["one", "two"].map(|name| create_with_policy(&engine, name));
+        let none = engine.create("none").unwrap();
+        let mut all = AllHeld::default();
+        for ledger in [&one, &two, &none] {
+            all.ledgers.insert(ledger.number, Held::new(ledger));
+        }
+        let progress = Progress::new(Arc::new(watch::Sender::new(None)));
+        let bytes = all.ledgers[&one.number].state.policy_bytes();
+        assert!(bytes > 0);
+        assert_eq!(all.ledgers[&none.number].state.policy_bytes(), 0);
+        all.let_go_of_policies(2 * bytes, &progress);
+        assert_eq!(all.ledgers.len(), 3);
+        // What is on its way to the disk stays.
+        let on_its_way = progress.begin();
+        for number in [one.number, two.number] {
+            let held = all.ledgers.get_mut(&number).unwrap();
+            held.handed_over = on_its_way;
+        }
+        all.let_go_of_policies(0, &progress);
+        assert_eq!(all.ledgers.len(), 3);
+        all.ledgers
+            .values_mut()
+            .for_each(|held| held.handed_over = 0);
+        all.let_go_of_policies(2 * bytes - 1, &progress);
+        assert!(all.ledgers.keys().eq([&none.number]));
+        drop((all, one, two, none));
+        engine.close();
+    }
 }
