@@ -549,7 +549,7 @@ impl Engine {
     /// Stops the threads and closes the store.
     pub(crate) fn close(self) {
         self.appends.contents.close();
-        self.appends.shards.close();
+        self.appends.shards.stop();
         self.threads.join();
     }
 }

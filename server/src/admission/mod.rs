@@ -55,7 +55,7 @@ const POLICY_SETS_MAX: usize = 4;
 
 /// Whether a payload, if it is canonical, is an authority's: after the ledger id (34 bytes with
 /// tag and length) stands the authorities' producer, which nobody else may name.
-fn is_trust_shaped(payload: &[u8]) -> bool {
+pub(crate) fn is_trust_shaped(payload: &[u8]) -> bool {
     let producer = statement::AUTHORITY_PRODUCER.as_bytes();
     let after_ledger_id = payload.get(34..).unwrap_or_default();
     match after_ledger_id {

@@ -1,11 +1,14 @@
-//! Signatures of a request: verified strictly, one at a time, on as many threads as help.
+//! Signatures of a request: verified strictly, one at a time, on as many threads as there are
+//! processors, where all requests take turns by who sends them.
 
 use bytes::Bytes;
 use deed_evidence::signature;
 use deed_proto::v1::{PayloadType, rejection::Reason};
 use deed_tlog::PublicKey;
+use futures::future::join_all;
 
 use super::{Admitting, Rejected};
+use crate::pressure::{Budget, SourceKey};
 
 /// Signatures that a request's own task verifies: some 25 us each. More of them go to threads that
 /// may take their time.
@@ -38,8 +41,9 @@ impl Unverified {
 }
 
 impl Admitting {
-    /// Verifies every signature: a few of them here, more of them on other threads.
-    pub(crate) async fn verify(mut self) -> Self {
+    /// Verifies every signature: a few of them here, more of them on other threads, of which
+    /// `threads` run at once.
+    pub(crate) async fn verify(mut self, threads: &Budget, caller: &SourceKey) -> Self {
         if self.signatures.len() <= SIGNATURES_INLINE_MAX {
             self.verify_here();
             return self;
@@ -48,10 +52,17 @@ impl Admitting {
         let mut verifying = Vec::with_capacity(unverified.len().div_ceil(CHUNK));
         while !unverified.is_empty() {
             let chunk = unverified.split_off(unverified.len().saturating_sub(CHUNK));
-            verifying.push(tokio::task::spawn_blocking(move || verify_all(&chunk)));
+            verifying.push(async move {
+                let turn = threads.take(caller, 1).await;
+                let verifying = tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
+                    verify_all(&chunk)
+                });
+                verifying.await
+            });
         }
-        for chunk in verifying {
-            match chunk.await {
+        for verified in join_all(verifying).await {
+            match verified {
                 Ok(rejected) => self.rejected.extend(rejected),
                 // Nothing unverified may pass.
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -1,5 +1,6 @@
 //! One append request's way: checked, admitted, handed to its shard, answered.
 
+mod admitting;
 mod contents;
 mod reasons;
 
@@ -15,10 +16,10 @@ use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 
 use self::contents::Twins;
 use crate::{
-    admission::{Admission, ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
+    admission::{ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
     clock::keeper::{ClockFault, Timekeeper},
     content::ContentStore,
-    ledger::{Ledger, Readable, policies::Busy, registry::Registry, step::Placement},
+    ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
     pressure::{Pressure, Room, Source, SourceKey, TooMuchWaits, cost::Cost, quota::OverQuota},
     shard::{Answer, Confirmed, NoAnswer, Pending, Reservation, Shards},
@@ -133,39 +134,10 @@ impl Appends {
         let (room, place) = self
             .enter(source, &ledger, request.envelopes.len(), cost, on_quota)
             .await?;
-        // Only now: a receive time from before the wait would be older than it has to be.
-        let received_at = self.now_for(&ledger)?;
-        let admission = Admission {
-            ledger_id: ledger.id,
-            trust: &ledger.trust,
-            sender,
-            received_at,
-            holds_contents: self.contents.may_hold(ledger.number),
-            log_signers: Some(&ledger.log_signers),
-        };
-        let begun = Instant::now();
-        let admitting = admission.admit(&request.envelopes);
-        let mut admitting = admitting.verify().await;
-        let sets = admitting.policies(&ledger.trust);
-        if !sets.is_empty() {
-            let policies = self.registry.policies();
-            match policies.check(ledger.number, sets, self.queue_wait).await {
-                Ok(refused) => refused
-                    .iter()
-                    .for_each(|(envelope, why)| admitting.refuse_policy(*envelope, why)),
-                Err(Busy) => {
-                    self.metrics.overloaded();
-                    let (count, bytes) = (request.envelopes.len(), cost.message_bytes);
-                    let quotas = &self.pressure.quotas;
-                    quotas.give_back(source.principal.as_ref(), count, bytes);
-                    return Err(Refusal::Overloaded {
-                        retry_after: RETRY_AFTER,
-                    });
-                }
-            }
-        }
-        let (mut batch, rejected, contents) = admitting.finish();
-        self.metrics.stage(Stage::Admission, begun.elapsed());
+        let count = request.envelopes.len();
+        let envelopes = request.envelopes;
+        let admitted = self.admit(envelopes, &ledger, sender, source, cost).await?;
+        let (mut batch, rejected, contents) = admitted;
         if !contents.is_empty() {
             self.hold_contents(&ledger, source, contents, &mut batch)
                 .await?;
@@ -182,7 +154,7 @@ impl Appends {
         let pending =
             (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
         let in_flight = InFlight {
-            envelopes: request.envelopes.len(),
+            envelopes: count,
             with_proofs: request.with_proofs,
             consistency_from: request.consistency_from.map(TreeSize::new),
             ledger,

@@ -14,6 +14,8 @@ mod raised_tests;
 pub(crate) mod read;
 pub(crate) mod registry;
 #[cfg(test)]
+pub(crate) mod registry_tests;
+#[cfg(test)]
 mod rotation_tests;
 #[cfg(test)]
 mod signed_tests;

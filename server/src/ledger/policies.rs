@@ -2,9 +2,10 @@
 //!
 //! Compiling takes up to a fifth of a second of one processor, a thousand times what other statements
 //! take. So it is done on threads that may take their time, when the signature has been verified and
-//! its key is an authority's; one text at a time in the whole server, and one request of a ledger at a
-//! time: a ledger has no more than one place in the queue, whatever its callers send. What was
-//! compiled is kept, within a budget of bytes, for whoever sends or loads the same text.
+//! its key is an authority's; one text at a time in the whole server, and those who send some take
+//! turns, text by text. One request of a ledger waits at a time: a ledger has no more than one place in
+//! the queue, whatever its callers send. What was compiled is kept, within a budget of bytes, for whoever
+//! sends or loads the same text.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -21,9 +22,13 @@ use deed_evidence::{
     trust::TrustStatement,
 };
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
-use crate::store::LedgerNumber;
+use super::step::SharedTrust;
+use crate::{
+    pressure::{Budget, SourceKey},
+    store::LedgerNumber,
+};
 
 /// Most bytes of compiled policies that are kept besides those in force.
 const KEPT_BYTES_MAX: usize = 64 << 20;
@@ -31,6 +36,14 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 /// What a compiled policy takes for each byte of its texts: syntax trees, with the places of their
 /// parts.
 const BYTES_PER_TEXT_BYTE: usize = 64;
+
+/// Bytes that the policy in force in a ledger takes. None while its trust state is being changed: it is
+/// in use then, and asked about again.
+pub(crate) fn bytes_in_force(trust: &SharedTrust) -> usize {
+    let trust = trust.try_read();
+    let in_force = trust.as_ref().and_then(|trust| trust.policy());
+    in_force.map_or(0, |one| one.policy.byte_len() * BYTES_PER_TEXT_BYTE)
+}
 
 /// Compiles policies, and keeps what it has compiled.
 #[derive(Default)]
@@ -40,9 +53,9 @@ pub(crate) struct Policies {
     compiled: AtomicU64,
 }
 
-/// Whose turn it is.
+/// The ledgers that wait for a compilation, and the turn of the one that compiles.
 struct Queue {
-    one_at_a_time: Arc<Semaphore>,
+    one_at_a_time: Budget,
     /// Ledgers with a request that waits, or whose policies are being compiled.
     ledgers: Arc<Mutex<HashSet<LedgerNumber>>>,
 }
@@ -79,37 +92,37 @@ impl Policies {
     pub(crate) async fn check(
         self: &Arc<Self>,
         ledger: LedgerNumber,
+        caller: &SourceKey,
         sets: Sets,
         wait_max: Duration,
     ) -> Result<Vec<(usize, WireError)>, Busy> {
-        let place = self.queue.place(ledger).ok_or(Busy)?;
-        let turn = Arc::clone(&self.queue.one_at_a_time).acquire_owned();
-        let turn = tokio::time::timeout(wait_max, turn).await;
-        let turn = turn.map_err(|_| Busy)?.map_err(|_| Busy)?;
-        let policies = Arc::clone(self);
-        // It goes on to its end when the caller has gone: so its place and its turn go with it.
-        let checking = tokio::task::spawn_blocking(move || {
-            let _held = (place, turn);
-            policies.check_here(&sets)
-        });
-        match checking.await {
-            Ok(refused) => Ok(refused),
-            // What was not checked must not pass.
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        let place = Arc::new(self.queue.place(ledger).ok_or(Busy)?);
+        let until = Instant::now() + wait_max;
+        let mut refused = Vec::new();
+        for (envelope, set) in sets {
+            // A turn for each: who sends one waits for one of whoever sends many.
+            let turn = self.queue.one_at_a_time.take(caller, 1);
+            let turn = timeout_at(until, turn).await.map_err(|_| Busy)?;
+            let (policies, place) = (Arc::clone(self), Arc::clone(&place));
+            // It goes on to its end when the caller has gone: so its place and its turn go with it.
+            let checking = tokio::task::spawn_blocking(move || {
+                let _held = (place, turn);
+                policies.check_here(&set)
+            });
+            match checking.await {
+                Ok(checked) => refused.extend(checked.err().map(|why| (envelope, why))),
+                // What was not checked must not pass.
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
         }
+        Ok(refused)
     }
 
-    fn check_here(&self, sets: &Sets) -> Vec<(usize, WireError)> {
-        let checked = sets.iter().filter_map(|(envelope, set)| {
-            let checked = match set {
-                TrustStatement::PolicySet { policy, .. } => {
-                    self.counted(policy, || set.check_policy())
-                }
-                _ => Ok(()),
-            };
-            Some((*envelope, checked.err()?))
-        });
-        checked.collect()
+    fn check_here(&self, set: &TrustStatement) -> Result<(), WireError> {
+        match set {
+            TrustStatement::PolicySet { policy, .. } => self.counted(policy, || set.check_policy()),
+            _ => Ok(()),
+        }
     }
 
     /// Compiles a policy of a ledger that is being loaded. One that cannot be is told by
@@ -148,7 +161,7 @@ impl Policies {
 impl Default for Queue {
     fn default() -> Self {
         Self {
-            one_at_a_time: Arc::new(Semaphore::new(1)),
+            one_at_a_time: Budget::new(1, 1),
             ledgers: Arc::default(),
         }
     }
@@ -158,7 +171,7 @@ impl Queue {
     fn place(&self, ledger: LedgerNumber) -> Option<Place> {
         let is_new = self.ledgers.lock().insert(ledger);
         let ledgers = Arc::clone(&self.ledgers);
-        is_new.then_some(Place { ledger, ledgers })
+        is_new.then(|| Place { ledger, ledgers })
     }
 }
 
@@ -210,13 +223,23 @@ mod tests {
         policies.iter().map(set).enumerate().collect()
     }
 
+    async fn check(
+        policies: &Arc<Policies>,
+        ledger: LedgerNumber,
+        caller: u64,
+        sets: Sets,
+    ) -> Result<Vec<(usize, WireError)>, Busy> {
+        let caller = SourceKey::Connection(caller);
+        let wait = Duration::from_secs(60);
+        policies.check(ledger, &caller, sets, wait).await
+    }
+
     #[tokio::test]
     async fn a_text_is_compiled_once() {
         let policies = Arc::new(Policies::default());
-        let wait = Duration::from_secs(60);
         let ledger = LedgerNumber(1);
         for wanted in [1, 1] {
-            let refused = policies.check(ledger, sets(&[stored(1)]), wait).await;
+            let refused = check(&policies, ledger, 1, sets(&[stored(1)])).await;
             assert_eq!(refused, Ok(Vec::new()));
             assert_eq!(policies.compiled(), wanted);
         }
@@ -225,27 +248,60 @@ mod tests {
         policies.load(&loaded);
         assert!(loaded.is_compiled());
         assert_eq!(policies.compiled(), 1);
-        let refused = policies
-            .check(ledger, sets(&[stored(1), stored(2)]), wait)
-            .await;
+        let refused = check(&policies, ledger, 1, sets(&[stored(1), stored(2)])).await;
         assert_eq!((refused, policies.compiled()), (Ok(Vec::new()), 2));
     }
 
     #[tokio::test]
     async fn a_ledger_has_one_place_and_gets_it_back() {
         let policies = Arc::new(Policies::default());
-        let wait = Duration::from_secs(60);
         let (one, other) = (LedgerNumber(1), LedgerNumber(2));
         let place = policies.queue.place(one);
         assert!(place.is_some());
-        let refused = policies.check(one, sets(&[stored(1)]), wait).await;
-        assert_eq!((refused, policies.compiled()), (Err(Busy), 0));
-        let taken = policies.check(other, sets(&[stored(1)]), wait).await;
+        // However often it is asked: who is refused takes nobody's place away.
+        for _ in 0..2 {
+            let refused = check(&policies, one, 2, sets(&[stored(1)])).await;
+            assert_eq!((refused, policies.compiled()), (Err(Busy), 0));
+        }
+        let taken = check(&policies, other, 2, sets(&[stored(1)])).await;
         assert_eq!(taken, Ok(Vec::new()));
         drop(place);
-        let taken = policies.check(one, sets(&[stored(1)]), wait).await;
+        let taken = check(&policies, one, 2, sets(&[stored(1)])).await;
         assert_eq!(taken, Ok(Vec::new()));
         assert!(policies.queue.ledgers.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_sends_one_text_waits_for_one_of_whoever_sends_many() {
+        let policies = Arc::new(Policies::default());
+        let queue = &policies.queue.one_at_a_time;
+        let turn = queue.take(&SourceKey::Server, 1).await;
+        // A caller with four texts in each of three ledgers, and one with a single text behind it.
+        let many = (1..4_usize).map(|ledger| {
+            let texts: Vec<_> = (0..4).map(|text| stored(10 * ledger + text)).collect();
+            let ledger = LedgerNumber(u32::try_from(ledger).unwrap());
+            let policies = Arc::clone(&policies);
+            tokio::spawn(async move { check(&policies, ledger, 1, sets(&texts)).await })
+        });
+        let many: Vec<_> = many.collect();
+        tokio::task::yield_now().await;
+        let one = {
+            let policies = Arc::clone(&policies);
+            tokio::spawn(async move {
+                let refused = check(&policies, LedgerNumber(9), 2, sets(&[stored(0)])).await;
+                (refused, policies.compiled())
+            })
+        };
+        tokio::task::yield_now().await;
+        drop(turn);
+        let (refused, compiled) = one.await.unwrap();
+        assert_eq!(refused, Ok(Vec::new()));
+        // Its own, those before it, and those that came while it learned of its turn.
+        assert!(compiled <= 4, "{compiled}");
+        for many in many {
+            assert_eq!(many.await.unwrap(), Ok(Vec::new()));
+        }
+        assert_eq!(policies.compiled(), 13);
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! The ledgers of a server: created here, loaded when first asked for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -16,11 +22,13 @@ use super::{
     Ledger, Readable, is_valid_name,
     load::{self, LoadError},
     past_trust::PastTrust,
-    policies::Policies,
+    policies::{self, Policies},
     signers::LogSigners,
     step::{LedgerState, Records, SharedTrust},
+    ticker,
 };
 use crate::{
+    clock::Clock as _,
     clock::keeper::{ClockFault, Timekeeper},
     identity::Identity,
     store::{Batch, Family, LedgerNumber, Store, StoreError, keys, records::LedgerRecord},
@@ -55,12 +63,19 @@ pub(crate) enum RegistryError {
     Stopped,
 }
 
+/// Ledgers in memory, and bytes of their evidence policies, beyond which those go that nobody uses:
+/// the one first that was used longest ago.
+const LOADED_MAX: usize = 1024;
+const POLICY_BYTES_MAX: usize = 256 << 20;
+
 /// All ledgers.
 pub(crate) struct Registry {
     store: Arc<Store>,
     identity: Arc<Identity>,
     clock: Arc<Timekeeper>,
-    loaded: RwLock<HashMap<String, Arc<Ledger>>>,
+    loaded: RwLock<HashMap<String, Loaded>>,
+    /// How often one was brought into memory.
+    loads: AtomicU64,
     /// Names of ledgers that are being loaded, each with what is held meanwhile: one name, one ledger
     /// in memory, and nobody waits for another's.
     loading: Mutex<HashMap<String, Arc<Mutex<()>>>>,
@@ -70,6 +85,34 @@ pub(crate) struct Registry {
     /// The name of the ledger that is being created. It is on disk before it is in memory; whoever
     /// loaded it in between would have a second one, with a trust state of its own.
     coming: Mutex<Option<String>>,
+}
+
+/// A ledger in memory.
+struct Loaded {
+    ledger: Arc<Ledger>,
+    /// [`Registry::loads`] when somebody asked for it last.
+    used: AtomicU64,
+}
+
+impl Loaded {
+    /// Returns true if nobody but the registry has it, or anything of it that changes: who asks for it
+    /// again gets what is in the store, and nobody goes on with what was before. (Its shard, as long as
+    /// it holds its state, has its trust state.) One in which something is due before ledgers that are not
+    /// in memory are looked at again stays.
+    fn is_unused(&self, due_by: Micros) -> bool {
+        Arc::strong_count(&self.ledger) == 1
+            && Arc::strong_count(&self.ledger.trust) == 1
+            && self.ledger.readable.receiver_count() == 0
+            && self
+                .ledger
+                .readable()
+                .next_due
+                .is_none_or(|due| due > due_by)
+    }
+
+    fn policy_bytes(&self) -> usize {
+        policies::bytes_in_force(&self.ledger.trust)
+    }
 }
 
 /// A ledger that is about to be created: its records are to be committed by its shard.
@@ -137,6 +180,7 @@ impl Registry {
             identity: Arc::new(identity),
             clock,
             loaded: RwLock::default(),
+            loads: AtomicU64::new(0),
             loading: Mutex::default(),
             policies: Arc::default(),
             creating: Mutex::default(),
@@ -152,8 +196,8 @@ impl Registry {
     /// Ledgers in memory whose evidence policy this build cannot read.
     pub(crate) fn policies_unreadable(&self) -> u64 {
         let loaded = self.loaded.read();
-        let unreadable = loaded.values().filter(|ledger| {
-            let trust = ledger.trust.read();
+        let unreadable = loaded.values().filter(|one| {
+            let trust = one.ledger.trust.read();
             trust.can_judge(BodyKind::Intent).is_err()
         });
         unreadable.count() as u64
@@ -165,7 +209,54 @@ impl Registry {
 
     /// The ledger of this name if it is in memory. Never blocks for long.
     pub(crate) fn loaded(&self, name: &str) -> Option<Arc<Ledger>> {
-        self.loaded.read().get(name).cloned()
+        let loaded = self.loaded.read();
+        let one = loaded.get(name)?;
+        let loads = self.loads.load(Relaxed);
+        if one.used.load(Relaxed) != loads {
+            one.used.store(loads, Relaxed);
+        }
+        Some(Arc::clone(&one.ledger))
+    }
+
+    /// Keeps a ledger in memory, and lets go of others for it.
+    fn keep(&self, ledger: &Arc<Ledger>) {
+        let loads = self.loads.fetch_add(1, Relaxed) + 1;
+        let one = Loaded {
+            ledger: Arc::clone(ledger),
+            used: AtomicU64::new(loads),
+        };
+        self.loaded.write().insert(ledger.name().to_owned(), one);
+        self.let_go(LOADED_MAX, POLICY_BYTES_MAX);
+    }
+
+    /// Lets go of ledgers that nobody uses while there are more of them, or more bytes of policies, than
+    /// this.
+    pub(super) fn let_go(&self, ledgers_max: usize, policy_bytes_max: usize) {
+        let due_by = ticker::next_look(self.clock.now());
+        let mut loaded = self.loaded.write();
+        let mut policy_bytes: usize = loaded.values().map(Loaded::policy_bytes).sum();
+        let is_enough = |ledgers, bytes| ledgers <= ledgers_max && bytes <= policy_bytes_max;
+        if is_enough(loaded.len(), policy_bytes) {
+            return;
+        }
+        let unused = loaded.iter().filter(|(_, one)| one.is_unused(due_by));
+        let mut unused: Vec<_> = unused
+            .map(|(name, one)| (one.used.load(Relaxed), name.clone()))
+            .collect();
+        unused.sort_unstable();
+        let mut gone = Vec::new();
+        for (_, name) in unused {
+            if is_enough(loaded.len(), policy_bytes) {
+                break;
+            }
+            let bytes = loaded[&name].policy_bytes();
+            if loaded.len() > ledgers_max || bytes > 0 {
+                policy_bytes -= bytes;
+                gone.extend(loaded.remove(&name));
+            }
+        }
+        drop(loaded);
+        tracing::debug!(ledgers = gone.len(), "ledgers that nobody uses were let go");
     }
 
     /// Names of ledgers that are not loaded and in which something is due by then, or may be.
@@ -214,7 +305,8 @@ impl Registry {
 
     /// Every ledger in memory.
     pub(crate) fn all_loaded(&self) -> Vec<Arc<Ledger>> {
-        self.loaded.read().values().cloned().collect()
+        let loaded = self.loaded.read();
+        loaded.values().map(|one| Arc::clone(&one.ledger)).collect()
     }
 
     /// The ledger of this name, loaded from the store if it is not in memory.
@@ -262,9 +354,7 @@ impl Registry {
         });
         let ledger = Arc::new(self.open(record, readable)?);
         tracing::info!(ledger = name, size = %ledger.readable().size(), "ledger loaded");
-        self.loaded
-            .write()
-            .insert(name.to_owned(), Arc::clone(&ledger));
+        self.keep(&ledger);
         Ok(ledger)
     }
 
@@ -342,8 +432,7 @@ impl Registry {
         let committed = commit(new);
         if committed.is_ok() {
             // The one that its shard steps, before anybody can load another.
-            let mut loaded = self.loaded.write();
-            loaded.insert(name.to_owned(), Arc::clone(&ledger));
+            self.keep(&ledger);
         }
         // If it failed nobody knows whether it is there; the shard has stopped then, or nothing was
         // written.

@@ -21,6 +21,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// the next look, so that nothing is late because nobody has asked for its ledger.
 const UNLOADED_INTERVAL: Duration = Duration::from_secs(60);
 
+/// When ledgers that are not in memory are looked at again, at the latest.
+pub(super) fn next_look(now: Micros) -> Micros {
+    let interval = i64::try_from(UNLOADED_INTERVAL.as_micros()).unwrap_or(i64::MAX);
+    Micros::new(now.get().saturating_add(interval))
+}
+
 /// Ledgers that are ticked at the same time.
 const TICKS_MAX: usize = 64;
 
@@ -130,9 +136,7 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
 
 /// Loads the ledgers that nobody has asked for and in which something is due soon.
 async fn load_due(context: &Context) {
-    let interval = i64::try_from(UNLOADED_INTERVAL.as_micros()).unwrap_or(i64::MAX);
-    let now = context.appends.clock.now();
-    let by = Micros::new(now.get().saturating_add(interval));
+    let by = next_look(context.appends.clock.now());
     let registry = Arc::clone(&context.registry);
     let loaded = crate::grpc::blocking(move || {
         for name in registry.due_unloaded(by)? {

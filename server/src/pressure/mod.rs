@@ -30,6 +30,7 @@ pub(crate) mod undecoded;
 use std::{
     collections::HashMap,
     net::IpAddr,
+    num::NonZero,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -120,6 +121,10 @@ pub(crate) struct Pressure {
     arriving: Budget,
     /// Reads that run at once.
     pub(crate) reads: Budget,
+    /// Long requests that are looked through at once, away from the threads that serve connections.
+    pub(crate) admissions: Budget,
+    /// Pieces of requests whose signatures are verified at once, the same way.
+    pub(crate) verifications: Budget,
     pub(crate) quotas: Arc<Quotas>,
     /// Bytes of messages whose end has not come yet.
     undecoded: Budget,
@@ -150,6 +155,7 @@ impl Pressure {
     pub(crate) fn new(limits: &LimitOptions, ticks: Arc<dyn Ticks>) -> Self {
         let connection_bytes = limits.connection_bytes.clamp(1, Semaphore::MAX_PERMITS);
         let server_bytes = limits.server_bytes.max(1);
+        let processors = std::thread::available_parallelism().map_or(2, NonZero::get);
         Self {
             connection_bytes,
             ledger_bytes: limits.ledger_bytes.max(1),
@@ -157,6 +163,10 @@ impl Pressure {
             server: Budget::reserving(server_bytes),
             arriving: Budget::with_reserve(server_bytes, server_bytes / 4, server_bytes / 8),
             reads: Budget::halved(limits.reads.max(1)),
+            // A request is looked through in one go, so that one source has half of the processors
+            // at most. Pieces of signatures are short.
+            admissions: Budget::halved(processors.max(2)),
+            verifications: Budget::new(processors, processors),
             quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
             undecoded: undecoded::budget(server_bytes),
             append_streams: Budget::with_reserve(

@@ -141,6 +141,83 @@ fn of_two_ledgers_that_are_held_up_the_second_holds_up_nobody_either() {
     engine.close();
 }
 
+/// A request with one manifest over so many statements that they could take long.
+fn large_batch(ledger: &Arc<Ledger>, key: &SigningKey, producer: &mut Producer) -> AdmittedBatch {
+    let intents = (0..400).map(|_| producer.intent("one of many under a manifest"));
+    let batch = admit(ledger, &batched(intents.collect(), key));
+    let work = super::Work::Append(Arc::clone(ledger), batch);
+    assert!(work.is_heavy());
+    match work {
+        super::Work::Append(_, batch) => batch,
+        _ => unreachable!("it is an append"),
+    }
+}
+
+#[test]
+fn a_large_batch_does_not_wait_for_another_ledgers() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path());
+    let key = SigningKey::from_seed(&[3; 32]);
+    let [slow, honest] = ["slow", "honest"].map(|name| {
+        let ledger = engine.create(name).unwrap();
+        let known = registration(ledger.id, &key, AGENT);
+        let known = Authority::new(ledger.id).says(v1::statement::Body::KeyRegistered(known));
+        let answer = engine.append(name, vec![known]).unwrap();
+        assert_eq!(briefs(&answer), ["accepted 1"]);
+        ledger
+    });
+    let first = large_batch(&slow, &key, &mut Producer::new(slow.id, 1));
+    let mut producer = Producer::new(honest.id, 1);
+    let held_up = slow.trust.write();
+    let first = submit(&engine, &slow, 1, first);
+    wait_for_turns(&engine, 1);
+    for number in 0..3 {
+        let batch = large_batch(&honest, &key, &mut producer);
+        let answer = submit(&engine, &honest, 2, batch).answer_within(LONG);
+        let leaf = leaves(&answer.expect("it is served").placements)[0];
+        assert_eq!(leaf, 2 + number * 401);
+    }
+    drop(held_up);
+    let first = block_on(first.answer()).unwrap();
+    assert_eq!(leaves(&first.placements)[0], 2);
+    drop((first, slow, honest));
+    engine.close();
+    fsck::check(dir.path(), &mut |_| {}).unwrap();
+}
+
+#[test]
+fn who_waits_for_the_disk_is_not_slow() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, open_gate, arrived) = gated(dir.path(), 1);
+    let ledger = engine.create("disk").unwrap();
+    arrived.recv().unwrap();
+    let shards = &engine.appends.shards;
+    // The second is a duplicate of what is on its way to the disk when its turn comes.
+    let twice = vec![Producer::new(ledger.id, 1).intent("said twice"); 2];
+    let twice = submit(&engine, &ledger, 1, admit(&ledger, &twice));
+    arrived.recv().unwrap();
+    while shards.oldest_turn() < 2 * super::schedule::SLOW_PIECE {
+        std::thread::yield_now();
+    }
+    drop(open_gate);
+    let twice = block_on(twice.answer()).unwrap();
+    let [first, second] = &twice.placements[..] else {
+        panic!("{:?}", twice.placements);
+    };
+    assert!(
+        matches!(first, Placement::Recorded { leaf: 1 }),
+        "{first:?}"
+    );
+    assert!(matches!(second, Placement::Duplicate { .. }), "{second:?}");
+    drop((twice, ledger));
+    // The turn is over when its ledger is back.
+    while shards.turns_in_work() > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(shards.slow_ledgers(), 0);
+    engine.close();
+}
+
 #[test]
 fn a_large_request_is_cut_and_others_of_its_ledger_come_in_between() {
     let dir = tempfile::tempdir().unwrap();

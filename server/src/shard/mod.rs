@@ -12,8 +12,8 @@
 //!
 //! A ledger is stepped by one thread at a time, and all of its turns go through the pipeline in
 //! their order. Usually one thread makes the turns of all ledgers; the others are there for when it
-//! is held up, and for ledgers that were seen to be slow (`queue`, `schedule`): so what one ledger
-//! is sent, another does not wait for.
+//! is held up, for long batches, and for ledgers that were seen to be slow (`queue`, `schedule`,
+//! `pieces`): so what one ledger is sent, another does not wait for.
 //!
 //! After a write whose outcome is not known, the shard stops for good: it answers nobody, writes
 //! nothing more, and tells the server, which ends. The next start reads from disk what happened.
@@ -22,6 +22,8 @@
 mod fault_tests;
 #[cfg(test)]
 mod isolation_tests;
+mod past;
+mod pieces;
 mod pipeline;
 mod queue;
 mod schedule;
@@ -65,19 +67,11 @@ use crate::{
 
 use parking_lot::Mutex;
 use pipeline::{Line, Progress};
-use queue::Queue;
+use queue::{OVERDUE, Queue, TURN_THREADS};
 pub(crate) use turn::TURN_TIME;
 use turn::{AllHeld, TurnThread, Turns};
 
-/// Threads of a shard that make turns: one for those that many ledgers share, one for a ledger that
-/// is slow, and two for when the first, or the first two, are held up by a ledger that was quick
-/// until now.
-const TURN_THREADS: usize = 4;
-
-/// What statements under one manifest may take at most to step, all of them together, before their
-/// ledger counts as slow without having been seen to be: each takes no longer than a time for itself
-/// and a time for each of its bytes.
-const PIECE_WORST: Duration = Duration::from_millis(250);
+/// The most that a statement may take to step: a time for itself, and a time for each of its bytes.
 const STATEMENT_WORST_US: usize = 50;
 const BYTE_WORST_US: usize = 1;
 
@@ -135,14 +129,16 @@ impl Work {
         }
     }
 
-    /// Whether a piece of it, which cannot be cut, may take long.
+    /// Whether a piece of it, which cannot be cut, may take so long that those who share a turn with it
+    /// would be held up. If it never does, any number of ledgers have such ones at once and hold up
+    /// nobody else.
     fn is_heavy(&self) -> bool {
         let Self::Append(_, batch) = self else {
             return false;
         };
         let statements = batch.statements();
         let worst = |count: usize| count * STATEMENT_WORST_US + batch.byte_len() * BYTE_WORST_US;
-        let is_long = |count: usize| worst(count) as u128 > PIECE_WORST.as_micros();
+        let is_long = |count: usize| worst(count) as u128 > OVERDUE.as_micros();
         // Most requests are not long enough as a whole.
         is_long(statements.len())
             && statements.iter().any(|statement| match &statement.kind {
@@ -197,7 +193,7 @@ pub(crate) struct Shards {
 }
 
 struct Shard {
-    /// Closed once the server stops: the turn threads end when the queue is empty.
+    /// Stopped when the server ends: the turn threads end then.
     queue: Arc<Queue<Job>>,
     progress: Progress,
     budget: Budget,
@@ -212,7 +208,7 @@ pub(crate) enum Stuck {
     Turns { shard: usize, since: Duration },
 }
 
-/// The threads of all shards; they end after [`Shards::close`] when the queues are empty.
+/// The threads of all shards; they end after [`Shards::stop`].
 pub(crate) struct ShardThreads(Vec<thread::JoinHandle<()>>);
 
 impl ShardThreads {
@@ -349,14 +345,6 @@ impl Shards {
         self.failed.borrow().is_some()
     }
 
-    /// Takes no more jobs. The threads end when what is queued is done.
-    #[cfg(test)]
-    pub(crate) fn close(&self) {
-        for shard in &self.shards {
-            shard.queue.close();
-        }
-    }
-
     /// Takes no more jobs, and refuses those that no turn has begun. The threads end when the turns
     /// in work are done. Returns how many were refused.
     pub(crate) fn stop(&self) -> usize {
@@ -370,8 +358,8 @@ impl Shards {
         self.stop();
     }
 
-    /// What has kept a shard, for `bound` or longer, from serving ledgers that ask for little. (That
-    /// a ledger is slow which was seen to be, others do not wait for.)
+    /// What has kept a shard, for `bound` or longer, from serving ledgers that ask for little. (What
+    /// ledgers with long batches or slow statements wait for, others do not.)
     pub(crate) fn stuck(&self, bound: Duration) -> Option<Stuck> {
         let long = |since: Option<Instant>| {
             let since = since?.elapsed();
@@ -401,7 +389,7 @@ impl Shards {
         since.min().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Ledgers that get turns of their own, for they were seen to be slow.
+    /// Ledgers that get turns of their own, for they have long batches or were seen to be slow.
     pub(crate) fn slow_ledgers(&self) -> u64 {
         let slow = self
             .shards

@@ -1,10 +1,11 @@
-//! What waits for a shard, and who of its threads makes which turn.
+//! The queue of a shard, and the turns that its threads take from it.
 //!
 //! Quick ledgers share turns, and one such turn is made at a time, so that what comes meanwhile
 //! makes the next one larger. If one takes longer than it should, another thread begins the next:
-//! whatever holds the first up holds up nobody else. A ledger that was seen to be slow gets turns
-//! of its own, and one thread at most makes these: so however many are slow, they take no more than
-//! that, and share it by what they use.
+//! whatever holds the first up holds up nobody else. Ledgers with long batches get turns of their
+//! own, one at a time as well, and a second one when that is held up. And those that were seen to be
+//! slow have one thread at most between them: so however many they are, they take no more than that,
+//! and share it by what they use.
 //!
 //! It has no bound of its own: whatever is in it holds a share of a budget.
 
@@ -15,14 +16,19 @@ use parking_lot::{Condvar, Mutex};
 use super::schedule::{Pace, Schedule};
 use crate::{pressure::SourceKey, store::LedgerNumber};
 
-/// How long a shared turn may be in work before another thread makes the next one.
+/// How long a turn of ledgers that are not slow may be in work before another thread makes the next one.
 pub(super) const OVERDUE: Duration = Duration::from_millis(60);
 
 /// How long after a turn a thread still looks now and then whether one is overdue.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// Turns of slow ledgers that are made at once.
+/// Turns of ledgers with long batches, and of slow ledgers, that are in work at once.
+const LONG_TURNS_MAX: usize = 2;
 const SLOW_TURNS_MAX: usize = 1;
+
+/// Threads of a shard that make turns: one for those that quick ledgers share, and two for when that
+/// one, or two of them, are held up; the others for the turns of all the rest.
+pub(super) const TURN_THREADS: usize = 3 + LONG_TURNS_MAX + SLOW_TURNS_MAX;
 
 /// The queue of a shard, shared by its threads and by those who ask.
 #[derive(Debug)]
@@ -81,7 +87,8 @@ pub(super) struct Served<T> {
 pub(super) struct Leaving {
     pub(super) ledger: LedgerNumber,
     pub(super) used: u64,
-    pub(super) was_slow: bool,
+    /// Its longest piece.
+    pub(super) longest: Duration,
 }
 
 impl<T> Queue<T> {
@@ -117,14 +124,6 @@ impl<T> Queue<T> {
         self.wake(&mut state, now);
     }
 
-    /// Takes nothing more; what is in it is still served.
-    #[cfg(test)]
-    pub(super) fn close(&self) {
-        let mut state = self.state.lock();
-        state.open = false;
-        self.wake_all(&mut state);
-    }
-
     /// Takes nothing more, and lets go of what waits. Returns how much that was. What of an item is
     /// not done yet when its turn ends goes as well.
     pub(super) fn stop(&self) -> usize {
@@ -144,7 +143,7 @@ impl<T> Queue<T> {
         let mut state = self.state.lock();
         loop {
             let now = Instant::now();
-            for pace in [Pace::Quick, Pace::Slow] {
+            for pace in Pace::ALL {
                 if !state.may_begin(pace, now) {
                     continue;
                 }
@@ -189,7 +188,7 @@ impl<T> Queue<T> {
 
     /// Another quick ledger for a turn that others may share.
     pub(super) fn another(&self, claim: &Claim) -> Option<LedgerNumber> {
-        if claim.pace == Pace::Slow {
+        if claim.pace != Pace::Quick {
             return None;
         }
         self.state.lock().schedule.take(Pace::Quick)
@@ -235,9 +234,9 @@ impl<T> Queue<T> {
             let Leaving {
                 ledger,
                 used,
-                was_slow,
+                longest,
             } = leaving;
-            state.schedule.release(ledger, used, was_slow, now);
+            state.schedule.release(ledger, used, longest, now);
         }
         state.turns.retain(|turn| turn.number != claim.number);
         if state.open {
@@ -264,7 +263,7 @@ impl<T> Queue<T> {
         state.turns.iter().map(|turn| turn.since).min()
     }
 
-    /// Ledgers that count as slow.
+    /// Ledgers that get turns of their own.
     pub(super) fn slow_ledgers(&self) -> usize {
         self.state.lock().schedule.slow_ledgers()
     }
@@ -275,7 +274,7 @@ impl<T> Queue<T> {
             // It looks at everything when it runs, and wakes the next one.
             return;
         }
-        let is_work = [Pace::Quick, Pace::Slow]
+        let is_work = Pace::ALL
             .into_iter()
             .any(|pace| state.schedule.waits(pace) && state.may_begin(pace, now));
         let to_watch = !state.is_watched && !state.turns.is_empty();
@@ -301,10 +300,12 @@ impl<T> Queue<T> {
 
 impl<T> State<T> {
     fn may_begin(&self, pace: Pace, now: Instant) -> bool {
-        let mut same = self.turns.iter().filter(|turn| turn.pace == pace);
+        let same = || self.turns.iter().filter(|turn| turn.pace == pace);
+        let is_overdue = |turn: &InWork| now.saturating_duration_since(turn.since) >= OVERDUE;
         match pace {
-            Pace::Quick => same.all(|turn| now.saturating_duration_since(turn.since) >= OVERDUE),
-            Pace::Slow => same.count() < SLOW_TURNS_MAX,
+            Pace::Quick => same().all(is_overdue),
+            Pace::Long => same().count() < LONG_TURNS_MAX && same().all(is_overdue),
+            Pace::Slow => same().count() < SLOW_TURNS_MAX,
         }
     }
 
@@ -313,11 +314,11 @@ impl<T> State<T> {
         !self.turns.is_empty() || self.last_begun.is_some_and(lately)
     }
 
-    /// When a shared turn that is in work will be overdue, or when one may be that is begun now.
+    /// When the next turn that is in work will be overdue, or when one may be that is begun now.
     fn overdue_at(&self, now: Instant) -> Instant {
-        let shared = self.turns.iter().filter(|turn| turn.pace == Pace::Quick);
-        let at = shared.map(|turn| turn.since + OVERDUE).max();
-        at.filter(|at| *at > now).unwrap_or(now + OVERDUE)
+        let turns = self.turns.iter().filter(|turn| turn.pace != Pace::Slow);
+        let at = turns.map(|turn| turn.since + OVERDUE);
+        at.filter(|at| *at > now).min().unwrap_or(now + OVERDUE)
     }
 }
 
@@ -334,11 +335,38 @@ mod tests {
         SourceKey::Connection(1)
     }
 
-    fn leaving(ledger: LedgerNumber, was_slow: bool) -> Leaving {
+    /// A piece as slow ledgers have them, and one as quick ones have.
+    const SECONDS: Duration = Duration::from_secs(4);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    impl<T> Queue<T> {
+        /// Takes nothing more; what is in it is still served.
+        fn close(&self) {
+            let mut state = self.state.lock();
+            state.open = false;
+            self.wake_all(&mut state);
+        }
+
+        /// Serves one item of a ledger that is next, whose longest piece is `longest`.
+        fn serve_one(&self, ledger: LedgerNumber, longest: Duration) {
+            let claim = self.begin().unwrap();
+            assert_eq!(claim.first, ledger);
+            let (source, _) = self.next(ledger, None, true).unwrap();
+            let served = Served {
+                source,
+                used: 1,
+                unfinished: None,
+            };
+            self.next(ledger, Some(served), false);
+            self.end(&claim, [leaving(ledger, longest)]);
+        }
+    }
+
+    fn leaving(ledger: LedgerNumber, longest: Duration) -> Leaving {
         Leaving {
             ledger,
             used: 1,
-            was_slow,
+            longest,
         }
     }
 
@@ -354,7 +382,7 @@ mod tests {
                     unfinished: None,
                 });
             }
-            queue.end(&claim, [leaving(claim.first, false)]);
+            queue.end(&claim, [leaving(claim.first, SHORT)]);
         }
     }
 
@@ -383,7 +411,7 @@ mod tests {
             }),
             false,
         );
-        queue.end(&stuck, [leaving(SLOW, true)]);
+        queue.end(&stuck, [leaving(SLOW, SECONDS)]);
         assert_eq!((seen.recv().unwrap(), seen.recv().unwrap()), (1, 2));
         queue.close();
         thread.join().unwrap();
@@ -393,7 +421,9 @@ mod tests {
     fn one_thread_at_most_is_taken_by_slow_ledgers() {
         let queue = Queue::new();
         for ledger in [SLOW, OTHER] {
-            queue.push(ledger, source(), 1, true);
+            queue.push(ledger, source(), 1, false);
+            queue.serve_one(ledger, SECONDS);
+            queue.push(ledger, source(), 1, false);
         }
         let first = queue.begin().unwrap();
         queue.push(LedgerNumber(3), source(), 2, false);
@@ -402,8 +432,33 @@ mod tests {
         assert_eq!(queue.another(&first), None);
         assert_eq!(queue.another(&second), None);
         assert_eq!(queue.waiting_since(), None);
-        queue.end(&first, [leaving(SLOW, true)]);
+        queue.end(&first, [leaving(SLOW, SECONDS)]);
         assert_eq!(queue.begin().unwrap().first, OTHER);
+    }
+
+    #[test]
+    fn a_large_batch_waits_for_no_ledger_that_was_seen_to_be_slow() {
+        let queue = Queue::new();
+        queue.push(SLOW, source(), 1, true);
+        queue.serve_one(SLOW, SECONDS);
+        // Its next one never ends.
+        queue.push(SLOW, source(), 2, true);
+        assert_eq!(queue.begin().unwrap().first, SLOW);
+        for item in 3..10 {
+            queue.push(OTHER, source(), item, true);
+            queue.serve_one(OTHER, SHORT);
+        }
+    }
+
+    #[test]
+    fn a_large_batch_that_takes_too_long_for_the_first_time_holds_up_no_other() {
+        let queue = Queue::new();
+        queue.push(SLOW, source(), 1, true);
+        let _stuck = queue.begin().unwrap();
+        queue.push(OTHER, source(), 2, true);
+        // Once the first is overdue, and not before: it is begun as soon as it may be.
+        queue.serve_one(OTHER, SHORT);
+        assert!(queue.in_work_since().unwrap().elapsed() >= OVERDUE);
     }
 
     #[test]
@@ -422,7 +477,7 @@ mod tests {
             unfinished: Some(item),
         };
         assert!(queue.next(SLOW, Some(cut), true).is_none());
-        queue.end(&claim, [leaving(SLOW, false)]);
+        queue.end(&claim, [leaving(SLOW, SHORT)]);
         assert!(queue.begin().is_none());
     }
 

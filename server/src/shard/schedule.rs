@@ -1,4 +1,4 @@
-//! Who is served next: ledgers take turns, and within a ledger its sources do, by what they used.
+//! The order of service: ledgers take turns, and within a ledger its sources do, by what they used.
 //!
 //! Start-time fair queueing with costs that are known afterwards. Each ledger and each source bears
 //! the point of virtual time to which it has been served. The one that is furthest behind is next;
@@ -7,45 +7,76 @@
 //! who comes back begins at the point of whoever was served last. And nothing stands idle: who is
 //! far ahead is served at once where nobody else waits.
 //!
-//! Ledgers that were seen to be slow stand in a line of their own, so that whoever serves the quick
-//! ones meets none of them.
+//! Ledgers stand in one of three lines, by how long their pieces keep a thread: so whoever serves the
+//! quick ones meets no long batch, and a long batch that is honest does not wait for those that were
+//! seen to take very long. What was seen holds for a number of turns, and for many times as long as
+//! the piece took. Each line counts for itself what its ledgers used.
 //!
 //! Source: P. Goyal, H. Vin, H. Cheng, Start-time Fair Queuing, 1996.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{pressure::SourceKey, store::LedgerNumber};
 
-/// Turns in which a ledger still counts as slow after it was.
-const SLOW_TURNS: u32 = 256;
+/// A piece of work (a statement, or a batch under one manifest) that takes longer than this is long.
+const LONG_PIECE: Duration = Duration::from_millis(20);
+
+/// And one that takes longer than this is slow.
+pub(super) const SLOW_PIECE: Duration = Duration::from_millis(250);
+
+/// Turns without such a piece after which a ledger no longer stands where it was seen to belong.
+const SEEN_TURNS: u32 = 256;
+
+/// And it stands there for so many times as long as the piece took: who is quick in between, so as to
+/// be let into another line, takes no more than this part of that line's time.
+const SEEN_TIMES: u32 = 50;
 
 /// Ledgers, and sources of a ledger, that are remembered although nothing of them waits.
 const IDLE_LANES_MAX: usize = 4096;
 const IDLE_FLOWS_MAX: usize = 1024;
 
-/// Which line a ledger waits in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The line that a ledger waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pace {
+    /// No piece of it takes long.
     Quick,
+    /// A piece of it was long, or a batch of it waits that may be.
+    Long,
+    /// A piece of it was slow.
     Slow,
 }
 
-/// What waits, by ledger and source.
+impl Pace {
+    pub(super) const ALL: [Self; 3] = [Self::Quick, Self::Long, Self::Slow];
+
+    fn of(longest: Duration) -> Self {
+        if longest > SLOW_PIECE {
+            Self::Slow
+        } else if longest > LONG_PIECE {
+            Self::Long
+        } else {
+            Self::Quick
+        }
+    }
+}
+
+/// Items that wait, by ledger and source.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     lanes: HashMap<LedgerNumber, Lane<T>>,
-    quick: Line,
-    slow: Line,
+    /// By pace.
+    lines: [Waiting; 3],
     /// Items that wait.
     len: usize,
 }
 
-/// Ledgers of which something waits and that nobody serves, by how far they have been served.
+/// Ledgers of one pace of which something waits and that nobody serves, by how far they have been
+/// served.
 #[derive(Debug, Default)]
-struct Line {
+struct Waiting {
     ready: BTreeSet<(u64, LedgerNumber)>,
     now: u64,
 }
@@ -56,19 +87,47 @@ struct Lane<T> {
     /// Sources of which something waits and that are not being served.
     ready: BTreeSet<(u64, SourceKey)>,
     now: u64,
-    served: u64,
+    /// How far it has been served, in each line.
+    served: [u64; 3],
     /// The line that it was taken from by whoever serves it.
     taken: Option<Pace>,
-    /// Since when it stands in a line.
-    since: Option<Instant>,
-    slow_turns: u32,
+    /// The line that it stands in, and since when.
+    stands: Option<(Pace, Instant)>,
+    /// Items that may take long, those in work included.
+    heavy: usize,
+    long: Seen,
+    slow: Seen,
+}
+
+/// That a ledger had a piece of some length.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Turns for which that still counts.
+    turns: u32,
+    until: Option<Instant>,
+}
+
+impl Seen {
+    /// A turn has ended, whose longest piece is such a one, or is not.
+    fn turn(&mut self, is_so: bool, longest: Duration, now: Instant) {
+        if is_so {
+            self.turns = SEEN_TURNS;
+            self.until = self
+                .until
+                .max(now.checked_add(longest.saturating_mul(SEEN_TIMES)));
+        } else if self.turns > 1 || self.until.is_none_or(|until| now >= until) {
+            self.turns = self.turns.saturating_sub(1);
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Flow<T> {
-    items: VecDeque<T>,
+    /// Each with whether it may take long.
+    items: VecDeque<(T, bool)>,
     served: u64,
-    is_serving: bool,
+    /// Whether what is being served may take long; `None` if nothing is.
+    serving: Option<bool>,
 }
 
 impl<T> Default for Flow<T> {
@@ -76,7 +135,7 @@ impl<T> Default for Flow<T> {
         Self {
             items: VecDeque::new(),
             served: 0,
-            is_serving: false,
+            serving: None,
         }
     }
 }
@@ -87,18 +146,22 @@ impl<T> Default for Lane<T> {
             flows: HashMap::new(),
             ready: BTreeSet::new(),
             now: 0,
-            served: 0,
+            served: [0; 3],
             taken: None,
-            since: None,
-            slow_turns: 0,
+            stands: None,
+            heavy: 0,
+            long: Seen::default(),
+            slow: Seen::default(),
         }
     }
 }
 
 impl<T> Lane<T> {
     fn pace(&self) -> Pace {
-        if self.slow_turns > 0 {
+        if self.slow.turns > 0 {
             Pace::Slow
+        } else if self.long.turns > 0 || self.heavy > 0 {
+            Pace::Long
         } else {
             Pace::Quick
         }
@@ -110,7 +173,7 @@ impl<T> Lane<T> {
             return;
         }
         let now = self.now;
-        let busy = |flow: &Flow<T>| flow.is_serving || !flow.items.is_empty();
+        let busy = |flow: &Flow<T>| flow.serving.is_some() || !flow.items.is_empty();
         self.flows.retain(|_, flow| busy(flow) || flow.served > now);
         if self.flows.len() > IDLE_FLOWS_MAX {
             // So many owe something: they are let off rather than kept without a bound.
@@ -123,8 +186,7 @@ impl<T> Schedule<T> {
     pub(super) fn new() -> Self {
         Self {
             lanes: HashMap::new(),
-            quick: Line::default(),
-            slow: Line::default(),
+            lines: Default::default(),
             len: 0,
         }
     }
@@ -135,25 +197,24 @@ impl<T> Schedule<T> {
 
     /// Whether a ledger stands in this line.
     pub(super) fn waits(&self, pace: Pace) -> bool {
-        !self.line(pace).ready.is_empty()
+        !self.lines[pace as usize].ready.is_empty()
     }
 
-    /// Ledgers that count as slow.
+    /// Ledgers that get turns of their own.
     pub(super) fn slow_ledgers(&self) -> usize {
-        let slow = |lane: &&Lane<T>| lane.pace() == Pace::Slow;
+        let slow = |lane: &&Lane<T>| lane.pace() > Pace::Quick;
         self.lanes.values().filter(slow).count()
     }
 
     /// Since when the ledger has waited that has stood longest in this line.
     pub(super) fn waiting_since(&self, pace: Pace) -> Option<Instant> {
-        let ready = self.line(pace).ready.iter();
-        ready
-            .filter_map(|(_, ledger)| self.lanes[ledger].since)
-            .min()
+        let ready = self.lines[pace as usize].ready.iter();
+        let since = ready.filter_map(|(_, ledger)| self.lanes[ledger].stands);
+        since.map(|(_, since)| since).min()
     }
 
-    /// Puts an item behind all others of its source. What `is_heavy` may take so long at a stretch
-    /// that its ledger counts as slow at once.
+    /// Puts an item behind all others of its source. If `is_heavy`, it may take long at a stretch, and
+    /// its ledger is not served among the quick ones before it is done.
     pub(super) fn push(
         &mut self,
         ledger: LedgerNumber,
@@ -166,45 +227,50 @@ impl<T> Schedule<T> {
             self.prune();
         }
         let lane = self.lanes.entry(ledger).or_default();
-        if is_heavy && lane.pace() == Pace::Quick && lane.taken.is_none() {
-            self.quick.ready.remove(&(lane.served, ledger));
-            lane.since = None;
-            lane.served = 0;
-        }
-        if is_heavy {
-            lane.slow_turns = SLOW_TURNS;
+        lane.heavy += usize::from(is_heavy);
+        if let Some((stands, _)) = lane.stands
+            && stands != lane.pace()
+        {
+            let point = (lane.served[stands as usize], ledger);
+            self.lines[stands as usize].ready.remove(&point);
+            lane.stands = None;
         }
         lane.prune();
         let flow = lane.flows.entry(source.clone()).or_default();
-        if flow.items.is_empty() && !flow.is_serving {
+        if flow.items.is_empty() && flow.serving.is_none() {
             flow.served = flow.served.max(lane.now);
             lane.ready.insert((flow.served, source));
         }
-        flow.items.push_back(item);
+        flow.items.push_back((item, is_heavy));
         self.len += 1;
         self.stand(ledger, now);
     }
 
     /// Takes the ledger that is next in a line: until it is released nobody else gets it.
     pub(super) fn take(&mut self, pace: Pace) -> Option<LedgerNumber> {
-        let line = self.line_mut(pace);
+        let line = &mut self.lines[pace as usize];
         let (served, ledger) = line.ready.pop_first()?;
         line.now = line.now.max(served);
         let lane = self.lanes.get_mut(&ledger)?;
         lane.taken = Some(pace);
-        lane.since = None;
+        lane.stands = None;
         Some(ledger)
     }
 
     /// The next item of a ledger that was taken, with its source. That source is not served again
-    /// before [`Schedule::served`].
+    /// before [`Schedule::served`]. Nothing that may take long is served among the quick.
     pub(super) fn next(&mut self, ledger: LedgerNumber) -> Option<(SourceKey, T)> {
         let lane = self.lanes.get_mut(&ledger)?;
-        let (served, source) = lane.ready.pop_first()?;
-        lane.now = lane.now.max(served);
+        let (served, source) = lane.ready.first()?.clone();
         let flow = lane.flows.get_mut(&source)?;
-        flow.is_serving = true;
-        let item = flow.items.pop_front()?;
+        let (_, is_heavy) = flow.items.front()?;
+        if *is_heavy && lane.taken == Some(Pace::Quick) {
+            return None;
+        }
+        let (item, is_heavy) = flow.items.pop_front()?;
+        flow.serving = Some(is_heavy);
+        lane.ready.pop_first();
+        lane.now = lane.now.max(served);
         self.len -= 1;
         Some((source, item))
     }
@@ -223,11 +289,13 @@ impl<T> Schedule<T> {
         let Some(flow) = lane.flows.get_mut(source) else {
             return;
         };
-        flow.is_serving = false;
+        let is_heavy = flow.serving.take().unwrap_or_default();
         flow.served = flow.served.saturating_add(used);
         if let Some(item) = unfinished {
-            flow.items.push_front(item);
+            flow.items.push_front((item, is_heavy));
             self.len += 1;
+        } else {
+            lane.heavy -= usize::from(is_heavy);
         }
         if !flow.items.is_empty() {
             lane.ready.insert((flow.served, source.clone()));
@@ -236,27 +304,24 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Gives a ledger back that was taken, with what serving it took.
+    /// Gives a ledger back that was taken, with what serving it took, and the longest piece of that.
     pub(super) fn release(
         &mut self,
         ledger: LedgerNumber,
         used: u64,
-        was_slow: bool,
+        longest: Duration,
         now: Instant,
     ) {
         let Some(lane) = self.lanes.get_mut(&ledger) else {
             return;
         };
-        let before = lane.taken.take();
-        lane.slow_turns = match was_slow {
-            true => SLOW_TURNS,
-            false => lane.slow_turns.saturating_sub(1),
-        };
-        // The points of two lines do not compare: who changes begins where the other line is.
-        lane.served = match before == Some(lane.pace()) {
-            true => lane.served.saturating_add(used),
-            false => 0,
-        };
+        if let Some(taken) = lane.taken.take() {
+            let served = &mut lane.served[taken as usize];
+            *served = served.saturating_add(used);
+        }
+        let pace = Pace::of(longest);
+        lane.long.turn(pace >= Pace::Long, longest, now);
+        lane.slow.turn(pace >= Pace::Slow, longest, now);
         self.stand(ledger, now);
     }
 
@@ -265,13 +330,16 @@ impl<T> Schedule<T> {
         let mut all = Vec::with_capacity(self.len);
         for lane in self.lanes.values_mut() {
             lane.ready.clear();
-            lane.since = None;
+            lane.stands = None;
+            lane.heavy = 0;
             for flow in lane.flows.values_mut() {
-                all.extend(flow.items.drain(..));
+                all.extend(flow.items.drain(..).map(|(item, _)| item));
+                lane.heavy += usize::from(flow.serving == Some(true));
             }
         }
-        self.quick.ready.clear();
-        self.slow.ready.clear();
+        for line in &mut self.lines {
+            line.ready.clear();
+        }
         self.len = 0;
         all
     }
@@ -281,45 +349,31 @@ impl<T> Schedule<T> {
         let Some(lane) = self.lanes.get_mut(&ledger) else {
             return;
         };
-        if lane.taken.is_some() || lane.ready.is_empty() || lane.since.is_some() {
+        if lane.taken.is_some() || lane.ready.is_empty() || lane.stands.is_some() {
             return;
         }
-        let line = match lane.pace() {
-            Pace::Quick => &mut self.quick,
-            Pace::Slow => &mut self.slow,
-        };
-        lane.served = lane.served.max(line.now);
-        lane.since = Some(now);
-        line.ready.insert((lane.served, ledger));
+        let pace = lane.pace();
+        let line = &mut self.lines[pace as usize];
+        let served = &mut lane.served[pace as usize];
+        *served = (*served).max(line.now);
+        lane.stands = Some((pace, now));
+        line.ready.insert((*served, ledger));
     }
 
     /// Forgets ledgers of which nothing waits and that owe nothing.
     fn prune(&mut self) {
-        let (quick, slow) = (self.quick.now, self.slow.now);
+        let now = self.lines.each_ref().map(|line| line.now);
         let is_busy = |lane: &Lane<T>| lane.taken.is_some() || !lane.ready.is_empty();
         self.lanes.retain(|_, lane| {
-            let now = match lane.pace() {
-                Pace::Quick => quick,
-                Pace::Slow => slow,
-            };
-            is_busy(lane) || lane.pace() == Pace::Slow || lane.served > now
+            let owes = lane
+                .served
+                .iter()
+                .zip(now)
+                .any(|(served, now)| *served > now);
+            is_busy(lane) || lane.pace() > Pace::Quick || owes
         });
         if self.lanes.len() > IDLE_LANES_MAX {
             self.lanes.retain(|_, lane| is_busy(lane));
-        }
-    }
-
-    fn line(&self, pace: Pace) -> &Line {
-        match pace {
-            Pace::Quick => &self.quick,
-            Pace::Slow => &self.slow,
-        }
-    }
-
-    fn line_mut(&mut self, pace: Pace) -> &mut Line {
-        match pace {
-            Pace::Quick => &mut self.quick,
-            Pace::Slow => &mut self.slow,
         }
     }
 }

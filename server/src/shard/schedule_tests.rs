@@ -5,6 +5,11 @@ use super::*;
 const NOISY: LedgerNumber = LedgerNumber(1);
 const QUIET: LedgerNumber = LedgerNumber(2);
 
+/// Pieces as quick ledgers, ledgers with large batches and slow ledgers have them.
+const SHORT: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_millis(100);
+const SECONDS: Duration = Duration::from_secs(4);
+
 fn source(number: u64) -> SourceKey {
     SourceKey::Connection(number)
 }
@@ -18,7 +23,7 @@ fn serve(schedule: &mut Schedule<u32>, pace: Pace, used: u64) -> Option<(LedgerN
     let ledger = schedule.take(pace)?;
     let (source, item) = schedule.next(ledger).unwrap();
     schedule.served(ledger, &source, used, None);
-    schedule.release(ledger, used, false, Instant::now());
+    schedule.release(ledger, used, SHORT, Instant::now());
     Some((ledger, item))
 }
 
@@ -53,7 +58,7 @@ fn what_was_used_is_paid_for_also_by_who_sends_one_at_a_time() {
         let (source, item) = schedule.next(ledger).unwrap();
         let used = if ledger == NOISY { 100 } else { 1 };
         schedule.served(ledger, &source, used, None);
-        schedule.release(ledger, used, false, Instant::now());
+        schedule.release(ledger, used, SHORT, Instant::now());
         // Each sends its next when it has its answer.
         push(&mut schedule, ledger, 1, item);
         if ledger == NOISY {
@@ -79,7 +84,7 @@ fn sources_of_one_ledger_share_it_by_what_they_use() {
         let cost = if from == source(1) { 10 } else { 1 };
         *used.entry(from.clone()).or_insert(0) += cost;
         schedule.served(ledger, &from, cost, None);
-        schedule.release(ledger, cost, false, Instant::now());
+        schedule.release(ledger, cost, SHORT, Instant::now());
     }
     assert!(
         used[&source(1)].abs_diff(used[&source(2)]) <= 10,
@@ -99,10 +104,25 @@ fn what_is_cut_goes_on_before_what_its_source_sent_later_and_behind_others() {
         let (from, item) = schedule.next(ledger).unwrap();
         order.push(item);
         schedule.served(ledger, &from, 50, cut.then_some(item));
-        schedule.release(ledger, 50, false, Instant::now());
+        schedule.release(ledger, 50, SHORT, Instant::now());
     }
     assert_eq!(order, [0, 2, 0, 1]);
     assert!(schedule.is_empty() && !schedule.waits(Pace::Quick));
+}
+
+/// Serves one item of the ledger that is next at `now`, whose longest piece is `longest`.
+fn serve_at(
+    schedule: &mut Schedule<u32>,
+    pace: Pace,
+    longest: Duration,
+    now: Instant,
+) -> Option<(LedgerNumber, u32)> {
+    let ledger = schedule.take(pace)?;
+    let (source, item) = schedule.next(ledger)?;
+    let used = u64::try_from(longest.as_micros()).unwrap();
+    schedule.served(ledger, &source, used, None);
+    schedule.release(ledger, used, longest, now);
+    Some((ledger, item))
 }
 
 #[test]
@@ -114,29 +134,87 @@ fn slow_ledgers_stand_in_a_line_of_their_own_until_they_are_quick_again() {
     // Nobody else gets it, or more of that source, meanwhile.
     push(&mut schedule, NOISY, 1, 1);
     assert_eq!(schedule.take(Pace::Quick), None);
+    let now = Instant::now();
     schedule.served(ledger, &from, 1200, Some(item));
-    schedule.release(ledger, 1200, true, Instant::now());
-    assert!(!schedule.waits(Pace::Quick) && schedule.slow_ledgers() == 1);
+    schedule.release(ledger, 1200, SECONDS, now);
+    assert!(!schedule.waits(Pace::Quick) && !schedule.waits(Pace::Long));
+    assert_eq!(schedule.slow_ledgers(), 1);
     assert!(schedule.waiting_since(Pace::Slow).is_some());
-    for turn in 0..SLOW_TURNS {
-        assert_eq!(serve(&mut schedule, Pace::Quick, 1), None, "{turn}");
-        assert!(serve(&mut schedule, Pace::Slow, 1).is_some(), "{turn}");
+    // Turns that are over soon do not help it back, where it has held a thread for so long.
+    let soon = now + SECONDS * (SEEN_TIMES - 1);
+    for turn in 0..3 * SEEN_TURNS {
+        let served = serve_at(&mut schedule, Pace::Slow, SHORT, soon);
+        assert!(served.is_some(), "{turn}");
         push(&mut schedule, NOISY, 1, 0);
     }
-    assert_eq!(schedule.slow_ledgers(), 0);
+    let then = now + SECONDS * SEEN_TIMES;
+    assert!(serve_at(&mut schedule, Pace::Slow, SHORT, then).is_some());
+    push(&mut schedule, NOISY, 1, 0);
     assert!(serve(&mut schedule, Pace::Quick, 1).is_some());
+    assert_eq!(schedule.slow_ledgers(), 0);
+}
+
+#[test]
+fn a_ledger_with_long_batches_stays_away_from_the_quick_for_some_turns() {
+    let mut schedule = Schedule::new();
+    push(&mut schedule, NOISY, 1, 0);
+    let now = Instant::now();
+    assert!(serve_at(&mut schedule, Pace::Quick, LONG, now).is_some());
+    let then = now + LONG * SEEN_TIMES;
+    for turn in 0..SEEN_TURNS {
+        push(&mut schedule, NOISY, 1, 0);
+        let served = serve_at(&mut schedule, Pace::Long, SHORT, then);
+        assert!(served.is_some(), "{turn}");
+    }
+    push(&mut schedule, NOISY, 1, 0);
+    assert!(serve_at(&mut schedule, Pace::Quick, SHORT, then).is_some());
 }
 
 #[test]
 fn what_may_take_long_at_a_stretch_never_meets_the_quick() {
     let mut schedule = Schedule::new();
+    let now = Instant::now();
     push(&mut schedule, NOISY, 1, 0);
-    schedule.push(NOISY, source(1), 1, true, Instant::now());
+    schedule.push(NOISY, source(1), 1, true, now);
     push(&mut schedule, QUIET, 1, 2);
     assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((QUIET, 2)));
     assert_eq!(serve(&mut schedule, Pace::Quick, 1), None);
-    assert_eq!(serve(&mut schedule, Pace::Slow, 1), Some((NOISY, 0)));
-    assert_eq!(serve(&mut schedule, Pace::Slow, 1), Some((NOISY, 1)));
+    assert_eq!(serve(&mut schedule, Pace::Long, 1), Some((NOISY, 0)));
+    assert_eq!(serve(&mut schedule, Pace::Long, 1), Some((NOISY, 1)));
+    // It was not long: its ledger is as quick as before.
+    push(&mut schedule, NOISY, 1, 3);
+    assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((NOISY, 3)));
+    // Also one that comes while the ledger is served among the quick.
+    push(&mut schedule, NOISY, 1, 4);
+    let ledger = schedule.take(Pace::Quick).unwrap();
+    schedule.push(NOISY, source(1), 5, true, now);
+    let (from, _) = schedule.next(ledger).unwrap();
+    schedule.served(ledger, &from, 1, None);
+    assert_eq!(schedule.next(ledger), None);
+    schedule.release(ledger, 1, SHORT, now);
+    assert_eq!(serve(&mut schedule, Pace::Quick, 1), None);
+    assert_eq!(serve(&mut schedule, Pace::Long, 1), Some((NOISY, 5)));
+}
+
+#[test]
+fn who_goes_from_line_to_line_still_owes_what_it_used() {
+    let mut schedule = Schedule::new();
+    let now = Instant::now();
+    let mut batches = HashMap::new();
+    for ledger in [NOISY, QUIET] {
+        schedule.push(ledger, source(1), 0, true, now);
+    }
+    for _ in 0..20 {
+        let (ledger, _) = serve(&mut schedule, Pace::Long, 100).unwrap();
+        *batches.entry(ledger).or_insert(0) += 1;
+        if ledger == NOISY {
+            // Before its next batch it is served among the quick.
+            push(&mut schedule, NOISY, 1, 1);
+            assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((NOISY, 1)));
+        }
+        schedule.push(ledger, source(1), 0, true, now);
+    }
+    assert_eq!(batches, HashMap::from([(NOISY, 10), (QUIET, 10)]));
 }
 
 #[test]

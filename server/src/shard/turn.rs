@@ -7,24 +7,17 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::SyncSender,
-    },
+    sync::{Arc, atomic::AtomicBool, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use deed_evidence::{
-    LedgerId, Sequence, SessionId,
-    assess::{Due, Owner, cells::CellKey},
-    session::Session,
-};
+use deed_evidence::LedgerId;
 use parking_lot::Mutex;
 
 use super::{
     Answer, Job, Work, guarded,
+    past::StorePast,
+    pieces::{Pieces, Stopwatch},
     pipeline::{Answering, Finished, Line, Progress},
     queue::{Claim, Leaving, Queue, Served},
     write_head, write_log_key, write_records,
@@ -33,17 +26,14 @@ use crate::{
     admission::AdmittedBatch,
     ledger::{
         Ledger, Readable,
-        step::{LedgerState, Past, Placement, StepError, Turn, forget_most},
+        step::{LedgerState, Placement, StepError, Turn, forget_most},
     },
     metrics::{Assessments, Metrics, Stage},
-    store::{Batch, Family, LedgerNumber, Store, StoreError, keys, pack::Unpacked, read::Run},
+    store::{Batch, Family, LedgerNumber, Store, keys},
 };
 
 /// How long a turn may take; it is looked at between two statements.
 pub(crate) const TURN_TIME: Duration = Duration::from_millis(40);
-
-/// A statement, or a batch under one manifest, that takes longer than this makes its ledger slow.
-const PIECE_TIME: Duration = Duration::from_millis(20);
 
 /// A ledger that shares a turn with others that wait gets at most this part of it at once.
 const SLICES: u32 = 4;
@@ -52,18 +42,22 @@ const SLICES: u32 = 4;
 const TURN_JOBS: usize = 4096;
 
 /// Entry bytes of one turn, roughly: it takes no more statements once it has so many.
-const TURN_BYTES: usize = 2 << 20;
+pub(super) const TURN_BYTES: usize = 2 << 20;
 
 /// What a byte of entries counts beside the time of its step: the disk takes some 100 MB a second.
 const NS_PER_BYTE: u64 = 10;
 
-/// Bytes of sessions and of assessments' cells that a shard keeps in memory, over all of its ledgers. Beyond
-/// that the ledgers that hold the most forget what they hold, until half is left: what is needed again is
-/// read from the store, and a ledger that holds little does not pay for one that holds much.
+/// Bytes of sessions and of assessments' cells that a shard keeps in memory, over all of its ledgers.
+/// Beyond that the ledgers that hold the most forget what they hold, until half is left: what is needed
+/// again is read from the store, and a ledger that holds little does not pay for one that holds much.
 const HELD_MAX: usize = 96 << 20;
 
 /// Ledgers that a shard keeps in memory. Beyond that it forgets them all.
 const LEDGERS_HELD_MAX: usize = 1024;
+
+/// Bytes of the evidence policies of those ledgers. Beyond that the ones with the longest are let go,
+/// until half is left: the registry keeps no ledger in memory for its shard then.
+const POLICIES_HELD_MAX: usize = 128 << 20;
 
 /// Turns between two looks at those bounds.
 const TURNS_UNCHECKED: u32 = 64;
@@ -89,6 +83,36 @@ pub(super) struct Turns {
 pub(super) struct AllHeld {
     ledgers: HashMap<LedgerNumber, Held>,
     turns: u32,
+}
+
+impl AllHeld {
+    /// Lets go of the ledgers with the longest evidence policies, if all of them have more than `most`
+    /// bytes, until half of that is left. Returns how many sessions went with them.
+    fn let_go_of_policies(&mut self, most: usize, progress: &Progress) -> usize {
+        // A ledger comes back as it is readable, so nothing of it may be on its way.
+        let settled = self
+            .ledgers
+            .iter()
+            .filter(|(_, held)| progress.has_released(held.handed_over));
+        let mut policies: Vec<_> = settled
+            .map(|(number, held)| (held.state.policy_bytes(), *number))
+            .filter(|(bytes, _)| *bytes > 0)
+            .collect();
+        let mut bytes: usize = policies.iter().map(|(bytes, _)| bytes).sum();
+        if bytes <= most {
+            return 0;
+        }
+        policies.sort_unstable();
+        let mut sessions = 0;
+        while bytes > most / 2
+            && let Some((size, number)) = policies.pop()
+        {
+            bytes -= size;
+            let gone = self.ledgers.remove(&number);
+            sessions += gone.map_or(0, |held| held.state.sessions());
+        }
+        sessions
+    }
 }
 
 /// One of those threads.
@@ -118,6 +142,7 @@ struct Placed {
 /// A turn that is being made.
 struct Making {
     began: Instant,
+    watch: Stopwatch,
     ledgers: Vec<InTurn>,
     batch: Batch,
     placed: Vec<Placed>,
@@ -154,6 +179,7 @@ impl Making {
     fn new() -> Self {
         Self {
             began: Instant::now(),
+            watch: Stopwatch::start(),
             ledgers: Vec::new(),
             batch: Batch::default(),
             placed: Vec::new(),
@@ -279,6 +305,8 @@ impl Turns {
             let left = forget_most(states, settled.saturating_sub(held - HELD_MAX / 2));
             self.metrics.sessions_changed(signed(left) - signed(before));
         }
+        let sessions = all.let_go_of_policies(POLICIES_HELD_MAX, &self.progress);
+        self.metrics.sessions_changed(-signed(sessions));
     }
 
     /// Makes a turn. `None` if there was nothing to do in it.
@@ -338,10 +366,13 @@ impl Turns {
                 });
                 continue;
             }
-            let (began, bytes) = (Instant::now(), making.bytes);
+            let (began, bytes, waited) = (Instant::now(), making.bytes, making.watch.waited());
             let unfinished = self.serve_job(making, place, job)?;
             making.jobs += 1;
-            let time = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            // Waiting for what others have recorded to be on disk is not paid for.
+            let waited = making.watch.waited() - waited;
+            let time = began.elapsed().saturating_sub(waited);
+            let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
             let used = time.saturating_add((making.bytes - bytes) as u64 * NS_PER_BYTE);
             let ledger = &mut making.ledgers[place];
             ledger.used = ledger.used.saturating_add(used);
@@ -363,6 +394,8 @@ impl Turns {
         if !job.begun {
             self.metrics.stage(Stage::Queue, job.queued.elapsed());
         }
+        // What comes before it is none of its pieces.
+        making.watch.lap();
         if self.is_behind(making, place, &job)? {
             return Ok(Some(Job { begun: true, ..job }));
         }
@@ -375,18 +408,18 @@ impl Turns {
             mut assessed,
             ..
         } = job;
-        let began = Instant::now();
         let in_turn = &mut making.ledgers[place];
+        let watch = &making.watch;
         let batch = match work {
             Work::Append(ledger, statements) => {
                 let mut pieces = Pieces {
                     turn_until: making.began + self.turn_time,
                     bytes: making.bytes,
                     placed: placements.len(),
-                    began,
+                    watch,
                     longest: Duration::ZERO,
                 };
-                self.step(in_turn, &ledger, |state, turn, past| {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.apply_some(turn, &statements, &mut placements, past, &mut |placed| {
                         pieces.is_enough(&statements, placed)
                     })?;
@@ -410,26 +443,26 @@ impl Turns {
                 statements
             }
             Work::Tick(ledger, now) => {
-                self.step(in_turn, &ledger, |state, turn, past| {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.tick(turn, now, past)
                 })?;
-                in_turn.longest = in_turn.longest.max(began.elapsed());
+                in_turn.longest = in_turn.longest.max(watch.lap());
                 AdmittedBatch::default()
             }
             Work::Receipt(ledger, task, now) => {
-                self.step(in_turn, &ledger, |state, turn, past| {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
                     let leaf = state.receipt(turn, task, now, past)?;
                     placements.extend(leaf.map(|leaf| Placement::Recorded { leaf }));
                     Ok(())
                 })?;
-                in_turn.longest = in_turn.longest.max(began.elapsed());
+                in_turn.longest = in_turn.longest.max(watch.lap());
                 AdmittedBatch::default()
             }
             Work::Clock(ledger, confirmed) => {
-                self.step(in_turn, &ledger, |state, turn, past| {
+                self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.confirm_clock(turn, confirmed, past)
                 })?;
-                in_turn.longest = in_turn.longest.max(began.elapsed());
+                in_turn.longest = in_turn.longest.max(watch.lap());
                 AdmittedBatch::default()
             }
             Work::Create(new) => {
@@ -479,13 +512,12 @@ impl Turns {
         };
         loop {
             let in_turn = &mut making.ledgers[place];
-            let began = Instant::now();
             let mut is_behind = false;
-            self.step(in_turn, ledger, |state, turn, past| {
+            self.step(in_turn, &making.watch, ledger, |state, turn, past| {
                 is_behind = state.is_behind(turn, at, past)?;
                 Ok(())
             })?;
-            in_turn.longest = in_turn.longest.max(began.elapsed());
+            in_turn.longest = in_turn.longest.max(making.watch.lap());
             if !is_behind || making.began.elapsed() >= self.turn_time {
                 return Ok(is_behind);
             }
@@ -496,6 +528,7 @@ impl Turns {
     fn step(
         &self,
         in_turn: &mut InTurn,
+        watch: &Stopwatch,
         ledger: &Arc<Ledger>,
         step: impl FnOnce(&mut LedgerState, &mut Turn, &mut StorePast<'_>) -> Result<(), StepError>,
     ) -> Result<(), StepError> {
@@ -513,13 +546,7 @@ impl Turns {
                 held.insert(known)
             }
         };
-        let mut past = StorePast {
-            store: &self.store,
-            progress: &self.progress,
-            interrupted: &self.interrupted,
-            ledger: *number,
-            pack: None,
-        };
+        let mut past = StorePast::new(self, *number, watch);
         let (_, turn) = match open {
             Some(open) => open,
             None => {
@@ -606,36 +633,11 @@ impl Turns {
     }
 }
 
-/// Watches what is placed of a request, piece by piece.
-struct Pieces {
-    turn_until: Instant,
-    /// Of the whole turn.
-    bytes: usize,
-    /// Statements that were placed when the last piece was.
-    placed: usize,
-    /// When the piece began that is being placed.
-    began: Instant,
-    longest: Duration,
-}
-
-impl Pieces {
-    /// A piece was placed, and with it so many statements. Returns true if the turn takes no more.
-    fn is_enough(&mut self, batch: &AdmittedBatch, placed: usize) -> bool {
-        let new = &batch.statements()[self.placed..placed];
-        self.placed = placed;
-        self.bytes += new.iter().map(|one| batch.entry(one).len()).sum::<usize>();
-        let now = Instant::now();
-        self.longest = self.longest.max(now - self.began);
-        self.began = now;
-        self.bytes >= TURN_BYTES || now >= self.turn_until
-    }
-}
-
 fn leaving(ledger: &InTurn) -> Leaving {
     Leaving {
         ledger: ledger.number,
         used: ledger.used,
-        was_slow: ledger.longest > PIECE_TIME,
+        longest: ledger.longest,
     }
 }
 
@@ -667,93 +669,43 @@ fn second(readable: &Readable) -> i64 {
     readable.effective_time.get().div_euclid(1_000_000)
 }
 
-/// The past as the store has it.
-struct StorePast<'t> {
-    store: &'t Store,
-    progress: &'t Progress,
-    interrupted: &'t AtomicBool,
-    ledger: LedgerNumber,
-    /// The pack that was read last, with its first leaf: duplicates come in rows.
-    pack: Option<(u64, Unpacked)>,
-}
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
 
-impl StorePast<'_> {
-    fn settled(&self) -> Result<(), StoreError> {
-        if self.progress.settle() {
-            Ok(())
-        } else {
-            // The failure has been reported; this only ends the turn.
-            let what = "an earlier turn was not committed";
-            Err(StoreError::corrupt(Family::State, self.ledger, what))
+    use super::*;
+    use crate::{ledger::registry_tests::create_with_policy, testing::Engine};
+
+    #[test]
+    fn long_policies_are_not_kept_for_a_shard() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        let [one, two] = ["one", "two"].map(|name| create_with_policy(&engine, name));
+        let none = engine.create("none").unwrap();
+        let mut all = AllHeld::default();
+        for ledger in [&one, &two, &none] {
+            all.ledgers.insert(ledger.number, Held::new(ledger));
         }
-    }
-}
-
-impl Past for StorePast<'_> {
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
-        self.store.due(self.ledger, due)
-    }
-
-    fn dues_after(
-        &mut self,
-        after: Option<&Due>,
-        limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError> {
-        self.store.dues_after(self.ledger, after, limit)
-    }
-
-    fn settle(&mut self) -> Result<(), StoreError> {
-        self.settled()
-    }
-
-    fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Relaxed)
-    }
-
-    fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
-        self.store.session(self.ledger, id)
-    }
-
-    fn run_before(
-        &mut self,
-        id: &SessionId,
-        sequence: Sequence,
-    ) -> Result<Option<Run>, StoreError> {
-        // Runs only grow: one that holds it holds it also when all turns are in the store.
-        let stored = self.store.run_before(self.ledger, id, sequence)?;
-        if stored.is_some_and(|run| run.leaf_of(sequence).is_some()) {
-            return Ok(stored);
+        let progress = Progress::new(Arc::new(watch::Sender::new(None)));
+        let bytes = all.ledgers[&one.number].state.policy_bytes();
+        assert!(bytes > 0);
+        assert_eq!(all.ledgers[&none.number].state.policy_bytes(), 0);
+        all.let_go_of_policies(2 * bytes, &progress);
+        assert_eq!(all.ledgers.len(), 3);
+        // What is on its way to the disk stays.
+        let on_its_way = progress.begin();
+        for number in [one.number, two.number] {
+            let held = all.ledgers.get_mut(&number).unwrap();
+            held.handed_over = on_its_way;
         }
-        self.settled()?;
-        self.store.run_before(self.ledger, id, sequence)
-    }
-
-    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError> {
-        self.store.cell(self.ledger, key)
-    }
-
-    fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
-        if let Some((first, pack)) = &self.pack
-            && let Some(position) = leaf.checked_sub(*first)
-            && let Some(entry) = pack.entry(position)
-        {
-            return Ok(entry);
-        }
-        let (first, pack) = match self.store.pack_of(self.ledger, leaf) {
-            Ok(found) => found,
-            Err(_) => {
-                self.settled()?;
-                self.store.pack_of(self.ledger, leaf)?
-            }
-        };
-        let entry = pack.entry(leaf - first);
-        self.pack = Some((first, pack));
-        entry.ok_or_else(|| {
-            StoreError::corrupt(
-                Family::Entries,
-                self.ledger,
-                format!("leaf {leaf} is missing"),
-            )
-        })
+        all.let_go_of_policies(0, &progress);
+        assert_eq!(all.ledgers.len(), 3);
+        all.ledgers
+            .values_mut()
+            .for_each(|held| held.handed_over = 0);
+        all.let_go_of_policies(2 * bytes - 1, &progress);
+        assert!(all.ledgers.keys().eq([&none.number]));
+        drop((all, one, two, none));
+        engine.close();
     }
 }

@@ -72,8 +72,9 @@ impl LedgerState {
     }
 
     /// Lets time come on by one portion of what is due by `received_at`, if that is more than may fire
-    /// in front of one entry. Returns true if it is not there yet: then the rest is for the next turn,
-    /// so that what fires in one ledger holds up no other. The entries are the same either way.
+    /// in front of one entry. Returns true if it is not there yet: the caller goes on while its turn
+    /// lasts, and leaves the rest to a later one, so that what fires in one ledger holds up no other.
+    /// The entries are the same either way.
     pub(crate) fn is_behind(
         &mut self,
         turn: &mut Turn,

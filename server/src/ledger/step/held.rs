@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::HashMap};
 use deed_evidence::{SessionId, session::Session};
 
 use super::{LedgerState, Past, StepError};
-use crate::store::read::Run;
+use crate::{ledger::policies::bytes_in_force, store::read::Run};
 
 /// Bytes of the assessment that a ledger holds in memory. Few: memory that is given back and touched again
 /// costs more than reading a cell now and then.
@@ -50,6 +50,11 @@ impl LedgerState {
         self.session_bytes() + self.book.held() + timers
     }
 
+    /// Bytes of the evidence policy in force, which is in memory as long as this is.
+    pub(crate) fn policy_bytes(&self) -> usize {
+        bytes_in_force(&self.trust)
+    }
+
     /// Forgets what can be read again. Only when every finished turn is in the store, and none is open.
     pub(crate) fn forget(&mut self) {
         self.forget_cells();
@@ -85,8 +90,8 @@ impl LedgerState {
     }
 }
 
-/// Has the ledgers that hold the most forget what they hold, until all of them hold no more than `most` bytes.
-/// Returns the number of sessions that are held then.
+/// Has the ledgers that hold the most forget what they hold, until all of them hold no more than `most`
+/// bytes. Returns the number of sessions that are held then.
 pub(crate) fn forget_most(mut states: Vec<&mut LedgerState>, most: usize) -> usize {
     let mut held: usize = states.iter().map(|state| state.held()).sum();
     states.sort_by_key(|state| Reverse(state.held()));

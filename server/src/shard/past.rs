@@ -1,0 +1,119 @@
+//! The past as the store has it, for the step: turns on their way to the disk are waited for.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use bytes::Bytes;
+use deed_evidence::{
+    Sequence, SessionId,
+    assess::{Due, Owner, cells::CellKey},
+    session::Session,
+};
+
+use super::{pieces::Stopwatch, pipeline::Progress, turn::Turns};
+use crate::{
+    ledger::step::Past,
+    store::{Family, LedgerNumber, Store, StoreError, pack::Unpacked, read::Run},
+};
+
+/// The past as the store has it.
+pub(super) struct StorePast<'t> {
+    store: &'t Store,
+    progress: &'t Progress,
+    interrupted: &'t AtomicBool,
+    watch: &'t Stopwatch,
+    ledger: LedgerNumber,
+    /// The pack that was read last, with its first leaf: duplicates come in rows.
+    pack: Option<(u64, Unpacked)>,
+}
+
+impl<'t> StorePast<'t> {
+    pub(super) fn new(turns: &'t Turns, ledger: LedgerNumber, watch: &'t Stopwatch) -> Self {
+        Self {
+            store: &turns.store,
+            progress: &turns.progress,
+            interrupted: &turns.interrupted,
+            watch,
+            ledger,
+            pack: None,
+        }
+    }
+
+    fn settled(&self) -> Result<(), StoreError> {
+        if self.watch.wait(|| self.progress.settle()) {
+            Ok(())
+        } else {
+            // The failure has been reported; this only ends the turn.
+            let what = "an earlier turn was not committed";
+            Err(StoreError::corrupt(Family::State, self.ledger, what))
+        }
+    }
+}
+
+impl Past for StorePast<'_> {
+    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
+        self.store.due(self.ledger, due)
+    }
+
+    fn dues_after(
+        &mut self,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<(Due, Owner)>, StoreError> {
+        self.store.dues_after(self.ledger, after, limit)
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.settled()
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Relaxed)
+    }
+
+    fn session(&mut self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
+        self.store.session(self.ledger, id)
+    }
+
+    fn run_before(
+        &mut self,
+        id: &SessionId,
+        sequence: Sequence,
+    ) -> Result<Option<Run>, StoreError> {
+        // Runs only grow: one that holds it holds it also when all turns are in the store.
+        let stored = self.store.run_before(self.ledger, id, sequence)?;
+        if stored.is_some_and(|run| run.leaf_of(sequence).is_some()) {
+            return Ok(stored);
+        }
+        self.settled()?;
+        self.store.run_before(self.ledger, id, sequence)
+    }
+
+    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError> {
+        self.store.cell(self.ledger, key)
+    }
+
+    fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError> {
+        if let Some((first, pack)) = &self.pack
+            && let Some(position) = leaf.checked_sub(*first)
+            && let Some(entry) = pack.entry(position)
+        {
+            return Ok(entry);
+        }
+        let (first, pack) = match self.store.pack_of(self.ledger, leaf) {
+            Ok(found) => found,
+            Err(_) => {
+                self.settled()?;
+                self.store.pack_of(self.ledger, leaf)?
+            }
+        };
+        let entry = pack.entry(leaf - first);
+        self.pack = Some((first, pack));
+        entry.ok_or_else(|| {
+            StoreError::corrupt(
+                Family::Entries,
+                self.ledger,
+                format!("leaf {leaf} is missing"),
+            )
+        })
+    }
+}
