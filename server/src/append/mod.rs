@@ -17,7 +17,7 @@ use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 use self::contents::Twins;
 use crate::{
     admission::{ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
-    clock::keeper::{ClockFault, Timekeeper},
+    clock::keeper::{BEHIND_MAX_US, ClockFault, Timekeeper},
     content::ContentStore,
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
@@ -259,7 +259,11 @@ impl Appends {
         let Some(clock) = self.clock.confirmed() else {
             return Ok(());
         };
-        if ledger.readable().effective_time < clock {
+        // One that is ahead of the clock by now was wrong: no ledger follows it that has not yet.
+        let void = self
+            .now()
+            .is_ok_and(|now| clock.get() > now.get().saturating_add(BEHIND_MAX_US));
+        if !void && ledger.readable().effective_time < clock {
             self.note_clock(ledger, clock).await?;
         }
         Ok(())

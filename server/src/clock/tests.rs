@@ -351,6 +351,34 @@ fn a_ledger_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
 }
 
 #[test]
+fn a_confirmation_that_was_wrong_is_mended_by_another() {
+    let mut machine = Machine::boots_at(BEGIN_US);
+    machine.begin_ledger();
+    machine.append().unwrap();
+    machine.clock.set(BEGIN_US + YEAR_US);
+    machine.ticks();
+    machine.refused();
+    machine.confirms(BEGIN_US + YEAR_US);
+    machine.ticks();
+    machine.append().unwrap();
+    // The other clock that the operator looked at was wrong as well.
+    machine.clock.set(BEGIN_US + 10 * SECOND_US);
+    machine.ticks();
+    machine.refused();
+    machine.confirms(BEGIN_US + 10 * SECOND_US);
+    machine.ticks();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    machine.append().unwrap();
+    let entries = machine.entries();
+    let [.., (still, Body::Tick(tick)), (then, Body::Intent(_))] = &entries[..] else {
+        panic!("{entries:?}");
+    };
+    assert_eq!(still, then, "its time stands still");
+    assert!(*still >= BEGIN_US + YEAR_US);
+    assert!(tick.clock_us < BEGIN_US + YEAR_US);
+}
+
+#[test]
 fn a_clock_that_is_set_right_slowly_is_followed() {
     let machine = Machine::boots_at(BEGIN_US);
     let clock = &machine.engine().appends.clock;

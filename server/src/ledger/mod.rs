@@ -75,14 +75,19 @@ pub(crate) struct Readable {
     pub(crate) clock: Option<Clock>,
 }
 
+/// Returns true if what an operator has confirmed of the clock is why a ledger's time stands still
+/// now. A confirmation that is itself ahead of the clock by now was wrong, and is none.
+pub(crate) fn stands_still(confirmed: Option<Clock>, time: Micros, now: Micros) -> bool {
+    confirmed.is_some_and(|known| {
+        known.at_us == time.get() && now.get() >= known.clock_us.saturating_sub(BEHIND_MAX_US)
+    })
+}
+
 impl Readable {
     /// Returns true if the ledger's time is ahead of a clock that an operator has confirmed: it stands
     /// still until the clock has come to it, unless that is set back once more.
     pub(crate) fn stands_still(&self, now: Micros) -> bool {
-        self.clock.is_some_and(|known| {
-            known.at_us == self.effective_time.get()
-                && now.get() >= known.clock_us.saturating_sub(BEHIND_MAX_US)
-        })
+        stands_still(self.clock, self.effective_time, now)
     }
 
     /// Returns true if the clock is behind the ledger's time, and nobody has said that it may be.

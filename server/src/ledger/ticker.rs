@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use deed_evidence::Micros;
 use futures::{StreamExt as _, stream};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use super::Ledger;
 use crate::{
@@ -27,6 +30,9 @@ pub(super) fn next_look(now: Micros) -> Micros {
     Micros::new(now.get().saturating_add(interval))
 }
 
+/// Ledgers that are loaded at the same time because something will be due there.
+const LOADS_MAX: usize = 4;
+
 /// Ledgers that are ticked at the same time.
 const TICKS_MAX: usize = 64;
 
@@ -34,10 +40,13 @@ const TICKS_MAX: usize = 64;
 pub(crate) async fn keep_ticking(context: Context) {
     let mut unloaded_at = Instant::now();
     let mut ahead = 0;
+    let mut loading = JoinSet::new();
     loop {
-        if unloaded_at <= Instant::now() {
+        // Beside the rounds: a ledger may take long to load, and time passes in the others.
+        while loading.try_join_next().is_some() {}
+        if unloaded_at <= Instant::now() && loading.is_empty() {
             unloaded_at = Instant::now() + UNLOADED_INTERVAL;
-            load_due(&context).await;
+            loading.spawn(load_due(context.clone()));
         }
         ahead = round(&context, ahead).await;
         tokio::select! {
@@ -135,23 +144,30 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
 }
 
 /// Loads the ledgers that nobody has asked for and in which something is due soon.
-async fn load_due(context: &Context) {
+async fn load_due(context: Context) {
     let by = next_look(context.appends.clock.now());
     let registry = Arc::clone(&context.registry);
-    let loaded = crate::grpc::blocking(move || {
-        for name in registry.due_unloaded(by)? {
-            // A damaged one does not stop the time of the others.
-            if let Err(error) = registry.ledger(&name) {
-                tracing::warn!(
-                    ledger = name,
-                    %error,
-                    "something is due in a ledger that cannot be loaded; it is tried again"
-                );
-            }
-        }
-        Ok(())
-    });
-    if loaded.await.is_err() {
+    let Ok(names) = crate::grpc::blocking(move || Ok(registry.due_unloaded(by)?)).await else {
         tracing::warn!("what is due in which ledger could not be read; it is tried again");
-    }
+        return;
+    };
+    stream::iter(names)
+        .for_each_concurrent(LOADS_MAX, |name| {
+            let registry = Arc::clone(&context.registry);
+            let loaded = crate::grpc::blocking(move || {
+                // A damaged one does not stop the time of the others.
+                if let Err(error) = registry.ledger(&name) {
+                    tracing::warn!(
+                        ledger = name,
+                        %error,
+                        "something is due in a ledger that cannot be loaded; it is tried again"
+                    );
+                }
+                Ok(())
+            });
+            async {
+                let _ = loaded.await;
+            }
+        })
+        .await;
 }

@@ -170,7 +170,7 @@ impl LedgerState {
     ) -> Result<(), StepError> {
         let Confirmed { clock, now } = confirmed;
         let from = self.effective_time;
-        let stands = self.clock.is_some_and(|known| known.at_us == from.get());
+        let stands = super::super::stands_still(self.clock, from, now);
         if !self.assesses() || (from >= clock && (from <= now || stands)) {
             return Ok(());
         }
