@@ -12,7 +12,6 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -54,7 +53,6 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 /// What the admin port looks at.
 pub(crate) struct Admin {
     pub(crate) context: Context,
-    pub(crate) data_dir: PathBuf,
     /// For how long a shard may be stuck before the server is not ready.
     pub(crate) stuck: Duration,
 }
@@ -184,13 +182,19 @@ impl Admin {
             return Err(NotReady(format!("the store cannot be written: {why}")));
         }
         self.on_time()?;
-        match rustix::fs::statvfs(&self.data_dir) {
-            Ok(disk) => writable(disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))?,
+        let disk = store.disk();
+        if let Some(since) = disk.silent_for().filter(|since| *since >= self.stuck) {
+            return Err(NotReady(format!(
+                "the store cannot be looked at: its file system has not answered for {} ms",
+                since.as_millis()
+            )));
+        }
+        match disk.seen() {
+            Ok(space) => writable(space.read_only)?,
             Err(error) => {
                 return Err(NotReady(format!("the store cannot be looked at: {error}")));
             }
         }
-        let disk = store.disk();
         if let Err(no_space) = disk.check_log() {
             return Err(NotReady(format!("no statements are taken: {no_space}")));
         }
@@ -200,10 +204,12 @@ impl Admin {
     /// Whether the machine's clock is one to record by.
     fn on_time(&self) -> Result<(), NotReady> {
         let appends = &self.context.appends;
-        let now = appends
-            .clock
-            .read()
-            .map_err(|fault| NotReady(fault.to_string()))?;
+        let now = appends.clock.read().map_err(|fault| {
+            NotReady(match appends.clock.unreadable() {
+                Some(why) => format!("{fault}; clock-confirmed cannot be read: {why}"),
+                None => fault.to_string(),
+            })
+        })?;
         match appends.ahead(now).len() {
             0 => Ok(()),
             ledgers => Err(NotReady(format!(
@@ -214,11 +220,21 @@ impl Admin {
     }
 
     /// What is said of a server that is ready.
-    fn ready_words(&self) -> String {
+    pub(crate) fn ready_words(&self) -> String {
         let mut words = "ready\n".to_owned();
         let registry = &self.context.registry;
         if let Some(no_space) = registry.store().disk().is_pressed() {
             words += &format!("no contents are taken: {no_space}\n");
+        }
+        let clock = &self.context.appends.clock;
+        let ahead = clock
+            .read()
+            .map(|now| self.context.appends.standing_still(now));
+        if let Ok(ledgers @ 1..) = ahead {
+            words += &format!(
+                "{ledgers} ledger(s) have a time that is ahead of the clock, which was confirmed: they go on, \
+                 and their time stands still\n"
+            );
         }
         let ledgers = registry.policies_unreadable();
         if ledgers > 0 {

@@ -1,5 +1,6 @@
 //! The clock, injected so that tests decide what time it is.
 
+pub(crate) mod ahead;
 pub(crate) mod confirmation;
 pub(crate) mod keeper;
 #[cfg(test)]

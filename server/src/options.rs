@@ -28,7 +28,8 @@ pub struct AccessOptions {
 /// How far the machine's clock is believed.
 #[derive(Debug, Clone, Copy)]
 pub struct ClockOptions {
-    /// Milliseconds that it may be ahead of the time that has passed since it was believed last.
+    /// Milliseconds that it may be ahead of the time that has passed since it was believed last, or
+    /// behind it.
     pub jump_max_ms: u64,
     /// Milliseconds that it may be ahead of the newest entries at a start, where nobody knows how much
     /// time has passed.

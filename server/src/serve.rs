@@ -408,7 +408,6 @@ impl Server {
         let admin = admin.map(|(socket, _)| {
             let admin = Admin {
                 context: context.clone(),
-                data_dir: options.data_dir.clone(),
                 stuck: Duration::from_millis(options.limits.stuck_ms),
             };
             AdminPort::serve(admin, socket, options.admin_connections)
@@ -631,10 +630,12 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
     // Roles and tokens may be given before the first start.
     // (Keys of contents are made after the server's own. Where they are, that one was lost, which
     // the store's ledgers tell better.)
-    const OURS: [&str; 14] = [
+    const OURS: [&str; 16] = [
         access_file::FILE,
         access_file::LOCK,
         access_file::UNFINISHED,
+        "clock-ahead",
+        "clock-ahead.unfinished",
         "clock-base",
         "clock-base.unfinished",
         "clock-confirmed",

@@ -576,3 +576,26 @@ pub(crate) fn brief(result: &v1::AppendResult) -> String {
 pub(crate) fn briefs(response: &v1::AppendResponse) -> Vec<String> {
     response.results.iter().map(brief).collect()
 }
+
+/// The lines that are logged on this thread meanwhile.
+pub(crate) fn log_of(act: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, act);
+    String::from_utf8(log.0.lock().clone()).unwrap()
+}

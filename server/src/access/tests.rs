@@ -24,7 +24,7 @@ use crate::{
         },
     },
     status::Refusal,
-    testing::TestClock,
+    testing::{TestClock, log_of},
 };
 
 const HOUR_US: i64 = 3_600_000_000;
@@ -437,29 +437,6 @@ fn a_data_directory_with_roles_is_still_new() {
         assert!(server.created());
         server.stop().await.unwrap();
     });
-}
-
-/// What is logged meanwhile.
-fn log_of(act: impl FnOnce()) -> String {
-    #[derive(Clone, Default)]
-    struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().extend(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    tracing::subscriber::with_default(subscriber, act);
-    String::from_utf8(log.0.lock().clone()).unwrap()
 }
 
 /// Who was refused what is in the log; what they showed is not.

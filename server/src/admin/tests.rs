@@ -393,7 +393,6 @@ fn a_shard_that_failed_and_a_server_that_stops_are_not_ready() {
             stopping: stopped,
             metrics: Arc::clone(&appends.metrics),
         },
-        data_dir: dir.path().to_owned(),
         stuck: Duration::from_secs(3600),
     };
     let ledger = engine.create("fails").unwrap();

@@ -17,7 +17,7 @@ use deed_tlog::{InclusionProof, LeafIndex, SizeRange, TreeSize};
 use self::contents::Twins;
 use crate::{
     admission::{ENVELOPES_MAX, REQUEST_PAYLOAD_BYTES_MAX, Rejected, Sender},
-    clock::keeper::{BEHIND_MAX_US, ClockFault, Timekeeper},
+    clock::keeper::{BEHIND_MAX_US, Timekeeper},
     content::ContentStore,
     ledger::{Ledger, Readable, registry::Registry, step::Placement},
     metrics::{Metrics, Stage},
@@ -226,7 +226,7 @@ impl Appends {
     fn now_for(&self, ledger: &Ledger) -> Result<Micros, Refusal> {
         let now = self.now()?;
         let readable = ledger.readable();
-        if readable.is_ahead_of(now) {
+        if self.is_behind(ledger, &readable, now) {
             self.clock.refused(true);
             let behind = readable.effective_time.get().saturating_sub(now.get());
             return Err(Refusal::Unavailable(format!(
@@ -235,7 +235,8 @@ impl Appends {
                  confirm); try again later"
             )));
         }
-        // Within what a clock may be behind, it says what it says.
+        // Within what a clock may be behind, it says what it says; also in a ledger of rules version 1,
+        // where nothing else says that it was confirmed.
         let stands_still = readable.stands_still(now);
         Ok(if stands_still {
             now.max(readable.effective_time)
@@ -247,8 +248,7 @@ impl Appends {
     /// The time by the machine's clock, if that is to be believed.
     fn now(&self) -> Result<Micros, Refusal> {
         self.clock.read().map_err(|fault| {
-            let behind = matches!(fault, ClockFault::BehindAtStart { .. });
-            self.clock.refused(behind);
+            self.clock.refused(fault.is_behind());
             Refusal::Unavailable(fault.to_string())
         })
     }
@@ -256,17 +256,26 @@ impl Appends {
     /// Has it said in a ledger that an operator has confirmed the clock, where all entries are older:
     /// before anything else is recorded there.
     pub(crate) async fn note_confirmed(&self, ledger: &Arc<Ledger>) -> Result<(), Refusal> {
-        let Some(clock) = self.clock.confirmed() else {
-            return Ok(());
-        };
+        let readable = ledger.readable();
+        let newest = readable.effective_time;
+        let said = readable
+            .clock
+            .is_some_and(|known| known.at_us == newest.get());
         // One that is ahead of the clock by now was wrong: no ledger follows it that has not yet.
-        let void = self
-            .now()
-            .is_ok_and(|now| clock.get() > now.get().saturating_add(BEHIND_MAX_US));
-        if !void && ledger.readable().effective_time < clock {
-            self.note_clock(ledger, clock).await?;
+        let is_void = |clock: Micros| {
+            let now = self.now();
+            now.is_ok_and(|now| clock.get() > now.get().saturating_add(BEHIND_MAX_US))
+        };
+        let clock = match self.clock.confirmed() {
+            Some(clock) if newest < clock && !is_void(clock) => Some(clock),
+            // Kept beside it, if it has not been raised since to rules under which it says so itself.
+            _ if !said => self.clock.ahead.confirmed(ledger.number, newest),
+            _ => None,
+        };
+        match clock {
+            Some(clock) => self.note_clock(ledger, clock).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Has it said in a ledger that an operator has confirmed the clock, if that is news there.
@@ -275,9 +284,9 @@ impl Appends {
         ledger: &Arc<Ledger>,
         clock: Micros,
     ) -> Result<(), Refusal> {
-        if ledger.trust.read().rules_version() < RULES_ASSESSED {
-            // Such a ledger writes nothing itself.
-            return Ok(());
+        let assesses = ledger.trust.read().rules_version() >= RULES_ASSESSED;
+        if !assesses {
+            return self.note_beside(ledger, clock).await;
         }
         let now = self.now()?;
         let place = self
@@ -289,11 +298,55 @@ impl Appends {
         Ok(())
     }
 
-    /// The ledgers in memory whose time the clock is behind.
+    /// Notes that an operator has confirmed the clock, for a ledger whose time is ahead and that writes
+    /// nothing itself.
+    async fn note_beside(&self, ledger: &Arc<Ledger>, clock: Micros) -> Result<(), Refusal> {
+        let newest = ledger.readable().effective_time;
+        let ahead = newest.get().saturating_sub(clock.get());
+        let known = self.clock.ahead.confirmed(ledger.number, newest);
+        if ahead <= BEHIND_MAX_US || known == Some(clock) {
+            return Ok(());
+        }
+        let (keeper, number) = (Arc::clone(&self.clock), ledger.number);
+        crate::grpc::blocking(move || {
+            keeper.ahead.note(number, newest, clock).map_err(|error| {
+                let what = format!("the confirmed clock cannot be noted: {error}; try again later");
+                Refusal::Unavailable(what)
+            })
+        })
+        .await?;
+        tracing::warn!(
+            ledger = ledger.name(),
+            ahead_us = ahead,
+            "the ledger's time is ahead of the confirmed clock, and by rules version 1 it cannot say so in an \
+             entry: what is recorded now bears the clock's time, which is before that of what is there"
+        );
+        Ok(())
+    }
+
+    /// Returns true if the clock is behind a ledger's time, and nobody has said that it may be.
+    fn is_behind(&self, ledger: &Ledger, readable: &Readable, now: Micros) -> bool {
+        let newest = readable.effective_time;
+        readable.is_ahead_of(now) && !self.clock.ahead.goes_on(ledger.number, newest, now)
+    }
+
+    /// The ledgers in memory whose time the clock is behind, and in which nothing is recorded therefore.
     pub(crate) fn ahead(&self, now: Micros) -> Vec<Arc<Ledger>> {
         let mut ledgers = self.registry.all_loaded();
-        ledgers.retain(|ledger| ledger.readable().is_ahead_of(now));
+        ledgers.retain(|ledger| self.is_behind(ledger, &ledger.readable(), now));
         ledgers
+    }
+
+    /// The number of ledgers in memory whose time the clock is behind, and that go on because an operator
+    /// has confirmed it.
+    pub(crate) fn standing_still(&self, now: Micros) -> usize {
+        let ledgers = self.registry.all_loaded();
+        let standing = ledgers.iter().filter(|ledger| {
+            let readable = ledger.readable();
+            let ahead = readable.effective_time.get().saturating_sub(now.get());
+            ahead > BEHIND_MAX_US && !self.is_behind(ledger, &readable, now)
+        });
+        standing.count()
     }
 
     /// Takes a request's part of its principal's quota.
@@ -536,7 +589,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::keeper::BEHIND_MAX_US,
         shard::Disk,
         testing::{Engine, Producer, briefs},
     };

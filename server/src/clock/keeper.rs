@@ -1,11 +1,12 @@
 //! The time by which entries are recorded, and when there is none.
 //!
 //! A clock that leaps ahead would fire every deadline, and every append after it had come back would be
-//! refused until real time has caught up: what a ledger has recorded stays. So a leap is neither
-//! ticked nor recorded. While the server runs, the machine's clock is held against the time since boot,
-//! which nobody sets; also across restarts, as long as the machine was not booted again. Where there
-//! is nothing of that, at the first start after a boot, it is held against the newest entries. The leap
-//! is over when the clock comes back, or an operator confirms the time (`clock::confirmation`).
+//! refused until real time has caught up: what a ledger has recorded stays. One that is set back would
+//! date back what is recorded in ledgers that were idle. So neither is ticked nor recorded. While the
+//! server runs, the machine's clock is held against the time since boot, which nobody sets; also across
+//! restarts, as long as the machine was not booted again. Where there is nothing of that, at the first
+//! start after a boot, it is held against the newest entries, and what was believed last. A leap is
+//! over when the clock comes back, or an operator confirms the time (`clock::confirmation`).
 
 use std::{
     path::PathBuf,
@@ -19,7 +20,7 @@ use deed_evidence::Micros;
 use parking_lot::Mutex;
 use thiserror::Error;
 
-use super::{Clock, confirmation};
+use super::{Clock, ahead::LedgersAhead, confirmation};
 use crate::options::ClockOptions;
 
 /// How far the machine's clock may lie behind what was recorded, in microseconds.
@@ -44,6 +45,12 @@ pub(crate) enum ClockFault {
     )]
     Leapt { ahead_us: i64 },
     #[error(
+        "the server's clock was set back, and is {} s behind the time that has passed; nothing is recorded \
+         until it comes back or an operator confirms it (deed-server clock confirm); try again later",
+        .behind_us / 1_000_000
+    )]
+    SetBack { behind_us: i64 },
+    #[error(
         "the server's clock is {} s ahead of everything that was recorded here; nothing is recorded until \
          it comes back or an operator confirms it (deed-server clock confirm); try again later",
         .ahead_us / 1_000_000
@@ -58,6 +65,11 @@ pub(crate) enum ClockFault {
 }
 
 impl ClockFault {
+    /// Returns true if the clock is behind what it should say, and not ahead.
+    pub(crate) fn is_behind(&self) -> bool {
+        matches!(self, Self::SetBack { .. } | Self::BehindAtStart { .. })
+    }
+
     fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
@@ -69,24 +81,28 @@ pub(crate) struct Timekeeper {
     options: ClockOptions,
     /// Where a confirmation is read from; `None` where nobody confirms.
     data_dir: Option<PathBuf>,
+    /// Ledgers that go on although the clock is behind them.
+    pub(crate) ahead: LedgersAhead,
     kept: Mutex<Kept>,
     refused_ahead: AtomicU64,
     refused_behind: AtomicU64,
 }
 
 struct Kept {
-    /// Newest times of what was there at the start.
+    /// Newest times of what was there at the start, and what was believed last.
     recorded: Vec<Micros>,
-    /// What is held to be true.
+    /// The time that is believed, and when that was.
     base: Option<Base>,
-    /// What was told last.
+    /// The fault that was logged last.
     fault: Option<ClockFault>,
     /// The time that an operator has confirmed last.
     confirmed: Option<Micros>,
     /// The confirmation that was read last, whether it was taken or not.
     read: Option<Micros>,
-    /// What was saved last.
-    saved: Option<i64>,
+    /// The reason for which the file of confirmations cannot be read.
+    unreadable: Option<String>,
+    /// The clock as it was saved last, of this boot.
+    saved: Option<confirmation::Kept>,
 }
 
 /// It was `wall` when `boot` had passed since the machine was booted.
@@ -94,6 +110,14 @@ struct Kept {
 struct Base {
     wall: i64,
     boot: i64,
+}
+
+impl Base {
+    /// The time that it should be when `boot` has passed since the machine was booted.
+    fn expected(&self, boot: Option<Micros>) -> Micros {
+        let passed = boot.map_or(0, |boot| boot.get().saturating_sub(self.boot));
+        Micros::new(self.wall.saturating_add(passed))
+    }
 }
 
 impl Timekeeper {
@@ -107,22 +131,43 @@ impl Timekeeper {
     ) -> Self {
         let boot = clock.since_boot();
         let now = clock.now();
-        let confirmed = data_dir.as_deref().and_then(confirmation::read);
+        // One that cannot be read is told when the server runs.
+        let confirmed = data_dir.as_deref().map(confirmation::read);
+        let confirmed = confirmed.and_then(Result::ok).flatten();
         recorded.extend(confirmed);
         // A clock that is behind what was confirmed is none to go by.
         let latest = now.get().saturating_add(BEHIND_MAX_US);
         let confirmed = confirmed.filter(|time| time.get() <= latest);
         // One that is new is taken when the server runs, which tells of it.
         let is_new = confirmed.is_some_and(|time| is_within(now, time, CONFIRMED_WITHIN_US));
-        let saved = data_dir.as_deref().zip(clock.boot_id());
-        let saved = saved.and_then(|(dir, boot_id)| confirmation::read_base(dir, &boot_id));
-        let base = boot.zip(saved).map(|(boot, saved)| Base {
-            wall: saved.saturating_add(boot.get()),
+        let boot_id = clock.boot_id();
+        if boot.is_none() || boot_id.is_none() {
+            tracing::warn!(
+                start_ahead_max_ms = options.start_ahead_max_ms,
+                "the machine does not tell its boots (CLOCK_BOOTTIME, /proc/sys/kernel/random/boot_id): a \
+                 clock that has leapt by less than clock.start_ahead_max_ms is believed after a restart \
+                 of the server"
+            );
+        }
+        let saved = data_dir.as_deref().and_then(|dir| {
+            confirmation::read_base(dir).unwrap_or_else(|error| {
+                tracing::warn!(
+                    %error,
+                    "clock-base in the data directory cannot be read: this start is like one after a boot"
+                );
+                None
+            })
+        });
+        recorded.extend(saved.as_ref().map(|saved| saved.believed));
+        let saved = saved.filter(|saved| saved.boot_id.is_some() && saved.boot_id == boot_id);
+        let base = boot.zip(saved.as_ref()).map(|(boot, saved)| Base {
+            wall: saved.offset.saturating_add(boot.get()),
             boot: boot.get(),
         });
         Self {
             clock,
             options,
+            ahead: LedgersAhead::open(data_dir.as_deref()),
             data_dir,
             kept: Mutex::new(Kept {
                 recorded,
@@ -130,6 +175,7 @@ impl Timekeeper {
                 fault: None,
                 confirmed,
                 read: confirmed.filter(|_| !is_new),
+                unreadable: None,
                 saved,
             }),
             refused_ahead: AtomicU64::new(0),
@@ -165,10 +211,15 @@ impl Timekeeper {
         };
         let Some(boot) = boot else { return Ok(()) };
         let passed = boot.get().saturating_sub(base.boot);
-        let expected = base.wall.saturating_add(passed);
+        let expected = base.expected(Some(boot)).get();
         let ahead = wall.saturating_sub(expected);
-        if ahead > us(self.options.jump_max_ms) {
+        let jump_max = us(self.options.jump_max_ms);
+        if ahead > jump_max {
             return Err(ClockFault::Leapt { ahead_us: ahead });
+        }
+        let behind = ahead.saturating_neg();
+        if behind > jump_max {
+            return Err(ClockFault::SetBack { behind_us: behind });
         }
         if passed >= SLEW_EVERY_US {
             let slew = passed / SLEW;
@@ -212,8 +263,26 @@ impl Timekeeper {
     /// Reads whether an operator has confirmed the clock since, and believes it from here on if so.
     /// The confirmed time, if it is news.
     pub(crate) fn take_confirmation(&self) -> Option<Micros> {
-        let time = confirmation::read(self.data_dir.as_deref()?)?;
+        let read = confirmation::read(self.data_dir.as_deref()?);
         let mut kept = self.kept.lock();
+        let time = match read {
+            Ok(time) => {
+                kept.unreadable = None;
+                time?
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if kept.unreadable.as_ref() != Some(&why) {
+                    tracing::error!(
+                        %error,
+                        "clock-confirmed in the data directory cannot be read, so it confirms nothing; make it \
+                         readable for the server, or remove it and confirm again"
+                    );
+                }
+                kept.unreadable = Some(why);
+                return None;
+            }
+        };
         if kept.read == Some(time) {
             return None;
         }
@@ -238,25 +307,34 @@ impl Timekeeper {
         Some(time)
     }
 
-    /// Keeps what is believed for a restart, as far as that has changed.
+    /// The reason for which an operator's confirmation cannot be read, if that is so.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        self.kept.lock().unreadable.clone()
+    }
+
+    /// Keeps what is believed for a restart, as far as that has changed, and how late it is.
     pub(crate) fn save(&self) {
         let mut kept = self.kept.lock();
         let (Some(base), Some(dir)) = (kept.base, self.data_dir.as_deref()) else {
             return;
         };
         let offset = base.wall.saturating_sub(base.boot);
-        let is_new = kept
-            .saved
-            .is_none_or(|saved| saved.abs_diff(offset) > SAVED_WITHIN_US);
+        let believed = base.expected(self.clock.since_boot());
+        let is_new = kept.saved.as_ref().is_none_or(|saved| {
+            saved.offset.abs_diff(offset) > SAVED_WITHIN_US
+                || !is_within(saved.believed, believed, SAVED_EVERY_US)
+        });
         if kept.fault.is_some() || !is_new {
             return;
         }
-        kept.saved = Some(offset);
-        drop(kept);
-        let Some(boot_id) = self.clock.boot_id() else {
-            return;
+        let saved = confirmation::Kept {
+            boot_id: self.clock.boot_id(),
+            offset,
+            believed,
         };
-        if let Err(error) = confirmation::write_base(dir, &boot_id, offset) {
+        kept.saved = Some(saved.clone());
+        drop(kept);
+        if let Err(error) = confirmation::write_base(dir, &saved) {
             tracing::warn!(%error, "what the clock says could not be kept for the next start");
         }
     }
@@ -280,8 +358,11 @@ impl Timekeeper {
     }
 }
 
-/// What is saved is written again when it has changed by that much.
+/// What is saved is written again when it has changed by that much,
 const SAVED_WITHIN_US: u64 = 1_000_000;
+
+/// and when so much time has passed.
+const SAVED_EVERY_US: i64 = 600_000_000;
 
 /// The best guess where nothing is recorded: a clock that has leapt is not followed.
 impl Clock for Timekeeper {
@@ -293,10 +374,7 @@ impl Clock for Timekeeper {
         }
         let boot = self.clock.since_boot();
         match (kept.base, boot) {
-            (Some(base), Some(boot)) => {
-                let passed = boot.get().saturating_sub(base.boot);
-                Micros::new(base.wall.saturating_add(passed))
-            }
+            (Some(base), Some(_)) => base.expected(boot),
             _ => kept.recorded.iter().copied().min().unwrap_or(now).min(now),
         }
     }

@@ -1,18 +1,25 @@
 //! Clocks that leap, ahead and back, while a server runs and while it does not.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
-use deed_evidence::{Micros, entry::Entry, replay::Replay};
+use deed_evidence::{
+    Micros,
+    entry::Entry,
+    policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
+    replay::Replay,
+};
 use deed_proto::v1::{self, FindingKind, statement::Body};
 use prost::Message as _;
 use tempfile::TempDir;
 
-use super::{Clock as _, confirmation};
+use super::{Clock as _, SystemClock, confirmation, keeper::Timekeeper};
 use crate::{
     admin::{Admin, NotReady},
+    fsck,
     ledger::ticker,
+    options::ClockOptions,
     status::Refusal,
-    testing::{Engine, Producer, TASK, TestClock, block_on, briefs},
+    testing::{Authority, Engine, Producer, TASK, TestClock, block_on, briefs, log_of},
 };
 
 const NAME: &str = "one";
@@ -112,7 +119,6 @@ impl Machine {
     fn admin(&self) -> Admin {
         Admin {
             context: self.engine().context_that_stays(),
-            data_dir: self.data_dir().to_owned(),
             stuck: Duration::from_secs(3600),
         }
     }
@@ -281,20 +287,64 @@ fn an_operator_confirms_a_leap_and_the_log_says_so() {
 fn a_clock_that_is_set_back_is_told_and_comes_to_it() {
     let mut machine = Machine::boots_at(BEGIN_US);
     machine.begin_ledger();
-    machine.clock.set(BEGIN_US - 3_600 * SECOND_US);
+    // By less than what makes it a leap.
+    machine.clock.set(BEGIN_US - 30 * SECOND_US);
     machine.ticks();
     let why = machine.refused();
     assert!(
-        why.contains("3600000000 us behind") && why.contains("clock confirm"),
+        why.contains("30000000 us behind") && why.contains("clock confirm"),
         "{why}"
     );
     assert!(machine.not_ready().contains("behind the time of 1 ledgers"));
     let observed = machine.admin().observed();
     assert!(!observed.on_time);
     assert_eq!(observed.clock_refusals, [("ahead", 0), ("behind", 1)]);
-    machine.clock.pass(3_599 * SECOND_US);
+    machine.clock.pass(29 * SECOND_US);
     machine.append().unwrap();
     assert_eq!(machine.admin().ready(), Ok(()));
+}
+
+#[test]
+fn a_clock_that_is_set_back_dates_nothing_back_in_an_idle_ledger() {
+    let mut machine = Machine::boots_at(BEGIN_US);
+    machine.begin_ledger();
+    machine.ticks();
+    let size = machine.size();
+    let hour_us = 3_600 * SECOND_US;
+    machine.clock.pass(12 * hour_us);
+    let right = machine.clock.now().get();
+    // Nothing that is recorded is newer.
+    machine.clock.set(right - 6 * hour_us);
+    for _ in 0..2 {
+        machine.ticks();
+        let why = machine.refused();
+        assert!(
+            why.contains("was set back") && why.contains("21600 s behind the time that has passed"),
+            "{why}"
+        );
+        assert!(machine.not_ready().contains("was set back"));
+        assert_eq!(machine.size(), size);
+        machine.stop();
+        machine.start();
+    }
+    let refused = machine.engine().create("two").err().unwrap();
+    assert!(refused.contains("was set back"), "{refused}");
+    let observed = machine.admin().observed();
+    assert!(!observed.on_time);
+    assert_eq!(observed.clock_refusals, [("ahead", 0), ("behind", 1)]);
+
+    machine.clock.set(right);
+    machine.append().unwrap();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    // Or an operator says that it was wrong before.
+    machine.clock.set(right - 6 * hour_us);
+    machine.refused();
+    machine.confirms(right - 6 * hour_us);
+    machine.ticks();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    machine.append().unwrap();
+    let last = machine.entries().pop().unwrap();
+    assert_eq!(last.0, right, "its time stands still");
 }
 
 #[test]
@@ -409,4 +459,199 @@ fn what_is_collected_is_not_old_by_a_clock_that_leapt() {
     machine.clock.set(BEGIN_US + YEAR_US);
     machine.clock.pass(SECOND_US);
     assert_eq!(clock.now(), Micros::new(BEGIN_US + SECOND_US));
+}
+
+/// A server that runs is as good as an entry, if the entries of late bear a time that stands still.
+#[test]
+fn what_was_believed_last_counts_after_a_boot() {
+    let mut machine = Machine::boots_at(BEGIN_US + YEAR_US);
+    machine.begin_ledger();
+    machine.stop();
+    machine.clock.boots("second boot");
+    machine.clock.set(BEGIN_US);
+    machine.start();
+    machine.ticks();
+    machine.refused();
+    machine.confirms(BEGIN_US);
+    machine.ticks();
+    machine.append().unwrap();
+    machine.clock.pass(40 * DAY_US);
+    machine.ticks();
+    machine.append().unwrap();
+    machine.stop();
+    machine.clock.boots("third boot");
+    machine.start();
+    assert_eq!(machine.admin().ready(), Ok(()));
+    machine.append().unwrap();
+}
+
+/// Such a ledger writes no entries of its own. Its log shows the confirmed clock by its receive times.
+#[test]
+fn a_ledger_of_rules_1_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
+    let wrong = BEGIN_US + YEAR_US;
+    let mut machine = Machine::boots_at(wrong);
+    let ledger = machine.engine().create_under(1, NAME).unwrap();
+    let mut authority = Authority::new(ledger.id);
+    machine.producer = Some(Producer::new(ledger.id, 1));
+    drop(ledger);
+    machine.append().unwrap();
+    machine.stop();
+    machine.clock.boots("second boot");
+    machine.clock.set(BEGIN_US);
+    machine.start();
+    assert!(machine.refused().contains("31536000 s behind"));
+
+    machine.confirms(BEGIN_US);
+    machine.clock.pass(2 * SECOND_US);
+    machine.ticks();
+    let ready = "ready\n1 ledger(s) have a time that is ahead of the clock, which was confirmed: they go \
+                 on, and their time stands still\n";
+    // Also after a restart.
+    for size in [3, 4] {
+        assert_eq!(machine.admin().ready(), Ok(()));
+        machine.append().unwrap();
+        assert_eq!(machine.admin().ready_words(), ready);
+        assert_eq!(machine.size(), size);
+        machine.stop();
+        fsck::check(machine.data_dir(), &mut |_| {}).unwrap();
+        machine.start();
+    }
+    let times = |machine: &Machine| -> Vec<_> {
+        let entries = machine.entries().into_iter();
+        entries.map(|(at, _)| at).collect()
+    };
+    let now = BEGIN_US + 2 * SECOND_US;
+    assert_eq!(times(&machine), [wrong, now, now]);
+    // Set back once more, it is not believed by what was said before.
+    machine.clock.set(BEGIN_US - 10 * SECOND_US);
+    assert!(machine.refused().contains("behind"));
+    assert!(machine.not_ready().contains("behind the time of 1 ledgers"));
+    machine.clock.set(now);
+
+    // Once it may, it says so in an entry, and nothing else in front of that.
+    let policies = "permit (principal, action, resource);";
+    let raises = authority.says(Body::PolicySet(v1::PolicySet {
+        policies: policies.to_owned(),
+        schema: DEFAULT_SCHEMA.to_owned(),
+        digest: policy::digest(policies, DEFAULT_SCHEMA).to_vec().into(),
+        cedar_version: CEDAR_VERSION.to_owned(),
+        rules_version: 2,
+        reason: String::new(),
+    }));
+    let raised = machine.engine().append(NAME, vec![raises]).unwrap();
+    assert_eq!(briefs(&raised), ["accepted 4"]);
+    machine.append().unwrap();
+    machine.append().unwrap();
+    let entries = machine.entries();
+    let [
+        ..,
+        (raised, Body::PolicySet(_)),
+        (said, Body::Tick(tick)),
+        one,
+        two,
+    ] = &entries[..]
+    else {
+        panic!("{entries:?}");
+    };
+    assert_eq!((*raised, *said, tick.clock_us), (now, wrong, BEGIN_US));
+    assert_eq!((one.0, two.0), (wrong, wrong));
+    assert!(
+        machine
+            .findings()
+            .iter()
+            .any(|one| one.detail.contains("31536000 s behind the ledger's time"))
+    );
+    machine.stop();
+    fsck::check(machine.data_dir(), &mut |_| {}).unwrap();
+
+    // A ledger whose time the clock has come to is one like others.
+    machine.start();
+    machine.clock.pass(YEAR_US);
+    machine.append().unwrap();
+    assert_eq!(machine.admin().ready_words(), "ready\n");
+    assert_eq!(times(&machine).last(), Some(&(wrong + 2 * SECOND_US)));
+}
+
+#[test]
+fn a_confirmation_is_for_a_server_of_another_user() {
+    let dir = TempDir::new().unwrap();
+    let now = SystemClock.now();
+    let refused = confirmation::confirm(dir.path(), now).unwrap_err();
+    assert!(refused.to_string().contains("holds no server.key"));
+    fs::write(dir.path().join("server.key"), "").unwrap();
+    let other = confirmation::confirm(dir.path(), Micros::new(7 * SECOND_US)).unwrap_err();
+    let said = other.to_string();
+    let seconds = now.get() / SECOND_US;
+    assert!(
+        said.contains(" s away from 7;") && !said.contains(&now.get().to_string()),
+        "{said}"
+    );
+    assert!(said.contains(&seconds.to_string()[..8]), "{said}");
+
+    // The server's directory is not root's: what lies in the way there is not followed.
+    let elsewhere = dir.path().join("elsewhere");
+    fs::write(&elsewhere, "as it was").unwrap();
+    let unfinished = dir.path().join("clock-confirmed.unfinished");
+    std::os::unix::fs::symlink(&elsewhere, &unfinished).unwrap();
+    let confirmed = confirmation::confirm(dir.path(), now).unwrap();
+    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "as it was");
+    let written = dir.path().join("clock-confirmed");
+    let mode = fs::symlink_metadata(written).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o644, "a file that everybody may read");
+    assert_eq!(confirmation::read(dir.path()).unwrap(), Some(confirmed));
+}
+
+#[test]
+fn a_confirmation_that_cannot_be_read_is_told() {
+    let mut machine = Machine::boots_at(BEGIN_US);
+    machine.begin_ledger();
+    machine.ticks();
+    machine.clock.set(BEGIN_US + YEAR_US);
+    let file = machine.data_dir().join("clock-confirmed");
+    // As one of another user that this one may not open: `open` works, and nothing comes of it.
+    fs::create_dir(&file).unwrap();
+    let clock = &machine.engine().appends.clock;
+    let told = log_of(|| {
+        assert_eq!(clock.take_confirmation(), None);
+        assert_eq!(clock.take_confirmation(), None);
+    });
+    let lines = told.lines().filter(|line| line.contains("ERROR"));
+    assert_eq!(lines.count(), 1, "once: {told}");
+    assert!(told.contains("confirms nothing"), "{told}");
+    let why = machine.not_ready();
+    assert!(
+        why.contains("leapt") && why.contains("; clock-confirmed cannot be read: "),
+        "{why}"
+    );
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, "soon").unwrap();
+    machine.ticks();
+    let why = machine.not_ready();
+    assert!(why.contains("does not hold what it should"), "{why}");
+    machine.confirms(BEGIN_US + YEAR_US);
+    machine.ticks();
+    assert_eq!(machine.admin().ready(), Ok(()));
+}
+
+/// Without it nobody can tell a restart of the server from one of the machine.
+#[test]
+fn a_machine_that_does_not_tell_its_boots_is_warned_of() {
+    let dir = TempDir::new().unwrap();
+    let clock = TestClock::at(BEGIN_US);
+    let open = || {
+        let (clock, dir) = (Arc::clone(&clock), dir.path().to_owned());
+        Timekeeper::open(clock as _, ClockOptions::default(), Some(dir), Vec::new());
+    };
+    let told = log_of(open);
+    assert!(told.contains("WARN") && told.contains("boot_id"), "{told}");
+    clock.boots("first boot");
+    assert_eq!(log_of(open), "");
+
+    // This one does, and so does it under the unit that is delivered.
+    #[cfg(target_os = "linux")]
+    assert!(SystemClock.boot_id().is_some() && SystemClock.since_boot().is_some());
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/deed-server.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let mut hiding = unit.lines().filter(|line| line.starts_with("ProcSubset"));
+    assert_eq!(hiding.next(), None, "/proc/sys is hidden");
 }

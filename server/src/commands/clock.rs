@@ -9,7 +9,7 @@ use deed_server::config::{Flags, Settings};
 
 use crate::print_line;
 
-/// What is done about the clock.
+/// `deed-server clock ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClockCommand {
     /// Confirm that the machine's clock is right, for a server that runs and does not believe it.
@@ -46,11 +46,12 @@ pub(crate) fn run(command: ClockCommand, mut flags: Flags) -> anyhow::Result<Exi
     let named = arguments.time.checked_mul(1_000_000);
     let named = Micros::new(named.context("--time is out of range")?);
     match deed_server::confirm_clock(&settings.server.data_dir, named) {
-        Ok(_) => {
-            print_line(
-                "confirmed; a running server takes it within some seconds (see its log and /readyz), one that \
-                 starts within a minute when it does",
-            );
+        Ok(time) => {
+            print_line(&format!(
+                "confirmed {} (seconds since 1970); a running server takes it within some seconds (see its \
+                 log and /readyz), one that starts within a minute when it does",
+                time.get() / 1_000_000
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {

@@ -221,8 +221,8 @@ pub static SETTINGS: &[Setting] = &[
         "clock.jump_max_ms",
         Kind::Integer(1000, DAY_MS),
         "60000",
-        "Milliseconds that the machine's clock may be ahead of the time that has passed. Beyond that \
-         nothing is recorded until it comes back or `deed-server clock confirm`.",
+        "Milliseconds that the machine's clock may be ahead of the time that has passed, or behind it. \
+         Beyond that nothing is recorded until it comes back or `deed-server clock confirm`.",
     ),
     row(
         "clock.start_ahead_max_ms",

@@ -458,7 +458,7 @@ impl Registry {
         let created_at = self
             .clock
             .read()
-            .inspect_err(|_| self.clock.refused(false))?;
+            .inspect_err(|fault| self.clock.refused(fault.is_behind()))?;
         let genesis = Genesis {
             origin: origin.clone(),
             log_key: signer.verifier_key().clone(),

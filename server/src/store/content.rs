@@ -280,18 +280,17 @@ impl Store {
     /// none itself: files in which nothing is left go, and none is written anew. Blocks.
     pub(crate) fn reclaim_contents(&self) -> Result<(), StoreError> {
         let family = self.family(Family::Content);
-        let collecting = |on: &str| {
-            let option = [("enable_blob_garbage_collection", on)];
-            self.db.set_options_cf(family, &option)
-        };
         self.db.flush_cf(family)?;
-        collecting("false")?;
+        let _paused = CollectionPaused::begin(self)?;
         let mut whole = CompactOptions::default();
+        // RocksDB compacts the other families meanwhile: this is done when the disk is nearly full, and the
+        // log must not stall behind it then.
+        whole.set_exclusive_manual_compaction(false);
         // Otherwise a file on the last level would be taken for compact already.
         whole.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         self.db
             .compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &whole);
-        Ok(collecting("true")?)
+        Ok(())
     }
 
     /// Whether there is a record under a key.
@@ -318,6 +317,30 @@ impl Store {
                 Ok((key, value)) => read(&key, value),
                 Err(error) => Some(Err(error)),
             })
+    }
+}
+
+/// Compactions write no contents anew, until this goes.
+struct CollectionPaused<'s>(&'s Store);
+
+impl<'s> CollectionPaused<'s> {
+    fn begin(store: &'s Store) -> Result<Self, StoreError> {
+        Self::collect(store, "false")?;
+        Ok(Self(store))
+    }
+
+    fn collect(store: &Store, on: &str) -> Result<(), StoreError> {
+        let option = [("enable_blob_garbage_collection", on)];
+        let family = store.family(Family::Content);
+        Ok(store.db.set_options_cf(family, &option)?)
+    }
+}
+
+impl Drop for CollectionPaused<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = Self::collect(self.0, "true") {
+            tracing::error!(%error, "the space of deleted contents is not given back before the next start");
+        }
     }
 }
 

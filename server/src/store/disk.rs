@@ -4,11 +4,18 @@
 //! the log, and contents that nothing names go at once. Below the second one the log takes no
 //! statements either: a write that fails for want of space would end the server, for nobody could
 //! tell what of it is on the disk. Both end by themselves when there is room again.
+//!
+//! A thread looks. Whoever asks gets what it saw last, and does not wait for a file system that hangs.
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,8 +23,8 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-/// How long a figure is good for. What is written in that time must fit below the floors.
-const GOOD_FOR: Duration = Duration::from_millis(100);
+/// Between two looks. What is written in that time must fit below the floors.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The floors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +47,12 @@ impl Default for DiskOptions {
     }
 }
 
-/// What a file system has.
+/// Bytes of a file system, and whether it is mounted read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Space {
     pub(crate) free_bytes: u64,
     pub(crate) total_bytes: u64,
+    pub(crate) read_only: bool,
 }
 
 /// There is too little space left for what is to be stored.
@@ -65,13 +73,38 @@ type Look = Box<dyn Fn() -> io::Result<Space> + Send + Sync>;
 
 /// The file system of a store.
 pub(crate) struct Disk {
-    look: Look,
+    watched: Arc<Watched>,
+    /// The thread that looks ends when this goes.
+    _until: Option<mpsc::Sender<()>>,
     options: DiskOptions,
-    seen: Mutex<Option<(Instant, Space)>>,
     contents_refused: AtomicU64,
     statements_refused: AtomicU64,
     /// Told when contents were refused: what may go, should.
     pressed: Notify,
+    #[cfg(test)]
+    pretended: Mutex<Option<Space>>,
+}
+
+/// A file system, and what was seen of it.
+struct Watched {
+    look: Look,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    space: Result<Space, String>,
+    /// The beginning of a look that has not ended.
+    looking: Option<Instant>,
+}
+
+impl Watched {
+    fn look(&self) {
+        self.seen.lock().looking = Some(Instant::now());
+        // Not under the lock, for it may hang.
+        let space = (self.look)().map_err(|error| error.to_string());
+        let looking = None;
+        *self.seen.lock() = Seen { space, looking };
+    }
 }
 
 impl fmt::Debug for Disk {
@@ -81,34 +114,69 @@ impl fmt::Debug for Disk {
 }
 
 impl Disk {
-    /// The one that a directory is on.
+    /// The one that a directory is on, watched as long as this is there.
     pub(crate) fn of(directory: &Path, options: DiskOptions) -> Self {
         let directory: PathBuf = directory.to_owned();
-        Self::new(options, Box::new(move || look(&directory)))
+        Self::watched(options, Box::new(move || look(&directory)))
     }
 
-    fn new(options: DiskOptions, look: Look) -> Self {
+    fn watched(options: DiskOptions, look: Look) -> Self {
+        let disk = Self::new(options, look);
+        let watched = Arc::clone(&disk.watched);
+        let (until, ended) = mpsc::channel();
+        let thread = thread::Builder::new().name("disk-space".to_owned());
+        let looking = thread.spawn(move || {
+            while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                watched.look();
+            }
+        });
+        if let Err(error) = looking {
+            tracing::error!(%error, "no thread looks at the disk's space: a full disk will end the server");
+            disk.watched.seen.lock().space = Err(format!("no thread looks at it: {error}"));
+        }
         Self {
-            look,
+            _until: Some(until),
+            ..disk
+        }
+    }
+
+    /// Looked at once.
+    fn new(options: DiskOptions, look: Look) -> Self {
+        let space = look().map_err(|error| error.to_string());
+        let looking = None;
+        Self {
+            watched: Arc::new(Watched {
+                look,
+                seen: Mutex::new(Seen { space, looking }),
+            }),
+            _until: None,
             options,
-            seen: Mutex::default(),
             contents_refused: AtomicU64::default(),
             statements_refused: AtomicU64::default(),
             pressed: Notify::new(),
+            #[cfg(test)]
+            pretended: Mutex::default(),
         }
     }
 
-    /// What there is; `None` if the system does not say, which is no reason to refuse anything.
-    pub(crate) fn space(&self) -> Option<Space> {
-        let mut seen = self.seen.lock();
-        if let Some((at, space)) = *seen
-            && at.elapsed() < GOOD_FOR
-        {
-            return Some(space);
+    /// What there was at the last look, or the reason for which the system did not say.
+    pub(crate) fn seen(&self) -> Result<Space, String> {
+        #[cfg(test)]
+        if let Some(space) = *self.pretended.lock() {
+            return Ok(space);
         }
-        let space = (self.look)().ok()?;
-        *seen = Some((Instant::now(), space));
-        Some(space)
+        self.watched.seen.lock().space.clone()
+    }
+
+    /// The same; that the system does not say is no reason to refuse anything.
+    pub(crate) fn space(&self) -> Option<Space> {
+        self.seen().ok()
+    }
+
+    /// The time for which a look has waited for the file system; `None` if none waits.
+    pub(crate) fn silent_for(&self) -> Option<Duration> {
+        let looking = self.watched.seen.lock().looking;
+        looking.map(|since| since.elapsed())
     }
 
     /// Whether contents of so many bytes may be stored.
@@ -206,6 +274,7 @@ fn look(directory: &Path) -> io::Result<Space> {
     Ok(Space {
         free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
         total_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+        read_only: disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
     })
 }
 
@@ -216,9 +285,9 @@ impl Disk {
         let space = Space {
             free_bytes,
             total_bytes: 100 << 30,
+            read_only: false,
         };
-        let for_a_while = Instant::now() + Duration::from_secs(3600);
-        *self.seen.lock() = Some((for_a_while, space));
+        *self.pretended.lock() = Some(space);
     }
 }
 
@@ -233,7 +302,7 @@ mod tests {
             contents_floor_percent: 0,
             log_floor_bytes: 10 << 20,
         };
-        let disk = Disk::new(options, Box::new(|| Err(io::Error::other("not asked"))));
+        let disk = Disk::new(options, Box::new(|| Err(io::Error::other("no"))));
         disk.pretend(100 << 20);
         assert!(disk.room_for_contents(80 << 20).is_ok());
         let refused = disk.room_for_contents((80 << 20) + 1).unwrap_err();
@@ -266,6 +335,7 @@ mod tests {
                 Ok(Space {
                     free_bytes: 30,
                     total_bytes: 1000,
+                    read_only: false,
                 })
             };
             let disk = Disk::new(options, Box::new(look));
@@ -284,5 +354,38 @@ mod tests {
         assert!(disk.room_for_log().is_ok() && disk.room_for_contents(1).is_ok());
         let real = Disk::of(Path::new("/"), DiskOptions::default());
         assert!(real.space().is_some());
+    }
+
+    /// Statements are taken, and probes answered, while nobody knows what the disk has by now.
+    #[test]
+    fn nobody_waits_for_a_file_system_that_hangs() {
+        let (looks, looked) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        answer.send(30 << 30).unwrap();
+        let answers = Mutex::new(answers);
+        let look = move || {
+            let _ = looks.send(());
+            let free_bytes = answers.lock().recv().map_err(io::Error::other)?;
+            Ok(Space {
+                free_bytes,
+                total_bytes: 100 << 30,
+                read_only: false,
+            })
+        };
+        let disk = Disk::watched(DiskOptions::default(), Box::new(look));
+        let a_look_begins = || looked.recv_timeout(Duration::from_secs(60)).unwrap();
+        a_look_begins();
+        // It hangs from here on.
+        a_look_begins();
+        assert_eq!(disk.space().unwrap().free_bytes, 30 << 30);
+        assert!(disk.room_for_log().is_ok() && disk.room_for_contents(1).is_ok());
+        assert!(disk.silent_for().is_some());
+        // And is seen again when it answers.
+        answer.send(0).unwrap();
+        a_look_begins();
+        assert!(disk.room_for_log().is_err());
+        // Its thread waits for nobody, and nobody for it.
+        drop(disk);
+        drop(answer);
     }
 }
