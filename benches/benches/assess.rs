@@ -248,7 +248,7 @@ fn policies(c: &mut Criterion) {
     let pattern = format!("resource.name like \"*{}b\"", "a".repeat(60));
     let many = format!(
         "permit (principal, action, resource) when {{ {} && context.evidence.approvals >= 1 }};",
-        "resource.name like \"*aa\" && ".repeat(40) + "context.evidence.signed"
+        "resource.name like \"*aa\" && ".repeat(20) + "context.evidence.signed"
     );
     for (name, policies) in [
         (

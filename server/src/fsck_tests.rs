@@ -88,8 +88,8 @@ fn a_sound_ledger_is_clean_and_counted() {
     let report = check(dir.path()).unwrap();
     assert_eq!((report.ledgers, report.leaves, report.tiles), (1, 602, 2));
     // Two sessions and their runs; a task that was never opened, 600 acts, a finding; a task that is open,
-    // and its deadline, counted for the ledger and for its owner.
-    assert_eq!((report.records, report.guarded), (4 + 1 + 600 + 1 + 4, 1));
+    // and its deadline, counted for the ledger, for its owner and for all who do not sign.
+    assert_eq!((report.records, report.guarded), (4 + 1 + 600 + 1 + 5, 1));
     // One a second of effective time, and the newest.
     assert!(report.heads >= 4, "{report}");
 }
@@ -327,7 +327,7 @@ fn an_invented_deadline_is_found() {
             leaf: 1,
             what: DueOf::Intent(1),
         };
-        let owner = Owner::NOBODY;
+        let owner = Owner::ALL;
         let key = keys::due(NUMBER, &due);
         store.put(batch, Family::State, &key, owner.as_bytes());
     });

@@ -9,7 +9,7 @@ use deed_tlog::{Hash, leaf_hash};
 use super::{
     cells::{CellKey, Clock, Leaves, Promise, Task, Timers},
     digest,
-    due::{Due, DueOf, Dues, FIRE_MAX, Owner},
+    due::{Due, DueOf, Dues, FIRE_MAX, Owner, share, share_unsigned},
     finding,
     recorded::{Recent, Recorded},
     said::{Said, SaidBody},
@@ -259,11 +259,11 @@ impl Book {
     /// # Errors
     /// As `view`.
     pub fn look_ahead<V: View>(&mut self, view: &mut V) -> Result<(), V::Error> {
-        self.dues.keep(view, Owner::NOBODY)
+        self.dues.keep(view, Owner::ALL)
     }
 
-    /// How many timers are held: in the whole ledger, and by the owner of what `key` says. Those that
-    /// are set by what [`Book::take_changes`] has not given yet are counted.
+    /// The timers that the owner of what `key`, or `producer` without one, says holds, and how many it
+    /// may hold now. Those that are set by what [`Book::take_changes`] has not given yet are counted.
     ///
     /// # Errors
     /// As `view`.
@@ -280,8 +280,16 @@ impl Book {
             key,
             record,
         });
-        let all = self.timers(view, Owner::ALL)?.held;
-        Ok((all, self.timers(view, owner)?.held))
+        let all = self.timers(view, Owner::ALL)?;
+        let charged = all.held.saturating_sub(all.uncharged);
+        let held = self.timers(view, owner)?.held;
+        let share = if owner.is_unsigned() {
+            let unsigned = self.timers(view, Owner::UNSIGNED)?.held;
+            share_unsigned(charged, unsigned)
+        } else {
+            share(charged)
+        };
+        Ok((held, share))
     }
 
     /// How many timers the whole ledger holds.
@@ -312,17 +320,21 @@ impl Book {
     fn keep_timers<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<(), V::Error> {
         self.dues.keep(view, owner)?;
         for (owner, due, set) in self.dues.take_moved() {
-            for owner in [Owner::ALL, owner] {
-                let key = CellKey::Timers(owner);
+            self.cells.moved_timer();
+            for counted in owner.counted_as() {
+                let key = CellKey::Timers(counted);
                 let timers: &mut Timers = self.cells.change_or_default(view, key)?;
-                let promises = matches!(due.what, DueOf::Session(_)) && owner == Owner::ALL;
-                let promises = u64::from(promises);
+                let of_all = counted == Owner::ALL;
+                let promises = u64::from(of_all && matches!(due.what, DueOf::Session(_)));
+                let uncharged = u64::from(of_all && owner == Owner::ALL);
                 if set {
                     timers.held += 1;
                     timers.promises += promises;
+                    timers.uncharged += uncharged;
                 } else {
                     timers.held = timers.held.saturating_sub(1);
                     timers.promises = timers.promises.saturating_sub(promises);
+                    timers.uncharged = timers.uncharged.saturating_sub(uncharged);
                 }
             }
         }
@@ -434,7 +446,7 @@ impl Book {
         next_leaf: u64,
         at: Micros,
     ) -> Result<(), V::Error> {
-        self.keep_timers(view, Owner::NOBODY)?;
+        self.keep_timers(view, Owner::ALL)?;
         for _ in 0..FIRE_MAX {
             let Some(due) = self.dues.fire(at) else {
                 break;
@@ -445,6 +457,7 @@ impl Book {
                 registry,
             };
             self.number(next_leaf);
+            self.cells.fired_timer();
             match due.what {
                 DueOf::Task(task) => self.task_deadline(view, here, task)?,
                 DueOf::Intent(leaf) => self.intent_deadline(view, here, leaf)?,
@@ -456,7 +469,7 @@ impl Book {
                 }
                 DueOf::Compromised(key) => self.sweep_due(view, here, key)?,
             }
-            self.keep_timers(view, Owner::NOBODY)?;
+            self.keep_timers(view, Owner::ALL)?;
         }
         Ok(())
     }
@@ -660,7 +673,7 @@ impl Book {
                     )
                 }
             };
-            self.keep_timers(view, Owner::NOBODY)?;
+            self.keep_timers(view, Owner::ALL)?;
             let entry = self.write(at, task, body);
             if let Some(task) = task {
                 let voice = Voice {
@@ -690,7 +703,7 @@ impl Book {
         (from, at): (Micros, Micros),
         clock: Micros,
     ) -> Result<(), V::Error> {
-        self.keep_timers(view, Owner::NOBODY)?;
+        self.keep_timers(view, Owner::ALL)?;
         let due = self.next_due().filter(|due| *due <= at && due.get() > 0);
         self.owed.push_back(Owed::Confirmed { due, clock, from });
         self.advance(view, registry, next_leaf, at)
@@ -715,7 +728,8 @@ impl Book {
         let ahead = from.get().saturating_sub(clock.get());
         let detail = if ahead > 0 {
             format!(
-                "the operator confirmed the server's clock, which is {} s behind the ledger's time:                  that was wrong before, and stands still until the clock has come to it",
+                "the operator confirmed the server's clock, which is {} s behind the ledger's time: that \
+                 was wrong before, and stands still until the clock has come to it",
                 ahead / 1_000_000
             )
         } else {
@@ -740,7 +754,7 @@ impl Book {
         next_leaf: u64,
         at: Micros,
     ) -> Result<(), V::Error> {
-        self.keep_timers(view, Owner::NOBODY)?;
+        self.keep_timers(view, Owner::ALL)?;
         if let Some(due) = self.next_due().filter(|due| *due <= at) {
             self.owed.push_back(Owed::Tick { due });
             self.advance(view, registry, next_leaf, at)?;
@@ -806,7 +820,7 @@ fn owner(voice: Voice<'_>) -> Owner {
     match voice.controller() {
         Some(controller) => Owner::controller(controller),
         None if voice.is_authority() => Owner::AUTHORITY,
-        None => Owner::NOBODY,
+        None => Owner::producer(voice.producer),
     }
 }
 

@@ -51,7 +51,7 @@ pub enum CellKey {
     Sweep(KeyId),
     /// That two statements were signed for one place in a session: the leaf of the second.
     Equivocation(SessionId, Sequence),
-    /// How many timers an owner holds.
+    /// The numbers of timers that an owner holds.
     Timers(Owner),
     /// By when a session has promised to go on.
     Promise(SessionId),
@@ -65,31 +65,31 @@ pub enum CellKey {
 pub type System = [u8; 16];
 
 impl CellKey {
-    /// The key as it is stored: a kind's byte, then integers big-endian. Findings have keys of
-    /// their own where they are stored, so that they can be listed.
+    /// The key as it is stored: a kind's byte, which no other kind has, then integers big-endian.
+    /// Findings have keys of their own where they are stored, so that they can be listed.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let (kind, name, tail): (u8, &[u8], &[u8]) = match self {
             Self::Task(task) => (1, task.as_bytes(), &[]),
             Self::Grant(hash) => (2, hash.as_bytes(), &[]),
-            Self::Scope(hash) => (11, hash.as_bytes(), &[]),
             Self::Act(leaf) => (3, &leaf.to_be_bytes(), &[]),
-            Self::Expected(leaf) => (12, &leaf.to_be_bytes(), &[]),
-            Self::Declared(leaf) => (13, &leaf.to_be_bytes(), &[]),
-            Self::Changes(leaf, system) => (14, &leaf.to_be_bytes(), system),
             Self::Correlation(name) => (4, name, &[]),
             Self::Token(name) => (5, name, &[]),
             Self::KeyUses(key) => (6, key.as_bytes(), &[]),
             Self::KeyUse(key, n) => (7, key.as_bytes(), &n.to_be_bytes()),
-            Self::Sweep(key) => (15, key.as_bytes(), &[]),
-            Self::KeyIn(task, key) => (10, task.as_bytes(), key.as_bytes()),
+            Self::Finding(leaf, number) => (8, &leaf.to_be_bytes(), &number.to_be_bytes()),
             Self::Equivocation(session, sequence) => {
                 (9, session.as_bytes(), &sequence.get().to_be_bytes())
             }
-            Self::Timers(owner) => (11, owner.as_bytes(), &[]),
-            Self::Promise(session) => (12, session.as_bytes(), &[]),
-            Self::Clock => (13, &[], &[]),
-            Self::Finding(leaf, number) => (8, &leaf.to_be_bytes(), &number.to_be_bytes()),
+            Self::KeyIn(task, key) => (10, task.as_bytes(), key.as_bytes()),
+            Self::Scope(hash) => (11, hash.as_bytes(), &[]),
+            Self::Expected(leaf) => (12, &leaf.to_be_bytes(), &[]),
+            Self::Declared(leaf) => (13, &leaf.to_be_bytes(), &[]),
+            Self::Changes(leaf, system) => (14, &leaf.to_be_bytes(), system),
+            Self::Sweep(key) => (15, key.as_bytes(), &[]),
+            Self::Timers(owner) => (16, owner.as_bytes(), &[]),
+            Self::Promise(session) => (17, session.as_bytes(), &[]),
+            Self::Clock => (18, &[], &[]),
         };
         [&[kind], name, tail].concat()
     }
@@ -294,12 +294,15 @@ pub struct Task {
 /// Timers that somebody holds.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Timers {
-    /// How many.
+    /// Timers that are set.
     #[prost(uint64, tag = "1")]
     pub held: u64,
-    /// How many of them are promises of sessions; counted for the whole ledger alone.
+    /// Those of them that are promises of sessions; counted for the whole ledger alone.
     #[prost(uint64, tag = "2")]
     pub promises: u64,
+    /// Those of them that are charged to nobody; counted for the whole ledger alone.
+    #[prost(uint64, tag = "3")]
+    pub uncharged: u64,
 }
 
 /// By when a session has promised to go on.
@@ -437,7 +440,8 @@ pub struct Leaves {
     pub leaves: Vec<u64>,
 }
 
-/// Acts with a correlation key, ascending by leaf: at most 24, shared between controllers.
+/// Acts with a correlation key, ascending by leaf: at most `SHARED_MAX`,
+/// shared between controllers.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Correlated {
     /// The acts.
@@ -465,7 +469,7 @@ pub struct CorrelatedAct {
     pub resource: u64,
 }
 
-/// Grants that stand for one outside token: at most 24, the best founded.
+/// Grants that stand for one outside token: at most `SHARED_MAX`, the best founded.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Names {
     /// The grants, in order of their leaves.
@@ -557,4 +561,42 @@ pub(super) fn name_of(kind: &str, value: &str) -> [u8; 16] {
     sha.update(value.as_bytes());
     let digest: [u8; 32] = sha.finalize().into();
     std::array::from_fn(|at| digest[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// One kind of cell has one byte, and no two have the same: it is on disk.
+    #[test]
+    fn kinds_are_apart() {
+        let (hash, id) = (Hash::new([0; 32]), [0; 16]);
+        let (task, key, session) = (TaskId::new(id), KeyId::new(id), SessionId::new(id));
+        let keys = [
+            CellKey::Task(task),
+            CellKey::Grant(hash),
+            CellKey::Act(0),
+            CellKey::Correlation(id),
+            CellKey::Token(id),
+            CellKey::KeyUses(key),
+            CellKey::KeyUse(key, 0),
+            CellKey::Finding(0, 0),
+            CellKey::Equivocation(session, Sequence::new(0)),
+            CellKey::KeyIn(task, key),
+            CellKey::Scope(hash),
+            CellKey::Expected(0),
+            CellKey::Declared(0),
+            CellKey::Changes(0, id),
+            CellKey::Sweep(key),
+            CellKey::Timers(Owner::ALL),
+            CellKey::Promise(session),
+            CellKey::Clock,
+        ];
+        let kinds: Vec<u8> = keys.iter().map(|key| key.to_bytes()[0]).collect();
+        assert_eq!(kinds, (1..=18).collect::<Vec<u8>>());
+        let variants: HashSet<_> = keys.iter().map(std::mem::discriminant).collect();
+        assert_eq!(variants.len(), kinds.len());
+    }
 }

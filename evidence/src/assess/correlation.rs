@@ -76,8 +76,10 @@ impl Book {
         // The finding is of the act that is not compared, not of the one that came last.
         let task = TaskId::from_slice(&left_out.task);
         let kind = FindingKind::NotCompared;
-        let detail = "more than 24 acts share a correlation key: what is seen by that key alone is not \
-                      found to be of this act";
+        let detail = format!(
+            "more than {SHARED_MAX} acts share a correlation key: what is seen by that key alone is not \
+             found to be of this act"
+        );
         self.find(view, here, kind, task, left_out.leaf, None, detail)
     }
 
@@ -330,7 +332,7 @@ pub(super) fn largest_share(registry: &Registry, all: &[(&[u8], bool)]) -> Optio
 }
 
 impl Correlated {
-    /// Takes one out if there are more than 24.
+    /// Takes one out if there are more than `SHARED_MAX`.
     fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
         if self.acts.len() <= SHARED_MAX {
             return None;

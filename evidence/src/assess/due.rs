@@ -20,29 +20,70 @@ pub const AHEAD_MAX_US: i64 = 10 * 366 * 86_400 * 1_000_000;
 /// leave free ([`share`]).
 pub const TIMERS_MAX: u64 = 1 << 20;
 
-/// Timers that one owner may hold where `all` are held in the ledger: a quarter of those that are
-/// free. So one alone holds a fifth of [`TIMERS_MAX`], and there is always room for a newcomer.
+/// Timers that one owner may hold where `all` are charged to owners in the ledger: a quarter of those
+/// that are free. So one alone holds a fifth of [`TIMERS_MAX`], and there is always room for a newcomer.
 #[must_use]
 pub const fn share(all: u64) -> u64 {
     TIMERS_MAX.saturating_sub(all) / 4
 }
 
-/// Whose a timer is: 16 bytes of SHA-256 over the controller of the key that signed what set it.
-/// Timers of an authority have one owner, and all those that nobody signed have one.
+/// Timers that a producer may hold by what nobody signs, where all such producers hold `unsigned`: a
+/// quarter of what is free of their share. Names cost nothing there, so all of them together hold no
+/// more than one controller does.
+#[must_use]
+pub const fn share_unsigned(all: u64, unsigned: u64) -> u64 {
+    share(all).saturating_sub(unsigned) / 4
+}
+
+/// The owner of a timer, to whom it is charged: the controller of the key that signed what set it, an
+/// authority of the ledger, or the producer of what nobody signed. Timers that are not their speaker's
+/// choice are charged to nobody: those that the policy sets for Outcomes, and those that follow from
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner([u8; 16]);
 
+/// First bytes of owners. What follows is of SHA-256 over a name.
+mod kind {
+    pub(super) const CONTROLLER: u8 = 3;
+    pub(super) const PRODUCER: u8 = 4;
+}
+
 impl Owner {
-    /// Stands for the whole ledger, where timers are counted.
+    /// Nobody. Under this name the timers of the whole ledger are counted.
     pub const ALL: Self = Self([0; 16]);
     /// An authority.
     pub const AUTHORITY: Self = Self([1; 16]);
-    /// Whoever spoke without a signature.
-    pub const NOBODY: Self = Self([2; 16]);
+    /// All who speak without a signature: their timers are counted together, too.
+    pub const UNSIGNED: Self = Self([2; 16]);
 
-    pub(super) fn controller(name: &str) -> Self {
+    /// A controller.
+    #[must_use]
+    pub fn controller(name: &str) -> Self {
+        Self::named(kind::CONTROLLER, name)
+    }
+
+    /// A producer that speaks without a signature.
+    #[must_use]
+    pub fn producer(name: &str) -> Self {
+        Self::named(kind::PRODUCER, name)
+    }
+
+    fn named(kind: u8, name: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
-        Self(digest.first_chunk().copied().unwrap_or_default())
+        let mut bytes: [u8; 16] = digest.first_chunk().copied().unwrap_or_default();
+        bytes[0] = kind;
+        Self(bytes)
+    }
+
+    /// The owners under which its timers are counted.
+    pub(super) fn counted_as(self) -> impl Iterator<Item = Self> {
+        let itself = (self != Self::ALL).then_some(self);
+        let together = self.is_unsigned().then_some(Self::UNSIGNED);
+        [Some(Self::ALL), itself, together].into_iter().flatten()
+    }
+
+    pub(super) const fn is_unsigned(self) -> bool {
+        self.0[0] == kind::PRODUCER
     }
 
     /// As it is stored.
@@ -259,6 +300,11 @@ impl Dues {
             }
         }
         for due in std::mem::take(&mut self.fresh) {
+            let owner = match due.what {
+                // An Outcome is evidence, and the policy says how long others have to see of it.
+                DueOf::Observation(_) => Owner::ALL,
+                _ => owner,
+            };
             if self.set.insert(due, owner).is_none() {
                 self.gone.remove(&due);
                 if self.changed.remove(&due).is_none() {

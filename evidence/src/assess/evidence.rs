@@ -199,7 +199,7 @@ impl Book {
         }
         if !count(act, here, voice, leaf_hash, strength) {
             let kind = FindingKind::NotCompared;
-            let detail = "more than 64 of its kind count for this Intent already";
+            let detail = format!("more than {LIST_MAX} of its kind count for this Intent already");
             self.find(
                 view,
                 here,

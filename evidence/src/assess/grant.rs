@@ -259,8 +259,10 @@ impl Book {
     ) -> Result<(), V::Error> {
         let (leaf, task) = (left_out.leaf, TaskId::from_slice(&left_out.task));
         let kind = FindingKind::NotCompared;
-        let detail = "more than 24 grants stand for one outside token; the use of it after the end of \
-                      its task is not found for this one";
+        let detail = format!(
+            "more than {SHARED_MAX} grants stand for one outside token; the use of it after the end of \
+             its task is not found for this one"
+        );
         self.find(view, here, kind, task, leaf, None, detail)
     }
 

@@ -315,6 +315,7 @@ impl Book {
             };
             judged.ruled(policy, &mut judging, &request, asked);
         }
+        self.cells.judged(judging.spent());
         judged.missing.sort();
         judged.missing.dedup();
         judged.conclude();

@@ -47,7 +47,7 @@ mod weigh;
 mod work;
 
 pub use book::{Assessed, Book, Changes, Spoken, View};
-pub use due::{AHEAD_MAX_US, Due, DueOf, FIRE_MAX, Owner, TIMERS_MAX, share};
+pub use due::{AHEAD_MAX_US, Due, DueOf, FIRE_MAX, Owner, TIMERS_MAX, share, share_unsigned};
 pub use grant::{covers, effective_state, state_at};
 pub use keys::{ReliedKey, relied_on};
 pub use recorded::Recorded;

@@ -323,7 +323,9 @@ impl Book {
             self.drop_system(act, name);
         }
         let kind = FindingKind::NotCompared;
-        let detail = "more than 8 systems saw changes of this act; those of one are not compared";
+        let detail = format!(
+            "more than {SYSTEMS_MAX} systems saw changes of this act; those of one are not compared"
+        );
         self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
         Ok(name != system)
     }
@@ -401,8 +403,9 @@ impl Book {
         if task.seen_open.len() >= SEEN_OPEN_MAX {
             // Nobody would look at it again when the task ends.
             let kind = FindingKind::NotCompared;
-            let detail =
-                "effects of more than 64 acts of this task were seen before their Outcomes";
+            let detail = format!(
+                "effects of more than {SEEN_OPEN_MAX} acts of this task were seen before their Outcomes"
+            );
             // What was seen is kept, and compared if the Outcome comes.
             return self.find(
                 view,

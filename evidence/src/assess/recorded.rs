@@ -188,3 +188,45 @@ impl Recent {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(leaf: u64, name: usize) -> Recorded {
+        Recorded {
+            leaf,
+            leaf_hash: Hash::new([0; 32]),
+            payload_digest: PayloadDigest::new([0; 32]),
+            task: TaskId::new([0; 16]),
+            session: SessionId::new([0; 16]),
+            sequence: Sequence::new(leaf),
+            key: None,
+            received_at: Micros::new(0),
+            arguments: None,
+            prompt: false,
+            resource: "a".repeat(name).into(),
+        }
+    }
+
+    /// Intents of late are bounded in number and in bytes, their places in number, and the newest are kept.
+    #[test]
+    fn intents_of_late_are_bounded() {
+        let mut recent = Recent::default();
+        let many = 3 * RECENT_MAX as u64;
+        for leaf in 0..many {
+            recent.push(recorded(leaf, 0));
+            recent.place((SessionId::new([0; 16]), Sequence::new(leaf)), leaf);
+        }
+        assert!(recent.intents.len() <= RECENT_MAX);
+        assert!(recent.young.len() + recent.old.len() <= 2 * RECENT_MAX);
+        let newest = (SessionId::new([0; 16]), Sequence::new(many - 1));
+        assert_eq!(recent.leaf_of(&newest), Some(many - 1));
+        assert!(recent.intent(many - 1).is_some() && recent.intent(0).is_none());
+        for leaf in many..many + 100 {
+            recent.push(recorded(leaf, 100_000));
+            assert!(recent.held <= RECENT_BYTES, "{}", recent.held);
+        }
+        assert!(recent.intent(many + 99).is_some() && recent.intent(many - 1).is_none());
+    }
+}

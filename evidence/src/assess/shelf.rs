@@ -71,6 +71,21 @@ impl Shelf {
         self.work.compared += pairs as u64;
     }
 
+    /// Notes units that policies took.
+    pub(super) const fn judged(&mut self, units: u64) {
+        self.work.judged += units;
+    }
+
+    /// Notes that a timer was set, or is not any more.
+    pub(super) const fn moved_timer(&mut self) {
+        self.work.timers += 1;
+    }
+
+    /// Notes that a timer fired.
+    pub(super) const fn fired_timer(&mut self) {
+        self.work.fired += 1;
+    }
+
     /// Notes that an entry was read.
     pub(super) const fn read(&mut self, bytes: usize) {
         self.work.loaded += 1;

@@ -18,17 +18,28 @@ pub struct Work {
     pub written: u64,
     /// Bytes of these.
     pub encoded: u64,
+    /// Units that policies took.
+    pub judged: u64,
+    /// Timers that were set, or are not any more.
+    pub timers: u64,
+    /// Timers that fired.
+    pub fired: u64,
 }
 
+/// Units of a policy in one unit of work.
+const POLICY_UNITS: u64 = 16;
+
 impl Work {
-    /// The work in units of about a microsecond: 6 for a cell that is loaded, 4 for one that is written,
-    /// one for 512 bytes of either, and one for 64 pairs of effects.
+    /// The work in units of about a microsecond: 6 for a cell that is loaded, 4 for one that is written
+    /// and for a timer that is set or undone, one for 512 bytes of cells, one for 64 pairs of effects,
+    /// and one for 16 units of a policy. What a timer does when it fires is in cells.
     #[must_use]
     pub const fn units(&self) -> u64 {
         self.loaded * 6
-            + self.written * 4
+            + (self.written + self.timers) * 4
             + (self.decoded + self.encoded) / 512
             + self.compared / 64
+            + self.judged / POLICY_UNITS
     }
 
     /// What came since `before`.
@@ -40,6 +51,9 @@ impl Work {
             compared: self.compared - before.compared,
             written: self.written - before.written,
             encoded: self.encoded - before.encoded,
+            judged: self.judged - before.judged,
+            timers: self.timers - before.timers,
+            fired: self.fired - before.fired,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What judging costs, counted in units.
 //!
-//! Policies are their owner's text, and are evaluated in the step, where every ledger of the shard
-//! waits. So work is counted twice. When a set is compiled, [`estimate`] gives each condition a cost
+//! Policies are their owner's text, and are evaluated in the step, where their ledger waits and a
+//! thread of the shard is taken. So work is counted twice. When a set is compiled, [`estimate`] gives each condition a cost
 //! for the longest texts that an Intent can bring, and a set whose dearest Intent would cost more than
 //! [`JUDGEMENT_UNITS_MAX`] is refused. When an Intent is judged, each condition that is evaluated is
 //! charged to a [`Budget`] of as many units, at the lengths that the Intent has; an Intent that uses
@@ -17,8 +17,9 @@ use cedar_policy_core::ast::{BinaryOp, Expr, ExprKind, Literal, Pattern, Pattern
 
 use super::Request;
 
-/// Most units that judging one Intent costs, whatever it says: about a quarter of a millisecond.
-pub const JUDGEMENT_UNITS_MAX: u64 = 4_096;
+/// Most units that judging one Intent costs, whatever it says: about 128 us, so that the shortest
+/// Decision costs no more than statements may (ARCHITECTURE.md, "Budgets").
+pub const JUDGEMENT_UNITS_MAX: u64 = 2_048;
 
 /// Most steps of one `like` on the longest text that it can meet.
 pub const LIKE_STEPS_MAX: u64 = 65_536;

@@ -3,14 +3,15 @@
 
 use std::fmt::Write as _;
 
+use deed_evidence::policy::{DEFAULT_SCHEMA, EvidencePolicy, JUDGEMENT_UNITS_MAX};
 use deed_proto::v1::{
-    self, DispositionKind, KeyRole, OutcomeStatus, RiskTier, Verdict, statement::Body,
+    self, DispositionKind, IntentState, KeyRole, OutcomeStatus, RiskTier, Verdict, statement::Body,
 };
 
 use crate::ledger::{
     AGENT, ANYBODY, APPROVER, AUTHORITY, DOWNSTREAM, ENGINE, HELPER, Ledger, PLATFORM, Place, Who,
-    accepted, approval, delegated, effect, grant, intent, key_revoked, observation, outcome,
-    task_closed, task_opened,
+    accepted, approval, decision, delegated, effect, grant, intent, key_revoked, observation,
+    outcome, seconds, task_closed, task_opened,
 };
 
 /// A statement that is about to be said.
@@ -21,12 +22,17 @@ pub(crate) struct Scene {
     pub(crate) body: Body,
     /// Its correlation keys.
     pub(crate) keys: Vec<v1::CorrelationKey>,
+    /// Bytes of the Intent that it has judged again.
+    pub(crate) again: Option<u64>,
+    /// Units that the ledger's own policy may take besides, where everything that is dear comes
+    /// together.
+    pub(crate) beyond: u64,
 }
 
 /// A scene by its name.
 pub(crate) type Named = (&'static str, fn() -> Scene);
 
-pub(crate) const SCENES: [Named; 17] = [
+pub(crate) const SCENES: [Named; 28] = [
     ("observation_by_nobody_of_16_full_lists", || {
         correlated(ANYBODY, 1)
     }),
@@ -72,6 +78,45 @@ pub(crate) const SCENES: [Named; 17] = [
     ("task_closed_with_64_acts_seen", closed),
     ("key_revoked_that_spoke_in_200_tasks", revoked),
     ("disposition_of_a_finding", disposed),
+    ("intent_under_the_dearest_policy", || judged(0, false, None)),
+    ("intent_of_65_resources_under_the_dearest_policy", || {
+        judged(64, true, None)
+    }),
+    ("decision_under_the_dearest_policy", || {
+        judged(0, false, Some(ENGINE))
+    }),
+    ("approval_under_the_dearest_policy", || {
+        judged(0, false, Some(APPROVER))
+    }),
+    ("decision_of_65_resources_under_the_dearest_policy", || {
+        judged(64, false, Some(ENGINE))
+    }),
+    ("approval_of_65_resources_under_the_dearest_policy", || {
+        judged(64, false, Some(APPROVER))
+    }),
+    (
+        "decision_of_resources_that_the_dearest_policy_tells_apart",
+        || judged(64, true, Some(ENGINE)),
+    ),
+    ("approval_after_63_under_the_dearest_policy", || {
+        approved_under(&dearest())
+    }),
+    (
+        "decision_under_8_wide_grants_and_the_dearest_policy",
+        || judged_under_wide_grants(true),
+    ),
+    (
+        "intent_under_8_wide_grants_with_16_full_lists_and_the_dearest_policy",
+        || judged_under_wide_grants(false),
+    ),
+    ("intent_by_nobody_with_a_deadline", || {
+        let said = v1::Intent {
+            amount: None,
+            deadline_us: seconds(9_000),
+            ..intent("orders/7", 0, None)
+        };
+        Scene::new(opened(), ANYBODY, Body::Intent(said))
+    }),
 ];
 
 impl Scene {
@@ -82,6 +127,8 @@ impl Scene {
             task: Some(1),
             body,
             keys: Vec::new(),
+            again: None,
+            beyond: 0,
         }
     }
 
@@ -360,10 +407,109 @@ fn granted() -> Scene {
     Scene::new(ledger, subject, Body::Grant(said))
 }
 
-fn approved() -> Scene {
+/// The most of something that a set of policies is taken with.
+fn most(of: impl Fn(usize) -> String) -> String {
+    let is_taken = |count| EvidencePolicy::compile(&of(count), DEFAULT_SCHEMA).is_ok();
+    let (mut taken, mut refused) = (1, 1_000);
+    while refused - taken > 1 {
+        let middle = usize::midpoint(taken, refused);
+        if is_taken(middle) {
+            taken = middle;
+        } else {
+            refused = middle;
+        }
+    }
+    of(taken)
+}
+
+const WANTS_BOTH: &str = "permit (principal, action, resource) when {
+    context.evidence.decision && context.evidence.approvals >= 1 };";
+
+/// A set that is as dear as sets may be, for whatever Intent: elements of sets that are written out.
+fn dearest() -> String {
+    most(|count| {
+        let all: Vec<_> = (0..count).map(|number| format!("\"{number}\"")).collect();
+        let sets = all.chunks(50).map(|some| {
+            let elements = some.join(", ");
+            format!("forbid (principal, action, resource) when {{ [{elements}].contains(context.tier) }};")
+        });
+        format!("{WANTS_BOTH} {}", sets.collect::<String>())
+    })
+}
+
+/// An Intent of so many resources besides its own, or what comes for it: a Decision or an Approval. Where
+/// the policy tells resources apart, it waits with as many of them as have room in the budget.
+fn judged(resources: usize, told_apart: bool, comes: Option<Who>) -> Scene {
     let mut ledger = Ledger::new();
     ledger.at(100);
-    ledger.set_default_policy();
+    if told_apart {
+        let like = "forbid (principal, action, resource) when { resource.name like \"*b\" };";
+        ledger.set_policy(&format!("{WANTS_BOTH} {like}"));
+    } else {
+        ledger.set_policy(&dearest());
+    }
+    ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
+    let root = ledger.say(AUTHORITY, Some(1), Body::Grant(grant(AGENT)));
+    let said = |count: usize| v1::Intent {
+        amount: None,
+        expected_effects: (0..count).map(|n| named(n, 900)).collect(),
+        ..intent("orders/7", 0, Some(root.hash))
+    };
+    if comes.is_none() {
+        return Scene::new(ledger, AGENT, Body::Intent(said(resources)));
+    }
+    for count in (0..=resources).rev() {
+        let act = ledger.say(AGENT, Some(1), Body::Intent(said(count)));
+        if act.state() == Some(IntentState::Waiting) {
+            return comes_for(ledger, &act, comes == Some(APPROVER));
+        }
+    }
+    unreachable!("an Intent of its own resource waits")
+}
+
+/// A Decision for an act that waits, or the Approval after it.
+fn comes_for(mut ledger: Ledger, act: &Place, approves: bool) -> Scene {
+    let decided = decision(act, Verdict::Allow);
+    let (who, body) = if approves {
+        ledger.say(ENGINE, Some(1), decided);
+        (APPROVER, approval(act, Verdict::Allow, ledger.now()))
+    } else {
+        (ENGINE, decided)
+    };
+    Scene {
+        again: Some(act.payload.len() as u64),
+        ..Scene::new(ledger, who, body)
+    }
+}
+
+fn judged_under_wide_grants(decided: bool) -> Scene {
+    let mut ledger = opened();
+    full_lists(&mut ledger);
+    ledger.set_policy(&dearest());
+    let (last, subject) = chain(&mut ledger, 8);
+    let said = v1::Intent {
+        amount: None,
+        ..intent("orders/7", 0, Some(last.hash))
+    };
+    if decided {
+        let act = ledger.say(subject, Some(1), Body::Intent(said));
+        return comes_for(ledger, &act, false);
+    }
+    Scene {
+        keys: keys("order"),
+        beyond: JUDGEMENT_UNITS_MAX / 16,
+        ..Scene::new(ledger, subject, Body::Intent(said))
+    }
+}
+
+fn approved() -> Scene {
+    approved_under(deed_evidence::policy::DEFAULT_POLICIES)
+}
+
+fn approved_under(policies: &str) -> Scene {
+    let mut ledger = Ledger::new();
+    ledger.at(100);
+    ledger.set_policy(policies);
     ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Payment, 0));
     let root = ledger.say(AUTHORITY, Some(1), Body::Grant(grant(AGENT)));
     let said = Body::Intent(intent("orders/7", 500, Some(root.hash)));
@@ -374,7 +520,10 @@ fn approved() -> Scene {
         ledger.say(approver(n), Some(1), said);
     }
     let said = approval(&act, Verdict::Allow, ledger.now());
-    Scene::new(ledger, APPROVER, said)
+    Scene {
+        again: Some(act.payload.len() as u64),
+        ..Scene::new(ledger, APPROVER, said)
+    }
 }
 
 fn closed() -> Scene {

@@ -729,6 +729,15 @@ impl AdmittedBatch {
         self.gate = None;
     }
 
+    /// Leaves a statement as if its ledger had assessed nothing when it was admitted, and its bytes could
+    /// not be read.
+    #[cfg(test)]
+    pub(crate) fn spoil(&mut self, position: usize) {
+        let statement = &mut self.statements[position];
+        statement.said = None;
+        statement.payload.end -= 1;
+    }
+
     /// Adds a batch manifest. It has no place in the session; its statements have.
     fn push_manifest(
         &mut self,

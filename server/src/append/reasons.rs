@@ -25,6 +25,7 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
         StepRefusal::DeadlineFar { .. } => (Reason::Deadline, "deadline_us", None),
         StepRefusal::DeadlinesMany { .. } => (Reason::Deadline, "deadline_us", None),
         StepRefusal::Policy(_) => (Reason::PolicyInvalid, "", None),
+        StepRefusal::Unread(_) => (Reason::Malformed, "body", None),
         StepRefusal::Form(breach) => (Reason::Malformed, breach.field(), None),
         StepRefusal::Batch { .. } => (Reason::BatchRefused, "", None),
     };

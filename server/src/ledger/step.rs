@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
+    WireError,
     assess::{AHEAD_MAX_US, Assessed, Book, Changes, Due, Owner, cells, cells::CellKey},
     entry::{Entry, EntryError, TrustLink, is_late},
     policy::UnreadablePolicy,
@@ -28,6 +29,7 @@ use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
 use parking_lot::RwLock;
 use thiserror::Error;
 
+use assessing::unread;
 pub(crate) use held::forget_most;
 
 use crate::{
@@ -122,10 +124,17 @@ pub(crate) enum Refusal {
     DeadlineFar { found: Micros, latest: Micros },
     /// A deadline where its speaker's timers are used up.
     #[error(
-        "{held} deadlines are pending of what this controller has said, and it may hold {share} now; \
+        "{held} deadlines are pending of what this {speaker} has said, and it may hold {share} now; \
          send Outcomes of Intents and TaskClosed of tasks that have ended, or name no deadline"
     )]
-    DeadlinesMany { held: u64, share: u64 },
+    DeadlinesMany {
+        speaker: &'static str,
+        held: u64,
+        share: u64,
+    },
+    /// A statement that was admitted where nothing is assessed, and that cannot be read here.
+    #[error("what the statement says cannot be read: {0}")]
+    Unread(WireError),
     /// What nobody can judge here.
     #[error(transparent)]
     Policy(#[from] UnreadablePolicy),
@@ -603,15 +612,13 @@ impl LedgerState {
         {
             return Some(unreadable.into());
         }
-        let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
-        let needs_assessment = owners || header.body.needs_assessment();
-        if !needs_assessment && header.breach.is_none() {
-            return None;
-        }
         let found = self.trust.read().rules_version();
         if found >= RULES_ASSESSED {
-            return header.breach.map(Refusal::Form);
+            let breach = header.breach.map(Refusal::Form);
+            return breach.or_else(|| unread(batch, statement));
         }
+        let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
+        let needs_assessment = owners || header.body.needs_assessment();
         needs_assessment.then_some(Refusal::RulesVersion {
             found,
             wanted: RULES_ASSESSED,

@@ -83,8 +83,8 @@ fn bodies(ledger: &ByHand) -> Vec<BodyKind> {
 
 #[test]
 fn memory_does_not_grow_with_what_is_due() {
-    let (mut ledger, _) = with_timers((0..100_000).map(|n| 1_000_000 + n));
-    assert_eq!(ledger.state.due(), 100_000);
+    let (mut ledger, _) = with_timers((0..40_000).map(|n| 1_000_000 + n));
+    assert_eq!(ledger.state.due(), 40_000);
     // What a turn has set, and what was at hand before it.
     assert!(
         ledger.state.timers_at_hand() <= 2 * 4096,
@@ -98,9 +98,9 @@ fn memory_does_not_grow_with_what_is_due() {
     assert_eq!(ledger.state.timers_at_hand(), 0);
     ledger.turn(&[]);
     assert_eq!(ledger.state.timers_at_hand(), 2 * FIRE_MAX);
-    assert_eq!(ledger.state.due(), 100_000);
+    assert_eq!(ledger.state.due(), 40_000);
     assert_eq!(ledger.state.next_due(), Some(Micros::new(1_000_000)));
-    assert_eq!(ledger.store.count_due(NUMBER).unwrap(), 100_000);
+    assert_eq!(ledger.store.count_due(NUMBER).unwrap(), 40_000);
 }
 
 #[test]
@@ -164,21 +164,10 @@ fn whoever_holds_its_share_of_timers_is_refused_more_and_nothing_else() {
     let first = [opened(&mut producer), intent_until(&mut producer, 1_000)];
     let batch = admit_with(&ledger.trust, ledger.id, 5, &first);
     ledger.turn(&[batch]);
-    // As if it had said a fifth of a million of these, but for one.
-    let full = TIMERS_MAX / 5 - 1;
-    let timers = Timers {
-        held: full,
-        promises: 0,
-    };
-    let mut write = Batch::default();
-    for owner in [Owner::ALL, Owner::NOBODY] {
-        let key = keys::cell(NUMBER, &CellKey::Timers(owner));
-        ledger
-            .store
-            .put(&mut write, Family::State, &key, &timers.encode_to_vec());
-    }
-    ledger.store.commit(write).unwrap();
-    ledger.forget_sessions();
+    // As if it had set all that is its own, but for one: nobody signs what it says.
+    let full = TIMERS_MAX / 21 - 1;
+    let itself = Owner::producer(&producer.producer);
+    ledger.set_timers(&[Owner::ALL, Owner::UNSIGNED, itself], full, 0);
     let before = producer.clone();
     let more = [
         intent_until(&mut producer, 2_000),
@@ -191,15 +180,62 @@ fn whoever_holds_its_share_of_timers_is_refused_more_and_nothing_else() {
     };
     let why = refusal.to_string();
     assert!(
-        why.contains(&format!("{} deadlines are pending", full + 1))
-            && why.contains("send Outcomes"),
+        why.contains(&format!(
+            "{} deadlines are pending of what this producer (unsigned)",
+            full + 1
+        )) && why.contains("send Outcomes"),
         "{why}"
     );
+    // Another producer has room.
+    let mut other = Producer::new(ledger.id, 2);
+    other.producer = "https://example.org/another".to_owned();
+    let batch = admit_with(
+        &ledger.trust,
+        ledger.id,
+        5,
+        &[intent_until(&mut other, 2_000)],
+    );
+    assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 4"]);
     // Without a deadline it is recorded.
     producer = before;
     producer.next += 1;
     let batch = admit_with(&ledger.trust, ledger.id, 5, &[producer.intent("r")]);
-    assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 4"]);
+    assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 5"]);
+}
+
+/// Outcomes that the policy wants seen take no room from deadlines, however many there are.
+#[test]
+fn what_is_charged_to_nobody_takes_no_room() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let batch = admit_with(&ledger.trust, ledger.id, 5, &[opened(&mut producer)]);
+    ledger.turn(&[batch]);
+    let many = 2 * TIMERS_MAX;
+    ledger.set_timers(&[Owner::ALL], many, many);
+    let intent = intent_until(&mut producer, 1_000);
+    let batch = admit_with(&ledger.trust, ledger.id, 5, &[intent]);
+    assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 2"]);
+    // And they are counted all the same.
+    assert_eq!(ledger.state.due(), many + 1);
+}
+
+/// A statement that admission has not read (its ledger assessed nothing then) is refused where it cannot
+/// be read, and nothing else stops: it was the end of the shard.
+#[test]
+fn what_cannot_be_read_is_refused_by_itself() {
+    let mut ledger = ByHand::new();
+    let mut producer = Producer::new(ledger.id, 1);
+    let said = [opened(&mut producer), intent_until(&mut producer, 1_000)];
+    let mut batch = admit_with(&ledger.trust, ledger.id, 5, &said);
+    batch.spoil(1);
+    let placed = ledger.turn(&[batch]);
+    let [Placement::Recorded { leaf: 1 }, Placement::Refused(refusal)] = &placed[..] else {
+        panic!("{placed:?}");
+    };
+    assert!(matches!(refusal, Refusal::Unread(_)), "{refusal:?}");
+    assert!(refusal.to_string().contains("cannot be read"), "{refusal}");
+    let batch = admit_with(&ledger.trust, ledger.id, 5, &said[1..]);
+    assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 2"]);
 }
 
 #[test]
@@ -295,6 +331,23 @@ proptest! {
 }
 
 impl ByHand {
+    /// As if these held so many timers.
+    fn set_timers(&mut self, owners: &[Owner], held: u64, uncharged: u64) {
+        let timers = Timers {
+            held,
+            promises: 0,
+            uncharged,
+        };
+        let mut write = Batch::default();
+        for owner in owners {
+            let key = keys::cell(NUMBER, &CellKey::Timers(*owner));
+            let timers = timers.encode_to_vec();
+            self.store.put(&mut write, Family::State, &key, &timers);
+        }
+        self.store.commit(write).unwrap();
+        self.forget_sessions();
+    }
+
     /// A turn of so many portions of what is due by then; whether there is more.
     fn portions(&mut self, at: i64, portions: usize) -> bool {
         let mut past = self.past();

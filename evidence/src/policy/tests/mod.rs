@@ -5,7 +5,6 @@ mod defaults;
 mod limits;
 mod oracle;
 mod rulings;
-mod timing;
 
 use crate::policy::{
     DEFAULT_POLICIES, DEFAULT_SCHEMA, Duties, Evidence, EvidencePolicy, Request, Ruling,

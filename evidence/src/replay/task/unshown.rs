@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Micros;
+use crate::{Micros, assess::SHARED_MAX};
 
 /// Something that follows from entries that were not looked at: the operator's word, until somebody
 /// replays the whole ledger.
@@ -35,8 +35,8 @@ pub enum Unshown {
         /// The Observation.
         leaf: u64,
     },
-    /// The findings by correlation keys and outside tokens of the task: the ledger compares 32 acts,
-    /// and 32 grants, of each, and those of other tasks count.
+    /// The findings by correlation keys and outside tokens of the task: the ledger compares so many
+    /// acts, and as many grants, of each, and those of other tasks count.
     Shared,
     /// This disposition is of the finding that was taken: its number counts those of other tasks
     /// too.
@@ -91,9 +91,10 @@ impl fmt::Display for Unshown {
                 "which act the Observation at leaf {leaf} is of: it names none, and acts of other \
                  tasks may share its correlation keys"
             ),
-            Self::Shared => f.write_str(
+            Self::Shared => write!(
+                f,
                 "what is found by the task's correlation keys and outside tokens alone: other tasks \
-                 may name the same, and the ledger compares no more than 64 of each",
+                 may name the same, and the ledger compares no more than {SHARED_MAX} of each"
             ),
             Self::Disposition { leaf } => {
                 write!(f, "which finding the disposition at leaf {leaf} is of")

@@ -8,7 +8,7 @@ use deed_evidence::{
     assess::{
         FIRE_MAX, Owner, TIMERS_MAX,
         cells::{CellKey, Clock, Promise, Timers},
-        share,
+        share, share_unsigned,
     },
     entry::Entry,
     replay::{Fault, Replay},
@@ -164,21 +164,66 @@ fn timers_have_owners() {
     let owners: Vec<_> = stage.ledger.kept.dues.values().copied().collect();
     assert_eq!(owners[0], owners[1]);
     assert_eq!(held(&stage, owners[0]), 2);
-    // Nobody signs: all of these have one owner, another one.
+    // Nobody signs: each producer is an owner, and all of them are counted together.
     let unsigned = v1::Intent {
         deadline_us: seconds(700),
         ..crate::ledger::intent("orders/8", 500, None)
     };
-    stage.ledger.say(ANYBODY, Some(1), Body::Intent(unsigned));
-    assert_eq!(held(&stage, Owner::NOBODY), 1);
+    let other = Who {
+        producer: "https://example.org/another",
+        ..ANYBODY
+    };
+    for who in [ANYBODY, ANYBODY, other] {
+        let said = Body::Intent(unsigned.clone());
+        stage.ledger.say(who, Some(1), said);
+    }
+    let of = |who: Who| Owner::producer(who.producer);
+    assert_eq!((held(&stage, of(ANYBODY)), held(&stage, of(other))), (2, 1));
+    assert_eq!(held(&stage, Owner::UNSIGNED), 3);
     stage.done(&intent);
     // The Outcome is the session's next statement, too.
     assert_eq!(held(&stage, owners[0]), 0);
-    assert_eq!(held(&stage, Owner::ALL), 1);
+    assert_eq!(held(&stage, Owner::ALL), 3);
     stage.ledger.at(1_000);
     stage.ledger.tick();
-    assert_eq!(held(&stage, Owner::NOBODY), 0);
-    assert_eq!(held(&stage, Owner::ALL), 0);
+    for owner in [of(ANYBODY), of(other), Owner::UNSIGNED, Owner::ALL] {
+        assert_eq!(held(&stage, owner), 0);
+    }
+    // Nobody takes a controller's room by its name.
+    assert_ne!(
+        Owner::producer("https://a.example"),
+        Owner::controller("https://a.example")
+    );
+    stage.replays();
+}
+
+/// What the policy wants seen of an Outcome is not its speaker's choice: the timer is charged to nobody.
+#[test]
+fn timers_of_outcomes_are_charged_to_nobody() {
+    let mut stage = Stage::new();
+    stage
+        .ledger
+        .set_policy("@corroborate(\"60\") permit (principal, action, resource) when { true };");
+    stage.open(RiskTier::Low);
+    let timers = |stage: &Stage| cell::<Timers>(stage, &CellKey::Timers(Owner::ALL));
+    for _ in 0..2 {
+        let intent = stage.intend(None, |_| {});
+        stage.done(&intent);
+    }
+    assert_eq!((timers(&stage).held, timers(&stage).uncharged), (2, 2));
+    let owners: Vec<_> = stage.ledger.kept.dues.values().copied().collect();
+    assert_eq!(owners, [Owner::ALL; 2]);
+    assert_eq!(held(&stage, Owner::controller(AGENT.controller)), 0);
+    // They leave all the room that there was.
+    let (registry, kept) = (stage.ledger.registry.clone(), &mut stage.ledger.kept);
+    let room = stage
+        .ledger
+        .book
+        .timers_of(kept, &registry, AGENT.producer, AGENT.key());
+    assert_eq!(room, Ok((0, share(0))));
+    stage.ledger.at(1_000);
+    stage.ledger.tick();
+    assert_eq!((timers(&stage).held, timers(&stage).uncharged), (0, 0));
     stage.replays();
 }
 
@@ -205,6 +250,31 @@ fn a_share_leaves_room_for_others() {
         let held = fills(owners);
         assert!(share(held.iter().sum()) > 4096, "{held:?}");
     }
+}
+
+/// Names cost nothing to whoever does not sign: however many there are, all of them together leave
+/// controllers as much as one controller does, and there is room for the next one.
+#[test]
+fn unsigned_producers_share_one_share() {
+    for producers in [1, 2, 1_000] {
+        let mut held = vec![0_u64; producers];
+        let mut all = 0;
+        loop {
+            let before = all;
+            for one in &mut held {
+                let more = share_unsigned(all, all).saturating_sub(*one);
+                *one += more;
+                all += more;
+            }
+            if all == before {
+                break;
+            }
+        }
+        assert!(all <= TIMERS_MAX / 5, "{all} of {producers}");
+        assert!(share_unsigned(all, all) > 100, "{all} of {producers}");
+        assert!(share(all) >= TIMERS_MAX / 5, "{all} of {producers}");
+    }
+    assert_eq!(share_unsigned(TIMERS_MAX, 0), 0);
 }
 
 /// A promise is kept or broken also where everything was forgotten since it was given.

@@ -5,12 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{
-    KeyId, Micros, RULES_ASSESSED, Sequence, SessionId, TaskId,
+    KeyId, Micros, RULES_ASSESSED, Sequence, SessionId, TaskId, WireError,
     assess::{
         AHEAD_MAX_US, Due, Owner, Recorded, Spoken, View,
         cells::CellKey,
         said::{Said, SaidBody},
-        share,
     },
     session::Session,
 };
@@ -117,7 +116,7 @@ impl LedgerState {
             return Ok(None);
         }
         let at = self.effective_time.max(batch.received_at());
-        let Some(deadline) = deadline(batch, statement, at)? else {
+        let Some(deadline) = deadline(batch, statement, at) else {
             return Ok(None);
         };
         let latest = Micros::new(at.get().saturating_add(AHEAD_MAX_US));
@@ -129,10 +128,17 @@ impl LedgerState {
         let (producer, key) = (header.producer, statement.authorship.key());
         let trust = self.trust.read();
         let mut view = StepView::new(turn, &self.sessions, past);
-        let (all, held) = self.book.timers_of(&mut view, &trust, producer, key)?;
-        let share = share(all);
+        let (held, share) = self.book.timers_of(&mut view, &trust, producer, key)?;
         let many = held.saturating_add(count) > share;
-        Ok(many.then_some(Refusal::DeadlinesMany { held, share }))
+        let speaker = match key {
+            Some(_) => "controller",
+            None => "producer (unsigned)",
+        };
+        Ok(many.then_some(Refusal::DeadlinesMany {
+            speaker,
+            held,
+            share,
+        }))
     }
 
     /// The same for a batch, all of which one key has signed.
@@ -148,7 +154,7 @@ impl LedgerState {
         let mut count = 0;
         for member in group.members {
             let at = self.effective_time.max(group.batch.received_at());
-            if deadline(group.batch, member, at)?.is_none() {
+            if deadline(group.batch, member, at).is_none() {
                 continue;
             }
             count += 1;
@@ -204,7 +210,7 @@ impl LedgerState {
         let said = match &statement.said {
             Some(said) => said,
             None => {
-                parsed = said(batch, statement, leaf)?;
+                parsed = said(batch, statement).map_err(|error| unreadable(leaf, &error))?;
                 &parsed
             }
         };
@@ -293,16 +299,13 @@ impl LedgerState {
 }
 
 /// The time at which something happens because of a statement, unless it comes first; by its own word.
-fn deadline(
-    batch: &AdmittedBatch,
-    statement: &Admitted,
-    at: Micros,
-) -> Result<Option<Micros>, StepError> {
+/// Of one that cannot be read there is none: it is refused for that.
+fn deadline(batch: &AdmittedBatch, statement: &Admitted, at: Micros) -> Option<Micros> {
     let parsed;
     let said = match &statement.said {
         Some(said) => said,
         None => {
-            parsed = said(batch, statement, 0)?;
+            parsed = said(batch, statement).ok()?;
             &parsed
         }
     };
@@ -314,20 +317,28 @@ fn deadline(
         }
         _ => Micros::new(0),
     };
-    Ok((deadline.get() > 0).then_some(deadline))
+    (deadline.get() > 0).then_some(deadline)
 }
 
 /// What a statement says; read here only where admission did not know that it would be asked.
-pub(super) fn said(
-    batch: &AdmittedBatch,
-    statement: &Admitted,
-    leaf: u64,
-) -> Result<Said, StepError> {
+pub(super) fn said(batch: &AdmittedBatch, statement: &Admitted) -> Result<Said, WireError> {
     let payload = Bytes::copy_from_slice(batch.payload(statement));
-    Said::read(&payload).map_err(|error| StepError::Entry {
-        leaf,
-        reason: error.to_string(),
-    })
+    Said::read(&payload)
+}
+
+/// Returns the reason why a statement is not recorded that cannot be read: whoever sent it is told, and
+/// others' statements go on. Admission has read what it knew to be assessed.
+pub(super) fn unread(batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
+    match statement.said {
+        Some(_) => None,
+        None => said(batch, statement).err().map(Refusal::Unread),
+    }
+}
+
+/// What was recorded cannot be read: [`unread`] has said before that it can.
+pub(super) fn unreadable(leaf: u64, error: &WireError) -> StepError {
+    let reason = error.to_string();
+    StepError::Entry { leaf, reason }
 }
 
 /// What the assessment asks of the past during a turn.

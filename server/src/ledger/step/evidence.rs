@@ -9,7 +9,7 @@ use deed_tlog::LeafIndex;
 
 use super::{
     Group, LedgerState, Past, Placement, Refusal, StepError, Turn,
-    assessing::{StepView, said},
+    assessing::{StepView, said, unread, unreadable},
     brings_erased, recorded_at,
 };
 use crate::admission::{Admitted, AdmittedBatch, Authorship};
@@ -31,6 +31,7 @@ impl LedgerState {
             && !batch.header(statement, self.id).body.is_trust()
             && brings_erased(batch, statement).is_none()
             && self.may_be_evidence(batch, statement)
+            && unread(batch, statement).is_none()
             && !self.is_equivocated(turn, batch, statement, past)?;
         if !is_evidence {
             return Ok(reused);
@@ -61,10 +62,10 @@ impl LedgerState {
         let Some(first) = members.first() else {
             return Ok(Vec::new());
         };
-        let erased = members
+        let refused = members
             .iter()
-            .any(|one| brings_erased(batch, one).is_some());
-        if erased || !self.may_be_evidence(batch, first) {
+            .any(|one| brings_erased(batch, one).is_some() || unread(batch, one).is_some());
+        if refused || !self.may_be_evidence(batch, first) {
             return Ok(reused(first));
         }
         let mut contradicted = Vec::with_capacity(members.len());
@@ -167,7 +168,7 @@ impl LedgerState {
     ) -> Result<(), StepError> {
         let leaf = turn.next_leaf();
         turn.push(batch.entry(statement), statement.leaf_hash);
-        let said = said(batch, statement, leaf)?;
+        let said = said(batch, statement).map_err(|error| unreadable(leaf, &error))?;
         let header = batch.header(statement, self.id);
         let spoken = Spoken {
             leaf,
