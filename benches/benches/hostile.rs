@@ -14,6 +14,10 @@ use deed_evidence::{
 };
 
 #[path = "../../evidence/tests/it/hostile.rs"]
+#[allow(
+    dead_code,
+    reason = "the test counts what the bench measures, and needs more of a scene"
+)]
 mod hostile;
 #[path = "../../evidence/tests/it/ledger.rs"]
 mod ledger;

@@ -34,7 +34,7 @@ pub struct DescriptorError {
     needed: u64,
 }
 
-/// How many descriptors each part may have.
+/// Descriptors that each part may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shares {
     connections: u64,

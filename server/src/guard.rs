@@ -14,8 +14,8 @@
 //! half: magic "DEEDGRD1" | turn (u64) | length (u32) | HeadGuard | BLAKE3 of all before (32)
 //! ```
 //!
-//! The halves of a slot are written in turn, and never share a disk's sector. One that was torn by a crash held a head that was
-//! never released, and the other half still stands.
+//! The halves of a slot are written in turn, and never share a disk's sector. One that was torn by a
+//! crash held a head that was never released, and the other half still stands.
 //!
 //! Contents that no leaf names yet are guarded apart ([`contents`]).
 //!
@@ -85,7 +85,7 @@ pub enum GuardError {
     },
     /// The store lost contents that were acknowledged and that no leaf names yet.
     #[error(
-        "head guard: contents were acknowledged up to write {acknowledged}, but the store ends with \
+        "content guard: contents were acknowledged up to write {acknowledged}, but the store ends with \
          write {found}. Acknowledged contents are lost, so the server does not start and nothing was \
          changed. Restore the directory {store} from a copy that holds them. If they are lost for \
          good, remove {guard}, start, and have what no statement names yet sent again"
@@ -102,8 +102,9 @@ pub enum GuardError {
     },
     /// The guard file is gone or was cut.
     #[error(
-        "head guard: {path} is missing or damaged ({reason}). Without it, nobody can say whether \
-         the store is complete: restore it from where it was lost"
+        "{path} is missing or damaged ({reason}). Without it, nobody can say whether the store is \
+         complete: restore it from where it was lost{}",
+        way_out(.path)
     )]
     Missing {
         /// The guard file.
@@ -112,7 +113,7 @@ pub enum GuardError {
         reason: String,
     },
     /// The file system failed.
-    #[error("head guard: {path}: {source}")]
+    #[error("{path}: {source}")]
     Io {
         /// The guard file.
         path: PathBuf,
@@ -122,6 +123,16 @@ pub enum GuardError {
     /// The store cannot be read.
     #[error("head guard: {0}")]
     Store(#[from] StoreError),
+}
+
+/// The end of a message about a file without which the server does not start.
+fn way_out(path: &Path) -> &'static str {
+    if path.ends_with(contents::FILE) {
+        ". If it is lost for good, remove what is left of it: uploads that no statement names are then \
+         not guarded"
+    } else {
+        ""
+    }
 }
 
 /// Where the guard of a data directory is.
@@ -181,7 +192,7 @@ pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<Guarded, Gua
         .map(|slot| format!("slot {slot} of {}", path.display()))
         .collect();
     if contents::verify(data_dir, store)? {
-        damaged.push(format!("{}", data_dir.join("content-guard").display()));
+        damaged.push(format!("{}", data_dir.join(contents::FILE).display()));
     }
     Ok(Guarded {
         heads: guarded.len(),
@@ -189,7 +200,7 @@ pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<Guarded, Gua
     })
 }
 
-/// What a guard holds.
+/// The result of verifying a data directory's guards.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Guarded {
     /// Heads that the store reproduces.
@@ -298,24 +309,32 @@ fn read(path: &Path) -> Result<Slots, String> {
         damaged: Vec::new(),
     };
     for (slot, bytes) in bytes.chunks_exact(SLOT_BYTES as usize).enumerate() {
-        let halves: Vec<Slot> = bytes.chunks_exact(HALF_BYTES).map(decode_half).collect();
-        let untouched = bytes
-            .chunks_exact(HALF_BYTES)
-            .filter(|half| half.iter().all(|&byte| byte == 0))
-            .count();
-        let good = halves.iter().flatten().count();
-        let newest = halves.into_iter().flatten().max_by_key(|half| half.0);
-        // The halves are written in turn: from the second turn on, none is empty.
-        let turns = newest.as_ref().map_or(0, |(turn, _)| *turn);
-        if good == 0 && untouched < 2 {
-            return Err(format!("slot {slot} has no valid half"));
-        }
-        if good == 1 && (untouched == 0 || turns > 1) {
+        let (newest, damaged) =
+            newest_half(bytes).ok_or_else(|| format!("slot {slot} has no valid half"))?;
+        if damaged {
             slots.damaged.push(slot);
         }
         slots.newest.push(newest);
     }
     Ok(slots)
+}
+
+/// The newest valid half of a slot, `None` if it was never written, and true if the other one is
+/// damaged. `None` if the slot was written and neither is valid.
+fn newest_half<M: prost::Message + Default>(slot: &[u8]) -> Option<(Option<(u64, M)>, bool)> {
+    let halves = || slot.chunks_exact(HALF_BYTES);
+    let untouched = halves()
+        .filter(|half| half.iter().all(|&byte| byte == 0))
+        .count();
+    let good: Vec<(u64, M)> = halves().filter_map(decode_half).collect();
+    if good.is_empty() && untouched < 2 {
+        return None;
+    }
+    let alone = good.len() == 1;
+    let newest = good.into_iter().max_by_key(|half| half.0);
+    // The halves are written in turn: from the second turn on, none is empty.
+    let turns = newest.as_ref().map_or(0, |(turn, _)| *turn);
+    Some((newest, alone && (untouched == 0 || turns > 1)))
 }
 
 /// The bytes of a half, as they are written.
@@ -329,7 +348,10 @@ fn encode_half(turn: u64, body: &[u8]) -> io::Result<Vec<u8>> {
     let digest = blake3::hash(&half);
     half.extend_from_slice(digest.as_bytes());
     if half.len() > HALF_BYTES {
-        return Err(io::Error::other("the head does not fit its slot"));
+        return Err(io::Error::other(format!(
+            "{} bytes do not fit a half of {HALF_BYTES} bytes",
+            half.len()
+        )));
     }
     Ok(half)
 }

@@ -33,8 +33,8 @@ const CHECKPOINT_CACHE: &str = "public, max-age=1";
 /// Tiles and entries never change.
 const TILE_CACHE: &str = "public, max-age=31536000, immutable";
 
-/// Where a caller needs a role, what one was sent is for nobody else: a cache in front of the server
-/// does not ask who calls.
+/// For answers that need a role, which are for nobody else: a cache in front of the server does not ask
+/// who calls.
 const NO_CACHE: &str = "no-store";
 
 /// The routes, each with what it answers.
@@ -121,7 +121,7 @@ async fn tile(
     entries(parts, cache).await
 }
 
-/// How an answer may be cached: by anybody if anybody may ask for it, or else by nobody.
+/// The Cache-Control of an answer: anybody may keep it if anybody may ask for it, or else nobody.
 fn cache(caller: &Caller, method: Method, public: &'static str) -> &'static str {
     if caller.anybody_may(method) {
         public

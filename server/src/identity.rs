@@ -19,9 +19,8 @@
 //! the first head of the new one once more.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -29,6 +28,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use deed_tlog::{NoteSigner, Origin, VerifierKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::secret_file;
 
 /// BLAKE3 context of log keys. Never changes.
 const LOG_KEY_CONTEXT: &str = "deed.v1 log key";
@@ -299,25 +300,10 @@ fn checked_name(name: &str) -> Result<String, IdentityError> {
     }
 }
 
-/// Writes a file that is either there whole, or not at all.
 fn write_secret(path: &Path, text: &str) -> io::Result<()> {
-    let unfinished = path.with_extension("key.new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // New, so that the mode is this one and not that of a file left over.
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    // If we crash before this, the file is what it was before: nothing derives from the new secret
-    // yet.
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    // If we crash before it is there, the file is what it was before: nothing derives from the new
+    // secret yet.
+    secret_file::replace(path, &path.with_extension("key.new"), text.as_bytes())
 }
 
 #[cfg(test)]

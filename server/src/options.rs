@@ -25,7 +25,7 @@ pub struct AccessOptions {
     pub insecure: bool,
 }
 
-/// How far the machine's clock is believed.
+/// Bounds within which the machine's clock is believed.
 #[derive(Debug, Clone, Copy)]
 pub struct ClockOptions {
     /// Milliseconds that it may be ahead of the time that has passed since it was believed last, or
@@ -112,7 +112,7 @@ pub struct ContentOptions {
     /// Uploads that may run at once. A ledger has half of them at most, a principal a quarter.
     pub uploads: usize,
     /// Milliseconds that an upload may wait for its client, all in all; what comes of it buys more.
-    pub still_ms: u64,
+    pub stall_ms: u64,
 }
 
 impl Default for LimitOptions {
@@ -147,7 +147,7 @@ impl ContentOptions {
             bytes_max: 64 << 20,
             orphan_ms: 24 * 60 * 60 * 1000,
             uploads: 64,
-            still_ms: 20_000,
+            stall_ms: 20_000,
         }
     }
 }

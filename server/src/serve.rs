@@ -104,9 +104,9 @@ pub struct ServerOptions {
     pub queue_bytes: usize,
     /// The store's memory.
     pub store: StoreOptions,
-    /// How long stopping may wait for open connections, in milliseconds.
+    /// Bound on the time that stopping takes, in milliseconds: half of it is for what waits for its turn.
     pub drain_ms: u64,
-    /// How far the machine's clock is believed.
+    /// Bounds within which the machine's clock is believed.
     pub clock: ClockOptions,
     /// Certificates of the listener; `None` listens in clear.
     pub tls: Option<TlsOptions>,

@@ -14,7 +14,7 @@ use crate::{
     store::{StoreError, disk::NoSpace},
 };
 
-/// When a caller should try again that a full disk is the reason for: an operator has to help.
+/// Delay before a caller tries again who was refused for a full disk: an operator has to help.
 const NO_SPACE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a request has no answer.

@@ -7,6 +7,7 @@ use deed_evidence::{
     LedgerId, Micros, Nonce, PayloadDigest, SessionId, TaskId,
     batch::Manifest,
     genesis::Genesis,
+    policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
     signature::{self, Possession},
     statement,
     trust::Registry as Trust,
@@ -50,6 +51,18 @@ pub(crate) fn authority() -> SigningKey {
     let mut bytes = [0; 32];
     hex::decode_to_slice(seed, &mut bytes).expect("64 hex digits");
     SigningKey::from_seed(&bytes)
+}
+
+/// Evidence policies under the default schema.
+pub(crate) fn policy_set(policies: &str) -> v1::PolicySet {
+    v1::PolicySet {
+        policies: policies.to_owned(),
+        schema: DEFAULT_SCHEMA.to_owned(),
+        digest: policy::digest(policies, DEFAULT_SCHEMA).to_vec().into(),
+        cedar_version: CEDAR_VERSION.to_owned(),
+        rules_version: 2,
+        reason: String::new(),
+    }
 }
 
 /// A genesis entry with that authority, its ledger's id, and the trust state after it.
@@ -517,12 +530,12 @@ impl Engine {
         self.store.commit(batch).unwrap();
     }
 
-    /// What services need, of a server that is not stopped.
+    /// The services' context, of a server that is not stopped.
     pub(crate) fn context_that_stays(&self) -> Context {
         self.context().0
     }
 
-    /// What services need, and what stops them.
+    /// The services' context, and the sender that stops them.
     pub(crate) fn context(&self) -> (Context, watch::Sender<bool>) {
         let (stop, stopping) = watch::channel(false);
         let appends = &self.appends;

@@ -9,6 +9,17 @@ use tonic::{Request, Status, transport::Channel};
 
 use crate::{access::Token, within};
 
+/// Bytes that do not compress.
+#[must_use]
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new()
+        .update(&seed.to_be_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
 /// A content with what opens its commitment.
 #[derive(Debug, Clone)]
 pub struct Content {

@@ -1,6 +1,6 @@
 //! Plain HTTP/1.1, as any tile client speaks it.
 
-use std::{future::poll_fn, net::SocketAddr, pin::Pin};
+use std::{future::poll_fn, net::SocketAddr, pin::Pin, str::FromStr};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header::HOST};
@@ -9,6 +9,21 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::within;
+
+/// A figure in the text of `/metrics`, by its name with all of its labels.
+///
+/// # Panics
+/// If it is not there, or is no such number.
+pub fn figure<N: FromStr>(metrics: &str, name: &str) -> N {
+    let value = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .unwrap_or_else(|| panic!("{name} in {metrics}"));
+    let Ok(number) = value.trim().parse() else {
+        panic!("{name} is {value}");
+    };
+    number
+}
 
 /// An answer.
 #[derive(Debug, Clone)]

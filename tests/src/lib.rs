@@ -48,6 +48,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
+
 /// How long a wait for something that happens at once may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,6 +81,24 @@ pub fn run_within(max: Duration, test: impl Future<Output = ()>) {
     // Whatever is still running must not hold up the report.
     runtime.shutdown_background();
     assert!(ended.is_ok(), "the test did not end within {max:?}");
+}
+
+/// Runs something on a thread of its own, so that it does not wait for others of this process.
+///
+/// # Panics
+/// There, if no runtime starts.
+pub fn apart<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("the runtime starts");
+        let _ = sender.send(runtime.block_on(task));
+    });
+    receiver
 }
 
 /// Waits for a future, and says what was waited for if it does not come.

@@ -1,7 +1,11 @@
 //! Payloads, made from the protocol's messages alone: the client library has no part in them.
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Nonce, PayloadDigest, SessionId, TaskId, statement};
+use deed_evidence::{
+    LedgerId, Nonce, PayloadDigest, RULES_ASSESSED, SessionId, TaskId,
+    policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
+    statement,
+};
 use deed_proto::v1::{self, statement::Body};
 
 /// Somebody who makes a session's statements.
@@ -206,5 +210,18 @@ pub fn envelope(payload: &Bytes) -> v1::Envelope {
         payload_type: v1::PayloadType::Statement.into(),
         payload: payload.clone(),
         ..v1::Envelope::default()
+    }
+}
+
+/// Evidence policies under the default schema.
+#[must_use]
+pub fn policy_set(policies: &str) -> v1::PolicySet {
+    v1::PolicySet {
+        policies: policies.to_owned(),
+        schema: DEFAULT_SCHEMA.to_owned(),
+        digest: Bytes::copy_from_slice(&policy::digest(policies, DEFAULT_SCHEMA)),
+        cedar_version: CEDAR_VERSION.to_owned(),
+        rules_version: RULES_ASSESSED,
+        reason: String::new(),
     }
 }

@@ -266,22 +266,20 @@ fn a_missing_or_cut_guard_is_refused() {
         let killed = Killed::new().await;
         let missing = killed.copy("missing");
         fs::remove_file(missing.join("head-guard")).unwrap();
-        let ended = expect_refused(&missing, "no guard");
-        assert!(
-            ended.stderr.contains("head-guard"),
-            "it names the file: {ended:#?}"
-        );
+        // The words name the file.
+        let words = "head-guard is missing or damaged";
+        expect_refused_with(&missing, "no guard", words);
 
         let guard = |data: &Path| data.join("head-guard");
         let length = usize::try_from(fs::metadata(guard(&killed.data())).unwrap().len()).unwrap();
         for (name, left) in [("empty", 0), ("half", length / 2), ("one-less", length - 1)] {
             let copy = killed.copy(name);
             files::cut(&guard(&copy), left);
-            expect_refused(&copy, name);
+            expect_refused_with(&copy, name, words);
         }
         let zeros = killed.copy("zeros");
         fs::write(guard(&zeros), vec![0; length]).unwrap();
-        expect_refused(&zeros, "a guard without any head");
+        expect_refused_with(&zeros, "a guard without any head", words);
     });
 }
 
@@ -478,6 +476,7 @@ fn an_upload_that_no_statement_names_yet_is_guarded() {
         files::cut(&log, files::end_of_content(&log) - 1);
         let ended = expect_refused_with(&last, "last byte", words);
         assert!(ended.stderr.contains("content-guard"), "{ended:#?}");
+        assert!(ended.stderr.contains("content guard: "), "{ended:#?}");
         let (flipped, log, at) = copy("flipped");
         files::flip(&log, at);
         expect_refused_with(&flipped, "flipped", words);

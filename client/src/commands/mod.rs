@@ -23,6 +23,7 @@ pub(crate) mod intent;
 pub(crate) mod key;
 pub(crate) mod keygen;
 pub(crate) mod ledger;
+mod named;
 mod names;
 pub(crate) mod observe;
 pub(crate) mod policy;

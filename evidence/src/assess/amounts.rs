@@ -31,7 +31,7 @@ pub(super) trait Moves {
     fn names(&self) -> (&[u8], &[u8]);
     /// The amount in minor units, with its currency.
     fn amount(&self) -> Option<(i64, &str)>;
-    /// What to call it.
+    /// The change in words, for a finding.
     fn told(&self) -> String;
 }
 

@@ -57,7 +57,7 @@ pub trait View {
     /// As the keeper of the entries says.
     fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Self::Error>;
 
-    /// Whose timer this is, as [`Changes`] gave it last; `None` if it is not set.
+    /// The owner of a timer, as [`Changes`] gave it last; `None` if it is not set.
     ///
     /// # Errors
     /// As the keeper of the timers says.
@@ -135,7 +135,7 @@ pub(super) enum Owed {
     Receipt { task: TaskId, requested: bool },
     /// That time has passed.
     Tick { due: Micros },
-    /// That the operator has confirmed the clock, which said `clock`; effective time was `from`.
+    /// The operator has confirmed the clock, which said `clock`; effective time was `from`.
     Confirmed {
         due: Option<Micros>,
         clock: Micros,
@@ -247,8 +247,8 @@ impl Book {
         }
     }
 
-    /// When something is due next. Between [`Book::restore`] or [`Book::forget`] and the next thing that
-    /// is asked with a view, it may be later than this says.
+    /// The time at which something is due next. Between [`Book::restore`] or [`Book::forget`] and the
+    /// next thing that is asked with a view, it may be later than this says.
     #[must_use]
     pub fn next_due(&self) -> Option<Micros> {
         self.dues.next()
@@ -292,7 +292,7 @@ impl Book {
         Ok((held, share))
     }
 
-    /// How many timers the whole ledger holds.
+    /// Number of timers that the whole ledger holds.
     ///
     /// # Errors
     /// As `view`.
@@ -793,7 +793,7 @@ impl Book {
         Ok(self.cells.task(view, task)?.cloned())
     }
 
-    /// What an operator has confirmed last of the ledger's clock.
+    /// The last confirmation of the ledger's clock by an operator.
     ///
     /// # Errors
     /// As `view`.
@@ -815,7 +815,7 @@ impl Book {
     }
 }
 
-/// Whose timers a speaker's are.
+/// The owner of a speaker's timers.
 fn owner(voice: Voice<'_>) -> Owner {
     match voice.controller() {
         Some(controller) => Owner::controller(controller),

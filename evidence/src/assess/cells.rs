@@ -27,7 +27,7 @@ pub enum CellKey {
     Task(TaskId),
     /// A grant, by the leaf hash of its statement: what of it changes.
     Grant(Hash),
-    /// What a grant covers; written once.
+    /// Actions and resources that a grant covers; written once.
     Scope(Hash),
     /// The act whose Intent is at this leaf, without its lists of effects.
     Act(u64),
@@ -47,7 +47,7 @@ pub enum CellKey {
     KeyUse(KeyId, u32),
     /// When a key spoke last in a task, if that has no room for it among its own keys.
     KeyIn(TaskId, KeyId),
-    /// How far the tasks of a compromised key were looked at.
+    /// The tasks of a compromised key that are still to be looked at.
     Sweep(KeyId),
     /// That two statements were signed for one place in a session: the leaf of the second.
     Equivocation(SessionId, Sequence),
@@ -55,7 +55,7 @@ pub enum CellKey {
     Timers(Owner),
     /// By when a session has promised to go on.
     Promise(SessionId),
-    /// What an operator has confirmed last of the ledger's clock.
+    /// The last confirmation of the ledger's clock by an operator.
     Clock,
     /// A finding: the leaf that it arose at, and its number there.
     Finding(u64, u32),
@@ -316,10 +316,10 @@ pub struct Promise {
     pub leaf: u64,
 }
 
-/// What an operator has confirmed of the ledger's clock.
+/// A confirmation of the ledger's clock by an operator.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Clock {
-    /// What the clock said.
+    /// The clock's time.
     #[prost(int64, tag = "1")]
     pub clock_us: i64,
     /// Effective time at the Tick that says so.
@@ -514,7 +514,7 @@ pub struct Sweep {
     /// So many of its tasks are still to be looked at.
     #[prost(uint32, tag = "3")]
     pub left: u32,
-    /// When the next ones are.
+    /// The time at which the next ones are looked at.
     #[prost(int64, tag = "4")]
     pub due_us: i64,
 }

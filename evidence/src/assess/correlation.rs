@@ -23,7 +23,7 @@ use crate::{
 /// The act that a search came to.
 pub(super) struct Found {
     pub(super) act: Option<Act>,
-    /// How many acts, or lists of them, there was no room to look at, if one of them could fit better.
+    /// Number of acts, or lists of them, that there was no room to look at, if one of them could fit better.
     pub(super) missed: usize,
 }
 
@@ -276,7 +276,7 @@ impl Book {
     }
 }
 
-/// What it costs to compare an act with so many effects, besides looking at it.
+/// Units for comparing an act with so many effects, besides looking at it.
 fn price(act: &Act, seen: usize, system: Option<System>) -> u64 {
     let expected = act.expected as usize;
     let declared = act.outcome.as_ref().map_or(0, |one| one.declared as usize);

@@ -12,7 +12,7 @@ use crate::{KeyId, Micros, SessionId, TaskId};
 /// them fires what, wherever turns are cut.
 pub const FIRE_MAX: usize = 256;
 
-/// How far a deadline may lie ahead of effective time where it is set: ten years of 366 days. A ledger
+/// Bound on how far ahead of effective time a deadline may be set: ten years of 366 days. A ledger
 /// takes no statement with one beyond that.
 pub const AHEAD_MAX_US: i64 = 10 * 366 * 86_400 * 1_000_000;
 
@@ -169,7 +169,7 @@ fn padded(leaf: u64) -> [u8; 16] {
     (u128::from(leaf)).to_be_bytes()
 }
 
-/// How far what is at hand is all there is.
+/// The end of the range in which every timer is at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Horizon {
     /// Nothing was asked for yet.
@@ -282,7 +282,7 @@ impl Dues {
         self.moved.push((owner, due, false));
     }
 
-    /// Whether a timer would be at hand if it were set.
+    /// True if a timer would be at hand if it were set.
     fn covers(&self, due: &Due) -> bool {
         match self.horizon {
             Horizon::Unknown => false,
@@ -359,7 +359,7 @@ impl Dues {
         Ok(true)
     }
 
-    /// What has moved since this was asked last, by owner: to be counted.
+    /// Timers that have moved since this was asked last, by owner: to be counted.
     pub(super) fn take_moved(&mut self) -> Vec<(Owner, Due, bool)> {
         std::mem::take(&mut self.moved)
     }

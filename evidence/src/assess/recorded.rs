@@ -144,7 +144,7 @@ const RECENT_MAX: usize = 16_384;
 /// Bytes that these Intents hold at most.
 const RECENT_BYTES: usize = 4 << 20;
 
-/// What a place holds: itself, and its room in a table of which half may be empty.
+/// Bytes of a place: itself, and its room in a table of which half may be empty.
 const PLACE_BYTES: usize = 2 * size_of::<((SessionId, Sequence), u64)>();
 
 impl Recent {

@@ -22,7 +22,7 @@ struct Slot {
     bytes: usize,
 }
 
-/// What a slot holds besides its cell's content: itself, and its place in the table, of which half may be
+/// Bytes of a slot besides its cell's content: itself, and its place in the table, of which half may be
 /// empty.
 const SLOT_BYTES: usize = size_of::<Slot>() + 2 * size_of::<(CellKey, usize)>();
 

@@ -538,7 +538,7 @@ impl Book {
     }
 }
 
-/// When the next tasks of a compromised key are looked at.
+/// The timer at which the next tasks of a compromised key are looked at.
 const fn sweep_due(key: KeyId, sweep: &Sweep) -> Due {
     Due {
         at: Micros::new(sweep.due_us),

@@ -1,4 +1,4 @@
-//! How much memory the cells at hand hold: an estimate in bytes, containers included.
+//! An estimate of the memory that the cells at hand hold, in bytes, containers included.
 //!
 //! A text or a list counts what it has allocated and [`ALLOCATION`] for the allocator; shared bytes count
 //! as if they were not shared. So the estimate is a little more than what is really held.
@@ -11,10 +11,10 @@ use super::cells::{
     Spoke, SystemSaw, Task, Waiting,
 };
 
-/// What an allocation costs besides what was asked for.
+/// Bytes that the allocator takes for an allocation besides those asked for.
 const ALLOCATION: usize = 16;
 
-/// What is held besides a value's own size.
+/// The bytes that a value holds on the heap, besides its own size.
 pub(super) trait Weigh {
     fn heap(&self) -> usize;
 }

@@ -1,4 +1,4 @@
-//! What a statement may have the machine look at.
+//! Bounds on the work that a statement may cause.
 //!
 //! Two measures. [`Work`] counts what was really done: tests and benches hold it against the bytes of a
 //! statement. A [`Budget`] bounds in advance what one statement may have looked at of what others have
@@ -42,7 +42,7 @@ impl Work {
             + self.judged / POLICY_UNITS
     }
 
-    /// What came since `before`.
+    /// Work done since `before`.
     #[must_use]
     pub const fn since(&self, before: &Self) -> Self {
         Self {
@@ -67,7 +67,7 @@ const TOKENS_BASE: u64 = 20;
 /// Units for a cell that is looked at.
 pub(super) const LOOK: u64 = 6;
 
-/// What is left of the units that a statement may spend.
+/// The rest of the units that a statement may spend.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget(u64);
 

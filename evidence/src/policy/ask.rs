@@ -1,4 +1,4 @@
-//! How often one Intent can make the policies be asked.
+//! A bound on the evaluations that one Intent can cause.
 //!
 //! The least evidence that is enough is found by trying. Where policies only compare a number of
 //! approvals with numbers that are written out, the answer can change at these alone; where they

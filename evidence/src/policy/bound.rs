@@ -23,7 +23,7 @@ const TIERS: [RiskTier; 6] = [
     RiskTier::Deletion,
 ];
 
-/// What judging costs at most, for an Intent that expects effects on its own resource alone.
+/// The greatest cost of judging an Intent that expects effects on its own resource alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PolicyCost {
     /// Units, of [`JUDGEMENT_UNITS_MAX`].

@@ -22,7 +22,7 @@ const COMBINATIONS_MAX: usize = 256;
 /// Most work of checking the policies under the schema: about a fifth of a second.
 const CHECK_UNITS_MAX: u64 = 4_000_000;
 
-/// What Cedar does for each part of an expression, in copies of a part of a type.
+/// Cedar's work for each part of an expression, in copies of a part of a type.
 const PART_UNITS: u64 = 16;
 
 /// Longest `@id`, in bytes.

@@ -42,11 +42,11 @@ const STEPS_PER_UNIT: u64 = 64;
 const TIER_BYTES_MAX: u64 = 22;
 const CURRENCY_BYTES_MAX: u64 = 16;
 
-/// What a value counts when it is compared, hashed or put into a set, if its size is not written
+/// Units for a value that is compared, hashed or put into a set, if its size is not written
 /// in the text: the whole of the facts, or the longest name.
 const VALUE_UNITS: u64 = 16;
 
-/// What an extension function counts. There are none in this build.
+/// Units for an extension function. There are none in this build.
 const EXTENSION_UNITS: u64 = 64;
 
 /// Lengths of a request's texts, in bytes.
@@ -73,7 +73,7 @@ impl Lengths {
     }
 }
 
-/// What an expression costs each time that it is evaluated.
+/// The cost of an expression each time that it is evaluated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     units: u64,
@@ -212,7 +212,7 @@ pub(super) fn estimate(expr: &Expr) -> Result<Cost, TooDear> {
     Ok(cost)
 }
 
-/// What an operator does with the values of its two sides.
+/// The cost of an operator by the values of its two sides.
 fn operator(op: BinaryOp, arg1: &Expr, arg2: &Expr) -> Cost {
     let units = match op {
         BinaryOp::Less | BinaryOp::LessEq | BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul => 0,
@@ -260,7 +260,7 @@ fn root(expr: &Expr) -> Option<Var> {
     }
 }
 
-/// How large the value of an expression may be.
+/// The greatest size of an expression's value.
 fn size(expr: &Expr) -> u64 {
     match expr.expr_kind() {
         ExprKind::Lit(literal) => literal_size(literal),
@@ -334,7 +334,7 @@ fn like(text: &Expr, pattern: &Pattern) -> Result<Cost, TooDear> {
     Ok(cost)
 }
 
-/// What a text is that a pattern is matched with.
+/// The kind of text that a pattern is matched with.
 #[derive(Clone, Copy)]
 enum Subject {
     Resource,

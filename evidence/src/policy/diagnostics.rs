@@ -127,7 +127,7 @@ pub enum PolicyError {
         max: u64,
         /// The policy that takes most of them.
         policy: String,
-        /// How many that are.
+        /// Units that it takes.
         of_policy: u64,
         /// The dearest of its conditions, cut.
         most: String,
@@ -142,7 +142,7 @@ pub enum PolicyError {
     Version {
         /// As the set says, cut.
         found: String,
-        /// What this build evaluates.
+        /// The version that this build evaluates.
         reads: &'static str,
     },
     /// The policies are not Cedar.

@@ -1,7 +1,7 @@
 //! Questions to Cedar's evaluator.
 //!
-//! What Cedar's authorizer would do with each answer is done here: a forbid that applies wins, then a
-//! permit, and without either the answer is no. Policies that fail are not skipped as Cedar does.
+//! The work of Cedar's authorizer is done here: a forbid that applies wins, then a permit, and without
+//! either the answer is no. Policies that fail are not skipped as Cedar does.
 
 use cedar_policy_core::{
     ast::{
@@ -21,7 +21,7 @@ use super::{
     program::{Program, Rule, entities},
 };
 
-/// What the policies answer together.
+/// The answer of all policies together.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
     /// Yes, with what the permits ask for.
@@ -32,7 +32,7 @@ pub(super) enum Answer {
     Error(Vec<String>),
 }
 
-/// Why there is no answer.
+/// The reasons for which there is no answer.
 #[derive(Debug, Error)]
 pub(super) enum Unanswered {
     #[error(
@@ -50,7 +50,7 @@ impl From<OverBudget> for Unanswered {
     }
 }
 
-/// Where a policy is with one request.
+/// The state of one policy with one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// It applies, whatever else comes.
@@ -75,7 +75,7 @@ pub(super) struct Question<'a> {
     facts: Vec<(&'static str, Value)>,
 }
 
-/// How far all policies are when the links that do not change were evaluated.
+/// The states of all policies when the links that do not change were evaluated.
 pub(super) struct Stage {
     /// By the links that read no evidence, or none that can still come.
     pub(super) states: Vec<State>,
@@ -260,7 +260,7 @@ impl<'a> Question<'a> {
 }
 
 impl Program {
-    /// What one request costs before anything is asked.
+    /// Units that one request costs before anything is asked.
     pub(super) fn request_units(&self) -> u64 {
         REQUEST_UNITS + self.mentioned.iter().count() as u64
     }
@@ -268,8 +268,8 @@ impl Program {
 
 const WRONG_TYPE: &str = "a value has a type that is not wanted there";
 
-/// Why a policy cannot be evaluated: in words of our own, because Cedar's may change with its version
-/// and a finding must not.
+/// The reason for which a policy cannot be evaluated: in words of our own, because Cedar's may change
+/// with its version and a finding must not.
 const fn reason(error: &EvaluationError) -> &'static str {
     match error {
         EvaluationError::IntegerOverflow(_) => "integer overflow",

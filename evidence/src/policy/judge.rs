@@ -34,7 +34,7 @@ pub enum Ruling {
     },
     /// The policies could not be evaluated, which counts as no.
     Error {
-        /// Which, and why, sorted: not empty. The same in every build.
+        /// These policies with the reasons, sorted: not empty. The same in every build.
         diagnostics: Vec<String>,
     },
 }
@@ -43,7 +43,7 @@ pub enum Ruling {
 pub struct Judging<'a> {
     program: &'a Program,
     budget: Budget,
-    /// How far the policies were with each resource that was judged.
+    /// The states of the policies with each resource that was judged.
     judged: Vec<Vec<State>>,
 }
 
@@ -173,7 +173,7 @@ struct Search<'q, 'b> {
     program: &'q Program,
     stage: Stage,
     budget: &'b mut Budget,
-    /// What was asked, as far as it is read, with the answers.
+    /// The evidence that was asked with, as far as it is read, and the answers.
     asked: Vec<(Evidence, Answer)>,
 }
 
@@ -260,7 +260,7 @@ impl Search<'_, '_> {
         self.first_allowed(best, fewest)
     }
 
-    /// What the Intent itself should have had. `most` is denied, and by no forbid.
+    /// The evidence that the Intent itself should have had. `most` is denied, and by no forbid.
     fn what_was_lacking(&mut self, most: Evidence) -> Result<Vec<String>, Unanswered> {
         let mut whole = most;
         for (_, part) in FIXED {

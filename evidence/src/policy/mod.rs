@@ -20,7 +20,7 @@
 //! Architecture invariant: a ruling follows from the two texts and the request alone. Texts are
 //! bounded in size, nesting and the kinds of requests that they declare, so that compiling ends
 //! soon, and so that no thread's stack is too small for one verifier and large enough for another.
-//! What judging costs is bounded in units that follow from the texts and the request as well
+//! The cost of judging is bounded in units that follow from the texts and the request as well
 //! (`cost`). The diagnostics of Cedar are for people: another version may word them differently, so
 //! no ruling has them.
 
@@ -150,7 +150,7 @@ impl EvidencePolicy {
         &self.0.warnings
     }
 
-    /// What judging an Intent costs at most, as long as it expects no effects elsewhere.
+    /// The greatest cost of judging an Intent, as long as it expects no effects elsewhere.
     #[must_use]
     pub fn cost(&self) -> PolicyCost {
         self.0.cost

@@ -50,9 +50,9 @@ pub(super) struct Rule {
     /// It applies if all of them are true; they are evaluated in this order, up to the first that is
     /// not.
     pub(super) links: Vec<Link>,
-    /// How many links stand before the first that reads evidence.
+    /// Number of links before the first that reads evidence.
     pub(super) fixed: usize,
-    /// How many stand before the first that reads evidence that can still come.
+    /// Number of links before the first that reads evidence that can still come.
     pub(super) steady: usize,
 }
 
@@ -86,7 +86,7 @@ impl Fields {
     pub(super) const APPROVALS: Self = Self(1 << 6);
     pub(super) const MULTI_FACTOR: Self = Self(1 << 7);
     pub(super) const PHISHING_RESISTANT: Self = Self(1 << 8);
-    /// What can arrive after the Intent.
+    /// Evidence that can arrive after the Intent.
     const COMING: Self = Self(0b1_1110_0000);
 
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -266,7 +266,7 @@ impl Rule {
     }
 }
 
-/// What an expression reads of a request.
+/// The parts of a request that an expression reads.
 #[derive(Default)]
 struct Reads {
     evidence: Fields,
@@ -286,13 +286,13 @@ impl Reads {
     }
 }
 
-/// What an expression reads of the facts.
+/// The facts that an expression reads.
 pub(super) enum Read {
     /// This evidence, and nothing else.
     Fields(Fields),
     /// A fact that does not depend on the evidence.
     Nothing,
-    /// Whatever its parts read.
+    /// As much as its parts read.
     Parts,
 }
 

@@ -115,7 +115,7 @@ pub struct UnreadablePolicy {
     pub leaf: u64,
     /// As the set says, cut.
     pub cedar_version: String,
-    /// Why, cut.
+    /// The reason, cut to fit a message.
     pub reason: String,
 }
 

@@ -27,7 +27,7 @@ pub struct Kept {
     pub cells: BTreeMap<CellKey, Bytes>,
     /// The findings, by leaf and number there.
     pub findings: BTreeMap<(u64, u32), v1::Finding>,
-    /// What is due, and whose timer it is.
+    /// Timers that are set, each with its owner.
     pub dues: BTreeMap<Due, Owner>,
 }
 
@@ -339,7 +339,7 @@ pub(super) fn body_of(entry: &Bytes) -> BodyKind {
     header.map_or(BodyKind::Tick, |header| header.body)
 }
 
-/// What the clock said that a Tick confirms, if it confirms one.
+/// The time of the clock that a Tick confirms, if it confirms one.
 fn clock_in(entry: &Bytes) -> Option<Micros> {
     let entry = Entry::parse(entry).ok()?;
     match v1::Statement::decode(entry.payload).ok()?.body? {

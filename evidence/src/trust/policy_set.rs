@@ -1,4 +1,4 @@
-//! What has to hold for a PolicySet before it is a trust statement, and before it is recorded.
+//! The checks of a PolicySet before it is a trust statement, and before it is recorded.
 
 use deed_proto::v1;
 

@@ -11,7 +11,6 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::watch,
 };
 
 use super::*;
@@ -368,31 +367,9 @@ fn a_shard_that_failed_and_a_server_that_stops_are_not_ready() {
             }),
         }
     });
-    let (stopping, stopped) = watch::channel(false);
-    let Engine {
-        store: _,
-        registry,
-        appends,
-        ..
-    } = &engine;
+    let (context, stopping) = engine.context();
     let admin = Admin {
-        context: Context {
-            registry: Arc::clone(registry),
-            appends: Arc::new(crate::append::Appends {
-                registry: Arc::clone(registry),
-                shards: Arc::clone(&appends.shards),
-                contents: Arc::clone(&appends.contents),
-                clock: Arc::clone(&appends.clock),
-                pressure: Arc::clone(&appends.pressure),
-                queue_wait: appends.queue_wait,
-                metrics: Arc::clone(&appends.metrics),
-            }),
-            contents: Arc::clone(&appends.contents),
-            listener: Arc::default(),
-            pressure: Arc::clone(&appends.pressure),
-            stopping: stopped,
-            metrics: Arc::clone(&appends.metrics),
-        },
+        context,
         stuck: Duration::from_secs(3600),
     };
     let ledger = engine.create("fails").unwrap();

@@ -34,7 +34,7 @@ pub(crate) struct SettingArguments {
     /// The server's name, for a new data directory: the first part of every ledger's origin.
     #[arg(long)]
     name: Option<String>,
-    /// Threads that write, each for a share of the ledgers: 1 to 64 (default: 1).
+    /// Shards, each of which writes for a share of the ledgers: 1 to 64 (default: 1).
     #[arg(long, value_name = "COUNT")]
     shards: Option<String>,
     /// MiB of statements that may wait for each shard: 8 to 1024 (default: 64).
@@ -43,7 +43,7 @@ pub(crate) struct SettingArguments {
     /// MiB of memory for blocks read from disk (default: 256).
     #[arg(long, value_name = "MIB")]
     block_cache_mib: Option<String>,
-    /// Milliseconds that stopping may wait for open connections (default: 10000).
+    /// Milliseconds that stopping may take, half of them for what waits for its turn (default: 10000).
     #[arg(long, value_name = "MS")]
     drain_ms: Option<String>,
     /// Address of /metrics, /healthz and /readyz, or none (default: 127.0.0.1:7734).

@@ -115,7 +115,7 @@ pub struct Settings {
     pub log: LogOptions,
     /// Where its own traces go, if anywhere.
     pub otlp: Option<OtlpOptions>,
-    /// Whether the process's memory may be written to a core file.
+    /// True if the process's memory may be written to a core file.
     pub core_dumps: bool,
     layer: Layer,
 }
@@ -183,7 +183,7 @@ impl Settings {
         content.bytes_max = values.integer("content.bytes_max");
         content.orphan_ms = values.integer("content.orphan_ms");
         content.uploads = values.small("content.uploads");
-        content.still_ms = values.integer("content.still_ms");
+        content.stall_ms = values.integer("content.stall_ms");
         let tls = values
             .path("tls.certificate")
             .zip(values.path("tls.key"))

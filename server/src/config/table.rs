@@ -157,7 +157,7 @@ pub static SETTINGS: &[Setting] = &[
         "shards",
         Kind::Integer(1, 64),
         "1",
-        "Threads that write, each for a share of the ledgers.",
+        "Shards: each writes for a share of the ledgers, with threads of its own.",
     ),
     row(
         "queue_mib",
@@ -169,7 +169,8 @@ pub static SETTINGS: &[Setting] = &[
         "drain_ms",
         Kind::Integer(0, HOUR_MS),
         "10000",
-        "Milliseconds that stopping may wait for open connections.",
+        "Milliseconds that stopping may take: half of them for what waits for its turn, which is \
+         refused then, the rest for open connections and the turn in work.",
     ),
     row(
         "core_dumps",
@@ -405,7 +406,7 @@ pub static SETTINGS: &[Setting] = &[
         "Uploads that run at once. A ledger has half of them at most, and a principal a quarter.",
     ),
     row(
-        "content.still_ms",
+        "content.stall_ms",
         Kind::Integer(100, HOUR_MS),
         "20000",
         "Milliseconds that an upload may wait for its client before it is ended and its place is \

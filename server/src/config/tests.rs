@@ -472,7 +472,7 @@ fn operators_are_told_of_every_setting_and_its_default() {
             "" => "-".to_owned(),
             default => format!("`{default}`"),
         };
-        let row = format!("| `{}` | {default} | ", setting.key);
+        let row = format!("| `{}` | {default} | {} |", setting.key, setting.doc);
         assert!(told.contains(&row), "docs/operations.md lacks {row}");
     }
 }

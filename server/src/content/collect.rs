@@ -19,7 +19,7 @@ const LOOKED_AT_MAX: usize = 4096;
 /// Contents of a ledger, or uploads, that are deleted together: a ledger's gate is closed as long.
 const DELETED_MAX: usize = 256;
 
-/// How long a content may wait to be named when the disk is nearly full, in microseconds.
+/// Time that a content may wait to be named when the disk is nearly full, in microseconds.
 const PRESSED_ORPHAN_US: i64 = 60_000_000;
 
 /// Where the next round goes on.
@@ -162,8 +162,8 @@ impl Shared {
         Ok(())
     }
 
-    /// What was stored after this is too young to be collected. When the disk is nearly full, what
-    /// nobody names goes first.
+    /// Contents stored after this are too young to be collected. When the disk is nearly full, those that
+    /// nobody names go first.
     pub(super) fn orphaned_before_us(&self) -> i64 {
         let age_us = if self.store.disk().is_pressed().is_some() {
             self.orphan_us.min(PRESSED_ORPHAN_US)

@@ -45,7 +45,7 @@ pub enum KeyFileError {
     Exposed {
         /// Which file.
         path: PathBuf,
-        /// How.
+        /// Its mode, and whose it is.
         exposed: Exposed,
     },
     /// A start was interrupted while it made the file, where it could not do that at once.

@@ -259,7 +259,7 @@ pub(crate) struct ContentStore {
     /// Uploads that run.
     pub(crate) uploads: Arc<Places>,
     upload_writes: Arc<Semaphore>,
-    still_max: Duration,
+    stall_max: Duration,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -350,7 +350,7 @@ impl ContentStore {
                 Bounds::shared(options.uploads, CONNECTION_UPLOADS_MAX),
             ),
             upload_writes: Arc::new(Semaphore::new(UPLOAD_WRITES_MAX)),
-            still_max: Duration::from_millis(options.still_ms),
+            stall_max: Duration::from_millis(options.stall_ms),
             thread: Mutex::new(Some(thread)),
         }))
     }
@@ -364,9 +364,9 @@ impl ContentStore {
         self.shared.gates.enter(ledger).await
     }
 
-    /// How long an upload may wait for its client.
-    pub(crate) fn still_max(&self) -> Duration {
-        self.still_max
+    /// Bound on the time that an upload waits for its client.
+    pub(crate) fn stall_max(&self) -> Duration {
+        self.stall_max
     }
 
     /// For `/metrics`.

@@ -58,7 +58,7 @@ impl Sealed {
 pub(super) enum Job {
     Hold {
         contents: Vec<Sealed>,
-        /// Whether it is told right away that they are held. Otherwise a turn follows, which the
+        /// True if it is told right away that they are held. Otherwise a turn follows, which the
         /// head guard covers.
         told: bool,
         reply: oneshot::Sender<Result<usize, ContentError>>,

@@ -18,7 +18,7 @@ use crate::{
     status::Refusal,
 };
 
-/// What a step of a stream gives: the next message, if it came to one, and what to go on from.
+/// The result of a step of a stream: the next message, if it came to one, and the state to go on from.
 pub(super) type Step<M, S> = Result<(Option<M>, Option<S>), Refusal>;
 
 /// A stream of reads that a caller has open.
@@ -157,7 +157,7 @@ impl Reading {
         respond(&room, stream::iter(first.map(Ok)).chain(messages))
     }
 
-    /// A stream that somebody else makes of it, whose messages are charged to the same room.
+    /// The room that its messages are charged to, for a stream that is made elsewhere.
     pub(super) fn room(&self) -> AnswerRoom {
         self.room.clone()
     }

@@ -31,7 +31,7 @@ const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an upload that buy it a second more of waiting for its client.
 const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
-/// How long an upload waits for its principal's quota.
+/// Bound on the time that an upload waits for its principal's quota.
 const QUOTA_WAIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct ContentService(pub(crate) Context);
@@ -44,7 +44,7 @@ impl Content for ContentService {
     ) -> Result<Response<v1::PutContentResponse>, Status> {
         let caller = Caller::of(request.extensions());
         let mut parts = request.into_inner();
-        let mut patience = Patience::new(self.0.contents.still_max());
+        let mut patience = Patience::new(self.0.contents.stall_max());
         let Some(Part::Begin(begin)) = next_part(&self.0, &mut parts, &mut patience).await? else {
             let what = "the first message of an upload is `begin`";
             return Err(Refusal::field("part", what).into());
@@ -167,18 +167,18 @@ impl Content for ContentService {
     }
 }
 
-/// How long an upload may still wait for its client. What the server lets it wait does not count.
+/// The time that an upload may still wait for its client. Waiting for the server does not count.
 struct Patience {
     /// Without anything coming, and at the beginning.
-    still_max: Duration,
+    stall_max: Duration,
     left: Duration,
 }
 
 impl Patience {
-    fn new(still_max: Duration) -> Self {
+    fn new(stall_max: Duration) -> Self {
         Self {
-            still_max,
-            left: still_max,
+            stall_max,
+            left: stall_max,
         }
     }
 
@@ -187,7 +187,7 @@ impl Patience {
     fn came(&mut self, bytes: usize) {
         let bought_ns = (bytes as u64).saturating_mul(1_000_000_000) / BYTES_PER_SECOND_MIN;
         let bought = Duration::from_nanos(bought_ns);
-        self.left = self.left.saturating_add(bought).min(self.still_max);
+        self.left = self.left.saturating_add(bought).min(self.stall_max);
     }
 
     /// Waits for a client as long as it may keep us waiting.
@@ -199,7 +199,7 @@ impl Patience {
             Refusal::Unavailable(format!(
                 "the upload was too slow: it may stand still for {:?}, and {BYTES_PER_SECOND_MIN} \
                  bytes a second are the least; send it again, faster",
-                self.still_max
+                self.stall_max
             ))
         })
     }

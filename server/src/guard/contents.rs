@@ -1,7 +1,7 @@
-//! The content guard: how far contents were acknowledged that no leaf names yet.
+//! The content guard: the last acknowledged write of contents that no leaf names yet.
 //!
-//! What a leaf names lies in the store's log before the leaf's turn, which the head guard covers. A
-//! content that was put by itself has no turn behind it: if the end of the log is lost, and RocksDB
+//! Contents that a leaf names lie in the store's log before the leaf's turn, which the head guard
+//! covers. A content that was put by itself has no turn behind it: if the end of the log is lost, and RocksDB
 //! drops it without a word, nobody would notice. So each write of contents has a number in its own
 //! batch (*serial*), and before an upload is acknowledged the serial is written here and synced. A
 //! store with a lower one has lost what was acknowledged.
@@ -18,17 +18,17 @@ use std::{
 
 use prost::Message as _;
 
-use super::{GuardError, HALF_BYTES, SLOT_BYTES, decode_half, encode_half};
+use super::{GuardError, HALF_BYTES, SLOT_BYTES, encode_half, newest_half};
 use crate::store::{Store, StoreError};
 
-/// What a half holds.
+/// The record of one half.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 struct Acknowledged {
     #[prost(uint64, tag = "1")]
     serial: u64,
 }
 
-/// What is acknowledged of contents, on disk.
+/// The guard's file, open for writing.
 pub(crate) struct ContentGuard {
     path: PathBuf,
     /// `None` before the first acknowledgement.
@@ -37,21 +37,24 @@ pub(crate) struct ContentGuard {
     serial: u64,
 }
 
-/// What the file says.
+/// The contents of the guard's file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Found {
     turn: u64,
     serial: u64,
-    /// Whether one half is not as it should be.
+    /// True if one half is damaged.
     damaged: bool,
 }
 
+/// The file's name.
+pub(super) const FILE: &str = "content-guard";
+
 fn path_in(data_dir: &Path) -> PathBuf {
-    data_dir.join("content-guard")
+    data_dir.join(FILE)
 }
 
-/// Checks that the store holds all contents that were acknowledged. Whether one half of the guard
-/// is damaged.
+/// Checks that the store holds all contents that were acknowledged. Returns true if one half of the
+/// guard is damaged.
 pub(super) fn verify(data_dir: &Path, store: &Store) -> Result<bool, GuardError> {
     let path = path_in(data_dir);
     let Some(found) = read(&path)? else {
@@ -90,21 +93,14 @@ fn read(path: &Path) -> Result<Option<Found>, GuardError> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Found> {
-    let halves: Vec<_> = bytes
-        .chunks_exact(HALF_BYTES)
-        .map(decode_half::<Acknowledged>)
-        .collect();
-    let good = halves.iter().flatten().count();
-    match halves.into_iter().flatten().max_by_key(|half| half.0) {
-        Some((turn, acknowledged)) => Some(Found {
-            turn,
-            serial: acknowledged.serial,
-            // The halves are written in turn: from the second turn on, none is empty.
-            damaged: good == 1 && (turn > 1 || bytes[..HALF_BYTES].iter().any(|&byte| byte != 0)),
-        }),
-        // Made, and nothing acknowledged yet.
-        None => bytes.iter().all(|&byte| byte == 0).then(Found::default),
-    }
+    let (newest, damaged) = newest_half::<Acknowledged>(bytes)?;
+    // Without a half it was made, and nothing was acknowledged yet.
+    let (turn, Acknowledged { serial }) = newest.unwrap_or_default();
+    Some(Found {
+        turn,
+        serial,
+        damaged,
+    })
 }
 
 impl ContentGuard {
@@ -225,7 +221,12 @@ mod tests {
         none[9] ^= 1;
         none[HALF_BYTES + 9] ^= 1;
         fs::write(&path, &none).unwrap();
-        assert!(matches!(read(&path), Err(GuardError::Missing { .. })));
+        let error = read(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("content-guard is missing or damaged"),
+            "{error}"
+        );
+        assert!(error.contains("remove what is left of it"), "{error}");
         fs::write(&path, &whole[1..]).unwrap();
         assert!(matches!(read(&path), Err(GuardError::Missing { .. })));
         fs::write(&path, vec![0; SLOT_BYTES as usize]).unwrap();

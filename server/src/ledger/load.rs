@@ -28,7 +28,7 @@ pub(crate) struct Loaded {
     pub(crate) next_due: Option<Micros>,
     /// How much is due in it.
     pub(crate) due: u64,
-    /// What an operator has confirmed last of its clock.
+    /// The last confirmation of its clock by an operator.
     pub(crate) clock: Option<Clock>,
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct Readable {
     pub(crate) next_due: Option<Micros>,
     /// How much is due at some time.
     pub(crate) due: u64,
-    /// What an operator has confirmed last of its clock.
+    /// The last confirmation of its clock by an operator.
     pub(crate) clock: Option<Clock>,
 }
 

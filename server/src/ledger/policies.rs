@@ -33,7 +33,7 @@ use crate::{
 /// Most bytes of compiled policies that are kept besides those in force.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// What a compiled policy takes for each byte of its texts: syntax trees, with the places of their
+/// Bytes of a compiled policy for each byte of its texts: syntax trees, with the places of their
 /// parts.
 const BYTES_PER_TEXT_BYTE: usize = 64;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use deed_evidence::{
-    policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
+    policy,
     replay::{Fault, Replay},
     trust::TrustStatement,
 };
@@ -18,33 +18,24 @@ use crate::{
     fsck,
     pressure::SourceKey,
     status::Refusal,
-    testing::{AGENT, Authority, Engine, Producer, TASK, batched, briefs, signed, task_of},
+    testing::{
+        AGENT, Authority, Engine, Producer, TASK, batched, briefs, policy_set, signed, task_of,
+    },
 };
 
 const NAME: &str = "policies";
 
 fn set_of(number: usize) -> v1::PolicySet {
-    set(&format!(
+    policy_set(&format!(
         "permit (principal, action, resource); // {number}"
     ))
 }
 
-fn set(policies: &str) -> v1::PolicySet {
-    v1::PolicySet {
-        policies: policies.to_owned(),
-        schema: DEFAULT_SCHEMA.to_owned(),
-        digest: policy::digest(policies, DEFAULT_SCHEMA).to_vec().into(),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: 2,
-        reason: String::new(),
-    }
-}
-
-/// What an older build recorded: a text that this one cannot read, validated with an older Cedar.
+/// Policies of an older build: a text that this one cannot read, validated with an older Cedar.
 fn unreadable() -> v1::PolicySet {
     v1::PolicySet {
         cedar_version: "4.0".to_owned(),
-        ..set("permit in the words of another time;")
+        ..policy_set("permit in the words of another time;")
     }
 }
 

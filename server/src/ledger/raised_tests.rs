@@ -1,18 +1,13 @@
 //! A ledger of version 1 of the rules, brought to version 2.
 
 use bytes::Bytes;
-use deed_evidence::{
-    PayloadDigest,
-    policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
-    replay::Replay,
-    statement::AUTHORITY_PRODUCER,
-};
+use deed_evidence::{PayloadDigest, replay::Replay, statement::AUTHORITY_PRODUCER};
 use deed_proto::v1::{self, FindingKind, IntentState, rejection::Reason, statement::Body};
 
 use crate::{
     fsck,
     store::LedgerNumber,
-    testing::{Authority, Engine, Producer, TASK, briefs, task_of},
+    testing::{Authority, Engine, Producer, TASK, briefs, policy_set, task_of},
 };
 
 const NAME: &str = "old";
@@ -56,15 +51,8 @@ fn observed(producer: &mut Producer) -> v1::Envelope {
 }
 
 fn raises(authority: &mut Authority) -> v1::Envelope {
-    let policies = "permit (principal, action, resource);";
-    authority.says(Body::PolicySet(v1::PolicySet {
-        policies: policies.to_owned(),
-        schema: DEFAULT_SCHEMA.to_owned(),
-        digest: policy::digest(policies, DEFAULT_SCHEMA).to_vec().into(),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: 2,
-        reason: String::new(),
-    }))
+    let policies = policy_set("permit (principal, action, resource);");
+    authority.says(Body::PolicySet(policies))
 }
 
 fn said_of(answer: &v1::AppendResponse) -> Vec<Option<v1::Assessed>> {

@@ -4,6 +4,7 @@
 use deed_evidence::{
     Micros,
     entry::Entry,
+    policy::{self, DEFAULT_POLICIES, DEFAULT_SCHEMA},
     trust::{KeyRefusal, SpeakerRefusal, TrustRefusal},
 };
 use deed_proto::v1::{self, PayloadType, rejection::Reason, statement::Body};
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, AdmittedBatch, Rejected, Sender},
-    testing::{Authority, Producer, batched, genesis, registration, signed},
+    testing::{Authority, Producer, batched, genesis, policy_set, registration, signed},
 };
 
 const AGENT: &str = "spiffe://example.org/agent";
@@ -155,29 +156,20 @@ fn admission_refuses_what_no_key_of_the_ledger_signed() {
 
 #[test]
 fn admission_refuses_policies_that_nothing_can_be_judged_by() {
-    use deed_evidence::policy::{self, CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA};
-    let set = |policies: &str| v1::PolicySet {
-        policies: policies.to_owned(),
-        schema: DEFAULT_SCHEMA.to_owned(),
-        digest: policy::digest(policies, DEFAULT_SCHEMA).to_vec().into(),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: 2,
-        reason: String::new(),
-    };
     let (mut ledger, mut authority) = ledger();
     for (set, field) in [
-        (set("permit (principal);"), "policy_set.policies"),
+        (policy_set("permit (principal);"), "policy_set.policies"),
         (
             v1::PolicySet {
                 digest: vec![1; 32].into(),
-                ..set(DEFAULT_POLICIES)
+                ..policy_set(DEFAULT_POLICIES)
             },
             "policy_set.digest",
         ),
         (
             v1::PolicySet {
                 cedar_version: "1.0".to_owned(),
-                ..set(DEFAULT_POLICIES)
+                ..policy_set(DEFAULT_POLICIES)
             },
             "policy_set.cedar_version",
         ),
@@ -187,7 +179,7 @@ fn admission_refuses_policies_that_nothing_can_be_judged_by() {
         assert_eq!(reasons(&rejected), [(0, Reason::PolicyInvalid)]);
         assert_eq!(rejected[0].field, field, "{rejected:?}");
     }
-    let good = authority.says(Body::PolicySet(set(DEFAULT_POLICIES)));
+    let good = authority.says(Body::PolicySet(policy_set(DEFAULT_POLICIES)));
     assert_eq!(brief(&say(&mut ledger, 5, &[good])), ["linked 2"]);
     let trust = ledger.trust.read();
     let in_force = trust.policy().map(|policy| policy.policy.digest());

@@ -56,7 +56,7 @@ pub(crate) trait Past {
     fn entry(&mut self, leaf: u64) -> Result<Bytes, StoreError>;
     /// Called only for cells that no unsettled turn has changed.
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
-    /// Whose timer this is, if it is set. Called only for those that no unsettled turn has moved.
+    /// The owner of a timer, if it is set. Called only for those that no unsettled turn has moved.
     fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError>;
     /// The first timers behind `after`; what unsettled turns have moved may be missing.
     fn dues_after(
@@ -64,7 +64,7 @@ pub(crate) trait Past {
         after: Option<&Due>,
         limit: usize,
     ) -> Result<Vec<(Due, Owner)>, StoreError>;
-    /// Whether the turn is to be given up: the server ends, and does not wait for a batch.
+    /// Returns true if the turn is to be given up: the server ends, and does not wait for a batch.
     fn is_interrupted(&self) -> bool {
         false
     }
@@ -135,7 +135,7 @@ pub(crate) enum Refusal {
     /// A statement that was admitted where nothing is assessed, and that cannot be read here.
     #[error("what the statement says cannot be read: {0}")]
     Unread(WireError),
-    /// What nobody can judge here.
+    /// An Intent, Decision or Approval under a policy that this build cannot read.
     #[error(transparent)]
     Policy(#[from] UnreadablePolicy),
     /// A form that the rules in force refuse.
@@ -204,7 +204,7 @@ pub(crate) struct LedgerState {
     book: Book,
     /// Timers that the ledger holds.
     due: u64,
-    /// What an operator has confirmed last of its clock.
+    /// The last confirmation of its clock by an operator.
     clock: Option<cells::Clock>,
 }
 
@@ -380,7 +380,7 @@ impl LedgerState {
         self.due
     }
 
-    /// What an operator has confirmed last of its clock.
+    /// The last confirmation of its clock by an operator.
     pub(crate) fn clock(&self) -> Option<cells::Clock> {
         self.clock
     }

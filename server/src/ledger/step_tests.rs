@@ -234,7 +234,7 @@ fn large(producer: &mut Producer) -> v1::Envelope {
     })
 }
 
-/// What is held is bounded in bytes, whatever the cells have in them: a turn begins with little.
+/// Memory is bounded in bytes, whatever the cells have in them: a turn begins with little.
 #[test]
 fn what_a_ledger_holds_is_bounded_in_bytes() {
     let mut ledger = ByHand::new();
@@ -253,7 +253,7 @@ fn what_a_ledger_holds_is_bounded_in_bytes() {
     assert!(most > 8 << 20, "it was reached: {most}");
 }
 
-/// Who holds the most gives it back; who holds little does not pay for that.
+/// The ledger that holds the most gives it back; one that holds little does not pay for that.
 #[test]
 fn the_largest_ledgers_forget_first() {
     let (mut one, mut other) = (ByHand::new(), ByHand::new());

@@ -176,10 +176,6 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
     std::array::from_fn(|_| AtomicU64::new(0))
 }
 
-#[allow(
-    dead_code,
-    reason = "some of these are called by the listener, the quotas and the contents"
-)]
 impl Metrics {
     /// The name that a request's path is counted under.
     pub(crate) fn rpc(&self, path: &str) -> Rpc {
@@ -270,12 +266,13 @@ impl Metrics {
         self.cut.fetch_add(1, Relaxed);
     }
 
-    /// How often each of these has happened.
+    /// Requests that were dropped, for tests.
     #[cfg(test)]
     pub(crate) fn abandonments(&self) -> u64 {
         self.abandoned.load(Relaxed)
     }
 
+    /// Requests that were cut, for tests.
     #[cfg(test)]
     pub(crate) fn cuts(&self) -> u64 {
         self.cut.load(Relaxed)

@@ -1,4 +1,4 @@
-//! What one ledger is sent, another does not wait for; and what becomes of what waits.
+//! Nobody waits for another ledger's statements; and the end of those that wait.
 //!
 //! A ledger is held up by its trust state: whoever holds that for writing keeps its step from going
 //! on, for as long as the test wants, as a slow statement would.

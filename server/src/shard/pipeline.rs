@@ -52,8 +52,8 @@ pub(super) struct Answering {
     pub(super) share: Share,
 }
 
-/// How far a shard's pipeline is, and whether it has failed. Turns are numbered in the order in which
-/// they are handed over, which is the order in which they reach the disk.
+/// The progress of a shard's pipeline, and its failure. Turns are numbered in the order in which they
+/// are handed over, which is the order in which they reach the disk.
 #[derive(Clone)]
 pub(crate) struct Progress {
     inner: Arc<Inner>,
@@ -71,7 +71,7 @@ struct State {
     begun: u64,
     committed: u64,
     released: u64,
-    /// Whether one is taken through by the thread that made it: no other one may overtake it.
+    /// True while one is taken through by the thread that made it: no other one may overtake it.
     through: bool,
     /// Since when nothing was released although something is on its way.
     waiting_since: Option<Instant>,
@@ -134,7 +134,7 @@ impl Progress {
         self.inner.moved.notify_all();
     }
 
-    /// Whether the turn of this number is readable.
+    /// Returns true if the turn of this number is readable.
     pub(super) fn has_released(&self, turn: u64) -> bool {
         self.inner.state.lock().released >= turn
     }

@@ -32,7 +32,7 @@ impl Store {
         self.value(Family::State, &keys::cell(ledger, cell))
     }
 
-    /// Whose timer this is; `None` if it is not set.
+    /// The owner of a timer; `None` if it is not set.
     pub(crate) fn due(&self, ledger: LedgerNumber, due: &Due) -> Result<Option<Owner>, StoreError> {
         let key = keys::due(ledger, due);
         let value = self.value(Family::State, &key)?;
@@ -61,13 +61,13 @@ impl Store {
         Ok(first.map(|(due, _)| due.at))
     }
 
-    /// How many timers a ledger holds.
+    /// Number of timers that a ledger holds.
     pub(crate) fn count_due(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
         let timers: Option<Timers> = self.decoded(ledger, &CellKey::Timers(Owner::ALL))?;
         Ok(timers.unwrap_or_default().held)
     }
 
-    /// What an operator has confirmed last of the ledger's clock.
+    /// The last confirmation of the ledger's clock by an operator.
     pub(crate) fn confirmed_clock(
         &self,
         ledger: LedgerNumber,

@@ -72,7 +72,7 @@ impl Family {
     }
 }
 
-/// How much memory the store may use, and how much of the disk.
+/// The memory that the store may use, and the part of the disk that it leaves free.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreOptions {
     /// Cache of blocks read, in bytes. Direct I/O bypasses the page cache while writing, so
@@ -82,7 +82,7 @@ pub struct StoreOptions {
     pub memtable_bytes: usize,
     /// Files that stay open. Beyond, those that were not read for longest are closed.
     pub open_files: usize,
-    /// What is left free of the disk.
+    /// The part of the disk that is left free.
     pub disk: DiskOptions,
 }
 

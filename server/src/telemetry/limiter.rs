@@ -21,7 +21,7 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter};
 
-/// How long an interval is.
+/// Length of an interval.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Lines of one kind in an interval. Whoever asks for debug lines wants many.
@@ -39,7 +39,7 @@ pub(crate) fn left_out() -> u64 {
     LEFT_OUT.load(Relaxed)
 }
 
-/// What was written in this interval.
+/// Lines that were written in this interval, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     kinds: Mutex<HashMap<Identifier, Kind>>,
@@ -66,7 +66,7 @@ impl Kind {
 }
 
 impl Limiter {
-    /// Counts a line. Whether it is written.
+    /// Counts a line. Returns true if it is to be written.
     fn admits(&self, metadata: &'static Metadata<'static>) -> bool {
         let mut kinds = self.kinds.lock();
         let kind = kinds
@@ -80,7 +80,7 @@ impl Limiter {
         admitted
     }
 
-    /// Ends the interval. What was left out in it, and of which kinds; `None` if nothing was.
+    /// Ends the interval. Returns how much was left out in it, and of which kinds; `None` if nothing was.
     fn end_interval(&self) -> Option<(u64, String)> {
         let kinds = std::mem::take(&mut *self.kinds.lock());
         let mut kinds: Vec<_> = kinds
@@ -137,42 +137,12 @@ impl<S> Filter<S> for Limited {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use tracing_subscriber::{
-        EnvFilter, Layer as _, filter::FilterExt as _, fmt::MakeWriter, layer::SubscriberExt as _,
+        EnvFilter, Layer as _, filter::FilterExt as _, layer::SubscriberExt as _,
     };
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Lines {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
-    }
-
-    impl Lines {
-        fn with(&self, word: &str) -> usize {
-            let text = String::from_utf8(self.0.lock().clone()).unwrap();
-            text.lines().filter(|line| line.contains(word)).count()
-        }
-    }
+    use crate::telemetry::tests::Lines;
 
     fn flood() {
         tracing::warn!("flood");

@@ -118,11 +118,17 @@ impl HttpBody for EmptyAnswer {
 
 /// Log lines in memory.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().clone()).unwrap()
+    }
+
+    /// Lines that have a word in them.
+    pub(super) fn with(&self, word: &str) -> usize {
+        let text = self.text();
+        text.lines().filter(|line| line.contains(word)).count()
     }
 }
 

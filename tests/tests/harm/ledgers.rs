@@ -10,22 +10,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use deed_evidence::{
-    RULES_ASSESSED,
-    policy::{CEDAR_VERSION, DEFAULT_SCHEMA, digest},
-};
 use deed_proto::v1::{self, statement::Body};
 use deed_tests::{
     access::Token,
+    apart,
     keys::batch,
     process::fsck_clean,
     rpc::{Clients, TestLedger},
     run_within,
-    statements::Producer,
+    statements::{Producer, policy_set},
 };
 use tokio::time::timeout;
 
-use crate::{AGENT, SIGNER, Scene, Sessions, apart, attack_time, signer};
+use crate::{AGENT, SIGNER, Scene, Sessions, attack_time, signer};
 
 /// Connections of the flood, and requests that each has under way.
 const CONNECTIONS: usize = 3;
@@ -49,14 +46,7 @@ fn hostile_policies() -> Body {
     policies += "permit (principal, action, resource) when { context.evidence.approvals >= 16 && \
                  context.evidence.approvals_multi_factor >= 16 && \
                  context.evidence.approvals_phishing_resistant >= 16 };\n";
-    Body::PolicySet(v1::PolicySet {
-        digest: Bytes::copy_from_slice(&digest(&policies, DEFAULT_SCHEMA)),
-        policies,
-        schema: DEFAULT_SCHEMA.to_owned(),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: RULES_ASSESSED,
-        reason: String::new(),
-    })
+    Body::PolicySet(policy_set(&policies))
 }
 
 /// Acts on a resource whose name is as long as it may be.

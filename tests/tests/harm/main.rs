@@ -27,6 +27,7 @@ use deed_evidence::LedgerId;
 use deed_proto::v1;
 use deed_tests::{
     access::Token,
+    apart,
     http::Http,
     keys::{Authority, key},
     process::{ServerCommand, ServerProcess},
@@ -144,7 +145,7 @@ impl Scene {
         let (url, ledger, token) = (self.server.url(), self.quiet.clone(), self.victim.clone());
         Watch {
             appends: apart(append(url, ledger, token, Arc::clone(&stop))),
-            health: apart(ask(admin_address(&self.server), Arc::clone(&stop))),
+            health: apart(ask(self.server.admin_address(), Arc::clone(&stop))),
             stop,
         }
     }
@@ -231,14 +232,6 @@ async fn ask(admin: SocketAddr, stop: Arc<AtomicBool>) -> Vec<String> {
     not_ready
 }
 
-pub(crate) fn admin_address(server: &ServerProcess) -> SocketAddr {
-    let stdout = server.stdout();
-    let line = stdout
-        .lines()
-        .find_map(|line| line.strip_prefix("metrics and health on http://"));
-    line.expect("an admin port").parse().expect("an address")
-}
-
 /// Sessions of the attack, each with a number of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions(AtomicU64);
@@ -253,19 +246,4 @@ impl Sessions {
 /// Makes a token of a principal that has no role anywhere.
 pub(crate) fn token_without_a_role(data: &Path) -> Token {
     Token::create(data, "nobody-in-particular", &[])
-}
-
-/// Runs something on a thread of its own, so that it does not wait for others of this process.
-pub(crate) fn apart<T: Send + 'static>(
-    task: impl Future<Output = T> + Send + 'static,
-) -> oneshot::Receiver<T> {
-    let (sender, receiver) = oneshot::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("the runtime starts");
-        let _ = sender.send(runtime.block_on(task));
-    });
-    receiver
 }

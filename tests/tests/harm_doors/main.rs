@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use deed_tests::{
+    http,
     process::{ServerCommand, ServerProcess, fsck_clean},
     rpc::{Clients, TestLedger},
     run,
@@ -63,9 +64,7 @@ async fn probe(server: &ServerProcess, path: &str) -> (u16, String) {
 /// A figure of /metrics, with its labels.
 async fn figure(server: &ServerProcess, name: &str) -> f64 {
     let (_, text) = probe(server, "/metrics").await;
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    let value = value.unwrap_or_else(|| panic!("{name} in {text}"));
-    value.trim().parse().unwrap()
+    http::figure(&text, name)
 }
 
 /// Appends a MiB or two, so that a memtable of that size has to be written out.
@@ -114,11 +113,11 @@ fn silent_connections_on_both_ports_do_not_end_the_server() {
         for word in ["lowered", "limits.connections", "LimitNOFILE"] {
             assert!(lowered.contains(word), "{word} in {lowered}");
         }
-        let max = figure(&server, "process_max_fds ").await;
+        let max = figure(&server, "process_max_fds").await;
         assert_eq!(max, f64::from(FILES));
-        let open = figure(&server, "process_open_fds ").await;
+        let open = figure(&server, "process_open_fds").await;
         assert!(open < max - 64.0, "{open} of {max}: the reserve is there");
-        assert!(figure(&server, "deed_connections_refused_total{why=\"gave_way\"} ").await > 0.0);
+        assert!(figure(&server, "deed_connections_refused_total{why=\"gave_way\"}").await > 0.0);
         drop(silent);
         server.stop();
         fsck_clean(&data);
@@ -229,7 +228,7 @@ fn strangers_do_not_fill_the_log() {
         let log = server.log();
         assert!(lines(&log) > 0, "there is something to tell: {log}");
         assert!(lines(&log) <= 150, "{} lines", lines(&log));
-        assert!(figure(&server, "deed_log_lines_left_out_total ").await > 100.0);
+        assert!(figure(&server, "deed_log_lines_left_out_total").await > 100.0);
         let told = wait_for("a line about what was left out", || {
             let log = server.log();
             let told = log.lines().find(|line| line.contains("left out"))?;

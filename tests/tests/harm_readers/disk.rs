@@ -7,7 +7,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use deed_proto::v1;
 use deed_tests::{
-    contents::{Content, Contents},
+    contents::{Content, Contents, noise},
     process::fsck_clean,
     rpc::{Clients, TestLedger, accepted},
     run_within,
@@ -175,14 +175,4 @@ fn a_disk_that_is_filled_with_contents_keeps_room_for_the_log() {
         server.stop();
         fsck_clean(&data);
     });
-}
-
-/// Bytes that do not compress.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new()
-        .update(&seed.to_be_bytes())
-        .finalize_xof()
-        .fill(&mut bytes);
-    bytes
 }

@@ -8,7 +8,7 @@ mod readers;
 use std::{net::SocketAddr, path::Path};
 
 use deed_tests::{
-    http::Http,
+    http::{Http, figure},
     process::{ServerCommand, ServerProcess},
     rpc::{Clients, TestLedger},
     statements::Producer,
@@ -45,7 +45,7 @@ impl Scene {
 
     /// What the admin port says.
     pub(crate) fn admin(&self) -> Admin {
-        Admin(admin_address(&self.server))
+        Admin(self.server.admin_address())
     }
 }
 
@@ -58,25 +58,15 @@ pub(crate) fn command(data: &Path, settings: &[(&str, &str)]) -> ServerCommand {
         .arguments(["--admin", "127.0.0.1:0"])
 }
 
-fn admin_address(server: &ServerProcess) -> SocketAddr {
-    let stdout = server.stdout();
-    let line = stdout
-        .lines()
-        .find_map(|line| line.strip_prefix("metrics and health on http://"));
-    line.expect("an admin port").parse().expect("an address")
-}
-
 /// The operator's port.
 pub(crate) struct Admin(SocketAddr);
 
 impl Admin {
-    /// A figure; 0 if it is not there.
+    /// A figure of `/metrics`, by its name with all of its labels.
     pub(crate) async fn figure(&self, name: &str) -> u64 {
         let text = Http::connect(self.0).await.fetch("/metrics").await;
         let text = String::from_utf8(text.into()).expect("text");
-        let line = text.lines().find(|line| line.starts_with(name));
-        let value = line.and_then(|line| line.rsplit(' ').next());
-        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+        figure(&text, name)
     }
 
     /// Status and text of `/readyz`.

@@ -72,7 +72,7 @@ impl Stalled {
 #[test]
 fn one_principals_stalled_uploads_leave_places_and_end() {
     run_within(Duration::from_secs(60), async {
-        let settings = [("content.uploads", "16"), ("content.still_ms", "3000")];
+        let settings = [("content.uploads", "16"), ("content.stall_ms", "3000")];
         let who = [("one", "append"), ("two", "append"), ("nobody", "read")];
         let (scene, tokens) = with_access(&settings, &who).await;
         let [one, two, nobody] = &tokens[..] else {

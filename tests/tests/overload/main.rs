@@ -27,16 +27,16 @@ use std::{
 use deed_evidence::entry::Entry;
 use deed_proto::v1::{self, PayloadType};
 use deed_tests::{
+    apart,
     http::Http,
     keys::Authority,
     oracle::Log,
-    process::{ServerCommand, ServerProcess, fsck_clean},
+    process::{ServerCommand, fsck_clean},
     random::Random,
     rpc::{Clients, TestLedger, accepted},
     run_within, until, within,
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 
 use producers::{GREEDY_CONNECTIONS, Principal, Shared, busy, greedy, reader, slow};
 
@@ -155,29 +155,6 @@ async fn prepare(data: &Path, principals: u64) -> TestLedger {
     ledger
 }
 
-/// Runs something on a thread of its own, so that it does not wait for others of this process.
-fn apart<T: Send + 'static>(
-    task: impl Future<Output = T> + Send + 'static,
-) -> oneshot::Receiver<T> {
-    let (sender, receiver) = oneshot::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("the runtime starts");
-        let _ = sender.send(runtime.block_on(task));
-    });
-    receiver
-}
-
-fn admin_address(server: &ServerProcess) -> SocketAddr {
-    let stdout = server.stdout();
-    let line = stdout
-        .lines()
-        .find_map(|line| line.strip_prefix("metrics and health on http://"));
-    line.expect("an admin port").parse().expect("an address")
-}
-
 /// Tells how long answers took, and returns how many there were.
 fn tell(what: &str, mut took: Vec<Duration>) -> usize {
     took.sort_unstable();
@@ -219,7 +196,7 @@ async fn overload(seconds: u64, mut random: Random) {
         .arguments(["--set", "access.required=true", "--admin", "127.0.0.1:0"])
         .start();
     let url = server.url();
-    let mut admin = Http::connect(admin_address(&server)).await;
+    let mut admin = Http::connect(server.admin_address()).await;
     let at_rest = Peak::default().look(&mut admin).await;
 
     let shared = Arc::new(Shared::default());
@@ -232,7 +209,7 @@ async fn overload(seconds: u64, mut random: Random) {
         let (principal, url) = (principal.clone(), url.clone());
         (principal, url, ledger.clone(), Arc::clone(&shared))
     };
-    let watching = apart(watch_memory(admin_address(&server), Arc::clone(&shared)));
+    let watching = apart(watch_memory(server.admin_address(), Arc::clone(&shared)));
     let readers = [0, 1].map(|_| {
         let (principal, url, ledger, shared) = run(&reading);
         apart(reader(principal, url, random.fork(), ledger, shared))

@@ -1,4 +1,4 @@
-//! What an import comes to.
+//! The summary of an import.
 
 use std::{
     collections::BTreeMap,
@@ -9,12 +9,9 @@ use deed_client::chat::Counts;
 use serde::Serialize;
 
 use crate::{
-    cli::{Failure, Outcome, printable, tell},
-    commands::{names::words, receipts::Tally},
+    cli::{Failure, Outcome},
+    commands::{named::Named, names::words, receipts::Tally},
 };
-
-/// Refusals that are named one by one.
-const NAMED_MAX: usize = 100;
 
 /// Something that is not imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,8 +31,7 @@ pub(super) struct Refusals(Arc<Mutex<Refused>>);
 struct Refused {
     count: u64,
     named: Vec<Refusal>,
-    /// More than are named.
-    more: u64,
+    lines: Named,
 }
 
 impl Refusals {
@@ -48,13 +44,9 @@ impl Refusals {
     /// Names something that is left out.
     pub(super) fn note(&self, refusal: &Refusal) {
         let mut refused = self.lock();
-        if refused.named.len() >= NAMED_MAX {
-            refused.more += 1;
-            return;
+        if refused.lines.tell(&refusal.text()) {
+            refused.named.push(refusal.clone());
         }
-        refused.named.push(refusal.clone());
-        drop(refused);
-        tell(&refusal.text());
     }
 
     /// Puts them into a summary, and says how many were not named.
@@ -62,9 +54,7 @@ impl Refusals {
         let mut refused = self.lock();
         summary.refused = refused.count;
         summary.refusals = std::mem::take(&mut refused.named);
-        if refused.more > 0 {
-            tell(&format!("and {} more, which are not named", refused.more));
-        }
+        refused.lines.end();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Refused> {
@@ -73,11 +63,10 @@ impl Refusals {
 }
 
 impl Refusal {
-    /// One line, whatever somebody put into a run's id.
     fn text(&self) -> String {
         let run = self.run_id.as_ref();
         let run = run.map_or_else(String::new, |id| format!("run {id:?}: "));
-        printable(&format!("line {}: {run}{}", self.line, self.reason)).into_owned()
+        format!("line {}: {run}{}", self.line, self.reason)
     }
 }
 
@@ -107,10 +96,10 @@ pub(super) struct Summary {
     pub(super) dry_run: bool,
     /// Of a dry run: statements that are not recorded yet.
     pub(super) would_be_sent: u64,
-    /// That were handed to the ledger, or are held there already.
+    /// Contents that the ledger holds now.
     pub(super) contents: u64,
     pub(super) content_bytes: u64,
-    /// That were erased, and are not taken again.
+    /// Contents that were erased, and are not taken again.
     pub(super) erased: u64,
     #[serde(flatten)]
     pub(super) tally: Tally,

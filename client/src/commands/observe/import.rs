@@ -25,6 +25,7 @@ use super::{
 use crate::{
     cli::{Failure, Global, Outcome, Output, shown, tell, to_json},
     commands::{
+        named::Named,
         receipts::Tally,
         rules::{hex_bytes, producer},
         secret,
@@ -33,8 +34,6 @@ use crate::{
     },
 };
 
-/// Records that are named one by one when they are not recorded; the others are counted.
-const NAMED_MAX: u64 = 100;
 /// So many records of which none is an observation: more likely the mapping is the wrong one than that
 /// nothing happened.
 const MANY: u64 = 10;
@@ -119,7 +118,7 @@ struct Import<'a> {
     maker: Maker,
     sink: Sink,
     summary: Summary,
-    named: u64,
+    named: Named,
 }
 
 impl ImportLog {
@@ -134,7 +133,7 @@ impl ImportLog {
             maker,
             sink,
             summary: Summary::default(),
-            named: 0,
+            named: Named::default(),
         };
         let mut read = Ok(());
         for path in &self.files {
@@ -334,7 +333,9 @@ impl Import<'_> {
                 Vec::new()
             }
         };
-        refused.iter().for_each(|line| self.name(line));
+        for line in &refused {
+            self.named.tell(line);
+        }
         Ok(())
     }
 
@@ -342,11 +343,11 @@ impl Import<'_> {
         if let Sink::Ledger(sender) = &mut self.sink {
             let refused = sender.finish().await;
             self.summary.tally = sender.tally;
-            refused?.iter().for_each(|line| self.name(line));
+            for line in &refused? {
+                self.named.tell(line);
+            }
         }
-        if self.named > NAMED_MAX {
-            tell(&format!("and {} more", self.named - NAMED_MAX));
-        }
+        self.named.end();
         for (doubt, count) in &self.summary.doubts {
             tell(&format!("of {count} observations: {doubt}"));
         }
@@ -384,14 +385,7 @@ impl Import<'_> {
 
     fn bad(&mut self, line: &str) {
         self.summary.bad += 1;
-        self.name(line);
-    }
-
-    fn name(&mut self, line: &str) {
-        self.named += 1;
-        if self.named <= NAMED_MAX {
-            tell(line);
-        }
+        self.named.tell(line);
     }
 }
 

@@ -34,13 +34,13 @@ pub struct Act {
     /// Digest of the arguments' commitment; 32 bytes, or empty.
     #[prost(bytes = "bytes", tag = "8")]
     pub arguments: Bytes,
-    /// Whether the prompt is committed to.
+    /// True if the prompt is committed to.
     #[prost(bool, tag = "9")]
     pub prompt: bool,
     /// Leaf of the grant that it names, if that is there.
     #[prost(uint64, optional, tag = "10")]
     pub grant_leaf: Option<u64>,
-    /// What its grant shows.
+    /// State of the authority layer by its grant.
     #[prost(enumeration = "v1::LayerState", tag = "11")]
     pub authority: i32,
     /// `v1::IntentState`.
@@ -49,13 +49,13 @@ pub struct Act {
     /// Kinds of the findings about it: bit n for kind n.
     #[prost(uint64, tag = "13")]
     pub findings: u64,
-    /// What it waits for.
+    /// Evidence that it waits for.
     #[prost(string, repeated, tag = "14")]
     pub missing: Vec<String>,
-    /// Why it is denied.
+    /// Reasons for which it is denied.
     #[prost(string, repeated, tag = "15")]
     pub denied: Vec<String>,
-    /// What it is judged by again, while it waits.
+    /// The facts by which it is judged again, while it waits.
     #[prost(message, optional, tag = "16")]
     pub waiting: Option<Waiting>,
     /// Decisions and Approvals that count, in order.
@@ -67,22 +67,22 @@ pub struct Act {
     /// Leaf of the Clearance, if one had to be written.
     #[prost(uint64, optional, tag = "19")]
     pub clearance_leaf: Option<u64>,
-    /// What the policy wants kept and seen.
+    /// Records and observations that the policy wants of it.
     #[prost(message, optional, tag = "20")]
     pub duties: Option<Duties>,
-    /// What came of it.
+    /// The Outcome that counts, if there is one.
     #[prost(message, optional, tag = "21")]
     pub outcome: Option<Outcome>,
     /// Observations of it: at most 64; one that proves something displaces one that does not.
     #[prost(message, repeated, tag = "22")]
     pub observations: Vec<Observed>,
-    /// Whether the policy asked for an approval.
+    /// True if the policy asked for an approval.
     #[prost(bool, tag = "23")]
     pub approval_asked: bool,
-    /// Whether the policy asked for a decision.
+    /// True if the policy asked for a decision.
     #[prost(bool, tag = "24")]
     pub decision_asked: bool,
-    /// Whether somebody claimed an approval that counts for nothing.
+    /// True if somebody claimed an approval that counts for nothing.
     #[prost(bool, tag = "25")]
     pub approval_claimed: bool,
     /// True if an approver refused before it was cleared.
@@ -91,10 +91,10 @@ pub struct Act {
     /// True if a policy engine denied before it was cleared.
     #[prost(bool, tag = "27")]
     pub decision_denied: bool,
-    /// Whether a Clearance is on its way into the log.
+    /// True while a Clearance is on its way into the log.
     #[prost(bool, tag = "28")]
     pub clearing: bool,
-    /// Whether somebody claimed an Outcome that counts for nothing.
+    /// True if somebody claimed an Outcome that counts for nothing.
     #[prost(bool, tag = "29")]
     pub outcome_claimed: bool,
     /// The amount that it names.
@@ -129,7 +129,7 @@ pub struct Act {
     /// True if only a strength that its approvers claim let it be cleared.
     #[prost(bool, tag = "39")]
     pub strength_claimed: bool,
-    /// How many changes it said it would make.
+    /// Number of changes that it announced.
     #[prost(uint32, tag = "40")]
     pub expected: u32,
     /// Bytes of these in their cell.
@@ -144,7 +144,7 @@ pub struct Act {
     pub named: Vec<u64>,
 }
 
-/// What a system saw of an act, in short.
+/// A system's view of an act, in short.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SystemSaw {
     /// The system: 16 bytes.
@@ -153,7 +153,7 @@ pub struct SystemSaw {
     /// The declared effects that its changes confirm: bit n for effect n.
     #[prost(fixed64, tag = "2")]
     pub confirmed: u64,
-    /// How many changes of it are kept.
+    /// Number of its changes that are kept.
     #[prost(uint32, tag = "3")]
     pub count: u32,
     /// Leaf of its first Observation that is kept.
@@ -202,7 +202,7 @@ pub struct Print {
     /// The same of the downstream system's id of the change; empty for none.
     #[prost(bytes = "bytes", tag = "3")]
     pub external_id: Bytes,
-    /// How much, in minor units.
+    /// The amount, in minor units.
     #[prost(int64, optional, tag = "4")]
     pub minor_units: Option<i64>,
     /// Of which currency; empty without an amount.
@@ -233,7 +233,7 @@ pub struct Relied {
     pub part: i32,
 }
 
-/// What a waiting Intent is judged by again.
+/// The facts of a waiting Intent, by which it is judged again.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Waiting {
     /// The agent.
@@ -254,7 +254,7 @@ pub struct Waiting {
     /// Leaf hash of the grant; empty for none.
     #[prost(bytes = "bytes", tag = "6")]
     pub grant: Bytes,
-    /// Whether the model is named.
+    /// True if the model is named.
     #[prost(bool, tag = "7")]
     pub model: bool,
 }
@@ -279,7 +279,7 @@ pub struct Evidence {
     pub at_us: i64,
 }
 
-/// What the policy wants of an act besides its clearance.
+/// Duties that the policy lays on an act besides its clearance.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Duties {
     /// The tool call is committed to.
@@ -311,13 +311,13 @@ pub struct Outcome {
     /// True if somebody signed it who stands in a relation to the act.
     #[prost(bool, tag = "4")]
     pub signed: bool,
-    /// Whether its result is committed to: a result, a response or effects.
+    /// True if its result is committed to: a result, a response or effects.
     #[prost(bool, tag = "5")]
     pub committed: bool,
     /// The effects that it declares; not in the act's own cell.
     #[prost(message, repeated, tag = "6")]
     pub effects: Vec<Print>,
-    /// When it must be corroborated; 0 for never.
+    /// Time by which it must be corroborated; 0 for never.
     #[prost(int64, tag = "7")]
     pub corroborate_by_us: i64,
     /// Key that signed it; 16 bytes, or empty.
@@ -326,7 +326,7 @@ pub struct Outcome {
     /// Effective time at its leaf.
     #[prost(int64, tag = "9")]
     pub at_us: i64,
-    /// How many effects it declares.
+    /// Number of effects that it declares.
     #[prost(uint32, tag = "10")]
     pub declared: u32,
 }
@@ -506,7 +506,7 @@ impl Act {
         self.systems.iter().map(|one| one.first_leaf).min()
     }
 
-    /// Whether there is a finding of this kind about it.
+    /// True if there is a finding of this kind about it.
     #[must_use]
     pub const fn has(&self, kind: FindingKind) -> bool {
         self.findings & (1 << kind as u64) != 0

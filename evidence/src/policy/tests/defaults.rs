@@ -2,7 +2,7 @@ use crate::policy::{Duties, Evidence, Need, Ruling};
 use deed_proto::v1::RiskTier;
 use proptest::prelude::*;
 
-use super::{FULL, NO_DUTIES, default_policy, denied, request};
+use super::{FULL, NO_DUTIES, any_evidence, default_policy, denied, request};
 
 const STRICT: [RiskTier; 4] = [
     RiskTier::Payment,
@@ -125,24 +125,6 @@ fn what_can_still_come_is_waited_for() {
     }
 }
 
-fn evidence() -> impl Strategy<Value = Evidence> {
-    let flags = any::<[bool; 6]>();
-    (flags, 0_u32..20, 0_u32..20, 0_u32..20).prop_map(|(flags, any, multi, resistant)| {
-        let [signed, grant, arguments, prompt, model, decision] = flags;
-        Evidence {
-            signed,
-            grant,
-            arguments,
-            prompt,
-            model,
-            decision,
-            approvals: any,
-            approvals_multi_factor: multi.min(any),
-            approvals_phishing_resistant: resistant.min(multi).min(any),
-        }
-    })
-}
-
 fn union(a: Evidence, b: Evidence) -> Evidence {
     Evidence {
         signed: a.signed || b.signed,
@@ -171,7 +153,7 @@ fn rank(ruling: &Ruling) -> u8 {
 
 proptest! {
     #[test]
-    fn more_evidence_never_makes_it_worse(tier in 0..6, a in evidence(), b in evidence()) {
+    fn more_evidence_never_makes_it_worse(tier in 0..6, a in any_evidence(20), b in any_evidence(20)) {
         let tier = RiskTier::try_from(tier).unwrap();
         let policy = default_policy();
         let before = policy.judge(&request(tier, a));

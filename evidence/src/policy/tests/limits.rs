@@ -1,4 +1,4 @@
-//! What policies may cost: refused when they are set, and denied when an Intent asks for too much.
+//! Bounds on the cost of policies: refused when they are set, and denied when an Intent asks for too much.
 
 use super::*;
 use crate::policy::{ASKS_MAX, JUDGEMENT_UNITS_MAX, LIKE_STEPS_MAX, PolicyError, SET_ELEMENTS_MAX};

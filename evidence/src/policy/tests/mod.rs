@@ -10,6 +10,7 @@ use crate::policy::{
     DEFAULT_POLICIES, DEFAULT_SCHEMA, Duties, Evidence, EvidencePolicy, Request, Ruling,
 };
 use deed_proto::v1::RiskTier;
+use proptest::prelude::{Strategy, any};
 
 fn default_policy() -> EvidencePolicy {
     EvidencePolicy::compile(DEFAULT_POLICIES, DEFAULT_SCHEMA).unwrap()
@@ -44,6 +45,25 @@ const FULL: Evidence = Evidence {
     approvals_multi_factor: 0,
     approvals_phishing_resistant: 0,
 };
+
+/// Any evidence, with fewer than `most` approvals of each kind.
+fn any_evidence(most: u32) -> impl Strategy<Value = Evidence> {
+    let flags = any::<[bool; 6]>();
+    (flags, 0..most, 0..most, 0..most).prop_map(|(flags, any, multi, resistant)| {
+        let [signed, grant, arguments, prompt, model, decision] = flags;
+        Evidence {
+            signed,
+            grant,
+            arguments,
+            prompt,
+            model,
+            decision,
+            approvals: any,
+            approvals_multi_factor: multi.min(any),
+            approvals_phishing_resistant: resistant.min(multi).min(any),
+        }
+    })
+}
 
 const NO_DUTIES: Duties = Duties {
     tool_call: false,

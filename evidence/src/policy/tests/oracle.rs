@@ -42,7 +42,7 @@ impl Oracle {
     }
 }
 
-/// What Cedar says; `None` if a policy failed.
+/// Cedar's answer; `None` if a policy failed.
 fn cedar(oracle: &Oracle, request: &Request<'_>, evidence: &Evidence) -> Option<bool> {
     let uid = |of: &str, name: &str| {
         let of: EntityTypeName = of.parse().unwrap();
@@ -100,7 +100,7 @@ fn cedar(oracle: &Oracle, request: &Request<'_>, evidence: &Evidence) -> Option<
     (!failed).then_some(answer.decision() == Decision::Allow)
 }
 
-/// What a ruling must be: cleared, what is missing, what the Intent lacks, or an error.
+/// The ruling that is expected: cleared, evidence that is missing or that the Intent lacks, or an error.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Cleared,
@@ -232,23 +232,6 @@ fn policies() -> impl Strategy<Value = String> {
     prop::collection::vec(policy, 1..5).prop_map(|policies| policies.join("\n"))
 }
 
-fn evidence() -> impl Strategy<Value = Evidence> {
-    (any::<[bool; 6]>(), 0_u32..6, 0_u32..6, 0_u32..6).prop_map(|(flags, any, multi, resistant)| {
-        let [signed, grant, arguments, prompt, model, decision] = flags;
-        Evidence {
-            signed,
-            grant,
-            arguments,
-            prompt,
-            model,
-            decision,
-            approvals: any,
-            approvals_multi_factor: multi.min(any),
-            approvals_phishing_resistant: resistant.min(multi).min(any),
-        }
-    })
-}
-
 proptest! {
     /// That links are evaluated once, that numbers between those that are compared with are left out
     /// and that answers are remembered changes no ruling, and no ruling that may come costs more
@@ -256,7 +239,7 @@ proptest! {
     #[test]
     fn rulings_are_those_of_cedar_asked_about_everything(
         text in policies(),
-        evidence in evidence(),
+        evidence in any_evidence(6),
         tier in 0..6,
         action in prop::sample::select(&["payments.refund", "money", "undeclared"][..]),
         resource in prop::sample::select(&["orders/1", "users/1"][..]),

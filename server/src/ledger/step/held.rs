@@ -1,4 +1,4 @@
-//! What a ledger holds in memory of what it could read again: how much that is, and who gives it back.
+//! Memory that a ledger holds of what it could read again: its size, and who gives it back.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -18,10 +18,10 @@ const SESSIONS_HELD_MAX: usize = 16 << 20;
 /// undone lately.
 const TIMERS_AT_HAND_MAX: usize = 4_096;
 
-/// What a timer in memory holds, its room in the tables included.
+/// Bytes of a timer in memory, its room in the tables included.
 const TIMER_BYTES: usize = 100;
 
-/// What a session in memory holds besides its producer's name: itself, and its room in a table of which
+/// Bytes of a session in memory besides its producer's name: itself, and its room in a table of which
 /// half may be empty.
 const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
 
