@@ -270,12 +270,13 @@ impl Metrics {
         self.cut.fetch_add(1, Relaxed);
     }
 
-    /// How often each of these has happened.
+    /// Requests that were dropped, for tests.
     #[cfg(test)]
     pub(crate) fn abandonments(&self) -> u64 {
         self.abandoned.load(Relaxed)
     }
 
+    /// Requests that were cut, for tests.
     #[cfg(test)]
     pub(crate) fn cuts(&self) -> u64 {
         self.cut.load(Relaxed)
