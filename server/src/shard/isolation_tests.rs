@@ -54,6 +54,13 @@ fn wait_for_turns(engine: &Engine, turns: usize) {
     }
 }
 
+/// Waits until the turns are over whose answers are there: who is sent something then is served first.
+fn wait_for_no_turn(engine: &Engine) {
+    while engine.appends.shards.turns_in_work() > 0 {
+        std::thread::yield_now();
+    }
+}
+
 fn leaves(placements: &[Placement]) -> Vec<u64> {
     let leaf = |placement: &Placement| match placement {
         Placement::Recorded { leaf } => *leaf,
@@ -95,6 +102,7 @@ fn a_ledger_that_is_held_up_holds_up_no_other() {
     let mut producer = Producer::new(slow.id, 1);
     let first = admit(&slow, &[producer.intent("held up")]);
     let second = admit(&slow, &[producer.intent("behind it")]);
+    wait_for_no_turn(&engine);
     let held_up = slow.trust.write();
     let first = submit(&engine, &slow, 1, first);
     wait_for_turns(&engine, 1);
@@ -128,6 +136,7 @@ fn of_two_ledgers_that_are_held_up_the_second_holds_up_nobody_either() {
     let [one, two, quiet] = ["one", "two", "quiet"].map(|name| engine.create(name).unwrap());
     let first = admit(&one, &[Producer::new(one.id, 1).intent("a")]);
     let second = admit(&two, &[Producer::new(two.id, 1).intent("b")]);
+    wait_for_no_turn(&engine);
     let held_up = (one.trust.write(), two.trust.write());
     let first = submit(&engine, &one, 1, first);
     wait_for_turns(&engine, 1);
@@ -168,6 +177,7 @@ fn a_large_batch_does_not_wait_for_another_ledgers() {
     });
     let first = large_batch(&slow, &key, &mut Producer::new(slow.id, 1));
     let mut producer = Producer::new(honest.id, 1);
+    wait_for_no_turn(&engine);
     let held_up = slow.trust.write();
     let first = submit(&engine, &slow, 1, first);
     wait_for_turns(&engine, 1);
@@ -211,9 +221,7 @@ fn who_waits_for_the_disk_is_not_slow() {
     assert!(matches!(second, Placement::Duplicate { .. }), "{second:?}");
     drop((twice, ledger));
     // The turn is over when its ledger is back.
-    while shards.turns_in_work() > 0 {
-        std::thread::yield_now();
-    }
+    wait_for_no_turn(&engine);
     assert_eq!(shards.slow_ledgers(), 0);
     engine.close();
 }
@@ -286,6 +294,7 @@ fn what_nobody_waits_for_is_dropped_before_it_is_begun() {
     let ledger = engine.create("gone").unwrap();
     let [first, given_up, waits] =
         [1, 2, 3].map(|number| admit(&ledger, &[Producer::new(ledger.id, number).intent("r")]));
+    wait_for_no_turn(&engine);
     let held_up = ledger.trust.write();
     let first = submit(&engine, &ledger, 1, first);
     wait_for_turns(&engine, 1);
@@ -367,6 +376,7 @@ fn a_batch_in_work_does_not_hold_up_the_end() {
     let mut producer = Producer::new(ledger.id, 1);
     let batch = batched(vec![producer.intent("a"), producer.intent("b")], &key);
     let batch = admit(&ledger, &batch);
+    wait_for_no_turn(&engine);
     let held_up = ledger.trust.write();
     let in_work = submit(&engine, &ledger, 1, batch);
     let shards = &engine.appends.shards;
