@@ -673,8 +673,8 @@ struct Taking {
 impl Taking {
     /// Imports a file's bytes, whatever is in them.
     fn import(&mut self, bytes: &[u8]) {
-        for record in Records::new(std::io::Cursor::new(bytes.to_vec()), Vec::new()) {
-            let Ok(record) = record else { continue };
+        let records = Records::new(std::io::Cursor::new(bytes.to_vec()), Vec::new());
+        for record in records.flatten() {
             let Ok(transcript) = Transcript::parse(&record.text) else {
                 continue;
             };

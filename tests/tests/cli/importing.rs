@@ -336,9 +336,13 @@ fn calling(tools: &[&str]) -> String {
 fn guarded() -> (Set, [String; 2]) {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
-    let tokens = ["append,read,audit,authority,admin", "append"].map(|roles| {
-        let token = Token::create(&data, roles, &["--ledger", "*", "--role", roles]);
-        let path = dir.path().join(format!("token-{}", roles.len()));
+    let all = [
+        ("owner", "append,read,audit,authority,admin"),
+        ("appender", "append"),
+    ];
+    let tokens = all.map(|(name, roles)| {
+        let token = Token::create(&data, name, &["--ledger", "*", "--role", roles]);
+        let path = dir.path().join(format!("{name}.token"));
         fs::write(&path, token.0).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path.to_str().unwrap().to_owned()
