@@ -353,6 +353,13 @@ fn guarded() -> (Set, [String; 2]) {
     let deed = Deed::new(&server.url(), "payments");
     let create = ["ledger", "create", "payments", "--token-file", &*tokens[0]];
     deed.run(create).expect_code(OK);
+    for (principal, _) in all {
+        for producer in ["import:chat", "import:chat/unsigned"] {
+            let bind = ["principal", "bind", "--principal", principal, "--producer"];
+            let as_owner = [producer, "--token-file", &*tokens[0]];
+            deed.run([&bind[..], &as_owner].concat()).expect_code(OK);
+        }
+    }
     (Set { server, deed, dir }, tokens)
 }
 

@@ -180,7 +180,9 @@ impl OneRun {
         } else {
             self.parts(&mut making).await
         };
-        self.summary.add(making.counts());
+        if !self.is_taken {
+            self.summary.add(making.counts());
+        }
         outcome
     }
 
