@@ -10,8 +10,8 @@ use super::{
 
 /// What a kind of item is.
 enum Kind {
-    /// A call: the tool's name if the item does not name it, and the field of its arguments.
-    Call(Option<&'static str>, &'static str),
+    /// A call: the tool's name if the item does not name it, and the fields of its arguments.
+    Call(Option<&'static str>, &'static [&'static str]),
     /// A call that the platform answers in the same item, and the fields that may hold the answer.
     Whole(
         Option<&'static str>,
@@ -26,12 +26,12 @@ enum Kind {
 
 fn kind(name: &str) -> Option<Kind> {
     Some(match name {
-        "function_call" => Kind::Call(None, "arguments"),
-        "custom_tool_call" => Kind::Call(None, "input"),
-        "computer_call" => Kind::Call(Some("computer"), "action"),
-        "local_shell_call" => Kind::Call(Some("local_shell"), "action"),
-        "shell_call" => Kind::Call(Some("shell"), "action"),
-        "apply_patch_call" => Kind::Call(Some("apply_patch"), "operation"),
+        "function_call" => Kind::Call(None, &["arguments"]),
+        "custom_tool_call" => Kind::Call(None, &["input"]),
+        "computer_call" => Kind::Call(Some("computer"), &["action", "actions"]),
+        "local_shell_call" => Kind::Call(Some("local_shell"), &["action"]),
+        "shell_call" => Kind::Call(Some("shell"), &["action"]),
+        "apply_patch_call" => Kind::Call(Some("apply_patch"), &["operation"]),
         "function_call_output"
         | "custom_tool_call_output"
         | "computer_call_output"
@@ -69,12 +69,12 @@ pub(super) fn read(name: &str, fields: &Map<String, Value>) -> Result<Vec<Act>, 
     };
     match kind {
         Kind::Nothing => Ok(Vec::new()),
-        Kind::Call(tool, arguments) => Ok(vec![call(tool, &[arguments], fields)?]),
+        Kind::Call(tool, arguments) => Ok(vec![call(tool, arguments, fields)?]),
         Kind::Result => {
             let content = first(fields, &["output"]).unwrap_or(&Value::Null);
             // A shell that lets local_shell_call_output name its call by `id` alone.
             let call_id = id(fields, &["call_id", "id"])?;
-            Ok(vec![Act::Result(result(fields, content, call_id, false))])
+            Ok(vec![Act::Result(result(fields, content, call_id, false)?)])
         }
         Kind::Whole(tool, arguments, results) => {
             let mut acts = vec![call(tool, arguments, fields)?];
@@ -87,7 +87,7 @@ pub(super) fn read(name: &str, fields: &Map<String, Value>) -> Result<Vec<Act>, 
             };
             if ended {
                 let content = content.unwrap_or(&Value::Null);
-                acts.push(Act::Result(result(fields, content, None, true)));
+                acts.push(Act::Result(result(fields, content, None, true)?));
             }
             Ok(acts)
         }
@@ -118,14 +118,14 @@ fn result(
     content: &Value,
     call_id: Option<String>,
     answers_last: bool,
-) -> ToolResult {
+) -> Result<ToolResult, String> {
     let (bytes, is_text) = parts::result(content);
-    ToolResult {
+    Ok(ToolResult {
         call_id,
         name: None,
         answers_last,
-        failed: failure::told(fields, content, &bytes, is_text),
+        failed: failure::told(fields, content, &bytes, is_text)?,
         content: bytes,
         is_text,
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{canonical::canonical_json, failure, items, parts};
+use super::{calls, canonical::canonical_json, failure, fields, items, parts, wrapped};
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Message {
     pub place: String,
     /// What is said, if that is text and nothing else.
     text: Option<String>,
+    /// What is said, if that is not text alone.
+    content: Value,
     /// The whole message as it was read.
     whole: Value,
 }
@@ -75,46 +77,60 @@ pub struct ToolResult {
     pub failed: bool,
 }
 
-/// Fields that hold calls or results in forms that are not read here.
-const NOT_READ: [&str; 4] = [
-    "toolInvocations",
-    "invalid_tool_calls",
-    "parts",
-    "tool_responses",
+/// What a model's text begins an act with, where it writes its calls into what it says.
+const WRITTEN_CALLS: [&str; 8] = [
+    "<tool_call>",
+    "<tool_calls>",
+    "<function_call>",
+    "<function_calls>",
+    "<function=",
+    "[TOOL_CALLS]",
+    "<|python_tag|>",
+    "\nAction Input:",
+];
+/// Under which names a message may give the id of the call that it answers.
+const CALL_IDS: [&str; 5] = [
+    "tool_call_id",
+    "toolCallId",
+    "call_id",
+    "tool_use_id",
+    "toolUseId",
 ];
 
 impl Message {
     pub(super) fn read(whole: &Value) -> Result<Self, String> {
-        let Value::Object(fields) = whole else {
+        let Value::Object(outer) = whole else {
             return Err("is no object".to_owned());
         };
+        let wrapped = wrapped::inner(outer)?;
+        let fields = wrapped.map_or(outer, |(_, fields)| fields);
         let kind = text(fields, "type")?;
-        let role = match (text(fields, "role")?, kind) {
-            // Frameworks that say who speaks by the type.
-            (None, Some("human")) => "user",
-            (None, Some("ai")) => "assistant",
-            (None, Some(kind @ ("system" | "tool" | "function"))) => kind,
-            (None, Some("message")) => return Err("is a message and has no role".to_owned()),
-            (None, Some(kind)) => return Self::of_item(kind, fields, whole),
-            (None, None) => return Err("has neither role nor type".to_owned()),
+        let speaker = wrapped.map(|(speaker, _)| speaker);
+        let role = match (speaker.or(text(fields, "role")?), kind) {
+            (Some(role), None) => role,
             (Some(_), Some(kind)) if items::is_known(kind) => {
                 return Self::of_item(kind, fields, whole);
             }
-            (Some(role), _) => role,
+            (Some(role), Some(kind)) if goes_with(role, kind) => role,
+            (None, Some(kind)) => match wrapped::speaker(kind) {
+                Some(role) => role,
+                None if kind == "message" => {
+                    return Err("is a message and has no role".to_owned());
+                }
+                None => return Self::of_item(kind, fields, whole),
+            },
+            (Some(_), Some(kind)) => return Err(format!("type {kind:?} is not known")),
+            (None, None) => return Err("has neither role nor type".to_owned()),
         };
-        for name in NOT_READ {
-            if fields.get(name).is_some_and(|value| !is_nothing(value)) {
-                return Err(format!("{name} is in a form that is not read here"));
-            }
-        }
-        let role = match role {
+        let role = match wrapped::speaker(role).unwrap_or(role) {
             "system" | "developer" => Role::System,
             "user" => Role::User,
-            "assistant" => Role::Assistant,
+            // The second is Gemini's.
+            "assistant" | "model" => Role::Assistant,
             "tool" | "function" => Role::Tool,
             role => return Err(format!("role {role:?} is not known")),
         };
-        let content = fields.get("content").unwrap_or(&Value::Null);
+        let content = content(fields)?;
         let parts = match (role, content) {
             // A tool may answer with anything.
             (Role::Tool, Value::Object(_) | Value::Number(_) | Value::Bool(_)) => {
@@ -124,21 +140,35 @@ impl Message {
             _ => parts::read(content)?,
         };
         let mut acts = parts.acts;
-        acts.extend(calls(fields)?.into_iter().map(Act::Call));
+        calls::beside(fields, &mut acts)?;
         if role == Role::Tool && acts.is_empty() {
             acts.push(Act::Result(result(fields, content)?));
         }
-        let is_call = |act: &Act| matches!(act, Act::Call(_));
-        if role != Role::Assistant && acts.iter().any(is_call) {
+        let has_calls = acts.iter().any(|act| matches!(act, Act::Call(_)));
+        fields::of_message(fields, role == Role::Tool, has_calls)?;
+        if role != Role::Assistant && has_calls {
             return Err("has calls of tools; only an assistant's message may".to_owned());
         }
         if role == Role::System && !acts.is_empty() {
             return Err("has results of tools, and is of the system's role".to_owned());
         }
+        if role == Role::Assistant && !has_calls {
+            let said = format!("\n{}", parts.said);
+            if let Some(found) = WRITTEN_CALLS.iter().find(|call| said.contains(**call)) {
+                let found = found.trim();
+                return Err(format!(
+                    "its text has a call ({found}), which is not read from texts; export calls as such"
+                ));
+            }
+        }
         Ok(Self {
             role,
             acts,
             place: String::new(),
+            content: match parts.text {
+                Some(_) => Value::Null,
+                None => content.clone(),
+            },
             text: parts.text,
             whole: whole.clone(),
         })
@@ -146,6 +176,14 @@ impl Message {
 
     fn of_item(kind: &str, fields: &Map<String, Value>, whole: &Value) -> Result<Self, String> {
         let acts = items::read(kind, fields)?;
+        for name in ["tool_calls", "function_call", "parts", "toolInvocations"] {
+            if fields
+                .get(name)
+                .is_some_and(|value| !fields::is_nothing(value))
+            {
+                return Err(format!("has {name} besides its type {kind:?}"));
+            }
+        }
         let role = match acts.first() {
             Some(Act::Call(_)) => Role::Assistant,
             Some(Act::Result(_)) => Role::Tool,
@@ -156,6 +194,7 @@ impl Message {
             acts,
             place: String::new(),
             text: None,
+            content: fields.get("content").cloned().unwrap_or_default(),
             whole: whole.clone(),
         })
     }
@@ -175,10 +214,10 @@ impl Message {
     /// there is no content.
     #[must_use]
     pub fn content_bytes(&self) -> Vec<u8> {
-        match (&self.text, self.whole.get("content")) {
+        match (&self.text, &self.content) {
             (Some(text), _) => text.clone().into_bytes(),
-            (None, None | Some(Value::Null)) => Vec::new(),
-            (None, Some(content)) => canonical_json(content),
+            (None, Value::Null) => Vec::new(),
+            (None, content) => canonical_json(content),
         }
     }
 
@@ -204,8 +243,17 @@ impl ToolCall {
         canonical_json(&self.whole)
     }
 
+    /// Whether the same is said of it there.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let arguments = |call: &Self| match call.arguments.trim() {
+            "" => serde_json::json!({}),
+            text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+        };
+        self.name == other.name && arguments(self) == arguments(other)
+    }
+
     /// Reads one of an assistant's `tool_calls`.
-    fn read(whole: &Value) -> Result<Self, String> {
+    pub(super) fn read(whole: &Value) -> Result<Self, String> {
         let Value::Object(fields) = whole else {
             return Err("is no object".to_owned());
         };
@@ -214,7 +262,7 @@ impl ToolCall {
             Some(kind) => return Err(format!("type {kind:?} is not known")),
         }
         fn arguments(fields: &Map<String, Value>) -> Option<&Value> {
-            first(fields, &["arguments", "args", "input"])
+            first(fields, &ARGUMENTS)
         }
         let (name, arguments) = match (fields.get("function"), fields.get("custom")) {
             (Some(Value::Object(function)), _) => (text(function, "name")?, arguments(function)),
@@ -234,35 +282,43 @@ impl ToolCall {
     }
 }
 
-/// An assistant's calls beside its content.
-fn calls(fields: &Map<String, Value>) -> Result<Vec<ToolCall>, String> {
-    let legacy = fields.get("function_call").filter(|call| !call.is_null());
-    let calls = match fields.get("tool_calls") {
-        None | Some(Value::Null) => &[][..],
-        Some(Value::Array(calls)) => calls,
-        Some(_) => return Err("tool_calls is no list".to_owned()),
-    };
-    if let Some(call) = legacy {
-        if !calls.is_empty() {
-            return Err("has both tool_calls and function_call".to_owned());
-        }
-        let call = ToolCall::read(call).map_err(|reason| format!("function_call: {reason}"))?;
-        return Ok(vec![call]);
+/// Under which names arguments stand.
+pub(super) const ARGUMENTS: [&str; 5] = ["arguments", "args", "input", "parameters", "kwargs"];
+
+/// Whether a message of a role may have this type.
+fn goes_with(role: &str, kind: &str) -> bool {
+    let is_result = matches!(kind, "tool_result" | "tool-result" | "tool_response");
+    matches!(
+        kind,
+        "message" | "text" | "chat" | "user" | "assistant" | "developer" | "model"
+    ) || wrapped::speaker(kind).is_some()
+        || (is_result && matches!(role, "tool" | "function"))
+}
+
+/// What is said: under `content`, or in parts.
+fn content(fields: &Map<String, Value>) -> Result<&Value, String> {
+    let content = fields.get("content").unwrap_or(&Value::Null);
+    match (content, fields.get("parts")) {
+        (content, None) => Ok(content),
+        (content, Some(parts)) if fields::is_nothing(parts) => Ok(content),
+        // Text that stands in the parts, too.
+        (Value::Null | Value::String(_), Some(parts @ Value::Array(_))) => Ok(parts),
+        _ => Err("parts is in a form that is not read here".to_owned()),
     }
-    let read = |(position, call)| {
-        ToolCall::read(call).map_err(|reason| format!("tool_calls[{position}]: {reason}"))
-    };
-    calls.iter().enumerate().map(read).collect()
 }
 
 /// A tool's message as the result that it is.
 fn result(fields: &Map<String, Value>, content: &Value) -> Result<ToolResult, String> {
     let (bytes, is_text) = parts::result(content);
     Ok(ToolResult {
-        call_id: id(fields, &["tool_call_id", "toolCallId", "call_id"])?,
+        call_id: match (id(fields, &CALL_IDS)?, fields.get("tool_call")) {
+            // Some repeat the call.
+            (None, Some(Value::Object(call))) => id(call, &["id"])?,
+            (call_id, _) => call_id,
+        },
         name: id(fields, &["name", "tool_name", "toolName"])?,
         answers_last: false,
-        failed: failure::told(fields, content, &bytes, is_text),
+        failed: failure::told(fields, content, &bytes, is_text)?,
         content: bytes,
         is_text,
     })
@@ -309,14 +365,5 @@ pub(super) fn written(arguments: Option<&Value>) -> String {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => String::from_utf8_lossy(&canonical_json(other)).into_owned(),
-    }
-}
-
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
     }
 }

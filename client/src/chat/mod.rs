@@ -41,9 +41,11 @@
 //! texts once more (`outcome.tool_call`, `outcome.response`) or to the conversation so far, which
 //! would grow with the square of its length.
 
+mod calls;
 mod canonical;
 mod confirmation;
 mod failure;
+mod fields;
 mod items;
 mod making;
 mod message;
@@ -52,6 +54,7 @@ mod plan;
 mod strict;
 mod tools;
 mod transcript;
+mod wrapped;
 
 pub use making::{Making, Part, PartContent, Recorded, Speaker};
 pub use message::{Act, Message, Role, ToolCall, ToolResult};

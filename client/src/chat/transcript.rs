@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::{message::Message, strict::Strict};
+use super::{fields as unread, message::Message, strict::Strict};
 use crate::statement_json::plain;
 
-/// One run of an agent. Fields of a run that are not listed are ignored; all of a message counts as
-/// part of a prompt.
+/// One run of an agent. Fields of a run that are not listed are ignored, unless acts may be in them; all
+/// of a message counts as part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transcript {
     /// Names the run; unique in the file.
@@ -29,10 +29,15 @@ pub struct TranscriptError {
 }
 
 /// What a run's own instructions are called, where they stand beside the messages: by Anthropic's
-/// messages and by OpenAI's responses.
-const INSTRUCTIONS: [&str; 2] = ["system", "instructions"];
+/// messages, by OpenAI's responses and by Gemini.
+const INSTRUCTIONS: [&str; 4] = [
+    "system",
+    "instructions",
+    "systemInstruction",
+    "system_instruction",
+];
 /// Where messages stand, in this order: a request's, and an answer's behind them.
-const MESSAGES: [&str; 4] = ["messages", "input", "items", "output"];
+const MESSAGES: [&str; 5] = ["messages", "contents", "input", "items", "output"];
 
 impl Transcript {
     /// Reads one record's text.
@@ -91,12 +96,19 @@ fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
     let mut messages = Vec::new();
     for name in INSTRUCTIONS {
         // Other things are called so, too: only what is said is a prompt.
-        if let Some(content @ (Value::String(_) | Value::Array(_))) = fields.get(name) {
+        let content = match fields.get(name) {
+            Some(Value::Object(said)) => said.get("parts"),
+            content => content,
+        };
+        if let Some(content @ (Value::String(_) | Value::Array(_))) = content {
             let message = json!({"role": "system", "content": content});
             let message = Message::read(&message).map_err(|reason| format!("{name}: {reason}"))?;
             messages.push(message.at(name.to_owned()));
         }
     }
+    let read = ["run_id", "model"].iter().chain(&INSTRUCTIONS);
+    let read: Vec<&str> = read.chain(&MESSAGES).copied().collect();
+    unread::of_run(fields, &read)?;
     let mut found = false;
     for name in MESSAGES {
         let Some(value) = fields.get(name).filter(|value| !value.is_null()) else {

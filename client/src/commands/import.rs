@@ -10,7 +10,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use deed_client::{
-    Ledger, Signing,
+    Error, Ledger, Signing,
     chat::{Grantor, Import as ChatImport},
     records,
 };
@@ -61,7 +61,8 @@ pub(crate) enum Import {
 /// same secret is all duplicates, and nobody else can take or guess their ids. A run that has grown
 /// goes on where it was; one whose messages changed is refused. The salts of the commitments derive
 /// from the secret, too. It must be signed as the first one was: whoever began a session alone goes on
-/// with it.
+/// with it. A credential with role append alone imports what is new; comparing what has grown needs role
+/// read (docs/imports-chats.md).
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -69,7 +70,7 @@ Examples:
   deed import chat runs.jsonl --receipts receipts.jsonl --producers 8 \\
        --model gpt-4o --risk-tier customer-communication
   deed import chat runs.jsonl --unsigned --no-contents
-  gunzip < runs.json.gz | deed import chat - --dry-run
+  deed import chat runs.json.gz --dry-run
 
 Who speaks is import:chat in signed statements and import:chat/unsigned in unsigned
 ones, unless --producer says otherwise.")]
@@ -325,13 +326,22 @@ impl Chat {
             let producer = self.producer(true).to_owned();
             return Ok((Grantor::Claimed(producer), Signing::None));
         }
-        if let Some(key) = self.authority.key(global, ledger).await? {
+        // Who may not read does not learn who the authorities are.
+        let may_read = !self.authority.may_be_at_hand(global, ledger)?
+            || match ledger.trust_chain().await {
+                Err(Error::NotAllowed { .. }) => false,
+                other => other.map(|_| true)?,
+            };
+        if may_read && let Some(key) = self.authority.key(global, ledger).await? {
             return Ok((Grantor::Authority, Signing::Each(Arc::new(key))));
         }
-        tell(
+        tell(if may_read {
             "grants not signed: no authority key of this ledger is kept here to grant what the \
-             runs did (--authority-key names one)",
-        );
+             runs did (--authority-key names one)"
+        } else {
+            "grants not signed: whether an authority's key is kept here to grant what the runs did \
+             is not known without the role read"
+        });
         let producer = PRODUCER_UNSIGNED.to_owned();
         Ok((Grantor::Claimed(producer), Signing::None))
     }

@@ -29,8 +29,9 @@ pub(crate) enum Policies {
 
 /// Check policies offline, as a ledger would before it takes them
 ///
-/// Prints each policy with what it asks for after the act, and the set's digest. Of policies that
-/// are not valid it prints what is wrong and where, and exits with 1.
+/// Prints each policy with what it asks for after the act, the set's digest, and what judging an
+/// Intent by it costs at most (docs/policies.md). Of policies that are not valid, or cost too much, it
+/// prints what is wrong and where, and exits with 1.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

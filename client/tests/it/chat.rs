@@ -19,6 +19,8 @@ use deed_tlog::{Hash, LeafIndex, leaf_hash};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::shared::shared;
+
 /// A run that was carried to its end.
 #[derive(Debug, PartialEq)]
 struct Run {
@@ -884,12 +886,6 @@ fn the_small_run_is_a_session_that_a_ledger_takes() {
 }
 
 fn airline() -> Option<String> {
-    let named = std::env::var_os("DEED_AGENT_RUNS").map(std::path::PathBuf::from);
-    let beside = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../shared/data/agent-runs/airline.jsonl"
-    );
-    let path = named.unwrap_or_else(|| beside.into());
-    path.exists()
-        .then(|| std::fs::read_to_string(path).unwrap())
+    let path = shared("agent-runs/airline.jsonl")?;
+    Some(std::fs::read_to_string(path).unwrap())
 }

@@ -21,6 +21,7 @@ mod proxy;
 mod reading;
 mod rotation;
 mod settling;
+mod shared;
 mod silence;
 mod statement_json;
 mod tls;

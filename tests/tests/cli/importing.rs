@@ -1,11 +1,15 @@
 //! Imports of chats: what costs what, what goes on where, and what is sent when.
 
-use std::{fs, process::Stdio};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
 
-use deed_tests::process::Ended;
+use deed_tests::{
+    access::Token,
+    process::{Deed, Ended, ServerCommand},
+};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::{OK, Set, USAGE, object};
+use crate::{OK, Set, UNAVAILABLE, USAGE, object};
 
 fn call(id: &str, name: &str) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}})
@@ -314,4 +318,125 @@ fn a_result_of_nothing_is_named_and_left_out() {
         ),
         (&1.into(), &1.into(), &1.into())
     );
+}
+
+/// A run that calls these tools.
+fn calling(tools: &[&str]) -> String {
+    let mut messages = vec![json!({"role": "user", "content": "help"})];
+    for (number, tool) in tools.iter().enumerate() {
+        let id = format!("c{number}");
+        messages.push(json!({"role": "assistant", "tool_calls": [call(&id, tool)]}));
+        messages.push(json!({"role": "tool", "tool_call_id": id, "content": "ok"}));
+    }
+    json!({"run_id": "a", "messages": messages}).to_string()
+}
+
+/// A server that asks who somebody is, with the ledger `payments`; and the files with the tokens of one
+/// who may do everything and one who may append.
+fn guarded() -> (Set, [String; 2]) {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let all = [
+        ("owner", "append,read,audit,authority,admin"),
+        ("appender", "append"),
+    ];
+    let tokens = all.map(|(name, roles)| {
+        let token = Token::create(&data, name, &["--ledger", "*", "--role", roles]);
+        let path = dir.path().join(format!("{name}.token"));
+        fs::write(&path, token.0).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let server = ServerCommand::new(&data)
+        .arguments(["--set", "access.required=true"])
+        .start();
+    let deed = Deed::new(&server.url(), "payments");
+    let create = ["ledger", "create", "payments", "--token-file", &*tokens[0]];
+    deed.run(create).expect_code(OK);
+    for (principal, _) in all {
+        for producer in ["import:chat", "import:chat/unsigned"] {
+            let bind = ["principal", "bind", "--principal", principal, "--producer"];
+            let as_owner = [producer, "--token-file", &*tokens[0]];
+            deed.run([&bind[..], &as_owner].concat()).expect_code(OK);
+        }
+    }
+    (Set { server, deed, dir }, tokens)
+}
+
+fn no_equivocation(set: &Set, reader: &str) {
+    let findings = set
+        .deed
+        .run(["findings", "--json", "--token-file", reader])
+        .expect_code(OK);
+    assert!(!findings.stdout.contains("equivocation"), "{findings:#?}");
+}
+
+/// Unsigned, what is recorded is answered as duplicates, what has grown by the same tools goes on, and
+/// what is something else is refused by name.
+#[test]
+fn who_may_append_alone_imports_and_imports_again() {
+    let (set, [reader, appender]) = guarded();
+    let import = |text: &str| {
+        let options = ["--unsigned", "--token-file", appender.as_str()];
+        import(&set, text, &options)
+    };
+    let first = object(&import(&calling(&["look", "fix"])).expect_code(OK));
+    assert_eq!(first["accepted"], 6, "{first}");
+    let again = object(&import(&calling(&["look", "fix"])).expect_code(OK));
+    assert_eq!(
+        (&again["accepted"], &again["duplicates"]),
+        (&0.into(), &6.into()),
+        "{again}"
+    );
+    let grown = object(&import(&calling(&["look", "fix", "look"])).expect_code(OK));
+    assert_eq!(
+        (&grown["accepted"], &grown["duplicates"], &grown["rejected"]),
+        (&2.into(), &6.into(), &0.into()),
+        "{grown}"
+    );
+    let before = head(&set);
+    let tools = ["look", "fix", "look", "tell"];
+    for other in [
+        calling(&tools),
+        calling(&tools[..3]).replace("\"help\"", "\"harm\""),
+    ] {
+        let ended = import(&other).expect_code(UNAVAILABLE);
+        assert!(ended.stderr.contains("line 1: run \"a\""), "{ended:#?}");
+        assert!(ended.stderr.contains("the role read"), "{ended:#?}");
+        let summary = object(&ended);
+        assert_eq!(
+            (&summary["accepted"], &summary["refused"]),
+            (&0.into(), &1.into()),
+            "{summary}"
+        );
+    }
+    assert_eq!(head(&set), before);
+    no_equivocation(&set, &reader);
+}
+
+/// Signed, nothing is said in a place that may be taken: not even the same.
+#[test]
+fn who_may_append_alone_and_signs_says_nothing_twice() {
+    let (set, [reader, appender]) = guarded();
+    let import = |text: &str, token: &str| import(&set, text, &["--token-file", token]);
+    // Registers the key.
+    import(&run("first", 1).to_string(), &reader).expect_code(OK);
+    let ended = import(&calling(&["look", "fix"]), &appender).expect_code(OK);
+    assert!(ended.stderr.contains("grants not signed"), "{ended:#?}");
+    assert_eq!(object(&ended)["accepted"], 6, "{ended:#?}");
+    let before = head(&set);
+    for other in [
+        calling(&["look", "fix"]),
+        calling(&["look", "fix", "look"]),
+        calling(&["look", "fix"]).replace("\"help\"", "\"harm\""),
+    ] {
+        let ended = import(&other, &appender).expect_code(USAGE);
+        assert!(ended.stderr.contains("is recorded already"), "{ended:#?}");
+        assert_eq!(object(&ended)["refused"], 1, "{ended:#?}");
+    }
+    assert_eq!(head(&set), before);
+    // Who may read goes on with it.
+    let grown = import(&calling(&["look", "fix", "look"]), &reader).expect_code(OK);
+    assert_eq!(object(&grown)["accepted"], 2, "{grown:#?}");
+    no_equivocation(&set, &reader);
 }

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use deed_client::{
-    Error, Leaf, Ledger, ProvenStatement, Receipt,
+    Appended, Error, Leaf, Ledger, ProvenStatement, Receipt, Session, Signing, Statement,
     chat::{Earlier, Given, Import as ChatImport, Recorded, Speaker, Transcript},
 };
-use deed_evidence::{PayloadDigest, Sequence, SessionId, WireError, statement};
-use deed_proto::v1::statement::Body;
+use deed_evidence::{Micros, PayloadDigest, Sequence, SessionId, WireError, statement};
+use deed_proto::v1::{rejection::Reason, statement::Body};
 use tonic::Code;
 
 use crate::{
@@ -31,16 +31,18 @@ struct Place {
 
 impl Known {
     /// Asks the ledger; `None` if nothing of the run is recorded, by its word, and a reason if that
-    /// cannot be read.
+    /// cannot be read. Who may not read is answered by what the ledger takes (`signing`; none if nothing
+    /// may be sent).
     pub(super) async fn find(
         ledger: &Ledger,
         import: &ChatImport,
+        signing: Option<&Signing>,
         run_id: &str,
     ) -> Outcome<Result<Option<Self>, String>> {
         let session = match ledger.session(import.session(run_id)).await {
             Ok(Some(session)) => session,
             Ok(None) => return Ok(Ok(None)),
-            Err(Error::NotAllowed { .. }) => return unread(ledger, import, run_id).await,
+            Err(Error::NotAllowed { .. }) => return unread(ledger, import, signing, run_id).await,
             Err(error) => return Err(error.into()),
         };
         let last = PayloadDigest::from_slice(&session.info.last_payload);
@@ -181,27 +183,56 @@ impl Known {
     }
 }
 
-/// Somebody who may append and not read imports what is new, and that alone: what is recorded cannot be
-/// compared.
+/// Somebody who may append and not read: what is recorded cannot be compared.
+///
+/// Unsigned statements can be sent all the same: the ledger answers what it has as duplicates, and
+/// refuses others in their places. A signed one would be evidence against its own key there, so a run of
+/// which something is recorded is refused. Whether something is, the ledger says when it is sent a
+/// statement that lies far ahead, which it never takes.
 async fn unread(
     ledger: &Ledger,
     import: &ChatImport,
+    signing: Option<&Signing>,
     run_id: &str,
 ) -> Outcome<Result<Option<Known>, String>> {
-    let first = Leaf::Statement(import.session(run_id), Sequence::FIRST);
-    match ledger.prove_leaf(first, None).await {
-        Err(Error::Refused {
-            code: Code::NotFound,
-            ..
-        }) => Ok(Ok(None)),
-        Err(error) => Err(error.into()),
-        Ok(_) => Ok(Err(
-            "is recorded already, and comparing it with what it is now needs the role read besides \
-             append"
-                .to_owned(),
-        )),
-    }
+    let key = match signing {
+        None | Some(Signing::None) => return Ok(Ok(None)),
+        Some(Signing::Each(key) | Signing::Batch(key)) => key,
+    };
+    let ahead = (Sequence::new(FAR_AHEAD), PayloadDigest::new([0; 32]));
+    let session = import.session(run_id);
+    let session = Session::resume(ledger.ledger_id(), &*import.producer, session, ahead);
+    let asked = session.close(Micros::default());
+    let asked = asked.map_err(|error| Failure::usage(error.to_string()))?;
+    let signing = Signing::Each(std::sync::Arc::clone(key));
+    let answer = ledger
+        .append_signed(&[Statement::from(asked)], &signing)
+        .await?;
+    let is_recorded = match answer.items.first() {
+        Some(Appended::Rejected(rejection)) => match rejection.reason() {
+            Reason::SequenceNotNext => rejection.expected_sequence != Some(0),
+            Reason::SessionClosed | Reason::SessionTaken => true,
+            // Whatever it is, the run's own statements are refused for it as well, and say so.
+            _ => false,
+        },
+        _ => {
+            return Err(Failure::does_not_verify(
+                "the server took a statement out of its place",
+            ));
+        }
+    };
+    Ok(if is_recorded {
+        Err(format!("is recorded already: {NEEDS_READ}"))
+    } else {
+        Ok(None)
+    })
 }
+
+/// A sequence that no run gets to.
+const FAR_AHEAD: u64 = 1 << 60;
+/// What to do about a run that cannot be compared.
+pub(super) const NEEDS_READ: &str = "comparing what it is now with what it was then, and going on \
+     from there, needs the role read besides append. Nothing more of it was sent";
 
 /// The statement at a place of a session; `None` if there is none, by the server's word.
 async fn recorded(

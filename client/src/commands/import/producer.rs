@@ -18,7 +18,7 @@ use tonic::Code;
 
 use super::{
     Receipts,
-    earlier::Known,
+    earlier::{Known, NEEDS_READ},
     reader::{NumberedRun, Runs},
     summary::{Refusal, Refusals, Summary},
 };
@@ -56,6 +56,8 @@ struct OneRun {
     summary: Summary,
     /// What an earlier import recorded of it.
     known: Option<Known>,
+    /// Something else is recorded in one of its places, which could not be read before.
+    is_taken: bool,
 }
 
 impl Producer {
@@ -85,6 +87,7 @@ impl Producer {
                 run_id: transcript.run_id.clone(),
                 summary: Summary::default(),
                 known: None,
+                is_taken: false,
             };
             under_way.spawn(run.carry(transcript));
         }
@@ -148,7 +151,8 @@ impl OneRun {
             Ok(checked) => checked,
             Err(reason) => return self.refuse(reason),
         };
-        self.known = match Known::find(&ledger, &import, &self.run_id).await? {
+        let signing = Some(&self.producer.signing).filter(|_| !self.producer.is_dry);
+        self.known = match Known::find(&ledger, &import, signing, &self.run_id).await? {
             Ok(known) => known,
             Err(reason) => return self.refuse(reason),
         };
@@ -176,7 +180,9 @@ impl OneRun {
         } else {
             self.parts(&mut making).await
         };
-        self.summary.add(making.counts());
+        if !self.is_taken {
+            self.summary.add(making.counts());
+        }
         outcome
     }
 
@@ -235,6 +241,12 @@ impl OneRun {
             match recorded {
                 Ok(Some(recorded)) => last = Some(recorded),
                 // Refused: its receipt says why, and the rest of the run would be too.
+                Ok(None) if self.is_taken => {
+                    return self.refuse(format!(
+                        "is recorded already, and has changed or grown by other tools since: \
+                         {NEEDS_READ}"
+                    ));
+                }
                 Ok(None) => return Ok(()),
                 Err(failure) => return Err(failure),
             }
@@ -323,6 +335,11 @@ impl OneRun {
     fn note(&mut self, payloads: &[Bytes], answer: &Answer) -> Outcome<Option<Recorded>> {
         for item in &answer.items {
             self.summary.tally.count(item);
+            if let Appended::Rejected(rejection) = item
+                && rejection.reason() == Reason::SequenceReused
+            {
+                self.is_taken = true;
+            }
             let assessed = item.receipt().and_then(|receipt| receipt.assessed.as_ref());
             for finding in assessed.map_or(&[][..], |assessed| &assessed.findings) {
                 let kind = names::finding(finding.kind());
