@@ -70,6 +70,17 @@ impl Content {
     }
 }
 
+/// Bytes that do not compress.
+#[must_use]
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new()
+        .update(&seed.to_be_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
 /// A message of an upload.
 #[must_use]
 pub fn part(part: Part) -> v1::PutContentRequest {

@@ -17,6 +17,8 @@
 //! | [`oracle`] | a whole log read back and computed again |
 //! | [`forgery`] | other entries under heads that the real key signs |
 //! | [`liar`] | servers that lie: about what they were told, and about what a ledger means |
+//! | [`admin`] | the operator's port: readiness and figures |
+//! | [`harm`] | what others feel of an attack |
 //! | [`http`] | plain HTTP/1.1 |
 //! | [`files`] | data directories: copies, fingerprints, damage |
 //! | [`data`] | test data that lies beside the checkout |
@@ -28,10 +30,12 @@
 )]
 
 pub mod access;
+pub mod admin;
 pub mod contents;
 pub mod data;
 pub mod files;
 pub mod forgery;
+pub mod harm;
 pub mod http;
 pub mod keys;
 pub mod liar;
@@ -47,6 +51,8 @@ use std::{
     future::Future,
     time::{Duration, Instant},
 };
+
+use tokio::sync::oneshot;
 
 /// How long a wait for something that happens at once may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,6 +85,25 @@ pub fn run_within(max: Duration, test: impl Future<Output = ()>) {
     // Whatever is still running must not hold up the report.
     runtime.shutdown_background();
     assert!(ended.is_ok(), "the test did not end within {max:?}");
+}
+
+/// Runs something on a thread of its own, so that it does not wait for others of this process. If it
+/// panics, there is no result.
+///
+/// # Panics
+/// If there is no runtime.
+pub fn apart<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("the runtime starts");
+        let _ = sender.send(runtime.block_on(task));
+    });
+    receiver
 }
 
 /// Waits for a future, and says what was waited for if it does not come.

@@ -1,7 +1,11 @@
 //! Payloads, made from the protocol's messages alone: the client library has no part in them.
 
 use bytes::Bytes;
-use deed_evidence::{LedgerId, Nonce, PayloadDigest, SessionId, TaskId, statement};
+use deed_evidence::{
+    LedgerId, Nonce, PayloadDigest, RULES_ASSESSED, SessionId, TaskId,
+    policy::{CEDAR_VERSION, DEFAULT_SCHEMA, digest},
+    statement,
+};
 use deed_proto::v1::{self, statement::Body};
 
 /// Somebody who makes a session's statements.
@@ -197,6 +201,19 @@ pub fn intent(mark: &str) -> Body {
         resource: mark.to_owned(),
         ..v1::Intent::default()
     })
+}
+
+/// These policies, under the schema that Deed ships.
+#[must_use]
+pub fn policy_set(policies: &str) -> v1::PolicySet {
+    v1::PolicySet {
+        digest: Bytes::copy_from_slice(&digest(policies, DEFAULT_SCHEMA)),
+        policies: policies.to_owned(),
+        schema: DEFAULT_SCHEMA.to_owned(),
+        cedar_version: CEDAR_VERSION.to_owned(),
+        rules_version: RULES_ASSESSED,
+        reason: String::new(),
+    }
 }
 
 /// A payload in an envelope.

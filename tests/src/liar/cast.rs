@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use deed_evidence::{
-    LedgerId, PayloadDigest, RULES_ASSESSED,
+    LedgerId, PayloadDigest,
     commitment::{Salt, commit},
-    policy::{CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, digest},
+    policy::DEFAULT_POLICIES,
     signature,
 };
 use deed_proto::v1::{self, AuthenticationStrength, KeyRole, RiskTier, Verdict, statement::Body};
@@ -13,7 +13,7 @@ use deed_tlog::SigningKey;
 use super::{ForgedLedger, Place};
 use crate::{
     keys::{AUTHORITY, authority, key, registration_as, signed},
-    statements::Producer,
+    statements::{Producer, policy_set},
 };
 
 /// Somebody with a key and a session.
@@ -234,15 +234,7 @@ pub fn task_closed() -> Body {
 /// The policies that Deed ships, which want a decision and an approval of payments.
 #[must_use]
 pub fn shipped_policies() -> Body {
-    let digest = digest(DEFAULT_POLICIES, DEFAULT_SCHEMA);
-    Body::PolicySet(v1::PolicySet {
-        policies: DEFAULT_POLICIES.to_owned(),
-        schema: DEFAULT_SCHEMA.to_owned(),
-        digest: Bytes::copy_from_slice(&digest),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: RULES_ASSESSED,
-        reason: String::new(),
-    })
+    Body::PolicySet(policy_set(DEFAULT_POLICIES))
 }
 
 /// A commitment to something that nobody keeps.

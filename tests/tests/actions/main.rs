@@ -19,9 +19,9 @@ use std::{
 
 use bytes::Bytes;
 use deed_evidence::{
-    PayloadDigest, RULES_ASSESSED,
+    PayloadDigest,
     commitment::{Salt, commit},
-    policy::{CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, digest},
+    policy::DEFAULT_POLICIES,
 };
 use deed_proto::v1::{
     self, AuthenticationStrength, FindingKind, IntentState, KeyRole, RiskTier, Verdict,
@@ -31,7 +31,7 @@ use deed_tests::{
     keys::{Authority, key, registration_as, signed},
     process::{ServerCommand, ServerProcess, fsck_clean},
     rpc::{Clients, TestLedger, accepted, rejected},
-    statements::{Producer, task_id},
+    statements::{Producer, policy_set, task_id},
     wait_for, within,
 };
 use deed_tlog::SigningKey;
@@ -384,15 +384,7 @@ impl Announced {
 }
 
 pub(crate) fn shipped_policies() -> v1::PolicySet {
-    let digest = digest(DEFAULT_POLICIES, DEFAULT_SCHEMA);
-    v1::PolicySet {
-        policies: DEFAULT_POLICIES.to_owned(),
-        schema: DEFAULT_SCHEMA.to_owned(),
-        digest: Bytes::copy_from_slice(&digest),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: RULES_ASSESSED,
-        reason: String::new(),
-    }
+    policy_set(DEFAULT_POLICIES)
 }
 
 /// A commitment to something that nobody keeps.

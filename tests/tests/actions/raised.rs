@@ -8,14 +8,13 @@ use deed_evidence::{
     LedgerId, Micros, PayloadDigest,
     entry::{Entry, KeyedSignature, TrustLink},
     genesis::Genesis,
-    policy::{CEDAR_VERSION, DEFAULT_SCHEMA, digest},
 };
 use deed_proto::v1::{self, RiskTier, statement::Body};
 use deed_tests::{
     forgery::write_mirror,
     keys::{Authority, authority},
     process::{Deed, Ended},
-    statements::{Producer, intent},
+    statements::{Producer, intent, policy_set},
 };
 use deed_tlog::{LeafIndex, NoteSigner, Origin, leaf_hash};
 use serde_json::{Value, json};
@@ -53,14 +52,7 @@ fn entries() -> Vec<Bytes> {
     let id = LedgerId::new(link.leaf_hash);
     let mut agent = Producer::new(id, 1);
     let policies = "permit (principal, action, resource);";
-    let raised = Authority::new(id, 900).says(Body::PolicySet(v1::PolicySet {
-        policies: policies.to_owned(),
-        schema: DEFAULT_SCHEMA.to_owned(),
-        digest: Bytes::copy_from_slice(&digest(policies, DEFAULT_SCHEMA)),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: 2,
-        reason: String::new(),
-    }));
+    let raised = Authority::new(id, 900).says(Body::PolicySet(policy_set(policies)));
     // In a session of its own, so that it may stand anywhere.
     let opened = Authority::new(id, 901).says_in(
         TASK,
