@@ -17,6 +17,8 @@
 //! | [`oracle`] | a whole log read back and computed again |
 //! | [`forgery`] | other entries under heads that the real key signs |
 //! | [`liar`] | servers that lie: about what they were told, and about what a ledger means |
+//! | [`admin`] | the operator's port: readiness and figures |
+//! | [`harm`] | what others feel of an attack |
 //! | [`http`] | plain HTTP/1.1 |
 //! | [`files`] | data directories: copies, fingerprints, damage |
 //! | [`data`] | test data that lies beside the checkout |
@@ -28,10 +30,12 @@
 )]
 
 pub mod access;
+pub mod admin;
 pub mod contents;
 pub mod data;
 pub mod files;
 pub mod forgery;
+pub mod harm;
 pub mod http;
 pub mod keys;
 pub mod liar;
@@ -83,10 +87,11 @@ pub fn run_within(max: Duration, test: impl Future<Output = ()>) {
     assert!(ended.is_ok(), "the test did not end within {max:?}");
 }
 
-/// Runs something on a thread of its own, so that it does not wait for others of this process.
+/// Runs something on a thread of its own, so that it does not wait for others of this process. If it
+/// panics, there is no result.
 ///
 /// # Panics
-/// There, if no runtime starts.
+/// If there is no runtime.
 pub fn apart<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
 ) -> oneshot::Receiver<T> {

@@ -357,26 +357,26 @@ impl ServerProcess {
     /// If there is no such bound.
     #[must_use]
     pub fn bound(&self, name: &str) -> [String; 2] {
-        let limits = fs::read_to_string(format!("/proc/{}/limits", self.running.child.id()))
-            .expect("a process that runs");
+        let limits =
+            fs::read_to_string(format!("/proc/{}/limits", self.id())).expect("a process that runs");
         let line = limits.lines().find_map(|line| line.strip_prefix(name));
         let mut words = line.expect("a bound").split_whitespace();
         [(); 2].map(|()| words.next().expect("a value").to_owned())
     }
 
-    /// The memory that it has in RAM now, in KiB.
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// As [`resident_kib`].
     ///
     /// # Panics
     /// If it does not run.
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.running.child.id()))
-            .expect("a process that runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number
-            .and_then(|number| number.trim().parse().ok())
-            .expect("a number of KiB")
+        resident_kib(self.id())
     }
 
     /// What it has printed to stdout so far.
@@ -431,6 +431,21 @@ impl ServerProcess {
     pub fn kill(&mut self) {
         self.running.kill();
     }
+}
+
+/// The memory that a process has in RAM now, in KiB.
+///
+/// # Panics
+/// If it does not run.
+#[must_use]
+pub fn resident_kib(process: u32) -> u64 {
+    let status =
+        fs::read_to_string(format!("/proc/{process}/status")).expect("a process that runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    number
+        .and_then(|number| number.trim().parse().ok())
+        .expect("a number of KiB")
 }
 
 /// How long a check of a ledger may take that a test has filled for a minute.

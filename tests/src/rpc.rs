@@ -277,9 +277,15 @@ impl TestLedger {
     /// A request with payloads.
     #[must_use]
     pub fn request(&self, payloads: &[Bytes]) -> v1::AppendRequest {
+        self.request_of(payloads.iter().map(envelope).collect())
+    }
+
+    /// A request with envelopes.
+    #[must_use]
+    pub fn request_of(&self, envelopes: Vec<v1::Envelope>) -> v1::AppendRequest {
         v1::AppendRequest {
             ledger: self.name.clone(),
-            envelopes: payloads.iter().map(envelope).collect(),
+            envelopes,
             ..v1::AppendRequest::default()
         }
     }

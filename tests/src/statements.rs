@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use deed_evidence::{
     LedgerId, Nonce, PayloadDigest, RULES_ASSESSED, SessionId, TaskId,
-    policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
+    policy::{CEDAR_VERSION, DEFAULT_SCHEMA, digest},
     statement,
 };
 use deed_proto::v1::{self, statement::Body};
@@ -203,6 +203,19 @@ pub fn intent(mark: &str) -> Body {
     })
 }
 
+/// These policies, under the schema that Deed ships.
+#[must_use]
+pub fn policy_set(policies: &str) -> v1::PolicySet {
+    v1::PolicySet {
+        digest: Bytes::copy_from_slice(&digest(policies, DEFAULT_SCHEMA)),
+        policies: policies.to_owned(),
+        schema: DEFAULT_SCHEMA.to_owned(),
+        cedar_version: CEDAR_VERSION.to_owned(),
+        rules_version: RULES_ASSESSED,
+        reason: String::new(),
+    }
+}
+
 /// A payload in an envelope.
 #[must_use]
 pub fn envelope(payload: &Bytes) -> v1::Envelope {
@@ -210,18 +223,5 @@ pub fn envelope(payload: &Bytes) -> v1::Envelope {
         payload_type: v1::PayloadType::Statement.into(),
         payload: payload.clone(),
         ..v1::Envelope::default()
-    }
-}
-
-/// Evidence policies under the default schema.
-#[must_use]
-pub fn policy_set(policies: &str) -> v1::PolicySet {
-    v1::PolicySet {
-        policies: policies.to_owned(),
-        schema: DEFAULT_SCHEMA.to_owned(),
-        digest: Bytes::copy_from_slice(&policy::digest(policies, DEFAULT_SCHEMA)),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: RULES_ASSESSED,
-        reason: String::new(),
     }
 }

@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use super::{fields, message::text};
 
+/// The speaker of a message, and the message.
+type Spoken<'m> = (&'static str, &'m Map<String, Value>);
+
 /// Who speaks in a message of this type, or of this class.
 pub(super) fn speaker(kind: &str) -> Option<&'static str> {
     let kind = kind.strip_suffix("Chunk").unwrap_or(kind);
@@ -19,9 +22,7 @@ pub(super) fn speaker(kind: &str) -> Option<&'static str> {
 
 /// What is in a message that is wrapped, and who speaks in it: `{"type": "ai", "data": {..}}`, and
 /// `{"lc": 1, "type": "constructor", "id": [.., "AIMessage"], "kwargs": {..}}`.
-pub(super) fn inner(
-    outer: &Map<String, Value>,
-) -> Result<Option<(&'static str, &Map<String, Value>)>, String> {
+pub(super) fn inner(outer: &Map<String, Value>) -> Result<Option<Spoken<'_>>, String> {
     let Some(kind) = text(outer, "type")? else {
         return Ok(None);
     };

@@ -1,14 +1,14 @@
 //! Streams that are opened and say nothing.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use deed_proto::v1;
-use deed_tests::{access::Token, rpc::Clients, run, within};
+use deed_tests::{access::Token, harm::hold, rpc::Clients, run, within};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::{QUIET, Scene, token_without_a_role};
+use crate::{BOUND_MIB, Scene, token_without_a_role};
 
 /// A stream on which nothing is sent. It ends when it is dropped.
 struct Idle {
@@ -30,7 +30,7 @@ async fn open(clients: &Clients, token: &Token) -> Result<Idle, Status> {
 #[test]
 fn who_has_no_role_opens_no_stream() {
     run(async {
-        let scene = Scene::set(|_| Vec::new(), &[]).await;
+        let scene = Scene::new().await;
         let clients = Clients::connect(&scene.server).await;
         let token = token_without_a_role(&scene.data());
         // The file is read again once a second: until then nobody knows the token.
@@ -48,8 +48,8 @@ fn who_has_no_role_opens_no_stream() {
 #[test]
 fn the_streams_of_one_principal_leave_room_for_another() {
     run(async {
-        let scene = Scene::set(|_| Vec::new(), &["--set", "limits.append_streams=16"]).await;
-        let watch = scene.watch();
+        let scene = Scene::set(|_| Vec::new(), &[("limits.append_streams", "16")]).await;
+        let (watch, began) = (scene.watch(), Instant::now());
         let mut idle = Vec::new();
         let refused = 'full: {
             // However many connections it opens.
@@ -74,7 +74,7 @@ fn the_streams_of_one_principal_leave_room_for_another() {
         let victims = Token::create(
             &scene.data(),
             "another",
-            &["--ledger", QUIET, "--role", "append"],
+            &["--ledger", &scene.victim.ledger().name, "--role", "append"],
         );
         deed_tests::until("a stream of somebody else", || async {
             open(&clients, &victims).await.ok()
@@ -86,8 +86,8 @@ fn the_streams_of_one_principal_leave_room_for_another() {
             open(&clients, &scene.mallory).await.ok()
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        watch.expect_unharmed().await;
+        hold(began).await;
+        watch.expect_unharmed(BOUND_MIB).await;
         drop(idle);
         scene.server.stop();
     });

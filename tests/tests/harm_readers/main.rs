@@ -5,10 +5,10 @@ mod disk;
 mod places;
 mod readers;
 
-use std::{net::SocketAddr, path::Path};
+use std::path::Path;
 
 use deed_tests::{
-    http::{Http, figure},
+    admin::Admin,
     process::{ServerCommand, ServerProcess},
     rpc::{Clients, TestLedger},
     statements::Producer,
@@ -43,9 +43,8 @@ impl Scene {
         Clients::connect(&self.server).await
     }
 
-    /// What the admin port says.
     pub(crate) fn admin(&self) -> Admin {
-        Admin(self.server.admin_address())
+        Admin::of(&self.server)
     }
 }
 
@@ -56,25 +55,6 @@ pub(crate) fn command(data: &Path, settings: &[(&str, &str)]) -> ServerCommand {
     ServerCommand::new(data)
         .arguments(settings.collect::<Vec<_>>().concat())
         .arguments(["--admin", "127.0.0.1:0"])
-}
-
-/// The operator's port.
-pub(crate) struct Admin(SocketAddr);
-
-impl Admin {
-    /// A figure of `/metrics`, by its name with all of its labels.
-    pub(crate) async fn figure(&self, name: &str) -> u64 {
-        let text = Http::connect(self.0).await.fetch("/metrics").await;
-        let text = String::from_utf8(text.into()).expect("text");
-        figure(&text, name)
-    }
-
-    /// Status and text of `/readyz`.
-    pub(crate) async fn ready(&self) -> (u16, String) {
-        let answer = Http::connect(self.0).await.get("/readyz").await;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        (answer.status.as_u16(), text)
-    }
 }
 
 /// A ledger with much in it.

@@ -1,6 +1,6 @@
 //! Places that stay taken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use deed_proto::v1::{
@@ -9,8 +9,9 @@ use deed_proto::v1::{
 use deed_tests::{
     access::Token,
     contents::{Content, Contents, part},
+    harm::{Victim, Watch, attack_time, goes_on, hold},
     process::deed_server,
-    rpc::TestLedger,
+    rpc::{Clients, TestLedger},
     run_within, until, within,
 };
 use tokio::sync::mpsc;
@@ -22,13 +23,24 @@ use crate::Scene;
 
 const LEDGER: &str = "shared";
 
-/// A server that wants to know who calls, with a ledger in which some may do something.
-async fn with_access(settings: &[(&str, &str)], who: &[(&str, &str)]) -> (Scene, Vec<Token>) {
+/// What the server may hold beyond what it held at rest: RocksDB's memtables as shipped fill slowly, and
+/// uploads and watches that stand still hold a few kilobytes each.
+const HELD_MIB: u64 = 160;
+
+/// A server that wants to know who calls, with a ledger in which some may do something, and another
+/// one for a victim.
+async fn with_access(
+    settings: &[(&str, &str)],
+    who: &[(&str, &str)],
+) -> (Scene, Vec<Token>, Victim) {
     let dir = tempfile::TempDir::new().expect("a temporary directory");
     let data = dir.path().join("data");
     let path = data.to_str().expect("a path of text").to_owned();
     let operator = crate::command(&data, &[]).start();
-    TestLedger::create(&deed_tests::rpc::Clients::connect(&operator).await, LEDGER).await;
+    let clients = Clients::connect(&operator).await;
+    TestLedger::create(&clients, LEDGER).await;
+    let victim = Victim::with_token(&clients, &data).await;
+    drop(clients);
     operator.stop();
     let tokens = who.iter().map(|(name, role)| {
         let principal = format!("spiffe://example.org/{name}");
@@ -42,7 +54,7 @@ async fn with_access(settings: &[(&str, &str)], who: &[(&str, &str)]) -> (Scene,
     let tokens = tokens.collect();
     let mut all = settings.to_vec();
     all.push(("access.required", "true"));
-    (Scene::set_in(dir, &all), tokens)
+    (Scene::set_in(dir, &all), tokens, victim)
 }
 
 /// An upload that has begun and of which nothing more comes, until it is dropped.
@@ -69,20 +81,27 @@ impl Stalled {
     }
 }
 
+/// 16 of them, each over a connection of its own.
+async fn stall(scene: &Scene, token: &Token) -> Vec<Stalled> {
+    let mut stalled = Vec::new();
+    for number in 0..16 {
+        let channel = scene.clients().await.channel;
+        stalled.push(Stalled::begin(&channel, token, number).await);
+    }
+    stalled
+}
+
 #[test]
 fn one_principals_stalled_uploads_leave_places_and_end() {
-    run_within(Duration::from_secs(60), async {
-        let settings = [("content.uploads", "16"), ("content.stall_ms", "3000")];
+    run_within(Duration::from_secs(60) + attack_time(), async {
+        let settings = [("content.uploads", "16"), ("content.still_ms", "3000")];
         let who = [("one", "append"), ("two", "append"), ("nobody", "read")];
-        let (scene, tokens) = with_access(&settings, &who).await;
+        let (scene, tokens, victim) = with_access(&settings, &who).await;
+        let (watch, began) = (Watch::begin(&scene.server, &victim), Instant::now());
         let [one, two, nobody] = &tokens[..] else {
             panic!("three tokens");
         };
-        let mut stalled = Vec::new();
-        for number in 0..16 {
-            let channel = scene.clients().await.channel;
-            stalled.push(Stalled::begin(&channel, one, number).await);
-        }
+        let stalled = stall(&scene, one).await;
         let admin = scene.admin();
         until("its share of places", || async {
             let taken = admin.figure("deed_places_taken{what=\"uploads\"}").await;
@@ -113,6 +132,12 @@ fn one_principals_stalled_uploads_leave_places_and_end() {
         assert_eq!(count(Code::Unavailable), 4, "{codes:?}");
         assert_eq!(admin.figure("deed_places_taken{what=\"uploads\"}").await, 0);
         assert!(contents.as_bearer(one).put(parts()).await.is_ok());
+        while goes_on(began) {
+            for upload in stall(&scene, one).await {
+                let _ = within("the end of an upload", upload.answer).await;
+            }
+        }
+        watch.expect_unharmed(HELD_MIB).await;
         scene.server.stop();
     });
 }
@@ -121,7 +146,7 @@ fn one_principals_stalled_uploads_leave_places_and_end() {
 fn uploads_without_a_first_message_take_no_place() {
     run_within(Duration::from_secs(60), async {
         let settings = [("content.uploads", "4")];
-        let (scene, tokens) = with_access(&settings, &[("one", "append")]).await;
+        let (scene, tokens, _) = with_access(&settings, &[("one", "append")]).await;
         let clients = scene.clients().await;
         let mut idle = Vec::new();
         for _ in 0..8 {
@@ -148,9 +173,10 @@ fn uploads_without_a_first_message_take_no_place() {
 
 #[test]
 fn strangers_watches_leave_places_to_known_callers() {
-    run_within(Duration::from_secs(60), async {
+    run_within(Duration::from_secs(60) + attack_time(), async {
         let settings = [("limits.read_streams", "64")];
-        let (scene, tokens) = with_access(&settings, &[("reader", "read")]).await;
+        let (scene, tokens, victim) = with_access(&settings, &[("reader", "read")]).await;
+        let (watch, began) = (Watch::begin(&scene.server, &victim), Instant::now());
         let request = || v1::WatchTreeHeadsRequest {
             ledger: LEDGER.to_owned(),
             consistency_from: None,
@@ -185,6 +211,8 @@ fn strangers_watches_leave_places_to_known_callers() {
             );
             known.push(heads);
         }
+        hold(began).await;
+        watch.expect_unharmed(HELD_MIB).await;
         drop((held, known));
         let admin = scene.admin();
         until("the places to come back", || async {

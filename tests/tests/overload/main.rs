@@ -18,7 +18,6 @@ mod producers;
 use std::{
     env,
     future::ready,
-    net::SocketAddr,
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -27,8 +26,8 @@ use std::{
 use deed_evidence::entry::Entry;
 use deed_proto::v1::{self, PayloadType};
 use deed_tests::{
+    admin::Admin,
     apart,
-    http::Http,
     keys::Authority,
     oracle::Log,
     process::{ServerCommand, fsck_clean},
@@ -79,28 +78,20 @@ struct Peak {
 }
 
 impl Peak {
-    async fn look(&mut self, admin: &mut Http) -> u64 {
-        let text = admin.fetch("/metrics").await;
-        let text = String::from_utf8(text.into()).expect("text");
-        let value = |name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name));
-            let value = line.and_then(|line| line.rsplit(' ').next());
-            let value: Option<u64> = value.and_then(|value| value.parse().ok());
-            value.unwrap_or_else(|| panic!("no {name} in {text}"))
-        };
-        let resident = value("process_resident_memory_bytes");
+    async fn look(&mut self, admin: Admin) -> u64 {
+        let figures = admin.figures().await;
+        let resident = figures.get("process_resident_memory_bytes");
         self.resident_bytes = self.resident_bytes.max(resident);
-        self.queue_bytes = self.queue_bytes.max(value("deed_queue_bytes"));
+        self.queue_bytes = self.queue_bytes.max(figures.get("deed_queue_bytes"));
         self.looks += 1;
         resident
     }
 }
 
-async fn watch_memory(admin: SocketAddr, shared: Arc<Shared>) -> Peak {
-    let mut admin = Http::connect(admin).await;
+async fn watch_memory(admin: Admin, shared: Arc<Shared>) -> Peak {
     let mut peak = Peak::default();
     while !shared.stopping() {
-        peak.look(&mut admin).await;
+        peak.look(admin).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     peak
@@ -196,8 +187,8 @@ async fn overload(seconds: u64, mut random: Random) {
         .arguments(["--set", "access.required=true", "--admin", "127.0.0.1:0"])
         .start();
     let url = server.url();
-    let mut admin = Http::connect(server.admin_address()).await;
-    let at_rest = Peak::default().look(&mut admin).await;
+    let admin = Admin::of(&server);
+    let at_rest = Peak::default().look(admin).await;
 
     let shared = Arc::new(Shared::default());
     let (reading, greedy_one, slow_one) = (
@@ -209,7 +200,7 @@ async fn overload(seconds: u64, mut random: Random) {
         let (principal, url) = (principal.clone(), url.clone());
         (principal, url, ledger.clone(), Arc::clone(&shared))
     };
-    let watching = apart(watch_memory(server.admin_address(), Arc::clone(&shared)));
+    let watching = apart(watch_memory(admin, Arc::clone(&shared)));
     let readers = [0, 1].map(|_| {
         let (principal, url, ledger, shared) = run(&reading);
         apart(reader(principal, url, random.fork(), ledger, shared))

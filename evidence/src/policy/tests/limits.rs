@@ -30,8 +30,9 @@ fn thresholds(kind: &str, count: usize) -> String {
 const APPROVE: &str =
     "permit (principal, action, resource) when { context.evidence.approvals >= 1 };";
 
-/// The set of the review: 60 patterns without an end, and every number of approvals of each kind.
-fn from_the_review() -> String {
+/// 60 patterns without an end, and every number of approvals of each kind: it held up a server for
+/// seconds.
+fn patterns_and_approvals() -> String {
     let forbids: String = (0..60)
         .map(|number| forbid_when(&number.to_string(), &like(400)))
         .collect();
@@ -53,8 +54,8 @@ fn hostile_sets_are_refused_by_the_name_of_the_limit() {
     };
     let cases: [(&str, String, IsIt, &[&str]); 12] = [
         (
-            "the review's",
-            from_the_review(),
+            "patterns and approvals",
+            patterns_and_approvals(),
             |e| matches!(e, PolicyError::Like { .. }),
             &["`0`", "like"],
         ),
