@@ -119,9 +119,11 @@ impl Appends {
         if self.shards.has_failed() {
             return Err(NoAnswer::Stopped.into());
         }
-        // An erasure makes room, and is taken however little there is.
-        if erasing.is_none() {
-            self.registry.store().disk().room_for_log()?;
+        // An erasure makes room, and is taken with less of it.
+        let disk = self.registry.store().disk();
+        match &erasing {
+            Some(_) => disk.room_for_erasure()?,
+            None => disk.room_for_log()?,
         }
         let ledger = match self.registry.loaded(&request.ledger) {
             Some(ledger) => ledger,

@@ -1,9 +1,11 @@
-//! The space that the store's file system has left, and two floors of it.
+//! The space that the store's file system has left, and three floors of it.
 //!
 //! Above the first one everything is taken. Below it no more contents are: what is left is kept for
 //! the log, and contents that nothing names go at once. Below the second one the log takes no
 //! statements either: a write that fails for want of space would end the server, for nobody could
-//! tell what of it is on the disk. Both end by themselves when there is room again.
+//! tell what of it is on the disk. Erasures are taken still, for they make room; below the last floor
+//! nothing is, for an erasure is written before anything is free. All end by themselves when there is
+//! room again.
 //!
 //! A thread looks. Whoever asks gets what it saw last, and does not wait for a file system that hangs.
 
@@ -25,6 +27,10 @@ use tokio::sync::Notify;
 
 /// Between two looks. What is written in that time must fit below the floors.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Bytes that erasures leave free at least, unless the log's own floor is lower: what the log, the keys
+/// of contents and their compactions take before anything is given back.
+const ERASURE_FLOOR_BYTES: u64 = 32 << 20;
 
 /// The floors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,7 +223,22 @@ impl Disk {
     /// # Errors
     /// [`NoSpace`].
     pub(crate) fn room_for_log(&self) -> Result<(), NoSpace> {
-        let allowed = self.check_log();
+        self.statements(self.check_log())
+    }
+
+    /// Whether contents may be erased.
+    ///
+    /// # Errors
+    /// [`NoSpace`].
+    pub(crate) fn room_for_erasure(&self) -> Result<(), NoSpace> {
+        let floor_bytes = self.options.log_floor_bytes.min(ERASURE_FLOOR_BYTES);
+        let space = self.space();
+        self.statements(space.map_or(Ok(()), |space| {
+            check(space, 0, floor_bytes, "what is recorded already")
+        }))
+    }
+
+    fn statements(&self, allowed: Result<(), NoSpace>) -> Result<(), NoSpace> {
         if allowed.is_err() {
             self.statements_refused.fetch_add(1, Relaxed);
             self.pressed.notify_one();
@@ -321,6 +342,20 @@ mod tests {
         // By itself.
         disk.pretend(100 << 20);
         assert!(disk.room_for_log().is_ok() && disk.room_for_contents(1).is_ok());
+    }
+
+    #[test]
+    fn erasures_are_taken_with_less_room_and_not_without_any() {
+        let disk = Disk::new(
+            DiskOptions::default(),
+            Box::new(|| Err(io::Error::other("no"))),
+        );
+        disk.pretend(100 << 20);
+        assert!(disk.room_for_log().is_err() && disk.room_for_erasure().is_ok());
+        disk.pretend(31 << 20);
+        let refused = disk.room_for_erasure().unwrap_err();
+        assert_eq!(refused.floor_bytes, ERASURE_FLOOR_BYTES);
+        assert_eq!(disk.refused(), [("contents", 0), ("statements", 2)]);
     }
 
     #[test]
