@@ -49,7 +49,7 @@ mod making;
 mod message;
 mod parts;
 mod plan;
-mod strict;
+pub(crate) mod strict;
 mod tools;
 mod transcript;
 
