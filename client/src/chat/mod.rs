@@ -51,7 +51,7 @@ mod making;
 mod message;
 mod parts;
 mod plan;
-mod strict;
+pub(crate) mod strict;
 mod tools;
 mod transcript;
 mod wrapped;

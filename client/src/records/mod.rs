@@ -5,15 +5,21 @@
 //! packed by gzip or not, with a byte order mark or without, with lines that end in CRLF or LF.
 //!
 //! Memory is bounded by the longest record that is taken. A record that cannot be read costs itself:
-//! reading goes on at the next line that begins as the bad record did, or behind its last bracket.
+//! reading goes on at the next line that begins as the bad record did; where records share a line, at
+//! what begins as the records before; or behind its last bracket.
 
 mod grammar;
+mod shape;
 mod source;
 
 use std::{fmt, io::Read};
 
 use grammar::{Grammar, Step};
+use serde_json::Value as Json;
+use shape::Shape;
 use source::Bytes;
+
+use crate::chat::strict::Strict;
 
 pub use source::open;
 
@@ -65,6 +71,14 @@ impl fmt::Display for Flaw {
     }
 }
 
+/// Reads a record's text; an object that has a name twice is refused, for the parser would drop one.
+///
+/// # Errors
+/// It is no JSON, or is ambiguous.
+pub fn parse(text: &str) -> Result<Json, serde_json::Error> {
+    serde_json::from_str::<Strict>(text).map(|strict| strict.0)
+}
+
 /// Reads records one after the other.
 pub struct Records<'a> {
     bytes: Bytes<'a>,
@@ -78,6 +92,12 @@ pub struct Records<'a> {
     count: u64,
     /// The array or object whose members are read as records.
     around: Option<Around>,
+    /// How the records of lists begin.
+    shape: Shape,
+    /// Bytes of what could not be read.
+    passed_over: u64,
+    /// Where reading stood behind the last flaw.
+    flawed_at: Option<u64>,
 }
 
 /// What stands around a list of records.
@@ -86,7 +106,9 @@ struct Around {
     begins: Begins,
     /// Within the list; else behind it.
     in_list: bool,
-    /// The last member was bad: the comma behind it may be lost with it.
+    /// How the last member began.
+    member: Option<Begins>,
+    /// The last member was bad, and reading may go on within what is left of it.
     after_flaw: bool,
 }
 
@@ -121,6 +143,9 @@ impl<'a> Records<'a> {
             indent: Some(0),
             count: 0,
             around: None,
+            shape: Shape::default(),
+            passed_over: 0,
+            flawed_at: None,
         }
     }
 
@@ -129,6 +154,12 @@ impl<'a> Records<'a> {
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
         self
+    }
+
+    /// Bytes so far of what could not be read, and of what was lost with it.
+    #[must_use]
+    pub const fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     fn bump(&mut self, byte: u8) {
@@ -186,6 +217,7 @@ impl<'a> Records<'a> {
                         grammar,
                         begins,
                         in_list: true,
+                        member: None,
                         after_flaw: false,
                     });
                 }
@@ -216,30 +248,43 @@ impl<'a> Records<'a> {
                 let flaw = self.flaw(around.begins.line, "the list that begins here has no end");
                 return Some(Err(flaw));
             };
-            let is_member = around.in_list && !matches!(byte, b',' | b']');
-            let names_list = || {
-                let key = around.grammar.key_of_next();
-                key.is_some_and(|key| self.lists.iter().any(|list| list.as_bytes() == key))
-            };
-            let begins_list = byte == b'[' && !around.in_list && names_list();
-            let after_flaw = std::mem::take(&mut around.after_flaw);
-            if is_member {
-                if after_flaw {
-                    around.grammar.step(b',');
-                }
-                // Only where a member may stand.
-                match around.grammar.step(b'0') {
-                    Step::More => {
-                        around.grammar.step(b' ');
+            if around.in_list {
+                let is_lost = self.is_lost(&around);
+                match byte {
+                    // Commas may be missing, or be too many: nothing is lost by it.
+                    b',' => {
+                        self.bump(byte);
+                        self.around = Some(around);
+                        continue;
+                    }
+                    b']' if !is_lost => {}
+                    _ if begins_value(byte)
+                        && (!around.after_flaw || is_bracket(byte) && !is_lost) =>
+                    {
                         self.around = Some(around);
                         if let Some(one) = self.record(byte) {
                             return Some(one);
                         }
                         continue;
                     }
-                    _ => return Some(Err(self.broken(around, byte, "a comma or ] is expected"))),
+                    _ => {
+                        let is_new = !std::mem::replace(&mut around.after_flaw, true);
+                        let line = self.line;
+                        self.pass_rest(around, byte);
+                        if is_new {
+                            let says = "the list is broken off: a record, a comma or ] is expected";
+                            return Some(Err(self.flaw(line, says)));
+                        }
+                        continue;
+                    }
                 }
             }
+            let names_list = || {
+                let key = around.grammar.key_of_next();
+                key.is_some_and(|key| self.lists.iter().any(|list| list.as_bytes() == key))
+            };
+            let begins_list = byte == b'[' && !around.in_list && names_list();
+            around.after_flaw = false;
             match around.grammar.step(byte) {
                 Step::Last => {
                     self.bump(byte);
@@ -247,7 +292,7 @@ impl<'a> Records<'a> {
                 }
                 Step::More => {
                     self.bump(byte);
-                    around.in_list = begins_list || (around.in_list && byte == b',');
+                    around.in_list = begins_list;
                     self.around = Some(around);
                 }
                 Step::Wrong(reason) => return Some(Err(self.broken(around, byte, reason))),
@@ -284,6 +329,10 @@ impl<'a> Records<'a> {
     /// A record that begins here; `None` if it turns out to be what stands around records.
     fn record(&mut self, first: u8) -> Option<Result<Record, Flaw>> {
         let begins = self.begins(first);
+        let began_at = self.bytes.position();
+        if let Some(around) = &mut self.around {
+            around.member = Some(begins);
+        }
         let mut text = Vec::new();
         let mut grammar = Grammar::new();
         let read = self.value(&mut grammar, &mut text);
@@ -291,6 +340,10 @@ impl<'a> Records<'a> {
         let reason = match read {
             Value::Whole => {
                 let place = self.place(begins.line);
+                if let Some(around) = &mut self.around {
+                    around.after_flaw = false;
+                    self.shape.learn(&text);
+                }
                 let text = String::from_utf8(text).map_err(|_| Flaw {
                     place,
                     reason: "it is not UTF-8".to_owned(),
@@ -303,6 +356,7 @@ impl<'a> Records<'a> {
                     grammar,
                     begins,
                     in_list: true,
+                    member: None,
                     after_flaw: false,
                 });
                 return None;
@@ -319,6 +373,7 @@ impl<'a> Records<'a> {
             around.after_flaw = true;
         }
         self.go_on(&grammar, begins, &text);
+        self.passed_over += self.bytes.position() - began_at;
         flaw.is_last = had_failed && self.bytes.peek().is_none();
         Some(Err(flaw))
     }
@@ -395,7 +450,21 @@ impl<'a> Records<'a> {
             (Some(around), None) => around.begins,
             _ => begins,
         };
-        if let Some(at) = last_like(text, like) {
+        if text.is_empty() {
+            if let Some(byte) = next {
+                self.pass_wrong(byte);
+            }
+            return;
+        }
+        if begins.indent.is_none() && self.around.is_some() {
+            self.shape.learn_from_torn(text);
+            self.bytes.give_back(&text[1..]);
+            self.line = begins.line;
+            self.indent = None;
+            let in_text = grammar.is_in_text() && !matches!(next, Some(b'\r' | b'\n'));
+            return self.seek(like, text.len() - 1, Some((grammar.depth(), in_text)));
+        }
+        if let Some(at) = next_like(text, like) {
             self.bytes.give_back(&text[at..]);
             let lines = text[..at].iter().filter(|byte| **byte == b'\n').count();
             self.line = begins.line + lines as u64;
@@ -403,8 +472,125 @@ impl<'a> Records<'a> {
             self.leave_unless(like, begins);
             return;
         }
-        if let Some(byte) = next {
-            self.skip(grammar, begins, byte);
+        match next {
+            Some(_) if begins.indent.is_some() && self.line > begins.line => {
+                self.skip_lines(like, begins);
+            }
+            Some(byte) => self.skip(grammar, begins, byte),
+            None => {}
+        }
+    }
+
+    /// Returns true if what comes next may be part of a bad record that shares its line with others.
+    fn is_lost(&mut self, around: &Around) -> bool {
+        let shares = around.member.is_some_and(|member| member.indent.is_none());
+        let may_be = around.after_flaw && shares && self.shape.is_known();
+        may_be && !self.bytes.starts_with(self.shape.bytes())
+    }
+
+    /// Passes what is left of a bad member of a list, of which nothing more is understood.
+    fn pass_rest(&mut self, around: Around, byte: u8) {
+        let before = self.bytes.position();
+        let (list, member) = (around.begins, around.member);
+        self.around = Some(around);
+        match member {
+            Some(member) if member.indent.is_some() => {
+                self.bump(byte);
+                self.skip_lines(member, member);
+            }
+            Some(_) if !self.shape.bytes().is_empty() => {
+                self.bump(byte);
+                self.seek(list, 0, None);
+            }
+            _ => self.pass_wrong(byte),
+        }
+        self.passed_over += self.bytes.position() - before;
+    }
+
+    /// Goes on in a line that records share: at what begins as the records before did, or at a line
+    /// that begins as the list's; or behind the last bracket of the bad record, if `open` says how
+    /// many are open behind the next `swallowed` bytes, and whether a text is.
+    fn seek(&mut self, list: Begins, mut swallowed: usize, open: Option<(usize, bool)>) {
+        let shape = self.shape.bytes().to_vec();
+        let mut matched = 0;
+        let (mut depth, mut in_text) = open.unwrap_or_default();
+        let mut escaped = false;
+        while let Some(byte) = self.bytes.peek() {
+            if is_bracket(byte) && list.indent.is_some() && self.indent == list.indent {
+                self.around = None;
+                return;
+            }
+            let counts = open.is_some() && swallowed == 0;
+            if counts && depth == 0 && matches!(byte, b',' | b']' | b'\n') {
+                return;
+            }
+            self.bump(byte);
+            matched = match shape.get(matched) {
+                Some(next) if *next == byte => matched + 1,
+                _ => usize::from(shape.first() == Some(&byte)),
+            };
+            if matched > 0 && matched == shape.len() {
+                let lines = shape.iter().filter(|byte| **byte == b'\n').count();
+                self.bytes.give_back(&shape);
+                self.line -= lines as u64;
+                self.indent = None;
+                return;
+            }
+            swallowed = swallowed.saturating_sub(1);
+            if !counts {
+                continue;
+            }
+            match byte {
+                b'\n' => (in_text, escaped) = (false, false),
+                _ if escaped => escaped = false,
+                b'\\' if in_text => escaped = true,
+                b'"' => in_text = !in_text,
+                _ if in_text => {}
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => {
+                    depth = depth.saturating_sub(1);
+                    if depth == 0 {
+                        return;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Passes a byte with which no value begins, and the rest of its line up to a comma or a list's end.
+    fn pass_wrong(&mut self, byte: u8) {
+        self.bump(byte);
+        while let Some(byte) = self.bytes.peek() {
+            if matches!(byte, b',' | b']' | b'\n') {
+                return;
+            }
+            self.bump(byte);
+        }
+    }
+
+    /// Skips what is left of a bad value over many lines, of which brackets cannot be counted any more:
+    /// to the line that closes it, which is indented as the one that begins it, or to one that begins
+    /// as that did, or to the bracket of what stands around it.
+    fn skip_lines(&mut self, like: Begins, begins: Begins) {
+        while let Some(byte) = self.bytes.peek() {
+            if let (Some(indent), Some(of_value)) = (self.indent, begins.indent) {
+                let closes = match begins.first {
+                    b'{' => byte == b'}',
+                    _ => byte == b']',
+                };
+                if indent == of_value && closes {
+                    return self.bump(byte);
+                }
+                let is_behind = indent < of_value && matches!(byte, b'}' | b']');
+                if is_behind || (indent == of_value && byte == b']') {
+                    return;
+                }
+                if byte == like.first && like.indent == Some(indent) {
+                    return self.leave_unless(like, begins);
+                }
+            }
+            self.bump(byte);
         }
     }
 
@@ -433,7 +619,11 @@ impl<'a> Records<'a> {
                 self.leave_unless(like, begins);
                 return;
             }
+            let was = self.line;
             self.bump(byte);
+            if self.line > was && self.around.is_some() && begins.indent.is_some() {
+                return self.skip_lines(like, begins);
+            }
             match byte {
                 b'\n' => (in_text, escaped) = (false, false),
                 _ if escaped => escaped = false,
@@ -461,6 +651,16 @@ impl Iterator for Records<'_> {
             Some(_) => self.within().or_else(|| self.between()),
             None => self.between(),
         };
+        // Whatever a file holds, reading goes on: no two flaws stand at one place.
+        if let Some(Err(_)) = &next {
+            let here = Some(self.bytes.position());
+            if self.flawed_at == here
+                && let Some(byte) = self.bytes.peek()
+            {
+                self.bump(byte);
+            }
+            self.flawed_at = here;
+        }
         next.or_else(|| {
             let error = self.bytes.failure()?;
             let mut flaw = self.flaw(
@@ -473,14 +673,31 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// The last line of a text but the first that begins as `like` did.
-fn last_like(text: &[u8], like: Begins) -> Option<usize> {
+/// A byte with which a JSON value begins.
+const fn begins_value(byte: u8) -> bool {
+    is_bracket(byte) || matches!(byte, b'"' | b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
+}
+
+const fn is_bracket(byte: u8) -> bool {
+    matches!(byte, b'{' | b'[')
+}
+
+/// The first line of a text behind its first that begins as `like` did: each line that was swallowed is
+/// read again.
+fn next_like(text: &[u8], like: Begins) -> Option<usize> {
     let indent = like.indent?;
-    let ends = (0..text.len()).rev().filter(|at| text[*at] == b'\n');
-    let mut starts = ends.map(|end| end + 1).filter(|start| {
-        let (white, rest) = text[*start..].split_at(indent.min(text.len() - start));
-        white.iter().all(|byte| matches!(byte, b' ' | b'\t')) && rest.first() == Some(&like.first)
-    });
+    let begins_so = |line: &[u8]| {
+        let mut white = 0;
+        let first = line.iter().find(|byte| {
+            white += usize::from(matches!(byte, b' ' | b'\t'));
+            !matches!(byte, b' ' | b'\t') && !BETWEEN.contains(byte)
+        });
+        first == Some(&like.first) && white == indent
+    };
+    let ends = (0..text.len()).filter(|at| text[*at] == b'\n');
+    let mut starts = ends
+        .map(|end| end + 1)
+        .filter(|start| begins_so(&text[*start..]));
     starts.next()
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Bytes<'a> {
     at: usize,
     /// Given back, the last one first.
     again: Vec<u8>,
+    /// Bytes that are passed, but for those given back.
+    position: u64,
     /// Why there are no more, if it is not the end.
     failure: Option<io::Error>,
     is_over: bool,
@@ -78,6 +80,7 @@ impl<'a> Bytes<'a> {
             chunk: Vec::new(),
             at: 0,
             again: Vec::new(),
+            position: 0,
             is_over: failure.is_some(),
             failure,
         }
@@ -96,6 +99,7 @@ impl<'a> Bytes<'a> {
 
     /// Passes over the byte that [`peek`](Self::peek) gave.
     pub(super) fn pass(&mut self) {
+        self.position += 1;
         if self.again.pop().is_none() {
             self.at += 1;
         }
@@ -103,7 +107,26 @@ impl<'a> Bytes<'a> {
 
     /// These bytes come next.
     pub(super) fn give_back(&mut self, bytes: &[u8]) {
+        self.position -= bytes.len() as u64;
         self.again.extend(bytes.iter().rev());
+    }
+
+    /// Returns true if these bytes come next, which stay.
+    pub(super) fn starts_with(&mut self, bytes: &[u8]) -> bool {
+        let mut seen = Vec::new();
+        while seen.len() < bytes.len()
+            && let Some(byte) = self.peek()
+        {
+            seen.push(byte);
+            self.pass();
+        }
+        self.give_back(&seen);
+        seen == bytes
+    }
+
+    /// How far reading is.
+    pub(super) const fn position(&self) -> u64 {
+        self.position
     }
 
     /// Whether reading ended before the end, and nobody was told yet.

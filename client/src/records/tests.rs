@@ -95,6 +95,20 @@ fn a_bad_record_costs_itself() {
             vec![Err(1), good("{\"c\": 3}"), good("{\"d\": 4}")],
         ),
         ("[{\"a\": !}, {\"c\": 3}]", vec![Err(1), good("{\"c\": 3}")]),
+        // A bracket that is missing swallows nothing.
+        (
+            "[\n  {\"a\": [\n  {\"c\": 3},\n  {\"d\": 4}\n]",
+            vec![Err(2), good("{\"c\": 3}"), good("{\"d\": 4}")],
+        ),
+        // What begins no value, in the place of a record.
+        ("[\n}", vec![Err(2)]),
+        ("[\n<x>\n]", vec![Err(2)]),
+        ("[\n#c\n{\"a\": 1}]", vec![Err(2), good("{\"a\": 1}")]),
+        ("[}, {\"a\": 1}]", vec![Err(1), good("{\"a\": 1}")]),
+        (
+            "{\"Records\": [\n:,\n{\"a\": 1}\n]}\n{\"b\": 2}",
+            vec![Err(2), good("{\"a\": 1}"), good("{\"b\": 2}")],
+        ),
         // A list over many lines, one of its records torn off.
         (
             "[\n  {\"a\": \"x\n  {\"c\": 3},\n  {\"d\": 4}\n]",
@@ -107,7 +121,11 @@ fn a_bad_record_costs_itself() {
         ),
         (
             "{\"Records\": [{\"a\": 1} {\"b\": 2}]}\n{\"c\": 3}",
-            vec![good("{\"a\": 1}"), Err(1), good("{\"c\": 3}")],
+            vec![good("{\"a\": 1}"), good("{\"b\": 2}"), good("{\"c\": 3}")],
+        ),
+        (
+            "[{\"c\": 3}, {\"a\" 1}]\n{\"d\": 4}",
+            vec![good("{\"c\": 3}"), Err(1), good("{\"d\": 4}")],
         ),
         (
             "{\"Records\": [{\"a\": 1}",
@@ -126,6 +144,98 @@ fn a_bad_record_costs_itself() {
         read_from(&b"{\"a\": \"\xff\"}\n{\"c\": 3}"[..]),
         [Err(1), good("{\"c\": 3}")]
     );
+}
+
+/// Every short text: reading ends, and gives no more than there are bytes.
+#[test]
+fn reading_goes_on_with_every_byte() {
+    const BYTES: &[u8] = b"[]{}:,\"a \n";
+    for len in 0..=5 {
+        for number in 0..BYTES.len().pow(len) {
+            let digits = (0..len).map(|at| number / BYTES.len().pow(at) % BYTES.len());
+            let text: Vec<u8> = digits.map(|digit| BYTES[digit]).collect();
+            let all = Records::new(&text[..], vec!["a".to_owned()]).take(text.len() + 2);
+            assert!(all.count() <= text.len() + 1, "{}", text.escape_ascii());
+        }
+    }
+}
+
+/// Whatever one record of a list has suffered, the others are read, in one line or a line each.
+#[test]
+fn a_bad_record_of_a_list_costs_itself() {
+    let event = |n: usize| {
+        format!(
+            r#"{{"kind":"Event","id":"e{n}","by":{{"kind":"User","in":["g",{{"x":1}}]}},"of":[{{"kind":"Pod"}}]}}"#
+        )
+    };
+    let whole: Vec<String> = (0..6).map(event).collect();
+    let mut damages: Vec<(String, bool)> = Vec::new();
+    for (at, byte) in whole[3].bytes().enumerate() {
+        if b"\"{}[]:,".contains(&byte) {
+            let mut torn = whole[3].clone();
+            torn.remove(at);
+            damages.push((torn, true));
+        }
+        // Torn off, or with a line's end in it.
+        let (before, behind) = whole[3].split_at(at);
+        damages.push((before.to_owned(), false));
+        damages.push((format!("{before}\n{behind}"), false));
+    }
+    for (torn, is_one) in damages {
+        for between in [",", ",\n", ", ", "\n,"] {
+            for (before, behind) in [("[", "]"), ("{\"items\": [", "]}\n")] {
+                let mut all = whole.clone();
+                all[3].clone_from(&torn);
+                let text = format!("{before}{}{behind}", all.join(between));
+                let records = Records::new(text.as_bytes(), vec!["items".to_owned()]);
+                let found: Vec<_> = records.take(100).collect();
+                let good = found.iter().flatten().map(|record| &record.text);
+                let good: Vec<_> = good.filter(|text| whole.contains(text)).collect();
+                for n in [0, 1, 2, 4, 5] {
+                    assert!(good.contains(&&whole[n]), "{n}: {text}");
+                }
+                let bad = found.len() - good.len();
+                assert!(bad <= if is_one { 3 } else { 4 }, "{bad}: {text}");
+            }
+        }
+    }
+}
+
+/// Commas between records that are missing, or too many, cost nothing; a line that is no record
+/// costs itself.
+#[test]
+fn commas_of_a_list_do_not_count() {
+    let records: Vec<String> = (0..5).map(|n| format!("{{\"n\": {n}}}")).collect();
+    for between in ["\n", " ", ",,", ",\n,\n", "\n<x>\n"] {
+        let text = format!("[\n{}\n]", records.join(between));
+        let found = read(&text);
+        let good: Vec<_> = found.into_iter().flatten().collect();
+        assert_eq!(good, records, "{text}");
+    }
+}
+
+/// One quote is missing in an indented list: that costs the record that it is of.
+#[test]
+fn a_quote_that_is_missing_costs_one_record() {
+    let event = |n: usize| {
+        format!(
+            "    {{\n      \"id\": \"e{n}\",\n      \"object\": {{\n        \"kind\": \"x\",\n        \
+             \"list\": [\n          \"y\"\n        ]\n      }},\n      \"last\": {{\n        \"n\": {n}\n      \
+             }}\n    }}"
+        )
+    };
+    let whole: Vec<String> = (0..5).map(event).collect();
+    let quotes: Vec<usize> = whole[2].match_indices('"').map(|(at, _)| at).collect();
+    for at in quotes {
+        let mut torn = whole.clone();
+        torn[2].remove(at);
+        let text = format!("{{\n  \"Records\": [\n{}\n  ]\n}}\n", torn.join(",\n"));
+        let found = read(&text);
+        let good: Vec<_> = found.iter().flatten().map(|text| text.trim()).collect();
+        let expected: Vec<_> = [0, 1, 3, 4].map(|n| whole[n].trim()).into();
+        assert_eq!(good, expected, "{text}");
+        assert_eq!(found.len(), 5, "{text}");
+    }
 }
 
 #[test]
@@ -188,7 +298,7 @@ impl Read for Drip<'_> {
 proptest! {
     /// Nothing panics or runs for ever, and it does not matter how the bytes come.
     #[test]
-    fn any_bytes_are_read(text in r#"([{}\[\],:"\\ \n\ta1]|"a":|\{"Records": \[|\{"a": 1\}){0,60}"#, n in 1..9_usize) {
+    fn any_bytes_are_read(text in r#"([{}\[\],:"\\ \n\ta1<#]|\n  |"a":|\{"Records": \[|\{"a": 1\}){0,60}"#, n in 1..9_usize) {
         let whole = read(&text);
         prop_assert!(whole.len() <= text.len() + 1);
         prop_assert_eq!(read_from(Drip(text.as_bytes(), n)), whole);

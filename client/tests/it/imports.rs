@@ -71,7 +71,7 @@ async fn logs_of_other_systems_are_imported_once() {
         .await;
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(
-        text.contains("k8s.delete on k8s:namespaces/old-shop  k8s-audit="),
+        text.contains("k8s.delete on k8s:namespaces/old-shop  (a claim)  k8s-audit="),
         "{text}"
     );
     // Somebody has to say so.
@@ -151,7 +151,11 @@ async fn one_bad_record_costs_one_record() {
     let (ended, summary, said) = import(&scene, &["log"]).await;
     assert_eq!(ended, 2, "{said}");
     assert_eq!(
-        (&summary["accepted"], &summary["bad"], &summary["records"]),
+        (
+            &summary["accepted"],
+            &summary["refused"],
+            &summary["records"]
+        ),
         (&2.into(), &5.into(), &7.into())
     );
     for (place, reason) in [
@@ -191,7 +195,7 @@ async fn nothing_out_of_many_records_is_said() {
     // Another system's log is not understood at all.
     let trail = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/cloudtrail.jsonl");
     let (ended, summary, said) = import(&scene, &[trail]).await;
-    assert_eq!((ended, &summary["bad"]), (2, &5.into()), "{said}");
+    assert_eq!((ended, &summary["refused"]), (2, &5.into()), "{said}");
     assert!(said.contains("it is no Kubernetes audit event"), "{said}");
     assert_eq!(scene.fake.size(), 1);
 }

@@ -99,6 +99,21 @@ fn a_dry_run_proves_no_delete() {
         (&json!(0), &json!(1))
     );
     assert_eq!(set.corroboration(&task), "not_asked");
+    // A delete whose body was not kept may be a dry run as well, and so may one that was cut.
+    for (name, value) in [
+        ("level", json!("Metadata")),
+        ("level", Value::Null),
+        ("annotations", json!({"audit.k8s.io/truncated": "true"})),
+    ] {
+        let mut doubtful = delete("/api/v1/namespaces/shop/pods/web-1");
+        doubtful[name] = value;
+        let claimed = set.imports("kubernetes", &doubtful);
+        assert_eq!(
+            (&claimed["claims"], &claimed["effects"]),
+            (&json!(1), &json!(0))
+        );
+        assert_eq!(set.corroboration(&task), "claimed", "{doubtful}");
+    }
     let done = set.imports("kubernetes", &delete("/api/v1/namespaces/shop/pods/web-1"));
     assert_eq!(done["accepted"], 1);
     assert_eq!(set.corroboration(&task), "proven");
@@ -120,4 +135,82 @@ fn what_names_no_object_proves_nothing() {
     let corroboration = set.corroboration(&task);
     assert_ne!(corroboration, "proven");
     assert_eq!(corroboration, "claimed");
+}
+
+#[test]
+fn what_did_not_happen_or_elsewhere_proves_nothing() {
+    let set = with_keys();
+    let here = "eu-central-1:111122223333";
+    let call = |source: &str, name: &str, parameters: Value| {
+        json!({"eventTime": now(), "eventSource": format!("{source}.amazonaws.com"),
+            "eventName": name, "awsRegion": "eu-central-1", "recipientAccountId": "111122223333",
+            "eventID": name, "requestParameters": parameters})
+    };
+    let rule = format!("arn:aws:events:{here}:rule/nightly");
+    let function = format!("arn:aws:lambda:{here}:function:f");
+    let table = "aws:eu-central-1/111122223333/glue/name/orders".to_owned();
+    let cases = [
+        (
+            &function,
+            call(
+                "lambda",
+                "UpdateFunctionCode20150331v2",
+                json!({"functionName": "f", "dryRun": true}),
+            ),
+            false,
+        ),
+        (
+            &function,
+            call(
+                "lambda",
+                "DeleteFunction20150331",
+                json!({"functionName": "f", "qualifier": "3"}),
+            ),
+            false,
+        ),
+        (
+            &rule,
+            call(
+                "events",
+                "DeleteRule",
+                json!({"name": "nightly", "eventBusName": "staging"}),
+            ),
+            false,
+        ),
+        (
+            &table,
+            call(
+                "glue",
+                "DeleteTable",
+                json!({"databaseName": "staging", "name": "orders"}),
+            ),
+            false,
+        ),
+        (
+            &rule,
+            call("events", "DeleteRule", json!({"name": "nightly"})),
+            true,
+        ),
+        (
+            &function,
+            call(
+                "lambda",
+                "DeleteFunction20150331",
+                json!({"functionName": "f"}),
+            ),
+            true,
+        ),
+    ];
+    for (n, (resource, mut record, is_there)) in cases.into_iter().enumerate() {
+        let request = format!("R{n}");
+        record["requestID"] = json!(request);
+        let kind = format!(
+            "{}:{}",
+            record["eventSource"].as_str().unwrap(),
+            record["eventName"].as_str().unwrap()
+        );
+        let task = set.act(&kind, resource, &format!("aws-request={request}"));
+        set.imports("cloudtrail", &record);
+        assert_eq!(set.corroboration(&task) == "proven", is_there, "{record}");
+    }
 }

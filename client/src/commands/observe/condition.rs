@@ -1,15 +1,12 @@
 //! Conditions of a mapping.
 
-use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::pointer::{Pointer, Scope, text_of};
-
-/// Longest expression that is taken, and the most that it may take when it is compiled. Matching takes
-/// time that is linear in the text.
-const PATTERN_BYTES_MAX: usize = 4_096;
-const PATTERN_MEMORY_MAX: usize = 1 << 20;
+use super::{
+    pattern::Pattern,
+    pointer::{Pointer, Scope, text_of},
+};
 
 /// A condition: a pointer with what must be true of a value that it points to, or conditions
 /// together. All parts that are given must hold.
@@ -26,44 +23,11 @@ pub(super) struct Condition {
     /// Of a text a part, of a list an element, of an object a key.
     contains: Option<Value>,
     matches: Option<Pattern>,
+    /// Holds nothing: an empty text, list or object, false, or nought.
+    empty: Option<bool>,
     all: Option<Vec<Condition>>,
     any: Option<Vec<Condition>>,
     not: Option<Box<Condition>>,
-}
-
-/// A regular expression, found anywhere in a text unless it says otherwise.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) struct Pattern(Regex);
-
-impl TryFrom<String> for Pattern {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.len() > PATTERN_BYTES_MAX {
-            return Err(format!(
-                "an expression is longer than {PATTERN_BYTES_MAX} bytes"
-            ));
-        }
-        let built = RegexBuilder::new(&text)
-            .size_limit(PATTERN_MEMORY_MAX)
-            .dfa_size_limit(PATTERN_MEMORY_MAX)
-            .build();
-        built.map(Self).map_err(|error| error.to_string())
-    }
-}
-
-impl Pattern {
-    fn matches(&self, text: &str) -> bool {
-        self.0.is_match(text)
-    }
-
-    /// What its first group holds, or else all that it matches.
-    pub(super) fn captured(&self, text: &str) -> Option<String> {
-        let found = self.0.captures(text)?;
-        let group = found.get(1).or_else(|| found.get(0))?;
-        Some(group.as_str().to_owned())
-    }
 }
 
 /// Whether all of some conditions hold.
@@ -82,6 +46,7 @@ impl Condition {
             self.at_least.is_some(),
             self.contains.is_some(),
             self.matches.is_some(),
+            self.empty.is_some(),
         ];
         let tests = tests.into_iter().filter(|given| *given).count();
         let lists = self.all.iter().chain(&self.any);
@@ -89,7 +54,7 @@ impl Condition {
         match &self.pointer {
             Some(_) if tests == 0 => {
                 let says = "a condition has a pointer and says nothing of it: exists, in, not_in, \
-                            less_than, at_least, contains or matches";
+                            less_than, at_least, contains, matches or empty";
                 return Err(says.to_owned());
             }
             None if tests > 0 => {
@@ -138,10 +103,10 @@ impl Condition {
             && !self.not_in.as_ref().is_some_and(is_in)
             && self
                 .less_than
-                .is_none_or(|bound| any(&|value| number(value).is_some_and(|n| n < bound)))
+                .is_none_or(|bound| any(&|value| number(value).is_some_and(|n| n < bound as f64)))
             && self
                 .at_least
-                .is_none_or(|bound| any(&|value| number(value).is_some_and(|n| n >= bound)))
+                .is_none_or(|bound| any(&|value| number(value).is_some_and(|n| n >= bound as f64)))
             && self
                 .contains
                 .as_ref()
@@ -149,13 +114,30 @@ impl Condition {
             && self.matches.as_ref().is_none_or(|pattern| {
                 any(&|value| text_of(value).is_some_and(|text| pattern.matches(&text)))
             })
+            && self
+                .empty
+                .is_none_or(|empty| any(&|value| is_empty(value) == empty))
     }
 }
 
-/// A whole number, also as text.
-fn number(value: &Value) -> Option<i64> {
+/// A number, also as text. The bounds that it is compared with are far from where a double is not
+/// exact, or do not mind.
+fn number(value: &Value) -> Option<f64> {
     let as_text = || value.as_str()?.trim().parse().ok();
-    value.as_i64().or_else(as_text)
+    let found = value.as_f64().or_else(as_text);
+    found.filter(|number: &f64| number.is_finite())
+}
+
+/// Returns true if a value holds nothing.
+pub(super) fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is) => !is,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(members) => members.is_empty(),
+    }
 }
 
 fn contains(value: &Value, part: &Value) -> bool {
@@ -177,7 +159,9 @@ mod tests {
     #[test]
     fn conditions_hold_or_not() {
         let record = json!({"uri": "/x?a=1&dryRun=All", "code": 201, "list": ["a", {"k": 1}],
-                            "of": {"key": null}, "on": "true", "text": "201"});
+                            "of": {"key": null}, "on": "true", "text": "201", "none": [], "no": 0,
+                            "half": 2.5, "half_text": "1.5", "large": u64::MAX,
+                            "deep": {"List": [{"Dry_Run": "yes"}], "failures": []}});
         let named = BTreeMap::from([("n".to_owned(), "v".to_owned())]);
         let scope = Scope {
             record: &record,
@@ -196,17 +180,29 @@ mod tests {
             ("pointer = '/code'\nat_least = 200\nless_than = 400", true),
             ("pointer = '/code'\nat_least = 202", false),
             ("pointer = '/text'\nat_least = 200\nless_than = 400", true),
+            ("pointer = '/half'\nat_least = 2\nless_than = 3", true),
+            ("pointer = '/half_text'\nat_least = 1", true),
+            ("pointer = '/large'\nat_least = 1", true),
+            ("pointer = '/on'\nat_least = 0", false),
             ("pointer = '/list/*'\nin = ['a']", true),
             ("pointer = '/list/*'\nnot_in = ['a']", false),
             ("pointer = '/on'\nin = [true, 'true']", true),
+            ("pointer = '/none'\nempty = true", true),
+            ("pointer = '/no'\nempty = false", false),
+            ("pointer = '/list'\nempty = false", true),
+            ("pointer = '/missing'\nempty = true", false),
+            ("pointer = '/**/<(?i)^dry_?run$>'\nin = ['yes']", true),
+            ("pointer = '/<(?i)^dry_?run$>'\nexists = true", false),
+            ("pointer = '/deep/<^fail>'\nempty = false", false),
+            ("pointer = '/deep/**'\nin = ['yes']", true),
             ("pointer = '$n'\nin = ['v']", true),
             ("pointer = '$m'\nexists = false", true),
             (
-                "any = [{ pointer = '/no', exists = true }, { pointer = '/code', in = [201] }]",
+                "any = [{ pointer = '/missing', exists = true }, { pointer = '/code', in = [201] }]",
                 true,
             ),
             (
-                "all = [{ pointer = '/no', exists = true }, { pointer = '/code', in = [201] }]",
+                "all = [{ pointer = '/missing', exists = true }, { pointer = '/code', in = [201] }]",
                 false,
             ),
             ("not = { pointer = '/code', in = [201] }", false),

@@ -50,8 +50,8 @@ const MANY: u64 = 10;
 /// records nothing twice, and nobody else can take or guess the session.
 ///
 /// Signed by the system's own key the observations are its word; signed by an importer's, or not at
-/// all, they are claims. So are effects of which the record does not say what was changed: these are not
-/// signed by a system's key.
+/// all, they are claims. So are effects of which the record does not say for certain that it was done, and
+/// to exactly which object: these are not signed by a system's key.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -76,7 +76,7 @@ pub(super) struct ImportLog {
     /// server is asked, and ledger and producer in them are stand-ins
     #[arg(long)]
     dry_run: bool,
-    /// Who says what names no object, where --key is a downstream system's: a URI without a key
+    /// Who says what can prove nothing, where --key is a downstream system's: a URI without a key
     #[arg(long, value_name = "URI", value_parser = producer,
           default_value = "import:observe/unsigned")]
     claimant: String,
@@ -91,16 +91,18 @@ struct Summary {
     records: u64,
     observations: u64,
     effects: u64,
-    /// Effects that name no object.
+    /// Effects that can prove nothing: they name no object, or the record leaves a doubt.
     claims: u64,
     /// Records that say nothing.
     left_out: u64,
     /// The same by reason.
     nothing: BTreeMap<String, u64>,
-    /// Observations that are less sure than they look, by reason.
+    /// Records whose effects are claims for a doubt, by reason.
     doubts: BTreeMap<String, u64>,
-    /// Records that could not be read or understood.
-    bad: u64,
+    /// Records that could not be read, understood or made statements of.
+    refused: u64,
+    /// Bytes of what could not be read, and of what was lost with it.
+    passed_over: u64,
     #[serde(flatten)]
     tally: Tally,
 }
@@ -238,14 +240,22 @@ impl Import<'_> {
             Failure::Usage(anyhow::Error::new(error).context(what))
         })?;
         let before = self.summary.records;
-        for one in Records::new(source, self.mapping.lists()) {
+        let mut all = Records::new(source, self.mapping.lists());
+        for one in all.by_ref() {
             match one {
                 Ok(record) => self.record(&name, record).await?,
                 Err(Flaw { place, reason, .. }) => {
                     self.summary.records += 1;
-                    self.bad(&format!("{name}: {place}: {reason}"));
+                    self.refuse(&format!("{name}: {place}: {reason}"));
                 }
             }
+        }
+        if all.passed_over() > 0 {
+            self.summary.passed_over += all.passed_over();
+            tell(&format!(
+                "{name}: {} bytes were passed over, for they could not be read or stood beside what could not",
+                all.passed_over()
+            ));
         }
         if self.summary.records == before {
             tell(&format!("{name}: it holds no record"));
@@ -255,13 +265,13 @@ impl Import<'_> {
 
     async fn record(&mut self, name: &str, record: Record) -> Outcome {
         let place = format!("{name}: {}", record.place);
-        let value = match serde_json::from_str(&record.text) {
+        let value = match records::parse(&record.text) {
             Ok(value) => value,
             Err(error) => match behind_prefix(&record.text) {
                 Some(value) => value,
                 None => {
                     self.summary.records += 1;
-                    self.bad(&format!("{place}: it is no JSON: {}", plain(&error)));
+                    self.refuse(&format!("{place}: it is no JSON: {}", plain(&error)));
                     return Ok(());
                 }
             },
@@ -289,7 +299,7 @@ impl Import<'_> {
             });
             let (mapped, all) = match read {
                 Err(reason) => {
-                    self.bad(&format!("{place}: {reason}"));
+                    self.refuse(&format!("{place}: {reason}"));
                     continue;
                 }
                 Ok(Err(because)) => {
@@ -349,7 +359,7 @@ impl Import<'_> {
         }
         self.named.end();
         for (doubt, count) in &self.summary.doubts {
-            tell(&format!("of {count} observations: {doubt}"));
+            tell(&format!("claims only, of {count} records: {doubt}"));
         }
         let Summary {
             records,
@@ -383,8 +393,8 @@ impl Import<'_> {
         }
     }
 
-    fn bad(&mut self, line: &str) {
-        self.summary.bad += 1;
+    fn refuse(&mut self, line: &str) {
+        self.summary.refused += 1;
         self.named.tell(line);
     }
 }
@@ -395,7 +405,7 @@ fn behind_prefix(text: &str) -> Option<Value> {
         return None;
     }
     let (_, object) = text.split_once(" {")?;
-    serde_json::from_str(&format!("{{{object}")).ok()
+    records::parse(&format!("{{{object}")).ok()
 }
 
 /// What is wrong with a record's text. Its lines are the record's, not the file's, so they are left out.
@@ -425,11 +435,7 @@ fn text_of(sent: &Sent) -> Outcome<Vec<String>> {
         .iter()
         .map(|key| format!("{}={}", key.kind, key.value))
         .collect();
-    let vague = if sent.is_vague {
-        "  (names no object)"
-    } else {
-        ""
-    };
+    let vague = if sent.is_vague { "  (a claim)" } else { "" };
     let keys = keys.join(" ");
     let lines = observation.effects.iter().map(|effect| {
         let line = format!(
@@ -447,11 +453,11 @@ impl Summary {
         self.tally
             .check()
             .map_err(|failure| failure.context("the records that they are of are named above"))?;
-        if self.bad > 0 {
+        if self.refused > 0 {
             return Err(Failure::usage(format!(
                 "{} of {} records could not be read, understood or recorded, as is said above; what \
-                 the others say is imported",
-                self.bad, self.records
+                 was read of the others is imported",
+                self.refused, self.records
             )));
         }
         if self.observations == 0 && self.records >= MANY {
@@ -466,15 +472,15 @@ impl Summary {
     fn text(&self) -> String {
         let mut text = format!(
             "files         {}\nrecords       {}\nobservations  {}\neffects       {}\n\
-             claims        {} (of these no object is named)\nsay nothing   {}",
+             claims        {} (these can prove nothing)\nsay nothing   {}",
             self.files, self.records, self.observations, self.effects, self.claims, self.left_out,
         );
         for (because, count) in &self.nothing {
             text.push_str(&format!("\n  {count} {because}"));
         }
         text.push_str(&format!(
-            "\nbad           {}\naccepted      {}\nduplicates    {}\nrejected      {}",
-            self.bad, self.tally.accepted, self.tally.duplicates, self.tally.rejected
+            "\nrefused       {}\naccepted      {}\nduplicates    {}\nrejected      {}",
+            self.refused, self.tally.accepted, self.tally.duplicates, self.tally.rejected
         ));
         text
     }

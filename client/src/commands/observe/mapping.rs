@@ -6,14 +6,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use deed_client::records::parse;
 use deed_proto::v1;
 use prost::Message as _;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    condition::{Condition, Pattern, all},
+    condition::{Condition, all},
     effects::EffectRule,
+    pattern::Pattern,
     pointer::{FirstOf, Pointer, Scope},
     time::moment,
 };
@@ -59,7 +61,7 @@ pub(super) struct Mapping {
     /// Records that say nothing, each kind with its reason.
     #[serde(default)]
     nothing: Vec<Because>,
-    /// What makes an observation less sure than it looks; it is recorded, and the doubt is said.
+    /// What makes a record less sure than it looks: all its effects are claims, and the doubt is said.
     #[serde(default)]
     doubt: Vec<Because>,
     /// Only records for which all of these hold; the others say nothing.
@@ -112,12 +114,12 @@ pub(super) enum Reading {
 pub(super) struct Mapped {
     /// Effects that name what was changed.
     pub(super) effects: Vec<v1::Effect>,
-    /// Effects that do not: they can prove nothing.
+    /// Effects that do not, and those of which the record leaves a doubt: they can prove nothing.
     pub(super) claims: Vec<v1::Effect>,
     pub(super) reference: String,
     pub(super) observed_at_us: i64,
     pub(super) correlation_keys: Vec<(String, String)>,
-    /// Why it is less sure than it looks.
+    /// Why nothing of it can prove anything.
     pub(super) doubts: Vec<String>,
 }
 
@@ -129,7 +131,17 @@ pub(super) fn shipped(name: &str) -> Option<&'static str> {
 
 impl Mapping {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mapping: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mapping: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            match before {
+                Some(before) => format!(
+                    "line {}: {}",
+                    before.matches('\n').count() + 1,
+                    error.message()
+                ),
+                None => error.message().to_owned(),
+            }
+        })?;
         if mapping.effect.is_empty() {
             return Err("a mapping needs at least one [[effect]]".to_owned());
         }
@@ -220,14 +232,14 @@ impl Mapping {
                 })
             })
         };
-        let lists: Option<Vec<Value>> = first(&self.records, Value::is_array);
-        if let Some(lists) = lists {
-            let members = lists.into_iter().filter_map(|list| match list {
-                Value::Array(members) => Some(members),
-                _ => None,
-            });
+        // All of them: a record may hold one that is empty, and another that is not.
+        let pointers = self.records.iter().flat_map(|pointers| &pointers.0);
+        let lists = pointers.flat_map(|pointer| pointer.values(scope));
+        let lists: Vec<&Vec<Value>> = lists.filter_map(Value::as_array).collect();
+        if !lists.is_empty() {
+            let members = lists.into_iter().flatten();
             return members
-                .flatten()
+                .cloned()
                 .for_each(|member| self.unpack(member, depth - 1, records));
         }
         let inner: Option<Vec<Value>> = first(&self.unwrap, |value| {
@@ -291,6 +303,11 @@ impl Mapping {
                 false => Ok(Reading::Nothing(NO_RULE.to_owned())),
             };
         }
+        let doubts = self.doubt.iter().filter(|doubt| all(&doubt.only, scope));
+        let doubts: Vec<_> = doubts.map(|doubt| doubt.because.clone()).collect();
+        if !doubts.is_empty() {
+            claims.splice(..0, effects.drain(..));
+        }
         // What is said twice in one record is one change.
         for list in [&mut effects, &mut claims] {
             let mut seen = HashSet::new();
@@ -310,12 +327,7 @@ impl Mapping {
                 .unwrap_or_default(),
             observed_at_us: moment(&time)?.get(),
             correlation_keys: ascending(&keys.collect::<Vec<_>>()),
-            doubts: self
-                .doubt
-                .iter()
-                .filter(|doubt| all(&doubt.only, scope))
-                .map(|doubt| doubt.because.clone())
-                .collect(),
+            doubts,
         }))
     }
 }
@@ -334,7 +346,7 @@ impl Named {
 fn packed(value: &Value) -> Option<Value> {
     let text = value.as_str()?.trim_start();
     let is_json = text.starts_with(['{', '[']);
-    is_json.then(|| serde_json::from_str(text).ok())?
+    is_json.then(|| parse(text).ok())?
 }
 
 fn is_known<'a>(names: impl IntoIterator<Item = &'a str>, known: &[&str]) -> Result<(), String> {

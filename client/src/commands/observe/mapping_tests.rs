@@ -8,6 +8,7 @@ use deed_client::records::{Record, Records};
 use proptest::prelude::*;
 
 use super::*;
+use crate::commands::observe::sender::Maker;
 use kubernetes::of_pod;
 
 #[path = "cloudtrail_tests.rs"]
@@ -43,7 +44,7 @@ fn read(mapping: &Mapping, source: impl std::io::Read + Send) -> (Read, Vec<Mapp
     for record in Records::new(source, mapping.lists()) {
         let value = record
             .map_err(|_| ())
-            .and_then(|Record { text, .. }| serde_json::from_str::<Value>(&text).map_err(|_| ()));
+            .and_then(|Record { text, .. }| parse(&text).map_err(|_| ()));
         let Ok(value) = value else {
             read.bad += 1;
             continue;
@@ -141,14 +142,14 @@ fn table() -> Vec<Row<'static>> {
         (
             "k08-aks.jsonl",
             k8s,
-            list(&["k8s.delete k8s:shop/pods/web-1"]),
+            list(&["k8s.delete k8s:shop/pods/web-1?"]),
             0,
             0,
         ),
         (
             "k09-eventlist-pretty.json",
             k8s,
-            list(&["k8s.delete k8s:shop/pods/web-1"]),
+            list(&["k8s.delete k8s:shop/pods/web-1?"]),
             0,
             0,
         ),
@@ -156,8 +157,8 @@ fn table() -> Vec<Row<'static>> {
             "k11-torn.log",
             k8s,
             list(&[
-                "k8s.delete k8s:shop/pods/web-1",
-                "k8s.delete k8s:shop/pods/web-2",
+                "k8s.delete k8s:shop/pods/web-1?",
+                "k8s.delete k8s:shop/pods/web-2?",
             ]),
             0,
             1,
@@ -302,7 +303,7 @@ fn a_mapping_of_ones_own_tells_nothing_from_what_is_not_understood() {
     let mapping = Mapping::parse(text).unwrap();
     let map = |json: &str| mapping.map(&serde_json::from_str(json).unwrap());
     let good = r#"{"type": "b", "t": 1795485420.5, "code": 200, "verb": "put", "shop": "shop-7",
-        "lines": [{"id": "a", "n": 1, "cents": "5"}, {"id": "b", "n": 0}, {"id": "c", "n": 2}]}"#;
+        "lines": [{"id": "a", "n": 1, "cents": "5"}, {"id": "b", "n": 0}, {"id": "c", "n": 2, "cents": 7}]}"#;
     let Ok(Reading::Seen(mapped)) = map(good) else {
         panic!("{:?}", map(good))
     };
@@ -340,6 +341,12 @@ fn a_mapping_of_ones_own_tells_nothing_from_what_is_not_understood() {
             "its time",
         ),
         (good.replace("\"5\"", "\"5.5\"").as_str(), "its amount"),
+        // Nothing of a record vanishes.
+        (good.replace("\"5\"", "null").as_str(), "its amount"),
+        (
+            good.replace("\"id\": \"a\",", "").as_str(),
+            "what was changed",
+        ),
         (good.replace("shop-7", "seven").as_str(), "what was changed"),
         ("[1]", "no object"),
     ] {
@@ -372,37 +379,127 @@ fn mistakes_in_a_mapping_are_named() {
     ] {
         let error = Mapping::parse(&text).unwrap_err();
         assert!(error.contains(says), "{text}: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn nothing_of_a_record_is_dropped_unsaid() {
+    let event = |n: usize| of_pod("patch", "/x", "", 200, "").replace("web-1", &format!("web-{n}"));
+    // Two lists, one of them empty, or both with records.
+    for (items, records) in [(vec![], vec![1, 2]), (vec![1], vec![2, 3])] {
+        let list = |all: &[usize]| all.iter().map(|n| event(*n)).collect::<Vec<_>>().join(",");
+        let text = format!(
+            r#"[{{"items": [{}], "records": [{}]}}]"#,
+            list(&items),
+            list(&records)
+        );
+        let (found, _) = of_text("kubernetes", &text);
+        assert_eq!(found.effects.len(), items.len() + records.len(), "{text}");
+    }
+    // A name that stands twice: a parser would drop one of them.
+    let twice = event(1).replace(r#""verb": "patch""#, r#""verb": "patch", "verb": "get""#);
+    let packed = serde_json::json!({"log": twice}).to_string();
+    for text in [twice, packed] {
+        assert_eq!(of_text("kubernetes", &text).0.bad, 1, "{text}");
+    }
+}
+
+#[test]
+fn a_doubt_makes_claims() {
+    let text = r#"
+        time = "{/t}"
+        [[doubt]]
+        because = "perhaps"
+        only = [{ pointer = "/sure", empty = true }]
+        [[effect]]
+        kind = "k"
+        resource = "{/r}"
+    "#;
+    let mapping = Mapping::parse(text).unwrap();
+    for (sure, effects) in [("true", 1), ("false", 0), ("\"\"", 0), ("7", 1)] {
+        let record = format!(r#"{{"t": 1, "r": "shop/7", "sure": {sure}}}"#);
+        let Ok(Reading::Seen(mapped)) = mapping.map(&parse(&record).unwrap()) else {
+            panic!("{record}")
+        };
+        assert_eq!(
+            (mapped.effects.len(), mapped.claims.len()),
+            (effects, 1 - effects)
+        );
+        assert_eq!(mapped.doubts.len(), 1 - effects);
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Records come in any files, cut anywhere between two of them, in any order, any number of
-    /// times: the same is seen.
+    /// A log is cut at any byte into any files, which come in any order, any number of times: no
+    /// statement is made that the whole log does not give, and none is missing but of the records that a
+    /// cut goes through. When the whole log has come too, the statements are the very same.
     #[test]
-    fn the_same_records_are_seen_however_they_come(
-        order in prop::collection::vec((0..8_usize, 0..4_usize), 1..30),
+    fn the_same_statements_are_made_however_a_log_comes(
+        forms in prop::collection::vec(0..4_usize, 1..10),
+        cuts in prop::collection::vec(0..1_000_usize, 0..6),
+        order in prop::collection::vec(0..6_usize, 0..8),
     ) {
-        let events: Vec<String> = (0..8)
-            .map(|n| of_pod("delete", "/x", "", 200, "").replace("\"a\"", &format!("\"a{n}\"")).replace("web-1", &format!("web-{n}")))
-            .collect();
-        let seen = |text: &str| -> HashSet<String> {
-            of_text("kubernetes", text).1.iter().map(|one| format!("{one:?}")).collect()
-        };
-        let mut whole = HashSet::new();
-        let mut pieces = HashSet::new();
-        for (n, form) in order {
-            let event = &events[n];
-            whole.extend(seen(event));
-            let file = match form {
-                0 => format!("{event}\r\n{event}\r\n"),
-                1 => format!("[{event},\n{event}]"),
-                2 => format!("\u{feff}{{\"kind\": \"EventList\", \"items\": [\n{event}\n]}}\n"),
-                _ => serde_json::to_string_pretty(&serde_json::from_str::<Value>(event).unwrap()).unwrap(),
+        let mut log = Vec::new();
+        let mut places = Vec::new();
+        for (n, form) in forms.iter().enumerate() {
+            let event = of_pod("patch", "/x", "", 200, r#", "user": {"username": "u"}"#)
+                .replace("\"a\"", &format!("\"a{n}\""))
+                .replace("web-1", &format!("web-{n}"));
+            let (before, event, behind) = match form {
+                0 => ("", event, "\n"),
+                1 => ("[\n", event, "\n]\r\n"),
+                2 => ("{\"kind\": \"EventList\", \"items\": [\n", event, "\n]}\n"),
+                _ => {
+                    let value: Value = serde_json::from_str(&event).unwrap();
+                    ("", serde_json::to_string_pretty(&value).unwrap(), "\n")
+                }
             };
-            pieces.extend(seen(&file));
+            log.extend_from_slice(before.as_bytes());
+            let begin = log.len();
+            log.extend_from_slice(event.as_bytes());
+            places.push((begin, log.len()));
+            log.extend_from_slice(behind.as_bytes());
         }
-        prop_assert_eq!(pieces, whole);
+        let mut cuts: Vec<usize> = cuts.iter().map(|at| at * log.len() / 1_000).collect();
+        cuts.extend([0, log.len()]);
+        cuts.sort_unstable();
+        let mut files: Vec<&[u8]> = cuts.windows(2).map(|cut| &log[cut[0]..cut[1]]).collect();
+        let again: Vec<&[u8]> = order.iter().filter_map(|at| files.get(*at).copied()).collect();
+        files.extend(again);
+        for (at, other) in order.iter().enumerate() {
+            let (at, other) = (at % files.len(), other % files.len());
+            files.swap(at, other);
+        }
+        let whole = statements(&log);
+        prop_assert_eq!(whole.len(), forms.len());
+        let pieces: HashSet<_> = files.iter().flat_map(|file| statements(file)).collect();
+        prop_assert!(pieces.is_subset(&whole));
+        let is_cut = |place: &(usize, usize)| cuts.iter().any(|cut| place.0 < *cut && *cut < place.1);
+        for (n, place) in places.iter().enumerate().filter(|(_, place)| !is_cut(place)) {
+            let own = statements(&log[place.0..place.1]);
+            prop_assert!(own.is_subset(&pieces), "{n} of {}", String::from_utf8_lossy(&log));
+        }
+        files.push(&log);
+        let all: HashSet<_> = files.iter().flat_map(|file| statements(file)).collect();
+        prop_assert_eq!(all, whole);
     }
+}
+
+/// The statements that a file comes to, to the byte.
+fn statements(file: &[u8]) -> HashSet<Vec<u8>> {
+    let maker = Maker {
+        ledger_id: deed_evidence::LedgerId::new(deed_tlog::Hash::new([1; 32])),
+        producer: "import:k8s".to_owned(),
+        claimant: None,
+        secret: [7; 32],
+        task: None,
+    };
+    let (_, seen) = read(mapping("kubernetes"), file);
+    let all = seen
+        .iter()
+        .flat_map(|mapped| maker.make(mapped, "", "").unwrap());
+    all.map(|sent| sent.made.payload.to_vec()).collect()
 }

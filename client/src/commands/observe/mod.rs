@@ -4,6 +4,7 @@ mod condition;
 mod effects;
 mod import;
 mod mapping;
+mod pattern;
 mod pointer;
 mod sender;
 mod time;

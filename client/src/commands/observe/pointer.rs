@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
+use super::pattern::Pattern;
+
 /// What pointers point into.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
@@ -27,12 +29,63 @@ impl<'a> Scope<'a> {
 
 /// A place in a record (`/a/b`, a JSON pointer), in an element of one of its lists (`@`, `@/b`), or
 /// a name that the mapping has given (`$name`). In a JSON pointer `*` is every element of a list and
-/// every value of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// every value of an object, `**` the value itself and all that is in it at any depth, and `<expression>`
+/// every member of an object whose name the expression matches.
+#[derive(Debug, Clone)]
 pub(super) enum Pointer {
-    Record(Vec<String>),
-    Element(Vec<String>),
+    Record(Vec<Segment>),
+    Element(Vec<Segment>),
     Named(String),
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Segment {
+    Name(String),
+    Every,
+    Below,
+    Matching(Pattern),
+}
+
+impl Segment {
+    fn step<'a>(&self, value: &'a Value, next: &mut Vec<&'a Value>) {
+        match (self, value) {
+            (Self::Every, Value::Array(list)) => next.extend(list),
+            (Self::Every, Value::Object(members)) => next.extend(members.values()),
+            (Self::Below, _) => {
+                next.push(value);
+                match value {
+                    Value::Array(list) => list.iter().for_each(|one| self.step(one, next)),
+                    Value::Object(members) => members.values().for_each(|one| self.step(one, next)),
+                    _ => {}
+                }
+            }
+            (Self::Name(name), Value::Array(list)) => {
+                next.extend(name.parse().ok().and_then(|at: usize| list.get(at)));
+            }
+            (Self::Name(name), Value::Object(members)) => next.extend(members.get(name)),
+            (Self::Matching(pattern), Value::Object(members)) => {
+                let found = members.iter().filter(|(name, _)| pattern.matches(name));
+                next.extend(found.map(|(_, value)| value));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl FromStr for Segment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let inner = text
+            .strip_prefix('<')
+            .and_then(|text| text.strip_suffix('>'));
+        Ok(match (text, inner) {
+            ("*", _) => Self::Every,
+            ("**", _) => Self::Below,
+            (_, Some(pattern)) => Self::Matching(Pattern::try_from(pattern.to_owned())?),
+            _ => Self::Name(text.replace("~1", "/").replace("~0", "~")),
+        })
+    }
 }
 
 impl Pointer {
@@ -46,17 +99,9 @@ impl Pointer {
         let mut values: Vec<&Value> = root.into_iter().collect();
         for segment in path {
             let mut next = Vec::new();
-            for value in values {
-                match value {
-                    Value::Array(list) if segment == "*" => next.extend(list),
-                    Value::Object(members) if segment == "*" => next.extend(members.values()),
-                    Value::Array(list) => {
-                        next.extend(segment.parse().ok().and_then(|at: usize| list.get(at)));
-                    }
-                    Value::Object(members) => next.extend(members.get(segment)),
-                    _ => {}
-                }
-            }
+            values
+                .iter()
+                .for_each(|value| segment.step(value, &mut next));
             values = next;
         }
         values.retain(|value| !value.is_null());
@@ -75,7 +120,7 @@ impl Pointer {
     pub(super) fn top(&self) -> Option<&str> {
         match self {
             Self::Record(path) => match &path[..] {
-                [one] if one != "*" => Some(one),
+                [Segment::Name(one)] => Some(one),
                 _ => None,
             },
             _ => None,
@@ -106,16 +151,13 @@ impl FromStr for Pointer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let path = |text: &str| -> Vec<String> {
-            let segments = text.split('/').skip(1);
-            segments
-                .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
-                .collect()
+        let path = |text: &str| -> Result<Vec<Segment>, String> {
+            text.split('/').skip(1).map(str::parse).collect()
         };
         match text.as_bytes() {
-            [b'/', _, ..] => Ok(Self::Record(path(text))),
+            [b'/', _, ..] => Ok(Self::Record(path(text)?)),
             [b'@'] => Ok(Self::Element(Vec::new())),
-            [b'@', b'/', _, ..] => Ok(Self::Element(path(&text[1..]))),
+            [b'@', b'/', _, ..] => Ok(Self::Element(path(&text[1..])?)),
             [b'$', _, ..] => Ok(Self::Named(text[1..].to_owned())),
             _ => Err(format!(
                 "{text:?} is no JSON pointer: it begins with /, for example /eventName (or with @/ \
@@ -126,10 +168,10 @@ impl FromStr for Pointer {
 }
 
 /// Text with pointers in braces, for example `k8s:{/objectRef/resource}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Template(Vec<Part>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Part {
     Text(String),
     Value(Pointer),
@@ -204,7 +246,7 @@ macro_rules! from_string {
 from_string!(Pointer, Template);
 
 /// One of something, or several of which the first that is there counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct FirstOf<T = Template>(pub(super) Vec<T>);
 
 /// What a list of templates comes to.

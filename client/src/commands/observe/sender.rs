@@ -31,7 +31,7 @@ const EFFECT_BYTES: usize = 48 * 1024;
 pub(super) struct Maker {
     pub(super) ledger_id: LedgerId,
     pub(super) producer: String,
-    /// Says what names no object, where the producer could prove it.
+    /// Says what must prove nothing, where the producer's word would.
     pub(super) claimant: Option<String>,
     pub(super) secret: [u8; 32],
     pub(super) task: Option<TaskId>,
@@ -42,14 +42,14 @@ pub(super) struct Sent {
     pub(super) made: Made,
     /// Somebody says so who can prove nothing.
     pub(super) is_claim: bool,
-    /// Its effects name no object.
+    /// Its effects name no object, or the record leaves a doubt.
     pub(super) is_vague: bool,
     /// Where the record is.
     pub(super) place: String,
 }
 
 impl Maker {
-    /// The statements of a record: effects that name an object, and those that do not.
+    /// The statements of a record: effects that it shows, and those that are claims.
     ///
     /// `whole` is the record itself, by which it is known if it has no name.
     ///
