@@ -1,5 +1,5 @@
 //! What the dearest statements cost in the step, each against a ledger that was filled for it and with
-//! nothing at hand. Beside each stands its length: a statement may take 50 us and 1 us for each byte.
+//! nothing at hand. Beside each stands what it may take: 50 us and 1 us for each byte.
 //!
 //! Cells come from a map in memory. What it costs to read them from RocksDB is in the units that
 //! `evidence/tests/it/cost.rs` counts.
@@ -48,7 +48,7 @@ fn statements(c: &mut Criterion) {
             key: scene.who.key(),
         };
         group.throughput(Throughput::Bytes(placed.payload.len() as u64));
-        let id = format!("{name}/{}_bytes", placed.payload.len());
+        let id = format!("{name}/{}_us", scene.allowed(placed.payload.len() as u64));
         group.bench_function(id, |b| {
             b.iter_batched_ref(
                 || Book::restore(scene.ledger.id),

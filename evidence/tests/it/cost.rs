@@ -5,15 +5,10 @@ use deed_evidence::{assess::Work, policy::JUDGEMENT_UNITS_MAX, replay::Replay};
 use deed_proto::v1::{self, OutcomeStatus, RiskTier, statement::Body};
 use prost::Message;
 
-use crate::{hostile::SCENES, ledger::*};
-
-/// Units of work that a statement may take, about a microsecond each, besides one for each of its bytes.
-const BASE: u64 = 50;
-
-/// Units that a statement of so many bytes may take.
-fn bound(bytes: u64) -> u64 {
-    BASE + bytes
-}
+use crate::{
+    hostile::{SCENES, bound},
+    ledger::*,
+};
 
 /// Bytes that a statement may have written, besides eight for each of its own: 16 full lists, or 64 changes.
 const WRITTEN: u64 = 32 * 1024;
@@ -32,7 +27,7 @@ fn no_statement_takes_more_work_than_its_bytes() {
         let placed = scene.say();
         let work = scene.ledger.book.work().since(&before);
         let bytes = placed.payload.len() as u64;
-        let allowed = bound(bytes) + scene.again.map_or(0, bound) + scene.beyond;
+        let allowed = scene.allowed(bytes);
         println!(
             "{name}: {bytes} bytes, {} of {allowed}, {work:?}",
             work.units()

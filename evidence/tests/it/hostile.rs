@@ -29,6 +29,11 @@ pub(crate) struct Scene {
     pub(crate) beyond: u64,
 }
 
+/// Units of work that a statement of so many bytes may take: about a microsecond each.
+pub(crate) fn bound(bytes: u64) -> u64 {
+    50 + bytes
+}
+
 /// A scene by its name.
 pub(crate) type Named = (&'static str, fn() -> Scene);
 
@@ -130,6 +135,11 @@ impl Scene {
             again: None,
             beyond: 0,
         }
+    }
+
+    /// Units that its statement of so many bytes may take.
+    pub(crate) fn allowed(&self, bytes: u64) -> u64 {
+        bound(bytes) + self.again.map_or(0, bound) + self.beyond
     }
 
     /// Says it.

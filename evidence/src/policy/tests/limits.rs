@@ -444,15 +444,11 @@ fn resources_that_the_policies_tell_apart_are_ruled_apart() {
 
 #[test]
 fn only_so_many_failures_are_named() {
-    let fails = "permit (principal, action, resource)
-        when { context.evidence.approvals * 9223372036854775807 > context.evidence.approvals };";
-    let evidence = Evidence {
-        approvals: 2,
-        ..FULL
-    };
-    let Ruling::Error { diagnostics } = judge(&fails.repeat(9), evidence) else {
+    let fails = "permit (principal, action, resource) when {
+        context has amount && context.amount.minor_units * 9223372036854775807 > 0 };";
+    let Ruling::Error { diagnostics } = judge(&fails.repeat(12), FULL) else {
         panic!("no error");
     };
     assert_eq!(diagnostics.len(), 9);
-    assert_eq!(diagnostics[8], "policies beyond these: 1");
+    assert_eq!(diagnostics[8], "policies beyond these: 4");
 }

@@ -252,26 +252,23 @@ fn a_share_leaves_room_for_others() {
     }
 }
 
-/// Names cost nothing to whoever does not sign: however many there are, all of them together leave
-/// controllers as much as one controller does, and there is room for the next one.
+/// A producer that does not sign leaves room for the next ones. Names cost it nothing, so under very many
+/// it can use up what is theirs; but however many there are, all of them together leave controllers as much
+/// as one controller does.
 #[test]
 fn unsigned_producers_share_one_share() {
-    for producers in [1, 2, 1_000] {
-        let mut held = vec![0_u64; producers];
+    for producers in [1, 8, 1_000] {
         let mut all = 0;
-        loop {
-            let before = all;
-            for one in &mut held {
-                let more = share_unsigned(all, all).saturating_sub(*one);
-                *one += more;
-                all += more;
-            }
-            if all == before {
-                break;
+        for _ in 0..producers {
+            let mut held = 0;
+            while held + 16 <= share_unsigned(all, all) {
+                held += 16;
+                all += 16;
             }
         }
         assert!(all <= TIMERS_MAX / 5, "{all} of {producers}");
-        assert!(share_unsigned(all, all) > 100, "{all} of {producers}");
+        let room = share_unsigned(all, all);
+        assert!(producers > 8 || room > 1_000, "{room} of {producers}");
         assert!(share(all) >= TIMERS_MAX / 5, "{all} of {producers}");
     }
     assert_eq!(share_unsigned(TIMERS_MAX, 0), 0);
