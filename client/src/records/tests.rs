@@ -183,6 +183,8 @@ fn a_bad_record_of_a_list_costs_itself() {
         damages.push((before.to_owned(), false));
         damages.push((format!("{before}\n{behind}"), false));
     }
+    // With the list's own brackets behind the records this one is whole JSON that holds them.
+    damages.retain(|(torn, _)| format!("{torn}]}}") != whole[3]);
     for (torn, is_one) in damages {
         for between in [",", ",\n", ", ", "\n,"] {
             for (before, behind) in [("[", "]"), ("{\"items\": [", "]}\n")] {
