@@ -330,7 +330,7 @@ impl<'a> Records<'a> {
     fn record(&mut self, first: u8) -> Option<Result<Record, Flaw>> {
         let begins = self.begins(first);
         let began_at = self.bytes.position();
-        if let Some(around) = &mut self.around {
+        if let Some(around) = self.around.as_mut().filter(|_| is_bracket(first)) {
             around.member = Some(begins);
         }
         let mut text = Vec::new();
@@ -481,10 +481,11 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Returns true if what comes next may be part of a bad record that shares its line with others.
+    /// Returns true if what comes next in this line may be part of a bad record that shares it with others.
     fn is_lost(&mut self, around: &Around) -> bool {
         let shares = around.member.is_some_and(|member| member.indent.is_none());
-        let may_be = around.after_flaw && shares && self.shape.is_known();
+        let is_within = around.after_flaw && self.indent.is_none();
+        let may_be = is_within && shares && self.shape.is_known();
         may_be && !self.bytes.starts_with(self.shape.bytes())
     }
 

@@ -149,11 +149,13 @@ fn a_bad_record_costs_itself() {
 /// Every short text: reading ends, and gives no more than there are bytes.
 #[test]
 fn reading_goes_on_with_every_byte() {
-    const BYTES: &[u8] = b"[]{}:,\"a \n";
-    for len in 0..=5 {
+    const BYTES: &[u8] = b"[]{}:,\"\n";
+    let lengths = [("", 4), ("[\n", 3), ("{\"a\": [{\"n\":1},", 3)];
+    for (before, len) in lengths {
         for number in 0..BYTES.len().pow(len) {
             let digits = (0..len).map(|at| number / BYTES.len().pow(at) % BYTES.len());
-            let text: Vec<u8> = digits.map(|digit| BYTES[digit]).collect();
+            let text = before.bytes().chain(digits.map(|digit| BYTES[digit]));
+            let text: Vec<u8> = text.collect();
             let all = Records::new(&text[..], vec!["a".to_owned()]).take(text.len() + 2);
             assert!(all.count() <= text.len() + 1, "{}", text.escape_ascii());
         }
@@ -181,6 +183,8 @@ fn a_bad_record_of_a_list_costs_itself() {
         damages.push((before.to_owned(), false));
         damages.push((format!("{before}\n{behind}"), false));
     }
+    // With the list's own brackets behind the records this one is whole JSON that holds them.
+    damages.retain(|(torn, _)| format!("{torn}]}}") != whole[3]);
     for (torn, is_one) in damages {
         for between in [",", ",\n", ", ", "\n,"] {
             for (before, behind) in [("[", "]"), ("{\"items\": [", "]}\n")] {

@@ -136,6 +136,7 @@ impl EffectRule {
         let mut left = segments(resource);
         let mut values = self.whole.iter().flat_map(|pointer| pointer.values(scope));
         values.all(|value| match text_of(value) {
+            Some(text) if text.starts_with("arn:") => text == resource,
             Some(text) => text == resource || takes(&mut left, &segments(&text)),
             None => is_empty(value),
         })

@@ -113,6 +113,7 @@ fn kubernetes_tells_apart_what_acts_and_what_does_not() {
         (of_pod("get", "/x/proxy/metrics", "proxy", 200, ""), nothing()),
         (of_pod("create", "/x/proxy/orders", "proxy", 200, ""), effect("k8s.pods/proxy k8s:shop/pods/web-1")),
         (of_pod("get", "/api/v1/nodes/n/proxy/exec/shop/web-1/c?command=rm", "proxy", 101, ""), effect("k8s.pods/proxy k8s:shop/pods/web-1")),
+        (of_pod("get", "/api/v1/nodes/n/proxy/%65xec/shop/web-1/c?command=rm", "proxy", 101, ""), effect("k8s.pods/proxy k8s:shop/pods/web-1")),
         (of_pod("get", "/x/log", "log", 200, ""), nothing()),
         (of_pod("watch", "/x", "", 200, ""), nothing()),
         (of_pod("delete", "/x", "", 404, ""), nothing()),
