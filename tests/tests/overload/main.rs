@@ -82,7 +82,9 @@ impl Peak {
         let figures = admin.figures().await;
         let resident = figures.get("process_resident_memory_bytes");
         self.resident_bytes = self.resident_bytes.max(resident);
-        self.queue_bytes = self.queue_bytes.max(figures.get("deed_queue_bytes"));
+        self.queue_bytes = self
+            .queue_bytes
+            .max(figures.get("deed_queue_bytes{shard=\"0\"}"));
         self.looks += 1;
         resident
     }
