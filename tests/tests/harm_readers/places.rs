@@ -94,7 +94,7 @@ async fn stall(scene: &Scene, token: &Token) -> Vec<Stalled> {
 #[test]
 fn one_principals_stalled_uploads_leave_places_and_end() {
     run_within(Duration::from_secs(60) + attack_time(), async {
-        let settings = [("content.uploads", "16"), ("content.still_ms", "3000")];
+        let settings = [("content.uploads", "16"), ("content.stall_ms", "3000")];
         let who = [("one", "append"), ("two", "append"), ("nobody", "read")];
         let (scene, tokens, victim) = with_access(&settings, &who).await;
         let (watch, began) = (Watch::begin(&scene.server, &victim), Instant::now());
