@@ -9,7 +9,10 @@
 //!
 //! It has no bound of its own: whatever is in it holds a share of a budget.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -34,7 +37,6 @@ pub(super) const TURN_THREADS: usize = 3 + LONG_TURNS_MAX + SLOW_TURNS_MAX;
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
-    arrived: Condvar,
     /// Wakes the thread that watches for overdue turns.
     watch: Condvar,
 }
@@ -50,8 +52,9 @@ struct State<T> {
     /// Numbers them.
     begun: u64,
     last_begun: Option<Instant>,
-    /// Threads that sleep, and those that were woken and do not run yet.
-    asleep: usize,
+    /// Threads that sleep: the last one is woken first, for it has what turns need still at hand.
+    asleep: Vec<Arc<Condvar>>,
+    /// Threads that were woken and do not run yet.
     waking: usize,
     /// Whether a further one sleeps until a turn is overdue.
     is_watched: bool,
@@ -101,11 +104,10 @@ impl<T> Queue<T> {
                 turns: Vec::new(),
                 begun: 0,
                 last_begun: None,
-                asleep: 0,
+                asleep: Vec::new(),
                 waking: 0,
                 is_watched: false,
             }),
-            arrived: Condvar::new(),
             watch: Condvar::new(),
         }
     }
@@ -170,8 +172,9 @@ impl<T> Queue<T> {
                 return None;
             }
             if state.is_watched || !state.is_to_be_watched(now) {
-                state.asleep += 1;
-                self.arrived.wait(&mut state);
+                let woken = Arc::new(Condvar::new());
+                state.asleep.push(Arc::clone(&woken));
+                woken.wait(&mut state);
                 state.waking -= 1;
             } else {
                 state.is_watched = true;
@@ -239,10 +242,9 @@ impl<T> Queue<T> {
             state.schedule.release(ledger, used, longest, now);
         }
         state.turns.retain(|turn| turn.number != claim.number);
-        if state.open {
-            self.wake(&mut state, now);
-        } else {
-            // Some only wait for the end.
+        // Whoever ends a turn looks for the next one itself, and wakes another thread then if there is
+        // more to do. But some only wait for the end.
+        if !state.open {
             self.wake_all(&mut state);
         }
     }
@@ -278,10 +280,9 @@ impl<T> Queue<T> {
             .into_iter()
             .any(|pace| state.schedule.waits(pace) && state.may_begin(pace, now));
         let to_watch = !state.is_watched && !state.turns.is_empty();
-        if state.asleep > 0 && (is_work || to_watch) {
-            state.asleep -= 1;
+        if let Some(asleep) = state.asleep.pop_if(|_| is_work || to_watch) {
             state.waking += 1;
-            self.arrived.notify_one();
+            asleep.notify_one();
         } else if is_work && state.is_watched && self.watch.notify_one() {
             state.is_watched = false;
             state.waking += 1;
@@ -289,8 +290,10 @@ impl<T> Queue<T> {
     }
 
     fn wake_all(&self, state: &mut State<T>) {
-        state.waking += std::mem::take(&mut state.asleep);
-        self.arrived.notify_all();
+        for asleep in std::mem::take(&mut state.asleep) {
+            state.waking += 1;
+            asleep.notify_one();
+        }
         if state.is_watched && self.watch.notify_one() {
             state.is_watched = false;
             state.waking += 1;
