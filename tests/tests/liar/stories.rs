@@ -239,29 +239,6 @@ fn statements_of_no_batch_prove_nothing() {
     });
 }
 
-/// The newest leaf shows how late it is. It is another task's, so nobody has to stand behind its words here,
-/// and they count for nothing.
-#[test]
-fn the_newest_leaf_of_another_task_shows_the_time_alone() {
-    run(async {
-        let mut act = Payment::set();
-        let intent = act.intends();
-        act.cleared(&intent);
-        act.done(&intent);
-        let said = cast::observation(&intent, 99_900);
-        let other = Some([9; 16]);
-        let (forged, bank) = (&mut act.forged, &mut act.cast.bank);
-        forged.says_batched_without_manifest(bank, other, said);
-        let ended = act.served().await.honestly_shown();
-        holds("a newest leaf that nobody stands behind", &ended);
-        let words = words(&ended);
-        for layer in LAYERS {
-            let proven = format!("{layer} proven");
-            assert!(words.contains(&proven), "{proven}: {ended:#?}");
-        }
-    });
-}
-
 /// A batch with its manifest is as good as a signature, and is followed.
 #[test]
 fn a_manifest_of_others_proves_nothing() {
