@@ -3,7 +3,7 @@
 //!
 //! In `make test` an attack goes on for some seconds, and whoever is not answered within
 //! [`PATIENCE`](crate::PATIENCE) is said to hang: that is no measurement. `make harm` sets
-//! DEED_HARM_SECONDS: attacks go on for so long, and 99 of 100 appends take less than [`P99_MAX`].
+//! DEED_HARM_SECONDS: attacks go on for so long, and 99 of 100 appends take less than `P99_MAX`.
 
 use std::{
     env,

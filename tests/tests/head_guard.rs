@@ -436,7 +436,8 @@ fn a_torn_half_of_the_guard_is_fine_and_two_are_not() {
         };
         expect_started(&torn("newest", &[newest]), &killed.head).await;
         expect_started(&torn("older", &[older]), &killed.head).await;
-        expect_refused(&torn("both", &[newest, older]), "no valid half");
+        let both = torn("both", &[newest, older]);
+        expect_refused_with(&both, "both halves", "has no valid half");
     });
 }
 
