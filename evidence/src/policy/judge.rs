@@ -75,7 +75,7 @@ impl<'a> Judging<'a> {
         ruling.unwrap_or_else(|unanswered| Some((unanswered.into(), false)))
     }
 
-    /// Units spent so far, of [`JUDGEMENT_UNITS_MAX`].
+    /// Units spent so far, of `JUDGEMENT_UNITS_MAX`.
     #[must_use]
     pub const fn spent(&self) -> u64 {
         self.budget.spent()

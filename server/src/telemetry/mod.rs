@@ -1,7 +1,7 @@
 //! What the server says about itself while it runs: log lines and traces.
 //!
 //! Neither has payloads or secrets in it: a request is known by its id, its rpc and its status. Lines
-//! of one kind are bounded ([`limiter`]).
+//! of one kind are bounded (`limiter`).
 
 pub(crate) mod limiter;
 mod otlp;
