@@ -12,7 +12,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, State},
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderValue, Response, StatusCode, Version, header},
     routing::get,
 };
 use bytes::Bytes;
@@ -260,11 +260,14 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
     response
 }
 
-/// Refuses a request that was not understood, and the connection that it came over.
-pub(crate) fn malformed(code: StatusCode, why: &str) -> Response<Body> {
+/// Refuses a request that was not understood, and over HTTP/1 the connection that it came over. HTTP/2
+/// has no such header (RFC 9113 section 8.2.2), and other requests on its connection.
+pub(crate) fn malformed(version: Version, code: StatusCode, why: &str) -> Response<Body> {
     let mut response = text(code, why.to_owned());
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, close);
+    if version <= Version::HTTP_11 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     response
 }
 

@@ -98,7 +98,7 @@ fn of_part(fields: &Map<String, Value>) -> Option<bool> {
             kind => kind == Some("timeout"),
         },
     );
-    // What an interpreter printed.
+    // An interpreter shows its failure in its output alone.
     let printed = fields.get("logs").and_then(Value::as_str);
     let broke = printed.filter(|_| kind == "logs").map(begins_as_failure);
     let within = WITHIN.iter().filter_map(|name| fields.get(*name));
@@ -107,7 +107,7 @@ fn of_part(fields: &Map<String, Value>) -> Option<bool> {
         is_error.then_some(true),
         exited.filter(|failed| *failed),
         broke.filter(|failed| *failed),
-        // What is not understood in what came back is something else.
+        // A result may use these names for its own things: a value that is not understood says nothing.
         flags(fields, Of::Content).unwrap_or_default(),
         worst(within.filter_map(|fields| flags(fields, Of::Content).unwrap_or_default())),
     ];
@@ -166,7 +166,7 @@ fn flags(fields: &Map<String, Value>, of: Of) -> Result<Option<bool>, String> {
     Ok(worst(told.into_iter()))
 }
 
-/// What a word of a status says.
+/// The meaning of a status.
 enum Word {
     Failed,
     /// Of an act: that it was not done. Of a thing that came back it may say anything.
@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    /// What a flag means is not guessed.
+    /// A flag with another value refuses the run, by name.
     #[test]
     fn a_flag_that_says_neither_is_named() {
         for (message, wanted) in [

@@ -184,7 +184,7 @@ pub(super) fn of_message(
         }
         let beside = BESIDE.contains(&name);
         let passes = match value {
-            // What it was put together from, when it came in pieces.
+            // A streamed message repeats its calls in pieces.
             Value::Array(_) if name == "tool_call_chunks" => has_calls,
             Value::Object(_) | Value::Array(_) => beside && !holds_act(value),
             Value::String(_) => beside || has_calls || !is_about_acts(name),
@@ -217,7 +217,7 @@ pub(super) fn of_run(fields: &Map<String, Value>, read: &[&str]) -> Result<(), S
     Ok(())
 }
 
-/// Whether there is a call or a result in it, in one of the usual forms.
+/// Returns true if a value holds a call or a result, in one of the usual forms.
 pub(super) fn holds_act(value: &Value) -> bool {
     match value {
         Value::Array(all) => all.iter().any(holds_act),

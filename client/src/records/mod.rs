@@ -8,12 +8,14 @@
 //! reading goes on at the next line that begins as the bad record did; where records share a line, at
 //! what begins as the records before; or behind its last bracket.
 
+mod brackets;
 mod grammar;
 mod shape;
 mod source;
 
 use std::{fmt, io::Read};
 
+use brackets::Brackets;
 use grammar::{Grammar, Step};
 use serde_json::Value as Json;
 use shape::Shape;
@@ -461,8 +463,8 @@ impl<'a> Records<'a> {
             self.bytes.give_back(&text[1..]);
             self.line = begins.line;
             self.indent = None;
-            let in_text = grammar.is_in_text() && !matches!(next, Some(b'\r' | b'\n'));
-            return self.seek(like, text.len() - 1, Some((grammar.depth(), in_text)));
+            let open = Brackets::behind(grammar, next);
+            return self.seek(like, text.len() - 1, Some(open));
         }
         if let Some(at) = next_like(text, like) {
             self.bytes.give_back(&text[at..]);
@@ -510,19 +512,18 @@ impl<'a> Records<'a> {
 
     /// Goes on in a line that records share: at what begins as the records before did, or at a line
     /// that begins as the list's; or behind the last bracket of the bad record, if `open` says how
-    /// many are open behind the next `swallowed` bytes, and whether a text is.
-    fn seek(&mut self, list: Begins, mut swallowed: usize, open: Option<(usize, bool)>) {
+    /// many are open behind the next `swallowed` bytes.
+    fn seek(&mut self, list: Begins, mut swallowed: usize, mut open: Option<Brackets>) {
         let shape = self.shape.bytes().to_vec();
         let mut matched = 0;
-        let (mut depth, mut in_text) = open.unwrap_or_default();
-        let mut escaped = false;
         while let Some(byte) = self.bytes.peek() {
             if is_bracket(byte) && list.indent.is_some() && self.indent == list.indent {
                 self.around = None;
                 return;
             }
-            let counts = open.is_some() && swallowed == 0;
-            if counts && depth == 0 && matches!(byte, b',' | b']' | b'\n') {
+            let counted = open.as_ref().filter(|_| swallowed == 0);
+            let is_outside = counted.is_some_and(Brackets::is_outside);
+            if is_outside && matches!(byte, b',' | b']' | b'\n') {
                 return;
             }
             self.bump(byte);
@@ -537,24 +538,10 @@ impl<'a> Records<'a> {
                 self.indent = None;
                 return;
             }
+            let counted = open.as_mut().filter(|_| swallowed == 0);
             swallowed = swallowed.saturating_sub(1);
-            if !counts {
-                continue;
-            }
-            match byte {
-                b'\n' => (in_text, escaped) = (false, false),
-                _ if escaped => escaped = false,
-                b'\\' if in_text => escaped = true,
-                b'"' => in_text = !in_text,
-                _ if in_text => {}
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => {
-                    depth = depth.saturating_sub(1);
-                    if depth == 0 {
-                        return;
-                    }
-                }
-                _ => {}
+            if counted.is_some_and(|open| open.read(byte)) {
+                return;
             }
         }
     }
@@ -608,12 +595,9 @@ impl<'a> Records<'a> {
             (Some(around), None) => around.begins,
             _ => begins,
         };
-        let mut depth = grammar.depth();
-        // A line's end within a text: the text was torn off there.
-        let mut in_text = grammar.is_in_text() && !matches!(next, b'\r' | b'\n');
-        let mut escaped = false;
+        let mut open = Brackets::behind(grammar, Some(next));
         while let Some(byte) = self.bytes.peek() {
-            if depth == 0 && matches!(byte, b',' | b']' | b'\n') {
+            if open.is_outside() && matches!(byte, b',' | b']' | b'\n') {
                 return;
             }
             if byte == like.first && like.indent.is_some() && self.indent == like.indent {
@@ -625,20 +609,8 @@ impl<'a> Records<'a> {
             if self.line > was && self.around.is_some() && begins.indent.is_some() {
                 return self.skip_lines(like, begins);
             }
-            match byte {
-                b'\n' => (in_text, escaped) = (false, false),
-                _ if escaped => escaped = false,
-                b'\\' if in_text => escaped = true,
-                b'"' => in_text = !in_text,
-                _ if in_text => {}
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => {
-                    depth = depth.saturating_sub(1);
-                    if depth == 0 {
-                        return;
-                    }
-                }
-                _ => {}
+            if open.read(byte) {
+                return;
             }
         }
     }

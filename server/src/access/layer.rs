@@ -82,7 +82,7 @@ where
             let response = if is_grpc(&request) {
                 Status::resource_exhausted(why).into_http()
             } else {
-                crate::http::malformed(status, why).map(Body::new)
+                crate::http::malformed(request.version(), status, why).map(Body::new)
             };
             return Box::pin(async move { Ok(response) });
         }

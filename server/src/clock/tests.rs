@@ -2,12 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
-use deed_evidence::{
-    Micros,
-    entry::Entry,
-    policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
-    replay::Replay,
-};
+use deed_evidence::{Micros, entry::Entry, replay::Replay};
 use deed_proto::v1::{self, FindingKind, statement::Body};
 use prost::Message as _;
 use tempfile::TempDir;
@@ -19,7 +14,7 @@ use crate::{
     ledger::ticker,
     options::ClockOptions,
     status::Refusal,
-    testing::{Authority, Engine, Producer, TASK, TestClock, block_on, briefs, log_of},
+    testing::{Authority, Engine, Producer, TASK, TestClock, block_on, briefs, log_of, policy_set},
 };
 
 const NAME: &str = "one";
@@ -530,14 +525,7 @@ fn a_ledger_of_rules_1_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
 
     // Once it may, it says so in an entry, and nothing else in front of that.
     let policies = "permit (principal, action, resource);";
-    let raises = authority.says(Body::PolicySet(v1::PolicySet {
-        policies: policies.to_owned(),
-        schema: DEFAULT_SCHEMA.to_owned(),
-        digest: policy::digest(policies, DEFAULT_SCHEMA).to_vec().into(),
-        cedar_version: CEDAR_VERSION.to_owned(),
-        rules_version: 2,
-        reason: String::new(),
-    }));
+    let raises = authority.says(Body::PolicySet(policy_set(policies)));
     let raised = machine.engine().append(NAME, vec![raises]).unwrap();
     assert_eq!(briefs(&raised), ["accepted 4"]);
     machine.append().unwrap();

@@ -26,7 +26,7 @@ use super::{
 
 /// Bytes that are read of a connection before others have their turn: about a millisecond's, if they
 /// are the smallest frames of HTTP/2.
-const TURN_BYTES: usize = 64 << 10;
+pub(super) const TURN_BYTES: usize = 64 << 10;
 
 /// An accepted connection.
 pub(crate) struct GuardedIo {

@@ -13,6 +13,8 @@ pub mod issue;
 pub(crate) mod places;
 mod rules;
 #[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
@@ -351,18 +353,23 @@ impl Handshakes {
         within: Duration,
         activity: Arc<Activity>,
     ) -> Result<TlsStream<TcpStream>, HandshakeError> {
-        let Some(runtime) = &self.0 else {
-            return Err(HandshakeError::GaveWay);
-        };
-        let shaking = runtime.spawn(async move {
+        let shaking = async move {
             tokio::select! {
                 shaken = tokio::time::timeout(within, accepting) => Some(shaken),
                 () = activity.leaving() => None,
             }
-        });
-        let shaken = shaking.await.ok().flatten();
-        let in_time = shaken.ok_or(HandshakeError::GaveWay)?;
+        };
+        let in_time = self.there(shaking).await.flatten();
+        let in_time = in_time.ok_or(HandshakeError::GaveWay)?;
         Ok(in_time.map_err(|_| HandshakeError::TooSlow)??)
+    }
+
+    /// Runs something on that thread; `None` if it ends first.
+    async fn there<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        self.0.as_ref()?.spawn(task).await.ok()
     }
 }
 

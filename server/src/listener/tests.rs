@@ -456,7 +456,8 @@ async fn a_peer_that_takes_nothing_is_given_up() {
 }
 
 /// The client's connection preface and empty settings (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+pub(super) const PREFACE: &[u8] =
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> BytesMut {
     let mut frame = BytesMut::new();
