@@ -61,7 +61,7 @@ mod tests {
             (
                 Brackets::open(1, false),
                 r#""a": "}]\"}", "b": [1]}, 2"#,
-                Some(24),
+                Some(22),
             ),
             (Brackets::open(1, true), r#"}", "b": 1}"#, Some(10)),
             (Brackets::open(1, true), "lost\n}", Some(5)),
