@@ -280,7 +280,7 @@ impl Book {
             key,
             record,
         });
-        let all = self.timers(view, Owner::ALL)?;
+        let all = self.cells.timers(view)?;
         let charged = all.held.saturating_sub(all.uncharged);
         let held = self.timers(view, owner)?.held;
         let share = if owner.is_unsigned() {
@@ -297,7 +297,7 @@ impl Book {
     /// # Errors
     /// As `view`.
     pub fn timers_held<V: View>(&mut self, view: &mut V) -> Result<u64, V::Error> {
-        Ok(self.timers(view, Owner::ALL)?.held)
+        Ok(self.cells.timers(view)?.held)
     }
 
     fn timers<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<Timers, V::Error> {
@@ -347,7 +347,7 @@ impl Book {
         view: &mut V,
         session: SessionId,
     ) -> Result<(), V::Error> {
-        if self.timers(view, Owner::ALL)?.promises == 0 {
+        if self.cells.timers(view)?.promises == 0 {
             return Ok(());
         }
         let key = CellKey::Promise(session);
@@ -375,8 +375,14 @@ impl Book {
         });
     }
 
-    /// Bytes that are held of what could be read again: cells at hand, and Intents of late. An estimate,
-    /// containers included.
+    /// Bytes that the cells at hand hold: an estimate, containers included.
+    #[must_use]
+    pub const fn cells_held(&self) -> usize {
+        self.cells.held()
+    }
+
+    /// Bytes that are held of what could be read again: cells at hand, and Intents of late, which have
+    /// a bound of their own (some 6 MiB). An estimate, containers included.
     #[must_use]
     pub fn held(&self) -> usize {
         self.cells.held() + self.recent.held()
@@ -386,6 +392,11 @@ impl Book {
     #[must_use]
     pub const fn work(&self) -> Work {
         self.cells.work()
+    }
+
+    /// Forgets the cells at hand. Only when all changes have been taken and can be read again.
+    pub fn forget_cells(&mut self) {
+        self.cells.forget();
     }
 
     /// Forgets what is at hand. Only when all changes have been taken and can be read again.
@@ -545,7 +556,9 @@ impl Book {
             _ => {}
         }
         self.claimed = false;
-        self.keep_timers(view, owner(voice))?;
+        if !self.dues.is_kept() {
+            self.keep_timers(view, owner(voice))?;
+        }
         assessed.findings = std::mem::take(&mut self.found);
         Ok(assessed)
     }

@@ -313,13 +313,20 @@ impl Dues {
                 self.moved.push((owner, due, true));
             }
         }
-        while self
-            .set
-            .first_key_value()
-            .is_none_or(|(due, _)| !self.covers(due))
-            && self.read_page(view)?
-        {}
+        while self.wants_page() && self.read_page(view)? {}
         Ok(())
+    }
+
+    /// Returns true if [`Dues::keep`] has nothing to do.
+    pub(super) fn is_kept(&self) -> bool {
+        let is_finished = self.unsure.is_empty() && self.fresh.is_empty() && self.moved.is_empty();
+        is_finished && !self.wants_page()
+    }
+
+    /// Returns true if the earliest timer may not be at hand.
+    fn wants_page(&self) -> bool {
+        let first = self.set.first_key_value();
+        self.horizon != Horizon::All && first.is_none_or(|(due, _)| !self.covers(due))
     }
 
     /// Returns true if more than [`FIRE_MAX`] timers are due by `at`.

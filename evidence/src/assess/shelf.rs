@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{
     book::View,
-    cells::{Cell, CellKey, Kept, Task},
+    cells::{Cell, CellKey, Kept, Task, Timers},
+    due::Owner,
     weigh::Weigh,
     work::Work,
 };
@@ -36,6 +37,8 @@ pub(super) struct Shelf {
     /// The task that was asked for last, and its slot: most statements are of the same task as the
     /// one before, and ask for it more than once.
     last_task: Option<(TaskId, usize)>,
+    /// The slot of the ledger's numbers of timers, which every statement asks for.
+    timers: Option<usize>,
     /// No cell of acts from this leaf on is kept anywhere yet.
     acts_fresh_from: u64,
     /// Bytes that all slots hold.
@@ -50,6 +53,7 @@ impl Shelf {
             slots: Vec::new(),
             changed: Vec::new(),
             last_task: None,
+            timers: None,
             acts_fresh_from: u64::MAX,
             held: 0,
             work: Work::default(),
@@ -100,6 +104,7 @@ impl Shelf {
         self.slots = Vec::new();
         self.held = 0;
         self.last_task = None;
+        self.timers = None;
     }
 
     /// Cells of acts from `leaf` on need not be asked for: there are none.
@@ -223,6 +228,16 @@ impl Shelf {
             Some(content) => Ok(content),
             None => Err(view.damaged(&key)),
         }
+    }
+
+    /// The numbers of timers that the whole ledger holds.
+    pub(super) fn timers<V: View>(&mut self, view: &mut V) -> Result<Timers, V::Error> {
+        let at = match self.timers {
+            Some(at) => at,
+            None => self.slot(view, CellKey::Timers(Owner::ALL))?,
+        };
+        self.timers = Some(at);
+        Ok(self.seen(at).copied().unwrap_or_default())
     }
 
     /// A task.

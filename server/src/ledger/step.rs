@@ -8,20 +8,17 @@
 mod assessing;
 mod evidence;
 mod held;
+mod touched;
 
-use std::{
-    collections::{HashMap, hash_map::Entry as MapEntry},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use deed_evidence::{
-    CommitmentDigest, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    WireError,
+    CommitmentDigest, LedgerId, Micros, RULES_ASSESSED, Sequence, SessionId, WireError,
     assess::{AHEAD_MAX_US, Assessed, Book, Changes, Due, Owner, cells, cells::CellKey},
     entry::{Entry, EntryError, TrustLink, is_late},
     policy::UnreadablePolicy,
-    session::{self, BatchStep, Binding, Judgement, Session},
+    session::{self, BatchStep, Judgement, Session},
     statement::{AUTHORITY_PRODUCER, Breach, Header},
     trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
 };
@@ -31,6 +28,7 @@ use thiserror::Error;
 
 use assessing::unread;
 pub(crate) use held::forget_most;
+use touched::{Standing, Touched, TouchedSessions};
 
 use crate::{
     admission::{Admitted, AdmittedBatch, Kind},
@@ -208,17 +206,13 @@ pub(crate) struct LedgerState {
     clock: Option<cells::Clock>,
 }
 
-/// Stands for a digest that nobody has asked for yet.
-const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
-
 /// The changes of one turn to one ledger.
 #[derive(Debug)]
 pub(crate) struct Turn {
     packer: Packer,
     leaf_hashes: Vec<Hash>,
     first_leaf: u64,
-    /// Sessions that the turn has looked at, changed or not. One look-up a statement.
-    touched: HashMap<SessionId, Touched>,
+    touched: TouchedSessions,
     /// Leaves of trust statements, each with the effective time at it.
     trust_leaves: Vec<(u64, Micros)>,
     references: Vec<(CommitmentDigest, Reference)>,
@@ -226,98 +220,6 @@ pub(crate) struct Turn {
     /// What is said of the payloads placed since this was taken last, by position in their request.
     assessed: Vec<(usize, Assessed)>,
     assessments: Assessments,
-}
-
-/// That somebody may speak: good until something changes that it was judged by.
-#[derive(Debug, Clone, Copy)]
-struct Standing {
-    speaker: Speaker,
-    trust_version: u64,
-    until: Micros,
-}
-
-/// A session during a turn.
-#[derive(Debug, Default)]
-struct Touched {
-    /// `None` as long as nothing was ever recorded in it.
-    session: Option<Session>,
-    /// The last run that is stored, if there is one, then those of this turn.
-    runs: Vec<Run>,
-    /// How many of `runs` are stored as they are: 1 until the stored one grows.
-    unchanged_runs: usize,
-    /// The last leaf, while the digest of its payload is not computed: most are never asked for.
-    undigested: Option<u64>,
-    changed: bool,
-    /// What the last statement's speaker was found to be.
-    standing: Option<Standing>,
-}
-
-impl Touched {
-    fn stored((session, last_run): (Session, Run)) -> Self {
-        Self {
-            session: Some(session),
-            runs: vec![last_run],
-            unchanged_runs: 1,
-            undigested: None,
-            changed: false,
-            standing: None,
-        }
-    }
-
-    /// Takes the statement that will be `leaf`.
-    fn record(&mut self, batch: &AdmittedBatch, statement: &Admitted, ledger: LedgerId, leaf: u64) {
-        let header = batch.header(statement, ledger);
-        let digest = self.put_off(statement, leaf);
-        match &mut self.session {
-            Some(session) => session.advance(&header, digest),
-            None => {
-                let binding = batch.binding(statement);
-                self.session = Some(Session::opened(&header, digest, binding));
-            }
-        }
-        let before = self.runs.len();
-        Run::extend(&mut self.runs, header.sequence, leaf);
-        if self.runs.len() == before && before == self.unchanged_runs {
-            self.unchanged_runs = 0;
-        }
-        self.changed = true;
-    }
-
-    /// Takes a whole batch, whose first statement will be `leaf`.
-    fn record_batch(&mut self, producer: &str, binding: Binding, step: &BatchStep, leaf: u64) {
-        self.undigested = None;
-        match &mut self.session {
-            Some(session) => session.advance_over(step),
-            None => self.session = Some(Session::opened_over(producer, step, binding)),
-        }
-        // The manifest lies before it, so this run is a new one.
-        self.runs.push(Run {
-            first: step.first_sequence,
-            first_leaf: leaf,
-            count: step.count.get().into(),
-        });
-        self.changed = true;
-    }
-
-    /// The digest of a statement's payload, or a stand-in for one that is computed when asked for.
-    fn put_off(&mut self, statement: &Admitted, leaf: u64) -> PayloadDigest {
-        self.undigested = statement.payload_digest.is_none().then_some(leaf);
-        statement.payload_digest.unwrap_or(UNDIGESTED)
-    }
-
-    /// Computes the digest of the last payload if that was put off.
-    fn digest(&mut self, packer: &Packer) -> Result<(), StepError> {
-        let (Some(leaf), Some(session)) = (self.undigested.take(), &mut self.session) else {
-            return Ok(());
-        };
-        let entry = packer.entry(leaf).unwrap_or_default();
-        let entry = Entry::parse(&entry).map_err(|error| StepError::Entry {
-            leaf,
-            reason: error.to_string(),
-        })?;
-        session.last_payload = PayloadDigest::of(entry.payload);
-        Ok(())
-    }
 }
 
 /// What a turn leaves to be written.
@@ -405,7 +307,7 @@ impl LedgerState {
             packer: Packer::new(first_leaf),
             leaf_hashes: Vec::new(),
             first_leaf,
-            touched: HashMap::new(),
+            touched: TouchedSessions::default(),
             trust_leaves: Vec::new(),
             references: Vec::new(),
             erased: Vec::new(),
@@ -493,16 +395,13 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<Result<&'t mut Touched, Judged>, StepError> {
         let header = batch.header(statement, self.id);
-        let touched = match turn.touched.entry(header.session) {
-            MapEntry::Occupied(touched) => touched.into_mut(),
-            MapEntry::Vacant(vacant) => {
-                let known = match self.take_session(&header.session) {
-                    Some(known) => Some(known),
-                    None => past.session(&header.session)?,
-                };
-                vacant.insert(known.map(Touched::stored).unwrap_or_default())
-            }
-        };
+        let touched = turn.touched.get_or_insert(header.session, || {
+            let known = match self.take_session(&header.session) {
+                Some(known) => Some(known),
+                None => past.session(&header.session)?,
+            };
+            Ok::<_, StepError>(known.map(Touched::stored).unwrap_or_default())
+        })?;
         if header.previous.is_some() {
             touched.digest(&turn.packer)?;
         }
@@ -568,7 +467,7 @@ impl LedgerState {
             Ok(_) => {
                 let at = self.come_to(turn, batch.received_at(), past)?;
                 let leaf = turn.next_leaf();
-                let session = turn.touched.entry(statement.session()).or_default();
+                let session = turn.touched.of(statement.session());
                 session.record(batch, statement, self.id, leaf);
                 turn.push(batch.entry(statement), statement.leaf_hash);
                 turn.refer(batch, statement, leaf, at);
@@ -607,12 +506,14 @@ impl LedgerState {
     /// Returns the reason why a body, or its form, is not taken under the rules in force.
     fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
         let header = batch.header(statement, self.id);
+        let trust = self.trust.read();
         if header.body.needs_policy()
-            && let Err(unreadable) = self.trust.read().can_judge(header.body)
+            && let Err(unreadable) = trust.can_judge(header.body)
         {
             return Some(unreadable.into());
         }
-        let found = self.trust.read().rules_version();
+        let found = trust.rules_version();
+        drop(trust);
         if found >= RULES_ASSESSED {
             let breach = header.breach.map(Refusal::Form);
             return breach.or_else(|| unread(batch, statement));
@@ -704,8 +605,7 @@ impl LedgerState {
         trust.apply(said, at, LeafIndex::new(leaf), hash);
         drop(trust);
         turn.touched
-            .entry(statement.session())
-            .or_default()
+            .of(statement.session())
             .record(batch, statement, self.id, leaf);
         turn.push(&entry, hash);
         turn.trust_leaves.push((leaf, at));
@@ -754,7 +654,7 @@ impl LedgerState {
                 self.come_to(turn, batch.received_at(), past)?;
                 let manifest_leaf = turn.next_leaf();
                 let producer = batch.header(first, self.id).producer;
-                let session = turn.touched.entry(first.session()).or_default();
+                let session = turn.touched.of(first.session());
                 session.record_batch(
                     producer,
                     batch.binding(first),
@@ -806,7 +706,7 @@ impl LedgerState {
         self.edge
             .append(&turn.leaf_hashes, &mut |tile| tiles.push(tile));
         let mut sessions = Vec::new();
-        for (id, mut touched) in turn.touched {
+        for (id, mut touched) in turn.touched.into_all() {
             touched.digest(&turn.packer)?;
             let (Some(session), Some(&last)) = (touched.session, touched.runs.last()) else {
                 // Nothing was ever recorded in it.
@@ -818,7 +718,7 @@ impl LedgerState {
                 sessions.push((id, session, touched.runs));
             }
         }
-        // A hash map's order is not the same twice.
+        // In an order that does not depend on where turns are cut.
         sessions.sort_unstable_by_key(|(id, ..)| *id);
         let assessment = self.book.take_changes();
         let mut assessments = turn.assessments;

@@ -15,7 +15,7 @@ use deed_evidence::{
 };
 use deed_tlog::{Hash, leaf_hash};
 
-use super::{Group, LedgerState, Past, Refusal, StepError, Touched, Turn};
+use super::{Group, LedgerState, Past, Refusal, StepError, Turn, touched::TouchedSessions};
 use crate::{
     admission::{Admitted, AdmittedBatch},
     shard::Confirmed,
@@ -112,13 +112,17 @@ impl LedgerState {
         count: u64,
         past: &mut impl Past,
     ) -> Result<Option<Refusal>, StepError> {
-        if !self.assesses() {
+        if statement.said.is_none() && !self.assesses() {
+            // Nothing was read of it, and nothing needs to be.
             return Ok(None);
         }
         let at = self.effective_time.max(batch.received_at());
         let Some(deadline) = deadline(batch, statement, at) else {
             return Ok(None);
         };
+        if !self.assesses() {
+            return Ok(None);
+        }
         let latest = Micros::new(at.get().saturating_add(AHEAD_MAX_US));
         if deadline > latest {
             let found = deadline;
@@ -345,7 +349,7 @@ pub(super) fn unreadable(leaf: u64, error: &WireError) -> StepError {
 pub(super) struct StepView<'t, P> {
     packer: &'t Packer,
     next_leaf: u64,
-    touched: &'t HashMap<SessionId, Touched>,
+    touched: &'t TouchedSessions,
     sessions: &'t HashMap<SessionId, (Session, Run)>,
     past: &'t mut P,
 }

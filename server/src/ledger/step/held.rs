@@ -28,10 +28,12 @@ const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
 impl LedgerState {
     /// Forgets what is beyond the bounds, before a turn begins.
     pub(super) fn keep_bounds(&mut self, past: &mut impl Past) -> Result<(), StepError> {
-        if self.book.held() > CELLS_HELD_MAX {
+        if self.book.cells_held() > CELLS_HELD_MAX {
             past.settle()?;
-            self.forget_cells();
-        } else if self.book.timers_at_hand() > TIMERS_AT_HAND_MAX {
+            self.book.forget_cells();
+            self.book.begins_at(self.edge.size().get());
+        }
+        if self.book.timers_at_hand() > TIMERS_AT_HAND_MAX {
             past.settle()?;
             self.book.forget_timers();
         }
@@ -57,13 +59,9 @@ impl LedgerState {
 
     /// Forgets what can be read again. Only when every finished turn is in the store, and none is open.
     pub(crate) fn forget(&mut self) {
-        self.forget_cells();
-        self.forget_sessions();
-    }
-
-    fn forget_cells(&mut self) {
         self.book.forget();
         self.book.begins_at(self.edge.size().get());
+        self.forget_sessions();
     }
 
     fn forget_sessions(&mut self) {

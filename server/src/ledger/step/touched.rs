@@ -1,0 +1,173 @@
+//! Sessions during a turn.
+
+use std::{collections::HashMap, convert::Infallible};
+
+use deed_evidence::{
+    LedgerId, Micros, PayloadDigest, SessionId,
+    entry::Entry,
+    session::{BatchStep, Binding, Session},
+    trust::Speaker,
+};
+
+use super::StepError;
+use crate::{
+    admission::{Admitted, AdmittedBatch},
+    store::{pack::Packer, read::Run},
+};
+
+/// Sessions that a turn has looked at, changed or not.
+#[derive(Debug, Default)]
+pub(super) struct TouchedSessions {
+    places: HashMap<SessionId, usize>,
+    all: Vec<(SessionId, Touched)>,
+    /// The place of the one that was asked for last: most statements are of the same session as the
+    /// one before, and ask for it more than once.
+    last: usize,
+}
+
+impl TouchedSessions {
+    fn place(&self, id: &SessionId) -> Option<usize> {
+        match self.all.get(self.last) {
+            Some((last, _)) if last == id => Some(self.last),
+            _ => self.places.get(id).copied(),
+        }
+    }
+
+    pub(super) fn get(&self, id: &SessionId) -> Option<&Touched> {
+        self.place(id).map(|place| &self.all[place].1)
+    }
+
+    /// A session, which is looked up where nobody has touched it yet.
+    pub(super) fn get_or_insert<E>(
+        &mut self,
+        id: SessionId,
+        look_up: impl FnOnce() -> Result<Touched, E>,
+    ) -> Result<&mut Touched, E> {
+        self.last = match self.place(&id) {
+            Some(place) => place,
+            None => {
+                self.all.push((id, look_up()?));
+                self.places.insert(id, self.all.len() - 1);
+                self.all.len() - 1
+            }
+        };
+        Ok(&mut self.all[self.last].1)
+    }
+
+    /// A session in which nothing is recorded, if nobody has touched it yet.
+    pub(super) fn of(&mut self, id: SessionId) -> &mut Touched {
+        let Ok(touched) = self.get_or_insert(id, || Ok::<_, Infallible>(Touched::default()));
+        touched
+    }
+
+    pub(super) fn into_all(self) -> Vec<(SessionId, Touched)> {
+        self.all
+    }
+}
+
+/// Stands for a digest that nobody has asked for yet.
+const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
+
+/// That somebody may speak: good until something changes that it was judged by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) speaker: Speaker,
+    pub(super) trust_version: u64,
+    pub(super) until: Micros,
+}
+
+/// A session during a turn.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// `None` as long as nothing was ever recorded in it.
+    pub(super) session: Option<Session>,
+    /// The last run that is stored, if there is one, then those of this turn.
+    pub(super) runs: Vec<Run>,
+    /// How many of `runs` are stored as they are: 1 until the stored one grows.
+    pub(super) unchanged_runs: usize,
+    /// The last leaf, while the digest of its payload is not computed: most are never asked for.
+    undigested: Option<u64>,
+    pub(super) changed: bool,
+    /// What the last statement's speaker was found to be.
+    pub(super) standing: Option<Standing>,
+}
+
+impl Touched {
+    pub(super) fn stored((session, last_run): (Session, Run)) -> Self {
+        Self {
+            session: Some(session),
+            runs: vec![last_run],
+            unchanged_runs: 1,
+            undigested: None,
+            changed: false,
+            standing: None,
+        }
+    }
+
+    /// Takes the statement that will be `leaf`.
+    pub(super) fn record(
+        &mut self,
+        batch: &AdmittedBatch,
+        statement: &Admitted,
+        ledger: LedgerId,
+        leaf: u64,
+    ) {
+        let header = batch.header(statement, ledger);
+        let digest = self.put_off(statement, leaf);
+        match &mut self.session {
+            Some(session) => session.advance(&header, digest),
+            None => {
+                let binding = batch.binding(statement);
+                self.session = Some(Session::opened(&header, digest, binding));
+            }
+        }
+        let before = self.runs.len();
+        Run::extend(&mut self.runs, header.sequence, leaf);
+        if self.runs.len() == before && before == self.unchanged_runs {
+            self.unchanged_runs = 0;
+        }
+        self.changed = true;
+    }
+
+    /// Takes a whole batch, whose first statement will be `leaf`.
+    pub(super) fn record_batch(
+        &mut self,
+        producer: &str,
+        binding: Binding,
+        step: &BatchStep,
+        leaf: u64,
+    ) {
+        self.undigested = None;
+        match &mut self.session {
+            Some(session) => session.advance_over(step),
+            None => self.session = Some(Session::opened_over(producer, step, binding)),
+        }
+        // The manifest lies before it, so this run is a new one.
+        self.runs.push(Run {
+            first: step.first_sequence,
+            first_leaf: leaf,
+            count: step.count.get().into(),
+        });
+        self.changed = true;
+    }
+
+    /// The digest of a statement's payload, or a stand-in for one that is computed when asked for.
+    fn put_off(&mut self, statement: &Admitted, leaf: u64) -> PayloadDigest {
+        self.undigested = statement.payload_digest.is_none().then_some(leaf);
+        statement.payload_digest.unwrap_or(UNDIGESTED)
+    }
+
+    /// Computes the digest of the last payload if that was put off.
+    pub(super) fn digest(&mut self, packer: &Packer) -> Result<(), StepError> {
+        let (Some(leaf), Some(session)) = (self.undigested.take(), &mut self.session) else {
+            return Ok(());
+        };
+        let entry = packer.entry(leaf).unwrap_or_default();
+        let entry = Entry::parse(&entry).map_err(|error| StepError::Entry {
+            leaf,
+            reason: error.to_string(),
+        })?;
+        session.last_payload = PayloadDigest::of(entry.payload);
+        Ok(())
+    }
+}
