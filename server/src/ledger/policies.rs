@@ -161,7 +161,7 @@ impl Policies {
 impl Default for Queue {
     fn default() -> Self {
         Self {
-            one_at_a_time: Budget::new(1, 1),
+            one_at_a_time: Budget::of_places(1, 1),
             ledgers: Arc::default(),
         }
     }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{
     SourceKey,
-    drr::{Drr, Verdict},
+    drr::{Drr, QUANTUM_BYTES, Verdict},
 };
 
 /// A budget. Cheap to clone: all clones are the same one.
@@ -64,15 +64,20 @@ pub(crate) struct Share {
 }
 
 impl Budget {
-    /// `total` to share, of which one source holds `source_max` at most, and all strangers half.
+    /// `total` bytes to share, of which one source holds `source_max` at most, and all strangers half.
     pub(crate) fn new(total: usize, source_max: usize) -> Self {
-        Self::build(total, source_max, 0, total / 2)
+        Self::build(total, source_max, 0, total / 2, QUANTUM_BYTES)
+    }
+
+    /// The same of places, which are taken one at a time: sources that wait get them in turn, one each.
+    pub(crate) fn of_places(total: usize, source_max: usize) -> Self {
+        Self::build(total, source_max, 0, total / 2, 1)
     }
 
     /// The same, with `reserve` of it kept for sources that hold nothing and say who they are.
     pub(crate) fn with_reserve(total: usize, source_max: usize, reserve: usize) -> Self {
         let free = total.saturating_sub(reserve);
-        Self::build(total, source_max, reserve, free / 2)
+        Self::build(total, source_max, reserve, free / 2, QUANTUM_BYTES)
     }
 
     /// A budget of which one source holds `source_max` at most, and all strangers `strangers_max`;
@@ -83,10 +88,16 @@ impl Budget {
         strangers_max: usize,
         reserve: usize,
     ) -> Self {
-        Self::build(total, source_max, reserve, strangers_max)
+        Self::build(total, source_max, reserve, strangers_max, QUANTUM_BYTES)
     }
 
-    fn build(total: usize, source_max: usize, reserve: usize, strangers_max: usize) -> Self {
+    fn build(
+        total: usize,
+        source_max: usize,
+        reserve: usize,
+        strangers_max: usize,
+        quantum: usize,
+    ) -> Self {
         let free = total.saturating_sub(reserve);
         Self(Arc::new(Inner {
             total,
@@ -97,15 +108,10 @@ impl Budget {
                 reserve: total - free,
                 held: HashMap::new(),
                 strangers: 0,
-                waiting: Drr::new(),
+                waiting: Drr::new(quantum),
                 next_id: 0,
             }),
         }))
-    }
-
-    /// A budget of which one source holds half at most.
-    pub(crate) fn halved(total: usize) -> Self {
-        Self::new(total, total / 2)
     }
 
     /// A budget of which an eighth is kept for sources that hold nothing, and one source holds half
@@ -151,6 +157,11 @@ impl Budget {
         let mut state = self.0.state.lock();
         let is_reserve = self.fits_now(&state, source, amount)?;
         Some(self.hold(&mut state, source.clone(), amount, is_reserve))
+    }
+
+    /// What there is to share.
+    pub(crate) fn total(&self) -> usize {
+        self.0.total
     }
 
     /// What is held in all.
@@ -323,6 +334,12 @@ impl Drop for Leaving<'_> {
 }
 
 impl Share {
+    /// Whether another source waits for what is held here.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let state = self.budget.0.state.lock();
+        state.waiting.waits_beside(&self.source)
+    }
+
     /// Takes `amount` more if there is room for it now and nobody waits.
     pub(crate) fn try_grow(&mut self, amount: usize) -> bool {
         let mut state = self.budget.0.state.lock();

@@ -46,7 +46,7 @@ fn what_is_taken_comes_back_in_part_and_whole() {
 
 #[test]
 fn a_source_holds_no_more_than_its_bound_and_others_pass_it() {
-    let budget = Budget::halved(100);
+    let budget = Budget::new(100, 50);
     let held = ready(budget.take(&A, 30));
     let mut waiting = Box::pin(budget.take(&A, 30));
     assert!(poll(waiting.as_mut()).is_pending());
@@ -128,6 +128,51 @@ fn a_part_of_a_share_is_given_back_by_itself() {
     drop((share, rest));
     assert_eq!(budget.held(), 0);
     assert!(budget.is_unused());
+}
+
+#[test]
+fn who_holds_a_share_knows_whether_another_source_waits() {
+    let (one, other) = (SourceKey::Connection(1), SourceKey::Connection(2));
+    let budget = Budget::new(1, 1);
+    let held = ready(budget.take(&one, 1));
+    assert!(!held.is_wanted());
+    let mut own = pin!(budget.take(&one, 1));
+    assert!(poll(own.as_mut()).is_pending());
+    assert!(!held.is_wanted());
+    {
+        let mut others = pin!(budget.take(&other, 1));
+        assert!(poll(others.as_mut()).is_pending());
+        assert!(held.is_wanted());
+    }
+    assert!(!held.is_wanted(), "it has given up");
+}
+
+#[test]
+fn places_are_given_to_sources_in_turn() {
+    let (one, other) = (SourceKey::Connection(1), SourceKey::Connection(2));
+    let budget = Budget::of_places(1, 1);
+    let mut held = ready(budget.take(&one, 1));
+    let waits = |source| Box::pin(budget.take(source, 1));
+    // Whoever has one asks for the next before it gives the last one back.
+    let mut own = vec![waits(&one), waits(&one)];
+    let mut others = waits(&other);
+    own.iter_mut()
+        .for_each(|own| assert!(poll(own.as_mut()).is_pending()));
+    assert!(poll(others.as_mut()).is_pending());
+    for turn in 1.. {
+        own.push(waits(&one));
+        own.iter_mut()
+            .for_each(|own| assert!(poll(own.as_mut()).is_pending()));
+        drop(held);
+        if poll(others.as_mut()).is_ready() {
+            assert!(turn <= 2, "{turn}");
+            break;
+        }
+        let Poll::Ready(next) = poll(own.remove(0).as_mut()) else {
+            panic!("nobody has it");
+        };
+        held = next;
+    }
 }
 
 #[test]
@@ -297,7 +342,7 @@ fn whatever_the_order_nobody_waits_for_ever() {
             .build()
             .unwrap();
         let pressure = Arc::new(pressure(1000, 1500, 2000));
-        let shard = Budget::halved(1800);
+        let shard = Budget::new(1800, 900);
         let connections: Vec<_> = (1..=4).map(|id| connection(id, 1000)).collect();
         let mut random = seed;
         let mut next = |bound: u64| {

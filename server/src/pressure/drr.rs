@@ -1,6 +1,6 @@
 //! Deficit round robin: one FIFO queue for each source, served in turn by their costs.
 //!
-//! Every source whose turn it is gains [`QUANTUM_BYTES`] of credit; it is served while its credit
+//! Every source whose turn it is gains a quantum of credit; it is served while its credit
 //! covers its first item. So what is served of each source that always has something waiting
 //! differs by no more than a quantum and an item, however much of it waits and however large its
 //! items are. Each look at a source either serves an item or gains it a quantum, so the looks that
@@ -13,7 +13,7 @@ use std::{
     hash::Hash,
 };
 
-/// What a source gains in its turn.
+/// What a source gains in its turn, where bytes are shared out.
 pub(super) const QUANTUM_BYTES: usize = 256 << 10;
 
 /// What becomes of a source's first item when it is looked at.
@@ -29,6 +29,7 @@ pub(super) enum Verdict {
 /// Queues of `T` by source.
 #[derive(Debug)]
 pub(super) struct Drr<K, T> {
+    quantum: usize,
     flows: HashMap<K, Flow<T>>,
     /// The sources of which something waits, the one whose turn it is first.
     ring: VecDeque<K>,
@@ -41,8 +42,9 @@ struct Flow<T> {
 }
 
 impl<K: Clone + Eq + Hash, T> Drr<K, T> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(quantum: usize) -> Self {
         Self {
+            quantum: quantum.max(1),
             flows: HashMap::new(),
             ring: VecDeque::new(),
         }
@@ -50,6 +52,11 @@ impl<K: Clone + Eq + Hash, T> Drr<K, T> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.ring.is_empty()
+    }
+
+    /// Whether something of another source waits.
+    pub(super) fn waits_beside(&self, source: &K) -> bool {
+        self.flows.len() > usize::from(self.flows.contains_key(source))
     }
 
     /// Puts an item behind all others of its source.
@@ -94,7 +101,7 @@ impl<K: Clone + Eq + Hash, T> Drr<K, T> {
                 }
                 // With nobody else to serve there is nothing to share out.
                 _ if flow.credit < cost && !alone => {
-                    flow.credit += QUANTUM_BYTES;
+                    flow.credit += self.quantum;
                     skipped = 0;
                     self.ring.rotate_left(1);
                 }
@@ -145,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_source_with_a_hundred_times_the_load_gets_half() {
-        let mut queue = Drr::new();
+        let mut queue = Drr::new(QUANTUM_BYTES);
         // Load comes as many small items or few large ones; neither helps.
         for item in 0..10_000 {
             queue.push('a', 64 << 10, item);
@@ -165,7 +172,7 @@ mod tests {
 
     #[test]
     fn one_that_comes_late_waits_a_round_and_not_a_backlog() {
-        let mut queue = Drr::new();
+        let mut queue = Drr::new(QUANTUM_BYTES);
         for item in 0..10_000 {
             queue.push('a', 64 << 10, item);
         }
@@ -180,7 +187,7 @@ mod tests {
 
     #[test]
     fn items_of_a_source_keep_their_order() {
-        let mut queue = Drr::new();
+        let mut queue = Drr::new(QUANTUM_BYTES);
         for item in 0..500 {
             queue.push(item % 7, (item * 7919) % 600_000, item);
         }
@@ -196,7 +203,7 @@ mod tests {
 
     #[test]
     fn who_must_wait_is_not_passed_and_who_is_skipped_is() {
-        let mut queue = Drr::new();
+        let mut queue = Drr::new(QUANTUM_BYTES);
         for source in ['a', 'b', 'c'] {
             queue.push(source, 1, ());
         }

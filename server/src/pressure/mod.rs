@@ -162,11 +162,11 @@ impl Pressure {
             ledgers: Mutex::default(),
             server: Budget::reserving(server_bytes),
             arriving: Budget::with_reserve(server_bytes, server_bytes / 4, server_bytes / 8),
-            reads: Budget::halved(limits.reads.max(1)),
+            reads: Budget::of_places(limits.reads.max(1), limits.reads / 2),
             // A request is looked through in one go, so that one source has half of the processors
             // at most. Pieces of signatures are short.
-            admissions: Budget::halved(processors.max(2)),
-            verifications: Budget::new(processors, processors),
+            admissions: Budget::of_places(processors.max(2), processors / 2),
+            verifications: Budget::of_places(processors, processors),
             quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
             undecoded: undecoded::budget(server_bytes),
             append_streams: Budget::with_reserve(
