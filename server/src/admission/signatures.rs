@@ -1,11 +1,15 @@
 //! Signatures of a request: verified strictly, one at a time, on as many threads as there are
 //! processors, where all requests take turns by who sends them.
 
+use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
+
 use bytes::Bytes;
 use deed_evidence::signature;
 use deed_proto::v1::{PayloadType, rejection::Reason};
 use deed_tlog::PublicKey;
 use futures::future::join_all;
+use parking_lot::Mutex;
+use tokio::{sync::Notify, task::JoinError};
 
 use super::{Admitting, Rejected};
 use crate::pressure::{Budget, SourceKey};
@@ -28,9 +32,10 @@ pub(super) struct Unverified {
 }
 
 impl Unverified {
-    /// What is wrong with it, if anything is.
-    fn verify(&self) -> Option<Rejected> {
-        signature::verify(&self.key, self.payload_type, &self.payload, &self.signature)
+    /// What is wrong with it, if anything is. `buffer` is used again for what was signed.
+    fn verify(&self, buffer: &mut Vec<u8>) -> Option<Rejected> {
+        let (key, payload_type) = (&self.key, self.payload_type);
+        signature::verify_with(key, payload_type, &self.payload, &self.signature, buffer)
             .err()
             .map(|_| {
                 let message = "the signature is not one of this payload by this key; sign DSSE's \
@@ -49,18 +54,16 @@ impl Admitting {
             return self;
         }
         let mut unverified = std::mem::take(&mut self.signatures);
-        let mut verifying = Vec::with_capacity(unverified.len().div_ceil(CHUNK));
+        let mut chunks = Vec::with_capacity(unverified.len().div_ceil(CHUNK));
         while !unverified.is_empty() {
-            let chunk = unverified.split_off(unverified.len().saturating_sub(CHUNK));
-            verifying.push(async move {
-                let turn = threads.take(caller, 1).await;
-                let verifying = tokio::task::spawn_blocking(move || {
-                    let _turn = turn;
-                    verify_all(&chunk)
-                });
-                verifying.await
-            });
+            chunks.push(unverified.split_off(unverified.len().saturating_sub(CHUNK)));
         }
+        let helpers = chunks.len().min(threads.total());
+        let work = Work(Arc::new(Unclaimed {
+            chunks: Mutex::new(chunks),
+            claimed: Notify::new(),
+        }));
+        let verifying = (0..helpers).map(|_| verify_in_turns(&work.0, threads, caller));
         for verified in join_all(verifying).await {
             match verified {
                 Ok(rejected) => self.rejected.extend(rejected),
@@ -78,6 +81,86 @@ impl Admitting {
     }
 }
 
+/// Signatures of a request that nobody verifies yet.
+struct Unclaimed {
+    chunks: Mutex<Vec<Vec<Unverified>>>,
+    /// Told when there are no more.
+    claimed: Notify,
+}
+
+impl Unclaimed {
+    fn take(&self) -> Option<Vec<Unverified>> {
+        let mut chunks = self.chunks.lock();
+        let chunk = chunks.pop();
+        if chunks.is_empty() {
+            self.claimed.notify_waiters();
+        }
+        chunk
+    }
+
+    /// Waits until nothing is left to take.
+    async fn all_claimed(&self) {
+        let told = self.claimed.notified();
+        if !self.chunks.lock().is_empty() {
+            told.await;
+        }
+    }
+}
+
+/// The signatures of a request that somebody waits for: who has gone needs no more of them verified.
+struct Work(Arc<Unclaimed>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.chunks.lock().clear();
+    }
+}
+
+/// Verifies chunks until none is left. Whoever has a turn goes on until another caller waits for one: to
+/// hand a thread over for each chunk would leave it idle in between.
+async fn verify_in_turns(
+    work: &Arc<Unclaimed>,
+    threads: &Budget,
+    caller: &SourceKey,
+) -> Result<Vec<Rejected>, JoinError> {
+    let mut rejected = Vec::new();
+    loop {
+        let turn = tokio::select! {
+            biased;
+            () = work.all_claimed() => return Ok(rejected),
+            turn = threads.take(caller, 1) => turn,
+        };
+        let work = Arc::clone(work);
+        let verifying = tokio::task::spawn_blocking(move || {
+            let mut rejected = Vec::new();
+            while let Some(chunk) = work.take() {
+                rejected.extend(verify_all(&chunk));
+                if turn.is_wanted() {
+                    break;
+                }
+            }
+            rejected
+        });
+        rejected.extend(verifying.await?);
+    }
+}
+
+/// Begins a page of the stack.
+#[repr(align(4096))]
+struct Page(#[expect(dead_code, reason = "only its place counts")] MaybeUninit<[u8; 64]>);
+
+/// What is wrong with them.
+///
+/// The field arithmetic of a verification keeps vectors of 32 bytes on the stack wherever that happens
+/// to be. Where one of them lies across two pages a verification takes up to a sixth longer, so how fast
+/// it is would depend on the frames of whoever calls. It is called from the start of a page instead.
+#[inline(never)]
 fn verify_all(unverified: &[Unverified]) -> Vec<Rejected> {
-    unverified.iter().filter_map(Unverified::verify).collect()
+    let page = Page(MaybeUninit::uninit());
+    black_box(&page);
+    let mut buffer = Vec::new();
+    let verify = |one: &Unverified| one.verify(&mut buffer);
+    let rejected = unverified.iter().filter_map(verify).collect();
+    black_box(&page);
+    rejected
 }
