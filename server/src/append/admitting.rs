@@ -32,7 +32,7 @@ fn is_short(envelopes: &[v1::Envelope]) -> bool {
 }
 
 impl Appends {
-    /// Admits a request's envelopes.
+    /// Admits a request's envelopes; and when they were received.
     pub(super) async fn admit(
         &self,
         envelopes: Vec<v1::Envelope>,
@@ -40,7 +40,7 @@ impl Appends {
         sender: &Sender,
         source: &Source,
         cost: Cost,
-    ) -> Result<(AdmittedBatch, Vec<Rejected>, Contents), Refusal> {
+    ) -> Result<(Instant, AdmittedBatch, Vec<Rejected>, Contents), Refusal> {
         let (caller, count) = (source.key(), envelopes.len());
         let too_much_waits = || {
             self.metrics.overloaded();
@@ -58,7 +58,7 @@ impl Appends {
         }
         // Only now: a receive time from before the wait would be older than it has to be.
         let received_at = self.now_for(ledger)?;
-        let begun = Instant::now();
+        let received = Instant::now();
         let holds_contents = self.contents.may_hold(ledger.number);
         let look_through = {
             let (ledger, sender) = (Arc::clone(ledger), sender.clone());
@@ -95,9 +95,9 @@ impl Appends {
                 admitting.refuse_policy(*envelope, why);
             }
         }
-        let admitted = admitting.finish();
-        self.metrics.stage(Stage::Admission, begun.elapsed());
-        Ok(admitted)
+        let (batch, rejected, contents) = admitting.finish();
+        self.metrics.stage(Stage::Admission, received.elapsed());
+        Ok((received, batch, rejected, contents))
     }
 }
 

@@ -139,7 +139,7 @@ impl Appends {
         let count = request.envelopes.len();
         let envelopes = request.envelopes;
         let admitted = self.admit(envelopes, &ledger, sender, source, cost).await?;
-        let (mut batch, rejected, contents) = admitted;
+        let (received, mut batch, rejected, contents) = admitted;
         if !contents.is_empty() {
             self.hold_contents(&ledger, source, contents, &mut batch)
                 .await?;
@@ -153,8 +153,8 @@ impl Appends {
             batch.set_erasable(erasable);
             guard = Some(found);
         }
-        let pending =
-            (!batch.statements().is_empty()).then(|| place.append(Arc::clone(&ledger), batch));
+        let pending = (!batch.statements().is_empty())
+            .then(|| place.append(Arc::clone(&ledger), batch, received));
         let in_flight = InFlight {
             envelopes: count,
             with_proofs: request.with_proofs,

@@ -1,7 +1,7 @@
 //! Evidence policies in a server: compiled after their signature, once, and never the end of a
 //! ledger.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use deed_evidence::{
     policy,
@@ -165,7 +165,10 @@ fn record_as_before(engine: &Engine, ledger: &Arc<Ledger>, envelope: v1::Envelop
     let placements = runtime.block_on(async {
         let shards = &engine.appends.shards;
         let place = shards.reserve(ledger.number, SourceKey::Server, 0).await;
-        let answer = place.append(Arc::clone(ledger), batch).answer().await;
+        let answer = place
+            .append(Arc::clone(ledger), batch, Instant::now())
+            .answer()
+            .await;
         answer.unwrap().placements
     });
     assert!(

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deed_evidence::Micros;
@@ -43,7 +43,7 @@ fn admit(ledger: &Ledger, envelopes: &[v1::Envelope]) -> AdmittedBatch {
 fn submit(engine: &Engine, ledger: &Arc<Ledger>, source: u64, batch: AdmittedBatch) -> Pending {
     let source = SourceKey::Connection(source);
     let place = engine.appends.shards.reserve(ledger.number, source, 1);
-    block_on(place).append(Arc::clone(ledger), batch)
+    block_on(place).append(Arc::clone(ledger), batch, Instant::now())
 }
 
 /// Waits until so many turns are in work. (What a thread serves in one turn before it meets a ledger

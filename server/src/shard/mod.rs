@@ -68,6 +68,7 @@ use crate::{
 use parking_lot::Mutex;
 use pipeline::{Line, Progress};
 use queue::{OVERDUE, Queue, TURN_THREADS};
+use schedule::Waits;
 pub(crate) use turn::TURN_TIME;
 use turn::{AllHeld, TurnThread, Turns};
 
@@ -433,9 +434,14 @@ pub(crate) struct Reservation<'s> {
 pub(crate) struct Pending(oneshot::Receiver<Answer>);
 
 impl Reservation<'_> {
-    /// Hands admitted statements over.
-    pub(crate) fn append(self, ledger: Arc<Ledger>, batch: AdmittedBatch) -> Pending {
-        self.submit(Work::Append(ledger, batch))
+    /// Hands admitted statements over, which were received at `received`.
+    pub(crate) fn append(
+        self,
+        ledger: Arc<Ledger>,
+        batch: AdmittedBatch,
+        received: Instant,
+    ) -> Pending {
+        self.submit_received(Work::Append(ledger, batch), received)
     }
 
     /// Lets time come to `now` in a ledger.
@@ -459,6 +465,10 @@ impl Reservation<'_> {
     }
 
     fn submit(self, work: Work) -> Pending {
+        self.submit_received(work, Instant::now())
+    }
+
+    fn submit_received(self, work: Work, received: Instant) -> Pending {
         let (reply, answer) = oneshot::channel();
         let (ledger, is_heavy) = (work.ledger(), work.is_heavy());
         let job = Job {
@@ -471,7 +481,13 @@ impl Reservation<'_> {
             assessed: Vec::new(),
         };
         // If the shard has stopped, the reply is dropped and the answer says so.
-        self.shard.queue.push(ledger, self.source, job, is_heavy);
+        let waits = Waits {
+            item: job,
+            is_heavy,
+            received,
+            begun: false,
+        };
+        self.shard.queue.push(ledger, self.source, waits);
         Pending(answer)
     }
 }

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::{schedule::SLOW_PIECE, turn::TURN_BYTES};
 use crate::admission::AdmittedBatch;
 
-/// Pieces are measured together until they took so long: asking for a thread's time of the processor
-/// is a system call.
+/// Pieces are measured together until they took so long, or a few milliseconds where they are
+/// statements of a request: asking for a thread's time of the processor is a system call.
 const LAP: Duration = Duration::from_millis(1);
 
 /// Measures the work of a turn, piece by piece. What a ledger is to answer for is the time of the
@@ -52,7 +52,11 @@ impl Stopwatch {
 
     /// Ends a piece: how long it counts. Short ones count nothing until they are long together.
     pub(super) fn lap(&self) -> Duration {
-        let now = Instant::now();
+        self.lap_at(Instant::now())
+    }
+
+    /// The same where the time is known.
+    fn lap_at(&self, now: Instant) -> Duration {
         let in_all = now - self.lap_began.get();
         if in_all < LAP {
             return Duration::ZERO;
@@ -91,24 +95,58 @@ fn processor_time() -> Duration {
 
 /// Watches what is placed of a request, piece by piece.
 pub(super) struct Pieces<'t> {
-    pub(super) turn_until: Instant,
+    turn_until: Instant,
     /// Of the whole turn.
     pub(super) bytes: usize,
     /// Statements that were placed when the last piece was.
-    pub(super) placed: usize,
-    pub(super) watch: &'t Stopwatch,
+    placed: usize,
+    watch: &'t Stopwatch,
     pub(super) longest: Duration,
+    /// When the clock was looked at; `None` if the turn is over, so that one piece is placed.
+    tick: Option<Timespec>,
 }
 
-impl Pieces<'_> {
+impl<'t> Pieces<'t> {
+    /// Watches what is placed behind `placed` statements, in a turn that has `bytes` so far.
+    pub(super) fn new(
+        watch: &'t Stopwatch,
+        turn_until: Instant,
+        bytes: usize,
+        placed: usize,
+    ) -> Self {
+        Self {
+            turn_until,
+            bytes,
+            placed,
+            watch,
+            longest: Duration::ZERO,
+            tick: (Instant::now() < turn_until).then(tick),
+        }
+    }
+
     /// A piece was placed, and with it so many statements. Returns true if the turn takes no more.
     pub(super) fn is_enough(&mut self, batch: &AdmittedBatch, placed: usize) -> bool {
         let new = &batch.statements()[self.placed..placed];
         self.placed = placed;
         self.bytes += new.iter().map(|one| batch.entry(one).len()).sum::<usize>();
-        self.longest = self.longest.max(self.watch.lap());
-        self.bytes >= TURN_BYTES || Instant::now() >= self.turn_until
+        let tick = Some(tick());
+        if tick == self.tick && self.bytes < TURN_BYTES {
+            return false;
+        }
+        self.tick = tick;
+        let now = Instant::now();
+        self.longest = self.longest.max(self.watch.lap_at(now));
+        self.bytes >= TURN_BYTES || now >= self.turn_until
     }
+}
+
+/// The time to a few milliseconds: what it costs to ask for more would be felt by very many short pieces.
+fn tick() -> Timespec {
+    #[cfg(target_os = "linux")]
+    const CLOCK: ClockId = ClockId::MonotonicCoarse;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: ClockId = ClockId::Monotonic;
+    clock_gettime(CLOCK)
 }
 
 #[cfg(test)]

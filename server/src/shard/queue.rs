@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::schedule::{Pace, Schedule};
+use super::schedule::{Pace, Schedule, Waits};
 use crate::{pressure::SourceKey, store::LedgerNumber};
 
 /// How long a turn of ledgers that are not slow may be in work before another thread makes the next one.
@@ -112,17 +112,18 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Puts an item behind those of its source in its ledger. Dropped if the queue is closed.
-    pub(super) fn push(&self, ledger: LedgerNumber, source: SourceKey, item: T, is_heavy: bool) {
+    /// Puts an item behind those of its source in its ledger that were received before it. Dropped if
+    /// the queue is closed.
+    pub(super) fn push(&self, ledger: LedgerNumber, source: SourceKey, waits: Waits<T>) {
         let now = Instant::now();
         let mut state = self.state.lock();
         if !state.open {
             // What the item holds may need other locks when it goes.
             drop(state);
-            drop(item);
+            drop(waits);
             return;
         }
-        state.schedule.push(ledger, source, item, is_heavy, now);
+        state.schedule.push(ledger, source, waits, now);
         self.wake(&mut state, now);
     }
 
@@ -373,6 +374,17 @@ mod tests {
         }
     }
 
+    fn push(queue: &Queue<u32>, ledger: LedgerNumber, item: u32, is_heavy: bool) {
+        let received = Instant::now();
+        let waits = Waits {
+            item,
+            is_heavy,
+            received,
+            begun: false,
+        };
+        queue.push(ledger, source(), waits);
+    }
+
     /// Serves everything until the queue ends; says what it served.
     fn serve(queue: &Queue<u32>, served: &mpsc::Sender<u32>) {
         while let Some(claim) = queue.begin() {
@@ -392,15 +404,15 @@ mod tests {
     #[test]
     fn a_turn_that_takes_too_long_holds_up_nobody_else() {
         let queue = Arc::new(Queue::new());
-        queue.push(SLOW, source(), 1, false);
+        push(&queue, SLOW, 1, false);
         // This turn never ends by itself.
         let stuck = queue.begin().unwrap();
         assert_eq!(queue.next(SLOW, None, true).unwrap().1, 1);
         let (served, seen) = mpsc::channel();
         let other = Arc::clone(&queue);
         let thread = std::thread::spawn(move || serve(&other, &served));
-        queue.push(SLOW, source(), 2, false);
-        queue.push(OTHER, source(), 3, false);
+        push(&queue, SLOW, 2, false);
+        push(&queue, OTHER, 3, false);
         assert_eq!(seen.recv().unwrap(), 3);
         assert!(queue.in_work_since().is_some());
         // What is of the same ledger waits for it.
@@ -424,12 +436,12 @@ mod tests {
     fn one_thread_at_most_is_taken_by_slow_ledgers() {
         let queue = Queue::new();
         for ledger in [SLOW, OTHER] {
-            queue.push(ledger, source(), 1, false);
+            push(&queue, ledger, 1, false);
             queue.serve_one(ledger, SECONDS);
-            queue.push(ledger, source(), 1, false);
+            push(&queue, ledger, 1, false);
         }
         let first = queue.begin().unwrap();
-        queue.push(LedgerNumber(3), source(), 2, false);
+        push(&queue, LedgerNumber(3), 2, false);
         let second = queue.begin().unwrap();
         assert_eq!((first.first, second.first), (SLOW, LedgerNumber(3)));
         assert_eq!(queue.another(&first), None);
@@ -442,13 +454,13 @@ mod tests {
     #[test]
     fn a_large_batch_waits_for_no_ledger_that_was_seen_to_be_slow() {
         let queue = Queue::new();
-        queue.push(SLOW, source(), 1, true);
+        push(&queue, SLOW, 1, true);
         queue.serve_one(SLOW, SECONDS);
         // Its next one never ends.
-        queue.push(SLOW, source(), 2, true);
+        push(&queue, SLOW, 2, true);
         assert_eq!(queue.begin().unwrap().first, SLOW);
         for item in 3..10 {
-            queue.push(OTHER, source(), item, true);
+            push(&queue, OTHER, item, true);
             queue.serve_one(OTHER, SHORT);
         }
     }
@@ -456,9 +468,9 @@ mod tests {
     #[test]
     fn a_large_batch_that_takes_too_long_for_the_first_time_holds_up_no_other() {
         let queue = Queue::new();
-        queue.push(SLOW, source(), 1, true);
+        push(&queue, SLOW, 1, true);
         let _stuck = queue.begin().unwrap();
-        queue.push(OTHER, source(), 2, true);
+        push(&queue, OTHER, 2, true);
         // Once the first is overdue, and not before: it is begun as soon as it may be.
         queue.serve_one(OTHER, SHORT);
         assert!(queue.in_work_since().unwrap().elapsed() >= OVERDUE);
@@ -467,13 +479,13 @@ mod tests {
     #[test]
     fn what_waits_is_let_go_when_it_stops_and_what_is_in_work_is_not() {
         let queue = Queue::new();
-        queue.push(SLOW, source(), 1, false);
+        push(&queue, SLOW, 1, false);
         let claim = queue.begin().unwrap();
         let (from, item) = queue.next(SLOW, None, true).unwrap();
-        queue.push(SLOW, source(), 2, false);
-        queue.push(OTHER, source(), 3, false);
+        push(&queue, SLOW, 2, false);
+        push(&queue, OTHER, 3, false);
         assert_eq!(queue.stop(), 2);
-        queue.push(OTHER, source(), 4, false);
+        push(&queue, OTHER, 4, false);
         let cut = Served {
             source: from,
             used: 1,
@@ -502,7 +514,7 @@ mod tests {
                     for item in 0..1000 {
                         let is_heavy = item % 100 == 0;
                         let ledger = LedgerNumber(number * 10 + item % 3);
-                        queue.push(ledger, source(), number * 1000 + item, is_heavy);
+                        push(queue, ledger, number * 1000 + item, is_heavy);
                     }
                 });
             }

@@ -1,7 +1,8 @@
 //! The order of service: ledgers take turns, and within a ledger its sources do, by what they used.
 //!
 //! Start-time fair queueing with costs that are known afterwards. Each ledger and each source bears
-//! the point of virtual time to which it has been served. The one that is furthest behind is next;
+//! the point of virtual time to which it has been served. The one that is furthest behind is next
+//! (and where others are hardly further, the one whose item was received first, within a bound);
 //! what serving it really took is added to its point. So a source with slow statements pays for
 //! them: until the others have had as much, they come first. Nobody saves up credit by being idle:
 //! who comes back begins at the point of whoever was served last. And nothing stands idle: who is
@@ -33,6 +34,18 @@ const SEEN_TURNS: u32 = 256;
 /// And it stands there for so many times as long as the piece took: who is quick in between, so as to
 /// be let into another line, takes no more than this part of that line's time.
 const SEEN_TIMES: u32 = 50;
+
+/// Nanoseconds of use by which a source may be ahead of the one that is next, and be served before it
+/// because its item was received earlier. An Intent that is recorded behind a later one costs more to
+/// keep, so what was received in one order is recorded in it as far as that is fair.
+const AHEAD_MAX: u64 = 4_000_000;
+
+/// What is served in this way before the one that is next is served in any case: nobody waits longer
+/// for it, however many others there are.
+const PASSED_MAX: u64 = 4_000_000;
+
+/// So many sources are looked at, and so many items of one.
+const LOOK_MAX: usize = 16;
 
 /// Ledgers, and sources of a ledger, that are remembered although nothing of them waits.
 const IDLE_LANES_MAX: usize = 4096;
@@ -87,6 +100,8 @@ struct Lane<T> {
     /// Sources of which something waits and that are not being served.
     ready: BTreeSet<(u64, SourceKey)>,
     now: u64,
+    /// What was served before a source that was further behind, since such a one was served last.
+    passed: u64,
     /// How far it has been served, in each line.
     served: [u64; 3],
     /// The line that it was taken from by whoever serves it.
@@ -121,13 +136,33 @@ impl Seen {
     }
 }
 
+/// An item that waits.
+#[derive(Debug)]
+pub(super) struct Waits<T> {
+    pub(super) item: T,
+    /// Whether it may take long at a stretch.
+    pub(super) is_heavy: bool,
+    /// When it was received: those of a source are served in this order.
+    pub(super) received: Instant,
+    /// Part of it was served before: nothing of its source comes before the rest.
+    pub(super) begun: bool,
+}
+
+/// What is being served of a source.
+#[derive(Debug)]
+struct Serving {
+    is_heavy: bool,
+    received: Instant,
+    /// Whether it comes before a source that is further behind.
+    passes: bool,
+}
+
 #[derive(Debug)]
 struct Flow<T> {
-    /// Each with whether it may take long.
-    items: VecDeque<(T, bool)>,
+    items: VecDeque<Waits<T>>,
     served: u64,
-    /// Whether what is being served may take long; `None` if nothing is.
-    serving: Option<bool>,
+    /// `None` if nothing of it is being served.
+    serving: Option<Serving>,
 }
 
 impl<T> Default for Flow<T> {
@@ -146,6 +181,7 @@ impl<T> Default for Lane<T> {
             flows: HashMap::new(),
             ready: BTreeSet::new(),
             now: 0,
+            passed: 0,
             served: [0; 3],
             taken: None,
             stands: None,
@@ -165,6 +201,25 @@ impl<T> Lane<T> {
         } else {
             Pace::Quick
         }
+    }
+
+    /// The source to be served, and how far it has been: the one that is furthest behind, or one that is
+    /// hardly further and whose item was received earlier.
+    fn first(&self) -> Option<(u64, SourceKey)> {
+        let least = self.ready.first()?;
+        if self.passed >= PASSED_MAX {
+            return Some(least.clone());
+        }
+        let until = least.0.saturating_add(AHEAD_MAX);
+        let near = self.ready.iter().take_while(|(served, _)| *served <= until);
+        let near = near.take(LOOK_MAX).filter_map(|key| {
+            let first = self.flows.get(&key.1)?.items.front()?;
+            // The rest of what was cut goes on behind others.
+            let may_pass = !first.begun || key == least;
+            may_pass.then_some((first.received, key))
+        });
+        let (_, key) = near.min_by_key(|(received, _)| *received)?;
+        Some(key.clone())
     }
 
     /// Forgets sources of which nothing waits and that owe nothing.
@@ -213,16 +268,18 @@ impl<T> Schedule<T> {
         since.map(|(_, since)| since).min()
     }
 
-    /// Puts an item behind all others of its source. If `is_heavy`, it may take long at a stretch, and
-    /// its ledger is not served among the quick ones before it is done.
+    /// Puts an item behind those of its source that were received before it: requests are looked through
+    /// side by side, so a later one may be through first, and were it recorded first, the receive time
+    /// of the other would be behind the ledger's time. The ledger of one that may take long is not
+    /// served among the quick ones before that is done.
     pub(super) fn push(
         &mut self,
         ledger: LedgerNumber,
         source: SourceKey,
-        item: T,
-        is_heavy: bool,
+        waits: Waits<T>,
         now: Instant,
     ) {
+        let is_heavy = waits.is_heavy;
         if self.lanes.len() > IDLE_LANES_MAX && !self.lanes.contains_key(&ledger) {
             self.prune();
         }
@@ -241,7 +298,9 @@ impl<T> Schedule<T> {
             flow.served = flow.served.max(lane.now);
             lane.ready.insert((flow.served, source));
         }
-        flow.items.push_back((item, is_heavy));
+        let later = flow.items.iter().rev().take(LOOK_MAX);
+        let later = later.take_while(|other| !other.begun && other.received > waits.received);
+        flow.items.insert(flow.items.len() - later.count(), waits);
         self.len += 1;
         self.stand(ledger, now);
     }
@@ -261,16 +320,28 @@ impl<T> Schedule<T> {
     /// before [`Schedule::served`]. Nothing that may take long is served among the quick.
     pub(super) fn next(&mut self, ledger: LedgerNumber) -> Option<(SourceKey, T)> {
         let lane = self.lanes.get_mut(&ledger)?;
-        let (served, source) = lane.ready.first()?.clone();
-        let flow = lane.flows.get_mut(&source)?;
-        let (_, is_heavy) = flow.items.front()?;
-        if *is_heavy && lane.taken == Some(Pace::Quick) {
+        let next = lane.first()?;
+        let flow = lane.flows.get_mut(&next.1)?;
+        if flow.items.front()?.is_heavy && lane.taken == Some(Pace::Quick) {
             return None;
         }
-        let (item, is_heavy) = flow.items.pop_front()?;
-        flow.serving = Some(is_heavy);
-        lane.ready.pop_first();
-        lane.now = lane.now.max(served);
+        let Waits {
+            item,
+            is_heavy,
+            received,
+            ..
+        } = flow.items.pop_front()?;
+        let least = lane.ready.first()?.0;
+        let passes = least < next.0;
+        flow.serving = Some(Serving {
+            is_heavy,
+            received,
+            passes,
+        });
+        lane.ready.remove(&next);
+        let (_, source) = next;
+        // Not the point of the one that passes: who comes back begins where the others are.
+        lane.now = lane.now.max(least);
         self.len -= 1;
         Some((source, item))
     }
@@ -289,13 +360,26 @@ impl<T> Schedule<T> {
         let Some(flow) = lane.flows.get_mut(source) else {
             return;
         };
-        let is_heavy = flow.serving.take().unwrap_or_default();
+        let serving = flow.serving.take().unwrap_or(Serving {
+            is_heavy: false,
+            received: Instant::now(),
+            passes: false,
+        });
+        lane.passed = match serving.passes {
+            true => lane.passed.saturating_add(used),
+            false => 0,
+        };
         flow.served = flow.served.saturating_add(used);
         if let Some(item) = unfinished {
-            flow.items.push_front((item, is_heavy));
+            flow.items.push_front(Waits {
+                item,
+                is_heavy: serving.is_heavy,
+                received: serving.received,
+                begun: true,
+            });
             self.len += 1;
         } else {
-            lane.heavy -= usize::from(is_heavy);
+            lane.heavy -= usize::from(serving.is_heavy);
         }
         if !flow.items.is_empty() {
             lane.ready.insert((flow.served, source.clone()));
@@ -333,8 +417,8 @@ impl<T> Schedule<T> {
             lane.stands = None;
             lane.heavy = 0;
             for flow in lane.flows.values_mut() {
-                all.extend(flow.items.drain(..).map(|(item, _)| item));
-                lane.heavy += usize::from(flow.serving == Some(true));
+                all.extend(flow.items.drain(..).map(|waits| waits.item));
+                lane.heavy += usize::from(flow.serving.as_ref().is_some_and(|one| one.is_heavy));
             }
         }
         for line in &mut self.lines {

@@ -15,7 +15,28 @@ fn source(number: u64) -> SourceKey {
 }
 
 fn push(schedule: &mut Schedule<u32>, ledger: LedgerNumber, from: u64, item: u32) {
-    schedule.push(ledger, source(from), item, false, Instant::now());
+    push_received(schedule, ledger, from, (item, false), Instant::now());
+}
+
+/// The same of an item that may take long.
+fn push_heavy(schedule: &mut Schedule<u32>, ledger: LedgerNumber, from: u64, item: u32) {
+    push_received(schedule, ledger, from, (item, true), Instant::now());
+}
+
+fn push_received(
+    schedule: &mut Schedule<u32>,
+    ledger: LedgerNumber,
+    from: u64,
+    (item, is_heavy): (u32, bool),
+    received: Instant,
+) {
+    let waits = Waits {
+        item,
+        is_heavy,
+        received,
+        begun: false,
+    };
+    schedule.push(ledger, source(from), waits, Instant::now());
 }
 
 /// Serves one item of the ledger that is next, which takes `used`.
@@ -25,6 +46,90 @@ fn serve(schedule: &mut Schedule<u32>, pace: Pace, used: u64) -> Option<(LedgerN
     schedule.served(ledger, &source, used, None);
     schedule.release(ledger, used, SHORT, Instant::now());
     Some((ledger, item))
+}
+
+#[test]
+fn those_of_a_source_are_served_as_they_were_received() {
+    let mut schedule = Schedule::new();
+    let begin = Instant::now();
+    let at = |ms| begin + Duration::from_millis(ms);
+    for (item, received) in [(2, 20), (4, 40), (3, 30), (1, 10), (5, 40)] {
+        push_received(&mut schedule, NOISY, 1, (item, false), at(received));
+    }
+    // Another source has an order of its own.
+    push_received(&mut schedule, QUIET, 2, (9, false), at(50));
+    let ledger = schedule.take(Pace::Quick).unwrap();
+    let (from, first) = schedule.next(ledger).unwrap();
+    assert_eq!(first, 1);
+    // What is begun goes on before all others.
+    push_received(&mut schedule, NOISY, 1, (0, false), at(0));
+    schedule.served(ledger, &from, 1, Some(1));
+    let mut order = Vec::new();
+    while let Some((from, item)) = schedule.next(ledger) {
+        order.push(item);
+        schedule.served(ledger, &from, 1, None);
+    }
+    assert_eq!(order, [1, 0, 2, 3, 4, 5]);
+}
+
+#[test]
+fn sources_that_are_hardly_further_are_served_as_they_were_received() {
+    let begin = Instant::now();
+    let received = |source: u64| begin + Duration::from_millis(10 - source);
+    let order = |used: u64| {
+        let mut schedule = Schedule::new();
+        for from in 1..=3 {
+            // The second one of a source is received long after all others.
+            let item = u32::try_from(from).unwrap();
+            push_received(&mut schedule, NOISY, from, (item, false), received(from));
+            let later = received(from) + SECONDS;
+            push_received(&mut schedule, NOISY, from, (10 + item, false), later);
+        }
+        let ledger = schedule.take(Pace::Quick).unwrap();
+        let mut order = Vec::new();
+        while let Some((from, item)) = schedule.next(ledger) {
+            order.push(item);
+            let used = if from == source(3) { used } else { 1 };
+            schedule.served(ledger, &from, used, None);
+        }
+        order
+    };
+    assert_eq!(order(1), [3, 2, 1, 13, 12, 11]);
+    // One that has used more waits until the others have had as much.
+    assert_eq!(order(2 * AHEAD_MAX), [3, 2, 1, 12, 11, 13]);
+}
+
+/// Who sends one at a time is not kept waiting by others' earlier items, however many have them.
+#[test]
+fn earlier_items_of_many_sources_pass_a_later_one_for_a_bounded_time() {
+    const JOB: u64 = 50_000;
+    let mut schedule = Schedule::new();
+    let begin = Instant::now();
+    let (many, quiet) = (16, 17);
+    for _ in 0..2_000 {
+        for from in 1..=many {
+            push_received(&mut schedule, NOISY, from, (0, false), begin);
+        }
+    }
+    let ledger = schedule.take(Pace::Quick).unwrap();
+    for round in 0..100 {
+        push_received(&mut schedule, NOISY, quiet, (1, false), begin + SECONDS);
+        let mut waited = 0;
+        loop {
+            let (from, item) = schedule.next(ledger).unwrap();
+            schedule.served(ledger, &from, JOB, None);
+            if item == 1 {
+                break;
+            }
+            waited += JOB;
+        }
+        assert!(waited <= PASSED_MAX + (1 + many) * JOB, "{round}: {waited}");
+        // The others go on while it thinks.
+        for _ in 0..20 {
+            let (from, _) = schedule.next(ledger).unwrap();
+            schedule.served(ledger, &from, JOB, None);
+        }
+    }
 }
 
 #[test]
@@ -81,13 +186,13 @@ fn sources_of_one_ledger_share_it_by_what_they_use() {
     for _ in 0..66 {
         let ledger = schedule.take(Pace::Quick).unwrap();
         let (from, _) = schedule.next(ledger).unwrap();
-        let cost = if from == source(1) { 10 } else { 1 };
+        let cost = AHEAD_MAX * if from == source(1) { 10 } else { 1 };
         *used.entry(from.clone()).or_insert(0) += cost;
         schedule.served(ledger, &from, cost, None);
         schedule.release(ledger, cost, SHORT, Instant::now());
     }
     assert!(
-        used[&source(1)].abs_diff(used[&source(2)]) <= 10,
+        used[&source(1)].abs_diff(used[&source(2)]) <= 11 * AHEAD_MAX,
         "{used:?}"
     );
 }
@@ -103,8 +208,8 @@ fn what_is_cut_goes_on_before_what_its_source_sent_later_and_behind_others() {
         let ledger = schedule.take(Pace::Quick).unwrap();
         let (from, item) = schedule.next(ledger).unwrap();
         order.push(item);
-        schedule.served(ledger, &from, 50, cut.then_some(item));
-        schedule.release(ledger, 50, SHORT, Instant::now());
+        schedule.served(ledger, &from, 2 * AHEAD_MAX, cut.then_some(item));
+        schedule.release(ledger, 2 * AHEAD_MAX, SHORT, Instant::now());
     }
     assert_eq!(order, [0, 2, 0, 1]);
     assert!(schedule.is_empty() && !schedule.waits(Pace::Quick));
@@ -175,7 +280,7 @@ fn what_may_take_long_at_a_stretch_never_meets_the_quick() {
     let mut schedule = Schedule::new();
     let now = Instant::now();
     push(&mut schedule, NOISY, 1, 0);
-    schedule.push(NOISY, source(1), 1, true, now);
+    push_heavy(&mut schedule, NOISY, 1, 1);
     push(&mut schedule, QUIET, 1, 2);
     assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((QUIET, 2)));
     assert_eq!(serve(&mut schedule, Pace::Quick, 1), None);
@@ -187,7 +292,7 @@ fn what_may_take_long_at_a_stretch_never_meets_the_quick() {
     // Also one that comes while the ledger is served among the quick.
     push(&mut schedule, NOISY, 1, 4);
     let ledger = schedule.take(Pace::Quick).unwrap();
-    schedule.push(NOISY, source(1), 5, true, now);
+    push_heavy(&mut schedule, NOISY, 1, 5);
     let (from, _) = schedule.next(ledger).unwrap();
     schedule.served(ledger, &from, 1, None);
     assert_eq!(schedule.next(ledger), None);
@@ -199,10 +304,9 @@ fn what_may_take_long_at_a_stretch_never_meets_the_quick() {
 #[test]
 fn who_goes_from_line_to_line_still_owes_what_it_used() {
     let mut schedule = Schedule::new();
-    let now = Instant::now();
     let mut batches = HashMap::new();
     for ledger in [NOISY, QUIET] {
-        schedule.push(ledger, source(1), 0, true, now);
+        push_heavy(&mut schedule, ledger, 1, 0);
     }
     for _ in 0..20 {
         let (ledger, _) = serve(&mut schedule, Pace::Long, 100).unwrap();
@@ -212,7 +316,7 @@ fn who_goes_from_line_to_line_still_owes_what_it_used() {
             push(&mut schedule, NOISY, 1, 1);
             assert_eq!(serve(&mut schedule, Pace::Quick, 1), Some((NOISY, 1)));
         }
-        schedule.push(ledger, source(1), 0, true, now);
+        push_heavy(&mut schedule, ledger, 1, 0);
     }
     assert_eq!(batches, HashMap::from([(NOISY, 10), (QUIET, 10)]));
 }

@@ -412,13 +412,8 @@ impl Turns {
         let watch = &making.watch;
         let batch = match work {
             Work::Append(ledger, statements) => {
-                let mut pieces = Pieces {
-                    turn_until: making.began + self.turn_time,
-                    bytes: making.bytes,
-                    placed: placements.len(),
-                    watch,
-                    longest: Duration::ZERO,
-                };
+                let turn_until = making.began + self.turn_time;
+                let mut pieces = Pieces::new(watch, turn_until, making.bytes, placements.len());
                 self.step(in_turn, watch, &ledger, |state, turn, past| {
                     state.apply_some(turn, &statements, &mut placements, past, &mut |placed| {
                         pieces.is_enough(&statements, placed)
