@@ -17,6 +17,7 @@ use deed_client::{
     Appended, Appender, AppenderOptions, Header, Ledger, Pending, Session, Signing, Verification,
     random_nonce,
 };
+use deed_evidence::TaskId;
 use deed_proto::v1::{self, KeyRole, statement::Body};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -40,6 +41,8 @@ pub(crate) enum Bench {
 const PRODUCER_UNSIGNED: &str = "bench:append/unsigned";
 /// Speaks in signed ones; the ledger's own URIs get no key.
 const PRODUCER: &str = "bench:append";
+/// Opens the tasks of signed ones: an agent opens none.
+const PLATFORM: &str = "bench:platform";
 
 /// How the statements are signed, and by which producer.
 #[derive(Args, Clone, Serialize)]
@@ -54,18 +57,42 @@ struct BenchSigning {
 }
 
 impl BenchSigning {
+    /// Who makes the statements.
     async fn open(&self, global: &Global, ledger: &Ledger) -> Outcome<(Signing, &'static str)> {
+        self.open_as(global, ledger, "bench", KeyRole::Agent, PRODUCER)
+            .await
+    }
+
+    /// Who opens their tasks.
+    async fn open_platform(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+    ) -> Outcome<(Signing, &'static str)> {
+        let purpose = "bench-platform";
+        self.open_as(global, ledger, purpose, KeyRole::Platform, PLATFORM)
+            .await
+    }
+
+    async fn open_as(
+        &self,
+        global: &Global,
+        ledger: &Ledger,
+        purpose: &'static str,
+        role: KeyRole,
+        producer: &'static str,
+    ) -> Outcome<(Signing, &'static str)> {
         if self.signed == SignMode::None {
             return Ok((Signing::None, PRODUCER_UNSIGNED));
         }
         let key = OwnKey {
-            purpose: "bench",
-            role: KeyRole::Agent,
-            producer: PRODUCER,
+            purpose,
+            role,
+            producer,
             controller: None,
         };
         match key.registered(global, ledger, &self.authority).await? {
-            Some(key) => Ok((self.signed.with(key), PRODUCER)),
+            Some(key) => Ok((self.signed.with(key), producer)),
             None => Err(Failure::usage(
                 "no authority key of this ledger is kept here to register a key for the bench; \
                  name one with --authority-key",
@@ -203,14 +230,16 @@ impl BenchAppend {
             options = options.verification(Verification::Off);
         }
         let mut ledgers = vec![Ledger::connect(options).await?];
-        let (signing, producer) = self.signing.open(global, &ledgers[0]).await?;
+        let agent = self.signing.open(global, &ledgers[0]).await?;
         for _ in 1..self.connections.min(self.producers) {
             ledgers.push(ledgers[0].connect_again().await?);
         }
+        let platform = self.signing.open_platform(global, &ledgers[0]).await?;
         let mut sessions = Vec::with_capacity(self.producers as usize);
         for _ in 0..self.producers {
-            sessions.push(open_task(&ledgers[0], producer, &signing).await?);
+            sessions.push(open_task(&ledgers[0], &agent, &platform).await?);
         }
+        let (signing, producer) = agent;
         // Only now: the tasks are not what is measured.
         let from = Instant::now() + Duration::from_secs(self.warmup_seconds.into());
         let window = Window {
@@ -318,16 +347,16 @@ impl Latency {
     }
 }
 
-/// Begins a session, with the task that its Intents are of, so that they are cleared and not denied.
-async fn open_task(ledger: &Ledger, producer: &str, signing: &Signing) -> Outcome<Place> {
-    let no_random = |error: deed_client::RandomError| Failure::Usage(error.into());
-    let mut session = Session::begin(ledger.ledger_id(), producer).map_err(no_random)?;
-    let task_nonce = random_nonce().map_err(no_random)?;
-    let task = session.task_id(&task_nonce);
-    let header = Header {
-        task: Some(task),
-        ..Header::default()
-    };
+/// Begins a session, and has `platform` open the task that its Intents are of, so that they are cleared
+/// and not denied. (Where statements are signed, an agent opens no task.)
+async fn open_task(
+    ledger: &Ledger,
+    (signing, producer): &(Signing, &str),
+    (platform_signing, platform): &(Signing, &str),
+) -> Outcome<Place> {
+    let mut opening = begin(ledger, platform)?;
+    let task_nonce = random_nonce().map_err(|error| Failure::Usage(error.into()))?;
+    let task = opening.task_id(&task_nonce);
     let opened = v1::TaskOpened {
         objective: None,
         requested_by: "deed:bench".to_owned(),
@@ -335,18 +364,45 @@ async fn open_task(ledger: &Ledger, producer: &str, signing: &Signing) -> Outcom
         deadline_us: 0,
         nonce: Bytes::copy_from_slice(task_nonce.as_bytes()),
     };
+    let opened = Body::TaskOpened(opened);
+    say(ledger, &mut opening, platform_signing, task, opened).await?;
+    let mut session = begin(ledger, producer)?;
+    let alive = Body::Heartbeat(v1::Heartbeat {
+        last_sequence: 0,
+        count: 1,
+        next_within_us: 0,
+    });
+    say(ledger, &mut session, signing, task, alive).await?;
+    Ok(Place {
+        session: session.id(),
+        next: session.next(),
+        task,
+        task_nonce,
+    })
+}
+
+fn begin(ledger: &Ledger, producer: &str) -> Outcome<Session> {
+    Session::begin(ledger.ledger_id(), producer).map_err(|error| Failure::Usage(error.into()))
+}
+
+async fn say(
+    ledger: &Ledger,
+    session: &mut Session,
+    signing: &Signing,
+    task: TaskId,
+    body: Body,
+) -> Outcome {
+    let header = Header {
+        task: Some(task),
+        ..Header::default()
+    };
     let made = session
-        .make(&header, Body::TaskOpened(opened))
+        .make(&header, body)
         .map_err(|error| Failure::Usage(error.into()))?;
     let answer = ledger.append_signed(&[made.into()], signing).await?;
     match answer.items.first() {
         Some(Appended::Rejected(rejection)) => Err(rejected(rejection)),
-        _ => Ok(Place {
-            session: session.id(),
-            next: session.next(),
-            task,
-            task_nonce,
-        }),
+        _ => Ok(()),
     }
 }
 

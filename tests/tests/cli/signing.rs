@@ -43,6 +43,22 @@ fn by_bench(count: usize) -> String {
     intents(count).replace("spiffe://example.org/agent", "bench:append")
 }
 
+/// Else it would measure what denied Intents cost.
+#[test]
+fn what_the_bench_asks_for_is_cleared_however_it_is_signed() {
+    let set = Set::up();
+    for (signed, cleared) in [("none", 8), ("batch", 16), ("each", 24)] {
+        let arguments = format!(
+            "--json bench append --producers 1 --batch 8 --warmup-seconds 0 --statements 8 \
+             --signed {signed}"
+        );
+        set.deed.run(arguments.split_whitespace()).expect_code(OK);
+        let audited = object(&set.deed.run(["audit", "--json"]).expect_code(OK));
+        assert_eq!(audited["intents"], json!({"cleared": cleared}), "{signed}");
+        assert_eq!(audited["findings"], json!({}), "{signed}");
+    }
+}
+
 #[test]
 fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     let set = Set::up();

@@ -13,7 +13,7 @@ const SEQUENCE_FIELD: u32 = 4;
 /// Longest resource of an Intent; longer statements are TaskOpened with an objective.
 const RESOURCE_BYTES_MAX: usize = 1_024;
 
-/// The place of the statements: a session that was opened, and a task.
+/// The place of the statements: a session that has begun, and a task that was opened.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) session: SessionId,
@@ -113,27 +113,32 @@ impl Payloads {
     /// A statement with sequence 0, which is not written.
     fn encode(&self, padding: usize) -> Result<Bytes, WireError> {
         let text = "x".repeat(padding);
-        let body = if self.payload_bytes <= RESOURCE_BYTES_MAX {
-            Body::Intent(v1::Intent {
+        let place = &self.place;
+        let (task, body) = if self.payload_bytes <= RESOURCE_BYTES_MAX {
+            let intent = Body::Intent(v1::Intent {
                 action: "bench.append".to_owned(),
                 resource: text,
                 tool_call_id: "call_0123456789abcdef".to_owned(),
                 ..v1::Intent::default()
-            })
+            });
+            (place.task, intent)
         } else {
-            Body::TaskOpened(v1::TaskOpened {
+            let opened = Body::TaskOpened(v1::TaskOpened {
                 objective: Some(v1::task_opened::Objective::ObjectiveText(text)),
                 requested_by: "deed:bench".to_owned(),
                 risk_tier: v1::RiskTier::Low.into(),
                 deadline_us: 0,
-                nonce: Bytes::copy_from_slice(self.place.task_nonce.as_bytes()),
-            })
+                nonce: Bytes::copy_from_slice(place.task_nonce.as_bytes()),
+            });
+            // A task's id follows from the producer that opens it.
+            let own = TaskId::derive(self.ledger_id, &self.producer, &place.task_nonce);
+            (own, opened)
         };
         statement::encode(&v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
             producer: self.producer.clone(),
             session: Bytes::copy_from_slice(self.place.session.as_bytes()),
-            task: Bytes::copy_from_slice(self.place.task.as_bytes()),
+            task: Bytes::copy_from_slice(task.as_bytes()),
             occurred_at_us: 1_700_000_000_000_000,
             body: Some(body),
             ..v1::Statement::default()
