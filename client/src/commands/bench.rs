@@ -57,13 +57,13 @@ struct BenchSigning {
 }
 
 impl BenchSigning {
-    /// Who makes the statements.
+    /// Returns the signing and the producer of the statements.
     async fn open(&self, global: &Global, ledger: &Ledger) -> Outcome<(Signing, &'static str)> {
         self.open_as(global, ledger, "bench", KeyRole::Agent, PRODUCER)
             .await
     }
 
-    /// Who opens their tasks.
+    /// Returns the signing and the producer of the TaskOpened statements.
     async fn open_platform(
         &self,
         global: &Global,

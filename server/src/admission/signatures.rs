@@ -32,7 +32,8 @@ pub(super) struct Unverified {
 }
 
 impl Unverified {
-    /// What is wrong with it, if anything is. `buffer` is used again for what was signed.
+    /// Returns the rejection of a signature that does not verify. `buffer` takes the signed bytes, and is
+    /// handed in so that it is allocated once.
     fn verify(&self, buffer: &mut Vec<u8>) -> Option<Rejected> {
         let (key, payload_type) = (&self.key, self.payload_type);
         signature::verify_with(key, payload_type, &self.payload, &self.signature, buffer)
@@ -149,7 +150,7 @@ async fn verify_in_turns(
 #[repr(align(4096))]
 struct Page(#[expect(dead_code, reason = "only its place counts")] MaybeUninit<[u8; 64]>);
 
-/// What is wrong with them.
+/// Returns the rejections of the signatures that do not verify.
 ///
 /// The field arithmetic of a verification keeps vectors of 32 bytes on the stack wherever that happens
 /// to be. Where one of them lies across two pages a verification takes up to a sixth longer, so how fast

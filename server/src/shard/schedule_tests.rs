@@ -56,8 +56,6 @@ fn those_of_a_source_are_served_as_they_were_received() {
     for (item, received) in [(2, 20), (4, 40), (3, 30), (1, 10), (5, 40)] {
         push_received(&mut schedule, NOISY, 1, (item, false), at(received));
     }
-    // Another source has an order of its own.
-    push_received(&mut schedule, QUIET, 2, (9, false), at(50));
     let ledger = schedule.take(Pace::Quick).unwrap();
     let (from, first) = schedule.next(ledger).unwrap();
     assert_eq!(first, 1);

@@ -68,7 +68,7 @@ impl TouchedSessions {
 /// Stands for a digest that nobody has asked for yet.
 const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
 
-/// That somebody may speak: good until something changes that it was judged by.
+/// The result of judging a session's speaker. It holds until the trust state changes or `until` comes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
     pub(super) speaker: Speaker,
@@ -83,7 +83,7 @@ pub(super) struct Touched {
     pub(super) session: Option<Session>,
     /// The last run that is stored, if there is one, then those of this turn.
     pub(super) runs: Vec<Run>,
-    /// How many of `runs` are stored as they are: 1 until the stored one grows.
+    /// Number of `runs` that are stored unchanged: 1, or 0 once the stored run has grown.
     pub(super) unchanged_runs: usize,
     /// The last leaf, while the digest of its payload is not computed: most are never asked for.
     undigested: Option<u64>,
