@@ -495,6 +495,6 @@ async fn a_bench_counts_what_was_recorded() {
         (&measured["verification"], &measured["parameters"]["batch"]),
         (&true.into(), &7.into())
     );
-    // The genesis entry, and for each producer the task that its Intents are of.
-    assert_eq!(scene.fake.size(), 1 + 2 + 100);
+    // The genesis entry; for each producer the task of its Intents and the beginning of its session.
+    assert_eq!(scene.fake.size(), 1 + 2 * 2 + 100);
 }
