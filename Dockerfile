@@ -13,10 +13,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
-# The target directory is a cache: RocksDB takes minutes. The programs are copied out of it.
+# RocksDB and the target directory are caches: RocksDB takes minutes. The programs are copied out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --workspace --bins --examples \
+    DEED_ROCKSDB_DIR=/build/target/rocksdb scripts/rocksdb.sh \
+    && cargo build --release --locked --workspace --bins --examples \
     && install -D --target-directory /out/bin target/release/deed-server target/release/deed \
     # A volume takes owner and mode from what the image has there.
     && install -d -m 0700 /out/data /out/key

@@ -1,5 +1,5 @@
-# Everything is built in one profile with one set of features: RocksDB takes about 12 minutes to
-# compile, and each further combination would compile it, or much else, again.
+# Everything is built in one profile with one set of features: each further combination would
+# compile much again. (RocksDB is built once for all of them, by scripts/rocksdb.sh.)
 # CARGO_TARGET_DIR of the environment is respected.
 
 SHELL := /bin/bash

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Makes sure that everything is there to build Deed: Rust with rustfmt and clippy, a C++ compiler
-# (RocksDB is compiled from source) and libclang with its headers (its bindings are generated).
+# (RocksDB is compiled from source), libclang with its headers (its bindings are generated), and
+# RocksDB itself, built once for this machine.
 # Installs packages only if something is missing, and only where that needs no question.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -40,7 +42,7 @@ has_libclang() {
 packages=()
 command -v c++ >/dev/null || command -v g++ >/dev/null || packages+=(g++)
 has_libclang || packages+=(libclang-dev)
-((${#packages[@]})) || exit 0
+((${#packages[@]})) || exec scripts/rocksdb.sh
 
 if ! command -v apt-get >/dev/null; then
     say "missing (named as in Debian): ${packages[*]}; install them with this system's tools"
@@ -63,3 +65,4 @@ has_libclang || {
     say "libclang-dev is installed but libclang was not found; set LIBCLANG_PATH to its directory"
     exit 1
 }
+exec scripts/rocksdb.sh
