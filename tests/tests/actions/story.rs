@@ -288,6 +288,19 @@ const fn is_digit(c: char) -> bool {
     c.is_ascii_digit()
 }
 
+/// docs/producers.md has these commands, word for word.
+#[test]
+fn the_page_has_the_commands() {
+    let page = include_str!("../../../docs/producers.md");
+    let paragraphs = [SET_UP, ALLOW, INTEND, ACT]
+        .into_iter()
+        .flat_map(|script| script.trim().split("\n\n"));
+    for paragraph in paragraphs {
+        let block = format!("    {}\n", paragraph.replace('\n', "\n    "));
+        assert!(page.contains(&block), "docs/producers.md lacks:\n{block}");
+    }
+}
+
 /// Three kinds of findings are named in docs/auditors.md, and the others are counted.
 #[test]
 fn the_page_counts_the_kinds_of_findings() {
