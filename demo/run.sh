@@ -106,7 +106,7 @@ main() {
     "$deed_server" fsck --data-dir "$tmp/data" 2>&1 | fit
 
     step 'Done'
-    say 'Nothing is left running. README.md says how to do this by hand.'
+    say 'Nothing is left running. README.md and docs/producers.md say how to do this by hand.'
 }
 
 # Two tasks under a policy: one clean, one that is not.

@@ -22,6 +22,8 @@ else
     skip shellcheck "the shell scripts are only parsed,"
 fi
 
+scripts/links.sh
+
 if command -v go >/dev/null; then
     unformatted=$(gofmt -l interop)
     if [[ -n $unformatted ]]; then

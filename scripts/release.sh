@@ -12,7 +12,9 @@ dist=$target/dist
 
 rm -rf "${dist:?}/$name"
 mkdir -p "$dist/$name"
-cp "$target/release/deed" "$target/release/deed-server" LICENSE README.md CHANGELOG.md "$dist/$name"
+cp "$target/release/deed" "$target/release/deed-server" LICENSE "$dist/$name"
+# The pages link to each other, and to files of the repository where they speak of the code.
+cp -R README.md CHANGELOG.md ARCHITECTURE.md CONTRIBUTING.md docs deploy "$dist/$name"
 strip --strip-debug "$dist/$name/deed" "$dist/$name/deed-server"
 epoch=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" \

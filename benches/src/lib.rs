@@ -1,6 +1,6 @@
 //! What the benches have in common: statements to append, and a server to append them to.
 //!
-//! Run them with `make bench`. Figures belong into README with machine, method and date.
+//! Run them with `make bench`. Figures belong into docs/performance.md with machine, method and date.
 
 mod keys;
 
@@ -15,7 +15,7 @@ pub use keys::Keys;
 /// Who speaks in all [`Statements`].
 pub const PRODUCER: &str = "spiffe://example.org/agent";
 
-/// Payload size of most benches, in bytes: what the README's figures are about.
+/// Payload size of most benches, in bytes: what the figures in docs/performance.md are about.
 pub const PAYLOAD_BYTES: usize = 256;
 
 /// Statements of one session, in order, each of exactly the same size.

@@ -10,6 +10,7 @@ mod damage;
 mod gates;
 mod quotas;
 mod raised;
+mod readme;
 mod story;
 
 use std::{

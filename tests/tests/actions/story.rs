@@ -1,5 +1,5 @@
-//! A payment from an empty directory to a ledger that was audited, by the commands that the README
-//! tells. The scripts below are run as they stand: copy them from here.
+//! A payment from an empty directory to a ledger that was audited, by the commands in
+//! docs/producers.md. The scripts below are run as they stand: copy them from here.
 
 use std::path::Path;
 
@@ -239,20 +239,20 @@ fn a_payment_from_an_empty_directory() {
     assert!(looked.contains("no findings"), "{looked}");
     assert_eq!(user.findings(), []);
     audit_holds(&user);
-    readme_shows(&user.run("deed task show $TASK").stdout);
+    the_page_shows(&user.run("deed task show $TASK").stdout);
 
     searches(&user);
     user.ends();
 }
 
-const README: &str = include_str!("../../../README.md");
+const AUDITORS: &str = include_str!("../../../docs/auditors.md");
 
-/// The README prints this story as the program does, but for ids, keys, digests and times.
+/// docs/auditors.md prints this report as the program does, but for ids, keys, digests and times.
 #[track_caller]
-fn readme_shows(shown: &str) {
-    let (_, block) = README
+fn the_page_shows(shown: &str) {
+    let (_, block) = AUDITORS
         .split_once("\n    deed task show $TASK\n\n")
-        .expect("the README shows a task");
+        .expect("docs/auditors.md shows a task");
     let block = block.lines();
     let block = block.take_while(|line| line.is_empty() || line.starts_with("    "));
     let block: Vec<_> = block
@@ -262,7 +262,7 @@ fn readme_shows(shown: &str) {
     assert_eq!(
         alike(block.trim_end()),
         alike(shown.trim_end()),
-        "put this into the README:\n{shown}"
+        "put this into docs/auditors.md:\n{shown}"
     );
 }
 
@@ -288,12 +288,25 @@ const fn is_digit(c: char) -> bool {
     c.is_ascii_digit()
 }
 
-/// Three kinds of findings are named in the README, and the others are counted.
+/// docs/producers.md has these commands, word for word.
 #[test]
-fn the_readme_counts_the_kinds_of_findings() {
+fn the_page_has_the_commands() {
+    let page = include_str!("../../../docs/producers.md");
+    let paragraphs = [SET_UP, ALLOW, INTEND, ACT]
+        .into_iter()
+        .flat_map(|script| script.trim().split("\n\n"));
+    for paragraph in paragraphs {
+        let block = format!("    {}\n", paragraph.replace('\n', "\n    "));
+        assert!(page.contains(&block), "docs/producers.md lacks:\n{block}");
+    }
+}
+
+/// Three kinds of findings are named in docs/auditors.md, and the others are counted.
+#[test]
+fn the_page_counts_the_kinds_of_findings() {
     let kinds = (1..).take_while(|number| FindingKind::try_from(*number).is_ok());
     let others = format!("and {} other kinds", kinds.count() - 3);
-    let prose: Vec<_> = README.split_whitespace().collect();
+    let prose: Vec<_> = AUDITORS.split_whitespace().collect();
     assert!(prose.join(" ").contains(&others), "{others}");
 }
 
