@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure that everything is there to build Deed: Rust with rustfmt and clippy, a C++ compiler
+# Checks that everything is there to build Deed: Rust with rustfmt and clippy, a C++ compiler
 # (RocksDB is compiled from source) and libclang with its headers (its bindings are generated).
-# Installs packages only if something is missing, and only where that needs no question.
+# Installs packages only if something is missing, and only where no question has to be answered.
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }

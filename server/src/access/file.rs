@@ -79,6 +79,7 @@ pub struct TokenRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GrantRecord {
+    /// Name of the principal.
     pub principal: String,
     /// Name of the ledger; [`EVERY_LEDGER`] for all ledgers that there are and will be.
     pub ledger: String,
