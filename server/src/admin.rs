@@ -185,14 +185,16 @@ impl Admin {
         let disk = store.disk();
         if let Some(since) = disk.silent_for().filter(|since| *since >= self.stuck) {
             return Err(NotReady(format!(
-                "the store cannot be looked at: its file system has not answered for {} ms",
+                "the store's disk cannot be checked: its file system has not answered for {} ms",
                 since.as_millis()
             )));
         }
         match disk.seen() {
             Ok(space) => writable(space.read_only)?,
             Err(error) => {
-                return Err(NotReady(format!("the store cannot be looked at: {error}")));
+                return Err(NotReady(format!(
+                    "the store's disk cannot be checked: {error}"
+                )));
             }
         }
         if let Err(no_space) = disk.check_log() {

@@ -359,7 +359,7 @@ impl hyper::body::Body for Held {
             drop(slot);
             drop(ended);
             let status = Status::unavailable(
-                "streams of callers that did not say who they are end after some time; ask again",
+                "streams of anonymous callers end after some time; open a new one",
             );
             return Poll::Ready(self.end(status));
         }

@@ -110,7 +110,9 @@ pub enum AccessError {
     #[error("{path} has more than {FILE_BYTES_MAX} bytes")]
     TooLarge { path: PathBuf },
     /// The file is not the JSON that is expected.
-    #[error("{path} cannot be read: {source}; restore it, or remove it to begin with nobody")]
+    #[error(
+        "{path} cannot be read: {source}; restore it, or remove it to begin without tokens and grants"
+    )]
     Malformed {
         path: PathBuf,
         source: serde_json::Error,
@@ -122,7 +124,9 @@ pub enum AccessError {
     #[error(transparent)]
     Principal(#[from] PrincipalError),
     /// A ledger's name is invalid.
-    #[error("{ledger:?} is no ledger's name; use a-z, 0-9 and '-', or '{EVERY_LEDGER}' for all")]
+    #[error(
+        "{ledger:?} cannot be a ledger's name; use a-z, 0-9 and '-', or '{EVERY_LEDGER}' for all"
+    )]
     Ledger { ledger: String },
     /// The role admin was asked for in one ledger; it holds for the whole server.
     #[error(

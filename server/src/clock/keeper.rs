@@ -151,7 +151,7 @@ impl Timekeeper {
         if boot.is_none() || boot_id.is_none() {
             tracing::warn!(
                 start_ahead_max_ms = options.start_ahead_max_ms,
-                "the machine does not tell its boots (CLOCK_BOOTTIME, /proc/sys/kernel/random/boot_id): a \
+                "the machine has no id of its boots (CLOCK_BOOTTIME, /proc/sys/kernel/random/boot_id): a \
                  clock that has leapt by less than clock.start_ahead_max_ms is believed after a restart \
                  of the server"
             );
@@ -299,7 +299,7 @@ impl Timekeeper {
             tracing::error!(
                 clock_us = now.get(),
                 confirmed_us = time.get(),
-                "the confirmed time is not what the clock says; nothing was changed, confirm it again"
+                "the confirmed time is not the clock's; nothing was changed, confirm it again"
             );
             return None;
         }
@@ -343,7 +343,7 @@ impl Timekeeper {
         kept.saved = Some(saved.clone());
         drop(kept);
         if let Err(error) = confirmation::write_base(dir, &saved) {
-            tracing::warn!(%error, "what the clock says could not be kept for the next start");
+            tracing::warn!(%error, "the clock could not be saved for the next start");
         }
     }
 

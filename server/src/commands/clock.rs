@@ -48,7 +48,7 @@ pub(crate) fn run(command: ClockCommand, mut flags: Flags) -> anyhow::Result<Exi
     match deed_server::confirm_clock(&settings.server.data_dir, named) {
         Ok(time) => {
             print_line(&format!(
-                "confirmed {} (seconds since 1970); a running server takes it within some seconds (see its \
+                "confirmed {} (seconds since 1970); a running server accepts it within some seconds (see its \
                  log and /readyz), one that starts within a minute when it does",
                 time.get() / 1_000_000
             ));

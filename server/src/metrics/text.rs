@@ -220,7 +220,7 @@ impl Snapshot {
         )?;
         out.gauge(
             "deed_slow_ledgers",
-            "Ledgers that get turns of their own, for they were seen to be slow",
+            "Slow ledgers, which get turns of their own",
             self.observed.slow_ledgers,
         )?;
         out.gauge(
@@ -267,7 +267,7 @@ impl Snapshot {
         let intents = INTENT_STATES.into_iter().zip(&metrics.intents);
         out.counters(
             "deed_intents",
-            "Intents recorded, by where they stood then",
+            "Intents recorded, by their state at that time",
             intents.map(|((_, state), count)| labelled("state", state, count)),
         )?;
         let own = OWN_BODIES.into_iter().zip(&metrics.own_entries);
@@ -293,7 +293,7 @@ impl Snapshot {
         ];
         out.counters(
             "deed_searched_entries",
-            "Entries that searches looked at, by what led to them",
+            "Entries that searches examined, by how they were found",
             looked.map(|(by, count)| labelled("by", by, count)),
         )?;
         out.counter(
@@ -303,7 +303,7 @@ impl Snapshot {
         )?;
         out.gauge(
             "deed_unindexed_leaves",
-            "Leaves of all ledgers in memory that the search index does not reach yet",
+            "Leaves of all ledgers in memory that the search index does not cover yet",
             self.observed.unindexed_leaves,
         )
     }
@@ -340,12 +340,12 @@ impl Snapshot {
         )?;
         out.counters(
             "deed_over_quota",
-            "Times that a principal was over what it may use",
+            "Times that a principal exceeded a quota",
             named("quota", &observed.over_quota),
         )?;
         out.gauge(
             "deed_clock_believed",
-            "1 if the machine's clock is one to record by, 0 if it has leapt or is behind",
+            "1 if the machine's clock is believed, 0 if it has leapt or is behind",
             u64::from(observed.on_time),
         )?;
         out.counters(
@@ -365,7 +365,7 @@ impl Snapshot {
         )?;
         out.count(
             "deed_answers_refused",
-            "Answers that there was no room for, because others were not taken",
+            "Answers refused for lack of room, because others were not taken",
             observed.answers_refused,
         )?;
         out.gauges(
@@ -375,7 +375,7 @@ impl Snapshot {
         )?;
         out.counters(
             "deed_places_refused",
-            "Streams of reads and uploads that there was no place for",
+            "Streams of reads and uploads refused for lack of a place",
             named("what", &observed.places_refused),
         )?;
         out.counter(

@@ -30,7 +30,7 @@ pub enum ReindexError {
     #[error("no ledger is named {name:?}")]
     NoLedger { name: String },
     /// A ledger's tree cannot be rebuilt.
-    #[error("ledger {name:?}: {what}; `deed-server fsck` says more")]
+    #[error("ledger {name:?}: {what}; `deed-server fsck` has details")]
     Ledger { name: String, what: String },
     /// The store cannot be read or written.
     #[error(transparent)]

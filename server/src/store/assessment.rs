@@ -96,7 +96,7 @@ impl Store {
 }
 
 fn damaged_due(ledger: LedgerNumber, key: &[u8]) -> StoreError {
-    let what = format!("what is due under {} is damaged", hex::encode(key));
+    let what = format!("the timer under {} is damaged", hex::encode(key));
     StoreError::corrupt(Family::State, ledger, what)
 }
 

@@ -139,8 +139,8 @@ impl Disk {
             }
         });
         if let Err(error) = looking {
-            tracing::error!(%error, "no thread looks at the disk's space: a full disk will end the server");
-            disk.watched.seen.lock().space = Err(format!("no thread looks at it: {error}"));
+            tracing::error!(%error, "no thread watches the disk's space: a full disk will end the server");
+            disk.watched.seen.lock().space = Err(format!("no thread watches it: {error}"));
         }
         Self {
             _until: Some(until),
