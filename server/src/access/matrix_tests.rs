@@ -149,7 +149,7 @@ fn the_whole_role_matrix() {
             );
         }
     }
-    // Where access control is off every caller may do everything; without the layer no caller may.
+    // Every caller may do everything if access control is off; without the layer no caller may.
     for row in &TABLE {
         assert!(Caller::unrestricted().require(row.method, "mine").is_ok());
         let outside = Caller::of(&http::Extensions::new());

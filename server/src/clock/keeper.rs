@@ -151,7 +151,7 @@ impl Timekeeper {
         if boot.is_none() || boot_id.is_none() {
             tracing::warn!(
                 start_ahead_max_ms = options.start_ahead_max_ms,
-                "the machine has no id of its boots (CLOCK_BOOTTIME, /proc/sys/kernel/random/boot_id): a \
+                "the machine does not report its boots (CLOCK_BOOTTIME, /proc/sys/kernel/random/boot_id): a \
                  clock that has leapt by less than clock.start_ahead_max_ms is believed after a restart \
                  of the server"
             );

@@ -457,8 +457,8 @@ fn what_is_collected_is_not_old_by_a_clock_that_leapt() {
     assert_eq!(clock.now(), Micros::new(BEGIN_US + SECOND_US));
 }
 
-/// What a running server has believed counts like an entry, even if recent entries bear a time that
-/// stands still.
+/// The time that a running server has believed counts like an entry, even if recent entries bear a
+/// time that stands still.
 #[test]
 fn what_was_believed_last_counts_after_a_boot() {
     let mut machine = Machine::boots_at(BEGIN_US + YEAR_US);

@@ -172,7 +172,7 @@ async fn a_search_is_resumed_where_it_ended_and_says_how_far_it_came() {
     let answers = served.search(rest).await.unwrap();
     assert_eq!(leaves(&answers), [31, 41, 51]);
     assert_eq!(answers[0].searched_to, 60);
-    // Whether nothing is found or nothing is there to be searched, there is one message.
+    // There is one message, if nothing is found and if nothing is there to be searched.
     for (agent, start) in [("spiffe://example.org/nobody", 0), ("", 101)] {
         let nothing = v1::SearchRequest {
             agent: agent.to_owned(),
