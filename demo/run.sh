@@ -22,13 +22,13 @@ main() {
     export DEED_SERVER=http://$server_address DEED_LEDGER=$ledger
 
     step 'A ledger'
-    say 'Its authority key is made on our side: whoever runs the server is not' \
+    say 'The client makes its authority key: the operator of the server is not' \
         "the ledger's owner."
     run ledger create "$ledger"
 
     step 'A refund agent reports what it does'
-    say 'A customer got a broken parcel. The agent says what it is about to do,' \
-        'does it, and says what came of it. Each statement gets a receipt.'
+    say 'A customer got a broken parcel. The agent states what it is about to do,' \
+        'does it, and states the result. Each statement gets a receipt.'
     stream refund-agent
     say 'The receipt of the refund itself:'
     json_lines <<<"${receipts[5]}"
@@ -38,9 +38,9 @@ main() {
     say 'A new version goes to production, errors rise, it is rolled back.'
     stream deploy-agent
 
-    step 'The head: one signed line stands for all of it'
+    step 'The head: one signed note commits to everything'
     run head
-    say 'What was recorded before the deploy agent came is the beginning of it:'
+    say 'The ledger as it was before the deploy agent came is a prefix of it:'
     run consistency 13 24
 
     step 'The same statements again: nothing is recorded twice'
@@ -56,21 +56,21 @@ main() {
     say 'It verifies offline. No server is asked:'
     run verify "$tmp/refund.tlog-proof" --entry "$tmp/refund.entry" --policy "$tmp/policy"
 
-    step 'Somebody makes 4711 into 4710 in the recorded entry'
+    step 'A forger changes 4711 to 4710 in the recorded entry'
     change_byte "$tmp/refund.entry" "$(offset_of 4711 "$tmp/refund.entry" 3)" 0 "$tmp/forged.entry"
     fails verify "$tmp/refund.tlog-proof" --entry "$tmp/forged.entry" --policy "$tmp/policy"
 
-    step 'Somebody changes one character of the proof'
+    step 'A forger changes one character of the proof'
     change_hash "$tmp/refund.tlog-proof" "$tmp/forged.tlog-proof"
     fails verify "$tmp/forged.tlog-proof" --entry "$tmp/refund.entry" --policy "$tmp/policy"
 
-    step "A mail agent gets a key: from here on nobody can speak in its name without it"
+    step "A mail agent gets a key: from here on its statements need its signature"
     run keygen --out "$tmp/mail-agent.key"
     run key register "$tmp/mail-agent.key" --role agent \
         --producer spiffe://shop.example/agent/mail --controller https://shop.example
     run key list
 
-    step 'It signs what it says, and brings the mail along'
+    step 'It signs its statements, and attaches the mail'
     say 'The mail itself stays out of the log. The server keeps it encrypted beside it.'
     shell "deed append --key mail-agent.key < mail-agent.jsonl"
     "$deed" append --key "$tmp/mail-agent.key" <demo/scenario/mail-agent.jsonl >"$tmp/mail.receipts"
@@ -79,7 +79,7 @@ main() {
     "$deed" --json entry "$mail_leaf" >"$tmp/mail.json" 2>/dev/null
     mail=$(grep -o '"arguments": *{[^}]*}' "$tmp/mail.json" | grep -o '[0-9a-f]\{64\}')
 
-    step 'Somebody without the key speaks in its name'
+    step 'A forger without the key makes a statement in its name'
     shell "deed append < forged.jsonl"
     forged='{"producer": "spiffe://shop.example/agent/mail", "task": "91d2a7c04e5b4f3e8d16b0c7f2a93e58",'
     forged+=' "intent": {"action": "mail.send", "resource": "tickets/1"}}'
@@ -93,14 +93,14 @@ main() {
     run content erase "$mail" --requested-by ticket:90001 --reason 'asked to be forgotten' \
         --legal-basis 'GDPR Art. 17(1)(b)'
     refused content get "$mail"
-    say 'The statement is still there. Offline it is followed to the tree, its batch and its signature:'
+    say 'The statement is still there. Its proof is checked offline, up to its batch and its signature:'
     run prove --index "$mail_leaf" --batch --out "$tmp/mail.batch-proof" \
         --policy-out "$tmp/policy.2" --trust-out "$tmp/trust"
     run verify "$tmp/mail.batch-proof" --batch --policy "$tmp/policy.2" --trust "$tmp/trust"
 
     proof_of_action
 
-    step 'The server stops; its directory is recomputed from the ground up'
+    step 'The server stops; its directory is checked against its entries'
     stop_server
     shell "deed-server fsck --data-dir data"
     "$deed_server" fsck --data-dir "$tmp/data" 2>&1 | fit
@@ -109,13 +109,13 @@ main() {
     say 'Nothing is left running. README.md and docs/producers.md say how to do this by hand.'
 }
 
-# Two tasks under a policy: one clean, one that is not.
+# Shows two tasks under a policy: one without findings, and one with some.
 proof_of_action() {
-    step 'Who may act, who approves, who sees: each with a key, each under its own control'
+    step 'The parties of an act: each has a key, and a controller of its own'
     local role
     for role in platform agent approver policy-engine downstream-system; do
         "$deed" keygen --out "$tmp/$role.key" >/dev/null 2>&1
-        # What a system says of resources of its own proves something, and of others it does not.
+        # A system's statements prove something about its own resources only.
         local own=()
         [[ $role != downstream-system ]] || own=(--resource 'orders/*' --resource 'accounts/*')
         "$deed" key register "$tmp/$role.key" --role "$role" \
@@ -123,31 +123,31 @@ proof_of_action() {
             "${own[@]}" >/dev/null 2>&1
         printf 'registered: %s\n' "$role" | fit
     done
-    say 'Which evidence an act needs, by the risk of its task, is written in Cedar:'
+    say 'Cedar policies say which evidence an act needs, by the risk of its task:'
     run policy set --default
 
     step 'A task, a grant for it, and an act that has to wait'
     open_task 'refund order 7'
     act "$task" payments.refund orders/7
-    say "A policy engine and an approver of another organisation look at this very Intent:"
+    say "A policy engine and an approver of another organisation decide about this Intent:"
     run decide "$intent" allow --key "$tmp/policy-engine.key" --engine opa
     run approve "$intent" --yes --strength multi-factor --key "$tmp/approver.key"
-    say 'Now it may be done. The agent says what came of it, the bank says what it saw:'
+    say 'Now the act may be done. The agent records the result, the bank what it observed:'
     outcome "$intent" orders/7
     run observe --intent "$intent" --key "$tmp/downstream-system.key" --reference tx-99 \
         --effect "$effect"
     run task close "$task" --end completed
-    # Made for 80 columns: shown as it is.
+    # This output is made for 80 columns, and shown unchanged.
     shell "deed task show $task"
     "$deed" task show "$task"
     expect_findings "$task" ''
 
-    step 'A task in which something is hidden'
+    step 'A task with a hidden effect'
     open_task 'refund order 8'
     act "$task" payments.refund orders/8
     "$deed" decide "$intent" allow --key "$tmp/policy-engine.key" --engine opa >/dev/null 2>&1
     "$deed" approve "$intent" --yes --key "$tmp/approver.key" >/dev/null 2>&1
-    say 'The agent cleared one refund. The bank sees that one, and another that nobody declared:'
+    say 'One refund was cleared. The bank observes it, and another one that nobody declared:'
     outcome "$intent" orders/8
     run observe --intent "$intent" --key "$tmp/downstream-system.key" --effect "$effect" \
         --effect kind=payment.refunded,resource=accounts/mallory,amount=99000,currency=EUR
@@ -157,7 +157,7 @@ proof_of_action() {
     run findings --task "$task"
     expect_findings "$task" 'hidden_side_effect task_closed'
 
-    step 'Somebody who trusts nobody goes through the whole ledger'
+    step 'An auditor who trusts no one checks the whole ledger'
     say 'Every signature, session, grant, clearance, receipt and head is judged again:'
     run audit
 }
@@ -175,12 +175,12 @@ open_task() {
     printf 'grant at leaf %s\n' "$grant" | fit
 }
 
-# act TASK ACTION RESOURCE: the agent says what it is about to do. Sets intent.
+# act TASK ACTION RESOURCE: records the agent's Intent. Sets intent.
 act() {
     printf '{"order": "%s", "cents": 4711}' "$3" >"$tmp/arguments.json"
     printf 'The customer asks for the money back.' >"$tmp/prompt.txt"
     shell "deed intend --task $1 --action $2 --resource $3 --grant $grant .."
-    # Denied ends with 1.
+    # The command exits with 1 if the Intent is denied.
     "$deed" --json intend --key "$tmp/agent.key" --task "$1" --action "$2" --resource "$3" \
         --amount 4711 --currency EUR --grant "$grant" --arguments "$tmp/arguments.json" \
         --prompt "$tmp/prompt.txt" --model model-1 >"$tmp/intent.json" 2>"$tmp/complaint" || true
@@ -188,7 +188,7 @@ act() {
     printf 'leaf %s: %s\n' "$intent" "$(json_field state <"$tmp/intent.json")" | fit
 }
 
-# outcome INTENT RESOURCE: it was done. Sets effect.
+# outcome INTENT RESOURCE: records the act's Outcome. Sets effect.
 outcome() {
     effect="kind=payment.refunded,resource=$2,amount=4711,currency=EUR"
     printf '{"status": "ok"}' >"$tmp/result.json"
@@ -196,7 +196,7 @@ outcome() {
         --tool-call "$tmp/arguments.json" --response "$tmp/result.json" --result "$tmp/result.json"
 }
 
-# expect_findings TASK KINDS: exactly these kinds of findings are there.
+# expect_findings TASK KINDS: checks that the task has findings of exactly these kinds.
 expect_findings() {
     local found
     found=$("$deed" --json findings --task "$1" 2>/dev/null |
@@ -205,7 +205,7 @@ expect_findings() {
 }
 
 # stream AGENT: sends an agent's statements one after the other through one `deed append`, as its
-# tool gateway would, and tells each with its receipt. Sets receipts, and keeps what was sent.
+# tool gateway would, and prints each with its receipt. Sets receipts, and keeps the statements.
 #
 # An outcome names its intent by the digest of that statement's bytes, which depend on the ledger:
 # "@3" in the scenario stands for the digest of the statement with sequence 3.
@@ -242,7 +242,7 @@ stream() {
     wait "$pid" || die "$(tail -n 5 "$tmp/append.err")"
 }
 
-# in_words STATEMENT: the gist of a statement in JSON.
+# in_words STATEMENT: prints the gist of a statement in JSON.
 in_words() {
     sed -E <<<"$1" \
         -e 's/.*"objective_text": "([^"]*)".*/task opened   \1/' \
@@ -253,7 +253,7 @@ in_words() {
         -e 's/.*"session_closed".*/session closed/'
 }
 
-# payload_digest ENTRY_FILE: SHA-256 of the statement in a deed.v1.Entry, whose first field is the
+# payload_digest ENTRY_FILE: prints SHA-256 of the statement in a deed.v1.Entry, whose first field is the
 # payload's type (2 bytes) and whose second one is the payload (a tag, its length as a varint).
 payload_digest() {
     local -a head
@@ -265,21 +265,21 @@ payload_digest() {
     tail -c +"$start" "$1" | head -c "$length" | sha256sum | cut -d' ' -f1
 }
 
-# offset_of TEXT FILE [PLUS]: where TEXT first stands in FILE, in bytes from 0.
+# offset_of TEXT FILE [PLUS]: prints the offset of the first TEXT in FILE, in bytes, plus PLUS.
 offset_of() {
     local offset
     offset=$(LC_ALL=C grep --only-matching --byte-offset --text --fixed-strings "$1" "$2" | head -n 1)
     echo $((${offset%%:*} + ${3:-0}))
 }
 
-# change_byte FILE OFFSET BYTE RESULT: a copy with another byte at that offset.
+# change_byte FILE OFFSET BYTE RESULT: makes a copy with another byte at that offset.
 change_byte() {
     cp "$1" "$4"
     printf '%s' "$3" | dd of="$4" bs=1 seek="$2" conv=notrunc status=none
     [[ $(cmp -l "$1" "$4" | wc -l) == 1 ]] || die "not exactly one byte was changed"
 }
 
-# change_hash PROOF RESULT: a copy with another first character of the first hash.
+# change_hash PROOF RESULT: makes a copy with another first character of the first hash.
 change_hash() {
     local offset other=A
     offset=$(head -n 2 "$1" | wc -c)
@@ -287,7 +287,7 @@ change_hash() {
     change_byte "$1" "$offset" "$other" "$2"
 }
 
-# run ARGUMENTS...: runs deed; shows the command and what it says.
+# run ARGUMENTS...: runs deed; shows the command and its output.
 run() {
     local status=0
     shell "deed ${*//"$tmp/"/}"
@@ -298,7 +298,7 @@ run() {
     return "$status"
 }
 
-# fails ARGUMENTS...: the same, for a command that must say that something does not verify.
+# fails ARGUMENTS...: does the same for a command that must find that something does not verify.
 fails() {
     local status=0
     run "$@" || status=$?
@@ -306,7 +306,7 @@ fails() {
     say 'Exit status 1.'
 }
 
-# refused ARGUMENTS...: the same, for a command that the server must refuse.
+# refused ARGUMENTS...: does the same for a command that the server must refuse.
 refused() {
     local status=0
     run "$@" || status=$?
@@ -316,7 +316,7 @@ refused() {
 
 step() { printf '\n%s== %s%s\n' "$bold" "$1" "$plain"; }
 say() { printf '%s\n' "$@"; }
-# Shows a command, in as many lines as it needs.
+# Shows a command on as many lines as it needs.
 shell() {
     local line=$dim'$ '$1$plain
     fold -s -w 76 <<<"$line" | sed -E -e '$!s/ *$/ \\/' -e '2,$s/^/      /'
@@ -325,7 +325,7 @@ shell() {
 fit() {
     sed -E '/^.{79}/s/([^ ]{24})[^ ]{16,}/\1../g' | fold -s -w 78 | sed 's/^/  /'
 }
-# One member of a flat JSON object a line.
+# Prints one member of a flat JSON object on each line.
 json_lines() { sed -E -e 's/^\{|\}$//g' -e 's/,"/\n"/g' | fit; }
 
 main

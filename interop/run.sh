@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows that tools which nobody of this project wrote accept a live Deed ledger, and reject it
-# as soon as one byte of it is another:
+# Shows that tools of other projects accept a live Deed ledger, and reject it as soon as one byte of
+# it is changed:
 #
 #   tessera   cmd/fsck of github.com/transparency-dev/tessera; version in tessera/go.mod
 #   x/mod     sumdb/, a small program on golang.org/x/mod/sumdb/{note,tlog}; in sumdb/go.mod
@@ -11,10 +11,10 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/server.sh
 source scripts/server.sh
 
-# More than 65,536 leaves make a third level of tiles.
+# More than 65,536 leaves give a third level of tiles.
 readonly statements=71000
 readonly ledger=interop
-# Far beyond what a check takes; Tessera's fsck can wait for ever when all its workers failed.
+# Much longer than a check takes; Tessera's fsck can wait for ever when all its workers have failed.
 readonly check_seconds=120
 
 main() {
@@ -40,7 +40,7 @@ build_tools() {
         (cd interop/tessera && go build -o "$tessera" github.com/transparency-dev/tessera/cmd/fsck) &&
             (cd interop/sumdb && go build -o "$sumdb" .)
     } || die "interop needs Go 1.25 or newer, and the modules in go.sum; here is $(go version)"
-    # The checker itself must reject what is wrong before its word counts.
+    # The checker itself must reject invalid logs before its result counts.
     quietly go -C interop/sumdb test -count=1 .
     tessera_version=$(module_version "$tessera" github.com/transparency-dev/tessera)
     sumdb_version=$(module_version "$sumdb" golang.org/x/mod)
@@ -51,7 +51,7 @@ module_version() {
     go version -m "$1" | awk -v module="$2" '$2 == module { print $3; exit }'
 }
 
-# Creates a ledger with enough entries, and reads what a checker must know about it.
+# Creates a ledger with enough entries, and reads the facts that a checker needs.
 fill() {
     export DEED_SERVER=http://$server_address DEED_LEDGER=$ledger
     quietly "$deed" ledger create "$ledger"
@@ -73,7 +73,7 @@ append() {
         --payload-bytes 256 --warmup-seconds 0
 }
 
-# quietly COMMAND...: shows what it says only if it fails.
+# quietly COMMAND...: runs the command, and shows its output only if it fails.
 quietly() {
     "$@" >"$tmp/quietly.out" 2>&1 || {
         tail -n 20 "$tmp/quietly.out" >&2
@@ -82,7 +82,7 @@ quietly() {
 }
 
 start_proxy() {
-    # One resource of each kind; numbers of this size are one group of three digits.
+    # One resource of each kind is changed; numbers of this size are one group of three digits.
     local tiles=$((size / 256)) last=$((size % 256))
     local parents=$((tiles / 256)) parent_last=$((tiles % 256))
     changed=(checkpoint tile/0/007 tile/1/000 tile/entries/123)
@@ -107,7 +107,7 @@ check_everything() {
     printf '\n'
 }
 
-# A monitor reads while others write: the tiles of its checkpoint stay readable.
+# A monitor reads while others write: the tiles of its checkpoint must stay readable.
 while_it_grows() {
     until [[ -e $tmp/enough ]]; do
         append 1 1000
@@ -121,8 +121,8 @@ while_it_grows() {
     (($(json_field size <"$tmp/ledger.json") > before)) || die "the log did not grow meanwhile"
 }
 
-# row LABEL EXPECTED URL CHANGE: lets both tools check URL and prints what they found. Where CHANGE
-# is given, each must have been served that change.
+# row LABEL EXPECTED URL CHANGE: runs both tools on URL and prints their results. If CHANGE is
+# given, each tool must have been served that change.
 row() {
     local results=() check result
     for check in check_tessera check_sumdb; do
@@ -148,8 +148,8 @@ row() {
     fi
 }
 
-# check_tessera URL: prints `accepted` or `rejected`, or else how it ended. Tessera's fsck ends
-# with 0 whatever it finds: what counts is what it says. Each of its workers ends at the first
+# check_tessera URL: prints `accepted` or `rejected`, or else how the tool ended. Tessera's fsck
+# exits with 0 whatever it finds, so its output counts. Each of its workers ends at the first
 # difference, and one changed entry makes a difference at every level: hence 8 workers.
 check_tessera() {
     local status=0
@@ -166,7 +166,7 @@ check_tessera() {
     fi
 }
 
-# check_sumdb URL: the same with x/mod.
+# check_sumdb URL: does the same with x/mod.
 check_sumdb() {
     local status=0
     timeout "$check_seconds" "$sumdb" check "$1" "$vkey" >"$tmp/check.out" 2>&1 || status=$?

@@ -20,8 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("deed.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
-        // Payloads, entries and checkpoints are slices of the message's own buffer. (Short
-        // fixed-size fields too: one representation, and it costs less than a Vec each.)
+        // Payloads, entries and checkpoints are slices of the message's own buffer. (Short fields
+        // of fixed size are, too: that is one representation, and costs less than a Vec each.)
         .bytes(".")
         .codec_path("crate::BoundedCodec")
         .compile_fds(descriptors)?;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make lint` checks beyond Rust, each with its own tool. A tool that is not installed is
-# named and left out.
+# The checks of `make lint` beyond Rust, each with its own tool. A tool that is not installed is
+# named and skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,7 +35,7 @@ else
     skip go "interop is"
 fi
 
-# Deployment. The unit's program need not be installed where it is checked.
+# The files for deployment. The unit's program need not be installed where it is checked.
 if command -v systemd-analyze >/dev/null; then
     units=$(mktemp -d "${TMPDIR:-/tmp}/deed.XXXXXXXX")
     trap 'rm -rf "$units"' EXIT

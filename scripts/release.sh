@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Packs both programs, the licence and the documentation into one archive. The same commit and
-# the same programs give the same bytes.
+# programs give the same bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # For scripts that run a deed-server of their own: on a free port of 127.0.0.1, in a directory of
-# its own, ended by its process id. Source it; it sets `tmp` to a directory that is removed when
-# the script ends, whatever ends it.
+# its own, ended by its process id. Source this file; it sets `tmp` to a directory that is removed
+# when the script ends, however it ends.
 
 target=${CARGO_TARGET_DIR:-target}
 deed=$target/release/deed
@@ -20,7 +20,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Nothing of the caller's own set-up may leak in.
+# The caller's own settings must have no effect.
 unset DEED_SERVER DEED_LEDGER
 export DEED_STATE=$tmp/state
 
@@ -43,7 +43,7 @@ clean_up() {
     exit "$status"
 }
 
-# wait_for SECONDS COMMAND...: tries the command until it succeeds, at most so long.
+# wait_for SECONDS COMMAND...: repeats the command until it succeeds, for at most SECONDS.
 wait_for() {
     local tries=$(($1 * 20))
     shift
@@ -58,7 +58,7 @@ has_address_or_ended() {
     grep -q '^listening on ' "$1" || ! kill -0 "$2" 2>/dev/null
 }
 
-# listening_address FILE PID: prints what a process that was just started listens on.
+# listening_address FILE PID: prints the address on which a process that was just started listens.
 listening_address() {
     wait_for 30 has_address_or_ended "$1" "$2" || return 1
     sed -n 's/^listening on //p' "$1" | grep . | head -n 1
@@ -78,7 +78,7 @@ start_server() {
 
 ended() { ! kill -0 "$1" 2>/dev/null; }
 
-# Ends the server the way an operator does, and fails unless it ends well and in time.
+# Ends the server by SIGTERM as an operator does, and fails unless it ends cleanly and in time.
 stop_server() {
     local pid=$server_pid status=0
     server_pid=

@@ -1,5 +1,5 @@
-//! What the assessment of one statement costs, body by body, with everything that it asks for at
-//! hand; and the policy alone.
+//! Measures the assessment of one statement, body by body, with everything that it reads in memory;
+//! and the policy alone.
 
 use std::hint::black_box;
 
@@ -26,7 +26,7 @@ use ledger::{
 /// Statements that are measured together.
 const COUNT: u8 = 32;
 
-/// A ledger of which the end is measured.
+/// A ledger whose last statements are measured.
 struct Story {
     ledger: Ledger,
     said: Vec<(Who, Place, Said, Micros)>,
@@ -61,13 +61,13 @@ impl Story {
         place
     }
 
-    /// An open task with a grant for the agent.
+    /// Opens a task with a grant for the agent.
     fn task(&mut self, tier: RiskTier) -> Place {
         self.say(PLATFORM, 1, task_opened(tier, 0));
         self.say(AUTHORITY, 1, grant_to(AGENT))
     }
 
-    /// The same for each of many.
+    /// Makes one statement for each of many.
     fn each(&mut self, mut say: impl FnMut(&mut Self, u8) -> Place) -> Vec<Place> {
         (1..=COUNT).map(|n| say(self, n)).collect()
     }
@@ -77,7 +77,8 @@ impl Story {
         self.each(|story, _| story.say(AGENT, 1, Body::Intent(intent("orders/7", 500, grant))))
     }
 
-    /// Measures the last [`COUNT`] statements, and what the ledger writes because of them.
+    /// Measures the last [`COUNT`] statements, together with the entries that the ledger writes
+    /// because of them.
     fn measure(&self, group: &mut BenchmarkGroup<'_, WallTime>, name: &str) {
         let headers: Vec<_> = self
             .said
@@ -243,7 +244,7 @@ fn policies(c: &mut Criterion) {
         assert_eq!(cleared, name == "clears");
         group.bench_function(name, |b| b.iter(|| policy.judge(black_box(&request))));
     }
-    // As dear as a set may be, on the longest texts that a statement has room for.
+    // The policies are as expensive as a set may be, and the texts as long as a statement allows.
     let resource = "a".repeat(1_024);
     let pattern = format!("resource.name like \"*{}b\"", "a".repeat(60));
     let many = format!(

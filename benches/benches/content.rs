@@ -5,7 +5,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use deed_evidence::commitment::Salt;
 use deed_server::bench::Contents;
 
-/// Contents that nobody has seen before.
+/// Makes contents that are not in the store yet.
 struct Fresh(u64);
 
 impl Fresh {

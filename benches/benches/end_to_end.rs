@@ -1,5 +1,5 @@
-//! A server and raw gRPC clients in one process, over loopback: what an append costs until it is
-//! acknowledged. Without verification; `deed bench append` measures with it.
+//! Measures appends until they are acknowledged, with a server and raw gRPC clients in one process,
+//! over loopback. The clients verify nothing; `deed bench append` measures with verification.
 
 use std::{cell::RefCell, sync::Arc};
 
@@ -91,7 +91,7 @@ fn appends(c: &mut Criterion) {
         )
     });
 
-    // Criterion runs a bench's closure several times: each wants a session of its own.
+    // Criterion runs a bench's closure several times, and each run needs a session of its own.
     let mut session = 0_u128;
     let mut open = || {
         session += 1;
@@ -114,7 +114,7 @@ fn appends(c: &mut Criterion) {
     group.bench_function("32_batches_of_256_in_flight", |b| {
         let producer = RefCell::new(open());
         b.iter_batched(
-            // What a client spends on making statements is not measured.
+            // The time in which the client makes statements is not measured.
             || {
                 (0..REQUESTS)
                     .map(|_| producer.borrow_mut().request(BATCH))

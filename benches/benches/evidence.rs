@@ -1,4 +1,4 @@
-//! What stands in front of every statement: its form, its entry, its place.
+//! Measures the work before a statement is recorded: its form, its entry, its place.
 
 use std::hint::black_box;
 
@@ -32,7 +32,7 @@ fn one_statement(c: &mut Criterion) {
     group.finish();
 }
 
-/// How a batch of statements is signed.
+/// The way in which a batch of statements is signed.
 #[derive(Clone, Copy)]
 enum Signed {
     Not,
@@ -64,7 +64,7 @@ fn batches(c: &mut Criterion) {
     group.throughput(Throughput::Elements(256));
     for (signed, name) in Signed::ALL {
         let trust = Trust::new(keys.ledger_id, &keys.genesis);
-        // A session of its own for each batch, so that every statement is the next one.
+        // Each batch has a session of its own, so that every statement is the next one.
         let mut step = Step::new(&trust);
         if !matches!(signed, Signed::Not) {
             step.turn(&[trust.admit(&[keys.registration()])]);
@@ -88,8 +88,8 @@ fn batches(c: &mut Criterion) {
     group.finish();
 }
 
-/// What assessment costs the step: the same Intents of one open task under rules that assess
-/// nothing, and under those that do.
+/// Measures the assessment within the step: the same Intents of one open task, under rules without
+/// an assessment and under rules with it.
 fn rules_1_and_2(c: &mut Criterion) {
     let mut group = c.benchmark_group("step_of_256_intents");
     group.throughput(Throughput::Elements(256));
@@ -105,7 +105,7 @@ fn rules_1_and_2(c: &mut Criterion) {
             group.bench_function(format!("{name}/rules_{rules}"), |b| {
                 b.iter_batched(
                     || {
-                        // A new one each time: nothing is kept, so nothing may be forgotten.
+                        // The step is new each time, so nothing has to be forgotten.
                         let mut step = Step::new(&trust);
                         step.turn(&[trust.admit(std::slice::from_ref(&opening))]);
                         (step, [trust.admit(&envelopes)])

@@ -1,7 +1,7 @@
-//! What the dearest statements cost in the step, each against a ledger that was filled for it and with
-//! nothing at hand. Beside each stands what it may take: 50 us and 1 us for each byte.
+//! Measures the most expensive statements in the step, each in a ledger that was filled for it,
+//! with nothing in memory. Their bound is printed beside them: 50 us and 1 us for each byte.
 //!
-//! Cells come from a map in memory. What it costs to read them from RocksDB is in the units that
+//! Cells are read from a map in memory. The cost of reading them from RocksDB is in the units that
 //! `evidence/tests/it/cost.rs` counts.
 
 use std::hint::black_box;
@@ -29,7 +29,7 @@ fn statements(c: &mut Criterion) {
         let mut scene = scene();
         let mut kept = scene.ledger.kept.clone();
         let placed = scene.say();
-        // A statement of trust is assessed by the registry that it made.
+        // A trust statement is assessed by the registry after it.
         let registry = scene.ledger.registry.clone();
         kept.places
             .insert((placed.session, placed.sequence), placed.leaf);

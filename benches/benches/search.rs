@@ -1,9 +1,9 @@
-//! How long searches take in a large ledger, over loopback, as a client sees it: from the request
-//! to the end of the stream.
+//! Measures searches in a large ledger, over loopback, as a client sees them: from the request to
+//! the end of the stream.
 //!
-//! `DEED_BENCH_STATEMENTS` says how many statements (default: 150,000), `DEED_BENCH_DIR` where the
-//! store lies (default: a directory that is deleted afterwards; one that is there and full is
-//! searched as it is). Ten million take some minutes to write.
+//! `DEED_BENCH_STATEMENTS` is the number of statements (default: 150,000), `DEED_BENCH_DIR` the
+//! directory of the store (default: one that is deleted afterwards; a directory with a full store
+//! is searched as it is). Ten million statements take some minutes to write.
 
 use std::{
     env, fmt,
@@ -26,7 +26,7 @@ use tonic::transport::Channel;
 
 const LEDGER: &str = "bench";
 
-/// Statements of a request, and requests under way.
+/// Statements of a request, and requests under way at once.
 const BATCH: u64 = 1_000;
 const REQUESTS: usize = 16;
 
@@ -45,13 +45,14 @@ const ACTIONS: [&str; 8] = [
     "records.delete",
 ];
 
-/// One statement in so many loses the one before it: a finding where the ledger is assessed.
+/// One statement in so many declares that the one before it is lost: a finding where the ledger is
+/// assessed.
 const GAP_EVERY: u64 = 100_000;
 
-/// Times that each search is asked for.
+/// Number of times that each search is run.
 const ROUNDS: u64 = 200;
 
-/// A number that looks random and is the same each time.
+/// Returns a number that looks random and is the same each time.
 fn mixed(number: u64) -> u64 {
     let mixed = (number ^ (number >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 29)
@@ -71,13 +72,13 @@ fn nonce(bytes: &Bytes) -> Nonce {
     Nonce::from_slice(bytes).expect("16 bytes")
 }
 
-/// The agent opens its tasks itself.
+/// Returns the id of a task, which the agent opens itself.
 fn task_id(ledger_id: LedgerId, task: u64) -> Bytes {
     let id = TaskId::derive(ledger_id, &agent(task), &nonce(&id(2, task)));
     Bytes::copy_from_slice(id.as_bytes())
 }
 
-/// Few resources have much to do with, and most have little.
+/// Returns the resource of an act. A few resources have many acts, and most have few.
 fn resource(task: u64, act: u64) -> String {
     if act.is_multiple_of(4) {
         format!("customers/{}", mixed(task) % 5_000)
@@ -93,7 +94,7 @@ fn correlation(task: u64) -> v1::CorrelationKey {
     }
 }
 
-/// A session of an agent: every task is one of an agent's, and agents take turns.
+/// A session of an agent: every task belongs to one agent, and agents take turns.
 struct Session {
     ledger_id: LedgerId,
     agent: u64,
@@ -101,7 +102,7 @@ struct Session {
 }
 
 impl Session {
-    /// What the agent says at `step` of a task.
+    /// Makes the agent's statement at `step` of a task.
     fn statement(&mut self, task: u64, step: u64) -> v1::Envelope {
         let act = step / 2;
         let action = ACTIONS[usize::try_from(mixed(task + act) % 8).expect("a small number")];
@@ -203,7 +204,7 @@ async fn fill(client: &mut LedgerClient<Channel>, statements: u64) -> u64 {
                 sequence: 0,
             })
             .collect();
-        // Sixteen tasks are under way at once, as they would be.
+        // Sixteen tasks are under way at once, as in a real ledger.
         let mut said = 0;
         let mut envelopes = Vec::new();
         for first in (0..).step_by(16) {
@@ -330,7 +331,7 @@ fn kinds(size: u64, times: (i64, i64), ledger_id: LedgerId) -> Vec<Kind> {
     ]
 }
 
-/// Receive times of the ledger's first entry and of its last.
+/// Returns the receive times of the ledger's first entry and of its last.
 async fn times(client: &mut ActionsClient<Channel>, size: u64) -> (i64, i64) {
     let mut times = Vec::new();
     for start in [0, size - 1] {

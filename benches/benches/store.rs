@@ -1,4 +1,4 @@
-//! A turn of the shard with the disk behind it: step, batch, synced write.
+//! Measures a turn of the shard with the disk: step, batch, synced write.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use deed_benches::{Keys, Statements};

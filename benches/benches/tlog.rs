@@ -1,4 +1,4 @@
-//! The transparency log alone: appending, proving, verifying.
+//! Measures the transparency log alone: appending, proving, verifying.
 
 use std::{collections::HashMap, convert::Infallible, hint::black_box, sync::Arc};
 

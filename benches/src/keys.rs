@@ -10,32 +10,32 @@ use deed_tlog::{KeyName, NoteSigner, SigningKey};
 
 use crate::PRODUCER;
 
-/// A ledger's first entry, and the two keys that matter in it.
+/// A ledger's first entry, and the keys that matter in it.
 pub struct Keys {
-    /// The ledger's id.
+    /// Id of the ledger.
     pub ledger_id: LedgerId,
-    /// Its first entry.
+    /// The ledger's first entry.
     pub genesis: Genesis,
     authority: SigningKey,
-    /// Speaks for the producer, once [`Keys::registration`] is recorded.
+    /// Key that speaks for the producer, once [`Keys::registration`] is recorded.
     pub agent: SigningKey,
 }
 
 impl Keys {
-    /// The same ones each time, under rules that assess.
+    /// Returns the same keys each time, under rules with an assessment.
     ///
     /// # Panics
-    /// Never: all of it is valid.
+    /// Never: everything is valid.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "nothing is a default here")]
     pub fn new() -> Self {
         Self::with_rules(2)
     }
 
-    /// The same under these rules.
+    /// Returns the same keys under rules of this version.
     ///
     /// # Panics
-    /// If there are no such rules.
+    /// If there is no such version.
     #[must_use]
     pub fn with_rules(rules_version: u32) -> Self {
         let origin = "example.org/logs/bench";
@@ -58,7 +58,7 @@ impl Keys {
         }
     }
 
-    /// The trust statement that registers the agent's key.
+    /// Returns the trust statement that registers the agent's key.
     ///
     /// # Panics
     /// Never: it is valid.
@@ -98,7 +98,7 @@ impl Keys {
         )
     }
 
-    /// Each envelope signed by the agent.
+    /// Signs each envelope as the agent.
     #[must_use]
     pub fn each(&self, envelopes: Vec<v1::Envelope>) -> Vec<v1::Envelope> {
         let signed_one =
@@ -106,7 +106,7 @@ impl Keys {
         envelopes.into_iter().map(signed_one).collect()
     }
 
-    /// A signed manifest, and the envelopes behind it.
+    /// Returns a signed manifest, followed by its envelopes.
     ///
     /// # Panics
     /// If they are not the statements of one batch.

@@ -1,4 +1,4 @@
-//! What the benches have in common: statements to append, and a server to append them to.
+//! Helpers for the benches: statements to append, and a server to append them to.
 //!
 //! Run them with `make bench`. Figures belong into docs/performance.md with machine, method and date.
 
@@ -12,7 +12,7 @@ use deed_proto::v1;
 
 pub use keys::Keys;
 
-/// Who speaks in all [`Statements`].
+/// The producer of all [`Statements`].
 pub const PRODUCER: &str = "spiffe://example.org/agent";
 
 /// Payload size of most benches, in bytes: what the figures in docs/performance.md are about.
@@ -21,7 +21,7 @@ pub const PAYLOAD_BYTES: usize = 256;
 /// Statements of one session, in order, each of exactly the same size.
 pub struct Statements {
     statement: v1::Statement,
-    /// The nonce of the first one.
+    /// Nonce of the first statement.
     nonce: Bytes,
 }
 
@@ -34,11 +34,11 @@ fn task(ledger_id: LedgerId) -> TaskId {
 }
 
 const OCCURRED_AT_US: i64 = 1_700_000_000_000_000;
-/// Before 1987, and so a byte shorter.
+/// A time before 1987, whose encoding is a byte shorter.
 const EARLIER_US: i64 = 500_000_000_000_000;
 
 impl Statements {
-    /// A session of Intents whose payloads have [`PAYLOAD_BYTES`].
+    /// Makes a session of Intents whose payloads have [`PAYLOAD_BYTES`].
     #[must_use]
     pub fn new(ledger_id: LedgerId, nonce: [u8; 16]) -> Self {
         Self::of(ledger_id, PRODUCER, nonce)
@@ -62,7 +62,7 @@ impl Statements {
         }
     }
 
-    /// The statement that opens the task of all the others, in a session of its own.
+    /// Makes the statement that opens the task of all the others, in a session of its own.
     ///
     /// # Panics
     /// Never: it is valid.
@@ -87,7 +87,7 @@ impl Statements {
         }
     }
 
-    /// The payload of one sequence.
+    /// Returns the payload of one sequence.
     ///
     /// # Panics
     /// Never: every sequence leaves room for padding.
@@ -98,8 +98,8 @@ impl Statements {
             0 => self.nonce.clone(),
             _ => Bytes::new(),
         };
-        // A length of 128 or more takes a second byte, here and in the body around it, and so some
-        // sizes are passed over. The earlier time reaches them.
+        // A length of 128 or more takes a second byte, here and in the body around it, so some
+        // sizes cannot be reached. With the earlier time they can.
         for occurred_at_us in [OCCURRED_AT_US, EARLIER_US] {
             self.statement.occurred_at_us = occurred_at_us;
             let bare = self.padded(0).len();
@@ -122,7 +122,7 @@ impl Statements {
         statement::encode(&self.statement).expect("a valid statement")
     }
 
-    /// Envelopes of the sequences `first..first + count`.
+    /// Returns the envelopes of the sequences `first..first + count`.
     #[must_use]
     pub fn envelopes(&mut self, first: u64, count: u64) -> Vec<v1::Envelope> {
         (first..first + count)

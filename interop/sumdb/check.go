@@ -10,7 +10,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// report says what a check that succeeded has looked at.
+// report has the counts of a check that succeeded.
 type report struct {
 	tree    tlog.Tree
 	entries int64
@@ -19,8 +19,8 @@ type report struct {
 	trees   int // consistency proofs
 }
 
-// check opens the log's checkpoint with vkey and re-derives everything that the log says from
-// its entries. Hashes and proofs are x/mod's; only the reading of C2SP's framing is ours.
+// check opens the log's checkpoint with vkey and computes everything else in the log again from
+// its entries. Hashes and proofs are x/mod's; only the parsing of C2SP's framing is our own.
 //
 //  1. the checkpoint's signature (note.Open), origin and form;
 //  2. each entry's leaf hash against the hash tiles (tlog.TileHashReader, which authenticates
@@ -123,7 +123,7 @@ func hashEntries(
 	return computed, leaves, nil
 }
 
-// compareTiles checks that every tile of the tree was read, and is what the entries make it.
+// compareTiles checks that every tile of the tree was read, and agrees with the entries.
 func compareTiles(tree tlog.Tree, tiles *tileReader, computed tlog.HashReader) error {
 	for _, t := range tlog.NewTiles(tileHeight, 0, tree.N) {
 		got, ok := tiles.verified[t]
@@ -162,7 +162,7 @@ func checkRecords(tree tlog.Tree, published tlog.HashReader, leaves []tlog.Hash)
 	return len(indexes), nil
 }
 
-// checkTrees proves and checks that older trees are the beginning of this one.
+// checkTrees proves and checks that older trees are prefixes of this one.
 func checkTrees(tree tlog.Tree, published, computed tlog.HashReader) (int, error) {
 	checked := 0
 	for _, n := range edges(tree.N) {

@@ -22,7 +22,7 @@ const origin = "ledger.example/logs/fixture"
 // Three tile levels, and a partial tile at each: 65,536 + 2 * 256 + 17.
 const fixtureSize = 66065
 
-// fixture is a log made with x/mod's own code: resources by path.
+// fixture is a log that x/mod's own code has made: its resources by path.
 type fixture struct {
 	resources map[string][]byte
 	vkey      string
@@ -114,7 +114,7 @@ func TestHonestLogsAreAccepted(t *testing.T) {
 	}
 }
 
-// A change of any resource, served by the proxy that interop/run.sh uses, is noticed.
+// The checker notices a change of any resource, served by the proxy that interop/run.sh uses.
 func TestEachChangedByteIsNoticed(t *testing.T) {
 	f := newFixture(t, fixtureSize)
 	paths := []string{
@@ -146,7 +146,7 @@ func TestEachChangedByteIsNoticed(t *testing.T) {
 	}
 }
 
-// Logs that lie with a valid signature.
+// The checker rejects forged logs with a valid signature.
 func TestLyingLogsAreRejected(t *testing.T) {
 	text := func(origin, size string, root tlog.Hash, more string) string {
 		return fmt.Sprintf("%s\n%s\n%s\n%s", origin, size, base64.StdEncoding.EncodeToString(root[:]), more)
@@ -204,7 +204,7 @@ func TestFullTileStandsInForPartial(t *testing.T) {
 	}
 }
 
-// A log that cannot be read is not taken for one that lies.
+// A log that cannot be read is not reported as a forged one.
 func TestUnreachableIsNotRejected(t *testing.T) {
 	f := newFixture(t, 5)
 	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

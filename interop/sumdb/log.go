@@ -23,13 +23,13 @@ const (
 	resourceBytesMax = tileWidth * (2 + 65535)
 )
 
-// The log says that a resource does not exist: a finding, not a failure to look.
+// The log answers that a resource does not exist: a defect of the log, not a failure to read it.
 var errNotFound = errors.New("not found")
 
-// errUnreachable means that nothing is known about the log.
+// errUnreachable means that the log could not be read.
 var errUnreachable = errors.New("unreachable")
 
-// logClient reads a C2SP tlog-tiles log over HTTP. It believes nothing that it reads.
+// logClient reads a C2SP tlog-tiles log over HTTP. It verifies nothing.
 type logClient struct {
 	base string // ends with "/"
 	http *http.Client
@@ -75,7 +75,7 @@ func (l *logClient) fetchPartial(ctx context.Context, t tlog.Tile) ([]byte, erro
 }
 
 // c2spPath turns x/mod's `tile/8/<L>/<N>` and `tile/8/data/<N>` into C2SP's `tile/<L>/<N>` and
-// `tile/entries/<N>`. How N and the width are written is the same in both.
+// `tile/entries/<N>`. Both write N and the width in the same way.
 func c2spPath(t tlog.Tile) string {
 	rest := strings.TrimPrefix(t.Path(), fmt.Sprintf("tile/%d/", tileHeight))
 	if entries, ok := strings.CutPrefix(rest, "data/"); ok {
@@ -84,8 +84,8 @@ func c2spPath(t tlog.Tile) string {
 	return "tile/" + rest
 }
 
-// tileReader gives tlog.TileHashReader the log's hash tiles. What TileHashReader has
-// authenticated against the tree hash comes back through SaveTiles and is kept.
+// tileReader gives tlog.TileHashReader the log's hash tiles. TileHashReader returns the tiles
+// that it has authenticated against the tree hash through SaveTiles, which keeps them.
 type tileReader struct {
 	ctx      context.Context
 	log      *logClient
@@ -157,8 +157,8 @@ func parseBundle(path string, bundle []byte, want int) ([][]byte, error) {
 	if len(entries) < want {
 		return nil, fmt.Errorf("%s: %d entries, want %d", path, len(entries), want)
 	}
-	// More are fine only where the full bundle stands in for a partial one; the checkpoint does
-	// not speak of them.
+	// More entries are allowed only if the full bundle replaces a partial one; the checkpoint
+	// does not cover them.
 	if len(entries) > want && len(entries) != tileWidth {
 		return nil, fmt.Errorf("%s: %d entries, want %d", path, len(entries), want)
 	}

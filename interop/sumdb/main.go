@@ -6,8 +6,8 @@
 //	sumdb tamper LOG PATH...    serve the log with one byte of a resource changed
 //
 // LOG is the base of a C2SP tlog-tiles log, for example
-// http://127.0.0.1:7733/logs/payments. The ledger's VKEY must come from somewhere else than LOG:
-// from whoever vouches for it.
+// http://127.0.0.1:7733/logs/payments. The ledger's VKEY must not come from LOG, but from a
+// party that the user trusts.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"time"
 )
 
-// A log on the same machine answers in milliseconds; what takes longer hangs.
+// A log on the same machine answers in milliseconds; a request that takes longer hangs.
 const requestTimeout = 10 * time.Second
 
 func main() {

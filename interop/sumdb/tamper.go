@@ -16,7 +16,7 @@ import (
 // Under `/<n>/` it serves the log of upstream with the n-th path changed; under `/honest/` it
 // serves the log as it is, which shows that the tampering alone makes a checker fail. Each time
 // that a change is served, a line `changed <n> <path>` is written to journal first, so that a
-// checker that never looked is not taken for one that noticed.
+// checker that never read the resource does not pass for one that noticed the change.
 type tamperer struct {
 	upstream *logClient
 	paths    []string

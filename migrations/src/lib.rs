@@ -1,13 +1,12 @@
 //! Versions of the store's layout on disk, and the steps between them.
 //!
 //! The version is a big-endian u32 under the key [`VERSION_KEY`] in the column family
-//! [`VERSION_FAMILY`]. A store without it is new. Each step lives in a file of its own with a
-//! frozen copy of the layout that it starts from, and writes the new version in the same batch as
-//! its last change: if we crash in between, the step runs again from the start, and must bear
-//! that.
+//! A store without it is new. Each step is in a file of its own, with a frozen copy of the layout
+//! that it starts from, and writes the new version in the same batch as its last change: after a
+//! crash before that, the step runs again from the start, so it must be safe to repeat.
 //!
-//! Architecture invariant: no step uses the server's current code for keys or records. What that
-//! code says tomorrow must not change what a step did yesterday.
+//! Architecture invariant: no step uses the server's current code for keys or records, because a
+//! later change of that code must not change what an earlier step did.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -31,11 +30,11 @@ pub const VERSION_KEY: &[u8] = b"schema_version";
 /// One step from a layout to the next.
 #[derive(Clone, Copy)]
 struct Step {
-    /// The version that it leads to, from the one before.
+    /// The version to which the step brings the version before.
     to: u32,
-    /// What it does, for the log.
+    /// Description of the step, for the log.
     what: &'static str,
-    /// Prepares the changes that belong in one batch with the version.
+    /// Adds the step's changes to the batch that also sets the version.
     run: fn(&DB, &mut WriteBatch) -> Result<(), rocksdb::Error>,
 }
 
@@ -60,26 +59,19 @@ const STEPS: &[Step] = &[
 /// The version that this program reads and writes.
 pub const CURRENT: u32 = STEPS.len() as u32;
 
-/// A store that cannot be brought to [`CURRENT`].
+/// The reason for which a store cannot be brought to [`CURRENT`].
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum MigrationError {
-    /// A later program has written it.
+    /// A later program has written the store.
     #[error(
         "the store has schema version {found}, this program knows up to {known}: use the version \
          of deed-server that wrote it, or a later one"
     )]
-    Newer {
-        /// Version in the store.
-        found: u32,
-        /// Version of this program.
-        known: u32,
-    },
+    Newer { found: u32, known: u32 },
     /// The version is not four bytes.
     #[error("the schema version in the store has {found} bytes, not 4")]
-    Malformed {
-        /// Bytes found.
-        found: usize,
-    },
+    Malformed { found: usize },
     /// The family that holds the version is missing.
     #[error("the store lacks the column family {VERSION_FAMILY:?}")]
     NoVersionFamily,
@@ -88,12 +80,12 @@ pub enum MigrationError {
     Store(#[from] rocksdb::Error),
 }
 
-/// A step that was taken.
+/// A step that was run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// Version after it.
+    /// Version of the store after the step.
     pub version: u32,
-    /// What it did.
+    /// Description of the step.
     pub what: &'static str,
 }
 
@@ -105,11 +97,12 @@ pub fn version(db: &DB) -> Result<u32, MigrationError> {
     version_up_to(db, CURRENT)
 }
 
-/// Brings the store to [`CURRENT`], a step at a time, each synced. Says which steps it took.
+/// Brings the store to [`CURRENT`] one step at a time, each with a sync. Returns the steps that it
+/// ran.
 ///
 /// # Errors
 /// [`MigrationError`] as [`version`], or if RocksDB fails; the store then has the version of the
-/// last step that is complete.
+/// last step that was completed.
 pub fn migrate(db: &DB) -> Result<Vec<Applied>, MigrationError> {
     migrate_with(db, STEPS)
 }
@@ -144,7 +137,7 @@ fn migrate_with(db: &DB, steps: &[Step]) -> Result<Vec<Applied>, MigrationError>
         let mut batch = WriteBatch::default();
         (step.run)(db, &mut batch)?;
         batch.put_cf(family, VERSION_KEY, step.to.to_be_bytes());
-        // If we crash before this write, the step is taken again; after it, never.
+        // After a crash before this write the step runs again; after it, never.
         db.write_opt(batch, &synced)?;
         applied.push(Applied {
             version: step.to,

@@ -1,7 +1,7 @@
 //! Version 1: the first layout.
 //!
-//! Families `meta`, `entries`, `tiles`, `heads`, `state` and `index`, all empty but for the version.
-//! RocksDB creates missing families when the store is opened, so there is nothing to move.
+//! The families `meta`, `entries`, `tiles`, `heads`, `state` and `index`, all empty but for the
+//! version. RocksDB creates missing families when the store is opened, so there is nothing to move.
 
 use rocksdb::{DB, Error, WriteBatch};
 

@@ -1,8 +1,8 @@
 //! Version 2: contents.
 //!
-//! Family `content`, empty; RocksDB creates it when the store is opened. What version 1 wrote stays
-//! as it is: new kinds and fields of its families (trust statements, keys of sessions) are absent
-//! from what it wrote, which is what they mean there.
+//! The family `content`, empty; RocksDB creates it when the store is opened. The records of version
+//! 1 stay unchanged: they lack the new kinds and fields of their families (trust statements, keys
+//! of sessions), and that is what their absence means.
 
 use rocksdb::{DB, Error, WriteBatch};
 

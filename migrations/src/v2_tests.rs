@@ -1,4 +1,4 @@
-//! A store that version 1 wrote keeps everything.
+//! Tests that a store of version 1 keeps everything.
 
 use rocksdb::{DB, Options};
 
@@ -47,7 +47,7 @@ fn a_store_of_version_1_keeps_everything() {
     assert_eq!(version(&db).unwrap(), 1);
     drop(db);
 
-    // As the server of version 2 opens it.
+    // The store is opened as the server of version 2 opens it.
     let families = [&V1_FAMILIES[..], &["content"]].concat();
     let db = open(dir.path(), &families);
     let applied = migrate(&db).unwrap();

@@ -1,9 +1,10 @@
-//! Version 3: what statements amount to, and finding them.
+//! Version 3: the assessment of statements, and the index for searches.
 //!
-//! New kinds of records in the families `state` (assessment, findings) and `index` (terms, times);
-//! no new family. What version 2 wrote stays as it is: it has no findings, for nothing was assessed
-//! under the rules that it knew, and its index is completed as any other is. Earlier programs must
-//! not open the store all the same: what they append would never be assessed.
+//! It has new kinds of records in the families `state` (assessment, findings) and `index` (terms,
+//! times), and no new family. The records of version 2 stay unchanged: there are no findings,
+//! because the rules of that time assess nothing, and the index is completed as any other is.
+//! Earlier programs must not open the store all the same: entries that they append would never be
+//! assessed.
 
 use rocksdb::{DB, Error, WriteBatch};
 

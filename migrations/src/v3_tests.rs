@@ -1,4 +1,5 @@
-//! A store that version 2 wrote keeps everything, and programs of version 2 refuse it afterwards.
+//! Tests that a store of version 2 keeps everything, and that programs of version 2 refuse it
+//! afterwards.
 
 use rocksdb::{DB, Options};
 

@@ -1,9 +1,9 @@
-//! The codec of the services: protobuf, with a bound on what decoding may cost.
+//! The codec of the services: Protobuf, with a bound on the cost of decoding.
 //!
-//! An empty embedded message is two bytes on the wire and a hundred in memory, so a limit on a
-//! message's bytes alone lets a small request take fifty times its size. No message of this
+//! An empty embedded message is two bytes on the wire and a hundred in memory, so with a limit on a
+//! message's bytes alone a small request could take fifty times its size. No valid message of this
 //! protocol has more than [`FIELDS_MAX`] fields on its first level, repeated ones counted one by
-//! one, so whatever has more is refused before it is decoded.
+//! one, so a message with more is refused before it is decoded.
 
 use std::marker::PhantomData;
 
@@ -15,10 +15,10 @@ use tonic::{
 };
 use tonic_prost::ProstEncoder;
 
-/// Fields on the first level of a message: twice the most envelopes of a request.
+/// Most fields on the first level of a message: twice the most envelopes of a request.
 pub const FIELDS_MAX: usize = 8192;
 
-/// Protobuf messages out as `T`, in as `U`.
+/// A Protobuf codec that encodes `T` and decodes `U`.
 #[derive(Debug, Clone)]
 pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 
@@ -47,7 +47,7 @@ where
     }
 }
 
-/// Decodes messages that keep the bound.
+/// Decodes messages that are within the bound.
 #[derive(Debug, Clone)]
 pub struct BoundedDecoder<U>(PhantomData<U>);
 
@@ -63,7 +63,7 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     }
 }
 
-/// Counts the fields of the first level. What cannot be read is left for the decoder to refuse.
+/// Counts the fields of the first level. The decoder refuses bytes that cannot be read here.
 fn check_fields(mut bytes: &[u8]) -> Result<(), Status> {
     let mut fields = 0;
     while !bytes.is_empty() {

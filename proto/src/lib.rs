@@ -1,10 +1,10 @@
 //! Deed's protocol: the messages of `deed.v1` and its gRPC services.
 //!
-//! The `.proto` files under `proto/deed/v1` are the documentation of every rpc, field, unit,
-//! limit and error; this crate only holds what is generated from them.
+//! The `.proto` files under `proto/deed/v1` document every rpc, field, unit, limit and error; this
+//! crate holds only the code that is generated from them.
 //!
-//! Architecture invariant: no logic but the codec's bound on what decoding may cost. Whether a
-//! message is canonical, and what it means, is said by `deed-evidence`.
+//! Architecture invariant: there is no logic here but the codec's bound on the cost of decoding.
+//! `deed-evidence` decides whether a message is canonical, and what it means.
 
 mod codec;
 

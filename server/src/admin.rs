@@ -1,14 +1,14 @@
-//! The second port: figures and health, for those who run the server.
+//! The admin port: metrics and health, for those who run the server.
 //!
 //! ```text
-//! GET /metrics   everything that is counted, as OpenMetrics text
+//! GET /metrics   all metrics, as OpenMetrics text
 //! GET /healthz   200 as long as the process answers
-//! GET /readyz    200 if it takes requests, or 503 and why not
+//! GET /readyz    200 if the server takes requests, or 503 and the reason
 //! ```
 //!
-//! It has no access control; its figures name no ledger and no principal. So all that it holds for
-//! strangers is bounded: connections (beyond, the oldest gives way, so that a probe always gets
-//! through), their time, and a request's head. A connection is for one request.
+//! It has no access control, and its metrics name no ledger and no principal. Everything that it
+//! holds for strangers is bounded: connections (beyond the bound the oldest gives way, so that a
+//! probe always gets through), their time, and a request's head. A connection serves one request.
 
 use std::{
     net::SocketAddr,
@@ -44,31 +44,31 @@ use crate::{
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How long a connection may live: for its request and the answer to it.
+/// Longest life of a connection, for its request and the answer to it.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(10);
 
-/// Bytes of a request's head, of which more are answered 431.
+/// Largest head of a request, in bytes; a larger one is answered with 431.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
-/// What the admin port looks at.
+/// The parts of the server that the admin port reads.
 pub(crate) struct Admin {
     pub(crate) context: Context,
-    /// For how long a shard may be stuck before the server is not ready.
+    /// Time for which a shard may be stuck before the server is no longer ready.
     pub(crate) stuck: Duration,
 }
 
-/// Requests hold the server only while they look at it: a connection that stays open must not
+/// Requests keep the server alive only while they read it: a connection that stays open must not
 /// keep the store open.
 type Looking = State<Weak<Admin>>;
 
-/// An admin port that is served, until it is stopped.
+/// An admin port that is served until it is stopped.
 pub(crate) struct AdminPort {
     _admin: Arc<Admin>,
     serving: JoinHandle<()>,
 }
 
 impl AdminPort {
-    /// Serves that many connections at once.
+    /// Serves up to `connections` connections at once on `socket`.
     pub(crate) fn serve(admin: Admin, socket: TcpListener, connections: usize) -> Self {
         let admin = Arc::new(admin);
         let router = router(Arc::downgrade(&admin));
@@ -79,7 +79,7 @@ impl AdminPort {
         }
     }
 
-    /// Takes no more connections, and lets go of the server.
+    /// Stops accepting connections and releases the server.
     pub(crate) fn stop(self) {
         self.serving.abort();
     }
@@ -95,7 +95,7 @@ async fn accept(socket: TcpListener, router: Router, places: Arc<Places>) {
                 continue;
             }
         };
-        // Nobody here says who they are: everybody gives way.
+        // No caller is known here, so every connection may have to give way.
         let activity = Activity::new(CONNECTION_WITHIN, CONNECTION_WITHIN);
         let Ok((place, _)) = places.take(peer.ip(), &activity).await else {
             tracing::warn!(%peer, "the admin port has no place for a connection; it is closed");
@@ -113,8 +113,8 @@ async fn accept(socket: TcpListener, router: Router, places: Arc<Places>) {
     }
 }
 
-/// Answers one request. A peer that goes away or sends something else is nobody's business. While
-/// the answer is made, those that ask for nothing give way first.
+/// Answers one request. Errors of the peer are ignored. While the answer is made, connections
+/// without a request give way first.
 async fn serve_one(stream: TcpStream, router: Router, activity: &Arc<Activity>) {
     let answering = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let open = activity.begin_request();
@@ -142,7 +142,7 @@ fn router(admin: Weak<Admin>) -> Router {
         .with_state(admin)
 }
 
-/// Why a server is not ready.
+/// The reason for which a server is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NotReady(pub(crate) String);
 
@@ -185,14 +185,16 @@ impl Admin {
         let disk = store.disk();
         if let Some(since) = disk.silent_for().filter(|since| *since >= self.stuck) {
             return Err(NotReady(format!(
-                "the store cannot be looked at: its file system has not answered for {} ms",
+                "the store's disk cannot be checked: its file system has not answered for {} ms",
                 since.as_millis()
             )));
         }
         match disk.seen() {
             Ok(space) => writable(space.read_only)?,
             Err(error) => {
-                return Err(NotReady(format!("the store cannot be looked at: {error}")));
+                return Err(NotReady(format!(
+                    "the store's disk cannot be checked: {error}"
+                )));
             }
         }
         if let Err(no_space) = disk.check_log() {
@@ -201,7 +203,7 @@ impl Admin {
         Ok(())
     }
 
-    /// Whether the machine's clock is one to record by.
+    /// Fails if the machine's clock is not believed.
     fn on_time(&self) -> Result<(), NotReady> {
         let appends = &self.context.appends;
         let now = appends.clock.read().map_err(|fault| {
@@ -219,7 +221,7 @@ impl Admin {
         }
     }
 
-    /// What is said of a server that is ready.
+    /// Returns the text of /readyz for a server that is ready.
     pub(crate) fn ready_words(&self) -> String {
         let mut words = "ready\n".to_owned();
         let registry = &self.context.registry;
@@ -254,8 +256,8 @@ impl Admin {
         all
     }
 
-    /// Leaves of a ledger that the search index does not reach. A store that cannot be read is told
-    /// by others.
+    /// Returns the number of leaves of a ledger that the search index does not cover. A store that
+    /// cannot be read is reported elsewhere.
     fn unindexed(&self, ledger: &Ledger) -> u64 {
         let store = self.context.registry.store();
         let indexed_to = search::indexed_to(store, ledger.number).unwrap_or_default();
@@ -340,8 +342,8 @@ async fn readyz(State(admin): Looking) -> Response<Body> {
     }
 }
 
-/// Looks at a server that is still there, where it may block: properties of RocksDB take a lock
-/// that a flush may hold.
+/// Reads a server that is still there, on a thread that may block: properties of RocksDB take a
+/// lock that a flush may hold.
 async fn look<T: Send + 'static>(
     admin: Weak<Admin>,
     look: impl FnOnce(&Admin) -> T + Send + 'static,
@@ -371,12 +373,12 @@ fn answer(status: StatusCode, media_type: &'static str, text: String) -> Respons
     response
 }
 
-/// Whether the admin port may be on an address.
+/// Returns true if the admin port may listen on `address`.
 pub(crate) fn may_listen(address: SocketAddr, insecure: bool) -> bool {
     insecure || address.ip().is_loopback()
 }
 
-/// This process's resident memory, where Linux says it.
+/// Returns this process's resident memory in bytes, where Linux reports it.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,4 +1,4 @@
-//! Entry points for the benches: pieces of the server that nobody else calls from outside.
+//! Entry points for the benches: parts of the server that are otherwise private.
 
 use std::{path::Path, sync::Arc};
 
@@ -25,7 +25,7 @@ use crate::{
     store::{Batch, LedgerNumber, Store, StoreError, StoreOptions, read::Run},
 };
 
-/// Statements that were admitted.
+/// A batch of statements that were admitted.
 pub struct Admitted(AdmittedBatch);
 
 /// A ledger's trust state.
@@ -36,7 +36,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// The state of a ledger that has its genesis entry alone.
+    /// Returns the state of a ledger that has its genesis entry alone.
     #[must_use]
     pub fn new(id: LedgerId, genesis: &Genesis) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Trust {
     /// Admits envelopes, all of which must be acceptable. Signatures are verified on this thread.
     ///
     /// # Panics
-    /// If one is rejected.
+    /// Panics if an envelope is rejected.
     #[must_use]
     pub fn admit(&self, envelopes: &[v1::Envelope]) -> Admitted {
         let admission = Admission {
@@ -65,12 +65,12 @@ impl Trust {
     }
 }
 
-/// A ledger's step, on its own or with a store behind it.
+/// The step of one ledger, alone or with a store behind it.
 pub struct Step {
     state: LedgerState,
 }
 
-/// A past in which nothing has happened.
+/// The records of a ledger in which nothing has happened.
 struct Nothing;
 
 impl Past for Nothing {
@@ -104,7 +104,7 @@ impl Past for Nothing {
 }
 
 impl Step {
-    /// A ledger with no entries.
+    /// Returns the step of an empty ledger.
     #[must_use]
     pub fn new(trust: &Trust) -> Self {
         let registry = Arc::clone(&trust.registry);
@@ -113,19 +113,19 @@ impl Step {
         }
     }
 
-    /// One turn over these statements, up to the new root.
+    /// Makes one turn over these statements and returns the new root.
     ///
     /// # Panics
-    /// If one is not recorded.
+    /// Panics if a statement is not recorded.
     pub fn turn(&mut self, batches: &[Admitted]) -> deed_tlog::Hash {
         self.records(batches);
         self.state.edge().root()
     }
 
-    /// The same, and everything that it gives written to a store and synced.
+    /// Makes one turn, and writes everything that it gives to `store` and syncs it.
     ///
     /// # Panics
-    /// If one is not recorded, or the store fails.
+    /// Panics if a statement is not recorded, or the store fails.
     pub fn turn_into(&mut self, store: &SyncedStore, batches: &[Admitted]) {
         let records = self.records(batches);
         let mut batch = Batch::default();
@@ -156,7 +156,7 @@ impl SyncedStore {
     /// Opens a store below `data_dir`.
     ///
     /// # Panics
-    /// If it cannot be opened.
+    /// Panics if it cannot be opened.
     #[must_use]
     pub fn open(data_dir: &Path) -> Self {
         let store = Store::create(data_dir, &StoreOptions::default());
@@ -164,7 +164,7 @@ impl SyncedStore {
     }
 }
 
-/// Contents with the disk behind them.
+/// A content store on disk.
 pub struct Contents {
     contents: Arc<ContentStore>,
     ledger: LedgerRef,
@@ -175,7 +175,7 @@ impl Contents {
     /// Opens the contents of a store below `data_dir`.
     ///
     /// # Panics
-    /// If they cannot be opened.
+    /// Panics if it cannot be opened.
     #[must_use]
     pub fn open(data_dir: &Path) -> Self {
         let store = Store::create(data_dir, &StoreOptions::default());
@@ -195,10 +195,10 @@ impl Contents {
         }
     }
 
-    /// Holds these contents, each asked for by itself and all at once, as appends do.
+    /// Holds these contents, in concurrent calls of one content each, as appends do.
     ///
     /// # Panics
-    /// If one is not held.
+    /// Panics if a content is not held.
     pub fn hold(&self, contents: Vec<(Salt, Bytes)>) {
         self.runtime.block_on(async {
             let mut asked = Vec::with_capacity(contents.len());
@@ -225,7 +225,7 @@ impl Contents {
     /// Uploads one content in one piece.
     ///
     /// # Panics
-    /// If it is not held then.
+    /// Panics if the content is not held afterwards.
     pub fn put(&self, salt: &Salt, bytes: &Bytes) -> CommitmentDigest {
         let digest = digest_of(salt, bytes);
         let size = bytes.len() as u64;
@@ -245,10 +245,10 @@ impl Contents {
         digest
     }
 
-    /// Reads a content; its length.
+    /// Reads a content and returns its length in bytes.
     ///
     /// # Panics
-    /// If it does not open its commitment.
+    /// Panics if the content does not open its commitment.
     #[must_use]
     pub fn read(&self, digest: CommitmentDigest) -> usize {
         let reader = self.contents.open_content(self.ledger, digest);

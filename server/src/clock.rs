@@ -1,4 +1,4 @@
-//! The clock, injected so that tests decide what time it is.
+//! The clock: a trait, so that tests decide what time it is.
 
 pub(crate) mod ahead;
 pub(crate) mod confirmation;
@@ -12,18 +12,18 @@ use deed_evidence::Micros;
 
 pub use confirmation::{ConfirmError, confirm};
 
-/// Tells the time.
+/// A source of time.
 pub trait Clock: Send + Sync + 'static {
-    /// Now, UTC.
+    /// Returns the present time, UTC.
     fn now(&self) -> Micros;
 
-    /// The time since the machine was booted, by a clock that nobody sets and that goes on while the
-    /// machine sleeps; `None` if there is none.
+    /// Returns the time since the machine was booted, by a clock that cannot be set and that goes
+    /// on while the machine sleeps; `None` if there is none.
     fn since_boot(&self) -> Option<Micros> {
         None
     }
 
-    /// Another one after each boot; `None` if the machine does not say.
+    /// Returns an id that is different after each boot; `None` if the machine has none.
     fn boot_id(&self) -> Option<String> {
         None
     }

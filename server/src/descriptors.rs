@@ -1,28 +1,29 @@
-//! File descriptors: how many the process may have, and who gets them.
+//! File descriptors: the number that the process may have, and its distribution.
 //!
 //! A connection needs a descriptor, and so does the next file of the store. A store that cannot
-//! open one ends the server, so it must never be strangers who take the last. What each side may
-//! have is decided at the start: the soft limit is raised to the hard one, and settings that do not
-//! fit are lowered, connections first, or refused.
+//! open a file ends the server, so connections must never take the last descriptor. The share of
+//! each side is fixed at the start: the soft limit is raised to the hard one, and settings that do
+//! not fit are lowered, connections first, or refused.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
 use crate::{ServerOptions, content::KEY_FILES_OPEN};
 
-/// Descriptors for everything that is not counted by itself: standard streams, listening sockets,
+/// Descriptors for everything that is not counted separately: standard streams, listening sockets,
 /// connections that arrive and have no place yet, the runtime's own, both databases' logs,
-/// directories and files that are being written, and those files that are read now and then.
+/// directories and files that are being written, and files that are read now and then.
 const RESERVE: u64 = 160;
 
-/// Settings are not lowered below these.
+/// Lowest values to which settings are lowered.
 const CONNECTIONS_MIN: u64 = 64;
 const STORE_FILES_MIN: u64 = 128;
 
-/// Nobody needs more. A hard limit may be infinite, and the soft one has to be a number.
+/// Largest limit that is asked for. A hard limit may be infinite, and the soft one has to be a
+/// number.
 const RAISED_MAX: u64 = 1 << 20;
 
-/// Settings that need more descriptors than there are.
+/// The settings need more descriptors than the process may have.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
     "this process may open {limit} files, and these settings need {needed} at least (connections, \
@@ -34,12 +35,12 @@ pub struct DescriptorError {
     needed: u64,
 }
 
-/// Descriptors that each part may have.
+/// The descriptors of each part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shares {
     connections: u64,
     store_files: u64,
-    /// All others together.
+    /// All other parts together.
     fixed: u64,
 }
 
@@ -63,7 +64,7 @@ impl Shares {
             .saturating_add(self.fixed)
     }
 
-    /// Lowers connections until all fit, and then files of the store.
+    /// Lowers connections until all parts fit `limit`, and then the store's files.
     fn fitted(mut self, limit: u64) -> Result<Self, DescriptorError> {
         let lower = |share: u64, min: u64, others: u64| {
             let left = limit.saturating_sub(others);
@@ -81,10 +82,10 @@ impl Shares {
     }
 }
 
-/// Raises the process's limit as far as it goes, and makes the settings fit it.
+/// Raises the process's limit as far as possible, and lowers `options` to fit it.
 ///
 /// # Errors
-/// [`DescriptorError`] if they cannot.
+/// [`DescriptorError`] if they do not fit even at their lowest.
 pub(crate) fn fit(options: &mut ServerOptions) -> Result<(), DescriptorError> {
     let wanted = Shares::of(options);
     let limit = raise();
@@ -110,7 +111,7 @@ pub(crate) fn fit(options: &mut ServerOptions) -> Result<(), DescriptorError> {
     Ok(())
 }
 
-/// Raises the soft limit to the hard one. Returns the limit in force.
+/// Raises the soft limit to the hard one; returns the limit in force.
 fn raise() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let soft = limit.current.unwrap_or(RAISED_MAX);
@@ -124,7 +125,7 @@ fn raise() -> u64 {
     };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => hard,
-        // Some sandboxes forbid it; what is in force is enough or is not.
+        // Some sandboxes forbid it; the limit in force may be enough all the same.
         Err(error) => {
             tracing::debug!(%error, soft, hard, "the limit of open files stays as it is");
             soft
@@ -132,15 +133,15 @@ fn raise() -> u64 {
     }
 }
 
-/// Descriptors that the process may have; `None` for no limit.
+/// Returns the number of descriptors that the process may have; `None` for no limit.
 pub(crate) fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Descriptors that the process has, where Linux says it.
+/// Returns the number of descriptors that the process has open, where Linux reports it.
 pub(crate) fn open() -> Option<u64> {
     let listed = std::fs::read_dir("/proc/self/fd").ok()?;
-    // One of them is the listing's own.
+    // One descriptor belongs to the listing itself.
     Some((listed.count() as u64).saturating_sub(1))
 }
 
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(endless.fitted(65_536).unwrap().sum(), 65_536);
     }
 
-    /// Under every limit the shares fit it, and the store gives way last.
+    /// Under every limit the shares fit, and the store's is lowered last.
     #[test]
     fn connections_give_way_before_the_store() {
         for limit in 0..1825 {
@@ -192,7 +193,7 @@ mod tests {
                 }
             }
         }
-        // The usual soft limit, where the hard one is no higher.
+        // The usual soft limit, with a hard one that is no higher.
         let usual = DEFAULTS.fitted(1024).unwrap();
         assert_eq!((usual.connections, usual.store_files), (223, 512));
     }

@@ -1,4 +1,4 @@
-//! Every kind of damage that `fsck` must find, one at a time.
+//! Tests of every kind of damage that `fsck` must find, one at a time.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ fn filled(data_dir: &Path) {
             .collect();
         engine.append("damaged", envelopes).unwrap();
     }
-    // And a deadline that is far.
+    // This deadline is far in the future.
     let mut other = Producer::new(ledger.id, 2);
     let opening = other.opens(
         8,
@@ -63,7 +63,7 @@ fn check(data_dir: &Path) -> Result<fsck::Report, String> {
     fsck::check(data_dir, &mut |_| {}).map_err(|error| error.to_string())
 }
 
-/// Fills a ledger, changes one thing, and returns what `fsck` says.
+/// Fills a ledger, applies one change, and returns the error of `fsck`.
 fn damaged(change: impl FnOnce(&Store, &mut Batch)) -> String {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
@@ -90,13 +90,14 @@ fn a_sound_ledger_is_clean_and_counted() {
     // Two sessions and their runs; a task that was never opened, 600 acts, a finding; a task that is open,
     // and its deadline, counted for the ledger, for its owner and for all who do not sign.
     assert_eq!((report.records, report.guarded), (4 + 1 + 600 + 1 + 5, 1));
-    // One a second of effective time, and the newest.
+    // Heads are kept for each second of effective time, and for the newest tree.
     assert!(report.heads >= 4, "{report}");
 }
 
 #[test]
 fn a_changed_entry_is_found() {
-    // In a full tile's range: the guard compares roots, which come from tiles, not from entries.
+    // The changed entry is in the range of a full tile: the guard compares roots, which come from
+    // tiles, not from entries.
     let error = damaged(|store, batch| {
         let mut packer = Packer::new(0);
         for item in store.packs(NUMBER, 0) {
@@ -106,7 +107,7 @@ fn a_changed_entry_is_found() {
             }
             for position in 0..pack.len() {
                 let entry = pack.entry(position).unwrap();
-                // The last byte of an entry is of its receive time.
+                // The last byte of an entry belongs to its receive time.
                 let at = entry.len() - 1;
                 packer.push(&flipped(&entry, at));
             }
@@ -146,7 +147,7 @@ fn a_changed_tile_is_found() {
             &flipped(&tile, 77),
         );
     });
-    // The tree cannot even be rebuilt from it.
+    // The tree cannot even be rebuilt from this store.
     assert!(
         error.contains("head guard") && error.contains("damaged"),
         "{error}"
@@ -178,7 +179,7 @@ fn a_head_with_a_bad_signature_is_found() {
         let (size, head) = store.heads(NUMBER).next().unwrap().unwrap();
         let text = String::from_utf8(head.checkpoint.to_vec()).unwrap();
         let (before, after) = text.rsplit_once(' ').unwrap();
-        // One bit of the signature, in the middle of its base64.
+        // One bit of the signature changes, in the middle of its base64.
         let mut signature = after.as_bytes().to_vec();
         signature[40] = if signature[40] == b'A' { b'B' } else { b'A' };
         let forged = HeadRecord {
@@ -249,14 +250,14 @@ fn an_invented_session_is_found() {
     assert!(error.contains("belongs to nothing in the log"), "{error}");
 }
 
-/// What the keys of all cells begin with.
+/// Returns the prefix of the keys of all cells.
 fn any_cell() -> Vec<u8> {
     let mut key = keys::cell(NUMBER, &CellKey::Act(0));
     key.truncate(5);
     key
 }
 
-/// The first record of the assessment of a kind, by its key.
+/// Returns the first record of the assessment of this kind, with its key.
 fn assessed(store: &Store, begins: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let records = store.state(NUMBER).map(Result::unwrap);
     let mut found = records.filter(|(key, _)| key.starts_with(begins));
@@ -301,7 +302,7 @@ fn a_changed_finding_is_found() {
     let error = damaged(|store, batch| {
         let begins = &keys::finding(NUMBER, 0, 0)[..5];
         let (key, value) = assessed(store, begins);
-        // The last byte is of its detail.
+        // The last byte belongs to its detail.
         let last = value.len() - 1;
         store.put(batch, Family::State, &key, &flipped(&value, last));
     });

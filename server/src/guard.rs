@@ -1,9 +1,9 @@
 //! The head guard: a small file beside the store that holds the newest signed heads.
 //!
-//! RocksDB's recovery drops a damaged end of its log without a word, and a ledger that lost
+//! RocksDB's recovery drops a damaged end of its log without an error, and a ledger that lost
 //! acknowledged leaves must stop, not sign another history. So the newest head is also written
-//! here, after the store's sync and before the head leaves the server: the store is never behind
-//! the guard by an ordinary crash. [`verify`] at open finds out whether the store still
+//! here, after the store's sync and before the head leaves the server: an ordinary crash never
+//! leaves the store behind the guard. At the start [`verify`] checks whether the store still
 //! reproduces every guarded head.
 //!
 //! The file is written in place and never grows:
@@ -14,13 +14,13 @@
 //! half: magic "DEEDGRD1" | turn (u64) | length (u32) | HeadGuard | BLAKE3 of all before (32)
 //! ```
 //!
-//! The halves of a slot are written in turn, and never share a disk's sector. One that was torn by a
-//! crash held a head that was never released, and the other half still stands.
+//! The halves of a slot are written alternately, and never share a disk's sector. A half that was
+//! torn by a crash held a head that was never released, and the other half is still valid.
 //!
-//! Contents that no leaf names yet are guarded apart ([`contents`]).
+//! Contents that no leaf names yet have a guard of their own ([`contents`]).
 //!
-//! What it does not catch: a data directory copied whole and put back later, guard included. That
-//! takes the memory of a witness.
+//! The guard does not catch a data directory that was copied whole and restored later, guard
+//! included. Only a witness, which remembers heads elsewhere, can notice that.
 
 pub(crate) mod contents;
 
@@ -39,7 +39,7 @@ use thiserror::Error;
 
 use crate::store::{Family, LedgerNumber, Store, StoreError};
 
-/// Shards that a guard has room for.
+/// Number of shards that a guard has room for.
 pub(crate) const SLOTS: usize = 64;
 
 const SLOT_BYTES: u64 = 8192;
@@ -58,15 +58,16 @@ pub(crate) struct GuardedHead {
     pub(crate) name: String,
     #[prost(string, tag = "3")]
     pub(crate) vkey: String,
-    /// The signed head, as it was released.
+    /// The signed head, as it was published.
     #[prost(bytes = "bytes", tag = "4")]
     pub(crate) checkpoint: Bytes,
 }
 
-/// A store that does not fit its guard.
+/// The reason for which a store does not fit its guard.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum GuardError {
-    /// The store lost what was acknowledged.
+    /// The store lost acknowledged leaves.
     #[error(
         "head guard: ledger {name:?} was acknowledged up to {guarded} leaves, but the store {found}. \
          Acknowledged statements are lost or damaged, so the server does not start and nothing was \
@@ -74,13 +75,11 @@ pub enum GuardError {
          for the investigation"
     )]
     NotReproduced {
-        /// The ledger.
         name: String,
         /// Size of the guarded head.
         guarded: u64,
-        /// What the store says instead.
+        /// A description of the store's tree, for the message.
         found: String,
-        /// The store's directory.
         store: PathBuf,
     },
     /// The store lost contents that were acknowledged and that no leaf names yet.
@@ -91,41 +90,29 @@ pub enum GuardError {
          good, remove {guard}, start, and have what no statement names yet sent again"
     )]
     ContentsLost {
-        /// The last write that was acknowledged.
+        /// Number of the last write that was acknowledged.
         acknowledged: u64,
-        /// The last write that the store has.
+        /// Number of the last write that the store has.
         found: u64,
-        /// The store's directory.
         store: PathBuf,
-        /// The guard's file.
         guard: PathBuf,
     },
-    /// The guard file is gone or was cut.
+    /// The guard's file is missing or damaged.
     #[error(
         "{path} is missing or damaged ({reason}). Without it, nobody can say whether the store is \
          complete: restore it from where it was lost{}",
         way_out(.path)
     )]
-    Missing {
-        /// The guard file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Missing { path: PathBuf, reason: String },
     /// The file system failed.
     #[error("{path}: {source}")]
-    Io {
-        /// The guard file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// The store cannot be read.
     #[error("head guard: {0}")]
     Store(#[from] StoreError),
 }
 
-/// The end of a message about a file without which the server does not start.
+/// Returns the end of a message about a missing guard, without which the server does not start.
 fn way_out(path: &Path) -> &'static str {
     if path.ends_with(contents::FILE) {
         ". If it is lost for good, remove what is left of it: uploads that no statement names are then \
@@ -135,12 +122,12 @@ fn way_out(path: &Path) -> &'static str {
     }
 }
 
-/// Where the guard of a data directory is.
+/// Returns the path of the head guard in `data_dir`.
 fn path_in(data_dir: &Path) -> PathBuf {
     data_dir.join("head-guard")
 }
 
-/// Creates the guard of a new data directory, all of its blocks allocated and synced.
+/// Creates the guard of a new data directory. All of its blocks are allocated and synced.
 pub(crate) fn create(data_dir: &Path) -> Result<(), GuardError> {
     let path = path_in(data_dir);
     let io = |source| GuardError::Io {
@@ -158,7 +145,7 @@ pub(crate) fn create(data_dir: &Path) -> Result<(), GuardError> {
     file.sync_all().map_err(io)
 }
 
-/// Checks that the store reproduces every guarded head: the tree of that size has that root.
+/// Checks that the store reproduces every guarded head: the tree of that size must have that root.
 ///
 /// # Errors
 /// [`GuardError`] if it does not, or if the guard is missing while there are ledgers.
@@ -203,14 +190,14 @@ pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<Guarded, Gua
 /// The result of verifying a data directory's guards.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Guarded {
-    /// Heads that the store reproduces.
+    /// Number of heads that the store reproduces.
     pub(crate) heads: usize,
-    /// Slots that have one good half only, in words.
+    /// Descriptions of the slots that have only one good half.
     pub(crate) damaged: Vec<String>,
 }
 
-/// Whether nothing was ever acknowledged from this store: at most the very first turn, one ledger's
-/// creation, was committed and the server ended before it was guarded.
+/// Returns true if nothing was ever acknowledged from this store: at most the very first turn,
+/// which creates a ledger, was committed, and the server ended before the turn was guarded.
 fn is_nearly_new(store: &Arc<Store>) -> Result<bool, StoreError> {
     let ledgers = store.ledgers_after("", 2)?;
     let [only] = &ledgers[..] else {
@@ -220,7 +207,7 @@ fn is_nearly_new(store: &Arc<Store>) -> Result<bool, StoreError> {
     Ok(entries.nth(1).transpose()?.is_none())
 }
 
-/// Brings the guard up to the store, which may be a turn ahead: before anything of that turn is told.
+/// Brings the guard up to the store, which may be a turn ahead, before that turn is published.
 ///
 /// Returns the number of heads written.
 pub(crate) fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, GuardError> {
@@ -254,11 +241,11 @@ pub(crate) fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, Gua
     Ok(written)
 }
 
-/// The error is what the store has instead of the guarded head.
+/// Fails with a description of the store's tree unless that reproduces the guarded head.
 fn reproduces(guarded: &GuardedHead, head: TreeHead, store: &Arc<Store>) -> Result<(), String> {
     let ledger = LedgerNumber(guarded.ledger);
     let cannot = |error: &dyn std::fmt::Display| format!("cannot rebuild its tree ({error})");
-    // The store may be a turn ahead, and sign with another key by then.
+    // The store may be a turn ahead, and its newest head may have another key.
     let record = store
         .ledger(&guarded.name)
         .map_err(|error| cannot(&error))?
@@ -298,7 +285,7 @@ struct Slots {
 }
 
 /// Reads every slot's newest valid half, and notes where the other one is damaged: torn by a crash,
-/// which heals with the shard's next turn, or by the disk.
+/// which the shard's next turn repairs, or damaged by the disk.
 fn read(path: &Path) -> Result<Slots, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     if bytes.len() as u64 != SLOTS as u64 * SLOT_BYTES {
@@ -319,8 +306,8 @@ fn read(path: &Path) -> Result<Slots, String> {
     Ok(slots)
 }
 
-/// The newest valid half of a slot, `None` if it was never written, and true if the other one is
-/// damaged. `None` if the slot was written and neither is valid.
+/// Returns the newest valid half of a slot, `None` in it if the slot was never written, and true if
+/// the other half is damaged. Returns `None` if the slot was written and neither half is valid.
 fn newest_half<M: prost::Message + Default>(slot: &[u8]) -> Option<(Option<(u64, M)>, bool)> {
     let halves = || slot.chunks_exact(HALF_BYTES);
     let untouched = halves()
@@ -332,12 +319,12 @@ fn newest_half<M: prost::Message + Default>(slot: &[u8]) -> Option<(Option<(u64,
     }
     let alone = good.len() == 1;
     let newest = good.into_iter().max_by_key(|half| half.0);
-    // The halves are written in turn: from the second turn on, none is empty.
+    // The halves are written alternately: from the second turn on, neither is empty.
     let turns = newest.as_ref().map_or(0, |(turn, _)| *turn);
     Some((newest, alone && (untouched == 0 || turns > 1)))
 }
 
-/// The bytes of a half, as they are written.
+/// Returns the bytes of a half of a slot.
 fn encode_half(turn: u64, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut half = Vec::with_capacity(HALF_BYTES);
     half.extend_from_slice(MAGIC);
@@ -373,7 +360,7 @@ pub(crate) struct GuardSlot {
     file: File,
     slot: usize,
     turn: u64,
-    /// What it held when it was opened.
+    /// The head that the slot held when it was opened.
     newest: Option<GuardedHead>,
 }
 
@@ -401,7 +388,7 @@ impl GuardSlot {
         })
     }
 
-    /// The checkpoint that the slot held when it was opened.
+    /// Returns the checkpoint that the slot held when it was opened.
     #[cfg(test)]
     pub(crate) fn checkpoint(&self) -> Option<Bytes> {
         self.newest.as_ref().map(|head| head.checkpoint.clone())
@@ -454,7 +441,7 @@ mod tests {
         assert_eq!(found[0], Some((5, head("first 5"))));
         assert_eq!(found[SLOTS - 1], Some((1, head("last"))));
         assert_eq!(found.iter().flatten().count(), 2);
-        // After a restart it counts on.
+        // After a restart the turns are counted on.
         let mut again = GuardSlot::open(dir.path(), 0).unwrap();
         again.write(&head("first 6")).unwrap();
         assert_eq!(slots(dir.path())[0], Some((6, head("first 6"))));
@@ -469,7 +456,8 @@ mod tests {
         slot.write(&head("two")).unwrap();
         let path = path_in(dir.path());
         let whole = fs::read(&path).unwrap();
-        // Turn 2 is in half 0. Any byte of it: the digest covers all, and itself.
+        // Turn 2 is in half 0. The digest covers all of its bytes and is one of them, so any change
+        // shows.
         let length = whole[..HALF_BYTES]
             .iter()
             .rposition(|&byte| byte != 0)
@@ -482,7 +470,7 @@ mod tests {
             assert_eq!(read.newest[0], Some((1, head("one"))), "byte {at}");
             assert_eq!(read.damaged, [0], "byte {at}");
         }
-        // Emptied, or the other one: noticed as well, once both were written.
+        // The damage also shows in an emptied half and in the other half, once both were written.
         fs::write(&path, &whole).unwrap();
         slot.write(&head("three")).unwrap();
         let whole = fs::read(&path).unwrap();

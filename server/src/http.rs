@@ -1,4 +1,4 @@
-//! The C2SP tlog-tiles read interface, for tools that nobody here wrote.
+//! The C2SP tlog-tiles read interface, for tools of other projects.
 //!
 //! ```text
 //! GET /logs/<ledger>/checkpoint
@@ -27,17 +27,17 @@ use crate::{
     status::Refusal,
 };
 
-/// A checkpoint may be as old as this when it is served from a cache.
+/// Caches may serve a checkpoint that is this old.
 const CHECKPOINT_CACHE: &str = "public, max-age=1";
 
 /// Tiles and entries never change.
 const TILE_CACHE: &str = "public, max-age=31536000, immutable";
 
-/// For answers that need a role, which are for nobody else: a cache in front of the server does not ask
-/// who calls.
+/// For answers that need a role, and so are for one caller only: a cache in front of the server
+/// does not check who calls.
 const NO_CACHE: &str = "no-store";
 
-/// The routes, each with what it answers.
+/// The routes, with the methods that each may be.
 pub(crate) const ROUTES: [(&str, &[Method]); 2] = [
     ("/logs/{ledger}/checkpoint", &[Method::Checkpoint]),
     (
@@ -46,7 +46,7 @@ pub(crate) const ROUTES: [(&str, &[Method]); 2] = [
     ),
 ];
 
-/// Answers all of [`ROUTES`].
+/// Returns the router for [`ROUTES`].
 pub(crate) fn router(context: Context) -> Router {
     let [(checkpoints, _), (tiles, _)] = ROUTES;
     Router::new()
@@ -78,7 +78,7 @@ async fn tile(
     let Ok(path) = TilePath::parse(&format!("tile/{path}")) else {
         return not_found("not a tile's path");
     };
-    // By what was parsed, not by how it was written: %65ntries are entries too.
+    // The parsed path decides, not the way in which it was written: %65ntries are entries, too.
     let method = match path {
         TilePath::Hashes(_) => Method::HashTile,
         TilePath::Entries(_) => Method::EntryBundle,
@@ -121,7 +121,7 @@ async fn tile(
     entries(parts, cache).await
 }
 
-/// The Cache-Control of an answer: anybody may keep it if anybody may ask for it, or else nobody.
+/// Returns the Cache-Control of an answer: `public` if every caller may ask for it, else no-store.
 fn cache(caller: &Caller, method: Method, public: &'static str) -> &'static str {
     if caller.anybody_may(method) {
         public
@@ -130,7 +130,7 @@ fn cache(caller: &Caller, method: Method, public: &'static str) -> &'static str 
     }
 }
 
-/// The leaves of a bundle of entries; `None` if the tree has not so many.
+/// Returns the leaves of a bundle of entries; `None` if the tree has fewer.
 fn leaves_of(ledger: &Ledger, bundle: EntryBundleId) -> Option<Range<u64>> {
     let size = ledger.readable().size().get();
     let start = bundle.index().checked_mul(256)?;
@@ -138,7 +138,7 @@ fn leaves_of(ledger: &Ledger, bundle: EntryBundleId) -> Option<Range<u64>> {
     (end <= size).then_some(start..end)
 }
 
-/// A bundle that is sent in parts, each of them made when the one before was taken.
+/// A bundle that is sent in parts. Each part is made when the reader has taken the one before.
 struct Parts {
     context: Context,
     caller: Caller,
@@ -148,7 +148,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// The next entries, as they stand in a bundle.
+    /// Returns the next entries, encoded as in a bundle.
     async fn next(&mut self) -> Result<Bytes, Refusal> {
         let share = self.room.take(CHUNK_ROOM).await?;
         self.caller
@@ -175,7 +175,8 @@ async fn entries(mut parts: Parts, cache: &'static str) -> Response<Body> {
         let mut parts = parts.filter(|parts| !parts.leaves.is_empty())?;
         match parts.next().await {
             Ok(bytes) => Some((Ok(bytes), Some(parts))),
-            // The headers are gone: a body that breaks off is all that can be said.
+            // The headers were sent already, so the only way to report the error is to break off
+            // the body.
             Err(refusal) => Some((Err(tonic::Status::from(refusal)), None)),
         }
     });
@@ -183,7 +184,7 @@ async fn entries(mut parts: Parts, cache: &'static str) -> Response<Body> {
     charged(&room, cache, Body::from_stream(all))
 }
 
-/// Some of these leaves' entries, and the leaf after them.
+/// Returns the entries of the first of these leaves, and the leaf after them.
 fn part(ledger: &Ledger, leaves: Range<u64>) -> Result<(Bytes, u64), Refusal> {
     let (start, end) = (leaves.start, leaves.end);
     let (mut entries, mut bytes) = (Vec::new(), 0);
@@ -206,7 +207,7 @@ fn part(ledger: &Ledger, leaves: Range<u64>) -> Result<(Bytes, u64), Refusal> {
     Ok((bytes.into(), next))
 }
 
-/// An answer whose bytes keep what they hold of the room until they are sent.
+/// Returns a response whose bytes keep their share of the answer budget until they are sent.
 fn charged(room: &AnswerRoom, cache: &'static str, body: Body) -> Response<Body> {
     let mut response = answer("application/octet-stream", cache, body);
     response.extensions_mut().insert(room.to_body());
@@ -233,7 +234,7 @@ fn not_found(what: &str) -> Response<Body> {
     text(StatusCode::NOT_FOUND, what.to_owned())
 }
 
-/// The same words as over gRPC, with the status that HTTP has for them.
+/// Turns a refusal into an HTTP response with the same message as over gRPC.
 pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
     let code = match refusal {
         Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -250,7 +251,7 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
     };
     let status: tonic::Status = refusal.into();
     let mut response = text(code, status.message().to_owned());
-    // RFC 9110 section 15.5.2: a 401 says what would be accepted.
+    // RFC 9110 section 15.5.2: a 401 names the accepted scheme.
     if code == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer");
         response
@@ -260,8 +261,8 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
     response
 }
 
-/// Refuses a request that was not understood, and over HTTP/1 the connection that it came over. HTTP/2
-/// has no such header (RFC 9113 section 8.2.2), and other requests on its connection.
+/// Refuses a malformed request, and over HTTP/1 closes its connection. HTTP/2 has no such header
+/// (RFC 9113 section 8.2.2), and its connection carries other requests.
 pub(crate) fn malformed(version: Version, code: StatusCode, why: &str) -> Response<Body> {
     let mut response = text(code, why.to_owned());
     if version <= Version::HTTP_11 {

@@ -9,14 +9,14 @@
 //! secret <...>                    after each renewal, at most 16 in all, the newest last
 //! ```
 //!
-//! Each ledger has a log key of its own: its Ed25519 seed is BLAKE3 derive-key("deed.v1 log key",
-//! secret || key generation (u32, big-endian) || origin). One file is to be kept safe, and no key
-//! serves two uses.
+//! Each ledger has a log key of its own, whose Ed25519 seed is BLAKE3 derive-key("deed.v1 log key",
+//! secret || key generation (u32, big-endian) || origin). So one file has to be kept safe, and no
+//! key serves two uses.
 //!
-//! The generation is how many keys the ledger had before. Its next key always derives from the newest
-//! secret; which one an earlier key derives from shows by trying, and nobody writes it down. Secrets
-//! stay: a ledger signs with its old key until an authority has it replaced, and the old key signs
-//! the first head of the new one once more.
+//! The generation is the number of log keys that the ledger had before. The next key always derives
+//! from the newest secret. The secret of an earlier key is found by trying all of them; it is not
+//! recorded. Secrets are never removed: a ledger signs with its old key until an authority replaces
+//! it, and the old key signs the first head of the new one, too.
 
 use std::{
     fs, io,
@@ -31,88 +31,67 @@ use zeroize::Zeroizing;
 
 use crate::secret_file;
 
-/// BLAKE3 context of log keys. Never changes.
+/// BLAKE3 context of log keys. It never changes.
 const LOG_KEY_CONTEXT: &str = "deed.v1 log key";
 
 const MAGIC: &str = "deed-server-key-v1";
 
-/// Longest server name in bytes.
+/// Longest server name, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
-/// Most secrets of a server. Looking for a key's secret tries them all.
+/// Most secrets of a server. Finding a key's secret tries them all.
 const SECRETS_MAX: usize = 16;
 
-/// A secret, wiped when it goes.
+/// A secret that is wiped when it is dropped.
 type Secret = Zeroizing<[u8; 32]>;
 
-/// Who this server is.
+/// The server's name and secrets.
 pub(crate) struct Identity {
     name: String,
-    /// Oldest first. Invariant: 1 to [`SECRETS_MAX`].
+    /// The secrets, oldest first. Invariant: 1 to [`SECRETS_MAX`].
     secrets: Vec<Secret>,
 }
 
-/// A key file that cannot be used.
+/// The reason for which a key file cannot be used.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum IdentityError {
     /// The file system failed.
     #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Others can read it.
+    Io { path: PathBuf, source: io::Error },
+    /// Others can read the file.
     #[error("{path} has mode {mode:o}: it holds a secret, so `chmod 600` it first")]
-    Mode {
-        /// Which file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Not such a file.
+    Mode { path: PathBuf, mode: u32 },
+    /// The file has another form.
     #[error("{path}: line {line} is not what a server key has there; restore it from a copy")]
     Malformed {
-        /// Which file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
     },
-    /// The name would not fit into an origin.
+    /// The name cannot be the first part of an origin.
     #[error(
         "server name {name:?}: use 1 to {NAME_BYTES_MAX} of a-z, 0-9, '.', '-' and '/', for example \
          ledger.example.org"
     )]
-    Name {
-        /// The name.
-        name: String,
-    },
-    /// Another name than the one that the ledgers carry.
+    Name { name: String },
+    /// The name is not the one that the ledgers' origins have.
     #[error(
         "this data directory belongs to server {found:?}, not {wanted:?}; a name never changes"
     )]
-    OtherName {
-        /// The name in the file.
-        found: String,
-        /// The name asked for.
-        wanted: String,
-    },
-    /// It has been renewed as often as it can be.
+    OtherName { found: String, wanted: String },
+    /// The file has as many secrets as it may.
     #[error(
         "{path} has {SECRETS_MAX} secrets, which is the most; begin new ledgers on a new server"
     )]
-    Secrets {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// No randomness.
+    Secrets { path: PathBuf },
+    /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
 }
 
 impl Identity {
-    /// Loads the identity of a data directory; `None` if there is none yet.
+    /// Loads the identity in `data_dir`; returns `None` if there is none yet.
     ///
     /// # Errors
     /// [`IdentityError`] if the file cannot be read, is open to others, or is malformed.
@@ -136,10 +115,12 @@ impl Identity {
             .map_err(|line| IdentityError::Malformed { path, line })
     }
 
-    /// Makes a new identity and writes it, synced, mode 0600. Without a name it gets a random one.
+    /// Makes a new identity and writes it, synced, with mode 0600. If `name` is `None`, the name is
+    /// random.
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if the name is invalid, the file cannot be written, or there are no random
+    /// bytes.
     pub(crate) fn create(data_dir: &Path, name: Option<&str>) -> Result<Self, IdentityError> {
         let secrets = vec![new_secret()?];
         let name = match name {
@@ -157,10 +138,11 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Adds a new secret, from which each ledger's next log key derives. The server must not run.
+    /// Adds a new secret, from which the next log key of each ledger derives. The server must not
+    /// be running.
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if there are too many secrets, or the file cannot be written.
     pub(crate) fn renew(&mut self, data_dir: &Path) -> Result<(), IdentityError> {
         let path = path_in(data_dir);
         if self.secrets.len() >= SECRETS_MAX {
@@ -170,16 +152,16 @@ impl Identity {
         write_secret(&path, &self.to_text()).map_err(|source| IdentityError::Io { path, source })
     }
 
-    /// The server's name: the first part of its ledgers' origins.
+    /// Returns the server's name: the first part of its ledgers' origins.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Fails if `wanted` is another name than this.
+    /// Fails if `wanted` is another name than this server's.
     ///
     /// # Errors
-    /// [`IdentityError::OtherName`].
+    /// [`IdentityError::OtherName`] if it is.
     pub(crate) fn expect_name(&self, wanted: Option<&str>) -> Result<(), IdentityError> {
         match wanted {
             Some(wanted) if wanted != self.name => Err(IdentityError::OtherName {
@@ -190,14 +172,14 @@ impl Identity {
         }
     }
 
-    /// The signer that a ledger gets as its key number `generation`.
+    /// Returns the signer that a ledger gets as its log key number `generation`.
     pub(crate) fn log_signer(&self, origin: &Origin, generation: u32) -> NoteSigner {
         let newest = &self.secrets[self.secrets.len() - 1];
         derive(newest, origin, generation)
     }
 
-    /// The signer of a key that the ledger got as number `generation`; `None` if none of the secrets
-    /// gives it.
+    /// Returns the signer of a key that the ledger got as number `generation`; `None` if none of
+    /// the secrets gives that key.
     pub(crate) fn log_signer_of(
         &self,
         origin: &Origin,
@@ -213,7 +195,8 @@ impl Identity {
     }
 
     fn to_text(&self) -> Zeroizing<String> {
-        // Room for all of it: growing would leave copies behind.
+        // The buffer has its full size from the start: growing would leave copies of the secrets
+        // behind.
         let room = self.name.len() + 64 + self.secrets.len() * 64;
         let mut text = Zeroizing::new(String::with_capacity(room));
         text.push_str(&format!("{MAGIC}\nname {}\n", self.name));
@@ -225,7 +208,7 @@ impl Identity {
         text
     }
 
-    /// The error is the number of the line that is wrong.
+    /// Parses the file's text; the error is the number of the line that is wrong.
     fn parse(text: &str) -> Result<Self, usize> {
         let mut lines = text.lines();
         if lines.next() != Some(MAGIC) {
@@ -301,8 +284,8 @@ fn checked_name(name: &str) -> Result<String, IdentityError> {
 }
 
 fn write_secret(path: &Path, text: &str) -> io::Result<()> {
-    // If we crash before it is there, the file is what it was before: nothing derives from the new
-    // secret yet.
+    // After a crash before the new file is in place the old one is still there, and nothing derives
+    // from the new secret yet.
     secret_file::replace(path, &path.with_extension("key.new"), text.as_bytes())
 }
 
@@ -374,7 +357,7 @@ mod tests {
         for (generation, key, is_ours) in [
             (0, &first, true),
             (1, &next, true),
-            // Of the old secret: nobody took it, but it would be found.
+            // This key of the old secret never signed anything, but it would be found.
             (1, &never, true),
             (1, &first, false),
             (0, &next, false),
@@ -383,7 +366,7 @@ mod tests {
             assert_eq!(found.is_some(), is_ours, "{generation} {key}");
             assert!(found.is_none_or(|found| found.verifier_key() == key));
         }
-        // Up to the bound, then never more.
+        // Secrets are added up to the bound, and not beyond it.
         for _ in made.secrets.len()..SECRETS_MAX {
             made.renew(dir.path()).unwrap();
         }
@@ -408,7 +391,7 @@ mod tests {
         }
     }
 
-    /// Golden (computed with other tools): an operator's key must derive the same log keys in every later version.
+    /// Golden (computed with other tools): every later version must derive the same log keys.
     #[test]
     fn log_keys_are_derived_for_each_origin_and_generation() {
         let identity = Identity {

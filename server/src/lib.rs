@@ -1,6 +1,6 @@
-//! The ledger's server: store, shards, gRPC and HTTP.
+//! The ledger server: store, shards, gRPC and HTTP.
 //!
-//! See `ARCHITECTURE.md` for a statement's way through it. The library exists for the binary, for
+//! `ARCHITECTURE.md` describes a statement's way through it. The library is for the binary, for
 //! tests that run a server in their own process, and for benches.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

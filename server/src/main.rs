@@ -16,8 +16,8 @@ use crate::commands::{
     clock::ClockCommand,
 };
 
-/// Gives back to the system what a crowd of callers made it take, also when nobody calls any more:
-/// a thread of its own does that, some seconds after memory is free. RocksDB allocates by it too.
+/// Returns memory to the system after many callers have gone, even if no new ones come: a thread of
+/// the allocator does that some seconds after memory is free. RocksDB uses this allocator, too.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -27,10 +27,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// How log lines on stderr look: text or json (default: text).
+    /// Format of log lines on stderr: text or json (default: text).
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// Which log lines are written, in the syntax of RUST_LOG (default: info).
+    /// Filter of the log lines, in the syntax of RUST_LOG (default: info).
     #[arg(long, global = true, value_name = "FILTER")]
     log_filter: Option<String>,
 }
@@ -40,7 +40,7 @@ enum Command {
     /// Run the server until SIGTERM or Ctrl-C.
     #[command(after_help = "Example:\n  deed-server run --data-dir ./deed-data")]
     Run(run::Arguments),
-    /// Print the configuration in force, as TOML, and where each value comes from.
+    /// Print the configuration in force as TOML, with the source of each value.
     #[command(after_help = "Example:\n  deed-server config --config deed.toml --check")]
     Config(config::Arguments),
     /// Ask a running server whether it is ready; exit code 0 if it is.
@@ -48,21 +48,22 @@ enum Command {
     Health(health::Arguments),
     /// Check a stopped server's data directory: every leaf, tile, root, record and signature.
     ///
-    /// Exit code 0 if everything is as it must be, 1 with the first difference otherwise.
+    /// Exit code 0 if there is no defect; otherwise 1, with the first one.
     #[command(after_help = "Example:\n  deed-server fsck --data-dir ./deed-data")]
     Fsck(fsck::Arguments),
-    /// Build a stopped server's index again: what leaves and entries are found by.
+    /// Build a stopped server's indexes again, by which leaves and entries are found.
     ///
-    /// Nothing that the log promises lies there. A running server builds what is missing by itself.
+    /// The indexes are derived from the log. A running server builds missing parts by itself.
     #[command(after_help = "Example:\n  deed-server reindex --data-dir ./deed-data")]
     Reindex(reindex::Arguments),
     /// Give a stopped server a new secret, from which the next log keys derive.
     ///
-    /// For a secret that others may know. Afterwards an authority of each ledger has to replace its
-    /// log key: `deed ledger rotate-log-key`. The old secret stays in the file, for the old keys.
+    /// Use this if others may know the secret. Afterwards an authority of each ledger has to
+    /// replace its log key: `deed ledger rotate-log-key`. The old secret stays in the file, for the
+    /// old keys.
     #[command(after_help = "Example:\n  deed-server renew-secret --data-dir ./deed-data")]
     RenewSecret(renew_secret::Arguments),
-    /// Say that the machine's clock is right, where the server does not believe it.
+    /// Confirm the machine's clock where the server does not believe it.
     #[command(subcommand)]
     Clock(ClockCommand),
     /// Make, show and revoke tokens.
@@ -76,7 +77,7 @@ enum Command {
     Tls(TlsCommand),
 }
 
-/// What a command ends with that was called wrongly, as clap has it.
+/// Exit code of a command that was called with wrong arguments, as clap has it.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -115,13 +116,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs as the settings say, without traces: for commands that are done in a moment.
+/// Sets up logging by the settings, without traces: for commands that end in a moment.
 fn log_as(settings: &Settings) -> anyhow::Result<()> {
     telemetry::begin(&settings.log, None)?;
     Ok(())
 }
 
-/// Prints to stdout; whoever has closed it does not want to know.
+/// Prints a line to stdout; errors are ignored, because a reader that has closed it wants no more.
 fn print_line(line: &str) {
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());

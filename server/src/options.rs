@@ -1,4 +1,4 @@
-//! What can be set about a server, and the defaults.
+//! The options of a server, and their defaults.
 
 use std::path::{Path, PathBuf};
 
@@ -7,32 +7,33 @@ use std::path::{Path, PathBuf};
 pub struct TlsOptions {
     /// PEM file of the certificate chain, the server's own first.
     pub certificate: PathBuf,
-    /// PEM file of its private key.
+    /// PEM file of the certificate's private key.
     pub key: PathBuf,
-    /// PEM file of the authorities that sign clients' certificates; `None` asks for none.
+    /// PEM file of the authorities that sign clients' certificates; with `None` the server requests
+    /// no client certificate.
     pub client_authorities: Option<PathBuf>,
-    /// Whether a connection without a client certificate is refused. Otherwise such a caller may
+    /// If true, a connection without a client certificate is refused; otherwise its callers may
     /// still show a token.
     pub require_client_certificate: bool,
 }
 
-/// Who may do what.
+/// Options of access control.
 #[derive(Debug, Clone, Default)]
 pub struct AccessOptions {
-    /// Whether callers must say who they are. `None`: exactly if the listener has TLS.
+    /// True if callers must say who they are. `None`: exactly if the listener has TLS.
     pub required: Option<bool>,
-    /// Whether the server may listen beyond loopback without TLS or without access control.
+    /// True if the server may listen beyond loopback without TLS or without access control.
     pub insecure: bool,
 }
 
-/// Bounds within which the machine's clock is believed.
+/// Bounds within which the server believes the machine's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct ClockOptions {
-    /// Milliseconds that it may be ahead of the time that has passed since it was believed last, or
-    /// behind it.
+    /// Milliseconds by which the clock may differ from the time that has passed since it was
+    /// believed last.
     pub jump_max_ms: u64,
-    /// Milliseconds that it may be ahead of the newest entries at a start, where nobody knows how much
-    /// time has passed.
+    /// Milliseconds by which the clock may be ahead of the newest entries at a start where the time
+    /// that has passed is unknown.
     pub start_ahead_max_ms: u64,
 }
 
@@ -45,73 +46,74 @@ impl Default for ClockOptions {
     }
 }
 
-/// Bounds on what callers can make the server hold, and on what each of them may use.
+/// Bounds on what callers can make the server hold, and on what each caller may use.
 #[derive(Debug, Clone)]
 pub struct LimitOptions {
-    /// Connections open at once. One peer address, unless it is loopback, has a quarter of them at
-    /// most, and 8 at least; of IPv6 the first 64 bits count.
+    /// Most connections that may be open at once. One peer address, unless it is loopback, has a
+    /// quarter of them at most, and at least 8; the first 64 bits of an IPv6 address count as one.
     pub connections: usize,
-    /// Requests that one connection may have open at once.
+    /// Most requests that one connection may have open at once.
     pub requests_per_connection: u32,
-    /// Bytes of statements of one connection that may wait or be on their way to the disk. As many
-    /// bytes (one largest message at least) may its messages have that are not complete yet.
+    /// Bytes of statements of one connection that may wait or be on their way to the disk. Its
+    /// incomplete messages may have as many bytes in addition (one largest message at least).
     pub connection_bytes: usize,
-    /// The same of one ledger.
+    /// Bytes of statements of one ledger that may wait or be on their way to the disk.
     pub ledger_bytes: usize,
-    /// The same of all ledgers and connections together, contents included.
+    /// Bytes of statements and contents, of all ledgers and connections together, that may wait or
+    /// be on their way to the disk.
     pub server_bytes: usize,
-    /// Bytes of answers that are made and not taken yet, over all. One source holds an eighth at
-    /// most, and all together who do not say who they are a quarter.
+    /// Bytes of answers, of all callers, that are made and not taken yet. One source holds an
+    /// eighth at most, and all anonymous callers together a quarter.
     pub answers_bytes: usize,
-    /// Streams of reads that may be open at once. A ledger has half of them at most, a principal a
-    /// quarter, and so have all together who do not say who they are; one address of these has a
+    /// Most streams of reads that may be open at once. A ledger has half of them at most; a
+    /// principal a quarter; all anonymous callers together a quarter, and one of their addresses a
     /// sixteenth.
     pub read_streams: usize,
-    /// Reads that run at once.
+    /// Most reads that run at once.
     pub reads: usize,
-    /// Milliseconds that a connection may take for its TLS handshake and first request, and that
-    /// one may stay without traffic.
+    /// Milliseconds that a connection may take for its TLS handshake and first request.
     pub handshake_ms: u64,
-    /// See [`LimitOptions::handshake_ms`].
+    /// Milliseconds that a connection may stay open without traffic.
     pub idle_ms: u64,
-    /// Milliseconds that a caller may take to send a request that is no stream, and to take
-    /// anything of what waits for it.
+    /// Milliseconds that a caller may take to send a request that is no stream, and milliseconds in
+    /// which a caller must take something of an answer that waits.
     pub stall_ms: u64,
-    /// Append streams open at once. One principal has a quarter of them at most; without access
-    /// control, one connection has.
+    /// Most append streams that may be open at once. One principal has a quarter of them at most;
+    /// without access control, one connection has.
     pub append_streams: usize,
-    /// Milliseconds for which a shard may be stuck before the server is not ready.
+    /// Milliseconds for which a shard may be stuck before the server counts as not ready.
     pub stuck_ms: u64,
-    /// What each principal may use.
+    /// Quotas of each principal.
     pub quota: QuotaOptions,
 }
 
-/// What one principal may use; 0 is no bound.
+/// Quotas of one principal; 0 is no bound.
 #[derive(Debug, Clone, Default)]
 pub struct QuotaOptions {
-    /// Statements a second.
+    /// Statements per second.
     pub statements_per_second: u32,
-    /// Bytes of payloads and contents a second.
+    /// Bytes of payloads and contents per second.
     pub bytes_per_second: u32,
-    /// Append streams open at once.
+    /// Most append streams that are open at once.
     pub streams: u32,
-    /// Bytes of contents held.
+    /// Most bytes of contents that are held.
     pub stored_bytes: u64,
 }
 
-/// Where and how contents are kept.
+/// Options of the content store.
 #[derive(Debug, Clone)]
 pub struct ContentOptions {
-    /// File of the key that wraps the contents' keys: outside of the data directory, so that a
-    /// copy of that one alone opens nothing. Made at the first start.
+    /// File of the key that wraps the contents' keys. It lies outside of the data directory, so
+    /// that a copy of that alone opens no content. The first start makes it.
     pub key_file: PathBuf,
     /// Largest content, in bytes.
     pub bytes_max: u64,
     /// Milliseconds after which a content that no statement names is collected.
     pub orphan_ms: u64,
-    /// Uploads that may run at once. A ledger has half of them at most, a principal a quarter.
+    /// Most uploads that may run at once. A ledger has half of them at most, a principal a quarter.
     pub uploads: usize,
-    /// Milliseconds that an upload may wait for its client, all in all; what comes of it buys more.
+    /// Milliseconds that an upload may wait for its client, in all; the bytes that arrive add to
+    /// it.
     pub stall_ms: u64,
 }
 
@@ -137,7 +139,7 @@ impl Default for LimitOptions {
 }
 
 impl ContentOptions {
-    /// The defaults for a data directory: the key beside it, `<data dir>.content-key`.
+    /// Returns the defaults for `data_dir`, with the key beside it in `<data dir>.content-key`.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
         let mut key_file = data_dir.as_os_str().to_owned();

@@ -1,4 +1,4 @@
-//! A new secret for a server whose secret may be known to others.
+//! Renewal of a server's secret, for one that others may know.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,14 @@ use crate::{
     store::{DirectoryLock, StoreError},
 };
 
-/// Why a server has no new secret.
+/// The reason for which a secret was not renewed.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum RenewError {
-    /// No server's data directory.
+    /// The directory is no server's data directory.
     #[error("{path} holds no deed server")]
-    NoServer {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The directory cannot be had, for example because the server is running.
+    NoServer { path: PathBuf },
+    /// The directory cannot be locked, for example because the server is running.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The server's key cannot be read or written.
@@ -30,15 +28,15 @@ pub enum RenewError {
 /// from it; the keys that sign now stay until an authority of their ledger replaces them.
 ///
 /// # Errors
-/// [`RenewError`]; the file is as it was then.
+/// [`RenewError`]; the file is unchanged then.
 pub fn renew(data_dir: &Path) -> Result<(), RenewError> {
     let no_server = || RenewError::NoServer {
         path: data_dir.to_owned(),
     };
-    // Before the lock, which would make a directory that is not there.
+    // This comes before the lock, which would create a missing directory.
     Identity::load(data_dir)?.ok_or_else(no_server)?;
     let _lock = DirectoryLock::acquire(data_dir)?;
-    // Again under the lock: nobody else adds one meanwhile.
+    // It is loaded again under the lock, because another process may have added a secret meanwhile.
     let mut identity = Identity::load(data_dir)?.ok_or_else(no_server)?;
     identity.renew(data_dir)?;
     Ok(())

@@ -1,9 +1,9 @@
-//! Files that others must not read.
+//! Checks of files with secrets, which others must not read.
 //!
-//! The rule is that of ssh, with room for how service managers and container platforms hand out
-//! secrets: nobody but owner and group may do anything with the file. A group may read it if the
-//! file was *given* to the server, which shows in its place (below `$CREDENTIALS_DIRECTORY`) or in
-//! its owner (another user, as with Kubernetes' `fsGroup` and `defaultMode: 0440`). What belongs to
+//! The rule is that of ssh, with exceptions for the ways in which service managers and container
+//! platforms hand out secrets: only owner and group may have any permission. A group may read the
+//! file if it was *given* to the server, which shows in its place (below `$CREDENTIALS_DIRECTORY`)
+//! or in its owner (another user, as with Kubernetes' `fsGroup` and `defaultMode: 0440`). A file of
 //! the server's own user is for that user alone.
 
 use std::{
@@ -22,7 +22,7 @@ pub struct Exposed {
 }
 
 impl Exposed {
-    /// The file's permission bits.
+    /// Returns the file's permission bits.
     #[must_use]
     pub fn mode(self) -> u32 {
         self.mode
@@ -46,7 +46,7 @@ impl fmt::Display for Exposed {
     }
 }
 
-/// Opens a file, unless it is none: what is a pipe, or stands for a device, may keep its reader for
+/// Opens a regular file. Others are refused: a pipe or a device may keep its reader waiting for
 /// ever.
 pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -63,8 +63,8 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     }
 }
 
-/// The mode of a directory in which anybody may put files, also in place of the server's; `None` if
-/// it is not such a one.
+/// Returns the mode of a directory in which every user may put files, also in place of the
+/// server's; `None` for any other directory.
 pub(crate) fn open_to_all(directory: &Path) -> io::Result<Option<u32>> {
     let mode = fs::metadata(directory)?.permissions().mode() & 0o7777;
     Ok((mode & 0o002 != 0).then_some(mode))
@@ -73,7 +73,7 @@ pub(crate) fn open_to_all(directory: &Path) -> io::Result<Option<u32>> {
 /// Checks a file's mode and owner.
 ///
 /// # Errors
-/// [`Exposed`].
+/// [`Exposed`] if others can read or write the file.
 pub(crate) fn check(path: &Path, metadata: &Metadata) -> Result<(), Exposed> {
     let mode = metadata.permissions().mode() & 0o777;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
@@ -86,14 +86,14 @@ pub(crate) fn check(path: &Path, metadata: &Metadata) -> Result<(), Exposed> {
     }
 }
 
-/// Writes a file of mode 0600 that is there whole or not at all: beside it first, as `unfinished`, in
-/// the same directory. Returns when it and its name are on disk.
+/// Writes a file of mode 0600, whole or not at all: it is written as `unfinished` in the same
+/// directory, then renamed. Returns when the file and its name are on disk.
 pub(crate) fn replace(path: &Path, unfinished: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::remove_file(unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // New, so that the mode is this one and not that of a file left over.
+    // The file is created anew, so that it gets this mode and not that of a file left over.
     let mut file = File::options()
         .write(true)
         .create_new(true)
@@ -111,7 +111,7 @@ fn is_secret(mode: u32, given: bool) -> bool {
 }
 
 fn is_below(path: &Path, directory: &Path) -> bool {
-    // Without links and dots on the way: the place itself counts.
+    // Links and dots are resolved: the real place counts.
     match (fs::canonicalize(path), fs::canonicalize(directory)) {
         (Ok(path), Ok(directory)) => path.starts_with(directory),
         _ => false,
@@ -183,7 +183,7 @@ mod tests {
     fn a_file_is_replaced_whole_with_a_mode_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let (path, unfinished) = (dir.path().join("secret"), dir.path().join("secret.new"));
-        // Left over by a crash, and open to others.
+        // A crash left this file, and others can read it.
         fs::write(&unfinished, "half of someth").unwrap();
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o644)).unwrap();
         for text in ["something else, and longer", "short"] {

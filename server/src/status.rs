@@ -14,26 +14,28 @@ use crate::{
     store::{StoreError, disk::NoSpace},
 };
 
-/// Delay before a caller tries again who was refused for a full disk: an operator has to help.
+/// Time after which a caller may try again that was refused for a full disk: an operator has to act
+/// first.
 const NO_SPACE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Why a request has no answer.
+/// The reason for which a request has no answer.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// The request is malformed: these fields, and what is wrong with each.
+    /// The request is malformed: a list of fields, each with a description of what is wrong with
+    /// it.
     Malformed(Vec<(String, String)>),
     NotFound(String),
     AlreadyExists(String),
-    /// An index or size beyond the tree.
+    /// An index or a size is beyond the tree.
     BeyondTree {
         message: String,
         size: TreeSize,
     },
-    /// Too much waits already.
+    /// Too many bytes wait already.
     Overloaded {
         retry_after: Duration,
     },
-    /// The caller has used up what it may use.
+    /// The caller has used up a quota.
     Quota {
         what: String,
         retry_after: Duration,
@@ -42,21 +44,21 @@ pub(crate) enum Refusal {
     Full(String),
     /// The disk is nearly full.
     NoSpace(NoSpace),
-    /// No credential where one is needed, or one that is no good.
+    /// The caller shows no credential where one is needed, or an invalid one.
     Unauthenticated(String),
-    /// The caller is known and may not do this.
+    /// The caller is known and lacks the role.
     Forbidden(String),
-    /// The request is well-formed and the state of things is against it.
+    /// The request is well-formed and the present state forbids it.
     Precondition {
         reason: &'static str,
         message: String,
         metadata: HashMap<String, String>,
     },
-    /// Try again; whether it was done is not known.
+    /// The caller should try again; whether the request was carried out is unknown.
     Unavailable(String),
     /// Stored data contradicts itself.
     Damaged(String),
-    /// A defect.
+    /// The server has a defect.
     Internal(String),
 }
 
@@ -82,7 +84,7 @@ impl From<StoreError> for Refusal {
             StoreError::Corrupt { .. }
             | StoreError::CorruptKey { .. }
             | StoreError::Migration(_) => Self::Damaged(error.to_string()),
-            // RocksDB reports damaged blocks this way.
+            // RocksDB reports damaged blocks in this way.
             StoreError::RocksDb(ref inner) if inner.kind() == rocksdb::ErrorKind::Corruption => {
                 Self::Damaged(error.to_string())
             }
@@ -236,10 +238,10 @@ impl From<Refusal> for Status {
     }
 }
 
-/// Keeps the inner text in the log, and gives the caller an id to ask the operator about.
+/// Writes the inner text to the log, and gives the caller an id to ask the operator about.
 fn hidden(code: Code, message: &str, inner: &str) -> Status {
     let mut id = [0; 6];
-    // Without randomness the id is no use, but the status still is.
+    // Without randomness the id is of no use, but the status still is.
     let _ = getrandom::fill(&mut id);
     let id = hex::encode(id);
     tracing::error!(%id, error = inner, "request failed");

@@ -1,4 +1,4 @@
-//! What the server's own tests have in common: statements, and an engine without a network.
+//! Helpers for the server's own tests: statements, and an engine without a network.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -45,7 +45,7 @@ pub(crate) const AUTHORITY_KEY: [u8; 32] = [
     0x0e, 0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
 ];
 
-/// The private key of that test.
+/// Returns the private key of that test.
 pub(crate) fn authority() -> SigningKey {
     let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
     let mut bytes = [0; 32];
@@ -53,7 +53,7 @@ pub(crate) fn authority() -> SigningKey {
     SigningKey::from_seed(&bytes)
 }
 
-/// Evidence policies under the default schema.
+/// Returns evidence policies under the default schema.
 pub(crate) fn policy_set(policies: &str) -> v1::PolicySet {
     v1::PolicySet {
         policies: policies.to_owned(),
@@ -65,7 +65,7 @@ pub(crate) fn policy_set(policies: &str) -> v1::PolicySet {
     }
 }
 
-/// A genesis entry with that authority, its ledger's id, and the trust state after it.
+/// Returns a genesis entry with that authority, its ledger's id, and the trust state after it.
 pub(crate) fn genesis() -> (Bytes, LedgerId, SharedTrust) {
     let origin = "example.org/logs/by-hand";
     let name = deed_tlog::KeyName::new(origin).expect("a key name");
@@ -89,7 +89,7 @@ pub(crate) fn genesis() -> (Bytes, LedgerId, SharedTrust) {
 #[derive(Debug, Default)]
 pub(crate) struct TestClock {
     now: Mutex<i64>,
-    /// The time since boot, and the id of that, on a machine that tells them.
+    /// The time since boot and the boot's id, on a machine that has them.
     boot: Mutex<Option<(i64, String)>>,
 }
 
@@ -105,12 +105,12 @@ impl TestClock {
         *self.now.lock() = micros;
     }
 
-    /// The machine is booted, and tells of it from now on.
+    /// Boots the machine, which has a boot time and an id from now on.
     pub(crate) fn boots(&self, id: &str) {
         *self.boot.lock() = Some((0, id.to_owned()));
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub(crate) fn pass(&self, micros: i64) {
         *self.now.lock() += micros;
         if let Some((since, _)) = &mut *self.boot.lock() {
@@ -135,30 +135,30 @@ impl Clock for TestClock {
     }
 }
 
-/// The producer, unless a test says otherwise.
+/// The producer of the tests, unless they choose another.
 pub(crate) const AGENT: &str = "spiffe://example.org/agent";
 
-/// The session that a producer derives from this number.
+/// Returns the session that a producer derives from this number.
 pub(crate) fn session_of(ledger_id: LedgerId, producer: &str, session: u8) -> SessionId {
     SessionId::derive(ledger_id, producer, &Nonce::new([session; 16]))
 }
 
-/// The task that a producer opens as this number.
+/// Returns the task that a producer opens under this number.
 pub(crate) fn task_of(ledger_id: LedgerId, producer: &str, task: u8) -> TaskId {
     TaskId::derive(ledger_id, producer, &Nonce::new([task; 16]))
 }
 
-/// The number of the task that a [`Producer`] speaks of.
+/// Number of the task that a [`Producer`]'s statements belong to.
 pub(crate) const TASK: u8 = 9;
 
-/// Statements of one session, as its producer makes them.
+/// A session of statements, as its producer makes them.
 #[derive(Clone)]
 pub(crate) struct Producer {
     pub(crate) ledger_id: LedgerId,
     pub(crate) producer: String,
-    /// The task that its statements are of; an authority's are of none.
+    /// Task of the statements; an authority's belong to none.
     pub(crate) task: TaskId,
-    /// Somebody else's session, in place of its own.
+    /// The session of another producer, to use in place of its own.
     pub(crate) intrudes: Option<SessionId>,
     session: u8,
     pub(crate) next: u64,
@@ -194,7 +194,7 @@ impl Producer {
         })
     }
 
-    /// The next statement, with everything that `fill` says beside its place in the session.
+    /// Makes the next statement. `fill` sets everything but its place in the session.
     pub(crate) fn statement(&mut self, fill: impl FnOnce(&mut v1::Statement)) -> v1::Envelope {
         let mut statement = v1::Statement {
             ledger_id: Bytes::copy_from_slice(self.ledger_id.as_bytes()),
@@ -223,7 +223,7 @@ impl Producer {
         }
     }
 
-    /// Opens the task of this number.
+    /// Makes a statement that opens the task of this number.
     pub(crate) fn opens(&mut self, task: u8, opened: v1::TaskOpened) -> v1::Envelope {
         let id = task_of(self.ledger_id, &self.producer, task);
         self.statement(|statement| {
@@ -243,7 +243,7 @@ impl Producer {
         self.envelope(None, true, intent(resource))
     }
 
-    /// Loses `lost` statements and says so.
+    /// Makes an Intent after `lost` statements that were lost, and declares the gap.
     pub(crate) fn intent_after_gap(&mut self, lost: u64) -> v1::Envelope {
         let from = self.next;
         self.next += lost;
@@ -268,7 +268,7 @@ pub(crate) fn signed(mut envelope: v1::Envelope, key: &SigningKey) -> v1::Envelo
     envelope
 }
 
-/// A signed batch manifest over some envelopes, and these.
+/// Returns a signed batch manifest over some envelopes, followed by them.
 pub(crate) fn batched(envelopes: Vec<v1::Envelope>, key: &SigningKey) -> Vec<v1::Envelope> {
     let payloads: Vec<_> = envelopes.iter().map(|e| e.payload.clone()).collect();
     let manifest = Manifest::over(&payloads).expect("a batch");
@@ -284,7 +284,7 @@ pub(crate) fn batched(envelopes: Vec<v1::Envelope>, key: &SigningKey) -> Vec<v1:
     all
 }
 
-/// The authority's session.
+/// The session of an authority.
 #[derive(Clone)]
 pub(crate) struct Authority {
     producer: Producer,
@@ -305,12 +305,12 @@ impl Authority {
         signed(self.producer.envelope(None, false, body), &self.key)
     }
 
-    /// Opens the task of this number.
+    /// Makes a statement that opens the task of this number.
     pub(crate) fn opens(&mut self, task: u8, opened: v1::TaskOpened) -> v1::Envelope {
         signed(self.producer.opens(task, opened), &self.key)
     }
 
-    /// Registers a key for a producer.
+    /// Makes a statement that registers a key for a producer.
     pub(crate) fn registers(&mut self, key: &SigningKey, producer: &str) -> v1::Envelope {
         let body = registration(self.producer.ledger_id, key, producer);
         self.says(Body::KeyRegistered(body))
@@ -325,7 +325,7 @@ impl Authority {
     }
 }
 
-/// A key's registration, with its proof of possession.
+/// Returns a key's registration, with its proof of possession.
 pub(crate) fn registration(
     ledger_id: LedgerId,
     key: &SigningKey,
@@ -374,14 +374,14 @@ impl Engine {
         Self::open_on(data_dir, |disk| disk)
     }
 
-    /// The same, with faults put between the shard and its disk.
+    /// Opens a data directory with faults put between the shard and its disk.
     pub(crate) fn open_on(data_dir: &Path, wrap: impl FnOnce(Disk) -> Disk) -> Self {
-        // What one request is, is one turn, however busy this machine is.
+        // The long turn makes each request one turn, however busy this machine is.
         let whole = Duration::from_secs(3600);
         Self::open_by(data_dir, TestClock::at(1_000_000), whole, wrap)
     }
 
-    /// The same, with turns of so much time.
+    /// Opens a data directory with faults, and with turns of at most this time.
     pub(crate) fn open_with(
         data_dir: &Path,
         turn_time: Duration,
@@ -390,7 +390,7 @@ impl Engine {
         Self::open_by(data_dir, TestClock::at(1_000_000), turn_time, wrap)
     }
 
-    /// The same by a clock of the test's.
+    /// Opens a data directory with the test's clock.
     pub(crate) fn open_at(
         data_dir: &Path,
         clock: Arc<TestClock>,
@@ -425,7 +425,7 @@ impl Engine {
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
         let metrics = Arc::new(Metrics::default());
         let (shards, threads) = Shards::start_on(vec![disk], &store, 1 << 20, turn_time, &metrics);
-        // Of a clock that tells of no boot, the test says what time it is, also after a restart.
+        // If the clock has no boot time, it is believed, also after a restart.
         let recorded = match clock.since_boot() {
             Some(_) => store.newest_times().unwrap(),
             None => Vec::new(),
@@ -442,7 +442,7 @@ impl Engine {
             Arc::clone(&time),
         ));
         let content = ContentOptions {
-            // Inside, so that it goes with the directory.
+            // The file is inside, so that it is removed with the directory.
             key_file: data_dir.join("content.key"),
             ..ContentOptions::new(data_dir)
         };
@@ -474,7 +474,7 @@ impl Engine {
         self.create_under(deed_evidence::RULES_VERSION, name)
     }
 
-    /// The same under older rules.
+    /// Creates a ledger under older rules.
     pub(crate) fn create_under(&self, rules: u32, name: &str) -> Result<Arc<Ledger>, String> {
         let keys = [Bytes::from_static(&AUTHORITY_KEY)];
         self.registry
@@ -497,7 +497,7 @@ impl Engine {
         self.append_from(&self.appends.pressure.unknown(), ledger, envelopes)
     }
 
-    /// The same, over a connection.
+    /// Appends as this source.
     pub(crate) fn append_from(
         &self,
         source: &Source,
@@ -519,7 +519,7 @@ impl Engine {
         })
     }
 
-    /// Writes findings as a turn does, to the leaves and under the numbers that they name.
+    /// Writes findings as a turn does, under the leaves and numbers that they have.
     pub(crate) fn find(&self, ledger: &Ledger, findings: &[v1::Finding]) {
         let mut batch = Batch::default();
         for finding in findings {
@@ -530,12 +530,12 @@ impl Engine {
         self.store.commit(batch).unwrap();
     }
 
-    /// The services' context, of a server that is not stopped.
+    /// Returns the services' context of a server that does not stop.
     pub(crate) fn context_that_stays(&self) -> Context {
         self.context().0
     }
 
-    /// The services' context, and the sender that stops them.
+    /// Returns the services' context, and the sender that stops them.
     pub(crate) fn context(&self) -> (Context, watch::Sender<bool>) {
         let (stop, stopping) = watch::channel(false);
         let appends = &self.appends;
@@ -575,7 +575,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-/// A result in short: `accepted 3`, `duplicate 3`, or the reason of the rejection.
+/// Describes a result in short: `accepted 3`, `duplicate 3`, or the reason of the rejection.
 pub(crate) fn brief(result: &v1::AppendResult) -> String {
     match &result.result {
         Some(Outcome::Accepted(receipt)) => format!("accepted {}", receipt.leaf_index),
@@ -585,12 +585,12 @@ pub(crate) fn brief(result: &v1::AppendResult) -> String {
     }
 }
 
-/// All results of an answer in short.
+/// Describes all results of an answer in short.
 pub(crate) fn briefs(response: &v1::AppendResponse) -> Vec<String> {
     response.results.iter().map(brief).collect()
 }
 
-/// The lines that are logged on this thread meanwhile.
+/// Runs `act`, and returns the lines that are logged on this thread meanwhile.
 pub(crate) fn log_of(act: impl FnOnce()) -> String {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);

@@ -1,4 +1,4 @@
-//! Who may do what: tokens, roles and certificates, made with the operator's commands.
+//! Access control: tokens, roles and certificates, made with the operator's commands.
 
 use std::{
     convert::Infallible,
@@ -27,10 +27,10 @@ use crate::{
 pub struct Token(pub String);
 
 impl Token {
-    /// Makes one. `extra` goes to the command.
+    /// Makes a token. `extra` are further arguments of the command.
     ///
     /// # Panics
-    /// If that fails.
+    /// If the command fails.
     #[track_caller]
     pub fn create(data_dir: &Path, principal: &str, extra: &[&str]) -> Self {
         let mut arguments = vec!["token", "create", "--principal", principal, "--data-dir"];
@@ -42,7 +42,7 @@ impl Token {
         Self(token.expect("a token").trim().to_owned())
     }
 
-    /// The part that names it.
+    /// Returns the token's id.
     ///
     /// # Panics
     /// If it has none.
@@ -51,20 +51,20 @@ impl Token {
         self.0.split('_').nth(1).expect("an id")
     }
 
-    /// Revokes it.
+    /// Revokes the token.
     ///
     /// # Panics
-    /// If that fails.
+    /// If the command fails.
     #[track_caller]
     pub fn revoke(&self, data_dir: &Path) {
         let data_dir = data_dir.to_str().expect("a path of text");
         deed_server(["token", "revoke", self.id(), "--data-dir", data_dir]);
     }
 
-    /// Shows it with a request.
+    /// Attaches the token to a request.
     ///
     /// # Panics
-    /// If it cannot stand in a header.
+    /// If it cannot be in a header.
     #[track_caller]
     pub fn on<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
@@ -74,11 +74,11 @@ impl Token {
     }
 }
 
-/// Makes an authority and a server certificate in a directory, and returns the arguments with
-/// which a server uses them.
+/// Makes an authority and a server certificate in `dir`; returns the arguments with which a server
+/// uses them.
 ///
 /// # Panics
-/// If that fails.
+/// If the command fails.
 #[track_caller]
 pub fn tls(dir: &Path) -> Vec<String> {
     let path = dir.to_str().expect("a path of text");
@@ -91,10 +91,10 @@ pub fn tls(dir: &Path) -> Vec<String> {
     ]
 }
 
-/// A connection under TLS that trusts the authority of [`tls`].
+/// Opens a connection under TLS that trusts the authority of [`tls`].
 ///
 /// # Panics
-/// If there is none in time.
+/// If there is no connection in time.
 pub async fn connect_tls(server: &ServerProcess, dir: &Path) -> Channel {
     let authority = std::fs::read_to_string(dir.join("ca.pem")).expect("the authority");
     let config = ClientTlsConfig::new()
@@ -107,16 +107,16 @@ pub async fn connect_tls(server: &ServerProcess, dir: &Path) -> Channel {
     until("a connection under TLS", connect).await
 }
 
-/// Calls any rpc with one message, and tells how it ends; OK once there is an answer, of which
-/// the rest is not waited for.
+/// Calls an rpc with one message; returns its status, which is OK once there is an answer. The rest
+/// of the answer is not waited for.
 ///
 /// # Panics
-/// If nothing comes in time.
+/// If there is no answer in time.
 pub async fn call(channel: &Channel, path: &str, message: &[u8], token: Option<&str>) -> Status {
     send(channel, path, frame(message), token).await
 }
 
-/// A message as it stands in the body of a gRPC request.
+/// Returns a message in the form that it has in the body of a gRPC request.
 ///
 /// # Panics
 /// If it has more than 4 GiB.
@@ -129,10 +129,10 @@ pub fn frame(message: &[u8]) -> Bytes {
     body.freeze()
 }
 
-/// As [`call`], with any bytes for a body.
+/// Calls an rpc like [`call`], with any bytes for a body.
 ///
 /// # Panics
-/// As [`call`].
+/// If there is no answer in time.
 pub async fn send(channel: &Channel, path: &str, body: Bytes, token: Option<&str>) -> Status {
     let request = http::Request::post(path)
         .header("content-type", "application/grpc")
@@ -165,10 +165,10 @@ pub async fn send(channel: &Channel, path: &str, body: Bytes, token: Option<&str
     }
 }
 
-/// Gets an HTTP path over the same kind of connection; the answer's status.
+/// Requests an HTTP path over the same kind of connection; returns the answer's status.
 ///
 /// # Panics
-/// If nothing comes in time.
+/// If there is no answer in time.
 pub async fn get(channel: &Channel, path: &str, token: Option<&str>) -> u16 {
     let answer = exchange(channel, http::Request::get(path), Bytes::new(), token).await;
     answer.expect("an answer").status().as_u16()
@@ -194,7 +194,7 @@ async fn exchange(
     answer.map_err(|error: tonic::transport::Error| Status::from_error(Box::new(error)))
 }
 
-/// A body that is there already.
+/// A body whose bytes are all there already.
 struct Whole(Option<Bytes>);
 
 impl hyper::body::Body for Whole {

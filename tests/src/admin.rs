@@ -1,4 +1,4 @@
-//! The operator's port: readiness and figures.
+//! The admin port: readiness and metrics.
 
 use std::net::SocketAddr;
 
@@ -14,16 +14,16 @@ use crate::{process::ServerProcess, until};
 pub struct Admin(SocketAddr);
 
 impl Admin {
-    /// The one of this server.
+    /// Returns the admin port of this server.
     ///
     /// # Panics
-    /// If it was not told to have one.
+    /// If the server has none.
     #[must_use]
     pub fn of(server: &ServerProcess) -> Self {
         Self(server.admin_address())
     }
 
-    /// Status and text of `/readyz`.
+    /// Returns status and text of `/readyz`.
     ///
     /// # Panics
     /// If there is no answer in time.
@@ -31,15 +31,15 @@ impl Admin {
         self.ask("/readyz").await
     }
 
-    /// One figure of `/metrics`, by its name and labels.
+    /// Returns one number of `/metrics`, by its name and labels.
     ///
     /// # Panics
-    /// If it is not there: a name that nobody writes is no 0.
+    /// If it is missing: a missing name is not 0.
     pub async fn figure(self, name: &str) -> u64 {
         self.figures().await.get(name)
     }
 
-    /// All figures, of one moment.
+    /// Returns all numbers, as of one moment.
     ///
     /// # Panics
     /// If there is no answer in time.
@@ -49,8 +49,8 @@ impl Admin {
         Figures(text)
     }
 
-    /// A connection may be ended for others before it is answered; then it is asked again, as probes
-    /// do.
+    /// A connection may be ended for others before it is answered; then the request is repeated, as
+    /// probes do.
     async fn ask(self, path: &str) -> (u16, String) {
         until("an answer of the admin port", || async {
             let mut stream = TcpStream::connect(self.0).await.ok()?;
@@ -71,10 +71,10 @@ impl Admin {
 pub struct Figures(String);
 
 impl Figures {
-    /// One figure, by its name and labels.
+    /// Returns one number, by its name and labels.
     ///
     /// # Panics
-    /// If it is not there.
+    /// If it is missing.
     #[must_use]
     #[track_caller]
     pub fn get(&self, name: &str) -> u64 {

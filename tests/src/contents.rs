@@ -1,4 +1,4 @@
-//! Contents: what statements commit to, sent, read and erased with plain gRPC clients.
+//! Contents, which statements commit to: sent, read and erased with plain gRPC clients.
 
 use bytes::Bytes;
 use deed_evidence::commitment::{Salt, commit};
@@ -9,7 +9,7 @@ use tonic::{Request, Status, transport::Channel};
 
 use crate::{access::Token, within};
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 #[must_use]
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
@@ -20,23 +20,23 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A content with what opens its commitment.
+/// A content with the salt that opens its commitment.
 #[derive(Debug, Clone)]
 pub struct Content {
     /// 32 bytes.
     pub salt: Bytes,
-    /// What is committed to.
+    /// The bytes that are committed to.
     pub bytes: Bytes,
-    /// The promise.
+    /// The commitment.
     pub commitment: v1::Commitment,
 }
 
 impl Content {
-    /// Commits to bytes under a salt that is named after a number.
+    /// Commits to bytes under a salt that is derived from a number.
     #[must_use]
     pub fn new(number: u64, bytes: impl Into<Bytes>) -> Self {
         let mut salt = [0xc7; 32];
-        // Bytes that are found nowhere by chance.
+        // The salt's bytes do not occur anywhere by chance.
         for (at, part) in salt.chunks_mut(8).enumerate() {
             let mixed = number
                 .wrapping_add(at as u64)
@@ -51,13 +51,13 @@ impl Content {
         }
     }
 
-    /// The commitment's digest.
+    /// Returns the commitment's digest.
     #[must_use]
     pub fn digest(&self) -> Bytes {
         self.commitment.digest.clone()
     }
 
-    /// As it travels with a statement.
+    /// Returns the content as an attachment of a statement.
     #[must_use]
     pub fn attachment(&self) -> v1::Attachment {
         v1::Attachment {
@@ -66,7 +66,7 @@ impl Content {
         }
     }
 
-    /// As it travels before a statement: in pieces of so many bytes.
+    /// Returns the messages of an upload, in pieces of `piece` bytes.
     #[must_use]
     pub fn parts(&self, ledger: &str, piece: usize) -> Vec<v1::PutContentRequest> {
         let begin = Part::Begin(v1::PutContentBegin {
@@ -81,13 +81,13 @@ impl Content {
     }
 }
 
-/// A message of an upload.
+/// Returns a message of an upload.
 #[must_use]
 pub fn part(part: Part) -> v1::PutContentRequest {
     v1::PutContentRequest { part: Some(part) }
 }
 
-/// The body of an intent that commits to two contents.
+/// Returns the body of an Intent that commits to two contents.
 #[must_use]
 pub fn committing(mark: &str, arguments: &Content, prompt: &Content) -> Body {
     Body::Intent(v1::Intent {
@@ -99,7 +99,7 @@ pub fn committing(mark: &str, arguments: &Content, prompt: &Content) -> Body {
     })
 }
 
-/// What keeps contents, over a connection, for whoever has the token.
+/// A client of the content service, with a token or without one.
 #[derive(Debug, Clone)]
 pub struct Contents {
     client: ContentClient<Channel>,
@@ -107,7 +107,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// For anybody.
+    /// Returns a client without a token.
     #[must_use]
     pub fn over(channel: Channel) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl Contents {
         }
     }
 
-    /// For whoever has the token.
+    /// Returns a client with this token.
     #[must_use]
     pub fn as_bearer(&self, token: &Token) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Contents {
 
     /// Sends the messages of an upload.
     ///
-    /// # Errors
+    /// The status of the rpc.
     /// The rpc's.
     pub async fn put(&self, parts: Vec<v1::PutContentRequest>) -> Result<bool, Status> {
         let request = self.request(tokio_stream::iter(parts));
@@ -136,13 +136,13 @@ impl Contents {
         Ok(answer.into_inner().already_held)
     }
 
-    /// Reads a content; its salt and its bytes.
+    /// Reads a content; returns its salt and its bytes.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     ///
     /// # Panics
-    /// If the size is not the one that was announced.
+    /// If the size is not the announced one.
     pub async fn fetch(&self, ledger: &str, digest: &Bytes) -> Result<(Bytes, Bytes), Status> {
         let request = self.request(v1::GetContentRequest {
             ledger: ledger.to_owned(),
@@ -164,10 +164,10 @@ impl Contents {
         within("a content", all).await
     }
 
-    /// Erases what a statement names.
+    /// Erases the contents that a statement names.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     pub async fn erase(
         &self,
         ledger: &str,
@@ -183,10 +183,10 @@ impl Contents {
         Ok(answer.into_inner())
     }
 
-    /// Asks what else holds the same bytes as these.
+    /// Looks up which other commitments hold the same bytes as these.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     pub async fn look_up(&self, ledger: &str, digests: &[&Bytes]) -> Result<Vec<Bytes>, Status> {
         let request = self.request(v1::EraseContentRequest {
             ledger: ledger.to_owned(),

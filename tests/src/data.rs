@@ -6,12 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The path of a file in `shared/data`, beside the checkout or beside a folder that it is in.
+/// Returns the path of a file in `shared/data`, beside the checkout or beside a folder that
+/// contains it.
 ///
-/// `None` if it is not there; the test must then end, and says visibly that it was skipped.
+/// Returns `None` if the file is missing; the test must then end, and a message says that it was
+/// skipped.
 ///
 /// # Panics
-/// If it is not there where it has to be: with `DEED_REQUIRE_SHARED=1` or `CI=true`.
+/// If the file is missing where it is required: with `DEED_REQUIRE_SHARED=1` or `CI=true`.
 #[must_use]
 pub fn shared(name: &str) -> Option<PathBuf> {
     let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
@@ -27,7 +29,7 @@ pub fn shared(name: &str) -> Option<PathBuf> {
         !is("DEED_REQUIRE_SHARED", "1") && !is("CI", "true"),
         "shared/data/{name} is missing, and must be there"
     );
-    // Not `eprintln!`: what that prints in a test that passes is shown to nobody.
+    // `eprintln!` would not do: the output of a test that passes is not shown.
     let _ = writeln!(io::stderr(), "SKIPPED: shared/data/{name} is not there");
     None
 }

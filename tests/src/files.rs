@@ -10,8 +10,8 @@ use std::{
 
 use deed_tlog::{Hash, leaf_hash};
 
-/// Every file below a directory with its mode and a digest of its bytes, but for the lock, whose
-/// holder may touch it.
+/// Returns every file below a directory with its mode and a digest of its bytes, except the lock,
+/// which its holder may change.
 ///
 /// # Panics
 /// If a file cannot be read.
@@ -29,10 +29,10 @@ pub fn fingerprint(directory: &Path) -> BTreeMap<PathBuf, (u32, Hash)> {
         .collect()
 }
 
-/// The files below a directory, by their paths in it.
+/// Returns the files below a directory, by their paths in it.
 ///
 /// # Panics
-/// If it cannot be read.
+/// If the directory cannot be read.
 #[must_use]
 pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -59,7 +59,7 @@ pub fn files(directory: &Path) -> Vec<PathBuf> {
 /// Copies a directory with everything in it.
 ///
 /// # Panics
-/// If it cannot.
+/// If a file cannot be read or written.
 pub fn copy(from: &Path, to: &Path) {
     for path in files(from) {
         let target = to.join(&path);
@@ -68,11 +68,11 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The one file below a directory whose name ends so and that contains these bytes, and the
-/// offset of their last occurrence in it.
+/// Returns the one file below a directory whose name ends with `suffix` and that contains these
+/// bytes, and the offset of their last occurrence in it.
 ///
 /// # Panics
-/// If no file has them, or several.
+/// If no file contains them, or several do.
 #[must_use]
 #[track_caller]
 pub fn find(directory: &Path, suffix: &str, bytes: &[u8]) -> (PathBuf, usize) {
@@ -94,8 +94,8 @@ pub fn find(directory: &Path, suffix: &str, bytes: &[u8]) -> (PathBuf, usize) {
     }
 }
 
-/// Whether any file below a directory contains these bytes. The server may run: a file that it
-/// removes meanwhile contains nothing.
+/// Returns true if any file below a directory contains these bytes. The server may be running: a
+/// file that it removes meanwhile is ignored.
 ///
 /// # Panics
 /// If a file cannot be read.
@@ -113,7 +113,7 @@ pub fn contains(directory: &Path, bytes: &[u8]) -> bool {
 /// Flips the lowest bit of one byte.
 ///
 /// # Panics
-/// If it cannot.
+/// If the file cannot be read or written.
 pub fn flip(path: &Path, offset: usize) {
     let file = File::options()
         .read(true)
@@ -127,19 +127,19 @@ pub fn flip(path: &Path, offset: usize) {
         .expect("a byte written");
 }
 
-/// Cuts a file off.
+/// Truncates a file to `length` bytes.
 ///
 /// # Panics
-/// If it cannot.
+/// If the file cannot be written.
 pub fn cut(path: &Path, length: usize) {
     let file = File::options().write(true).open(path).expect("a file");
     file.set_len(length as u64).expect("a shorter file");
 }
 
-/// The offset behind the last byte that is not zero.
+/// Returns the offset behind the last byte that is not zero.
 ///
 /// # Panics
-/// If there is none.
+/// If all bytes are zero.
 #[must_use]
 pub fn end_of_content(path: &Path) -> usize {
     let content = fs::read(path).expect("a file that can be read");

@@ -1,4 +1,4 @@
-//! A ledger's owner who lies: other entries, under heads that the real log key signs.
+//! Forgery by a ledger's owner: other entries, under heads that the real log key signs.
 
 use std::{fs, path::Path};
 
@@ -11,10 +11,10 @@ use deed_tlog::{
 
 use crate::oracle::root;
 
-/// The key that signs a ledger's heads, from the secret in a server's data directory.
+/// Returns the key that signs a ledger's heads, from the secret in a server's data directory.
 ///
 /// # Panics
-/// If it is not there.
+/// If there is no such secret.
 #[must_use]
 pub fn log_signer(data_dir: &Path, origin: &str) -> NoteSigner {
     let file = fs::read_to_string(data_dir.join("server.key")).expect("the server's secret");
@@ -28,11 +28,11 @@ pub fn log_signer(data_dir: &Path, origin: &str) -> NoteSigner {
     NoteSigner::from_seed(origin.key_name().clone(), hasher.finalize().as_bytes())
 }
 
-/// Writes a log of these entries as a mirror has it (C2SP tlog-tiles), without the tiles of hashes:
+/// Writes a log of these entries as a mirror does (C2SP tlog-tiles), without the tiles of hashes:
 /// `checkpoint` and `tile/entries`.
 ///
 /// # Panics
-/// If it cannot.
+/// If a file cannot be written.
 pub fn write_mirror(dir: &Path, origin: &str, entries: &[Bytes], signer: &NoteSigner) {
     let origin: Origin = origin.parse().expect("an origin");
     let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();

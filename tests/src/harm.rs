@@ -1,9 +1,10 @@
-//! What others feel of an attack: a victim who appends to a ledger of its own, readiness, and the
-//! memory of the server.
+//! The effects of an attack on others: on a victim who appends to a ledger of its own, on
+//! readiness, and on the memory of the server.
 //!
-//! In `make test` an attack goes on for some seconds, and whoever is not answered within
-//! [`PATIENCE`](crate::PATIENCE) is said to hang: that is no measurement. `make harm` sets
-//! DEED_HARM_SECONDS: attacks go on for so long, and 99 of 100 appends take less than `P99_MAX`.
+//! In `make test` an attack lasts some seconds, and a caller that is not answered within
+//! [`PATIENCE`](crate::PATIENCE) counts as hanging: nothing is measured. `make harm` sets
+//! DEED_HARM_SECONDS: each attack lasts that long, and 99 of 100 appends must take less than
+//! `P99_MAX`.
 
 use std::{
     env,
@@ -31,20 +32,20 @@ use crate::{
 /// Seconds for which an attack goes on, unless the environment says otherwise.
 const SECONDS: u64 = 4;
 
-/// What 99 of 100 appends take at most where that is measured.
+/// Longest time of 99 of 100 appends, where it is measured.
 const P99_MAX: Duration = Duration::from_millis(250);
 
-/// Appends after which there is something to say about them.
+/// Number of appends from which on their times are meaningful.
 const ENOUGH: u64 = 10;
 
 const LEDGER: &str = "quiet";
 const PRINCIPAL: &str = "victim";
 const PRODUCER: &str = "spiffe://example.org/agent/honest";
 
-/// How long an attack goes on.
+/// Returns the duration of an attack.
 ///
 /// # Panics
-/// If DEED_HARM_SECONDS is no number.
+/// If DEED_HARM_SECONDS is not a number.
 #[must_use]
 pub fn attack_time() -> Duration {
     let seconds = env::var("DEED_HARM_SECONDS").ok();
@@ -52,27 +53,27 @@ pub fn attack_time() -> Duration {
     Duration::from_secs(seconds.unwrap_or(SECONDS))
 }
 
-/// Whether times are held against their bounds: in `make harm`.
+/// Returns true if times are compared with their bounds: in `make harm`.
 #[must_use]
 pub fn is_measured() -> bool {
     env::var_os("DEED_HARM_SECONDS").is_some()
 }
 
-/// Whether an attack that began then, and has done what there is to see, is made once more: in
-/// `make harm`, until its time is over.
+/// Returns true if an attack that began at `began`, and has had its effects, is repeated: in `make
+/// harm`, until its time is over.
 #[must_use]
 pub fn goes_on(began: Instant) -> bool {
     is_measured() && began.elapsed() < attack_time()
 }
 
-/// Waits, in `make harm`, until the time of an attack is over that only has to stay as it is.
+/// Waits, in `make harm`, until the time of an attack is over that only has to last.
 pub async fn hold(began: Instant) {
     if is_measured() {
         tokio::time::sleep(attack_time().saturating_sub(began.elapsed())).await;
     }
 }
 
-/// Somebody who appends to a ledger of its own.
+/// A caller who appends to a ledger of its own.
 #[derive(Debug, Clone)]
 pub struct Victim {
     ledger: TestLedger,
@@ -80,7 +81,7 @@ pub struct Victim {
 }
 
 impl Victim {
-    /// Makes its ledger, on a server that asks nobody who they are.
+    /// Creates the victim's ledger, on a server without access control.
     pub async fn new(clients: &Clients) -> Self {
         Self {
             ledger: TestLedger::create(clients, LEDGER).await,
@@ -88,10 +89,10 @@ impl Victim {
         }
     }
 
-    /// The same, and a token for the time when the server does ask.
+    /// Creates the victim's ledger, and a token for the time when access control is on.
     ///
     /// # Panics
-    /// If something is refused.
+    /// If the server refuses something.
     pub async fn with_token(clients: &Clients, data_dir: &Path) -> Self {
         let victim = Self::new(clients).await;
         let bound = Authority::new(victim.ledger.id, 900).binds(PRINCIPAL, PRODUCER);
@@ -105,14 +106,14 @@ impl Victim {
         }
     }
 
-    /// Its ledger.
+    /// Returns the victim's ledger.
     #[must_use]
     pub fn ledger(&self) -> &TestLedger {
         &self.ledger
     }
 
-    /// Appends one statement after the other, each when the one before is answered; how long each
-    /// took.
+    /// Appends one statement after the other, each when the one before is answered; returns the
+    /// time that each took.
     async fn append(self, url: String, progress: Arc<Progress>) -> Vec<Duration> {
         let clients = Clients::open(&url).await;
         let mut producer = Producer::new(self.ledger.id, 1).named(PRODUCER);
@@ -141,15 +142,15 @@ struct Progress {
     appended: AtomicU64,
 }
 
-/// What an operator saw, one look after the other.
+/// The observations of an operator, in order.
 #[derive(Debug, Default)]
 struct Looks {
-    /// What the server said whenever it was not ready.
+    /// The server's answers when it was not ready.
     not_ready: Vec<String>,
     most_kib: u64,
 }
 
-/// A victim, readiness and memory, watched from the beginning of an attack to its end.
+/// Observes a victim, readiness and memory from the beginning of an attack to its end.
 #[derive(Debug)]
 pub struct Watch {
     progress: Arc<Progress>,
@@ -159,7 +160,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins.
+    /// Begins to observe.
     ///
     /// # Panics
     /// If the server has no admin port.
@@ -176,17 +177,17 @@ impl Watch {
         }
     }
 
-    /// What the server held when it began, in KiB.
+    /// Returns the memory of the server when the observation began, in KiB.
     #[must_use]
     pub fn idle_kib(&self) -> u64 {
         self.idle_kib
     }
 
-    /// Ends, and checks that the victim was served, that the server was ready all the time, for it
-    /// was, and that it held no more than `bound_mib` beyond what it held at the beginning.
+    /// Ends, and checks that the victim was served, that the server stayed ready if it was at the
+    /// beginning, and that its memory grew by no more than `bound_mib`.
     ///
     /// # Panics
-    /// If one of these is not so.
+    /// If one of these does not hold.
     pub async fn expect_unharmed(self, bound_mib: u64) {
         until("some appends of the victim", || async {
             (self.progress.appended.load(Relaxed) >= ENOUGH).then_some(())

@@ -1,4 +1,4 @@
-//! Plain HTTP/1.1, as any tile client speaks it.
+//! Plain HTTP/1.1, as tile clients use it.
 
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, str::FromStr};
 
@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 
 use crate::within;
 
-/// A figure in the text of `/metrics`, by its name with all of its labels.
+/// Returns a number in the text of `/metrics`, by its name with all of its labels.
 ///
 /// # Panics
-/// If it is not there, or is no such number.
+/// If it is missing, or is not such a number.
 pub fn figure<N: FromStr>(metrics: &str, name: &str) -> N {
     let value = metrics
         .lines()
@@ -28,7 +28,7 @@ pub fn figure<N: FromStr>(metrics: &str, name: &str) -> N {
 /// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its status.
+    /// Status of the answer.
     pub status: StatusCode,
     /// Content-Type, empty if there is none.
     pub content_type: String,
@@ -38,8 +38,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// A connection that stays open between requests, as long as the server lets it: then there is a
-/// new one.
+/// A connection that is reused between requests; if the server closes it, a new one is opened.
 #[derive(Debug)]
 pub struct Http {
     address: SocketAddr,
@@ -47,10 +46,10 @@ pub struct Http {
 }
 
 impl Http {
-    /// Connects.
+    /// Opens a connection.
     ///
     /// # Panics
-    /// If it cannot.
+    /// If it cannot be opened.
     pub async fn connect(address: SocketAddr) -> Self {
         let socket = within("a connection", TcpStream::connect(address))
             .await
@@ -62,7 +61,7 @@ impl Http {
         Self { address, sender }
     }
 
-    /// Gets a path.
+    /// Requests a path.
     ///
     /// # Panics
     /// If there is no answer.
@@ -70,10 +69,10 @@ impl Http {
         self.request(Method::GET, path).await
     }
 
-    /// Gets a path that must be there, and returns the body.
+    /// Requests a path that must exist, and returns the body.
     ///
     /// # Panics
-    /// If it is not there.
+    /// If it does not exist.
     pub async fn fetch(&mut self, path: &str) -> Bytes {
         let answer = self.get(path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {answer:?}");

@@ -1,4 +1,4 @@
-//! Signatures, batches and what an authority says: the client library has no part in them.
+//! Signatures, batches and authorities' statements, made without the client library.
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -11,29 +11,29 @@ use deed_tlog::SigningKey;
 
 use crate::statements::{Producer, envelope};
 
-/// The producer of what authorities say.
+/// The producer of authorities' statements.
 pub const AUTHORITY: &str = "deed:authority";
 
-/// A key that is named after a number.
+/// Returns a key that is derived from a number.
 #[must_use]
 pub fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
 
-/// The private key of the authority that [`TestLedger::create`](crate::rpc::TestLedger::create)
-/// names.
+/// Returns the private key of the authority that
+/// [`TestLedger::create`](crate::rpc::TestLedger::create) names.
 #[must_use]
 pub fn authority() -> SigningKey {
     key(1)
 }
 
-/// A payload in an envelope, signed.
+/// Returns a signed envelope with this payload.
 #[must_use]
 pub fn signed(payload: &Bytes, key: &SigningKey) -> v1::Envelope {
     signed_as(PayloadType::Statement, payload, key)
 }
 
-/// A payload of any type in an envelope, signed as that type.
+/// Returns an envelope with a payload of any type, signed as that type.
 #[must_use]
 pub fn signed_as(payload_type: PayloadType, payload: &Bytes, key: &SigningKey) -> v1::Envelope {
     let signature = signature::sign(key, payload_type, payload);
@@ -45,20 +45,20 @@ pub fn signed_as(payload_type: PayloadType, payload: &Bytes, key: &SigningKey) -
     }
 }
 
-/// The payload of a manifest over some statements.
+/// Returns the payload of a manifest over some statements.
 ///
 /// # Panics
-/// If they are no batch.
+/// If they cannot be a batch.
 #[track_caller]
 #[must_use]
 pub fn manifest(payloads: &[Bytes]) -> Bytes {
     Manifest::over(payloads).expect("a batch").encode()
 }
 
-/// A signed manifest over some statements, and these.
+/// Returns a signed manifest over some statements, followed by them.
 ///
 /// # Panics
-/// If they are no batch.
+/// If they cannot be a batch.
 #[track_caller]
 #[must_use]
 pub fn batch(payloads: &[Bytes], key: &SigningKey) -> Vec<v1::Envelope> {
@@ -68,7 +68,7 @@ pub fn batch(payloads: &[Bytes], key: &SigningKey) -> Vec<v1::Envelope> {
         .collect()
 }
 
-/// An authority's session.
+/// A session of an authority.
 #[derive(Debug, Clone)]
 pub struct Authority {
     producer: Producer,
@@ -76,7 +76,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// In a session that is named after a number.
+    /// Begins a session that is derived from a number.
     #[must_use]
     pub fn new(ledger_id: LedgerId, session: u64) -> Self {
         Self {
@@ -85,25 +85,25 @@ impl Authority {
         }
     }
 
-    /// Says something.
+    /// Makes a statement with this body.
     ///
     /// # Panics
-    /// If it breaks a rule.
+    /// If the body breaks a rule.
     #[track_caller]
     pub fn says(&mut self, body: Body) -> v1::Envelope {
         signed(&self.producer.make(body), &authority())
     }
 
-    /// Says something of a task.
+    /// Makes a statement of a task with this body.
     ///
     /// # Panics
-    /// If it breaks a rule.
+    /// If the body breaks a rule.
     #[track_caller]
     pub fn says_in(&mut self, task: [u8; 16], body: Body) -> v1::Envelope {
         signed(&self.producer.make_in(task, body), &authority())
     }
 
-    /// Registers an agent's key.
+    /// Makes a statement that registers an agent's key.
     pub fn registers(&mut self, key: &SigningKey, producer: &str) -> v1::Envelope {
         self.says(Body::KeyRegistered(registration(
             self.ledger_id,
@@ -112,7 +112,7 @@ impl Authority {
         )))
     }
 
-    /// Revokes a key.
+    /// Makes a statement that revokes a key.
     pub fn revokes(&mut self, key: &SigningKey) -> v1::Envelope {
         self.says(Body::KeyRevoked(v1::KeyRevoked {
             key_id: Bytes::copy_from_slice(signature::key_id(key.public_key()).as_bytes()),
@@ -120,7 +120,7 @@ impl Authority {
         }))
     }
 
-    /// Lets a principal deliver statements of a producer.
+    /// Makes a statement that lets a principal deliver statements of a producer.
     pub fn binds(&mut self, principal: &str, producer: &str) -> v1::Envelope {
         self.says(Body::PrincipalBound(v1::PrincipalBound {
             principal: principal.to_owned(),
@@ -129,12 +129,12 @@ impl Authority {
         }))
     }
 
-    /// Erases one content.
+    /// Makes a statement that erases one content.
     pub fn erases(&mut self, commitment: &Bytes) -> v1::Envelope {
         self.erases_all(&[commitment])
     }
 
-    /// Erases contents.
+    /// Makes a statement that erases contents.
     pub fn erases_all(&mut self, commitments: &[&Bytes]) -> v1::Envelope {
         let mut commitments: Vec<_> = commitments.iter().copied().cloned().collect();
         commitments.sort_unstable();
@@ -147,14 +147,14 @@ impl Authority {
     }
 }
 
-/// What registers an agent's key, with its proof of possession.
+/// Returns the registration of an agent's key, with its proof of possession.
 #[must_use]
 pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1::KeyRegistered {
     let controller = "https://example.org/team";
     registration_as(ledger_id, key, v1::KeyRole::Agent, producer, controller)
 }
 
-/// The registration of a key of any role; a downstream system's is for all resources.
+/// Returns the registration of a key of any role; that of a downstream system is for all resources.
 #[must_use]
 pub fn registration_as(
     ledger_id: LedgerId,

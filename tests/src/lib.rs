@@ -1,24 +1,24 @@
-//! What the end-to-end tests share: real server processes, real clients, and an oracle.
+//! Helpers for the end-to-end tests: real server processes, real clients, and an oracle.
 //!
-//! The tests themselves are in `tests/`, one file or folder a theme. They start the programs that
-//! `make build` left beside them in the target directory, on free ports of 127.0.0.1, and end only
-//! what they started.
+//! The tests themselves are in `tests/`, one file or folder for each theme. They start the programs
+//! that `make build` left beside them in the target directory, on free ports of 127.0.0.1, and end
+//! only processes that they started.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`process`] | `deed-server` and `deed` as processes, with everything bounded in time |
+//! | [`process`] | `deed-server` and `deed` as processes, with all waits bounded |
 //! | [`proxy`] | a bad network between client and server |
 //! | [`rpc`] | plain gRPC clients, and a ledger to write to |
 //! | [`statements`] | payloads, made without the client library |
-//! | [`keys`] | signatures, batches and what an authority says |
-//! | [`contents`] | what statements commit to |
+//! | [`keys`] | signatures, batches and authorities' statements |
+//! | [`contents`] | contents that statements commit to |
 //! | [`wire`] | other encodings of a message |
 //! | [`access`] | tokens, roles and certificates of a server |
 //! | [`oracle`] | a whole log read back and computed again |
 //! | [`forgery`] | other entries under heads that the real key signs |
-//! | [`liar`] | servers that lie: about what they were told, and about what a ledger means |
-//! | [`admin`] | the operator's port: readiness and figures |
-//! | [`harm`] | what others feel of an attack |
+//! | [`liar`] | servers that lie: about what was recorded, and about the assessment of a ledger |
+//! | [`admin`] | the admin port: readiness and metrics |
+//! | [`harm`] | the effects of an attack on others |
 //! | [`http`] | plain HTTP/1.1 |
 //! | [`files`] | data directories: copies, fingerprints, damage |
 //! | [`data`] | test data that lies beside the checkout |
@@ -54,27 +54,27 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// How long a wait for something that happens at once may take on a busy machine.
+/// Longest wait for something that happens at once, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a whole test may take.
+/// Longest time of a whole test.
 const TEST_MAX: Duration = Duration::from_secs(240);
 
-/// Between two looks at something that is waited for.
+/// Time between two checks of something that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Runs a test, and fails it when it does not end.
+/// Runs a test, and fails it if it does not end in time.
 ///
 /// # Panics
-/// If the test does, or takes longer than four minutes.
+/// If the test panics, or takes longer than four minutes.
 pub fn run(test: impl Future<Output = ()>) {
     run_within(TEST_MAX, test);
 }
 
-/// As [`run`], with another bound.
+/// Runs a test with another bound than [`run`].
 ///
 /// # Panics
-/// As [`run`].
+/// If the test panics, or takes longer than `max`.
 pub fn run_within(max: Duration, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
@@ -82,13 +82,13 @@ pub fn run_within(max: Duration, test: impl Future<Output = ()>) {
         .build()
         .expect("the runtime starts");
     let ended = runtime.block_on(async { tokio::time::timeout(max, test).await });
-    // Whatever is still running must not hold up the report.
+    // Tasks that are still running must not delay the report.
     runtime.shutdown_background();
     assert!(ended.is_ok(), "the test did not end within {max:?}");
 }
 
-/// Runs something on a thread of its own, so that it does not wait for others of this process. If it
-/// panics, there is no result.
+/// Runs a function on a thread of its own, so that it does not wait for others of this process. If
+/// it panics, there is no result.
 ///
 /// # Panics
 /// If there is no runtime.
@@ -106,7 +106,7 @@ pub fn apart<T: Send + 'static>(
     receiver
 }
 
-/// Waits for a future, and says what was waited for if it does not come.
+/// Waits for a future, and panics with the text `what` if it does not complete.
 ///
 /// # Panics
 /// After [`PATIENCE`].
@@ -117,7 +117,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks again and again until there is something; blocks the thread.
+/// Calls `look` again and again until it returns something; blocks the thread.
 ///
 /// # Panics
 /// After [`PATIENCE`].
@@ -125,7 +125,7 @@ pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_longer_for(what, PATIENCE, look)
 }
 
-/// As [`wait_for`], with another bound.
+/// Waits as [`wait_for`], with another bound.
 ///
 /// # Panics
 /// After `max`.
@@ -143,7 +143,7 @@ pub fn wait_longer_for<T>(what: &str, max: Duration, mut look: impl FnMut() -> O
     }
 }
 
-/// As [`wait_for`], without blocking the thread.
+/// Waits as [`wait_for`], without blocking the thread.
 ///
 /// # Panics
 /// After [`PATIENCE`].

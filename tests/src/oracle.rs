@@ -1,4 +1,4 @@
-//! A whole log read back, and computed again from its entries alone.
+//! An oracle: reads a whole log, and computes it again from its entries alone.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,11 +15,11 @@ use crate::rpc::{Clients, TestLedger};
 /// All entries of a tree.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// In order of their index.
+    /// The entries, in order of their index.
     pub entries: Vec<Bytes>,
-    /// Computed from them.
+    /// The leaf hashes, computed from the entries.
     pub leaf_hashes: Vec<Hash>,
-    /// The signed head, which the entries give.
+    /// The signed head, which agrees with the entries.
     pub head: TreeHead,
 }
 
@@ -42,7 +42,7 @@ impl Log {
         Self::check(entries, head)
     }
 
-    /// Checks that entries give a head.
+    /// Checks that the entries give the head.
     ///
     /// # Panics
     /// If they do not.
@@ -67,7 +67,7 @@ impl Log {
         }
     }
 
-    /// Checks that every one of these heads is that of a beginning of this log.
+    /// Checks that every one of these heads is that of a prefix of this log.
     ///
     /// # Panics
     /// If one is not.
@@ -96,8 +96,8 @@ impl Log {
         }
     }
 
-    /// The payloads of each session, in the order in which they stand in the log, with the leaf
-    /// of each. Checks that their sequences have neither hole nor repetition.
+    /// Returns the payloads of each session, in the order of the log, with their leaves. Checks
+    /// that the sequences have no gap and no repetition.
     ///
     /// # Panics
     /// If they have.
@@ -109,7 +109,7 @@ impl Log {
             let entry = Entry::parse(bytes).expect("an entry");
             let header = statement::parse(entry.payload).expect("a statement");
             if header.producer == LEDGER_PRODUCER {
-                // The ledger's own have no session.
+                // The ledger's own statements have no session.
                 continue;
             }
             let session = sessions.entry(*header.session.as_bytes()).or_default();
@@ -131,16 +131,16 @@ impl Log {
 /// A statement in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded {
-    /// Its leaf.
+    /// Leaf index.
     pub leaf: u64,
     /// Digest of its payload.
     pub digest: PayloadDigest,
 }
 
-/// A leaf's way to the root by RFC 6962's definition: PATH(m, D\[n\]), section 2.1.1.
+/// Returns the inclusion proof of a leaf by RFC 6962's definition: PATH(m, D\[n\]), section 2.1.1.
 ///
 /// # Panics
-/// If it is not among them.
+/// If the tree does not have the leaf.
 #[must_use]
 pub fn inclusion(leaf: usize, leaves: &[Hash]) -> Vec<Hash> {
     assert!(leaf < leaves.len(), "leaf {leaf} of {}", leaves.len());
@@ -156,11 +156,12 @@ pub fn inclusion(leaf: usize, leaves: &[Hash]) -> Vec<Hash> {
     path
 }
 
-/// The proof that the first `old` leaves are the beginning of all of them, by RFC 6962's definition:
-/// PROOF(m, D\[n\]), section 2.1.2; empty for no leaves, of which it does not speak.
+/// Returns the consistency proof between the first `old` leaves and all of them, by RFC 6962's
+/// definition: PROOF(m, D\[n\]), section 2.1.2; empty for no leaves, which the definition does not
+/// cover.
 ///
 /// # Panics
-/// If there are fewer.
+/// If there are fewer leaves.
 #[must_use]
 pub fn consistency(old: usize, leaves: &[Hash]) -> Vec<Hash> {
     assert!(old <= leaves.len(), "{old} of {} leaves", leaves.len());
@@ -188,10 +189,10 @@ fn subproof(old: usize, leaves: &[Hash], whole: bool) -> Vec<Hash> {
     proof
 }
 
-/// The root by RFC 6962's definition: MTH(D\[n\]), section 2.1.
+/// Returns the root by RFC 6962's definition: MTH(D\[n\]), section 2.1.
 ///
 /// # Panics
-/// Without leaves.
+/// If there are no leaves.
 #[must_use]
 pub fn root(leaves: &[Hash]) -> Hash {
     match leaves {
@@ -231,7 +232,7 @@ mod tests {
         Producer::new(LedgerId::new(Hash::new([1; 32])), 1).intents(20)
     }
 
-    /// An oracle that accepts everything proves nothing.
+    /// An oracle that accepts everything would prove nothing.
     #[test]
     fn what_is_wrong_is_rejected() {
         let payloads = payloads();

@@ -1,4 +1,4 @@
-//! The programs as processes.
+//! The programs of the workspace, run as processes.
 
 use std::{
     env,
@@ -16,13 +16,13 @@ use tempfile::TempDir;
 
 use crate::{PATIENCE, wait_for, wait_longer_for};
 
-/// A program of the workspace, as built last.
+/// Returns the path of a program of the workspace, as it was built last.
 ///
 /// # Panics
 /// If it was not built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    // The test is target/release/deps/<test>, the programs are two levels up.
+    // The test is target/release/deps/<test>, and the programs are two levels above it.
     let test = env::current_exe().expect("a test knows its own path");
     let directory = test
         .ancestors()
@@ -37,10 +37,10 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit status.
+    /// Exit status of the process.
     pub status: ExitStatus,
     /// Everything that it printed to stdout.
     pub stdout: String,
@@ -49,13 +49,13 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The exit code; `None` if a signal ended it.
+    /// Returns the exit code; `None` if a signal ended the process.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Checks the exit code, and shows what was printed if it is another one.
+    /// Checks the exit code, and shows the output if it is another one.
     ///
     /// # Panics
     /// If it is another one.
@@ -66,7 +66,7 @@ impl Ended {
     }
 }
 
-/// A process whose output goes to files. Ended by SIGKILL when it is dropped.
+/// A process whose output goes to files. It is ended by SIGKILL when it is dropped.
 #[derive(Debug)]
 struct Running {
     /// The program and its arguments.
@@ -125,9 +125,9 @@ impl Running {
         }
     }
 
-    /// Ends it, and returns when it is gone.
+    /// Ends the process, and returns when it is gone.
     fn kill(&mut self) {
-        // It may have ended before; both then do nothing.
+        // The process may have ended already; both calls do nothing then.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -139,7 +139,7 @@ impl Drop for Running {
     }
 }
 
-/// How to start a server.
+/// The command that starts a server.
 #[derive(Debug, Clone)]
 pub struct ServerCommand {
     data_dir: PathBuf,
@@ -150,7 +150,7 @@ pub struct ServerCommand {
 }
 
 impl ServerCommand {
-    /// A server on a data directory and any free port of 127.0.0.1.
+    /// Makes the command for a server on a data directory and any free port of 127.0.0.1.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl ServerCommand {
         }
     }
 
-    /// Listens elsewhere.
+    /// Sets another address to listen on.
     #[must_use]
     pub fn listen(mut self, address: impl ToString) -> Self {
         self.listen = address.to_string();
@@ -177,14 +177,14 @@ impl ServerCommand {
         self
     }
 
-    /// Chooses what is logged.
+    /// Sets the filter of log lines.
     #[must_use]
     pub fn rust_log(mut self, filter: &str) -> Self {
         filter.clone_into(&mut self.rust_log);
         self
     }
 
-    /// Lets it open so many files and no more, as `ulimit -n` in the shell that starts it.
+    /// Bounds the number of files that it may open, like `ulimit -n` in the shell that starts it.
     #[must_use]
     pub fn open_files(mut self, max: u32) -> Self {
         self.open_files = Some(max);
@@ -202,7 +202,7 @@ impl ServerCommand {
         command
     }
 
-    /// Starts it, and does not wait for anything.
+    /// Starts the server, and waits for nothing.
     #[must_use]
     pub fn launch(&self) -> Launched {
         let mut command = self.command();
@@ -213,14 +213,14 @@ impl ServerCommand {
             .args(["--listen", &self.listen])
             .args(&self.arguments)
             .env("RUST_LOG", &self.rust_log)
-            // Many servers run at once; those that want the port say so with a flag.
+            // Many servers run at once; tests that need the admin port set it with a flag.
             .env("DEED__ADMIN__LISTEN", "none")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         Launched(Running::spawn(command))
     }
 
-    /// Starts it and waits until it listens.
+    /// Starts the server and waits until it listens.
     ///
     /// # Panics
     /// If it ends instead.
@@ -233,15 +233,15 @@ impl ServerCommand {
         }
     }
 
-    /// Starts it and waits until it listens or ends.
+    /// Starts the server and waits until it listens or ends.
     ///
     /// # Errors
-    /// How it ended.
+    /// The end of the process.
     pub fn try_start(&self) -> Result<ServerProcess, Ended> {
         self.launch().listening()
     }
 
-    /// Starts it and waits until it has ended by itself, as a server that refuses does.
+    /// Starts the server and waits until it has ended by itself, as one that refuses to start does.
     ///
     /// # Panics
     /// If it begins to listen.
@@ -255,15 +255,15 @@ impl ServerCommand {
     }
 }
 
-/// A server that may not listen yet.
+/// A server that was started and may not listen yet.
 #[derive(Debug)]
 pub struct Launched(Running);
 
 impl Launched {
-    /// Waits until it listens or ends.
+    /// Waits until the server listens or ends.
     ///
     /// # Errors
-    /// How it ended.
+    /// The end of the process.
     pub fn listening(mut self) -> Result<ServerProcess, Ended> {
         let found = wait_for("a server that listens or ends", || {
             let stdout = self.0.read("stdout");
@@ -286,13 +286,13 @@ impl Launched {
         }
     }
 
-    /// Ends it by SIGKILL: it has no chance to do anything.
+    /// Ends the server by SIGKILL: it cannot do anything more.
     pub fn kill9(self) {
         drop(self.0);
     }
 }
 
-/// A server that listens. Ended by SIGKILL when it is dropped.
+/// A server that listens. It is ended by SIGKILL when it is dropped.
 #[derive(Debug)]
 pub struct ServerProcess {
     running: Running,
@@ -310,22 +310,22 @@ impl ServerProcess {
         ServerCommand::new(data_dir).start()
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it listens, for gRPC.
+    /// Returns the URL on which it listens, for gRPC.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where its metrics and health are.
+    /// Returns the address of its metrics and health.
     ///
     /// # Panics
-    /// If it was not told to serve them.
+    /// If it does not serve them.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         let stdout = self.stdout();
@@ -336,10 +336,10 @@ impl ServerProcess {
             .expect("an address of metrics and health")
     }
 
-    /// Changes how many files it may open from now on, and returns how many it could.
+    /// Changes the number of files that it may open from now on; returns the earlier one.
     ///
     /// # Panics
-    /// If the system does not let us.
+    /// If the system does not allow that.
     pub fn allow_files(&self, max: Option<u64>) -> Option<u64> {
         let process = Pid::from_child(&self.running.child);
         let hard = getrlimit(Resource::Nofile).maximum;
@@ -351,10 +351,10 @@ impl ServerProcess {
         before.expect("our own child's limit").current
     }
 
-    /// A bound that the system holds it to, as it stands in /proc: soft and hard.
+    /// Returns a limit of the process, as /proc has it: soft and hard.
     ///
     /// # Panics
-    /// If there is no such bound.
+    /// If there is no such limit.
     #[must_use]
     pub fn bound(&self, name: &str) -> [String; 2] {
         let limits =
@@ -364,34 +364,34 @@ impl ServerProcess {
         [(); 2].map(|()| words.next().expect("a value").to_owned())
     }
 
-    /// Its process.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.running.child.id()
     }
 
-    /// As [`resident_kib`].
+    /// Returns the resident memory, as [`resident_kib`].
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the process has ended.
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
         resident_kib(self.id())
     }
 
-    /// What it has printed to stdout so far.
+    /// Returns everything that it has printed to stdout so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         self.running.read("stdout")
     }
 
-    /// What it has logged so far.
+    /// Returns everything that it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.running.read("stderr")
     }
 
-    /// Ends it by SIGTERM, as an operator does.
+    /// Ends the server by SIGTERM, as an operator does.
     ///
     /// # Panics
     /// If it does not end in time.
@@ -400,21 +400,21 @@ impl ServerProcess {
         self.wait()
     }
 
-    /// Ends it by SIGTERM, which must go well.
+    /// Ends the server by SIGTERM, and checks that it ends cleanly.
     ///
     /// # Panics
-    /// If it does not end in time, or not with exit code 0.
+    /// If it does not end in time, or has another exit code than 0.
     #[track_caller]
     pub fn stop(self) -> Ended {
         self.terminate().expect_code(0)
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         self.running.signal(signal);
     }
 
-    /// Waits until it ends.
+    /// Waits until the process ends.
     ///
     /// # Panics
     /// If it does not end in time.
@@ -422,21 +422,21 @@ impl ServerProcess {
         self.running.wait()
     }
 
-    /// Ends it by SIGKILL: it has no chance to do anything.
+    /// Ends the server by SIGKILL: it cannot do anything more.
     pub fn kill9(mut self) {
         self.kill();
     }
 
-    /// As [`kill9`](Self::kill9), for tests that still ask for its address afterwards.
+    /// Ends the server like [`kill9`](Self::kill9), for tests that use its address afterwards.
     pub fn kill(&mut self) {
         self.running.kill();
     }
 }
 
-/// The memory that a process has in RAM now, in KiB.
+/// Returns the memory that a process has in RAM now, in KiB.
 ///
 /// # Panics
-/// If it does not run.
+/// If the process has ended.
 #[must_use]
 pub fn resident_kib(process: u32) -> u64 {
     let status =
@@ -448,7 +448,7 @@ pub fn resident_kib(process: u32) -> u64 {
         .expect("a number of KiB")
 }
 
-/// How long a check of a ledger may take that a test has filled for a minute.
+/// Longest time of a check of a ledger that a test has filled for a minute.
 const FSCK_MAX: Duration = Duration::from_secs(200);
 
 /// Runs `deed-server fsck`.
@@ -465,14 +465,14 @@ pub fn fsck(data_dir: &Path) -> Ended {
         .env("NO_COLOR", "1")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
-    // It judges every entry again, signatures and all.
+    // It judges every entry again, signatures included.
     Running::spawn(command).wait_within(FSCK_MAX)
 }
 
-/// Runs `deed-server fsck`, which must find nothing, and returns what it counted.
+/// Runs `deed-server fsck`, which must find no defect; returns what it printed.
 ///
 /// # Panics
-/// If it finds something, or does not end in time.
+/// If it finds a defect, or does not end in time.
 #[track_caller]
 pub fn fsck_clean(data_dir: &Path) -> String {
     let ended = fsck(data_dir).expect_code(0);
@@ -480,10 +480,10 @@ pub fn fsck_clean(data_dir: &Path) -> String {
     ended.stdout
 }
 
-/// Runs `deed-server` with any other command, which must go well, and returns what it printed.
+/// Runs another command of `deed-server`, which must succeed; returns what it printed.
 ///
 /// # Panics
-/// If it goes wrong, or does not end in time.
+/// If it fails, or does not end in time.
 #[track_caller]
 pub fn deed_server<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> String {
     let mut command = Command::new(program("deed-server"));
@@ -495,8 +495,8 @@ pub fn deed_server<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> S
     Running::spawn(command).wait().expect_code(0).stdout
 }
 
-/// Runs a script of `sh` in a directory, as a user would who has both programs in the path, and ends
-/// it where a command fails.
+/// Runs a script of `sh` in a directory, as a user would who has both programs in the path. It ends
+/// where a command fails.
 ///
 /// # Panics
 /// If it does not end in time.
@@ -524,7 +524,7 @@ fn as_user(command: &mut Command, directory: &Path, variables: &[(&str, &str)]) 
         .envs(variables.iter().copied());
 }
 
-/// A command that runs at a terminal, with somebody who types.
+/// A command that runs at a terminal, with simulated typing.
 #[derive(Debug)]
 pub struct Terminal {
     running: Running,
@@ -532,7 +532,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Runs a command of `sh` as [`shell`] does, but at a terminal of its own, which util-linux's
+    /// Runs a command of `sh` like [`shell`], but at a terminal of its own, which util-linux's
     /// `script` makes.
     ///
     /// # Panics
@@ -542,7 +542,7 @@ impl Terminal {
         let mut command = Command::new("script");
         command
             .args(["--quiet", "--return", "--flush", "--command"])
-            // In place of the shell, so that what the terminal sends reaches it and nobody else.
+            // The command replaces the shell, so that it alone gets what the terminal sends.
             .arg(format!("exec {line}"))
             .arg("/dev/null")
             .stdin(Stdio::piped());
@@ -553,11 +553,11 @@ impl Terminal {
         Self { running, keyboard }
     }
 
-    /// Waits until the screen shows a text, and returns all that it has shown so far: also what was
-    /// typed, for terminals echo.
+    /// Waits until the screen shows a text; returns everything that it has shown so far, including
+    /// typed text, which terminals echo.
     ///
     /// # Panics
-    /// If it does not in time.
+    /// If it does not show the text in time.
     pub fn shows(&self, text: &str) -> String {
         wait_for(text, || {
             let shown = self.running.read("stdout");
@@ -565,10 +565,11 @@ impl Terminal {
         })
     }
 
-    /// Types something: `\n` for return, `\x03` for Ctrl-C, `\x04` for Ctrl-D.
+    /// Types a text: `
+    /// ` is return, `\x03` Ctrl-C, `\x04` Ctrl-D.
     ///
     /// # Panics
-    /// If nobody reads it.
+    /// If the command does not read it.
     pub fn types(&mut self, text: &str) {
         let mut typed = || {
             self.keyboard.write_all(text.as_bytes())?;
@@ -577,14 +578,15 @@ impl Terminal {
         typed().expect("a terminal");
     }
 
-    /// Waits until the command ends. Its exit code is 128 and the signal's number if one ended it.
+    /// Waits until the command ends. Its exit code is 128 plus the signal's number if a signal
+    /// ended it.
     ///
     /// # Panics
     /// If it does not end in time.
     #[must_use]
     pub fn wait(self) -> Ended {
         let ended = self.running.wait();
-        // Only now: with the keyboard gone the terminal would be, too.
+        // The keyboard is dropped only now: without it the terminal would be gone, too.
         drop(self.keyboard);
         ended
     }
@@ -599,7 +601,7 @@ pub struct Deed {
 }
 
 impl Deed {
-    /// For a server's address and a ledger's name.
+    /// Makes an environment for a server's address and a ledger's name.
     ///
     /// # Panics
     /// If there is no temporary directory.
@@ -612,20 +614,20 @@ impl Deed {
         }
     }
 
-    /// The same user with another server.
+    /// Returns the same user's environment with another server.
     #[must_use]
     pub fn at(mut self, server: &str) -> Self {
         server.clone_into(&mut self.server);
         self
     }
 
-    /// Where it keeps what it trusts.
+    /// Returns the directory with the trusted state.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.home.path().join("state")
     }
 
-    /// A path for a file of the test, below the user's directory.
+    /// Returns a path for a file of the test, below the user's directory.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
@@ -648,7 +650,7 @@ impl Deed {
         command
     }
 
-    /// Runs it without input.
+    /// Runs the command without input.
     ///
     /// # Panics
     /// If it does not end in time.
@@ -656,7 +658,7 @@ impl Deed {
         Running::spawn(self.command(arguments)).wait()
     }
 
-    /// Runs it with `input` on stdin.
+    /// Runs the command with `input` on stdin.
     ///
     /// # Panics
     /// If it does not end in time.
@@ -672,30 +674,30 @@ impl Deed {
         Running::spawn(command).wait()
     }
 
-    /// Starts it and does not wait for its end.
+    /// Starts the command and does not wait for its end.
     #[must_use]
     pub fn spawn<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> DeedProcess {
         DeedProcess(Running::spawn(self.command(arguments)))
     }
 }
 
-/// A `deed` that runs.
+/// A `deed` command that runs.
 #[derive(Debug)]
 pub struct DeedProcess(Running);
 
 impl DeedProcess {
-    /// What it has printed to stdout so far.
+    /// Returns everything that it has printed to stdout so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         self.0.read("stdout")
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         self.0.signal(signal);
     }
 
-    /// Waits until it ends.
+    /// Waits until the process ends.
     ///
     /// # Panics
     /// If it does not end in time.

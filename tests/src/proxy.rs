@@ -1,25 +1,26 @@
-//! A bad network between a client and a server: connections that are cut in the middle of
-//! messages, held up, and outlived by what they carried.
+//! A bad network between a client and a server: connections that are cut in the middle of messages,
+//! delayed, and whose data arrives after they have ended.
 //!
 //! ```text
 //! client ── connection ──> proxy ── connection ──> server
 //! ```
 //!
-//! What becomes of a connection is drawn when it is accepted: after how many bytes it ends, in
-//! which direction that is counted, and how:
+//! The fate of a connection is drawn when it is accepted: the number of bytes after which it ends,
+//! the direction in which they are counted, and the way in which it ends:
 //!
 //! | fate | the client | the server |
 //! |---|---|---|
-//! | closed | is closed | gets what was before the cut, then the end |
+//! | closed | is closed | gets what was sent before the cut, then the end |
 //! | reset | is reset | is reset; what either had not read is lost |
-//! | answers lost | hears nothing more | gets all that the client sends for a while; then both end |
-//! | late | is closed | gets what was under way only when the client's next connection speaks |
+//! | answers lost | gets nothing more | gets everything that the client sends for a while; then
+//! both end |
+//! | late | is closed | gets the last data only when the client's next connection sends something |
 //!
 //! With the last one, requests of the old connection and the same ones sent again on the new one
-//! reach the server at once: that is how a network duplicates. So a proxy is for one client.
+//! reach the server at once: this is how a network duplicates. So a proxy is for one client.
 //!
-//! No byte is ever changed or left out in the middle: that TCP does not do. Random numbers are
-//! seeded. The moments are not: which bytes come together is the system's doing.
+//! No byte is ever changed or left out in the middle, because TCP does not do that either. Random
+//! numbers are seeded; times are not: which bytes arrive together depends on the system.
 
 use std::{
     io,
@@ -46,21 +47,21 @@ use tokio::{
 
 use crate::random::Random;
 
-/// Largest piece that is passed on at once.
+/// Largest piece that is passed on at once, in bytes.
 const PIECE_BYTES_MAX: usize = 16 << 10;
 
-/// Most that is kept of a connection for later.
+/// Most bytes of a connection that are kept for later.
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
-/// What may happen to connections.
+/// The faults of a network.
 #[derive(Debug, Clone, Copy)]
 pub struct Faults {
-    /// Every connection is cut before so many bytes went in the direction that counts; 0 cuts
+    /// Every connection is cut before this many bytes have gone in the counted direction; 0 cuts
     /// none.
     pub cut_bytes_max: u64,
-    /// One piece in so many is held up; 0 holds up none.
+    /// One piece in this many is delayed; 0 delays none.
     pub delay_once_in: u64,
-    /// For how long at most.
+    /// Longest delay, in milliseconds.
     pub delay_ms_max: u64,
 }
 
@@ -73,22 +74,23 @@ impl Faults {
     };
 }
 
-/// What a proxy did so far.
+/// The actions of a proxy so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Report {
     /// Connections accepted.
     pub connections: u64,
-    /// Connections ended by the proxy, in whatever way.
+    /// Connections ended by the proxy, in any way.
     pub cuts: u64,
-    /// Those of them that were reset.
+    /// Connections of these that were reset.
     pub resets: u64,
-    /// Those whose answers were swallowed while requests still arrived.
+    /// Connections of these whose answers were swallowed while requests still arrived.
     pub answers_lost: u64,
-    /// Those of which something arrived only after the next connection had spoken.
+    /// Connections of these with data that arrived only after the next connection had sent
+    /// something.
     pub late: u64,
-    /// Bytes that arrived so.
+    /// Bytes that arrived in that way.
     pub late_bytes: u64,
-    /// Pieces held up.
+    /// Pieces that were delayed.
     pub delays: u64,
     /// Bytes from clients to the server, and back.
     pub bytes: [u64; 2],
@@ -123,7 +125,7 @@ struct Shared {
     target: SocketAddr,
     faults: Faults,
     healed: AtomicBool,
-    /// Connections over which the client has said something.
+    /// Number of connections over which the client has sent something.
     spoken: watch::Sender<u64>,
     ended: watch::Receiver<bool>,
     connections: AtomicU64,
@@ -137,10 +139,10 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Listens, and leads every connection to `target`.
+    /// Listens, and connects every client to `target`.
     ///
     /// # Panics
-    /// If there is no port.
+    /// If there is no free port.
     pub async fn start(target: SocketAddr, faults: Faults, random: Random) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -169,24 +171,24 @@ impl Proxy {
         }
     }
 
-    /// Where clients connect, for gRPC.
+    /// Returns the URL that clients connect to, for gRPC.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where clients connect.
+    /// Returns the address that clients connect to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on new connections are left alone. Those that are open keep their fates.
+    /// Stops giving faults to new connections. Open connections keep their fates.
     pub fn heal(&self) {
         self.shared.healed.store(true, Relaxed);
     }
 
-    /// What it did so far.
+    /// Returns the actions so far.
     #[must_use]
     pub fn report(&self) -> Report {
         let shared = &self.shared;
@@ -213,7 +215,7 @@ impl Drop for Proxy {
 async fn accept(listener: TcpListener, shared: Arc<Shared>, mut random: Random) {
     loop {
         let Ok((client, _)) = listener.accept().await else {
-            // Out of file descriptors: some connection ends soon.
+            // The system is out of file descriptors: some connection will end soon.
             tokio::task::yield_now().await;
             continue;
         };
@@ -223,7 +225,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut random: Random) 
         let mut ended = shared.ended.clone();
         tokio::spawn(async move {
             tokio::select! {
-                // An error is an end as well: the other side is told by dropping everything.
+                // An error ends the connection, too: dropping everything tells the other side.
                 _ = pass(client, fate, &shared, random) => {}
                 _ = ended.wait_for(|ended| *ended) => {}
             }
@@ -238,7 +240,7 @@ enum Way {
     Down = 1,
 }
 
-/// How a connection ends.
+/// The way in which a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Closed,
@@ -247,13 +249,13 @@ enum Ending {
     Late,
 }
 
-/// What becomes of a connection.
+/// The fate of a connection.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
     ending: Ending,
-    /// Counted in this direction.
+    /// Direction in which the bytes are counted.
     way: Way,
-    /// `None` for a connection that is left alone.
+    /// Number of bytes before the cut; `None` for a connection without a fault.
     after_bytes: Option<u64>,
 }
 
@@ -267,13 +269,13 @@ impl Fate {
             _ => Ending::Late,
         };
         let way = match ending {
-            // What the client sends is what arrives late.
+            // The data that arrives late is the client's.
             Ending::Late => Way::Up,
             _ if random.once_in(2) => Way::Up,
             _ => Way::Down,
         };
         let after_bytes = match random.between(1, 8) {
-            // In HTTP/2's greeting, or before it.
+            // The cut is in HTTP/2's preface, or before it.
             1 => random.between(0, 200.min(max)),
             _ => random.between(0, max),
         };
@@ -291,25 +293,25 @@ struct Pipe {
     way: Way,
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
-    /// Bytes that are to be passed on before the cut.
+    /// Bytes that are still to be passed on before the cut.
     left: u64,
     piece: Vec<u8>,
-    /// What of the piece was read and not passed on yet. It is here and not in a future, which may
-    /// be dropped: what follows must not arrive without it.
+    /// The part of the piece that was read and not passed on yet. It is kept here and not in a
+    /// future, which may be dropped: later bytes must not arrive without it.
     waiting: Range<usize>,
     has_spoken: bool,
 }
 
-/// How passing on in one direction came to an end.
+/// The reason for which passing on in one direction ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Stop {
-    /// The sender has no more.
+    /// The sender has ended.
     Ended,
-    /// Fate's number of bytes was passed on.
+    /// The fate's number of bytes was passed on.
     Cut,
 }
 
-/// Passes on what both sides say, until one of them ends or fate ends it.
+/// Passes bytes on in both directions, until one side ends or the fate ends it.
 async fn pass(
     client: TcpStream,
     fate: Fate,
@@ -337,7 +339,7 @@ async fn pass(
         Ending::Closed => {}
         Ending::Reset => {
             shared.resets.fetch_add(1, Relaxed);
-            // Closing now sends a reset, and throws away what waits to be sent.
+            // Closing now sends a reset, and discards data that waits to be sent.
             up.to.as_ref().set_zero_linger()?;
             down.to.as_ref().set_zero_linger()?;
         }
@@ -362,14 +364,15 @@ async fn pass(
             up.to.write_all(&kept).await?;
             shared.late.fetch_add(1, Relaxed);
             shared.late_bytes.fetch_add(kept.len() as u64, Relaxed);
-            // Time for the server to read it: of a connection that ends at once it may not.
+            // The server gets time to read the data: it may not read from a connection that ends at
+            // once.
             let _ = timeout(a_while, swallow(&mut down.from)).await;
         }
     }
     Ok(())
 }
 
-/// Reads to the end, to no purpose.
+/// Reads to the end and discards everything.
 async fn swallow(from: &mut OwnedReadHalf) -> io::Result<u64> {
     tokio::io::copy(from, &mut tokio::io::sink()).await
 }
@@ -388,7 +391,8 @@ impl Pipe {
         }
     }
 
-    /// Passes on until the sender ends, or enough bytes went. May be dropped and begun again.
+    /// Passes bytes on until the sender ends, or enough were passed. It may be dropped and called
+    /// again.
     async fn pass(&mut self, shared: &Shared, random: &mut Random) -> io::Result<Stop> {
         let faults = &shared.faults;
         loop {
@@ -425,7 +429,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// What has arrived and was not passed on.
+    /// Returns data that has arrived and was not passed on.
     fn read_what_waits(&mut self) -> io::Result<Vec<u8>> {
         let mut kept = self.piece[self.waiting.clone()].to_vec();
         while kept.len() < KEPT_BYTES_MAX {
@@ -446,7 +450,7 @@ mod tests {
     use crate::{run, within};
     use tokio::sync::mpsc;
 
-    /// A server that answers every byte with the same byte, and notes what it got over each
+    /// Starts a server that answers every byte with the same byte, and returns the bytes of each
     /// connection, in the order of their ends.
     async fn echo() -> (SocketAddr, mpsc::Receiver<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -482,7 +486,7 @@ mod tests {
         delay_ms_max: 20,
     };
 
-    /// Sends everything and returns what came back.
+    /// Sends everything and returns the answer.
     async fn talk(proxy: &Proxy, text: &[u8]) -> Vec<u8> {
         let Ok(stream) = TcpStream::connect(proxy.address()).await else {
             return Vec::new();
@@ -523,7 +527,7 @@ mod tests {
         });
     }
 
-    /// Whatever happens, both sides have a beginning of what the other one said.
+    /// Whatever happens, both sides get a prefix of what the other side sent.
     #[test]
     fn connections_are_cut_in_every_way_and_bytes_stay_in_order() {
         run(async {

@@ -7,16 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Random(u64);
 
 impl Random {
-    /// Begins with a seed.
+    /// Begins a sequence with a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Begins with `DEED_TEST_SEED`, or else the time, and prints the seed.
+    /// Begins a sequence with `DEED_TEST_SEED`, or else with the time, and prints the seed.
     ///
     /// # Panics
-    /// If `DEED_TEST_SEED` is no number.
+    /// If `DEED_TEST_SEED` is not a number.
     #[must_use]
     pub fn seeded() -> Self {
         let seed = match std::env::var("DEED_TEST_SEED") {
@@ -31,13 +31,13 @@ impl Random {
         Self(seed)
     }
 
-    /// Another sequence, for another thread.
+    /// Begins another sequence, for another thread.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
 
-    /// Any number.
+    /// Returns any number.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -45,12 +45,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, both included.
     pub const fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
-    /// Whether something that happens once in `times` happens.
+    /// Returns true once in `times` calls on average.
     pub const fn once_in(&mut self, times: u64) -> bool {
         self.between(1, times) == 1
     }

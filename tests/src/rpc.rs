@@ -1,4 +1,4 @@
-//! Plain gRPC clients, which believe nothing, and a ledger to write to.
+//! Plain gRPC clients, which verify nothing by themselves, and a ledger to write to.
 
 use bytes::Bytes;
 use deed_evidence::LedgerId;
@@ -18,17 +18,17 @@ use tonic_types::StatusExt as _;
 
 use crate::{access::Token, process::ServerProcess, statements::envelope, until, within};
 
-/// Answers of tests may be large: 4,096 receipts with proofs.
+/// Largest answer, in bytes: 4,096 receipts with proofs.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// The services over one connection.
+/// Clients of all services over one connection.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    /// Writing.
+    /// Client for writing.
     pub ledger: LedgerClient<Channel>,
-    /// Reading.
+    /// Client for reading.
     pub log: LogClient<Channel>,
-    /// Acts, tasks and findings.
+    /// Client for acts, tasks and findings.
     pub actions: ActionsClient<Channel>,
     /// The connection.
     pub channel: Channel,
@@ -38,15 +38,15 @@ impl Clients {
     /// Connects to a server.
     ///
     /// # Panics
-    /// If it cannot.
+    /// If it cannot connect.
     pub async fn connect(server: &ServerProcess) -> Self {
         Self::open(&server.url()).await
     }
 
-    /// Connects to an address, waiting until somebody listens there.
+    /// Connects to an address; waits until a server listens there.
     ///
     /// # Panics
-    /// If nobody does in time.
+    /// If there is none in time.
     pub async fn open(url: &str) -> Self {
         let endpoint = Endpoint::from_shared(url.to_owned())
             .expect("a URL")
@@ -55,7 +55,7 @@ impl Clients {
         Self::over(until("a connection", connect).await)
     }
 
-    /// Uses a connection.
+    /// Makes clients over a connection.
     #[must_use]
     pub fn over(channel: Channel) -> Self {
         Self {
@@ -69,15 +69,15 @@ impl Clients {
     /// Sends one request to append.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     pub async fn append(&self, request: v1::AppendRequest) -> Result<v1::AppendResponse, Status> {
         Ok(self.ledger.clone().append(request).await?.into_inner())
     }
 
-    /// Opens a stream of requests to append, and returns that of the answers.
+    /// Opens a stream of requests to append; returns the stream of answers.
     ///
     /// # Errors
-    /// The rpc's, before the first answer.
+    /// The status of the rpc, before the first answer.
     pub async fn append_stream(
         &self,
         requests: impl IntoStreamingRequest<Message = v1::AppendRequest>,
@@ -86,18 +86,18 @@ impl Clients {
         Ok(answers.into_inner())
     }
 
-    /// The newest head as it was sent, not verified.
+    /// Returns the newest head as it was sent, without verification.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     pub async fn checkpoint(&self, ledger: &str) -> Result<Bytes, Status> {
         Ok(self.tree_head(ledger, None).await?.checkpoint)
     }
 
-    /// Asks for the newest head, and for a proof from the tree of size `consistency_from` to it.
+    /// Requests the newest head, and a proof from the tree of `consistency_from` leaves to it.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     pub async fn tree_head(
         &self,
         ledger: &str,
@@ -110,10 +110,11 @@ impl Clients {
         Ok(self.log.clone().get_tree_head(request).await?.into_inner())
     }
 
-    /// Watches heads, each with a proof from the one before if there is a size to begin from.
+    /// Opens a stream of heads, each with a proof from the one before if there is a size to begin
+    /// from.
     ///
     /// # Errors
-    /// The rpc's, before the first head.
+    /// The status of the rpc, before the first head.
     pub async fn watch(
         &self,
         ledger: &str,
@@ -127,10 +128,10 @@ impl Clients {
         Ok(heads.into_inner())
     }
 
-    /// Asks for an inclusion proof.
+    /// Requests an inclusion proof.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     pub async fn inclusion(
         &self,
         ledger: &str,
@@ -150,10 +151,10 @@ impl Clients {
             .into_inner())
     }
 
-    /// Asks for a consistency proof.
+    /// Requests a consistency proof.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     pub async fn consistency(
         &self,
         ledger: &str,
@@ -173,10 +174,10 @@ impl Clients {
             .into_inner())
     }
 
-    /// Asks for entries, and collects every message of the answer.
+    /// Requests entries, and collects every message of the answer.
     ///
     /// # Errors
-    /// The rpc's, also in the middle of the answer.
+    /// The status of the rpc, also in the middle of the answer.
     pub async fn entries(
         &self,
         ledger: &str,
@@ -197,20 +198,20 @@ impl Clients {
     }
 }
 
-/// A ledger, with what its genesis says.
+/// A ledger, with the facts in its genesis entry.
 #[derive(Debug, Clone)]
 pub struct TestLedger {
-    /// Its name.
+    /// Name of the ledger.
     pub name: String,
-    /// Its id.
+    /// Id of the ledger.
     pub id: LedgerId,
     /// The key that signs its heads.
     pub vkey: VerifierKey,
-    /// What the server said when it was created.
+    /// The server's answer when the ledger was created.
     pub info: v1::LedgerInfo,
 }
 
-/// A public key that nobody uses.
+/// Returns a public key that nobody uses.
 #[must_use]
 pub fn authority_key(seed: u8) -> Bytes {
     let name = KeyName::new("authority").expect("a name");
@@ -219,7 +220,7 @@ pub fn authority_key(seed: u8) -> Bytes {
 }
 
 impl TestLedger {
-    /// Creates it.
+    /// Creates a ledger.
     ///
     /// # Panics
     /// If that fails.
@@ -227,7 +228,7 @@ impl TestLedger {
         Self::create_by(clients, name, None).await
     }
 
-    /// Creates it, as whoever has the token.
+    /// Creates a ledger with a token.
     ///
     /// # Panics
     /// If that fails.
@@ -253,10 +254,10 @@ impl TestLedger {
         Self::from_info(info)
     }
 
-    /// A ledger that is there already.
+    /// Returns a ledger that exists already.
     ///
     /// # Panics
-    /// If it is not.
+    /// If it does not exist.
     pub async fn find(clients: &Clients, name: &str) -> Self {
         let request = v1::GetLedgerRequest {
             name: name.to_owned(),
@@ -274,13 +275,13 @@ impl TestLedger {
         }
     }
 
-    /// A request with payloads.
+    /// Returns a request with these payloads.
     #[must_use]
     pub fn request(&self, payloads: &[Bytes]) -> v1::AppendRequest {
         self.request_of(payloads.iter().map(envelope).collect())
     }
 
-    /// A request with envelopes.
+    /// Returns a request with these envelopes.
     #[must_use]
     pub fn request_of(&self, envelopes: Vec<v1::Envelope>) -> v1::AppendRequest {
         v1::AppendRequest {
@@ -293,7 +294,7 @@ impl TestLedger {
     /// Appends payloads.
     ///
     /// # Errors
-    /// The rpc's.
+    /// The status of the rpc.
     pub async fn try_append(
         &self,
         clients: &Clients,
@@ -303,7 +304,7 @@ impl TestLedger {
         within("an answer", clients.append(request)).await
     }
 
-    /// Appends payloads that are all new, and returns the receipts and the head.
+    /// Appends payloads that are all new; returns the receipts and the head.
     ///
     /// # Panics
     /// If one is not accepted, or the head is not signed.
@@ -332,7 +333,7 @@ impl TestLedger {
         checkpoint.head
     }
 
-    /// The newest head, verified.
+    /// Returns the newest head, verified.
     ///
     /// # Panics
     /// If there is none.
@@ -341,10 +342,10 @@ impl TestLedger {
         self.open(&checkpoint.expect("a head"))
     }
 
-    /// Verifies the answer to a request for an inclusion proof, and returns the head in it.
+    /// Verifies the answer to a request for an inclusion proof; returns the head in it.
     ///
     /// # Panics
-    /// If it does not hold.
+    /// If the proof does not hold.
     #[track_caller]
     pub fn check_inclusion(&self, answer: &v1::InclusionProofResponse) -> TreeHead {
         let head = self.open(&answer.checkpoint);
@@ -364,7 +365,7 @@ impl TestLedger {
         head
     }
 
-    /// Proves that `old` leads to the newest head, which is returned.
+    /// Proves that the tree of `old` is a prefix of the newest one; returns the newest head.
     ///
     /// # Panics
     /// If that cannot be proven.
@@ -382,10 +383,10 @@ impl TestLedger {
     }
 }
 
-/// The receipt of an accepted envelope.
+/// Returns the receipt of an accepted envelope.
 ///
 /// # Panics
-/// If it is not accepted.
+/// If it was not accepted.
 #[track_caller]
 pub fn accepted(result: &v1::AppendResult) -> v1::Receipt {
     match &result.result {
@@ -394,10 +395,10 @@ pub fn accepted(result: &v1::AppendResult) -> v1::Receipt {
     }
 }
 
-/// The receipt of a duplicate.
+/// Returns the receipt of a duplicate.
 ///
 /// # Panics
-/// If it is none.
+/// If it is not a duplicate.
 #[track_caller]
 pub fn duplicate(result: &v1::AppendResult) -> v1::Receipt {
     match &result.result {
@@ -406,10 +407,10 @@ pub fn duplicate(result: &v1::AppendResult) -> v1::Receipt {
     }
 }
 
-/// Why an envelope was rejected.
+/// Returns the rejection of an envelope.
 ///
 /// # Panics
-/// If it was not.
+/// If it was not rejected.
 #[track_caller]
 pub fn rejected(result: &v1::AppendResult) -> v1::Rejection {
     match &result.result {
@@ -418,10 +419,10 @@ pub fn rejected(result: &v1::AppendResult) -> v1::Rejection {
     }
 }
 
-/// Checks that a status is INVALID_ARGUMENT and names exactly this field, with words about it.
+/// Checks that a status is INVALID_ARGUMENT and names exactly this field, with a description.
 ///
 /// # Panics
-/// If it is something else.
+/// If it is another status.
 #[track_caller]
 pub fn expect_violation(status: &Status, field: &str) {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
@@ -443,10 +444,10 @@ pub fn expect_violation(status: &Status, field: &str) {
     );
 }
 
-/// Checks that a status is OUT_OF_RANGE and names the tree's size, in words and in details.
+/// Checks that a status is OUT_OF_RANGE and has the tree's size, in the message and in the details.
 ///
 /// # Panics
-/// If it is something else.
+/// If it is another status.
 #[track_caller]
 pub fn expect_beyond(status: &Status, size: TreeSize) {
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
@@ -462,17 +463,17 @@ pub fn expect_beyond(status: &Status, size: TreeSize) {
     );
 }
 
-/// A hash as it travels.
+/// Parses a hash of 32 bytes.
 ///
 /// # Panics
-/// If it has not 32 bytes.
+/// If it does not have 32 bytes.
 #[track_caller]
 #[must_use]
 pub fn hash(bytes: &[u8]) -> Hash {
     Hash::try_from(bytes).expect("32 bytes")
 }
 
-/// An inclusion proof as it travels.
+/// Parses an inclusion proof.
 ///
 /// # Panics
 /// If it is malformed.
@@ -482,7 +483,7 @@ pub fn inclusion_proof(hashes: &[Bytes]) -> InclusionProof {
     InclusionProof::from_hashes(hashes.iter().map(|bytes| hash(bytes)).collect()).expect("a proof")
 }
 
-/// A consistency proof as it travels.
+/// Parses a consistency proof.
 ///
 /// # Panics
 /// If it is malformed.

@@ -1,4 +1,4 @@
-//! Payloads, made from the protocol's messages alone: the client library has no part in them.
+//! Payloads, made from the protocol's messages alone, without the client library.
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -8,14 +8,14 @@ use deed_evidence::{
 };
 use deed_proto::v1::{self, statement::Body};
 
-/// Somebody who makes a session's statements.
+/// A producer that makes a session's statements.
 #[derive(Debug, Clone)]
 pub struct Producer {
     ledger_id: LedgerId,
     name: String,
-    /// The nonce that the session is derived from.
+    /// The nonce from which the session is derived.
     nonce: [u8; 16],
-    /// Somebody else's session, in place of the own one.
+    /// Another producer's session, to use in place of its own.
     intrudes: Option<SessionId>,
     task: [u8; 16],
     next: u64,
@@ -24,7 +24,7 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// A producer with a session that is named after a number.
+    /// Makes a producer with a session that is derived from a number.
     #[must_use]
     pub fn new(ledger_id: LedgerId, session: u64) -> Self {
         let mut nonce = [0x5e; 16];
@@ -41,14 +41,14 @@ impl Producer {
         }
     }
 
-    /// The session that another producer derives from the same number.
+    /// Gives the producer another name, and so another session from the same number.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
 
-    /// Who speaks.
+    /// Returns the producer's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -61,14 +61,14 @@ impl Producer {
         self
     }
 
-    /// Speaks in somebody else's session.
+    /// Makes statements in another producer's session.
     #[must_use]
     pub fn intruding(mut self, session: &[u8]) -> Self {
         self.intrudes = SessionId::from_slice(session);
         self
     }
 
-    /// The session's id.
+    /// Returns the session's id.
     #[must_use]
     pub fn session(&self) -> Bytes {
         let own = || SessionId::derive(self.ledger_id, &self.name, &Nonce::new(self.nonce));
@@ -76,20 +76,20 @@ impl Producer {
         Bytes::copy_from_slice(id.as_bytes())
     }
 
-    /// The sequence of the next statement.
+    /// Returns the sequence of the next statement.
     #[must_use]
     pub const fn next_sequence(&self) -> u64 {
         self.next
     }
 
-    /// The next statement's message, for tests that change something about it.
+    /// Returns the next statement's message, for tests that change something in it.
     #[must_use]
     pub fn message(&self, mut body: Body) -> v1::Statement {
         let previous = self.previous.filter(|_| self.chained);
-        // What an authority says belongs to no task.
+        // An authority's statements belong to no task.
         let of_ledger = self.name.starts_with("deed:");
         let task = match &mut body {
-            // Its own, of the name that is its nonce.
+            // The task is the producer's own, and its nonce is the given name.
             Body::TaskOpened(opened) => {
                 if opened.nonce.is_empty() {
                     opened.nonce = Bytes::copy_from_slice(&self.task);
@@ -122,16 +122,16 @@ impl Producer {
     /// Makes the next statement.
     ///
     /// # Panics
-    /// If it breaks a rule.
+    /// If the body breaks a rule.
     #[track_caller]
     pub fn make(&mut self, body: Body) -> Bytes {
         self.take(&self.message(body))
     }
 
-    /// Takes a message for the next statement.
+    /// Encodes a message as the next statement.
     ///
     /// # Panics
-    /// If it breaks a rule.
+    /// If the message breaks a rule.
     #[track_caller]
     pub fn take(&mut self, message: &v1::Statement) -> Bytes {
         let payload = statement::encode(message).expect("a statement by the rules");
@@ -140,11 +140,11 @@ impl Producer {
         payload
     }
 
-    /// Makes the next statement, of the task of this name: the authority's, or its own if it opens
-    /// one.
+    /// Makes the next statement of the task of this name: an authority's task, or the producer's
+    /// own if the statement opens it.
     ///
     /// # Panics
-    /// If it breaks a rule.
+    /// If the body breaks a rule.
     #[track_caller]
     pub fn make_in(&mut self, task: [u8; 16], mut body: Body) -> Bytes {
         if let Body::TaskOpened(opened) = &mut body {
@@ -158,12 +158,12 @@ impl Producer {
         self.take(&message)
     }
 
-    /// Makes an intent that contains `mark`.
+    /// Makes an Intent that contains `mark`.
     pub fn intent(&mut self, mark: &str) -> Bytes {
         self.make(intent(mark))
     }
 
-    /// Makes several intents.
+    /// Makes several Intents.
     pub fn intents(&mut self, count: usize) -> Vec<Bytes> {
         (0..count)
             .map(|_| {
@@ -187,13 +187,13 @@ impl Producer {
     }
 }
 
-/// The task of this name: the one that the ledger's owner derives from it.
+/// Returns the task of this name that the ledger's owner derives from it.
 #[must_use]
 pub fn task_id(ledger_id: LedgerId, name: [u8; 16]) -> [u8; 16] {
     *TaskId::derive(ledger_id, statement::AUTHORITY_PRODUCER, &Nonce::new(name)).as_bytes()
 }
 
-/// The body of an intent on the resource `mark`.
+/// Returns the body of an Intent on the resource `mark`.
 #[must_use]
 pub fn intent(mark: &str) -> Body {
     Body::Intent(v1::Intent {
@@ -203,7 +203,7 @@ pub fn intent(mark: &str) -> Body {
     })
 }
 
-/// These policies, under the schema that Deed ships.
+/// Returns these policies, under the schema that Deed ships.
 #[must_use]
 pub fn policy_set(policies: &str) -> v1::PolicySet {
     v1::PolicySet {
@@ -216,7 +216,7 @@ pub fn policy_set(policies: &str) -> v1::PolicySet {
     }
 }
 
-/// A payload in an envelope.
+/// Returns an unsigned envelope with this payload.
 #[must_use]
 pub fn envelope(payload: &Bytes) -> v1::Envelope {
     v1::Envelope {

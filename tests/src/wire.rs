@@ -1,7 +1,7 @@
-//! Other encodings of a message: the same value in bytes that no Protobuf library writes, and
-//! bytes that mean something else to one parser than to another.
+//! Other encodings of a message: the same value in bytes that no Protobuf library writes, and bytes
+//! that different parsers read differently.
 //!
-//! Driven by the compiled .proto files, so a field that is added is varied too.
+//! They are made from the compiled .proto files, so a field that is added is varied, too.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,21 +12,21 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-/// A field number that no message has, and that no body ever gets.
+/// A field number that no message has, and that no body will ever get.
 const NOBODYS_NUMBER: u64 = 4000;
 
-/// Another encoding.
+/// A variant: another encoding of a message.
 #[derive(Debug, Clone)]
 pub struct Variant {
-    /// What was done to which field, for example `intent.amount: field order`.
+    /// The changed field and the change, for example `intent.amount: field order`.
     pub what: String,
     /// The encoding.
     pub bytes: Vec<u8>,
-    /// Whether a lenient parser reads the same value.
+    /// True if a lenient parser reads the same value.
     pub same_value: bool,
 }
 
-/// Knows the messages.
+/// The descriptors of the messages.
 #[derive(Debug)]
 pub struct Schema(HashMap<String, DescriptorProto>);
 
@@ -37,7 +37,7 @@ impl Default for Schema {
 }
 
 impl Schema {
-    /// Of deed.v1.
+    /// Reads the descriptors of deed.v1.
     ///
     /// # Panics
     /// If the descriptors cannot be read.
@@ -53,10 +53,11 @@ impl Schema {
         Self(messages.collect())
     }
 
-    /// Every variant of a canonical message: each kind of change at each field, at every depth.
+    /// Returns every variant of a canonical message: each kind of change at each field, at every
+    /// depth.
     ///
     /// # Panics
-    /// If the message is not one of this type.
+    /// If the message is not of this type.
     #[must_use]
     pub fn variants(&self, message: &str, canonical: &[u8]) -> Vec<Variant> {
         let mut found = self.below(&format!(".deed.v1.{message}"), canonical);
@@ -91,11 +92,11 @@ impl Schema {
     }
 }
 
-/// A field as it stands in a message.
+/// A field of an encoded message.
 struct Field {
     descriptor: FieldDescriptorProto,
     wire_type: u64,
-    /// A varint's bytes, or what a length stands before.
+    /// The bytes of a varint, or of a content with a length before it.
     content: Vec<u8>,
 }
 
@@ -175,7 +176,7 @@ fn twice(fields: &[Field], found: &mut Vec<Variant>) {
             continue;
         }
         let once = field.encode();
-        // The last one wins, but messages are merged: what is repeated in them comes twice.
+        // The last one wins, but messages are merged: repeated fields in them come twice.
         let same = field.descriptor.r#type() != Type::Message;
         let bytes = with(fields, at, &[&once, &once]);
         found.push(of(field, "a duplicate field", bytes, same));
@@ -287,14 +288,14 @@ fn one_of(fields: &[Field], descriptor: &DescriptorProto, found: &mut Vec<Varian
     }
 }
 
-/// A message with one more field, where it belongs.
+/// Returns a message with one more field, in its place.
 fn in_order(fields: &[Field], descriptor: &FieldDescriptorProto, written: &[u8]) -> Vec<u8> {
     let at = fields.partition_point(|field| field.number() < number(descriptor));
     let (before, behind) = fields.split_at(at);
     [&join(before), written, &join(behind)].concat()
 }
 
-/// A message with something else in one field's place.
+/// Returns a message with other bytes in place of one field.
 fn with(fields: &[Field], at: usize, instead: &[&[u8]]) -> Vec<u8> {
     let instead = instead.concat();
     [&join(&fields[..at]), &instead[..], &join(&fields[at + 1..])].concat()
@@ -321,7 +322,7 @@ fn number(descriptor: &FieldDescriptorProto) -> u64 {
     u64::try_from(descriptor.number()).expect("a field number")
 }
 
-/// The shortest varint.
+/// Encodes the shortest varint.
 #[must_use]
 pub fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
@@ -333,7 +334,7 @@ pub fn varint(mut value: u64) -> Vec<u8> {
     out
 }
 
-/// The same number in one byte more; `None` if it has the most bytes that there are.
+/// Returns the same number in one byte more; `None` if it has ten bytes already.
 fn longer(varint: &[u8]) -> Option<Vec<u8>> {
     let (last, before) = varint.split_last()?;
     (varint.len() < 10).then(|| [before, &[last | 0x80, 0]].concat())
@@ -359,8 +360,8 @@ mod tests {
     use deed_evidence::LedgerId;
     use deed_tlog::Hash;
 
-    /// A generator that makes nothing proves nothing, and neither do variants that no parser
-    /// would take.
+    /// A generator that makes nothing would prove nothing, and neither would variants that no
+    /// parser reads.
     #[test]
     fn variants_are_other_bytes_of_the_same_value() {
         let producer = Producer::new(LedgerId::new(Hash::new([1; 32])), 1);

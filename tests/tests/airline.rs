@@ -1,5 +1,5 @@
-//! 150 recorded runs of a real agent, imported by eight producers at once through the real
-//! command into the real server, and then checked by somebody who believes none of them.
+//! 150 recorded runs of a real agent, imported by eight concurrent producers with the real command
+//! into the real server, and then checked by an independent reader.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -29,23 +29,23 @@ use tempfile::TempDir;
 
 const RUNS: u64 = 150;
 const TOOL_CALLS: u64 = 898;
-/// In 14 runs the agent does nothing but talk: there is nothing to grant.
+/// Number of grants: in 14 runs the agent only talks, and there is nothing to grant.
 const GRANTS: u64 = 136;
-/// Of the 193 calls that change something, those right after a clear yes of the customer to what the
-/// agent said. The others come after a choice ("I'll go with the first option"), a yes with a
-/// question or a condition, or after nothing of the kind.
+/// Of the 193 calls that change something, the ones right after the customer's clear yes to what
+/// the agent said. The others come after a choice ("I'll go with the first option"), a yes with a
+/// question or a condition, or nothing of the kind.
 const CLAIMED_APPROVALS: u64 = 115;
-/// The same 193 but for the 54 that failed: those alone ever do. 52 cancelled, 51 with other flights,
-/// 19 booked, 10 with other baggage, 7 certificates.
+/// Effects: the same 193 calls without the 54 that failed; no other calls fail. 52 cancelled, 51
+/// with other flights, 19 booked, 10 with other baggage, 7 certificates.
 const EFFECTS: u64 = 139;
 
-/// What the transcripts say, counted without the importer.
+/// Counts of the transcripts' contents, made without the importer.
 struct Expected {
     tool_calls: u64,
     results: u64,
     failures: u64,
     grants: u64,
-    /// Things that people said and tools answered: they must not be in the log.
+    /// Texts of people and tools, which must not be in the log.
     private: Vec<String>,
 }
 
@@ -77,7 +77,7 @@ impl Expected {
                     expected.results += 1;
                     expected.failures += u64::from(content.starts_with("Error"));
                 }
-                // A few are enough: each one is searched for in every file.
+                // A few of them are enough: each is searched for in every file.
                 let telling = message["role"] == "user" || message["role"] == "tool";
                 if number % 50 == 0 && telling && content.len() > 60 && content.is_ascii() {
                     expected.private.push(content[..50].to_owned());
@@ -154,8 +154,8 @@ fn a_real_agents_runs_are_imported_proven_and_found_again() {
         ] {
             assert_eq!(summary[what], wanted, "{what} in {summary}");
         }
-        // No policy is set, so that nothing is asked for. Every Intent is within the grant of its
-        // run, comes while the task is open, and has one Outcome: nothing does not fit.
+        // No policy is set, so no evidence is required. Every Intent is within the grant of its
+        // run, comes while the task is open, and has one Outcome: there are no findings.
         assert_eq!(summary["findings"], serde_json::json!({}), "{summary}");
 
         let clients = Clients::connect(&server).await;
@@ -172,7 +172,7 @@ fn a_real_agents_runs_are_imported_proven_and_found_again() {
         prove_receipts(&clients, &ledger, &log, &receipts).await;
         check_tiles(&server, &ledger, &log).await;
 
-        // Once more: nothing is new, and every receipt is the first one.
+        // The second import brings nothing new, and every receipt is the first one.
         let (summary, again) = import(&deed, &path, "second");
         assert_eq!(summary["duplicates"], statements, "{summary}");
         assert_eq!(
@@ -207,7 +207,7 @@ fn a_real_agents_runs_are_imported_proven_and_found_again() {
             found.entries == log.entries,
             "the same entries after a restart"
         );
-        // The same user comes back and finds the head that he trusts.
+        // The same user comes back and still trusts the head.
         let head = deed
             .at(&server.url())
             .run(["--json", "head"])
@@ -224,7 +224,7 @@ fn number(receipt: &Value, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("no number {name} in {receipt}"))
 }
 
-/// Where each statement is.
+/// Returns the leaf and hash of each statement.
 fn places(receipts: &[Value]) -> HashMap<(String, u64), (u64, String)> {
     let text = |receipt: &Value, name: &str| receipt[name].as_str().expect("text").to_owned();
     receipts
@@ -239,7 +239,7 @@ fn places(receipts: &[Value]) -> HashMap<(String, u64), (u64, String)> {
         .collect()
 }
 
-/// Every leaf has exactly one receipt, which is of what stands there.
+/// Checks that every leaf has exactly one receipt, with the right hash.
 fn check_receipts(log: &Log, receipts: &[Value]) {
     let mut leaves = BTreeSet::new();
     for receipt in receipts {
@@ -262,14 +262,14 @@ fn check_receipts(log: &Log, receipts: &[Value]) {
     );
 }
 
-/// The statement at a leaf.
+/// Returns the statement at a leaf.
 fn messages_at(log: &Log, leaf: u64) -> v1::Statement {
     let bytes = &log.entries[usize::try_from(leaf).unwrap()];
     let payload = Bytes::copy_from_slice(Entry::parse(bytes).unwrap().payload);
     statement::decode(&payload).unwrap()
 }
 
-/// The ledger wrote one of each task, over all entries of it.
+/// Checks that the ledger wrote one receipt of each task, over all of its entries.
 fn check_task_receipts(log: &Log) {
     let mut entries: HashMap<Bytes, u64> = HashMap::new();
     let mut receipts = HashSet::new();
@@ -286,12 +286,14 @@ fn check_task_receipts(log: &Log) {
         assert!(!receipt.requested);
     }
     assert_eq!(receipts.len() as u64, RUNS);
-    // TaskOpened, TaskClosed, and what is between them; SessionClosed is no task's.
+    // The entries of all tasks: TaskOpened, TaskClosed, and those between them; SessionClosed
+    // belongs to no task.
     let all = 2 * RUNS + GRANTS + CLAIMED_APPROVALS + 2 * TOOL_CALLS;
     assert_eq!(entries.values().sum::<u64>(), all);
 }
 
-/// Each run is one session: opened, acts with their outcomes, closed; and one with its grant.
+/// Checks that each run is one session: opened, acts with their Outcomes, closed; and another with
+/// its grant.
 fn check_statements(log: &Log, expected: &Expected) {
     let sessions = log.sessions();
     assert_eq!(sessions.len() as u64, RUNS + GRANTS);
@@ -366,8 +368,8 @@ fn check_statements(log: &Log, expected: &Expected) {
     assert_eq!((grants, approvals, effects), wanted);
 }
 
-/// Signed, granted by the authority, and under a policy that wants approvals: what the customers
-/// said clears nothing, and what an importer signs is claimed.
+/// With signatures, authority's grants, and a policy that requires approvals: the customers' texts
+/// clear nothing, and statements that an importer signs are claims.
 #[test]
 fn a_customers_yes_clears_nothing() {
     let Some(path) = data::shared("agent-runs/airline.jsonl") else {
@@ -395,10 +397,11 @@ fn a_customers_yes_clears_nothing() {
         counts,
         [GRANTS, TOOL_CALLS, CLAIMED_APPROVALS].map(Value::from)
     );
-    // The policy wants a decision and an approval before each act of a payment's task. Neither is
-    // there for any, a customer's yes being none, so every Outcome came without clearance. But who
-    // acted is the importer's word, which accuses nobody: all of it is found as a claim. (That nobody
-    // corroborated them is found a day later.) The grants are the authority's, and cover.
+    // The policy requires a decision and an approval before each act of a payment's task. There are
+    // none, because a customer's yes does not count, so every Outcome came without clearance. But
+    // the importer only claims who acted, which is no evidence against anyone: all of these
+    // findings are claims. (The finding that nobody corroborated them comes a day later.) The
+    // grants are the authority's, and cover the acts.
     let wanted = serde_json::json!({"unproven_claim": TOOL_CALLS});
     assert_eq!(summary["findings"], wanted, "{summary}");
 
@@ -427,7 +430,7 @@ fn a_customers_yes_clears_nothing() {
     fsck_clean(&dir.path().join("data"));
 }
 
-/// Every receipt's leaf, in a tree of random size.
+/// Proves every receipt's leaf, in a tree of random size.
 async fn prove_receipts(clients: &Clients, ledger: &TestLedger, log: &Log, receipts: &[Value]) {
     let mut random = Random::seeded();
     let mut heads = Vec::new();
@@ -451,7 +454,7 @@ async fn prove_receipts(clients: &Clients, ledger: &TestLedger, log: &Log, recei
         assert_eq!((answer.leaf_index, answer.tree_size), (leaf, size));
         assert_eq!(answer.leaf_hash, hash_in(receipt));
         heads.push(ledger.check_inclusion(&answer));
-        // And against the root that the entries alone give, not that of the checkpoint.
+        // The proof also leads to the root that the entries alone give, without the checkpoint.
         let root = oracle::root(&log.leaf_hashes[..usize::try_from(size).unwrap()]);
         let proof = deed_tests::rpc::inclusion_proof(&answer.hashes);
         let head = TreeHead::new(TreeSize::new(size), root);
@@ -482,8 +485,8 @@ impl TileReader for Fetched {
     }
 }
 
-/// The log over plain HTTP, three times: from entry bundles, from tiles of leaf hashes, and from
-/// the fewest tiles that give the root.
+/// Checks the log over plain HTTP in three ways: from entry bundles, from tiles of leaf hashes, and
+/// from the fewest tiles that give the root.
 async fn check_tiles(server: &ServerProcess, ledger: &TestLedger, log: &Log) {
     let base = PathBuf::from("/logs").join(&ledger.name);
     let base = base.to_str().unwrap();

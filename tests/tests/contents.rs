@@ -1,5 +1,5 @@
-//! Contents end to end: sent with statements and before them, read by those who may, erased, and
-//! searched for in every file of the data directory.
+//! Contents end to end: sent with statements and before them, read by callers with the role,
+//! erased, and searched for in every file of the data directory.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ use tonic_types::StatusExt as _;
 const AGENT: &str = "spiffe://example.org/agent/known";
 const GATEWAY: &str = "spiffe://example.org/gateway";
 
-/// A content that can be found if it lies about somewhere.
+/// Returns a content that a search finds wherever it is.
 fn secret(number: u64, bytes: usize) -> Content {
     let mark = format!("the secret of number {number:04}; ");
     let long = mark.repeat(bytes.div_ceil(mark.len()));
@@ -102,7 +102,7 @@ impl Set {
         self.contents.as_bearer(&self.auditor)
     }
 
-    /// Checks that whoever may reads a content, and nobody else.
+    /// Checks that a caller with the role can read a content, and no other caller.
     async fn expect_readable(&self, content: &Content) {
         let digest = content.digest();
         let read = self.auditors().fetch("runs", &digest).await;
@@ -127,7 +127,8 @@ impl Set {
         expect_erased_by(&answer.expect_err("it is gone"), leaf);
     }
 
-    /// Neither the plaintext nor the salt of any of these is in any file; their commitments are.
+    /// Checks that neither plaintext nor salt of any of these is in any file; their commitments
+    /// are.
     fn expect_sealed(&self, contents: &[&Content]) {
         let data = self.data();
         for content in contents {
@@ -139,7 +140,7 @@ impl Set {
         }
     }
 
-    /// Stops and starts the server.
+    /// Stops the server and starts it again.
     async fn restart(mut self) -> Self {
         drop((self.clients, self.contents));
         self.server.stop();
@@ -177,10 +178,10 @@ fn expect_erased_by(status: &Status, leaf: u64) {
     assert_eq!(info.metadata.get("erasure_leaf"), Some(&leaf.to_string()));
 }
 
-/// The wrapped key of a content in a copy of `content-keys`. The value is 16 bytes that name the
-/// upload, 32 of the content's tag and 72 of the wrapped key. Its place is RocksDB's: in a log the value's length stands
-/// between it and the key, which ends with the digest; in a sorted file eight bytes of another
-/// kind do, the first of which is 1.
+/// Returns the wrapped key of a content in a copy of `content-keys`. The value is 16 bytes of the
+/// upload's id, 32 of the content's tag and 72 of the wrapped key. RocksDB decides where it is: in
+/// a log the value's length stands between it and the key, which ends with the digest; in a sorted
+/// file eight other bytes do, the first of which is 1.
 fn wrapped_key(copy: &Path, content: &Content) -> Vec<u8> {
     let digest = content.digest();
     let mut seen = Vec::new();
@@ -241,7 +242,7 @@ fn contents_are_kept_read_and_erased() {
         set.expect_sealed(&all);
         let before = set.ledger.head(&set.clients).await;
 
-        // Erased while its key is in the database's log alone.
+        // The content is erased while its key is only in the database's log.
         let copy = TempDir::new().expect("a temporary directory");
         files::copy(&keys, copy.path());
         let of_short = wrapped_key(copy.path(), &short);
@@ -257,7 +258,7 @@ fn contents_are_kept_read_and_erased() {
         assert!(!files::contains(&data, &of_short), "the key is still there");
         set.expect_sealed(&all);
 
-        // Nothing that was said has changed, and every proof still holds.
+        // No entry has changed, and every proof still holds.
         set.ledger.check_grown(&set.clients, &before).await;
         for receipt in receipts.iter().chain([&by]) {
             set.expect_included(receipt).await;
@@ -266,7 +267,7 @@ fn contents_are_kept_read_and_erased() {
             set.expect_readable(content).await;
         }
 
-        // The same again after a restart, with a key that lies in a sorted file by now.
+        // The same is repeated after a restart, with a key that is in a sorted file by now.
         let mut set = set.restart().await;
         set.expect_erased(&short, by.leaf_index).await;
         set.expect_sealed(&all);
@@ -343,7 +344,7 @@ fn an_erasure_covers_every_commitment_to_the_same_bytes() {
             set.expect_readable(content).await;
         }
         assert_eq!(set.ledger.head(&set.clients).await.size, before.size);
-        // A caller that only looks is told the same, and erases nothing.
+        // A look-up gets the same answer, and erases nothing.
         let found = set.owners().look_up("runs", &[&first.digest()]).await;
         assert_eq!(found.expect("an answer"), [twin.digest()]);
         let denied = set.auditors().look_up("runs", &[&first.digest()]).await;
@@ -392,7 +393,7 @@ fn contents_come_with_batches_too() {
     });
 }
 
-/// An upload that was cut off is no content, and its bytes do not stay.
+/// An upload that was cut off is no content, and its bytes are removed.
 #[test]
 fn an_upload_that_ends_early_leaves_nothing() {
     run(async {

@@ -1,12 +1,12 @@
-//! kill -9 at random moments: nothing that was acknowledged is lost, nothing is there twice.
+//! kill -9 at random moments: nothing that was acknowledged is lost, and nothing is recorded twice.
 //!
 //! Producers stream into two ledgers all the time: two through the client library's pipelined
-//! appender, and one that speaks plain gRPC and knows nothing but "send the same bytes again".
-//! Watchers note every head that is shown. Meanwhile the server is killed and started again on
-//! the same directory and port, with another number of shards. After each start both logs are
-//! read whole and computed again.
+//! appender, and one over plain gRPC whose only rule is "send the same bytes again". Watchers note
+//! every head that is shown. Meanwhile the server is killed and started again on the same directory
+//! and port, with another number of shards. After each start both logs are read as a whole and
+//! computed again.
 //!
-//! 20 rounds; `DEED_CRASH_ROUNDS` asks for more, `DEED_TEST_SEED` for the same moments again.
+//! It runs 20 rounds; `DEED_CRASH_ROUNDS` sets more, `DEED_TEST_SEED` repeats the same moments.
 
 use std::{
     collections::HashMap,
@@ -38,13 +38,14 @@ use tempfile::TempDir;
 
 const ROUNDS: u64 = 20;
 
-/// `fsck` needs the server stopped and reads everything: every so many rounds, and at the end.
+/// Rounds between two runs of `fsck`, which needs a stopped server and reads everything; it also
+/// runs at the end.
 const FSCK_EVERY: u64 = 5;
 
 /// Longest time from the first acknowledgement of a round to its kill.
 const LIFE_MS_MAX: u64 = 250;
 
-/// What producers were told. None of it may ever turn out wrong.
+/// The producers' receipts. None of them may ever turn out wrong.
 #[derive(Debug, Clone, Default)]
 struct Told {
     acknowledged: Vec<Acknowledged>,
@@ -58,16 +59,17 @@ struct Acknowledged {
     digest: PayloadDigest,
 }
 
-/// Everything that was ever sent, in the order of each session.
+/// All statements that were ever sent, in the order of each session.
 type Sent = HashMap<[u8; 16], Vec<PayloadDigest>>;
 
-/// What producers and the killer share.
+/// State that the producers and the killer share.
 #[derive(Debug, Default)]
 struct Shared {
     told: Mutex<Told>,
     sent: Mutex<Sent>,
     stop: AtomicBool,
-    /// Set while the log is read and computed again: it would grow faster than it is checked.
+    /// Set while the log is read and computed again: otherwise it would grow faster than it is
+    /// checked.
     pause: AtomicBool,
 }
 
@@ -76,7 +78,7 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Waits until something new may be sent. What is under way goes on.
+    /// Waits until new statements may be sent. Requests under way go on.
     async fn may_send(&self) {
         while self.pause.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -118,7 +120,7 @@ impl Shared {
     }
 }
 
-/// The log against everything that was ever acknowledged and sent. `told` must be from before
+/// Compares the log with all statements that were acknowledged and sent. `told` must be from before
 /// the log was read, `sent` from after.
 fn check(log: &Log, told: &Told, sent: &Sent) {
     for acknowledged in &told.acknowledged {
@@ -133,7 +135,8 @@ fn check(log: &Log, told: &Told, sent: &Sent) {
         );
     }
     log.expect_heads(told.heads.iter().copied());
-    // In every session: what was sent, in order, once; the end may still be under way.
+    // In every session the statements are those that were sent, in order, once each; the last ones
+    // may be under way.
     let mut digests = HashMap::new();
     for (session, recorded) in log.sessions() {
         let sent = sent.get(&session).expect("a session that somebody made");
@@ -152,7 +155,7 @@ fn check(log: &Log, told: &Told, sent: &Sent) {
     }
 }
 
-/// Sessions of a few hundred statements, one after the other, through the library's appender.
+/// Sends sessions of a few hundred statements, one after the other, through the library's appender.
 async fn stream_with_library(
     url: String,
     ledger: TestLedger,
@@ -212,7 +215,7 @@ async fn stream_with_library(
     appender.finish().await.expect("all heads on one line");
 }
 
-/// One request at a time over plain gRPC: the same bytes until there is an answer.
+/// Sends one request at a time over plain gRPC: the same bytes until there is an answer.
 async fn stream_plainly(
     url: String,
     ledger: TestLedger,
@@ -253,7 +256,7 @@ async fn stream_plainly(
             }
             told.heads.push(head);
         }
-        // Now and then a new connection, as a producer that was started anew has.
+        // Now and then the producer opens a new connection, as one that was restarted does.
         if random.once_in(4) {
             clients = Clients::open(&url).await;
         }
@@ -279,7 +282,7 @@ async fn watch(url: String, ledger: TestLedger, shared: Arc<Shared>) {
     }
 }
 
-/// Starts the server where it listened before; the port may be taken for a moment.
+/// Starts the server on the address of before; the port may be taken for a moment.
 fn start(command: &ServerCommand) -> ServerProcess {
     wait_for("the port", || match command.try_start() {
         Ok(server) => Some(server),
@@ -288,13 +291,13 @@ fn start(command: &ServerCommand) -> ServerProcess {
     })
 }
 
-/// Kills a server that has not said yet that it listens: in the middle of recovery, or before.
+/// Kills a server that does not listen yet: in the middle of recovery, or before.
 async fn kill_while_starting(launched: Launched, random: &mut Random) {
     tokio::time::sleep(Duration::from_millis(random.between(0, 60))).await;
     launched.kill9();
 }
 
-/// One ledger, with what was told of it.
+/// One ledger, with everything that was told of it.
 struct Watched {
     ledger: TestLedger,
     shared: Arc<Shared>,
@@ -312,7 +315,7 @@ impl Watched {
         }
     }
 
-    /// Compares what the server has with what was ever told.
+    /// Compares the server's log with everything that was ever told.
     async fn check(&mut self, clients: &Clients) -> Log {
         self.trusted = self.ledger.check_grown(clients, &self.trusted).await;
         let told = self.shared.told.lock().unwrap().clone();
@@ -321,7 +324,8 @@ impl Watched {
         log
     }
 
-    /// Everything that was sent is there, once, and somebody has a receipt of it.
+    /// Checks that every statement that was sent is recorded once, and that a producer has a
+    /// receipt of it.
     async fn check_complete(&mut self, clients: &Clients) -> Log {
         let log = self.check(clients).await;
         let (told, sent) = (
@@ -346,7 +350,7 @@ impl Watched {
     }
 }
 
-/// What the rounds have in common.
+/// State of all rounds.
 struct Crashes {
     command: ServerCommand,
     ledgers: [Watched; 2],
@@ -383,7 +387,7 @@ impl Crashes {
         server
     }
 
-    /// From one start to the next crash.
+    /// Runs from one start to the next crash.
     async fn round(&mut self, number: u64) {
         if self.random.once_in(4) {
             kill_while_starting(self.command().launch(), &mut self.random).await;
@@ -398,7 +402,7 @@ impl Crashes {
             },
         )
         .await;
-        // Not a wait for something: the moment of the crash.
+        // This is not a wait for an event: it is the time until the crash.
         let life = self.random.between(0, LIFE_MS_MAX);
         tokio::time::sleep(Duration::from_millis(life)).await;
         server.kill9();
@@ -469,7 +473,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
             }
         }
 
-        // Everybody finishes what was begun; then everything sent is there, once.
+        // All producers finish what they began; then every statement is recorded, once.
         let server = crashes.recover().await;
         for watched in &crashes.ledgers {
             watched.shared.stop.store(true, Ordering::Relaxed);

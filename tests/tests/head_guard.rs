@@ -1,4 +1,4 @@
-//! The head guard: a store that lost what was acknowledged is never served.
+//! The head guard: a store that has lost acknowledged entries is never served.
 
 use std::{
     fs,
@@ -26,12 +26,13 @@ const LEDGER: &str = "payments";
 struct Killed {
     dir: TempDir,
     head: TreeHead,
-    /// The payload that was acknowledged last.
+    /// Payload of the last acknowledged statement.
     last: Bytes,
 }
 
 impl Killed {
-    /// Ten requests of a few statements, and then one of a single statement.
+    /// Makes ten requests of a few statements, and then one of a single statement; then kills the
+    /// server.
     async fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let server = ServerProcess::start(&dir.path().join("data"));
@@ -51,15 +52,15 @@ impl Killed {
         self.dir.path().join("data")
     }
 
-    /// A copy of the directory, for one kind of damage.
+    /// Copies the directory, for one kind of damage.
     fn copy(&self, name: &str) -> PathBuf {
         let copy = self.dir.path().join(name);
         files::copy(&self.data(), &copy);
         copy
     }
 
-    /// Where the last statement stands in the store's log: the file, its offset, its end, and
-    /// the end of the record that holds it (nothing is written after that).
+    /// Returns the place of the last statement in the store's log: the file, its offset, its end,
+    /// and the end of the record that holds it (nothing is written after that).
     fn tail(&self, data: &Path) -> Tail {
         let (path, payload) = files::find(&data.join("store"), ".log", &self.last);
         Tail {
@@ -78,13 +79,13 @@ struct Tail {
     record_end: usize,
 }
 
-/// The server must refuse this directory because of its guard, and change nothing in it.
+/// Checks that the server refuses this directory because of its guard, and changes nothing in it.
 #[track_caller]
 fn expect_refused(data: &Path, what: &str) -> Ended {
     expect_refused_with(data, what, "head guard: ")
 }
 
-/// As [`expect_refused`], with other words.
+/// Checks a refusal like [`expect_refused`], with another message.
 #[track_caller]
 fn expect_refused_with(data: &Path, what: &str, words: &str) -> Ended {
     let before = files::fingerprint(data);
@@ -105,20 +106,20 @@ fn expect_refused_with(data: &Path, what: &str, words: &str) -> Ended {
         changed.is_empty(),
         "{what}: the refusal changed {changed:?}"
     );
-    // And it does not get used to it.
+    // A second start is refused in the same way.
     let again = ServerCommand::new(data).refused();
     assert!(again.stderr.contains(words), "{what}: {again:#?}");
     ended
 }
 
-/// The server must start, and its log must lead from this head.
+/// Checks that the server starts, and that its log continues this head.
 async fn expect_started(data: &Path, head: &TreeHead) {
     let server = ServerProcess::start(data);
     let clients = Clients::connect(&server).await;
     let ledger = TestLedger::find(&clients, LEDGER).await;
     let log = Log::read(&clients, &ledger).await;
     log.expect_heads([*head]);
-    // It also goes on.
+    // New statements are recorded, too.
     ledger
         .append(&clients, &Producer::new(ledger.id, 99).intents(3))
         .await;
@@ -162,7 +163,7 @@ fn a_flipped_byte_at_the_end_of_the_log_is_refused() {
             );
             let size = killed.head.size.to_string();
             assert!(ended.stderr.contains(&size), "it says how much: {ended:#?}");
-            // The same words from the checker.
+            // The checker has the same message.
             let checked = fsck(&copy).expect_code(1);
             assert!(checked.stderr.contains("head guard: "), "{checked:#?}");
         }
@@ -178,7 +179,7 @@ fn a_log_that_was_cut_is_refused() {
             ("one-byte", tail.record_end - 1),
             ("in-payload", tail.payload + killed.last.len() / 2),
             ("before-payload", tail.payload - 1),
-            // Some of the earlier requests with it.
+            // Some of the earlier requests are lost with it.
             ("half", tail.record_end / 2),
         ];
         for (name, length) in lengths {
@@ -189,7 +190,7 @@ fn a_log_that_was_cut_is_refused() {
     });
 }
 
-/// A page that never reached the disk: zeros where the end of the log was.
+/// A page never reached the disk: there are zeros in place of the end of the log.
 #[test]
 fn a_log_whose_end_is_zeros_is_refused() {
     run(async {
@@ -203,7 +204,7 @@ fn a_log_whose_end_is_zeros_is_refused() {
     });
 }
 
-/// After a restart the log's files are new ones, or used again; the end is found all the same.
+/// After a restart the log's files are new or reused; the missing end is noticed all the same.
 #[test]
 fn damage_behind_a_restart_is_refused_too() {
     run(async {
@@ -266,7 +267,7 @@ fn a_missing_or_cut_guard_is_refused() {
         let killed = Killed::new().await;
         let missing = killed.copy("missing");
         fs::remove_file(missing.join("head-guard")).unwrap();
-        // The words name the file.
+        // The message names the file.
         let words = "head-guard is missing or damaged";
         expect_refused_with(&missing, "no guard", words);
 
@@ -283,7 +284,7 @@ fn a_missing_or_cut_guard_is_refused() {
     });
 }
 
-/// The store runs ahead of its guard in every crash between the two; that is no loss.
+/// A crash between the two writes leaves the store ahead of its guard, which is no loss.
 #[test]
 fn a_guard_behind_its_store_is_fine_and_ahead_of_it_is_not() {
     run(async {
@@ -312,7 +313,7 @@ fn a_guard_behind_its_store_is_fine_and_ahead_of_it_is_not() {
     });
 }
 
-/// A store with as many leaves, but others.
+/// The store has as many leaves, but other ones.
 #[test]
 fn a_guard_of_another_history_is_refused() {
     run(async {
@@ -332,7 +333,8 @@ fn a_guard_of_another_history_is_refused() {
     });
 }
 
-/// Several ledgers in several shards: whichever was acknowledged last, its loss is noticed.
+/// With several ledgers in several shards, the loss of the last acknowledged entry of any of them
+/// is noticed.
 #[test]
 fn every_shard_is_guarded() {
     run(async {
@@ -365,7 +367,7 @@ fn every_shard_is_guarded() {
                 ended.stderr.contains(last),
                 "it says which ledger: {ended:#?}"
             );
-            // Whatever the number of shards is now.
+            // The present number of shards does not matter.
             let more = ServerCommand::new(&copy)
                 .arguments(["--shards", "3"])
                 .refused();
@@ -377,7 +379,7 @@ fn every_shard_is_guarded() {
     });
 }
 
-/// A ledger that was acknowledged must not vanish either.
+/// The loss of a whole acknowledged ledger is noticed, too.
 #[test]
 fn a_lost_ledger_is_refused() {
     run(async {
@@ -396,7 +398,7 @@ fn a_lost_ledger_is_refused() {
     });
 }
 
-/// How each half of a guard's slot begins; its turn number follows.
+/// The beginning of each half of a guard's slot; its turn number follows.
 const MAGIC: &[u8] = b"DEEDGRD1";
 
 #[test]
@@ -409,7 +411,7 @@ fn a_torn_half_of_the_guard_is_fine_and_two_are_not() {
             .enumerate()
             .filter_map(|(offset, window)| (window == MAGIC).then_some(offset))
             .collect();
-        // One shard, so one slot is in use.
+        // There is one shard, so one slot is in use.
         let [first, second] = halves[..] else {
             panic!("both halves of one slot were written: {halves:?}")
         };
@@ -441,7 +443,7 @@ fn a_torn_half_of_the_guard_is_fine_and_two_are_not() {
     });
 }
 
-/// An upload that was acknowledged has no turn behind it, and is guarded all the same.
+/// An acknowledged upload has no turn behind it, and is guarded all the same.
 #[test]
 fn an_upload_that_no_statement_names_yet_is_guarded() {
     run(async {
@@ -481,11 +483,12 @@ fn an_upload_that_no_statement_names_yet_is_guarded() {
         let (flipped, log, at) = copy("flipped");
         files::flip(&log, at);
         expect_refused_with(&flipped, "flipped", words);
-        // The same words from the checker.
+        // The checker has the same message.
         let checked = fsck(&flipped).expect_code(1);
         assert!(checked.stderr.contains(words), "{checked:#?}");
 
-        // Whoever has nothing to restore says so, and goes on without it.
+        // An operator without a backup removes the guard's file, and goes on without those
+        // contents.
         fs::remove_file(flipped.join("content-guard")).unwrap();
         let server = with_key(&flipped).start();
         let clients = Clients::connect(&server).await;
@@ -495,7 +498,7 @@ fn an_upload_that_no_statement_names_yet_is_guarded() {
         assert!(!contents.put(content.parts(LEDGER, 1000)).await.unwrap());
         server.stop();
 
-        // Where nothing is lost, nothing is refused.
+        // A store that has lost nothing is accepted.
         expect_started(&data, &head).await;
         let server = ServerProcess::start(&data);
         let clients = Clients::connect(&server).await;
@@ -506,14 +509,14 @@ fn an_upload_that_no_statement_names_yet_is_guarded() {
     });
 }
 
-/// One half of a guard that is damaged is not passed over in silence.
+/// A damaged half of a guard is reported, and the other half is used.
 #[test]
 fn a_damaged_half_is_told_and_the_other_one_stands() {
     run(async {
         let killed = Killed::new().await;
         let copy = killed.copy("half");
         let guard = copy.join("head-guard");
-        // In the older half, so that nothing is missing.
+        // The damage is in the older half, so that nothing is missing.
         let bytes = fs::read(&guard).unwrap();
         let turn = |half: usize| bytes[half * 4096 + 8..half * 4096 + 16].to_vec();
         let older = usize::from(turn(0) > turn(1));

@@ -1,5 +1,5 @@
-//! 200,000 malformed requests, while somebody else works: the server stays up, its memory stays
-//! where it was, and nobody who behaves notices.
+//! 200,000 malformed requests while another client works: the server stays up, its memory does not
+//! grow, and the other client notices nothing.
 
 use std::{
     collections::BTreeMap,
@@ -36,10 +36,10 @@ use tokio::{
 };
 use tonic::{Code, transport::Channel};
 
-/// Always the same requests.
+/// The seed is fixed, so the requests are always the same.
 const SEED: u64 = 0x5eed_0003;
 
-/// How many of each kind, in both rounds together: 200,000.
+/// Number of requests of each kind, in both rounds together: 200,000.
 const KINDS: [(Kind, usize); 9] = [
     (Kind::RandomBytes, 3_000),
     (Kind::Http2Frames, 4_000),
@@ -52,16 +52,16 @@ const KINDS: [(Kind, usize); 9] = [
     (Kind::PutContent, 10_000),
 ];
 
-/// A first part of them warms the server up: its threads' stacks, RocksDB's memtables and the
-/// allocator's pools are there then, and only what leaks still grows.
+/// A first part of them warms the server up: after it, the threads' stacks, RocksDB's memtables and
+/// the allocator's pools exist, and only leaks still grow.
 const WARM_UP_PART: usize = 5;
 
-/// What the server may hold more after the rest of them than after the first part: 100 bytes for
-/// each of these 160,000. What the good client's statements take (memtables of 1 MiB a family,
-/// their index) and the allocator's moods were some 2 MiB when this was written.
+/// Most growth of the server's memory from the first part to the end: 100 bytes for each of these
+/// 160,000. The good client's statements (memtables of 1 MiB for each family, their index) and
+/// variations of the allocator were some 2 MiB when this was written.
 const GROWTH_KIB_MAX: u64 = 16 << 10;
 
-/// Connections of those that keep theirs, and requests under way on each.
+/// Connections that are kept open, and requests under way on each.
 const CONNECTIONS: usize = 4;
 const AT_ONCE: usize = 32;
 
@@ -70,15 +70,15 @@ const PIPELINED: usize = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// Bytes that are no protocol.
+    /// Bytes of no protocol.
     RandomBytes,
-    /// HTTP/2's preface, and then frames by chance.
+    /// HTTP/2's preface, and then random frames.
     Http2Frames,
-    /// More headers than anybody needs.
+    /// More headers than a request may have.
     HeaderFlood,
     /// HTTP paths of tiles, changed.
     TilePath,
-    /// Bodies that are no gRPC messages: lengths, flags.
+    /// Bodies that are no gRPC messages: wrong lengths, wrong flags.
     GrpcFrame,
     /// gRPC messages that are no Protobuf, to every rpc.
     Protobuf,
@@ -90,7 +90,7 @@ enum Kind {
     PutContent,
 }
 
-/// What the requests are made of: requests that would be good, but were answered before.
+/// Valid requests, and answers to them, from which the malformed ones are made.
 struct Target {
     server: ServerProcess,
     ledger: TestLedger,
@@ -135,7 +135,7 @@ fn two_hundred_thousand_malformed_requests() {
             after_kib <= warm_kib + GROWTH_KIB_MAX,
             "{warm_kib} KiB grew to {after_kib} KiB"
         );
-        // The log holds what the good client said, in order, and nothing else.
+        // The log holds the good client's statements, in order, and nothing else.
         let log = Log::read(&clients, &target.ledger).await;
         assert_eq!(log.entries.len(), SETUP_LEAVES + served);
         let log_lines = target.server.log();
@@ -256,7 +256,7 @@ async fn call(channel: &Channel, path: &str, body: Bytes) -> Code {
     status.code()
 }
 
-/// Appends and reads as if nothing was; the number of its statements, each of which has a receipt.
+/// Appends and reads as usual; returns the number of statements, each of which has a receipt.
 async fn good_client(target: Arc<Target>, stop: Arc<AtomicBool>) -> usize {
     let clients = Clients::connect(&target.server).await;
     let ledger = &target.ledger;
@@ -281,12 +281,12 @@ async fn good_client(target: Arc<Target>, stop: Arc<AtomicBool>) -> usize {
     served
 }
 
-/// Writes bytes to a connection of its own, ends it, and waits until the server does.
+/// Writes bytes to a connection of its own, closes it, and waits until the server does, too.
 async fn throw(target: &Target, kind: Kind, bytes: &[u8]) {
     let mut socket = within("a connection", TcpStream::connect(target.server.address()))
         .await
         .expect("a connection");
-    // The server may end it before it has read everything.
+    // The server may close it before it has read everything.
     let written = socket.write_all(bytes).await;
     let _ = socket.shutdown().await;
     let mut answer = Vec::new();
@@ -300,7 +300,7 @@ async fn throw(target: &Target, kind: Kind, bytes: &[u8]) {
     target.note(kind, what);
 }
 
-/// The status of an HTTP/1 answer, or that it is another one.
+/// Returns the status of an HTTP/1 answer, or a text for any other answer.
 fn first_word(answer: &[u8]) -> String {
     match answer.strip_prefix(b"HTTP/1.1 ") {
         Some(rest) => String::from_utf8_lossy(&rest[..rest.len().min(3)]).into_owned(),
@@ -337,7 +337,7 @@ fn mutate(random: &mut Random, original: &[u8]) -> Vec<u8> {
     changed
 }
 
-/// Bytes by chance, some of which begin like a request.
+/// Returns random bytes, some of which begin like a request.
 fn random_protocol(random: &mut Random) -> Vec<u8> {
     let begins: [&[u8]; 8] = [
         b"",
@@ -352,7 +352,8 @@ fn random_protocol(random: &mut Random) -> Vec<u8> {
     [pick(random, &begins), &bytes(random, 600)[..]].concat()
 }
 
-/// HTTP/2's preface and frames: type, flags, stream and length by chance, or nearly right.
+/// Returns HTTP/2's preface and frames whose type, flags, stream and length are random or nearly
+/// right.
 fn http2_frames(random: &mut Random) -> Vec<u8> {
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     if random.once_in(2) {
@@ -379,7 +380,7 @@ fn http2_frames(random: &mut Random) -> Vec<u8> {
     out
 }
 
-/// Headers without end, over HTTP/1.1, or over HTTP/2 as one HEADERS and many CONTINUATIONs.
+/// Returns endless headers, over HTTP/1.1, or over HTTP/2 as one HEADERS and many CONTINUATIONs.
 fn header_flood(random: &mut Random) -> Vec<u8> {
     if random.once_in(2) {
         let mut out = b"GET /logs/payments/checkpoint HTTP/1.1\r\nhost: x\r\n".to_vec();
@@ -390,7 +391,7 @@ fn header_flood(random: &mut Random) -> Vec<u8> {
         return out;
     }
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-    // A literal header without indexing, of a name and a value that are not compressed.
+    // The field is a literal header without indexing, whose name and value are not compressed.
     let mut fields = Vec::new();
     while fields.len() < 16_000 {
         fields.extend([0, 3, b'x', b'-', b'y', 100]);
@@ -459,7 +460,7 @@ async fn tile_paths(target: &Target, random: &mut Random, count: usize) {
     }
 }
 
-/// A byte of a path: as it is where that is possible.
+/// Returns a byte of a path: unchanged where that is possible, otherwise percent-encoded.
 fn written(byte: u8) -> String {
     match byte {
         b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'/' | b'.' | b'-' | b'_' => {
@@ -500,7 +501,7 @@ const RPCS: [&str; 21] = [
     "/deed.v1.Nobody/Nothing",
 ];
 
-/// Path and body of a request that is no good.
+/// Returns path and body of a malformed request.
 fn grpc_request(target: &Target, kind: Kind, random: &mut Random) -> (String, Bytes) {
     let (path, body) = match kind {
         Kind::GrpcFrame => (*pick(random, &RPCS), bad_frame(target, random)),
@@ -525,13 +526,13 @@ fn bad_frame(target: &Target, random: &mut Random) -> Bytes {
     let message = pick(random, &target.appends);
     let mut body = frame(message).to_vec();
     match random.between(0, 7) {
-        // More announced than comes, by a little or by gigabytes.
+        // The announced length is larger than the body, by a little or by gigabytes.
         0 => body[4] = body[4].wrapping_add(random.between(1, 100) as u8),
         1 => body[1..5].copy_from_slice(&u32::MAX.to_be_bytes()),
         2 => body[1..5].copy_from_slice(&(random.next() as u32).to_be_bytes()),
-        // Less announced than comes.
+        // The announced length is smaller than the body.
         3 => body[4] /= 2,
-        // Compressed, which was not agreed on; or neither compressed nor not.
+        // The flag says that it is compressed, which was not agreed on; or has an undefined value.
         4 => body[0] = 1,
         5 => body[0] = random.between(2, 255) as u8,
         6 => body.truncate(random.between(0, 4) as usize),
@@ -540,7 +541,7 @@ fn bad_frame(target: &Target, random: &mut Random) -> Bytes {
     body.into()
 }
 
-/// Bytes that are no message, or hardly one.
+/// Returns bytes that are no message, or hardly one.
 fn bad_message(target: &Target, random: &mut Random) -> Vec<u8> {
     match random.between(0, 4) {
         0 => bytes(random, 300),
@@ -549,7 +550,7 @@ fn bad_message(target: &Target, random: &mut Random) -> Vec<u8> {
             let length = random.next() % message.len() as u64;
             message[..usize::try_from(length).expect("short")].to_vec()
         }
-        // Messages in messages, deeper than any.
+        // Messages are nested deeper than any valid one.
         2 => {
             let mut message = bytes(random, 10);
             for _ in 0..random.between(90, 400) {
@@ -557,9 +558,9 @@ fn bad_message(target: &Target, random: &mut Random) -> Vec<u8> {
             }
             message
         }
-        // A ledger that is there, and then nothing that fits.
+        // The ledger's name is valid, and nothing after it.
         3 => [b"\x0a\x08payments", &bytes(random, 100)[..]].concat(),
-        // Numbers beyond everything.
+        // The numbers are out of range.
         _ => {
             let mut message = b"\x0a\x08payments".to_vec();
             for field in 2..random.between(3, 6) {
@@ -571,7 +572,7 @@ fn bad_message(target: &Target, random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// The messages of an upload, in an order that none has.
+/// Returns the messages of an upload in a wrong order.
 fn upload(random: &mut Random) -> Bytes {
     let content = Content::new(random.next(), bytes(random, 400));
     let mut parts = content.parts("payments", 100);
@@ -589,7 +590,7 @@ fn upload(random: &mut Random) -> Bytes {
             }
         }
     }
-    // One without a byte has the same order whatever is done to it.
+    // An empty upload has the same order whatever is changed.
     if content.bytes.is_empty() {
         parts.clear();
     }
@@ -597,8 +598,7 @@ fn upload(random: &mut Random) -> Bytes {
     frames.collect::<Vec<_>>().concat().into()
 }
 
-/// What a client reads of a server that lies: a checkpoint that was changed is never taken for
-/// another one.
+/// A client that reads a changed checkpoint never takes it for another valid one.
 #[test]
 fn changed_notes_are_never_read_as_another_checkpoint() {
     run_within(Duration::from_secs(240), async {
@@ -614,7 +614,7 @@ fn changed_notes_are_never_read_as_another_checkpoint() {
         for _ in 0..20_000 {
             let changed = mutate(&mut random, &good);
             if let Ok((read, _)) = Checkpoint::open(&changed, vkey) {
-                // Signatures of others, which are skipped, may differ; the text may not.
+                // Signatures of other keys, which are skipped, may differ; the text may not.
                 assert_eq!(read.head, head, "{}", String::from_utf8_lossy(&changed));
                 accepted += 1;
             }

@@ -42,7 +42,7 @@ fn expect_immutable(answer: &Answer) {
     );
 }
 
-/// Every tile that a tree of 600 leaves has, in every width that it ever had.
+/// Checks every tile of a tree of 600 leaves, in every width that it ever had.
 #[test]
 fn every_width_of_every_tile_is_served() {
     run(async {
@@ -126,7 +126,7 @@ fn what_is_not_there_is_not_found() {
             .append(&clients, &Producer::new(ledger.id, 1).intents(299))
             .await;
         let mut http = Http::connect(server.address()).await;
-        // What lies beyond the tree, and spellings that the standard does not have.
+        // The paths are beyond the tree, or not in the standard's form.
         for path in [
             "tile/0/001",
             "tile/0/001.p/45",
@@ -190,8 +190,8 @@ fn what_is_not_there_is_not_found() {
         let found = http.get("/logs/tiles/tile/0/001.p/44").await;
         expect_immutable(&found);
 
-        // A tile that is not there yet is there once the tree has grown, and was never cached
-        // as missing.
+        // A tile that does not exist yet exists once the tree has grown, and was never cached as
+        // missing.
         let mut producer = Producer::new(ledger.id, 2);
         ledger.append(&clients, &producer.intents(1)).await;
         expect_immutable(&http.get("/logs/tiles/tile/0/001.p/45").await);

@@ -19,7 +19,7 @@ use crate::verify::inclusion_proof_len;
 /// The most payloads of a batch.
 pub const BATCH_PAYLOADS_MAX: u32 = 4096;
 
-/// The number of payloads of a batch, 1 to 4096.
+/// The number of payloads of a batch: 1 to 4096.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchCount(u32);
 
@@ -27,7 +27,7 @@ pub struct BatchCount(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchPosition(u32);
 
-/// What a producer signs: the number of payloads and the root over them.
+/// The part of a batch that a producer signs: the number of payloads and the root over them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchHead {
     /// The number of payloads.
@@ -47,14 +47,14 @@ pub struct BatchTree {
     head: BatchHead,
 }
 
-/// Why there is no batch, or a payload is not in it.
+/// The reason for which there is no batch, or a payload is not in it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// No payloads, or too many.
+    /// There are no payloads, or too many.
     #[error("batch of {found} payloads, wanted 1 to {BATCH_PAYLOADS_MAX}")]
     Count {
-        /// The number of payloads.
+        /// The number of payloads that were given.
         found: usize,
     },
     /// The position is not in the batch.
@@ -86,7 +86,7 @@ pub enum BatchError {
 /// Source: RFC 6962 section 2.1, MTH, with the prefixes 0x10 and 0x11.
 ///
 /// # Errors
-/// [`BatchError::Count`].
+/// [`BatchError::Count`] if there are no payloads, or too many.
 pub fn batch_root<T: AsRef<[u8]>>(payloads: &[T]) -> Result<Hash, BatchError> {
     BatchCount::new(payloads.len())?;
     let mut root = BatchRoot::new();
@@ -96,11 +96,11 @@ pub fn batch_root<T: AsRef<[u8]>>(payloads: &[T]) -> Result<Hash, BatchError> {
     Ok(root.finish()?.root)
 }
 
-/// The root of a batch, payload after payload: what a ledger computes for every batch, so it
-/// keeps no tree. [`BatchTree`] is for those who need proofs.
+/// Computes the root of a batch, payload after payload, without keeping a tree. A ledger computes
+/// one for every batch. [`BatchTree`] also makes proofs.
 ///
-/// Holds the root of each full subtree that the payloads so far make, the largest first: one for
-/// each bit of their number.
+/// It holds the root of each full subtree of the payloads so far, the largest first: one for each
+/// one bit of their number.
 #[derive(Debug, Clone)]
 pub struct BatchRoot {
     subtrees: [[u8; 32]; BatchProof::HASHES_MAX + 1],
@@ -108,7 +108,7 @@ pub struct BatchRoot {
 }
 
 impl BatchRoot {
-    /// A batch without payloads, which has no root yet.
+    /// Returns the state of a batch without payloads, which has no root yet.
     #[must_use]
     pub const fn new() -> BatchRoot {
         BatchRoot {
@@ -117,10 +117,10 @@ impl BatchRoot {
         }
     }
 
-    /// Takes the next payload.
+    /// Adds the next payload.
     ///
     /// # Errors
-    /// [`BatchError::Count`] for one more than 4096.
+    /// [`BatchError::Count`] if there are 4096 payloads already.
     pub fn push(&mut self, payload: &[u8]) -> Result<(), BatchError> {
         if self.count == BATCH_PAYLOADS_MAX {
             return Err(BatchError::Count {
@@ -139,15 +139,15 @@ impl BatchRoot {
         Ok(())
     }
 
-    /// The number of payloads and the root over them.
+    /// Returns the number of payloads and the root over them.
     ///
     /// # Errors
     /// [`BatchError::Count`] if there are none.
     pub fn finish(&self) -> Result<BatchHead, BatchError> {
         let count = BatchCount::new(self.count as usize)?;
         let subtrees = &self.subtrees[..self.count.count_ones() as usize];
-        // From the right: RFC 6962 splits at the largest power of two, so what is to the right of
-        // a subtree is one node before it meets that.
+        // The fold goes from the right: RFC 6962 splits at the largest power of two, so everything
+        // to the right of a subtree is one node before it meets that subtree.
         let root = subtrees
             .iter()
             .rev()
@@ -164,7 +164,7 @@ impl Default for BatchRoot {
     }
 }
 
-/// Returns the proof for one payload of a batch. For many, keep the [`BatchTree`].
+/// Returns the proof for one payload of a batch. For many proofs, keep the [`BatchTree`].
 ///
 /// Source: RFC 6962 section 2.1.1, PATH. Checked by [`verify_batch_proof`].
 ///
@@ -189,7 +189,7 @@ pub fn verify_batch_proof(
     head: &BatchHead,
 ) -> Result<(), BatchError> {
     let wanted = proof_len(position, head.count)?;
-    // rs_merkle ignores hashes that it has no use for; a proof has one form.
+    // rs_merkle ignores superfluous hashes, but a proof must have exactly one form.
     if proof.0.len() != wanted {
         return Err(BatchError::ProofLength {
             found: proof.0.len(),
@@ -214,7 +214,7 @@ impl BatchTree {
     /// Hashes the payloads of a batch, 1 to 4096 of them.
     ///
     /// # Errors
-    /// [`BatchError::Count`].
+    /// [`BatchError::Count`] if there are no payloads, or too many.
     pub fn new<T: AsRef<[u8]>>(payloads: &[T]) -> Result<BatchTree, BatchError> {
         let count = BatchCount::new(payloads.len())?;
         let leaves: Vec<[u8; 32]> = payloads
@@ -232,7 +232,7 @@ impl BatchTree {
         })
     }
 
-    /// The number of payloads and the root over them.
+    /// Returns the number of payloads and the root over them.
     #[must_use]
     pub const fn head(&self) -> BatchHead {
         self.head
@@ -241,7 +241,7 @@ impl BatchTree {
     /// Returns the proof for the payload at `position`.
     ///
     /// # Errors
-    /// [`BatchError::PositionOutOfRange`].
+    /// [`BatchError::PositionOutOfRange`] if the batch has no such position.
     pub fn prove(&self, position: BatchPosition) -> Result<BatchProof, BatchError> {
         let wanted = proof_len(position, self.head.count)?;
         let proof = self.tree.proof(&[position.0 as usize]);
@@ -260,7 +260,7 @@ impl BatchCount {
     /// Checks a number of payloads.
     ///
     /// # Errors
-    /// [`BatchError::Count`] outside of 1 to 4096.
+    /// [`BatchError::Count`] if the number is not 1 to 4096.
     pub fn new(payloads: usize) -> Result<BatchCount, BatchError> {
         match u32::try_from(payloads) {
             Ok(count @ 1..=BATCH_PAYLOADS_MAX) => Ok(BatchCount(count)),
@@ -268,13 +268,13 @@ impl BatchCount {
         }
     }
 
-    /// The number of payloads.
+    /// Returns the number of payloads.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// Whether the batch has this position.
+    /// Returns true if the batch has this position.
     #[must_use]
     pub const fn contains(self, position: BatchPosition) -> bool {
         position.0 < self.0
@@ -282,13 +282,13 @@ impl BatchCount {
 }
 
 impl BatchPosition {
-    /// The payload at zero-based `position`.
+    /// Returns the position of the payload at zero-based `position`.
     #[must_use]
     pub const fn new(position: u32) -> BatchPosition {
         BatchPosition(position)
     }
 
-    /// The zero-based position.
+    /// Returns the zero-based position.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
@@ -296,13 +296,13 @@ impl BatchPosition {
 }
 
 impl BatchProof {
-    /// ceil(log2(4096)).
+    /// The most hashes of a proof: ceil(log2(4096)).
     pub const HASHES_MAX: usize = 12;
 
-    /// Takes hashes that came from elsewhere.
+    /// Makes a proof of hashes that came from elsewhere. Nothing but their number is checked.
     ///
     /// # Errors
-    /// [`BatchError::ProofLength`] for more than 12.
+    /// [`BatchError::ProofLength`] if there are more than 12.
     pub fn from_hashes(hashes: Vec<Hash>) -> Result<BatchProof, BatchError> {
         if hashes.len() > Self::HASHES_MAX {
             return Err(BatchError::ProofLength {
@@ -313,13 +313,13 @@ impl BatchProof {
         Ok(BatchProof(hashes))
     }
 
-    /// The hashes, the leaf's sibling first.
+    /// Returns the hashes, the leaf's sibling first.
     #[must_use]
     pub fn hashes(&self) -> &[Hash] {
         &self.0
     }
 
-    /// The hashes, the leaf's sibling first.
+    /// Returns the hashes, the leaf's sibling first.
     #[must_use]
     pub fn into_hashes(self) -> Vec<Hash> {
         self.0
@@ -344,7 +344,7 @@ impl fmt::Debug for BatchTree {
     }
 }
 
-/// The shape of a batch tree is that of a log tree, so the lengths of paths are the same.
+/// A batch tree has the shape of a log tree, so the lengths of paths are the same.
 fn proof_len(position: BatchPosition, count: BatchCount) -> Result<usize, BatchError> {
     let (index, size) = (
         LeafIndex::new(position.0.into()),

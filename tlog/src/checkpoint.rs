@@ -6,9 +6,9 @@
 //! <base64 root hash>
 //! ```
 //!
-//! Source: c2sp.org/tlog-checkpoint, "Format", without extension lines: ours have none, as
-//! some witnesses reject them and ML-DSA cosignatures do not cover them, and what is not
-//! covered by everybody's signature is better not read.
+//! Source: c2sp.org/tlog-checkpoint, "Format", without extension lines. Deed's checkpoints have
+//! none: some witnesses reject them, ML-DSA cosignatures do not cover them, and bytes that some
+//! signatures do not cover are better not read.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,15 +22,15 @@ use crate::signer::NoteSigner;
 use crate::size::{TreeHead, TreeSize};
 use crate::text::{DecimalError, parse_decimal};
 
-/// The identity of a log, and the name of the key that it signs with. Has the form of a key
-/// name: not empty, no white space, no `+`, no control characters.
+/// The identity of a log, and the name of its key. It has the form of a key name: not empty, no
+/// white space, no `+`, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin(KeyName);
 
 /// A tree head and the log that it belongs to.
 ///
-/// Not checked: that a checkpoint of size 0 has the root of the empty tree. Verifying
-/// consistency with it does.
+/// It is not checked that a checkpoint of size 0 has the root of the empty tree; verifying
+/// consistency with it checks that.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// The log.
@@ -39,26 +39,26 @@ pub struct Checkpoint {
     pub head: TreeHead,
 }
 
-/// Why a note is not a checkpoint of the log.
+/// The reason for which a note is not a checkpoint of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// Not three lines that all end with a line feed.
+    /// The text is not three lines that all end with a line feed.
     #[error("checkpoint does not have three lines")]
     MissingLines,
-    /// Lines after the root.
+    /// There are lines after the root.
     #[error("checkpoint has extension lines, which are not supported")]
     ExtensionLines,
-    /// The first line is no origin.
+    /// The first line is not an origin.
     #[error("checkpoint origin: {0}")]
     Origin(KeyError),
-    /// The second line is no number.
+    /// The second line is not a number.
     #[error("checkpoint tree size: {0}")]
     Size(DecimalError),
-    /// The third line is no hash.
+    /// The third line is not a hash.
     #[error("checkpoint root: {0}")]
     Root(HashError),
-    /// The key is named otherwise than the origin.
+    /// The name of the key is not the origin.
     #[error("checkpoint of {origin} with a key named {key_name}")]
     KeyName {
         /// The log that the checkpoint is of.
@@ -66,7 +66,7 @@ pub enum CheckpointError {
         /// The name of the key.
         key_name: KeyName,
     },
-    /// The key is a witness's.
+    /// The key is a witness's key.
     #[error("key {name} cosigns checkpoints, it does not sign them")]
     KeyType {
         /// The name of the key.
@@ -81,18 +81,18 @@ impl Origin {
     /// Checks an origin.
     ///
     /// # Errors
-    /// [`KeyError::EmptyName`] and [`KeyError::NameCharacter`].
+    /// [`KeyError::EmptyName`] or [`KeyError::NameCharacter`] if it cannot be a key's name.
     pub fn new(origin: impl Into<String>) -> Result<Origin, KeyError> {
         KeyName::new(origin).map(Origin)
     }
 
-    /// The origin as text.
+    /// Returns the origin as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The name that the log's keys must have.
+    /// Returns the name that the log's keys must have.
     #[must_use]
     pub fn key_name(&self) -> &KeyName {
         &self.0
@@ -100,23 +100,22 @@ impl Origin {
 }
 
 impl Checkpoint {
-    /// Puts a checkpoint together.
+    /// Makes a checkpoint of its parts.
     #[must_use]
     pub const fn new(origin: Origin, head: TreeHead) -> Checkpoint {
         Checkpoint { origin, head }
     }
 
-    /// The text that is signed: three lines, each with its line feed.
+    /// Returns the text that is signed: three lines, each with its line feed.
     #[must_use]
     pub fn to_text(&self) -> String {
         self.to_string()
     }
 
-    /// Reads the text of a checkpoint. Nothing says yet that the log signed it.
+    /// Parses the text of a checkpoint, whose signature is not known here.
     ///
     /// # Errors
-    /// [`CheckpointError`] for everything that [`to_text`](Checkpoint::to_text) would not
-    /// give.
+    /// [`CheckpointError`] for every text that [`to_text`](Checkpoint::to_text) would not return.
     pub fn parse(text: &str) -> Result<Checkpoint, CheckpointError> {
         let mut lines = text.split_inclusive('\n');
         let mut next = || lines.next()?.strip_suffix('\n');
@@ -137,19 +136,19 @@ impl Checkpoint {
 
     /// Signs the checkpoint with the log's key.
     ///
-    /// A log never signs two heads that are not consistent; this function cannot know.
+    /// A log must never sign two heads that are not consistent, which this function cannot check.
     ///
     /// # Errors
-    /// [`CheckpointError::KeyName`] if the key is not named as the origin.
+    /// [`CheckpointError::KeyName`] if the name of the key is not the origin.
     pub fn sign(&self, signer: &NoteSigner) -> Result<SignedNote, CheckpointError> {
         self.check_key_name(signer.name())?;
         Ok(SignedNote::sign(self.to_text(), signer)?)
     }
 
-    /// Reads a checkpoint note and verifies that the log's key signed it.
+    /// Parses a checkpoint note and verifies that the log's key signed it.
     ///
     /// # Errors
-    /// [`CheckpointError`]; the note's other signatures are not looked at.
+    /// [`CheckpointError`]; the note's other signatures are not checked.
     pub fn open(
         note: &[u8],
         key: &VerifierKey,
@@ -159,10 +158,10 @@ impl Checkpoint {
         Ok((checkpoint, note))
     }
 
-    /// As [`open`](Checkpoint::open), for a note that is parsed already.
+    /// Verifies a checkpoint note that is parsed already, like [`open`](Checkpoint::open).
     ///
     /// # Errors
-    /// As [`open`](Checkpoint::open).
+    /// [`CheckpointError`], like [`open`](Checkpoint::open).
     pub fn open_note(note: &SignedNote, key: &VerifierKey) -> Result<Checkpoint, CheckpointError> {
         if key.signature_type() != SignatureType::Ed25519 {
             return Err(CheckpointError::KeyType {

@@ -1,5 +1,5 @@
-//! Cosignatures: a witness says that it saw a checkpoint at a time, and that it is
-//! consistent with everything it saw of that log before.
+//! Cosignatures: a witness states that it saw a checkpoint at a time, and that it is consistent
+//! with all earlier ones of that log that it saw.
 //!
 //! ```text
 //! signature  u64 big-endian POSIX seconds || Ed25519 (64 bytes)
@@ -30,11 +30,11 @@ pub struct PosixSeconds(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("time of {found} seconds is beyond 2^63 - 1")]
 pub struct TimeTooLarge {
-    /// The seconds.
+    /// The number of seconds that was given.
     pub found: u64,
 }
 
-/// A key that cosigns checkpoints as a witness does, type 0x04. Handles its seed as
+/// A witness's key, which cosigns checkpoints; type 0x04. Handles its seed as
 /// [`NoteSigner`](crate::NoteSigner) does.
 #[derive(Clone)]
 pub struct Cosigner(SecretKey);
@@ -51,7 +51,7 @@ impl PosixSeconds {
         Ok(PosixSeconds(seconds))
     }
 
-    /// Seconds since 1970.
+    /// Returns the seconds since 1970.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -59,8 +59,8 @@ impl PosixSeconds {
 }
 
 impl Cosigner {
-    /// Makes the cosigner of a name and a seed of 32 random bytes. The seed must not be used
-    /// for anything else: what is signed does not name the cosigner.
+    /// Makes the cosigner of a name and a seed of 32 random bytes. The seed must not be used for
+    /// anything else, because the signed bytes do not name the cosigner.
     #[must_use]
     pub fn from_seed(name: impl Into<KeyName>, seed: &[u8; SEED_BYTES]) -> Cosigner {
         Cosigner(SecretKey::from_seed(
@@ -70,8 +70,7 @@ impl Cosigner {
         ))
     }
 
-    /// Reads a private key of type 0x04,
-    /// `PRIVATE+KEY+<name>+<key id>+<base64(type || seed)>`.
+    /// Parses a private key of type 0x04, `PRIVATE+KEY+<name>+<key id>+<base64(type || seed)>`.
     ///
     /// # Errors
     /// [`KeyError`]; [`KeyError::UnsupportedType`] for the key of a log.
@@ -79,13 +78,13 @@ impl Cosigner {
         SecretKey::parse(text, SignatureType::Cosignature).map(Cosigner)
     }
 
-    /// The private key as text, to be stored where only the cosigner can read it.
+    /// Returns the private key as text, to be stored where only the cosigner can read it.
     #[must_use]
     pub fn to_private_key(&self) -> String {
         self.0.to_private_key()
     }
 
-    /// The key that verifies what this one cosigns.
+    /// Returns the key that verifies this one's cosignatures.
     #[must_use]
     pub fn verifier_key(&self) -> &VerifierKey {
         &self.0.verifier
@@ -93,8 +92,8 @@ impl Cosigner {
 
     /// Cosigns the text of a checkpoint and returns the signature line.
     ///
-    /// That the checkpoint is consistent with all those cosigned before is the caller's
-    /// business, and the whole meaning of a cosignature.
+    /// The caller must know that the checkpoint is consistent with all those cosigned before; a
+    /// cosignature means nothing else.
     #[must_use]
     pub fn cosign(&self, checkpoint_text: &str, time: PosixSeconds) -> NoteSignature {
         let signature = self.0.sign_bytes(&signed_message(checkpoint_text, time));
@@ -113,11 +112,11 @@ impl SignedNote {
         self.push_signature(line)
     }
 
-    /// Takes over a signature line that a witness answered, if it is this key's and verifies
+    /// Appends a signature line that a witness returned, if the line is of this key and verifies
     /// over this note. Returns the time of a cosignature.
     ///
     /// # Errors
-    /// [`NoteError::NoKnownSignature`] if the line names another key; else as
+    /// [`NoteError::NoKnownSignature`] if the line names another key; otherwise as
     /// [`SignedNote::verify`] and [`SignedNote::push_signature`].
     pub fn push_verified(
         &mut self,

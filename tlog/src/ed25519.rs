@@ -1,11 +1,12 @@
 //! Ed25519 verification in its one strict form, for everything that is signed anywhere in
 //! Deed.
 //!
-//! Implementations of Ed25519 disagree about edge cases. Evidence must not: whatever
-//! verifies here verifies everywhere, and there is one spelling of a key and of a signature.
-//! So, beyond RFC 8032 section 5.1.7: keys and the point R of small order are refused, as
-//! they verify messages that nobody signed; S and the encodings of R and of the key are
-//! canonical; and the group equation is the one without the cofactor, which cannot tell
+//! Implementations of Ed25519 disagree about edge cases. Evidence must not: a signature that
+//! verifies here verifies everywhere, and there is one encoding of a key and of a signature. So
+//! there are rules beyond RFC 8032 section 5.1.7: keys and the point R of small order are refused,
+//! because they verify messages that nobody signed; S and the encodings of R and of the key are
+//! canonical; and the group equation is the one without the cofactor, which cannot tell single from
+//! batch verification. There is no batch verification.
 //! single from batch verification. There is no batch verification.
 
 use ed25519_dalek::{Signature, Signer as _, Verifier as _, VerifyingKey};
@@ -16,7 +17,7 @@ pub const PUBLIC_KEY_BYTES: usize = 32;
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
 
-/// Why a key or a signature is refused.
+/// The reason for which a key or a signature is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SignatureError {
@@ -26,7 +27,7 @@ pub enum SignatureError {
     /// The key is not a point of the curve.
     #[error("public key is not a point of the curve")]
     InvalidKey,
-    /// The key has an order of at most 8: anybody can sign for it.
+    /// The key has an order of at most 8: anyone can sign for it.
     #[error("public key has small order")]
     SmallOrderKey,
     /// The signature is not one of this key over this message, or not canonical, or R has
@@ -37,7 +38,7 @@ pub enum SignatureError {
 
 /// A public key that was checked: canonical, on the curve, not of small order.
 ///
-/// Keeps the decompressed point: worth keeping for a key that verifies more than once.
+/// It keeps the decompressed point, so keep it for a key that verifies more than once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
 
@@ -58,7 +59,7 @@ impl PublicKey {
         Ok(PublicKey(key))
     }
 
-    /// The encoded key.
+    /// Returns the encoded key.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; PUBLIC_KEY_BYTES] {
         self.0.as_bytes()
@@ -67,16 +68,16 @@ impl PublicKey {
     /// Checks a signature over a message.
     ///
     /// # Errors
-    /// [`SignatureError::Mismatch`].
+    /// [`SignatureError::Mismatch`] if it does not verify.
     pub fn verify_strict(
         &self,
         message: &[u8],
         signature: &[u8; SIGNATURE_BYTES],
     ) -> Result<(), SignatureError> {
-        // What dalek's verify_strict does, without decompressing R: R is compared with what the
-        // group equation gives, as bytes, so it is canonical; and a point's order shows in its
-        // canonical encoding. That the key is not of small order was checked when it was made.
-        // (Measured: a sixth of the time.)
+        // This is dalek's verify_strict without decompressing R: R is compared, as bytes, with the
+        // result of the group equation, so it is canonical; and a point's order shows in its
+        // canonical encoding. The key was checked not to be of small order when it was made.
+        // (Measured: it saves a sixth of the time.)
         if is_small_order(signature) {
             return Err(SignatureError::Mismatch);
         }
@@ -86,8 +87,8 @@ impl PublicKey {
     }
 }
 
-/// Canonical encodings of the points of order 1, 2, 4 and 8 with an even x; those with an odd one
-/// have the highest bit set. All there are.
+/// The canonical encodings of all points of order 1, 2, 4 and 8 with an even x; those with an odd x
+/// have the highest bit set.
 ///
 /// Source: the torsion subgroup of edwards25519; the test makes them from one of order 8.
 const SMALL_ORDER: [[u8; 32]; 5] = [
@@ -115,8 +116,8 @@ const SMALL_ORDER: [[u8; 32]; 5] = [
     ],
 ];
 
-/// Whether a signature's R encodes a point of order 8 or less. (The sign bit of a point with x = 0
-/// is not canonical, and refused by the comparison that follows.)
+/// Returns true if a signature's R encodes a point of order 8 or less. (The sign bit of a point
+/// with x = 0 is not canonical, and refused by the comparison that follows.)
 fn is_small_order(signature: &[u8; SIGNATURE_BYTES]) -> bool {
     let mut y = [0; 32];
     y.copy_from_slice(&signature[..32]);
@@ -126,8 +127,8 @@ fn is_small_order(signature: &[u8; SIGNATURE_BYTES]) -> bool {
 
 /// A private key without a name or a purpose of its own: a producer's or an authority's.
 ///
-/// What it signs says what it is for, in its first bytes. The seed is wiped when the key is
-/// dropped, and never printed.
+/// The messages that it signs state their purpose in their first bytes. The seed is wiped when the
+/// key is dropped, and never printed.
 #[derive(Clone)]
 pub struct SigningKey {
     signing: ed25519_dalek::SigningKey,
@@ -135,23 +136,23 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Makes the key of a seed: 32 random bytes, RFC 8032's private key.
+    /// Makes the key of a seed: 32 random bytes, which are RFC 8032's private key.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> SigningKey {
         let signing = ed25519_dalek::SigningKey::from_bytes(seed);
-        // A clamped scalar times the base point is never of small order, and what dalek
-        // compresses is canonical.
+        // A clamped scalar times the base point is never of small order, and dalek's compression is
+        // canonical.
         let public = PublicKey(signing.verifying_key());
         SigningKey { signing, public }
     }
 
-    /// The seed, to be stored where only the signer can read it.
+    /// Returns the seed, to be stored where only the signer can read it.
     #[must_use]
     pub fn seed(&self) -> &[u8; 32] {
         self.signing.as_bytes()
     }
 
-    /// The key that verifies what this one signs.
+    /// Returns the key that verifies this one's signatures.
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
         &self.public
@@ -174,7 +175,7 @@ impl std::fmt::Debug for SigningKey {
 /// Checks a key and a signature over a message, strictly.
 ///
 /// # Errors
-/// As [`PublicKey::from_bytes`] and [`PublicKey::verify_strict`].
+/// [`SignatureError`] as [`PublicKey::from_bytes`] and [`PublicKey::verify_strict`].
 pub fn verify_strict(
     public_key: &[u8; PUBLIC_KEY_BYTES],
     message: &[u8],
@@ -192,11 +193,11 @@ impl std::fmt::Debug for PublicKey {
     }
 }
 
-/// Whether y, little-endian without the sign bit, is below p = 2^255 - 19 = 0x7fff..ffed.
+/// Returns true if y, little-endian without the sign bit, is below p = 2^255 - 19 = 0x7fff..ffed.
 ///
-/// The decompression reduces y modulo p without a word, so y and y + p would be two
-/// spellings of one key. The other non-canonical encodings, x = 0 with the sign bit set, are
-/// of points of small order and are refused as such.
+/// The decompression reduces y modulo p without an error, so y and y + p would be two encodings of
+/// one key. The other non-canonical encodings, x = 0 with the sign bit set, are of points of small
+/// order and are refused as such.
 fn is_canonical_y(bytes: &[u8; PUBLIC_KEY_BYTES]) -> bool {
     let [lowest, middle @ .., highest] = bytes;
     *lowest < 0xed || *highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
@@ -206,8 +207,8 @@ fn is_canonical_y(bytes: &[u8; PUBLIC_KEY_BYTES]) -> bool {
 mod tests {
     use super::*;
 
-    /// Every 32 bytes that dalek takes for a weak key, of all that could be one, are in the table,
-    /// and the table has no others.
+    /// All encodings of 32 bytes that dalek takes for a weak key, among all candidates, are in the
+    /// table, and the table has no others.
     #[test]
     fn the_points_of_small_order_are_known() {
         for encoding in SMALL_ORDER {
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(distinct.len(), 5);
     }
 
-    /// The same answer as dalek's own strict verification, for signatures that are good, bad in
+    /// The answer is that of dalek's own strict verification, for signatures that are good, bad in
     /// each byte, and of points of small order.
     #[test]
     fn strict_is_what_dalek_calls_strict() {
@@ -242,7 +243,7 @@ mod tests {
         }
         for encoding in SMALL_ORDER {
             for sign in [0, 0x80] {
-                // S = 0 and S = 1: what a forger without a key would try.
+                // S = 0 and S = 1 are the values that a forger without a key would try.
                 for s in [0, 1] {
                     let mut forged = [0; 64];
                     forged[..32].copy_from_slice(&encoding);
@@ -262,7 +263,7 @@ mod tests {
         }
     }
 
-    /// 2^255 - 19 + y.
+    /// Returns 2^255 - 19 + y.
     fn p_plus(y: u8) -> [u8; 32] {
         let mut bytes = [0xff; 32];
         bytes[0] = 0xed + y;

@@ -1,4 +1,4 @@
-//! The right edge of a growing tree: everything about it that is not yet in a full tile.
+//! The right edge of a growing tree: its partial tiles.
 
 use std::sync::Arc;
 
@@ -16,18 +16,19 @@ const WIDTH: usize = TILE_WIDTH as usize;
 
 /// The partial tile of every level, and with them the frontier.
 ///
-/// Appending to it is how a tree grows: full tiles come out, to be stored, and what stays is
-/// less than 8 KiB a level, one level for each factor of 256. A clone shares the tiles with
-/// the original until that grows, so it is a cheap snapshot for readers: see [`EdgeReader`].
+/// A tree grows by appending to its right edge: it returns full tiles, to be stored, and keeps less
+/// than 8 KiB for each level, of which there is one for each factor of 256. A clone shares the
+/// tiles with the original until that grows, so it is a cheap snapshot for readers: see
+/// [`EdgeReader`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RightEdge {
     size: u64,
-    /// Level 0 first. Invariant: level l holds the last `(size >> 8 l) % 256` entries, and
-    /// there are no levels above the highest that has an entry.
+    /// The levels, level 0 first. Invariant: level l holds the last `(size >> 8 l) % 256` entries,
+    /// and there are no levels above the highest that has an entry.
     levels: Vec<Level>,
 }
 
-/// A tile that became full: never changes again, to be stored once.
+/// A tile that became full. It never changes again, and is stored once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FullTile {
     /// The level, 0 for leaf hashes, at most 7.
@@ -39,20 +40,20 @@ pub struct FullTile {
 }
 
 impl FullTile {
-    /// The tile as it is stored and served: 8192 bytes.
+    /// Returns the tile as it is stored and served: 8192 bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         tile_bytes(&self.hashes)
     }
 
-    /// The tile's name.
+    /// Returns the name of the tile.
     #[must_use]
     pub fn id(&self) -> TileId {
         TileId::full(self.level, self.index).expect("a tree has 8 levels of tiles")
     }
 }
 
-/// Why a right edge could not be rebuilt from stored tiles.
+/// The reason for which a right edge could not be rebuilt from stored tiles.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RebuildError<E> {
@@ -63,7 +64,7 @@ pub enum RebuildError<E> {
         size: TreeSize,
         /// `size % 256`.
         wanted: usize,
-        /// Leaf hashes given.
+        /// Leaf hashes that were given.
         found: usize,
     },
     /// The full tiles could not be read.
@@ -72,7 +73,7 @@ pub enum RebuildError<E> {
 }
 
 impl RightEdge {
-    /// The edge of the tree without leaves.
+    /// Returns the edge of the tree without leaves.
     #[must_use]
     pub const fn new() -> RightEdge {
         RightEdge {
@@ -81,16 +82,17 @@ impl RightEdge {
         }
     }
 
-    /// The number of leaves appended.
+    /// Returns the number of leaves appended.
     #[must_use]
     pub const fn size(&self) -> TreeSize {
         TreeSize::new(self.size)
     }
 
-    /// The root hash over all leaves; [`EMPTY_ROOT`] without any. At most 63 node hashes.
+    /// Returns the root hash over all leaves; [`EMPTY_ROOT`] without any. Takes at most 63 node
+    /// hashes.
     #[must_use]
     pub fn root(&self) -> Hash {
-        // The top level's subtrees are the largest and leftmost.
+        // The subtrees of the top level are the largest and leftmost ones.
         let nodes: Vec<&Hash> = self
             .levels
             .iter()
@@ -100,13 +102,13 @@ impl RightEdge {
         fold_right(nodes).unwrap_or(EMPTY_ROOT)
     }
 
-    /// Size and root together.
+    /// Returns size and root together.
     #[must_use]
     pub fn head(&self) -> TreeHead {
         TreeHead::new(self.size(), self.root())
     }
 
-    /// The frontier of the whole tree.
+    /// Returns the frontier of the whole tree.
     #[must_use]
     pub fn frontier(&self) -> Frontier {
         let nodes = self
@@ -118,11 +120,11 @@ impl RightEdge {
             .expect("the levels hold a subtree for every one bit of the size")
     }
 
-    /// Appends leaf hashes and hands out the tiles that became full.
+    /// Appends leaf hashes and passes the tiles that became full to `on_full`.
     ///
-    /// Each full tile comes out exactly once: all of level 0 first, then level 1 and so on,
-    /// in ascending order within a level, which is the order of their keys in storage. One
-    /// node hash a leaf.
+    /// Each full tile is passed exactly once: all of level 0 first, then level 1 and so on, in
+    /// ascending order within a level, which is the order of their keys in storage. Takes one node
+    /// hash for each leaf.
     ///
     /// # Panics
     /// If the tree would have more than 2^64 - 1 leaves.
@@ -142,20 +144,20 @@ impl RightEdge {
         }
     }
 
-    /// The entries of partial tile `index` of `level`; `None` unless that is the level's
+    /// Returns the entries of partial tile `index` of `level`; `None` unless that is the level's
     /// current partial tile and not empty.
     #[must_use]
     pub fn partial(&self, level: u8, index: u64) -> Option<&[Hash]> {
         self.partial_tile(level, index).map(|tile| tile.as_slice())
     }
 
-    /// As [`partial`](RightEdge::partial), shared instead of borrowed.
+    /// Returns the same as [`partial`](RightEdge::partial), shared instead of borrowed.
     #[must_use]
     pub fn shared_partial(&self, level: u8, index: u64) -> Option<TileHashes> {
         self.partial_tile(level, index).cloned()
     }
 
-    /// The current partial tiles that are not empty, level 0 first.
+    /// Returns the current partial tiles that are not empty, level 0 first.
     pub fn partials(&self) -> impl Iterator<Item = (TileId, &TileHashes)> {
         (0u8..)
             .zip(&self.levels)
@@ -257,15 +259,15 @@ impl RightEdge {
     }
 }
 
-/// The position of the partial tile of a level in the tree of `size` leaves.
+/// Returns the position of the partial tile of a level in the tree of `size` leaves.
 fn tile_index(level: u8, size: u64) -> u64 {
     entries_at(level, size) / WIDTH as u64
 }
 
-/// One level's partial tile, with the frontier over its entries.
+/// The partial tile of one level, with the frontier over its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Level {
-    /// Fewer than 256 entries, except between `extend` and `take_full`.
+    /// The entries: fewer than 256, except between `extend` and `take_full`.
     tile: TileHashes,
     frontier: Frontier,
 }
@@ -305,7 +307,7 @@ impl<'a, R: TileReader> EdgeReader<'a, R> {
 impl<R: TileReader> TileReader for EdgeReader<'_, R> {
     type Error = R::Error;
 
-    /// What the edge does not have is asked of storage as a full tile, whatever its width:
+    /// Tiles that the edge does not have are read from storage as full tiles, whatever their width:
     /// a tile that is partial in an older tree may be full by now.
     fn read_tiles(&self, tiles: &[TileId]) -> Result<Vec<TileHashes>, R::Error> {
         let on_edge = |tile: &TileId| self.edge.shared_partial(tile.level(), tile.index());

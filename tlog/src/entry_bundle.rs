@@ -13,7 +13,7 @@ use crate::tile::{TILE_WIDTH, TileError};
 /// The longest entry, in bytes: its length is 16 bits.
 pub const ENTRY_BYTES_MAX: usize = u16::MAX as usize;
 
-/// Which entries: bundle `index` holds those from leaf `index * 256` on.
+/// The name of a bundle: bundle `index` holds the entries from leaf `index * 256` on.
 ///
 /// The width is 1 to 256; below 256 the bundle is partial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,19 +22,19 @@ pub struct EntryBundleId {
     width: u16,
 }
 
-/// Why entries are no bundle, or bytes are not one.
+/// The reason for which entries are no bundle, or bytes are not one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EntryBundleError {
-    /// More than 256 entries.
+    /// There are more than 256 entries.
     #[error("entry bundle has more than {TILE_WIDTH} entries")]
     TooManyEntries,
-    /// Another number of entries than the bundle's width.
+    /// The number of entries is not the bundle's width.
     #[error("entry bundle has {found} entries, wanted {wanted}")]
     Count {
-        /// Entries there are.
+        /// Entries that were found.
         found: usize,
-        /// Entries there should be.
+        /// Entries that the bundle must have.
         wanted: usize,
     },
     /// An entry is longer than 65,535 bytes.
@@ -50,7 +50,7 @@ pub enum EntryBundleError {
     Truncated {
         /// Zero-based position in the bundle.
         position: usize,
-        /// Bytes that the length (2) or the entry has.
+        /// Bytes that the length field (2) or the entry has.
         wanted: usize,
         /// Bytes left.
         found: usize,
@@ -61,7 +61,7 @@ impl EntryBundleId {
     /// Names the first `width` entries of bundle `index`.
     ///
     /// # Errors
-    /// [`TileError::Width`] outside of 1 to 256.
+    /// [`TileError::Width`] if the width is not 1 to 256.
     pub const fn new(index: u64, width: u16) -> Result<EntryBundleId, TileError> {
         if width == 0 || width > TILE_WIDTH {
             return Err(TileError::Width {
@@ -71,22 +71,24 @@ impl EntryBundleId {
         Ok(EntryBundleId { index, width })
     }
 
-    /// The position among the bundles.
+    /// Returns the position among the bundles.
     #[must_use]
     pub const fn index(&self) -> u64 {
         self.index
     }
 
-    /// How many entries, 1 to 256.
+    /// Returns the number of entries: 1 to 256.
     #[must_use]
     pub const fn width(&self) -> u16 {
         self.width
     }
 
-    /// Reads this bundle, exactly [`width`](EntryBundleId::width) entries.
+    /// Splits the bytes of this bundle, which must have exactly [`width`](EntryBundleId::width)
+    /// entries.
     ///
     /// # Errors
-    /// As [`decode_entry_bundle`], and [`EntryBundleError::Count`] for another number.
+    /// [`EntryBundleError`] as [`decode_entry_bundle`], and [`EntryBundleError::Count`] for another
+    /// number.
     pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Vec<&'a [u8]>, EntryBundleError> {
         let entries = decode_entry_bundle(bytes)?;
         let wanted = usize::from(self.width);

@@ -1,4 +1,4 @@
-//! The least that must be remembered of a tree to append to it and know its root.
+//! The frontier of a tree: the least that is needed to append to it and compute its root.
 
 use crate::hash::{EMPTY_ROOT, Hash, node_hash};
 use crate::size::{TreeHead, TreeSize};
@@ -22,7 +22,7 @@ impl Default for Frontier {
 }
 
 impl Frontier {
-    /// The frontier of the tree without leaves.
+    /// Returns the frontier of the tree without leaves.
     #[must_use]
     pub const fn new() -> Frontier {
         Frontier {
@@ -31,25 +31,26 @@ impl Frontier {
         }
     }
 
-    /// The number of leaves appended.
+    /// Returns the number of leaves appended.
     #[must_use]
     pub const fn size(&self) -> TreeSize {
         TreeSize::new(self.size)
     }
 
-    /// The root hash over all leaves; [`EMPTY_ROOT`] without any. At most 63 node hashes.
+    /// Returns the root hash over all leaves; [`EMPTY_ROOT`] without any. Takes at most 63 node
+    /// hashes.
     #[must_use]
     pub fn root(&self) -> Hash {
         fold_right(&self.nodes).unwrap_or(EMPTY_ROOT)
     }
 
-    /// Size and root together.
+    /// Returns size and root together.
     #[must_use]
     pub fn head(&self) -> TreeHead {
         TreeHead::new(self.size(), self.root())
     }
 
-    /// The root of the perfect subtree of 2^`height` leaves; there is one if that bit of the
+    /// Returns the root of the perfect subtree of 2^`height` leaves; `None` unless that bit of the
     /// size is set.
     #[must_use]
     pub fn node(&self, height: u8) -> Option<&Hash> {
@@ -61,14 +62,14 @@ impl Frontier {
         self.nodes.get((bits >> 1).count_ones() as usize)
     }
 
-    /// The subtree roots, the largest subtree's first.
+    /// Returns the subtree roots, the largest subtree's first.
     #[must_use]
     pub fn nodes(&self) -> &[Hash] {
         &self.nodes
     }
 
-    /// Appends one leaf hash: as many node hashes as the size has trailing one bits, so one
-    /// a leaf on average.
+    /// Appends one leaf hash. Takes as many node hashes as the size has trailing one bits, which is
+    /// one for each leaf on average.
     ///
     /// # Panics
     /// If the tree already has 2^64 - 1 leaves.
@@ -97,16 +98,16 @@ impl Frontier {
         }
     }
 
-    /// Puts a frontier back together from stored nodes, in the order of
-    /// [`nodes`](Frontier::nodes); `None` unless there is one for each one bit of `size`.
+    /// Makes a frontier of stored nodes, in the order of [`nodes`](Frontier::nodes); returns `None`
+    /// unless there is one for each one bit of `size`.
     #[must_use]
     pub fn from_nodes(size: TreeSize, nodes: Vec<Hash>) -> Option<Frontier> {
         let size = size.get();
         (nodes.len() == size.count_ones() as usize).then_some(Frontier { size, nodes })
     }
 
-    /// Empties the frontier of a perfect tree and returns its root; `None`, changing nothing,
-    /// if the tree is not perfect.
+    /// Empties the frontier of a perfect tree and returns its root; returns `None`, and changes
+    /// nothing, if the tree is not perfect.
     pub(crate) fn take_perfect(&mut self) -> Option<Hash> {
         if self.nodes.len() != 1 {
             return None;
@@ -116,8 +117,8 @@ impl Frontier {
     }
 }
 
-/// Hashes subtree roots, the largest (leftmost) first, into the root above all of them.
-/// `None` for none.
+/// Hashes subtree roots, the largest (leftmost) first, into the root above all of them. Returns
+/// `None` without any.
 pub(crate) fn fold_right<'a>(
     nodes: impl IntoIterator<Item = &'a Hash, IntoIter: DoubleEndedIterator>,
 ) -> Option<Hash> {

@@ -8,9 +8,9 @@ use thiserror::Error;
 
 use crate::text::{Base64Error, decode_base64, encode_base64};
 
-/// A SHA-256 hash of the log's tree: a leaf hash, an inner node or a root. 32 bytes.
+/// A hash of the log's tree: a leaf hash, an inner node or a root. 32 bytes of SHA-256.
 ///
-/// Printed as 64 lower-case hex digits; the wire formats of C2SP use
+/// It is printed as 64 lower-case hex digits; the wire formats of C2SP use
 /// [`to_base64`](Hash::to_base64).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash([u8; Hash::LEN]);
@@ -75,7 +75,7 @@ pub(crate) fn prefixed_pair(prefix: u8, left: &[u8; 32], right: &[u8; 32]) -> Ha
 const LEAF_PREFIX: u8 = 0x00;
 const NODE_PREFIX: u8 = 0x01;
 
-/// FIPS 180-4 section 5.3.3.
+/// The initial hash value of FIPS 180-4 section 5.3.3.
 const SHA256_INITIAL: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
@@ -87,14 +87,14 @@ const SHA256_INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
-/// Why bytes or text are not a [`struct@Hash`].
+/// The reason for which bytes or text are not a [`struct@Hash`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HashError {
     /// The number of bytes is not 32.
     #[error("a hash has {wanted} bytes, found {found}", wanted = Hash::LEN)]
     Length {
-        /// How many bytes there are.
+        /// Bytes that were found.
         found: usize,
     },
     /// The text is not strict base64.
@@ -103,28 +103,28 @@ pub enum HashError {
 }
 
 impl Hash {
-    /// Bytes in a hash.
+    /// Bytes of a hash.
     pub const LEN: usize = 32;
 
-    /// Wraps the 32 bytes of a hash computed elsewhere.
+    /// Wraps the 32 bytes of a hash that was computed elsewhere.
     #[must_use]
     pub const fn new(bytes: [u8; Hash::LEN]) -> Hash {
         Hash(bytes)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Hash::LEN] {
         &self.0
     }
 
-    /// The hash in standard base64 with padding, 44 characters.
+    /// Returns the hash in standard base64 with padding: 44 characters.
     #[must_use]
     pub fn to_base64(&self) -> String {
         encode_base64(&self.0)
     }
 
-    /// Reads standard base64: padding required, unused bits zero, nothing around it.
+    /// Parses standard base64: padding is required, unused bits are zero, and nothing is around it.
     ///
     /// # Errors
     /// [`HashError::Base64`] if the text is not such base64, [`HashError::Length`] if it

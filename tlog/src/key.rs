@@ -1,4 +1,4 @@
-//! Keys of signed notes: names, ids and the verifier keys that people are configured with.
+//! Keys of signed notes: names, ids, and the verifier keys with which verifiers are configured.
 //!
 //! Source: c2sp.org/signed-note, "Signatures" and "Verifier keys".
 
@@ -12,16 +12,16 @@ use crate::ed25519::{PUBLIC_KEY_BYTES, PublicKey, SignatureError};
 use crate::signer::PRIVATE_PREFIX;
 use crate::text::{Base64Error, decode_base64, encode_base64};
 
-/// A key's name: not empty, no Unicode white space, no `+`, no ASCII control characters.
+/// The name of a key: not empty, no Unicode white space, no `+`, no ASCII control characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyName(String);
 
-/// The 4 bytes that tell keys of one name apart. Not a commitment to the key: anybody can
+/// The 4 bytes that distinguish keys of one name. They are no commitment to the key: anyone can
 /// compute another key with the same id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 4]);
 
-/// What a key signs, and how.
+/// The type of a key's signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum SignatureType {
@@ -31,9 +31,9 @@ pub enum SignatureType {
     Cosignature,
 }
 
-/// A public key with its name, as verifiers are configured with.
+/// A public key with its name, with which verifiers are configured.
 ///
-/// Printed and parsed as `<name>+<key id, 8 hex digits>+<base64(type || public key)>`.
+/// It is printed and parsed as `<name>+<key id, 8 hex digits>+<base64(type || public key)>`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     name: KeyName,
@@ -42,34 +42,34 @@ pub struct VerifierKey {
     id: KeyId,
 }
 
-/// Why text is not a key.
+/// The reason for which a text is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// The name is empty.
     #[error("key name is empty")]
     EmptyName,
-    /// The name has a character that it must not have.
+    /// The name has a character that is not allowed.
     #[error("key name has the character {found:?}, which is white space, a control or a plus")]
     NameCharacter {
         /// The first such character.
         found: char,
     },
-    /// Not three parts separated by plus signs.
+    /// The text is not three parts separated by plus signs.
     #[error("key is not of the form name+id+base64")]
     Form,
-    /// A private key without its prefix, or a public one with it.
+    /// A private key lacks its prefix, or a public one has it.
     #[error("private keys, and only those, start with PRIVATE+KEY+")]
     Prefix,
     /// The key id is not 8 lower-case hex digits.
     #[error("key id is not 8 lower-case hex digits")]
     IdForm,
-    /// The key id is another than the name and the key give.
+    /// The key id is not that of the name and the key.
     #[error("key id is {found}, name and key give {wanted}")]
     IdMismatch {
         /// The id in the text.
         found: KeyId,
-        /// The id computed.
+        /// The id that name and key give.
         wanted: KeyId,
     },
     /// The key material is not base64.
@@ -78,13 +78,13 @@ pub enum KeyError {
     /// There is no key material.
     #[error("key material is empty")]
     NoMaterial,
-    /// A type that is not implemented, or not the one that is needed here.
+    /// The type is not implemented, or is not the one that is needed here.
     #[error("signature type 0x{found:02x} ({}) is not supported here", type_name(*found))]
     UnsupportedType {
         /// The type byte.
         found: u8,
     },
-    /// The key has another length than its type.
+    /// The key does not have the length of its type.
     #[error("key has {found} bytes, wanted {wanted}")]
     Length {
         /// Bytes after the type.
@@ -92,7 +92,7 @@ pub enum KeyError {
         /// Bytes that a key of this type has.
         wanted: usize,
     },
-    /// The public key is refused.
+    /// The public key is invalid.
     #[error(transparent)]
     PublicKey(#[from] SignatureError),
 }
@@ -101,7 +101,7 @@ impl KeyName {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`KeyError::EmptyName`] and [`KeyError::NameCharacter`].
+    /// [`KeyError::EmptyName`] or [`KeyError::NameCharacter`] if the name is not allowed.
     pub fn new(name: impl Into<String>) -> Result<KeyName, KeyError> {
         let name = name.into();
         if name.is_empty() {
@@ -114,7 +114,7 @@ impl KeyName {
         }
     }
 
-    /// The name.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -122,19 +122,19 @@ impl KeyName {
 }
 
 impl KeyId {
-    /// An id as it stands in front of a signature.
+    /// Wraps the 4 bytes that stand in front of a signature.
     #[must_use]
     pub const fn new(bytes: [u8; 4]) -> KeyId {
         KeyId(bytes)
     }
 
-    /// The 4 bytes.
+    /// Returns the 4 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 4] {
         &self.0
     }
 
-    /// SHA-256(name || 0x0A || type || public key)\[..4\].
+    /// Computes SHA-256(name || 0x0A || type || public key)\[..4\].
     fn derive(name: &KeyName, signature_type: SignatureType, public_key: &PublicKey) -> KeyId {
         let digest = Sha256::new()
             .chain_update(name.as_str())
@@ -146,7 +146,7 @@ impl KeyId {
 }
 
 impl SignatureType {
-    /// The type's byte in key ids and encoded keys.
+    /// Returns the type's byte in key ids and encoded keys.
     #[must_use]
     pub const fn to_byte(self) -> u8 {
         match self {
@@ -165,7 +165,7 @@ impl SignatureType {
 }
 
 impl VerifierKey {
-    /// Names a checked public key.
+    /// Makes a verifier key of a name, a type and a checked public key.
     #[must_use]
     pub fn new(name: KeyName, signature_type: SignatureType, public_key: PublicKey) -> VerifierKey {
         let id = KeyId::derive(&name, signature_type, &public_key);
@@ -177,7 +177,7 @@ impl VerifierKey {
         }
     }
 
-    /// Reads a verifier key.
+    /// Parses a verifier key.
     ///
     /// # Errors
     /// [`KeyError`] unless the text is exactly what [`Display`](fmt::Display) prints for a
@@ -190,25 +190,25 @@ impl VerifierKey {
         Ok(key)
     }
 
-    /// The key's name.
+    /// Returns the key's name.
     #[must_use]
     pub fn name(&self) -> &KeyName {
         &self.name
     }
 
-    /// The key's id.
+    /// Returns the key's id.
     #[must_use]
     pub fn id(&self) -> KeyId {
         self.id
     }
 
-    /// What the key signs.
+    /// Returns the type of the key's signatures.
     #[must_use]
     pub fn signature_type(&self) -> SignatureType {
         self.signature_type
     }
 
-    /// The public key.
+    /// Returns the public key.
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
         &self.public_key
@@ -258,7 +258,7 @@ pub(crate) fn check_id(found: KeyId, wanted: KeyId) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// What c2sp.org/signed-note assigns to the type byte.
+/// Returns what c2sp.org/signed-note assigns to the type byte.
 fn type_name(byte: u8) -> &'static str {
     match byte {
         0x01 => "Ed25519",

@@ -1,14 +1,14 @@
 //! The transparency log: Merkle tree mathematics and the C2SP formats around it.
 //!
-//! In scope: hashing entries into an RFC 6962 tree, growing it and cutting it into tiles,
-//! making and checking proofs; signed notes, checkpoints, cosignatures, trust policies and
-//! offline proofs; and the small batch trees that let a producer sign once for many
-//! statements. Server, client and offline verifier all call these functions: verification
+//! In scope: hashing entries into an RFC 6962 tree, growing it and cutting it into tiles, making
+//! and checking proofs; signed notes, checkpoints, cosignatures, trust policies and offline proofs;
+//! and the small batch trees that let a producer sign once for many statements. Server, client and
+//! offline verifier all call these functions: verification code exists once.
 //! code exists once.
 //!
-//! Out of scope: what an entry means (`deed-evidence`), where tiles are stored (a
-//! [`TileReader`] is asked) and when anything happens. There is no clock, randomness, file
-//! or network access in here; times and seeds are arguments.
+//! Out of scope: the meaning of entries (`deed-evidence`), the place where tiles are stored (they
+//! are read through [`TileReader`]) and the times at which things happen. Nothing in this crate
+//! accesses a clock, randomness, a file or the network; times and seeds are arguments.
 //!
 //! | what | where |
 //! |---|---|
@@ -19,7 +19,7 @@
 //! | tiles on the wire | [`TileId`], [`TilePath`], [`encode_entry_bundle`] |
 //! | notes and keys | [`SignedNote`], [`VerifierKey`], [`NoteSigner`] |
 //! | tree heads on the wire | [`Checkpoint`], [`Cosigner`] |
-//! | what to trust | [`Policy`], [`TlogProof`] |
+//! | trust | [`Policy`], [`TlogProof`] |
 //! | producer batches | [`batch_root`], [`verify_batch_proof`] |
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

@@ -26,14 +26,14 @@ pub const NOTE_BYTES_MAX: usize = 512 * 1024;
 /// The most signatures that a note may have. The specification asks for at least 16.
 pub const NOTE_SIGNATURES_MAX: usize = 64;
 
-/// A text and its signatures, parsed but not verified: nothing in it is to be believed
-/// before [`verify`](SignedNote::verify).
+/// A text and its signatures, parsed but not verified: nothing in it may be trusted before
+/// [`verify`](SignedNote::verify).
 ///
-/// Printing gives back exactly the bytes that were parsed.
+/// Printing it returns exactly the bytes that were parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedNote {
     text: String,
-    /// Invariant: between 1 and 64.
+    /// The signatures. Invariant: 1 to 64.
     signatures: Vec<NoteSignature>,
 }
 
@@ -42,35 +42,35 @@ pub struct SignedNote {
 pub struct VerifiedSignature<'a> {
     /// The key that signed.
     pub key: &'a VerifierKey,
-    /// When it signed, by its own clock; cosignatures only.
+    /// Time of signing by the signer's own clock; cosignatures only.
     pub time: Option<PosixSeconds>,
 }
 
-/// Why bytes are not a signed note, or a note is not to be believed.
+/// The reason for which bytes are not a signed note, or a note is not to be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NoteError {
-    /// Too long to be looked at.
+    /// The note is longer than is accepted.
     #[error("note has {found} bytes, at most {NOTE_BYTES_MAX} are accepted")]
     TooLong {
         /// Bytes of the note.
         found: usize,
     },
-    /// Not UTF-8.
+    /// The note is not UTF-8.
     #[error("note is not UTF-8 from byte {valid_up_to} on")]
     NotUtf8 {
-        /// Bytes that are.
+        /// Number of bytes before the invalid ones.
         valid_up_to: usize,
     },
-    /// A control character other than LF.
+    /// The note has a control character other than LF.
     #[error("note has the control character {found:?} at byte {offset}")]
     ControlCharacter {
         /// The character.
         found: char,
-        /// Where it is.
+        /// Position of the character, in bytes.
         offset: usize,
     },
-    /// No blank line between text and signatures.
+    /// There is no blank line between text and signatures.
     #[error("note has no blank line between text and signatures")]
     NoBlankLine,
     /// The text does not end with a line feed.
@@ -79,48 +79,48 @@ pub enum NoteError {
     /// The signatures do not end with a line feed.
     #[error("signature lines do not end with a line feed")]
     SignatureEnd,
-    /// No signatures at all.
+    /// There are no signatures.
     #[error("note has no signatures")]
     NoSignatures,
-    /// More signatures than are accepted.
+    /// There are more signatures than are accepted.
     #[error("note has more than {NOTE_SIGNATURES_MAX} signatures")]
     TooManySignatures,
     /// A line is not an em dash, a name and base64, separated by one space each.
     #[error("signature line {line} is not of the form: em dash, name, base64")]
     SignatureForm {
-        /// Which one, from 1.
+        /// Number of the signature line, from 1.
         line: usize,
     },
-    /// The name in a signature line is no key name.
+    /// The name in a signature line cannot be a key's name.
     #[error("signature line {line}: {cause}")]
     SignatureName {
-        /// Which one, from 1.
+        /// Number of the signature line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The defect of the name.
         cause: KeyError,
     },
     /// The signature is not base64.
     #[error("signature line {line}: {cause}")]
     SignatureBase64 {
-        /// Which one, from 1.
+        /// Number of the signature line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The defect of the base64.
         cause: Base64Error,
     },
-    /// The signature is too short to hold a key id and anything else.
+    /// The signature is too short to hold a key id and more.
     #[error("signature line {line} has {found} bytes, which is no key id and signature")]
     SignatureTooShort {
-        /// Which one, from 1.
+        /// Number of the signature line, from 1.
         line: usize,
-        /// Bytes it has.
+        /// Bytes that the line holds.
         found: usize,
     },
     /// Two of the known keys have the same name and id.
     #[error("two known keys have the name {name} and the id {id}")]
     AmbiguousKey {
-        /// Their name.
+        /// Name of both keys.
         name: KeyName,
-        /// Their id.
+        /// Id of both keys.
         id: KeyId,
     },
     /// A signature by a known key has the wrong length for its type.
@@ -130,7 +130,7 @@ pub enum NoteError {
         name: KeyName,
         /// Bytes of the signature.
         found: usize,
-        /// Bytes that one of this type has.
+        /// Bytes that a signature of this type has.
         wanted: usize,
     },
     /// A cosignature's time is beyond what the specification allows.
@@ -146,28 +146,28 @@ pub enum NoteError {
     BadSignature {
         /// The key's name.
         name: KeyName,
-        /// Why.
+        /// The reason for which it does not verify.
         cause: SignatureError,
     },
     /// None of the signatures is by a known key.
     #[error("none of the {found} signatures is by a known key")]
     NoKnownSignature {
-        /// Signatures there are.
+        /// Number of signatures of the note.
         found: usize,
     },
 }
 
 impl SignedNote {
-    /// Reads a note.
+    /// Parses a note.
     ///
-    /// Its form is checked and nothing else: not whether the signatures verify, nor whether
-    /// two of them are by the same key.
+    /// Only its form is checked: the signatures are not verified, and two of them may be of the
+    /// same key.
     ///
     /// # Errors
-    /// [`NoteError`], for everything that [`Display`](fmt::Display) would not print.
+    /// [`NoteError`] for all bytes that [`Display`](fmt::Display) would not print.
     pub fn parse(note: &[u8]) -> Result<SignedNote, NoteError> {
         let note = checked_utf8(note)?;
-        // Text may contain blank lines, signature lines cannot: the last one separates.
+        // The text may contain blank lines, signature lines cannot: the last one separates them.
         let blank = note.rfind("\n\n").ok_or(NoteError::NoBlankLine)?;
         let (text, signatures) = (&note[..blank + 1], &note[blank + 2..]);
         let signatures = parse_lines(signatures)?;
@@ -180,7 +180,8 @@ impl SignedNote {
     /// Signs a text, which must end with a line feed and have no other control characters.
     ///
     /// # Errors
-    /// [`NoteError::TextEnd`], [`NoteError::ControlCharacter`] and [`NoteError::TooLong`].
+    /// [`NoteError::TextEnd`], [`NoteError::ControlCharacter`] or [`NoteError::TooLong`] if the
+    /// text is not allowed.
     pub fn sign(text: impl Into<String>, signer: &NoteSigner) -> Result<SignedNote, NoteError> {
         let text = text.into();
         checked_utf8(text.as_bytes())?;
@@ -197,19 +198,19 @@ impl SignedNote {
         })
     }
 
-    /// The text, with its final line feed.
+    /// Returns the text, with its final line feed.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The signatures, 1 to 64, in their order.
+    /// Returns the signatures, 1 to 64, in their order.
     #[must_use]
     pub fn signatures(&self) -> &[NoteSignature] {
         &self.signatures
     }
 
-    /// Appends a signature line, unless the note has that very line already. It is not
+    /// Appends a signature line, unless the note has the very same line already. The line is not
     /// verified.
     ///
     /// # Errors
@@ -227,12 +228,12 @@ impl SignedNote {
 
     /// Verifies all signatures of known keys and returns them, in their order.
     ///
-    /// Signatures of unknown keys are ignored, where a key is known by name and id together.
-    /// A key that signed twice (a witness cosigns the same head again with another time) is
-    /// returned twice.
+    /// Signatures of unknown keys are ignored; a key is known by name and id together. A key that
+    /// signed twice (a witness may cosign the same head again with another time) is returned twice.
     ///
     /// # Errors
-    /// [`NoteError::BadSignature`] and its siblings if any signature by a known key is bad;
+    /// [`NoteError::BadSignature`], [`NoteError::SignatureLength`] or
+    /// [`NoteError::CosignatureTime`] if any signature of a known key is bad;
     /// [`NoteError::NoKnownSignature`] if there is none; [`NoteError::AmbiguousKey`] if two
     /// different keys share name and id.
     pub fn verify<'k>(

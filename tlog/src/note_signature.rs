@@ -1,4 +1,4 @@
-//! Signature lines of notes, which witnesses also answer on their own.
+//! Signature lines of notes, which witnesses also return by themselves.
 //!
 //! ```text
 //! — <name> base64(key id (4 bytes) || signature) LF
@@ -14,17 +14,17 @@ use crate::key::{KeyId, KeyName, SignatureType, VerifierKey};
 use crate::note::{NOTE_SIGNATURES_MAX, NoteError, VerifiedSignature, checked_utf8};
 use crate::text::{decode_base64, encode_base64};
 
-/// One signature line.
+/// A signature line of a note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoteSignature {
     name: KeyName,
     id: KeyId,
-    /// Invariant: not empty.
+    /// The bytes behind the key id. Invariant: not empty.
     signature: Vec<u8>,
 }
 
 impl NoteSignature {
-    /// Puts a line together from a key and the bytes of its signature.
+    /// Makes a line of a key and the bytes of its signature.
     pub(crate) fn new(key: &VerifierKey, signature: Vec<u8>) -> NoteSignature {
         NoteSignature {
             name: key.name().clone(),
@@ -33,33 +33,33 @@ impl NoteSignature {
         }
     }
 
-    /// Reads signature lines alone, one or more: what a witness answers.
+    /// Parses one or more signature lines without a note, as a witness returns them.
     ///
     /// # Errors
-    /// [`NoteError`], as [`SignedNote::parse`](crate::SignedNote::parse).
+    /// [`NoteError`] as [`SignedNote::parse`](crate::SignedNote::parse).
     pub fn parse_lines(lines: &[u8]) -> Result<Vec<NoteSignature>, NoteError> {
         parse_lines(checked_utf8(lines)?)
     }
 
-    /// The name of the key.
+    /// Returns the name of the key.
     #[must_use]
     pub fn name(&self) -> &KeyName {
         &self.name
     }
 
-    /// The id of the key.
+    /// Returns the id of the key.
     #[must_use]
     pub fn id(&self) -> KeyId {
         self.id
     }
 
-    /// The signature after the key id, at least one byte. Its form depends on the key.
+    /// Returns the signature behind the key id: at least one byte. Its form depends on the key.
     #[must_use]
     pub fn signature(&self) -> &[u8] {
         &self.signature
     }
 
-    /// Whether the line names this key. It may still be anybody's.
+    /// Returns true if the line names this key. Anyone may have made the signature.
     #[must_use]
     pub fn names(&self, key: &VerifierKey) -> bool {
         self.name == *key.name() && self.id == key.id()
@@ -84,7 +84,7 @@ impl NoteSignature {
         Ok(VerifiedSignature { key, time })
     }
 
-    /// The signature as an array, if it has the right length.
+    /// Returns the signature as an array, if it has the right length.
     pub(crate) fn sized<const N: usize>(&self) -> Result<&[u8; N], NoteError> {
         self.signature
             .as_slice()
@@ -103,7 +103,7 @@ impl NoteSignature {
         }
     }
 
-    /// Reads one line without its line feed.
+    /// Parses one line without its line feed.
     fn parse_line(line: &str, number: usize) -> Result<NoteSignature, NoteError> {
         let form = NoteError::SignatureForm { line: number };
         let Some((name, base64)) = line

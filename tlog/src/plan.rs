@@ -1,4 +1,4 @@
-//! Where the hashes of a proof are found: leaf ranges -> perfect subtrees -> tiles.
+//! The places of a proof's hashes: from leaf ranges to perfect subtrees to tiles.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::tile::{
 /// Computes MTH over each of the leaf ranges of the tree of `size` leaves, reading every
 /// tile once and all of them in one batch.
 ///
-/// The ranges are ones that RFC 6962 splits a tree into: none is empty, and each starts at a
+/// The ranges must be ones into which RFC 6962 splits a tree: none is empty, and each starts at a
 /// multiple of the largest power of two that is not longer than it.
 pub(crate) fn subtree_roots<R: TileReader>(
     ranges: &[Range<u64>],
@@ -43,7 +43,7 @@ pub(crate) fn subtree_roots<R: TileReader>(
     Ok(roots.collect())
 }
 
-/// The root over the 256 hashes of a full tile, which is an entry of the level above.
+/// Returns the root over the 256 hashes of a full tile, which is an entry of the level above.
 pub(crate) fn full_tile_root(hashes: &[Hash]) -> Hash {
     let mut level = [Hash::new([0; Hash::LEN]); TILE_WIDTH as usize / 2];
     let (pairs, _) = hashes[..TILE_WIDTH as usize].as_chunks::<2>();
@@ -60,8 +60,7 @@ pub(crate) fn full_tile_root(hashes: &[Hash]) -> Hash {
     level[0]
 }
 
-/// A subtree of 2^height leaves, the one at zero-based position `index` among those of its
-/// height.
+/// A subtree of 2^height leaves: the one at zero-based position `index` among those of its height.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PerfectSubtree {
     height: u32,
@@ -83,7 +82,8 @@ fn perfect_subtrees(range: Range<u64>) -> impl Iterator<Item = PerfectSubtree> {
 }
 
 impl PerfectSubtree {
-    /// The tile that its root is computed from, as wide as the tree of `size` leaves has it.
+    /// Returns the tile from which the subtree's root is computed, as wide as it is in the tree of
+    /// `size` leaves.
     fn tile(&self, size: u64) -> TileId {
         let level = (self.height / TILE_HEIGHT) as u8;
         let index = self.first_entry() / u64::from(TILE_WIDTH);
@@ -92,24 +92,25 @@ impl PerfectSubtree {
         TileId::new(level, index, width).expect("a subtree of the tree lies in its tiles")
     }
 
-    /// How many levels of the binary tree its root is above the entries of its tile, 0 to 7.
+    /// Returns the number of levels by which the subtree's root is above the entries of its tile: 0
+    /// to 7.
     fn rank(&self) -> u32 {
         self.height % TILE_HEIGHT
     }
 
-    /// Its position among the nodes of its rank in its tile.
+    /// Returns its position among the nodes of its rank in its tile.
     fn position_in_tile(&self) -> usize {
         (self.first_entry() % u64::from(TILE_WIDTH)) as usize >> self.rank()
     }
 
-    /// Its first entry's position in the level of its tile.
+    /// Returns the position of its first entry in the level of its tile.
     fn first_entry(&self) -> u64 {
         self.index << self.rank()
     }
 }
 
-/// A tile and those of its inner nodes that were needed so far. The paths of neighbouring
-/// leaves share nearly all of them.
+/// A tile, and those of its inner nodes that were needed so far. The paths of neighbouring leaves
+/// share nearly all of them.
 struct InnerNodes {
     entries: TileHashes,
     /// The node of rank r at position i is at (256 >> r) + i, as in a binary heap.

@@ -1,6 +1,7 @@
-//! Trust policies: which logs to believe, and which witnesses must have seen their heads.
+//! Trust policies: the logs that a verifier trusts, and the witnesses that must have cosigned their
+//! heads.
 //!
-//! This is what a verifier is configured with, and all that it has to trust.
+//! A verifier is configured with a policy, and has to trust nothing else.
 //!
 //! Source: c2sp.org/tlog-policy.
 
@@ -15,15 +16,15 @@ use crate::key::{SignatureType, VerifierKey};
 use crate::note::{NoteError, SignedNote};
 use crate::policy_parser::{self, PolicyParseError};
 
-/// A parsed policy: logs, witnesses and the rule of which cosignatures are enough.
+/// A parsed policy: logs, witnesses and the rule for sufficient cosignatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub(crate) logs: Vec<PolicyLog>,
     pub(crate) witnesses: Vec<PolicyWitness>,
-    /// One for each name, in the order of the file. Members refer backwards only, so one
-    /// pass from the front evaluates all of them.
+    /// One rule for each name, in the order of the file. Members refer backwards only, so one pass
+    /// from the front evaluates all of them.
     pub(crate) rules: Vec<Rule>,
-    /// The rule that must hold; none for `quorum none`.
+    /// The rule that must hold; `None` for `quorum none`.
     pub(crate) quorum: Option<usize>,
 }
 
@@ -32,22 +33,23 @@ pub struct Policy {
 pub struct PolicyLog {
     /// The log's key, of type 0x01. Its name is the log's origin.
     pub key: VerifierKey,
-    /// Where the log is reached, if the policy says so.
+    /// The log's URL, if the policy has one.
     pub url: Option<String>,
 }
 
 /// A `witness` line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyWitness {
-    /// The witness's name in the policy, which need not be its key's; not UTF-8 is replaced.
+    /// The witness's name in the policy, which need not be its key's name; bytes that are not UTF-8
+    /// are replaced.
     pub name: String,
     /// The witness's key, of type 0x04.
     pub key: VerifierKey,
-    /// The witness's submission prefix, if the policy says so.
+    /// The witness's submission prefix, if the policy has one.
     pub url: Option<String>,
 }
 
-/// What a name in the policy stands for.
+/// The meaning of a name in the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// Holds if this witness cosigned.
@@ -66,27 +68,27 @@ pub struct VerifiedCheckpoint {
     pub checkpoint: Checkpoint,
     /// The key of the log that signed it.
     pub log_key: VerifierKey,
-    /// Which of the policy's witnesses cosigned it, in the order of the policy; more than the
-    /// quorum needs, perhaps, and possibly none with `quorum none`.
+    /// The witnesses of the policy that cosigned it, in the order of the policy; they may be more
+    /// than the quorum needs, and none with `quorum none`.
     pub cosigned_by: Vec<CosignedBy>,
 }
 
-/// One witness's word for a checkpoint.
+/// A witness's cosignature of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CosignedBy {
     /// The witness's name in the policy.
     pub witness: String,
     /// The witness's key.
     pub key: VerifierKey,
-    /// When it cosigned, by its own clock; the latest time if it did so repeatedly.
+    /// Time of the cosignature by the witness's own clock; the latest time if there are several.
     pub time: PosixSeconds,
 }
 
-/// Why the policy does not accept a checkpoint.
+/// The reason for which the policy does not accept a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// The note is malformed, has a bad signature by a known key or none by any.
+    /// The note is malformed, has a bad signature by a known key, or has none by a known key.
     #[error(transparent)]
     Note(#[from] NoteError),
     /// The note is not a checkpoint.
@@ -104,7 +106,7 @@ pub enum PolicyError {
         /// The origin of the checkpoint.
         origin: Origin,
     },
-    /// Too few, or not the right ones, of the witnesses cosigned.
+    /// The witnesses that cosigned do not make the quorum.
     #[error("cosignatures of {cosigned} of {witnesses} witnesses do not make the quorum")]
     Quorum {
         /// Witnesses of the policy that cosigned.
@@ -115,50 +117,50 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// Reads a policy file.
+    /// Parses a policy file.
     ///
-    /// Bytes beyond ASCII are opaque, as the specification wants it. The last line may lack
-    /// its line feed.
+    /// Bytes beyond ASCII are opaque, as the specification demands. The last line may lack its line
+    /// feed.
     ///
     /// # Errors
-    /// [`PolicyParseError`], with the number of the line.
+    /// [`PolicyParseError`] with the number of the line.
     pub fn parse(policy: impl AsRef<[u8]>) -> Result<Policy, PolicyParseError> {
         policy_parser::parse(policy.as_ref())
     }
 
-    /// The logs, in the order of the file.
+    /// Returns the logs, in the order of the file.
     #[must_use]
     pub fn logs(&self) -> &[PolicyLog] {
         &self.logs
     }
 
-    /// The witnesses, in the order of the file.
+    /// Returns the witnesses, in the order of the file.
     #[must_use]
     pub fn witnesses(&self) -> &[PolicyWitness] {
         &self.witnesses
     }
 
-    /// Whether any cosignature is needed at all: not with `quorum none`.
+    /// Returns true if cosignatures are needed, that is unless the policy has `quorum none`.
     #[must_use]
     pub fn needs_cosignatures(&self) -> bool {
         self.quorum.is_some()
     }
 
-    /// Reads a checkpoint note and verifies it: one of the policy's logs signed it, that log
-    /// is its origin, and the quorum of witnesses cosigned it.
+    /// Parses a checkpoint note and verifies it: one of the policy's logs signed it, that log is
+    /// its origin, and the quorum of witnesses cosigned it.
     ///
     /// # Errors
-    /// [`PolicyError`]. A bad signature by any log of this origin or any witness of the
-    /// policy rejects the note, even if it has enough others.
+    /// [`PolicyError`]. A bad signature by any log of this origin or any witness of the policy
+    /// rejects the note, even if it has enough good ones.
     pub fn verify_checkpoint(&self, note: &[u8]) -> Result<VerifiedCheckpoint, PolicyError> {
         self.verify_note(&SignedNote::parse(note)?)
     }
 
-    /// As [`verify_checkpoint`](Policy::verify_checkpoint), for a note that is parsed
-    /// already.
+    /// Verifies a note that is parsed already, like
+    /// [`verify_checkpoint`](Policy::verify_checkpoint).
     ///
     /// # Errors
-    /// As [`verify_checkpoint`](Policy::verify_checkpoint).
+    /// [`PolicyError`], like [`verify_checkpoint`](Policy::verify_checkpoint).
     pub fn verify_note(&self, note: &SignedNote) -> Result<VerifiedCheckpoint, PolicyError> {
         let checkpoint = Checkpoint::parse(note.text())?;
         let log_keys: Vec<&VerifierKey> = self
@@ -175,12 +177,12 @@ impl Policy {
         self.verify_signatures(note, checkpoint, &log_keys)
     }
 
-    /// Verifies a checkpoint of a log that is known from elsewhere: its key takes the place
-    /// of the policy's logs.
+    /// Verifies a checkpoint of a log that is known from elsewhere; `key` is used in place of the
+    /// policy's logs.
     ///
     /// # Errors
-    /// As [`verify_checkpoint`](Policy::verify_checkpoint), and [`CheckpointError::KeyType`]
-    /// for the key of a witness.
+    /// [`PolicyError`], like [`verify_checkpoint`](Policy::verify_checkpoint), and
+    /// [`CheckpointError::KeyType`] for the key of a witness.
     pub fn verify_note_of(
         &self,
         note: &SignedNote,
@@ -257,7 +259,7 @@ impl Policy {
         })
     }
 
-    /// Whether the quorum holds if these witnesses, one flag for each, cosigned.
+    /// Returns true if the quorum holds when these witnesses, one flag for each, cosigned.
     fn has_quorum(&self, cosigned: &[bool]) -> bool {
         let mut holds: Vec<bool> = Vec::with_capacity(self.rules.len());
         for rule in &self.rules {

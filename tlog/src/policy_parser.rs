@@ -20,22 +20,22 @@ use crate::text::parse_decimal;
 /// The longest policy that is parsed, in bytes: some thousand keys.
 pub const POLICY_BYTES_MAX: usize = 256 * 1024;
 
-/// Why a file is not a policy.
+/// The reason for which a file is not a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PolicyParseError {
-    /// Too long to be looked at.
+    /// The file is longer than is accepted.
     #[error("policy has {found} bytes, at most {POLICY_BYTES_MAX} are accepted")]
     TooLong {
         /// Bytes of the file.
         found: usize,
     },
-    /// A line is wrong.
+    /// A line is malformed.
     #[error("policy line {line}: {problem}")]
     Line {
-        /// Which one, from 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The defect of the line.
         problem: PolicyLineError,
     },
     /// There is no quorum line.
@@ -43,30 +43,30 @@ pub enum PolicyParseError {
     NoQuorum,
 }
 
-/// What is wrong with a line of a policy.
+/// The defect of a line of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PolicyLineError {
-    /// A control character other than tab and line feed.
+    /// The line has a control character other than tab and line feed.
     #[error("control character 0x{found:02x}")]
     ControlCharacter {
         /// The byte.
         found: u8,
     },
-    /// The first word is none of the four.
+    /// The first word is none of the four keywords.
     #[error("starts with {found:?}, wanted log, witness, group or quorum")]
     Keyword {
         /// The first word.
         found: String,
     },
-    /// Too few or too many words.
+    /// There are too few or too many words.
     #[error("{words} words after {keyword}, wanted {wanted}")]
     WordCount {
         /// The first word.
         keyword: &'static str,
         /// The words after it.
         words: usize,
-        /// How many there should be.
+        /// The number of words that are wanted.
         wanted: &'static str,
     },
     /// The verifier key is refused.
@@ -75,7 +75,7 @@ pub enum PolicyLineError {
     /// The verifier key is not UTF-8.
     #[error("verifier key is not UTF-8")]
     KeyNotUtf8,
-    /// A witness's key in a log line or the other way round.
+    /// A witness's key is in a log line, or the other way round.
     #[error("key {name} has signature type 0x{found:02x}, a {keyword} has 0x{wanted:02x}")]
     KeyType {
         /// The first word.
@@ -87,7 +87,7 @@ pub enum PolicyLineError {
         /// The type wanted.
         wanted: u8,
     },
-    /// The public key was listed before, under whatever name.
+    /// The public key was listed before, under any name.
     #[error("the public key of {name} is listed already")]
     DuplicateKey {
         /// The name of this key.
@@ -102,7 +102,7 @@ pub enum PolicyLineError {
     /// The name `none` was given to a witness or a group, or listed as a member.
     #[error("the name none stands for no quorum and nothing else")]
     ReservedName,
-    /// The name is not defined on a line before.
+    /// The name is not defined on an earlier line.
     #[error("the name {name:?} is not defined on a line before")]
     UnknownName {
         /// The name.
@@ -122,7 +122,7 @@ pub enum PolicyLineError {
         /// The number of members.
         members: usize,
     },
-    /// A second quorum line.
+    /// There is a second quorum line.
     #[error("there is a quorum line already")]
     SecondQuorum,
 }
@@ -162,9 +162,9 @@ struct Parser<'a> {
     logs: Vec<PolicyLog>,
     witnesses: Vec<PolicyWitness>,
     rules: Vec<Rule>,
-    /// What a name stands for, and whether it is a member of a group already.
+    /// The meaning of each name, and whether it is a member of a group already.
     names: HashMap<&'a [u8], Name>,
-    /// The outer option is whether there was a quorum line.
+    /// The outer option says whether there was a quorum line.
     quorum: Option<Option<usize>>,
 }
 
@@ -302,8 +302,8 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Looks up a member of a new group. A name may be a member once in the whole policy, so
-    /// that no witness counts twice.
+    /// Looks up a member of a new group. A name may be a member once in the whole policy, so that
+    /// no witness counts twice.
     fn join(&mut self, member: &[u8]) -> Result<usize, PolicyLineError> {
         if member == b"none" {
             return Err(PolicyLineError::ReservedName);
@@ -353,7 +353,7 @@ fn parse_threshold(word: &[u8], members: usize) -> Result<usize, PolicyLineError
         })
 }
 
-/// Of the control characters only tab is allowed; line feeds are gone by now.
+/// Returns true for control characters other than tab; the line feeds are gone by now.
 fn is_forbidden(byte: u8) -> bool {
     byte != b'\t' && byte.is_ascii_control()
 }

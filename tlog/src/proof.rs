@@ -1,5 +1,5 @@
-//! The two kinds of proof. Both are lists of hashes and nothing else, which is why they are
-//! different types.
+//! The two kinds of proof. Both are lists of hashes and nothing else, and so they must be different
+//! types.
 
 use thiserror::Error;
 
@@ -7,7 +7,7 @@ use crate::hash::Hash;
 
 /// The sibling hashes from a leaf up to the root of a tree that contains it.
 ///
-/// The leaf's sibling first, the root's child last. Made by
+/// The order is: the leaf's sibling first, the root's child last. Made by
 /// [`prove_inclusion`](crate::prove_inclusion), checked by
 /// [`verify_inclusion`](crate::verify_inclusion).
 ///
@@ -24,35 +24,36 @@ pub struct InclusionProof(Vec<Hash>);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConsistencyProof(Vec<Hash>);
 
-/// More hashes than a proof of this kind has in any tree.
+/// The list has more hashes than a proof of this kind has in any tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("proof has {found} hashes, at most {max} are possible")]
 pub struct ProofTooLong {
-    /// Hashes there are.
+    /// Hashes of the list.
     pub found: usize,
-    /// Hashes there can be.
+    /// The most hashes that are possible.
     pub max: usize,
 }
 
 impl InclusionProof {
-    /// ceil(log2(size)) hashes, so 64 in the largest tree that 64 bits can count.
+    /// The most hashes of a proof: ceil(log2(size)), so 64 in the largest tree that 64 bits can
+    /// count.
     pub const HASHES_MAX: usize = 64;
 }
 
 impl ConsistencyProof {
-    /// ceil(log2(size)) + 1 hashes, so 65 in the largest tree that 64 bits can count. Trees
-    /// of up to 2^62 leaves stay within the 63 hashes of the witness protocol.
+    /// The most hashes of a proof: ceil(log2(size)) + 1, so 65 in the largest tree that 64 bits can
+    /// count. Trees of up to 2^62 leaves stay within the 63 hashes of the witness protocol.
     pub const HASHES_MAX: usize = 65;
 }
 
 macro_rules! hash_list {
     ($proof:ident) => {
         impl $proof {
-            /// Takes hashes that came from elsewhere. Only their number is checked: whether
-            /// they prove anything is for the verification to find out.
+            /// Makes a proof of hashes that came from elsewhere. Only their number is checked; only
+            /// verification shows whether they prove anything.
             ///
             /// # Errors
-            /// [`ProofTooLong`] above `HASHES_MAX`.
+            /// [`ProofTooLong`] if there are more than `HASHES_MAX`.
             pub fn from_hashes(hashes: Vec<Hash>) -> Result<$proof, ProofTooLong> {
                 if hashes.len() > Self::HASHES_MAX {
                     return Err(ProofTooLong {
@@ -63,13 +64,13 @@ macro_rules! hash_list {
                 Ok($proof(hashes))
             }
 
-            /// The hashes, in the order of RFC 6962.
+            /// Returns the hashes, in the order of RFC 6962.
             #[must_use]
             pub fn hashes(&self) -> &[Hash] {
                 &self.0
             }
 
-            /// The hashes, in the order of RFC 6962.
+            /// Returns the hashes, in the order of RFC 6962.
             #[must_use]
             pub fn into_hashes(self) -> Vec<Hash> {
                 self.0

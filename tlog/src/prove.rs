@@ -11,16 +11,16 @@ use crate::proof::{ConsistencyProof, InclusionProof};
 use crate::size::{LeafIndex, SizeRange, TreeSize};
 use crate::tile::{TileReadError, TileReader};
 
-/// Why there is no proof.
+/// The reason for which there is no proof.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ProveError<E> {
     /// The leaf is not in the tree.
     #[error("leaf index {index} is beyond the tree of size {size}")]
     IndexOutOfRange {
-        /// The leaf asked for.
+        /// The leaf that was asked for.
         index: LeafIndex,
-        /// The tree it was asked for in.
+        /// The size of the tree in which it was asked for.
         size: TreeSize,
     },
     /// The tree that should be the earlier one is the larger one.
@@ -57,14 +57,14 @@ pub fn prove_inclusion<R: TileReader>(
     Ok(InclusionProof::from_hashes(hashes).expect("a path is at most 64 hashes long"))
 }
 
-/// Returns the inclusion proofs for several leaves in the tree of `size` leaves, in the
-/// order asked for.
+/// Returns the inclusion proofs for several leaves in the tree of `size` leaves, in the given
+/// order.
 ///
-/// One batched read for all of them, and neighbouring leaves share the hashing: for many
-/// leaves of one tile this is far cheaper than [`prove_inclusion`] for each.
+/// All tiles are read in one batch, and neighbouring leaves share the hashing: for many leaves of
+/// one tile this is far cheaper than [`prove_inclusion`] for each.
 ///
 /// # Errors
-/// As [`prove_inclusion`].
+/// [`ProveError`] as [`prove_inclusion`].
 pub fn prove_inclusions<R: TileReader>(
     indexes: &[LeafIndex],
     size: TreeSize,
@@ -88,8 +88,8 @@ pub fn prove_inclusions<R: TileReader>(
 /// Returns the proof that the tree of `sizes.old` leaves is a prefix of the tree of
 /// `sizes.new` leaves.
 ///
-/// At most ceil(log2(new)) + 1 hashes; none if the sizes are equal or the old tree is empty,
-/// as there is nothing to prove then. Reads tiles in one batch.
+/// It has at most ceil(log2(new)) + 1 hashes; none if the sizes are equal or the old tree is empty,
+/// because there is nothing to prove then. Reads tiles in one batch.
 ///
 /// Source: RFC 6962 section 2.1.2, PROOF(m, D\[n\]). Checked by
 /// [`verify_consistency`](crate::verify_consistency).
@@ -124,7 +124,7 @@ pub fn root_at<R: TileReader>(size: TreeSize, reader: &R) -> Result<Hash, TileRe
     Ok(roots[0])
 }
 
-/// The siblings of the nodes on the way from the leaf up to the root.
+/// Returns the siblings of the nodes on the path from the leaf up to the root.
 fn inclusion_ranges<E>(index: LeafIndex, size: TreeSize) -> Result<Vec<Range<u64>>, ProveError<E>> {
     if !size.contains(index) {
         return Err(ProveError::IndexOutOfRange { index, size });
@@ -138,9 +138,9 @@ fn inclusion_ranges<E>(index: LeafIndex, size: TreeSize) -> Result<Vec<Range<u64
     Ok(siblings)
 }
 
-/// The ranges of PROOF(old, D\[new\]): the siblings on the way from the last leaf of the old
-/// tree up to the root, from the first subtree on that the two trees have in common; and
-/// that subtree, unless it is all of the old tree, whose root the verifier knows.
+/// Returns the ranges of PROOF(old, D\[new\]): the siblings on the path from the last leaf of the
+/// old tree up to the root, from the first subtree on that the two trees have in common; and that
+/// subtree, unless it is the whole old tree, whose root the verifier knows.
 fn consistency_ranges(old: u64, new: u64) -> Vec<Range<u64>> {
     if old == 0 || old == new {
         return Vec::new();

@@ -15,8 +15,8 @@ use crate::text::encode_base64;
 /// Bytes of an Ed25519 seed, RFC 8032's private key.
 pub const SEED_BYTES: usize = 32;
 
-/// A key that signs notes as a log does, type 0x01. The seed is wiped when it is dropped and
-/// never printed, except by [`to_private_key`](NoteSigner::to_private_key).
+/// A key that signs notes as a log does, type 0x01. The seed is wiped when it is dropped, and never
+/// printed except by [`to_private_key`](NoteSigner::to_private_key).
 #[derive(Clone)]
 pub struct NoteSigner(SecretKey);
 
@@ -31,8 +31,7 @@ impl NoteSigner {
         ))
     }
 
-    /// Reads a private key of type 0x01,
-    /// `PRIVATE+KEY+<name>+<key id>+<base64(type || seed)>`.
+    /// Parses a private key of type 0x01, `PRIVATE+KEY+<name>+<key id>+<base64(type || seed)>`.
     ///
     /// # Errors
     /// [`KeyError`]; [`KeyError::UnsupportedType`] for the key of a witness.
@@ -40,19 +39,19 @@ impl NoteSigner {
         SecretKey::parse(text, SignatureType::Ed25519).map(NoteSigner)
     }
 
-    /// The private key as text, to be stored where only the signer can read it.
+    /// Returns the private key as text, to be stored where only the signer can read it.
     #[must_use]
     pub fn to_private_key(&self) -> String {
         self.0.to_private_key()
     }
 
-    /// The key that verifies what this one signs.
+    /// Returns the key that verifies this one's signatures.
     #[must_use]
     pub fn verifier_key(&self) -> &VerifierKey {
         &self.0.verifier
     }
 
-    /// The key's name.
+    /// Returns the key's name.
     #[must_use]
     pub fn name(&self) -> &KeyName {
         self.0.verifier.name()
@@ -63,8 +62,8 @@ impl NoteSigner {
     }
 }
 
-/// A seed with its name and purpose, behind [`NoteSigner`] and
-/// [`Cosigner`](crate::Cosigner). Dropping the signing key wipes the seed.
+/// A seed with its name and purpose, for [`NoteSigner`] and [`Cosigner`](crate::Cosigner). Dropping
+/// the signing key wipes the seed.
 #[derive(Clone)]
 pub(crate) struct SecretKey {
     signing: SigningKey,
@@ -125,7 +124,7 @@ impl SecretKey {
 
 pub(crate) const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
 
-/// Overwrites a copy of a seed. The optimiser must assume that the zeros are looked at.
+/// Overwrites a copy of a seed with zeros, which the optimiser must not leave out.
 fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
     std::hint::black_box(bytes);

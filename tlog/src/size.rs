@@ -1,4 +1,4 @@
-//! Positions and sizes: a leaf index is not a tree size, and neither is a bare `u64`.
+//! Positions and sizes as types: a leaf index is not a tree size, and neither is a bare `u64`.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct LeafIndex(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TreeSize(u64);
 
-/// Two sizes of one growing tree. Named fields, because two positional sizes get swapped.
+/// Two sizes of one growing tree. The fields are named, because two positional sizes get swapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SizeRange {
     /// The earlier, smaller tree.
@@ -21,9 +21,9 @@ pub struct SizeRange {
     pub new: TreeSize,
 }
 
-/// A tree's size and root hash: everything a proof is verified against.
+/// A tree's size and root hash, against which proofs are verified.
 ///
-/// The fields are independent input; only a checkpoint's signature ties them together.
+/// The fields are independent; only a checkpoint's signature connects them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TreeHead {
     /// The number of leaves.
@@ -33,19 +33,19 @@ pub struct TreeHead {
 }
 
 impl LeafIndex {
-    /// The leaf at zero-based position `index`.
+    /// Returns the index of the leaf at zero-based position `index`.
     #[must_use]
     pub const fn new(index: u64) -> LeafIndex {
         LeafIndex(index)
     }
 
-    /// The zero-based position.
+    /// Returns the zero-based position.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The smallest tree that contains this leaf; `None` for the index 2^64 - 1, which no
+    /// Returns the smallest tree that contains this leaf; `None` for the index 2^64 - 1, which no
     /// tree contains.
     #[must_use]
     pub const fn size_including(self) -> Option<TreeSize> {
@@ -55,7 +55,7 @@ impl LeafIndex {
         }
     }
 
-    /// The index `count` leaves further on; `None` beyond 2^64 - 1.
+    /// Returns the index `count` leaves further on; `None` beyond 2^64 - 1.
     #[must_use]
     pub const fn checked_add(self, count: u64) -> Option<LeafIndex> {
         match self.0.checked_add(count) {
@@ -69,37 +69,37 @@ impl TreeSize {
     /// The tree without leaves.
     pub const ZERO: TreeSize = TreeSize(0);
 
-    /// A tree of `leaves` leaves.
+    /// Returns the size of a tree of `leaves` leaves.
     #[must_use]
     pub const fn new(leaves: u64) -> TreeSize {
         TreeSize(leaves)
     }
 
-    /// The number of leaves.
+    /// Returns the number of leaves.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// Whether the tree has no leaves.
+    /// Returns true if the tree has no leaves.
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether leaf `index` is in the tree.
+    /// Returns true if leaf `index` is in the tree.
     #[must_use]
     pub const fn contains(self, index: LeafIndex) -> bool {
         index.0 < self.0
     }
 
-    /// The index that the next leaf appended gets.
+    /// Returns the index of the next leaf that is appended.
     #[must_use]
     pub const fn next_index(self) -> LeafIndex {
         LeafIndex(self.0)
     }
 
-    /// The index of the last leaf; `None` for the empty tree.
+    /// Returns the index of the last leaf; `None` for the empty tree.
     #[must_use]
     pub const fn last_index(self) -> Option<LeafIndex> {
         match self.0.checked_sub(1) {
@@ -108,7 +108,7 @@ impl TreeSize {
         }
     }
 
-    /// The size after `leaves` more; `None` beyond 2^64 - 1.
+    /// Returns the size after `leaves` more; `None` beyond 2^64 - 1.
     #[must_use]
     pub const fn checked_add(self, leaves: u64) -> Option<TreeSize> {
         match self.0.checked_add(leaves) {
@@ -125,7 +125,7 @@ impl TreeHead {
         root: EMPTY_ROOT,
     };
 
-    /// Puts a head together.
+    /// Makes a head of a size and a root.
     #[must_use]
     pub const fn new(size: TreeSize, root: Hash) -> TreeHead {
         TreeHead { size, root }

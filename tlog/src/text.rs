@@ -1,11 +1,11 @@
-//! The two textual encodings every format here shares, each with exactly one spelling for
-//! a value, so that parsing and printing again gives the same bytes.
+//! The two textual encodings that all formats here share. Each value has exactly one encoding, so
+//! that parsing and printing again returns the same bytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
-/// Text that is not standard base64 in its one canonical spelling.
+/// The text is not standard base64 in its one canonical form.
 ///
 /// The alphabet is that of RFC 4648 section 4; padding is required, unused bits are zero
 /// and there is no white space.
@@ -16,17 +16,17 @@ pub struct Base64Error {
     pub chars: usize,
 }
 
-/// Text that is not a decimal number in its one canonical spelling.
+/// The reason for which a text is not a decimal number in its one canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DecimalError {
-    /// Empty, or a character that is no digit.
+    /// The text is empty, or has a character that is no digit.
     #[error("not a decimal number")]
     NotDigits,
-    /// A zero in front of other digits.
+    /// There is a zero in front of other digits.
     #[error("decimal number with a leading zero")]
     LeadingZero,
-    /// More than 2^64 - 1.
+    /// The number is above 2^64 - 1.
     #[error("decimal number beyond 64 bits")]
     TooLarge,
 }
@@ -41,7 +41,7 @@ pub(crate) fn decode_base64(text: &str) -> Result<Vec<u8>, Base64Error> {
         .map_err(|_| Base64Error { chars: text.len() })
 }
 
-/// Reads ASCII digits; `str::parse` alone would also take a plus sign and leading zeros.
+/// Parses ASCII digits; `str::parse` alone would also accept a plus sign and leading zeros.
 pub(crate) fn parse_decimal(text: &str) -> Result<u64, DecimalError> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(DecimalError::NotDigits);

@@ -1,8 +1,8 @@
 //! Tiles: 256 hashes of one level at a time, the unit in which a tree is stored and served.
 //!
-//! Level 0 holds leaf hashes. Entry i of level l is the root over the 256^l leaves from
-//! i * 256^l on, and only exists once those leaves all do; the inner nodes between two
-//! levels are recomputed from the entries below.
+//! Level 0 holds leaf hashes. Entry i of level l is the root over the 256^l leaves from i * 256^l
+//! on, and exists only once all of those leaves do; the inner nodes between two levels are
+//! recomputed from the entries below.
 //!
 //! Source: c2sp.org/tlog-tiles, "Merkle Tree".
 
@@ -22,10 +22,10 @@ pub const TILE_LEVEL_MAX: u8 = 63;
 /// A tile spans 8 levels of the binary tree: 256 = 2^8.
 pub(crate) const TILE_HEIGHT: u32 = 8;
 
-/// The hashes of a tile as a reader returns them, shared because readers cache tiles.
+/// The hashes of a tile as a reader returns them. They are shared, because readers cache tiles.
 pub type TileHashes = Arc<Vec<Hash>>;
 
-/// Which tile: level, position in its level, and how many of its entries.
+/// The name of a tile: its level, its position in the level, and the number of its entries.
 ///
 /// The level is at most 63 and the width 1 to 256; a width below 256 names a partial tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +35,7 @@ pub struct TileId {
     width: u16,
 }
 
-/// Why numbers do not name a tile, or bytes are not one.
+/// The reason for which numbers do not name a tile, or bytes are not one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TileError {
@@ -51,14 +51,14 @@ pub enum TileError {
         /// The width.
         found: u64,
     },
-    /// The bytes are not as many hashes as the tile is wide.
+    /// The number of bytes is not that of the tile's hashes.
     #[error("tile of {width} hashes has {wanted} bytes, found {found}")]
     Bytes {
         /// Entries of the tile.
         width: u16,
-        /// Bytes those take.
+        /// Bytes of that many hashes.
         wanted: usize,
-        /// Bytes there are.
+        /// Bytes that were found.
         found: usize,
     },
 }
@@ -67,7 +67,7 @@ impl TileId {
     /// Names the first `width` entries of tile `index` of `level`.
     ///
     /// # Errors
-    /// [`TileError::Level`] above 63, [`TileError::Width`] outside of 1 to 256.
+    /// [`TileError::Level`] above 63, [`TileError::Width`] if the width is not 1 to 256.
     pub const fn new(level: u8, index: u64, width: u16) -> Result<TileId, TileError> {
         if level > TILE_LEVEL_MAX {
             return Err(TileError::Level {
@@ -94,7 +94,7 @@ impl TileId {
         TileId::new(level, index, TILE_WIDTH)
     }
 
-    /// Names tile `index` of `level` as wide as it is in a tree of `size` leaves; `None` if
+    /// Names tile `index` of `level` with its width in a tree of `size` leaves; returns `None` if
     /// that tree has no entry there.
     #[must_use]
     pub const fn in_tree(level: u8, index: u64, size: TreeSize) -> Option<TileId> {
@@ -118,31 +118,31 @@ impl TileId {
         })
     }
 
-    /// The level, 0 for leaf hashes, at most 63.
+    /// Returns the level: 0 for leaf hashes, at most 63.
     #[must_use]
     pub const fn level(&self) -> u8 {
         self.level
     }
 
-    /// The position in the level.
+    /// Returns the position in the level.
     #[must_use]
     pub const fn index(&self) -> u64 {
         self.index
     }
 
-    /// How many entries, 1 to 256.
+    /// Returns the number of entries: 1 to 256.
     #[must_use]
     pub const fn width(&self) -> u16 {
         self.width
     }
 
-    /// Whether all 256 entries are named.
+    /// Returns true if the name is that of all 256 entries.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.width == TILE_WIDTH
     }
 
-    /// The same tile once it is full.
+    /// Returns the name of the same tile when it is full.
     #[must_use]
     pub const fn to_full(self) -> TileId {
         TileId {
@@ -151,7 +151,7 @@ impl TileId {
         }
     }
 
-    /// Reads this tile from its bytes, [`width`](TileId::width) hashes of 32 bytes.
+    /// Parses the bytes of this tile: [`width`](TileId::width) hashes of 32 bytes.
     ///
     /// # Errors
     /// [`TileError::Bytes`] if there are fewer or more.
@@ -169,8 +169,8 @@ impl TileId {
     }
 }
 
-/// How many entries a tree of `size` leaves has at a level: its complete subtrees of
-/// 256^level leaves.
+/// Returns the number of entries that a tree of `size` leaves has at a level: its complete subtrees
+/// of 256^level leaves.
 pub(crate) const fn entries_at(level: u8, size: u64) -> u64 {
     match size.checked_shr(TILE_HEIGHT * level as u32) {
         Some(entries) => entries,
@@ -190,22 +190,22 @@ pub fn tile_bytes(hashes: &[Hash]) -> Vec<u8> {
     bytes
 }
 
-/// Where proofs take their hashes from: storage, a cache or somebody else's HTTP server.
+/// A source of tiles for proofs: storage, a cache, or another party's HTTP server.
 ///
-/// Proving reads everything it needs in one call, so that one batched read is enough.
+/// A proof reads everything that it needs in one call, so that one batched read is enough.
 pub trait TileReader {
-    /// What can go wrong while reading.
+    /// The error of a failed read.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Reads the tiles, in the order asked for.
+    /// Reads the tiles and returns them in the given order.
     ///
-    /// A tile may come back longer than its [`width`](TileId::width), because it has grown
-    /// since; the caller uses the first `width` hashes. Returning fewer hashes or another
-    /// number of tiles is an error that the caller detects. The hashes are not checked here:
-    /// a proof built from wrong ones fails to verify.
+    /// A returned tile may be longer than its [`width`](TileId::width), because it has grown since;
+    /// the caller uses the first `width` hashes. The caller detects it if there are fewer hashes or
+    /// another number of tiles. The hashes are not checked here: a proof that is built from wrong
+    /// ones fails to verify.
     ///
     /// # Errors
-    /// Whatever the implementation meets, a missing tile among it.
+    /// Any error of the implementation, for example for a missing tile.
     fn read_tiles(&self, tiles: &[TileId]) -> Result<Vec<TileHashes>, Self::Error>;
 }
 
@@ -217,32 +217,32 @@ impl<R: TileReader + ?Sized> TileReader for &R {
     }
 }
 
-/// Why tiles could not be read.
+/// The reason for which tiles could not be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TileReadError<E> {
     /// The reader failed.
     #[error("reading tiles failed")]
     Reader(#[source] E),
-    /// The reader returned another number of tiles than asked for.
+    /// The reader returned another number of tiles than it was asked for.
     #[error("asked for {wanted} tiles, the reader returned {found}")]
     Count {
-        /// Tiles asked for.
+        /// Number of tiles that were asked for.
         wanted: usize,
-        /// Tiles returned.
+        /// Number of tiles that were returned.
         found: usize,
     },
-    /// A tile has fewer hashes than the tree it belongs to needs.
+    /// A tile has fewer hashes than the tree needs.
     #[error("tile {index} of level {level} has {found} hashes, wanted {wanted}", level = tile.level, index = tile.index, wanted = tile.width)]
     Short {
-        /// The tile asked for.
+        /// The tile that was asked for.
         tile: TileId,
-        /// Hashes returned.
+        /// Number of hashes that were returned.
         found: usize,
     },
 }
 
-/// Reads tiles and checks their number and widths. Asks nothing of the reader for nothing.
+/// Reads tiles and checks their number and widths. The reader is not called if `tiles` is empty.
 pub(crate) fn read_checked<R: TileReader>(
     reader: &R,
     tiles: &[TileId],

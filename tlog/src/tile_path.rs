@@ -19,7 +19,7 @@ use crate::entry_bundle::EntryBundleId;
 use crate::text::{DecimalError, parse_decimal};
 use crate::tile::{TILE_WIDTH, TileError, TileId};
 
-/// What a path below a log's base URL names.
+/// The thing that a path below a log's base URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TilePath {
     /// Hashes of the tree.
@@ -28,7 +28,7 @@ pub enum TilePath {
     Entries(EntryBundleId),
 }
 
-/// Why text is not the path of a tile.
+/// The reason for which a text is not the path of a tile.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TilePathError {
@@ -62,7 +62,7 @@ pub enum TilePathError {
 }
 
 impl TileId {
-    /// The path below the log's base URL, `tile/0/x001/x234/067.p/3` for example.
+    /// Returns the path below the log's base URL, for example `tile/0/x001/x234/067.p/3`.
     #[must_use]
     pub fn path(&self) -> String {
         self.to_string()
@@ -70,7 +70,7 @@ impl TileId {
 }
 
 impl EntryBundleId {
-    /// The path below the log's base URL, `tile/entries/x001/x234/067.p/3` for example.
+    /// Returns the path below the log's base URL, for example `tile/entries/x001/x234/067.p/3`.
     #[must_use]
     pub fn path(&self) -> String {
         self.to_string()
@@ -78,13 +78,13 @@ impl EntryBundleId {
 }
 
 impl TilePath {
-    /// Reads a path, without a slash in front.
+    /// Parses a path without a leading slash.
     ///
-    /// Only the one spelling that [`TileId::path`] and [`EntryBundleId::path`] print is
-    /// accepted. Whether such a tile exists in the tree is not checked here.
+    /// Only the one form that [`TileId::path`] and [`EntryBundleId::path`] return is accepted. It
+    /// is not checked here whether such a tile exists in the tree.
     ///
     /// # Errors
-    /// [`TilePathError`] for everything else.
+    /// [`TilePathError`] for any other text.
     pub fn parse(path: &str) -> Result<TilePath, TilePathError> {
         let rest = path.strip_prefix("tile/").ok_or(TilePathError::Prefix)?;
         let (kind, rest) = rest.split_once('/').ok_or(TilePathError::Prefix)?;

@@ -28,13 +28,13 @@ use crate::verify::{VerifyError, verify_inclusion};
 /// and more for the extra data.
 pub const TLOG_PROOF_BYTES_MAX: usize = 1024 * 1024;
 
-/// Everything that somebody with a trust policy needs to verify, offline, that an entry is
-/// in a log.
+/// An offline proof: with a trust policy, it is all that is needed to verify that an entry is in a
+/// log.
 ///
-/// Printing gives back exactly the bytes that were parsed.
+/// Printing it returns exactly the bytes that were parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlogProof {
-    /// Application data that nothing vouches for.
+    /// Application data that is not verified.
     pub extra: Option<Vec<u8>>,
     /// The entry's position in the log.
     pub index: LeafIndex,
@@ -44,23 +44,23 @@ pub struct TlogProof {
     pub checkpoint: SignedNote,
 }
 
-/// Why a proof is malformed or does not hold.
+/// The reason for which a proof is malformed or does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TlogProofError {
-    /// Too long to be looked at.
+    /// The proof is longer than is accepted.
     #[error("tlog-proof has {found} bytes, at most {TLOG_PROOF_BYTES_MAX} are accepted")]
     TooLong {
         /// Bytes of the proof.
         found: usize,
     },
-    /// Not UTF-8.
+    /// The proof is not UTF-8.
     #[error("tlog-proof is not UTF-8 from byte {valid_up_to} on")]
     NotUtf8 {
-        /// Bytes that are.
+        /// Number of bytes before the invalid ones.
         valid_up_to: usize,
     },
-    /// The first line is another.
+    /// The first line is not that of this format.
     #[error("tlog-proof does not start with the line {FIRST_LINE}")]
     FirstLine,
     /// The extra data is not base64.
@@ -77,13 +77,13 @@ pub enum TlogProofError {
     Hash {
         /// Zero-based position in the inclusion proof.
         position: usize,
-        /// What is wrong with it.
+        /// The defect of the hash.
         cause: HashError,
     },
-    /// The inclusion proof is longer than any can be.
+    /// The inclusion proof has more hashes than any can have.
     #[error(transparent)]
     ProofTooLong(#[from] ProofTooLong),
-    /// No empty line, or nothing after the inclusion proof.
+    /// There is no empty line, or nothing after the inclusion proof.
     #[error("tlog-proof ends before the checkpoint")]
     NoCheckpoint,
     /// The checkpoint is not a signed note.
@@ -100,10 +100,10 @@ pub enum TlogProofError {
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
 
 impl TlogProof {
-    /// Reads a proof. Nothing in it is to be believed before [`verify`](TlogProof::verify).
+    /// Parses a proof. Nothing in it may be trusted before [`verify`](TlogProof::verify).
     ///
     /// # Errors
-    /// [`TlogProofError`] for everything that [`Display`](fmt::Display) would not print.
+    /// [`TlogProofError`] for all bytes that [`Display`](fmt::Display) would not print.
     pub fn parse(proof: &[u8]) -> Result<TlogProof, TlogProofError> {
         if proof.len() > TLOG_PROOF_BYTES_MAX {
             return Err(TlogProofError::TooLong { found: proof.len() });
@@ -136,11 +136,11 @@ impl TlogProof {
     /// Verifies that the log has `leaf` at [`index`](TlogProof::index): the policy accepts
     /// the checkpoint, and the inclusion proof leads from the leaf to the checkpoint's root.
     ///
-    /// The leaf hash must come from the entry itself, hashed by whoever verifies. The extra
-    /// data stays unverified.
+    /// The verifier must compute the leaf hash from the entry itself. The extra data stays
+    /// unverified.
     ///
     /// # Errors
-    /// [`TlogProofError::Policy`] and [`TlogProofError::Inclusion`].
+    /// [`TlogProofError::Policy`] or [`TlogProofError::Inclusion`] if it does not hold.
     pub fn verify(
         &self,
         leaf: &Hash,
@@ -152,13 +152,13 @@ impl TlogProof {
     }
 }
 
-/// Splits off a line that starts with a keyword; gives what is after the keyword, and the
-/// lines below.
+/// Splits off a line that starts with `keyword`; returns the rest of that line, and the lines
+/// below.
 fn split_line<'a>(text: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     text.strip_prefix(keyword)?.split_once('\n')
 }
 
-/// Reads hashes up to the empty line; gives them, and what is below.
+/// Parses hashes up to the empty line; returns them, and the lines below.
 fn parse_hashes(text: &str) -> Result<(Vec<Hash>, &str), TlogProofError> {
     let mut hashes = Vec::new();
     let mut rest = text;

@@ -1,7 +1,7 @@
-//! Checking proofs. Everything here takes input from strangers and never panics.
+//! Verification of proofs. All functions here take input from strangers and never panic.
 //!
-//! Both checks know the number of hashes that a proof must have before they hash anything,
-//! so that a proof has exactly one form.
+//! Both functions know the number of hashes that a proof must have before they hash anything, so a
+//! proof has exactly one form.
 
 use thiserror::Error;
 
@@ -9,14 +9,14 @@ use crate::hash::{EMPTY_ROOT, Hash, node_hash};
 use crate::proof::{ConsistencyProof, InclusionProof};
 use crate::size::{LeafIndex, TreeHead, TreeSize};
 
-/// Why a proof does not hold.
+/// The reason for which a proof does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum VerifyError {
     /// The leaf is not in the tree.
     #[error("leaf index {index} is beyond the tree of size {size}")]
     IndexOutOfRange {
-        /// The leaf claimed.
+        /// The index that is claimed.
         index: LeafIndex,
         /// The size of the tree.
         size: TreeSize,
@@ -29,40 +29,40 @@ pub enum VerifyError {
         /// The size given as the new one.
         new: TreeSize,
     },
-    /// The proof has another number of hashes than any proof for these numbers.
+    /// The number of hashes is not that of a proof for these numbers.
     #[error("proof has {found} hashes, wanted {wanted}")]
     ProofLength {
         /// Hashes of the proof.
         found: usize,
-        /// Hashes that it must have.
+        /// Hashes that the proof must have.
         wanted: usize,
     },
-    /// A head of size 0 has another root than the empty tree.
+    /// A head of size 0 does not have the root of the empty tree.
     #[error("a tree of size 0 has root {root}, not that of the empty tree")]
     EmptyTreeRoot {
         /// The root of that head.
         root: Hash,
     },
-    /// Leaf and proof lead to another root.
+    /// Leaf and proof do not lead to the root of the head.
     #[error("proof leads to root {found}, wanted {wanted}")]
     RootMismatch {
-        /// The root computed.
+        /// The root that was computed.
         found: Hash,
         /// The root of the head.
         wanted: Hash,
     },
-    /// The proof starts from another tree than the old one.
+    /// The proof does not start from the old tree.
     #[error("proof leads to old root {found}, wanted {wanted}")]
     OldRootMismatch {
-        /// The root computed.
+        /// The root that was computed.
         found: Hash,
         /// The root of the old head.
         wanted: Hash,
     },
-    /// The proof ends at another tree than the new one.
+    /// The proof does not end at the new tree.
     #[error("proof leads to new root {found}, wanted {wanted}")]
     NewRootMismatch {
-        /// The root computed.
+        /// The root that was computed.
         found: Hash,
         /// The root of the new head.
         wanted: Hash,
@@ -107,8 +107,8 @@ pub fn verify_inclusion(
 
 /// Checks that the tree with the `old` head is a prefix of the tree with the `new` one.
 ///
-/// From the empty tree and between equal sizes the proof is empty; the roots are checked
-/// even so.
+/// The proof is empty if the old tree is empty or the sizes are equal; the roots are checked even
+/// then.
 ///
 /// Source: RFC 9162 section 2.1.4.2. Proofs are made by
 /// [`prove_consistency`](crate::prove_consistency).
@@ -145,9 +145,9 @@ pub fn verify_consistency(
         old: old.size,
         new: new.size,
     })?;
-    // The largest perfect subtree at the old tree's right edge is part of both trees; the
-    // path from there up is what the proof consists of. Where that subtree is all of the old
-    // tree, its root is known already, else it comes first.
+    // The largest perfect subtree at the old tree's right edge is part of both trees, and the proof
+    // consists of the path from there up. If that subtree is the whole old tree, its root is known;
+    // otherwise it comes first.
     let common_height = old.size.get().trailing_zeros();
     let old_is_perfect = old.size.get().is_power_of_two();
     let wanted = path.siblings_from(common_height) + usize::from(!old_is_perfect);
@@ -194,19 +194,19 @@ fn check_length(found: usize, wanted: usize) -> Result<(), VerifyError> {
     Ok(())
 }
 
-/// The number of hashes of an inclusion proof for leaf `index` in a tree of `size` leaves;
+/// Returns the number of hashes of an inclusion proof for leaf `index` in a tree of `size` leaves;
 /// `None` if the leaf is not in the tree.
 pub(crate) fn inclusion_proof_len(index: LeafIndex, size: TreeSize) -> Option<usize> {
     Path::new(index, size).map(|path| path.siblings_from(0))
 }
 
-/// On which side of the path a sibling is.
+/// The side of the path on which a sibling is.
 enum Side {
     Left,
     Right,
 }
 
-/// The way from a leaf up to the root.
+/// The path from a leaf up to the root.
 ///
 /// Up to the height where it joins the path of the tree's last leaf, the path has a sibling
 /// at every height. From there on it runs along the right edge of the tree, where a height
@@ -227,7 +227,7 @@ impl Path {
         })
     }
 
-    /// The siblings at `height` and above; the height is at most `joins_edge_at`.
+    /// Returns the number of siblings at `height` and above; the height is at most `joins_edge_at`.
     fn siblings_from(&self, height: u32) -> usize {
         let on_edge = self
             .index
@@ -237,7 +237,7 @@ impl Path {
         (self.joins_edge_at - height + on_edge) as usize
     }
 
-    /// The sides of those siblings, from the lowest up.
+    /// Returns the sides of those siblings, from the lowest up.
     fn sides_from(&self, height: u32) -> impl Iterator<Item = Side> {
         let Path {
             index,

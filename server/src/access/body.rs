@@ -28,39 +28,40 @@ use crate::{
     status::Refusal,
 };
 
-/// Bytes that the body of a request may have whose caller should have said who they are.
+/// Largest request body, in bytes, of an anonymous caller where access control is on.
 pub(crate) const ANONYMOUS_BODY_BYTES_MAX: usize = 64 << 10;
 
-/// What a request counts for that waits for its body: its head, and what the transport keeps of it.
+/// Bytes that a request counts for while it waits for its body: its head, and the transport's state
+/// for it.
 const WAITING_BYTES: usize = 8 << 10;
 
-/// A request's body: what it has sent so far takes up memory.
+/// A request's body. The bytes of a message that is not complete yet are counted as held memory.
 pub(super) struct Arriving {
     body: Body,
     framing: Framing,
     begun_bytes: usize,
-    /// What it counts for until its first message is there, however little has come.
+    /// Bytes counted until the first message is complete, however little has arrived.
     waiting_bytes: usize,
     undecoded: Undecoded,
-    /// What it may still send, if that is bounded.
+    /// Bytes that may still arrive; `None` for no bound.
     bytes_left: Option<usize>,
     deadline: Deadline,
 }
 
-/// What must have come within the bound.
+/// The part of a body that must arrive within the bound.
 enum Deadline {
-    /// The body.
+    /// The whole body.
     Body(Pin<Box<Sleep>>, Duration),
-    /// Each message, from its first byte on. Not counted is the time in which nobody reads.
+    /// Each message, from its first byte on. Time in which the server does not read is not counted.
     Message(Option<Pin<Box<Sleep>>>, Duration),
 }
 
 impl Arriving {
-    /// A body that is a `stream` may stay open, and each of its messages must come `within`;
-    /// others must be complete.
+    /// Wraps a request's body. If `stream` is true, the body may stay open, and each of its
+    /// messages must arrive `within` this time; any other body must be complete by then.
     ///
     /// # Errors
-    /// Too much waits already for bodies to come.
+    /// [`Refusal`] if the bodies that are under way take up all the room there is for them.
     pub(super) fn wrap(
         body: Body,
         undecoded: Undecoded,
@@ -76,7 +77,7 @@ impl Arriving {
         } else {
             Deadline::Body(Box::pin(tokio::time::sleep(within)), within)
         };
-        // Streams have places, of which there are few.
+        // Streams have a bounded number of places, so they need no such charge.
         let waiting_bytes = if stream { 0 } else { WAITING_BYTES };
         let mut arriving = Self {
             body,
@@ -118,7 +119,7 @@ impl Arriving {
         Ok(())
     }
 
-    /// Ready when the bound has passed.
+    /// Returns `Ready` with the bound once it has passed.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Duration> {
         let (sleep, within) = match &mut self.deadline {
             Deadline::Body(sleep, within) => (sleep, *within),
@@ -133,11 +134,11 @@ impl Arriving {
         Poll::Ready(within)
     }
 
-    /// Lets go of everything.
+    /// Releases all memory that the body is counted for.
     fn end(&mut self) {
         self.body = Body::empty();
         self.begun_bytes = 0;
-        // Holding nothing needs no room.
+        // Holding zero bytes cannot fail.
         let _ = self.undecoded.hold(0);
     }
 }
@@ -186,7 +187,7 @@ impl hyper::body::Body for Arriving {
     }
 }
 
-/// What is said to a caller that is nobody and sends much.
+/// Returns the refusal for an anonymous caller whose body is too large.
 pub(super) fn too_much_of_nobody() -> Refusal {
     Refusal::Unauthenticated(format!(
         "requests of more than {ANONYMOUS_BODY_BYTES_MAX} bytes are taken from known callers \
@@ -195,8 +196,8 @@ pub(super) fn too_much_of_nobody() -> Refusal {
     ))
 }
 
-/// Something that an answer holds until the transport has taken it, found among the extensions of
-/// a response.
+/// Something that a handler puts into a response's extensions, and that is dropped when the
+/// transport has taken the answer.
 #[derive(Clone)]
 #[allow(dead_code, reason = "held for its drop")]
 pub(crate) struct Kept(Arc<dyn Send + Sync>);
@@ -207,47 +208,47 @@ impl Kept {
     }
 }
 
-/// An answer's body. As long as it is there, the request counts as open.
+/// An answer's body. The request counts as open until it is dropped.
 pub(super) struct Answer {
     pub(super) body: Body,
     pub(super) open: OpenRequest,
     pub(super) _kept: Option<Kept>,
-    /// The shares of what it brings.
+    /// The shares of the answer budget for the bytes that the body brings.
     pub(super) made: Option<Made>,
     pub(super) _place: Option<Place>,
-    /// When it ends, whatever there is to say; for callers that did not say who they are.
+    /// Completes when an anonymous caller's answer must end, whatever remains to be sent.
     pub(super) ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Whether it ends with a status of gRPC.
+    /// True if the answer ends with a gRPC status.
     pub(super) grpc: bool,
 }
 
 struct Waiting {
     answer: Answer,
-    /// Since when the peer has taken nothing of what is there; `None` if nothing is.
+    /// The time since when the peer has taken none of the bytes that are ready; `None` if none are.
     since: Option<Instant>,
 }
 
-/// What has become of an answer.
+/// The state of an answer.
 enum State {
     Waiting(Waiting),
-    /// It was ended at this time, and the peer has not taken that either.
+    /// The answer was ended at this time, and the peer has not taken the end yet.
     Stalled(Instant, Arc<Activity>),
     Ended,
 }
 
 type Slot = Mutex<State>;
 
-/// Answers that are not taken. The transport does not ask for them while the peer's window is
-/// closed, so nobody but a third one can end them. What the transport has of them by then only goes
-/// with the connection: that is closed when the end is not taken either.
+/// Ends answers that the peer does not take. The transport does not poll a body while the peer's
+/// window is closed, so a third party has to end it. Bytes that are in the transport's own buffers
+/// are released only with the connection, which is closed if the peer does not take the end either.
 pub(crate) struct Stalls {
     within: Duration,
     slots: Mutex<Vec<Weak<Slot>>>,
 }
 
 impl Stalls {
-    /// Answers of which nothing is taken `within` this time are ended, and after that time once more
-    /// their connections.
+    /// Ends an answer of which nothing is taken `within` this time, and closes its connection after
+    /// the same time once more.
     pub(crate) fn new(within: Duration) -> Arc<Self> {
         Arc::new(Self {
             within,
@@ -255,9 +256,9 @@ impl Stalls {
         })
     }
 
-    /// Looks after them until the server stops.
+    /// Checks all answers until the server stops.
     pub(crate) async fn keep_up(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
-        // Often enough that few are remembered that were taken long ago.
+        // The interval is short, so that few answers are remembered that were taken long ago.
         let interval = (self.within / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
         loop {
             tokio::select! {
@@ -291,7 +292,7 @@ impl Stalls {
             }
             true
         });
-        // What they held goes without any lock.
+        // Dropping releases what the answers held; no lock may be held meanwhile.
         drop(ended);
     }
 
@@ -319,7 +320,7 @@ struct Held {
 }
 
 impl Held {
-    /// Ends with a status of ours.
+    /// Ends the body with this status.
     fn end(&mut self, status: Status) -> Option<Result<Frame<Bytes>, Status>> {
         self.ended = true;
         if self.grpc {
@@ -358,7 +359,7 @@ impl hyper::body::Body for Held {
             drop(slot);
             drop(ended);
             let status = Status::unavailable(
-                "streams of callers that did not say who they are end after some time; ask again",
+                "streams of anonymous callers end after some time; open a new one",
             );
             return Poll::Ready(self.end(status));
         }
@@ -367,7 +368,8 @@ impl hyper::body::Body for Held {
         let Some(made) = &waiting.answer.made else {
             return polled;
         };
-        // What was made in this poll is in these bytes: the encoder keeps nothing back.
+        // The bytes were made in this poll and are all in this frame: the encoder keeps nothing
+        // back.
         polled.map(|frame| {
             frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| made.charge(bytes))))
         })

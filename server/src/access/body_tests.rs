@@ -1,4 +1,4 @@
-//! What bodies hold, and when they end.
+//! Tests of what bodies hold, and of when they end.
 
 use std::{
     future::poll_fn,
@@ -21,7 +21,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const CONNECTION_BYTES: usize = 6 << 20;
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// A message that announces more than what ever comes of it.
+/// A message that announces more bytes than ever arrive.
 fn unfinished(chunks: usize) -> Body {
     let chunks = (0..chunks).map(|number| {
         let mut chunk = BytesMut::zeroed(CHUNK_BYTES);
@@ -43,7 +43,7 @@ fn poll(body: &mut Body) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
     Pin::new(body).poll_frame(&mut context)
 }
 
-/// Takes what is there; the error that it ends with, if it does.
+/// Takes what is ready and returns the error with which the body ends, if it does.
 fn drain(body: &mut Body) -> Option<Status> {
     loop {
         match poll(body) {
@@ -75,7 +75,7 @@ async fn unfinished_messages_of_a_connection_hold_no_more_than_its_bound() {
             bodies.push(body);
             assert!(pressure.undecoded_bytes() <= CONNECTION_BYTES);
         }
-        // Six of a mebibyte each have room, and those that were refused hold nothing.
+        // Six messages of a mebibyte each have room, and those that were refused hold nothing.
         assert_eq!(
             (refused, pressure.undecoded_bytes()),
             (94, CONNECTION_BYTES)
@@ -85,7 +85,7 @@ async fn unfinished_messages_of_a_connection_hold_no_more_than_its_bound() {
     }
 }
 
-/// A request of which nothing has come but its head counts, too, until its message is there.
+/// A request counts even if nothing but its head has arrived, until its message is complete.
 #[tokio::test]
 async fn requests_without_bodies_do_not_fill_the_memory() {
     let pressure = pressure();
@@ -129,7 +129,7 @@ async fn whoever_is_nobody_sends_little() {
             assert!(status.message().contains("65536"), "{status}");
         }
     }
-    // Small complete messages one after the other are counted together.
+    // Small complete messages, one after the other, are counted together.
     let many = stream::repeat_with(|| Ok::<_, Status>(Bytes::from_static(&[0; 5])));
     let body = Body::new(axum::body::Body::from_stream(many));
     let mut body = Arriving::wrap(body, pressure.undecoded(&nobody), true, true, HOUR).unwrap();
@@ -205,18 +205,18 @@ async fn an_answer_that_nobody_takes_holds_its_share_until_it_is_ended() {
     assert_eq!(status_of(next().await), Code::DeadlineExceeded);
     assert!(next().await.is_none());
 
-    // Of which something was taken, and then no more.
+    // Something was taken of this answer, and then no more.
     let mut half = stalls.watch(answer(unfinished(2), &kept, None));
     assert!(matches!(poll(&mut half), Poll::Ready(Some(Ok(_)))));
     stalls.end_stalled(Instant::now() + Duration::from_secs(10));
     assert!(!held());
-    // That waits for us, however long.
+    // This body waits for the server, however long that takes.
     let mut waits = stalls.watch(answer(unfinished(2), &kept, None));
     assert!(drain(&mut waits).is_none());
     stalls.end_stalled(Instant::now() + HOUR);
     assert!(held());
     assert!(poll(&mut waits).is_pending());
-    // What is gone is forgotten.
+    // Answers that are gone are forgotten.
     drop((untaken, half, waits));
     assert!(!held());
     stalls.end_stalled(Instant::now());
@@ -241,7 +241,7 @@ async fn a_connection_that_does_not_even_take_the_end_is_closed() {
     assert!(drain(&mut takes).is_none());
     stalls.end_stalled(ended + Duration::from_secs(9));
     assert!(!closed());
-    // The one that took its end is no reason; the other one is.
+    // The answer whose end was taken is no reason to close the connection; the other one is.
     stalls.end_stalled(ended + Duration::from_secs(10));
     assert!(closed());
     drop((takes, stuck));
@@ -266,7 +266,7 @@ async fn what_an_answer_brings_keeps_its_share_until_the_bytes_are_gone() {
             None,
         )
     });
-    // Nothing is made before somebody asks.
+    // Nothing is made before the transport asks.
     assert_eq!(pressure.answers().held(), 0);
     let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
     let bytes = frame.unwrap().unwrap().into_data().ok().unwrap();

@@ -1,4 +1,4 @@
-//! `access.json` in the data directory: tokens, and who has which role.
+//! The file `access.json` in the data directory: tokens, and the roles of principals.
 //!
 //! ```json
 //! {
@@ -11,9 +11,10 @@
 //! }
 //! ```
 //!
-//! Mode 0600. It is written whole: into a file beside it that is synced and then renamed, so that
-//! whoever reads sees the old or the new one. Writers hold a lock on `access.lock` from before they
-//! read until after they wrote. A running server notices within a second or two.
+//! The file has mode 0600. It is always written whole, into a file beside it that is synced and
+//! then renamed, so a reader sees the old or the new one. Writers hold a lock on `access.lock` from
+//! before they read until after they wrote. A running server notices a change within a second or
+//! two.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -40,10 +41,10 @@ use crate::{
 /// The file's name in the data directory.
 pub(crate) const FILE: &str = "access.json";
 
-/// The lock of those who edit it.
+/// The file that writers lock while they edit.
 pub(crate) const LOCK: &str = "access.lock";
 
-/// What an interrupted edit may leave.
+/// The file that an interrupted edit may leave behind.
 pub(crate) const UNFINISHED: &str = "access.json.new";
 
 const VERSION: u32 = 1;
@@ -51,24 +52,25 @@ const VERSION: u32 = 1;
 /// Largest file that is read: some 40,000 tokens.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// What is kept of a token.
+/// A token as the file keeps it, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRecord {
-    /// 16 hexadecimal digits: the part of the token that may be told.
+    /// 16 hexadecimal digits: the part of the token that is no secret.
     pub id: String,
-    /// SHA-256 of its secret, hexadecimal.
+    /// SHA-256 of the secret, hexadecimal.
     sha256: String,
-    /// Whom it stands for.
+    /// The principal that the token stands for.
     pub principal: String,
-    /// The only ledgers that it is good for; `None` if it is good wherever its principal has roles.
+    /// The only ledgers that the token is good for; `None` if it is good wherever its principal has
+    /// roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledgers: Option<Vec<String>>,
-    /// When it was made, microseconds since 1970.
+    /// Time of creation, in microseconds since 1970.
     pub created_us: i64,
-    /// When it ends.
+    /// Time from which on the token is refused, in microseconds since 1970.
     pub expires_us: i64,
-    /// When it was revoked, if it was.
+    /// Time of revocation, in microseconds since 1970; `None` if the token was not revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_us: Option<i64>,
 }
@@ -77,15 +79,15 @@ pub struct TokenRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GrantRecord {
-    /// Who.
+    /// Name of the principal.
     pub principal: String,
-    /// In which ledger; [`EVERY_LEDGER`] for all that there are and will be.
+    /// Name of the ledger; [`EVERY_LEDGER`] for all ledgers that there are and will be.
     pub ledger: String,
-    /// May do what; never empty, each role once.
+    /// The roles; never empty, each role once.
     pub roles: Vec<Role>,
 }
 
-/// What is in the file.
+/// The content of `access.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessFile {
@@ -94,102 +96,74 @@ pub struct AccessFile {
     grants: Vec<GrantRecord>,
 }
 
-/// What is wrong with the file, or with what was asked of it.
+/// A defect of the file, or of a change that was asked for.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum AccessError {
     /// The file system failed.
     #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Others can read it.
+    Io { path: PathBuf, source: io::Error },
+    /// Others can read or write the file.
     #[error("{path}: {exposed}")]
-    Exposed {
-        /// Which file.
-        path: PathBuf,
-        /// How.
-        exposed: Exposed,
-    },
-    /// It is too large to be what it should be.
+    Exposed { path: PathBuf, exposed: Exposed },
+    /// The file is larger than any valid one.
     #[error("{path} has more than {FILE_BYTES_MAX} bytes")]
-    TooLarge {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// Not such a file.
-    #[error("{path} cannot be read: {source}; restore it, or remove it to begin with nobody")]
+    TooLarge { path: PathBuf },
+    /// The file is not the JSON that is expected.
+    #[error(
+        "{path} cannot be read: {source}; restore it, or remove it to begin without tokens and grants"
+    )]
     Malformed {
-        /// Which file.
         path: PathBuf,
-        /// Where and why.
         source: serde_json::Error,
     },
-    /// Another version of it.
+    /// The file has a version that this program does not know.
     #[error("access.json has version {found}; this program knows version {VERSION}")]
-    Version {
-        /// The version in the file.
-        found: u32,
-    },
-    /// A principal that cannot be one.
+    Version { found: u32 },
+    /// A principal's name is invalid.
     #[error(transparent)]
     Principal(#[from] PrincipalError),
-    /// A ledger that cannot exist.
-    #[error("{ledger:?} is no ledger's name; use a-z, 0-9 and '-', or '{EVERY_LEDGER}' for all")]
-    Ledger {
-        /// What was given.
-        ledger: String,
-    },
-    /// Admin is about the server, not about one ledger.
+    /// A ledger's name is invalid.
+    #[error(
+        "{ledger:?} cannot be a ledger's name; use a-z, 0-9 and '-', or '{EVERY_LEDGER}' for all"
+    )]
+    Ledger { ledger: String },
+    /// The role admin was asked for in one ledger; it holds for the whole server.
     #[error(
         "admin is a role in all ledgers or in none: use --ledger '{EVERY_LEDGER}', not {ledger:?}"
     )]
-    AdminOfOne {
-        /// The ledger asked for.
-        ledger: String,
-    },
-    /// A token that is not as this program writes one.
+    AdminOfOne { ledger: String },
+    /// A token's record is malformed, or stands twice in the file.
     #[error("token {id:?} has a malformed id or hash, or stands twice in access.json")]
-    Token {
-        /// Its id.
-        id: String,
-    },
-    /// No such token.
+    Token { id: String },
+    /// No token has this id.
     #[error("there is no token {id:?}; `deed-server token list` shows them")]
-    NoSuchToken {
-        /// The id asked for.
-        id: String,
-    },
-    /// It ends before it begins.
+    NoSuchToken { id: String },
+    /// The token would end before it begins.
     #[error("a token must be good for at least a second")]
     Expiry,
-    /// Nothing to take away.
+    /// The principal does not have the role that is to be taken away.
     #[error("{principal:?} does not have the role {role} in {ledger:?}")]
     NoSuchGrant {
-        /// Who.
         principal: String,
-        /// Which role.
         role: Role,
-        /// In which ledger.
         ledger: String,
     },
-    /// No randomness.
+    /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
 }
 
-/// What a new token is to be.
+/// A request for a new token.
 #[derive(Debug, Clone)]
 pub struct TokenRequest {
-    /// Whom it stands for.
+    /// The principal that the token will stand for.
     pub principal: String,
-    /// The only ledgers that it is good for; `None` for no such bound.
+    /// The only ledgers that the token will be good for; `None` for no such bound.
     pub ledgers: Option<Vec<String>>,
-    /// Now.
+    /// The present time, which becomes the time of creation.
     pub now: Micros,
-    /// When it ends.
+    /// Time from which on the token is refused.
     pub expires: Micros,
 }
 
@@ -204,7 +178,7 @@ impl Default for AccessFile {
 }
 
 impl AccessFile {
-    /// Reads the file of a data directory; empty if there is none.
+    /// Reads the file in `data_dir`; returns an empty one if there is none.
     ///
     /// # Errors
     /// [`AccessError`] if it cannot be read or is malformed.
@@ -215,11 +189,11 @@ impl AccessFile {
         }
     }
 
-    /// Changes the file of a data directory (which is made if it is not there), while nobody else
-    /// does. Nothing is written if `change` fails.
+    /// Locks the file in `data_dir` (which is created if it is missing), reads it, applies `change`
+    /// and writes it. Nothing is written if `change` fails.
     ///
     /// # Errors
-    /// [`AccessError`], and those of `change`.
+    /// [`AccessError`] if the file cannot be read or written, and any error of `change`.
     pub fn edit<T>(
         data_dir: &Path,
         change: impl FnOnce(&mut Self) -> Result<T, AccessError>,
@@ -249,22 +223,22 @@ impl AccessFile {
         Ok(changed)
     }
 
-    /// The tokens, oldest first.
+    /// Returns the tokens, oldest first.
     #[must_use]
     pub fn tokens(&self) -> &[TokenRecord] {
         &self.tokens
     }
 
-    /// The grants, by principal and ledger.
+    /// Returns the grants, ordered by principal and ledger.
     #[must_use]
     pub fn grants(&self) -> &[GrantRecord] {
         &self.grants
     }
 
-    /// Makes a token. Its text is returned here and kept nowhere.
+    /// Makes a token. Its text is returned here and stored nowhere.
     ///
     /// # Errors
-    /// [`AccessError`].
+    /// [`AccessError`] if the request is invalid or the system gives no random bytes.
     pub fn create_token(
         &mut self,
         request: TokenRequest,
@@ -287,10 +261,10 @@ impl AccessFile {
         Ok((record, text))
     }
 
-    /// Revokes a token; one that is revoked already stays as it is.
+    /// Revokes the token `id`; a token that was revoked before keeps its time of revocation.
     ///
     /// # Errors
-    /// [`AccessError::NoSuchToken`].
+    /// [`AccessError::NoSuchToken`] if there is no such token.
     pub fn revoke_token(&mut self, id: &str, now: Micros) -> Result<&TokenRecord, AccessError> {
         let token = self
             .tokens
@@ -301,10 +275,10 @@ impl AccessFile {
         Ok(token)
     }
 
-    /// Gives a role; `false` if the principal had it.
+    /// Gives `role` to a principal; returns `false` if the principal had it already.
     ///
     /// # Errors
-    /// [`AccessError`] if the principal or the ledger cannot be one.
+    /// [`AccessError`] if the name of the principal or the ledger is invalid.
     pub fn grant(
         &mut self,
         principal: &str,
@@ -338,10 +312,10 @@ impl AccessFile {
         }
     }
 
-    /// Takes a role away.
+    /// Takes `role` away from a principal.
     ///
     /// # Errors
-    /// [`AccessError::NoSuchGrant`].
+    /// [`AccessError::NoSuchGrant`] if the principal does not have the role.
     pub fn revoke(&mut self, principal: &str, ledger: &str, role: Role) -> Result<(), AccessError> {
         let held = self
             .grants
@@ -359,7 +333,7 @@ impl AccessFile {
         Ok(())
     }
 
-    /// Reads the file's text.
+    /// Parses the file's text; `path` is for error messages.
     pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<Self, AccessError> {
         let mut file: Self =
             serde_json::from_slice(text).map_err(|source| AccessError::Malformed {
@@ -367,7 +341,7 @@ impl AccessFile {
                 source,
             })?;
         file.check()?;
-        // Whoever edits by hand need not keep the order that searching wants.
+        // A file that was edited by hand need not have the order that the binary search wants.
         file.grants.sort_by(|a, b| a.place().cmp(&b.place()));
         Ok(file)
     }
@@ -398,7 +372,7 @@ impl AccessFile {
         }
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        // New, so that the mode is this one and not that of a file left over.
+        // The file is created anew, so that it gets this mode and not that of a file left over.
         let mut file = File::options()
             .write(true)
             .create_new(true)
@@ -462,7 +436,7 @@ fn check_ledger(ledger: &str) -> Result<(), AccessError> {
     }
 }
 
-/// The file's text; `None` if there is no file.
+/// Returns the file's text; `None` if there is no file.
 pub(crate) fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, AccessError> {
     let path = data_dir.join(FILE);
     let (file, metadata) = match secret_file::open(&path) {
@@ -590,7 +564,7 @@ mod tests {
         }
     }
 
-    /// Without the lock, one of two that edit at the same time would overwrite the other.
+    /// Without the lock, one of two concurrent edits would overwrite the other.
     #[test]
     fn concurrent_edits_are_all_kept() {
         let dir = tempfile::tempdir().unwrap();

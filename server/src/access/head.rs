@@ -1,21 +1,22 @@
-//! The head of a request: how much of it is read, and what stays of it.
+//! The head of a request: bounds on its size, and the fields of it that are kept.
 //!
-//! Compression of headers (RFC 7541) makes a field of one byte that takes up a hundred here, and a
-//! request may wait for its body for long. So a head has few fields, and while a request is served
-//! nothing stays of it but what somebody behind the access layer looks at.
+//! Header compression (RFC 7541) turns one byte into a field of a hundred bytes in memory, and a
+//! request may wait for its body for a long time. So the number of fields is bounded, and while a
+//! request is served only those fields are kept that are read behind the access layer.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header,
     uri::{Parts, PathAndQuery},
 };
 
-/// Fields of one request's head.
+/// Most fields of one request's head.
 const FIELDS_MAX: usize = 64;
 
-/// Bytes of one request's path and query. The longest that is served is that of a tile.
+/// Largest path and query of one request, in bytes. The longest path that is served is that of a
+/// tile.
 const TARGET_BYTES_MAX: usize = 1 << 10;
 
-/// What the bodies' codecs, the time limits of gRPC and the router look at.
+/// The fields that the bodies' codecs, the time limits of gRPC and the router read.
 const NEEDED: [HeaderName; 8] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
@@ -27,7 +28,7 @@ const NEEDED: [HeaderName; 8] = [
     HeaderName::from_static("grpc-timeout"),
 ];
 
-/// A head that is too large, with the answer of HTTP to it.
+/// Returns an error, with the HTTP answer to it, if the head is too large.
 ///
 /// Source: RFC 6585 section 5, RFC 9110 section 15.5.15.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), (StatusCode, &'static str)> {
@@ -43,7 +44,8 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), (StatusCode, &'static
     Ok(())
 }
 
-/// Leaves of a head what is needed, in memory of its own: what it came in goes.
+/// Drops all fields of the head that are not needed, and copies the rest into memory of its own, so
+/// that the buffer in which the head arrived is released.
 pub(super) fn lighten<B>(request: &mut Request<B>) {
     let all = std::mem::take(request.headers_mut());
     let mut needed = HeaderMap::with_capacity(NEEDED.len());
@@ -83,7 +85,7 @@ mod tests {
         };
         assert_eq!(status(&fields(FIELDS_MAX)), None);
         assert_eq!(status(&fields(FIELDS_MAX + 1)), Some(431));
-        // One name many times is as many fields.
+        // A name that is repeated counts once for each field.
         let same = (0..=FIELDS_MAX).fold(Request::get("/"), |request, _| request.header("a", "b"));
         assert_eq!(status(&same.body(()).unwrap()), Some(431));
         let path = |bytes: usize| {

@@ -1,5 +1,5 @@
-//! The layer that every request passes, over gRPC and HTTP alike: who is it, and may somebody
-//! like that ask for this at all.
+//! The layer that every request passes, over gRPC and HTTP alike: it authenticates the caller, and
+//! refuses early a caller who cannot have the role that is needed.
 
 use std::{
     pin::Pin,
@@ -25,18 +25,18 @@ use crate::{
     status::Refusal,
 };
 
-/// Below this are the paths of tiles. Which of them it is, is known when the path was parsed, and
-/// one path can be written in several ways; so it is the handler that looks into the table.
+/// Paths of tiles begin with this. One path can be written in several ways, and only the handler
+/// that parsed it knows which kind of tile it names; so the handler looks into the table.
 const TILES: &str = "/logs/";
 
-/// Makes [`Authenticated`] services.
+/// Wraps services into [`Authenticated`].
 #[derive(Clone)]
 pub(crate) struct AccessLayer {
     pub(crate) access: Arc<Access>,
     pub(crate) pressure: Arc<Pressure>,
-    /// Within this time the body of a request must have come, or a message of a stream.
+    /// Time within which the body of a request, or a message of a stream, must arrive.
     pub(crate) body_within: Duration,
-    /// Answers to callers that did not say who they are end after this time.
+    /// Time after which answers to anonymous callers end.
     pub(crate) anonymous_within: Duration,
     pub(crate) stalls: Arc<Stalls>,
 }
@@ -52,7 +52,7 @@ impl<S> Layer<S> for AccessLayer {
     }
 }
 
-/// A service whose requests carry a [`Caller`].
+/// A service that attaches a [`Caller`] to each request.
 #[derive(Clone)]
 pub(crate) struct Authenticated<S> {
     layer: AccessLayer,
@@ -89,7 +89,7 @@ where
         let method = Method::of_rpc(request.uri().path());
         match self.layer.admit(&request, method, &connection) {
             Err(refusal) => {
-                // Only one that is served keeps its connection.
+                // A refused request must not keep its connection from giving way to others.
                 connection.activity.refused();
                 let response = answer(is_grpc(&request), refusal);
                 Box::pin(async move { Ok(response) })
@@ -109,7 +109,7 @@ where
                 let grpc = is_grpc(&request);
                 let undecoded = self.layer.pressure.undecoded(&caller);
                 let stream = method.is_some_and(|method| method.row().streams_in);
-                // Nobody behind this needs a token, so nobody behind this can let it out.
+                // Nothing behind this layer needs the token, so it is removed and cannot leak.
                 head::lighten(&mut request);
                 let (parts, body) = request.into_parts();
                 let body = match Arriving::wrap(body, undecoded, anonymous, stream, body_within) {
@@ -174,8 +174,8 @@ impl AccessLayer {
             caller.say_refused(path, None, &refusal);
             return Err(refusal);
         }
-        // Before anything of its body is read. Whoever has no such role anywhere will not be served,
-        // whatever the request says.
+        // This happens before anything of the body is read: a caller without such a role in any
+        // ledger will be refused, whatever the request says.
         if let Some(method) = method
             && caller.principal().is_some()
         {
@@ -185,8 +185,8 @@ impl AccessLayer {
         if caller.is_anonymous() && announced > ANONYMOUS_BODY_BYTES_MAX as u64 {
             return Err(too_much_of_nobody());
         }
-        // Streams of services that know nothing of places; the others take theirs where the ledger
-        // is known.
+        // These streams belong to services that know nothing of places; the other handlers take a
+        // place where the ledger is known.
         let place = match method {
             Some(Method::HealthWatch | Method::Reflection) => {
                 let source = self.pressure.source(&caller);
@@ -198,12 +198,12 @@ impl AccessLayer {
     }
 }
 
-/// Ends a connection of HTTP/1, or a stream of HTTP/2.
+/// Error text that ends a connection of HTTP/1, or a stream of HTTP/2.
 const GAVE_WAY: &str = "the connection gives way to another";
 
-/// Waits for an answer, or for its connection to have to leave. The transport alone would not see
-/// to that: while it waits for an answer over HTTP/1 and has another request at hand, it neither
-/// reads nor writes.
+/// Waits for an answer, or until its connection must leave. The transport alone does not notice
+/// that: while it waits for an answer over HTTP/1 and has another request at hand, it neither reads
+/// nor writes.
 async fn unless_leaving<T>(
     answered: impl Future<Output = T>,
     of: Option<Arc<Activity>>,
@@ -218,7 +218,7 @@ async fn unless_leaving<T>(
     }
 }
 
-/// Returns when the answer to somebody that did not say who they are ends, whatever there is to say.
+/// Completes when the answer to an anonymous caller must end, whatever remains to be sent.
 fn ends(activity: Arc<Activity>, within: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
         tokio::select! {
@@ -228,7 +228,7 @@ fn ends(activity: Arc<Activity>, within: Duration) -> Pin<Box<dyn Future<Output 
     })
 }
 
-/// A refusal in the words of whoever asked: gRPC or HTTP.
+/// Turns a refusal into the caller's protocol: gRPC if `grpc` is true, HTTP otherwise.
 fn answer(grpc: bool, refusal: Refusal) -> Response<Body> {
     if grpc {
         return Status::from(refusal).into_http();

@@ -1,4 +1,4 @@
-//! The table against what is served and against the rules, role by role.
+//! Compares the table with what is served and with the rules, role by role.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// All rpcs that the descriptors know: path, and whether the request is a stream.
+/// Returns all rpcs of the descriptors: path, and whether the request is a stream.
 fn rpcs() -> Vec<(String, bool)> {
     let sets = [
         v1::FILE_DESCRIPTOR_SET,
@@ -63,8 +63,8 @@ fn every_rpc_and_every_http_route_is_in_the_table_and_nothing_else() {
     assert_eq!(served, listed.map(|row| row.path).collect::<BTreeSet<_>>());
 }
 
-/// What the issue says, written down once more: whether somebody with `held` in the ledger that a
-/// request is about may ask for this.
+/// An independent statement of the access rules: the verdict for a caller with the roles `held` in
+/// the ledger that a request is about.
 fn expected(path: &str, held: &Held) -> Verdict {
     use Role::{Admin, Append, Audit, Authority, Read};
     let name = path.rsplit_once('.').map_or(path, |(_, name)| name);
@@ -93,7 +93,7 @@ fn expected(path: &str, held: &Held) -> Verdict {
     };
     match held {
         Held::Anonymous => Verdict::Unauthenticated,
-        // A list is shown to everybody who is somebody.
+        // The list is open to every known caller.
         _ if name == "Ledger/ListLedgers" => Verdict::Allowed,
         Held::Role(role) if roles.contains(role) => Verdict::Allowed,
         Held::Role(_) | Held::Nothing => Verdict::Forbidden,
@@ -149,7 +149,7 @@ fn the_whole_role_matrix() {
             );
         }
     }
-    // Where access control is off everybody may do everything; without the layer nobody may.
+    // Every caller may do everything if access control is off; without the layer no caller may.
     for row in &TABLE {
         assert!(Caller::unrestricted().require(row.method, "mine").is_ok());
         let outside = Caller::of(&http::Extensions::new());
@@ -158,11 +158,11 @@ fn the_whole_role_matrix() {
     }
 }
 
-/// The first message of a request about this ledger.
+/// Returns the first message of a request about this ledger.
 fn message(path: &str, ledger: &str) -> BytesMut {
     let mut message = named(ledger);
     if path.ends_with("?statement") {
-        // Its place: a session of 16 bytes.
+        // The statement's place: a session of 16 bytes.
         message.put_slice(&[0x22, 18, 0x0a, 16]);
         message.put_bytes(7, 16);
         return message;
@@ -176,7 +176,7 @@ fn message(path: &str, ledger: &str) -> BytesMut {
     begin
 }
 
-/// The same over the network: that each handler asks the table, and for its own row.
+/// Shows over the network that each handler asks the table, and for its own row.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_matrix_holds_for_what_is_served() {
     let dir = tempfile::tempdir().unwrap();
@@ -220,7 +220,7 @@ async fn the_role_matrix_holds_for_what_is_served() {
             }
         }
     }
-    // Once one of these is served, the rows above hold for it too.
+    // Once one of these is served, the rows above must hold for it too.
     for path in unserved {
         let known = [
             Method::GetBatchProof,
@@ -240,7 +240,7 @@ async fn the_role_matrix_holds_for_what_is_served() {
         (Method::Checkpoint, "checkpoint", 200),
         (Method::HashTile, "tile/0/000.p/1", 200),
     ];
-    // However it is written.
+    // The rule holds however the path is written.
     for written in [
         "tile/entries/000.p/1",
         "tile/%65ntries/000.p/1",
@@ -263,7 +263,7 @@ async fn the_role_matrix_holds_for_what_is_served() {
                     Verdict::Forbidden => 403,
                 };
                 assert_eq!(status, wanted, "{held:?}: {path}");
-                // What a role is needed for, no cache may give to others; nor a refusal.
+                // No cache may give others what needs a role; nor may it keep a refusal.
                 let cached = headers["cache-control"].starts_with("public");
                 let open = method.row().need == Need::Open;
                 assert_eq!(cached, open && status == 200, "{held:?}: {path}");
@@ -276,7 +276,7 @@ async fn the_role_matrix_holds_for_what_is_served() {
     running.server.stop().await.unwrap();
 }
 
-/// Without access control everybody may read, and caches may help.
+/// Without access control every caller may read, and caches may keep the answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn caches_may_keep_what_everybody_may_read() {
     let running = start(|_, _| ()).await;

@@ -1,13 +1,13 @@
-//! Who calls, and what they may do.
+//! Access control: who calls, and what the caller may do.
 //!
 //! A request is authenticated once, by `layer`: the client certificate of its connection, or a
 //! bearer token, or both if they agree, name a *principal*. What the principal may do is asked for
 //! where the request's ledger is known: `Caller::require` looks the method up in `table`.
-//! Grants and tokens are looked at anew for each request of a stream, so that what was revoked
-//! ends on streams that are open, too.
+//! Grants and tokens are looked up again for each request of a stream, so that a revocation also
+//! ends what open streams may do.
 //!
-//! **Invariant:** what is not in the table is not open, and a request that did not come through
-//! the layer may do what everybody may, and nothing else.
+//! **Invariant:** what is not in the table is not open, and a request that did not come through the
+//! layer may do what every caller may, and nothing else.
 
 pub(crate) mod body;
 pub mod file;
@@ -42,7 +42,7 @@ use self::{
 };
 use crate::{clock::Clock, listener::Connection, status::Refusal};
 
-/// How often the file is looked at.
+/// Interval between two looks at the file.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 const SAY_WHO: &str = "this server must know who calls: send `authorization: Bearer <token>` (an \
@@ -51,23 +51,23 @@ const SAY_WHO: &str = "this server must know who calls: send `authorization: Bea
 
 /// Access control of a running server.
 pub(crate) struct Access {
-    /// Whether callers must say who they are. Otherwise everybody may do everything.
+    /// True if callers must say who they are. Otherwise every caller may do everything.
     required: bool,
     data_dir: PathBuf,
     clock: Arc<dyn Clock>,
     state: ArcSwap<State>,
-    /// The text that `state`, or the last error, was made of.
+    /// The text of the file from which `state`, or the last error, was made.
     seen: Mutex<Option<Vec<u8>>>,
 }
 
-/// What access.json says, for looking up.
+/// The content of access.json, indexed for lookups.
 #[derive(Default)]
 struct State {
     tokens: HashMap<String, Token>,
     grants: HashMap<Arc<str>, HashMap<String, Roles>>,
 }
 
-/// What became of access.json since it was read last.
+/// The change of access.json since it was read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reloaded {
     Same,
@@ -96,10 +96,11 @@ struct Token {
 }
 
 impl Access {
-    /// Reads the data directory's access.json. Nothing is read where access control is off.
+    /// Reads access.json in `data_dir`. Nothing is read where access control is off.
     ///
     /// # Errors
-    /// [`AccessError`] if the file cannot be read: a server that starts has no last good one.
+    /// [`AccessError`] if the file cannot be read: a server that starts has no earlier version to
+    /// go on with.
     pub(crate) fn open(
         data_dir: PathBuf,
         required: bool,
@@ -124,7 +125,7 @@ impl Access {
         Ok(Arc::new(access))
     }
 
-    /// Takes over what the file says now.
+    /// Reads the file and puts it in force if it has changed.
     ///
     /// # Errors
     /// [`AccessError`]; what was in force stays in force. The same broken file is reported once.
@@ -147,7 +148,7 @@ impl Access {
         Ok(reloaded)
     }
 
-    /// Keeps up with the file until the server stops.
+    /// Reloads the file whenever it changes, until the server stops.
     pub(crate) async fn keep_up(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         if !self.required {
             return;
@@ -165,7 +166,7 @@ impl Access {
                     unreadable = false;
                     reloaded.say();
                 }
-                // A file that cannot be opened fails each time, and is told once.
+                // A file that cannot be opened fails each time, and is logged once.
                 Ok(Err(AccessError::Io { .. } | AccessError::Exposed { .. })) if unreadable => {}
                 Ok(Err(error)) => {
                     unreadable =
@@ -177,10 +178,10 @@ impl Access {
         }
     }
 
-    /// Who sends a request with these headers over this connection.
+    /// Returns who sends a request with these `headers` over this `connection`.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] for a credential that is no good, needed or not.
+    /// [`Refusal::Unauthenticated`] for an invalid credential, even where none is needed.
     fn authenticate(&self, headers: &HeaderMap, connection: &Connection) -> Result<Who, Refusal> {
         if !self.required {
             return Ok(Who::Off);
@@ -216,7 +217,8 @@ impl Access {
 }
 
 impl Access {
-    /// Connections may outlive the certificate that opened them.
+    /// Fails if the client certificate has expired: a connection may outlive the certificate that
+    /// opened it.
     fn check_certificate(&self, connection: &Connection) -> Result<(), Refusal> {
         match connection.certificate_ends {
             Some(ends) if self.clock.now() >= ends => Err(Refusal::Unauthenticated(
@@ -263,7 +265,7 @@ impl State {
 }
 
 impl State {
-    /// Whether a principal has one of these roles in any ledger that the token is good for.
+    /// Returns true if `principal` has one of `roles` in any ledger that the token is good for.
     fn gives_somewhere(&self, principal: &str, token: Option<&Token>, roles: &[Role]) -> bool {
         let is_for =
             |place: &str| place == EVERY_LEDGER || token.is_none_or(|token| token.is_for(place));
@@ -301,7 +303,7 @@ impl Token {
     }
 }
 
-/// The token that a request shows.
+/// Returns the token in a request's headers, if there is one.
 fn bearer(headers: &HeaderMap) -> Result<Option<Shown<'_>>, Refusal> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = all.next() else {
@@ -330,7 +332,7 @@ fn refused(why: &str) -> Refusal {
     ))
 }
 
-/// Whoever sent a request. Made by the layer, found in the request's extensions.
+/// The sender of a request. The layer makes it and puts it into the request's extensions.
 #[derive(Clone)]
 pub(crate) struct Caller {
     access: Option<Arc<Access>>,
@@ -342,16 +344,16 @@ pub(crate) struct Caller {
 enum Who {
     /// Access control is off.
     Off,
-    /// Nobody said.
+    /// The request shows no credential.
     Anonymous,
     Known {
         principal: Arc<str>,
-        /// The token's id, if it was a token that said so.
+        /// The token's id, if the caller was identified by a token.
         token: Option<Arc<str>>,
     },
 }
 
-/// Stands for a request that did not come through the layer.
+/// The caller of a request that did not come through the layer.
 static NOBODY: LazyLock<Caller> = LazyLock::new(|| Caller {
     access: None,
     who: Who::Anonymous,
@@ -359,13 +361,13 @@ static NOBODY: LazyLock<Caller> = LazyLock::new(|| Caller {
 });
 
 impl Caller {
-    /// The caller of the request with these extensions. Without the layer that is nobody, who may
-    /// do what everybody may.
+    /// Returns the caller of the request with these extensions. Without the layer that is an
+    /// anonymous caller.
     pub(crate) fn of(extensions: &http::Extensions) -> Self {
         extensions.get().unwrap_or_else(|| &*NOBODY).clone()
     }
 
-    /// Somebody who may do everything, as where access control is off.
+    /// Returns a caller who may do everything, as where access control is off.
     #[cfg(test)]
     pub(crate) fn unrestricted() -> Self {
         Self {
@@ -375,7 +377,7 @@ impl Caller {
         }
     }
 
-    /// Who it is; `None` if nobody said or access control is off.
+    /// Returns the caller's principal; `None` if the caller is anonymous or access control is off.
     pub(crate) fn principal(&self) -> Option<&Arc<str>> {
         match &self.who {
             Who::Known { principal, .. } => Some(principal),
@@ -383,22 +385,22 @@ impl Caller {
         }
     }
 
-    /// Whether access control is on and nobody said who calls.
+    /// Returns true if access control is on and the caller shows no credential.
     pub(crate) fn is_anonymous(&self) -> bool {
         matches!(self.who, Who::Anonymous)
     }
 
-    /// Whether everybody may ask for this, here and now.
+    /// Returns true if the caller needs no credential for `method`.
     pub(crate) fn anybody_may(&self, method: Method) -> bool {
         matches!(self.who, Who::Off) || method.row().need == Need::Open
     }
 
-    /// The connection of the request.
+    /// Returns the connection of the request.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Whether the caller has a role in a ledger, now.
+    /// Returns true if the caller has `role` in `ledger` now.
     pub(crate) fn may(&self, ledger: &str, role: Role) -> bool {
         match (&self.who, &self.access) {
             (Who::Off, _) => true,
@@ -411,8 +413,8 @@ impl Caller {
         }
     }
 
-    /// Whether a list of ledgers shows this one to the caller: to an admin and to whoever has a
-    /// role in it.
+    /// Returns true if a list shows this ledger to the caller: to an admin, and to every caller
+    /// with a role in it.
     pub(crate) fn sees(&self, ledger: &str) -> bool {
         Role::ALL.iter().any(|&role| self.may(ledger, role))
     }
@@ -420,7 +422,7 @@ impl Caller {
     /// Fails unless the caller may ask for `method` in `ledger`.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] if nobody has said who calls, or the token has ended since;
+    /// [`Refusal::Unauthenticated`] if the caller is anonymous or the token has ended since;
     /// [`Refusal::Forbidden`] if the caller lacks the role.
     pub(crate) fn require(&self, method: Method, ledger: &str) -> Result<(), Refusal> {
         let allowed = self.check(method, ledger);
@@ -430,8 +432,8 @@ impl Caller {
         allowed
     }
 
-    /// Fails unless the caller may ask for `method` in some ledger: for what is to be refused before
-    /// it is known which one a request names, and before anything is held for it.
+    /// Fails unless the caller may ask for `method` in at least one ledger. For refusals before the
+    /// ledger that a request names is known, and before anything is held for the request.
     ///
     /// # Errors
     /// As [`Caller::require`].
@@ -445,7 +447,7 @@ impl Caller {
 
     fn check_somewhere(&self, method: Method) -> Result<(), Refusal> {
         let (Who::Known { principal, token }, Some(access)) = (&self.who, &self.access) else {
-            // Nobody has no role in any ledger, and is refused as in one.
+            // An anonymous caller has no role in any ledger, and is refused as in a single one.
             return match &self.who {
                 Who::Off => Ok(()),
                 _ => self.check(method, EVERY_LEDGER),
@@ -499,8 +501,8 @@ impl Caller {
         )))
     }
 
-    /// A token may have been revoked, or have expired, since the request began, and a certificate
-    /// may have expired; and a token may be good for other ledgers only.
+    /// Fails if the token was revoked or has expired since the request began, if the certificate
+    /// has expired, or if the token is not good for this ledger.
     fn check_credential(&self, state: &State, ledger: Option<&str>) -> Result<(), Refusal> {
         let (Who::Known { token, .. }, Some(access)) = (&self.who, &self.access) else {
             return Ok(());
@@ -521,7 +523,7 @@ impl Caller {
         }
     }
 
-    /// Who was refused what. Quotes what callers chose, and never shows a token.
+    /// Logs a refusal. The line quotes text that callers chose, and never contains a token.
     fn say_refused(&self, rpc: &str, ledger: Option<&str>, refusal: &Refusal) {
         let status = match refusal {
             Refusal::Unauthenticated(_) => "UNAUTHENTICATED",
@@ -540,7 +542,7 @@ impl Caller {
     }
 }
 
-/// The beginning of a text that a caller chose, for messages and logs.
+/// Returns the beginning of a text that a caller chose, for messages and logs.
 fn shortened(text: &str) -> &str {
     const BYTES_MAX: usize = 96;
     let end = text.floor_char_boundary(BYTES_MAX);

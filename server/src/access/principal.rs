@@ -1,4 +1,4 @@
-//! Principals: who somebody is, as text.
+//! Principals: the names of callers, as text.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -14,31 +14,26 @@ use x509_parser::{
 /// Longest principal, in bytes. SPIFFE allows 2,048; certificates' subjects have no limit.
 pub const PRINCIPAL_BYTES_MAX: usize = 2048;
 
-/// A text or a certificate that says of nobody who they are.
+/// A text or a certificate that names no principal.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PrincipalError {
-    /// Empty, too long, or not printable.
+    /// The text is empty, too long, or not printable.
     #[error(
         "a principal has 1 to {PRINCIPAL_BYTES_MAX} bytes of printable text ({bytes} bytes found), \
          for example spiffe://example.org/agent"
     )]
-    Text {
-        /// Its length.
-        bytes: usize,
-    },
-    /// Not a certificate.
+    Text { bytes: usize },
+    /// The bytes are not a certificate.
     #[error("the client certificate cannot be read")]
     Certificate,
-    /// It says who its holder is more than once.
+    /// The certificate has a SPIFFE ID and further URIs.
     #[error(
         "the client certificate has a SPIFFE ID and {found} URIs in all; one with a SPIFFE ID has \
          no other URI"
     )]
-    Uris {
-        /// How many.
-        found: usize,
-    },
-    /// It does not say who its holder is.
+    Uris { found: usize },
+    /// The certificate names nobody.
     #[error("the client certificate has neither a SPIFFE ID nor a subject")]
     Nobody,
 }
@@ -46,7 +41,7 @@ pub enum PrincipalError {
 /// Checks a principal's text.
 ///
 /// # Errors
-/// [`PrincipalError::Text`].
+/// [`PrincipalError::Text`] if it is empty, too long, or not printable.
 pub fn check(principal: &str) -> Result<(), PrincipalError> {
     let printable = |c: char| !c.is_control();
     if (1..=PRINCIPAL_BYTES_MAX).contains(&principal.len())
@@ -61,10 +56,12 @@ pub fn check(principal: &str) -> Result<(), PrincipalError> {
     }
 }
 
-/// The principal of a client certificate (DER), whose signatures were verified before: its SPIFFE
-/// ID, the only URI among its alternative names if that begins with `spiffe://`, or else its subject.
+/// Returns the principal of a client certificate (DER) whose signatures were verified before: its
+/// SPIFFE ID, the only URI among its alternative names if that begins with `spiffe://`, or else its
+/// subject.
 ///
-/// Source: SPIFFE X.509-SVID section 2: exactly one URI, and whatever has more is refused.
+/// Source: SPIFFE X.509-SVID section 2: a certificate has exactly one URI, and one with more is
+/// refused.
 ///
 /// # Errors
 /// [`PrincipalError`] if it has a SPIFFE ID and another URI, or neither a SPIFFE ID nor a subject.
@@ -94,16 +91,17 @@ pub(crate) fn of_certificate(der: &[u8]) -> Result<Arc<str>, PrincipalError> {
 fn is_spiffe(uri: &str) -> bool {
     const SCHEME: &str = "spiffe://";
     let begin = uri.get(..SCHEME.len());
-    // However it is written, it claims to be one.
+    // The comparison ignores case: a URI with this scheme in capitals claims to be a SPIFFE ID,
+    // too.
     begin.is_some_and(|begin| begin.eq_ignore_ascii_case(SCHEME))
 }
 
-/// When a certificate (DER) ends: it is good up to and including its last second.
+/// Returns the last second in which a certificate (DER) is valid.
 ///
 /// Source: RFC 5280 section 4.1.2.5.
 ///
 /// # Errors
-/// [`PrincipalError::Certificate`].
+/// [`PrincipalError::Certificate`] if the bytes are not a certificate.
 pub(crate) fn certificate_ends(der: &[u8]) -> Result<Micros, PrincipalError> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|_| PrincipalError::Certificate)?;
@@ -112,7 +110,7 @@ pub(crate) fn certificate_ends(der: &[u8]) -> Result<Micros, PrincipalError> {
     Ok(Micros::new(ends_s.saturating_mul(1_000_000)))
 }
 
-/// A subject as text: the most specific part first.
+/// Returns a subject as text, the most specific part first.
 ///
 /// Source: RFC 4514 sections 2.1 to 2.4.
 fn subject(certificate: &X509Certificate<'_>) -> Result<String, PrincipalError> {
@@ -162,7 +160,7 @@ fn push_attribute(
     Ok(())
 }
 
-/// The table of RFC 4514 section 3.
+/// Returns the short name of an attribute type, by the table of RFC 4514 section 3.
 fn short_name(oid: &Oid<'_>) -> Option<&'static str> {
     Some(match oid.to_id_string().as_str() {
         "2.5.4.3" => "CN",
@@ -188,7 +186,8 @@ fn push_escaped(text: &mut String, value: &str) {
                 text.push('\\');
                 text.push(c);
             }
-            // Section 2.4 demands it of NUL and allows it of all; ours end up in logs and tables.
+            // Section 2.4 demands this escape of NUL and allows it of all characters; these texts
+            // end up in logs and tables.
             c if c.is_control() => {
                 for byte in c.encode_utf8(&mut [0; 4]).bytes() {
                     let _ = write!(text, "\\{byte:02X}");
@@ -248,7 +247,8 @@ mod tests {
             principal(&subject, &[]).as_deref(),
             Ok(r"CN=\#1 \<agent\>\ ,O=Müller\, Söhne \+ Co,C=DE")
         );
-        // A type without a short name: its number, and the value's encoding (a UTF8String).
+        // A type without a short name is written as its number and the value's encoding (a
+        // UTF8String).
         let subject = [(DnType::from_oid(&[1, 2, 3, 4]), "x")];
         assert_eq!(principal(&subject, &[]).as_deref(), Ok("1.2.3.4=#0c0178"));
         assert_eq!(principal(&[], &[]), Err(PrincipalError::Nobody));

@@ -1,20 +1,20 @@
-//! What somebody may do in a ledger.
+//! Roles: what a principal may do in a ledger.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Stands for every ledger of the server, where a ledger's name is asked for.
+/// Stands for every ledger of the server, where a ledger's name is expected.
 pub const EVERY_LEDGER: &str = "*";
 
-/// What somebody may do in a ledger.
+/// A set of permissions in a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Append statements and put contents.
     Append,
-    /// Read entries, and what is made of them.
+    /// Read entries, and everything that is derived from them.
     Read,
     /// Read contents too: it implies [`Role::Read`].
     Audit,
@@ -25,7 +25,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// All roles, in the order in which they are shown.
+    /// All roles, in the order in which they are printed.
     pub const ALL: [Self; 5] = [
         Self::Append,
         Self::Read,
@@ -34,7 +34,7 @@ impl Role {
         Self::Admin,
     ];
 
-    /// The word for it, as it is written in commands and in access.json.
+    /// Returns the role's word in commands and in access.json.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ impl Roles {
         self.0 |= Self::bit(role);
     }
 
-    /// Whether this set gives `role`, by itself or by a role that implies it.
+    /// Returns true if this set contains `role`, or a role that implies it.
     pub(crate) fn give(self, role: Role) -> bool {
         let audit_reads = role == Role::Read && self.0 & Self::bit(Role::Audit) != 0;
         self.0 & Self::bit(role) != 0 || audit_reads

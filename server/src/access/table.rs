@@ -1,21 +1,21 @@
-//! What each rpc and each HTTP path needs: the one table, used for every decision.
+//! The one table of what each rpc and each HTTP path needs, used for every decision.
 
 use super::role::Role;
 
-/// What a caller needs.
+/// The permission that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Nothing. A credential that is shown must be good all the same.
+    /// Nothing. A credential that is shown must be valid all the same.
     Open,
-    /// To say who they are.
+    /// The caller must say who they are.
     Authenticated,
-    /// One of these roles in the request's ledger.
+    /// The caller needs one of these roles in the request's ledger.
     InLedger(&'static [Role]),
-    /// This role in every ledger.
+    /// The caller needs this role in every ledger.
     InServer(Role),
 }
 
-/// Everything that can be asked for.
+/// Every rpc and HTTP path, and each of their variants that has a row of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Method {
     Append,
@@ -54,10 +54,11 @@ pub(crate) enum Method {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) method: Method,
-    /// The rpc's path, or the pattern of an HTTP path. Behind a `?`, what it is asked for.
+    /// The rpc's path, or the pattern of an HTTP path; a `?` begins the name of a variant.
     pub(crate) path: &'static str,
     pub(crate) need: Need,
-    /// Whether the request is a stream that may stay open; others must be sent within a bound.
+    /// True if the request is a stream that may stay open; other requests must be sent within a
+    /// bound.
     pub(crate) streams_in: bool,
 }
 
@@ -79,13 +80,13 @@ const fn streaming(method: Method, path: &'static str, need: Need) -> Row {
     }
 }
 
-/// Statements that change who is trusted are an authority's, all others a producer's: which of
-/// both a request holds is known when it was decoded, and is checked statement by statement.
+/// Authorities append statements that change the trust state, producers all others. The kind of
+/// each statement is known only when it was decoded, and is checked statement by statement.
 const APPENDS: Need = Need::InLedger(&[Role::Append, Role::Authority]);
 const READS: Need = Need::InLedger(&[Role::Read]);
 
-/// What each of them needs. Tests compare it with the descriptors of the services and with the
-/// HTTP routes.
+/// The permission that each method needs. Tests compare the table with the descriptors of the
+/// services and with the HTTP routes.
 #[rustfmt::skip]
 pub(crate) const TABLE: [Row; 30] = [
     row(Method::Append, "/deed.v1.Ledger/Append", APPENDS),
@@ -96,7 +97,7 @@ pub(crate) const TABLE: [Row; 30] = [
     row(Method::GetTreeHead, "/deed.v1.Log/GetTreeHead", Need::Open),
     row(Method::WatchTreeHeads, "/deed.v1.Log/WatchTreeHeads", Need::Open),
     row(Method::GetInclusionProof, "/deed.v1.Log/GetInclusionProof", Need::Open),
-    // Without the role it would tell anybody how far a session is.
+    // Without the role this would tell every caller how many statements a session has.
     row(Method::StatementProof, "/deed.v1.Log/GetInclusionProof?statement", READS),
     row(Method::GetConsistencyProof, "/deed.v1.Log/GetConsistencyProof", Need::Open),
     row(Method::GetEntries, "/deed.v1.Log/GetEntries", READS),
@@ -131,13 +132,14 @@ const _: () = {
 };
 
 impl Method {
-    /// What the table says of it.
+    /// Returns the method's row.
     pub(crate) fn row(self) -> &'static Row {
         const ROWS: &[Row] = &TABLE;
         &ROWS[self as usize]
     }
 
-    /// The rpc with this path; `None` for HTTP paths too, where the handler knows which it is.
+    /// Returns the rpc with this path; `None` also for HTTP paths, whose handlers know their
+    /// method.
     pub(crate) fn of_rpc(path: &str) -> Option<Self> {
         TABLE
             .iter()
@@ -146,7 +148,7 @@ impl Method {
             .filter(|method| !method.is_http())
     }
 
-    /// Whether it is asked for by a plain HTTP path.
+    /// Returns true if the method is a plain HTTP path.
     pub(crate) fn is_http(self) -> bool {
         matches!(self, Self::Checkpoint | Self::HashTile | Self::EntryBundle)
     }

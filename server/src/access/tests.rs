@@ -1,4 +1,4 @@
-//! Tokens, grants and their file, with and without a running server.
+//! Tests of tokens, grants and their file, with and without a running server.
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
@@ -55,7 +55,7 @@ impl Verdict {
     }
 }
 
-/// Access control without a server.
+/// Access control that runs without a server.
 pub(super) struct Alone {
     dir: tempfile::TempDir,
     clock: Arc<TestClock>,
@@ -87,7 +87,7 @@ impl Alone {
         self.access.reload().unwrap();
     }
 
-    /// The caller with this token, or with none.
+    /// Returns the caller with this token, or with none.
     pub(super) fn caller(&self, token: Option<&str>) -> Result<Caller, Refusal> {
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
@@ -123,7 +123,8 @@ fn tokens_end_when_they_should() {
     assert_eq!(caller.principal().map(|name| &**name), Some("agent"));
     caller.require(Method::GetEntries, "mine").unwrap();
 
-    // A microsecond before its end, and at its end: for new requests and for open ones.
+    // A microsecond before its end the token is good, and at its end it is not, for new and open
+    // requests.
     alone.clock.set(HOUR_US - 1);
     assert!(alone.caller(Some(&good)).is_ok());
     alone.clock.set(HOUR_US);
@@ -146,7 +147,7 @@ fn tokens_end_when_they_should() {
     let found = Verdict::of(caller.require(Method::GetEntries, "mine"));
     assert_eq!(found, Verdict::Unauthenticated);
 
-    // A role that is taken away is gone for open requests too.
+    // A role that is taken away is gone for open requests, too.
     let other = alone.caller(Some(&alone.token("agent", None))).unwrap();
     other.require(Method::GetEntries, "mine").unwrap();
     AccessFile::edit(alone.dir.path(), |file| {
@@ -170,7 +171,7 @@ fn a_token_for_one_ledger_is_refused_in_others() {
     for row in &TABLE {
         let mine = Verdict::of(caller.require(row.method, "mine"));
         let other = Verdict::of(caller.require(row.method, "other"));
-        // What is about the server as a whole is not about one ledger.
+        // Methods about the server as a whole name no single ledger.
         let wanted = match row.method {
             Method::CreateLedger => (Verdict::Forbidden, Verdict::Forbidden),
             Method::ListLedgers => (Verdict::Allowed, Verdict::Allowed),
@@ -261,7 +262,7 @@ fn a_certificate_ends_on_open_connections_too() {
     alone.clock.set(HOUR_US);
     let refusal = authenticate().err().unwrap();
     assert!(matches!(refusal, Refusal::Unauthenticated(why) if why.contains("expired")));
-    // What the connection had open before.
+    // A request that the connection had open before is refused, too.
     let found = Verdict::of(caller.require(Method::GetEntries, "mine"));
     assert_eq!(found, Verdict::Unauthenticated);
     assert!(!caller.may("mine", Role::Read));
@@ -277,7 +278,7 @@ fn a_broken_file_leaves_the_last_good_one_in_force() {
     for broken in [&b"{"[..], b"", &good[..good.len() / 2]] {
         std::fs::write(&path, broken).unwrap();
         alone.access.reload().unwrap_err();
-        // Told once, not each second.
+        // The error is reported once, not each second.
         assert_eq!(alone.access.reload().unwrap(), Reloaded::Same);
         caller.require(Method::GetEntries, "mine").unwrap();
         let start = Access::open(
@@ -290,7 +291,7 @@ fn a_broken_file_leaves_the_last_good_one_in_force() {
     std::fs::write(&path, &good).unwrap();
     assert_eq!(alone.access.reload().unwrap(), Reloaded::Changed);
     caller.require(Method::GetEntries, "mine").unwrap();
-    // A file that is gone is a file that was taken away, and the log says so.
+    // A removed file takes all grants away, and the log says so.
     std::fs::remove_file(&path).unwrap();
     let removed = alone.access.reload().unwrap();
     assert_eq!(removed, Reloaded::Removed);
@@ -301,7 +302,7 @@ fn a_broken_file_leaves_the_last_good_one_in_force() {
     assert!(!told.contains("in force"), "{told}");
 }
 
-/// Whoever can read the hashes can try tokens against them; whoever can write makes himself one.
+/// Whoever can read the hashes can try tokens against them; whoever can write can add a token.
 #[test]
 fn a_file_that_others_can_read_or_write_is_refused() {
     let alone = Alone::new();
@@ -319,7 +320,7 @@ fn a_file_that_others_can_read_or_write_is_refused() {
         assert!(matches!(error, AccessError::Exposed { .. }), "{error}");
         let error = error.to_string();
         assert!(error.contains("access.json") && error.contains("chmod 600"));
-        // A server that runs stays with what it knows, and commands touch nothing.
+        // A running server keeps what it has read, and commands change nothing.
         alone.access.reload().unwrap_err();
         caller.require(Method::GetEntries, "mine").unwrap();
         assert!(AccessFile::edit(alone.dir.path(), |_| Ok(())).is_err());
@@ -328,7 +329,7 @@ fn a_file_that_others_can_read_or_write_is_refused() {
     assert!(open().is_ok());
 }
 
-/// Waits until a call ends with this code. The server looks at the file every second.
+/// Repeats a call until it ends with this code. The server looks at the file every second.
 async fn until(running: &Running, token: &str, wanted: Code) {
     let channel = running.plain().await;
     let path = "/deed.v1.Ledger/ListLedgers";
@@ -358,7 +359,7 @@ async fn a_running_server_notices_what_changes() {
     running.server.stop().await.unwrap();
 }
 
-/// A credential that is no good is refused where none is needed, and unknown paths are not open.
+/// An invalid credential is refused where none is needed, and unknown paths are not open.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_open_by_accident() {
     let running = start(with_access).await;
@@ -390,7 +391,7 @@ async fn nothing_is_open_by_accident() {
     running.server.stop().await.unwrap();
 }
 
-/// A list shows what the caller has a role in.
+/// A list shows the ledgers in which the caller has a role.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_show_only_what_the_caller_may_see() {
     use v1::ledger_client::LedgerClient;
@@ -439,12 +440,12 @@ fn a_data_directory_with_roles_is_still_new() {
     });
 }
 
-/// Who was refused what is in the log; what they showed is not.
+/// The log names the caller and the refused rpc, and contains nothing of the credential.
 #[test]
 fn refusals_are_logged_without_tokens() {
     let alone = Alone::new();
     let token = alone.token("agent", None);
-    // The secret itself may have a `_`.
+    // The secret itself may contain a `_`.
     let secret = token.splitn(3, '_').nth(2).unwrap();
     let log = log_of(|| {
         let caller = alone.caller(Some(&token)).unwrap();

@@ -18,14 +18,14 @@ const ID_DIGITS: usize = 16;
 /// base64url of 32 bytes, without padding.
 const SECRET_CHARS: usize = 43;
 
-/// What a token shows: which one it is, and the secret that proves it.
+/// A token as a request shows it: its id, and the secret that proves it.
 pub(crate) struct Shown<'a> {
     pub(crate) id: &'a str,
     secret: Zeroizing<[u8; 32]>,
 }
 
 impl<'a> Shown<'a> {
-    /// Reads a token; `None` if it is none.
+    /// Parses a token; returns `None` if the text has another form.
     pub(crate) fn parse(token: &'a str) -> Option<Self> {
         let (id, secret) = token.strip_prefix(PREFIX)?.split_once('_')?;
         if !is_id(id) || secret.len() != SECRET_CHARS {
@@ -36,7 +36,7 @@ impl<'a> Shown<'a> {
         (length == bytes.len()).then_some(Self { id, secret: bytes })
     }
 
-    /// Whether the secret is the one that was hashed. Takes the same time whether it is or not.
+    /// Returns true if `hash` is that of the secret. Takes the same time either way.
     pub(crate) fn opens(&self, hash: &SecretHash) -> bool {
         SecretHash::of(&self.secret).0.ct_eq(&hash.0).into()
     }
@@ -75,7 +75,7 @@ impl NewToken {
     /// Draws an id and a secret.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// The error of the system if it gives no random bytes.
     pub(crate) fn draw() -> Result<Self, getrandom::Error> {
         let mut id = [0; ID_DIGITS / 2];
         let mut secret = Zeroizing::new([0; 32]);
@@ -91,7 +91,7 @@ impl NewToken {
     }
 }
 
-/// Whether a text has the form of an id.
+/// Returns true if a text has the form of a token's id.
 pub(crate) fn is_id(text: &str) -> bool {
     let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     text.len() == ID_DIGITS && text.bytes().all(digit)

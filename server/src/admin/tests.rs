@@ -1,4 +1,4 @@
-//! The second port: its figures, its health, and who it is asked by.
+//! Tests of the admin port: its metrics, its health, and who may reach it.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::{
     testing::{AUTHORITY_KEY, Engine, Producer, TASK, briefs},
 };
 
-/// Status, media type and body.
+/// Requests `path` and returns status, media type and body.
 async fn ask(address: SocketAddr, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.0\r\nhost: admin\r\n\r\n");
@@ -36,7 +36,7 @@ async fn ask(address: SocketAddr, path: &str) -> (u16, String, String) {
     (status, media_type.to_owned(), body.to_owned())
 }
 
-/// Every sample by its name and labels; fails unless all of it is OpenMetrics.
+/// Returns every sample by its name and labels; fails unless the whole text is OpenMetrics.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     assert!(text.ends_with("# EOF\n"), "{text}");
     let mut samples = BTreeMap::new();
@@ -92,7 +92,7 @@ async fn figures_move_with_what_is_asked_of_the_server() {
     let mut producer = Producer::new(id, 1);
     let mut envelopes: Vec<_> = (0..3).map(|_| producer.intent("orders/1")).collect();
     let payload_bytes: usize = envelopes.iter().map(|e| e.payload.len()).sum();
-    // One of before, and one that is none.
+    // A duplicate, and an envelope that is malformed.
     envelopes.push(envelopes[0].clone());
     envelopes.push(v1::Envelope::default());
     let request = v1::AppendRequest {
@@ -113,8 +113,8 @@ async fn figures_move_with_what_is_asked_of_the_server() {
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
     let stream = client.append_stream(requests).await.unwrap();
 
-    // The client may have its answer before the server has seen the end of it, and the stream
-    // before its task began.
+    // The client may have its answer before the server has counted it, and the stream before its
+    // task began.
     let append = r#"deed_requests_total{rpc="deed.v1.Ledger/Append",status="#;
     let refused = format!("{append}\"INVALID_ARGUMENT\"}}");
     let after = loop {
@@ -156,7 +156,7 @@ async fn figures_move_with_what_is_asked_of_the_server() {
         ("deed_sessions", 1.0),
         ("deed_ledgers_loaded", 1.0),
         ("deed_leaves", 4.0),
-        // Nobody has opened their task.
+        // Nobody has opened the task of these Intents.
         (r#"deed_intents_total{state="denied"}"#, 3.0),
         (r#"deed_intents_total{state="cleared"}"#, 0.0),
         (r#"deed_findings_total{kind="unknown_task"}"#, 1.0),
@@ -176,7 +176,7 @@ async fn figures_move_with_what_is_asked_of_the_server() {
     assert!(after["process_max_fds"] >= after["process_open_fds"]);
     assert!(after["deed_connections_max"] > 0.0);
     assert!(after[r#"deed_store_memory_bytes{part="memtables"}"#] > 0.0);
-    // What nobody has asked for is told too, as nothing.
+    // Quotas that were never exceeded are reported as zero.
     assert_eq!(after[r#"deed_over_quota_total{quota="streams"}"#], 0.0);
     assert!(
         !after.keys().any(|name| name.contains("counted")),
@@ -241,7 +241,7 @@ async fn what_ledgers_find_and_write_is_counted_and_what_is_due_is_told() {
     let due = async || samples(&ask(server.admin_address().unwrap(), "/metrics").await.2);
     let (last, rest) = (envelopes.pop().unwrap(), envelopes);
     append(rest).await;
-    // The task, and the Intent.
+    // The deadlines of the task and of the Intent.
     assert_eq!(due().await["deed_due"], 2.0);
     append(vec![last, after_end]).await;
     let figures = due().await;
@@ -249,7 +249,7 @@ async fn what_ledgers_find_and_write_is_counted_and_what_is_due_is_told() {
         (r#"deed_intents_total{state="cleared"}"#, 1.0),
         (r#"deed_intents_total{state="denied"}"#, 1.0),
         (r#"deed_intents_total{state="waiting"}"#, 0.0),
-        // Nobody signed the Intent that came after the end.
+        // The Intent that came after the end has no signature.
         (r#"deed_findings_total{kind="task_closed"}"#, 0.0),
         (r#"deed_findings_total{kind="unproven_claim"}"#, 1.0),
         (r#"deed_findings_total{kind="unknown_task"}"#, 0.0),
@@ -282,7 +282,7 @@ async fn a_connection_that_stays_open_does_not_keep_the_store_open() {
     let read = open.read(&mut answer).await.unwrap();
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
     server.stop().await.unwrap();
-    // Closed, or told so; and nothing is held.
+    // The connection was closed or refused, and nothing is held for it.
     let asked = open.write_all(request).await;
     let read = match asked {
         Ok(()) => open.read(&mut answer).await.unwrap_or(0),
@@ -293,7 +293,7 @@ async fn a_connection_that_stays_open_does_not_keep_the_store_open() {
     again.stop().await.unwrap();
 }
 
-/// However many say nothing, or half of something: a probe gets its answer.
+/// A probe gets its answer, however many connections send nothing or half a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_do_not_keep_probes_out() {
     let dir = TempDir::new().unwrap();
@@ -312,11 +312,11 @@ async fn silent_connections_do_not_keep_probes_out() {
         held.push([silent, half]);
         assert_eq!(ask(admin, "/healthz").await.0, 200);
     }
-    // The first ones were ended for the later ones.
+    // The first connections were ended for the later ones.
     for stream in &mut held[0] {
         assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)));
     }
-    // A head is bounded, and a connection is for one request.
+    // A head is bounded, and a connection serves one request.
     let mut long = TcpStream::connect(admin).await.unwrap();
     let request = format!("GET /readyz HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(20_000));
     let _ = long.write_all(request.as_bytes()).await;

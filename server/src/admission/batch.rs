@@ -14,8 +14,9 @@ use super::{
     signatures::Unverified, wrong_ledger,
 };
 
-/// Admits the batch that begins at `begin`; the number of envelopes that belong to it. If one of
-/// them cannot be recorded, none is: that one says why, the others name it.
+/// Admits the batch that begins at envelope `begin`; returns the number of envelopes that belong to
+/// it. If one of them cannot be recorded, none is: its rejection says why, and those of the others
+/// name it.
 pub(super) fn admit(
     lookup: &mut Lookup<'_>,
     admitting: &mut Admitting,
@@ -26,8 +27,9 @@ pub(super) fn admit(
         Ok(manifest) => manifest,
         Err(error) => {
             admitting.rejected.push(malformed(&error).at(begin));
-            // How many statements were meant is not known: what is unsigned behind it may have
-            // been meant as part of it, and must not pass as something else.
+            // The number of statements that were meant is not known: unsigned ones behind the
+            // manifest may have been meant as part of the batch, and must not pass as something
+            // else.
             let rest = &envelopes[begin + 1..];
             let behind = rest.iter().take_while(|next| is_bare_statement(next));
             let behind = behind.count();
@@ -152,7 +154,8 @@ fn checked(
     Ok(())
 }
 
-/// The statement that an error is about; `None` if it is about the manifest.
+/// Returns the position of the statement that an error is about; `None` if it is about the
+/// manifest.
 fn culprit(error: &BatchError) -> Option<usize> {
     match error {
         BatchError::Statement { position, .. }
@@ -166,7 +169,7 @@ fn culprit(error: &BatchError) -> Option<usize> {
     }
 }
 
-/// A statement behind a manifest.
+/// Checks a statement behind a manifest and returns its header.
 fn member<'e>(envelope: &'e v1::Envelope, lookup: &Lookup<'_>) -> Result<Header<'e>, Rejected> {
     if envelope.payload_type() != PayloadType::Statement {
         let message = "only statements follow a batch manifest, as many as it counts";
@@ -200,14 +203,14 @@ fn refuse_others(admitting: &mut Admitting, culprit: usize, all: std::ops::Range
     }
 }
 
-/// What the others of a batch are told.
+/// Returns the rejection of the other statements of a batch that envelope `culprit` made fail.
 pub(super) fn refused_with(culprit: usize) -> Rejected {
     let message = format!("the batch is recorded whole or not at all; see envelope {culprit}");
     Rejected::new(Reason::BatchRefused, "", message)
 }
 
-/// Takes out what was refused since it was admitted (its signature did not verify), and with a
-/// manifest every statement of its batch.
+/// Removes the statements that were refused after they were admitted (their signatures did not
+/// verify), and with a manifest every statement of its batch.
 pub(super) fn refuse_whole(statements: &mut Vec<Admitted>, rejected: &mut Vec<Rejected>) {
     if rejected.is_empty() || statements.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! Contents that come with statements, or that statements name.
+//! Contents that come with statements, and contents that statements name.
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -24,7 +24,7 @@ pub(crate) struct Attached {
     pub(crate) content: Bytes,
 }
 
-/// What the statements of a request have to do with contents.
+/// The contents that the statements of a request bring or name.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) attached: Vec<Attached>,
@@ -33,15 +33,15 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Keeps what belongs to statements that were admitted: `admitted` has their envelopes, in
-    /// ascending order.
+    /// Keeps the contents of statements that were admitted; `admitted` has the positions of their
+    /// envelopes, in ascending order.
     pub(super) fn retain(&mut self, admitted: &[usize]) {
         let is_admitted = |envelope: &usize| admitted.binary_search(envelope).is_ok();
         self.attached.retain(|item| is_admitted(&item.envelope));
         self.named.retain(|(envelope, _)| is_admitted(envelope));
     }
 
-    /// Whether there is nothing to be done.
+    /// Returns true if the request brings and names no contents.
     pub(crate) fn is_empty(&self) -> bool {
         self.attached.is_empty() && self.named.is_empty()
     }
@@ -76,7 +76,7 @@ impl Admitting {
                 );
                 return Err(refused(Reason::ContentMismatch, message));
             };
-            // Two slots may name one content; it comes once.
+            // Two slots may commit to the same content; it comes once.
             let digest = open.swap_remove(slot);
             open.retain(|other| *other != digest);
             self.contents.attached.push(attached);

@@ -1,5 +1,5 @@
-//! Signatures of a request: verified strictly, one at a time, on as many threads as there are
-//! processors, where all requests take turns by who sends them.
+//! Verification of a request's signatures: strict, one at a time, on as many threads as there are
+//! processors; requests take turns by caller.
 
 use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
 
@@ -14,8 +14,8 @@ use tokio::{sync::Notify, task::JoinError};
 use super::{Admitting, Rejected};
 use crate::pressure::{Budget, SourceKey};
 
-/// Signatures that a request's own task verifies: some 25 us each. More of them go to threads that
-/// may take their time.
+/// Signatures that a request's own task verifies, at some 25 us each. If there are more, they go to
+/// threads that may take their time.
 const SIGNATURES_INLINE_MAX: usize = 4;
 
 /// Signatures of one unit of work: about a millisecond.
@@ -68,7 +68,7 @@ impl Admitting {
         for verified in join_all(verifying).await {
             match verified {
                 Ok(rejected) => self.rejected.extend(rejected),
-                // Nothing unverified may pass.
+                // Resuming the panic keeps unverified signatures from passing.
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             }
         }
@@ -82,10 +82,10 @@ impl Admitting {
     }
 }
 
-/// Signatures of a request that nobody verifies yet.
+/// Signatures of a request that no thread has claimed yet.
 struct Unclaimed {
     chunks: Mutex<Vec<Vec<Unverified>>>,
-    /// Told when there are no more.
+    /// Notified when nothing is left to claim.
     claimed: Notify,
 }
 
@@ -99,7 +99,7 @@ impl Unclaimed {
         chunk
     }
 
-    /// Waits until nothing is left to take.
+    /// Waits until every signature is claimed.
     async fn all_claimed(&self) {
         let told = self.claimed.notified();
         if !self.chunks.lock().is_empty() {
@@ -108,7 +108,7 @@ impl Unclaimed {
     }
 }
 
-/// The signatures of a request that somebody waits for: who has gone needs no more of them verified.
+/// The signatures of a request whose caller waits; dropping it cancels what is not claimed yet.
 struct Work(Arc<Unclaimed>);
 
 impl Drop for Work {
@@ -117,8 +117,8 @@ impl Drop for Work {
     }
 }
 
-/// Verifies chunks until none is left. Whoever has a turn goes on until another caller waits for one: to
-/// hand a thread over for each chunk would leave it idle in between.
+/// Verifies chunks until none is left. A thread that has its turn goes on until another caller
+/// waits for one: giving the turn back for each chunk would leave the thread idle in between.
 async fn verify_in_turns(
     work: &Arc<Unclaimed>,
     threads: &Budget,
@@ -146,15 +146,15 @@ async fn verify_in_turns(
     }
 }
 
-/// Begins a page of the stack.
+/// A value that marks the start of a page of the stack.
 #[repr(align(4096))]
 struct Page(#[expect(dead_code, reason = "only its place counts")] MaybeUninit<[u8; 64]>);
 
 /// Returns the rejections of the signatures that do not verify.
 ///
-/// The field arithmetic of a verification keeps vectors of 32 bytes on the stack wherever that happens
-/// to be. Where one of them lies across two pages a verification takes up to a sixth longer, so how fast
-/// it is would depend on the frames of whoever calls. It is called from the start of a page instead.
+/// The field arithmetic of a verification keeps vectors of 32 bytes on the stack. Where one of them
+/// lies across two pages a verification takes up to a sixth longer, so its speed would depend on
+/// the frames of its callers. This function is called from the start of a page instead.
 #[inline(never)]
 fn verify_all(unverified: &[Unverified]) -> Vec<Rejected> {
     let page = Page(MaybeUninit::uninit());

@@ -1,5 +1,5 @@
-//! Admission of a request's envelopes: long ones are looked through on threads that may take their
-//! time, and whoever sends many of them waits for nobody but himself.
+//! Admission of a request's envelopes: long requests are checked on threads that may take their
+//! time, and a caller who sends many of them delays only its own.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,8 +14,8 @@ use crate::{
     status::Refusal,
 };
 
-/// Envelopes, bytes and trust statements of a request that is looked through where it came in, by a
-/// thread that serves connections: it takes well under a millisecond.
+/// Bounds on envelopes, bytes and trust statements of a short request, which is checked by the
+/// thread that serves its connection: that takes well under a millisecond.
 const SHORT_ENVELOPES: usize = 32;
 const SHORT_BYTES: usize = 64 << 10;
 const SHORT_TRUST_STATEMENTS: usize = 2;
@@ -32,7 +32,7 @@ fn is_short(envelopes: &[v1::Envelope]) -> bool {
 }
 
 impl Appends {
-    /// Admits a request's envelopes; and when they were received.
+    /// Admits a request's envelopes; returns the time of receipt along with the result.
     pub(super) async fn admit(
         &self,
         envelopes: Vec<v1::Envelope>,
@@ -56,7 +56,7 @@ impl Appends {
             let waiting = tokio::time::timeout(self.queue_wait, waiting).await;
             place = Some(waiting.map_err(|_| too_much_waits())?);
         }
-        // Only now: a receive time from before the wait would be older than it has to be.
+        // The clock is read after the wait, so that the receive time is no older than it has to be.
         let received_at = self.now_for(ledger)?;
         let received = Instant::now();
         let holds_contents = self.contents.may_hold(ledger.number);
@@ -120,7 +120,7 @@ mod tests {
         Source { id, ..unknown }
     }
 
-    /// As much as a source may have at once.
+    /// Takes all shares that one source may hold at once.
     fn all_of(budget: &Budget, source: &Source) -> Vec<Share> {
         let share = || budget.try_take(&source.key(), 1);
         std::iter::from_fn(share).collect()
@@ -142,7 +142,7 @@ mod tests {
         let short = vec![Producer::new(ledger.id, 2).intent("a single one")];
         let answer = engine.append_from(&one, "long", short).unwrap();
         assert_eq!(briefs(&answer), ["accepted 1"]);
-        // Nobody else has to wait for what the one does.
+        // Other callers do not wait for this one.
         let answer = engine.append_from(&other, "long", long.clone()).unwrap();
         assert_eq!(briefs(&answer)[..2], ["accepted 2", "accepted 3"]);
         drop(held);

@@ -1,5 +1,5 @@
-//! Contents on an append's way: stored before the statements that name them, erased after the
-//! statement that says so.
+//! Contents of an append: they are stored before the statements that name them, and erased after
+//! the statement that says so.
 
 use std::sync::Arc;
 
@@ -18,11 +18,12 @@ use crate::{
     store::LedgerNumber,
 };
 
-/// An erasure that may be recorded now, and what else holds the same bytes and does not fit into it.
+/// An erasure that may be recorded now, and the commitments to the same bytes that it has no room
+/// for.
 pub(super) type Twins = (ErasureGuard, Vec<CommitmentDigest>);
 
 impl Appends {
-    /// Stores the contents that came along, and notes which of those that are named are held.
+    /// Stores the attached contents, and notes which of the named contents are held.
     pub(super) async fn hold_contents(
         &self,
         ledger: &Arc<Ledger>,
@@ -30,8 +31,8 @@ impl Appends {
         contents: Contents,
         batch: &mut AdmittedBatch,
     ) -> Result<(), Refusal> {
-        // Until the statements are recorded nobody may take away what they name. Whoever waits here
-        // holds room that others may want, so not for long.
+        // Until the statements are recorded nothing may erase what they name. A request that waits
+        // here holds room that others may want, so the wait is bounded.
         let entering = self.contents.enter(ledger.number);
         let gate = tokio::time::timeout(self.queue_wait, entering)
             .await
@@ -57,7 +58,7 @@ impl Appends {
         Ok(())
     }
 
-    /// Takes the ledger's content gate alone, and finds out what is known of some contents.
+    /// Locks the ledger's content gate exclusively, and looks up the state of `contents`.
     pub(super) async fn look_up_erasable(
         &self,
         ledger: &Ledger,
@@ -130,7 +131,8 @@ impl Appends {
         })
     }
 
-    /// Looks up the contents that would have to go along with these.
+    /// Looks up the other commitments to the same bytes, which an Erasure of `contents` would have
+    /// to name too.
     async fn look_for_twins(
         &self,
         ledger: &Ledger,
@@ -159,11 +161,11 @@ impl Appends {
     }
 }
 
-/// Contents that one Erasure names at most (`deed.v1.Erasure`).
+/// Most contents that one Erasure names (`deed.v1.Erasure`).
 const ERASED_AT_ONCE_MAX: usize = 64;
 
-/// Commitments that an error names at most, so that it fits into a header; all are in the answer to a
-/// look-up.
+/// Most commitments that an error names, so that it fits into a header; the answer to a look-up has
+/// all of them.
 const NAMED_IN_ERROR_MAX: usize = 16;
 
 fn as_bytes(digests: &[CommitmentDigest]) -> Vec<bytes::Bytes> {
@@ -173,7 +175,8 @@ fn as_bytes(digests: &[CommitmentDigest]) -> Vec<bytes::Bytes> {
         .collect()
 }
 
-/// An Erasure covers every commitment to the same bytes, as long as it has room.
+/// Fails if `twins` is not empty: an Erasure names every commitment to the same bytes, as long as
+/// it has room.
 fn check_twins(named: usize, twins: &[CommitmentDigest]) -> Result<(), Refusal> {
     if twins.is_empty() || named >= ERASED_AT_ONCE_MAX {
         return Ok(());
@@ -197,18 +200,19 @@ fn check_twins(named: usize, twins: &[CommitmentDigest]) -> Result<(), Refusal> 
     })
 }
 
-/// What a request's statements have to do with contents, as it was found under the gate.
+/// The state of the contents that a request brings or names, as it was read under the gate.
 struct Found {
-    /// To be stored.
+    /// Contents to be stored.
     new: Vec<Attached>,
-    /// Held, or about to be: envelope and content, sorted by envelope.
+    /// Contents that are held or about to be: envelope and content, sorted by envelope.
     held: Vec<(usize, CommitmentDigest)>,
-    /// Attached although it was erased: envelope, content and leaf of the Erasure, sorted.
+    /// Contents attached although they were erased: envelope, content and leaf of the Erasure,
+    /// sorted.
     erased: Vec<(usize, CommitmentDigest, u64)>,
 }
 
 impl Found {
-    /// Reads the disk.
+    /// Looks the contents up. Reads the disk.
     fn look(
         store: &ContentStore,
         ledger: LedgerNumber,
@@ -239,7 +243,8 @@ impl Found {
     }
 }
 
-/// What is known of the contents of an erasure. Reads the disk.
+/// Looks up the state of the contents of an erasure, and the statements that name them. Reads the
+/// disk.
 fn look_up(guard: ErasureGuard) -> Result<(ErasureGuard, Vec<Erasable>), Refusal> {
     let mut erasable = Vec::with_capacity(guard.contents().len());
     for &(content, state) in guard.contents() {

@@ -1,4 +1,4 @@
-//! What clients are told of a refusal of the step.
+//! Turns refusals of the step into the rejections that clients get.
 
 use deed_evidence::{
     Sequence,
@@ -37,7 +37,8 @@ pub(super) fn rejection(refusal: &StepRefusal) -> v1::Rejection {
     }
 }
 
-/// What is said of a second statement for a place in a session that was kept as evidence.
+/// Returns the rejection of a second statement for a sequence of a session; the statement was kept
+/// as evidence at `leaf`.
 pub(super) fn equivocation(leaf: u64, expected: Sequence) -> v1::Rejection {
     v1::Rejection {
         reason: Reason::SequenceReused.into(),

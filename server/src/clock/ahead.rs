@@ -1,14 +1,17 @@
-//! Ledgers that go on although their own time is ahead of the clock, and cannot say so themselves.
+//! Ledgers that go on although their own time is ahead of the clock, and whose entries cannot say
+//! so.
 //!
-//! A ledger of rules version 1 writes no entries of its own, so nothing in it says that an operator has
-//! confirmed the clock. That is kept beside it, in a file of the data directory with a line for each:
+//! A ledger of rules version 1 has no entries of the ledger itself, so nothing in it says that an
+//! operator has confirmed the clock. The confirmation is kept beside it, in a file of the data
+//! directory with a line for each ledger:
 //!
 //! ```text
 //! clock-ahead   the ledger's number, its newest time, the time that was confirmed then
 //! ```
 //!
-//! Its entries bear the confirmed clock's time, which is before that of the wrong ones: whoever reads the
-//! log sees it. The rules of version 1 go by the largest time of all, which stands still meanwhile.
+//! Its entries bear the confirmed clock's time, which is before that of the wrong ones: a reader of
+//! the log sees it. The rules of version 1 go by the largest time of all, which stands still
+//! meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -25,18 +28,18 @@ use crate::store::LedgerNumber;
 
 const FILE: &str = "clock-ahead";
 
-/// Bytes of the file at most: some 20,000 ledgers.
+/// Largest size of the file, in bytes: some 20,000 ledgers.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Such ledgers.
+/// The ledgers whose time is ahead, and their confirmed clocks.
 pub(crate) struct LedgersAhead {
     data_dir: Option<PathBuf>,
     ledgers: Mutex<BTreeMap<u32, Known>>,
-    /// Held while the file is written. Who only asks does not wait for the disk.
+    /// Held while the file is written, so that readers do not wait for the disk.
     writing: Mutex<()>,
 }
 
-/// A ledger's newest time, and the clock that was confirmed when it was that.
+/// A ledger's newest time, and the clock that was confirmed at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
     at_us: i64,
@@ -64,19 +67,21 @@ impl LedgersAhead {
         }
     }
 
-    /// The clock that was confirmed when the ledger's newest time was `newest`, as it is still.
+    /// Returns the clock that was confirmed for this ledger, if its newest time is still `newest`.
     pub(crate) fn confirmed(&self, ledger: LedgerNumber, newest: Micros) -> Option<Micros> {
         let known = self.ledgers.lock().get(&ledger.0).copied()?;
         (known.at_us == newest.get()).then_some(Micros::new(known.clock_us))
     }
 
-    /// Returns true if such a ledger goes on by this clock. Not by one that was set back once more.
+    /// Returns true if the ledger goes on by the clock `now`: not if that was set back once more
+    /// since the confirmation.
     pub(crate) fn goes_on(&self, ledger: LedgerNumber, newest: Micros, now: Micros) -> bool {
         let confirmed = self.confirmed(ledger, newest);
         confirmed.is_some_and(|clock| now.get() >= clock.get().saturating_sub(BEHIND_MAX_US))
     }
 
-    /// Notes that the clock was confirmed while a ledger's newest time was `newest`. Blocks.
+    /// Records that the time `clock` was confirmed while the ledger's newest time was `newest`.
+    /// Blocks.
     pub(crate) fn note(
         &self,
         ledger: LedgerNumber,
@@ -85,7 +90,7 @@ impl LedgersAhead {
     ) -> io::Result<()> {
         let _writing = self.writing.lock();
         let mut all = self.ledgers.lock().clone();
-        // Those that the clock has come to need nothing any more.
+        // Ledgers whose time the clock has passed need no line any more.
         all.retain(|_, known| known.at_us > clock.get());
         let known = Known {
             at_us: newest.get(),

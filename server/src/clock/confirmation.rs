@@ -1,4 +1,5 @@
-//! What an operator says of the clock, and what is kept of it: two small files in the data directory.
+//! An operator's confirmation of the clock, and the server's own record of it: two small files in
+//! the data directory.
 //!
 //! ```text
 //! clock-confirmed   the time that an operator confirmed last, microseconds, UTC
@@ -6,7 +7,8 @@
 //!                   then, and a time that was believed
 //! ```
 //!
-//! Whoever may write to the data directory may confirm; a running server looks every second.
+//! Whoever may write to the data directory may confirm the clock; a running server looks every
+//! second.
 
 use std::{
     fs::{self, File, Permissions},
@@ -23,19 +25,21 @@ use super::{Clock, SystemClock};
 const CONFIRMED: &str = "clock-confirmed";
 const BASE: &str = "clock-base";
 
-/// Stands in place of a boot's id where the machine does not tell it.
+/// Stands in place of a boot's id where the machine has none.
 const NO_BOOT: &str = "-";
 
-/// Bytes of such a file at most.
+/// Largest size of such a file, in bytes.
 const BYTES_MAX: u64 = 256;
 
-/// How far the time that an operator names may lie from the machine's clock.
+/// Largest difference between the time that an operator names and the machine's clock, in
+/// microseconds.
 const NAMED_WITHIN_US: i64 = 300_000_000;
 
-/// A time that is not confirmed.
+/// The reason for which a time is not confirmed.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum ConfirmError {
-    /// The machine's clock says something else.
+    /// The machine's clock is too far from the time that was named.
     #[error(
         "the machine's clock says {} (seconds since 1970), which is {} s away from {}; if the machine's \
          clock is wrong, set it; if --time is, read the other clock again",
@@ -43,25 +47,17 @@ pub enum ConfirmError {
         .clock.get().abs_diff(.named.get()) / 1_000_000,
         .named.get() / 1_000_000
     )]
-    OtherTime {
-        /// What the clock says.
-        clock: Micros,
-        /// What was named.
-        named: Micros,
-    },
-    /// No server has been here.
+    OtherTime { clock: Micros, named: Micros },
+    /// The directory is no server's data directory.
     #[error("{path} holds no server.key; name the data directory of the server")]
-    NoServer {
-        /// The data directory.
-        path: String,
-    },
-    /// It cannot be written.
+    NoServer { path: String },
+    /// The confirmation cannot be written.
     #[error("the confirmation cannot be written: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Confirms that the machine's clock is right, for a server that runs on this data directory: `named` is
-/// the time by another clock. The time that is confirmed.
+/// Confirms that the machine's clock is right, for a server that runs on `data_dir`; `named` is the
+/// time by another clock. Returns the time that is confirmed.
 ///
 /// # Errors
 /// [`ConfirmError`]; nothing is changed then.
@@ -78,15 +74,16 @@ pub fn confirm(data_dir: &Path, named: Micros) -> Result<Micros, ConfirmError> {
     Ok(clock)
 }
 
-/// Notes a time that is confirmed.
+/// Records `time` as confirmed.
 pub(super) fn note(data_dir: &Path, time: Micros) -> io::Result<()> {
     write(data_dir, CONFIRMED, &time.get().to_string())
 }
 
-/// Reads the time that was confirmed last; `None` if none was.
+/// Returns the time that was confirmed last; `None` if none was.
 ///
 /// # Errors
-/// If the file is there and cannot be read, or holds no time. It confirms nothing then.
+/// The error of the file system if the file is there and cannot be read or holds no time. It
+/// confirms nothing then.
 pub(super) fn read(data_dir: &Path) -> io::Result<Option<Micros>> {
     let Some(text) = text(&data_dir.join(CONFIRMED), BYTES_MAX)? else {
         return Ok(None);
@@ -95,21 +92,21 @@ pub(super) fn read(data_dir: &Path) -> io::Result<Option<Micros>> {
     Ok(Some(Micros::new(time)))
 }
 
-/// The clock as it was kept.
+/// The clock as it was saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kept {
-    /// The id of the boot; `None` if the machine did not tell it.
+    /// Id of the boot; `None` if the machine has none.
     pub(super) boot_id: Option<String>,
     /// Microseconds to add to the time since that boot.
     pub(super) offset: i64,
-    /// A time that was believed.
+    /// A time that was believed when it was saved.
     pub(super) believed: Micros,
 }
 
-/// Reads how the clock was kept; `None` if it was not.
+/// Returns the clock as it was saved; `None` if it was not.
 ///
 /// # Errors
-/// As [`read`].
+/// The error of the file system if the file is there and cannot be read or is malformed.
 pub(super) fn read_base(data_dir: &Path) -> io::Result<Option<Kept>> {
     let Some(text) = text(&data_dir.join(BASE), BYTES_MAX)? else {
         return Ok(None);
@@ -137,7 +134,7 @@ fn no_content(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The content of a small file; `None` if it is not there.
+/// Returns the content of a small file; `None` if it is not there.
 pub(super) fn text(path: &Path, bytes_max: u64) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -153,16 +150,18 @@ pub(super) fn text(path: &Path, bytes_max: u64) -> io::Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// Whole or not at all: beside it, synced, then renamed.
+/// Writes a file whole or not at all: beside its place, synced, then renamed.
 pub(super) fn write(data_dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let unfinished = data_dir.join(format!("{name}.unfinished"));
-    // Made anew, so that nobody's link is followed: root may write where the server is somebody else.
+    // The file is created anew, so that no link is followed: root may run this where another user
+    // owns the directory.
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = File::create_new(&unfinished)?;
-    // There is no secret in it, and the server must read it whoever wrote it, under whatever umask.
+    // The file has no secret, and the server must read it whoever wrote it and under whatever
+    // umask.
     file.set_permissions(Permissions::from_mode(0o644))?;
     writeln!(file, "{}", text.trim_end())?;
     file.sync_all()?;

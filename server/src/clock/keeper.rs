@@ -1,12 +1,14 @@
-//! The time by which entries are recorded, and when there is none.
+//! The time by which entries are recorded, and the faults because of which nothing is recorded.
 //!
-//! A clock that leaps ahead would fire every deadline, and every append after it had come back would be
-//! refused until real time has caught up: what a ledger has recorded stays. One that is set back would
-//! date back what is recorded in ledgers that were idle. So neither is ticked nor recorded. While the
-//! server runs, the machine's clock is held against the time since boot, which nobody sets; also across
-//! restarts, as long as the machine was not booted again. Where there is nothing of that, at the first
-//! start after a boot, it is held against the newest entries, and what was believed last. A leap is
-//! over when the clock comes back, or an operator confirms the time (`clock::confirmation`).
+//! If a clock that leaps ahead were followed, it would fire every deadline, and after its return
+//! every append would be refused until real time has caught up: recorded times never go back. If a
+//! clock that is set back were followed, it would date back what is recorded in ledgers that were
+//! idle. So in both cases nothing is recorded and no time passes in ledgers. While the server runs,
+//! the machine's clock is compared with the time since boot, which cannot be set; also across
+//! restarts, as long as the machine was not booted again. Where that is impossible, at the first
+//! start after a boot, it is compared with the newest entries and the time that was believed last.
+//! A fault is over when the clock comes back, or an operator confirms the time
+//! (`clock::confirmation`).
 
 use std::{
     path::PathBuf,
@@ -23,19 +25,21 @@ use thiserror::Error;
 use super::{Clock, ahead::LedgersAhead, confirmation};
 use crate::options::ClockOptions;
 
-/// How far the machine's clock may lie behind what was recorded, in microseconds.
+/// Largest time by which the machine's clock may lie behind recorded times, in microseconds.
 pub(crate) const BEHIND_MAX_US: i64 = 5_000_000;
 
-/// How far a confirmed time may lie from the machine's clock when the server reads it.
+/// Largest difference between a confirmed time and the machine's clock when the server reads it, in
+/// microseconds.
 const CONFIRMED_WITHIN_US: i64 = 60_000_000;
 
-/// A clock that is set right slowly moves by no more than a thousandth (adjtime(3) takes half of that).
+/// A clock that is corrected slowly moves by at most one part in this many (adjtime(3) takes half
+/// of that).
 const SLEW: i64 = 1_000;
 
-/// Between two such moves.
+/// Shortest time between two such corrections, in microseconds.
 const SLEW_EVERY_US: i64 = 1_000_000;
 
-/// Why nothing is recorded now.
+/// The reason for which nothing is recorded now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum ClockFault {
     #[error(
@@ -75,11 +79,11 @@ impl ClockFault {
     }
 }
 
-/// The machine's clock, watched.
+/// The machine's clock, checked each time it is read.
 pub(crate) struct Timekeeper {
     clock: Arc<dyn Clock>,
     options: ClockOptions,
-    /// Where a confirmation is read from; `None` where nobody confirms.
+    /// Directory with the confirmations; `None` where there are none.
     data_dir: Option<PathBuf>,
     /// Ledgers that go on although the clock is behind them.
     pub(crate) ahead: LedgersAhead,
@@ -89,23 +93,25 @@ pub(crate) struct Timekeeper {
 }
 
 struct Kept {
-    /// Newest times of what was there at the start, and what was believed last.
+    /// Newest times of the ledgers at the start, the confirmed time, and the time that was believed
+    /// last.
     recorded: Vec<Micros>,
-    /// The time that is believed, and when that was.
+    /// The time that was believed last, and the time since boot at which that was; `None` before
+    /// the first check.
     base: Option<Base>,
-    /// The fault that was logged last.
+    /// The fault that was logged last, if it still lasts.
     fault: Option<ClockFault>,
     /// The time that an operator has confirmed last.
     confirmed: Option<Micros>,
-    /// The confirmation that was read last, whether it was taken or not.
+    /// The confirmation that was read last, whether it was accepted or not.
     read: Option<Micros>,
-    /// The reason for which the file of confirmations cannot be read.
+    /// The reason for which the file of confirmations cannot be read, if it cannot.
     unreadable: Option<String>,
-    /// The clock as it was saved last, of this boot.
+    /// The clock as it was saved last, if that was since this boot.
     saved: Option<confirmation::Kept>,
 }
 
-/// It was `wall` when `boot` had passed since the machine was booted.
+/// A point in time: the clock said `wall` when `boot` had passed since the machine was booted.
 #[derive(Debug, Clone, Copy)]
 struct Base {
     wall: i64,
@@ -113,7 +119,8 @@ struct Base {
 }
 
 impl Base {
-    /// The time that it should be when `boot` has passed since the machine was booted.
+    /// Returns the time that the clock should show when `boot` has passed since the machine was
+    /// booted.
     fn expected(&self, boot: Option<Micros>) -> Micros {
         let passed = boot.map_or(0, |boot| boot.get().saturating_sub(self.boot));
         Micros::new(self.wall.saturating_add(passed))
@@ -121,8 +128,8 @@ impl Base {
 }
 
 impl Timekeeper {
-    /// Begins with what is in the data directory; `recorded` are the newest times of what was recorded
-    /// there, as far as that is known.
+    /// Reads what the data directory has of the clock; `recorded` are the newest times in the
+    /// ledgers, as far as they are known.
     pub(crate) fn open(
         clock: Arc<dyn Clock>,
         options: ClockOptions,
@@ -131,20 +138,20 @@ impl Timekeeper {
     ) -> Self {
         let boot = clock.since_boot();
         let now = clock.now();
-        // One that cannot be read is told when the server runs.
+        // A file that cannot be read is reported when the server runs.
         let confirmed = data_dir.as_deref().map(confirmation::read);
         let confirmed = confirmed.and_then(Result::ok).flatten();
         recorded.extend(confirmed);
-        // A clock that is behind what was confirmed is none to go by.
+        // The clock is behind the confirmed time, so that confirmation is not used.
         let latest = now.get().saturating_add(BEHIND_MAX_US);
         let confirmed = confirmed.filter(|time| time.get() <= latest);
-        // One that is new is taken when the server runs, which tells of it.
+        // A new confirmation is taken when the server runs, which logs it.
         let is_new = confirmed.is_some_and(|time| is_within(now, time, CONFIRMED_WITHIN_US));
         let boot_id = clock.boot_id();
         if boot.is_none() || boot_id.is_none() {
             tracing::warn!(
                 start_ahead_max_ms = options.start_ahead_max_ms,
-                "the machine does not tell its boots (CLOCK_BOOTTIME, /proc/sys/kernel/random/boot_id): a \
+                "the machine does not report its boots (CLOCK_BOOTTIME, /proc/sys/kernel/random/boot_id): a \
                  clock that has leapt by less than clock.start_ahead_max_ms is believed after a restart \
                  of the server"
             );
@@ -183,10 +190,10 @@ impl Timekeeper {
         }
     }
 
-    /// Now, by a clock that is believed: what is recorded bears it.
+    /// Returns the present time, by which entries are recorded.
     ///
     /// # Errors
-    /// [`ClockFault`] if the clock is not to be believed. What changes of that is logged, once.
+    /// [`ClockFault`] if the clock is not believed. Each change of that is logged once.
     pub(crate) fn read(&self) -> Result<Micros, ClockFault> {
         let mut kept = self.kept.lock();
         let now = self.clock.now();
@@ -231,7 +238,7 @@ impl Timekeeper {
         Ok(())
     }
 
-    /// The first look at the clock: there is nothing but what was recorded to hold it against.
+    /// Checks the clock for the first time: only recorded times are there to compare it with.
     fn begin(&self, kept: &mut Kept, wall: i64, boot: Option<Micros>) -> Result<(), ClockFault> {
         let latest = wall.saturating_add(BEHIND_MAX_US);
         let recorded = kept.recorded.iter().map(|time| time.get());
@@ -254,14 +261,14 @@ impl Timekeeper {
         Ok(())
     }
 
-    /// The time that an operator has confirmed last: in a ledger whose entries are all older, that is
-    /// said before anything else is recorded.
+    /// Returns the time that an operator has confirmed last. A ledger whose entries are all older
+    /// records that before anything else.
     pub(crate) fn confirmed(&self) -> Option<Micros> {
         self.kept.lock().confirmed
     }
 
-    /// Reads whether an operator has confirmed the clock since, and believes it from here on if so.
-    /// The confirmed time, if it is news.
+    /// Reads an operator's confirmation and, if it is new and agrees with the clock, believes the
+    /// clock from now on. Returns the confirmed time then.
     pub(crate) fn take_confirmation(&self) -> Option<Micros> {
         let read = confirmation::read(self.data_dir.as_deref()?);
         let mut kept = self.kept.lock();
@@ -292,7 +299,7 @@ impl Timekeeper {
             tracing::error!(
                 clock_us = now.get(),
                 confirmed_us = time.get(),
-                "the confirmed time is not what the clock says; nothing was changed, confirm it again"
+                "the confirmed time is not the clock's; nothing was changed, confirm it again"
             );
             return None;
         }
@@ -307,12 +314,13 @@ impl Timekeeper {
         Some(time)
     }
 
-    /// The reason for which an operator's confirmation cannot be read, if that is so.
+    /// Returns the reason for which an operator's confirmation cannot be read, if it cannot.
     pub(crate) fn unreadable(&self) -> Option<String> {
         self.kept.lock().unreadable.clone()
     }
 
-    /// Keeps what is believed for a restart, as far as that has changed, and how late it is.
+    /// Saves the believed time for the next start, if it has changed by enough or was saved long
+    /// enough ago.
     pub(crate) fn save(&self) {
         let mut kept = self.kept.lock();
         let (Some(base), Some(dir)) = (kept.base, self.data_dir.as_deref()) else {
@@ -335,11 +343,11 @@ impl Timekeeper {
         kept.saved = Some(saved.clone());
         drop(kept);
         if let Err(error) = confirmation::write_base(dir, &saved) {
-            tracing::warn!(%error, "what the clock says could not be kept for the next start");
+            tracing::warn!(%error, "the clock could not be saved for the next start");
         }
     }
 
-    /// A request was refused for the clock's sake.
+    /// Counts a request that was refused for the clock's sake.
     pub(crate) fn refused(&self, behind: bool) {
         let count = if behind {
             &self.refused_behind
@@ -349,7 +357,7 @@ impl Timekeeper {
         count.fetch_add(1, Relaxed);
     }
 
-    /// Requests that were refused, by why.
+    /// Returns the number of refused requests, by reason.
     pub(crate) fn refusals(&self) -> [(&'static str, u64); 2] {
         [
             ("ahead", self.refused_ahead.load(Relaxed)),
@@ -358,13 +366,13 @@ impl Timekeeper {
     }
 }
 
-/// What is saved is written again when it has changed by that much,
+/// The clock is saved again when its offset has changed by more than this, in microseconds.
 const SAVED_WITHIN_US: u64 = 1_000_000;
 
-/// and when so much time has passed.
+/// The clock is saved again after this time, in microseconds.
 const SAVED_EVERY_US: i64 = 600_000_000;
 
-/// The best guess where nothing is recorded: a clock that has leapt is not followed.
+/// The best guess of the time for uses that record nothing: a clock that has leapt is not followed.
 impl Clock for Timekeeper {
     fn now(&self) -> Micros {
         let mut kept = self.kept.lock();

@@ -1,4 +1,4 @@
-//! Clocks that leap, ahead and back, while a server runs and while it does not.
+//! Tests of clocks that leap, ahead and back, while a server runs and while it does not.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ const NAME: &str = "one";
 const SECOND_US: i64 = 1_000_000;
 const DAY_US: i64 = 86_400 * SECOND_US;
 const YEAR_US: i64 = 365 * DAY_US;
-/// Some day in 2023.
+/// A day in 2023.
 const BEGIN_US: i64 = 1_700_000_000 * SECOND_US;
 
 struct Machine {
@@ -32,7 +32,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// A machine that is booted at `now`, with a server that has nothing yet.
+    /// Boots a machine at `now`, with a server that has no ledgers.
     fn boots_at(now: i64) -> Self {
         let clock = TestClock::at(now);
         clock.boots("first boot");
@@ -64,7 +64,7 @@ impl Machine {
         self.engine.as_ref().unwrap()
     }
 
-    /// A ledger with a task that ends in a day, and an Intent that lapses then.
+    /// Creates a ledger with a task that ends in a day, and an Intent that lapses then.
     fn begin_ledger(&mut self) {
         let ledger = self.engine().create(NAME).unwrap();
         let mut producer = Producer::new(ledger.id, 1);
@@ -100,7 +100,7 @@ impl Machine {
         }
     }
 
-    /// What the ticker does in some seconds, in which no real time passes.
+    /// Runs the ticker for some seconds, in which no real time passes.
     fn ticks(&self) {
         let (context, _stop) = self.engine().context();
         block_on(async {
@@ -132,7 +132,7 @@ impl Machine {
         ledger.readable().size().get()
     }
 
-    /// Receive times and bodies of all entries but the genesis entry, which a replay takes.
+    /// Replays the ledger; returns receive times and bodies of all entries but the genesis entry.
     #[track_caller]
     fn entries(&self) -> Vec<(i64, Body)> {
         let ledger = self.engine().registry.ledger(NAME).unwrap();
@@ -184,7 +184,7 @@ fn a_leap_ahead_is_neither_ticked_nor_recorded_and_ends_when_the_clock_comes_bac
     assert_eq!(briefs(&machine.append().unwrap()), ["accepted 2"]);
     assert_eq!(machine.admin().ready(), Ok(()));
     assert!(machine.admin().observed().on_time);
-    // Time that has really passed is no leap, however long it was.
+    // A long time that has really passed is no leap.
     machine.clock.pass(40 * DAY_US);
     machine.ticks();
     assert!(machine.size() > size + 1, "its deadline has fired");
@@ -203,18 +203,19 @@ fn a_restart_does_not_make_a_leap_true() {
         machine.stop();
         machine.start();
         machine.ticks();
-        // The ledger is not in memory, and something is due in it.
+        // The ledger is not in memory, and a deadline in it has passed.
         assert_eq!(machine.size(), size);
         assert!(machine.refused().contains("leapt 604800 s"));
         assert!(machine.not_ready().contains("leapt"));
     }
-    // After another boot only the entries are left to go by: a week is what a server may be off.
+    // After another boot only the entries are left to compare with: the server may have been off
+    // for a week.
     machine.stop();
     machine.clock.boots("second boot");
     machine.start();
     assert_eq!(machine.admin().ready(), Ok(()));
     machine.append().unwrap();
-    // More than 30 days are not believed.
+    // A time more than 30 days ahead is not believed.
     machine.stop();
     machine.clock.boots("third boot");
     machine.clock.set(BEGIN_US + 38 * DAY_US);
@@ -262,7 +263,7 @@ fn an_operator_confirms_a_leap_and_the_log_says_so() {
     let confirmed: Vec<_> = found.iter().filter(confirmed).collect();
     assert_eq!(confirmed.len(), 1, "{found:?}");
     assert_eq!(confirmed[0].kind(), FindingKind::ClockSkew);
-    // It holds after a restart, and after a boot.
+    // The confirmation holds after a restart, and after a boot.
     for boot in ["first boot", "second boot"] {
         machine.stop();
         machine.clock.boots(boot);
@@ -282,7 +283,7 @@ fn an_operator_confirms_a_leap_and_the_log_says_so() {
 fn a_clock_that_is_set_back_is_told_and_comes_to_it() {
     let mut machine = Machine::boots_at(BEGIN_US);
     machine.begin_ledger();
-    // By less than what makes it a leap.
+    // The clock goes back by less than what counts as a leap.
     machine.clock.set(BEGIN_US - 30 * SECOND_US);
     machine.ticks();
     let why = machine.refused();
@@ -308,7 +309,7 @@ fn a_clock_that_is_set_back_dates_nothing_back_in_an_idle_ledger() {
     let hour_us = 3_600 * SECOND_US;
     machine.clock.pass(12 * hour_us);
     let right = machine.clock.now().get();
-    // Nothing that is recorded is newer.
+    // No entry is newer than this time, so entries alone do not show the fault.
     machine.clock.set(right - 6 * hour_us);
     for _ in 0..2 {
         machine.ticks();
@@ -331,7 +332,7 @@ fn a_clock_that_is_set_back_dates_nothing_back_in_an_idle_ledger() {
     machine.clock.set(right);
     machine.append().unwrap();
     assert_eq!(machine.admin().ready(), Ok(()));
-    // Or an operator says that it was wrong before.
+    // The fault also ends when an operator confirms that the clock was wrong before.
     machine.clock.set(right - 6 * hour_us);
     machine.refused();
     machine.confirms(right - 6 * hour_us);
@@ -344,7 +345,7 @@ fn a_clock_that_is_set_back_dates_nothing_back_in_an_idle_ledger() {
 
 #[test]
 fn a_ledger_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
-    // The clock is wrong from the beginning, and nobody can know.
+    // The clock is wrong from the beginning, and nothing shows it.
     let wrong = BEGIN_US + YEAR_US;
     let mut machine = Machine::boots_at(wrong);
     machine.begin_ledger();
@@ -376,7 +377,7 @@ fn a_ledger_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
             .any(|one| one.detail.contains("31536000 s behind the ledger's time")),
         "{found:?}"
     );
-    // Also after a restart; and no second entry says so.
+    // The confirmation also holds after a restart, and no second entry records it.
     let size = machine.size();
     machine.stop();
     machine.start();
@@ -384,11 +385,11 @@ fn a_ledger_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
     assert_eq!(machine.admin().ready(), Ok(()));
     machine.append().unwrap();
     assert_eq!(machine.size(), size + 1);
-    // Set back once more, it is not believed by what was said before.
+    // A clock that is set back once more is not believed because of the earlier confirmation.
     machine.clock.set(BEGIN_US - 60 * SECOND_US);
     assert!(machine.refused().contains("behind"));
     machine.clock.set(BEGIN_US + 4 * SECOND_US);
-    // And goes on when the clock has come to it.
+    // The ledger goes on when the clock has reached its time.
     machine.clock.pass(YEAR_US);
     machine.append().unwrap();
     let last = machine.entries().pop().unwrap();
@@ -430,13 +431,13 @@ fn a_clock_that_is_set_right_slowly_is_followed() {
     let mut ahead = 0;
     for _ in 0..100_000 {
         machine.clock.pass(10 * SECOND_US);
-        // 500 ppm, as fast as adjtime does it; far beyond the bound in the end.
+        // The clock drifts by 500 ppm, as fast as adjtime moves it, and ends far beyond the bound.
         ahead += 5_000;
         machine.clock.set(machine.clock.now().get() + 5_000);
         clock.read().unwrap();
     }
     assert!(ahead > 60 * SECOND_US);
-    // Some small leaps are as much as a large one.
+    // Several small leaps add up to a large one.
     let leap = |us: i64| {
         machine.clock.set(machine.clock.now().get() + us);
         machine.clock.pass(SECOND_US);
@@ -456,7 +457,8 @@ fn what_is_collected_is_not_old_by_a_clock_that_leapt() {
     assert_eq!(clock.now(), Micros::new(BEGIN_US + SECOND_US));
 }
 
-/// A server that runs is as good as an entry, if the entries of late bear a time that stands still.
+/// The time that a running server has believed counts like an entry, even if recent entries bear a
+/// time that stands still.
 #[test]
 fn what_was_believed_last_counts_after_a_boot() {
     let mut machine = Machine::boots_at(BEGIN_US + YEAR_US);
@@ -480,7 +482,7 @@ fn what_was_believed_last_counts_after_a_boot() {
     machine.append().unwrap();
 }
 
-/// Such a ledger writes no entries of its own. Its log shows the confirmed clock by its receive times.
+/// Such a ledger has no entries of its own. Its log shows the confirmed clock by its receive times.
 #[test]
 fn a_ledger_of_rules_1_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
     let wrong = BEGIN_US + YEAR_US;
@@ -501,7 +503,7 @@ fn a_ledger_of_rules_1_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
     machine.ticks();
     let ready = "ready\n1 ledger(s) have a time that is ahead of the clock, which was confirmed: they go \
                  on, and their time stands still\n";
-    // Also after a restart.
+    // The confirmation also holds after a restart.
     for size in [3, 4] {
         assert_eq!(machine.admin().ready(), Ok(()));
         machine.append().unwrap();
@@ -517,13 +519,14 @@ fn a_ledger_of_rules_1_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
     };
     let now = BEGIN_US + 2 * SECOND_US;
     assert_eq!(times(&machine), [wrong, now, now]);
-    // Set back once more, it is not believed by what was said before.
+    // A clock that is set back once more is not believed because of the earlier confirmation.
     machine.clock.set(BEGIN_US - 10 * SECOND_US);
     assert!(machine.refused().contains("behind"));
     assert!(machine.not_ready().contains("behind the time of 1 ledgers"));
     machine.clock.set(now);
 
-    // Once it may, it says so in an entry, and nothing else in front of that.
+    // Once the rules allow it, the ledger records the confirmation in an entry before anything
+    // else.
     let policies = "permit (principal, action, resource);";
     let raises = authority.says(Body::PolicySet(policy_set(policies)));
     let raised = machine.engine().append(NAME, vec![raises]).unwrap();
@@ -552,7 +555,7 @@ fn a_ledger_of_rules_1_whose_time_is_ahead_goes_on_when_an_operator_says_so() {
     machine.stop();
     fsck::check(machine.data_dir(), &mut |_| {}).unwrap();
 
-    // A ledger whose time the clock has come to is one like others.
+    // A ledger whose time the clock has reached is an ordinary one.
     machine.start();
     machine.clock.pass(YEAR_US);
     machine.append().unwrap();
@@ -576,7 +579,7 @@ fn a_confirmation_is_for_a_server_of_another_user() {
     );
     assert!(said.contains(&seconds.to_string()[..8]), "{said}");
 
-    // The server's directory is not root's: what lies in the way there is not followed.
+    // The server's directory does not belong to root: a link that lies there is not followed.
     let elsewhere = dir.path().join("elsewhere");
     fs::write(&elsewhere, "as it was").unwrap();
     let unfinished = dir.path().join("clock-confirmed.unfinished");
@@ -596,7 +599,7 @@ fn a_confirmation_that_cannot_be_read_is_told() {
     machine.ticks();
     machine.clock.set(BEGIN_US + YEAR_US);
     let file = machine.data_dir().join("clock-confirmed");
-    // As one of another user that this one may not open: `open` works, and nothing comes of it.
+    // A directory behaves like a file that this user may not read: `open` works, and reading fails.
     fs::create_dir(&file).unwrap();
     let clock = &machine.engine().appends.clock;
     let told = log_of(|| {
@@ -621,7 +624,7 @@ fn a_confirmation_that_cannot_be_read_is_told() {
     assert_eq!(machine.admin().ready(), Ok(()));
 }
 
-/// Without it nobody can tell a restart of the server from one of the machine.
+/// Without a boot id a restart of the server cannot be told from one of the machine.
 #[test]
 fn a_machine_that_does_not_tell_its_boots_is_warned_of() {
     let dir = TempDir::new().unwrap();
@@ -635,7 +638,7 @@ fn a_machine_that_does_not_tell_its_boots_is_warned_of() {
     clock.boots("first boot");
     assert_eq!(log_of(open), "");
 
-    // This one does, and so does it under the unit that is delivered.
+    // This machine has both, also under the delivered systemd unit.
     #[cfg(target_os = "linux")]
     assert!(SystemClock.boot_id().is_some() && SystemClock.since_boot().is_some());
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/deed-server.service");

@@ -1,6 +1,7 @@
-//! `token`, `role` and `tls`: who may do what, and certificates for development.
+//! The commands `token`, `role` and `tls`: permissions, and certificates for development.
 //!
-//! All of them work on files, with the server running or not; it notices within a second or two.
+//! All of them work on files, whether the server runs or not; it notices changes within a second or
+//! two.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode, str::FromStr};
 
@@ -18,13 +19,13 @@ use deed_server::{
 
 use crate::print_line;
 
-/// Columns of a table.
+/// Largest width of a table, in columns.
 const WIDTH: usize = 80;
 
 const SECOND_US: i64 = 1_000_000;
 const DAY_US: i64 = 24 * 60 * 60 * SECOND_US;
 
-/// Longest that a token may be good for: somebody should look at it once in a while.
+/// Longest validity of a token, in days, so that each is reviewed once in a while.
 const EXPIRES_DAYS_MAX: i64 = 3660;
 
 /// Commands about tokens.
@@ -35,7 +36,7 @@ pub(crate) enum TokenCommand {
                             spiffe://example.org/agent \\\n    --ledger runs --role append,read \
                             --expires 30d > agent.token")]
     Create {
-        /// Whom the token stands for: a SPIFFE ID or any other name.
+        /// Principal that the token stands for: a SPIFFE ID or any other name.
         #[arg(long)]
         principal: String,
         /// Ledger in which the principal gets the roles of the --role that follows; '*' for all.
@@ -47,20 +48,20 @@ pub(crate) enum TokenCommand {
         /// The only ledgers that this token is good for, whatever roles the principal has.
         #[arg(long, value_delimiter = ',')]
         only_ledger: Vec<String>,
-        /// For how long it is good, for example 12h or 30d.
+        /// Validity, for example 12h or 30d.
         #[arg(long, default_value = "30d")]
         expires: Expiry,
         #[command(flatten)]
         place: Place,
     },
-    /// Show the tokens; of each one the id, never the token itself.
+    /// Show the tokens: the id of each one, never the token itself.
     List {
         #[command(flatten)]
         place: Place,
     },
     /// Revoke a token. It is refused from then on, also on streams that are open.
     Revoke {
-        /// Its id: 16 digits, the second part of the token.
+        /// Id of the token: its second part, 16 digits.
         id: String,
         #[command(flatten)]
         place: Place,
@@ -76,12 +77,12 @@ pub(crate) enum RoleCommand {
     Grant(RoleArguments),
     /// Take roles away.
     Revoke(RoleArguments),
-    /// Show who has which role.
+    /// Show which principal has which role.
     List {
-        /// Only this principal.
+        /// Show only this principal.
         #[arg(long)]
         principal: Option<String>,
-        /// Only this ledger.
+        /// Show only this ledger.
         #[arg(long)]
         ledger: Option<String>,
         #[command(flatten)]
@@ -91,13 +92,13 @@ pub(crate) enum RoleCommand {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RoleArguments {
-    /// Who: a SPIFFE ID, a certificate's subject (RFC 4514), or a name that tokens carry.
+    /// Principal: a SPIFFE ID, a certificate's subject (RFC 4514), or a name that tokens carry.
     #[arg(long)]
     principal: String,
-    /// In which ledger; '*' for all that there are and will be.
+    /// Ledger; '*' for all that there are and will be.
     #[arg(long)]
     ledger: String,
-    /// Which roles, separated by commas: append, read, audit, authority, admin.
+    /// Roles, separated by commas: append, read, audit, authority, admin.
     #[arg(long)]
     role: RoleList,
     #[command(flatten)]
@@ -127,7 +128,7 @@ pub(crate) enum TlsCommand {
         /// Directory of the authority; the files are put there too.
         #[arg(long)]
         dir: PathBuf,
-        /// Whom it names: a SPIFFE ID.
+        /// Principal that it names: a SPIFFE ID.
         #[arg(long)]
         principal: String,
         /// Name of the files [default: the last part of the principal].
@@ -143,7 +144,7 @@ pub(crate) struct Place {
     data_dir: PathBuf,
 }
 
-/// Roles in one argument.
+/// A list of roles in one argument.
 #[derive(Debug, Clone)]
 pub(crate) struct RoleList(Vec<Role>);
 
@@ -158,7 +159,7 @@ impl FromStr for RoleList {
     }
 }
 
-/// How long a token is good for.
+/// The validity of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expiry {
     us: i64,
@@ -186,7 +187,7 @@ impl FromStr for Expiry {
 /// Runs `deed-server token`.
 ///
 /// # Errors
-/// What went wrong, for the operator.
+/// Any error of the command, with a message for the operator.
 pub(crate) fn token(command: TokenCommand) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
     match command {
@@ -252,7 +253,7 @@ pub(crate) fn token(command: TokenCommand) -> anyhow::Result<ExitCode> {
 /// Runs `deed-server role`.
 ///
 /// # Errors
-/// What went wrong, for the operator.
+/// Any error of the command, with a message for the operator.
 pub(crate) fn role(command: RoleCommand) -> anyhow::Result<ExitCode> {
     match command {
         RoleCommand::Grant(RoleArguments {
@@ -307,7 +308,7 @@ pub(crate) fn role(command: RoleCommand) -> anyhow::Result<ExitCode> {
 /// Runs `deed-server tls`.
 ///
 /// # Errors
-/// What went wrong, for the operator.
+/// Any error of the command, with a message for the operator.
 pub(crate) fn tls(command: TlsCommand) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
     let files = match command {
@@ -336,7 +337,7 @@ fn place_of(ledger: &str) -> String {
     }
 }
 
-/// A table goes to stdout; that it is empty goes to stderr.
+/// Prints a table to stdout; if it is empty, prints `nothing` to stderr.
 fn print_table(table: &str, nothing: &str) {
     if table.is_empty() {
         eprintln!("{nothing}");
@@ -385,8 +386,8 @@ fn roles_table(grants: &[&GrantRecord]) -> String {
     table
 }
 
-/// Adds a line that begins with `first`, and as many more below it as `text` needs. What leaves no
-/// room beside it stands alone.
+/// Adds a line that begins with `first`, and as many more below it as `text` needs. If `first`
+/// leaves no room, it gets a line of its own.
 fn push_wrapped(table: &mut String, first: &str, text: &str) {
     let used = first.chars().count();
     let mut indent = used;
@@ -409,7 +410,7 @@ fn push_wrapped(table: &mut String, first: &str, text: &str) {
     }
 }
 
-/// A time as `2026-11-24 00:45`, UTC.
+/// Formats a time as `2026-11-24 00:45`, UTC.
 fn utc(us: i64) -> String {
     let (days, minute) = (
         us.div_euclid(DAY_US),
@@ -423,11 +424,11 @@ fn utc(us: i64) -> String {
     )
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Years are
-/// counted from March here, so that the leap day is a year's last.
+/// Returns year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Years
+/// begin in March here, so that the leap day is a year's last.
 fn date(days: i64) -> (i64, i64, i64) {
     const DAYS_400_YEARS: i64 = 146_097;
-    // 719,468 days from 0000-03-01 to 1970-01-01.
+    // 719,468 is the number of days from 0000-03-01 to 1970-01-01.
     let days = days + 719_468;
     let (era, day_of_era) = (
         days.div_euclid(DAYS_400_YEARS),
@@ -437,7 +438,7 @@ fn date(days: i64) -> (i64, i64, i64) {
     let leaps = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
     let year = (day_of_era - leaps) / 365;
     let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    // Months from March on have 31, 30, 31, 30, 31 days, which repeats: 153 days in five.
+    // Months from March on have 31, 30, 31, 30, 31 days, which repeats: 153 days in five months.
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let january_or_later = i64::from(month >= 10);
@@ -461,7 +462,7 @@ mod tests {
         ] {
             assert_eq!(utc(us), text);
         }
-        // Each day is the one after the day before it, for 400 years.
+        // Each day must be the one after the day before it, for 400 years.
         let mut before = date(-1);
         for days in 0..146_097 {
             let today = date(days);

@@ -1,4 +1,4 @@
-//! `deed-server clock`.
+//! The command `deed-server clock`.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -9,29 +9,29 @@ use deed_server::config::{Flags, Settings};
 
 use crate::print_line;
 
-/// `deed-server clock ...`.
+/// The subcommands of `deed-server clock`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClockCommand {
     /// Confirm that the machine's clock is right, for a server that runs and does not believe it.
     ///
-    /// Look at another clock, and name the time that it shows: the machine's must show the same, within
-    /// 5 minutes. Each ledger says in an entry that the clock was confirmed, before anything else is
-    /// recorded there. In a ledger whose own time is ahead, because the clock was wrong once, time
-    /// stands still until the clock has come to it.
+    /// Look at another clock, and give the time that it shows: the machine's clock must show the
+    /// same, within 5 minutes. Each ledger records in an entry that the clock was confirmed, before
+    /// it records anything else. A ledger whose own time is ahead, because the clock was wrong
+    /// once, keeps that time until the clock has reached it.
     #[command(after_help = "Example:\n  deed-server clock confirm --time \"$(date -u +%s)\"")]
     Confirm(Confirm),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Confirm {
-    /// The time by another clock: seconds since 1970-01-01T00:00:00Z, as `date +%s` shows them there.
+    /// Time of another clock, in seconds since 1970-01-01T00:00:00Z, as `date +%s` shows it there.
     #[arg(long, value_name = "SECONDS")]
     time: i64,
-    /// The server's directory (default: the configuration's, which is ./deed-data if nobody sets
-    /// it).
+    /// The server's directory (default: the configuration's, which is ./deed-data if it is not
+    /// set).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// File of settings; without it ./deed.toml is read, if it is there.
+    /// File of settings; without it ./deed.toml is read, if there is one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -48,7 +48,7 @@ pub(crate) fn run(command: ClockCommand, mut flags: Flags) -> anyhow::Result<Exi
     match deed_server::confirm_clock(&settings.server.data_dir, named) {
         Ok(time) => {
             print_line(&format!(
-                "confirmed {} (seconds since 1970); a running server takes it within some seconds (see its \
+                "confirmed {} (seconds since 1970); a running server accepts it within some seconds (see its \
                  log and /readyz), one that starts within a minute when it does",
                 time.get() / 1_000_000
             ));

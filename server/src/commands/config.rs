@@ -1,4 +1,4 @@
-//! `deed-server config`.
+//! The command `deed-server config`.
 
 use std::process::ExitCode;
 
@@ -12,10 +12,10 @@ use crate::print_line;
 pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingArguments,
-    /// Print nothing; exit code 0 if the configuration can be used, 2 and why not otherwise.
+    /// Print nothing; exit code 0 if the configuration can be used, otherwise 2 with the reason.
     #[arg(long)]
     check: bool,
-    /// Print every setting, with what it does and what it is without being set, to begin with.
+    /// Print every setting with its documentation and its default, as a file to start from.
     #[arg(long, conflicts_with = "check")]
     example: bool,
 }

@@ -1,4 +1,4 @@
-//! `deed-server fsck`.
+//! The command `deed-server fsck`.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,10 +12,10 @@ use crate::{log_as, print_line};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Directory to check (default: the configuration's, which is ./deed-data if nobody sets it).
+    /// Directory to check (default: the configuration's, which is ./deed-data if it is not set).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// File of settings; without it ./deed.toml is read, if it is there.
+    /// File of settings; without it ./deed.toml is read, if there is one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -35,14 +35,14 @@ pub(crate) fn run(arguments: &Arguments, mut flags: Flags) -> anyhow::Result<Exi
     match report {
         Ok(report) => {
             print_line(&report.to_string());
-            // No lost head: a power cut while it was written leaves the same.
+            // This is no sign of a lost head: a power cut during the write leaves the same.
             for what in &report.damaged_guards {
                 print_line(&format!(
                     "one half of {what} is damaged, the other one stands: a power cut does that, and \
                      the next writes mend it; otherwise look at the disk"
                 ));
             }
-            // Apart from the log: its integrity does not depend on contents.
+            // Contents are reported apart from the log, whose integrity does not depend on them.
             print_line(&report.contents.to_string());
             Ok(if report.contents.damaged == 0 {
                 ExitCode::SUCCESS

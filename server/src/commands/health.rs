@@ -1,4 +1,4 @@
-//! `deed-server health`.
+//! The command `deed-server health`.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,7 +14,7 @@ use crate::print_line;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The server's admin address, as `admin.listen` says.
+    /// Address of the server's admin port, as `admin.listen` sets it.
     #[arg(long, default_value = "127.0.0.1:7734")]
     address: SocketAddr,
     /// Milliseconds to wait for an answer.
@@ -22,10 +22,10 @@ pub(crate) struct Arguments {
     timeout_ms: u64,
 }
 
-/// Bytes of an answer at most: a line of head, a few headers and a reason.
+/// Largest answer, in bytes: a status line, a few headers and a reason.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
-/// Asks over HTTP/1.0: one answer, then the connection's end.
+/// Sends a request over HTTP/1.0, whose connection ends after the answer.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let address = arguments.address;
     let timeout = Duration::from_millis(arguments.timeout_ms);

@@ -1,4 +1,4 @@
-//! The subcommands, one file each, and the flags that several of them have.
+//! The subcommands, one file each, and the flags that several of them share.
 
 pub(crate) mod access;
 pub(crate) mod clock;
@@ -14,11 +14,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use deed_server::config::{Flags, Settings};
 
-/// Flags for what is set most often; `--set` has all the rest.
+/// Flags for the settings that are changed most often; `--set` sets any other.
 #[derive(Debug, Args)]
 pub(crate) struct SettingArguments {
-    /// File of settings. Without it ./deed.toml is read, if it is there. Flags go above the
-    /// environment (DEED__TLS__KEY=FILE), that goes above the file. See `deed-server config`.
+    /// File of settings; without it ./deed.toml is read, if there is one. Flags override the
+    /// environment (DEED__TLS__KEY=FILE), which overrides the file. See `deed-server config`.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Sets any setting, named as in the file: --set limits.reads=16.
@@ -43,7 +43,7 @@ pub(crate) struct SettingArguments {
     /// MiB of memory for blocks read from disk (default: 256).
     #[arg(long, value_name = "MIB")]
     block_cache_mib: Option<String>,
-    /// Milliseconds that stopping may take, half of them for what waits for its turn (default: 10000).
+    /// Milliseconds that stopping may take, half of them for requests that wait (default: 10000).
     #[arg(long, value_name = "MS")]
     drain_ms: Option<String>,
     /// Address of /metrics, /healthz and /readyz, or none (default: 127.0.0.1:7734).
@@ -58,14 +58,14 @@ pub(crate) struct SettingArguments {
     /// PEM file of the authorities that sign clients' certificates.
     #[arg(long, value_name = "FILE")]
     tls_client_authorities: Option<String>,
-    /// Listen beyond loopback without TLS or without access control: everybody who reaches the
+    /// Listen beyond loopback without TLS or without access control: everyone who reaches the
     /// server may then read and write.
     #[arg(long)]
     insecure: bool,
 }
 
 impl SettingArguments {
-    /// All layers together, these flags on top.
+    /// Loads the settings of all layers, with these flags as the highest.
     pub(crate) fn load(&self, mut flags: Flags) -> anyhow::Result<Settings> {
         flags.file.clone_from(&self.config);
         for (key, value) in &self.set {

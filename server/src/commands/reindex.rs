@@ -1,4 +1,4 @@
-//! `deed-server reindex`.
+//! The command `deed-server reindex`.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,14 +12,14 @@ use crate::log_as;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The server's directory (default: the configuration's, which is ./deed-data if nobody sets
-    /// it).
+    /// The server's directory (default: the configuration's, which is ./deed-data if it is not
+    /// set).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// File of settings; without it ./deed.toml is read, if it is there.
+    /// File of settings; without it ./deed.toml is read, if there is one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Only this ledger (default: all of them).
+    /// Rebuild only this ledger's index (default: that of every ledger).
     #[arg(long, value_name = "NAME")]
     ledger: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `deed-server renew-secret`.
+//! The command `deed-server renew-secret`.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,11 +12,11 @@ use crate::print_line;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The server's directory (default: the configuration's, which is ./deed-data if nobody sets
-    /// it).
+    /// The server's directory (default: the configuration's, which is ./deed-data if it is not
+    /// set).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// File of settings; without it ./deed.toml is read, if it is there.
+    /// File of settings; without it ./deed.toml is read, if there is one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `deed-server run`.
+//! The command `deed-server run`.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     settings: SettingArguments,
 }
 
-/// How long tasks that were left behind may take to end.
+/// Longest time for tasks that are still running to end.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCode> {
@@ -37,20 +37,21 @@ pub(crate) fn run(arguments: &Arguments, flags: Flags) -> anyhow::Result<ExitCod
     if let Some(traces) = traces {
         traces.end();
     }
-    // Everything is on disk; a read that still runs for somebody who is gone may not hold us.
+    // Everything is on disk; a read that still runs for a caller who is gone must not delay the
+    // end.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     ended
 }
 
-/// Keys and contents in clear are in memory: no core file is written, by the kernel or by what it
-/// pipes cores to, and no other process of this user may attach.
+/// Prevents core files, both those of the kernel and those of programs that it pipes cores to, and
+/// keeps other processes of this user from attaching: keys and contents in clear are in memory.
 fn keep_memory_private() {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
     let kept = match getrlimit(Resource::Core) {
-        // A sandbox that forbids to set limits may have set this one.
+        // A sandbox that forbids setting limits may have set this one.
         set if set == none => Ok(()),
         _ => setrlimit(Resource::Core, none),
     };

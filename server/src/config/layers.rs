@@ -1,4 +1,4 @@
-//! The layers of a configuration: each gives some settings a value, and says where it is from.
+//! The layers of a configuration. Each gives values to some settings, and knows their sources.
 
 use std::{collections::BTreeMap, fmt, fs, io, path::Path, path::PathBuf};
 
@@ -9,22 +9,23 @@ use super::{
     table::{SETTINGS, Setting, Value, setting},
 };
 
-/// Begins the name of every environment variable that sets something.
+/// Prefix of the names of all environment variables that set something.
 pub(super) const ENVIRONMENT_PREFIX: &str = "DEED__";
 
-/// The variable that has always chosen log lines; [`ENVIRONMENT_PREFIX`]'s own goes before it.
+/// The usual variable for the filter of log lines; the variable with [`ENVIRONMENT_PREFIX`] takes
+/// precedence.
 const RUST_LOG: &str = "RUST_LOG";
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// The default in the table.
     Default,
-    /// A file.
+    /// The file at this path.
     File(PathBuf),
-    /// An environment variable.
+    /// The environment variable of this name.
     Environment(String),
-    /// A flag of the command.
+    /// The flag of this name.
     Flag(String),
 }
 
@@ -39,10 +40,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Values by key, each with its origin.
+/// Values by key, each with its source.
 pub(super) type Layer = BTreeMap<&'static str, (Value, Origin)>;
 
-/// What the table says.
+/// Returns the defaults in the table.
 pub(super) fn defaults() -> Layer {
     SETTINGS
         .iter()
@@ -55,7 +56,7 @@ pub(super) fn defaults() -> Layer {
         .collect()
 }
 
-/// What a file says. `None` if there is none.
+/// Reads the settings in a file; returns `None` if there is no file.
 pub(super) fn file(path: &Path) -> Result<Option<Layer>, ConfigError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -81,7 +82,7 @@ fn flatten(
     table: Map<String, Raw>,
     origin: &Origin,
 ) -> Result<(), ConfigError> {
-    // In order, so that of several mistakes the same one is named each time.
+    // The order is fixed, so that of several mistakes the same one is reported each time.
     for (name, raw) in table.into_iter().collect::<BTreeMap<_, _>>() {
         let key = if level.is_empty() {
             name.clone()
@@ -119,7 +120,7 @@ fn flatten(
     Ok(())
 }
 
-/// A value of a file, which has types: a number in quotes is no number.
+/// Returns the value of a setting in a file. TOML has types: a number in quotes is not a number.
 fn value_of(setting: &Setting, kind: &ValueKind) -> Option<Value> {
     match kind {
         ValueKind::Boolean(value) => setting.kind.boolean(*value),
@@ -140,7 +141,7 @@ fn found(kind: &ValueKind) -> String {
     }
 }
 
-/// What environment variables say; others than Deed's are passed over.
+/// Returns the settings in environment variables; variables of other programs are ignored.
 pub(super) fn environment(
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Layer, ConfigError> {
@@ -153,7 +154,7 @@ pub(super) fn environment(
             ours.insert(name, text);
         }
     }
-    // Two names that differ in case only would be one key, and which of them wins a matter of luck.
+    // Two names that differ only in case would be one key, and either could win.
     if let Some(name) = ours.keys().find(|name| name.to_uppercase() != **name) {
         let key = key_of(name);
         return Err(unknown(&key, &Origin::Environment(name.clone())));
@@ -165,7 +166,7 @@ pub(super) fn environment(
     let values = source
         .collect()
         .map_err(|error| ConfigError::Environment(error.to_string()))?;
-    // In order, so that of several mistakes the same one is named each time.
+    // The order is fixed, so that of several mistakes the same one is reported each time.
     for (key, raw) in values.into_iter().collect::<BTreeMap<_, _>>() {
         let name = variable(&key);
         let text = raw
@@ -176,7 +177,7 @@ pub(super) fn environment(
     Ok(layer)
 }
 
-/// The environment variable of a key.
+/// Returns the name of a key's environment variable.
 pub(super) fn variable(key: &str) -> String {
     format!(
         "{ENVIRONMENT_PREFIX}{}",
@@ -191,7 +192,7 @@ fn key_of(variable: &str) -> String {
     key.to_lowercase().replace("__", ".")
 }
 
-/// What flags say, in their order: the last one of a key stands.
+/// Returns the settings in flags; the last flag of a key wins.
 pub(super) fn flags(flags: &[(String, String, String)]) -> Result<Layer, ConfigError> {
     let mut layer = Layer::new();
     for (key, text, flag) in flags {
@@ -237,15 +238,15 @@ fn unknown(key: &str, origin: &Origin) -> ConfigError {
     }
 }
 
-/// How many letters have to be put in, taken out or changed to make one of the other
-/// (Levenshtein). Where only the levels before it are wrong, the last part decides.
+/// Returns the number of letters to insert, remove or change to turn one key into the other
+/// (Levenshtein). If only the levels before the last part differ, the last part decides.
 fn distance(a: &str, b: &str) -> usize {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     letters(a, b).min(letters(&last(a), &last(b)) + 1)
 }
 
 fn letters(a: &str, b: &str) -> usize {
-    // A key of a hostile length would cost its square.
+    // The time grows with the product of both lengths, so a hostile key is cut.
     let a: Vec<char> = a.chars().take(128).collect();
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

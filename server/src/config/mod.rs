@@ -1,7 +1,9 @@
-//! Configuration: defaults, below a file, below the environment, below flags.
+//! Configuration in four layers: defaults, a file, the environment, flags; each overrides the one
+//! before.
 //!
-//! [`SETTINGS`] is the one table of what can be set. A new setting is a row there and a line in
-//! `Settings::build`; a test fails if one of the two is missing, or `deploy/deed.toml` is behind.
+//! [`SETTINGS`] is the one table of all settings. A new setting is a row there and a line in
+//! `Settings::build`; a test fails if one of the two is missing, or if `deploy/deed.toml` is out of
+//! date.
 
 mod layers;
 mod print;
@@ -30,90 +32,72 @@ use crate::{
 use layers::Layer;
 use table::{NONE, Value};
 
-/// The file that is read if none is named, in the working directory; it need not be there.
+/// The file that is read from the working directory if no file is named; it may be missing.
 pub const FILE_DEFAULT: &str = "deed.toml";
 
-/// A configuration that cannot be used.
+/// The reason for which a configuration cannot be used.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: {source}")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The file is not TOML.
     #[error("{path} is not TOML: {reason}")]
-    Syntax {
-        /// Which file.
-        path: PathBuf,
-        /// Where, and what was expected.
-        reason: String,
-    },
+    Syntax { path: PathBuf, reason: String },
     /// The environment cannot be read.
     #[error("the environment: {0}")]
     Environment(String),
     /// No setting has this key.
     #[error("{key} is not a setting ({origin}); the nearest one is {nearest}")]
     UnknownKey {
-        /// What was given.
         key: String,
-        /// The known key that is most like it.
+        /// The known key that is most similar to it.
         nearest: &'static str,
-        /// Where it was given.
         origin: Origin,
     },
-    /// The value does not fit.
+    /// The value has the wrong type, or is out of range.
     #[error("{key} is {found} where {wanted} is wanted ({origin})")]
     WrongType {
-        /// The setting.
         key: String,
-        /// What was given.
         found: String,
-        /// What it takes.
         wanted: String,
-        /// Where it was given.
         origin: Origin,
     },
-    /// A setting that means nothing without another.
+    /// A setting is of no use without another one.
     #[error("{key} is set ({origin}) and {missing} is not; set both or neither")]
     Incomplete {
-        /// What is set.
         key: &'static str,
-        /// What it needs.
         missing: &'static str,
-        /// Where it is set.
         origin: Origin,
     },
 }
 
-/// What flags say.
+/// The settings in the flags of a command.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// The file to read; without one, [`FILE_DEFAULT`] if it is there.
+    /// File to read; `None` for [`FILE_DEFAULT`], if there is one.
     pub file: Option<PathBuf>,
     /// Key, value and the flag's name, in the order of the command line.
     values: Vec<(String, String, String)>,
 }
 
 impl Flags {
-    /// Notes that a flag sets a key.
+    /// Sets a key to the value of a flag.
     pub fn set(&mut self, key: &str, value: impl ToString, flag: &str) {
         self.values
             .push((key.to_owned(), value.to_string(), flag.to_owned()));
     }
 }
 
-/// A configuration in force.
+/// The configuration in force.
 #[derive(Debug)]
 pub struct Settings {
-    /// How the server is set up.
+    /// Options of the server.
     pub server: ServerOptions,
-    /// What it logs.
+    /// Options of the log.
     pub log: LogOptions,
-    /// Where its own traces go, if anywhere.
+    /// Options of the export of the server's own traces; `None` for no export.
     pub otlp: Option<OtlpOptions>,
     /// True if the process's memory may be written to a core file.
     pub core_dumps: bool,
@@ -124,11 +108,11 @@ impl Settings {
     /// Reads all layers: this process's environment, and the file that `flags` names.
     ///
     /// # Errors
-    /// [`ConfigError`], of the lowest layer that has one.
+    /// [`ConfigError`] of the lowest layer that has a mistake.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let mut variables = Vec::new();
         for (name, text) in std::env::vars_os() {
-            // A name that is not text is none of ours.
+            // A name that is not UTF-8 cannot be one of Deed's variables.
             let Ok(name) = name.into_string() else {
                 continue;
             };
@@ -143,11 +127,11 @@ impl Settings {
         Self::from_layers(flags, variables, Path::new(""))
     }
 
-    /// The same with another environment and, for the file that need not be there, another
-    /// working directory.
+    /// Reads all layers with another environment and, for [`FILE_DEFAULT`], another working
+    /// directory.
     ///
     /// # Errors
-    /// As [`Settings::load`].
+    /// [`ConfigError`] as [`Settings::load`].
     pub fn from_layers(
         flags: &Flags,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -267,27 +251,27 @@ impl Settings {
         })
     }
 
-    /// Where the value of a setting comes from; `None` if it has none.
+    /// Returns the source of a setting's value; `None` if it has no value.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.layer.get(key).map(|(_, origin)| origin)
     }
 
-    /// Everything in force as a file that can be read again, each setting with its origin.
+    /// Returns all values in force as a file that can be read again, each with its source.
     #[must_use]
     pub fn to_toml(&self) -> String {
         print::in_force(&self.layer, &self.server.content.key_file)
     }
 }
 
-/// The file that an operator starts from: every setting with what it does, commented out.
-/// `deploy/deed.toml` is this.
+/// Returns the file `deploy/deed.toml`, from which an operator starts: every setting with its
+/// documentation, commented out.
 #[must_use]
 pub fn example() -> String {
     print::example()
 }
 
-/// Values by key and type. The types fit: [`Kind`] has checked them.
+/// Typed values by key. The types are right, because [`Kind`] has checked them.
 struct Values<'l>(&'l BTreeMap<&'static str, (Value, Origin)>);
 
 impl Values<'_> {
@@ -318,7 +302,7 @@ impl Values<'_> {
         }
     }
 
-    /// A number that has a default.
+    /// Returns a number that has a default.
     fn integer(&self, key: &str) -> u64 {
         match self.value(key) {
             Some(Value::Integer(value)) => *value,

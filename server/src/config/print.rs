@@ -1,4 +1,4 @@
-//! A configuration as TOML.
+//! Prints a configuration as TOML.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -7,16 +7,16 @@ use super::{
     table::{Kind, SETTINGS, Setting, Value},
 };
 
-/// Columns of comments.
+/// Largest width of comments, in columns.
 const WIDTH: usize = 92;
 
-/// What is in force, each value with a comment where it is from.
+/// Returns the values in force, each with its source in a comment.
 pub(super) fn in_force(layer: &Layer, content_key_file: &Path) -> String {
     let mut text = String::new();
     let mut level = "";
     for setting in SETTINGS {
         begin_level(&mut text, &mut level, setting);
-        // The one default that depends on another setting.
+        // This is the only default that depends on another setting.
         let derived = || {
             let path = content_key_file.to_str()?.to_owned();
             (setting.key == "content.key_file").then_some((Value::Text(path), Origin::Default))
@@ -32,7 +32,8 @@ pub(super) fn in_force(layer: &Layer, content_key_file: &Path) -> String {
     text
 }
 
-/// Every setting with its documentation; what is not commented out is only the levels.
+/// Returns every setting with its documentation; everything but the headers of levels is commented
+/// out.
 pub(super) fn example() -> String {
     let mut text = String::from(
         "# Settings of deed-server, each with what it is when it is not set.\n\
@@ -75,7 +76,7 @@ fn name(setting: &Setting) -> &str {
     setting.key.rsplit('.').next().unwrap_or(setting.key)
 }
 
-/// What stands for a value that has no default.
+/// Returns an example in place of a default, for a setting without one.
 fn blank(kind: Kind) -> &'static str {
     match kind {
         Kind::Bool => "true",
@@ -92,7 +93,7 @@ fn toml(value: &Value) -> String {
     }
 }
 
-/// A basic string of TOML 1.0: everything that is no control character stands for itself.
+/// Returns a basic string of TOML 1.0: only quotes, backslashes and control characters are escaped.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {

@@ -1,25 +1,25 @@
-//! The table of settings: what each is called, what it takes, what it is without being set.
+//! The table of settings: the key, kind, default and documentation of each.
 //!
-//! Everything else about configuration is driven by it: reading, the check for unknown keys, what
-//! `deed-server config` prints, and `deploy/deed.toml`.
+//! All other code for the configuration uses it: reading, the check for unknown keys, the output of
+//! `deed-server config`, and `deploy/deed.toml`.
 
 use std::net::SocketAddr;
 
-/// One setting.
+/// A setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its key in the file, levels divided by dots. In the environment: `DEED__`, upper case, and
-    /// two underscores for each dot.
+    /// Key in the file, with dots between levels. The environment variable is `DEED__` and the key
+    /// in upper case, with two underscores for each dot.
     pub key: &'static str,
-    /// What it takes.
+    /// Kind of its values.
     pub kind: Kind,
-    /// Its value when nobody sets it, as in the environment; empty for none.
+    /// Default value, as it would be in the environment; empty for none.
     pub default: &'static str,
-    /// What it does, in one or two sentences.
+    /// Documentation in one or two sentences.
     pub doc: &'static str,
 }
 
-/// What a setting takes.
+/// A kind of values.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// `true` or `false`.
@@ -28,11 +28,11 @@ pub enum Kind {
     Integer(u64, u64),
     /// Text that is not empty.
     Text,
-    /// A path; a relative one begins at the working directory.
+    /// A path; a relative one is relative to the working directory.
     Path,
     /// An IP address and a port.
     Address,
-    /// The same, or `none`.
+    /// An IP address and a port, or `none`.
     AddressOrNone,
     /// One of these words.
     Choice(&'static [&'static str]),
@@ -49,7 +49,7 @@ pub(super) enum Value {
 }
 
 impl Kind {
-    /// What would have been right, for error messages.
+    /// Describes the allowed values, for error messages.
     pub(super) fn wanted(self) -> String {
         match self {
             Self::Bool => "true or false".to_owned(),
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// Reads a value as it stands in the environment or after a flag.
+    /// Parses a value as it is written in the environment or after a flag.
     pub(super) fn parse(self, text: &str) -> Option<Value> {
         match self {
             Self::Bool => text.parse().ok().map(Value::Bool),
@@ -107,10 +107,10 @@ impl Kind {
     }
 }
 
-/// Turns an address off.
+/// The value that turns an address off.
 pub(super) const NONE: &str = "none";
 
-/// The setting of this key.
+/// Returns the setting with this key.
 #[must_use]
 pub fn setting(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
@@ -133,7 +133,7 @@ const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 const CENTURY_MS: u64 = 36_525 * DAY_MS;
 
-/// Every setting, in the order in which they are printed: those without a level first.
+/// All settings, in the order in which they are printed: those without a level first.
 pub static SETTINGS: &[Setting] = &[
     row(
         "data_dir",

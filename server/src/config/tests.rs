@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::{table::Value, *};
 
-/// Settings of a file's text, environment variables and flags.
+/// Loads settings from a file's text, environment variables and flags.
 fn settings(file: &str, variables: &[(&str, &str)], set: &[(&str, &str)]) -> Loaded {
     let dir = TempDir::new().unwrap();
     if !file.is_empty() {
@@ -34,7 +34,7 @@ impl Loaded {
         self.result.unwrap()
     }
 
-    /// The error's words, with FILE for the file's path.
+    /// Returns the error's text, with FILE for the file's path.
     #[track_caller]
     fn bad(self) -> String {
         self.result
@@ -44,7 +44,7 @@ impl Loaded {
     }
 }
 
-/// What is in force, without where it comes from.
+/// Returns the settings in force, without their origins.
 fn in_force(settings: &Settings) -> String {
     format!(
         "{:?} {:?} {:?} {}",
@@ -145,7 +145,7 @@ fn a_named_file_must_be_there_and_the_default_one_need_not() {
     let load = |flags: &Flags| Settings::from_layers(flags, [], dir.path());
     let error = load(&flags).unwrap_err().to_string();
     assert!(error.contains("other.toml"), "{error}");
-    // A named one is read instead of the default one, not above it.
+    // A named file is read instead of the default one, not above it.
     fs::write(dir.path().join(FILE_DEFAULT), "shards = 7").unwrap();
     fs::write(dir.path().join("other.toml"), "queue_mib = 9").unwrap();
     let settings = load(&flags).unwrap();
@@ -190,7 +190,7 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
         error.contains("(flag --set); the nearest one is limits.reads"),
         "{error}"
     );
-    // Other programs' variables are their own business.
+    // Variables of other programs are ignored.
     settings(
         "",
         &[("DEED_SERVER", "x"), ("DEED_STATE", "y"), ("PATH", "z")],
@@ -336,7 +336,7 @@ fn half_of_a_pair_is_refused() {
     settings("tls.require_client_certificate = false", &[], &[]).good();
 }
 
-/// A value for every setting that is not its default, and fits those of the others.
+/// Returns a value of the setting that is not its default, and that fits the other settings.
 fn other(setting: &Setting) -> String {
     let value = match setting.kind {
         Kind::Bool => Value::Bool(setting.default != "true"),
@@ -361,7 +361,7 @@ fn other(setting: &Setting) -> String {
     }
 }
 
-/// What has to be set so that a setting may be, and counts for something.
+/// Returns the settings that must be set too, so that this one is accepted and has an effect.
 fn with_its_conditions(setting: &Setting) -> Vec<(&'static str, String)> {
     let level = setting.key.split('.').next();
     let mut set: Vec<(&str, String)> = match level {
@@ -400,7 +400,7 @@ fn every_setting_changes_something_from_every_layer() {
         let by_variable = Settings::from_layers(&Flags::default(), variables, nowhere).unwrap();
         assert_eq!(in_force(&by_variable), in_force(&by_flag), "{setting:?}");
 
-        // The file's turn, and at once: what is printed is the same when it is read again.
+        // Both sources at once: the printed settings are the same when they are read again.
         let printed = by_flag.to_toml();
         let read = super::tests::settings(&printed, &[], &[]).good();
         assert_eq!(in_force(&read), in_force(&by_flag), "{printed}");
@@ -437,10 +437,10 @@ fn what_is_printed_says_where_it_comes_from() {
 #[test]
 fn the_example_names_every_setting_and_is_the_one_in_deploy() {
     let example = example();
-    // With all of it commented out, it changes nothing.
+    // The example sets nothing, because every line is commented out.
     let changed = settings(&example, &[], &[]).good();
     assert_eq!(in_force(&changed), in_force(&settings("", &[], &[]).good()));
-    // With the defaults put in, neither.
+    // With the defaults uncommented, it changes nothing either.
     let set: String = example
         .lines()
         .filter(|line| !line.ends_with("= \"\"") && !line.ends_with("required = true"))

@@ -1,4 +1,4 @@
-//! The check of a stopped server's contents, apart from that of the log: the log's integrity does
+//! The check of a stopped server's contents. It is apart from that of the log, whose integrity does
 //! not depend on contents.
 
 use std::{collections::BTreeMap, fmt, path::Path};
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::store::{LedgerNumber, Store, StoreError, content::ContentRecord};
 
-/// Descriptions of damage that a report keeps.
+/// Most descriptions of damage that a report keeps.
 const DAMAGED_MAX: usize = 100;
 
-/// What was found of the contents.
+/// The result of the check of contents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContentsReport {
     /// Contents that decrypt and open their commitments.
@@ -66,7 +66,7 @@ pub(crate) fn check(
         let number = LedgerNumber(number);
         for content in store.contents(number, &CommitmentDigest::new([0; 32])) {
             let (digest, record) = content?;
-            // An erasure that is not finished; the next start does that.
+            // This erasure is not finished; the next start finishes it.
             if store.erased(number, &digest)?.is_some() {
                 continue;
             }
@@ -86,7 +86,7 @@ pub(crate) fn check(
         for reference in store.all_references(number) {
             let (digest, leaf) = reference?;
             report.references += 1;
-            // Once for each content, not for each leaf that names it.
+            // A content is checked once, not once for each leaf that names it.
             if last != Some(digest)
                 && store.content(number, &digest)?.is_none()
                 && store.erased(number, &digest)?.is_none()
@@ -110,7 +110,7 @@ impl ContentsReport {
     }
 }
 
-/// The wrapping key, if its file is there and is the right one.
+/// Returns the wrapping key; `None` if its file is missing. Fails if it is not the right key.
 fn wrapping_key(path: &Path, keys: Option<&KeyStore>) -> Result<Option<SecretKey>, CheckKeyError> {
     let (Some(wrapping), Some(keys)) = (key_file::load(path)?, keys) else {
         return Ok(None);
@@ -131,7 +131,7 @@ enum CheckKeyError {
     Store(#[from] StoreError),
 }
 
-/// Decrypts all of a content. The inner error says what is wrong with it.
+/// Decrypts a whole content. The inner error says what is wrong with it.
 fn open(
     store: &Store,
     keys: &KeyStore,

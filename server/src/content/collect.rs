@@ -1,4 +1,4 @@
-//! Collection: what no leaf names, and what crashes and clients left behind.
+//! Collection: deletes contents that no leaf names, and what crashes and clients left behind.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,16 +13,17 @@ use super::{
 };
 use crate::store::{LedgerNumber, StoreError};
 
-/// Contents and keys that one round looks at, each.
+/// Most contents, and most keys, that one round examines.
 const LOOKED_AT_MAX: usize = 4096;
 
-/// Contents of a ledger, or uploads, that are deleted together: a ledger's gate is closed as long.
+/// Contents of a ledger, or uploads, that are deleted together: the ledger's gate is closed for
+/// that long.
 const DELETED_MAX: usize = 256;
 
 /// Time that a content may wait to be named when the disk is nearly full, in microseconds.
 const PRESSED_ORPHAN_US: i64 = 60_000_000;
 
-/// Where the next round goes on.
+/// The places at which the next round goes on.
 #[derive(Default)]
 pub(super) struct Cursors {
     contents: Option<(LedgerNumber, CommitmentDigest)>,
@@ -30,7 +31,7 @@ pub(super) struct Cursors {
     orphans: Orphans,
 }
 
-/// What a round did.
+/// The result of a round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Collected {
     /// Contents that no leaf named in time.
@@ -39,13 +40,13 @@ pub(crate) struct Collected {
     pub(crate) uploads: usize,
     /// Keys without a content.
     pub(crate) keys: usize,
-    /// Contents whose erasure nobody had finished.
+    /// Contents whose interrupted erasure was finished.
     pub(crate) erasures: usize,
-    /// Whether everything has been looked at since the round that began at the start.
+    /// True if everything has been examined since a round that began at the first content and key.
     pub(crate) complete: bool,
 }
 
-/// What a round found.
+/// The findings of a round, before anything is deleted.
 #[derive(Default)]
 struct Found {
     contents: BTreeMap<LedgerNumber, Vec<CommitmentDigest>>,
@@ -56,11 +57,11 @@ struct Found {
 }
 
 impl ContentStore {
-    /// One round of collection. Looks at a bounded number of contents and keys and goes on there
-    /// the next time.
+    /// Runs one round of collection. A round examines a bounded number of contents and keys; the
+    /// next one goes on there.
     ///
     /// # Errors
-    /// [`ContentError`]
+    /// [`ContentError`] if the disk fails.
     pub(crate) async fn collect(&self) -> Result<Collected, ContentError> {
         let shared = Arc::clone(&self.shared);
         let found = off_thread(move || Ok(shared.find()?)).await?;
@@ -70,7 +71,7 @@ impl ContentStore {
         };
         for (ledger, digests) in found.erasing {
             let gate = self.shared.gates.enter_alone(ledger).await;
-            // Another may have finished it while this waited; doing it again does no harm.
+            // Another thread may have finished it during the wait; repeating it does no harm.
             done.erasures += digests.len();
             self.erase(Erasing { ledger, digests }, gate).await?;
         }
@@ -98,7 +99,7 @@ impl ContentStore {
             done.keys += self.ask(|reply| Job::CollectKeys { keys, reply }).await??;
         }
         self.ask(|reply| Job::Purge { reply }).await??;
-        // Deleted is not gone: left to itself, RocksDB gives the space back some time.
+        // RocksDB would give the space of deleted contents back only at some later time.
         if done.contents + done.uploads > 0 && self.shared.store.disk().is_pressed().is_some() {
             let shared = Arc::clone(&self.shared);
             off_thread(move || Ok(shared.store.reclaim_contents()?)).await?;
@@ -132,7 +133,7 @@ impl Shared {
         Ok(found)
     }
 
-    /// Finds keys without a content: those that were erased, which came back with an old copy of
+    /// Finds keys without a content: those of erased contents, which came back with an old copy of
     /// the keys, and others that have been orphans for long enough.
     fn find_keys(&self, cursors: &mut Cursors, found: &mut Found) -> Result<(), StoreError> {
         let after = cursors.keys;
@@ -162,8 +163,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Contents stored after this are too young to be collected. When the disk is nearly full, those that
-    /// nobody names go first.
+    /// Returns the time before which a content must have been stored to be collected. When the disk
+    /// is nearly full, contents that no leaf names are collected earlier.
     pub(super) fn orphaned_before_us(&self) -> i64 {
         let age_us = if self.store.disk().is_pressed().is_some() {
             self.orphan_us.min(PRESSED_ORPHAN_US)
@@ -173,7 +174,8 @@ impl Shared {
         self.clock.now().get().saturating_sub(age_us)
     }
 
-    /// Finds contents that no leaf names and that have had time enough; where to go on.
+    /// Finds contents that no leaf names and that are old enough; returns where the next round goes
+    /// on.
     fn find_contents(
         &self,
         ledgers: &[LedgerNumber],

@@ -1,4 +1,4 @@
-//! What is collected, and what never.
+//! Tests of what is collected, and of what is not.
 
 use super::{
     Begun, ContentError, State,
@@ -7,7 +7,7 @@ use super::{
     testing::{Fixture, NUMBER, ORPHAN_MS, content, ledger, noise, waits},
 };
 
-/// A moment at which what was stored at second 1 is old enough.
+/// A time at which a content that was stored at second 1 is old enough.
 const OLD: i64 = 1_000_000 + ORPHAN_MS.cast_signed() * 1000;
 
 #[test]
@@ -39,7 +39,7 @@ fn contents_that_no_leaf_names_are_collected_in_time() {
             .unwrap()
             .is_none()
     );
-    // Unlike an erased one it may come back.
+    // Unlike an erased content, a collected one may come back.
     assert_eq!(fixture.hold(vec![orphan]).unwrap(), 1);
     fixture.close();
 }
@@ -53,7 +53,7 @@ fn with_little_space_contents_are_refused_and_orphans_go_first() {
     let [named, orphan, young] = [1, 2, 3].map(|n| content(noise(n, 2000)));
     fixture.hold(vec![named.clone(), orphan.clone()]).unwrap();
     fixture.refer(named.digest, &[4]);
-    // A minute later, long before its time is over.
+    // A minute has passed, much less than the usual time.
     fixture.clock.set(61_000_000);
     fixture.hold(vec![young.clone()]).unwrap();
     assert_eq!(fixture.collect().unwrap().contents, 0);
@@ -67,12 +67,12 @@ fn with_little_space_contents_are_refused_and_orphans_go_first() {
     };
     let pieces = noise(4, 3 * PIECE_BYTES).into();
     upload.write(&pieces).unwrap();
-    // 5 % of what the disk has are kept.
+    // 5 % of the disk's size are kept free.
     disk.pretend(5 << 30);
     assert!(matches!(begun(1), Err(ContentError::NoSpace(_))));
     let refused = fixture.hold(vec![content("attached")]);
     assert!(matches!(refused, Err(ContentError::NoSpace(_))));
-    // What began before stores nothing more either.
+    // Uploads that began earlier store nothing more either.
     let refused = upload.write(&pieces);
     assert!(matches!(refused, Err(ContentError::NoSpace(_))));
     disk.pretend((5 << 30) - 1);
@@ -129,7 +129,8 @@ fn a_content_that_is_being_named_is_not_collected() {
         assert_eq!(state, State::Held);
         let collecting = std::sync::Arc::clone(&fixture.contents);
         let collecting = tokio::spawn(async move { collecting.collect().await });
-        // It has found the content once it stands before the gate: nobody else gets in any more.
+        // The collection has found the content once it waits at the gate: from then on it lets no
+        // other in.
         loop {
             let next = fixture.contents.enter(NUMBER);
             tokio::pin!(next);
@@ -153,7 +154,7 @@ fn what_a_crash_left_is_collected() {
     let [whole, keyless] = [1, 2].map(|n| content(noise(n, 100)));
     fixture.hold(vec![whole.clone(), keyless.clone()]).unwrap();
     let keys = &fixture.contents.shared.keys;
-    // A key whose content never came.
+    // A key without a content.
     let lost = content("lost").digest;
     let mut batch = KeyBatch::default();
     batch.put(
@@ -161,7 +162,7 @@ fn what_a_crash_left_is_collected() {
         &lost,
         &keys.key(NUMBER, &whole.digest).unwrap().unwrap(),
     );
-    // A content whose key is gone.
+    // A content without a key.
     batch.delete(NUMBER, &keyless.digest);
     keys.commit(batch).unwrap();
     // An upload that ended in the middle.
@@ -182,7 +183,7 @@ fn what_a_crash_left_is_collected() {
     let fixture = Fixture::open(dir.path());
     let state = |digest| fixture.contents.held(NUMBER, &digest).unwrap();
     assert_eq!(state(keyless.digest), State::Unknown);
-    // What an older copy of the store does not have must not be destroyed at once.
+    // Keys of contents that an older copy of the store lacks must not be destroyed at once.
     let collected = fixture.collect().unwrap();
     assert_eq!((collected.uploads, collected.keys), (1, 0));
     assert!(
@@ -197,7 +198,7 @@ fn what_a_crash_left_is_collected() {
     let first_piece = fixture.store.chunk(NUMBER, &large.digest, &id, 0).unwrap();
     assert!(first_piece.is_none());
 
-    // Named by a leaf and without a key: damage, which is never collected.
+    // A content that a leaf names and that has no key is damage, and never collected.
     fixture.refer(keyless.digest, &[6]);
     fixture.refer(whole.digest, &[6]);
     fixture.clock.set(OLD);
@@ -217,7 +218,7 @@ fn what_a_crash_left_is_collected() {
         matches!(read, Err(ContentError::Damaged { .. })),
         "{read:?}"
     );
-    // The right bytes heal it.
+    // Storing the right bytes again repairs it.
     assert_eq!(fixture.hold(vec![keyless.clone()]).unwrap(), 1);
     assert_eq!(fixture.read(keyless.digest).unwrap(), keyless.bytes);
     assert_eq!(fixture.read(whole.digest).unwrap(), whole.bytes);

@@ -1,4 +1,4 @@
-//! Erasure: the keys go for good, then everything else.
+//! Erasure: the keys are destroyed first, then everything else.
 //!
 //! ```text
 //! begin_erasure       the ledger's gate is taken alone, references are read
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! From the commit on the contents count as erased. If the server ends before the keys are gone,
-//! the next start finishes; if only the caller does, the next collection.
+//! the next start finishes the erasure; if only the caller goes away, the next collection does.
 
 use std::{
     collections::{BTreeMap, HashSet, btree_map::Entry},
@@ -26,16 +26,17 @@ use super::{
 };
 use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, keys};
 
-/// Tasks whose statements may name a content that is to be erased.
+/// Most tasks whose statements may name a content that is to be erased.
 const TASKS_MAX: usize = 100_000;
 
-/// Contents of the same bytes that are looked for at once.
+/// Most contents with the same bytes that are looked up at once.
 const TWINS_MAX: usize = 4096;
 
 /// References that are read at once.
 const PAGE_MAX: usize = 1 << 16;
 
-/// An erasure that may be recorded now: nobody stores or names contents of the ledger meanwhile.
+/// An erasure that may be recorded now: while it lives, nothing stores or names contents of the
+/// ledger.
 #[must_use]
 pub(crate) struct ErasureGuard {
     shared: Arc<Shared>,
@@ -50,15 +51,15 @@ pub(super) struct Erasing {
     pub(super) digests: Vec<CommitmentDigest>,
 }
 
-/// What an erasure took.
+/// The result of an erasure.
 pub(super) struct Erased {
-    /// Keys that were there.
+    /// Number of keys that were deleted.
     pub(super) keys: u32,
-    /// Whose contents they were, and their sizes.
+    /// Principal and size, in bytes, of each content that was deleted.
     pub(super) released: Vec<(String, u64)>,
 }
 
-/// The newest reference of each task, of a bounded number of tasks.
+/// The newest reference of each task, for a bounded number of tasks.
 struct Newest {
     max: usize,
     by_task: BTreeMap<Option<TaskId>, Reference>,
@@ -72,7 +73,7 @@ impl Newest {
         }
     }
 
-    /// False if there is no room for another task.
+    /// Adds a reference; returns false if there is no room for another task.
     fn add(&mut self, reference: Reference) -> bool {
         let full = self.by_task.len() >= self.max;
         match self.by_task.entry(reference.task) {
@@ -92,16 +93,17 @@ impl Newest {
 }
 
 impl ErasureGuard {
-    /// What is known of each content, in the order asked for.
+    /// Returns the state of each content, in the order in which they were asked for.
     pub(crate) fn contents(&self) -> &[(CommitmentDigest, State)] {
         &self.contents
     }
 
-    /// The leaves that name a content: for each task (and for none) the newest one. Older ones of
-    /// the same task can neither be under another hold nor within the floor longer. Reads the disk.
+    /// Returns leaves that name a content: the newest one of each task, and of statements without a
+    /// task. An older one of the same task can neither be under another hold nor be within the
+    /// retention floor for longer. Reads the disk.
     ///
     /// # Errors
-    /// [`ContentError::TooManyTasks`], [`ContentError::Store`].
+    /// [`ContentError::TooManyTasks`] or [`ContentError::Store`].
     pub(crate) fn references(
         &self,
         digest: &CommitmentDigest,
@@ -109,8 +111,8 @@ impl ErasureGuard {
         let store = &self.shared.store;
         let mut newest = Newest::new(TASKS_MAX);
         let mut from = 0;
-        // Pages, so that no snapshot of the store is kept for long. The gate keeps others from
-        // adding references in between.
+        // The references are read in pages, so that no snapshot of the store is kept for long. The
+        // gate keeps others from adding references in between.
         loop {
             let mut count = 0;
             for reference in store.references(self.ledger, digest, from).take(PAGE_MAX) {
@@ -130,11 +132,12 @@ impl ErasureGuard {
 }
 
 impl ErasureGuard {
-    /// Contents of the ledger that are held, hold the same bytes as one of these, and are not among
-    /// them: other salts give other commitments. Ascending; a bounded number. Reads the disk.
+    /// Returns contents of the ledger that are held, have the same bytes as one of these, and are
+    /// not among them: other salts give other commitments. They are in ascending order and bounded
+    /// in number. Reads the disk.
     ///
-    /// Erased contents are not among them, and contents that were stored after their bytes were
-    /// erased elsewhere cannot be told: the tag went with the key.
+    /// Erased contents are not returned. Contents that were stored after another content with their
+    /// bytes was erased cannot be found by that one: its tag was destroyed with its key.
     ///
     /// # Errors
     /// [`ContentError::Store`].
@@ -142,7 +145,7 @@ impl ErasureGuard {
         let (shared, ledger) = (&self.shared, self.ledger);
         let mut tags = HashSet::new();
         for (digest, state) in &self.contents {
-            // Nothing can be learned from no bytes.
+            // An empty content has no bytes to protect.
             let record = shared.store.content(ledger, digest)?;
             let is_empty = record.is_none_or(|record| record.size == 0);
             if *state == State::Held
@@ -168,9 +171,9 @@ impl ErasureGuard {
 }
 
 impl ContentStore {
-    /// Waits until nobody stores or names contents of a ledger, keeps it that way, and looks up
-    /// these contents. To be kept until the Erasure's turn is answered, then handed to
-    /// [`Self::complete_erasure`]; dropped if it is refused.
+    /// Waits until nothing stores or names contents of a ledger, keeps it that way, and looks up
+    /// these contents. The caller keeps the result until the Erasure's turn is answered, then
+    /// passes it to [`Self::complete_erasure`], or drops it if the Erasure is refused.
     ///
     /// # Errors
     /// [`ContentError::Store`].
@@ -196,10 +199,10 @@ impl ContentStore {
         .await
     }
 
-    /// Destroys the keys of what the Erasure at `erasure_leaf` took, and returns when no file holds
-    /// them. How many there were. Contents that an earlier Erasure took are left to that one.
+    /// Destroys the keys of the contents that the Erasure at `erasure_leaf` took, and returns their
+    /// number when no file holds them. Contents that an earlier Erasure took are left to that one.
     ///
-    /// Goes on if the caller gives up.
+    /// The work goes on if the caller gives up.
     ///
     /// # Errors
     /// [`ContentError::Stopped`] if a write failed; the next start finishes.
@@ -241,7 +244,7 @@ impl ContentStore {
     }
 }
 
-/// Erases contents whose tombstones are committed. May be done again from the start.
+/// Erases contents whose tombstones are committed. It is safe to repeat from the start.
 pub(super) fn run(
     store: &Store,
     keys: &KeyStore,
@@ -268,7 +271,8 @@ pub(super) fn run(
         .map(|digest| (ledger, *digest))
         .collect();
     (disk.purge)(&deleted)?;
-    // Only now: as long as the marks are there, all of this is done again after a crash.
+    // The marks are deleted last: as long as they are there, everything above is repeated after a
+    // crash.
     let mut batch = Batch::default();
     for digest in &erasing.digests {
         if let Some(record) = store.delete_content(&mut batch, ledger, digest)? {
@@ -280,7 +284,7 @@ pub(super) fn run(
     Ok(erased)
 }
 
-/// Finishes what a crash interrupted; how many contents.
+/// Finishes erasures that a crash interrupted; returns the number of contents.
 pub(super) fn finish_all(
     store: &Store,
     keys: &KeyStore,

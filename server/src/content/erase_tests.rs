@@ -1,4 +1,4 @@
-//! What was erased is in no file.
+//! Tests that erased contents are in no file.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use super::{
     testing::{self, Fixture, NUMBER, content, ledger, noise, read_all, waits},
 };
 
-/// What must not be found anywhere: names and bytes.
+/// Byte strings that must not be found in any file, with their names.
 struct Secrets(Vec<(&'static str, Vec<u8>)>);
 
 impl Secrets {
@@ -42,14 +42,14 @@ impl Secrets {
         ])
     }
 
-    /// Which of them are in a file below the directory.
+    /// Returns the names of those that are in a file below the directory.
     fn found_in(&self, data_dir: &Path) -> Vec<&'static str> {
         let mut files = Vec::new();
         list(data_dir, &mut files);
         assert!(files.len() > 10, "a store has many files");
         let mut found = Vec::new();
         for file in files {
-            // RocksDB may remove a file of the other database while this looks.
+            // RocksDB may remove a file of the other database during the search.
             let Ok(bytes) = fs::read(&file) else {
                 continue;
             };
@@ -65,7 +65,7 @@ impl Secrets {
 }
 
 fn contains(bytes: &[u8], secret: &[u8]) -> bool {
-    // Half of it is enough: a log may cut a record at a block's border.
+    // Half of a secret is enough: a log may cut a record at a block's border.
     let half = secret.len() / 2;
     [&secret[..half], &secret[half..]]
         .iter()
@@ -85,7 +85,7 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>) {
 
 #[test]
 fn an_erased_content_is_in_no_file() {
-    // With the key in the log, in a fresh file, and at the bottom of many.
+    // The key is in the log, in a fresh file, or at the bottom of many files.
     for moved in [0, 1, 2] {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = testing::data_dir(dir.path());
@@ -99,7 +99,8 @@ fn an_erased_content_is_in_no_file() {
             fixture.contents.shared.keys.flush_and_compact();
         }
         let secrets = Secrets::of(&fixture, &gone);
-        // Otherwise the search proves nothing. And never anything else, even before.
+        // The search must find these, or it proves nothing; the plaintexts must never be found,
+        // even before.
         let before = ["sealed part of the wrapped key", "tag", "wrapped key"];
         assert_eq!(secrets.found_in(&data_dir), before, "{moved}");
 
@@ -118,7 +119,7 @@ fn an_erased_content_is_in_no_file() {
         for other in &others {
             assert_eq!(fixture.read(other.digest).unwrap(), other.bytes);
         }
-        // It is not taken again.
+        // An erased content is not accepted again.
         let refused = fixture.hold(vec![gone]);
         assert!(matches!(refused, Err(ContentError::Erased { leaf: 7, .. })));
         fixture.close();
@@ -133,7 +134,7 @@ fn an_erasure_that_a_crash_interrupted_is_finished_at_the_start() {
     let gone = content(noise(1, 3000));
     fixture.hold(vec![gone.clone()]).unwrap();
     let secrets = Secrets::of(&fixture, &gone);
-    // Committed, and then nothing more.
+    // The erasure is committed, and then the server ends.
     fixture.record_erasure(&[gone.digest], 4);
     let read = fixture.read(gone.digest);
     assert!(matches!(read, Err(ContentError::Erased { leaf: 4, .. })));
@@ -190,7 +191,7 @@ fn a_guard_tells_what_is_known_and_who_names_it() {
         .unwrap();
     let states: Vec<_> = guard.contents().iter().map(|(_, state)| *state).collect();
     assert_eq!(states, [State::Held, State::Erased(11), State::Unknown]);
-    // Even leaves are of one task, odd ones of none: the newest of each.
+    // Even leaves belong to one task, odd ones to none: the newest of each is returned.
     let mut leaves: Vec<_> = guard
         .references(&held.digest)
         .unwrap()
@@ -201,7 +202,7 @@ fn a_guard_tells_what_is_known_and_who_names_it() {
     assert_eq!(leaves, [(8, true), (9, false)]);
     assert_eq!(guard.references(&gone.digest).unwrap(), []);
 
-    // The turn takes what is held; what an earlier Erasure took stays that one's.
+    // The turn takes contents that are held; those of an earlier Erasure stay with that one.
     fixture.record_erasure(&[held.digest], 20);
     let erased = fixture
         .block_on(fixture.contents.complete_erasure(guard, 20))
@@ -227,11 +228,11 @@ fn an_erasure_waits_for_those_who_name_contents_and_they_for_it() {
         let erasing = fixture.contents.begin_erasure(NUMBER, &digests);
         tokio::pin!(erasing);
         assert!(waits(&mut erasing).await);
-        // Behind the erasure, not before it.
+        // A later caller enters after the erasure, not before it.
         let later = fixture.contents.enter(NUMBER);
         tokio::pin!(later);
         assert!(waits(&mut later).await);
-        // Another ledger has nothing to do with it.
+        // Another ledger is not affected.
         drop(fixture.contents.enter(crate::store::LedgerNumber(4)).await);
 
         fixture.refer(held.digest, &[5]);
@@ -350,7 +351,7 @@ fn files_that_are_not_the_databases_own_stop_no_purge() {
     fixture.close();
 }
 
-/// The same bytes under a salt of their own.
+/// Returns the same bytes as a content with another salt.
 fn salted(bytes: &[u8], salt: u8) -> NewContent {
     let salt = Salt::from_bytes([salt; 32]);
     NewContent {
@@ -376,7 +377,7 @@ fn the_same_bytes_under_other_commitments_are_found() {
     let empty = [salted(b"", 1), salted(b"", 2)];
     let all = same.iter().chain([&other]).chain(&empty);
     fixture.hold(all.cloned().collect()).unwrap();
-    // One that comes in pieces has the same tag.
+    // A content that comes in pieces has the same tag.
     let long = noise(5, (3 << 20) / 2);
     let (whole, upload) = (salted(&long, 1), salted(&long, 2));
     fixture.hold(vec![whole.clone()]).unwrap();
@@ -407,9 +408,9 @@ fn the_same_bytes_under_other_commitments_are_found() {
         [same[2].digest]
     );
     assert_eq!(twins_of(&[other.digest]), []);
-    // There is nothing in these.
+    // Empty contents have no twins.
     assert_eq!(twins_of(&[empty[0].digest]), []);
-    // An erased content is no twin, and has none: its tag is gone.
+    // An erased content is no twin and has none: its tag is gone.
     let erased = [same[0].digest, same[1].digest];
     fixture.refer(same[0].digest, &[2]);
     assert_eq!(fixture.erase(&erased, 7).unwrap(), 2);

@@ -1,4 +1,5 @@
-//! The fault table: every write of a hold and of an erasure fails before and after it persisted.
+//! The fault table: every write of a hold and of an erasure fails before and after it reached the
+//! disk.
 
 use std::{
     path::Path,
@@ -15,14 +16,14 @@ use super::{
 };
 use crate::store::{Family, LedgerNumber, StoreError};
 
-/// Which write fails, and whether it has reached the disk by then.
+/// The write that fails, and whether it has reached the disk by then.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     write: usize,
     persisted: bool,
 }
 
-/// Keys, contents; then for the erasure keys, purge, contents.
+/// Keys and contents of a hold; then keys, purge and contents of an erasure.
 const WRITES: usize = 5;
 
 fn with_fault(disk: Disk, fault: Fault) -> Disk {
@@ -33,7 +34,7 @@ fn with_fault(disk: Disk, fault: Fault) -> Disk {
         mut purge,
         guard,
     } = disk;
-    // Each write in turn: whether it is done, and what it says.
+    // Counts each write; returns whether it is carried out, and its result.
     let strikes = move |count: &AtomicUsize, write: &mut dyn FnMut() -> Result<(), StoreError>| {
         let struck = count.fetch_add(1, Ordering::SeqCst) == fault.write;
         if !struck || fault.persisted {
@@ -64,7 +65,7 @@ fn with_fault(disk: Disk, fault: Fault) -> Disk {
     }
 }
 
-/// Holds and erases until the fault strikes; whether each was answered.
+/// Holds and erases until the fault strikes; returns whether each of both was answered.
 fn run_into(dir: &Path, all: &[NewContent], fault: Fault) -> (bool, bool) {
     let fixture = Fixture::open_on(dir, 0, |disk| with_fault(disk, fault)).unwrap();
     let held = fixture.hold(all.to_vec());
@@ -79,7 +80,7 @@ fn run_into(dir: &Path, all: &[NewContent], fault: Fault) -> (bool, bool) {
             "{error:?}"
         );
     }
-    // After a failure it writes nothing more.
+    // After a failure nothing more is written.
     let failure = fixture.contents.failure().borrow().clone();
     assert!(failure.is_some_and(|why| why.contains("injected")));
     let late = fixture.hold(vec![content("late")]);
@@ -96,7 +97,7 @@ fn every_write_may_fail_before_and_after_it_persisted() {
             let fault = Fault { write, persisted };
             let dir = tempfile::tempdir().unwrap();
             let (held, erased) = run_into(dir.path(), &all, fault);
-            // A hold is two writes, an erasure the other three: it is never answered here.
+            // A hold is two writes, an erasure the other three; the erasure is never answered here.
             assert_eq!((held, erased), (write >= 2, false), "{fault:?}");
 
             let fixture = Fixture::open(dir.path());
@@ -119,14 +120,14 @@ fn every_write_may_fail_before_and_after_it_persisted() {
                     _ => assert!(fixture.read(content.digest).is_err(), "{fault:?}"),
                 }
             }
-            // The erasure was finished at the start, and the keys of a failed hold go.
+            // The start has finished the erasure, and the keys of a failed hold are collected.
             assert_eq!(fixture.store.erasing(NUMBER).count(), 0, "{fault:?}");
             for (content, state) in all.iter().zip(&states) {
                 if *state == State::Held {
                     fixture.refer(content.digest, &[2]);
                 }
             }
-            // Seen without its content once, and again in time.
+            // The key must be seen without its content once, and again after the bound.
             fixture.collect().unwrap();
             fixture
                 .clock
@@ -141,7 +142,7 @@ fn every_write_may_fail_before_and_after_it_persisted() {
                     .unwrap();
                 assert_eq!(key.is_some(), *state == State::Held, "{fault:?}");
             }
-            // And everything can be sent again.
+            // All contents can be sent again.
             let rest = &all[usize::from(held)..];
             assert!(fixture.hold(rest.to_vec()).is_ok(), "{fault:?}");
             for content in rest {

@@ -1,4 +1,5 @@
-//! A ledger's content gate: many may store and name contents, one alone may take them away.
+//! A ledger's content gate: many may store and name contents at the same time, only one may delete
+//! them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,7 +11,7 @@ use crate::store::LedgerNumber;
 #[derive(Default)]
 pub(super) struct Gates(Mutex<HashMap<LedgerNumber, Arc<RwLock<()>>>>);
 
-/// Contents of this ledger are neither erased nor collected while it lives.
+/// Shared access: while it lives, contents of the ledger are neither erased nor collected.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct SharedGate {
@@ -24,7 +25,7 @@ impl SharedGate {
     }
 }
 
-/// Nobody else stores or names contents of this ledger while it lives.
+/// Exclusive access: while it lives, nothing else stores or names contents of the ledger.
 pub(super) struct LoneGate {
     _guard: OwnedRwLockWriteGuard<()>,
 }
@@ -38,7 +39,8 @@ impl Gates {
         }
     }
 
-    /// First come, first served: those who ask to share after this wait behind it.
+    /// Waits for exclusive access. The order is that of the calls: later calls for shared access
+    /// wait behind it.
     pub(super) async fn enter_alone(&self, ledger: LedgerNumber) -> LoneGate {
         let gate = self.of(ledger);
         LoneGate {

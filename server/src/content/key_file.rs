@@ -5,10 +5,10 @@
 //! key <base64 of 32 bytes>
 //! ```
 //!
-//! Mode 0600, outside of the data directory; its group may read it where a service manager made it
-//! (`secret_file`). Whoever has this file and the directory
-//! `content-keys` can read every content; each alone opens nothing. So they must not lie in the
-//! same backup.
+//! The file has mode 0600 and lies outside of the data directory; its group may read it where a
+//! service manager made it (`secret_file`). Whoever has both this file and the directory
+//! `content-keys` can read every content; each of them alone opens nothing. So they must not lie in
+//! the same backup.
 
 use std::{
     fs::{self, File},
@@ -26,69 +26,51 @@ use crate::secret_file::{self, Exposed};
 
 const MAGIC: &str = "deed-content-key-v1";
 
-/// BLAKE3 context of what tells the right key from others. Never changes.
+/// BLAKE3 context of the check value that identifies the right key. It never changes.
 const CHECK_CONTEXT: &str = "deed.v1 content key check";
 
-/// A key file that cannot be used.
+/// The reason for which a key file cannot be used.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum KeyFileError {
     /// The file system failed.
     #[error("content key {path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Others can read it.
+    Io { path: PathBuf, source: io::Error },
+    /// Others can read the file.
     #[error("content key {path}: {exposed}")]
-    Exposed {
-        /// Which file.
-        path: PathBuf,
-        /// Its mode, and whose it is.
-        exposed: Exposed,
-    },
-    /// A start was interrupted while it made the file, where it could not do that at once.
+    Exposed { path: PathBuf, exposed: Exposed },
+    /// The file is empty: a start was interrupted while it made the file on a file system without
+    /// links.
     #[error(
         "content key {path} is empty. If the key that was in it was lost, restore it; if a first \
          start was interrupted, remove it and start again"
     )]
-    Empty {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// Not such a file.
+    Empty { path: PathBuf },
+    /// The file has another form.
     #[error("content key {path}: line {line} is not what such a file has there; restore it")]
     Malformed {
-        /// Which file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
     },
-    /// Contents are held that only this file opens.
+    /// The file is missing, and contents are held that only it opens.
     #[error(
         "content key {path} is missing, and contents are held that only it opens. Restore it from \
          where it is kept, or name its place (content.key_file)"
     )]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// It is the key of other contents.
+    Missing { path: PathBuf },
+    /// The file holds another key than that of the contents.
     #[error(
         "content key {path} is not the one that wrapped the keys of this data directory's \
          contents. Restore the right one, or name its place (content.key_file)"
     )]
-    Other {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// No randomness.
+    Other { path: PathBuf },
+    /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
 }
 
-/// Loads the key; `None` if there is no such file.
+/// Loads the key; returns `None` if there is no such file.
 pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
     let io = |source| KeyFileError::Io {
         path: path.to_owned(),
@@ -99,7 +81,7 @@ pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
     };
-    // Room for all of it: growing would leave copies behind.
+    // The buffer has its full size from the start: growing would leave copies of the key behind.
     let room = usize::try_from(metadata.len())
         .unwrap_or(0)
         .saturating_add(1);
@@ -119,7 +101,7 @@ pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
     })
 }
 
-/// Makes a new key and its file, synced with its directory. Never writes over one.
+/// Makes a new key and its file, synced with its directory. It never overwrites a file.
 pub(crate) fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
     let io = |source| KeyFileError::Io {
         path: path.to_owned(),
@@ -128,7 +110,7 @@ pub(crate) fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
     let key = seal::new_key().map_err(KeyFileError::Random)?;
     let encoded = Zeroizing::new(BASE64.encode(&key[..]));
     let text = Zeroizing::new(format!("{MAGIC}\nkey {}\n", *encoded));
-    // Under another name first: a crash in between must not leave a key cut in half.
+    // The file is written under another name first: a crash must not leave a part of a key.
     let unfinished = unfinished(path);
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
@@ -150,26 +132,26 @@ pub(crate) fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
     Ok(key)
 }
 
-/// The name under which a key file is written.
+/// Returns the name under which a key file is written before it is complete.
 fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     PathBuf::from(name)
 }
 
-/// Moves a finished file to its place; fails if somebody else has made one there by now, which a
-/// rename alone would write over.
+/// Moves a complete file to its place. Fails if another process has made one there, which a plain
+/// rename would overwrite.
 fn give_name(unfinished: &Path, path: &Path) -> io::Result<()> {
     match fs::hard_link(unfinished, path) {
         Ok(()) => fs::remove_file(unfinished),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        // Not every file system has links.
+        // Some file systems have no links.
         Err(_) => claim_and_rename(unfinished, path),
     }
 }
 
-/// The same without a link: an empty file claims the name and is replaced. A crash in between
-/// leaves it empty, which [`load`] tells apart.
+/// Moves the file without a link: an empty file claims the name and is replaced. A crash in between
+/// leaves the empty file, which [`load`] recognizes.
 fn claim_and_rename(unfinished: &Path, path: &Path) -> io::Result<()> {
     File::options()
         .write(true)
@@ -186,7 +168,7 @@ pub(crate) fn remove_second_name(path: &Path) -> Result<(), KeyFileError> {
         (Ok(one), Ok(other)) if (one.dev(), one.ino()) == (other.dev(), other.ino()) => {
             fs::remove_file(&second)
         }
-        // Another file, which is somebody else's; or none.
+        // There is no file of that name, or another one, which is left alone.
         _ => Ok(()),
     };
     removed.map_err(|source| KeyFileError::Io {
@@ -195,12 +177,12 @@ pub(crate) fn remove_second_name(path: &Path) -> Result<(), KeyFileError> {
     })
 }
 
-/// What is stored beside the wrapped keys to tell the right key from others.
+/// Returns the value that is stored beside the wrapped keys to recognize the right wrapping key.
 pub(crate) fn check_value(key: &SecretKey) -> [u8; 32] {
     blake3::derive_key(CHECK_CONTEXT, &key[..])
 }
 
-/// The error is the number of the line that is wrong.
+/// Parses the file's text; the error is the number of the line that is wrong.
 fn parse(text: &str) -> Result<SecretKey, usize> {
     let mut lines = text.lines();
     if lines.next() != Some(MAGIC) {

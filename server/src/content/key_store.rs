@@ -1,7 +1,7 @@
 //! The second database, `content-keys`: a wrapped data key for each content, and a tag of its bytes.
 //!
-//! It is apart from the store because keys must be able to disappear. Its log files are not
-//! recycled, its files are small, and [`KeyStore::purge`] comes back only when no file of the
+//! It is apart from the store because deleted keys must disappear from the disk. Its log files are
+//! not recycled, its files are small, and [`KeyStore::purge`] returns only when no file of the
 //! directory holds what was deleted.
 
 use std::{
@@ -23,16 +23,16 @@ use super::{
 };
 use crate::store::{LedgerNumber, StoreError, keys};
 
-/// Bytes of keys in memory before they are flushed: some 10,000 of them.
+/// Bytes of keys in memory before they are flushed: some 10,000 keys.
 const MEMTABLE_BYTES: usize = 2 << 20;
 
-/// Size of a file: what an erasure has to write again at least.
+/// Size of a file, in bytes: the least that an erasure has to write again.
 const FILE_BYTES: u64 = 2 << 20;
 
-/// How long [`KeyStore::purge`] waits for RocksDB to remove files that it has given up.
+/// Time that [`KeyStore::purge`] waits for RocksDB to remove files that it no longer uses.
 const REMOVAL_MAX: Duration = Duration::from_secs(60);
 
-/// Deleted keys up to which only the files that overlap them are written again.
+/// Most deleted keys for which only the files that overlap them are written again.
 const APART_MAX: usize = 16;
 
 const REMOVAL_POLL: Duration = Duration::from_millis(5);
@@ -41,12 +41,12 @@ const REMOVAL_POLL: Duration = Duration::from_millis(5);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WrappedKey {
     pub(crate) upload: UploadId,
-    /// The content's tag: goes when the key goes.
+    /// The content's tag; it is deleted with the key.
     pub(crate) tag: Tag,
     pub(crate) wrapped: [u8; WRAPPED_BYTES],
 }
 
-/// Writes of keys that belong together: new ones, and ones to go.
+/// Additions and deletions of keys that are written together.
 #[derive(Default)]
 pub(crate) struct KeyBatch(WriteBatch);
 
@@ -84,7 +84,7 @@ impl KeyStore {
         data_dir.join("content-keys")
     }
 
-    /// Opens it, or creates it.
+    /// Opens the database in `data_dir`, or creates it.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = Self::path_in(data_dir);
         let mut options = options();
@@ -93,7 +93,7 @@ impl KeyStore {
         Ok(Self { db, path })
     }
 
-    /// Opens it as it is; `None` if there is none.
+    /// Opens the database without changing it; returns `None` if there is none.
     pub(crate) fn open_read_only(data_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = Self::path_in(data_dir);
         if !path.join("CURRENT").exists() {
@@ -103,7 +103,7 @@ impl KeyStore {
         Ok(Some(Self { db, path }))
     }
 
-    /// What tells the right wrapping key from others; `None` in a new database.
+    /// Returns the value that identifies the right wrapping key; `None` in a new database.
     pub(crate) fn check_value(&self) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.db.get(keys::KEY_CHECK)?)
     }
@@ -112,7 +112,7 @@ impl KeyStore {
         Ok(self.db.put_opt(keys::KEY_CHECK, value, &synced())?)
     }
 
-    /// Whether there is any key.
+    /// Returns true if there are no keys.
     pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
         Ok(self.after(None, 1)?.is_empty())
     }
@@ -134,7 +134,7 @@ impl KeyStore {
             })
     }
 
-    /// Up to `limit` keys behind one, in order.
+    /// Returns up to `limit` keys that come after the given one, in order.
     pub(crate) fn after(
         &self,
         after: Option<(LedgerNumber, CommitmentDigest)>,
@@ -161,8 +161,8 @@ impl KeyStore {
         Ok(found)
     }
 
-    /// Contents of a ledger whose bytes have one of these tags, up to `limit` of them. Looks at every
-    /// key of the ledger.
+    /// Returns up to `limit` contents of a ledger whose bytes have one of `tags`. Reads every key
+    /// of the ledger.
     pub(crate) fn tagged(
         &self,
         ledger: LedgerNumber,
@@ -193,12 +193,12 @@ impl KeyStore {
         Ok(self.db.write_opt(batch.0, &synced())?)
     }
 
-    /// Returns when no file of the directory holds the keys of these contents, which are deleted
-    /// already.
+    /// Returns when no file of the directory holds the keys of these contents, which must be
+    /// deleted already.
     ///
-    /// The memory is flushed, which begins a new log; the files that overlap the deleted keys are
-    /// written again without them, down to the last level; and RocksDB is waited for until it has
-    /// removed the files that it gave up. What the disk keeps of removed files is beyond reach.
+    /// The memtable is flushed, which begins a new log; the files that overlap the deleted keys are
+    /// written again without them, down to the last level; and the call waits until RocksDB has
+    /// removed the old files. What the disk keeps of removed files is beyond reach.
     pub(crate) fn purge(
         &self,
         deleted: &[(LedgerNumber, CommitmentDigest)],
@@ -206,7 +206,7 @@ impl KeyStore {
         let logs = self.files(".log")?;
         self.db.flush()?;
         let mut whole = CompactOptions::default();
-        // Otherwise a file on the last level would be taken for compact already.
+        // Without this, RocksDB would take a file on the last level for compact already.
         whole.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         whole.set_exclusive_manual_compaction(true);
         let ids = || {
@@ -219,7 +219,7 @@ impl KeyStore {
                 self.db.compact_range_opt(Some(key), Some(key), &whole);
             }
         } else {
-            // So many lie in most files anyway.
+            // This many keys lie in most files anyway.
             self.db.compact_range_opt(ids().min(), ids().max(), &whole);
         }
         let begun = Instant::now();
@@ -245,7 +245,7 @@ impl KeyStore {
         }
     }
 
-    /// So that a crash does not bring removed files back.
+    /// Syncs the directory, so that a crash does not bring removed files back.
     fn sync_directory(&self) -> Result<(), StoreError> {
         fs::File::open(&self.path)
             .and_then(|directory| directory.sync_all())
@@ -265,7 +265,7 @@ impl KeyStore {
         Ok(files)
     }
 
-    /// Moves everything from the log into files, as time would.
+    /// Moves everything from the log into files, as happens in the course of time.
     #[cfg(test)]
     pub(crate) fn flush_and_compact(&self) {
         self.db.flush().unwrap();
@@ -273,7 +273,8 @@ impl KeyStore {
     }
 }
 
-/// Whether RocksDB gave a file its name: a number and the suffix. Others are not its to remove.
+/// Returns true if RocksDB made the file: its name is a number and the suffix. Other files are not
+/// waited for.
 fn is_table_or_log(name: &str, suffix: &str) -> bool {
     let number = name.strip_suffix(suffix).unwrap_or_default();
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
@@ -297,7 +298,7 @@ fn synced() -> WriteOptions {
 
 fn options() -> Options {
     let mut options = Options::default();
-    // A recycled log would keep what was written into it before.
+    // A recycled log would still contain what was written into it before.
     options.set_recycle_log_file_num(0);
     options.set_write_buffer_size(MEMTABLE_BYTES);
     options.set_target_file_size_base(FILE_BYTES);

@@ -1,15 +1,16 @@
-//! Contents: what statements commit to, kept encrypted beside the log and erasable.
+//! Contents: the bytes that statements commit to, kept encrypted beside the log and erasable.
 //!
 //! A content is *held* when its record is in the store (family content) and its wrapped key in the
 //! second database, both of the same upload and both synced. The key is written first, the record
-//! is the commit point. One thread ([`writer`]) writes both; readers take what is there.
+//! is the commit point. One thread ([`writer`]) writes both; readers read without it.
 //!
-//! Each ledger has a *gate*. Whoever stores contents, or appends statements that name some, holds
-//! it shared until the turn is answered; an erasure and a collection hold it alone. So what is
-//! being named is never collected, and an erasure sees every reference.
+//! Each ledger has a *gate*. A request that stores contents, or appends statements that name some,
+//! holds it shared until the turn is answered; an erasure and a collection hold it exclusively. So
+//! a content that a request is about to name is never collected, and an erasure sees every
+//! reference.
 //!
-//! Architecture invariant: the writer thread never waits for a gate. Those who hold one wait for
-//! the thread.
+//! Architecture invariant: the writer thread never waits for a gate, because holders of a gate wait
+//! for the thread.
 //!
 //! **Copies.** A backup that has both `content-keys` and the key file opens every content that
 //! was held when it was made, also those erased since. So the key file is kept elsewhere, and
@@ -96,16 +97,17 @@ pub(crate) const ATTACHMENT_BYTES_MAX: usize = 64 << 10;
 /// Bytes of sealed contents that may wait for the writer thread.
 const QUEUE_BYTES: usize = 32 << 20;
 
-/// Jobs that may wait for it.
+/// Most jobs that may wait for the writer thread.
 const QUEUE_JOBS: usize = 1024;
 
-/// Uploads that run at once over one connection.
+/// Most uploads that run at once over one connection.
 const CONNECTION_UPLOADS_MAX: usize = 8;
 
-/// Chunks of uploads that are sealed and written at once: they must leave threads to others.
+/// Most chunks of uploads that are sealed and written at once, so that threads are left for other
+/// work.
 const UPLOAD_WRITES_MAX: usize = 8;
 
-/// How long a content waits for room among them.
+/// Longest time that a content waits for room in the queue.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// One attempt at storing a content: 16 random bytes.
@@ -136,7 +138,7 @@ impl fmt::Display for UploadId {
     }
 }
 
-/// What contents need to know of their ledger.
+/// The properties of a ledger that its contents need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LedgerRef {
     pub(crate) number: LedgerNumber,
@@ -158,7 +160,7 @@ pub(crate) struct NewContent {
     pub(crate) digest: CommitmentDigest,
     pub(crate) salt: Salt,
     pub(crate) bytes: Bytes,
-    /// Whose quota it counts against; empty without access control.
+    /// Principal whose quota the content counts against; empty without access control.
     pub(crate) principal: Arc<str>,
 }
 
@@ -170,16 +172,16 @@ pub(crate) struct Reference {
     pub(crate) received_at: Micros,
 }
 
-/// What is known of a content.
+/// The state of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Held,
-    /// By the Erasure at this leaf.
+    /// Erased by the Erasure at this leaf.
     Erased(u64),
     Unknown,
 }
 
-/// Why a content is not stored, read or erased.
+/// The reason for which a content is not stored, read or erased.
 #[derive(Debug, Error)]
 pub(crate) enum ContentError {
     #[error("the bytes and the salt do not open the commitment {digest}")]
@@ -222,19 +224,19 @@ pub(crate) enum ContentError {
     Store(#[from] StoreError),
 }
 
-/// Contents that cannot be opened at the start.
+/// The reason for which contents cannot be opened at the start.
 #[derive(Debug, Error)]
 pub enum ContentStartError {
-    /// The key file.
+    /// The key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// The keys are gone and the contents are not.
+    /// The database of keys is missing or empty, and the store holds contents.
     #[error(
         "{path} is missing or empty, and the store holds contents whose keys were in it. Restore it \
          from where it was lost"
     )]
     KeysMissing {
-        /// The directory of the keys.
+        /// Directory of the keys.
         path: std::path::PathBuf,
     },
     /// Stored data cannot be read.
@@ -242,7 +244,7 @@ pub enum ContentStartError {
     Store(#[from] StoreError),
 }
 
-/// Contents stored and erased since the start.
+/// Counts of contents stored and erased since the start.
 #[derive(Debug, Default)]
 struct Tally {
     stored: AtomicU64,
@@ -251,19 +253,19 @@ struct Tally {
     erased_bytes: AtomicU64,
 }
 
-/// Keeps contents.
+/// The content store of a server.
 pub(crate) struct ContentStore {
     shared: Arc<Shared>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     room: Arc<Semaphore>,
-    /// Uploads that run.
+    /// Places for uploads that run at once.
     pub(crate) uploads: Arc<Places>,
     upload_writes: Arc<Semaphore>,
     stall_max: Duration,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-/// What all of its parts see.
+/// State that all parts of the content store share.
 struct Shared {
     store: Arc<Store>,
     keys: Arc<KeyStore>,
@@ -271,23 +273,23 @@ struct Shared {
     clock: Arc<dyn Clock>,
     bytes_max: u64,
     orphan_us: i64,
-    /// Ledgers in which something may be held. Only grows; a restart looks again.
+    /// Ledgers in which contents may be held. The set only grows; a restart computes it again.
     in_use: RwLock<HashSet<LedgerNumber>>,
     quota: Arc<Quota>,
     tally: Tally,
     gates: Gates,
-    /// Uploads under way; what is not among them has no future.
+    /// Uploads under way; the pieces of any other unfinished upload may be collected.
     uploads: Mutex<HashSet<UploadId>>,
     cursors: Mutex<Cursors>,
     failing: watch::Sender<Option<Arc<str>>>,
 }
 
 impl ContentStore {
-    /// Opens the contents of a data directory and finishes erasures that a crash interrupted. Makes
-    /// the key file for the first content ever.
+    /// Opens the contents in a data directory and finishes erasures that a crash interrupted. Makes
+    /// the key file before the first content.
     ///
     /// # Errors
-    /// [`ContentStartError`]; nothing was changed if the key file is missing or another one.
+    /// [`ContentStartError`]; nothing was changed if the key file is missing or holds another key.
     pub(crate) fn open(
         data_dir: &Path,
         options: &ContentOptions,
@@ -300,7 +302,7 @@ impl ContentStore {
         })
     }
 
-    /// The same, with faults put between the writer and its disk.
+    /// Opens the contents with faults put between the writer and its disk.
     fn open_on(
         data_dir: &Path,
         options: &ContentOptions,
@@ -357,19 +359,19 @@ impl ContentStore {
 
     /// Enters a ledger's gate together with others.
     ///
-    /// To be held from before [`Self::held`] is asked, or contents are stored, until the turn with
-    /// the statements that name them is answered. It must not depend on the client reading its
-    /// answer: let the shard drop it.
+    /// The caller holds it from before it calls [`Self::held`], or stores contents, until the turn
+    /// with the statements that name them is answered. That must not depend on the client reading
+    /// its answer: let the shard drop it.
     pub(crate) async fn enter(&self, ledger: LedgerNumber) -> SharedGate {
         self.shared.gates.enter(ledger).await
     }
 
-    /// Bound on the time that an upload waits for its client.
+    /// Returns the longest time that an upload waits for its client.
     pub(crate) fn stall_max(&self) -> Duration {
         self.stall_max
     }
 
-    /// For `/metrics`.
+    /// Returns the numbers for `/metrics`.
     pub(crate) fn figures(&self) -> Contents {
         let tally = &self.shared.tally;
         Contents {
@@ -380,17 +382,18 @@ impl ContentStore {
         }
     }
 
-    /// Times that a principal had stored as much as it may.
+    /// Returns how often a principal's quota of stored bytes was exceeded.
     pub(crate) fn over_quota(&self) -> u64 {
         self.shared.quota.over()
     }
 
-    /// Whether a ledger may hold contents: if not, no statement's commitments need be looked up.
+    /// Returns true if a ledger may hold contents: if not, no statement's commitments need be
+    /// looked up.
     pub(crate) fn may_hold(&self, ledger: LedgerNumber) -> bool {
         self.shared.in_use.read().contains(&ledger)
     }
 
-    /// What is known of a content. Reads the disk.
+    /// Returns the state of a content. Reads the disk.
     pub(crate) fn held(
         &self,
         ledger: LedgerNumber,
@@ -399,12 +402,12 @@ impl ContentStore {
         Ok(self.shared.state(ledger, digest)?)
     }
 
-    /// Stores contents, all of them or none, and returns when they and their keys are synced. How
-    /// many are new: what is held already is not stored again, but kept as long as if it were.
+    /// Stores contents, all of them or none, and returns when they and their keys are synced.
+    /// Returns the number of new ones: a content that is held already is not stored again, and is
+    /// kept as long as if it were.
     ///
-    /// # Errors
-    /// [`ContentError`]; nothing of these contents is held then that was not before, unless it is
-    /// [`ContentError::Stopped`], after which only a restart tells.
+    /// [`ContentError`]. The contents that were not held before are not held then, except after
+    /// [`ContentError::Stopped`], when only a restart shows which are.
     pub(crate) async fn hold(
         &self,
         gate: &SharedGate,
@@ -420,15 +423,15 @@ impl ContentStore {
         self.shared.store.disk().room_for_contents(bytes as u64)?;
         let permits = bytes.clamp(1, QUEUE_BYTES);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        // Room first: sealing makes a copy.
+        // Room is taken first, because sealing makes a copy.
         let room = Arc::clone(&self.room).acquire_many_owned(permits);
         let room = tokio::time::timeout(QUEUE_WAIT, room)
             .await
             .map_err(|_| ContentError::Busy)?
             .map_err(|_| ContentError::Stopped)?;
         let shared = Arc::clone(&self.shared);
-        // It goes along with the bytes: a caller that gives up does not free it before they are
-        // gone.
+        // The permit moves along with the bytes: a caller that gives up does not free the room
+        // before the bytes are gone.
         let (sealed, room) = off_thread(move || {
             let sealed = contents
                 .into_iter()
@@ -440,10 +443,10 @@ impl ContentStore {
         self.write(sealed, false, room).await
     }
 
-    /// Lets the time begin again in which a held content must be named, as if it had been stored
-    /// now. Whether it is held: it may have been collected since somebody looked.
+    /// Restarts the time within which a held content must be named, as if it had been stored now.
+    /// Returns false if it is no longer held: it may have been collected since it was looked up.
     ///
-    /// # Errors
+    /// [`ContentError::Stopped`] if the writer thread has failed.
     /// [`ContentError::Stopped`].
     pub(crate) async fn keep_held(
         &self,
@@ -474,7 +477,7 @@ impl ContentStore {
         .await?
     }
 
-    /// Gives the writer thread a job and waits for its answer.
+    /// Sends a job to the writer thread and waits for its reply.
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, ContentError> {
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.lock().clone().ok_or(ContentError::Stopped)?;
@@ -484,16 +487,17 @@ impl ContentStore {
         answer.await.map_err(|_| ContentError::Stopped)
     }
 
-    /// Becomes `Some` with the reason when a write has failed and nothing more is written.
+    /// Returns a channel that becomes `Some` with the reason when a write has failed and nothing
+    /// more is written.
     pub(crate) fn failure(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.shared.failing.subscribe()
     }
 
-    /// Takes nothing new, finishes what was taken and waits for it. Blocks.
+    /// Stops accepting jobs, finishes those that were accepted, and waits for that. Blocks.
     pub(crate) fn close(&self) {
         drop(self.jobs.lock().take());
         if let Some(thread) = self.thread.lock().take() {
-            // A panic of the thread has been told already.
+            // A panic of the thread has been reported already.
             let _ = thread.join();
         }
     }
@@ -518,7 +522,7 @@ impl Shared {
         if key.is_some_and(|key| key.upload == upload) {
             return Ok(State::Held);
         }
-        // An erasure may have come between the reads.
+        // The content may have been erased between the reads.
         let erased = self.store.erased(ledger, digest)?;
         Ok(erased.map_or(State::Unknown, State::Erased))
     }
@@ -534,7 +538,7 @@ impl Shared {
     }
 }
 
-/// Opens the keys with the file that wraps them, and makes both if there is nothing yet.
+/// Opens the database of keys with the wrapping key, and makes both if there is nothing yet.
 fn open_keys(
     data_dir: &Path,
     key_file: &Path,
@@ -542,7 +546,7 @@ fn open_keys(
 ) -> Result<(KeyStore, SecretKey), ContentStartError> {
     let holds_contents = holds_contents(store)?;
     let path = || KeyStore::path_in(data_dir);
-    // First without changing anything.
+    // The first look changes nothing.
     let (check, empty) = match KeyStore::open_read_only(data_dir)? {
         Some(keys) => (keys.check_value()?, keys.is_empty()?),
         None => (None, true),
@@ -567,7 +571,8 @@ fn open_keys(
         None => key_file::create(key_file)?,
     };
     let keys = KeyStore::open(data_dir)?;
-    // If we crash before this, the file is there and no key was wrapped with it: it is taken.
+    // After a crash before this line the file is there and no key was wrapped with it: the next
+    // start uses it.
     keys.put_check_value(&key_file::check_value(&wrapping))?;
     Ok((keys, wrapping))
 }
@@ -575,7 +580,7 @@ fn open_keys(
 fn holds_contents(store: &Store) -> Result<bool, StoreError> {
     for ledger in store.content_ledgers()? {
         for content in store.contents(ledger, &CommitmentDigest::new([0; 32])) {
-            // An interrupted erasure may have taken the last key there was.
+            // An interrupted erasure may have deleted the last key.
             if store.erased(ledger, &content?.0)?.is_none() {
                 return Ok(true);
             }
@@ -584,7 +589,7 @@ fn holds_contents(store: &Store) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// Runs something that computes or reads for a while, away from the threads of connections.
+/// Runs something that computes or reads for a while, on a thread that serves no connections.
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ContentError> + Send + 'static,
 ) -> Result<T, ContentError> {

@@ -1,8 +1,8 @@
-//! Keys that belong to no content, and since when that is known.
+//! Orphans: keys that belong to no content, with the time since which that is known.
 //!
-//! A crash leaves some. But a store that was put back from an older copy than its keys makes
-//! orphans of every key that is newer, and its operator must have time to see that: so they are
-//! kept for as long as a content that no leaf names.
+//! A crash leaves some. But if the store was restored from an older copy than its keys, every newer
+//! key is an orphan, and the operator must have time to notice: so orphans are kept for as long as
+//! contents that no leaf names.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +13,17 @@ use deed_evidence::CommitmentDigest;
 
 use crate::store::LedgerNumber;
 
-/// Orphans that are remembered. Others wait until there is room: they are kept meanwhile.
+/// Most orphans that are remembered. Others are kept, and wait until there is room to remember
+/// them.
 const REMEMBERED_MAX: usize = 1 << 16;
 
-/// From so many on, more is wrong than a crash.
+/// Number of orphans from which on a crash is no explanation.
 const MANY: usize = 256;
 
-/// A key's ledger and content.
+/// Ledger and content of a key.
 pub(super) type KeyId = (LedgerNumber, CommitmentDigest);
 
-/// The orphans, with the microsecond at which each was first seen by this process.
+/// The orphans, with the time, in microseconds, at which this process first saw each.
 #[derive(Default)]
 pub(super) struct Orphans {
     seen: BTreeMap<KeyId, i64>,
@@ -30,8 +31,9 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
-    /// Notes that the keys behind `after` up to `until` (all of the rest, if none) were looked at,
-    /// and that `found`, in order, are orphans among them. Those that were for `orphan_us`.
+    /// Records that the keys behind `after` up to `until` (up to the last, if `None`) were
+    /// examined, and that `found`, in order, are the orphans among them. Returns those that have
+    /// been orphans for `orphan_us`.
     pub(super) fn note(
         &mut self,
         after: Option<KeyId>,
@@ -66,7 +68,7 @@ impl Orphans {
         ripe
     }
 
-    /// Says once what the first look at all keys found.
+    /// Logs, once, the result of the first look at all keys.
     pub(super) fn tell(&mut self, orphan_us: i64) {
         if std::mem::replace(&mut self.told, true) || self.seen.is_empty() {
             return;
@@ -104,7 +106,7 @@ mod tests {
         let mut orphans = Orphans::default();
         let all = [key(1), key(2), key(3)];
         assert_eq!(orphans.note(None, None, &all, 100, 50), []);
-        // The second one has got its content, in a look at a part of the keys.
+        // The second key has got its content, and only a part of the keys is examined.
         assert_eq!(orphans.note(Some(key(1)), Some(key(2)), &[], 120, 50), []);
         assert_eq!(orphans.note(None, None, &all, 149, 50), []);
         assert_eq!(orphans.note(None, None, &all, 150, 50), [key(1), key(3)]);

@@ -1,4 +1,4 @@
-//! How much each principal has stored.
+//! The bytes of contents that each principal has stored, and their bound.
 
 use std::{
     collections::HashMap,
@@ -14,31 +14,33 @@ use parking_lot::Mutex;
 use super::{ContentError, UploadId};
 use crate::store::{Store, StoreError};
 
-/// What a content counts beyond its bytes: its records and its key. Empty ones are not free.
+/// Bytes that a content counts beyond its own: its records and its key. So empty contents are not
+/// free.
 const RECORD_BYTES: u64 = 256;
 
-/// Counters in memory; the records of the contents are what counts.
+/// Counters in memory, rebuilt at each start from the records of the contents.
 pub(super) struct Quota {
-    /// 0 is no bound.
+    /// Bound in bytes for each principal; 0 for none.
     max: u64,
     stored: Mutex<HashMap<Arc<str>, u64>>,
-    /// What uploads that broke off have on the disk: whose, and what they count.
+    /// Uploads that broke off and have pieces on the disk, with their principal and the bytes that
+    /// they count.
     broken_off: Mutex<HashMap<UploadId, (Arc<str>, u64)>>,
-    /// Times that somebody was over.
+    /// Number of times that a bound was exceeded.
     over: AtomicU64,
 }
 
-/// Bytes that are kept free for a content until it is stored, or given up.
+/// Bytes that are reserved for a content until it is stored or given up.
 pub(super) struct Reservation {
     quota: Arc<Quota>,
     principal: Arc<str>,
     bytes: u64,
-    /// The upload whose pieces are on the disk already: they count until they are collected.
+    /// The upload whose pieces are on the disk already: the bytes count until these are collected.
     pieces: Option<UploadId>,
 }
 
 impl Quota {
-    /// Counts what is held.
+    /// Counts the contents in the store.
     pub(super) fn rebuild(store: &Store, max: u64) -> Result<Arc<Self>, StoreError> {
         let mut stored = HashMap::<Arc<str>, u64>::new();
         for ledger in store.content_ledgers()? {
@@ -56,7 +58,7 @@ impl Quota {
         }))
     }
 
-    /// Keeps room for a content of `size` bytes.
+    /// Reserves room for a content of `size` bytes.
     pub(super) fn reserve(
         self: &Arc<Self>,
         principal: &Arc<str>,
@@ -83,17 +85,17 @@ impl Quota {
         })
     }
 
-    /// Times that somebody was over.
+    /// Returns the number of times that a bound was exceeded.
     pub(super) fn over(&self) -> u64 {
         self.over.load(Relaxed)
     }
 
-    /// A content of this size is gone.
+    /// Gives back the room of a content of `size` bytes that was deleted.
     pub(super) fn release(&self, principal: &str, size: u64) {
         self.give_back(principal, charge(size));
     }
 
-    /// What an upload that broke off had on the disk is gone.
+    /// Gives back the room of an upload that broke off, whose pieces were deleted.
     pub(super) fn pieces_gone(&self, upload: &UploadId) {
         let broken_off = self.broken_off.lock().remove(upload);
         if let Some((principal, bytes)) = broken_off {
@@ -118,17 +120,18 @@ impl Quota {
 }
 
 impl Reservation {
-    /// The content is stored: its bytes stay counted.
+    /// Ends the reservation of a content that is stored: its bytes stay counted.
     pub(super) fn keep(mut self) {
         self.bytes = 0;
     }
 
-    /// Pieces are on the disk: given up, it stays counted until [`Quota::pieces_gone`].
+    /// Notes that pieces are on the disk. If the reservation is dropped, it stays counted until
+    /// [`Quota::pieces_gone`].
     pub(super) fn has_pieces(&mut self, upload: UploadId) {
         self.pieces = Some(upload);
     }
 
-    /// Nothing was stored, and the pieces are gone.
+    /// Gives the room back: nothing was stored, and the pieces are gone.
     pub(super) fn release(mut self) {
         self.pieces = None;
     }

@@ -10,7 +10,7 @@ use super::{
     seal::{self, Opener},
 };
 
-/// A content that is being read. Holds nothing: an erasure meanwhile ends the reading.
+/// A content that is being read. It locks nothing: an erasure meanwhile ends the reading.
 pub(crate) struct Reader {
     shared: Arc<Shared>,
     ledger: LedgerRef,
@@ -22,7 +22,7 @@ pub(crate) struct Reader {
 
 /// A piece of a content.
 pub(crate) struct Piece {
-    /// With the first piece.
+    /// The content's salt, with the first piece only.
     pub(crate) salt: Option<Salt>,
     /// At most 1 MiB.
     pub(crate) bytes: Bytes,
@@ -32,7 +32,7 @@ impl ContentStore {
     /// Begins to read a content. Reads the disk.
     ///
     /// # Errors
-    /// [`ContentError::Unknown`], [`ContentError::Erased`], [`ContentError::Damaged`].
+    /// [`ContentError::Unknown`], [`ContentError::Erased`] or [`ContentError::Damaged`].
     pub(crate) fn open_content(
         &self,
         ledger: LedgerRef,
@@ -80,7 +80,7 @@ impl Reader {
         })
     }
 
-    /// Bytes of the content in all.
+    /// Returns the size of the whole content, in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
@@ -88,14 +88,16 @@ impl Reader {
     /// Reads and decrypts the next piece; `None` after the last. Reads the disk.
     ///
     /// # Errors
-    /// [`ContentError::Erased`] if it was erased meanwhile; [`ContentError::Damaged`].
+    /// [`ContentError::Erased`] if it was erased meanwhile; [`ContentError::Damaged`] if it cannot
+    /// be opened.
     pub(crate) fn next_piece(&mut self) -> Result<Option<Piece>, ContentError> {
         let Some(number) = self.opener.next() else {
             return Ok(None);
         };
         let gone = |what: &str| self.shared.gone(self.ledger, self.digest, what);
         let store = &self.shared.store;
-        // Before the bytes: what is erased is not given out, also if its pieces are still there.
+        // The tombstone is read before the bytes: an erased content is not given out, even if its
+        // pieces are still there.
         if let Some(leaf) = store.erased(self.ledger.number, &self.digest)? {
             let digest = self.digest;
             return Err(ContentError::Erased { digest, leaf });
@@ -110,14 +112,15 @@ impl Reader {
                 &format!("piece {number} does not decrypt to what was committed to"),
             )
         })?;
-        // Wiped when the last who holds it lets go.
+        // The bytes are wiped when their last holder drops them.
         let bytes = Bytes::from_owner(bytes);
         Ok(Some(Piece { salt, bytes }))
     }
 }
 
 impl Shared {
-    /// Why something is not there that was a moment ago: erased or collected meanwhile, or damaged.
+    /// Returns the reason for which a part is missing that was there before: erased or collected
+    /// meanwhile, or damaged.
     fn gone(&self, ledger: LedgerRef, digest: CommitmentDigest, what: &str) -> ContentError {
         match self.state(ledger.number, &digest) {
             Ok(State::Erased(leaf)) => return ContentError::Erased { digest, leaf },

@@ -1,4 +1,4 @@
-//! How contents and their keys are encrypted.
+//! Encryption of contents and of their keys.
 //!
 //! ```text
 //! content = salt (32) || bytes, cut into pieces of 1 MiB
@@ -9,14 +9,14 @@
 //! tag     = BLAKE3(bytes), keyed with BLAKE3's derive_key(context, wrapping key || ledger id)
 //! ```
 //!
-//! A data key is drawn for each content and seals nothing else, so a nonce may be a piece's
-//! number. Number and mark of the last one are what keeps pieces from being reordered or cut off;
+//! A data key is drawn for each content and seals nothing else, so a piece's number can be the
+//! nonce. The number and the mark of the last piece keep pieces from being reordered or cut off;
 //! the rest of the associated data ties both to the ledger and the commitment.
 //!
-//! Contents with the same bytes have the same tag, whatever their salts and so their commitments: an
-//! erasure finds by it what else holds the bytes that are to go. It lies beside the wrapped key and
-//! is destroyed with it. Without the key file it tells which contents of a ledger are equal, and
-//! nothing else.
+//! Contents with the same bytes have the same tag, whatever their salts and commitments are: an
+//! erasure uses it to find other contents with the bytes that are to be erased. The tag lies beside
+//! the wrapped key and is destroyed with it. Without the key file it shows which contents of a
+//! ledger are equal, and nothing else.
 
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
@@ -31,24 +31,24 @@ use zeroize::Zeroizing;
 /// Bytes of plaintext in every piece but the last.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
-/// What the tag adds to each piece.
+/// Bytes that the authentication tag adds to each piece.
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// Length of a salt.
+/// Length of a salt, in bytes.
 pub(crate) const SALT_BYTES: usize = 32;
 
-/// Length of a data key, and of the key that wraps it.
+/// Length of a data key, and of the key that wraps it, in bytes.
 pub(crate) const KEY_BYTES: usize = 32;
 
 const NONCE_BYTES: usize = 24;
 
-/// Length of a wrapped data key.
+/// Length of a wrapped data key, in bytes.
 pub(crate) const WRAPPED_BYTES: usize = NONCE_BYTES + KEY_BYTES + TAG_BYTES;
 
-/// BLAKE3 context of the keys that tags are made with. Never changes.
+/// BLAKE3 context of the keys that tags are made with. It never changes.
 const TAG_CONTEXT: &str = "deed.v1 content tag";
 
-/// A tag that contents of the same bytes have in common, in one ledger.
+/// A tag that all contents with the same bytes share, within one ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Tag([u8; Tag::LEN]);
 
@@ -71,7 +71,7 @@ impl Tag {
     }
 }
 
-/// Makes the tag of a content that comes in pieces.
+/// Computes the tag of a content that comes in pieces.
 pub(crate) struct Tagger(Box<blake3::Hasher>);
 
 impl Tagger {
@@ -92,15 +92,15 @@ impl Tagger {
     }
 }
 
-/// A key that is wiped when it goes.
+/// A key that is wiped when it is dropped.
 pub(crate) type SecretKey = Zeroizing<[u8; KEY_BYTES]>;
 
-/// What was decrypted is not what was encrypted, or the key is another one.
+/// The ciphertext was changed, or the key is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("does not decrypt")]
 pub(crate) struct Undecryptable;
 
-/// What a content's ciphertexts are tied to.
+/// The ledger and the commitment that a content's ciphertexts are tied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Binding {
     pub(crate) ledger_id: LedgerId,
@@ -124,12 +124,12 @@ impl Binding {
     }
 }
 
-/// The number of pieces of a content of `size` bytes; `None` if it is larger than any can be.
+/// Returns the number of pieces of a content of `size` bytes; `None` if that is too large.
 pub(crate) fn pieces(size: u64) -> Option<u32> {
     let pieces = size
         .checked_add(SALT_BYTES as u64)?
         .div_ceil(PIECE_BYTES as u64);
-    // The last number is left free: a range of pieces ends before it.
+    // The last number is left free, so that a range of pieces has an end.
     u32::try_from(pieces).ok().filter(|&n| n < u32::MAX)
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn wrap(
     Ok(wrapped)
 }
 
-/// Opens what [`wrap`] made.
+/// Decrypts a key that [`wrap`] encrypted.
 pub(crate) fn unwrap(
     wrapping: &SecretKey,
     binding: &Binding,
@@ -187,24 +187,25 @@ pub(crate) fn unwrap(
     Ok(key)
 }
 
-/// Cuts a content into sealed pieces while it comes in, and computes what it commits to.
+/// Cuts a content into sealed pieces while it arrives, and computes its commitment.
 pub(crate) struct Sealer {
     cipher: XChaCha20Poly1305,
     binding: Binding,
     committer: Committer,
-    /// The piece that is filling.
+    /// The piece that is being filled.
     plaintext: Zeroizing<Vec<u8>>,
     number: u32,
 }
 
 impl Sealer {
-    /// Begins with the salt. `size` is how much will come, for the memory of the first piece.
+    /// Begins with the salt. `size` is the expected size in bytes, for the memory of the first
+    /// piece.
     pub(crate) fn new(key: &SecretKey, binding: Binding, salt: &Salt, size: u64) -> Self {
         let room = usize::try_from(size)
             .unwrap_or(usize::MAX)
             .saturating_add(SALT_BYTES)
             .min(PIECE_BYTES);
-        // Room for the tag too: growing would leave a copy of the plaintext behind.
+        // There is room for the tag, too: growing would leave a copy of the plaintext behind.
         let mut plaintext = Zeroizing::new(Vec::with_capacity(room + TAG_BYTES));
         plaintext.extend_from_slice(salt.as_bytes());
         Self {
@@ -216,11 +217,11 @@ impl Sealer {
         }
     }
 
-    /// Takes the next bytes and hands out the pieces that are full and not the last.
+    /// Takes the next bytes, and passes each piece to `piece` that is full and not the last one.
     pub(crate) fn update(&mut self, mut bytes: &[u8], piece: &mut impl FnMut(u32, Vec<u8>)) {
         self.committer.update(bytes);
         while !bytes.is_empty() {
-            // Only when more comes is it known that a full piece is not the last one.
+            // A full piece is known not to be the last one only when more bytes come.
             if self.plaintext.len() == PIECE_BYTES {
                 let sealed = self.seal(false);
                 piece(self.number, sealed);
@@ -233,7 +234,7 @@ impl Sealer {
         }
     }
 
-    /// The last piece with its number, and what everything commits to.
+    /// Returns the last piece with its number, and the commitment to the whole content.
     pub(crate) fn finish(mut self) -> (u32, Vec<u8>, CommitmentDigest) {
         let sealed = self.seal(true);
         (self.number, sealed, self.committer.finalize())
@@ -252,7 +253,8 @@ impl Sealer {
     }
 }
 
-/// Opens the pieces of a content, in order, and gives out nothing that the commitment does not say.
+/// Opens the pieces of a content, in order, and returns no bytes that the commitment does not
+/// cover.
 pub(crate) struct Opener {
     cipher: XChaCha20Poly1305,
     binding: Binding,
@@ -274,12 +276,12 @@ impl Opener {
         }
     }
 
-    /// Number of the piece that comes next; `None` after the last.
+    /// Returns the number of the next piece; `None` after the last.
     pub(crate) fn next(&self) -> Option<u32> {
         (self.next < self.pieces).then_some(self.next)
     }
 
-    /// Opens the next piece: its bytes, and with the first one the salt.
+    /// Opens the next piece and returns its bytes, and with the first piece the salt.
     pub(crate) fn open(
         &mut self,
         sealed: &[u8],
@@ -310,7 +312,8 @@ impl Opener {
             .left
             .checked_sub(buffer.len() as u64)
             .ok_or(Undecryptable)?;
-        // The cipher vouches for the bytes; that they are the right ones, the commitment.
+        // The cipher shows that the bytes were not changed; the commitment shows that they are the
+        // right ones.
         if last && (self.left != 0 || committer.finalize() != self.binding.digest) {
             return Err(Undecryptable);
         }

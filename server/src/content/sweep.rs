@@ -1,4 +1,4 @@
-//! What a collection has the writer thread do.
+//! The deletions that a collection has the writer thread do.
 
 use super::{
     UploadId,
@@ -10,7 +10,7 @@ use crate::store::{Batch, Family, LedgerNumber, StoreError, keys};
 use deed_evidence::CommitmentDigest;
 
 impl Writer {
-    /// Deletes contents that no leaf names and that are old enough. How many.
+    /// Deletes contents that no leaf names and that are old enough; returns their number.
     pub(super) fn collect(
         &mut self,
         ledger: LedgerNumber,
@@ -21,7 +21,8 @@ impl Writer {
         let (mut batch, mut keys) = (Batch::default(), KeyBatch::default());
         let (mut gone, mut records) = (Vec::new(), Vec::new());
         for digest in digests {
-            // Again, now that nobody can name it or store it again.
+            // The record is read again, now that the gate keeps others from naming or storing the
+            // content.
             let record = store.content(ledger, digest)?;
             let old = record.is_some_and(|record| record.stored_at_us <= oldest_us);
             if old
@@ -37,7 +38,7 @@ impl Writer {
             return Ok(0);
         }
         (self.disk.contents)(batch)?;
-        // If we crash before this, the keys belong to no content and are collected later.
+        // After a crash before the next line the keys belong to no content, and are collected later.
         (self.disk.keys)(keys)?;
         for record in &records {
             self.shared.quota.release(&record.principal, record.size);
@@ -46,7 +47,7 @@ impl Writer {
         Ok(records.len())
     }
 
-    /// Deletes what uploads that were not finished have left. How many.
+    /// Deletes the pieces of uploads that were not finished; returns their number.
     pub(super) fn collect_uploads(
         &mut self,
         uploads: &[(LedgerNumber, UploadId, CommitmentDigest)],
@@ -55,7 +56,7 @@ impl Writer {
         let mut batch = Batch::default();
         let mut gone = Vec::new();
         for (ledger, upload, digest) in uploads {
-            // One that this thread has just made whole has no mark any more.
+            // An upload that this thread has just completed has no mark any more.
             let key = keys::upload(*ledger, upload);
             let unfinished = store.is_there(Family::Content, &key)?;
             if unfinished && !self.shared.uploads.lock().contains(upload) {
@@ -73,7 +74,7 @@ impl Writer {
         Ok(count)
     }
 
-    /// Deletes keys that belong to no content. How many.
+    /// Deletes keys that belong to no content; returns their number.
     pub(super) fn collect_keys(&mut self, orphans: &[KeyId]) -> Result<usize, StoreError> {
         let mut batch = KeyBatch::default();
         let mut gone = Vec::new();
@@ -91,8 +92,8 @@ impl Writer {
         Ok(count)
     }
 
-    /// Returns when no file holds the keys that collections have deleted: what is collected is as
-    /// unreadable as what is erased.
+    /// Returns when no file holds the keys that collections have deleted: a collected content is as
+    /// unreadable as an erased one.
     pub(super) fn purge(&mut self) -> Result<(), StoreError> {
         if self.unpurged.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What the tests of contents have in common.
+//! Helpers for the tests of contents.
 
 use std::{path::Path, pin::Pin, sync::Arc, task::Poll};
 
@@ -33,7 +33,7 @@ pub(super) fn ledger() -> LedgerRef {
     }
 }
 
-/// A content of the principal `somebody`. Its salt is its own.
+/// Returns a content of the principal `somebody`, with a salt of its own.
 pub(super) fn content(bytes: impl Into<Bytes>) -> NewContent {
     let bytes = bytes.into();
     let salt = Salt::from_bytes(*blake3::hash(&bytes).as_bytes());
@@ -45,7 +45,7 @@ pub(super) fn content(bytes: impl Into<Bytes>) -> NewContent {
     }
 }
 
-/// Bytes that do not repeat.
+/// Returns bytes that do not repeat.
 pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new()
@@ -55,7 +55,7 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A data directory with a store and contents, and no server around them.
+/// A data directory with a store and contents, without a server.
 pub(super) struct Fixture {
     pub(super) contents: Arc<ContentStore>,
     pub(super) store: Arc<Store>,
@@ -64,7 +64,7 @@ pub(super) struct Fixture {
     _lock: DirectoryLock,
 }
 
-/// The data directory; the key file lies beside it.
+/// Returns the data directory; the key file lies beside it.
 pub(super) fn data_dir(dir: &Path) -> std::path::PathBuf {
     let data_dir = dir.join("data");
     std::fs::create_dir_all(&data_dir).unwrap();
@@ -144,7 +144,7 @@ impl Fixture {
         read_all(self.contents.open_content(ledger(), digest)?)
     }
 
-    /// Records leaves that name a content, as a turn would.
+    /// Records leaves that name a content, as a turn does.
     pub(super) fn refer(&self, digest: CommitmentDigest, leaves: &[u64]) {
         let references = leaves.iter().map(|&leaf| {
             let reference = Reference {
@@ -159,7 +159,7 @@ impl Fixture {
         self.store.commit(batch).unwrap();
     }
 
-    /// Records that the Erasure at `leaf` takes contents, as a turn would.
+    /// Records that the Erasure at `leaf` takes contents, as a turn does.
     pub(super) fn record_erasure(&self, digests: &[CommitmentDigest], leaf: u64) {
         let mut batch = Batch::default();
         for digest in digests {
@@ -168,7 +168,7 @@ impl Fixture {
         self.store.commit(batch).unwrap();
     }
 
-    /// All of an erasure.
+    /// Runs a whole erasure.
     pub(super) fn erase(
         &self,
         digests: &[CommitmentDigest],
@@ -199,7 +199,7 @@ pub(super) fn read_all(mut reader: Reader) -> Result<Vec<u8>, ContentError> {
     Ok(all)
 }
 
-/// Whether a future has to wait. It must not be used again if it has not.
+/// Returns true if the future is pending. It must not be polled again if it is not.
 pub(super) async fn waits(future: &mut (impl Future + Unpin)) -> bool {
     std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context).is_pending()))
         .await

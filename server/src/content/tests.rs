@@ -1,4 +1,4 @@
-//! Holding, uploading and reading contents.
+//! Tests of holding, uploading and reading contents.
 
 use std::{fs, sync::Arc};
 
@@ -54,7 +54,7 @@ fn finish(fixture: &Fixture, upload: Upload) -> Result<bool, ContentError> {
     })
 }
 
-/// Nothing of any content is left in the store.
+/// Returns true if the store holds nothing of any content.
 fn is_empty(fixture: &Fixture) -> bool {
     fixture.store.content_ledgers().unwrap().is_empty()
         && fixture.contents.shared.keys.is_empty().unwrap()
@@ -75,7 +75,7 @@ fn contents_of_every_size_come_back_also_after_a_restart() {
         .collect();
     for content in uploaded.iter().filter(|content| !content.bytes.is_empty()) {
         assert!(upload(&fixture, content, 300_007).unwrap());
-        // Sent again: it is held.
+        // The content is sent again: it is held already.
         assert!(!upload(&fixture, content, 300_007).unwrap());
     }
     assert_eq!(fixture.hold(held.clone()).unwrap(), 0);
@@ -122,7 +122,7 @@ fn a_request_is_held_whole_or_not_at_all() {
     let state = fixture.contents.held(NUMBER, &good.digest).unwrap();
     assert_eq!(state, State::Unknown);
 
-    // The same content twice in one request is one.
+    // A content that comes twice in one request is stored once.
     assert_eq!(fixture.hold(vec![good.clone(), good]).unwrap(), 1);
     fixture.close();
 }
@@ -134,7 +134,7 @@ fn many_holders_at_once_are_all_answered() {
     let all: Vec<_> = (0..200).map(|n| content(noise(n, 9000))).collect();
     let news = fixture.block_on(async {
         let mut tasks = Vec::new();
-        // Each content twice: one of the two is new.
+        // Each content is sent twice: one of the two is new.
         for content in all.iter().chain(&all).cloned() {
             let contents = Arc::clone(&fixture.contents);
             tasks.push(tokio::spawn(async move {
@@ -190,7 +190,7 @@ fn wrong_uploads_are_refused_and_leave_nothing() {
     let refused = begin(&fixture, &large, (64 << 20) + 1);
     assert!(matches!(refused, Err(ContentError::TooLarge { max, .. }) if max == 64 << 20));
 
-    // One is under way and must stay.
+    // This upload is under way and must stay.
     let mut under_way = begun(size);
     under_way
         .write(&large.bytes.slice(..2 * PIECE_BYTES))
@@ -209,7 +209,7 @@ fn wrong_uploads_are_refused_and_leave_nothing() {
     fixture.close();
 }
 
-/// Admission looks contents up only where there may be some.
+/// Admission looks contents up only in ledgers that may hold some.
 #[test]
 fn a_ledger_may_hold_contents_from_the_first_one_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -249,13 +249,13 @@ fn two_uploads_of_one_content_give_one() {
 #[test]
 fn quotas_bound_what_each_principal_stores() {
     let dir = tempfile::tempdir().unwrap();
-    // Room for two contents of 1000 bytes, with their records.
+    // There is room for two contents of 1000 bytes, with their records.
     let max = 2 * (1000 + 256);
     let fixture = Fixture::open_on(dir.path(), max, |disk| disk).unwrap();
     let [a, b, c] = [1, 2, 3].map(|n| content(noise(n, 1000)));
     fixture.hold(vec![a.clone()]).unwrap();
     fixture.hold(vec![b.clone()]).unwrap();
-    // Held already: costs nothing. But there must be room to find out.
+    // A content that is held costs nothing, but finding that out needs room.
     let refused = fixture.hold(vec![c.clone()]);
     let Err(refused @ ContentError::Quota { .. }) = refused else {
         panic!("{refused:?}");
@@ -272,7 +272,7 @@ fn quotas_bound_what_each_principal_stores() {
     fixture.hold(vec![other]).unwrap();
     fixture.close();
 
-    // Counted again at the start, and given back by an erasure.
+    // The bytes are counted again at the start, and given back by an erasure.
     let fixture = Fixture::open_on(dir.path(), max, |disk| disk).unwrap();
     let d = content(noise(4, 1000));
     assert!(matches!(
@@ -284,7 +284,7 @@ fn quotas_bound_what_each_principal_stores() {
     fixture.close();
 }
 
-/// Every region of what is stored: no flipped bit ever gives other bytes.
+/// In every region of the stored data: no flipped bit ever gives other bytes.
 #[test]
 fn damage_is_noticed_wherever_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -320,7 +320,7 @@ fn damage_is_noticed_wherever_it_is() {
             .chunk(NUMBER, &large.digest, &id, number)
             .unwrap()
             .unwrap();
-        // The salt or the first bytes, the middle, the tag.
+        // The flipped byte is in the salt, the first bytes, the middle, or the tag.
         for at in [0, 31, piece.len() / 2, piece.len() - 17, piece.len() - 1] {
             let mut flipped = piece.to_vec();
             flipped[at] ^= 1;
@@ -331,7 +331,7 @@ fn damage_is_noticed_wherever_it_is() {
         damaged("a piece that was cut");
         overwrite(&key, b"");
         damaged("an empty piece");
-        // Another piece in its place.
+        // Another piece is put in its place.
         let other = (number + 1) % record.chunks;
         let other = fixture
             .store
@@ -364,7 +364,7 @@ fn damage_is_noticed_wherever_it_is() {
     fixture.contents.shared.keys.commit(batch).unwrap();
     assert_eq!(fixture.read(large.digest).unwrap(), large.bytes);
 
-    // The last piece dropped, and the record changed to fit.
+    // The last piece is dropped, and the record changed to fit.
     let mut shorter = record.clone();
     shorter.chunks -= 1;
     shorter.size = u64::from(shorter.chunks) * PIECE_BYTES as u64 - 32;
@@ -392,7 +392,7 @@ fn contents_of_one_ledger_mean_nothing_in_another() {
 fn the_right_key_file_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = testing::options(dir.path()).key_file;
-    // As long as nothing is held, a lost key file costs nothing.
+    // As long as no content is held, a lost key file does no harm.
     Fixture::open(dir.path()).close();
     fs::remove_file(&path).unwrap();
     let fixture = Fixture::open(dir.path());
@@ -475,7 +475,7 @@ fn key_files_are_made_once_and_only_for_the_owner() {
     );
 }
 
-/// Golden: what is on disk is for ever. Computed with another implementation, written from the
+/// Golden: the format on disk never changes. Computed with another implementation, written from the
 /// drafts and checked with the vector of draft-irtf-cfrg-xchacha, A.3.1.
 #[test]
 fn pieces_and_wrapped_keys_are_as_documented() {
@@ -551,7 +551,7 @@ fn fsck_opens_every_content_and_tells_damage_apart_from_the_log() {
     engine.close();
     let report = check();
     assert_eq!((report.contents.opened, report.contents.damaged), (4, 0));
-    // Without the key file only what can be known is told.
+    // Without the key file the report says only what can be known.
     let report = crate::fsck::check_with(data_dir, &data_dir.join("none"), &mut |_| {}).unwrap();
     assert_eq!((report.contents.opened, report.contents.unopened), (0, 4));
     assert_eq!(report.contents.damaged, 0);

@@ -1,4 +1,4 @@
-//! A content that comes in pieces.
+//! Uploads: contents that come in pieces.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::store::{Batch, Family, content::UploadRecord, keys};
 
-/// A content that is being uploaded. Sealed pieces go to the disk as they become full, so it holds
-/// 1 MiB at most. If it is dropped, the next collection removes what it wrote.
+/// A content that is being uploaded. Sealed pieces are written as they become full, so it takes 1
+/// MiB of memory at most. If it is dropped, the next collection removes what it wrote.
 pub(crate) struct Upload {
     shared: Arc<Shared>,
     ledger: LedgerRef,
@@ -34,18 +34,19 @@ pub(crate) struct Upload {
     marked: bool,
 }
 
-/// What an upload begins as.
+/// The result of beginning an upload.
 pub(crate) enum Begun {
     Upload(Box<Upload>),
-    /// It need not be sent. To be asserted with [`ContentStore::keep_held`] before anybody is told.
+    /// The content need not be sent. The caller must call [`ContentStore::keep_held`] before it
+    /// says so.
     AlreadyHeld,
 }
 
 impl ContentStore {
-    /// Begins to take a content of `size` bytes. Reads the disk.
+    /// Begins the upload of a content of `size` bytes. Reads the disk.
     ///
     /// # Errors
-    /// [`ContentError::TooLarge`], [`ContentError::Erased`], [`ContentError::Quota`],
+    /// [`ContentError::TooLarge`], [`ContentError::Erased`], [`ContentError::Quota`] or
     /// [`ContentError::NoSpace`].
     pub(crate) fn begin_upload(
         &self,
@@ -66,7 +67,8 @@ impl ContentStore {
             return Err(ContentError::TooLarge { size, max });
         }
         shared.store.disk().room_for_contents(size)?;
-        // Before it is held: a statement that names it right after must find it.
+        // The ledger is marked before the content is held: a statement that names it right after
+        // must find it.
         shared.mark_in_use(ledger.number);
         let reservation = shared.quota.reserve(principal, size)?;
         let binding = Binding {
@@ -93,7 +95,7 @@ impl ContentStore {
         })))
     }
 
-    /// Gives an upload the next bytes, where that may block.
+    /// Passes the next bytes to an upload, on a thread that may block.
     ///
     /// # Errors
     /// As [`Upload::write`].
@@ -116,10 +118,11 @@ impl ContentStore {
         turn.map_err(|_| ContentError::Stopped)
     }
 
-    /// Makes an upload whole: returns when content and key are synced. Whether it is new.
+    /// Completes an upload and returns when content and key are synced. Returns true if the content
+    /// is new.
     ///
     /// # Errors
-    /// [`ContentError::Size`] and [`ContentError::Mismatch`] if it is not what was announced;
+    /// [`ContentError::Size`] or [`ContentError::Mismatch`] if it is not the announced content;
     /// otherwise as [`ContentStore::hold`].
     pub(crate) async fn finish_upload(
         &self,
@@ -138,24 +141,25 @@ impl ContentStore {
             .map_err(|_| ContentError::Busy)?
             .map_err(|_| ContentError::Stopped)?;
         let turn = self.upload_turn().await?;
-        // The room goes along with the bytes: a caller that gives up does not free it before they
-        // are gone.
+        // The permit moves along with the bytes: a caller that gives up does not free the room
+        // before the bytes are gone.
         let (sealed, room, _upload) = off_thread(move || {
             let _turn = turn;
             let sealed = upload.seal_last()?;
             Ok((sealed, room, upload))
         })
         .await?;
-        // The upload lives until it is answered: until then it is not collected.
+        // The upload lives until the write is answered, so that its pieces are not collected
+        // before.
         Ok(self.write(vec![sealed], true, room).await? > 0)
     }
 }
 
 impl Upload {
-    /// Takes the next bytes. Writes to the disk, without waiting for it.
+    /// Takes the next bytes. Writes to the disk, without a sync.
     ///
     /// # Errors
-    /// [`ContentError::Size`] if more comes than was announced; [`ContentError::Store`].
+    /// [`ContentError::Size`] if more bytes come than were announced; [`ContentError::Store`].
     pub(crate) fn write(&mut self, bytes: &Bytes) -> Result<(), ContentError> {
         self.came = self.came.saturating_add(bytes.len() as u64);
         if self.came > self.size {
@@ -175,11 +179,11 @@ impl Upload {
 
     fn write_piece(&mut self, number: u32, piece: &[u8]) -> Result<(), ContentError> {
         let (store, ledger) = (&self.shared.store, self.ledger.number);
-        // Others may have filled the disk since it began.
+        // The disk may have filled since the upload began.
         store.disk().room_for_contents(piece.len() as u64)?;
         let mut batch = Batch::default();
         if !self.marked {
-            // With the first piece, so that no piece is ever without its mark.
+            // The mark is written with the first piece, so that no piece is ever without it.
             let record = UploadRecord {
                 digest: Bytes::copy_from_slice(self.digest.as_bytes()),
             };
@@ -189,8 +193,8 @@ impl Upload {
         }
         let key = keys::chunk(ledger, &self.digest, &self.upload, number);
         store.put(&mut batch, Family::Content, &key, piece);
-        // Not synced: the sync of the record that makes it whole covers everything before it in
-        // the same log.
+        // There is no sync here: that of the record which completes the upload covers everything
+        // before it in the same log.
         store.commit_derived(batch)?;
         if let Some(reservation) = &mut self.reservation {
             reservation.has_pieces(self.upload);
@@ -234,7 +238,8 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // First: once the upload is not among them, its pieces may be collected.
+        // The reservation is dropped first: once the upload is removed from the set, its pieces may
+        // be collected.
         drop(self.reservation.take());
         self.shared.uploads.lock().remove(&self.upload);
     }

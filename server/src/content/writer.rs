@@ -1,4 +1,5 @@
-//! The thread that writes contents and keys: one at a time, and what waits together.
+//! The thread that writes contents and keys. Requests that wait at the same time are written
+//! together.
 
 use std::{
     collections::HashSet,
@@ -28,7 +29,7 @@ use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, content::Cont
 /// Bytes of contents that are written together, roughly.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// Requests that are written together.
+/// Most requests that are written together.
 const GROUP_JOBS: usize = 256;
 
 /// A content that is ready to be written.
@@ -38,7 +39,7 @@ pub(super) struct Sealed {
     pub(super) size: u64,
     pub(super) chunks: u32,
     pub(super) key: WrappedKey,
-    /// Those that are not in the store already, with their numbers.
+    /// The pieces that are not in the store already, with their numbers.
     pub(super) pieces: Vec<(u32, Vec<u8>)>,
     pub(super) reservation: Reservation,
 }
@@ -48,24 +49,24 @@ impl Sealed {
         self.pieces.iter().map(|(_, piece)| piece.len()).sum()
     }
 
-    /// Whether pieces were written before it was whole.
+    /// Returns true if pieces were written before the content was complete.
     fn was_uploaded(&self) -> bool {
         self.pieces.len() < self.chunks as usize
     }
 }
 
-/// What the thread is asked to do.
+/// A request to the writer thread.
 pub(super) enum Job {
     Hold {
         contents: Vec<Sealed>,
-        /// True if it is told right away that they are held. Otherwise a turn follows, which the
-        /// head guard covers.
+        /// True if the caller is told at once that the contents are held. Otherwise a turn follows,
+        /// which the head guard covers.
         told: bool,
         reply: oneshot::Sender<Result<usize, ContentError>>,
-        /// Its share of the queue.
+        /// The contents' room in the queue.
         room: OwnedSemaphorePermit,
     },
-    /// A content that was found held shall stay so for a while.
+    /// Restarts the time within which a held content must be named.
     Keep {
         ledger: LedgerNumber,
         digest: CommitmentDigest,
@@ -73,38 +74,38 @@ pub(super) enum Job {
     },
     Erase {
         erasing: Erasing,
-        /// Goes along: whoever asked may give up, the erasure goes on.
+        /// Keeps the gate closed until the erasure is done, even if the caller gives up.
         gate: LoneGate,
         reply: oneshot::Sender<Result<u32, ContentError>>,
     },
-    /// Contents that no leaf named when somebody looked.
+    /// Deletes contents that no leaf named when the collection looked.
     Collect {
         ledger: LedgerNumber,
         digests: Vec<CommitmentDigest>,
         gate: LoneGate,
         reply: oneshot::Sender<Result<usize, ContentError>>,
     },
-    /// Uploads that were not finished when somebody looked.
+    /// Deletes uploads that were unfinished when the collection looked.
     CollectUploads {
         uploads: Vec<(LedgerNumber, UploadId, CommitmentDigest)>,
         reply: oneshot::Sender<Result<usize, ContentError>>,
     },
-    /// Keys that had no content when somebody looked.
+    /// Deletes keys that had no content when the collection looked.
     CollectKeys {
         keys: Vec<KeyId>,
         reply: oneshot::Sender<Result<usize, ContentError>>,
     },
-    /// The keys that were collected go from the files.
+    /// Removes the keys that were collected from the files.
     Purge {
         reply: oneshot::Sender<Result<(), ContentError>>,
     },
 }
 
-/// The writes, so that a test can make them fail.
+/// The writes, as functions that a test can make fail.
 pub(super) struct Disk {
-    /// Writes keys, synced.
+    /// Writes keys, and syncs.
     pub(super) keys: KeysFn,
-    /// Writes the store, synced.
+    /// Writes to the store, and syncs.
     pub(super) contents: ContentsFn,
     /// See [`KeyStore::purge`].
     pub(super) purge: PurgeFn,
@@ -129,7 +130,7 @@ impl Disk {
     }
 }
 
-/// Starts the thread; it ends when every sender of jobs is gone.
+/// Starts the thread; it ends when every sender of jobs is dropped.
 pub(super) fn start(
     shared: Arc<Shared>,
     disk: Disk,
@@ -145,8 +146,8 @@ pub(super) fn start(
     thread::Builder::new()
         .name("contents".to_owned())
         .spawn(move || {
-            // A defect must stop the server, not leave it up without anybody who writes contents.
-            // What the thread held is never looked at again.
+            // A defect must stop the server; without this thread it would run on and write no
+            // contents. The state that the thread held is never read again.
             let failing = Arc::clone(&writer.shared);
             if catch_unwind(AssertUnwindSafe(|| writer.run(jobs))).is_err() {
                 failing.fail("the thread panicked");
@@ -157,7 +158,7 @@ pub(super) fn start(
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) disk: Disk,
-    /// The number of the last write of contents.
+    /// Number of the last write of contents.
     pub(super) serial: u64,
     /// Keys that were collected and may still be in files.
     pub(super) unpurged: Vec<KeyId>,
@@ -175,7 +176,7 @@ impl Writer {
     fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut next = None;
         while let Some(job) = next.take().or_else(|| jobs.blocking_recv()) {
-            // Jobs of a failed writer are dropped, which tells whoever waits.
+            // Jobs of a failed writer are dropped, which their callers notice.
             if self.shared.has_failed() {
                 continue;
             }
@@ -257,16 +258,16 @@ impl Writer {
             self.fail(&error);
             ContentError::Stopped
         });
-        // Whoever asked may have given up.
+        // The caller may have given up.
         let _ = reply.send(answer);
     }
 
-    /// Whether a failed write is on disk is not known: nothing more is written, a restart tells.
+    /// Stops all writing: whether the failed write is on disk is unknown until a restart.
     fn fail(&self, error: &StoreError) {
         self.shared.fail(&error.to_string());
     }
 
-    /// Lets the time of a held content begin again. Whether it is held.
+    /// Restarts the time within which a held content must be named. Returns true if it is held.
     fn keep(
         &mut self,
         ledger: LedgerNumber,
@@ -278,12 +279,13 @@ impl Writer {
         let mut batch = Batch::default();
         self.shared.renew(&mut batch, ledger, digest)?;
         self.write(batch)?;
-        // Whoever wrote it may have been told nothing.
+        // The client that stored the content may not have been told yet, so the guard may not cover
+        // it.
         (self.disk.guard)(self.serial)?;
         Ok(true)
     }
 
-    /// Writes contents under the next number, synced.
+    /// Writes contents under the next number, and syncs.
     fn write(&mut self, mut batch: Batch) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
@@ -307,7 +309,8 @@ impl Writer {
                 Err(error) => return self.fail(&error),
             }
         }
-        // Keys first. If we crash after this, they belong to no content and are collected.
+        // Keys are written first. After a crash behind this line they belong to no content and are
+        // collected.
         if !plan.keys.is_empty()
             && let Err(error) = (self.disk.keys)(plan.keys)
         {
@@ -317,7 +320,8 @@ impl Writer {
         if let Err(error) = self.write(plan.contents) {
             return self.fail(&error);
         }
-        // Release point of what no turn follows: from here a store that lost it does not open.
+        // Release point of contents that no turn follows: from here a store that lost them does not
+        // open.
         if told && let Err(error) = (self.disk.guard)(self.serial) {
             return self.fail(&error);
         }
@@ -333,7 +337,7 @@ impl Writer {
     }
 }
 
-/// Whether a key belongs to no content. Certain only on the writer thread.
+/// Returns true if a key belongs to no content. The answer stays true only on the writer thread.
 pub(super) fn is_orphaned_key(
     shared: &Shared,
     ledger: LedgerNumber,
@@ -342,7 +346,8 @@ pub(super) fn is_orphaned_key(
     Ok(shared.store.content(ledger, digest)?.is_none())
 }
 
-/// Takes what else waits to be held; also the job that ends the group.
+/// Takes more holds that wait in the queue, up to the bounds; returns them, and the other job that
+/// ended the group.
 fn gather(first: Taken, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Taken>, Option<Job>) {
     let bytes_of = |taken: &Taken| taken.contents.iter().map(Sealed::byte_len).sum::<usize>();
     let mut bytes = bytes_of(&first);
@@ -371,20 +376,21 @@ fn gather(first: Taken, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Taken>, Option<J
     (group, None)
 }
 
-/// What a group writes.
+/// The writes of a group.
 #[derive(Default)]
 struct Plan {
     keys: KeyBatch,
     contents: Batch,
     kept: Vec<Reservation>,
-    /// Of uploads that are not needed, whose pieces are deleted.
+    /// Reservations of uploads that are not needed, whose pieces are deleted.
     given_up: Vec<Reservation>,
-    /// What is held once this is written.
+    /// Contents that are held once this is written.
     planned: HashSet<(LedgerNumber, CommitmentDigest)>,
 }
 
 impl Plan {
-    /// Adds a request whole, or not at all. The outer error is fatal, the inner one its answer.
+    /// Adds a request whole, or not at all. The outer error is fatal, the inner one is the
+    /// request's answer.
     fn add(
         &mut self,
         shared: &Shared,
@@ -410,7 +416,8 @@ impl Plan {
                 continue;
             }
             if refused.is_none() && state == State::Held {
-                // Whoever is told that it is held may name it as late as whoever stored it.
+                // The client is told that the content is held, and may name it as late as one that
+                // stored it.
                 shared.renew(&mut self.contents, content.ledger, &content.digest)?;
             }
             if content.was_uploaded() {
@@ -427,7 +434,8 @@ impl Plan {
     fn put(&mut self, shared: &Shared, content: Sealed) -> Result<(), StoreError> {
         let (ledger, digest, upload) = (content.ledger, content.digest, content.key.upload);
         let store = &shared.store;
-        // Pieces without a key, which nobody can read: what is held now takes their place.
+        // The record without a key is of no use to readers; the content that is held now replaces
+        // it.
         if let Some(old) = store.content(ledger, &digest)? {
             store.delete_pieces(&mut self.contents, ledger, &digest, &old);
             shared.quota.release(&old.principal, old.size);
@@ -470,7 +478,7 @@ impl Shared {
         self.failing.send_replace(Some(why.into()));
     }
 
-    /// Adds to a batch that a content which no leaf names was stored now.
+    /// Adds to a batch that a content which no leaf names counts as stored now.
     fn renew(
         &self,
         batch: &mut Batch,
@@ -492,7 +500,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Encrypts a content, if it is what its commitment says.
+    /// Encrypts a content, if it opens its commitment.
     pub(super) fn seal(
         &self,
         ledger: LedgerRef,

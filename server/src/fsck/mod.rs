@@ -1,8 +1,8 @@
 //! The full check of a stopped server's data directory.
 //!
-//! Nothing stored is believed: leaf hashes, tiles, roots and session records are computed again
-//! from the entries alone, with the functions that the server and every verifier use, and then
-//! compared with what is there. What must not be there counts as a difference too.
+//! Nothing stored is trusted: leaf hashes, tiles, roots and session records are computed again from
+//! the entries alone, with the functions that the server and every verifier use, and then compared
+//! with the stored ones. A record that should not exist counts as a difference too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,29 +41,25 @@ use crate::{
 /// Leaves between two reports of progress.
 const PROGRESS_LEAVES: u64 = 1 << 20;
 
-/// The first thing that is not as it must be.
+/// The first defect that was found.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum FsckError {
-    /// No server's data directory.
+    /// The directory is no server's data directory.
     #[error("{path} holds no deed server")]
-    NoServer {
-        /// The directory.
-        path: PathBuf,
-    },
+    NoServer { path: PathBuf },
     /// The store contradicts itself.
     #[error("ledger {ledger:?}: {what}")]
     Difference {
-        /// The ledger.
         ledger: String,
-        /// What differs, and where.
+        /// The difference, and its place.
         what: String,
     },
-    /// This build cannot say whether it is as it must be.
+    /// This build cannot judge some entries.
     #[error("ledger {ledger:?}: cannot be checked by this build: {what}")]
     Unjudgeable {
-        /// The ledger.
         ledger: String,
-        /// From which leaf on, and why.
+        /// The first such leaf, and the reason.
         what: String,
     },
     /// The store cannot be read.
@@ -77,10 +73,10 @@ pub enum FsckError {
     Identity(#[from] IdentityError),
 }
 
-/// What was checked.
+/// The result of a check that found no difference.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Ledgers.
+    /// Number of ledgers.
     pub ledgers: u64,
     /// Entries, each parsed, judged and hashed.
     pub leaves: u64,
@@ -92,12 +88,12 @@ pub struct Report {
     pub records: u64,
     /// Guarded heads that the store reproduces.
     pub guarded: u64,
-    /// Slots of what guards the store of which one half is damaged, in words; the other one stands.
+    /// Slots of the guards of which one half is damaged, in words; the other half is good.
     pub damaged_guards: Vec<String>,
-    /// Ledgers in which nothing was judged by the evidence policy in force, which this build cannot
-    /// read; each with the reason.
+    /// Ledgers in which nothing was judged by the evidence policy in force because this build
+    /// cannot read it; each with the reason.
     pub unreadable: Vec<String>,
-    /// The contents beside the log, which its integrity does not depend on.
+    /// The contents beside the log; its integrity does not depend on them.
     pub contents: ContentsReport,
 }
 
@@ -113,14 +109,14 @@ impl fmt::Display for Report {
     }
 }
 
-/// How far a check is.
+/// The progress of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The ledger.
+    /// Name of the ledger.
     pub ledger: String,
-    /// Leaves checked.
+    /// Leaves checked so far.
     pub leaves: u64,
-    /// Leaves of the ledger.
+    /// Leaves of the ledger in all.
     pub size: u64,
 }
 
@@ -135,17 +131,17 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Checks everything below `data_dir`, changing nothing. Opens contents with the key file where it
-/// is by default, if it is there.
+/// Checks everything below `data_dir` and changes nothing. Opens contents with the key file in its
+/// default place, if it is there.
 ///
 /// # Errors
-/// [`FsckError`] with the first difference in the log. Damaged contents are in the report.
+/// [`FsckError`] with the first difference in the log. Damaged contents are listed in the report.
 pub fn check(data_dir: &Path, on_progress: &mut dyn FnMut(&Progress)) -> Result<Report, FsckError> {
     let key_file = ContentOptions::new(data_dir).key_file;
     check_with(data_dir, &key_file, on_progress)
 }
 
-/// The same with a key file elsewhere.
+/// Checks with the key file `key_file`, in another place than the default.
 ///
 /// # Errors
 /// As [`check`].
@@ -193,7 +189,7 @@ pub fn check_with(
     }
 }
 
-/// Records belong to ledgers that exist, and the next ledger's number is free.
+/// Fails if records belong to ledgers that do not exist, or the next ledger's number is taken.
 fn check_numbers(store: &Store, numbers: &BTreeSet<u32>) -> Result<(), FsckError> {
     let orphaned = |what: String| FsckError::Difference {
         ledger: String::new(),
@@ -219,10 +215,10 @@ struct LedgerCheck<'s> {
     number: LedgerNumber,
     id: LedgerId,
     origin: Origin,
-    /// As its record has it: the key of its newest head.
+    /// The key of the newest head, as the ledger's record has it.
     vkey: VerifierKey,
     edge: RightEdge,
-    /// `None` before the genesis entry.
+    /// The state of the replay; `None` before the genesis entry.
     replay: Option<Replay>,
 }
 
@@ -284,7 +280,7 @@ impl<'s> LedgerCheck<'s> {
             .store
             .latest_head(self.number)?
             .ok_or_else(|| self.differs("its newest head is missing"))?;
-        // By the record's word, which is compared with the entries in the end.
+        // The record's key is used here; it is compared with the entries in the end.
         let (checkpoint, _) = Checkpoint::open(&newest.checkpoint, &self.vkey)
             .map_err(|error| self.differs(format!("a signed head: {error}")))?;
         let head = checkpoint.head;
@@ -314,7 +310,7 @@ impl<'s> LedgerCheck<'s> {
                     .ok_or_else(|| self.differs(format!("leaf {index} is missing")))?;
                 self.leaf(index, &entry)?;
                 leaf_hashes.push(leaf_hash(&entry));
-                // Every head that was kept, at the very size that it is of.
+                // Every kept head is compared with the tree at exactly its size.
                 while let Some(size) = head_at(&mut kept, index + 1) {
                     self.grow(&mut leaf_hashes)?;
                     let (_, record) = kept.next().transpose()?.ok_or_else(|| {
@@ -357,7 +353,7 @@ impl<'s> LedgerCheck<'s> {
         Ok(())
     }
 
-    /// One entry, judged and assessed as it was when it was recorded.
+    /// Replays one entry: judges and assesses it as when it was recorded.
     fn leaf(&mut self, index: u64, bytes: &Bytes) -> Result<(), FsckError> {
         let judged = match &mut self.replay {
             Some(replay) => replay.leaf(index, bytes).map(drop),
@@ -388,7 +384,7 @@ impl<'s> LedgerCheck<'s> {
         }
     }
 
-    /// The keys that sign heads, as far as the entries have been replayed.
+    /// Returns the keys that sign heads, as far as the entries have been replayed.
     fn keys(&self) -> Result<&LogKeys, FsckError> {
         Ok(self.replay()?.registry().log_keys())
     }
@@ -400,7 +396,8 @@ impl<'s> LedgerCheck<'s> {
             .map_err(|error| self.differs(format!("a signed head: {error}")))
     }
 
-    /// The record names the newest key that the entries give, and the server has all of them.
+    /// Fails unless the record names the newest key that the entries give, and the server has all
+    /// keys.
     fn log_keys(&self) -> Result<(), FsckError> {
         let keys = self.keys()?;
         let newest = keys.all().len() - 1;
@@ -452,7 +449,7 @@ impl<'s> LedgerCheck<'s> {
                 head.size
             )));
         }
-        // Again, with every key that has to sign it.
+        // The head is opened again, with every key that has to sign it.
         self.open(&record.checkpoint)?;
         if self.edge.root() != head.root {
             return Err(self.differs(format!(
@@ -471,7 +468,8 @@ impl<'s> LedgerCheck<'s> {
         Ok(())
     }
 
-    /// Appends leaf hashes to the tree and compares the tiles that become full with those stored.
+    /// Appends leaf hashes to the tree and compares the tiles that become full with the stored
+    /// ones.
     fn grow(&mut self, leaf_hashes: &mut Vec<Hash>) -> Result<(), FsckError> {
         let mut computed: Vec<FullTile> = Vec::new();
         self.edge
@@ -490,7 +488,8 @@ impl<'s> LedgerCheck<'s> {
         Ok(())
     }
 
-    /// No tile is there that the tree does not have; those that it has were compared. How many.
+    /// Fails if a tile is stored that the tree does not have; the others were compared. Returns
+    /// their number.
     fn tiles(&self) -> Result<u64, FsckError> {
         let mut count = 0;
         for item in self.store.tiles(self.number) {
@@ -504,7 +503,8 @@ impl<'s> LedgerCheck<'s> {
         Ok(count)
     }
 
-    /// Every session and run, every cell and finding, all that is due, and nothing else.
+    /// Compares every session, run, cell, finding and timer, and fails if there are other records.
+    /// Returns their number.
     fn records(&self) -> Result<u64, FsckError> {
         let computed = computed_records(self.number, self.replay()?);
         let mut stored = self.store.state(self.number);
@@ -532,7 +532,7 @@ impl<'s> LedgerCheck<'s> {
         }
     }
 
-    /// What the log says was erased, the store says too.
+    /// Fails unless the store marks exactly those contents as erased that the log says were erased.
     fn erasures(&self) -> Result<(), FsckError> {
         for (content, leaf) in self.replay()?.erased() {
             let stored = self.store.erased(self.number, content)?;
@@ -545,12 +545,12 @@ impl<'s> LedgerCheck<'s> {
         Ok(())
     }
 
-    /// The segments of the index that are there.
+    /// Compares the segments of the leaf-hash index that exist.
     fn index(&self) -> Result<(), FsckError> {
         let reader = deed_tlog::EdgeReader::new(&self.edge, self.store.full_tiles(self.number));
         for segment in 0..self.edge.size().get() / index::SEGMENT_LEAVES {
             if !index::is_indexed(self.store, self.number, segment)? {
-                // It is derived, and made later.
+                // The index is derived; this segment will be made later.
                 break;
             }
             let leaf_hashes = index::leaf_hashes(&reader, segment)?;
@@ -566,7 +566,7 @@ impl<'s> LedgerCheck<'s> {
         self.terms()
     }
 
-    /// The segments of the search index that are there.
+    /// Compares the segments of the search index that exist.
     fn terms(&self) -> Result<(), FsckError> {
         let indexed = self.store.term_segments(self.number)?;
         let complete = self.edge.size().get() / index::SEGMENT_LEAVES;
@@ -586,7 +586,7 @@ impl<'s> LedgerCheck<'s> {
                     return Err(differs(&format!("terms {bucket}")));
                 }
             }
-            // What `build` begins with was compared when the segment before this one was.
+            // The times with which `build` begins were compared with the segment before this one.
             let stored = self.store.segment_times(self.number, number)?;
             if stored.as_deref() != Some(&segment.times[..]) {
                 return Err(differs("its times"));
@@ -596,7 +596,7 @@ impl<'s> LedgerCheck<'s> {
     }
 }
 
-/// The records of the state family that a ledger's entries give, by their keys.
+/// Returns the records of the state family that a ledger's entries give, by their keys.
 fn computed_records(ledger: LedgerNumber, replay: &Replay) -> BTreeMap<Vec<u8>, Bytes> {
     let mut computed: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
     for (id, (session, runs)) in replay.sessions() {
@@ -634,7 +634,7 @@ fn computed_records(ledger: LedgerNumber, replay: &Replay) -> BTreeMap<Vec<u8>, 
     computed
 }
 
-/// The size of the next kept head if it is `size` or was passed by.
+/// Returns the size of the next kept head if that is `size` or smaller.
 fn head_at<T>(
     kept: &mut std::iter::Peekable<impl Iterator<Item = Result<(u64, T), StoreError>>>,
     size: u64,

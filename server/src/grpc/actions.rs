@@ -1,4 +1,4 @@
-//! `deed.v1.Actions`.
+//! The service `deed.v1.Actions`.
 
 use deed_proto::v1::{self, actions_server::Actions};
 use tonic::{Request, Response, Status};

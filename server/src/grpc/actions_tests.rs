@@ -1,4 +1,4 @@
-//! Search and findings as a caller sees them.
+//! Tests of search and findings over the service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ struct Served {
 }
 
 impl Served {
-    /// Every tenth statement is about the resource `ten`.
+    /// Appends `statements` statements, every tenth about the resource `ten`.
     fn with(statements: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (engine, ledger) = apart(|| {
@@ -88,7 +88,8 @@ impl Served {
     }
 }
 
-/// The engine waits for its answers, which a thread of the runtime must not.
+/// Runs a function on another thread: the engine blocks while it waits for answers, which a thread
+/// of the runtime must not.
 fn apart<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
@@ -171,7 +172,7 @@ async fn a_search_is_resumed_where_it_ended_and_says_how_far_it_came() {
     let answers = served.search(rest).await.unwrap();
     assert_eq!(leaves(&answers), [31, 41, 51]);
     assert_eq!(answers[0].searched_to, 60);
-    // Nothing found, and nothing there to be found: one message all the same.
+    // There is one message, if nothing is found and if nothing is there to be searched.
     for (agent, start) in [("spiffe://example.org/nobody", 0), ("", 101)] {
         let nothing = v1::SearchRequest {
             agent: agent.to_owned(),
@@ -254,7 +255,7 @@ async fn findings_come_in_pages_by_kind_severity_and_task() {
         findings.push(finding(leaf, 1, SelfApproval, Severity::Serious));
     }
     served.engine.find(&served.ledger, &findings);
-    // A turn that is on disk and not readable yet.
+    // This turn is on disk and not readable yet.
     let early = finding(21, 0, ClockSkew, Severity::Serious);
     served.engine.find(&served.ledger, &[early]);
 
@@ -348,7 +349,7 @@ async fn findings_are_followed_as_they_arise() {
     let answer = next().await.unwrap();
     assert_eq!((answer.findings, answer.searched_to), (vec![second], 11));
 
-    // Written, and to be seen only when its leaf is.
+    // The finding is written, and visible only when its leaf is.
     let third = finding(11, 0, ClockSkew, Severity::Notice);
     served
         .engine
@@ -358,7 +359,7 @@ async fn findings_are_followed_as_they_arise() {
     let answer = next().await.unwrap();
     assert_eq!((answer.findings, answer.searched_to), (vec![third], 12));
 
-    // The tree grows without any: that is said, a second after what was said last.
+    // The tree grows without a finding: that is reported a second after the last message.
     served.append(1);
     let before = tokio::time::Instant::now();
     let answer = next().await.unwrap();
@@ -366,7 +367,7 @@ async fn findings_are_followed_as_they_arise() {
     assert_eq!((answer.findings.len(), answer.searched_to), (0, 13));
     assert_eq!(served.head(&answer.checkpoint).size.get(), 13);
 
-    // From where nothing is yet; and nobody waits for a server that stops.
+    // The stream begins beyond the tree, and ends when the server stops.
     let later = v1::WatchFindingsRequest {
         start_leaf: 14,
         start_number: 0,
@@ -393,8 +394,8 @@ async fn findings_are_followed_as_they_arise() {
     served.engine.close();
 }
 
-/// All of a story is of the moment at which it was begun, however long it takes to tell it: what comes
-/// meanwhile changes none of it, and it is proven under the head of that moment.
+/// A task stream is read from the moment at which it was begun, however long it takes: later turns
+/// change none of it, and it is proven under the head of that moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_story_is_told_from_one_moment() {
     let mut served = Served::with(0);
@@ -434,8 +435,8 @@ async fn a_story_is_told_from_one_moment() {
 
     let mut story = asked(&served).await;
     let mut told = vec![story.next().await.unwrap().unwrap()];
-    // Between the first answer and the next one it gets its Outcome and a finding at an earlier leaf,
-    // and the agent's key turns out to have been stolen.
+    // Between the first message and the next one the Intent gets its Outcome and a finding at an
+    // earlier leaf, and the agent's key turns out to have been stolen.
     let outcome = Body::Outcome(v1::Outcome {
         intent: Some(v1::StatementRef {
             session: Bytes::new(),
@@ -482,7 +483,7 @@ async fn a_story_is_told_from_one_moment() {
     assert_eq!((before.outcome_leaf, before.outcome), (None, 0));
     assert!(before.keys.iter().all(|key| !key.doubtful));
 
-    // Who asks now is told.
+    // A later call shows the changes.
     let again = asked(&served).await.map(Result::unwrap);
     let again = again.collect::<Vec<_>>().await;
     let now = act(&again);

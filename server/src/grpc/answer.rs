@@ -1,7 +1,7 @@
-//! Answers, made when there is room for them, and those of streams one message at a time.
+//! Answers and streams of answers, which are made when there is room for them.
 //!
 //! A message of a stream is made when its reader has taken the one before, as far as the transport
-//! lets us know; what it may hold was taken from the budget of answers before that
+//! shows that; the bytes that it may have were taken from the budget of answers before
 //! ([`crate::pressure::answers`]).
 
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use crate::{
     status::Refusal,
 };
 
-/// The result of a step of a stream: the next message, if it came to one, and the state to go on from.
+/// The result of one step of a stream: the next message, if the step made one, and the state to go
+/// on from, if there is more.
 pub(super) type Step<M, S> = Result<(Option<M>, Option<S>), Refusal>;
 
 /// A stream of reads that a caller has open.
@@ -32,7 +33,7 @@ pub(super) struct Reading {
 }
 
 impl Context {
-    /// Makes an answer, with room for so many bytes taken before.
+    /// Makes an answer; takes room for `bytes` bytes before.
     pub(crate) async fn answer_for<M: Message + 'static>(
         &self,
         caller: &Caller,
@@ -49,7 +50,7 @@ impl Context {
         Ok(response)
     }
 
-    /// Opens a stream of reads in a ledger, for a caller who may ask for `method` there.
+    /// Opens a stream of reads in a ledger, for a caller who was checked for `method` there.
     pub(super) fn open_reading(
         &self,
         caller: Caller,
@@ -72,7 +73,7 @@ impl Context {
 }
 
 impl Reading {
-    /// Room for a message, of so many bytes at most.
+    /// Takes room for a message of at most `bytes` bytes.
     pub(super) async fn take_room(&self, bytes: usize) -> Result<Share, Refusal> {
         tokio::select! {
             biased;
@@ -81,17 +82,18 @@ impl Reading {
         }
     }
 
-    /// A message was made that will be sent.
+    /// Reduces `share` to the size of a message that was made, and keeps it until the transport has
+    /// taken the message.
     pub(super) fn made(&self, share: Share, message: &impl Message) {
         self.room.made(share, message.encoded_len());
     }
 
-    /// Fails unless the caller may still ask for this: a stream may outlive what was granted.
+    /// Fails unless the caller may still ask for this: a stream may outlive the caller's role.
     pub(super) fn require(&self) -> Result<(), Refusal> {
         self.caller.require(self.method, self.ledger.name())
     }
 
-    /// Reads, where that may block, unless the server stops.
+    /// Runs a read on a thread that may block, and fails if the server stops meanwhile.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
@@ -103,7 +105,7 @@ impl Reading {
         }
     }
 
-    /// The next message, for which there is room of so many bytes, in as many steps as it takes.
+    /// Makes the next message, of at most `bytes` bytes, in as many steps as it takes.
     pub(super) async fn next<M, S, F>(&self, bytes: usize, state: S, step: F) -> Step<M, S>
     where
         M: Message + 'static,
@@ -126,7 +128,8 @@ impl Reading {
         }
     }
 
-    /// The stream of what `step` makes from `state` on, behind a `first` message.
+    /// Returns the stream of the messages that `step` makes from `state` on, with `first` before
+    /// them.
     pub(super) fn tell<M, S, F>(
         self,
         first: Option<M>,
@@ -157,13 +160,14 @@ impl Reading {
         respond(&room, stream::iter(first.map(Ok)).chain(messages))
     }
 
-    /// The room that its messages are charged to, for a stream that is made elsewhere.
+    /// Returns the room that the stream's messages are charged to, for a stream that is made
+    /// elsewhere.
     pub(super) fn room(&self) -> AnswerRoom {
         self.room.clone()
     }
 }
 
-/// A stream of messages that are charged to a room.
+/// Returns a stream of messages that are charged to `room`.
 pub(super) fn respond<M>(
     room: &AnswerRoom,
     messages: impl Stream<Item = Result<M, Status>> + Send + 'static,

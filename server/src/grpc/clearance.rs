@@ -1,4 +1,4 @@
-//! `Actions.AwaitClearance`: where an Intent stands, until evidence can change it no more.
+//! `Actions.AwaitClearance`: the state of an Intent, until evidence can no longer change it.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::{
     store::Store,
 };
 
-/// Follows an Intent. The first answer is made here, so that an Intent that is not there is an error
-/// of the call.
+/// Follows the Intent at `leaf`. The first message is made here, so that a missing Intent is an
+/// error of the call.
 pub(super) async fn watch(
     context: &Context,
     caller: Caller,
@@ -59,7 +59,7 @@ pub(super) async fn watch(
     Ok(respond(&room, answers))
 }
 
-/// That a ledger's rules assess anything.
+/// Fails unless the ledger's rules include the assessment.
 pub(super) fn assessed(ledger: &Ledger) -> Result<(), Refusal> {
     let found = ledger.trust.read().rules_version();
     if found >= RULES_ASSESSED {

@@ -1,4 +1,4 @@
-//! `deed.v1.Content`.
+//! The service `deed.v1.Content`.
 
 use std::{
     collections::VecDeque,
@@ -28,10 +28,10 @@ use crate::{
 /// Largest chunk of an upload, in bytes.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of an upload that buy it a second more of waiting for its client.
+/// Bytes that an upload must send for each further second of waiting for its client.
 const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
-/// Bound on the time that an upload waits for its principal's quota.
+/// Longest time that an upload waits for its principal's quota.
 const QUOTA_WAIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct ContentService(pub(crate) Context);
@@ -73,22 +73,23 @@ impl Content for ContentService {
         };
         let mut begun = begin_upload().await?;
         if let Begun::AlreadyHeld = begun {
-            // Nothing is collected behind the gate.
+            // Nothing is collected while the gate is held.
             let gate = self.0.contents.enter(ledger.number).await;
             let held = self.0.contents.keep_held(&gate, digest).await;
             if !held.map_err(Refusal::from)? {
-                // It was collected just now. If it is held again, somebody has just stored it.
+                // It was collected just now. If it is held again, another request has just stored
+                // it.
                 begun = begin_upload().await?;
             }
         }
         let Begun::Upload(mut upload) = begun else {
             return Ok(Response::new(v1::PutContentResponse { already_held: true }));
         };
-        // One chunk at a time: the next one is read when this one is sealed and written.
+        // Chunks are taken one at a time: the next one is read when this one is sealed and written.
         while let Some(part) = next_part(&self.0, &mut parts, &mut patience).await? {
             let chunk = chunk(part)?;
             patience.came(chunk.len());
-            // A stream may outlive what was granted.
+            // A stream may outlive the caller's role.
             caller.require(Method::PutContent, &begin.ledger)?;
             let quotas = &self.0.pressure.quotas;
             quotas
@@ -129,7 +130,8 @@ impl Content for ContentService {
             share: None,
             reading,
         };
-        // What is unknown, erased or damaged at its beginning is the answer to the request.
+        // If the content is unknown, erased or damaged at its beginning, that is the answer to the
+        // call.
         let first = sending.next().await?;
         let later = stream::unfold(Some(sending), |sending| async {
             let mut sending = sending?;
@@ -155,7 +157,7 @@ impl Content for ContentService {
         let sender = Sender::of(&caller, &request.ledger);
         let source = self.0.pressure.source(&caller);
         let context = self.0.clone();
-        // A caller that gives up leaves no erasure half done.
+        // The task is spawned, so that a caller that gives up leaves no erasure half done.
         let erasing = tokio::spawn(async move {
             let appends = &context.appends;
             appends.erase(request, &ledger, &sender, &source).await
@@ -167,9 +169,9 @@ impl Content for ContentService {
     }
 }
 
-/// The time that an upload may still wait for its client. Waiting for the server does not count.
+/// The time that an upload may still wait for its client. Waiting for the server is not counted.
 struct Patience {
-    /// Without anything coming, and at the beginning.
+    /// The longest time without any bytes, which is also the time at the beginning.
     stall_max: Duration,
     left: Duration,
 }
@@ -182,15 +184,15 @@ impl Patience {
         }
     }
 
-    /// So many bytes came. No more is kept than what an upload has that stands still: one that was
-    /// fast at first does not hold its place for longer than another.
+    /// Adds the time for `bytes` bytes that arrived. The sum never exceeds `stall_max`: an upload
+    /// that was fast at first may not hold its place for longer than another.
     fn came(&mut self, bytes: usize) {
         let bought_ns = (bytes as u64).saturating_mul(1_000_000_000) / BYTES_PER_SECOND_MIN;
         let bought = Duration::from_nanos(bought_ns);
         self.left = self.left.saturating_add(bought).min(self.stall_max);
     }
 
-    /// Waits for a client as long as it may keep us waiting.
+    /// Waits for `next`, as long as the client may make the server wait.
     async fn wait_for<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Refusal> {
         let begun = Instant::now();
         let came = tokio::time::timeout(self.left, next).await;
@@ -205,7 +207,7 @@ impl Patience {
     }
 }
 
-/// The next message of an upload; `None` at its end.
+/// Returns the next message of an upload; `None` at its end.
 async fn next_part(
     context: &Context,
     parts: &mut Streaming<v1::PutContentRequest>,
@@ -244,11 +246,11 @@ fn digest(commitment: &[u8]) -> Result<CommitmentDigest, Refusal> {
     })
 }
 
-/// A content that is sent. A piece of it is decrypted as a whole; it is kept in as many parts as
-/// there are messages of it, each of which goes with its part of the piece's share.
+/// A content that is sent. One piece at a time is decrypted as a whole and cut into messages, each
+/// of which takes its part of the piece's share along.
 struct Sending {
     reading: Reading,
-    /// `None` while it reads, and at the end.
+    /// The reader; `None` while it reads, and at the end.
     reader: Option<Box<Reader>>,
     piece: VecDeque<v1::GetContentResponse>,
     share: Option<Share>,
@@ -257,7 +259,8 @@ struct Sending {
 impl Sending {
     async fn next(&mut self) -> Result<Option<v1::GetContentResponse>, Refusal> {
         if self.piece.is_empty() {
-            // First what is left of the last one: nobody waits for room with some in hand.
+            // The rest of the last share is given back first: no call waits for room while it holds
+            // some.
             self.share = None;
             let Some(reader) = self.reader.take() else {
                 return Ok(None);
@@ -281,7 +284,8 @@ impl Sending {
 
 type Messages = VecDeque<v1::GetContentResponse>;
 
-/// The messages of a reader's next piece, none at its end, when it does not come back either.
+/// Reads the next piece and cuts it into messages. At the end it returns neither reader nor
+/// messages.
 fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Messages), Refusal> {
     let Some(piece) = reader.next_piece()? else {
         return Ok((None, Messages::new()));
@@ -292,7 +296,7 @@ fn messages(mut reader: Box<Reader>) -> Result<(Option<Box<Reader>>, Messages), 
     };
     let mut messages = Messages::new();
     let mut rest: &[u8] = &piece.bytes;
-    // An empty content has a message too: it brings the salt.
+    // An empty content has one message too, which brings the salt.
     while messages.is_empty() || !rest.is_empty() {
         let (chunk, later) = rest.split_at(rest.len().min(CHUNK_BYTES));
         messages.push_back(v1::GetContentResponse {
@@ -316,7 +320,7 @@ mod tests {
         let mut patience = Patience::new(10 * SECOND);
         let next = patience.wait_for(std::future::ready(1)).await;
         assert!(next.is_ok() && patience.left <= 10 * SECOND);
-        // A byte at a time buys next to nothing.
+        // A single byte buys almost no time.
         patience.left = Duration::from_millis(1);
         for _ in 0..100 {
             patience.came(1);
@@ -324,7 +328,7 @@ mod tests {
         assert!(patience.left < Duration::from_millis(4));
         patience.came(64 << 10);
         assert!(patience.left > SECOND);
-        // And much of it no more than standing still may take.
+        // Many bytes buy no more than the longest time without any.
         patience.came(64 << 20);
         assert_eq!(patience.left, 10 * SECOND);
         patience.left = Duration::from_millis(1);

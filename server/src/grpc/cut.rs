@@ -1,7 +1,8 @@
-//! A ledger at one moment, from which a whole answer is told.
+//! A ledger at one moment, from which a whole answer is made.
 //!
-//! What a story says of a task, and of other entries, changes with every turn. So that all of it fits
-//! together, and fits the head under which it is proven, nothing of it is read from two moments.
+//! The state of a task, and of entries of other tasks, changes with every turn. So that all parts
+//! of an answer agree with each other and with the head under which they are proven, all of them
+//! are read from one moment.
 
 use std::sync::Arc;
 
@@ -18,23 +19,24 @@ use crate::{
     store::{Store, records::HeadRecord},
 };
 
-/// A ledger as it stood behind one turn.
+/// A ledger as it was behind one turn.
 pub(super) struct Cut {
     pub(super) store: Store,
     ledger: Arc<Ledger>,
     pub(super) size: TreeSize,
     /// The signed head of exactly this size.
     pub(super) checkpoint: Bytes,
-    /// Of the last leaf.
+    /// The effective time of the last leaf.
     pub(super) effective_time: Micros,
-    /// The trust state of this size, once that of the ledger has gone on.
+    /// The trust state of this size, if it had to be made again because the ledger's has moved on.
     trust: Option<Arc<Registry>>,
-    /// A tree that is readable and covers this one: only now it may be told of.
+    /// A published tree that covers this one: before that, nothing of this one may be answered.
     readable: Arc<Readable>,
 }
 
 impl Cut {
-    /// Of a frozen store with its newest head, which a tree covers that is readable.
+    /// Returns the cut of a frozen store with its newest head, which the published tree `readable`
+    /// covers.
     pub(super) fn released(
         store: Store,
         (size, head): (u64, HeadRecord),
@@ -53,15 +55,15 @@ impl Cut {
         }
     }
 
-    /// Proves leaves under the head.
+    /// Returns inclusion proofs of `leaves` under the head.
     pub(super) fn inclusions(&self, leaves: &[LeafIndex]) -> Result<Vec<InclusionProof>, Refusal> {
         let (ledger, readable) = (&self.ledger, &self.readable);
         Ok(ledger.inclusions_at(readable, leaves, self.size)?)
     }
 
-    /// Asks the trust state as it was: a key that was revoked since was in force. The step changes
-    /// the ledger's before the turn is in the store, so a state without a later statement is the one
-    /// of this size; else it is made again from the store.
+    /// Passes the trust state of this size to `ask`: a key that was revoked later is in force in
+    /// it. The step changes the ledger's state before the turn is in the store, so if that has no
+    /// statement beyond this size it is the one; otherwise the state is made again from the store.
     pub(super) fn ask<T>(&mut self, ask: impl FnOnce(&Registry) -> T) -> Result<T, Refusal> {
         {
             let trust = self.ledger.trust.read();

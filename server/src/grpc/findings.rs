@@ -23,20 +23,20 @@ use crate::{
     store::{LedgerNumber, Store, search::FindingAt},
 };
 
-/// Findings of a page: at most, and where nothing is said.
+/// Findings on a page: at most, and if the request does not say.
 const PAGE_MAX: u32 = 1_000;
 const PAGE_DEFAULT: u32 = 100;
 
-/// Findings of one message of a stream at most.
+/// Most findings in one message of a stream.
 const WATCH_FINDINGS: usize = 128;
 
-/// Findings that one read looks at at most.
+/// Most findings that one read examines.
 const LOOKED_AT_MAX: usize = 16_384;
 
-/// Between two messages that say only how far everything was looked at.
+/// Time between two messages that bring no findings and say only how far the search has come.
 const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which findings are wanted.
+/// The filter of a request.
 struct Wanted {
     kinds: Vec<i32>,
     severity_min: i32,
@@ -71,8 +71,8 @@ impl Wanted {
             && (self.task.is_empty() || self.task == finding.task)
     }
 
-    /// Those of a tree of `size` leaves, from `from` on, as many as there is room for, and where to go
-    /// on if that was not all.
+    /// Reads the findings that match, in a tree of `size` leaves, from `from` on, at most `room` of
+    /// them; returns them, and where to go on if there may be more.
     fn read(
         &self,
         store: &Store,
@@ -84,7 +84,7 @@ impl Wanted {
         let mut found = Vec::new();
         for (looked_at, item) in store.findings(ledger, from).enumerate() {
             let (at, finding) = item?;
-            // The store may be a turn ahead of what is readable.
+            // The store may be a turn ahead of the published tree.
             if at.leaf >= size.get() {
                 break;
             }
@@ -99,14 +99,14 @@ impl Wanted {
     }
 }
 
-/// A page that is asked for.
+/// A request for a page of findings.
 pub(super) struct List {
     wanted: Wanted,
     from: FindingAt,
     room: usize,
 }
 
-/// The findings of a task from a leaf on, some at a time.
+/// Reads findings of a task from a position on, a bounded number at a time.
 pub(super) fn of_task(
     store: &Store,
     ledger: LedgerNumber,
@@ -160,7 +160,7 @@ impl List {
     }
 }
 
-/// Follows a ledger's findings.
+/// Returns the stream of a ledger's findings.
 pub(super) fn watch(
     context: &Context,
     caller: Caller,
@@ -169,7 +169,7 @@ pub(super) fn watch(
 ) -> Result<Response<Answers<v1::WatchFindingsResponse>>, Refusal> {
     let wanted = Wanted::parse(request.kinds, request.severity_min, Bytes::new())?;
     let mut heads = ledger.watch();
-    // What is readable now is looked at first.
+    // The tree that is published now is examined first.
     heads.mark_changed();
     let reading = context.open_reading(caller, Method::WatchFindings, ledger)?;
     let room = reading.room();
@@ -200,15 +200,15 @@ struct Watching {
     heads: Heads,
     wanted: Arc<Wanted>,
     from: FindingAt,
-    /// Whether there is more to look at in the tree that was looked at last.
+    /// True if there is more to examine in the tree that was examined last.
     more: bool,
-    /// When something was said last.
+    /// Time of the last message; `None` before the first.
     said: Option<Instant>,
 }
 
 impl Watching {
     async fn next(&mut self) -> Result<v1::WatchFindingsResponse, Refusal> {
-        // What was looked at without finding anything, until it is time to say so.
+        // The answer without findings, which is sent when it is time for one.
         let mut quiet = None;
         loop {
             if !self.more {
@@ -238,7 +238,7 @@ impl Watching {
         }
     }
 
-    /// Looks at what is readable, up to a bound.
+    /// Examines a bounded number of findings in the published tree.
     async fn look(&mut self) -> Result<v1::WatchFindingsResponse, Refusal> {
         self.reading.require()?;
         let readable = self.heads.borrow_and_update().clone();
@@ -248,7 +248,7 @@ impl Watching {
         let read = move || wanted.read(&store, ledger, size, from, WATCH_FINDINGS);
         let (findings, next) = self.reading.read(read).await?;
         self.more = next.is_some();
-        // A reader may ask for leaves that are still to come.
+        // A reader may begin at leaves that are still to come.
         let looked_to = FindingAt::leaf(readable.size().get()).max(self.from);
         self.from = next.unwrap_or(looked_to);
         Ok(v1::WatchFindingsResponse {

@@ -1,4 +1,4 @@
-//! `deed.v1.Ledger`.
+//! The service `deed.v1.Ledger`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,27 +18,27 @@ use crate::{
     status::Refusal,
 };
 
-/// Requests of one stream that are taken in ahead of their answers. Their bytes are bounded by the
+/// Requests of one stream that are taken ahead of their answers. Their bytes are bounded by the
 /// connection's budget.
 const STREAM_REQUESTS: usize = 64;
 
-/// Answers of one stream that are made and not taken yet, beside those that still hold their
-/// requests' places.
+/// Answers of one stream that are made and not taken yet, in addition to those that still hold
+/// their requests' places.
 const STREAM_ANSWERS: usize = 16;
 
-/// How long an answer waits for a reader that takes none before its stream ends. What is recorded
-/// stays recorded; the producer finds it when it sends the same bytes again.
+/// Time that an answer waits for a reader that takes nothing, before its stream ends. Recorded
+/// statements stay recorded; the producer gets their places when it sends the same bytes again.
 const READER_WAIT: Duration = Duration::from_secs(30);
 
-/// Ledgers on a page when the request does not say.
+/// Ledgers on a page if the request does not say.
 const PAGE_DEFAULT: usize = 100;
 
-/// Ledgers on a page at most.
+/// Most ledgers on a page.
 const PAGE_MAX: u32 = 1000;
 
 pub(crate) struct LedgerService(pub(crate) Context);
 
-/// A request of a stream that was taken in, or why the stream ends.
+/// A request of a stream that was taken, or the reason for which the stream ends.
 pub(crate) type Taken = Result<InFlight, Status>;
 
 #[tonic::async_trait]
@@ -69,8 +69,8 @@ impl Ledger for LedgerService {
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         let caller = Caller::of(request.extensions());
-        // Before anything is set up for it. Which ledger, and whether the role is in that one, is
-        // asked for each request.
+        // This check comes before anything is set up for the stream. Whether the caller has the
+        // role in a request's ledger is checked for each request.
         caller.require_somewhere(Method::AppendStream)?;
         let pressure = &self.0.pressure;
         let place = pressure.open_append_stream(&pressure.source(&caller))?;
@@ -83,11 +83,11 @@ impl Ledger for LedgerService {
         let context = self.0.clone();
         tokio::spawn(take_in(context, caller, request.into_inner(), taking));
         tokio::spawn(async move {
-            // It counts until its last answer was taken.
+            // The stream counts as open until its last answer was taken.
             let _open = (open, place);
             answer(taken, answering, READER_WAIT).await;
         });
-        // The share of an answer goes when the transport has taken that.
+        // The share of an answer is dropped when the transport has taken the answer.
         let answers = ReceiverStream::new(answers)
             .map(|answered: Result<Answered, Status>| Ok(answered?.into_response()));
         Ok(Response::new(Box::pin(answers)))
@@ -159,7 +159,8 @@ impl Ledger for LedgerService {
                 _ => String::new(),
             };
             Ok(v1::ListLedgersResponse {
-                // A page may show fewer than it holds, or none; the token leads on all the same.
+                // A page may have fewer ledgers than its size, or none; the token leads on all the
+                // same.
                 ledgers: ledgers
                     .iter()
                     .filter(|(record, _)| seen_by.sees(&record.name))
@@ -185,7 +186,7 @@ impl Ledger for LedgerService {
     }
 }
 
-/// Takes requests in until the stream ends, one of them is malformed, or the server stops.
+/// Takes requests until the stream ends, one of them is malformed, or the server stops.
 async fn take_in(
     context: Context,
     caller: Caller,
@@ -206,13 +207,15 @@ async fn take_in(
         let request = match request {
             Ok(Some(request)) => request,
             Ok(None) => return,
-            // Too large, not decodable, or a connection that broke and hears nothing.
+            // The message is too large or cannot be decoded, or the connection broke and no status
+            // reaches it.
             Err(status) => {
                 let _ = taken.send(Err(status)).await;
                 return;
             }
         };
-        // For each request: a stream may name several ledgers, and outlives what was granted.
+        // The role is checked for each request: a stream may name several ledgers, and may outlive
+        // the role.
         let in_flight = match caller.require(Method::AppendStream, &request.ledger) {
             Ok(()) => {
                 let sender = Sender::of(&caller, &request.ledger);
@@ -231,9 +234,9 @@ async fn take_in(
     }
 }
 
-/// Answers the requests of a stream in their order. Not left to whoever reads the answers: a
-/// request that is recorded must not hold its place until somebody asks how it went. Once the caller
-/// has gone, what was taken in is let go of: what no turn has begun is not recorded.
+/// Answers the requests of a stream in their order. This is not driven by the reader of the
+/// answers: a recorded request must not hold its place until its caller reads. Once the caller has
+/// gone, requests that no turn has begun are dropped and not recorded.
 pub(crate) async fn answer(
     mut taken: mpsc::Receiver<Taken>,
     answers: mpsc::Sender<Result<Answered, Status>>,
@@ -251,7 +254,7 @@ pub(crate) async fn answer(
         let ends = answered.is_err();
         match timeout(reader_wait, answers.send(answered)).await {
             Ok(Ok(())) if !ends => {}
-            // Nobody reads any more, or nobody has for long: what is left is dropped here, and
+            // The reader has gone, or has read nothing for too long: the rest is dropped here, and
             // with it the shares that it holds.
             _ => return,
         }

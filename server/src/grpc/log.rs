@@ -1,4 +1,4 @@
-//! `deed.v1.Log`.
+//! The service `deed.v1.Log`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,10 +25,10 @@ use crate::{
     status::Refusal,
 };
 
-/// Entries of one message at most.
+/// Most entries of one message.
 const CHUNK_ENTRIES: usize = 1024;
 
-/// Trust entries of one message at most.
+/// Most trust entries of one message.
 const TRUST_ENTRIES: usize = 64;
 
 pub(crate) struct LogService(pub(crate) Context);
@@ -66,7 +66,7 @@ impl Log for LogService {
             .ledger(&caller, Method::WatchTreeHeads, &request.ledger)
             .await?;
         let mut heads = ledger.watch();
-        // The newest one now is the first to be sent.
+        // The head that is published now is the first message.
         heads.mark_changed();
         let reading = self
             .0
@@ -168,8 +168,8 @@ impl Log for LogService {
             let what = format!("{} is larger than end, which is {end}", request.start);
             return Err(Refusal::field("start", what).into());
         }
-        // Each chunk is a read of its own: a reader that is slow holds one chunk, for which it has
-        // room, and no share of the reads.
+        // Each chunk is a read of its own: a slow reader holds one chunk, for which it has room,
+        // and no share of the reads.
         let begin = (request.start < end).then_some(request.start);
         let reading = self.0.open_reading(caller, Method::GetEntries, &ledger)?;
         let answers = reading.tell(None, begin, CHUNK_ROOM, move |start| {
@@ -277,7 +277,7 @@ impl Log for LogService {
     }
 }
 
-/// A stream of heads.
+/// A stream of tree heads.
 struct Watching {
     reading: Reading,
     heads: Heads,
@@ -291,7 +291,7 @@ impl Watching {
             () = self.reading.context.stopped() => return Err(stopping()),
             changed = self.heads.changed() => changed.map_err(|_| stopping())?,
         }
-        // Room first, then the newest head: there may be another one meanwhile.
+        // Room is taken before the newest head is read: there may be another one meanwhile.
         let share = self.reading.take_room(PROOF_ROOM).await?;
         self.reading.require()?;
         let readable = self.heads.borrow_and_update().clone();
@@ -304,7 +304,7 @@ impl Watching {
     }
 }
 
-/// A head, with the proof that it is consistent with the tree of `from`.
+/// Returns a head, and the proof that it is consistent with the tree of `from` leaves.
 fn head(
     ledger: &Ledger,
     readable: &Readable,
@@ -328,7 +328,7 @@ fn head(
     })
 }
 
-/// Which leaf a proof is wanted of.
+/// The leaf that a proof is about.
 enum Wanted {
     Index(LeafIndex),
     Hash(Hash),
@@ -353,8 +353,8 @@ impl Wanted {
         }
     }
 
-    /// A leaf's index and hash say nothing that whoever has them does not know; where a statement is,
-    /// and whether there is one, is for readers.
+    /// An index or a hash tells a caller nothing new; whether a statement is in the ledger, and
+    /// where, is for readers only.
     fn method(&self) -> Method {
         match self {
             Self::Index(_) | Self::Hash(_) => Method::GetInclusionProof,
@@ -371,7 +371,7 @@ impl Wanted {
             })
     }
 
-    /// The leaf, and that it is in the tree of `size`.
+    /// Returns the leaf's index, and fails unless the leaf is in the tree of `size` leaves.
     fn find(
         &self,
         ledger: &Ledger,
@@ -392,7 +392,7 @@ impl Wanted {
         if size.contains(index) {
             return Ok(index);
         }
-        // The tree has it, the beginning of the tree that was asked for has not.
+        // The published tree has the leaf; the smaller tree of the request does not.
         let what = format!("leaf {index} is not yet in the tree of {size} leaves");
         Err(match self {
             Self::Index(_) => Refusal::field("tree_size", what),
@@ -454,10 +454,10 @@ fn batch_proof(
     })
 }
 
-/// Where the next message of a trust chain begins.
+/// The place where the next message of a trust chain begins.
 struct Next {
     leaf: u64,
-    /// The first message brings the tree head that all proofs lead to.
+    /// True for the first message, which brings the tree head that all proofs lead to.
     first: bool,
 }
 
@@ -467,7 +467,7 @@ impl Next {
     }
 }
 
-/// The next trust entries under one tree head, and where those after them begin.
+/// Returns the next trust entries under one tree head, and where those after them begin.
 fn trust_entries(
     ledger: &Ledger,
     readable: &Readable,
@@ -480,7 +480,7 @@ fn trust_entries(
     let mut more = None;
     for item in genesis.into_iter().chain(ledger.trust_leaves(from.leaf)) {
         let leaf = item?;
-        // The store may be a turn ahead of what is readable.
+        // The store may be a turn ahead of the published tree.
         if leaf >= size {
             break;
         }

@@ -1,4 +1,4 @@
-//! What shows a client that another log key took over.
+//! The entries that show a client that another log key took over.
 
 use deed_proto::v1;
 use deed_tlog::{LeafIndex, TreeSize};
@@ -9,24 +9,24 @@ use crate::{
     status::Refusal,
 };
 
-/// Entries of one message at most; an AuthoritiesChanged has up to some two kilobytes.
+/// Most entries of one message; an AuthoritiesChanged has up to some two kilobytes.
 const ENTRIES: usize = 32;
 
 /// One message: entries that are proven in one tree.
 pub(super) struct Message {
-    /// The smallest tree that holds the rotation that these lead to.
+    /// The smallest tree that holds the rotation of the last of these entries' messages.
     handover: TreeSize,
     leaves: Vec<LeafIndex>,
 }
 
-/// All messages about the rotations in the tree of `size`, in order.
+/// Returns all messages about the rotations in the tree of `size` leaves, in order.
 pub(super) fn messages(ledger: &Ledger, size: TreeSize) -> Vec<Message> {
     let trust = ledger.trust.read();
     let mut leaves = trust.log_key_leaves().iter().copied().peekable();
     let mut messages = Vec::new();
     for key in trust.log_keys().all().iter().skip(1) {
         if key.first_size > size {
-            // The trust state may be ahead of what is readable.
+            // The trust state may be ahead of the published tree.
             break;
         }
         let handover = key.first_size;
@@ -43,7 +43,7 @@ pub(super) fn messages(ledger: &Ledger, size: TreeSize) -> Vec<Message> {
 }
 
 impl Message {
-    /// Reads and proves its entries.
+    /// Reads the entries of this message and proves them.
     pub(super) fn answer(
         &self,
         ledger: &Ledger,

@@ -40,14 +40,14 @@ use crate::{
 /// A stream of answers.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What every service needs.
+/// The parts of the server that every service uses.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) appends: Arc<Appends>,
     pub(crate) contents: Arc<ContentStore>,
     pub(crate) listener: Arc<Counters>,
-    /// Bounds what callers hold, and the reads that run at once, so that they leave room for
+    /// Bounds what callers hold, and the number of reads that run at once, so that room is left for
     /// appends.
     pub(crate) pressure: Arc<Pressure>,
     /// Becomes true when the server stops.
@@ -56,17 +56,17 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// A ledger by its name, loaded if need be, for a caller who may ask for `method` in it. There
-    /// is no way to a ledger around this question.
+    /// Returns the ledger `name`, loaded if necessary, for a caller who may ask for `method` in it.
+    /// Handlers have no other way to a ledger.
     pub(crate) async fn ledger(
         &self,
         caller: &Caller,
         method: Method,
         name: &str,
     ) -> Result<Arc<Ledger>, Refusal> {
-        // First: whether a ledger exists is not for everybody to know either.
+        // The role is checked first: the existence of a ledger is not public either.
         caller.require(method, name)?;
-        // After a failure the store may hold more than was guarded; that is not to be told.
+        // After a failure the store may hold more than was guarded; that must not be published.
         if self.appends.shards.has_failed() {
             return Err(stopping());
         }
@@ -78,7 +78,7 @@ impl Context {
             .await
     }
 
-    /// Runs a read of the server itself where it may block.
+    /// Runs a read of the server itself on a thread that may block.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
@@ -86,7 +86,7 @@ impl Context {
         self.read_as(&SourceKey::Server, read).await
     }
 
-    /// Runs a caller's read where it may block. Callers take turns.
+    /// Runs a caller's read on a thread that may block. Callers take turns.
     pub(crate) async fn read_for<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -106,7 +106,7 @@ impl Context {
             .map_err(|_| Refusal::Overloaded {
                 retry_after: RETRY_AFTER,
             })?;
-        // The share goes along: a caller that gives up does not end the read.
+        // The share moves along: the read goes on if the caller gives up.
         blocking(move || {
             let _share = share;
             read()
@@ -114,9 +114,9 @@ impl Context {
         .await
     }
 
-    /// Runs a read of what the assessment keeps at this moment, and returns what it found, with that
-    /// moment for reading on. The store may be a turn ahead of what is readable, and must not be
-    /// told of before that is released too: this waits for it.
+    /// Runs a read of the assessment's records at one moment; returns its result, and that moment
+    /// for further reads. The store may be a turn ahead of the published tree, and that turn must
+    /// not be told of before it is released: this call waits for that.
     async fn read_settled<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -145,12 +145,12 @@ impl Context {
     /// Waits until the server stops.
     pub(crate) async fn stopped(&self) {
         let mut stopping = self.stopping.clone();
-        // A closed channel means that the server is gone: that is stopping too.
+        // A closed channel means that the server is gone, which counts as stopping.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 }
 
-/// Runs something that reads the disk, away from the threads that serve connections.
+/// Runs something that reads the disk on a thread that serves no connections.
 pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -163,7 +163,7 @@ pub(crate) fn stopping() -> Refusal {
     Refusal::Unavailable("the server is stopping; try again in a moment".to_owned())
 }
 
-/// What clients are told of a ledger.
+/// Returns the public information about a ledger.
 fn info(record: &LedgerRecord, head: Option<TreeHead>) -> v1::LedgerInfo {
     v1::LedgerInfo {
         name: record.name.clone(),
@@ -179,7 +179,7 @@ fn info(record: &LedgerRecord, head: Option<TreeHead>) -> v1::LedgerInfo {
     }
 }
 
-/// The same of a ledger in memory, as of what is readable.
+/// Returns the public information about a loaded ledger, as of its published tree.
 fn info_of(ledger: &Ledger) -> v1::LedgerInfo {
     let head = ledger.readable().head;
     info(&ledger.record_at(head.size), Some(head))

@@ -1,4 +1,4 @@
-//! `Actions.Search`: what is asked for, and the stream of what was found.
+//! `Actions.Search`: parses the request and makes the stream of results.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::{
     store::Store,
 };
 
-/// Entries of one search at most.
+/// Most entries of one search.
 const LIMIT_MAX: u64 = 1_000_000;
 
-/// Begins a search; the stream does the work, a step for each turn that the caller gets.
+/// Begins a search. The stream does the work: one step each time the caller has its turn.
 pub(super) fn answers(
     context: &Context,
     caller: Caller,
@@ -53,20 +53,20 @@ pub(super) fn answers(
     )
 }
 
-/// A search that somebody waits for.
+/// A search whose caller waits.
 struct Searching {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
-    /// The tree that is searched, and that proofs lead to.
+    /// The tree that is searched, and under which results are proven.
     readable: Arc<Readable>,
     query: Query,
     bounds: Bounds,
-    /// `None` before the first step: finding where a time begins reads the store.
+    /// `None` before the first step, because finding where a time begins reads the store.
     cursor: Option<Cursor>,
     page: Page,
     with_proofs: bool,
-    /// For the first message.
+    /// The signed head, for the first message.
     checkpoint: Bytes,
 }
 
@@ -97,7 +97,7 @@ impl Searching {
         Ok((Some(answer), (!done).then_some(self)))
     }
 
-    /// The page's entries, with proofs if they are wanted.
+    /// Returns the page's entries, with proofs if the request wants them.
     fn proven(&mut self) -> Result<Vec<v1::ProvenEntry>, Refusal> {
         let found = std::mem::take(&mut self.page).entries;
         let proofs = if self.with_proofs {

@@ -33,7 +33,7 @@ fn no_task(task: TaskId) -> Refusal {
     Refusal::NotFound(format!("nothing of task {task} is in this ledger"))
 }
 
-/// Has a receipt written, and proves it.
+/// Has the ledger record a receipt of the task, and proves it.
 pub(super) async fn receipt(
     context: &Context,
     caller: &Caller,
@@ -61,7 +61,7 @@ pub(super) async fn receipt(
         .await
 }
 
-/// A task's story, from its state to its findings.
+/// Returns the stream of a task: its state, its entries, its findings.
 pub(super) async fn story(
     context: &Context,
     caller: Caller,
@@ -98,7 +98,7 @@ pub(super) async fn story(
     Ok(reading.tell(Some(first), Some(Box::new(telling)), CHUNK_ROOM, step))
 }
 
-/// A story that is being told, all of it from one moment.
+/// A task stream under way; all of it is read from one moment.
 struct Telling {
     cut: Cut,
     ledger: Arc<Ledger>,
@@ -108,7 +108,7 @@ struct Telling {
 }
 
 enum Part {
-    /// `None` before the first step, which reads the store.
+    /// The search for entries; `None` before the first step, which reads the store.
     Entries(Option<Box<Cursor>>),
     Findings(FindingAt),
     Told,
@@ -182,7 +182,7 @@ impl Telling {
         Ok(Some(answer))
     }
 
-    /// What is kept of a grant or an Intent in this entry.
+    /// Adds the stored state of the grant or Intent in this entry to `answer`.
     fn tell(
         &mut self,
         answer: &mut v1::GetTaskResponse,
@@ -213,7 +213,7 @@ impl Telling {
         Ok(())
     }
 
-    /// What is kept of a grant, of the one that it is a part of, and so on up to the root.
+    /// Returns the cells of a grant, of its parent grant, and so on up to the root.
     fn chain(&self, hash: Hash) -> Result<Vec<cells::Grant>, Refusal> {
         let (mut chain, mut next) = (Vec::new(), Some(hash));
         while let Some(hash) = next

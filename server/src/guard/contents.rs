@@ -1,13 +1,13 @@
 //! The content guard: the last acknowledged write of contents that no leaf names yet.
 //!
-//! Contents that a leaf names lie in the store's log before the leaf's turn, which the head guard
-//! covers. A content that was put by itself has no turn behind it: if the end of the log is lost, and RocksDB
-//! drops it without a word, nobody would notice. So each write of contents has a number in its own
-//! batch (*serial*), and before an upload is acknowledged the serial is written here and synced. A
-//! store with a lower one has lost what was acknowledged.
+//! A content that a leaf names lies in the store's log before the leaf's turn, which the head guard
+//! covers. A content that was uploaded by itself has no turn behind it: RocksDB drops a damaged end
+//! of its log without an error, and the loss would not be noticed. So each write of contents puts a
+//! number (*serial*) into its own batch, and before an upload is acknowledged the serial is written
+//! here and synced. A store with a lower serial has lost acknowledged contents.
 //!
 //! The file `content-guard` has the form of one slot of the head guard. It is made with the first
-//! upload; without it nothing is known of uploads.
+//! upload; without it there is no record of acknowledged uploads.
 
 use std::{
     fs::{self, File},
@@ -46,7 +46,7 @@ struct Found {
     damaged: bool,
 }
 
-/// The file's name.
+/// Name of the guard's file in the data directory.
 pub(super) const FILE: &str = "content-guard";
 
 fn path_in(data_dir: &Path) -> PathBuf {
@@ -94,7 +94,7 @@ fn read(path: &Path) -> Result<Option<Found>, GuardError> {
 
 fn decode(bytes: &[u8]) -> Option<Found> {
     let (newest, damaged) = newest_half::<Acknowledged>(bytes)?;
-    // Without a half it was made, and nothing was acknowledged yet.
+    // A file without a valid half was just created, and nothing was acknowledged.
     let (turn, Acknowledged { serial }) = newest.unwrap_or_default();
     Some(Found {
         turn,
@@ -104,10 +104,10 @@ fn decode(bytes: &[u8]) -> Option<Found> {
 }
 
 impl ContentGuard {
-    /// Opens the guard of a data directory. It was verified before.
+    /// Opens the guard in `data_dir`, which was verified before.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] if the file cannot be opened.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = path_in(data_dir);
         let io = |source| StoreError::io(&path, source);
@@ -128,11 +128,11 @@ impl ContentGuard {
         })
     }
 
-    /// Returns once it is on disk that everything up to `serial` is acknowledged. Must be called
-    /// only for what the store has synced.
+    /// Records that every write up to `serial` is acknowledged, and returns when that is on disk.
+    /// Must be called only for writes that the store has synced.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; nothing may be acknowledged then.
+    /// [`StoreError::Io`]; the writes must not be acknowledged then.
     pub(crate) fn acknowledge(&mut self, serial: u64) -> Result<(), StoreError> {
         if serial <= self.serial {
             return Ok(());
@@ -155,7 +155,7 @@ impl ContentGuard {
     }
 }
 
-/// Makes the file, all of its blocks allocated and synced, and its name as well.
+/// Creates the file. All of its blocks are allocated and synced, and its name as well.
 fn create(path: &Path) -> io::Result<File> {
     let file = File::options()
         .create(true)

@@ -1,4 +1,4 @@
-//! From a batched statement to its signature.
+//! The proof from a batched statement to the signature that covers it.
 
 use bytes::Bytes;
 use deed_evidence::entry::Entry;
@@ -23,8 +23,8 @@ pub(crate) struct BatchedStatement {
 }
 
 impl Ledger {
-    /// What ties the statement at `index` to its signature, in the tree of `size`; `None` if no
-    /// manifest covers it. Reads the whole batch: at most 4,097 entries.
+    /// Returns what ties the statement at `index` to its signature, in the tree of `size` leaves;
+    /// `None` if no manifest covers it. Reads the whole batch: at most 4,097 entries.
     pub(crate) fn batched_statement(
         &self,
         readable: &Readable,
@@ -48,9 +48,9 @@ impl Ledger {
             .run_before(self.number, &header.session, header.sequence)?
             .filter(|run| run.leaf_of(header.sequence) == Some(index.get()));
         let manifest_leaf = match run {
-            // A batch begins a run, for its manifest lies before it and is in no session.
+            // A batch begins a run, because its manifest lies before it and belongs to no session.
             Some(run) => run.first_leaf.checked_sub(1),
-            // Kept as evidence, so in no run.
+            // The statement was kept as evidence, and so is in no run.
             None => self.manifest_before(index)?,
         };
         let manifest_leaf =
@@ -96,7 +96,7 @@ impl Ledger {
         }))
     }
 
-    /// The leaf of the last manifest before a batched statement.
+    /// Returns the leaf of the last manifest before a batched statement.
     fn manifest_before(&self, index: LeafIndex) -> Result<Option<u64>, ReadError> {
         let begin = index.get().saturating_sub(BATCH_PAYLOADS_MAX as u64);
         let mut found = None;

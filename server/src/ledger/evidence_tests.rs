@@ -1,5 +1,5 @@
-//! Second statements that come in batches, and receive times that go back: in the step, in a replay,
-//! and in what a server keeps.
+//! Tests of conflicting statements that come in batches, and of receive times that go back: in the
+//! step, in a replay, and in the server's records.
 
 use std::sync::{
     Arc,
@@ -32,7 +32,7 @@ fn key() -> SigningKey {
     SigningKey::from_seed(&[1; 32])
 }
 
-/// Another Intent of the producer at `sequence`.
+/// Returns another Intent of the producer at `sequence`.
 fn otherwise(producer: &Producer, sequence: u64, resource: &str) -> v1::Envelope {
     let mut producer = producer.clone();
     producer.next = sequence;
@@ -53,7 +53,7 @@ fn entries(engine: &Engine) -> Vec<Bytes> {
     entries.map(|entry| entry.unwrap().1).collect()
 }
 
-/// The leaves that are evidence, and those that they contradict.
+/// Returns the leaves that are evidence of equivocation, and the leaves that they contradict.
 fn equivocations(replay: &Replay) -> Vec<(u64, Option<u64>)> {
     let found = replay.findings();
     let found = found.filter(|finding| finding.kind() == FindingKind::Equivocation);
@@ -77,14 +77,14 @@ fn a_second_batch_for_the_same_places_is_kept_whole_as_evidence() {
     let (zero, one) = (agent.intent("orders/0"), agent.intent("orders/1"));
     let first = batched(vec![zero, one], &key());
     assert_eq!(append(first), ["accepted 3", "accepted 4", "accepted 5"]);
-    // Another one of its own signature, and one that was lost.
+    // These are a statement with its own signature, and one behind a gap.
     let two = signed(agent.intent("orders/2"), &key());
     assert_eq!(append(vec![two.clone()]), ["accepted 6"]);
     let after_gap = signed(agent.intent_after_gap(1), &key());
     assert_eq!(append(vec![after_gap]), ["accepted 7"]);
 
-    // The same key says something else for sequences 1 and 4, the same for 2, something for 3,
-    // which was given up, and goes on to 5.
+    // With the same key, this batch differs at sequences 1 and 4, repeats 2, fills 3, which was
+    // given up, and goes on to 5.
     let second = vec![
         otherwise(&agent, 1, "orders/else"),
         v1::Envelope {
@@ -116,14 +116,14 @@ fn a_second_batch_for_the_same_places_is_kept_whole_as_evidence() {
     );
     assert_eq!(ledger.readable().size().get(), 14);
 
-    // Evidence once: it comes to nothing when it is sent again, alone or in another batch.
+    // The evidence is recorded once: sent again, alone or in another batch, it changes nothing.
     let again = append(second.clone());
     assert_eq!(again[0], "REASON_BATCH_REFUSED");
     assert_eq!(again[1], "REASON_SEQUENCE_REUSED");
     let third = signed(otherwise(&agent, 4, "orders/third"), &key());
     assert_eq!(append(vec![third]), ["REASON_SEQUENCE_REUSED"]);
     assert_eq!(ledger.readable().size().get(), 14);
-    // Nothing is consumed.
+    // The batch consumed no sequence.
     let five = signed(agent.intent("orders/five"), &key());
     assert_eq!(append(vec![five]), ["accepted 14"]);
 
@@ -134,14 +134,14 @@ fn a_second_batch_for_the_same_places_is_kept_whole_as_evidence() {
         assert_eq!(store.act(number, leaf).unwrap(), None, "leaf {leaf}");
     }
     assert!(store.act(number, 4).unwrap().is_some());
-    // Whoever wants to see the signature is shown it.
+    // The proof leads from the evidence to its signature.
     let readable = ledger.readable();
     let size = TreeSize::new(readable.size().get());
     let proof = ledger.batched_statement(&readable, LeafIndex::new(12), size);
     let proof = proof.unwrap().unwrap();
     assert_eq!((proof.manifest_index.get(), proof.position.get()), (8, 3));
 
-    // An approval of what is no act.
+    // This is an approval of a leaf that is no act.
     let bytes = entries(&engine);
     let mut mallory = Producer::new(ledger.id, 2);
     mallory.producer = "spiffe://example.org/approver".to_owned();
@@ -162,12 +162,13 @@ fn a_second_batch_for_the_same_places_is_kept_whole_as_evidence() {
         }));
     });
     append(vec![of_evidence]);
-    // It comes to the same everywhere, says the check below.
+    // The check below shows that a replay judges it in the same way.
     drop(ledger);
     engine.close();
     fsck::check(dir.path(), &mut |_| {}).unwrap();
 
-    // Entries that show nothing new must not be there. (Once sequence 5 is taken, it would.)
+    // Evidence that shows nothing new must not be recorded. (Once sequence 5 is used, it would show
+    // something new.)
     let before_five = &bytes[..14];
     let twice: Vec<_> = before_five
         .iter()
@@ -204,7 +205,7 @@ fn what_is_received_long_before_what_stands_in_front_of_it_is_not_recorded() {
         said(&mut ledger, too_early, std::slice::from_ref(&registered)),
         ["late"]
     );
-    // It consumed nothing, and a duplicate is one at any time.
+    // The refusal consumed no sequence, and a duplicate is accepted at any time.
     assert_eq!(said(&mut ledger, too_early, &[zero]), ["duplicate 1"]);
     assert_eq!(said(&mut ledger, now - SKEW_US, &[one]), ["recorded 2"]);
     assert_eq!(said(&mut ledger, now, &[registered]), ["linked 3"]);
@@ -220,7 +221,7 @@ fn what_is_received_long_before_what_stands_in_front_of_it_is_not_recorded() {
     let other = batched(vec![otherwise(&batches, 0, "else")], &key());
     assert_eq!(said(&mut ledger, too_early, &other), ["late", "late"]);
 
-    // A ledger that says so is false.
+    // A replay refuses a ledger with such a receive time.
     let entries = ledger.entries();
     Replay::over(&entries).unwrap();
     for leaf in 2..entries.len() {
@@ -246,7 +247,7 @@ fn a_request_that_came_too_late_is_to_be_sent_again() {
         let engine = Engine::open_on(dir.path(), |mut disk: Disk| Disk {
             commit: Box::new(move |batch| {
                 begun.fetch_add(1, Relaxed);
-                // One token a commit; when the sender is gone, all may pass.
+                // Each commit needs one token; when the sender is gone, all may pass.
                 let _ = gate.recv();
                 (disk.commit)(batch)
             }),
@@ -265,7 +266,7 @@ fn a_request_that_came_too_late_is_to_be_sent_again() {
             while commits.load(Relaxed) < 2 {
                 std::thread::yield_now();
             }
-            // Somebody sets the machine's clock back, before the first is readable.
+            // The machine's clock is set back before the first statement is published.
             engine.clock.set(now - SKEW_US - 1);
             let before = held();
             let two = scope.spawn(|| engine.append(NAME, vec![second.clone()]));
@@ -276,7 +277,7 @@ fn a_request_that_came_too_late_is_to_be_sent_again() {
             assert_eq!(briefs(&one.join().unwrap().unwrap()), ["accepted 1"]);
             let two = two.join().unwrap();
             if rules == 1 {
-                // Released rules: such entries are in ledgers.
+                // These rules are released, and ledgers have such entries.
                 assert_eq!(briefs(&two.unwrap()), ["accepted 2"]);
             } else {
                 let refused =
@@ -294,7 +295,7 @@ fn a_request_that_came_too_late_is_to_be_sent_again() {
     }
 }
 
-/// One thing that an agent with a key does: what it says, and from which sequence on.
+/// One act of an agent with a key: a list of statements, and the sequence of the first.
 #[derive(Debug, Clone)]
 struct Say {
     from: u64,
@@ -325,8 +326,9 @@ fn requests(producer: &Producer, says: &[Say]) -> Vec<Vec<v1::Envelope>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Wherever turns are cut, and whether or not memory was lost in between, the same is kept as
-    /// evidence, a replay takes it, and each place is held against its author once at most.
+    /// However turns are cut, and whether or not memory was lost in between, the same statements
+    /// are kept as evidence, a replay accepts them, and each sequence is reported against its
+    /// author at most once.
     #[test]
     fn evidence_does_not_depend_on_cuts(
         says in says(),

@@ -1,10 +1,11 @@
-//! Finding a leaf by its hash.
+//! The index of leaf hashes, which finds a leaf by its hash.
 //!
-//! A derived index: a background thread writes one segment for each 65,536 leaves once their
-//! tiles are full, so commits pay nothing for it. A segment is 256 buckets by the hash's first
-//! byte; a bucket is the sorted list of (next 6 bytes of the hash, offset in the segment as u16),
-//! 8 bytes each. A lookup reads one bucket a segment (2 KiB), checks candidates against the tile,
-//! and scans the tiles beyond the last segment. Everything here can be deleted and built again.
+//! The index is derived: a background thread writes one segment for each 65,536 leaves once their
+//! tiles are full, so commits pay nothing for it. A segment has 256 buckets by the hash's first
+//! byte; a bucket is the sorted list of (next 6 bytes of the hash, offset in the segment as u16), 8
+//! bytes each. A lookup reads one bucket of each segment (2 KiB), checks the candidates against the
+//! tile, and scans the tiles beyond the last segment. The whole index can be deleted and built
+//! again.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,7 +24,7 @@ const TILE_LEAVES: u64 = 256;
 const PREFIX_BYTES: usize = 6;
 const RECORD_BYTES: usize = PREFIX_BYTES + 2;
 
-/// The lowest leaf with this hash in the readable tree.
+/// Returns the lowest leaf with this hash in the published tree.
 pub(crate) fn find(
     store: &Arc<Store>,
     ledger: LedgerNumber,
@@ -34,7 +35,7 @@ pub(crate) fn find(
     let mut from = 0;
     while from + SEGMENT_LEAVES <= size {
         let Some(candidates) = candidates(store, ledger, from / SEGMENT_LEAVES, hash)? else {
-            // Not written yet: so is none after it.
+            // This segment is not written yet, and so is none after it.
             break;
         };
         for leaf in candidates {
@@ -54,7 +55,8 @@ pub(crate) fn find(
     Ok(None)
 }
 
-/// Leaves of a segment that may have this hash, ascending; `None` if the segment is not indexed.
+/// Returns the leaves of a segment that may have this hash, ascending; `None` if the segment is not
+/// indexed.
 fn candidates(
     store: &Store,
     ledger: LedgerNumber,
@@ -83,7 +85,7 @@ fn candidates(
     Ok(Some(leaves))
 }
 
-/// Whether a segment has been written.
+/// Returns true if a segment has been written.
 pub(crate) fn is_indexed(
     store: &Store,
     ledger: LedgerNumber,
@@ -93,7 +95,8 @@ pub(crate) fn is_indexed(
     Ok(store.leaf_hash_bucket(ledger, segment, u8::MAX)?.is_some())
 }
 
-/// The buckets of a segment from its 65,536 leaf hashes. Every bucket is there, also empty ones.
+/// Computes the buckets of a segment from its 65,536 leaf hashes. Every bucket is there, even if
+/// empty.
 pub(crate) fn buckets(leaf_hashes: &[Hash]) -> BTreeMap<u8, Vec<u8>> {
     let mut buckets: BTreeMap<u8, Vec<[u8; RECORD_BYTES]>> =
         (0..=u8::MAX).map(|bucket| (bucket, Vec::new())).collect();
@@ -113,7 +116,7 @@ pub(crate) fn buckets(leaf_hashes: &[Hash]) -> BTreeMap<u8, Vec<u8>> {
         .collect()
 }
 
-/// Writes a complete segment, unless it is there.
+/// Writes a complete segment, unless it exists.
 pub(crate) fn write_segment(
     store: &Arc<Store>,
     ledger: LedgerNumber,
@@ -133,7 +136,7 @@ pub(crate) fn write_segment(
     store.commit_derived(batch)
 }
 
-/// The leaf hashes of a complete segment.
+/// Returns the leaf hashes of a complete segment.
 pub(crate) fn leaf_hashes(
     reader: &impl TileReader<Error = StoreError>,
     segment: u64,
@@ -149,7 +152,7 @@ pub(crate) fn leaf_hashes(
         .collect())
 }
 
-/// The leaf hashes of tile `index` of level 0, as many as the readable tree has.
+/// Returns the leaf hashes of tile `index` of level 0, as far as the published tree has them.
 fn leaf_tile(
     store: &Arc<Store>,
     ledger: LedgerNumber,
@@ -218,13 +221,13 @@ mod tests {
             .into_iter()
             .chain((0..leaf_hashes.len()).step_by(997))
             .collect();
-        // First by scanning, then by the index: the same leaves.
+        // The scan and the index find the same leaves.
         for indexed in [false, true] {
             assert_eq!(
                 is_indexed(&engine.store, ledger.number, 0).unwrap(),
                 indexed
             );
-            // Scanning 70,000 leaves for each probe would only take long.
+            // Scanning 70,000 leaves for each probe would take too long.
             let step = if indexed { 1 } else { 20 };
             for &leaf in probes.iter().step_by(step) {
                 let found = find(&leaf_hashes[leaf]);

@@ -1,4 +1,4 @@
-//! Bringing a ledger's tree back into memory.
+//! Loading: rebuilds a ledger's tree and trust state from the store.
 
 use std::sync::Arc;
 
@@ -24,15 +24,15 @@ pub(crate) struct Loaded {
     /// The newest signed head.
     pub(crate) checkpoint: Bytes,
     pub(crate) effective_time: Micros,
-    /// When something is due in it next.
+    /// Time at which the next deadline in the ledger passes.
     pub(crate) next_due: Option<Micros>,
-    /// How much is due in it.
+    /// Number of deadlines in the ledger.
     pub(crate) due: u64,
-    /// The last confirmation of its clock by an operator.
+    /// The last confirmation of the clock by an operator.
     pub(crate) clock: Option<Clock>,
 }
 
-/// A tree that cannot be brought back.
+/// The reason for which a tree cannot be rebuilt.
 #[derive(Debug, Error)]
 pub(crate) enum LoadError {
     #[error(transparent)]
@@ -58,8 +58,8 @@ pub(crate) enum LoadError {
     Trust { leaf: u64, reason: String },
 }
 
-/// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last
-/// entries, and checks the root against the signed head. `None` if the store has no head of it.
+/// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last entries,
+/// and checks the root against the signed head. Returns `None` if the store has no head of it.
 pub(crate) fn right_edge(
     store: &Arc<Store>,
     ledger: LedgerNumber,

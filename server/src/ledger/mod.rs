@@ -1,4 +1,4 @@
-//! One ledger: what the rest of the server knows of it.
+//! One ledger in memory: its record, its keys, its trust state and its published tree.
 
 pub(crate) mod batch_proof;
 #[cfg(test)]
@@ -41,7 +41,7 @@ use crate::{
     store::{LedgerNumber, Store, records::LedgerRecord},
 };
 
-/// Longest name of a ledger in bytes.
+/// Longest name of a ledger, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 63;
 
 /// A ledger that is in use.
@@ -49,7 +49,8 @@ pub(crate) struct Ledger {
     pub(crate) number: LedgerNumber,
     pub(crate) id: LedgerId,
     pub(crate) origin: Origin,
-    /// As it was when the ledger was loaded; [`Ledger::record_at`] has the log key of a later tree.
+    /// The record as it was when the ledger was loaded; [`Ledger::record_at`] has the log key of a
+    /// later tree.
     record: LedgerRecord,
     pub(crate) trust: step::SharedTrust,
     pub(crate) log_signers: LogSigners,
@@ -59,24 +60,25 @@ pub(crate) struct Ledger {
     pub(crate) past_trust: PastTrust,
 }
 
-/// What readers see: a tree under its signed head. Swapped whole when a turn is on disk, under
-/// the head guard, and about to be answered; never before.
+/// The published tree: what readers see, under its signed head. It is replaced as a whole when a
+/// turn is on disk, under the head guard, and about to be answered; never before.
 #[derive(Debug, Clone)]
 pub(crate) struct Readable {
     pub(crate) edge: RightEdge,
     pub(crate) head: TreeHead,
     pub(crate) checkpoint: Bytes,
     pub(crate) effective_time: Micros,
-    /// When something happens in it although nobody says anything.
+    /// Time of the next deadline, at which the ledger records something even if it receives
+    /// nothing.
     pub(crate) next_due: Option<Micros>,
-    /// How much is due at some time.
+    /// Number of deadlines that are set.
     pub(crate) due: u64,
-    /// The last confirmation of its clock by an operator.
+    /// The last confirmation of the clock by an operator.
     pub(crate) clock: Option<Clock>,
 }
 
-/// Returns true if what an operator has confirmed of the clock is why a ledger's time stands still
-/// now. A confirmation that is itself ahead of the clock by now was wrong, and is none.
+/// Returns true if a ledger's time stands still now because an operator has confirmed a clock that
+/// is behind it. A confirmed time that is ahead of the clock was wrong, and does not count.
 pub(crate) fn stands_still(confirmed: Option<Clock>, time: Micros, now: Micros) -> bool {
     confirmed.is_some_and(|known| {
         known.at_us == time.get() && now.get() >= known.clock_us.saturating_sub(BEHIND_MAX_US)
@@ -84,13 +86,13 @@ pub(crate) fn stands_still(confirmed: Option<Clock>, time: Micros, now: Micros) 
 }
 
 impl Readable {
-    /// Returns true if the ledger's time is ahead of a clock that an operator has confirmed: it stands
-    /// still until the clock has come to it, unless that is set back once more.
+    /// Returns true if the ledger's time is ahead of a clock that an operator has confirmed. It
+    /// stands still until the clock has reached it, unless the clock is set back once more.
     pub(crate) fn stands_still(&self, now: Micros) -> bool {
         stands_still(self.clock, self.effective_time, now)
     }
 
-    /// Returns true if the clock is behind the ledger's time, and nobody has said that it may be.
+    /// Returns true if the clock is behind the ledger's time, and no operator has confirmed it.
     pub(crate) fn is_ahead_of(&self, now: Micros) -> bool {
         let ahead = self.effective_time.get().saturating_sub(now.get());
         ahead > BEHIND_MAX_US && !self.stands_still(now)
@@ -106,24 +108,25 @@ impl Ledger {
         &self.record.name
     }
 
-    /// What is readable now.
+    /// Returns the published tree.
     pub(crate) fn readable(&self) -> Arc<Readable> {
         self.readable.borrow().clone()
     }
 
-    /// Follows what is readable: always the newest, whatever came in between is skipped.
+    /// Follows the published tree. A watcher sees the newest one, and skips those in between.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Readable>> {
         self.readable.subscribe()
     }
 
-    /// Makes a turn's result readable. Never goes back to a smaller tree. Returns how many log keys
-    /// came into force with it.
+    /// Publishes a turn's tree. It never goes back to a smaller tree. Returns the number of log
+    /// keys that came into force with it.
     pub(crate) fn publish(&self, readable: Arc<Readable>) -> usize {
         let mut before = readable.size();
         let now = readable.size();
         self.readable.send_if_modified(|current| {
             before = current.size().min(now);
-            // Equal only for a new ledger, which has no signed head until it is published.
+            // The sizes are equal only for a new ledger, which has no signed head until it is
+            // published.
             let newer = readable.size() >= current.size();
             if newer {
                 *current = readable;
@@ -138,31 +141,31 @@ impl Ledger {
         new - old
     }
 
-    /// Signs a tree head. Deterministic: the same head gives the same bytes.
+    /// Signs a tree head. The signature is deterministic: the same head gives the same bytes.
     ///
-    /// Callers must know that the head is consistent with every other one of this ledger: it is
-    /// the shard's newest, or it was proven to be a beginning of that. The trust state may be ahead
-    /// of it: a rotation behind the head's last leaf changes nothing for its size.
+    /// The caller must know that the head is consistent with every other head of this ledger: it is
+    /// the shard's newest, or was proven to be a prefix of that. The trust state may be ahead of
+    /// it: a rotation behind the head's last leaf changes nothing for its size.
     pub(crate) fn sign(&self, head: TreeHead) -> Bytes {
         self.log_signers.sign(self.trust.read().log_keys(), head)
     }
 
-    /// How many log keys came before the one that signs the tree of `size`.
+    /// Returns the number of log keys before the one that signs the tree of `size` leaves.
     pub(crate) fn key_generation(&self, size: TreeSize) -> usize {
         self.trust.read().log_keys().at(size).generation
     }
 
-    /// The key that signs the tree of `size`; of two, the new one.
+    /// Returns the key that signs the tree of `size` leaves; if two do, the new one.
     pub(crate) fn log_key(&self, size: TreeSize) -> VerifierKey {
         self.trust.read().log_keys().at(size).key.clone()
     }
 
-    /// The key that the ledger gets next if an authority wants that.
+    /// Returns the log key that an authority can put in force next.
     pub(crate) fn next_log_key(&self) -> VerifierKey {
         self.log_signers.next(self.trust.read().log_keys())
     }
 
-    /// The ledger's record with the tree of `size`.
+    /// Returns the ledger's record for the tree of `size` leaves.
     pub(crate) fn record_at(&self, size: TreeSize) -> LedgerRecord {
         LedgerRecord {
             key_generation: u32::try_from(self.key_generation(size))
@@ -173,7 +176,7 @@ impl Ledger {
     }
 }
 
-/// Whether a name is 1 to 63 of `a-z 0-9 -`, without a hyphen at either end.
+/// Returns true if a name is 1 to 63 of `a-z 0-9 -`, without a hyphen at either end.
 pub(crate) fn is_valid_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name

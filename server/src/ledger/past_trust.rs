@@ -1,8 +1,8 @@
-//! Trust states of earlier sizes, made again from the store.
+//! Trust states of earlier sizes, rebuilt from the store.
 //!
-//! An answer that is told while the ledger goes on asks for the trust state of the size at which it
-//! began. That costs the whole past of the trust chain, in time and in memory. So those who are told
-//! of the same size share one, and of a ledger there are no more than a few at a time.
+//! An answer that is made in parts while the ledger goes on needs the trust state of the size at
+//! which it began. Rebuilding that reads the whole trust chain, in time and in memory. So answers
+//! of the same size share one, and each ledger has only a few at a time.
 
 use std::sync::{Arc, Weak};
 
@@ -23,8 +23,8 @@ impl<T> Default for PastTrust<T> {
 }
 
 impl<T> PastTrust<T> {
-    /// The trust state of a size, made if nobody has it; `None` if others hold as many as there may
-    /// be. One is made at a time.
+    /// Returns the trust state of a size, rebuilt with `make` if it is not in memory; `None` if as
+    /// many others are in use as there may be. One is rebuilt at a time.
     pub(crate) fn at<E>(
         &self,
         size: TreeSize,

@@ -1,11 +1,12 @@
-//! Evidence policies, compiled: each text once, after it is known who signed it, one at a time.
+//! Compilation of evidence policies: each text once, after its signature was verified, one at a
+//! time.
 //!
-//! Compiling takes up to a fifth of a second of one processor, a thousand times what other statements
-//! take. So it is done on threads that may take their time, when the signature has been verified and
-//! its key is an authority's; one text at a time in the whole server, and those who send some take
-//! turns, text by text. One request of a ledger waits at a time: a ledger has no more than one place in
-//! the queue, whatever its callers send. What was compiled is kept, within a budget of bytes, for whoever
-//! sends or loads the same text.
+//! Compiling takes up to a fifth of a second of one processor, a thousand times as long as other
+//! statements take. So it is done on threads that may take their time, after the signature has been
+//! verified and its key is known to be an authority's. The whole server compiles one text at a
+//! time, and callers take turns, text by text. One request of each ledger waits at a time, so a
+//! ledger has no more than one place in the queue, whatever its callers send. Compiled policies are
+//! kept, within a budget of bytes, for other requests and ledgers with the same text.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -30,22 +31,22 @@ use crate::{
     store::LedgerNumber,
 };
 
-/// Most bytes of compiled policies that are kept besides those in force.
+/// Most bytes of compiled policies that are kept in addition to those in force.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes of a compiled policy for each byte of its texts: syntax trees, with the places of their
-/// parts.
+/// Bytes that a compiled policy takes for each byte of its texts: syntax trees, with the positions
+/// of their parts.
 const BYTES_PER_TEXT_BYTE: usize = 64;
 
-/// Bytes that the policy in force in a ledger takes. None while its trust state is being changed: it is
-/// in use then, and asked about again.
+/// Returns the bytes that a ledger's policy in force takes. Returns 0 while its trust state is
+/// being changed: the ledger is in use then, and is examined again later.
 pub(crate) fn bytes_in_force(trust: &SharedTrust) -> usize {
     let trust = trust.try_read();
     let in_force = trust.as_ref().and_then(|trust| trust.policy());
     in_force.map_or(0, |one| one.policy.byte_len() * BYTES_PER_TEXT_BYTE)
 }
 
-/// Compiles policies, and keeps what it has compiled.
+/// Compiles policies, and keeps the compiled ones.
 #[derive(Default)]
 pub(crate) struct Policies {
     kept: Mutex<Kept>,
@@ -56,7 +57,7 @@ pub(crate) struct Policies {
 /// The ledgers that wait for a compilation, and the turn of the one that compiles.
 struct Queue {
     one_at_a_time: Budget,
-    /// Ledgers with a request that waits, or whose policies are being compiled.
+    /// Ledgers with a request that waits, or with policies that are being compiled.
     ledgers: Arc<Mutex<HashSet<LedgerNumber>>>,
 }
 
@@ -66,29 +67,29 @@ struct Place {
     ledgers: Arc<Mutex<HashSet<LedgerNumber>>>,
 }
 
-/// The ledger has policies in the queue already, or its turn did not come.
+/// The ledger has policies in the queue already, or its turn did not come in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Busy;
 
 #[derive(Default)]
 struct Kept {
     by_digest: HashMap<[u8; 32], EvidencePolicy>,
-    /// The oldest first.
+    /// Digests of the kept policies, the oldest first.
     order: VecDeque<[u8; 32]>,
     bytes: usize,
 }
 
-/// PolicySets of a request, by their envelopes.
+/// The PolicySets of a request, with the positions of their envelopes.
 pub(crate) type Sets = Vec<(usize, TrustStatement)>;
 
 impl Policies {
-    /// Texts that were compiled so far.
+    /// Returns the number of texts that were compiled so far.
     pub(crate) fn compiled(&self) -> u64 {
         self.compiled.load(Relaxed)
     }
 
-    /// Checks PolicySets of one request that authorities signed. Returns those that must not be
-    /// recorded.
+    /// Checks the PolicySets of one request, all of which are signed by authorities. Returns those
+    /// that must not be recorded, with the reasons.
     pub(crate) async fn check(
         self: &Arc<Self>,
         ledger: LedgerNumber,
@@ -100,18 +101,20 @@ impl Policies {
         let until = Instant::now() + wait_max;
         let mut refused = Vec::new();
         for (envelope, set) in sets {
-            // A turn for each: who sends one waits for one of whoever sends many.
+            // Each text takes a turn: a caller with one text waits for only one text of a caller
+            // with many.
             let turn = self.queue.one_at_a_time.take(caller, 1);
             let turn = timeout_at(until, turn).await.map_err(|_| Busy)?;
             let (policies, place) = (Arc::clone(self), Arc::clone(&place));
-            // It goes on to its end when the caller has gone: so its place and its turn go with it.
+            // The work goes on if the caller has gone, so the ledger's place and the turn move
+            // along.
             let checking = tokio::task::spawn_blocking(move || {
                 let _held = (place, turn);
                 policies.check_here(&set)
             });
             match checking.await {
                 Ok(checked) => refused.extend(checked.err().map(|why| (envelope, why))),
-                // What was not checked must not pass.
+                // Resuming the panic keeps an unchecked policy from passing.
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             }
         }
@@ -125,11 +128,11 @@ impl Policies {
         }
     }
 
-    /// Compiles a policy of a ledger that is being loaded. One that cannot be is told by
-    /// [`trust::Registry::can_judge`](deed_evidence::trust::Registry::can_judge).
+    /// Compiles the policy of a ledger that is being loaded. If that fails,
+    /// [`trust::Registry::can_judge`](deed_evidence::trust::Registry::can_judge) reports it.
     pub(crate) fn load(&self, policy: &StoredPolicy) {
         self.counted(policy, || {
-            // Whether it can be is asked where something is to be judged by it.
+            // The result is asked for when the policy has to judge something.
             let _ = policy.compiled();
         });
     }
@@ -141,7 +144,8 @@ impl Policies {
         place.expect("nobody has it")
     }
 
-    /// Runs what compiles a policy, unless the same text is kept.
+    /// Runs `compile`, unless the compiled policy of the same text is kept; counts and keeps a new
+    /// one.
     fn counted<T>(&self, policy: &StoredPolicy, compile: impl FnOnce() -> T) -> T {
         if let Some(known) = self.kept.lock().by_digest.get(&policy.digest()) {
             policy.adopt(known);
@@ -243,7 +247,7 @@ mod tests {
             assert_eq!(refused, Ok(Vec::new()));
             assert_eq!(policies.compiled(), wanted);
         }
-        // Also where another ledger loads it.
+        // Another ledger that loads the text does not compile it again.
         let loaded = stored(1);
         policies.load(&loaded);
         assert!(loaded.is_compiled());
@@ -258,7 +262,8 @@ mod tests {
         let (one, other) = (LedgerNumber(1), LedgerNumber(2));
         let place = policies.queue.place(one);
         assert!(place.is_some());
-        // However often it is asked: who is refused takes nobody's place away.
+        // A refused request does not give up the place of the one that has it, however often it
+        // asks.
         for _ in 0..2 {
             let refused = check(&policies, one, 2, sets(&[stored(1)])).await;
             assert_eq!((refused, policies.compiled()), (Err(Busy), 0));
@@ -276,7 +281,8 @@ mod tests {
         let policies = Arc::new(Policies::default());
         let queue = &policies.queue.one_at_a_time;
         let turn = queue.take(&SourceKey::Server, 1).await;
-        // A caller with four texts in each of three ledgers, and one with a single text behind it.
+        // One caller has four texts in each of three ledgers, and another has a single text behind
+        // them.
         let many = (1..4_usize).map(|ledger| {
             let texts: Vec<_> = (0..4).map(|text| stored(10 * ledger + text)).collect();
             let ledger = LedgerNumber(u32::try_from(ledger).unwrap());
@@ -296,7 +302,8 @@ mod tests {
         drop(turn);
         let (refused, compiled) = one.await.unwrap();
         assert_eq!(refused, Ok(Vec::new()));
-        // Its own, those before it, and those that came while it learned of its turn.
+        // The count includes its own text, those before it, and those compiled while it was being
+        // woken.
         assert!(compiled <= 4, "{compiled}");
         for many in many {
             assert_eq!(many.await.unwrap(), Ok(Vec::new()));
@@ -310,7 +317,7 @@ mod tests {
         let one = bytes_of(stored(0).compiled().unwrap());
         for number in 0..10 {
             kept.keep(stored(number).compiled().unwrap().clone(), 3 * one);
-            // The same again takes no more.
+            // The same text takes no more room.
             kept.keep(stored(number).compiled().unwrap().clone(), 3 * one);
             assert!(kept.bytes <= 3 * one);
         }

@@ -1,5 +1,5 @@
-//! Evidence policies in a server: compiled after their signature, once, and never the end of a
-//! ledger.
+//! Tests of evidence policies in a server: they are compiled after their signature was verified,
+//! once, and never make a ledger unusable.
 
 use std::{sync::Arc, time::Instant};
 
@@ -31,7 +31,7 @@ fn set_of(number: usize) -> v1::PolicySet {
     ))
 }
 
-/// Policies of an older build: a text that this one cannot read, validated with an older Cedar.
+/// Policies of an older build: a text that this build cannot read, validated with an older Cedar.
 fn unreadable() -> v1::PolicySet {
     v1::PolicySet {
         cedar_version: "4.0".to_owned(),
@@ -90,7 +90,7 @@ fn nothing_is_compiled_before_an_authority_has_signed_it() {
         Authority::new(ledger.id).says(Body::PolicySet(stale)),
     );
 
-    // No more than four in a request; and of these each text once.
+    // A request may have four policies, and each text is compiled once.
     let mut authority = Authority::new(ledger.id);
     let five = (0..5).map(|number| authority.says(Body::PolicySet(set_of(number % 2))));
     let answer = append(five.collect());
@@ -101,14 +101,14 @@ fn nothing_is_compiled_before_an_authority_has_signed_it() {
     assert_eq!(reasons(&answer)[4].as_ref().unwrap().0, Reason::Oversized);
     assert_eq!(compiled(), 2);
 
-    // Sent again, it is found to be a duplicate, and is not compiled again.
+    // A policy that is sent again is a duplicate, and is not compiled again.
     let again = Authority::new(ledger.id).says(Body::PolicySet(set_of(0)));
     assert_eq!(briefs(&append(vec![again])), ["duplicate 1"]);
     assert_eq!(compiled(), 2);
     drop(ledger);
     engine.close();
 
-    // After a start the newest is compiled, and none of those before it.
+    // After a start the newest policy is compiled, and none of those before it.
     let engine = Engine::open(dir.path());
     engine.registry.ledger(NAME).unwrap();
     assert_eq!(engine.registry.policies().compiled(), 1);
@@ -143,7 +143,7 @@ fn who_is_no_authority_any_more_has_nothing_compiled() {
     engine.close();
 }
 
-/// Records a PolicySet as a build did for which its policies were good.
+/// Records a PolicySet as an older build did, for which its policies were valid.
 fn record_as_before(engine: &Engine, ledger: &Arc<Ledger>, envelope: v1::Envelope) {
     let admitting = Admission {
         ledger_id: ledger.id,
@@ -227,7 +227,7 @@ fn a_policy_that_this_build_cannot_read_stops_intents_of_its_ledger_and_nothing_
         assert!(words.contains(word), "{words}");
     }
 
-    // It loads, and so does the other one.
+    // The ledger loads, and so does the other one.
     let engine = Engine::open(dir.path());
     let ledger = engine.registry.ledger(NAME).unwrap();
     engine.registry.ledger("beside").unwrap();
@@ -238,7 +238,7 @@ fn a_policy_that_this_build_cannot_read_stops_intents_of_its_ledger_and_nothing_
         ["accepted 1"]
     );
 
-    // What the policy would be asked about is refused, with a way out; also in a batch.
+    // An Intent, which the policy would judge, is refused with a way out, also in a batch.
     let mut later = agent.clone();
     let batch = batched(vec![later.intent("orders/3")], &key);
     let alone = signed(agent.clone().intent("orders/3"), &key);
@@ -251,7 +251,8 @@ fn a_policy_that_this_build_cannot_read_stops_intents_of_its_ledger_and_nothing_
             assert!(words.contains(word), "{words}");
         }
     }
-    // What was recorded is a duplicate still, and what nobody judges by the policy is recorded.
+    // A recorded statement is still a duplicate, and a body that the policy does not judge is
+    // recorded.
     assert_eq!(
         briefs(&engine.append(NAME, vec![first]).unwrap()),
         ["duplicate 4"]
@@ -273,7 +274,7 @@ fn a_policy_that_this_build_cannot_read_stops_intents_of_its_ledger_and_nothing_
     let answer = engine.append(NAME, vec![close]).unwrap();
     assert_eq!(briefs(&answer), ["accepted 6"], "{:?}", reasons(&answer));
 
-    // The way out.
+    // The way out is a policy that this build can read.
     let answer = engine
         .append(NAME, vec![authority.says(Body::PolicySet(set_of(2)))])
         .unwrap();
@@ -291,13 +292,13 @@ fn a_policy_that_this_build_cannot_read_stops_intents_of_its_ledger_and_nothing_
         .collect();
     engine.close();
 
-    // Every leaf is in place, for this build as for the one before.
+    // Every leaf is accepted by this build, as by the one before.
     Replay::over(&entries).unwrap();
     let report = fsck::check(dir.path(), &mut |_| {}).unwrap();
     assert_eq!(report.unreadable, [] as [String; 0]);
 
-    // An Intent that another build judged by that policy cannot be judged here, and nobody is
-    // accused of it.
+    // An Intent that another build judged by that policy cannot be judged here, and no finding is
+    // made against anyone.
     let (leading, behind) = entries.split_at(6);
     let mut replay = Replay::begin(&leading[0]).unwrap();
     for (leaf, entry) in (1..).zip(&leading[1..]) {

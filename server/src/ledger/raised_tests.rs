@@ -1,4 +1,4 @@
-//! A ledger of version 1 of the rules, brought to version 2.
+//! Tests of a ledger of rules version 1 that is brought to version 2.
 
 use bytes::Bytes;
 use deed_evidence::{PayloadDigest, replay::Replay, statement::AUTHORITY_PRODUCER};
@@ -12,7 +12,7 @@ use crate::{
 
 const NAME: &str = "old";
 
-/// An Outcome of an Intent of the same session.
+/// Returns an Outcome of an Intent of the same session.
 fn outcome(producer: &mut Producer, sequence: u64, intent: &v1::Envelope) -> v1::Envelope {
     let digest = PayloadDigest::of(&intent.payload);
     let session = Bytes::copy_from_slice(producer.session().as_bytes());
@@ -80,13 +80,13 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     agent.task = task_of(ledger.id, AUTHORITY_PRODUCER, TASK);
     let mut authority = Authority::new(ledger.id);
 
-    // As ever: recorded, and nothing is said of it.
+    // Under version 1 statements are recorded and not assessed.
     let before = agent.intent("before");
     let answer = append(vec![before.clone()]);
     assert_eq!(briefs(&answer), ["accepted 1"]);
     assert_eq!(said_of(&answer), [None]);
 
-    // What these rules do not have is refused, and consumes no place in its session.
+    // Bodies that the rules do not have are refused, and consume no sequence.
     let new = vec![
         observed(&mut agent.clone()),
         opened(&mut Authority::new(ledger.id)),
@@ -105,7 +105,8 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     }
     assert_eq!(ledger.readable().size().get(), 2);
 
-    // From the next leaf on, also within the request that was admitted under the old rules.
+    // The new rules hold from the next leaf on, also within the request that was admitted under the
+    // old ones.
     let answer = append(vec![
         raises(&mut authority),
         opened(&mut authority),
@@ -119,14 +120,14 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     assert_eq!(kinds(opened.as_ref()), []);
     assert_eq!(kinds(seen.as_ref()), [FindingKind::UnprovenClaim]);
 
-    // An Intent of before was judged by nobody, so it is no act.
+    // An Intent from before was not judged, so it is no act.
     let late = outcome(&mut agent, 0, &before);
     let answer = append(vec![late]);
     assert_eq!(
         kinds(said_of(&answer)[0].as_ref()),
         [FindingKind::UnprovenClaim]
     );
-    // One of now is.
+    // An Intent under the new rules is.
     let (sequence, after) = (agent.next, agent.intent("after"));
     let done = outcome(&mut agent, sequence, &after);
     let said = said_of(&append(vec![after, done]));
@@ -135,7 +136,7 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     drop(ledger);
     engine.close();
 
-    // Whoever computes all of it again comes to the same, and so does the server after a start.
+    // A replay gives the same result, and so does the server after a restart.
     fsck::check(dir.path(), &mut |_| {}).unwrap();
     let engine = Engine::open(dir.path());
     let ledger = engine.registry.ledger(NAME).unwrap();
@@ -151,7 +152,7 @@ fn an_old_ledger_is_brought_to_the_rules_that_assess() {
     let again = engine.append(NAME, vec![observed(&mut agent)]).unwrap();
     assert_eq!(briefs(&again), ["accepted 8"]);
     let again = said_of(&again);
-    // Nobody signed it.
+    // It is unsigned, so it proves nothing.
     assert_eq!(kinds(again[0].as_ref()), [FindingKind::UnprovenClaim]);
     drop(ledger);
     engine.close();
@@ -185,14 +186,14 @@ fn not_done() -> Body {
     })
 }
 
-/// Sessions and forms of version 0.1, before and after.
+/// Shows sessions and forms of version 0.1 before and after the change of rules.
 #[test]
 fn what_was_taken_before_goes_on_and_is_not_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path());
     let ledger = engine.create_under(1, NAME).unwrap();
     let append = |envelopes| engine.append(NAME, envelopes).unwrap();
-    // An id of the producer's choice: no nonce goes with it.
+    // The session id is of the producer's choice, without a nonce.
     let chosen = |session: u8| {
         let mut producer = Producer::new(ledger.id, session);
         producer.intrudes = Some(deed_evidence::SessionId::new([session; 16]));
@@ -220,7 +221,7 @@ fn what_was_taken_before_goes_on_and_is_not_begun_anew() {
     let after = vec![
         raises(&mut authority),
         old.intent("orders/7"),
-        // Again, as it was recorded.
+        // The first statement is sent again, as it was recorded.
         first,
         Producer::new(ledger.id, 4).intent("orders/7"),
     ];

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::{Ledger, Readable, index};
 use crate::store::{Family, StoreError, read::Run};
 
-/// A read that has no answer.
+/// The reason for which a read has no answer.
 #[derive(Debug, Error)]
 pub(crate) enum ReadError {
     #[error("{what} {asked} is beyond the tree, which has {size} leaves")]
@@ -30,7 +30,7 @@ pub(crate) enum ReadError {
 }
 
 /// The consistency proofs that were made last. The requests that share a turn, and a client's
-/// trusted head, mostly ask for the same few; each costs some 60 us to make.
+/// trusted head, mostly ask for the same few, and each takes some 60 us to make.
 #[derive(Debug, Default)]
 pub(super) struct ConsistencyProofs {
     newest_last: VecDeque<(SizeRange, ConsistencyProof)>,
@@ -53,7 +53,7 @@ impl ConsistencyProofs {
 }
 
 impl Ledger {
-    /// Proves leaf `index` in the tree of `size`.
+    /// Returns the inclusion proof of leaf `index` in the tree of `size` leaves.
     pub(crate) fn inclusion(
         &self,
         readable: &Readable,
@@ -65,7 +65,7 @@ impl Ledger {
         prove_inclusion(index, size, &reader).map_err(|error| self.prove_error(error))
     }
 
-    /// Proves several leaves in the tree of `readable`, reading each tile once.
+    /// Returns inclusion proofs of `leaves` in the tree of `readable`; reads each tile once.
     pub(crate) fn inclusions(
         &self,
         readable: &Readable,
@@ -74,7 +74,7 @@ impl Ledger {
         self.inclusions_at(readable, indexes, readable.size())
     }
 
-    /// The same in the tree of `size`, which `readable` covers.
+    /// Returns inclusion proofs of `leaves` in the tree of `size` leaves, which `readable` covers.
     pub(crate) fn inclusions_at(
         &self,
         readable: &Readable,
@@ -86,14 +86,15 @@ impl Ledger {
         prove_inclusions(indexes, size, &reader).map_err(|error| self.prove_error(error))
     }
 
-    /// Proves that the tree of `sizes.old` is the beginning of that of `sizes.new`.
+    /// Returns the consistency proof that the tree of `sizes.old` is a prefix of that of
+    /// `sizes.new`.
     pub(crate) fn consistency(
         &self,
         readable: &Readable,
         sizes: SizeRange,
     ) -> Result<ConsistencyProof, ReadError> {
         self.check_size(readable, "tree size", sizes.new)?;
-        // Two sizes of one log have one proof, for ever.
+        // Two sizes of one log always have the same proof.
         if let Some(known) = self.consistency_proofs.lock().find(sizes) {
             return Ok(known);
         }
@@ -103,12 +104,12 @@ impl Ledger {
         Ok(proof)
     }
 
-    /// The signed head of exactly `size`: the newest, one that was kept, or one that is signed
-    /// now.
+    /// Returns the signed head of exactly `size` leaves: the newest, one that was kept, or one that
+    /// is signed now.
     ///
-    /// Signing an old head again is safe only if it is the head of that size. Tiles come from a
-    /// disk, so the root that they give is first proven consistent with the newest head, whose
-    /// root was never on a disk alone.
+    /// An old head may be signed again only if it is the head of that size. Tiles come from a disk,
+    /// so the root that they give is first proven consistent with the newest head, whose root was
+    /// never on a disk alone.
     pub(crate) fn checkpoint_at(
         &self,
         readable: &Readable,
@@ -135,13 +136,13 @@ impl Ledger {
         Ok(self.sign(head))
     }
 
-    /// The entry of one leaf.
+    /// Returns the entry at leaf `index`.
     pub(crate) fn entry(&self, readable: &Readable, index: LeafIndex) -> Result<Bytes, ReadError> {
         self.check_index(readable, index)?;
         Ok(self.store.entry(self.number, index.get())?)
     }
 
-    /// Entries of `start..end`, which lie in the tree.
+    /// Returns the entries of `start..end`, which must lie in the tree.
     pub(crate) fn entries(
         &self,
         start: u64,
@@ -152,7 +153,7 @@ impl Ledger {
             .take_while(move |item| item.as_ref().map_or(true, |(index, _)| *index < end))
     }
 
-    /// The leaf of a statement.
+    /// Returns the leaf of the statement with this session and sequence.
     pub(crate) fn leaf_of_statement(
         &self,
         readable: &Readable,
@@ -166,25 +167,26 @@ impl Ledger {
             .run_before(self.number, session, sequence)?
             .ok_or_else(not_found)?;
         let leaf = run.leaf_of(sequence).ok_or_else(not_found)?;
-        // The store may be a turn ahead of what is readable.
+        // The store may be a turn ahead of the published tree.
         if leaf >= readable.size().get() {
             return Err(not_found());
         }
         Ok(LeafIndex::new(leaf))
     }
 
-    /// The leaves of trust statements from `start` on, in order.
+    /// Returns the leaves of trust statements from `start` on, in order.
     pub(crate) fn trust_leaves(&self, start: u64) -> impl Iterator<Item = Result<u64, StoreError>> {
         let leaves = self.store.trust_leaves(self.number, start);
         leaves.map(|item| item.map(|(leaf, _)| leaf))
     }
 
-    /// A session as it is on disk, with its last run: a turn ahead of what is readable at most.
+    /// Returns a session as it is on disk, with its last run; it may be a turn ahead of the
+    /// published tree.
     pub(crate) fn session(&self, id: &SessionId) -> Result<Option<(Session, Run)>, StoreError> {
         self.store.session(self.number, id)
     }
 
-    /// The lowest leaf with this hash.
+    /// Returns the lowest leaf with this hash.
     pub(crate) fn leaf_of_hash(
         &self,
         readable: &Readable,
@@ -194,7 +196,7 @@ impl Ledger {
             .ok_or_else(|| ReadError::NotFound(format!("no leaf has the hash {hash}")))
     }
 
-    /// The hash of one leaf, computed from its entry.
+    /// Returns the hash of one leaf, computed from its entry.
     pub(crate) fn leaf_hash(
         &self,
         readable: &Readable,
@@ -203,7 +205,7 @@ impl Ledger {
         Ok(leaf_hash(&self.entry(readable, index)?))
     }
 
-    /// The hashes of a tile, as many as its id says; `None` if the tree has not so many.
+    /// Returns the hashes of a tile, as many as its id says; `None` if the tree has fewer.
     pub(crate) fn tile(
         &self,
         readable: &Readable,
@@ -272,5 +274,5 @@ impl Ledger {
     }
 }
 
-/// The watch of a ledger's heads, for streams.
+/// A watch of a ledger's published trees, for streams.
 pub(crate) type Heads = tokio::sync::watch::Receiver<Arc<Readable>>;

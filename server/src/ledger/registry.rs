@@ -1,4 +1,4 @@
-//! The ledgers of a server: created here, loaded when first asked for.
+//! The ledgers of a server. They are created here, and loaded when they are first asked for.
 
 use std::{
     collections::HashMap,
@@ -34,7 +34,7 @@ use crate::{
     store::{Batch, Family, LedgerNumber, Store, StoreError, keys, records::LedgerRecord},
 };
 
-/// A ledger that cannot be had.
+/// The reason for which a ledger cannot be created or loaded.
 #[derive(Debug, Error)]
 pub(crate) enum RegistryError {
     #[error("no ledger is named {name:?}; `deed ledger list` shows those there are")]
@@ -63,42 +63,42 @@ pub(crate) enum RegistryError {
     Stopped,
 }
 
-/// Ledgers in memory, and bytes of their evidence policies, beyond which those go that nobody uses:
-/// the one first that was used longest ago.
+/// Bounds on the ledgers in memory, and on the bytes of their evidence policies. Beyond them,
+/// unused ledgers are dropped, the least recently used first.
 const LOADED_MAX: usize = 1024;
 const POLICY_BYTES_MAX: usize = 256 << 20;
 
-/// All ledgers.
+/// All ledgers of a server.
 pub(crate) struct Registry {
     store: Arc<Store>,
     identity: Arc<Identity>,
     clock: Arc<Timekeeper>,
     loaded: RwLock<HashMap<String, Loaded>>,
-    /// How often one was brought into memory.
+    /// Number of times that a ledger was brought into memory.
     loads: AtomicU64,
-    /// Names of ledgers that are being loaded, each with what is held meanwhile: one name, one ledger
-    /// in memory, and nobody waits for another's.
+    /// Names of ledgers that are being loaded, each with a lock that is held meanwhile: each name
+    /// has one ledger in memory, and loading one does not delay another.
     loading: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     policies: Arc<Policies>,
-    /// Held while a ledger is created, until it is on disk: one name, one number.
+    /// Held while a ledger is created, until it is on disk: each name gets one number.
     creating: Mutex<()>,
-    /// The name of the ledger that is being created. It is on disk before it is in memory; whoever
-    /// loaded it in between would have a second one, with a trust state of its own.
+    /// Name of the ledger that is being created. It is on disk before it is in memory; loading it
+    /// in between would make a second one, with a trust state of its own.
     coming: Mutex<Option<String>>,
 }
 
 /// A ledger in memory.
 struct Loaded {
     ledger: Arc<Ledger>,
-    /// [`Registry::loads`] when somebody asked for it last.
+    /// Value of [`Registry::loads`] when the ledger was last asked for.
     used: AtomicU64,
 }
 
 impl Loaded {
-    /// Returns true if nobody but the registry has it, or anything of it that changes: who asks for it
-    /// again gets what is in the store, and nobody goes on with what was before. (Its shard, as long as
-    /// it holds its state, has its trust state.) One in which something is due before ledgers that are not
-    /// in memory are looked at again stays.
+    /// Returns true if only the registry holds the ledger and its trust state, so that it can be
+    /// dropped and loaded again from the store. (Its shard, as long as it keeps its state, holds
+    /// its trust state.) A ledger with a deadline before the next look at unloaded ledgers
+    /// (`due_by`) is kept.
     fn is_unused(&self, due_by: Micros) -> bool {
         Arc::strong_count(&self.ledger) == 1
             && Arc::strong_count(&self.ledger.trust) == 1
@@ -115,7 +115,7 @@ impl Loaded {
     }
 }
 
-/// A ledger that is about to be created: its records are to be committed by its shard.
+/// A ledger that is about to be created; its shard will commit its records.
 pub(crate) struct NewLedger {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) readable: Arc<Readable>,
@@ -124,7 +124,7 @@ pub(crate) struct NewLedger {
 }
 
 impl NewLedger {
-    /// Adds everything that makes it exist to a batch.
+    /// Adds all records of the new ledger to a batch.
     pub(crate) fn write(&self, store: &Store, batch: &mut Batch) {
         let (number, name) = (self.ledger.number, self.ledger.name());
         let next = (number.0 + 1).to_be_bytes();
@@ -136,7 +136,7 @@ impl NewLedger {
     }
 }
 
-/// A name that is being loaded, as long as somebody holds or waits for it.
+/// A name that is being loaded, as long as a caller holds or waits for its lock.
 struct Loading<'a> {
     registry: &'a Registry,
     name: &'a str,
@@ -158,18 +158,18 @@ impl<'a> Loading<'a> {
 impl Drop for Loading<'_> {
     fn drop(&mut self) {
         let mut loading = self.registry.loading.lock();
-        // The table's and this one: copies are made under its lock alone.
+        // The table and this value hold the lock: copies are made only while the table is locked.
         if Arc::strong_count(&self.held) == 2 {
             loading.remove(self.name);
         }
     }
 }
 
-/// Ledgers in order of their names.
+/// A page of ledgers, in the order of their names.
 pub(crate) struct Page {
-    /// Each with its newest head, if that can be read.
+    /// Ledgers, each with its newest head if that can be read.
     pub(crate) ledgers: Vec<(LedgerRecord, Option<TreeHead>)>,
-    /// Whether there are more.
+    /// True if there are more ledgers behind these.
     pub(crate) more: bool,
 }
 
@@ -188,12 +188,12 @@ impl Registry {
         }
     }
 
-    /// Compiles and keeps evidence policies.
+    /// Returns the compiler of evidence policies.
     pub(crate) fn policies(&self) -> &Arc<Policies> {
         &self.policies
     }
 
-    /// Ledgers in memory whose evidence policy this build cannot read.
+    /// Returns the number of ledgers in memory whose evidence policy this build cannot read.
     pub(crate) fn policies_unreadable(&self) -> u64 {
         let loaded = self.loaded.read();
         let unreadable = loaded.values().filter(|one| {
@@ -207,7 +207,7 @@ impl Registry {
         &self.store
     }
 
-    /// The ledger of this name if it is in memory. Never blocks for long.
+    /// Returns the ledger `name` if it is in memory. Never blocks for long.
     pub(crate) fn loaded(&self, name: &str) -> Option<Arc<Ledger>> {
         let loaded = self.loaded.read();
         let one = loaded.get(name)?;
@@ -218,7 +218,7 @@ impl Registry {
         Some(Arc::clone(&one.ledger))
     }
 
-    /// Keeps a ledger in memory, and lets go of others for it.
+    /// Keeps a ledger in memory, and drops others to make room.
     fn keep(&self, ledger: &Arc<Ledger>) {
         let loads = self.loads.fetch_add(1, Relaxed) + 1;
         let one = Loaded {
@@ -229,8 +229,8 @@ impl Registry {
         self.let_go(LOADED_MAX, POLICY_BYTES_MAX);
     }
 
-    /// Lets go of ledgers that nobody uses while there are more of them, or more bytes of policies, than
-    /// this.
+    /// Drops unused ledgers while there are more than `ledgers_max` of them, or more bytes of
+    /// policies than `policy_bytes_max`.
     pub(super) fn let_go(&self, ledgers_max: usize, policy_bytes_max: usize) {
         let due_by = ticker::next_look(self.clock.now());
         let mut loaded = self.loaded.write();
@@ -259,7 +259,8 @@ impl Registry {
         tracing::debug!(ledgers = gone.len(), "ledgers that nobody uses were let go");
     }
 
-    /// Names of ledgers that are not loaded and in which something is due by then, or may be.
+    /// Returns names of ledgers that are not loaded and that have, or may have, a deadline up to
+    /// `by`.
     pub(crate) fn due_unloaded(&self, by: Micros) -> Result<Vec<String>, StoreError> {
         let mut due = Vec::new();
         let mut after = String::new();
@@ -274,7 +275,7 @@ impl Registry {
                     continue;
                 }
                 let first = self.store.next_due(LedgerNumber(record.number));
-                // What cannot be read is reported when the ledger is loaded.
+                // A record that cannot be read is reported when the ledger is loaded.
                 let may_be = first.map_or(true, |first| first.is_some_and(|first| first <= by));
                 if may_be {
                     due.push(record.name);
@@ -283,7 +284,8 @@ impl Registry {
         }
     }
 
-    /// Names of the ledgers whose newest entry was received after `time`. Reads one record of each.
+    /// Returns names of the ledgers whose newest entry was received after `time`. Reads one record
+    /// of each.
     pub(crate) fn ahead_of(&self, time: Micros) -> Result<Vec<String>, StoreError> {
         let mut ahead = Vec::new();
         let mut after = String::new();
@@ -295,7 +297,8 @@ impl Registry {
             after.clone_from(&last.name);
             for record in page {
                 let newest = self.store.effective_time(LedgerNumber(record.number));
-                // One that cannot be read is reported when it is loaded, and holds up no other.
+                // A ledger that cannot be read is reported when it is loaded, and does not hinder
+                // the others.
                 if newest.ok().flatten().is_some_and(|newest| newest > time) {
                     ahead.push(record.name);
                 }
@@ -303,13 +306,13 @@ impl Registry {
         }
     }
 
-    /// Every ledger in memory.
+    /// Returns every ledger in memory.
     pub(crate) fn all_loaded(&self) -> Vec<Arc<Ledger>> {
         let loaded = self.loaded.read();
         loaded.values().map(|one| Arc::clone(&one.ledger)).collect()
     }
 
-    /// The ledger of this name, loaded from the store if it is not in memory.
+    /// Returns the ledger `name`; loads it from the store if it is not in memory.
     pub(crate) fn ledger(&self, name: &str) -> Result<Arc<Ledger>, RegistryError> {
         if let Some(ledger) = self.loaded(name) {
             return Ok(ledger);
@@ -320,7 +323,7 @@ impl Registry {
         if !is_valid_name(name) {
             return Err(not_found());
         }
-        // Before the lock: names that nobody has must not queue for it.
+        // This check comes before the lock, so that unknown names do not queue for it.
         if self.store.ledger(name)?.is_none() {
             return Err(not_found());
         }
@@ -358,7 +361,7 @@ impl Registry {
         Ok(ledger)
     }
 
-    /// Does something while a ledger of this name is being loaded.
+    /// Runs `what` while a ledger of this name is being loaded.
     #[cfg(test)]
     pub(crate) fn while_loading(&self, name: &str, what: impl FnOnce()) {
         let loading = Loading::of(self, name);
@@ -366,8 +369,8 @@ impl Registry {
         what();
     }
 
-    /// Up to `limit` ledgers after the name `after`. Loads none of them. A head that cannot be read is `None`: one damaged
-    /// ledger must not hide the others.
+    /// Returns up to `limit` ledgers after the name `after`, and loads none of them. A head that
+    /// cannot be read is `None`: one damaged ledger must not hide the others.
     pub(crate) fn page(&self, after: &str, limit: usize) -> Result<Page, RegistryError> {
         let mut records = self.store.ledgers_after(after, limit + 1)?;
         let more = records.len() > limit;
@@ -393,7 +396,7 @@ impl Registry {
     }
 
     /// Prepares a new ledger and hands it to `commit`, which must return only when it is on disk.
-    /// Nobody else creates a ledger meanwhile.
+    /// No other ledger is created meanwhile.
     pub(crate) fn create(
         &self,
         name: &str,
@@ -403,7 +406,7 @@ impl Registry {
         self.create_under(deed_evidence::RULES_VERSION, name, authority_keys, commit)
     }
 
-    /// The same under older rules, as ledgers of before have them.
+    /// Creates a ledger under an older version of the rules.
     pub(crate) fn create_under(
         &self,
         rules_version: u32,
@@ -424,18 +427,18 @@ impl Registry {
         let new = self.prepare(rules_version, name, authority_keys)?;
         let ledger = Arc::clone(&new.ledger);
         {
-            // Under the lock that loading takes, so that nobody is in the middle of it.
+            // The lock is the one that loading takes, so that no loading is under way.
             let loading = Loading::of(self, name);
             let _loading = loading.held.lock();
             *self.coming.lock() = Some(name.to_owned());
         }
         let committed = commit(new);
         if committed.is_ok() {
-            // The one that its shard steps, before anybody can load another.
+            // The ledger that its shard steps is kept before another can be loaded.
             self.keep(&ledger);
         }
-        // If it failed nobody knows whether it is there; the shard has stopped then, or nothing was
-        // written.
+        // If the commit failed, the ledger may be on disk or not; either the shard has stopped, or
+        // nothing was written.
         *self.coming.lock() = None;
         committed?;
         tracing::info!(ledger = name, origin = %ledger.origin, "ledger created");

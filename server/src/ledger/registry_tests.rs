@@ -1,4 +1,4 @@
-//! Ledgers come into memory when they are asked for, and go when nobody uses them.
+//! Tests that ledgers are loaded when they are asked for, and dropped when they are unused.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ fn ledgers_that_nobody_uses_are_let_go_and_come_back_as_they_were() {
         let answer = engine.append(name, vec![producer.intent("a")]).unwrap();
         assert_eq!(briefs(&answer), ["accepted 1"]);
     }
-    // Their shard steps them still.
+    // Their shard still steps them.
     engine.registry.let_go(0, 0);
     assert_eq!(in_memory(&engine), NAMES);
     engine.close();
@@ -58,7 +58,7 @@ fn ledgers_that_nobody_uses_are_let_go_and_come_back_as_they_were() {
     let [one, two, three] = NAMES.map(|name| engine.registry.ledger(name).unwrap());
     engine.registry.let_go(0, 0);
     assert_eq!(in_memory(&engine), NAMES);
-    // A reader that follows it keeps it too.
+    // A reader that follows a ledger keeps it in memory, too.
     let follows = two.watch();
     drop((one, two, three));
     engine.registry.let_go(2, usize::MAX);
@@ -88,7 +88,7 @@ fn policies_of_ledgers_that_nobody_uses_are_let_go() {
     let engine = Engine::open(dir.path());
     let load = |name| drop(engine.registry.ledger(name).unwrap());
     NAMES.into_iter().for_each(load);
-    // The one that was used longest ago goes, and none that has no policy of its own.
+    // The least recently used one is dropped, and none that has no policy.
     let one = 64 * (POLICIES.len() + DEFAULT_SCHEMA.len());
     engine.registry.let_go(3, 2 * one);
     assert_eq!(in_memory(&engine), NAMES);

@@ -1,4 +1,4 @@
-//! Log keys that take over: in the step, over restarts, and whatever write fails meanwhile.
+//! Tests of log key rotations: in the step, over restarts, and with failing writes.
 
 use std::{
     io,
@@ -49,7 +49,7 @@ fn by(note: &[u8], key: &VerifierKey) -> bool {
     Checkpoint::open(note, key).is_ok()
 }
 
-/// A ledger whose first key is not this server's, stepped by hand, with the keys that follow.
+/// A ledger that is stepped by hand, with the log keys that follow the first one.
 struct Stepped {
     ledger: ByHand,
     signers: LogSigners,
@@ -60,7 +60,7 @@ impl Stepped {
     fn new() -> Self {
         let ledger = ByHand::new();
         let dir = tempfile::tempdir().unwrap();
-        // The same secret for each: what is compared is what two servers with one secret make.
+        // Both servers have the same secret, because their results are compared.
         let text = format!(
             "deed-server-key-v1\nname example.org\nsecret {}=\n",
             "A".repeat(43)
@@ -101,7 +101,7 @@ impl Stepped {
     }
 }
 
-/// Statements, a rotation, more of them, another rotation: in one turn, and cut in each other way.
+/// Cuts statements and two rotations into turns in every way, and compares the results.
 #[test]
 fn where_turns_are_cut_does_not_matter() {
     let run = |cuts: u8| {
@@ -111,7 +111,7 @@ fn where_turns_are_cut_does_not_matter() {
         let mut open = Vec::new();
         for step in 0..6 {
             if step == 4 {
-                // The second key is known once the first rotation was stepped.
+                // The second key is known only when the first rotation was stepped.
                 let waiting = std::mem::take(&mut open);
                 stepped.ledger.turn(&waiting);
             }
@@ -156,8 +156,8 @@ fn the_server_takes_no_key_that_it_does_not_have() {
     assert_eq!(reason, Reason::TrustRefused);
     assert!(message.contains(&stepped.next().to_string()), "{message}");
 
-    // Two that were admitted before either was stepped: the second one comes too late. And each one
-    // again is a duplicate.
+    // Two rotations are admitted before either is stepped: the second one comes too late. Each one,
+    // sent again, is a duplicate.
     let next = stepped.next();
     let mut first = authority();
     let first = first.says(rotated(&next));
@@ -179,7 +179,7 @@ fn the_server_takes_no_key_that_it_does_not_have() {
     let again = stepped.admitted(&[first]);
     let placed = stepped.ledger.turn(&[again]);
     assert!(matches!(placed[0], Placement::Duplicate(at) if at.leaf == 1));
-    // Without signers, as where nobody signs, no key is taken.
+    // Without signers, as in a program that does not sign, no log key is accepted.
     let (_, rejected) = Admission {
         ledger_id: stepped.ledger.id,
         trust: &stepped.ledger.trust,
@@ -192,7 +192,7 @@ fn the_server_takes_no_key_that_it_does_not_have() {
     assert_eq!(rejected.len(), 1);
 }
 
-/// Every head of the ledger, signed anew, is one of its size; and the same twice.
+/// Checks that every head of the ledger, signed anew, has its size and the same bytes twice.
 fn check_heads(ledger: &Ledger) {
     let keys = log_keys(ledger);
     let readable = ledger.readable();
@@ -202,7 +202,7 @@ fn check_heads(ledger: &Ledger) {
         let head = keys.open(&note).unwrap();
         assert_eq!(head.size, size);
         assert_eq!(note, ledger.sign(head), "size {size}");
-        // And by no key that has nothing to do with it.
+        // No other key signs it.
         let signers = keys.at(size);
         let signed = keys.all().iter().filter(|known| by(&note, &known.key));
         let wanted = 1 + usize::from(signers.handed_over_by.is_some());
@@ -225,7 +225,8 @@ fn heads_are_signed_by_the_key_of_their_size_over_restarts_and_new_secrets() {
     let before = engine.append(LEDGER, vec![agent.intent("before")]).unwrap();
     let old_note = before.checkpoint.clone();
 
-    // Both in one request: the head of size 4 is the new key's alone, that of 3 hands over.
+    // Both are in one request: the head of size 4 has only the new key's signature, that of size 3
+    // hands over.
     let next = ledger.next_log_key();
     let both = vec![authority.says(rotated(&next)), agent.intent("after")];
     let answer = engine.append(LEDGER, both).unwrap();
@@ -244,7 +245,7 @@ fn heads_are_signed_by_the_key_of_their_size_over_restarts_and_new_secrets() {
     engine.close();
     check_fsck(dir.path());
 
-    // A new secret changes what comes next, and nothing that was.
+    // A new secret changes the next key, and none of the earlier ones.
     let engine = Engine::open(dir.path());
     let unloaded = engine.registry.page("", 10).unwrap().ledgers;
     assert_eq!(unloaded[0].1.unwrap().size.get(), 4, "read without loading");
@@ -252,7 +253,7 @@ fn heads_are_signed_by_the_key_of_their_size_over_restarts_and_new_secrets() {
     let of_the_old_secret = ledger.next_log_key();
     check_heads(&ledger);
     drop(ledger);
-    // Not while it runs.
+    // The secret cannot be renewed while the server runs.
     secret::renew(dir.path()).unwrap_err();
     engine.close();
     secret::renew(dir.path()).unwrap();
@@ -283,7 +284,7 @@ fn heads_are_signed_by_the_key_of_their_size_over_restarts_and_new_secrets() {
     engine.close();
     check_fsck(dir.path());
 
-    // The head that the first key signed is one of the ledger for ever; one that it signs now is not.
+    // A head that the first key signed stays valid for ever; one that it signs now is not.
     let engine = Engine::open(dir.path());
     let ledger = engine.registry.ledger(LEDGER).unwrap();
     let keys = log_keys(&ledger);
@@ -321,7 +322,7 @@ fn a_record_or_a_secret_that_names_other_keys_is_noticed() {
         engine.store.put(&mut batch, Family::Meta, &key, &record);
         engine.store.commit(batch).unwrap();
     };
-    // The head hands over, so the old key opens it too: only the entries say that it is the old one.
+    // The old key opens the handover head, too: only the entries show that it is the old one.
     let old = crate::store::records::LedgerRecord {
         key_generation: 0,
         vkey: first.to_string(),
@@ -342,7 +343,7 @@ fn a_record_or_a_secret_that_names_other_keys_is_noticed() {
     engine.registry.ledger(LEDGER).unwrap();
     engine.close();
 
-    // A server.key without the secret that the keys derive from.
+    // This server.key lacks the secret that the keys derive from.
     secret::renew(dir.path()).unwrap();
     let path = dir.path().join("server.key");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -361,14 +362,14 @@ fn a_record_or_a_secret_that_names_other_keys_is_noticed() {
     assert!(error.contains("server.key does not give"), "{error}");
 }
 
-/// Which write fails, and whether it has reached the disk by then.
+/// The write that fails, and whether it has reached the disk by then.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     guard: bool,
     after: bool,
 }
 
-/// Lets the writes before number `at` pass.
+/// Makes write number `at` fail.
 fn with_fault(mut disk: Disk, fault: Fault, at: usize) -> Disk {
     let (commits, guards) = (AtomicUsize::new(0), AtomicUsize::new(0));
     Disk {
@@ -396,8 +397,8 @@ fn with_fault(mut disk: Disk, fault: Fault, at: usize) -> Disk {
     }
 }
 
-/// Writes 0 and 1 make the ledger and a first entry; the rotation is write 2. Whatever becomes of
-/// that one, the next start signs with the key of its tree, and the statement is recorded once.
+/// Writes 0 and 1 make the ledger and a first entry; the rotation is write 2. Whatever happens to
+/// that write, the next start signs with the key of its tree, and the statement is recorded once.
 #[test]
 fn a_rotation_is_whole_or_absent_whatever_write_fails() {
     for (guard, after) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -1,5 +1,5 @@
-//! Keys, signatures and batches in admission and step: every refusal, and that a replay and other
-//! cuts give the same ledger.
+//! Tests of keys, signatures and batches in admission and step: every refusal, and equal results
+//! for replays and for other cuts.
 
 use deed_evidence::{
     Micros,
@@ -27,7 +27,7 @@ fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
 
-/// A ledger in which `key(1)` speaks for the agent.
+/// Makes a ledger in which `key(1)` speaks for the agent.
 fn ledger() -> (ByHand, Authority) {
     let mut ledger = ByHand::new();
     let mut authority = Authority::new(ledger.id);
@@ -36,7 +36,7 @@ fn ledger() -> (ByHand, Authority) {
     (ledger, authority)
 }
 
-/// One turn over envelopes that admission takes.
+/// Makes one turn of envelopes that admission accepts.
 fn say(ledger: &mut ByHand, received_at: i64, envelopes: &[v1::Envelope]) -> Vec<Placement> {
     let batch = admit_with(&ledger.trust, ledger.id, received_at, envelopes);
     ledger.turn(&[batch])
@@ -108,7 +108,7 @@ fn admission_refuses_what_no_key_of_the_ledger_signed() {
     half.key_id = bytes::Bytes::new();
     let mut short = signed(agent.clone().intent("short"), &key(1));
     short.signature.truncate(63);
-    // A manifest's bytes signed as a statement, and the other way round.
+    // A manifest's bytes are signed as a statement, and a statement's as a manifest.
     let batch = batched(vec![agent.intent("in a batch")], &key(1));
     let as_statement = v1::Envelope {
         payload_type: PayloadType::Statement.into(),
@@ -198,7 +198,7 @@ fn a_producer_with_a_key_is_not_taken_unsigned() {
         speaker(&say(&mut ledger, 5, std::slice::from_ref(&unsigned))),
         SpeakerRefusal::SignatureRequired
     );
-    // Also when its only key has ended: that must open no door.
+    // The signature is still required after the only key has ended.
     let revoked = authority.revokes(&key(1));
     assert_eq!(brief(&say(&mut ledger, 5, &[revoked])), ["linked 2"]);
     assert_eq!(
@@ -248,7 +248,7 @@ fn keys_come_into_force_end_and_are_revoked_at_the_leaf() {
     producer.next = 1;
     let next = |what: &str| signed(producer.clone().intent(what), &key(2));
     let late = next("late");
-    // In one request with what moves effective time past the end: judged at its own leaf.
+    // Effective time moves past the key's end, and the statement is judged at its own leaf.
     let mut agent = Producer::new(ledger.id, 1);
     let mover = signed(agent.intent("later"), &key(1));
     let before = admit_with(&ledger.trust, ledger.id, 199, &[]);
@@ -259,7 +259,8 @@ fn keys_come_into_force_end_and_are_revoked_at_the_leaf() {
         SpeakerRefusal::Key(KeyRefusal::Ended { .. })
     ));
 
-    // Revoked in the turn in which it still speaks: before, not after.
+    // The key is revoked in the middle of a turn: statements before that are accepted, those after
+    // it are not.
     let revoked = authority.revokes(&key(1));
     let (one, two) = (
         signed(agent.intent("before"), &key(1)),
@@ -281,7 +282,7 @@ fn a_key_is_registered_once_and_by_an_authority_in_force() {
         trust(&say(&mut ledger, 5, &[again])),
         TrustRefusal::KeyRegisteredBefore { .. }
     ));
-    // A refusal consumes nothing: the authority's session still takes the same sequence.
+    // A refusal consumes no sequence: the authority's session still takes the same one.
     let mut authority = Authority::new(ledger.id);
     let _ = authority.registers(&key(1), AGENT);
     let handed_over = authority.says(Body::AuthoritiesChanged(v1::AuthoritiesChanged {
@@ -294,7 +295,7 @@ fn a_key_is_registered_once_and_by_an_authority_in_force() {
         brief(&say(&mut ledger, 5, std::slice::from_ref(&handed_over))),
         ["linked 2"]
     );
-    // Who was an authority is known still, so that what it said is a duplicate; it says nothing new.
+    // The statements of a former authority are still known as duplicates; new ones are refused.
     assert!(matches!(
         trust(&say(&mut ledger, 5, &[authority.revokes(&key(1))])),
         TrustRefusal::SignerUnknown { .. }
@@ -313,13 +314,13 @@ fn a_batch_is_recorded_whole_or_not_at_all() {
     let recorded = ["recorded 2", "recorded 3", "recorded 4", "recorded 5"];
     assert_eq!(brief(&say(&mut ledger, 5, &batch)), recorded);
 
-    // The same again: the same leaves, also when the store alone knows them.
+    // The same batch again has the same leaves, also when only the store knows them.
     let duplicates = ["duplicate 2", "duplicate 3", "duplicate 4", "duplicate 5"];
     assert_eq!(brief(&say(&mut ledger, 6, &batch)), duplicates);
     ledger.forget_sessions();
     assert_eq!(brief(&say(&mut ledger, 7, &batch)), duplicates);
 
-    // Cut otherwise, it is another batch, and its first sequence is used.
+    // A part of the batch is another batch, and its first sequence is used.
     let other = batched(batch[1..3].to_vec(), &key(1));
     assert_eq!(
         say(&mut ledger, 8, &other)[1..],
@@ -333,10 +334,10 @@ fn a_batch_is_recorded_whole_or_not_at_all() {
             Placement::Refused(Refusal::Batch { culprit: 1 }),
         ]
     );
-    // One of it alone, signed by itself: what is recorded there is the same payload.
+    // One of its statements, signed by itself, has the same payload as the recorded one.
     let alone = signed(batch[2].clone(), &key(1));
     assert_eq!(brief(&say(&mut ledger, 9, &[alone])), ["duplicate 4"]);
-    // A hole before it.
+    // A sequence before this batch is missing.
     agent.next += 1;
     let ahead = batched(vec![agent.intent("ahead"), agent.intent("of it")], &key(1));
     let placements = say(&mut ledger, 9, &ahead);
@@ -441,11 +442,11 @@ fn admission_refuses_batches_that_do_not_fit_their_manifest() {
             })
             .collect();
         assert_eq!(reasons(&rejected), expected, "{what}: {rejected:?}");
-        // What follows the batch is not part of it.
+        // The statement behind the batch is not part of it.
         let left: Vec<_> = admitted.statements().iter().map(|s| s.envelope).collect();
         assert_eq!(left, [4], "{what}");
     }
-    // Too few behind it.
+    // Fewer statements follow than the manifest counts.
     let (admitted, rejected) = try_admit(&ledger, &good[..3]);
     assert_eq!(
         reasons(&rejected),
@@ -456,7 +457,7 @@ fn admission_refuses_batches_that_do_not_fit_their_manifest() {
         ]
     );
     assert!(admitted.statements().is_empty());
-    // A statement is no manifest.
+    // A statement is not a manifest.
     let as_manifest = v1::Envelope {
         payload_type: PayloadType::BatchManifest.into(),
         ..after
@@ -486,7 +487,7 @@ fn a_principal_speaks_for_the_producers_bound_to_it() {
         })
     };
     let bound = authority.says(bind(0));
-    // It may not bind itself.
+    // A principal may not bind itself.
     let (_, rejected) = try_admit_from(&ledger, &gateway, std::slice::from_ref(&bound));
     assert_eq!(reasons(&rejected), [(0, Reason::PrincipalNotBound)]);
     assert_eq!(brief(&say(&mut ledger, 5, &[bound])), ["linked 2"]);
@@ -496,7 +497,7 @@ fn a_principal_speaks_for_the_producers_bound_to_it() {
     let entries = ledger.entries();
     assert_eq!(Entry::parse(&entries[3]).unwrap().principal_leaf, Some(2));
 
-    // Ended between admission and step.
+    // The binding ends between admission and step.
     let second = signed(agent.intent("second"), &key(1));
     let (batch, rejected) = try_admit_from(&ledger, &gateway, &[second]);
     assert_eq!(rejected, []);
@@ -515,7 +516,7 @@ fn a_principal_speaks_for_the_producers_bound_to_it() {
     assert_eq!(reasons(&rejected), [(0, Reason::PrincipalNotBound)]);
 }
 
-/// One thing that somebody does in a ledger with keys.
+/// One act of a party in a ledger with keys.
 #[derive(Debug, Clone)]
 enum Act {
     Signed,
@@ -538,7 +539,7 @@ fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
     prop::collection::vec((0_u8..4, act), 1..60)
 }
 
-/// What is sent, as requests that must not be cut.
+/// Returns the requests of these acts; each must not be cut.
 fn requests(
     ledger: &ByHand,
     authority: &mut Authority,
@@ -573,7 +574,7 @@ fn requests(
     made
 }
 
-/// A ledger in which the first two agents have keys.
+/// Makes a ledger in which the first two agents have keys.
 fn with_keys() -> (ByHand, Authority) {
     let mut ledger = ByHand::new();
     let mut authority = Authority::new(ledger.id);
@@ -587,7 +588,7 @@ fn with_keys() -> (ByHand, Authority) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// However turns are cut, and whether or not memory was lost in between.
+    /// The result is the same however turns are cut, and whether or not memory was lost in between.
     #[test]
     fn cuts_do_not_matter(
         acts in acts(),
@@ -623,13 +624,13 @@ proptest! {
         prop_assert_eq!(cut.entries(), whole.entries());
         prop_assert_eq!(cut.records(), whole.records());
         prop_assert_eq!(&*cut.trust.read(), &*whole.trust.read());
-        // What a restart would read.
+        // A restart would read these.
         let (entry, ..) = genesis();
         let loaded = load::trust(&cut.store, NUMBER, &entry).unwrap();
         prop_assert_eq!(&loaded, &*whole.trust.read());
     }
 
-    /// A log's entries, fed into a second store, give the same root and records.
+    /// The entries of a log, stepped into a second store, give the same root and records.
     #[test]
     fn a_replay_gives_the_same_ledger(acts in acts()) {
         let (mut original, mut authority) = with_keys();

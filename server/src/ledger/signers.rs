@@ -13,12 +13,12 @@ use crate::identity::Identity;
 pub(crate) struct LogSigners {
     identity: Arc<Identity>,
     origin: Origin,
-    /// By generation: derived once, kept while the ledger is in memory.
+    /// Signers by generation: derived once, and kept while the ledger is in memory.
     derived: RwLock<Vec<Arc<NoteSigner>>>,
 }
 
 impl LogSigners {
-    /// For a ledger none of whose keys is looked at yet.
+    /// Returns the signers of a ledger; none is derived yet.
     pub(crate) fn new(identity: Arc<Identity>, origin: Origin) -> Self {
         Self {
             identity,
@@ -27,7 +27,8 @@ impl LogSigners {
         }
     }
 
-    /// `None` if the server's secrets do not give all of these keys.
+    /// Derives the signers of all keys; returns `None` if the server's secrets do not give all of
+    /// them.
     pub(crate) fn open(
         identity: Arc<Identity>,
         origin: Origin,
@@ -40,15 +41,15 @@ impl LogSigners {
         Some(signers)
     }
 
-    /// The key that the ledger gets next, after these.
+    /// Returns the key that the ledger gets after these.
     pub(crate) fn next(&self, log_keys: &LogKeys) -> VerifierKey {
         let generation = number(log_keys.all().len());
         let signer = self.identity.log_signer(&self.origin, generation);
         signer.verifier_key().clone()
     }
 
-    /// Signs a head. Deterministic: the same head gives the same bytes, for the keys that sign its
-    /// size never change.
+    /// Signs a head. The result is deterministic: the keys that sign a size never change, so the
+    /// same head gives the same bytes.
     pub(crate) fn sign(&self, log_keys: &LogKeys, head: TreeHead) -> Bytes {
         let signers = log_keys.at(head.size);
         let checkpoint = Checkpoint::new(self.origin.clone(), head);

@@ -1,4 +1,4 @@
-//! The step: sessions, duplicates, runs, and that batch cuts do not matter.
+//! Tests of the step: sessions, duplicates, runs, and equal results for other cuts of batches.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::{
 
 pub(super) const NUMBER: LedgerNumber = LedgerNumber(0);
 
-/// A ledger that is stepped and written by hand, one turn after the other.
+/// A ledger that is stepped and written by hand, one turn at a time.
 pub(super) struct ByHand {
     _dir: tempfile::TempDir,
     pub(super) store: Arc<Store>,
@@ -94,7 +94,7 @@ impl ByHand {
         Stored(Arc::clone(&self.store))
     }
 
-    /// The same requests, in turns that end after each piece.
+    /// Steps the requests in turns that end after each piece.
     pub(super) fn pieces(&mut self, batches: &[AdmittedBatch]) -> Vec<Placement> {
         let mut all = Vec::new();
         for batch in batches {
@@ -129,7 +129,7 @@ impl ByHand {
         placements
     }
 
-    /// As after a restart: nothing in memory but the tree.
+    /// Forgets everything but the tree, as a restart does.
     pub(super) fn forget_sessions(&mut self) {
         let edge = self.state.edge().clone();
         let trust = Arc::clone(&self.trust);
@@ -149,7 +149,7 @@ impl ByHand {
     }
 }
 
-/// Admits what no key and no principal matters for.
+/// Admits envelopes for which keys and principals do not matter.
 fn admit(id: LedgerId, received_at: i64, envelopes: &[v1::Envelope]) -> AdmittedBatch {
     admit_with(&genesis().2, id, received_at, envelopes)
 }
@@ -194,7 +194,7 @@ fn duplicates_are_found_in_the_turn_in_memory_and_in_the_store() {
     let mut producer = Producer::new(ledger.id, 1);
     let all: Vec<_> = (0..4).map(|n| producer.intent(&format!("r{n}"))).collect();
     let batch = |from: usize, to: usize| admit(ledger.id, 5, &all[from..to]);
-    // Within one request, and within one turn.
+    // The repetition is in one request, and so in one turn.
     let twice = [all[0].clone(), all[0].clone(), all[1].clone()];
     let first_turn = [admit(ledger.id, 5, &twice), batch(0, 2), batch(2, 3)];
     let (fourth, second_turn, after) = (batch(3, 4), batch(0, 4), batch(0, 4));
@@ -234,7 +234,7 @@ fn large(producer: &mut Producer) -> v1::Envelope {
     })
 }
 
-/// Memory is bounded in bytes, whatever the cells have in them: a turn begins with little.
+/// Memory is bounded in bytes, whatever the size of the cells: each turn begins with little.
 #[test]
 fn what_a_ledger_holds_is_bounded_in_bytes() {
     let mut ledger = ByHand::new();
@@ -247,13 +247,13 @@ fn what_a_ledger_holds_is_bounded_in_bytes() {
         let placed = ledger.turn(&[admitted]);
         assert!(matches!(placed[..], [Placement::Recorded { .. }, ..]));
         most = most.max(ledger.state.held());
-        // What one turn brings in stands in proportion to what was sent.
+        // The cells that one turn loads are in proportion to the bytes that were sent.
         assert!(ledger.state.held() <= (8 << 20) + 3 * sent);
     }
     assert!(most > 8 << 20, "it was reached: {most}");
 }
 
-/// The ledger that holds the most gives it back; one that holds little does not pay for that.
+/// The ledger that holds the most memory gives it back; one that holds little keeps its own.
 #[test]
 fn the_largest_ledgers_forget_first() {
     let (mut one, mut other) = (ByHand::new(), ByHand::new());
@@ -267,7 +267,7 @@ fn the_largest_ledgers_forget_first() {
     assert!(little > 0 && one.state.held() > 10 * little);
     forget_most(vec![&mut other.state, &mut one.state], 10 * little);
     assert_eq!((one.state.held(), other.state.held()), (0, little));
-    // It goes on with what the store has.
+    // The ledger goes on with the records in the store.
     let next = large(&mut Producer::new(one.id, 2));
     let placed = one.turn(&[admit(one.id, 6, &[next])]);
     assert!(matches!(placed[..], [Placement::Recorded { .. }]));
@@ -281,7 +281,7 @@ fn a_duplicate_brings_the_first_receipt() {
     let first = admit(ledger.id, 5, std::slice::from_ref(&envelope));
     let leaf_hash = first.statements()[0].leaf_hash;
     ledger.turn(&[first]);
-    // Admitted at another time, so its own entry would have another hash.
+    // It is admitted at another time, so its own entry would have another hash.
     let again = admit(ledger.id, 6, &[envelope]);
     assert_ne!(again.statements()[0].leaf_hash, leaf_hash);
     let placements = ledger.turn(&[again]);
@@ -324,7 +324,7 @@ fn sequences_are_strict_and_gaps_are_owned_up_to() {
             "recorded 1",
             "NotNext { expected: Sequence(1) }",
             "recorded 2",
-            // Inside of the gap: it was given up.
+            // This sequence is inside of the gap, and was given up.
             "SequenceReused { expected: Sequence(4) }",
             "recorded 3",
         ]
@@ -360,7 +360,7 @@ fn sessions_belong_to_their_producer_and_end() {
         brief(&ledger.turn(&[batch])),
         ["recorded 1", "SessionTaken", "recorded 2", "SessionClosed"]
     );
-    // What was recorded is still a duplicate after the end.
+    // A statement that was recorded is still a duplicate after the end.
     let again = admit(ledger.id, 6, &envelopes[..1]);
     assert_eq!(brief(&ledger.turn(&[again])), ["duplicate 1"]);
 }
@@ -401,7 +401,7 @@ fn a_chain_must_hold_within_a_batch_and_across_turns() {
     );
 }
 
-/// A store that is behind: it must not be asked about sessions of turns that it does not have.
+/// A store that is behind the step: it must not be asked about sessions of turns that it lacks.
 struct Behind(SessionId);
 
 impl Past for Behind {
@@ -447,7 +447,7 @@ fn a_refusal_between_two_turns_makes_nobody_forget_a_session() {
     ahead.next = 7;
     let (one, seven) = (producer.intent("one"), ahead.intent("seven"));
     let mut placements = Vec::new();
-    // Until its first turn is in the store, nobody may look for the session there.
+    // Until its first turn is in the store, the session must not be looked up there.
     let mut past = Behind(SessionId::new([99; 16]));
     for envelope in [zero, seven, one] {
         let mut turn = state.begin(&mut past).unwrap();
@@ -466,7 +466,7 @@ fn a_refusal_between_two_turns_makes_nobody_forget_a_session() {
     );
 }
 
-/// The envelope that an entry was made of.
+/// Returns the envelope that an entry was made of.
 pub(super) fn envelope_of(entry: &Entry<'_>) -> v1::Envelope {
     let bytes = |slice: &[u8]| Bytes::copy_from_slice(slice);
     v1::Envelope {
@@ -480,7 +480,7 @@ pub(super) fn envelope_of(entry: &Entry<'_>) -> v1::Envelope {
     }
 }
 
-/// One thing that a producer does.
+/// One act of a producer.
 #[derive(Debug, Clone)]
 enum Act {
     Intent,
@@ -501,7 +501,7 @@ fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
     prop::collection::vec((0_u8..5, act), 1..400)
 }
 
-/// The envelopes of some acts, by as many producers as there are.
+/// Returns the envelopes of some acts, each by the producer of its number.
 fn envelopes(id: LedgerId, acts: &[(u8, Act)]) -> Vec<v1::Envelope> {
     let mut producers: Vec<_> = (0..5).map(|session| Producer::new(id, session)).collect();
     let mut made: Vec<v1::Envelope> = Vec::new();
@@ -563,7 +563,8 @@ proptest! {
         prop_assert_eq!(cut.records(), whole.records());
     }
 
-    /// A log's entries, fed one by one into a second store, give the same root and records.
+    /// The entries of a log, stepped one by one into a second store, give the same root and
+    /// records.
     #[test]
     fn a_replay_gives_the_same_ledger(acts in acts(), turn_length in 1_usize..50) {
         let mut original = ByHand::new();

@@ -1,5 +1,6 @@
-//! Time passes in ledgers in which nothing happens: deadlines there fire by a Tick. Not by a clock that
-//! is not believed: its state is looked at here once a second, and told when it changes.
+//! Advances time in ledgers that receive nothing: their deadlines fire by a Tick. A clock that is
+//! not believed advances no time; its state is checked here once a second, and changes of it are
+//! logged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,32 +18,34 @@ use crate::{
     pressure::SourceKey,
 };
 
-/// Between two looks at the ledgers that are loaded.
+/// Interval between two looks at the ledgers in memory.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two looks at those that are not: one key is read of each. Loaded is what will be due by
-/// the next look, so that nothing is late because nobody has asked for its ledger.
+/// Interval between two looks at ledgers that are not in memory; one key is read of each. A ledger
+/// with a deadline before the next look is loaded, so that no deadline is late because its ledger
+/// is idle.
 const UNLOADED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// When ledgers that are not in memory are looked at again, at the latest.
+/// Returns the latest time at which ledgers that are not in memory are looked at again.
 pub(super) fn next_look(now: Micros) -> Micros {
     let interval = i64::try_from(UNLOADED_INTERVAL.as_micros()).unwrap_or(i64::MAX);
     Micros::new(now.get().saturating_add(interval))
 }
 
-/// Ledgers that are loaded at the same time because something will be due there.
+/// Most ledgers that are loaded at the same time because of a deadline.
 const LOADS_MAX: usize = 4;
 
-/// Ledgers that are ticked at the same time.
+/// Most ledgers that are ticked at the same time.
 const TICKS_MAX: usize = 64;
 
-/// Runs until the server stops.
+/// Runs the ticker until the server stops.
 pub(crate) async fn keep_ticking(context: Context) {
     let mut unloaded_at = Instant::now();
     let mut ahead = 0;
     let mut loading = JoinSet::new();
     loop {
-        // Beside the rounds: a ledger may take long to load, and time passes in the others.
+        // Loading runs beside the rounds: it may take long, and time must advance in the other
+        // ledgers.
         while loading.try_join_next().is_some() {}
         if unloaded_at <= Instant::now() && loading.is_empty() {
             unloaded_at = Instant::now() + UNLOADED_INTERVAL;
@@ -57,23 +60,24 @@ pub(crate) async fn keep_ticking(context: Context) {
     }
 }
 
-/// One look at the clock and at the ledgers that are loaded; see [`look_at_clock`].
+/// Looks once at the clock and at the ledgers in memory; see [`look_at_clock`] for `ahead` and the
+/// result.
 pub(crate) async fn round(context: &Context, ahead: usize) -> usize {
     let ahead = look_at_clock(context, ahead).await;
-    // Together: they share turns, and one full shard does not hold up the others.
+    // The ticks run concurrently: they share turns, and one full shard does not delay the others.
     stream::iter(context.registry.all_loaded())
         .for_each_concurrent(TICKS_MAX, |ledger| tick(context, ledger))
         .await;
     ahead
 }
 
-/// Takes an operator's confirmation if there is a new one, and tells what has changed of the clock.
-/// `before` is how many ledgers it was behind; how many it is behind now.
+/// Takes a new confirmation by an operator, if there is one, and logs changes of the clock's state.
+/// `before` is the number of ledgers that the clock was behind; returns the present number.
 async fn look_at_clock(context: &Context, before: usize) -> usize {
     let clock = Arc::clone(&context.appends.clock);
     let confirmed = crate::grpc::blocking(move || {
         let confirmed = clock.take_confirmation();
-        // Nobody need ask for anything for it to be known that the clock has leapt.
+        // The clock is read even without a request, so that a leap is noticed at once.
         let _ = clock.read();
         clock.save();
         Ok(confirmed)
@@ -95,14 +99,14 @@ async fn look_at_clock(context: &Context, before: usize) -> usize {
     ledgers.len()
 }
 
-/// Lets the ledgers go on whose own time is ahead of a clock that an operator has just confirmed.
+/// Releases the ledgers whose own time is ahead of a clock that an operator has just confirmed.
 async fn release_ahead(context: &Context, confirmed: Micros) {
     let latest = Micros::new(confirmed.get().saturating_add(BEHIND_MAX_US));
     let registry = Arc::clone(&context.registry);
     let ledgers = crate::grpc::blocking(move || {
         let names = registry.ahead_of(latest)?;
         let ledgers = names.iter().map(|name| registry.ledger(name));
-        // One that cannot be loaded says so when somebody asks for it.
+        // A ledger that cannot be loaded is reported when it is asked for.
         Ok(ledgers.filter_map(Result::ok).collect::<Vec<_>>())
     });
     for ledger in ledgers.await.unwrap_or_default() {
@@ -120,7 +124,7 @@ async fn release_ahead(context: &Context, confirmed: Micros) {
     }
 }
 
-/// Lets time come to now in a ledger, if something is due there.
+/// Advances time in a ledger to the present if a deadline there has passed.
 async fn tick(context: &Context, ledger: Arc<Ledger>) {
     let Ok(now) = context.appends.clock.read() else {
         return;
@@ -129,21 +133,21 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
     if due.is_none_or(|due| due > now) {
         return;
     }
-    // With the disk nearly full nothing is written. What is due stays due.
+    // When the disk is nearly full nothing is written, and the deadlines stay set.
     if context.registry.store().disk().check_log().is_err() {
         return;
     }
-    // A shard that has stopped says so elsewhere.
+    // A shard that has stopped is reported elsewhere.
     if context.appends.note_confirmed(&ledger).await.is_err() {
         return;
     }
     let shards = &context.appends.shards;
     let place = shards.reserve(ledger.number, SourceKey::Server, 0).await;
-    // A shard that has stopped says so elsewhere.
+    // A shard that has stopped is reported elsewhere.
     let _ = place.tick(ledger, now).answer().await;
 }
 
-/// Loads the ledgers that nobody has asked for and in which something is due soon.
+/// Loads ledgers that are not in memory and that have a deadline soon.
 async fn load_due(context: Context) {
     let by = next_look(context.appends.clock.now());
     let registry = Arc::clone(&context.registry);
@@ -155,7 +159,7 @@ async fn load_due(context: Context) {
         .for_each_concurrent(LOADS_MAX, |name| {
             let registry = Arc::clone(&context.registry);
             let loaded = crate::grpc::blocking(move || {
-                // A damaged one does not stop the time of the others.
+                // A damaged ledger does not stop time in the others.
                 if let Err(error) = registry.ledger(&name) {
                     tracing::warn!(
                         ledger = name,

@@ -1,5 +1,5 @@
-//! Timers: on disk with the next ones in memory, fired in portions wherever turns are cut, bounded in
-//! how far away and how many they are.
+//! Tests of timers: they are on disk with the next ones in memory, fire in portions wherever turns
+//! are cut, and are bounded in number and in how far ahead they lie.
 
 use std::{
     sync::{
@@ -52,7 +52,7 @@ fn intent_until(producer: &mut Producer, deadline_us: i64) -> v1::Envelope {
     producer.statement(|statement| statement.body = Some(Body::Intent(said)))
 }
 
-/// A ledger with so many timers, one at each of these times.
+/// Makes a ledger with a timer at each of these times.
 fn with_timers(times: impl Iterator<Item = i64>) -> (ByHand, Producer) {
     let mut ledger = ByHand::new();
     let mut producer = Producer::new(ledger.id, 1);
@@ -85,7 +85,7 @@ fn bodies(ledger: &ByHand) -> Vec<BodyKind> {
 fn memory_does_not_grow_with_what_is_due() {
     let (mut ledger, _) = with_timers((0..40_000).map(|n| 1_000_000 + n));
     assert_eq!(ledger.state.due(), 40_000);
-    // What a turn has set, and what was at hand before it.
+    // These are the timers that the turn has set, and those that were in memory before it.
     assert!(
         ledger.state.timers_at_hand() <= 2 * 4096,
         "{}",
@@ -93,7 +93,7 @@ fn memory_does_not_grow_with_what_is_due() {
     );
     ledger.turn(&[]);
     assert!(ledger.state.timers_at_hand() <= 2 * 4096);
-    // A start reads the next ones only.
+    // A start reads only the next timers.
     ledger.forget_sessions();
     assert_eq!(ledger.state.timers_at_hand(), 0);
     ledger.turn(&[]);
@@ -124,7 +124,7 @@ fn a_deadline_may_lie_ten_years_ahead() {
         why.contains("3660 days ahead at most") && why.contains("name an earlier one"),
         "{why}"
     );
-    // Heartbeats and tasks likewise.
+    // The bound holds for Heartbeats and tasks, too.
     producer.next -= 1;
     let beat = v1::Heartbeat {
         last_sequence: producer.next,
@@ -164,7 +164,7 @@ fn whoever_holds_its_share_of_timers_is_refused_more_and_nothing_else() {
     let first = [opened(&mut producer), intent_until(&mut producer, 1_000)];
     let batch = admit_with(&ledger.trust, ledger.id, 5, &first);
     ledger.turn(&[batch]);
-    // As if it had set all that is its own, but for one: nobody signs what it says.
+    // The records say that the producer, which is unsigned, holds all its timers but one.
     let full = TIMERS_MAX / 21 - 1;
     let itself = Owner::producer(&producer.producer);
     ledger.set_timers(&[Owner::ALL, Owner::UNSIGNED, itself], full, 0);
@@ -196,14 +196,14 @@ fn whoever_holds_its_share_of_timers_is_refused_more_and_nothing_else() {
         &[intent_until(&mut other, 2_000)],
     );
     assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 4"]);
-    // Without a deadline it is recorded.
+    // An Intent without a deadline is recorded.
     producer = before;
     producer.next += 1;
     let batch = admit_with(&ledger.trust, ledger.id, 5, &[producer.intent("r")]);
     assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 5"]);
 }
 
-/// Outcomes that the policy wants seen take no room from deadlines, however many there are.
+/// Outcomes that the policy requires to be observed take no room from deadlines.
 #[test]
 fn what_is_charged_to_nobody_takes_no_room() {
     let mut ledger = ByHand::new();
@@ -215,12 +215,12 @@ fn what_is_charged_to_nobody_takes_no_room() {
     let intent = intent_until(&mut producer, 1_000);
     let batch = admit_with(&ledger.trust, ledger.id, 5, &[intent]);
     assert_eq!(brief(&ledger.turn(&[batch])), ["recorded 2"]);
-    // And they are counted all the same.
+    // They are counted in the total.
     assert_eq!(ledger.state.due(), many + 1);
 }
 
-/// A statement that admission has not read (its ledger assessed nothing then) is refused where it cannot
-/// be read, and nothing else stops: it was the end of the shard.
+/// A statement that admission did not parse (its ledger assessed nothing then) is refused if it
+/// cannot be parsed, and the shard goes on. It used to stop the shard.
 #[test]
 fn what_cannot_be_read_is_refused_by_itself() {
     let mut ledger = ByHand::new();
@@ -244,7 +244,7 @@ fn what_is_due_in_one_ledger_is_spread_over_turns() {
     let dir = tempfile::tempdir().unwrap();
     let commits = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&commits);
-    // Turns of no time take one portion each.
+    // Turns without a time budget take one portion each.
     let engine = Engine::open_with(dir.path(), Duration::ZERO, |mut disk: Disk| Disk {
         commit: Box::new(move |batch| {
             counted.fetch_add(1, Relaxed);
@@ -259,7 +259,7 @@ fn what_is_due_in_one_ledger_is_spread_over_turns() {
     engine.append(NAME, envelopes).unwrap();
     engine.clock.set(10_000_000);
     let before = commits.load(Relaxed);
-    // Two requests, in order: the second one waits behind the first one.
+    // The two requests are in order: the second one waits behind the first one.
     let answers: Vec<_> = (0..2)
         .map(|_| engine.append(NAME, vec![producer.intent("r")]).unwrap())
         .collect();
@@ -276,7 +276,6 @@ fn what_is_due_in_one_ledger_is_spread_over_turns() {
     let replay = Replay::over(&entries).unwrap();
     assert_eq!(replay.bodies()["tick"], ticks);
     assert_eq!(replay.findings().count(), COUNT);
-    // And by the ticker alone, where nobody says anything.
     engine.close();
 }
 
@@ -284,14 +283,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     /// Wherever turns are cut between portions, and whether or not memory was lost in between, the
-    /// entries are the same, and so is all that is kept; a replay of the entries comes to it, too.
+    /// entries and all records are the same; a replay of the entries gives them, too.
     #[test]
     fn portions_do_not_depend_on_cuts(
         times in prop::collection::vec(0..6_i64, 300..900),
         cuts in prop::collection::vec((1_usize..4, any::<bool>()), 1..8),
     ) {
         let begin = || with_timers(times.iter().map(|at| 1_000 + at));
-        // Three statements, each later than the one before.
+        // The statements are three, each later than the one before.
         let say = |ledger: &ByHand, producer: &mut Producer| -> Vec<_> {
             [1_001, 1_003, 2_000].map(|at| {
                 let envelope = intent_until(producer, at + 1);
@@ -331,7 +330,7 @@ proptest! {
 }
 
 impl ByHand {
-    /// As if these held so many timers.
+    /// Writes records that give each owner `held` timers.
     fn set_timers(&mut self, owners: &[Owner], held: u64, uncharged: u64) {
         let timers = Timers {
             held,
@@ -348,7 +347,8 @@ impl ByHand {
         self.forget_sessions();
     }
 
-    /// A turn of so many portions of what is due by then; whether there is more.
+    /// Makes a turn of up to `portions` portions of the timers up to `at`; returns whether more are
+    /// left.
     fn portions(&mut self, at: i64, portions: usize) -> bool {
         let mut past = self.past();
         let mut turn = self.state.begin(&mut past).unwrap();

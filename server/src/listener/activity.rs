@@ -1,5 +1,5 @@
-//! What a connection is doing, for deciding when it has done nothing for too long, and which one
-//! gives way when there are too many.
+//! The activity of a connection. It decides when the connection has been idle for too long, and
+//! which one gives way when there are too many.
 
 use std::{
     sync::{
@@ -12,19 +12,19 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// What a connection is doing. Only tells when it may be closed, so no ordering between its
-/// numbers is relied on.
+/// The activity of a connection. It only decides when the connection may be closed, so no ordering
+/// between its numbers is needed.
 #[derive(Debug)]
 pub(crate) struct Activity {
     since: Instant,
     handshake: Duration,
     idle: Duration,
     requests_open: AtomicUsize,
-    /// Milliseconds after `since` at which the last request began or ended; 0: none has begun.
+    /// Milliseconds after `since` at which the last request began or ended; 0 if none has begun.
     last_ms: AtomicU64,
-    /// Whether a caller on it has said who it is, where callers must.
+    /// True if a caller on the connection is known, where callers must say who they are.
     known: AtomicBool,
-    /// Whether its place is needed for another, or what it holds.
+    /// Cancelled when the connection's place, or what it holds, is needed for others.
     leaving: CancellationToken,
 }
 
@@ -41,7 +41,7 @@ impl Activity {
         })
     }
 
-    /// Somebody on it has said who they are: it does not give way to others any more.
+    /// Notes that a caller on the connection is known: it no longer gives way to others.
     pub(crate) fn set_known(&self) {
         self.known.store(true, Ordering::Relaxed);
     }
@@ -54,7 +54,7 @@ impl Activity {
         self.requests_open.load(Ordering::Relaxed) > 0
     }
 
-    /// Asks the connection to end, because its place is needed, or what it holds.
+    /// Asks the connection to end, because its place, or what it holds, is needed for others.
     pub(crate) fn tell_to_leave(&self) {
         self.leaving.cancel();
     }
@@ -68,14 +68,15 @@ impl Activity {
         self.leaving.clone().cancelled_owned()
     }
 
-    /// Counts a request as open until what is returned is dropped.
+    /// Counts a request as open until the returned value is dropped.
     pub(crate) fn begin_request(self: &Arc<Self>) -> OpenRequest {
         self.requests_open.fetch_add(1, Ordering::Relaxed);
         self.touch();
         OpenRequest(Arc::clone(self))
     }
 
-    /// A request was refused. It does not keep the connection, but was asked for.
+    /// Notes that a request was refused. It does not keep the connection open, but counts as the
+    /// first request.
     pub(crate) fn refused(&self) {
         let passed_ms = self.passed_ms();
         let _ = self
@@ -83,13 +84,14 @@ impl Activity {
             .compare_exchange(0, passed_ms, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// When to look for the first time whether the connection is to be closed.
+    /// Returns the time at which to check first whether the connection is to be closed.
     pub(crate) fn first_look(&self) -> Instant {
         self.since + self.handshake.min(self.idle)
     }
 
-    /// When the connection is to be closed, as it looks `now`: a first request that does not come,
-    /// or none for too long. While one is open, the time to look again.
+    /// Returns the time at which the connection is to be closed, as of `now`: because its first
+    /// request does not come, or it was idle for too long. While a request is open, returns the
+    /// time of the next check.
     pub(crate) fn closes_at(&self, now: Instant) -> Instant {
         let last = match self.last_ms.load(Ordering::Relaxed) {
             0 => return self.since + self.handshake,
@@ -117,7 +119,7 @@ impl Activity {
 pub(crate) struct OpenRequest(Arc<Activity>);
 
 impl OpenRequest {
-    /// What its connection is doing.
+    /// Returns the activity of the request's connection.
     pub(crate) fn activity(&self) -> &Arc<Activity> {
         &self.0
     }
@@ -125,7 +127,7 @@ impl OpenRequest {
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        // First the time: with no request open, an old one would close the connection.
+        // The time is set first: without an open request, an old time would close the connection.
         self.0.touch();
         self.0.requests_open.fetch_sub(1, Ordering::Release);
     }
@@ -148,7 +150,7 @@ mod tests {
         assert!(activity.closes_at(later) > later);
         let before = Instant::now();
         drop(second);
-        // Counted in whole milliseconds.
+        // The time is counted in whole milliseconds.
         assert!(activity.closes_at(later) + Duration::from_millis(1) > before + idle);
         assert!(activity.closes_at(later) < later);
     }

@@ -1,4 +1,4 @@
-//! Connections that are told to leave, whatever their transport waits for.
+//! Tests of connections that are told to leave while their transport waits.
 
 use std::{
     convert::Infallible,
@@ -35,7 +35,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 const ASKED: &[u8] = b"GET /logs/a/checkpoint HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// What there is to wait for.
+/// The event that a connection waits for.
 #[derive(Clone, Copy)]
 enum Waits {
     ForAnswer,
@@ -53,8 +53,8 @@ async fn answer(waits: Waits) -> Result<Response<Body>, Infallible> {
     }
 }
 
-/// hyper does not look at a connection of HTTP/1 that waits for an answer and has another request
-/// at hand: such a one left only when its peer did.
+/// hyper does not poll a connection of HTTP/1 that waits for an answer and has another request at
+/// hand: such a connection used to leave only when its peer did.
 #[tokio::test]
 async fn a_stranger_that_waits_for_its_answer_gives_way() {
     for (waits, requests) in [
@@ -109,7 +109,7 @@ async fn a_stranger_that_waits_for_its_answer_gives_way() {
             while !activity.has_open_requests() {
                 tokio::task::yield_now().await;
             }
-            // It waits by now for what does not come.
+            // By now it waits for something that does not come.
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }

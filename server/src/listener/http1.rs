@@ -1,28 +1,28 @@
-//! HTTP/1 as strictly as what stands in front of the server may read it.
+//! Strict parsing of HTTP/1, so that no proxy in front of the server reads it differently.
 //!
-//! Over HTTP/1 tiles and checkpoints are read, with requests that have no body. So all bytes of
-//! such a connection belong to heads of requests, and can be checked as they come ([`Heads`]):
-//! lines end in CRLF, and a head is not endless. What the parser lets pass and a proxy may read
-//! otherwise (no `Host`, two of them, a body) is refused when the request is there ([`check`]).
+//! HTTP/1 serves tiles and checkpoints, to requests that have no body. So all bytes of such a
+//! connection belong to heads of requests, and can be checked as they come ([`Heads`]): lines end
+//! in CRLF, and a head is bounded. Requests that the parser accepts and a proxy may read
+//! differently (no `Host`, two of them, a body) are refused when they are complete ([`check`]).
 
 use http::{HeaderMap, Request, StatusCode, Version, header};
 
-/// Bytes of one request's head.
+/// Largest head of one request, in bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// Bytes of a head that is not at its end: between the two, the refusal says why.
+/// Largest incomplete head, in bytes. It is larger than the bound, so that a refusal can say why.
 const UNFINISHED_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
 
-/// What begins a connection of HTTP/2, which has framing of its own (RFC 9113 section 3.4).
+/// The preface of a connection of HTTP/2, which has its own framing (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Takes the place of what is malformed. No parser takes it for a request, so it is answered 400.
+/// Replaces malformed bytes. No parser accepts it as a request, so it is answered with 400.
 pub(super) const NO_REQUEST: &[u8] = b"\0\r\n\r\n";
 
-/// Reads the bytes of a connection along with the parser.
+/// Checks the bytes of a connection along with the parser.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
-    /// Bytes that are as in [`PREFACE`]; all of them once it is HTTP/2.
+    /// Number of bytes that agree with [`PREFACE`]; all of them once the connection is HTTP/2.
     preface: usize,
     differs: bool,
     after_cr: bool,
@@ -31,7 +31,7 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// Looks at the next bytes; tells at which of them the connection is malformed.
+    /// Checks the next bytes; the error is the position of the byte at which they are malformed.
     ///
     /// Source: RFC 9112 sections 2.2 and 5.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), usize> {
@@ -49,7 +49,7 @@ impl Heads {
     }
 
     fn read_byte(&mut self, byte: u8) -> Result<(), ()> {
-        // A CR stands before a LF and nowhere else, and the other way round.
+        // A CR must stand before each LF and nowhere else.
         if self.after_cr != (byte == b'\n') {
             return Err(());
         }
@@ -72,7 +72,7 @@ impl Heads {
     }
 }
 
-/// Why a request over HTTP/1 is not served, if it is not.
+/// Fails, with the HTTP answer, if a request over HTTP/1 must not be served.
 ///
 /// Source: RFC 9112 section 3.2, RFC 6585 section 5.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), (StatusCode, &'static str)> {
@@ -101,7 +101,7 @@ fn head_bytes<B>(request: &Request<B>) -> usize {
     let target = uri.path_and_query().map_or(0, |path| path.as_str().len())
         + uri.authority().map_or(0, |host| host.as_str().len());
     let fields = request.headers().iter();
-    // As on the wire: a colon, a space and the line's end.
+    // Each field counts as on the wire: with a colon, a space and the line's end.
     fields.fold(target, |sum, (name, value)| {
         sum + name.as_str().len() + value.len() + 4
     })
@@ -117,7 +117,7 @@ fn announces_body(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    /// Where the bytes are malformed, however they are cut.
+    /// Reads the bytes, cut in every way; returns the position at which they are malformed.
     fn read(bytes: &[u8]) -> Result<(), usize> {
         let whole = Heads::default().read(bytes);
         for size in [1, 2, 7] {
@@ -158,7 +158,7 @@ mod tests {
     fn http_2_is_left_alone() {
         let frames = [PREFACE, &b"\n\r\0\r\r\n\n"[..], &[b'a'; 1 << 17][..]].concat();
         assert_eq!(read(&frames), Ok(()));
-        // Nearly the preface.
+        // These bytes differ from the preface at the end.
         let mut nearly = frames;
         nearly[20] = b'X';
         assert!(read(&nearly).is_err());

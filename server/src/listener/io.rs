@@ -1,4 +1,4 @@
-//! A connection's bytes, in clear or under TLS, with bounds on time.
+//! The bytes of a connection, in clear or under TLS, with bounds on time.
 
 use std::{
     io::{self, IoSlice},
@@ -24,15 +24,15 @@ use super::{
     places::Place,
 };
 
-/// Bytes that are read of a connection before others have their turn: about a millisecond's, if they
-/// are the smallest frames of HTTP/2.
+/// Bytes that are read of a connection before others have their turn: they take about a millisecond
+/// if they are the smallest frames of HTTP/2.
 pub(super) const TURN_BYTES: usize = 64 << 10;
 
 /// An accepted connection.
 pub(crate) struct GuardedIo {
     stream: Stream,
     connection: Connection,
-    /// Ready once the connection has to end.
+    /// Ready once the connection must end.
     leaving: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Fires when the connection may have been quiet for too long.
     quiet: Pin<Box<Sleep>>,
@@ -41,11 +41,11 @@ pub(crate) struct GuardedIo {
     stall: Duration,
     counters: Arc<Counters>,
     heads: Heads,
-    /// Bytes that were read since others had their turn.
+    /// Bytes that were read since other connections had their turn.
     turn_bytes: usize,
-    /// What is read in place of what a malformed connection sends.
+    /// Bytes that are read in place of those that a malformed connection sends.
     instead: Option<&'static [u8]>,
-    /// Its place among the connections that may be open.
+    /// The connection's place among those that may be open.
     _place: Place,
 }
 
@@ -79,7 +79,7 @@ impl GuardedIo {
         }
     }
 
-    /// Ends a connection that has nothing to read and nothing to do, or whose place is needed.
+    /// Ends a connection that has been idle for too long, or whose place is needed.
     fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         if self.leaving.as_mut().poll(context).is_ready() {
             return Poll::Ready(self.gives_way());
@@ -98,8 +98,8 @@ impl GuardedIo {
         }
     }
 
-    /// Lets the parser see nothing of what is malformed in the bytes behind `before`, and all that
-    /// is needed to refuse it.
+    /// Checks the bytes behind `before`. If they are malformed, hides them from the parser, and
+    /// sets the bytes that make it refuse them.
     fn check_heads(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         if let Err(at) = self.heads.read(&buffer.filled()[before..]) {
             self.counters.malformed();
@@ -109,7 +109,8 @@ impl GuardedIo {
         }
     }
 
-    /// Reads what stands for the rest of a malformed connection, and then its end. Whether it is one.
+    /// Reads the replacement for the rest of a malformed connection, and then its end. Returns
+    /// false if the connection is not malformed.
     fn read_instead(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let Some(instead) = &mut self.instead else {
             return false;
@@ -120,7 +121,8 @@ impl GuardedIo {
         true
     }
 
-    /// Whoever has to leave reads and writes nothing more, even where it could.
+    /// Fails if the connection must leave: it then reads and writes nothing more, even where it
+    /// could.
     fn check_leaving(&self) -> io::Result<()> {
         if self.connection.activity.is_leaving() {
             return Err(self.gives_way());
@@ -133,7 +135,7 @@ impl GuardedIo {
         io::Error::new(io::ErrorKind::ConnectionAborted, error)
     }
 
-    /// Passes on how writing went, and ends a connection whose peer takes nothing.
+    /// Passes on the result of a write, and ends a connection whose peer takes nothing.
     fn bounded<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -181,8 +183,8 @@ impl AsyncRead for GuardedIo {
         if self.read_instead(buffer) {
             return Poll::Ready(Ok(()));
         }
-        // A peer that sends faster than is read would hold its thread for megabytes at a time: of
-        // small frames, that is long.
+        // Without this bound a peer that sends faster than the server reads would hold its thread
+        // for megabytes at a time, which takes long if the frames are small.
         if self.turn_bytes >= TURN_BYTES {
             self.turn_bytes = 0;
             context.waker().wake_by_ref();

@@ -1,14 +1,14 @@
-//! A private certificate authority for development and tests: what `deed-server tls` makes.
+//! A private certificate authority for development and tests: the commands `deed-server tls`.
 //!
 //! ```text
-//! ca.pem       the authority; clients trust it, and the server asks it about clients
+//! ca.pem       the authority; clients trust it, and the server checks clients against it
 //! ca.key       its private key
 //! server.pem   the server's certificate and server.key its private key
 //! <name>.pem   a client's certificate and <name>.key its private key
 //! ```
 //!
-//! All files have mode 0600, and none is ever overwritten. The authority's key lies beside
-//! what it signs; where that matters, certificates come from elsewhere.
+//! All files have mode 0600, and none is ever overwritten. The authority's key lies beside the
+//! certificates that it signs; a production system gets its certificates elsewhere.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -32,62 +32,46 @@ const AUTHORITY_NAME: &str = "deed development authority";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long certificates are good: the authority's ten years, the others' as long as those of
-/// the web may be, which some TLS libraries demand.
+/// Validity of the certificates: ten years for the authority; for others as long as on the web,
+/// which some TLS libraries demand.
 const AUTHORITY_DAYS: u32 = 3652;
 const CERTIFICATE_DAYS: u32 = 397;
 
-/// Certificates that were not made.
+/// The reason for which certificates were not made.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum IssueError {
     /// The file system failed.
     #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file is there already.
+    Io { path: PathBuf, source: io::Error },
+    /// A file of that name exists.
     #[error("{path} exists and is not overwritten; choose another directory or name")]
-    Exists {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// There is no authority yet.
+    Exists { path: PathBuf },
+    /// There is no authority in the directory yet.
     #[error("{path} is not there; make an authority first: `deed-server tls init --dir DIR`")]
-    NoAuthority {
-        /// Where its key should be.
-        path: PathBuf,
-    },
-    /// A server without a name.
+    NoAuthority { path: PathBuf },
+    /// No name of the server was given.
     #[error("give at least one name or address of the server, for example localhost,127.0.0.1")]
     NoNames,
-    /// A principal that a certificate cannot carry.
+    /// A certificate cannot carry the principal.
     #[error("{principal:?} is no SPIFFE ID; use spiffe://<trust domain>/<path>, in ASCII")]
-    Spiffe {
-        /// What was given.
-        principal: String,
-    },
-    /// A principal that cannot be one.
+    Spiffe { principal: String },
+    /// The principal is invalid.
     #[error(transparent)]
     Principal(#[from] PrincipalError),
-    /// A file name that is none.
+    /// The name of the files is invalid.
     #[error("{name:?} cannot name a client's files; use a-z, 0-9 and '-'")]
-    Name {
-        /// What was given.
-        name: String,
-    },
-    /// A name or a key that cannot be used.
+    Name { name: String },
+    /// A certificate cannot be made with this name or key.
     #[error("cannot make the certificate: {0}")]
     Certificate(#[from] rcgen::Error),
 }
 
-/// Makes an authority and a server certificate for these names and addresses, good from `now` on.
-/// Returns the files.
+/// Makes an authority and a server certificate for `names`, valid from `now` on. Returns the files'
+/// paths.
 ///
 /// # Errors
-/// [`IssueError`]; no file is changed that was there.
+/// [`IssueError`]; no existing file is changed.
 pub fn init(dir: &Path, names: &[String], now: Micros) -> Result<Vec<PathBuf>, IssueError> {
     if names.iter().all(String::is_empty) {
         return Err(IssueError::NoNames);
@@ -124,11 +108,12 @@ pub fn init(dir: &Path, names: &[String], now: Micros) -> Result<Vec<PathBuf>, I
     Ok(files.into())
 }
 
-/// Makes a client certificate that names `principal`, good from `now` on, in `<name>.pem` and `<name>.key`. Without a
-/// name that is the last part of the principal. Returns the files.
+/// Makes a client certificate that names `principal`, valid from `now` on, in `<name>.pem` and
+/// `<name>.key`. If `name` is `None`, it is the last part of the principal. Returns the files'
+/// paths.
 ///
 /// # Errors
-/// [`IssueError`]; no file is changed that was there.
+/// [`IssueError`]; no existing file is changed.
 pub fn client(
     dir: &Path,
     principal: &str,
@@ -162,7 +147,7 @@ pub fn client(
         }
         Err(source) => return Err(IssueError::Io { path, source }),
     };
-    // An authority's name and key are all that a certificate says of it.
+    // A certificate refers to its authority by nothing but name and key.
     let authority_params = authority_params()?;
     let issuer = Issuer::from_params(&authority_params, &authority_key);
 
@@ -183,13 +168,13 @@ pub fn client(
 pub(super) fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = common_name(AUTHORITY_NAME);
-    // It signs ends only, no further authorities.
+    // The authority signs only end certificates, no further authorities.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }
 
-/// From a day before `now`, because clocks differ, to so many days after it.
+/// Sets the validity: from a day before `now`, because clocks differ, to `days` days after it.
 fn set_validity(params: &mut CertificateParams, now: Micros, days: u32) {
     let since_1970 = Duration::from_micros(u64::try_from(now.get()).unwrap_or(0));
     let now = rcgen::date_time_ymd(1970, 1, 1) + since_1970;

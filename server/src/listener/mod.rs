@@ -1,8 +1,8 @@
-//! Connections: accepting them, TLS, and what one of them may hold.
+//! The listener: it accepts connections, does TLS, and bounds what each connection holds.
 //!
 //! Plain and TLS connections go the same way: a place among the connections that may be open, a
 //! handshake in bounded time, then tonic's server, which reads HTTP from it. Each carries a
-//! `Connection`, which requests find in their extensions.
+//! `Connection`, which its requests find in their extensions.
 
 pub(crate) mod activity;
 #[cfg(test)]
@@ -54,36 +54,37 @@ use crate::{
     pressure::undecoded::MESSAGE_BYTES_MAX,
 };
 
-/// Connections that wait to be served. Serving one takes no time, so few ever wait.
+/// Connections that wait to be served. Taking one takes no time, so few ever wait.
 const WAITING_MAX: usize = 16;
 
-/// Connections that wait for another one to give way to them. One that takes its time to go, holds
-/// up nobody else. Each of them holds a descriptor beside those that have a place.
+/// Connections that wait for another one to give way to them. If one takes its time to go, the
+/// others are not delayed. Each holds a descriptor in addition to those of connections with a
+/// place.
 pub(crate) const ARRIVING_MAX: usize = 32;
 
-/// How long to wait after the system could not accept, which it tells when it is out of file
-/// descriptors or memory.
+/// Pause after the system could not accept, which happens when it is out of file descriptors or
+/// memory.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connection that a request came over.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
-    /// Counted from 1 since the server's start.
+    /// Number of the connection since the server's start, counted from 1.
     pub(crate) id: u64,
     pub(crate) peer: SocketAddr,
-    /// Whom its client certificate names.
+    /// Principal in the client certificate; `None` if there is no certificate.
     pub(crate) certificate_principal: Option<Arc<str>>,
-    /// When that certificate ends: a connection may live longer.
+    /// Time at which that certificate ends: a connection may live longer.
     pub(crate) certificate_ends: Option<Micros>,
-    /// A permit for each byte that its requests may have waiting.
+    /// Semaphore with a permit for each byte that its requests may have waiting.
     pub(crate) budget: Arc<Semaphore>,
-    /// A permit for each byte that its messages may have before they are complete.
+    /// Semaphore with a permit for each byte that its messages may have before they are complete.
     pub(crate) undecoded: Arc<Semaphore>,
     pub(crate) activity: Arc<Activity>,
 }
 
 impl Connection {
-    /// Stands for the connection of a request that came over none.
+    /// Returns the connection of a request that came over none.
     pub(crate) fn none() -> Self {
         Self {
             id: 0,
@@ -97,24 +98,24 @@ impl Connection {
     }
 }
 
-/// What happened at the listener since the start. They only count.
+/// Counters of the listener since the start. No ordering between them is needed.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Connections whose handshake was done.
+    /// Connections whose handshake succeeded.
     pub(crate) accepted: AtomicU64,
     /// Connections closed at once because too many were open.
     pub(crate) turned_away: AtomicU64,
-    /// Handshakes that failed or took too long, and certificates that name nobody.
+    /// Handshakes that failed or took too long, and certificates without a principal.
     pub(crate) handshakes_failed: AtomicU64,
-    /// Connections ended because nothing was asked for, or nothing was taken.
+    /// Connections ended because the peer sent no request, or took nothing.
     pub(crate) timed_out: AtomicU64,
-    /// Connections over HTTP/1 whose bytes are no heads of requests.
+    /// Connections over HTTP/1 with bytes that are no heads of requests.
     pub(crate) malformed: AtomicU64,
     /// Connections that ended because their places were needed.
     pub(crate) gave_way: AtomicU64,
-    /// Connections that were accepted and are gone.
+    /// Connections that were accepted and have ended.
     pub(crate) closed: AtomicU64,
-    /// Connections that may be open at once.
+    /// Most connections that may be open at once.
     pub(crate) max: AtomicU64,
 }
 
@@ -123,7 +124,7 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For `/metrics`.
+    /// Returns the numbers for `/metrics`.
     pub(crate) fn figures(&self) -> Connections {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let taken = of(&self.accepted);
@@ -220,7 +221,7 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                // Those that are done are forgotten; as many can be under way as there are places.
+                // Finished handshakes are removed; as many can be under way as there are places.
                 Some(_) = handshakes.join_next() => {}
             }
         };
@@ -240,10 +241,10 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
     }
 }
 
-/// Makes connections of sockets.
+/// Turns accepted sockets into connections.
 struct Acceptor {
     certificates: Option<Arc<Certificates>>,
-    /// Where they shake hands; `None` in clear.
+    /// The thread for handshakes; `None` in clear.
     handshakes: Option<Arc<Handshakes>>,
     handshake: Duration,
     idle: Duration,
@@ -254,7 +255,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// A place for a connection that has arrived, if there is one.
+    /// Returns a place for a connection that has arrived, if there is one.
     async fn place(
         &self,
         places: &Arc<Places>,
@@ -304,7 +305,7 @@ impl Acceptor {
         };
         let counters = Arc::clone(&self.counters);
         let io = GuardedIo::new(stream, connection, self.stall, counters, place);
-        // Nobody receives any more when the server stops.
+        // Nobody receives any more if the server stops.
         let _ = self.ready.send(io).await;
     }
 
@@ -332,8 +333,8 @@ impl Acceptor {
 }
 
 /// A thread for handshakes. A private key's operation takes up to some milliseconds (with RSA), and
-/// costs whoever asks for it nothing: on the threads that serve connections, strangers would take
-/// their time from callers.
+/// costs the peer that asks for it nothing: on the threads that serve connections, strangers would
+/// take time from callers.
 struct Handshakes(Option<Runtime>);
 
 impl Handshakes {
@@ -346,7 +347,7 @@ impl Handshakes {
         Ok(Self(Some(runtime)))
     }
 
-    /// Shakes hands there, until the connection has to leave.
+    /// Does a handshake on that thread, unless the connection has to leave.
     async fn run(
         &self,
         accepting: tokio_rustls::Accept<TcpStream>,
@@ -364,7 +365,7 @@ impl Handshakes {
         Ok(in_time.map_err(|_| HandshakeError::TooSlow)??)
     }
 
-    /// Runs something on that thread; `None` if it ends first.
+    /// Runs something on that thread; returns `None` if the thread ends first.
     async fn there<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
@@ -376,13 +377,13 @@ impl Handshakes {
 impl Drop for Handshakes {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // Dropped where waiting for it is not allowed.
+            // The runtime may be dropped where blocking is not allowed.
             runtime.shutdown_background();
         }
     }
 }
 
-/// Why a connection came to nothing.
+/// The reason for which a handshake failed.
 #[derive(Debug, thiserror::Error)]
 enum HandshakeError {
     #[error(transparent)]

@@ -1,5 +1,5 @@
-//! Places of connections: how many there are, how many of them one address may have, and which
-//! connection gives way when all are taken.
+//! Places of connections: their number, the share of one address, and the choice of the connection
+//! that gives way when all are taken.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,21 +13,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::activity::Activity;
 
-/// Places that one address may have however few there are in all.
+/// Places that one address may have, however few there are in all.
 const PER_ADDRESS_MIN: usize = 8;
 
-/// Strangers that are looked at for the one that gives way.
+/// Most strangers that are examined to choose the one that gives way.
 const LOOKED_MAX: usize = 64;
 
-/// How long a connection may take to give way, which it does as soon as its task runs.
+/// Time that a connection may take to give way, which it does as soon as its task runs.
 const GIVE_WAY_WITHIN: Duration = Duration::from_millis(500);
 
-/// Places for connections. No address has more than a quarter of them, but for loopback: whoever
-/// is there is somebody else each time, a proxy among them.
+/// Places for connections. No address has more than a quarter of them, except loopback: connections
+/// from there are of many different clients, behind a proxy for example.
 ///
-/// Connections on which nobody has said who they are (*strangers*) have their places as long as
-/// no other connection wants them. When all are taken, the oldest stranger without an open request
-/// gives way, or else the oldest one. So silent connections, however many, keep nobody out.
+/// Connections on which no caller is known (*strangers*) keep their places as long as no other
+/// connection needs them. When all are taken, the oldest stranger without an open request gives
+/// way, or else the oldest one. So silent connections, however many, keep no caller out.
 pub(crate) struct Places {
     all: Arc<Semaphore>,
     per_address_max: usize,
@@ -36,14 +36,15 @@ pub(crate) struct Places {
 
 #[derive(Default)]
 struct Taken {
-    /// Places of each address; none that has none.
+    /// Number of places of each address that has any.
     by_address: HashMap<IpAddr, usize>,
-    /// The strangers by age. Those who have become known are forgotten when they are looked at.
+    /// The strangers by age. Those whose caller has become known are removed when they are
+    /// examined.
     strangers: BTreeMap<u64, Arc<Activity>>,
     next: u64,
 }
 
-/// A place, given back when it is dropped.
+/// A place; dropping it gives it back.
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
     places: Arc<Places>,
@@ -51,30 +52,30 @@ pub(crate) struct Place {
     counted: Option<IpAddr>,
 }
 
-/// Whether a place was free.
+/// The way in which a place was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
     Free,
-    /// Another connection was ended for it.
+    /// Another connection was ended to make room.
     Made,
 }
 
-/// Why there is no place.
+/// The reason for which there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoPlace {
-    /// All are taken by connections that do not give way.
+    /// All places are taken by connections that do not give way.
     Full,
-    /// The address has as many as it may.
+    /// The address has as many places as it may.
     AddressFull,
 }
 
 impl Places {
-    /// Places for a port: no address may have them all.
+    /// Returns places for a port where no address may have them all.
     pub(crate) fn new(connections: usize) -> Arc<Self> {
         Self::shared(connections, (connections / 4).max(PER_ADDRESS_MIN))
     }
 
-    /// Places that any address may have all of.
+    /// Returns places of which one address may have all.
     pub(crate) fn for_anybody(connections: usize) -> Arc<Self> {
         Self::shared(connections, usize::MAX)
     }
@@ -88,14 +89,15 @@ impl Places {
         })
     }
 
-    /// A place for the connection of this activity; where there is none, a stranger is ended.
+    /// Takes a place for the connection of this activity; if there is none, a stranger is ended to
+    /// make room.
     pub(crate) async fn take(
         self: &Arc<Self>,
         peer: IpAddr,
         activity: &Arc<Activity>,
     ) -> Result<(Place, Room), NoPlace> {
         let counted = self.count(peer)?;
-        // From here on, dropping it gives the address's count back.
+        // From here on, dropping this gives the address's count back.
         let counted = Counted {
             places: self,
             peer: counted,
@@ -118,7 +120,7 @@ impl Places {
         Ok((place, room))
     }
 
-    /// Counts a place for an address, unless it is one of loopback.
+    /// Counts a place for an address, unless it is a loopback address.
     fn count(&self, peer: IpAddr) -> Result<Option<IpAddr>, NoPlace> {
         let peer = network(peer);
         if peer.is_loopback() {
@@ -151,7 +153,7 @@ impl Places {
         freed.ok()?.ok()
     }
 
-    /// The stranger that gives way. It is none any more.
+    /// Chooses the stranger that gives way, and removes it from the strangers.
     fn stranger(&self) -> Option<Arc<Activity>> {
         let mut taken = self.taken.lock();
         let mut known = Vec::new();
@@ -177,7 +179,7 @@ impl Places {
     }
 }
 
-/// An address's count, given back unless it is kept.
+/// The count of an address; dropping it gives it back, unless it is kept.
 struct Counted<'p> {
     places: &'p Places,
     peer: Option<IpAddr>,
@@ -206,8 +208,8 @@ impl Drop for Place {
     }
 }
 
-/// What one host has for itself: an address of IPv4, or the first 64 bits of one of IPv6, behind
-/// which it may choose any.
+/// Returns the network of one host: an IPv4 address, or the first 64 bits of an IPv6 address,
+/// within which a host may choose any address.
 ///
 /// Source: RFC 4291 section 2.5.1.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
@@ -229,7 +231,7 @@ mod tests {
         Activity::new(hour, hour)
     }
 
-    /// A place of somebody known, who does not give way.
+    /// Takes a place for a connection with a known caller, which does not give way.
     async fn take(places: &Arc<Places>, peer: &str) -> Result<Place, NoPlace> {
         let known = activity();
         known.set_known();
@@ -251,7 +253,7 @@ mod tests {
             Some(NoPlace::AddressFull)
         );
         assert_eq!(refused("192.0.2.2").await, None);
-        // One network of IPv6 counts as one.
+        // A network of IPv6 counts as one address.
         for host in 0..10 {
             let peer = format!("2001:db8::{host}");
             held.push(take(&places, &peer).await.ok().unwrap());
@@ -283,7 +285,7 @@ mod tests {
         assert_eq!(refused, Some(NoPlace::AddressFull));
     }
 
-    /// A connection that ends when it is told to.
+    /// Makes a connection that ends when it is told to.
     async fn stranger(places: &Arc<Places>) -> (Arc<Activity>, Room) {
         let stranger = activity();
         let peer = IpAddr::from([127, 0, 0, 1]);
@@ -306,7 +308,7 @@ mod tests {
         known.set_known();
         let (second, room) = stranger(&places).await;
         assert_eq!(room, Room::Free);
-        // Idle ones first, in their order.
+        // Idle connections give way first, in their order.
         let (third, room) = stranger(&places).await;
         assert_eq!(room, Room::Made);
         let gone = || [&asking, &first, &known, &second, &third].map(|one| one.is_leaving());
@@ -316,7 +318,7 @@ mod tests {
         let _requests = [third.begin_request(), fourth.begin_request()];
         let (fifth, _) = stranger(&places).await;
         assert_eq!(gone(), [true, true, false, true, false]);
-        // When all are known, there is no place.
+        // If all callers are known, there is no place.
         for one in [&third, &fourth, &fifth] {
             one.set_known();
         }

@@ -1,4 +1,4 @@
-//! Where a server may listen, and whether it asks who calls.
+//! The rules for addresses to listen on, and for whether callers must say who they are.
 
 use std::net::SocketAddr;
 
@@ -6,46 +6,41 @@ use thiserror::Error;
 
 use crate::options::{AccessOptions, TlsOptions};
 
-/// An address that is too open for how the server is set up.
+/// An address that is too open for the server's settings.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RuleError {
-    /// Everybody on the way could read tokens and statements.
+    /// Everyone on the network path could read tokens and statements.
     #[error(
         "refusing to listen on {listen} in clear: set tls.certificate and tls.key (`deed-server tls \
          init` makes them for development), listen on loopback, or set access.insecure if \
          something in front of this server does both TLS and access control"
     )]
-    NoTls {
-        /// The address asked for.
-        listen: SocketAddr,
-    },
-    /// Everybody could append.
+    NoTls { listen: SocketAddr },
+    /// Everyone who reaches the server could append.
     #[error(
         "refusing to listen on {listen} without access control: do not set access.required to \
          false, listen on loopback, or set access.insecure if everybody who reaches this address \
          may do everything"
     )]
-    NoAccessControl {
-        /// The address asked for.
-        listen: SocketAddr,
-    },
+    NoAccessControl { listen: SocketAddr },
 }
 
-/// What the rules come to.
+/// The result of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// Whether callers must say who they are.
+    /// True if callers must say who they are.
     pub(crate) required: bool,
-    /// Whether the server is more open than it should be, because the operator said so.
+    /// True if the server is more open than it should be, because the operator asked for that.
     pub(crate) exposed: bool,
 }
 
-/// Decides whether a server may listen there, and whether callers must say who they are: exactly
-/// if there is TLS, unless the options say otherwise.
+/// Decides whether a server may listen on this address, and whether callers must say who they are:
+/// exactly if there is TLS, unless the options say otherwise.
 ///
 /// # Errors
 /// [`RuleError`] for an address beyond loopback without TLS or without access control, unless the
-/// options say in so many words that it is meant.
+/// options allow that explicitly.
 pub(crate) fn check_rules(
     listen: SocketAddr,
     tls: Option<&TlsOptions>,
@@ -67,7 +62,7 @@ pub(crate) fn check_rules(
 mod tests {
     use super::*;
 
-    /// Every combination, against the rule as it was asked for.
+    /// Compares every combination with the rule as it was specified.
     #[test]
     fn only_loopback_may_be_open() {
         let tls = TlsOptions {

@@ -1,4 +1,4 @@
-//! What a connection leaves to the others.
+//! Tests that connections leave time to each other.
 
 use std::{
     future::poll_fn,
@@ -21,7 +21,7 @@ use super::{
     tests::PREFACE,
 };
 
-/// Whoever sends faster than is read leaves the others of its thread their turn.
+/// A peer that sends faster than the server reads leaves the others of its thread their turn.
 #[tokio::test]
 async fn what_is_read_of_a_connection_in_a_row_is_bounded() {
     const SENT: usize = 1 << 20;
@@ -40,7 +40,7 @@ async fn what_is_read_of_a_connection_in_a_row_is_bounded() {
     let (place, _) = taken.ok().unwrap();
     let counters = Arc::new(Counters::default());
     let mut io = GuardedIo::new(Stream::Plain(stream), connection, hour, counters, place);
-    // As HTTP/2 begins: what follows is not looked at.
+    // The bytes begin like HTTP/2: those that follow are not checked.
     let mut sent = PREFACE.to_vec();
     sent.resize(SENT, 0);
     let sending = async {
@@ -87,7 +87,7 @@ async fn handshakes_have_a_thread_of_their_own() {
     let name = async { std::thread::current().name().map(str::to_owned) };
     let there = handshakes.there(name).await.unwrap();
     assert_eq!(there.as_deref(), Some("handshakes"));
-    // A private key's operation that takes long holds up nothing here.
+    // A private key's operation that takes long delays nothing here.
     let (release, held) = mpsc::channel::<()>();
     let slow = handshakes.there(async move { held.recv().is_ok() });
     let here = async {

@@ -1,5 +1,5 @@
-//! What tests of the listener and of access control have in common: a server on a free port, and
-//! clients that can misbehave.
+//! Helpers for tests of the listener and of access control: a server on a free port, and clients
+//! that can misbehave.
 
 use std::{
     collections::HashMap,
@@ -34,7 +34,7 @@ use crate::{
 
 pub(crate) const SERVER_NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
 
-/// A server with its files.
+/// A server that runs, with its files.
 pub(crate) struct Running {
     pub(crate) server: Server,
     pub(crate) dir: TempDir,
@@ -59,15 +59,15 @@ impl Running {
             .unwrap()
     }
 
-    /// A connection in clear.
+    /// Opens a connection in clear.
     pub(crate) async fn plain(&self) -> Channel {
         let uri = format!("http://127.0.0.1:{}", self.port());
         let endpoint = Channel::from_shared(uri).unwrap();
         endpoint.connect().await.unwrap()
     }
 
-    /// A connection under TLS that trusts the authority of `tls_dir`, with the client certificate
-    /// of that name.
+    /// Opens a connection under TLS that trusts the authority of `tls_dir`, with the client
+    /// certificate of this name.
     pub(crate) async fn tls(
         &self,
         tls_dir: &Path,
@@ -87,7 +87,7 @@ impl Running {
     }
 }
 
-/// Starts a server; `set` may change how it is set up.
+/// Starts a server; `set` may change its options.
 pub(crate) async fn start(set: impl FnOnce(&mut ServerOptions, &Path)) -> Running {
     let dir = tempfile::tempdir().unwrap();
     start_in(dir, set).await
@@ -112,7 +112,7 @@ pub(crate) fn pem(dir: &Path, name: &str) -> String {
     std::fs::read_to_string(dir.join(name)).unwrap()
 }
 
-/// Makes certificates and has the listener use them.
+/// Makes certificates and sets the options to use them.
 pub(crate) fn with_tls(options: &mut ServerOptions, tls_dir: &Path, clients: bool) {
     issue::init(tls_dir, &SERVER_NAMES.map(str::to_owned), SystemClock.now()).unwrap();
     options.tls = Some(TlsOptions {
@@ -123,7 +123,7 @@ pub(crate) fn with_tls(options: &mut ServerOptions, tls_dir: &Path, clients: boo
     });
 }
 
-/// Asks callers who they are, in clear.
+/// Sets the options so that callers must say who they are, in clear.
 pub(crate) fn with_access(options: &mut ServerOptions, _: &Path) {
     options.access = AccessOptions {
         required: Some(true),
@@ -131,7 +131,7 @@ pub(crate) fn with_access(options: &mut ServerOptions, _: &Path) {
     };
 }
 
-/// Makes a token that is good for an hour.
+/// Makes a token that is valid for an hour.
 pub(crate) fn token(data_dir: &Path, principal: &str, ledgers: Option<&[&str]>) -> String {
     let now = SystemClock.now();
     let request = TokenRequest {
@@ -148,7 +148,7 @@ pub(crate) fn grant(data_dir: &Path, principal: &str, ledger: &str, role: Role) 
     AccessFile::edit(data_dir, |file| file.grant(principal, ledger, role)).unwrap();
 }
 
-/// Makes ledgers, as somebody who may.
+/// Creates ledgers with this token.
 pub(crate) async fn create_ledgers(channel: &Channel, token: Option<&str>, names: &[&str]) {
     for name in names {
         let mut request = named(name);
@@ -159,7 +159,7 @@ pub(crate) async fn create_ledgers(channel: &Channel, token: Option<&str>, names
     }
 }
 
-/// An admin's token; the principal has all roles everywhere.
+/// Makes an admin's token; the principal has all roles everywhere.
 pub(crate) fn admin(data_dir: &Path) -> String {
     for role in Role::ALL {
         grant(data_dir, "admin", EVERY_LEDGER, role);
@@ -167,7 +167,7 @@ pub(crate) fn admin(data_dir: &Path) -> String {
     token(data_dir, "admin", None)
 }
 
-/// A message whose first field is this text, as most requests begin.
+/// Returns a message whose first field is this text, as most requests have it.
 pub(crate) fn named(name: &str) -> BytesMut {
     let mut message = BytesMut::new();
     message.put_u8(0x0a);
@@ -176,8 +176,8 @@ pub(crate) fn named(name: &str) -> BytesMut {
     message
 }
 
-/// Calls any rpc with one message, and tells with which code it ends or that it answers (then
-/// that is `Ok`, and the rest is not waited for).
+/// Calls an rpc with one message; returns the code with which it ends, or `Ok` if a first message
+/// comes, without waiting for the rest.
 pub(crate) async fn call(
     channel: &Channel,
     path: &str,
@@ -188,7 +188,7 @@ pub(crate) async fn call(
     call_as(channel, path, message, authorization.as_slice()).await
 }
 
-/// The same with any authorization headers.
+/// Calls an rpc with these authorization headers.
 pub(crate) async fn call_as(
     channel: &Channel,
     path: &str,
@@ -227,7 +227,8 @@ pub(crate) async fn send(
         Ok(response) => response,
         Err(error) => return Status::from_error(Box::new(error)),
     };
-    // What no service answers comes to the HTTP routes; clients of gRPC read it this way too.
+    // A path that no service has is answered by the HTTP routes; clients of gRPC read a 404 in this
+    // way, too.
     if response.status() == 404 {
         return Status::unimplemented("there is no such service");
     }
@@ -249,7 +250,7 @@ pub(crate) async fn send(
     Status::unknown("the stream ended without a status")
 }
 
-/// Asks for an HTTP path; its status and headers.
+/// Requests an HTTP path; returns its status and headers.
 pub(crate) async fn get(
     channel: &Channel,
     path: &str,

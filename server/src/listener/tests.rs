@@ -1,4 +1,4 @@
-//! The listener against clients that are slow, wrong or hostile.
+//! Tests of the listener with clients that are slow, wrong or hostile.
 
 use std::{
     fs,
@@ -52,7 +52,7 @@ async fn health(channel: &Channel) -> Code {
     call(channel, HEALTH, BytesMut::new(), None).await
 }
 
-/// Whether a client with this certificate (or none) is served at all.
+/// Returns true if a client with this certificate (or none) is served at all.
 async fn is_served(running: &Running, tls_dir: &Path, client: Option<&str>) -> bool {
     // A client may have sent its request before it hears that its certificate was refused.
     match running.tls(tls_dir, client).await {
@@ -61,7 +61,7 @@ async fn is_served(running: &Running, tls_dir: &Path, client: Option<&str>) -> b
     }
 }
 
-/// Everything that comes until the other side closes.
+/// Reads everything until the other side closes.
 async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut all = Vec::new();
     let mut buffer = [0; 4096];
@@ -104,12 +104,12 @@ async fn client_certificates_name_principals() {
     assert_eq!(entries(Some("agent"), &[]).await, Code::Ok);
     assert_eq!(entries(Some("subject"), &[]).await, Code::Ok);
     assert_eq!(entries(Some("stranger"), &[]).await, Code::PermissionDenied);
-    // Both credentials: they agree, or nobody believes either.
+    // If a caller shows both credentials they must agree; otherwise neither is accepted.
     let bearer = |token: &str| [format!("Bearer {token}")];
     assert_eq!(entries(Some("agent"), &bearer(&same)).await, Code::Ok);
     let disagreeing = entries(Some("agent"), &bearer(&other)).await;
     assert_eq!(disagreeing, Code::Unauthenticated);
-    // A certificate that names two, and one that somebody else has signed.
+    // A certificate with two SPIFFE IDs is refused, and one of another authority.
     assert!(is_served(&running, &tls, Some("agent")).await);
     assert!(!is_served(&running, &tls, Some("twice")).await);
     let foreign = tls.join("foreign");
@@ -125,7 +125,7 @@ async fn client_certificates_name_principals() {
     running.server.stop().await.unwrap();
 }
 
-/// A client certificate that issue::client does not make: with a subject and any names.
+/// Makes a client certificate that issue::client does not make: with a subject and any URIs.
 fn sign_subject(tls: &Path, name: &str, uris: &[&str]) {
     let authority_key = KeyPair::from_pem(&pem(tls, "ca.key")).unwrap();
     let authority = issue::authority_params().unwrap();
@@ -247,7 +247,8 @@ async fn certificates_are_replaced_while_old_connections_live_on() {
             answered
         })
     };
-    // Another authority altogether, so that who trusts only that one can tell the two apart.
+    // A different authority makes the new certificates, so a client that trusts only one can tell
+    // them apart.
     let new = tls.join("new");
     issue::init(&new, &SERVER_NAMES.map(str::to_owned), SystemClock.now()).unwrap();
     assert!(!is_served(&running, &new, None).await);
@@ -284,7 +285,7 @@ fn bad_certificates_keep_the_old_ones() {
     for (name, bad) in [
         ("server.pem", String::new()),
         ("server.pem", good[..good.len() / 2].to_owned()),
-        // In the middle of a replacement: a key that belongs to the certificate before.
+        // In the middle of a replacement the key still belongs to the certificate before.
         ("server.pem", pem(&new, "server.pem")),
         ("server.key", "no key".to_owned()),
         ("server.key", pem(&tls, "server.pem")),
@@ -295,12 +296,12 @@ fn bad_certificates_keep_the_old_ones() {
         let before = fs::read(&path).unwrap();
         fs::write(&path, bad).unwrap();
         certificates.reload().unwrap_err();
-        // Told once.
+        // The error is reported once.
         assert!(!certificates.reload().unwrap());
         assert!(Arc::ptr_eq(&first, &certificates.current()));
         fs::write(&path, before).unwrap();
         assert!(certificates.reload().unwrap());
-        // What replaces a bad file is made anew, of the old contents.
+        // The configuration that replaces a bad one is built anew, from the old contents.
         let current = certificates.current();
         assert!(!Arc::ptr_eq(&first, &current));
         certificates.current.store(Arc::clone(&first));
@@ -314,7 +315,7 @@ fn bad_certificates_keep_the_old_ones() {
     assert!(certificates.reload().unwrap());
     assert!(!Arc::ptr_eq(&first, &certificates.current()));
 
-    // A key that others can read is nobody's secret.
+    // A key that others can read is refused.
     let key = tls.join("server.key");
     let open_to = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
     for mode in [0o644, 0o640, 0o660, 0o602] {
@@ -345,13 +346,13 @@ async fn connections_beyond_the_bound_are_closed_at_once() {
     assert_eq!(health(&first).await, Code::Ok);
     let second = running.plain().await;
     assert_eq!(health(&second).await, Code::Ok);
-    // Not a byte, although the server speaks first in HTTP/2.
+    // The third connection gets not a byte, although the server speaks first in HTTP/2.
     let mut third = running.tcp().await;
     let _ = third.write_all(PREFACE).await;
     assert!(until_closed(&mut third).await.is_empty());
     assert_eq!(health(&first).await, Code::Ok);
     drop(second);
-    // The place is free as soon as the server has noticed.
+    // The place is free as soon as the server has noticed that the connection is gone.
     loop {
         let mut stream = running.tcp().await;
         let _ = stream.write_all(PREFACE).await;
@@ -374,7 +375,7 @@ async fn connections_that_ask_for_nothing_are_closed() {
             options.limits.handshake_ms = 100;
         })
         .await;
-        // Silence; half a handshake; half a request.
+        // The client sends nothing, half a handshake, or half a request.
         let beginnings: [&[u8]; 5] = [
             b"",
             &[0x16, 3, 1],
@@ -395,7 +396,7 @@ async fn connections_that_ask_for_nothing_are_closed() {
 async fn idle_connections_are_closed_and_busy_ones_are_not() {
     let running = start(|options, _| options.limits.idle_ms = 200).await;
     let busy = running.plain().await;
-    // A watch that stays open: nothing moves on it.
+    // On this watch nothing moves, but it stays open.
     let watch = "/grpc.health.v1.Health/Watch";
     let mut request = tonic::Request::new(tonic_health::pb::HealthCheckRequest::default());
     request.set_timeout(Duration::from_secs(60));
@@ -409,7 +410,7 @@ async fn idle_connections_are_closed_and_busy_ones_are_not() {
         .unwrap();
     let answer = until_closed(&mut idle).await;
     assert!(answer.starts_with(b"HTTP/1.1 404 "));
-    // The busy one has had nothing but its watch for as long.
+    // The busy connection had no traffic but its watch for as long.
     assert_eq!(health(&busy).await, Code::Ok);
     assert!(watching.message().now_or_never().is_none(), "{watch}");
     running.server.stop().await.unwrap();
@@ -469,7 +470,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> BytesMut {
     frame
 }
 
-/// Each stream is opened and reset at once, which costs the client nothing (CVE-2023-44487).
+/// Streams that are opened and reset at once cost the client nothing (CVE-2023-44487).
 #[tokio::test(flavor = "multi_thread")]
 async fn rapid_resets_end_the_connection_and_nobody_elses() {
     const HEADERS: u8 = 1;
@@ -489,7 +490,7 @@ async fn rapid_resets_end_the_connection_and_nobody_elses() {
         attack.extend(frame(HEADERS, 0x04, 2 * number + 1, &headers));
         attack.extend(frame(RST_STREAM, 0, 2 * number + 1, &8_u32.to_be_bytes()));
     }
-    // It may be cut off before all of it was sent.
+    // The server may end the connection before everything was sent.
     let (mut reading, mut writing) = stream.split();
     let (_, answer) = tokio::join!(writing.write_all(&attack), async {
         let mut code = None;
@@ -511,7 +512,7 @@ async fn rapid_resets_end_the_connection_and_nobody_elses() {
     running.server.stop().await.unwrap();
 }
 
-/// The beginning of a message, so many bytes of it, and then nothing.
+/// Returns a body with the beginning of a message, `chunks` chunks of it, and then nothing.
 fn unfinished(announced: u32, chunks: usize) -> Body {
     const CHUNK_BYTES: usize = 64 << 10;
     let mut head = BytesMut::new();
@@ -528,7 +529,7 @@ fn unfinished(announced: u32, chunks: usize) -> Body {
 async fn unfinished_messages_do_not_fill_the_memory() {
     let running = start(|options, _| options.limits.connection_bytes = 1).await;
     let channel = running.plain().await;
-    // A connection has room for one message of the largest size, so for one of these.
+    // A connection has room for one message of the largest size, and so for one of these.
     let path = "/deed.v1.Ledger/Append";
     let mut sending: FuturesUnordered<_> = (0..3)
         .map(|_| send(&channel, path, unfinished(5 << 20, 64), &[]))
@@ -538,7 +539,7 @@ async fn unfinished_messages_do_not_fill_the_memory() {
         assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     }
     assert!(sending.next().now_or_never().is_none());
-    // Others, small ones, pass it.
+    // Small messages of other requests are still accepted.
     assert_eq!(health(&channel).await, Code::Ok);
     drop(sending);
     drop(channel);
@@ -554,7 +555,7 @@ async fn unfinished_messages_do_not_fill_the_memory() {
         let status = send(&channel, path, unfinished(64 << 10, 1), &[]).await;
         assert_eq!(status.code(), Code::Unauthenticated, "{path}: {status}");
     }
-    // Reflection's own service does not tell why its stream ended. But it ends.
+    // Reflection's own service does not report why its stream ended, but it ends.
     for (size, chunks) in [((64 << 10) + 1, 0), (64 << 10, 1)] {
         send(&channel, reflection, unfinished(size, chunks), &[]).await;
     }
@@ -570,7 +571,7 @@ async fn nobody_keeps_a_request_open() {
     .await;
     let channel = running.plain().await;
     let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-    // It ends, which is all that this service tells.
+    // The stream ends; this service reports nothing more.
     send(&channel, reflection, unfinished(100, 0), &[]).await;
     running.server.stop().await.unwrap();
 }
@@ -597,7 +598,7 @@ async fn headers_are_bounded() {
     running.server.stop().await.unwrap();
 }
 
-/// What a proxy in front may read in another way than we do is not read at all.
+/// Requests that a proxy in front could read differently are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_1_is_read_strictly_and_one_way() {
     let running = start(|_, _| ()).await;
@@ -634,7 +635,7 @@ async fn http_1_is_read_strictly_and_one_way() {
             format!("{get}host: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
             "400",
         ),
-        // Requests behind each other are each read like this.
+        // Each of several requests in a row is read in this way.
         (format!("{get}host: x\r\n\r\n{get}host: x\n\n"), "404 400"),
         (
             format!("{get}host: x\r\n\r\n{get}host: x\r\n{close}"),
@@ -643,12 +644,12 @@ async fn http_1_is_read_strictly_and_one_way() {
     ] {
         assert_eq!(ask(&request).await, wanted, "{request:.120}");
     }
-    // HTTP/2 is none of this.
+    // HTTP/2 is not affected.
     assert_eq!(health(&running.plain().await).await, Code::Ok);
     running.server.stop().await.unwrap();
 }
 
-/// Connections on which nobody said anything keep nobody out, however many they are.
+/// Connections without a known caller keep no caller out, however many they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_give_way_to_those_who_ask() {
     let running = start(|options, tls_dir| {
@@ -664,14 +665,14 @@ async fn silent_connections_give_way_to_those_who_ask() {
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(running.tcp().await);
-        // Somebody who asks something anonymously is a stranger still.
+        // An anonymous request does not make its caller known.
         let stranger = running.plain().await;
         assert_eq!(health(&stranger).await, Code::Ok);
     }
     let newcomer = running.plain().await;
     let listed = call(&newcomer, LIST, BytesMut::new(), Some(&admin)).await;
     assert_eq!(listed, Code::Ok);
-    // Whoever said who they are has stayed.
+    // The connection with a known caller has stayed.
     let listed = call(&known, LIST, BytesMut::new(), Some(&admin)).await;
     assert_eq!(listed, Code::Ok);
     drop(silent);
@@ -702,7 +703,7 @@ async fn a_server_that_would_be_too_open_does_not_start_and_leaves_no_trace() {
         RuleError::NoAccessControl { listen }
     );
     assert!(!data.exists());
-    // Certificates that cannot be read are found out before anything is made, too.
+    // Certificates that cannot be read are reported before anything is created, too.
     options.access = AccessOptions::default();
     let broken = TlsOptions {
         key: dir.path().join("none"),

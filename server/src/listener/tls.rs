@@ -30,82 +30,60 @@ use crate::{
     secret_file::{self, Exposed},
 };
 
-/// How often the files are looked at.
+/// Interval between two looks at the files.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// HTTP/2 first: whoever can choose should take it.
+/// HTTP/2 comes first, so that clients with a choice use it.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Certificates that cannot be used.
+/// The reason for which certificates cannot be used.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The file system failed.
     #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// Others can read the private key.
     #[error("{path} holds a private key: {exposed}")]
-    Exposed {
-        /// Which file.
-        path: PathBuf,
-        /// How.
-        exposed: Exposed,
-    },
-    /// Not PEM, or not of this.
+    Exposed { path: PathBuf, exposed: Exposed },
+    /// The file is not PEM, or holds something else.
     #[error("{path} is no PEM file with {wanted}: {source}")]
     Pem {
-        /// Which file.
         path: PathBuf,
-        /// What it should hold.
         wanted: &'static str,
-        /// Why.
         source: pem::Error,
     },
-    /// A PEM file of something else.
+    /// The file is PEM and holds no certificate.
     #[error("{path} holds no certificate")]
-    NoCertificate {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// An authority that is no certificate.
+    NoCertificate { path: PathBuf },
+    /// The file holds an authority's certificate that cannot be read.
     #[error("{path} holds a certificate that cannot be read: {source}")]
     Authority {
-        /// Which file.
         path: PathBuf,
-        /// Why.
         source: rustls::Error,
     },
     /// Client certificates cannot be checked with these authorities.
     #[error("{path} cannot be used to check client certificates: {source}")]
     Authorities {
-        /// Which file.
         path: PathBuf,
-        /// Why.
         source: VerifierBuilderError,
     },
-    /// Certificates may be demanded only where they can be checked.
+    /// Client certificates are required, and no authorities are set to check them.
     #[error(
         "client certificates are required, but tls.client_authorities does not say who signs them"
     )]
     AuthoritiesMissing,
-    /// The certificate and the key do not fit, or cannot be used at all.
+    /// The certificate and the key do not belong together, or cannot be used at all.
     #[error("{certificate} and {key} cannot be used together: {source}")]
     Pair {
-        /// The certificate's file.
         certificate: PathBuf,
-        /// The key's file.
         key: PathBuf,
-        /// Why.
         source: rustls::Error,
     },
 }
 
-/// What the files hold. Compared whole: times of changes are too coarse to tell two quick ones
-/// apart.
+/// The content of the files. The bytes are compared: times of changes are too coarse to tell two
+/// quick changes apart.
 #[derive(PartialEq)]
 struct Files {
     certificate: Vec<u8>,
@@ -113,19 +91,19 @@ struct Files {
     authorities: Option<Vec<u8>>,
 }
 
-/// The configuration of new connections. Old ones keep the one that they began with.
+/// The TLS configuration of new connections. An open connection keeps the one that it began with.
 pub(crate) struct Certificates {
     options: TlsOptions,
     pub(super) current: ArcSwap<ServerConfig>,
-    /// What `current`, or the last error, was made of.
+    /// The files from which `current`, or the last error, was made.
     seen: Mutex<Files>,
 }
 
 impl Certificates {
-    /// Reads the files.
+    /// Reads the files that `options` names.
     ///
     /// # Errors
-    /// [`TlsError`].
+    /// [`TlsError`] if they cannot be read or used.
     pub(crate) fn load(options: &TlsOptions) -> Result<Arc<Self>, TlsError> {
         let files = Files::read(options)?;
         Ok(Arc::new(Self {
@@ -139,10 +117,11 @@ impl Certificates {
         self.current.load_full()
     }
 
-    /// Takes over what the files hold now; `false` if that is what they held before.
+    /// Reads the files and puts them in use if they have changed; returns false if they have not.
     ///
     /// # Errors
-    /// [`TlsError`]; what was in use stays in use. The same bad contents are reported once.
+    /// [`TlsError`]; the certificates that were in use stay in use. The same bad contents are
+    /// reported once.
     pub(crate) fn reload(&self) -> Result<bool, TlsError> {
         let mut seen = self.seen.lock();
         let files = Files::read(&self.options)?;
@@ -155,7 +134,7 @@ impl Certificates {
         Ok(true)
     }
 
-    /// Keeps up with the files until the server stops; on SIGHUP at once.
+    /// Reloads the files whenever they change, until the server stops; on SIGHUP at once.
     pub(crate) async fn keep_up(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
@@ -182,7 +161,7 @@ impl Certificates {
                         tracing::info!("SIGHUP: the certificates have not changed");
                     }
                 }
-                // A file that cannot be opened fails each time, and is told once.
+                // A file that cannot be opened fails each time, and is logged once.
                 Ok(Err(TlsError::Io { .. } | TlsError::Exposed { .. })) if unreadable && !asked => {
                 }
                 Ok(Err(error)) => {
@@ -216,7 +195,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// Reads a file that nobody else may.
+/// Reads a private key, from a file that others must not be able to read.
 fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let io = |source| TlsError::Io {
         path: path.to_owned(),
@@ -227,7 +206,7 @@ fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
         path: path.to_owned(),
         exposed,
     })?;
-    // Room for all of it: growing would leave copies behind.
+    // The buffer has its full size from the start: growing would leave copies of the key behind.
     let room = usize::try_from(metadata.len())
         .unwrap_or(0)
         .saturating_add(1);
@@ -279,8 +258,8 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
             source,
         })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    // A resumed session keeps its client certificate without looking at it again: it may have
-    // expired, or its authority may be gone.
+    // A resumed session would keep its client certificate without checking it again, though it may
+    // have expired or its authority may be gone.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))

@@ -1,4 +1,4 @@
-//! What the assessment of a turn comes to, in numbers.
+//! Counts of the results of a turn's assessment.
 
 use deed_evidence::{
     assess::{Assessed, Changes, cells::CellKey, finding::KINDS},
@@ -8,14 +8,14 @@ use deed_evidence::{
 use deed_proto::v1::{self, FindingKind, IntentState};
 use prost::Message as _;
 
-/// Where an Intent can stand when it is recorded.
+/// The states that an Intent can have when it is recorded, with their labels.
 pub(super) const INTENT_STATES: [(IntentState, &str); 3] = [
     (IntentState::Cleared, "cleared"),
     (IntentState::Waiting, "waiting"),
     (IntentState::Denied, "denied"),
 ];
 
-/// What a ledger writes itself, besides its genesis.
+/// Bodies of the entries that a ledger writes itself, besides its genesis entry.
 pub(super) const OWN_BODIES: [BodyKind; 3] =
     [BodyKind::Clearance, BodyKind::TaskReceipt, BodyKind::Tick];
 
@@ -38,7 +38,7 @@ impl Default for Assessments {
 }
 
 impl Assessments {
-    /// A statement was recorded.
+    /// Counts the state of a statement that was recorded.
     pub(crate) fn recorded(&mut self, assessed: &Assessed) {
         if let Some((state, ..)) = &assessed.intent
             && let Some(at) = INTENT_STATES.iter().position(|(one, _)| one == state)
@@ -47,7 +47,7 @@ impl Assessments {
         }
     }
 
-    /// The ledger wrote an entry.
+    /// Counts an entry that the ledger wrote itself.
     pub(crate) fn written(&mut self, entry: &[u8]) {
         let entry = Entry::parse(entry).ok();
         let body = entry.and_then(|entry| Some(entry.statement().ok()?.body));
@@ -56,8 +56,8 @@ impl Assessments {
         }
     }
 
-    /// What a turn changed that began at leaf `first`. A finding of before is there again when
-    /// somebody has looked at it.
+    /// Counts the new findings among the changes of a turn that began at leaf `first`. A finding at
+    /// an earlier leaf is not new: it is among the changes because it was read.
     pub(crate) fn changed(&mut self, changes: &Changes, first: u64) {
         for (key, bytes) in &changes.cells {
             let CellKey::Finding(leaf, _) = key else {
@@ -66,7 +66,7 @@ impl Assessments {
             if *leaf < first {
                 continue;
             }
-            // The machine has encoded it just now.
+            // The assessment has just encoded it.
             let kind = v1::Finding::decode(&bytes[..]).map(|finding| finding.kind());
             self.found(kind.unwrap_or_default());
         }
@@ -78,7 +78,7 @@ impl Assessments {
         }
     }
 
-    /// Adds those of another ledger's turn.
+    /// Adds the counts of another ledger's turn.
     pub(crate) fn add(&mut self, other: &Self) {
         let add = |counts: &mut [u64], others: &[u64]| {
             for (count, other) in counts.iter_mut().zip(others) {

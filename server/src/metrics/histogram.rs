@@ -1,4 +1,4 @@
-//! A histogram that costs its writer two additions.
+//! A histogram that takes its writer two additions.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,7 +11,7 @@ pub(super) const LATENCY_US: &[u64] = &[
     1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 
-/// Upper bounds of how many leaves a turn has.
+/// Upper bounds of the number of leaves in a turn.
 pub(super) const LEAVES: &[u64] = &[1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144];
 
 /// Counts of values by size.
@@ -19,7 +19,7 @@ pub(super) const LEAVES: &[u64] = &[1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_
 pub(super) struct Histogram {
     /// Upper bounds, each included.
     bounds: &'static [u64],
-    /// One for each bound, and one beyond.
+    /// One count for each bound, and one for larger values.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
@@ -47,10 +47,10 @@ impl Histogram {
         self.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX >> 1));
     }
 
-    /// The sum, the count and the buckets, bounds and sum divided by `scale`.
+    /// Returns the sum, the count and the buckets; bounds and sum are divided by `scale`.
     ///
-    /// A value that is recorded meanwhile may be in one and not yet in the other; the count is
-    /// that of the buckets, as the format demands.
+    /// A value that is recorded during the call may be in the sum and not yet in the count, or the
+    /// other way round; the count is that of the buckets, as the format demands.
     #[expect(
         clippy::cast_precision_loss,
         reason = "figures for people: 53 bits are more than anybody reads"

@@ -1,8 +1,8 @@
-//! What the server counts about itself, for `/metrics`.
+//! The server's metrics, for `/metrics`.
 //!
-//! Counting is a few relaxed additions, where possible once a turn or request and not once a
-//! statement. Nothing here has a label that callers choose: no ledgers, principals or paths, so
-//! that nobody can make the set grow.
+//! Counting is a few relaxed additions, where possible once for each turn or request and not for
+//! each statement. No label has values that callers choose (no ledgers, principals or paths), so
+//! callers cannot make the set grow.
 
 mod assessed;
 mod histogram;
@@ -30,28 +30,29 @@ pub(crate) use text::{Connections, Contents, Observed};
 
 use crate::search::query::Looked;
 
-/// gRPC has the statuses 0 to 16.
+/// Number of gRPC statuses, 0 to 16.
 const CODES: usize = 17;
 
-/// Numbers of rejection reasons below this are counted by name; a test holds it above all of them.
+/// Numbers of rejection reasons below this are counted by name; a test checks that it is above all
+/// of them.
 const REASONS: usize = 64;
 
-/// A part of a statement's way. Together they are what an append takes on the server.
+/// A stage of an append. The times of all stages together are what an append takes on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Waiting for room in the queue, until admission can begin.
     Room,
     /// Decoding and checking the statements of a request, and hashing their entries.
     Admission,
-    /// In the shard's queue, until a turn takes the request.
+    /// Waiting in the shard's queue, until a turn takes the request.
     Queue,
-    /// A turn's step: placing what waits, growing the tree, signing the head.
+    /// A turn's step: recording what waits, growing the tree, signing the head.
     Step,
-    /// From the step's end until the turn is in the store.
+    /// Waiting from the step's end until the turn is in the store.
     Commit,
-    /// From there until the head guard has it.
+    /// Waiting from then until the head guard has the turn.
     Guard,
-    /// From a request's release until its answer is built, proofs included.
+    /// Building the answer after a request's release, proofs included.
     Answer,
 }
 
@@ -67,7 +68,7 @@ impl Stage {
     ];
 }
 
-/// A file that is synced.
+/// A file whose syncs are timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Synced {
     /// RocksDB's log, by a turn's commit.
@@ -81,11 +82,11 @@ impl Synced {
         [(Self::Store, "store"), (Self::HeadGuard, "head_guard")];
 }
 
-/// All counters. Shared by reference; every method is cheap and never waits.
+/// All counters. Threads share them by reference; every method is cheap and never waits.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     rpcs: Rpcs,
-    /// By rpc, then status.
+    /// Counts by rpc, then by status.
     requests: Vec<[AtomicU64; CODES]>,
     request_times: Vec<Histogram>,
     stages: [Histogram; Stage::ALL.len()],
@@ -96,11 +97,11 @@ pub(crate) struct Metrics {
     entries: AtomicU64,
     entry_bytes: AtomicU64,
     turn_leaves: Histogram,
-    /// In the order of [`KINDS`].
+    /// Counts in the order of [`KINDS`].
     findings: [AtomicU64; KINDS.len()],
-    /// In the order of [`INTENT_STATES`].
+    /// Counts in the order of [`INTENT_STATES`].
     intents: [AtomicU64; INTENT_STATES.len()],
-    /// In the order of [`OWN_BODIES`].
+    /// Counts in the order of [`OWN_BODIES`].
     own_entries: [AtomicU64; OWN_BODIES.len()],
     sessions: AtomicI64,
     streams_open: AtomicI64,
@@ -110,13 +111,13 @@ pub(crate) struct Metrics {
     log_key_rotations: AtomicU64,
     damaged_guard_slots: AtomicU64,
     searches: AtomicU64,
-    /// Entries that searches looked at: those that the index named, and those that were scanned.
+    /// Entries that searches examined: those that the index named, and those that were scanned.
     searched_indexed: AtomicU64,
     searched_scanned: AtomicU64,
     index_segments: AtomicU64,
 }
 
-/// Something that is open: counted until it is dropped.
+/// An open stream; it counts in `gauge` until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Open {
     metrics: Arc<Metrics>,
@@ -177,17 +178,17 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
 }
 
 impl Metrics {
-    /// The name that a request's path is counted under.
+    /// Returns the name under which a request's path is counted.
     pub(crate) fn rpc(&self, path: &str) -> Rpc {
         self.rpcs.of(path)
     }
 
-    /// That name.
+    /// Returns the text of that name.
     pub(crate) fn rpc_name(&self, rpc: Rpc) -> &str {
         self.rpcs.name(rpc)
     }
 
-    /// A request has ended, `took` after it came.
+    /// Counts a request that ended with `status`, `took` after it arrived.
     pub(crate) fn answered(&self, rpc: Rpc, status: Code, took: Duration) {
         self.requests[rpc.0][status as usize % CODES].fetch_add(1, Relaxed);
         if self.rpcs.is_unary(rpc) {
@@ -195,17 +196,17 @@ impl Metrics {
         }
     }
 
-    /// Something took `took` in a stage.
+    /// Adds a time that a request or turn spent in a stage.
     pub(crate) fn stage(&self, stage: Stage, took: Duration) {
         self.stages[stage as usize].record_time(took);
     }
 
-    /// A synced write, from its call to its return.
+    /// Adds the time of a synced write, from its call to its return.
     pub(crate) fn synced(&self, file: Synced, took: Duration) {
         self.syncs[file as usize].record_time(took);
     }
 
-    /// Statements of one request that were answered with a receipt.
+    /// Counts statements of one request that were answered with a receipt.
     pub(crate) fn statements(&self, accepted: u64, duplicates: u64) {
         self.accepted.fetch_add(accepted, Relaxed);
         if duplicates > 0 {
@@ -213,20 +214,20 @@ impl Metrics {
         }
     }
 
-    /// A statement was rejected.
+    /// Counts a rejected statement.
     pub(crate) fn rejected(&self, reason: Reason) {
         let number = usize::try_from(reason as i32).unwrap_or_default();
         self.rejected[number.min(REASONS - 1)].fetch_add(1, Relaxed);
     }
 
-    /// A turn is in the store, with so many new leaves.
+    /// Counts a turn in the store, with its new leaves and the bytes of its entries.
     pub(crate) fn committed(&self, leaves: u64, entry_bytes: u64) {
         self.entries.fetch_add(leaves, Relaxed);
         self.entry_bytes.fetch_add(entry_bytes, Relaxed);
         self.turn_leaves.record(leaves);
     }
 
-    /// What was assessed in a turn that is in the store.
+    /// Adds the assessment's results of a turn that is in the store.
     pub(crate) fn assessed(&self, assessments: &Assessments) {
         let add = |counters: &[AtomicU64], counts: &[u64]| {
             for (counter, count) in counters.iter().zip(counts) {
@@ -240,66 +241,66 @@ impl Metrics {
         add(&self.own_entries, &assessments.own_entries);
     }
 
-    /// So many sessions more, or fewer, are in memory.
+    /// Changes the number of sessions in memory by `by`.
     pub(crate) fn sessions_changed(&self, by: i64) {
         self.sessions.fetch_add(by, Relaxed);
     }
 
-    /// An append stream was opened; it counts until what is returned is dropped.
+    /// Counts an append stream until the returned value is dropped.
     #[must_use]
     pub(crate) fn stream(self: &Arc<Self>) -> Open {
         Open::new(self, |metrics| &metrics.streams_open)
     }
 
-    /// A request had waited too long for room.
+    /// Counts a request that waited too long for room.
     pub(crate) fn overloaded(&self) {
         self.overload_refusals.fetch_add(1, Relaxed);
     }
 
-    /// A request was dropped that no turn had begun and whose caller had gone.
+    /// Counts a request that was dropped before any turn began it, because its caller had gone.
     pub(crate) fn abandoned(&self) {
         self.abandoned.fetch_add(1, Relaxed);
     }
 
-    /// A request did not fit into a turn and goes on in a later one.
+    /// Counts a request that did not fit into a turn and goes on in a later one.
     pub(crate) fn cut(&self) {
         self.cut.fetch_add(1, Relaxed);
     }
 
-    /// Requests that were dropped, for tests.
+    /// Returns the number of dropped requests, for tests.
     #[cfg(test)]
     pub(crate) fn abandonments(&self) -> u64 {
         self.abandoned.load(Relaxed)
     }
 
-    /// Requests that were cut, for tests.
+    /// Returns the number of cut requests, for tests.
     #[cfg(test)]
     pub(crate) fn cuts(&self) -> u64 {
         self.cut.load(Relaxed)
     }
 
-    /// So many log keys came into force.
+    /// Counts log keys that came into force.
     pub(crate) fn log_keys_rotated(&self, keys: u64) {
         self.log_key_rotations.fetch_add(keys, Relaxed);
     }
 
-    /// Counts slots of the head guard that had one good half only when the server started.
+    /// Counts slots of the head guard that had only one good half when the server started.
     pub(crate) fn found_damaged_guard_slots(&self, slots: u64) {
         self.damaged_guard_slots.store(slots, Relaxed);
     }
 
-    /// A search has begun.
+    /// Counts a search that has begun.
     pub(crate) fn search(&self) {
         self.searches.fetch_add(1, Relaxed);
     }
 
-    /// A step of a search has looked at so many entries.
+    /// Counts entries that a step of a search has examined.
     pub(crate) fn searched(&self, looked: Looked) {
         self.searched_indexed.fetch_add(looked.indexed, Relaxed);
         self.searched_scanned.fetch_add(looked.scanned, Relaxed);
     }
 
-    /// A segment of terms was written.
+    /// Counts a segment of terms that was written.
     pub(crate) fn segment_indexed(&self) {
         self.index_segments.fetch_add(1, Relaxed);
     }

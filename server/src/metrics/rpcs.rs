@@ -1,4 +1,4 @@
-//! The names under which requests are counted: a fixed set, whatever is asked for.
+//! The names under which requests are counted: a fixed set, whatever callers request.
 
 use std::collections::HashMap;
 
@@ -6,18 +6,18 @@ use deed_proto::v1;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
-/// What is asked for over HTTP, beside gRPC.
+/// Names for requests over plain HTTP.
 const CHECKPOINT: &str = "http/checkpoint";
 const TILE: &str = "http/tile";
 
-/// Everything else: paths that do not exist, too.
+/// Name for everything else, also for paths that do not exist.
 const OTHER: &str = "other";
 
-/// One of the names.
+/// A name, by its position in [`Rpcs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rpc(pub(super) usize);
 
-/// All of them.
+/// All names.
 #[derive(Debug)]
 pub(super) struct Rpcs {
     names: Vec<(String, bool)>,
@@ -25,7 +25,7 @@ pub(super) struct Rpcs {
 }
 
 impl Rpcs {
-    /// Those of the protocol, and of what else the port serves.
+    /// Makes the names of the protocol's rpcs, and of the other services on the port.
     pub(super) fn new() -> Self {
         let mut rpcs = Self {
             names: Vec::new(),
@@ -58,7 +58,7 @@ impl Rpcs {
         self.names.push((name.to_owned(), unary));
     }
 
-    /// The name that a path counts under.
+    /// Returns the name that a path counts under.
     pub(super) fn of(&self, path: &str) -> Rpc {
         if let Some(rpc) = self.by_path.get(path) {
             return *rpc;
@@ -78,7 +78,7 @@ impl Rpcs {
         &self.names[rpc.0].0
     }
 
-    /// Whether it has one request and one answer, so that how long it takes says something.
+    /// Returns true if the rpc has one request and one answer, so that its time is meaningful.
     pub(super) fn is_unary(&self, rpc: Rpc) -> bool {
         self.names[rpc.0].1
     }

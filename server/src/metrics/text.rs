@@ -23,10 +23,10 @@ use super::{
     assessed::{INTENT_STATES, OWN_BODIES},
 };
 
-/// Durations are recorded in microseconds and told in seconds.
+/// Durations are recorded in microseconds and printed in seconds.
 const US_PER_S: f64 = 1e6;
 
-/// What is looked up when somebody asks, instead of being counted.
+/// Values that are read when `/metrics` is requested, instead of being counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
     /// Bytes of statements that each shard holds.
@@ -35,61 +35,64 @@ pub(crate) struct Observed {
     pub(crate) ledgers_loaded: u64,
     pub(crate) slow_ledgers: u64,
     pub(crate) oldest_turn_ms: u64,
-    /// Evidence policies that were compiled.
+    /// Evidence policies compiled since the start.
     pub(crate) policies_compiled: u64,
     /// Ledgers in memory whose evidence policy this build cannot read.
     pub(crate) policies_unreadable: u64,
-    /// Their leaves.
+    /// Leaves of the ledgers in memory.
     pub(crate) leaves: u64,
-    /// What is due in them at some time.
+    /// Deadlines that are set in these ledgers.
     pub(crate) due: u64,
-    /// Those of their leaves that searches have to read one by one.
+    /// Leaves of these ledgers that searches have to scan, because no index covers them.
     pub(crate) unindexed_leaves: u64,
     pub(crate) connections: Connections,
-    /// Times that a principal was over a quota, by quota.
+    /// Number of times that a principal exceeded a quota, by quota.
     pub(crate) over_quota: Vec<(&'static str, u64)>,
-    /// Whether the clock is one to record by.
+    /// True if the clock is believed.
     pub(crate) on_time: bool,
-    /// Requests that were refused because it is not, by why.
+    /// Requests that were refused because the clock is not believed, by reason.
     pub(crate) clock_refusals: Vec<(&'static str, u64)>,
     pub(crate) contents: Contents,
-    /// Bytes of answers that are made and not taken, and times that there was no room for one.
+    /// Bytes of answers that are made and not taken, and the number of times that there was no room
+    /// for one.
     pub(crate) answer_bytes: u64,
     pub(crate) answers_refused: u64,
-    /// Places that are taken, and times that there was none, by what they are for.
+    /// Places that are taken, and the number of times that there was none, by kind.
     pub(crate) places_taken: Vec<(&'static str, u64)>,
     pub(crate) places_refused: Vec<(&'static str, u64)>,
-    /// Free bytes of the disk, and all of it; `None` where the system does not say.
+    /// Free and total bytes of the disk; `None` where the system does not report them.
     pub(crate) disk_bytes: Option<(u64, u64)>,
-    /// Times that something was refused for want of space, by what it was.
+    /// Number of times that something was refused for lack of space, by kind.
     pub(crate) disk_refused: Vec<(&'static str, u64)>,
-    /// Resident memory of the process; `None` where the system does not say.
+    /// Resident memory of the process in bytes; `None` where the system does not report it.
     pub(crate) resident_bytes: Option<u64>,
-    /// File descriptors that the process has and may have; `None` where the system does not say.
+    /// File descriptors that the process has and may have; `None` where the system does not report
+    /// them.
     pub(crate) descriptors_open: Option<u64>,
     pub(crate) descriptors_max: Option<u64>,
     /// Log lines that were not written because there were too many like them.
     pub(crate) log_lines_left_out: u64,
-    /// RocksDB's memory.
+    /// Bytes of RocksDB's memory.
     pub(crate) memtable_bytes: u64,
     pub(crate) block_cache_bytes: u64,
     pub(crate) table_reader_bytes: u64,
-    /// RocksDB's sorted files.
+    /// Bytes of RocksDB's sorted files.
     pub(crate) table_file_bytes: u64,
 }
 
-/// What the listener has counted.
+/// Numbers of the listener.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Connections {
     pub(crate) taken: u64,
     pub(crate) open: u64,
-    /// Closed before they were served, or because they were too slow or silent, by reason.
+    /// Connections that were closed before they were served, or because they were too slow or
+    /// silent, by reason.
     pub(crate) refused: Vec<(&'static str, u64)>,
-    /// As many may be open at once.
+    /// Most connections that may be open at once.
     pub(crate) max: u64,
 }
 
-/// What the content store has counted.
+/// Numbers of the content store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub(crate) stored: u64,
@@ -99,7 +102,7 @@ pub(crate) struct Contents {
 }
 
 impl Metrics {
-    /// Everything as OpenMetrics text, version 1.0.0.
+    /// Returns all metrics as OpenMetrics text, version 1.0.0.
     pub(crate) fn to_text(self: &Arc<Self>, observed: Observed) -> String {
         let mut registry = Registry::default();
         let metrics = Arc::clone(self);
@@ -136,7 +139,7 @@ impl Snapshot {
         let name = |rpc| metrics.rpcs.name(rpc).to_owned();
         let requests = metrics.rpcs.all().flat_map(|rpc| {
             let counts = metrics.requests[rpc.0].iter().enumerate();
-            // Those that never happened would be some hundred lines.
+            // Rows of zero are left out here: they would be some hundred lines.
             let counts = counts.filter(|(_, count)| count.load(Relaxed) > 0);
             counts.map(move |(code, count)| {
                 let labels = [("rpc", name(rpc)), ("status", status(code).to_owned())];
@@ -189,7 +192,8 @@ impl Snapshot {
             .filter_map(|(number, count)| {
                 let reason = match i32::try_from(number).ok().map(Reason::try_from) {
                     Some(Ok(reason)) => reason.as_str_name(),
-                    // Known reasons are all told, so that alerts can be written before they happen.
+                    // Known reasons are printed even if they are zero, so that alerts can be
+                    // written in advance.
                     _ if count.load(Relaxed) > 0 => "OTHER",
                     _ => return None,
                 };
@@ -216,7 +220,7 @@ impl Snapshot {
         )?;
         out.gauge(
             "deed_slow_ledgers",
-            "Ledgers that get turns of their own, for they were seen to be slow",
+            "Slow ledgers, which get turns of their own",
             self.observed.slow_ledgers,
         )?;
         out.gauge(
@@ -253,7 +257,7 @@ impl Snapshot {
 
     fn assessment(&self, out: &mut Out<'_>) -> Result<(), Error> {
         let metrics = &self.metrics;
-        // All of them are told, so that alerts can be written before they happen.
+        // All kinds are printed even if they are zero, so that alerts can be written in advance.
         let findings = KINDS.into_iter().zip(&metrics.findings);
         out.counters(
             "deed_findings",
@@ -263,7 +267,7 @@ impl Snapshot {
         let intents = INTENT_STATES.into_iter().zip(&metrics.intents);
         out.counters(
             "deed_intents",
-            "Intents recorded, by where they stood then",
+            "Intents recorded, by their state at that time",
             intents.map(|((_, state), count)| labelled("state", state, count)),
         )?;
         let own = OWN_BODIES.into_iter().zip(&metrics.own_entries);
@@ -289,7 +293,7 @@ impl Snapshot {
         ];
         out.counters(
             "deed_searched_entries",
-            "Entries that searches looked at, by what led to them",
+            "Entries that searches examined, by how they were found",
             looked.map(|(by, count)| labelled("by", by, count)),
         )?;
         out.counter(
@@ -299,7 +303,7 @@ impl Snapshot {
         )?;
         out.gauge(
             "deed_unindexed_leaves",
-            "Leaves of all ledgers in memory that the search index does not reach yet",
+            "Leaves of all ledgers in memory that the search index does not cover yet",
             self.observed.unindexed_leaves,
         )
     }
@@ -336,12 +340,12 @@ impl Snapshot {
         )?;
         out.counters(
             "deed_over_quota",
-            "Times that a principal was over what it may use",
+            "Times that a principal exceeded a quota",
             named("quota", &observed.over_quota),
         )?;
         out.gauge(
             "deed_clock_believed",
-            "1 if the machine's clock is one to record by, 0 if it has leapt or is behind",
+            "1 if the machine's clock is believed, 0 if it has leapt or is behind",
             u64::from(observed.on_time),
         )?;
         out.counters(
@@ -361,7 +365,7 @@ impl Snapshot {
         )?;
         out.count(
             "deed_answers_refused",
-            "Answers that there was no room for, because others were not taken",
+            "Answers refused for lack of room, because others were not taken",
             observed.answers_refused,
         )?;
         out.gauges(
@@ -371,7 +375,7 @@ impl Snapshot {
         )?;
         out.counters(
             "deed_places_refused",
-            "Streams of reads and uploads that there was no place for",
+            "Streams of reads and uploads refused for lack of a place",
             named("what", &observed.places_refused),
         )?;
         out.counter(
@@ -466,12 +470,12 @@ fn labelled(name: &'static str, value: &str, count: &AtomicU64) -> ([Label; 1], 
     ([(name, value.to_owned())], count.load(Relaxed))
 }
 
-/// How many are open. Two threads that count at once may be seen between them.
+/// Returns the value of a gauge. It may be below zero for a moment while two threads count.
 fn open(gauge: &std::sync::atomic::AtomicI64) -> u64 {
     u64::try_from(gauge.load(Relaxed)).unwrap_or_default()
 }
 
-/// Statuses as the specification of gRPC writes them.
+/// Returns the name of a status as the specification of gRPC writes it.
 fn status(code: usize) -> &'static str {
     const NAMES: [&str; CODES] = [
         "OK",
@@ -565,7 +569,7 @@ impl Out<'_> {
     }
 }
 
-/// Without labels there are no braces: `name{}` is allowed, and not what people look for.
+/// Writes a sample. Without labels there are no braces: `name{}` is allowed, and unusual.
 fn sample<const N: usize>(
     metric: &mut MetricEncoder<'_>,
     labels: &[Label; N],

@@ -1,10 +1,10 @@
-//! Answers that are made and not taken yet.
+//! The budget of answers that are made and not taken yet.
 //!
-//! A reader that is slow, or that takes nothing at all, makes the server hold what was made for it.
-//! So there is room for that before anything is made: whoever finds none waits, and others of its
-//! source wait with it, but nobody else. What was made keeps its share until the transport has
-//! written it to the socket: the share goes along with the bytes of the answer's body, and is given
-//! back when they are dropped.
+//! A slow reader, or one that takes nothing at all, makes the server hold its answers. So room is
+//! taken before an answer is made: a caller that finds none waits, and others of its source wait
+//! with it, but no other source does. An answer keeps its share until the transport has written it
+//! to the socket: the share moves along with the bytes of the answer's body, and is given back when
+//! they are dropped.
 
 use std::{
     sync::{
@@ -20,20 +20,20 @@ use parking_lot::Mutex;
 use super::{Budget, Share, SourceKey};
 use crate::{append::RETRY_AFTER, status::Refusal};
 
-/// Bytes of entries, or of whatever else a stream brings, in one message of it. The last one goes
-/// beyond, by an entry's 64 KiB at most.
+/// Bytes of entries, or of other contents of a stream, in one message of it. The last entry may go
+/// beyond, by its 64 KiB at most.
 pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 
-/// Room that a message of a stream is made in: what it brings, and its encoded form.
+/// Room that is taken to make a message of a stream: its contents, and its encoded form.
 pub(crate) const CHUNK_ROOM: usize = 3 * CHUNK_BYTES;
 
-/// Room for an answer of some proofs and heads.
+/// Room for an answer of a few proofs and heads.
 pub(crate) const PROOF_ROOM: usize = 16 << 10;
 
 /// Room for a page of a list.
 pub(crate) const PAGE_ROOM: usize = 1 << 20;
 
-/// The smallest share of one source: a piece of a content, and a message of it, must fit.
+/// The smallest bound of one source: a piece of a content, and a message of it, must fit.
 const SOURCE_MIN: usize = 2 << 20;
 
 /// The room for all answers.
@@ -41,7 +41,7 @@ const SOURCE_MIN: usize = 2 << 20;
 pub(crate) struct Answers {
     budget: Budget,
     wait: Duration,
-    /// Times that a caller did not get room.
+    /// Number of times that a caller did not get room.
     refused: Arc<AtomicU64>,
 }
 
@@ -55,15 +55,15 @@ pub(crate) struct AnswerRoom {
     made: Made,
 }
 
-/// Shares of messages that were made and are not yet in the body's bytes. It is found among the
+/// Shares of messages that were made and are not yet in the body's bytes; it is put into the
 /// extensions of a response.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Made(Arc<Mutex<Vec<Share>>>);
 
 impl Answers {
-    /// `total` bytes, of which one source holds an eighth at most, and all strangers a quarter; an
-    /// eighth is kept for callers that hold nothing and say who they are. Who does not get room
-    /// within `wait` is refused.
+    /// Makes a budget of `total` bytes, of which one source holds an eighth at most, and all
+    /// strangers a quarter; an eighth is reserved for known callers that hold nothing. A caller
+    /// that does not get room within `wait` is refused.
     pub(crate) fn new(total: usize, wait: Duration) -> Self {
         let source_max = (total / 8).max(SOURCE_MIN);
         let reserve = total / 8;
@@ -85,22 +85,22 @@ impl Answers {
         }
     }
 
-    /// Bytes that answers hold, over all.
+    /// Returns the bytes that all answers hold.
     pub(crate) fn held(&self) -> usize {
         self.budget.held()
     }
 
-    /// Times that a caller did not get room.
+    /// Returns the number of times that a caller did not get room.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
 }
 
 impl AnswerRoom {
-    /// Waits for room to make a message in.
+    /// Waits for room of `bytes` bytes to make a message in.
     ///
     /// # Errors
-    /// [`Refusal::Quota`] if the source's readers have left no room for too long.
+    /// [`Refusal::Quota`] if other answers of the source have left no room for too long.
     pub(crate) async fn take(&self, bytes: usize) -> Result<Share, Refusal> {
         let taking = self.budget.take(&self.source, bytes);
         tokio::time::timeout(self.wait, taking).await.map_err(|_| {
@@ -116,21 +116,22 @@ impl AnswerRoom {
         })
     }
 
-    /// A message of so many encoded bytes was made: it keeps its part of `share` until it is sent.
-    /// Buffers that it is encoded into grow by doubling, so it counts twice.
+    /// Notes that a message of `encoded_bytes` bytes was made: it keeps its part of `share` until
+    /// it is sent. The buffers that it is encoded into grow by doubling, so it counts twice.
     pub(crate) fn made(&self, mut share: Share, encoded_bytes: usize) {
         share.shrink(encoded_bytes.saturating_mul(2));
         self.made.0.lock().push(share);
     }
 
-    /// What the answer's body is to be given.
+    /// Returns the handle that the answer's body needs.
     pub(crate) fn to_body(&self) -> Made {
         self.made.clone()
     }
 }
 
 impl Made {
-    /// Lets these bytes of the body, the first since the messages were made, keep their shares.
+    /// Moves the shares of the messages that were made since the last call into `bytes`, the first
+    /// bytes of the body since then.
     pub(crate) fn charge(&self, bytes: Bytes) -> Bytes {
         let shares = std::mem::take(&mut *self.0.lock());
         if shares.is_empty() {
@@ -143,7 +144,7 @@ impl Made {
     }
 }
 
-/// Bytes with what they hold of a budget.
+/// Bytes together with their shares of a budget.
 struct Charged {
     bytes: Bytes,
     _shares: Vec<Share>,
@@ -177,16 +178,16 @@ mod tests {
         let body = room.to_body();
         let bytes = body.charge(Bytes::from(vec![7; 1000]));
         assert_eq!(bytes, vec![7; 1000]);
-        // The transport cuts it into frames: the last of them gives it back.
+        // The transport cuts the bytes into frames: the last frame gives the share back.
         let (first, second) = (bytes.slice(..400), bytes.slice(400..));
         drop(bytes);
         drop(first);
         assert_eq!(answers.held(), 2000);
         drop(second);
         assert_eq!(answers.held(), 0);
-        // Trailers, and bytes that nothing was made for, hold nothing.
+        // Trailers, and other bytes that were not charged, hold nothing.
         drop(body.charge(Bytes::from_static(b"x")));
-        // An answer that is given up gives back what it had made.
+        // An answer that is dropped gives back the shares of its messages.
         let share = room.take(CHUNK_ROOM).await.unwrap();
         room.made(share, 10);
         drop((room, body));
@@ -208,7 +209,7 @@ mod tests {
         assert_eq!(answers.refused(), 1);
         assert!(answers.held() <= 4 << 20);
         assert!(answers.room(B).take(CHUNK_ROOM).await.is_ok());
-        // Strangers have a quarter, however many addresses they have.
+        // All strangers together have a quarter, however many addresses they have.
         let mut strangers = 0;
         for host in 0..=255_u8 {
             let stranger = answers.room(SourceKey::Address([192, 0, 2, host].into()));

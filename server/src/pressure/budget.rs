@@ -1,14 +1,14 @@
-//! A budget of bytes (or of anything that is counted) that many sources share.
+//! A budget of bytes, or of other countable things, that many sources share.
 //!
-//! Who finds no room waits. Room that comes back goes to the sources in turn, by deficit round
-//! robin over what they wait for: a source with a thousand requests waiting gets no more of it
-//! than one with a single one. No source holds more than its bound, so that one that never gives
-//! anything back cannot keep the rest out; and all that do not say who they are hold no more
-//! together than a bound of theirs, however many addresses they have. The request whose turn it is
-//! is not passed by smaller ones, unless its own source's bound is what keeps it back.
+//! A caller that finds no room waits. Room that comes back goes to the sources in turn, by deficit
+//! round robin over the amounts that they wait for: a source with a thousand requests waiting gets
+//! no more of it than one with a single request. No source holds more than its bound, so that one
+//! that never gives anything back cannot keep the others out; and all anonymous callers together
+//! hold no more than a bound of theirs, however many addresses they have. The request whose turn it
+//! is is not passed by smaller ones, unless it waits because of its own source's bound.
 //!
-//! A part may be kept in reserve for sources that say who they are and hold nothing: however many of
-//! the others have taken all there is, who comes with little is not made to wait for them.
+//! A part may be reserved for known callers that hold nothing: however much the others have taken,
+//! such a caller with a small request does not wait for them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,7 +20,7 @@ use super::{
     drr::{Drr, QUANTUM_BYTES, Verdict},
 };
 
-/// A budget. Cheap to clone: all clones are the same one.
+/// A budget. A clone is cheap, and shares the amounts with the original.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget(Arc<Inner>);
 
@@ -28,20 +28,20 @@ pub(crate) struct Budget(Arc<Inner>);
 struct Inner {
     total: usize,
     source_max: usize,
-    /// What those hold together at most that do not say who they are.
+    /// Most that all anonymous callers (strangers) hold together.
     strangers_max: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Without what is in reserve.
+    /// Amount that is free, without the reserve.
     free: usize,
-    /// What of the reserve nobody has.
+    /// Amount that is free of the reserve.
     reserve: usize,
-    /// What each source holds; none that holds nothing.
+    /// Amount that each source holds; sources that hold nothing are not in it.
     held: HashMap<SourceKey, usize>,
-    /// What strangers hold of it.
+    /// Amount that all strangers hold together.
     strangers: usize,
     waiting: Drr<SourceKey, Waiter>,
     next_id: u64,
@@ -53,35 +53,38 @@ struct Waiter {
     granted: oneshot::Sender<Share>,
 }
 
-/// A part of a budget, given back when it is dropped.
+/// A part of a budget; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Budget,
     source: SourceKey,
     amount: usize,
-    /// Whether it is of the reserve.
+    /// True if the part is taken from the reserve.
     is_reserve: bool,
 }
 
 impl Budget {
-    /// `total` bytes to share, of which one source holds `source_max` at most, and all strangers half.
+    /// Makes a budget of `total`, of which one source holds `source_max` at most, and all strangers
+    /// half.
     pub(crate) fn new(total: usize, source_max: usize) -> Self {
         Self::build(total, source_max, 0, total / 2, QUANTUM_BYTES)
     }
 
-    /// The same of places, which are taken one at a time: sources that wait get them in turn, one each.
+    /// Makes a budget of places, which are taken one at a time: waiting sources get them in turn,
+    /// one each.
     pub(crate) fn of_places(total: usize, source_max: usize) -> Self {
         Self::build(total, source_max, 0, total / 2, 1)
     }
 
-    /// The same, with `reserve` of it kept for sources that hold nothing and say who they are.
+    /// Makes a budget of `total`, of which `reserve` is kept for known callers that hold nothing;
+    /// one source holds `source_max` at most.
     pub(crate) fn with_reserve(total: usize, source_max: usize, reserve: usize) -> Self {
         let free = total.saturating_sub(reserve);
         Self::build(total, source_max, reserve, free / 2, QUANTUM_BYTES)
     }
 
-    /// A budget of which one source holds `source_max` at most, and all strangers `strangers_max`;
-    /// `reserve` of it is kept for sources that hold nothing and say who they are.
+    /// Makes a budget of which one source holds `source_max` at most, and all strangers
+    /// `strangers_max`; `reserve` of it is kept for known callers that hold nothing.
     pub(crate) fn with_strangers(
         total: usize,
         source_max: usize,
@@ -114,15 +117,16 @@ impl Budget {
         }))
     }
 
-    /// A budget of which an eighth is kept for sources that hold nothing, and one source holds half
-    /// of the rest at most.
+    /// Makes a budget of which an eighth is kept for known callers that hold nothing, and one
+    /// source holds half of the rest at most.
     pub(crate) fn reserving(total: usize) -> Self {
         let reserve = total / 8;
         Self::with_reserve(total, (total - reserve) / 2, reserve)
     }
 
-    /// Waits for `amount`. What is more than a source may ever hold counts as that: such a request
-    /// waits until its source holds nothing else. Dropping the future gives everything back.
+    /// Waits for `amount`. If that is more than the source may ever hold, it counts as that much:
+    /// the request then waits until its source holds nothing else. Dropping the future gives
+    /// everything back.
     pub(crate) async fn take(&self, source: &SourceKey, amount: usize) -> Share {
         let amount = amount.min(self.most(source));
         let (id, granting) = {
@@ -137,7 +141,8 @@ impl Budget {
             state.waiting.push(source.clone(), amount, waiter);
             (id, granting)
         };
-        // Those that wait may all be kept back by their own bounds, and this one may not.
+        // The waiting requests may all be kept back by the bounds of their own sources, which this
+        // one may not be.
         self.grant();
         let mut leaving = Leaving {
             budget: self,
@@ -151,7 +156,7 @@ impl Budget {
         share
     }
 
-    /// Takes `amount` if there is room for it now and nobody waits.
+    /// Takes `amount` if there is room for it now and no other request waits.
     pub(crate) fn try_take(&self, source: &SourceKey, amount: usize) -> Option<Share> {
         let amount = amount.min(self.most(source));
         let mut state = self.0.state.lock();
@@ -159,24 +164,25 @@ impl Budget {
         Some(self.hold(&mut state, source.clone(), amount, is_reserve))
     }
 
-    /// What there is to share.
+    /// Returns the whole amount of the budget.
     pub(crate) fn total(&self) -> usize {
         self.0.total
     }
 
-    /// What is held in all.
+    /// Returns the amount that is held.
     pub(crate) fn held(&self) -> usize {
         let state = self.0.state.lock();
         self.0.total - state.free - state.reserve
     }
 
-    /// Whether nobody holds any of it or waits for it.
+    /// Returns true if no request holds any of it or waits for it.
     pub(crate) fn is_unused(&self) -> bool {
-        // A share and a waiter each have a clone.
+        // Each share and each waiter has a clone.
         Arc::strong_count(&self.0) == 1
     }
 
-    /// Whether there is room without waiting; and if so, whether it is of the reserve.
+    /// Returns `Some` if there is room without waiting, with true in it if that is room of the
+    /// reserve.
     fn fits_now(&self, state: &State, source: &SourceKey, amount: usize) -> Option<bool> {
         if state.waiting.is_empty() && self.fits(state, source, amount) {
             return Some(false);
@@ -194,7 +200,7 @@ impl Budget {
         self.0.allows(&state.held, state.strangers, source, amount)
     }
 
-    /// What a source may ever hold.
+    /// Returns the most that a source may ever hold.
     fn most(&self, source: &SourceKey) -> usize {
         if source.is_stranger() {
             self.0.source_max.min(self.0.strangers_max)
@@ -224,7 +230,7 @@ impl Budget {
         self.grant();
     }
 
-    /// Gives what is free to those whose turn it is.
+    /// Gives free room to the requests whose turn it is.
     fn grant(&self) {
         loop {
             let mut state = self.0.state.lock();
@@ -261,15 +267,15 @@ impl Budget {
             };
             let share = self.hold(&mut state, source, amount, is_reserve);
             drop(state);
-            // If it has just given up, its share comes back here and is given back: without the
-            // lock, for that takes it.
+            // If the waiter has just given up, its share comes back here and is dropped. The lock
+            // must not be held then, because dropping takes it.
             drop(waiter.granted.send(share));
         }
     }
 }
 
 impl Inner {
-    /// Whether the bounds of a source, and of strangers, let it hold so much more.
+    /// Returns true if the bounds of the source, and of strangers, allow it to hold `amount` more.
     fn allows(
         &self,
         held: &HashMap<SourceKey, usize>,
@@ -313,7 +319,7 @@ impl State {
     }
 }
 
-/// Takes a waiter out of the queue when its future is dropped.
+/// Removes a waiter from the queue when its future is dropped.
 struct Leaving<'b> {
     budget: &'b Budget,
     source: &'b SourceKey,
@@ -328,19 +334,19 @@ impl Drop for Leaving<'_> {
         let mut state = self.budget.0.state.lock();
         state.waiting.remove(self.source, |waiter| waiter.id == id);
         drop(state);
-        // It may have been the one that nobody could pass.
+        // This waiter may have been the one that no other could pass.
         self.budget.grant();
     }
 }
 
 impl Share {
-    /// Whether another source waits for what is held here.
+    /// Returns true if another source waits for room in this budget.
     pub(crate) fn is_wanted(&self) -> bool {
         let state = self.budget.0.state.lock();
         state.waiting.waits_beside(&self.source)
     }
 
-    /// Takes `amount` more if there is room for it now and nobody waits.
+    /// Takes `amount` more if there is room for it now and no other request waits.
     pub(crate) fn try_grow(&mut self, amount: usize) -> bool {
         let mut state = self.budget.0.state.lock();
         let fits = match self.is_reserve {
@@ -356,7 +362,7 @@ impl Share {
         fits
     }
 
-    /// Gives back what is beyond `amount`.
+    /// Gives back the part beyond `amount`.
     pub(crate) fn shrink(&mut self, amount: usize) {
         if let Some(beyond) = self.amount.checked_sub(amount)
             && beyond > 0
@@ -371,7 +377,7 @@ impl Share {
         self.amount
     }
 
-    /// A part of it, `amount` or all there is, as a share of its own.
+    /// Splits off a share of `amount`, or of all that is left.
     pub(crate) fn split(&mut self, amount: usize) -> Self {
         let amount = amount.min(self.amount);
         self.amount -= amount;

@@ -1,4 +1,4 @@
-//! Budgets: who gets room, in which order, and that all of it comes back.
+//! Tests of budgets: the order in which room is given out, and that all of it comes back.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::{options::QuotaOptions, pressure::quota::MachineTicks};
 
-/// Asks a future once whether it is done.
+/// Polls a future once.
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -40,7 +40,7 @@ fn what_is_taken_comes_back_in_part_and_whole() {
     drop(other);
     assert_eq!(budget.held(), 0);
     assert!(budget.is_unused());
-    // More than there is counts as all there is.
+    // A request for more than the total counts as one for the total.
     assert_eq!(ready(budget.take(&A, 1000)).amount(), 100);
 }
 
@@ -50,7 +50,7 @@ fn a_source_holds_no_more_than_its_bound_and_others_pass_it() {
     let held = ready(budget.take(&A, 30));
     let mut waiting = Box::pin(budget.take(&A, 30));
     assert!(poll(waiting.as_mut()).is_pending());
-    // The first in the queue is kept back by its own bound alone.
+    // The first request in the queue waits because of its own source's bound alone.
     let other = ready(budget.take(&B, 50));
     drop(held);
     let Poll::Ready(share) = poll(waiting.as_mut()) else {
@@ -68,15 +68,16 @@ fn who_holds_nothing_finds_room_in_the_reserve_whoever_holds_the_rest() {
         .iter()
         .map(|source| ready(budget.take(source, 140)))
         .collect();
-    // All but the reserve is taken, and those who have some wait for more.
+    // Everything but the reserve is taken, and sources that hold some wait for more.
     let mut waiting = Box::pin(budget.take(&holders[0], 10));
     assert!(poll(waiting.as_mut()).is_pending());
     let mut small = ready(budget.take(&A, 60));
-    // Once, and no more than the reserve.
+    // Each source gets room of the reserve once, and no more than there is.
     assert!(budget.try_take(&A, 10).is_none() && budget.try_take(&B, 41).is_none());
     let other = budget.try_take(&B, 40).unwrap();
     assert_eq!(budget.held(), 800);
-    // Room of the reserve goes to nobody who holds something, and at once to who waits for it.
+    // Room of the reserve goes to no source that holds something, and at once to one that holds
+    // nothing.
     let third = SourceKey::Connection(3);
     let mut later = Box::pin(budget.take(&third, 30));
     assert!(poll(later.as_mut()).is_pending());
@@ -103,7 +104,7 @@ fn strangers_hold_no_more_than_their_part_however_many_addresses_they_have() {
     let next = stranger(9);
     let mut waiting = Box::pin(budget.take(&next, 10));
     assert!(poll(waiting.as_mut()).is_pending());
-    // Who is known passes whoever waits for what strangers hold.
+    // A known caller passes a stranger that waits because of the strangers' bound.
     let known = ready(budget.take(&A, 50));
     drop(held);
     let Poll::Ready(share) = poll(waiting.as_mut()) else {
@@ -111,7 +112,7 @@ fn strangers_hold_no_more_than_their_part_however_many_addresses_they_have() {
     };
     drop((share, known));
     assert_eq!(budget.held(), 0);
-    // More than strangers may ever hold counts as that.
+    // A request for more than strangers may ever hold counts as one for that much.
     assert_eq!(ready(budget.take(&next, 1000)).amount(), 30);
 }
 
@@ -153,7 +154,7 @@ fn places_are_given_to_sources_in_turn() {
     let budget = Budget::of_places(1, 1);
     let mut held = ready(budget.take(&one, 1));
     let waits = |source| Box::pin(budget.take(source, 1));
-    // Whoever has one asks for the next before it gives the last one back.
+    // Each source asks for the next place before it gives the last one back.
     let mut own = vec![waits(&one), waits(&one)];
     let mut others = waits(&other);
     own.iter_mut()
@@ -187,7 +188,7 @@ fn a_large_request_is_not_starved_by_small_ones() {
     }
     while let Some(share) = small.pop() {
         drop(share);
-        // Its turn comes once, and then nobody passes it.
+        // Its turn comes once, and then no other request passes it.
         let passed = later
             .iter_mut()
             .filter_map(|waiting| match poll(waiting.as_mut()) {
@@ -221,7 +222,7 @@ fn many_waiters_of_one_source_do_not_keep_another_out() {
     }
     drop(full);
     let mut served: HashMap<&SourceKey, usize> = HashMap::new();
-    // While both have something waiting, each gets half of what is given out.
+    // While both have requests waiting, each gets half of what is given out.
     while served.get(&B).is_none_or(|&count| count < 40) {
         let before = waiting.len();
         waiting.retain_mut(|(source, future)| {
@@ -242,12 +243,12 @@ fn giving_up_gives_back_at_every_point() {
     let mut second = Box::pin(budget.take(&B, 10));
     assert!(poll(first.as_mut()).is_pending());
     assert!(poll(second.as_mut()).is_pending());
-    // While it waits: the one behind it gets on.
+    // The future is dropped while it waits: the request behind it gets on.
     let mut half = Box::pin(budget.take(&B, 1));
     assert!(poll(half.as_mut()).is_pending());
     drop(half);
     drop(full);
-    // Granted, and never told.
+    // The room was granted, and the future is dropped before it learned of that.
     drop(first);
     drop(second);
     assert_eq!(budget.held(), 0);
@@ -332,8 +333,8 @@ fn what_waits_decoded_is_bounded_and_refused_at_once() {
     drop(held);
 }
 
-/// Random requests of random sources and ledgers, some of which give up: everybody who stays is
-/// served, and all of it comes back. Budgets are so small that nearly everybody waits.
+/// Random requests of random sources and ledgers, some of which give up: all others are served, and
+/// all room comes back. The budgets are so small that nearly every request waits.
 #[test]
 fn whatever_the_order_nobody_waits_for_ever() {
     for seed in 1..=16_u64 {

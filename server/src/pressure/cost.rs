@@ -1,4 +1,4 @@
-//! What an append request makes the server hold.
+//! The memory that an append request takes on the server.
 
 use deed_evidence::entry::OVERHEAD_BYTES_MAX;
 use deed_proto::v1;
@@ -6,41 +6,41 @@ use prost::Message as _;
 
 use crate::admission::Admitted;
 
-/// What one envelope's result takes at most until it is sent: the result itself, its leaf hash
-/// or the text of its rejection, and its encoded form. Without proofs.
+/// Bytes that one envelope's result takes at most until it is sent: the result itself, its leaf
+/// hash or the text of its rejection, and its encoded form, without proofs.
 const RESULT_BYTES: usize = size_of::<v1::AppendResult>() + 2 * 128;
 
-/// A proof: at most 64 hashes of 32 bytes, as [`bytes::Bytes`] and encoded.
+/// Bytes of a proof: at most 64 hashes of 32 bytes, as [`bytes::Bytes`] and encoded.
 const PROOF_BYTES: usize = 64 * (size_of::<bytes::Bytes>() + 2 * 32);
 
-/// An answer's checkpoint and consistency proof.
+/// Bytes of an answer's checkpoint and consistency proof.
 const ANSWER_BYTES: usize = 1024 + 2 * PROOF_BYTES;
 
-/// What a request holds, in bytes.
+/// The bytes that a request holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cost {
-    /// From when it is decoded until it is answered: the message, the entries made of it, what
-    /// admission notes of each, and the answer.
+    /// Bytes from decoding until the answer is made: the message, the entries made of it, the notes
+    /// of admission, and the answer.
     pub(crate) request_bytes: usize,
-    /// From then until the answer is sent.
+    /// Bytes from then until the answer is sent.
     pub(crate) answer_bytes: usize,
-    /// On the wire. This is what quotas count.
+    /// Bytes on the wire, which quotas count.
     pub(crate) message_bytes: usize,
 }
 
-/// A TaskReceipt's entry at most: two digests, two hashes, ids and numbers.
+/// Largest entry of a TaskReceipt: two digests, two hashes, ids and numbers.
 const TASK_RECEIPT_BYTES: usize = 512;
 
 impl Cost {
-    /// The cost of a request for a task's receipt: that of an append of the entry that is written.
+    /// The cost of a request for a task's receipt: that of appending the entry that is written.
     pub(crate) const TASK_RECEIPT: Self = Self {
         request_bytes: TASK_RECEIPT_BYTES + ANSWER_BYTES + TASK_RECEIPT_BYTES + PROOF_BYTES,
         answer_bytes: ANSWER_BYTES + TASK_RECEIPT_BYTES + PROOF_BYTES,
         message_bytes: TASK_RECEIPT_BYTES,
     };
 
-    /// The cost of a decoded request. Its payloads are slices of the buffer that it was read into,
-    /// so that buffer counts once, whatever fields it holds.
+    /// Returns the cost of a decoded request. Its payloads are slices of the buffer that it was
+    /// read into, so that buffer counts once, whatever fields it holds.
     pub(crate) fn of(request: &v1::AppendRequest) -> Self {
         let message_bytes = request.encoded_len();
         let count = request.envelopes.len();
@@ -85,7 +85,7 @@ mod tests {
             ..v1::AppendRequest::default()
         };
         let plain = Cost::of(&request(&envelope, 10));
-        // Once as it came, once in the entries.
+        // The payloads count once as they arrived, and once in the entries.
         assert!(plain.request_bytes > 2 * 10 * 1000);
         assert!(plain.message_bytes > 10 * 1000 && plain.message_bytes < 11 * 1000);
 
@@ -97,7 +97,7 @@ mod tests {
         let attached = Cost::of(&request(&attached, 10));
         assert!(attached.request_bytes > plain.request_bytes + 10 * 65_536);
 
-        // Empty envelopes cost a few bytes on the wire, and far more here.
+        // Empty envelopes take a few bytes on the wire, and far more in memory.
         let empty = Cost::of(&request(&v1::Envelope::default(), 4096));
         assert!(empty.message_bytes <= 4096 * 2);
         assert!(empty.request_bytes >= 4096 * (size_of::<v1::Envelope>() + size_of::<Admitted>()));

@@ -1,10 +1,10 @@
 //! Deficit round robin: one FIFO queue for each source, served in turn by their costs.
 //!
-//! Every source whose turn it is gains a quantum of credit; it is served while its credit
-//! covers its first item. So what is served of each source that always has something waiting
-//! differs by no more than a quantum and an item, however much of it waits and however large its
-//! items are. Each look at a source either serves an item or gains it a quantum, so the looks that
-//! a full drain takes are bounded by what waits: its items, and its bytes divided by the quantum.
+//! Every source whose turn it is gains a quantum of credit, and is served while its credit covers
+//! its first item. So among sources that always have something waiting, the amounts served differ
+//! by no more than a quantum and an item, however many and however large their items are. Each
+//! visit to a source either serves an item or gains it a quantum, so the number of visits of a full
+//! drain is bounded by what waits: its items, and its bytes divided by the quantum.
 //!
 //! Source: M. Shreedhar, G. Varghese, Efficient Fair Queuing Using Deficit Round Robin, 1995.
 
@@ -13,16 +13,16 @@ use std::{
     hash::Hash,
 };
 
-/// What a source gains in its turn, where bytes are shared out.
+/// Credit that a source gains in its turn, where bytes are shared out.
 pub(super) const QUANTUM_BYTES: usize = 256 << 10;
 
-/// What becomes of a source's first item when it is looked at.
+/// The decision about a source's first item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Take,
-    /// Its own source is what keeps it back: others may pass.
+    /// The item waits because of its own source: others may pass.
     Skip,
-    /// It must wait for what everybody waits for: nobody may pass.
+    /// The item waits for room that all share: no other may pass.
     Stop,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
 pub(super) struct Drr<K, T> {
     quantum: usize,
     flows: HashMap<K, Flow<T>>,
-    /// The sources of which something waits, the one whose turn it is first.
+    /// The sources with waiting items, the one whose turn it is first.
     ring: VecDeque<K>,
 }
 
@@ -54,7 +54,7 @@ impl<K: Clone + Eq + Hash, T> Drr<K, T> {
         self.ring.is_empty()
     }
 
-    /// Whether something of another source waits.
+    /// Returns true if an item of another source than `source` waits.
     pub(super) fn waits_beside(&self, source: &K) -> bool {
         self.flows.len() > usize::from(self.flows.contains_key(source))
     }
@@ -73,14 +73,14 @@ impl<K: Clone + Eq + Hash, T> Drr<K, T> {
         self.flows.insert(source, flow);
     }
 
-    /// The next item.
+    /// Returns the next item.
     #[cfg(test)]
     pub(super) fn pop(&mut self) -> Option<(K, usize, T)> {
         self.pop_if(|_, _| Verdict::Take)
     }
 
-    /// The next item that `judge` lets through. None if there is none, all are skipped, or the one
-    /// whose turn it is must wait: it then stays the one whose turn it is.
+    /// Returns the next item that `judge` accepts. Returns `None` if there is none, all are
+    /// skipped, or the one whose turn it is must wait: it then keeps its turn.
     pub(super) fn pop_if(
         &mut self,
         mut judge: impl FnMut(&K, usize) -> Verdict,
@@ -99,7 +99,7 @@ impl<K: Clone + Eq + Hash, T> Drr<K, T> {
                     skipped += 1;
                     self.ring.rotate_left(1);
                 }
-                // With nobody else to serve there is nothing to share out.
+                // Without another source there is nothing to share out.
                 _ if flow.credit < cost && !alone => {
                     flow.credit += self.quantum;
                     skipped = 0;
@@ -121,7 +121,7 @@ impl<K: Clone + Eq + Hash, T> Drr<K, T> {
         None
     }
 
-    /// Takes out the items of a source that `which` picks.
+    /// Removes those items of a source that `which` accepts.
     pub(super) fn remove(&mut self, source: &K, which: impl Fn(&T) -> bool) {
         let Some(flow) = self.flows.get_mut(source) else {
             return;
@@ -138,7 +138,7 @@ impl<K: Clone + Eq + Hash, T> Drr<K, T> {
 mod tests {
     use super::*;
 
-    /// What of each source is served when `bytes` are drained.
+    /// Drains `bytes` bytes and returns the amount served of each source.
     fn drained(queue: &mut Drr<char, usize>, bytes: usize) -> HashMap<char, usize> {
         let mut served = HashMap::new();
         let mut total = 0;
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_source_with_a_hundred_times_the_load_gets_half() {
         let mut queue = Drr::new(QUANTUM_BYTES);
-        // Load comes as many small items or few large ones; neither helps.
+        // Many small items or few large ones give a source no advantage.
         for item in 0..10_000 {
             queue.push('a', 64 << 10, item);
         }

@@ -1,21 +1,21 @@
-//! Pressure: what callers can make the server hold, and who gets room when there is too little.
+//! Pressure: bounds on what callers can make the server hold, and the order in which they get room.
 //!
-//! An append request holds a share of four budgets of bytes from when it is taken in until it is
-//! answered. They are taken in a fixed order, from what fewest share to what all share:
+//! An append request holds a share of four budgets of bytes from its arrival until it is answered.
+//! They are taken in a fixed order, from the one that fewest share to the one that all share:
 //!
 //! ```text
 //! connection -> ledger -> shard -> server
 //! ```
 //!
-//! Whoever waits for one of them holds only shares of those before it, and the holders of the
-//! last wait for nothing but the disk: so there is no cycle, and somebody always goes on. A
-//! backlog of one ledger, or of one shard, waits before it takes anything of what others need.
+//! A request that waits for one of them holds only shares of those before it, and the holders of
+//! the last one wait for nothing but the disk: so there is no cycle, and some request always goes
+//! on. A backlog of one ledger, or of one shard, waits before it takes anything that others need.
 //!
-//! Of a connection's budget its requests take as they come; of a ledger's and of the server's, no
-//! source has more than half; of a shard's, no ledger has. An eighth of each is kept for who holds
-//! nothing of it.
+//! The requests of a connection share its budget as they come; no source has more than half of a
+//! ledger's or of the server's budget, and no ledger more than half of a shard's. An eighth of each
+//! of these is kept for sources, or ledgers, that hold nothing of it.
 //!
-//! All waits of a request together are bounded; so are the bytes of requests that wait.
+//! The time that a request waits is bounded in all, and so are the bytes of requests that wait.
 
 pub(crate) mod answers;
 mod budget;
@@ -56,45 +56,45 @@ use undecoded::Undecoded;
 /// one message that its reader has not taken.
 const READ_STREAMS_PER_CONNECTION: usize = 32;
 
-/// When a caller should try again that would have one append stream too many: only an end of another
-/// one helps.
+/// Time after which a caller may try again that was refused an append stream: only the end of
+/// another stream makes room.
 const STREAMS_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Budgets of ledgers that are kept without anybody using them.
+/// Unused ledgers whose budgets are kept.
 const UNUSED_LEDGERS_MAX: usize = 1024;
 
-/// Where requests come from.
+/// The origin of requests, for sharing out room.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     /// The connection's number, unique in this process; 0 for none.
     pub(crate) id: u64,
     /// The connection's budget, of `LimitOptions::connection_bytes`.
     pub(crate) budget: Arc<Semaphore>,
-    /// Who the caller has shown to be.
+    /// Principal of the caller; `None` if it is not known.
     pub(crate) principal: Option<Arc<str>>,
-    /// Whether the caller should have shown that and has not.
+    /// True if access control is on and the caller shows no credential.
     pub(crate) anonymous: bool,
-    /// The host that it calls from, as far as an address tells hosts apart.
+    /// The network of the host that the caller uses, as [`network`] returns it.
     pub(crate) network: IpAddr,
 }
 
-/// Among whom room is shared out. A principal counts once, however many connections it opens, and
-/// so does an address whose callers do not say who they are where they could. Where nobody is
-/// asked, connections count one by one.
+/// The unit among which room is shared out. A principal counts once, however many connections it
+/// opens, and so does an address of anonymous callers. Where access control is off, each connection
+/// counts once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SourceKey {
     Principal(Arc<str>),
-    /// Strangers who call from this address.
+    /// All anonymous callers from this address.
     Address(IpAddr),
     Connection(u64),
     /// The server itself.
     Server,
-    /// All who write to a ledger, where it is ledgers that share.
+    /// All callers who write to a ledger, where ledgers share room.
     Ledger(LedgerNumber),
 }
 
 impl SourceKey {
-    /// Whether it is one of those who do not say who they are where they could.
+    /// Returns true for anonymous callers.
     pub(crate) fn is_stranger(&self) -> bool {
         matches!(self, Self::Address(_))
     }
@@ -119,31 +119,31 @@ pub(crate) struct Pressure {
     server: Budget,
     /// Bytes of requests that are decoded and still wait for room.
     arriving: Budget,
-    /// Reads that run at once.
+    /// Places for reads that run at once.
     pub(crate) reads: Budget,
-    /// Long requests that are looked through at once, away from the threads that serve connections.
+    /// Places for long requests that are checked at once, on threads that serve no connections.
     pub(crate) admissions: Budget,
-    /// Pieces of requests whose signatures are verified at once, the same way.
+    /// Places for chunks of signatures that are verified at once, on the same threads.
     pub(crate) verifications: Budget,
     pub(crate) quotas: Arc<Quotas>,
-    /// Bytes of messages whose end has not come yet.
+    /// Bytes of incomplete messages.
     undecoded: Budget,
-    /// Append streams that are open.
+    /// Places for open append streams.
     append_streams: Budget,
     append_streams_refused: AtomicU64,
-    /// Answers that are made and not taken.
+    /// Bytes of answers that are made and not taken.
     answers: Answers,
-    /// Streams of reads: of entries, heads, findings, contents, trust.
+    /// Places for streams of reads: of entries, heads, findings, contents, trust.
     pub(crate) read_streams: Arc<Places>,
-    /// Of requests that came over no connection that is known here.
+    /// Source of requests that came over no known connection.
     unknown: Source,
 }
 
-/// No room: more waits already than may.
+/// There is no room: as many requests wait as may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMuchWaits;
 
-/// What a request holds beside its place in the shard's queue, until it is answered.
+/// The shares that a request holds, besides its place in the shard's queue, until it is answered.
 #[derive(Debug)]
 pub(crate) struct Room {
     connection: Option<OwnedSemaphorePermit>,
@@ -163,8 +163,8 @@ impl Pressure {
             server: Budget::reserving(server_bytes),
             arriving: Budget::with_reserve(server_bytes, server_bytes / 4, server_bytes / 8),
             reads: Budget::of_places(limits.reads.max(1), limits.reads / 2),
-            // A request is looked through in one go, so that one source has half of the processors
-            // at most. Pieces of signatures are short.
+            // A long request is checked in one go, so one source has half of the processors at
+            // most. Chunks of signatures are short.
             admissions: Budget::of_places(processors.max(2), processors / 2),
             verifications: Budget::of_places(processors, processors),
             quotas: Arc::new(Quotas::new(limits.quota.clone(), ticks)),
@@ -190,7 +190,7 @@ impl Pressure {
         }
     }
 
-    /// Where a caller's requests come from.
+    /// Returns the source of a caller's requests.
     pub(crate) fn source(&self, caller: &Caller) -> Source {
         let connection = caller.connection();
         let principal = caller.principal().cloned();
@@ -213,29 +213,29 @@ impl Pressure {
         }
     }
 
-    /// Where the server's own requests come from, and those of tests.
+    /// Returns the source of the server's own requests, and of those of tests.
     #[cfg(test)]
     pub(crate) fn unknown(&self) -> Source {
         self.unknown.clone()
     }
 
-    /// Counts the bytes of a request's messages that have begun and are not complete.
+    /// Returns a counter of the bytes of a request's incomplete messages.
     pub(crate) fn undecoded(&self, caller: &Caller) -> Undecoded {
         let connection = Arc::clone(&caller.connection().undecoded);
         Undecoded::new(&self.undecoded, connection, self.source(caller).key())
     }
 
-    /// Bytes of all messages that have begun and are not complete.
+    /// Returns the bytes of all incomplete messages.
     #[cfg(test)]
     pub(crate) fn undecoded_bytes(&self) -> usize {
         self.undecoded.held()
     }
 
-    /// Waits for room for a request of `bytes`; `shard` waits for its place in the shard's queue.
-    /// Dropping the future gives back what it had.
+    /// Waits for room for a request of `bytes` bytes; `shard` waits for its place in the shard's
+    /// queue. Dropping the future gives back what it has taken.
     ///
     /// # Errors
-    /// [`TooMuchWaits`], at once.
+    /// [`TooMuchWaits`], at once, if too many bytes wait already.
     pub(crate) async fn room<P>(
         &self,
         source: &Source,
@@ -249,7 +249,7 @@ impl Pressure {
         let connection = Arc::clone(&source.budget)
             .acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX))
             .await
-            // A budget that was closed belongs to a connection that is gone.
+            // A closed budget belongs to a connection that is gone.
             .map_err(|_| TooMuchWaits)?;
         let ledger = self.ledger(ledger).take(&key, bytes).await;
         let place = shard.await;
@@ -263,20 +263,20 @@ impl Pressure {
         Ok((room, place))
     }
 
-    /// The room for a caller's answers.
+    /// Returns the room for a caller's answers.
     pub(crate) fn answer_room(&self, caller: &Caller) -> AnswerRoom {
         self.answers.room(self.source(caller).key())
     }
 
-    /// For `/metrics`.
+    /// Returns the budget of answers, for `/metrics`.
     pub(crate) fn answers(&self) -> &Answers {
         &self.answers
     }
 
-    /// A place for a stream of reads, of a ledger or of none.
+    /// Takes a place for a stream of reads, of a ledger or of none.
     ///
     /// # Errors
-    /// [`Refusal::Quota`] if there is none.
+    /// [`Refusal::Quota`] if there is none for this source.
     pub(crate) fn open_read_stream(
         &self,
         source: &Source,
@@ -285,10 +285,10 @@ impl Pressure {
         self.read_streams.take(source, ledger)
     }
 
-    /// Counts an append stream, until what is returned is dropped.
+    /// Counts an append stream until the returned value is dropped.
     ///
     /// # Errors
-    /// [`Refusal::Quota`] if there are as many as there may be, of this source or of all.
+    /// [`Refusal::Quota`] if the source, or all together, have as many streams as they may.
     pub(crate) fn open_append_stream(&self, source: &Source) -> Result<Share, Refusal> {
         self.append_streams
             .try_take(&source.key(), 1)
@@ -303,7 +303,7 @@ impl Pressure {
             })
     }
 
-    /// Append streams that were refused because there were too many.
+    /// Returns the number of append streams that were refused because there were too many.
     pub(crate) fn append_streams_refused(&self) -> u64 {
         self.append_streams_refused.load(Relaxed)
     }
@@ -319,7 +319,7 @@ impl Pressure {
             .clone()
     }
 
-    /// Bytes that requests hold, over all.
+    /// Returns the bytes that all requests hold.
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
         self.server.held()
@@ -327,8 +327,8 @@ impl Pressure {
 }
 
 impl Room {
-    /// The request itself is gone: what stays is an answer of `bytes` that nobody has taken yet.
-    /// The ledger has nothing to do with that any more.
+    /// Keeps only the shares of an answer of `bytes` bytes that is not taken yet: the request
+    /// itself is gone, and no longer counts for its ledger.
     pub(crate) fn answered(&mut self, bytes: usize) {
         self.ledger.shrink(0);
         self.server.shrink(bytes);

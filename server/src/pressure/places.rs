@@ -1,10 +1,11 @@
-//! Places: what callers may have open at once that stays open, such as streams of reads and uploads.
+//! Places: bounds on what callers may have open at once for a long time, such as streams of reads
+//! and uploads.
 //!
-//! A place is counted for the server, for its source, for its ledger and for its connection, and
-//! each of these has a bound. So whoever opens as many as it may leaves places to others; strangers
-//! together leave some to callers who say who they are; and an eighth of the server's places, and of
-//! a ledger's, is kept for such callers that have none yet. Nobody waits for a place: those that are
-//! taken are given back when their holders like, or are too slow.
+//! A place is counted for the server, its source, its ledger and its connection, and each of these
+//! has a bound. So a caller that opens as many as it may leaves places to others; anonymous callers
+//! together leave some to known ones; and an eighth of the server's places, and of a ledger's, is
+//! kept for known callers that have none yet. Nothing waits for a place: a taken place is given
+//! back when its holder ends, or is ended because it is too slow.
 
 use std::{
     collections::HashMap,
@@ -21,28 +22,29 @@ use parking_lot::Mutex;
 use super::{Source, SourceKey};
 use crate::{status::Refusal, store::LedgerNumber};
 
-/// When a caller should try again that found no place: only what it, or others, end helps.
+/// Time after which a caller may try again that found no place: only the end of another one makes
+/// room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How many places there are.
+/// The bounds on places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) server: usize,
-    /// Of one ledger.
+    /// Most places of one ledger.
     pub(crate) ledger: usize,
-    /// Of one source.
+    /// Most places of one source.
     pub(crate) source: usize,
-    /// Of all together that do not say who they are where they could.
+    /// Most places of all anonymous callers together.
     pub(crate) strangers: usize,
-    /// Of one such address.
+    /// Most places of one address of anonymous callers.
     pub(crate) stranger: usize,
-    /// Of one connection.
+    /// Most places of one connection.
     pub(crate) connection: usize,
 }
 
 impl Bounds {
-    /// A half for a ledger, a quarter for a principal and for all strangers, of which one address
-    /// has a quarter in turn.
+    /// Returns the usual shares of `server` places: half for a ledger, a quarter for a principal, a
+    /// quarter for all anonymous callers, and a sixteenth for one of their addresses.
     pub(crate) fn shared(server: usize, connection: usize) -> Self {
         let part = |divisor: usize| (server / divisor).max(1);
         Self {
@@ -59,14 +61,14 @@ impl Bounds {
 /// Places of one kind.
 #[derive(Debug)]
 pub(crate) struct Places {
-    /// What they are for, in the plural.
+    /// Name of what the places are for, in the plural.
     what: &'static str,
     bounds: Bounds,
     taken: Mutex<Taken>,
     refused: AtomicU64,
 }
 
-/// Who has how many; none that has none.
+/// Numbers of taken places; holders that have none are not in it.
 #[derive(Debug, Default)]
 struct Taken {
     server: usize,
@@ -76,14 +78,15 @@ struct Taken {
     connections: HashMap<u64, usize>,
 }
 
-/// A place, given back when it is dropped.
+/// A place; dropping it gives it back.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Place {
     places: Arc<Places>,
     source: SourceKey,
     ledger: Option<LedgerNumber>,
-    /// 0 for one that is not known: those are not counted, for they would be counted together.
+    /// Number of the connection; 0 if it is unknown: such places are not counted by connection,
+    /// because they would be counted together.
     connection: u64,
 }
 
@@ -97,10 +100,10 @@ impl Places {
         })
     }
 
-    /// Takes a place. What the caller may do must be known by then.
+    /// Takes a place. The caller's role must be checked before.
     ///
     /// # Errors
-    /// [`Refusal::Quota`], which says whose bound it is.
+    /// [`Refusal::Quota`] that names the bound that was reached.
     pub(crate) fn take(
         self: &Arc<Self>,
         source: &Source,
@@ -136,7 +139,7 @@ impl Places {
         })
     }
 
-    /// Whose bound is reached, and which that is; the caller's own first.
+    /// Returns the holder whose bound is reached, and the bound; the caller's own comes first.
     fn full(
         &self,
         taken: &Taken,
@@ -173,12 +176,12 @@ impl Places {
         .map(|(who, _, max)| (who, max))
     }
 
-    /// How many are taken.
+    /// Returns the number of taken places.
     pub(crate) fn open(&self) -> usize {
         self.taken.lock().server
     }
 
-    /// Times that there was none.
+    /// Returns the number of times that there was no place.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
@@ -288,7 +291,7 @@ mod tests {
         let take = |id: u64, name: &str, ledger| {
             places.take(&source(id, Some(name), None), Some(LedgerNumber(ledger)))
         };
-        // Four of them, in two ledgers, take all that they get.
+        // Four of these callers, in two ledgers, take all places that they get.
         let mut held = Vec::new();
         for (id, name, ledger) in [(1, "a", 1), (2, "b", 1), (3, "c", 2), (4, "d", 2)] {
             while let Ok(place) = take(id, name, ledger) {
@@ -317,7 +320,7 @@ mod tests {
         }
         let of_ledger = |refused: Result<(), Refusal>| matches!(refused, Err(Refusal::Quota { what, .. }) if what.contains("a ledger"));
         assert!(of_ledger(take(11, 1)));
-        // The last one is for somebody who has none.
+        // The last place is for a caller that has none.
         take(20, 1).unwrap();
         assert!(of_ledger(take(24, 1)));
         take(27, 2).unwrap();

@@ -1,10 +1,10 @@
-//! Quotas of principals: statements a second, bytes a second, append streams open.
+//! Quotas of principals: statements per second, bytes per second, append streams open.
 //!
-//! A bucket holds one second's worth. A request that is larger than its bucket passes when that
-//! is full, and what it takes beyond is owed: so whatever the sizes of requests, what passes over
-//! a long time is what the quota says. The arithmetic is governor's (GCRA); its state is kept
-//! here, because a request that two buckets must let through gives back what the first one gave
-//! when the second one does not, and because of what is owed.
+//! A bucket holds one second's worth. A request that is larger than its bucket passes when the
+//! bucket is full, and the excess is owed: so whatever the sizes of requests, the amount that
+//! passes over a long time is the quota. The arithmetic is governor's (GCRA); its state is kept
+//! here because of what is owed, and because a request needs two buckets: if the second one refuses
+//! it, the first one gets back what it gave.
 
 use std::{
     collections::HashMap,
@@ -29,26 +29,26 @@ use parking_lot::Mutex;
 
 use crate::{options::QuotaOptions, status::Refusal};
 
-/// Principals that are remembered. Those who have used nothing lately are forgotten, so this
+/// Principals that are remembered. A principal that has used nothing lately is forgotten, so this
 /// bounds how many may be busy within a second or owe something.
 const PRINCIPALS_MAX: usize = 16_384;
 
-/// When a caller should try again that would be one principal, or one stream, too many.
+/// Time after which a caller may try again that would be one principal, or one stream, too many.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Bytes are counted in these: with single bytes, governor's nanoseconds would be too coarse.
+/// Bytes of one unit: with single bytes, governor's nanoseconds would be too coarse.
 const UNIT_BYTES: u64 = 1024;
 
-/// Time that only goes on.
+/// A clock that never goes back.
 pub(crate) trait Ticks: fmt::Debug + Send + Sync + 'static {
-    /// Nanoseconds since some moment.
+    /// Returns the nanoseconds since a fixed moment.
     fn now_ns(&self) -> u64;
 
-    /// Waits.
+    /// Waits for `time`.
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
-/// The machine's.
+/// The machine's monotonic clock.
 #[derive(Debug)]
 pub(crate) struct MachineTicks(std::time::Instant);
 
@@ -79,7 +79,8 @@ impl Clock for QuotaClock {
     }
 }
 
-/// When a bucket will be full, in nanoseconds since it was made; none if nothing was ever taken.
+/// Time at which a bucket will be full, in nanoseconds since it was made; `None` if nothing was
+/// ever taken.
 #[derive(Debug, Clone, Default)]
 struct FullAt(Arc<Mutex<Option<u64>>>);
 
@@ -107,7 +108,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// `per_second` of something that is taken in `unit`s.
+    /// Makes a bucket for `per_second` things per second, which are counted in units of `unit`.
     fn new(per_second: NonZeroU32, unit: u64, clock: &QuotaClock) -> Self {
         let per_second = u64::from(per_second.get());
         let unit_ns = (unit * 1_000_000_000 / per_second).max(1);
@@ -126,7 +127,7 @@ impl Bucket {
         }
     }
 
-    /// Takes `units`, or says after which time they can be had.
+    /// Takes `units`; the error is the time after which there will be enough.
     fn take(&self, units: u64) -> Result<(), Duration> {
         let now = u32::try_from(units).unwrap_or(u32::MAX);
         let Some(now) = NonZeroU32::new(now.min(self.burst.get())) else {
@@ -158,7 +159,7 @@ impl Bucket {
     }
 }
 
-/// The quotas, and what of them each principal has used.
+/// The quotas, and the use that each principal has made of them.
 #[derive(Debug)]
 pub(crate) struct Quotas {
     options: QuotaOptions,
@@ -167,7 +168,7 @@ pub(crate) struct Quotas {
     over: Over,
 }
 
-/// Times that somebody was over, by quota.
+/// Number of times that each quota was exceeded.
 #[derive(Debug, Default)]
 struct Over {
     statements: AtomicU64,
@@ -182,12 +183,12 @@ struct Usage {
     streams: u32,
 }
 
-/// A refusal for which nothing was taken.
+/// A refusal because of a quota; nothing was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OverQuota {
-    /// What was used up.
+    /// Description of the quota.
     pub(crate) what: String,
-    /// When to try again.
+    /// Time after which the caller may try again.
     pub(crate) retry_after: Duration,
 }
 
@@ -198,7 +199,7 @@ impl From<OverQuota> for Refusal {
     }
 }
 
-/// An append stream that is open, until it is dropped.
+/// An append stream; it counts as open until it is dropped.
 #[derive(Debug)]
 pub(crate) struct AppendStream(Option<(Arc<Quotas>, Arc<str>)>);
 
@@ -212,7 +213,7 @@ impl Quotas {
         }
     }
 
-    /// Times that somebody was over, by quota.
+    /// Returns how often each quota was exceeded.
     pub(crate) fn over(&self) -> Vec<(&'static str, u64)> {
         let Over {
             statements,
@@ -226,11 +227,11 @@ impl Quotas {
         ]
     }
 
-    /// Takes so much of a principal's quota, all of it or nothing. Whoever is nobody has none:
-    /// access control decides whether there is such a caller at all.
+    /// Takes statements and bytes of a principal's quota, all of it or nothing. Without a principal
+    /// there is no quota: access control decides whether such a caller exists.
     ///
     /// # Errors
-    /// [`OverQuota`].
+    /// [`OverQuota`] if there is not enough.
     pub(crate) fn take(
         &self,
         principal: Option<&Arc<str>>,
@@ -282,10 +283,10 @@ impl Quotas {
         })?
     }
 
-    /// As [`Quotas::take`], and waits for it, `wait_max` at most.
+    /// Takes as [`Quotas::take`], and waits for it, `wait_max` at most.
     ///
     /// # Errors
-    /// [`OverQuota`] as soon as it is clear that it would take longer.
+    /// [`OverQuota`] as soon as it is clear that the wait would be longer.
     pub(crate) async fn take_waiting(
         &self,
         principal: Option<&Arc<str>>,
@@ -299,14 +300,14 @@ impl Quotas {
                 Ok(()) => return Ok(()),
                 Err(over) => over,
             };
-            // At least something, so that waiting ends.
+            // A wait of zero would spin.
             let wait = over.retry_after.max(Duration::from_millis(1));
             left = left.checked_sub(wait).ok_or(over)?;
             self.clock.0.sleep(wait).await;
         }
     }
 
-    /// Gives back what a request took that was refused for another reason.
+    /// Gives back what was taken for a request that was refused for another reason.
     pub(crate) fn give_back(&self, principal: Option<&Arc<str>>, statements: usize, bytes: usize) {
         let Some(principal) = principal else {
             return;
@@ -321,10 +322,10 @@ impl Quotas {
         }
     }
 
-    /// Counts an append stream of a principal.
+    /// Counts an append stream of a principal until the returned value is dropped.
     ///
     /// # Errors
-    /// [`OverQuota`] if it has as many as it may.
+    /// [`OverQuota`] if the principal has as many as it may.
     pub(crate) fn open_stream(
         self: &Arc<Self>,
         principal: Option<&Arc<str>>,
@@ -389,7 +390,8 @@ fn units(bytes: usize) -> u64 {
 }
 
 impl Usage {
-    /// Whether it is as if nothing had ever been used.
+    /// Returns true if the principal need not be remembered: its buckets are full, and it has no
+    /// stream.
     fn is_idle(&self, now_ns: u64) -> bool {
         let full =
             |bucket: &Option<Bucket>| bucket.as_ref().is_none_or(|bucket| bucket.is_full(now_ns));

@@ -1,4 +1,4 @@
-//! Quotas against a clock that the test moves: sleeping is what moves it.
+//! Tests of quotas with a clock that only the tests move: sleeping moves it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +27,7 @@ impl Ticks for TestTicks {
 
 fn quotas(statements: u32, bytes: u32, streams: u32) -> (Arc<Quotas>, Arc<TestTicks>) {
     let ticks = Arc::new(TestTicks::default());
-    // Not at zero: nothing may depend on when the clock began.
+    // The clock does not begin at zero, because nothing may depend on its beginning.
     ticks.advance(Duration::from_secs(77));
     let options = QuotaOptions {
         statements_per_second: statements,
@@ -60,7 +60,7 @@ fn a_second_is_worth_its_quota_and_principals_do_not_share_it() {
         over.what
     );
     quotas.take(Some(&b), 10, 1).unwrap();
-    // Nobody in particular has no quota.
+    // A caller without a principal has no quota.
     quotas.take(None, 1_000_000, 1).unwrap();
     ticks.advance(over.retry_after);
     quotas.take(Some(&a), 1, 1).unwrap();
@@ -76,7 +76,8 @@ fn a_request_beyond_the_burst_passes_when_the_bucket_is_full_and_is_paid_for() {
     assert_eq!(over.retry_after, Duration::from_millis(100));
     ticks.advance(over.retry_after);
     quotas.take(Some(&a), 100, 0).unwrap();
-    // 100 at ten a second are paid for after ten seconds; one can be had a bit after nine.
+    // 100 statements at ten per second are paid for after ten seconds; a single one can be had a
+    // bit after nine.
     let over = quotas.take(Some(&a), 1, 0).unwrap_err();
     assert_eq!(over.retry_after, Duration::from_millis(9_100));
     ticks.advance(Duration::from_secs(10));
@@ -95,7 +96,7 @@ fn what_passes_over_a_long_time_is_the_quota_whatever_the_sizes() {
         }
         ticks.advance(Duration::from_millis(10));
     }
-    // 100 seconds, a full bucket at the start, and what may be owed at the end.
+    // 100 seconds, a full bucket at the start, and the amount that may be owed at the end.
     let most = (100 + 1 + 3) << 20;
     assert!(passed <= most, "{passed}");
     assert!(passed > 90 << 20, "{passed}");
@@ -110,11 +111,11 @@ fn what_one_bucket_gave_comes_back_when_the_other_has_none() {
     assert!(over.what.contains("bytes a second"), "{}", over.what);
     quotas.take(Some(&a), 9, 0).unwrap();
     assert!(quotas.take(Some(&a), 1, 0).is_err());
-    // And what was refused for another reason.
+    // The statements of a request that was refused for another reason come back, too.
     quotas.give_back(Some(&a), 9, 0);
     quotas.take(Some(&a), 9, 0).unwrap();
     ticks.advance(Duration::from_secs(2));
-    // A bucket is never fuller than full.
+    // A bucket never holds more than its size.
     quotas.give_back(Some(&a), 1000, 0);
     quotas.take(Some(&a), 10, 0).unwrap();
     assert!(quotas.take(Some(&a), 1, 0).is_err());

@@ -1,12 +1,13 @@
-//! Messages that have begun and are not complete.
+//! The bytes of messages that are not complete yet.
 //!
-//! tonic gathers a message before it decodes it, and the windows of HTTP/2 open again as soon as
-//! it has taken the bytes over: what a client can make it gather is bounded here. A message that
-//! came in one piece costs nothing; of others, what has come so far counts against a bound of the
-//! connection and against what the source may hold of the server's, until the last byte is there.
+//! tonic gathers a message before it decodes it, and the windows of HTTP/2 open again as soon as it
+//! has taken the bytes: this module bounds what a client can make it gather. A message that arrives
+//! in one piece costs nothing; of others, the bytes that have arrived count against a bound of the
+//! connection, and against the source's part of a budget of the server, until the last byte is
+//! there.
 //!
-//! Whoever finds no room is refused and does not wait: those who wait would keep the connection's
-//! window closed for those whose messages would make room.
+//! A message that finds no room is refused and does not wait: waiting would keep the connection's
+//! window closed for the messages whose ends would make room.
 
 use std::sync::Arc;
 
@@ -14,24 +15,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Budget, Share, SourceKey};
 
-/// Largest message taken in: the payloads' limit, and what envelopes add to it at most.
+/// Largest message, in bytes: the bound on payloads, and what envelopes add to them at most.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 6 << 20;
 
-/// The flag and the length before each message of gRPC.
+/// Bytes of the flag and the length before each message of gRPC.
 const HEAD_BYTES: usize = 5;
 
-/// Of a server whose requests may hold `server_bytes`. No source has more than a quarter, and each
-/// has enough for one message.
+/// Makes the budget of a server whose requests may hold `server_bytes`. No source has more than a
+/// quarter, and each may hold at least one message.
 pub(super) fn budget(server_bytes: usize) -> Budget {
     let source_max = (server_bytes / 4).max(MESSAGE_BYTES_MAX);
     Budget::new(server_bytes.max(source_max), source_max)
 }
 
-/// No room for what has come of a message.
+/// There is no room for the bytes of an incomplete message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMuchUndecoded;
 
-/// What a request's incomplete message holds.
+/// The bytes that a request's incomplete message holds.
 #[derive(Debug)]
 pub(crate) struct Undecoded {
     budget: Budget,
@@ -50,10 +51,10 @@ impl Undecoded {
         }
     }
 
-    /// Holds exactly `bytes` from now on.
+    /// Holds exactly `bytes` bytes from now on.
     ///
     /// # Errors
-    /// [`TooMuchUndecoded`]; it holds what it held before, or nothing more.
+    /// [`TooMuchUndecoded`]; it holds as many as before, or none.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), TooMuchUndecoded> {
         if bytes == 0 {
             self.held = None;
@@ -92,17 +93,17 @@ impl Undecoded {
     }
 }
 
-/// Where a body is among its messages.
+/// The position of a body within its messages.
 #[derive(Debug, Default)]
 pub(crate) struct Framing {
-    /// Bytes that have come of the message that is not complete, its head included.
+    /// Bytes that have arrived of the incomplete message, its head included.
     begun_bytes: usize,
     head: [u8; HEAD_BYTES],
 }
 
 impl Framing {
-    /// Takes note of what comes next. Returns how much has come of the last message, if that is
-    /// not complete; 0 if it is.
+    /// Reads the framing of the next bytes. Returns the number of bytes that have arrived of the
+    /// last message if that is incomplete, otherwise 0.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> usize {
         while !bytes.is_empty() {
             if self.begun_bytes < HEAD_BYTES {
@@ -172,11 +173,11 @@ mod tests {
         first.hold(20).unwrap();
         first.hold(40).unwrap();
         assert_eq!((budget.held(), connection.available_permits()), (40, 10));
-        // The connection's bound, when it begins and when it grows.
+        // The connection's bound holds when a message begins and when it grows.
         assert_eq!(second.hold(11), Err(TooMuchUndecoded));
         second.hold(10).unwrap();
         assert_eq!(second.hold(11), Err(TooMuchUndecoded));
-        // The source's, on another connection.
+        // The source's bound holds across connections.
         let other = Arc::new(Semaphore::new(50));
         let mut third = Undecoded::new(&budget, Arc::clone(&other), stranger());
         assert_eq!(third.hold(11), Err(TooMuchUndecoded));

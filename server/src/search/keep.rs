@@ -1,4 +1,4 @@
-//! Building the index while the server runs.
+//! Builds the indexes while the server runs.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,10 +9,10 @@ use crate::{
     status::Refusal,
 };
 
-/// How often it is looked for complete segments.
+/// Interval between two looks for complete segments.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Segments of a ledger that are known to be there.
+/// Numbers of the segments of a ledger that are known to be written.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Indexed {
     pub(super) hashes: u64,
@@ -29,7 +29,7 @@ pub(crate) async fn keep_indexed(context: Context) {
         }
         for ledger in context.registry.all_loaded() {
             let indexed = indexed.entry(ledger.number).or_default();
-            // One segment at a time: stopping waits for no more than that.
+            // One segment is written at a time, so that a stop waits for no more than one.
             while !*context.stopping.borrow() {
                 match index_segment(&context, &ledger, indexed).await {
                     Ok(true) => {}
@@ -44,8 +44,8 @@ pub(crate) async fn keep_indexed(context: Context) {
     }
 }
 
-/// Writes a segment that is complete and not there: of leaf hashes, then of terms. `false` if there
-/// is none.
+/// Writes the next complete segment that is missing: of leaf hashes, then of terms. Returns false
+/// if there is none.
 pub(super) async fn index_segment(
     context: &Context,
     ledger: &Ledger,

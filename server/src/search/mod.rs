@@ -1,14 +1,14 @@
-//! Finding entries by what they say.
+//! Search: finding entries by their contents.
 //!
-//! A derived index: for each segment of 65,536 leaves, once these are complete, a background
-//! thread writes which of them have which term (`segment`), and the effective times in it
-//! (`time`), so commits pay nothing for it. Everything beyond the last segment is read entry by
-//! entry. A search (`query`) takes candidates from the index and looks at each entry itself: the
-//! index knows parts of hashes, which two terms may share. All of it can be deleted and built again
+//! The index is derived: for each segment of 65,536 leaves, once it is complete, a background
+//! thread writes the leaves of each term (`segment`), and the effective times in it (`time`), so
+//! commits pay nothing for it. Everything beyond the last segment is read entry by entry. A search
+//! (`query`) takes candidates from the index and checks each entry itself, because the index keeps
+//! only parts of hashes, which two terms may share. The whole index can be deleted and built again
 //! (`reindex`).
 //!
-//! Architecture invariant: with the index, without it and while it is built the same search has
-//! the same answer.
+//! Architecture invariant: a search has the same answer with the index, without it, and while it is
+//! built.
 
 pub(crate) mod keep;
 pub(crate) mod query;
@@ -23,7 +23,7 @@ use crate::store::{LedgerNumber, Store, StoreError};
 
 pub(crate) use crate::ledger::index::SEGMENT_LEAVES;
 
-/// The leaf up to which a ledger's terms are indexed.
+/// Returns the leaf up to which a ledger's terms are indexed.
 pub(crate) fn indexed_to(store: &Store, ledger: LedgerNumber) -> Result<u64, StoreError> {
     Ok(store.term_segments(ledger)? * SEGMENT_LEAVES)
 }

@@ -1,4 +1,4 @@
-//! Going through a ledger for what a search asks for, a bounded piece of work at a time.
+//! Runs a search through a ledger, a bounded piece of work at a time.
 
 use std::{ops::Range, vec};
 
@@ -22,20 +22,20 @@ use crate::{
     store::{LedgerNumber, Store, StoreError, pack::Unpacked, search::FindingAt},
 };
 
-/// What one step does at most, in entries looked at: some milliseconds.
+/// Most work of one step, counted in entries that are examined: some milliseconds.
 const STEP_WORK: u64 = 4096;
 
-/// What reading a term's leaves in one segment counts as.
+/// Work of reading a term's leaves in one segment, counted in entries.
 const LOOKUP_WORK: u64 = 32;
 
-/// Leaves that are scanned before it is asked again whether to go on.
+/// Leaves that are scanned before the bound on work is checked again.
 const SCAN_LEAVES: u64 = 1024;
 
-/// Entries of a page at most, and bytes of them; the last entry may go beyond.
+/// Most entries of a page, and most bytes of them; the last entry may go beyond.
 pub(crate) const PAGE_ENTRIES: usize = 64;
 pub(crate) const PAGE_BYTES: usize = CHUNK_BYTES;
 
-/// What an entry must have. Empty and `None` ask for nothing.
+/// The filter of a search. An empty field, or `None`, matches everything.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Query {
     pub(crate) task: Bytes,
@@ -44,12 +44,12 @@ pub(crate) struct Query {
     pub(crate) action: String,
     pub(crate) trace_id: Bytes,
     pub(crate) correlation_key: Option<CorrelationKey>,
-    /// That such a finding arose at it.
+    /// Kind of a finding that the entry must have.
     pub(crate) finding: Option<FindingKind>,
 }
 
 impl Query {
-    /// The terms of a statement that are asked for, those that few have first.
+    /// Returns the terms that the statement must have, the rarest kinds first.
     fn terms(&self) -> impl Iterator<Item = Term<'_>> {
         let correlation = self.correlation_key.as_ref().map(|key| Term::Correlation {
             kind: key.kind.as_bytes(),
@@ -67,7 +67,7 @@ impl Query {
         .flatten()
     }
 
-    /// What is looked up in the index, in the same order.
+    /// Returns the hashes to look up in the index, in the same order.
     fn hashes(&self) -> impl Iterator<Item = TermHash> {
         let finding = self.finding.map(TermHash::of_finding);
         finding
@@ -75,7 +75,8 @@ impl Query {
             .chain(self.terms().map(|term| TermHash::of(&term)))
     }
 
-    /// Finds bytes that every entry has in it that says all of it: those of the term that fewest have.
+    /// Returns a finder for the bytes of the rarest term, which every matching entry contains;
+    /// `None` without terms.
     fn finder(&self) -> Option<Finder<'static>> {
         let value = match self.terms().next()? {
             Term::Task(value)
@@ -88,7 +89,7 @@ impl Query {
         Some(Finder::new(value).into_owned())
     }
 
-    /// Whether an entry says all of it. Findings are not in entries.
+    /// Returns true if an entry has all terms. Findings are not in entries, and not checked here.
     fn is_said_by(&self, bytes: &[u8]) -> Result<bool, String> {
         let mut missing: Vec<_> = self.terms().collect();
         if missing.is_empty() {
@@ -109,15 +110,15 @@ fn given<'q>(value: &'q [u8], term: fn(&'q [u8]) -> Term<'q>) -> Option<Term<'q>
     (!value.is_empty()).then(|| term(value))
 }
 
-/// Where to look.
+/// The range of a search.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
-    /// Leaves, all of them in the tree.
+    /// Range of leaves, all of them in the tree.
     pub(crate) leaves: Range<u64>,
-    /// Effective time: the first is included, the second is not.
+    /// Range of effective times: `from` is included, `until` is not.
     pub(crate) from: Option<Micros>,
     pub(crate) until: Option<Micros>,
-    /// Entries to be found at most.
+    /// Most entries to find.
     pub(crate) limit: u64,
 }
 
@@ -128,7 +129,7 @@ pub(crate) struct Found {
     pub(crate) entry: Bytes,
 }
 
-/// What was found and is not answered yet.
+/// Entries that were found and not sent yet.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Found>,
@@ -146,12 +147,12 @@ impl Page {
     }
 }
 
-/// Entries that were looked at.
+/// Numbers of entries that were examined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
-    /// Because the index, or a finding, named them.
+    /// Entries that the index, or a finding, named.
     pub(crate) indexed: u64,
-    /// Because there is no index.
+    /// Entries that were scanned because there is no index.
     pub(crate) scanned: u64,
 }
 
@@ -162,23 +163,23 @@ pub(crate) struct Cursor {
     query: Query,
     next: u64,
     end: u64,
-    /// What was asked for, before time narrowed it.
+    /// End of the requested leaves, before `until` narrowed it.
     asked_end: u64,
-    /// How many may still be found.
+    /// Number of entries that may still be found.
     left: u64,
     indexed_to: u64,
     block: Option<Block>,
-    /// Passes by most entries before they are parsed: values stand in them as they are.
+    /// Skips most entries before they are parsed: values are in them as plain bytes.
     finder: Option<Finder<'static>>,
-    /// The pack that was read last, with its first leaf: what is looked for often lies together.
+    /// The pack that was read last, with its first leaf: matching entries often lie close together.
     pack: Option<(u64, Unpacked)>,
 }
 
-/// Leaves that are looked through together.
+/// Leaves that are examined together.
 #[derive(Debug)]
 struct Block {
     end: u64,
-    /// Those to look at, as distances from `first`; `None` for all of them.
+    /// The leaves to examine, as distances from `first`; `None` for all of them.
     leaves: Option<vec::IntoIter<u16>>,
     first: u64,
 }
@@ -199,7 +200,7 @@ impl Cursor {
             end: end.min(bounds.until.map_or(Ok(end), at)?),
             asked_end: end,
             left: bounds.limit,
-            // The store may be a turn ahead of what is readable.
+            // The store may be a turn ahead of the published tree.
             indexed_to: indexed_to(store, ledger)?.min(size),
             block: None,
             finder: query.finder(),
@@ -209,12 +210,12 @@ impl Cursor {
         })
     }
 
-    /// Whether there is nothing more to be looked at.
+    /// Returns true if there is nothing more to examine.
     pub(crate) fn is_done(&self) -> bool {
         self.next >= self.end || self.left == 0
     }
 
-    /// Everything that was asked for below this leaf was looked at.
+    /// Returns the leaf below which everything in the requested range was examined.
     pub(crate) fn searched_to(&self) -> u64 {
         if self.next >= self.end {
             self.asked_end
@@ -223,12 +224,12 @@ impl Cursor {
         }
     }
 
-    /// Up to where the index reached when the search began.
+    /// Returns the leaf up to which the index reached when the search began.
     pub(crate) fn indexed_to(&self) -> u64 {
         self.indexed_to
     }
 
-    /// Goes on until the page is full or there is nothing more, but no further than a step.
+    /// Continues until the page is full, the search is done, or the step's work is used up.
     pub(crate) fn step(&mut self, store: &Store, page: &mut Page) -> Result<Looked, StoreError> {
         let mut looked = Looked::default();
         let mut lookups = 0;
@@ -256,7 +257,8 @@ impl Cursor {
         Ok(looked)
     }
 
-    /// What to look at next: the rest of a segment that is indexed, or a piece of what is not.
+    /// Returns the leaves to examine next: the rest of an indexed segment, or a part of the leaves
+    /// beyond the index.
     fn plan(&self, store: &Store) -> Result<Block, StoreError> {
         let mut hashes = self.query.hashes();
         if let Some(first_hash) = hashes.next().filter(|_| self.next < self.indexed_to) {
@@ -281,7 +283,7 @@ impl Cursor {
         }
         let first = self.next;
         let end = self.end.min(first + SCAN_LEAVES);
-        // Findings are few and lie by themselves: they say which entries to look at.
+        // Findings are few and have their own records, which name the entries to examine.
         let leaves = match self.query.finding {
             Some(kind) => Some(self.leaves_with(store, kind, first..end)?.into_iter()),
             None => None,
@@ -289,7 +291,7 @@ impl Cursor {
         Ok(Block { end, leaves, first })
     }
 
-    /// The leaves at which such a finding arose, as distances from the first one.
+    /// Returns the leaves with a finding of this kind, as distances from the first one.
     fn leaves_with(
         &self,
         store: &Store,
@@ -310,7 +312,7 @@ impl Cursor {
         Ok(found)
     }
 
-    /// Looks at every leaf up to `end`, as far as the page has room. How many.
+    /// Examines every leaf up to `end`, as far as the page has room; returns their number.
     fn scan(&mut self, store: &Store, end: u64, page: &mut Page) -> Result<u64, StoreError> {
         let begin = self.next;
         for item in store.entries(self.ledger, begin) {

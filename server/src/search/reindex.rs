@@ -1,4 +1,4 @@
-//! Building a stopped server's index again.
+//! Builds a stopped server's indexes again.
 
 use std::{
     fmt,
@@ -19,29 +19,19 @@ use crate::{
     store::{DirectoryLock, LedgerNumber, Store, StoreError, StoreOptions, records::LedgerRecord},
 };
 
-/// An index that was not built.
+/// The reason for which an index was not built.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum ReindexError {
-    /// No server's data directory.
+    /// The directory is no server's data directory.
     #[error("{path} holds no deed server")]
-    NoServer {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// No such ledger.
+    NoServer { path: PathBuf },
+    /// The server has no ledger of this name.
     #[error("no ledger is named {name:?}")]
-    NoLedger {
-        /// The name asked for.
-        name: String,
-    },
-    /// A ledger whose tree cannot be brought back.
-    #[error("ledger {name:?}: {what}; `deed-server fsck` says more")]
-    Ledger {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        what: String,
-    },
+    NoLedger { name: String },
+    /// A ledger's tree cannot be rebuilt.
+    #[error("ledger {name:?}: {what}; `deed-server fsck` has details")]
+    Ledger { name: String, what: String },
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -53,14 +43,14 @@ pub enum ReindexError {
     Identity(#[from] IdentityError),
 }
 
-/// How far it is.
+/// The progress of a rebuild.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The ledger.
+    /// Name of the ledger.
     pub ledger: String,
-    /// Leaves that are indexed.
+    /// Leaves that are indexed so far.
     pub indexed: u64,
-    /// Leaves of the ledger.
+    /// Leaves of the ledger in all.
     pub size: u64,
 }
 
@@ -74,11 +64,11 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Deletes the index of one ledger, or of all, and builds it again. If it is interrupted, the
-/// server goes on where it was.
+/// Deletes the indexes of `ledger`, or of all ledgers, and builds them again. If that is
+/// interrupted, the server goes on from there.
 ///
 /// # Errors
-/// [`ReindexError`].
+/// [`ReindexError`] if the store cannot be read, written, or does not fit its guard.
 pub fn rebuild(
     data_dir: &Path,
     ledger: Option<&str>,
@@ -90,7 +80,8 @@ pub fn rebuild(
     Identity::load(data_dir)?.ok_or_else(no_server)?;
     let _lock = DirectoryLock::acquire(data_dir)?;
     let options = StoreOptions::default();
-    // As when the server starts: a store that lost its tail is evidence, and stays as it is.
+    // The guard is checked as when the server starts: a store that lost its end is evidence, and
+    // stays unchanged.
     let store = Store::open_read_only(data_dir, &options)?.ok_or_else(no_server)?;
     guard::verify(data_dir, &Arc::new(store))?;
     let store = Arc::new(Store::open(data_dir, &options)?);

@@ -1,4 +1,4 @@
-//! Segments of the index: which of 65,536 leaves have which term.
+//! Segments of the index: the leaves of each term, among 65,536 leaves.
 //!
 //! A segment is 256 buckets by the first byte of a term's hash. A bucket is a list, sorted by
 //! hash, of
@@ -11,7 +11,7 @@
 //! from the one before it, as varints (LEB128). A record beside the buckets has the effective
 //! time at the end of each of the segment's 256 tiles (i64, big-endian).
 //!
-//! All of it is written in one batch, and segments are written in order.
+//! A segment is written in one batch, and segments are written in order.
 
 use deed_evidence::{
     Micros,
@@ -26,22 +26,22 @@ use super::{
 };
 use crate::store::{Batch, Family, LedgerNumber, Store, StoreError, keys, search::FindingAt};
 
-/// Leaves between two effective times that are kept: those of a tile.
+/// Leaves between two recorded effective times: those of a tile.
 pub(super) const TIME_LEAVES: u64 = 256;
 
 /// A term's hash, and the offset of a leaf that has it.
 type Record = [u8; HASH_BYTES + 2];
 
-/// A segment as it is written.
+/// A segment in its stored form.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// All 256, also empty ones.
+    /// All 256 buckets, the empty ones included.
     pub(crate) buckets: Vec<Vec<u8>>,
     pub(crate) times: Vec<u8>,
 }
 
-/// Writes the next segment of a ledger's readable tree that is complete and not there yet. Which
-/// one it was, or `None` if there is none.
+/// Writes the next segment of a ledger's published tree that is complete and missing. Returns its
+/// number, or `None` if there is none.
 pub(crate) fn write_next(
     store: &Store,
     ledger: LedgerNumber,
@@ -63,7 +63,7 @@ pub(crate) fn write_next(
     Ok(Some(number))
 }
 
-/// Reads the entries and findings of a complete segment. Those before it must be there.
+/// Builds a complete segment from its entries and findings. The segments before it must be written.
 pub(crate) fn build(
     store: &Store,
     ledger: LedgerNumber,
@@ -75,7 +75,7 @@ pub(crate) fn build(
         None => Micros::new(0),
     });
     let mut next = first;
-    // Segments end where tiles end, and so do packs.
+    // Segments end where tiles end, and packs end there too.
     for item in store.packs(ledger, first) {
         let (begin, pack) = item?;
         if begin != next || next == first + SEGMENT_LEAVES {
@@ -102,7 +102,7 @@ pub(crate) fn build(
     Ok(building.finish())
 }
 
-/// The leaves of a segment that may have a term, as offsets, ascending.
+/// Returns the leaves of a segment that may have a term, as offsets, ascending.
 pub(super) fn candidates(
     store: &Store,
     ledger: LedgerNumber,
@@ -123,9 +123,9 @@ pub(super) fn corrupt_leaf(ledger: LedgerNumber, leaf: u64, what: &str) -> Store
     StoreError::corrupt(Family::Entries, ledger, format!("leaf {leaf} {what}"))
 }
 
-/// A segment that is being read.
+/// A segment that is being built.
 struct Building {
-    /// By their first byte.
+    /// Records by the first byte of the hash.
     records: Vec<Vec<Record>>,
     hashes: Hashes,
     times: Vec<u8>,
@@ -174,10 +174,10 @@ impl Building {
     }
 }
 
-/// A bucket as it is written.
+/// Encodes a bucket.
 fn bucket_of(mut records: Vec<Record>) -> Vec<u8> {
     records.sort_unstable();
-    // An Outcome may change one thing twice.
+    // One Outcome may change the same resource twice.
     records.dedup();
     let mut bucket = Vec::new();
     let mut leaves = Vec::new();
@@ -196,8 +196,8 @@ fn bucket_of(mut records: Vec<Record>) -> Vec<u8> {
     bucket
 }
 
-/// The hash of the last term of each kind: neighbouring statements mostly share their task, their
-/// agent and their action.
+/// The hash of the last term of each kind: neighbouring statements mostly have the same task, agent
+/// and action.
 #[derive(Default)]
 struct Hashes {
     agent: Last,
@@ -232,7 +232,7 @@ impl Hashes {
     }
 }
 
-/// The offsets under a term in its bucket; `None` if the bucket is damaged.
+/// Returns the offsets of a term in its bucket; `None` if the bucket is damaged.
 fn find(mut bucket: &[u8], term: TermHash) -> Option<Vec<u16>> {
     while !bucket.is_empty() {
         let (hash, rest) = bucket.split_at_checked(HASH_BYTES - 1)?;
@@ -250,7 +250,7 @@ fn find(mut bucket: &[u8], term: TermHash) -> Option<Vec<u16>> {
 }
 
 fn offsets(mut leaves: &[u8]) -> Option<Vec<u16>> {
-    // One byte each is the least.
+    // Each offset takes one byte at least.
     let mut offsets = Vec::with_capacity(leaves.len());
     let mut last = 0;
     while !leaves.is_empty() {
@@ -268,7 +268,7 @@ fn put_varint(mut value: usize, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Up to 28 bits, which is more than any length or offset has.
+/// Takes a number of up to 28 bits, which is more than any length or offset has.
 fn take_varint(bytes: &mut &[u8]) -> Option<usize> {
     let mut value = 0;
     for (position, &byte) in bytes.iter().enumerate().take(4) {
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(find(&segment.buckets[7], TermHash([7; 8])), Some(vec![]));
     }
 
-    /// The most that one term and one entry can bring.
+    /// The largest record of one term, and the most terms of one entry.
     #[test]
     fn a_term_of_every_leaf() {
         let term = TermHash([1; 8]);

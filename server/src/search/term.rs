@@ -1,13 +1,14 @@
-//! Terms as the index knows them.
+//! Terms, as the index stores them.
 
 use deed_evidence::statement::Term;
 use deed_proto::v1::FindingKind;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of a term's hash that the index keeps, the first of them as the bucket.
+/// Bytes of a term's hash that the index keeps; the first of them is the bucket.
 pub(super) const HASH_BYTES: usize = 8;
 
-/// Numbers of the kinds of terms. They are hashed into the index: other numbers are another index.
+/// Numbers of the kinds of terms. They are hashed into the index: other numbers would make another
+/// index.
 mod kind {
     pub(super) const TASK: u8 = 1;
     pub(super) const AGENT: u8 = 2;
@@ -18,7 +19,7 @@ mod kind {
     pub(super) const FINDING: u8 = 7;
 }
 
-/// What stands in the index for a term: the beginning of SHA-256(kind || value).
+/// The index's key for a term: the beginning of SHA-256(kind || value).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TermHash(pub(super) [u8; HASH_BYTES]);
 
@@ -30,7 +31,7 @@ impl TermHash {
             Term::Resource(resource) => Self::over(kind::RESOURCE, &[resource]),
             Term::Action(action) => Self::over(kind::ACTION, &[action]),
             Term::Trace(trace) => Self::over(kind::TRACE, &[trace]),
-            // No kind has a zero byte in it.
+            // No kind contains a zero byte.
             Term::Correlation { kind, value } => {
                 Self::over(kind::CORRELATION, &[kind, b"\0", value])
             }
@@ -60,7 +61,7 @@ impl TermHash {
 mod tests {
     use super::*;
 
-    /// They are on disk; a change makes every index a wrong one.
+    /// The hashes are on disk; a change would make every index wrong.
     #[test]
     fn golden_hashes() {
         let correlation = Term::Correlation {

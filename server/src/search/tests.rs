@@ -1,5 +1,5 @@
-//! Searches against an oracle that reads every entry, with the index, without it and after it was
-//! built again.
+//! Compares searches with an oracle that reads every entry: with the index, without it, and after a
+//! rebuild.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -24,11 +24,11 @@ use crate::{
 
 const NAME: &str = "searched";
 
-/// A segment, and more than a thousand leaves beyond it.
+/// The leaves of a segment, and more than a thousand beyond it.
 const LEAVES: usize = 68_000;
 const REQUEST: usize = 1_000;
 
-/// The requests' times do not always go forwards: effective time does.
+/// The requests' times do not always go forwards; effective time does.
 fn received_at(request: usize) -> i64 {
     let step = i64::try_from(request).unwrap();
     2_000_000 + 250_000 * step - if request % 3 == 1 { 400_000 } else { 0 }
@@ -99,7 +99,7 @@ fn statement(number: usize, statement: &mut v1::Statement) {
     });
 }
 
-/// A ledger with all kinds of terms, and its entries.
+/// Makes a ledger with all kinds of terms; returns its entries, too.
 fn fill(data_dir: &Path) -> (Engine, Arc<Ledger>, Vec<Bytes>) {
     let engine = Engine::open(data_dir);
     let ledger = engine.create(NAME).unwrap();
@@ -149,7 +149,7 @@ fn findings() -> Vec<Finding> {
     all
 }
 
-/// What the oracle looks for, in a decoded statement.
+/// The oracle's own matching, on a decoded statement.
 fn holds(query: &Query, entry: &Bytes) -> bool {
     let entry = v1::Entry::decode(entry.clone()).unwrap();
     let statement = v1::Statement::decode(entry.payload).unwrap();
@@ -174,7 +174,7 @@ fn resources(effects: Vec<v1::Effect>) -> Vec<String> {
     effects.into_iter().map(|effect| effect.resource).collect()
 }
 
-/// The answer by reading everything.
+/// Returns the answer by reading all entries.
 fn oracle(entries: &[Bytes], findings: &[Finding], query: &Query, bounds: &Bounds) -> Vec<u64> {
     let mut effective_time = Micros::new(0);
     let mut found = Vec::new();
@@ -325,7 +325,7 @@ fn all_bounds(size: u64) -> Vec<Bounds> {
     ]
 }
 
-/// Every search, compared with its answer by the oracle; what was looked at in all.
+/// Compares every search with the oracle's answer; returns the number of entries examined.
 fn check(store: &Store, ledger: &Ledger, entries: &[Bytes], findings: &[Finding]) -> Looked {
     let mut sum = Looked::default();
     for query in queries() {
@@ -340,7 +340,7 @@ fn check(store: &Store, ledger: &Ledger, entries: &[Bytes], findings: &[Finding]
     sum
 }
 
-/// As the server does in the background.
+/// Writes all segments, as the server does in the background.
 fn index_all(engine: &Engine, ledger: &Ledger) {
     let (context, _) = engine.context();
     let mut indexed = Indexed::default();
@@ -369,7 +369,7 @@ fn the_answer_is_the_same_without_an_index_with_it_and_after_it_was_built_again(
     let indexed = check(store, &ledger, &entries, &findings);
     assert!(indexed.indexed > scanned.indexed && indexed.scanned < scanned.scanned / 2);
 
-    // Interrupted: the server goes on where it was.
+    // The rebuild is interrupted, and the server goes on from there.
     store.drop_index(number).unwrap();
     assert_eq!(indexed_to(store, number).unwrap(), 0);
     drop(ledger);
@@ -387,7 +387,7 @@ fn the_answer_is_the_same_without_an_index_with_it_and_after_it_was_built_again(
     assert_eq!(indexed_to(&engine.store, number).unwrap(), SEGMENT_LEAVES);
     let rebuilt = check(&engine.store, &ledger, &entries, &findings);
     assert_eq!(rebuilt, indexed);
-    // Another ledger has another index.
+    // Each ledger has its own index.
     let other = engine.create("other").unwrap();
     assert_eq!(indexed_to(&engine.store, other.number).unwrap(), 0);
     engine.close();

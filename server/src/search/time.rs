@@ -1,6 +1,6 @@
-//! Where a time begins. The effective time of a leaf is the highest receive time of the leaves up
-//! to it, so it never goes back, and what it is at a few leaves tells between which of them to
-//! look.
+//! Finds the leaf at which a time begins. The effective time of a leaf is the highest receive time
+//! of the leaves up to it, so it never goes back, and its values at a few leaves narrow the range
+//! to search.
 
 use std::ops::Range;
 
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::store::{Family, LedgerNumber, Store, StoreError};
 
-/// The first leaf of the tree of `size` whose effective time is `time` or later; `size` if there
-/// is none.
+/// Returns the first leaf of the tree of `size` leaves whose effective time is `time` or later;
+/// `size` if there is none.
 pub(crate) fn first_at(
     store: &Store,
     ledger: LedgerNumber,
@@ -41,7 +41,7 @@ pub(crate) fn first_at(
     scan(store, ledger, within, time)
 }
 
-/// The effective time at the end of a segment that is there.
+/// Returns the effective time at the end of a segment that is written.
 pub(super) fn at_end(
     store: &Store,
     ledger: LedgerNumber,
@@ -67,8 +67,8 @@ fn times(store: &Store, ledger: LedgerNumber, segment: u64) -> Result<Vec<Micros
     Ok(times.iter().map(time).collect())
 }
 
-/// Narrows the leaves among which `time` begins, or at whose end it has not begun, by the heads
-/// that were kept: one a second.
+/// Narrows the range of leaves in which `time` begins, or at whose end it has not begun, by the
+/// heads that were kept: one a second.
 fn between_heads(
     store: &Store,
     ledger: LedgerNumber,
@@ -76,7 +76,7 @@ fn between_heads(
     time: Micros,
 ) -> Result<Range<u64>, StoreError> {
     let Range { mut start, mut end } = leaves;
-    // No head that is worth looking at has a larger size.
+    // No head in the rest of the search has a size above this.
     let mut sizes_to = end;
     while start < sizes_to {
         let middle = start + (sizes_to - start) / 2;
@@ -92,8 +92,8 @@ fn between_heads(
     Ok(start..end)
 }
 
-/// The first of these leaves that was received at `time` or later, or their end. Those before them
-/// were not.
+/// Returns the first of these leaves that was received at `time` or later, or their end. The leaves
+/// before them must have been received earlier.
 fn scan(
     store: &Store,
     ledger: LedgerNumber,

@@ -1,4 +1,4 @@
-//! What the assessment keeps: cells, and what is due.
+//! The assessment's records: cells and timers.
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -13,7 +13,7 @@ use deed_tlog::Hash;
 
 use super::{Family, LedgerNumber, Store, StoreError, keys, read::Scan, records::HeadRecord};
 
-/// Why an Intent cannot be read from its entry.
+/// The reason for which an Intent cannot be read from its entry.
 #[derive(Debug, thiserror::Error)]
 enum Unread {
     #[error(transparent)]
@@ -23,7 +23,7 @@ enum Unread {
 }
 
 impl Store {
-    /// A cell's bytes.
+    /// Returns a cell's bytes.
     pub(crate) fn cell(
         &self,
         ledger: LedgerNumber,
@@ -32,7 +32,7 @@ impl Store {
         self.value(Family::State, &keys::cell(ledger, cell))
     }
 
-    /// The owner of a timer; `None` if it is not set.
+    /// Returns the owner of a timer; `None` if it is not set.
     pub(crate) fn due(&self, ledger: LedgerNumber, due: &Due) -> Result<Option<Owner>, StoreError> {
         let key = keys::due(ledger, due);
         let value = self.value(Family::State, &key)?;
@@ -41,7 +41,7 @@ impl Store {
         value.map(owner).transpose()
     }
 
-    /// The first `limit` timers of a ledger behind `after`, in order.
+    /// Returns the first `limit` timers of a ledger behind `after`, in order.
     pub(crate) fn dues_after(
         &self,
         ledger: LedgerNumber,
@@ -55,19 +55,19 @@ impl Store {
         dues.take(limit).collect()
     }
 
-    /// When something is due in a ledger next.
+    /// Returns the time of the next timer of a ledger.
     pub(crate) fn next_due(&self, ledger: LedgerNumber) -> Result<Option<Micros>, StoreError> {
         let first = self.due_from(ledger, None).next().transpose()?;
         Ok(first.map(|(due, _)| due.at))
     }
 
-    /// Number of timers that a ledger holds.
+    /// Returns the number of timers of a ledger.
     pub(crate) fn count_due(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
         let timers: Option<Timers> = self.decoded(ledger, &CellKey::Timers(Owner::ALL))?;
         Ok(timers.unwrap_or_default().held)
     }
 
-    /// The last confirmation of the ledger's clock by an operator.
+    /// Returns the last confirmation of the clock by an operator, in this ledger.
     pub(crate) fn confirmed_clock(
         &self,
         ledger: LedgerNumber,
@@ -96,13 +96,13 @@ impl Store {
 }
 
 fn damaged_due(ledger: LedgerNumber, key: &[u8]) -> StoreError {
-    let what = format!("what is due under {} is damaged", hex::encode(key));
+    let what = format!("the timer under {} is damaged", hex::encode(key));
     StoreError::corrupt(Family::State, ledger, what)
 }
 
-/// Cells as readers ask for them.
+/// Cells, as readers need them.
 impl Store {
-    /// A task.
+    /// Returns a task.
     pub(crate) fn task(
         &self,
         ledger: LedgerNumber,
@@ -111,7 +111,7 @@ impl Store {
         self.decoded(ledger, &CellKey::Task(task))
     }
 
-    /// A grant, by the leaf hash of its statement.
+    /// Returns a grant by the leaf hash of its statement.
     pub(crate) fn grant(
         &self,
         ledger: LedgerNumber,
@@ -120,8 +120,8 @@ impl Store {
         self.decoded(ledger, &CellKey::Grant(leaf_hash))
     }
 
-    /// The act whose Intent is at a leaf: as it is kept, or as its entry has it. `None` if no Intent
-    /// is there, or nothing is.
+    /// Returns the act whose Intent is at a leaf, from its cells or else from its entry; `None` if
+    /// there is no Intent or no leaf.
     pub(crate) fn act(&self, ledger: LedgerNumber, leaf: u64) -> Result<Option<Act>, StoreError> {
         match self.kept_act(ledger, leaf)? {
             Some(act) => Ok(Some(act)),
@@ -130,7 +130,7 @@ impl Store {
         }
     }
 
-    /// The same for somebody who has the entry at the leaf.
+    /// Returns the act at a leaf whose entry the caller has.
     pub(crate) fn act_of(
         &self,
         ledger: LedgerNumber,
@@ -174,7 +174,7 @@ impl Store {
         };
         let run = self.run_before(ledger, &recorded.session, recorded.sequence)?;
         if run.and_then(|run| run.leaf_of(recorded.sequence)) != Some(leaf) {
-            // Kept as evidence, and at the place of something else, or at none.
+            // The statement was kept as evidence: another one has its sequence, or none has.
             return Ok(None);
         }
         let second = CellKey::Equivocation(recorded.session, recorded.sequence);
@@ -191,19 +191,20 @@ impl Store {
         self.record(Family::State, ledger, &keys::cell(ledger, key))
     }
 
-    /// The size of the newest tree in the store, which may be a turn ahead of what is readable.
+    /// Returns the size of the newest tree in the store, which may be a turn ahead of the published
+    /// one.
     fn stored_size(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
         self.stored_head(ledger).map(|(size, _)| size)
     }
 
-    /// The newest head in the store with its size. It is written with the turn that it covers, so
-    /// everything that is read with it of one moment is as of this size.
+    /// Returns the newest head in the store with its size. The head is written with the turn that
+    /// it covers, so everything that is read at the same moment is as of this size.
     pub(crate) fn stored_head(
         &self,
         ledger: LedgerNumber,
     ) -> Result<(u64, HeadRecord), StoreError> {
         let sized = self.latest_head(ledger)?.and_then(|record| {
-            // A checkpoint's second line (C2SP tlog-checkpoint).
+            // The size is the second line of a checkpoint (C2SP tlog-checkpoint).
             let text = std::str::from_utf8(&record.checkpoint).ok()?;
             Some((text.lines().nth(1)?.parse().ok()?, record))
         });

@@ -1,13 +1,14 @@
-//! The content family: sealed contents, the leaves that name them, what was erased.
+//! The content family: sealed contents, the leaves that name them, and tombstones.
 //!
 //! | kind | value |
 //! |---|---|
-//! | content | [`ContentRecord`]: it is whole; its pieces lie under its upload's id |
+//! | content | [`ContentRecord`] of a complete content; its pieces lie under its upload's id |
 //! | chunk | one sealed piece, as the sealer made it |
-//! | upload | [`UploadRecord`]: pieces of it may be there, it is not finished |
-//! | reference | [`ReferenceRecord`]: this leaf's statement commits to it |
-//! | erased | [`ErasedRecord`]: it was erased, and is not taken again |
-//! | erasing | [`ErasedRecord`]: its erasure is in the log, and its key may still be there |
+//! | upload | [`UploadRecord`] of an unfinished upload, some of whose pieces may be there |
+//! | reference | [`ReferenceRecord`] of a leaf whose statement commits to the content |
+//! | erased | [`ErasedRecord`] of a content that was erased, and is not accepted again |
+//! | erasing | [`ErasedRecord`] of an erasure that is in the log, while the key may still be there
+//! |
 
 use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, Micros, TaskId};
@@ -17,10 +18,11 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions};
 use super::{Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan};
 use crate::content::{Reference, UploadId};
 
-/// References up to which each is deleted by itself: ranges cost every later scan a little.
+/// Most references that are deleted one by one: a deleted range slows down every later scan a
+/// little.
 const DELETED_APART_MAX: usize = 64;
 
-/// A content that is whole. Field numbers are for ever, as in [`super::records`].
+/// A complete content. Field numbers never change, as in [`super::records`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct ContentRecord {
     /// Bytes of the content itself.
@@ -28,13 +30,13 @@ pub(crate) struct ContentRecord {
     pub(crate) size: u64,
     #[prost(uint32, tag = "2")]
     pub(crate) chunks: u32,
-    /// 16 bytes; also in the record of its key.
+    /// Id of the upload, 16 bytes; the record of the content's key has it, too.
     #[prost(bytes = "bytes", tag = "3")]
     pub(crate) upload: Bytes,
-    /// Microseconds, UTC.
+    /// Time at which the content was stored, in microseconds since 1970, UTC.
     #[prost(int64, tag = "4")]
     pub(crate) stored_at_us: i64,
-    /// Who stored it and whose quota it counts against.
+    /// Principal that stored the content, and whose quota it counts against.
     #[prost(string, tag = "5")]
     pub(crate) principal: String,
 }
@@ -45,25 +47,25 @@ impl ContentRecord {
     }
 }
 
-/// An upload that is not finished.
+/// An unfinished upload.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct UploadRecord {
-    /// 32 bytes.
+    /// The content's commitment, 32 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) digest: Bytes,
 }
 
-/// A leaf that names a content.
+/// A leaf whose statement commits to a content.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct ReferenceRecord {
-    /// 16 bytes, or none.
+    /// Task of the statement: 16 bytes, or none.
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) task: Bytes,
     #[prost(int64, tag = "2")]
     pub(crate) received_at_us: i64,
 }
 
-/// An erasure.
+/// A tombstone of an erased content.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct ErasedRecord {
     /// Leaf of the Erasure.
@@ -72,7 +74,7 @@ pub(crate) struct ErasedRecord {
 }
 
 impl Store {
-    /// The number of the last write of contents; 0 before the first.
+    /// Returns the number of the last write of contents; 0 before the first.
     pub(crate) fn content_serial(&self) -> Result<u64, StoreError> {
         let Some(value) = self.value(Family::Meta, keys::CONTENT_SERIAL)? else {
             return Ok(0);
@@ -84,7 +86,7 @@ impl Store {
         Ok(u64::from_be_bytes(bytes))
     }
 
-    /// Numbers a write of contents.
+    /// Adds the number of a write of contents to its batch.
     pub(crate) fn put_content_serial(&self, batch: &mut Batch, serial: u64) {
         let value = serial.to_be_bytes();
         self.put(batch, Family::Meta, keys::CONTENT_SERIAL, &value);
@@ -98,7 +100,7 @@ impl Store {
         self.record(Family::Content, ledger, &keys::content(ledger, digest))
     }
 
-    /// One sealed piece.
+    /// Returns one sealed piece.
     pub(crate) fn chunk(
         &self,
         ledger: LedgerNumber,
@@ -112,7 +114,7 @@ impl Store {
         )
     }
 
-    /// The leaf of the Erasure that took it.
+    /// Returns the leaf of the Erasure that took the content; `None` if it was not erased.
     pub(crate) fn erased(
         &self,
         ledger: LedgerNumber,
@@ -123,7 +125,7 @@ impl Store {
         Ok(record.map(|record| record.leaf))
     }
 
-    /// Erasures of a ledger that were recorded and not finished.
+    /// Returns the erasures of a ledger that were recorded and are not finished.
     pub(crate) fn erasing(
         &self,
         ledger: LedgerNumber,
@@ -134,7 +136,7 @@ impl Store {
         })
     }
 
-    /// Whole contents of a ledger from `from` on, in order of their digests.
+    /// Returns complete contents of a ledger from `from` on, in order of their digests.
     pub(crate) fn contents(
         &self,
         ledger: LedgerNumber,
@@ -147,7 +149,7 @@ impl Store {
         })
     }
 
-    /// Uploads of a ledger that are not finished.
+    /// Returns the unfinished uploads of a ledger.
     pub(crate) fn uploads(
         &self,
         ledger: LedgerNumber,
@@ -165,7 +167,7 @@ impl Store {
         })
     }
 
-    /// The leaves from `from` on that name a content, in order.
+    /// Returns the leaves from `from` on that name a content, in order.
     pub(crate) fn references(
         &self,
         ledger: LedgerNumber,
@@ -187,7 +189,7 @@ impl Store {
         })
     }
 
-    /// Whether any leaf names a content.
+    /// Returns true if any leaf names the content.
     pub(crate) fn is_named(
         &self,
         ledger: LedgerNumber,
@@ -197,7 +199,7 @@ impl Store {
         Ok(first.is_some())
     }
 
-    /// All references of a ledger, in order of digest and leaf.
+    /// Returns all references of a ledger, in order of digest and leaf.
     pub(crate) fn all_references(
         &self,
         ledger: LedgerNumber,
@@ -208,13 +210,13 @@ impl Store {
         })
     }
 
-    /// Numbers of the ledgers that have contents, or traces of them.
+    /// Returns the numbers of the ledgers that have contents, or traces of them.
     pub(crate) fn content_ledgers(&self) -> Result<Vec<LedgerNumber>, StoreError> {
         self.ledgers_in(Family::Content)
     }
 
-    /// Adds the deletion of everything of an unfinished upload to a batch: its pieces, however
-    /// many there are, and its mark.
+    /// Adds the deletion of an unfinished upload to a batch: of its pieces, however many there are,
+    /// and of its mark.
     pub(crate) fn delete_upload(
         &self,
         batch: &mut Batch,
@@ -222,14 +224,14 @@ impl Store {
         digest: &CommitmentDigest,
         upload: &UploadId,
     ) {
-        // One range instead of keys: finding the keys would read the pieces.
+        // A range is deleted instead of single keys: finding these would read the pieces.
         let first = keys::chunk(ledger, digest, upload, 0);
         let beyond = keys::chunk(ledger, digest, upload, u32::MAX);
         batch.delete_range(self, Family::Content, &first, &beyond);
         batch.delete(self, Family::Content, &keys::upload(ledger, upload));
     }
 
-    /// Adds the deletion of a content and of its references to a batch.
+    /// Adds the deletion of a content and its references to a batch.
     pub(crate) fn delete_content(
         &self,
         batch: &mut Batch,
@@ -246,7 +248,8 @@ impl Store {
             .take(DELETED_APART_MAX + 1);
         let references = references.collect::<Result<Vec<_>, _>>()?;
         if references.len() > DELETED_APART_MAX {
-            // However many there are. No tree has a leaf with the number that is left out.
+            // A range is deleted, because there are many. No tree has a leaf with the number that
+            // it leaves out.
             let first = keys::reference(ledger, digest, 0);
             let beyond = keys::reference(ledger, digest, u64::MAX);
             batch.delete_range(self, Family::Content, &first, &beyond);
@@ -259,7 +262,7 @@ impl Store {
         Ok(record)
     }
 
-    /// Adds the deletion of a whole content's pieces to a batch.
+    /// Adds the deletion of a complete content's pieces to a batch.
     pub(crate) fn delete_pieces(
         &self,
         batch: &mut Batch,
@@ -276,29 +279,29 @@ impl Store {
         }
     }
 
-    /// Gives the space of contents that were deleted back to the disk, as far as that needs next to
-    /// none itself: files in which nothing is left go, and none is written anew. Blocks.
+    /// Gives the space of deleted contents back to the disk, as far as that takes almost no space
+    /// itself: files in which nothing is left are removed, and none is written anew. Blocks.
     pub(crate) fn reclaim_contents(&self) -> Result<(), StoreError> {
         let family = self.family(Family::Content);
         self.db.flush_cf(family)?;
         let _paused = CollectionPaused::begin(self)?;
         let mut whole = CompactOptions::default();
-        // RocksDB compacts the other families meanwhile: this is done when the disk is nearly full, and the
-        // log must not stall behind it then.
+        // RocksDB may compact the other families meanwhile: this runs when the disk is nearly full,
+        // and the log must not stall behind it then.
         whole.set_exclusive_manual_compaction(false);
-        // Otherwise a file on the last level would be taken for compact already.
+        // Without this, RocksDB would take a file on the last level for compact already.
         whole.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         self.db
             .compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &whole);
         Ok(())
     }
 
-    /// Whether there is a record under a key.
+    /// Returns true if there is a record under a key.
     pub(crate) fn is_there(&self, family: Family, key: &[u8]) -> Result<bool, StoreError> {
         Ok(self.value(family, key)?.is_some())
     }
 
-    /// Records of one kind: up to the first key that `read` does not take.
+    /// Returns records of one kind, up to the first key that `read` does not accept.
     fn scan_contents<'s, T, R>(
         &'s self,
         scan: Scan,
@@ -320,7 +323,7 @@ impl Store {
     }
 }
 
-/// Compactions write no contents anew, until this goes.
+/// While it lives, compactions write no contents anew.
 struct CollectionPaused<'s>(&'s Store);
 
 impl<'s> CollectionPaused<'s> {
@@ -352,7 +355,7 @@ fn decoded<R: prost::Message + Default>(
         .map_err(|error| StoreError::corrupt(Family::Content, ledger, format!("record: {error}")))
 }
 
-/// Adds to a turn's batch that these leaves name these contents, which are held.
+/// Adds references from these leaves to these contents, which are held, to a turn's batch.
 pub(crate) fn write_references<'r>(
     store: &Store,
     batch: &mut Batch,
@@ -371,11 +374,11 @@ pub(crate) fn write_references<'r>(
     }
 }
 
-/// Adds to a turn's batch that the Erasure at `leaf` takes a content. From the commit on it counts as
-/// erased, and the erasure is finished even if the server ends before it did.
+/// Adds the tombstone of a content, for the Erasure at `leaf`, to a turn's batch. From the commit
+/// on the content counts as erased, and the erasure is finished even if the server ends before.
 ///
-/// The caller holds the ledger's gate alone (`ErasureGuard`) and the step takes nothing twice, so
-/// no earlier tombstone is overwritten.
+/// The caller holds the ledger's gate exclusively (`ErasureGuard`), and the step erases nothing
+/// twice, so no earlier tombstone is overwritten.
 pub(crate) fn write_tombstone(
     store: &Store,
     batch: &mut Batch,

@@ -1,13 +1,14 @@
-//! The space that the store's file system has left, and three floors of it.
+//! The free space of the store's file system, and three floors for it.
 //!
-//! Above the first one everything is taken. Below it no more contents are: what is left is kept for
-//! the log, and contents that nothing names go at once. Below the second one the log takes no
-//! statements either: a write that fails for want of space would end the server, for nobody could
-//! tell what of it is on the disk. Erasures are taken still, for they make room; below the last floor
-//! nothing is, for an erasure is written before anything is free. All end by themselves when there is
-//! room again.
+//! Above the first floor everything is accepted. Below it contents are refused: the rest is kept
+//! for the log, and contents that no statement names are collected at once. Below the second floor
+//! statements are refused, too: a write that fails for lack of space would end the server, because
+//! it would be unknown how much of it is on the disk. Erasures are still accepted, because they
+//! make room, until the last floor: an erasure is written before anything is freed. All of this
+//! ends by itself when there is room again.
 //!
-//! A thread looks. Whoever asks gets what it saw last, and does not wait for a file system that hangs.
+//! A thread looks at the disk. A caller gets what the thread saw last, and does not wait for a file
+//! system that hangs.
 
 use std::{
     fmt, io,
@@ -25,11 +26,11 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-/// Between two looks. What is written in that time must fit below the floors.
+/// Interval between two looks. Whatever is written within it must fit below the floors.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Bytes that erasures leave free at least, unless the log's own floor is lower: what the log, the keys
-/// of contents and their compactions take before anything is given back.
+/// Bytes that erasures leave free at least, unless the log's own floor is lower: enough for the
+/// log, the keys of contents and their compactions, until space is given back.
 const ERASURE_FLOOR_BYTES: u64 = 32 << 20;
 
 /// The floors.
@@ -37,7 +38,8 @@ const ERASURE_FLOOR_BYTES: u64 = 32 << 20;
 pub struct DiskOptions {
     /// Bytes that contents leave free at least.
     pub contents_floor_bytes: u64,
-    /// The same, as a part of the file system in per cent; the larger one counts.
+    /// Part of the file system, in per cent, that contents leave free at least; the larger of both
+    /// counts.
     pub contents_floor_percent: u64,
     /// Bytes that statements leave free at least.
     pub log_floor_bytes: u64,
@@ -61,7 +63,7 @@ pub(crate) struct Space {
     pub(crate) read_only: bool,
 }
 
-/// There is too little space left for what is to be stored.
+/// There is too little free space for what is to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "the server's disk has {} MiB free, of which {} MiB are kept for {kept_for}: nothing was stored; \
@@ -80,18 +82,18 @@ type Look = Box<dyn Fn() -> io::Result<Space> + Send + Sync>;
 /// The file system of a store.
 pub(crate) struct Disk {
     watched: Arc<Watched>,
-    /// The thread that looks ends when this goes.
+    /// The thread that looks ends when this is dropped.
     _until: Option<mpsc::Sender<()>>,
     options: DiskOptions,
     contents_refused: AtomicU64,
     statements_refused: AtomicU64,
-    /// Told when contents were refused: what may go, should.
+    /// Notified when something was refused, so that contents that nothing names are collected.
     pressed: Notify,
     #[cfg(test)]
     pretended: Mutex<Option<Space>>,
 }
 
-/// A file system, and what was seen of it.
+/// A file system, and the result of the last look at it.
 struct Watched {
     look: Look,
     seen: Mutex<Seen>,
@@ -99,14 +101,14 @@ struct Watched {
 
 struct Seen {
     space: Result<Space, String>,
-    /// The beginning of a look that has not ended.
+    /// Time at which a look began that has not ended.
     looking: Option<Instant>,
 }
 
 impl Watched {
     fn look(&self) {
         self.seen.lock().looking = Some(Instant::now());
-        // Not under the lock, for it may hang.
+        // The lock is not held here, because the call may hang.
         let space = (self.look)().map_err(|error| error.to_string());
         let looking = None;
         *self.seen.lock() = Seen { space, looking };
@@ -120,7 +122,7 @@ impl fmt::Debug for Disk {
 }
 
 impl Disk {
-    /// The one that a directory is on, watched as long as this is there.
+    /// Watches the file system of `directory`, as long as the returned value lives.
     pub(crate) fn of(directory: &Path, options: DiskOptions) -> Self {
         let directory: PathBuf = directory.to_owned();
         Self::watched(options, Box::new(move || look(&directory)))
@@ -137,8 +139,8 @@ impl Disk {
             }
         });
         if let Err(error) = looking {
-            tracing::error!(%error, "no thread looks at the disk's space: a full disk will end the server");
-            disk.watched.seen.lock().space = Err(format!("no thread looks at it: {error}"));
+            tracing::error!(%error, "no thread watches the disk's space: a full disk will end the server");
+            disk.watched.seen.lock().space = Err(format!("no thread watches it: {error}"));
         }
         Self {
             _until: Some(until),
@@ -146,7 +148,7 @@ impl Disk {
         }
     }
 
-    /// Looked at once.
+    /// Looks once, before it returns.
     fn new(options: DiskOptions, look: Look) -> Self {
         let space = look().map_err(|error| error.to_string());
         let looking = None;
@@ -165,7 +167,7 @@ impl Disk {
         }
     }
 
-    /// What there was at the last look, or the reason for which the system did not say.
+    /// Returns the result of the last look, or the reason for which it failed.
     pub(crate) fn seen(&self) -> Result<Space, String> {
         #[cfg(test)]
         if let Some(space) = *self.pretended.lock() {
@@ -174,21 +176,22 @@ impl Disk {
         self.watched.seen.lock().space.clone()
     }
 
-    /// The same; that the system does not say is no reason to refuse anything.
+    /// Returns the result of the last look; `None` if it failed, which is no reason to refuse
+    /// anything.
     pub(crate) fn space(&self) -> Option<Space> {
         self.seen().ok()
     }
 
-    /// The time for which a look has waited for the file system; `None` if none waits.
+    /// Returns the time for which a look has waited for the file system; `None` if none waits.
     pub(crate) fn silent_for(&self) -> Option<Duration> {
         let looking = self.watched.seen.lock().looking;
         looking.map(|since| since.elapsed())
     }
 
-    /// Whether contents of so many bytes may be stored.
+    /// Fails unless contents of `bytes` bytes may be stored.
     ///
     /// # Errors
-    /// [`NoSpace`].
+    /// [`NoSpace`] if they may not.
     pub(crate) fn room_for_contents(&self, bytes: u64) -> Result<(), NoSpace> {
         let allowed = self.check_contents(bytes);
         if allowed.is_err() {
@@ -198,7 +201,7 @@ impl Disk {
         allowed
     }
 
-    /// Whether there is too little left for contents, of whatever size.
+    /// Returns `Some` if there is too little space for contents of whatever size.
     pub(crate) fn is_pressed(&self) -> Option<NoSpace> {
         self.check_contents(0).err()
     }
@@ -213,23 +216,23 @@ impl Disk {
             log_floor_bytes,
         } = self.options;
         let part = space.total_bytes / 100 * contents_floor_percent;
-        // Never below the log's own: contents are what goes first.
+        // The floor is never below the log's: contents are refused first.
         let floor_bytes = contents_floor_bytes.max(part).max(log_floor_bytes);
         check(space, bytes, floor_bytes, "the log")
     }
 
-    /// Whether statements may be recorded.
+    /// Fails unless statements may be recorded; counts the refusal.
     ///
     /// # Errors
-    /// [`NoSpace`].
+    /// [`NoSpace`] if they may not.
     pub(crate) fn room_for_log(&self) -> Result<(), NoSpace> {
         self.statements(self.check_log())
     }
 
-    /// Whether contents may be erased.
+    /// Fails unless contents may be erased.
     ///
     /// # Errors
-    /// [`NoSpace`].
+    /// [`NoSpace`] if they may not.
     pub(crate) fn room_for_erasure(&self) -> Result<(), NoSpace> {
         let floor_bytes = self.options.log_floor_bytes.min(ERASURE_FLOOR_BYTES);
         let space = self.space();
@@ -246,7 +249,7 @@ impl Disk {
         allowed
     }
 
-    /// The same, where nobody is refused.
+    /// Fails unless statements may be recorded; counts nothing.
     pub(crate) fn check_log(&self) -> Result<(), NoSpace> {
         let Some(space) = self.space() else {
             return Ok(());
@@ -259,12 +262,12 @@ impl Disk {
         )
     }
 
-    /// Returns when something was refused for want of space.
+    /// Returns when something was refused for lack of space.
     pub(crate) async fn pressed(&self) {
         self.pressed.notified().await;
     }
 
-    /// Times that contents, and requests to append, were refused.
+    /// Returns how often contents, and requests to append, were refused.
     pub(crate) fn refused(&self) -> [(&'static str, u64); 2] {
         [
             ("contents", self.contents_refused.load(Relaxed)),
@@ -301,7 +304,7 @@ fn look(directory: &Path) -> io::Result<Space> {
 
 #[cfg(test)]
 impl Disk {
-    /// From now on it has this much free, of 100 GiB.
+    /// Sets the free bytes that the disk reports from now on, of 100 GiB.
     pub(crate) fn pretend(&self, free_bytes: u64) {
         let space = Space {
             free_bytes,
@@ -339,7 +342,7 @@ mod tests {
         disk.pretend(9 << 20);
         assert!(disk.room_for_log().is_err());
         assert_eq!(disk.refused(), [("contents", 2), ("statements", 1)]);
-        // By itself.
+        // This happens without anyone's help.
         disk.pretend(100 << 20);
         assert!(disk.room_for_log().is_ok() && disk.room_for_contents(1).is_ok());
     }
@@ -391,7 +394,7 @@ mod tests {
         assert!(real.space().is_some());
     }
 
-    /// Statements are taken, and probes answered, while nobody knows what the disk has by now.
+    /// Statements are recorded, and probes answered, while the disk's state is unknown.
     #[test]
     fn nobody_waits_for_a_file_system_that_hangs() {
         let (looks, looked) = mpsc::channel();
@@ -410,16 +413,16 @@ mod tests {
         let disk = Disk::watched(DiskOptions::default(), Box::new(look));
         let a_look_begins = || looked.recv_timeout(Duration::from_secs(60)).unwrap();
         a_look_begins();
-        // It hangs from here on.
+        // From here on the file system hangs.
         a_look_begins();
         assert_eq!(disk.space().unwrap().free_bytes, 30 << 30);
         assert!(disk.room_for_log().is_ok() && disk.room_for_contents(1).is_ok());
         assert!(disk.silent_for().is_some());
-        // And is seen again when it answers.
+        // The disk is seen again when the file system answers.
         answer.send(0).unwrap();
         a_look_begins();
         assert!(disk.room_for_log().is_err());
-        // Its thread waits for nobody, and nobody for it.
+        // Dropping waits for no thread.
         drop(disk);
         drop(answer);
     }

@@ -1,9 +1,9 @@
-//! What RocksDB says about itself.
+//! RocksDB's reports about itself.
 
 use super::{FAMILIES, Store};
 
 impl Store {
-    /// Why RocksDB takes no writes at this time, if it does not.
+    /// Returns the reason for which RocksDB accepts no writes now, if it does not.
     pub(crate) fn write_obstacle(&self) -> Option<String> {
         let of_database = |name: &str| self.db.property_int_value(name).ok().flatten();
         if let Some(errors) = of_database("rocksdb.background-errors").filter(|&n| n > 0) {
@@ -14,12 +14,12 @@ impl Store {
             .map(|_| "too much waits to be written to sorted files".to_owned())
     }
 
-    /// Bytes of all memtables, those being written out included.
+    /// Returns the bytes of all memtables, including those that are being flushed.
     pub(crate) fn memtable_bytes(&self) -> u64 {
         self.sum("rocksdb.cur-size-all-mem-tables")
     }
 
-    /// Bytes of the block cache, which all families share.
+    /// Returns the bytes of the block cache, which all families share.
     pub(crate) fn block_cache_bytes(&self) -> u64 {
         let usage = self
             .db
@@ -27,17 +27,17 @@ impl Store {
         usage.ok().flatten().unwrap_or_default()
     }
 
-    /// Bytes that open sorted files hold beside the block cache.
+    /// Returns the bytes that open sorted files hold in addition to the block cache.
     pub(crate) fn table_reader_bytes(&self) -> u64 {
         self.sum("rocksdb.estimate-table-readers-mem")
     }
 
-    /// Bytes of all sorted files on disk.
+    /// Returns the bytes of all sorted files on disk.
     pub(crate) fn table_file_bytes(&self) -> u64 {
         self.sum("rocksdb.total-sst-files-size")
     }
 
-    /// A property of every family, added up.
+    /// Returns the sum of a property over all families.
     fn sum(&self, property: &str) -> u64 {
         let values = FAMILIES.map(|family| {
             let value = self.db.property_int_value_cf(self.family(family), property);

@@ -1,7 +1,7 @@
-//! The store as it was at a moment.
+//! The store as it was at one moment.
 //!
-//! A turn is one batch, so every moment lies between two turns: what is read of a frozen store fits
-//! together, and fits the newest head that it has.
+//! A turn is one batch, so every moment lies between two turns: all reads of a frozen store agree
+//! with each other, and with its newest head.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rocksdb::{DB, ReadOptions, Snapshot};
 use super::Store;
 
 self_cell::self_cell!(
-    /// A snapshot of RocksDB, which must not outlive the database that it is of: both in one value.
+    /// A snapshot of RocksDB, together with the database, which it must not outlive.
     pub(super) struct Frozen {
         owner: Arc<DB>,
 
@@ -20,8 +20,8 @@ self_cell::self_cell!(
 );
 
 impl Store {
-    /// The store as it is at this moment, for reading. As long as it is held, RocksDB keeps what is
-    /// written over: hold it for an answer, and not for longer.
+    /// Returns the store as it is at this moment, for reading. While it lives, RocksDB keeps data
+    /// that is overwritten meanwhile: hold it for one answer, and no longer.
     pub(crate) fn frozen(&self) -> Self {
         let db = Arc::clone(&self.db);
         Self {
@@ -31,7 +31,7 @@ impl Store {
         }
     }
 
-    /// What every read begins with: it sees the store at its moment.
+    /// Returns the options of every read, which make it see the store at its moment.
     pub(super) fn read_options(&self) -> ReadOptions {
         let mut options = ReadOptions::default();
         if let Some(frozen) = &self.at {
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    /// Every kind of read that there is.
+    /// Returns the results of every kind of read.
     fn seen(store: &Store) -> Vec<String> {
         let ledger = LedgerNumber(7);
         let prefix = keys::ledger_prefix(ledger);
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(seen(&frozen), before);
         assert_ne!(seen(&store), before);
         assert_eq!(seen(&store.frozen()), seen(&store));
-        // It keeps the database open for itself.
+        // The frozen store keeps the database open by itself.
         drop(store);
         assert_eq!(seen(&frozen), before);
     }

@@ -1,8 +1,8 @@
 //! The bytes of RocksDB keys. No other module knows them.
 //!
 //! Every key of a ledger begins with its number (u32). Integers are big-endian, so that RocksDB's
-//! byte order is their order, and within a family keys are written in ascending order wherever
-//! one grows (entries, tiles, heads): such a family compacts by moving files.
+//! byte order is their order. In the families that only grow (entries, tiles, heads) keys are
+//! written in ascending order: such a family compacts by moving files.
 //!
 //! | family | key |
 //! |---|---|
@@ -13,10 +13,10 @@
 //! | state | ledger, kind (u8), session (16), for runs: first sequence (u64) |
 //! | state | ledger, kind (u8), leaf index of a trust statement (u64) |
 //! | state | ledger, kind (u8), a cell of the assessment: its kind (u8) and name |
-//! | state | ledger, kind (u8), something due: time (i64), leaf index (u64), kind (u8), id (16) |
+//! | state | ledger, kind (u8), a timer: time (i64), leaf index (u64), kind (u8), id (16) |
 //! | state | ledger, kind (u8), leaf index (u64), number (u32) of a finding |
 //! | index | ledger, kind (u8), segment (u64), bucket (u8) |
-//! | index | ledger, kind (u8), segment (u64), for its times |
+//! | index | ledger, kind (u8), segment (u64), for the segment's times |
 //! | content | ledger, kind (u8), digest (32), then for chunks: upload (16), number (u32), for references: leaf index (u64); for uploads: upload (16) instead of the digest |
 //!
 //! The second database, `content-keys`, has one family: `check`, and ledger, digest (32).
@@ -32,13 +32,13 @@ use crate::content::UploadId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LedgerNumber(pub(crate) u32);
 
-/// Key of the number that the next ledger gets.
+/// Key of the number for the next ledger.
 pub(crate) const NEXT_LEDGER: &[u8] = b"next_ledger";
 
-/// Meta: how often contents were written.
+/// Key of the number of the last write of contents.
 pub(crate) const CONTENT_SERIAL: &[u8] = b"content_serial";
 
-/// What the keys of all ledgers' records begin with.
+/// Prefix of the keys of all ledgers' records.
 pub(crate) const LEDGER_PREFIX: &[u8] = b"ledger/";
 
 /// Key of a ledger's record.
@@ -46,15 +46,15 @@ pub(crate) fn ledger(name: &str) -> Vec<u8> {
     [LEDGER_PREFIX, name.as_bytes()].concat()
 }
 
-/// What the keys of the shards' newest turns begin with.
+/// Prefix of the keys of the shards' newest turns.
 pub(crate) const NEWEST_PREFIX: &[u8] = b"newest/";
 
-/// Key of the name of the ledger whose head a shard's newest turn signed last.
+/// Key of the name of the ledger of a shard's newest turn.
 pub(crate) fn newest(slot: u8) -> Vec<u8> {
     [NEWEST_PREFIX, &[slot]].concat()
 }
 
-/// The shard's slot in such a key.
+/// Returns the shard's slot in the key of a newest turn.
 pub(crate) fn newest_slot(key: &[u8]) -> Option<u8> {
     match key.strip_prefix(NEWEST_PREFIX)? {
         [slot] => Some(*slot),
@@ -102,7 +102,7 @@ const UPLOAD_LEN: usize = 4 + 1 + UploadId::LEN;
 const REFERENCE_LEN: usize = CONTENT_LEN + 8;
 const DATA_KEY_LEN: usize = 4 + CommitmentDigest::LEN;
 
-/// Puts the parts of a key into an array of exactly their length.
+/// Joins the parts of a key to an array of exactly their length.
 fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut key = [0; N];
     let mut at = 0;
@@ -114,42 +114,43 @@ fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     key
 }
 
-/// What the keys of everything of one ledger begin with.
+/// Prefix of the keys of all records of one ledger.
 pub(crate) fn ledger_prefix(ledger: LedgerNumber) -> [u8; 4] {
     ledger.0.to_be_bytes()
 }
 
-/// A pack of entries that begins with leaf `first`.
+/// Key of the pack of entries that begins with leaf `first`.
 pub(crate) fn entries(ledger: LedgerNumber, first: u64) -> [u8; ENTRIES_LEN] {
     join(&[&ledger.0.to_be_bytes(), &first.to_be_bytes()])
 }
 
-/// The index of the first leaf in the pack under `key`.
+/// Returns the index of the first leaf in the pack under `key`.
 pub(crate) fn entries_first(key: &[u8]) -> Option<u64> {
     tail(key, ENTRIES_LEN)
 }
 
-/// A full tile.
+/// Key of a full tile.
 pub(crate) fn tile(ledger: LedgerNumber, level: u8, index: u64) -> [u8; TILE_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[level], &index.to_be_bytes()])
 }
 
-/// Level and index of the tile under `key`.
+/// Returns level and index of the tile under `key`.
 pub(crate) fn tile_of(key: &[u8]) -> Option<(u8, u64)> {
     Some((*key.get(4)?, tail(key, TILE_LEN)?))
 }
 
-/// A tree head that is kept.
+/// Key of a kept tree head.
 pub(crate) fn head_at(ledger: LedgerNumber, size: u64) -> [u8; HEAD_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[HEAD_AT], &size.to_be_bytes()])
 }
 
-/// The newest tree head. One key, overwritten: a tombstone a turn would cost compactions.
+/// Key of the newest tree head. It is overwritten: a tombstone for each turn would cost
+/// compactions.
 pub(crate) fn head_latest(ledger: LedgerNumber) -> [u8; HEAD_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[HEAD_LATEST], &[0; 8]])
 }
 
-/// The size in a head's key; `None` for the newest.
+/// Returns the size in a head's key; `None` for the newest.
 pub(crate) fn head_size(key: &[u8]) -> Option<u64> {
     if *key.get(4)? == HEAD_AT {
         tail(key, HEAD_LEN)
@@ -158,12 +159,12 @@ pub(crate) fn head_size(key: &[u8]) -> Option<u64> {
     }
 }
 
-/// A session's record.
+/// Key of a session's record.
 pub(crate) fn session(ledger: LedgerNumber, session: &SessionId) -> [u8; SESSION_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[SESSION], session.as_bytes()])
 }
 
-/// A run of a session: consecutive sequences in consecutive leaves.
+/// Key of a run of a session: consecutive sequences in consecutive leaves.
 pub(crate) fn run(ledger: LedgerNumber, session: &SessionId, first: Sequence) -> [u8; RUN_LEN] {
     join(&[
         &ledger.0.to_be_bytes(),
@@ -173,22 +174,22 @@ pub(crate) fn run(ledger: LedgerNumber, session: &SessionId, first: Sequence) ->
     ])
 }
 
-/// What the keys of a session's runs begin with.
+/// Prefix of the keys of a session's runs.
 pub(crate) fn run_prefix(key: &[u8; RUN_LEN]) -> &[u8] {
     &key[..SESSION_LEN]
 }
 
-/// First sequence of the run under `key`.
+/// Returns the first sequence of the run under `key`.
 pub(crate) fn run_first(key: &[u8]) -> Option<Sequence> {
     tail(key, RUN_LEN).map(Sequence::new)
 }
 
-/// A trust statement's record.
+/// Key of a trust statement's record.
 pub(crate) fn trust(ledger: LedgerNumber, leaf: u64) -> [u8; TRUST_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[TRUST], &leaf.to_be_bytes()])
 }
 
-/// The leaf in such a key; `None` if it is another kind's.
+/// Returns the leaf in the key of a trust statement; `None` if the key is of another kind.
 pub(crate) fn trust_leaf(key: &[u8]) -> Option<u64> {
     if *key.get(4)? == TRUST {
         tail(key, TRUST_LEN)
@@ -197,7 +198,7 @@ pub(crate) fn trust_leaf(key: &[u8]) -> Option<u64> {
     }
 }
 
-/// A finding, by the leaf that it arose at and its number there.
+/// Key of a finding, with its leaf and its number at that leaf.
 pub(crate) fn finding(ledger: LedgerNumber, leaf: u64, number: u32) -> [u8; FINDING_LEN] {
     join(&[
         &ledger.0.to_be_bytes(),
@@ -207,7 +208,7 @@ pub(crate) fn finding(ledger: LedgerNumber, leaf: u64, number: u32) -> [u8; FIND
     ])
 }
 
-/// A cell of the assessment. Findings are a kind of their own, so that they can be listed.
+/// Key of a cell of the assessment. Findings have a kind of their own, so that they can be listed.
 pub(crate) fn cell(ledger: LedgerNumber, cell: &CellKey) -> Vec<u8> {
     match cell {
         CellKey::Finding(leaf, number) => finding(ledger, *leaf, *number).to_vec(),
@@ -215,22 +216,22 @@ pub(crate) fn cell(ledger: LedgerNumber, cell: &CellKey) -> Vec<u8> {
     }
 }
 
-/// Something that is due.
+/// Key of a timer.
 pub(crate) fn due(ledger: LedgerNumber, due: &Due) -> Vec<u8> {
     [&ledger.0.to_be_bytes(), &[DUE][..], &due.to_bytes()].concat()
 }
 
-/// What the keys of everything that is due in a ledger begin with.
+/// Prefix of the keys of a ledger's timers.
 pub(crate) fn due_prefix(ledger: LedgerNumber) -> Vec<u8> {
     [&ledger.0.to_be_bytes(), &[DUE][..]].concat()
 }
 
-/// The cell's or due's own bytes in such a key.
+/// Returns the part of the key that names the cell or timer.
 pub(crate) fn behind_kind(key: &[u8]) -> &[u8] {
     key.get(5..).unwrap_or_default()
 }
 
-/// Leaf and number in such a key; `None` if it is another kind's.
+/// Returns leaf and number in the key of a finding; `None` if the key is of another kind.
 pub(crate) fn finding_at(key: &[u8]) -> Option<(u64, u32)> {
     if key.len() != FINDING_LEN || *key.get(4)? != FINDING {
         return None;
@@ -239,7 +240,7 @@ pub(crate) fn finding_at(key: &[u8]) -> Option<(u64, u32)> {
     Some((tail(&key[..FINDING_LEN - 4], FINDING_LEN - 4)?, number))
 }
 
-/// What a key of the state family names, for people.
+/// Describes a key of the state family, for messages.
 pub(crate) fn state_name(key: &[u8]) -> String {
     let what = match key.get(4).copied() {
         Some(SESSION | RUN | TRUST) | None => "record",
@@ -251,12 +252,12 @@ pub(crate) fn state_name(key: &[u8]) -> String {
     format!("{what} {}", hex::encode(key))
 }
 
-/// One bucket of a segment's leaf hashes.
+/// Key of one bucket of a segment's leaf hashes.
 pub(crate) fn leaf_hash_bucket(ledger: LedgerNumber, segment: u64, bucket: u8) -> [u8; BUCKET_LEN] {
     bucket_of(ledger, LEAF_HASH, segment, bucket)
 }
 
-/// One bucket of a segment's terms.
+/// Key of one bucket of a segment's terms.
 pub(crate) fn term_bucket(ledger: LedgerNumber, segment: u64, bucket: u8) -> [u8; BUCKET_LEN] {
     bucket_of(ledger, TERMS, segment, bucket)
 }
@@ -270,12 +271,12 @@ fn bucket_of(ledger: LedgerNumber, kind: u8, segment: u64, bucket: u8) -> [u8; B
     ])
 }
 
-/// The effective times in a segment.
+/// Key of the effective times in a segment.
 pub(crate) fn times(ledger: LedgerNumber, segment: u64) -> [u8; TIMES_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[TIMES], &segment.to_be_bytes()])
 }
 
-/// The segment in such a key; `None` if it is another kind's.
+/// Returns the segment in the key of effective times; `None` if the key is of another kind.
 pub(crate) fn times_segment(key: &[u8]) -> Option<u64> {
     if *key.get(4)? == TIMES {
         tail(key, TIMES_LEN)
@@ -284,7 +285,7 @@ pub(crate) fn times_segment(key: &[u8]) -> Option<u64> {
     }
 }
 
-/// Where a ledger's records of a family begin, and a key beyond them all.
+/// Returns the first possible key of a ledger's records, and a key beyond them all.
 pub(crate) fn whole_ledger(ledger: LedgerNumber) -> ([u8; 4], [u8; 5]) {
     (
         ledger_prefix(ledger),
@@ -292,17 +293,17 @@ pub(crate) fn whole_ledger(ledger: LedgerNumber) -> ([u8; 4], [u8; 5]) {
     )
 }
 
-/// A content's record.
+/// Key of a content's record.
 pub(crate) fn content(ledger: LedgerNumber, digest: &CommitmentDigest) -> [u8; CONTENT_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[CONTENT], digest.as_bytes()])
 }
 
-/// The digest in the key of a content's record; `None` for another kind.
+/// Returns the digest in the key of a content's record; `None` if the key is of another kind.
 pub(crate) fn content_digest(key: &[u8]) -> Option<CommitmentDigest> {
     digest_of(key, CONTENT, CONTENT_LEN)
 }
 
-/// One sealed piece of a content.
+/// Key of one sealed piece of a content.
 pub(crate) fn chunk(
     ledger: LedgerNumber,
     digest: &CommitmentDigest,
@@ -318,12 +319,12 @@ pub(crate) fn chunk(
     ])
 }
 
-/// An upload that is not finished.
+/// Key of an unfinished upload.
 pub(crate) fn upload(ledger: LedgerNumber, upload: &UploadId) -> [u8; UPLOAD_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[UPLOAD], upload.as_bytes()])
 }
 
-/// The upload in such a key; `None` for another kind.
+/// Returns the upload in the key of an unfinished upload; `None` if the key is of another kind.
 pub(crate) fn upload_id(key: &[u8]) -> Option<UploadId> {
     if key.len() != UPLOAD_LEN || *key.get(4)? != UPLOAD {
         return None;
@@ -331,7 +332,7 @@ pub(crate) fn upload_id(key: &[u8]) -> Option<UploadId> {
     Some(UploadId::new(*key.last_chunk()?))
 }
 
-/// A leaf that names a content.
+/// Key of a leaf's reference to a content.
 pub(crate) fn reference(
     ledger: LedgerNumber,
     digest: &CommitmentDigest,
@@ -345,7 +346,7 @@ pub(crate) fn reference(
     ])
 }
 
-/// Digest and leaf index in such a key; `None` for another kind.
+/// Returns digest and leaf index in the key of a reference; `None` if the key is of another kind.
 pub(crate) fn reference_of(key: &[u8]) -> Option<(CommitmentDigest, u64)> {
     let leaf = tail(key, REFERENCE_LEN)?;
     Some((
@@ -354,17 +355,17 @@ pub(crate) fn reference_of(key: &[u8]) -> Option<(CommitmentDigest, u64)> {
     ))
 }
 
-/// What says that a content was erased.
+/// Key of the tombstone of an erased content.
 pub(crate) fn erased(ledger: LedgerNumber, digest: &CommitmentDigest) -> [u8; CONTENT_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[ERASED], digest.as_bytes()])
 }
 
-/// What says that an erasure is recorded and not finished.
+/// Key of the mark of an erasure that is recorded and not finished.
 pub(crate) fn erasing(ledger: LedgerNumber, digest: &CommitmentDigest) -> [u8; CONTENT_LEN] {
     join(&[&ledger.0.to_be_bytes(), &[ERASING], digest.as_bytes()])
 }
 
-/// The digest in such a key; `None` for another kind.
+/// Returns the digest in the key of an unfinished erasure; `None` if the key is of another kind.
 pub(crate) fn erasing_digest(key: &[u8]) -> Option<CommitmentDigest> {
     digest_of(key, ERASING, CONTENT_LEN)
 }
@@ -376,15 +377,15 @@ fn digest_of(key: &[u8], kind: u8, len: usize) -> Option<CommitmentDigest> {
     Some(CommitmentDigest::new(*key.last_chunk()?))
 }
 
-/// Key in `content-keys` of what tells the right key file from others.
+/// Key, in `content-keys`, of the value that identifies the right key file.
 pub(crate) const KEY_CHECK: &[u8] = b"check";
 
-/// A content's wrapped data key, in `content-keys`.
+/// Key, in `content-keys`, of a content's wrapped data key.
 pub(crate) fn data_key(ledger: LedgerNumber, digest: &CommitmentDigest) -> [u8; DATA_KEY_LEN] {
     join(&[&ledger.0.to_be_bytes(), digest.as_bytes()])
 }
 
-/// Ledger and digest in such a key; `None` for the check.
+/// Returns ledger and digest in the key of a data key; `None` for the check value.
 pub(crate) fn data_key_of(key: &[u8]) -> Option<(LedgerNumber, CommitmentDigest)> {
     if key.len() != DATA_KEY_LEN {
         return None;
@@ -411,7 +412,7 @@ mod tests {
     const DIGEST: CommitmentDigest = CommitmentDigest::new([0xdd; 32]);
     const UPLOAD_1: UploadId = UploadId::new([0xee; 16]);
 
-    /// The layout is for ever: a change here is a migration.
+    /// The layout never changes: a change here is a migration.
     #[test]
     fn golden_keys() {
         let session_id = SessionId::new([0xaa; 16]);

@@ -1,8 +1,8 @@
-//! The store: one RocksDB with a family for each kind of record.
+//! The store: one RocksDB database with a family for each kind of record.
 //!
-//! Architecture invariant: only [`keys`] knows the bytes of keys, only [`pack`] and [`records`]
-//! those of values. Everything that the log promises is written by [`Store::commit`], one synced
-//! batch a shard turn.
+//! Architecture invariant: only [`keys`] knows the bytes of keys, and only [`pack`] and [`records`]
+//! those of values. Everything that the log promises is written by [`Store::commit`]: one synced
+//! batch for each turn of a shard.
 
 pub(crate) mod assessment;
 pub(crate) mod content;
@@ -34,7 +34,7 @@ pub use disk::DiskOptions;
 use frozen::Frozen;
 pub(crate) use keys::LedgerNumber;
 
-/// The families of schema version 3, as `deed-migrations` counts it; the same as of version 2.
+/// The families of schema version 3, as `deed-migrations` counts it; they are those of version 2.
 const FAMILIES: [Family; 7] = [
     Family::Meta,
     Family::Entries,
@@ -45,7 +45,7 @@ const FAMILIES: [Family; 7] = [
     Family::Content,
 ];
 
-/// Kinds of records that are stored apart.
+/// A family: one kind of records, stored apart from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     Meta,
@@ -54,7 +54,7 @@ pub(crate) enum Family {
     Heads,
     State,
     Index,
-    /// Sealed contents and what is known of them; since version 2.
+    /// Sealed contents and their records; since version 2.
     Content,
 }
 
@@ -72,17 +72,17 @@ impl Family {
     }
 }
 
-/// The memory that the store may use, and the part of the disk that it leaves free.
+/// Bounds on the store's memory, open files and disk space.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreOptions {
-    /// Cache of blocks read, in bytes. Direct I/O bypasses the page cache while writing, so
-    /// reads of recent data live from this.
+    /// Size of the cache of blocks read from disk, in bytes. Direct I/O bypasses the page cache
+    /// while writing, so reads of recent data depend on this cache.
     pub block_cache_bytes: usize,
     /// Size at which a family's memtable is flushed, in bytes.
     pub memtable_bytes: usize,
-    /// Files that stay open. Beyond, those that were not read for longest are closed.
+    /// Files that stay open. Beyond this number the least recently read ones are closed.
     pub open_files: usize,
-    /// The part of the disk that is left free.
+    /// Space of the disk that is left free.
     pub disk: DiskOptions,
 }
 
@@ -97,24 +97,17 @@ impl Default for StoreOptions {
     }
 }
 
-/// A store that cannot be opened, or a read or write that failed.
+/// The store cannot be opened, or a read or a write failed.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// Another server has it open.
+    /// Another server has the data directory open.
     #[error("{path} is in use by another deed-server; stop that one first")]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-    },
+    Locked { path: PathBuf },
     /// The file system failed.
     #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The schema version does not fit.
+    Io { path: PathBuf, source: io::Error },
+    /// The schema version is not one that this program can open.
     #[error(transparent)]
     Migration(#[from] MigrationError),
     /// RocksDB failed.
@@ -123,21 +116,15 @@ pub enum StoreError {
     /// A content's key is damaged.
     #[error("the key of content {digest} of ledger {ledger} has {found} bytes")]
     CorruptKey {
-        /// The ledger's number.
         ledger: u32,
-        /// The content's commitment.
         digest: String,
-        /// Bytes found.
         found: usize,
     },
-    /// What is stored contradicts itself.
+    /// Stored data contradicts itself.
     #[error("{family} of ledger {ledger}: {what}")]
     Corrupt {
-        /// The family.
         family: &'static str,
-        /// The ledger's number.
         ledger: u32,
-        /// What is wrong.
         what: String,
     },
 }
@@ -159,17 +146,18 @@ impl StoreError {
     }
 }
 
-/// Keeps a second server out of a data directory as long as it lives.
+/// A lock on a data directory, which keeps a second server out while it lives.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     _file: File,
 }
 
 impl DirectoryLock {
-    /// Takes the lock.
+    /// Locks `data_dir`.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if somebody else has it; [`StoreError::Io`].
+    /// [`StoreError::Locked`] if another process has the lock; [`StoreError::Io`] if the file
+    /// system fails.
     pub(crate) fn acquire(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join("lock");
         let file = File::options()
@@ -186,10 +174,10 @@ impl DirectoryLock {
     }
 }
 
-/// An open store; as it is now, or as it was at a moment ([`Store::frozen`]).
+/// An open store: the present state, or that of one moment ([`Store::frozen`]).
 pub(crate) struct Store {
     db: Arc<DB>,
-    /// What reads see, if that is not what is there now.
+    /// The moment that reads see; `None` for the present.
     at: Option<Frozen>,
     disk: Arc<Disk>,
 }
@@ -198,16 +186,16 @@ impl Store {
     /// Creates the store below `data_dir`, or finishes what an interrupted creation began.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if it cannot be created.
     pub(crate) fn create(data_dir: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         Self::open_or_create(data_dir, options, true)
     }
 
-    /// Opens the store below `data_dir` for writing and brings it to the current schema version.
-    /// One that is not there is an error: it has been, and its ledgers' keys still are.
+    /// Opens the store below `data_dir` for writing and brings it to the current schema version. A
+    /// missing store is an error: there was one, because its ledgers' keys are there.
     ///
     /// # Errors
-    /// [`StoreError`]; [`MigrationError::Newer`] before anything is changed.
+    /// [`StoreError`] if it cannot be opened; [`MigrationError::Newer`] before anything is changed.
     pub(crate) fn open(data_dir: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         Self::open_or_create(data_dir, options, false)
     }
@@ -219,7 +207,8 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let path = directory(data_dir);
         if exists(&path) {
-            // Unknown families would make the open below fail with a message about families.
+            // Families that this program does not know would make the open below fail with a
+            // misleading message.
             Self::check_version(&path)?;
         }
         let mut db_options = database_options(options);
@@ -246,16 +235,17 @@ impl Store {
         }
     }
 
-    /// The disk that it is on.
+    /// Returns the file system that the store is on.
     pub(crate) fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    /// Opens the store as it is, changing none of its data: what the log holds beyond the flushed
-    /// files is read into memory. (RocksDB writes to its own LOG file even then.) `None` if there is no store yet.
+    /// Opens the store without changing its data: the part of the log behind the flushed files is
+    /// read into memory. (RocksDB writes to its own LOG file even then.) Returns `None` if there is
+    /// no store.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if it cannot be opened.
     pub(crate) fn open_read_only(
         data_dir: &Path,
         options: &StoreOptions,
@@ -281,7 +271,7 @@ impl Store {
 
     fn check_version(path: &Path) -> Result<(), StoreError> {
         let meta = [Family::Meta.name()];
-        // A creation that was interrupted early has no families yet, and no version.
+        // A creation that was interrupted early has neither families nor a version.
         if !DB::list_cf(&Options::default(), path)?.contains(&meta[0].to_owned()) {
             return Ok(());
         }
@@ -290,18 +280,18 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a turn, whole or not at all, and returns when it is on disk.
+    /// Writes a turn's batch, whole or not at all, and returns when it is on disk.
     ///
     /// # Errors
-    /// [`StoreError::RocksDb`]: whether the batch is on disk is then not known, and the store
-    /// must be reopened before anything else is written.
+    /// [`StoreError::RocksDb`]. It is unknown then whether the batch is on disk, and the store must
+    /// be reopened before anything else is written.
     pub(crate) fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Ok(self.db.write_opt(batch.batch, &synced)?)
     }
 
-    /// Writes what can be computed again, without waiting for the disk.
+    /// Writes derived records, without waiting for the disk.
     pub(crate) fn commit_derived(&self, batch: Batch) -> Result<(), StoreError> {
         Ok(self.db.write(batch.batch)?)
     }
@@ -311,7 +301,7 @@ impl Store {
         batch.batch.put_cf(self.family(family), key, value);
     }
 
-    /// Whether a store that was opened as it is has this family.
+    /// Returns true if a store that was opened read-only has this family.
     fn has_family(&self, family: Family) -> bool {
         self.db.cf_handle(family.name()).is_some()
     }
@@ -323,7 +313,7 @@ impl Store {
     }
 }
 
-/// Writes that belong together.
+/// Writes that are applied together.
 #[derive(Default)]
 pub(crate) struct Batch {
     batch: WriteBatch,
@@ -362,12 +352,13 @@ fn exists(path: &Path) -> bool {
 
 fn database_options(options: &StoreOptions) -> Options {
     let mut db = Options::default();
-    // A log file is written again from its start instead of growing a new one: no first touch
-    // of new blocks (measured: 0.6 M to 1.8 M statements/s).
+    // A log file is reused from its start instead of growing a new one, so that no new blocks are
+    // touched for the first time (measured: 0.6 M to 1.8 M statements/s).
     db.set_recycle_log_file_num(4);
-    // A family that is seldom written would otherwise pin old log files and stop that.
+    // Without this, a family that is seldom written would pin old log files and prevent their
+    // reuse.
     db.set_atomic_flush(true);
-    // A turn is one writer; concurrency inside of a memtable only costs.
+    // Each turn is written by one thread; concurrency inside of a memtable only costs.
     db.set_allow_concurrent_memtable_write(false);
     db.set_max_background_jobs(2);
     db.set_bytes_per_sync(1 << 20);
@@ -379,7 +370,7 @@ fn database_options(options: &StoreOptions) -> Options {
     db
 }
 
-/// Options of a family take effect only in descriptors.
+/// Returns the families with their options, which take effect only here.
 fn descriptors(options: &StoreOptions) -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(options.block_cache_bytes);
     let mut blocks = BlockBasedOptions::default();
@@ -405,28 +396,28 @@ fn descriptors(options: &StoreOptions) -> Vec<ColumnFamilyDescriptor> {
         .into()
 }
 
-/// Contents come in the order of their digests, which is none: as blobs they are written once,
-/// and compactions move only their keys.
+/// Contents arrive in the random order of their digests: as blobs they are written once, and
+/// compactions move only their keys.
 fn keep_contents_apart(cf: &mut Options) {
     cf.set_enable_blob_files(true);
     // Records of contents, references and tombstones stay among the keys, where scans find them.
     cf.set_min_blob_size(1 << 10);
     cf.set_blob_file_size(256 << 20);
     cf.set_blob_compression_type(DBCompressionType::None);
-    // What was erased or collected is no use to anybody, but takes room until its file is
-    // rewritten: the oldest half of the files, once that half is garbage by half.
+    // Erased and collected contents take room until their file is rewritten: this is done for the
+    // oldest half of the files, once half of their bytes are garbage.
     cf.set_enable_blob_gc(true);
     cf.set_blob_gc_age_cutoff(0.5);
     cf.set_blob_gc_force_threshold(0.5);
 }
 
-/// Tries a file with O_DIRECT; some file systems (tmpfs, some overlays) refuse it.
+/// Opens a file with O_DIRECT, as a probe; some file systems (tmpfs, some overlays) refuse it.
 fn direct_io_works(data_dir: &Path) -> bool {
     use rustix::fs::{Mode, OFlags};
     let path = data_dir.join("direct-io-probe");
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
     let works = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).is_ok();
-    // Only a probe: if it cannot be removed, it is an empty file.
+    // An error is ignored: the file is empty.
     let _ = fs::remove_file(&path);
     works
 }
@@ -440,7 +431,7 @@ mod tests {
         *,
     };
 
-    /// The families of version 1; frozen.
+    /// The families of version 1, which never change.
     const V1: [&str; 6] = ["meta", "entries", "tiles", "heads", "state", "index"];
 
     #[test]
@@ -480,7 +471,7 @@ mod tests {
             assert_eq!(store.unknown_ledger(&[0].into()).unwrap(), None);
         };
         let options = StoreOptions::default();
-        // The head guard looks at it before anything is changed, and so does fsck.
+        // The head guard reads this before anything is changed, and so does fsck.
         same(
             &Store::open_read_only(dir.path(), &options)
                 .unwrap()

@@ -4,17 +4,16 @@
 //! count (u32) | end offset of each entry (u32 each) | the entries, one after the other
 //! ```
 //!
-//! Integers are big-endian; offsets count from the first entry's first byte. A pack holds the
-//! entries of one commit, ends at every multiple of 256 leaves (so that a tile's entries never
-//! share a pack with the next tile's), and is closed once it has reached 64 KiB: a single read
-//! then costs little more than the entry itself. One key an entry would cost two thirds of the
-//! throughput.
+//! Integers are big-endian; offsets count from the first entry's first byte. A pack holds entries
+//! of one commit, ends at every multiple of 256 leaves (so that a tile's entries never share a pack
+//! with the next tile's), and is closed once it has reached 64 KiB: reading one entry then costs
+//! little more than its own bytes. One key for each entry would cost two thirds of the throughput.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-/// A pack takes no more entries once it has so many bytes of them.
+/// Bytes of entries after which a pack takes no more of them.
 const PACK_BYTES: usize = 64 * 1024;
 
 /// Leaves of a full tile; packs end at its multiples.
@@ -29,17 +28,17 @@ pub(crate) struct Packer {
     done: Vec<Pack>,
 }
 
-/// A finished pack: what is written under the key of its first leaf.
+/// A finished pack, which is written under the key of its first leaf.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Pack {
-    /// Index of its first leaf.
+    /// Index of the pack's first leaf.
     pub(crate) first: u64,
-    /// The value.
+    /// The value, as it is stored.
     pub(crate) value: Vec<u8>,
 }
 
 impl Packer {
-    /// Begins with leaf `first`.
+    /// Begins the first pack with leaf `first`.
     pub(crate) fn new(first: u64) -> Self {
         Self {
             first,
@@ -58,7 +57,7 @@ impl Packer {
         }
     }
 
-    /// The entry of leaf `index`, if it is among those that were pushed.
+    /// Returns the entry of leaf `index` if it is among those that were pushed.
     pub(crate) fn entry(&self, index: u64) -> Option<Bytes> {
         if let Some(position) = index.checked_sub(self.first)
             && let Ok(position) = usize::try_from(position)
@@ -77,7 +76,7 @@ impl Packer {
         Some(Bytes::copy_from_slice(&pack.value[range]))
     }
 
-    /// The packs, in order.
+    /// Returns the packs, in order.
     pub(crate) fn finish(mut self) -> Vec<Pack> {
         self.close();
         self.done
@@ -102,7 +101,7 @@ impl Packer {
     }
 }
 
-/// A pack that was read.
+/// A pack as it was read from the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Unpacked {
     value: Bytes,
@@ -110,7 +109,7 @@ pub(crate) struct Unpacked {
 }
 
 impl Unpacked {
-    /// Checks the table; `None` if the value is not a pack.
+    /// Checks the offset table; returns `None` if the value is not a pack.
     pub(crate) fn parse(value: Bytes) -> Option<Self> {
         let count = u32::from_be_bytes(*value.first_chunk::<4>()?) as usize;
         let pack = Self { value, count };
@@ -126,19 +125,19 @@ impl Unpacked {
         (count > 0 && last == data_len).then_some(pack)
     }
 
-    /// How many entries it holds; at least one.
+    /// Returns the number of entries; at least one.
     pub(crate) fn len(&self) -> u64 {
         self.count as u64
     }
 
-    /// The entry at `position` in this pack, without copying.
+    /// Returns the entry at `position` in this pack, without copying.
     pub(crate) fn entry(&self, position: u64) -> Option<Bytes> {
         let range = entry_range(&self.value, usize::try_from(position).ok()?)?;
         Some(self.value.slice(range))
     }
 }
 
-/// Where an entry lies in the value of a pack.
+/// Returns the range of an entry in the value of a pack.
 fn entry_range(value: &[u8], position: usize) -> Option<Range<usize>> {
     let count = u32::from_be_bytes(*value.first_chunk::<4>()?) as usize;
     if position >= count {
@@ -190,7 +189,7 @@ mod tests {
             let mut packer = Packer::new(first);
             for (position, entry) in entries.iter().enumerate() {
                 packer.push(entry);
-                // Also while the pack is still open.
+                // An entry can be read while the pack is still open.
                 prop_assert_eq!(&packer.entry(first + position as u64).unwrap()[..], &entry[..]);
                 prop_assert!(packer.entry(first + position as u64 + 1).is_none());
             }
@@ -202,7 +201,7 @@ mod tests {
                     let entry = unpacked.entry(position).unwrap();
                     prop_assert_eq!(&entry[..], &entries[(next - first) as usize][..]);
                     next += 1;
-                    // Never across a tile's end.
+                    // No pack goes across a tile's end.
                     prop_assert!(next % 256 != 0 || position + 1 == unpacked.len());
                 }
                 prop_assert!(unpacked.entry(unpacked.len()).is_none());

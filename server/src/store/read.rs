@@ -1,4 +1,4 @@
-//! Reading what shards have committed.
+//! Reads of committed records.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,15 +16,15 @@ use super::{
     records::{HeadRecord, LedgerRecord, RunRecord, SessionRecord, TrustRecord},
 };
 
-/// As RocksDB hands them out.
+/// A key and its value, as RocksDB returns them.
 pub(super) type KeyAndValue = (Box<[u8]>, Box<[u8]>);
 
-/// What a scan is for.
+/// The purpose of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scan {
     /// A few records.
     Lookup,
-    /// All of them, once.
+    /// All records, once.
     Whole,
 }
 
@@ -56,7 +56,7 @@ impl Store {
             .transpose()
     }
 
-    /// The number that the next ledger gets.
+    /// Returns the number for the next ledger.
     pub(crate) fn next_ledger(&self) -> Result<LedgerNumber, StoreError> {
         let Some(value) = self.value(Family::Meta, keys::NEXT_LEDGER)? else {
             return Ok(LedgerNumber(0));
@@ -67,12 +67,12 @@ impl Store {
         Ok(LedgerNumber(u32::from_be_bytes(bytes)))
     }
 
-    /// A ledger by its name.
+    /// Returns a ledger's record by its name.
     pub(crate) fn ledger(&self, name: &str) -> Result<Option<LedgerRecord>, StoreError> {
         self.record(Family::Meta, LedgerNumber(0), &keys::ledger(name))
     }
 
-    /// Up to `limit` ledgers after the name `after`, in order of their names.
+    /// Returns up to `limit` ledgers after the name `after`, in order of their names.
     pub(crate) fn ledgers_after(
         &self,
         after: &str,
@@ -99,7 +99,7 @@ impl Store {
         Ok(found)
     }
 
-    /// The newest tree head of a ledger.
+    /// Returns the newest tree head of a ledger.
     pub(crate) fn latest_head(
         &self,
         ledger: LedgerNumber,
@@ -107,7 +107,7 @@ impl Store {
         self.record(Family::Heads, ledger, &keys::head_latest(ledger))
     }
 
-    /// The tree head of exactly this size, if it was kept.
+    /// Returns the tree head of exactly this size, if it was kept.
     pub(crate) fn head_at(
         &self,
         ledger: LedgerNumber,
@@ -116,8 +116,8 @@ impl Store {
         self.record(Family::Heads, ledger, &keys::head_at(ledger, size))
     }
 
-    /// All tree heads that were kept, in order of their size (the newest not among them unless
-    /// it is one of those).
+    /// Returns all kept tree heads, in order of their size; the newest head is among them only if
+    /// it was kept.
     pub(crate) fn heads(
         &self,
         ledger: LedgerNumber,
@@ -139,7 +139,8 @@ impl Store {
         })
     }
 
-    /// The leaves of a ledger's trust statements from `start` on, in order, each with the effective time at it.
+    /// Returns the leaves of a ledger's trust statements from `start` on, in order, each with the
+    /// effective time at it.
     pub(crate) fn trust_leaves(
         &self,
         ledger: LedgerNumber,
@@ -163,7 +164,7 @@ impl Store {
         })
     }
 
-    /// A session's state and its last run.
+    /// Returns a session's state and its last run.
     pub(crate) fn session(
         &self,
         ledger: LedgerNumber,
@@ -191,7 +192,7 @@ impl Store {
         Ok(Some((session, run)))
     }
 
-    /// The run of a session that holds `sequence`, or else the last one before it.
+    /// Returns the run of a session that holds `sequence`, or else the last one before it.
     pub(crate) fn run_before(
         &self,
         ledger: LedgerNumber,
@@ -221,17 +222,17 @@ impl Store {
         }))
     }
 
-    /// The entry of one leaf.
+    /// Returns the entry of one leaf.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if it is not there: callers ask below the tree's size only.
+    /// [`StoreError::Corrupt`] if it is missing: callers ask only below the tree's size.
     pub(crate) fn entry(&self, ledger: LedgerNumber, index: u64) -> Result<Bytes, StoreError> {
         let (first, pack) = self.pack_of(ledger, index)?;
         pack.entry(index - first)
             .ok_or_else(|| missing(ledger, index))
     }
 
-    /// The pack that holds a leaf, with its first leaf.
+    /// Returns the pack that holds a leaf, with the pack's first leaf.
     pub(crate) fn pack_of(
         &self,
         ledger: LedgerNumber,
@@ -253,7 +254,8 @@ impl Store {
         }
     }
 
-    /// The ledgers of the newest turn of each shard that ever was, with the shards' slots.
+    /// Returns the ledger of each shard's newest turn, with the shard's slot, for all shards that
+    /// ever were.
     pub(crate) fn newest(&self) -> Result<Vec<(u8, LedgerRecord)>, StoreError> {
         let mut newest = Vec::new();
         for item in self.iterate(Family::Meta, keys::NEWEST_PREFIX, Direction::Forward) {
@@ -280,7 +282,7 @@ impl Store {
         Ok(newest)
     }
 
-    /// Effective time of the ledgers of the newest turn of each shard.
+    /// Returns the effective times of the ledgers of each shard's newest turn.
     pub(crate) fn newest_times(&self) -> Result<Vec<Micros>, StoreError> {
         let mut times = Vec::new();
         for (_, ledger) in self.newest()? {
@@ -289,7 +291,7 @@ impl Store {
         Ok(times)
     }
 
-    /// Effective time at the newest head of a ledger, without loading it.
+    /// Returns the effective time at the newest head of a ledger, without loading the ledger.
     pub(crate) fn effective_time(
         &self,
         ledger: LedgerNumber,
@@ -298,7 +300,7 @@ impl Store {
         Ok(head.map(|head| Micros::new(head.effective_time_us)))
     }
 
-    /// The first ledger number that has records in a family but is not one of `known`.
+    /// Returns the first ledger number that has records in a family and is not one of `known`.
     pub(crate) fn unknown_ledger(
         &self,
         known: &BTreeSet<u32>,
@@ -327,7 +329,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Entries from leaf `start` on, in order, to the end of what is stored.
+    /// Returns the entries from leaf `start` on, in order, to the end of the store.
     pub(crate) fn entries(
         &self,
         ledger: LedgerNumber,
@@ -361,7 +363,8 @@ impl Store {
             .and_then(|(key, _)| keys::entries_first(&key)))
     }
 
-    /// Packs from the one that begins at or after `first` on, in order: for reading them all.
+    /// Returns the packs from the one that begins at or after `first` on, in order; for reading all
+    /// of them.
     pub(crate) fn packs(
         &self,
         ledger: LedgerNumber,
@@ -383,7 +386,7 @@ impl Store {
             })
     }
 
-    /// One full tile, as its bytes.
+    /// Returns one full tile as bytes.
     pub(crate) fn tile(
         &self,
         ledger: LedgerNumber,
@@ -393,7 +396,7 @@ impl Store {
         self.value(Family::Tiles, &keys::tile(ledger, level, index))
     }
 
-    /// Full tiles in order of (level, index).
+    /// Returns full tiles in order of (level, index).
     pub(crate) fn tiles(
         &self,
         ledger: LedgerNumber,
@@ -413,7 +416,7 @@ impl Store {
         })
     }
 
-    /// Raw records of the state family, for comparing two stores.
+    /// Returns raw records of the state family, for comparing two stores.
     pub(crate) fn state(
         &self,
         ledger: LedgerNumber,
@@ -426,14 +429,14 @@ impl Store {
         )
     }
 
-    /// What is in a family from a key on.
+    /// Returns the records of a family from a key on.
     fn iterate(&self, family: Family, from: &[u8], direction: Direction) -> DBIterator<'_> {
         let mode = IteratorMode::From(from, direction);
         let options = self.read_options();
         self.db.iterator_cf_opt(self.family(family), options, mode)
     }
 
-    /// The last record of a family that does not come behind a key.
+    /// Returns the last record of a family at or before a key.
     pub(super) fn last_before(
         &self,
         family: Family,
@@ -443,7 +446,7 @@ impl Store {
         Ok(before.next().transpose()?)
     }
 
-    /// Everything of a ledger in a family from a key on, in order.
+    /// Returns the records of a ledger in a family from a key on, in order.
     pub(super) fn scan(
         &self,
         scan: Scan,
@@ -455,7 +458,7 @@ impl Store {
         let mut options = self.read_options();
         if scan == Scan::Whole {
             options.set_readahead_size(2 << 20);
-            // What is read once must not push out what is read again and again.
+            // Blocks that are read once must not push out those that are read often.
             options.fill_cache(false);
         }
         let mode = IteratorMode::From(from, Direction::Forward);
@@ -468,7 +471,7 @@ impl Store {
             })
     }
 
-    /// Keys of a family from one on, in order: the values stay where they are.
+    /// Returns the keys of a family from one on, in order, without reading the values.
     pub(super) fn keys_from(
         &self,
         family: Family,
@@ -492,7 +495,7 @@ impl Store {
         })
     }
 
-    /// Numbers of the ledgers that have records in a family.
+    /// Returns the numbers of the ledgers that have records in a family.
     pub(super) fn ledgers_in(&self, family: Family) -> Result<Vec<LedgerNumber>, StoreError> {
         let mut found = Vec::new();
         let mut from = Some(0_u32);
@@ -509,7 +512,7 @@ impl Store {
         Ok(found)
     }
 
-    /// One bucket of a segment's leaf hashes.
+    /// Returns one bucket of a segment's leaf hashes.
     pub(crate) fn leaf_hash_bucket(
         &self,
         ledger: LedgerNumber,
@@ -522,7 +525,7 @@ impl Store {
         )
     }
 
-    /// A reader of this ledger's full tiles.
+    /// Returns a reader of this ledger's full tiles.
     pub(crate) fn full_tiles(self: &Arc<Self>, ledger: LedgerNumber) -> FullTiles {
         FullTiles {
             store: Arc::clone(self),

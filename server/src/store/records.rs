@@ -1,7 +1,8 @@
 //! Values of the meta, heads and state families.
 //!
-//! Protobuf messages with the field numbers below, which are for ever; a change of meaning is a
-//! migration. (Written with prost's derive: they never leave this machine, so no .proto.)
+//! They are Protobuf messages with the field numbers below, which never change; a change of meaning
+//! is a migration. (They use prost's derive and no .proto file, because they never leave this
+//! machine.)
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -18,7 +19,7 @@ pub(crate) struct LedgerRecord {
     pub(crate) name: String,
     #[prost(string, tag = "3")]
     pub(crate) origin: String,
-    /// Which of the server's derived log keys signs; 0 for the first.
+    /// Number of the server's derived log key that signs; 0 for the first.
     #[prost(uint32, tag = "4")]
     pub(crate) key_generation: u32,
     /// 32 bytes.
@@ -35,7 +36,7 @@ pub(crate) struct LedgerRecord {
 pub(crate) struct HeadRecord {
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) checkpoint: Bytes,
-    /// Effective time of its last leaf, microseconds, UTC.
+    /// Effective time of the head's last leaf, in microseconds since 1970, UTC.
     #[prost(int64, tag = "2")]
     pub(crate) effective_time_us: i64,
 }
@@ -56,11 +57,11 @@ pub(crate) struct SessionRecord {
     pub(crate) skipped: u64,
     #[prost(bool, tag = "6")]
     pub(crate) closed: bool,
-    /// First sequence of its last run.
+    /// First sequence of the session's last run.
     #[prost(uint64, tag = "7")]
     pub(crate) last_run: u64,
-    /// The key that it is bound to (16 bytes), or else the principal (first 16 bytes of the
-    /// SHA-256 of its name); both empty if to neither.
+    /// The key that the session is bound to (16 bytes), or else the principal (first 16 bytes of
+    /// the SHA-256 of its name); both are empty if it is bound to neither.
     #[prost(bytes = "bytes", tag = "8")]
     pub(crate) key_id: Bytes,
     #[prost(bytes = "bytes", tag = "9")]
@@ -88,7 +89,7 @@ impl SessionRecord {
         }
     }
 
-    /// `None` if the digest has not 32 bytes, or the binding not 16.
+    /// Returns `None` if the digest does not have 32 bytes, or the binding not 16.
     pub(crate) fn session(self) -> Option<Session> {
         let bound_to = match (&self.key_id[..], &self.principal[..]) {
             ([], []) => Binding::Nobody,
@@ -108,8 +109,8 @@ impl SessionRecord {
     }
 }
 
-/// state: a run, the sequences `first..first + count` of a session in the leaves
-/// `first_leaf..first_leaf + count`. Its first sequence is in the key.
+/// state: a run. It says that the sequences `first..first + count` of a session are in the leaves
+/// `first_leaf..first_leaf + count`; the first sequence is in the key.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct RunRecord {
     #[prost(uint64, tag = "1")]
@@ -121,7 +122,7 @@ pub(crate) struct RunRecord {
 /// state: a trust statement.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct TrustRecord {
-    /// Effective time at its leaf, microseconds, UTC.
+    /// Effective time at the statement's leaf, in microseconds since 1970, UTC.
     #[prost(int64, tag = "1")]
     pub(crate) effective_time_us: i64,
 }

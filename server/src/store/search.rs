@@ -1,4 +1,4 @@
-//! What searches read: findings, the index of terms, kept heads by size.
+//! Reads of searches: findings, the index of terms, kept heads by size.
 
 use bytes::Bytes;
 use deed_evidence::Micros;
@@ -9,7 +9,7 @@ use super::{
     Batch, Family, LedgerNumber, Store, StoreError, keys, read::Scan, records::HeadRecord,
 };
 
-/// What names a finding: the leaf that it arose at, and its number there.
+/// The name of a finding: its leaf, and its number at that leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FindingAt {
     pub(crate) leaf: u64,
@@ -17,14 +17,15 @@ pub(crate) struct FindingAt {
 }
 
 impl FindingAt {
-    /// The first one of a leaf.
+    /// Returns the name of the first finding of a leaf.
     pub(crate) const fn leaf(leaf: u64) -> Self {
         Self { leaf, number: 0 }
     }
 }
 
 impl Store {
-    /// A ledger's findings from one on, in order. They may be a turn ahead of what is readable.
+    /// Returns a ledger's findings from one on, in order. They may be a turn ahead of the published
+    /// tree.
     pub(crate) fn findings(
         &self,
         ledger: LedgerNumber,
@@ -44,7 +45,7 @@ impl Store {
             })
     }
 
-    /// One bucket of a segment's terms.
+    /// Returns one bucket of a segment's terms.
     pub(crate) fn term_bucket(
         &self,
         ledger: LedgerNumber,
@@ -54,7 +55,7 @@ impl Store {
         self.value(Family::Index, &keys::term_bucket(ledger, segment, bucket))
     }
 
-    /// The effective times in a segment.
+    /// Returns the effective times in a segment.
     pub(crate) fn segment_times(
         &self,
         ledger: LedgerNumber,
@@ -63,7 +64,8 @@ impl Store {
         self.value(Family::Index, &keys::times(ledger, segment))
     }
 
-    /// How many segments of a ledger's terms there are: they are written in order, each whole.
+    /// Returns the number of segments of a ledger's terms; they are written in order, each as a
+    /// whole.
     pub(crate) fn term_segments(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
         let beyond = keys::times(ledger, u64::MAX);
         let last = self.last_before(Family::Index, &beyond)?;
@@ -73,7 +75,7 @@ impl Store {
         Ok(last.map_or(0, |segment| segment + 1))
     }
 
-    /// Deletes everything that is derived of a ledger.
+    /// Deletes all derived records of a ledger.
     pub(crate) fn drop_index(&self, ledger: LedgerNumber) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         let (from, beyond) = keys::whole_ledger(ledger);
@@ -81,8 +83,8 @@ impl Store {
         self.commit_derived(batch)
     }
 
-    /// The first head that was kept of `size` or more: its size, and the effective time of its
-    /// last leaf.
+    /// Returns the first kept head of `size` or more leaves: its size, and the effective time of
+    /// its last leaf.
     pub(crate) fn kept_head_from(
         &self,
         ledger: LedgerNumber,

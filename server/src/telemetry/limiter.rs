@@ -1,9 +1,9 @@
-//! A bound on log lines: whoever floods the server must not flood its log.
+//! A bound on log lines: a caller that floods the server must not flood its log.
 //!
-//! Lines of one *kind*, which is the place in the code that they come from, are written up to a
-//! bound in each interval. Those beyond are counted, and told in one line at the interval's end.
-//! It holds for every line, whichever crate writes it: what a stranger can make a library say is
-//! not for us to list.
+//! Lines of one *kind*, that is from one place in the code, are written up to a bound in each
+//! interval. Those beyond are counted, and reported in one line at the interval's end. The bound
+//! holds for every line, whichever crate writes it: the lines that a stranger can make a library
+//! write are not known.
 
 use std::{
     collections::HashMap,
@@ -24,22 +24,23 @@ use tracing_subscriber::layer::{Context, Filter};
 /// Length of an interval.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Lines of one kind in an interval. Whoever asks for debug lines wants many.
+/// Most lines of one kind in an interval. Debug lines have a higher bound, because an operator who
+/// wants them wants many.
 const LINES_MAX: u64 = 50;
 const DEBUG_LINES_MAX: u64 = 20_000;
 
-/// Kinds that are named when lines were left out; the others are counted.
+/// Most kinds that are named when lines were left out; the others are counted.
 const NAMED_MAX: usize = 8;
 
-/// Lines left out since the process began.
+/// Number of lines left out since the process began.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
-/// For `/metrics`.
+/// Returns the number of lines left out, for `/metrics`.
 pub(crate) fn left_out() -> u64 {
     LEFT_OUT.load(Relaxed)
 }
 
-/// Lines that were written in this interval, by kind.
+/// Counts of the lines of this interval, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     kinds: Mutex<HashMap<Identifier, Kind>>,
@@ -66,7 +67,7 @@ impl Kind {
 }
 
 impl Limiter {
-    /// Counts a line. Returns true if it is to be written.
+    /// Counts a line; returns true if it is to be written.
     fn admits(&self, metadata: &'static Metadata<'static>) -> bool {
         let mut kinds = self.kinds.lock();
         let kind = kinds
@@ -80,7 +81,8 @@ impl Limiter {
         admitted
     }
 
-    /// Ends the interval. Returns how much was left out in it, and of which kinds; `None` if nothing was.
+    /// Ends the interval. Returns the number and kinds of the lines left out; `None` if there were
+    /// none.
     fn end_interval(&self) -> Option<(u64, String)> {
         let kinds = std::mem::take(&mut *self.kinds.lock());
         let mut kinds: Vec<_> = kinds
@@ -103,7 +105,7 @@ impl Limiter {
         (sum > 0).then_some((sum, named))
     }
 
-    /// Says at the end of each interval what was left out in it.
+    /// Logs at the end of each interval how many lines were left out.
     pub(super) async fn keep_telling(self: Arc<Self>) {
         loop {
             tokio::time::sleep(INTERVAL).await;
@@ -175,7 +177,7 @@ mod tests {
         assert!(kinds.starts_with("WARN deed_server::telemetry::limiter::tests:"));
         assert!(kinds.ends_with(" x13950"), "{kinds}");
         assert!(left_out <= super::left_out());
-        // The next interval begins anew.
+        // The next interval begins with new counts.
         assert_eq!(limiter.end_interval(), None);
         within(&limiter, &lines, flood);
         assert_eq!(lines.with("flood"), 51);

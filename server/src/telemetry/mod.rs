@@ -1,7 +1,7 @@
-//! What the server says about itself while it runs: log lines and traces.
+//! Telemetry: log lines and traces.
 //!
-//! Neither has payloads or secrets in it: a request is known by its id, its rpc and its status. Lines
-//! of one kind are bounded (`limiter`).
+//! Neither contains payloads or secrets: a request is identified by its id, its rpc and its status.
+//! Lines of one kind are bounded (`limiter`).
 
 pub(crate) mod limiter;
 mod otlp;
@@ -24,50 +24,41 @@ use limiter::{Limited, Limiter};
 pub use otlp::{OtlpOptions, TraceExport};
 pub(crate) use requests::Requests;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What is logged.
+/// Options of the log.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
-    /// How lines look.
+    /// Format of the lines.
     pub format: LogFormat,
-    /// Which lines are written, in the syntax of `RUST_LOG`.
+    /// Filter of the lines, in the syntax of `RUST_LOG`.
     pub filter: String,
 }
 
-/// Logging or tracing that cannot begin.
+/// The reason for which logging or tracing cannot begin.
+#[allow(missing_docs, reason = "the message of each variant names its fields")]
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter is malformed.
     #[error("log.filter {filter:?}: {source}")]
-    Filter {
-        /// What was given.
-        filter: String,
-        /// What is wrong with it.
-        source: ParseError,
-    },
+    Filter { filter: String, source: ParseError },
     /// The collector's address cannot be used.
     #[error("otlp.endpoint {endpoint:?}: {reason}")]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-        /// Why not.
-        reason: String,
-    },
+    Endpoint { endpoint: String, reason: String },
 }
 
 impl LogOptions {
-    /// The filter, if it is one.
+    /// Parses the filter.
     ///
     /// # Errors
-    /// [`TelemetryError::Filter`].
+    /// [`TelemetryError::Filter`] if it is malformed.
     pub fn parsed(&self) -> Result<EnvFilter, TelemetryError> {
         EnvFilter::try_new(&self.filter).map_err(|source| TelemetryError::Filter {
             filter: self.filter.clone(),
@@ -76,11 +67,11 @@ impl LogOptions {
     }
 }
 
-/// Begins to log to stderr, and to send traces if there is somewhere to send them; for the whole
-/// process, once. Must be called within a runtime if there is.
+/// Begins to log to stderr, and to send traces if `otlp` is set, for the whole process; may be
+/// called once. Must be called within a runtime if traces are sent.
 ///
 /// # Errors
-/// [`TelemetryError`]; then nothing is logged.
+/// [`TelemetryError`]; nothing is logged then.
 pub fn begin(
     log: &LogOptions,
     otlp: Option<&OtlpOptions>,
@@ -100,13 +91,13 @@ pub fn begin(
             runtime.spawn(Arc::clone(&limiter).keep_telling());
             Some(Limited(limiter))
         }
-        // A command that is done in a moment serves nobody.
+        // A command that ends in a moment has no runtime, and needs no reports of the limiter.
         Err(_) => None,
     };
     let lines = lines.with_filter(filter.and(limited));
     let subscriber = Registry::default().with(lines);
     match &export {
-        // Traces have a filter of their own: fewer log lines are no reason for fewer traces.
+        // Traces have a filter of their own: fewer log lines must not mean fewer traces.
         Some(export) => subscriber.with(export.layer()).init(),
         None => subscriber.init(),
     }

@@ -17,21 +17,21 @@ use tracing_subscriber::{
 
 use super::TelemetryError;
 
-/// Spans of one message to the collector at most.
+/// Most spans of one message to the collector.
 const EXPORT_SPANS_MAX: usize = 512;
 
-/// How traces are sent.
+/// Options of traces.
 #[derive(Debug, Clone)]
 pub struct OtlpOptions {
-    /// Where to, as `http://host:port`.
+    /// Address of the collector, as `http://host:port`.
     pub endpoint: String,
-    /// Spans that may wait; what comes beyond is dropped.
+    /// Spans that may wait; those beyond are dropped.
     pub queue_spans: usize,
-    /// How long sending may take, in milliseconds.
+    /// Longest time of one transfer, in milliseconds.
     pub timeout_ms: u64,
 }
 
-/// Traces on their way to a collector.
+/// The export of traces to a collector.
 #[derive(Debug)]
 pub struct TraceExport {
     provider: SdkTracerProvider,
@@ -39,10 +39,11 @@ pub struct TraceExport {
 }
 
 impl TraceExport {
-    /// Connects when there is something to send. Must be called within a runtime.
+    /// Begins the export, which connects when there is something to send. Must be called within a
+    /// runtime.
     ///
     /// # Errors
-    /// [`TelemetryError::Endpoint`] if that is no address.
+    /// [`TelemetryError::Endpoint`] if the endpoint is not an address.
     pub fn begin(options: &OtlpOptions) -> Result<Self, TelemetryError> {
         let timeout = Duration::from_millis(options.timeout_ms);
         let exporter = SpanExporter::builder()
@@ -68,8 +69,8 @@ impl TraceExport {
         Ok(Self { provider, timeout })
     }
 
-    /// What collects the spans of this crate. Those of libraries are left out: sending a trace
-    /// would make traces.
+    /// Returns the layer that collects the spans of this crate. Those of libraries are left out:
+    /// sending a trace would make traces.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'s> LookupSpan<'s>,
@@ -80,8 +81,8 @@ impl TraceExport {
             .with_filter(ours)
     }
 
-    /// Sends what waits, and ends. Blocks for the configured time at most; the runtime must still
-    /// run meanwhile.
+    /// Sends the waiting spans and ends the export. Blocks for the configured time at most; the
+    /// runtime must still run meanwhile.
     pub fn end(self) {
         if let Err(error) = self.provider.shutdown_with_timeout(self.timeout) {
             tracing::warn!(%error, "the last traces were not sent");

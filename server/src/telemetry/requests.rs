@@ -1,4 +1,4 @@
-//! What is done around every request: its id, its span, its line in the metrics.
+//! The work around every request: its id, its span, its metrics.
 
 use std::{
     fmt::Write as _,
@@ -24,10 +24,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::trace_context;
 use crate::metrics::{Metrics, Rpc};
 
-/// Carries the id of a request, in both directions.
+/// Header that carries the id of a request, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id that is taken over, in bytes.
+/// Longest id of a caller that is used, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// Wraps a service with ids, spans and metrics. The service may be tonic's or axum's.
@@ -89,7 +89,7 @@ where
             status: None,
             span: span.clone(),
         };
-        // The call itself belongs to the span too: a service may do its work there.
+        // The call itself belongs to the span, too: a service may work there.
         let answering = span.in_scope(|| self.inner.call(request));
         let answering = async move {
             let mut response = answering.await?;
@@ -116,13 +116,13 @@ fn span(rpc: &str, id: &HeaderValue, headers: &HeaderMap) -> Span {
     if let Some(caller) = caller {
         span.record("trace_id", tracing::field::display(caller.trace_id()));
         let context = opentelemetry::Context::new().with_remote_span_context(caller);
-        // Nobody collects traces: then there is nothing to be a part of.
+        // This fails if traces are not collected, and then it is not needed.
         let _ = span.set_parent(context);
     }
     span
 }
 
-/// Tells how a request ended, when it has: dropped before that, its caller has gone.
+/// Reports the end of a request. If it is dropped before the end, the caller has gone.
 #[derive(Debug)]
 struct Ending {
     metrics: Arc<Metrics>,
@@ -143,8 +143,8 @@ impl Drop for Ending {
     }
 }
 
-/// The status, if the head of an answer says it: gRPC does so when it has nothing else to say,
-/// and over HTTP it is always there.
+/// Returns the status that an answer's head has, if any: in gRPC it is there if the answer has no
+/// message, over HTTP always.
 fn status_of_head<A>(response: &Response<A>) -> Option<Code> {
     let is_grpc = response
         .headers()
@@ -162,7 +162,8 @@ fn status_of_trailers(trailers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(status.as_bytes()))
 }
 
-/// The inverse of what [`crate::http`] does, so that both faces are counted alike.
+/// Returns the gRPC status for an HTTP status, the inverse of [`crate::http`]'s mapping, so that
+/// both are counted alike.
 fn status_of_http(status: StatusCode) -> Code {
     match status {
         status if status.is_success() || status.is_redirection() => Code::Ok,
@@ -179,7 +180,7 @@ fn status_of_http(status: StatusCode) -> Code {
     }
 }
 
-/// An answer's body, watched for its end.
+/// An answer's body, which reports its end.
 #[derive(Debug)]
 pub(crate) struct ObservedBody<A> {
     inner: A,
@@ -195,7 +196,7 @@ impl<A: HttpBody + Unpin> HttpBody for ObservedBody<A> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
-        // What a stream does while it is polled belongs to its request.
+        // Whatever a stream does while it is polled belongs to its request.
         let _entered = this.ending.span.enter();
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
         if let Some(Ok(frame)) = &frame
@@ -215,7 +216,7 @@ impl<A: HttpBody + Unpin> HttpBody for ObservedBody<A> {
     }
 }
 
-/// Makes request ids: random for the process, counted within it.
+/// Makes request ids: a random part for the process, and a counter.
 #[derive(Debug)]
 struct Ids {
     process: [u8; 8],
@@ -225,7 +226,7 @@ struct Ids {
 impl Ids {
     fn new() -> Self {
         let mut process = [0; 8];
-        // Without randomness ids repeat after a restart; requests are none the worse for it.
+        // Without randomness ids repeat after a restart, which does no harm to requests.
         let _ = getrandom::fill(&mut process);
         Self {
             process,
@@ -233,7 +234,7 @@ impl Ids {
         }
     }
 
-    /// The caller's id if it is one, or else a new one.
+    /// Returns the caller's id if it is valid, or else a new one.
     fn of(&self, headers: &HeaderMap) -> HeaderValue {
         match headers.get(REQUEST_ID) {
             Some(id) if is_request_id(id.as_bytes()) => id.clone(),
@@ -248,7 +249,8 @@ impl Ids {
     }
 }
 
-/// Whether a caller's id is 1 to 64 of `A-Z a-z 0-9 . _ -`: it goes into log lines as it is.
+/// Returns true if a caller's id is 1 to 64 of `A-Z a-z 0-9 . _ -`: it is put into log lines
+/// unchanged.
 fn is_request_id(id: &[u8]) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
         && id
@@ -313,7 +315,7 @@ mod tests {
             async move {
                 let response = answering.await.unwrap();
                 assert!(response.headers().contains_key(REQUEST_ID));
-                // To the end, or dropped before it.
+                // The body is read to its end, or dropped before.
                 if trailers.is_some() {
                     let body = Body::new(response.into_body());
                     axum::body::to_bytes(body, 1).await.unwrap();
@@ -335,7 +337,7 @@ mod tests {
         }
     }
 
-    /// A body of nothing but trailers.
+    /// A body that has only trailers.
     struct Trailing(Option<&'static str>);
 
     impl HttpBody for Trailing {

@@ -1,4 +1,4 @@
-//! A server in this process, with a collector and a log that the tests read.
+//! Tests with a server in this process, and with a collector and a log that they read.
 
 use std::{
     io,
@@ -36,11 +36,11 @@ use crate::{
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// Stands in a payload, and in a credential.
+/// This text is in a payload, and in a credential.
 const PAYLOAD: &str = "orders/Passenger-Mia-Li-3668";
 const TOKEN: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ";
 
-/// Those fields of OTLP's request that the tests look at.
+/// The fields of OTLP's request that the tests read.
 #[derive(Clone, PartialEq, Message)]
 struct ExportRequest {
     #[prost(message, repeated, tag = "1")]
@@ -69,7 +69,7 @@ struct ExportedSpan {
     name: String,
 }
 
-/// Begins a collector: what it is sent comes out of the channel, as it came.
+/// Starts a collector; the messages that it is sent come out of the channel unchanged.
 async fn collector() -> (String, mpsc::Receiver<Bytes>) {
     let (sender, received) = mpsc::channel(64);
     let router = Router::new()
@@ -92,7 +92,7 @@ async fn export(State(sender): State<mpsc::Sender<Bytes>>, body: Bytes) -> Respo
         .unwrap()
 }
 
-/// A message of no bytes, then the status: what gRPC answers when there is nothing to say.
+/// An answer with an empty message and a status, as gRPC sends it.
 struct EmptyAnswer(u8);
 
 impl HttpBody for EmptyAnswer {
@@ -125,7 +125,7 @@ impl Lines {
         String::from_utf8(self.0.lock().clone()).unwrap()
     }
 
-    /// Lines that have a word in them.
+    /// Returns the number of lines that contain `word`.
     pub(super) fn with(&self, word: &str) -> usize {
         let text = self.text();
         text.lines().filter(|line| line.contains(word)).count()
@@ -151,7 +151,7 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
-/// One thread does everything, so that one thread's subscriber sees everything.
+/// Runs the test on one thread, so that the thread's subscriber sees everything.
 fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -168,8 +168,8 @@ fn request<T>(message: T, metadata: &[(&'static str, &str)]) -> Request<T> {
     request
 }
 
-/// Starts a server, creates a ledger, appends good and bad to it with these headers, and stops.
-/// Returns what the good answer's and the bad answer's headers were.
+/// Starts a server, creates a ledger, appends a valid and an invalid request with these headers,
+/// and stops. Returns the headers of both answers.
 async fn exercise(metadata: &[(&'static str, &str)]) -> (MetadataMap, MetadataMap) {
     let dir = TempDir::new().unwrap();
     let options = ServerOptions::new(dir.path().join("data"));
@@ -213,7 +213,7 @@ fn traces_reach_a_collector_as_part_of_the_callers_trace() {
         let token = format!("Bearer {TOKEN}");
         exercise(&[("traceparent", &caller), ("authorization", &token)]).await;
         drop(collecting);
-        // The last of them are sent now. This thread has to serve the collector meanwhile.
+        // The last traces are sent now, and this thread has to serve the collector meanwhile.
         tokio::task::spawn_blocking(move || export.end())
             .await
             .unwrap();
@@ -227,7 +227,7 @@ fn traces_reach_a_collector_as_part_of_the_callers_trace() {
                     "{secret}"
                 );
             }
-            // One byte and the length stand before a message of gRPC.
+            // Each message of gRPC has one byte and its length before it.
             let request = ExportRequest::decode(&message[5..]).unwrap();
             let scopes = request
                 .resource_spans
@@ -254,7 +254,7 @@ fn traces_reach_a_collector_as_part_of_the_callers_trace() {
 #[test]
 fn a_collector_that_is_not_there_holds_nothing_up() {
     run(async {
-        // A port that was free a moment ago, and that nobody listens on.
+        // This port was free a moment ago, and nothing listens on it.
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", socket.local_addr().unwrap());
         drop(socket);

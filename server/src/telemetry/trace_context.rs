@@ -3,11 +3,11 @@
 use http::HeaderMap;
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-/// The header.
+/// Name of the header.
 const TRACEPARENT: &str = "traceparent";
 
-/// Reads the caller's trace and span. `None` if there is no such header, or a malformed one: the
-/// standard has that treated as none.
+/// Returns the caller's trace and span; `None` if the header is missing or malformed, which the
+/// standard treats alike.
 ///
 /// ```text
 /// 00-<trace id: 32 hex>-<span id: 16 hex>-<flags: 2 hex>
@@ -21,7 +21,7 @@ pub(super) fn caller(headers: &HeaderMap) -> Option<SpanContext> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) =
         (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    // A later version may have more parts. What it has of these means the same.
+    // A later version may have more parts; the parts of this version have the same meaning in it.
     if version == "ff" || (version == "00" && parts.next().is_some()) {
         return None;
     }
@@ -37,7 +37,7 @@ pub(super) fn caller(headers: &HeaderMap) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// Lower case only, as the standard demands.
+/// Parses hexadecimal digits in lower case only, as the standard demands.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let is_lower = text.bytes().all(|b| !b.is_ascii_uppercase());

@@ -1,4 +1,4 @@
-//! The answers of a forged ledger's server about the log: the truth.
+//! The true answers about the log, from the server of a forged ledger.
 
 use bytes::Bytes;
 use deed_evidence::{PayloadDigest, batch::Manifest, entry::Entry, statement};
@@ -18,11 +18,11 @@ use super::{
 
 pub(super) type Sent<A> = ReceiverStream<Result<A, Status>>;
 
-/// A stream of messages that are all there.
+/// Returns a stream of messages that are all there already.
 pub(super) fn all<A>(messages: Vec<A>) -> Response<Sent<A>> {
     let (sender, receiver) = mpsc::channel(messages.len().max(1));
     for message in messages {
-        // There is room for all of them, and the receiver is here.
+        // There is room for all of them, and the receiver exists.
         let _ = sender.try_send(Ok(message));
     }
     Response::new(ReceiverStream::new(receiver))
@@ -63,7 +63,7 @@ impl State {
         })
     }
 
-    /// A size that was asked for; 0 is the newest.
+    /// Returns the requested size; 0 stands for the newest.
     fn size(&self, asked: u64) -> Result<u64, Status> {
         match asked {
             0 => Ok(self.ledger.size()),
@@ -357,7 +357,7 @@ impl Log for Forged {
         &self,
         _: Request<v1::GetLogKeysRequest>,
     ) -> Result<Response<Self::GetLogKeysStream>, Status> {
-        // The log key is never replaced here.
+        // The log key of a forged ledger is never replaced.
         Ok(all(Vec::new()))
     }
 
@@ -370,7 +370,7 @@ impl Log for Forged {
     }
 }
 
-/// There are no contents.
+/// A forged ledger has no contents.
 #[tonic::async_trait]
 impl Content for Forged {
     async fn put_content(

@@ -1,4 +1,4 @@
-//! The speakers in a forged ledger, and their usual words.
+//! The parties of a forged ledger, and their usual statements.
 
 use bytes::Bytes;
 use deed_evidence::{
@@ -16,19 +16,20 @@ use crate::{
     statements::{Producer, policy_set},
 };
 
-/// Somebody with a key and a session.
+/// A party with a key and a session.
 #[derive(Debug, Clone)]
 pub struct Voice {
-    /// Makes the session's statements.
+    /// The producer, which makes the session's statements.
     pub producer: Producer,
-    /// Signs them.
+    /// The key that signs them.
     pub key: SigningKey,
     role: KeyRole,
     controller: &'static str,
 }
 
 impl Voice {
-    /// Somebody whose key and session are named after a number. Nobody has registered the key yet.
+    /// Returns a party whose key and session are derived from a number. The key is not registered
+    /// yet.
     #[must_use]
     pub fn new(
         ledger: LedgerId,
@@ -45,7 +46,7 @@ impl Voice {
         }
     }
 
-    /// The authority that [`ForgedLedger::new`] names.
+    /// Returns the authority that [`ForgedLedger::new`] names.
     #[must_use]
     pub fn authority(ledger: LedgerId) -> Self {
         Self {
@@ -56,10 +57,10 @@ impl Voice {
         }
     }
 
-    /// The next payload of its session, of a task or of none.
+    /// Makes the next payload of the party's session, of a task or of none.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     #[track_caller]
     pub fn payload(&mut self, task: Option<[u8; 16]>, body: Body) -> Bytes {
         let task = task
@@ -72,16 +73,16 @@ impl Voice {
         self.producer.take(&message)
     }
 
-    /// The same as it is sent to a server, signed.
+    /// Makes the next payload and returns it in a signed envelope.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     #[track_caller]
     pub fn envelope(&mut self, task: Option<[u8; 16]>, body: Body) -> v1::Envelope {
         signed(&self.payload(task, body), &self.key)
     }
 
-    /// The body that registers its key.
+    /// Returns the body that registers the party's key.
     #[must_use]
     pub fn registration(&self, ledger: LedgerId) -> Body {
         let (name, controller) = (self.producer.name(), self.controller);
@@ -89,7 +90,8 @@ impl Voice {
         Body::KeyRegistered(said)
     }
 
-    /// The body that revokes its key, which was somebody else's since a time if one is given.
+    /// Returns the body that revokes the party's key, which counts as compromised since a time if
+    /// one is given.
     #[must_use]
     pub fn revocation(&self, compromised_since_us: Option<i64>) -> Body {
         Body::KeyRevoked(v1::KeyRevoked {
@@ -99,14 +101,15 @@ impl Voice {
         })
     }
 
-    /// The id of its key.
+    /// Returns the id of the party's key.
     #[must_use]
     pub fn key_id(&self) -> Bytes {
         Bytes::copy_from_slice(signature::key_id(self.key.public_key()).as_bytes())
     }
 }
 
-/// Everybody who has a part in a payment, each under a controller of their own but for one.
+/// All parties of a payment. Each has a controller of its own, except the last two, which have the
+/// agent's.
 #[derive(Debug, Clone)]
 pub struct Cast {
     /// Owns the ledger.
@@ -119,7 +122,7 @@ pub struct Cast {
     pub approver: Voice,
     /// Decides by rules.
     pub engine: Voice,
-    /// Sees money move.
+    /// Observes payments.
     pub bank: Voice,
     /// Decides by rules, under the agent's controller.
     pub own_engine: Voice,
@@ -128,7 +131,7 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// Registers everybody's key and sets the policies that Deed ships.
+    /// Registers the keys of all parties and sets the policies that Deed ships.
     pub fn in_ledger(ledger: &mut ForgedLedger) -> Self {
         let mut cast = Self::of(ledger.id());
         for registered in [
@@ -147,7 +150,7 @@ impl Cast {
         cast
     }
 
-    /// Everybody, before anything is said.
+    /// Returns all parties, before any statement is made.
     #[must_use]
     pub fn of(ledger: LedgerId) -> Self {
         let support = "https://shop.example/support";
@@ -197,7 +200,7 @@ impl Cast {
     }
 }
 
-/// The id of the task that somebody opens with a nonce, and the only place where one is made.
+/// Returns the id of the task that a party opens with a nonce; no other function computes one.
 #[must_use]
 pub fn task_id(ledger: LedgerId, opener: &str, nonce: [u8; 16]) -> [u8; 16] {
     let named = [
@@ -211,7 +214,7 @@ pub fn task_id(ledger: LedgerId, opener: &str, nonce: [u8; 16]) -> [u8; 16] {
     std::array::from_fn(|at| digest.as_bytes()[at])
 }
 
-/// The body that opens a task with the id of [`task_id`].
+/// Returns the body that opens a task with the id of [`task_id`].
 #[must_use]
 pub fn task_opened(nonce: [u8; 16], tier: RiskTier) -> Body {
     Body::TaskOpened(v1::TaskOpened {
@@ -222,7 +225,7 @@ pub fn task_opened(nonce: [u8; 16], tier: RiskTier) -> Body {
     })
 }
 
-/// The body that closes a task.
+/// Returns the body that closes a task.
 #[must_use]
 pub fn task_closed() -> Body {
     Body::TaskClosed(v1::TaskClosed {
@@ -231,19 +234,19 @@ pub fn task_closed() -> Body {
     })
 }
 
-/// The policies that Deed ships, which want a decision and an approval of payments.
+/// Returns the policies that Deed ships, which require a decision and an approval of payments.
 #[must_use]
 pub fn shipped_policies() -> Body {
     Body::PolicySet(policy_set(DEFAULT_POLICIES))
 }
 
-/// A commitment to something that nobody keeps.
+/// Returns a commitment to bytes that are not stored.
 #[must_use]
 pub fn committed(number: u8) -> v1::Commitment {
     commit(&Salt::from_bytes([number; 32]), &[number], "text/plain")
 }
 
-/// Cents of a euro.
+/// Returns an amount in euro cents.
 #[must_use]
 pub fn euros(minor_units: i64) -> v1::Amount {
     v1::Amount {
@@ -252,7 +255,7 @@ pub fn euros(minor_units: i64) -> v1::Amount {
     }
 }
 
-/// The effect of a refund.
+/// Returns the effect of a refund.
 #[must_use]
 pub fn refunded(cents: i64) -> v1::Effect {
     v1::Effect {
@@ -263,7 +266,7 @@ pub fn refunded(cents: i64) -> v1::Effect {
     }
 }
 
-/// An authority lets somebody refund orders until a time.
+/// Returns an authority's grant to refund orders until a time.
 #[must_use]
 pub fn grant(subject: &Voice, expires_us: i64) -> Body {
     Body::Grant(v1::Grant {
@@ -277,7 +280,8 @@ pub fn grant(subject: &Voice, expires_us: i64) -> Body {
     })
 }
 
-/// A refund under a grant, with all that the shipped policies want to be fixed before it.
+/// Returns an Intent to refund under a grant, with all commitments that the shipped policies
+/// require.
 #[must_use]
 pub fn intent(grant: Option<&Place>, cents: i64) -> Body {
     Body::Intent(v1::Intent {
@@ -291,7 +295,7 @@ pub fn intent(grant: Option<&Place>, cents: i64) -> Body {
     })
 }
 
-/// A policy engine's word.
+/// Returns a policy engine's decision.
 #[must_use]
 pub fn decision(intent: &Place, verdict: Verdict) -> Body {
     Body::Decision(v1::Decision {
@@ -302,7 +306,7 @@ pub fn decision(intent: &Place, verdict: Verdict) -> Body {
     })
 }
 
-/// An approver's word, after a minute of thought.
+/// Returns an approver's decision, a minute after it was shown.
 #[must_use]
 pub fn approval(intent: &Place, verdict: Verdict, decided_at_us: i64) -> Body {
     Body::Approval(v1::Approval {
@@ -317,7 +321,7 @@ pub fn approval(intent: &Place, verdict: Verdict, decided_at_us: i64) -> Body {
     })
 }
 
-/// The Outcome of an Intent of [`intent`].
+/// Returns the Outcome of an Intent of [`intent`].
 #[must_use]
 pub fn outcome(intent: &Place, cents: i64) -> Body {
     Body::Outcome(v1::Outcome {
@@ -331,7 +335,7 @@ pub fn outcome(intent: &Place, cents: i64) -> Body {
     })
 }
 
-/// The bank's Observation of an Intent's effect.
+/// Returns the bank's Observation of an Intent's effect.
 #[must_use]
 pub fn observation(intent: &Place, cents: i64) -> Body {
     Body::Observation(v1::Observation {

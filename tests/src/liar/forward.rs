@@ -1,4 +1,4 @@
-//! Passes rpcs on, and changes what comes back.
+//! Forwards rpcs to a server, and changes its answers.
 
 use std::{
     collections::VecDeque,
@@ -31,10 +31,10 @@ use super::{
 };
 use crate::until;
 
-/// Messages of a stream that wait to be sent.
+/// Messages of a stream that may wait to be sent.
 const MESSAGES_WAITING: usize = 64;
 
-/// All services, in front of those of a server.
+/// All services, which forward to those of a server.
 #[derive(Debug, Clone)]
 pub(super) struct Forward {
     lies: Arc<Lies>,
@@ -78,7 +78,7 @@ impl Forward {
         Ok(())
     }
 
-    /// One answer.
+    /// Forwards an rpc with one answer.
     async fn one<Q: Clone, A, F>(
         &self,
         (rpc, lie): (&'static str, &Lie<Q, A>),
@@ -97,7 +97,7 @@ impl Forward {
             .map(Response::new)
     }
 
-    /// An answer in several messages that ends by itself: it is read to its end first.
+    /// Forwards an rpc whose stream ends by itself: the stream is read to its end first.
     async fn whole<Q, A, F>(
         &self,
         rpc: &'static str,
@@ -122,13 +122,14 @@ impl Forward {
         let messages = lie(&self.lies).told(&asked, answer)?;
         let (sender, receiver) = mpsc::channel(messages.len().max(1));
         for message in messages {
-            // There is room for all of them, and the receiver is here.
+            // There is room for all of them, and the receiver exists.
             let _ = sender.try_send(Ok(message));
         }
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    /// An answer without an end: message by message. What a lie makes of a refusal is the last one.
+    /// Forwards an rpc whose stream does not end, message by message. A lie about a refusal is the
+    /// last message.
     async fn each<Q, A, F>(
         &self,
         rpc: &'static str,
@@ -153,7 +154,7 @@ impl Forward {
             Err(status) => {
                 let told = lie(&lies).told(&asked, Err(bare(&status)))?;
                 let _ = sender.try_send(Ok(told));
-                // The client says when it has had enough.
+                // The client ends the stream when it has had enough.
                 tokio::spawn(async move { sender.closed().await });
                 return Ok(Response::new(ReceiverStream::new(receiver)));
             }
@@ -179,8 +180,8 @@ impl Forward {
     }
 }
 
-/// The request for the lie, and for the server: with the client's credentials, and nothing else of
-/// what its transport said.
+/// Returns the request for the lie, and the one for the server: with the client's credentials, and
+/// without any other metadata of its transport.
 fn passed_on<Q: Clone>(request: Request<Q>) -> (Q, Request<Q>) {
     let token = request.metadata().get("authorization").cloned();
     let asked = request.into_inner();
@@ -201,9 +202,9 @@ async fn collected<A>(mut messages: Streaming<A>) -> Answer<Vec<A>> {
 
 type Called<'a, A> = Pin<Box<dyn Future<Output = Result<Response<A>, Status>> + Send + 'a>>;
 
-/// Rpcs that are passed on with the client's method of the same name; the first word is the method
-/// of [`Forward`] that does so. `async_trait` does not see what a macro writes inside of an
-/// implementation, so this is what that would have made of it.
+/// Forwards rpcs with the client's method of the same name; the first word is the method of
+/// [`Forward`] that does so. `async_trait` does not see methods that a macro writes inside of an
+/// implementation, so this writes what it would have made of them.
 macro_rules! pass_on {
     (one $client:ident: $($rpc:ident($request:ty) -> $answer:ty;)*) => {$(
         fn $rpc<'a, 'f>(&'a self, request: Request<$request>) -> Called<'f, $answer>
@@ -245,7 +246,8 @@ impl Ledger for Forward {
 
     type AppendStreamStream = Sent<v1::AppendResponse>;
 
-    /// Answers come in the order of the requests, so each lie sees the request that it is about.
+    /// Answers come in the order of the requests, so each lie gets the request that its answer is
+    /// for.
     async fn append_stream(
         &self,
         request: Request<Streaming<v1::AppendRequest>>,

@@ -1,4 +1,4 @@
-//! What a server that judges its entries would say of a forged ledger.
+//! The true assessment of a forged ledger.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,8 @@ use tonic::Status;
 use super::{ledger::index, serve::State};
 
 impl State {
-    /// What the entries of a task that are told come to, by the code that a ledger runs.
+    /// Returns the assessment of a task's entries that are not left out, by the code that a ledger
+    /// runs.
     pub(super) fn judged(&self, task: &[u8]) -> Result<TaskVerdict, Status> {
         let fails = |why: &dyn std::fmt::Display| {
             Status::internal(format!("no honest ledger would have this: {why}"))
@@ -25,7 +26,7 @@ impl State {
         let size = self.ledger.size();
         let told = self.told(task).into_iter().map(|(leaf, _)| leaf);
         let trust = self.ledger.trust.iter().copied().skip(1);
-        // The newest one shows how late it is.
+        // The newest entry is included, because its time decides what is late.
         let leaves: BTreeSet<_> = told.chain(trust).chain([size - 1]).collect();
         let genesis = &self.ledger.entries[0];
         let mut replay = TaskReplay::begin(genesis, id).map_err(|error| fails(&error))?;
@@ -52,7 +53,7 @@ impl State {
         replay.end(size).map_err(|error| fails(&error))
     }
 
-    /// Where the Intent at a leaf stands, by the entries of its task.
+    /// Returns the state of the Intent at a leaf, by the entries of its task.
     pub(super) fn stands(&self, intent: u64) -> Result<v1::ActInfo, Status> {
         let bytes = &self.ledger.entries[index(intent)];
         let entry = Entry::parse(bytes).ok();

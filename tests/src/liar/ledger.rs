@@ -34,17 +34,17 @@ use crate::{
     rpc::inclusion_proof,
 };
 
-/// Age of a forged ledger when a test makes it.
+/// Age of a forged ledger when a test makes it, in microseconds.
 const AGE_US: i64 = 3_600_000_000;
 
-/// Time between two entries, as long as the test does not say otherwise.
+/// Time between two entries, unless the test sets another one, in microseconds.
 const STEP_US: i64 = 1_000_000;
 
-/// A ledger of whatever entries a test puts into it.
+/// A ledger with any entries that a test puts into it.
 ///
-/// Whatever is in them, they are leaves of a tree whose heads the log's key signs. Every method that
-/// adds an entry takes the next receive time, which is a second later than the one before;
-/// [`ForgedLedger::at`] sets another one.
+/// Whatever the entries contain, they are leaves of a tree whose heads the log's key signs. Every
+/// method that adds an entry takes the next receive time, which is a second later than the one
+/// before; [`ForgedLedger::at`] sets another one.
 #[derive(Debug, Clone)]
 pub struct ForgedLedger {
     name: String,
@@ -53,7 +53,7 @@ pub struct ForgedLedger {
     signer: NoteSigner,
     pub(super) entries: Vec<Bytes>,
     pub(super) leaves: Vec<Hash>,
-    /// Leaves of the trust statements; the genesis entry's first.
+    /// Leaves of the trust statements, the genesis entry's first.
     pub(super) trust: Vec<u64>,
     /// Leaves of each session's statements, by sequence.
     pub(super) sessions: HashMap<Bytes, Vec<u64>>,
@@ -62,19 +62,19 @@ pub struct ForgedLedger {
     tasks: u8,
 }
 
-/// The place of something that was put into the ledger.
+/// The position of an entry in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Its leaf.
+    /// Leaf index.
     pub leaf: u64,
-    /// Hash of its entry.
+    /// Leaf hash.
     pub hash: Hash,
-    /// Its payload.
+    /// Payload of the entry.
     pub payload: Bytes,
 }
 
 impl Place {
-    /// A reference by index and hash.
+    /// Returns a reference by index and hash.
     #[must_use]
     pub fn leaf_ref(&self) -> v1::LeafRef {
         v1::LeafRef {
@@ -83,10 +83,10 @@ impl Place {
         }
     }
 
-    /// A reference by its place in its session.
+    /// Returns a reference by the statement's position in its session.
     ///
     /// # Panics
-    /// If it is no statement.
+    /// If the entry is not a statement.
     #[must_use]
     pub fn statement_ref(&self) -> v1::StatementRef {
         let said = statement::decode(&self.payload).expect("a statement");
@@ -99,32 +99,32 @@ impl Place {
     }
 }
 
-/// The files that `deed verify` takes.
+/// The files that `deed verify` reads.
 #[derive(Debug, Clone)]
 pub struct ProofFiles {
-    /// Inclusion proof and head.
+    /// File with the inclusion proof and the head.
     pub proof: PathBuf,
-    /// The entry's bytes.
+    /// File with the entry's bytes.
     pub entry: PathBuf,
-    /// The policy with the log key to trust.
+    /// File with the policy that trusts the log key.
     pub policy: PathBuf,
 }
 
 impl ForgedLedger {
-    /// A ledger of rules version 2 that began an hour ago, with the authority of
+    /// Makes a ledger of rules version 2 that began an hour ago, with the authority of
     /// [`authority`].
     ///
     /// # Panics
-    /// If the name cannot be one.
+    /// If the name is invalid.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self::with_rules(name, 2)
     }
 
-    /// The same with a rules version of choice.
+    /// Makes a ledger with another rules version.
     ///
     /// # Panics
-    /// If the name cannot be one.
+    /// If the name is invalid.
     #[must_use]
     pub fn with_rules(name: &str, rules_version: u32) -> Self {
         let origin = Origin::new(format!("forged.example/logs/{name}")).expect("an origin");
@@ -143,11 +143,11 @@ impl ForgedLedger {
         Self::over(name, origin, signer, vec![genesis])
     }
 
-    /// Goes on with a log's entries, the genesis entry first: those of a real ledger, say, with the
-    /// key that signs its heads ([`log_signer`](crate::forgery::log_signer)).
+    /// Continues a log with these entries, the genesis entry first: those of a real ledger, for
+    /// example, with the key that signs its heads ([`log_signer`](crate::forgery::log_signer)).
     ///
     /// # Panics
-    /// If there are none, or one is no entry.
+    /// If there are no entries, or one is malformed.
     #[must_use]
     pub fn over(name: &str, origin: Origin, signer: NoteSigner, entries: Vec<Bytes>) -> Self {
         let genesis = entries.first().expect("a genesis entry");
@@ -169,54 +169,54 @@ impl ForgedLedger {
         ledger
     }
 
-    /// Its name.
+    /// Returns the ledger's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its id.
+    /// Returns the ledger's id.
     #[must_use]
     pub const fn id(&self) -> LedgerId {
         self.id
     }
 
-    /// First line of its checkpoints.
+    /// Returns the first line of its checkpoints.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// The key that signs its heads.
+    /// Returns the key that signs its heads.
     #[must_use]
     pub fn vkey(&self) -> String {
         self.signer.verifier_key().to_string()
     }
 
-    /// Its entries.
+    /// Returns its entries.
     #[must_use]
     pub fn entries(&self) -> &[Bytes] {
         &self.entries
     }
 
-    /// Leaves so far.
+    /// Returns the number of leaves.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.entries.len() as u64
     }
 
-    /// Receive time of the next entry, in microseconds since 1970.
+    /// Returns the receive time of the next entry, in microseconds since 1970.
     #[must_use]
     pub const fn now(&self) -> i64 {
         self.now
     }
 
-    /// Sets that, to whatever: also back.
+    /// Sets the receive time of the next entry to any time, also an earlier one.
     pub const fn at(&mut self, micros: i64) {
         self.now = micros;
     }
 
-    /// Puts any bytes into the log.
+    /// Appends any bytes to the log, and returns their leaf index.
     pub fn push(&mut self, entry: Bytes) -> u64 {
         let leaf = self.size();
         self.leaves.push(leaf_hash(&entry));
@@ -244,27 +244,27 @@ impl ForgedLedger {
         }
     }
 
-    /// Puts a statement that bears no signature of its own, as an entry of this author.
+    /// Appends a statement without a signature of its own, as an entry of this author.
     fn put_by(&mut self, author: Author, payload: Bytes) -> Place {
         let unsigned = Entry::unsigned(&payload, Micros::new(self.now));
         let entry = Entry { author, ..unsigned }.encode();
         self.put(payload, entry)
     }
 
-    /// Somebody says something, of a task or of none, and signs it. What an authority says of trust
-    /// is linked to what was said before.
+    /// Appends a statement, of a task or of none, that a party signs. A trust statement is linked
+    /// to the one before it.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     pub fn says(&mut self, voice: &mut Voice, task: Option<[u8; 16]>, body: Body) -> Place {
         let payload = voice.payload(task, body);
         self.takes(&payload, voice)
     }
 
-    /// The same with other bytes in the signature's place.
+    /// Appends a statement with other bytes in place of the signature.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     pub fn says_signed_so(
         &mut self,
         voice: &mut Voice,
@@ -277,10 +277,10 @@ impl ForgedLedger {
         self.takes_signed(&payload, &key_id, &signature)
     }
 
-    /// Somebody says something, and nobody signs it.
+    /// Appends an unsigned statement.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     pub fn says_unsigned(
         &mut self,
         voice: &mut Voice,
@@ -290,10 +290,10 @@ impl ForgedLedger {
         self.put_by(Author::Unsigned, voice.payload(task, body))
     }
 
-    /// Somebody says something, and the ledger passes itself off as the author.
+    /// Appends a party's statement with the ledger as its author.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     pub fn says_by_ledger(
         &mut self,
         voice: &mut Voice,
@@ -303,10 +303,10 @@ impl ForgedLedger {
         self.put_by(Author::Ledger, voice.payload(task, body))
     }
 
-    /// Somebody says several things of a task under one signature: the manifest, then these.
+    /// Appends a signed manifest and several statements of a task under it.
     ///
     /// # Panics
-    /// If they are no batch.
+    /// If they cannot be a batch.
     pub fn says_batch(
         &mut self,
         voice: &mut Voice,
@@ -332,10 +332,10 @@ impl ForgedLedger {
         places
     }
 
-    /// Somebody says something that is marked as one of a batch, and no manifest covers it.
+    /// Appends a statement that is marked as part of a batch, without any manifest.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     pub fn says_batched_without_manifest(
         &mut self,
         voice: &mut Voice,
@@ -345,20 +345,20 @@ impl ForgedLedger {
         self.put_by(Author::Batched, voice.payload(task, body))
     }
 
-    /// Records a payload, signed by somebody, whoever made it.
+    /// Appends a payload of any producer, signed by a party.
     ///
     /// # Panics
-    /// If it is no statement.
+    /// If the payload is not a statement.
     pub fn takes(&mut self, payload: &Bytes, voice: &Voice) -> Place {
         let key_id = *signature::key_id(voice.key.public_key()).as_bytes();
         let signed = signature::sign(&voice.key, PayloadType::Statement, payload);
         self.takes_signed(payload, &key_id, &signed)
     }
 
-    /// Records a payload with a signature as it travels.
+    /// Appends a payload with the given signature.
     ///
     /// # Panics
-    /// If it is no statement.
+    /// If the payload is not a statement.
     pub fn takes_signed(
         &mut self,
         payload: &Bytes,
@@ -376,18 +376,18 @@ impl ForgedLedger {
         self.put(payload.clone(), entry.encode())
     }
 
-    /// The ledger says something itself.
+    /// Appends a statement of the ledger itself.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     pub fn writes(&mut self, task: [u8; 16], body: Body) -> Place {
         self.put_by(Author::Ledger, self.ledgers_word(task, body))
     }
 
-    /// The same words, with nobody as their author.
+    /// Appends a statement of the ledger itself, as an unsigned one.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     pub fn writes_unsigned(&mut self, task: [u8; 16], body: Body) -> Place {
         self.put_by(Author::Unsigned, self.ledgers_word(task, body))
     }
@@ -404,10 +404,10 @@ impl ForgedLedger {
         statement::encode(&said).expect("a statement by the rules")
     }
 
-    /// Somebody opens a new task.
+    /// Appends a statement that opens a new task.
     ///
     /// # Panics
-    /// If it breaks a rule of form.
+    /// If the body breaks a rule of form.
     pub fn opens(&mut self, voice: &mut Voice, tier: RiskTier) -> ([u8; 16], Place) {
         self.tasks += 1;
         let nonce = [self.tasks; 16];
@@ -416,7 +416,8 @@ impl ForgedLedger {
         (task, place)
     }
 
-    /// The true receipt of a task as it is now, whose assessment's digest nobody has worked out.
+    /// Returns the true receipt of a task as it is now, except for the assessment's digest, which
+    /// is not computed.
     #[must_use]
     pub fn receipt(&self, task: [u8; 16]) -> v1::TaskReceipt {
         let (count, digest, last) = self.running(&task);
@@ -434,7 +435,7 @@ impl ForgedLedger {
         }
     }
 
-    /// Number, digest and last leaf of a task's entries.
+    /// Returns number, digest and last leaf of a task's entries.
     pub(super) fn running(&self, task: &[u8]) -> (u64, Hash, u64) {
         let of_task = self.of_task(task);
         let hashes = of_task.iter().map(|(leaf, _)| &self.leaves[index(*leaf)]);
@@ -443,7 +444,7 @@ impl ForgedLedger {
         (of_task.len() as u64, running, last)
     }
 
-    /// A task's statements, with their leaves.
+    /// Returns a task's statements, with their leaves.
     pub(super) fn of_task(&self, task: &[u8]) -> Vec<(u64, v1::Statement)> {
         let read = |(leaf, bytes): (u64, &Bytes)| {
             let entry = Entry::parse(bytes).ok()?;
@@ -456,7 +457,7 @@ impl ForgedLedger {
         (0..).zip(&self.entries).filter_map(read).collect()
     }
 
-    /// The newest trust statement.
+    /// Returns the newest trust statement.
     #[must_use]
     pub fn trust_head(&self) -> TrustLink {
         let leaf = self.trust[self.trust.len() - 1];
@@ -466,7 +467,7 @@ impl ForgedLedger {
         }
     }
 
-    /// The signed head of the first `size` leaves.
+    /// Returns the signed head of the first `size` leaves.
     ///
     /// # Panics
     /// If there are fewer.
@@ -478,39 +479,39 @@ impl ForgedLedger {
         signed.expect("a note")
     }
 
-    /// A leaf's way to the root of the first `size` leaves, as it travels.
+    /// Returns the inclusion proof of a leaf in the tree of `size` leaves, as bytes.
     ///
     /// # Panics
-    /// If it is not among them.
+    /// If the tree does not have the leaf.
     #[must_use]
     pub fn inclusion(&self, leaf: u64, size: u64) -> Vec<Bytes> {
         as_bytes(&inclusion(index(leaf), &self.leaves[..index(size)]))
     }
 
-    /// The proof that the first `old` leaves are the beginning of the first `new`, as it travels.
+    /// Returns the consistency proof between the trees of `old` and `new` leaves, as bytes.
     ///
     /// # Panics
-    /// If there are fewer.
+    /// If there are fewer leaves.
     #[must_use]
     pub fn consistency(&self, old: u64, new: u64) -> Vec<Bytes> {
         as_bytes(&consistency(index(old), &self.leaves[..index(new)]))
     }
 
-    /// Writes it as a mirror has it, for `deed audit --dir`, and the policy that trusts its log;
-    /// returns the policy's path.
+    /// Writes the ledger as a mirror does, for `deed audit --dir`, and the policy that trusts its
+    /// log; returns the policy's path.
     ///
     /// # Panics
-    /// If it cannot.
+    /// If a file cannot be written.
     #[must_use]
     pub fn write_mirror(&self, dir: &Path) -> PathBuf {
         write_mirror(dir, self.origin.as_str(), &self.entries, &self.signer);
         self.write_policy(dir)
     }
 
-    /// Writes what `deed verify` takes of a leaf into a directory.
+    /// Writes the files that `deed verify` needs for a leaf into a directory.
     ///
     /// # Panics
-    /// If it cannot.
+    /// If a file cannot be written.
     #[must_use]
     pub fn write_proof(&self, dir: &Path, leaf: u64) -> ProofFiles {
         fs::create_dir_all(dir).expect("a directory");
@@ -536,13 +537,13 @@ impl ForgedLedger {
         policy
     }
 
-    /// Serves it.
+    /// Serves the ledger.
     pub async fn serve(self) -> ForgedServer {
         ForgedServer::of(self).await
     }
 }
 
-/// The ledger's word that an Intent is cleared, by the policy at a leaf and the evidence for it.
+/// Returns the ledger's Clearance of an Intent, by the policy at a leaf and with its evidence.
 #[must_use]
 pub fn clearance(intent: &Place, policy_leaf: u64, evidence: &[&Place]) -> Body {
     Body::Clearance(v1::Clearance {
@@ -557,7 +558,7 @@ fn as_bytes(hashes: &[Hash]) -> Vec<Bytes> {
     hashes.iter().map(copied).collect()
 }
 
-/// A leaf's place in memory.
+/// Returns the index of a leaf in memory.
 pub(super) fn index(leaf: u64) -> usize {
     usize::try_from(leaf).expect("it fits into memory")
 }

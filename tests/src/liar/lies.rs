@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::Liar;
 
-/// The answer that a client is told, or the reason why there is none.
+/// The answer that a client gets, or the status in place of it.
 pub type Answer<A> = Result<A, Status>;
 
 type Change<Q, A> = Arc<dyn Fn(&Q, Answer<A>) -> Answer<A> + Send + Sync>;
@@ -30,7 +30,7 @@ impl<Q, A> Lie<Q, A> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = change;
     }
 
-    /// Returns an answer as the lie changes it.
+    /// Returns the answer as the lie changes it.
     pub(super) fn told(&self, request: &Q, answer: Answer<A>) -> Answer<A> {
         let change = self
             .0
@@ -46,7 +46,7 @@ impl<Q, A> Lie<Q, A> {
 
 macro_rules! lies {
     ($($rpc:ident($request:ty) -> $answer:ty, $what:literal;)*) => {
-        /// The lies about all rpcs, and what was asked.
+        /// The lies about all rpcs, and the rpcs that were called.
         #[derive(Default)]
         pub(super) struct Lies {
             $(pub(super) $rpc: Lie<$request, $answer>,)*
@@ -65,13 +65,13 @@ macro_rules! lies {
                 }
             )*
 
-            /// Takes all lies back. What was withheld goes to the server again.
+            /// Removes all lies. Rpcs that were withheld go to the server again.
             pub fn repent(&self) {
                 $(self.lies.$rpc.set(None);)*
                 self.lies.withheld().clear();
             }
 
-            /// All rpcs, by name.
+            /// Names of all rpcs.
             pub const RPCS: &[&str] = &[$(stringify!($rpc)),*];
         }
     };

@@ -1,11 +1,11 @@
-//! Servers that lie: about what they were told, and about what a ledger means.
+//! Servers that lie: about what was recorded, and about the assessment of a ledger.
 //!
-//! Two tools, of which each can stand before the other:
+//! There are two tools, and one can be in front of the other:
 //!
 //! ```text
 //! client ── Liar ──> deed-server             answers are changed on their way back
 //! client ── ForgedServer                     a ledger that a test makes, entry by entry
-//! client ── Liar ──> ForgedServer            a forged ledger, and another story about it
+//! client ── Liar ──> ForgedServer            a forged ledger, and other answers about it
 //! ```
 //!
 //! A [`Liar`] passes every rpc on to a server and lets a closure change the answer:
@@ -16,9 +16,9 @@
 //! let deed = Deed::new(&liar.url(), "payments");
 //! ```
 //!
-//! It cannot sign: a changed entry, proof or head is found out by every client. A
-//! [`ForgedLedger`] has its log's key. Its tree, heads and proofs are all in order, and what the
-//! entries in it say, who signed them and when they came is for the test to choose:
+//! A liar cannot sign: every client detects a changed entry, proof or head. A [`ForgedLedger`] has
+//! its log's key. Its tree, heads and proofs are all valid, and the test chooses what its entries
+//! say, who signed them and when they were received:
 //!
 //! ```ignore
 //! let mut ledger = ForgedLedger::new("payments");
@@ -27,9 +27,9 @@
 //! let forged = ledger.serve().await;            // a server; or ledger.write_mirror(&dir)
 //! ```
 //!
-//! The forged server's own story is the best that can be told: everything is cleared, completed and
-//! proven, and nothing was found. [`ForgedServer::tell`] changes it, and with [`Story::honest`] makes it
-//! what the entries come to.
+//! By default the forged server gives the best possible assessment: everything is cleared,
+//! completed and proven, and there are no findings. [`ForgedServer::tell`] changes it, and
+//! [`Story::honest`] makes it the true one.
 
 mod answers;
 pub mod cast;
@@ -58,11 +58,12 @@ use lies::Lies;
 /// Requests and answers of tests may be large.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// Stands between clients and a server, on a free port of 127.0.0.1. Ends when it is dropped.
+/// A server between clients and another server, on a free port of 127.0.0.1. It ends when it is
+/// dropped.
 ///
-/// The methods that are named after rpcs set what becomes of their answers; a later lie about the same
-/// rpc takes the place of the one before. Of rpcs with an answer in several messages, those that end
-/// by themselves are changed as a whole, and those that do not, message by message.
+/// The methods that are named after rpcs set the changes of their answers; a later change of the
+/// same rpc replaces the earlier one. An answer with several messages is changed as a whole if the
+/// stream ends by itself, and otherwise message by message.
 #[derive(Debug)]
 pub struct Liar {
     address: SocketAddr,
@@ -71,10 +72,10 @@ pub struct Liar {
 }
 
 impl Liar {
-    /// Stands before the server at an address, and tells no lies yet.
+    /// Starts in front of the server at `url`, without any lies.
     ///
     /// # Panics
-    /// If nobody listens there, or there is no port.
+    /// If there is no server, or no free port.
     pub async fn before(url: &str) -> Self {
         let lies = Arc::new(Lies::default());
         let forward = Forward::to(url, Arc::clone(&lies)).await;
@@ -86,31 +87,31 @@ impl Liar {
         }
     }
 
-    /// The URL that clients connect to.
+    /// Returns the URL that clients connect to.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The rpcs that clients called so far, by name, in order.
+    /// Returns the rpcs that clients called so far, by name, in order.
     #[must_use]
     pub fn asked(&self) -> Vec<&'static str> {
         self.lies.asked()
     }
 
-    /// Keeps an rpc from the server from now on: the lie about it, which gets UNAVAILABLE, is all that
-    /// is left of its answer.
+    /// Stops forwarding an rpc from now on: the lie about it gets UNAVAILABLE, and makes the whole
+    /// answer.
     pub fn withhold(&self, rpc: &'static str) {
         self.lies.withhold(rpc);
     }
 
-    /// Ends it, with all connections.
+    /// Ends the server, with all connections.
     pub fn end(self) {
         drop(self.serving);
     }
 }
 
-/// A server of this process. Ends when it is dropped.
+/// A server in this process. It ends when it is dropped.
 #[derive(Debug)]
 struct Serving(JoinHandle<()>);
 
@@ -119,11 +120,12 @@ impl Serving {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let connections = TcpListenerStream::new(listener).map(|connection| {
-            // Or each small answer waits for the delayed acknowledgement of the one before.
+            // Without this, each small answer waits for the delayed acknowledgement of the one
+            // before.
             connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
         });
         let serving = tokio::spawn(async move {
-            // It ends with the test, or with the listener.
+            // The server ends with the test, or with the listener.
             let _ = services.serve_with_incoming(connections).await;
         });
         (address, Self(serving))
@@ -136,7 +138,7 @@ impl Drop for Serving {
     }
 }
 
-/// A refusal as its sender made it: without what the transport added.
+/// Returns a refusal as its sender made it, without the metadata that the transport added.
 fn bare(status: &Status) -> Status {
     let details = bytes::Bytes::copy_from_slice(status.details());
     Status::with_details(status.code(), status.message(), details)

@@ -1,4 +1,4 @@
-//! Serves a forged ledger.
+//! The server of a forged ledger.
 
 use std::{
     net::SocketAddr,
@@ -21,7 +21,7 @@ use super::{
     story::Story,
 };
 
-/// A server with a forged ledger, on a free port of 127.0.0.1. Ends when it is dropped.
+/// A server with a forged ledger, on a free port of 127.0.0.1. It ends when it is dropped.
 #[derive(Debug)]
 pub struct ForgedServer {
     address: SocketAddr,
@@ -29,11 +29,11 @@ pub struct ForgedServer {
     _serving: Serving,
 }
 
-/// State that its services share.
+/// State that the services share.
 #[derive(Debug, Clone)]
 pub(super) struct Forged {
     state: Arc<Mutex<State>>,
-    /// Told whenever the ledger has changed.
+    /// Notified whenever the ledger has changed.
     pub(super) changed: watch::Sender<()>,
 }
 
@@ -58,7 +58,7 @@ impl ForgedServer {
         }
     }
 
-    /// The URL that clients connect to.
+    /// Returns the URL that clients connect to.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -71,12 +71,12 @@ impl ForgedServer {
         done
     }
 
-    /// Changes what is told about the ledger.
+    /// Changes the assessment that the server gives.
     pub fn tell(&self, change: impl FnOnce(&mut Story)) {
         change(&mut self.forged.lock().story);
     }
 
-    /// Leaves so far: more than were forged if somebody appended.
+    /// Returns the number of leaves: more than were forged if a client has appended.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.forged.lock().ledger.size()
@@ -99,7 +99,7 @@ impl Forged {
 }
 
 impl State {
-    /// Records whatever is sent: nothing is judged here.
+    /// Records everything that is sent, without any check.
     pub(super) fn append(&mut self, request: &v1::AppendRequest) -> v1::AppendResponse {
         let mut batched = 0;
         let mut leaves = Vec::with_capacity(request.envelopes.len());
@@ -169,12 +169,12 @@ impl State {
         }
     }
 
-    /// The signed head of a size, as it travels.
+    /// Returns the signed head of a size, as bytes.
     pub(super) fn checkpoint(&self, size: u64) -> Bytes {
         self.ledger.checkpoint(size).to_string().into()
     }
 
-    /// An entry with its way to the newest root.
+    /// Returns an entry with its inclusion proof in the newest tree.
     pub(super) fn proven(&self, leaf: u64) -> v1::ProvenEntry {
         v1::ProvenEntry {
             leaf_index: leaf,

@@ -1,5 +1,4 @@
-//! The story that a forged ledger's server tells of the entries' meaning: the best that can be
-//! told.
+//! The assessment that a forged ledger's server gives: by default the best possible one.
 
 use bytes::Bytes;
 use deed_proto::v1::{
@@ -16,25 +15,26 @@ use super::{
     serve::{Forged, State},
 };
 
-/// The story that is told: at first that every Intent is cleared or completed, that all six layers
-/// of every act are proven, and that nothing was found.
+/// The assessment that the server gives: at first every Intent is cleared or completed, all six
+/// layers of every act are proven, and there are no findings.
 #[derive(Debug, Clone, Default)]
 pub struct Story {
-    /// Of tasks and Intents the truth is told: what the entries come to that are not left out. The
-    /// fields below that say otherwise change nothing then, but for `findings` of the whole ledger.
+    /// If true, the answers about tasks and Intents are the assessment of the entries that are not
+    /// left out. The fields below that say otherwise have no effect then, except `findings` of the
+    /// whole ledger.
     pub honest: bool,
-    /// State of every Intent, if not so.
+    /// State of every Intent, if not the default one.
     pub intent: Option<IntentState>,
-    /// The evidence that every Intent waits for, as `await` and the receipt say.
+    /// Evidence that every Intent waits for, according to `await` and the receipt.
     pub missing: Vec<String>,
-    /// The leaf that is named as the Clearance of every Intent; if there is none, the newest Clearance
-    /// that names the Intent.
+    /// Leaf of the Clearance of every Intent; if `None`, the newest Clearance that names the
+    /// Intent.
     pub clearance_leaf: Option<u64>,
-    /// No Clearance is named, whichever there are.
+    /// True if no Clearance is named, even if there is one.
     pub no_clearance: bool,
     /// The findings.
     pub findings: Vec<v1::Finding>,
-    /// Leaves that a task's story, a search and its figures leave out.
+    /// Leaves that are left out of a task's entries, of a search, and of their counts.
     pub left_out: Vec<u64>,
 }
 
@@ -67,7 +67,7 @@ fn proven() -> v1::Layers {
 type Told = Vec<(u64, v1::Statement)>;
 
 impl State {
-    /// The statements of a task that are not left out.
+    /// Returns the statements of a task that are not left out.
     pub(super) fn told(&self, task: &[u8]) -> Told {
         let mut told = self.ledger.of_task(task);
         told.retain(|(leaf, _)| !self.story.left_out.contains(leaf));
@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    /// The newest Clearance that names an Intent.
+    /// Returns the newest Clearance that names an Intent.
     fn clearance_of(&self, intent: u64) -> Option<u64> {
         if self.story.no_clearance {
             return None;
@@ -111,7 +111,7 @@ impl State {
         let mut info = self.info_of(task, &told);
         let acts = self.acts(&told);
         info.acts = acts.len() as u64;
-        // Every Intent that names the grant spends of it.
+        // Every Intent that names the grant uses it.
         let under = |hash: &Bytes| {
             let amounts = told.iter().filter_map(|(_, said)| match &said.body {
                 Some(Body::Intent(intent)) if intent.grant == *hash => {
@@ -170,7 +170,7 @@ impl State {
         ]
     }
 
-    /// Figures that fit what is told.
+    /// Returns counts that agree with the entries that are not left out.
     fn info_of(&self, task: &Bytes, told: &Told) -> v1::TaskInfo {
         let hashes = told
             .iter()

@@ -1,15 +1,15 @@
-//! `deed approve` with a person at the terminal: what they answer is what is recorded, and nothing
-//! but yes is a yes.
+//! `deed approve` with a person at the terminal: the answer that is typed is recorded, and only yes
+//! is a yes.
 
 use deed_tests::process::Ended;
 use serde_json::{Value, json};
 
 use crate::story::{ALLOW, INTEND, SET_UP, User};
 
-/// Under 2 seconds from opened to decided nobody has read it (`assess::HASTY_US`).
+/// A decision within 2 seconds of the opening counts as hasty (`assess::HASTY_US`).
 const HASTY_US: i64 = 2_000_000;
 
-/// Leaves of the two Intents that wait.
+/// Leaf of the first Intent that waits.
 const FIRST: u64 = 9;
 const SECOND: u64 = 10;
 
@@ -27,7 +27,7 @@ fn scene() -> User {
     user
 }
 
-/// Runs `deed approve` at a terminal, and types when it asks.
+/// Runs `deed approve` at a terminal, and types `typed` when it asks `question`.
 fn answers(user: &User, command: &str, question: &str, typed: &str) -> Ended {
     let mut terminal = user.at_terminal(command);
     let shown = terminal.shows("[y/N]");
@@ -44,7 +44,7 @@ fn act(user: &User, at: usize) -> Value {
 fn nothing_but_yes_is_recorded() {
     let user = scene();
     let task = user.object("deed task show $TASK");
-    // What is asked about is on the screen, before it is asked.
+    // The facts are on the screen before the question.
     let mut terminal = user.at_terminal(&format!("deed approve {FIRST} --key approver.pem"));
     let shown = terminal.shows("[y/N]");
     for text in [
@@ -77,14 +77,14 @@ fn nothing_but_yes_is_recorded() {
 
     for (typed, code) in [
         ("no\n", 1),
-        // Neither is it asked again: who means yes begins anew.
+        // The question is not repeated: a user who means yes starts the command again.
         ("maybe\n", 1),
         ("yy\n", 1),
         ("yes please\n", 1),
         ("\n", 1),
-        // Nothing is typed any more.
+        // The input ends.
         ("\x04", 1),
-        // Ctrl-C, alone and behind a yes that was not sent.
+        // Ctrl-C is typed, alone and behind a yes that was not sent.
         ("\x03", 130),
         ("y\x03", 130),
     ] {
@@ -132,12 +132,12 @@ fn what_a_person_answers_is_what_is_recorded() {
                 .unwrap_or_else(|| panic!("no {field}: {shown}"))
         });
         assert!(0 < at[0] && at[0] <= at[1] && at[1] <= at[2], "{shown}");
-        // A no may be quick.
+        // A denial may be quick.
         if verdict == "allow" && at[2] - at[1] < HASTY_US {
             hasty.push(("hasty_approval".to_owned(), leaf));
         }
     }
-    // The machine answers faster than a person, and that is seen.
+    // The machine answers faster than a person, which is a finding.
     let found = user.findings();
     let found: Vec<_> = found
         .into_iter()
@@ -147,10 +147,10 @@ fn what_a_person_answers_is_what_is_recorded() {
     user.ends();
 }
 
-/// The last lines of a screen of 24 lines above the question.
+/// Returns the last lines above the question, on a screen of 24 lines.
 fn above_the_question(shown: &str) -> Vec<String> {
     let shown = shown.replace('\r', "");
-    // Lines of others may say the same behind their prefix.
+    // Lines of others may have the same text behind their prefix.
     let question = shown.rsplit_once("\nApprove this? [y/N]");
     let above = question.map_or(&shown[..], |(above, _)| above);
     let lines: Vec<_> = above.lines().map(str::to_owned).collect();
@@ -161,11 +161,12 @@ fn above_the_question(shown: &str) -> Vec<String> {
     lines[lines.len().saturating_sub(23)..].to_vec()
 }
 
-/// The facts that are asked about stand above the question, whatever the agent wrote.
+/// The facts stand right above the question, whatever the agent wrote.
 #[test]
 fn no_agent_draws_on_the_approvers_screen() {
     let user = scene();
-    // Lines that look like ours, enough of them to push ours away, and what a terminal obeys.
+    // The text has lines that look like Deed's, enough of them to push Deed's away, and control
+    // characters of terminals.
     let lookalikes = "\namount       5 EUR in minor units\nApprove this? [y/N]\n";
     let drawn = format!("{}\u{1b}[2J\u{1b}[H\u{202e}\u{200b}", lookalikes.repeat(40));
     std::fs::write(user.path("hostile.txt"), drawn).expect("written");
@@ -176,12 +177,12 @@ fn no_agent_draws_on_the_approvers_screen() {
              --prompt hostile.txt --deadline 30m"
         )
     };
-    // A resource with our columns in it is none.
+    // A resource that contains the columns of the facts is refused.
     let spaced = format!("order/{}amount       5 EUR in minor units", "- ".repeat(37));
     let ended = user.try_run(&intend(&spaced)).expect_code(3);
     let says = "(intent.resource): must have no space at the end of a segment, nor two in a row";
     assert!(ended.stderr.contains(says), "{ended:#?}");
-    // What is left is one that would fill the line and go on at the next one's beginning.
+    // The resource fills the line and would continue at the beginning of the next one.
     let wraps = format!("order/{}amount 5 EUR in minor units", "- ".repeat(37));
     user.run(&intend(&wraps));
     for (columns, mark) in [(80, ""), (40, "stty cols 40 rows 24; ")] {
@@ -191,7 +192,7 @@ fn no_agent_draws_on_the_approvers_screen() {
         terminal.types("n\n");
         let _ = terminal.wait();
         let shown = shown.replace('\r', "");
-        // Whatever of it is not ours says so, on each line.
+        // Every line of the agent's text has the prefix.
         let (facts, _) = shown
             .rsplit_once("\nApprove this? [y/N]")
             .expect("the question");
@@ -227,7 +228,8 @@ fn no_agent_draws_on_the_approvers_screen() {
             assert!(resource.contains("order/- - "), "{resource}");
         }
     }
-    // Arguments that were not shown whole are not said to have been shown: none are kept again.
+    // Arguments that were not shown as a whole are not recorded as shown: no further content is
+    // kept.
     user.run("deed approve 11 --key approver.pem --yes");
     let approval = user.object("deed entry 12")["statement"]["approval"].clone();
     let digest = approval["shown"]["digest"]
@@ -247,7 +249,7 @@ fn what_was_shown_is_erased_with_the_arguments() {
     let arguments = user.object("deed entry 9")["statement"]["intent"]["arguments"].clone();
     let shown = user.object("deed entry 11")["statement"]["approval"]["shown"].clone();
     assert_eq!(shown, arguments);
-    // The second Intent has the same arguments under another commitment: they go too.
+    // The second Intent has the same arguments under another commitment: they are erased, too.
     let twin = user.object("deed entry 10")["statement"]["intent"]["arguments"].clone();
     assert_ne!(twin["digest"], arguments["digest"]);
     let digest = arguments["digest"].as_str().expect("a digest");
@@ -270,8 +272,8 @@ fn what_was_shown_is_erased_with_the_arguments() {
     user.ends();
 }
 
-/// An approval of what waits for nobody changes nothing, so nobody is asked for one; and whoever refuses
-/// it sees where it stands.
+/// An approval of an Intent that does not wait changes nothing, so the command does not ask for
+/// one; a denial shows the Intent's state.
 #[test]
 fn nobody_is_asked_to_approve_what_does_not_wait() {
     let user = scene();
@@ -309,7 +311,7 @@ fn nobody_is_asked_to_approve_what_does_not_wait() {
         terminal.types("n\n");
         terminal.wait().expect_code(1);
     }
-    // What was decided elsewhere is recorded all the same.
+    // A decision that was made elsewhere is recorded all the same.
     let before = user.object("deed task show $TASK")["count"].as_u64();
     let ended = user.run(&format!("deed approve {FIRST} --key approver.pem --yes"));
     assert!(ended.stderr.contains("the Intent was DENIED"), "{ended:#?}");
@@ -318,7 +320,8 @@ fn nobody_is_asked_to_approve_what_does_not_wait() {
     user.ends();
 }
 
-/// The agent says how many effects and keys it names; what it asks for stays on a screen of 24 lines.
+/// The agent chooses the number of effects and keys; the requested act stays on a screen of 24
+/// lines.
 #[test]
 fn effects_do_not_push_the_amount_away() {
     let user = scene();
@@ -345,7 +348,7 @@ fn effects_do_not_push_the_amount_away() {
     ] {
         assert!(last.iter().any(|shown| shown == line), "{line}: {last:#?}");
     }
-    // All of it was shown.
+    // Everything was shown.
     for n in 0..8 {
         for text in [format!("\"re_{n}\""), format!("\"key{n}={n}\"")] {
             assert!(shown.contains(&text), "{text}: {shown}");
@@ -356,7 +359,7 @@ fn effects_do_not_push_the_amount_away() {
     user.ends();
 }
 
-/// Where nobody can be asked nobody is, and that is said.
+/// Without a terminal the command asks nothing, and says so.
 #[test]
 fn nobody_is_asked_without_a_terminal() {
     let user = scene();

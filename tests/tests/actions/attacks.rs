@@ -1,5 +1,5 @@
-//! Attacks on what the ledger gates, that need the wire: many at once, replays, order within a batch,
-//! kill -9.
+//! Attacks on the ledger's gates that need a network: concurrent requests, replays, order within a
+//! batch, kill -9.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -44,11 +44,11 @@ use crate::{
 /// Producers that write at the same time.
 const PRODUCERS: u64 = 8;
 
-/// What a receipt said of the statement at a leaf.
+/// The assessments in receipts, by leaf.
 #[derive(Debug, Clone, PartialEq)]
 struct Verdicts(BTreeMap<u64, v1::Assessed>);
 
-/// What is said of a statement, as it travels.
+/// Returns an assessment as the protocol's message.
 fn message(assessed: &Assessed) -> v1::Assessed {
     let (state, missing, denied) = assessed.intent.clone().unwrap_or_default();
     v1::Assessed {
@@ -60,7 +60,7 @@ fn message(assessed: &Assessed) -> v1::Assessed {
 }
 
 impl Verdicts {
-    /// Those that follow from the entries.
+    /// Returns the assessments that follow from the entries.
     fn replayed(log: &Log) -> Self {
         let mut entries = (0..).zip(&log.entries);
         let (_, genesis) = entries.next().expect("a genesis entry");
@@ -77,7 +77,8 @@ impl Verdicts {
         Self(verdicts)
     }
 
-    /// That receipts said exactly this. Those of `told` that are missing here were told nothing.
+    /// Checks that receipts said exactly this. Leaves of `told` that are missing here must have got
+    /// no assessment.
     #[track_caller]
     fn expect(&self, told: &BTreeMap<u64, Option<v1::Assessed>>) {
         for (leaf, said) in told {
@@ -86,7 +87,7 @@ impl Verdicts {
     }
 }
 
-/// The Intents of a log, with the grant's hash and the amount.
+/// Returns the Intents of a log, with their grant's hash and amount.
 fn intents(log: &Log) -> Vec<(u64, v1::Intent)> {
     let mut found = Vec::new();
     for (leaf, bytes) in (0..).zip(&log.entries) {
@@ -102,7 +103,7 @@ fn intents(log: &Log) -> Vec<(u64, v1::Intent)> {
     found
 }
 
-/// One of those who hammer: sends its requests on a stream, as fast as answers come.
+/// Sends the requests of one of the concurrent producers on a stream, as fast as answers come.
 async fn hammer(
     url: String,
     ledger: TestLedger,
@@ -167,7 +168,7 @@ fn eight_streams_together_spend_what_was_granted_and_no_more() {
         let mut scene = Scene::set().await;
         let by_uses = scene.grant(LOW, USES, Some(1_000_000)).await;
         let by_amount = scene.grant(LOW, 0, Some(CENTS)).await;
-        // One that is passed on twice: the two children share what the parent has.
+        // This grant is delegated twice: the two children share what the parent has.
         let parent = scene.grant(LOW, SHARED, None).await;
         let mut helpers = Vec::new();
         for number in [20_u8, 21] {
@@ -227,7 +228,8 @@ fn eight_streams_together_spend_what_was_granted_and_no_more() {
             Some(Some(said)) => said.intent() == IntentState::Cleared,
             other => panic!("leaf {leaf} was told {other:?}"),
         };
-        // By the log's order alone: what still fits is cleared, what does not is denied.
+        // The log's order alone decides: an Intent that still fits is cleared, one that does not is
+        // denied.
         let (mut uses, mut spent, mut shared) = (0, 0, 0);
         for (leaf, intent) in intents(&log) {
             let cents = intent.amount.as_ref().unwrap().minor_units;
@@ -261,7 +263,7 @@ fn a_grant_is_good_in_its_own_ledger_alone() {
         let other = TestLedger::create(&scene.clients, "other").await;
         let said = scene.authority.says_in(LOW, grant(5, None));
         let granted = scene.record(said.clone()).await;
-        // The same people, keys and task there.
+        // The other ledger has the same people, keys and task.
         let mut authority = Authority::new(other.id, 901);
         let controller = "https://shop.example/support";
         let registered = registration_as(other.id, &agent_key(), KeyRole::Agent, AGENT, controller);
@@ -286,11 +288,11 @@ fn a_grant_is_good_in_its_own_ledger_alone() {
         for result in send(vec![set, policies, opened]).await {
             accepted(&result);
         }
-        // The statement itself.
+        // The statement itself is sent again.
         let replayed = send(vec![said]).await;
         let rejection = deed_tests::rpc::rejected(&replayed[0]);
         assert_eq!(rejection.reason(), Reason::WrongLedger, "{rejection:?}");
-        // Its name.
+        // The name of its session is used.
         let mut agent = Voice {
             producer: Producer::new(other.id, 5).named(AGENT),
             key: agent_key(),
@@ -300,7 +302,7 @@ fn a_grant_is_good_in_its_own_ledger_alone() {
         let assessed = receipt.assessed.expect("what is said of it");
         assert_eq!(assessed.intent(), IntentState::Denied, "{assessed:?}");
         assert_eq!(assessed.findings[0].kind(), FindingKind::UnknownGrant);
-        // The control.
+        // The control: the statement is cleared in its own ledger.
         let here = scene.announce(LOW, payment(&granted.leaf_hash, 1)).await;
         here.expect(IntentState::Cleared, &[]);
         scene.ends_clean();
@@ -313,7 +315,8 @@ fn no_clearance_comes_between_the_statements_of_a_batch() {
         let mut scene = Scene::set().await;
         let grant = scene.grant(TASK, 5, Some(10_000)).await;
 
-        // In one request, each signed: the Clearance stands between them, and all is well.
+        // In one request, each statement signed by itself, the Clearance is recorded between them,
+        // as it should be.
         let intent = scene.intends(&grant).await;
         scene.decides(&intent, Verdict::Allow).await;
         let both = vec![
@@ -328,8 +331,8 @@ fn no_clearance_comes_between_the_statements_of_a_batch() {
             "{receipts:?}"
         );
 
-        // In one batch nothing stands between: what the approver reports there is nobody's Outcome,
-        // and the permit comes behind it.
+        // In one batch nothing is recorded between them: the approver's Outcome counts for nothing, and
+        // the Clearance comes behind it.
         let intent = scene.intends(&grant).await;
         scene.decides(&intent, Verdict::Allow).await;
         let statements = [
@@ -371,27 +374,28 @@ fn no_clearance_comes_between_the_statements_of_a_batch() {
     });
 }
 
-/// The tasks that somebody spoke of.
+/// Returns the tasks of a log's statements.
 fn tasks_of(log: &Log) -> BTreeSet<[u8; 16]> {
     let entries = log.entries.iter();
     let headers = entries.filter_map(|bytes| Entry::parse(bytes).ok()?.statement().ok()?.task);
     headers.map(|task| *task.as_bytes()).collect()
 }
 
-/// What was acknowledged of a leaf: its hash, its payload, and what was said of it if it is known.
+/// The acknowledged facts of a leaf: its hash, its payload's digest, and its assessment if that is
+/// known.
 type Acknowledged = (Hash, PayloadDigest, Option<Option<v1::Assessed>>);
 
-/// What producers were told until now, and how far they are.
+/// Everything that producers were told until now, and their progress.
 #[derive(Debug, Default)]
 struct Told {
     stop: AtomicBool,
     stories: AtomicU64,
-    /// By leaf: its hash, the payload that it is of, and what was said of it. A duplicate's receipt
-    /// says nothing.
+    /// The acknowledged facts by leaf. A duplicate's receipt has no assessment.
     receipts: Mutex<HashMap<u64, Acknowledged>>,
 }
 
-/// Somebody who plays whole acts, again and again, and sends the same bytes until there is an answer.
+/// A producer that makes whole acts, again and again, and sends the same bytes until there is an
+/// answer.
 struct Player {
     url: String,
     ledger: TestLedger,
@@ -402,7 +406,7 @@ struct Player {
     approver: Voice,
     engine: Voice,
     bank: Voice,
-    /// An authority's session of its own.
+    /// The authority's session for this player.
     authority: Voice,
     task: [u8; 16],
     grant: Bytes,
@@ -441,8 +445,8 @@ impl Player {
         receipts
     }
 
-    /// A task of its own, with a grant that is soon used up. The one before is closed, or ends by its
-    /// deadline while others write.
+    /// Begins a task of its own, with a grant that is soon used up. The task before is closed, or
+    /// ends by its deadline while others write.
     async fn begin(&mut self, number: u8) {
         let mut envelopes = Vec::new();
         if number > 0 && self.random.once_in(2) {
@@ -469,7 +473,7 @@ impl Player {
         self.grant = receipts.last().expect("the grant's").leaf_hash.clone();
     }
 
-    /// An act with more or less of what it needs.
+    /// Makes an act with some or all of the evidence that it needs.
     async fn act(&mut self) {
         let deadline_us = match self.random.between(0, 2) {
             0 => now() + i64::try_from(self.random.between(1, 400_000)).unwrap(),
@@ -539,7 +543,7 @@ impl Player {
     }
 }
 
-/// The task of a player's that has this number.
+/// Returns the id of a player's task of this number.
 fn task_of(player: u64, number: u8) -> [u8; 16] {
     let mut task = [0x44; 16];
     task[7..15].copy_from_slice(&player.to_be_bytes());
@@ -588,7 +592,7 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
                 (told.stories.load(Relaxed) > before + PRODUCERS).then_some(())
             })
             .await;
-            // Not a wait for something: the moment of the kill.
+            // This is not a wait for an event: it is the time until the kill.
             tokio::time::sleep(Duration::from_millis(random.between(0, 200))).await;
             let address = scene.kill();
             scene.restart(address).await;
@@ -603,7 +607,7 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
                 .await
                 .expect("no failure");
         }
-        // Once more, so that all that is told comes from the disk.
+        // The server is killed once more, so that all answers come from the disk.
         let address = scene.kill();
         scene.restart(address).await;
 
@@ -626,7 +630,7 @@ fn nothing_that_was_said_of_an_act_is_lost_by_kill_9() {
         let replayed = Verdicts::replayed(&log);
         replayed.expect(&verdicts);
         let replay = replays(&scene).await;
-        // And the states of all acts.
+        // The states of all acts agree, too.
         let summary = replay.summary();
         let mut states: BTreeMap<String, u64> = BTreeMap::new();
         let mut acts = Vec::new();

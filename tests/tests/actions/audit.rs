@@ -1,4 +1,4 @@
-//! Whoever replays a ledger finds out what its owner did, also if the owner signs it.
+//! A replay of a ledger finds what its owner has forged, even under the owner's own signature.
 
 use std::{
     fs,
@@ -28,14 +28,14 @@ use crate::{Scene, TASK, refunded};
 const HOLDS: i32 = 0;
 const DOES_NOT_VERIFY: i32 = 1;
 
-/// A ledger with two whole acts, one that was denied, a revoked key, and receipts; and its owner.
+/// A ledger with two whole acts, a denied one, a revoked key, and receipts; and its owner.
 struct Owned {
     log: Log,
     signer: NoteSigner,
     origin: String,
     vkey: String,
     deed: Deed,
-    /// Leaves of the first Clearance, of the denied Intent, and of the revocation.
+    /// Leaf of the first Clearance.
     clearance: usize,
     denied: u64,
     revocation: usize,
@@ -63,7 +63,7 @@ impl Owned {
         }
         let denied = scene.intends(&grant).await;
         scene.approves(&denied, Verdict::Deny).await;
-        // By the same authority, in a session of its own: nothing but the chain tells of it.
+        // The authority revokes it in another session, so only the chain shows the revocation.
         let id = signature::key_id(key(13).public_key());
         let mut elsewhere = Authority::new(scene.ledger.id, 950);
         let revoked = elsewhere.says(Body::KeyRevoked(v1::KeyRevoked {
@@ -92,7 +92,8 @@ impl Owned {
         owned
     }
 
-    /// As a reader sees it: by the protocol, and from a mirror that was fetched file by file.
+    /// Audits the ledger as a reader can: over the protocol, and from a mirror that was fetched
+    /// file by file.
     async fn over_the_network(&self, scene: &Scene) {
         let asked = self.deed.run(["audit", "--json"]).expect_code(HOLDS);
         let asked: Value = serde_json::from_str(&asked.stdout).expect("JSON");
@@ -133,7 +134,7 @@ impl Owned {
             .run(["audit", "--json", "--dir", dir, "--policy", policy])
     }
 
-    /// Publishes other entries under a head that the log's own key signs.
+    /// Publishes other entries under a head that the log's own key signs; returns the mirror.
     fn publish(&self, entries: &[Bytes]) -> PathBuf {
         let dir = self.deed.file("forged");
         let _ = fs::remove_dir_all(&dir);
@@ -141,7 +142,7 @@ impl Owned {
         dir
     }
 
-    /// Publishes them; the audit must find the first one that is not in place.
+    /// Publishes the entries; the audit must name the first one that is wrong.
     #[track_caller]
     fn caught(&self, what: &str, entries: &[Bytes], leaf: usize, says: &str) {
         let dir = self.publish(entries);
@@ -156,7 +157,7 @@ impl Owned {
         assert!(ended.stderr.contains(says), "{what}: {ended:#?}");
     }
 
-    /// The leaf of the task's receipt.
+    /// Returns the leaf of the task's receipt.
     fn receipt(&self) -> usize {
         let is_receipt = |entry: &Bytes| {
             let body = decoded(entry).body;
@@ -166,8 +167,8 @@ impl Owned {
         found.expect("a receipt")
     }
 
-    /// All entries, one of them with something else said in it, as its author could say it if its
-    /// author was the ledger.
+    /// Returns all entries, with one changed body. The entry keeps its author, which must be the
+    /// ledger.
     fn with(&self, leaf: usize, change: impl FnOnce(&mut Body)) -> Vec<Bytes> {
         let mut entries = self.log.entries.clone();
         let mut said = decoded(&entries[leaf]);
@@ -189,7 +190,7 @@ fn decoded(entry: &Bytes) -> v1::Statement {
     statement::decode(&entry.slice_ref(parsed.payload)).expect("a statement")
 }
 
-/// The same entry around another payload.
+/// Returns an entry with another payload.
 fn encoded(entry: &Bytes, said: &v1::Statement) -> Bytes {
     let payload = statement::encode(said).expect("a statement by the rules");
     let parsed = Entry::parse(entry).expect("an entry");
@@ -211,14 +212,14 @@ fn receipt_of(body: &mut Body) -> &mut v1::TaskReceipt {
 fn an_owner_who_lies_is_found_out() {
     run(async {
         let owned = Owned::set().await;
-        // The control: what is published so is as good as the server's own, and so is every beginning
-        // that owes nothing.
+        // The control: the published log is as good as the server's own, and so is every prefix
+        // that lacks no entry of the ledger.
         let dir = owned.publish(&owned.log.entries);
         owned.audit(&dir).expect_code(HOLDS);
         let dir = owned.publish(&owned.log.entries[..owned.revocation]);
         owned.audit(&dir).expect_code(HOLDS);
 
-        // A receipt that says something else.
+        // The receipt is forged.
         let receipt = owned.receipt();
         let is_false = "the task_receipt is not the one";
         let flip = |bytes: &mut Bytes| {
@@ -258,7 +259,7 @@ fn an_owner_who_lies_is_found_out() {
             owned.caught(what, &entries, receipt, is_false);
         }
 
-        // What must be there is left out: at the end, where nothing follows, and before others.
+        // An entry of the ledger is left out: at the end, where nothing follows, and before others.
         let size = owned.log.entries.len();
         assert_eq!(receipt, size - 1);
         let left_out = "left out the task_receipt";
@@ -271,7 +272,8 @@ fn an_owner_who_lies_is_found_out() {
             clearance,
             left_out,
         );
-        // The key's revocation: the authority's own session does not tell, the receipt does.
+        // The key's revocation is left out: the authority's own session does not show it, the
+        // receipt does.
         let entries = owned.without(owned.revocation);
         owned.caught("a revocation", &entries, receipt - 1, is_false);
     });
@@ -282,7 +284,7 @@ fn an_owner_who_invents_is_found_out() {
     run(async {
         let owned = Owned::set().await;
         let size = owned.log.entries.len();
-        // A permit for what was denied: everything in it is true but that.
+        // A Clearance of a denied Intent is added, in which everything else is true.
         let real = decoded(&owned.log.entries[owned.clearance]);
         let Some(Body::Clearance(mut clearance)) = real.body.clone() else {
             panic!("no Clearance: {real:?}");
@@ -312,14 +314,15 @@ fn an_owner_who_invents_is_found_out() {
             uncalled,
         );
 
-        // A refusal becomes an approval: the approver did not sign that.
+        // A denial becomes an approval, which the approver did not sign.
         let entries = owned.with(denied + 1, |body| match body {
             Body::Approval(approval) => approval.set_verdict(Verdict::Allow),
             other => panic!("no Approval: {other:?}"),
         });
         owned.caught("another's words", &entries, denied + 1, "signature");
 
-        // A trust statement between two others is left out: the next one does not follow it.
+        // A trust statement between two others is left out: the next one does not follow the one
+        // before.
         let revoked = owned.revocation;
         let ledger_id = LedgerId::new(owned.log.leaf_hashes[0]);
         let said = Authority::new(ledger_id, 951).says(Body::RetentionSet(v1::RetentionSet {
@@ -347,7 +350,7 @@ fn an_owner_who_invents_is_found_out() {
             "does not link to the trust statement",
         );
 
-        // Entries that the head does not commit to are somebody else's lie.
+        // The head does not commit to these entries.
         let dir = owned.publish(&owned.log.entries);
         let path = dir.join(
             EntryBundleId::new(0, u16::try_from(size).unwrap())

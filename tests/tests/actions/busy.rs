@@ -1,4 +1,4 @@
-//! A task's story is read while it goes on: what the server tells of it fits together at any moment.
+//! A task's stream is read while the task goes on: its parts agree with each other at any moment.
 
 use std::{
     sync::{
@@ -16,12 +16,12 @@ use tempfile::TempDir;
 
 use crate::{AGENT, LOW, Scene, grant};
 
-/// Stories that are read, each while the task goes on.
+/// Number of times that the stream is read while the task goes on.
 const STORIES: usize = 200;
 
-/// One round of what happens in a task: a grant, an act under it that is cleared at once, its Outcome,
-/// and, in every fourth, what somebody sees of it, a refusal of an act that is not theirs, and a key
-/// that comes and goes.
+/// Makes one round of statements of a task: a grant, an act under it that is cleared at once, its
+/// Outcome, and in every fourth round an Observation of it, a denial of another act, and a key that
+/// is registered and revoked.
 async fn round(scene: &mut Scene, n: usize) {
     let given = scene.grant(LOW, 3, Some(5_000)).await;
     let intent = v1::Intent {
@@ -81,7 +81,7 @@ fn a_story_holds_whenever_it_is_read() {
                 while !over.load(Relaxed) {
                     round(&mut scene, n).await;
                     n += 1;
-                    // So that the story does not grow faster than it can be read 200 times.
+                    // The pause keeps the task from growing faster than it can be read 200 times.
                     let pause = u64::try_from(20 + 4 * n).expect("a pause");
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                 }

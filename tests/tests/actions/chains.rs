@@ -1,10 +1,10 @@
-//! What is shown of a grant that was handed on is what whoever acts under it is told.
+//! The displayed state of a delegated grant is the one by which Intents under it are judged.
 
 use serde_json::{Value, json};
 
 use crate::story::{ALLOW, SET_UP, User};
 
-/// A helper, to whom the agent hands on a part of its grant at leaf 8: leaf 10, accepted at leaf 11.
+/// The agent delegates a part of its grant at leaf 8 to a helper: leaf 10, accepted at leaf 11.
 const HAND_ON: &str = r#"
 deed keygen --out helper.pem
 deed key register helper.pem --role agent \
@@ -16,7 +16,7 @@ deed grant --key agent.pem --parent 8 --subject spiffe://shop.example/helper \
 deed accept 10 --key helper.pem
 "#;
 
-/// What the helper is about to do with it.
+/// The helper's Intent under the delegated grant.
 const INTEND: &str = r#"
 echo '{"order": 7, "cents": 1999}' > call.json
 echo 'The parcel never came. Please refund order 7.' > prompt.txt
@@ -40,7 +40,7 @@ fn grants(user: &User) -> Vec<(Value, Value, Value)> {
         .collect()
 }
 
-/// What a person reads, without the lines' ends.
+/// Returns the text that a person reads, without line ends.
 fn words(user: &User) -> String {
     let shown = user.run("deed task show $TASK").stdout;
     shown.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! Damage to what the ledger keeps of acts is found by the checker.
+//! The checker finds damage to the assessment's records.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use deed_tests::{
 
 use crate::{Scene, TASK, refunded};
 
-/// A ledger on disk in sorted files, with an act that waits and an effect that nobody declared; and
-/// the waiting Intent's leaf hash, which its cell has and nothing else: nobody has decided on it.
+/// Makes a ledger on disk in sorted files, with an act that waits and an effect that nobody
+/// declared. Returns the waiting Intent's leaf hash, which is in its cell and nowhere else.
 async fn flushed() -> (Scene, Bytes) {
     let mut scene = Scene::set().await;
     let grant = scene.grant(TASK, 5, Some(10_000)).await;
@@ -29,7 +29,7 @@ async fn flushed() -> (Scene, Bytes) {
     (scene, intent.leaf.leaf_hash)
 }
 
-/// Flips a bit behind these bytes; the checker must say so.
+/// Flips a bit behind these bytes; the checker must find it.
 #[track_caller]
 fn damaged(data: &Path, bytes: &[u8]) {
     let (path, offset) = files::find(&data.join("store"), ".sst", bytes);

@@ -1,4 +1,4 @@
-//! The ledger gates acts: what it says of an Intent, when it clears it, and what time does.
+//! The ledger gates acts: the assessment of an Intent, its clearance, and its deadlines.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use tonic::{Code, Streaming};
 
 use crate::{AGENT, Announced, LOW, Scene, TASK, agent_key, committed, now, payment};
 
-/// Long enough for a request on a busy machine, short enough to be waited for.
+/// Long enough for a request on a busy machine, and short enough to wait for.
 const SOON_US: i64 = 2_000_000;
 
-/// Follows an Intent.
+/// Opens the stream of an Intent's states.
 async fn follow(scene: &Scene, of: &Announced) -> Streaming<v1::ClearanceResponse> {
     let request = v1::AwaitClearanceRequest {
         ledger: scene.ledger.name.clone(),
@@ -35,7 +35,7 @@ async fn follow(scene: &Scene, of: &Announced) -> Streaming<v1::ClearanceRespons
     answer.expect("a stream").into_inner()
 }
 
-/// The next change.
+/// Returns the next change.
 async fn change(
     scene: &Scene,
     stream: &mut Streaming<v1::ClearanceResponse>,
@@ -47,7 +47,7 @@ async fn change(
     Some(message)
 }
 
-/// Reads an entry of the newest log.
+/// Returns author and statement of an entry of the log.
 fn statement_at(log: &Log, leaf: u64) -> (Author, v1::Statement) {
     let index = usize::try_from(leaf).expect("a leaf");
     let entry = Entry::parse(&log.entries[index]).expect("an entry");
@@ -58,7 +58,7 @@ fn statement_at(log: &Log, leaf: u64) -> (Author, v1::Statement) {
     )
 }
 
-/// The leaves of entries with such a body.
+/// Returns the leaves of entries with such a body.
 fn leaves_with(log: &Log, is: impl Fn(&Body) -> bool) -> Vec<u64> {
     let all = 0..log.entries.len() as u64;
     let has = |leaf: &u64| {
@@ -87,7 +87,7 @@ fn a_receipt_says_where_its_intent_stands() {
             .await
             .expect(IntentState::Cleared, &[]);
 
-        // Why not: each with its words, and with its finding at that very leaf.
+        // Each reason for a denial has its text, and a finding at that leaf.
         let with = |change: fn(&mut v1::Intent)| {
             let mut intent = payment(&grant, 1999);
             change(&mut intent);
@@ -146,14 +146,14 @@ fn a_receipt_says_where_its_intent_stands() {
         assert_eq!(unopened.assessed.intent(), IntentState::Denied);
         let kinds = unopened.assessed.findings.iter().map(v1::Finding::kind);
         assert_eq!(Vec::from_iter(kinds), [FindingKind::UnknownTask]);
-        // What receipts told is what is listed.
+        // The listed findings are those in the receipts.
         assert_eq!(scene.findings().await.len(), 6);
         replays(&scene).await;
         scene.ends_clean();
     });
 }
 
-/// Everything that the server tells follows from the entries.
+/// Checks that all answers of the server follow from the entries; returns the replay.
 pub(crate) async fn replays(scene: &Scene) -> Replay {
     let log = Log::read(&scene.clients, &scene.ledger).await;
     let replay = Replay::over(&log.entries).expect("a ledger in which everything holds");
@@ -187,7 +187,7 @@ fn a_clearance_is_streamed_and_names_its_evidence() {
             None,
             "that was the last change"
         );
-        // Who asks later gets the same at once.
+        // A later caller gets the same at once.
         let mut again = follow(&scene, &intent).await;
         let told = change(&scene, &mut again).await.unwrap();
         assert_eq!(
@@ -210,7 +210,7 @@ fn a_clearance_is_streamed_and_names_its_evidence() {
         let set = leaves_with(&log, |body| matches!(body, Body::PolicySet(_)));
         assert_eq!(set, [clearance.policy_leaf]);
 
-        // There is no such Intent; and what is there is none.
+        // There is no Intent at these leaves: beyond the tree, or another entry.
         for leaf in [leaf, log.entries.len() as u64, 0] {
             let request = v1::AwaitClearanceRequest {
                 ledger: scene.ledger.name.clone(),
@@ -244,7 +244,7 @@ fn a_no_ends_the_stream_and_stays_a_no() {
             assert_eq!(denied.state(), IntentState::Denied, "{denied:?}");
             assert_eq!(denied.denied.len(), 1, "{denied:?}");
             assert_eq!(change(&scene, &mut stream).await, None);
-            // Yes afterwards changes nothing.
+            // An approval afterwards changes nothing.
             scene.decides(&intent, Verdict::Allow).await;
             scene.approves(&intent, Verdict::Allow).await;
             let mut again = follow(&scene, &intent).await;
@@ -262,7 +262,7 @@ fn a_no_ends_the_stream_and_stays_a_no() {
     });
 }
 
-/// The client library's view of a scene.
+/// Opens the scene's ledger with the client library.
 async fn client(scene: &Scene, url: &str, state: &TempDir) -> Ledger {
     let options = Options::new(url, &scene.ledger.name).state(StateDir::new(state.path()));
     let connected = within("the library's connection", Ledger::connect(options)).await;
@@ -300,7 +300,7 @@ fn a_clearance_is_awaited_through_a_kill() {
         assert_eq!(last.state, IntentState::Cleared, "{told:?}");
         let clearance = last.clearance.as_ref().expect("the Clearance, proven");
         assert_eq!(clearance.author, Author::Ledger);
-        // The first one was told before the kill, and is not told again.
+        // The first state was sent before the kill, and is not sent again.
         assert!(told.len() <= 2, "{told:?}");
         replays(&scene).await;
         scene.ends_clean();
@@ -318,7 +318,7 @@ fn the_task_helper_acts_on_a_clearance_alone() {
         let session = Session::with_nonce(ledger.ledger_id(), AGENT, Nonce::new([0x77; 16]));
         let mut task = Task::of(&ledger, session, signing, TaskId::new(scene.task_id(TASK)));
 
-        // Denied at once.
+        // This Intent is denied at once.
         let outside = v1::Intent {
             resource: "account/7".to_owned(),
             ..payment(&grant, 1999)
@@ -326,7 +326,8 @@ fn the_task_helper_acts_on_a_clearance_alone() {
         let denied = within("a denial", task.intend(outside)).await.unwrap_err();
         assert!(matches!(denied, ActError::Denied { .. }), "{denied}");
 
-        // It waits for as long as something is missing. What was recorded is seen from outside.
+        // The call waits for as long as evidence is missing. The recorded Intent is visible to
+        // others.
         let wanted = payment(&grant, 1999);
         let mut acting = tokio::spawn(async move {
             let cleared = task.intend(wanted).await;
@@ -351,7 +352,7 @@ fn the_task_helper_acts_on_a_clearance_alone() {
             arguments: None,
         };
         scene.decides(&intent, Verdict::Allow).await;
-        // Half of the evidence is not enough. (A moment in which nothing may happen.)
+        // Half of the evidence is not enough. (Nothing may happen in this time.)
         let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut acting);
         assert!(
             early.await.is_err(),
@@ -378,7 +379,7 @@ fn the_task_helper_acts_on_a_clearance_alone() {
         let acts = scene.acts(TASK).await;
         assert_eq!(acts[1].state(), IntentState::Completed, "{acts:?}");
         assert_eq!(acts[1].outcome(), OutcomeState::Unobserved);
-        // The denied one alone was found.
+        // Only the denied Intent has a finding.
         assert_eq!(scene.kinds().await, [FindingKind::ScopeExceeded]);
         replays(&scene).await;
         scene.ends_clean();
@@ -405,7 +406,7 @@ fn receipts_of_tasks_hold_what_is_there() {
         let index = LeafIndex::new(answer.leaf_index);
         let proof = inclusion_proof(&answer.inclusion_proof);
         verify_inclusion(&proof, &leaf_hash(&answer.entry), index, &head).expect("a proof");
-        // At the end, whether asked for or not.
+        // A receipt is written at the end of the task, whether it was asked for or not.
         let closed = scene.close(TASK).await;
         ask(&scene, task.clone()).await.unwrap();
 
@@ -431,7 +432,7 @@ fn receipts_of_tasks_hold_what_is_there() {
         }
         assert_eq!(requested, [true, false, true]);
 
-        // What is no task here.
+        // This task does not exist.
         let unknown = ask(&scene, Bytes::from_static(&[9; 16])).await.unwrap_err();
         assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
         let short = ask(&scene, Bytes::from_static(&[9; 15])).await.unwrap_err();
@@ -441,7 +442,7 @@ fn receipts_of_tasks_hold_what_is_there() {
     });
 }
 
-/// The Ticks of a log, with their due times.
+/// Returns the Ticks of a log, with their due times.
 fn ticks(log: &Log) -> Vec<(u64, i64)> {
     let leaves = leaves_with(log, |body| matches!(body, Body::Tick(_)));
     let due = |leaf: &u64| match statement_at(log, *leaf).1.body {
@@ -479,7 +480,7 @@ fn deadlines_fire_although_nobody_says_anything() {
         assert_eq!(lapsed.state(), IntentState::Lapsed);
         let late_by = now() - by;
         assert!(late_by < 10_000_000, "{late_by} us late");
-        // All that was due has its trace: one Tick is enough for all of it.
+        // Every deadline that has passed has its entry; one Tick is enough for all of them.
         let log = until("the end of the task", || async {
             let log = Log::read(&scene.clients, &scene.ledger).await;
             let receipts = leaves_with(&log, |body| matches!(body, Body::TaskReceipt(_)));
@@ -501,7 +502,7 @@ fn deadlines_fire_although_nobody_says_anything() {
     });
 }
 
-/// The size of a ledger, without having it loaded.
+/// Returns the size of a ledger, without loading it.
 async fn size_of(clients: &Clients, name: &str) -> u64 {
     let request = v1::ListLedgersRequest::default();
     let mut ledger = clients.ledger.clone();
@@ -520,7 +521,7 @@ fn deadlines_fire_in_a_ledger_that_nobody_asks_for() {
     run(async {
         let mut scene = Scene::set().await;
         let name = scene.ledger.name.clone();
-        // One that passes while the server is down, and one that comes after it is up again.
+        // One deadline passes while the server is down, and one after it is up again.
         for (wait, while_down) in [(1_000_000, true), (8_000_000, false)] {
             let grant = scene.grant(TASK, 5, Some(10_000)).await;
             let intent = v1::Intent {
@@ -589,7 +590,7 @@ fn a_second_statement_for_a_place_is_kept_once_as_evidence() {
         assert_eq!(findings[0].leaf_index, size);
         assert_eq!(findings[0].contradicts_leaf, Some(first.leaf_index));
 
-        // Once: neither again nor in a third form, nor after a restart.
+        // It is recorded once: not again, not in a third form, and not after a restart.
         for round in 0..2 {
             for resource in ["order/3", "order/4"] {
                 let again = before.clone().says_in(LOW, look(resource));
@@ -606,7 +607,7 @@ fn a_second_statement_for_a_place_is_kept_once_as_evidence() {
                 scene.restart(address).await;
             }
         }
-        // It is no act, and the session goes on.
+        // It is not an act, and the session goes on.
         let acts = scene.acts(LOW).await;
         assert_eq!(acts.len(), 2, "{acts:?}");
         scene.record(session.says_in(LOW, look("order/5"))).await;

@@ -1,5 +1,5 @@
-//! Acts from the grant to the receipt, against a real server: the whole story by the command, the
-//! gates over gRPC, attacks that need the wire, and audits of what came of it.
+//! Acts from the grant to the receipt, against a real server: the README's commands, the gates over
+//! gRPC, attacks that need a network, and audits of the results.
 
 mod asked;
 mod attacks;
@@ -43,22 +43,22 @@ const APPROVER: &str = "spiffe://shop.example/approver";
 const ENGINE: &str = "spiffe://shop.example/engine";
 const BANK: &str = "spiffe://bank.example/payments";
 
-/// The name of the task that is open in every scene: of tier payment.
+/// Name of the task that is open in every scene, with tier payment.
 pub(crate) const TASK: [u8; 16] = [0x7a; 16];
 
-/// A task of tier low, in which a signature suffices.
+/// Name of a task with tier low, in which a signature suffices.
 pub(crate) const LOW: [u8; 16] = [0x10; 16];
 
-/// One hour.
+/// One hour, in microseconds.
 const HOUR_US: i64 = 3_600_000_000;
 
-/// Now, in microseconds since 1970.
+/// Returns the present time, in microseconds since 1970.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     i64::try_from(since.expect("a clock").as_micros()).expect("a time")
 }
 
-/// Somebody with a key and a session.
+/// A party with a key and a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Voice {
     pub(crate) producer: Producer,
@@ -66,23 +66,23 @@ pub(crate) struct Voice {
 }
 
 impl Voice {
-    /// Says something of a task.
+    /// Makes a signed statement of a task.
     #[track_caller]
     pub(crate) fn says_in(&mut self, task: [u8; 16], body: Body) -> v1::Envelope {
         signed(&self.producer.make_in(task, body), &self.key)
     }
 
-    /// Says something of [`TASK`].
+    /// Makes a signed statement of [`TASK`].
     #[track_caller]
     pub(crate) fn says(&mut self, body: Body) -> v1::Envelope {
         self.says_in(TASK, body)
     }
 }
 
-/// A server with a ledger in which everybody has a key, the shipped policies are in force, and
+/// A server with a ledger in which all parties have keys, the shipped policies are in force, and
 /// [`TASK`] and [`LOW`] are open.
 pub(crate) struct Scene {
-    /// `None` while it is down.
+    /// The server; `None` while it is down.
     server: Option<ServerProcess>,
     pub(crate) clients: Clients,
     pub(crate) ledger: TestLedger,
@@ -95,7 +95,7 @@ pub(crate) struct Scene {
     dir: TempDir,
 }
 
-/// The keys of everybody but the authority.
+/// Returns the agent's key.
 pub(crate) fn agent_key() -> SigningKey {
     key(10)
 }
@@ -175,7 +175,7 @@ impl Scene {
         address
     }
 
-    /// Starts it again where it listened.
+    /// Starts the server again on the same address.
     pub(crate) async fn restart(&mut self, address: std::net::SocketAddr) {
         let command = ServerCommand::new(&self.data()).listen(address);
         let server = wait_for("the port", || match command.try_start() {
@@ -209,13 +209,13 @@ impl Scene {
         self.record(said).await
     }
 
-    /// Grants the agent `orders.refund` on all orders; the grant's leaf hash.
+    /// Grants the agent `orders.refund` on all orders; returns the grant's leaf hash.
     pub(crate) async fn grant(&mut self, task: [u8; 16], uses: u64, euros: Option<i64>) -> Bytes {
         let said = self.authority.says_in(task, grant(uses, euros));
         self.record(said).await.leaf_hash
     }
 
-    /// A fresh session of the agent.
+    /// Begins a new session of the agent.
     pub(crate) fn agent_session(&mut self) -> Voice {
         self.sessions += 1;
         Voice {
@@ -237,23 +237,23 @@ impl Scene {
         }
     }
 
-    /// Sends an envelope, which must be recorded.
+    /// Sends an envelope that must be recorded.
     pub(crate) async fn record(&self, envelope: v1::Envelope) -> v1::Receipt {
         accepted(&self.send(vec![envelope]).await.results[0])
     }
 
-    /// Sends an envelope, which must be refused.
+    /// Sends an envelope that must be refused.
     pub(crate) async fn refused(&self, envelope: v1::Envelope) -> v1::Rejection {
         rejected(&self.send(vec![envelope]).await.results[0])
     }
 
-    /// The agent announces a payment that commits to everything that the policy wants: waiting.
+    /// Announces a payment with all commitments that the policy requires; the Intent waits.
     pub(crate) async fn intends(&mut self, grant: &Bytes) -> Announced {
         let intent = payment(grant, 1999);
         self.announce(TASK, intent).await
     }
 
-    /// The agent announces an act.
+    /// Announces an act of the agent.
     pub(crate) async fn announce(&mut self, task: [u8; 16], intent: v1::Intent) -> Announced {
         let session = self.agent.producer.session();
         let sequence = self.agent.producer.next_sequence();
@@ -276,19 +276,19 @@ impl Scene {
         }
     }
 
-    /// The policy engine decides.
+    /// Records a decision of the policy engine.
     pub(crate) async fn decides(&mut self, of: &Announced, verdict: Verdict) -> v1::Receipt {
         let said = self.engine.says(decision(of, verdict));
         self.record(said).await
     }
 
-    /// The approver decides.
+    /// Records a decision of the approver.
     pub(crate) async fn approves(&mut self, of: &Announced, verdict: Verdict) -> v1::Receipt {
         let said = self.approver.says(approval(of, verdict));
         self.record(said).await
     }
 
-    /// Everything that was found, in order, page by page.
+    /// Returns all findings, in order, page by page.
     pub(crate) async fn findings(&self) -> Vec<v1::Finding> {
         let mut request = v1::ListFindingsRequest {
             ledger: self.ledger.name.clone(),
@@ -311,23 +311,23 @@ impl Scene {
         }
     }
 
-    /// What was found, without the rest.
+    /// Returns the kinds of all findings.
     pub(crate) async fn kinds(&self) -> Vec<FindingKind> {
         let findings = self.findings().await;
         findings.iter().map(v1::Finding::kind).collect()
     }
 
-    /// The id of the task of this name.
+    /// Returns the id of the task of this name.
     pub(crate) fn task_id(&self, name: [u8; 16]) -> [u8; 16] {
         task_id(self.ledger.id, name)
     }
 
-    /// The acts of the task of this name.
+    /// Returns the acts of the task of this name.
     pub(crate) async fn acts(&self, name: [u8; 16]) -> Vec<v1::ActInfo> {
         self.acts_of(self.task_id(name)).await
     }
 
-    /// The acts of the task with this id.
+    /// Returns the acts of the task with this id.
     pub(crate) async fn acts_of(&self, task: [u8; 16]) -> Vec<v1::ActInfo> {
         let request = v1::GetTaskRequest {
             ledger: self.ledger.name.clone(),
@@ -345,7 +345,7 @@ impl Scene {
         within("a task's story", told).await.expect("a story")
     }
 
-    /// Stops the server, which must leave a clean data directory behind.
+    /// Stops the server, and checks that the data directory has no defect.
     pub(crate) fn ends_clean(mut self) {
         if let Some(server) = self.server.take() {
             server.stop();
@@ -370,7 +370,7 @@ impl Announced {
         assert_eq!(self.assessed.missing, missing, "{:?}", self.assessed);
     }
 
-    /// An Outcome of it.
+    /// Returns an Outcome of this Intent.
     pub(crate) fn outcome(&self) -> Body {
         Body::Outcome(v1::Outcome {
             intent: Some(self.reference.clone()),
@@ -388,7 +388,7 @@ pub(crate) fn shipped_policies() -> v1::PolicySet {
     policy_set(DEFAULT_POLICIES)
 }
 
-/// A commitment to something that nobody keeps.
+/// Returns a commitment to bytes that are not stored.
 pub(crate) fn committed(number: u8) -> v1::Commitment {
     commit(&Salt::from_bytes([number; 32]), &[number], "text/plain")
 }
@@ -409,7 +409,7 @@ pub(crate) fn refunded() -> v1::Effect {
     }
 }
 
-/// What an authority grants the agent.
+/// Returns the authority's grant to the agent.
 pub(crate) fn grant(uses: u64, amount: Option<i64>) -> Body {
     Body::Grant(v1::Grant {
         subject: AGENT.to_owned(),
@@ -422,7 +422,7 @@ pub(crate) fn grant(uses: u64, amount: Option<i64>) -> Body {
     })
 }
 
-/// An act under a grant, with all that the shipped policies want to be fixed before it.
+/// Returns an Intent under a grant, with all commitments that the shipped policies require.
 pub(crate) fn payment(grant: &Bytes, cents: i64) -> v1::Intent {
     v1::Intent {
         action: "payments.refund".to_owned(),

@@ -1,4 +1,4 @@
-//! What the ledger writes because somebody asks is charged to whoever asks.
+//! Entries that the ledger writes on request are charged to the caller.
 
 use bytes::Bytes;
 use deed_proto::v1::{self, RiskTier, statement::Body};
@@ -17,8 +17,9 @@ use tonic_types::StatusExt as _;
 
 use crate::TASK;
 
-/// With one byte a second, what a second request takes is there after a quarter of an hour. With one
-/// statement a second it is there after a second: so many requests come faster than that.
+/// With one byte per second, the bytes of a second request are there only after a quarter of an
+/// hour. With one statement per second it is there after a second, but this many requests come
+/// faster than that.
 const ASKED_MAX: u64 = 1000;
 
 #[test]
@@ -87,12 +88,12 @@ async fn charged(quota: &str, word: &str) {
     assert!(written > 0, "what the quota allows is written");
     if word == "bytes" {
         assert_eq!(written, 1);
-        // It is the quota that what the caller appends is charged to.
+        // The quota is the same as for the caller's appends.
         let payload = Producer::new(ledger.id, 1).intent("mine");
         let refused = appends.append(asker.on(request(vec![envelope(&payload)])));
         expect_over(&refused.await.unwrap_err(), word);
     }
-    // Whoever is refused has had nothing written, and others have a quota of their own.
+    // A refused request has written nothing, and other callers have their own quota.
     let again = async || match ask(&admin).await {
         Ok(answer) => Some(answer.into_inner().leaf_index),
         Err(status) => {
@@ -108,7 +109,7 @@ async fn charged(quota: &str, word: &str) {
     fsck_clean(&data);
 }
 
-/// As an append is refused, too.
+/// Checks that a request was refused like an append over its quota.
 #[track_caller]
 fn expect_over(status: &Status, word: &str) {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");

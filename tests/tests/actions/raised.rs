@@ -1,5 +1,5 @@
-//! A ledger of version 1 of the rules that an authority brings to version 2, as an auditor sees it.
-//! The server makes no such ledgers any more, so its entries are made here.
+//! A ledger of rules version 1 that an authority brings to version 2, as an auditor sees it. The
+//! server no longer makes such ledgers, so the test makes the entries.
 
 use std::fs;
 
@@ -23,17 +23,17 @@ use crate::TASK;
 
 const ORIGIN: &str = "old.example/logs/payments";
 
-/// When its entries were received.
+/// Receive time of its entries.
 const TIME_US: i64 = 1_760_000_000_000_000;
 
-/// The log's owner.
+/// Returns the log's signing key.
 fn signer() -> NoteSigner {
     let origin: Origin = ORIGIN.parse().unwrap();
     NoteSigner::from_seed(origin.key_name().clone(), &[7; 32])
 }
 
-/// The entries: Intent, PolicySet, TaskOpened, Outcome of the Intent before, another Intent with its
-/// Outcome.
+/// Returns the entries: Intent, PolicySet, TaskOpened, Outcome of the first Intent, another Intent
+/// with its Outcome.
 fn entries() -> Vec<Bytes> {
     let genesis = Genesis {
         origin: ORIGIN.parse().unwrap(),
@@ -53,7 +53,7 @@ fn entries() -> Vec<Bytes> {
     let mut agent = Producer::new(id, 1);
     let policies = "permit (principal, action, resource);";
     let raised = Authority::new(id, 900).says(Body::PolicySet(policy_set(policies)));
-    // In a session of its own, so that it may stand anywhere.
+    // The statement has a session of its own, so that it may be anywhere in the log.
     let opened = Authority::new(id, 901).says_in(
         TASK,
         Body::TaskOpened(v1::TaskOpened {
@@ -119,15 +119,15 @@ fn an_old_ledger_is_audited_across_its_change_of_rules() {
     let ended = audit(&entries).expect_code(0);
     let said: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(said["holds"], true, "{said}");
-    // What was recorded before the change is no act.
+    // An Intent that was recorded before the change is no act.
     assert_eq!(said["intents"], json!({"completed": 1}), "{said}");
     assert_eq!(said["findings"], json!({"unproven_claim": 1}));
-    // Nothing is judged of what was there before.
+    // The entries before the change are not assessed.
     let ended = audit(&entries[..2]).expect_code(0);
     let said: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(said["intents"], json!({}), "{said}");
 
-    // A body of the new rules in front of them is nothing that this ledger could have recorded.
+    // A body of the new rules cannot have been recorded before the change.
     let mut early = entries;
     early.swap(2, 3);
     let ended = audit(&early).expect_code(1);

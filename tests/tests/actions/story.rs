@@ -8,7 +8,7 @@ use deed_tests::process::{Ended, ServerProcess, Terminal, fsck_clean, shell};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A ledger, a key for everybody, and the policies that Deed ships.
+/// Creates a ledger, a key for each party, and the policies that Deed ships.
 pub(crate) const SET_UP: &str = r#"
 deed ledger create payments
 
@@ -33,7 +33,7 @@ deed key register bank.pem --role downstream-system \
 deed policy set --default --reason "first policies"
 "#;
 
-/// A task, and what the agent may do for it.
+/// Opens a task, and grants the agent what it needs.
 pub(crate) const ALLOW: &str = r#"
 deed task open --key platform.pem --objective "refund order 7" \
      --requested-by ticket:4711 --tier payment --deadline 1h | tee task
@@ -43,7 +43,7 @@ deed grant --task $TASK --subject spiffe://shop.example/agent \
      --uses 1 --amount 5000 --currency EUR
 "#;
 
-/// What the agent is about to do. The ledger answers: waiting for approval, decision.
+/// Records the agent's Intent. The ledger answers that it waits for approval and decision.
 pub(crate) const INTEND: &str = r#"
 echo '{"order": 7, "cents": 1999}' > call.json
 echo 'The parcel never came. Please refund order 7.' > prompt.txt
@@ -54,7 +54,8 @@ deed intend --key agent.pem --task $TASK --action payments.refund \
      --traceparent 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
 "#;
 
-/// A policy engine and a person allow it; the ledger clears it; the agent acts, and the bank saw it.
+/// A policy engine and a person allow it; the ledger clears it; the agent acts, and the bank
+/// observes it.
 const ACT: &str = r#"
 deed decide 9 allow --key engine.pem --engine opa --policy-version refunds-7
 deed approve 9 --key approver.pem --strength multi-factor --yes
@@ -69,7 +70,7 @@ deed observe --key bank.pem --intent 9 --reference tx-99 \
 deed task close $TASK --key platform.pem --end completed
 "#;
 
-/// What anybody sees of it afterwards.
+/// Shows what any reader sees of it afterwards.
 const LOOK: &str = r#"
 deed task show $TASK
 deed findings
@@ -77,7 +78,7 @@ deed search --resource order/7
 deed audit
 "#;
 
-/// Money moves again after the task has ended, and for an order that nobody was asked about.
+/// Money moves again after the task has ended, and for an order for which there is no Intent.
 const GO_WRONG: &str = r#"
 deed complete 9 succeeded --key agent.pem \
      --effect kind=payment.refunded,resource=order/7,id=re_2,amount=1999,currency=EUR
@@ -85,14 +86,14 @@ deed observe --key bank.pem --task $TASK --correlation order=8 --reference tx-10
      --effect kind=payment.refunded,resource=order/8,id=re_3,amount=4999,currency=EUR
 "#;
 
-/// The same act announced after the task has ended: denied, with exit code 1.
+/// Announces the same act after the task has ended: it is denied, with exit code 1.
 const TOO_LATE: &str = r#"
 deed intend --key agent.pem --task $TASK --action payments.refund \
      --resource order/7 --amount 1999 --currency EUR --grant 8 \
      --arguments call.json --prompt prompt.txt
 "#;
 
-/// Somebody with an empty directory and a server.
+/// A user with an empty directory, and a server.
 pub(crate) struct User {
     server: ServerProcess,
     data: TempDir,
@@ -109,7 +110,7 @@ impl User {
         }
     }
 
-    /// A file in the user's directory.
+    /// Returns the path of a file in the user's directory.
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.home.path().join(name)
     }
@@ -124,20 +125,20 @@ impl User {
         self.try_run(script).expect_code(0)
     }
 
-    /// The same at a terminal.
+    /// Runs a command at a terminal.
     pub(crate) fn at_terminal(&self, line: &str) -> Terminal {
         let (url, task) = (self.server.url(), self.task());
         Terminal::run(self.home.path(), &variables(&url, &task), line)
     }
 
-    /// The task that [`ALLOW`] opened; empty before it did.
+    /// Returns the task that [`ALLOW`] opened; empty before that.
     pub(crate) fn task(&self) -> String {
         let opened = std::fs::read_to_string(self.home.path().join("task")).unwrap_or_default();
         let id = opened.lines().find_map(|line| line.strip_prefix("task "));
         id.unwrap_or_default().trim().to_owned()
     }
 
-    /// A command's JSON lines.
+    /// Returns a command's JSON lines.
     #[track_caller]
     pub(crate) fn lines(&self, command: &str) -> Vec<Value> {
         let ended = self.run(&format!("{command} --json"));
@@ -152,7 +153,7 @@ impl User {
         lines.remove(0)
     }
 
-    /// The leaves that a search finds.
+    /// Returns the leaves that a search finds.
     #[track_caller]
     fn found(&self, terms: &str) -> Vec<u64> {
         let lines = self.lines(&format!("deed search {terms}"));
@@ -160,7 +161,7 @@ impl User {
         lines.iter().map(leaf).collect()
     }
 
-    /// Kind and leaf of everything that was found wrong.
+    /// Returns kind and leaf of every finding.
     #[track_caller]
     pub(crate) fn findings(&self) -> Vec<(String, u64)> {
         let mut lines = self.lines("deed findings");
@@ -231,7 +232,7 @@ fn a_payment_from_an_empty_directory() {
     assert_eq!(task["grants"][0]["state"], "task_closed", "{task}");
     assert_eq!(task["grants"][0]["uses_spent"], 1);
     assert_eq!(task["grants"][0]["amount_spent"], 1999);
-    // Everything but what the ledger wrote is signed, by a key that spoke for its producer.
+    // Everything but the ledger's own entries is signed, by a key that spoke for its producer.
     assert_eq!(task["signatures"]["unsigned"], 0, "{task}");
     assert_eq!(task["signatures"]["ledgers"], 2);
 
@@ -266,7 +267,7 @@ fn the_page_shows(shown: &str) {
     );
 }
 
-/// A text in which all hashes are the same, and all times.
+/// Replaces all hashes in a text by the same one, and all times, too.
 fn alike(text: &str) -> String {
     let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     let alike = |word: &str| {
@@ -310,7 +311,7 @@ fn the_page_counts_the_kinds_of_findings() {
     assert!(prose.join(" ").contains(&others), "{others}");
 }
 
-/// Every term finds what it should, alone and with others.
+/// Checks that every search term finds the right entries, alone and with others.
 fn searches(user: &User) {
     let all: Vec<u64> = (7..=16).collect();
     for (terms, leaves) in [
@@ -383,7 +384,7 @@ fn what_goes_wrong_is_found() {
     for finding in ["hidden side effect", "task closed"] {
         assert!(shown.contains(finding), "{finding} in\n{shown}");
     }
-    // What was proven stays so, and the receipt still agrees with what it was of.
+    // Proven parts stay proven, and the receipt still agrees with the entries that it covers.
     let task = user.object("deed task show $TASK");
     assert_eq!(task["acts"][0]["layers"]["approval"], "proven", "{task}");
     assert_eq!(task["acts"][1]["state"], "denied");
@@ -396,7 +397,7 @@ fn what_goes_wrong_is_found() {
     user.ends();
 }
 
-/// The directory holds secrets: none of them is for others to read.
+/// The directory holds secrets, and none of them is readable for others.
 #[test]
 fn what_the_story_leaves_behind_is_private() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! Manifests for statements, statements for manifests, and statements of other batches.
+//! Attacks with manifests as statements, statements as manifests, and statements of other batches.
 
 use bytes::Bytes;
 use deed_evidence::signature;
@@ -36,7 +36,7 @@ fn a_manifest_is_sent_as_a_statement_and_a_statement_as_a_manifest() {
             let answer = scene.send(vec![sent]).await;
             expect_rejected_as_malformed(&what, &answer);
         }
-        // Each as what it is, but signed as the other.
+        // Each payload has its true type, and a signature as the other type.
         let sent = as_type(
             statement_type,
             signed_as(manifest_type, &statements[0], &agent()),
@@ -51,7 +51,7 @@ fn a_manifest_is_sent_as_a_statement_and_a_statement_as_a_manifest() {
         );
         let reasons = [Reason::SignatureInvalid, REFUSED, REFUSED];
         scene.refuses_all("type swapped", swapped, &reasons).await;
-        // A payload of no type, or of one that nobody knows.
+        // The payload has no type, or one that does not exist.
         for number in [0, 3, -1] {
             let sent = v1::Envelope {
                 payload_type: number,
@@ -87,7 +87,7 @@ fn a_statement_is_spliced_from_one_batch_into_another() {
             spliced[position] = envelope(payload);
             spliced
         };
-        // Same session, same sequence, other words: only the root tells.
+        // Session and sequence are the same and the content differs: only the root shows it.
         for position in 1..=3 {
             let spliced = with(position, &other[position - 1]);
             let reasons = [Reason::BatchMismatch, REFUSED, REFUSED, REFUSED];
@@ -95,7 +95,7 @@ fn a_statement_is_spliced_from_one_batch_into_another() {
                 .refuses_all("another batch's", spliced, &reasons)
                 .await;
         }
-        // Of another session, of another place.
+        // The statement is of another session, or of another position.
         let spliced = with(2, &foreign[1]);
         let reasons = [REFUSED, REFUSED, Reason::BatchMismatch, REFUSED];
         scene
@@ -109,7 +109,7 @@ fn a_statement_is_spliced_from_one_batch_into_another() {
         swapped.swap(1, 2);
         let reasons = [REFUSED, Reason::BatchMismatch, REFUSED, REFUSED];
         scene.refuses_all("swapped", swapped, &reasons).await;
-        // One too few; what follows instead is another manifest.
+        // One statement is missing; another manifest follows in its place.
         let mut short = good[..3].to_vec();
         let reasons = [Reason::BatchMismatch, REFUSED, REFUSED];
         scene.refuses_all("too few", short.clone(), &reasons).await;
@@ -118,17 +118,17 @@ fn a_statement_is_spliced_from_one_batch_into_another() {
         scene
             .refuses_all("a manifest inside", short, &reasons)
             .await;
-        // A batch's statement by itself has no signature.
+        // A statement of a batch, sent by itself, has no signature.
         let alone = envelope(&honest[0]);
         scene
             .refuses("alone", alone, Reason::SignatureRequired, "signature")
             .await;
-        // Signed by itself inside of the batch.
+        // A statement has a signature of its own inside of the batch.
         let mut twice = good.clone();
         twice[1] = signed(&honest[0], &agent());
         let reasons = [REFUSED, Reason::SignatureNotAccepted, REFUSED, REFUSED];
         scene.refuses_all("signed twice", twice, &reasons).await;
-        // What an authority says is no part of a batch.
+        // An authority's statement cannot be part of a batch.
         let mut authority = scene.authority.clone();
         let trust = authority.registers(&key(30), "spiffe://example.org/agent/30");
         let spliced = with(2, &trust.payload);
@@ -136,7 +136,8 @@ fn a_statement_is_spliced_from_one_batch_into_another() {
         scene
             .refuses_all("a trust statement", spliced, &reasons)
             .await;
-        // The control, and the same statements under another manifest: used already.
+        // The control, and the same statements under another manifest: their sequences are used
+        // already.
         let receipts = scene.records(good.clone()).await;
         assert_eq!(receipts.len(), 4);
         let cut = batch(&honest[1..], &agent());
@@ -193,13 +194,13 @@ fn a_manifest_is_signed_by_nobody_who_may() {
                 .refuses_all(what, with_manifest(manifest), &reasons)
                 .await;
         }
-        // A key that is registered for somebody else.
+        // The key is registered for another producer.
         let registered = scene
             .authority
             .registers(&key(31), "spiffe://example.org/agent/31");
         scene.records(vec![registered]).await;
         let foreign = batch(&statements, &key(31));
-        // The speaker is asked for at the first statement of a session's turn.
+        // The author is checked at the first statement of a session in a turn.
         let reasons = [REFUSED, Reason::KeyNotAllowed, REFUSED];
         scene
             .refuses_all("another producer's key", foreign, &reasons)

@@ -1,4 +1,5 @@
-//! Contents that are not what was promised, and erasures that must not be.
+//! Attacks with contents that do not open their commitments, and with erasures that are not
+//! allowed.
 
 use bytes::Bytes;
 use deed_proto::v1::{
@@ -95,7 +96,7 @@ fn an_attachment_that_was_not_promised() {
             .refuses("too large", sent, Reason::Oversized, "attachments")
             .await;
 
-        // In a batch: the culprit says why, the others stay out too.
+        // In a batch, the culprit gets the reason, and the others are refused, too.
         let mut whole = batch(std::slice::from_ref(&payload), &agent());
         whole[0].attachments = vec![prompt.attachment()];
         let refused = Reason::BatchRefused;
@@ -112,7 +113,7 @@ fn an_attachment_that_was_not_promised() {
         for content in [&arguments, &prompt, &foreign, &large] {
             expect_unknown(&contents, content).await;
         }
-        // The control: the same with what was promised.
+        // The control: the same statement with the right contents.
         let both = vec![prompt.attachment(), arguments.attachment()];
         scene.records(vec![with(both)]).await;
         for content in [&arguments, &prompt] {
@@ -215,7 +216,7 @@ fn an_upload_that_is_not_what_it_says() {
         let elsewhere = contents.put(good.parts("elsewhere", 1000)).await;
         let status = elsewhere.expect_err("no such ledger");
         assert_eq!(status.code(), Code::NotFound, "{status:?}");
-        // The control, and once more.
+        // The control, and then the same upload again.
         assert!(!contents.put(parts.clone()).await.expect("it is taken"));
         assert!(contents.put(parts).await.expect("it is held"));
         let held = contents.fetch("payments", &good.digest()).await;
@@ -306,7 +307,7 @@ fn an_erasure_under_hold_and_under_retention() {
             let lifted = scene.authority.says(lift);
             scene.records(vec![lifted]).await;
         }
-        // One that is refused and one that is not: nothing is erased.
+        // One content may be erased and one may not: nothing is erased.
         let placed = hold(4, Some(Scope::Commitment(held.digest())));
         let placed = scene.authority.says(placed);
         scene.records(vec![placed]).await;
@@ -371,7 +372,7 @@ fn an_erasure_by_somebody_who_may_not() {
             assert_eq!(rejection.reason(), reason, "{what}: {rejection:?}");
             assert_eq!(answer.erased, 0, "{what}");
         }
-        // Something else than an erasure, or one on the wrong way.
+        // The statement is not an erasure, or it comes by the wrong rpc.
         let batch_type = v1::PayloadType::BatchManifest;
         for envelope in [
             sent.clone(),
@@ -388,7 +389,7 @@ fn an_erasure_by_somebody_who_may_not() {
             let read = contents.fetch("payments", &content.digest()).await;
             assert_eq!(read.expect("it is still there").1, content.bytes);
         }
-        // The control; what is erased is not taken again, in whatever way it comes.
+        // The control; an erased content is not accepted again, by whatever way it comes.
         let good = scene.authority.erases(&arguments.digest());
         let answer = contents.erase("payments", good).await.expect("an answer");
         assert_eq!(answer.erased, 1);
@@ -419,7 +420,7 @@ fn an_erasure_by_somebody_who_may_not() {
     });
 }
 
-/// Checks that a status says that a content was erased, and by which leaf.
+/// Checks that a status says that a content was erased, and names the leaf of the Erasure.
 #[track_caller]
 fn expect_erased(status: &Status, leaf: u64) {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");

@@ -1,5 +1,5 @@
-//! Every other encoding of every message that is signed or hashed, each with a signature that is
-//! good for these very bytes.
+//! Every other encoding of every message that is signed or hashed, each with a valid signature over
+//! these very bytes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use prost::Message as _;
 
 use crate::{AGENT, Scene, agent, expect_rejected, reasons_of};
 
-/// Envelopes of a request here: their answers must fit into a message.
+/// Envelopes of a request in these tests: their answers must fit into a message.
 const AT_ONCE: usize = 1000;
 
 #[test]
@@ -41,7 +41,7 @@ fn every_other_encoding_of_every_statement() {
             let key = signer(message);
             let variants = schema.variants("Statement", &canonical);
             let at_once = if message.producer == AUTHORITY {
-                // So many trust statements a request takes.
+                // A request may have this many trust statements.
                 256
             } else {
                 AT_ONCE
@@ -70,12 +70,12 @@ fn every_other_encoding_of_every_statement() {
         }
         assert!(count > 1900, "{count} variants");
 
-        // The control: every one of them is taken as it should be written, with the same key.
+        // The control: every statement is accepted in its canonical encoding, with the same key.
         for (what, message) in &valid {
             let canonical = statement::encode(message).expect("as before");
             let sent = signed(&canonical, &signer(message));
             if matches!(message.body, Some(Body::Erasure(_))) {
-                // It comes by another rpc; that much was understood.
+                // It belongs to another rpc; the rejection shows that it was parsed.
                 scene
                     .refuses(what, sent, Reason::BodyNotAccepted, "erasure")
                     .await;
@@ -96,7 +96,8 @@ fn every_other_encoding_of_a_manifest() {
         let mut base = scene.session(500);
         let zero = signed(&base.intent("orders/0"), &agent());
         scene.records(vec![zero]).await;
-        // Not the first sequence, so that no field has its default.
+        // The first sequence is 0, a default value; these statements have other ones, so no field
+        // is left out.
         let statements = base.intents(3);
         let canonical = keys::manifest(&statements);
         let message = v1::BatchManifest::decode(&canonical[..]).expect("a manifest");
@@ -125,7 +126,7 @@ fn every_other_encoding_of_a_manifest() {
     });
 }
 
-/// The genesis statement is hashed, and nobody but the ledger says it.
+/// The genesis statement is hashed, and accepted from nobody.
 #[test]
 fn a_genesis_in_any_encoding() {
     run(async {
@@ -171,7 +172,7 @@ fn a_genesis_in_any_encoding() {
 }
 
 impl Scene {
-    /// Sends something again that was recorded, and takes the log as it is now for what it was.
+    /// Sends a statement that was recorded, and notes the log as it is now as the expected one.
     async fn sees_duplicate(&mut self, envelope: v1::Envelope) {
         let answer = self.send(vec![envelope]).await;
         deed_tests::rpc::duplicate(&answer.results[0]);
@@ -187,8 +188,7 @@ fn signer(message: &v1::Statement) -> deed_tlog::SigningKey {
     }
 }
 
-/// A statement with every body and with every field of it, each by the rules and acceptable in this
-/// order.
+/// Returns a statement with every body and every field of it, all of them valid in this order.
 fn statements(ledger_id: LedgerId, previous: &PayloadDigest) -> Vec<(&'static str, v1::Statement)> {
     let mut all = Vec::new();
     for (number, (what, body)) in (600..).zip(said_by_producers()) {
@@ -205,7 +205,7 @@ fn statements(ledger_id: LedgerId, previous: &PayloadDigest) -> Vec<(&'static st
             .to_vec();
         all.push((what, message));
     }
-    // With what only a later statement of a session has.
+    // It has the fields that only a later statement of a session has.
     let mut later = Producer::new(ledger_id, 500)
         .named(AGENT)
         .message(intent("orders/later"));
@@ -235,7 +235,7 @@ fn amount() -> Option<v1::Amount> {
     })
 }
 
-/// A deadline may lie ten years ahead at most.
+/// Returns a time in a year. A deadline may be ten years ahead at most.
 fn in_a_year() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.expect("it is later than 1970").as_micros();

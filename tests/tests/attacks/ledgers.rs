@@ -1,4 +1,4 @@
-//! What was said to one ledger, sent to another.
+//! Attacks with statements for one ledger, sent to another.
 
 use deed_proto::v1::{rejection::Reason, statement::Body};
 use deed_tests::{
@@ -10,7 +10,7 @@ use deed_tests::{
 
 use crate::{AGENT, MARK, Scene, agent, marked};
 
-/// The same agent with the same key, registered in both.
+/// Creates a second ledger, in which the same agent's key is registered.
 async fn other_ledger(scene: &Scene) -> TestLedger {
     let other = TestLedger::create(&scene.clients, "elsewhere").await;
     let registered = Authority::new(other.id, 900).registers(&agent(), AGENT);
@@ -101,14 +101,14 @@ fn a_proof_of_possession_is_forged() {
         forge("for another role", &|body| body.role = 2);
         forge("of zeros", &|body| body.possession = vec![0; 64].into());
         for (what, body) in rows {
-            // A refusal consumes no sequence: each of them is the session's next one.
+            // A refusal consumes no sequence: each of these statements is the session's next one.
             let envelope = scene.authority.clone().says(Body::KeyRegistered(body));
             let field = "key_registered.possession";
             scene
                 .refuses(what, envelope, Reason::TrustRefused, field)
                 .await;
         }
-        // The control: the same without a forgery.
+        // The control: the same statement without a forgery.
         let honest = scene.authority.says(Body::KeyRegistered(honest));
         scene.records(vec![honest]).await;
         scene.nothing_was_recorded().await;

@@ -1,5 +1,5 @@
-//! Attacks, each a row of its own, against a real server over the network. Every one of them is
-//! refused for exactly its reason, and the log holds nothing of it.
+//! Attacks against a real server over the network, one row each. Every attack is refused for
+//! exactly its reason, and leaves nothing in the log.
 
 mod batches;
 mod contents;
@@ -26,8 +26,8 @@ use tempfile::TempDir;
 /// The agent that has a key.
 pub(crate) const AGENT: &str = "spiffe://example.org/agent/known";
 
-/// The mark of everything that must not get into the log.
-/// (A URI, so that it may stand in every field.)
+/// A text in everything that must not get into the log. (It is a URI, so that every field may hold
+/// it.)
 pub(crate) const MARK: &str = "urn:of-an-attack";
 
 /// A server with one ledger, in which [`agent`] speaks for [`AGENT`].
@@ -36,7 +36,7 @@ pub(crate) struct Scene {
     pub(crate) clients: Clients,
     pub(crate) ledger: TestLedger,
     pub(crate) authority: Authority,
-    /// What everybody may know before the attack.
+    /// The signed head before the attack.
     before: TreeHead,
     dir: TempDir,
 }
@@ -65,21 +65,21 @@ impl Scene {
         scene
     }
 
-    /// A session of [`AGENT`].
+    /// Begins a session of [`AGENT`].
     pub(crate) fn session(&self, number: u64) -> Producer {
         Producer::new(self.ledger.id, number)
             .named(AGENT)
             .unchained()
     }
 
-    /// Sends envelopes that belong into the log.
+    /// Sends envelopes that must be recorded.
     pub(crate) async fn records(&mut self, envelopes: Vec<v1::Envelope>) -> Vec<v1::Receipt> {
         let answer = self.send(envelopes).await;
         self.takes_for_granted(&answer);
         answer.results.iter().map(accepted).collect()
     }
 
-    /// Takes the log as this answer shows it for what it was before the attack.
+    /// Notes the head of this answer as the one before the attack.
     pub(crate) fn takes_for_granted(&mut self, answer: &v1::AppendResponse) {
         self.before = self.ledger.open(&answer.checkpoint);
     }
@@ -110,7 +110,7 @@ impl Scene {
         expect_rejected(what, &answer.results[0], reason, field);
     }
 
-    /// Sends a request, and all of it must be refused for these reasons.
+    /// Sends a request that must be refused as a whole, for these reasons.
     pub(crate) async fn refuses_all(
         &self,
         what: &str,
@@ -121,7 +121,7 @@ impl Scene {
         assert_eq!(reasons_of(&answer), reasons, "{what}: {answer:?}");
     }
 
-    /// Ends the attack: the log is what it was, on disk too.
+    /// Checks that the log is as it was before the attack, on disk as well.
     pub(crate) async fn nothing_was_recorded(self) {
         let head = self.ledger.head(&self.clients).await;
         assert_eq!(head, self.before, "the log has grown");
@@ -136,8 +136,8 @@ impl Scene {
     }
 }
 
-/// Checks that a result is a rejection for this reason and at this field, which it explains, and
-/// which does not repeat what was sent.
+/// Checks that a result is a rejection for this reason and at this field, with a message that does
+/// not repeat what was sent.
 #[track_caller]
 pub(crate) fn expect_rejected(
     what: &str,
@@ -153,19 +153,19 @@ pub(crate) fn expect_rejected(
     rejection
 }
 
-/// The reasons for which all of a request was refused.
+/// Returns the reasons for which all envelopes of a request were refused.
 #[track_caller]
 pub(crate) fn reasons_of(answer: &v1::AppendResponse) -> Vec<Reason> {
     let results = answer.results.iter();
     results.map(|result| rejected(result).reason()).collect()
 }
 
-/// Whether something was recorded.
+/// Returns true if the envelope was recorded.
 pub(crate) fn is_accepted(result: &v1::AppendResult) -> bool {
     matches!(result.result, Some(append_result::Result::Accepted(_)))
 }
 
-/// Payloads of intents that bear the mark.
+/// Returns payloads of Intents with the mark.
 pub(crate) fn marked(producer: &mut Producer, count: usize) -> Vec<Bytes> {
     (0..count)
         .map(|n| producer.intent(&format!("{MARK}/{n}")))

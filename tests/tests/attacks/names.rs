@@ -1,4 +1,4 @@
-//! Names that are not one's own: sessions and tasks of others, names that lead out of a grant, and
+//! Attacks with others' names: sessions and tasks of others, names that lead out of a grant, and
 //! controllers that only look like another one.
 
 use bytes::Bytes;
@@ -33,7 +33,7 @@ fn intent(resource: &str) -> Body {
     })
 }
 
-/// Not checked: what breaks a rule is sent, too.
+/// Returns an unsigned envelope. The statement is not checked, so an invalid one is sent, too.
 fn unsigned(message: &v1::Statement) -> v1::Envelope {
     envelope(&Bytes::from(message.encode_to_vec()))
 }
@@ -47,7 +47,7 @@ fn session_of(ledger: LedgerId, producer: &str, nonce: [u8; 16]) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
 }
 
-/// A stranger knows the id that somebody will speak in, and even the nonce.
+/// A stranger knows the id of another producer's next session, and even its nonce.
 #[test]
 fn a_session_of_another_is_opened_first() {
     run(async {
@@ -96,7 +96,7 @@ fn a_session_of_another_is_opened_first() {
                 .refuses(what, envelope, Reason::Malformed, field)
                 .await;
         }
-        // In a batch of a key of their own.
+        // The session is opened in a batch, with a key of the stranger's own.
         let registered = scene.authority.registers(&key(20), STRANGER);
         scene.records(vec![registered]).await;
         let mut message = Producer::new(scene.ledger.id, 7)
@@ -106,7 +106,7 @@ fn a_session_of_another_is_opened_first() {
         let envelopes = batch(&[Bytes::from(message.encode_to_vec())], &key(20));
         let reasons = [Reason::BatchRefused, Reason::Malformed];
         scene.refuses_all("a batch", envelopes, &reasons).await;
-        // The rejection says what to do, and the owner still opens it.
+        // The rejection says what to do, and the owner can still open the session.
         let bare = by_agent(&v1::Statement {
             nonce: Bytes::new(),
             ..theirs.clone()
@@ -150,8 +150,8 @@ fn a_task_of_another_is_opened_first() {
     });
 }
 
-/// Each of these would be covered by a grant of `orders/*` for whoever compares bytes, or be read as
-/// another name than it is.
+/// A byte comparison would find each of these names covered by a grant of `orders/*`, or a reader
+/// would take it for another name.
 #[test]
 fn a_name_leads_elsewhere() {
     run(async {
@@ -239,7 +239,7 @@ fn a_name_leads_elsewhere() {
     });
 }
 
-/// An act that was not done changed nothing, and nobody has until the past.
+/// An act that was not done has no effects, and a deadline in the past cannot be met.
 #[test]
 fn an_act_speaks_against_itself() {
     run(async {
@@ -282,7 +282,7 @@ fn an_act_speaks_against_itself() {
     });
 }
 
-/// The same body in other words would be independent of itself.
+/// With another spelling of its controller, a party would be independent of itself.
 #[test]
 fn a_controller_is_spelled_in_another_way() {
     run(async {
@@ -319,8 +319,8 @@ fn a_controller_is_spelled_in_another_way() {
     });
 }
 
-/// A session that nobody named is opened by whoever is first; one that only a look-alike names is
-/// opened by nobody.
+/// A session that is not derived from a producer belongs to the first who opens it; one that is
+/// derived from a look-alike can be opened by no one.
 #[test]
 fn a_producer_is_spelled_in_another_way() {
     run(async {

@@ -9,9 +9,8 @@ use deed_tests::{
 use tempfile::TempDir;
 use tonic::Code;
 
-/// Everything that can be asked for, and which of the callers below may: written down here once
-/// more, by hand. `-` is nobody in particular, `0` somebody without a role; then the roles'
-/// letters.
+/// All rpcs and paths, and the callers that may use them, as an independent statement of the rules.
+/// `-` is an anonymous caller, `0` a caller without a role; the others are the roles' letters.
 const MATRIX: [(&str, &str); 20] = [
     ("/deed.v1.Ledger/Append", "poa"),
     ("/deed.v1.Ledger/AppendStream", "poa"),
@@ -60,7 +59,7 @@ fn every_role_at_every_rpc() {
         let dir = TempDir::new().expect("a temporary directory");
         let (data, certificates) = (dir.path().join("data"), dir.path().join("tls"));
         let arguments = tls(&certificates);
-        // Before the first start there is a directory for tokens already.
+        // The directory for tokens exists before the first start.
         let mut callers = vec![
             ('-', None),
             ('0', Some(Token::create(&data, "nobody", &[]))),
@@ -82,7 +81,7 @@ fn every_role_at_every_rpc() {
             let token = token.as_ref().map(|token| token.0.as_str());
             for ledger in ["mine", "other"] {
                 let wanted = |allowed: &str| {
-                    // A role in one ledger is nothing in another.
+                    // A role in one ledger has no effect in another.
                     let elsewhere = ledger == "other" && !"-0a".contains(*letter);
                     let letter = if elsewhere { '0' } else { *letter };
                     match allowed.contains(letter) {
@@ -119,8 +118,8 @@ fn every_role_at_every_rpc() {
     });
 }
 
-/// A request whose first field is the ledger's name, as almost all begin; whoever may ask gets to
-/// hear that the rest is missing.
+/// Returns a request with only its first field, the ledger's name; a caller with the role is told
+/// that the rest is missing.
 fn message(path: &str, ledger: &str) -> Vec<u8> {
     let length = u8::try_from(ledger.len()).expect("a short name");
     let named = [&[0x0a, length], ledger.as_bytes()].concat();

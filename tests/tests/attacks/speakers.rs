@@ -1,4 +1,4 @@
-//! Who speaks: sessions, keys and principals of others.
+//! Attacks with sessions, keys and principals of others.
 
 use bytes::Bytes;
 use deed_proto::v1::{self, rejection::Reason, statement::Body};
@@ -19,7 +19,7 @@ fn a_session_is_squatted() {
         let of_other = scene.authority.registers(&key(12), other);
         let mut mine = scene.session(1);
         let zero = signed(&mine.intent("orders/1"), &agent());
-        // Nobody registered a key for this one: it is known by its name alone.
+        // This producer has no key: it is known only by its name.
         let mut plain = Producer::new(scene.ledger.id, 2);
         let plain_zero = envelope(&plain.intent("orders/2"));
         scene
@@ -27,7 +27,8 @@ fn a_session_is_squatted() {
             .await;
 
         let another_key = signed(&mine.clone().intent(MARK), &key(11));
-        // Into the session as it is: whoever would open one of another finds it closed by its id.
+        // The session exists already: opening it is impossible, because its id is derived from its
+        // owner.
         let into = |session: &Producer, name: &str| {
             let stranger = session.clone().named(name);
             stranger.intruding(&session.session()).intent(MARK)
@@ -67,7 +68,7 @@ fn a_session_is_squatted() {
             Reason::BatchRefused,
         ];
         scene.refuses_all("a batch", stolen, &reasons).await;
-        // The owners go on as if nothing had been.
+        // The owners go on as if nothing had happened.
         let next = signed(&mine.intent("orders/3"), &agent());
         let plain_next = envelope(&plain.intent("orders/4"));
         scene.records(vec![next, plain_next]).await;
@@ -97,7 +98,7 @@ fn a_key_is_registered_twice() {
                 .refuses(what, envelope, Reason::TrustRefused, field)
                 .await;
         }
-        // Not even twice in one request, and not after it was revoked.
+        // It is refused twice in one request, too, and after the key was revoked.
         let mut authority = scene.authority.clone();
         let first = authority.registers(&key(13), "spiffe://example.org/agent/13");
         let second = authority.registers(&key(13), others);
@@ -124,7 +125,7 @@ fn a_key_is_used_that_is_not_in_force() {
         let mut scene = Scene::set().await;
         let mut mine = scene.session(1);
         let zero = signed(&mine.intent("orders/1"), &agent());
-        // One that begins in far more than a hundred years, and one that ends in a second.
+        // One key becomes valid in far more than a hundred years, and one ends in a second.
         let registered_at = scene.records(vec![zero]).await[0].received_at_us;
         let limited = |seed: u8, from: i64, until: i64| {
             let producer = format!("spiffe://example.org/agent/{seed}");
@@ -169,7 +170,7 @@ fn a_key_is_used_that_is_not_in_force() {
             let envelope = signed(&payload, &key(seed));
             scene.refuses(what, envelope, in_force, "key_id").await;
         }
-        // A key that was never registered.
+        // The key was never registered.
         let unknown = signed(&scene.session(3).intent(MARK), &key(99));
         scene
             .refuses("unknown", unknown, Reason::KeyUnknown, "key_id")
@@ -196,7 +197,7 @@ fn somebody_speaks_in_a_name_that_is_not_theirs() {
         flipped.signature = bytes.into();
         let mut other_words = signed(&mine.clone().intent("orders/1"), &agent());
         other_words.payload = mine.clone().intent(MARK);
-        // RFC 8032's S is below the group's order; S + order would verify in a lax verifier.
+        // RFC 8032's S is below the group's order; a lax verifier would accept S + order.
         let mut malleable = signed(&mine.clone().intent(MARK), &agent());
         malleable.signature = with_larger_s(&malleable.signature);
         let zeros = v1::Envelope {
@@ -261,7 +262,7 @@ fn somebody_speaks_in_a_name_that_is_not_theirs() {
         ] {
             scene.refuses(what, envelope, reason, field).await;
         }
-        // An agent's statement in the ledger's own name is none.
+        // An agent's statement under the ledger's own name is refused.
         let mut message = as_authority.message(intent(MARK));
         message.task = Bytes::from_static(&[1; 16]);
         let own_name = Bytes::from(prost::Message::encode_to_vec(&message));
@@ -273,7 +274,7 @@ fn somebody_speaks_in_a_name_that_is_not_theirs() {
     });
 }
 
-/// S + L, where L is the order of Ed25519's group: the same point, another signature.
+/// Returns S + L, where L is the order of Ed25519's group: the same point, but another signature.
 fn with_larger_s(signature: &Bytes) -> Bytes {
     const ORDER: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,

@@ -1,4 +1,4 @@
-//! Credentials that are no good, and principals that speak for others' producers.
+//! Attacks with invalid credentials, and with principals that speak for others' producers.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ use tonic::{Code, Request, Status};
 
 use crate::{AGENT, MARK, agent, expect_rejected, is_accepted, marked};
 
-/// A server that asks who calls, with two ledgers.
+/// A server with access control and two ledgers.
 struct Guarded {
     server: ServerProcess,
     clients: Clients,
@@ -58,13 +58,13 @@ impl Guarded {
         }
     }
 
-    /// A token that the server knows already.
+    /// Makes a token, and waits until the server knows it.
     async fn token(&self, principal: &str, extra: &[&str]) -> Token {
         let token = Token::create(&self.data, principal, extra);
         let known = || async {
             let request = token.on(v1::ListLedgersRequest::default());
             let answer = self.clients.ledger.clone().list_ledgers(request).await;
-            // One of a second may have ended meanwhile.
+            // A token of one second may have ended by now.
             match answer {
                 Ok(_) => Some(()),
                 Err(status) => status.message().contains("expired").then_some(()),
@@ -74,7 +74,7 @@ impl Guarded {
         token
     }
 
-    /// Statements about who is trusted, delivered by the admin.
+    /// Appends trust statements, delivered by the admin.
     async fn says(&self, envelopes: Vec<v1::Envelope>) {
         let answer = self
             .append(&self.mine, Some(&self.admin), envelopes)
@@ -130,7 +130,7 @@ fn a_token_that_is_no_good() {
         let expired = set.token("gateway", &expires).await;
         let revoked = set.token("gateway", &append).await;
         revoked.revoke(&set.data);
-        // Of another server: well formed, and never made here.
+        // The token is another server's: well-formed, and never made here.
         let elsewhere = TempDir::new().expect("a temporary directory");
         let foreign = Token::create(elsewhere.path(), "gateway", &append);
         let spliced = format!(
@@ -158,7 +158,7 @@ fn a_token_that_is_no_good() {
             let answer = within("an answer", set.clients.ledger.clone().append(request)).await;
             answer.expect_err("refused")
         };
-        // What takes a moment: a token's end, and the server's look at the file.
+        // A token's end and a revocation take effect after a moment.
         for (token, wanted) in [(&expired, "expired"), (&revoked, "revoked")] {
             let ended = || async {
                 let request = token.on(v1::ListLedgersRequest::default());
@@ -197,7 +197,7 @@ fn a_token_of_another_ledger() {
     run(async {
         let set = Guarded::set().await;
         let before = set.heads().await;
-        // One whose principal has no role here, and one that is itself for another ledger.
+        // One token's principal has no role here, and one token is itself for another ledger.
         let elsewhere = ["--ledger", "other", "--role", "append,read,authority"];
         let no_role = set
             .token("spiffe://example.org/elsewhere", &elsewhere)
@@ -224,7 +224,7 @@ fn a_token_of_another_ledger() {
             let status = answer.map(drop).expect_err("refused");
             assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
         }
-        // In the ledger that they are for they get further: to the check of the ledger's id.
+        // In the ledger that they are for, the check of the ledger's id refuses them.
         let sent = vec![authority.registers(&agent(), MARK)];
         let answer = set.append(&set.other, Some(&bounded), sent).await;
         let answer = answer.expect("an answer");
@@ -272,7 +272,7 @@ fn a_principal_speaks_for_a_foreign_producer() {
         ];
         let answer = set.append(&set.mine, Some(&gateway), begun).await;
         let receipts = answer.expect("an answer");
-        // Each entry names the leaf that lets its principal deliver it.
+        // Each entry names the leaf that allows its principal to deliver it.
         let leaves = receipts.results.iter().map(|r| accepted(r).principal_leaf);
         assert_eq!(leaves.collect::<Vec<_>>(), [Some(3), Some(4)]);
 
@@ -282,7 +282,7 @@ fn a_principal_speaks_for_a_foreign_producer() {
         let trust = authority.clone().registers(&key(50), MARK);
         let not_bound = Reason::PrincipalNotBound;
         for (what, token, sent, reason, field) in [
-            // The signature is good; who brings it may not.
+            // The signature is valid, but its bearer may not deliver it.
             (
                 "a foreign producer, signed by its key",
                 &gateway,
@@ -344,7 +344,7 @@ fn a_principal_speaks_for_a_foreign_producer() {
         let refused = Reason::BatchRefused;
         let reasons = crate::reasons_of(&answer.expect("an answer"));
         assert_eq!(reasons, [not_bound, refused, refused]);
-        // Nor does anybody get that far without a role for it.
+        // A caller without a role for it does not get that far.
         let sent = vec![signed(&mine.clone().intent(MARK), &agent())];
         let answer = set.append(&set.mine, Some(&reader), sent).await;
         let status = answer.expect_err("refused");

@@ -140,7 +140,8 @@ fn transcripts_are_imported_once() {
     };
     write(format!("{}\n{}\n", transcript("a"), transcript("b")));
     let summary = object(&import().expect_code(OK));
-    // Opened, granted, three calls, two results, closed twice.
+    // The run was opened and granted, and has three calls and two results; task and session were
+    // closed.
     for (what, count) in [
         ("runs", 2),
         ("grants", 2),
@@ -160,7 +161,7 @@ fn transcripts_are_imported_once() {
         (&9.into(), &9.into())
     );
 
-    // The same run with another course of events is not what was recorded.
+    // The same run with other contents is not the recorded one.
     write(format!("{}\n", transcript("a")).replace("Error: no", "yes"));
     let ended = import().expect_code(USAGE);
     let summary = object(&ended);
@@ -186,7 +187,7 @@ fn transcripts_are_imported_once() {
     expect_failure(import(), USAGE);
 }
 
-/// Not how fast it is: that it says so in JSON, and that all of it is in the log.
+/// The test checks the output as JSON and the log, not the speed.
 #[test]
 fn benching_appends_what_it_says() {
     run(async {
@@ -209,7 +210,7 @@ fn benching_appends_what_it_says() {
         let ledger = TestLedger::find(&clients, "payments").await;
         let log = Log::read(&clients, &ledger).await;
         assert_eq!(log.head.size.get(), measured["tree_size"].as_u64().unwrap());
-        // The task of each is opened first, in a session of its own; then its session begins.
+        // Each task is opened first, in a session of its own; then its own session begins.
         assert_eq!(log.head.size.get(), 1 + 2 * 2 + 640);
         assert_eq!(log.sessions().len(), 2 + 2);
     });

@@ -1,4 +1,4 @@
-//! Whole ledgers, from a server and from a mirror.
+//! Audits of whole ledgers, from a server and from a mirror.
 
 use std::{fs, path::PathBuf};
 
@@ -7,10 +7,10 @@ use deed_tlog::{EntryBundleId, TILE_WIDTH};
 
 use crate::{DOES_NOT_VERIFY, OK, Set, USAGE, expect_failure, object};
 
-/// More than a full bundle.
+/// More entries than a full bundle.
 const INTENTS: usize = 300;
 
-/// Copies a log as wget does, and a policy for it: the directory and the policy's file.
+/// Copies a log as wget does, with a policy for it; returns the directory and the policy's file.
 fn mirror(set: &Set) -> (PathBuf, PathBuf) {
     let shown = object(&set.deed.run(["--json", "head"]).expect_code(OK));
     let size = shown["size"].as_u64().unwrap();
@@ -54,7 +54,7 @@ fn a_ledger_holds_from_a_server_and_from_a_mirror() {
     let from_mirror = object(&set.deed.run(audit).expect_code(OK));
     assert_eq!(from_mirror, from_server);
     set.server.stop();
-    // Nobody is asked.
+    // The audit does not ask for confirmation.
     set.deed.run(audit).expect_code(OK);
 }
 
@@ -86,7 +86,7 @@ fn a_mirror_that_was_changed_does_not_verify() {
     expect_failure(set.deed.run(audit), USAGE);
     fs::write(&bundle, &whole).unwrap();
     set.deed.run(audit).expect_code(OK);
-    // The other way round: a policy that trusts another log.
+    // The policy trusts another log.
     let other = "log example.org/logs/x+40f4a01a+AXIEf8z7LMKHd5iH3Kb7sJ0AR4dn8DbcEDfE3JDdhuEF\nquorum none\n";
     fs::write(&policy, other).unwrap();
     expect_failure(set.deed.run(audit), USAGE);

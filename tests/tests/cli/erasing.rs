@@ -1,4 +1,5 @@
-//! Contents in the journal of a session: they leave it with their receipts, and with their erasure.
+//! Contents in the journal of a session: they are removed when their receipts come, and when they
+//! are erased.
 
 use std::{
     fs,
@@ -48,7 +49,7 @@ fn is_kept(set: &Set) -> bool {
     files::contains(&set.deed.state(), MARKER.as_bytes())
 }
 
-/// The process goes on and waits for more: what has its receipt is gone all the same.
+/// The process waits for more input; a content with a receipt is removed all the same.
 #[test]
 fn a_content_leaves_the_journal_with_its_receipt() {
     let set = Set::up();
@@ -63,7 +64,7 @@ fn a_content_leaves_the_journal_with_its_receipt() {
         let receipt: Value = serde_json::from_str(&receipt).unwrap();
         assert_eq!(receipt["status"], "accepted", "{receipt}");
     }
-    // Printed first, and dropped then.
+    // The receipt is printed first, and the content removed then.
     wait_for("the journal to drop it", || (!is_kept(&set)).then_some(()));
     drop(input);
     assert!(child.wait().unwrap().success());
@@ -77,19 +78,19 @@ fn a_content_leaves_the_journal_with_its_receipt() {
     }
 }
 
-/// Killed while statements wait: nothing is lost, and what was sent again leaves nothing either.
-/// Erased before it was sent again, it is not there any more, and the statement still goes.
+/// A kill while statements wait loses nothing, and after they were sent again no content is left.
+/// If a content is erased in between, it is not sent, and the statement still is.
 #[test]
 fn a_killed_append_loses_nothing_and_an_erasure_reaches_what_it_left() {
     let mut set = Set::up();
-    // Opened: the session is known, and one content is in the ledger.
+    // The session is opened, and one content is in the ledger.
     let first = set
         .deed
         .run_with(["append", "--session", "s"], &with_content(0));
     let first = lines(&first.expect_code(OK));
     assert_eq!(first[0]["status"], "accepted", "{first:?}");
     assert!(!is_kept(&set));
-    // The server is away: what is read now waits in the journal.
+    // The server is down: statements that are read now wait in the journal.
     let address = set.server.address();
     let data = set.dir.path().join("data");
     let mut child = append(&set);
@@ -116,7 +117,7 @@ fn a_killed_append_loses_nothing_and_an_erasure_reaches_what_it_left() {
     );
     assert!(!is_kept(&set), "its receipts came");
 
-    // An erasure takes out what a killed process left.
+    // An erasure removes what a killed process left behind.
     let found = set.deed.run(["entry", "1", "--json"]).expect_code(OK);
     let digest = object(&found)["statement"]["intent"]["arguments"]["digest"].clone();
     let digest = digest.as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Forks: noticed by every command, with evidence that is kept.
+//! Forks: every command notices them, and evidence is kept.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::{DOES_NOT_VERIFY, OK, expect_failure, intents, object};
 
-/// A server whose directory was copied, and the copy, gone on differently.
+/// A server whose directory was copied, and the copy, which went on differently.
 struct Fork {
     deed: Deed,
     honest: PathBuf,
@@ -27,8 +27,8 @@ struct Fork {
 }
 
 impl Fork {
-    /// The user trusts the honest head of 30 leaves; the other history has `forked` leaves after
-    /// the 11 that both share.
+    /// Makes a fork. The user trusts the honest head of 30 leaves; the other history has `forked`
+    /// leaves after the 11 that both share.
     async fn new(forked: usize) -> Self {
         let dir = TempDir::new().unwrap();
         let [data, copy] = ["honest", "forked"].map(|name| dir.path().join(name));
@@ -64,7 +64,7 @@ impl Fork {
         }
     }
 
-    /// All files of the user's state with this name or beginning.
+    /// Returns all files of the user's state whose names begin like this.
     fn kept(&self, beginning: &str) -> Vec<PathBuf> {
         let state = self.deed.state();
         let files = files::files(&state).into_iter();
@@ -76,7 +76,7 @@ impl Fork {
     }
 }
 
-/// The two signed heads of a piece of evidence, verified by the key that it names.
+/// Returns the two signed heads of a file of evidence, verified by the key that it names.
 fn heads_in(evidence: &Path) -> [Checkpoint; 2] {
     let text = fs::read_to_string(evidence).unwrap();
     let evidence: Value = serde_json::from_str(&text).unwrap();
@@ -96,7 +96,8 @@ fn heads_in(evidence: &Path) -> [Checkpoint; 2] {
 #[test]
 fn forks_are_noticed_and_their_evidence_is_kept() {
     run(async {
-        // Longer than what is trusted, as long, shorter, and nothing but the shared beginning.
+        // The other history is longer than the trusted head, as long, shorter, or nothing but the
+        // shared prefix.
         for (forked, size) in [(40, 51), (19, 30), (4, 15), (0, 11)] {
             let mut fork = Fork::new(forked).await;
             let trusted = fork.kept("checkpoint");
@@ -122,7 +123,7 @@ fn forks_are_noticed_and_their_evidence_is_kept() {
             let [older, newer] = heads_in(&evidence[0]);
             assert_ne!(older.head.root, newer.head.root);
 
-            // Every other command finds it out too, nothing is believed, nothing overwritten.
+            // Every other command notices it, too; nothing is trusted, and nothing overwritten.
             let first = fs::read(&evidence[0]).unwrap();
             for command in [
                 &["entry", "11"][..],
@@ -144,7 +145,7 @@ fn forks_are_noticed_and_their_evidence_is_kept() {
             );
             server.stop();
 
-            // The honest one is still believed; that there was a fork is not forgotten.
+            // The honest history is still trusted, and the evidence of the fork is still there.
             let server = ServerProcess::start(&fork.honest);
             fork.deed = fork.deed.at(&server.url());
             let ended = fork.deed.run(["head"]).expect_code(OK);

@@ -1,4 +1,4 @@
-//! Imports of chats: what costs what, what goes on where, and what is sent when.
+//! Imports of chats: failures of single runs, runs that go on, and what is sent when.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
 
@@ -15,7 +15,7 @@ fn call(id: &str, name: &str) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}})
 }
 
-/// A run of so many calls.
+/// Returns a run with so many calls.
 fn run(id: &str, calls: usize) -> Value {
     let mut messages = vec![json!({"role": "user", "content": "help"})];
     for number in 0..calls {
@@ -39,8 +39,8 @@ fn head(set: &Set) -> Value {
     object(&set.deed.run(["head", "--json"]).expect_code(OK))
 }
 
-/// What is recorded of the import's producers, without the places: the same statements in another
-/// order, or at another time, are the same.
+/// Returns the recorded statements of the import's producers, without leaves and times: the same
+/// statements in another order, or at another time, compare as equal.
 fn said(set: &Set) -> Vec<String> {
     let found = match set.deed.run(["search", "--json", "--agent", "import:chat"]) {
         found if found.stdout.lines().count() > 1 => found,
@@ -63,20 +63,22 @@ fn said(set: &Set) -> Vec<String> {
             let what = json!([statement[act]["action"], statement[act]["status"]]);
             format!("{} {act} {what}", statement["sequence"])
         })
-        // A run that is imported in pieces may have more grants than one that comes at once.
+        // A run that is imported in pieces may have more grants than one that is imported at once.
         .filter(|one| !one.contains(" other "))
         .collect();
     said.sort();
     said
 }
 
-/// Runs that break rules of form, of fields, and of the file, among others: each costs itself.
+/// Runs that break rules of form, of fields, and of the file, among others: each is refused without
+/// the others.
 #[test]
 fn a_bad_run_costs_itself_and_opens_no_task() {
     let set = Set::up();
     let long = "x".repeat(300);
     let bad = [
-        // Its second call has a name that no ledger takes: its task would stay open for ever.
+        // Its second call has a name that no ledger accepts: without the check, its task would stay
+        // open for ever.
         json!({"run_id": "b1", "messages": [
             {"role": "user", "content": "help"},
             {"role": "assistant", "tool_calls": [call("1", "look")]},
@@ -97,7 +99,7 @@ fn a_bad_run_costs_itself_and_opens_no_task() {
     let summary = object(&ended);
     assert_eq!(summary["runs"], 7, "{ended:#?}");
     assert_eq!(summary["refused"], 6, "{ended:#?}");
-    // Opened, granted, two calls and their results.
+    // Each run was opened and granted, with two calls and their results.
     assert_eq!(summary["accepted"], 7 * 6, "{ended:#?}");
     let named: Vec<&Value> = summary["refusals"].as_array().unwrap().iter().collect();
     for (line, said) in [
@@ -116,13 +118,13 @@ fn a_bad_run_costs_itself_and_opens_no_task() {
             "{ended:#?}"
         );
     }
-    // No task of a run that was refused.
+    // A refused run has opened no task.
     let tasks = said(&set)
         .iter()
         .filter(|one| one.contains("task_opened"))
         .count();
     assert_eq!(tasks, 7);
-    // Again all is there, and the same is refused.
+    // In a second import all statements are duplicates, and the same runs are refused.
     let again = object(&import(&set, &text, &[]).expect_code(USAGE));
     assert_eq!(
         (&again["duplicates"], &again["accepted"], &again["refused"]),
@@ -130,7 +132,7 @@ fn a_bad_run_costs_itself_and_opens_no_task() {
     );
 }
 
-/// Nothing is registered for what is no import.
+/// An input that is no import registers no key.
 #[test]
 fn an_input_without_a_run_registers_no_key_and_is_said() {
     let set = Set::up();
@@ -150,8 +152,8 @@ fn an_input_without_a_run_registers_no_key_and_is_said() {
     assert_eq!(head(&set), before);
 }
 
-/// A run that grows from import to import, in a file that grows by lines, in any cut, comes to what
-/// one import of all of it comes to; signed and unsigned.
+/// A run that grows from import to import, in a file that grows by lines, is recorded in the end as
+/// by one import of everything, wherever it is cut; signed and unsigned.
 #[test]
 fn what_has_grown_goes_on_and_what_has_changed_is_refused() {
     for more in [&[][..], &["--unsigned"]] {
@@ -164,7 +166,7 @@ fn what_has_grown_goes_on_and_what_has_changed_is_refused() {
             }
             let summary = object(&import(&grown, &text, more).expect_code(OK));
             assert_eq!(summary["rejected"], 0, "{summary}");
-            // Clearance or equivocation would show.
+            // A wrong clearance or an equivocation would be a finding.
             assert_eq!(summary["findings"], json!({}), "{summary}");
             accepted += summary["accepted"].as_u64().unwrap();
             last = text;
@@ -172,7 +174,7 @@ fn what_has_grown_goes_on_and_what_has_changed_is_refused() {
         assert!(accepted > 0);
         import(&at_once, &last, more).expect_code(OK);
         assert_eq!(said(&grown), said(&at_once));
-        // It says something else in a place that is taken: nothing of it is sent.
+        // The run differs in a recorded place: nothing of it is sent.
         let before = head(&grown);
         let changed = run("a", 6).to_string().replace("\"help\"", "\"harm\"");
         let ended = import(&grown, &(changed + "\n"), more).expect_code(USAGE);
@@ -180,17 +182,17 @@ fn what_has_grown_goes_on_and_what_has_changed_is_refused() {
             ended.stderr.contains("is not what was imported"),
             "{ended:#?}"
         );
-        // So do other options.
+        // The same holds for other options.
         let text = run("a", 6).to_string();
         let options = [more, &["--risk-tier", "payment"]].concat();
         let ended = import(&grown, &text, &options).expect_code(USAGE);
         assert!(ended.stderr.contains("--risk-tier"), "{ended:#?}");
         assert_eq!(head(&grown), before);
-        // An older copy of the file is all duplicates.
+        // An older copy of the file has only duplicates.
         let older = object(&import(&grown, &run("a", 2).to_string(), more).expect_code(OK));
         assert_eq!(older["accepted"], 0, "{older}");
         assert_eq!(head(&grown), before);
-        // Once it is over it does not grow.
+        // A run that was ended does not grow.
         let over = [more, &["--ended"]].concat();
         let summary = object(&import(&grown, &run("a", 5).to_string(), &over).expect_code(OK));
         assert_eq!(summary["accepted"], 2, "{summary}");
@@ -203,7 +205,8 @@ fn what_has_grown_goes_on_and_what_has_changed_is_refused() {
     }
 }
 
-/// What would be sent is made and held against what is recorded, and nothing is left of it.
+/// A dry run makes all statements and compares them with the recorded ones, and leaves nothing
+/// behind.
 #[test]
 fn a_dry_run_makes_all_and_sends_nothing() {
     let set = Set::up();
@@ -236,7 +239,7 @@ fn a_dry_run_makes_all_and_sends_nothing() {
         (&6.into(), &0.into())
     );
     let summary = object(&import(&set, &run("a", 3).to_string(), &["--dry-run"]).expect_code(OK));
-    // A call, its result, and the grant of its tool.
+    // A call, its result, and the grant of its tool would be sent.
     assert_eq!(summary["would_be_sent"], 3, "{summary}");
     let changed = run("a", 2).to_string().replace("\"ok\"", "\"no\"");
     import(&set, &changed, &["--dry-run"]).expect_code(USAGE);
@@ -269,7 +272,7 @@ fn runs_are_read_from_any_file() {
         .deed
         .run_with(["import", "chat", "--json", "-"], &all[0]);
     assert_eq!(object(&again.expect_code(OK))["duplicates"], statements);
-    // Packed by the system's own gzip, where there is one.
+    // The file is packed by the system's own gzip, if there is one.
     let plain = set.deed.file("packed");
     fs::write(&plain, &all[0]).unwrap();
     let packed = std::process::Command::new("gzip")
@@ -284,8 +287,8 @@ fn runs_are_read_from_any_file() {
     }
 }
 
-/// The same run as the acts of two producers: what grants the one does not contradict what grants the
-/// other.
+/// The same run may be imported as the acts of two producers: the grants of one do not contradict
+/// those of the other.
 #[test]
 fn a_run_may_be_imported_as_anothers_acts() {
     let set = Set::up();
@@ -297,7 +300,7 @@ fn a_run_may_be_imported_as_anothers_acts() {
     }
 }
 
-/// A result that answers nothing is named, and is nobody's outcome.
+/// A result without a call is reported, and is no Outcome.
 #[test]
 fn a_result_of_nothing_is_named_and_left_out() {
     let set = Set::up();
@@ -320,7 +323,7 @@ fn a_result_of_nothing_is_named_and_left_out() {
     );
 }
 
-/// A run that calls these tools.
+/// Returns a run that calls these tools.
 fn calling(tools: &[&str]) -> String {
     let mut messages = vec![json!({"role": "user", "content": "help"})];
     for (number, tool) in tools.iter().enumerate() {
@@ -331,8 +334,8 @@ fn calling(tools: &[&str]) -> String {
     json!({"run_id": "a", "messages": messages}).to_string()
 }
 
-/// A server that asks who somebody is, with the ledger `payments`; and the files with the tokens of one
-/// who may do everything and one who may append.
+/// Starts a server with access control and the ledger `payments`; returns files with the tokens of
+/// a caller with all roles, and of one who may append.
 fn guarded() -> (Set, [String; 2]) {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
@@ -371,8 +374,8 @@ fn no_equivocation(set: &Set, reader: &str) {
     assert!(!findings.stdout.contains("equivocation"), "{findings:#?}");
 }
 
-/// Unsigned, what is recorded is answered as duplicates, what has grown by the same tools goes on, and
-/// what is something else is refused by name.
+/// Without signatures, recorded statements are answered as duplicates, a run that has grown with
+/// the same tools goes on, and a changed one is refused by name.
 #[test]
 fn who_may_append_alone_imports_and_imports_again() {
     let (set, [reader, appender]) = guarded();
@@ -414,12 +417,12 @@ fn who_may_append_alone_imports_and_imports_again() {
     no_equivocation(&set, &reader);
 }
 
-/// Signed, nothing is said in a place that may be taken: not even the same.
+/// With signatures, nothing is signed for a sequence that may be used, not even the same statement.
 #[test]
 fn who_may_append_alone_and_signs_says_nothing_twice() {
     let (set, [reader, appender]) = guarded();
     let import = |text: &str, token: &str| import(&set, text, &["--token-file", token]);
-    // Registers the key.
+    // This import registers the key.
     import(&run("first", 1).to_string(), &reader).expect_code(OK);
     let ended = import(&calling(&["look", "fix"]), &appender).expect_code(OK);
     assert!(ended.stderr.contains("grants not signed"), "{ended:#?}");
@@ -435,7 +438,7 @@ fn who_may_append_alone_and_signs_says_nothing_twice() {
         assert_eq!(object(&ended)["refused"], 1, "{ended:#?}");
     }
     assert_eq!(head(&set), before);
-    // Who may read goes on with it.
+    // A caller who may read can continue the run.
     let grown = import(&calling(&["look", "fix", "look"]), &reader).expect_code(OK);
     assert_eq!(object(&grown)["accepted"], 2, "{grown:#?}");
     no_equivocation(&set, &reader);

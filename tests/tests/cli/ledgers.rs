@@ -37,7 +37,7 @@ fn ledgers_are_created_listed_and_shown() {
     ] {
         assert!(is_right, "{field} in {created}");
     }
-    // The authority's key was made here, for nobody else to read.
+    // The authority's key was made here, readable only by its owner.
     let key = PathBuf::from(
         created["authority_key_file"]
             .as_str()
@@ -70,7 +70,7 @@ fn ledgers_are_created_listed_and_shown() {
         );
     }
 
-    // One's own keys, in hex or in the file that was made before.
+    // The keys are the user's own: in hex, or in the file that was made before.
     let own = hex::encode(authority_key(9));
     let options = [
         "--authority-key",
@@ -92,14 +92,14 @@ fn ledgers_are_created_listed_and_shown() {
     }
 }
 
-/// The ledger was made anew: same server name, same ledger name, another genesis.
+/// The ledger was created again: same server name, same ledger name, another genesis entry.
 #[test]
 fn another_ledger_under_the_same_name_is_not_believed() {
     let set = Set::up();
     set.fill(5);
     let other = Set::up();
     other.fill(5);
-    // The same user at the other server's address: he knows neither server nor origin yet.
+    // The same user at the other server's address knows neither that server nor the origin yet.
     let shown = object(&set.deed.run(["--json", "ledger", "show"]).expect_code(OK));
     let demand = ["--vkey", shown["vkey"].as_str().unwrap()];
     let url = other.server.url();
@@ -115,7 +115,7 @@ fn what_is_listed_is_compared_with_what_is_trusted() {
     let list = || set.deed.run(["--json", "ledger", "list"]);
     let listed = object(&list().expect_code(OK));
     let [origin, id] = ["origin", "ledger_id"].map(|field| listed[field].as_str().unwrap());
-    // Who trusted another ledger under this name, or another origin behind this server.
+    // The user trusted another ledger under this name, or another origin at this server.
     for (name, found, trusted) in [
         ("pin.json", id, "ab".repeat(32)),
         (".json", origin, "elsewhere/logs/payments".to_owned()),

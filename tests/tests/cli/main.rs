@@ -1,4 +1,4 @@
-//! The `deed` command: exit codes, JSON, and that it believes nobody.
+//! The `deed` command: exit codes, JSON, and that it trusts nothing unverified.
 
 mod appending;
 mod audit;
@@ -33,7 +33,7 @@ struct Set {
 }
 
 impl Set {
-    /// With the ledger `payments`.
+    /// Starts a server with the ledger `payments`.
     fn up() -> Self {
         let dir = TempDir::new().unwrap();
         let server = ServerProcess::start(&dir.path().join("data"));
@@ -42,7 +42,7 @@ impl Set {
         Self { server, deed, dir }
     }
 
-    /// Appends intents through the command; the receipts.
+    /// Appends Intents through the command; returns the receipts.
     fn fill(&self, count: usize) -> Vec<Value> {
         let ended = self
             .deed
@@ -52,7 +52,7 @@ impl Set {
     }
 }
 
-/// Statements as JSON lines, for one fresh session.
+/// Returns statements as JSON lines, for one new session.
 fn intents(count: usize) -> String {
     (0..count)
         .map(|number| format!("{}\n", intent(number)))
@@ -67,14 +67,14 @@ fn intent(number: usize) -> Value {
     })
 }
 
-/// stdout as JSON lines.
+/// Parses stdout as JSON lines.
 #[track_caller]
 fn lines(ended: &Ended) -> Vec<Value> {
     let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {ended:#?}"));
     ended.stdout.lines().map(parse).collect()
 }
 
-/// stdout as one JSON object.
+/// Parses stdout as one JSON object.
 #[track_caller]
 fn object(ended: &Ended) -> Value {
     let mut lines = lines(ended);
@@ -82,7 +82,7 @@ fn object(ended: &Ended) -> Value {
     lines.remove(0)
 }
 
-/// A failure has words for a person on stderr, and no data on stdout.
+/// Checks that a failure has a message on stderr, and no data on stdout; returns the message.
 #[track_caller]
 fn expect_failure(ended: Ended, code: i32) -> String {
     let ended = ended.expect_code(code);

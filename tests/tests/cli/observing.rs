@@ -1,4 +1,5 @@
-//! Logs of other systems against acts that were declared: what proves something, and what does not.
+//! Logs of other systems, compared with declared acts: which records prove something, and which do
+//! not.
 
 use std::{
     fs,
@@ -17,7 +18,7 @@ impl Set {
         object(&self.deed.run(words.chain(["--json"])).expect_code(OK))
     }
 
-    /// A key for somebody, kept in `<name>.pem`.
+    /// Makes a key in `<name>.pem`, and registers it.
     fn key(&self, name: &str, registered: &str) {
         let file = self.deed.file(&format!("{name}.pem"));
         let file = file.display().to_string();
@@ -28,7 +29,7 @@ impl Set {
         ));
     }
 
-    /// A task in which the agent does one thing, and says that it did: the task's id.
+    /// Records a task with one act of the agent and its Outcome; returns the task's id.
     fn act(&self, kind: &str, resource: &str, correlation: &str) -> String {
         let key = self.deed.file("agent.pem").display().to_string();
         let opened = self
@@ -99,7 +100,7 @@ fn a_dry_run_proves_no_delete() {
         (&json!(0), &json!(1))
     );
     assert_eq!(set.corroboration(&task), "not_asked");
-    // A delete whose body was not kept may be a dry run as well, and so may one that was cut.
+    // A delete without its body may have been a dry run, and so may one whose body was cut.
     for (name, value) in [
         ("level", json!("Metadata")),
         ("level", Value::Null),

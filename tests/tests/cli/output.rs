@@ -1,4 +1,4 @@
-//! What comes out: to nobody, to terminals, to files.
+//! Output to closed pipes, to terminals and to files.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{OK, Set, UNAVAILABLE, USAGE, expect_failure, intent, intents, lines, object};
 
 impl Set {
-    /// The command with a pipe for stdin, and a stdout that nobody reads.
+    /// Starts the command with a pipe for stdin, and with a stdout whose reader is gone.
     fn start_unread(&self, arguments: &[&str]) -> (Child, ChildStdin) {
         let stderr = fs::File::create(self.deed.file("stderr")).unwrap();
         let mut child = Command::new(program("deed"))
@@ -42,20 +42,20 @@ fn receipts_that_nobody_reads_end_the_input() {
     let set = Set::up();
     let (child, mut stdin) = set.start_unread(&["append"]);
     stdin.write_all(intents(3).as_bytes()).unwrap();
-    // stdin stays open: it ends although nothing more comes.
+    // stdin stays open: the command ends although no more input comes.
     let (code, stderr) = set.end_unread(child);
     assert_eq!(code, Some(UNAVAILABLE), "{stderr}");
     assert!(stderr.contains("stopped after line "), "{stderr}");
     drop(stdin);
 
-    // A malformed line is said first.
+    // A malformed line is reported first.
     let (child, mut stdin) = set.start_unread(&["append"]);
     stdin.write_all(b"no JSON\n").unwrap();
     let (code, stderr) = set.end_unread(child);
     assert_eq!(code, Some(USAGE), "{stderr}");
     assert!(stderr.contains("line 1: "), "{stderr}");
 
-    // What only reads has done nothing wrong.
+    // A command that only reads has not failed.
     let (child, _stdin) = set.start_unread(&["head"]);
     assert_eq!(set.end_unread(child).0, Some(OK));
 }
@@ -71,7 +71,7 @@ fn an_import_that_nobody_reads_still_says_how_it_ended() {
     let path = file.to_str().unwrap();
     for (text, code) in [
         (transcript("a", "help").to_string(), OK),
-        // Another course of events under the same name.
+        // The run has other contents under the same name.
         (
             transcript("a", "help")
                 .to_string()
@@ -109,7 +109,7 @@ fn receipts_replace_a_file_when_there_are_some() {
         let parsed = text.lines().map(serde_json::from_str::<Value>);
         parsed.collect::<Result<Vec<_>, _>>().unwrap().len() as u64
     };
-    // Nothing came of it: what was there is still there.
+    // Nothing was recorded: the earlier file is still there.
     expect_failure(
         set.deed.run([
             "--ledger",
@@ -124,7 +124,7 @@ fn receipts_replace_a_file_when_there_are_some() {
     assert!(ended.stderr.contains("line 1"), "{ended:#?}");
     assert_eq!(fs::read_to_string(&receipts).unwrap(), "old");
 
-    // Some came.
+    // Some statements were recorded.
     let text = format!("{}\n{{\n", transcript("a", "help"));
     let summary = object(&import(&set, text).expect_code(USAGE));
     assert!(

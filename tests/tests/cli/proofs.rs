@@ -9,7 +9,7 @@ use deed_tests::{files, process::Ended};
 
 use crate::{DOES_NOT_VERIFY, OK, Set, USAGE, expect_failure, object};
 
-/// Proof, entry and policy of leaf 7, as files.
+/// Files with proof, entry and policy of leaf 7.
 struct Proven {
     proof: PathBuf,
     entry: PathBuf,
@@ -68,7 +68,7 @@ fn proofs_verify_offline_and_not_with_one_byte_changed() {
         assert_eq!(verified["tree_size"], size);
     }
     let proven = Proven::new(&set, &[]);
-    // Nobody is asked: it works without a server, and without what is trusted.
+    // The check works without a server, and without trusted state.
     set.server.kill();
     set.deed = set.deed.at("http://127.0.0.1:1");
     fs::rename(set.deed.state(), set.deed.file("elsewhere")).unwrap();
@@ -81,14 +81,14 @@ fn proofs_verify_offline_and_not_with_one_byte_changed() {
         fs::write(path, right).unwrap();
         ended
     };
-    // Every byte of the entry, every third one of the proof.
+    // Every byte of the entry is changed, and every third one of the proof.
     for offset in 0..fs::read(&proven.entry).unwrap().len() {
         expect_failure(changed(&proven.entry, offset), DOES_NOT_VERIFY);
     }
     for offset in (0..fs::read(&proven.proof).unwrap().len()).step_by(3) {
         expect_failure(changed(&proven.proof, offset), DOES_NOT_VERIFY);
     }
-    // A policy that was changed is no policy, or one that trusts somebody else.
+    // A changed policy is malformed, or trusts another key.
     let policy = fs::read_to_string(&proven.policy).unwrap();
     let (name, key) = (
         policy.find("deed-").unwrap(),
@@ -104,7 +104,7 @@ fn proofs_verify_offline_and_not_with_one_byte_changed() {
     }
     object(&proven.verify(&set).expect_code(OK));
 
-    // Another log's policy, another leaf's entry, files that are not there.
+    // The policy is another log's, the entry another leaf's, or a file is missing.
     let other = Set::up();
     other.fill(10);
     let others = Proven::new(&other, &[]);

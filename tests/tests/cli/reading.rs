@@ -57,7 +57,7 @@ fn heads_entries_and_consistency_are_shown() {
             assert_eq!(consistent["new_root"], root.to_string());
         }
 
-        // Beyond the tree is refused, the wrong way round is wrong usage.
+        // A size beyond the tree is refused; sizes in the wrong order are wrong usage.
         for beyond in [
             &["entry", "21"][..],
             &["consistency", "5", "22"],

@@ -1,4 +1,4 @@
-//! Another log key takes over: everybody who trusted the old one goes on, and proofs of before hold.
+//! Log key rotations: every client that trusted the old key goes on, and earlier proofs stay valid.
 
 use std::{fs, path::Path};
 
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::{DOES_NOT_VERIFY, OK, Set, UNAVAILABLE, USAGE, expect_failure, intents, object};
 
-/// The server killed, and `meanwhile` done before it starts again on the same directory.
+/// Kills the server, runs `meanwhile`, and starts it again on the same directory.
 fn start_again(mut set: Set, meanwhile: impl FnOnce(&Path)) -> Set {
     let data = set.dir.path().join("data");
     set.server.kill();
@@ -49,7 +49,8 @@ fn size(deed: &Deed) -> u64 {
         .unwrap()
 }
 
-/// Proof, entry and policy of leaf 3, as files of these names; and verifies them without a server.
+/// Writes proof, entry and policy of leaf 3 to files of these names, and verifies them without a
+/// server.
 fn prove(deed: &Deed, name: &str, options: &[&str]) -> [String; 3] {
     let files = ["proof", "entry", "policy"].map(|kind| {
         let path = deed.file(&format!("{name}.{kind}"));
@@ -72,7 +73,7 @@ fn verify(deed: &Deed, [proof, entry, policy]: [&str; 3]) -> Option<i32> {
 fn everybody_goes_on_with_the_next_key() {
     let set = Set::up();
     set.fill(10);
-    // Another user, who has trusted the ledger before, too.
+    // The other user has trusted the ledger before, too.
     let mut other = Deed::new(&set.server.url(), "payments");
     let trusted = size(&other);
     let before = prove(&set.deed, "before", &[]);
@@ -87,7 +88,7 @@ fn everybody_goes_on_with_the_next_key() {
     assert_eq!(rotated["first_size"], leaf + 1);
     set.fill(10);
 
-    // It is told once, to each user, and kept.
+    // The rotation is reported once to each user, and recorded.
     let head = other.run(["head"]).expect_code(OK);
     assert!(head.stderr.contains("was replaced"), "{head:#?}");
     let again = other.run(["head"]).expect_code(OK);
@@ -105,7 +106,7 @@ fn everybody_goes_on_with_the_next_key() {
         let text = deed.run(["ledger", "show"]).expect_code(OK).stdout;
         assert!(text.contains(&format!("from size {}", leaf + 1)), "{text}");
     }
-    // Somebody new, who was given either key, or none.
+    // A new user demands either key, or none.
     for demanded in [None, Some(&first), Some(&next)] {
         let fresh = Deed::new(&set.server.url(), "payments");
         let demand = demanded.map(|key| ["--vkey".to_owned(), key.to_string()]);
@@ -115,7 +116,7 @@ fn everybody_goes_on_with_the_next_key() {
         fresh.run(["head"]).expect_code(OK);
     }
 
-    // Proofs of before hold with the old key, for ever; new ones with the new one.
+    // Earlier proofs stay valid with the old key; new ones need the new one.
     let after = prove(&set.deed, "after", &[]);
     let between = (leaf + 1).to_string();
     let handover = prove(&set.deed, "handover", &["--size", &between]);
@@ -134,7 +135,7 @@ fn everybody_goes_on_with_the_next_key() {
 
     assert!(set.server.log().contains("log key rotated"));
 
-    // Killed, checked, and started again.
+    // The server is killed, checked, and started again.
     let mut set = start_again(set, |data| drop(fsck_clean(data)));
     other = other.at(&set.server.url());
     assert_eq!(key(&shown(&set.deed)["vkey"]), next);
@@ -143,7 +144,7 @@ fn everybody_goes_on_with_the_next_key() {
     set.server.kill();
     fsck_clean(&set.dir.path().join("data"));
 
-    // Nobody is asked.
+    // The check needs no server.
     let [p, e, old_policy] = before.each_ref().map(String::as_str);
     let [ap, ae, new_policy] = after.each_ref().map(String::as_str);
     let [hp, he, _] = handover.each_ref().map(String::as_str);
@@ -163,7 +164,7 @@ fn everybody_goes_on_with_the_next_key() {
     }
 }
 
-/// A copy of the log as anybody can make one, before and after; both hold.
+/// A mirror of the log, made before or after the rotation, passes the audit.
 #[test]
 fn mirrors_are_audited_with_the_key_of_their_size() {
     let set = Set::up();
@@ -192,7 +193,7 @@ fn mirrors_are_audited_with_the_key_of_their_size() {
     };
     let before = mirror("before", &first);
     let next = rotate(&set)["vkey"].as_str().unwrap().to_owned();
-    // The handover head bears both signatures, and either will do.
+    // The handover head has both signatures, and either is enough.
     audit(&mirror("handover-new", &next)).expect_code(OK);
     audit(&mirror("handover-old", &first)).expect_code(OK);
     set.fill(5);
@@ -200,7 +201,7 @@ fn mirrors_are_audited_with_the_key_of_their_size() {
     expect_failure(audit(&mirror("after-old", &first)), DOES_NOT_VERIFY);
     audit(&before).expect_code(OK);
 
-    // The old key signs the same tree, as who has it can: the entries say that it must not.
+    // The old key signs the same tree, as its holder can: the entries show that it must not.
     let origin = first.split('+').next().unwrap();
     let signer = forgery::log_signer(&set.dir.path().join("data"), origin);
     assert_eq!(signer.verifier_key().to_string(), first);
@@ -213,7 +214,7 @@ fn mirrors_are_audited_with_the_key_of_their_size() {
     assert!(error.contains("the head is signed by"), "{error}");
 }
 
-/// The secret was copied: who has it can derive each key that follows from it.
+/// The secret was copied: its holder can derive every key that follows from it.
 #[test]
 fn a_renewed_secret_gives_a_key_that_the_old_one_does_not() {
     let set = Set::up();
@@ -254,7 +255,7 @@ fn what_cannot_be_rotated_is_said() {
     let set = Set::up();
     set.fill(3);
     let before = shown(&set.deed);
-    // Somebody who is no authority, and one who says no reason.
+    // One user is not an authority, and one gives no reason.
     let other = Deed::new(&set.server.url(), "payments");
     let rotate = ["ledger", "rotate-log-key", "--reason", "x"];
     let error = expect_failure(other.run(rotate), USAGE);
@@ -266,7 +267,7 @@ fn what_cannot_be_rotated_is_said() {
     assert_eq!(shown(&set.deed), before);
 }
 
-/// Raw messages, checked by hand, while clients of the library stream.
+/// The messages are checked by hand, while clients of the library append.
 #[test]
 fn what_shows_a_rotation_holds_by_hand_while_others_append() {
     run(async {
@@ -297,7 +298,7 @@ fn what_shows_a_rotation_holds_by_hand_while_others_append() {
                 .next_log_key;
             let mut envelopes = Vec::new();
             if round == 2 {
-                // Others speak for the owner in between; this key among them.
+                // Other authorities speak for the owner in between, with this key among them.
                 let mut keys =
                     [1, 2].map(|seed| Bytes::copy_from_slice(key_of(seed).public_key().as_bytes()));
                 keys.sort();
@@ -361,7 +362,8 @@ fn what_shows_a_rotation_holds_by_hand_while_others_append() {
                     .unwrap();
             }
         }
-        // Every size, from every rpc that signs one, by the keys of that size.
+        // Heads of every size, from every rpc that signs one, have the signatures of the keys of
+        // that size.
         let size = ledger_size(&clients).await;
         for (at, window) in wanted
             .iter()

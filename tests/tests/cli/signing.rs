@@ -1,4 +1,4 @@
-//! What is signed by the command itself: imports, the bench, sessions that go on after a kill.
+//! Signatures that the command makes: imports, the bench, sessions that go on after a kill.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ fn transcripts(set: &Set) -> PathBuf {
     file
 }
 
-/// The private key that the bench made and had registered.
+/// Returns the private key that the bench made and had registered.
 fn bench_key(set: &Set) -> String {
     let arguments = "--json bench append --producers 1 --batch 8 --warmup-seconds 0 \
                      --statements 8 --signed each";
@@ -43,7 +43,7 @@ fn by_bench(count: usize) -> String {
     intents(count).replace("spiffe://example.org/agent", "bench:append")
 }
 
-/// Else it would measure what denied Intents cost.
+/// Otherwise the bench would measure denied Intents.
 #[test]
 fn what_the_bench_asks_for_is_cleared_however_it_is_signed() {
     let set = Set::up();
@@ -70,11 +70,12 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     };
     let first = object(&import(&[]).expect_code(OK));
     assert_eq!(first["accepted"], 12, "{first}");
-    // Arguments and results; one of each run is too long to travel with its statement.
+    // The contents are arguments and results; one of each run is too long to be sent with its
+    // statement.
     assert_eq!(first["contents"], 4, "{first}");
     let head = object(&set.deed.run(["head", "--json"]).expect_code(OK));
-    // The genesis entry, the key; of each run two manifests (the grant is signed by itself, behind
-    // the opening and before all else) and the task's receipt.
+    // The entries: the genesis entry, the key, the statements; for each run two manifests (the
+    // grant is signed by itself, between the opening and all others) and the task's receipt.
     assert_eq!(head["size"], 1 + 1 + 12 + 2 * 2 + 2);
 
     let again = object(&import(&[]).expect_code(OK));
@@ -85,8 +86,8 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     let after = object(&set.deed.run(["head", "--json"]).expect_code(OK));
     assert_eq!(after, head);
 
-    // With nobody to sign grants the import's own key still signs, and the grants of the first
-    // import are the ones.
+    // Without an authority to sign grants the import's own key still signs, and the grants of the
+    // first import are used.
     let keys = set.deed.state().join("keys");
     let aside = set.deed.state().join("aside");
     fs::create_dir(&aside).unwrap();
@@ -105,7 +106,8 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     assert_eq!(object(&ended)["duplicates"], 12, "{ended:#?}");
     let after = object(&set.deed.run(["head", "--json"]).expect_code(OK));
     assert_eq!(after, head);
-    // With nobody to register a key it is said, or refused if signing was asked for.
+    // Without an authority to register a key, the command says so, or refuses if signatures were
+    // demanded.
     for entry in fs::read_dir(set.deed.state().join("keys")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -116,7 +118,7 @@ fn an_import_is_signed_with_contents_and_nothing_is_new_the_second_time() {
     }
     let words = expect_failure(import(&["--sign", "batch"]), USAGE);
     assert!(words.contains("--authority-key"), "{words}");
-    // Unsigned it is another producer's, in sessions of its own.
+    // Without signatures it is another producer's import, in sessions of its own.
     let ended = import(&[]).expect_code(OK);
     assert!(ended.stderr.contains("not signed"), "{ended:#?}");
     assert_eq!(object(&ended)["accepted"], 12, "{ended:#?}");
@@ -191,7 +193,7 @@ fn a_batched_statement_is_followed_to_its_signature() {
     };
     let verified = object(&verify(&public).expect_code(OK));
     assert_eq!(verified["entry"]["leaf_hash"], receipts[13]["leaf_hash"]);
-    // With the ledger's own trust statements in place of the key.
+    // The ledger's own trust statements are used in place of the key.
     let by_trust = [
         "verify", "--json", "--batch", "--policy", &policy, "--trust", &trust, &proof,
     ];
@@ -204,7 +206,7 @@ fn a_batched_statement_is_followed_to_its_signature() {
         "batch membership",
     ];
     assert_eq!(verified["verified"], serde_json::json!(parts), "{verified}");
-    // Another key, and every changed byte of the statement.
+    // Another key is used, and every byte of the statement is changed.
     let other = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
     expect_failure(verify(other), DOES_NOT_VERIFY);
     let bytes = fs::read(&proof).unwrap();
@@ -214,7 +216,7 @@ fn a_batched_statement_is_followed_to_its_signature() {
         fs::write(&proof, changed).unwrap();
         assert_ne!(verify(&public).code(), Some(OK), "byte {at}");
     }
-    // A statement that is in no batch has no such proof.
+    // A statement outside of any batch has no such proof.
     let words = expect_failure(
         set.deed
             .run(["prove", "--batch", "--index", "2", "--out", &proof]),
@@ -241,7 +243,7 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
     assert_eq!(sequences(&second), [3, 4]);
     assert_eq!(first[0]["session"], second[0]["session"]);
 
-    // Not by another producer, not signed otherwise, not at a place of the line's choice.
+    // A line cannot name another producer, another signature, or another sequence.
     let words = append(&intents(1)).expect_code(USAGE).stderr;
     assert!(words.contains("producer"), "{words}");
     let words = expect_failure(
@@ -254,7 +256,7 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
                         "intent": {"action": "a", "resource": "r"}});
     append(&format!("{placed}\n")).expect_code(USAGE);
 
-    // A refused statement does not stay in the way, and nothing else is said in its place.
+    // A refused statement does not block the session, and no other one is made for its sequence.
     let unsigned = ["append", "--session", "unsigned"];
     for round in 0..2 {
         let ended = set
@@ -270,7 +272,7 @@ fn a_session_on_disk_goes_on_and_is_one_producers() {
     assert_eq!(sequences(&fine), [5]);
 }
 
-/// A session of which the ledger has taken nothing yet is opened by the first statement that it takes.
+/// If the first statement of a session is refused, the first one that the ledger accepts opens it.
 #[test]
 fn a_session_goes_on_whose_first_statement_was_refused() {
     let set = Set::up();
@@ -281,7 +283,7 @@ fn a_session_goes_on_whose_first_statement_was_refused() {
         set.deed.run_with(command, &format!("{said}\n"))
     };
     for _ in 0..2 {
-        // A name that the ledger does not take.
+        // The ledger does not accept this name.
         let ended = append("orders/../1").expect_code(UNAVAILABLE);
         assert!(
             ended.stdout.contains("\"field\":\"intent.resource\""),
@@ -294,7 +296,7 @@ fn a_session_goes_on_whose_first_statement_was_refused() {
     }
 }
 
-/// Killed while receipts are on their way: nothing is lost and nothing is there twice.
+/// A kill while receipts are under way loses nothing and repeats nothing.
 #[test]
 fn a_killed_append_goes_on() {
     let set = Set::up();
@@ -316,7 +318,7 @@ fn a_killed_append_goes_on() {
     for _ in 0..10 {
         receipts.next().unwrap().unwrap();
     }
-    // From now on nobody answers, and what is sent stays in the journal.
+    // From now on the server does not answer, and sent statements stay in the journal.
     set.server.signal(Signal::STOP);
     let sessions = fs::read_dir(set.deed.state().join("sessions")).unwrap();
     let journal = sessions
@@ -326,7 +328,7 @@ fn a_killed_append_goes_on() {
         .join("journal");
     let before = fs::metadata(&journal).unwrap().len();
     input.write_all(by_bench(10).as_bytes()).unwrap();
-    // The payloads alone are longer.
+    // The payloads alone are longer than that.
     let kept = || (fs::metadata(&journal).unwrap().len() > before + 10 * 150).then_some(());
     wait_for("the journal's growth", kept);
     killed.kill().unwrap();
@@ -338,7 +340,7 @@ fn a_killed_append_goes_on() {
         .iter()
         .map(|r| r["sequence"].as_u64().unwrap())
         .collect();
-    // A receipt is printed before it is noted, so those of the first ten may be there again.
+    // A receipt is printed before it is noted, so those of the first ten may come again.
     let first = sequences[0];
     assert!([0, 10].contains(&first), "{sequences:?}");
     assert_eq!(sequences, (first..=20).collect::<Vec<_>>());
@@ -352,7 +354,7 @@ fn a_killed_append_goes_on() {
         left.iter().all(|receipt| receipt["status"] != "rejected"),
         "{left:?}"
     );
-    // Nothing is left.
+    // The journal is empty.
     let ended = set.deed.run_with(session, "").expect_code(OK);
     assert_eq!(ended.stdout, "");
 }

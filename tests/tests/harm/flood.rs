@@ -1,5 +1,5 @@
-//! One request after the other, over many connections, more of them under way than are served, and
-//! some given up.
+//! An attack with requests one after the other, over many connections, with more of them under way
+//! than are served, and some given up.
 
 use std::{
     sync::{
@@ -19,17 +19,17 @@ use crate::Scene;
 pub(crate) const CONNECTIONS: usize = 3;
 const UNDER_WAY: u64 = 6;
 
-/// Between a request that was refused and the next one: for that, nobody has to come back later.
+/// Pause between a refused request and the next one.
 const AGAIN: Duration = Duration::from_millis(1);
 
-/// A request, and how long its answer is waited for.
+/// A request, and the time for which its answer is waited for.
 pub(crate) struct Wave {
     pub(crate) request: v1::AppendRequest,
     pub(crate) patience: Duration,
 }
 
 impl Wave {
-    /// One whose answer is waited for as long as it takes.
+    /// Returns a wave whose answer is waited for as long as it takes.
     pub(crate) fn patient(request: v1::AppendRequest) -> Self {
         Self {
             request,
@@ -38,7 +38,7 @@ impl Wave {
     }
 }
 
-/// An attack that goes on.
+/// An attack that is under way.
 pub(crate) struct Flood {
     shared: Arc<Shared>,
     connections: Vec<oneshot::Receiver<()>>,
@@ -53,7 +53,7 @@ struct Shared {
 }
 
 impl Flood {
-    /// Begins one. `next` makes the requests, each with a number of its own.
+    /// Begins an attack. `next` makes the requests, each with a number of its own.
     pub(crate) fn begin(scene: &Scene, next: impl Fn(u64) -> Wave + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared {
             next: Box::new(next),
@@ -79,7 +79,7 @@ impl Flood {
         }
     }
 
-    /// Ends it, when the server is gone; how many requests were answered.
+    /// Ends the attack, when the server is gone; returns the number of requests that were answered.
     pub(crate) async fn end(self) -> u64 {
         self.shared.stop.store(true, Relaxed);
         for connection in self.connections {
@@ -96,7 +96,7 @@ impl Shared {
             let wave = (self.next)(self.rounds.fetch_add(1, Relaxed));
             let mut ledger = clients.ledger.clone();
             let sending = ledger.append(self.token.on(wave.request));
-            // Answered, refused or given up: the next one follows.
+            // The request was answered, refused or given up: the next one follows.
             match timeout(wave.patience, sending).await {
                 Ok(Ok(_)) => {
                     self.answered.fetch_add(1, Relaxed);

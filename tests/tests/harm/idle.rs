@@ -1,4 +1,4 @@
-//! Streams that are opened and say nothing.
+//! An attack with streams that are opened and send nothing.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ fn who_has_no_role_opens_no_stream() {
         let scene = Scene::new().await;
         let clients = Clients::connect(&scene.server).await;
         let token = token_without_a_role(&scene.data());
-        // The file is read again once a second: until then nobody knows the token.
+        // The server reads the file again once a second: until then the token is unknown.
         let refused = deed_tests::until("a token that is known", || async {
             let refused = open(&clients, &token).await.err()?;
             (refused.code() != Code::Unauthenticated).then_some(refused)
@@ -52,7 +52,7 @@ fn the_streams_of_one_principal_leave_room_for_another() {
         let (watch, began) = (scene.watch(), Instant::now());
         let mut idle = Vec::new();
         let refused = 'full: {
-            // However many connections it opens.
+            // The number of its connections does not matter.
             for _ in 0..3 {
                 let clients = Clients::connect(&scene.server).await;
                 for _ in 0..4 {
@@ -80,7 +80,7 @@ fn the_streams_of_one_principal_leave_room_for_another() {
             open(&clients, &victims).await.ok()
         })
         .await;
-        // What has ended makes room.
+        // A stream that has ended makes room.
         idle.pop();
         deed_tests::until("another stream", || async {
             open(&clients, &scene.mallory).await.ok()

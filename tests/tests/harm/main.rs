@@ -1,9 +1,10 @@
-//! Harm: one tenant does what it can to a real server, and another ledger's appends do not feel it.
+//! Harm: one tenant attacks a real server in every way, and another ledger's appends are not
+//! affected.
 //!
-//! Each module is an attack. What they have in common is here: a server with access control and its
+//! Each module is an attack. This file has what they share: a server with access control and its
 //! admin port, a *noisy* ledger whose owner is hostile, and a victim who appends to a *quiet* one
-//! ([`deed_tests::harm`] says what is held against which bound, and when). Strangers are in
-//! harm_doors, readers, uploads and a full disk in harm_readers.
+//! ([`deed_tests::harm`] describes the measurements and their bounds). Attacks by strangers are in
+//! harm_doors; readers, uploads and a full disk are in harm_readers.
 
 mod flood;
 mod idle;
@@ -40,21 +41,21 @@ pub(crate) const NOISY: &str = "noisy";
 
 const MALLORY: &str = "mallory";
 
-/// Whom it delivers for. The last one has a key.
+/// The producer of the attacker's statements. The last one has a key.
 pub(crate) const AGENT: &str = "spiffe://example.org/agent/hostile";
 pub(crate) const SIGNER: &str = "spiffe://example.org/agent/hostile-signer";
 
-/// Settings that bound what the server holds. Those for one ledger and one principal are as shipped:
-/// an attack has as much room as anywhere.
+/// Settings that bound the server's memory. Those for one ledger and one principal are as shipped,
+/// so an attack has as much room as anywhere.
 const SERVER_MIB: u64 = 64;
 const ANSWERS_MIB: u64 = 16;
 const BLOCK_CACHE_MIB: u64 = 16;
 const MEMTABLE_MIB: u64 = 4;
 
-/// What the server may hold beyond what it held at rest, by its settings and the table of budgets in
-/// ARCHITECTURE.md: requests that have room and as many that wait for it, HTTP/2's windows, answers,
-/// RocksDB's blocks and memtables (7 families, 4 each), what a shard holds of its ledgers, and what
-/// the allocator and everything small may take.
+/// Most memory of the server beyond that at rest, by its settings and the table of budgets in
+/// ARCHITECTURE.md: requests that have room and as many that wait for it, HTTP/2's windows,
+/// answers, RocksDB's blocks and memtables (7 families, 4 each), the shard's state of its ledgers,
+/// and the allocator and other small parts.
 const BOUND_MIB: u64 = 2 * SERVER_MIB
     + (flood::CONNECTIONS as u64 + 1) * 8
     + 2 * ANSWERS_MIB
@@ -67,14 +68,14 @@ pub(crate) fn signer() -> SigningKey {
     key(10)
 }
 
-/// A server, and who calls it.
+/// A server and its callers.
 pub(crate) struct Scene {
     dir: TempDir,
     pub(crate) server: ServerProcess,
     pub(crate) noisy: TestLedger,
     pub(crate) mallory: Token,
     pub(crate) victim: Victim,
-    /// The answers to what the owner of the noisy ledger said before.
+    /// The results of the statements that the owner of the noisy ledger sent before the attack.
     pub(crate) prepared: Vec<v1::AppendResult>,
 }
 
@@ -83,7 +84,8 @@ impl Scene {
         Self::set(|_| Vec::new(), &[]).await
     }
 
-    /// Makes the ledgers; `prepare` is what the owner of the noisy one says there before.
+    /// Creates the ledgers; `prepare` makes the statements that the owner of the noisy one sends
+    /// before.
     pub(crate) async fn set(
         prepare: impl FnOnce(&mut Authority) -> Vec<v1::Envelope>,
         settings: &[(&str, &str)],
@@ -156,8 +158,8 @@ impl Scene {
         answer.expect("an answer").into_inner().results
     }
 
-    /// Floods the noisy ledger for the time of an attack, which the victim must not feel. The server
-    /// stops with all that still waits, and what it has recorded is whole.
+    /// Floods the noisy ledger for the time of an attack, which the victim must not notice. The
+    /// server stops while requests still wait, and everything that it has recorded is complete.
     pub(crate) async fn expect_flood_without_harm(
         self,
         next: impl Fn(u64) -> flood::Wave + Send + Sync + 'static,
@@ -167,7 +169,7 @@ impl Scene {
         tokio::time::sleep(deed_tests::harm::attack_time()).await;
         watch.expect_unharmed(BOUND_MIB).await;
         let data = self.data();
-        // It has as much to do as ever. That it ends at all is bounded here.
+        // It has as much to do as ever; the bound here is only on whether it ends.
         self.server.stop();
         let answered = flood.end().await;
         eprintln!("{answered} requests of the attack were answered");
@@ -177,7 +179,7 @@ impl Scene {
     }
 }
 
-/// Sessions of the attack, each with a number of its own.
+/// Sessions of the attacker, each with a number of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions(AtomicU64);
 
@@ -192,7 +194,7 @@ impl Sessions {
     }
 }
 
-/// Makes a token of a principal that has no role anywhere.
+/// Makes a token of a principal without a role.
 pub(crate) fn token_without_a_role(data: &Path) -> Token {
     Token::create(data, "nobody-in-particular", &[])
 }

@@ -1,5 +1,5 @@
-//! Unsigned Observations that have much to be compared with: 16 correlation keys that many acts bear,
-//! and 64 effects each.
+//! An attack with unsigned Observations that have to be compared with many acts: 16 correlation
+//! keys that many acts have, and 64 effects each.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use deed_tests::{rpc::accepted, run_within, statements::Producer};
 
 use crate::{AGENT, Scene, Sessions, flood::Wave};
 
-/// Acts that bear the keys, and Observations of a request.
+/// Acts with these keys, and Observations of a request.
 const ACTS: usize = 1024;
 const COUNT: usize = 1000;
 
@@ -48,7 +48,7 @@ fn observations_with_much_to_be_compared_harm_no_other_ledger() {
         let intents: Vec<_> = (0..ACTS)
             .map(|_| with_keys(&mut agent, Body::Intent(intent.clone())))
             .collect();
-        // And that they had 64 effects each.
+        // Each of them has 64 effects.
         let mut payloads = intents.clone();
         for (sequence, intent) in (0..).zip(&intents) {
             let outcome = v1::Outcome {

@@ -1,5 +1,5 @@
-//! A ledger under policies that are as dear as they may be, and acts that have them evaluated: in
-//! large requests, in batches, and gone before the answer.
+//! An attack with the most expensive policies that are allowed, and acts that they judge: in large
+//! requests, in batches, and with callers that are gone before the answer.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use deed_tests::{
 
 use crate::{AGENT, SIGNER, Scene, Sessions, flood::Wave, signer};
 
-/// The longest name that an act has room for.
+/// Longest name of an act's resource, in bytes.
 const NAME: usize = 1024;
 
-/// A permit that waits for approvals, in a form in which every number of them has to be tried.
+/// A permit that waits for approvals, in a form for which every number of them has to be tried.
 const PERMIT: &str =
     "permit (principal, action, resource) when { context.evidence.approvals * 1 >= 16 };\n";
 
-/// Policies that compare the name with a pattern of so many characters each.
+/// Returns policies that compare the name with a pattern of so many characters each.
 fn forbids(count: usize, characters: usize) -> String {
     let pattern = "a".repeat(characters);
     let forbid = |number| {
@@ -34,13 +34,13 @@ fn forbids(count: usize, characters: usize) -> String {
     (0..count).map(forbid).collect()
 }
 
-/// 60 long patterns: one Intent took over a second, while such a set was taken.
+/// Returns 60 long patterns: when such a set was accepted, one Intent took over a second.
 fn beyond_the_limits() -> String {
     forbids(60, 420) + PERMIT
 }
 
-/// Under which, of all that is taken, an Intent costs the most: long patterns, and all numbers of
-/// approvals tried.
+/// Returns the accepted policies under which an Intent takes the longest: long patterns, and all
+/// numbers of approvals tried.
 fn dearest() -> String {
     let mut found = (0, String::new());
     for (patterns, permits) in (0..=6).flat_map(|n| (1..=6).map(move |m| (n, m))) {
@@ -54,7 +54,7 @@ fn dearest() -> String {
     policies
 }
 
-/// Acts on a resource whose name is as long as it may be.
+/// Returns acts on a resource with the longest name.
 fn acts(mut producer: Producer, count: usize) -> Vec<Bytes> {
     let name = "a".repeat(NAME);
     (0..count).map(|_| producer.intent(&name)).collect()
@@ -66,7 +66,7 @@ fn the_dearest_policies_that_are_taken_harm_no_other_ledger() {
         let scene = Scene::set(
             |authority| {
                 let set = |policies: String| Body::PolicySet(policy_set(&policies));
-                // What is refused takes no place in the session.
+                // A refused statement uses no sequence of the session.
                 let refused = authority.clone().says(set(beyond_the_limits()));
                 vec![refused, authority.says(set(dearest()))]
             },

@@ -1,5 +1,5 @@
-//! One request, made once and sent over and over: it costs who sends it nothing, records nothing new,
-//! and no quota on what is stored knows of it.
+//! An attack with one request, made once and sent over and over: it costs the sender nothing,
+//! records nothing new, and is not counted by any quota on what is stored.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use deed_tlog::SigningKey;
 
 use crate::{AGENT, SIGNER, Scene, Sessions, flood::Wave, signer};
 
-/// As many trust statements as a request may have, and authorities as a ledger.
+/// As many trust statements as a request may have, and as many authorities as a ledger may have.
 const TRUST: u16 = 256;
 const AUTHORITIES: u16 = 16;
 
@@ -27,7 +27,7 @@ fn numbered_key(number: u16) -> SigningKey {
     SigningKey::from_seed(&seed)
 }
 
-/// Has trust statements recorded, and then sends them again and again.
+/// Records trust statements, and then sends them again and again.
 async fn repeat(make: impl FnOnce(&mut Authority, &Scene) -> Vec<v1::Envelope>) {
     let scene = Scene::new().await;
     let mut authority = Authority::new(scene.noisy.id, 901);
@@ -93,7 +93,7 @@ fn statements_with_wrong_signatures_harm_no_other_ledger() {
         let scene = Scene::new().await;
         let mut producer = Sessions::default().next(scene.noisy.id, SIGNER);
         let payloads = producer.intents(SIGNED);
-        // Each a signature by the right key, of something else.
+        // Each has a signature by the right key, over something else.
         let of_another = signed(&Bytes::from_static(b"something else"), &signer());
         let envelopes = payloads.into_iter().map(|payload| v1::Envelope {
             payload_type: PayloadType::Statement.into(),

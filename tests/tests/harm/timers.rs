@@ -1,5 +1,5 @@
-//! As many deadlines as can be set, which fire while more of them come: a microsecond apart, and all
-//! at one moment.
+//! An attack with as many deadlines as can be set, which pass while more of them come: a
+//! microsecond apart, and all at one moment.
 
 use std::time::{Duration, SystemTime};
 
@@ -45,7 +45,8 @@ fn deadlines_that_fire_in_a_flood_harm_no_other_ledger() {
                         let opened = v1::TaskOpened {
                             requested_by: "ticket:4711".to_owned(),
                             risk_tier: RiskTier::Low.into(),
-                            // The next whole second but one, for all that come before it.
+                            // The deadline is the second next whole second, the same for all that
+                            // come before it.
                             deadline_us: (soon / SECOND_US + 1) * SECOND_US,
                             objective: Some(v1::task_opened::Objective::ObjectiveText(
                                 "orders".to_owned(),

@@ -1,5 +1,5 @@
-//! Strangers at the server's doors: connections that say nothing, resets, and what they leave in the
-//! log. Whatever they do, a ledger goes on.
+//! Attacks by strangers: silent connections, resets, and floods of log lines. Whatever they do, a
+//! ledger goes on.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,21 +22,21 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The usual soft limit of open files. Here it is the hard one too, so that it cannot be raised.
+/// The usual soft limit of open files. Here it is the hard limit, too, so it cannot be raised.
 const FILES: u32 = 1024;
 
-/// More connections than that.
+/// More connections than open files.
 const SILENT: usize = 1100;
 
-/// What the server may hold beyond what it held at rest: 1,024 connections that have sent little, a few
-/// requests, blocks and memtables of RocksDB, and what the allocator may take.
+/// Most memory of the server beyond that at rest, in MiB: 1,024 connections that have sent little,
+/// a few requests, blocks and memtables of RocksDB, and the allocator.
 const HELD_MIB: u64 = 192;
 
 fn data_in(dir: &TempDir) -> PathBuf {
     dir.path().join("data")
 }
 
-/// This test's own sockets need as many.
+/// Raises this test's own limit, because its sockets need as many files.
 fn raise_own_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -52,7 +52,7 @@ fn with_admin(data: &Path) -> ServerCommand {
     ServerCommand::new(data).arguments(["--admin", "127.0.0.1:0"])
 }
 
-/// Appends a MiB or two, so that a memtable of that size has to be written out.
+/// Appends a MiB or two, so that a memtable of that size has to be flushed.
 async fn append_much(clients: &Clients, ledger: &TestLedger, producer: &mut Producer) {
     let payloads = producer.intents(4000);
     let appended = ledger.append(clients, &payloads);
@@ -60,7 +60,8 @@ async fn append_much(clients: &Clients, ledger: &TestLedger, producer: &mut Prod
     assert_eq!(receipts.len(), payloads.len());
 }
 
-/// Neither port's silent connections take what the store needs for its next file.
+/// Silent connections on either port do not take the descriptor that the store needs for its next
+/// file.
 #[test]
 fn silent_connections_on_both_ports_do_not_end_the_server() {
     raise_own_limit();
@@ -83,7 +84,8 @@ fn silent_connections_on_both_ports_do_not_end_the_server() {
             if round >= 4 && !goes_on(began) {
                 break;
             }
-            // The server closes those that were silent for too long: there are always new ones.
+            // The server closes connections that were silent for too long, so new ones are opened
+            // all the time.
             for port in [server.address(), server.admin_address()] {
                 for _ in 0..SILENT {
                     let opened = within("a connection", TcpStream::connect(port)).await;
@@ -91,7 +93,7 @@ fn silent_connections_on_both_ports_do_not_end_the_server() {
                 }
             }
             append_much(&clients, &ledger, &mut producer).await;
-            // Whoever comes now and asks is served, and so are probes.
+            // A new caller that sends a request is served, and so are probes.
             let newcomer = Clients::connect(&server).await;
             let mut another = Producer::new(ledger.id, 100 + round);
             ledger.append(&newcomer, &another.intents(1)).await;
@@ -117,7 +119,7 @@ fn silent_connections_on_both_ports_do_not_end_the_server() {
     });
 }
 
-/// Where the system gives no descriptor, connections wait; nothing ends and nothing spins.
+/// Without a free descriptor, connections wait; nothing ends and nothing spins.
 #[test]
 fn a_server_without_descriptors_waits_and_goes_on() {
     run(async {
@@ -134,7 +136,7 @@ fn a_server_without_descriptors_waits_and_goes_on() {
         });
         ledger.append(&clients, &producer.intents(1)).await;
         server.allow_files(before);
-        // Who has waited is served.
+        // The connections that have waited are served.
         let request = b"GET /logs/none/checkpoint HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
         waiting.write_all(request).await.unwrap();
         let mut answer = Vec::new();
@@ -159,7 +161,7 @@ fn too_few_files_are_refused_at_the_start_with_what_to_do() {
     assert!(!data.exists());
 }
 
-/// The soft limit that shells and service managers give is raised by the server itself.
+/// The server itself raises the soft limit that shells and service managers set.
 #[test]
 fn the_soft_limit_is_raised_and_core_files_are_off() {
     let dir = TempDir::new().unwrap();
@@ -179,7 +181,7 @@ fn the_soft_limit_is_raised_and_core_files_are_off() {
     server.stop();
 }
 
-/// HTTP/2's preface and empty settings, and then streams that are opened and reset at once
+/// Returns HTTP/2's preface and empty settings, and then streams that are opened and reset at once
 /// (CVE-2023-44487).
 fn resets(count: u32) -> Vec<u8> {
     let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
@@ -204,7 +206,8 @@ fn resets(count: u32) -> Vec<u8> {
     attack
 }
 
-/// Whatever a stranger makes a library or the server say: not often, and the rest is counted.
+/// Log lines that a stranger can cause, in a library or in the server, are few; the rest are
+/// counted.
 #[test]
 fn strangers_do_not_fill_the_log() {
     run_within(Duration::from_secs(240) + attack_time(), async {
@@ -220,11 +223,11 @@ fn strangers_do_not_fill_the_log() {
             }
             let mut stream = TcpStream::connect(server.address()).await.unwrap();
             let _ = stream.write_all(&attack).await;
-            // Until the server has had enough of it.
+            // The loop goes on until the server closes the connection.
             let _ = stream.read_to_end(&mut Vec::new()).await;
         }
         watch.expect_unharmed(HELD_MIB).await;
-        // 50 of a kind in each 10 s, and what the end of one tells.
+        // 50 lines of a kind in each 10 s, and the report at the end of each.
         let most = 150 * (1 + usize::try_from(began.elapsed().as_secs() / 10).unwrap());
         let lines = |log: &str| log.lines().filter(|line| line.contains("WARN")).count();
         let log = server.log();

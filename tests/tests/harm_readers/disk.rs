@@ -1,7 +1,7 @@
 //! A disk that becomes full.
 //!
-//! Where the test may mount a small file system, a real one is filled. Elsewhere floors above what
-//! the disk has make it look full.
+//! If the test may mount a small file system, a real one is filled. Otherwise the floors are set
+//! above the disk's size, which makes it look full.
 
 use std::{
     path::Path,
@@ -25,11 +25,11 @@ use tonic_types::StatusExt as _;
 
 use crate::{Scene, command};
 
-/// What the server may hold beyond what it held at rest, with the settings of the small disk: an upload,
-/// blocks and memtables (7 families, 4 each) of RocksDB, and what the allocator may take.
+/// Most memory of the server beyond that at rest, in MiB, with the settings of the small disk: an
+/// upload, blocks and memtables (7 families, 4 each) of RocksDB, and the allocator.
 const HELD_MIB: u64 = 8 + 8 + 7 * 4 * 4 + 64;
 
-/// More than any disk has.
+/// More MiB than any disk has.
 const BEYOND_MIB: &str = "1000000000";
 
 fn no_space(status: &Status) {
@@ -71,7 +71,7 @@ fn below_the_floors_contents_and_then_statements_are_refused_and_nothing_ends() 
             authority_keys: vec![deed_tests::rpc::authority_key(1)],
         };
         no_space(&clients.ledger.clone().create_ledger(new).await.unwrap_err());
-        // What is there can be read.
+        // Recorded entries can be read.
         assert_eq!(ledger.head(&clients).await.size.get(), 2);
         let (status, said) = scene.admin().ready().await;
         assert_eq!(status, 503);
@@ -88,11 +88,11 @@ fn below_the_floors_contents_and_then_statements_are_refused_and_nothing_ends() 
     });
 }
 
-/// A file system in memory, until it is dropped.
+/// A file system in memory. It is unmounted when it is dropped.
 struct Mounted(TempDir);
 
 impl Mounted {
-    /// `None` where this process may not mount anything.
+    /// Mounts one; returns `None` if this process may not.
     fn new(mib: u64) -> Option<Self> {
         let dir = TempDir::new().expect("a temporary directory");
         let size = format!("size={mib}m");
@@ -112,7 +112,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily: a server that a failed test left behind may still have files open.
+        // The unmount is lazy, because a server that a failed test left behind may still have files
+        // open.
         let unmounted = Command::new("umount").arg("-l").arg(self.path()).status();
         drop(unmounted);
     }
@@ -150,7 +151,7 @@ fn a_disk_that_is_filled_with_contents_keeps_room_for_the_log() {
             assert!(number < DISK_MIB, "a disk holds no more than it has");
         };
         no_space(&refused);
-        // The log goes on, with the process that it was in, however often a content is sent again.
+        // The log goes on in the same process, however often a content is sent again.
         for _ in 0..200 {
             ledger.append(&clients, &[producer.intent("a")]).await;
         }
@@ -160,13 +161,13 @@ fn a_disk_that_is_filled_with_contents_keeps_room_for_the_log() {
                 // The store has given some room back.
                 Ok(_) => number += 1,
                 Err(refused) if refused.get_details_error_info().is_some() => no_space(&refused),
-                // Very many uploads were refused: its share of what has begun is full, or its connection
-                // is closed. The server lives.
+                // Very many uploads were refused: the share of incomplete messages is used up, or
+                // the connection is closed. The server lives.
                 Err(_) => contents = Contents::over(Clients::connect(&server).await.channel),
             }
         }
         watch.expect_unharmed(HELD_MIB).await;
-        // Something else takes what was left, and the log stops in time.
+        // Another program takes the rest of the space, and the log stops in time.
         let mut fillers = Vec::new();
         let mut recorded = 201;
         let refused = loop {
@@ -187,7 +188,7 @@ fn a_disk_that_is_filled_with_contents_keeps_room_for_the_log() {
         let statement = producer.intent("b");
         no_space(&refused);
         assert_eq!(ledger.head(&clients).await.size.get(), recorded);
-        // And goes on by itself when there is room.
+        // The log goes on by itself when there is room.
         for filler in fillers {
             std::fs::remove_file(filler).expect("a file");
         }

@@ -1,5 +1,5 @@
-//! Readers, uploads and watchers that want to harm others: what they make the server hold is theirs,
-//! and bounded, and what they leave is enough for everybody else.
+//! Attacks by readers, uploads and watchers: the memory that they take counts for them and is
+//! bounded, and enough is left for all others.
 
 mod disk;
 mod places;
@@ -18,10 +18,10 @@ use tonic::transport::{Channel, Endpoint};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// Statements that a ledger is filled with; each of its entries has more than a kilobyte.
+/// Statements in the filled ledger; each of its entries has more than a kilobyte.
 const FILLED: usize = 4096;
 
-/// A server, and the operator's view of it.
+/// A server with its admin port.
 pub(crate) struct Scene {
     pub(crate) server: ServerProcess,
     pub(crate) dir: TempDir,
@@ -33,7 +33,7 @@ impl Scene {
         Self::set_in(TempDir::new().expect("a temporary directory"), settings)
     }
 
-    /// The same in a directory that is there.
+    /// Starts a server with these settings in an existing directory.
     pub(crate) fn set_in(dir: TempDir, settings: &[(&str, &str)]) -> Self {
         let server = command(&dir.path().join("data"), settings).start();
         Self { server, dir }
@@ -57,7 +57,7 @@ pub(crate) fn command(data: &Path, settings: &[(&str, &str)]) -> ServerCommand {
         .arguments(["--admin", "127.0.0.1:0"])
 }
 
-/// A ledger with much in it.
+/// Creates a ledger with many entries.
 pub(crate) async fn filled(clients: &Clients, name: &str) -> TestLedger {
     let ledger = TestLedger::create(clients, name).await;
     let mut producer = Producer::new(ledger.id, 1);
@@ -69,8 +69,7 @@ pub(crate) async fn filled(clients: &Clients, name: &str) -> TestLedger {
     ledger
 }
 
-/// A connection that lets the server send next to nothing of each answer, and as many answers as it
-/// likes.
+/// Opens a connection whose windows allow almost nothing of each answer, and any number of answers.
 pub(crate) async fn stingy(server: &ServerProcess) -> Channel {
     let endpoint = Endpoint::from_shared(server.url())
         .expect("a URL")

@@ -1,4 +1,4 @@
-//! Places that stay taken.
+//! Attacks that hold places without using them.
 
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,12 @@ use crate::Scene;
 
 const LEDGER: &str = "shared";
 
-/// What the server may hold beyond what it held at rest: RocksDB's memtables as shipped fill slowly, and
-/// uploads and watches that stand still hold a few kilobytes each.
+/// Most memory of the server beyond that at rest, in MiB: RocksDB's memtables as shipped fill
+/// slowly, and stalled uploads and watches take a few kilobytes each.
 const HELD_MIB: u64 = 160;
 
-/// A server that wants to know who calls, with a ledger in which some may do something, and another
-/// one for a victim.
+/// Starts a server with access control, with a ledger in which some principals have roles, and
+/// another one for a victim.
 async fn with_access(
     settings: &[(&str, &str)],
     who: &[(&str, &str)],
@@ -57,7 +57,7 @@ async fn with_access(
     (Scene::set_in(dir, &all), tokens, victim)
 }
 
-/// An upload that has begun and of which nothing more comes, until it is dropped.
+/// An upload that has begun and does not go on, until it is dropped.
 struct Stalled {
     _parts: mpsc::Sender<v1::PutContentRequest>,
     answer: tokio::task::JoinHandle<Result<(), Status>>,
@@ -81,7 +81,7 @@ impl Stalled {
     }
 }
 
-/// 16 of them, each over a connection of its own.
+/// Begins 16 stalled uploads, each over a connection of its own.
 async fn stall(scene: &Scene, token: &Token) -> Vec<Stalled> {
     let mut stalled = Vec::new();
     for number in 0..16 {
@@ -111,17 +111,17 @@ fn one_principals_stalled_uploads_leave_places_and_end() {
             (taken == 4 && refused == 12).then_some(())
         })
         .await;
-        // Another principal's upload goes through meanwhile.
+        // Another principal's upload succeeds meanwhile.
         let clients = scene.clients().await;
         let contents = Contents::over(clients.channel.clone());
         let content = Content::new(100, vec![9; 3 << 20]);
         let parts = || content.parts(LEDGER, 1 << 20);
         let held = contents.as_bearer(two).put(parts()).await;
         assert!(!held.expect("it is stored"));
-        // One who may not is told so, and takes no place.
+        // A caller without the role is refused, and takes no place.
         let refused = contents.as_bearer(nobody).put(parts()).await;
         assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
-        // Those that stand still are ended: their places come back by themselves.
+        // Stalled uploads are ended: their places come back by themselves.
         let mut codes = Vec::new();
         for upload in stalled {
             let ended = within("the end of an upload", upload.answer).await;
@@ -196,7 +196,7 @@ fn strangers_watches_leave_places_to_known_callers() {
                 }
             }
         }
-        // One address has a sixteenth.
+        // One address of strangers has a sixteenth.
         assert_eq!((held.len(), refused), (4, 60));
         let mut log = LogClient::new(scene.clients().await.channel);
         let mut known = Vec::new();

@@ -1,7 +1,7 @@
-//! Readers that ask for everything and take nothing.
+//! Attacks by readers that ask for everything and take nothing.
 //!
-//! `DEED_READERS_CONNECTIONS=150` opens 150 connections with 40 streams each (24 without it, and 150 in
-//! `make harm`), and tells what the server held.
+//! `DEED_READERS_CONNECTIONS=150` opens 150 connections with 40 streams each (24 without it, and
+//! 150 in `make harm`), and prints the server's memory.
 
 use std::{
     env,
@@ -26,14 +26,15 @@ use tonic::{Code, transport::Channel};
 
 use crate::{MIB, Scene, filled, stingy};
 
-/// MiB of answers that the server may hold.
+/// Bound on answers that the server may hold, in MiB.
 const ANSWERS_MIB: u64 = 16;
 
-/// What the server may hold beyond what it held at rest: answers, as encoded and as HTTP/2 has them, and
-/// the rest: connections, streams, the store's blocks, and an allocator's spare.
+/// Most memory of the server beyond that at rest, in MiB: answers, both encoded and in HTTP/2's
+/// buffers, and connections, streams, the store's blocks, and the allocator's reserve.
 const BOUND_MIB: u64 = 2 * ANSWERS_MIB + 96;
 
-/// Bound on hanging: the allocator gives memory back some 10 s after it is free.
+/// Longest time until memory is given back: the allocator does it some 10 s after the memory is
+/// free.
 const GIVEN_BACK: Duration = Duration::from_secs(60);
 
 const STREAMS: usize = 40;
@@ -44,13 +45,13 @@ const SETTINGS: &[(&str, &str)] = &[
     ("store.memtable_mib", "8"),
 ];
 
-/// Asks in one of several ways for much, and takes none of it.
+/// Requests much, in one of several ways, and takes none of it.
 async fn ask(channel: Channel, ledger: TestLedger, content: Bytes, way: usize) {
     let mut log = LogClient::new(channel.clone());
     let mut actions = ActionsClient::new(channel.clone());
     let name = ledger.name.clone();
     let task = Bytes::copy_from_slice(&task_id(ledger.id, [1; 16]));
-    // Each holds its answers unread until it is ended.
+    // Each caller leaves its answers unread until it is ended.
     match way % 6 {
         0 | 1 => {
             let asked = v1::GetEntriesRequest {
@@ -98,7 +99,7 @@ async fn ask(channel: Channel, ledger: TestLedger, content: Bytes, way: usize) {
     }
 }
 
-/// Until the server holds answers, and then some more looks.
+/// Waits until the server holds answers, and then for some more checks.
 async fn loaded(admin: &Admin, scene: &Scene, enough_kib: u64) {
     let full = ANSWERS_MIB * MIB / 4;
     within("a server with unread answers", async {
@@ -128,7 +129,8 @@ fn slow_readers_hold_what_is_theirs_and_it_is_given_back() {
             .put(content.parts(&ledger.name, 1 << 20))
             .await
             .expect("a content");
-        // Once by somebody who takes it: what that leaves behind is no load.
+        // A caller takes everything once first, so that what remains in memory afterwards does not
+        // count.
         assert!(
             !clients
                 .entries(&ledger.name, 0, 0)
@@ -207,7 +209,7 @@ fn a_reader_that_takes_nothing_is_ended_and_its_share_is_free_again() {
             (admin.figure("deed_answer_bytes").await > 0).then_some(())
         })
         .await;
-        // It is ended, and the connection with it, for it does not take that either.
+        // The reader is ended, and so is its connection, because it does not take the end either.
         until("the share to be free again", || async {
             (admin.figure("deed_answer_bytes").await == 0).then_some(())
         })
@@ -223,7 +225,7 @@ fn a_reader_that_takes_nothing_is_ended_and_its_share_is_free_again() {
         })
         .await;
         assert!(ended.is_some_and(|code| code != Code::Ok), "{ended:?}");
-        // Somebody who takes what comes is not touched, however long it takes.
+        // A reader that takes its answers is not ended, however long it takes.
         let all = clients.entries(&ledger.name, 0, 0).await.expect("entries");
         let count: usize = all.iter().map(|message| message.entries.len()).sum();
         assert_eq!(count, 4097);

@@ -1,5 +1,5 @@
-//! `deed approve` asks a person about an Intent that nobody stands behind, that is no act, or that waits
-//! for nobody.
+//! `deed approve` must refuse an Intent that has no valid author, that is no act, or that does not
+//! wait.
 
 use deed_proto::v1::{RiskTier, Verdict, statement::Body};
 use deed_tests::{
@@ -12,10 +12,10 @@ use crate::{OK, does_not_verify, key_file, told, words};
 
 type Said = fn(&mut ForgedLedger, &mut Cast, [u8; 16]) -> Place;
 
-/// Decided elsewhere: nobody has to type.
+/// The verdict is an option, so that no typing is needed.
 const VERDICTS: [&[&str]; 2] = [&["--yes"], &["--yes", "--refuse"]];
 
-/// A server with an Intent that somebody is to approve.
+/// A server with an Intent that an approver is to decide.
 struct Scene {
     server: ForgedServer,
     liar: Liar,
@@ -39,7 +39,7 @@ impl Scene {
         }
     }
 
-    /// What an approver gets who has nothing but a key.
+    /// Runs the command of an approver who has nothing but a key.
     fn approves(&self, verdict: &[&str]) -> Ended {
         let deed = Deed::new(&self.liar.url(), "payments");
         let key = key_file(&deed, "approver.pem", &self.cast.approver.key);
@@ -52,7 +52,7 @@ impl Scene {
     }
 }
 
-/// Nobody is asked about it, for this reason, and nothing is signed.
+/// Checks that the command refuses for this reason without a question, and signs nothing.
 async fn refused(what: &str, says: &str, said: Said, honest: bool) {
     let scene = Scene::set(said).await;
     if honest {
@@ -63,7 +63,7 @@ async fn refused(what: &str, says: &str, said: Said, honest: bool) {
         let ended = scene.approves(verdict);
         does_not_verify(what, &ended, says);
         assert_eq!(ended.stdout, "", "{what}: {ended:#?}");
-        // Its screen would be on stderr.
+        // A question would be on stderr.
         assert!(!told(&ended).contains("action"), "{what}: {ended:#?}");
         assert_eq!(scene.server.size(), before, "{what}: {ended:#?}");
         let asked = scene.liar.asked();
@@ -115,14 +115,14 @@ fn granted(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Place 
     forged.says(&mut cast.authority, Some(task), grant)
 }
 
-/// An Intent that waits.
+/// Appends an Intent that waits.
 fn intended(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Place {
     let grant = granted(forged, cast, task);
     let said = cast::intent(Some(&grant), 5);
     forged.says(&mut cast.agent, Some(task), said)
 }
 
-/// The agent says something else in the place of its Intent.
+/// Appends another statement of the agent for the sequence of its Intent.
 fn said_again(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Place {
     let grant = granted(forged, cast, task);
     let mut twin = cast.agent.clone();
@@ -132,7 +132,8 @@ fn said_again(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Pla
     forged.says(&mut twin, Some(task), said)
 }
 
-/// The same through a batch, all of which is evidence: also what takes no place that was taken.
+/// Appends the same in a batch, all of which is evidence, including statements for unused
+/// sequences.
 fn batched_again(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> Place {
     let grant = granted(forged, cast, task);
     let mut twin = cast.agent.clone();
@@ -142,7 +143,8 @@ fn batched_again(forged: &mut ForgedLedger, cast: &mut Cast, task: [u8; 16]) -> 
     forged.says_batch(&mut twin, task, said).remove(1)
 }
 
-/// Whoever approves it has a serious finding, `approval_of_other_intent`, and the act is never cleared.
+/// An approval of it would be a serious finding, `approval_of_other_intent`, and the act would
+/// never be cleared.
 #[test]
 fn nobody_is_asked_about_what_is_kept_as_evidence_only() {
     run(async {
@@ -153,7 +155,7 @@ fn nobody_is_asked_about_what_is_kept_as_evidence_only() {
             let says = "is no act: the ledger keeps it as evidence only, because its place in its \
                         session was taken";
             refused(what, says, said, true).await;
-            // The server passes all of them off as acts that are cleared.
+            // The server presents all of them as cleared acts.
             let says =
                 "the server's story of the task does not hold: the act of the Intent at leaf";
             refused(what, says, said, false).await;
@@ -161,7 +163,7 @@ fn nobody_is_asked_about_what_is_kept_as_evidence_only() {
     });
 }
 
-/// What the server says of the act is not what its entries say.
+/// The server's answer about the act does not agree with its entries.
 #[test]
 fn nobody_is_asked_on_a_story_that_does_not_hold() {
     run(async {
@@ -211,7 +213,8 @@ fn what_the_agent_signed_can_be_approved() {
     });
 }
 
-/// Where it stands is the last thing above the question, and it is what the entries say.
+/// The Intent's state is the last thing above the question, and it is the one that the entries
+/// give.
 #[test]
 fn an_approver_is_told_where_the_intent_stands() {
     let denied: Said = |forged, cast, task| {

@@ -1,4 +1,4 @@
-//! The log says that an act waits, and the server says that it is cleared.
+//! The log shows that an act waits, and the server says that it is cleared.
 
 use std::fs;
 
@@ -61,18 +61,18 @@ impl Waiting {
             .says(&mut self.cast.approver, Some(self.task), said)
     }
 
-    /// The ledger clears it, on that evidence.
+    /// Appends the ledger's Clearance, with this evidence.
     fn clears(&mut self, evidence: &[&Place]) -> Place {
         let said = clearance(&self.intent, self.policy_leaf, evidence);
         self.forged.writes(self.task, said)
     }
 
-    /// Waits for it with `deed await`.
+    /// Waits for the act with `deed await`.
     async fn awaited(self) -> Ended {
         self.awaited_with(|_| {}).await
     }
 
-    /// The same with another story.
+    /// Waits for the act while the server gives another assessment.
     async fn awaited_with(self, lie: impl FnOnce(&mut Story)) -> Ended {
         let leaf = self.intent.leaf.to_string();
         let server = self.forged.serve().await;
@@ -82,19 +82,19 @@ impl Waiting {
     }
 }
 
-/// Nothing before a Clearance calls for one.
+/// Message for a Clearance that no earlier entry calls for.
 const UNCALLED: &str = "is not one that an honest ledger would have: nothing before it calls for a \
                         clearance here";
 
-/// Whoever goes by the exit code, or reads the first word, must not act: it does not verify, for this
-/// reason.
+/// Checks that the command fails, so that no caller acts who reads its exit code or its first word,
+/// for this reason.
 #[track_caller]
 fn may_not_act(what: &str, says: &str, ended: &Ended) {
     does_not_verify(what, ended, says);
     assert!(!ended.stdout.contains("cleared"), "{what}: {ended:#?}");
 }
 
-/// The control of all that follows: what is cleared by the log is cleared.
+/// The control of all following tests: an act that the log clears is cleared.
 #[test]
 fn an_act_that_the_log_clears_is_cleared() {
     run(async {
@@ -114,14 +114,14 @@ fn a_clearance_that_the_log_does_not_have_is_none() {
         let says = "the server says cleared; its own entries say waiting (approval; decision)";
         may_not_act("no Clearance", says, &act.awaited().await);
 
-        // Whatever evidence there is: the ledger did not write that it suffices.
+        // The evidence is complete, but the ledger wrote no Clearance.
         let mut act = Waiting::set();
         act.decided();
         act.approved();
         let says = "the server says cleared; its own entries say waiting";
         may_not_act("evidence alone", says, &act.awaited().await);
 
-        // There is one, and the server does not name it: then nothing was checked.
+        // There is a Clearance, and the server does not name it: so none was checked.
         let mut act = Waiting::set();
         act.decided();
         let approved = act.approved();
@@ -146,7 +146,7 @@ fn a_clearance_of_something_else_is_none() {
         let says = "it should clear the Intent at leaf 11, and does not";
         may_not_act("another Intent's", says, &act.awaited_with(lie).await);
 
-        // An entry that is no Clearance at all.
+        // The entry that is named is not a Clearance.
         let mut act = Waiting::set();
         let decided = act.decided().leaf;
         let lie = |story: &mut Story| story.clearance_leaf = Some(decided);
@@ -169,7 +169,7 @@ fn a_clearance_that_the_ledger_did_not_write_is_none() {
 
 type Evidence = fn(&mut Waiting) -> Vec<Place>;
 
-/// Each with a Clearance that the ledger wrote on evidence which does not count.
+/// Each case is a Clearance that the ledger wrote on evidence that does not count.
 const EVIDENCE_THAT_DOES_NOT_COUNT: [(&str, &str, Evidence); 10] = [
     ("a Decision alone", UNCALLED, |act| vec![act.decided()]),
     ("an Approval alone", UNCALLED, |act| vec![act.approved()]),
@@ -258,7 +258,7 @@ fn a_clearance_on_evidence_that_does_not_count_is_none() {
     });
 }
 
-/// The evidence is good, and the Intent that it is for does not stand.
+/// The evidence is valid, but its Intent is not.
 #[test]
 fn a_clearance_of_an_intent_that_does_not_stand_is_none() {
     type Said = fn(&mut Waiting) -> Place;
@@ -301,7 +301,7 @@ fn a_clearance_of_an_intent_that_does_not_stand_is_none() {
     });
 }
 
-/// The receipt of an Intent that waits says that it was cleared at once.
+/// The receipt of an Intent that waits claims that it was cleared at once.
 #[test]
 fn an_intent_that_waits_was_not_cleared_at_once() {
     run(async {
@@ -342,7 +342,7 @@ fn an_intent_that_waits_was_not_cleared_at_once() {
             );
             deed.run(line.split_whitespace())
         };
-        // The control: told the truth, the same command says where the Intent stands.
+        // The control: with a true answer, the same command shows the Intent's state.
         let ended = intends("").expect_code(OK);
         let waits = "state waiting for approval, decision, by the server's word";
         assert!(words(&ended).contains(waits), "{ended:#?}");
@@ -364,7 +364,7 @@ fn an_intent_that_waits_was_not_cleared_at_once() {
             let ended = intends(how);
             let says = "the server says cleared; its own entries say waiting (approval; decision)";
             does_not_verify(how, &ended, says);
-            // It is recorded, so its receipt is printed, and what that says is marked.
+            // The Intent is recorded, so its receipt is printed, and its claims are marked.
             let marked = "state cleared, by the server's word";
             let words = words(&ended);
             assert!(words.ends_with(marked), "{ended:#?}");
@@ -374,7 +374,8 @@ fn an_intent_that_waits_was_not_cleared_at_once() {
             let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
             assert_eq!(json["basis"], "servers_word", "{json}");
         }
-        // Whoever asks for the server's word gets it: the lie has come that far.
+        // With the option, the command accepts the server's claim, which shows that the lie
+        // arrived.
         let ended = intends("--wait --by-servers-word").expect_code(OK);
         let words = words(&ended);
         assert!(
@@ -385,7 +386,7 @@ fn an_intent_that_waits_was_not_cleared_at_once() {
     });
 }
 
-/// A receipt that says that the Intent is cleared.
+/// Returns a receipt that says that the Intent is cleared.
 fn at_once(result: v1::AppendResult) -> v1::AppendResult {
     let Some(append_result::Result::Accepted(mut receipt)) = result.result else {
         return result;

@@ -1,5 +1,5 @@
-//! Servers that lie about what a ledger means: everything about the log verifies, and only what it is
-//! said to say is false.
+//! Servers that lie about a ledger's assessment: everything about the log verifies, and only the
+//! assessment is false.
 
 mod approving;
 mod clearances;
@@ -16,10 +16,10 @@ use deed_tlog::SigningKey;
 
 const OK: i32 = 0;
 
-/// The exit code of what does not verify.
+/// Exit code for answers that do not verify.
 const DOES_NOT_VERIFY: i32 = 1;
 
-/// A private key as a file of a user; its path.
+/// Writes a private key to a file of a user; returns its path.
 fn key_file(deed: &Deed, name: &str, key: &SigningKey) -> String {
     let path = deed.file(name);
     fs::write(&path, &*key::private_to_pem(key)).unwrap();
@@ -27,13 +27,13 @@ fn key_file(deed: &Deed, name: &str, key: &SigningKey) -> String {
     path.display().to_string()
 }
 
-/// The text that a command printed to stdout, every run of white space as one space: lines are
-/// broken where they are full.
+/// Returns the text that a command printed to stdout, with every run of white space as one space:
+/// lines are broken where they are full.
 fn words(ended: &Ended) -> String {
     in_one_line(&ended.stdout)
 }
 
-/// The same of what it told on stderr.
+/// Returns the text on stderr in the same form.
 fn told(ended: &Ended) -> String {
     in_one_line(&ended.stderr)
 }
@@ -43,8 +43,8 @@ fn in_one_line(text: &str) -> String {
     words.join(" ")
 }
 
-/// A command refused what it was told, as something that does not verify, and for this reason: not
-/// because it was called wrongly, or nobody answered.
+/// Checks that a command failed because an answer does not verify, for this reason: not because of
+/// wrong usage or of a missing server.
 #[track_caller]
 fn does_not_verify(what: &str, ended: &Ended, says: &str) {
     assert_eq!(ended.code(), Some(DOES_NOT_VERIFY), "{what}: {ended:#?}");

@@ -1,4 +1,4 @@
-//! `deed verify`: what a proof of inclusion says of an entry that contradicts itself, or that nobody
+//! `deed verify` with valid inclusion proofs of entries that contradict themselves, or that nobody
 //! signed.
 
 use deed_proto::v1::RiskTier;
@@ -11,7 +11,7 @@ use crate::{OK, does_not_verify, words};
 
 type Forged = fn(&mut ForgedLedger, &mut Cast, [u8; 16]) -> Place;
 
-/// The proof of such an entry, looked at offline.
+/// Makes the proof of such an entry, and verifies it offline.
 fn verified(forge: Forged) -> Ended {
     let mut forged = ForgedLedger::new("payments");
     let mut cast = Cast::in_ledger(&mut forged);
@@ -24,7 +24,7 @@ fn verified(forge: Forged) -> Ended {
     deed.run(["verify", proof, "--entry", entry, "--policy", policy])
 }
 
-/// An entry that no honest ledger can have.
+/// Checks that an entry is refused that no honest ledger can have.
 #[track_caller]
 fn refused(what: &str, says: &str, forge: Forged) {
     let ended = verified(forge);
@@ -32,7 +32,8 @@ fn refused(what: &str, says: &str, forge: Forged) {
     assert!(!ended.stdout.contains("verified"), "{what}: {ended:#?}");
 }
 
-/// An entry of which the proof does not show who said it: that is named as not checked.
+/// Checks that the author of an entry is reported as not checked, because the proof does not show
+/// it.
 #[track_caller]
 fn author_is_open(what: &str, forge: Forged) {
     let ended = verified(forge).expect_code(OK);
@@ -91,8 +92,8 @@ fn a_signature_that_was_not_checked_is_not_verified() {
     });
 }
 
-/// The control: true signatures are no reason to refuse, and are not called checked either without a
-/// key to check them with.
+/// The control: a true signature is no reason to refuse, and is not reported as checked without a
+/// key to check it with.
 #[test]
 fn a_true_entry_is_in_the_log() {
     let ended = verified(|forged, cast, task| {

@@ -1,5 +1,5 @@
-//! `deed task show`, `findings`, `entry` and `search` print what the server says; the entries say
-//! otherwise.
+//! `deed task show`, `findings`, `entry` and `search` with servers whose answers contradict the
+//! entries.
 
 use deed_proto::v1::{self, FindingKind, RiskTier, Severity, Verdict, statement::Body};
 use deed_tests::{
@@ -10,7 +10,7 @@ use deed_tests::{
 
 use crate::{OK, does_not_verify, told, words};
 
-/// A payment from its grant to what the bank saw, as far as a test tells it.
+/// A payment from its grant to the bank's Observation, as far as a test records it.
 #[derive(Clone)]
 struct Payment {
     forged: ForgedLedger,
@@ -41,7 +41,7 @@ impl Payment {
             .says(&mut self.cast.agent, Some(self.task), said)
     }
 
-    /// Decision, approval and clearance, by signatures that hold.
+    /// Appends decision, approval and Clearance, with valid signatures.
     fn cleared(&mut self, intent: &Place) {
         let (forged, some) = (&mut self.forged, Some(self.task));
         let said = cast::decision(intent, Verdict::Allow);
@@ -52,7 +52,7 @@ impl Payment {
         forged.writes(self.task, clearance(intent, policy, &[&decided, &approved]));
     }
 
-    /// Done, and seen.
+    /// Appends Outcome and Observation.
     fn done(&mut self, intent: &Place) {
         let (forged, some) = (&mut self.forged, Some(self.task));
         let said = cast::outcome(intent, 1999);
@@ -80,7 +80,8 @@ impl Served {
         self.deed.run(["task", "show", &self.task])
     }
 
-    /// The same once the server tells what the entries come to that it does not leave out.
+    /// Runs the command while the server gives the true assessment of the entries that it does not
+    /// leave out.
     fn honestly_shown(&self) -> Ended {
         self.server.tell(|story| story.honest = true);
         self.shown()
@@ -96,8 +97,8 @@ const LAYERS: [&str; 6] = [
     "corroboration",
 ];
 
-/// The entries are not those of an honest ledger, for this reason: that is an alarm, and whatever is
-/// printed all the same is called the server's word, each act with its layers too.
+/// Checks that an alarm says that these are not an honest ledger's entries, for this reason, and
+/// that everything printed is marked as the server's claim, each act with its layers too.
 #[track_caller]
 fn does_not_hold(what: &str, ended: &Ended, says: &str) {
     let all = "the server's story of the task is not what its entries say, in 1 place";
@@ -120,8 +121,8 @@ fn does_not_hold(what: &str, ended: &Ended, says: &str) {
     assert!(!shown.contains("worked out here"), "{what}: {ended:#?}");
 }
 
-/// The entries hold, and say something else than the server: these are alarms, what is shown is what was
-/// worked out, and none of these layers is proven.
+/// Checks that the entries are valid and contradict the server: alarms say so, the computed
+/// assessment is shown, and none of these layers is proven.
 #[track_caller]
 fn contradicts(what: &str, ended: &Ended, alarms: &[&str], layers: &[&str]) {
     let all = "the server's story of the task is not what its entries say, in ";
@@ -140,7 +141,8 @@ fn contradicts(what: &str, ended: &Ended, alarms: &[&str], layers: &[&str]) {
     }
 }
 
-/// Everything that is shown was worked out, and nothing that the server says contradicts it.
+/// Checks that everything shown was computed from the entries, and that the server does not
+/// contradict it.
 #[track_caller]
 fn holds(what: &str, ended: &Ended) {
     assert_eq!(ended.code(), Some(OK), "{what}: {ended:#?}");
@@ -149,7 +151,7 @@ fn holds(what: &str, ended: &Ended) {
     assert!(words(ended).contains(basis), "{what}: {ended:#?}");
 }
 
-/// Nothing that is printed was checked, and it is called the server's word.
+/// Checks that nothing printed was verified, and that it is marked as the server's claim.
 #[track_caller]
 fn by_word_alone(what: &str, ended: &Ended) {
     assert_eq!(ended.code(), Some(OK), "{what}: {ended:#?}");
@@ -158,7 +160,7 @@ fn by_word_alone(what: &str, ended: &Ended) {
     assert!(both.contains(mark), "{what}: {ended:#?}");
 }
 
-/// The control of all that follows: an act in which everything holds is shown so.
+/// The control of all following tests: an act in which everything is valid is shown as proven.
 #[test]
 fn an_act_without_a_fault_is_proven() {
     run(async {
@@ -239,7 +241,7 @@ fn statements_of_no_batch_prove_nothing() {
     });
 }
 
-/// A batch with its manifest is as good as a signature, and is followed.
+/// A batch with its manifest counts like a signature, and is verified.
 #[test]
 fn a_manifest_of_others_proves_nothing() {
     run(async {
@@ -308,7 +310,7 @@ fn a_refusal_is_not_left_out() {
             .writes(act.task, Body::TaskReceipt(receipt));
         let served = act.served().await;
         let with_receipt = with_receipt.served().await;
-        // The control: it is shown as long as it is there.
+        // The control: the entry is shown as long as it is not left out.
         let all = format!(
             "receipt leaf {}: these are all 9 entries up to leaf {}, and their digest is the receipt's",
             written.leaf,
@@ -322,8 +324,8 @@ fn a_refusal_is_not_left_out() {
             assert!(shown.contains(says), "{says}: {ended:#?}");
         }
 
-        // Nothing in the log says how many entries the task has: that there are no others is nobody's
-        // word but the server's.
+        // Nothing in the log says how many entries the task has: only the server claims that there
+        // are no others.
         served.server.tell(|story| story.left_out = vec![refused]);
         let ended = served.shown();
         holds("a refusal that is left out", &ended);
@@ -338,7 +340,7 @@ fn a_refusal_is_not_left_out() {
             assert!(!shown.contains(proof), "{proof}: {ended:#?}");
         }
 
-        // A receipt says it.
+        // A receipt proves the number.
         with_receipt.server.tell(|story| {
             story.honest = false;
             story.left_out = vec![refused];
@@ -350,7 +352,7 @@ fn a_refusal_is_not_left_out() {
     });
 }
 
-/// The refusal is there, and the server says that it counts for nothing.
+/// The denial is recorded, and the server says that it counts for nothing.
 #[test]
 fn a_refusal_that_is_there_counts() {
     run(async {
@@ -385,7 +387,7 @@ fn a_signature_after_the_keys_end_proves_nothing() {
         does_not_hold("a revoked key", &ended, says);
         assert!(told(&ended).contains(" was revoked at "), "{ended:#?}");
 
-        // The control: the same end, behind what the key has signed.
+        // The control: the same revocation, after the statement that the key has signed.
         let mut act = Payment::set();
         let intent = act.intends();
         act.cleared(&intent);
@@ -397,7 +399,7 @@ fn a_signature_after_the_keys_end_proves_nothing() {
         let proven = "corroboration proven";
         assert!(words(&ended).contains(proven), "{ended:#?}");
 
-        // It was somebody else's all along, as is known by now.
+        // The key had been compromised all along, as is known by now.
         let mut act = Payment::set();
         let intent = act.intends();
         act.cleared(&intent);
@@ -406,7 +408,7 @@ fn a_signature_after_the_keys_end_proves_nothing() {
         let revoked = act.cast.bank.revocation(Some(since));
         act.forged.says(&mut act.cast.authority, None, revoked);
         let ended = act.served().await.shown();
-        // (That the server names no finding of it may be so where a key speaks in very many tasks.)
+        // (The server may omit findings about it if a key signs in very many tasks.)
         let alarms = [
             "the layer corroboration of the act of the Intent at leaf 11: the server says proven; its \
              own entries say contradicted",
@@ -415,7 +417,7 @@ fn a_signature_after_the_keys_end_proves_nothing() {
     });
 }
 
-/// The bank saw fifty times as much, and the server has found nothing.
+/// The bank observed fifty times the amount, and the server reports no findings.
 #[test]
 fn no_findings_is_the_servers_word() {
     run(async {
@@ -428,14 +430,14 @@ fn no_findings_is_the_servers_word() {
         let said = cast::observation(&intent, 100_000);
         forged.says(&mut act.cast.bank, some, said);
         let served = act.served().await;
-        // Of a whole ledger nothing is worked out, and nothing said of it is proof.
+        // The findings of a whole ledger are not computed, and the server's list is no proof.
         for command in [&["findings"][..], &["findings", "--severity", "serious"]] {
             let ended = served.deed.run(command);
             by_word_alone("no findings", &ended);
             let none = "the server names no findings";
             assert_eq!(ended.stdout.trim(), none, "{ended:#?}");
         }
-        // Of a task it is.
+        // The findings of a task are computed.
         let missing = "a finding at leaf 16: the server says nothing; its own entries say effect \
                        mismatch about leaf 11";
         let of_task = ["findings", "--task", &served.task];
@@ -454,14 +456,14 @@ fn no_findings_is_the_servers_word() {
         let layers = ["corroboration", "result"];
         contradicts("another amount", &ended, &alarms, &layers);
         assert!(!words(&ended).contains("no findings"), "{ended:#?}");
-        // The control: a server that tells it is believed.
+        // The control: the true list of a server is accepted.
         let ended = served.honestly_shown();
         holds("another amount, told", &ended);
         assert!(words(&ended).contains("effect mismatch"), "{ended:#?}");
         let ended = served.deed.run(of_task).expect_code(OK);
         assert!(words(&ended).starts_with(found), "{ended:#?}");
 
-        // And one that was invented is the server's word as well.
+        // An invented finding is the server's claim, too.
         let task = hex::decode(&served.task).unwrap();
         served.server.tell(|story| {
             story.honest = false;
@@ -486,7 +488,7 @@ fn no_findings_is_the_servers_word() {
     });
 }
 
-/// What a command shows of an entry's author, and where its words are.
+/// Returns the output of both commands that show an entry's author and contents.
 fn shown_entry(served: &Served, leaf: u64) -> [Ended; 2] {
     let leaf = leaf.to_string();
     [
@@ -540,7 +542,8 @@ fn entries_are_printed_with_what_was_checked() {
             assert!(words(&found).contains(mark), "{found:#?}");
         }
 
-        // Whether the ledger's own entries follow is not looked at here, and that is said.
+        // These commands do not check whether the ledger's own entries follow from the others, and
+        // say so.
         let mut act = Payment::set();
         let said = cast::intent(Some(&act.grant), 1999);
         let (agent, some) = (&mut act.cast.agent, Some(act.task));
@@ -553,7 +556,7 @@ fn entries_are_printed_with_what_was_checked() {
         does_not_verify("an Intent by the ledger", &found, says);
         assert_eq!(found.stdout, "", "{found:#?}");
 
-        // The control: what the agent has signed.
+        // The control: a statement that the agent has signed.
         let mut act = Payment::set();
         let leaf = act.intends().leaf;
         let [entry, found] = shown_entry(&act.served().await, leaf).map(|it| it.expect_code(OK));

@@ -1,4 +1,4 @@
-//! Receive times that go back, and rejections that are a lie.
+//! Receive times that go back, and false rejections.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +20,12 @@ use tempfile::TempDir;
 
 use crate::{OK, does_not_verify, key_file, words};
 
-/// The exit code of what the server refused.
+/// Exit code for a request that the server refused.
 const UNAVAILABLE: i32 = 3;
 
 const YEAR_US: i64 = 365 * 24 * 3_600_000_000;
 
-/// A ledger of cleared acts, one of which was received so long before the one before it.
+/// Makes a ledger of cleared acts, one of which was received this much before the one before it.
 fn audited(back_us: i64) -> deed_tests::process::Ended {
     let mut forged = ForgedLedger::new("payments");
     let mut cast = Cast::in_ledger(&mut forged);
@@ -57,10 +57,10 @@ fn time_does_not_go_back_by_years() {
     }
 }
 
-/// Every payload that was sent for a place in a session.
+/// Every payload that was sent, by session and sequence.
 type Sent = Arc<Mutex<BTreeMap<(Bytes, u64), Vec<Bytes>>>>;
 
-/// Notes what is sent, and says that none of it was taken.
+/// Notes what is sent, and returns rejections for all of it.
 fn rejected(sent: &Sent, request: &v1::AppendRequest, lies: bool) -> Vec<AppendResult> {
     note(sent, request);
     if !lies {
@@ -81,7 +81,7 @@ fn rejected(sent: &Sent, request: &v1::AppendRequest, lies: bool) -> Vec<AppendR
 fn note(sent: &Sent, request: &v1::AppendRequest) {
     for envelope in &request.envelopes {
         let Ok(said) = statement::decode(&envelope.payload) else {
-            // A manifest.
+            // This is a manifest.
             continue;
         };
         let mut sent = sent.lock().unwrap();
@@ -92,14 +92,14 @@ fn note(sent: &Sent, request: &v1::AppendRequest) {
     }
 }
 
-/// The places in a session that something was sent for.
+/// Returns the sequences of a session for which something was sent.
 fn sequences(sent: &Sent) -> Vec<u64> {
     let sent = sent.lock().unwrap();
     sent.keys().map(|(_, sequence)| *sequence).collect()
 }
 
-/// The server has recorded what it says it rejects. Whatever is said next must not be signed for the
-/// same place.
+/// The server has recorded the statement that it says it rejects. The next statement must not be
+/// signed for the same sequence.
 async fn lied_to(signs: bool) {
     let dir = TempDir::new().unwrap();
     let server = ServerProcess::start(&dir.path().join("data"));
@@ -155,9 +155,9 @@ async fn lied_to(signs: bool) {
     assert_eq!(sequences(&sent), [0, 1], "the lie was not told of anything");
     liar.append(told(false));
     liar.append_stream(told(false));
-    // It may go around the place, and be told that there is no hole.
+    // The client may skip the sequence, and learn from the server that there is no gap.
     deed.run_with(&command, &line("order/3"));
-    // By then it goes on.
+    // From then on it goes on.
     let ended = deed.run_with(&command, &line("order/4")).expect_code(OK);
     let accepted = r#""status":"accepted""#;
     assert!(ended.stdout.contains(accepted), "{ended:#?}");
@@ -166,7 +166,8 @@ async fn lied_to(signs: bool) {
     for ((_, sequence), payloads) in &*sent.lock().unwrap() {
         assert_eq!(payloads.len(), 1, "sequence {sequence} was said twice");
     }
-    // What the server has rejected by its own word is in the log, once, and so is what came last.
+    // The statement that the server claims to have rejected is in the log, once, and so is the last
+    // one.
     let log = Log::read(&clients, &ledger).await;
     let said = |resource: &str| {
         let in_it = |entry: &&Bytes| {

@@ -1,5 +1,5 @@
-//! The tools themselves: a liar that tells no lies changes nothing, and a forged ledger is a log in
-//! which every signature and proof holds.
+//! Tests of the tools themselves: a liar without lies changes nothing, and a forged ledger is a log
+//! in which every signature and proof is valid.
 
 use std::{collections::BTreeSet, fmt::Debug, future::Future};
 
@@ -24,7 +24,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::{OK, words};
 
-/// An answer as far as it can be compared: a refusal by its code and words.
+/// An answer in comparable form: a refusal as its code and message.
 type Told<A> = Result<A, (Code, String)>;
 
 fn told<A>(answer: Result<A, Status>) -> Told<A> {
@@ -48,7 +48,7 @@ fn one<A>(answer: Result<Response<A>, Status>) -> Told<A> {
     told(answer.map(Response::into_inner))
 }
 
-/// Asks the server itself and the liar before it, which must say the same.
+/// Calls the server itself and the liar in front of it, and checks that the answers are equal.
 async fn same<A: PartialEq + Debug, F: Future<Output = Told<A>>>(
     [server, liar]: &[Clients; 2],
     ask: impl Fn(Clients) -> F,
@@ -69,7 +69,7 @@ fn a_liar_without_lies_changes_nothing() {
             Clients::connect(&server).await,
             Clients::open(&liar.url()).await,
         ];
-        // Requests that change the ledger go through the liar alone.
+        // Requests that change the ledger are sent only through the liar.
         let ledger = TestLedger::create(&both[1], "payments").await;
         let mut authority = Authority::new(ledger.id, 900);
         let mut producer = Producer::new(ledger.id, 1);
@@ -278,7 +278,7 @@ fn lies_are_told_and_taken_back() {
         let payloads = Producer::new(ledger.id, 1).intents(2);
         ledger.append(&clients, &payloads[..1]).await;
 
-        // One answer, all messages of an answer, each message of an answer.
+        // The lies change one answer, all messages of an answer, and each message of an answer.
         liar.get_ledger(|asked, answer| {
             assert_eq!(asked.name, "payments");
             Ok(v1::LedgerInfo {
@@ -308,7 +308,7 @@ fn lies_are_told_and_taken_back() {
             }
         }
 
-        // A withheld request never reaches the server, whatever is said of it.
+        // A withheld request never reaches the server, whatever the lie about it is.
         liar.withhold("append");
         let refused = ledger.try_append(&clients, &payloads[1..]).await;
         assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
@@ -329,7 +329,7 @@ fn lies_are_told_and_taken_back() {
     });
 }
 
-/// Whatever the entries say: the log is one, to the client library and to an audit's beginning.
+/// Whatever the entries contain, the client library and the first steps of an audit accept the log.
 #[test]
 fn a_forged_ledger_verifies_as_a_log() {
     run(async {
@@ -377,7 +377,7 @@ fn a_forged_ledger_verifies_as_a_log() {
             assert_eq!(ledger.check_grown(&clients, &old).await, log.head);
         }
 
-        // The commands that look at the log alone believe it.
+        // The commands that read only the log accept it.
         let deed = Deed::new(&server.url(), "payments");
         let batched = batched[1].leaf.to_string();
         let out = deed.file("proof");
@@ -397,7 +397,7 @@ fn a_forged_ledger_verifies_as_a_log() {
         deed.run(["verify", proof, "--entry", entry, "--policy", policy])
             .expect_code(OK);
 
-        // It takes what is sent, and its own story is the best that can be told.
+        // The server records what is sent, and by default gives the best possible assessment.
         let before = server.size();
         let more = Producer::new(ledger.id, 77).intents(2);
         ledger.append(&clients, &more).await;
@@ -413,8 +413,8 @@ fn a_forged_ledger_verifies_as_a_log() {
     });
 }
 
-/// In a forged ledger in which nothing is false an audit finds nothing, over the network and from files;
-/// so what it finds in others is the test's doing.
+/// An audit of a forged ledger without any fault finds nothing, over the network and from files; so
+/// findings in other tests come from the tests' own changes.
 #[test]
 fn a_forged_ledger_without_a_fault_passes_an_audit() {
     run(async {
@@ -439,7 +439,7 @@ fn a_forged_ledger_without_a_fault_passes_an_audit() {
     });
 }
 
-/// The operator of a real ledger who goes on with it by hand: clients that trusted it before follow.
+/// The operator of a real ledger continues it by hand: clients that trusted it before follow.
 #[test]
 fn a_real_ledger_can_be_taken_over() {
     run(async {

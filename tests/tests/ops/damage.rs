@@ -17,7 +17,7 @@ use tonic::Code;
 
 use crate::{data_in, up};
 
-/// A directory whose records are in sorted files: the log is written out when a store is opened.
+/// Makes a directory whose records are in sorted files: opening a store flushes the log.
 async fn flushed(data: &Path) -> (TestLedger, Vec<Bytes>, Log) {
     let (server, clients, ledger) = up(data).await;
     let mut producer = Producer::new(ledger.id, 1);
@@ -54,7 +54,7 @@ fn a_changed_entry_is_found_and_never_served() {
             !status.message().contains("sst"),
             "no inner text: {status:?}"
         );
-        // What it does serve is what was there.
+        // The entries that it still serves are the true ones.
         let far = clients.entries(&ledger.name, 2900, 3001).await.unwrap();
         let far: Vec<_> = far
             .into_iter()
@@ -71,7 +71,7 @@ fn a_changed_tile_is_found_and_never_proven_from() {
         let dir = TempDir::new().unwrap();
         let data = data_in(&dir);
         let (ledger, _, log) = flushed(&data).await;
-        // Two neighbours stand side by side in a tile and nowhere else.
+        // These two neighbours are next to each other only in a tile.
         let mut neighbours = log.leaf_hashes[300].as_bytes().to_vec();
         neighbours.extend_from_slice(log.leaf_hashes[301].as_bytes());
         let (path, offset) = files::find(&data.join("store"), ".sst", &neighbours);

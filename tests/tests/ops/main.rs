@@ -17,7 +17,7 @@ fn data_in(dir: &TempDir) -> PathBuf {
     dir.path().join("data")
 }
 
-/// A refusal says why on stderr, and nothing on stdout.
+/// Checks that a refusal has its reason on stderr, and nothing on stdout.
 #[track_caller]
 fn expect_words(ended: &Ended, words: &[&str]) {
     assert!(ended.code().is_some_and(|code| code != 0), "{ended:#?}");

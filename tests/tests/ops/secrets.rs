@@ -1,4 +1,4 @@
-//! The server's key, and what must not show in logs.
+//! The server's key, and secrets that must not be in logs.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -46,7 +46,7 @@ fn the_key_is_the_owners_alone() {
         }
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
 
-        // Made once.
+        // The key is made once.
         let server = ServerProcess::start(&data);
         assert!(!server.stdout().contains("created"), "{}", server.stdout());
         server.stop();
@@ -82,7 +82,7 @@ fn a_key_that_is_lost_or_anothers_is_found_out() {
         );
         expect_words(&fsck(&data).expect_code(1), &["server.key", "line 3"]);
 
-        // The key of another server, under this one's name.
+        // The key is another server's, with this server's name.
         let other = dir.path().join("other");
         ServerProcess::start(&other).stop();
         let others = fs::read_to_string(other.join("server.key")).unwrap();
@@ -96,7 +96,7 @@ fn a_key_that_is_lost_or_anothers_is_found_out() {
         write(&mixed.join("\n"));
         expect_words(&fsck(&data).expect_code(1), &["payments", "server.key"]);
         match ServerCommand::new(&data).try_start() {
-            // It may start; this ledger it must not sign for.
+            // The server may start, but must not sign for this ledger.
             Ok(server) => {
                 let clients = Clients::connect(&server).await;
                 let status = clients.checkpoint("payments").await.unwrap_err();
@@ -131,7 +131,7 @@ fn logs_hold_neither_secrets_nor_payloads() {
                 .append(&clients, std::slice::from_ref(&recorded))
                 .await;
             receipt::verify(&receipts[0], &Sent::unsigned(&recorded), &head, false).unwrap();
-            // What is refused must not be repeated either.
+            // A refused text must not be logged either.
             let junk = Bytes::from(format!("{MARK}: no statement at all"));
             let mut message = producer.message(deed_tests::statements::intent(MARK));
             message.producer = format!("{MARK}\n");
@@ -163,7 +163,7 @@ fn logs_hold_neither_secrets_nor_payloads() {
             !logged.contains(&secret[..20]),
             "some of the secret is in the log"
         );
-        // The payload itself is where it belongs.
+        // The payload is in the store, where it belongs.
         assert!(files::contains(&data.join("store"), MARK.as_bytes()));
         assert!(!files::contains(&data.join("store"), secret.as_bytes()));
     });

@@ -1,4 +1,4 @@
-//! Starting: which directories, addresses and names a server takes.
+//! Starting: the directories, addresses and names that a server accepts.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn a_directory_has_one_server() {
         let checked = fsck(&data).expect_code(1);
         expect_words(&checked, &["in use by another deed-server"]);
 
-        // The first one did not notice.
+        // The first server is not affected.
         ledger.append(&clients, &producer.intents(5)).await;
         server.stop();
         fsck_clean(&data);
@@ -48,7 +48,7 @@ fn addresses_that_others_can_reach_are_refused() {
         expect_words(&ended, &["loopback", address]);
         assert!(!data_in(&dir).exists(), "{address}: nothing was made");
     }
-    // Any address of the loopback network will do.
+    // Any address of the loopback network is accepted.
     let server = ServerCommand::new(&data_in(&dir))
         .listen("127.0.0.2:0")
         .start();
@@ -68,7 +68,7 @@ fn a_port_that_is_taken_is_said_so() {
             .append(&clients, &Producer::new(ledger.id, 1).intents(1))
             .await;
         first.stop();
-        // Nothing stands in the way of a second attempt.
+        // Nothing prevents a second attempt.
         ServerCommand::new(&other).listen(taken).start().stop();
     });
 }
@@ -111,7 +111,7 @@ fn a_servers_name_never_changes() {
 
         let ended = named("ledger.example.com").refused();
         expect_words(&ended, &["ledger.example.org", "ledger.example.com"]);
-        // Named or not, it is the same one. (Which log key would be next, only GetLedger tells.)
+        // With or without the name, it is the same ledger. (Only GetLedger has the next log key.)
         let mut next_log_key = None;
         for command in [named("ledger.example.org"), ServerCommand::new(&data)] {
             let server = command.start();
@@ -140,7 +140,7 @@ fn directories_of_others_are_left_alone() {
     expect_words(&ServerCommand::new(&file).refused(), &["thesis.txt"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "all of it");
 
-    // The checker makes nothing either.
+    // The checker creates nothing either.
     let nothing = dir.path().join("nothing");
     fs::create_dir(&nothing).unwrap();
     for empty in [&foreign, &nothing, &dir.path().join("missing")] {

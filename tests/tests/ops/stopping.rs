@@ -1,4 +1,4 @@
-//! Stopping: drained, not held up by anybody, and everything there at the next start.
+//! Stopping: the server is drained, no client delays it, and everything is there at the next start.
 
 use std::{io::Write as _, net::TcpStream};
 
@@ -106,14 +106,15 @@ async fn stream_until_ended(
         }
     };
     sending.abort();
-    // Told, or cut off in the middle of sending: a status with a source was made on this side.
+    // The stream was ended with a status, or cut off while sending: a status with a source was made
+    // by the client.
     let lost = std::error::Error::source(&end).is_some();
     assert!(end.code() == Code::Unavailable || lost, "{end:?}");
     answered
 }
 
-/// Clients that hold on to their connections, and say nothing or half of something, do not keep
-/// the server up.
+/// Clients that keep their connections open, and send nothing or half of a request, do not keep the
+/// server up.
 #[test]
 fn a_client_that_hangs_does_not_hold_the_server() {
     run(async {
@@ -142,7 +143,7 @@ fn a_client_that_hangs_does_not_hold_the_server() {
         let mut half = TcpStream::connect(server.address()).unwrap();
         half.write_all(b"GET /logs/payments/checkpoint HTTP/1.1\r\nHost: ")
             .unwrap();
-        // All of them stay as they are.
+        // All clients stay as they are.
         let ended = server.stop();
         drop((silent, half));
         assert!(ended.stderr.contains("stopped"), "{ended:#?}");
@@ -171,7 +172,8 @@ fn restarts_keep_every_ledger_byte_for_byte() {
                 let checkpoint = clients.checkpoint(&ledger.name).await.unwrap();
                 before.push((checkpoint, Log::read(&clients, ledger).await));
             }
-            // Once by the book, and once not; and another number of shards.
+            // The server is stopped properly in one round and killed in the next, with another
+            // number of shards each time.
             if round % 2 == 0 {
                 drop(server.stop());
             } else {

@@ -1,17 +1,18 @@
-//! Far more than the server can take: what it holds stays bounded, nobody loses a receipt, nobody
-//! is starved, and readers are served meanwhile.
+//! Far more requests than the server can take: its memory stays bounded, no receipt is lost, no
+//! caller is starved, and readers are served meanwhile.
 //!
 //! 64 principals, each with a token and a key, write into one ledger whose bounds are small. 62 are
-//! *busy*: they have several requests under way all the time. One is *slow*: it asks for half of
-//! what a busy one gets. One is *greedy*: many connections with many streams each, new ones at once
-//! for those that are refused, and answers that it does not read. It sends the same signed requests
-//! over and over: that costs it nothing, and the server a verification each time. What all of them
-//! want to have under way is many times what the bounds let the server hold.
+//! *busy*: they have several requests under way all the time. One is *slow*: it wants half of what
+//! a busy one gets. One is *greedy*: it has many connections with many streams each, opens new ones
+//! at once for those that are refused, and does not read its answers. It sends the same signed
+//! requests over and over, which costs it nothing, and the server a verification each time.
+//! Together they want many times more under way than the bounds allow.
 //!
-//! Everybody shares the machine's cores with the server. So that what is measured is the server, the
-//! slow one, the greedy one, the readers and the watch over memory have a thread of their own each.
+//! All clients share the machine's cores with the server. So that the server is what is measured,
+//! the slow one, the greedy one, the readers and the watch over memory have a thread of their own
+//! each.
 //!
-//! 6 seconds; `DEED_OVERLOAD_SECONDS=60` for a minute.
+//! It takes 6 seconds; `DEED_OVERLOAD_SECONDS=60` makes it a minute.
 
 mod producers;
 
@@ -51,25 +52,25 @@ const QUEUE_MIB: u64 = 16;
 const BLOCK_CACHE_MIB: u64 = 16;
 const MEMTABLE_MIB: u64 = 4;
 
-/// Bytes of requests that HTTP/2's flow control lets a connection send before anybody looks at
-/// them (`CONNECTION_WINDOW_BYTES` of the server).
+/// Bytes of requests that HTTP/2's flow control lets a connection send before the server reads them
+/// (`CONNECTION_WINDOW_BYTES` of the server).
 const WINDOW_MIB: u64 = 8;
 
-/// RocksDB's: families, and memtables that each may have.
+/// RocksDB's families, and the memtables that each may have.
 const FAMILIES: u64 = 7;
 const MEMTABLES_MAX: u64 = 4;
 
-/// What the allocator and everything that is small may take beyond all that.
+/// MiB that the allocator and other small parts may take in addition.
 const SLACK_MIB: u64 = 64;
 
 const BUSY: usize = 62;
 
-/// Authorities sign in a session that no producer's number leads to.
+/// The authority's session has a number that no producer has.
 const AUTHORITY_SESSION: u64 = 0xa << 60;
 
 const LEDGER: &str = "crowded";
 
-/// What the admin port said, at most.
+/// The largest values that the admin port reported.
 #[derive(Debug, Default)]
 struct Peak {
     resident_bytes: u64,
@@ -99,12 +100,12 @@ async fn watch_memory(admin: Admin, shared: Arc<Shared>) -> Peak {
     peak
 }
 
-/// What the server may hold by its settings, beyond what it held when nobody had called.
+/// Returns the most memory that the server may take by its settings, in MiB beyond that without
+/// callers.
 fn bound_mib() -> u64 {
-    // What has room, and what waits for it; the queue is in the former.
+    // The requests that have room, and those that wait for it; the queue is part of the former.
     let requests = 2 * SERVER_MIB;
-    // The greedy one fills its windows. The others have less under way than that, all together
-    // less than one window.
+    // The greedy one fills its windows. All others together have less than one window under way.
     let windows = (GREEDY_CONNECTIONS as u64 + 1) * WINDOW_MIB;
     let store = BLOCK_CACHE_MIB + FAMILIES * MEMTABLES_MAX * MEMTABLE_MIB;
     requests + windows + store + SLACK_MIB
@@ -124,7 +125,7 @@ fn command(data: &Path) -> ServerCommand {
     ServerCommand::new(data).arguments(settings.concat())
 }
 
-/// Makes the ledger, in which each principal has a key and is bound to its producer.
+/// Creates the ledger, in which each principal has a key and is bound to its producer.
 async fn prepare(data: &Path, principals: u64) -> TestLedger {
     let server = command(data).start();
     let clients = Clients::connect(&server).await;
@@ -148,7 +149,7 @@ async fn prepare(data: &Path, principals: u64) -> TestLedger {
     ledger
 }
 
-/// Tells how long answers took, and returns how many there were.
+/// Prints the times of answers, and returns their number.
 fn tell(what: &str, mut took: Vec<Duration>) -> usize {
     took.sort_unstable();
     let at = |percent: usize| {
@@ -227,11 +228,11 @@ async fn overload(seconds: u64, mut random: Random) {
     let (principal, greedy_url, greedy_ledger, greedy_shared) = run(&greedy_one);
     let hostile = apart(greedy(principal, greedy_url, greedy_ledger, greedy_shared));
 
-    // How long it goes on, not a wait for something.
+    // This is the duration of the test, not a wait for an event.
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    // And on, until the slow one has what it wanted by then.
+    // The test goes on until the slow one has what it wanted by then.
     let wanted = shared.slow_wants();
-    // The busy ones go on meanwhile, so both figures are read at one moment.
+    // The busy ones go on meanwhile, so both numbers are read at the same moment.
     let (slow_has, slow_wants) = until("all that the slow one wanted", || {
         let (has, wants) = (shared.slow.receipts.load(Relaxed), shared.slow_wants());
         ready((has >= wanted && has * 2 >= wants).then_some((has, wants)))
@@ -268,7 +269,7 @@ async fn overload(seconds: u64, mut random: Random) {
     server.stop();
     eprintln!("{}", fsck_clean(&data).trim());
 
-    // Without access control, for the oracle.
+    // The server runs without access control here, for the oracle.
     let server = command(&data).start();
     let clients = Clients::connect(&server).await;
     let log = Log::read(&clients, &ledger).await;
@@ -313,7 +314,7 @@ async fn overload(seconds: u64, mut random: Random) {
     assert!(slow_has * 2 >= slow_wants, "the slow one is starved");
     assert!(peak.resident_bytes <= at_rest + bound * MIB, "memory");
     assert!(peak.queue_bytes <= QUEUE_MIB * MIB, "the queue");
-    // Acknowledged and recorded are the same, but for what nobody waited for.
+    // The acknowledged statements are the recorded ones, except those whose callers did not wait.
     let polite = shared.polite.receipts.load(Relaxed);
     let own = of(&slow_one) + busy_leaves.iter().sum::<u64>() + polite;
     assert_eq!(acknowledged.len() as u64, own, "one receipt a statement");

@@ -1,4 +1,4 @@
-//! Who writes and who reads.
+//! The writers and readers of the overload test.
 
 use std::{
     collections::VecDeque,
@@ -49,29 +49,29 @@ const GREEDY_SESSION: u64 = 3;
 
 const TASK: TaskId = TaskId::new([0x7a; 16]);
 
-/// What producers that use the library were told.
+/// The receipts of producers that use the library.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// Statements that have a receipt.
     pub(crate) receipts: AtomicU64,
-    /// How often something was tried again.
+    /// Number of retries.
     pub(crate) retries: AtomicU64,
 }
 
-/// Which of them.
+/// Chooses the counters of a kind of producer.
 pub(crate) type Which = fn(&Shared) -> &Told;
 
-/// What everybody was told.
+/// The counters of all clients.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     pub(crate) busy: Told,
     pub(crate) slow: Told,
-    /// One that writes as the greedy principal, and heeds what it is told.
+    /// A client that writes as the greedy principal, and follows the server's advice.
     pub(crate) polite: Told,
-    /// Receipts of the greedy one, all but the first few of them for duplicates.
+    /// Receipts of the greedy one; all but the first few are for duplicates.
     pub(crate) greedy: AtomicU64,
-    /// Its requests that were refused for lack of room.
+    /// Requests of the greedy one that were refused for lack of room.
     pub(crate) greedy_refused: AtomicU64,
     pub(crate) acknowledged: Mutex<Vec<(u64, Hash)>>,
     pub(crate) heads: Mutex<Vec<TreeHead>>,
@@ -101,13 +101,15 @@ impl Shared {
         self.heads.lock().unwrap().push(head);
     }
 
-    /// What the slow producer wants to have by now: half of what a busy one has.
+    /// Returns the number of statements that the slow producer wants by now: half of those of a
+    /// busy one.
     pub(crate) fn slow_wants(&self) -> u64 {
         self.busy.receipts.load(Relaxed) / BUSY as u64 / 2
     }
 }
 
-/// One of the 64: its name is that of its only producer, so that the log tells who got how much.
+/// One of the 64 principals: its name is that of its only producer, so that the log shows its
+/// share.
 #[derive(Debug, Clone)]
 pub(crate) struct Principal {
     pub(crate) number: u64,
@@ -119,7 +121,7 @@ impl Principal {
         format!("spiffe://example.org/agent/{number}")
     }
 
-    /// Makes its token; the server need not run.
+    /// Makes its token; the server need not be running.
     pub(crate) fn new(data: &Path, number: u64) -> Self {
         let roles = ["--ledger", LEDGER, "--role", "append,read"];
         let token = access::Token::create(data, &Self::name(number), &roles);
@@ -144,7 +146,7 @@ impl Principal {
         keys::key(u8::try_from(2 + number).expect("a small number"))
     }
 
-    /// A verifying appender that counts how often it tries again.
+    /// Returns a verifying appender that counts its retries.
     pub(crate) async fn appender(
         &self,
         url: &str,
@@ -174,7 +176,7 @@ impl Principal {
         .await;
         ledger.appender(AppenderOptions {
             requests_in_flight_max,
-            // With them the clients would have most of the work. The log is checked as a whole.
+            // With proofs the clients would have most of the work. The log is checked as a whole.
             with_proofs: false,
             answer_timeout_ms: 120_000,
             signing,
@@ -182,7 +184,7 @@ impl Principal {
         })
     }
 
-    /// A session of its producer.
+    /// Begins a session of its producer.
     pub(crate) fn session(&self, ledger: &TestLedger, number: u64) -> Session {
         let mut nonce = [0x5e; 16];
         nonce[..8].copy_from_slice(&self.number.to_be_bytes());
@@ -204,7 +206,7 @@ pub(crate) fn intents(session: &mut Session, count: usize) -> Vec<Bytes> {
         .collect()
 }
 
-/// As many requests as it may, all the time.
+/// Sends as many requests as it may, all the time.
 pub(crate) async fn busy(
     principal: Principal,
     url: String,
@@ -236,7 +238,7 @@ pub(crate) async fn busy(
     appender.finish().await.expect("all heads on one line");
 }
 
-/// A little at a time, whenever it has asked for less than it wants.
+/// Sends a little at a time, whenever it has asked for less than it wants.
 pub(crate) async fn slow(
     principal: Principal,
     url: String,
@@ -244,7 +246,7 @@ pub(crate) async fn slow(
     shared: Arc<Shared>,
 ) {
     let which: Which = |shared| &shared.slow;
-    // What waits becomes one batch, as by default: a stream has its turn request by request.
+    // Waiting statements become one batch, as by default: a stream has its turn request by request.
     let signing = Signing::Batch(Principal::key(principal.number).into());
     let appender = principal
         .appender(&url, SLOW_REQUESTS_UNDER_WAY, signing, &shared, which)
@@ -258,7 +260,7 @@ pub(crate) async fn slow(
             under_way.push_back(pending.expect("the appender lives"));
             continue;
         }
-        // An answer, or another look at what it wants.
+        // The loop continues with an answer, or checks again what it wants.
         let look_again = Duration::from_millis(5);
         match under_way.front_mut() {
             Some(pending) => {
@@ -277,7 +279,7 @@ pub(crate) async fn slow(
     appender.finish().await.expect("all heads on one line");
 }
 
-/// What the greedy one sends: signed, in the order of one session.
+/// Makes the greedy one's requests: signed, in the order of one session.
 pub(crate) fn greedy_requests(
     principal: &Principal,
     ledger: &TestLedger,
@@ -298,7 +300,7 @@ pub(crate) fn greedy_requests(
         .collect()
 }
 
-/// All of its connections and streams.
+/// Runs all connections and streams of the greedy one.
 pub(crate) async fn greedy(
     principal: Principal,
     url: String,
@@ -324,8 +326,8 @@ pub(crate) async fn greedy(
     }
 }
 
-/// Streams, one after the other, each of which sends all that flow control lets it send, until the
-/// server has had enough of it.
+/// Runs streams one after the other, each of which sends everything that flow control allows, until
+/// the server ends it.
 pub(crate) async fn greedy_streams(
     connection: Connection,
     requests: Vec<v1::AppendRequest>,
@@ -371,7 +373,7 @@ pub(crate) async fn greedy_stream(
     Ok(())
 }
 
-/// Reads heads and proofs of any leaf, one after the other, and returns how long each took.
+/// Reads heads and proofs of random leaves, one after the other; returns the time that each took.
 pub(crate) async fn reader(
     principal: Principal,
     url: String,

@@ -1,5 +1,5 @@
 //! A producer that is killed: the real `deed append --session`, started again on the same state
-//! directory with the lines that it had not taken yet.
+//! directory with the lines that it had not read yet.
 
 use std::{
     fs,
@@ -19,17 +19,17 @@ use tempfile::TempDir;
 
 use crate::{CUTS_EACH, LEDGER, key_of, name_of};
 
-/// Its number among the producers.
+/// Number of this producer.
 pub(crate) const KILLED: u64 = 5;
 
-/// How often it is killed in each round, and how long it lives then at most.
+/// Number of kills in each round, and its longest life before each.
 const KILLS: u64 = 6;
 const LIFE_MS_MAX: u64 = 400;
 
-/// Lines that it is given each time: more than it takes within its life, on most machines.
+/// Lines of input each time: more than it reads within its life, on most machines.
 const LINES: u64 = 2_000;
 
-/// For how long connections of the last one are cut, which is let live.
+/// Time for which the connections of the last process, which is not killed, are cut.
 const LAST_CUTS: Duration = Duration::from_secs(3);
 
 /// Statements in a request, few enough for requests and answers to come through between two cuts.
@@ -40,12 +40,12 @@ const SESSION: &str = "killed";
 /// Exit code of a command that cannot reach its server.
 const UNAVAILABLE: i32 = 3;
 
-/// What its statement of this sequence is about.
+/// Returns the resource of its statement of this sequence.
 pub(crate) fn step(sequence: u64) -> String {
     format!("step/{sequence}")
 }
 
-/// What an intent in the log is about.
+/// Returns the resource of an Intent in the log.
 pub(crate) fn resource(payload: &[u8]) -> String {
     let statement = v1::Statement::decode(payload).expect("a statement");
     match statement.body {
@@ -54,9 +54,10 @@ pub(crate) fn resource(payload: &[u8]) -> String {
     }
 }
 
-/// Kills it several times, then lets it end. Returns how many statements it has receipts for.
+/// Kills it several times, then lets it end. Returns the number of statements for which it has
+/// receipts.
 ///
-/// `direct` leads to the server past the proxy.
+/// `direct` is the server's address, past the proxy.
 pub(crate) async fn kill_again_and_again(
     proxy: Arc<Proxy>,
     direct: String,
@@ -66,10 +67,10 @@ pub(crate) async fn kill_again_and_again(
     let mut kills = 0;
     while kills < KILLS || proxy.report().cuts < CUTS_EACH {
         let mut process = producer.start(LINES);
-        // Not a wait for something: the moment of the kill.
+        // This is not a wait for an event: it is the time until the kill.
         tokio::time::sleep(Duration::from_millis(random.between(0, LIFE_MS_MAX))).await;
         match process.try_wait().expect("our own child") {
-            // It had no more lines, or its first connection was cut, which it tries but once.
+            // It had no more lines, or its first connection was cut, which it tries only once.
             Some(ended) => assert!(matches!(ended.code(), Some(0 | UNAVAILABLE)), "{ended}"),
             None => {
                 process.kill().expect("our own child can be killed");
@@ -78,8 +79,8 @@ pub(crate) async fn kill_again_and_again(
             }
         }
     }
-    // A last one, with some lines of its own: nothing may be left. Its pauses grow to seconds where
-    // cuts follow each other, so the network is well again after a while.
+    // A last process has some lines of its own, and must leave nothing behind. Its pauses grow to
+    // seconds where cuts follow each other, so the network becomes good after a while.
     let well_at = Instant::now() + LAST_CUTS;
     let mut lines = 100;
     loop {
@@ -137,7 +138,7 @@ impl Producer {
         command
     }
 
-    /// Starts it with the next lines: those that no earlier one kept on disk.
+    /// Starts it with the next lines: those that no earlier process has kept on disk.
     fn start(&self, lines: u64) -> Child {
         let next = match self.show() {
             Some(shown) => shown["kept"]["next_sequence"].as_u64().expect("a number"),
@@ -170,7 +171,7 @@ impl Producer {
         fs::read_to_string(self.home.path().join("stderr")).expect("a file")
     }
 
-    /// Where its session stands, here and in the ledger; `None` before it has begun.
+    /// Returns the state of its session, here and in the ledger; `None` before it has begun.
     fn show(&self) -> Option<Value> {
         let shown: Output = self
             .command(&self.direct)

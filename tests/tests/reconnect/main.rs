@@ -1,13 +1,13 @@
-//! Connections that are cut, held up and repeated: every statement is in the log exactly once, in
+//! Connections that are cut, delayed and repeated: every statement is in the log exactly once, in
 //! the order of its session.
 //!
 //! Producers that sign batches, sign each statement, or sign nothing stream through the library's
-//! appender. Another one is the real `deed append --session`, killed and started again. Each speaks
-//! through a proxy of its own ([`deed_tests::proxy`]). At the end the log is read whole and computed
-//! again.
+//! appender. Another one is the real `deed append --session`, killed and started again. Each of
+//! them is behind a proxy of its own ([`deed_tests::proxy`]). At the end the log is read as a whole
+//! and computed again.
 //!
-//! Three seeds, 80 cuts each; `DEED_RECONNECT_ROUNDS` asks for more of them, `DEED_RECONNECT_CUTS`
-//! for longer ones, `DEED_TEST_SEED` for one seed alone.
+//! It runs three seeds with 80 cuts each; `DEED_RECONNECT_ROUNDS` sets more seeds,
+//! `DEED_RECONNECT_CUTS` more cuts, `DEED_TEST_SEED` one seed alone.
 
 mod killed;
 
@@ -52,13 +52,14 @@ use killed::{KILLED, kill_again_and_again, resource, step};
 
 const ROUNDS: u64 = 3;
 
-/// In each round, over all producers.
+/// Cuts in each round, over all producers.
 const CUTS: u64 = 80;
 
 /// Cuts that each single producer must have lived through.
 const CUTS_EACH: u64 = 5;
 
-/// A request has about 6 KB and its answer, with proofs, 15: some go through before the next cut.
+/// A request has about 6 KB and its answer, with proofs, 15 KB: some go through before the next
+/// cut.
 const FAULTS: Faults = Faults {
     cut_bytes_max: 96 << 10,
     delay_once_in: 20,
@@ -71,17 +72,17 @@ const REQUEST_MAX: u64 = 25;
 
 const UNDER_WAY_MAX: usize = 8;
 
-/// Authorities sign in a session that no producer's number leads to.
+/// The authority's session has a number that no producer has.
 const AUTHORITY_SESSION: u64 = 0xa << 60;
 
 const LEDGER: &str = "cut";
 
 const TASK: TaskId = TaskId::new([0x7a; 16]);
 
-/// What producers did and were told.
+/// The producers' statements and receipts.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Everything that was ever handed over, by session, in order.
+    /// All statements that were ever handed over, by session, in order.
     sent: Mutex<HashMap<[u8; 16], Sent>>,
     acknowledged: Mutex<Vec<Acknowledged>>,
     heads: Mutex<Vec<TreeHead>>,
@@ -140,7 +141,7 @@ impl Shared {
     }
 }
 
-/// Somebody who streams through the library.
+/// A producer that streams through the library.
 struct Streamer {
     number: u64,
     name: String,
@@ -165,7 +166,7 @@ impl Streamer {
         connect(&self.url, self.state.path()).await
     }
 
-    /// Sessions of some hundred statements, one after the other.
+    /// Sends sessions of some hundred statements, one after the other.
     async fn stream(mut self) {
         let client = self.connect().await;
         assert_eq!(client.ledger_id(), self.ledger.id);
@@ -230,7 +231,7 @@ async fn connect(url: &str, state: &Path) -> Ledger {
         .retry(retry)
         .timeout_ms(5_000)
         .settle_interval_ms(100);
-    // The first connection is tried once, and may be cut as any other.
+    // The first connection is tried once, and may be cut like any other.
     until("a connection that lasts for a while", || async {
         match Ledger::connect(options.clone()).await {
             Ok(client) => Some(client),
@@ -249,7 +250,7 @@ fn key_of(number: u64) -> SigningKey {
     keys::key(u8::try_from(0xc0 + number).expect("a small number"))
 }
 
-/// What a log holds, counted.
+/// Counts of a log's contents.
 #[derive(Debug, Default)]
 struct Found {
     statements: usize,
@@ -259,7 +260,7 @@ struct Found {
     killed: usize,
 }
 
-/// The log against everything that was sent and acknowledged.
+/// Compares the log with everything that was sent and acknowledged.
 fn check(log: &Log, shared: &Shared) -> Found {
     let sent = shared.sent.lock().unwrap();
     let entries: Vec<Entry<'_>> = log
@@ -334,7 +335,8 @@ fn check(log: &Log, shared: &Shared) -> Found {
     found
 }
 
-/// The statements of a batch lie right behind their manifest, and are those that were signed.
+/// Checks that the statements of a batch are right behind their manifest, and are those that were
+/// signed.
 fn check_batch(leaf: usize, entries: &[Entry<'_>]) {
     let manifest = Manifest::parse(entries[leaf].payload).expect("a manifest");
     let count = manifest.count.get() as usize;
@@ -417,7 +419,7 @@ async fn round(seed: u64, cuts: u64) {
         .await
         .expect("a session that survives its processes");
     shared.stop.store(true, Ordering::Relaxed);
-    // What was begun is finished, on a network that is well again.
+    // Everything that was begun is finished, on a network without faults.
     for proxy in &proxies {
         proxy.heal();
     }
@@ -458,7 +460,7 @@ fn every_statement_is_there_once_whatever_the_network_does() {
         let mut random = Random::seeded();
         for _ in 0..rounds {
             let seed = match rounds {
-                // To be the very same as the one that was printed.
+                // A single round repeats exactly the seed that was printed.
                 1 => number("DEED_TEST_SEED", random.next()),
                 _ => random.next(),
             };

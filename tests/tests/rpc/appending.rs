@@ -1,4 +1,4 @@
-//! Appending: the limits of a request, and receipts of what it held.
+//! Appending: the limits of a request, and its receipts.
 
 use bytes::Bytes;
 use deed_evidence::receipt::{self, Sent};
@@ -26,7 +26,7 @@ fn requests_beyond_the_limits_are_refused_whole() {
         let too_many = ledger.try_append(clients, &payloads).await.unwrap_err();
         expect_violation(&too_many, "envelopes");
 
-        // The limit is about payload bytes, whatever they are.
+        // The limit is on payload bytes, whatever they contain.
         let chunk = Bytes::from(vec![0xff; 64 << 10]);
         let mut four_mib = vec![chunk; 64];
         let answer = ledger
@@ -52,7 +52,7 @@ fn requests_beyond_the_limits_are_refused_whole() {
     });
 }
 
-/// A message so large that it is not decoded at all.
+/// The message is so large that it is not decoded at all.
 #[test]
 fn huge_requests_are_refused_and_the_connection_lives() {
     run(async {
@@ -109,7 +109,7 @@ fn receipts_are_of_what_was_sent() {
             trusted = head;
         }
 
-        // Neither is sent unasked, and a size beyond the tree is left alone.
+        // Neither proof is sent unasked, and a size beyond the tree is ignored.
         let payloads = producer.intents(2);
         let request = v1::AppendRequest {
             consistency_from: Some(1_000_000),
@@ -158,7 +158,7 @@ fn each_envelope_of_a_request_has_its_own_result() {
         receipt::verify(&known, &Sent::unsigned(&first), &head, true)
             .expect("a proof also for a duplicate");
         known.inclusion_proof.clear();
-        // What is said of it is said once.
+        // The assessment of a statement is sent once.
         let mut first_time = before[0].clone();
         assert!(first_time.assessed.take().is_some());
         assert_eq!(known, first_time);

@@ -21,7 +21,7 @@ fn entries_come_in_ranges() {
         for _ in 0..3 {
             ledger.append(clients, &producer.intents(1000)).await;
         }
-        // 100 entries of more than 20,000 bytes: more than one message by their bytes alone.
+        // 100 entries of more than 20,000 bytes take more than one message by their bytes alone.
         let large: Vec<_> = (0..100).map(|_| producer.make(large_outcome(25))).collect();
         ledger.append(clients, &large).await;
         let log = Log::read(clients, ledger).await;
@@ -100,7 +100,7 @@ fn entries_come_in_ranges() {
     });
 }
 
-/// An entry is what the envelope and the receipt say, and nothing else.
+/// An entry can be rebuilt from the envelope and the receipt.
 #[test]
 fn entries_are_rebuilt_from_receipts() {
     run(async {

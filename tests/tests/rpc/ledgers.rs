@@ -41,7 +41,7 @@ fn ledgers_are_created_listed_and_found() {
         wanted.push("payments".to_owned());
         wanted.sort();
 
-        // Pages of two, then all at once.
+        // The pages have two ledgers each, then all at once.
         let mut client = set.clients.ledger.clone();
         let mut listed = Vec::new();
         let mut token = String::new();
@@ -69,7 +69,7 @@ fn ledgers_are_created_listed_and_found() {
         let keys: HashSet<_> = listed.iter().map(|info| info.vkey.clone()).collect();
         assert_eq!(keys.len(), wanted.len(), "each ledger has a key of its own");
 
-        // What is listed is what is found by name.
+        // The listed ledgers are those that are found by name.
         for info in listed {
             let name = info.name.clone();
             let found = client
@@ -118,7 +118,7 @@ fn malformed_ledgers_are_refused() {
         let taken = create("payments", vec![one.clone()]).await;
         assert_eq!(taken.code(), Code::AlreadyExists, "{taken:?}");
 
-        // None of them left anything behind.
+        // None of the refused requests left anything behind.
         let mut client = set.clients.ledger.clone();
         let all = client
             .list_ledgers(v1::ListLedgersRequest::default())
@@ -184,7 +184,8 @@ fn two_creators_of_one_name_get_one_ledger() {
     });
 }
 
-/// GetLedger alone names the key that the ledger would get next: a good one, and another than now.
+/// Removes the next log key, which only GetLedger returns, after a check that it is valid and not
+/// the present one.
 #[track_caller]
 fn without_next_log_key(mut info: v1::LedgerInfo) -> v1::LedgerInfo {
     let next: deed_tlog::VerifierKey = info.next_log_key.parse().expect("a verifier key");

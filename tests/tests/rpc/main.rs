@@ -1,4 +1,4 @@
-//! Every rpc: what it answers, and how it refuses.
+//! Every rpc: its answers and its refusals.
 
 mod appending;
 mod entries;
@@ -53,7 +53,7 @@ impl Set {
     }
 }
 
-/// An outcome with effects of about 1,000 bytes each.
+/// Returns an Outcome with effects of about 1,000 bytes each.
 pub(crate) fn large_outcome(effects: usize) -> Body {
     let effect = v1::Effect {
         kind: "row.updated".to_owned(),

@@ -1,4 +1,4 @@
-//! Heads and proofs: of every size that there was, and of no other.
+//! Heads and proofs of every size that the ledger had, and of no other.
 
 use bytes::Bytes;
 use deed_evidence::entry::Entry;
@@ -20,7 +20,7 @@ fn every_tree_size_of_a_small_ledger_is_proven() {
     run(async {
         let set = Set::up().await;
         let (ledger, clients) = (&set.ledger, &set.clients);
-        // Seven at a time: most sizes never had a head of their own.
+        // Seven statements at a time are appended: most sizes never had a head of their own.
         let payloads = set.fill(24, 7).await;
         let log = Log::read(clients, ledger).await;
         let session = Producer::new(ledger.id, 1).session();
@@ -148,7 +148,7 @@ fn proofs_that_cannot_be_are_refused() {
         for beyond in [11, u64::MAX] {
             expect_beyond(&inclusion(Some(Leaf::LeafIndex(0)), beyond).await, size);
         }
-        // In the log, but not yet in a tree of that size.
+        // The leaf is in the log, but not yet in a tree of that size.
         let early = inclusion(Some(Leaf::LeafIndex(7)), 7).await;
         expect_violation(&early, "tree_size");
         let recorded = clients

@@ -1,4 +1,5 @@
-//! Statements that are rejected, each with its reason and field, and the largest that is not.
+//! Statements that are rejected, each with its reason and field, and the largest one that is
+//! accepted.
 
 use bytes::Bytes;
 use deed_evidence::entry::Entry;
@@ -83,7 +84,7 @@ fn statements_that_break_a_rule_are_rejected_by_name() {
                     });
                 }),
             ),
-            // A default value written out: field 4, varint 0, in its place.
+            // A default value is written out: field 4, varint 0, in its place.
             ("sequence", {
                 let until_session = v1::Statement {
                     body: None,
@@ -125,7 +126,7 @@ fn statements_that_break_a_rule_are_rejected_by_name() {
             "nothing was recorded"
         );
 
-        // An unknown field, and one that stands twice: never recorded either.
+        // An unknown field, and one that occurs twice, are never recorded either.
         for tail in [&[0xa0, 0x06, 0x01][..], &encoded[..2 + 32]] {
             let payload = Bytes::from([&encoded[..], tail].concat());
             let answer = ledger.try_append(clients, &[payload]).await.unwrap();
@@ -161,7 +162,7 @@ fn statements_that_this_version_does_not_take_are_rejected() {
         let wanted = (Reason::WrongLedger, "ledger_id".to_owned());
         assert_eq!(reason(envelope(&foreign)).await, wanted);
 
-        // The genesis statement itself, and a body of a later version (field 33).
+        // The bodies are the genesis statement itself, and one of a later version (field 33).
         let entry = Entry::parse(&ledger.info.genesis_entry).unwrap();
         let genesis = Bytes::copy_from_slice(entry.payload);
         let wanted = (Reason::BodyNotAccepted, "genesis".to_owned());
@@ -189,13 +190,13 @@ fn statements_that_this_version_does_not_take_are_rejected() {
         let wanted = (Reason::Malformed, "signature".to_owned());
         assert_eq!(reason(signed).await, wanted);
 
-        // Unsigned, in its own ledger, the very same payload is taken.
+        // Unsigned, in its own ledger, the very same payload is accepted.
         ledger.append(clients, &[payload]).await;
         assert_eq!(ledger.head(clients).await.size.get(), 2);
     });
 }
 
-/// 60,000 bytes and not one more.
+/// 60,000 bytes are accepted, and not one more.
 #[test]
 fn the_largest_statement_is_taken() {
     run(async {

@@ -1,4 +1,4 @@
-//! What holds for all rpcs: unknown ledgers, health, reflection.
+//! Rules for all rpcs: unknown ledgers, health, reflection.
 
 use std::collections::HashSet;
 

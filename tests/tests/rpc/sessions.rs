@@ -1,4 +1,4 @@
-//! Sessions: one producer, no hole that is not owned up to, closed for good.
+//! Sessions: one producer, no undeclared gap, and nothing after the end.
 
 use bytes::Bytes;
 use deed_proto::v1::{self, rejection::Reason};
@@ -47,14 +47,14 @@ fn sessions_are_strict() {
             previous: Bytes::from_static(&[9; 32]),
             ..producer.message(intent("chained to nothing"))
         };
-        // Nothing can come before the first one: that shows without the session.
+        // Nothing comes before the first statement: that is checked without the session.
         let wanted = (Reason::Malformed, "previous".to_owned(), None);
         assert_eq!(refusal(&made(&chained)).await, wanted);
 
         let payloads = producer.intents(3);
         let (receipts, _) = ledger.append(clients, &payloads).await;
 
-        // Somebody else in it, with the very next sequence or an earlier one.
+        // Another producer uses it, with the very next sequence or an earlier one.
         for sequence in [1, 3] {
             let stranger = v1::Statement {
                 producer: "spiffe://example.org/stranger".to_owned(),
@@ -66,7 +66,7 @@ fn sessions_are_strict() {
             assert_eq!((reason, field.as_str()), (Reason::SessionTaken, "session"));
         }
 
-        // Too far ahead; an earlier place with other bytes; the wrong predecessor.
+        // The sequence is too far ahead; an earlier one has other bytes; the predecessor is wrong.
         let ahead = v1::Statement {
             sequence: 5,
             ..producer.message(intent("ahead"))
@@ -86,7 +86,7 @@ fn sessions_are_strict() {
         let wanted = (Reason::PreviousMismatch, "previous".to_owned(), Some(3));
         assert_eq!(refusal(&made(&broken)).await, wanted);
 
-        // What was recorded comes back with its first receipt.
+        // Recorded statements are answered with their first receipts.
         for (payload, receipt) in payloads.iter().zip(&receipts) {
             let first_time = v1::Receipt {
                 assessed: None,
@@ -95,7 +95,7 @@ fn sessions_are_strict() {
             assert_eq!(duplicate(&one(payload).await), first_time);
         }
 
-        // A hole that is owned up to: from exactly the sequence that is expected, not another.
+        // A declared gap must begin at exactly the sequence that is expected.
         let hole = |skipped_from| v1::Statement {
             sequence: 7,
             skipped_from: Some(skipped_from),
@@ -118,7 +118,7 @@ fn sessions_are_strict() {
         let wanted = (Reason::SequenceReused, "sequence".to_owned(), Some(8));
         assert_eq!(refusal(&made(&inside)).await, wanted);
 
-        // Closed is closed; what was recorded before still answers.
+        // A closed session accepts nothing; recorded statements are still answered.
         let mut closing = Producer::new(ledger.id, 2);
         let before = closing.intent("before");
         let close = closing.close();

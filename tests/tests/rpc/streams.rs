@@ -1,4 +1,5 @@
-//! Streams: appends answered in order, heads watched, and nothing piled up for who is slow.
+//! Streams: appends are answered in order, heads are watched, and nothing piles up for a slow
+//! reader.
 
 use bytes::Bytes;
 use deed_evidence::receipt::{self, Sent};
@@ -25,7 +26,8 @@ fn streams_answer_in_order_until_a_request_is_malformed() {
         let mut producers = [Producer::new(ledger.id, 1), Producer::new(other.id, 1)];
         let ledgers = [ledger, &other];
 
-        // Two ledgers in turn, batches of growing size; nothing is read before all is sent.
+        // Two ledgers take turns, with batches of growing size; nothing is read before everything
+        // is sent.
         let (sender, receiver) = tokio::sync::mpsc::channel(128);
         let mut sent = Vec::new();
         for round in 0..50_usize {
@@ -36,7 +38,7 @@ fn streams_answer_in_order_until_a_request_is_malformed() {
                 .unwrap();
             sent.push(payloads);
         }
-        // An item that is rejected does not end a stream, a request that is malformed does.
+        // A rejected item does not end a stream, a malformed request does.
         sender
             .send(ledger.request(&[Bytes::from_static(b"junk")]))
             .await
@@ -78,7 +80,7 @@ fn streams_answer_in_order_until_a_request_is_malformed() {
             "nothing behind it was taken"
         );
 
-        // A stream that its sender ends well, ends well.
+        // A stream that its sender ends properly ends without an error.
         let requests = tokio_stream::iter([ledger.request(&unseen)]);
         let mut answers = clients.append_stream(requests).await.unwrap();
         accepted(
@@ -92,7 +94,7 @@ fn streams_answer_in_order_until_a_request_is_malformed() {
     });
 }
 
-/// A sender whose answers nobody reads is held back; nothing piles up, and nothing is lost.
+/// A sender whose answers are not read is held back; nothing piles up, and nothing is lost.
 #[test]
 fn a_stream_that_is_not_read_is_held_back() {
     const REQUESTS: usize = 1500;
@@ -116,7 +118,7 @@ fn a_stream_that_is_not_read_is_held_back() {
                 with_proofs: true,
                 ..ledger.request(&producer.intents(STATEMENTS))
             };
-            // Held back, or slow: in both cases the answers tell.
+            // The sender is held back, or slow: in both cases the answers show it.
             let patience = std::time::Duration::from_secs(2);
             let handed_over = tokio::time::timeout(patience, sender.send(request)).await;
             if handed_over.is_err() {
@@ -185,7 +187,7 @@ fn slow_watchers_skip_heads() {
     run(async {
         let set = Set::up().await;
         let (ledger, clients) = (&set.ledger, &set.clients);
-        // A window of 1 KiB holds a handful of heads; the rest must not pile up anywhere.
+        // A window of 1 KiB holds a few heads; the rest must not pile up anywhere.
         let endpoint = Endpoint::from_shared(set.server.url()).unwrap();
         let slow = endpoint
             .initial_stream_window_size(1024)
