@@ -18,6 +18,9 @@ mod v2_tests;
 mod v3;
 #[cfg(test)]
 mod v3_tests;
+mod v4;
+#[cfg(test)]
+mod v4_tests;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use thiserror::Error;
@@ -54,6 +57,11 @@ const STEPS: &[Step] = &[
         to: 3,
         what: "assessment and search",
         run: v3::run,
+    },
+    Step {
+        to: 4,
+        what: "partitions in the ledgers' records",
+        run: v4::run,
     },
 ];
 

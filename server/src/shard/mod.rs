@@ -329,10 +329,8 @@ impl Shards {
 
     /// Bytes of the budget of a ledger's shard that jobs hold.
     #[cfg(test)]
-    pub(crate) fn waiting_bytes(&self, ledger: LedgerNumber) -> usize {
-        self.shards[ledger.0 as usize % self.shards.len()]
-            .budget
-            .held()
+    pub(crate) fn waiting_bytes(&self, ledger: &Ledger) -> usize {
+        self.shards[ledger.partition.index()].budget.held()
     }
 
     /// Bytes of the budget of each shard that jobs hold.
@@ -408,13 +406,15 @@ impl Shards {
     /// Bytes beyond that count as that.
     pub(crate) async fn reserve(
         &self,
-        ledger: LedgerNumber,
+        ledger: &Ledger,
         source: SourceKey,
         bytes: usize,
     ) -> Reservation<'_> {
-        let shard = &self.shards[ledger.0 as usize % self.shards.len()];
+        // A ledger is loaded only if its partition has a shard.
+        let shard = &self.shards[ledger.partition.index()];
         let bytes = bytes.max(JOB_BYTES_MIN);
-        let share = shard.budget.take(&SourceKey::Ledger(ledger), bytes).await;
+        let key = SourceKey::Ledger(ledger.number);
+        let share = shard.budget.take(&key, bytes).await;
         Reservation {
             shard,
             source,

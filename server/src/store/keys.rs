@@ -6,7 +6,7 @@
 //!
 //! | family | key |
 //! |---|---|
-//! | meta | `schema_version`, `next_ledger`, `content_serial`, `ledger/` name, `newest/` slot (u8) |
+//! | meta | `schema_version`, `next_ledger`, `partitions`, `content_serial`, `ledger/` name, `newest/` slot (u8) |
 //! | entries | ledger, first leaf index (u64) |
 //! | tiles | ledger, level (u8), tile index (u64) |
 //! | heads | ledger, kind (u8), tree size (u64) |
@@ -34,6 +34,9 @@ pub(crate) struct LedgerNumber(pub(crate) u32);
 
 /// Key of the number that the next ledger gets.
 pub(crate) const NEXT_LEDGER: &[u8] = b"next_ledger";
+
+/// Key of the number of partitions that the ledgers are laid out over.
+pub(crate) const PARTITIONS: &[u8] = b"partitions";
 
 /// Meta: how often contents were written.
 pub(crate) const CONTENT_SERIAL: &[u8] = b"content_serial";
