@@ -21,6 +21,7 @@ mod v3_tests;
 mod v4;
 #[cfg(test)]
 mod v4_tests;
+mod v5;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use thiserror::Error;
@@ -62,6 +63,11 @@ const STEPS: &[Step] = &[
         to: 4,
         what: "partitions in the ledgers' records",
         run: v4::run,
+    },
+    Step {
+        to: 5,
+        what: "numbered turns",
+        run: v5::run,
     },
 ];
 

@@ -3,7 +3,9 @@
 
 use rocksdb::{DB, Options};
 
-use crate::{CURRENT, MigrationError, STEPS, VERSION_FAMILY, migrate, migrate_with, version};
+use crate::{
+    CURRENT, MigrationError, STEPS, VERSION_FAMILY, VERSION_KEY, migrate, migrate_with, version,
+};
 
 const FAMILIES: [&str; 7] = [
     "meta", "entries", "tiles", "heads", "state", "index", "content",
@@ -31,14 +33,20 @@ fn record(number: u8, name: &str) -> Vec<u8> {
 fn written_by_version_3(path: &std::path::Path, ledgers: &[(u8, &str)], shards: &[u8]) -> DB {
     let db = open(path);
     let meta = db.cf_handle(VERSION_FAMILY).unwrap();
-    let mut put = |key: &[u8], value: &[u8]| db.put_cf(meta, key, value).unwrap();
+    let put = |key: &[u8], value: &[u8]| db.put_cf(meta, key, value).unwrap();
     put(b"schema_version", &[0, 0, 0, 3]);
     put(b"next_ledger", &[0, 0, 0, 9]);
     for (number, name) in ledgers {
-        put(&[b"ledger/", name.as_bytes()].concat(), &record(*number, name));
+        put(
+            &[b"ledger/", name.as_bytes()].concat(),
+            &record(*number, name),
+        );
     }
     for shard in shards {
-        put(&[b"newest/", &[*shard][..]].concat(), ledgers[0].1.as_bytes());
+        put(
+            &[b"newest/", &[*shard][..]].concat(),
+            ledgers[0].1.as_bytes(),
+        );
     }
     db
 }
@@ -82,7 +90,8 @@ fn numbers_of_several_bytes_are_read() {
     let db = written_by_version_3(dir.path(), &[(0, "a")], &[0, 1, 2]);
     let meta = db.cf_handle(VERSION_FAMILY).unwrap();
     // 300, and 2^32, which is none.
-    db.put_cf(meta, b"ledger/b", b"\x08\xac\x02\x12\x01b").unwrap();
+    db.put_cf(meta, b"ledger/b", b"\x08\xac\x02\x12\x01b")
+        .unwrap();
     let damaged = b"\x08\x80\x80\x80\x80\x10\x12\x01c";
     db.put_cf(meta, b"ledger/c", damaged).unwrap();
     migrate(&db).unwrap();
@@ -98,6 +107,25 @@ fn a_program_of_version_3_refuses_it_afterwards() {
     migrate(&db).unwrap();
     let error = migrate_with(&db, &STEPS[..3]).unwrap_err();
     assert!(matches!(error, MigrationError::Newer { found, known: 3 } if found == CURRENT));
+}
+
+#[test]
+fn a_store_of_version_4_keeps_everything_and_a_program_of_it_refuses_it_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = written_by_version_3(dir.path(), &[(0, "a"), (1, "b")], &[0, 1]);
+    migrate_with(&db, &STEPS[..4]).unwrap();
+    let all = |db: &DB| {
+        let meta = db.cf_handle(VERSION_FAMILY).unwrap();
+        let all = db.iterator_cf(meta, rocksdb::IteratorMode::Start);
+        all.map(Result::unwrap)
+            .filter(|(key, _)| **key != *VERSION_KEY)
+            .collect::<Vec<_>>()
+    };
+    let before = all(&db);
+    assert_eq!(migrate(&db).unwrap().len(), CURRENT as usize - 4);
+    assert_eq!(all(&db), before);
+    let error = migrate_with(&db, &STEPS[..4]).unwrap_err();
+    assert!(matches!(error, MigrationError::Newer { found, known: 4 } if found == CURRENT));
 }
 
 #[test]

@@ -631,7 +631,11 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
 fn lay_out(store: &Store, shards: usize) -> Result<(), StartError> {
     let moved = store.lay_out(shards)?;
     if moved > 0 {
-        tracing::info!(ledgers = moved, shards, "ledgers were moved to other shards");
+        tracing::info!(
+            ledgers = moved,
+            shards,
+            "ledgers were moved to other shards"
+        );
     }
     Ok(())
 }

@@ -18,6 +18,7 @@
 //! After a write whose outcome is not known, the shard stops for good: it answers nobody, writes
 //! nothing more, and tells the server, which ends. The next start reads from disk what happened.
 
+mod chain;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
@@ -65,6 +66,7 @@ use crate::{
     },
 };
 
+use chain::Chain;
 use parking_lot::Mutex;
 use pipeline::{Line, Progress};
 use queue::{OVERDUE, Queue, TURN_THREADS};
@@ -281,13 +283,16 @@ impl Shards {
                     .expect("the system can start a thread");
                 threads.push(thread);
             };
-            let line = Arc::new(Line::new(disk, progress.clone(), Arc::clone(metrics)));
+            let slot = u8::try_from(number).expect("there are at most 64 slots");
+            let chain = Chain::new(Arc::clone(store), slot);
+            let line = Line::new(disk, chain, progress.clone(), Arc::clone(metrics));
+            let line = Arc::new(line);
             let turns = Arc::new(Turns {
                 store: Arc::clone(store),
                 queue: Arc::clone(&queue),
                 progress: progress.clone(),
                 line: Arc::clone(&line),
-                slot: u8::try_from(number).expect("there are at most 64 slots"),
+                slot,
                 metrics: Arc::clone(metrics),
                 turn_time,
                 interrupted: Arc::clone(&interrupted),
@@ -608,5 +613,7 @@ fn guarded(ledger: &Ledger, readable: &Readable) -> GuardedHead {
         name: ledger.name().to_owned(),
         vkey: ledger.log_key(readable.size()).to_string(),
         checkpoint: Bytes::clone(&readable.checkpoint),
+        // Known when the turn is written.
+        ..GuardedHead::default()
     }
 }

@@ -15,6 +15,9 @@ pub(crate) mod partition;
 pub(crate) mod read;
 pub(crate) mod records;
 pub(crate) mod search;
+pub(crate) mod turn;
+#[cfg(test)]
+mod upgrade_tests;
 
 use std::{
     fs::{self, File},
@@ -35,7 +38,7 @@ pub use disk::DiskOptions;
 use frozen::Frozen;
 pub(crate) use keys::LedgerNumber;
 
-/// The families of schema version 4, as `deed-migrations` counts it; the same as of version 2.
+/// The families of schema version 5, as `deed-migrations` counts it; the same as of version 2.
 const FAMILIES: [Family; 7] = [
     Family::Meta,
     Family::Entries,

@@ -239,6 +239,10 @@ mod tests {
         let store = Store::open(dir.path(), &StoreOptions::default()).unwrap();
         assert_eq!(store.partitions().unwrap(), Some(4));
         assert_eq!(store.lay_out(1).unwrap(), 1875);
-        assert!(laid_out(&store).iter().all(|(_, partition)| *partition == 0));
+        assert!(
+            laid_out(&store)
+                .iter()
+                .all(|(_, partition)| *partition == 0)
+        );
     }
 }
