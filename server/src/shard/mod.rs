@@ -20,6 +20,8 @@
 
 mod chain;
 #[cfg(test)]
+mod effects_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod isolation_tests;

@@ -7,6 +7,8 @@
 pub(crate) mod assessment;
 pub(crate) mod content;
 pub(crate) mod disk;
+#[cfg(test)]
+mod effects;
 pub(crate) mod figures;
 mod frozen;
 pub(crate) mod keys;
