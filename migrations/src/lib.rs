@@ -17,6 +17,10 @@ mod v2_tests;
 mod v3;
 #[cfg(test)]
 mod v3_tests;
+mod v4;
+#[cfg(test)]
+mod v4_tests;
+mod v5;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use thiserror::Error;
@@ -53,6 +57,16 @@ const STEPS: &[Step] = &[
         to: 3,
         what: "assessment and search",
         run: v3::run,
+    },
+    Step {
+        to: 4,
+        what: "partitions in the ledgers' records",
+        run: v4::run,
+    },
+    Step {
+        to: 5,
+        what: "numbered turns",
+        run: v5::run,
     },
 ];
 

@@ -76,7 +76,12 @@ fn a_store_of_version_2_keeps_everything() {
     for (family, key, value) in V2 {
         if (family, key) != (VERSION_FAMILY, VERSION_KEY) {
             let found = db.get_cf(db.cf_handle(family).unwrap(), key).unwrap();
-            assert_eq!(found.as_deref(), Some(value), "{family}");
+            let mut expected = value.to_vec();
+            if key == b"ledger/acme" {
+                // Since version 4 a ledger's record ends with its partition.
+                expected.extend([0x40, 0]);
+            }
+            assert_eq!(found, Some(expected), "{family}");
         }
     }
 }

@@ -11,8 +11,11 @@
 //! ```text
 //! slot 0 | slot 1 | ... | slot 63         one a shard, 8192 bytes each
 //! slot: half 0 (4096 bytes) | half 1
-//! half: magic "DEEDGRD1" | turn (u64) | length (u32) | HeadGuard | BLAKE3 of all before (32)
+//! half: magic "DEEDGRD1" | write (u64) | length (u32) | GuardedHead | BLAKE3 of all before (32)
 //! ```
+//!
+//! A record names the turn that the store had when it was written, by number and digest. Records
+//! from before turns were numbered name none, and are compared by their head alone.
 //!
 //! The halves of a slot are written alternately, and never share a disk's sector. A half that was
 //! torn by a crash held a head that was never released, and the other half is still valid.
@@ -23,6 +26,9 @@
 //! included. Only a witness, which remembers heads elsewhere, can notice that.
 
 pub(crate) mod contents;
+mod turn;
+#[cfg(test)]
+mod turn_tests;
 
 use std::{
     fs::{self, File},
@@ -61,6 +67,13 @@ pub(crate) struct GuardedHead {
     /// The signed head, as it was published.
     #[prost(bytes = "bytes", tag = "4")]
     pub(crate) checkpoint: Bytes,
+    /// The shard's newest turn when it was written, which the store had; 0 in a record of before
+    /// version 5 of the layout, which says nothing of turns.
+    #[prost(uint64, tag = "5")]
+    pub(crate) turn: u64,
+    /// The digest of that turn, 32 bytes; empty with turn 0.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub(crate) digest: Bytes,
 }
 
 /// The reason for which a store does not fit its guard.
@@ -80,6 +93,23 @@ pub enum GuardError {
         guarded: u64,
         /// A description of the store's tree, for the message.
         found: String,
+        store: PathBuf,
+    },
+    /// The store lost a turn that was acknowledged, or has another one in its place.
+    #[error(
+        "head guard: turn {turn} of partition {partition} was acknowledged, but the store {found}. \
+         Acknowledged statements are lost or damaged, so the server does not start and nothing was \
+         changed. Restore the directory {store} from a copy that holds them, and keep this one \
+         for the investigation"
+    )]
+    TurnMissing {
+        /// The partition, which is the guard's slot.
+        partition: u8,
+        /// Its newest turn by the guard.
+        turn: u64,
+        /// What the store says instead.
+        found: String,
+        /// The store's directory.
         store: PathBuf,
     },
     /// The store lost contents that were acknowledged and that no leaf names yet.
@@ -155,14 +185,17 @@ pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<Guarded, Gua
         path: path.clone(),
         reason,
     })?;
-    let guarded: Vec<_> = newest.into_iter().flatten().collect();
+    let guarded: Vec<_> = (0_u8..)
+        .zip(newest)
+        .filter_map(|(slot, newest)| Some((slot, newest?.1)))
+        .collect();
     if guarded.is_empty() && !is_nearly_new(store)? {
         return Err(GuardError::Missing {
             path,
             reason: "it holds no head".to_owned(),
         });
     }
-    for (_, head) in &guarded {
+    for (slot, head) in &guarded {
         let wanted = guarded_head(head).map_err(|reason| GuardError::Missing {
             path: path.clone(),
             reason: format!("its head of ledger {:?}: {reason}", head.name),
@@ -170,6 +203,12 @@ pub(crate) fn verify(data_dir: &Path, store: &Arc<Store>) -> Result<Guarded, Gua
         reproduces(head, wanted, store).map_err(|found| GuardError::NotReproduced {
             name: head.name.clone(),
             guarded: wanted.size.get(),
+            found,
+            store: data_dir.join("store"),
+        })?;
+        turn::has_turn(*slot, head, store)?.map_err(|found| GuardError::TurnMissing {
+            partition: *slot,
+            turn: head.turn,
             found,
             store: data_dir.join("store"),
         })?;
@@ -223,11 +262,18 @@ pub(crate) fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, Gua
             let what = "the newest head is missing";
             return Err(StoreError::corrupt(Family::Heads, number, what).into());
         };
+        let turn = store.newest_turn(slot)?;
         let head = GuardedHead {
             ledger: ledger.number,
             name: ledger.name,
             vkey: ledger.vkey,
             checkpoint: head.checkpoint,
+            turn: turn.number,
+            digest: if turn.number == 0 {
+                Bytes::new()
+            } else {
+                turn.digest
+            },
         };
         let mut slot = GuardSlot::open(data_dir, usize::from(slot))?;
         if slot.newest.as_ref() != Some(&head) {
@@ -417,6 +463,7 @@ mod tests {
             name: name.to_owned(),
             vkey: "key".to_owned(),
             checkpoint: Bytes::from_static(b"head"),
+            ..GuardedHead::default()
         }
     }
 

@@ -595,6 +595,7 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
             // What was committed in the last moment before a crash is guarded before it is told.
             let caught_up = guard::catch_up(data_dir, &store)?;
             tracing::debug!(heads = caught_up, "head guard verified");
+            lay_out(&store, options.shards)?;
             Ok(Opened {
                 lock,
                 store,
@@ -612,6 +613,7 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
                     path: data_dir.clone(),
                 });
             }
+            lay_out(&store, options.shards)?;
             guard::create(data_dir)?;
             let identity = Identity::create(data_dir, options.name.as_deref())?;
             Ok(Opened {
@@ -623,6 +625,19 @@ fn open(options: &ServerOptions) -> Result<Opened, StartError> {
             })
         }
     }
+}
+
+/// Gives every ledger a partition anew if the number of shards is another one than before.
+fn lay_out(store: &Store, shards: usize) -> Result<(), StartError> {
+    let moved = store.lay_out(shards)?;
+    if moved > 0 {
+        tracing::info!(
+            ledgers = moved,
+            shards,
+            "ledgers were moved to other shards"
+        );
+    }
+    Ok(())
 }
 
 /// A directory without a key may hold what an interrupted first start left, and nothing else.

@@ -421,6 +421,7 @@ impl Engine {
         };
         let store = Arc::new(Store::open(data_dir, &options).unwrap());
         guard::catch_up(data_dir, &store).unwrap();
+        store.lay_out(1).unwrap();
         let slot = GuardSlot::open(data_dir, 0).unwrap();
         let disk = wrap(Disk::new(Arc::clone(&store), slot));
         let metrics = Arc::new(Metrics::default());
@@ -479,8 +480,8 @@ impl Engine {
         let keys = [Bytes::from_static(&AUTHORITY_KEY)];
         self.registry
             .create_under(rules, name, &keys, |new| {
-                let number = new.ledger.number;
-                let room = block_on(self.appends.shards.reserve(number, SourceKey::Server, 0));
+                let shards = &self.appends.shards;
+                let room = block_on(shards.reserve(&new.ledger, SourceKey::Server, 0));
                 let answer = room.create(new).blocking_answer();
                 answer
                     .map(drop)

@@ -203,7 +203,7 @@ impl Appends {
         let waiting = Instant::now();
         let place = self
             .shards
-            .reserve(ledger.number, source.key(), cost.request_bytes);
+            .reserve(ledger, source.key(), cost.request_bytes);
         let room = self
             .pressure
             .room(source, ledger.number, cost.request_bytes, place);
@@ -291,10 +291,7 @@ impl Appends {
             return self.note_beside(ledger, clock).await;
         }
         let now = self.now()?;
-        let place = self
-            .shards
-            .reserve(ledger.number, SourceKey::Server, 0)
-            .await;
+        let place = self.shards.reserve(ledger, SourceKey::Server, 0).await;
         let confirmed = Confirmed { clock, now };
         place.clock(Arc::clone(ledger), confirmed).answer().await?;
         Ok(())
@@ -691,7 +688,7 @@ mod tests {
         let second = request(&other, 2);
         let engine = &engine;
         std::thread::scope(|scope| {
-            let held = || engine.appends.shards.waiting_bytes(ledger.number);
+            let held = || engine.appends.shards.waiting_bytes(&ledger);
             let mut waiting = Vec::new();
             for (id, name, envelopes) in [(1, "full", first), (2, "other", second)] {
                 let before = held();
@@ -728,7 +725,7 @@ mod tests {
             }
         });
         // An answer is on its way only when all that its request held is back.
-        assert_eq!(engine.appends.shards.waiting_bytes(ledger.number), 0);
+        assert_eq!(engine.appends.shards.waiting_bytes(&ledger), 0);
         assert_eq!(engine.appends.pressure.held_bytes(), 0);
         let answer = engine.append("full", third).unwrap();
         assert_eq!(briefs(&answer).last().unwrap(), "accepted 800");

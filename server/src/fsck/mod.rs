@@ -182,6 +182,7 @@ pub fn check_with(
                 });
             }
             let mut check = LedgerCheck::new(&store, &identity, record)?;
+            check.partition()?;
             check.run(on_progress, &mut report)?;
             ids.insert(check.number.0, check.id);
             report.ledgers += 1;
@@ -257,6 +258,15 @@ impl<'s> LedgerCheck<'s> {
             replay: None,
             record,
         })
+    }
+
+    /// The record names a partition of those that ledgers are laid out over. (A store of an earlier
+    /// version has neither.)
+    fn partition(&self) -> Result<(), FsckError> {
+        if self.store.partitions()?.is_some() {
+            self.store.partition_of(&self.record)?;
+        }
+        Ok(())
     }
 
     fn replay(&self) -> Result<&Replay, FsckError> {

@@ -108,9 +108,9 @@ impl Ledger for LedgerService {
         let ledger = super::blocking(move || {
             let shards = &context.appends.shards;
             let commit = |new: NewLedger| {
-                let number = new.ledger.number;
                 let reserving = runtime.block_on(async {
-                    timeout(QUEUE_WAIT, shards.reserve(number, source.clone(), 0)).await
+                    let room = shards.reserve(&new.ledger, source.clone(), 0);
+                    timeout(QUEUE_WAIT, room).await
                 });
                 let room = reserving.map_err(|_| RegistryError::Overloaded)?;
                 let answer = room.create(new).blocking_answer();

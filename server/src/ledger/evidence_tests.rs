@@ -260,7 +260,7 @@ fn a_request_that_came_too_late_is_to_be_sent_again() {
         let (first, second) = (first.intent("r"), second.intent("r"));
         let engine = &engine;
         std::thread::scope(|scope| {
-            let held = || engine.appends.shards.waiting_bytes(ledger.number);
+            let held = || engine.appends.shards.waiting_bytes(&ledger);
             engine.clock.set(now);
             let one = scope.spawn(|| engine.append(NAME, vec![first]));
             while commits.load(Relaxed) < 2 {

@@ -38,7 +38,7 @@ use tokio::sync::watch;
 use self::{past_trust::PastTrust, signers::LogSigners};
 use crate::{
     clock::keeper::BEHIND_MAX_US,
-    store::{LedgerNumber, Store, records::LedgerRecord},
+    store::{LedgerNumber, Store, partition::Partition, records::LedgerRecord},
 };
 
 /// Longest name of a ledger, in bytes.
@@ -47,6 +47,8 @@ pub(crate) const NAME_BYTES_MAX: usize = 63;
 /// A ledger that is in use.
 pub(crate) struct Ledger {
     pub(crate) number: LedgerNumber,
+    /// The shard that makes its turns.
+    pub(crate) partition: Partition,
     pub(crate) id: LedgerId,
     pub(crate) origin: Origin,
     /// The record as it was when the ledger was loaded; [`Ledger::record_at`] has the log key of a

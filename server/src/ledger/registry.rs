@@ -452,6 +452,7 @@ impl Registry {
         authority_keys: Vec<[u8; 32]>,
     ) -> Result<NewLedger, RegistryError> {
         let number = self.store.next_ledger()?;
+        let partition = self.store.partition_for(number)?;
         let origin: Origin = format!("{}/logs/{name}", self.identity.name())
             .parse()
             .expect("server and ledger names have only characters that an origin may have");
@@ -486,6 +487,7 @@ impl Registry {
             ledger_id: Bytes::copy_from_slice(id.hash().as_bytes()),
             vkey: signer.verifier_key().to_string(),
             genesis_entry: entry,
+            partition: Some(u32::from(partition.number())),
         };
         let head = state.edge().head();
         let mut readable = Readable {
@@ -562,6 +564,7 @@ impl Registry {
         })?;
         Ok(Ledger {
             number,
+            partition: self.store.partition_of(&record)?,
             id: LedgerId::new(id),
             origin,
             trust,

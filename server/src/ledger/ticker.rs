@@ -142,7 +142,7 @@ async fn tick(context: &Context, ledger: Arc<Ledger>) {
         return;
     }
     let shards = &context.appends.shards;
-    let place = shards.reserve(ledger.number, SourceKey::Server, 0).await;
+    let place = shards.reserve(&ledger, SourceKey::Server, 0).await;
     // A shard that has stopped is reported elsewhere.
     let _ = place.tick(ledger, now).answer().await;
 }

@@ -42,7 +42,7 @@ fn admit(ledger: &Ledger, envelopes: &[v1::Envelope]) -> AdmittedBatch {
 
 fn submit(engine: &Engine, ledger: &Arc<Ledger>, source: u64, batch: AdmittedBatch) -> Pending {
     let source = SourceKey::Connection(source);
-    let place = engine.appends.shards.reserve(ledger.number, source, 1);
+    let place = engine.appends.shards.reserve(ledger, source, 1);
     block_on(place).append(Arc::clone(ledger), batch, Instant::now())
 }
 
@@ -329,7 +329,7 @@ fn what_was_begun_is_ended_although_nobody_waits_for_it() {
     assert_eq!(engine.appends.metrics.abandonments(), 0);
     drop(end);
     // What it held is back.
-    assert_eq!(engine.appends.shards.waiting_bytes(ledger.number), 0);
+    assert_eq!(engine.appends.shards.waiting_bytes(&ledger), 0);
     engine.close();
 }
 

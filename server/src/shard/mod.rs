@@ -18,6 +18,9 @@
 //! After a write whose outcome is not known, the shard stops for good: it answers nobody, writes
 //! nothing more, and tells the server, which ends. The next start reads from disk what happened.
 
+mod chain;
+#[cfg(test)]
+mod effects_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
@@ -65,6 +68,7 @@ use crate::{
     },
 };
 
+use chain::Chain;
 use parking_lot::Mutex;
 use pipeline::{Line, Progress};
 use queue::{OVERDUE, Queue, TURN_THREADS};
@@ -281,13 +285,16 @@ impl Shards {
                     .expect("the system can start a thread");
                 threads.push(thread);
             };
-            let line = Arc::new(Line::new(disk, progress.clone(), Arc::clone(metrics)));
+            let slot = u8::try_from(number).expect("there are at most 64 slots");
+            let chain = Chain::new(Arc::clone(store), slot);
+            let line = Line::new(disk, chain, progress.clone(), Arc::clone(metrics));
+            let line = Arc::new(line);
             let turns = Arc::new(Turns {
                 store: Arc::clone(store),
                 queue: Arc::clone(&queue),
                 progress: progress.clone(),
                 line: Arc::clone(&line),
-                slot: u8::try_from(number).expect("there are at most 64 slots"),
+                slot,
                 metrics: Arc::clone(metrics),
                 turn_time,
                 interrupted: Arc::clone(&interrupted),
@@ -329,10 +336,8 @@ impl Shards {
 
     /// Bytes of the budget of a ledger's shard that jobs hold.
     #[cfg(test)]
-    pub(crate) fn waiting_bytes(&self, ledger: LedgerNumber) -> usize {
-        self.shards[ledger.0 as usize % self.shards.len()]
-            .budget
-            .held()
+    pub(crate) fn waiting_bytes(&self, ledger: &Ledger) -> usize {
+        self.shards[ledger.partition.index()].budget.held()
     }
 
     /// Bytes of the budget of each shard that jobs hold.
@@ -408,13 +413,15 @@ impl Shards {
     /// Bytes beyond that count as that.
     pub(crate) async fn reserve(
         &self,
-        ledger: LedgerNumber,
+        ledger: &Ledger,
         source: SourceKey,
         bytes: usize,
     ) -> Reservation<'_> {
-        let shard = &self.shards[ledger.0 as usize % self.shards.len()];
+        // A ledger is loaded only if its partition has a shard.
+        let shard = &self.shards[ledger.partition.index()];
         let bytes = bytes.max(JOB_BYTES_MIN);
-        let share = shard.budget.take(&SourceKey::Ledger(ledger), bytes).await;
+        let key = SourceKey::Ledger(ledger.number);
+        let share = shard.budget.take(&key, bytes).await;
         Reservation {
             shard,
             source,
@@ -608,5 +615,7 @@ fn guarded(ledger: &Ledger, readable: &Readable) -> GuardedHead {
         name: ledger.name().to_owned(),
         vkey: ledger.log_key(readable.size()).to_string(),
         checkpoint: Bytes::clone(&readable.checkpoint),
+        // Known when the turn is written.
+        ..GuardedHead::default()
     }
 }

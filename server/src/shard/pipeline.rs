@@ -11,7 +11,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{oneshot, watch};
 
-use super::{Answer, CommitFn, Disk, GuardFn};
+use super::{Answer, CommitFn, Disk, GuardFn, chain::Chain};
 use crate::{
     guard::GuardedHead,
     ledger::{Ledger, Readable},
@@ -181,15 +181,17 @@ impl Progress {
 pub(super) struct Line {
     commit: Mutex<CommitFn>,
     guard: Mutex<GuardFn>,
+    chain: Mutex<Chain>,
     progress: Progress,
     metrics: Arc<Metrics>,
 }
 
 impl Line {
-    pub(super) fn new(disk: Disk, progress: Progress, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(disk: Disk, chain: Chain, progress: Progress, metrics: Arc<Metrics>) -> Self {
         Self {
             commit: Mutex::new(disk.commit),
             guard: Mutex::new(disk.guard),
+            chain: Mutex::new(chain),
             progress,
             metrics,
         }
@@ -230,8 +232,24 @@ impl Line {
         if self.progress.has_failed() {
             return None;
         }
-        let batch = std::mem::take(&mut turn.batch);
+        let mut batch = std::mem::take(&mut turn.batch);
         let writes = !batch.is_empty();
+        if writes {
+            // One turn at a time is here, so this is the order in which they are written.
+            match self.chain.lock().append(&mut batch, &turn.changed) {
+                Ok(numbered) => {
+                    if let Some(guarded) = &mut turn.guarded {
+                        guarded.turn = numbered.number;
+                        guarded.digest = numbered.digest;
+                    }
+                }
+                Err(error) => {
+                    self.progress
+                        .fail(&format!("the newest turn cannot be read: {error}"));
+                    return None;
+                }
+            }
+        }
         let began = Instant::now();
         if writes && let Err(error) = (self.commit.lock())(batch) {
             // On disk or not: nobody knows. The answers are dropped with the turn.

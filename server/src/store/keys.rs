@@ -6,7 +6,7 @@
 //!
 //! | family | key |
 //! |---|---|
-//! | meta | `schema_version`, `next_ledger`, `content_serial`, `ledger/` name, `newest/` slot (u8) |
+//! | meta | `schema_version`, `next_ledger`, `partitions`, `content_serial`, `ledger/` name, `newest/` slot (u8), `turn/` partition (u8) |
 //! | entries | ledger, first leaf index (u64) |
 //! | tiles | ledger, level (u8), tile index (u64) |
 //! | heads | ledger, kind (u8), tree size (u64) |
@@ -35,6 +35,9 @@ pub(crate) struct LedgerNumber(pub(crate) u32);
 /// Key of the number for the next ledger.
 pub(crate) const NEXT_LEDGER: &[u8] = b"next_ledger";
 
+/// Key of the number of partitions that the ledgers are laid out over.
+pub(crate) const PARTITIONS: &[u8] = b"partitions";
+
 /// Key of the number of the last write of contents.
 pub(crate) const CONTENT_SERIAL: &[u8] = b"content_serial";
 
@@ -60,6 +63,11 @@ pub(crate) fn newest_slot(key: &[u8]) -> Option<u8> {
         [slot] => Some(*slot),
         _ => None,
     }
+}
+
+/// Key of the record of a partition's newest turn.
+pub(crate) fn turn(partition: u8) -> Vec<u8> {
+    [&b"turn/"[..], &[partition]].concat()
 }
 
 /// Kinds in the heads family.
@@ -477,6 +485,8 @@ mod tests {
             (hex::encode(erasing(L, &DIGEST)), format!("0102030406{d}")),
             (hex::encode(data_key(L, &DIGEST)), format!("01020304{d}")),
             (hex::encode(newest(3)), hex::encode(b"newest/\x03")),
+            (hex::encode(turn(3)), hex::encode(b"turn/\x03")),
+            (hex::encode(PARTITIONS), hex::encode(b"partitions")),
             (hex::encode(ledger("acme")), hex::encode(b"ledger/acme")),
         ] {
             assert_eq!(key, golden);

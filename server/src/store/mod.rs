@@ -7,13 +7,19 @@
 pub(crate) mod assessment;
 pub(crate) mod content;
 pub(crate) mod disk;
+#[cfg(test)]
+mod effects;
 pub(crate) mod figures;
 mod frozen;
 pub(crate) mod keys;
 pub(crate) mod pack;
+pub(crate) mod partition;
 pub(crate) mod read;
 pub(crate) mod records;
 pub(crate) mod search;
+pub(crate) mod turn;
+#[cfg(test)]
+mod upgrade_tests;
 
 use std::{
     fs::{self, File},
@@ -34,7 +40,7 @@ pub use disk::DiskOptions;
 use frozen::Frozen;
 pub(crate) use keys::LedgerNumber;
 
-/// The families of schema version 3, as `deed-migrations` counts it; they are those of version 2.
+/// The families of schema version 5, as `deed-migrations` counts it; they are those of version 2.
 const FAMILIES: [Family; 7] = [
     Family::Meta,
     Family::Entries,
@@ -464,8 +470,12 @@ mod tests {
         }
         drop(db);
 
-        let same = |store: &Store| {
-            assert_eq!(store.ledger("acme").unwrap().as_ref(), Some(&ledger));
+        let same = |store: &Store, partition| {
+            let ledger = LedgerRecord {
+                partition,
+                ..ledger.clone()
+            };
+            assert_eq!(store.ledger("acme").unwrap(), Some(ledger));
             assert_eq!(store.latest_head(number).unwrap().as_ref(), Some(&head));
             assert_eq!(store.content_ledgers().unwrap(), []);
             assert_eq!(store.unknown_ledger(&[0].into()).unwrap(), None);
@@ -476,9 +486,10 @@ mod tests {
             &Store::open_read_only(dir.path(), &options)
                 .unwrap()
                 .unwrap(),
+            None,
         );
         let store = Store::open(dir.path(), &options).unwrap();
-        same(&store);
+        same(&store, Some(0));
         assert_eq!(
             deed_migrations::version(&store.db).unwrap(),
             deed_migrations::CURRENT

@@ -29,6 +29,10 @@ pub(crate) struct LedgerRecord {
     pub(crate) vkey: String,
     #[prost(bytes = "bytes", tag = "7")]
     pub(crate) genesis_entry: Bytes,
+    /// The partition that its turns belong to; absent before version 4 of the layout
+    /// ([`super::partition`]).
+    #[prost(uint32, optional, tag = "8")]
+    pub(crate) partition: Option<u32>,
 }
 
 /// heads: a signed tree head.
