@@ -3,14 +3,14 @@
 //! the same.
 //!
 //! The bytes are choices, each taken modulo what there is to choose from, and 0 where they have
-//! ended. The first one: bit 0 sets the default policy, bit 1 has the book thrown away and restored
+//! ended. The first one: bit 0 sets the default policy, bit 1 has the assessor thrown away and restored
 //! after every unit. Then come units, the first byte of each says which (see [`Story::unit`]).
 
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use deed_evidence::{
-    assess::Book,
+    assess::Assessor,
     entry::Entry,
     replay::Replay,
     statement::{self, BodyKind},
@@ -262,7 +262,7 @@ impl Story {
                 let task = script.byte() % 4;
                 self.ledger.request_receipt(task);
             }
-            4 => self.ledger.book = Book::restore(self.ledger.id),
+            4 => self.ledger.assessor = Assessor::restore(self.ledger.id),
             5 => self.equivocate(script),
             6 => self.raw(script),
             7 => self.trust(script),

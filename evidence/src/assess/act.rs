@@ -4,7 +4,7 @@ use bytes::Bytes;
 use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 
 use super::{
-    book::{Book, Here, View},
+    assessor::{Assessor, EntryContext, View},
     cells::{Act, CellKey, Changes, Declared, Expected, Leaves, Outcome, System},
     digest,
     due::{Due, DueOf},
@@ -62,9 +62,9 @@ pub(super) fn task_of(act: &Act) -> Option<TaskId> {
     TaskId::from_slice(&act.task)
 }
 
-impl Book {
+impl Assessor {
     /// A copy of the act of the Intent at a leaf, without its lists of effects; what changes in it counts
-    /// when [`Book::put_act`] has it.
+    /// when [`Assessor::put_act`] has it.
     pub(super) fn act_at<V: View>(
         &mut self,
         view: &mut V,
@@ -233,7 +233,7 @@ impl Book {
     pub(super) fn move_intent<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
         event: Event,
     ) -> Result<Option<&'static Row>, V::Error> {
@@ -268,7 +268,7 @@ impl Book {
     pub(super) fn move_outcome<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
         event: Event,
     ) -> Result<Option<&'static Row>, V::Error> {
@@ -313,7 +313,7 @@ impl Book {
     pub(super) fn find_of<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
         kind: FindingKind,
         contradicts: Option<u64>,
@@ -329,7 +329,7 @@ impl Book {
     pub(super) fn overtake<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: Act,
     ) -> Result<Act, V::Error> {
         if act.deadline_us == 0 || here.at.get() < act.deadline_us {
@@ -342,16 +342,16 @@ impl Book {
     pub(super) fn intent_deadline<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         leaf: u64,
     ) -> Result<(), V::Error> {
-        self.by_proven(|book| book.deadline_passed(view, here, leaf))
+        self.by_proven(|assessor| assessor.deadline_passed(view, here, leaf))
     }
 
     fn deadline_passed<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         leaf: u64,
     ) -> Result<(), V::Error> {
         let Some(mut act) = self.act_at(view, leaf)? else {

@@ -7,7 +7,7 @@ use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, LayerState
 
 use super::{
     SHARED_MAX,
-    book::{Book, Here, View, Voice},
+    assessor::{Assessor, Author, EntryContext, View},
     cells::{Act, CellKey, Correlated, CorrelatedAct, Names, System, name_of, short, short_of},
     effects::{self, Fit},
     keys::{self, is_claim},
@@ -38,13 +38,13 @@ struct Candidate {
     turn: usize,
 }
 
-impl Book {
+impl Assessor {
     /// Notes that a correlation key names an act. There is room for 24; beyond that nobody can push out
     /// what is somebody else's, and what does not fit is found.
     pub(super) fn correlate<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         kind: &str,
         value: &str,
         act: &Act,
@@ -93,8 +93,8 @@ impl Book {
     pub(super) fn act_correlated<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         sight: &Sight<'_>,
         budget: &mut Budget,
     ) -> Result<Found, V::Error> {
@@ -162,7 +162,7 @@ impl Book {
     fn candidates<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         sight: &Sight<'_>,
         budget: &mut Budget,
     ) -> Result<(Vec<Candidate>, usize), V::Error> {
@@ -219,7 +219,7 @@ impl Book {
     pub(super) fn tokens_seen<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         task: Option<TaskId>,
         said: &Said,
         budget: &mut Budget,

@@ -8,7 +8,7 @@ use deed_tlog::Hash;
 use super::{
     HASTY_US, LIST_MAX, SKEW_US,
     act::{copied, task_of},
-    book::{Book, Here, View, Voice},
+    assessor::{Assessor, Author, EntryContext, View},
     cells::{Act, Evidence},
     keys::{self, ReliedKey},
     said::{Approval, LeafRef},
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{KeyId, TaskId};
 
-impl Book {
+impl Assessor {
     #[expect(
         clippy::too_many_arguments,
         reason = "what was said, by whom, and where"
@@ -24,8 +24,8 @@ impl Book {
     pub(super) fn decision<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         task: TaskId,
         leaf_hash: &Hash,
         intent: &LeafRef,
@@ -68,8 +68,8 @@ impl Book {
     pub(super) fn approval<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         task: TaskId,
         leaf_hash: &Hash,
         said: &Approval,
@@ -124,7 +124,7 @@ impl Book {
     fn approval_times<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
         said: &Approval,
     ) -> Result<(), V::Error> {
@@ -156,9 +156,9 @@ impl Book {
     fn refuse<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
-        voice: Voice<'_>,
+        voice: Author<'_>,
         event: Event,
         why: &str,
     ) -> Result<bool, V::Error> {
@@ -184,9 +184,9 @@ impl Book {
     fn weigh<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
-        voice: Voice<'_>,
+        voice: Author<'_>,
         leaf_hash: &Hash,
         strength: AuthenticationStrength,
     ) -> Result<(), V::Error> {
@@ -228,7 +228,7 @@ impl Book {
     fn drop_revoked<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
         for one in std::mem::take(&mut act.evidence) {
@@ -250,12 +250,17 @@ impl Book {
 }
 
 /// The statement that a speaker is not independent of, if there is one.
-fn rival_of(here: Here<'_>, voice: Voice<'_>, act: &Act, part: EvidencePart) -> Option<ReliedKey> {
+fn rival_of(
+    here: EntryContext<'_>,
+    voice: Author<'_>,
+    act: &Act,
+    part: EvidencePart,
+) -> Option<ReliedKey> {
     keys::rival(act, here.registry, voice.record?, part)
 }
 
 /// Lists the key of a no that counts: a layer rests on it. One for each controller and kind.
-fn rest_on(act: &mut Act, here: Here<'_>, voice: Voice<'_>, event: Event) {
+fn rest_on(act: &mut Act, here: EntryContext<'_>, voice: Author<'_>, event: Event) {
     let part = match event {
         Event::DecisionDenied => EvidencePart::Decision,
         _ => EvidencePart::Approval,
@@ -269,8 +274,8 @@ fn rest_on(act: &mut Act, here: Here<'_>, voice: Voice<'_>, event: Event) {
 /// there is no room for it.
 fn count(
     act: &mut Act,
-    here: Here<'_>,
-    voice: Voice<'_>,
+    here: EntryContext<'_>,
+    voice: Author<'_>,
     leaf_hash: &Hash,
     strength: AuthenticationStrength,
 ) -> bool {

@@ -7,7 +7,7 @@ use deed_tlog::Hash;
 use super::{
     CHAIN_MAX, SHARED_MAX,
     act::copied_of,
-    book::{Book, Here, View, Voice},
+    assessor::{Assessor, Author, EntryContext, View},
     cells::{self, CellKey, GrantName, Names, Relied, Scope, name_of},
     said::{Effect, Grant, Quantity},
     table::{self, Event, State, Thing},
@@ -149,12 +149,12 @@ pub(super) struct Wanted<'a> {
     pub(super) expected: &'a [Effect],
 }
 
-impl Book {
+impl Assessor {
     pub(super) fn granted<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         task: TaskId,
         leaf_hash: &Hash,
         said: &Grant,
@@ -254,7 +254,7 @@ impl Book {
     fn token_left_out<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         left_out: &GrantName,
     ) -> Result<(), V::Error> {
         let (leaf, task) = (left_out.leaf, TaskId::from_slice(&left_out.task));
@@ -294,8 +294,8 @@ impl Book {
     pub(super) fn grant_accepted<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         task: TaskId,
         name: &Hash,
     ) -> Result<(), V::Error> {
@@ -340,7 +340,7 @@ impl Book {
     pub(super) fn grant_revoked<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         task: TaskId,
         name: &Hash,
     ) -> Result<(), V::Error> {
@@ -377,7 +377,7 @@ impl Book {
     pub(super) fn show_grant<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         name: &Hash,
         wanted: &Wanted<'_>,
     ) -> Result<Shown, V::Error> {
@@ -513,7 +513,12 @@ impl Shown {
     }
 }
 
-fn new_grant(here: Here<'_>, voice: Voice<'_>, task: TaskId, said: &Grant) -> cells::Grant {
+fn new_grant(
+    here: EntryContext<'_>,
+    voice: Author<'_>,
+    task: TaskId,
+    said: &Grant,
+) -> cells::Grant {
     let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
     let rooted = if voice.is_authority() {
         LayerState::Proven
@@ -573,7 +578,7 @@ fn stands(grant: &cells::Grant, task_closed: bool, at: Micros) -> State {
 
 /// Returns true if the grant waits for its subject's acceptance, or has only a claimed one, and this one
 /// is proven.
-fn accepts(grant: &cells::Grant, voice: Voice<'_>, stands: State) -> bool {
+fn accepts(grant: &cells::Grant, voice: Author<'_>, stands: State) -> bool {
     let displaces = stands == State::Active
         && grant.accepted_leaf.is_some()
         && !grant.accepted_signed
@@ -594,7 +599,7 @@ fn escalates(
     parent: &cells::Grant,
     grant: &cells::Grant,
     (above, below): (&Scope, &Scope),
-    voice: Voice<'_>,
+    voice: Author<'_>,
 ) -> Option<&'static str> {
     let within = |most: u64, wanted: u64| most == 0 || (wanted != 0 && wanted <= most);
     let amount_within = match (parent.minor_units, grant.minor_units) {

@@ -12,7 +12,7 @@ use prost::Message as _;
 use super::{
     act::{copied, copied_of, task_of},
     amounts,
-    book::{Book, Here, Owed, Spoken, View, Voice},
+    assessor::{Assessor, Author, EntryContext, Owed, RecordedStatement, View},
     cells::{Act, CellKey, Duties, Evidence, Expected, Relied, Waiting},
     digest,
     due::{Due, DueOf},
@@ -67,14 +67,14 @@ pub(super) struct Judged {
     strength_claimed: bool,
 }
 
-impl Book {
+impl Assessor {
     pub(super) fn intent<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         task: TaskId,
-        spoken: &Spoken<'_>,
+        spoken: &RecordedStatement<'_>,
         said: &Intent,
     ) -> Result<Standing, V::Error> {
         let place = (spoken.header.session, spoken.header.sequence);
@@ -165,9 +165,9 @@ impl Book {
     fn clear_unkept<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         id: TaskId,
-        spoken: &Spoken<'_>,
+        spoken: &RecordedStatement<'_>,
         said: &Intent,
     ) -> Result<bool, V::Error> {
         let open = self.cells.task(view, id)?;
@@ -202,7 +202,7 @@ impl Book {
     pub(super) fn judge<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         asked: &Asked<'_>,
     ) -> Result<Judged, V::Error> {
         let mut judged = Judged {
@@ -362,7 +362,7 @@ impl Book {
     pub(super) fn settle<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
         judged: Judged,
     ) -> Result<(), V::Error> {
@@ -421,7 +421,7 @@ impl Book {
     pub(super) fn clearance<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         leaf: u64,
     ) -> Result<Option<(TaskId, Body)>, V::Error> {
         let Some(mut act) = self.act_at(view, leaf)? else {
@@ -462,7 +462,12 @@ impl Book {
 
 /// Whether an Intent is cleared if its task is open, whatever else the ledger knows, and all that is
 /// to be kept of it is in its entry ([`Recorded`]).
-fn asks_for_nothing(here: Here<'_>, voice: Voice<'_>, spoken: &Spoken<'_>, said: &Intent) -> bool {
+fn asks_for_nothing(
+    here: EntryContext<'_>,
+    voice: Author<'_>,
+    spoken: &RecordedStatement<'_>,
+    said: &Intent,
+) -> bool {
     here.registry.policy().is_none()
         && said.grant.is_none()
         && said.amount.is_none()
@@ -474,7 +479,7 @@ fn asks_for_nothing(here: Here<'_>, voice: Voice<'_>, spoken: &Spoken<'_>, said:
         && spoken.received_at == here.at
 }
 
-fn digest_of(spoken: &Spoken<'_>) -> PayloadDigest {
+fn digest_of(spoken: &RecordedStatement<'_>) -> PayloadDigest {
     spoken
         .payload_digest
         .unwrap_or_else(|| PayloadDigest::of(spoken.payload))

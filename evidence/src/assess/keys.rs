@@ -9,7 +9,7 @@ use deed_proto::v1::{EvidencePart, KeyRole};
 use super::{
     LIST_MAX,
     act::copied,
-    book::Here,
+    assessor::EntryContext,
     cells::{Act, Relied},
 };
 use crate::{
@@ -124,7 +124,7 @@ pub(super) fn is_claim(act: &Act, registry: &Registry) -> bool {
 }
 
 /// Lists a key that the act's layers rest on from here on, once for each part.
-pub(super) fn rest_on(act: &mut Act, here: Here<'_>, key: KeyId, part: EvidencePart) {
+pub(super) fn rest_on(act: &mut Act, here: EntryContext<'_>, key: KeyId, part: EvidencePart) {
     let mut known = act.relied.iter();
     let known = known.any(|one| one.part() == part && one.key[..] == *key.as_bytes());
     if !known && act.relied.len() < LIST_MAX {

@@ -1,6 +1,6 @@
 //! Assessment: what a ledger's entries amount to.
 //!
-//! A pure machine. [`Book`] takes the entries of a ledger in their order, each with its effective
+//! A pure machine. [`Assessor`] takes the entries of a ledger in their order, each with its effective
 //! time, and tells what they do to tasks, grants and acts, which findings arise, and which
 //! entries the ledger itself has to write. What it knows lies in cells ([`cells::CellKey`]); those
 //! that are not at hand are read through [`View`]. Of an Intent that was cleared at once by nothing
@@ -24,7 +24,8 @@
 
 mod act;
 mod amounts;
-mod book;
+mod assessor;
+mod cell_cache;
 pub mod cells;
 mod correlation;
 pub mod digest;
@@ -40,13 +41,12 @@ mod observe;
 mod outcome;
 mod recorded;
 pub mod said;
-mod shelf;
 pub mod table;
 mod task;
 mod weigh;
 mod work;
 
-pub use book::{Assessed, Book, Changes, Spoken, View};
+pub use assessor::{Assessed, Assessor, Changes, RecordedStatement, View};
 pub use due::{AHEAD_MAX_US, Due, DueOf, FIRE_MAX, Owner, TIMERS_MAX, share, share_unsigned};
 pub use grant::{covers, effective_state, state_at};
 pub use keys::{ReliedKey, relied_on};

@@ -6,7 +6,7 @@ use super::{
     LIST_MAX, SEEN_OPEN_MAX, SKEW_US, SYSTEMS_MAX,
     act::{copied, task_of},
     amounts::{self, Moves as _},
-    book::{Book, Here, View, Voice},
+    assessor::{Assessor, Author, EntryContext, View},
     cells::{Act, Change, Observed, System, SystemSaw},
     correlation::{Found, largest_share},
     effects::{self, CHANGES_MAX, Seen, Sighted},
@@ -31,7 +31,7 @@ pub(super) struct Sight<'a> {
     pub(super) said: &'a Said,
 }
 
-impl Book {
+impl Assessor {
     #[expect(
         clippy::too_many_arguments,
         reason = "what was said, by whom, and where"
@@ -39,8 +39,8 @@ impl Book {
     pub(super) fn observation<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         task: Option<TaskId>,
         said: &Said,
         intent: Option<LeafRef>,
@@ -98,8 +98,8 @@ impl Book {
     fn observed_of_nothing<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         sight: &Sight<'_>,
     ) -> Result<(), V::Error> {
         let list = |effects: &[Sighted], what: &str| {
@@ -127,8 +127,8 @@ impl Book {
     fn observed<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         mut act: Act,
         sight: &Sight<'_>,
     ) -> Result<(), V::Error> {
@@ -169,8 +169,8 @@ impl Book {
     fn claimed_of<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         act: &Act,
         sight: &Sight<'_>,
     ) -> Result<(), V::Error> {
@@ -203,8 +203,8 @@ impl Book {
     fn saw<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         act: &mut Act,
         sight: &Sight<'_>,
     ) -> Result<(), V::Error> {
@@ -293,8 +293,8 @@ impl Book {
     fn has_room<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         act: &mut Act,
         system: System,
     ) -> Result<bool, V::Error> {
@@ -342,7 +342,7 @@ impl Book {
     fn hold_against_clearance<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
         sight: &Sight<'_>,
     ) -> Result<bool, V::Error> {
@@ -374,7 +374,7 @@ impl Book {
     fn seen_before_outcome<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
         let Some(id) = task_of(act) else {
@@ -427,16 +427,16 @@ impl Book {
     pub(super) fn compare_early<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
-        self.by_proven(|book| book.compare_seen(view, here, act))
+        self.by_proven(|assessor| assessor.compare_seen(view, here, act))
     }
 
     fn compare_seen<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
     ) -> Result<(), V::Error> {
         if act.changes.is_empty() || act.outcome.is_none() {
@@ -485,7 +485,7 @@ impl Book {
     fn conclude<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
         other: bool,
     ) -> Result<(), V::Error> {
@@ -512,7 +512,7 @@ impl Book {
 }
 
 /// Returns true if a claim is noted as one: a signature of the wrong role is a finding already.
-fn may_claim(voice: Voice<'_>) -> bool {
+fn may_claim(voice: Author<'_>) -> bool {
     !voice.is_signed()
         || voice.has_role(KeyRole::Importer)
         || voice.has_role(KeyRole::DownstreamSystem)

@@ -5,7 +5,7 @@ use deed_proto::v1::{EvidencePart, FindingKind, KeyRole, OutcomeState, OutcomeSt
 use super::{
     act::{copied_of, observation_due, task_of},
     amounts,
-    book::{Book, Here, Spoken, View, Voice},
+    assessor::{Assessor, Author, EntryContext, RecordedStatement, View},
     cells::{self, Act, Print, SystemSaw},
     effects::{self, Seen, Sighted},
     grant::Objection,
@@ -28,14 +28,14 @@ enum Relation {
     WrongRole,
 }
 
-impl Book {
+impl Assessor {
     pub(super) fn outcome<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         task: TaskId,
-        spoken: &Spoken<'_>,
+        spoken: &RecordedStatement<'_>,
         said: &Outcome,
     ) -> Result<(), V::Error> {
         let Some(mut act) = self.act_of_outcome(view, task, spoken, said)? else {
@@ -97,8 +97,8 @@ impl Book {
     fn further_outcome<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         task: TaskId,
         mut act: Act,
         said: &Outcome,
@@ -143,7 +143,7 @@ impl Book {
     fn held_against_intent<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         task: TaskId,
         act: &Act,
         said: &Outcome,
@@ -187,7 +187,7 @@ impl Book {
     fn judge_outcome<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         task: TaskId,
         act: &mut Act,
         said: &Outcome,
@@ -233,7 +233,7 @@ impl Book {
         &mut self,
         view: &mut V,
         task: TaskId,
-        spoken: &Spoken<'_>,
+        spoken: &RecordedStatement<'_>,
         said: &Outcome,
     ) -> Result<Option<Act>, V::Error> {
         let place = (said.session.unwrap_or(spoken.header.session), said.sequence);
@@ -277,7 +277,7 @@ impl Book {
 
     fn keep_outcome(
         &mut self,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         act: &mut Act,
         said: &Outcome,
         author: Option<KeyId>,
@@ -327,7 +327,7 @@ impl Book {
 
     /// Drops the changes that systems under the controller of the Outcome's author saw: these are no
     /// independent sight any more.
-    fn keep_independent(&mut self, here: Here<'_>, voice: Voice<'_>, act: &mut Act) {
+    fn keep_independent(&mut self, here: EntryContext<'_>, voice: Author<'_>, act: &mut Act) {
         let Some(author) = voice.controller() else {
             return;
         };
@@ -353,7 +353,7 @@ impl Book {
     pub(super) fn observation_deadline<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         leaf: u64,
     ) -> Result<(), V::Error> {
         let Some(mut act) = self.act_at(view, leaf)? else {
@@ -372,17 +372,17 @@ impl Book {
     pub(super) fn never_declared<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         task: TaskId,
         leaf: u64,
     ) -> Result<(), V::Error> {
-        self.by_proven(|book| book.was_never_declared(view, here, task, leaf))
+        self.by_proven(|assessor| assessor.was_never_declared(view, here, task, leaf))
     }
 
     fn was_never_declared<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         task: TaskId,
         leaf: u64,
     ) -> Result<(), V::Error> {
@@ -405,8 +405,8 @@ impl Book {
 /// Returns the relation of a speaker to an act.
 fn relation<V: View>(
     view: &mut V,
-    here: Here<'_>,
-    voice: Voice<'_>,
+    here: EntryContext<'_>,
+    voice: Author<'_>,
     act: &Act,
 ) -> Result<Relation, V::Error> {
     let key = KeyId::from_slice(&act.key).and_then(|key| here.registry.key(key));

@@ -9,7 +9,7 @@ use deed_tlog::Hash;
 use super::{
     LIST_MAX, SKEW_US,
     act::copied,
-    book::{Book, Here, Owed, Spoken, View, Voice},
+    assessor::{Assessor, Author, EntryContext, Owed, RecordedStatement, View},
     cells::{CellKey, Count, Spoke, Sweep, Task, Use},
     digest,
     due::{Due, DueOf},
@@ -33,15 +33,15 @@ fn state_of(task: &Task) -> State {
 }
 
 /// Tasks.
-impl Book {
+impl Assessor {
     /// Counts an entry of a task, and who spoke.
     pub(super) fn entry_of<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         task: TaskId,
         leaf_hash: &Hash,
-        voice: Voice<'_>,
+        voice: Author<'_>,
         said: &Said,
     ) -> Result<(), V::Error> {
         let before = self.entry_in(view, here, task, leaf_hash, voice)?;
@@ -58,10 +58,10 @@ impl Book {
     pub(super) fn entry_in<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         id: TaskId,
         leaf_hash: &Hash,
-        voice: Voice<'_>,
+        voice: Author<'_>,
     ) -> Result<u64, V::Error> {
         let known = self.cells.task(view, id)?.is_some();
         if !known {
@@ -89,7 +89,7 @@ impl Book {
     pub(super) fn key_speaks<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         id: TaskId,
         key: KeyId,
     ) -> Result<(), V::Error> {
@@ -116,7 +116,7 @@ impl Book {
     fn spoke_beyond<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         id: TaskId,
         key: KeyId,
     ) -> Result<bool, V::Error> {
@@ -129,8 +129,8 @@ impl Book {
     pub(super) fn task_opened<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         id: TaskId,
         tier: RiskTier,
         deadline: Micros,
@@ -182,8 +182,8 @@ impl Book {
     pub(super) fn task_closed<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         id: TaskId,
     ) -> Result<(), V::Error> {
         let Some(task) = self.cells.change_task(view, id)? else {
@@ -207,7 +207,7 @@ impl Book {
     pub(super) fn task_deadline<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         id: TaskId,
     ) -> Result<(), V::Error> {
         let task = self.cells.task(view, id)?;
@@ -220,7 +220,12 @@ impl Book {
         }
     }
 
-    fn close<V: View>(&mut self, view: &mut V, here: Here<'_>, id: TaskId) -> Result<(), V::Error> {
+    fn close<V: View>(
+        &mut self,
+        view: &mut V,
+        here: EntryContext<'_>,
+        id: TaskId,
+    ) -> Result<(), V::Error> {
         let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(());
         };
@@ -243,7 +248,7 @@ impl Book {
     fn undeclared<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         id: TaskId,
     ) -> Result<(), V::Error> {
         let Some(task) = self.cells.change_task(view, id)? else {
@@ -271,7 +276,7 @@ impl Book {
     fn task_moved<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         id: TaskId,
         state: TaskState,
     ) -> Result<(), V::Error> {
@@ -283,7 +288,7 @@ impl Book {
     pub(super) fn receipt<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         id: TaskId,
         requested: bool,
     ) -> Result<Option<Body>, V::Error> {
@@ -319,7 +324,7 @@ fn task_due(task: &Task, id: TaskId) -> Option<Due> {
 
 /// Returns true if a speaker may end a task: an authority; a platform of the controller whose
 /// platform opened it; or, where nobody proved the opening, the producer that the opening names.
-fn may_close(task: &Task, voice: Voice<'_>) -> bool {
+fn may_close(task: &Task, voice: Author<'_>) -> bool {
     if voice.is_authority() {
         return true;
     }
@@ -338,7 +343,7 @@ enum Noted {
 }
 
 /// Notes who speaks in a task.
-fn spoke(task: &mut Task, key: KeyId, here: Here<'_>) -> Noted {
+fn spoke(task: &mut Task, key: KeyId, here: EntryContext<'_>) -> Noted {
     if let Some(known) = task
         .keys
         .iter_mut()
@@ -355,7 +360,7 @@ fn spoke(task: &mut Task, key: KeyId, here: Here<'_>) -> Noted {
     Noted::New
 }
 
-fn last_spoke(key: KeyId, here: Here<'_>) -> Spoke {
+fn last_spoke(key: KeyId, here: EntryContext<'_>) -> Spoke {
     Spoke {
         key: Bytes::copy_from_slice(key.as_bytes()),
         last_leaf: here.leaf,
@@ -364,14 +369,14 @@ fn last_spoke(key: KeyId, here: Here<'_>) -> Spoke {
 }
 
 /// Sessions, clocks, keys and dispositions.
-impl Book {
+impl Assessor {
     /// What any statement says by being there: its session goes on, its clock may be wrong, it may
     /// own up to a hole.
     pub(super) fn session_spoke<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        spoken: &Spoken<'_>,
+        here: EntryContext<'_>,
+        spoken: &RecordedStatement<'_>,
     ) -> Result<(), V::Error> {
         let session = spoken.header.session;
         self.kept_promise(view, session)?;
@@ -415,7 +420,7 @@ impl Book {
     pub(super) fn session_silent<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         heartbeat: u64,
     ) -> Result<(), V::Error> {
         let row = table::find(Thing::Session, State::Running, Event::PromiseBroken);
@@ -432,7 +437,7 @@ impl Book {
     pub(super) fn disposition<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         leaf: u64,
         number: u32,
         kind: DispositionKind,
@@ -461,7 +466,7 @@ impl Book {
     pub(super) fn key_compromised<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         key: KeyId,
         since: Micros,
     ) -> Result<(), V::Error> {
@@ -482,12 +487,12 @@ impl Book {
     pub(super) fn sweep_due<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         key: KeyId,
     ) -> Result<(), V::Error> {
         let sweep = self.cells.look::<Sweep, _>(view, CellKey::Sweep(key))?;
         match sweep.copied() {
-            Some(sweep) => self.by_proven(|book| book.sweep(view, here, key, sweep)),
+            Some(sweep) => self.by_proven(|assessor| assessor.sweep(view, here, key, sweep)),
             None => Ok(()),
         }
     }
@@ -496,7 +501,7 @@ impl Book {
     fn sweep<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         key: KeyId,
         mut sweep: Sweep,
     ) -> Result<(), V::Error> {

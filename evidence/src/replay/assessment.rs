@@ -13,7 +13,10 @@ use prost::Message as _;
 use super::{Fault, Replay, Said, leaf_of};
 use crate::{
     Micros, Sequence, SessionId,
-    assess::{Assessed, Book, Changes, Due, Owner, Recorded, Spoken, View, cells::CellKey, said},
+    assess::{
+        Assessed, Assessor, Changes, Due, Owner, Recorded, RecordedStatement, View, cells::CellKey,
+        said,
+    },
     entry::Entry,
     session::{Run, Session},
     statement::{self, BodyKind, Header},
@@ -128,13 +131,13 @@ impl View for Past<'_> {
 
 impl Replay {
     /// The machine with what it may ask for; `None` if entries are not assessed.
-    fn machine(&mut self) -> Option<(&mut Book, Past<'_>, &Registry)> {
+    fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &Registry)> {
         let past = Past {
             kept: &self.kept,
             unkept: &self.unkept,
             sessions: &self.sessions,
         };
-        Some((self.book.as_mut()?, past, &self.registry))
+        Some((self.assessor.as_mut()?, past, &self.registry))
     }
 
     /// Before a statement or a manifest at leaf `index`: time comes to `at`, and nothing that the
@@ -142,8 +145,8 @@ impl Replay {
     pub(super) fn come_to(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         self.owes_nothing(index)?;
         self.effective_time = at;
-        if let Some((book, mut past, registry)) = self.machine() {
-            book.advance(&mut past, registry, index, at)?;
+        if let Some((assessor, mut past, registry)) = self.machine() {
+            assessor.advance(&mut past, registry, index, at)?;
         }
         self.owes_nothing(index)?;
         self.nothing_is_due(at)
@@ -151,8 +154,8 @@ impl Replay {
 
     /// More fires in front of one entry than the rules allow: a Tick was left out.
     fn nothing_is_due(&self, at: Micros) -> Result<(), Fault> {
-        match &self.book {
-            Some(book) if book.is_due(at) => Err(Fault::LeftOut {
+        match &self.assessor {
+            Some(assessor) if assessor.is_due(at) => Err(Fault::LeftOut {
                 body: BodyKind::Tick.name(),
             }),
             _ => Ok(()),
@@ -173,8 +176,8 @@ impl Replay {
     fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let at = self.effective_time;
         match self.machine() {
-            Some((book, mut past, registry)) if book.owes() => {
-                book.ledger_entry(&mut past, registry, index, at)
+            Some((assessor, mut past, registry)) if assessor.owes() => {
+                assessor.ledger_entry(&mut past, registry, index, at)
             }
             _ => Ok(None),
         }
@@ -193,13 +196,13 @@ impl Replay {
             return same(&wanted, bytes, body);
         }
         let from = std::mem::replace(&mut self.effective_time, at);
-        if let Some((book, mut past, registry)) = self.machine() {
+        if let Some((assessor, mut past, registry)) = self.machine() {
             match clock_in(bytes) {
                 Some(clock) if body == BodyKind::Tick => {
-                    book.confirm_clock(&mut past, registry, index, (from, at), clock)?;
+                    assessor.confirm_clock(&mut past, registry, index, (from, at), clock)?;
                 }
-                _ if body == BodyKind::Tick => book.tick(&mut past, registry, index, at)?,
-                _ => book.advance(&mut past, registry, index, at)?,
+                _ if body == BodyKind::Tick => assessor.tick(&mut past, registry, index, at)?,
+                _ => assessor.advance(&mut past, registry, index, at)?,
             }
         }
         if body != BodyKind::Tick {
@@ -210,9 +213,9 @@ impl Replay {
         }
         if body == BodyKind::TaskReceipt
             && is_requested(bytes)
-            && let (Some(task), Some((book, mut past, _))) = (header.task, self.machine())
+            && let (Some(task), Some((assessor, mut past, _))) = (header.task, self.machine())
         {
-            book.request_receipt(&mut past, task)?;
+            assessor.request_receipt(&mut past, task)?;
         }
         match self.owed(index)? {
             Some(wanted) => same(&wanted, bytes, body),
@@ -223,14 +226,14 @@ impl Replay {
     /// Assesses a statement that was recorded.
     pub(super) fn assess(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
         registry.can_judge(said.header.body)?;
         let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
-        let assessed = book.record(&mut past, registry, &spoken)?;
-        let unkept = book.unkept(said.leaf).cloned();
+        let assessed = assessor.record(&mut past, registry, &spoken)?;
+        let unkept = assessor.unkept(said.leaf).cloned();
         if let Some(unkept) = unkept {
             self.unkept.insert(said.leaf, unkept);
         }
@@ -254,10 +257,10 @@ impl Replay {
         if same || said.speaker.key.is_none() {
             return Ok(None);
         }
-        let Some((book, mut past, _)) = self.machine() else {
+        let Some((assessor, mut past, _)) = self.machine() else {
             return Ok(None);
         };
-        let known = book.equivocated(&mut past, session, sequence)?;
+        let known = assessor.equivocated(&mut past, session, sequence)?;
         Ok(known.is_none().then_some(first))
     }
 
@@ -268,12 +271,13 @@ impl Replay {
         first: u64,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
         let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
-        book.equivocation(&mut past, registry, &spoken, first)
+        assessor
+            .equivocation(&mut past, registry, &spoken, first)
             .map(Some)
     }
 
@@ -287,26 +291,28 @@ impl Replay {
             return self.equivocation(said, first);
         }
         let at = self.effective_time;
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
         let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
-        book.beside(&mut past, registry, &spoken).map(Some)
+        assessor.beside(&mut past, registry, &spoken).map(Some)
     }
 
     /// Takes what has changed out of the machine.
     pub(super) fn settle(&mut self) {
-        let Some(book) = &mut self.book else { return };
-        self.kept.take(book.take_changes());
-        if book.held() > HELD_MAX {
-            book.forget();
+        let Some(assessor) = &mut self.assessor else {
+            return;
+        };
+        self.kept.take(assessor.take_changes());
+        if assessor.held() > HELD_MAX {
+            assessor.forget();
         }
     }
 }
 
-fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
-    Spoken {
+fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> RecordedStatement<'a> {
+    RecordedStatement {
         leaf: said.leaf,
         leaf_hash: leaf_hash(said.bytes),
         at,

@@ -33,7 +33,7 @@ pub use summary::Summary;
 
 use crate::{
     CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    assess::{Assessed, Book, Recorded},
+    assess::{Assessed, Assessor, Recorded},
     batch::{self, Manifest},
     entry::{Entry, KeyedSignature, is_late},
     genesis::Genesis,
@@ -55,7 +55,7 @@ pub struct Replay {
     /// The beginning of each leaf's payload digest: what an equivocation is compared with.
     payloads: Vec<PayloadStart>,
     /// `None` as long as the rules do not have the ledger assess.
-    book: Option<Book>,
+    assessor: Option<Assessor>,
     kept: Kept,
     /// Intents of which no cell was kept when they were recorded, by leaf; about 200 bytes each.
     unkept: HashMap<u64, Recorded>,
@@ -108,7 +108,7 @@ impl Replay {
         let registry = Registry::genesis(id, &genesis);
         Ok(Self {
             id,
-            book: assesses(&registry).then(|| Book::new(id)),
+            assessor: assesses(&registry).then(|| Assessor::new(id)),
             registry,
             effective_time: genesis.created_at,
             sessions: BTreeMap::new(),
@@ -183,8 +183,8 @@ impl Replay {
             });
         }
         let at = self.effective_time.max(entry.received_at);
-        if self.book.is_none() && assesses(&self.registry) {
-            self.book = Some(Book::new(self.id));
+        if self.assessor.is_none() && assesses(&self.registry) {
+            self.assessor = Some(Assessor::new(self.id));
         }
         let assessed = if entry.payload_type == PayloadType::BatchManifest {
             self.manifest(index, &entry, at)?;
@@ -220,7 +220,7 @@ impl Replay {
             return Err(Fault::OtherLedger);
         }
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
-        if self.book.is_none() && (owners || header.body.needs_assessment()) {
+        if self.assessor.is_none() && (owners || header.body.needs_assessment()) {
             let body = header.body.name();
             return Err(Fault::BeyondRules { body });
         }
@@ -336,7 +336,7 @@ impl Replay {
         if entry.principal_leaf.map(LeafIndex::new) != speaker.principal_leaf {
             return Err(Fault::PrincipalLeaf);
         }
-        if self.book.is_some() && at != self.effective_time {
+        if self.assessor.is_some() && at != self.effective_time {
             // All of a batch is recorded at one time, by which it is assessed.
             return Err(Fault::BatchTime);
         }

@@ -24,7 +24,7 @@
 //!   entries are received; time never goes back.
 //! - [`Ledger::entries`] are the bytes of all leaves; [`Ledger::findings`] what was found;
 //!   [`Ledger::task`], [`Ledger::act`], [`Ledger::grant`] what the cells say.
-//! - [`Ledger::forgetting`] makes the same ledger with a [`Book`] that is thrown away and restored
+//! - [`Ledger::forgetting`] makes the same ledger with an [`Assessor`] that is thrown away and restored
 //!   from the kept cells after every unit.
 
 #![allow(dead_code, reason = "a fixture: not every test file needs all of it")]
@@ -39,7 +39,7 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, LedgerId, Micros, Nonce, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Book, Changes, Due, Owner, Recorded, Spoken, View,
+        Assessed, Assessor, Changes, Due, Owner, Recorded, RecordedStatement, View,
         cells::{self, CellKey},
         said::Said,
     },
@@ -270,7 +270,7 @@ impl Place {
     }
 }
 
-/// What a book left to be kept.
+/// What an assessor left to be kept.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Kept {
     pub(crate) cells: BTreeMap<CellKey, Bytes>,
@@ -387,7 +387,7 @@ impl View for Kept {
 pub(crate) struct Ledger {
     pub(crate) id: LedgerId,
     pub(crate) registry: Registry,
-    pub(crate) book: Book,
+    pub(crate) assessor: Assessor,
     pub(crate) kept: Kept,
     entries: Vec<Bytes>,
     sessions: HashMap<SessionId, Session>,
@@ -409,7 +409,7 @@ impl Ledger {
         ledger
     }
 
-    /// The same with a book that is restored from what is kept after every unit.
+    /// The same with an assessor that is restored from what is kept after every unit.
     pub(crate) fn forgetting() -> Self {
         let mut ledger = Self::with_genesis_only();
         ledger.forgets = true;
@@ -423,7 +423,7 @@ impl Ledger {
         Self {
             id,
             registry: Registry::genesis(id, &genesis),
-            book: Book::new(id),
+            assessor: Assessor::new(id),
             kept: Kept::default(),
             entries: vec![entry],
             sessions: HashMap::new(),
@@ -434,12 +434,12 @@ impl Ledger {
         }
     }
 
-    /// The same ledger once more, with a book that is restored from what is kept.
+    /// The same ledger once more, with an assessor that is restored from what is kept.
     pub(crate) fn copied(&self, forgets: bool) -> Self {
         Self {
             id: self.id,
             registry: self.registry.clone(),
-            book: Book::restore(self.id),
+            assessor: Assessor::restore(self.id),
             kept: self.kept.clone(),
             entries: self.entries.clone(),
             sessions: self.sessions.clone(),
@@ -664,7 +664,9 @@ impl Ledger {
             (Judgement::Behind, Some(&first)) => {
                 let entry = Entry::parse(&self.entries[first as usize]).unwrap();
                 let place = (header.session, header.sequence);
-                let third = self.book.equivocated(&mut self.kept, place.0, place.1)?;
+                let third = self
+                    .assessor
+                    .equivocated(&mut self.kept, place.0, place.1)?;
                 if entry.payload == payload || trust.is_some() || third.is_some() {
                     return Err(format!("sequence {} again", header.sequence));
                 }
@@ -702,7 +704,7 @@ impl Ledger {
             self.registry.apply(said, at, LeafIndex::new(leaf), hash);
         }
         let said = Said::read(payload).map_err(|error| error.to_string())?;
-        let spoken = Spoken {
+        let spoken = RecordedStatement {
             leaf,
             leaf_hash: hash,
             at,
@@ -715,7 +717,7 @@ impl Ledger {
         };
         let assessed = match first {
             Some(first) => {
-                self.book
+                self.assessor
                     .equivocation(&mut self.kept, &self.registry, &spoken, first)?
             }
             None => {
@@ -729,7 +731,8 @@ impl Ledger {
                     .entry(header.session)
                     .and_modify(|session| session.advance(&header, digest))
                     .or_insert_with(|| Session::opened(&header, digest, binding));
-                self.book.record(&mut self.kept, &self.registry, &spoken)?
+                self.assessor
+                    .record(&mut self.kept, &self.registry, &spoken)?
             }
         };
         let place = Place {
@@ -839,7 +842,7 @@ impl Ledger {
                 .and_modify(|session| session.advance(&header, digest))
                 .or_insert_with(|| Session::opened(&header, digest, binding));
             let said = Said::read(&payload).map_err(|error| error.to_string())?;
-            let spoken = Spoken {
+            let spoken = RecordedStatement {
                 leaf,
                 leaf_hash: hash,
                 at,
@@ -850,7 +853,9 @@ impl Ledger {
                 said: &said,
                 key: who.key(),
             };
-            let assessed = self.book.record(&mut self.kept, &self.registry, &spoken)?;
+            let assessed = self
+                .assessor
+                .record(&mut self.kept, &self.registry, &spoken)?;
             let (session, sequence) = (header.session, header.sequence);
             places.push(Place {
                 leaf,
@@ -871,7 +876,7 @@ impl Ledger {
     pub(crate) fn tick(&mut self) -> bool {
         let at = self.effective.max(self.time);
         let (before, leaf) = (self.entries.len(), self.next_leaf());
-        self.book
+        self.assessor
             .tick(&mut self.kept, &self.registry, leaf, at)
             .unwrap();
         self.owed(at).unwrap();
@@ -883,10 +888,10 @@ impl Ledger {
     pub(crate) fn request_receipt(&mut self, task: u8) -> Option<u64> {
         let at = self.effective.max(self.time);
         let task = self.task_id(task);
-        self.book.task(&mut self.kept, task).unwrap()?;
+        self.assessor.task(&mut self.kept, task).unwrap()?;
         self.due(at).unwrap();
         let leaf = self.next_leaf();
-        self.book.request_receipt(&mut self.kept, task).unwrap();
+        self.assessor.request_receipt(&mut self.kept, task).unwrap();
         self.owed(at).unwrap();
         self.settle();
         Some(leaf)
@@ -897,7 +902,7 @@ impl Ledger {
         let (from, at) = (self.effective, self.effective.max(self.time));
         let leaf = self.next_leaf();
         let times = (from, at);
-        self.book
+        self.assessor
             .confirm_clock(&mut self.kept, &self.registry, leaf, times, clock)
             .unwrap();
         self.owed(at).unwrap();
@@ -907,13 +912,14 @@ impl Ledger {
     /// Before a unit: what is due happens, and is written; with a Tick first for each portion but
     /// the last.
     fn due(&mut self, at: Micros) -> Result<(), String> {
-        while self.book.crowded(&mut self.kept, at)? {
+        while self.assessor.crowded(&mut self.kept, at)? {
             let leaf = self.next_leaf();
-            self.book.tick(&mut self.kept, &self.registry, leaf, at)?;
+            self.assessor
+                .tick(&mut self.kept, &self.registry, leaf, at)?;
             self.owed(at)?;
         }
         let leaf = self.next_leaf();
-        self.book
+        self.assessor
             .advance(&mut self.kept, &self.registry, leaf, at)?;
         self.owed(at)
     }
@@ -922,7 +928,7 @@ impl Ledger {
         loop {
             let leaf = self.next_leaf();
             let entry = self
-                .book
+                .assessor
                 .ledger_entry(&mut self.kept, &self.registry, leaf, at)?;
             let Some(entry) = entry else { return Ok(()) };
             let parsed = Entry::parse(&entry).unwrap();
@@ -934,10 +940,10 @@ impl Ledger {
     }
 
     fn settle(&mut self) {
-        assert!(!self.book.owes());
-        self.kept.take(self.book.take_changes());
+        assert!(!self.assessor.owes());
+        self.kept.take(self.assessor.take_changes());
         if self.forgets {
-            self.book = Book::restore(self.id);
+            self.assessor = Assessor::restore(self.id);
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, RULES_ASSESSED, Sequence, SessionId, WireError,
-    assess::{AHEAD_MAX_US, Assessed, Book, Changes, Due, Owner, cells, cells::CellKey},
+    assess::{AHEAD_MAX_US, Assessed, Assessor, Changes, Due, Owner, cells, cells::CellKey},
     entry::{Entry, EntryError, TrustLink, is_late},
     policy::UnreadablePolicy,
     session::{self, BatchStep, Judgement, Session},
@@ -199,7 +199,7 @@ pub(crate) struct LedgerState {
     /// Bytes of the producers' names in them.
     producer_bytes: usize,
     /// What the entries so far amount to; stays as it is under rules that assess nothing.
-    book: Book,
+    assessor: Assessor,
     /// Timers that the ledger holds.
     due: u64,
     /// The last confirmation of its clock by an operator.
@@ -248,8 +248,8 @@ impl LedgerState {
         effective_time: Micros,
         trust: SharedTrust,
     ) -> Self {
-        let mut book = Book::restore(id);
-        book.begins_at(edge.size().get());
+        let mut assessor = Assessor::restore(id);
+        assessor.begins_at(edge.size().get());
         Self {
             id,
             edge,
@@ -257,7 +257,7 @@ impl LedgerState {
             trust,
             sessions: HashMap::new(),
             producer_bytes: 0,
-            book,
+            assessor,
             due: 0,
             clock: None,
         }
@@ -274,7 +274,7 @@ impl LedgerState {
 
     /// When something happens in it although nobody says anything; `None` if nothing is due.
     pub(crate) fn next_due(&self) -> Option<Micros> {
-        self.book.next_due()
+        self.assessor.next_due()
     }
 
     /// How much is due in it.
@@ -290,7 +290,7 @@ impl LedgerState {
     /// Timers of it in memory.
     #[cfg(test)]
     pub(crate) fn timers_at_hand(&self) -> usize {
-        self.book.timers_at_hand()
+        self.assessor.timers_at_hand()
     }
 
     /// Begins a turn.
@@ -324,7 +324,7 @@ impl LedgerState {
     ) -> Result<(Self, Records), StepError> {
         let id = LedgerId::new(leaf_hash(genesis));
         let mut state = Self::new(id, RightEdge::new(), created_at, trust);
-        state.book = Book::new(id);
+        state.assessor = Assessor::new(id);
         let mut turn = state.begin_cached();
         turn.packer.push(genesis);
         turn.leaf_hashes.push(*id.hash());
@@ -720,7 +720,7 @@ impl LedgerState {
         }
         // In an order that does not depend on where turns are cut.
         sessions.sort_unstable_by_key(|(id, ..)| *id);
-        let assessment = self.book.take_changes();
+        let assessment = self.assessor.take_changes();
         let mut assessments = turn.assessments;
         assessments.changed(&assessment, turn.first_leaf);
         Ok(Records {

@@ -33,7 +33,10 @@ pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
-    assess::{Assessed, Book, Due, Owner, Recorded, Spoken, View, cells::CellKey, digest, said},
+    assess::{
+        Assessed, Assessor, Due, Owner, Recorded, RecordedStatement, View, cells::CellKey, digest,
+        said,
+    },
     entry::{Entry, is_late},
     genesis::Genesis,
     session::Binding,
@@ -85,7 +88,7 @@ pub struct TaskReplay {
     task: TaskId,
     chain: TrustChain,
     /// `None` as long as the rules do not have the ledger assess.
-    book: Option<Book>,
+    assessor: Option<Assessor>,
     kept: Kept,
     unkept: HashMap<u64, Recorded>,
     /// Effective time, as far as these entries show it.
@@ -223,7 +226,7 @@ impl TaskReplay {
         Ok(Self {
             id,
             task,
-            book: assesses(chain.registry()).then(|| Book::new(id)),
+            assessor: assesses(chain.registry()).then(|| Assessor::new(id)),
             chain,
             kept: Kept::default(),
             unkept: HashMap::new(),
@@ -433,22 +436,22 @@ impl TaskReplay {
         }
     }
 
-    fn machine(&mut self) -> Option<(&mut Book, Past<'_>, &Registry)> {
+    fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &Registry)> {
         let past = Past {
             kept: &self.kept,
             unkept: &self.unkept,
             places: &self.places,
             sessions: &self.sessions,
         };
-        Some((self.book.as_mut()?, past, self.chain.registry()))
+        Some((self.assessor.as_mut()?, past, self.chain.registry()))
     }
 
     fn trust(&mut self, statement: LeafStatement<'_>) -> Result<Option<Assessed>, Fault> {
         let leaf = statement.leaf;
         self.chain.push(LeafIndex::new(leaf), statement.bytes)?;
         self.unit_end = leaf;
-        if self.book.is_none() && assesses(self.chain.registry()) {
-            self.book = Some(Book::new(self.id));
+        if self.assessor.is_none() && assesses(self.chain.registry()) {
+            self.assessor = Some(Assessor::new(self.id));
         }
         let entry = statement.entry;
         let speaker = speaker(entry, entry.signature.map(|signed| signed.key()));
@@ -464,7 +467,7 @@ impl TaskReplay {
     ) -> Result<Option<Assessed>, Fault> {
         let header = saying.header;
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
-        if self.book.is_none() && (owners || header.body.needs_assessment()) {
+        if self.assessor.is_none() && (owners || header.body.needs_assessment()) {
             let body = header.body.name();
             return Err(Fault::BeyondRules { body });
         }
@@ -539,12 +542,12 @@ impl TaskReplay {
         let at = self.at;
         let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         self.shared |= saying.header.task == Some(self.task) && names_what_others_may(&what);
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
         registry.can_judge(saying.header.body)?;
-        let assessed = book.record(&mut past, registry, &spoken(saying, &what, at))?;
-        let unkept = book.unkept(saying.leaf).cloned();
+        let assessed = assessor.record(&mut past, registry, &spoken(saying, &what, at))?;
+        let unkept = assessor.unkept(saying.leaf).cloned();
         if let Some(unkept) = unkept {
             self.unkept.insert(saying.leaf, unkept);
         }
@@ -553,21 +556,22 @@ impl TaskReplay {
 
     fn equivocation(&mut self, saying: Saying<'_>, first: u64) -> Result<Assessed, Fault> {
         let (at, sequence) = (self.at, saying.header.sequence);
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Err(Fault::Again { sequence });
         };
         let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        book.equivocation(&mut past, registry, &spoken(saying, &what, at), first)
+        assessor.equivocation(&mut past, registry, &spoken(saying, &what, at), first)
     }
 
     /// Takes a statement of a batch that is kept as evidence, and that contradicts nothing itself.
     fn beside(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
         let at = self.at;
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
         let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        book.beside(&mut past, registry, &spoken(saying, &what, at))
+        assessor
+            .beside(&mut past, registry, &spoken(saying, &what, at))
             .map(Some)
     }
 
@@ -592,7 +596,7 @@ impl TaskReplay {
         self.signed.remove(&index);
         let saying = statement.said_by(speaker);
         let body = header.body.name();
-        if self.book.is_none() {
+        if self.assessor.is_none() {
             return Err(Fault::BeyondRules { body });
         }
         let at = self.at.max(entry.received_at);
@@ -604,13 +608,13 @@ impl TaskReplay {
         };
         let registry = self.chain.registry();
         registry.can_judge(header.body)?;
-        let mut book = Book::restore(self.id);
-        book.look_ahead(&mut past)?;
-        while book.is_due(at) {
-            book.advance(&mut past, registry, index, at)?;
+        let mut assessor = Assessor::restore(self.id);
+        assessor.look_ahead(&mut past)?;
+        while assessor.is_due(at) {
+            assessor.advance(&mut past, registry, index, at)?;
         }
         let what = said::Said::read(&bytes.slice_ref(entry.payload))?;
-        book.record(&mut past, registry, &spoken(saying, &what, at))
+        assessor.record(&mut past, registry, &spoken(saying, &what, at))
     }
 
     /// Takes an entry of the task into its running digest.
@@ -623,8 +627,8 @@ impl TaskReplay {
     }
 
     fn settle(&mut self) {
-        if let Some(book) = &mut self.book {
-            self.kept.take(book.take_changes());
+        if let Some(assessor) = &mut self.assessor {
+            self.kept.take(assessor.take_changes());
         }
     }
 }
@@ -638,8 +642,8 @@ fn names_what_others_may(what: &said::Said) -> bool {
     }
 }
 
-fn spoken<'a>(saying: Saying<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
-    Spoken {
+fn spoken<'a>(saying: Saying<'a>, what: &'a said::Said, at: Micros) -> RecordedStatement<'a> {
+    RecordedStatement {
         leaf: saying.leaf,
         leaf_hash: leaf_hash(saying.bytes),
         at,

@@ -218,7 +218,7 @@ fn timers_of_outcomes_are_charged_to_nobody() {
     let (registry, kept) = (stage.ledger.registry.clone(), &mut stage.ledger.kept);
     let room = stage
         .ledger
-        .book
+        .assessor
         .timers_of(kept, &registry, AGENT.producer, AGENT.key());
     assert_eq!(room, Ok((0, share(0))));
     stage.ledger.at(1_000);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, Micros, RULES_ASSESSED, Sequence, SessionId, TaskId, WireError,
     assess::{
-        AHEAD_MAX_US, Due, Owner, Recorded, Spoken, View,
+        AHEAD_MAX_US, Due, Owner, Recorded, RecordedStatement, View,
         cells::CellKey,
         said::{Said, SaidBody},
     },
@@ -39,11 +39,11 @@ impl LedgerState {
         let at = self.effective_time.max(received_at);
         while self.fire_portion(turn, at, past)? {}
         self.effective_time = at;
-        if self.book.is_due(at) {
+        if self.assessor.is_due(at) {
             let trust = Arc::clone(&self.trust);
             let leaf = turn.next_leaf();
             let mut view = StepView::new(turn, &self.sessions, past);
-            self.book.advance(&mut view, &trust.read(), leaf, at)?;
+            self.assessor.advance(&mut view, &trust.read(), leaf, at)?;
             self.write_owed(turn, past)?;
         }
         Ok(at)
@@ -58,14 +58,14 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<bool, StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
-        if !self.book.is_due(at) || !self.book.crowded(&mut view, at)? {
+        if !self.assessor.is_due(at) || !self.assessor.crowded(&mut view, at)? {
             return Ok(false);
         }
         self.effective_time = at;
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.tick(&mut view, &trust.read(), leaf, at)?;
+        self.assessor.tick(&mut view, &trust.read(), leaf, at)?;
         self.write_owed(turn, past)?;
         Ok(true)
     }
@@ -85,7 +85,7 @@ impl LedgerState {
             return Ok(false);
         }
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.crowded(&mut view, at)
+        self.assessor.crowded(&mut view, at)
     }
 
     /// Reads the next timers and what is kept of the ledger's clock, if they are not at hand.
@@ -95,9 +95,9 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<(), StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.look_ahead(&mut view)?;
-        self.due = self.book.timers_held(&mut view)?;
-        self.clock = self.book.clock(&mut view)?;
+        self.assessor.look_ahead(&mut view)?;
+        self.due = self.assessor.timers_held(&mut view)?;
+        self.clock = self.assessor.clock(&mut view)?;
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl LedgerState {
         let (producer, key) = (header.producer, statement.authorship.key());
         let trust = self.trust.read();
         let mut view = StepView::new(turn, &self.sessions, past);
-        let (held, share) = self.book.timers_of(&mut view, &trust, producer, key)?;
+        let (held, share) = self.assessor.timers_of(&mut view, &trust, producer, key)?;
         let many = held.saturating_add(count) > share;
         let speaker = match key {
             Some(_) => "controller",
@@ -189,11 +189,11 @@ impl LedgerState {
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book
+        self.assessor
             .confirm_clock(&mut view, &trust.read(), leaf, (from, at), clock)?;
         self.write_owed(turn, past)?;
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.clock = self.book.clock(&mut view)?;
+        self.clock = self.assessor.clock(&mut view)?;
         Ok(())
     }
 
@@ -219,7 +219,7 @@ impl LedgerState {
             }
         };
         let header = batch.header(statement, self.id);
-        let spoken = Spoken {
+        let recorded = RecordedStatement {
             leaf,
             leaf_hash,
             at: self.effective_time,
@@ -231,7 +231,7 @@ impl LedgerState {
             key: statement.authorship.key(),
         };
         let mut view = StepView::new(turn, &self.sessions, past);
-        let assessed = self.book.record(&mut view, &trust, &spoken)?;
+        let assessed = self.assessor.record(&mut view, &trust, &recorded)?;
         turn.assessments.recorded(&assessed);
         if assessed.intent.is_some() || !assessed.findings.is_empty() {
             turn.assessed.push((statement.envelope, assessed));
@@ -245,19 +245,19 @@ impl LedgerState {
         turn: &mut Turn,
         past: &mut impl Past,
     ) -> Result<(), StepError> {
-        while self.book.owes() {
+        while self.assessor.owes() {
             let leaf = turn.next_leaf();
             let trust = self.trust.read();
             let mut view = StepView::new(turn, &self.sessions, past);
             let entry = self
-                .book
+                .assessor
                 .ledger_entry(&mut view, &trust, leaf, self.effective_time)?;
             let Some(entry) = entry else { break };
             turn.push(&entry, leaf_hash(&entry));
             turn.assessments.written(&entry);
         }
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.due = self.book.timers_held(&mut view)?;
+        self.due = self.assessor.timers_held(&mut view)?;
         Ok(())
     }
 
@@ -270,14 +270,14 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<(), StepError> {
         let at = self.effective_time.max(now);
-        if !self.book.is_due(at) {
+        if !self.assessor.is_due(at) {
             return Ok(());
         }
         self.effective_time = at;
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.tick(&mut view, &trust.read(), leaf, at)?;
+        self.assessor.tick(&mut view, &trust.read(), leaf, at)?;
         self.write_owed(turn, past)
     }
 
@@ -290,12 +290,12 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<Option<u64>, StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
-        if !self.assesses() || self.book.task(&mut view, task)?.is_none() {
+        if !self.assesses() || self.assessor.task(&mut view, task)?.is_none() {
             return Ok(None);
         }
         self.come_to(turn, now, past)?;
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.request_receipt(&mut view, task)?;
+        self.assessor.request_receipt(&mut view, task)?;
         let leaf = turn.next_leaf();
         self.write_owed(turn, past)?;
         Ok(Some(leaf))

@@ -4,7 +4,7 @@
 //! place; a batch is kept whole, as only all of it can be held against its manifest, and only if it
 //! shows an equivocation that is not on record yet.
 
-use deed_evidence::{Sequence, assess::Spoken, session, trust::Speaker};
+use deed_evidence::{Sequence, assess::RecordedStatement, session, trust::Speaker};
 use deed_tlog::LeafIndex;
 
 use super::{
@@ -153,7 +153,7 @@ impl LedgerState {
         let header = batch.header(statement, self.id);
         let mut view = StepView::new(turn, &self.sessions, past);
         let (session, sequence) = (header.session, header.sequence);
-        let known = self.book.equivocated(&mut view, session, sequence)?;
+        let known = self.assessor.equivocated(&mut view, session, sequence)?;
         Ok(known.is_some())
     }
 
@@ -170,7 +170,7 @@ impl LedgerState {
         turn.push(batch.entry(statement), statement.leaf_hash);
         let said = said(batch, statement).map_err(|error| unreadable(leaf, &error))?;
         let header = batch.header(statement, self.id);
-        let spoken = Spoken {
+        let recorded = RecordedStatement {
             leaf,
             leaf_hash: statement.leaf_hash,
             at: self.effective_time,
@@ -184,8 +184,10 @@ impl LedgerState {
         let trust = self.trust.read();
         let mut view = StepView::new(turn, &self.sessions, past);
         match first {
-            Some(first) => self.book.equivocation(&mut view, &trust, &spoken, first)?,
-            None => self.book.beside(&mut view, &trust, &spoken)?,
+            Some(first) => self
+                .assessor
+                .equivocation(&mut view, &trust, &recorded, first)?,
+            None => self.assessor.beside(&mut view, &trust, &recorded)?,
         };
         Ok(())
     }

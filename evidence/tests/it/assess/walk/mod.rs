@@ -204,7 +204,7 @@ fn every_row_happens_as_it_says() {
         let mut stage = Stage::new();
         check(row, &mut stage, story);
         stage.replays();
-        // A book that forgets everything between two units comes to the same.
+        // An assessor that forgets everything between two units comes to the same.
         let mut again = Stage::of(Ledger::forgetting());
         check(row, &mut again, story);
         assert_eq!(again.ledger.kept, stage.ledger.kept, "{row:?}");

@@ -5,7 +5,7 @@ use std::collections::{HashMap, hash_map::Entry};
 use bytes::Bytes;
 
 use super::{
-    book::View,
+    assessor::View,
     cells::{Cell, CellKey, Kept, Task, Timers},
     due::Owner,
     weigh::Weigh,
@@ -29,7 +29,7 @@ const SLOT_BYTES: usize = size_of::<Slot>() + 2 * size_of::<(CellKey, usize)>();
 
 /// Cells that were asked for, and whether they changed in this turn.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct CellCache {
     places: HashMap<CellKey, usize>,
     slots: Vec<Slot>,
     /// Slots that changed.
@@ -46,7 +46,7 @@ pub(super) struct Shelf {
     work: Work,
 }
 
-impl Shelf {
+impl CellCache {
     pub(super) fn new() -> Self {
         Self {
             places: HashMap::new(),

@@ -7,13 +7,13 @@ use deed_proto::v1::{self, FindingKind, IntentState};
 use deed_tlog::{Hash, leaf_hash};
 
 use super::{
+    cell_cache::CellCache,
     cells::{CellKey, Clock, Leaves, Promise, Task, Timers},
     digest,
     due::{Due, DueOf, Dues, FIRE_MAX, Owner, share, share_unsigned},
     finding,
     recorded::{Recent, Recorded},
     said::{Said, SaidBody},
-    shelf::Shelf,
     work::Work,
 };
 use crate::{
@@ -79,7 +79,7 @@ pub trait View {
 
 /// A statement that was recorded.
 #[derive(Debug, Clone, Copy)]
-pub struct Spoken<'a> {
+pub struct RecordedStatement<'a> {
     /// Its leaf.
     pub leaf: u64,
     /// Its leaf hash.
@@ -145,9 +145,9 @@ pub(super) enum Owed {
 
 /// A ledger's assessment between two entries.
 #[derive(Debug)]
-pub struct Book {
+pub struct Assessor {
     id: LedgerId,
-    pub(super) cells: Shelf,
+    pub(super) cells: CellCache,
     pub(super) dues: Dues,
     pub(super) owed: VecDeque<Owed>,
     pub(super) recent: Recent,
@@ -162,7 +162,7 @@ pub struct Book {
 
 /// Where the machine stands while it takes an entry.
 #[derive(Clone, Copy)]
-pub(super) struct Here<'a> {
+pub(super) struct EntryContext<'a> {
     pub(super) leaf: u64,
     pub(super) at: Micros,
     pub(super) registry: &'a Registry,
@@ -170,14 +170,14 @@ pub(super) struct Here<'a> {
 
 /// Whose word a statement is.
 #[derive(Clone, Copy)]
-pub(super) struct Voice<'a> {
+pub(super) struct Author<'a> {
     pub(super) producer: &'a str,
     pub(super) key: Option<KeyId>,
     pub(super) record: Option<&'a KeyRecord>,
 }
 
-impl<'a> Here<'a> {
-    fn of(spoken: &Spoken<'_>, registry: &'a Registry) -> Self {
+impl<'a> EntryContext<'a> {
+    fn of(spoken: &RecordedStatement<'_>, registry: &'a Registry) -> Self {
         Self {
             leaf: spoken.leaf,
             at: spoken.at,
@@ -186,8 +186,8 @@ impl<'a> Here<'a> {
     }
 }
 
-impl<'a> Voice<'a> {
-    fn of(spoken: &Spoken<'a>, registry: &'a Registry) -> Self {
+impl<'a> Author<'a> {
+    fn of(spoken: &RecordedStatement<'a>, registry: &'a Registry) -> Self {
         Self {
             producer: spoken.header.producer,
             key: spoken.key,
@@ -196,7 +196,7 @@ impl<'a> Voice<'a> {
     }
 }
 
-impl Voice<'_> {
+impl Author<'_> {
     /// An authority of the ledger.
     pub(super) fn is_authority(&self) -> bool {
         self.producer == AUTHORITY_PRODUCER
@@ -222,7 +222,7 @@ impl Voice<'_> {
     }
 }
 
-impl Book {
+impl Assessor {
     /// The assessment of a ledger of which nothing was assessed yet.
     #[must_use]
     pub fn new(id: LedgerId) -> Self {
@@ -237,7 +237,7 @@ impl Book {
     pub fn restore(id: LedgerId) -> Self {
         Self {
             id,
-            cells: Shelf::new(),
+            cells: CellCache::new(),
             dues: Dues::kept(),
             owed: VecDeque::new(),
             recent: Recent::default(),
@@ -247,14 +247,14 @@ impl Book {
         }
     }
 
-    /// The time at which something is due next. Between [`Book::restore`] or [`Book::forget`] and the
+    /// The time at which something is due next. Between [`Assessor::restore`] or [`Assessor::forget`] and the
     /// next thing that is asked with a view, it may be later than this says.
     #[must_use]
     pub fn next_due(&self) -> Option<Micros> {
         self.dues.next()
     }
 
-    /// Reads the next timers, if they are not at hand, so that [`Book::next_due`] is exact.
+    /// Reads the next timers, if they are not at hand, so that [`Assessor::next_due`] is exact.
     ///
     /// # Errors
     /// As `view`.
@@ -263,7 +263,7 @@ impl Book {
     }
 
     /// The timers that the owner of what `key`, or `producer` without one, says holds, and how many it
-    /// may hold now. Those that are set by what [`Book::take_changes`] has not given yet are counted.
+    /// may hold now. Those that are set by what [`Assessor::take_changes`] has not given yet are counted.
     ///
     /// # Errors
     /// As `view`.
@@ -275,7 +275,7 @@ impl Book {
         key: Option<KeyId>,
     ) -> Result<(u64, u64), V::Error> {
         let record = key.and_then(|key| registry.key(key));
-        let owner = owner(Voice {
+        let owner = owner(Author {
             producer,
             key,
             record,
@@ -388,7 +388,7 @@ impl Book {
         self.cells.held() + self.recent.held()
     }
 
-    /// The work that was done since the book was opened.
+    /// The work that was done since the assessor was made.
     #[must_use]
     pub const fn work(&self) -> Work {
         self.cells.work()
@@ -408,7 +408,7 @@ impl Book {
 
     /// Says that nothing was recorded from `next_leaf` on, so that cells of acts there need not be
     /// asked for: nearly every Intent would ask in vain. To be said when all that is kept is of
-    /// earlier leaves: at the beginning, and after [`Book::forget`].
+    /// earlier leaves: at the beginning, and after [`Assessor::forget`].
     pub fn begins_at(&mut self, next_leaf: u64) {
         self.cells.acts_begin_at(next_leaf);
     }
@@ -430,7 +430,7 @@ impl Book {
     }
 
     /// Returns true if more than [`FIRE_MAX`] timers are due by `at`: the ledger has to write a
-    /// [Tick](Book::tick) before anything else.
+    /// [Tick](Assessor::tick) before anything else.
     ///
     /// # Errors
     /// As `view`.
@@ -446,7 +446,7 @@ impl Book {
 
     /// Lets time come to `at`, before the entry at `next_leaf` is written: what is due by then happens,
     /// [`FIRE_MAX`] timers of it at most. Afterwards the ledger's own entries are to be written, until
-    /// [`Book::ledger_entry`] has none; then comes the statement, if nothing more is due.
+    /// [`Assessor::ledger_entry`] has none; then comes the statement, if nothing more is due.
     ///
     /// # Errors
     /// As `view`.
@@ -462,7 +462,7 @@ impl Book {
             let Some(due) = self.dues.fire(at) else {
                 break;
             };
-            let here = Here {
+            let here = EntryContext {
                 leaf: next_leaf,
                 at,
                 registry,
@@ -493,10 +493,10 @@ impl Book {
         &mut self,
         view: &mut V,
         registry: &Registry,
-        spoken: &Spoken<'_>,
+        spoken: &RecordedStatement<'_>,
     ) -> Result<Assessed, V::Error> {
-        let here = Here::of(spoken, registry);
-        let voice = Voice::of(spoken, registry);
+        let here = EntryContext::of(spoken, registry);
+        let voice = Author::of(spoken, registry);
         self.claimed = voice.is_claim();
         self.enter(view, here, voice, spoken)?;
         self.session_spoke(view, here, spoken)?;
@@ -588,15 +588,15 @@ impl Book {
         &mut self,
         view: &mut V,
         registry: &Registry,
-        spoken: &Spoken<'_>,
+        spoken: &RecordedStatement<'_>,
         first: u64,
     ) -> Result<Assessed, V::Error> {
-        let here = Here::of(spoken, registry);
+        let here = EntryContext::of(spoken, registry);
         let (session, sequence) = (spoken.header.session, spoken.header.sequence);
         let leaves = vec![here.leaf];
         let key = CellKey::Equivocation(session, sequence);
         self.cells.put(key, Leaves { leaves });
-        self.enter(view, here, Voice::of(spoken, registry), spoken)?;
+        self.enter(view, here, Author::of(spoken, registry), spoken)?;
         let (kind, task) = (FindingKind::Equivocation, spoken.header.task);
         let detail = "two statements are signed for one place in a session";
         self.find(view, here, kind, task, here.leaf, Some(first), detail)?;
@@ -607,7 +607,7 @@ impl Book {
     }
 
     /// Takes a statement of a batch that is kept as evidence of what another one of it shows
-    /// ([`Book::equivocation`]). It counts among its task's entries, and says nothing.
+    /// ([`Assessor::equivocation`]). It counts among its task's entries, and says nothing.
     ///
     /// # Errors
     /// As `view`.
@@ -615,10 +615,10 @@ impl Book {
         &mut self,
         view: &mut V,
         registry: &Registry,
-        spoken: &Spoken<'_>,
+        spoken: &RecordedStatement<'_>,
     ) -> Result<Assessed, V::Error> {
-        let here = Here::of(spoken, registry);
-        self.enter(view, here, Voice::of(spoken, registry), spoken)?;
+        let here = EntryContext::of(spoken, registry);
+        self.enter(view, here, Author::of(spoken, registry), spoken)?;
         Ok(Assessed {
             intent: None,
             findings: std::mem::take(&mut self.found),
@@ -630,9 +630,9 @@ impl Book {
     fn enter<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        spoken: &Spoken<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
+        spoken: &RecordedStatement<'_>,
     ) -> Result<(), V::Error> {
         self.number(spoken.leaf);
         self.found.clear();
@@ -654,7 +654,7 @@ impl Book {
         leaf: u64,
         at: Micros,
     ) -> Result<Option<Bytes>, V::Error> {
-        let here = Here { leaf, at, registry };
+        let here = EntryContext { leaf, at, registry };
         while let Some(owed) = self.owed.pop_front() {
             self.number(leaf);
             let (task, body) = match owed {
@@ -689,7 +689,7 @@ impl Book {
             self.keep_timers(view, Owner::ALL)?;
             let entry = self.write(at, task, body);
             if let Some(task) = task {
-                let voice = Voice {
+                let voice = Author {
                     producer: LEDGER_PRODUCER,
                     key: None,
                     record: None,
@@ -703,7 +703,7 @@ impl Book {
 
     /// Notes that the operator has confirmed the clock, which says `clock`: a Tick that says so is owed
     /// as leaf `next_leaf` at effective time `at`, which was `from` before, and then what
-    /// [`Book::advance`] brings. For a clock that leapt ahead, and for a ledger whose time is ahead of
+    /// [`Assessor::advance`] brings. For a clock that leapt ahead, and for a ledger whose time is ahead of
     /// the clock: there effective time stands still until the clock has come to it.
     ///
     /// # Errors
@@ -726,7 +726,7 @@ impl Book {
     fn clock_confirmed<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         clock: Micros,
         from: Micros,
     ) -> Result<(), V::Error> {
@@ -756,7 +756,7 @@ impl Book {
     }
 
     /// Lets time come to `at` in a ledger in which nothing else happens: if something is due, a Tick
-    /// is owed as leaf `next_leaf`, and then what [`Book::advance`] brings.
+    /// is owed as leaf `next_leaf`, and then what [`Assessor::advance`] brings.
     ///
     /// # Errors
     /// As `view`.
@@ -829,7 +829,7 @@ impl Book {
 }
 
 /// The owner of a speaker's timers.
-fn owner(voice: Voice<'_>) -> Owner {
+fn owner(voice: Author<'_>) -> Owner {
     match voice.controller() {
         Some(controller) => Owner::controller(controller),
         None if voice.is_authority() => Owner::AUTHORITY,
@@ -838,7 +838,7 @@ fn owner(voice: Voice<'_>) -> Owner {
 }
 
 /// Findings.
-impl Book {
+impl Assessor {
     fn number(&mut self, leaf: u64) {
         if self.numbering.0 != leaf {
             self.numbering = (leaf, 0);
@@ -858,7 +858,7 @@ impl Book {
     pub(super) fn find<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
+        here: EntryContext<'_>,
         kind: FindingKind,
         task: Option<TaskId>,
         about: u64,
@@ -909,8 +909,8 @@ impl Book {
     pub(super) fn object<V: View>(
         &mut self,
         view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
+        here: EntryContext<'_>,
+        voice: Author<'_>,
         kind: FindingKind,
         task: TaskId,
         contradicts: Option<u64>,
