@@ -9,7 +9,7 @@ use criterion::{
 };
 use deed_evidence::{
     Micros, PayloadDigest,
-    assess::{Assessor, RecordedStatement, said::Said},
+    assess::{Assessor, RecordedStatement, body::ParsedBody},
     policy::{self, Evidence, EvidencePolicy, Ruling},
     statement,
 };
@@ -29,7 +29,7 @@ const COUNT: u8 = 32;
 /// A ledger of which the end is measured.
 struct Story {
     ledger: Ledger,
-    said: Vec<(Who, Place, Said, Micros)>,
+    said: Vec<(Who, Place, ParsedBody, Micros)>,
 }
 
 impl Story {
@@ -55,7 +55,7 @@ impl Story {
             }
         });
         let place = said.as_mut().expect("nothing is refused").clone();
-        let read = Said::read(&place.payload).expect("it was recorded");
+        let read = ParsedBody::read(&place.payload).expect("it was recorded");
         self.said
             .push((who, place.clone(), read, self.ledger.now()));
         place
@@ -96,7 +96,7 @@ impl Story {
                 header,
                 payload: &place.payload,
                 payload_digest: Some(PayloadDigest::of(&place.payload)),
-                said,
+                parsed: said,
                 // Deriving a key takes longer than anything that is measured.
                 key: who.key(),
             })

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use deed_evidence::{
     PayloadDigest,
-    assess::{Assessor, RecordedStatement, said::Said},
+    assess::{Assessor, RecordedStatement, body::ParsedBody},
     statement,
 };
 
@@ -34,7 +34,7 @@ fn statements(c: &mut Criterion) {
         kept.places
             .insert((placed.session, placed.sequence), placed.leaf);
         let header = statement::parse(&placed.payload).expect("it was recorded");
-        let said = Said::read(&placed.payload).expect("it was recorded");
+        let said = ParsedBody::read(&placed.payload).expect("it was recorded");
         let at = scene.ledger.now();
         let recorded = RecordedStatement {
             leaf: placed.leaf,
@@ -44,7 +44,7 @@ fn statements(c: &mut Criterion) {
             header: &header,
             payload: &placed.payload,
             payload_digest: Some(PayloadDigest::of(&placed.payload)),
-            said: &said,
+            parsed: &said,
             key: scene.who.key(),
         };
         group.throughput(Throughput::Bytes(placed.payload.len() as u64));

@@ -5,10 +5,10 @@ use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 
 use super::{
     assessor::{Assessor, EntryContext, View},
+    body::LeafRef,
     cells::{Act, CellKey, Changes, Declared, Expected, Leaves, Outcome, System},
     digest,
     due::{Due, DueOf},
-    said::LeafRef,
     table::{self, Event, Row, State, Thing},
 };
 use crate::{Micros, TaskId};

@@ -21,8 +21,8 @@
 use std::collections::BTreeMap;
 
 use super::{
+    body::Effect,
     cells::{Act, Print},
-    said::Effect,
 };
 
 /// A change as far as amounts are counted.

@@ -7,13 +7,13 @@ use deed_proto::v1::{self, FindingKind, IntentState};
 use deed_tlog::{Hash, leaf_hash};
 
 use super::{
+    body::{Body, ParsedBody},
     cell_cache::CellCache,
     cells::{CellKey, Clock, Leaves, Promise, Task, Timers},
     digest,
     due::{Due, DueOf, Dues, FIRE_MAX, Owner, share, share_unsigned},
     finding,
-    recorded::{Recent, Recorded},
-    said::{Said, SaidBody},
+    implicit_intent::{ImplicitIntent, Recent},
     work::Work,
 };
 use crate::{
@@ -50,12 +50,12 @@ pub trait View {
     /// As the keeper of the sessions says.
     fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Self::Error>;
 
-    /// The Intent in the entry at a leaf, as [`Recorded::read`] reads it; `None` if there is no such
+    /// The Intent in the entry at a leaf, as [`ImplicitIntent::read`] reads it; `None` if there is no such
     /// leaf, something else is there, or it is not what was recorded at its place in its session.
     ///
     /// # Errors
     /// As the keeper of the entries says.
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Self::Error>;
+    fn intent(&mut self, leaf: u64) -> Result<Option<ImplicitIntent>, Self::Error>;
 
     /// The owner of a timer, as [`Changes`] gave it last; `None` if it is not set.
     ///
@@ -95,7 +95,7 @@ pub struct RecordedStatement<'a> {
     /// Of its payload, if somebody has computed it.
     pub payload_digest: Option<PayloadDigest>,
     /// What it says.
-    pub said: &'a Said,
+    pub parsed: &'a ParsedBody,
     /// The key that signed it, or the manifest over it.
     pub key: Option<KeyId>,
 }
@@ -425,7 +425,7 @@ impl Assessor {
     /// The Intent at a leaf that was recorded a moment ago, if no cell was kept of it: whoever keeps
     /// no entries keeps this, and gives it back when it is asked for ([`View::intent`]).
     #[must_use]
-    pub fn unkept(&self, leaf: u64) -> Option<&Recorded> {
+    pub fn implicit(&self, leaf: u64) -> Option<&ImplicitIntent> {
         self.recent.intent(leaf)
     }
 
@@ -485,7 +485,7 @@ impl Assessor {
         Ok(())
     }
 
-    /// Takes a statement that was recorded; `said` is [`Said::read`] of its payload.
+    /// Takes a statement that was recorded; `said` is [`ParsedBody::read`] of its payload.
     ///
     /// # Errors
     /// As `view`.
@@ -501,53 +501,53 @@ impl Assessor {
         self.enter(view, here, voice, spoken)?;
         self.session_spoke(view, here, spoken)?;
         let mut assessed = Assessed::default();
-        match (&spoken.said.body, spoken.header.task) {
-            (SaidBody::TaskOpened { tier, deadline }, Some(task)) => {
+        match (&spoken.parsed.body, spoken.header.task) {
+            (Body::TaskOpened { tier, deadline }, Some(task)) => {
                 self.task_opened(view, here, voice, task, *tier, *deadline)?;
             }
-            (SaidBody::TaskClosed { .. }, Some(task)) => {
+            (Body::TaskClosed { .. }, Some(task)) => {
                 self.task_closed(view, here, voice, task)?;
             }
-            (SaidBody::Grant(grant), Some(task)) => {
+            (Body::Grant(grant), Some(task)) => {
                 self.granted(view, here, voice, task, &spoken.leaf_hash, grant)?;
             }
-            (SaidBody::GrantAccepted { grant }, Some(task)) => {
+            (Body::GrantAccepted { grant }, Some(task)) => {
                 self.grant_accepted(view, here, voice, task, grant)?;
             }
-            (SaidBody::Revocation { grant }, Some(task)) => {
+            (Body::Revocation { grant }, Some(task)) => {
                 self.grant_revoked(view, here, task, grant)?;
             }
-            (SaidBody::Intent(intent), Some(task)) => {
+            (Body::Intent(intent), Some(task)) => {
                 assessed.intent = Some(self.intent(view, here, voice, task, spoken, intent)?);
             }
-            (SaidBody::Outcome(outcome), Some(task)) => {
+            (Body::Outcome(outcome), Some(task)) => {
                 self.outcome(view, here, voice, task, spoken, outcome)?;
             }
-            (SaidBody::Decision { intent, verdict }, Some(task)) => {
+            (Body::Decision { intent, verdict }, Some(task)) => {
                 self.decision(view, here, voice, task, &spoken.leaf_hash, intent, *verdict)?;
             }
-            (SaidBody::Approval(approval), Some(task)) => {
+            (Body::Approval(approval), Some(task)) => {
                 self.approval(view, here, voice, task, &spoken.leaf_hash, approval)?;
             }
             (
-                SaidBody::Observation {
+                Body::Observation {
                     intent,
                     effects,
                     observed_at,
                 },
                 task,
             ) => {
-                let (said, seen_at) = (spoken.said, *observed_at);
+                let (said, seen_at) = (spoken.parsed, *observed_at);
                 let bytes = spoken.payload.len();
                 self.observation(
                     view, here, voice, task, said, *intent, effects, seen_at, bytes,
                 )?;
             }
-            (SaidBody::Disposition { leaf, number, kind }, _) => {
+            (Body::Disposition { leaf, number, kind }, _) => {
                 self.disposition(view, here, *leaf, *number, *kind)?;
             }
             (
-                SaidBody::KeyRevoked {
+                Body::KeyRevoked {
                     key,
                     compromised_since: Some(since),
                 },
@@ -637,7 +637,7 @@ impl Assessor {
         self.number(spoken.leaf);
         self.found.clear();
         match spoken.header.task {
-            Some(task) => self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.said),
+            Some(task) => self.entry_of(view, here, task, &spoken.leaf_hash, voice, spoken.parsed),
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     assessor::View,
-    cells::{Cell, CellKey, Kept, Task, Timers},
+    cells::{Cell, CellContent, CellKey, Task, Timers},
     due::Owner,
     weigh::Weigh,
     work::Work,
@@ -175,16 +175,16 @@ impl CellCache {
         Ok(at)
     }
 
-    fn seen<T: Kept>(&self, at: usize) -> Option<&T> {
-        self.slots[at].cell.as_ref().and_then(Kept::of)
+    fn seen<T: CellContent>(&self, at: usize) -> Option<&T> {
+        self.slots[at].cell.as_ref().and_then(CellContent::of)
     }
 
     /// Returns the content of a slot, which is about to change.
-    fn changing<T: Kept>(&mut self, at: usize) -> Option<&mut T> {
+    fn changing<T: CellContent>(&mut self, at: usize) -> Option<&mut T> {
         if self.slots[at].cell.is_some() {
             self.mark(at);
         }
-        self.slots[at].cell.as_mut().and_then(Kept::of_mut)
+        self.slots[at].cell.as_mut().and_then(CellContent::of_mut)
     }
 
     fn mark(&mut self, at: usize) {
@@ -194,7 +194,7 @@ impl CellCache {
     }
 
     /// Looks at a cell.
-    pub(super) fn look<T: Kept, V: View>(
+    pub(super) fn look<T: CellContent, V: View>(
         &mut self,
         view: &mut V,
         key: CellKey,
@@ -204,7 +204,7 @@ impl CellCache {
     }
 
     /// A cell that is about to change; `None` if there is none.
-    pub(super) fn change<T: Kept, V: View>(
+    pub(super) fn change<T: CellContent, V: View>(
         &mut self,
         view: &mut V,
         key: CellKey,
@@ -214,7 +214,7 @@ impl CellCache {
     }
 
     /// A cell that is about to change, and that begins as its default if there is none.
-    pub(super) fn change_or_default<T: Kept + Default, V: View>(
+    pub(super) fn change_or_default<T: CellContent + Default, V: View>(
         &mut self,
         view: &mut V,
         key: CellKey,
@@ -261,7 +261,7 @@ impl CellCache {
     }
 
     /// Puts a cell in the place of what is there, if that is another one.
-    pub(super) fn put_if_other<T: Kept + PartialEq, V: View>(
+    pub(super) fn put_if_other<T: CellContent + PartialEq, V: View>(
         &mut self,
         view: &mut V,
         key: CellKey,
@@ -276,7 +276,7 @@ impl CellCache {
     }
 
     /// Puts a cell in the place of what is there.
-    pub(super) fn put<T: Kept>(&mut self, key: CellKey, content: T) {
+    pub(super) fn put<T: CellContent>(&mut self, key: CellKey, content: T) {
         let (slots, held) = (&mut self.slots, &mut self.held);
         let at = *self.places.entry(key).or_insert_with(|| {
             *held += SLOT_BYTES;

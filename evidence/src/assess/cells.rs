@@ -11,7 +11,7 @@ use deed_proto::v1;
 use deed_tlog::Hash;
 use prost::Message as _;
 
-pub use super::said::Effect;
+pub use super::body::Effect;
 use super::{digest, due::Owner};
 use crate::{KeyId, Sequence, SessionId, TaskId};
 pub use act::{
@@ -173,16 +173,16 @@ impl Cell {
 }
 
 /// A content that a key's cell has.
-pub(super) trait Kept: Sized {
+pub(super) trait CellContent: Sized {
     fn wrap(self) -> Cell;
     /// A cell's content, if it is of this kind.
     fn of(cell: &Cell) -> Option<&Self>;
     fn of_mut(cell: &mut Cell) -> Option<&mut Self>;
 }
 
-macro_rules! kept {
+macro_rules! cell_content {
     ($($kind:ident = $content:ty),*) => {$(
-        impl Kept for $content {
+        impl CellContent for $content {
             fn wrap(self) -> Cell {
                 Cell::$kind(self)
             }
@@ -202,7 +202,7 @@ macro_rules! kept {
     )*};
 }
 
-kept!(
+cell_content!(
     Task = Task,
     Grant = Box<Grant>,
     Scope = Box<Scope>,

@@ -8,11 +8,11 @@ use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, LayerState
 use super::{
     SHARED_MAX,
     assessor::{Assessor, Author, EntryContext, View},
+    body::ParsedBody,
     cells::{Act, CellKey, Correlated, CorrelatedAct, Names, System, name_of, short, short_of},
     effects::{self, Fit},
     keys::{self, is_claim},
     observe::Sight,
-    said::Said,
     work::{Budget, LOOK},
 };
 use crate::{
@@ -221,7 +221,7 @@ impl Assessor {
         view: &mut V,
         here: EntryContext<'_>,
         task: Option<TaskId>,
-        said: &Said,
+        said: &ParsedBody,
         budget: &mut Budget,
     ) -> Result<(), V::Error> {
         // The best founded grant of each task. One that nobody proves to be the task's accuses nobody.

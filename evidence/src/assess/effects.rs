@@ -27,9 +27,9 @@ use deed_proto::v1::IntentState;
 
 use super::{
     amounts,
+    body::Effect,
     cells::{Act, Change, Print, System, name_of, short},
     grant::covers,
-    said::Effect,
 };
 
 /// Changes that are remembered of an act for each system: no system uses up what is another's. As many as

@@ -9,9 +9,9 @@ use super::{
     HASTY_US, LIST_MAX, SKEW_US,
     act::{copied, task_of},
     assessor::{Assessor, Author, EntryContext, View},
+    body::{Approval, LeafRef},
     cells::{Act, Evidence},
     keys::{self, ReliedKey},
-    said::{Approval, LeafRef},
     table::{Event, State},
 };
 use crate::{KeyId, TaskId};

@@ -8,8 +8,8 @@ use super::{
     CHAIN_MAX, SHARED_MAX,
     act::copied_of,
     assessor::{Assessor, Author, EntryContext, View},
+    body::{Effect, Grant, Quantity},
     cells::{self, CellKey, GrantName, Names, Relied, Scope, name_of},
-    said::{Effect, Grant, Quantity},
     table::{self, Event, State, Thing},
 };
 use crate::{KeyId, Micros, TaskId, trust::Registry};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use deed_proto::v1::{
     self, AuthenticationStrength, EvidencePart, FindingKind, IntentState, KeyRole, LayerState,
-    RiskTier, TaskState, statement::Body,
+    RiskTier, TaskState,
 };
 use deed_tlog::Hash;
 use prost::Message as _;
@@ -13,12 +13,12 @@ use super::{
     act::{copied, copied_of, task_of},
     amounts,
     assessor::{Assessor, Author, EntryContext, Owed, RecordedStatement, View},
+    body::{Effect, Intent, Quantity},
     cells::{Act, CellKey, Duties, Evidence, Expected, Relied, Waiting},
     digest,
     due::{Due, DueOf},
     grant::{NEGATIVE, Shown, Wanted, covers},
-    recorded::Recorded,
-    said::{Effect, Intent, Quantity},
+    implicit_intent::ImplicitIntent,
     table::{self, Event, State, Thing},
 };
 use crate::{
@@ -80,7 +80,7 @@ impl Assessor {
         let place = (spoken.header.session, spoken.header.sequence);
         self.recent.place(place, here.leaf);
         if asks_for_nothing(here, voice, spoken, said)
-            && self.clear_unkept(view, here, task, spoken, said)?
+            && self.clear_implicitly(view, here, task, spoken, said)?
         {
             return Ok((IntentState::Cleared, Vec::new(), Vec::new()));
         }
@@ -139,7 +139,7 @@ impl Assessor {
         if act.state() == IntentState::Waiting {
             act.waiting = Some(asked.waiting());
         }
-        for (kind, value) in &spoken.said.correlation_keys {
+        for (kind, value) in &spoken.parsed.correlation_keys {
             self.correlate(view, here, kind, value, &act)?;
         }
         let standing = (act.state(), act.missing.clone(), act.denied.clone());
@@ -162,7 +162,7 @@ impl Assessor {
 
     /// Clears an Intent that asks for nothing but its open task; no cell is kept of it. Returns
     /// whether it is so.
-    fn clear_unkept<V: View>(
+    fn clear_implicitly<V: View>(
         &mut self,
         view: &mut V,
         here: EntryContext<'_>,
@@ -182,7 +182,7 @@ impl Assessor {
             state: IntentState::Cleared,
         };
         self.note_in_task(view, id, &event)?;
-        self.recent.push(Recorded {
+        self.recent.push(ImplicitIntent {
             leaf: here.leaf,
             leaf_hash: spoken.leaf_hash,
             payload_digest: digest_of(spoken),
@@ -423,7 +423,7 @@ impl Assessor {
         view: &mut V,
         here: EntryContext<'_>,
         leaf: u64,
-    ) -> Result<Option<(TaskId, Body)>, V::Error> {
+    ) -> Result<Option<(TaskId, v1::statement::Body)>, V::Error> {
         let Some(mut act) = self.act_at(view, leaf)? else {
             return Ok(None);
         };
@@ -437,7 +437,7 @@ impl Assessor {
         if let (Some(_), Some(task)) = (moved, task) {
             act.clearance_leaf = Some(here.leaf);
             act.cleared_at_us = here.at.get();
-            let body = Body::Clearance(v1::Clearance {
+            let body = v1::statement::Body::Clearance(v1::Clearance {
                 intent: Some(v1::LeafRef {
                     leaf_index: act.leaf,
                     leaf_hash: act.leaf_hash.clone(),
@@ -461,7 +461,7 @@ impl Assessor {
 }
 
 /// Whether an Intent is cleared if its task is open, whatever else the ledger knows, and all that is
-/// to be kept of it is in its entry ([`Recorded`]).
+/// to be kept of it is in its entry ([`ImplicitIntent`]).
 fn asks_for_nothing(
     here: EntryContext<'_>,
     voice: Author<'_>,
@@ -474,7 +474,7 @@ fn asks_for_nothing(
         && said.deadline.get() == 0
         && said.expected_effects.is_empty()
         // Else whoever looks among the acts of a correlation key would have to read their entries.
-        && spoken.said.correlation_keys.is_empty()
+        && spoken.parsed.correlation_keys.is_empty()
         && voice.record.is_none_or(|key| key.revoked_at.is_none())
         && spoken.received_at == here.at
 }

@@ -5,13 +5,13 @@
 //! entries the ledger itself has to write. What it knows lies in cells ([`cells::CellKey`]); those
 //! that are not at hand are read through [`View`]. Of an Intent that was cleared at once by nothing
 //! but its open task, all that there is to know is in its entry, and no cell is kept
-//! ([`Recorded`]). Whoever feeds it the same entries gets the same, wherever
+//! ([`ImplicitIntent`]). Whoever feeds it the same entries gets the same, wherever
 //! it is stopped and begun again: the server's step, `fsck` and `deed audit` all run this code.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`table`] | every move of a task, grant, Intent, Outcome or session, and its finding |
-//! | [`said`] | what a statement says, as far as it matters here |
+//! | [`body`] | what a statement says, as far as it matters here |
 //! | [`cells`] | what is kept |
 //! | [`Due`] | what happens by time alone |
 //! | [`digest`] | the running digests that task receipts hold |
@@ -25,6 +25,7 @@
 mod act;
 mod amounts;
 mod assessor;
+pub mod body;
 mod cell_cache;
 pub mod cells;
 mod correlation;
@@ -34,13 +35,12 @@ mod effects;
 mod evidence;
 pub mod finding;
 mod grant;
+mod implicit_intent;
 mod intent;
 mod keys;
 pub mod layers;
 mod observe;
 mod outcome;
-mod recorded;
-pub mod said;
 pub mod table;
 mod task;
 mod weigh;
@@ -49,8 +49,8 @@ mod work;
 pub use assessor::{Assessed, Assessor, Changes, RecordedStatement, View};
 pub use due::{AHEAD_MAX_US, Due, DueOf, FIRE_MAX, Owner, TIMERS_MAX, share, share_unsigned};
 pub use grant::{covers, effective_state, state_at};
+pub use implicit_intent::ImplicitIntent;
 pub use keys::{ReliedKey, relied_on};
-pub use recorded::Recorded;
 pub use work::Work;
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.

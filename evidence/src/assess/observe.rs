@@ -7,11 +7,11 @@ use super::{
     act::{copied, task_of},
     amounts::{self, Moves as _},
     assessor::{Assessor, Author, EntryContext, View},
+    body::{Effect, LeafRef, ParsedBody},
     cells::{Act, Change, Observed, System, SystemSaw},
     correlation::{Found, largest_share},
     effects::{self, CHANGES_MAX, Seen, Sighted},
     keys,
-    said::{Effect, LeafRef, Said},
     table::{Event, State},
     work::Budget,
 };
@@ -28,7 +28,7 @@ pub(super) struct Sight<'a> {
     pub(super) claimed: Vec<Sighted>,
     observed_at: Micros,
     pub(super) task: Option<TaskId>,
-    pub(super) said: &'a Said,
+    pub(super) said: &'a ParsedBody,
 }
 
 impl Assessor {
@@ -42,7 +42,7 @@ impl Assessor {
         here: EntryContext<'_>,
         voice: Author<'_>,
         task: Option<TaskId>,
-        said: &Said,
+        said: &ParsedBody,
         intent: Option<LeafRef>,
         seen: &[Effect],
         observed_at: Micros,

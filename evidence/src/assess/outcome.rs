@@ -6,11 +6,11 @@ use super::{
     act::{copied_of, observation_due, task_of},
     amounts,
     assessor::{Assessor, Author, EntryContext, RecordedStatement, View},
+    body::Outcome,
     cells::{self, Act, Print, SystemSaw},
     effects::{self, Seen, Sighted},
     grant::Objection,
     keys::{self, is_claim},
-    said::Outcome,
     table::{self, Event, State, Thing},
 };
 use crate::{CommitmentDigest, KeyId, TaskId};
@@ -84,7 +84,7 @@ impl Assessor {
         }
         let author = voice.key.filter(|_| signed);
         self.judge_outcome(view, here, task, &mut act, said, author)?;
-        for (kind, value) in &spoken.said.correlation_keys {
+        for (kind, value) in &spoken.parsed.correlation_keys {
             self.correlate(view, here, kind, value, &act)?;
         }
         self.forget_seen(view, task, act.leaf)?;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use deed_proto::v1::{
-    self, DispositionKind, FindingKind, KeyRole, LayerState, RiskTier, TaskState, statement::Body,
+    self, DispositionKind, FindingKind, KeyRole, LayerState, RiskTier, TaskState,
 };
 use deed_tlog::Hash;
 
@@ -10,10 +10,10 @@ use super::{
     LIST_MAX, SKEW_US,
     act::copied,
     assessor::{Assessor, Author, EntryContext, Owed, RecordedStatement, View},
+    body::{Body, ParsedBody},
     cells::{CellKey, Count, Spoke, Sweep, Task, Use},
     digest,
     due::{Due, DueOf},
-    said::{Said, SaidBody},
     table::{self, Event, State, Thing},
 };
 use crate::{KeyId, Micros, TaskId};
@@ -42,10 +42,10 @@ impl Assessor {
         task: TaskId,
         leaf_hash: &Hash,
         voice: Author<'_>,
-        said: &Said,
+        said: &ParsedBody,
     ) -> Result<(), V::Error> {
         let before = self.entry_in(view, here, task, leaf_hash, voice)?;
-        let opens = matches!(said.body, SaidBody::TaskOpened { .. });
+        let opens = matches!(said.body, Body::TaskOpened { .. });
         if before == 0 && !opens {
             let kind = FindingKind::UnknownTask;
             let detail = "no TaskOpened stands before this statement";
@@ -291,7 +291,7 @@ impl Assessor {
         here: EntryContext<'_>,
         id: TaskId,
         requested: bool,
-    ) -> Result<Option<Body>, V::Error> {
+    ) -> Result<Option<v1::statement::Body>, V::Error> {
         let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(None);
         };
@@ -308,7 +308,7 @@ impl Assessor {
             requested,
         };
         task.receipt_leaf = Some(here.leaf);
-        Ok(Some(Body::TaskReceipt(receipt)))
+        Ok(Some(v1::statement::Body::TaskReceipt(receipt)))
     }
 }
 
@@ -380,7 +380,7 @@ impl Assessor {
     ) -> Result<(), V::Error> {
         let session = spoken.header.session;
         self.kept_promise(view, session)?;
-        if let SaidBody::Heartbeat { next_within_us } = spoken.said.body
+        if let Body::Heartbeat { next_within_us } = spoken.parsed.body
             && next_within_us > 0
         {
             let at = Micros::new(here.at.get().saturating_add(next_within_us));
@@ -401,7 +401,11 @@ impl Assessor {
                 detail,
             )?;
         }
-        let ahead = spoken.said.occurred_at.get().saturating_sub(here.at.get());
+        let ahead = spoken
+            .parsed
+            .occurred_at
+            .get()
+            .saturating_sub(here.at.get());
         if ahead > SKEW_US {
             let detail = format!("the producer's clock is {} s ahead", ahead / 1_000_000);
             self.find(

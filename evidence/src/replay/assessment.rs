@@ -10,12 +10,12 @@ use deed_proto::v1;
 use deed_tlog::leaf_hash;
 use prost::Message as _;
 
-use super::{Fault, Replay, Said, leaf_of};
+use super::{AuthoredStatement, Fault, Replay, leaf_of};
 use crate::{
     Micros, Sequence, SessionId,
     assess::{
-        Assessed, Assessor, Changes, Due, Owner, Recorded, RecordedStatement, View, cells::CellKey,
-        said,
+        Assessed, Assessor, Changes, Due, ImplicitIntent, Owner, RecordedStatement, View,
+        body::ParsedBody, cells::CellKey,
     },
     entry::Entry,
     session::{Run, Session},
@@ -85,7 +85,7 @@ const HELD_MAX: usize = 64 << 20;
 
 struct Past<'a> {
     kept: &'a Kept,
-    unkept: &'a HashMap<u64, Recorded>,
+    implicit: &'a HashMap<u64, ImplicitIntent>,
     sessions: &'a BTreeMap<SessionId, (Session, Vec<Run>)>,
 }
 
@@ -106,8 +106,8 @@ impl View for Past<'_> {
         Ok(known.map(|(session, _)| session.producer.clone()))
     }
 
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
-        Ok(self.unkept.get(&leaf).cloned())
+    fn intent(&mut self, leaf: u64) -> Result<Option<ImplicitIntent>, Fault> {
+        Ok(self.implicit.get(&leaf).cloned())
     }
 
     fn due(&mut self, due: &Due) -> Result<Option<Owner>, Fault> {
@@ -134,7 +134,7 @@ impl Replay {
     fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &Registry)> {
         let past = Past {
             kept: &self.kept,
-            unkept: &self.unkept,
+            implicit: &self.implicit,
             sessions: &self.sessions,
         };
         Some((self.assessor.as_mut()?, past, &self.registry))
@@ -224,18 +224,21 @@ impl Replay {
     }
 
     /// Assesses a statement that was recorded.
-    pub(super) fn assess(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+    pub(super) fn assess(
+        &mut self,
+        said: AuthoredStatement<'_>,
+    ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
         registry.can_judge(said.header.body)?;
-        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
         let assessed = assessor.record(&mut past, registry, &spoken)?;
-        let unkept = assessor.unkept(said.leaf).cloned();
-        if let Some(unkept) = unkept {
-            self.unkept.insert(said.leaf, unkept);
+        let implicit = assessor.implicit(said.leaf).cloned();
+        if let Some(implicit) = implicit {
+            self.implicit.insert(said.leaf, implicit);
         }
         Ok(Some(assessed))
     }
@@ -243,7 +246,10 @@ impl Replay {
     /// The leaf of the statement that a second one for the same place in a session contradicts:
     /// evidence against their author, if the author signed both, and recorded once. `None` if there
     /// is nothing that it contradicts, or that is on record.
-    pub(super) fn contradicted(&mut self, said: Said<'_>) -> Result<Option<u64>, Fault> {
+    pub(super) fn contradicted(
+        &mut self,
+        said: AuthoredStatement<'_>,
+    ) -> Result<Option<u64>, Fault> {
         let (session, sequence) = (said.header.session, said.header.sequence);
         let known = self.sessions.get(&session);
         let Some(first) = known.and_then(|(_, runs)| leaf_of(runs, sequence)) else {
@@ -267,14 +273,14 @@ impl Replay {
     /// Takes a statement as evidence: it contradicts the one at leaf `first`.
     pub(super) fn equivocation(
         &mut self,
-        said: Said<'_>,
+        said: AuthoredStatement<'_>,
         first: u64,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
         assessor
             .equivocation(&mut past, registry, &spoken, first)
@@ -282,7 +288,10 @@ impl Replay {
     }
 
     /// Takes a statement of a batch that is kept as evidence.
-    pub(super) fn kept_as_evidence(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+    pub(super) fn kept_as_evidence(
+        &mut self,
+        said: AuthoredStatement<'_>,
+    ) -> Result<Option<Assessed>, Fault> {
         if let Some(first) = self.contradicted(said)? {
             let shown = self.open.as_mut().and_then(|open| open.evidence.as_mut());
             if let Some(shown) = shown {
@@ -294,7 +303,7 @@ impl Replay {
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
         assessor.beside(&mut past, registry, &spoken).map(Some)
     }
@@ -311,7 +320,11 @@ impl Replay {
     }
 }
 
-fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> RecordedStatement<'a> {
+fn spoken<'a>(
+    said: AuthoredStatement<'a>,
+    what: &'a ParsedBody,
+    at: Micros,
+) -> RecordedStatement<'a> {
     RecordedStatement {
         leaf: said.leaf,
         leaf_hash: leaf_hash(said.bytes),
@@ -320,7 +333,7 @@ fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> RecordedState
         header: said.header,
         payload: said.entry.payload,
         payload_digest: None,
-        said: what,
+        parsed: what,
         key: said.speaker.key,
     }
 }

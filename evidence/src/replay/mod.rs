@@ -33,7 +33,7 @@ pub use summary::Summary;
 
 use crate::{
     CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    assess::{Assessed, Assessor, Recorded},
+    assess::{Assessed, Assessor, ImplicitIntent},
     batch::{self, Manifest},
     entry::{Entry, KeyedSignature, is_late},
     genesis::Genesis,
@@ -58,7 +58,7 @@ pub struct Replay {
     assessor: Option<Assessor>,
     kept: Kept,
     /// Intents of which no cell was kept when they were recorded, by leaf; about 200 bytes each.
-    unkept: HashMap<u64, Recorded>,
+    implicit: HashMap<u64, ImplicitIntent>,
     /// A manifest whose statements are not all there yet.
     open: Option<OpenBatch>,
     bodies: BTreeMap<&'static str, u64>,
@@ -82,7 +82,7 @@ struct OpenBatch {
 
 /// A statement with where it stands and who says it.
 #[derive(Clone, Copy)]
-struct Said<'a> {
+struct AuthoredStatement<'a> {
     leaf: u64,
     bytes: &'a Bytes,
     entry: &'a Entry<'a>,
@@ -116,7 +116,7 @@ impl Replay {
             erased: BTreeMap::new(),
             payloads: vec![[0; 16]],
             kept: Kept::default(),
-            unkept: HashMap::new(),
+            implicit: HashMap::new(),
             open: None,
             bodies: BTreeMap::from([(BodyKind::Genesis.name(), 1)]),
             signatures: 0,
@@ -239,7 +239,7 @@ impl Replay {
             Author::Signed => Some(self.verify(entry)?),
             _ => None,
         };
-        let said = Said {
+        let said = AuthoredStatement {
             leaf: index,
             bytes,
             entry,
@@ -253,7 +253,7 @@ impl Replay {
         }
     }
 
-    fn single(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+    fn single(&mut self, said: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
         self.may_speak(said.header, said.speaker)?;
         match self.judge(said.header, said.speaker)? {
             Judgement::Next => {
@@ -270,8 +270,8 @@ impl Replay {
         }
     }
 
-    fn trust(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
-        let Said { leaf, entry, .. } = said;
+    fn trust(&mut self, said: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
+        let AuthoredStatement { leaf, entry, .. } = said;
         let statement = TrustStatement::parse(entry.payload)?;
         let (Some(statement), Some(signer)) = (statement, said.speaker.key) else {
             return Err(Fault::SignatureMissing);
@@ -344,7 +344,7 @@ impl Replay {
         open.payloads.push(bytes.slice_ref(entry.payload));
         let first = open.payloads.len() == 1;
         let complete = open.payloads.len() >= open.manifest.count.get() as usize;
-        let said = Said {
+        let said = AuthoredStatement {
             leaf: index,
             bytes,
             entry,
@@ -430,7 +430,7 @@ impl Replay {
     }
 
     /// Takes a statement into its session.
-    fn record(&mut self, said: Said<'_>) {
+    fn record(&mut self, said: AuthoredStatement<'_>) {
         let header = said.header;
         let digest = PayloadDigest::of(said.entry.payload);
         let binding = self.registry.session_binding(said.speaker);

@@ -39,9 +39,9 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, LedgerId, Micros, Nonce, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Assessor, Changes, Due, Owner, Recorded, RecordedStatement, View,
+        Assessed, Assessor, Changes, Due, ImplicitIntent, Owner, RecordedStatement, View,
+        body::ParsedBody,
         cells::{self, CellKey},
-        said::Said,
     },
     batch::Manifest,
     commitment,
@@ -307,9 +307,9 @@ impl Kept {
 }
 
 impl Kept {
-    fn recorded(&self, leaf: u64) -> Option<Recorded> {
+    fn recorded(&self, leaf: u64) -> Option<ImplicitIntent> {
         let (entry, key) = self.entries.get(&leaf)?;
-        let recorded = Recorded::read::<EntryError>(leaf, entry, |_| Ok(*key)).unwrap()?;
+        let recorded = ImplicitIntent::read::<EntryError>(leaf, entry, |_| Ok(*key)).unwrap()?;
         let place = (recorded.session, recorded.sequence);
         // An Intent that is kept as evidence is no act.
         (self.places.get(&place) == Some(&leaf)).then_some(recorded)
@@ -356,7 +356,7 @@ impl View for Kept {
         Ok(of.cloned())
     }
 
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, String> {
+    fn intent(&mut self, leaf: u64) -> Result<Option<ImplicitIntent>, String> {
         Ok(self.recorded(leaf))
     }
 
@@ -703,7 +703,7 @@ impl Ledger {
         if let Some(said) = &trust {
             self.registry.apply(said, at, LeafIndex::new(leaf), hash);
         }
-        let said = Said::read(payload).map_err(|error| error.to_string())?;
+        let said = ParsedBody::read(payload).map_err(|error| error.to_string())?;
         let spoken = RecordedStatement {
             leaf,
             leaf_hash: hash,
@@ -712,7 +712,7 @@ impl Ledger {
             header: &header,
             payload,
             payload_digest: None,
-            said: &said,
+            parsed: &said,
             key: who.key(),
         };
         let assessed = match first {
@@ -841,7 +841,7 @@ impl Ledger {
                 .entry(header.session)
                 .and_modify(|session| session.advance(&header, digest))
                 .or_insert_with(|| Session::opened(&header, digest, binding));
-            let said = Said::read(&payload).map_err(|error| error.to_string())?;
+            let said = ParsedBody::read(&payload).map_err(|error| error.to_string())?;
             let spoken = RecordedStatement {
                 leaf,
                 leaf_hash: hash,
@@ -850,7 +850,7 @@ impl Ledger {
                 header: &header,
                 payload: &payload,
                 payload_digest: None,
-                said: &said,
+                parsed: &said,
                 key: who.key(),
             };
             let assessed = self

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, KeyId, LedgerId, Micros, PAYLOAD_BYTES_MAX, PayloadDigest, PrincipalHash,
     Problem, RULES_ASSESSED, Sequence, SessionId, TaskId, WireError,
-    assess::said::Said,
+    assess::body::ParsedBody,
     batch::Manifest,
     entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
     session::{BatchStep, Binding},
@@ -151,7 +151,7 @@ pub(crate) struct Admitted {
     /// Judged in the step, by the rules at its leaf: what was recorded before is a duplicate still.
     breach: Option<Breach>,
     /// What it says, where that is assessed.
-    pub(crate) said: Option<Said>,
+    pub(crate) said: Option<ParsedBody>,
     /// In the batch's references.
     references: Range<usize>,
 }
@@ -434,11 +434,11 @@ impl Lookup<'_> {
 
     /// Reads what a statement says, where that is assessed: here, where many threads can do it, and
     /// not in the step.
-    fn said(&self, payload: &Bytes) -> Result<Option<Said>, Rejected> {
+    fn said(&self, payload: &Bytes) -> Result<Option<ParsedBody>, Rejected> {
         if !self.assessed {
             return Ok(None);
         }
-        let said = Said::read(payload).map_err(|error| malformed(&error))?;
+        let said = ParsedBody::read(payload).map_err(|error| malformed(&error))?;
         Ok(Some(said))
     }
 
@@ -639,7 +639,7 @@ impl AdmittedBatch {
         kind: Kind,
         authorship: Authorship,
         header: &Header<'_>,
-        said: Option<Said>,
+        said: Option<ParsedBody>,
     ) {
         // An Outcome will name it.
         let assessed_intent = said.is_some() && header.body == BodyKind::Intent;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use deed_evidence::{
     Micros, TaskId,
     assess::{
-        Due, Owner, Recorded,
+        Due, ImplicitIntent, Owner,
         cells::{Act, CellKey, Clock, Grant, Leaves, Task, Timers},
     },
     entry::EntryError,
@@ -126,7 +126,7 @@ impl Store {
         match self.kept_act(ledger, leaf)? {
             Some(act) => Ok(Some(act)),
             None if leaf >= self.stored_size(ledger)? => Ok(None),
-            None => self.unkept_act(ledger, leaf, &self.entry(ledger, leaf)?),
+            None => self.implicit_act(ledger, leaf, &self.entry(ledger, leaf)?),
         }
     }
 
@@ -139,7 +139,7 @@ impl Store {
     ) -> Result<Option<Act>, StoreError> {
         match self.kept_act(ledger, leaf)? {
             Some(act) => Ok(Some(act)),
-            None => self.unkept_act(ledger, leaf, entry),
+            None => self.implicit_act(ledger, leaf, entry),
         }
     }
 
@@ -153,13 +153,13 @@ impl Store {
         })
     }
 
-    fn unkept_act(
+    fn implicit_act(
         &self,
         ledger: LedgerNumber,
         leaf: u64,
         entry: &Bytes,
     ) -> Result<Option<Act>, StoreError> {
-        let recorded = Recorded::read(leaf, entry, |session| {
+        let recorded = ImplicitIntent::read(leaf, entry, |session| {
             let session = self.session(ledger, &session).map_err(Unread::Store)?;
             Ok(session.and_then(|(session, _)| session.bound_to.key()))
         });

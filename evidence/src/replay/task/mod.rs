@@ -34,8 +34,10 @@ use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Assessor, Due, Owner, Recorded, RecordedStatement, View, cells::CellKey, digest,
-        said,
+        Assessed, Assessor, Due, ImplicitIntent, Owner, RecordedStatement, View,
+        body::{self, ParsedBody},
+        cells::CellKey,
+        digest,
     },
     entry::{Entry, is_late},
     genesis::Genesis,
@@ -90,7 +92,7 @@ pub struct TaskReplay {
     /// `None` as long as the rules do not have the ledger assess.
     assessor: Option<Assessor>,
     kept: Kept,
-    unkept: HashMap<u64, Recorded>,
+    implicit: HashMap<u64, ImplicitIntent>,
     /// Effective time, as far as these entries show it.
     at: Micros,
     next_leaf: u64,
@@ -113,7 +115,7 @@ pub struct TaskReplay {
 /// The state that the machine may ask for. Nothing is forgotten, so it asks for little.
 struct Past<'a> {
     kept: &'a Kept,
-    unkept: &'a HashMap<u64, Recorded>,
+    implicit: &'a HashMap<u64, ImplicitIntent>,
     places: &'a HashMap<(SessionId, Sequence), Placed>,
     sessions: &'a HashMap<SessionId, Last>,
 }
@@ -137,8 +139,8 @@ impl View for Past<'_> {
         Ok(last.map(|last| last.producer.clone()))
     }
 
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
-        Ok(self.unkept.get(&leaf).cloned())
+    fn intent(&mut self, leaf: u64) -> Result<Option<ImplicitIntent>, Fault> {
+        Ok(self.implicit.get(&leaf).cloned())
     }
 
     fn due(&mut self, due: &Due) -> Result<Option<Owner>, Fault> {
@@ -229,7 +231,7 @@ impl TaskReplay {
             assessor: assesses(chain.registry()).then(|| Assessor::new(id)),
             chain,
             kept: Kept::default(),
-            unkept: HashMap::new(),
+            implicit: HashMap::new(),
             at: genesis.created_at,
             next_leaf: 1,
             sessions: HashMap::new(),
@@ -439,7 +441,7 @@ impl TaskReplay {
     fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &Registry)> {
         let past = Past {
             kept: &self.kept,
-            unkept: &self.unkept,
+            implicit: &self.implicit,
             places: &self.places,
             sessions: &self.sessions,
         };
@@ -509,9 +511,9 @@ impl TaskReplay {
     /// at any leaf a deadline of another one may have come. So which finding it is of is never shown
     /// here, and the verdict's findings have none.
     fn disposition(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         let is_ours = saying.header.task == Some(self.task);
-        if let said::SaidBody::Disposition { leaf, .. } = what.body {
+        if let body::Body::Disposition { leaf, .. } = what.body {
             let mut found = self.kept.findings.range((leaf, 0)..=(leaf, u32::MAX));
             if is_ours || found.any(|(_, one)| one.task == self.task.as_bytes()[..]) {
                 let leaf = saying.leaf;
@@ -540,16 +542,16 @@ impl TaskReplay {
 
     fn record(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
         let at = self.at;
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         self.shared |= saying.header.task == Some(self.task) && names_what_others_may(&what);
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
         registry.can_judge(saying.header.body)?;
         let assessed = assessor.record(&mut past, registry, &spoken(saying, &what, at))?;
-        let unkept = assessor.unkept(saying.leaf).cloned();
-        if let Some(unkept) = unkept {
-            self.unkept.insert(saying.leaf, unkept);
+        let implicit = assessor.implicit(saying.leaf).cloned();
+        if let Some(implicit) = implicit {
+            self.implicit.insert(saying.leaf, implicit);
         }
         Ok(Some(assessed))
     }
@@ -559,7 +561,7 @@ impl TaskReplay {
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Err(Fault::Again { sequence });
         };
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         assessor.equivocation(&mut past, registry, &spoken(saying, &what, at), first)
     }
 
@@ -569,7 +571,7 @@ impl TaskReplay {
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         assessor
             .beside(&mut past, registry, &spoken(saying, &what, at))
             .map(Some)
@@ -602,7 +604,7 @@ impl TaskReplay {
         let at = self.at.max(entry.received_at);
         let mut past = Past {
             kept: &self.kept,
-            unkept: &self.unkept,
+            implicit: &self.implicit,
             places: &self.places,
             sessions: &self.sessions,
         };
@@ -613,7 +615,7 @@ impl TaskReplay {
         while assessor.is_due(at) {
             assessor.advance(&mut past, registry, index, at)?;
         }
-        let what = said::Said::read(&bytes.slice_ref(entry.payload))?;
+        let what = ParsedBody::read(&bytes.slice_ref(entry.payload))?;
         assessor.record(&mut past, registry, &spoken(saying, &what, at))
     }
 
@@ -634,15 +636,15 @@ impl TaskReplay {
 }
 
 /// Whether a statement adds to a list that all tasks share.
-fn names_what_others_may(what: &said::Said) -> bool {
+fn names_what_others_may(what: &ParsedBody) -> bool {
     match &what.body {
-        said::SaidBody::Intent(_) => !what.correlation_keys.is_empty(),
-        said::SaidBody::Grant(grant) => grant.outside_token.is_some(),
+        body::Body::Intent(_) => !what.correlation_keys.is_empty(),
+        body::Body::Grant(grant) => grant.outside_token.is_some(),
         _ => false,
     }
 }
 
-fn spoken<'a>(saying: Saying<'a>, what: &'a said::Said, at: Micros) -> RecordedStatement<'a> {
+fn spoken<'a>(saying: Saying<'a>, what: &'a ParsedBody, at: Micros) -> RecordedStatement<'a> {
     RecordedStatement {
         leaf: saying.leaf,
         leaf_hash: leaf_hash(saying.bytes),
@@ -651,7 +653,7 @@ fn spoken<'a>(saying: Saying<'a>, what: &'a said::Said, at: Micros) -> RecordedS
         header: saying.header,
         payload: saying.entry.payload,
         payload_digest: None,
-        said: what,
+        parsed: what,
         key: saying.speaker.key,
     }
 }

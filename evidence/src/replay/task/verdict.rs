@@ -203,7 +203,7 @@ impl TaskReplay {
         let Ok(kept) = kept;
         // The machine has encoded it.
         kept.and_then(Result::ok).or_else(|| {
-            let recorded = self.unkept.get(&leaf)?;
+            let recorded = self.implicit.get(&leaf)?;
             let second = CellKey::Equivocation(recorded.session, recorded.sequence);
             let second: Option<cells::Leaves> = self.cell(&second);
             recorded.act(Some(task), second.as_ref())

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, Micros, RULES_ASSESSED, Sequence, SessionId, TaskId, WireError,
     assess::{
-        AHEAD_MAX_US, Due, Owner, Recorded, RecordedStatement, View,
+        AHEAD_MAX_US, Due, ImplicitIntent, Owner, RecordedStatement, View,
+        body::{Body, ParsedBody},
         cells::CellKey,
-        said::{Said, SaidBody},
     },
     session::Session,
 };
@@ -227,7 +227,7 @@ impl LedgerState {
             header: &header,
             payload: batch.payload(statement),
             payload_digest: statement.payload_digest,
-            said,
+            parsed: said,
             key: statement.authorship.key(),
         };
         let mut view = StepView::new(turn, &self.sessions, past);
@@ -314,9 +314,9 @@ fn deadline(batch: &AdmittedBatch, statement: &Admitted, at: Micros) -> Option<M
         }
     };
     let deadline = match &said.body {
-        SaidBody::TaskOpened { deadline, .. } => *deadline,
-        SaidBody::Intent(intent) => intent.deadline,
-        SaidBody::Heartbeat { next_within_us } if *next_within_us > 0 => {
+        Body::TaskOpened { deadline, .. } => *deadline,
+        Body::Intent(intent) => intent.deadline,
+        Body::Heartbeat { next_within_us } if *next_within_us > 0 => {
             Micros::new(at.get().saturating_add(*next_within_us))
         }
         _ => Micros::new(0),
@@ -325,9 +325,9 @@ fn deadline(batch: &AdmittedBatch, statement: &Admitted, at: Micros) -> Option<M
 }
 
 /// What a statement says; read here only where admission did not know that it would be asked.
-pub(super) fn said(batch: &AdmittedBatch, statement: &Admitted) -> Result<Said, WireError> {
+pub(super) fn said(batch: &AdmittedBatch, statement: &Admitted) -> Result<ParsedBody, WireError> {
     let payload = Bytes::copy_from_slice(batch.payload(statement));
-    Said::read(&payload)
+    ParsedBody::read(&payload)
 }
 
 /// Returns the reason why a statement is not recorded that cannot be read: whoever sent it is told, and
@@ -429,7 +429,7 @@ impl<P: Past> View for StepView<'_, P> {
         self.of_session(session, |session| session.producer.clone())
     }
 
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, StepError> {
+    fn intent(&mut self, leaf: u64) -> Result<Option<ImplicitIntent>, StepError> {
         if leaf >= self.next_leaf {
             return Ok(None);
         }
@@ -437,7 +437,7 @@ impl<P: Past> View for StepView<'_, P> {
             Some(entry) => entry,
             None => self.past.entry(leaf)?,
         };
-        let recorded = Recorded::read(leaf, &entry, |session| self.bound_to(&session))?;
+        let recorded = ImplicitIntent::read(leaf, &entry, |session| self.bound_to(&session))?;
         let Some(recorded) = recorded else {
             return Ok(None);
         };

@@ -178,7 +178,7 @@ impl LedgerState {
             header: &header,
             payload: batch.payload(statement),
             payload_digest: statement.payload_digest,
-            said: &said,
+            parsed: &said,
             key: statement.authorship.key(),
         };
         let trust = self.trust.read();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use deed_proto::v1::{
     self, AuthenticationStrength, DispositionKind, OutcomeStatus, RiskTier, TaskEnd, Verdict,
-    statement::Body,
+    statement,
 };
 use deed_tlog::Hash;
 use prost::Message as _;
@@ -15,21 +15,21 @@ use crate::{
 };
 
 /// A statement's part that assessment looks at. Bodies that say nothing about acts are
-/// [`SaidBody::Nothing`].
+/// [`Body::Nothing`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct ParsedBody {
     /// When it happened, by the producer's clock; 0 if it does not say.
     pub occurred_at: Micros,
     /// What other systems call the same thing: kind and value, ascending.
     pub correlation_keys: Vec<(String, String)>,
     /// The body.
-    pub body: SaidBody,
+    pub body: Body,
 }
 
 /// A body in the words of the field. What is large and not frequent is boxed: every statement on its
 /// way to the step has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SaidBody {
+pub enum Body {
     /// Nothing about acts.
     Nothing,
     /// A task begins.
@@ -273,7 +273,7 @@ pub struct Effect {
     pub after: Bytes,
 }
 
-impl Said {
+impl ParsedBody {
     /// Reads a payload that [`statement::parse`](crate::statement::parse) accepts.
     ///
     /// # Errors
@@ -285,7 +285,7 @@ impl Said {
         let statement = v1::Statement::decode(payload.clone())
             .map_err(|_| WireError::rule("message", "does not decode"))?;
         let keys = statement.correlation_keys;
-        let body = statement.body.map_or(Ok(SaidBody::Nothing), read_body)?;
+        let body = statement.body.map_or(Ok(Body::Nothing), read_body)?;
         Ok(Self {
             occurred_at: Micros::new(statement.occurred_at_us),
             correlation_keys: keys.into_iter().map(|key| (key.kind, key.value)).collect(),
@@ -296,7 +296,7 @@ impl Said {
 
 /// The statement if it is an Intent, read in place: there are more of them than of anything else,
 /// and decoding one takes longer than assessing it.
-fn read_intent(payload: &[u8]) -> Option<Said> {
+fn read_intent(payload: &[u8]) -> Option<ParsedBody> {
     let mut occurred_at = Micros::new(0);
     let mut correlation_keys = Vec::new();
     let mut body = None;
@@ -343,10 +343,10 @@ fn read_intent(payload: &[u8]) -> Option<Said> {
             _ => {}
         }
     }
-    Some(Said {
+    Some(ParsedBody {
         occurred_at,
         correlation_keys,
-        body: SaidBody::Intent(intent),
+        body: Body::Intent(intent),
     })
 }
 
@@ -362,23 +362,23 @@ fn quantity(payload: &[u8], amount: &[u8]) -> (i64, Span) {
     found
 }
 
-fn read_body(body: Body) -> Result<SaidBody, WireError> {
+fn read_body(body: statement::Body) -> Result<Body, WireError> {
     Ok(match body {
-        Body::TaskOpened(opened) => SaidBody::TaskOpened {
+        statement::Body::TaskOpened(opened) => Body::TaskOpened {
             tier: opened.risk_tier(),
             deadline: Micros::new(opened.deadline_us),
         },
-        Body::TaskClosed(closed) => SaidBody::TaskClosed { end: closed.end() },
-        Body::Grant(grant) => SaidBody::Grant(Box::new(read_grant(grant)?)),
-        Body::GrantAccepted(accepted) => SaidBody::GrantAccepted {
+        statement::Body::TaskClosed(closed) => Body::TaskClosed { end: closed.end() },
+        statement::Body::Grant(grant) => Body::Grant(Box::new(read_grant(grant)?)),
+        statement::Body::GrantAccepted(accepted) => Body::GrantAccepted {
             grant: hash("grant_accepted.grant", &accepted.grant)?,
         },
-        Body::Outcome(outcome) => SaidBody::Outcome(Box::new(read_outcome(outcome)?)),
-        Body::Decision(decision) => SaidBody::Decision {
+        statement::Body::Outcome(outcome) => Body::Outcome(Box::new(read_outcome(outcome)?)),
+        statement::Body::Decision(decision) => Body::Decision {
             intent: leaf_ref("decision.intent", decision.intent.as_ref())?,
             verdict: decision.verdict(),
         },
-        Body::Approval(approval) => SaidBody::Approval(Approval {
+        statement::Body::Approval(approval) => Body::Approval(Approval {
             intent: leaf_ref("approval.intent", approval.intent.as_ref())?,
             verdict: approval.verdict(),
             shown_at: Micros::new(approval.shown_at_us),
@@ -386,7 +386,7 @@ fn read_body(body: Body) -> Result<SaidBody, WireError> {
             decided_at: Micros::new(approval.decided_at_us),
             strength: approval.strength(),
         }),
-        Body::Observation(observation) => SaidBody::Observation {
+        statement::Body::Observation(observation) => Body::Observation {
             intent: observation
                 .intent
                 .as_ref()
@@ -395,24 +395,24 @@ fn read_body(body: Body) -> Result<SaidBody, WireError> {
             effects: observation.effects.into_iter().map(effect).collect(),
             observed_at: Micros::new(observation.observed_at_us),
         },
-        Body::Heartbeat(heartbeat) => SaidBody::Heartbeat {
+        statement::Body::Heartbeat(heartbeat) => Body::Heartbeat {
             next_within_us: heartbeat.next_within_us,
         },
-        Body::SessionClosed(_) => SaidBody::SessionClosed,
-        Body::Revocation(revocation) => SaidBody::Revocation {
+        statement::Body::SessionClosed(_) => Body::SessionClosed,
+        statement::Body::Revocation(revocation) => Body::Revocation {
             grant: hash("revocation.grant", &revocation.grant)?,
         },
-        Body::FindingDisposition(disposition) => SaidBody::Disposition {
+        statement::Body::FindingDisposition(disposition) => Body::Disposition {
             leaf: disposition.leaf_index,
             number: disposition.number,
             kind: disposition.kind(),
         },
-        Body::KeyRevoked(revoked) => SaidBody::KeyRevoked {
+        statement::Body::KeyRevoked(revoked) => Body::KeyRevoked {
             key: KeyId::from_slice(&revoked.key_id)
                 .ok_or_else(|| WireError::rule("key_revoked.key_id", "has not 16 bytes"))?,
             compromised_since: revoked.compromised_since_us.map(Micros::new),
         },
-        _ => SaidBody::Nothing,
+        _ => Body::Nothing,
     })
 }
 
@@ -571,14 +571,14 @@ mod tests {
                         value: value.clone(),
                     })
                     .collect(),
-                body: Some(Body::Intent(intent.clone())),
+                body: Some(v1::statement::Body::Intent(intent.clone())),
                 ..v1::Statement::default()
             };
             let payload = statement::encode(&made).unwrap();
-            let said = Said::read(&payload).unwrap();
+            let said = ParsedBody::read(&payload).unwrap();
             prop_assert_eq!(said.occurred_at.get(), occurred_at_us);
             prop_assert_eq!(said.correlation_keys, keys.into_iter().collect::<Vec<_>>());
-            let SaidBody::Intent(read) = said.body else {
+            let Body::Intent(read) = said.body else {
                 return Err(TestCaseError::fail("not an Intent"));
             };
             prop_assert_eq!(read.action.in_payload(&payload), intent.action);
@@ -602,7 +602,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(payload in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Said::read(&payload.into());
+            let _ = ParsedBody::read(&payload.into());
         }
     }
 

@@ -8,8 +8,8 @@ use deed_tlog::{Hash, leaf_hash};
 
 use super::{
     act::{copied, copied_of},
+    body::{Body, ParsedBody},
     cells::{Act, Leaves, Task},
-    said::{Said, SaidBody},
 };
 use crate::{
     CommitmentDigest, KeyId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
@@ -22,7 +22,7 @@ use crate::{
 /// and names no amount if its task is open. What becomes of it at its leaf follows from its entry,
 /// so no cell is written: it gets one when something else is said of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
+pub struct ImplicitIntent {
     /// Its leaf.
     pub leaf: u64,
     /// Its leaf hash.
@@ -47,7 +47,7 @@ pub struct Recorded {
     pub resource: Box<str>,
 }
 
-impl Recorded {
+impl ImplicitIntent {
     /// Reads the entry at `leaf`; `None` if it is no Intent of a task. `bound_to` tells the key that
     /// a session is bound to; it is asked for what the signature over a batch covers.
     ///
@@ -67,8 +67,8 @@ impl Recorded {
         let (Some(task), crate::statement::BodyKind::Intent) = (header.task, header.body) else {
             return Ok(None);
         };
-        let said = Said::read(&entry.slice_ref(parsed.payload)).map_err(EntryError::from)?;
-        let SaidBody::Intent(intent) = said.body else {
+        let said = ParsedBody::read(&entry.slice_ref(parsed.payload)).map_err(EntryError::from)?;
+        let Body::Intent(intent) = said.body else {
             return Ok(None);
         };
         let key = match parsed.author {
@@ -129,7 +129,7 @@ impl Recorded {
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     /// Those of which no cell was kept when they were recorded, ascending by leaf.
-    intents: VecDeque<Recorded>,
+    intents: VecDeque<ImplicitIntent>,
     /// Bytes that these hold.
     held: usize,
     /// Leaves by places in sessions, in two generations: when the young one is full, the old one is
@@ -161,7 +161,7 @@ impl Recent {
         leaf.copied()
     }
 
-    pub(super) fn push(&mut self, intent: Recorded) {
+    pub(super) fn push(&mut self, intent: ImplicitIntent) {
         self.held += intent.held();
         self.intents.push_back(intent);
         // The newest one is never forgotten: it is asked for right away.
@@ -173,7 +173,7 @@ impl Recent {
         }
     }
 
-    pub(super) fn intent(&self, leaf: u64) -> Option<&Recorded> {
+    pub(super) fn intent(&self, leaf: u64) -> Option<&ImplicitIntent> {
         let at = self.intents.binary_search_by_key(&leaf, |one| one.leaf);
         at.ok().and_then(|at| self.intents.get(at))
     }
@@ -193,8 +193,8 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn recorded(leaf: u64, name: usize) -> Recorded {
-        Recorded {
+    fn recorded(leaf: u64, name: usize) -> ImplicitIntent {
+        ImplicitIntent {
             leaf,
             leaf_hash: Hash::new([0; 32]),
             payload_digest: PayloadDigest::new([0; 32]),
