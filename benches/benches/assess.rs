@@ -111,7 +111,7 @@ impl Story {
         for (one, (_, place, ..)) in recorded.iter().zip(&self.said) {
             let assessed = assessor.record(&mut first, &self.ledger.registry, one);
             assert_eq!(assessed.as_ref(), Ok(&place.assessed));
-            self.write_owed(&mut assessor, &mut first, one);
+            self.write_ledger_entries(&mut assessor, &mut first, one);
         }
         group.throughput(Throughput::Elements(COUNT.into()));
         group.bench_function(name, |b| {
@@ -132,13 +132,18 @@ impl Story {
         for recorded in said {
             let assessed = assessor.record(view, &self.ledger.registry, recorded);
             let _ = black_box(assessed);
-            self.write_owed(assessor, view, recorded);
+            self.write_ledger_entries(assessor, view, recorded);
         }
     }
 
-    fn write_owed(&self, assessor: &mut Assessor, view: &mut Kept, after: &RecordedStatement<'_>) {
+    fn write_ledger_entries(
+        &self,
+        assessor: &mut Assessor,
+        view: &mut Kept,
+        after: &RecordedStatement<'_>,
+    ) {
         let mut leaf = after.leaf;
-        while assessor.owes() {
+        while assessor.has_pending() {
             leaf += 1;
             let entry = assessor.ledger_entry(view, &self.ledger.registry, leaf, after.at);
             black_box(entry.expect("nothing is damaged"));

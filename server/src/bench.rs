@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, Sequence, SessionId,
-    assess::{Due, Owner, cells::CellKey},
+    assess::{Owner, Timer, cells::CellKey},
     commitment::{Salt, digest_of},
     genesis::Genesis,
     session::Session,
@@ -94,11 +94,15 @@ impl Past for Nothing {
         Ok(None)
     }
 
-    fn due(&mut self, _: &Due) -> Result<Option<Owner>, StoreError> {
+    fn due(&mut self, _: &Timer) -> Result<Option<Owner>, StoreError> {
         Ok(None)
     }
 
-    fn dues_after(&mut self, _: Option<&Due>, _: usize) -> Result<Vec<(Due, Owner)>, StoreError> {
+    fn timers_after(
+        &mut self,
+        _: Option<&Timer>,
+        _: usize,
+    ) -> Result<Vec<(Timer, Owner)>, StoreError> {
         Ok(Vec::new())
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn replays(ledger: &Ledger) {
     let replay = Replay::over(ledger.entries()).unwrap();
     assert_eq!(replay.kept().cells, ledger.kept.cells);
     assert_eq!(replay.kept().findings, ledger.kept.findings);
-    assert_eq!(replay.kept().dues, ledger.kept.dues);
+    assert_eq!(replay.kept().timers, ledger.kept.timers);
     assert_eq!(*replay.registry(), ledger.registry);
 }
 
@@ -102,9 +102,9 @@ fn findings_are_in_range(ledger: &Ledger) {
         assert!(finding.disposition_leaf.is_none_or(|leaf| leaf < leaves));
     }
     assert!(
-        ledger.kept.dues.keys().all(|due| due.leaf < leaves),
+        ledger.kept.timers.keys().all(|due| due.leaf < leaves),
         "{:?}",
-        ledger.kept.dues
+        ledger.kept.timers
     );
 }
 

@@ -8,8 +8,8 @@ use super::{
     body::LeafRef,
     cells::{Act, CellKey, Changes, Declared, Expected, Leaves, Outcome, System},
     digest,
-    due::{Due, DueOf},
     table::{self, Event, Row, State, Thing},
+    timer::{Timer, TimerKind},
 };
 use crate::{Micros, TaskId};
 
@@ -286,7 +286,7 @@ impl Assessor {
         if row.to != State::Unobserved
             && let Some(due) = observation_due(intent, outcome)
         {
-            self.dues.undo(due);
+            self.timers.undo(due);
         }
         if let Some(task) = task {
             let event = digest::Event::Outcome {
@@ -301,10 +301,10 @@ impl Assessor {
 
     fn undo_intent_due(&mut self, act: &Act) {
         if act.deadline_us > 0 {
-            self.dues.undo(Due {
+            self.timers.undo(Timer {
                 at: Micros::new(act.deadline_us),
                 leaf: act.leaf,
-                what: DueOf::Intent(act.leaf),
+                kind: TimerKind::Intent(act.leaf),
             });
         }
     }
@@ -377,11 +377,11 @@ impl Assessor {
 
 /// Returns the time by which the Outcome of the Intent at `intent` must be corroborated, if it must
 /// be.
-pub(super) fn observation_due(intent: u64, outcome: &Outcome) -> Option<Due> {
-    (outcome.corroborate_by_us > 0).then(|| Due {
+pub(super) fn observation_due(intent: u64, outcome: &Outcome) -> Option<Timer> {
+    (outcome.corroborate_by_us > 0).then(|| Timer {
         at: Micros::new(outcome.corroborate_by_us),
         leaf: outcome.leaf,
-        what: DueOf::Observation(intent),
+        kind: TimerKind::Observation(intent),
     })
 }
 

@@ -9,11 +9,10 @@ use deed_tlog::{Hash, leaf_hash};
 use super::{
     body::{Body, ParsedBody},
     cell_cache::CellCache,
-    cells::{CellKey, Clock, Leaves, Promise, Task, Timers},
-    digest,
-    due::{Due, DueOf, Dues, FIRE_MAX, Owner, share, share_unsigned},
-    finding,
+    cells::{CellKey, Clock, Leaves, Promise, Task, TimerCount},
+    digest, finding,
     implicit_intent::{ImplicitIntent, Recent},
+    timer::{FIRE_MAX, Owner, Timer, TimerKind, TimerQueue, share, share_unsigned},
     work::Work,
 };
 use crate::{
@@ -61,17 +60,17 @@ pub trait View {
     ///
     /// # Errors
     /// As the keeper of the timers says.
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, Self::Error>;
+    fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, Self::Error>;
 
     /// The first `limit` timers behind `after`, in order: fewer only if there are no more.
     ///
     /// # Errors
     /// As the keeper of the timers says.
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, Self::Error>;
+    ) -> Result<Vec<(Timer, Owner)>, Self::Error>;
 
     /// What to say of a cell whose bytes are none.
     fn damaged(&self, key: &CellKey) -> Self::Error;
@@ -115,20 +114,20 @@ pub struct Changes {
     /// Cells that changed, with their bytes, in order of their keys.
     pub cells: Vec<(CellKey, Vec<u8>)>,
     /// Timers that were set, each with its owner, and those that are not any more (`None`).
-    pub due: Vec<(Due, Option<Owner>)>,
+    pub timers: Vec<(Timer, Option<Owner>)>,
 }
 
 impl Changes {
     /// Whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.cells.is_empty() && self.due.is_empty()
+        self.cells.is_empty() && self.timers.is_empty()
     }
 }
 
 /// An entry that the ledger has to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owed {
+pub(super) enum PendingEntry {
     /// The Clearance of the Intent at this leaf.
     Clearance(u64),
     /// The receipt of a task.
@@ -148,8 +147,8 @@ pub(super) enum Owed {
 pub struct Assessor {
     id: LedgerId,
     pub(super) cells: CellCache,
-    pub(super) dues: Dues,
-    pub(super) owed: VecDeque<Owed>,
+    pub(super) timers: TimerQueue,
+    pub(super) pending: VecDeque<PendingEntry>,
     pub(super) recent: Recent,
     /// The leaf that findings arise at now, and the next number there.
     numbering: (u64, u32),
@@ -227,7 +226,7 @@ impl Assessor {
     #[must_use]
     pub fn new(id: LedgerId) -> Self {
         Self {
-            dues: Dues::none(),
+            timers: TimerQueue::none(),
             ..Self::restore(id)
         }
     }
@@ -238,8 +237,8 @@ impl Assessor {
         Self {
             id,
             cells: CellCache::new(),
-            dues: Dues::kept(),
-            owed: VecDeque::new(),
+            timers: TimerQueue::kept(),
+            pending: VecDeque::new(),
             recent: Recent::default(),
             numbering: (0, 0),
             found: Vec::new(),
@@ -251,7 +250,7 @@ impl Assessor {
     /// next thing that is asked with a view, it may be later than this says.
     #[must_use]
     pub fn next_due(&self) -> Option<Micros> {
-        self.dues.next()
+        self.timers.next()
     }
 
     /// Reads the next timers, if they are not at hand, so that [`Assessor::next_due`] is exact.
@@ -259,7 +258,7 @@ impl Assessor {
     /// # Errors
     /// As `view`.
     pub fn look_ahead<V: View>(&mut self, view: &mut V) -> Result<(), V::Error> {
-        self.dues.keep(view, Owner::ALL)
+        self.timers.keep(view, Owner::ALL)
     }
 
     /// The timers that the owner of what `key`, or `producer` without one, says holds, and how many it
@@ -300,32 +299,34 @@ impl Assessor {
         Ok(self.cells.timers(view)?.held)
     }
 
-    fn timers<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<Timers, V::Error> {
-        let held = self.cells.look::<Timers, _>(view, CellKey::Timers(owner))?;
+    fn timers<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<TimerCount, V::Error> {
+        let held = self
+            .cells
+            .look::<TimerCount, _>(view, CellKey::Timers(owner))?;
         Ok(held.copied().unwrap_or_default())
     }
 
     /// Timers at hand, of which a ledger may hold many more; about 100 bytes each.
     #[must_use]
     pub fn timers_at_hand(&self) -> usize {
-        self.dues.held()
+        self.timers.held()
     }
 
     /// Forgets the timers at hand. Only when all changes have been taken and can be read again.
     pub fn forget_timers(&mut self) {
-        self.dues.forget();
+        self.timers.forget();
     }
 
     /// Finishes what a statement has set and undone of timers: they get their owner, and are counted.
     fn keep_timers<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<(), V::Error> {
-        self.dues.keep(view, owner)?;
-        for (owner, due, set) in self.dues.take_moved() {
+        self.timers.keep(view, owner)?;
+        for (owner, due, set) in self.timers.take_moved() {
             self.cells.moved_timer();
             for counted in owner.counted_as() {
                 let key = CellKey::Timers(counted);
-                let timers: &mut Timers = self.cells.change_or_default(view, key)?;
+                let timers: &mut TimerCount = self.cells.change_or_default(view, key)?;
                 let of_all = counted == Owner::ALL;
-                let promises = u64::from(of_all && matches!(due.what, DueOf::Session(_)));
+                let promises = u64::from(of_all && matches!(due.kind, TimerKind::Session(_)));
                 let uncharged = u64::from(of_all && owner == Owner::ALL);
                 if set {
                     timers.held += 1;
@@ -354,10 +355,10 @@ impl Assessor {
         let given = self.cells.look::<Promise, _>(view, key)?.copied();
         if let Some(Promise { at_us, leaf }) = given.filter(|given| given.at_us != 0) {
             self.cells.put(key, Promise::default());
-            self.dues.undo(Due {
+            self.timers.undo(Timer {
                 at: Micros::new(at_us),
                 leaf,
-                what: DueOf::Session(session),
+                kind: TimerKind::Session(session),
             });
         }
         Ok(())
@@ -368,10 +369,10 @@ impl Assessor {
         let at_us = at.get();
         self.cells
             .put(CellKey::Promise(session), Promise { at_us, leaf });
-        self.dues.set(Due {
+        self.timers.set(Timer {
             at,
             leaf,
-            what: DueOf::Session(session),
+            kind: TimerKind::Session(session),
         });
     }
 
@@ -403,7 +404,7 @@ impl Assessor {
     pub fn forget(&mut self) {
         self.cells.forget();
         self.recent.forget();
-        self.dues.forget();
+        self.timers.forget();
     }
 
     /// Says that nothing was recorded from `next_leaf` on, so that cells of acts there need not be
@@ -418,7 +419,7 @@ impl Assessor {
         self.found.clear();
         Changes {
             cells: self.cells.take_changes(),
-            due: self.dues.take_changes(),
+            timers: self.timers.take_changes(),
         }
     }
 
@@ -435,7 +436,7 @@ impl Assessor {
     /// # Errors
     /// As `view`.
     pub fn crowded<V: View>(&mut self, view: &mut V, at: Micros) -> Result<bool, V::Error> {
-        self.dues.crowded(view, at)
+        self.timers.crowded(view, at)
     }
 
     /// Returns true if something is due by `at`.
@@ -459,7 +460,7 @@ impl Assessor {
     ) -> Result<(), V::Error> {
         self.keep_timers(view, Owner::ALL)?;
         for _ in 0..FIRE_MAX {
-            let Some(due) = self.dues.fire(at) else {
+            let Some(due) = self.timers.fire(at) else {
                 break;
             };
             let here = EntryContext {
@@ -469,16 +470,16 @@ impl Assessor {
             };
             self.number(next_leaf);
             self.cells.fired_timer();
-            match due.what {
-                DueOf::Task(task) => self.task_deadline(view, here, task)?,
-                DueOf::Intent(leaf) => self.intent_deadline(view, here, leaf)?,
-                DueOf::Observation(leaf) => self.observation_deadline(view, here, leaf)?,
-                DueOf::Session(session) => {
+            match due.kind {
+                TimerKind::Task(task) => self.task_deadline(view, here, task)?,
+                TimerKind::Intent(leaf) => self.intent_deadline(view, here, leaf)?,
+                TimerKind::Observation(leaf) => self.observation_deadline(view, here, leaf)?,
+                TimerKind::Session(session) => {
                     let key = CellKey::Promise(session);
                     self.cells.put(key, Promise::default());
                     self.session_silent(view, here, due.leaf)?;
                 }
-                DueOf::Compromised(key) => self.sweep_due(view, here, key)?,
+                TimerKind::Compromised(key) => self.sweep_due(view, here, key)?,
             }
             self.keep_timers(view, Owner::ALL)?;
         }
@@ -556,7 +557,7 @@ impl Assessor {
             _ => {}
         }
         self.claimed = false;
-        if !self.dues.is_kept() {
+        if !self.timers.is_kept() {
             self.keep_timers(view, owner(voice))?;
         }
         assessed.findings = std::mem::take(&mut self.found);
@@ -655,20 +656,20 @@ impl Assessor {
         at: Micros,
     ) -> Result<Option<Bytes>, V::Error> {
         let here = EntryContext { leaf, at, registry };
-        while let Some(owed) = self.owed.pop_front() {
+        while let Some(entry) = self.pending.pop_front() {
             self.number(leaf);
-            let (task, body) = match owed {
-                Owed::Clearance(intent) => match self.clearance(view, here, intent)? {
+            let (task, body) = match entry {
+                PendingEntry::Clearance(intent) => match self.clearance(view, here, intent)? {
                     Some((task, body)) => (Some(task), body),
                     None => continue,
                 },
-                Owed::Receipt { task, requested } => {
+                PendingEntry::Receipt { task, requested } => {
                     match self.receipt(view, here, task, requested)? {
                         Some(body) => (Some(task), body),
                         None => continue,
                     }
                 }
-                Owed::Tick { due } => {
+                PendingEntry::Tick { due } => {
                     let due_us = due.get();
                     let clock_us = 0;
                     (
@@ -676,7 +677,7 @@ impl Assessor {
                         v1::statement::Body::Tick(v1::Tick { due_us, clock_us }),
                     )
                 }
-                Owed::Confirmed { due, clock, from } => {
+                PendingEntry::Confirmed { due, clock, from } => {
                     self.clock_confirmed(view, here, clock, from)?;
                     let due_us = due.map_or(0, Micros::get);
                     let clock_us = clock.get();
@@ -718,7 +719,8 @@ impl Assessor {
     ) -> Result<(), V::Error> {
         self.keep_timers(view, Owner::ALL)?;
         let due = self.next_due().filter(|due| *due <= at && due.get() > 0);
-        self.owed.push_back(Owed::Confirmed { due, clock, from });
+        self.pending
+            .push_back(PendingEntry::Confirmed { due, clock, from });
         self.advance(view, registry, next_leaf, at)
     }
 
@@ -769,7 +771,7 @@ impl Assessor {
     ) -> Result<(), V::Error> {
         self.keep_timers(view, Owner::ALL)?;
         if let Some(due) = self.next_due().filter(|due| *due <= at) {
-            self.owed.push_back(Owed::Tick { due });
+            self.pending.push_back(PendingEntry::Tick { due });
             self.advance(view, registry, next_leaf, at)?;
         }
         Ok(())
@@ -777,8 +779,8 @@ impl Assessor {
 
     /// Whether the ledger has to write something before anything else.
     #[must_use]
-    pub fn owes(&self) -> bool {
-        !self.owed.is_empty()
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Has the ledger write a receipt of a task, if it has an entry of that task.
@@ -793,7 +795,8 @@ impl Assessor {
         let known = self.cells.task(view, task)?.is_some();
         if known {
             let requested = true;
-            self.owed.push_back(Owed::Receipt { task, requested });
+            self.pending
+                .push_back(PendingEntry::Receipt { task, requested });
         }
         Ok(known)
     }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::{
     assessor::View,
-    cells::{Cell, CellContent, CellKey, Task, Timers},
-    due::Owner,
+    cells::{Cell, CellContent, CellKey, Task, TimerCount},
+    timer::Owner,
     weigh::Weigh,
     work::Work,
 };
@@ -231,7 +231,7 @@ impl CellCache {
     }
 
     /// The numbers of timers that the whole ledger holds.
-    pub(super) fn timers<V: View>(&mut self, view: &mut V) -> Result<Timers, V::Error> {
+    pub(super) fn timers<V: View>(&mut self, view: &mut V) -> Result<TimerCount, V::Error> {
         let at = match self.timers {
             Some(at) => at,
             None => self.slot(view, CellKey::Timers(Owner::ALL))?,

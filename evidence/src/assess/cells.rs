@@ -12,7 +12,7 @@ use deed_tlog::Hash;
 use prost::Message as _;
 
 pub use super::body::Effect;
-use super::{digest, due::Owner};
+use super::{digest, timer::Owner};
 use crate::{KeyId, Sequence, SessionId, TaskId};
 pub use act::{
     Act, Change, Changes, Declared, Duties, Evidence, Expected, Observed, Outcome, Print, Relied,
@@ -115,7 +115,7 @@ pub(super) enum Cell {
     Count(Count),
     Use(Use),
     Spoke(Spoke),
-    Timers(Timers),
+    Timers(TimerCount),
     Promise(Promise),
     Clock(Clock),
     Sweep(Sweep),
@@ -164,7 +164,7 @@ impl Cell {
             CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
             CellKey::Sweep(_) => Self::Sweep(Sweep::decode(bytes).ok()?),
             CellKey::KeyIn(..) => Self::Spoke(Spoke::decode(bytes).ok()?),
-            CellKey::Timers(_) => Self::Timers(Timers::decode(bytes).ok()?),
+            CellKey::Timers(_) => Self::Timers(TimerCount::decode(bytes).ok()?),
             CellKey::Promise(_) => Self::Promise(Promise::decode(bytes).ok()?),
             CellKey::Clock => Self::Clock(Clock::decode(bytes).ok()?),
             CellKey::Finding(..) => Self::Finding(Box::new(v1::Finding::decode(bytes).ok()?)),
@@ -216,7 +216,7 @@ cell_content!(
     Count = Count,
     Use = Use,
     Spoke = Spoke,
-    Timers = Timers,
+    Timers = TimerCount,
     Promise = Promise,
     Clock = Clock,
     Sweep = Sweep,
@@ -293,7 +293,7 @@ pub struct Task {
 
 /// Timers that somebody holds.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct Timers {
+pub struct TimerCount {
     /// Timers that are set.
     #[prost(uint64, tag = "1")]
     pub held: u64,

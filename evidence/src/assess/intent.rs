@@ -12,14 +12,14 @@ use prost::Message as _;
 use super::{
     act::{copied, copied_of, task_of},
     amounts,
-    assessor::{Assessor, Author, EntryContext, Owed, RecordedStatement, View},
+    assessor::{Assessor, Author, EntryContext, PendingEntry, RecordedStatement, View},
     body::{Effect, Intent, Quantity},
     cells::{Act, CellKey, Duties, Evidence, Expected, Relied, Waiting},
     digest,
-    due::{Due, DueOf},
     grant::{NEGATIVE, Shown, Wanted, covers},
     implicit_intent::ImplicitIntent,
     table::{self, Event, State, Thing},
+    timer::{Timer, TimerKind},
 };
 use crate::{
     KeyId, PayloadDigest, TaskId,
@@ -87,10 +87,10 @@ impl Assessor {
         // An Intent that was too late when it was said is denied, and nothing is due of it.
         let in_time = said.deadline > here.at;
         if in_time {
-            self.dues.set(Due {
+            self.timers.set(Timer {
                 at: said.deadline,
                 leaf: here.leaf,
-                what: DueOf::Intent(here.leaf),
+                kind: TimerKind::Intent(here.leaf),
             });
         }
         let asked = Asked {
@@ -403,7 +403,7 @@ impl Assessor {
         if cleared && !new {
             act.clearing = true;
             act.missing.clear();
-            self.owed.push_back(Owed::Clearance(act.leaf));
+            self.pending.push_back(PendingEntry::Clearance(act.leaf));
             return Ok(());
         }
         self.move_intent(view, here, act, judged.event)?;

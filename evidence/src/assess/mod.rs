@@ -13,7 +13,7 @@
 //! | [`table`] | every move of a task, grant, Intent, Outcome or session, and its finding |
 //! | [`body`] | what a statement says, as far as it matters here |
 //! | [`cells`] | what is kept |
-//! | [`Due`] | what happens by time alone |
+//! | [`Timer`] | what happens by time alone |
 //! | [`digest`] | the running digests that task receipts hold |
 //! | [`layers`] | what is proven, claimed, missing or contradicted of an act |
 //! | [`finding`] | how bad a finding is |
@@ -30,7 +30,6 @@ mod cell_cache;
 pub mod cells;
 mod correlation;
 pub mod digest;
-mod due;
 mod effects;
 mod evidence;
 pub mod finding;
@@ -43,14 +42,17 @@ mod observe;
 mod outcome;
 pub mod table;
 mod task;
+mod timer;
 mod weigh;
 mod work;
 
 pub use assessor::{Assessed, Assessor, Changes, RecordedStatement, View};
-pub use due::{AHEAD_MAX_US, Due, DueOf, FIRE_MAX, Owner, TIMERS_MAX, share, share_unsigned};
 pub use grant::{covers, effective_state, state_at};
 pub use implicit_intent::ImplicitIntent;
 pub use keys::{ReliedKey, relied_on};
+pub use timer::{
+    AHEAD_MAX_US, FIRE_MAX, Owner, TIMERS_MAX, Timer, TimerKind, share, share_unsigned,
+};
 pub use work::Work;
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.

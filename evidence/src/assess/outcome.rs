@@ -266,7 +266,7 @@ impl Assessor {
             return;
         };
         if let Some(due) = observation_due(act.leaf, &claimed) {
-            self.dues.undo(due);
+            self.timers.undo(due);
         }
         act.outcome_claimed = true;
         act.named.clear();
@@ -304,7 +304,7 @@ impl Assessor {
             at_us: here.at.get(),
         };
         if let Some(due) = observation_due(act.leaf, &outcome) {
-            self.dues.set(due);
+            self.timers.set(due);
         }
         act.outcome = Some(outcome);
     }

@@ -9,12 +9,12 @@ use deed_tlog::Hash;
 use super::{
     LIST_MAX, SKEW_US,
     act::copied,
-    assessor::{Assessor, Author, EntryContext, Owed, RecordedStatement, View},
+    assessor::{Assessor, Author, EntryContext, PendingEntry, RecordedStatement, View},
     body::{Body, ParsedBody},
     cells::{CellKey, Count, Spoke, Sweep, Task, Use},
     digest,
-    due::{Due, DueOf},
     table::{self, Event, State, Thing},
+    timer::{Timer, TimerKind},
 };
 use crate::{KeyId, Micros, TaskId};
 
@@ -155,7 +155,7 @@ impl Assessor {
             return self.find(view, here, kind, Some(id), here.leaf, None, detail);
         }
         if let Some(due) = task_due(task, id) {
-            self.dues.undo(due);
+            self.timers.undo(due);
         }
         task.opened_leaf = Some(here.leaf);
         task.opened_at_us = here.at.get();
@@ -174,7 +174,7 @@ impl Assessor {
         });
         task.set_state(TaskState::Open);
         if let Some(due) = task_due(task, id) {
-            self.dues.set(due);
+            self.timers.set(due);
         }
         self.task_moved(view, here, id, TaskState::Open)
     }
@@ -230,13 +230,13 @@ impl Assessor {
             return Ok(());
         };
         if let Some(due) = task_due(task, id) {
-            self.dues.undo(due);
+            self.timers.undo(due);
         }
         task.set_state(TaskState::Closed);
         task.closed_at_us = here.at.get();
         self.task_moved(view, here, id, TaskState::Closed)?;
         self.undeclared(view, here, id)?;
-        self.owed.push_back(Owed::Receipt {
+        self.pending.push_back(PendingEntry::Receipt {
             task: id,
             requested: false,
         });
@@ -264,10 +264,10 @@ impl Assessor {
             self.never_declared(view, here, id, intent)?;
         }
         if is_more {
-            self.dues.set(Due {
+            self.timers.set(Timer {
                 at: Micros::new(here.at.get().saturating_add(1)),
                 leaf: here.leaf,
-                what: DueOf::Task(id),
+                kind: TimerKind::Task(id),
             });
         }
         Ok(())
@@ -313,12 +313,12 @@ impl Assessor {
 }
 
 /// Returns the time at which a task ends by itself, if it does.
-fn task_due(task: &Task, id: TaskId) -> Option<Due> {
+fn task_due(task: &Task, id: TaskId) -> Option<Timer> {
     let leaf = task.opened_leaf.filter(|_| task.deadline_us > 0)?;
-    Some(Due {
+    Some(Timer {
         at: Micros::new(task.deadline_us),
         leaf,
-        what: DueOf::Task(id),
+        kind: TimerKind::Task(id),
     })
 }
 
@@ -476,7 +476,7 @@ impl Assessor {
     ) -> Result<(), V::Error> {
         let before = self.cells.look::<Sweep, _>(view, CellKey::Sweep(key))?;
         if let Some(before) = before.copied().filter(|before| before.left > 0) {
-            self.dues.undo(sweep_due(key, &before));
+            self.timers.undo(sweep_due(key, &before));
         }
         let uses = self.cells.look::<Count, _>(view, CellKey::KeyUses(key))?;
         let sweep = Sweep {
@@ -541,17 +541,17 @@ impl Assessor {
         }
         if sweep.left > 0 {
             sweep.due_us = here.at.get().saturating_add(1);
-            self.dues.set(sweep_due(key, &sweep));
+            self.timers.set(sweep_due(key, &sweep));
         }
         self.cells.put_if_other(view, CellKey::Sweep(key), sweep)
     }
 }
 
 /// The timer at which the next tasks of a compromised key are looked at.
-const fn sweep_due(key: KeyId, sweep: &Sweep) -> Due {
-    Due {
+const fn sweep_due(key: KeyId, sweep: &Sweep) -> Timer {
+    Timer {
         at: Micros::new(sweep.due_us),
         leaf: sweep.leaf,
-        what: DueOf::Compromised(key),
+        kind: TimerKind::Compromised(key),
     }
 }

@@ -14,7 +14,7 @@ use super::{AuthoredStatement, Fault, Replay, leaf_of};
 use crate::{
     Micros, Sequence, SessionId,
     assess::{
-        Assessed, Assessor, Changes, Due, ImplicitIntent, Owner, RecordedStatement, View,
+        Assessed, Assessor, Changes, ImplicitIntent, Owner, RecordedStatement, Timer, View,
         body::ParsedBody, cells::CellKey,
     },
     entry::Entry,
@@ -31,7 +31,7 @@ pub struct Kept {
     /// The findings, by leaf and number there.
     pub findings: BTreeMap<(u64, u32), v1::Finding>,
     /// Timers that are set, each with its owner.
-    pub dues: BTreeMap<Due, Owner>,
+    pub timers: BTreeMap<Timer, Owner>,
 }
 
 impl Kept {
@@ -49,19 +49,19 @@ impl Kept {
                 }
             }
         }
-        for (due, owner) in changes.due {
+        for (due, owner) in changes.timers {
             match owner {
-                Some(owner) => self.dues.insert(due, owner),
-                None => self.dues.remove(&due),
+                Some(owner) => self.timers.insert(due, owner),
+                None => self.timers.remove(&due),
             };
         }
     }
 
-    /// The first `limit` timers behind `after`: what [`View::dues_after`] wants.
+    /// The first `limit` timers behind `after`: what [`View::timers_after`] wants.
     #[must_use]
-    pub fn dues_after(&self, after: Option<&Due>, limit: usize) -> Vec<(Due, Owner)> {
+    pub fn timers_after(&self, after: Option<&Timer>, limit: usize) -> Vec<(Timer, Owner)> {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let dues = self.dues.range((behind, Bound::Unbounded));
+        let dues = self.timers.range((behind, Bound::Unbounded));
         dues.take(limit)
             .map(|(due, owner)| (*due, *owner))
             .collect()
@@ -110,16 +110,16 @@ impl View for Past<'_> {
         Ok(self.implicit.get(&leaf).cloned())
     }
 
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, Fault> {
-        Ok(self.kept.dues.get(due).copied())
+    fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, Fault> {
+        Ok(self.kept.timers.get(timer).copied())
     }
 
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, Fault> {
-        Ok(self.kept.dues_after(after, limit))
+    ) -> Result<Vec<(Timer, Owner)>, Fault> {
+        Ok(self.kept.timers_after(after, limit))
     }
 
     fn damaged(&self, key: &CellKey) -> Fault {
@@ -176,7 +176,7 @@ impl Replay {
     fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let at = self.effective_time;
         match self.machine() {
-            Some((assessor, mut past, registry)) if assessor.owes() => {
+            Some((assessor, mut past, registry)) if assessor.has_pending() => {
                 assessor.ledger_entry(&mut past, registry, index, at)
             }
             _ => Ok(None),

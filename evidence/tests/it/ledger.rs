@@ -39,7 +39,7 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, LedgerId, Micros, Nonce, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Assessor, Changes, Due, ImplicitIntent, Owner, RecordedStatement, View,
+        Assessed, Assessor, Changes, ImplicitIntent, Owner, RecordedStatement, Timer, View,
         body::ParsedBody,
         cells::{self, CellKey},
     },
@@ -275,7 +275,7 @@ impl Place {
 pub(crate) struct Kept {
     pub(crate) cells: BTreeMap<CellKey, Bytes>,
     pub(crate) findings: BTreeMap<(u64, u32), v1::Finding>,
-    pub(crate) dues: BTreeMap<Due, Owner>,
+    pub(crate) timers: BTreeMap<Timer, Owner>,
     pub(crate) places: HashMap<(SessionId, Sequence), u64>,
     pub(crate) producers: HashMap<SessionId, String>,
     /// Everything that was recorded, by leaf, and whose key signed it.
@@ -296,10 +296,10 @@ impl Kept {
                 }
             }
         }
-        for (due, owner) in changes.due {
+        for (due, owner) in changes.timers {
             let changed = match owner {
-                Some(owner) => self.dues.insert(due, owner).is_none(),
-                None => self.dues.remove(&due).is_some(),
+                Some(owner) => self.timers.insert(due, owner).is_none(),
+                None => self.timers.remove(&due).is_some(),
             };
             assert!(changed, "{due:?} was {owner:?} before");
         }
@@ -360,17 +360,17 @@ impl View for Kept {
         Ok(self.recorded(leaf))
     }
 
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, String> {
-        Ok(self.dues.get(due).copied())
+    fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, String> {
+        Ok(self.timers.get(timer).copied())
     }
 
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, String> {
+    ) -> Result<Vec<(Timer, Owner)>, String> {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let dues = self.dues.range((behind, Bound::Unbounded));
+        let dues = self.timers.range((behind, Bound::Unbounded));
         Ok(dues
             .take(limit)
             .map(|(due, owner)| (*due, *owner))
@@ -940,7 +940,7 @@ impl Ledger {
     }
 
     fn settle(&mut self) {
-        assert!(!self.assessor.owes());
+        assert!(!self.assessor.has_pending());
         self.kept.take(self.assessor.take_changes());
         if self.forgets {
             self.assessor = Assessor::restore(self.id);

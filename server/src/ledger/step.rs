@@ -15,7 +15,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, RULES_ASSESSED, Sequence, SessionId, WireError,
-    assess::{AHEAD_MAX_US, Assessed, Assessor, Changes, Due, Owner, cells, cells::CellKey},
+    assess::{AHEAD_MAX_US, Assessed, Assessor, Changes, Owner, Timer, cells, cells::CellKey},
     entry::{Entry, EntryError, TrustLink, is_late},
     policy::UnreadablePolicy,
     session::{self, BatchStep, Judgement, Session},
@@ -55,13 +55,13 @@ pub(crate) trait Past {
     /// Called only for cells that no unsettled turn has changed.
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
     /// The owner of a timer, if it is set. Called only for those that no unsettled turn has moved.
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError>;
+    fn due(&mut self, due: &Timer) -> Result<Option<Owner>, StoreError>;
     /// The first timers behind `after`; what unsettled turns have moved may be missing.
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError>;
+    ) -> Result<Vec<(Timer, Owner)>, StoreError>;
     /// Returns true if the turn is to be given up: the server ends, and does not wait for a batch.
     fn is_interrupted(&self) -> bool {
         false
@@ -473,7 +473,7 @@ impl LedgerState {
                 turn.refer(batch, statement, leaf, at);
                 let placed = (leaf, statement.leaf_hash);
                 self.assess(turn, batch, statement, placed, past)?;
-                self.write_owed(turn, past)?;
+                self.write_ledger_entries(turn, past)?;
                 Ok(Placement::Recorded { leaf })
             }
             Err(Judged::Refused(refusal)) => Ok(Placement::Refused(refusal)),
@@ -611,7 +611,7 @@ impl LedgerState {
         turn.trust_leaves.push((leaf, at));
         if assesses {
             self.assess(turn, batch, statement, (leaf, hash), past)?;
-            self.write_owed(turn, past)?;
+            self.write_ledger_entries(turn, past)?;
         }
         Ok(Placement::Linked(Placed {
             leaf,
@@ -674,7 +674,7 @@ impl LedgerState {
                 }
                 let leaves = manifest_leaf..turn.next_leaf();
                 // Behind the batch, which lies in one piece.
-                self.write_owed(turn, past)?;
+                self.write_ledger_entries(turn, past)?;
                 Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
             }
             Err(Judged::Refused(refusal)) => Ok(group.refused(first, refusal)),

@@ -325,7 +325,7 @@ proptest! {
         let ticks = bodies(&whole).into_iter().filter(|body| *body == BodyKind::Tick);
         prop_assert!(ticks.count() <= times.len() / FIRE_MAX + 3);
         let replay = Replay::over(&whole.entries()).unwrap();
-        prop_assert_eq!(replay.kept().dues.len() as u64, whole.state.due());
+        prop_assert_eq!(replay.kept().timers.len() as u64, whole.state.due());
         prop_assert!(replay.findings().count() >= times.len());
     }
 }

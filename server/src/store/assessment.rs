@@ -4,7 +4,7 @@ use bytes::Bytes;
 use deed_evidence::{
     Micros, TaskId,
     assess::{
-        Due, ImplicitIntent, Owner,
+        ImplicitIntent, Owner, Timer,
         cells::{Act, CellKey, Clock, Grant, Leaves, Task, Timers},
     },
     entry::EntryError,
@@ -33,7 +33,11 @@ impl Store {
     }
 
     /// The owner of a timer; `None` if it is not set.
-    pub(crate) fn due(&self, ledger: LedgerNumber, due: &Due) -> Result<Option<Owner>, StoreError> {
+    pub(crate) fn due(
+        &self,
+        ledger: LedgerNumber,
+        due: &Timer,
+    ) -> Result<Option<Owner>, StoreError> {
         let key = keys::due(ledger, due);
         let value = self.value(Family::State, &key)?;
         let owner =
@@ -42,12 +46,12 @@ impl Store {
     }
 
     /// The first `limit` timers of a ledger behind `after`, in order.
-    pub(crate) fn dues_after(
+    pub(crate) fn timers_after(
         &self,
         ledger: LedgerNumber,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError> {
+    ) -> Result<Vec<(Timer, Owner)>, StoreError> {
         let dues = self.due_from(ledger, after).filter(|item| match item {
             Ok((due, _)) => Some(due) != after,
             Err(_) => true,
@@ -78,15 +82,15 @@ impl Store {
     fn due_from(
         &self,
         ledger: LedgerNumber,
-        from: Option<&Due>,
-    ) -> impl Iterator<Item = Result<(Due, Owner), StoreError>> {
+        from: Option<&Timer>,
+    ) -> impl Iterator<Item = Result<(Timer, Owner), StoreError>> {
         let prefix = keys::due_prefix(ledger);
         let begin = from.map_or_else(|| prefix.clone(), |due| keys::due(ledger, due));
         self.scan(Scan::Lookup, Family::State, ledger, &begin)
             .map_while(move |item| match item {
                 Ok((key, _)) if !key.starts_with(&prefix) => None,
                 Ok((key, owner)) => {
-                    let due = Due::from_bytes(keys::behind_kind(&key));
+                    let due = Timer::from_bytes(keys::behind_kind(&key));
                     let both = due.zip(Owner::from_bytes(&owner));
                     Some(both.ok_or_else(|| damaged_due(ledger, &key)))
                 }

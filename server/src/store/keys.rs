@@ -23,7 +23,7 @@
 
 use deed_evidence::{
     CommitmentDigest, Sequence, SessionId,
-    assess::{Due, cells::CellKey},
+    assess::{Timer, cells::CellKey},
 };
 
 use crate::content::UploadId;
@@ -216,7 +216,7 @@ pub(crate) fn cell(ledger: LedgerNumber, cell: &CellKey) -> Vec<u8> {
 }
 
 /// Something that is due.
-pub(crate) fn due(ledger: LedgerNumber, due: &Due) -> Vec<u8> {
+pub(crate) fn due(ledger: LedgerNumber, due: &Timer) -> Vec<u8> {
     [&ledger.0.to_be_bytes(), &[DUE][..], &due.to_bytes()].concat()
 }
 

@@ -34,7 +34,7 @@ use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Assessor, Due, ImplicitIntent, Owner, RecordedStatement, View,
+        Assessed, Assessor, ImplicitIntent, Owner, RecordedStatement, Timer, View,
         body::{self, ParsedBody},
         cells::CellKey,
         digest,
@@ -143,16 +143,16 @@ impl View for Past<'_> {
         Ok(self.implicit.get(&leaf).cloned())
     }
 
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, Fault> {
-        Ok(self.kept.dues.get(due).copied())
+    fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, Fault> {
+        Ok(self.kept.timers.get(timer).copied())
     }
 
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, Fault> {
-        Ok(self.kept.dues_after(after, limit))
+    ) -> Result<Vec<(Timer, Owner)>, Fault> {
+        Ok(self.kept.timers_after(after, limit))
     }
 
     fn damaged(&self, key: &CellKey) -> Fault {

@@ -76,7 +76,7 @@ impl TaskReplay {
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        while assessor.owes() {
+        while assessor.has_pending() {
             let Some(entry) = assessor.ledger_entry(&mut past, registry, index, at)? else {
                 return Ok(None);
             };

@@ -10,7 +10,7 @@ use super::{ReplayError, TaskReplay, Unshown};
 use crate::{
     KeyId, Micros,
     assess::{
-        CHAIN_MAX, DueOf, SKEW_US,
+        CHAIN_MAX, SKEW_US, TimerKind,
         cells::{self, CellKey},
         effective_state, layers,
     },
@@ -151,8 +151,8 @@ impl TaskReplay {
         unshown.push(Unshown::Trust { leaf });
         unshown.push(Unshown::Outside);
         unshown.push(Unshown::Received);
-        let waits = |due: &crate::assess::Due| !matches!(due.what, DueOf::Session(_));
-        if self.kept.dues.keys().any(waits) {
+        let waits = |due: &crate::assess::Timer| !matches!(due.kind, TimerKind::Session(_));
+        if self.kept.timers.keys().any(waits) {
             unshown.push(Unshown::Time { known: self.at });
         }
         if self.shared {

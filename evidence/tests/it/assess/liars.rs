@@ -295,7 +295,7 @@ fn a_deadline_that_has_passed_clears_nothing() {
         let intent = stage.ledger.try_say(AGENT, Some(1), body, early).unwrap();
         assert_eq!(intent.state(), Some(IntentState::Denied));
         assert_eq!(intent.kinds(), [F::IntentLapsed]);
-        assert_eq!(stage.ledger.kept.dues.len(), 0);
+        assert_eq!(stage.ledger.kept.timers.len(), 0);
         stage.replays();
     }
 }
@@ -639,7 +639,7 @@ fn a_proven_opening_displaces_a_claimed_one() {
     let task = stage.ledger.task(1);
     assert_eq!((task.tier(), task.opened()), (RiskTier::Payment, L::Proven));
     assert_eq!((task.opened_leaf, task.deadline_us), (Some(opened.leaf), 0));
-    assert!(stage.ledger.kept.dues.is_empty());
+    assert!(stage.ledger.kept.timers.is_empty());
     let root = stage.root(|_| {});
     let intent = stage.intend(Some(&root), |_| {});
     assert_eq!(intent.state(), Some(IntentState::Waiting));

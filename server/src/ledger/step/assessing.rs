@@ -7,7 +7,7 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, Micros, RULES_ASSESSED, Sequence, SessionId, TaskId, WireError,
     assess::{
-        AHEAD_MAX_US, Due, ImplicitIntent, Owner, RecordedStatement, View,
+        AHEAD_MAX_US, ImplicitIntent, Owner, RecordedStatement, Timer, View,
         body::{Body, ParsedBody},
         cells::CellKey,
     },
@@ -44,7 +44,7 @@ impl LedgerState {
             let leaf = turn.next_leaf();
             let mut view = StepView::new(turn, &self.sessions, past);
             self.assessor.advance(&mut view, &trust.read(), leaf, at)?;
-            self.write_owed(turn, past)?;
+            self.write_ledger_entries(turn, past)?;
         }
         Ok(at)
     }
@@ -66,7 +66,7 @@ impl LedgerState {
         let leaf = turn.next_leaf();
         let mut view = StepView::new(turn, &self.sessions, past);
         self.assessor.tick(&mut view, &trust.read(), leaf, at)?;
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         Ok(true)
     }
 
@@ -191,7 +191,7 @@ impl LedgerState {
         let mut view = StepView::new(turn, &self.sessions, past);
         self.assessor
             .confirm_clock(&mut view, &trust.read(), leaf, (from, at), clock)?;
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         let mut view = StepView::new(turn, &self.sessions, past);
         self.clock = self.assessor.clock(&mut view)?;
         Ok(())
@@ -240,12 +240,12 @@ impl LedgerState {
     }
 
     /// Writes what the ledger itself has to say.
-    pub(super) fn write_owed(
+    pub(super) fn write_ledger_entries(
         &mut self,
         turn: &mut Turn,
         past: &mut impl Past,
     ) -> Result<(), StepError> {
-        while self.assessor.owes() {
+        while self.assessor.has_pending() {
             let leaf = turn.next_leaf();
             let trust = self.trust.read();
             let mut view = StepView::new(turn, &self.sessions, past);
@@ -278,7 +278,7 @@ impl LedgerState {
         let leaf = turn.next_leaf();
         let mut view = StepView::new(turn, &self.sessions, past);
         self.assessor.tick(&mut view, &trust.read(), leaf, at)?;
-        self.write_owed(turn, past)
+        self.write_ledger_entries(turn, past)
     }
 
     /// Writes a receipt of a task; its leaf, or `None` if nothing of the task is here.
@@ -297,7 +297,7 @@ impl LedgerState {
         let mut view = StepView::new(turn, &self.sessions, past);
         self.assessor.request_receipt(&mut view, task)?;
         let leaf = turn.next_leaf();
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         Ok(Some(leaf))
     }
 }
@@ -446,16 +446,16 @@ impl<P: Past> View for StepView<'_, P> {
         Ok((at_place == Some(leaf)).then_some(recorded))
     }
 
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StepError> {
-        Ok(self.past.due(due)?)
+    fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, StepError> {
+        Ok(self.past.due(timer)?)
     }
 
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StepError> {
-        Ok(self.past.dues_after(after, limit)?)
+    ) -> Result<Vec<(Timer, Owner)>, StepError> {
+        Ok(self.past.timers_after(after, limit)?)
     }
 
     fn damaged(&self, key: &CellKey) -> StepError {

@@ -42,7 +42,7 @@ impl LedgerState {
         self.come_to(turn, batch.received_at(), past)?;
         let leaf = turn.next_leaf();
         self.keep(turn, batch, statement, Some(first), past)?;
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         Ok(Placement::Equivocation { leaf, expected })
     }
 
@@ -97,7 +97,7 @@ impl LedgerState {
             });
         }
         // Behind the batch, which lies in one piece.
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         Ok(placements)
     }
 
