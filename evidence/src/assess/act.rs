@@ -8,7 +8,7 @@ use super::{
     body::LeafRef,
     cells::{Act, CellKey, Changes, Declared, Expected, Leaves, Outcome, System},
     digest,
-    table::{self, Event, Row, State, Thing},
+    table::{self, Event, Machine, State, Transition},
     timer::{Timer, TimerKind},
 };
 use crate::{Micros, TaskId};
@@ -218,14 +218,18 @@ impl Assessor {
     }
 
     /// Where an act stands for what would move it: what waits in a task that has ended has lapsed.
-    pub(super) fn stands<V: View>(&mut self, view: &mut V, act: &Act) -> Result<State, V::Error> {
+    pub(super) fn effective_state<V: View>(
+        &mut self,
+        view: &mut V,
+        act: &Act,
+    ) -> Result<State, V::Error> {
         let state = intent_state(act.state());
         let (State::Waiting, Some(id)) = (state, task_of(act)) else {
             return Ok(state);
         };
         let task = self.cells.task(view, id)?;
         let ended = task.is_some_and(|task| task.state() == TaskState::Closed);
-        let row = table::find(Thing::Intent, state, Event::TaskEnded).filter(|_| ended);
+        let row = table::find(Machine::Intent, state, Event::TaskEnded).filter(|_| ended);
         Ok(row.map_or(state, |row| row.to))
     }
 
@@ -236,9 +240,9 @@ impl Assessor {
         here: EntryContext<'_>,
         act: &mut Act,
         event: Event,
-    ) -> Result<Option<&'static Row>, V::Error> {
-        let from = self.stands(view, act)?;
-        let Some(row) = table::find(Thing::Intent, from, event) else {
+    ) -> Result<Option<&'static Transition>, V::Error> {
+        let from = self.effective_state(view, act)?;
+        let Some(row) = table::find(Machine::Intent, from, event) else {
             return Ok(None);
         };
         if row.to != from {
@@ -271,14 +275,14 @@ impl Assessor {
         here: EntryContext<'_>,
         act: &mut Act,
         event: Event,
-    ) -> Result<Option<&'static Row>, V::Error> {
+    ) -> Result<Option<&'static Transition>, V::Error> {
         let task = task_of(act);
         let intent = act.leaf;
         let Some(outcome) = &mut act.outcome else {
             return Ok(None);
         };
         let from = outcome_state(outcome.state());
-        let Some(row) = table::find(Thing::Outcome, from, event) else {
+        let Some(row) = table::find(Machine::Outcome, from, event) else {
             return Ok(None);
         };
         let state = state_of_outcome(row.to);
@@ -326,7 +330,7 @@ impl Assessor {
 
     /// Lets an act's deadline pass that has come, and has not fired: inside of a batch, whose
     /// statements all have the same time, nothing fires.
-    pub(super) fn overtake<V: View>(
+    pub(super) fn fire_deadline<V: View>(
         &mut self,
         view: &mut V,
         here: EntryContext<'_>,

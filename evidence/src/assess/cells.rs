@@ -111,10 +111,10 @@ pub(super) enum Cell {
     Changes(Changes),
     Leaves(Leaves),
     Correlated(Correlated),
-    Names(Names),
+    GrantList(GrantList),
     Count(Count),
-    Use(Use),
-    Spoke(Spoke),
+    KeyTask(KeyTask),
+    KeyActivity(KeyActivity),
     Timers(TimerCount),
     Promise(Promise),
     Clock(Clock),
@@ -134,10 +134,10 @@ impl Cell {
             Self::Changes(cell) => cell.encode_to_vec(),
             Self::Leaves(cell) => cell.encode_to_vec(),
             Self::Correlated(cell) => cell.encode_to_vec(),
-            Self::Names(cell) => cell.encode_to_vec(),
+            Self::GrantList(cell) => cell.encode_to_vec(),
             Self::Count(cell) => cell.encode_to_vec(),
-            Self::Use(cell) => cell.encode_to_vec(),
-            Self::Spoke(cell) => cell.encode_to_vec(),
+            Self::KeyTask(cell) => cell.encode_to_vec(),
+            Self::KeyActivity(cell) => cell.encode_to_vec(),
             Self::Timers(cell) => cell.encode_to_vec(),
             Self::Promise(cell) => cell.encode_to_vec(),
             Self::Clock(cell) => cell.encode_to_vec(),
@@ -159,11 +159,11 @@ impl Cell {
             CellKey::Changes(..) => Self::Changes(Changes::decode(bytes).ok()?),
             CellKey::Correlation(_) => Self::Correlated(Correlated::decode(bytes).ok()?),
             CellKey::Equivocation(..) => Self::Leaves(Leaves::decode(bytes).ok()?),
-            CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
+            CellKey::Token(_) => Self::GrantList(GrantList::decode(bytes).ok()?),
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
-            CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
+            CellKey::KeyUse(..) => Self::KeyTask(KeyTask::decode(bytes).ok()?),
             CellKey::Sweep(_) => Self::Sweep(Sweep::decode(bytes).ok()?),
-            CellKey::KeyIn(..) => Self::Spoke(Spoke::decode(bytes).ok()?),
+            CellKey::KeyIn(..) => Self::KeyActivity(KeyActivity::decode(bytes).ok()?),
             CellKey::Timers(_) => Self::Timers(TimerCount::decode(bytes).ok()?),
             CellKey::Promise(_) => Self::Promise(Promise::decode(bytes).ok()?),
             CellKey::Clock => Self::Clock(Clock::decode(bytes).ok()?),
@@ -212,10 +212,10 @@ cell_content!(
     Changes = Changes,
     Leaves = Leaves,
     Correlated = Correlated,
-    Names = Names,
+    GrantList = GrantList,
     Count = Count,
-    Use = Use,
-    Spoke = Spoke,
+    KeyTask = KeyTask,
+    KeyActivity = KeyActivity,
     Timers = TimerCount,
     Promise = Promise,
     Clock = Clock,
@@ -276,7 +276,7 @@ pub struct Task {
     pub seen_open: Vec<u64>,
     /// Keys that spoke in it: the first 64. Others have cells of their own.
     #[prost(message, repeated, tag = "17")]
-    pub keys: Vec<Spoke>,
+    pub keys: Vec<KeyActivity>,
     /// Its first entry.
     #[prost(uint64, tag = "18")]
     pub first_leaf: u64,
@@ -332,7 +332,7 @@ pub struct Clock {
 
 /// When a key spoke last in a task.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Spoke {
+pub struct KeyActivity {
     /// 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
@@ -471,7 +471,7 @@ pub struct CorrelatedAct {
 
 /// Grants that stand for one outside token: at most `SHARED_MAX`, the best founded.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Names {
+pub struct GrantList {
     /// The grants, in order of their leaves.
     #[prost(message, repeated, tag = "1")]
     pub grants: Vec<GrantName>,
@@ -521,7 +521,7 @@ pub struct Sweep {
 
 /// A task that a key spoke in.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Use {
+pub struct KeyTask {
     /// 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub task: Bytes,

@@ -9,10 +9,10 @@ use super::{
     SHARED_MAX,
     assessor::{Assessor, Author, EntryContext, View},
     body::ParsedBody,
-    cells::{Act, CellKey, Correlated, CorrelatedAct, Names, System, name_of, short, short_of},
+    cells::{Act, CellKey, Correlated, CorrelatedAct, GrantList, System, name_of, short, short_of},
     effects::{self, Fit},
     keys::{self, is_claim},
-    observe::Sight,
+    observe::ObservedEffects,
     work::{Budget, LOOK},
 };
 use crate::{
@@ -95,7 +95,7 @@ impl Assessor {
         view: &mut V,
         here: EntryContext<'_>,
         voice: Author<'_>,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
         budget: &mut Budget,
     ) -> Result<Found, V::Error> {
         let (candidates, mut missed) = self.candidates(view, here, sight, budget)?;
@@ -163,7 +163,7 @@ impl Assessor {
         &mut self,
         view: &mut V,
         here: EntryContext<'_>,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
         budget: &mut Budget,
     ) -> Result<(Vec<Candidate>, usize), V::Error> {
         let mut missed = 0;
@@ -233,7 +233,7 @@ impl Assessor {
                 continue;
             }
             let key = CellKey::Token(name_of(kind, value));
-            let Some(names) = self.cells.look::<Names, _>(view, key)? else {
+            let Some(names) = self.cells.look::<GrantList, _>(view, key)? else {
                 continue;
             };
             for name in names.grants.iter().filter(|name| name.rank > 0) {

@@ -36,7 +36,7 @@ impl Assessor {
             let detail = "the decision is of no Intent of this task";
             return self.object(view, here, voice, kind, task, None, detail);
         };
-        act = self.overtake(view, here, act)?;
+        act = self.fire_deadline(view, here, act)?;
         if !voice.has_role(KeyRole::PolicyEngine) {
             // An unsigned decision is somebody's word, and counts for nothing.
             if voice.is_signed() {
@@ -79,7 +79,7 @@ impl Assessor {
             let detail = "what was approved is no Intent of this task";
             return self.object(view, here, voice, kind, task, None, detail);
         };
-        act = self.overtake(view, here, act)?;
+        act = self.fire_deadline(view, here, act)?;
         if !voice.has_role(KeyRole::Approver) {
             if voice.is_signed() && !voice.has_role(KeyRole::Importer) {
                 let kind = FindingKind::WrongRole;
@@ -191,7 +191,7 @@ impl Assessor {
         strength: AuthenticationStrength,
     ) -> Result<(), V::Error> {
         // An act with an Outcome is not to be done any more: no permit for it.
-        if self.stands(view, act)? != State::Waiting || act.outcome.is_some() {
+        if self.effective_state(view, act)? != State::Waiting || act.outcome.is_some() {
             return Ok(());
         }
         if !act.clearing {

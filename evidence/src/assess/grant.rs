@@ -9,8 +9,8 @@ use super::{
     act::copied_of,
     assessor::{Assessor, Author, EntryContext, View},
     body::{Effect, Grant, Quantity},
-    cells::{self, CellKey, GrantName, Names, Relied, Scope, name_of},
-    table::{self, Event, State, Thing},
+    cells::{self, CellKey, GrantList, GrantName, Relied, Scope, name_of},
+    table::{self, Event, Machine, State},
 };
 use crate::{KeyId, Micros, TaskId, trust::Registry};
 
@@ -39,7 +39,7 @@ pub fn state_at(grant: &cells::Grant, task_closed: bool, at: Micros) -> GrantSta
         _ if is_spent(grant) => State::Exhausted,
         _ => State::Active,
     };
-    let moved = |event| table::find(Thing::Grant, kept, event).is_some();
+    let moved = |event| table::find(Machine::Grant, kept, event).is_some();
     if task_closed && moved(Event::TaskEnded) {
         GrantState::TaskClosed
     } else if at.get() >= grant.expires_us && moved(Event::TimeOver) {
@@ -216,7 +216,7 @@ impl Assessor {
                 }
             }
         };
-        let row = table::find(Thing::Grant, State::New, event);
+        let row = table::find(Machine::Grant, State::New, event);
         grant.set_state(match row.map(|row| row.to) {
             _ if against.is_some() => GrantState::Invalid,
             Some(State::Active) => GrantState::Active,
@@ -225,7 +225,7 @@ impl Assessor {
         });
         if let (Some((kind, value)), None) = (&said.outside_token, &against) {
             let token = CellKey::Token(name_of(kind, value));
-            let names: &mut Names = self.cells.change_or_default(view, token)?;
+            let names: &mut GrantList = self.cells.change_or_default(view, token)?;
             let rank = match grant.rooted() {
                 _ if voice.is_authority() => 2,
                 LayerState::Proven => 1,
@@ -320,7 +320,7 @@ impl Assessor {
                 FindingKind::WrongRole,
                 "a grant is accepted by its subject, with its key",
             )
-        } else if !accepts(grant, voice, stands(grant, ended, here.at)) {
+        } else if !accepts(grant, voice, table_state(grant, ended, here.at)) {
             (
                 FindingKind::OutOfPlace,
                 "the grant does not wait for an acceptance",
@@ -352,8 +352,12 @@ impl Assessor {
                 (FindingKind::UnknownGrant, "the grant is another task's")
             }
             Some(grant)
-                if table::find(Thing::Grant, stands(grant, ended, here.at), Event::Revoked)
-                    .is_none() =>
+                if table::find(
+                    Machine::Grant,
+                    table_state(grant, ended, here.at),
+                    Event::Revoked,
+                )
+                .is_none() =>
             {
                 (
                     FindingKind::OutOfPlace,
@@ -486,7 +490,7 @@ impl Assessor {
     }
 }
 
-impl Names {
+impl GrantList {
     /// Adds a grant. If there are 24, one of those that are founded worst gives way, the newest of them;
     /// that one is returned.
     fn add(&mut self, name: GrantName) -> Option<GrantName> {
@@ -564,7 +568,7 @@ fn new_grant(
 
 /// Where a grant stands for what would move it. Other than for those who ask, one whose time has not
 /// come waits for nothing but that.
-fn stands(grant: &cells::Grant, task_closed: bool, at: Micros) -> State {
+fn table_state(grant: &cells::Grant, task_closed: bool, at: Micros) -> State {
     match state_at(grant, task_closed, at) {
         GrantState::Pending if grant.state() == GrantState::Pending => State::Pending,
         GrantState::Pending | GrantState::Active => State::Active,
@@ -578,12 +582,12 @@ fn stands(grant: &cells::Grant, task_closed: bool, at: Micros) -> State {
 
 /// Returns true if the grant waits for its subject's acceptance, or has only a claimed one, and this one
 /// is proven.
-fn accepts(grant: &cells::Grant, voice: Author<'_>, stands: State) -> bool {
-    let displaces = stands == State::Active
+fn accepts(grant: &cells::Grant, voice: Author<'_>, state: State) -> bool {
+    let displaces = state == State::Active
         && grant.accepted_leaf.is_some()
         && !grant.accepted_signed
         && !voice.is_claim();
-    displaces || table::find(Thing::Grant, stands, Event::Accepted).is_some()
+    displaces || table::find(Machine::Grant, state, Event::Accepted).is_some()
 }
 
 fn is_subject(grant: &cells::Grant, producer: &str, key: Option<KeyId>) -> bool {

@@ -18,7 +18,7 @@ use super::{
     digest,
     grant::{NEGATIVE, Shown, Wanted, covers},
     implicit_intent::ImplicitIntent,
-    table::{self, Event, State, Thing},
+    table::{self, Event, Machine, State},
     timer::{Timer, TimerKind},
 };
 use crate::{
@@ -174,7 +174,7 @@ impl Assessor {
         if open.is_none_or(|task| task.state() != TaskState::Open) {
             return Ok(false);
         }
-        let row = table::find(Thing::Intent, State::New, Event::JudgedClear);
+        let row = table::find(Machine::Intent, State::New, Event::JudgedClear);
         debug_assert!(row.is_some_and(|row| row.to == State::Cleared));
         let event = digest::Event::Intent {
             leaf: here.leaf,

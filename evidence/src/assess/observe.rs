@@ -10,7 +10,7 @@ use super::{
     body::{Effect, LeafRef, ParsedBody},
     cells::{Act, Change, Observed, System, SystemSaw},
     correlation::{Found, largest_share},
-    effects::{self, CHANGES_MAX, Seen, Sighted},
+    effects::{self, CHANGES_MAX, EffectMatch, ObservedEffect},
     keys,
     table::{Event, State},
     work::Budget,
@@ -21,11 +21,11 @@ use crate::{Micros, TaskId};
 const EARLY_FINDINGS_MAX: usize = 8;
 
 /// An Observation, with its effects parted into those that its speaker can prove and the others.
-pub(super) struct Sight<'a> {
+pub(super) struct ObservedEffects<'a> {
     /// On resources that are the speaker's own.
-    pub(super) own: Vec<Sighted>,
+    pub(super) own: Vec<ObservedEffect>,
     /// On others, or said by somebody who is no registered system.
-    pub(super) claimed: Vec<Sighted>,
+    pub(super) claimed: Vec<ObservedEffect>,
     observed_at: Micros,
     pub(super) task: Option<TaskId>,
     pub(super) said: &'a ParsedBody,
@@ -58,9 +58,9 @@ impl Assessor {
         }
         let owns = |effect: &&Effect| system.is_some_and(|system| system.owns(&effect.resource));
         let (own, claimed): (Vec<&Effect>, Vec<&Effect>) = seen.iter().partition(owns);
-        let sight = Sight {
-            own: own.into_iter().map(Sighted::of).collect(),
-            claimed: claimed.into_iter().map(Sighted::of).collect(),
+        let sight = ObservedEffects {
+            own: own.into_iter().map(ObservedEffect::of).collect(),
+            claimed: claimed.into_iter().map(ObservedEffect::of).collect(),
             observed_at,
             task,
             said,
@@ -100,9 +100,9 @@ impl Assessor {
         view: &mut V,
         here: EntryContext<'_>,
         voice: Author<'_>,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
     ) -> Result<(), V::Error> {
-        let list = |effects: &[Sighted], what: &str| {
+        let list = |effects: &[ObservedEffect], what: &str| {
             let first = effects.first();
             let first = first.map_or_else(String::new, |one| one.effect.told());
             match effects.len() {
@@ -130,7 +130,7 @@ impl Assessor {
         here: EntryContext<'_>,
         voice: Author<'_>,
         mut act: Act,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
     ) -> Result<(), V::Error> {
         let system = effects::system(voice.producer);
         let remembers = (!sight.own.is_empty()).then_some(system);
@@ -172,7 +172,7 @@ impl Assessor {
         here: EntryContext<'_>,
         voice: Author<'_>,
         act: &Act,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
     ) -> Result<(), V::Error> {
         let compared = effects::look_up(act, &sight.claimed, &[]);
         let other = compared
@@ -180,7 +180,12 @@ impl Assessor {
             .iter()
             .zip(&sight.claimed)
             .map(|(seen, one)| (seen, &one.effect))
-            .find(|(seen, _)| matches!(seen, Seen::Different | Seen::Beyond | Seen::Hidden));
+            .find(|(seen, _)| {
+                matches!(
+                    seen,
+                    EffectMatch::Different | EffectMatch::Beyond | EffectMatch::Hidden
+                )
+            });
         let detail = match (other, voice.has_role(KeyRole::DownstreamSystem)) {
             (None, false) => return Ok(()),
             (_, true) => {
@@ -206,7 +211,7 @@ impl Assessor {
         here: EntryContext<'_>,
         voice: Author<'_>,
         act: &mut Act,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
     ) -> Result<(), V::Error> {
         if let (Some(task), Some(key)) = (task_of(act), voice.key)
             && sight.task != Some(task)
@@ -226,7 +231,7 @@ impl Assessor {
         let mut beyond_bound = false;
         for at in effects::most_exact_first(&sight.own) {
             let (effect, seen) = (&sight.own[at].effect, compared.seen[at]);
-            if seen == Seen::Again {
+            if seen == EffectMatch::Again {
                 if let Some(detail) = said_more(act, &sight.own[at], &system) {
                     other = true;
                     let kind = FindingKind::EffectMismatch;
@@ -235,7 +240,7 @@ impl Assessor {
                 continue;
             }
             let mut beyond = None;
-            if seen != Seen::Otherwise {
+            if seen != EffectMatch::Otherwise {
                 let own = act.changes.iter().filter(|one| one.system[..] == system);
                 if own.count() >= CHANGES_MAX {
                     if !std::mem::replace(&mut beyond_bound, true) {
@@ -260,7 +265,7 @@ impl Assessor {
                 });
             }
             // An effect that nobody has declared yet is compared when the Outcome comes.
-            let compares = act.outcome.is_some() || seen == Seen::Otherwise;
+            let compares = act.outcome.is_some() || seen == EffectMatch::Otherwise;
             let found = match unlike(seen, &effect.told()).filter(|_| compares) {
                 Some((FindingKind::EffectMismatch, detail)) => {
                     Some((FindingKind::EffectMismatch, beyond.unwrap_or(detail)))
@@ -344,9 +349,9 @@ impl Assessor {
         view: &mut V,
         here: EntryContext<'_>,
         act: &mut Act,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
     ) -> Result<bool, V::Error> {
-        let state = self.stands(view, act)?;
+        let state = self.effective_state(view, act)?;
         let cleared = matches!(state, State::Cleared | State::Completed | State::Overdue);
         let cleared_at = act.cleared_at_us.max(act.at_us);
         let seen_at = sight.observed_at.get();
@@ -448,7 +453,7 @@ impl Assessor {
             act.has(FindingKind::EffectMismatch) || act.has(FindingKind::HiddenSideEffect);
         let mut unlike_then = Vec::new();
         for group in early.chunk_by(|a, b| a.leaf == b.leaf) {
-            let prints = group.iter().map(|change| Sighted {
+            let prints = group.iter().map(|change| ObservedEffect {
                 effect: Effect::default(),
                 print: change.effect.clone(),
             });
@@ -518,32 +523,32 @@ fn may_claim(voice: Author<'_>) -> bool {
         || voice.has_role(KeyRole::DownstreamSystem)
 }
 
-const fn declared(seen: Seen) -> Option<u32> {
+const fn declared(seen: EffectMatch) -> Option<u32> {
     match seen {
         // At most 64 are declared.
-        Seen::Declared(n) => Some(n as u32),
+        EffectMatch::Declared(n) => Some(n as u32),
         _ => None,
     }
 }
 
 /// Returns the finding about an effect that was not declared so.
-fn unlike(seen: Seen, told: &str) -> Option<(FindingKind, String)> {
+fn unlike(seen: EffectMatch, told: &str) -> Option<(FindingKind, String)> {
     let (kind, what) = match seen {
-        Seen::Early | Seen::Declared(_) | Seen::Again => return None,
-        Seen::Otherwise => (
+        EffectMatch::Early | EffectMatch::Declared(_) | EffectMatch::Again => return None,
+        EffectMatch::Otherwise => (
             FindingKind::EffectMismatch,
             "was reported before under the same external id, and otherwise",
         ),
-        Seen::Different => (
+        EffectMatch::Different => (
             FindingKind::EffectMismatch,
             "differs from what was declared",
         ),
-        Seen::Beyond => (
+        EffectMatch::Beyond => (
             FindingKind::HiddenSideEffect,
             "was seen more often than it was declared (what is reported again has the external id \
              that it had before)",
         ),
-        Seen::Hidden => (FindingKind::HiddenSideEffect, "was declared by nobody"),
+        EffectMatch::Hidden => (FindingKind::HiddenSideEffect, "was declared by nobody"),
     };
     Some((kind, format!("{told} {what}")))
 }
@@ -559,7 +564,7 @@ fn amounts_beyond(act: &Act, system: &[u8]) -> Option<String> {
 
 /// Takes what a system says of a change that it has reported before. Why it is not what it was taken
 /// for any more, if so: what comes later must not slip in under an id that was confirmed.
-fn said_more(act: &mut Act, again: &Sighted, system: &[u8]) -> Option<String> {
+fn said_more(act: &mut Act, again: &ObservedEffect, system: &[u8]) -> Option<String> {
     let at = act.changes.iter().position(|change| {
         change.system[..] == *system && effects::is_named_alike(&change.effect, &again.print)
     })?;

@@ -8,10 +8,10 @@ use super::{
     assessor::{Assessor, Author, EntryContext, RecordedStatement, View},
     body::Outcome,
     cells::{self, Act, Print, SystemSaw},
-    effects::{self, Seen, Sighted},
+    effects::{self, EffectMatch, ObservedEffect},
     grant::Objection,
     keys::{self, is_claim},
-    table::{self, Event, State, Thing},
+    table::{self, Event, Machine, State},
 };
 use crate::{CommitmentDigest, KeyId, TaskId};
 
@@ -78,7 +78,7 @@ impl Assessor {
             Some(_) => self.displace_outcome(&mut act),
             None => {}
         }
-        act = self.overtake(view, here, act)?;
+        act = self.fire_deadline(view, here, act)?;
         if signed {
             self.keep_independent(here, voice, &mut act);
         }
@@ -107,8 +107,8 @@ impl Assessor {
         let detail = "the Intent has an Outcome already";
         let kind = FindingKind::OutOfPlace;
         self.object(view, here, voice, kind, task, first, detail)?;
-        let from = self.stands(view, &act)?;
-        let row = table::find(Thing::Intent, from, event_of(said));
+        let from = self.effective_state(view, &act)?;
+        let row = table::find(Machine::Intent, from, event_of(said));
         let finding = row.and_then(|row| row.finding);
         let stood = (from, finding);
         let mut found = self.held_against_intent(view, here, task, &act, said, stood, true)?;
@@ -195,7 +195,7 @@ impl Assessor {
     ) -> Result<(), V::Error> {
         let done = said.status != OutcomeStatus::NotDone;
         let event = event_of(said);
-        let from = self.stands(view, act)?;
+        let from = self.effective_state(view, act)?;
         let row = self.move_intent(view, here, act, event)?;
         let stood = (from, row.and_then(|row| row.finding));
         let signed = author.is_some();
@@ -453,8 +453,8 @@ fn differs(act: &Act, said: &Outcome) -> Option<&'static str> {
     if first.status() == OutcomeStatus::NotDone {
         return Some("another Outcome of it says that nothing was done");
     }
-    let compared = effects::look_up(act, &Sighted::all(&said.effects), &[]).seen;
-    let declared = |seen: &Seen| matches!(seen, Seen::Declared(_));
+    let compared = effects::look_up(act, &ObservedEffect::all(&said.effects), &[]).seen;
+    let declared = |seen: &EffectMatch| matches!(seen, EffectMatch::Declared(_));
     (!compared.iter().all(declared)).then_some("another Outcome of it declares other effects")
 }
 

@@ -11,9 +11,9 @@ use super::{
     act::copied,
     assessor::{Assessor, Author, EntryContext, PendingEntry, RecordedStatement, View},
     body::{Body, ParsedBody},
-    cells::{CellKey, Count, Spoke, Sweep, Task, Use},
+    cells::{CellKey, Count, KeyActivity, KeyTask, Sweep, Task},
     digest,
-    table::{self, Event, State, Thing},
+    table::{self, Event, Machine, State},
     timer::{Timer, TimerKind},
 };
 use crate::{KeyId, Micros, TaskId};
@@ -106,7 +106,7 @@ impl Assessor {
             let nth = CellKey::KeyUse(key, uses.count);
             uses.count += 1;
             let task = Bytes::copy_from_slice(id.as_bytes());
-            self.cells.put(nth, Use { task });
+            self.cells.put(nth, KeyTask { task });
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Assessor {
         key: KeyId,
     ) -> Result<bool, V::Error> {
         let cell = CellKey::KeyIn(id, key);
-        let known = self.cells.look::<Spoke, _>(view, cell)?.is_some();
+        let known = self.cells.look::<KeyActivity, _>(view, cell)?.is_some();
         self.cells.put(cell, last_spoke(key, here));
         Ok(!known)
     }
@@ -142,7 +142,7 @@ impl Assessor {
         // A speaker that may open it comes before one that only says so.
         let displaces =
             may && task.state() == TaskState::Open && task.opened() != LayerState::Proven;
-        if !displaces && table::find(Thing::Task, state_of(task), Event::Opened).is_none() {
+        if !displaces && table::find(Machine::Task, state_of(task), Event::Opened).is_none() {
             let opened = task.opened_leaf;
             let kind = FindingKind::OutOfPlace;
             let detail = "the task was opened before";
@@ -189,7 +189,7 @@ impl Assessor {
         let Some(task) = self.cells.change_task(view, id)? else {
             return Ok(());
         };
-        if table::find(Thing::Task, state_of(task), Event::Closed).is_none() {
+        if table::find(Machine::Task, state_of(task), Event::Closed).is_none() {
             let closed = task.closed_leaf;
             let kind = FindingKind::OutOfPlace;
             let detail = "the task is not open";
@@ -212,7 +212,7 @@ impl Assessor {
     ) -> Result<(), V::Error> {
         let task = self.cells.task(view, id)?;
         let row =
-            task.and_then(|task| table::find(Thing::Task, state_of(task), Event::DeadlinePassed));
+            task.and_then(|task| table::find(Machine::Task, state_of(task), Event::DeadlinePassed));
         match row {
             Some(_) => self.close(view, here, id),
             // It has ended, and there are acts left to be looked at.
@@ -360,8 +360,8 @@ fn spoke(task: &mut Task, key: KeyId, here: EntryContext<'_>) -> Noted {
     Noted::New
 }
 
-fn last_spoke(key: KeyId, here: EntryContext<'_>) -> Spoke {
-    Spoke {
+fn last_spoke(key: KeyId, here: EntryContext<'_>) -> KeyActivity {
+    KeyActivity {
         key: Bytes::copy_from_slice(key.as_bytes()),
         last_leaf: here.leaf,
         last_at_us: here.at.get(),
@@ -427,7 +427,7 @@ impl Assessor {
         here: EntryContext<'_>,
         heartbeat: u64,
     ) -> Result<(), V::Error> {
-        let row = table::find(Thing::Session, State::Running, Event::PromiseBroken);
+        let row = table::find(Machine::Session, State::Running, Event::PromiseBroken);
         match row.and_then(|row| row.finding) {
             Some(kind) => {
                 let detail =
@@ -512,7 +512,10 @@ impl Assessor {
         let behind = sweep.left;
         sweep.left = behind.saturating_sub(SWEPT_AT_ONCE);
         for n in sweep.left..behind {
-            let Some(used) = self.cells.look::<Use, _>(view, CellKey::KeyUse(key, n))? else {
+            let Some(used) = self
+                .cells
+                .look::<KeyTask, _>(view, CellKey::KeyUse(key, n))?
+            else {
                 continue;
             };
             let Some(id) = TaskId::from_slice(&used.task) else {
@@ -527,7 +530,7 @@ impl Assessor {
                 Some(last) => Some(last),
                 None => self
                     .cells
-                    .look::<Spoke, _>(view, CellKey::KeyIn(id, key))?
+                    .look::<KeyActivity, _>(view, CellKey::KeyIn(id, key))?
                     .map(|spoke| (spoke.last_leaf, spoke.last_at_us)),
             };
             if let Some((leaf, at_us)) = last

@@ -142,7 +142,7 @@ impl Replay {
 
     /// Before a statement or a manifest at leaf `index`: time comes to `at`, and nothing that the
     /// ledger had to write may be missing.
-    pub(super) fn come_to(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
+    pub(super) fn advance_time(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         self.owes_nothing(index)?;
         self.effective_time = at;
         if let Some((assessor, mut past, registry)) = self.machine() {

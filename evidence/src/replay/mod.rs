@@ -234,7 +234,7 @@ impl Replay {
             Author::Signed | Author::Unsigned => {}
             Author::Unspecified => return Err(Fault::NotAnAuthor),
         }
-        self.come_to(index, at)?;
+        self.advance_time(index, at)?;
         let key = match entry.author {
             Author::Signed => Some(self.verify(entry)?),
             _ => None,
@@ -305,7 +305,7 @@ impl Replay {
         if self.open.is_some() {
             return Err(Fault::InsideBatch);
         }
-        self.come_to(index, at)?;
+        self.advance_time(index, at)?;
         let key = self.verify(entry)?;
         let manifest = Manifest::parse(entry.payload)?;
         if manifest.ledger_id != self.id {

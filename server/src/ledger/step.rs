@@ -465,7 +465,7 @@ impl LedgerState {
             }
             Ok(_) if let Some(refusal) = &beyond_timers => Ok(Placement::Refused(refusal.clone())),
             Ok(_) => {
-                let at = self.come_to(turn, batch.received_at(), past)?;
+                let at = self.advance_time(turn, batch.received_at(), past)?;
                 let leaf = turn.next_leaf();
                 let session = turn.touched.of(statement.session());
                 session.record(batch, statement, self.id, leaf);
@@ -584,7 +584,7 @@ impl LedgerState {
             }
         }
         drop(trust);
-        self.come_to(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), past)?;
         if let TrustStatement::Erasure(contents) = said {
             let leaf = turn.next_leaf();
             turn.erased
@@ -651,7 +651,7 @@ impl LedgerState {
                 Ok(group.refused(member, refusal.clone()))
             }
             Ok(_) => {
-                self.come_to(turn, batch.received_at(), past)?;
+                self.advance_time(turn, batch.received_at(), past)?;
                 let manifest_leaf = turn.next_leaf();
                 let producer = batch.header(first, self.id).producer;
                 let session = turn.touched.of(first.session());

@@ -337,7 +337,7 @@ impl TaskReplay {
             if is_ledgers {
                 self.advance(index, at)?;
             } else {
-                self.come_to(index, at)?;
+                self.advance_time(index, at)?;
             }
             self.settle();
             Ok(())
@@ -378,7 +378,7 @@ impl TaskReplay {
     ) -> Result<Option<Assessed>, Fault> {
         let (entry, at) = self.at_leaf(index, bytes)?;
         if entry.payload_type == PayloadType::BatchManifest {
-            self.come_to(index, at)?;
+            self.advance_time(index, at)?;
             return Ok(None);
         }
         let header = entry.statement()?;
@@ -399,7 +399,7 @@ impl TaskReplay {
                 self.settle();
                 return Ok(None);
             }
-            _ => self.come_to(index, at)?,
+            _ => self.advance_time(index, at)?,
         }
         let statement = LeafStatement {
             leaf: index,

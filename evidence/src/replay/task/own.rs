@@ -19,7 +19,7 @@ use crate::{
 impl TaskReplay {
     /// Before a statement or a manifest at leaf `index`: time comes to `at`, and what the ledger had
     /// to write for the task must be there.
-    pub(super) fn come_to(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
+    pub(super) fn advance_time(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         let inside = index <= self.unit_end;
         if !inside {
             self.owes_nothing(index)?;

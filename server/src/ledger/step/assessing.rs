@@ -30,7 +30,7 @@ impl LedgerState {
 
     /// Lets effective time come to that of what is about to be recorded: what is due by then happens
     /// first, and the ledger's own entries about it are written.
-    pub(super) fn come_to(
+    pub(super) fn advance_time(
         &mut self,
         turn: &mut Turn,
         received_at: Micros,
@@ -293,7 +293,7 @@ impl LedgerState {
         if !self.assesses() || self.assessor.task(&mut view, task)?.is_none() {
             return Ok(None);
         }
-        self.come_to(turn, now, past)?;
+        self.advance_time(turn, now, past)?;
         let mut view = StepView::new(turn, &self.sessions, past);
         self.assessor.request_receipt(&mut view, task)?;
         let leaf = turn.next_leaf();

@@ -39,7 +39,7 @@ impl LedgerState {
         if self.is_late(batch) {
             return Ok(Placement::Late);
         }
-        self.come_to(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), past)?;
         let leaf = turn.next_leaf();
         self.keep(turn, batch, statement, Some(first), past)?;
         self.write_ledger_entries(turn, past)?;
@@ -82,7 +82,7 @@ impl LedgerState {
             return Ok(group.late());
         }
 
-        self.come_to(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), past)?;
         turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
         let whole = Refusal::Batch {
             culprit: culprit.envelope,
