@@ -9,7 +9,7 @@ use deed_evidence::{
     commitment::{Salt, digest_of},
     genesis::Genesis,
     session::Session,
-    trust::Registry,
+    trust::TrustState,
 };
 use deed_proto::v1;
 use deed_tlog::RightEdge;
@@ -40,7 +40,7 @@ impl Trust {
     #[must_use]
     pub fn new(id: LedgerId, genesis: &Genesis) -> Self {
         Self {
-            registry: Arc::new(RwLock::new(Registry::genesis(id, genesis))),
+            registry: Arc::new(RwLock::new(TrustState::genesis(id, genesis))),
             id,
         }
     }

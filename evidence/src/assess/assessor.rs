@@ -19,7 +19,7 @@ use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     entry::Entry,
     statement::{AUTHORITY_PRODUCER, Header, LEDGER_PRODUCER},
-    trust::{KeyRecord, Registry},
+    trust::{KeyRecord, TrustState},
 };
 
 /// What the machine asks for that it does not have at hand.
@@ -164,7 +164,7 @@ pub struct Assessor {
 pub(super) struct EntryContext<'a> {
     pub(super) leaf: u64,
     pub(super) at: Micros,
-    pub(super) registry: &'a Registry,
+    pub(super) registry: &'a TrustState,
 }
 
 /// Whose word a statement is.
@@ -176,7 +176,7 @@ pub(super) struct Author<'a> {
 }
 
 impl<'a> EntryContext<'a> {
-    fn of(spoken: &RecordedStatement<'_>, registry: &'a Registry) -> Self {
+    fn of(spoken: &RecordedStatement<'_>, registry: &'a TrustState) -> Self {
         Self {
             leaf: spoken.leaf,
             at: spoken.at,
@@ -186,7 +186,7 @@ impl<'a> EntryContext<'a> {
 }
 
 impl<'a> Author<'a> {
-    fn of(spoken: &RecordedStatement<'a>, registry: &'a Registry) -> Self {
+    fn of(spoken: &RecordedStatement<'a>, registry: &'a TrustState) -> Self {
         Self {
             producer: spoken.header.producer,
             key: spoken.key,
@@ -269,7 +269,7 @@ impl Assessor {
     pub fn timers_of<V: View>(
         &mut self,
         view: &mut V,
-        registry: &Registry,
+        registry: &TrustState,
         producer: &str,
         key: Option<KeyId>,
     ) -> Result<(u64, u64), V::Error> {
@@ -454,7 +454,7 @@ impl Assessor {
     pub fn advance<V: View>(
         &mut self,
         view: &mut V,
-        registry: &Registry,
+        registry: &TrustState,
         next_leaf: u64,
         at: Micros,
     ) -> Result<(), V::Error> {
@@ -493,7 +493,7 @@ impl Assessor {
     pub fn record<V: View>(
         &mut self,
         view: &mut V,
-        registry: &Registry,
+        registry: &TrustState,
         spoken: &RecordedStatement<'_>,
     ) -> Result<Assessed, V::Error> {
         let here = EntryContext::of(spoken, registry);
@@ -588,7 +588,7 @@ impl Assessor {
     pub fn equivocation<V: View>(
         &mut self,
         view: &mut V,
-        registry: &Registry,
+        registry: &TrustState,
         spoken: &RecordedStatement<'_>,
         first: u64,
     ) -> Result<Assessed, V::Error> {
@@ -615,7 +615,7 @@ impl Assessor {
     pub fn beside<V: View>(
         &mut self,
         view: &mut V,
-        registry: &Registry,
+        registry: &TrustState,
         spoken: &RecordedStatement<'_>,
     ) -> Result<Assessed, V::Error> {
         let here = EntryContext::of(spoken, registry);
@@ -651,7 +651,7 @@ impl Assessor {
     pub fn ledger_entry<V: View>(
         &mut self,
         view: &mut V,
-        registry: &Registry,
+        registry: &TrustState,
         leaf: u64,
         at: Micros,
     ) -> Result<Option<Bytes>, V::Error> {
@@ -712,7 +712,7 @@ impl Assessor {
     pub fn confirm_clock<V: View>(
         &mut self,
         view: &mut V,
-        registry: &Registry,
+        registry: &TrustState,
         next_leaf: u64,
         (from, at): (Micros, Micros),
         clock: Micros,
@@ -765,7 +765,7 @@ impl Assessor {
     pub fn tick<V: View>(
         &mut self,
         view: &mut V,
-        registry: &Registry,
+        registry: &TrustState,
         next_leaf: u64,
         at: Micros,
     ) -> Result<(), V::Error> {

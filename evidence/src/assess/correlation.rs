@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     KeyId, TaskId,
-    trust::{KeyRecord, Registry},
+    trust::{KeyRecord, TrustState},
 };
 
 /// The act that a search came to.
@@ -298,7 +298,7 @@ fn price(act: &Act, seen: usize, system: Option<System>) -> u64 {
 }
 
 /// The registration of a key that proves who acts: not an importer's.
-fn proven_speaker(registry: &Registry, key: KeyId) -> Option<&KeyRecord> {
+fn proven_speaker(registry: &TrustState, key: KeyId) -> Option<&KeyRecord> {
     let record = registry.key(key);
     record.filter(|record| record.role != KeyRole::Importer)
 }
@@ -306,7 +306,7 @@ fn proven_speaker(registry: &Registry, key: KeyId) -> Option<&KeyRecord> {
 /// The one to take out of a list that is shared, each with its key and whether it was denied: of what
 /// nobody proves, else of what was denied, else of the controller that has the most; there of the
 /// producer that has the most, the last of those.
-pub(super) fn largest_share(registry: &Registry, all: &[(&[u8], bool)]) -> Option<usize> {
+pub(super) fn largest_share(registry: &TrustState, all: &[(&[u8], bool)]) -> Option<usize> {
     let speakers: Vec<Option<(&str, &str)>> = all
         .iter()
         .map(|(key, _)| {
@@ -333,7 +333,7 @@ pub(super) fn largest_share(registry: &Registry, all: &[(&[u8], bool)]) -> Optio
 
 impl Correlated {
     /// Takes one out if there are more than `SHARED_MAX`.
-    fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
+    fn make_room(&mut self, registry: &TrustState) -> Option<CorrelatedAct> {
         if self.acts.len() <= SHARED_MAX {
             return None;
         }

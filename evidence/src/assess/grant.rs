@@ -12,7 +12,7 @@ use super::{
     cells::{self, CellKey, GrantList, GrantName, Relied, Scope, name_of},
     table::{self, Event, Machine, State},
 };
-use crate::{KeyId, Micros, TaskId, trust::Registry};
+use crate::{KeyId, Micros, TaskId, trust::TrustState};
 
 /// Whether a pattern covers a name, or another pattern: exact, or a prefix that ends in `/*`;
 /// compared as bytes.
@@ -59,7 +59,7 @@ pub fn state_at(grant: &cells::Grant, task_closed: bool, at: Micros) -> GrantSta
 #[must_use]
 pub fn effective_state<'g>(
     chain: impl IntoIterator<Item = &'g cells::Grant>,
-    registry: &Registry,
+    registry: &TrustState,
     task_closed: bool,
     at: Micros,
 ) -> (GrantState, u64) {
@@ -91,7 +91,7 @@ pub fn effective_state<'g>(
 }
 
 /// The leaf at which the key that handed a grant on was revoked. An authority's is not looked at.
-fn giver_is_revoked(registry: &Registry, grant: &cells::Grant) -> Option<Option<u64>> {
+fn giver_is_revoked(registry: &TrustState, grant: &cells::Grant) -> Option<Option<u64>> {
     let giver = KeyId::from_slice(&grant.issuer_key).and_then(|key| registry.key(key))?;
     giver.revoked_at?;
     Some(giver.revoked_leaf.map(deed_tlog::LeafIndex::get))
@@ -650,7 +650,7 @@ fn scope(shown: &mut Shown, grant: &cells::Grant, covers_of: &Scope, wanted: &Wa
     }
 }
 
-fn in_force(shown: &mut Shown, registry: &Registry, grant: &cells::Grant, at: Micros) {
+fn in_force(shown: &mut Shown, registry: &TrustState, grant: &cells::Grant, at: Micros) {
     let leaf = Some(grant.leaf);
     match grant.state() {
         GrantState::Invalid => {

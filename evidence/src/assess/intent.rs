@@ -290,7 +290,7 @@ impl Assessor {
         let compiled = match policy.policy.compiled() {
             Ok(compiled) => compiled,
             Err(_) => {
-                // Whoever records or replays has looked before (`Registry::can_judge`).
+                // Whoever records or replays has looked before (`TrustState::can_judge`).
                 judged.failed(policy, "this build cannot read it".to_owned());
                 judged.conclude();
                 return Ok(judged);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     KeyId, Micros,
-    trust::{KeyRecord, Registry},
+    trust::{KeyRecord, TrustState},
 };
 
 /// A signed statement that an act's layers rest on.
@@ -43,7 +43,7 @@ impl ReliedKey {
     /// Returns true if somebody else may have had the key when it signed the statement. An
     /// authority's key is in no registration, and is never in doubt here.
     #[must_use]
-    pub fn is_doubtful(&self, registry: &Registry) -> bool {
+    pub fn is_doubtful(&self, registry: &TrustState) -> bool {
         let record = registry.key(self.key);
         record.is_some_and(|record| record.is_doubtful(self.at))
     }
@@ -89,7 +89,7 @@ pub fn relied_on(act: &Act) -> impl Iterator<Item = ReliedKey> + '_ {
 pub(super) struct Doubts(u32);
 
 impl Doubts {
-    pub(super) fn of(act: &Act, registry: &Registry) -> Self {
+    pub(super) fn of(act: &Act, registry: &TrustState) -> Self {
         let doubtful = relied_on(act).filter(|relied| relied.is_doubtful(registry));
         Self(doubtful.fold(0, |parts, relied| parts | bit(relied.part)))
     }
@@ -118,7 +118,7 @@ const fn side(part: EvidencePart) -> Option<u8> {
 
 /// Returns true if an act is itself a claim: nobody signed its Intent, or an importer did, whose key
 /// shows who brought it in.
-pub(super) fn is_claim(act: &Act, registry: &Registry) -> bool {
+pub(super) fn is_claim(act: &Act, registry: &TrustState) -> bool {
     let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
     key.is_none_or(|key| key.role == KeyRole::Importer)
 }
@@ -152,7 +152,7 @@ fn takes_side(act: &Act, part: EvidencePart) -> bool {
 /// agent could silence it by its choice of an approver. ([`conflicts`] has the rest.)
 pub(super) fn rival(
     act: &Act,
-    registry: &Registry,
+    registry: &TrustState,
     speaker: &KeyRecord,
     part: EvidencePart,
 ) -> Option<ReliedKey> {
@@ -168,7 +168,7 @@ pub(super) fn rival(
 
 /// Returns true if a key that counts as `part` is under the controller of another side of the act,
 /// whichever of them spoke first.
-pub(super) fn conflicts(act: &Act, registry: &Registry, key: KeyId, part: EvidencePart) -> bool {
+pub(super) fn conflicts(act: &Act, registry: &TrustState, key: KeyId, part: EvidencePart) -> bool {
     let own = controller(registry, key);
     own.is_some()
         && relied_on(act)
@@ -176,6 +176,6 @@ pub(super) fn conflicts(act: &Act, registry: &Registry, key: KeyId, part: Eviden
             .any(|relied| controller(registry, relied.key) == own)
 }
 
-fn controller(registry: &Registry, key: KeyId) -> Option<&String> {
+fn controller(registry: &TrustState, key: KeyId) -> Option<&String> {
     registry.key(key).map(|record| &record.controller)
 }

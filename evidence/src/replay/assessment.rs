@@ -20,7 +20,7 @@ use crate::{
     entry::Entry,
     session::{Run, Session},
     statement::{self, BodyKind, Header},
-    trust::Registry,
+    trust::TrustState,
 };
 
 /// What the machine left to be kept: the same that a server stores.
@@ -131,7 +131,7 @@ impl View for Past<'_> {
 
 impl Replay {
     /// The machine with what it may ask for; `None` if entries are not assessed.
-    fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &Registry)> {
+    fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &TrustState)> {
         let past = Past {
             kept: &self.kept,
             implicit: &self.implicit,

@@ -40,14 +40,14 @@ use crate::{
     session::{self, Judgement, Run, Session},
     signature,
     statement::{self, AUTHORITY_PRODUCER, BodyKind, Header},
-    trust::{Registry, Speaker, TrustStatement},
+    trust::{Speaker, TrustState, TrustStatement},
 };
 
 /// What the entries so far say together.
 #[derive(Debug)]
 pub struct Replay {
     id: LedgerId,
-    registry: Registry,
+    registry: TrustState,
     effective_time: Micros,
     sessions: BTreeMap<SessionId, (Session, Vec<Run>)>,
     trust_leaves: Vec<(u64, Micros)>,
@@ -105,7 +105,7 @@ impl Replay {
             fault: Box::new(error.into()),
         };
         let (genesis, id) = Genesis::from_entry(genesis_entry).map_err(at_leaf_0)?;
-        let registry = Registry::genesis(id, &genesis);
+        let registry = TrustState::genesis(id, &genesis);
         Ok(Self {
             id,
             assessor: assesses(&registry).then(|| Assessor::new(id)),
@@ -463,7 +463,7 @@ impl Replay {
 
     /// Who speaks for whom, and which rules are in force.
     #[must_use]
-    pub const fn registry(&self) -> &Registry {
+    pub const fn registry(&self) -> &TrustState {
         &self.registry
     }
 
@@ -512,7 +512,7 @@ impl Replay {
 /// Leaves after which changes are taken out of the machine.
 const SETTLE_LEAVES: usize = 1024;
 
-fn assesses(registry: &Registry) -> bool {
+fn assesses(registry: &TrustState) -> bool {
     registry.rules_version() >= RULES_ASSESSED
 }
 

@@ -6,7 +6,7 @@ use deed_proto::v1::PayloadType;
 use deed_tlog::{LeafIndex, leaf_hash};
 use thiserror::Error;
 
-use super::{LogKeys, Registry, TrustLink, TrustRefusal, TrustStatement};
+use super::{LogKeys, TrustLink, TrustRefusal, TrustState, TrustStatement};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, WireError,
     entry::{Entry, EntryError},
@@ -24,7 +24,7 @@ use crate::{
 /// it is the highest receive time of its entries, and no later than the ledger's own.
 #[derive(Debug, Clone)]
 pub struct TrustChain {
-    registry: Registry,
+    registry: TrustState,
     at: Micros,
     /// Sessions that trust statements are in may hold others of the owner's, which the chain does
     /// not show (grants, for example). But sequences rise: a statement that stands twice, or at
@@ -176,14 +176,14 @@ impl Last {
 
 impl TrustChain {
     /// Begins with the genesis entry's bytes. Whether it is the ledger that was meant is for the
-    /// caller to compare: [`Registry::ledger_id`].
+    /// caller to compare: [`TrustState::ledger_id`].
     ///
     /// # Errors
     /// [`ChainError::Genesis`].
     pub fn begin(genesis_entry: &[u8]) -> Result<Self, ChainError> {
         let (genesis, ledger_id) = Genesis::from_entry(genesis_entry)?;
         Ok(Self {
-            registry: Registry::genesis(ledger_id, &genesis),
+            registry: TrustState::genesis(ledger_id, &genesis),
             at: genesis.created_at,
             sessions: HashMap::new(),
         })
@@ -268,7 +268,7 @@ impl TrustChain {
 
     /// What the entries so far amount to.
     #[must_use]
-    pub const fn registry(&self) -> &Registry {
+    pub const fn registry(&self) -> &TrustState {
         &self.registry
     }
 
@@ -280,7 +280,7 @@ impl TrustChain {
 
     /// The same, to keep.
     #[must_use]
-    pub fn into_registry(self) -> Registry {
+    pub fn into_registry(self) -> TrustState {
         self.registry
     }
 
@@ -292,7 +292,7 @@ impl TrustChain {
     pub fn verify<E: AsRef<[u8]>>(
         genesis_entry: &[u8],
         entries: impl IntoIterator<Item = (LeafIndex, E)>,
-    ) -> Result<Registry, ChainError> {
+    ) -> Result<TrustState, ChainError> {
         let mut chain = Self::begin(genesis_entry)?;
         for (index, entry) in entries {
             chain.push(index, entry.as_ref())?;

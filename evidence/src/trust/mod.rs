@@ -1,9 +1,9 @@
 //! Who speaks for whom: what the trust statements of a ledger say together.
 //!
-//! [`TrustStatement`] is one of them, [`Registry`] what all of them so far amount to, and
+//! [`TrustStatement`] is one of them, [`TrustState`] what all of them so far amount to, and
 //! [`TrustChain`] rebuilds a registry from a ledger's entries without believing the ledger. The
-//! server keeps its registry with the same two functions, [`Registry::judge`] and
-//! [`Registry::apply`]. [`LogKeys`] says which key signs which tree heads.
+//! server keeps its registry with the same two functions, [`TrustState::judge`] and
+//! [`TrustState::apply`]. [`LogKeys`] says which key signs which tree heads.
 //!
 //! All times are effective time: the highest receive time of the entries so far.
 
@@ -11,15 +11,15 @@ mod chain;
 mod log_keys;
 mod policy_set;
 mod refusal;
-mod registry;
 mod speaker;
+mod state;
 mod statement;
 
 pub use chain::{ChainError, LogKeyChain, TrustChain};
 pub use log_keys::{HeadError, LOG_KEYS_MAX, LogKey, LogKeys, Signers};
 pub use refusal::{ErasureRefusal, KeyRefusal, TrustRefusal};
-pub use registry::{Hold, KeyRecord, PolicyInForce, Reference, Registry};
 pub use speaker::{Speaker, SpeakerRefusal};
+pub use state::{Hold, KeyRecord, PolicyInForce, Reference, TrustState};
 pub use statement::{HoldScope, KeyRegistration, TrustStatement};
 
 pub use crate::entry::TrustLink;

@@ -3,7 +3,7 @@
 use deed_tlog::LeafIndex;
 use thiserror::Error;
 
-use super::{KeyRefusal, Registry};
+use super::{KeyRefusal, TrustState};
 use crate::{KeyId, Micros, PrincipalHash, session::Binding, statement::AUTHORITY_PRODUCER};
 
 /// How the author of a statement is known, as its entry says it.
@@ -33,10 +33,10 @@ pub enum SpeakerRefusal {
     PrincipalNotBound,
 }
 
-impl Registry {
+impl TrustState {
     /// Whether `speaker` may speak for `producer` at effective time `at`.
     ///
-    /// Not for trust statements, which [`Registry::judge`] judges.
+    /// Not for trust statements, which [`TrustState::judge`] judges.
     ///
     /// # Errors
     /// [`SpeakerRefusal`] if not.

@@ -167,7 +167,7 @@ impl TrustStatement {
     /// The same for one that was recorded. A set of this build's own version of Cedar was compiled
     /// before it was recorded, so one that cannot be is a fault of the log. Whether one of another
     /// version can be matters where an entry is judged by it
-    /// ([`Registry::can_judge`](super::Registry::can_judge)).
+    /// ([`TrustState::can_judge`](super::TrustState::can_judge)).
     ///
     /// # Errors
     /// [`Problem::Policy`] for policies that nobody can judge by.

@@ -51,7 +51,7 @@ use deed_evidence::{
     session::{self, Judgement, Session},
     signature::{self, Possession, key_id},
     statement,
-    trust::{Registry, Speaker, TrustStatement},
+    trust::{Speaker, TrustState, TrustStatement},
 };
 use deed_proto::v1::{
     self, AuthenticationStrength, FindingKind, IntentState, KeyRole, OutcomeStatus, PayloadType,
@@ -386,7 +386,7 @@ impl View for Kept {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) id: LedgerId,
-    pub(crate) registry: Registry,
+    pub(crate) registry: TrustState,
     pub(crate) assessor: Assessor,
     pub(crate) kept: Kept,
     entries: Vec<Bytes>,
@@ -422,7 +422,7 @@ impl Ledger {
         let (genesis, id) = Genesis::from_entry(&entry).unwrap();
         Self {
             id,
-            registry: Registry::genesis(id, &genesis),
+            registry: TrustState::genesis(id, &genesis),
             assessor: Assessor::new(id),
             kept: Kept::default(),
             entries: vec![entry],

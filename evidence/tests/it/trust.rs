@@ -8,8 +8,8 @@ use deed_evidence::{
     signature::{self, key_id},
     statement,
     trust::{
-        ChainError, ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, Reference, Registry,
-        TrustChain, TrustLink, TrustRefusal, TrustStatement,
+        ChainError, ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, Reference, TrustChain,
+        TrustLink, TrustRefusal, TrustState, TrustStatement,
     },
 };
 use deed_proto::v1::{self, KeyRole, PayloadType, statement::Body};
@@ -41,14 +41,14 @@ fn ledger() -> LedgerId {
 
 /// A registry, and leaves to apply statements at.
 struct Ledger {
-    registry: Registry,
+    registry: TrustState,
     next: u64,
 }
 
 impl Ledger {
     /// Keys 2 and 3 are its authorities.
     fn new() -> Self {
-        let registry = Registry::genesis(ledger(), &fixtures::genesis());
+        let registry = TrustState::genesis(ledger(), &fixtures::genesis());
         Self { registry, next: 1 }
     }
 
@@ -550,7 +550,7 @@ impl Chain {
         self.sequence += 1;
     }
 
-    pub(crate) fn verify(&self) -> Result<Registry, ChainError> {
+    pub(crate) fn verify(&self) -> Result<TrustState, ChainError> {
         let genesis = fixtures::genesis().to_entry().unwrap();
         TrustChain::verify(&genesis, self.entries.iter().cloned())
     }

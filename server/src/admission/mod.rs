@@ -224,7 +224,7 @@ pub(crate) struct Admitting {
 #[derive(Clone, Copy)]
 pub(crate) struct Admission<'a> {
     pub(crate) ledger_id: LedgerId,
-    pub(crate) trust: &'a RwLock<trust::Registry>,
+    pub(crate) trust: &'a RwLock<trust::TrustState>,
     pub(crate) sender: &'a Sender,
     pub(crate) received_at: Micros,
     /// Whether contents are held that statements without attachments may name.
@@ -592,7 +592,7 @@ impl Admitted {
 impl Admitting {
     /// PolicySets whose signatures have been verified, by keys that are authorities now. (Another is
     /// refused in the step, or was recorded before: nobody has to compile it.)
-    pub(crate) fn policies(&self, trust: &RwLock<trust::Registry>) -> Sets {
+    pub(crate) fn policies(&self, trust: &RwLock<trust::TrustState>) -> Sets {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");
         let sets = self.batch.statements.iter().filter_map(|statement| {
             let Kind::Trust(said) = &statement.kind else {

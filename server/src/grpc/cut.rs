@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deed_evidence::{Micros, trust::Registry};
+use deed_evidence::{Micros, trust::TrustState};
 use deed_tlog::{InclusionProof, LeafIndex, TreeSize};
 
 use crate::{
@@ -28,7 +28,7 @@ pub(super) struct Cut {
     /// Of the last leaf.
     pub(super) effective_time: Micros,
     /// The trust state of this size, once that of the ledger has gone on.
-    trust: Option<Arc<Registry>>,
+    trust: Option<Arc<TrustState>>,
     /// A tree that is readable and covers this one: only now it may be told of.
     readable: Arc<Readable>,
 }
@@ -62,7 +62,7 @@ impl Cut {
     /// Asks the trust state as it was: a key that was revoked since was in force. The step changes
     /// the ledger's before the turn is in the store, so a state without a later statement is the one
     /// of this size; else it is made again from the store.
-    pub(super) fn ask<T>(&mut self, ask: impl FnOnce(&Registry) -> T) -> Result<T, Refusal> {
+    pub(super) fn ask<T>(&mut self, ask: impl FnOnce(&TrustState) -> T) -> Result<T, Refusal> {
         {
             let trust = self.ledger.trust.read();
             if trust.head().leaf_index.get() < self.size.get() {
@@ -76,7 +76,7 @@ impl Cut {
         Ok(ask(self.trust.insert(trust)))
     }
 
-    fn past(&self) -> Result<Arc<Registry>, Refusal> {
+    fn past(&self) -> Result<Arc<TrustState>, Refusal> {
         let past = self.ledger.past_trust.at(self.size, || self.loaded())?;
         past.ok_or_else(|| {
             Refusal::Unavailable(
@@ -87,7 +87,7 @@ impl Cut {
         })
     }
 
-    fn loaded(&self) -> Result<Registry, Refusal> {
+    fn loaded(&self) -> Result<TrustState, Refusal> {
         let genesis = self.ledger.record_at(self.size).genesis_entry;
         let loaded = load::trust(&self.store, self.ledger.number, &genesis);
         loaded.map_err(|error| match error {

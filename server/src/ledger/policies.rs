@@ -126,7 +126,7 @@ impl Policies {
     }
 
     /// Compiles a policy of a ledger that is being loaded. One that cannot be is told by
-    /// [`trust::Registry::can_judge`](deed_evidence::trust::Registry::can_judge).
+    /// [`trust::TrustState::can_judge`](deed_evidence::trust::TrustState::can_judge).
     pub(crate) fn load(&self, policy: &StoredPolicy) {
         self.counted(policy, || {
             // Whether it can be is asked where something is to be judged by it.

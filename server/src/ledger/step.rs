@@ -39,7 +39,7 @@ use crate::{
 
 /// A ledger's trust state: changed by the step, read by admission. Admission may see what is not
 /// on disk yet: what depends on it is written behind it, or not at all.
-pub(crate) type SharedTrust = Arc<RwLock<trust::Registry>>;
+pub(crate) type SharedTrust = Arc<RwLock<trust::TrustState>>;
 
 /// What the step may ask about the past: the store, which may be a turn or two behind.
 pub(crate) trait Past {

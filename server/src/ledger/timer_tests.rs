@@ -1,4 +1,4 @@
-//! Timers: on disk with the next ones in memory, fired in portions wherever turns are cut, bounded in
+//! TimerCount: on disk with the next ones in memory, fired in portions wherever turns are cut, bounded in
 //! how far away and how many they are.
 
 use std::{
@@ -13,7 +13,7 @@ use deed_evidence::{
     Micros,
     assess::{
         AHEAD_MAX_US, FIRE_MAX, Owner, TIMERS_MAX,
-        cells::{CellKey, Timers},
+        cells::{CellKey, TimerCount},
     },
     entry::Entry,
     replay::Replay,
@@ -333,7 +333,7 @@ proptest! {
 impl ByHand {
     /// As if these held so many timers.
     fn set_timers(&mut self, owners: &[Owner], held: u64, uncharged: u64) {
-        let timers = Timers {
+        let timers = TimerCount {
             held,
             promises: 0,
             uncharged,

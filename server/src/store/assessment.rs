@@ -5,7 +5,7 @@ use deed_evidence::{
     Micros, TaskId,
     assess::{
         ImplicitIntent, Owner, Timer,
-        cells::{Act, CellKey, Clock, Grant, Leaves, Task, Timers},
+        cells::{Act, CellKey, Clock, Grant, Leaves, Task, TimerCount},
     },
     entry::EntryError,
 };
@@ -67,7 +67,7 @@ impl Store {
 
     /// Number of timers that a ledger holds.
     pub(crate) fn count_due(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
-        let timers: Option<Timers> = self.decoded(ledger, &CellKey::Timers(Owner::ALL))?;
+        let timers: Option<TimerCount> = self.decoded(ledger, &CellKey::Timers(Owner::ALL))?;
         Ok(timers.unwrap_or_default().held)
     }
 

@@ -43,7 +43,7 @@ use crate::{
     genesis::Genesis,
     session::Binding,
     statement::{AUTHORITY_PRODUCER, BodyKind, Header},
-    trust::{Registry, Speaker, TrustChain},
+    trust::{Speaker, TrustChain, TrustState},
 };
 
 /// The last statement that was seen of a session.
@@ -347,7 +347,7 @@ impl TaskReplay {
 
     /// The registry of who speaks for whom, as far as trust statements were given.
     #[must_use]
-    pub const fn registry(&self) -> &Registry {
+    pub const fn registry(&self) -> &TrustState {
         self.chain.registry()
     }
 
@@ -438,7 +438,7 @@ impl TaskReplay {
         }
     }
 
-    fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &Registry)> {
+    fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &TrustState)> {
         let past = Past {
             kept: &self.kept,
             implicit: &self.implicit,

@@ -14,7 +14,7 @@ use crate::{
         cells::{self, CellKey},
         effective_state, layers,
     },
-    trust::Registry,
+    trust::TrustState,
 };
 
 /// The proof of who spoke, if there is one.
@@ -79,7 +79,7 @@ pub struct TaskVerdict {
     /// Effective time, as far as the entries show it.
     pub known_time: Micros,
     /// The registry behind the last trust statement that was given.
-    pub registry: Registry,
+    pub registry: TrustState,
     /// Facts that stay the operator's word.
     pub unshown: Vec<Unshown>,
 }

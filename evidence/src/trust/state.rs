@@ -26,7 +26,7 @@ use crate::{
 ///
 /// A clone shares the records of keys, and copies the tables that lead to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registry {
+pub struct TrustState {
     ledger_id: LedgerId,
     head: TrustLink,
     version: u64,
@@ -142,7 +142,7 @@ impl KeyRecord {
     }
 }
 
-impl Registry {
+impl TrustState {
     /// The registry of a ledger that has its genesis entry alone. (A `Genesis` that was read from
     /// an entry has good keys only. One that is not is nobody's, and is left out.)
     #[must_use]
@@ -177,7 +177,7 @@ impl Registry {
     /// Judges a trust statement that `signer`'s key verified, at effective time `at`.
     ///
     /// Its proof of possession is not checked here ([`TrustStatement::verify_possession`]), and of
-    /// an erasure only what the registry knows: for the rest there is [`Registry::erasable`].
+    /// an erasure only what the registry knows: for the rest there is [`TrustState::erasable`].
     ///
     /// # Errors
     /// [`TrustRefusal`] if it must not be recorded.
@@ -291,7 +291,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a trust statement that [`Registry::judge`] let pass and that is leaf `leaf_index`
+    /// Takes a trust statement that [`TrustState::judge`] let pass and that is leaf `leaf_index`
     /// now. `at` is the effective time of that leaf.
     pub fn apply(
         &mut self,
@@ -409,7 +409,7 @@ impl Registry {
 }
 
 /// What others ask.
-impl Registry {
+impl TrustState {
     /// The ledger.
     #[must_use]
     pub const fn ledger_id(&self) -> LedgerId {
