@@ -5,9 +5,9 @@ use std::collections::{HashMap, hash_map::Entry};
 use bytes::Bytes;
 
 use super::{
-    assessor::View,
     cells::{Cell, CellContent, CellKey, Task, TimerCount},
     timer::Owner,
+    view::View,
     weigh::Weigh,
     work::Work,
 };
@@ -290,5 +290,56 @@ impl CellCache {
         });
         self.slots[at].cell = Some(content.wrap());
         self.mark(at);
+    }
+}
+
+/// The cells of a ledger: those at hand, and the view through which the others are read.
+pub(super) struct Cells<'a, V> {
+    pub(super) cache: &'a mut CellCache,
+    pub(super) view: &'a mut V,
+}
+
+/// As the methods of [`CellCache`] with these names.
+impl<V: View> Cells<'_, V> {
+    pub(super) fn look<T: CellContent>(&mut self, key: CellKey) -> Result<Option<&T>, V::Error> {
+        self.cache.look(self.view, key)
+    }
+
+    pub(super) fn change<T: CellContent>(
+        &mut self,
+        key: CellKey,
+    ) -> Result<Option<&mut T>, V::Error> {
+        self.cache.change(self.view, key)
+    }
+
+    pub(super) fn change_or_default<T: CellContent + Default>(
+        &mut self,
+        key: CellKey,
+    ) -> Result<&mut T, V::Error> {
+        self.cache.change_or_default(self.view, key)
+    }
+
+    pub(super) fn timers(&mut self) -> Result<TimerCount, V::Error> {
+        self.cache.timers(self.view)
+    }
+
+    pub(super) fn task(&mut self, task: TaskId) -> Result<Option<&Task>, V::Error> {
+        self.cache.task(self.view, task)
+    }
+
+    pub(super) fn change_task(&mut self, task: TaskId) -> Result<Option<&mut Task>, V::Error> {
+        self.cache.change_task(self.view, task)
+    }
+
+    pub(super) fn put_if_other<T: CellContent + PartialEq>(
+        &mut self,
+        key: CellKey,
+        content: T,
+    ) -> Result<(), V::Error> {
+        self.cache.put_if_other(self.view, key, content)
+    }
+
+    pub(super) fn put<T: CellContent>(&mut self, key: CellKey, content: T) {
+        self.cache.put(key, content);
     }
 }

@@ -24,6 +24,7 @@
 
 mod act;
 mod amounts;
+mod apply;
 mod assessor;
 pub mod body;
 mod cell_cache;
@@ -35,24 +36,25 @@ mod evidence;
 pub mod finding;
 mod grant;
 mod implicit_intent;
-mod intent;
+mod judgement;
 mod keys;
 pub mod layers;
-mod observe;
-mod outcome;
+mod session;
 pub mod table;
 mod task;
 mod timer;
+mod view;
 mod weigh;
 mod work;
 
-pub use assessor::{Assessed, Assessor, Changes, RecordedStatement, View};
+pub use assessor::{Assessed, Assessor, Changes, IntentVerdict, RecordedStatement};
 pub use grant::{covers, effective_state, state_at};
 pub use implicit_intent::ImplicitIntent;
 pub use keys::{ReliedKey, relied_on};
 pub use timer::{
     AHEAD_MAX_US, FIRE_MAX, Owner, TIMERS_MAX, Timer, TimerKind, share, share_unsigned,
 };
+pub use view::View;
 pub use work::Work;
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::assessor::View;
+use super::view::View;
 use crate::{KeyId, Micros, SessionId, TaskId};
 
 /// Timers that fire in front of one entry at most. Where more are due, the ledger writes Ticks first,

@@ -260,7 +260,7 @@ impl Place {
 
     /// Where the Intent stood when it was recorded.
     pub(crate) fn state(&self) -> Option<IntentState> {
-        self.assessed.intent.as_ref().map(|(state, ..)| *state)
+        self.assessed.intent.as_ref().map(|verdict| verdict.state)
     }
 
     /// Findings at its leaf.

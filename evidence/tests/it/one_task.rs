@@ -745,13 +745,13 @@ fn what_would_be_said_of_an_intent_is_said_without_its_story() {
     let entry = signed(&ledger, AGENT, body.clone(), ledger.now());
     for _ in 0..2 {
         let would = replay.would(ledger.next_leaf(), &entry, None).unwrap();
-        assert_eq!(would.intent.unwrap().0, IntentState::Cleared);
+        assert_eq!(would.intent.unwrap().state, IntentState::Cleared);
     }
     ledger.say(PLATFORM, Some(1), task_closed());
     let mut replay = Given::of(&ledger).replay().unwrap();
     let entry = signed(&ledger, AGENT, body.clone(), ledger.now());
     let would = replay.would(ledger.next_leaf(), &entry, None).unwrap();
-    assert_eq!(would.intent.unwrap().0, IntentState::Denied);
+    assert_eq!(would.intent.unwrap().state, IntentState::Denied);
     ledger.say(AUTHORITY, None, key_revoked(AGENT, None));
     let mut replay = Given::of(&ledger).replay().unwrap();
     assert!(replay.would(ledger.next_leaf(), &entry, None).is_err());
