@@ -1,5 +1,7 @@
 //! Parsing a statement: canonical form, every field's rule, and the header.
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 use deed_proto::v1;
 use deed_tlog::Hash;
@@ -25,17 +27,34 @@ use crate::{
     wire::{self, Value},
 };
 
-/// What a statement says of itself, borrowed from its payload.
+/// The header of a statement, borrowed from its payload.
 ///
 /// [`parse`] returns it only for a payload that keeps every rule of `deed/v1/statement.proto`,
-/// but for three things. Rules that hold from rules version 2 on are in [`Header::breach`]. The origin, the keys and the rules version of a genesis statement are read
-/// once, by [`Genesis::from_entry`](crate::genesis::Genesis::from_entry). What a PolicySet's texts
+/// but for three things. Rules that hold from rules version 2 on are in [`SessionHeader::breach`]. The
+/// origin, the keys and the rules version of a genesis statement are read once, by [`Genesis::from_entry`](crate::genesis::Genesis::from_entry). What a PolicySet's texts
 /// say, and whether their digest is right, is found out where they are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The ledger it is for; `None` in a genesis statement alone.
     pub ledger_id: Option<LedgerId>,
-    /// Who speaks.
+    /// The time of the event, by the producer's clock.
+    pub occurred_at: Micros,
+    /// The rest; its fields are read as those of the header.
+    pub in_session: SessionHeader<'a>,
+}
+
+impl<'a> Deref for Header<'a> {
+    type Target = SessionHeader<'a>;
+
+    fn deref(&self) -> &SessionHeader<'a> {
+        &self.in_session
+    }
+}
+
+/// The part of a header by which a statement that was admitted is placed and judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionHeader<'a> {
+    /// The producer.
     pub producer: &'a str,
     /// Its session. All zero in a genesis statement, which has none; a producer may call its
     /// own session so as well.
@@ -46,11 +65,9 @@ pub struct Header<'a> {
     pub previous: Option<PayloadDigest>,
     /// First sequence that the producer says it lost.
     pub skipped_from: Option<Sequence>,
-    /// When it happened, by the producer's clock.
-    pub occurred_at: Micros,
     /// The task it belongs to.
     pub task: Option<TaskId>,
-    /// Which body it has.
+    /// The kind of its body.
     pub body: BodyKind,
     /// The first of its forms that only rules version 1 takes.
     pub breach: Option<Breach>,
@@ -412,16 +429,18 @@ impl<'a> Fields<'a> {
         }
         Ok(Header {
             ledger_id: Hash::try_from(self.ledger_id).ok().map(LedgerId::new),
-            // UTF-8 was checked by the walk; the fallback keeps this free of panics.
-            producer: std::str::from_utf8(self.producer).unwrap_or_default(),
-            session: SessionId::from_slice(self.session).unwrap_or(SessionId::new([0; 16])),
-            sequence: Sequence::new(self.sequence),
-            previous: PayloadDigest::from_slice(self.previous),
-            skipped_from: self.skipped_from.map(Sequence::new),
             occurred_at: Micros::new(i64::try_from(self.occurred_at_us).unwrap_or(i64::MAX)),
-            task: TaskId::from_slice(self.task),
-            body,
-            breach: self.breach(body, body_bytes),
+            in_session: SessionHeader {
+                // UTF-8 was checked by the walk; the fallback keeps this free of panics.
+                producer: std::str::from_utf8(self.producer).unwrap_or_default(),
+                session: SessionId::from_slice(self.session).unwrap_or(SessionId::new([0; 16])),
+                sequence: Sequence::new(self.sequence),
+                previous: PayloadDigest::from_slice(self.previous),
+                skipped_from: self.skipped_from.map(Sequence::new),
+                task: TaskId::from_slice(self.task),
+                body,
+                breach: self.breach(body, body_bytes),
+            },
         })
     }
 

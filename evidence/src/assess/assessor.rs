@@ -17,7 +17,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId, statement::Header,
+    KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId, statement::SessionHeader,
     trust::TrustState,
 };
 
@@ -33,7 +33,7 @@ pub struct RecordedStatement<'a> {
     /// The receive time in its entry.
     pub received_at: Micros,
     /// Its header.
-    pub header: &'a Header<'a>,
+    pub header: &'a SessionHeader<'a>,
     /// Its payload.
     pub payload: &'a [u8],
     /// The digest of its payload, if somebody has computed it.

@@ -27,7 +27,7 @@ use deed_evidence::{
     batch::Manifest,
     entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
     session::{BatchStep, Binding},
-    statement::{self, BodyKind, Breach, Header},
+    statement::{self, BodyKind, Breach, Header, SessionHeader},
     trust::{self, Reference, TrustStatement},
 };
 use deed_proto::v1::{self, PayloadType, rejection::Reason};
@@ -835,17 +835,15 @@ impl AdmittedBatch {
     }
 
     /// The header again, as far as a session's rules look at it.
-    pub(crate) fn header(&self, statement: &Admitted, ledger_id: LedgerId) -> Header<'_> {
+    pub(crate) fn header(&self, statement: &Admitted) -> SessionHeader<'_> {
         let producer = &self.buffer[statement.producer.clone()];
-        Header {
-            ledger_id: Some(ledger_id),
+        SessionHeader {
             // It was UTF-8 when it was parsed.
             producer: std::str::from_utf8(producer).unwrap_or_default(),
             session: statement.session,
             sequence: statement.sequence,
             previous: statement.previous,
             skipped_from: statement.skipped_from,
-            occurred_at: Micros::new(0),
             task: statement.task,
             body: statement.body,
             breach: statement.breach,

@@ -128,7 +128,7 @@ impl LedgerState {
             let found = deadline;
             return Ok(Some(Refusal::DeadlineFar { found, latest }));
         }
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let (producer, key) = (header.producer, statement.authorship.key());
         let trust = self.trust.read();
         let mut view = StepView::new(turn, &self.sessions, past);
@@ -218,7 +218,7 @@ impl LedgerState {
                 &parsed
             }
         };
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let recorded = RecordedStatement {
             leaf,
             leaf_hash,

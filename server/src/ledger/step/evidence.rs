@@ -28,7 +28,7 @@ impl LedgerState {
     ) -> Result<Placement, StepError> {
         let reused = Placement::Refused(session::Refusal::SequenceReused { expected }.into());
         let is_evidence = matches!(statement.authorship, Authorship::Signed(_))
-            && !batch.header(statement, self.id).body.is_trust()
+            && !batch.header(statement).body.is_trust()
             && brings_erased(batch, statement).is_none()
             && self.may_be_evidence(batch, statement)
             && unread(batch, statement).is_none()
@@ -111,7 +111,7 @@ impl LedgerState {
         expected: Sequence,
         past: &mut impl Past,
     ) -> Result<Option<u64>, StepError> {
-        let header = batch.header(member, self.id);
+        let header = batch.header(member);
         if header.sequence >= expected && expected.get() != u64::MAX {
             // Nothing was recorded there.
             return Ok(None);
@@ -133,7 +133,7 @@ impl LedgerState {
     /// Returns true if a statement that somebody signs a second time can be held against them: the
     /// rules say so, and it is still theirs to speak.
     fn may_be_evidence(&self, batch: &AdmittedBatch, statement: &Admitted) -> bool {
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let at = self.effective_time.max(batch.received_at());
         let speaker = Speaker {
             key: statement.authorship.key(),
@@ -150,7 +150,7 @@ impl LedgerState {
         statement: &Admitted,
         past: &mut impl Past,
     ) -> Result<bool, StepError> {
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let mut view = StepView::new(turn, &self.sessions, past);
         let (session, sequence) = (header.session, header.sequence);
         let known = self.assessor.equivocated(&mut view, session, sequence)?;
@@ -169,7 +169,7 @@ impl LedgerState {
         let leaf = turn.next_leaf();
         turn.push(batch.entry(statement), statement.leaf_hash);
         let said = said(batch, statement).map_err(|error| unreadable(leaf, &error))?;
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let recorded = RecordedStatement {
             leaf,
             leaf_hash: statement.leaf_hash,
