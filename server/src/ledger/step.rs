@@ -190,7 +190,6 @@ impl StepError {
 /// A ledger between two turns.
 #[derive(Debug)]
 pub(crate) struct LedgerState {
-    id: LedgerId,
     edge: RightEdge,
     effective_time: Micros,
     trust: SharedTrust,
@@ -251,7 +250,6 @@ impl LedgerState {
         let mut assessor = Assessor::restore(id);
         assessor.begins_at(edge.size().get());
         Self {
-            id,
             edge,
             effective_time,
             trust,
