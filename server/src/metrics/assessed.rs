@@ -185,7 +185,7 @@ mod tests {
                 (CellKey::Finding(7, 0), finding(FindingKind::OutOfPlace)),
                 (CellKey::Finding(9, 1), finding(FindingKind::OutOfPlace)),
             ],
-            due: Vec::new(),
+            timers: Vec::new(),
         };
         let mut turn = Assessments::default();
         turn.changed(&changes, 7);
