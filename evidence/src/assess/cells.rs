@@ -5,6 +5,8 @@
 //! meaning is a migration all the same.
 
 mod act;
+mod grant;
+mod task;
 
 use bytes::Bytes;
 use deed_proto::v1;
@@ -12,13 +14,15 @@ use deed_tlog::Hash;
 use prost::Message as _;
 
 pub use super::body::Effect;
-use super::{digest, timer::Owner};
+use super::timer::Owner;
 use crate::{KeyId, Sequence, SessionId, TaskId};
 pub use act::{
     Act, Change, Changes, Declared, Duties, Evidence, Expected, Observed, Outcome, Print, Relied,
     SystemSaw, Waiting,
 };
 pub(super) use act::{short, short_of};
+pub use grant::{Grant, GrantList, GrantName, Scope};
+pub use task::{Count, KeyActivity, KeyTask, Sweep, Task};
 
 /// Names a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -223,74 +227,6 @@ cell_content!(
     Finding = Box<v1::Finding>
 );
 
-/// A task.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Task {
-    /// Leaf of TaskOpened.
-    #[prost(uint64, optional, tag = "1")]
-    pub opened_leaf: Option<u64>,
-    /// `v1::RiskTier`.
-    #[prost(enumeration = "v1::RiskTier", tag = "2")]
-    pub tier: i32,
-    /// 0 for none.
-    #[prost(int64, tag = "3")]
-    pub deadline_us: i64,
-    /// How the opening is known.
-    #[prost(enumeration = "v1::LayerState", tag = "4")]
-    pub opened: i32,
-    /// Who opened it: the controller of its key; empty for an authority, and if nobody signed.
-    #[prost(string, tag = "5")]
-    pub opened_by: String,
-    /// `v1::TaskState`.
-    #[prost(enumeration = "v1::TaskState", tag = "6")]
-    pub state: i32,
-    /// Leaf of TaskClosed; none if its deadline ended it.
-    #[prost(uint64, optional, tag = "7")]
-    pub closed_leaf: Option<u64>,
-    /// Effective time.
-    #[prost(int64, tag = "8")]
-    pub closed_at_us: i64,
-    /// Entries so far.
-    #[prost(uint64, tag = "9")]
-    pub count: u64,
-    /// Running digest over them; 32 bytes, written over in place.
-    #[prost(bytes = "vec", tag = "10")]
-    pub digest: Vec<u8>,
-    /// Running digest over findings and moves; 32 bytes, likewise.
-    #[prost(bytes = "vec", tag = "11")]
-    pub assessment: Vec<u8>,
-    /// Its newest entry.
-    #[prost(uint64, tag = "12")]
-    pub last_leaf: u64,
-    /// Its newest TaskReceipt.
-    #[prost(uint64, optional, tag = "13")]
-    pub receipt_leaf: Option<u64>,
-    /// Findings so far.
-    #[prost(uint64, tag = "14")]
-    pub findings: u64,
-    /// Intents so far.
-    #[prost(uint64, tag = "15")]
-    pub acts: u64,
-    /// Intents without an Outcome whose effects were seen; at most 64.
-    #[prost(uint64, repeated, tag = "16")]
-    pub seen_open: Vec<u64>,
-    /// Keys that spoke in it: the first 64. Others have cells of their own.
-    #[prost(message, repeated, tag = "17")]
-    pub keys: Vec<KeyActivity>,
-    /// Its first entry.
-    #[prost(uint64, tag = "18")]
-    pub first_leaf: u64,
-    /// Producer of TaskOpened.
-    #[prost(string, tag = "19")]
-    pub opener: String,
-    /// Key that signed TaskOpened; 16 bytes, or empty. An authority's is not looked at again.
-    #[prost(bytes = "bytes", tag = "20")]
-    pub opener_key: Bytes,
-    /// Effective time at TaskOpened.
-    #[prost(int64, tag = "21")]
-    pub opened_at_us: i64,
-}
-
 /// Timers that somebody holds.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct TimerCount {
@@ -330,108 +266,6 @@ pub struct Clock {
     pub leaf: u64,
 }
 
-/// When a key spoke last in a task.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct KeyActivity {
-    /// 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub key: Bytes,
-    /// Its last statement there.
-    #[prost(uint64, tag = "2")]
-    pub last_leaf: u64,
-    /// Effective time then.
-    #[prost(int64, tag = "3")]
-    pub last_at_us: i64,
-}
-
-/// A grant.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Grant {
-    /// Its leaf.
-    #[prost(uint64, tag = "1")]
-    pub leaf: u64,
-    /// 16 bytes.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub task: Bytes,
-    /// Who may act.
-    #[prost(string, tag = "3")]
-    pub subject: String,
-    /// 16 bytes, or empty for any key.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub subject_key: Bytes,
-    /// 0 for at once.
-    #[prost(int64, tag = "7")]
-    pub not_before_us: i64,
-    /// Itself excluded.
-    #[prost(int64, tag = "8")]
-    pub expires_us: i64,
-    /// 0 for any number.
-    #[prost(uint64, tag = "9")]
-    pub uses: u64,
-    /// Bound on the sum of amounts.
-    #[prost(int64, optional, tag = "10")]
-    pub minor_units: Option<i64>,
-    /// Its currency.
-    #[prost(string, tag = "11")]
-    pub currency: String,
-    /// Leaf hash of the parent; empty for a root grant.
-    #[prost(bytes = "bytes", tag = "12")]
-    pub parent: Bytes,
-    /// Leaf of the parent.
-    #[prost(uint64, optional, tag = "13")]
-    pub parent_leaf: Option<u64>,
-    /// 1 for a root grant.
-    #[prost(uint32, tag = "14")]
-    pub depth: u32,
-    /// `Active` or `Pending` at first; what time decides is worked out when asked.
-    #[prost(enumeration = "v1::GrantState", tag = "15")]
-    pub state: i32,
-    /// Whether an authority signed the root, and everybody's key what they delegated.
-    #[prost(enumeration = "v1::LayerState", tag = "16")]
-    pub rooted: i32,
-    /// Leaf of GrantAccepted.
-    #[prost(uint64, optional, tag = "17")]
-    pub accepted_leaf: Option<u64>,
-    /// Whether the acceptance was signed.
-    #[prost(bool, tag = "18")]
-    pub accepted_signed: bool,
-    /// Uses charged.
-    #[prost(uint64, tag = "19")]
-    pub uses_spent: u64,
-    /// Amount charged.
-    #[prost(int64, tag = "20")]
-    pub amount_spent: i64,
-    /// Leaf of the Revocation.
-    #[prost(uint64, optional, tag = "21")]
-    pub revoked_leaf: Option<u64>,
-    /// Key that signed it; 16 bytes, or empty. An authority's is not looked at again.
-    #[prost(bytes = "bytes", tag = "22")]
-    pub issuer_key: Bytes,
-    /// Effective time at its leaf.
-    #[prost(int64, tag = "23")]
-    pub at_us: i64,
-    /// Key that signed the acceptance; 16 bytes, or empty.
-    #[prost(bytes = "bytes", tag = "24")]
-    pub accepted_key: Bytes,
-    /// Effective time at the acceptance.
-    #[prost(int64, tag = "25")]
-    pub accepted_at_us: i64,
-}
-
-/// What a grant covers. It never changes, so that charging a use to the grant does not write it again.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Scope {
-    /// Patterns.
-    #[prost(string, repeated, tag = "1")]
-    pub actions: Vec<String>,
-    /// Patterns.
-    #[prost(string, repeated, tag = "2")]
-    pub resources: Vec<String>,
-    /// Producers that may carry out what is cleared under it.
-    #[prost(string, repeated, tag = "3")]
-    pub gateways: Vec<String>,
-}
-
 /// Leaves, ascending.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Leaves {
@@ -467,89 +301,6 @@ pub struct CorrelatedAct {
     /// The first 8 bytes of the hash of the resource that it acts on.
     #[prost(fixed64, tag = "5")]
     pub resource: u64,
-}
-
-/// Grants that stand for one outside token: at most `SHARED_MAX`, the best founded.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct GrantList {
-    /// The grants, in order of their leaves.
-    #[prost(message, repeated, tag = "1")]
-    pub grants: Vec<GrantName>,
-}
-
-/// A grant that stands for an outside token.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct GrantName {
-    /// Its leaf hash.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub hash: Bytes,
-    /// 2 for an authority's, 1 for one that a registered key signed, 0 for one that nobody did.
-    #[prost(uint32, tag = "2")]
-    pub rank: u32,
-    /// Its leaf.
-    #[prost(uint64, tag = "3")]
-    pub leaf: u64,
-    /// Its task; 16 bytes.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub task: Bytes,
-}
-
-/// A count.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct Count {
-    /// How many.
-    #[prost(uint32, tag = "1")]
-    pub count: u32,
-}
-
-/// How far the tasks of a compromised key were looked at: from the newest to the oldest.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct Sweep {
-    /// Leaf of the KeyRevoked.
-    #[prost(uint64, tag = "1")]
-    pub leaf: u64,
-    /// Since when somebody else may have had the key.
-    #[prost(int64, tag = "2")]
-    pub since_us: i64,
-    /// So many of its tasks are still to be looked at.
-    #[prost(uint32, tag = "3")]
-    pub left: u32,
-    /// The time at which the next ones are looked at.
-    #[prost(int64, tag = "4")]
-    pub due_us: i64,
-}
-
-/// A task that a key spoke in.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct KeyTask {
-    /// 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub task: Bytes,
-}
-
-impl Task {
-    /// Takes an entry into the running digest.
-    pub(super) fn add_entry(&mut self, leaf_hash: &Hash) {
-        advance(&mut self.digest, |h| digest::entries(h, leaf_hash));
-        self.count += 1;
-    }
-
-    /// Takes an event into the assessment digest.
-    pub(super) fn note(&mut self, event: &digest::Event) {
-        advance(&mut self.assessment, |a| digest::assessment(a, event));
-        // Every Intent moves once at its own leaf, when it is judged first.
-        if let digest::Event::Intent { leaf, intent, .. } = event
-            && leaf == intent
-        {
-            self.acts += 1;
-        }
-    }
-}
-
-fn advance(digest: &mut Vec<u8>, next: impl FnOnce(&Hash) -> Hash) {
-    let before = Hash::try_from(&digest[..]).unwrap_or(digest::START);
-    digest.clear();
-    digest.extend_from_slice(next(&before).as_bytes());
 }
 
 /// The name under which a correlation key or an outside token is kept.

@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn patterns_cover_as_bytes() {
-        for (pattern, name, request) in [
+        for (pattern, name, wanted) in [
             ("orders/7", "orders/7", true),
             ("orders/7", "orders/77", false),
             ("orders/*", "orders/7", true),

@@ -10,6 +10,7 @@
 mod chain;
 mod log_keys;
 mod policy_set;
+mod record;
 mod refusal;
 mod speaker;
 mod state;
@@ -17,9 +18,10 @@ mod statement;
 
 pub use chain::{ChainError, LogKeyChain, TrustChain};
 pub use log_keys::{HeadError, LOG_KEYS_MAX, LogKey, LogKeys, Signers};
+pub use record::{Hold, KeyRecord, PolicyInForce, Reference};
 pub use refusal::{ErasureRefusal, KeyRefusal, TrustRefusal};
 pub use speaker::{Speaker, SpeakerRefusal};
-pub use state::{Hold, KeyRecord, PolicyInForce, Reference, TrustState};
+pub use state::TrustState;
 pub use statement::{HoldScope, KeyRegistration, TrustStatement};
 
 pub use crate::entry::TrustLink;

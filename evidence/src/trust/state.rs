@@ -1,24 +1,19 @@
-//! The registry: what the trust statements so far say together.
+//! The trust state: what the trust statements so far say together.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use deed_proto::v1::KeyRole;
 use deed_tlog::{Hash, LeafIndex, PublicKey, TreeSize, VerifierKey};
 
 use super::{
-    ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, LOG_KEYS_MAX, LogKeys, TrustLink,
-    TrustRefusal, TrustStatement,
+    ErasureRefusal, Hold, HoldScope, KeyRecord, KeyRefusal, KeyRegistration, LOG_KEYS_MAX, LogKeys,
+    PolicyInForce, Reference, TrustLink, TrustRefusal, TrustStatement,
 };
 use crate::{
-    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId,
-    assess::covers,
-    genesis::Genesis,
-    policy::{StoredPolicy, UnreadablePolicy},
-    signature::key_id,
-    statement::BodyKind,
+    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, genesis::Genesis, policy::UnreadablePolicy,
+    signature::key_id, statement::BodyKind,
 };
 
 /// Who speaks for whom after some of a ledger's trust statements. A function of these statements
@@ -53,93 +48,10 @@ pub struct TrustState {
     log_key_leaves: Vec<LeafIndex>,
 }
 
-/// A registered key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyRecord {
-    /// Its id.
-    pub key_id: KeyId,
-    /// The key itself, its point decompressed.
-    pub public_key: PublicKey,
-    /// What it may say.
-    pub role: KeyRole,
-    /// For whom it speaks.
-    pub producer: String,
-    /// Who is behind it.
-    pub controller: String,
-    /// From when on it is in force, by effective time; 0 for at once.
-    pub valid_from: Micros,
-    /// Until when, that moment excluded; [`Micros::MAX`] for ever.
-    pub valid_until: Micros,
-    /// When it was revoked, by effective time.
-    pub revoked_at: Option<Micros>,
-    /// Since when somebody else may have had it.
-    pub compromised_since: Option<Micros>,
-    /// Producers whose gateway it is: it may give the Outcomes of their Intents.
-    pub acts_for: Vec<String>,
-    /// The resources that are a downstream system's own: names and patterns; `*` for all.
-    pub resources: Vec<String>,
-    /// The leaf that registered it.
-    pub registered_leaf: LeafIndex,
-    /// The leaf that revoked it.
-    pub revoked_leaf: Option<LeafIndex>,
-}
-
-/// A legal hold in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hold {
-    /// Its name.
-    pub hold: HoldId,
-    /// What it covers.
-    pub scope: HoldScope,
-    /// The leaf that placed it.
-    pub placed_leaf: LeafIndex,
-}
-
-/// The evidence policy in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyInForce {
-    /// The policy. It is compiled when it is first needed.
-    pub policy: StoredPolicy,
-    /// The leaf that set it.
-    pub leaf: LeafIndex,
-}
-
-/// A statement that commits to a content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reference {
-    /// Where it is.
-    pub leaf: LeafIndex,
-    /// When it was recorded, by effective time.
-    pub recorded_at: Micros,
-    /// Its task.
-    pub task: Option<TaskId>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bound {
     leaf: LeafIndex,
     valid_until: Micros,
-}
-
-impl KeyRecord {
-    /// Whether it speaks at effective time `at`.
-    #[must_use]
-    pub fn in_force(&self, at: Micros) -> bool {
-        self.revoked_at.is_none() && self.valid_from <= at && at < self.valid_until
-    }
-
-    /// Returns true if somebody else may have had it at effective time `at`.
-    #[must_use]
-    pub fn is_doubtful(&self, at: Micros) -> bool {
-        self.compromised_since.is_some_and(|since| since <= at)
-    }
-
-    /// Returns true if a resource is this system's own.
-    #[must_use]
-    pub fn owns(&self, resource: &str) -> bool {
-        let covers = |pattern: &String| pattern == "*" || covers(pattern, resource);
-        self.resources.iter().any(covers)
-    }
 }
 
 impl TrustState {

@@ -15,6 +15,7 @@
 
 mod covered;
 mod own;
+mod past;
 mod unshown;
 mod verdict;
 mod voice;
@@ -30,13 +31,14 @@ pub use covered::{Covered, WholeBatch};
 pub use unshown::Unshown;
 pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 
+use past::Past;
+
 use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Assessor, ImplicitIntent, Owner, RecordedStatement, Timer, View,
+        Assessed, Assessor, ImplicitIntent, RecordedStatement,
         body::{self, ParsedBody},
-        cells::CellKey,
         digest,
     },
     entry::{Entry, is_late},
@@ -110,56 +112,6 @@ pub struct TaskReplay {
     signed: BTreeMap<u64, Signed>,
     unshown: Vec<Unshown>,
     buffer: Vec<u8>,
-}
-
-/// The state that the machine may ask for. Nothing is forgotten, so it asks for little.
-struct Past<'a> {
-    kept: &'a Kept,
-    implicit: &'a HashMap<u64, ImplicitIntent>,
-    places: &'a HashMap<(SessionId, Sequence), Placed>,
-    sessions: &'a HashMap<SessionId, Last>,
-}
-
-impl View for Past<'_> {
-    type Error = Fault;
-
-    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, Fault> {
-        Ok(self.kept.cell(key))
-    }
-
-    fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, Fault> {
-        Ok(self
-            .places
-            .get(&(*session, sequence))
-            .map(|placed| placed.leaf))
-    }
-
-    fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Fault> {
-        let last = self.sessions.get(session);
-        Ok(last.map(|last| last.producer.clone()))
-    }
-
-    fn intent(&mut self, leaf: u64) -> Result<Option<ImplicitIntent>, Fault> {
-        Ok(self.implicit.get(&leaf).cloned())
-    }
-
-    fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, Fault> {
-        Ok(self.kept.timers.get(timer).copied())
-    }
-
-    fn timers_after(
-        &mut self,
-        after: Option<&Timer>,
-        limit: usize,
-    ) -> Result<Vec<(Timer, Owner)>, Fault> {
-        Ok(self.kept.timers_after(after, limit))
-    }
-
-    fn damaged(&self, key: &CellKey) -> Fault {
-        Fault::Damaged {
-            key: hex::encode(key.to_bytes()),
-        }
-    }
 }
 
 /// The part that an entry plays for this task.
