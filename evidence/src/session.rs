@@ -1,4 +1,4 @@
-//! Strict sequence: which statement a session takes next.
+//! Strict sequence: the statement that a session takes next.
 //!
 //! One pure function, [`judge`], called by the server's step, by `fsck` and by an offline
 //! verifier that replays a ledger.
@@ -65,7 +65,7 @@ pub enum Judgement {
     Behind,
 }
 
-/// Why a session does not take a statement.
+/// The reason why a session does not take a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The session is bound to somebody else.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Micros, TaskId};
 
-/// Where an Intent stands, as the table names it.
+/// The state of an Intent, as the table names it.
 pub(super) const fn intent_state(state: IntentState) -> State {
     match state {
         IntentState::Unspecified => State::New,
@@ -64,8 +64,8 @@ pub(super) fn task_of(act: &Act) -> Option<TaskId> {
 }
 
 impl<V: View> Apply<'_, V> {
-    /// A copy of the act of the Intent at a leaf, without its lists of effects; what changes in it counts
-    /// when [`Apply::put_act`] has it.
+    /// A copy of the act of the Intent at a leaf, without its lists of effects; what changes in it
+    /// counts when [`Apply::put_act`] has it.
     pub(super) fn act_at(&mut self, leaf: u64) -> Result<Option<Act>, V::Error> {
         let kept = self.cells.look::<Box<Act>>(CellKey::Act(leaf))?;
         match kept {
@@ -198,7 +198,7 @@ impl<V: View> Apply<'_, V> {
         self.cells.put_if_other(CellKey::Act(leaf), Box::new(act))
     }
 
-    /// Where an act stands for what would move it: what waits in a task that has ended has lapsed.
+    /// The state of an act, as the table names it: what waits in a task that has ended has lapsed.
     pub(super) fn effective_state(&mut self, act: &Act) -> Result<State, V::Error> {
         let state = intent_state(act.state());
         let (State::Waiting, Some(id)) = (state, task_of(act)) else {

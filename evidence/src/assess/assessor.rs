@@ -52,7 +52,7 @@ impl RecordedStatement<'_> {
     }
 }
 
-/// What became of an Intent at its leaf.
+/// The judgement of an Intent at its leaf.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IntentVerdict {
     /// Its state.
@@ -72,7 +72,7 @@ pub struct Assessed {
     pub findings: Vec<v1::Finding>,
 }
 
-/// What has to be stored after a turn.
+/// The changes of a turn, to be stored.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Changes {
     /// Cells that changed, with their bytes, in order of their keys.
@@ -316,7 +316,7 @@ impl Assessor {
     }
 }
 
-/// What happens in the ledger, leaf by leaf.
+/// The ledger's entries, leaf by leaf.
 impl Assessor {
     /// Lets time come to `at`, before the entry at `next_leaf` is written: the timers that are due by
     /// then fire, [`FIRE_MAX`](super::FIRE_MAX) of them at most. Afterwards the ledger's own entries are

@@ -1,4 +1,4 @@
-//! What a statement says, as far as it is assessed.
+//! The body of a statement, as far as it is assessed.
 
 mod read;
 
@@ -10,13 +10,13 @@ use deed_tlog::Hash;
 
 use crate::{CommitmentDigest, KeyId, Micros, PayloadDigest, Sequence, SessionId};
 
-/// A statement's part that assessment looks at. Bodies that say nothing about acts are
+/// The part of a statement that is assessed. Bodies that say nothing about acts are
 /// [`Body::Nothing`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedBody {
-    /// When it happened, by the producer's clock; 0 if it does not say.
+    /// Time of the event, by the producer's clock; 0 if it does not say.
     pub occurred_at: Micros,
-    /// What other systems call the same thing: kind and value, ascending.
+    /// Names that other systems have for the same thing: kind and value, ascending.
     pub correlation_keys: Vec<(String, String)>,
     /// The body.
     pub body: Body,
@@ -30,14 +30,14 @@ pub enum Body {
     Nothing,
     /// A task begins.
     TaskOpened {
-        /// How much harm it may do.
+        /// The harm that it may do.
         tier: RiskTier,
-        /// When it ends by itself; 0 for never.
+        /// Time at which it ends by itself; 0 for never.
         deadline: Micros,
     },
     /// A task ends.
     TaskClosed {
-        /// How.
+        /// The way it ended.
         end: TaskEnd,
     },
     /// Somebody may do something.
@@ -49,22 +49,22 @@ pub enum Body {
     },
     /// An act is about to happen.
     Intent(Intent),
-    /// What came of it.
+    /// The outcome of an act.
     Outcome(Box<Outcome>),
     /// A policy engine decided.
     Decision {
-        /// Of which Intent.
+        /// Its Intent.
         intent: LeafRef,
-        /// How.
+        /// The decision.
         verdict: Verdict,
     },
     /// Somebody approved or refused.
     Approval(Approval),
     /// A downstream system saw something change.
     Observation {
-        /// Of which Intent, if it knows.
+        /// Its Intent, if the system knows it.
         intent: Option<LeafRef>,
-        /// What changed.
+        /// Changes that it saw.
         effects: Vec<Effect>,
         /// Time at which the system saw it, by its clock; 0 if it does not say.
         observed_at: Micros,
@@ -87,12 +87,12 @@ pub enum Body {
         leaf: u64,
         /// Its number there.
         number: u32,
-        /// What they say.
+        /// The disposition.
         kind: DispositionKind,
     },
     /// A key ends.
     KeyRevoked {
-        /// Which one.
+        /// The key.
         key: KeyId,
         /// Since when somebody else may have had it.
         compromised_since: Option<Micros>,
@@ -108,7 +108,7 @@ pub struct LeafRef {
     pub hash: Hash,
 }
 
-/// Where a text stands in a payload of at most 64 KiB.
+/// The place of a text in a payload of at most 64 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
     at: u32,
@@ -153,20 +153,20 @@ pub struct Amount {
     pub currency: String,
 }
 
-/// What a grant allows.
+/// A grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Who may act.
+    /// The producer that may act.
     pub subject: String,
-    /// With which key; `None` for any of the subject's.
+    /// The key that it must use; `None` for any of the subject's.
     pub subject_key: Option<KeyId>,
     /// Actions: exact, or prefixes that end in `/*`.
     pub actions: Vec<String>,
     /// Resources, likewise.
     pub resources: Vec<String>,
-    /// From when on; 0 for at once.
+    /// Time from which on it is in force; 0 for at once.
     pub not_before: Micros,
-    /// Until when, itself excluded.
+    /// Time of its end, itself excluded.
     pub expires: Micros,
     /// Intents that may be cleared under it; 0 for any number.
     pub uses: u64,
@@ -180,30 +180,30 @@ pub struct Grant {
     pub gateways: Vec<String>,
 }
 
-/// What is about to be done. Its texts stay in the payload: most are never asked for.
+/// An Intent. Its texts stay in the payload: most are never asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// The action's name.
     pub action: Span,
-    /// What it acts on.
+    /// The resource that it acts on.
     pub resource: Span,
-    /// How much: minor units, and the currency.
+    /// The amount: minor units, and the currency.
     pub amount: Option<(i64, Span)>,
     /// Leaf hash of the grant that it relies on.
     pub grant: Option<Hash>,
-    /// When its Outcome must be there; 0 for never.
+    /// Time by which its Outcome must be there; 0 for never.
     pub deadline: Micros,
-    /// What it is called with.
+    /// The digest of its arguments.
     pub arguments: Option<CommitmentDigest>,
-    /// Whether what led to it is committed to.
+    /// True if the prompt that led to it is committed to.
     pub prompt: bool,
-    /// Whether the model is named.
+    /// True if the model is named.
     pub model: bool,
     /// The changes that it will make, where they are known before.
     pub expected_effects: Vec<Effect>,
 }
 
-/// What came of an Intent.
+/// The Outcome of an Intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The Intent's session; `None` for the Outcome's own.
@@ -212,53 +212,53 @@ pub struct Outcome {
     pub sequence: Sequence,
     /// The Intent's payload.
     pub payload_digest: PayloadDigest,
-    /// How it went.
+    /// The result in one word.
     pub status: OutcomeStatus,
-    /// What it changed.
+    /// Changes that it declares.
     pub effects: Vec<Effect>,
-    /// Whether tool call, response and result are committed to.
+    /// True if the tool call is committed to.
     pub tool_call: bool,
-    /// As above.
+    /// True if the response is committed to.
     pub response: bool,
-    /// As above.
+    /// True if the result is committed to.
     pub result: bool,
-    /// What the act was really called with, where it says so.
+    /// The digest of the arguments that were really used, where it says so.
     pub arguments: Option<CommitmentDigest>,
 }
 
 /// An approval or a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Approval {
-    /// Of which Intent.
+    /// Its Intent.
     pub intent: LeafRef,
     /// Yes or no.
     pub verdict: Verdict,
-    /// When it was put before the approver; 0 if that is not said.
+    /// Time at which it was put before the approver; 0 if that is not said.
     pub shown_at: Micros,
-    /// When they opened it; 0 if that is not said.
+    /// Time at which they opened it; 0 if that is not said.
     pub opened_at: Micros,
-    /// When they decided.
+    /// Time of the decision.
     pub decided_at: Micros,
-    /// How they were authenticated.
+    /// The strength of their authentication.
     pub strength: AuthenticationStrength,
 }
 
-/// What an act changed, or was seen to change. As it is kept, too.
+/// A change that an act made, or was seen to make; stored in this form, too.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Effect {
     /// For example `reservation.cancelled`.
     #[prost(string, tag = "1")]
     pub kind: String,
-    /// What was changed.
+    /// The resource that was changed.
     #[prost(string, tag = "2")]
     pub resource: String,
     /// The downstream system's id of the change; may be empty.
     #[prost(string, tag = "3")]
     pub external_id: String,
-    /// How much, in minor units.
+    /// The amount in minor units.
     #[prost(int64, optional, tag = "4")]
     pub minor_units: Option<i64>,
-    /// Of which currency; empty without an amount.
+    /// The currency; empty without an amount.
     #[prost(string, tag = "5")]
     pub currency: String,
     /// SHA-256 of the state before; 32 bytes or empty.

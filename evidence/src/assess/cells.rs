@@ -1,4 +1,4 @@
-//! What an assessment keeps, cell by cell: the state that the step reads and changes.
+//! The cells of an assessment: the state that the step reads and changes.
 //!
 //! Each cell has a key and one encoding, a Protobuf message with the field numbers below. They stay
 //! on the machine that keeps them and can be made again from the entries; a change of their
@@ -45,19 +45,19 @@ pub enum CellKey {
     Correlation([u8; 16]),
     /// Grants that stand for another system's credential; likewise.
     Token([u8; 16]),
-    /// How many tasks a key has spoken in.
+    /// Number of tasks that a key has spoken in.
     KeyUses(KeyId),
     /// The n-th of them.
     KeyUse(KeyId, u32),
-    /// When a key spoke last in a task, if that has no room for it among its own keys.
+    /// The last statement of a key in a task, if that has no room for it among its own keys.
     KeyIn(TaskId, KeyId),
     /// The tasks of a compromised key that are still to be looked at.
     Sweep(KeyId),
-    /// That two statements were signed for one place in a session: the leaf of the second.
+    /// An equivocation at a place in a session: the leaf of the second statement for it.
     Equivocation(SessionId, Sequence),
     /// The numbers of timers that an owner holds.
     Timers(Owner),
-    /// By when a session has promised to go on.
+    /// The time by which a session has promised to go on.
     Promise(SessionId),
     /// The last confirmation of the ledger's clock by an operator.
     Clock,
@@ -241,7 +241,7 @@ pub struct TimerCount {
     pub uncharged: u64,
 }
 
-/// By when a session has promised to go on.
+/// The time by which a session has promised to go on.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Promise {
     /// 0 once it has kept its promise, or broken it.

@@ -1,6 +1,6 @@
 //! Effects that were seen against effects that were declared, and against what was cleared.
 //!
-//! What is counted is changes, and a system that speaks twice must not make two of one:
+//! Changes are counted, and a system that speaks twice must not make two of one:
 //!
 //! 1. *One effect that was seen confirms one that was declared.* Each declared effect is matched at
 //!    most once by each system. Different systems may see the same change; that is what makes it
@@ -32,8 +32,8 @@ use super::{
     grant::covers,
 };
 
-/// Changes that are remembered of an act for each system: no system uses up what is another's. As many as
-/// can be declared.
+/// Changes that are remembered of an act for each system: no system uses up what is another's. As many
+/// as can be declared.
 pub(super) const CHANGES_MAX: usize = 64;
 
 /// Effects of an Outcome: as many as a mask has bits.
@@ -59,7 +59,7 @@ impl ObservedEffect {
     }
 }
 
-/// How what was seen compares with what was declared.
+/// The comparison of an effect that was seen with those that were declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EffectMatch {
     /// Nothing is declared yet.
@@ -78,7 +78,7 @@ pub(super) enum EffectMatch {
     Hidden,
 }
 
-/// How well an act fits what was seen, the best last.
+/// The fit of an act with what was seen, the best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
     /// Nothing in common.
@@ -160,10 +160,10 @@ fn own_of<'a>(act: &'a Act, system: &[u8]) -> Vec<&'a Change> {
     act.changes.iter().filter(own).collect()
 }
 
-/// What a look up comes to.
+/// The result of looking up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Compared {
-    /// How each of the effects compares, in their order.
+    /// The comparison of each of the effects, in their order.
     pub(super) seen: Vec<EffectMatch>,
     /// Changes that make room: their places in the act's list, and the declared effects that they are
     /// now.
@@ -181,7 +181,7 @@ impl Compared {
     }
 }
 
-/// Who is taken for a declared effect.
+/// An effect that was seen and is taken for a declared one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
     /// The change at this place in the act's list.
@@ -196,10 +196,10 @@ struct Matching<'a> {
     observed: &'a [ObservedEffect],
     declared: &'a [Print],
     holders: Vec<Option<Holder>>,
-    /// What any system has seen so far: bit n for effect n.
+    /// The effects that any system has seen so far: bit n for effect n.
     confirmed: u64,
-    /// The declared effects that each change fits, and each effect that is looked up: bit n for effect n.
-    /// Worked out once for each, so that making room compares nothing again.
+    /// The declared effects that each change fits, and each effect that is looked up: bit n for effect
+    /// n. Worked out once for each, so that making room compares nothing again.
     before: Vec<Option<u64>>,
     now: Vec<Option<u64>>,
 }
@@ -270,7 +270,7 @@ impl<'a> Matching<'a> {
         }
     }
 
-    /// The same by a way along which each gives its effect to the one before it, and takes another one.
+    /// Finds it along a way on which each gives its effect to the one before it, and takes another one.
     fn displace(&mut self, holder: Holder, tried: &mut u64) -> bool {
         let fits = self.fits(holder);
         loop {
@@ -369,8 +369,8 @@ pub(super) fn match_again(act: &mut Act, at: usize) -> bool {
     true
 }
 
-/// The declared effects that independent systems have seen: bit n for effect n. Of a system whose changes
-/// are not at hand that is what is kept in short.
+/// The declared effects that independent systems have seen: bit n for effect n. Of a system whose
+/// changes are not at hand that is what is kept in short.
 pub(super) fn confirmed(act: &Act) -> u64 {
     let at_hand = |name: &Bytes| act.changes.iter().any(|change| change.system == name);
     let others = act.systems.iter().filter(|one| !at_hand(&one.system));

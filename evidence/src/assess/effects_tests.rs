@@ -292,7 +292,7 @@ fn orders(n: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// What a system reports is the same in whatever order and in however many Observations it does.
+/// A system's reports come to the same in any order and in any number of Observations.
 #[test]
 fn the_order_of_reports_does_not_matter() {
     let digest = |after: &'static [u8], id: &str| Effect {

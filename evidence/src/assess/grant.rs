@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{KeyId, Micros, TaskId, trust::TrustState};
 
-/// Whether a pattern covers a name, or another pattern: exact, or a prefix that ends in `/*`;
+/// Returns true if a pattern covers a name, or another pattern: exact, or a prefix that ends in `/*`;
 /// compared as bytes.
 #[must_use]
 pub fn covers(pattern: &str, name: &str) -> bool {
@@ -24,7 +24,7 @@ pub fn covers(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Where a grant stands at effective time `at`.
+/// The state of a grant at effective time `at`.
 #[must_use]
 pub fn state_at(grant: &cells::Grant, task_closed: bool, at: Micros) -> GrantState {
     let kept = match grant.state() {
@@ -48,9 +48,9 @@ pub fn state_at(grant: &cells::Grant, task_closed: bool, at: Micros) -> GrantSta
     }
 }
 
-/// Where a grant stands for whoever would act under it, and the leaf of the grant that this comes
-/// from: `chain` begins with the grant and ends at its root. A part is worth no more than what it is
-/// a part of, so what stands worst in the chain decides; of equals the nearest.
+/// The state of a grant for whoever would act under it, and the leaf of the grant that decides it:
+/// `chain` begins with the grant and ends at its root. A part is worth no more than what it is a part
+/// of, so the worst state in the chain decides; of equals the nearest.
 #[must_use]
 pub fn effective_state<'g>(
     chain: impl IntoIterator<Item = &'g cells::Grant>,
@@ -102,16 +102,16 @@ fn is_spent(grant: &cells::Grant) -> bool {
 /// The reason to deny an Intent of less than nothing.
 pub(super) const NEGATIVE: &str = "the Intent's amount is negative";
 
-/// What a grant shows for an Intent.
+/// The grant of an Intent, with its chain.
 pub(super) struct Shown {
     /// Its leaf, if it is there.
     pub(super) leaf: Option<u64>,
     pub(super) layer: LayerState,
-    /// What speaks against it; empty if the Intent may rely on it.
+    /// Objections to it; empty if the Intent may rely on it.
     pub(super) against: Vec<Against>,
     /// The grant and those above it.
     chain: Vec<Hash>,
-    /// What the chain shows of itself, whether or not it bears this act.
+    /// The proof of the chain itself, whether or not it bears this act.
     pub(super) founded: LayerState,
     /// True if the grant is this agent's.
     pub(super) is_subject: bool,
@@ -123,7 +123,7 @@ pub(super) struct Shown {
     pub(super) resources: Vec<String>,
 }
 
-/// One thing that speaks against a grant.
+/// An objection to a grant.
 pub(super) struct Against {
     pub(super) kind: FindingKind,
     pub(super) detail: String,
@@ -139,7 +139,7 @@ impl<V: View> Apply<'_, V> {
         Ok(task.is_some_and(|task| task.state() == TaskState::Closed))
     }
 
-    /// What the grant `name` shows for an Intent, and everything that speaks against it.
+    /// Looks up the grant `name` and its chain for an Intent, and all that speaks against it.
     pub(super) fn show_grant(
         &mut self,
         name: &Hash,
@@ -255,8 +255,8 @@ impl Shown {
     }
 }
 
-/// Where a grant stands for what would move it. Other than for those who ask, one whose time has not
-/// come waits for nothing but that.
+/// The state of a grant, as the table names it. Other than for those who ask, a grant whose time has
+/// not come is active.
 pub(super) fn machine_state(grant: &cells::Grant, task_closed: bool, at: Micros) -> State {
     match state_at(grant, task_closed, at) {
         GrantState::Pending if grant.state() == GrantState::Pending => State::Pending,

@@ -1,4 +1,4 @@
-//! Intents as their entries have them: nothing more is kept of one that its open task cleared.
+//! Intents that their open task cleared: no cell is kept, for their entry says everything.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,7 +16,7 @@ use crate::{
     entry::{Entry, EntryError},
 };
 
-/// What the entry of an Intent says of it, as far as an [`Act`] holds it.
+/// An Intent as its entry has it, as far as an [`Act`] holds it.
 ///
 /// A ledger without an evidence policy clears an Intent that relies on no grant, has no deadline
 /// and names no amount if its task is open. What becomes of it at its leaf follows from its entry,
@@ -27,7 +27,7 @@ pub struct ImplicitIntent {
     pub leaf: u64,
     /// Its leaf hash.
     pub leaf_hash: Hash,
-    /// Of its payload.
+    /// The digest of its payload.
     pub payload_digest: PayloadDigest,
     /// Its task.
     pub task: TaskId,
@@ -37,11 +37,11 @@ pub struct ImplicitIntent {
     pub sequence: Sequence,
     /// The key that signed it, or the manifest over it.
     pub key: Option<KeyId>,
-    /// When it was received: effective time at its leaf, where no cell is kept.
+    /// Its receive time, which is effective time at its leaf where no cell is kept.
     pub received_at: Micros,
-    /// What it is called with.
+    /// The digest of its arguments.
     pub arguments: Option<CommitmentDigest>,
-    /// Whether the prompt is committed to.
+    /// True if the prompt is committed to.
     pub prompt: bool,
     /// The resource that it acts on.
     pub resource: Box<str>,
@@ -100,12 +100,12 @@ impl ImplicitIntent {
         (assessed && !second).then(|| self.cleared())
     }
 
-    /// Bytes that it holds.
+    /// Bytes of memory that it takes.
     const fn held(&self) -> usize {
         size_of::<Self>() + self.resource.len() + 16
     }
 
-    /// The act as it stands at its leaf.
+    /// The act at its leaf.
     fn cleared(&self) -> Act {
         Act {
             leaf: self.leaf,
@@ -125,7 +125,7 @@ impl ImplicitIntent {
     }
 }
 
-/// Intents of late: most Outcomes are of one of them. A cache of what can be read again.
+/// Recent Intents: most Outcomes are of one of them. A cache of what can be read again.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     /// Those of which no cell was kept when they were recorded, ascending by leaf.
@@ -209,7 +209,8 @@ mod tests {
         }
     }
 
-    /// Intents of late are bounded in number and in bytes, their places in number, and the newest are kept.
+    /// Recent Intents are bounded in number and in bytes, their places in number, and the newest are
+    /// kept.
     #[test]
     fn intents_of_late_are_bounded() {
         let mut recent = Recent::default();

@@ -1,4 +1,4 @@
-//! Judging Intents: what is asked, what is there for it, and what follows.
+//! Judging Intents: the request, the judgement, and its effect on the act.
 
 use std::collections::BTreeSet;
 
@@ -25,8 +25,8 @@ use crate::{
     trust::{KeyRecord, PolicyInForce},
 };
 
-/// What an Intent asks for, and the evidence that is there for it: what is judged, what its grant must
-/// cover, what the policies are asked.
+/// A request to clear an Intent, with the evidence for it. It is judged, its grant must cover it, and
+/// the policies are asked about it.
 #[derive(Clone, Copy)]
 pub(super) struct IntentRequest<'a> {
     pub(super) task: TaskId,
@@ -48,7 +48,7 @@ pub(super) struct IntentRequest<'a> {
     pub(super) expected: &'a [Effect],
 }
 
-/// What judging an Intent comes to.
+/// The judgement of an Intent.
 pub(super) struct Judgement {
     event: Event,
     /// The amount that it asked for, in minor units.

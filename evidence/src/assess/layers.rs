@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{KeyId, Micros, trust::TrustState};
 
-/// Where an Intent stands for somebody who asks: one that waits in a task that has ended has
+/// The state of an Intent for somebody who asks: one that waits in a task that has ended has
 /// lapsed.
 #[must_use]
 pub fn standing(act: &Act, task: Option<&Task>) -> IntentState {
@@ -57,7 +57,7 @@ pub fn info(act: Act, task: Option<&Task>, registry: &TrustState) -> v1::ActInfo
     }
 }
 
-/// What is known of an act, layer by layer. `registry` is that of the newest entry: a key that is
+/// The layers of an act. `trust` is the state at the newest entry: a key that is
 /// found compromised later casts doubt on every layer that rests on it.
 #[must_use]
 pub fn of(act: &Act, registry: &TrustState) -> Layers {

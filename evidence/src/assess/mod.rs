@@ -60,7 +60,7 @@ pub use work::Work;
 /// An approval that took less than this from the moment it was opened was not read: microseconds.
 pub const HASTY_US: i64 = 2_000_000;
 
-/// How far a producer's clock may be ahead of the ledger's: microseconds.
+/// The time that a producer's clock may be ahead of the ledger's: microseconds.
 pub const SKEW_US: i64 = 300_000_000;
 
 /// Grants from the root to the last one.

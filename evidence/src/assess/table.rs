@@ -1,5 +1,5 @@
-//! The transition table: what moves a task, a grant, an Intent, an Outcome and a session, and
-//! which finding comes of it. Every move of a task, a grant, an Intent and an Outcome is looked up here,
+//! The transition table: the moves of tasks, grants, Intents, Outcomes and sessions, and the findings
+//! that come of them. Every move of a task, a grant, an Intent and an Outcome is looked up here,
 //! and there is no other; that a receipt is written, a grant spent, and a session begun and closed are
 //! rows for whoever reads the table. Tests walk all of them.
 //!
@@ -8,7 +8,7 @@
 
 use deed_proto::v1::FindingKind;
 
-/// What moves.
+/// A kind of state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Machine {
     /// A task.
@@ -23,7 +23,7 @@ pub enum Machine {
     Session,
 }
 
-/// Where a thing stands. Not every state is every thing's.
+/// A state. Not every machine has every state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "as the states of assessment.proto say")]
 pub enum State {
@@ -52,7 +52,7 @@ pub enum State {
     Silent,
 }
 
-/// What moves it.
+/// An event that moves a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Event {
     /// TaskOpened.
@@ -103,11 +103,11 @@ pub enum Event {
     Spoke,
     /// SessionClosed.
     SessionClosed,
-    /// What a Heartbeat promised did not come.
+    /// The statement that a Heartbeat promised did not come.
     PromiseBroken,
 }
 
-/// When a row takes effect.
+/// The moment at which a transition takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Time {
     /// At the leaf of the statement.
@@ -120,20 +120,20 @@ pub enum Time {
     WhenAsked,
 }
 
-/// One row.
+/// A transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
-    /// What moves.
+    /// The machine that moves.
     pub machine: Machine,
-    /// From where.
+    /// Its state before.
     pub from: State,
-    /// By what.
+    /// The event.
     pub event: Event,
-    /// To where.
+    /// Its state afterwards.
     pub to: State,
-    /// What comes of it.
+    /// The finding that comes of it.
     pub finding: Option<FindingKind>,
-    /// When.
+    /// The moment at which it takes effect.
     pub time: Time,
 }
 
@@ -241,7 +241,7 @@ const fn index() -> [[[u8; EVENTS]; STATES]; MACHINES] {
     index
 }
 
-/// The row of a move; `None` if nothing moves.
+/// The transition of a machine in state `from` by an event; `None` if nothing moves.
 #[must_use]
 pub fn find(machine: Machine, from: State, event: Event) -> Option<&'static Transition> {
     let number = INDEX[machine as usize][from as usize][event as usize];

@@ -209,7 +209,7 @@ pub(super) fn task_timer(task: &Task, id: TaskId) -> Option<Timer> {
     })
 }
 
-/// What a task knew of a key that speaks in it.
+/// The knowledge of a task about a key that speaks in it.
 enum Noted {
     Known,
     New,

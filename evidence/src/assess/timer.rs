@@ -1,4 +1,4 @@
-//! What is due: what happens when effective time has come so far, although nobody says anything.
+//! Timers: events that happen when effective time has come so far, without a statement.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -99,18 +99,18 @@ impl Owner {
     }
 }
 
-/// Something that happens when effective time has come so far.
+/// A timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timer {
-    /// When.
+    /// The time at which it fires.
     pub at: Micros,
     /// The leaf that it was set by.
     pub leaf: u64,
-    /// What.
+    /// The event.
     pub kind: TimerKind,
 }
 
-/// What is due.
+/// The event of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TimerKind {
     /// The task ends.
@@ -184,24 +184,24 @@ enum Horizon {
 const PAGE: usize = 2 * FIRE_MAX;
 
 /// The next timers of a ledger, and those that were set or undone since everything was forgotten. The
-/// others are where [`View::timers_after`] finds them: memory does not grow with what is due some day.
+/// others are read through [`View::timers_after`]: memory does not grow with what is due some day.
 #[derive(Debug)]
 pub(super) struct TimerQueue {
     set: BTreeMap<Timer, Owner>,
-    /// Not set any more, whatever the keeper says.
+    /// Timers that are not set any more, whatever the view says.
     gone: HashSet<Timer>,
     horizon: Horizon,
     changed: BTreeMap<Timer, Option<Owner>>,
     /// Set by the statement that is being taken; it gets its owner when that is done.
     fresh: Vec<Timer>,
-    /// Undone, while only the keeper knows whether it was set.
+    /// Timers that were undone, and of which only the view knows that they were set.
     unsure: Vec<Timer>,
-    /// By how much the numbers of timers have changed since they were counted.
+    /// Timers that were set or undone since they were counted last.
     moved: Vec<(Owner, Timer, bool)>,
 }
 
 impl TimerQueue {
-    /// Of a ledger in which nothing is due.
+    /// The queue of a ledger in which nothing is due.
     pub(super) fn none() -> Self {
         Self {
             set: BTreeMap::new(),
@@ -214,7 +214,7 @@ impl TimerQueue {
         }
     }
 
-    /// Of a ledger whose timers are kept.
+    /// The queue of a ledger whose timers are stored.
     pub(super) fn kept() -> Self {
         Self {
             horizon: Horizon::Unknown,
@@ -238,7 +238,7 @@ impl TimerQueue {
         self.set.len() + self.gone.len()
     }
 
-    /// The earliest timer; not later than that, where the keeper has to be asked first.
+    /// The earliest timer; not later than that, where the view has to be asked first.
     pub(super) fn next(&self) -> Option<Micros> {
         let first = self.set.first_key_value().map(|(due, _)| *due);
         match self.horizon {

@@ -1,4 +1,4 @@
-//! What the assessor reads of the past.
+//! The past that the assessor reads.
 
 use bytes::Bytes;
 
@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{Sequence, SessionId};
 
-/// What the assessor asks for that it does not have at hand.
+/// The state that the assessor does not have at hand.
 pub trait View {
-    /// Why a question cannot be answered. The assessor must not be used after that.
+    /// The error of a read that fails. The assessor must not be used after that.
     type Error;
 
     /// A cell's bytes as [`Changes`](super::Changes) gave them last.

@@ -1,4 +1,4 @@
-//! The part of a replay that assesses, and that holds the ledger to what it owes.
+//! The part of a replay that assesses, and that checks the entries of the ledger itself.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ use crate::{
     trust::TrustState,
 };
 
-/// What the machine left to be kept: the same that a server stores.
+/// The cells, findings and timers of an assessment: the same that a server stores.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kept {
     /// All cells but the findings, encoded.
@@ -162,7 +162,7 @@ impl Replay {
         }
     }
 
-    /// What the ledger owes at effective time must have been written before leaf `index`.
+    /// Fails if the ledger has an entry to write before leaf `index`.
     pub(super) fn owes_nothing(&mut self, index: u64) -> Result<(), Fault> {
         match self.owed(index)? {
             None => Ok(()),

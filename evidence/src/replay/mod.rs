@@ -43,7 +43,7 @@ use crate::{
     trust::{Speaker, TrustState, TrustStatement},
 };
 
-/// What the entries so far say together.
+/// A replay of a ledger: the state that its entries so far lead to.
 #[derive(Debug)]
 pub struct Replay {
     id: LedgerId,
@@ -447,7 +447,7 @@ impl Replay {
     }
 }
 
-/// What a replay comes to.
+/// The result of a replay.
 impl Replay {
     /// The ledger's id: the genesis entry's leaf hash.
     #[must_use]
@@ -461,7 +461,7 @@ impl Replay {
         self.next_leaf()
     }
 
-    /// Who speaks for whom, and which rules are in force.
+    /// The trust state: who speaks for whom, and the rules in force.
     #[must_use]
     pub const fn registry(&self) -> &TrustState {
         &self.registry
@@ -485,7 +485,7 @@ impl Replay {
         &self.trust_leaves
     }
 
-    /// What was erased, by the leaf of the first Erasure that names it.
+    /// Contents that were erased, with the leaf of the first Erasure that names them.
     #[must_use]
     pub const fn erased(&self) -> &BTreeMap<CommitmentDigest, u64> {
         &self.erased

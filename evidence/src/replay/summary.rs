@@ -1,4 +1,4 @@
-//! What a replayed ledger holds, in numbers.
+//! Counts of what a replayed ledger holds.
 
 use std::collections::{BTreeMap, HashMap};
 

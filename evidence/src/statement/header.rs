@@ -7,10 +7,11 @@ use crate::{LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId, schema
 
 /// The header of a statement, borrowed from its payload.
 ///
-/// [`parse`](super::parse) returns it only for a payload that keeps every rule of `deed/v1/statement.proto`,
-/// but for three things. Rules that hold from rules version 2 on are in [`SessionHeader::breach`]. The
-/// origin, the keys and the rules version of a genesis statement are read once, by [`Genesis::from_entry`](crate::genesis::Genesis::from_entry). What a PolicySet's texts
-/// say, and whether their digest is right, is found out where they are compiled.
+/// [`parse`](super::parse) returns it only for a payload that keeps every rule of
+/// `deed/v1/statement.proto`, but for three things. Rules that hold from rules version 2 on are in
+/// [`SessionHeader::breach`]. The origin, the keys and the rules version of a genesis statement are
+/// read once, by [`Genesis::from_entry`](crate::genesis::Genesis::from_entry). What a PolicySet's
+/// texts say, and whether their digest is right, is found out where they are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The ledger it is for; `None` in a genesis statement alone.
@@ -60,7 +61,7 @@ pub enum BodyKind {
     Tick,
     /// An Intent that waited may be acted on.
     Clearance,
-    /// What the ledger holds of a task.
+    /// A receipt of what the ledger holds of a task.
     TaskReceipt,
     /// A task begins.
     TaskOpened,
@@ -72,7 +73,7 @@ pub enum BodyKind {
     GrantAccepted,
     /// An act is about to happen.
     Intent,
-    /// What came of it.
+    /// The outcome of an act.
     Outcome,
     /// A policy engine decided of an Intent.
     Decision,
@@ -96,9 +97,9 @@ pub enum BodyKind {
     KeyRevoked,
     /// A principal may deliver a producer's statements.
     PrincipalBound,
-    /// Which evidence an action needs.
+    /// The evidence that actions need.
     PolicySet,
-    /// How long contents are kept at least.
+    /// The time that contents are kept at least.
     RetentionSet,
     /// Contents must not be erased.
     LegalHoldPlaced,
@@ -117,7 +118,7 @@ pub const AUTHORITY_PRODUCER: &str = "deed:authority";
 /// The producer of what the ledger itself says, but for its genesis statement.
 pub const LEDGER_PRODUCER: &str = "deed:ledger";
 
-/// Whose statement a body may be.
+/// The producers that may use a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speaks {
     Producer,
@@ -193,8 +194,8 @@ impl BodyKind {
         })
     }
 
-    /// Whether it decides what later entries mean: who speaks for whom, which rules are in force.
-    /// Trust statements are signed by an authority, and their entries form a chain.
+    /// Returns true if it decides what later entries mean: who speaks for whom, which rules are in
+    /// force. Trust statements are signed by an authority, and their entries form a chain.
     #[must_use]
     pub const fn is_trust(self) -> bool {
         matches!(
@@ -212,7 +213,7 @@ impl BodyKind {
         )
     }
 
-    /// Whether only the ledger itself writes it: never taken from a producer.
+    /// Returns true if only the ledger itself writes it: never taken from a producer.
     #[must_use]
     pub const fn is_ledgers(self) -> bool {
         matches!(
@@ -227,7 +228,7 @@ impl BodyKind {
         matches!(self, Self::Intent | Self::Decision | Self::Approval)
     }
 
-    /// Whether it means something from rules version 2 on only.
+    /// Returns true if it means something from rules version 2 on only.
     #[must_use]
     pub const fn needs_assessment(self) -> bool {
         matches!(
@@ -245,7 +246,7 @@ impl BodyKind {
         )
     }
 
-    /// Whether the header must name a task.
+    /// Returns true if the header must name a task.
     pub(super) const fn needs_task(self) -> bool {
         matches!(
             self,
@@ -263,7 +264,7 @@ impl BodyKind {
         )
     }
 
-    /// Who may be its producer.
+    /// The producers that may use it.
     pub(super) const fn speaker(self) -> Speaks {
         match self {
             Self::TaskOpened | Self::TaskClosed | Self::Grant => Speaks::Either,

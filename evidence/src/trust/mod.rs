@@ -1,8 +1,8 @@
-//! Who speaks for whom: what the trust statements of a ledger say together.
+//! Trust: who speaks for whom by the trust statements of a ledger.
 //!
 //! [`TrustStatement`] is one of them, [`TrustState`] what all of them so far amount to, and
-//! [`TrustChain`] rebuilds a registry from a ledger's entries without believing the ledger. The
-//! server keeps its registry with the same two functions, [`TrustState::judge`] and
+//! [`TrustChain`] rebuilds the trust state from a ledger's entries without believing the ledger. The
+//! server keeps its trust state with the same two functions, [`TrustState::judge`] and
 //! [`TrustState::apply`]. [`LogKeys`] says which key signs which tree heads.
 //!
 //! All times are effective time: the highest receive time of the entries so far.

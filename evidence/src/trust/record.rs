@@ -13,17 +13,17 @@ pub struct KeyRecord {
     pub key_id: KeyId,
     /// The key itself, its point decompressed.
     pub public_key: PublicKey,
-    /// What it may say.
+    /// Its role.
     pub role: KeyRole,
     /// For whom it speaks.
     pub producer: String,
-    /// Who is behind it.
+    /// Its controller: the organization or person behind it.
     pub controller: String,
     /// From when on it is in force, by effective time; 0 for at once.
     pub valid_from: Micros,
     /// Until when, that moment excluded; [`Micros::MAX`] for ever.
     pub valid_until: Micros,
-    /// When it was revoked, by effective time.
+    /// Effective time of its revocation.
     pub revoked_at: Option<Micros>,
     /// Since when somebody else may have had it.
     pub compromised_since: Option<Micros>,
@@ -38,7 +38,7 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
-    /// Whether it speaks at effective time `at`.
+    /// Returns true if it speaks at effective time `at`.
     #[must_use]
     pub fn in_force(&self, at: Micros) -> bool {
         self.revoked_at.is_none() && self.valid_from <= at && at < self.valid_until
@@ -63,7 +63,7 @@ impl KeyRecord {
 pub struct Hold {
     /// Its name.
     pub hold: HoldId,
-    /// What it covers.
+    /// The contents that it covers.
     pub scope: HoldScope,
     /// The leaf that placed it.
     pub placed_leaf: LeafIndex,
@@ -81,9 +81,9 @@ pub struct PolicyInForce {
 /// A statement that commits to a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reference {
-    /// Where it is.
+    /// Its leaf.
     pub leaf: LeafIndex,
-    /// When it was recorded, by effective time.
+    /// Effective time at which it was recorded.
     pub recorded_at: Micros,
     /// Its task.
     pub task: Option<TaskId>,

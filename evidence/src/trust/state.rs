@@ -16,8 +16,8 @@ use crate::{
     signature::key_id, statement::BodyKind,
 };
 
-/// Who speaks for whom after some of a ledger's trust statements. A function of these statements
-/// and their leaves, so two that were fed the same are equal.
+/// The trust state of a ledger after some of its trust statements: who speaks for whom, and the rules in
+/// force. A function of these statements and their leaves, so two that were fed the same are equal.
 ///
 /// A clone shares the records of keys, and copies the tables that lead to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ struct Bound {
 }
 
 impl TrustState {
-    /// The registry of a ledger that has its genesis entry alone. (A `Genesis` that was read from
+    /// The trust state of a ledger that has its genesis entry alone. (A `Genesis` that was read from
     /// an entry has good keys only. One that is not is nobody's, and is left out.)
     #[must_use]
     pub fn genesis(ledger_id: LedgerId, genesis: &Genesis) -> Self {
@@ -189,7 +189,7 @@ impl TrustState {
         }
     }
 
-    /// Whether it is a key that the server has is for the server to know.
+    /// It is for the server to know that it has the key.
     fn judge_log_key(&self, log_key: &VerifierKey) -> Result<(), TrustRefusal> {
         if log_key.name() != self.log_keys.first().key.name() {
             return Err(TrustRefusal::LogKeyName);
@@ -320,7 +320,7 @@ impl TrustState {
     }
 }
 
-/// What others ask.
+/// Questions of others.
 impl TrustState {
     /// The ledger.
     #[must_use]
@@ -417,8 +417,8 @@ impl TrustState {
         self.authorities.iter().map(|(key_id, key)| (*key_id, key))
     }
 
-    /// Whether `producer` was ever given a key: from then on it is taken at its signature only, also
-    /// when its keys have ended. A key that was revoked must not open the door to anybody.
+    /// Returns true if `producer` was ever given a key: from then on it is taken at its signature
+    /// only, also when its keys have ended. A key that was revoked must not open the door to anybody.
     #[must_use]
     pub fn has_had_key(&self, producer: &str) -> bool {
         self.keyed_producers.contains(producer)
@@ -444,7 +444,7 @@ impl TrustState {
         Some((principal, producer))
     }
 
-    /// How long contents are kept at least, in microseconds; 0 for no floor.
+    /// The time that contents are kept at least, in microseconds; 0 for no floor.
     #[must_use]
     pub const fn retention_floor_us(&self) -> i64 {
         self.retention_floor_us
@@ -500,7 +500,7 @@ impl TrustState {
         self.holds.values()
     }
 
-    /// Whether a content that these statements commit to may be erased at effective time `at`.
+    /// Checks that a content that these statements commit to may be erased at effective time `at`.
     ///
     /// # Errors
     /// [`ErasureRefusal`] naming a hold that covers it, or the time at which it may be erased.

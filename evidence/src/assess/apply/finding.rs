@@ -31,7 +31,7 @@ impl Findings {
         }
     }
 
-    /// The same for a statement: what was found before it is not told of it.
+    /// Begins with a statement at `leaf`: it is not told what was found before it.
     pub(in crate::assess) fn begin_statement(&mut self, leaf: u64) {
         self.begin(leaf);
         self.found.clear();

@@ -212,7 +212,7 @@ fn new_grant(
     }
 }
 
-/// How a grant goes beyond its parent; `None` if it does not.
+/// Says how a grant goes beyond its parent; `None` if it does not.
 fn escalates(
     parent: &cells::Grant,
     grant: &cells::Grant,

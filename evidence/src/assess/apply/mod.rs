@@ -41,7 +41,7 @@ use crate::{
     trust::{KeyRecord, TrustState},
 };
 
-/// What is applied at a leaf, and what it is applied to.
+/// The context of everything that is applied at a leaf.
 pub(super) struct Apply<'a, V> {
     pub(super) cells: Cells<'a, V>,
     pub(super) timers: &'a mut TimerQueue,

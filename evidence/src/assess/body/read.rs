@@ -290,7 +290,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is read in place is what a decoder gives.
+        /// Reading in place gives the same as decoding.
         #[test]
         fn an_intent_says_what_it_was_made_of(
             intent in intent(),

@@ -12,7 +12,7 @@ pub struct Grant {
     /// 16 bytes.
     #[prost(bytes = "bytes", tag = "2")]
     pub task: Bytes,
-    /// Who may act.
+    /// The producer that may act.
     #[prost(string, tag = "3")]
     pub subject: String,
     /// 16 bytes, or empty for any key.
@@ -45,13 +45,13 @@ pub struct Grant {
     /// `Active` or `Pending` at first; what time decides is worked out when asked.
     #[prost(enumeration = "v1::GrantState", tag = "15")]
     pub state: i32,
-    /// Whether an authority signed the root, and everybody's key what they delegated.
+    /// Proven if an authority signed the root, and everybody's key what they delegated.
     #[prost(enumeration = "v1::LayerState", tag = "16")]
     pub rooted: i32,
     /// Leaf of GrantAccepted.
     #[prost(uint64, optional, tag = "17")]
     pub accepted_leaf: Option<u64>,
-    /// Whether the acceptance was signed.
+    /// True if the acceptance was signed.
     #[prost(bool, tag = "18")]
     pub accepted_signed: bool,
     /// Uses charged.
@@ -77,7 +77,7 @@ pub struct Grant {
     pub accepted_at_us: i64,
 }
 
-/// What a grant covers. It never changes, so that charging a use to the grant does not write it again.
+/// The scope of a grant. It never changes, so that charging a use to the grant does not write it again.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Scope {
     /// Patterns.

@@ -18,10 +18,10 @@ pub struct Task {
     /// 0 for none.
     #[prost(int64, tag = "3")]
     pub deadline_us: i64,
-    /// How the opening is known.
+    /// The proof of the opening.
     #[prost(enumeration = "v1::LayerState", tag = "4")]
     pub opened: i32,
-    /// Who opened it: the controller of its key; empty for an authority, and if nobody signed.
+    /// The controller of the key that opened it; empty for an authority, and if nobody signed.
     #[prost(string, tag = "5")]
     pub opened_by: String,
     /// `v1::TaskState`.
@@ -99,7 +99,7 @@ fn advance(digest: &mut Vec<u8>, next: impl FnOnce(&Hash) -> Hash) {
     digest.extend_from_slice(next(&before).as_bytes());
 }
 
-/// When a key spoke last in a task.
+/// The last statement of a key in a task.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct KeyActivity {
     /// 16 bytes.
@@ -116,7 +116,7 @@ pub struct KeyActivity {
 /// A count.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Count {
-    /// How many.
+    /// The number.
     #[prost(uint32, tag = "1")]
     pub count: u32,
 }
@@ -129,7 +129,7 @@ pub struct KeyTask {
     pub task: Bytes,
 }
 
-/// How far the tasks of a compromised key were looked at: from the newest to the oldest.
+/// The tasks of a compromised key that are left to be looked at, from the newest to the oldest.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Sweep {
     /// Leaf of the KeyRevoked.

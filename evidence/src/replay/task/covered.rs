@@ -18,7 +18,7 @@ use crate::{
 pub struct Covered {
     pub(super) path: VerifiedPath,
     pub(super) principal_leaf: Option<LeafIndex>,
-    /// Whether the place of the batch's first statement may be another's.
+    /// True if the place of the batch's first statement may be another's.
     pub(super) in_doubt: bool,
 }
 

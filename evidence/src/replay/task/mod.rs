@@ -107,7 +107,7 @@ pub struct TaskReplay {
     unit_end: u64,
     intents: Vec<u64>,
     grants: Vec<(u64, Hash)>,
-    /// Whether something is found by names that other tasks may share.
+    /// True if something is found by names that other tasks may share.
     shared: bool,
     receipts: Vec<Receipted>,
     signed: BTreeMap<u64, Signed>,
@@ -278,8 +278,8 @@ impl TaskReplay {
         judged.map(|_| ()).map_err(ReplayError::at(index))
     }
 
-    /// Takes an entry elsewhere that is proven to be at leaf `index`, for the time that it shows, and for
-    /// nothing that it says.
+    /// Takes an entry elsewhere that is proven to be at leaf `index`, for the time that it shows, and
+    /// for nothing that it says.
     ///
     /// # Errors
     /// As [`TaskReplay::leaf`].

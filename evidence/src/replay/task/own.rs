@@ -54,9 +54,9 @@ impl TaskReplay {
         Ok(())
     }
 
-    /// Whether an entry clears an Intent that the ledger may have judged otherwise, because it was
-    /// later than these entries show. Then it is no lie that it is there, or not: the state of the act
-    /// is compared.
+    /// Returns true if an entry clears an Intent that the ledger may have judged otherwise, because it
+    /// was later than these entries show. Then it is no lie that it is there, or not: the state of the
+    /// act is compared.
     fn is_close(&self, entry: &Bytes, so: fn(Close) -> bool) -> bool {
         let decoded = Entry::parse(entry).ok();
         let decoded = decoded.and_then(|entry| v1::Statement::decode(entry.payload).ok());

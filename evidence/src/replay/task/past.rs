@@ -1,4 +1,4 @@
-//! What the assessment of a task may read.
+//! The past that the assessment of a task may read.
 
 use std::collections::HashMap;
 

@@ -210,7 +210,8 @@ impl TaskReplay {
         })
     }
 
-    /// Whether a time that the act at `leaf` was judged by may have come already when it was judged.
+    /// Returns true if a time that the act at `leaf` was judged by may have come already when it was
+    /// judged.
     pub(super) fn close(&self, leaf: u64) -> Option<Close> {
         let act = self.act_cell(leaf, &self.task_cell())?;
         let grants = self.grants.iter();
