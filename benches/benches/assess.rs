@@ -9,7 +9,7 @@ use criterion::{
 };
 use deed_evidence::{
     Micros, PayloadDigest,
-    assess::{Book, Spoken, said::Said},
+    assess::{Assessor, RecordedStatement, body::ParsedBody},
     policy::{self, Evidence, EvidencePolicy, Ruling},
     statement,
 };
@@ -29,7 +29,7 @@ const COUNT: u8 = 32;
 /// A ledger whose last statements are measured.
 struct Story {
     ledger: Ledger,
-    said: Vec<(Who, Place, Said, Micros)>,
+    said: Vec<(Who, Place, ParsedBody, Micros)>,
 }
 
 impl Story {
@@ -55,7 +55,7 @@ impl Story {
             }
         });
         let place = said.as_mut().expect("nothing is refused").clone();
-        let read = Said::read(&place.payload).expect("it was recorded");
+        let read = ParsedBody::read(&place.payload).expect("it was recorded");
         self.said
             .push((who, place.clone(), read, self.ledger.now()));
         place
@@ -85,11 +85,11 @@ impl Story {
             .iter()
             .map(|(_, place, ..)| statement::parse(&place.payload).expect("it was recorded"))
             .collect();
-        let spoken: Vec<_> = self
+        let recorded: Vec<_> = self
             .said
             .iter()
             .zip(&headers)
-            .map(|((who, place, said, at), header)| Spoken {
+            .map(|((who, place, said, at), header)| RecordedStatement {
                 leaf: place.leaf,
                 leaf_hash: place.hash,
                 at: *at,
@@ -97,51 +97,56 @@ impl Story {
                 header,
                 payload: &place.payload,
                 payload_digest: Some(PayloadDigest::of(&place.payload)),
-                said,
+                parsed: said,
                 // Deriving a key takes longer than anything that is measured.
                 key: who.key(),
             })
             .collect();
-        let (before, measured) = spoken.split_at(spoken.len() - usize::from(COUNT));
+        let (before, measured) = recorded.split_at(recorded.len() - usize::from(COUNT));
         let mut view = Kept {
             places: self.ledger.kept.places.clone(),
             entries: self.ledger.kept.entries.clone(),
             ..Kept::default()
         };
-        let (mut book, mut first) = (Book::new(self.ledger.id), view.clone());
-        for (one, (_, place, ..)) in spoken.iter().zip(&self.said) {
-            let assessed = book.record(&mut first, &self.ledger.registry, one);
+        let (mut assessor, mut first) = (Assessor::new(self.ledger.id), view.clone());
+        for (one, (_, place, ..)) in recorded.iter().zip(&self.said) {
+            let assessed = assessor.record(&mut first, &self.ledger.registry, one);
             assert_eq!(assessed.as_ref(), Ok(&place.assessed));
-            self.write_owed(&mut book, &mut first, one);
+            self.write_ledger_entries(&mut assessor, &mut first, one);
         }
         group.throughput(Throughput::Elements(COUNT.into()));
         group.bench_function(name, |b| {
             b.iter_batched_ref(
                 || {
-                    let mut book = Book::new(self.ledger.id);
-                    self.feed(&mut book, &mut first, before);
-                    book.take_changes();
-                    book
+                    let mut assessor = Assessor::new(self.ledger.id);
+                    self.feed(&mut assessor, &mut first, before);
+                    assessor.take_changes();
+                    assessor
                 },
-                |book| self.feed(book, &mut view, measured),
+                |assessor| self.feed(assessor, &mut view, measured),
                 BatchSize::SmallInput,
             );
         });
     }
 
-    fn feed(&self, book: &mut Book, view: &mut Kept, said: &[Spoken<'_>]) {
-        for spoken in said {
-            let assessed = book.record(view, &self.ledger.registry, spoken);
+    fn feed(&self, assessor: &mut Assessor, view: &mut Kept, said: &[RecordedStatement<'_>]) {
+        for recorded in said {
+            let assessed = assessor.record(view, &self.ledger.registry, recorded);
             let _ = black_box(assessed);
-            self.write_owed(book, view, spoken);
+            self.write_ledger_entries(assessor, view, recorded);
         }
     }
 
-    fn write_owed(&self, book: &mut Book, view: &mut Kept, after: &Spoken<'_>) {
+    fn write_ledger_entries(
+        &self,
+        assessor: &mut Assessor,
+        view: &mut Kept,
+        after: &RecordedStatement<'_>,
+    ) {
         let mut leaf = after.leaf;
-        while book.owes() {
+        while assessor.has_pending() {
             leaf += 1;
-            let entry = book.ledger_entry(view, &self.ledger.registry, leaf, after.at);
+            let entry = assessor.ledger_entry(view, &self.ledger.registry, leaf, after.at);
             black_box(entry.expect("nothing is damaged"));
         }
     }

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use deed_evidence::{
     PayloadDigest,
-    assess::{Book, Spoken, said::Said},
+    assess::{Assessor, RecordedStatement, body::ParsedBody},
     statement,
 };
 
@@ -34,9 +34,9 @@ fn statements(c: &mut Criterion) {
         kept.places
             .insert((placed.session, placed.sequence), placed.leaf);
         let header = statement::parse(&placed.payload).expect("it was recorded");
-        let said = Said::read(&placed.payload).expect("it was recorded");
+        let said = ParsedBody::read(&placed.payload).expect("it was recorded");
         let at = scene.ledger.now();
-        let spoken = Spoken {
+        let recorded = RecordedStatement {
             leaf: placed.leaf,
             leaf_hash: placed.hash,
             at,
@@ -44,18 +44,18 @@ fn statements(c: &mut Criterion) {
             header: &header,
             payload: &placed.payload,
             payload_digest: Some(PayloadDigest::of(&placed.payload)),
-            said: &said,
+            parsed: &said,
             key: scene.who.key(),
         };
         group.throughput(Throughput::Bytes(placed.payload.len() as u64));
         let id = format!("{name}/{}_us", scene.allowed(placed.payload.len() as u64));
         group.bench_function(id, |b| {
             b.iter_batched_ref(
-                || Book::restore(scene.ledger.id),
-                |book| {
-                    let assessed = book.record(&mut kept, &registry, &spoken);
+                || Assessor::restore(scene.ledger.id),
+                |assessor| {
+                    let assessed = assessor.record(&mut kept, &registry, &recorded);
                     black_box(assessed.expect("nothing is damaged"));
-                    black_box(book.take_changes())
+                    black_box(assessor.take_changes())
                 },
                 BatchSize::SmallInput,
             );

@@ -10,7 +10,7 @@ use deed_evidence::{
     entry::Entry,
     signature::{self, SignatureError},
     statement::Header,
-    trust::{ChainError, KeyRecord, Registry, Speaker, SpeakerRefusal, TrustChain},
+    trust::{ChainError, KeyRecord, Speaker, SpeakerRefusal, TrustChain, TrustState},
 };
 use deed_proto::v1::{self, Author, PayloadType};
 use deed_tlog::{LeafIndex, Policy, PublicKey, TreeHead, leaf_hash, verify_inclusion};
@@ -22,7 +22,7 @@ use thiserror::Error;
 pub struct TrustHistory {
     /// The genesis entry is the first.
     entries: Vec<(LeafIndex, Bytes)>,
-    registry: Registry,
+    registry: TrustState,
 }
 
 /// The author of an entry, with the key and the registration that show it.
@@ -155,7 +155,7 @@ impl TrustHistory {
 
     /// The registry after all the statements.
     #[must_use]
-    pub const fn registry(&self) -> &Registry {
+    pub const fn registry(&self) -> &TrustState {
         &self.registry
     }
 
@@ -242,7 +242,7 @@ impl TrustHistory {
     }
 }
 
-fn public_key(registry: &Registry, id: KeyId) -> Option<&PublicKey> {
+fn public_key(registry: &TrustState, id: KeyId) -> Option<&PublicKey> {
     let registered = || registry.key(id).map(|record| &record.public_key);
     registry.was_authority(id).or_else(registered)
 }

@@ -9,7 +9,7 @@ use deed_evidence::{
     batch::{self, VerifiedPath},
     entry::Entry,
     receipt, signature, statement,
-    trust::{ChainError, Registry, TrustChain},
+    trust::{ChainError, TrustChain, TrustState},
 };
 use deed_proto::v1::{self, get_batch_proof_request::Leaf as Asked};
 use deed_tlog::{LeafIndex, PublicKey, TreeSize, leaf_hash, verify_inclusion};
@@ -45,7 +45,7 @@ pub struct ProvenBatched {
 #[derive(Debug, Clone)]
 pub struct ProvenTrust {
     /// What the statements amount to.
-    pub registry: Registry,
+    pub registry: TrustState,
     /// Leaf index and bytes of each entry, the genesis entry first.
     pub entries: Vec<(LeafIndex, Bytes)>,
     /// The entries with the proof of each one's inclusion, to be kept.
@@ -75,7 +75,7 @@ pub(crate) struct KnownTrust {
 
 impl KnownTrust {
     /// The registry of who speaks for whom.
-    pub(crate) const fn registry(&self) -> &Registry {
+    pub(crate) const fn registry(&self) -> &TrustState {
         self.chain.registry()
     }
 }

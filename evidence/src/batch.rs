@@ -20,18 +20,18 @@ use crate::{
     wire::{self, Value},
 };
 
-/// What a producer signs once for 1 to 4,096 statements of one session.
+/// A batch manifest: a producer signs it once for 1 to 4,096 statements of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// The ledger that all of them are for.
     pub ledger_id: LedgerId,
-    /// Who speaks in all of them.
+    /// The producer of all of them.
     pub producer: String,
     /// Their session.
     pub session: SessionId,
     /// Sequence of the first; the others follow without a hole.
     pub first_sequence: Sequence,
-    /// How many.
+    /// Number of statements.
     pub count: BatchCount,
     /// Root of the batch tree over their payloads.
     pub root: Hash,
@@ -57,15 +57,15 @@ pub enum BatchError {
     /// A statement that cannot be read.
     #[error("statement {position} of the batch: {source}")]
     Statement {
-        /// Which one.
+        /// Its position.
         position: usize,
-        /// Why.
+        /// The reason.
         source: WireError,
     },
     /// A statement that differs from the manifest or from the others in what all of them share.
     #[error("statement {position} of the batch has another {field} than the batch manifest")]
     Other {
-        /// Which one.
+        /// Its position.
         position: usize,
         /// `ledger_id`, `producer` or `session`.
         field: &'static str,
@@ -73,7 +73,7 @@ pub enum BatchError {
     /// A body that is never batched.
     #[error("statement {position} of the batch is {body}, which is never in a batch")]
     Body {
-        /// Which one.
+        /// Its position.
         position: usize,
         /// The body's name.
         body: &'static str,
@@ -81,7 +81,7 @@ pub enum BatchError {
     /// A sequence that does not follow.
     #[error("statement {position} of the batch has sequence {found}; the next one is {wanted}")]
     Sequence {
-        /// Which one.
+        /// Its position.
         position: usize,
         /// Its sequence.
         found: Sequence,
@@ -91,19 +91,19 @@ pub enum BatchError {
     /// A hole inside of the batch.
     #[error("statement {position} of the batch sets skipped_from; only the first one may")]
     Skipped {
-        /// Which one.
+        /// Its position.
         position: usize,
     },
     /// `previous` is not the digest of the payload before it.
     #[error("statement {position} of the batch has another previous than the payload before it")]
     Previous {
-        /// Which one.
+        /// Its position.
         position: usize,
     },
     /// Something comes after SessionClosed.
     #[error("statement {position} of the batch closes the session, but is not the last one")]
     ClosedEarly {
-        /// Which one.
+        /// Its position.
         position: usize,
     },
     /// The payloads are others than those that were signed.
@@ -236,7 +236,8 @@ impl Manifest {
 /// Checks the statements of a batch, in order: each one's header and payload. Returns what they do
 /// to their session, once that has judged the first.
 ///
-/// Whether the first is the session's next, and whose signature the manifest has, is for others.
+/// It is for the caller to check that the first is the session's next, and whose signature the
+/// manifest has.
 ///
 /// # Errors
 /// [`BatchError`] for the first thing that does not fit.
@@ -321,7 +322,7 @@ impl<'m, 'p> Walk<'m, 'p> {
     }
 }
 
-/// What can be said of one statement of a batch without its neighbours.
+/// Checks one statement of a batch without its neighbours.
 fn check_member(
     manifest: &Manifest,
     position: usize,
@@ -358,13 +359,13 @@ fn check_member(
 /// A batched statement whose signature was followed to its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedPath {
-    /// What was signed.
+    /// The manifest that was signed.
     pub manifest: Manifest,
-    /// By which key.
+    /// The key that signed it.
     pub key_id: KeyId,
-    /// Where the manifest is.
+    /// Leaf of the manifest.
     pub manifest_index: LeafIndex,
-    /// Where the statement is.
+    /// Leaf of the statement.
     pub statement_index: LeafIndex,
     /// Hash of the statement's entry.
     pub statement_hash: Hash,
@@ -380,7 +381,7 @@ pub enum PathError {
     Entry {
         /// `manifest` or `statement`.
         which: &'static str,
-        /// Why.
+        /// The reason.
         source: EntryError,
     },
     /// The payload in one of them cannot be read, or is not what should be there.
@@ -388,7 +389,7 @@ pub enum PathError {
     Payload {
         /// `manifest` or `statement`.
         which: &'static str,
-        /// Why.
+        /// The reason.
         source: WireError,
     },
     /// The entry before is no signed batch manifest.
@@ -438,7 +439,7 @@ pub enum PathError {
     Inclusion {
         /// `manifest` or `statement`.
         which: &'static str,
-        /// Why.
+        /// The reason.
         source: VerifyError,
     },
 }

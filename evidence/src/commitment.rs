@@ -58,7 +58,7 @@ pub fn commit(salt: &Salt, content: &[u8], media_type: &str) -> v1::Commitment {
     }
 }
 
-/// Whether `commitment` is one to `content` under `salt`.
+/// Returns true if `commitment` is one to `content` under `salt`.
 #[must_use]
 pub fn opens(commitment: &v1::Commitment, salt: &Salt, content: &[u8]) -> bool {
     commitment.digest == digest_of(salt, content).as_bytes()[..]

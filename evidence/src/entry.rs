@@ -19,15 +19,15 @@ use crate::{
 /// another author than [`Author::Signed`]) encode to what `parse` refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// What the payload is.
+    /// The type of the payload.
     pub payload_type: PayloadType,
     /// The payload as received.
     pub payload: &'a [u8],
     /// Key id and signature of a signed payload.
     pub signature: Option<KeyedSignature<'a>>,
-    /// How the author is known.
+    /// The kind of proof of the author.
     pub author: Author,
-    /// When the server admitted it.
+    /// The time at which the server admitted it.
     pub received_at: Micros,
     /// The leaf that bound the authenticated principal to the producer.
     pub principal_leaf: Option<u64>,
@@ -362,7 +362,7 @@ fn varint_bytes(value: u64) -> u64 {
     u64::from(64 - (value | 1).leading_zeros()).div_ceil(7)
 }
 
-/// What an entry adds to its payload at most: eight tags; the lengths of payload (3, up to
+/// Bytes that an entry adds to its payload at most: eight tags; the lengths of payload (3, up to
 /// [`PAYLOAD_BYTES_MAX`]), key id, signature and link; payload type, key id, signature and author;
 /// the varints of a time that is not negative (9) and of a principal leaf (10); the link's index
 /// (tag, 10) and hash (tag, length, 32).

@@ -11,7 +11,7 @@ use crate::{
     statement::{self, BodyKind},
 };
 
-/// What a ledger begins with.
+/// The first statement of a ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Genesis {
     /// First line of its checkpoints.
@@ -20,7 +20,7 @@ pub struct Genesis {
     pub log_key: VerifierKey,
     /// Public keys of the ledger's owner, ascending.
     pub authority_keys: Vec<[u8; 32]>,
-    /// When it was created, by the server's clock.
+    /// Time of its creation, by the server's clock.
     pub created_at: Micros,
     /// Makes two ledgers of the same name and keys different.
     pub nonce: [u8; 32],
@@ -57,9 +57,9 @@ pub enum GenesisError {
     /// A key or the origin is not well-formed.
     #[error("genesis {field}: {reason}")]
     Field {
-        /// Which one.
+        /// Its name.
         field: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The log key is not named after the origin.
@@ -114,7 +114,7 @@ impl Genesis {
 
     /// Reads a genesis entry and computes the ledger's id from it.
     ///
-    /// What is accepted is what [`Genesis::to_entry`] writes, to the byte: nothing that an entry
+    /// Exactly the bytes are accepted that [`Genesis::to_entry`] writes: nothing that an entry
     /// says is lost here.
     ///
     /// # Errors

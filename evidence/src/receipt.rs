@@ -19,13 +19,13 @@ use crate::{
 /// A receipt that was checked against its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedReceipt {
-    /// Where the statement is.
+    /// Leaf of the statement.
     pub leaf_index: LeafIndex,
     /// Hash of its entry.
     pub leaf_hash: Hash,
-    /// When the server admitted it.
+    /// Time at which the server admitted it.
     pub received_at: Micros,
-    /// Whether an inclusion proof came along and held.
+    /// True if an inclusion proof came along and held.
     pub inclusion_verified: bool,
     /// The leaf that lets the principal deliver it, by which the entry can be made again.
     pub principal_leaf: Option<LeafIndex>,
@@ -66,7 +66,7 @@ pub enum ReceiptError {
     Inclusion {
         /// Index in the receipt.
         index: LeafIndex,
-        /// Why.
+        /// The reason.
         source: VerifyError,
     },
     /// Hashes of the wrong length or too many of them.
@@ -74,16 +74,16 @@ pub enum ReceiptError {
     MalformedProof,
 }
 
-/// What was sent, as far as the entry depends on it.
+/// A statement that was sent, as far as its entry depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent<'a> {
-    /// What the payload is.
+    /// The type of the payload.
     pub payload_type: PayloadType,
     /// The payload.
     pub payload: &'a [u8],
     /// Its signature, if it has one of its own.
     pub signature: Option<KeyedSignature<'a>>,
-    /// Whether a batch manifest before it in the same request covers it.
+    /// True if a batch manifest before it in the same request covers it.
     pub batched: bool,
 }
 
@@ -217,7 +217,7 @@ pub fn consistency_proof(hashes: &[impl AsRef<[u8]>]) -> Result<ConsistencyProof
     ConsistencyProof::from_hashes(hashes_of(hashes)?).map_err(|_| ReceiptError::MalformedProof)
 }
 
-/// What should be a hash, for people. The server chose its length, so not all of it is printed.
+/// Bytes that should be a hash, for people. The server chose its length, so not all of it is printed.
 fn claimed_hash(bytes: &[u8]) -> String {
     match bytes.split_at_checked(Hash::LEN) {
         Some((start, [_, ..])) => format!("{}... ({} bytes)", hex::encode(start), bytes.len()),

@@ -1,4 +1,4 @@
-//! Strict sequence: which statement a session takes next.
+//! Strict sequence: the statement that a session takes next.
 //!
 //! One pure function, [`judge`], called by the server's step, by `fsck` and by an offline
 //! verifier that replays a ledger.
@@ -8,10 +8,11 @@ use thiserror::Error;
 use deed_tlog::BatchCount;
 
 use crate::{
-    KeyId, PayloadDigest, PrincipalHash, Sequence, statement::BodyKind, statement::Header,
+    KeyId, PayloadDigest, PrincipalHash, Sequence,
+    statement::{BodyKind, SessionHeader},
 };
 
-/// Whom a session belongs to, besides its producer: bound by its first statement.
+/// The owner of a session, besides its producer: bound by its first statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Binding {
     /// The key that signs its statements, or the manifests over them.
@@ -33,26 +34,27 @@ impl Binding {
     }
 }
 
-/// What the ledger knows of a session after some of its statements.
+/// A session after some of its statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Who speaks in it; bound by its first statement.
+    /// Its producer; bound by its first statement.
     pub producer: String,
-    /// Whose word that is.
+    /// The key or principal that speaks in it.
     pub bound_to: Binding,
     /// The sequence that it takes next; the last one of all if that was taken.
     pub next: Sequence,
-    /// Digest of its last payload.
-    pub last_payload: PayloadDigest,
+    /// Digest of its last payload; `None` as long as nobody has computed it, which comes before it is
+    /// compared or stored.
+    pub last_payload: Option<PayloadDigest>,
     /// Statements recorded in it.
     pub recorded: u64,
     /// Sequences that the producer said it lost.
     pub skipped: u64,
-    /// Whether SessionClosed was recorded.
+    /// True if SessionClosed was recorded.
     pub closed: bool,
 }
 
-/// What to do with a statement.
+/// The place of a statement in its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
     /// It is the next one: record it.
@@ -63,7 +65,7 @@ pub enum Judgement {
     Behind,
 }
 
-/// Why a session does not take a statement.
+/// The reason why a session does not take a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The session is bound to somebody else.
@@ -103,7 +105,7 @@ pub enum Refusal {
 /// [`Refusal`] if it must not be recorded.
 pub fn judge(
     session: Option<&Session>,
-    header: &Header<'_>,
+    header: &SessionHeader<'_>,
     speaker: Binding,
 ) -> Result<Judgement, Refusal> {
     let expected = session.map_or(Sequence::FIRST, |session| session.next);
@@ -126,7 +128,7 @@ pub fn judge(
         return Err(Refusal::NotNext { expected });
     }
     match (header.previous, session) {
-        (Some(previous), Some(session)) if previous != session.last_payload => {
+        (Some(previous), Some(session)) if session.last_payload != Some(previous) => {
             Err(Refusal::PreviousMismatch { expected })
         }
         (Some(_), None) => Err(Refusal::PreviousMismatch { expected }),
@@ -137,8 +139,12 @@ pub fn judge(
 impl Session {
     /// A session after its first statement, which [`judge`] found to be the next.
     #[must_use]
-    pub fn opened(header: &Header<'_>, payload_digest: PayloadDigest, speaker: Binding) -> Self {
-        let mut session = Self::fresh(header.producer, payload_digest, speaker);
+    pub fn opened(
+        header: &SessionHeader<'_>,
+        payload_digest: impl Into<Option<PayloadDigest>>,
+        speaker: Binding,
+    ) -> Self {
+        let mut session = Self::fresh(header.producer, speaker);
         session.advance(header, payload_digest);
         session
     }
@@ -146,24 +152,24 @@ impl Session {
     /// A session after a batch that begins it.
     #[must_use]
     pub fn opened_over(producer: &str, batch: &BatchStep, speaker: Binding) -> Self {
-        let mut session = Self::fresh(producer, batch.last_payload, speaker);
+        let mut session = Self::fresh(producer, speaker);
         session.advance_over(batch);
         session
     }
 
-    fn fresh(producer: &str, payload_digest: PayloadDigest, bound_to: Binding) -> Self {
+    fn fresh(producer: &str, bound_to: Binding) -> Self {
         Self {
             producer: producer.to_owned(),
             bound_to,
             next: Sequence::FIRST,
-            last_payload: payload_digest,
+            last_payload: None,
             recorded: 0,
             skipped: 0,
             closed: false,
         }
     }
 
-    /// Whether `sequence` was recorded or skipped.
+    /// Returns true if `sequence` was recorded or skipped.
     fn has_passed(&self, sequence: Sequence) -> bool {
         // `next` cannot say that the last sequence of all was taken. The number of sequences
         // passed can: it is 2^64 then, 0 in 64 bits, and at least 1 in any other session.
@@ -172,11 +178,15 @@ impl Session {
     }
 
     /// Takes a statement that [`judge`] found to be the next.
-    pub fn advance(&mut self, header: &Header<'_>, payload_digest: PayloadDigest) {
+    pub fn advance(
+        &mut self,
+        header: &SessionHeader<'_>,
+        payload_digest: impl Into<Option<PayloadDigest>>,
+    ) {
         self.advance_by(
             header.sequence.get(),
             1,
-            payload_digest,
+            payload_digest.into(),
             header.body == BodyKind::SessionClosed,
         );
     }
@@ -188,12 +198,18 @@ impl Session {
         self.advance_by(
             batch.first_sequence.get(),
             batch.count.get().into(),
-            batch.last_payload,
+            Some(batch.last_payload),
             batch.closed,
         );
     }
 
-    fn advance_by(&mut self, first: u64, count: u64, last_payload: PayloadDigest, closes: bool) {
+    fn advance_by(
+        &mut self,
+        first: u64,
+        count: u64,
+        last_payload: Option<PayloadDigest>,
+        closes: bool,
+    ) {
         self.skipped += first.saturating_sub(self.next.get());
         // A manifest whose last sequence does not fit 64 bits is not parsed.
         let last = first.saturating_add(count - 1);
@@ -205,7 +221,7 @@ impl Session {
     }
 }
 
-/// What a batch that was checked does to its session.
+/// A step of a session over a batch that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchStep {
     /// Sequence of its first statement.
@@ -214,7 +230,7 @@ pub struct BatchStep {
     pub count: BatchCount,
     /// Digest of its last payload.
     pub last_payload: PayloadDigest,
-    /// Whether its last statement is SessionClosed.
+    /// True if its last statement is SessionClosed.
     pub closed: bool,
 }
 
@@ -225,7 +241,7 @@ pub struct Run {
     pub first: Sequence,
     /// Its leaf.
     pub first_leaf: u64,
-    /// How many.
+    /// Number of its statements.
     pub count: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What is signed, and with which key.
+//! Signatures: the bytes that are signed, and the keys.
 //!
 //! The input of a payload's signature is DSSE's pre-authentication encoding, which says what the
 //! payload is: a manifest is never taken for a statement. Verification is tlog's one strict form.
@@ -109,19 +109,19 @@ pub fn verify_with(
     check(public_key, buffer, signature)
 }
 
-/// What a key signs to show that whoever registers it has it: for this ledger, this role, this
+/// A message that a key signs to show that whoever registers it has it: for this ledger, this role, this
 /// producer and this controller, and for nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Possession<'a> {
-    /// Where the key is registered.
+    /// The ledger in which the key is registered.
     pub ledger_id: LedgerId,
     /// The key.
     pub public_key: &'a [u8; 32],
-    /// What it may say.
+    /// Its role.
     pub role: KeyRole,
     /// For whom it speaks.
     pub producer: &'a str,
-    /// Who is behind it.
+    /// Its controller: the organization or person behind it.
     pub controller: &'a str,
 }
 

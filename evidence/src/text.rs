@@ -24,7 +24,7 @@ pub(crate) static URI: TextRule = TextRule {
     otherwise: "must be a URI, for example spiffe://example.org/agent",
 };
 
-/// What another system calls something.
+/// A name that another system has for something.
 pub(crate) static LOWER_NAME: TextRule = TextRule {
     holds: is_lower_name,
     otherwise: "only a-z, 0-9, '.', '_' and '-' are allowed",
@@ -43,7 +43,7 @@ pub(crate) static MEDIA_TYPE: TextRule = TextRule {
     otherwise: "must be a media type, for example application/json",
 };
 
-/// Whether every byte lies in `range`. Looks at all of them, which the compiler turns into a
+/// Returns true if every byte lies in `range`. Looks at all of them, which the compiler turns into a
 /// few vector instructions; stopping at the first bad one would save time for bad texts alone.
 #[inline]
 fn all_in(bytes: &[u8], range: std::ops::RangeInclusive<u8>) -> bool {

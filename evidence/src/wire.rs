@@ -1,6 +1,6 @@
 //! One pass over a message's bytes: canonical form and the rules of each field.
 //!
-//! What is accepted is exactly what a Protobuf library would write for some value: fields in
+//! Exactly the bytes are accepted that a Protobuf library would write for some value: fields in
 //! ascending order, shortest varints, no defaults written out, nothing unknown. So no two
 //! parsers can read a payload differently, and nobody can vary its bytes without changing its
 //! meaning. The messages and their rules are tables (`schema.rs`); a test holds them against the
@@ -18,11 +18,11 @@ use thiserror::Error;
 pub struct WireError {
     /// Path of field names from the message down, for example `intent.amount.currency`.
     pub field: String,
-    /// What is wrong there.
+    /// The problem with it.
     pub problem: Problem,
 }
 
-/// What is wrong with a field.
+/// A problem with a field.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
     /// The message ends inside of a field.
@@ -134,7 +134,7 @@ impl WireError {
 pub(crate) struct Message {
     /// In ascending order of their numbers.
     pub(crate) fields: &'static [Field],
-    /// Whether one field of its oneof has to be there; the oneof's name.
+    /// The name of its oneof, if one of its fields has to be there.
     pub(crate) oneof_required: Option<&'static str>,
 }
 
@@ -185,12 +185,12 @@ pub(crate) enum Kind {
     Message(&'static Message),
 }
 
-/// What has to hold for a text besides its length.
+/// A rule for a text besides its length.
 pub(crate) struct TextRule {
-    /// Whether it holds. Never true for what is not UTF-8: a rule that allows ASCII alone need
+    /// Returns true if it holds. Never true for what is not UTF-8: a rule that allows ASCII alone need
     /// not look twice.
     pub(crate) holds: fn(&[u8]) -> bool,
-    /// What to say if it does not.
+    /// The text of the error if it does not.
     pub(crate) otherwise: &'static str,
 }
 

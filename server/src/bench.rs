@@ -5,11 +5,11 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, Sequence, SessionId,
-    assess::{Due, Owner, cells::CellKey},
+    assess::{Owner, Timer, cells::CellKey},
     commitment::{Salt, digest_of},
     genesis::Genesis,
     session::Session,
-    trust::Registry,
+    trust::TrustState,
 };
 use deed_proto::v1;
 use deed_tlog::RightEdge;
@@ -40,7 +40,7 @@ impl Trust {
     #[must_use]
     pub fn new(id: LedgerId, genesis: &Genesis) -> Self {
         Self {
-            registry: Arc::new(RwLock::new(Registry::genesis(id, genesis))),
+            registry: Arc::new(RwLock::new(TrustState::genesis(id, genesis))),
             id,
         }
     }
@@ -94,11 +94,15 @@ impl Past for Nothing {
         Ok(None)
     }
 
-    fn due(&mut self, _: &Due) -> Result<Option<Owner>, StoreError> {
+    fn due(&mut self, _: &Timer) -> Result<Option<Owner>, StoreError> {
         Ok(None)
     }
 
-    fn dues_after(&mut self, _: Option<&Due>, _: usize) -> Result<Vec<(Due, Owner)>, StoreError> {
+    fn timers_after(
+        &mut self,
+        _: Option<&Timer>,
+        _: usize,
+    ) -> Result<Vec<(Timer, Owner)>, StoreError> {
         Ok(Vec::new())
     }
 }

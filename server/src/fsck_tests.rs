@@ -5,7 +5,7 @@ use std::path::Path;
 use deed_evidence::{
     LedgerId, Micros, Sequence, SessionId,
     assess::cells::CellKey,
-    assess::{AHEAD_MAX_US, Due, DueOf, Owner},
+    assess::{AHEAD_MAX_US, Owner, Timer, TimerKind},
 };
 use deed_proto::v1;
 use deed_tlog::leaf_hash;
@@ -323,10 +323,10 @@ fn a_missing_deadline_is_found() {
 #[test]
 fn an_invented_deadline_is_found() {
     let error = damaged(|store, batch| {
-        let due = Due {
+        let due = Timer {
             at: Micros::new(i64::MAX),
             leaf: 1,
-            what: DueOf::Intent(1),
+            kind: TimerKind::Intent(1),
         };
         let owner = Owner::ALL;
         let key = keys::due(NUMBER, &due);

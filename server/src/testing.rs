@@ -10,7 +10,7 @@ use deed_evidence::{
     policy::{self, CEDAR_VERSION, DEFAULT_SCHEMA},
     signature::{self, Possession},
     statement,
-    trust::Registry as Trust,
+    trust::TrustState as Trust,
 };
 use deed_proto::v1::{self, append_result::Result as Outcome, statement::Body};
 use deed_tlog::SigningKey;

@@ -415,7 +415,7 @@ impl Task {
         let state = would
             .ok()
             .and_then(|would| would.intent)
-            .map(|(state, ..)| state);
+            .map(|verdict| verdict.state);
         Ok(state == Some(IntentState::Cleared))
     }
 

@@ -3,14 +3,14 @@
 //! the same.
 //!
 //! The bytes are choices, each taken modulo what there is to choose from, and 0 where they have
-//! ended. The first one: bit 0 sets the default policy, bit 1 has the book thrown away and restored
+//! ended. The first one: bit 0 sets the default policy, bit 1 has the assessor thrown away and restored
 //! after every unit. Then come units, the first byte of each says which (see [`Story::unit`]).
 
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use deed_evidence::{
-    assess::Book,
+    assess::Assessor,
     entry::Entry,
     replay::Replay,
     statement::{self, BodyKind},
@@ -75,7 +75,7 @@ pub(crate) fn replays(ledger: &Ledger) {
     let replay = Replay::over(ledger.entries()).unwrap();
     assert_eq!(replay.kept().cells, ledger.kept.cells);
     assert_eq!(replay.kept().findings, ledger.kept.findings);
-    assert_eq!(replay.kept().dues, ledger.kept.dues);
+    assert_eq!(replay.kept().timers, ledger.kept.timers);
     assert_eq!(*replay.registry(), ledger.registry);
 }
 
@@ -102,9 +102,9 @@ fn findings_are_in_range(ledger: &Ledger) {
         assert!(finding.disposition_leaf.is_none_or(|leaf| leaf < leaves));
     }
     assert!(
-        ledger.kept.dues.keys().all(|due| due.leaf < leaves),
+        ledger.kept.timers.keys().all(|due| due.leaf < leaves),
         "{:?}",
-        ledger.kept.dues
+        ledger.kept.timers
     );
 }
 
@@ -262,7 +262,7 @@ impl Story {
                 let task = script.byte() % 4;
                 self.ledger.request_receipt(task);
             }
-            4 => self.ledger.book = Book::restore(self.ledger.id),
+            4 => self.ledger.assessor = Assessor::restore(self.ledger.id),
             5 => self.equivocate(script),
             6 => self.raw(script),
             7 => self.trust(script),

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use deed_evidence::{
     Problem, WireError,
-    statement::{self, Breach, Header},
+    statement::{self, Breach},
 };
 use deed_proto::v1;
 use prost::Message as _;
@@ -37,10 +37,8 @@ pub(crate) fn check(data: &[u8]) -> Verdict {
             }
             let breach = header.breach.map(Breach::field);
             assert_eq!(breach, oracle::breach(&decoded), "{decoded:?}");
-            let plain = Header {
-                breach: None,
-                ..header
-            };
+            let mut plain = header;
+            plain.in_session.breach = None;
             assert_eq!(plain, oracle::header(&decoded));
             assert_eq!(
                 statement::decode(&Bytes::copy_from_slice(data)),

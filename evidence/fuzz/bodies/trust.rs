@@ -6,7 +6,7 @@ use deed_evidence::{
     genesis::Genesis,
     signature,
     statement::{self, BodyKind},
-    trust::{Registry, TrustStatement},
+    trust::{TrustState, TrustStatement},
 };
 use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, Origin, SigningKey};
 
@@ -46,7 +46,7 @@ pub(crate) fn check(data: &[u8]) -> Result<Option<TrustStatement>, WireError> {
 }
 
 /// A ledger with one authority.
-fn registry() -> (Registry, deed_evidence::KeyId) {
+fn registry() -> (TrustState, deed_evidence::KeyId) {
     let origin = "deed.example/logs/fuzz";
     let name: KeyName = origin.parse().unwrap();
     let key = SigningKey::from_seed(&[3; 32]);
@@ -58,6 +58,6 @@ fn registry() -> (Registry, deed_evidence::KeyId) {
         nonce: [4; 32],
         rules_version: 1,
     };
-    let registry = Registry::genesis(LedgerId::new(Hash::new([0x11; 32])), &genesis);
+    let registry = TrustState::genesis(LedgerId::new(Hash::new([0x11; 32])), &genesis);
     (registry, signature::key_id(key.public_key()))
 }

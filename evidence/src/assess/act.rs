@@ -4,16 +4,17 @@ use bytes::Bytes;
 use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 
 use super::{
-    book::{Book, Here, View},
+    apply::Apply,
+    body::LeafRef,
     cells::{Act, CellKey, Changes, Declared, Expected, Leaves, Outcome, System},
     digest,
-    due::{Due, DueOf},
-    said::LeafRef,
-    table::{self, Event, Row, State, Thing},
+    table::{self, Event, Machine, State, Transition},
+    timer::{Timer, TimerKind},
+    view::View,
 };
 use crate::{Micros, TaskId};
 
-/// Where an Intent stands, as the table names it.
+/// The state of an Intent, as the table names it.
 pub(super) const fn intent_state(state: IntentState) -> State {
     match state {
         IntentState::Unspecified => State::New,
@@ -62,30 +63,22 @@ pub(super) fn task_of(act: &Act) -> Option<TaskId> {
     TaskId::from_slice(&act.task)
 }
 
-impl Book {
-    /// A copy of the act of the Intent at a leaf, without its lists of effects; what changes in it counts
-    /// when [`Book::put_act`] has it.
-    pub(super) fn act_at<V: View>(
-        &mut self,
-        view: &mut V,
-        leaf: u64,
-    ) -> Result<Option<Act>, V::Error> {
-        let kept = self.cells.look::<Box<Act>, _>(view, CellKey::Act(leaf))?;
+impl<V: View> Apply<'_, V> {
+    /// A copy of the act of the Intent at a leaf, without its lists of effects; what changes in it
+    /// counts when [`Apply::put_act`] has it.
+    pub(super) fn act_at(&mut self, leaf: u64) -> Result<Option<Act>, V::Error> {
+        let kept = self.cells.look::<Box<Act>>(CellKey::Act(leaf))?;
         match kept {
             Some(act) => Ok(Some(Act::clone(act))),
-            None => self.act_by_entry(view, leaf),
+            None => self.act_by_entry(leaf),
         }
     }
 
     /// Puts in the effects that an act expects.
-    pub(super) fn with_expected<V: View>(
-        &mut self,
-        view: &mut V,
-        act: &mut Act,
-    ) -> Result<(), V::Error> {
+    pub(super) fn with_expected(&mut self, act: &mut Act) -> Result<(), V::Error> {
         if act.expected > 0 && act.expected_effects.is_empty() {
             let kept = CellKey::Expected(act.leaf);
-            if let Some(expected) = self.cells.look::<Expected, _>(view, kept)? {
+            if let Some(expected) = self.cells.look::<Expected>(kept)? {
                 act.expected_effects.clone_from(&expected.effects);
             }
         }
@@ -93,53 +86,43 @@ impl Book {
     }
 
     /// Puts in the effects that an act expects and declares, and the changes that `system` saw of it.
-    pub(super) fn with_effects<V: View>(
+    pub(super) fn with_effects(
         &mut self,
-        view: &mut V,
         act: &mut Act,
         system: Option<System>,
     ) -> Result<(), V::Error> {
-        self.with_expected(view, act)?;
+        self.with_expected(act)?;
         if let Some(outcome) = &mut act.outcome
             && outcome.declared > 0
             && outcome.effects.is_empty()
         {
             let kept = CellKey::Declared(act.leaf);
-            if let Some(declared) = self.cells.look::<Declared, _>(view, kept)? {
+            if let Some(declared) = self.cells.look::<Declared>(kept)? {
                 outcome.effects.clone_from(&declared.effects);
             }
         }
         match system {
-            Some(system) => self.with_changes(view, act, system),
+            Some(system) => self.with_changes(act, system),
             None => Ok(()),
         }
     }
 
     /// The same with the changes that all systems saw.
-    pub(super) fn with_all<V: View>(
-        &mut self,
-        view: &mut V,
-        act: &mut Act,
-    ) -> Result<(), V::Error> {
-        self.with_effects(view, act, None)?;
+    pub(super) fn with_all(&mut self, act: &mut Act) -> Result<(), V::Error> {
+        self.with_effects(act, None)?;
         for at in 0..act.systems.len() {
             let system = act.systems[at].name();
-            self.with_changes(view, act, system)?;
+            self.with_changes(act, system)?;
         }
         Ok(())
     }
 
-    fn with_changes<V: View>(
-        &mut self,
-        view: &mut V,
-        act: &mut Act,
-        system: System,
-    ) -> Result<(), V::Error> {
+    fn with_changes(&mut self, act: &mut Act, system: System) -> Result<(), V::Error> {
         let is_kept = act.systems.iter().any(|one| one.name() == system);
         let is_there = act.changes.iter().any(|one| one.system[..] == system);
         if is_kept && !is_there {
             let kept = CellKey::Changes(act.leaf, system);
-            if let Some(changes) = self.cells.look::<Changes, _>(view, kept)? {
+            if let Some(changes) = self.cells.look::<Changes>(kept)? {
                 act.join(changes.changes.clone());
             }
         }
@@ -155,44 +138,43 @@ impl Book {
     }
 
     /// The act of an Intent of which no cell is kept.
-    fn act_by_entry<V: View>(&mut self, view: &mut V, leaf: u64) -> Result<Option<Act>, V::Error> {
+    fn act_by_entry(&mut self, leaf: u64) -> Result<Option<Act>, V::Error> {
         // A recent Intent was an act when it was recorded.
         let recent = self.recent.intent(leaf).cloned();
         let is_recent = recent.is_some();
         let recorded = match recent {
             Some(recorded) => Some(recorded),
-            None => view.intent(leaf)?,
+            None => self.cells.view.intent(leaf)?,
         };
         let Some(recorded) = recorded else {
             return Ok(None);
         };
         if !is_recent {
-            self.cells.read(recorded.resource.len());
+            self.cells.cache.read(recorded.resource.len());
         }
         let second = CellKey::Equivocation(recorded.session, recorded.sequence);
         let second = match is_recent {
             true => None,
-            false => self.cells.look::<Leaves, _>(view, second)?.cloned(),
+            false => self.cells.look::<Leaves>(second)?.cloned(),
         };
-        let task = self.cells.task(view, recorded.task)?;
+        let task = self.cells.task(recorded.task)?;
         Ok(recorded.act(task, second.as_ref()))
     }
 
     /// The act of an Intent that somebody refers to in `task`: index, hash and task must be right.
-    pub(super) fn act_referred<V: View>(
+    pub(super) fn act_referred(
         &mut self,
-        view: &mut V,
         task: TaskId,
         intent: &LeafRef,
     ) -> Result<Option<Act>, V::Error> {
-        let act = self.act_at(view, intent.leaf)?;
+        let act = self.act_at(intent.leaf)?;
         Ok(act.filter(|act| {
             act.leaf_hash[..] == intent.hash.as_bytes()[..] && act.task[..] == task.as_bytes()[..]
         }))
     }
 
     /// Keeps an act: each list of effects that was put in, in its own cell, if it has changed.
-    pub(super) fn put_act<V: View>(&mut self, view: &mut V, mut act: Act) -> Result<(), V::Error> {
+    pub(super) fn put_act(&mut self, mut act: Act) -> Result<(), V::Error> {
         act.tally();
         // Written when the Intent was.
         act.expected_effects = Vec::new();
@@ -201,7 +183,7 @@ impl Book {
             let effects = std::mem::take(&mut outcome.effects);
             let kept = CellKey::Declared(leaf);
             if !effects.is_empty() {
-                self.cells.put_if_other(view, kept, Declared { effects })?;
+                self.cells.put_if_other(kept, Declared { effects })?;
             }
         }
         let changes = std::mem::take(&mut act.changes);
@@ -210,35 +192,32 @@ impl Book {
             let changes = own.cloned().collect::<Vec<_>>();
             if !changes.is_empty() {
                 let kept = CellKey::Changes(leaf, one.name());
-                self.cells.put_if_other(view, kept, Changes { changes })?;
+                self.cells.put_if_other(kept, Changes { changes })?;
             }
         }
-        self.cells
-            .put_if_other(view, CellKey::Act(leaf), Box::new(act))
+        self.cells.put_if_other(CellKey::Act(leaf), Box::new(act))
     }
 
-    /// Where an act stands for what would move it: what waits in a task that has ended has lapsed.
-    pub(super) fn stands<V: View>(&mut self, view: &mut V, act: &Act) -> Result<State, V::Error> {
+    /// The state of an act, as the table names it: what waits in a task that has ended has lapsed.
+    pub(super) fn effective_state(&mut self, act: &Act) -> Result<State, V::Error> {
         let state = intent_state(act.state());
         let (State::Waiting, Some(id)) = (state, task_of(act)) else {
             return Ok(state);
         };
-        let task = self.cells.task(view, id)?;
+        let task = self.cells.task(id)?;
         let ended = task.is_some_and(|task| task.state() == TaskState::Closed);
-        let row = table::find(Thing::Intent, state, Event::TaskEnded).filter(|_| ended);
+        let row = table::find(Machine::Intent, state, Event::TaskEnded).filter(|_| ended);
         Ok(row.map_or(state, |row| row.to))
     }
 
     /// Moves an Intent by the table; the row, if it moves.
-    pub(super) fn move_intent<V: View>(
+    pub(super) fn move_intent(
         &mut self,
-        view: &mut V,
-        here: Here<'_>,
         act: &mut Act,
         event: Event,
-    ) -> Result<Option<&'static Row>, V::Error> {
-        let from = self.stands(view, act)?;
-        let Some(row) = table::find(Thing::Intent, from, event) else {
+    ) -> Result<Option<&'static Transition>, V::Error> {
+        let from = self.effective_state(act)?;
+        let Some(row) = table::find(Machine::Intent, from, event) else {
             return Ok(None);
         };
         if row.to != from {
@@ -249,139 +228,146 @@ impl Book {
                 act.waiting = None;
             }
             if !matches!(row.to, State::Waiting | State::Cleared) {
-                self.undo_intent_due(act);
+                self.undo_intent_timer(act);
             }
             if let Some(task) = task_of(act) {
-                let (leaf, intent) = (here.leaf, act.leaf);
+                let (leaf, intent) = (self.leaf, act.leaf);
                 let event = digest::Event::Intent {
                     leaf,
                     intent,
                     state,
                 };
-                self.note_in_task(view, task, &event)?;
+                self.note_in_task(task, &event)?;
             }
         }
         Ok(Some(row))
     }
 
     /// Moves an Outcome by the table; the row, if it moves.
-    pub(super) fn move_outcome<V: View>(
+    pub(super) fn move_outcome(
         &mut self,
-        view: &mut V,
-        here: Here<'_>,
         act: &mut Act,
         event: Event,
-    ) -> Result<Option<&'static Row>, V::Error> {
+    ) -> Result<Option<&'static Transition>, V::Error> {
         let task = task_of(act);
         let intent = act.leaf;
         let Some(outcome) = &mut act.outcome else {
             return Ok(None);
         };
         let from = outcome_state(outcome.state());
-        let Some(row) = table::find(Thing::Outcome, from, event) else {
+        let Some(row) = table::find(Machine::Outcome, from, event) else {
             return Ok(None);
         };
         let state = state_of_outcome(row.to);
         outcome.set_state(state);
         if row.to != State::Unobserved
-            && let Some(due) = observation_due(intent, outcome)
+            && let Some(timer) = observation_timer(intent, outcome)
         {
-            self.dues.undo(due);
+            self.timers.undo(timer);
         }
         if let Some(task) = task {
             let event = digest::Event::Outcome {
-                leaf: here.leaf,
+                leaf: self.leaf,
                 intent,
                 state,
             };
-            self.note_in_task(view, task, &event)?;
+            self.note_in_task(task, &event)?;
         }
         Ok(Some(row))
     }
 
-    fn undo_intent_due(&mut self, act: &Act) {
+    fn undo_intent_timer(&mut self, act: &Act) {
         if act.deadline_us > 0 {
-            self.dues.undo(Due {
+            self.timers.undo(Timer {
                 at: Micros::new(act.deadline_us),
                 leaf: act.leaf,
-                what: DueOf::Intent(act.leaf),
+                kind: TimerKind::Intent(act.leaf),
             });
         }
     }
 
-    /// Adds a finding about an act, and remembers its kind there.
-    pub(super) fn find_of<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        act: &mut Act,
-        kind: FindingKind,
-        contradicts: Option<u64>,
-        detail: impl Into<String>,
-    ) -> Result<(), V::Error> {
-        act.note(kind);
-        let (task, about) = (task_of(act), act.leaf);
-        self.find(view, here, kind, task, about, contradicts, detail)
-    }
-
     /// Lets an act's deadline pass that has come, and has not fired: inside of a batch, whose
     /// statements all have the same time, nothing fires.
-    pub(super) fn overtake<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        act: Act,
-    ) -> Result<Act, V::Error> {
-        if act.deadline_us == 0 || here.at.get() < act.deadline_us {
+    pub(super) fn fire_deadline(&mut self, act: Act) -> Result<Act, V::Error> {
+        if act.deadline_us == 0 || self.at.get() < act.deadline_us {
             return Ok(act);
         }
-        self.intent_deadline(view, here, act.leaf)?;
-        Ok(self.act_at(view, act.leaf)?.unwrap_or(act))
+        self.intent_deadline(act.leaf)?;
+        Ok(self.act_at(act.leaf)?.unwrap_or(act))
     }
 
-    pub(super) fn intent_deadline<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        leaf: u64,
-    ) -> Result<(), V::Error> {
-        self.by_proven(|book| book.deadline_passed(view, here, leaf))
+    /// Lets the deadline of the Intent at a leaf pass.
+    pub(super) fn intent_deadline(&mut self, leaf: u64) -> Result<(), V::Error> {
+        self.by_proven(|ctx| ctx.deadline_passed(leaf))
     }
 
-    fn deadline_passed<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        leaf: u64,
-    ) -> Result<(), V::Error> {
-        let Some(mut act) = self.act_at(view, leaf)? else {
+    fn deadline_passed(&mut self, leaf: u64) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_at(leaf)? else {
             return Ok(());
         };
-        let row = self.move_intent(view, here, &mut act, Event::DeadlinePassed)?;
+        let row = self.move_intent(&mut act, Event::DeadlinePassed)?;
         if let Some(kind) = row.and_then(|row| row.finding) {
             let detail = match kind {
                 FindingKind::IntentLapsed => "its evidence did not come by its deadline",
                 _ => "its Outcome did not come by its deadline",
             };
-            self.find_of(view, here, &mut act, kind, None, detail)?;
+            self.find(kind).of(&mut act).says(detail)?;
             let seen = act.first_seen();
             if kind == FindingKind::IntentOverdue && seen.is_some() {
-                let kind = FindingKind::HiddenSideEffect;
-                let detail = "its effects were seen, and no Outcome declares them";
-                self.find_of(view, here, &mut act, kind, seen, detail)?;
+                self.find(FindingKind::HiddenSideEffect)
+                    .of(&mut act)
+                    .contradicts(seen)
+                    .says("its effects were seen, and no Outcome declares them")?;
             }
         }
-        self.put_act(view, act)
+        self.put_act(act)
+    }
+
+    /// Ends the time in which the Outcome of the Intent at a leaf must be corroborated.
+    pub(super) fn observation_deadline(&mut self, leaf: u64) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_at(leaf)? else {
+            return Ok(());
+        };
+        let row = self.move_outcome(&mut act, Event::DeadlinePassed)?;
+        if let Some(kind) = row.and_then(|row| row.finding) {
+            let outcome = act.outcome.as_ref().map(|outcome| outcome.leaf);
+            self.find(kind)
+                .of(&mut act)
+                .contradicts(outcome)
+                .says("nobody independent has seen all of its effects in time")?;
+        }
+        self.put_act(act)
+    }
+
+    /// Finds an act whose effects were seen and that has no Outcome when its task ends.
+    pub(super) fn never_declared(&mut self, task: TaskId, leaf: u64) -> Result<(), V::Error> {
+        self.by_proven(|ctx| ctx.was_never_declared(task, leaf))
+    }
+
+    fn was_never_declared(&mut self, task: TaskId, leaf: u64) -> Result<(), V::Error> {
+        let Some(mut act) = self.act_at(leaf)? else {
+            return Ok(());
+        };
+        // It may have been found when its deadline passed.
+        let known = act.has(FindingKind::HiddenSideEffect);
+        if act.outcome.is_none() && !known && task_of(&act) == Some(task) {
+            let seen = act.first_seen();
+            self.find(FindingKind::HiddenSideEffect)
+                .of(&mut act)
+                .contradicts(seen)
+                .says("its effects were seen, and the task ended without an Outcome of it")?;
+            self.put_act(act)?;
+        }
+        Ok(())
     }
 }
 
-/// Returns the time by which the Outcome of the Intent at `intent` must be corroborated, if it must
-/// be.
-pub(super) fn observation_due(intent: u64, outcome: &Outcome) -> Option<Due> {
-    (outcome.corroborate_by_us > 0).then(|| Due {
+/// The timer by which the Outcome of the Intent at `intent` must be corroborated, if it must be.
+pub(super) fn observation_timer(intent: u64, outcome: &Outcome) -> Option<Timer> {
+    (outcome.corroborate_by_us > 0).then(|| Timer {
         at: Micros::new(outcome.corroborate_by_us),
         leaf: outcome.leaf,
-        what: DueOf::Observation(intent),
+        kind: TimerKind::Observation(intent),
     })
 }
 

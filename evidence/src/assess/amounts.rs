@@ -21,8 +21,8 @@
 use std::collections::BTreeMap;
 
 use super::{
+    body::Effect,
     cells::{Act, Print},
-    said::Effect,
 };
 
 /// A change as far as amounts are counted.
@@ -142,8 +142,8 @@ impl Sides {
         self.below += sum.min(0);
     }
 
-    /// What was moved one way and the other. Where two kinds of change go both ways on one resource,
-    /// both were moved: a refund and a voucher of opposite signs are two.
+    /// The amounts that were moved one way and the other. Where two kinds of change go both ways on
+    /// one resource, both were moved: a refund and a voucher of opposite signs are two.
     fn moved(self) -> (i128, i128) {
         if self.above > 0 && self.below > 0 {
             let both = self.above + self.below;

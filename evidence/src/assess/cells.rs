@@ -1,24 +1,28 @@
-//! What an assessment keeps, cell by cell: the state that the step reads and changes.
+//! The cells of an assessment: the state that the step reads and changes.
 //!
 //! Each cell has a key and one encoding, a Protobuf message with the field numbers below. They stay
 //! on the machine that keeps them and can be made again from the entries; a change of their
 //! meaning is a migration all the same.
 
 mod act;
+mod grant;
+mod task;
 
 use bytes::Bytes;
 use deed_proto::v1;
 use deed_tlog::Hash;
 use prost::Message as _;
 
-pub use super::said::Effect;
-use super::{digest, due::Owner};
+pub use super::body::Effect;
+use super::timer::Owner;
 use crate::{KeyId, Sequence, SessionId, TaskId};
 pub use act::{
     Act, Change, Changes, Declared, Duties, Evidence, Expected, Observed, Outcome, Print, Relied,
     SystemSaw, Waiting,
 };
 pub(super) use act::{short, short_of};
+pub use grant::{Grant, GrantList, GrantName, Scope};
+pub use task::{Count, KeyActivity, KeyTask, Sweep, Task};
 
 /// Names a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,19 +45,19 @@ pub enum CellKey {
     Correlation([u8; 16]),
     /// Grants that stand for another system's credential; likewise.
     Token([u8; 16]),
-    /// How many tasks a key has spoken in.
+    /// Number of tasks that a key has spoken in.
     KeyUses(KeyId),
     /// The n-th of them.
     KeyUse(KeyId, u32),
-    /// When a key spoke last in a task, if that has no room for it among its own keys.
+    /// The last statement of a key in a task, if that has no room for it among its own keys.
     KeyIn(TaskId, KeyId),
     /// The tasks of a compromised key that are still to be looked at.
     Sweep(KeyId),
-    /// That two statements were signed for one place in a session: the leaf of the second.
+    /// An equivocation at a place in a session: the leaf of the second statement for it.
     Equivocation(SessionId, Sequence),
     /// The numbers of timers that an owner holds.
     Timers(Owner),
-    /// By when a session has promised to go on.
+    /// The time by which a session has promised to go on.
     Promise(SessionId),
     /// The last confirmation of the ledger's clock by an operator.
     Clock,
@@ -111,11 +115,11 @@ pub(super) enum Cell {
     Changes(Changes),
     Leaves(Leaves),
     Correlated(Correlated),
-    Names(Names),
+    GrantList(GrantList),
     Count(Count),
-    Use(Use),
-    Spoke(Spoke),
-    Timers(Timers),
+    KeyTask(KeyTask),
+    KeyActivity(KeyActivity),
+    Timers(TimerCount),
     Promise(Promise),
     Clock(Clock),
     Sweep(Sweep),
@@ -134,10 +138,10 @@ impl Cell {
             Self::Changes(cell) => cell.encode_to_vec(),
             Self::Leaves(cell) => cell.encode_to_vec(),
             Self::Correlated(cell) => cell.encode_to_vec(),
-            Self::Names(cell) => cell.encode_to_vec(),
+            Self::GrantList(cell) => cell.encode_to_vec(),
             Self::Count(cell) => cell.encode_to_vec(),
-            Self::Use(cell) => cell.encode_to_vec(),
-            Self::Spoke(cell) => cell.encode_to_vec(),
+            Self::KeyTask(cell) => cell.encode_to_vec(),
+            Self::KeyActivity(cell) => cell.encode_to_vec(),
             Self::Timers(cell) => cell.encode_to_vec(),
             Self::Promise(cell) => cell.encode_to_vec(),
             Self::Clock(cell) => cell.encode_to_vec(),
@@ -159,12 +163,12 @@ impl Cell {
             CellKey::Changes(..) => Self::Changes(Changes::decode(bytes).ok()?),
             CellKey::Correlation(_) => Self::Correlated(Correlated::decode(bytes).ok()?),
             CellKey::Equivocation(..) => Self::Leaves(Leaves::decode(bytes).ok()?),
-            CellKey::Token(_) => Self::Names(Names::decode(bytes).ok()?),
+            CellKey::Token(_) => Self::GrantList(GrantList::decode(bytes).ok()?),
             CellKey::KeyUses(_) => Self::Count(Count::decode(bytes).ok()?),
-            CellKey::KeyUse(..) => Self::Use(Use::decode(bytes).ok()?),
+            CellKey::KeyUse(..) => Self::KeyTask(KeyTask::decode(bytes).ok()?),
             CellKey::Sweep(_) => Self::Sweep(Sweep::decode(bytes).ok()?),
-            CellKey::KeyIn(..) => Self::Spoke(Spoke::decode(bytes).ok()?),
-            CellKey::Timers(_) => Self::Timers(Timers::decode(bytes).ok()?),
+            CellKey::KeyIn(..) => Self::KeyActivity(KeyActivity::decode(bytes).ok()?),
+            CellKey::Timers(_) => Self::Timers(TimerCount::decode(bytes).ok()?),
             CellKey::Promise(_) => Self::Promise(Promise::decode(bytes).ok()?),
             CellKey::Clock => Self::Clock(Clock::decode(bytes).ok()?),
             CellKey::Finding(..) => Self::Finding(Box::new(v1::Finding::decode(bytes).ok()?)),
@@ -173,16 +177,16 @@ impl Cell {
 }
 
 /// A content that a key's cell has.
-pub(super) trait Kept: Sized {
+pub(super) trait CellContent: Sized {
     fn wrap(self) -> Cell;
     /// A cell's content, if it is of this kind.
     fn of(cell: &Cell) -> Option<&Self>;
     fn of_mut(cell: &mut Cell) -> Option<&mut Self>;
 }
 
-macro_rules! kept {
+macro_rules! cell_content {
     ($($kind:ident = $content:ty),*) => {$(
-        impl Kept for $content {
+        impl CellContent for $content {
             fn wrap(self) -> Cell {
                 Cell::$kind(self)
             }
@@ -202,7 +206,7 @@ macro_rules! kept {
     )*};
 }
 
-kept!(
+cell_content!(
     Task = Task,
     Grant = Box<Grant>,
     Scope = Box<Scope>,
@@ -212,88 +216,20 @@ kept!(
     Changes = Changes,
     Leaves = Leaves,
     Correlated = Correlated,
-    Names = Names,
+    GrantList = GrantList,
     Count = Count,
-    Use = Use,
-    Spoke = Spoke,
-    Timers = Timers,
+    KeyTask = KeyTask,
+    KeyActivity = KeyActivity,
+    Timers = TimerCount,
     Promise = Promise,
     Clock = Clock,
     Sweep = Sweep,
     Finding = Box<v1::Finding>
 );
 
-/// A task.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Task {
-    /// Leaf of TaskOpened.
-    #[prost(uint64, optional, tag = "1")]
-    pub opened_leaf: Option<u64>,
-    /// `v1::RiskTier`.
-    #[prost(enumeration = "v1::RiskTier", tag = "2")]
-    pub tier: i32,
-    /// 0 for none.
-    #[prost(int64, tag = "3")]
-    pub deadline_us: i64,
-    /// How the opening is known.
-    #[prost(enumeration = "v1::LayerState", tag = "4")]
-    pub opened: i32,
-    /// Who opened it: the controller of its key; empty for an authority, and if nobody signed.
-    #[prost(string, tag = "5")]
-    pub opened_by: String,
-    /// `v1::TaskState`.
-    #[prost(enumeration = "v1::TaskState", tag = "6")]
-    pub state: i32,
-    /// Leaf of TaskClosed; none if its deadline ended it.
-    #[prost(uint64, optional, tag = "7")]
-    pub closed_leaf: Option<u64>,
-    /// Effective time.
-    #[prost(int64, tag = "8")]
-    pub closed_at_us: i64,
-    /// Entries so far.
-    #[prost(uint64, tag = "9")]
-    pub count: u64,
-    /// Running digest over them; 32 bytes, written over in place.
-    #[prost(bytes = "vec", tag = "10")]
-    pub digest: Vec<u8>,
-    /// Running digest over findings and moves; 32 bytes, likewise.
-    #[prost(bytes = "vec", tag = "11")]
-    pub assessment: Vec<u8>,
-    /// Its newest entry.
-    #[prost(uint64, tag = "12")]
-    pub last_leaf: u64,
-    /// Its newest TaskReceipt.
-    #[prost(uint64, optional, tag = "13")]
-    pub receipt_leaf: Option<u64>,
-    /// Findings so far.
-    #[prost(uint64, tag = "14")]
-    pub findings: u64,
-    /// Intents so far.
-    #[prost(uint64, tag = "15")]
-    pub acts: u64,
-    /// Intents without an Outcome whose effects were seen; at most 64.
-    #[prost(uint64, repeated, tag = "16")]
-    pub seen_open: Vec<u64>,
-    /// Keys that spoke in it: the first 64. Others have cells of their own.
-    #[prost(message, repeated, tag = "17")]
-    pub keys: Vec<Spoke>,
-    /// Its first entry.
-    #[prost(uint64, tag = "18")]
-    pub first_leaf: u64,
-    /// Producer of TaskOpened.
-    #[prost(string, tag = "19")]
-    pub opener: String,
-    /// Key that signed TaskOpened; 16 bytes, or empty. An authority's is not looked at again.
-    #[prost(bytes = "bytes", tag = "20")]
-    pub opener_key: Bytes,
-    /// Effective time at TaskOpened.
-    #[prost(int64, tag = "21")]
-    pub opened_at_us: i64,
-}
-
 /// Timers that somebody holds.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct Timers {
+pub struct TimerCount {
     /// Timers that are set.
     #[prost(uint64, tag = "1")]
     pub held: u64,
@@ -305,7 +241,7 @@ pub struct Timers {
     pub uncharged: u64,
 }
 
-/// By when a session has promised to go on.
+/// The time by which a session has promised to go on.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Promise {
     /// 0 once it has kept its promise, or broken it.
@@ -328,108 +264,6 @@ pub struct Clock {
     /// The Tick.
     #[prost(uint64, tag = "3")]
     pub leaf: u64,
-}
-
-/// When a key spoke last in a task.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Spoke {
-    /// 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub key: Bytes,
-    /// Its last statement there.
-    #[prost(uint64, tag = "2")]
-    pub last_leaf: u64,
-    /// Effective time then.
-    #[prost(int64, tag = "3")]
-    pub last_at_us: i64,
-}
-
-/// A grant.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Grant {
-    /// Its leaf.
-    #[prost(uint64, tag = "1")]
-    pub leaf: u64,
-    /// 16 bytes.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub task: Bytes,
-    /// Who may act.
-    #[prost(string, tag = "3")]
-    pub subject: String,
-    /// 16 bytes, or empty for any key.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub subject_key: Bytes,
-    /// 0 for at once.
-    #[prost(int64, tag = "7")]
-    pub not_before_us: i64,
-    /// Itself excluded.
-    #[prost(int64, tag = "8")]
-    pub expires_us: i64,
-    /// 0 for any number.
-    #[prost(uint64, tag = "9")]
-    pub uses: u64,
-    /// Bound on the sum of amounts.
-    #[prost(int64, optional, tag = "10")]
-    pub minor_units: Option<i64>,
-    /// Its currency.
-    #[prost(string, tag = "11")]
-    pub currency: String,
-    /// Leaf hash of the parent; empty for a root grant.
-    #[prost(bytes = "bytes", tag = "12")]
-    pub parent: Bytes,
-    /// Leaf of the parent.
-    #[prost(uint64, optional, tag = "13")]
-    pub parent_leaf: Option<u64>,
-    /// 1 for a root grant.
-    #[prost(uint32, tag = "14")]
-    pub depth: u32,
-    /// `Active` or `Pending` at first; what time decides is worked out when asked.
-    #[prost(enumeration = "v1::GrantState", tag = "15")]
-    pub state: i32,
-    /// Whether an authority signed the root, and everybody's key what they delegated.
-    #[prost(enumeration = "v1::LayerState", tag = "16")]
-    pub rooted: i32,
-    /// Leaf of GrantAccepted.
-    #[prost(uint64, optional, tag = "17")]
-    pub accepted_leaf: Option<u64>,
-    /// Whether the acceptance was signed.
-    #[prost(bool, tag = "18")]
-    pub accepted_signed: bool,
-    /// Uses charged.
-    #[prost(uint64, tag = "19")]
-    pub uses_spent: u64,
-    /// Amount charged.
-    #[prost(int64, tag = "20")]
-    pub amount_spent: i64,
-    /// Leaf of the Revocation.
-    #[prost(uint64, optional, tag = "21")]
-    pub revoked_leaf: Option<u64>,
-    /// Key that signed it; 16 bytes, or empty. An authority's is not looked at again.
-    #[prost(bytes = "bytes", tag = "22")]
-    pub issuer_key: Bytes,
-    /// Effective time at its leaf.
-    #[prost(int64, tag = "23")]
-    pub at_us: i64,
-    /// Key that signed the acceptance; 16 bytes, or empty.
-    #[prost(bytes = "bytes", tag = "24")]
-    pub accepted_key: Bytes,
-    /// Effective time at the acceptance.
-    #[prost(int64, tag = "25")]
-    pub accepted_at_us: i64,
-}
-
-/// What a grant covers. It never changes, so that charging a use to the grant does not write it again.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Scope {
-    /// Patterns.
-    #[prost(string, repeated, tag = "1")]
-    pub actions: Vec<String>,
-    /// Patterns.
-    #[prost(string, repeated, tag = "2")]
-    pub resources: Vec<String>,
-    /// Producers that may carry out what is cleared under it.
-    #[prost(string, repeated, tag = "3")]
-    pub gateways: Vec<String>,
 }
 
 /// Leaves, ascending.
@@ -467,89 +301,6 @@ pub struct CorrelatedAct {
     /// The first 8 bytes of the hash of the resource that it acts on.
     #[prost(fixed64, tag = "5")]
     pub resource: u64,
-}
-
-/// Grants that stand for one outside token: at most `SHARED_MAX`, the best founded.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Names {
-    /// The grants, in order of their leaves.
-    #[prost(message, repeated, tag = "1")]
-    pub grants: Vec<GrantName>,
-}
-
-/// A grant that stands for an outside token.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct GrantName {
-    /// Its leaf hash.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub hash: Bytes,
-    /// 2 for an authority's, 1 for one that a registered key signed, 0 for one that nobody did.
-    #[prost(uint32, tag = "2")]
-    pub rank: u32,
-    /// Its leaf.
-    #[prost(uint64, tag = "3")]
-    pub leaf: u64,
-    /// Its task; 16 bytes.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub task: Bytes,
-}
-
-/// A count.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct Count {
-    /// How many.
-    #[prost(uint32, tag = "1")]
-    pub count: u32,
-}
-
-/// How far the tasks of a compromised key were looked at: from the newest to the oldest.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct Sweep {
-    /// Leaf of the KeyRevoked.
-    #[prost(uint64, tag = "1")]
-    pub leaf: u64,
-    /// Since when somebody else may have had the key.
-    #[prost(int64, tag = "2")]
-    pub since_us: i64,
-    /// So many of its tasks are still to be looked at.
-    #[prost(uint32, tag = "3")]
-    pub left: u32,
-    /// The time at which the next ones are looked at.
-    #[prost(int64, tag = "4")]
-    pub due_us: i64,
-}
-
-/// A task that a key spoke in.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Use {
-    /// 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub task: Bytes,
-}
-
-impl Task {
-    /// Takes an entry into the running digest.
-    pub(super) fn add_entry(&mut self, leaf_hash: &Hash) {
-        advance(&mut self.digest, |h| digest::entries(h, leaf_hash));
-        self.count += 1;
-    }
-
-    /// Takes an event into the assessment digest.
-    pub(super) fn note(&mut self, event: &digest::Event) {
-        advance(&mut self.assessment, |a| digest::assessment(a, event));
-        // Every Intent moves once at its own leaf, when it is judged first.
-        if let digest::Event::Intent { leaf, intent, .. } = event
-            && leaf == intent
-        {
-            self.acts += 1;
-        }
-    }
-}
-
-fn advance(digest: &mut Vec<u8>, next: impl FnOnce(&Hash) -> Hash) {
-    let before = Hash::try_from(&digest[..]).unwrap_or(digest::START);
-    digest.clear();
-    digest.extend_from_slice(next(&before).as_bytes());
 }
 
 /// The name under which a correlation key or an outside token is kept.

@@ -7,17 +7,17 @@ use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, LayerState
 
 use super::{
     SHARED_MAX,
-    book::{Book, Here, View, Voice},
-    cells::{Act, CellKey, Correlated, CorrelatedAct, Names, System, name_of, short, short_of},
+    apply::{Apply, ObservedEffects},
+    body::ParsedBody,
+    cells::{Act, CellKey, Correlated, CorrelatedAct, GrantList, System, name_of, short, short_of},
     effects::{self, Fit},
     keys::{self, is_claim},
-    observe::Sight,
-    said::Said,
+    view::View,
     work::{Budget, LOOK},
 };
 use crate::{
     KeyId, TaskId,
-    trust::{KeyRecord, Registry},
+    trust::{KeyRecord, TrustState},
 };
 
 /// The act that a search came to.
@@ -38,24 +38,17 @@ struct Candidate {
     turn: usize,
 }
 
-impl Book {
+impl<V: View> Apply<'_, V> {
     /// Notes that a correlation key names an act. There is room for 24; beyond that nobody can push out
     /// what is somebody else's, and what does not fit is found.
-    pub(super) fn correlate<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        kind: &str,
-        value: &str,
-        act: &Act,
-    ) -> Result<(), V::Error> {
+    pub(super) fn correlate(&mut self, kind: &str, value: &str, act: &Act) -> Result<(), V::Error> {
         let key = CellKey::Correlation(name_of(kind, value));
-        let known = self.cells.look::<Correlated, _>(view, key)?;
+        let known = self.cells.look::<Correlated>(key)?;
         let known = known.map(|acts| acts.acts.binary_search_by_key(&act.leaf, |one| one.leaf));
         if let Some(Ok(_)) = known {
             return Ok(());
         }
-        let acts: &mut Correlated = self.cells.change_or_default(view, key)?;
+        let acts: &mut Correlated = self.cells.change_or_default(key)?;
         let place = acts.acts.partition_point(|one| one.leaf < act.leaf);
         let one = CorrelatedAct {
             leaf: act.leaf,
@@ -65,22 +58,24 @@ impl Book {
             resource: short_of(&act.resource),
         };
         acts.acts.insert(place, one);
-        let Some(left_out) = acts.make_room(here.registry) else {
+        let Some(left_out) = acts.make_room(self.trust) else {
             return Ok(());
         };
         let key = KeyId::from_slice(&left_out.key);
         // What nobody proves makes room without a word.
-        if key.is_none_or(|key| proven_speaker(here.registry, key).is_none()) {
+        if key.is_none_or(|key| proven_speaker(self.trust, key).is_none()) {
             return Ok(());
         }
         // The finding is of the act that is not compared, not of the one that came last.
         let task = TaskId::from_slice(&left_out.task);
-        let kind = FindingKind::NotCompared;
         let detail = format!(
             "more than {SHARED_MAX} acts share a correlation key: what is seen by that key alone is not \
              found to be of this act"
         );
-        self.find(view, here, kind, task, left_out.leaf, None, detail)
+        self.find(FindingKind::NotCompared)
+            .in_task(task)
+            .about(left_out.leaf)
+            .says(detail)
     }
 
     /// The act that shares a correlation key and fits best; one that somebody signed comes before one
@@ -90,19 +85,16 @@ impl Book {
     /// As many acts are compared as the budget has room for. Controllers take turns, and so do the
     /// producers of each, those first that act on what was seen: whoever has very many acts has them
     /// compared last.
-    pub(super) fn act_correlated<V: View>(
+    pub(super) fn act_correlated(
         &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
         budget: &mut Budget,
     ) -> Result<Found, V::Error> {
-        let (candidates, mut missed) = self.candidates(view, here, sight, budget)?;
+        let (candidates, mut missed) = self.candidates(sight, budget)?;
         let (seen, system) = if sight.own.is_empty() {
             (&sight.claimed, None)
         } else {
-            (&sight.own, Some(effects::system(voice.producer)))
+            (&sight.own, Some(effects::system(self.author.producer)))
         };
         let memory: &[u8] = system.as_ref().map_or(&[], |system| &system[..]);
         let mut best: Option<((bool, Fit, bool), Act)> = None;
@@ -112,7 +104,7 @@ impl Book {
                 missed += candidates.len() - at;
                 break;
             }
-            let Some(mut act) = self.act_at(view, candidate.leaf)? else {
+            let Some(mut act) = self.act_at(candidate.leaf)? else {
                 continue;
             };
             if !budget.take(price(&act, seen.len(), system)) {
@@ -124,20 +116,20 @@ impl Book {
                 budget.take_up_to(u64::MAX);
             }
             compared += 1;
-            self.with_effects(view, &mut act, system)?;
+            self.with_effects(&mut act, system)?;
             self.compares(&act, seen.len());
             let fit = effects::fit(&act, seen, memory);
             // Of an act of its own house a system is no witness: what that does not declare is not of it.
-            let own_house = voice.record.filter(|_| !sight.own.is_empty());
+            let own_house = self.author.record.filter(|_| !sight.own.is_empty());
             let own_house = own_house.is_some_and(|system| {
                 let part = EvidencePart::Observation;
-                keys::rival(&act, here.registry, system, part).is_some()
+                keys::rival(&act, self.trust, system, part).is_some()
             });
             if fit == Fit::Not || (own_house && fit < Fit::Some) {
                 continue;
             }
             let founded = act.authority() == LayerState::Proven;
-            let rank = (!is_claim(&act, here.registry), fit, founded);
+            let rank = (!is_claim(&act, self.trust), fit, founded);
             let better = best.as_ref().is_none_or(|(best, other)| {
                 rank > *best || (rank == *best && act.leaf < other.leaf)
             });
@@ -159,22 +151,20 @@ impl Book {
 
     /// The acts that share a correlation key with what was seen, in the order in which they are compared,
     /// and how many lists of them there was no room to look at.
-    fn candidates<V: View>(
+    fn candidates(
         &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
         budget: &mut Budget,
     ) -> Result<(Vec<Candidate>, usize), V::Error> {
         let mut missed = 0;
         let mut acts: BTreeMap<u64, CorrelatedAct> = BTreeMap::new();
-        for (kind, value) in &sight.said.correlation_keys {
+        for (kind, value) in &sight.parsed.correlation_keys {
             if !budget.take(LOOK) {
                 missed += 1;
                 continue;
             }
             let key = CellKey::Correlation(name_of(kind, value));
-            if let Some(found) = self.cells.look::<Correlated, _>(view, key)? {
+            if let Some(found) = self.cells.look::<Correlated>(key)? {
                 budget.take_up_to(found.acts.len() as u64 / 8);
                 let of_task = |one: &&CorrelatedAct| {
                     let task = sight.task.as_ref();
@@ -191,7 +181,7 @@ impl Book {
         let mut shared: Vec<(Option<&str>, usize, Candidate)> = Vec::with_capacity(acts.len());
         for act in acts.values() {
             let key = KeyId::from_slice(&act.key);
-            let speaker = key.and_then(|key| proven_speaker(here.registry, key));
+            let speaker = key.and_then(|key| proven_speaker(self.trust, key));
             let names = speaker.map(|one| (one.controller.as_str(), one.producer.as_str()));
             let nth = of_producer.entry(names.unwrap_or_default()).or_default();
             *nth += 1;
@@ -216,24 +206,21 @@ impl Book {
     }
 
     /// A downstream system names credentials: do their tasks go on?
-    pub(super) fn tokens_seen<V: View>(
+    pub(super) fn tokens_seen(
         &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        task: Option<TaskId>,
-        said: &Said,
+        parsed: &ParsedBody,
         budget: &mut Budget,
     ) -> Result<(), V::Error> {
         // The best founded grant of each task. One that nobody proves to be the task's accuses nobody.
         let mut named: BTreeMap<TaskId, (u32, u64)> = BTreeMap::new();
         let mut missed = 0;
-        for (kind, value) in &said.correlation_keys {
+        for (kind, value) in &parsed.correlation_keys {
             if !budget.take(LOOK) {
                 missed += 1;
                 continue;
             }
             let key = CellKey::Token(name_of(kind, value));
-            let Some(names) = self.cells.look::<Names, _>(view, key)? else {
+            let Some(names) = self.cells.look::<GrantList>(key)? else {
                 continue;
             };
             for name in names.grants.iter().filter(|name| name.rank > 0) {
@@ -253,24 +240,24 @@ impl Book {
                 missed += 1;
                 continue;
             }
-            let task = self.cells.task(view, id)?;
+            let task = self.cells.task(id)?;
             let closed = task
                 .filter(|task| task.state() == TaskState::Closed)
                 .map(|task| task.closed_leaf);
             if let Some(closed) = closed {
-                let kind = FindingKind::TokenUsedAfterClose;
-                let detail = "a credential of the task was used after the task had ended";
                 let contradicts = closed.or(Some(grant_leaf));
-                self.find(view, here, kind, Some(id), here.leaf, contradicts, detail)?;
+                self.find(FindingKind::TokenUsedAfterClose)
+                    .in_task(id)
+                    .contradicts(contradicts)
+                    .says("a credential of the task was used after the task had ended")?;
             }
         }
         if missed > 0 {
-            let kind = FindingKind::NotCompared;
             let detail = format!(
                 "its correlation keys name the credentials of {missed} more tasks than are looked at; \
                  that one of these had ended is not found"
             );
-            self.find(view, here, kind, task, here.leaf, None, detail)?;
+            self.find(FindingKind::NotCompared).says(detail)?;
         }
         Ok(())
     }
@@ -298,19 +285,19 @@ fn price(act: &Act, seen: usize, system: Option<System>) -> u64 {
 }
 
 /// The registration of a key that proves who acts: not an importer's.
-fn proven_speaker(registry: &Registry, key: KeyId) -> Option<&KeyRecord> {
-    let record = registry.key(key);
+fn proven_speaker(trust: &TrustState, key: KeyId) -> Option<&KeyRecord> {
+    let record = trust.key(key);
     record.filter(|record| record.role != KeyRole::Importer)
 }
 
 /// The one to take out of a list that is shared, each with its key and whether it was denied: of what
 /// nobody proves, else of what was denied, else of the controller that has the most; there of the
 /// producer that has the most, the last of those.
-pub(super) fn largest_share(registry: &Registry, all: &[(&[u8], bool)]) -> Option<usize> {
+pub(super) fn largest_share(trust: &TrustState, all: &[(&[u8], bool)]) -> Option<usize> {
     let speakers: Vec<Option<(&str, &str)>> = all
         .iter()
         .map(|(key, _)| {
-            let record = proven_speaker(registry, KeyId::from_slice(key)?)?;
+            let record = proven_speaker(trust, KeyId::from_slice(key)?)?;
             Some((record.controller.as_str(), record.producer.as_str()))
         })
         .collect();
@@ -333,7 +320,7 @@ pub(super) fn largest_share(registry: &Registry, all: &[(&[u8], bool)]) -> Optio
 
 impl Correlated {
     /// Takes one out if there are more than `SHARED_MAX`.
-    fn make_room(&mut self, registry: &Registry) -> Option<CorrelatedAct> {
+    fn make_room(&mut self, trust: &TrustState) -> Option<CorrelatedAct> {
         if self.acts.len() <= SHARED_MAX {
             return None;
         }
@@ -342,7 +329,7 @@ impl Correlated {
             .iter()
             .map(|one| (&one.key[..], one.denied))
             .collect();
-        let at = largest_share(registry, &all)?;
+        let at = largest_share(trust, &all)?;
         Some(self.acts.remove(at))
     }
 }

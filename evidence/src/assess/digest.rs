@@ -4,7 +4,7 @@ use deed_proto::v1::{FindingKind, IntentState, OutcomeState, TaskState};
 use deed_tlog::Hash;
 use sha2::{Digest as _, Sha256};
 
-/// Where both digests begin: 32 zero bytes.
+/// The beginning of both digests: 32 zero bytes.
 pub const START: Hash = Hash::new([0; 32]);
 
 /// A task's running digest after its next entry: SHA256(0x02 || h || leaf hash). The prefix
@@ -26,7 +26,7 @@ pub enum Event {
         leaf: u64,
         /// Its number there.
         number: u32,
-        /// What it is.
+        /// Its kind.
         kind: FindingKind,
         /// The statement that it is about.
         about: u64,
@@ -37,25 +37,25 @@ pub enum Event {
     Intent {
         /// The leaf at which it moved.
         leaf: u64,
-        /// Which Intent.
+        /// The leaf of the Intent.
         intent: u64,
-        /// To where.
+        /// Its state afterwards.
         state: IntentState,
     },
     /// `0x03 || leaf (8) || intent leaf (8) || state (4)`
     Outcome {
         /// The leaf at which it moved.
         leaf: u64,
-        /// Which Intent's.
+        /// The leaf of the Intent.
         intent: u64,
-        /// To where.
+        /// Its state afterwards.
         state: OutcomeState,
     },
     /// `0x04 || leaf (8) || state (4)`
     Task {
         /// The leaf at which it moved.
         leaf: u64,
-        /// To where.
+        /// Its state afterwards.
         state: TaskState,
     },
 }

@@ -1,6 +1,6 @@
 //! Effects that were seen against effects that were declared, and against what was cleared.
 //!
-//! What is counted is changes, and a system that speaks twice must not make two of one:
+//! Changes are counted, and a system that speaks twice must not make two of one:
 //!
 //! 1. *One effect that was seen confirms one that was declared.* Each declared effect is matched at
 //!    most once by each system. Different systems may see the same change; that is what makes it
@@ -27,13 +27,13 @@ use deed_proto::v1::IntentState;
 
 use super::{
     amounts,
+    body::Effect,
     cells::{Act, Change, Print, System, name_of, short},
     grant::covers,
-    said::Effect,
 };
 
-/// Changes that are remembered of an act for each system: no system uses up what is another's. As many as
-/// can be declared.
+/// Changes that are remembered of an act for each system: no system uses up what is another's. As many
+/// as can be declared.
 pub(super) const CHANGES_MAX: usize = 64;
 
 /// Effects of an Outcome: as many as a mask has bits.
@@ -41,12 +41,12 @@ const EFFECTS_MAX: usize = 64;
 
 /// An effect that somebody reports, with its print.
 #[derive(Debug, Clone)]
-pub(super) struct Sighted {
+pub(super) struct ObservedEffect {
     pub(super) effect: Effect,
     pub(super) print: Print,
 }
 
-impl Sighted {
+impl ObservedEffect {
     pub(super) fn of(effect: &Effect) -> Self {
         Self {
             effect: effect.clone(),
@@ -59,9 +59,9 @@ impl Sighted {
     }
 }
 
-/// How what was seen compares with what was declared.
+/// The comparison of an effect that was seen with those that were declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum EffectMatch {
     /// Nothing is declared yet.
     Early,
     /// The declared effect at this position.
@@ -78,7 +78,7 @@ pub(super) enum Seen {
     Hidden,
 }
 
-/// How well an act fits what was seen, the best last.
+/// The fit of an act with what was seen, the best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
     /// Nothing in common.
@@ -105,10 +105,10 @@ pub(super) fn system(producer: &str) -> System {
 }
 
 /// Returns how well an act fits the effects that `system` saw; an empty one has no memory.
-pub(super) fn fit(act: &Act, effects: &[Sighted], system: &[u8]) -> Fit {
+pub(super) fn fit(act: &Act, effects: &[ObservedEffect], system: &[u8]) -> Fit {
     let compared = look_up(act, effects, system).seen;
-    let any = |wanted: fn(&Seen) -> bool| compared.iter().any(wanted);
-    if any(|seen| matches!(seen, Seen::Again | Seen::Otherwise)) {
+    let any = |wanted: fn(&EffectMatch) -> bool| compared.iter().any(wanted);
+    if any(|seen| matches!(seen, EffectMatch::Again | EffectMatch::Otherwise)) {
         return Fit::Again;
     }
     let on_resource = effects.iter().any(|seen| is_on(act, &seen.effect));
@@ -118,10 +118,10 @@ pub(super) fn fit(act: &Act, effects: &[Sighted], system: &[u8]) -> Fit {
         Fit::Not
     };
     if act.outcome.is_some() {
-        let declared = |seen: &Seen| matches!(seen, Seen::Declared(_));
+        let declared = |seen: &EffectMatch| matches!(seen, EffectMatch::Declared(_));
         return if compared.iter().all(declared) {
             Fit::All
-        } else if any(|seen| matches!(seen, Seen::Declared(_) | Seen::Different)) {
+        } else if any(|seen| matches!(seen, EffectMatch::Declared(_) | EffectMatch::Different)) {
             Fit::Some
         } else {
             otherwise
@@ -142,12 +142,12 @@ pub(super) fn fit(act: &Act, effects: &[Sighted], system: &[u8]) -> Fit {
 }
 
 /// Returns true if the effects that `system` saw are more or other than the Intent asked for.
-fn exceeds(act: &Act, effects: &[Sighted], system: &[u8]) -> bool {
+fn exceeds(act: &Act, effects: &[ObservedEffect], system: &[u8]) -> bool {
     let own = own_of(act, system);
     let mut taken = expected_taken(act, system);
     let seen = effects.iter().map(|seen| &seen.print);
     let all = own.iter().map(|change| &change.effect).chain(seen);
-    let other = |seen: &Sighted| {
+    let other = |seen: &ObservedEffect| {
         let (expected, beyond) = beyond_cleared(act, &seen.effect, taken);
         taken |= expected.map_or(0, bit);
         beyond.is_some()
@@ -160,11 +160,11 @@ fn own_of<'a>(act: &'a Act, system: &[u8]) -> Vec<&'a Change> {
     act.changes.iter().filter(own).collect()
 }
 
-/// What a look up comes to.
+/// The result of looking up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Compared {
-    /// How each of the effects compares, in their order.
-    pub(super) seen: Vec<Seen>,
+    /// The comparison of each of the effects, in their order.
+    pub(super) seen: Vec<EffectMatch>,
     /// Changes that make room: their places in the act's list, and the declared effects that they are
     /// now.
     pub(super) moved: Vec<(usize, u32)>,
@@ -181,7 +181,7 @@ impl Compared {
     }
 }
 
-/// Who is taken for a declared effect.
+/// An effect that was seen and is taken for a declared one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
     /// The change at this place in the act's list.
@@ -193,19 +193,19 @@ enum Holder {
 /// The declared effects, each with what one system saw of it.
 struct Matching<'a> {
     act: &'a Act,
-    observed: &'a [Sighted],
+    observed: &'a [ObservedEffect],
     declared: &'a [Print],
     holders: Vec<Option<Holder>>,
-    /// What any system has seen so far: bit n for effect n.
+    /// The effects that any system has seen so far: bit n for effect n.
     confirmed: u64,
-    /// The declared effects that each change fits, and each effect that is looked up: bit n for effect n.
-    /// Worked out once for each, so that making room compares nothing again.
+    /// The declared effects that each change fits, and each effect that is looked up: bit n for effect
+    /// n. Worked out once for each, so that making room compares nothing again.
     before: Vec<Option<u64>>,
     now: Vec<Option<u64>>,
 }
 
 impl<'a> Matching<'a> {
-    fn of(act: &'a Act, observed: &'a [Sighted], system: &[u8]) -> Option<Self> {
+    fn of(act: &'a Act, observed: &'a [ObservedEffect], system: &[u8]) -> Option<Self> {
         let declared = &act.outcome.as_ref()?.effects[..];
         let declared = &declared[..declared.len().min(EFFECTS_MAX)];
         let mut holders = vec![None; declared.len()];
@@ -270,7 +270,7 @@ impl<'a> Matching<'a> {
         }
     }
 
-    /// The same by a way along which each gives its effect to the one before it, and takes another one.
+    /// Finds it along a way on which each gives its effect to the one before it, and takes another one.
     fn displace(&mut self, holder: Holder, tried: &mut u64) -> bool {
         let fits = self.fits(holder);
         loop {
@@ -306,11 +306,11 @@ impl<'a> Matching<'a> {
 
 /// Finds what `system` saw, in one Observation, among what was declared; an empty one has no
 /// memory. What is named most exactly is looked up first.
-pub(super) fn look_up(act: &Act, observed: &[Sighted], system: &[u8]) -> Compared {
+pub(super) fn look_up(act: &Act, observed: &[ObservedEffect], system: &[u8]) -> Compared {
     let mut matching = Matching::of(act, observed, system);
     let own = own_of(act, system);
     let order = most_exact_first(observed);
-    let mut seen = vec![Seen::Hidden; observed.len()];
+    let mut seen = vec![EffectMatch::Hidden; observed.len()];
     for (place, at) in order.iter().enumerate() {
         let print = &observed[*at].print;
         let before = own
@@ -320,21 +320,21 @@ pub(super) fn look_up(act: &Act, observed: &[Sighted], system: &[u8]) -> Compare
             .iter()
             .any(|before| is_named_alike(&observed[*before].print, print));
         seen[*at] = match (before, &mut matching) {
-            _ if listed => Seen::Beyond,
-            (Some(before), _) if is_same(&before.effect, print, false) => Seen::Again,
-            (Some(_), _) => Seen::Otherwise,
-            (None, None) => Seen::Early,
+            _ if listed => EffectMatch::Beyond,
+            (Some(before), _) if is_same(&before.effect, print, false) => EffectMatch::Again,
+            (Some(_), _) => EffectMatch::Otherwise,
+            (None, None) => EffectMatch::Early,
             (None, Some(matching)) => {
                 let holder = Holder::Now(*at);
                 if matching.place(holder) {
                     // Which one it is shows at the end.
-                    Seen::Declared(0)
+                    EffectMatch::Declared(0)
                 } else if matching.fits(holder) != 0 {
-                    Seen::Beyond
+                    EffectMatch::Beyond
                 } else if matching.declared.iter().any(|one| is_like(one, print)) {
-                    Seen::Different
+                    EffectMatch::Different
                 } else {
-                    Seen::Hidden
+                    EffectMatch::Hidden
                 }
             }
         };
@@ -345,7 +345,7 @@ pub(super) fn look_up(act: &Act, observed: &[Sighted], system: &[u8]) -> Compare
     };
     for (n, holder) in matching.holders.iter().enumerate() {
         if let Some(Holder::Now(at)) = holder {
-            seen[*at] = Seen::Declared(n);
+            seen[*at] = EffectMatch::Declared(n);
         }
     }
     let moved = matching.moved();
@@ -369,8 +369,8 @@ pub(super) fn match_again(act: &mut Act, at: usize) -> bool {
     true
 }
 
-/// The declared effects that independent systems have seen: bit n for effect n. Of a system whose changes
-/// are not at hand that is what is kept in short.
+/// The declared effects that independent systems have seen: bit n for effect n. Of a system whose
+/// changes are not at hand that is what is kept in short.
 pub(super) fn confirmed(act: &Act) -> u64 {
     let at_hand = |name: &Bytes| act.changes.iter().any(|change| change.system == name);
     let others = act.systems.iter().filter(|one| !at_hand(&one.system));
@@ -497,7 +497,7 @@ pub(super) fn is_expected(expected: &Effect, seen: &Effect) -> bool {
 }
 
 /// Positions of effects: those with an external id first, then those with an amount.
-pub(super) fn most_exact_first(effects: &[Sighted]) -> Vec<usize> {
+pub(super) fn most_exact_first(effects: &[ObservedEffect]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..effects.len()).collect();
     order.sort_by_key(|at| {
         let effect = &effects[*at].effect;

@@ -48,12 +48,12 @@ fn declares(effects: &[Effect]) -> Act {
 }
 
 /// An Observation, remembered as an independent system's is.
-fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
-    let compared = look_up(act, &Sighted::all(effects), who);
+fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<EffectMatch> {
+    let compared = look_up(act, &ObservedEffect::all(effects), who);
     compared.make_room(act);
     let leaf = 100 + act.changes.len() as u64;
     for (seen, effect) in compared.seen.iter().zip(effects) {
-        if matches!(seen, Seen::Again | Seen::Otherwise) {
+        if matches!(seen, EffectMatch::Again | EffectMatch::Otherwise) {
             continue;
         }
         act.changes.push(Change {
@@ -61,7 +61,7 @@ fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
             system: Bytes::from_static(who),
             effect: Print::of(effect),
             declared: match seen {
-                Seen::Declared(n) => Some(u32::try_from(*n).unwrap()),
+                EffectMatch::Declared(n) => Some(u32::try_from(*n).unwrap()),
                 _ => None,
             },
             ..Change::default()
@@ -71,8 +71,8 @@ fn sees(act: &mut Act, who: &'static [u8], effects: &[Effect]) -> Vec<Seen> {
     compared.seen
 }
 
-fn looked_up(act: &Act, effects: &[Effect], who: &[u8]) -> Vec<Seen> {
-    look_up(act, &Sighted::all(effects), who).seen
+fn looked_up(act: &Act, effects: &[Effect], who: &[u8]) -> Vec<EffectMatch> {
+    look_up(act, &ObservedEffect::all(effects), who).seen
 }
 
 #[test]
@@ -84,21 +84,24 @@ fn effects_are_the_same_in_what_both_name() {
     let look = |seen: &Effect| looked_up(&declared, std::slice::from_ref(seen), &[])[0];
     assert_eq!(
         look(&effect("refund", "orders/7", "R-2", Some(200))),
-        Seen::Declared(1)
+        EffectMatch::Declared(1)
     );
     assert_eq!(
         look(&effect("refund", "orders/7", "", None)),
-        Seen::Declared(0)
+        EffectMatch::Declared(0)
     );
     assert_eq!(
         look(&effect("refund", "orders/7", "R-1", Some(101))),
-        Seen::Different
+        EffectMatch::Different
     );
     assert_eq!(
         look(&effect("refund", "orders/8", "R-1", Some(100))),
-        Seen::Hidden
+        EffectMatch::Hidden
     );
-    assert_eq!(look(&effect("mail", "orders/7", "", None)), Seen::Hidden);
+    assert_eq!(
+        look(&effect("mail", "orders/7", "", None)),
+        EffectMatch::Hidden
+    );
 }
 
 #[test]
@@ -106,25 +109,25 @@ fn a_declared_effect_is_there_once() {
     let twice = [refund(""), refund("")];
     let once = declares(&twice[..1]);
     let seen = looked_up(&once, &twice, &[]);
-    assert_eq!(seen, [Seen::Declared(0), Seen::Beyond]);
+    assert_eq!(seen, [EffectMatch::Declared(0), EffectMatch::Beyond]);
     let both = declares(&twice);
     let seen = looked_up(&both, &twice, &[]);
-    assert_eq!(seen, [Seen::Declared(0), Seen::Declared(1)]);
+    assert_eq!(seen, [EffectMatch::Declared(0), EffectMatch::Declared(1)]);
     // One at a time: the one that was not seen before.
     let mut first_seen = both;
     assert_eq!(
         sees(&mut first_seen, SHOP, &twice[..1]),
-        [Seen::Declared(0)]
+        [EffectMatch::Declared(0)]
     );
     assert_eq!(
         looked_up(&first_seen, &twice[..1], &[]),
-        [Seen::Declared(1)]
+        [EffectMatch::Declared(1)]
     );
     // The exact one first, wherever it stands.
     let named = declares(&[refund("R-1"), refund("R-2")]);
     assert_eq!(
         looked_up(&named, &[refund(""), refund("R-1")], &[]),
-        [Seen::Declared(1), Seen::Declared(0)]
+        [EffectMatch::Declared(1), EffectMatch::Declared(0)]
     );
 }
 
@@ -132,18 +135,21 @@ fn a_declared_effect_is_there_once() {
 fn what_has_no_id_is_another_change_each_time() {
     let mut twice = declares(&[refund(""), refund("")]);
     let one = [refund("")];
-    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Declared(0)]);
-    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Declared(1)]);
-    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Beyond]);
+    assert_eq!(sees(&mut twice, BANK, &one), [EffectMatch::Declared(0)]);
+    assert_eq!(sees(&mut twice, BANK, &one), [EffectMatch::Declared(1)]);
+    assert_eq!(sees(&mut twice, BANK, &one), [EffectMatch::Beyond]);
     // An id that was not named before does not make it the same change.
-    assert_eq!(sees(&mut twice, BANK, &[refund("R-1")]), [Seen::Beyond]);
+    assert_eq!(
+        sees(&mut twice, BANK, &[refund("R-1")]),
+        [EffectMatch::Beyond]
+    );
     // Somebody else may have seen the same.
-    assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Declared(0)]);
-    assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Declared(1)]);
-    assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Beyond]);
+    assert_eq!(sees(&mut twice, SHOP, &one), [EffectMatch::Declared(0)]);
+    assert_eq!(sees(&mut twice, SHOP, &one), [EffectMatch::Declared(1)]);
+    assert_eq!(sees(&mut twice, SHOP, &one), [EffectMatch::Beyond]);
     // Claims have no memory.
     for _ in 0..3 {
-        assert_eq!(looked_up(&twice, &one, &[]), [Seen::Declared(0)]);
+        assert_eq!(looked_up(&twice, &one, &[]), [EffectMatch::Declared(0)]);
     }
 }
 
@@ -151,25 +157,31 @@ fn what_has_no_id_is_another_change_each_time() {
 fn an_id_is_one_change_however_often_it_is_reported() {
     let mut twice = declares(&[refund(""), refund("")]);
     let one = [refund("R-1")];
-    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Declared(0)]);
-    assert_eq!(sees(&mut twice, BANK, &one), [Seen::Again]);
+    assert_eq!(sees(&mut twice, BANK, &one), [EffectMatch::Declared(0)]);
+    assert_eq!(sees(&mut twice, BANK, &one), [EffectMatch::Again]);
     assert_eq!((confirmed(&twice), twice.changes.len()), (0b01, 1));
     // Listed twice in one Observation, it does not become two either.
     let listed = [refund("R-2"), refund("R-2")];
     let mut other = twice.clone();
     assert_eq!(
         sees(&mut other, BANK, &listed),
-        [Seen::Declared(1), Seen::Beyond]
+        [EffectMatch::Declared(1), EffectMatch::Beyond]
     );
     // The same by another system is the same change; what that one has no name for is not.
-    assert_eq!(sees(&mut twice, SHOP, &one), [Seen::Declared(0)]);
+    assert_eq!(sees(&mut twice, SHOP, &one), [EffectMatch::Declared(0)]);
     assert_eq!(confirmed(&twice), 0b01);
-    assert_eq!(sees(&mut twice, SHOP, &[refund("")]), [Seen::Declared(1)]);
+    assert_eq!(
+        sees(&mut twice, SHOP, &[refund("")]),
+        [EffectMatch::Declared(1)]
+    );
     assert_eq!(
         sees(&mut twice, BANK, &[refund("R-2")]),
-        [Seen::Declared(1)]
+        [EffectMatch::Declared(1)]
     );
-    assert_eq!(sees(&mut twice, BANK, &[refund("R-3")]), [Seen::Beyond]);
+    assert_eq!(
+        sees(&mut twice, BANK, &[refund("R-3")]),
+        [EffectMatch::Beyond]
+    );
 }
 
 #[test]
@@ -178,21 +190,21 @@ fn a_repeat_that_says_something_else_is_different() {
     let mut two = declares(&[refund("", 100), refund("", 200)]);
     assert_eq!(
         sees(&mut two, BANK, &[refund("R-1", 100)]),
-        [Seen::Declared(0)]
+        [EffectMatch::Declared(0)]
     );
     // It does not stand for the other one.
     assert_eq!(
         sees(&mut two, BANK, &[refund("R-1", 200)]),
-        [Seen::Otherwise]
+        [EffectMatch::Otherwise]
     );
     // Another system's ids may be its own.
     assert_eq!(
         sees(&mut two, SHOP, &[refund("R-1", 200)]),
-        [Seen::Declared(1)]
+        [EffectMatch::Declared(1)]
     );
     // An id names a change of a kind on a resource, not any change.
     let mail = effect("mail", "orders/7", "R-1", None);
-    assert_eq!(sees(&mut two, BANK, &[mail]), [Seen::Hidden]);
+    assert_eq!(sees(&mut two, BANK, &[mail]), [EffectMatch::Hidden]);
 }
 
 /// An amount that the Outcome leaves out stands for no sum where the Intent names one.
@@ -203,12 +215,12 @@ fn a_missing_amount_matches_a_missing_one_alone() {
     for (declared, seen) in [(&silent, &loud), (&loud, &silent)] {
         let mut act = declares(std::slice::from_ref(declared));
         let seen = std::slice::from_ref(seen);
-        assert_eq!(looked_up(&act, seen, &[]), [Seen::Declared(0)]);
+        assert_eq!(looked_up(&act, seen, &[]), [EffectMatch::Declared(0)]);
         act.minor_units = Some(100);
-        assert_eq!(looked_up(&act, seen, &[]), [Seen::Different]);
+        assert_eq!(looked_up(&act, seen, &[]), [EffectMatch::Different]);
         assert_eq!(
             looked_up(&act, std::slice::from_ref(declared), &[]),
-            [Seen::Declared(0)]
+            [EffectMatch::Declared(0)]
         );
     }
 }
@@ -280,7 +292,7 @@ fn orders(n: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// What a system reports is the same in whatever order and in however many Observations it does.
+/// A system's reports come to the same in any order and in any number of Observations.
 #[test]
 fn the_order_of_reports_does_not_matter() {
     let digest = |after: &'static [u8], id: &str| Effect {
@@ -307,15 +319,15 @@ fn the_order_of_reports_does_not_matter() {
             let mut act = declares(&declared);
             for part in seen.chunks(parts) {
                 for one in sees(&mut act, BANK, part) {
-                    assert!(matches!(one, Seen::Declared(_)), "{order:?} {parts}");
+                    assert!(matches!(one, EffectMatch::Declared(_)), "{order:?} {parts}");
                 }
             }
             assert_eq!(confirmed(&act), 0b1111, "{order:?} {parts}");
             // One more is one too many; another one was never declared.
-            assert_eq!(sees(&mut act, BANK, &[refund("")]), [Seen::Beyond]);
+            assert_eq!(sees(&mut act, BANK, &[refund("")]), [EffectMatch::Beyond]);
             assert_eq!(
                 sees(&mut act, BANK, std::slice::from_ref(&mail)),
-                [Seen::Hidden]
+                [EffectMatch::Hidden]
             );
         }
     }
@@ -349,14 +361,17 @@ fn what_is_said_later_finds_its_place() {
         ..refund(id)
     };
     let mut act = declares(&[after(b"a", ""), after(b"b", "")]);
-    assert_eq!(sees(&mut act, BANK, &[refund("R-1")]), [Seen::Declared(0)]);
+    assert_eq!(
+        sees(&mut act, BANK, &[refund("R-1")]),
+        [EffectMatch::Declared(0)]
+    );
     act.changes[0].effect = Print::of(&after(b"b", "R-1"));
     assert!(!is_still_declared(&act, &act.changes[0]));
     assert!(match_again(&mut act, 0));
     assert_eq!(act.changes[0].declared, Some(1));
     assert_eq!(
         sees(&mut act, BANK, &[after(b"a", "R-2")]),
-        [Seen::Declared(0)]
+        [EffectMatch::Declared(0)]
     );
     act.changes[1].effect = Print::of(&after(b"b", "R-2"));
     assert!(!match_again(&mut act, 1));
@@ -364,7 +379,8 @@ fn what_is_said_later_finds_its_place() {
 
 #[test]
 fn a_report_goes_to_the_act_that_has_it_left() {
-    let fit = |act: &Act, effects: &[Effect], who: &[u8]| fit(act, &Sighted::all(effects), who);
+    let fit =
+        |act: &Act, effects: &[Effect], who: &[u8]| fit(act, &ObservedEffect::all(effects), who);
     let seen = |effects: &[Effect]| {
         let mut act = cleared_for(1_000);
         sees(&mut act, BANK, effects);

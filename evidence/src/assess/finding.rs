@@ -1,4 +1,4 @@
-//! How bad a finding is.
+//! The kinds of findings: severities and names.
 
 use deed_proto::v1::{FindingKind, Severity};
 
@@ -43,7 +43,7 @@ pub const KINDS: [FindingKind; 34] = {
     ]
 };
 
-/// How bad a finding of this kind is.
+/// The severity of findings of this kind.
 #[must_use]
 pub const fn severity(kind: FindingKind) -> Severity {
     use FindingKind as F;

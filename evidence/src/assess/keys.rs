@@ -9,12 +9,12 @@ use deed_proto::v1::{EvidencePart, KeyRole};
 use super::{
     LIST_MAX,
     act::copied,
-    book::Here,
+    apply::Apply,
     cells::{Act, Relied},
 };
 use crate::{
     KeyId, Micros,
-    trust::{KeyRecord, Registry},
+    trust::{KeyRecord, TrustState},
 };
 
 /// A signed statement that an act's layers rest on.
@@ -43,8 +43,8 @@ impl ReliedKey {
     /// Returns true if somebody else may have had the key when it signed the statement. An
     /// authority's key is in no registration, and is never in doubt here.
     #[must_use]
-    pub fn is_doubtful(&self, registry: &Registry) -> bool {
-        let record = registry.key(self.key);
+    pub fn is_doubtful(&self, trust: &TrustState) -> bool {
+        let record = trust.key(self.key);
         record.is_some_and(|record| record.is_doubtful(self.at))
     }
 }
@@ -89,8 +89,8 @@ pub fn relied_on(act: &Act) -> impl Iterator<Item = ReliedKey> + '_ {
 pub(super) struct Doubts(u32);
 
 impl Doubts {
-    pub(super) fn of(act: &Act, registry: &Registry) -> Self {
-        let doubtful = relied_on(act).filter(|relied| relied.is_doubtful(registry));
+    pub(super) fn of(act: &Act, trust: &TrustState) -> Self {
+        let doubtful = relied_on(act).filter(|relied| relied.is_doubtful(trust));
         Self(doubtful.fold(0, |parts, relied| parts | bit(relied.part)))
     }
 
@@ -118,22 +118,24 @@ const fn side(part: EvidencePart) -> Option<u8> {
 
 /// Returns true if an act is itself a claim: nobody signed its Intent, or an importer did, whose key
 /// shows who brought it in.
-pub(super) fn is_claim(act: &Act, registry: &Registry) -> bool {
-    let key = KeyId::from_slice(&act.key).and_then(|key| registry.key(key));
+pub(super) fn is_claim(act: &Act, trust: &TrustState) -> bool {
+    let key = KeyId::from_slice(&act.key).and_then(|key| trust.key(key));
     key.is_none_or(|key| key.role == KeyRole::Importer)
 }
 
-/// Lists a key that the act's layers rest on from here on, once for each part.
-pub(super) fn rest_on(act: &mut Act, here: Here<'_>, key: KeyId, part: EvidencePart) {
-    let mut known = act.relied.iter();
-    let known = known.any(|one| one.part() == part && one.key[..] == *key.as_bytes());
-    if !known && act.relied.len() < LIST_MAX {
-        act.relied.push(Relied {
-            key: copied(key.as_bytes()),
-            leaf: here.leaf,
-            at_us: here.at.get(),
-            part: part.into(),
-        });
+impl<V> Apply<'_, V> {
+    /// Lists a key that the act's layers rest on from here on, once for each part.
+    pub(super) fn rest_on(&self, act: &mut Act, key: KeyId, part: EvidencePart) {
+        let mut known = act.relied.iter();
+        let known = known.any(|one| one.part() == part && one.key[..] == *key.as_bytes());
+        if !known && act.relied.len() < LIST_MAX {
+            act.relied.push(Relied {
+                key: copied(key.as_bytes()),
+                leaf: self.leaf,
+                at_us: self.at.get(),
+                part: part.into(),
+            });
+        }
     }
 }
 
@@ -152,7 +154,7 @@ fn takes_side(act: &Act, part: EvidencePart) -> bool {
 /// agent could silence it by its choice of an approver. ([`conflicts`] has the rest.)
 pub(super) fn rival(
     act: &Act,
-    registry: &Registry,
+    trust: &TrustState,
     speaker: &KeyRecord,
     part: EvidencePart,
 ) -> Option<ReliedKey> {
@@ -163,19 +165,19 @@ pub(super) fn rival(
         // Whoever decides or approves is none the less free to do so because a system of the same
         // controller has seen something: `conflicts` has what follows.
         .filter(|relied| relied.part != EvidencePart::Observation)
-        .find(|relied| controller(registry, relied.key) == Some(&speaker.controller))
+        .find(|relied| controller(trust, relied.key) == Some(&speaker.controller))
 }
 
 /// Returns true if a key that counts as `part` is under the controller of another side of the act,
 /// whichever of them spoke first.
-pub(super) fn conflicts(act: &Act, registry: &Registry, key: KeyId, part: EvidencePart) -> bool {
-    let own = controller(registry, key);
+pub(super) fn conflicts(act: &Act, trust: &TrustState, key: KeyId, part: EvidencePart) -> bool {
+    let own = controller(trust, key);
     own.is_some()
         && relied_on(act)
             .filter(|relied| takes_side(act, relied.part) && side(relied.part) != side(part))
-            .any(|relied| controller(registry, relied.key) == own)
+            .any(|relied| controller(trust, relied.key) == own)
 }
 
-fn controller(registry: &Registry, key: KeyId) -> Option<&String> {
-    registry.key(key).map(|record| &record.controller)
+fn controller(trust: &TrustState, key: KeyId) -> Option<&String> {
+    trust.key(key).map(|record| &record.controller)
 }

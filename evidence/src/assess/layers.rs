@@ -12,9 +12,9 @@ use super::{
     effects,
     keys::{Doubts, conflicts, is_claim, relied_on},
 };
-use crate::{KeyId, Micros, trust::Registry};
+use crate::{KeyId, Micros, trust::TrustState};
 
-/// Where an Intent stands for somebody who asks: one that waits in a task that has ended has
+/// The state of an Intent for somebody who asks: one that waits in a task that has ended has
 /// lapsed.
 #[must_use]
 pub fn standing(act: &Act, task: Option<&Task>) -> IntentState {
@@ -27,7 +27,7 @@ pub fn standing(act: &Act, task: Option<&Task>) -> IntentState {
 
 /// An act as it is told to those who ask.
 #[must_use]
-pub fn info(act: Act, task: Option<&Task>, registry: &Registry) -> v1::ActInfo {
+pub fn info(act: Act, task: Option<&Task>, registry: &TrustState) -> v1::ActInfo {
     let outcome = act.outcome.as_ref();
     // Systems' Observations are among the changes too, where the list of all is full.
     let observed = act.observations.iter().map(|one| one.leaf);
@@ -57,10 +57,10 @@ pub fn info(act: Act, task: Option<&Task>, registry: &Registry) -> v1::ActInfo {
     }
 }
 
-/// What is known of an act, layer by layer. `registry` is that of the newest entry: a key that is
+/// The layers of an act. `trust` is the state at the newest entry: a key that is
 /// found compromised later casts doubt on every layer that rests on it.
 #[must_use]
-pub fn of(act: &Act, registry: &Registry) -> Layers {
+pub fn of(act: &Act, registry: &TrustState) -> Layers {
     let doubts = Doubts::of(act, registry);
     let is_claim = is_claim(act, registry);
     let mut layers = Layers::default();
@@ -75,7 +75,7 @@ pub fn of(act: &Act, registry: &Registry) -> Layers {
 
 /// Returns true if a Decision or an Approval that counts is under the controller of another side of
 /// the act, as may show with an Outcome that comes later.
-fn is_partial(act: &Act, registry: &Registry, part: EvidencePart) -> bool {
+fn is_partial(act: &Act, registry: &TrustState, part: EvidencePart) -> bool {
     let own = relied_on(act).filter(|relied| relied.part == part);
     let mut own = own.map(|relied| relied.key);
     own.any(|key| conflicts(act, registry, key, part))
@@ -108,7 +108,7 @@ fn identity(is_claim: bool, doubts: Doubts) -> LayerState {
 
 /// Proven: a valid accepted chain of grants from an authority; and, where the policy asks for a
 /// decision, one that allows.
-fn authority(act: &Act, is_claim: bool, registry: &Registry, doubts: Doubts) -> LayerState {
+fn authority(act: &Act, is_claim: bool, registry: &TrustState, doubts: Doubts) -> LayerState {
     // The layer does not rest on a Decision that nobody asked for.
     let decided_doubtfully = act.decision_asked && doubts.any(&[EvidencePart::Decision]);
     let doubtful = decided_doubtfully || doubts.any(&[EvidencePart::Delegation]);
@@ -147,7 +147,7 @@ fn intent(act: &Act, is_claim: bool, doubts: Doubts) -> LayerState {
 
 /// Proven: what the policy requires is there, of another controller, for this very Intent. Where the
 /// policy requires a strength of authentication, that is the approver's word.
-fn approval(act: &Act, registry: &Registry, doubts: Doubts) -> LayerState {
+fn approval(act: &Act, registry: &TrustState, doubts: Doubts) -> LayerState {
     let counts = act.evidence.iter().any(|one| one.strength != 0);
     let doubtful = doubts.any(&[EvidencePart::Approval]);
     if act.refused || (doubtful && act.approval_asked) {
@@ -188,7 +188,7 @@ fn result(act: &Act, doubts: Doubts) -> LayerState {
 
 /// Proven: independent downstream systems signed the same effects. Of an act that nobody signed it
 /// cannot be shown that they are independent, so it is claimed at most.
-fn corroboration(act: &Act, is_claim: bool, registry: &Registry) -> LayerState {
+fn corroboration(act: &Act, is_claim: bool, registry: &TrustState) -> LayerState {
     let outcome = act.outcome.as_ref();
     let state = outcome.map(super::cells::Outcome::state);
     let against =

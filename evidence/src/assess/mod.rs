@@ -1,19 +1,19 @@
 //! Assessment: what a ledger's entries amount to.
 //!
-//! A pure machine. [`Book`] takes the entries of a ledger in their order, each with its effective
+//! A pure machine. [`Assessor`] takes the entries of a ledger in their order, each with its effective
 //! time, and tells what they do to tasks, grants and acts, which findings arise, and which
 //! entries the ledger itself has to write. What it knows lies in cells ([`cells::CellKey`]); those
 //! that are not at hand are read through [`View`]. Of an Intent that was cleared at once by nothing
 //! but its open task, all that there is to know is in its entry, and no cell is kept
-//! ([`Recorded`]). Whoever feeds it the same entries gets the same, wherever
+//! ([`ImplicitIntent`]). Whoever feeds it the same entries gets the same, wherever
 //! it is stopped and begun again: the server's step, `fsck` and `deed audit` all run this code.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`table`] | every move of a task, grant, Intent, Outcome or session, and its finding |
-//! | [`said`] | what a statement says, as far as it matters here |
+//! | [`body`] | what a statement says, as far as it matters here |
 //! | [`cells`] | what is kept |
-//! | [`Due`] | what happens by time alone |
+//! | [`Timer`] | what happens by time alone |
 //! | [`digest`] | the running digests that task receipts hold |
 //! | [`layers`] | what is proven, claimed, missing or contradicted of an act |
 //! | [`finding`] | how bad a finding is |
@@ -24,39 +24,43 @@
 
 mod act;
 mod amounts;
-mod book;
+mod apply;
+mod assessor;
+pub mod body;
+mod cell_cache;
 pub mod cells;
 mod correlation;
 pub mod digest;
-mod due;
 mod effects;
 mod evidence;
 pub mod finding;
 mod grant;
-mod intent;
+mod implicit_intent;
+mod judgement;
 mod keys;
 pub mod layers;
-mod observe;
-mod outcome;
-mod recorded;
-pub mod said;
-mod shelf;
+mod session;
 pub mod table;
 mod task;
+mod timer;
+mod view;
 mod weigh;
 mod work;
 
-pub use book::{Assessed, Book, Changes, Spoken, View};
-pub use due::{AHEAD_MAX_US, Due, DueOf, FIRE_MAX, Owner, TIMERS_MAX, share, share_unsigned};
+pub use assessor::{Assessed, Assessor, Changes, IntentVerdict, RecordedStatement};
 pub use grant::{covers, effective_state, state_at};
+pub use implicit_intent::ImplicitIntent;
 pub use keys::{ReliedKey, relied_on};
-pub use recorded::Recorded;
+pub use timer::{
+    AHEAD_MAX_US, FIRE_MAX, Owner, TIMERS_MAX, Timer, TimerKind, share, share_unsigned,
+};
+pub use view::View;
 pub use work::Work;
 
 /// An approval that took less than this from the moment it was opened was not read: microseconds.
 pub const HASTY_US: i64 = 2_000_000;
 
-/// How far a producer's clock may be ahead of the ledger's: microseconds.
+/// The time that a producer's clock may be ahead of the ledger's: microseconds.
 pub const SKEW_US: i64 = 300_000_000;
 
 /// Grants from the root to the last one.

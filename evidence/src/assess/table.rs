@@ -1,5 +1,5 @@
-//! The transition table: what moves a task, a grant, an Intent, an Outcome and a session, and
-//! which finding comes of it. Every move of a task, a grant, an Intent and an Outcome is looked up here,
+//! The transition table: the moves of tasks, grants, Intents, Outcomes and sessions, and the findings
+//! that come of them. Every move of a task, a grant, an Intent and an Outcome is looked up here,
 //! and there is no other; that a receipt is written, a grant spent, and a session begun and closed are
 //! rows for whoever reads the table. Tests walk all of them.
 //!
@@ -8,9 +8,9 @@
 
 use deed_proto::v1::FindingKind;
 
-/// What moves.
+/// A kind of state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Thing {
+pub enum Machine {
     /// A task.
     Task,
     /// A grant.
@@ -23,7 +23,7 @@ pub enum Thing {
     Session,
 }
 
-/// Where a thing stands. Not every state is every thing's.
+/// A state. Not every machine has every state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "as the states of assessment.proto say")]
 pub enum State {
@@ -52,7 +52,7 @@ pub enum State {
     Silent,
 }
 
-/// What moves it.
+/// An event that moves a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Event {
     /// TaskOpened.
@@ -103,11 +103,11 @@ pub enum Event {
     Spoke,
     /// SessionClosed.
     SessionClosed,
-    /// What a Heartbeat promised did not come.
+    /// The statement that a Heartbeat promised did not come.
     PromiseBroken,
 }
 
-/// When a row takes effect.
+/// The moment at which a transition takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Time {
     /// At the leaf of the statement.
@@ -120,33 +120,33 @@ pub enum Time {
     WhenAsked,
 }
 
-/// One row.
+/// A transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// What moves.
-    pub thing: Thing,
-    /// From where.
+pub struct Transition {
+    /// The machine that moves.
+    pub machine: Machine,
+    /// Its state before.
     pub from: State,
-    /// By what.
+    /// The event.
     pub event: Event,
-    /// To where.
+    /// Its state afterwards.
     pub to: State,
-    /// What comes of it.
+    /// The finding that comes of it.
     pub finding: Option<FindingKind>,
-    /// When.
+    /// The moment at which it takes effect.
     pub time: Time,
 }
 
 const fn row(
-    thing: Thing,
+    machine: Machine,
     from: State,
     event: Event,
     to: State,
     finding: Option<FindingKind>,
     time: Time,
-) -> Row {
-    Row {
-        thing,
+) -> Transition {
+    Transition {
+        machine,
         from,
         event,
         to,
@@ -157,13 +157,13 @@ const fn row(
 
 use Event as E;
 use FindingKind as F;
+use Machine::{Grant, Intent, Outcome, Session, Task};
 use State as S;
-use Thing::{Grant, Intent, Outcome, Session, Task};
 use Time::{AtLeaf, AtLedgerEntry, WhenAsked, WhenDue};
 
 /// The table.
 #[rustfmt::skip]
-pub static ROWS: &[Row] = &[
+pub static TRANSITIONS: &[Transition] = &[
     row(Task, S::New, E::Opened, S::Open, None, AtLeaf),
     row(Task, S::Open, E::Closed, S::Closed, None, AtLeaf),
     row(Task, S::Open, E::DeadlinePassed, S::Closed, None, WhenDue),
@@ -222,30 +222,32 @@ pub static ROWS: &[Row] = &[
     row(Session, S::Running, E::SessionClosed, S::Closed, None, AtLeaf),
 ];
 
-const THINGS: usize = Thing::Session as usize + 1;
+const MACHINES: usize = Machine::Session as usize + 1;
 const STATES: usize = State::Silent as usize + 1;
 const EVENTS: usize = Event::PromiseBroken as usize + 1;
 
 /// For each move the number of its row, counted from 1; 0 for none.
-static INDEX: [[[u8; EVENTS]; STATES]; THINGS] = index();
+static INDEX: [[[u8; EVENTS]; STATES]; MACHINES] = index();
 
-const fn index() -> [[[u8; EVENTS]; STATES]; THINGS] {
-    let mut index = [[[0; EVENTS]; STATES]; THINGS];
+const fn index() -> [[[u8; EVENTS]; STATES]; MACHINES] {
+    let mut index = [[[0; EVENTS]; STATES]; MACHINES];
     let mut at = 0;
-    while at < ROWS.len() {
-        let row = &ROWS[at];
+    while at < TRANSITIONS.len() {
+        let row = &TRANSITIONS[at];
         at += 1;
         assert!(at <= u8::MAX as usize, "rows are numbered by bytes");
-        index[row.thing as usize][row.from as usize][row.event as usize] = at as u8;
+        index[row.machine as usize][row.from as usize][row.event as usize] = at as u8;
     }
     index
 }
 
-/// The row of a move; `None` if nothing moves.
+/// The transition of a machine in state `from` by an event; `None` if nothing moves.
 #[must_use]
-pub fn find(thing: Thing, from: State, event: Event) -> Option<&'static Row> {
-    let number = INDEX[thing as usize][from as usize][event as usize];
-    usize::from(number).checked_sub(1).map(|at| &ROWS[at])
+pub fn find(machine: Machine, from: State, event: Event) -> Option<&'static Transition> {
+    let number = INDEX[machine as usize][from as usize][event as usize];
+    usize::from(number)
+        .checked_sub(1)
+        .map(|at| &TRANSITIONS[at])
 }
 
 #[cfg(test)]
@@ -257,19 +259,22 @@ mod tests {
     #[test]
     fn a_move_has_one_row() {
         let mut seen = HashSet::new();
-        for row in ROWS {
-            assert!(seen.insert((row.thing, row.from, row.event)), "{row:?}");
-            assert_eq!(find(row.thing, row.from, row.event), Some(row));
+        for row in TRANSITIONS {
+            assert!(seen.insert((row.machine, row.from, row.event)), "{row:?}");
+            assert_eq!(find(row.machine, row.from, row.event), Some(row));
         }
-        assert_eq!(find(Thing::Task, State::Closed, Event::Opened), None);
+        assert_eq!(find(Machine::Task, State::Closed, Event::Opened), None);
     }
 
     #[test]
     fn every_state_can_be_reached_and_nothing_begins_anew() {
-        for row in ROWS {
+        for row in TRANSITIONS {
             assert_ne!(row.to, State::New);
             let reached = |state| {
-                state == State::New || ROWS.iter().any(|r| r.thing == row.thing && r.to == state)
+                state == State::New
+                    || TRANSITIONS
+                        .iter()
+                        .any(|r| r.machine == row.machine && r.to == state)
             };
             assert!(reached(row.from), "{row:?}");
         }

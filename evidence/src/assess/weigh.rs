@@ -7,8 +7,8 @@ use bytes::Bytes;
 use deed_proto::v1;
 
 use super::cells::{
-    Act, Cell, Change, Correlated, Effect, Evidence, Grant, Names, Outcome, Print, Relied, Scope,
-    Spoke, SystemSaw, Task, Waiting,
+    Act, Cell, Change, Correlated, Effect, Evidence, Grant, GrantList, KeyActivity, Outcome, Print,
+    Relied, Scope, SystemSaw, Task, Waiting,
 };
 
 /// Bytes that the allocator takes for an allocation besides those asked for.
@@ -89,7 +89,7 @@ fields! {
     Change { key, system, effect }
     SystemSaw { system, key }
     Relied { key }
-    Spoke { key }
+    KeyActivity { key }
     Evidence { leaf_hash, key }
     Waiting { agent, action, resource, currency, grant }
     Outcome { effects, key }
@@ -104,7 +104,7 @@ fields! {
     super::cells::CorrelatedAct { key, task }
     super::cells::GrantName { hash, task }
     Correlated { acts }
-    Names { grants }
+    GrantList { grants }
     v1::Finding { task, detail }
 }
 
@@ -120,14 +120,14 @@ impl Weigh for Cell {
             Self::Changes(cell) => cell.changes.heap(),
             Self::Leaves(cell) => cell.leaves.heap(),
             Self::Correlated(cell) => cell.heap(),
-            Self::Names(cell) => cell.heap(),
+            Self::GrantList(cell) => cell.heap(),
             Self::Count(_)
             | Self::Sweep(_)
             | Self::Timers(_)
             | Self::Promise(_)
             | Self::Clock(_) => 0,
-            Self::Use(cell) => cell.task.heap(),
-            Self::Spoke(cell) => cell.heap(),
+            Self::KeyTask(cell) => cell.task.heap(),
+            Self::KeyActivity(cell) => cell.heap(),
             Self::Finding(cell) => cell.heap(),
         }
     }

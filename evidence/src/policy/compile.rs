@@ -33,9 +33,9 @@ const NAME_BYTES_MAX: usize = 128;
 pub struct PolicyInfo {
     /// Its `@id`; where it has none `policy` and its place in the text, from 0 on.
     pub name: String,
-    /// Whether it permits; otherwise it forbids.
+    /// True if it permits; otherwise it forbids.
     pub permits: bool,
-    /// What it asks for after the act.
+    /// The duties that it asks for after the act.
     pub duties: Duties,
 }
 
@@ -240,7 +240,7 @@ fn place_of(id: &PolicyId) -> (usize, String) {
     (number.unwrap_or(usize::MAX), id.to_owned())
 }
 
-/// What Cedar warns of.
+/// Cedar's warnings.
 fn validate(text: &str, policies: &PolicySet, schema: Schema) -> Result<Vec<String>, PolicyError> {
     let result = Validator::new(schema).validate(policies, ValidationMode::Strict);
     if result.validation_passed() {

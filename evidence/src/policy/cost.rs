@@ -1,11 +1,12 @@
-//! What judging costs, counted in units.
+//! The cost of judging, counted in units.
 //!
 //! Policies are their owner's text, and are evaluated in the step, where their ledger waits and a
-//! thread of the shard is taken. So work is counted twice. When a set is compiled, [`estimate`] gives each condition a cost
-//! for the longest texts that an Intent can bring, and a set whose dearest Intent would cost more than
-//! [`JUDGEMENT_UNITS_MAX`] is refused. When an Intent is judged, each condition that is evaluated is
-//! charged to a [`Budget`] of as many units, at the lengths that the Intent has; an Intent that uses
-//! it up is denied. (Only effects that an Intent expects on further resources can take it that far.)
+//! thread of the shard is taken. So work is counted twice. When a set is compiled, [`estimate`] gives
+//! each condition a cost for the longest texts that an Intent can bring, and a set whose dearest
+//! Intent would cost more than [`JUDGEMENT_UNITS_MAX`] is refused. When an Intent is judged, each
+//! condition that is evaluated is charged to a [`Budget`] of as many units, at the lengths that the
+//! Intent has; an Intent that uses it up is denied. (Only effects that an Intent expects on further
+//! resources can take it that far.)
 //!
 //! Both numbers follow from the texts and the request alone, never from a clock: they are part of the
 //! rules, and every replay comes to them. docs/policies.md tells owners what counts how much.

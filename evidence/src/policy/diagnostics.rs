@@ -1,10 +1,10 @@
-//! Why policies are refused, with Cedar's own words and their places.
+//! Reasons why policies are refused, with Cedar's own words and their places.
 
 use cedar_policy::ffi::DetailedError;
 use thiserror::Error;
 
-/// Why texts are not an evidence policy. Lists are sorted by place; a line and a column, counted
-/// from 1, stand before what Cedar knows the place of.
+/// The reason why texts are not an evidence policy. Lists are sorted by place; a line and a column,
+/// counted from 1, stand before what Cedar knows the place of.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PolicyError {
     /// The policies are too long, or there are none.
@@ -34,7 +34,7 @@ pub enum PolicyError {
     /// Expressions or types nest too deeply.
     #[error("{text} nests {found} levels deep or more where {max} are allowed; split it up")]
     Nesting {
-        /// Which text.
+        /// The text: policies or schema.
         text: &'static str,
         /// True if the text is the schema's.
         is_schema: bool,
@@ -176,7 +176,7 @@ impl PolicyError {
         }
     }
 
-    /// Whether the schema is at fault; otherwise the policies are.
+    /// True if the schema is at fault; otherwise the policies are.
     #[must_use]
     pub const fn is_of_schema(&self) -> bool {
         matches!(

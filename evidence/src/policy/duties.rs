@@ -1,6 +1,6 @@
-//! What is owed after an act: the duties that a permit's annotations name.
+//! Duties after an act, as a permit's annotations name them.
 
-/// What is owed once an Intent is cleared.
+/// Duties once an Intent is cleared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Duties {
     /// The Outcome commits to the call as it was sent.
@@ -17,7 +17,7 @@ pub struct Duties {
 const CORROBORATE_SECONDS_MAX: i64 = 31_536_000;
 
 impl Duties {
-    /// What is owed by both.
+    /// The duties of both.
     #[must_use]
     pub(crate) fn with(self, other: Self) -> Self {
         let within = [self.corroborate_within_us, other.corroborate_within_us];
@@ -29,7 +29,7 @@ impl Duties {
         }
     }
 
-    /// What both ask for; of two times the shorter one.
+    /// The duties that both ask for; of two times the shorter one.
     pub(super) fn and(self, other: Self) -> Self {
         let times = [self.corroborate_within_us, other.corroborate_within_us];
         Self {

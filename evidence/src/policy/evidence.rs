@@ -1,4 +1,4 @@
-//! What is there for an Intent, and what is missing.
+//! The evidence for an Intent, and the part of it that is missing.
 
 use std::fmt;
 
@@ -21,11 +21,11 @@ pub struct Evidence {
     pub model: bool,
     /// A policy engine allowed it.
     pub decision: bool,
-    /// How many approved it.
+    /// Number of approvals.
     pub approvals: u32,
-    /// How many of them were authenticated by two factors or better.
+    /// Number of approvers who were authenticated by two factors or better.
     pub approvals_multi_factor: u32,
-    /// How many of them were authenticated in a way that resists phishing.
+    /// Number of approvers who were authenticated in a way that resists phishing.
     pub approvals_phishing_resistant: u32,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Need {
     }
 }
 
-/// What to say if a part of the evidence is missing, and where it stands.
+/// The text for a part of the evidence that is missing, and its place in the order.
 type Part = (&'static str, fn(&mut Evidence) -> &mut bool);
 
 /// The evidence that is fixed with the Intent, in the order in which it is spoken of.
@@ -80,8 +80,8 @@ pub(super) const FIXED: [Part; 5] = [
     }),
 ];
 
-/// What `there` lacks of `wanted`, which has no less of anything. Needs that others imply are left
-/// out.
+/// The evidence of `wanted` that `there` lacks, which has no less of anything. Needs that others imply
+/// are left out.
 pub(super) fn missing(there: &Evidence, wanted: &Evidence) -> Vec<Need> {
     let more = |of: fn(&Evidence) -> u32| of(wanted).saturating_sub(of(there));
     let any = more(|evidence| evidence.approvals);

@@ -14,7 +14,7 @@ pub(super) const APPROVALS_MAX: u32 = 16;
 /// Most policies that are named where some cannot be evaluated.
 const ERRORS_MAX: usize = 8;
 
-/// What the policy says of an Intent.
+/// The policy's ruling on an Intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ruling {
     /// It may be acted on.
@@ -23,7 +23,7 @@ pub enum Ruling {
     Waiting {
         /// The least that is enough: not empty, each kind at most once, in ascending order.
         missing: Vec<Need>,
-        /// What will be owed once it is cleared with no more than that.
+        /// Duties once it is cleared with no more than that.
         duties: Duties,
     },
     /// It must not be, whatever still comes.

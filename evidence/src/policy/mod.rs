@@ -94,17 +94,17 @@ pub struct EvidencePolicy(Arc<Compiled>);
 pub struct Request<'a> {
     /// The producer of the Intent.
     pub agent: &'a str,
-    /// Who is behind the key that signed it; none if no registered key did.
+    /// The controller of the key that signed it; none if no registered key did.
     pub controller: Option<&'a str>,
     /// The action's name.
     pub action: &'a str,
-    /// What it acts on.
+    /// The resource that it acts on.
     pub resource: &'a str,
     /// The task's tier; unspecified if the task was never opened.
     pub tier: deed_proto::v1::RiskTier,
-    /// How much, in the currency's minor unit, and the currency.
+    /// The amount, in the currency's minor unit, and the currency.
     pub amount: Option<(i64, &'a str)>,
-    /// What is there.
+    /// The evidence that is there.
     pub evidence: Evidence,
 }
 
@@ -138,13 +138,13 @@ impl EvidencePolicy {
         &self.0.schema_text
     }
 
-    /// What there is, in the order of the text: 1 to [`POLICIES_MAX`].
+    /// The policies, in the order of the text: 1 to [`POLICIES_MAX`].
     #[must_use]
     pub fn infos(&self) -> &[PolicyInfo] {
         &self.0.infos
     }
 
-    /// What Cedar warns of, by place: policies that can never apply, texts that look like others.
+    /// Cedar's warnings, by place: policies that can never apply, texts that look like others.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.0.warnings

@@ -1,4 +1,4 @@
-//! How deeply a text of Cedar nests, found without parsing it.
+//! The depth to which a text of Cedar nests, found without parsing it.
 //!
 //! Cedar's parser builds its tree without recursion, and everything behind it (conversion,
 //! validation, evaluation, dropping) walks that tree by recursion. Evaluation stops with an error
@@ -9,7 +9,7 @@
 /// in a release build, and threads have 2 MiB at least.
 pub(super) const DEPTH_MAX: usize = 128;
 
-/// Which brackets there are.
+/// The kinds of brackets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
     /// `<` is a comparison.
@@ -98,7 +98,7 @@ pub(super) fn depth(text: &str, syntax: Syntax, limit: usize) -> usize {
     })
 }
 
-/// What was in the brackets becomes a part of the operand around them. A bracket that was never
+/// The content of the brackets becomes a part of the operand around them. A bracket that was never
 /// opened is left to the parser.
 fn close(levels: &mut Vec<Level>) {
     if levels.len() > 1

@@ -1,4 +1,4 @@
-//! How large the types of a schema grow.
+//! The size to which the types of a schema grow.
 //!
 //! Cedar writes the types that a schema names out wherever they are used. A few lines can stand
 //! for more than any memory holds (`type B = { x: A, y: A }; type C = { x: B, y: B }; ...`), so

@@ -1,4 +1,4 @@
-//! The part of a replay that assesses, and that holds the ledger to what it owes.
+//! The part of a replay that assesses, and that checks the entries of the ledger itself.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,17 +10,20 @@ use deed_proto::v1;
 use deed_tlog::leaf_hash;
 use prost::Message as _;
 
-use super::{Fault, Replay, Said, leaf_of};
+use super::{AuthoredStatement, Fault, Replay, leaf_of};
 use crate::{
     Micros, Sequence, SessionId,
-    assess::{Assessed, Book, Changes, Due, Owner, Recorded, Spoken, View, cells::CellKey, said},
+    assess::{
+        Assessed, Assessor, Changes, ImplicitIntent, Owner, RecordedStatement, Timer, View,
+        body::ParsedBody, cells::CellKey,
+    },
     entry::Entry,
     session::{Run, Session},
     statement::{self, BodyKind, Header},
-    trust::Registry,
+    trust::TrustState,
 };
 
-/// What the machine left to be kept: the same that a server stores.
+/// The cells, findings and timers of an assessment: the same that a server stores.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kept {
     /// All cells but the findings, encoded.
@@ -28,7 +31,7 @@ pub struct Kept {
     /// The findings, by leaf and number there.
     pub findings: BTreeMap<(u64, u32), v1::Finding>,
     /// Timers that are set, each with its owner.
-    pub dues: BTreeMap<Due, Owner>,
+    pub timers: BTreeMap<Timer, Owner>,
 }
 
 impl Kept {
@@ -46,19 +49,19 @@ impl Kept {
                 }
             }
         }
-        for (due, owner) in changes.due {
+        for (due, owner) in changes.timers {
             match owner {
-                Some(owner) => self.dues.insert(due, owner),
-                None => self.dues.remove(&due),
+                Some(owner) => self.timers.insert(due, owner),
+                None => self.timers.remove(&due),
             };
         }
     }
 
-    /// The first `limit` timers behind `after`: what [`View::dues_after`] wants.
+    /// The first `limit` timers behind `after`: what [`View::timers_after`] wants.
     #[must_use]
-    pub fn dues_after(&self, after: Option<&Due>, limit: usize) -> Vec<(Due, Owner)> {
+    pub fn timers_after(&self, after: Option<&Timer>, limit: usize) -> Vec<(Timer, Owner)> {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let dues = self.dues.range((behind, Bound::Unbounded));
+        let dues = self.timers.range((behind, Bound::Unbounded));
         dues.take(limit)
             .map(|(due, owner)| (*due, *owner))
             .collect()
@@ -82,7 +85,7 @@ const HELD_MAX: usize = 64 << 20;
 
 struct Past<'a> {
     kept: &'a Kept,
-    unkept: &'a HashMap<u64, Recorded>,
+    implicit: &'a HashMap<u64, ImplicitIntent>,
     sessions: &'a BTreeMap<SessionId, (Session, Vec<Run>)>,
 }
 
@@ -103,20 +106,20 @@ impl View for Past<'_> {
         Ok(known.map(|(session, _)| session.producer.clone()))
     }
 
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
-        Ok(self.unkept.get(&leaf).cloned())
+    fn intent(&mut self, leaf: u64) -> Result<Option<ImplicitIntent>, Fault> {
+        Ok(self.implicit.get(&leaf).cloned())
     }
 
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, Fault> {
-        Ok(self.kept.dues.get(due).copied())
+    fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, Fault> {
+        Ok(self.kept.timers.get(timer).copied())
     }
 
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, Fault> {
-        Ok(self.kept.dues_after(after, limit))
+    ) -> Result<Vec<(Timer, Owner)>, Fault> {
+        Ok(self.kept.timers_after(after, limit))
     }
 
     fn damaged(&self, key: &CellKey) -> Fault {
@@ -128,22 +131,22 @@ impl View for Past<'_> {
 
 impl Replay {
     /// The machine with what it may ask for; `None` if entries are not assessed.
-    fn machine(&mut self) -> Option<(&mut Book, Past<'_>, &Registry)> {
+    fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &TrustState)> {
         let past = Past {
             kept: &self.kept,
-            unkept: &self.unkept,
+            implicit: &self.implicit,
             sessions: &self.sessions,
         };
-        Some((self.book.as_mut()?, past, &self.registry))
+        Some((self.assessor.as_mut()?, past, &self.registry))
     }
 
     /// Before a statement or a manifest at leaf `index`: time comes to `at`, and nothing that the
     /// ledger had to write may be missing.
-    pub(super) fn come_to(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
+    pub(super) fn advance_time(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         self.owes_nothing(index)?;
         self.effective_time = at;
-        if let Some((book, mut past, registry)) = self.machine() {
-            book.advance(&mut past, registry, index, at)?;
+        if let Some((assessor, mut past, registry)) = self.machine() {
+            assessor.advance(&mut past, registry, index, at)?;
         }
         self.owes_nothing(index)?;
         self.nothing_is_due(at)
@@ -151,15 +154,15 @@ impl Replay {
 
     /// More fires in front of one entry than the rules allow: a Tick was left out.
     fn nothing_is_due(&self, at: Micros) -> Result<(), Fault> {
-        match &self.book {
-            Some(book) if book.is_due(at) => Err(Fault::LeftOut {
+        match &self.assessor {
+            Some(assessor) if assessor.is_due(at) => Err(Fault::LeftOut {
                 body: BodyKind::Tick.name(),
             }),
             _ => Ok(()),
         }
     }
 
-    /// What the ledger owes at effective time must have been written before leaf `index`.
+    /// Fails if the ledger has an entry to write before leaf `index`.
     pub(super) fn owes_nothing(&mut self, index: u64) -> Result<(), Fault> {
         match self.owed(index)? {
             None => Ok(()),
@@ -173,8 +176,8 @@ impl Replay {
     fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let at = self.effective_time;
         match self.machine() {
-            Some((book, mut past, registry)) if book.owes() => {
-                book.ledger_entry(&mut past, registry, index, at)
+            Some((assessor, mut past, registry)) if assessor.has_pending() => {
+                assessor.ledger_entry(&mut past, registry, index, at)
             }
             _ => Ok(None),
         }
@@ -193,13 +196,13 @@ impl Replay {
             return same(&wanted, bytes, body);
         }
         let from = std::mem::replace(&mut self.effective_time, at);
-        if let Some((book, mut past, registry)) = self.machine() {
+        if let Some((assessor, mut past, registry)) = self.machine() {
             match clock_in(bytes) {
                 Some(clock) if body == BodyKind::Tick => {
-                    book.confirm_clock(&mut past, registry, index, (from, at), clock)?;
+                    assessor.confirm_clock(&mut past, registry, index, (from, at), clock)?;
                 }
-                _ if body == BodyKind::Tick => book.tick(&mut past, registry, index, at)?,
-                _ => book.advance(&mut past, registry, index, at)?,
+                _ if body == BodyKind::Tick => assessor.tick(&mut past, registry, index, at)?,
+                _ => assessor.advance(&mut past, registry, index, at)?,
             }
         }
         if body != BodyKind::Tick {
@@ -210,9 +213,9 @@ impl Replay {
         }
         if body == BodyKind::TaskReceipt
             && is_requested(bytes)
-            && let (Some(task), Some((book, mut past, _))) = (header.task, self.machine())
+            && let (Some(task), Some((assessor, mut past, _))) = (header.task, self.machine())
         {
-            book.request_receipt(&mut past, task)?;
+            assessor.request_receipt(&mut past, task)?;
         }
         match self.owed(index)? {
             Some(wanted) => same(&wanted, bytes, body),
@@ -221,18 +224,21 @@ impl Replay {
     }
 
     /// Assesses a statement that was recorded.
-    pub(super) fn assess(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+    pub(super) fn assess(
+        &mut self,
+        said: AuthoredStatement<'_>,
+    ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
         registry.can_judge(said.header.body)?;
-        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
-        let assessed = book.record(&mut past, registry, &spoken)?;
-        let unkept = book.unkept(said.leaf).cloned();
-        if let Some(unkept) = unkept {
-            self.unkept.insert(said.leaf, unkept);
+        let assessed = assessor.record(&mut past, registry, &spoken)?;
+        let implicit = assessor.implicit(said.leaf).cloned();
+        if let Some(implicit) = implicit {
+            self.implicit.insert(said.leaf, implicit);
         }
         Ok(Some(assessed))
     }
@@ -240,7 +246,10 @@ impl Replay {
     /// The leaf of the statement that a second one for the same place in a session contradicts:
     /// evidence against their author, if the author signed both, and recorded once. `None` if there
     /// is nothing that it contradicts, or that is on record.
-    pub(super) fn contradicted(&mut self, said: Said<'_>) -> Result<Option<u64>, Fault> {
+    pub(super) fn contradicted(
+        &mut self,
+        said: AuthoredStatement<'_>,
+    ) -> Result<Option<u64>, Fault> {
         let (session, sequence) = (said.header.session, said.header.sequence);
         let known = self.sessions.get(&session);
         let Some(first) = known.and_then(|(_, runs)| leaf_of(runs, sequence)) else {
@@ -254,31 +263,35 @@ impl Replay {
         if same || said.speaker.key.is_none() {
             return Ok(None);
         }
-        let Some((book, mut past, _)) = self.machine() else {
+        let Some((assessor, mut past, _)) = self.machine() else {
             return Ok(None);
         };
-        let known = book.equivocated(&mut past, session, sequence)?;
+        let known = assessor.equivocated(&mut past, session, sequence)?;
         Ok(known.is_none().then_some(first))
     }
 
     /// Takes a statement as evidence: it contradicts the one at leaf `first`.
     pub(super) fn equivocation(
         &mut self,
-        said: Said<'_>,
+        said: AuthoredStatement<'_>,
         first: u64,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
-        book.equivocation(&mut past, registry, &spoken, first)
+        assessor
+            .equivocation(&mut past, registry, &spoken, first)
             .map(Some)
     }
 
     /// Takes a statement of a batch that is kept as evidence.
-    pub(super) fn kept_as_evidence(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+    pub(super) fn kept_as_evidence(
+        &mut self,
+        said: AuthoredStatement<'_>,
+    ) -> Result<Option<Assessed>, Fault> {
         if let Some(first) = self.contradicted(said)? {
             let shown = self.open.as_mut().and_then(|open| open.evidence.as_mut());
             if let Some(shown) = shown {
@@ -287,26 +300,32 @@ impl Replay {
             return self.equivocation(said, first);
         }
         let at = self.effective_time;
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = said::Said::read(&said.bytes.slice_ref(said.entry.payload))?;
+        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
         let spoken = spoken(said, &what, at);
-        book.beside(&mut past, registry, &spoken).map(Some)
+        assessor.beside(&mut past, registry, &spoken).map(Some)
     }
 
     /// Takes what has changed out of the machine.
     pub(super) fn settle(&mut self) {
-        let Some(book) = &mut self.book else { return };
-        self.kept.take(book.take_changes());
-        if book.held() > HELD_MAX {
-            book.forget();
+        let Some(assessor) = &mut self.assessor else {
+            return;
+        };
+        self.kept.take(assessor.take_changes());
+        if assessor.held() > HELD_MAX {
+            assessor.forget();
         }
     }
 }
 
-fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
-    Spoken {
+fn spoken<'a>(
+    said: AuthoredStatement<'a>,
+    what: &'a ParsedBody,
+    at: Micros,
+) -> RecordedStatement<'a> {
+    RecordedStatement {
         leaf: said.leaf,
         leaf_hash: leaf_hash(said.bytes),
         at,
@@ -314,7 +333,7 @@ fn spoken<'a>(said: Said<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
         header: said.header,
         payload: said.entry.payload,
         payload_digest: None,
-        said: what,
+        parsed: what,
         key: said.speaker.key,
     }
 }

@@ -1,4 +1,4 @@
-//! What a replay finds wrong.
+//! Faults that a replay finds.
 
 use thiserror::Error;
 
@@ -17,9 +17,9 @@ use crate::{
 #[derive(Debug, Error)]
 #[error("leaf {leaf}: {fault}")]
 pub struct ReplayError {
-    /// Which one; one past the last leaf if something is missing at the end.
+    /// Its leaf; one past the last leaf if something is missing at the end.
     pub leaf: u64,
-    /// What is wrong with it.
+    /// The fault.
     #[source]
     pub fault: Box<Fault>,
 }
@@ -34,7 +34,7 @@ impl ReplayError {
     }
 }
 
-/// What is wrong with an entry.
+/// A fault of an entry.
 #[derive(Debug, Error)]
 pub enum Fault {
     /// The first entry is no genesis entry.
@@ -150,13 +150,13 @@ pub enum Fault {
     /// This build cannot say what it comes to. No fault of the log.
     #[error(transparent)]
     PolicyUnreadable(#[from] UnreadablePolicy),
-    /// What the entries before it call for is not there.
+    /// An entry is missing that the entries before call for.
     #[error("the ledger left out the {body} that belongs here")]
     LeftOut {
         /// The body's name.
         body: &'static str,
     },
-    /// What the ledger says here does not follow from the entries before it.
+    /// The ledger's entry does not follow from the entries before it.
     #[error("the {body} is not the one that the entries before it give")]
     False {
         /// The body's name.

@@ -33,21 +33,21 @@ pub use summary::Summary;
 
 use crate::{
     CommitmentDigest, KeyId, LedgerId, Micros, PayloadDigest, RULES_ASSESSED, Sequence, SessionId,
-    assess::{Assessed, Book, Recorded},
+    assess::{Assessed, Assessor, ImplicitIntent},
     batch::{self, Manifest},
     entry::{Entry, KeyedSignature, is_late},
     genesis::Genesis,
     session::{self, Judgement, Run, Session},
     signature,
     statement::{self, AUTHORITY_PRODUCER, BodyKind, Header},
-    trust::{Registry, Speaker, TrustStatement},
+    trust::{Speaker, TrustState, TrustStatement},
 };
 
-/// What the entries so far say together.
+/// A replay of a ledger: the state that its entries so far lead to.
 #[derive(Debug)]
 pub struct Replay {
     id: LedgerId,
-    registry: Registry,
+    registry: TrustState,
     effective_time: Micros,
     sessions: BTreeMap<SessionId, (Session, Vec<Run>)>,
     trust_leaves: Vec<(u64, Micros)>,
@@ -55,10 +55,10 @@ pub struct Replay {
     /// The beginning of each leaf's payload digest: what an equivocation is compared with.
     payloads: Vec<PayloadStart>,
     /// `None` as long as the rules do not have the ledger assess.
-    book: Option<Book>,
+    assessor: Option<Assessor>,
     kept: Kept,
     /// Intents of which no cell was kept when they were recorded, by leaf; about 200 bytes each.
-    unkept: HashMap<u64, Recorded>,
+    implicit: HashMap<u64, ImplicitIntent>,
     /// A manifest whose statements are not all there yet.
     open: Option<OpenBatch>,
     bodies: BTreeMap<&'static str, u64>,
@@ -82,7 +82,7 @@ struct OpenBatch {
 
 /// A statement with where it stands and who says it.
 #[derive(Clone, Copy)]
-struct Said<'a> {
+struct AuthoredStatement<'a> {
     leaf: u64,
     bytes: &'a Bytes,
     entry: &'a Entry<'a>,
@@ -105,10 +105,10 @@ impl Replay {
             fault: Box::new(error.into()),
         };
         let (genesis, id) = Genesis::from_entry(genesis_entry).map_err(at_leaf_0)?;
-        let registry = Registry::genesis(id, &genesis);
+        let registry = TrustState::genesis(id, &genesis);
         Ok(Self {
             id,
-            book: assesses(&registry).then(|| Book::new(id)),
+            assessor: assesses(&registry).then(|| Assessor::new(id)),
             registry,
             effective_time: genesis.created_at,
             sessions: BTreeMap::new(),
@@ -116,7 +116,7 @@ impl Replay {
             erased: BTreeMap::new(),
             payloads: vec![[0; 16]],
             kept: Kept::default(),
-            unkept: HashMap::new(),
+            implicit: HashMap::new(),
             open: None,
             bodies: BTreeMap::from([(BodyKind::Genesis.name(), 1)]),
             signatures: 0,
@@ -183,8 +183,8 @@ impl Replay {
             });
         }
         let at = self.effective_time.max(entry.received_at);
-        if self.book.is_none() && assesses(&self.registry) {
-            self.book = Some(Book::new(self.id));
+        if self.assessor.is_none() && assesses(&self.registry) {
+            self.assessor = Some(Assessor::new(self.id));
         }
         let assessed = if entry.payload_type == PayloadType::BatchManifest {
             self.manifest(index, &entry, at)?;
@@ -220,7 +220,7 @@ impl Replay {
             return Err(Fault::OtherLedger);
         }
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
-        if self.book.is_none() && (owners || header.body.needs_assessment()) {
+        if self.assessor.is_none() && (owners || header.body.needs_assessment()) {
             let body = header.body.name();
             return Err(Fault::BeyondRules { body });
         }
@@ -234,12 +234,12 @@ impl Replay {
             Author::Signed | Author::Unsigned => {}
             Author::Unspecified => return Err(Fault::NotAnAuthor),
         }
-        self.come_to(index, at)?;
+        self.advance_time(index, at)?;
         let key = match entry.author {
             Author::Signed => Some(self.verify(entry)?),
             _ => None,
         };
-        let said = Said {
+        let said = AuthoredStatement {
             leaf: index,
             bytes,
             entry,
@@ -253,7 +253,7 @@ impl Replay {
         }
     }
 
-    fn single(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
+    fn single(&mut self, said: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
         self.may_speak(said.header, said.speaker)?;
         match self.judge(said.header, said.speaker)? {
             Judgement::Next => {
@@ -270,8 +270,8 @@ impl Replay {
         }
     }
 
-    fn trust(&mut self, said: Said<'_>) -> Result<Option<Assessed>, Fault> {
-        let Said { leaf, entry, .. } = said;
+    fn trust(&mut self, said: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
+        let AuthoredStatement { leaf, entry, .. } = said;
         let statement = TrustStatement::parse(entry.payload)?;
         let (Some(statement), Some(signer)) = (statement, said.speaker.key) else {
             return Err(Fault::SignatureMissing);
@@ -305,7 +305,7 @@ impl Replay {
         if self.open.is_some() {
             return Err(Fault::InsideBatch);
         }
-        self.come_to(index, at)?;
+        self.advance_time(index, at)?;
         let key = self.verify(entry)?;
         let manifest = Manifest::parse(entry.payload)?;
         if manifest.ledger_id != self.id {
@@ -336,7 +336,7 @@ impl Replay {
         if entry.principal_leaf.map(LeafIndex::new) != speaker.principal_leaf {
             return Err(Fault::PrincipalLeaf);
         }
-        if self.book.is_some() && at != self.effective_time {
+        if self.assessor.is_some() && at != self.effective_time {
             // All of a batch is recorded at one time, by which it is assessed.
             return Err(Fault::BatchTime);
         }
@@ -344,7 +344,7 @@ impl Replay {
         open.payloads.push(bytes.slice_ref(entry.payload));
         let first = open.payloads.len() == 1;
         let complete = open.payloads.len() >= open.manifest.count.get() as usize;
-        let said = Said {
+        let said = AuthoredStatement {
             leaf: index,
             bytes,
             entry,
@@ -430,7 +430,7 @@ impl Replay {
     }
 
     /// Takes a statement into its session.
-    fn record(&mut self, said: Said<'_>) {
+    fn record(&mut self, said: AuthoredStatement<'_>) {
         let header = said.header;
         let digest = PayloadDigest::of(said.entry.payload);
         let binding = self.registry.session_binding(said.speaker);
@@ -447,7 +447,7 @@ impl Replay {
     }
 }
 
-/// What a replay comes to.
+/// The result of a replay.
 impl Replay {
     /// The ledger's id: the genesis entry's leaf hash.
     #[must_use]
@@ -461,9 +461,9 @@ impl Replay {
         self.next_leaf()
     }
 
-    /// Who speaks for whom, and which rules are in force.
+    /// The trust state: who speaks for whom, and the rules in force.
     #[must_use]
-    pub const fn registry(&self) -> &Registry {
+    pub const fn registry(&self) -> &TrustState {
         &self.registry
     }
 
@@ -485,7 +485,7 @@ impl Replay {
         &self.trust_leaves
     }
 
-    /// What was erased, by the leaf of the first Erasure that names it.
+    /// Contents that were erased, with the leaf of the first Erasure that names them.
     #[must_use]
     pub const fn erased(&self) -> &BTreeMap<CommitmentDigest, u64> {
         &self.erased
@@ -512,7 +512,7 @@ impl Replay {
 /// Leaves after which changes are taken out of the machine.
 const SETTLE_LEAVES: usize = 1024;
 
-fn assesses(registry: &Registry) -> bool {
+fn assesses(registry: &TrustState) -> bool {
     registry.rules_version() >= RULES_ASSESSED
 }
 

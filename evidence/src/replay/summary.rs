@@ -1,4 +1,4 @@
-//! What a replayed ledger holds, in numbers.
+//! Counts of what a replayed ledger holds.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -47,7 +47,7 @@ impl Replay {
         };
         // Tasks come before acts: their cells are in order of their keys.
         let mut tasks = HashMap::new();
-        let mut cleared = self.unkept.len();
+        let mut cleared = self.implicit.len();
         for (key, bytes) in &self.kept.cells {
             match key {
                 CellKey::Task(id) => {
@@ -59,7 +59,7 @@ impl Replay {
                 CellKey::Act(leaf) => {
                     // The machine has encoded it.
                     let act = Act::decode(bytes.clone()).unwrap_or_default();
-                    cleared -= usize::from(self.unkept.contains_key(leaf));
+                    cleared -= usize::from(self.implicit.contains_key(leaf));
                     summary.count(&act, &tasks);
                 }
                 _ => {}

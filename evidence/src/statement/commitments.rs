@@ -1,4 +1,4 @@
-//! Which contents a statement commits to.
+//! Commitments of a statement to contents.
 
 use super::{BodyKind, number, parse};
 use crate::{
@@ -11,9 +11,9 @@ use crate::{
 pub struct CommitmentSlot<'a> {
     /// The field that holds it, for example `intent.arguments`: what salts are derived with.
     pub slot: &'static str,
-    /// What it commits to.
+    /// The digest of the content.
     pub digest: CommitmentDigest,
-    /// What that is, by the producer's word.
+    /// The media type of the content, by the producer's word.
     pub media_type: &'a str,
 }
 
@@ -56,7 +56,7 @@ pub fn commitments(payload: &[u8]) -> Result<Commitments<'_>, WireError> {
 }
 
 impl<'a> Commitments<'a> {
-    /// Whether the statement commits to no content.
+    /// Returns true if the statement commits to no content.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slots[0].is_none()

@@ -1,4 +1,4 @@
-//! What a statement can be found by.
+//! Terms by which a statement can be found.
 
 use super::fields::{Fields, texts};
 use crate::schema::number;
@@ -10,13 +10,13 @@ pub enum Term<'a> {
     Task(&'a [u8]),
     /// The header's producer.
     Agent(&'a [u8]),
-    /// What an Intent acts on, or what an effect of an Outcome or an Observation changed.
+    /// The resource of an Intent, or of an effect of an Outcome or an Observation.
     Resource(&'a [u8]),
     /// The name of an Intent's action.
     Action(&'a [u8]),
     /// The trace: 16 bytes.
     Trace(&'a [u8]),
-    /// What another system calls the same thing.
+    /// A name that another system has for the same thing.
     Correlation {
         /// In which way.
         kind: &'a [u8],

@@ -6,7 +6,7 @@ use deed_proto::v1::PayloadType;
 use deed_tlog::{LeafIndex, leaf_hash};
 use thiserror::Error;
 
-use super::{LogKeys, Registry, TrustLink, TrustRefusal, TrustStatement};
+use super::{LogKeys, TrustLink, TrustRefusal, TrustState, TrustStatement};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, WireError,
     entry::{Entry, EntryError},
@@ -18,13 +18,13 @@ use crate::{
 
 /// Trust entries from the genesis entry on, each checked against those before it.
 ///
-/// What it shows: these statements were made by the authorities of their time, in this order, with
+/// It shows that these statements were made by the authorities of their time, in this order, with
 /// none in between left out. What it does not: that the entries are in the log (that takes their
 /// inclusion proofs), and that none follow. Effective time is known as far as the chain shows it:
 /// it is the highest receive time of its entries, and no later than the ledger's own.
 #[derive(Debug, Clone)]
 pub struct TrustChain {
-    registry: Registry,
+    registry: TrustState,
     at: Micros,
     /// Sessions that trust statements are in may hold others of the owner's, which the chain does
     /// not show (grants, for example). But sequences rise: a statement that stands twice, or at
@@ -51,7 +51,7 @@ pub enum ChainError {
     Entry {
         /// Leaf index.
         index: LeafIndex,
-        /// Why.
+        /// The reason.
         source: EntryError,
     },
     /// Its payload cannot be read, or does not fit the entry.
@@ -59,7 +59,7 @@ pub enum ChainError {
     Statement {
         /// Leaf index.
         index: LeafIndex,
-        /// Why.
+        /// The reason.
         source: WireError,
     },
     /// It is something else than a trust statement.
@@ -89,13 +89,13 @@ pub enum ChainError {
     Link {
         /// Leaf index.
         index: LeafIndex,
-        /// Where it links to.
+        /// The leaf that it links to.
         found: LeafIndex,
-        /// With which hash.
+        /// The leaf hash that it links to.
         found_hash: deed_tlog::Hash,
         /// Leaf before it in the chain.
         wanted: LeafIndex,
-        /// That one's hash.
+        /// The hash of that leaf.
         wanted_hash: deed_tlog::Hash,
     },
     /// Indexes do not rise.
@@ -111,7 +111,7 @@ pub enum ChainError {
     Signature {
         /// Leaf index.
         index: LeafIndex,
-        /// Why.
+        /// The reason.
         source: SignatureError,
     },
     /// A proof of possession that does not hold.
@@ -119,7 +119,7 @@ pub enum ChainError {
     Possession {
         /// Leaf index.
         index: LeafIndex,
-        /// Why.
+        /// The reason.
         source: SignatureError,
     },
     /// The same place in its session as an earlier one: an old statement shown again.
@@ -135,7 +135,7 @@ pub enum ChainError {
     Session {
         /// Leaf index.
         index: LeafIndex,
-        /// Why.
+        /// The reason.
         source: session::Refusal,
     },
     /// It contradicts those before it.
@@ -143,13 +143,13 @@ pub enum ChainError {
     Refused {
         /// Leaf index.
         index: LeafIndex,
-        /// Why.
+        /// The reason.
         source: TrustRefusal,
     },
 }
 
 impl Last {
-    /// What comes after it in its session is of the same key, and behind it.
+    /// Checks that a statement of the same session is of the same key, and behind it.
     fn check(&self, next: &Header<'_>, signer: KeyId, index: LeafIndex) -> Result<(), ChainError> {
         let refused = |source| ChainError::Session { index, source };
         if self.signer != signer {
@@ -176,14 +176,14 @@ impl Last {
 
 impl TrustChain {
     /// Begins with the genesis entry's bytes. Whether it is the ledger that was meant is for the
-    /// caller to compare: [`Registry::ledger_id`].
+    /// caller to compare: [`TrustState::ledger_id`].
     ///
     /// # Errors
     /// [`ChainError::Genesis`].
     pub fn begin(genesis_entry: &[u8]) -> Result<Self, ChainError> {
         let (genesis, ledger_id) = Genesis::from_entry(genesis_entry)?;
         Ok(Self {
-            registry: Registry::genesis(ledger_id, &genesis),
+            registry: TrustState::genesis(ledger_id, &genesis),
             at: genesis.created_at,
             sessions: HashMap::new(),
         })
@@ -266,9 +266,9 @@ impl TrustChain {
         Ok(())
     }
 
-    /// What the entries so far amount to.
+    /// The trust state after the entries so far.
     #[must_use]
-    pub const fn registry(&self) -> &Registry {
+    pub const fn registry(&self) -> &TrustState {
         &self.registry
     }
 
@@ -278,9 +278,9 @@ impl TrustChain {
         self.at
     }
 
-    /// The same, to keep.
+    /// Gives the trust state away.
     #[must_use]
-    pub fn into_registry(self) -> Registry {
+    pub fn into_registry(self) -> TrustState {
         self.registry
     }
 
@@ -292,7 +292,7 @@ impl TrustChain {
     pub fn verify<E: AsRef<[u8]>>(
         genesis_entry: &[u8],
         entries: impl IntoIterator<Item = (LeafIndex, E)>,
-    ) -> Result<Registry, ChainError> {
+    ) -> Result<TrustState, ChainError> {
         let mut chain = Self::begin(genesis_entry)?;
         for (index, entry) in entries {
             chain.push(index, entry.as_ref())?;
@@ -323,7 +323,7 @@ impl TrustChain {
     }
 }
 
-/// Which trust entries a chain is given.
+/// The trust entries that a chain is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Complete {
     /// All of them.
@@ -335,7 +335,7 @@ enum Complete {
 /// The trust entries that a ledger's log keys follow from, from the genesis entry on: each
 /// AuthoritiesChanged and LogKeyRotated, in order, and nothing of who speaks for whom.
 ///
-/// What it shows: each new key was named by an authority of its time, as far as the changes of
+/// It shows that each new key was named by an authority of its time, as far as the changes of
 /// authorities were shown. What it does not: that none was left out, for that is in the links of
 /// the whole [`TrustChain`]; that the entries are in the log; and that the key before has handed
 /// over.

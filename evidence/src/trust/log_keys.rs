@@ -30,10 +30,10 @@ pub struct LogKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogKeys(Vec<LogKey>);
 
-/// Which keys sign the head of one size.
+/// The keys that sign the head of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signers<'k> {
-    /// How many keys came before it.
+    /// Number of keys before it.
     pub generation: usize,
     /// The one in force.
     pub key: &'k VerifierKey,
@@ -41,7 +41,7 @@ pub struct Signers<'k> {
     pub handed_over_by: Option<&'k VerifierKey>,
 }
 
-/// Why a signed note is not a head of the ledger.
+/// The reason why a signed note is not a head of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HeadError {
     /// Malformed, or not signed by any key that is known.
@@ -81,7 +81,7 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// Whether none of the known keys has signed: there may be one that is not known yet.
+    /// Returns true if none of the known keys has signed: there may be one that is not known yet.
     #[must_use]
     pub const fn is_unknown_key(&self) -> bool {
         matches!(
@@ -119,14 +119,14 @@ impl LogKeys {
         &self.0[self.0.len() - 1]
     }
 
-    /// Whether it is, or was, a key of the ledger.
+    /// Returns true if it is, or was, a key of the ledger.
     #[must_use]
     pub fn contains(&self, key: &VerifierKey) -> bool {
         self.0.iter().any(|known| known.key == *key)
     }
 
-    /// Where the key that `key` would be taken for first signed: a signature line names its key by
-    /// name and id, 4 bytes, so two keys that share both cannot be told apart.
+    /// The first size at which the key signed that `key` would be taken for: a signature line names
+    /// its key by name and id, 4 bytes, so two keys that share both cannot be told apart.
     #[must_use]
     pub fn namesake(&self, key: &VerifierKey) -> Option<TreeSize> {
         let same = |known: &&LogKey| known.key.name() == key.name() && known.key.id() == key.id();
@@ -147,7 +147,7 @@ impl LogKeys {
         fits
     }
 
-    /// Who signs the head of `size`.
+    /// The signers of the head of `size`.
     #[must_use]
     pub fn at(&self, size: TreeSize) -> Signers<'_> {
         // Few, and the newest is nearly always the one.

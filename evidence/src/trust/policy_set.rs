@@ -58,7 +58,7 @@ mod tests {
         policy::{self, CEDAR_VERSION, DEFAULT_POLICIES, DEFAULT_SCHEMA, StoredPolicy},
         signature::key_id,
         statement,
-        trust::{PolicyInForce, Registry, TrustStatement},
+        trust::{PolicyInForce, TrustState, TrustStatement},
     };
 
     fn set(policies: &str, schema: &str) -> v1::PolicySet {
@@ -174,7 +174,7 @@ mod tests {
         let origin = "deed.example/logs/policies";
         let name: KeyName = origin.parse().unwrap();
         let authority = SigningKey::from_seed(&[3; 32]);
-        let mut registry = Registry::genesis(
+        let mut registry = TrustState::genesis(
             LedgerId::new(Hash::new([0x11; 32])),
             &Genesis {
                 origin: Origin::new(origin).unwrap(),

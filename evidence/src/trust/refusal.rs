@@ -1,4 +1,4 @@
-//! What the registry says no to, and why.
+//! Refusals of the trust state.
 
 use deed_tlog::TreeSize;
 use thiserror::Error;
@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::LOG_KEYS_MAX;
 use crate::{CommitmentDigest, HoldId, KeyId, Micros};
 
-/// Why a key does not speak for a producer.
+/// The reason why a key does not speak for a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum KeyRefusal {
     /// Nobody registered it.
@@ -38,7 +38,7 @@ pub enum KeyRefusal {
     Revoked {
         /// The key.
         key_id: KeyId,
-        /// When, by effective time.
+        /// Effective time of the revocation.
         revoked_at: Micros,
     },
     /// Its time has not come.
@@ -46,7 +46,7 @@ pub enum KeyRefusal {
     NotYet {
         /// The key.
         key_id: KeyId,
-        /// When it comes into force.
+        /// Time from which on it is in force.
         valid_from: Micros,
         /// Effective time.
         at: Micros,
@@ -56,14 +56,14 @@ pub enum KeyRefusal {
     Ended {
         /// The key.
         key_id: KeyId,
-        /// When it ended.
+        /// Time of its end.
         valid_until: Micros,
         /// Effective time.
         at: Micros,
     },
 }
 
-/// Why a trust statement is not taken.
+/// The reason why a trust statement is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TrustRefusal {
     /// Signed with a key that nobody knows; also one that was an authority's once.
@@ -95,7 +95,7 @@ pub enum TrustRefusal {
     KeyEnded {
         /// The key.
         key_id: KeyId,
-        /// When it would end.
+        /// Time at which it would end.
         valid_until: Micros,
         /// Effective time.
         at: Micros,
@@ -117,7 +117,7 @@ pub enum TrustRefusal {
     KeyRevokedBefore {
         /// The key.
         key_id: KeyId,
-        /// When, by effective time.
+        /// Effective time of the revocation.
         revoked_at: Micros,
     },
     /// A hold's name is used once.
@@ -152,7 +152,7 @@ pub enum TrustRefusal {
     Erasure(#[from] ErasureRefusal),
 }
 
-/// Why a content must not be erased.
+/// The reason why a content must not be erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ErasureRefusal {
     /// A legal hold covers it.
@@ -168,7 +168,7 @@ pub enum ErasureRefusal {
     Retention {
         /// The content.
         commitment: CommitmentDigest,
-        /// When the floor passes, by effective time.
+        /// Effective time at which the floor passes.
         until: Micros,
         /// Effective time.
         at: Micros,

@@ -1,12 +1,12 @@
-//! Whether somebody may speak in a producer's name.
+//! Speakers: who may speak in a producer's name.
 
 use deed_tlog::LeafIndex;
 use thiserror::Error;
 
-use super::{KeyRefusal, Registry};
+use super::{KeyRefusal, TrustState};
 use crate::{KeyId, Micros, PrincipalHash, session::Binding, statement::AUTHORITY_PRODUCER};
 
-/// How the author of a statement is known, as its entry says it.
+/// The author of a statement, as its entry names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Speaker {
     /// The key that signed it, or the batch manifest over it.
@@ -16,7 +16,7 @@ pub struct Speaker {
     pub principal_leaf: Option<LeafIndex>,
 }
 
-/// Why a statement is not taken from this speaker.
+/// The reason why a statement is not taken from this speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SpeakerRefusal {
     /// The key does not speak for the producer.
@@ -33,10 +33,10 @@ pub enum SpeakerRefusal {
     PrincipalNotBound,
 }
 
-impl Registry {
-    /// Whether `speaker` may speak for `producer` at effective time `at`.
+impl TrustState {
+    /// Checks that `speaker` may speak for `producer` at effective time `at`.
     ///
-    /// Not for trust statements, which [`Registry::judge`] judges.
+    /// Not for trust statements, which [`TrustState::judge`] judges.
     ///
     /// # Errors
     /// [`SpeakerRefusal`] if not.
@@ -77,7 +77,7 @@ impl Registry {
         }
     }
 
-    /// Whom a session belongs to that this speaker begins.
+    /// The owner of a session that this speaker begins.
     #[must_use]
     pub fn session_binding(&self, speaker: &Speaker) -> Binding {
         if let Some(key) = speaker.key {

@@ -12,8 +12,8 @@ use crate::{
     statement,
 };
 
-/// What a trust statement changes. Reasons and the like are for people: read them with
-/// [`statement::decode`].
+/// A trust statement, as far as it changes the trust state. Reasons and the like are for people: read
+/// them with [`statement::decode`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrustStatement {
     /// These keys speak for the ledger's owner from here on: 1 to 16, ascending.
@@ -22,21 +22,21 @@ pub enum TrustStatement {
     KeyRegistered(KeyRegistration),
     /// A key ends.
     KeyRevoked {
-        /// Which one.
+        /// The key.
         key_id: KeyId,
         /// Since when somebody else may have had it.
         compromised_since: Option<Micros>,
     },
     /// A principal may deliver a producer's statements.
     PrincipalBound {
-        /// Who.
+        /// The principal.
         principal: String,
-        /// Whose statements.
+        /// The producer whose statements it may deliver.
         producer: String,
-        /// When that ends; [`Micros::MAX`] for never.
+        /// Time at which that ends; [`Micros::MAX`] for never.
         valid_until: Micros,
     },
-    /// Which evidence an action needs.
+    /// The evidence that actions need.
     PolicySet {
         /// The policies. Nobody has looked at them ([`TrustStatement::check_policy`]).
         policy: StoredPolicy,
@@ -52,7 +52,7 @@ pub enum TrustStatement {
     LegalHoldPlaced {
         /// The hold's name.
         hold: HoldId,
-        /// What it covers.
+        /// The contents that it covers.
         scope: HoldScope,
     },
     /// A hold ends.
@@ -74,11 +74,11 @@ pub enum TrustStatement {
 pub struct KeyRegistration {
     /// The key.
     pub public_key: PublicKey,
-    /// What it may say.
+    /// Its role.
     pub role: KeyRole,
     /// For whom it speaks.
     pub producer: String,
-    /// Who is behind it.
+    /// Its controller: the organization or person behind it.
     pub controller: String,
     /// From when on; 0 for at once.
     pub valid_from: Micros,
@@ -92,7 +92,7 @@ pub struct KeyRegistration {
     pub resources: Vec<String>,
 }
 
-/// What a legal hold covers.
+/// The contents that a legal hold covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldScope {
     /// Every content of the ledger.
@@ -110,7 +110,7 @@ impl KeyRegistration {
         key_id(&self.public_key)
     }
 
-    /// What the key signed to be registered in this ledger.
+    /// The message that the key signed to be registered in this ledger.
     #[must_use]
     pub fn possession_of(&self, ledger_id: LedgerId) -> Possession<'_> {
         Possession {
@@ -167,7 +167,7 @@ impl TrustStatement {
     /// The same for one that was recorded. A set of this build's own version of Cedar was compiled
     /// before it was recorded, so one that cannot be is a fault of the log. Whether one of another
     /// version can be matters where an entry is judged by it
-    /// ([`Registry::can_judge`](super::Registry::can_judge)).
+    /// ([`TrustState::can_judge`](super::TrustState::can_judge)).
     ///
     /// # Errors
     /// [`Problem::Policy`] for policies that nobody can judge by.

@@ -15,6 +15,11 @@
 //! The words of a voice are an [`Utterance`]: a symbolic one, that is made into a statement about
 //! what is there at that place in the history. Statements that the ledger refuses are left out.
 
+mod accused;
+mod telling;
+
+use crate::ledger::*;
+use accused::accused;
 use deed_evidence::{
     TaskId,
     assess::{cells, layers},
@@ -27,21 +32,14 @@ use deed_proto::v1::{
     RiskTier, Severity, TaskState, Verdict, statement::Body,
 };
 use proptest::{prelude::*, sample::select};
-
-use crate::ledger::*;
-
 /// The task of every history here.
 const TASK: u8 = 1;
-
 /// The clean act's name elsewhere.
 const ORDER: (&str, &str) = ("order", "7");
-
 /// The other system's credential that the clean grant stands for.
 const TOKEN: (&str, &str) = ("jti", "8f14e45f");
-
 /// Time between two statements of a history.
 const STEP_S: i64 = 60;
-
 // ---- Who has no standing ------------------------------------------------------------------------
 
 /// An agent of somebody else's.
@@ -51,7 +49,6 @@ const STRANGER: Who = Who {
     producer: "spiffe://stranger.example/agent",
     controller: "https://stranger.example",
 };
-
 /// A platform that has not opened the task.
 const RIVAL: Who = Who {
     seed: Some(61),
@@ -59,7 +56,6 @@ const RIVAL: Who = Who {
     producer: "https://rival.example/platform",
     controller: "https://rival.example",
 };
-
 /// A system to which none of the effects belongs.
 const SHOP: Who = Who {
     seed: Some(62),
@@ -67,7 +63,6 @@ const SHOP: Who = Who {
     producer: "https://shop.example/orders",
     controller: "https://shop.example",
 };
-
 /// A system under the agent's controller.
 const OWN_BANK: Who = Who {
     seed: Some(63),
@@ -75,7 +70,6 @@ const OWN_BANK: Who = Who {
     producer: "https://example.org/own-bank",
     controller: AGENT.controller,
 };
-
 /// A policy engine under the agent's controller.
 const OWN_ENGINE: Who = Who {
     seed: Some(64),
@@ -83,7 +77,6 @@ const OWN_ENGINE: Who = Who {
     producer: "https://example.org/own-engine",
     controller: AGENT.controller,
 };
-
 /// Another agent under the agent's controller.
 const OWN_HELPER: Who = Who {
     seed: Some(65),
@@ -91,18 +84,14 @@ const OWN_HELPER: Who = Who {
     producer: "spiffe://example.org/agent/three",
     controller: AGENT.controller,
 };
-
 /// Those of the two lists below that are not in [`CAST`].
 const OTHERS: [Who; 6] = [STRANGER, RIVAL, SHOP, OWN_BANK, OWN_ENGINE, OWN_HELPER];
-
 /// Nobody of these can prove anything about the clean act.
 const COALITION: [Who; 10] = [
     ANYBODY, STRANGER, HELPER, IMPORTER, RIVAL, SHOP, OWN_BANK, OWN_ENGINE, OWN_HELPER, COLLEAGUE,
 ];
-
 /// The agent, and everybody under its controller.
 const ACCUSED: [Who; 5] = [AGENT, COLLEAGUE, OWN_BANK, OWN_ENGINE, OWN_HELPER];
-
 // ---- What anybody may say -----------------------------------------------------------------------
 
 /// Something to be said about whatever is there.
@@ -140,14 +129,12 @@ enum Utterance {
     /// Promises to go on.
     Promises,
 }
-
 /// One of the task's Intents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     First,
     Newest,
 }
-
 /// The reference by which an Observation names its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
@@ -160,7 +147,6 @@ enum Named {
     /// By the outside token.
     Token,
 }
-
 /// Effects that were done or seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effects {
@@ -179,7 +165,6 @@ enum Effects {
     OtherResource,
     OtherKind,
 }
-
 impl Effects {
     const ALL: [Self; 9] = [
         Self::None,
@@ -229,19 +214,15 @@ impl Effects {
         }
     }
 }
-
 fn effects() -> impl Strategy<Value = Effects> {
     select(&Effects::ALL[..])
 }
-
 fn which() -> impl Strategy<Value = Which> {
     select(&[Which::First, Which::Newest][..])
 }
-
 fn verdict() -> impl Strategy<Value = Verdict> {
     select(&[Verdict::Allow, Verdict::Deny][..])
 }
-
 fn status() -> impl Strategy<Value = OutcomeStatus> {
     select(
         &[
@@ -252,7 +233,6 @@ fn status() -> impl Strategy<Value = OutcomeStatus> {
         ][..],
     )
 }
-
 fn named() -> impl Strategy<Value = Named> {
     prop_oneof![
         3 => which().prop_map(Named::Intent),
@@ -261,7 +241,6 @@ fn named() -> impl Strategy<Value = Named> {
         1 => Just(Named::Token),
     ]
 }
-
 fn utterance() -> impl Strategy<Value = Utterance> {
     let tier = select(&[RiskTier::Low, RiskTier::Payment, RiskTier::Deletion][..]);
     let report = (which(), status(), effects());
@@ -285,7 +264,6 @@ fn utterance() -> impl Strategy<Value = Utterance> {
         1 => Just(Utterance::Promises),
     ]
 }
-
 // ---- Telling a history --------------------------------------------------------------------------
 
 /// A ledger to which a history is told.
@@ -296,184 +274,6 @@ struct Telling {
     /// Intents that are spoken about, in order.
     intents: Vec<Place>,
 }
-
-impl Telling {
-    fn new(policy: bool) -> Self {
-        let mut ledger = Ledger::new();
-        for who in OTHERS {
-            ledger.register_as(who, |registered| {
-                if who == SHOP {
-                    // The effects of these histories are not on its resources.
-                    registered.resources = vec!["stock/*".into()];
-                }
-            });
-        }
-        if policy {
-            ledger.set_default_policy();
-        }
-        ledger.at(STEP_S);
-        Self {
-            ledger,
-            grant: None,
-            intents: Vec::new(),
-        }
-    }
-
-    fn intent(&self, which: Which) -> Option<&Place> {
-        match which {
-            Which::First => self.intents.first(),
-            Which::Newest => self.intents.last(),
-        }
-    }
-
-    /// Says something, if there is what it is about and the ledger takes it.
-    fn utter(&mut self, who: Who, said: Utterance) -> Option<Place> {
-        let (mut order, mut task) = (false, Some(TASK));
-        let body = match said {
-            Utterance::Opens(tier) => task_opened(tier, 0),
-            Utterance::Closes => task_closed(),
-            Utterance::Grants { token } => Body::Grant(v1::Grant {
-                outside_token: token.then(outside_token),
-                ..grant(who)
-            }),
-            Utterance::Accepts => accepted(self.grant.as_ref()?.hash),
-            Utterance::Revokes => revocation(self.grant.as_ref()?.hash),
-            Utterance::Intends {
-                grant,
-                order: named,
-                effects,
-                deadline,
-            } => {
-                order = named;
-                let (resource, cents) = effects.intent();
-                let granted = self.grant.as_ref().filter(|_| grant);
-                let mut made = intent(resource, cents, granted.map(|grant| grant.hash));
-                if deadline {
-                    made.deadline_us = self.ledger.now().get() + 90_000_000;
-                }
-                Body::Intent(made)
-            }
-            Utterance::Reports {
-                of,
-                status,
-                effects,
-            } => outcome(self.intent(of)?, status, effects.list()),
-            Utterance::Decides { of, verdict } => decision(self.intent(of)?, verdict),
-            Utterance::Approves { of, verdict } => {
-                approval(self.intent(of)?, verdict, self.ledger.now())
-            }
-            Utterance::Sees { of, effects } => {
-                let named = match of {
-                    Named::Intent(which) => Some(self.intent(which)?),
-                    Named::Order => {
-                        order = true;
-                        None
-                    }
-                    Named::Task => None,
-                    Named::Token => {
-                        task = None;
-                        None
-                    }
-                };
-                observation(named, effects.list())
-            }
-            Utterance::Promises => {
-                task = None;
-                heartbeat(0, 120)
-            }
-        };
-        let (is_promise, opens) = (
-            matches!(body, Body::Heartbeat(_)),
-            matches!(body, Body::TaskOpened(_)),
-        );
-        let id = self.task();
-        let by_token = matches!(
-            said,
-            Utterance::Sees {
-                of: Named::Token,
-                ..
-            }
-        );
-        let place = self.ledger.try_say(who, task, body, |made| {
-            if order {
-                made.correlation_keys = vec![key(ORDER)];
-            }
-            if by_token {
-                made.correlation_keys = vec![key(TOKEN)];
-            }
-            if opens {
-                // This very task, whoever's it is.
-                made.task = id.as_bytes().to_vec().into();
-            }
-            if is_promise {
-                made.body = Some(heartbeat(made.sequence, 120));
-            }
-        });
-        place.ok()
-    }
-
-    /// The next statement of a history comes a minute later.
-    fn step(&mut self) {
-        let later = self.ledger.now().get() - TIME_US;
-        self.ledger.at(later / 1_000_000 + STEP_S);
-    }
-
-    fn grants(&mut self) -> Place {
-        let body = Body::Grant(v1::Grant {
-            outside_token: Some(outside_token()),
-            ..grant(AGENT)
-        });
-        let place = self.ledger.say(AUTHORITY, Some(TASK), body);
-        self.grant = Some(place.clone());
-        place
-    }
-
-    /// The agent's Intent to refund 500 EUR of order 7.
-    fn intends(&mut self) -> Place {
-        let granted = self.grant.as_ref().map(|grant| grant.hash);
-        let body = Body::Intent(intent("orders/7", 500, granted));
-        let named = |made: &mut v1::Statement| made.correlation_keys = vec![key(ORDER)];
-        let place = self.ledger.try_say(AGENT, Some(TASK), body, named).unwrap();
-        self.intents.push(place.clone());
-        place
-    }
-
-    fn says(&mut self, who: Who, body: Body) -> Place {
-        self.ledger.say(who, Some(TASK), body)
-    }
-
-    /// The id of the task, and the only place where it is made.
-    fn task(&self) -> TaskId {
-        self.ledger.task_id(TASK)
-    }
-
-    fn receipts(&self) -> usize {
-        let entries = self.ledger.entries().iter();
-        let is_receipt = |bytes: &&bytes::Bytes| {
-            let entry = Entry::parse(bytes).unwrap();
-            statement::parse(entry.payload).is_ok_and(|said| {
-                said.body == BodyKind::TaskReceipt && said.task == Some(self.task())
-            })
-        };
-        entries.filter(is_receipt).count()
-    }
-}
-
-fn key((kind, value): (&str, &str)) -> v1::CorrelationKey {
-    v1::CorrelationKey {
-        kind: kind.into(),
-        value: value.into(),
-    }
-}
-
-fn outside_token() -> v1::OutsideToken {
-    v1::OutsideToken {
-        kind: TOKEN.0.into(),
-        value: TOKEN.1.into(),
-        ..v1::OutsideToken::default()
-    }
-}
-
 // ---- A coalition --------------------------------------------------------------------------------
 
 /// A history in which nothing is wrong.
@@ -485,10 +285,8 @@ struct Clean {
     acts: usize,
     closes: bool,
 }
-
 /// Something that a coalition says before the clean history's statement of that number.
 type Added = (usize, Who, Utterance);
-
 /// The verdicts over the clean history.
 #[derive(Debug, Clone, PartialEq)]
 struct Verdicts {
@@ -503,10 +301,8 @@ struct Verdicts {
     closed_there: bool,
     receipts: usize,
 }
-
 /// Statements of a clean history at most.
 const STEPS_MAX: usize = 2 + 2 * 5 + 1;
-
 impl Clean {
     /// Tells it, with what is added. The verdicts, and what is found about its own statements.
     fn told(self, added: &[Added]) -> (Verdicts, Vec<v1::Finding>, Telling) {
@@ -586,7 +382,6 @@ impl Clean {
         (verdicts, found, telling)
     }
 }
-
 /// A layer may be claimed now of which nothing was said before; nothing else.
 fn unchanged(alone: &Verdicts, together: &Verdicts) -> Result<(), TestCaseError> {
     let all = |of: &Layers| {
@@ -614,7 +409,6 @@ fn unchanged(alone: &Verdicts, together: &Verdicts) -> Result<(), TestCaseError>
     prop_assert_eq!(alone, &same_layers);
     Ok(())
 }
-
 fn clean() -> impl Strategy<Value = Clean> {
     let tier = select(&[RiskTier::Payment, RiskTier::Low][..]);
     let drawn = (any::<bool>(), tier, 1..=2_usize, any::<bool>());
@@ -625,12 +419,10 @@ fn clean() -> impl Strategy<Value = Clean> {
         closes,
     })
 }
-
 fn coalition(max: usize) -> impl Strategy<Value = Vec<Added>> {
     let one = (0..=STEPS_MAX, select(&COALITION[..]), utterance());
     proptest::collection::vec(one, 1..max)
 }
-
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         // A failure is mended, and gets a test by name.
@@ -639,7 +431,6 @@ fn config(cases: u32) -> ProptestConfig {
         ..ProptestConfig::with_cases(cases)
     }
 }
-
 proptest! {
     #![proptest_config(config(256))]
 
@@ -670,13 +461,11 @@ proptest! {
         prop_assert_eq!(found, vec![]);
     }
 }
-
 fn replays(telling: &Telling) {
     let replay = Replay::over(telling.ledger.entries()).unwrap();
     assert_eq!(replay.kept().cells, telling.ledger.kept.cells);
     assert_eq!(replay.kept().findings, telling.ledger.kept.findings);
 }
-
 // ---- An accused agent ---------------------------------------------------------------------------
 
 /// An act that is not cleared, and that the bank sees.
@@ -699,10 +488,8 @@ struct Accused {
     /// Utterances of the accused, each before the step of that number.
     said: Vec<Added>,
 }
-
 /// Steps of such a history.
 const ACCUSED_STEPS: usize = 7;
-
 /// Findings about money that moves without a clearance.
 const SERIOUS: [FindingKind; 4] = [
     FindingKind::OutcomeWithoutClearance,
@@ -710,136 +497,6 @@ const SERIOUS: [FindingKind; 4] = [
     FindingKind::HiddenSideEffect,
     FindingKind::EffectMismatch,
 ];
-
-impl Accused {
-    /// Tells it. Returns the leaf of what the bank saw, too.
-    fn told(&self) -> (Telling, u64) {
-        let mut telling = Telling::new(true);
-        let mut number = 0;
-        let mut between = |telling: &mut Telling| {
-            for (_, who, said) in self.said.iter().filter(|(at, ..)| *at == number) {
-                if let Some(place) = telling.utter(*who, *said) {
-                    let announces = matches!(said, Utterance::Intends { .. });
-                    telling.intents.extend(announces.then_some(place));
-                }
-            }
-            number += 1;
-            telling.step();
-        };
-        between(&mut telling);
-        telling.says(PLATFORM, task_opened(RiskTier::Payment, 0));
-        telling.grants();
-        if self.another {
-            let intent = telling.intends();
-            telling.says(ENGINE, decision(&intent, Verdict::Allow));
-            let said = approval(&intent, Verdict::Allow, telling.ledger.now());
-            telling.says(APPROVER, said);
-            let done = outcome(&intent, OutcomeStatus::Succeeded, Effects::Same.list());
-            telling.says(AGENT, done);
-            let seen = observation(Some(&intent), Effects::Same.list());
-            telling.says(DOWNSTREAM, seen);
-            // It is not spoken of any more: what is said is said of the other one.
-            telling.intents.clear();
-        }
-        between(&mut telling);
-        let mut act = None;
-        if self.announced {
-            act = Some(telling.intends());
-        }
-        between(&mut telling);
-        if let (Some(act), Some(verdict)) = (&act, self.decided) {
-            telling.says(ENGINE, decision(act, verdict));
-        }
-        between(&mut telling);
-        if let (Some(act), Some(verdict)) = (&act, self.approved) {
-            let said = approval(act, verdict, telling.ledger.now());
-            telling.says(APPROVER, said);
-        }
-        between(&mut telling);
-        let early = self.early.then(|| self.bank(&mut telling, act.as_ref()));
-        between(&mut telling);
-        let seen = early.unwrap_or_else(|| self.bank(&mut telling, act.as_ref()));
-        between(&mut telling);
-        if self.closes {
-            telling
-                .ledger
-                .try_say(PLATFORM, Some(TASK), task_closed(), |_| {})
-                .unwrap();
-        }
-        for (_, who, said) in self.said.iter().filter(|(at, ..)| *at >= ACCUSED_STEPS) {
-            telling.utter(*who, *said);
-        }
-        // Longer than any confirmation may take.
-        telling.ledger.at(200_000);
-        telling.ledger.tick();
-        (telling, seen.leaf)
-    }
-
-    /// The bank sees it: by the Intent if there is one.
-    fn bank(&self, telling: &mut Telling, act: Option<&Place>) -> Place {
-        let of = match self.named {
-            Named::Intent(_) if act.is_none() => Named::Task,
-            named => named,
-        };
-        let said = Utterance::Sees {
-            of,
-            effects: self.seen,
-        };
-        if let (Named::Intent(_), Some(act)) = (of, act) {
-            let body = observation(Some(act), self.seen.list());
-            telling.says(DOWNSTREAM, body)
-        } else {
-            telling.utter(DOWNSTREAM, said).expect("the bank is heard")
-        }
-    }
-}
-
-fn accused() -> impl Strategy<Value = Accused> {
-    // An undoing that nobody else has seen done is another matter, and so is what moves nothing.
-    let seen = select(
-        &[
-            Effects::Same,
-            Effects::Twice,
-            Effects::More,
-            Effects::OtherCurrency,
-            Effects::NoAmount,
-            Effects::OtherResource,
-            Effects::OtherKind,
-        ][..],
-    );
-    let named = prop_oneof![
-        2 => Just(Named::Intent(Which::Newest)),
-        1 => Just(Named::Order),
-        1 => Just(Named::Task),
-    ];
-    let verdicts = select(
-        &[
-            (None, None),
-            (Some(Verdict::Allow), None),
-            (None, Some(Verdict::Allow)),
-            (Some(Verdict::Deny), Some(Verdict::Allow)),
-            (Some(Verdict::Allow), Some(Verdict::Deny)),
-            (None, Some(Verdict::Deny)),
-        ][..],
-    );
-    let said = (0..=ACCUSED_STEPS, select(&ACCUSED[..]), utterance());
-    let said = proptest::collection::vec(said, 0..12);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    (flags, verdicts, seen, named, said).prop_map(
-        |((announced, another, early, closes), (decided, approved), seen, named, said)| Accused {
-            announced,
-            decided,
-            approved,
-            another,
-            seen,
-            named,
-            early,
-            closes,
-            said,
-        },
-    )
-}
-
 proptest! {
     #![proptest_config(config(512))]
 

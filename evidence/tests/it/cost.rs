@@ -22,10 +22,10 @@ fn no_statement_takes_more_work_than_its_bytes() {
     let mut beyond = Vec::new();
     for (name, scene) in SCENES {
         let mut scene = scene();
-        scene.ledger.book.forget();
-        let before = scene.ledger.book.work();
+        scene.ledger.assessor.forget();
+        let before = scene.ledger.assessor.work();
         let placed = scene.say();
-        let work = scene.ledger.book.work().since(&before);
+        let work = scene.ledger.assessor.work().since(&before);
         let bytes = placed.payload.len() as u64;
         let allowed = scene.allowed(bytes);
         println!(
@@ -58,8 +58,8 @@ struct Account {
 impl Account {
     /// Somebody says something of whose past nothing is at hand.
     fn say(&mut self, ledger: &mut Ledger, who: Who, task: Option<u8>, body: Body) -> Place {
-        ledger.book.forget();
-        let before = ledger.book.work();
+        ledger.assessor.forget();
+        let before = ledger.assessor.work();
         let placed = ledger.say(who, task, body);
         self.add(ledger, &before);
         self.allowed += bound(placed.payload.len() as u64);
@@ -70,8 +70,8 @@ impl Account {
     fn fire(&mut self, ledger: &mut Ledger) {
         for second in 1_000.. {
             ledger.at(second);
-            ledger.book.forget();
-            let before = ledger.book.work();
+            ledger.assessor.forget();
+            let before = ledger.assessor.work();
             if !ledger.tick() {
                 break;
             }
@@ -80,7 +80,7 @@ impl Account {
     }
 
     fn add(&mut self, ledger: &Ledger, before: &Work) {
-        let work = ledger.book.work().since(before);
+        let work = ledger.assessor.work().since(before);
         self.taken += work.units();
         self.fired += work.fired;
     }
@@ -175,8 +175,8 @@ fn what_is_held_is_counted_in_bytes() {
     let mut ledger = Ledger::new();
     ledger.at(100);
     ledger.say(PLATFORM, Some(1), task_opened(RiskTier::Low, 0));
-    ledger.book.forget();
-    assert_eq!(ledger.book.held(), 0);
+    ledger.assessor.forget();
+    assert_eq!(ledger.assessor.held(), 0);
     let cells = |ledger: &Ledger| -> usize {
         let cells = ledger.kept.cells.values().map(Bytes::len);
         let findings = ledger.kept.findings.values().map(Message::encoded_len);
@@ -191,11 +191,11 @@ fn what_is_held_is_counted_in_bytes() {
         let seen = observation(Some(&act), (0..64).map(long).collect());
         ledger.say(DOWNSTREAM, Some(1), seen);
     }
-    let held = ledger.book.held();
+    let held = ledger.assessor.held();
     let encoded = cells(&ledger) - before;
     // An estimate: not less than what is held, and not a multiple of it.
     assert!(held >= encoded, "{held} for {encoded}");
     assert!(held <= 16 * encoded, "{held} for {encoded}");
-    ledger.book.forget();
-    assert_eq!(ledger.book.held(), 0);
+    ledger.assessor.forget();
+    assert_eq!(ledger.assessor.held(), 0);
 }

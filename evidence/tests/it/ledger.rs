@@ -24,24 +24,30 @@
 //!   entries are received; time never goes back.
 //! - [`Ledger::entries`] are the bytes of all leaves; [`Ledger::findings`] what was found;
 //!   [`Ledger::task`], [`Ledger::act`], [`Ledger::grant`] what the cells say.
-//! - [`Ledger::forgetting`] makes the same ledger with a [`Book`] that is thrown away and restored
+//! - [`Ledger::forgetting`] makes the same ledger with an [`Assessor`] that is thrown away and restored
 //!   from the kept cells after every unit.
 
 #![allow(dead_code, reason = "a fixture: not every test file needs all of it")]
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Bound,
-    sync::LazyLock,
-};
+#[path = "ledger/bodies.rs"]
+mod bodies;
+#[path = "ledger/cast.rs"]
+mod cast;
+#[path = "ledger/kept.rs"]
+mod kept;
+#[path = "ledger/units.rs"]
+mod units;
+pub(crate) use bodies::*;
+pub(crate) use cast::*;
+pub(crate) use kept::Kept;
 
 use bytes::Bytes;
 use deed_evidence::{
     KeyId, LedgerId, Micros, Nonce, PayloadDigest, Sequence, SessionId, TaskId,
     assess::{
-        Assessed, Book, Changes, Due, Owner, Recorded, Spoken, View,
+        Assessed, Assessor, Changes, ImplicitIntent, Owner, RecordedStatement, Timer, View,
+        body::ParsedBody,
         cells::{self, CellKey},
-        said::Said,
     },
     batch::Manifest,
     commitment,
@@ -51,7 +57,7 @@ use deed_evidence::{
     session::{self, Judgement, Session},
     signature::{self, Possession, key_id},
     statement,
-    trust::{Registry, Speaker, TrustStatement},
+    trust::{Speaker, TrustState, TrustStatement},
 };
 use deed_proto::v1::{
     self, AuthenticationStrength, FindingKind, IntentState, KeyRole, OutcomeStatus, PayloadType,
@@ -59,15 +65,17 @@ use deed_proto::v1::{
 };
 use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, Origin, SigningKey, leaf_hash};
 use prost::Message as _;
-
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::LazyLock,
+};
 /// Receive time of the genesis entry.
 pub(crate) const TIME_US: i64 = 1_760_000_000_000_000;
-
 /// The key of one of the cast.
 pub(crate) fn signing_key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
-
 /// The genesis of every ledger here: authority [`AUTHORITY`], rules 2.
 pub(crate) fn genesis() -> Genesis {
     let origin = Origin::new("deed.example/logs/stories").unwrap();
@@ -81,7 +89,6 @@ pub(crate) fn genesis() -> Genesis {
         rules_version: 2,
     }
 }
-
 /// The id of every ledger here.
 pub(crate) fn ledger_id() -> LedgerId {
     static ID: LazyLock<LedgerId> = LazyLock::new(|| {
@@ -90,7 +97,6 @@ pub(crate) fn ledger_id() -> LedgerId {
     });
     *ID
 }
-
 /// Moves a statement to the session that its producer derives from this byte.
 pub(crate) fn move_to_session(made: &mut v1::Statement, session: u8) {
     let ledger = LedgerId::new(Hash::try_from(&made.ledger_id[..]).unwrap());
@@ -102,7 +108,6 @@ pub(crate) fn move_to_session(made: &mut v1::Statement, session: u8) {
         _ => Bytes::new(),
     };
 }
-
 /// One of the cast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Who {
@@ -112,124 +117,6 @@ pub(crate) struct Who {
     pub(crate) producer: &'static str,
     pub(crate) controller: &'static str,
 }
-
-const fn who(seed: u8, role: KeyRole, producer: &'static str, controller: &'static str) -> Who {
-    let seed = Some(seed);
-    Who {
-        seed,
-        role,
-        producer,
-        controller,
-    }
-}
-
-/// The ledger's owner.
-pub(crate) const AUTHORITY: Who = who(2, KeyRole::Unspecified, statement::AUTHORITY_PRODUCER, "");
-/// Opens and closes tasks.
-pub(crate) const PLATFORM: Who = who(
-    10,
-    KeyRole::Platform,
-    "https://example.org/platform",
-    "https://example.org/teams/operations",
-);
-/// Acts.
-pub(crate) const AGENT: Who = who(
-    11,
-    KeyRole::Agent,
-    "spiffe://example.org/agent/one",
-    "https://example.org/teams/agents",
-);
-/// Acts for the first one.
-pub(crate) const HELPER: Who = who(
-    12,
-    KeyRole::Agent,
-    "spiffe://example.org/agent/two",
-    "https://example.org/teams/helpers",
-);
-/// Approves.
-pub(crate) const APPROVER: Who = who(
-    13,
-    KeyRole::Approver,
-    "https://example.org/people/ann",
-    "https://example.org/people/ann",
-);
-/// Approves, and has the agent's controller.
-pub(crate) const COLLEAGUE: Who = who(
-    14,
-    KeyRole::Approver,
-    "https://example.org/people/cem",
-    "https://example.org/teams/agents",
-);
-/// Decides by rules.
-pub(crate) const ENGINE: Who = who(
-    15,
-    KeyRole::PolicyEngine,
-    "https://example.org/engine",
-    "https://example.org/teams/rules",
-);
-/// Sees effects.
-pub(crate) const DOWNSTREAM: Who = who(
-    16,
-    KeyRole::DownstreamSystem,
-    "https://bank.example/refunds",
-    "https://bank.example",
-);
-/// Brings in what others recorded.
-pub(crate) const IMPORTER: Who = who(
-    17,
-    KeyRole::Importer,
-    "https://example.org/importer",
-    "https://example.org/teams/operations",
-);
-/// A second approver.
-pub(crate) const SECOND: Who = who(
-    18,
-    KeyRole::Approver,
-    "https://example.org/people/ben",
-    "https://example.org/people/ben",
-);
-/// Nobody signs what it says.
-pub(crate) const ANYBODY: Who = Who {
-    seed: None,
-    role: KeyRole::Unspecified,
-    producer: "https://example.org/anybody",
-    controller: "",
-};
-
-/// Everybody whose key [`Ledger::new`] registers.
-pub(crate) const CAST: [Who; 9] = [
-    PLATFORM, AGENT, HELPER, APPROVER, COLLEAGUE, ENGINE, DOWNSTREAM, IMPORTER, SECOND,
-];
-
-impl Who {
-    pub(crate) fn key(self) -> Option<KeyId> {
-        let seed = self.seed?;
-        Some(key_id(signing_key(seed).public_key()))
-    }
-
-    /// The resources that are its own: all of them, for a system.
-    pub(crate) fn resources(self) -> Vec<String> {
-        match self.role {
-            KeyRole::DownstreamSystem => vec!["*".to_owned()],
-            _ => Vec::new(),
-        }
-    }
-
-    /// The session that it speaks in.
-    pub(crate) fn session(self) -> SessionId {
-        SessionId::derive(ledger_id(), self.producer, &Nonce::new([self.number(); 16]))
-    }
-
-    fn number(self) -> u8 {
-        self.seed.unwrap_or(0xee)
-    }
-
-    /// The task that it opens as this number.
-    pub(crate) fn task_id(self, task: u8) -> TaskId {
-        TaskId::derive(ledger_id(), self.producer, &Nonce::new([task; 16]))
-    }
-}
-
 /// Where a statement was recorded, and what was said of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Place {
@@ -240,7 +127,6 @@ pub(crate) struct Place {
     pub(crate) sequence: Sequence,
     pub(crate) assessed: Assessed,
 }
-
 impl Place {
     pub(crate) fn leaf_ref(&self) -> v1::LeafRef {
         v1::LeafRef {
@@ -260,7 +146,7 @@ impl Place {
 
     /// Where the Intent stood when it was recorded.
     pub(crate) fn state(&self) -> Option<IntentState> {
-        self.assessed.intent.as_ref().map(|(state, ..)| *state)
+        self.assessed.intent.as_ref().map(|verdict| verdict.state)
     }
 
     /// Findings at its leaf.
@@ -269,125 +155,12 @@ impl Place {
         kinds.collect()
     }
 }
-
-/// What a book left to be kept.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Kept {
-    pub(crate) cells: BTreeMap<CellKey, Bytes>,
-    pub(crate) findings: BTreeMap<(u64, u32), v1::Finding>,
-    pub(crate) dues: BTreeMap<Due, Owner>,
-    pub(crate) places: HashMap<(SessionId, Sequence), u64>,
-    pub(crate) producers: HashMap<SessionId, String>,
-    /// Everything that was recorded, by leaf, and whose key signed it.
-    pub(crate) entries: HashMap<u64, (Bytes, Option<KeyId>)>,
-}
-
-impl Kept {
-    fn take(&mut self, changes: Changes) {
-        for (key, bytes) in changes.cells {
-            let bytes = Bytes::from(bytes);
-            match key {
-                CellKey::Finding(leaf, number) => {
-                    let finding = v1::Finding::decode(bytes).unwrap();
-                    self.findings.insert((leaf, number), finding);
-                }
-                _ => {
-                    self.cells.insert(key, bytes);
-                }
-            }
-        }
-        for (due, owner) in changes.due {
-            let changed = match owner {
-                Some(owner) => self.dues.insert(due, owner).is_none(),
-                None => self.dues.remove(&due).is_some(),
-            };
-            assert!(changed, "{due:?} was {owner:?} before");
-        }
-    }
-}
-
-impl Kept {
-    fn recorded(&self, leaf: u64) -> Option<Recorded> {
-        let (entry, key) = self.entries.get(&leaf)?;
-        let recorded = Recorded::read::<EntryError>(leaf, entry, |_| Ok(*key)).unwrap()?;
-        let place = (recorded.session, recorded.sequence);
-        // An Intent that is kept as evidence is no act.
-        (self.places.get(&place) == Some(&leaf)).then_some(recorded)
-    }
-
-    fn cell_of<T: prost::Message + Default>(&self, key: &CellKey) -> Option<T> {
-        let bytes = self.cells.get(key)?.clone();
-        Some(T::decode(bytes).unwrap())
-    }
-
-    /// The act of the Intent at this leaf, if it is one.
-    pub(crate) fn act(&self, leaf: u64) -> Option<cells::Act> {
-        let kept = cells::Act::read::<()>(leaf, |key| Ok(self.cells.get(key).cloned()));
-        let kept = kept.unwrap().map(|kept| kept.expect("no cell is damaged"));
-        kept.or_else(|| {
-            let recorded = self.recorded(leaf)?;
-            let second = CellKey::Equivocation(recorded.session, recorded.sequence);
-            let second: Option<cells::Leaves> = self.cell_of(&second);
-            let task: Option<cells::Task> = self.cell_of(&CellKey::Task(recorded.task));
-            recorded.act(task.as_ref(), second.as_ref())
-        })
-    }
-}
-
-impl View for Kept {
-    type Error = String;
-
-    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, String> {
-        Ok(match key {
-            CellKey::Finding(leaf, number) => self
-                .findings
-                .get(&(*leaf, *number))
-                .map(|finding| finding.encode_to_vec().into()),
-            _ => self.cells.get(key).cloned(),
-        })
-    }
-
-    fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, String> {
-        Ok(self.places.get(&(*session, sequence)).copied())
-    }
-
-    fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, String> {
-        let of = self.producers.get(session);
-        Ok(of.cloned())
-    }
-
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, String> {
-        Ok(self.recorded(leaf))
-    }
-
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, String> {
-        Ok(self.dues.get(due).copied())
-    }
-
-    fn dues_after(
-        &mut self,
-        after: Option<&Due>,
-        limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, String> {
-        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let dues = self.dues.range((behind, Bound::Unbounded));
-        Ok(dues
-            .take(limit)
-            .map(|(due, owner)| (*due, *owner))
-            .collect())
-    }
-
-    fn damaged(&self, key: &CellKey) -> String {
-        format!("cell {key:?} is damaged")
-    }
-}
-
 /// The ledger.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) id: LedgerId,
-    pub(crate) registry: Registry,
-    pub(crate) book: Book,
+    pub(crate) registry: TrustState,
+    pub(crate) assessor: Assessor,
     pub(crate) kept: Kept,
     entries: Vec<Bytes>,
     sessions: HashMap<SessionId, Session>,
@@ -397,10 +170,8 @@ pub(crate) struct Ledger {
     effective: Micros,
     forgets: bool,
 }
-
 /// What is refused, with why.
 pub(crate) type Refused = String;
-
 impl Ledger {
     /// A ledger with rules 2 in which the cast's keys are registered and no policy is set.
     pub(crate) fn new() -> Self {
@@ -409,7 +180,7 @@ impl Ledger {
         ledger
     }
 
-    /// The same with a book that is restored from what is kept after every unit.
+    /// The same with an assessor that is restored from what is kept after every unit.
     pub(crate) fn forgetting() -> Self {
         let mut ledger = Self::with_genesis_only();
         ledger.forgets = true;
@@ -422,8 +193,8 @@ impl Ledger {
         let (genesis, id) = Genesis::from_entry(&entry).unwrap();
         Self {
             id,
-            registry: Registry::genesis(id, &genesis),
-            book: Book::new(id),
+            registry: TrustState::genesis(id, &genesis),
+            assessor: Assessor::new(id),
             kept: Kept::default(),
             entries: vec![entry],
             sessions: HashMap::new(),
@@ -434,12 +205,12 @@ impl Ledger {
         }
     }
 
-    /// The same ledger once more, with a book that is restored from what is kept.
+    /// The same ledger once more, with an assessor that is restored from what is kept.
     pub(crate) fn copied(&self, forgets: bool) -> Self {
         Self {
             id: self.id,
             registry: self.registry.clone(),
-            book: Book::restore(self.id),
+            assessor: Assessor::restore(self.id),
             kept: self.kept.clone(),
             entries: self.entries.clone(),
             sessions: self.sessions.clone(),
@@ -664,7 +435,9 @@ impl Ledger {
             (Judgement::Behind, Some(&first)) => {
                 let entry = Entry::parse(&self.entries[first as usize]).unwrap();
                 let place = (header.session, header.sequence);
-                let third = self.book.equivocated(&mut self.kept, place.0, place.1)?;
+                let third = self
+                    .assessor
+                    .equivocated(&mut self.kept, place.0, place.1)?;
                 if entry.payload == payload || trust.is_some() || third.is_some() {
                     return Err(format!("sequence {} again", header.sequence));
                 }
@@ -701,8 +474,8 @@ impl Ledger {
         if let Some(said) = &trust {
             self.registry.apply(said, at, LeafIndex::new(leaf), hash);
         }
-        let said = Said::read(payload).map_err(|error| error.to_string())?;
-        let spoken = Spoken {
+        let said = ParsedBody::read(payload).map_err(|error| error.to_string())?;
+        let spoken = RecordedStatement {
             leaf,
             leaf_hash: hash,
             at,
@@ -710,12 +483,12 @@ impl Ledger {
             header: &header,
             payload,
             payload_digest: None,
-            said: &said,
+            parsed: &said,
             key: who.key(),
         };
         let assessed = match first {
             Some(first) => {
-                self.book
+                self.assessor
                     .equivocation(&mut self.kept, &self.registry, &spoken, first)?
             }
             None => {
@@ -729,7 +502,8 @@ impl Ledger {
                     .entry(header.session)
                     .and_modify(|session| session.advance(&header, digest))
                     .or_insert_with(|| Session::opened(&header, digest, binding));
-                self.book.record(&mut self.kept, &self.registry, &spoken)?
+                self.assessor
+                    .record(&mut self.kept, &self.registry, &spoken)?
             }
         };
         let place = Place {
@@ -745,376 +519,7 @@ impl Ledger {
         self.settle();
         Ok(place)
     }
-
-    /// Says something else at the place of an earlier statement.
-    pub(crate) fn equivocate(
-        &mut self,
-        who: Who,
-        first: &Place,
-        task: Option<u8>,
-        body: Body,
-    ) -> Result<Place, Refused> {
-        self.try_say(who, task, body, |made| {
-            made.session = Bytes::copy_from_slice(first.session.as_bytes());
-            made.sequence = first.sequence.get();
-            made.nonce = statement::decode(&first.payload).unwrap().nonce;
-        })
-    }
-
-    /// Records statements of one session under one signature. `bodies` may look at the places of
-    /// those before them only by what they are: their leaves are known when they are signed.
-    pub(crate) fn say_batch(&mut self, who: Who, bodies: Vec<(Option<u8>, Body)>) -> Vec<Place> {
-        self.try_say_batch(who, bodies).unwrap()
-    }
-
-    pub(crate) fn try_say_batch(
-        &mut self,
-        who: Who,
-        bodies: Vec<(Option<u8>, Body)>,
-    ) -> Result<Vec<Place>, Refused> {
-        let at = self.effective.max(self.time);
-        let mut payloads = Vec::new();
-        for (position, (task, body)) in bodies.into_iter().enumerate() {
-            let mut made = self.statement(who, task, body);
-            made.sequence += position as u64;
-            if position > 0 {
-                made.nonce = Bytes::new();
-            }
-            payloads.push(statement::encode(&made).map_err(|error| error.to_string())?);
-        }
-        let manifest = Manifest::over(&payloads).map_err(|error| error.to_string())?;
-        // As admission does: nobody batches what an authority says.
-        let manifest = Manifest::parse(&manifest.encode()).map_err(|error| error.to_string())?;
-        let key = signing_key(who.seed.ok_or("a batch is signed")?);
-        let speaker = Speaker {
-            key: who.key(),
-            principal_leaf: None,
-        };
-        self.registry
-            .may_speak(&speaker, who.producer, at)
-            .map_err(|refusal| refusal.to_string())?;
-        let binding = self.registry.session_binding(&speaker);
-        let first = statement::parse(&payloads[0]).map_err(|error| error.to_string())?;
-        let known = self.sessions.get(&first.session);
-        match session::judge(known, &first, binding).map_err(|error| error.to_string())? {
-            Judgement::Next => {}
-            Judgement::Behind => return Err("again".to_owned()),
-        }
-
-        for payload in &payloads {
-            let header = statement::parse(payload).map_err(|error| error.to_string())?;
-            if let Some(breach) = header.breach {
-                return Err(breach.to_string());
-            }
-        }
-
-        self.due(at)?;
-        let payload = manifest.encode();
-        let key_id = *key_id(key.public_key()).as_bytes();
-        let signature = signature::sign(&key, PayloadType::BatchManifest, &payload);
-        let keyed = KeyedSignature {
-            key_id: &key_id,
-            signature: &signature,
-        };
-        self.entries
-            .push(Entry::manifest(&payload, keyed, self.time).encode());
-        self.effective = at;
-        let mut places = Vec::new();
-        for payload in payloads {
-            let header = statement::parse(&payload).map_err(|error| error.to_string())?;
-            self.note_task(&payload);
-            let leaf = self.next_leaf();
-            let entry = Entry::batched(&payload, self.time).encode();
-            let hash = leaf_hash(&entry);
-            self.kept.entries.insert(leaf, (entry.clone(), who.key()));
-            self.entries.push(entry);
-            self.kept
-                .places
-                .insert((header.session, header.sequence), leaf);
-            let producer = header.producer.to_owned();
-            self.kept.producers.insert(header.session, producer);
-            let digest = PayloadDigest::of(&payload);
-            self.sessions
-                .entry(header.session)
-                .and_modify(|session| session.advance(&header, digest))
-                .or_insert_with(|| Session::opened(&header, digest, binding));
-            let said = Said::read(&payload).map_err(|error| error.to_string())?;
-            let spoken = Spoken {
-                leaf,
-                leaf_hash: hash,
-                at,
-                received_at: self.time,
-                header: &header,
-                payload: &payload,
-                payload_digest: None,
-                said: &said,
-                key: who.key(),
-            };
-            let assessed = self.book.record(&mut self.kept, &self.registry, &spoken)?;
-            let (session, sequence) = (header.session, header.sequence);
-            places.push(Place {
-                leaf,
-                hash,
-                payload,
-                session,
-                sequence,
-                assessed,
-            });
-        }
-        self.owed(at)?;
-        self.settle();
-        Ok(places)
-    }
-
-    /// Time has come to where [`Ledger::at`] set it, and nothing else happens. Whether anything
-    /// was due.
-    pub(crate) fn tick(&mut self) -> bool {
-        let at = self.effective.max(self.time);
-        let (before, leaf) = (self.entries.len(), self.next_leaf());
-        self.book
-            .tick(&mut self.kept, &self.registry, leaf, at)
-            .unwrap();
-        self.owed(at).unwrap();
-        self.settle();
-        self.entries.len() > before
-    }
-
-    /// Asks for a task's receipt; its leaf, if the task is known.
-    pub(crate) fn request_receipt(&mut self, task: u8) -> Option<u64> {
-        let at = self.effective.max(self.time);
-        let task = self.task_id(task);
-        self.book.task(&mut self.kept, task).unwrap()?;
-        self.due(at).unwrap();
-        let leaf = self.next_leaf();
-        self.book.request_receipt(&mut self.kept, task).unwrap();
-        self.owed(at).unwrap();
-        self.settle();
-        Some(leaf)
-    }
-
-    /// The operator has confirmed the clock, which says what [`Ledger::at`] set, or less.
-    pub(crate) fn confirm_clock(&mut self, clock: Micros) {
-        let (from, at) = (self.effective, self.effective.max(self.time));
-        let leaf = self.next_leaf();
-        let times = (from, at);
-        self.book
-            .confirm_clock(&mut self.kept, &self.registry, leaf, times, clock)
-            .unwrap();
-        self.owed(at).unwrap();
-        self.settle();
-    }
-
-    /// Before a unit: what is due happens, and is written; with a Tick first for each portion but
-    /// the last.
-    fn due(&mut self, at: Micros) -> Result<(), String> {
-        while self.book.crowded(&mut self.kept, at)? {
-            let leaf = self.next_leaf();
-            self.book.tick(&mut self.kept, &self.registry, leaf, at)?;
-            self.owed(at)?;
-        }
-        let leaf = self.next_leaf();
-        self.book
-            .advance(&mut self.kept, &self.registry, leaf, at)?;
-        self.owed(at)
-    }
-
-    fn owed(&mut self, at: Micros) -> Result<(), String> {
-        loop {
-            let leaf = self.next_leaf();
-            let entry = self
-                .book
-                .ledger_entry(&mut self.kept, &self.registry, leaf, at)?;
-            let Some(entry) = entry else { return Ok(()) };
-            let parsed = Entry::parse(&entry).unwrap();
-            parsed.statement().unwrap();
-            assert_eq!(parsed.received_at, at);
-            self.entries.push(entry);
-            self.effective = at;
-        }
-    }
-
-    fn settle(&mut self) {
-        assert!(!self.book.owes());
-        self.kept.take(self.book.take_changes());
-        if self.forgets {
-            self.book = Book::restore(self.id);
-        }
-    }
 }
-
-/// A commitment to something that nobody has.
-/// Names the order that a statement is about.
-pub(crate) fn with_order(made: &mut v1::Statement) {
-    made.correlation_keys = vec![v1::CorrelationKey {
-        kind: "order".into(),
-        value: "7".into(),
-    }];
-}
-
-pub(crate) fn committed(what: &str) -> v1::Commitment {
-    let session = SessionId::new([0x55; 16]);
-    let salt = commitment::Salt::derive(&[0x42; 32], session, Sequence::new(7), what);
-    commitment::commit(&salt, what.as_bytes(), "application/json")
-}
-
-pub(crate) fn policy_set(policies: &str) -> Body {
-    let schema = policy::DEFAULT_SCHEMA;
-    Body::PolicySet(v1::PolicySet {
-        policies: policies.into(),
-        schema: schema.into(),
-        digest: policy::digest(policies, schema).to_vec().into(),
-        cedar_version: policy::CEDAR_VERSION.into(),
-        rules_version: 2,
-        reason: String::new(),
-    })
-}
-
-/// A task that ends by itself so many seconds after [`TIME_US`]; 0 for never.
-pub(crate) fn task_opened(tier: RiskTier, deadline_s: i64) -> Body {
-    Body::TaskOpened(v1::TaskOpened {
-        objective: None,
-        requested_by: "https://example.org/people/dee".into(),
-        risk_tier: tier.into(),
-        deadline_us: seconds(deadline_s),
-        nonce: Bytes::new(),
-    })
-}
-
-pub(crate) fn task_closed() -> Body {
-    Body::TaskClosed(v1::TaskClosed {
-        end: TaskEnd::Completed.into(),
-        reason: String::new(),
-    })
-}
-
-/// A root grant of every action and resource below `refund/` and `orders/`, for 10,000 s.
-pub(crate) fn grant(subject: Who) -> v1::Grant {
-    v1::Grant {
-        subject: subject.producer.into(),
-        actions: vec!["refund".into(), "refund/*".into()],
-        resources: vec!["orders/*".into()],
-        expires_us: seconds(10_000),
-        ..v1::Grant::default()
-    }
-}
-
-pub(crate) fn grant_to(subject: Who) -> Body {
-    Body::Grant(grant(subject))
-}
-
-/// The same as a part of another.
-pub(crate) fn delegated(subject: Who, parent: Hash) -> v1::Grant {
-    v1::Grant {
-        parent: Bytes::copy_from_slice(parent.as_bytes()),
-        ..grant(subject)
-    }
-}
-
-pub(crate) fn accepted(grant: Hash) -> Body {
-    let grant = Bytes::copy_from_slice(grant.as_bytes());
-    Body::GrantAccepted(v1::GrantAccepted { grant })
-}
-
-pub(crate) fn revocation(grant: Hash) -> Body {
-    Body::Revocation(v1::Revocation {
-        grant: Bytes::copy_from_slice(grant.as_bytes()),
-        reason: String::new(),
-    })
-}
-
-/// An Intent of `minor_units` cents with all that the default policies ask of it.
-pub(crate) fn intent(resource: &str, minor_units: i64, grant: Option<Hash>) -> v1::Intent {
-    v1::Intent {
-        action: "refund".into(),
-        resource: resource.into(),
-        amount: Some(amount(minor_units)),
-        grant: grant.map_or_else(Bytes::new, |hash| Bytes::copy_from_slice(hash.as_bytes())),
-        arguments: Some(committed("intent.arguments")),
-        prompt: Some(committed("intent.prompt")),
-        model: "model-1".into(),
-        ..v1::Intent::default()
-    }
-}
-
-pub(crate) fn amount(minor_units: i64) -> v1::Amount {
-    v1::Amount {
-        minor_units,
-        currency: "EUR".into(),
-    }
-}
-
-pub(crate) fn decision(intent: &Place, verdict: Verdict) -> Body {
-    Body::Decision(v1::Decision {
-        intent: Some(intent.leaf_ref()),
-        verdict: verdict.into(),
-        engine: "rules".into(),
-        ..v1::Decision::default()
-    })
-}
-
-/// An approval that took a minute, decided at `at`.
-pub(crate) fn approval(intent: &Place, verdict: Verdict, at: Micros) -> Body {
-    Body::Approval(v1::Approval {
-        intent: Some(intent.leaf_ref()),
-        verdict: verdict.into(),
-        shown: Some(committed("approval.shown")),
-        shown_at_us: at.get() - 60_000_000,
-        opened_at_us: at.get() - 50_000_000,
-        decided_at_us: at.get(),
-        strength: AuthenticationStrength::MultiFactor.into(),
-        rationale: String::new(),
-        assertion: None,
-    })
-}
-
-pub(crate) fn effect(resource: &str, minor_units: i64) -> v1::Effect {
-    v1::Effect {
-        kind: "refund.created".into(),
-        resource: resource.into(),
-        amount: Some(amount(minor_units)),
-        ..v1::Effect::default()
-    }
-}
-
-/// What came of an Intent, with all that the default policies ask of it.
-pub(crate) fn outcome(intent: &Place, status: OutcomeStatus, effects: Vec<v1::Effect>) -> Body {
-    Body::Outcome(v1::Outcome {
-        intent: Some(intent.statement_ref()),
-        status: status.into(),
-        effects,
-        tool_call: Some(committed("outcome.tool_call")),
-        response: Some(committed("outcome.response")),
-        result: Some(committed("outcome.result")),
-        arguments: None,
-    })
-}
-
-pub(crate) fn observation(intent: Option<&Place>, effects: Vec<v1::Effect>) -> Body {
-    Body::Observation(v1::Observation {
-        intent: intent.map(Place::leaf_ref),
-        effects,
-        ..v1::Observation::default()
-    })
-}
-
-/// A heartbeat at a session's next sequence; use it with [`Ledger::try_say`], which knows it.
-pub(crate) fn heartbeat(sequence: u64, next_within_s: i64) -> Body {
-    Body::Heartbeat(v1::Heartbeat {
-        last_sequence: sequence,
-        count: sequence + 1,
-        next_within_us: next_within_s * 1_000_000,
-    })
-}
-
-pub(crate) fn key_revoked(who: Who, compromised_since: Option<i64>) -> Body {
-    let key = who.key().unwrap();
-    Body::KeyRevoked(v1::KeyRevoked {
-        key_id: Bytes::copy_from_slice(key.as_bytes()),
-        compromised_since_us: compromised_since.map(seconds),
-        reason: String::new(),
-    })
-}
-
 /// So many seconds after [`TIME_US`] in microseconds; 0 stays 0.
 pub(crate) fn seconds(after: i64) -> i64 {
     if after == 0 {

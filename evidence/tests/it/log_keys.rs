@@ -170,7 +170,7 @@ fn keys_follow_each_other() {
 fn the_registry_takes_no_key_too_many() {
     let entry = fixtures::genesis().to_entry().unwrap();
     let (genesis, id) = deed_evidence::genesis::Genesis::from_entry(&entry).unwrap();
-    let mut registry = deed_evidence::trust::Registry::genesis(id, &genesis);
+    let mut registry = deed_evidence::trust::TrustState::genesis(id, &genesis);
     let authority = key_id(signing_key(2).public_key());
     let at = genesis.created_at;
     let key = |n: u64| {

@@ -15,6 +15,7 @@ mod fuzz;
 mod genesis;
 mod golden;
 mod hostile;
+mod implicit;
 mod imported;
 mod ledger;
 mod log_keys;
@@ -27,7 +28,6 @@ mod sessions;
 mod signatures;
 mod statements;
 mod trust;
-mod unkept;
 
 #[path = "../../fuzz/oracle.rs"]
 mod oracle;

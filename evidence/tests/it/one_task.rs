@@ -1,7 +1,10 @@
 //! One task judged from its own entries, and the lies that are told of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod given;
 
+use given::{by_ledger, clearance, signed};
+
+use crate::{ledger::*, replay::batch_of};
 use bytes::Bytes;
 use deed_evidence::{
     Micros, TaskId,
@@ -20,9 +23,7 @@ use deed_proto::v1::{
     TaskState, Verdict, statement::Body,
 };
 use deed_tlog::{BatchPosition, LeafIndex, leaf_hash};
-
-use crate::{ledger::*, replay::batch_of};
-
+use std::collections::{BTreeMap, BTreeSet};
 /// The material that a reader is given: entries by leaf, and the manifests over them.
 #[derive(Clone)]
 pub(crate) struct Given {
@@ -33,220 +34,10 @@ pub(crate) struct Given {
     doubtful: BTreeSet<u64>,
     size: u64,
 }
-
-impl Given {
-    /// The trust chain, and what names task 1.
-    fn of(ledger: &Ledger) -> Self {
-        Self::over(ledger.entries(), PLATFORM.task_id(1))
-    }
-
-    /// The trust chain, and what names a task.
-    pub(crate) fn over(entries: &[Bytes], task: TaskId) -> Self {
-        let mut given = Self {
-            task,
-            entries: BTreeMap::new(),
-            manifests: BTreeMap::new(),
-            doubtful: BTreeSet::new(),
-            size: entries.len() as u64,
-        };
-        for (leaf, bytes) in (0..).zip(entries) {
-            let entry = Entry::parse(bytes).unwrap();
-            if entry.payload_type == PayloadType::BatchManifest {
-                given.manifests.insert(leaf, bytes.clone());
-                continue;
-            }
-            let header = entry.statement().unwrap();
-            if leaf == 0 || header.body.is_trust() || header.task == Some(task) {
-                given.entries.insert(leaf, bytes.clone());
-            }
-        }
-        given
-    }
-
-    fn with(mut self, ledger: &Ledger, leaf: u64) -> Self {
-        let entry = ledger.entries()[leaf as usize].clone();
-        self.entries.insert(leaf, entry);
-        self
-    }
-
-    fn without(mut self, leaf: u64) -> Self {
-        assert!(self.entries.remove(&leaf).is_some());
-        self
-    }
-
-    /// Puts an entry behind all others.
-    fn then(mut self, entry: Bytes) -> Self {
-        self.entries.insert(self.size, entry);
-        self.size += 1;
-        self
-    }
-
-    fn covered(&self, leaf: u64, entry: &Bytes) -> Option<Covered> {
-        if Entry::parse(entry).unwrap().author != Author::Batched {
-            return None;
-        }
-        let (manifest_leaf, bytes) = self.manifests.range(..leaf).next_back()?;
-        let signed = Entry::parse(bytes).unwrap();
-        let path = VerifiedPath {
-            manifest: Manifest::parse(signed.payload).unwrap(),
-            key_id: signed.signature.unwrap().key(),
-            manifest_index: LeafIndex::new(*manifest_leaf),
-            statement_index: LeafIndex::new(leaf),
-            statement_hash: leaf_hash(entry),
-            position: BatchPosition::new((leaf - manifest_leaf - 1) as u32),
-        };
-        let proof = v1::GetBatchProofResponse {
-            manifest_entry: bytes.clone(),
-            ..v1::GetBatchProofResponse::default()
-        };
-        let covered = Covered::of(&proof, path).unwrap();
-        Some(match self.doubtful.contains(manifest_leaf) {
-            true => covered.in_doubt(),
-            false => covered,
-        })
-    }
-
-    fn replay(&self) -> Result<TaskReplay, ReplayError> {
-        let mut replay = TaskReplay::begin(&self.entries[&0], self.task)?;
-        for (leaf, entry) in self.entries.iter().skip(1) {
-            replay.leaf(*leaf, entry, self.covered(*leaf, entry).as_ref())?;
-        }
-        Ok(replay)
-    }
-
-    pub(crate) fn judge(&self) -> Result<TaskVerdict, ReplayError> {
-        self.replay()?.end(self.size)
-    }
-
-    #[track_caller]
-    fn refused(&self) -> Fault {
-        match self.judge() {
-            Ok(verdict) => panic!("{verdict:?}"),
-            Err(error) => *error.fault,
-        }
-    }
-}
-
-/// A statement of task 1 that the ledger itself is said to have written.
-fn by_ledger(ledger: &Ledger, body: Body) -> Bytes {
-    let at = ledger.now();
-    let statement = v1::Statement {
-        ledger_id: Bytes::copy_from_slice(ledger.id.as_bytes()),
-        producer: statement::LEDGER_PRODUCER.to_owned(),
-        occurred_at_us: at.get(),
-        task: PLATFORM.task_id(1).as_bytes().to_vec().into(),
-        body: Some(body),
-        ..v1::Statement::default()
-    };
-    let payload = statement::encode(&statement).unwrap();
-    Entry {
-        author: Author::Ledger,
-        ..Entry::unsigned(&payload, at)
-    }
-    .encode()
-}
-
-fn clearance(intent: &Place, evidence: &[&Place]) -> Body {
-    Body::Clearance(v1::Clearance {
-        intent: Some(intent.leaf_ref()),
-        policy_leaf: 10,
-        evidence: evidence.iter().map(|one| one.leaf_ref()).collect(),
-    })
-}
-
-/// A statement that is signed as it stands, whoever may speak.
-fn signed(ledger: &Ledger, who: Who, body: Body, at: Micros) -> Bytes {
-    let made = ledger.statement(who, Some(1), body);
-    let payload = statement::encode(&made).unwrap();
-    let key = signing_key(who.seed.unwrap());
-    let (key_id, signature) = (
-        *who.key().unwrap().as_bytes(),
-        signature::sign(&key, PayloadType::Statement, &payload),
-    );
-    let keyed = KeyedSignature {
-        key_id: &key_id,
-        signature: &signature,
-    };
-    Entry::signed(&payload, keyed, at).encode()
-}
-
 struct Story {
     ledger: Ledger,
     intent: Place,
 }
-
-impl Story {
-    /// A payment that waits for a decision and an approval, and another task beside it.
-    fn waiting() -> Self {
-        let mut ledger = Ledger::new();
-        ledger.set_default_policy();
-        ledger.at(100);
-        let opened = task_opened(RiskTier::Payment, 0);
-        ledger.say(PLATFORM, Some(1), opened.clone());
-        ledger.say(PLATFORM, Some(2), opened);
-        let grant = ledger.say(AUTHORITY, Some(1), grant_to(AGENT));
-        ledger.at(200);
-        let said = intent("orders/7", 500, Some(grant.hash));
-        let intent = ledger.say(AGENT, Some(1), Body::Intent(said));
-        assert_eq!(intent.state(), Some(IntentState::Waiting));
-        Self { ledger, intent }
-    }
-
-    fn decide(&mut self) -> Place {
-        let said = decision(&self.intent, Verdict::Allow);
-        self.ledger.say(ENGINE, Some(1), said)
-    }
-
-    fn approve(&mut self, who: Who, verdict: Verdict) -> Place {
-        let said = approval(&self.intent, verdict, self.ledger.now());
-        self.ledger.say(who, Some(1), said)
-    }
-
-    fn cleared() -> Self {
-        let mut story = Self::waiting();
-        story.decide();
-        story.approve(APPROVER, Verdict::Allow);
-        story
-    }
-
-    fn done(&mut self) {
-        let effects = vec![effect("orders/7", 500)];
-        let said = outcome(&self.intent, OutcomeStatus::Succeeded, effects.clone());
-        self.ledger.say(AGENT, Some(1), said);
-        let said = observation(Some(&self.intent), effects);
-        self.ledger.say(DOWNSTREAM, Some(1), said);
-    }
-
-    fn close(&mut self) {
-        self.ledger.say(PLATFORM, Some(1), task_closed());
-    }
-
-    fn state(&self, given: &Given) -> IntentState {
-        let verdict = given.judge().unwrap();
-        verdict.act(self.intent.leaf).unwrap().state()
-    }
-
-    /// Asserts that the verdict is what the whole ledger comes to.
-    #[track_caller]
-    fn is_the_same(&self, verdict: &TaskVerdict) {
-        let ledger = &self.ledger;
-        let task = ledger.task(1);
-        assert_eq!(verdict.info.state, task.state);
-        assert_eq!(verdict.info.count, task.count);
-        assert_eq!(verdict.info.digest, task.digest);
-        assert_eq!(verdict.info.assessment_digest, task.assessment);
-        assert_eq!(verdict.info.receipt_leaf, task.receipt_leaf);
-        let act = ledger.act(self.intent.leaf);
-        let own = verdict.act(self.intent.leaf).unwrap();
-        assert_eq!(own.state(), layers::standing(&act, Some(&task)));
-        assert_eq!(own.layers, Some(layers::of(&act, &ledger.registry)));
-        assert_eq!(own.clearance_leaf, act.clearance_leaf);
-        let ours = |one: &&v1::Finding| one.task[..] == PLATFORM.task_id(1).as_bytes()[..];
-        let findings: Vec<_> = ledger.findings().filter(ours).cloned().collect();
-        assert_eq!(verdict.findings, findings);
-    }
-}
-
 #[test]
 fn a_task_comes_to_the_same_as_in_the_whole_ledger() {
     let mut story = Story::cleared();
@@ -280,7 +71,6 @@ fn a_task_comes_to_the_same_as_in_the_whole_ledger() {
     let verdict = given.judge().unwrap();
     assert!(verdict.unshown.iter().any(is_open));
 }
-
 #[test]
 fn what_nobody_signed_elsewhere_contradicts_nothing() {
     let story = Story::waiting();
@@ -295,7 +85,6 @@ fn what_nobody_signed_elsewhere_contradicts_nothing() {
     let mut findings = verdict.findings.iter();
     assert!(findings.all(|one| one.kind() != FindingKind::Equivocation));
 }
-
 #[test]
 fn a_clearance_is_derived_and_not_believed() {
     // Nothing is there for it.
@@ -343,7 +132,6 @@ fn a_clearance_is_derived_and_not_believed() {
     let fault = given.without(approved.leaf).refused();
     assert_eq!(uncalled(fault), "clearance");
 }
-
 #[test]
 fn a_clearance_that_is_left_out_is_missed() {
     let mut story = Story::cleared();
@@ -358,7 +146,6 @@ fn a_clearance_that_is_left_out_is_missed() {
         "{fault}"
     );
 }
-
 #[test]
 fn a_revoked_key_proves_nothing() {
     let mut story = Story::waiting();
@@ -400,7 +187,6 @@ fn a_revoked_key_proves_nothing() {
     let fault = Given::of(&story.ledger).then(entry).refused();
     assert!(matches!(fault, Fault::Signature(_)), "{fault}");
 }
-
 #[test]
 fn a_refusal_that_is_left_out_is_missed_by_receipts_alone() {
     let mut story = Story::cleared();
@@ -434,7 +220,6 @@ fn a_refusal_that_is_left_out_is_missed_by_receipts_alone() {
     assert_eq!(verdict.receipted(), Some(refused.leaf));
     story.is_the_same(&verdict);
 }
-
 #[test]
 fn a_false_receipt_is_none() {
     let mut story = Story::cleared();
@@ -475,7 +260,6 @@ fn a_false_receipt_is_none() {
     let fault = Given::of(&story.ledger).then(entry).refused();
     assert!(matches!(fault, Fault::Uncalled { .. }), "{fault}");
 }
-
 #[test]
 fn batched_entries_need_their_manifest() {
     let mut ledger = Ledger::new();
@@ -503,7 +287,6 @@ fn batched_entries_need_their_manifest() {
     without.manifests.clear();
     assert!(matches!(without.refused(), Fault::NoManifest));
 }
-
 #[test]
 fn time_passes_by_entries_elsewhere() {
     let mut ledger = Ledger::new();
@@ -532,7 +315,6 @@ fn time_passes_by_entries_elsewhere() {
     let given = given.with(&ledger, elsewhere.leaf);
     assert_eq!(state(&given), (IntentState::Lapsed, false, 1));
 }
-
 /// The time of a task's entries is known from below: what a grant's end decides may be decided
 /// otherwise by the ledger, where another entry was received later and stands before.
 #[test]
@@ -560,7 +342,6 @@ fn what_is_close_to_a_grants_end_is_said_to_be() {
     assert!(verdict.close[&near].ends && !verdict.close[&near].begins);
     assert_ne!(far, near);
 }
-
 #[test]
 fn a_trust_statement_that_names_the_task_counts_among_its_entries() {
     let mut story = Story::cleared();
@@ -574,7 +355,6 @@ fn a_trust_statement_that_names_the_task_counts_among_its_entries() {
     story.is_the_same(&verdict);
     assert_eq!(verdict.receipts.len(), 2);
 }
-
 /// At a leaf of the task, another one's deadline comes first: its finding has number 0 there.
 #[test]
 fn which_finding_a_disposition_is_of_is_not_shown() {
@@ -620,7 +400,6 @@ fn which_finding_a_disposition_is_of_is_not_shown() {
         assert!(verdict.unshown.contains(&Unshown::Disposition { leaf: at }));
     }
 }
-
 /// The agent signs a batch whose first statement, of another task, is the second one for its place: all
 /// of the batch is evidence of that, and an Intent in it is none.
 #[test]
@@ -671,7 +450,6 @@ fn a_batch_whose_place_was_taken_says_nothing() {
     in_doubt.doubtful.insert(manifest);
     assert_eq!(acts(&in_doubt), (1, true));
 }
-
 #[test]
 fn observations_elsewhere_reach_into_the_task() {
     let mut story = Story::cleared();
@@ -688,7 +466,6 @@ fn observations_elsewhere_reach_into_the_task() {
     let layers = given.judge().unwrap().acts[0].layers.unwrap();
     assert_eq!(layers.corroboration(), LayerState::Proven);
 }
-
 /// The newest leaf shows how late it is. It may be of another task's act, which is not known here.
 #[test]
 fn an_entry_that_shows_the_time_says_nothing() {
@@ -732,7 +509,6 @@ fn an_entry_that_shows_the_time_says_nothing() {
     let taken = given.with(&ledger, newest).judge().unwrap();
     assert_ne!(taken.findings, []);
 }
-
 #[test]
 fn what_would_be_said_of_an_intent_is_said_without_its_story() {
     let mut ledger = Ledger::new();
@@ -745,13 +521,13 @@ fn what_would_be_said_of_an_intent_is_said_without_its_story() {
     let entry = signed(&ledger, AGENT, body.clone(), ledger.now());
     for _ in 0..2 {
         let would = replay.would(ledger.next_leaf(), &entry, None).unwrap();
-        assert_eq!(would.intent.unwrap().0, IntentState::Cleared);
+        assert_eq!(would.intent.unwrap().state, IntentState::Cleared);
     }
     ledger.say(PLATFORM, Some(1), task_closed());
     let mut replay = Given::of(&ledger).replay().unwrap();
     let entry = signed(&ledger, AGENT, body.clone(), ledger.now());
     let would = replay.would(ledger.next_leaf(), &entry, None).unwrap();
-    assert_eq!(would.intent.unwrap().0, IntentState::Denied);
+    assert_eq!(would.intent.unwrap().state, IntentState::Denied);
     ledger.say(AUTHORITY, None, key_revoked(AGENT, None));
     let mut replay = Given::of(&ledger).replay().unwrap();
     assert!(replay.would(ledger.next_leaf(), &entry, None).is_err());

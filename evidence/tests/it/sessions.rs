@@ -1,46 +1,44 @@
 //! What a session takes next: a table, and a model that counts in 128 bits.
 
 use deed_evidence::{
-    KeyId, Micros, PayloadDigest, PrincipalHash, Sequence, SessionId,
+    KeyId, PayloadDigest, PrincipalHash, Sequence, SessionId,
     session::{BatchStep, Binding, Judgement, Refusal, Session},
-    statement::{BodyKind, Header},
+    statement::{BodyKind, SessionHeader},
 };
 use proptest::{collection::vec, option, prelude::*};
 
 const PRODUCER: &str = "spiffe://example.org/agent";
 const MAX: u64 = u64::MAX;
 
-fn header(sequence: u64) -> Header<'static> {
-    Header {
-        ledger_id: None,
+fn header(sequence: u64) -> SessionHeader<'static> {
+    SessionHeader {
         producer: PRODUCER,
         session: SessionId::new([1; 16]),
         sequence: Sequence::new(sequence),
         previous: None,
         skipped_from: None,
-        occurred_at: Micros::new(0),
         task: None,
         body: BodyKind::Heartbeat,
         breach: None,
     }
 }
 
-fn skipping(from: u64, sequence: u64) -> Header<'static> {
-    Header {
+fn skipping(from: u64, sequence: u64) -> SessionHeader<'static> {
+    SessionHeader {
         skipped_from: Some(Sequence::new(from)),
         ..header(sequence)
     }
 }
 
-fn after(previous: u8, sequence: u64) -> Header<'static> {
-    Header {
+fn after(previous: u8, sequence: u64) -> SessionHeader<'static> {
+    SessionHeader {
         previous: Some(digest(previous)),
         ..header(sequence)
     }
 }
 
-fn closing(sequence: u64) -> Header<'static> {
-    Header {
+fn closing(sequence: u64) -> SessionHeader<'static> {
+    SessionHeader {
         body: BodyKind::SessionClosed,
         ..header(sequence)
     }
@@ -48,7 +46,7 @@ fn closing(sequence: u64) -> Header<'static> {
 
 /// The judgement where everybody is the same speaker; whom a session is bound to has a test of its
 /// own.
-fn judge(session: Option<&Session>, header: &Header<'_>) -> Result<Judgement, Refusal> {
+fn judge(session: Option<&Session>, header: &SessionHeader<'_>) -> Result<Judgement, Refusal> {
     deed_evidence::session::judge(session, header, Binding::Nobody)
 }
 
@@ -58,7 +56,7 @@ fn digest(byte: u8) -> PayloadDigest {
 
 /// The session after these statements, each judged to be the next; the last payload's digest
 /// is that of its position.
-fn session(statements: &[Header<'_>]) -> Option<Session> {
+fn session(statements: &[SessionHeader<'_>]) -> Option<Session> {
     let mut session: Option<Session> = None;
     for (position, header) in statements.iter().enumerate() {
         assert_eq!(
@@ -102,12 +100,12 @@ fn every_case() {
     let full_at_once = session(&[skipping(0, MAX)]);
     let closed_before_last = session(&[
         header(0),
-        Header {
+        SessionHeader {
             body: BodyKind::SessionClosed,
             ..skipping(1, MAX - 1)
         },
     ]);
-    let other = |header| Header {
+    let other = |header| SessionHeader {
         producer: "spiffe://example.org/other",
         ..header
     };
@@ -127,7 +125,7 @@ fn every_case() {
         (
             "nothing before the first, skipping",
             &fresh,
-            Header {
+            SessionHeader {
                 previous: Some(digest(0)),
                 ..skipping(0, 3)
             },
@@ -233,7 +231,7 @@ fn what_a_session_remembers() {
             producer: PRODUCER.into(),
             bound_to: Binding::Nobody,
             next: Sequence::new(8),
-            last_payload: digest(2),
+            last_payload: Some(digest(2)),
             recorded: 3,
             skipped: 5,
             closed: false,
@@ -269,7 +267,7 @@ struct Step {
 }
 
 impl Model {
-    fn judge(&self, step: &Step, header: &Header<'_>) -> Result<Judgement, Refusal> {
+    fn judge(&self, step: &Step, header: &SessionHeader<'_>) -> Result<Judgement, Refusal> {
         let sequence = u128::from(header.sequence.get());
         let expected = Sequence::new(u64::try_from(self.next).unwrap_or(MAX));
         if self
@@ -299,7 +297,7 @@ impl Model {
         Ok(Judgement::Next)
     }
 
-    fn advance(&mut self, step: &Step, header: &Header<'_>) {
+    fn advance(&mut self, step: &Step, header: &SessionHeader<'_>) {
         let sequence = u128::from(header.sequence.get());
         self.producer = Some(step.producer);
         self.skipped += sequence - self.next;
@@ -346,7 +344,7 @@ proptest! {
                 (0, 1..) => Some(0),
                 _ => step.from.map(moved),
             };
-            let header = Header {
+            let header = SessionHeader {
                 producer: PRODUCERS[usize::from(step.producer)],
                 previous: step.previous.map(|other| {
                     digest(other.or(model.last).unwrap_or_default())
@@ -368,7 +366,7 @@ proptest! {
             let known = session.as_ref().unwrap();
             prop_assert_eq!(known.producer.as_str(), PRODUCERS[usize::from(step.producer)]);
             prop_assert_eq!(u128::from(known.next.get()), model.next.min(MAX.into()));
-            prop_assert_eq!(known.last_payload, digest(step.digest));
+            prop_assert_eq!(known.last_payload, Some(digest(step.digest)));
             prop_assert_eq!(known.recorded, model.recorded);
             prop_assert_eq!(u128::from(known.skipped), model.skipped);
             prop_assert_eq!(known.closed, model.closed);
@@ -425,7 +423,7 @@ proptest! {
         let first = if from_the_end { MAX - (count - 1) - leap } else { next + leap };
         for position in 0..count {
             let sequence = first + position;
-            let header = Header {
+            let header = SessionHeader {
                 skipped_from: (position == 0 && sequence > next).then(|| Sequence::new(next)),
                 body: if closes && position + 1 == count {
                     BodyKind::SessionClosed
@@ -456,7 +454,7 @@ proptest! {
     }
 }
 
-fn skipping_or_not(sequence: u64) -> Header<'static> {
+fn skipping_or_not(sequence: u64) -> SessionHeader<'static> {
     match sequence {
         0 => header(0),
         _ => skipping(0, sequence),

@@ -1,5 +1,15 @@
 //! The registry: who speaks for whom, what is refused, and that a chain replays to the same.
 
+mod chain;
+
+pub(crate) use chain::{Chain, registered_body, rotated_body};
+
+use crate::{
+    fixtures::{self, TIME_US, signing_key},
+    fuzz,
+    mutations::any_mutation,
+    statements::any_trust_statement,
+};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId,
@@ -8,47 +18,34 @@ use deed_evidence::{
     signature::{self, key_id},
     statement,
     trust::{
-        ChainError, ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, Reference, Registry,
-        TrustChain, TrustLink, TrustRefusal, TrustStatement,
+        ChainError, ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, Reference, TrustChain,
+        TrustLink, TrustRefusal, TrustState, TrustStatement,
     },
 };
 use deed_proto::v1::{self, KeyRole, PayloadType, statement::Body};
 use deed_tlog::{Hash, KeyName, LeafIndex, NoteSigner, SigningKey, TreeSize, leaf_hash};
 use proptest::{collection::vec, prelude::*};
-
-use crate::{
-    fixtures::{self, TIME_US, signing_key},
-    fuzz,
-    mutations::any_mutation,
-    statements::any_trust_statement,
-};
-
 const AGENT: &str = "spiffe://example.org/agent";
 const OTHER: &str = "spiffe://example.org/other";
-
 fn at(seconds: i64) -> Micros {
     Micros::new(TIME_US + seconds * 1_000_000)
 }
-
 fn id(seed: u8) -> KeyId {
     key_id(signing_key(seed).public_key())
 }
-
 fn ledger() -> LedgerId {
     let entry = fixtures::genesis().to_entry().unwrap();
     Genesis::from_entry(&entry).unwrap().1
 }
-
 /// A registry, and leaves to apply statements at.
 struct Ledger {
-    registry: Registry,
+    registry: TrustState,
     next: u64,
 }
-
 impl Ledger {
     /// Keys 2 and 3 are its authorities.
     fn new() -> Self {
-        let registry = Registry::genesis(ledger(), &fixtures::genesis());
+        let registry = TrustState::genesis(ledger(), &fixtures::genesis());
         Self { registry, next: 1 }
     }
 
@@ -72,7 +69,6 @@ impl Ledger {
         leaf
     }
 }
-
 fn registration(seed: u8, producer: &str) -> KeyRegistration {
     let key = signing_key(seed);
     let mut registration = KeyRegistration {
@@ -89,25 +85,21 @@ fn registration(seed: u8, producer: &str) -> KeyRegistration {
     registration.possession = registration.possession_of(ledger()).sign(&key);
     registration
 }
-
 fn register(seed: u8, producer: &str) -> TrustStatement {
     TrustStatement::KeyRegistered(registration(seed, producer))
 }
-
 fn revoke(seed: u8) -> TrustStatement {
     TrustStatement::KeyRevoked {
         key_id: id(seed),
         compromised_since: Some(at(-5)),
     }
 }
-
 fn authorities(seeds: &[u8]) -> TrustStatement {
     let keys = seeds
         .iter()
         .map(|seed| signing_key(*seed).public_key().clone());
     TrustStatement::AuthoritiesChanged(keys.collect())
 }
-
 fn bind(producer: &str, valid_until: Micros) -> TrustStatement {
     TrustStatement::PrincipalBound {
         principal: "gateway".into(),
@@ -115,30 +107,25 @@ fn bind(producer: &str, valid_until: Micros) -> TrustStatement {
         valid_until,
     }
 }
-
 fn place(hold: u8, scope: HoldScope) -> TrustStatement {
     TrustStatement::LegalHoldPlaced {
         hold: HoldId::new([hold; 16]),
         scope,
     }
 }
-
 fn release(hold: u8) -> TrustStatement {
     TrustStatement::LegalHoldReleased {
         hold: HoldId::new([hold; 16]),
     }
 }
-
 fn rotate(seed: u8) -> TrustStatement {
     TrustStatement::LogKeyRotated {
         log_key: fixtures::log_signer(seed).verifier_key().clone(),
     }
 }
-
 fn content(byte: u8) -> CommitmentDigest {
     CommitmentDigest::new([byte; 32])
 }
-
 #[test]
 fn a_new_ledger_has_its_authorities_alone() {
     let registry = Ledger::new().registry;
@@ -167,7 +154,6 @@ fn a_new_ledger_has_its_authorities_alone() {
     assert!(!registry.has_had_key(AGENT));
     assert_eq!(registry.binding("gateway", AGENT, at(0)), None);
 }
-
 /// One row for each reason to refuse a trust statement.
 #[test]
 fn every_refusal() {
@@ -277,7 +263,6 @@ fn every_refusal() {
         ledger.registry.judge(&statement, id(4), at(2)).unwrap();
     }
 }
-
 #[test]
 fn a_key_speaks_from_its_beginning_to_its_end() {
     let mut ledger = Ledger::new();
@@ -347,7 +332,6 @@ fn a_key_speaks_from_its_beginning_to_its_end() {
     assert!(ledger.registry.has_had_key(AGENT));
     assert!(!ledger.registry.has_had_key(OTHER));
 }
-
 #[test]
 fn a_binding_is_replaced_and_ends() {
     let mut ledger = Ledger::new();
@@ -370,7 +354,6 @@ fn a_binding_is_replaced_and_ends() {
     ledger.take(&bind(AGENT, Micros::new(1)), at(2));
     assert_eq!(bound(&ledger, at(2)), None, "ended at once");
 }
-
 #[test]
 fn what_may_be_erased() {
     let mut ledger = Ledger::new();
@@ -443,7 +426,6 @@ fn what_may_be_erased() {
     let refused = TrustRefusal::Erasure(held(6));
     assert_eq!(ledger.refused(&erasure, at(50)), refused);
 }
-
 /// The fixtures' statements mean what they say.
 #[test]
 fn statements_are_read() {
@@ -498,237 +480,6 @@ fn statements_are_read() {
         Ok(Some(place(0x1d, HoldScope::Commitment(content(0xc0)))))
     );
 }
-
-/// A ledger's trust entries as they lie in the log.
-pub(crate) struct Chain {
-    pub(crate) entries: Vec<(LeafIndex, Bytes)>,
-    pub(crate) link: TrustLink,
-    sequence: u64,
-}
-
-impl Chain {
-    pub(crate) fn new() -> Self {
-        let link = Ledger::new().registry.head();
-        Self {
-            entries: Vec::new(),
-            link,
-            sequence: 0,
-        }
-    }
-
-    pub(crate) fn entry(&self, body: Body, signer: &SigningKey, link: TrustLink) -> Bytes {
-        let payload = statement::encode(&v1::Statement {
-            ledger_id: ledger().as_bytes().to_vec().into(),
-            producer: "deed:authority".into(),
-            session: vec![1; 16].into(),
-            sequence: self.sequence,
-            body: Some(body),
-            ..v1::Statement::default()
-        })
-        .unwrap();
-        let signed = signature::sign(signer, PayloadType::Statement, &payload);
-        let key_id = key_id(signer.public_key());
-        let keyed = KeyedSignature {
-            key_id: key_id.as_bytes(),
-            signature: &signed,
-        };
-        let time = at(self.sequence.cast_signed());
-        Entry::trust(&payload, keyed, time, link).encode()
-    }
-
-    pub(crate) fn push(&mut self, body: Body) {
-        self.push_by(&signing_key(2), body);
-    }
-
-    pub(crate) fn push_by(&mut self, signer: &SigningKey, body: Body) {
-        let entry = self.entry(body, signer, self.link);
-        self.link = TrustLink {
-            leaf_index: LeafIndex::new(10 + 7 * self.sequence),
-            leaf_hash: leaf_hash(&entry),
-        };
-        self.entries.push((self.link.leaf_index, entry));
-        self.sequence += 1;
-    }
-
-    pub(crate) fn verify(&self) -> Result<Registry, ChainError> {
-        let genesis = fixtures::genesis().to_entry().unwrap();
-        TrustChain::verify(&genesis, self.entries.iter().cloned())
-    }
-}
-
-pub(crate) fn rotated_body(seed: u8) -> Body {
-    let vkey = fixtures::log_signer(seed).verifier_key().to_string();
-    Body::LogKeyRotated(v1::LogKeyRotated {
-        log_key: Some(v1::LogKey { vkey }),
-        reason: "exposed".into(),
-    })
-}
-
-pub(crate) fn registered_body(seed: u8, producer: &str) -> Body {
-    let key = registration(seed, producer);
-    Body::KeyRegistered(v1::KeyRegistered {
-        public_key: key.public_key.as_bytes().to_vec().into(),
-        role: key.role.into(),
-        producer: key.producer.clone(),
-        controller: key.controller.clone(),
-        valid_from_us: 0,
-        valid_until_us: 0,
-        possession: key.possession.to_vec().into(),
-        ..v1::KeyRegistered::default()
-    })
-}
-
-fn chain() -> Chain {
-    let mut chain = Chain::new();
-    chain.push(registered_body(5, AGENT));
-    chain.push(Body::PrincipalBound(v1::PrincipalBound {
-        principal: "gateway".into(),
-        producer: AGENT.into(),
-        valid_until_us: 0,
-    }));
-    chain.push(registered_body(6, AGENT));
-    chain.push(Body::KeyRevoked(v1::KeyRevoked {
-        key_id: id(5).as_bytes().to_vec().into(),
-        compromised_since_us: Some(at(-5).get()),
-        reason: String::new(),
-    }));
-    chain
-}
-
-#[test]
-fn a_chain_replays_to_the_registry() {
-    let mut ledger = Ledger::new();
-    let chain = chain();
-    let statements = [
-        register(5, AGENT),
-        bind(AGENT, Micros::MAX),
-        register(6, AGENT),
-        revoke(5),
-    ];
-    for (statement, (seconds, (leaf, entry))) in statements.iter().zip((0..).zip(&chain.entries)) {
-        let registry = &mut ledger.registry;
-        registry.judge(statement, id(2), at(seconds)).unwrap();
-        registry.apply(statement, at(seconds), *leaf, leaf_hash(entry));
-    }
-    assert_eq!(chain.verify().unwrap(), ledger.registry);
-    assert_eq!(chain.link, ledger.registry.head());
-    assert!(ledger.registry.speaks(id(6), AGENT, at(9)).is_ok());
-}
-
-/// One row for each way in which a chain does not hold.
-#[test]
-fn every_error_of_a_chain() {
-    macro_rules! row {
-        ($change:expr, $wanted:pat) => {
-            let mut chain = chain();
-            let change: &dyn Fn(&mut Chain) = &$change;
-            change(&mut chain);
-            let error = chain.verify().unwrap_err();
-            assert!(matches!(error, $wanted), "{error:?}");
-        };
-    }
-    row!(|c| drop(c.entries.remove(1)), ChainError::Link { .. });
-    row!(|c| drop(c.entries.remove(0)), ChainError::Link { .. });
-    row!(|c| c.entries.swap(1, 2), ChainError::Link { .. });
-    row!(
-        |c| {
-            let copy = c.entries[3].clone();
-            c.entries.push(copy);
-        },
-        ChainError::Link { .. }
-    );
-    row!(
-        |c| c.entries[1].0 = c.entries[0].0,
-        ChainError::Order { .. }
-    );
-    // Another index than the next one links to.
-    row!(
-        |c| c.entries[1].0 = LeafIndex::new(18),
-        ChainError::Link { .. }
-    );
-    row!(
-        |c| c.entries[2].1 = Bytes::from_static(b"x"),
-        ChainError::Entry { .. }
-    );
-    let intent = statement::encode(&fixtures::intent()).unwrap();
-    row!(
-        |c| c.entries[2].1 = Entry::unsigned(&intent, at(0)).encode(),
-        ChainError::NotTrust { .. }
-    );
-    row!(
-        |c| c.entries[2].1 = Entry::by_ledger(&intent, at(0)).encode(),
-        ChainError::Statement { .. }
-    );
-    let foreign = statement::encode(&fixtures::retention_set()).unwrap();
-    row!(
-        |c| {
-            let keyed = KeyedSignature {
-                key_id: &[0; 16],
-                signature: &[0; 64],
-            };
-            c.entries[0].1 = Entry::trust(&foreign, keyed, at(0), c.link).encode();
-        },
-        ChainError::OtherLedger { .. }
-    );
-    row!(
-        |c| {
-            let entry = c.entry(registered_body(7, OTHER), &signing_key(6), c.link);
-            c.entries.push((LeafIndex::new(99), entry));
-        },
-        ChainError::Refused {
-            source: TrustRefusal::SignerNotAuthority { .. },
-            ..
-        }
-    );
-    row!(
-        |c| {
-            let entry = c.entry(registered_body(6, OTHER), &signing_key(2), c.link);
-            c.entries.push((LeafIndex::new(99), entry));
-        },
-        ChainError::Refused {
-            source: TrustRefusal::KeyRegisteredBefore { .. },
-            ..
-        }
-    );
-    row!(
-        |c| {
-            let Body::KeyRegistered(mut body) = registered_body(7, OTHER) else {
-                unreachable!()
-            };
-            body.controller.push('x');
-            let entry = c.entry(Body::KeyRegistered(body), &signing_key(2), c.link);
-            c.entries.push((LeafIndex::new(99), entry));
-        },
-        ChainError::Possession { .. }
-    );
-    row!(
-        |c| {
-            let entry = c.entry(registered_body(7, OTHER), &signing_key(2), c.link);
-            let parsed = Entry::parse(&entry).unwrap();
-            let forged = KeyedSignature {
-                key_id: parsed.signature.unwrap().key_id,
-                signature: &[7; 64],
-            };
-            let entry = Entry::trust(parsed.payload, forged, at(9), c.link).encode();
-            c.entries.push((LeafIndex::new(99), entry));
-        },
-        ChainError::Signature { .. }
-    );
-    let error = TrustChain::verify(&intent, chain().entries).unwrap_err();
-    assert!(matches!(error, ChainError::Genesis(_)), "{error}");
-    // What failed leaves no trace.
-    let genesis = fixtures::genesis().to_entry().unwrap();
-    let mut begun = TrustChain::begin(&genesis).unwrap();
-    let good = chain();
-    begun
-        .push(good.entries[1].0, &good.entries[1].1)
-        .unwrap_err();
-    for (index, entry) in &good.entries {
-        begun.push(*index, entry).unwrap();
-    }
-    assert_eq!(begun.into_registry(), good.verify().unwrap());
-}
-
 /// Statements about few keys, holds and producers, so that they meet.
 fn any_step() -> impl Strategy<Value = (TrustStatement, u8, i64)> {
     let key = 2..12_u8;
@@ -759,7 +510,6 @@ fn any_step() -> impl Strategy<Value = (TrustStatement, u8, i64)> {
     ];
     (statement, 2..5_u8, 0..10_i64)
 }
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -825,7 +575,6 @@ proptest! {
         }
     }
 }
-
 #[test]
 fn a_hash_is_not_taken_for_another() {
     // Two registries that differ in one leaf's hash are not equal: the next link would differ.

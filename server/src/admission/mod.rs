@@ -23,11 +23,11 @@ use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, KeyId, LedgerId, Micros, PAYLOAD_BYTES_MAX, PayloadDigest, PrincipalHash,
     Problem, RULES_ASSESSED, Sequence, SessionId, TaskId, WireError,
-    assess::said::Said,
+    assess::body::ParsedBody,
     batch::Manifest,
     entry::{Entry, KeyedSignature, OVERHEAD_BYTES_MAX},
     session::{BatchStep, Binding},
-    statement::{self, BodyKind, Breach, Header},
+    statement::{self, BodyKind, Breach, Header, SessionHeader},
     trust::{self, Reference, TrustStatement},
 };
 use deed_proto::v1::{self, PayloadType, rejection::Reason};
@@ -151,7 +151,7 @@ pub(crate) struct Admitted {
     /// Judged in the step, by the rules at its leaf: what was recorded before is a duplicate still.
     breach: Option<Breach>,
     /// What it says, where that is assessed.
-    pub(crate) said: Option<Said>,
+    pub(crate) said: Option<ParsedBody>,
     /// In the batch's references.
     references: Range<usize>,
 }
@@ -224,7 +224,7 @@ pub(crate) struct Admitting {
 #[derive(Clone, Copy)]
 pub(crate) struct Admission<'a> {
     pub(crate) ledger_id: LedgerId,
-    pub(crate) trust: &'a RwLock<trust::Registry>,
+    pub(crate) trust: &'a RwLock<trust::TrustState>,
     pub(crate) sender: &'a Sender,
     pub(crate) received_at: Micros,
     /// Whether contents are held that statements without attachments may name.
@@ -434,11 +434,11 @@ impl Lookup<'_> {
 
     /// Reads what a statement says, where that is assessed: here, where many threads can do it, and
     /// not in the step.
-    fn said(&self, payload: &Bytes) -> Result<Option<Said>, Rejected> {
+    fn said(&self, payload: &Bytes) -> Result<Option<ParsedBody>, Rejected> {
         if !self.assessed {
             return Ok(None);
         }
-        let said = Said::read(payload).map_err(|error| malformed(&error))?;
+        let said = ParsedBody::read(payload).map_err(|error| malformed(&error))?;
         Ok(Some(said))
     }
 
@@ -592,7 +592,7 @@ impl Admitted {
 impl Admitting {
     /// PolicySets whose signatures have been verified, by keys that are authorities now. (Another is
     /// refused in the step, or was recorded before: nobody has to compile it.)
-    pub(crate) fn policies(&self, trust: &RwLock<trust::Registry>) -> Sets {
+    pub(crate) fn policies(&self, trust: &RwLock<trust::TrustState>) -> Sets {
         debug_assert!(self.signatures.is_empty(), "every signature was looked at");
         let sets = self.batch.statements.iter().filter_map(|statement| {
             let Kind::Trust(said) = &statement.kind else {
@@ -639,7 +639,7 @@ impl AdmittedBatch {
         kind: Kind,
         authorship: Authorship,
         header: &Header<'_>,
-        said: Option<Said>,
+        said: Option<ParsedBody>,
     ) {
         // An Outcome will name it.
         let assessed_intent = said.is_some() && header.body == BodyKind::Intent;
@@ -835,17 +835,15 @@ impl AdmittedBatch {
     }
 
     /// The header again, as far as a session's rules look at it.
-    pub(crate) fn header(&self, statement: &Admitted, ledger_id: LedgerId) -> Header<'_> {
+    pub(crate) fn header(&self, statement: &Admitted) -> SessionHeader<'_> {
         let producer = &self.buffer[statement.producer.clone()];
-        Header {
-            ledger_id: Some(ledger_id),
+        SessionHeader {
             // It was UTF-8 when it was parsed.
             producer: std::str::from_utf8(producer).unwrap_or_default(),
             session: statement.session,
             sequence: statement.sequence,
             previous: statement.previous,
             skipped_from: statement.skipped_from,
-            occurred_at: Micros::new(0),
             task: statement.task,
             body: statement.body,
             breach: statement.breach,

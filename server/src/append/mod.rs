@@ -574,10 +574,10 @@ fn message_of(assessed: &Assessed) -> v1::Assessed {
         findings: assessed.findings.clone(),
         ..v1::Assessed::default()
     };
-    if let Some((state, missing, denied)) = &assessed.intent {
-        message.set_intent(*state);
-        message.missing.clone_from(missing);
-        message.denied.clone_from(denied);
+    if let Some(verdict) = &assessed.intent {
+        message.set_intent(verdict.state);
+        message.missing.clone_from(&verdict.missing);
+        message.denied.clone_from(&verdict.denied);
     }
     message
 }

@@ -633,7 +633,7 @@ fn computed_records(ledger: LedgerNumber, replay: &Replay) -> BTreeMap<Vec<u8>, 
     for (key, cell) in &kept.cells {
         computed.insert(keys::cell(ledger, key), cell.clone());
     }
-    for (due, owner) in &kept.dues {
+    for (due, owner) in &kept.timers {
         let owner = Bytes::copy_from_slice(owner.as_bytes());
         computed.insert(keys::due(ledger, due), owner);
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deed_evidence::{Micros, trust::Registry};
+use deed_evidence::{Micros, trust::TrustState};
 use deed_tlog::{InclusionProof, LeafIndex, TreeSize};
 
 use crate::{
@@ -78,7 +78,7 @@ impl Cut {
         Ok(ask(self.trust.insert(trust)))
     }
 
-    fn past(&self) -> Result<Arc<Registry>, Refusal> {
+    fn past(&self) -> Result<Arc<TrustState>, Refusal> {
         let past = self.ledger.past_trust.at(self.size, || self.loaded())?;
         past.ok_or_else(|| {
             Refusal::Unavailable(
@@ -89,7 +89,7 @@ impl Cut {
         })
     }
 
-    fn loaded(&self) -> Result<Registry, Refusal> {
+    fn loaded(&self) -> Result<TrustState, Refusal> {
         let genesis = self.ledger.record_at(self.size).genesis_entry;
         let loaded = load::trust(&self.store, self.ledger.number, &genesis);
         loaded.map_err(|error| match error {

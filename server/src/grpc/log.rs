@@ -521,7 +521,9 @@ fn session_info(ledger: &Ledger, id: &SessionId) -> Result<v1::SessionInfo, Refu
     Ok(v1::SessionInfo {
         producer: session.producer,
         next_sequence: session.next.get(),
-        last_payload: Bytes::copy_from_slice(session.last_payload.as_bytes()),
+        last_payload: session.last_payload.map_or_else(Bytes::new, |digest| {
+            Bytes::copy_from_slice(digest.as_bytes())
+        }),
         recorded: session.recorded,
         skipped: session.skipped,
         closed: session.closed,

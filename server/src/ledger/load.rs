@@ -109,9 +109,9 @@ pub(crate) fn trust(
     store: &Store,
     ledger: LedgerNumber,
     genesis_entry: &Bytes,
-) -> Result<trust::Registry, LoadError> {
+) -> Result<trust::TrustState, LoadError> {
     let (genesis, id) = Genesis::from_entry(genesis_entry)?;
-    let mut registry = trust::Registry::genesis(id, &genesis);
+    let mut registry = trust::TrustState::genesis(id, &genesis);
     for item in store.trust_leaves(ledger, 0) {
         let (leaf, effective_time) = item?;
         let bytes = store.entry(ledger, leaf)?;

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Weak};
 
-use deed_evidence::trust::Registry;
+use deed_evidence::trust::TrustState;
 use deed_tlog::TreeSize;
 use parking_lot::Mutex;
 
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 pub(crate) const PAST_MAX: usize = 2;
 
 #[derive(Debug)]
-pub(crate) struct PastTrust<T = Registry>(Mutex<Vec<(TreeSize, Weak<T>)>>);
+pub(crate) struct PastTrust<T = TrustState>(Mutex<Vec<(TreeSize, Weak<T>)>>);
 
 impl<T> Default for PastTrust<T> {
     fn default() -> Self {

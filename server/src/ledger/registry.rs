@@ -476,7 +476,7 @@ impl Registry {
             other => RegistryError::Defect(other.to_string()),
         })?;
         let id = LedgerId::new(deed_tlog::leaf_hash(&entry));
-        let trust = Arc::new(RwLock::new(trust::Registry::genesis(id, &genesis)));
+        let trust = Arc::new(RwLock::new(trust::TrustState::genesis(id, &genesis)));
         let (state, records) = LedgerState::create(&entry, created_at, Arc::clone(&trust))
             .map_err(|error| RegistryError::Defect(error.to_string()))?;
         let record = LedgerRecord {

@@ -15,11 +15,11 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use deed_evidence::{
     CommitmentDigest, LedgerId, Micros, RULES_ASSESSED, Sequence, SessionId, WireError,
-    assess::{AHEAD_MAX_US, Assessed, Book, Changes, Due, Owner, cells, cells::CellKey},
+    assess::{AHEAD_MAX_US, Assessed, Assessor, Changes, Owner, Timer, cells, cells::CellKey},
     entry::{Entry, EntryError, TrustLink, is_late},
     policy::UnreadablePolicy,
-    session::{self, BatchStep, Judgement, Session},
-    statement::{AUTHORITY_PRODUCER, Breach, Header},
+    session::{self, BatchStep, Session},
+    statement::{AUTHORITY_PRODUCER, Breach, SessionHeader},
     trust::{self, Reference, Speaker, SpeakerRefusal, TrustRefusal, TrustStatement},
 };
 use deed_tlog::{FullTile, Hash, LeafIndex, RightEdge, leaf_hash};
@@ -39,7 +39,7 @@ use crate::{
 
 /// A ledger's trust state: changed by the step, read by admission. Admission may see what is not
 /// on disk yet: what depends on it is written behind it, or not at all.
-pub(crate) type SharedTrust = Arc<RwLock<trust::Registry>>;
+pub(crate) type SharedTrust = Arc<RwLock<trust::TrustState>>;
 
 /// What the step may ask about the past: the store, which may be a turn or two behind.
 pub(crate) trait Past {
@@ -55,13 +55,13 @@ pub(crate) trait Past {
     /// Called only for cells that no unsettled turn has changed.
     fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, StoreError>;
     /// The owner of a timer, if it is set. Called only for those that no unsettled turn has moved.
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError>;
+    fn due(&mut self, due: &Timer) -> Result<Option<Owner>, StoreError>;
     /// The first timers behind `after`; what unsettled turns have moved may be missing.
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError>;
+    ) -> Result<Vec<(Timer, Owner)>, StoreError>;
     /// Returns true if the turn is to be given up: the server ends, and does not wait for a batch.
     fn is_interrupted(&self) -> bool {
         false
@@ -190,7 +190,6 @@ impl StepError {
 /// A ledger between two turns.
 #[derive(Debug)]
 pub(crate) struct LedgerState {
-    id: LedgerId,
     edge: RightEdge,
     effective_time: Micros,
     trust: SharedTrust,
@@ -199,7 +198,7 @@ pub(crate) struct LedgerState {
     /// Bytes of the producers' names in them.
     producer_bytes: usize,
     /// What the entries so far amount to; stays as it is under rules that assess nothing.
-    book: Book,
+    assessor: Assessor,
     /// Timers that the ledger holds.
     due: u64,
     /// The last confirmation of its clock by an operator.
@@ -248,16 +247,15 @@ impl LedgerState {
         effective_time: Micros,
         trust: SharedTrust,
     ) -> Self {
-        let mut book = Book::restore(id);
-        book.begins_at(edge.size().get());
+        let mut assessor = Assessor::restore(id);
+        assessor.begins_at(edge.size().get());
         Self {
-            id,
             edge,
             effective_time,
             trust,
             sessions: HashMap::new(),
             producer_bytes: 0,
-            book,
+            assessor,
             due: 0,
             clock: None,
         }
@@ -274,7 +272,7 @@ impl LedgerState {
 
     /// When something happens in it although nobody says anything; `None` if nothing is due.
     pub(crate) fn next_due(&self) -> Option<Micros> {
-        self.book.next_due()
+        self.assessor.next_due()
     }
 
     /// How much is due in it.
@@ -290,7 +288,7 @@ impl LedgerState {
     /// Timers of it in memory.
     #[cfg(test)]
     pub(crate) fn timers_at_hand(&self) -> usize {
-        self.book.timers_at_hand()
+        self.assessor.timers_at_hand()
     }
 
     /// Begins a turn.
@@ -324,7 +322,7 @@ impl LedgerState {
     ) -> Result<(Self, Records), StepError> {
         let id = LedgerId::new(leaf_hash(genesis));
         let mut state = Self::new(id, RightEdge::new(), created_at, trust);
-        state.book = Book::new(id);
+        state.assessor = Assessor::new(id);
         let mut turn = state.begin_cached();
         turn.packer.push(genesis);
         turn.leaf_hashes.push(*id.hash());
@@ -387,14 +385,14 @@ impl LedgerState {
 
     /// Judges a statement by its session and its speaker: the session, if it is the next one
     /// there.
-    fn judge<'t>(
+    fn judge(
         &mut self,
-        turn: &'t mut Turn,
+        turn: &mut Turn,
         batch: &AdmittedBatch,
         statement: &Admitted,
         past: &mut impl Past,
-    ) -> Result<Result<&'t mut Touched, Judged>, StepError> {
-        let header = batch.header(statement, self.id);
+    ) -> Result<Judgement, StepError> {
+        let header = batch.header(statement);
         let touched = turn.touched.get_or_insert(header.session, || {
             let known = match self.take_session(&header.session) {
                 Some(known) => Some(known),
@@ -407,21 +405,21 @@ impl LedgerState {
         }
         let binding = batch.binding(statement);
         match session::judge(touched.session.as_ref(), &header, binding) {
-            Ok(Judgement::Next) => {}
-            Ok(Judgement::Behind) => {
+            Ok(session::Judgement::Next) => {}
+            Ok(session::Judgement::Behind) => {
                 let next = touched.session.as_ref().map(|session| session.next);
                 let at = touched
                     .runs
                     .iter()
                     .find_map(|run| run.leaf_of(header.sequence));
                 let expected = next.unwrap_or(Sequence::FIRST);
-                return Ok(Err(Judged::Behind { at, expected }));
+                return Ok(Judgement::Behind { at, expected });
             }
-            Err(refusal) => return Ok(Err(Judged::Refused(refusal.into()))),
+            Err(refusal) => return Ok(Judgement::Refused(refusal.into())),
         }
         if header.body.is_trust() {
             // What an authority may say is judged with the trust statement itself.
-            return Ok(Ok(touched));
+            return Ok(Judgement::Next);
         }
         let at = self.effective_time.max(batch.received_at());
         let speaker = Speaker {
@@ -436,7 +434,7 @@ impl LedgerState {
         });
         if !stands {
             if let Err(refusal) = trust.may_speak(&speaker, header.producer, at) {
-                return Ok(Err(Judged::Refused(refusal.into())));
+                return Ok(Judgement::Refused(refusal.into()));
             }
             touched.standing = Some(Standing {
                 speaker,
@@ -444,7 +442,7 @@ impl LedgerState {
                 until: trust.stable_until(at),
             });
         }
-        Ok(Ok(touched))
+        Ok(Judgement::Next)
     }
 
     fn place(
@@ -456,29 +454,31 @@ impl LedgerState {
     ) -> Result<Placement, StepError> {
         let beyond_timers = self.beyond_timers(turn, batch, statement, 1, past)?;
         match self.judge(turn, batch, statement, past)? {
-            Ok(_) if self.is_late(batch) => Ok(Placement::Late),
-            Ok(_) if let Some(refusal) = brings_erased(batch, statement) => {
+            Judgement::Next if self.is_late(batch) => Ok(Placement::Late),
+            Judgement::Next if let Some(refusal) = brings_erased(batch, statement) => {
                 Ok(Placement::Refused(refusal))
             }
-            Ok(_) if let Some(refusal) = self.beyond_rules(batch, statement) => {
+            Judgement::Next if let Some(refusal) = self.beyond_rules(batch, statement) => {
                 Ok(Placement::Refused(refusal))
             }
-            Ok(_) if let Some(refusal) = &beyond_timers => Ok(Placement::Refused(refusal.clone())),
-            Ok(_) => {
-                let at = self.come_to(turn, batch.received_at(), past)?;
+            Judgement::Next if let Some(refusal) = &beyond_timers => {
+                Ok(Placement::Refused(refusal.clone()))
+            }
+            Judgement::Next => {
+                let at = self.advance_time(turn, batch.received_at(), past)?;
                 let leaf = turn.next_leaf();
                 let session = turn.touched.of(statement.session());
-                session.record(batch, statement, self.id, leaf);
+                session.record(batch, statement, leaf);
                 turn.push(batch.entry(statement), statement.leaf_hash);
                 turn.refer(batch, statement, leaf, at);
                 let placed = (leaf, statement.leaf_hash);
                 self.assess(turn, batch, statement, placed, past)?;
-                self.write_owed(turn, past)?;
+                self.write_ledger_entries(turn, past)?;
                 Ok(Placement::Recorded { leaf })
             }
-            Err(Judged::Refused(refusal)) => Ok(Placement::Refused(refusal)),
-            Err(Judged::Behind { at, expected }) => {
-                let header = batch.header(statement, self.id);
+            Judgement::Refused(refusal) => Ok(Placement::Refused(refusal)),
+            Judgement::Behind { at, expected } => {
+                let header = batch.header(statement);
                 let recorded = recorded_at(turn, &header, at, past)?;
                 match recorded {
                     Some((placed, payload)) if payload == batch.payload(statement) => {
@@ -505,7 +505,7 @@ impl LedgerState {
 
     /// Returns the reason why a body, or its form, is not taken under the rules in force.
     fn beyond_rules(&self, batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal> {
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let trust = self.trust.read();
         if header.body.needs_policy()
             && let Err(unreadable) = trust.can_judge(header.body)
@@ -536,11 +536,10 @@ impl LedgerState {
         said: &TrustStatement,
         past: &mut impl Past,
     ) -> Result<Placement, StepError> {
-        if let Err(judged) = self.judge(turn, batch, statement, past)? {
-            return match judged {
-                Judged::Refused(refusal) => Ok(Placement::Refused(refusal)),
-                Judged::Behind { .. } => self.place(turn, batch, statement, past),
-            };
+        match self.judge(turn, batch, statement, past)? {
+            Judgement::Next => {}
+            Judgement::Refused(refusal) => return Ok(Placement::Refused(refusal)),
+            Judgement::Behind { .. } => return self.place(turn, batch, statement, past),
         }
         if let Some(refusal) = self.beyond_rules(batch, statement) {
             return Ok(Placement::Refused(refusal));
@@ -584,7 +583,7 @@ impl LedgerState {
             }
         }
         drop(trust);
-        self.come_to(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), past)?;
         if let TrustStatement::Erasure(contents) = said {
             let leaf = turn.next_leaf();
             turn.erased
@@ -606,12 +605,12 @@ impl LedgerState {
         drop(trust);
         turn.touched
             .of(statement.session())
-            .record(batch, statement, self.id, leaf);
+            .record(batch, statement, leaf);
         turn.push(&entry, hash);
         turn.trust_leaves.push((leaf, at));
         if assesses {
             self.assess(turn, batch, statement, (leaf, hash), past)?;
-            self.write_owed(turn, past)?;
+            self.write_ledger_entries(turn, past)?;
         }
         Ok(Placement::Linked(Placed {
             leaf,
@@ -642,18 +641,20 @@ impl LedgerState {
         });
         let beyond_timers = self.batch_beyond_timers(turn, group, past)?;
         match self.judge(turn, batch, first, past)? {
-            Ok(_) if self.is_late(batch) => Ok(group.late()),
-            Ok(_) if let Some((member, refusal)) = erased => Ok(group.refused(member, refusal)),
-            Ok(_) if let Some((member, refusal)) = self.batch_beyond_rules(group) => {
+            Judgement::Next if self.is_late(batch) => Ok(group.late()),
+            Judgement::Next if let Some((member, refusal)) = erased => {
                 Ok(group.refused(member, refusal))
             }
-            Ok(_) if let Some((member, refusal)) = &beyond_timers => {
+            Judgement::Next if let Some((member, refusal)) = self.batch_beyond_rules(group) => {
+                Ok(group.refused(member, refusal))
+            }
+            Judgement::Next if let Some((member, refusal)) = &beyond_timers => {
                 Ok(group.refused(member, refusal.clone()))
             }
-            Ok(_) => {
-                self.come_to(turn, batch.received_at(), past)?;
+            Judgement::Next => {
+                self.advance_time(turn, batch.received_at(), past)?;
                 let manifest_leaf = turn.next_leaf();
-                let producer = batch.header(first, self.id).producer;
+                let producer = batch.header(first).producer;
                 let session = turn.touched.of(first.session());
                 session.record_batch(
                     producer,
@@ -674,12 +675,12 @@ impl LedgerState {
                 }
                 let leaves = manifest_leaf..turn.next_leaf();
                 // Behind the batch, which lies in one piece.
-                self.write_owed(turn, past)?;
+                self.write_ledger_entries(turn, past)?;
                 Ok(leaves.map(|leaf| Placement::Recorded { leaf }).collect())
             }
-            Err(Judged::Refused(refusal)) => Ok(group.refused(first, refusal)),
-            Err(Judged::Behind { at, expected }) => {
-                let header = batch.header(first, self.id);
+            Judgement::Refused(refusal) => Ok(group.refused(first, refusal)),
+            Judgement::Behind { at, expected } => {
+                let header = batch.header(first);
                 let recorded = recorded_at(turn, &header, at, past)?;
                 let duplicates = match recorded {
                     Some(recorded) => recorded_batch(turn, group, recorded, past)?,
@@ -720,7 +721,7 @@ impl LedgerState {
         }
         // In an order that does not depend on where turns are cut.
         sessions.sort_unstable_by_key(|(id, ..)| *id);
-        let assessment = self.book.take_changes();
+        let assessment = self.assessor.take_changes();
         let mut assessments = turn.assessments;
         assessments.changed(&assessment, turn.first_leaf);
         Ok(Records {
@@ -816,21 +817,21 @@ fn brings_erased(batch: &AdmittedBatch, statement: &Admitted) -> Option<Refusal>
     Some(Refusal::AttachmentErased { content, leaf })
 }
 
-/// Why a statement is not simply the next one of its session.
-enum Judged {
+/// The judgement of a statement by its session and its speaker.
+enum Judgement {
+    /// It is the next one of its session.
+    Next,
+    /// It is not recorded.
     Refused(Refusal),
     /// Its sequence has passed. `at` is its leaf, where the turn knows it.
-    Behind {
-        at: Option<u64>,
-        expected: Sequence,
-    },
+    Behind { at: Option<u64>, expected: Sequence },
 }
 
 /// The leaf and payload that were recorded at a statement's session and sequence; `None` if it
 /// lies in a gap. `at` is the leaf, where the turn knows it.
 fn recorded_at(
     turn: &Turn,
-    header: &Header<'_>,
+    header: &SessionHeader<'_>,
     at: Option<u64>,
     past: &mut impl Past,
 ) -> Result<Option<(Placed, Bytes)>, StepError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deed_evidence::{
     LedgerId, Micros, Sequence, SessionId,
-    assess::{Due, Owner, cells::CellKey},
+    assess::{Owner, Timer, cells::CellKey},
     entry::Entry,
     session::Session,
 };
@@ -34,16 +34,16 @@ pub(super) struct ByHand {
 pub(super) struct Stored(Arc<Store>);
 
 impl Past for Stored {
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
+    fn due(&mut self, due: &Timer) -> Result<Option<Owner>, StoreError> {
         self.0.due(NUMBER, due)
     }
 
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError> {
-        self.0.dues_after(NUMBER, after, limit)
+    ) -> Result<Vec<(Timer, Owner)>, StoreError> {
+        self.0.timers_after(NUMBER, after, limit)
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {
@@ -405,11 +405,15 @@ fn a_chain_must_hold_within_a_batch_and_across_turns() {
 struct Behind(SessionId);
 
 impl Past for Behind {
-    fn due(&mut self, _: &Due) -> Result<Option<Owner>, StoreError> {
+    fn due(&mut self, _: &Timer) -> Result<Option<Owner>, StoreError> {
         Ok(None)
     }
 
-    fn dues_after(&mut self, _: Option<&Due>, _: usize) -> Result<Vec<(Due, Owner)>, StoreError> {
+    fn timers_after(
+        &mut self,
+        _: Option<&Timer>,
+        _: usize,
+    ) -> Result<Vec<(Timer, Owner)>, StoreError> {
         Ok(Vec::new())
     }
 

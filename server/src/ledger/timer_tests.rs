@@ -13,7 +13,7 @@ use deed_evidence::{
     Micros,
     assess::{
         AHEAD_MAX_US, FIRE_MAX, Owner, TIMERS_MAX,
-        cells::{CellKey, Timers},
+        cells::{CellKey, TimerCount},
     },
     entry::Entry,
     replay::Replay,
@@ -324,7 +324,7 @@ proptest! {
         let ticks = bodies(&whole).into_iter().filter(|body| *body == BodyKind::Tick);
         prop_assert!(ticks.count() <= times.len() / FIRE_MAX + 3);
         let replay = Replay::over(&whole.entries()).unwrap();
-        prop_assert_eq!(replay.kept().dues.len() as u64, whole.state.due());
+        prop_assert_eq!(replay.kept().timers.len() as u64, whole.state.due());
         prop_assert!(replay.findings().count() >= times.len());
     }
 }
@@ -332,7 +332,7 @@ proptest! {
 impl ByHand {
     /// Writes records that give each owner `held` timers.
     fn set_timers(&mut self, owners: &[Owner], held: u64, uncharged: u64) {
-        let timers = Timers {
+        let timers = TimerCount {
             held,
             promises: 0,
             uncharged,

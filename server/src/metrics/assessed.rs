@@ -40,8 +40,10 @@ impl Default for Assessments {
 impl Assessments {
     /// Counts the state of a statement that was recorded.
     pub(crate) fn recorded(&mut self, assessed: &Assessed) {
-        if let Some((state, ..)) = &assessed.intent
-            && let Some(at) = INTENT_STATES.iter().position(|(one, _)| one == state)
+        if let Some(verdict) = &assessed.intent
+            && let Some(at) = INTENT_STATES
+                .iter()
+                .position(|(one, _)| *one == verdict.state)
         {
             self.intents[at] += 1;
         }
@@ -93,7 +95,7 @@ impl Assessments {
 
 #[cfg(test)]
 mod tests {
-    use deed_evidence::{Micros, statement::LEDGER_PRODUCER};
+    use deed_evidence::{Micros, assess::IntentVerdict, statement::LEDGER_PRODUCER};
     use deed_proto::v1::statement::Body;
 
     use super::*;
@@ -112,7 +114,10 @@ mod tests {
         for (at, (state, _)) in INTENT_STATES.into_iter().enumerate() {
             let mut turn = Assessments::default();
             turn.recorded(&Assessed {
-                intent: Some((state, Vec::new(), Vec::new())),
+                intent: Some(IntentVerdict {
+                    state,
+                    ..IntentVerdict::default()
+                }),
                 findings: Vec::new(),
             });
             let mut wanted = [0; INTENT_STATES.len()];
@@ -180,7 +185,7 @@ mod tests {
                 (CellKey::Finding(7, 0), finding(FindingKind::OutOfPlace)),
                 (CellKey::Finding(9, 1), finding(FindingKind::OutOfPlace)),
             ],
-            due: Vec::new(),
+            timers: Vec::new(),
         };
         let mut turn = Assessments::default();
         turn.changed(&changes, 7);

@@ -558,7 +558,7 @@ pub(crate) fn write_records(
     for (key, value) in &records.assessment.cells {
         store.put(batch, Family::State, &keys::cell(ledger, key), value);
     }
-    for (due, owner) in &records.assessment.due {
+    for (due, owner) in &records.assessment.timers {
         let key = keys::due(ledger, due);
         match owner {
             Some(owner) => store.put(batch, Family::State, &key, owner.as_bytes()),

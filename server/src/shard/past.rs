@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use bytes::Bytes;
 use deed_evidence::{
     Sequence, SessionId,
-    assess::{Due, Owner, cells::CellKey},
+    assess::{Owner, Timer, cells::CellKey},
     session::Session,
 };
 
@@ -50,16 +50,16 @@ impl<'t> StorePast<'t> {
 }
 
 impl Past for StorePast<'_> {
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StoreError> {
+    fn due(&mut self, due: &Timer) -> Result<Option<Owner>, StoreError> {
         self.store.due(self.ledger, due)
     }
 
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError> {
-        self.store.dues_after(self.ledger, after, limit)
+    ) -> Result<Vec<(Timer, Owner)>, StoreError> {
+        self.store.timers_after(self.ledger, after, limit)
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use deed_evidence::{
     Micros, TaskId,
     assess::{
-        Due, Owner, Recorded,
-        cells::{Act, CellKey, Clock, Grant, Leaves, Task, Timers},
+        ImplicitIntent, Owner, Timer,
+        cells::{Act, CellKey, Clock, Grant, Leaves, Task, TimerCount},
     },
     entry::EntryError,
 };
@@ -45,9 +45,9 @@ impl Store {
     pub(crate) fn dues_after(
         &self,
         ledger: LedgerNumber,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StoreError> {
+    ) -> Result<Vec<(Timer, Owner)>, StoreError> {
         let dues = self.due_from(ledger, after).filter(|item| match item {
             Ok((due, _)) => Some(due) != after,
             Err(_) => true,
@@ -63,7 +63,7 @@ impl Store {
 
     /// Returns the number of timers of a ledger.
     pub(crate) fn count_due(&self, ledger: LedgerNumber) -> Result<u64, StoreError> {
-        let timers: Option<Timers> = self.decoded(ledger, &CellKey::Timers(Owner::ALL))?;
+        let timers: Option<TimerCount> = self.decoded(ledger, &CellKey::Timers(Owner::ALL))?;
         Ok(timers.unwrap_or_default().held)
     }
 
@@ -78,15 +78,15 @@ impl Store {
     fn due_from(
         &self,
         ledger: LedgerNumber,
-        from: Option<&Due>,
-    ) -> impl Iterator<Item = Result<(Due, Owner), StoreError>> {
+        from: Option<&Timer>,
+    ) -> impl Iterator<Item = Result<(Timer, Owner), StoreError>> {
         let prefix = keys::due_prefix(ledger);
         let begin = from.map_or_else(|| prefix.clone(), |due| keys::due(ledger, due));
         self.scan(Scan::Lookup, Family::State, ledger, &begin)
             .map_while(move |item| match item {
                 Ok((key, _)) if !key.starts_with(&prefix) => None,
                 Ok((key, owner)) => {
-                    let due = Due::from_bytes(keys::behind_kind(&key));
+                    let due = Timer::from_bytes(keys::behind_kind(&key));
                     let both = due.zip(Owner::from_bytes(&owner));
                     Some(both.ok_or_else(|| damaged_due(ledger, &key)))
                 }
@@ -126,7 +126,7 @@ impl Store {
         match self.kept_act(ledger, leaf)? {
             Some(act) => Ok(Some(act)),
             None if leaf >= self.stored_size(ledger)? => Ok(None),
-            None => self.unkept_act(ledger, leaf, &self.entry(ledger, leaf)?),
+            None => self.implicit_act(ledger, leaf, &self.entry(ledger, leaf)?),
         }
     }
 
@@ -139,7 +139,7 @@ impl Store {
     ) -> Result<Option<Act>, StoreError> {
         match self.kept_act(ledger, leaf)? {
             Some(act) => Ok(Some(act)),
-            None => self.unkept_act(ledger, leaf, entry),
+            None => self.implicit_act(ledger, leaf, entry),
         }
     }
 
@@ -153,13 +153,13 @@ impl Store {
         })
     }
 
-    fn unkept_act(
+    fn implicit_act(
         &self,
         ledger: LedgerNumber,
         leaf: u64,
         entry: &Bytes,
     ) -> Result<Option<Act>, StoreError> {
-        let recorded = Recorded::read(leaf, entry, |session| {
+        let recorded = ImplicitIntent::read(leaf, entry, |session| {
             let session = self.session(ledger, &session).map_err(Unread::Store)?;
             Ok(session.and_then(|(session, _)| session.bound_to.key()))
         });

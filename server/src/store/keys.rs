@@ -23,7 +23,7 @@
 
 use deed_evidence::{
     CommitmentDigest, Sequence, SessionId,
-    assess::{Due, cells::CellKey},
+    assess::{Timer, cells::CellKey},
 };
 
 use crate::content::UploadId;

@@ -77,7 +77,9 @@ impl SessionRecord {
         Self {
             producer: session.producer.clone(),
             next: session.next.get(),
-            last_payload: Bytes::copy_from_slice(session.last_payload.as_bytes()),
+            last_payload: session.last_payload.map_or_else(Bytes::new, |digest| {
+                Bytes::copy_from_slice(digest.as_bytes())
+            }),
             recorded: session.recorded,
             skipped: session.skipped,
             closed: session.closed,
@@ -103,7 +105,7 @@ impl SessionRecord {
         };
         Some(Session {
             bound_to,
-            last_payload: PayloadDigest::from_slice(&self.last_payload)?,
+            last_payload: Some(PayloadDigest::from_slice(&self.last_payload)?),
             producer: self.producer,
             next: Sequence::new(self.next),
             recorded: self.recorded,

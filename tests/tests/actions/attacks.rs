@@ -13,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use deed_evidence::{
     LedgerId, PayloadDigest,
-    assess::Assessed,
     assess::cells::{self, CellKey},
+    assess::{Assessed, IntentVerdict},
     entry::Entry,
     replay::Replay,
     statement,
@@ -50,7 +50,11 @@ struct Verdicts(BTreeMap<u64, v1::Assessed>);
 
 /// Returns an assessment as the protocol's message.
 fn message(assessed: &Assessed) -> v1::Assessed {
-    let (state, missing, denied) = assessed.intent.clone().unwrap_or_default();
+    let IntentVerdict {
+        state,
+        missing,
+        denied,
+    } = assessed.intent.clone().unwrap_or_default();
     v1::Assessed {
         intent: state.into(),
         missing,

@@ -10,7 +10,7 @@ use crate::{
     entry::Entry,
     replay::Fault,
     statement,
-    trust::Registry,
+    trust::TrustState,
 };
 
 /// A batched statement's signature, followed to its manifest.
@@ -18,7 +18,7 @@ use crate::{
 pub struct Covered {
     pub(super) path: VerifiedPath,
     pub(super) principal_leaf: Option<LeafIndex>,
-    /// Whether the place of the batch's first statement may be another's.
+    /// True if the place of the batch's first statement may be another's.
     pub(super) in_doubt: bool,
 }
 
@@ -30,7 +30,7 @@ impl Covered {
     /// [`Fault`] for what does not hold.
     pub fn verify(
         proof: &v1::GetBatchProofResponse,
-        registry: &Registry,
+        registry: &TrustState,
         head: &TreeHead,
     ) -> Result<Self, Fault> {
         let fails = |error: PathError| Fault::BatchPath(Box::new(error));

@@ -13,8 +13,10 @@
 //! and exact wherever receive times do not go back, and at each entry of the ledger itself, which
 //! bears it.
 
+mod assess;
 mod covered;
 mod own;
+mod past;
 mod unshown;
 mod verdict;
 mod voice;
@@ -30,15 +32,21 @@ pub use covered::{Covered, WholeBatch};
 pub use unshown::Unshown;
 pub use verdict::{Close, Receipted, Signed, TaskVerdict};
 
+use past::Past;
+
 use super::{Fault, Kept, ReplayError, assesses, speaker};
 use crate::{
     KeyId, LedgerId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
-    assess::{Assessed, Book, Due, Owner, Recorded, Spoken, View, cells::CellKey, digest, said},
+    assess::{
+        Assessed, Assessor, ImplicitIntent,
+        body::{self, ParsedBody},
+        digest,
+    },
     entry::{Entry, is_late},
     genesis::Genesis,
     session::Binding,
     statement::{AUTHORITY_PRODUCER, BodyKind, Header},
-    trust::{Registry, Speaker, TrustChain},
+    trust::{Speaker, TrustChain, TrustState},
 };
 
 /// The last statement that was seen of a session.
@@ -85,9 +93,9 @@ pub struct TaskReplay {
     task: TaskId,
     chain: TrustChain,
     /// `None` as long as the rules do not have the ledger assess.
-    book: Option<Book>,
+    assessor: Option<Assessor>,
     kept: Kept,
-    unkept: HashMap<u64, Recorded>,
+    implicit: HashMap<u64, ImplicitIntent>,
     /// Effective time, as far as these entries show it.
     at: Micros,
     next_leaf: u64,
@@ -99,62 +107,12 @@ pub struct TaskReplay {
     unit_end: u64,
     intents: Vec<u64>,
     grants: Vec<(u64, Hash)>,
-    /// Whether something is found by names that other tasks may share.
+    /// True if something is found by names that other tasks may share.
     shared: bool,
     receipts: Vec<Receipted>,
     signed: BTreeMap<u64, Signed>,
     unshown: Vec<Unshown>,
     buffer: Vec<u8>,
-}
-
-/// The state that the machine may ask for. Nothing is forgotten, so it asks for little.
-struct Past<'a> {
-    kept: &'a Kept,
-    unkept: &'a HashMap<u64, Recorded>,
-    places: &'a HashMap<(SessionId, Sequence), Placed>,
-    sessions: &'a HashMap<SessionId, Last>,
-}
-
-impl View for Past<'_> {
-    type Error = Fault;
-
-    fn cell(&mut self, key: &CellKey) -> Result<Option<Bytes>, Fault> {
-        Ok(self.kept.cell(key))
-    }
-
-    fn leaf_of(&mut self, session: &SessionId, sequence: Sequence) -> Result<Option<u64>, Fault> {
-        Ok(self
-            .places
-            .get(&(*session, sequence))
-            .map(|placed| placed.leaf))
-    }
-
-    fn producer_of(&mut self, session: &SessionId) -> Result<Option<String>, Fault> {
-        let last = self.sessions.get(session);
-        Ok(last.map(|last| last.producer.clone()))
-    }
-
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, Fault> {
-        Ok(self.unkept.get(&leaf).cloned())
-    }
-
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, Fault> {
-        Ok(self.kept.dues.get(due).copied())
-    }
-
-    fn dues_after(
-        &mut self,
-        after: Option<&Due>,
-        limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, Fault> {
-        Ok(self.kept.dues_after(after, limit))
-    }
-
-    fn damaged(&self, key: &CellKey) -> Fault {
-        Fault::Damaged {
-            key: hex::encode(key.to_bytes()),
-        }
-    }
 }
 
 /// The part that an entry plays for this task.
@@ -223,10 +181,10 @@ impl TaskReplay {
         Ok(Self {
             id,
             task,
-            book: assesses(chain.registry()).then(|| Book::new(id)),
+            assessor: assesses(chain.registry()).then(|| Assessor::new(id)),
             chain,
             kept: Kept::default(),
-            unkept: HashMap::new(),
+            implicit: HashMap::new(),
             at: genesis.created_at,
             next_leaf: 1,
             sessions: HashMap::new(),
@@ -320,8 +278,8 @@ impl TaskReplay {
         judged.map(|_| ()).map_err(ReplayError::at(index))
     }
 
-    /// Takes an entry elsewhere that is proven to be at leaf `index`, for the time that it shows, and for
-    /// nothing that it says.
+    /// Takes an entry elsewhere that is proven to be at leaf `index`, for the time that it shows, and
+    /// for nothing that it says.
     ///
     /// # Errors
     /// As [`TaskReplay::leaf`].
@@ -332,7 +290,7 @@ impl TaskReplay {
             if is_ledgers {
                 self.advance(index, at)?;
             } else {
-                self.come_to(index, at)?;
+                self.advance_time(index, at)?;
             }
             self.settle();
             Ok(())
@@ -342,7 +300,7 @@ impl TaskReplay {
 
     /// The registry of who speaks for whom, as far as trust statements were given.
     #[must_use]
-    pub const fn registry(&self) -> &Registry {
+    pub const fn registry(&self) -> &TrustState {
         self.chain.registry()
     }
 
@@ -373,7 +331,7 @@ impl TaskReplay {
     ) -> Result<Option<Assessed>, Fault> {
         let (entry, at) = self.at_leaf(index, bytes)?;
         if entry.payload_type == PayloadType::BatchManifest {
-            self.come_to(index, at)?;
+            self.advance_time(index, at)?;
             return Ok(None);
         }
         let header = entry.statement()?;
@@ -394,7 +352,7 @@ impl TaskReplay {
                 self.settle();
                 return Ok(None);
             }
-            _ => self.come_to(index, at)?,
+            _ => self.advance_time(index, at)?,
         }
         let statement = LeafStatement {
             leaf: index,
@@ -433,22 +391,22 @@ impl TaskReplay {
         }
     }
 
-    fn machine(&mut self) -> Option<(&mut Book, Past<'_>, &Registry)> {
+    fn machine(&mut self) -> Option<(&mut Assessor, Past<'_>, &TrustState)> {
         let past = Past {
             kept: &self.kept,
-            unkept: &self.unkept,
+            implicit: &self.implicit,
             places: &self.places,
             sessions: &self.sessions,
         };
-        Some((self.book.as_mut()?, past, self.chain.registry()))
+        Some((self.assessor.as_mut()?, past, self.chain.registry()))
     }
 
     fn trust(&mut self, statement: LeafStatement<'_>) -> Result<Option<Assessed>, Fault> {
         let leaf = statement.leaf;
         self.chain.push(LeafIndex::new(leaf), statement.bytes)?;
         self.unit_end = leaf;
-        if self.book.is_none() && assesses(self.chain.registry()) {
-            self.book = Some(Book::new(self.id));
+        if self.assessor.is_none() && assesses(self.chain.registry()) {
+            self.assessor = Some(Assessor::new(self.id));
         }
         let entry = statement.entry;
         let speaker = speaker(entry, entry.signature.map(|signed| signed.key()));
@@ -464,7 +422,7 @@ impl TaskReplay {
     ) -> Result<Option<Assessed>, Fault> {
         let header = saying.header;
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
-        if self.book.is_none() && (owners || header.body.needs_assessment()) {
+        if self.assessor.is_none() && (owners || header.body.needs_assessment()) {
             let body = header.body.name();
             return Err(Fault::BeyondRules { body });
         }
@@ -506,9 +464,9 @@ impl TaskReplay {
     /// at any leaf a deadline of another one may have come. So which finding it is of is never shown
     /// here, and the verdict's findings have none.
     fn disposition(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
         let is_ours = saying.header.task == Some(self.task);
-        if let said::SaidBody::Disposition { leaf, .. } = what.body {
+        if let body::Body::Disposition { leaf, .. } = what.body {
             let mut found = self.kept.findings.range((leaf, 0)..=(leaf, u32::MAX));
             if is_ours || found.any(|(_, one)| one.task == self.task.as_bytes()[..]) {
                 let leaf = saying.leaf;
@@ -535,84 +493,6 @@ impl TaskReplay {
         Ok(())
     }
 
-    fn record(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
-        let at = self.at;
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        self.shared |= saying.header.task == Some(self.task) && names_what_others_may(&what);
-        let Some((book, mut past, registry)) = self.machine() else {
-            return Ok(None);
-        };
-        registry.can_judge(saying.header.body)?;
-        let assessed = book.record(&mut past, registry, &spoken(saying, &what, at))?;
-        let unkept = book.unkept(saying.leaf).cloned();
-        if let Some(unkept) = unkept {
-            self.unkept.insert(saying.leaf, unkept);
-        }
-        Ok(Some(assessed))
-    }
-
-    fn equivocation(&mut self, saying: Saying<'_>, first: u64) -> Result<Assessed, Fault> {
-        let (at, sequence) = (self.at, saying.header.sequence);
-        let Some((book, mut past, registry)) = self.machine() else {
-            return Err(Fault::Again { sequence });
-        };
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        book.equivocation(&mut past, registry, &spoken(saying, &what, at), first)
-    }
-
-    /// Takes a statement of a batch that is kept as evidence, and that contradicts nothing itself.
-    fn beside(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
-        let at = self.at;
-        let Some((book, mut past, registry)) = self.machine() else {
-            return Ok(None);
-        };
-        let what = said::Said::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        book.beside(&mut past, registry, &spoken(saying, &what, at))
-            .map(Some)
-    }
-
-    fn judge_alone(
-        &mut self,
-        index: u64,
-        bytes: &Bytes,
-        batch: Option<&Covered>,
-    ) -> Result<Assessed, Fault> {
-        let entry = Entry::parse(bytes)?;
-        let header = entry.statement()?;
-        if header.ledger_id != Some(self.id) || header.task != Some(self.task) {
-            return Err(Fault::OtherLedger);
-        }
-        let statement = LeafStatement {
-            leaf: index,
-            bytes,
-            entry: &entry,
-            header: &header,
-        };
-        let speaker = self.speaker(statement, batch)?;
-        self.signed.remove(&index);
-        let saying = statement.said_by(speaker);
-        let body = header.body.name();
-        if self.book.is_none() {
-            return Err(Fault::BeyondRules { body });
-        }
-        let at = self.at.max(entry.received_at);
-        let mut past = Past {
-            kept: &self.kept,
-            unkept: &self.unkept,
-            places: &self.places,
-            sessions: &self.sessions,
-        };
-        let registry = self.chain.registry();
-        registry.can_judge(header.body)?;
-        let mut book = Book::restore(self.id);
-        book.look_ahead(&mut past)?;
-        while book.is_due(at) {
-            book.advance(&mut past, registry, index, at)?;
-        }
-        let what = said::Said::read(&bytes.slice_ref(entry.payload))?;
-        book.record(&mut past, registry, &spoken(saying, &what, at))
-    }
-
     /// Takes an entry of the task into its running digest.
     fn count(&mut self, leaf: u64, bytes: &Bytes) {
         self.running = Running {
@@ -623,31 +503,8 @@ impl TaskReplay {
     }
 
     fn settle(&mut self) {
-        if let Some(book) = &mut self.book {
-            self.kept.take(book.take_changes());
+        if let Some(assessor) = &mut self.assessor {
+            self.kept.take(assessor.take_changes());
         }
-    }
-}
-
-/// Whether a statement adds to a list that all tasks share.
-fn names_what_others_may(what: &said::Said) -> bool {
-    match &what.body {
-        said::SaidBody::Intent(_) => !what.correlation_keys.is_empty(),
-        said::SaidBody::Grant(grant) => grant.outside_token.is_some(),
-        _ => false,
-    }
-}
-
-fn spoken<'a>(saying: Saying<'a>, what: &'a said::Said, at: Micros) -> Spoken<'a> {
-    Spoken {
-        leaf: saying.leaf,
-        leaf_hash: leaf_hash(saying.bytes),
-        at,
-        received_at: saying.entry.received_at,
-        header: saying.header,
-        payload: saying.entry.payload,
-        payload_digest: None,
-        said: what,
-        key: saying.speaker.key,
     }
 }

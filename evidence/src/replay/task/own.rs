@@ -19,7 +19,7 @@ use crate::{
 impl TaskReplay {
     /// Before a statement or a manifest at leaf `index`: time comes to `at`, and what the ledger had
     /// to write for the task must be there.
-    pub(super) fn come_to(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
+    pub(super) fn advance_time(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         let inside = index <= self.unit_end;
         if !inside {
             self.owes_nothing(index)?;
@@ -33,13 +33,13 @@ impl TaskReplay {
 
     pub(super) fn advance(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         self.at = at;
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(());
         };
         // All of it: where the ledger wrote Ticks in between, they are not among these entries.
-        book.advance(&mut past, registry, index, at)?;
-        while book.is_due(at) {
-            book.advance(&mut past, registry, index, at)?;
+        assessor.advance(&mut past, registry, index, at)?;
+        while assessor.is_due(at) {
+            assessor.advance(&mut past, registry, index, at)?;
         }
         Ok(())
     }
@@ -54,9 +54,9 @@ impl TaskReplay {
         Ok(())
     }
 
-    /// Whether an entry clears an Intent that the ledger may have judged otherwise, because it was
-    /// later than these entries show. Then it is no lie that it is there, or not: the state of the act
-    /// is compared.
+    /// Returns true if an entry clears an Intent that the ledger may have judged otherwise, because it
+    /// was later than these entries show. Then it is no lie that it is there, or not: the state of the
+    /// act is compared.
     fn is_close(&self, entry: &Bytes, so: fn(Close) -> bool) -> bool {
         let decoded = Entry::parse(entry).ok();
         let decoded = decoded.and_then(|entry| v1::Statement::decode(entry.payload).ok());
@@ -73,11 +73,11 @@ impl TaskReplay {
     /// The next entry that the ledger has to write for this task.
     fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let (at, task) = (self.at, self.task);
-        let Some((book, mut past, registry)) = self.machine() else {
+        let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        while book.owes() {
-            let Some(entry) = book.ledger_entry(&mut past, registry, index, at)? else {
+        while assessor.has_pending() {
+            let Some(entry) = assessor.ledger_entry(&mut past, registry, index, at)? else {
                 return Ok(None);
             };
             // A Tick, or what belongs to a task that an Observation named.
@@ -101,7 +101,7 @@ impl TaskReplay {
         if index <= self.unit_end {
             return Err(Fault::InsideBatch);
         }
-        if self.book.is_none() {
+        if self.assessor.is_none() {
             return Err(Fault::BeyondRules { body: body.name() });
         }
         self.at = at;
@@ -112,8 +112,8 @@ impl TaskReplay {
         }
         if wanted.is_none() && body == BodyKind::TaskReceipt && is_requested(bytes) {
             let task = self.task;
-            if let Some((book, mut past, _)) = self.machine() {
-                book.request_receipt(&mut past, task)?;
+            if let Some((assessor, mut past, _)) = self.machine() {
+                assessor.request_receipt(&mut past, task)?;
             }
             wanted = self.owed(index)?;
         }

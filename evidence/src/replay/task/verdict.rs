@@ -10,11 +10,11 @@ use super::{ReplayError, TaskReplay, Unshown};
 use crate::{
     KeyId, Micros,
     assess::{
-        CHAIN_MAX, DueOf, SKEW_US,
+        CHAIN_MAX, SKEW_US, TimerKind,
         cells::{self, CellKey},
         effective_state, layers,
     },
-    trust::Registry,
+    trust::TrustState,
 };
 
 /// The proof of who spoke, if there is one.
@@ -79,7 +79,7 @@ pub struct TaskVerdict {
     /// Effective time, as far as the entries show it.
     pub known_time: Micros,
     /// The registry behind the last trust statement that was given.
-    pub registry: Registry,
+    pub registry: TrustState,
     /// Facts that stay the operator's word.
     pub unshown: Vec<Unshown>,
 }
@@ -151,8 +151,8 @@ impl TaskReplay {
         unshown.push(Unshown::Trust { leaf });
         unshown.push(Unshown::Outside);
         unshown.push(Unshown::Received);
-        let waits = |due: &crate::assess::Due| !matches!(due.what, DueOf::Session(_));
-        if self.kept.dues.keys().any(waits) {
+        let waits = |due: &crate::assess::Timer| !matches!(due.kind, TimerKind::Session(_));
+        if self.kept.timers.keys().any(waits) {
             unshown.push(Unshown::Time { known: self.at });
         }
         if self.shared {
@@ -203,14 +203,15 @@ impl TaskReplay {
         let Ok(kept) = kept;
         // The machine has encoded it.
         kept.and_then(Result::ok).or_else(|| {
-            let recorded = self.unkept.get(&leaf)?;
+            let recorded = self.implicit.get(&leaf)?;
             let second = CellKey::Equivocation(recorded.session, recorded.sequence);
             let second: Option<cells::Leaves> = self.cell(&second);
             recorded.act(Some(task), second.as_ref())
         })
     }
 
-    /// Whether a time that the act at `leaf` was judged by may have come already when it was judged.
+    /// Returns true if a time that the act at `leaf` was judged by may have come already when it was
+    /// judged.
     pub(super) fn close(&self, leaf: u64) -> Option<Close> {
         let act = self.act_cell(leaf, &self.task_cell())?;
         let grants = self.grants.iter();

@@ -94,8 +94,8 @@ impl TaskReplay {
             if first.payload == digest || key.is_none() {
                 return Err(again());
             }
-            if let Some((book, mut past, _)) = self.machine()
-                && book.equivocated(&mut past, place.0, place.1)?.is_some()
+            if let Some((assessor, mut past, _)) = self.machine()
+                && assessor.equivocated(&mut past, place.0, place.1)?.is_some()
             {
                 return Err(again());
             }
@@ -168,7 +168,7 @@ impl TaskReplay {
     /// equivocation: its first place was taken, as far as the entries show it, and so nothing in it
     /// says anything.
     pub(super) fn is_evidence(&mut self, batch: Option<&Covered>) -> bool {
-        let Some(covered) = batch.filter(|_| self.book.is_some()) else {
+        let Some(covered) = batch.filter(|_| self.assessor.is_some()) else {
             self.batch = None;
             return false;
         };
@@ -218,10 +218,10 @@ impl TaskReplay {
         let Some(first) = first else {
             return Ok(None);
         };
-        let Some((book, mut past, _)) = self.machine() else {
+        let Some((assessor, mut past, _)) = self.machine() else {
             return Ok(None);
         };
-        let known = book.equivocated(&mut past, session, sequence)?;
+        let known = assessor.equivocated(&mut past, session, sequence)?;
         Ok(known.is_none().then_some(first.leaf))
     }
 }

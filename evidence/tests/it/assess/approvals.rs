@@ -283,9 +283,9 @@ fn a_policy_that_fails_denies() {
     stage.open(RiskTier::Low);
     let denied = stage.intend(None, |_| {});
     assert_eq!(denied.kinds(), [F::PolicyError]);
-    let (state, _, reasons) = denied.assessed.intent.clone().unwrap();
-    assert_eq!(state, IntentState::Denied);
-    assert_eq!(reasons, ["policy: could not be evaluated"]);
+    let verdict = denied.assessed.intent.clone().unwrap();
+    assert_eq!(verdict.state, IntentState::Denied);
+    assert_eq!(verdict.denied, ["policy: could not be evaluated"]);
     assert_eq!(
         denied.assessed.findings[0].contradicts_leaf,
         Some(policy.leaf)

@@ -143,8 +143,8 @@ fn an_agent_grants_nothing_of_its_own() {
     let own = stage.ledger.say(ANYBODY, Some(2), grant_to(AGENT));
     let said = Body::Intent(intent("orders/7", 1, Some(own.hash)));
     let denied = stage.ledger.say(AGENT, Some(2), said);
-    let (_, _, reasons) = denied.assessed.intent.unwrap();
-    assert_eq!(reasons, ["policy: needs a grant"]);
+    let verdict = denied.assessed.intent.unwrap();
+    assert_eq!(verdict.denied, ["policy: needs a grant"]);
     stage.replays();
 }
 

@@ -207,7 +207,7 @@ fn a_second_revocation_begins_again() {
     assert!(stage.ledger.tick());
     assert_eq!(stage.kinds(), [F::CompromisedKeyUse; 5]);
     assert_eq!(stage.found()[0].contradicts_leaf, Some(early.leaf));
-    assert!(stage.ledger.kept.dues.is_empty());
+    assert!(stage.ledger.kept.timers.is_empty());
     stage.replays();
 }
 

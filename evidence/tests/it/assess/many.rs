@@ -82,7 +82,7 @@ fn ten_thousand_deadlines_in_portions() {
             .unwrap();
         wanted.push((deadline, opened.leaf, *id.as_bytes()));
     }
-    assert_eq!(stage.ledger.kept.dues.len(), MANY);
+    assert_eq!(stage.ledger.kept.timers.len(), MANY);
     wanted.sort_unstable();
     stage.ledger.at(2_000);
     let tick = usize::try_from(stage.ledger.next_leaf()).unwrap();
@@ -119,7 +119,7 @@ fn ten_thousand_deadlines_in_portions() {
         };
         assert_eq!((said.count, said.through_leaf), (1, *opened));
     }
-    assert_eq!(stage.ledger.kept.dues.len(), 0);
+    assert_eq!(stage.ledger.kept.timers.len(), 0);
     assert!(!stage.ledger.tick(), "they end once");
     stage.replays();
 }

@@ -188,7 +188,7 @@ impl Stage {
         let replay = Replay::over(self.ledger.entries()).unwrap();
         assert_eq!(replay.kept().cells, self.ledger.kept.cells);
         assert_eq!(replay.kept().findings, self.ledger.kept.findings);
-        assert_eq!(replay.kept().dues, self.ledger.kept.dues);
+        assert_eq!(replay.kept().timers, self.ledger.kept.timers);
     }
 }
 

@@ -7,7 +7,7 @@ use deed_evidence::{
     Micros,
     assess::{
         FIRE_MAX, Owner, TIMERS_MAX,
-        cells::{CellKey, Clock, Promise, Timers},
+        cells::{CellKey, Clock, Promise, TimerCount},
         share, share_unsigned,
     },
     entry::Entry,
@@ -50,7 +50,7 @@ fn cell<T: prost::Message + Default>(stage: &Stage, key: &CellKey) -> T {
 }
 
 fn held(stage: &Stage, owner: Owner) -> u64 {
-    cell::<Timers>(stage, &CellKey::Timers(owner)).held
+    cell::<TimerCount>(stage, &CellKey::Timers(owner)).held
 }
 
 fn ticks(stage: &Stage) -> Vec<v1::Tick> {
@@ -161,7 +161,7 @@ fn timers_have_owners() {
     let intent = stage.intend(None, |said| said.deadline_us = seconds(500));
     stage.ledger.say(AGENT, None, heartbeat(1, 60));
     assert_eq!(held(&stage, Owner::ALL), 2);
-    let owners: Vec<_> = stage.ledger.kept.dues.values().copied().collect();
+    let owners: Vec<_> = stage.ledger.kept.timers.values().copied().collect();
     assert_eq!(owners[0], owners[1]);
     assert_eq!(held(&stage, owners[0]), 2);
     // Nobody signs: each producer is an owner, and all of them are counted together.
@@ -205,20 +205,20 @@ fn timers_of_outcomes_are_charged_to_nobody() {
         .ledger
         .set_policy("@corroborate(\"60\") permit (principal, action, resource) when { true };");
     stage.open(RiskTier::Low);
-    let timers = |stage: &Stage| cell::<Timers>(stage, &CellKey::Timers(Owner::ALL));
+    let timers = |stage: &Stage| cell::<TimerCount>(stage, &CellKey::Timers(Owner::ALL));
     for _ in 0..2 {
         let intent = stage.intend(None, |_| {});
         stage.done(&intent);
     }
     assert_eq!((timers(&stage).held, timers(&stage).uncharged), (2, 2));
-    let owners: Vec<_> = stage.ledger.kept.dues.values().copied().collect();
+    let owners: Vec<_> = stage.ledger.kept.timers.values().copied().collect();
     assert_eq!(owners, [Owner::ALL; 2]);
     assert_eq!(held(&stage, Owner::controller(AGENT.controller)), 0);
     // They leave all the room that there was.
     let (registry, kept) = (stage.ledger.registry.clone(), &mut stage.ledger.kept);
     let room = stage
         .ledger
-        .book
+        .assessor
         .timers_of(kept, &registry, AGENT.producer, AGENT.key());
     assert_eq!(room, Ok((0, share(0))));
     stage.ledger.at(1_000);

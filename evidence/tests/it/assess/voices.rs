@@ -1,17 +1,17 @@
 //! Attacks on verdicts by a further voice: of the accused's own side, of an importer, of somebody who
 //! has nothing to do with the act.
 
-use deed_evidence::assess::{layers, relied_on};
-use deed_proto::v1::{
-    self, EvidencePart, FindingKind as F, IntentState, LayerState as L, OutcomeStatus, RiskTier,
-    Verdict, statement::Body,
-};
+mod tokens;
 
 use super::{
     liars::{GATEWAY, clean, is_serious, layers_of, sees, without_amount},
     *,
 };
-
+use deed_evidence::assess::{layers, relied_on};
+use deed_proto::v1::{
+    self, EvidencePart, FindingKind as F, IntentState, LayerState as L, OutcomeStatus, RiskTier,
+    Verdict, statement::Body,
+};
 /// A ledger in which the gateway may carry out what the agent intends.
 fn with_gateway() -> Stage {
     let mut stage = Stage::new();
@@ -20,11 +20,9 @@ fn with_gateway() -> Stage {
     });
     stage
 }
-
 fn succeeded(intent: &Place, effects: Vec<v1::Effect>) -> Body {
     outcome(intent, OutcomeStatus::Succeeded, effects)
 }
-
 /// Whoever speaks first does not keep the other one of its side from accusing the act.
 #[test]
 fn a_further_outcome_accuses_the_act_all_the_same() {
@@ -94,7 +92,6 @@ fn a_further_outcome_accuses_the_act_all_the_same() {
     assert_eq!(outcomes.count(), 2);
     stage.replays();
 }
-
 /// A system under the controller of a gateway is no independent sight, whichever of the Outcomes came
 /// first.
 #[test]
@@ -123,7 +120,6 @@ fn a_further_outcome_is_of_the_acting_side() {
         stage.replays();
     }
 }
-
 /// A gateway that the grant names has an act to answer for, also if the grant does not bear it.
 #[test]
 fn a_granted_gateway_is_none_the_less_one_if_the_grant_does_not_bear_the_act() {
@@ -169,7 +165,6 @@ fn a_granted_gateway_is_none_the_less_one_if_the_grant_does_not_bear_the_act() {
         .say(GATEWAY, Some(1), succeeded(&intent, Vec::new()));
     assert_eq!(done.kinds(), [F::UnprovenClaim]);
 }
-
 /// What does not fit under a correlation key is found of the act that is left out, in its own task.
 #[test]
 fn what_is_left_out_of_correlation_is_found_in_its_own_task() {
@@ -198,7 +193,6 @@ fn what_is_left_out_of_correlation_is_found_in_its_own_task() {
     assert!(found.iter().all(|one| one.task == theirs.as_bytes()[..]));
     stage.replays();
 }
-
 /// Neither an importer nor a colleague pushes an act out of what its order number finds.
 #[test]
 fn a_correlation_key_has_room_within_a_controller_too() {
@@ -232,35 +226,6 @@ fn a_correlation_key_has_room_within_a_controller_too() {
         stage.replays();
     }
 }
-
-fn with_token(subject: Who) -> Body {
-    let mut grant = grant(subject);
-    grant.outside_token = Some(v1::OutsideToken {
-        kind: "jti".into(),
-        value: "t-1".into(),
-        ..v1::OutsideToken::default()
-    });
-    Body::Grant(grant)
-}
-
-/// Grants that nobody signs make no finding of an authority's.
-#[test]
-fn unsigned_grants_do_not_speak_against_an_authoritys() {
-    let mut stage = Stage::new();
-    stage.open(RiskTier::Low);
-    for _ in 0..70 {
-        stage.ledger.say(ANYBODY, Some(1), with_token(HELPER));
-    }
-    let given = stage.ledger.say(AUTHORITY, Some(1), with_token(AGENT));
-    assert_eq!(given.kinds(), []);
-    // Of the authority's own, one more than 24 is found.
-    for n in 1..26 {
-        let given = stage.ledger.say(AUTHORITY, Some(1), with_token(AGENT));
-        assert_eq!(given.kinds() == [F::NotCompared], n >= 24, "{n}");
-    }
-    stage.replays();
-}
-
 /// An unsigned word does not make less of what a system has proven.
 #[test]
 fn an_unsigned_word_makes_nothing_less_serious() {
@@ -294,7 +259,6 @@ fn an_unsigned_word_makes_nothing_less_serious() {
         stage.replays();
     }
 }
-
 /// What an importer brings in is a claim: it accuses nobody.
 #[test]
 fn an_importers_words_make_no_serious_finding() {
@@ -323,7 +287,6 @@ fn an_importers_words_make_no_serious_finding() {
     assert!(stage.kinds().contains(&F::UnprovenClaim));
     stage.replays();
 }
-
 /// A yes that the policy did not ask for makes its controller no party, in either order.
 #[test]
 fn a_yes_that_nobody_asked_for_takes_nobodys_approval_away() {
@@ -361,7 +324,6 @@ fn a_yes_that_nobody_asked_for_takes_nobodys_approval_away() {
         stage.replays();
     }
 }
-
 /// The key of a no stands in the list too.
 #[test]
 fn a_refusal_is_among_the_keys() {
@@ -384,7 +346,6 @@ fn a_refusal_is_among_the_keys() {
         stage.replays();
     }
 }
-
 /// What was not compared is not known to be the same.
 #[test]
 fn what_is_not_compared_is_not_proven() {
@@ -430,7 +391,6 @@ fn what_is_not_compared_is_not_proven() {
     let layers = layers::of(&act, &stage.ledger.registry);
     assert_eq!(layers.corroboration(), L::Claimed);
 }
-
 /// An expected effect is there once, for what is declared as for what is seen.
 #[test]
 fn what_is_declared_is_counted_against_what_was_expected() {
@@ -451,53 +411,6 @@ fn what_is_declared_is_counted_against_what_was_expected() {
         stage.replays();
     }
 }
-
-/// A claimed acceptance gives way to the subject's own.
-#[test]
-fn an_unsigned_acceptance_gives_way_to_a_signed_one() {
-    let mut stage = Stage::new();
-    stage.open(RiskTier::Low);
-    let root = stage.root(|_| {});
-    let part = stage.part(&root, |_| {});
-    let unsigned = Who {
-        seed: None,
-        ..HELPER
-    };
-    let claimed = stage
-        .ledger
-        .try_say(unsigned, Some(1), accepted(part.hash), |_| {});
-    // A producer with a key signs everything; who has none yet may have been spoken for.
-    if claimed.is_ok() {
-        assert!(!stage.ledger.grant(part.hash).accepted_signed);
-    }
-    let signed = stage.ledger.say(HELPER, Some(1), accepted(part.hash));
-    assert_eq!(signed.kinds(), []);
-    assert!(stage.ledger.grant(part.hash).accepted_signed);
-    let again = stage.ledger.say(HELPER, Some(1), accepted(part.hash));
-    assert_eq!(again.kinds(), [F::OutOfPlace]);
-    stage.replays();
-}
-
-/// A grant that nobody signed lets an Intent expect nothing beyond its own resource.
-#[test]
-fn a_claimed_grant_widens_nothing() {
-    for (who, state) in [
-        (AUTHORITY, IntentState::Cleared),
-        (ANYBODY, IntentState::Denied),
-    ] {
-        let mut stage = Stage::new();
-        stage.open(RiskTier::Low);
-        let mut given = grant(AGENT);
-        given.resources = vec!["accounts/*".into(), "orders/*".into()];
-        let given = stage.ledger.say(who, Some(1), Body::Grant(given));
-        let intent = stage.intend(Some(&given), |said| {
-            said.expected_effects = vec![effect("accounts/9", 500)];
-        });
-        assert_eq!(intent.state(), Some(state), "{who:?}");
-        stage.replays();
-    }
-}
-
 /// What an Intent expects to change elsewhere is put before the policy too.
 #[test]
 fn the_policy_is_asked_about_what_is_expected_elsewhere() {
@@ -530,33 +443,6 @@ fn the_policy_is_asked_about_what_is_expected_elsewhere() {
     assert_eq!(intent.state(), Some(IntentState::Denied));
     stage.replays();
 }
-
-/// Whoever stands in a grant that is not the agent's is no less a witness of its act.
-#[test]
-fn somebody_elses_grant_silences_nobody() {
-    let banks_agent = Who {
-        seed: Some(57),
-        producer: "https://bank.example/agent",
-        controller: DOWNSTREAM.controller,
-        ..HELPER
-    };
-    let mut stage = Stage::new();
-    stage.ledger.register(banks_agent);
-    stage.open(RiskTier::Low);
-    let root = stage.root(|_| {});
-    let mut part = delegated(banks_agent, root.hash);
-    part.resources = vec!["orders/7".into()];
-    let part = stage.ledger.say(AGENT, Some(1), Body::Grant(part));
-    stage.ledger.say(banks_agent, Some(1), accepted(part.hash));
-    let said = Body::Intent(intent("orders/7", 500, Some(part.hash)));
-    let denied = stage.ledger.say(COLLEAGUE, Some(1), said);
-    assert_eq!(denied.state(), Some(IntentState::Denied));
-    stage.mark();
-    stage.seen(&denied, 1_000_000);
-    assert!(is_serious(&stage), "{:?}", stage.kinds());
-    stage.replays();
-}
-
 /// An act of the system's own house that does not declare it takes no sight away.
 #[test]
 fn an_act_of_its_own_house_takes_no_sight_from_a_system() {
@@ -583,7 +469,6 @@ fn an_act_of_its_own_house_takes_no_sight_from_a_system() {
     assert_eq!(seen.kinds(), [F::HiddenSideEffect]);
     stage.replays();
 }
-
 /// Of an act that whoever acts has not signed, a yes is a claim.
 #[test]
 fn a_yes_to_a_claim_is_a_claim() {
@@ -605,7 +490,6 @@ fn a_yes_to_a_claim_is_a_claim() {
         stage.replays();
     }
 }
-
 /// That somebody else had a key may show after it was revoked.
 #[test]
 fn a_key_that_was_replaced_can_turn_out_stolen() {

@@ -1,17 +1,18 @@
 //! The rules of the bodies that are assessed: grants, evidence, and what the ledger says itself.
 
+mod ledgers;
+
+pub(super) use ledgers::ledger_rows;
+
+use super::*;
 use bytes::Bytes;
 use deed_evidence::Problem;
 use deed_proto::v1;
-
-use super::*;
-
 const LEDGERS_OWN: Problem = Problem::Rule("must not begin with deed:, which is the ledger's own");
 const ASCENDING: Problem = Problem::Rule("must be strictly ascending");
 const BEHIND: Problem =
     Problem::Rule("must be strictly ascending by leaf_index, and behind the Intent");
 const LEDGER_EMPTY: Problem = Problem::Rule("must be empty in a statement of the ledger");
-
 pub(super) fn grant_rows() -> Vec<Row> {
     let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
     let actions = |list: &[&str]| grant(|g| g.actions = texts(list));
@@ -179,11 +180,9 @@ pub(super) fn grant_rows() -> Vec<Row> {
         ),
     ]
 }
-
 pub(super) fn evidence_rows() -> Vec<Row> {
     [decision_rows(), approval_rows(), observation_rows()].concat()
 }
-
 fn decision_rows() -> Vec<Row> {
     vec![
         (
@@ -248,7 +247,6 @@ fn decision_rows() -> Vec<Row> {
         ),
     ]
 }
-
 fn approval_rows() -> Vec<Row> {
     let times = |shown, opened, decided| {
         approval(|a| (a.shown_at_us, a.opened_at_us, a.decided_at_us) = (shown, opened, decided))
@@ -317,7 +315,6 @@ fn approval_rows() -> Vec<Row> {
         ),
     ]
 }
-
 fn observation_rows() -> Vec<Row> {
     let small = v1::Effect {
         kind: "k".into(),
@@ -367,7 +364,6 @@ fn observation_rows() -> Vec<Row> {
         ),
     ]
 }
-
 pub(super) fn disposition_rows() -> Vec<Row> {
     vec![
         (
@@ -412,166 +408,6 @@ pub(super) fn disposition_rows() -> Vec<Row> {
         ),
     ]
 }
-
-pub(super) fn ledger_rows() -> Vec<Row> {
-    [ledger_header_rows(), clearance_rows(), receipt_rows()].concat()
-}
-
-fn ledger_header_rows() -> Vec<Row> {
-    let header = |change: fn(&mut v1::Statement)| {
-        let mut made = fixtures::clearance();
-        change(&mut made);
-        made
-    };
-    let key = |s: &mut v1::Statement| {
-        s.correlation_keys = vec![v1::CorrelationKey {
-            kind: "a".into(),
-            value: "b".into(),
-        }];
-    };
-    let too_late = Problem::Rule("must not be later than occurred_at_us");
-    vec![
-        (
-            header(|s| s.ledger_id = Bytes::new()),
-            "ledger_id",
-            Problem::Missing,
-        ),
-        (
-            header(|s| s.session = bytes(0, 16)),
-            "session",
-            LEDGER_EMPTY,
-        ),
-        (header(|s| s.sequence = 1), "sequence", LEDGER_EMPTY),
-        (
-            header(|s| s.previous = bytes(1, 32)),
-            "previous",
-            LEDGER_EMPTY,
-        ),
-        (
-            header(|s| s.skipped_from = Some(0)),
-            "skipped_from",
-            LEDGER_EMPTY,
-        ),
-        (
-            header(|s| s.trace_id = bytes(1, 16)),
-            "trace_id",
-            LEDGER_EMPTY,
-        ),
-        (header(|s| s.span_id = bytes(1, 8)), "span_id", SPAN),
-        (header(key), "correlation_keys", LEDGER_EMPTY),
-        (
-            header(|s| s.occurred_at_us = 0),
-            "occurred_at_us",
-            Problem::Missing,
-        ),
-        (
-            header(|s| s.occurred_at_us = -1),
-            "occurred_at_us",
-            NEGATIVE,
-        ),
-        (tick(|t| t.due_us = 0), "tick.due_us", Problem::Missing),
-        (tick(|t| t.due_us = -1), "tick.due_us", NEGATIVE),
-        (tick(|t| t.clock_us = -1), "tick.clock_us", NEGATIVE),
-        (
-            tick(|t| t.clock_us = fixtures::TIME_US + 1),
-            "tick.clock_us",
-            Problem::Rule("must not be later than occurred_at_us"),
-        ),
-        (
-            tick(|t| t.due_us = fixtures::TIME_US + 1),
-            "tick.due_us",
-            too_late,
-        ),
-    ]
-}
-
-fn clearance_rows() -> Vec<Row> {
-    let leaves = |leaves: &[u64]| {
-        let leaf = |leaf_index: &u64| v1::LeafRef {
-            leaf_index: *leaf_index,
-            leaf_hash: bytes(1, 32),
-        };
-        clearance(|c| c.evidence = leaves.iter().map(leaf).collect())
-    };
-    let many: Vec<u64> = (301..366).collect();
-    vec![
-        (
-            clearance(|c| c.intent = None),
-            "clearance.intent",
-            Problem::Missing,
-        ),
-        (
-            clearance(|c| c.intent.as_mut().unwrap().leaf_hash = Bytes::new()),
-            "clearance.intent.leaf_hash",
-            Problem::Missing,
-        ),
-        (
-            clearance(|c| c.policy_leaf = 0),
-            "clearance.policy_leaf",
-            Problem::Missing,
-        ),
-        (leaves(&[]), "clearance.evidence", count(0, 1, 64)),
-        (leaves(&many), "clearance.evidence", count(65, 1, 64)),
-        (leaves(&[301, 301]), "clearance.evidence", BEHIND),
-        (leaves(&[302, 301]), "clearance.evidence", BEHIND),
-        (leaves(&[301, 303, 302]), "clearance.evidence", BEHIND),
-        // By number, not by the bytes of the varint: 384 is 80 03, 511 is ff 03.
-        (leaves(&[511, 384]), "clearance.evidence", BEHIND),
-        (leaves(&[300]), "clearance.evidence", BEHIND),
-        (leaves(&[0]), "clearance.evidence", BEHIND),
-        (
-            clearance(|c| c.evidence[2].leaf_hash = bytes(1, 16)),
-            "clearance.evidence[2].leaf_hash",
-            length(16, 32, 32),
-        ),
-    ]
-}
-
-fn receipt_rows() -> Vec<Row> {
-    let counts = |through, count| {
-        task_receipt(|r| {
-            (r.through_leaf, r.count) = (through, count);
-        })
-    };
-    let most = Problem::Rule("must be at most through_leaf");
-    vec![
-        (counts(0, 0), "task_receipt.through_leaf", Problem::Missing),
-        (counts(900, 0), "task_receipt.count", Problem::Missing),
-        (counts(900, 901), "task_receipt.count", most.clone()),
-        (counts(1, u64::MAX), "task_receipt.count", most),
-        (
-            task_receipt(|r| r.digest = Bytes::new()),
-            "task_receipt.digest",
-            Problem::Missing,
-        ),
-        (
-            task_receipt(|r| r.digest = bytes(1, 31)),
-            "task_receipt.digest",
-            length(31, 32, 32),
-        ),
-        (
-            task_receipt(|r| r.trust_head = None),
-            "task_receipt.trust_head",
-            Problem::Missing,
-        ),
-        (
-            task_receipt(|r| r.trust_head.as_mut().unwrap().leaf_hash = Bytes::new()),
-            "task_receipt.trust_head.leaf_hash",
-            Problem::Missing,
-        ),
-        (
-            task_receipt(|r| r.assessment_digest = Bytes::new()),
-            "task_receipt.assessment_digest",
-            Problem::Missing,
-        ),
-        (
-            task_receipt(|r| r.assessment_digest = bytes(1, 33)),
-            "task_receipt.assessment_digest",
-            length(33, 32, 32),
-        ),
-    ]
-}
-
 /// What lies just inside of these rules.
 pub(super) fn edges() -> Vec<v1::Statement> {
     let times = |shown, opened, decided| {

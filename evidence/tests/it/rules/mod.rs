@@ -10,10 +10,7 @@ mod speakers;
 mod trust;
 
 use bytes::Bytes;
-use deed_evidence::{
-    Problem, WireError,
-    statement::{self, Header},
-};
+use deed_evidence::{Problem, WireError, statement};
 use deed_proto::v1::{self, statement::Body};
 use prost::Message as _;
 
@@ -219,9 +216,9 @@ fn at_the_edge_of_a_rule() {
         let header = crate::oracle::header(&made);
         let payload = made.encode_to_vec();
         let parsed = statement::parse(&payload);
-        let plain = parsed.map(|parsed| Header {
-            breach: None,
-            ..parsed
+        let plain = parsed.map(|mut parsed| {
+            parsed.in_session.breach = None;
+            parsed
         });
         assert_eq!(plain, Ok(header), "{made:?}");
     }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use deed_evidence::{
     KeyId, Micros, RULES_ASSESSED, Sequence, SessionId, TaskId, WireError,
     assess::{
-        AHEAD_MAX_US, Due, Owner, Recorded, Spoken, View,
+        AHEAD_MAX_US, ImplicitIntent, Owner, RecordedStatement, Timer, View,
+        body::{Body, ParsedBody},
         cells::CellKey,
-        said::{Said, SaidBody},
     },
     session::Session,
 };
@@ -30,7 +30,7 @@ impl LedgerState {
 
     /// Lets effective time come to that of what is about to be recorded: what is due by then happens
     /// first, and the ledger's own entries about it are written.
-    pub(super) fn come_to(
+    pub(super) fn advance_time(
         &mut self,
         turn: &mut Turn,
         received_at: Micros,
@@ -39,12 +39,12 @@ impl LedgerState {
         let at = self.effective_time.max(received_at);
         while self.fire_portion(turn, at, past)? {}
         self.effective_time = at;
-        if self.book.is_due(at) {
+        if self.assessor.is_due(at) {
             let trust = Arc::clone(&self.trust);
             let leaf = turn.next_leaf();
             let mut view = StepView::new(turn, &self.sessions, past);
-            self.book.advance(&mut view, &trust.read(), leaf, at)?;
-            self.write_owed(turn, past)?;
+            self.assessor.advance(&mut view, &trust.read(), leaf, at)?;
+            self.write_ledger_entries(turn, past)?;
         }
         Ok(at)
     }
@@ -58,15 +58,15 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<bool, StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
-        if !self.book.is_due(at) || !self.book.crowded(&mut view, at)? {
+        if !self.assessor.is_due(at) || !self.assessor.crowded(&mut view, at)? {
             return Ok(false);
         }
         self.effective_time = at;
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.tick(&mut view, &trust.read(), leaf, at)?;
-        self.write_owed(turn, past)?;
+        self.assessor.tick(&mut view, &trust.read(), leaf, at)?;
+        self.write_ledger_entries(turn, past)?;
         Ok(true)
     }
 
@@ -85,7 +85,7 @@ impl LedgerState {
             return Ok(false);
         }
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.crowded(&mut view, at)
+        self.assessor.crowded(&mut view, at)
     }
 
     /// Reads the next timers and what is kept of the ledger's clock, if they are not at hand.
@@ -95,9 +95,9 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<(), StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.look_ahead(&mut view)?;
-        self.due = self.book.timers_held(&mut view)?;
-        self.clock = self.book.clock(&mut view)?;
+        self.assessor.look_ahead(&mut view)?;
+        self.due = self.assessor.timers_held(&mut view)?;
+        self.clock = self.assessor.clock(&mut view)?;
         Ok(())
     }
 
@@ -128,11 +128,11 @@ impl LedgerState {
             let found = deadline;
             return Ok(Some(Refusal::DeadlineFar { found, latest }));
         }
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let (producer, key) = (header.producer, statement.authorship.key());
         let trust = self.trust.read();
         let mut view = StepView::new(turn, &self.sessions, past);
-        let (held, share) = self.book.timers_of(&mut view, &trust, producer, key)?;
+        let (held, share) = self.assessor.timers_of(&mut view, &trust, producer, key)?;
         let many = held.saturating_add(count) > share;
         let speaker = match key {
             Some(_) => "controller",
@@ -189,11 +189,11 @@ impl LedgerState {
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book
+        self.assessor
             .confirm_clock(&mut view, &trust.read(), leaf, (from, at), clock)?;
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.clock = self.book.clock(&mut view)?;
+        self.clock = self.assessor.clock(&mut view)?;
         Ok(())
     }
 
@@ -218,8 +218,8 @@ impl LedgerState {
                 &parsed
             }
         };
-        let header = batch.header(statement, self.id);
-        let spoken = Spoken {
+        let header = batch.header(statement);
+        let recorded = RecordedStatement {
             leaf,
             leaf_hash,
             at: self.effective_time,
@@ -227,11 +227,11 @@ impl LedgerState {
             header: &header,
             payload: batch.payload(statement),
             payload_digest: statement.payload_digest,
-            said,
+            parsed: said,
             key: statement.authorship.key(),
         };
         let mut view = StepView::new(turn, &self.sessions, past);
-        let assessed = self.book.record(&mut view, &trust, &spoken)?;
+        let assessed = self.assessor.record(&mut view, &trust, &recorded)?;
         turn.assessments.recorded(&assessed);
         if assessed.intent.is_some() || !assessed.findings.is_empty() {
             turn.assessed.push((statement.envelope, assessed));
@@ -240,24 +240,24 @@ impl LedgerState {
     }
 
     /// Writes what the ledger itself has to say.
-    pub(super) fn write_owed(
+    pub(super) fn write_ledger_entries(
         &mut self,
         turn: &mut Turn,
         past: &mut impl Past,
     ) -> Result<(), StepError> {
-        while self.book.owes() {
+        while self.assessor.has_pending() {
             let leaf = turn.next_leaf();
             let trust = self.trust.read();
             let mut view = StepView::new(turn, &self.sessions, past);
             let entry = self
-                .book
+                .assessor
                 .ledger_entry(&mut view, &trust, leaf, self.effective_time)?;
             let Some(entry) = entry else { break };
             turn.push(&entry, leaf_hash(&entry));
             turn.assessments.written(&entry);
         }
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.due = self.book.timers_held(&mut view)?;
+        self.due = self.assessor.timers_held(&mut view)?;
         Ok(())
     }
 
@@ -270,15 +270,15 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<(), StepError> {
         let at = self.effective_time.max(now);
-        if !self.book.is_due(at) {
+        if !self.assessor.is_due(at) {
             return Ok(());
         }
         self.effective_time = at;
         let trust = Arc::clone(&self.trust);
         let leaf = turn.next_leaf();
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.tick(&mut view, &trust.read(), leaf, at)?;
-        self.write_owed(turn, past)
+        self.assessor.tick(&mut view, &trust.read(), leaf, at)?;
+        self.write_ledger_entries(turn, past)
     }
 
     /// Writes a receipt of a task; its leaf, or `None` if nothing of the task is here.
@@ -290,14 +290,14 @@ impl LedgerState {
         past: &mut impl Past,
     ) -> Result<Option<u64>, StepError> {
         let mut view = StepView::new(turn, &self.sessions, past);
-        if !self.assesses() || self.book.task(&mut view, task)?.is_none() {
+        if !self.assesses() || self.assessor.task(&mut view, task)?.is_none() {
             return Ok(None);
         }
-        self.come_to(turn, now, past)?;
+        self.advance_time(turn, now, past)?;
         let mut view = StepView::new(turn, &self.sessions, past);
-        self.book.request_receipt(&mut view, task)?;
+        self.assessor.request_receipt(&mut view, task)?;
         let leaf = turn.next_leaf();
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         Ok(Some(leaf))
     }
 }
@@ -314,9 +314,9 @@ fn deadline(batch: &AdmittedBatch, statement: &Admitted, at: Micros) -> Option<M
         }
     };
     let deadline = match &said.body {
-        SaidBody::TaskOpened { deadline, .. } => *deadline,
-        SaidBody::Intent(intent) => intent.deadline,
-        SaidBody::Heartbeat { next_within_us } if *next_within_us > 0 => {
+        Body::TaskOpened { deadline, .. } => *deadline,
+        Body::Intent(intent) => intent.deadline,
+        Body::Heartbeat { next_within_us } if *next_within_us > 0 => {
             Micros::new(at.get().saturating_add(*next_within_us))
         }
         _ => Micros::new(0),
@@ -325,9 +325,9 @@ fn deadline(batch: &AdmittedBatch, statement: &Admitted, at: Micros) -> Option<M
 }
 
 /// What a statement says; read here only where admission did not know that it would be asked.
-pub(super) fn said(batch: &AdmittedBatch, statement: &Admitted) -> Result<Said, WireError> {
+pub(super) fn said(batch: &AdmittedBatch, statement: &Admitted) -> Result<ParsedBody, WireError> {
     let payload = Bytes::copy_from_slice(batch.payload(statement));
-    Said::read(&payload)
+    ParsedBody::read(&payload)
 }
 
 /// Returns the reason why a statement is not recorded that cannot be read: whoever sent it is told, and
@@ -429,7 +429,7 @@ impl<P: Past> View for StepView<'_, P> {
         self.of_session(session, |session| session.producer.clone())
     }
 
-    fn intent(&mut self, leaf: u64) -> Result<Option<Recorded>, StepError> {
+    fn intent(&mut self, leaf: u64) -> Result<Option<ImplicitIntent>, StepError> {
         if leaf >= self.next_leaf {
             return Ok(None);
         }
@@ -437,7 +437,7 @@ impl<P: Past> View for StepView<'_, P> {
             Some(entry) => entry,
             None => self.past.entry(leaf)?,
         };
-        let recorded = Recorded::read(leaf, &entry, |session| self.bound_to(&session))?;
+        let recorded = ImplicitIntent::read(leaf, &entry, |session| self.bound_to(&session))?;
         let Some(recorded) = recorded else {
             return Ok(None);
         };
@@ -446,16 +446,16 @@ impl<P: Past> View for StepView<'_, P> {
         Ok((at_place == Some(leaf)).then_some(recorded))
     }
 
-    fn due(&mut self, due: &Due) -> Result<Option<Owner>, StepError> {
-        Ok(self.past.due(due)?)
+    fn timer(&mut self, timer: &Timer) -> Result<Option<Owner>, StepError> {
+        Ok(self.past.due(timer)?)
     }
 
-    fn dues_after(
+    fn timers_after(
         &mut self,
-        after: Option<&Due>,
+        after: Option<&Timer>,
         limit: usize,
-    ) -> Result<Vec<(Due, Owner)>, StepError> {
-        Ok(self.past.dues_after(after, limit)?)
+    ) -> Result<Vec<(Timer, Owner)>, StepError> {
+        Ok(self.past.timers_after(after, limit)?)
     }
 
     fn damaged(&self, key: &CellKey) -> StepError {

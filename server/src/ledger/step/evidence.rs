@@ -4,7 +4,7 @@
 //! place; a batch is kept whole, as only all of it can be held against its manifest, and only if it
 //! shows an equivocation that is not on record yet.
 
-use deed_evidence::{Sequence, assess::Spoken, session, trust::Speaker};
+use deed_evidence::{Sequence, assess::RecordedStatement, session, trust::Speaker};
 use deed_tlog::LeafIndex;
 
 use super::{
@@ -28,7 +28,7 @@ impl LedgerState {
     ) -> Result<Placement, StepError> {
         let reused = Placement::Refused(session::Refusal::SequenceReused { expected }.into());
         let is_evidence = matches!(statement.authorship, Authorship::Signed(_))
-            && !batch.header(statement, self.id).body.is_trust()
+            && !batch.header(statement).body.is_trust()
             && brings_erased(batch, statement).is_none()
             && self.may_be_evidence(batch, statement)
             && unread(batch, statement).is_none()
@@ -39,10 +39,10 @@ impl LedgerState {
         if self.is_late(batch) {
             return Ok(Placement::Late);
         }
-        self.come_to(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), past)?;
         let leaf = turn.next_leaf();
         self.keep(turn, batch, statement, Some(first), past)?;
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         Ok(Placement::Equivocation { leaf, expected })
     }
 
@@ -82,7 +82,7 @@ impl LedgerState {
             return Ok(group.late());
         }
 
-        self.come_to(turn, batch.received_at(), past)?;
+        self.advance_time(turn, batch.received_at(), past)?;
         turn.push(batch.entry(group.manifest), group.manifest.leaf_hash);
         let whole = Refusal::Batch {
             culprit: culprit.envelope,
@@ -97,7 +97,7 @@ impl LedgerState {
             });
         }
         // Behind the batch, which lies in one piece.
-        self.write_owed(turn, past)?;
+        self.write_ledger_entries(turn, past)?;
         Ok(placements)
     }
 
@@ -111,7 +111,7 @@ impl LedgerState {
         expected: Sequence,
         past: &mut impl Past,
     ) -> Result<Option<u64>, StepError> {
-        let header = batch.header(member, self.id);
+        let header = batch.header(member);
         if header.sequence >= expected && expected.get() != u64::MAX {
             // Nothing was recorded there.
             return Ok(None);
@@ -133,7 +133,7 @@ impl LedgerState {
     /// Returns true if a statement that somebody signs a second time can be held against them: the
     /// rules say so, and it is still theirs to speak.
     fn may_be_evidence(&self, batch: &AdmittedBatch, statement: &Admitted) -> bool {
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let at = self.effective_time.max(batch.received_at());
         let speaker = Speaker {
             key: statement.authorship.key(),
@@ -150,10 +150,10 @@ impl LedgerState {
         statement: &Admitted,
         past: &mut impl Past,
     ) -> Result<bool, StepError> {
-        let header = batch.header(statement, self.id);
+        let header = batch.header(statement);
         let mut view = StepView::new(turn, &self.sessions, past);
         let (session, sequence) = (header.session, header.sequence);
-        let known = self.book.equivocated(&mut view, session, sequence)?;
+        let known = self.assessor.equivocated(&mut view, session, sequence)?;
         Ok(known.is_some())
     }
 
@@ -169,8 +169,8 @@ impl LedgerState {
         let leaf = turn.next_leaf();
         turn.push(batch.entry(statement), statement.leaf_hash);
         let said = said(batch, statement).map_err(|error| unreadable(leaf, &error))?;
-        let header = batch.header(statement, self.id);
-        let spoken = Spoken {
+        let header = batch.header(statement);
+        let recorded = RecordedStatement {
             leaf,
             leaf_hash: statement.leaf_hash,
             at: self.effective_time,
@@ -178,14 +178,16 @@ impl LedgerState {
             header: &header,
             payload: batch.payload(statement),
             payload_digest: statement.payload_digest,
-            said: &said,
+            parsed: &said,
             key: statement.authorship.key(),
         };
         let trust = self.trust.read();
         let mut view = StepView::new(turn, &self.sessions, past);
         match first {
-            Some(first) => self.book.equivocation(&mut view, &trust, &spoken, first)?,
-            None => self.book.beside(&mut view, &trust, &spoken)?,
+            Some(first) => self
+                .assessor
+                .equivocation(&mut view, &trust, &recorded, first)?,
+            None => self.assessor.beside(&mut view, &trust, &recorded)?,
         };
         Ok(())
     }

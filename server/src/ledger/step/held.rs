@@ -28,14 +28,14 @@ const SESSION_BYTES: usize = 2 * size_of::<(SessionId, (Session, Run))>();
 impl LedgerState {
     /// Forgets what is beyond the bounds, before a turn begins.
     pub(super) fn keep_bounds(&mut self, past: &mut impl Past) -> Result<(), StepError> {
-        if self.book.cells_held() > CELLS_HELD_MAX {
+        if self.assessor.cells_held() > CELLS_HELD_MAX {
             past.settle()?;
-            self.book.forget_cells();
-            self.book.begins_at(self.edge.size().get());
+            self.assessor.forget_cells();
+            self.assessor.begins_at(self.edge.size().get());
         }
-        if self.book.timers_at_hand() > TIMERS_AT_HAND_MAX {
+        if self.assessor.timers_at_hand() > TIMERS_AT_HAND_MAX {
             past.settle()?;
-            self.book.forget_timers();
+            self.assessor.forget_timers();
         }
         if self.session_bytes() > SESSIONS_HELD_MAX {
             // A session that is not cached must be in the store, also if the last turn made it.
@@ -48,8 +48,8 @@ impl LedgerState {
     /// Bytes of what it holds in memory and could read again: sessions, and the assessment's cells
     /// and timers. An estimate, containers included.
     pub(crate) fn held(&self) -> usize {
-        let timers = self.book.timers_at_hand() * TIMER_BYTES;
-        self.session_bytes() + self.book.held() + timers
+        let timers = self.assessor.timers_at_hand() * TIMER_BYTES;
+        self.session_bytes() + self.assessor.held() + timers
     }
 
     /// Bytes of the evidence policy in force, which is in memory as long as this is.
@@ -59,8 +59,8 @@ impl LedgerState {
 
     /// Forgets what can be read again. Only when every finished turn is in the store, and none is open.
     pub(crate) fn forget(&mut self) {
-        self.book.forget();
-        self.book.begins_at(self.edge.size().get());
+        self.assessor.forget();
+        self.assessor.begins_at(self.edge.size().get());
         self.forget_sessions();
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, convert::Infallible};
 
 use deed_evidence::{
-    LedgerId, Micros, PayloadDigest, SessionId,
+    Micros, PayloadDigest, SessionId,
     entry::Entry,
     session::{BatchStep, Binding, Session},
     trust::Speaker,
@@ -65,9 +65,6 @@ impl TouchedSessions {
     }
 }
 
-/// Stands for a digest that nobody has asked for yet.
-const UNDIGESTED: PayloadDigest = PayloadDigest::new([0; 32]);
-
 /// The result of judging a session's speaker. It holds until the trust state changes or `until` comes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
@@ -105,14 +102,8 @@ impl Touched {
     }
 
     /// Takes the statement that will be `leaf`.
-    pub(super) fn record(
-        &mut self,
-        batch: &AdmittedBatch,
-        statement: &Admitted,
-        ledger: LedgerId,
-        leaf: u64,
-    ) {
-        let header = batch.header(statement, ledger);
+    pub(super) fn record(&mut self, batch: &AdmittedBatch, statement: &Admitted, leaf: u64) {
+        let header = batch.header(statement);
         let digest = self.put_off(statement, leaf);
         match &mut self.session {
             Some(session) => session.advance(&header, digest),
@@ -151,10 +142,10 @@ impl Touched {
         self.changed = true;
     }
 
-    /// The digest of a statement's payload, or a stand-in for one that is computed when asked for.
-    fn put_off(&mut self, statement: &Admitted, leaf: u64) -> PayloadDigest {
+    /// The digest of a statement's payload; `None` if it is computed when asked for.
+    fn put_off(&mut self, statement: &Admitted, leaf: u64) -> Option<PayloadDigest> {
         self.undigested = statement.payload_digest.is_none().then_some(leaf);
-        statement.payload_digest.unwrap_or(UNDIGESTED)
+        statement.payload_digest
     }
 
     /// Computes the digest of the last payload if that was put off.
@@ -167,7 +158,7 @@ impl Touched {
             leaf,
             reason: error.to_string(),
         })?;
-        session.last_payload = PayloadDigest::of(entry.payload);
+        session.last_payload = Some(PayloadDigest::of(entry.payload));
         Ok(())
     }
 }

@@ -2,24 +2,24 @@
 
 use super::*;
 
-pub(super) fn task_stories() -> Vec<(Thing, S, E, Story)> {
+pub(super) fn task_stories() -> Vec<(Machine, S, E, Story)> {
     vec![
-        (Thing::Task, S::New, E::Opened, |s| {
+        (Machine::Task, S::New, E::Opened, |s| {
             let opened = s.open(RiskTier::Low);
             anew(Of::Task, opened.leaf)
         }),
-        (Thing::Task, S::Open, E::Closed, |s| {
+        (Machine::Task, S::Open, E::Closed, |s| {
             s.open(RiskTier::Low);
             let then = at(s, Of::Task);
             then(s.close().leaf)
         }),
-        (Thing::Task, S::Open, E::DeadlinePassed, |s| {
+        (Machine::Task, S::Open, E::DeadlinePassed, |s| {
             s.ledger
                 .say(PLATFORM, Some(1), task_opened(RiskTier::Low, 500));
             let then = at(s, Of::Task);
             then(s.tick(500))
         }),
-        (Thing::Task, S::Closed, E::ReceiptWritten, |s| {
+        (Machine::Task, S::Closed, E::ReceiptWritten, |s| {
             s.open(RiskTier::Low);
             s.mark();
             let end = s.close().leaf;
@@ -66,8 +66,8 @@ pub(super) fn ends_with_task(s: &mut Stage, of: Of) -> Told {
     then(end).also(closed(end))
 }
 
-pub(super) fn grant_stories() -> Vec<(Thing, S, E, Story)> {
-    let of = |from, event, story: Story| (Thing::Grant, from, event, story);
+pub(super) fn grant_stories() -> Vec<(Machine, S, E, Story)> {
+    let of = |from, event, story: Story| (Machine::Grant, from, event, story);
     vec![
         of(S::New, E::Granted, |s| {
             s.open(RiskTier::Low);

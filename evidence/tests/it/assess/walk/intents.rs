@@ -32,10 +32,10 @@ fn comes(s: &mut Stage, intent: &Place, status: OutcomeStatus) -> Told {
     told.also(unobserved(leaf, intent.leaf))
 }
 
-pub(super) fn stories() -> Vec<(Thing, S, E, Story)> {
+pub(super) fn stories() -> Vec<(Machine, S, E, Story)> {
     const DONE: OutcomeStatus = OutcomeStatus::Succeeded;
     const NOT: OutcomeStatus = OutcomeStatus::NotDone;
-    let of = |from, event, story: Story| (Thing::Intent, from, event, story);
+    let of = |from, event, story: Story| (Machine::Intent, from, event, story);
     vec![
         of(S::New, E::JudgedClear, |s| {
             s.ledger.set_default_policy();

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use deed_evidence::{
     assess::{
         digest, finding, layers, state_at,
-        table::{Event as E, ROWS, Row, State as S, Thing, Time},
+        table::{Event as E, Machine, State as S, TRANSITIONS, Time, Transition},
     },
     entry::Entry,
     statement::{self, LEDGER_PRODUCER},
@@ -167,7 +167,7 @@ fn closed(leaf: u64) -> digest::Event {
 
 type Story = fn(&mut Stage) -> Told;
 
-fn stories() -> Vec<(Thing, S, E, Story)> {
+fn stories() -> Vec<(Machine, S, E, Story)> {
     let mut all = grants::task_stories();
     all.extend(grants::grant_stories());
     all.extend(intents::stories());
@@ -182,9 +182,9 @@ fn every_row_has_a_story_and_every_story_a_row() {
         .into_iter()
         .map(|(a, b, c, _)| (a, b, c))
         .collect();
-    let rows: HashSet<_> = ROWS
+    let rows: HashSet<_> = TRANSITIONS
         .iter()
-        .map(|row| (row.thing, row.from, row.event))
+        .map(|row| (row.machine, row.from, row.event))
         .collect();
     let once: HashSet<_> = told.iter().copied().collect();
     assert_eq!(once.len(), told.len(), "a story is told twice");
@@ -197,14 +197,14 @@ fn every_row_has_a_story_and_every_story_a_row() {
 #[test]
 fn every_row_happens_as_it_says() {
     for (thing, from, event, story) in stories() {
-        let row = ROWS
+        let row = TRANSITIONS
             .iter()
-            .find(|row| (row.thing, row.from, row.event) == (thing, from, event))
+            .find(|row| (row.machine, row.from, row.event) == (thing, from, event))
             .unwrap();
         let mut stage = Stage::new();
         check(row, &mut stage, story);
         stage.replays();
-        // A book that forgets everything between two units comes to the same.
+        // An assessor that forgets everything between two units comes to the same.
         let mut again = Stage::of(Ledger::forgetting());
         check(row, &mut again, story);
         assert_eq!(again.ledger.kept, stage.ledger.kept, "{row:?}");
@@ -212,7 +212,7 @@ fn every_row_happens_as_it_says() {
     }
 }
 
-fn check(row: &Row, stage: &mut Stage, story: Story) {
+fn check(row: &Transition, stage: &mut Stage, story: Story) {
     let told = story(stage);
     let ledger = &stage.ledger;
     assert_eq!(told.from, row.from, "{row:?}");
@@ -254,7 +254,7 @@ fn check(row: &Row, stage: &mut Stage, story: Story) {
     );
 }
 
-fn check_time(row: &Row, stage: &Stage, told: &Told) {
+fn check_time(row: &Transition, stage: &Stage, told: &Told) {
     let leaf = usize::try_from(told.leaf).unwrap();
     let by_ledger = stage.ledger.entries().get(leaf).map(|entry| {
         let entry = Entry::parse(entry).unwrap();

@@ -25,8 +25,8 @@ fn uncorroborated(s: &mut Stage) -> Place {
     intent
 }
 
-pub(super) fn stories() -> Vec<(Thing, S, E, Story)> {
-    let of = |from, event, story: Story| (Thing::Outcome, from, event, story);
+pub(super) fn stories() -> Vec<(Machine, S, E, Story)> {
+    let of = |from, event, story: Story| (Machine::Outcome, from, event, story);
     fn begins(s: &mut Stage, status: OutcomeStatus) -> Told {
         let intent = s.cleared(0);
         let then = at(s, Of::Outcome(intent.leaf));
@@ -74,8 +74,8 @@ pub(super) fn stories() -> Vec<(Thing, S, E, Story)> {
     ]
 }
 
-pub(super) fn session_stories() -> Vec<(Thing, S, E, Story)> {
-    let of = |from, event, story: Story| (Thing::Session, from, event, story);
+pub(super) fn session_stories() -> Vec<(Machine, S, E, Story)> {
+    let of = |from, event, story: Story| (Machine::Session, from, event, story);
     vec![
         of(S::New, E::Spoke, |s| {
             let then = at(s, Of::Session(AGENT));

@@ -1,4 +1,4 @@
-//! Intents as their entries have them: nothing more is kept of one that its open task cleared.
+//! Intents that their open task cleared: no cell is kept, for their entry says everything.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,26 +8,26 @@ use deed_tlog::{Hash, leaf_hash};
 
 use super::{
     act::{copied, copied_of},
+    body::{Body, ParsedBody},
     cells::{Act, Leaves, Task},
-    said::{Said, SaidBody},
 };
 use crate::{
     CommitmentDigest, KeyId, Micros, PayloadDigest, Sequence, SessionId, TaskId,
     entry::{Entry, EntryError},
 };
 
-/// What the entry of an Intent says of it, as far as an [`Act`] holds it.
+/// An Intent as its entry has it, as far as an [`Act`] holds it.
 ///
 /// A ledger without an evidence policy clears an Intent that relies on no grant, has no deadline
 /// and names no amount if its task is open. What becomes of it at its leaf follows from its entry,
 /// so no cell is written: it gets one when something else is said of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
+pub struct ImplicitIntent {
     /// Its leaf.
     pub leaf: u64,
     /// Its leaf hash.
     pub leaf_hash: Hash,
-    /// Of its payload.
+    /// The digest of its payload.
     pub payload_digest: PayloadDigest,
     /// Its task.
     pub task: TaskId,
@@ -37,17 +37,17 @@ pub struct Recorded {
     pub sequence: Sequence,
     /// The key that signed it, or the manifest over it.
     pub key: Option<KeyId>,
-    /// When it was received: effective time at its leaf, where no cell is kept.
+    /// Its receive time, which is effective time at its leaf where no cell is kept.
     pub received_at: Micros,
-    /// What it is called with.
+    /// The digest of its arguments.
     pub arguments: Option<CommitmentDigest>,
-    /// Whether the prompt is committed to.
+    /// True if the prompt is committed to.
     pub prompt: bool,
     /// The resource that it acts on.
     pub resource: Box<str>,
 }
 
-impl Recorded {
+impl ImplicitIntent {
     /// Reads the entry at `leaf`; `None` if it is no Intent of a task. `bound_to` tells the key that
     /// a session is bound to; it is asked for what the signature over a batch covers.
     ///
@@ -67,8 +67,8 @@ impl Recorded {
         let (Some(task), crate::statement::BodyKind::Intent) = (header.task, header.body) else {
             return Ok(None);
         };
-        let said = Said::read(&entry.slice_ref(parsed.payload)).map_err(EntryError::from)?;
-        let SaidBody::Intent(intent) = said.body else {
+        let said = ParsedBody::read(&entry.slice_ref(parsed.payload)).map_err(EntryError::from)?;
+        let Body::Intent(intent) = said.body else {
             return Ok(None);
         };
         let key = match parsed.author {
@@ -100,12 +100,12 @@ impl Recorded {
         (assessed && !second).then(|| self.cleared())
     }
 
-    /// Bytes that it holds.
+    /// Bytes of memory that it takes.
     const fn held(&self) -> usize {
         size_of::<Self>() + self.resource.len() + 16
     }
 
-    /// The act as it stands at its leaf.
+    /// The act at its leaf.
     fn cleared(&self) -> Act {
         Act {
             leaf: self.leaf,
@@ -125,11 +125,11 @@ impl Recorded {
     }
 }
 
-/// Intents of late: most Outcomes are of one of them. A cache of what can be read again.
+/// Recent Intents: most Outcomes are of one of them. A cache of what can be read again.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     /// Those of which no cell was kept when they were recorded, ascending by leaf.
-    intents: VecDeque<Recorded>,
+    intents: VecDeque<ImplicitIntent>,
     /// Bytes that these hold.
     held: usize,
     /// Leaves by places in sessions, in two generations: when the young one is full, the old one is
@@ -161,7 +161,7 @@ impl Recent {
         leaf.copied()
     }
 
-    pub(super) fn push(&mut self, intent: Recorded) {
+    pub(super) fn push(&mut self, intent: ImplicitIntent) {
         self.held += intent.held();
         self.intents.push_back(intent);
         // The newest one is never forgotten: it is asked for right away.
@@ -173,7 +173,7 @@ impl Recent {
         }
     }
 
-    pub(super) fn intent(&self, leaf: u64) -> Option<&Recorded> {
+    pub(super) fn intent(&self, leaf: u64) -> Option<&ImplicitIntent> {
         let at = self.intents.binary_search_by_key(&leaf, |one| one.leaf);
         at.ok().and_then(|at| self.intents.get(at))
     }
@@ -193,8 +193,8 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn recorded(leaf: u64, name: usize) -> Recorded {
-        Recorded {
+    fn recorded(leaf: u64, name: usize) -> ImplicitIntent {
+        ImplicitIntent {
             leaf,
             leaf_hash: Hash::new([0; 32]),
             payload_digest: PayloadDigest::new([0; 32]),
@@ -209,7 +209,8 @@ mod tests {
         }
     }
 
-    /// Intents of late are bounded in number and in bytes, their places in number, and the newest are kept.
+    /// Recent Intents are bounded in number and in bytes, their places in number, and the newest are
+    /// kept.
     #[test]
     fn intents_of_late_are_bounded() {
         let mut recent = Recent::default();

@@ -1,108 +1,96 @@
-//! Observations: what others saw of an act.
+//! Observation: what others saw of an act.
 
 use deed_proto::v1::{EvidencePart, FindingKind, IntentState, KeyRole, TaskState};
 
-use super::{
-    LIST_MAX, SEEN_OPEN_MAX, SKEW_US, SYSTEMS_MAX,
-    act::{copied, task_of},
-    amounts::{self, Moves as _},
-    book::{Book, Here, View, Voice},
-    cells::{Act, Change, Observed, System, SystemSaw},
-    correlation::{Found, largest_share},
-    effects::{self, CHANGES_MAX, Seen, Sighted},
-    keys,
-    said::{Effect, LeafRef, Said},
-    table::{Event, State},
-    work::Budget,
+use super::{Apply, Author};
+use crate::{
+    Micros, TaskId,
+    assess::{
+        LIST_MAX, RecordedStatement, SEEN_OPEN_MAX, SKEW_US, SYSTEMS_MAX, View,
+        act::{copied, task_of},
+        amounts::{self, Moves as _},
+        body::{Effect, LeafRef, ParsedBody},
+        cells::{Act, Change, Observed, System, SystemSaw},
+        correlation::{Found, largest_share},
+        effects::{self, CHANGES_MAX, EffectMatch, ObservedEffect},
+        keys,
+        table::{Event, State},
+        work::Budget,
+    },
 };
-use crate::{Micros, TaskId};
 
 /// Findings about what was seen before an Outcome came; one more says how many there are beyond.
 const EARLY_FINDINGS_MAX: usize = 8;
 
 /// An Observation, with its effects parted into those that its speaker can prove and the others.
-pub(super) struct Sight<'a> {
+pub(in crate::assess) struct ObservedEffects<'a> {
     /// On resources that are the speaker's own.
-    pub(super) own: Vec<Sighted>,
+    pub(in crate::assess) own: Vec<ObservedEffect>,
     /// On others, or said by somebody who is no registered system.
-    pub(super) claimed: Vec<Sighted>,
+    pub(in crate::assess) claimed: Vec<ObservedEffect>,
     observed_at: Micros,
-    pub(super) task: Option<TaskId>,
-    pub(super) said: &'a Said,
+    pub(in crate::assess) task: Option<TaskId>,
+    pub(in crate::assess) parsed: &'a ParsedBody,
 }
 
-impl Book {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what was said, by whom, and where"
-    )]
-    pub(super) fn observation<V: View>(
+impl<V: View> Apply<'_, V> {
+    /// Takes what a downstream system saw, of an act or of none.
+    pub(super) fn observation(
         &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        task: Option<TaskId>,
-        said: &Said,
+        statement: &RecordedStatement<'_>,
         intent: Option<LeafRef>,
         seen: &[Effect],
         observed_at: Micros,
-        bytes: usize,
     ) -> Result<(), V::Error> {
-        let system = voice
+        let (task, parsed, bytes) = (self.task, statement.parsed, statement.payload.len());
+        let system = self
+            .author
             .record
             .filter(|record| record.role == KeyRole::DownstreamSystem);
-        if voice.is_signed() && system.is_none() && !voice.has_role(KeyRole::Importer) {
-            let kind = FindingKind::WrongRole;
-            let detail = "an observation is signed by a downstream system";
-            self.find(view, here, kind, task, here.leaf, None, detail)?;
+        if self.author.is_signed() && system.is_none() && !self.author.has_role(KeyRole::Importer) {
+            self.find(FindingKind::WrongRole)
+                .says("an observation is signed by a downstream system")?;
         }
         let owns = |effect: &&Effect| system.is_some_and(|system| system.owns(&effect.resource));
         let (own, claimed): (Vec<&Effect>, Vec<&Effect>) = seen.iter().partition(owns);
-        let sight = Sight {
-            own: own.into_iter().map(Sighted::of).collect(),
-            claimed: claimed.into_iter().map(Sighted::of).collect(),
+        let sight = ObservedEffects {
+            own: own.into_iter().map(ObservedEffect::of).collect(),
+            claimed: claimed.into_iter().map(ObservedEffect::of).collect(),
             observed_at,
             task,
-            said,
+            parsed,
         };
         let mut budget = Budget::of_search(bytes);
         if !sight.own.is_empty() {
             let mut budget = Budget::of_tokens(bytes);
-            self.tokens_seen(view, here, task, said, &mut budget)?;
+            self.tokens_seen(parsed, &mut budget)?;
         }
         let found = match intent {
             Some(intent) => Found {
-                act: self.act_named(view, task, &intent)?,
+                act: self.act_named(task, &intent)?,
                 missed: 0,
             },
-            None => self.act_correlated(view, here, voice, &sight, &mut budget)?,
+            None => self.act_correlated(&sight, &mut budget)?,
         };
         if found.missed > 0 {
             // Whether it is of one of these is not known: that it is of no act is not said.
-            let kind = FindingKind::NotCompared;
             let detail = format!(
                 "{} acts share its correlation keys that it was not compared with; name the Intent, or \
                  fewer keys",
                 found.missed
             );
-            self.find(view, here, kind, sight.task, here.leaf, None, detail)?;
+            self.find(FindingKind::NotCompared).says(detail)?;
         }
         match found.act {
-            Some(act) => self.observed(view, here, voice, act, &sight),
+            Some(act) => self.observed(act, &sight),
             None if found.missed > 0 => Ok(()),
-            None => self.observed_of_nothing(view, here, voice, &sight),
+            None => self.observed_of_nothing(&sight),
         }
     }
 
     /// Takes an Observation that belongs to no act here.
-    fn observed_of_nothing<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        sight: &Sight<'_>,
-    ) -> Result<(), V::Error> {
-        let list = |effects: &[Sighted], what: &str| {
+    fn observed_of_nothing(&mut self, sight: &ObservedEffects<'_>) -> Result<(), V::Error> {
+        let list = |effects: &[ObservedEffect], what: &str| {
             let first = effects.first();
             let first = first.map_or_else(String::new, |one| one.effect.told());
             match effects.len() {
@@ -112,44 +100,37 @@ impl Book {
         };
         if !sight.own.is_empty() {
             let detail = list(&sight.own, "seen");
-            let kind = FindingKind::HiddenSideEffect;
-            self.find(view, here, kind, sight.task, here.leaf, None, detail)?;
+            self.find(FindingKind::HiddenSideEffect).says(detail)?;
         }
-        if !sight.claimed.is_empty() && may_claim(voice) {
+        if !sight.claimed.is_empty() && may_claim(self.author) {
             let detail = list(&sight.claimed, "claimed");
-            let kind = FindingKind::UnprovenClaim;
-            self.find(view, here, kind, sight.task, here.leaf, None, detail)?;
+            self.find(FindingKind::UnprovenClaim).says(detail)?;
         }
         Ok(())
     }
 
     /// Takes what was seen of an act.
-    fn observed<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        mut act: Act,
-        sight: &Sight<'_>,
-    ) -> Result<(), V::Error> {
-        let system = effects::system(voice.producer);
+    fn observed(&mut self, mut act: Act, sight: &ObservedEffects<'_>) -> Result<(), V::Error> {
+        let system = effects::system(self.author.producer);
         let remembers = (!sight.own.is_empty()).then_some(system);
-        self.with_effects(view, &mut act, remembers)?;
+        self.with_effects(&mut act, remembers)?;
         self.compares(&act, sight.own.len() + sight.claimed.len());
-        let rival = voice.record.filter(|_| !sight.own.is_empty());
+        let rival = self.author.record.filter(|_| !sight.own.is_empty());
         let rival = rival
-            .and_then(|system| keys::rival(&act, here.registry, system, EvidencePart::Observation));
+            .and_then(|system| keys::rival(&act, self.trust, system, EvidencePart::Observation));
         let proves = !sight.own.is_empty() && rival.is_none();
         if let Some(rival) = rival {
-            let detail =
-                "the system has the controller of somebody who acts, decides or approves here";
-            let (kind, task) = (FindingKind::UnprovenClaim, task_of(&act));
-            self.find(view, here, kind, task, here.leaf, Some(rival.leaf), detail)?;
-        } else if !sight.claimed.is_empty() && may_claim(voice) {
-            self.claimed_of(view, here, voice, &act, sight)?;
+            self.find(FindingKind::UnprovenClaim)
+                .in_task(task_of(&act))
+                .contradicts(rival.leaf)
+                .says(
+                    "the system has the controller of somebody who acts, decides or approves here",
+                )?;
+        } else if !sight.claimed.is_empty() && may_claim(self.author) {
+            self.claimed_of(&act, sight)?;
         }
         if proves {
-            self.saw(view, here, voice, &mut act, sight)?;
+            self.saw(&mut act, sight)?;
         }
         if act.observations.len() >= LIST_MAX {
             // A mere claim gives way to an independent system's Observation.
@@ -157,31 +138,29 @@ impl Book {
             match claimed.filter(|_| proves) {
                 Some(at) => act.observations.remove(at),
                 // Its effects are among the changes, which have a bound of their own.
-                None => return self.put_act(view, act),
+                None => return self.put_act(act),
             };
         }
-        let leaf = here.leaf;
+        let leaf = self.leaf;
         act.observations.push(Observed { leaf, proves });
-        self.put_act(view, act)
+        self.put_act(act)
     }
 
     /// Notes what somebody says of an act that they cannot prove.
-    fn claimed_of<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        act: &Act,
-        sight: &Sight<'_>,
-    ) -> Result<(), V::Error> {
+    fn claimed_of(&mut self, act: &Act, sight: &ObservedEffects<'_>) -> Result<(), V::Error> {
         let compared = effects::look_up(act, &sight.claimed, &[]);
         let other = compared
             .seen
             .iter()
             .zip(&sight.claimed)
             .map(|(seen, one)| (seen, &one.effect))
-            .find(|(seen, _)| matches!(seen, Seen::Different | Seen::Beyond | Seen::Hidden));
-        let detail = match (other, voice.has_role(KeyRole::DownstreamSystem)) {
+            .find(|(seen, _)| {
+                matches!(
+                    seen,
+                    EffectMatch::Different | EffectMatch::Beyond | EffectMatch::Hidden
+                )
+            });
+        let detail = match (other, self.author.has_role(KeyRole::DownstreamSystem)) {
             (None, false) => return Ok(()),
             (_, true) => {
                 let effect = &sight.claimed[0].effect;
@@ -195,29 +174,24 @@ impl Book {
                 effect.kind, effect.resource
             ),
         };
-        let (kind, task) = (FindingKind::UnprovenClaim, task_of(act));
-        self.find(view, here, kind, task, here.leaf, Some(act.leaf), detail)
+        self.find(FindingKind::UnprovenClaim)
+            .in_task(task_of(act))
+            .contradicts(act.leaf)
+            .says(detail)
     }
 
     /// An independent system saw resources of its own change.
-    fn saw<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        act: &mut Act,
-        sight: &Sight<'_>,
-    ) -> Result<(), V::Error> {
-        if let (Some(task), Some(key)) = (task_of(act), voice.key)
+    fn saw(&mut self, act: &mut Act, sight: &ObservedEffects<'_>) -> Result<(), V::Error> {
+        if let (Some(task), Some(key)) = (task_of(act), self.author.key)
             && sight.task != Some(task)
         {
             // It spoke of the task, if not in it: should the key turn out compromised, the task is
             // flagged.
-            self.key_speaks(view, here, task, key)?;
+            self.key_speaks(task, key)?;
         }
-        let mut other = self.hold_against_clearance(view, here, act, sight)?;
-        let system = effects::system(voice.producer);
-        if !self.has_room(view, here, voice, act, system)? {
+        let mut other = self.hold_against_clearance(act, sight)?;
+        let system = effects::system(self.author.producer);
+        if !self.has_room(act, system)? {
             return Ok(());
         }
         let compared = effects::look_up(act, &sight.own, &system);
@@ -226,23 +200,25 @@ impl Book {
         let mut beyond_bound = false;
         for at in effects::most_exact_first(&sight.own) {
             let (effect, seen) = (&sight.own[at].effect, compared.seen[at]);
-            if seen == Seen::Again {
+            if seen == EffectMatch::Again {
                 if let Some(detail) = said_more(act, &sight.own[at], &system) {
                     other = true;
-                    let kind = FindingKind::EffectMismatch;
-                    self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+                    self.find(FindingKind::EffectMismatch)
+                        .of(act)
+                        .contradicts_this()
+                        .says(detail)?;
                 }
                 continue;
             }
             let mut beyond = None;
-            if seen != Seen::Otherwise {
+            if seen != EffectMatch::Otherwise {
                 let own = act.changes.iter().filter(|one| one.system[..] == system);
                 if own.count() >= CHANGES_MAX {
                     if !std::mem::replace(&mut beyond_bound, true) {
-                        let kind = FindingKind::NotCompared;
-                        let detail =
-                            "more changes were seen of this act than are compared; this one is not";
-                        self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+                        self.find(FindingKind::NotCompared)
+                            .of(act)
+                            .contradicts_this()
+                            .says("more changes were seen of this act than are compared; this one is not")?;
                     }
                     continue;
                 }
@@ -250,9 +226,9 @@ impl Book {
                 (expected, beyond) = effects::beyond_cleared(act, effect, taken);
                 taken |= expected.map_or(0, effects::bit);
                 act.changes.push(Change {
-                    leaf: here.leaf,
-                    at_us: here.at.get(),
-                    key: copied(voice.key.as_ref().map_or(&[], |key| &key.as_bytes()[..])),
+                    leaf: self.leaf,
+                    at_us: self.at.get(),
+                    key: copied(self.author.key_bytes()),
                     system: copied(&system),
                     effect: sight.own[at].print.clone(),
                     declared: declared(seen),
@@ -260,7 +236,7 @@ impl Book {
                 });
             }
             // An effect that nobody has declared yet is compared when the Outcome comes.
-            let compares = act.outcome.is_some() || seen == Seen::Otherwise;
+            let compares = act.outcome.is_some() || seen == EffectMatch::Otherwise;
             let found = match unlike(seen, &effect.told()).filter(|_| compares) {
                 Some((FindingKind::EffectMismatch, detail)) => {
                     Some((FindingKind::EffectMismatch, beyond.unwrap_or(detail)))
@@ -270,41 +246,36 @@ impl Book {
             };
             if let Some((kind, detail)) = found {
                 other = true;
-                self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+                self.find(kind).of(act).contradicts_this().says(detail)?;
             }
         }
         if !other && let Some(detail) = amounts_beyond(act, &system) {
             other = true;
-            let kind = FindingKind::EffectMismatch;
-            self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+            self.find(FindingKind::EffectMismatch)
+                .of(act)
+                .contradicts_this()
+                .says(detail)?;
         }
         if act.outcome.is_none() {
-            return self.seen_before_outcome(view, here, act);
+            return self.seen_before_outcome(act);
         }
         if beyond_bound && !other {
             // What was not compared is not known to be the same.
             return Ok(());
         }
-        self.conclude(view, here, act, other)
+        self.conclude(act, other)
     }
 
     /// Returns true if there is room for what a system saw of an act. If 8 systems have seen something of
     /// it, the newest of the controller that has the most gives way, and the finding says so.
-    fn has_room<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        voice: Voice<'_>,
-        act: &mut Act,
-        system: System,
-    ) -> Result<bool, V::Error> {
+    fn has_room(&mut self, act: &mut Act, system: System) -> Result<bool, V::Error> {
         if act.systems.iter().any(|one| one.name() == system) {
             return Ok(true);
         }
         act.systems.push(SystemSaw {
             system: copied(&system),
-            first_leaf: here.leaf,
-            key: copied(voice.key.as_ref().map_or(&[], |key| &key.as_bytes()[..])),
+            first_leaf: self.leaf,
+            key: copied(self.author.key_bytes()),
             ..SystemSaw::default()
         });
         if act.systems.len() <= SYSTEMS_MAX {
@@ -315,38 +286,38 @@ impl Book {
             .iter()
             .map(|one| (&one.key[..], false))
             .collect();
-        let at = largest_share(here.registry, &keys).unwrap_or(SYSTEMS_MAX);
+        let at = largest_share(self.trust, &keys).unwrap_or(SYSTEMS_MAX);
         let name = act.systems[at].name();
         if name == system {
             act.systems.pop();
         } else {
             self.drop_system(act, name);
         }
-        let kind = FindingKind::NotCompared;
         let detail = format!(
             "more than {SYSTEMS_MAX} systems saw changes of this act; those of one are not compared"
         );
-        self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        self.find(FindingKind::NotCompared)
+            .of(act)
+            .contradicts_this()
+            .says(detail)?;
         Ok(name != system)
     }
 
     /// Notes how many pairs of effects are compared.
-    pub(super) fn compares(&mut self, act: &Act, seen: usize) {
+    pub(in crate::assess) fn compares(&mut self, act: &Act, seen: usize) {
         let declared = act.outcome.as_ref().map_or(0, |one| one.effects.len());
         let known = act.expected_effects.len() + declared + act.changes.len();
-        self.cells.compared(seen * known);
+        self.cells.cache.compared(seen * known);
     }
 
     /// Makes a finding if the act was not cleared, or not before its effects were seen. Returns
     /// whether it made one.
-    fn hold_against_clearance<V: View>(
+    fn hold_against_clearance(
         &mut self,
-        view: &mut V,
-        here: Here<'_>,
         act: &mut Act,
-        sight: &Sight<'_>,
+        sight: &ObservedEffects<'_>,
     ) -> Result<bool, V::Error> {
-        let state = self.stands(view, act)?;
+        let state = self.effective_state(act)?;
         let cleared = matches!(state, State::Cleared | State::Completed | State::Overdue);
         let cleared_at = act.cleared_at_us.max(act.at_us);
         let seen_at = sight.observed_at.get();
@@ -366,33 +337,32 @@ impl Book {
             let detail = "effects were seen of an Intent that may not be acted on, or not any more";
             (FindingKind::HiddenSideEffect, detail)
         };
-        self.find_of(view, here, act, kind, Some(here.leaf), detail)?;
+        self.find(kind).of(act).contradicts_this().says(detail)?;
         Ok(true)
     }
 
     /// Effects of an act that has no Outcome yet.
-    fn seen_before_outcome<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        act: &mut Act,
-    ) -> Result<(), V::Error> {
+    fn seen_before_outcome(&mut self, act: &mut Act) -> Result<(), V::Error> {
         let Some(id) = task_of(act) else {
             return Ok(());
         };
         let state = act.state();
-        let Some(task) = self.cells.task(view, id)? else {
+        let Some(task) = self.cells.task(id)? else {
             return Ok(());
         };
         if state == IntentState::Overdue {
-            let kind = FindingKind::HiddenSideEffect;
-            let detail = "effects were seen, and its deadline had passed without an Outcome of it";
-            return self.find_of(view, here, act, kind, Some(here.leaf), detail);
+            return self
+                .find(FindingKind::HiddenSideEffect)
+                .of(act)
+                .contradicts_this()
+                .says("effects were seen, and its deadline had passed without an Outcome of it");
         }
         if task.state() == TaskState::Closed && state == IntentState::Cleared {
-            let kind = FindingKind::HiddenSideEffect;
-            let detail = "effects were seen, and the task had ended without an Outcome of it";
-            return self.find_of(view, here, act, kind, Some(here.leaf), detail);
+            return self
+                .find(FindingKind::HiddenSideEffect)
+                .of(act)
+                .contradicts_this()
+                .says("effects were seen, and the task had ended without an Outcome of it");
         }
         if task.state() != TaskState::Open || state != IntentState::Cleared {
             return Ok(());
@@ -402,43 +372,29 @@ impl Book {
         }
         if task.seen_open.len() >= SEEN_OPEN_MAX {
             // Nobody would look at it again when the task ends.
-            let kind = FindingKind::NotCompared;
             let detail = format!(
                 "effects of more than {SEEN_OPEN_MAX} acts of this task were seen before their Outcomes"
             );
             // What was seen is kept, and compared if the Outcome comes.
-            return self.find(
-                view,
-                here,
-                kind,
-                Some(id),
-                act.leaf,
-                Some(here.leaf),
-                detail,
-            );
+            return self
+                .find(FindingKind::NotCompared)
+                .in_task(id)
+                .about(act.leaf)
+                .contradicts_this()
+                .says(detail);
         }
-        if let Some(task) = self.cells.change_task(view, id)? {
+        if let Some(task) = self.cells.change_task(id)? {
             task.seen_open.push(act.leaf);
         }
         Ok(())
     }
 
     /// The Outcome is there now: compares with it what was seen before.
-    pub(super) fn compare_early<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        act: &mut Act,
-    ) -> Result<(), V::Error> {
-        self.by_proven(|book| book.compare_seen(view, here, act))
+    pub(super) fn compare_early(&mut self, act: &mut Act) -> Result<(), V::Error> {
+        self.by_proven(|ctx| ctx.compare_seen(act))
     }
 
-    fn compare_seen<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        act: &mut Act,
-    ) -> Result<(), V::Error> {
+    fn compare_seen(&mut self, act: &mut Act) -> Result<(), V::Error> {
         if act.changes.is_empty() || act.outcome.is_none() {
             return Ok(());
         }
@@ -448,7 +404,7 @@ impl Book {
             act.has(FindingKind::EffectMismatch) || act.has(FindingKind::HiddenSideEffect);
         let mut unlike_then = Vec::new();
         for group in early.chunk_by(|a, b| a.leaf == b.leaf) {
-            let prints = group.iter().map(|change| Sighted {
+            let prints = group.iter().map(|change| ObservedEffect {
                 effect: Effect::default(),
                 print: change.effect.clone(),
             });
@@ -476,34 +432,27 @@ impl Book {
             if beyond > 0 && at + 1 == EARLY_FINDINGS_MAX {
                 detail = format!("{detail}; so it is with {beyond} more that were seen before");
             }
-            self.find_of(view, here, act, kind, Some(leaf), detail)?;
+            self.find(kind).of(act).contradicts(leaf).says(detail)?;
         }
-        self.conclude(view, here, act, other)
+        self.conclude(act, other)
     }
 
     /// Moves the Outcome by what was seen of it.
-    fn conclude<V: View>(
-        &mut self,
-        view: &mut V,
-        here: Here<'_>,
-        act: &mut Act,
-        other: bool,
-    ) -> Result<(), V::Error> {
+    fn conclude(&mut self, act: &mut Act, other: bool) -> Result<(), V::Error> {
         if other {
-            self.move_outcome(view, here, act, Event::ObservedOther)?;
+            self.move_outcome(act, Event::ObservedOther)?;
         } else if effects::is_all(act, effects::confirmed(act)) {
-            self.move_outcome(view, here, act, Event::ObservedSame)?;
+            self.move_outcome(act, Event::ObservedSame)?;
         }
         Ok(())
     }
 
-    fn act_named<V: View>(
+    fn act_named(
         &mut self,
-        view: &mut V,
         task: Option<TaskId>,
         intent: &LeafRef,
     ) -> Result<Option<Act>, V::Error> {
-        let act = self.act_at(view, intent.leaf)?;
+        let act = self.act_at(intent.leaf)?;
         Ok(act.filter(|act| {
             let same_task = task.is_none_or(|task| act.task[..] == task.as_bytes()[..]);
             act.leaf_hash[..] == intent.hash.as_bytes()[..] && same_task
@@ -512,38 +461,38 @@ impl Book {
 }
 
 /// Returns true if a claim is noted as one: a signature of the wrong role is a finding already.
-fn may_claim(voice: Voice<'_>) -> bool {
-    !voice.is_signed()
-        || voice.has_role(KeyRole::Importer)
-        || voice.has_role(KeyRole::DownstreamSystem)
+fn may_claim(author: Author<'_>) -> bool {
+    !author.is_signed()
+        || author.has_role(KeyRole::Importer)
+        || author.has_role(KeyRole::DownstreamSystem)
 }
 
-const fn declared(seen: Seen) -> Option<u32> {
+const fn declared(seen: EffectMatch) -> Option<u32> {
     match seen {
         // At most 64 are declared.
-        Seen::Declared(n) => Some(n as u32),
+        EffectMatch::Declared(n) => Some(n as u32),
         _ => None,
     }
 }
 
 /// Returns the finding about an effect that was not declared so.
-fn unlike(seen: Seen, told: &str) -> Option<(FindingKind, String)> {
+fn unlike(seen: EffectMatch, told: &str) -> Option<(FindingKind, String)> {
     let (kind, what) = match seen {
-        Seen::Early | Seen::Declared(_) | Seen::Again => return None,
-        Seen::Otherwise => (
+        EffectMatch::Early | EffectMatch::Declared(_) | EffectMatch::Again => return None,
+        EffectMatch::Otherwise => (
             FindingKind::EffectMismatch,
             "was reported before under the same external id, and otherwise",
         ),
-        Seen::Different => (
+        EffectMatch::Different => (
             FindingKind::EffectMismatch,
             "differs from what was declared",
         ),
-        Seen::Beyond => (
+        EffectMatch::Beyond => (
             FindingKind::HiddenSideEffect,
             "was seen more often than it was declared (what is reported again has the external id \
              that it had before)",
         ),
-        Seen::Hidden => (FindingKind::HiddenSideEffect, "was declared by nobody"),
+        EffectMatch::Hidden => (FindingKind::HiddenSideEffect, "was declared by nobody"),
     };
     Some((kind, format!("{told} {what}")))
 }
@@ -559,7 +508,7 @@ fn amounts_beyond(act: &Act, system: &[u8]) -> Option<String> {
 
 /// Takes what a system says of a change that it has reported before. Why it is not what it was taken
 /// for any more, if so: what comes later must not slip in under an id that was confirmed.
-fn said_more(act: &mut Act, again: &Sighted, system: &[u8]) -> Option<String> {
+fn said_more(act: &mut Act, again: &ObservedEffect, system: &[u8]) -> Option<String> {
     let at = act.changes.iter().position(|change| {
         change.system[..] == *system && effects::is_named_alike(&change.effect, &again.print)
     })?;

@@ -1,32 +1,27 @@
-//! The registry: what the trust statements so far say together.
+//! The trust state: what the trust statements so far say together.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use deed_proto::v1::KeyRole;
 use deed_tlog::{Hash, LeafIndex, PublicKey, TreeSize, VerifierKey};
 
 use super::{
-    ErasureRefusal, HoldScope, KeyRefusal, KeyRegistration, LOG_KEYS_MAX, LogKeys, TrustLink,
-    TrustRefusal, TrustStatement,
+    ErasureRefusal, Hold, HoldScope, KeyRecord, KeyRefusal, KeyRegistration, LOG_KEYS_MAX, LogKeys,
+    PolicyInForce, Reference, TrustLink, TrustRefusal, TrustStatement,
 };
 use crate::{
-    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, TaskId,
-    assess::covers,
-    genesis::Genesis,
-    policy::{StoredPolicy, UnreadablePolicy},
-    signature::key_id,
-    statement::BodyKind,
+    CommitmentDigest, HoldId, KeyId, LedgerId, Micros, genesis::Genesis, policy::UnreadablePolicy,
+    signature::key_id, statement::BodyKind,
 };
 
-/// Who speaks for whom after some of a ledger's trust statements. A function of these statements
-/// and their leaves, so two that were fed the same are equal.
+/// The trust state of a ledger after some of its trust statements: who speaks for whom, and the rules in
+/// force. A function of these statements and their leaves, so two that were fed the same are equal.
 ///
 /// A clone shares the records of keys, and copies the tables that lead to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registry {
+pub struct TrustState {
     ledger_id: LedgerId,
     head: TrustLink,
     version: u64,
@@ -53,97 +48,14 @@ pub struct Registry {
     log_key_leaves: Vec<LeafIndex>,
 }
 
-/// A registered key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyRecord {
-    /// Its id.
-    pub key_id: KeyId,
-    /// The key itself, its point decompressed.
-    pub public_key: PublicKey,
-    /// What it may say.
-    pub role: KeyRole,
-    /// For whom it speaks.
-    pub producer: String,
-    /// Who is behind it.
-    pub controller: String,
-    /// From when on it is in force, by effective time; 0 for at once.
-    pub valid_from: Micros,
-    /// Until when, that moment excluded; [`Micros::MAX`] for ever.
-    pub valid_until: Micros,
-    /// When it was revoked, by effective time.
-    pub revoked_at: Option<Micros>,
-    /// Since when somebody else may have had it.
-    pub compromised_since: Option<Micros>,
-    /// Producers whose gateway it is: it may give the Outcomes of their Intents.
-    pub acts_for: Vec<String>,
-    /// The resources that are a downstream system's own: names and patterns; `*` for all.
-    pub resources: Vec<String>,
-    /// The leaf that registered it.
-    pub registered_leaf: LeafIndex,
-    /// The leaf that revoked it.
-    pub revoked_leaf: Option<LeafIndex>,
-}
-
-/// A legal hold in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hold {
-    /// Its name.
-    pub hold: HoldId,
-    /// What it covers.
-    pub scope: HoldScope,
-    /// The leaf that placed it.
-    pub placed_leaf: LeafIndex,
-}
-
-/// The evidence policy in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyInForce {
-    /// The policy. It is compiled when it is first needed.
-    pub policy: StoredPolicy,
-    /// The leaf that set it.
-    pub leaf: LeafIndex,
-}
-
-/// A statement that commits to a content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reference {
-    /// Where it is.
-    pub leaf: LeafIndex,
-    /// When it was recorded, by effective time.
-    pub recorded_at: Micros,
-    /// Its task.
-    pub task: Option<TaskId>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bound {
     leaf: LeafIndex,
     valid_until: Micros,
 }
 
-impl KeyRecord {
-    /// Whether it speaks at effective time `at`.
-    #[must_use]
-    pub fn in_force(&self, at: Micros) -> bool {
-        self.revoked_at.is_none() && self.valid_from <= at && at < self.valid_until
-    }
-
-    /// Returns true if somebody else may have had it at effective time `at`.
-    #[must_use]
-    pub fn is_doubtful(&self, at: Micros) -> bool {
-        self.compromised_since.is_some_and(|since| since <= at)
-    }
-
-    /// Returns true if a resource is this system's own.
-    #[must_use]
-    pub fn owns(&self, resource: &str) -> bool {
-        let covers = |pattern: &String| pattern == "*" || covers(pattern, resource);
-        self.resources.iter().any(covers)
-    }
-}
-
-impl Registry {
-    /// The registry of a ledger that has its genesis entry alone. (A `Genesis` that was read from
+impl TrustState {
+    /// The trust state of a ledger that has its genesis entry alone. (A `Genesis` that was read from
     /// an entry has good keys only. One that is not is nobody's, and is left out.)
     #[must_use]
     pub fn genesis(ledger_id: LedgerId, genesis: &Genesis) -> Self {
@@ -177,7 +89,7 @@ impl Registry {
     /// Judges a trust statement that `signer`'s key verified, at effective time `at`.
     ///
     /// Its proof of possession is not checked here ([`TrustStatement::verify_possession`]), and of
-    /// an erasure only what the registry knows: for the rest there is [`Registry::erasable`].
+    /// an erasure only what the registry knows: for the rest there is [`TrustState::erasable`].
     ///
     /// # Errors
     /// [`TrustRefusal`] if it must not be recorded.
@@ -277,7 +189,7 @@ impl Registry {
         }
     }
 
-    /// Whether it is a key that the server has is for the server to know.
+    /// It is for the server to know that it has the key.
     fn judge_log_key(&self, log_key: &VerifierKey) -> Result<(), TrustRefusal> {
         if log_key.name() != self.log_keys.first().key.name() {
             return Err(TrustRefusal::LogKeyName);
@@ -291,7 +203,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a trust statement that [`Registry::judge`] let pass and that is leaf `leaf_index`
+    /// Takes a trust statement that [`TrustState::judge`] let pass and that is leaf `leaf_index`
     /// now. `at` is the effective time of that leaf.
     pub fn apply(
         &mut self,
@@ -408,8 +320,8 @@ impl Registry {
     }
 }
 
-/// What others ask.
-impl Registry {
+/// Questions of others.
+impl TrustState {
     /// The ledger.
     #[must_use]
     pub const fn ledger_id(&self) -> LedgerId {
@@ -505,8 +417,8 @@ impl Registry {
         self.authorities.iter().map(|(key_id, key)| (*key_id, key))
     }
 
-    /// Whether `producer` was ever given a key: from then on it is taken at its signature only, also
-    /// when its keys have ended. A key that was revoked must not open the door to anybody.
+    /// Returns true if `producer` was ever given a key: from then on it is taken at its signature
+    /// only, also when its keys have ended. A key that was revoked must not open the door to anybody.
     #[must_use]
     pub fn has_had_key(&self, producer: &str) -> bool {
         self.keyed_producers.contains(producer)
@@ -532,7 +444,7 @@ impl Registry {
         Some((principal, producer))
     }
 
-    /// How long contents are kept at least, in microseconds; 0 for no floor.
+    /// The time that contents are kept at least, in microseconds; 0 for no floor.
     #[must_use]
     pub const fn retention_floor_us(&self) -> i64 {
         self.retention_floor_us
@@ -588,7 +500,7 @@ impl Registry {
         self.holds.values()
     }
 
-    /// Whether a content that these statements commit to may be erased at effective time `at`.
+    /// Checks that a content that these statements commit to may be erased at effective time `at`.
     ///
     /// # Errors
     /// [`ErasureRefusal`] naming a hold that covers it, or the time at which it may be erased.

@@ -72,13 +72,13 @@ fn a_cell_comes_with_the_first_thing_that_is_said_of_it() {
 #[test]
 fn it_is_the_same_act() {
     let mut ledger = opened(false);
-    let unkept = ledger.say(AGENT, Some(1), nothing_asked());
+    let implicit = ledger.say(AGENT, Some(1), nothing_asked());
     let Body::Intent(mut with_deadline) = nothing_asked() else {
         unreachable!()
     };
     with_deadline.deadline_us = seconds(500);
     let kept = ledger.say(AGENT, Some(1), Body::Intent(with_deadline));
-    assert!(!is_kept(&ledger, &unkept) && is_kept(&ledger, &kept));
+    assert!(!is_kept(&ledger, &implicit) && is_kept(&ledger, &kept));
     let apart_from_the_entry = |place: &Place| Act {
         leaf: 0,
         leaf_hash: Bytes::new(),
@@ -86,10 +86,10 @@ fn it_is_the_same_act() {
         deadline_us: 0,
         ..ledger.act(place.leaf)
     };
-    assert_eq!(apart_from_the_entry(&unkept), apart_from_the_entry(&kept));
+    assert_eq!(apart_from_the_entry(&implicit), apart_from_the_entry(&kept));
     assert_eq!(
-        ledger.act(unkept.leaf).leaf_hash,
-        unkept.hash.as_bytes()[..]
+        ledger.act(implicit.leaf).leaf_hash,
+        implicit.hash.as_bytes()[..]
     );
 }
 

@@ -5,9 +5,9 @@ use std::collections::{HashMap, hash_map::Entry};
 use bytes::Bytes;
 
 use super::{
-    book::View,
-    cells::{Cell, CellKey, Kept, Task, Timers},
-    due::Owner,
+    cells::{Cell, CellContent, CellKey, Task, TimerCount},
+    timer::Owner,
+    view::View,
     weigh::Weigh,
     work::Work,
 };
@@ -29,7 +29,7 @@ const SLOT_BYTES: usize = size_of::<Slot>() + 2 * size_of::<(CellKey, usize)>();
 
 /// Cells that were asked for, and whether they changed in this turn.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct CellCache {
     places: HashMap<CellKey, usize>,
     slots: Vec<Slot>,
     /// Slots that changed.
@@ -46,7 +46,7 @@ pub(super) struct Shelf {
     work: Work,
 }
 
-impl Shelf {
+impl CellCache {
     pub(super) fn new() -> Self {
         Self {
             places: HashMap::new(),
@@ -175,16 +175,16 @@ impl Shelf {
         Ok(at)
     }
 
-    fn seen<T: Kept>(&self, at: usize) -> Option<&T> {
-        self.slots[at].cell.as_ref().and_then(Kept::of)
+    fn seen<T: CellContent>(&self, at: usize) -> Option<&T> {
+        self.slots[at].cell.as_ref().and_then(CellContent::of)
     }
 
     /// Returns the content of a slot, which is about to change.
-    fn changing<T: Kept>(&mut self, at: usize) -> Option<&mut T> {
+    fn changing<T: CellContent>(&mut self, at: usize) -> Option<&mut T> {
         if self.slots[at].cell.is_some() {
             self.mark(at);
         }
-        self.slots[at].cell.as_mut().and_then(Kept::of_mut)
+        self.slots[at].cell.as_mut().and_then(CellContent::of_mut)
     }
 
     fn mark(&mut self, at: usize) {
@@ -194,7 +194,7 @@ impl Shelf {
     }
 
     /// Looks at a cell.
-    pub(super) fn look<T: Kept, V: View>(
+    pub(super) fn look<T: CellContent, V: View>(
         &mut self,
         view: &mut V,
         key: CellKey,
@@ -204,7 +204,7 @@ impl Shelf {
     }
 
     /// A cell that is about to change; `None` if there is none.
-    pub(super) fn change<T: Kept, V: View>(
+    pub(super) fn change<T: CellContent, V: View>(
         &mut self,
         view: &mut V,
         key: CellKey,
@@ -214,7 +214,7 @@ impl Shelf {
     }
 
     /// A cell that is about to change, and that begins as its default if there is none.
-    pub(super) fn change_or_default<T: Kept + Default, V: View>(
+    pub(super) fn change_or_default<T: CellContent + Default, V: View>(
         &mut self,
         view: &mut V,
         key: CellKey,
@@ -231,7 +231,7 @@ impl Shelf {
     }
 
     /// The numbers of timers that the whole ledger holds.
-    pub(super) fn timers<V: View>(&mut self, view: &mut V) -> Result<Timers, V::Error> {
+    pub(super) fn timers<V: View>(&mut self, view: &mut V) -> Result<TimerCount, V::Error> {
         let at = match self.timers {
             Some(at) => at,
             None => self.slot(view, CellKey::Timers(Owner::ALL))?,
@@ -261,7 +261,7 @@ impl Shelf {
     }
 
     /// Puts a cell in the place of what is there, if that is another one.
-    pub(super) fn put_if_other<T: Kept + PartialEq, V: View>(
+    pub(super) fn put_if_other<T: CellContent + PartialEq, V: View>(
         &mut self,
         view: &mut V,
         key: CellKey,
@@ -276,7 +276,7 @@ impl Shelf {
     }
 
     /// Puts a cell in the place of what is there.
-    pub(super) fn put<T: Kept>(&mut self, key: CellKey, content: T) {
+    pub(super) fn put<T: CellContent>(&mut self, key: CellKey, content: T) {
         let (slots, held) = (&mut self.slots, &mut self.held);
         let at = *self.places.entry(key).or_insert_with(|| {
             *held += SLOT_BYTES;
@@ -290,5 +290,56 @@ impl Shelf {
         });
         self.slots[at].cell = Some(content.wrap());
         self.mark(at);
+    }
+}
+
+/// The cells of a ledger: those at hand, and the view through which the others are read.
+pub(super) struct Cells<'a, V> {
+    pub(super) cache: &'a mut CellCache,
+    pub(super) view: &'a mut V,
+}
+
+/// As the methods of [`CellCache`] with these names.
+impl<V: View> Cells<'_, V> {
+    pub(super) fn look<T: CellContent>(&mut self, key: CellKey) -> Result<Option<&T>, V::Error> {
+        self.cache.look(self.view, key)
+    }
+
+    pub(super) fn change<T: CellContent>(
+        &mut self,
+        key: CellKey,
+    ) -> Result<Option<&mut T>, V::Error> {
+        self.cache.change(self.view, key)
+    }
+
+    pub(super) fn change_or_default<T: CellContent + Default>(
+        &mut self,
+        key: CellKey,
+    ) -> Result<&mut T, V::Error> {
+        self.cache.change_or_default(self.view, key)
+    }
+
+    pub(super) fn timers(&mut self) -> Result<TimerCount, V::Error> {
+        self.cache.timers(self.view)
+    }
+
+    pub(super) fn task(&mut self, task: TaskId) -> Result<Option<&Task>, V::Error> {
+        self.cache.task(self.view, task)
+    }
+
+    pub(super) fn change_task(&mut self, task: TaskId) -> Result<Option<&mut Task>, V::Error> {
+        self.cache.change_task(self.view, task)
+    }
+
+    pub(super) fn put_if_other<T: CellContent + PartialEq>(
+        &mut self,
+        key: CellKey,
+        content: T,
+    ) -> Result<(), V::Error> {
+        self.cache.put_if_other(self.view, key, content)
+    }
+
+    pub(super) fn put<T: CellContent>(&mut self, key: CellKey, content: T) {
+        self.cache.put(key, content);
     }
 }

@@ -1,10 +1,10 @@
-//! What is due: what happens when effective time has come so far, although nobody says anything.
+//! Timers: events that happen when effective time has come so far, without a statement.
 
 use std::collections::{BTreeMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::book::View;
+use super::view::View;
 use crate::{KeyId, Micros, SessionId, TaskId};
 
 /// Timers that fire in front of one entry at most. Where more are due, the ledger writes Ticks first,
@@ -99,20 +99,20 @@ impl Owner {
     }
 }
 
-/// Something that happens when effective time has come so far.
+/// A timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Due {
-    /// When.
+pub struct Timer {
+    /// The time at which it fires.
     pub at: Micros,
     /// The leaf that it was set by.
     pub leaf: u64,
-    /// What.
-    pub what: DueOf,
+    /// The event.
+    pub kind: TimerKind,
 }
 
-/// What is due.
+/// The event of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DueOf {
+pub enum TimerKind {
     /// The task ends.
     Task(TaskId),
     /// The Intent at this leaf lapses, or is overdue.
@@ -125,26 +125,26 @@ pub enum DueOf {
     Compromised(KeyId),
 }
 
-impl Due {
+impl Timer {
     /// As it is stored: in byte order of time, then leaf. 33 bytes.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 33] {
         let mut bytes = [0; 33];
         bytes[..8].copy_from_slice(&self.at.get().to_be_bytes());
         bytes[8..16].copy_from_slice(&self.leaf.to_be_bytes());
-        let (kind, id) = match self.what {
-            DueOf::Task(task) => (1, *task.as_bytes()),
-            DueOf::Intent(leaf) => (2, padded(leaf)),
-            DueOf::Observation(leaf) => (3, padded(leaf)),
-            DueOf::Session(session) => (4, *session.as_bytes()),
-            DueOf::Compromised(key) => (5, *key.as_bytes()),
+        let (kind, id) = match self.kind {
+            TimerKind::Task(task) => (1, *task.as_bytes()),
+            TimerKind::Intent(leaf) => (2, padded(leaf)),
+            TimerKind::Observation(leaf) => (3, padded(leaf)),
+            TimerKind::Session(session) => (4, *session.as_bytes()),
+            TimerKind::Compromised(key) => (5, *key.as_bytes()),
         };
         bytes[16] = kind;
         bytes[17..].copy_from_slice(&id);
         bytes
     }
 
-    /// Reads what [`Due::to_bytes`] writes.
+    /// Reads what [`Timer::to_bytes`] writes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 33] = bytes.try_into().ok()?;
@@ -153,12 +153,12 @@ impl Due {
         Some(Self {
             at: Micros::new(i64::from_be_bytes(*bytes.first_chunk()?)),
             leaf: u64::from_be_bytes(*bytes[8..16].first_chunk()?),
-            what: match bytes[16] {
-                1 => DueOf::Task(TaskId::new(id)),
-                2 => DueOf::Intent(leaf),
-                3 => DueOf::Observation(leaf),
-                4 => DueOf::Session(SessionId::new(id)),
-                5 => DueOf::Compromised(KeyId::new(id)),
+            kind: match bytes[16] {
+                1 => TimerKind::Task(TaskId::new(id)),
+                2 => TimerKind::Intent(leaf),
+                3 => TimerKind::Observation(leaf),
+                4 => TimerKind::Session(SessionId::new(id)),
+                5 => TimerKind::Compromised(KeyId::new(id)),
                 _ => return None,
             },
         })
@@ -175,7 +175,7 @@ enum Horizon {
     /// Nothing was asked for yet.
     Unknown,
     /// Up to this timer.
-    To(Due),
+    To(Timer),
     /// All of it.
     All,
 }
@@ -184,24 +184,24 @@ enum Horizon {
 const PAGE: usize = 2 * FIRE_MAX;
 
 /// The next timers of a ledger, and those that were set or undone since everything was forgotten. The
-/// others are where [`View::dues_after`] finds them: memory does not grow with what is due some day.
+/// others are read through [`View::timers_after`]: memory does not grow with what is due some day.
 #[derive(Debug)]
-pub(super) struct Dues {
-    set: BTreeMap<Due, Owner>,
-    /// Not set any more, whatever the keeper says.
-    gone: HashSet<Due>,
+pub(super) struct TimerQueue {
+    set: BTreeMap<Timer, Owner>,
+    /// Timers that are not set any more, whatever the view says.
+    gone: HashSet<Timer>,
     horizon: Horizon,
-    changed: BTreeMap<Due, Option<Owner>>,
+    changed: BTreeMap<Timer, Option<Owner>>,
     /// Set by the statement that is being taken; it gets its owner when that is done.
-    fresh: Vec<Due>,
-    /// Undone, while only the keeper knows whether it was set.
-    unsure: Vec<Due>,
-    /// By how much the numbers of timers have changed since they were counted.
-    moved: Vec<(Owner, Due, bool)>,
+    fresh: Vec<Timer>,
+    /// Timers that were undone, and of which only the view knows that they were set.
+    unsure: Vec<Timer>,
+    /// Timers that were set or undone since they were counted last.
+    moved: Vec<(Owner, Timer, bool)>,
 }
 
-impl Dues {
-    /// Of a ledger in which nothing is due.
+impl TimerQueue {
+    /// The queue of a ledger in which nothing is due.
     pub(super) fn none() -> Self {
         Self {
             set: BTreeMap::new(),
@@ -214,7 +214,7 @@ impl Dues {
         }
     }
 
-    /// Of a ledger whose timers are kept.
+    /// The queue of a ledger whose timers are stored.
     pub(super) fn kept() -> Self {
         Self {
             horizon: Horizon::Unknown,
@@ -238,7 +238,7 @@ impl Dues {
         self.set.len() + self.gone.len()
     }
 
-    /// The earliest timer; not later than that, where the keeper has to be asked first.
+    /// The earliest timer; not later than that, where the view has to be asked first.
     pub(super) fn next(&self) -> Option<Micros> {
         let first = self.set.first_key_value().map(|(due, _)| *due);
         match self.horizon {
@@ -248,8 +248,8 @@ impl Dues {
         }
     }
 
-    /// Takes out the earliest timer that is due by `at`. [`Dues::keep`] was asked before.
-    pub(super) fn fire(&mut self, at: Micros) -> Option<Due> {
+    /// Takes out the earliest timer that is due by `at`. [`TimerQueue::keep`] was asked before.
+    pub(super) fn fire(&mut self, at: Micros) -> Option<Timer> {
         let (due, _) = self.set.first_key_value()?;
         let due = *due;
         if due.at > at {
@@ -259,11 +259,11 @@ impl Dues {
         Some(due)
     }
 
-    pub(super) fn set(&mut self, due: Due) {
+    pub(super) fn set(&mut self, due: Timer) {
         self.fresh.push(due);
     }
 
-    pub(super) fn undo(&mut self, due: Due) {
+    pub(super) fn undo(&mut self, due: Timer) {
         if let Some(at) = self.fresh.iter().position(|fresh| *fresh == due) {
             self.fresh.swap_remove(at);
         } else if let Some(owner) = self.set.remove(&due) {
@@ -273,7 +273,7 @@ impl Dues {
         }
     }
 
-    fn took_out(&mut self, due: Due, owner: Owner) {
+    fn took_out(&mut self, due: Timer, owner: Owner) {
         self.gone.insert(due);
         // What was set and undone in one turn was never there.
         if self.changed.remove(&due).is_none() {
@@ -283,7 +283,7 @@ impl Dues {
     }
 
     /// True if a timer would be at hand if it were set.
-    fn covers(&self, due: &Due) -> bool {
+    fn covers(&self, due: &Timer) -> bool {
         match self.horizon {
             Horizon::Unknown => false,
             Horizon::To(end) => *due <= end,
@@ -292,17 +292,17 @@ impl Dues {
     }
 
     /// Finishes what a statement or a timer has set and undone, and reads the next timers if those at
-    /// hand are used up. Afterwards [`Dues::next`] is exact.
+    /// hand are used up. Afterwards [`TimerQueue::next`] is exact.
     pub(super) fn keep<V: View>(&mut self, view: &mut V, owner: Owner) -> Result<(), V::Error> {
         for due in std::mem::take(&mut self.unsure) {
-            if let Some(owner) = view.due(&due)? {
+            if let Some(owner) = view.timer(&due)? {
                 self.took_out(due, owner);
             }
         }
         for due in std::mem::take(&mut self.fresh) {
-            let owner = match due.what {
+            let owner = match due.kind {
                 // An Outcome is evidence, and the policy says how long others have to see of it.
-                DueOf::Observation(_) => Owner::ALL,
+                TimerKind::Observation(_) => Owner::ALL,
                 _ => owner,
             };
             if self.set.insert(due, owner).is_none() {
@@ -317,7 +317,7 @@ impl Dues {
         Ok(())
     }
 
-    /// Returns true if [`Dues::keep`] has nothing to do.
+    /// Returns true if [`TimerQueue::keep`] has nothing to do.
     pub(super) fn is_kept(&self) -> bool {
         let is_finished = self.unsure.is_empty() && self.fresh.is_empty() && self.moved.is_empty();
         is_finished && !self.wants_page()
@@ -356,7 +356,7 @@ impl Dues {
             Horizon::To(end) => Some(end),
             Horizon::Unknown => None,
         };
-        let page = view.dues_after(after.as_ref(), PAGE)?;
+        let page = view.timers_after(after.as_ref(), PAGE)?;
         self.horizon = match page.last() {
             Some((last, _)) if page.len() >= PAGE => Horizon::To(*last),
             _ => Horizon::All,
@@ -367,12 +367,12 @@ impl Dues {
     }
 
     /// Timers that have moved since this was asked last, by owner: to be counted.
-    pub(super) fn take_moved(&mut self) -> Vec<(Owner, Due, bool)> {
+    pub(super) fn take_moved(&mut self) -> Vec<(Owner, Timer, bool)> {
         std::mem::take(&mut self.moved)
     }
 
     /// Timers that were set, with their owners, and that are not any more.
-    pub(super) fn take_changes(&mut self) -> Vec<(Due, Option<Owner>)> {
+    pub(super) fn take_changes(&mut self) -> Vec<(Timer, Option<Owner>)> {
         std::mem::take(&mut self.changed).into_iter().collect()
     }
 }

@@ -1,0 +1,120 @@
+//! Assessing statements of a task again.
+
+use bytes::Bytes;
+use deed_tlog::leaf_hash;
+
+use super::{Covered, LeafStatement, Saying, TaskReplay, past::Past};
+use crate::{
+    Micros,
+    assess::{Assessed, Assessor, RecordedStatement, body, body::ParsedBody},
+    entry::Entry,
+    replay::Fault,
+};
+
+impl TaskReplay {
+    pub(super) fn record(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
+        let at = self.at;
+        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        self.shared |= saying.header.task == Some(self.task) && names_what_others_may(&what);
+        let Some((assessor, mut past, registry)) = self.machine() else {
+            return Ok(None);
+        };
+        registry.can_judge(saying.header.body)?;
+        let assessed = assessor.record(&mut past, registry, &spoken(saying, &what, at))?;
+        let implicit = assessor.implicit(saying.leaf).cloned();
+        if let Some(implicit) = implicit {
+            self.implicit.insert(saying.leaf, implicit);
+        }
+        Ok(Some(assessed))
+    }
+
+    pub(super) fn equivocation(
+        &mut self,
+        saying: Saying<'_>,
+        first: u64,
+    ) -> Result<Assessed, Fault> {
+        let (at, sequence) = (self.at, saying.header.sequence);
+        let Some((assessor, mut past, registry)) = self.machine() else {
+            return Err(Fault::Again { sequence });
+        };
+        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        assessor.equivocation(&mut past, registry, &spoken(saying, &what, at), first)
+    }
+
+    /// Takes a statement of a batch that is kept as evidence, and that contradicts nothing itself.
+    pub(super) fn beside(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
+        let at = self.at;
+        let Some((assessor, mut past, registry)) = self.machine() else {
+            return Ok(None);
+        };
+        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        assessor
+            .beside(&mut past, registry, &spoken(saying, &what, at))
+            .map(Some)
+    }
+
+    pub(super) fn judge_alone(
+        &mut self,
+        index: u64,
+        bytes: &Bytes,
+        batch: Option<&Covered>,
+    ) -> Result<Assessed, Fault> {
+        let entry = Entry::parse(bytes)?;
+        let header = entry.statement()?;
+        if header.ledger_id != Some(self.id) || header.task != Some(self.task) {
+            return Err(Fault::OtherLedger);
+        }
+        let statement = LeafStatement {
+            leaf: index,
+            bytes,
+            entry: &entry,
+            header: &header,
+        };
+        let speaker = self.speaker(statement, batch)?;
+        self.signed.remove(&index);
+        let saying = statement.said_by(speaker);
+        let body = header.body.name();
+        if self.assessor.is_none() {
+            return Err(Fault::BeyondRules { body });
+        }
+        let at = self.at.max(entry.received_at);
+        let mut past = Past {
+            kept: &self.kept,
+            implicit: &self.implicit,
+            places: &self.places,
+            sessions: &self.sessions,
+        };
+        let registry = self.chain.registry();
+        registry.can_judge(header.body)?;
+        let mut assessor = Assessor::restore(self.id);
+        assessor.look_ahead(&mut past)?;
+        while assessor.is_due(at) {
+            assessor.advance(&mut past, registry, index, at)?;
+        }
+        let what = ParsedBody::read(&bytes.slice_ref(entry.payload))?;
+        assessor.record(&mut past, registry, &spoken(saying, &what, at))
+    }
+}
+
+/// Returns true if a statement adds to a list that all tasks share.
+fn names_what_others_may(what: &ParsedBody) -> bool {
+    match &what.body {
+        body::Body::Intent(_) => !what.correlation_keys.is_empty(),
+        body::Body::Grant(grant) => grant.outside_token.is_some(),
+        _ => false,
+    }
+}
+
+fn spoken<'a>(saying: Saying<'a>, what: &'a ParsedBody, at: Micros) -> RecordedStatement<'a> {
+    RecordedStatement {
+        leaf: saying.leaf,
+        leaf_hash: leaf_hash(saying.bytes),
+        at,
+        received_at: saying.entry.received_at,
+        header: saying.header,
+        payload: saying.entry.payload,
+        payload_digest: None,
+        parsed: what,
+        key: saying.speaker.key,
+    }
+}
