@@ -29,7 +29,7 @@ pub(super) struct Cut {
     /// The effective time of the last leaf.
     pub(super) effective_time: Micros,
     /// The trust state of this size, if it had to be made again because the ledger's has moved on.
-    trust: Option<Arc<Registry>>,
+    trust: Option<Arc<TrustState>>,
     /// A published tree that covers this one: before that, nothing of this one may be answered.
     readable: Arc<Readable>,
 }
@@ -64,7 +64,7 @@ impl Cut {
     /// Passes the trust state of this size to `ask`: a key that was revoked later is in force in
     /// it. The step changes the ledger's state before the turn is in the store, so if that has no
     /// statement beyond this size it is the one; otherwise the state is made again from the store.
-    pub(super) fn ask<T>(&mut self, ask: impl FnOnce(&Registry) -> T) -> Result<T, Refusal> {
+    pub(super) fn ask<T>(&mut self, ask: impl FnOnce(&TrustState) -> T) -> Result<T, Refusal> {
         {
             let trust = self.ledger.trust.read();
             if trust.head().leaf_index.get() < self.size.get() {

@@ -129,7 +129,7 @@ impl Policies {
     }
 
     /// Compiles the policy of a ledger that is being loaded. If that fails,
-    /// [`trust::Registry::can_judge`](deed_evidence::trust::Registry::can_judge) reports it.
+    /// [`trust::TrustState::can_judge`](deed_evidence::trust::TrustState::can_judge) reports it.
     pub(crate) fn load(&self, policy: &StoredPolicy) {
         self.counted(policy, || {
             // The result is asked for when the policy has to judge something.

@@ -33,7 +33,11 @@ impl Store {
     }
 
     /// Returns the owner of a timer; `None` if it is not set.
-    pub(crate) fn due(&self, ledger: LedgerNumber, due: &Due) -> Result<Option<Owner>, StoreError> {
+    pub(crate) fn due(
+        &self,
+        ledger: LedgerNumber,
+        due: &Timer,
+    ) -> Result<Option<Owner>, StoreError> {
         let key = keys::due(ledger, due);
         let value = self.value(Family::State, &key)?;
         let owner =
@@ -42,7 +46,7 @@ impl Store {
     }
 
     /// Returns the first `limit` timers of a ledger behind `after`, in order.
-    pub(crate) fn dues_after(
+    pub(crate) fn timers_after(
         &self,
         ledger: LedgerNumber,
         after: Option<&Timer>,

@@ -225,7 +225,7 @@ pub(crate) fn cell(ledger: LedgerNumber, cell: &CellKey) -> Vec<u8> {
 }
 
 /// Key of a timer.
-pub(crate) fn due(ledger: LedgerNumber, due: &Due) -> Vec<u8> {
+pub(crate) fn due(ledger: LedgerNumber, due: &Timer) -> Vec<u8> {
     [&ledger.0.to_be_bytes(), &[DUE][..], &due.to_bytes()].concat()
 }
 
