@@ -1,22 +1,23 @@
-//! Assessment: what a ledger's entries amount to.
+//! Assessment: the tasks, grants, acts and findings that a ledger's entries lead to.
 //!
-//! A pure machine. [`Assessor`] takes the entries of a ledger in their order, each with its effective
-//! time, and tells what they do to tasks, grants and acts, which findings arise, and which
-//! entries the ledger itself has to write. What it knows lies in cells ([`cells::CellKey`]); those
-//! that are not at hand are read through [`View`]. Of an Intent that was cleared at once by nothing
-//! but its open task, all that there is to know is in its entry, and no cell is kept
-//! ([`ImplicitIntent`]). Whoever feeds it the same entries gets the same, wherever
-//! it is stopped and begun again: the server's step, `fsck` and `deed audit` all run this code.
+//! A pure state machine. [`Assessor`] takes the entries of a ledger in their order, each with its
+//! effective time, and says what they do to tasks, grants and acts, which findings arise, and which
+//! entries the ledger itself has to write. Its state lies in cells ([`cells::CellKey`]); those that are
+//! not at hand are read through [`View`]. An Intent that nothing but its open task cleared has no cell:
+//! its entry says everything ([`ImplicitIntent`]). Whoever feeds it the same entries gets the same,
+//! wherever it is stopped and begun again: the server's step, `fsck` and `deed audit` all run this code.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`table`] | every move of a task, grant, Intent, Outcome or session, and its finding |
-//! | [`body`] | what a statement says, as far as it matters here |
-//! | [`cells`] | what is kept |
-//! | [`Timer`] | what happens by time alone |
-//! | [`digest`] | the running digests that task receipts hold |
-//! | [`layers`] | what is proven, claimed, missing or contradicted of an act |
-//! | [`finding`] | how bad a finding is |
+//! | [`table`] | every transition of a task, grant, Intent, Outcome or session, and its finding |
+//! | [`body`] | the bodies of statements, as far as they are assessed |
+//! | `apply` | one file for each body: its effect on the cells, and its findings |
+//! | `judgement` | judging Intents |
+//! | [`cells`] | the state |
+//! | [`Timer`] | events that happen by time alone |
+//! | [`digest`] | the running digests in task receipts |
+//! | [`layers`] | the parts of an act's evidence that are proven, claimed, missing or contradicted |
+//! | [`finding`] | the kinds of findings, and their severities |
 //!
 //! Times are effective time: the highest receive time of the entries so far. What is due fires
 //! before the next statement that is recorded, in order of (deadline, leaf). In front of one entry fire

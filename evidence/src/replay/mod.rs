@@ -383,7 +383,7 @@ impl Replay {
         Ok(assessed)
     }
 
-    /// Verifies a signature under a key of the registry, whether that is in force or not.
+    /// Verifies a signature under a key of the trust state, whether that is in force or not.
     fn verify(&mut self, entry: &Entry<'_>) -> Result<KeyId, Fault> {
         let signed = entry.signature.ok_or(Fault::SignatureMissing)?;
         let KeyedSignature { signature, .. } = signed;

@@ -298,7 +298,7 @@ impl TaskReplay {
         pass().map_err(ReplayError::at(index))
     }
 
-    /// The registry of who speaks for whom, as far as trust statements were given.
+    /// The trust state, as far as trust statements were given.
     #[must_use]
     pub const fn registry(&self) -> &TrustState {
         self.chain.registry()

@@ -78,7 +78,7 @@ pub struct TaskVerdict {
     pub signed: BTreeMap<u64, Signed>,
     /// Effective time, as far as the entries show it.
     pub known_time: Micros,
-    /// The registry behind the last trust statement that was given.
+    /// The trust state behind the last trust statement that was given.
     pub registry: TrustState,
     /// Facts that stay the operator's word.
     pub unshown: Vec<Unshown>,
