@@ -98,12 +98,12 @@ pub struct AccessFile {
 #[derive(Debug, Error)]
 pub enum AccessError {
     /// The file system failed.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Others can read it.
     #[error("{path}: {exposed}")]
@@ -120,12 +120,12 @@ pub enum AccessError {
         path: PathBuf,
     },
     /// Not such a file.
-    #[error("{path} cannot be read: {source}; restore it, or remove it to begin with nobody")]
+    #[error("{path} cannot be read: {cause}; restore it, or remove it to begin with nobody")]
     Malformed {
         /// Which file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// Another version of it.
     #[error("access.json has version {found}; this program knows version {VERSION}")]
@@ -226,7 +226,7 @@ impl AccessFile {
     ) -> Result<T, AccessError> {
         let io = |path: &Path| {
             let path = path.to_owned();
-            |source| AccessError::Io { path, source }
+            |cause| AccessError::Io { path, cause }
         };
         DirBuilder::new()
             .recursive(true)
@@ -362,9 +362,9 @@ impl AccessFile {
     /// Reads the file's text.
     pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<Self, AccessError> {
         let mut file: Self =
-            serde_json::from_slice(text).map_err(|source| AccessError::Malformed {
+            serde_json::from_slice(text).map_err(|cause| AccessError::Malformed {
                 path: path.to_owned(),
-                source,
+                cause,
             })?;
         file.check()?;
         // Whoever edits by hand need not keep the order that searching wants.
@@ -468,7 +468,7 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, AccessError> {
     let (file, metadata) = match secret_file::open(&path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(AccessError::Io { path, source }),
+        Err(cause) => return Err(AccessError::Io { path, cause }),
     };
     if let Err(exposed) = secret_file::check(&path, &metadata) {
         return Err(AccessError::Exposed { path, exposed });
@@ -477,7 +477,7 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, AccessError> {
     match file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text) {
         Ok(read) if read as u64 > FILE_BYTES_MAX => Err(AccessError::TooLarge { path }),
         Ok(_) => Ok(Some(text)),
-        Err(source) => Err(AccessError::Io { path, source }),
+        Err(cause) => Err(AccessError::Io { path, cause }),
     }
 }
 

@@ -57,7 +57,13 @@ pub enum ConfirmError {
     },
     /// It cannot be written.
     #[error("the confirmation cannot be written: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for ConfirmError {
+    fn from(cause: io::Error) -> Self {
+        Self::Io(cause)
+    }
 }
 
 /// Confirms that the machine's clock is right, for a server that runs on this data directory: `named` is

@@ -33,12 +33,12 @@ const CHECK_CONTEXT: &str = "deed.v1 content key check";
 #[derive(Debug, Error)]
 pub enum KeyFileError {
     /// The file system failed.
-    #[error("content key {path}: {source}")]
+    #[error("content key {path}: {cause}")]
     Io {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Others can read it.
     #[error("content key {path}: {exposed}")]
@@ -90,9 +90,9 @@ pub enum KeyFileError {
 
 /// Loads the key; `None` if there is no such file.
 pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
-    let io = |source| KeyFileError::Io {
+    let io = |cause| KeyFileError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let (mut file, metadata) = match secret_file::open(path) {
         Ok(opened) => opened,
@@ -121,9 +121,9 @@ pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
 
 /// Makes a new key and its file, synced with its directory. Never writes over one.
 pub(crate) fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
-    let io = |source| KeyFileError::Io {
+    let io = |cause| KeyFileError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let key = seal::new_key().map_err(KeyFileError::Random)?;
     let encoded = Zeroizing::new(BASE64.encode(&key[..]));
@@ -189,9 +189,9 @@ pub(crate) fn remove_second_name(path: &Path) -> Result<(), KeyFileError> {
         // Another file, which is somebody else's; or none.
         _ => Ok(()),
     };
-    removed.map_err(|source| KeyFileError::Io {
+    removed.map_err(|cause| KeyFileError::Io {
         path: second,
-        source,
+        cause,
     })
 }
 

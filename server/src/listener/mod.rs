@@ -5,6 +5,7 @@
 //! `Connection`, which requests find in their extensions.
 
 pub(crate) mod activity;
+pub mod address;
 #[cfg(test)]
 mod giving_way_tests;
 pub(crate) mod http1;
@@ -34,7 +35,7 @@ use std::{
 use deed_evidence::Micros;
 use futures::Stream;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     runtime::Runtime,
     sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
@@ -43,6 +44,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use self::{
     activity::Activity,
+    address::Sockets,
     io::GuardedIo,
     places::{NoPlace, Place, Places, Room},
     tls::Certificates,
@@ -169,10 +171,10 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts connections on a socket, until [`Incoming`] is dropped. The task ends when the socket
-/// is closed.
+/// Accepts connections on sockets, until [`Incoming`] is dropped. The task ends when the sockets
+/// are closed.
 pub(crate) fn accept(
-    socket: TcpListener,
+    sockets: impl Into<Sockets>,
     certificates: Option<Arc<Certificates>>,
     limits: &LimitOptions,
     counters: Arc<Counters>,
@@ -195,11 +197,11 @@ pub(crate) fn accept(
     let places = Places::new(limits.connections);
     let max = limits.connections as u64;
     acceptor.counters.max.store(max, Ordering::Relaxed);
-    let accepting = tokio::spawn(accept_all(socket, Arc::new(acceptor), places));
+    let accepting = tokio::spawn(accept_all(sockets.into(), Arc::new(acceptor), places));
     Ok((Incoming(incoming), accepting))
 }
 
-async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Places>) {
+async fn accept_all(sockets: Sockets, acceptor: Arc<Acceptor>, places: Arc<Places>) {
     let mut handshakes = JoinSet::new();
     let arriving = Arc::new(Semaphore::new(ARRIVING_MAX));
     for id in 1.. {
@@ -210,7 +212,7 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
         let (stream, peer) = loop {
             tokio::select! {
                 () = acceptor.ready.closed() => return,
-                accepted = socket.accept() => match accepted {
+                accepted = sockets.accept() => match accepted {
                     Ok(accepted) => break accepted,
                     Err(error) => {
                         tracing::warn!(

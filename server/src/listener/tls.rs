@@ -40,12 +40,12 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The file system failed.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Others can read the private key.
     #[error("{path} holds a private key: {exposed}")]
@@ -56,14 +56,14 @@ pub enum TlsError {
         exposed: Exposed,
     },
     /// Not PEM, or not of this.
-    #[error("{path} is no PEM file with {wanted}: {source}")]
+    #[error("{path} is no PEM file with {wanted}: {cause}")]
     Pem {
         /// Which file.
         path: PathBuf,
         /// What it should hold.
         wanted: &'static str,
         /// Why.
-        source: pem::Error,
+        cause: pem::Error,
     },
     /// A PEM file of something else.
     #[error("{path} holds no certificate")]
@@ -72,20 +72,20 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// An authority that is no certificate.
-    #[error("{path} holds a certificate that cannot be read: {source}")]
+    #[error("{path} holds a certificate that cannot be read: {cause}")]
     Authority {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: rustls::Error,
+        cause: rustls::Error,
     },
     /// Client certificates cannot be checked with these authorities.
-    #[error("{path} cannot be used to check client certificates: {source}")]
+    #[error("{path} cannot be used to check client certificates: {cause}")]
     Authorities {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: VerifierBuilderError,
+        cause: VerifierBuilderError,
     },
     /// Certificates may be demanded only where they can be checked.
     #[error(
@@ -93,14 +93,14 @@ pub enum TlsError {
     )]
     AuthoritiesMissing,
     /// The certificate and the key do not fit, or cannot be used at all.
-    #[error("{certificate} and {key} cannot be used together: {source}")]
+    #[error("{certificate} and {key} cannot be used together: {cause}")]
     Pair {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
         /// Why.
-        source: rustls::Error,
+        cause: rustls::Error,
     },
 }
 
@@ -210,17 +210,17 @@ impl Files {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Io {
+    fs::read(path).map_err(|cause| TlsError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     })
 }
 
 /// Reads a file that nobody else may.
 fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    let io = |source| TlsError::Io {
+    let io = |cause| TlsError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let (mut file, metadata) = secret_file::open(path).map_err(io)?;
     secret_file::check(path, &metadata).map_err(|exposed| TlsError::Exposed {
@@ -245,9 +245,9 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
         (Some(path), Some(pem)) => {
             let mut roots = RootCertStore::empty();
             for authority in certificates(path, pem)? {
-                roots.add(authority).map_err(|source| TlsError::Authority {
+                roots.add(authority).map_err(|cause| TlsError::Authority {
                     path: path.clone(),
-                    source,
+                    cause,
                 })?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -256,9 +256,9 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
             } else {
                 verifier.allow_unauthenticated()
             };
-            let verifier = verifier.build().map_err(|source| TlsError::Authorities {
+            let verifier = verifier.build().map_err(|cause| TlsError::Authorities {
                 path: path.clone(),
-                source,
+                cause,
             })?;
             builder.with_client_cert_verifier(verifier)
         }
@@ -266,17 +266,17 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
         _ => builder.with_no_client_auth(),
     };
     let chain = certificates(&options.certificate, &files.certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|source| TlsError::Pem {
+    let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|cause| TlsError::Pem {
         path: options.key.clone(),
         wanted: "a private key",
-        source,
+        cause,
     })?;
     let mut config = builder
         .with_single_cert(chain, key)
-        .map_err(|source| TlsError::Pair {
+        .map_err(|cause| TlsError::Pair {
             certificate: options.certificate.clone(),
             key: options.key.clone(),
-            source,
+            cause,
         })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     // A resumed session keeps its client certificate without looking at it again: it may have
@@ -289,10 +289,10 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::Pem {
+        .map_err(|cause| TlsError::Pem {
             path: path.to_owned(),
             wanted: "certificates",
-            source,
+            cause,
         })?;
     if found.is_empty() {
         return Err(TlsError::NoCertificate {

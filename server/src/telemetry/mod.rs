@@ -46,12 +46,12 @@ pub struct LogOptions {
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter is malformed.
-    #[error("log.filter {filter:?}: {source}")]
+    #[error("log.filter {filter:?}: {cause}")]
     Filter {
         /// What was given.
         filter: String,
         /// What is wrong with it.
-        source: ParseError,
+        cause: ParseError,
     },
     /// The collector's address cannot be used.
     #[error("otlp.endpoint {endpoint:?}: {reason}")]
@@ -69,9 +69,9 @@ impl LogOptions {
     /// # Errors
     /// [`TelemetryError::Filter`].
     pub fn parsed(&self) -> Result<EnvFilter, TelemetryError> {
-        EnvFilter::try_new(&self.filter).map_err(|source| TelemetryError::Filter {
+        EnvFilter::try_new(&self.filter).map_err(|cause| TelemetryError::Filter {
             filter: self.filter.clone(),
-            source,
+            cause,
         })
     }
 }
