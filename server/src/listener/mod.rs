@@ -6,6 +6,7 @@
 
 pub(crate) mod activity;
 pub mod address;
+mod farewell;
 #[cfg(test)]
 mod giving_way_tests;
 pub(crate) mod http1;
@@ -45,6 +46,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use self::{
     activity::Activity,
     address::Sockets,
+    farewell::OpenConnections,
     io::GuardedIo,
     places::{NoPlace, Place, Places, Room},
     tls::Certificates,
@@ -192,6 +194,7 @@ pub(crate) fn accept(
         stall: Duration::from_millis(limits.stall_ms),
         connection_bytes: limits.connection_bytes.min(Semaphore::MAX_PERMITS),
         counters,
+        open: Arc::default(),
         ready,
     };
     let places = Places::new(limits.connections);
@@ -202,6 +205,13 @@ pub(crate) fn accept(
 }
 
 async fn accept_all(sockets: Sockets, acceptor: Arc<Acceptor>, places: Arc<Places>) {
+    let open = Arc::clone(&acceptor.open);
+    accept_until_stopped(sockets, acceptor, places).await;
+    // Apart from this task: whoever waits for its end waits for the port.
+    tokio::spawn(async move { open.end().await });
+}
+
+async fn accept_until_stopped(sockets: Sockets, acceptor: Arc<Acceptor>, places: Arc<Places>) {
     let mut handshakes = JoinSet::new();
     let arriving = Arc::new(Semaphore::new(ARRIVING_MAX));
     for id in 1.. {
@@ -227,6 +237,7 @@ async fn accept_all(sockets: Sockets, acceptor: Arc<Acceptor>, places: Arc<Place
             }
         };
         let activity = Activity::new(acceptor.handshake, acceptor.idle);
+        acceptor.open.add(&activity);
         let (acceptor, places) = (Arc::clone(&acceptor), Arc::clone(&places));
         handshakes.spawn(async move {
             let place = acceptor.place(&places, peer, &activity).await;
@@ -252,6 +263,7 @@ struct Acceptor {
     stall: Duration,
     connection_bytes: usize,
     counters: Arc<Counters>,
+    open: Arc<OpenConnections>,
     ready: mpsc::Sender<GuardedIo>,
 }
 
