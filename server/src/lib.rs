@@ -15,6 +15,7 @@ mod cause;
 mod clock;
 pub mod config;
 mod content;
+mod cors;
 mod descriptors;
 pub mod fsck;
 #[cfg(test)]
