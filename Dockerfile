@@ -17,7 +17,7 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     DEED_ROCKSDB_DIR=/build/target/rocksdb scripts/rocksdb.sh \
-    && cargo build --release --locked --workspace --bins --examples \
+    && cargo build --release --locked --workspace --bins \
     && install -D --target-directory /out/bin target/release/deed-server target/release/deed \
     # A volume takes owner and mode from what the image has there.
     && install -d -m 0700 /out/data /out/key

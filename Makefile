@@ -1,5 +1,6 @@
-# Everything is built in one profile with one set of features: each further combination would
-# compile much again. (RocksDB is built once for all of them, by scripts/rocksdb.sh.)
+# Everything is built in one profile with one set of features, which features/Cargo.toml keeps the
+# same for every selection of packages: each further combination would compile much again. (RocksDB
+# is built once for all of them, by scripts/rocksdb.sh.)
 # CARGO_TARGET_DIR of the environment is respected.
 
 SHELL := /bin/bash
@@ -10,9 +11,8 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 ALL := --release --workspace --locked
-# --examples, even if there are none, makes cargo count dev-dependencies in, as it does for tests
-# and benches. Without it, serde and everything above it would be compiled in two variants.
-PROGRAMS := --bins --examples
+# The two programs, without what only tests and benches need.
+PROGRAMS := --bins
 
 .PHONY: help
 help:
@@ -36,7 +36,9 @@ build: setup
 	cargo build $(ALL) $(PROGRAMS)
 
 .PHONY: demo
-demo: build
+demo: setup
+	@scripts/say-build.sh
+	cargo build $(ALL) $(PROGRAMS)
 	@demo/run.sh
 
 # The programs are built first: the end-to-end tests start them from the target directory.
@@ -50,6 +52,7 @@ check: setup
 	cargo fmt --all --check
 	cargo clippy $(ALL) --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(ALL) --no-deps
+	@scripts/features.sh
 
 .PHONY: lint
 lint: check

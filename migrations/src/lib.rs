@@ -91,7 +91,13 @@ pub enum MigrationError {
     NoVersionFamily,
     /// RocksDB failed.
     #[error("schema version: {0}")]
-    Store(#[from] rocksdb::Error),
+    Store(rocksdb::Error),
+}
+
+impl From<rocksdb::Error> for MigrationError {
+    fn from(cause: rocksdb::Error) -> Self {
+        Self::Store(cause)
+    }
 }
 
 /// A step that was run.

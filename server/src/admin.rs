@@ -25,17 +25,14 @@ use axum::{
 };
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use tokio::{net::TcpStream, task::JoinHandle};
 use tower::ServiceExt as _;
 
 use crate::{
     descriptors,
     grpc::Context,
     ledger::Ledger,
-    listener::{ACCEPT_PAUSE, activity::Activity, places::Places},
+    listener::{ACCEPT_PAUSE, activity::Activity, address::Sockets, places::Places},
     metrics::Observed,
     search,
     shard::Stuck,
@@ -68,11 +65,15 @@ pub(crate) struct AdminPort {
 }
 
 impl AdminPort {
-    /// Serves up to `connections` connections at once on `socket`.
-    pub(crate) fn serve(admin: Admin, socket: TcpListener, connections: usize) -> Self {
+    /// Serves that many connections at once.
+    pub(crate) fn serve(admin: Admin, sockets: impl Into<Sockets>, connections: usize) -> Self {
         let admin = Arc::new(admin);
         let router = router(Arc::downgrade(&admin));
-        let serving = tokio::spawn(accept(socket, router, Places::for_anybody(connections)));
+        let serving = tokio::spawn(accept(
+            sockets.into(),
+            router,
+            Places::for_anybody(connections),
+        ));
         Self {
             _admin: admin,
             serving,
@@ -85,9 +86,9 @@ impl AdminPort {
     }
 }
 
-async fn accept(socket: TcpListener, router: Router, places: Arc<Places>) {
+async fn accept(sockets: Sockets, router: Router, places: Arc<Places>) {
     loop {
-        let (stream, peer) = match socket.accept().await {
+        let (stream, peer) = match sockets.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "the admin port cannot accept for the moment; it tries again");

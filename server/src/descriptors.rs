@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn the_defaults_are_what_is_reckoned_with() {
         let mut options = ServerOptions::new("unused");
-        options.admin = Some(([127, 0, 0, 1], 0).into());
+        options.admin = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into());
         assert_eq!(Shares::of(&options), DEFAULTS);
     }
 

@@ -135,11 +135,22 @@ pub enum GuardError {
     )]
     Missing { path: PathBuf, reason: String },
     /// The file system failed.
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {cause}")]
+    Io {
+        /// The guard file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
     /// The store cannot be read.
     #[error("head guard: {0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
+}
+
+impl From<StoreError> for GuardError {
+    fn from(cause: StoreError) -> Self {
+        Self::Store(cause)
+    }
 }
 
 /// Returns the end of a message about a missing guard, without which the server does not start.
@@ -160,9 +171,9 @@ fn path_in(data_dir: &Path) -> PathBuf {
 /// Creates the guard of a new data directory. All of its blocks are allocated and synced.
 pub(crate) fn create(data_dir: &Path) -> Result<(), GuardError> {
     let path = path_in(data_dir);
-    let io = |source| GuardError::Io {
+    let io = |cause| GuardError::Io {
         path: path.clone(),
-        source,
+        cause,
     };
     let file = File::options()
         .create(true)
@@ -277,9 +288,9 @@ pub(crate) fn catch_up(data_dir: &Path, store: &Arc<Store>) -> Result<usize, Gua
         };
         let mut slot = GuardSlot::open(data_dir, usize::from(slot))?;
         if slot.newest.as_ref() != Some(&head) {
-            slot.write(&head).map_err(|source| GuardError::Io {
+            slot.write(&head).map_err(|cause| GuardError::Io {
                 path: path.clone(),
-                source,
+                cause,
             })?;
             written += 1;
         }
@@ -425,7 +436,7 @@ impl GuardSlot {
         let file = File::options()
             .write(true)
             .open(&path)
-            .map_err(|source| GuardError::Io { path, source })?;
+            .map_err(|cause| GuardError::Io { path, cause })?;
         Ok(Self {
             file,
             slot,

@@ -21,6 +21,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     access::{Caller, table::Method},
+    cors,
     grpc::Context,
     ledger::Ledger,
     pressure::answers::{AnswerRoom, CHUNK_BYTES, CHUNK_ROOM, PROOF_ROOM},
@@ -50,8 +51,8 @@ pub(crate) const ROUTES: [(&str, &[Method]); 2] = [
 pub(crate) fn router(context: Context) -> Router {
     let [(checkpoints, _), (tiles, _)] = ROUTES;
     Router::new()
-        .route(checkpoints, get(checkpoint))
-        .route(tiles, get(tile))
+        .route(checkpoints, get(checkpoint).options(may_get_checkpoint))
+        .route(tiles, get(tile).options(may_get_tile))
         .with_state(context)
 }
 
@@ -60,14 +61,37 @@ async fn checkpoint(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Response<Body> {
-    match context.ledger(&caller, Method::Checkpoint, &name).await {
+    let response = match context.ledger(&caller, Method::Checkpoint, &name).await {
         Ok(ledger) => {
             let checkpoint = ledger.readable().checkpoint.clone();
             let cache = cache(&caller, Method::Checkpoint, CHECKPOINT_CACHE);
             answer("text/plain; charset=utf-8", cache, checkpoint)
         }
         Err(refusal) => refused(refusal),
+    };
+    cors::readable(&caller, Method::Checkpoint, response)
+}
+
+async fn may_get_checkpoint(caller: Caller) -> Response<Body> {
+    cors::preflight(&caller, Method::Checkpoint)
+}
+
+async fn may_get_tile(caller: Caller, Path(path): Path<(String, String)>) -> Response<Body> {
+    match tile_path(&path.1) {
+        Some((_, method)) => cors::preflight(&caller, method),
+        None => not_found("not a tile's path"),
     }
+}
+
+/// A tile's path, and what is asked for with it: by what was parsed, not by how it was written, for
+/// %65ntries are entries too.
+fn tile_path(path: &str) -> Option<(TilePath, Method)> {
+    let path = TilePath::parse(&format!("tile/{path}")).ok()?;
+    let method = match path {
+        TilePath::Hashes(_) => Method::HashTile,
+        TilePath::Entries(_) => Method::EntryBundle,
+    };
+    Some((path, method))
 }
 
 async fn tile(
@@ -75,26 +99,31 @@ async fn tile(
     caller: Caller,
     Path((name, path)): Path<(String, String)>,
 ) -> Response<Body> {
-    let Ok(path) = TilePath::parse(&format!("tile/{path}")) else {
+    let Some((path, method)) = tile_path(&path) else {
         return not_found("not a tile's path");
     };
-    // The parsed path decides, not the way in which it was written: %65ntries are entries, too.
-    let method = match path {
-        TilePath::Hashes(_) => Method::HashTile,
-        TilePath::Entries(_) => Method::EntryBundle,
-    };
-    let ledger = match context.ledger(&caller, method, &name).await {
+    let response = tile_of(context, &caller, (path, method), &name).await;
+    cors::readable(&caller, method, response)
+}
+
+async fn tile_of(
+    context: Context,
+    caller: &Caller,
+    (path, method): (TilePath, Method),
+    name: &str,
+) -> Response<Body> {
+    let ledger = match context.ledger(caller, method, name).await {
         Ok(ledger) => ledger,
         Err(refusal) => return refused(refusal),
     };
-    let room = context.pressure.answer_room(&caller);
-    let cache = cache(&caller, method, TILE_CACHE);
+    let room = context.pressure.answer_room(caller);
+    let cache = cache(caller, method, TILE_CACHE);
     let bundle = match path {
         TilePath::Hashes(tile) => {
             let read = async {
                 let share = room.take(PROOF_ROOM).await?;
                 let read = move || Ok((ledger.tile(&ledger.readable(), tile)?, share));
-                context.read_for(&caller, read).await
+                context.read_for(caller, read).await
             };
             return match read.await {
                 Ok((Some(hashes), share)) => {
@@ -113,7 +142,7 @@ async fn tile(
     };
     let parts = Parts {
         context,
-        caller,
+        caller: caller.clone(),
         ledger,
         room,
         leaves,

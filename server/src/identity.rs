@@ -57,9 +57,14 @@ pub(crate) struct Identity {
 #[derive(Debug, Error)]
 pub enum IdentityError {
     /// The file system failed.
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    /// Others can read the file.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Others can read it.
     #[error("{path} has mode {mode:o}: it holds a secret, so `chmod 600` it first")]
     Mode { path: PathBuf, mode: u32 },
     /// The file has another form.
@@ -97,9 +102,9 @@ impl Identity {
     /// [`IdentityError`] if the file cannot be read, is open to others, or is malformed.
     pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let path = path_in(data_dir);
-        let io = |source| IdentityError::Io {
+        let io = |cause| IdentityError::Io {
             path: path.clone(),
-            source,
+            cause,
         };
         let text = match fs::read_to_string(&path) {
             Ok(text) => Zeroizing::new(text),
@@ -134,7 +139,7 @@ impl Identity {
         let identity = Self { name, secrets };
         let path = path_in(data_dir);
         write_secret(&path, &identity.to_text())
-            .map_err(|source| IdentityError::Io { path, source })?;
+            .map_err(|cause| IdentityError::Io { path, cause })?;
         Ok(identity)
     }
 
@@ -149,7 +154,7 @@ impl Identity {
             return Err(IdentityError::Secrets { path });
         }
         self.secrets.push(new_secret()?);
-        write_secret(&path, &self.to_text()).map_err(|source| IdentityError::Io { path, source })
+        write_secret(&path, &self.to_text()).map_err(|cause| IdentityError::Io { path, cause })
     }
 
     /// Returns the server's name: the first part of its ledgers' origins.

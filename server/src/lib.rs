@@ -11,9 +11,11 @@ mod admission;
 mod append;
 #[doc(hidden)]
 pub mod bench;
+mod cause;
 mod clock;
 pub mod config;
 mod content;
+mod cors;
 mod descriptors;
 pub mod fsck;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub mod telemetry;
 #[cfg(test)]
 mod testing;
 
+pub use cause::with_causes;
 pub use clock::{Clock, ConfirmError, SystemClock, confirm as confirm_clock};
 pub use content::{ContentStartError, ContentsReport, KeyFileError};
 pub use descriptors::DescriptorError;

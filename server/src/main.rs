@@ -9,6 +9,7 @@ use commands::{config, fsck, health, reindex, renew_secret, run};
 use deed_server::{
     config::{ConfigError, Flags, Settings},
     telemetry::{self, TelemetryError},
+    with_causes,
 };
 
 use crate::commands::{
@@ -48,7 +49,7 @@ enum Command {
     Health(health::Arguments),
     /// Check a stopped server's data directory: every leaf, tile, root, record and signature.
     ///
-    /// Exit code 0 if there is no defect; otherwise 1, with the first one.
+    /// It writes nothing there, so a read-only mount or snapshot will do. Exit code 0 if everything is as it must be, 1 with the first difference otherwise.
     #[command(after_help = "Example:\n  deed-server fsck --data-dir ./deed-data")]
     Fsck(fsck::Arguments),
     /// Build a stopped server's indexes again, by which leaves and entries are found.
@@ -106,7 +107,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("deed-server: {error:#}");
+            eprintln!("deed-server: {}", with_causes(error.as_ref()));
             if error.is::<ConfigError>() || error.is::<TelemetryError>() {
                 ExitCode::from(USAGE)
             } else {

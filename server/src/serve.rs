@@ -14,7 +14,7 @@ use deed_proto::v1::{
     ledger_server::LedgerServer, log_server::LogServer,
 };
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 use tonic::{server::NamedService, service::Routes, transport};
 use tonic_health::server::HealthReporter;
 
@@ -39,7 +39,11 @@ use crate::{
     identity::{Identity, IdentityError},
     ledger::registry::Registry,
     ledger::ticker::keep_ticking,
-    listener::{self, Counters, Incoming, RuleError, TlsError, tls::Certificates},
+    listener::{
+        self, Counters, Incoming, RuleError, TlsError,
+        address::{ListenAddress, Sockets},
+        tls::Certificates,
+    },
     metrics::Metrics,
     options::{AccessOptions, ClockOptions, ContentOptions, LimitOptions, TlsOptions},
     pressure::{Pressure, quota::MachineTicks, undecoded::MESSAGE_BYTES_MAX},
@@ -95,7 +99,7 @@ pub struct ServerOptions {
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Where to listen; port 0 takes any free one.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// The server's name, for a new data directory.
     pub name: Option<String>,
     /// Shards, 1 to 64: ledgers are spread over them by number.
@@ -117,7 +121,7 @@ pub struct ServerOptions {
     /// Where and how contents are kept.
     pub content: ContentOptions,
     /// Where metrics and health are served, without access control; `None` for nowhere.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<ListenAddress>,
     /// Whether that may be beyond loopback.
     pub admin_insecure: bool,
     /// Connections to it that are open at once; beyond, the oldest gives way.
@@ -138,7 +142,7 @@ impl ServerOptions {
             admin_insecure: false,
             admin_connections: 64,
             data_dir,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
             name: None,
             shards: 1,
             queue_bytes: 64 << 20,
@@ -209,30 +213,30 @@ pub enum StartError {
         path: PathBuf,
     },
     /// The address cannot be had.
-    #[error("cannot listen on {listen}: {source}")]
+    #[error("cannot listen on {listen}: {cause}")]
     Listen {
-        /// The address asked for.
-        listen: SocketAddr,
+        /// The address asked for, or the name.
+        listen: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The admin port cannot be had.
     #[error(
-        "cannot serve metrics and health on {listen}: {source}; --admin takes another address, or none"
+        "cannot serve metrics and health on {listen}: {cause}; --admin takes another address, or none"
     )]
     ListenAdmin {
-        /// The address asked for.
-        listen: SocketAddr,
+        /// The address asked for, or the name.
+        listen: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file system failed.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// Which path.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The server's key.
     #[error(transparent)]
@@ -264,8 +268,8 @@ pub enum StopError {
 
 /// A running server.
 pub struct Server {
-    address: SocketAddr,
-    admin_address: Option<SocketAddr>,
+    addresses: Vec<SocketAddr>,
+    admin_addresses: Vec<SocketAddr>,
     name: String,
     created: bool,
     drain: Duration,
@@ -300,11 +304,16 @@ impl Server {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         descriptors::fit(&mut options)?;
-        let listen = options.listen;
-        let rules = listener::check_rules(listen, options.tls.as_ref(), &options.access)?;
+        let listen = find(&options.listen, |listen, cause| StartError::Listen {
+            listen,
+            cause,
+        });
+        let listen = listen.await?;
+        // Of several addresses, each one has to keep the rules.
+        let rules = listener::check_rules(&listen, options.tls.as_ref(), &options.access)?;
         if rules.exposed {
             tracing::warn!(
-                %listen,
+                listen = %options.listen,
                 tls = options.tls.is_some(),
                 access_control = rules.required,
                 "insecure: listening beyond loopback without TLS or without access control"
@@ -314,22 +323,31 @@ impl Server {
             Some(tls) => Some(Certificates::load(tls)?),
             None => None,
         };
-        if let Some(listen) = options.admin
-            && !admin::may_listen(listen, options.admin_insecure)
-        {
-            return Err(StartError::AdminNotLoopback { listen });
+        let admin = match &options.admin {
+            Some(listen) => {
+                let found = find(listen, |listen, cause| StartError::ListenAdmin {
+                    listen,
+                    cause,
+                });
+                found.await?
+            }
+            None => Vec::new(),
+        };
+        for &listen in &admin {
+            if !admin::may_listen(listen, options.admin_insecure) {
+                return Err(StartError::AdminNotLoopback { listen });
+            }
         }
         // Before anything is created: a port that is taken must leave no trace.
-        let (socket, address) = bind(listen)
-            .await
-            .map_err(|source| StartError::Listen { listen, source })?;
-        let admin = match options.admin {
-            Some(listen) => {
-                let bound = bind(listen).await;
-                Some(bound.map_err(|source| StartError::ListenAdmin { listen, source })?)
-            }
-            None => None,
-        };
+        let (sockets, addresses) = bind(&listen, |listen, cause| StartError::Listen {
+            listen,
+            cause,
+        })
+        .await?;
+        let (admin_sockets, admin_addresses) = bind(&admin, |listen, cause| {
+            StartError::ListenAdmin { listen, cause }
+        })
+        .await?;
         let (opening, opening_clock) = (options.clone(), Arc::clone(&clock));
         let (opened, contents, time) = tokio::task::spawn_blocking(move || {
             let opened = open(&opening)?;
@@ -399,23 +417,25 @@ impl Server {
         if let Some(certificates) = &certificates {
             tokio::spawn(Arc::clone(certificates).keep_up(context.stopping.clone()));
         }
-        let accepting = listener::accept(socket, certificates, &options.limits, counters)
-            .map_err(|source| StartError::Listen { listen, source })?;
+        let accepting = listener::accept(sockets, certificates, &options.limits, counters)
+            .map_err(|cause| StartError::Listen {
+                listen: options.listen.to_string(),
+                cause,
+            })?;
         let indexer = tokio::spawn(keep_indexed(context.clone()));
         let collector = tokio::spawn(keep_collected(context.clone()));
         let ticker = tokio::spawn(keep_ticking(context.clone()));
-        let admin_address = admin.as_ref().map(|(_, address)| *address);
-        let admin = admin.map(|(socket, _)| {
+        let admin = options.admin.is_some().then(|| {
             let admin = Admin {
                 context: context.clone(),
                 stuck: Duration::from_millis(options.limits.stuck_ms),
             };
-            AdminPort::serve(admin, socket, options.admin_connections)
+            AdminPort::serve(admin, admin_sockets, options.admin_connections)
         });
         let listener = tokio::spawn(serve_all(accepting, access, &options.limits, context).await);
         Ok(Self {
-            address,
-            admin_address,
+            addresses,
+            admin_addresses,
             name,
             created: opened.created,
             drain: Duration::from_millis(options.drain_ms),
@@ -432,16 +452,28 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// Where it listens: the first of its addresses.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
     }
 
-    /// Where metrics and health are, if anywhere.
+    /// All addresses on which it listens; a name may stand for several.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where metrics and health are, if anywhere: the first address.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin_address
+        self.admin_addresses.first().copied()
+    }
+
+    /// All addresses of metrics and health.
+    #[must_use]
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        &self.admin_addresses
     }
 
     /// Its name, the first part of its ledgers' origins.
@@ -544,17 +576,36 @@ fn refuse_waiting(shards: &Shards) {
     }
 }
 
-async fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = TcpListener::bind(listen).await?;
-    let address = socket.local_addr()?;
-    Ok((socket, address))
+/// The addresses that one stands for; `failed` makes the error of a name that is not found.
+async fn find(
+    listen: &ListenAddress,
+    failed: impl FnOnce(String, io::Error) -> StartError,
+) -> Result<Vec<SocketAddr>, StartError> {
+    let found = listen.resolve().await;
+    found.map_err(|cause| failed(listen.to_string(), cause))
+}
+
+/// Listens on all of these addresses; `failed` makes the error of one that cannot be had.
+async fn bind(
+    listen: &[SocketAddr],
+    failed: impl Fn(String, io::Error) -> StartError,
+) -> Result<(Sockets, Vec<SocketAddr>), StartError> {
+    let bound = Sockets::bind(listen).await;
+    let sockets = bound.map_err(|(address, cause)| failed(address.to_string(), cause))?;
+    let addresses = sockets.addresses();
+    let addresses = addresses.map_err(|cause| failed(texts(listen).join(", "), cause))?;
+    Ok((sockets, addresses))
+}
+
+fn texts(addresses: &[SocketAddr]) -> Vec<String> {
+    addresses.iter().map(SocketAddr::to_string).collect()
 }
 
 fn open(options: &ServerOptions) -> Result<Opened, StartError> {
     let data_dir = &options.data_dir;
-    let io = |source| StartError::Io {
+    let io = |cause| StartError::Io {
         path: data_dir.clone(),
-        source,
+        cause,
     };
     // Statements are nobody else's business.
     fs::DirBuilder::new()
@@ -663,9 +714,9 @@ fn refuse_foreign(data_dir: &Path) -> Result<(), StartError> {
         "server.key.new",
         "direct-io-probe",
     ];
-    let io = |source| StartError::Io {
+    let io = |cause| StartError::Io {
         path: data_dir.to_owned(),
-        source,
+        cause,
     };
     for entry in fs::read_dir(data_dir).map_err(io)? {
         let found = entry

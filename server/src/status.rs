@@ -109,9 +109,9 @@ impl From<RegistryError> for Refusal {
             RegistryError::Name => Self::field("name", error.to_string()),
             RegistryError::AuthorityKeys(what) => Self::field("authority_keys", what),
             RegistryError::Load {
-                source: LoadError::Store(source),
+                cause: LoadError::Store(cause),
                 ..
-            } => source.into(),
+            } => cause.into(),
             RegistryError::Load { .. } => Self::Damaged(error.to_string()),
             RegistryError::Overloaded => Self::Overloaded {
                 retry_after: RETRY_AFTER,

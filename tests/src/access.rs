@@ -174,6 +174,16 @@ pub async fn get(channel: &Channel, path: &str, token: Option<&str>) -> u16 {
     answer.expect("an answer").status().as_u16()
 }
 
+/// Asks for an HTTP path with any method over the same kind of connection.
+///
+/// # Panics
+/// If nothing comes in time.
+pub async fn ask(channel: &Channel, method: http::Method, path: &str) -> http::Response<Body> {
+    let request = http::Request::builder().method(method).uri(path);
+    let answer = exchange(channel, request, Bytes::new(), None).await;
+    answer.expect("an answer")
+}
+
 async fn exchange(
     channel: &Channel,
     mut request: http::request::Builder,

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, str::FromStr};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header::HOST};
+use http::{HeaderMap, Method, Request, StatusCode, header::HOST};
 use hyper::{body::Body as _, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -34,6 +34,8 @@ pub struct Answer {
     pub content_type: String,
     /// Cache-Control, empty if there is none.
     pub cache_control: String,
+    /// All headers.
+    pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
 }
@@ -106,7 +108,7 @@ impl Http {
             })
         };
         let (content_type, cache_control) = (header("content-type"), header("cache-control"));
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let mut incoming = response.into_body();
         let mut body = Vec::new();
         while let Some(frame) = poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await
@@ -119,6 +121,7 @@ impl Http {
             status,
             content_type,
             cache_control,
+            headers,
             body: body.into(),
         }
     }

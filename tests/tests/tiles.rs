@@ -2,15 +2,16 @@
 
 use deed_proto::v1::get_inclusion_proof_request::Leaf;
 use deed_tests::{
+    access::{Token, ask},
     http::{Answer, Http},
     oracle::Log,
-    process::ServerProcess,
+    process::{ServerCommand, ServerProcess},
     rpc::{Clients, TestLedger},
     run,
     statements::Producer,
 };
 use deed_tlog::{EntryBundleId, RightEdge, TileId, TreeSize, decode_entry_bundle};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use tempfile::TempDir;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -112,6 +113,100 @@ fn every_width_of_every_tile_is_served() {
             }
         }
         server.stop();
+    });
+}
+
+/// What a browser's page needs, by the Fetch standard: the header that lets it read an answer, and an
+/// answer to the browser's question before it asks with headers of its own.
+fn expect_open(status: StatusCode, headers: &HeaderMap, method: &Method, what: &str) {
+    let value = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+    assert_eq!(value("access-control-allow-origin"), Some("*"), "{what}");
+    // No answer depends on who calls, so no page may send what says that.
+    assert_eq!(value("access-control-allow-credentials"), None, "{what}");
+    assert_eq!(
+        value("access-control-allow-private-network"),
+        None,
+        "{what}"
+    );
+    if method == Method::OPTIONS {
+        assert_eq!(status, StatusCode::NO_CONTENT, "{what}");
+        assert_eq!(value("access-control-allow-methods"), Some("GET, HEAD"));
+        assert_eq!(value("access-control-allow-headers"), Some("*"));
+        assert!(value("access-control-max-age").is_some());
+    }
+}
+
+fn expect_closed(headers: &HeaderMap, what: &str) {
+    let names = headers.keys().map(http::HeaderName::as_str);
+    let opened: Vec<_> = names
+        .filter(|name| name.starts_with("access-control-"))
+        .collect();
+    assert!(opened.is_empty(), "{what}: {opened:?}");
+}
+
+#[test]
+fn pages_read_what_needs_no_role_and_nothing_else() {
+    run(async {
+        for access in [false, true] {
+            let dir = TempDir::new().unwrap();
+            let data = dir.path().join("data");
+            let role = ["--ledger", "*", "--role", "append,read,admin"];
+            let owner = access.then(|| Token::create(&data, "spiffe://example.org/a", &role));
+            let server = ServerCommand::new(&data)
+                .arguments(["--set", &format!("access.required={access}")])
+                .start();
+            let clients = Clients::connect(&server).await;
+            let ledger = TestLedger::create_by(&clients, "tiles", owner.as_ref()).await;
+            let mut http = Http::connect(server.address()).await;
+            let methods = [Method::GET, Method::HEAD, Method::OPTIONS];
+            for (path, open, found) in [
+                ("checkpoint", true, 200),
+                ("tile/0/000.p/1", true, 200),
+                // A page can tell what is not there from a server that is not.
+                ("tile/0/000.p/200", true, 404),
+                ("tile/entries/000.p/1", !access, 200),
+                ("tile/%65ntries/000.p/1", !access, 200),
+            ] {
+                let path = format!("/logs/{}/{path}", ledger.name);
+                for method in &methods {
+                    let over_1 = http.request(method.clone(), &path).await;
+                    let over_2 = ask(&clients.channel, method.clone(), &path).await;
+                    let answers = [
+                        (over_1.status, over_1.headers),
+                        (over_2.status(), over_2.headers().clone()),
+                    ];
+                    for (version, (status, headers)) in ["1.1", "2"].iter().zip(answers) {
+                        let what = format!("{method} {path} over HTTP/{version}: {status}");
+                        if open {
+                            expect_open(status, &headers, method, &what);
+                        } else {
+                            expect_closed(&headers, &what);
+                            assert!(status.is_client_error(), "{what}");
+                        }
+                        if open && method != Method::OPTIONS {
+                            assert_eq!(status.as_u16(), found, "{what}");
+                        }
+                    }
+                }
+            }
+            // What is no path of tiles, other services, and other methods.
+            for (method, path) in [
+                (Method::OPTIONS, "/logs/tiles/tile/nonsense"),
+                (Method::OPTIONS, "/deed.v1.Log/GetTreeHead"),
+                (Method::OPTIONS, "/deed.v1.Ledger/Append"),
+                (Method::OPTIONS, "/"),
+                (Method::GET, "/"),
+                (Method::POST, "/logs/tiles/checkpoint"),
+                (Method::DELETE, "/logs/tiles/tile/0/000.p/1"),
+            ] {
+                let what = format!("{method} {path}");
+                let answer = http.request(method.clone(), path).await;
+                expect_closed(&answer.headers, &what);
+                let answer = ask(&clients.channel, method, path).await;
+                expect_closed(answer.headers(), &what);
+            }
+            server.stop();
+        }
     });
 }
 

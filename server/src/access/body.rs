@@ -19,7 +19,7 @@ use tonic::{Status, body::Body};
 
 use crate::{
     append::RETRY_AFTER,
-    listener::activity::{Activity, OpenRequest},
+    listener::activity::{Activity, OpenRequest, Work},
     pressure::{
         Place,
         answers::Made,
@@ -212,6 +212,7 @@ impl Kept {
 pub(super) struct Answer {
     pub(super) body: Body,
     pub(super) open: OpenRequest,
+    pub(super) _work: Option<Work>,
     pub(super) _kept: Option<Kept>,
     /// The shares of the answer budget for the bytes that the body brings.
     pub(super) made: Option<Made>,

@@ -175,6 +175,7 @@ fn answer(body: Body, kept: &Arc<()>, ends: Option<Duration>) -> Answer {
     Answer {
         body,
         open: Activity::new(HOUR, HOUR).begin_request(),
+        _work: None,
         _kept: Some(Kept::new(Arc::clone(kept))),
         made: None,
         _place: None,

@@ -101,21 +101,28 @@ pub struct AccessFile {
 #[derive(Debug, Error)]
 pub enum AccessError {
     /// The file system failed.
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    /// Others can read or write the file.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Others can read it.
     #[error("{path}: {exposed}")]
     Exposed { path: PathBuf, exposed: Exposed },
     /// The file is larger than any valid one.
     #[error("{path} has more than {FILE_BYTES_MAX} bytes")]
-    TooLarge { path: PathBuf },
-    /// The file is not the JSON that is expected.
-    #[error(
-        "{path} cannot be read: {source}; restore it, or remove it to begin without tokens and grants"
-    )]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Not such a file.
+    #[error("{path} cannot be read: {cause}; restore it, or remove it to begin with nobody")]
     Malformed {
         path: PathBuf,
-        source: serde_json::Error,
+        /// Where and why.
+        cause: serde_json::Error,
     },
     /// The file has a version that this program does not know.
     #[error("access.json has version {found}; this program knows version {VERSION}")]
@@ -200,7 +207,7 @@ impl AccessFile {
     ) -> Result<T, AccessError> {
         let io = |path: &Path| {
             let path = path.to_owned();
-            |source| AccessError::Io { path, source }
+            |cause| AccessError::Io { path, cause }
         };
         DirBuilder::new()
             .recursive(true)
@@ -336,9 +343,9 @@ impl AccessFile {
     /// Parses the file's text; `path` is for error messages.
     pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<Self, AccessError> {
         let mut file: Self =
-            serde_json::from_slice(text).map_err(|source| AccessError::Malformed {
+            serde_json::from_slice(text).map_err(|cause| AccessError::Malformed {
                 path: path.to_owned(),
-                source,
+                cause,
             })?;
         file.check()?;
         // A file that was edited by hand need not have the order that the binary search wants.
@@ -442,7 +449,7 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, AccessError> {
     let (file, metadata) = match secret_file::open(&path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(AccessError::Io { path, source }),
+        Err(cause) => return Err(AccessError::Io { path, cause }),
     };
     if let Err(exposed) = secret_file::check(&path, &metadata) {
         return Err(AccessError::Exposed { path, exposed });
@@ -451,7 +458,7 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, AccessError> {
     match file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text) {
         Ok(read) if read as u64 > FILE_BYTES_MAX => Err(AccessError::TooLarge { path }),
         Ok(_) => Ok(Some(text)),
-        Err(source) => Err(AccessError::Io { path, source }),
+        Err(cause) => Err(AccessError::Io { path, cause }),
     }
 }
 

@@ -96,6 +96,7 @@ where
             }
             Ok((caller, place)) => {
                 let open = connection.activity.begin_request();
+                let work = connection.activity.begin_work();
                 if !caller.is_anonymous() {
                     connection.activity.set_known();
                 }
@@ -109,7 +110,11 @@ where
                 let grpc = is_grpc(&request);
                 let undecoded = self.layer.pressure.undecoded(&caller);
                 let stream = method.is_some_and(|method| method.row().streams_in);
-                // Nothing behind this layer needs the token, so it is removed and cannot leak.
+                // Streams that record something are in work until they end, all else until it is
+                // answered.
+                let records =
+                    stream && method.is_some_and(|method| method.row().need != Need::Open);
+                // Nobody behind this needs a token, so nobody behind this can let it out.
                 head::lighten(&mut request);
                 let (parts, body) = request.into_parts();
                 let body = match Arriving::wrap(body, undecoded, anonymous, stream, body_within) {
@@ -126,6 +131,7 @@ where
                 Box::pin(async move {
                     let answered = unless_leaving(answered, leaving).await;
                     let mut response = answered.ok_or(GAVE_WAY)?.map_err(Into::into)?;
+                    let work = records.then_some(work);
                     let kept = response.extensions_mut().remove::<Kept>();
                     let made = response.extensions_mut().remove::<Made>();
                     let ends =
@@ -134,6 +140,7 @@ where
                         stalls.watch(Answer {
                             body,
                             open,
+                            _work: work,
                             _kept: kept,
                             made,
                             _place: place,

@@ -62,7 +62,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 async fn figures_move_with_what_is_asked_of_the_server() {
     let dir = TempDir::new().unwrap();
     let options = ServerOptions {
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
         ..ServerOptions::new(dir.path().join("data"))
     };
     let server = Server::start(options, Arc::new(SystemClock)).await.unwrap();
@@ -190,7 +190,7 @@ async fn figures_move_with_what_is_asked_of_the_server() {
 async fn what_ledgers_find_and_write_is_counted_and_what_is_due_is_told() {
     let dir = TempDir::new().unwrap();
     let options = ServerOptions {
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
         ..ServerOptions::new(dir.path().join("data"))
     };
     let server = Server::start(options.clone(), Arc::new(SystemClock))
@@ -267,7 +267,7 @@ async fn what_ledgers_find_and_write_is_counted_and_what_is_due_is_told() {
 async fn a_connection_that_stays_open_does_not_keep_the_store_open() {
     let dir = TempDir::new().unwrap();
     let options = ServerOptions {
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
         ..ServerOptions::new(dir.path().join("data"))
     };
     let server = Server::start(options.clone(), Arc::new(SystemClock))
@@ -298,7 +298,7 @@ async fn a_connection_that_stays_open_does_not_keep_the_store_open() {
 async fn silent_connections_do_not_keep_probes_out() {
     let dir = TempDir::new().unwrap();
     let options = ServerOptions {
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()),
         admin_connections: 2,
         ..ServerOptions::new(dir.path().join("data"))
     };
@@ -336,7 +336,7 @@ async fn silent_connections_do_not_keep_probes_out() {
 async fn beyond_loopback_it_has_to_be_said() {
     let dir = TempDir::new().unwrap();
     let mut options = ServerOptions {
-        admin: Some(SocketAddr::from(([0, 0, 0, 0], 0))),
+        admin: Some(SocketAddr::from(([0, 0, 0, 0], 0)).into()),
         ..ServerOptions::new(dir.path().join("data"))
     };
     let refused = Server::start(options.clone(), Arc::new(SystemClock)).await;

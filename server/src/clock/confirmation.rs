@@ -53,7 +53,13 @@ pub enum ConfirmError {
     NoServer { path: String },
     /// The confirmation cannot be written.
     #[error("the confirmation cannot be written: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for ConfirmError {
+    fn from(cause: io::Error) -> Self {
+        Self::Io(cause)
+    }
 }
 
 /// Confirms that the machine's clock is right, for a server that runs on `data_dir`; `named` is the

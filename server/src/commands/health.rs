@@ -2,13 +2,14 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use deed_server::listener::address::ListenAddress;
 
 use crate::print_line;
 
@@ -16,7 +17,7 @@ use crate::print_line;
 pub(crate) struct Arguments {
     /// Address of the server's admin port, as `admin.listen` sets it.
     #[arg(long, default_value = "127.0.0.1:7734")]
-    address: SocketAddr,
+    address: ListenAddress,
     /// Milliseconds to wait for an answer.
     #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: u64,
@@ -27,10 +28,9 @@ const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
 /// Sends a request over HTTP/1.0, whose connection ends after the answer.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let address = arguments.address;
+    let address = &arguments.address;
     let timeout = Duration::from_millis(arguments.timeout_ms);
-    let mut stream = TcpStream::connect_timeout(&address, timeout)
-        .with_context(|| format!("no answer from {address}"))?;
+    let mut stream = connect(address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
@@ -50,4 +50,33 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     print_line(body);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Connects to the first of the addresses that answers.
+fn connect(address: &ListenAddress, timeout: Duration) -> anyhow::Result<TcpStream> {
+    let found = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(address.resolve())
+        .with_context(|| format!("cannot find {address}"))?;
+    let mut last = None;
+    for found in found {
+        let connected = TcpStream::connect_timeout(&reachable(found), timeout);
+        match connected.with_context(|| format!("no answer from {found}")) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.with_context(|| format!("{address} stands for no address"))?)
+}
+
+/// Where a server is reached that listens on an address: on loopback if it listens on all of them.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }

@@ -28,7 +28,8 @@ pub(crate) struct SettingArguments {
     /// (default: ./deed-data).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Address to listen on (default: 127.0.0.1:7733).
+    /// Address or name to listen on, with a port; :7733 is every address of this machine (default:
+    /// 127.0.0.1:7733).
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// The server's name, for a new data directory: the first part of every ledger's origin.

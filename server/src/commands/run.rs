@@ -1,6 +1,6 @@
 //! The command `deed-server run`.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -80,10 +80,18 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
             key.display()
         ));
     }
-    if let Some(admin) = server.admin_address() {
-        print_line(&format!("metrics and health on http://{admin}"));
+    let lines = |what: &str, addresses: &[SocketAddr]| {
+        let lines = addresses.iter().map(|address| format!("{what}{address}"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    if server.admin_address().is_some() {
+        print_line(&lines(
+            "metrics and health on http://",
+            server.admin_addresses(),
+        ));
     }
-    print_line(&format!("listening on {}", server.address()));
+    // All of them at once: whoever waits for the first line may use each.
+    print_line(&lines("listening on ", server.addresses()));
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("interrupted: stopping"),

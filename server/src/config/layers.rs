@@ -61,9 +61,9 @@ pub(super) fn file(path: &Path) -> Result<Option<Layer>, ConfigError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
+        Err(cause) => {
             let path = path.to_owned();
-            return Err(ConfigError::Read { path, source });
+            return Err(ConfigError::Read { path, cause });
         }
     };
     let parsed = File::from_str(&text, FileFormat::Toml).collect();

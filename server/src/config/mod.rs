@@ -14,7 +14,6 @@ mod tests;
 use std::{
     collections::BTreeMap,
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +23,7 @@ pub use layers::Origin;
 pub use table::{Kind, SETTINGS, Setting, setting};
 
 use crate::{
+    listener::address::ListenAddress,
     options::{ClockOptions, ContentOptions, LimitOptions, QuotaOptions, TlsOptions},
     serve::ServerOptions,
     store::{DiskOptions, StoreOptions},
@@ -40,8 +40,13 @@ pub const FILE_DEFAULT: &str = "deed.toml";
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: {source}")]
-    Read { path: PathBuf, source: io::Error },
+    #[error("{path}: {cause}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
     /// The file is not TOML.
     #[error("{path} is not TOML: {reason}")]
     Syntax { path: PathBuf, reason: String },
@@ -140,7 +145,7 @@ impl Settings {
         let file = match &flags.file {
             Some(path) => Some(layers::file(path)?.ok_or_else(|| ConfigError::Read {
                 path: path.clone(),
-                source: io::ErrorKind::NotFound.into(),
+                cause: io::ErrorKind::NotFound.into(),
             })?),
             None => layers::file(&directory.join(FILE_DEFAULT))?,
         };
@@ -291,7 +296,7 @@ impl Values<'_> {
         self.text(key).map(PathBuf::from)
     }
 
-    fn address(&self, key: &str) -> Option<SocketAddr> {
+    fn address(&self, key: &str) -> Option<ListenAddress> {
         self.text(key).filter(|text| *text != NONE)?.parse().ok()
     }
 

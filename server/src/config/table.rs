@@ -3,7 +3,7 @@
 //! All other code for the configuration uses it: reading, the check for unknown keys, the output of
 //! `deed-server config`, and `deploy/deed.toml`.
 
-use std::net::SocketAddr;
+use crate::listener::address::ListenAddress;
 
 /// A setting.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Kind {
     Text,
     /// A path; a relative one is relative to the working directory.
     Path,
-    /// An IP address and a port.
+    /// An address, a name or nothing, and a port.
     Address,
     /// An IP address and a port, or `none`.
     AddressOrNone,
@@ -56,9 +56,12 @@ impl Kind {
             Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
             Self::Text => "text".to_owned(),
             Self::Path => "a path".to_owned(),
-            Self::Address => "an address with a port, such as \"127.0.0.1:7733\"".to_owned(),
+            Self::Address => {
+                "an address or name with a port, such as \"127.0.0.1:7733\" or \"localhost:7733\""
+                    .to_owned()
+            }
             Self::AddressOrNone => {
-                "an address with a port, such as \"127.0.0.1:7734\", or \"none\"".to_owned()
+                "an address or name with a port, such as \"127.0.0.1:7734\", or \"none\"".to_owned()
             }
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Endpoint => {
@@ -93,8 +96,8 @@ impl Kind {
         let fits = match self {
             Self::Bool | Self::Integer(..) => false,
             Self::Text | Self::Path => !text.is_empty(),
-            Self::Address => text.parse::<SocketAddr>().is_ok(),
-            Self::AddressOrNone => text == NONE || text.parse::<SocketAddr>().is_ok(),
+            Self::Address => text.parse::<ListenAddress>().is_ok(),
+            Self::AddressOrNone => text == NONE || text.parse::<ListenAddress>().is_ok(),
             Self::Choice(words) => words.contains(&text),
             Self::Endpoint => text.parse::<http::Uri>().is_ok_and(|uri| {
                 uri.scheme_str() == Some("http")
@@ -145,7 +148,8 @@ pub static SETTINGS: &[Setting] = &[
         "listen",
         Kind::Address,
         "127.0.0.1:7733",
-        "Where gRPC and HTTP are served. Beyond loopback it needs TLS and access control.",
+        "Where gRPC and HTTP are served: an address or a name, and a port; \":7733\" is every address \
+         of this machine. Beyond loopback it needs TLS and access control.",
     ),
     row(
         "name",

@@ -280,8 +280,8 @@ fn wrong_types_are_refused_with_key_value_and_source() {
         ),
         (
             "DEED__LISTEN",
-            ":7733",
-            "listen is \":7733\" where an address",
+            "127.1:7733",
+            "listen is \"127.1:7733\" where an address",
         ),
         ("DEED__TLS__KEY", "", "tls.key is \"\" where a path"),
     ] {

@@ -34,9 +34,14 @@ const CHECK_CONTEXT: &str = "deed.v1 content key check";
 #[derive(Debug, Error)]
 pub enum KeyFileError {
     /// The file system failed.
-    #[error("content key {path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    /// Others can read the file.
+    #[error("content key {path}: {cause}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Others can read it.
     #[error("content key {path}: {exposed}")]
     Exposed { path: PathBuf, exposed: Exposed },
     /// The file is empty: a start was interrupted while it made the file on a file system without
@@ -72,9 +77,9 @@ pub enum KeyFileError {
 
 /// Loads the key; returns `None` if there is no such file.
 pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
-    let io = |source| KeyFileError::Io {
+    let io = |cause| KeyFileError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let (mut file, metadata) = match secret_file::open(path) {
         Ok(opened) => opened,
@@ -103,9 +108,9 @@ pub(crate) fn load(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
 
 /// Makes a new key and its file, synced with its directory. It never overwrites a file.
 pub(crate) fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
-    let io = |source| KeyFileError::Io {
+    let io = |cause| KeyFileError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let key = seal::new_key().map_err(KeyFileError::Random)?;
     let encoded = Zeroizing::new(BASE64.encode(&key[..]));
@@ -171,9 +176,9 @@ pub(crate) fn remove_second_name(path: &Path) -> Result<(), KeyFileError> {
         // There is no file of that name, or another one, which is left alone.
         _ => Ok(()),
     };
-    removed.map_err(|source| KeyFileError::Io {
+    removed.map_err(|cause| KeyFileError::Io {
         path: second,
-        source,
+        cause,
     })
 }
 

@@ -249,11 +249,11 @@ impl KeyStore {
     fn sync_directory(&self) -> Result<(), StoreError> {
         fs::File::open(&self.path)
             .and_then(|directory| directory.sync_all())
-            .map_err(|source| StoreError::io(&self.path, source))
+            .map_err(|cause| StoreError::io(&self.path, cause))
     }
 
     fn files(&self, suffix: &str) -> Result<BTreeSet<String>, StoreError> {
-        let io = |source| StoreError::io(&self.path, source);
+        let io = |cause| StoreError::io(&self.path, cause);
         let mut files = BTreeSet::new();
         for entry in fs::read_dir(&self.path).map_err(io)? {
             let name = entry.map_err(io)?.file_name();

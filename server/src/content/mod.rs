@@ -342,7 +342,7 @@ impl ContentStore {
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
         let serial = store.content_serial()?;
         let thread = writer::start(Arc::clone(&shared), disk, serial, queue)
-            .map_err(|source| StoreError::io(data_dir, source))?;
+            .map_err(|cause| StoreError::io(data_dir, cause))?;
         Ok(Arc::new(Self {
             shared,
             jobs: Mutex::new(Some(jobs)),

@@ -131,8 +131,8 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Checks everything below `data_dir` and changes nothing. Opens contents with the key file in its
-/// default place, if it is there.
+/// Checks everything below `data_dir`, which may be on a volume that cannot be written: nothing in it
+/// is changed or created. Opens contents with the key file where it is by default, if it is there.
 ///
 /// # Errors
 /// [`FsckError`] with the first difference in the log. Damaged contents are listed in the report.
@@ -154,7 +154,7 @@ pub fn check_with(
         path: data_dir.to_owned(),
     };
     let identity = Identity::load(data_dir)?.ok_or_else(no_server)?;
-    let _lock = DirectoryLock::acquire(data_dir)?;
+    let _lock = DirectoryLock::share(data_dir)?;
     let store = Store::open_read_only(data_dir, &StoreOptions::default())?.ok_or_else(no_server)?;
     let store = Arc::new(store);
     let guarded = guard::verify(data_dir, &store)?;

@@ -76,9 +76,9 @@ fn read(path: &Path) -> Result<Option<Found>, GuardError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
+        Err(cause) => {
             let path = path.to_owned();
-            return Err(GuardError::Io { path, source });
+            return Err(GuardError::Io { path, cause });
         }
     };
     let found = if bytes.len() as u64 == SLOT_BYTES {
@@ -110,7 +110,7 @@ impl ContentGuard {
     /// [`StoreError::Io`] if the file cannot be opened.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = path_in(data_dir);
-        let io = |source| StoreError::io(&path, source);
+        let io = |cause| StoreError::io(&path, cause);
         let found = match read(&path) {
             Ok(found) => found,
             Err(error) => return Err(io(io::Error::other(error.to_string()))),
@@ -138,7 +138,7 @@ impl ContentGuard {
             return Ok(());
         }
         self.write(serial)
-            .map_err(|source| StoreError::io(&self.path, source))?;
+            .map_err(|cause| StoreError::io(&self.path, cause))?;
         self.serial = serial;
         Ok(())
     }

@@ -40,9 +40,9 @@ pub(crate) enum LoadError {
     #[error("its verifier key: {0}")]
     Key(deed_tlog::KeyError),
     #[error("its newest head: {0}")]
-    Head(#[from] CheckpointError),
+    Head(CheckpointError),
     #[error("its tiles: {0}")]
-    Tiles(#[from] deed_tlog::RebuildError<StoreError>),
+    Tiles(deed_tlog::RebuildError<StoreError>),
     #[error("the entries end at leaf {found}, its newest head covers {size}")]
     EntriesMissing { found: u64, size: TreeSize },
     #[error("its newest head has root {signed}, its tiles and entries have {rebuilt}")]
@@ -51,15 +51,33 @@ pub(crate) enum LoadError {
         rebuilt: deed_tlog::Hash,
     },
     #[error("its genesis entry: {0}")]
-    Genesis(#[from] GenesisError),
-    #[error("trust statement at leaf {leaf}: {source}")]
-    TrustEntry { leaf: u64, source: EntryError },
+    Genesis(GenesisError),
+    #[error("trust statement at leaf {leaf}: {cause}")]
+    TrustEntry { leaf: u64, cause: EntryError },
     #[error("trust statement at leaf {leaf}: {reason}")]
     Trust { leaf: u64, reason: String },
 }
 
-/// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last entries,
-/// and checks the root against the signed head. Returns `None` if the store has no head of it.
+impl From<CheckpointError> for LoadError {
+    fn from(cause: CheckpointError) -> Self {
+        Self::Head(cause)
+    }
+}
+
+impl From<deed_tlog::RebuildError<StoreError>> for LoadError {
+    fn from(cause: deed_tlog::RebuildError<StoreError>) -> Self {
+        Self::Tiles(cause)
+    }
+}
+
+impl From<GenesisError> for LoadError {
+    fn from(cause: GenesisError) -> Self {
+        Self::Genesis(cause)
+    }
+}
+
+/// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last
+/// entries, and checks the root against the signed head. `None` if the store has no head of it.
 pub(crate) fn right_edge(
     store: &Arc<Store>,
     ledger: LedgerNumber,
@@ -115,8 +133,7 @@ pub(crate) fn trust(
     for item in store.trust_leaves(ledger, 0) {
         let (leaf, effective_time) = item?;
         let bytes = store.entry(ledger, leaf)?;
-        let entry =
-            Entry::parse(&bytes).map_err(|source| LoadError::TrustEntry { leaf, source })?;
+        let entry = Entry::parse(&bytes).map_err(|cause| LoadError::TrustEntry { leaf, cause })?;
         let failed = |reason: String| LoadError::Trust { leaf, reason };
         if entry.previous_trust != Some(registry.head()) {
             return Err(failed("does not follow the one before it".to_owned()));

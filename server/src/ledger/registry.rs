@@ -45,8 +45,8 @@ pub(crate) enum RegistryError {
     Name,
     #[error("authority keys: {0}")]
     AuthorityKeys(String),
-    #[error("ledger {name:?} cannot be loaded: {source}")]
-    Load { name: String, source: LoadError },
+    #[error("ledger {name:?} cannot be loaded: {cause}")]
+    Load { name: String, cause: LoadError },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the system gives no random bytes: {0}")]
@@ -336,9 +336,9 @@ impl Registry {
             return Err(not_found());
         }
         let record = self.store.ledger(name)?.ok_or_else(not_found)?;
-        let failed = |source| RegistryError::Load {
+        let failed = |cause| RegistryError::Load {
             name: name.to_owned(),
-            source,
+            cause,
         };
         let loaded = load::right_edge(&self.store, LedgerNumber(record.number), &record.vkey)
             .map_err(failed)?
@@ -515,10 +515,10 @@ impl Registry {
     fn open(&self, record: LedgerRecord, readable: Arc<Readable>) -> Result<Ledger, RegistryError> {
         let number = LedgerNumber(record.number);
         let corrupt = |what: &str| StoreError::corrupt(Family::Meta, number, what);
-        let trust = load::trust(&self.store, number, &record.genesis_entry).map_err(|source| {
+        let trust = load::trust(&self.store, number, &record.genesis_entry).map_err(|cause| {
             RegistryError::Load {
                 name: record.name.clone(),
-                source,
+                cause,
             }
         })?;
         // Both were written in one batch.

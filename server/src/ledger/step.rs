@@ -172,12 +172,18 @@ pub(crate) enum StepError {
     #[error("leaf {leaf} is not an entry: {reason}")]
     Entry { leaf: u64, reason: String },
     #[error("the entry of an Intent: {0}")]
-    Intent(#[from] EntryError),
+    Intent(EntryError),
     #[error("cell {key:?} of the assessment is damaged")]
     Cell { key: CellKey },
     /// Nothing is wrong: the turn was given up in the middle of a batch, and so is this state.
     #[error("the turn was given up, for the server stops")]
     Interrupted,
+}
+
+impl From<EntryError> for StepError {
+    fn from(cause: EntryError) -> Self {
+        Self::Intent(cause)
+    }
 }
 
 impl StepError {

@@ -20,7 +20,10 @@ pub(crate) struct Activity {
     handshake: Duration,
     idle: Duration,
     requests_open: AtomicUsize,
-    /// Milliseconds after `since` at which the last request began or ended; 0 if none has begun.
+    /// Requests that are not answered, and streams that record something: what a server that stops
+    /// still waits for.
+    in_work: AtomicUsize,
+    /// Milliseconds after `since` at which the last request began or ended; 0: none has begun.
     last_ms: AtomicU64,
     /// True if a caller on the connection is known, where callers must say who they are.
     known: AtomicBool,
@@ -35,6 +38,7 @@ impl Activity {
             handshake,
             idle,
             requests_open: AtomicUsize::new(0),
+            in_work: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
             known: AtomicBool::new(false),
             leaving: CancellationToken::new(),
@@ -75,8 +79,19 @@ impl Activity {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Notes that a request was refused. It does not keep the connection open, but counts as the
-    /// first request.
+    /// Counts something as in work until what is returned is dropped.
+    pub(crate) fn begin_work(self: &Arc<Self>) -> Work {
+        self.in_work.fetch_add(1, Ordering::Relaxed);
+        Work(Arc::clone(self))
+    }
+
+    /// Since when nothing has been in work; `None` while something is.
+    pub(crate) fn done_since(&self) -> Option<Instant> {
+        let done = self.in_work.load(Ordering::Acquire) == 0;
+        done.then(|| self.since + Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+    }
+
+    /// A request was refused. It does not keep the connection, but was asked for.
     pub(crate) fn refused(&self) {
         let passed_ms = self.passed_ms();
         let _ = self
@@ -130,6 +145,18 @@ impl Drop for OpenRequest {
         // The time is set first: without an open request, an old time would close the connection.
         self.0.touch();
         self.0.requests_open.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Something that is in work.
+#[derive(Debug)]
+pub(crate) struct Work(Arc<Activity>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // First the time: what was answered just now is still to be sent.
+        self.0.touch();
+        self.0.in_work.fetch_sub(1, Ordering::Release);
     }
 }
 

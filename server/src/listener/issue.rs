@@ -42,9 +42,14 @@ const CERTIFICATE_DAYS: u32 = 397;
 #[derive(Debug, Error)]
 pub enum IssueError {
     /// The file system failed.
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    /// A file of that name exists.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A file is there already.
     #[error("{path} exists and is not overwritten; choose another directory or name")]
     Exists { path: PathBuf },
     /// There is no authority in the directory yet.
@@ -64,7 +69,13 @@ pub enum IssueError {
     Name { name: String },
     /// A certificate cannot be made with this name or key.
     #[error("cannot make the certificate: {0}")]
-    Certificate(#[from] rcgen::Error),
+    Certificate(rcgen::Error),
+}
+
+impl From<rcgen::Error> for IssueError {
+    fn from(cause: rcgen::Error) -> Self {
+        Self::Certificate(cause)
+    }
 }
 
 /// Makes an authority and a server certificate for `names`, valid from `now` on. Returns the files'
@@ -80,9 +91,9 @@ pub fn init(dir: &Path, names: &[String], now: Micros) -> Result<Vec<PathBuf>, I
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(|source| IssueError::Io {
+        .map_err(|cause| IssueError::Io {
             path: dir.to_owned(),
-            source,
+            cause,
         })?;
     let files = ["ca.pem", "ca.key", "server.pem", "server.key"].map(|name| dir.join(name));
     refuse_existing(&files)?;
@@ -145,7 +156,7 @@ pub fn client(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(IssueError::NoAuthority { path });
         }
-        Err(source) => return Err(IssueError::Io { path, source }),
+        Err(cause) => return Err(IssueError::Io { path, cause }),
     };
     // A certificate refers to its authority by nothing but name and key.
     let authority_params = authority_params()?;
@@ -202,13 +213,13 @@ fn write(path: &Path, pem: &str) -> Result<(), IssueError> {
         .mode(0o600)
         .open(path)
         .and_then(|mut file| file.write_all(pem.as_bytes()));
-    written.map_err(|source| match source.kind() {
+    written.map_err(|cause| match cause.kind() {
         io::ErrorKind::AlreadyExists => IssueError::Exists {
             path: path.to_owned(),
         },
         _ => IssueError::Io {
             path: path.to_owned(),
-            source,
+            cause,
         },
     })
 }

@@ -5,6 +5,8 @@
 //! `Connection`, which its requests find in their extensions.
 
 pub(crate) mod activity;
+pub mod address;
+mod farewell;
 #[cfg(test)]
 mod giving_way_tests;
 pub(crate) mod http1;
@@ -34,7 +36,7 @@ use std::{
 use deed_evidence::Micros;
 use futures::Stream;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     runtime::Runtime,
     sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
@@ -43,6 +45,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use self::{
     activity::Activity,
+    address::Sockets,
+    farewell::OpenConnections,
     io::GuardedIo,
     places::{NoPlace, Place, Places, Room},
     tls::Certificates,
@@ -170,10 +174,10 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts connections on a socket, until [`Incoming`] is dropped. The task ends when the socket
-/// is closed.
+/// Accepts connections on sockets, until [`Incoming`] is dropped. The task ends when the sockets
+/// are closed.
 pub(crate) fn accept(
-    socket: TcpListener,
+    sockets: impl Into<Sockets>,
     certificates: Option<Arc<Certificates>>,
     limits: &LimitOptions,
     counters: Arc<Counters>,
@@ -191,16 +195,24 @@ pub(crate) fn accept(
         stall: Duration::from_millis(limits.stall_ms),
         connection_bytes: limits.connection_bytes.min(Semaphore::MAX_PERMITS),
         counters,
+        open: Arc::default(),
         ready,
     };
     let places = Places::new(limits.connections);
     let max = limits.connections as u64;
     acceptor.counters.max.store(max, Ordering::Relaxed);
-    let accepting = tokio::spawn(accept_all(socket, Arc::new(acceptor), places));
+    let accepting = tokio::spawn(accept_all(sockets.into(), Arc::new(acceptor), places));
     Ok((Incoming(incoming), accepting))
 }
 
-async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Places>) {
+async fn accept_all(sockets: Sockets, acceptor: Arc<Acceptor>, places: Arc<Places>) {
+    let open = Arc::clone(&acceptor.open);
+    accept_until_stopped(sockets, acceptor, places).await;
+    // Apart from this task: whoever waits for its end waits for the port.
+    tokio::spawn(async move { open.end().await });
+}
+
+async fn accept_until_stopped(sockets: Sockets, acceptor: Arc<Acceptor>, places: Arc<Places>) {
     let mut handshakes = JoinSet::new();
     let arriving = Arc::new(Semaphore::new(ARRIVING_MAX));
     for id in 1.. {
@@ -211,7 +223,7 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
         let (stream, peer) = loop {
             tokio::select! {
                 () = acceptor.ready.closed() => return,
-                accepted = socket.accept() => match accepted {
+                accepted = sockets.accept() => match accepted {
                     Ok(accepted) => break accepted,
                     Err(error) => {
                         tracing::warn!(
@@ -226,6 +238,7 @@ async fn accept_all(socket: TcpListener, acceptor: Arc<Acceptor>, places: Arc<Pl
             }
         };
         let activity = Activity::new(acceptor.handshake, acceptor.idle);
+        acceptor.open.add(&activity);
         let (acceptor, places) = (Arc::clone(&acceptor), Arc::clone(&places));
         handshakes.spawn(async move {
             let place = acceptor.place(&places, peer, &activity).await;
@@ -251,6 +264,7 @@ struct Acceptor {
     stall: Duration,
     connection_bytes: usize,
     counters: Arc<Counters>,
+    open: Arc<OpenConnections>,
     ready: mpsc::Sender<GuardedIo>,
 }
 

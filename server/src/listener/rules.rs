@@ -35,27 +35,30 @@ pub(crate) struct Rules {
     pub(crate) exposed: bool,
 }
 
-/// Decides whether a server may listen on this address, and whether callers must say who they are:
-/// exactly if there is TLS, unless the options say otherwise.
+/// Decides whether a server may listen on all of these addresses, and whether callers must say who
+/// they are: exactly if there is TLS, unless the options say otherwise.
 ///
 /// # Errors
-/// [`RuleError`] for an address beyond loopback without TLS or without access control, unless the
-/// options allow that explicitly.
+/// [`RuleError`] for the first address beyond loopback without TLS or without access control, unless
+/// the options say in so many words that it is meant.
 pub(crate) fn check_rules(
-    listen: SocketAddr,
+    listen: &[SocketAddr],
     tls: Option<&TlsOptions>,
     access: &AccessOptions,
 ) -> Result<Rules, RuleError> {
     let required = access.required.unwrap_or(tls.is_some());
     let closed = tls.is_some() && required;
-    let exposed = !listen.ip().is_loopback() && !closed;
-    if exposed && !access.insecure {
-        return Err(match tls {
+    let beyond = listen.iter().find(|address| !address.ip().is_loopback());
+    match beyond.copied() {
+        Some(listen) if !closed && !access.insecure => Err(match tls {
             None => RuleError::NoTls { listen },
             Some(_) => RuleError::NoAccessControl { listen },
-        });
+        }),
+        beyond => Ok(Rules {
+            required,
+            exposed: beyond.is_some() && !closed,
+        }),
     }
-    Ok(Rules { required, exposed })
 }
 
 #[cfg(test)]
@@ -84,6 +87,7 @@ mod tests {
             for tls in [None, Some(&tls)] {
                 for required in [None, Some(false), Some(true)] {
                     for insecure in [false, true] {
+                        let local = "127.0.0.1:1".parse().unwrap();
                         let listen = address.parse().unwrap();
                         let access = AccessOptions { required, insecure };
                         let asks = match required {
@@ -91,7 +95,11 @@ mod tests {
                             None => tls.is_some(),
                         };
                         let allowed = loopback || insecure || (tls.is_some() && asks);
-                        let checked = check_rules(listen, tls, &access);
+                        let checked = check_rules(&[listen], tls, &access);
+                        // One that is open is not better for a local one beside it.
+                        for both in [[listen, local], [local, listen]] {
+                            assert_eq!(check_rules(&both, tls, &access), checked);
+                        }
                         assert_eq!(checked.is_ok(), allowed, "{address} {access:?}");
                         if let Ok(rules) = checked {
                             assert_eq!(rules.required, asks);
@@ -107,7 +115,7 @@ mod tests {
     #[test]
     fn a_refusal_says_what_to_set() {
         let listen = "0.0.0.0:7733".parse().unwrap();
-        let error = check_rules(listen, None, &AccessOptions::default()).unwrap_err();
+        let error = check_rules(&[listen], None, &AccessOptions::default()).unwrap_err();
         for word in [
             "0.0.0.0:7733",
             "tls.certificate",

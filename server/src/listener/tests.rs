@@ -684,7 +684,8 @@ async fn a_server_that_would_be_too_open_does_not_start_and_leaves_no_trace() {
     let dir = tempfile::tempdir().unwrap();
     let data = data_dir(&dir);
     let mut options = ServerOptions::new(&data);
-    options.listen = "0.0.0.0:0".parse().unwrap();
+    let listen: std::net::SocketAddr = "0.0.0.0:0".parse().unwrap();
+    options.listen = listen.into();
     let refused = async |options: &ServerOptions| {
         let started = Server::start(options.clone(), Arc::new(SystemClock)).await;
         match started.err().unwrap() {
@@ -692,7 +693,6 @@ async fn a_server_that_would_be_too_open_does_not_start_and_leaves_no_trace() {
             other => panic!("{other}"),
         }
     };
-    let listen = options.listen;
     assert_eq!(refused(&options).await, RuleError::NoTls { listen });
     options.access.required = Some(true);
     assert_eq!(refused(&options).await, RuleError::NoTls { listen });

@@ -41,44 +41,61 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The file system failed.
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
     /// Others can read the private key.
     #[error("{path} holds a private key: {exposed}")]
-    Exposed { path: PathBuf, exposed: Exposed },
-    /// The file is not PEM, or holds something else.
-    #[error("{path} is no PEM file with {wanted}: {source}")]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// How.
+        exposed: Exposed,
+    },
+    /// Not PEM, or not of this.
+    #[error("{path} is no PEM file with {wanted}: {cause}")]
     Pem {
         path: PathBuf,
         wanted: &'static str,
-        source: pem::Error,
+        /// Why.
+        cause: pem::Error,
     },
     /// The file is PEM and holds no certificate.
     #[error("{path} holds no certificate")]
-    NoCertificate { path: PathBuf },
-    /// The file holds an authority's certificate that cannot be read.
-    #[error("{path} holds a certificate that cannot be read: {source}")]
+    NoCertificate {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// An authority that is no certificate.
+    #[error("{path} holds a certificate that cannot be read: {cause}")]
     Authority {
         path: PathBuf,
-        source: rustls::Error,
+        /// Why.
+        cause: rustls::Error,
     },
     /// Client certificates cannot be checked with these authorities.
-    #[error("{path} cannot be used to check client certificates: {source}")]
+    #[error("{path} cannot be used to check client certificates: {cause}")]
     Authorities {
         path: PathBuf,
-        source: VerifierBuilderError,
+        /// Why.
+        cause: VerifierBuilderError,
     },
     /// Client certificates are required, and no authorities are set to check them.
     #[error(
         "client certificates are required, but tls.client_authorities does not say who signs them"
     )]
     AuthoritiesMissing,
-    /// The certificate and the key do not belong together, or cannot be used at all.
-    #[error("{certificate} and {key} cannot be used together: {source}")]
+    /// The certificate and the key do not fit, or cannot be used at all.
+    #[error("{certificate} and {key} cannot be used together: {cause}")]
     Pair {
         certificate: PathBuf,
         key: PathBuf,
-        source: rustls::Error,
+        /// Why.
+        cause: rustls::Error,
     },
 }
 
@@ -189,17 +206,17 @@ impl Files {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Io {
+    fs::read(path).map_err(|cause| TlsError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     })
 }
 
 /// Reads a private key, from a file that others must not be able to read.
 fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    let io = |source| TlsError::Io {
+    let io = |cause| TlsError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let (mut file, metadata) = secret_file::open(path).map_err(io)?;
     secret_file::check(path, &metadata).map_err(|exposed| TlsError::Exposed {
@@ -224,9 +241,9 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
         (Some(path), Some(pem)) => {
             let mut roots = RootCertStore::empty();
             for authority in certificates(path, pem)? {
-                roots.add(authority).map_err(|source| TlsError::Authority {
+                roots.add(authority).map_err(|cause| TlsError::Authority {
                     path: path.clone(),
-                    source,
+                    cause,
                 })?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -235,9 +252,9 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
             } else {
                 verifier.allow_unauthenticated()
             };
-            let verifier = verifier.build().map_err(|source| TlsError::Authorities {
+            let verifier = verifier.build().map_err(|cause| TlsError::Authorities {
                 path: path.clone(),
-                source,
+                cause,
             })?;
             builder.with_client_cert_verifier(verifier)
         }
@@ -245,17 +262,17 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
         _ => builder.with_no_client_auth(),
     };
     let chain = certificates(&options.certificate, &files.certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|source| TlsError::Pem {
+    let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|cause| TlsError::Pem {
         path: options.key.clone(),
         wanted: "a private key",
-        source,
+        cause,
     })?;
     let mut config = builder
         .with_single_cert(chain, key)
-        .map_err(|source| TlsError::Pair {
+        .map_err(|cause| TlsError::Pair {
             certificate: options.certificate.clone(),
             key: options.key.clone(),
-            source,
+            cause,
         })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     // A resumed session would keep its client certificate without checking it again, though it may
@@ -268,10 +285,10 @@ fn configure(options: &TlsOptions, files: &Files) -> Result<Arc<ServerConfig>, T
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::Pem {
+        .map_err(|cause| TlsError::Pem {
             path: path.to_owned(),
             wanted: "certificates",
-            source,
+            cause,
         })?;
     if found.is_empty() {
         return Err(TlsError::NoCertificate {

@@ -111,14 +111,19 @@ pub enum StoreError {
     #[error("{path} is in use by another deed-server; stop that one first")]
     Locked { path: PathBuf },
     /// The file system failed.
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    /// The schema version is not one that this program can open.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The schema version does not fit.
     #[error(transparent)]
     Migration(#[from] MigrationError),
     /// RocksDB failed.
     #[error("rocksdb: {0}")]
-    RocksDb(#[from] rocksdb::Error),
+    RocksDb(rocksdb::Error),
     /// A content's key is damaged.
     #[error("the key of content {digest} of ledger {ledger} has {found} bytes")]
     CorruptKey {
@@ -135,6 +140,12 @@ pub enum StoreError {
     },
 }
 
+impl From<rocksdb::Error> for StoreError {
+    fn from(cause: rocksdb::Error) -> Self {
+        Self::RocksDb(cause)
+    }
+}
+
 impl StoreError {
     pub(crate) fn corrupt(family: Family, ledger: LedgerNumber, what: impl Into<String>) -> Self {
         Self::Corrupt {
@@ -144,15 +155,15 @@ impl StoreError {
         }
     }
 
-    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(path: &Path, cause: io::Error) -> Self {
         Self::Io {
             path: path.to_owned(),
-            source,
+            cause,
         }
     }
 }
 
-/// A lock on a data directory, which keeps a second server out while it lives.
+/// Keeps servers out of a data directory as long as it lives.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     _file: File,
@@ -171,11 +182,30 @@ impl DirectoryLock {
             .truncate(false)
             .write(true)
             .open(&path)
-            .map_err(|source| StoreError::io(&path, source))?;
+            .map_err(|cause| StoreError::io(&path, cause))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
-            Err(fs::TryLockError::Error(source)) => Err(StoreError::io(&path, source)),
+            Err(fs::TryLockError::Error(cause)) => Err(StoreError::io(&path, cause)),
+        }
+    }
+
+    /// Takes the lock together with others that only read, and writes nothing. A directory without a
+    /// lock file, such as a copy, has none to take: `None`.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if a server has it; [`StoreError::Io`].
+    pub(crate) fn share(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = data_dir.join("lock");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(StoreError::io(&path, cause)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
+            Err(fs::TryLockError::Error(cause)) => Err(StoreError::io(&path, cause)),
         }
     }
 }
@@ -246,9 +276,8 @@ impl Store {
         &self.disk
     }
 
-    /// Opens the store without changing its data: the part of the log behind the flushed files is
-    /// read into memory. (RocksDB writes to its own LOG file even then.) Returns `None` if there is
-    /// no store.
+    /// Opens the store as it is and writes nothing, RocksDB's own LOG file included: what the log holds
+    /// beyond the flushed files is read into memory. `None` if there is no store yet.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be opened.

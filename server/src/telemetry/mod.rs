@@ -47,8 +47,13 @@ pub struct LogOptions {
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter is malformed.
-    #[error("log.filter {filter:?}: {source}")]
-    Filter { filter: String, source: ParseError },
+    #[error("log.filter {filter:?}: {cause}")]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        cause: ParseError,
+    },
     /// The collector's address cannot be used.
     #[error("otlp.endpoint {endpoint:?}: {reason}")]
     Endpoint { endpoint: String, reason: String },
@@ -60,9 +65,9 @@ impl LogOptions {
     /// # Errors
     /// [`TelemetryError::Filter`] if it is malformed.
     pub fn parsed(&self) -> Result<EnvFilter, TelemetryError> {
-        EnvFilter::try_new(&self.filter).map_err(|source| TelemetryError::Filter {
+        EnvFilter::try_new(&self.filter).map_err(|cause| TelemetryError::Filter {
             filter: self.filter.clone(),
-            source,
+            cause,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Running a server: what it refuses, how it stops, what the checker finds, what it keeps quiet.
 
+mod checking;
 mod damage;
 mod secrets;
 mod starting;

@@ -1,15 +1,19 @@
 //! Starting: the directories, addresses and names that a server accepts.
 
-use std::fs;
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+};
 
 use deed_tests::{
     files,
-    process::{ServerCommand, fsck, fsck_clean},
+    process::{ServerCommand, ServerProcess, deed_server, fsck, fsck_clean},
     rpc::{Clients, TestLedger},
     run,
     statements::Producer,
 };
 use tempfile::TempDir;
+use tonic::Code;
 
 use crate::{data_in, expect_words, up};
 
@@ -43,9 +47,12 @@ fn addresses_that_others_can_reach_are_refused() {
         "192.0.2.1:0",
         "[2001:db8::1]:0",
         "255.255.255.255:0",
+        // Every address of this machine.
+        ":0",
     ] {
         let ended = ServerCommand::new(&data_in(&dir)).listen(address).refused();
-        expect_words(&ended, &["loopback", address]);
+        let named = if address == ":0" { "[::]:0" } else { address };
+        expect_words(&ended, &["loopback", named]);
         assert!(!data_in(&dir).exists(), "{address}: nothing was made");
     }
     // Any address of the loopback network is accepted.
@@ -64,6 +71,12 @@ fn a_port_that_is_taken_is_said_so() {
         let taken = first.address();
         let ended = ServerCommand::new(&other).listen(taken).refused();
         expect_words(&ended, &["cannot listen", &taken.to_string()]);
+        // The cause once, and in a line of its own.
+        assert_eq!(ended.stderr.matches("os error").count(), 1, "{ended:#?}");
+        let admin = ["--admin".to_owned(), taken.to_string()];
+        let ended = ServerCommand::new(&other).arguments(admin).refused();
+        expect_words(&ended, &["metrics and health", &taken.to_string()]);
+        assert_eq!(ended.stderr.matches("os error").count(), 1, "{ended:#?}");
         ledger
             .append(&clients, &Producer::new(ledger.id, 1).intents(1))
             .await;
@@ -74,11 +87,84 @@ fn a_port_that_is_taken_is_said_so() {
 }
 
 #[test]
+fn names_are_listened_on_and_every_address_is_said() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let data = data_in(&dir);
+        let server = ServerCommand::new(&data)
+            .listen("localhost:0")
+            .arguments(["--admin", "localhost:0"])
+            .start();
+        let said: Vec<SocketAddr> = said(&server);
+        assert!(!said.is_empty());
+        for address in &said {
+            assert!(address.ip().is_loopback(), "{address}");
+            assert_eq!(address.port(), server.address().port());
+            let url = format!("http://{address}");
+            let clients = Clients::open(&url).await;
+            let status = clients.checkpoint("nobody").await.unwrap_err();
+            assert_eq!(status.code(), Code::NotFound, "{status:?}");
+        }
+        let port = server.admin_address().port();
+        deed_server(["health", "--address", &format!("localhost:{port}")]);
+        server.stop();
+
+        // All that localhost stands for, or none of it.
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let ended = ServerCommand::new(&data)
+            .listen(format!("localhost:{port}"))
+            .refused();
+        expect_words(&ended, &[&format!("cannot listen on 127.0.0.1:{port}: ")]);
+        drop(taken);
+
+        // RFC 6761 section 6.4: a name that is never found.
+        let ended = ServerCommand::new(&data)
+            .listen("nobody.invalid:0")
+            .refused();
+        expect_words(&ended, &["cannot listen on nobody.invalid:0: "]);
+
+        // Every address, for somebody who says that it is meant.
+        let server = ServerCommand::new(&data)
+            .listen(":0")
+            .arguments(["--insecure"])
+            .start();
+        let every = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
+        let clients = Clients::open(&format!("http://{every}")).await;
+        let status = clients.checkpoint("nobody").await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{status:?}");
+        server.stop();
+
+        // Where there is IPv6.
+        if let Ok(socket) = TcpListener::bind("[::1]:0") {
+            drop(socket);
+            let server = ServerCommand::new(&data).listen("[::1]:0").start();
+            assert!(server.address().is_ipv6());
+            let clients = Clients::connect(&server).await;
+            let status = clients.checkpoint("nobody").await.unwrap_err();
+            assert_eq!(status.code(), Code::NotFound, "{status:?}");
+            server.stop();
+        }
+    });
+}
+
+/// The addresses that a server says it listens on.
+fn said(server: &ServerProcess) -> Vec<SocketAddr> {
+    let stdout = server.stdout();
+    let addresses = stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("listening on "));
+    addresses.map(|address| address.parse().unwrap()).collect()
+}
+
+#[test]
 fn wrong_usage_ends_with_2() {
     let dir = TempDir::new().unwrap();
     let command = || ServerCommand::new(&data_in(&dir));
     for command in [
         command().listen("nonsense"),
+        command().listen("localhost"),
+        command().listen("10.0.0.256:7733"),
         command().arguments(["--shards", "0"]),
         command().arguments(["--shards", "65"]),
         command().arguments(["--no-such-option"]),

@@ -5,7 +5,7 @@ use std::{io::Write as _, net::TcpStream};
 use deed_proto::v1;
 use deed_tests::{
     oracle::Log,
-    process::{ServerCommand, ServerProcess, fsck_clean},
+    process::{Deed, ServerCommand, ServerProcess, fsck_clean},
     rpc::{Clients, TestLedger, accepted},
     run,
     statements::Producer,
@@ -148,6 +148,60 @@ fn a_client_that_hangs_does_not_hold_the_server() {
         drop((silent, half));
         assert!(ended.stderr.contains("stopped"), "{ended:#?}");
         drop((sender, answers));
+        fsck_clean(&data);
+    });
+}
+
+/// Whoever follows a ledger is told to try again, at once, also where many follow; and one that does
+/// not even take that, for it is suspended, holds nobody up: the drain would be an hour.
+#[test]
+fn followers_do_not_hold_the_server() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        let data = data_in(&dir);
+        let server = ServerCommand::new(&data)
+            .arguments(["--drain-ms", "3600000"])
+            .start();
+        let clients = Clients::connect(&server).await;
+        let ledger = TestLedger::create(&clients, "payments").await;
+        let mut heads = clients.watch(&ledger.name, None).await.unwrap();
+        within("a head", heads.message()).await.unwrap().unwrap();
+        let watch = v1::WatchFindingsRequest {
+            ledger: ledger.name.clone(),
+            ..v1::WatchFindingsRequest::default()
+        };
+        let mut findings = clients.actions.clone().watch_findings(watch).await;
+        let findings = findings.as_mut().unwrap().get_mut();
+        within("how far it looked", findings.message())
+            .await
+            .unwrap()
+            .unwrap();
+        let deed = Deed::new(&server.url(), &ledger.name);
+        let suspended = deed.spawn(["follow", "--json"]);
+        until("a head that is printed", || async {
+            suspended.stdout().contains("size").then_some(())
+        })
+        .await;
+        suspended.signal(Signal::STOP);
+        let mut half = TcpStream::connect(server.address()).unwrap();
+        half.write_all(b"GET /logs/payments/checkpoint HTTP/1.1\r\nHost: ")
+            .unwrap();
+
+        server.signal(Signal::TERM);
+        let ends = [
+            within("the end of a watch", heads.message()).await.err(),
+            within("the end of findings", findings.message())
+                .await
+                .err(),
+        ];
+        for status in ends {
+            let status = status.expect("a stream that goes on ends with a reason");
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+            assert!(status.message().contains("try again"), "{status:?}");
+        }
+        let ended = server.wait().expect_code(0);
+        assert!(ended.stderr.contains("stopped"), "{ended:#?}");
+        drop((suspended, half));
         fsck_clean(&data);
     });
 }

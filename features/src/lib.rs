@@ -1,0 +1,1 @@
+//! Nothing: this crate only says which features other crates have. See its Cargo.toml.
