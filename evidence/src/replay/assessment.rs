@@ -143,12 +143,12 @@ impl Replay {
     /// Before a statement or a manifest at leaf `index`: time comes to `at`, and nothing that the
     /// ledger had to write may be missing.
     pub(super) fn advance_time(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
-        self.owes_nothing(index)?;
+        self.nothing_is_pending(index)?;
         self.effective_time = at;
         if let Some((assessor, mut past, registry)) = self.machine() {
             assessor.advance(&mut past, registry, index, at)?;
         }
-        self.owes_nothing(index)?;
+        self.nothing_is_pending(index)?;
         self.nothing_is_due(at)
     }
 
@@ -163,8 +163,8 @@ impl Replay {
     }
 
     /// Fails if the ledger has an entry to write before leaf `index`.
-    pub(super) fn owes_nothing(&mut self, index: u64) -> Result<(), Fault> {
-        match self.owed(index)? {
+    pub(super) fn nothing_is_pending(&mut self, index: u64) -> Result<(), Fault> {
+        match self.pending_entry(index)? {
             None => Ok(()),
             Some(entry) => Err(Fault::LeftOut {
                 body: body_of(&entry).name(),
@@ -173,7 +173,7 @@ impl Replay {
     }
 
     /// The next entry that the ledger has to write, if there is one.
-    fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
+    fn pending_entry(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let at = self.effective_time;
         match self.machine() {
             Some((assessor, mut past, registry)) if assessor.has_pending() => {
@@ -192,7 +192,7 @@ impl Replay {
         at: Micros,
     ) -> Result<(), Fault> {
         let body = header.body;
-        if let Some(wanted) = self.owed(index)? {
+        if let Some(wanted) = self.pending_entry(index)? {
             return same(&wanted, bytes, body);
         }
         let from = std::mem::replace(&mut self.effective_time, at);
@@ -208,7 +208,7 @@ impl Replay {
         if body != BodyKind::Tick {
             self.nothing_is_due(at)?;
         }
-        if let Some(wanted) = self.owed(index)? {
+        if let Some(wanted) = self.pending_entry(index)? {
             return same(&wanted, bytes, body);
         }
         if body == BodyKind::TaskReceipt
@@ -217,7 +217,7 @@ impl Replay {
         {
             assessor.request_receipt(&mut past, task)?;
         }
-        match self.owed(index)? {
+        match self.pending_entry(index)? {
             Some(wanted) => same(&wanted, bytes, body),
             None => Err(Fault::Uncalled { body: body.name() }),
         }
@@ -226,19 +226,19 @@ impl Replay {
     /// Assesses a statement that was recorded.
     pub(super) fn assess(
         &mut self,
-        said: AuthoredStatement<'_>,
+        authored: AuthoredStatement<'_>,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        registry.can_judge(said.header.body)?;
-        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
-        let spoken = spoken(said, &what, at);
-        let assessed = assessor.record(&mut past, registry, &spoken)?;
-        let implicit = assessor.implicit(said.leaf).cloned();
+        registry.can_judge(authored.header.body)?;
+        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        let recorded = recorded(authored, &parsed, at);
+        let assessed = assessor.record(&mut past, registry, &recorded)?;
+        let implicit = assessor.implicit(authored.leaf).cloned();
         if let Some(implicit) = implicit {
-            self.implicit.insert(said.leaf, implicit);
+            self.implicit.insert(authored.leaf, implicit);
         }
         Ok(Some(assessed))
     }
@@ -248,19 +248,19 @@ impl Replay {
     /// is nothing that it contradicts, or that is on record.
     pub(super) fn contradicted(
         &mut self,
-        said: AuthoredStatement<'_>,
+        authored: AuthoredStatement<'_>,
     ) -> Result<Option<u64>, Fault> {
-        let (session, sequence) = (said.header.session, said.header.sequence);
+        let (session, sequence) = (authored.header.session, authored.header.sequence);
         let known = self.sessions.get(&session);
         let Some(first) = known.and_then(|(_, runs)| leaf_of(runs, sequence)) else {
             // In a gap, or not there yet.
             return Ok(None);
         };
-        let digest = crate::PayloadDigest::of(said.entry.payload);
+        let digest = crate::PayloadDigest::of(authored.entry.payload);
         let recorded = usize::try_from(first).ok();
         let recorded = recorded.and_then(|first| self.payloads.get(first));
         let same = recorded.is_none_or(|start| digest.as_bytes().starts_with(start));
-        if same || said.speaker.key.is_none() {
+        if same || authored.speaker.key.is_none() {
             return Ok(None);
         }
         let Some((assessor, mut past, _)) = self.machine() else {
@@ -273,39 +273,39 @@ impl Replay {
     /// Takes a statement as evidence: it contradicts the one at leaf `first`.
     pub(super) fn equivocation(
         &mut self,
-        said: AuthoredStatement<'_>,
+        authored: AuthoredStatement<'_>,
         first: u64,
     ) -> Result<Option<Assessed>, Fault> {
         let at = self.effective_time;
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
-        let spoken = spoken(said, &what, at);
+        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        let recorded = recorded(authored, &parsed, at);
         assessor
-            .equivocation(&mut past, registry, &spoken, first)
+            .equivocation(&mut past, registry, &recorded, first)
             .map(Some)
     }
 
     /// Takes a statement of a batch that is kept as evidence.
     pub(super) fn kept_as_evidence(
         &mut self,
-        said: AuthoredStatement<'_>,
+        authored: AuthoredStatement<'_>,
     ) -> Result<Option<Assessed>, Fault> {
-        if let Some(first) = self.contradicted(said)? {
+        if let Some(first) = self.contradicted(authored)? {
             let shown = self.open.as_mut().and_then(|open| open.evidence.as_mut());
             if let Some(shown) = shown {
                 *shown += 1;
             }
-            return self.equivocation(said, first);
+            return self.equivocation(authored, first);
         }
         let at = self.effective_time;
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = ParsedBody::read(&said.bytes.slice_ref(said.entry.payload))?;
-        let spoken = spoken(said, &what, at);
-        assessor.beside(&mut past, registry, &spoken).map(Some)
+        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        let recorded = recorded(authored, &parsed, at);
+        assessor.beside(&mut past, registry, &recorded).map(Some)
     }
 
     /// Takes what has changed out of the machine.
@@ -320,21 +320,21 @@ impl Replay {
     }
 }
 
-fn spoken<'a>(
-    said: AuthoredStatement<'a>,
-    what: &'a ParsedBody,
+fn recorded<'a>(
+    authored: AuthoredStatement<'a>,
+    parsed: &'a ParsedBody,
     at: Micros,
 ) -> RecordedStatement<'a> {
     RecordedStatement {
-        leaf: said.leaf,
-        leaf_hash: leaf_hash(said.bytes),
+        leaf: authored.leaf,
+        leaf_hash: leaf_hash(authored.bytes),
         at,
-        received_at: said.entry.received_at,
-        header: said.header,
-        payload: said.entry.payload,
+        received_at: authored.entry.received_at,
+        header: authored.header,
+        payload: authored.entry.payload,
         payload_digest: None,
-        parsed: what,
-        key: said.speaker.key,
+        parsed,
+        key: authored.speaker.key,
     }
 }
 

@@ -165,7 +165,7 @@ impl Replay {
                 wanted: open.manifest.count.get(),
             }));
         }
-        self.owes_nothing(leaf).map_err(at_end)?;
+        self.nothing_is_pending(leaf).map_err(at_end)?;
         self.settle();
         Ok(())
     }
@@ -239,7 +239,7 @@ impl Replay {
             Author::Signed => Some(self.verify(entry)?),
             _ => None,
         };
-        let said = AuthoredStatement {
+        let authored = AuthoredStatement {
             leaf: index,
             bytes,
             entry,
@@ -247,39 +247,39 @@ impl Replay {
             speaker: &speaker(entry, key),
         };
         if header.body.is_trust() {
-            self.trust(said)
+            self.trust(authored)
         } else {
-            self.single(said)
+            self.single(authored)
         }
     }
 
-    fn single(&mut self, said: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
-        self.may_speak(said.header, said.speaker)?;
-        match self.judge(said.header, said.speaker)? {
+    fn single(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
+        self.may_speak(authored.header, authored.speaker)?;
+        match self.judge(authored.header, authored.speaker)? {
             Judgement::Next => {
-                self.in_form(said.header)?;
-                self.record(said);
-                self.assess(said)
+                self.in_form(authored.header)?;
+                self.record(authored);
+                self.assess(authored)
             }
-            Judgement::Behind => match self.contradicted(said)? {
-                Some(first) => self.equivocation(said, first),
+            Judgement::Behind => match self.contradicted(authored)? {
+                Some(first) => self.equivocation(authored, first),
                 None => Err(Fault::Again {
-                    sequence: said.header.sequence,
+                    sequence: authored.header.sequence,
                 }),
             },
         }
     }
 
-    fn trust(&mut self, said: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
-        let AuthoredStatement { leaf, entry, .. } = said;
+    fn trust(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
+        let AuthoredStatement { leaf, entry, .. } = authored;
         let statement = TrustStatement::parse(entry.payload)?;
-        let (Some(statement), Some(signer)) = (statement, said.speaker.key) else {
+        let (Some(statement), Some(signer)) = (statement, authored.speaker.key) else {
             return Err(Fault::SignatureMissing);
         };
         statement.verify_possession(self.id)?;
         statement.check_recorded_policy()?;
-        self.is_next(said.header, said.speaker)?;
-        self.in_form(said.header)?;
+        self.is_next(authored.header, authored.speaker)?;
+        self.in_form(authored.header)?;
         let at = self.effective_time;
         self.registry.judge(&statement, signer, at)?;
         let head = self.registry.head();
@@ -290,15 +290,15 @@ impl Replay {
         }
         let index = LeafIndex::new(leaf);
         self.registry
-            .apply(&statement, at, index, leaf_hash(said.bytes));
+            .apply(&statement, at, index, leaf_hash(authored.bytes));
         self.trust_leaves.push((leaf, at));
         if let TrustStatement::Erasure(contents) = &statement {
             for content in contents {
                 self.erased.entry(*content).or_insert(leaf);
             }
         }
-        self.record(said);
-        self.assess(said)
+        self.record(authored);
+        self.assess(authored)
     }
 
     fn manifest(&mut self, index: u64, entry: &Entry<'_>, at: Micros) -> Result<(), Fault> {
@@ -344,7 +344,7 @@ impl Replay {
         open.payloads.push(bytes.slice_ref(entry.payload));
         let first = open.payloads.len() == 1;
         let complete = open.payloads.len() >= open.manifest.count.get() as usize;
-        let said = AuthoredStatement {
+        let authored = AuthoredStatement {
             leaf: index,
             bytes,
             entry,
@@ -362,12 +362,12 @@ impl Replay {
             .as_ref()
             .is_some_and(|open| open.evidence.is_some())
         {
-            self.kept_as_evidence(said)?
+            self.kept_as_evidence(authored)?
         } else {
             self.is_next(header, &speaker)?;
             self.in_form(header)?;
-            self.record(said);
-            self.assess(said)?
+            self.record(authored);
+            self.assess(authored)?
         };
         if complete && let Some(batch) = self.open.take() {
             if batch.evidence == Some(0) {
@@ -430,16 +430,16 @@ impl Replay {
     }
 
     /// Takes a statement into its session.
-    fn record(&mut self, said: AuthoredStatement<'_>) {
-        let header = said.header;
-        let digest = PayloadDigest::of(said.entry.payload);
-        let binding = self.registry.session_binding(said.speaker);
+    fn record(&mut self, authored: AuthoredStatement<'_>) {
+        let header = authored.header;
+        let digest = PayloadDigest::of(authored.entry.payload);
+        let binding = self.registry.session_binding(authored.speaker);
         let (_, runs) = self
             .sessions
             .entry(header.session)
             .and_modify(|(session, _)| session.advance(header, digest))
             .or_insert_with(|| (Session::opened(header, digest, binding), Vec::new()));
-        Run::extend(runs, header.sequence, said.leaf);
+        Run::extend(runs, header.sequence, authored.leaf);
     }
 
     fn next_leaf(&self) -> u64 {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use deed_tlog::leaf_hash;
 
-use super::{Covered, LeafStatement, Saying, TaskReplay, past::Past};
+use super::{AuthoredStatement, Covered, LeafStatement, TaskReplay, past::Past};
 use crate::{
     Micros,
     assess::{Assessed, Assessor, RecordedStatement, body, body::ParsedBody},
@@ -12,44 +12,50 @@ use crate::{
 };
 
 impl TaskReplay {
-    pub(super) fn record(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
+    pub(super) fn record(
+        &mut self,
+        authored: AuthoredStatement<'_>,
+    ) -> Result<Option<Assessed>, Fault> {
         let at = self.at;
-        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        self.shared |= saying.header.task == Some(self.task) && names_what_others_may(&what);
+        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        self.shared |= authored.header.task == Some(self.task) && names_what_others_may(&parsed);
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        registry.can_judge(saying.header.body)?;
-        let assessed = assessor.record(&mut past, registry, &spoken(saying, &what, at))?;
-        let implicit = assessor.implicit(saying.leaf).cloned();
+        registry.can_judge(authored.header.body)?;
+        let assessed = assessor.record(&mut past, registry, &recorded(authored, &parsed, at))?;
+        let implicit = assessor.implicit(authored.leaf).cloned();
         if let Some(implicit) = implicit {
-            self.implicit.insert(saying.leaf, implicit);
+            self.implicit.insert(authored.leaf, implicit);
         }
         Ok(Some(assessed))
     }
 
     pub(super) fn equivocation(
         &mut self,
-        saying: Saying<'_>,
+        authored: AuthoredStatement<'_>,
         first: u64,
     ) -> Result<Assessed, Fault> {
-        let (at, sequence) = (self.at, saying.header.sequence);
+        let (at, sequence) = (self.at, authored.header.sequence);
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Err(Fault::Again { sequence });
         };
-        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        assessor.equivocation(&mut past, registry, &spoken(saying, &what, at), first)
+        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        assessor.equivocation(&mut past, registry, &recorded(authored, &parsed, at), first)
     }
 
     /// Takes a statement of a batch that is kept as evidence, and that contradicts nothing itself.
-    pub(super) fn beside(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
+    pub(super) fn beside(
+        &mut self,
+        authored: AuthoredStatement<'_>,
+    ) -> Result<Option<Assessed>, Fault> {
         let at = self.at;
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
         };
-        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
+        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
         assessor
-            .beside(&mut past, registry, &spoken(saying, &what, at))
+            .beside(&mut past, registry, &recorded(authored, &parsed, at))
             .map(Some)
     }
 
@@ -72,7 +78,7 @@ impl TaskReplay {
         };
         let speaker = self.speaker(statement, batch)?;
         self.signed.remove(&index);
-        let saying = statement.said_by(speaker);
+        let authored = statement.by(speaker);
         let body = header.body.name();
         if self.assessor.is_none() {
             return Err(Fault::BeyondRules { body });
@@ -91,30 +97,34 @@ impl TaskReplay {
         while assessor.is_due(at) {
             assessor.advance(&mut past, registry, index, at)?;
         }
-        let what = ParsedBody::read(&bytes.slice_ref(entry.payload))?;
-        assessor.record(&mut past, registry, &spoken(saying, &what, at))
+        let parsed = ParsedBody::read(&bytes.slice_ref(entry.payload))?;
+        assessor.record(&mut past, registry, &recorded(authored, &parsed, at))
     }
 }
 
 /// Returns true if a statement adds to a list that all tasks share.
-fn names_what_others_may(what: &ParsedBody) -> bool {
-    match &what.body {
-        body::Body::Intent(_) => !what.correlation_keys.is_empty(),
+fn names_what_others_may(parsed: &ParsedBody) -> bool {
+    match &parsed.body {
+        body::Body::Intent(_) => !parsed.correlation_keys.is_empty(),
         body::Body::Grant(grant) => grant.outside_token.is_some(),
         _ => false,
     }
 }
 
-fn spoken<'a>(saying: Saying<'a>, what: &'a ParsedBody, at: Micros) -> RecordedStatement<'a> {
+fn recorded<'a>(
+    authored: AuthoredStatement<'a>,
+    parsed: &'a ParsedBody,
+    at: Micros,
+) -> RecordedStatement<'a> {
     RecordedStatement {
-        leaf: saying.leaf,
-        leaf_hash: leaf_hash(saying.bytes),
+        leaf: authored.leaf,
+        leaf_hash: leaf_hash(authored.bytes),
         at,
-        received_at: saying.entry.received_at,
-        header: saying.header,
-        payload: saying.entry.payload,
+        received_at: authored.entry.received_at,
+        header: authored.header,
+        payload: authored.entry.payload,
         payload_digest: None,
-        parsed: what,
-        key: saying.speaker.key,
+        parsed,
+        key: authored.speaker.key,
     }
 }

@@ -17,9 +17,9 @@ mod assess;
 mod covered;
 mod own;
 mod past;
+mod speaker;
 mod unshown;
 mod verdict;
-mod voice;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -141,14 +141,14 @@ struct LeafStatement<'a> {
 }
 
 impl<'a> LeafStatement<'a> {
-    fn said_by(self, speaker: Speaker) -> Saying<'a> {
+    fn by(self, speaker: Speaker) -> AuthoredStatement<'a> {
         let Self {
             leaf,
             bytes,
             entry,
             header,
         } = self;
-        Saying {
+        AuthoredStatement {
             leaf,
             bytes,
             entry,
@@ -160,7 +160,7 @@ impl<'a> LeafStatement<'a> {
 
 /// A statement with where it stands and who says it.
 #[derive(Clone, Copy)]
-struct Saying<'a> {
+struct AuthoredStatement<'a> {
     leaf: u64,
     bytes: &'a Bytes,
     entry: &'a Entry<'a>,
@@ -373,7 +373,7 @@ impl TaskReplay {
         } else {
             let speaker = self.speaker(statement, batch)?;
             self.unit_end = batch.map_or(index, Covered::last_leaf);
-            self.say(statement.said_by(speaker), &part, batch)?
+            self.say(statement.by(speaker), &part, batch)?
         };
         self.settle();
         Ok(assessed)
@@ -410,17 +410,17 @@ impl TaskReplay {
         }
         let entry = statement.entry;
         let speaker = speaker(entry, entry.signature.map(|signed| signed.key()));
-        self.record(statement.said_by(speaker))
+        self.record(statement.by(speaker))
     }
 
     /// Takes a statement of the task, or one that reaches into it.
     fn say(
         &mut self,
-        saying: Saying<'_>,
+        authored: AuthoredStatement<'_>,
         part: &Part,
         batch: Option<&Covered>,
     ) -> Result<Option<Assessed>, Fault> {
-        let header = saying.header;
+        let header = authored.header;
         let owners = header.producer == AUTHORITY_PRODUCER && !header.body.is_trust();
         if self.assessor.is_none() && (owners || header.body.needs_assessment()) {
             let body = header.body.name();
@@ -428,20 +428,20 @@ impl TaskReplay {
         }
         let beside = self.is_evidence(batch);
         let first = if beside {
-            self.contradicted(saying)?
+            self.contradicted(authored)?
         } else {
             self.batch_is_shown();
-            self.place(saying)?
+            self.place(authored)?
         };
         let is_task = matches!(part, Part::Task);
         if is_task {
-            self.count(saying.leaf, saying.bytes);
+            self.count(authored.leaf, authored.bytes);
         }
         if let Some(first) = first {
-            return self.equivocation(saying, first).map(Some);
+            return self.equivocation(authored, first).map(Some);
         }
         if beside {
-            return self.beside(saying);
+            return self.beside(authored);
         }
         if let Some(breach) = header.breach
             && super::assesses(self.registry())
@@ -449,45 +449,45 @@ impl TaskReplay {
             return Err(Fault::Breach(breach));
         }
         match header.body {
-            BodyKind::FindingDisposition => return self.disposition(saying),
-            BodyKind::Intent if is_task => self.intents.push(saying.leaf),
+            BodyKind::FindingDisposition => return self.disposition(authored),
+            BodyKind::Intent if is_task => self.intents.push(authored.leaf),
             BodyKind::Grant if is_task => {
-                self.grants.push((saying.leaf, leaf_hash(saying.bytes)));
+                self.grants.push((authored.leaf, leaf_hash(authored.bytes)));
             }
-            BodyKind::Observation => self.correlated(saying)?,
+            BodyKind::Observation => self.correlated(authored)?,
             _ => {}
         }
-        self.record(saying)
+        self.record(authored)
     }
 
     /// A disposition names a finding by leaf and number, and the number counts findings of all tasks:
     /// at any leaf a deadline of another one may have come. So which finding it is of is never shown
     /// here, and the verdict's findings have none.
-    fn disposition(&mut self, saying: Saying<'_>) -> Result<Option<Assessed>, Fault> {
-        let what = ParsedBody::read(&saying.bytes.slice_ref(saying.entry.payload))?;
-        let is_ours = saying.header.task == Some(self.task);
-        if let body::Body::Disposition { leaf, .. } = what.body {
+    fn disposition(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<Assessed>, Fault> {
+        let parsed = ParsedBody::read(&authored.bytes.slice_ref(authored.entry.payload))?;
+        let is_ours = authored.header.task == Some(self.task);
+        if let body::Body::Disposition { leaf, .. } = parsed.body {
             let mut found = self.kept.findings.range((leaf, 0)..=(leaf, u32::MAX));
             if is_ours || found.any(|(_, one)| one.task == self.task.as_bytes()[..]) {
-                let leaf = saying.leaf;
+                let leaf = authored.leaf;
                 self.unshown.push(Unshown::Disposition { leaf });
             }
         }
         match is_ours {
-            true => self.record(saying),
+            true => self.record(authored),
             false => Ok(None),
         }
     }
 
     /// Notes an Observation that names no Intent: its act is found among those with the same keys.
-    fn correlated(&mut self, saying: Saying<'_>) -> Result<(), Fault> {
-        let payload = saying.bytes.slice_ref(saying.entry.payload);
+    fn correlated(&mut self, authored: AuthoredStatement<'_>) -> Result<(), Fault> {
+        let payload = authored.bytes.slice_ref(authored.entry.payload);
         let statement = v1::Statement::decode(payload).unwrap_or_default();
         if let Some(Body::Observation(observation)) = statement.body
             && observation.intent.is_none()
             && !statement.correlation_keys.is_empty()
         {
-            let leaf = saying.leaf;
+            let leaf = authored.leaf;
             self.unshown.push(Unshown::Correlated { leaf });
         }
         Ok(())

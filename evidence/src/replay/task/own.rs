@@ -22,13 +22,13 @@ impl TaskReplay {
     pub(super) fn advance_time(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
         let inside = index <= self.unit_end;
         if !inside {
-            self.owes_nothing(index)?;
+            self.nothing_is_pending(index)?;
         }
         self.advance(index, at)?;
         if inside {
             return Ok(());
         }
-        self.owes_nothing(index)
+        self.nothing_is_pending(index)
     }
 
     pub(super) fn advance(&mut self, index: u64, at: Micros) -> Result<(), Fault> {
@@ -44,8 +44,8 @@ impl TaskReplay {
         Ok(())
     }
 
-    pub(super) fn owes_nothing(&mut self, index: u64) -> Result<(), Fault> {
-        while let Some(entry) = self.owed(index)? {
+    pub(super) fn nothing_is_pending(&mut self, index: u64) -> Result<(), Fault> {
+        while let Some(entry) = self.pending_entry(index)? {
             if !self.is_close(&entry, |close| close.ends) {
                 let body = body_of(&entry).name();
                 return Err(Fault::LeftOut { body });
@@ -71,7 +71,7 @@ impl TaskReplay {
     }
 
     /// The next entry that the ledger has to write for this task.
-    fn owed(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
+    fn pending_entry(&mut self, index: u64) -> Result<Option<Bytes>, Fault> {
         let (at, task) = (self.at, self.task);
         let Some((assessor, mut past, registry)) = self.machine() else {
             return Ok(None);
@@ -105,17 +105,17 @@ impl TaskReplay {
             return Err(Fault::BeyondRules { body: body.name() });
         }
         self.at = at;
-        let mut wanted = self.owed(index)?;
+        let mut wanted = self.pending_entry(index)?;
         if wanted.is_none() {
             self.advance(index, at)?;
-            wanted = self.owed(index)?;
+            wanted = self.pending_entry(index)?;
         }
         if wanted.is_none() && body == BodyKind::TaskReceipt && is_requested(bytes) {
             let task = self.task;
             if let Some((assessor, mut past, _)) = self.machine() {
                 assessor.request_receipt(&mut past, task)?;
             }
-            wanted = self.owed(index)?;
+            wanted = self.pending_entry(index)?;
         }
         if wanted.is_none() && self.is_close(bytes, |close| close.begins) {
             return Ok(());

@@ -106,7 +106,8 @@ impl TaskReplay {
     pub fn end(mut self, size: u64) -> Result<TaskVerdict, ReplayError> {
         let behind = self.unit_end.max(self.running.last_leaf).saturating_add(1);
         if behind < size {
-            self.owes_nothing(behind).map_err(ReplayError::at(behind))?;
+            self.nothing_is_pending(behind)
+                .map_err(ReplayError::at(behind))?;
         }
         self.settle();
         let task = self.task_cell();

@@ -3,7 +3,9 @@
 use deed_proto::v1::Author;
 use deed_tlog::{LeafIndex, leaf_hash};
 
-use super::{Covered, Last, LeafStatement, Placed, Saying, SeenBatch, Signed, TaskReplay, Unshown};
+use super::{
+    AuthoredStatement, Covered, Last, LeafStatement, Placed, SeenBatch, Signed, TaskReplay, Unshown,
+};
 use crate::{
     KeyId, PayloadDigest, Sequence,
     assess::SKEW_US,
@@ -79,15 +81,15 @@ impl TaskReplay {
 
     /// Compares a statement with the one before it in its session that is known. The leaf of the
     /// first statement at its place, if it is the second.
-    pub(super) fn place(&mut self, saying: Saying<'_>) -> Result<Option<u64>, Fault> {
-        let header = saying.header;
-        let digest = PayloadDigest::of(saying.entry.payload);
-        let bound_to = self.bound(saying)?;
+    pub(super) fn place(&mut self, authored: AuthoredStatement<'_>) -> Result<Option<u64>, Fault> {
+        let header = authored.header;
+        let digest = PayloadDigest::of(authored.entry.payload);
+        let bound_to = self.bound(authored)?;
         let place = (header.session, header.sequence);
         let again = || Fault::Again {
             sequence: header.sequence,
         };
-        let key = saying.speaker.key;
+        let key = authored.speaker.key;
         let first = self.places.get(&place).copied();
         // A statement that another key signed, or nobody, contradicts nothing that this one says.
         if let Some(first) = first.filter(|first| first.key == key) {
@@ -124,7 +126,7 @@ impl TaskReplay {
         };
         self.sessions.insert(header.session, last);
         let placed = Placed {
-            leaf: saying.leaf,
+            leaf: authored.leaf,
             payload: digest,
             key,
         };
@@ -133,9 +135,9 @@ impl TaskReplay {
     }
 
     /// The one that speaks, to whom the session of a statement must belong, or it is refused.
-    fn bound(&self, saying: Saying<'_>) -> Result<Binding, Fault> {
-        let header = saying.header;
-        let bound_to = self.registry().session_binding(&saying.speaker);
+    fn bound(&self, authored: AuthoredStatement<'_>) -> Result<Binding, Fault> {
+        let header = authored.header;
+        let bound_to = self.registry().session_binding(&authored.speaker);
         let taken = |last: &Last| last.bound_to != bound_to || last.producer != header.producer;
         if self.sessions.get(&header.session).is_some_and(taken) {
             return Err(session::Refusal::SessionTaken.into());
@@ -208,11 +210,14 @@ impl TaskReplay {
     }
 
     /// The leaf of the first statement that one of a batch kept as evidence contradicts.
-    pub(super) fn contradicted(&mut self, saying: Saying<'_>) -> Result<Option<u64>, Fault> {
-        self.bound(saying)?;
-        let (session, sequence) = (saying.header.session, saying.header.sequence);
-        let digest = PayloadDigest::of(saying.entry.payload);
-        let key = saying.speaker.key;
+    pub(super) fn contradicted(
+        &mut self,
+        authored: AuthoredStatement<'_>,
+    ) -> Result<Option<u64>, Fault> {
+        self.bound(authored)?;
+        let (session, sequence) = (authored.header.session, authored.header.sequence);
+        let digest = PayloadDigest::of(authored.entry.payload);
+        let key = authored.speaker.key;
         let first = self.places.get(&(session, sequence)).copied();
         let first = first.filter(|first| first.key == key && first.payload != digest);
         let Some(first) = first else {
