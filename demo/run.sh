@@ -265,7 +265,7 @@ payload_digest() {
     tail -c +"$start" "$1" | head -c "$length" | sha256sum | cut -d' ' -f1
 }
 
-# offset_of TEXT FILE [PLUS]: prints the offset of the first TEXT in FILE, in bytes, plus PLUS.
+# offset_of TEXT FILE [PLUS]: prints the offset of the first TEXT in FILE, in bytes from 0, plus PLUS.
 offset_of() {
     local offset
     offset=$(LC_ALL=C grep --only-matching --byte-offset --text --fixed-strings "$1" "$2" | head -n 1)

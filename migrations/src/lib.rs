@@ -1,9 +1,10 @@
 //! Versions of the store's layout on disk, and the steps between them.
 //!
 //! The version is a big-endian u32 under the key [`VERSION_KEY`] in the column family
-//! A store without it is new. Each step is in a file of its own, with a frozen copy of the layout
-//! that it starts from, and writes the new version in the same batch as its last change: after a
-//! crash before that, the step runs again from the start, so it must be safe to repeat.
+//! [`VERSION_FAMILY`]. A store without it is new. Each step is in a file of its own, with a frozen
+//! copy of the layout that it starts from, and writes the new version in the same batch as its last
+//! change: after a crash before that, the step runs again from the start, so it must be safe to
+//! repeat.
 //!
 //! Architecture invariant: no step uses the server's current code for keys or records, because a
 //! later change of that code must not change what an earlier step did.

@@ -127,8 +127,8 @@ impl Contents {
 
     /// Sends the messages of an upload.
     ///
+    /// # Errors
     /// The status of the rpc.
-    /// The rpc's.
     pub async fn put(&self, parts: Vec<v1::PutContentRequest>) -> Result<bool, Status> {
         let request = self.request(tokio_stream::iter(parts));
         let mut client = self.client.clone();

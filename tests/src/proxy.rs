@@ -12,8 +12,7 @@
 //! |---|---|---|
 //! | closed | is closed | gets what was sent before the cut, then the end |
 //! | reset | is reset | is reset; what either had not read is lost |
-//! | answers lost | gets nothing more | gets everything that the client sends for a while; then
-//! both end |
+//! | answers lost | gets nothing more | gets all that the client sends for a while; then both end |
 //! | late | is closed | gets the last data only when the client's next connection sends something |
 //!
 //! With the last one, requests of the old connection and the same ones sent again on the new one

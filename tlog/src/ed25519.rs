@@ -7,7 +7,6 @@
 //! because they verify messages that nobody signed; S and the encodings of R and of the key are
 //! canonical; and the group equation is the one without the cofactor, which cannot tell single from
 //! batch verification. There is no batch verification.
-//! single from batch verification. There is no batch verification.
 
 use ed25519_dalek::{Signature, Signer as _, Verifier as _, VerifyingKey};
 use thiserror::Error;

@@ -4,7 +4,6 @@
 //! and checking proofs; signed notes, checkpoints, cosignatures, trust policies and offline proofs;
 //! and the small batch trees that let a producer sign once for many statements. Server, client and
 //! offline verifier all call these functions: verification code exists once.
-//! code exists once.
 //!
 //! Out of scope: the meaning of entries (`deed-evidence`), the place where tiles are stored (they
 //! are read through [`TileReader`]) and the times at which things happen. Nothing in this crate

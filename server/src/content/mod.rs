@@ -406,6 +406,7 @@ impl ContentStore {
     /// Returns the number of new ones: a content that is held already is not stored again, and is
     /// kept as long as if it were.
     ///
+    /// # Errors
     /// [`ContentError`]. The contents that were not held before are not held then, except after
     /// [`ContentError::Stopped`], when only a restart shows which are.
     pub(crate) async fn hold(
@@ -446,8 +447,8 @@ impl ContentStore {
     /// Restarts the time within which a held content must be named, as if it had been stored now.
     /// Returns false if it is no longer held: it may have been collected since it was looked up.
     ///
+    /// # Errors
     /// [`ContentError::Stopped`] if the writer thread has failed.
-    /// [`ContentError::Stopped`].
     pub(crate) async fn keep_held(
         &self,
         gate: &SharedGate,

@@ -7,8 +7,7 @@
 //! | upload | [`UploadRecord`] of an unfinished upload, some of whose pieces may be there |
 //! | reference | [`ReferenceRecord`] of a leaf whose statement commits to the content |
 //! | erased | [`ErasedRecord`] of a content that was erased, and is not accepted again |
-//! | erasing | [`ErasedRecord`] of an erasure that is in the log, while the key may still be there
-//! |
+//! | erasing | [`ErasedRecord`] of an erasure that is recorded, whose key may still be there |
 
 use bytes::Bytes;
 use deed_evidence::{CommitmentDigest, Micros, TaskId};
