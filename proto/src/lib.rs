@@ -1,12 +1,17 @@
 //! Deed's protocol: the messages of `deed.v1` and its gRPC services.
 //!
 //! The `.proto` files under `proto/deed/v1` are the documentation of every rpc, field, unit,
-//! limit and error; this crate only holds what is generated from them.
+//! limit and error; this crate only holds what is generated from them: messages and services in
+//! [`v1`], the rules of fields in [`rules`].
 //!
 //! Architecture invariant: no logic but the codec's bound on what decoding may cost. Whether a
 //! message is canonical, and what it means, is said by `deed-evidence`.
 
+// Before the modules: they see a macro that stands above them.
+include!(concat!(env!("OUT_DIR"), "/bodies.rs"));
+
 mod codec;
+pub mod rules;
 
 pub use codec::{BoundedCodec, BoundedDecoder, FIELDS_MAX};
 

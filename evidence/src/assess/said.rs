@@ -302,7 +302,9 @@ fn read_intent(payload: &[u8]) -> Option<Said> {
     let mut body = None;
     for (field, value) in Fields(payload) {
         match (field, value) {
-            (number::OCCURRED_AT, Raw::Number(us)) => occurred_at = Micros::new(us.cast_signed()),
+            (number::OCCURRED_AT_US, Raw::Number(us)) => {
+                occurred_at = Micros::new(us.cast_signed())
+            }
             (number::CORRELATION_KEYS, Raw::Text(key)) => {
                 let [kind, value] = texts(key, [1, 2]).map(String::from_utf8_lossy);
                 correlation_keys.push((kind.into_owned(), value.into_owned()));
@@ -412,7 +414,21 @@ fn read_body(body: Body) -> Result<SaidBody, WireError> {
                 .ok_or_else(|| WireError::rule("key_revoked.key_id", "has not 16 bytes"))?,
             compromised_since: revoked.compromised_since_us.map(Micros::new),
         },
-        _ => SaidBody::Nothing,
+        // Intents are read in place.
+        Body::Intent(_)
+        | Body::Genesis(_)
+        | Body::Tick(_)
+        | Body::Clearance(_)
+        | Body::TaskReceipt(_)
+        | Body::AuthoritiesChanged(_)
+        | Body::KeyRegistered(_)
+        | Body::PrincipalBound(_)
+        | Body::PolicySet(_)
+        | Body::RetentionSet(_)
+        | Body::LegalHoldPlaced(_)
+        | Body::LegalHoldReleased(_)
+        | Body::LogKeyRotated(_)
+        | Body::Erasure(_) => SaidBody::Nothing,
     })
 }
 
