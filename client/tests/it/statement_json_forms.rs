@@ -1,12 +1,18 @@
 //! The JSON of statements, to the byte: every body with every field and with the fewest, every
 //! value of an enum, and every kind of refusal.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use deed_client::statement_json::{Defaults, JsonError, StatementJson};
 use deed_evidence::{LedgerId, Micros, Sequence, SessionId};
-use deed_proto::v1::{self, statement::Body};
+use deed_proto::{
+    rules::{Field, JsonField, Kind, Message, STATEMENT},
+    v1::{self, statement::Body},
+};
 use deed_tlog::Hash;
 use prost::Message as _;
+use serde_json::Value;
 
 /// Pairs of lines: a statement in JSON as it is printed, and its encoding in hex.
 const FORMS: &str = include_str!("statement_json_forms.txt");
@@ -71,4 +77,57 @@ fn every_refusal_says_as_ever_what_is_wrong() {
         let refusal = read(json).unwrap_err().to_string();
         assert_eq!(refusal, words, "{json}");
     }
+}
+
+/// Every field of every message that can stand in a statement, and every value of its enums.
+fn all_of(message: &'static Message, found: &mut BTreeSet<String>) {
+    for (field, form) in fields(message) {
+        let is_new = found.insert(format!("{}.{}", message.name, field.name));
+        for value in form.values.iter().skip(1) {
+            found.insert(format!("{}.{} is {value}", message.name, field.name));
+        }
+        if let (Kind::Message(inner), true) = (field.kind, is_new) {
+            all_of(inner, found);
+        }
+    }
+}
+
+/// The same, of those that stand in `json`.
+fn standing_in(json: &Value, message: &'static Message, found: &mut BTreeSet<String>) {
+    for (field, form) in fields(message) {
+        let Some(value) = json.get(field.name) else {
+            continue;
+        };
+        found.insert(format!("{}.{}", message.name, field.name));
+        if !form.values.is_empty() {
+            let value = value.as_str().unwrap();
+            found.insert(format!("{}.{} is {value}", message.name, field.name));
+        }
+        if let Kind::Message(inner) = field.kind {
+            match value {
+                Value::Array(values) => {
+                    for value in values {
+                        standing_in(value, inner, found);
+                    }
+                }
+                value => standing_in(value, inner, found),
+            }
+        }
+    }
+}
+
+fn fields(message: &Message) -> impl Iterator<Item = (&Field, &JsonField)> {
+    let forms = message.json.fields.iter();
+    forms.map(|form| (&message.fields[form.index], form))
+}
+
+/// A new field or body has a line among the forms.
+#[test]
+fn every_field_and_every_value_stands_in_the_forms() {
+    let (mut all, mut found) = (BTreeSet::new(), BTreeSet::new());
+    all_of(&STATEMENT, &mut all);
+    for (json, _) in pairs(FORMS) {
+        standing_in(&serde_json::from_str(json).unwrap(), &STATEMENT, &mut found);
+    }
+    assert_eq!(all, found);
 }
