@@ -3,14 +3,17 @@
 //! Exactly the bytes are accepted that a Protobuf library would write for some value: fields in
 //! ascending order, shortest varints, no defaults written out, nothing unknown. So no two
 //! parsers can read a payload differently, and nobody can vary its bytes without changing its
-//! meaning. The messages and their rules are tables (`schema.rs`); a test holds them against the
-//! compiled .proto files, and a property holds this walk against decode-then-encode.
+//! meaning. The messages and their rules are tables (`schema.rs`), generated from the .proto files;
+//! a property holds this walk against decode-then-encode.
 //!
 //! The walk allocates nothing unless it fails: it stands in front of every statement.
 
 use std::fmt;
 
 use thiserror::Error;
+
+pub(crate) use crate::schema::{Field, Kind, Message, Presence};
+use crate::text;
 
 /// A message that breaks its canonical form or the rules of a field.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -128,70 +131,6 @@ impl WireError {
     pub(crate) fn rule(field: impl Into<String>, rule: &'static str) -> Self {
         Self::new(field, Problem::Rule(rule))
     }
-}
-
-/// A message's fields and what has to hold for them.
-pub(crate) struct Message {
-    /// In ascending order of their numbers.
-    pub(crate) fields: &'static [Field],
-    /// The name of its oneof, if one of its fields has to be there.
-    pub(crate) oneof_required: Option<&'static str>,
-}
-
-pub(crate) struct Field {
-    pub(crate) number: u32,
-    pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) presence: Presence,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Presence {
-    /// May be absent; absent means the default.
-    Implicit,
-    /// Has to be there, with another value than the default.
-    Required,
-    /// `optional` in the .proto: zero may be written.
-    Explicit,
-    /// At most one of these in a message.
-    OneOf,
-    /// So many elements.
-    Repeated { min: usize, max: usize },
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum Kind {
-    U64,
-    U32,
-    /// Written only if true.
-    Bool,
-    /// Signed; `non_negative` forbids the negative half.
-    I64 {
-        non_negative: bool,
-    },
-    /// Values 0 to `max` exist, without holes.
-    Enum {
-        max: u64,
-    },
-    Bytes {
-        min: usize,
-        max: usize,
-    },
-    Text {
-        min: usize,
-        max: usize,
-        rule: &'static TextRule,
-    },
-    Message(&'static Message),
-}
-
-/// A rule for a text besides its length.
-pub(crate) struct TextRule {
-    /// Returns true if it holds. Never true for what is not UTF-8: a rule that allows ASCII alone need
-    /// not look twice.
-    pub(crate) holds: fn(&[u8]) -> bool,
-    /// The text of the error if it does not.
-    pub(crate) otherwise: &'static str,
 }
 
 /// A field's value as it stands in the message.
@@ -410,14 +349,21 @@ fn check_value(field: &Field, value: Value<'_>) -> Result<(), Problem> {
             Err(Problem::UnknownEnum { value })
         }
         (Kind::Bytes { min, max }, Value::Bytes(bytes)) => check_length(bytes, min, max),
-        (Kind::Text { min, max, rule }, Value::Bytes(bytes)) => {
+        (
+            Kind::Text {
+                min,
+                max,
+                characters,
+            },
+            Value::Bytes(bytes),
+        ) => {
             check_length(bytes, min, max)?;
-            if (rule.holds)(bytes) {
+            if text::has_only(characters, bytes) {
                 Ok(())
             } else if std::str::from_utf8(bytes).is_err() {
                 Err(Problem::NotUtf8)
             } else {
-                Err(Problem::Rule(rule.otherwise))
+                Err(Problem::Rule(text::rule(characters)))
             }
         }
         _ => Ok(()),

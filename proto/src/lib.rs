@@ -1,12 +1,17 @@
 //! Deed's protocol: the messages of `deed.v1` and its gRPC services.
 //!
 //! The `.proto` files under `proto/deed/v1` document every rpc, field, unit, limit and error; this
-//! crate holds only the code that is generated from them.
+//! crate holds only the code that is generated from them: messages and services in [`v1`], the rules
+//! of fields in [`rules`].
 //!
 //! Architecture invariant: there is no logic here but the codec's bound on the cost of decoding.
 //! `deed-evidence` decides whether a message is canonical, and what it means.
 
+// Before the modules: they see a macro that stands above them.
+include!(concat!(env!("OUT_DIR"), "/bodies.rs"));
+
 mod codec;
+pub mod rules;
 
 pub use codec::{BoundedCodec, BoundedDecoder, FIELDS_MAX};
 

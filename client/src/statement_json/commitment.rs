@@ -5,12 +5,7 @@ use std::path::PathBuf;
 use deed_proto::v1;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    JsonError,
-    act_bodies::ApprovalJson,
-    bodies::{IntentJson, OutcomeJson, TaskOpenedJson},
-    hex_bytes::HexBytes,
-};
+use super::{JsonError, hex_bytes::HexBytes};
 
 /// A commitment. As read from a ledger it has a digest; a producer may give the content instead,
 /// as a file or as text, and it is committed to before the statement is made.
@@ -70,7 +65,8 @@ impl From<v1::Commitment> for CommitmentJson {
 }
 
 impl CommitmentJson {
-    fn content(&self, slot: &'static str) -> Result<Option<ContentJson>, JsonError> {
+    /// Returns the content that stands in place of the digest, if one does.
+    pub(super) fn content(&self, slot: &'static str) -> Result<Option<ContentJson>, JsonError> {
         let source = match (&self.digest, &self.file, &self.text) {
             (Some(_), None, None) => return Ok(None),
             (None, ..) if slot == COPY => return Err(JsonError::Copy { slot }),
@@ -84,51 +80,4 @@ impl CommitmentJson {
             media_type: self.media_type.clone(),
         }))
     }
-}
-
-/// The commitments of a statement, each with its slot, in the order of their fields.
-pub(super) fn slots<'a>(
-    task_opened: Option<&'a mut TaskOpenedJson>,
-    intent: Option<&'a mut IntentJson>,
-    outcome: Option<&'a mut OutcomeJson>,
-    approval: Option<&'a mut ApprovalJson>,
-) -> impl Iterator<Item = (&'static str, &'a mut CommitmentJson)> {
-    let objective = task_opened
-        .and_then(|body| body.objective_commitment.as_mut())
-        .map(|commitment| ("task_opened.objective_commitment", commitment));
-    let of_intent = intent.map(|body| {
-        [
-            ("intent.arguments", body.arguments.as_mut()),
-            ("intent.prompt", body.prompt.as_mut()),
-        ]
-    });
-    let of_outcome = outcome.map(|body| {
-        [
-            ("outcome.tool_call", body.tool_call.as_mut()),
-            ("outcome.response", body.response.as_mut()),
-            ("outcome.result", body.result.as_mut()),
-            (COPY, body.arguments.as_mut()),
-        ]
-    });
-    let of_approval = approval.map(|body| [("approval.shown", body.shown.as_mut())]);
-    let fields = of_intent
-        .into_iter()
-        .flatten()
-        .chain(of_outcome.into_iter().flatten())
-        .chain(of_approval.into_iter().flatten())
-        .filter_map(|(slot, commitment)| Some((slot, commitment?)));
-    objective.into_iter().chain(fields)
-}
-
-/// Replaces each content by what `commit` makes of it.
-pub(super) fn resolve<'a, E: From<JsonError>>(
-    commitments: impl Iterator<Item = (&'static str, &'a mut CommitmentJson)>,
-    mut commit: impl FnMut(ContentJson) -> Result<v1::Commitment, E>,
-) -> Result<(), E> {
-    for (slot, commitment) in commitments {
-        if let Some(content) = commitment.content(slot)? {
-            *commitment = commit(content)?.into();
-        }
-    }
-    Ok(())
 }

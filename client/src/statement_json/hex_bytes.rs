@@ -9,12 +9,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct HexBytes(Bytes);
 
-impl HexBytes {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 impl From<Bytes> for HexBytes {
     fn from(bytes: Bytes) -> Self {
         Self(bytes)

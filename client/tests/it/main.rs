@@ -24,6 +24,7 @@ mod settling;
 mod shared;
 mod silence;
 mod statement_json;
+mod statement_json_forms;
 mod tls;
 mod trust_shown;
 mod trust_store;

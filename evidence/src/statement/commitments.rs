@@ -1,9 +1,10 @@
 //! Commitments of a statement to contents.
 
-use super::{BodyKind, number, parse};
+use super::{BodyKind, fields::texts, parse};
 use crate::{
-    CommitmentDigest, WireError, schema,
-    wire::{self, Message, Value},
+    CommitmentDigest, WireError,
+    schema::{self, COMMITMENTS, COMMITMENTS_MAX},
+    wire::{self, Value},
 };
 
 /// One commitment of a statement.
@@ -17,16 +18,13 @@ pub struct CommitmentSlot<'a> {
     pub media_type: &'a str,
 }
 
-/// The commitments of one statement in the order of their fields: at most four. Iterate, or look
-/// at them as a slice of options.
+/// The commitments of one statement in the order of their fields. Iterate, or look at them as a
+/// slice of options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Commitments<'a> {
-    slots: [Option<CommitmentSlot<'a>>; SLOTS_MAX],
+    slots: [Option<CommitmentSlot<'a>>; COMMITMENTS_MAX],
     next: usize,
 }
-
-/// Outcome has the most.
-const SLOTS_MAX: usize = 4;
 
 /// Lists the commitments of a statement. Allocates nothing unless it fails.
 ///
@@ -34,19 +32,16 @@ const SLOTS_MAX: usize = 4;
 /// As [`parse`]: the payload is checked whole.
 pub fn commitments(payload: &[u8]) -> Result<Commitments<'_>, WireError> {
     let header = parse(payload)?;
-    let Some((table, number)) = table_of(header.body) else {
+    let number = header.body.number();
+    if !COMMITMENTS
+        .iter()
+        .any(|commitment| commitment.body == number)
+    {
         return Ok(Commitments::default());
-    };
-    let mut body: &[u8] = &[];
-    wire::walk(&schema::STATEMENT, payload, |field, value| {
-        if let Value::Bytes(bytes) = value
-            && field.number == number
-        {
-            body = bytes;
-        }
-    })?;
+    }
+    let [body] = texts(payload, [number]);
     let mut found = Commitments::default();
-    wire::walk(table, body, |field, value| {
+    wire::walk(header.body.table(), body, |field, value| {
         if let (Some(slot), Value::Bytes(bytes)) = (slot_name(header.body, field.number), value) {
             found.push(read(slot, bytes));
         }
@@ -80,29 +75,12 @@ impl<'a> Iterator for Commitments<'a> {
     }
 }
 
-fn table_of(body: BodyKind) -> Option<(&'static Message, u32)> {
-    match body {
-        BodyKind::TaskOpened => Some((&schema::TASK_OPENED, number::TASK_OPENED)),
-        BodyKind::Intent => Some((&schema::INTENT, number::INTENT)),
-        BodyKind::Outcome => Some((&schema::OUTCOME, number::OUTCOME)),
-        BodyKind::Approval => Some((&schema::APPROVAL, number::APPROVAL)),
-        _ => None,
-    }
-}
-
-/// A test holds these against the tables: every field that is a commitment, and no other.
-pub(crate) const fn slot_name(body: BodyKind, field: u32) -> Option<&'static str> {
-    Some(match (body, field) {
-        (BodyKind::TaskOpened, 2) => "task_opened.objective_commitment",
-        (BodyKind::Intent, 6) => "intent.arguments",
-        (BodyKind::Intent, 7) => "intent.prompt",
-        (BodyKind::Outcome, 4) => "outcome.tool_call",
-        (BodyKind::Outcome, 5) => "outcome.response",
-        (BodyKind::Outcome, 6) => "outcome.result",
-        (BodyKind::Outcome, 7) => "outcome.arguments",
-        (BodyKind::Approval, 3) => "approval.shown",
-        _ => return None,
-    })
+/// The name of the body's field, if that is a commitment.
+pub(crate) fn slot_name(body: BodyKind, field: u32) -> Option<&'static str> {
+    COMMITMENTS
+        .iter()
+        .find(|commitment| (commitment.body, commitment.field) == (body.number(), field))
+        .map(|commitment| commitment.name)
 }
 
 fn read<'a>(slot: &'static str, bytes: &'a [u8]) -> Option<CommitmentSlot<'a>> {

@@ -7,18 +7,20 @@ use deed_proto::v1::KeyRole;
 use deed_tlog::{PublicKey, SignatureType, VerifierKey};
 
 use super::{
-    BodyKind, check_ascending,
+    BodyKind,
     fields::{Fields, texts},
 };
 use crate::{
     Problem, WireError, name, schema, uri,
-    wire::{self, Message, Value},
+    wire::{self, Kind, Message, Value},
 };
 
-/// Checks what the tables have no word for. The walk has been over `bytes` before.
+/// Checks what holds between the fields of a body, or between it and the world. The walk has been
+/// over `bytes` before.
 #[cold]
 pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
     match body {
+        BodyKind::Genesis | BodyKind::Erasure => check_ascending(body, bytes),
         BodyKind::Clearance => clearance(bytes),
         BodyKind::TaskReceipt => task_receipt(bytes),
         BodyKind::Grant => grant(bytes),
@@ -29,9 +31,46 @@ pub(super) fn check(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
         BodyKind::PrincipalBound => principal_bound(bytes),
         BodyKind::PolicySet => policy_set(bytes),
         BodyKind::LogKeyRotated => log_key_rotated(bytes),
-        BodyKind::Erasure => check_ascending(&schema::ERASURE, 1, bytes, "erasure.commitments"),
-        _ => Ok(()),
+        // What `Header` is made of checks them against the header's fields.
+        BodyKind::Tick | BodyKind::TaskOpened | BodyKind::Heartbeat | BodyKind::SessionClosed => {
+            Ok(())
+        }
+        BodyKind::TaskClosed
+        | BodyKind::GrantAccepted
+        | BodyKind::Intent
+        | BodyKind::Outcome
+        | BodyKind::Decision
+        | BodyKind::Revocation
+        | BodyKind::FindingDisposition
+        | BodyKind::KeyRevoked
+        | BodyKind::RetentionSet
+        | BodyKind::LegalHoldPlaced
+        | BodyKind::LegalHoldReleased => Ok(()),
     }
+}
+
+/// Checks the fields that the table calls ascending: their elements are all different and in order.
+/// Where they are messages of one key, tag and length are the same in each, so the messages' order
+/// is the keys' order.
+fn check_ascending(body: BodyKind, bytes: &[u8]) -> Result<(), WireError> {
+    for field in body.table().fields.iter().filter(|field| field.ascending) {
+        let elements = Fields(bytes).texts();
+        let elements = elements.filter(|(number, _)| *number == field.number);
+        let in_order = elements
+            .map(|(_, element)| element)
+            .is_sorted_by(|one, next| one < next);
+        if !in_order {
+            let rule = match field.kind {
+                Kind::Message(_) => "must be strictly ascending by public key",
+                _ => "must be strictly ascending",
+            };
+            return Err(WireError::rule(
+                format!("{}.{}", body.name(), field.name),
+                rule,
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Evidence names the Intent by its leaf hash, so all of it lies behind the Intent.
@@ -87,9 +126,7 @@ fn task_receipt(bytes: &[u8]) -> Result<(), WireError> {
 
 fn grant(bytes: &[u8]) -> Result<(), WireError> {
     let table = &schema::GRANT;
-    check_ascending(table, 3, bytes, "grant.actions")?;
-    check_ascending(table, 4, bytes, "grant.resources")?;
-    check_ascending(table, 11, bytes, "grant.gateways")?;
+    check_ascending(BodyKind::Grant, bytes)?;
     not_the_ledgers(table, 1, bytes, "grant.subject")?;
     check_names(bytes)?;
     let (mut from, mut until) = (0, 0);
@@ -226,7 +263,7 @@ fn check_canonical(
 fn authorities_changed(bytes: &[u8]) -> Result<(), WireError> {
     let path = "authorities_changed.authority_keys";
     let table = &schema::AUTHORITIES_CHANGED;
-    check_ascending(table, 1, bytes, path)?;
+    check_ascending(BodyKind::AuthoritiesChanged, bytes)?;
     let mut position = 0;
     let mut bad = None;
     wire::walk(table, bytes, |field, value| {
@@ -271,8 +308,7 @@ fn key_registered(bytes: &[u8]) -> Result<(), WireError> {
         let rule = "must be later than valid_from_us";
         return Err(WireError::rule("key_registered.valid_until_us", rule));
     }
-    check_ascending(table, 8, bytes, "key_registered.acts_for")?;
-    check_ascending(table, 9, bytes, "key_registered.resources")?;
+    check_ascending(BodyKind::KeyRegistered, bytes)?;
     check_producers("key_registered.acts_for", bytes, 8)?;
     let own = Fields(bytes).texts().filter(|(field, _)| *field == 9);
     for (position, (_, resource)) in own.enumerate() {

@@ -227,7 +227,23 @@ impl TrustStatement {
                     .map(|digest| array("erasure.commitments", digest).map(CommitmentDigest::new));
                 Self::Erasure(digests.collect::<Result<_, _>>()?)
             }
-            _ => return Ok(None),
+            Body::Genesis(_)
+            | Body::Tick(_)
+            | Body::Clearance(_)
+            | Body::TaskReceipt(_)
+            | Body::TaskOpened(_)
+            | Body::TaskClosed(_)
+            | Body::Grant(_)
+            | Body::GrantAccepted(_)
+            | Body::Intent(_)
+            | Body::Outcome(_)
+            | Body::Decision(_)
+            | Body::Approval(_)
+            | Body::Observation(_)
+            | Body::Heartbeat(_)
+            | Body::SessionClosed(_)
+            | Body::Revocation(_)
+            | Body::FindingDisposition(_) => return Ok(None),
         }))
     }
 }

@@ -7,6 +7,7 @@ mod batches;
 mod canonical;
 mod coalition;
 mod commitments;
+mod contributing;
 mod cost;
 mod entries;
 mod fixtures;

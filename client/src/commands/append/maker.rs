@@ -10,7 +10,7 @@ use deed_client::{
 use deed_evidence::{
     CommitmentDigest, Nonce, PayloadDigest, Sequence, SessionId, TaskId,
     commitment::{Salt, digest_of},
-    statement,
+    statement::{self, BodyKind},
 };
 use deed_proto::v1::{self, statement::Body};
 
@@ -153,7 +153,7 @@ impl Maker {
                 self.task = Some(id);
             }
             Some(Body::TaskOpened(_)) => self.task = TaskId::from_slice(&message.task),
-            Some(body) if is_empty && needs_task(body) => {
+            Some(body) if is_empty && BodyKind::of(body).needs_task() => {
                 if let Some(task) = self.task {
                     message.task = Bytes::copy_from_slice(task.as_bytes());
                 }
@@ -238,20 +238,6 @@ impl Maker {
         };
         Ok(Salt::derive(secret, session, sequence, slot))
     }
-}
-
-const fn needs_task(body: &Body) -> bool {
-    matches!(
-        body,
-        Body::TaskClosed(_)
-            | Body::Grant(_)
-            | Body::GrantAccepted(_)
-            | Body::Intent(_)
-            | Body::Outcome(_)
-            | Body::Decision(_)
-            | Body::Approval(_)
-            | Body::Revocation(_)
-    )
 }
 
 fn read(path: &Path) -> Outcome<Bytes> {

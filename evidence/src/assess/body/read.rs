@@ -41,7 +41,9 @@ fn read_intent(payload: &[u8]) -> Option<ParsedBody> {
     let mut body = None;
     for (field, value) in Fields(payload) {
         match (field, value) {
-            (number::OCCURRED_AT, Raw::Number(us)) => occurred_at = Micros::new(us.cast_signed()),
+            (number::OCCURRED_AT_US, Raw::Number(us)) => {
+                occurred_at = Micros::new(us.cast_signed())
+            }
             (number::CORRELATION_KEYS, Raw::Text(key)) => {
                 let [kind, value] = texts(key, [1, 2]).map(String::from_utf8_lossy);
                 correlation_keys.push((kind.into_owned(), value.into_owned()));
@@ -151,7 +153,21 @@ fn read_body(body: statement::Body) -> Result<Body, WireError> {
                 .ok_or_else(|| WireError::rule("key_revoked.key_id", "has not 16 bytes"))?,
             compromised_since: revoked.compromised_since_us.map(Micros::new),
         },
-        _ => Body::Nothing,
+        // Intents are read in place.
+        statement::Body::Intent(_)
+        | statement::Body::Genesis(_)
+        | statement::Body::Tick(_)
+        | statement::Body::Clearance(_)
+        | statement::Body::TaskReceipt(_)
+        | statement::Body::AuthoritiesChanged(_)
+        | statement::Body::KeyRegistered(_)
+        | statement::Body::PrincipalBound(_)
+        | statement::Body::PolicySet(_)
+        | statement::Body::RetentionSet(_)
+        | statement::Body::LegalHoldPlaced(_)
+        | statement::Body::LegalHoldReleased(_)
+        | statement::Body::LogKeyRotated(_)
+        | statement::Body::Erasure(_) => Body::Nothing,
     })
 }
 

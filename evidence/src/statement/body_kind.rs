@@ -1,0 +1,199 @@
+//! The bodies of statements, and what each of them is as such.
+
+use deed_proto::{
+    rules::{Kind, Message, Presence, STATEMENT},
+    v1::statement::Body,
+};
+
+/// The producer of what an authority says: every trust statement, Revocation and
+/// FindingDisposition, and those TaskOpened, TaskClosed and Grant that are the owner's own.
+pub const AUTHORITY_PRODUCER: &str = "deed:authority";
+
+/// The producer of what the ledger itself says, but for its genesis statement.
+pub const LEDGER_PRODUCER: &str = "deed:ledger";
+
+/// Defines [`BodyKind`] from the bodies in `Statement.body`.
+macro_rules! define {
+    ($($(#[$doc:meta])* $kind:ident = $number:literal, $name:literal;)*) => {
+        /// The bodies of this version: those of `Statement.body` in the .proto.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum BodyKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl BodyKind {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// The field's name in `Statement.body`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+
+            /// The field's number in `Statement`.
+            #[must_use]
+            pub const fn number(self) -> u32 {
+                match self {
+                    $(Self::$kind => $number,)*
+                }
+            }
+
+            /// Returns the kind of a body that is decoded.
+            #[must_use]
+            pub const fn of(body: &Body) -> Self {
+                match body {
+                    $(Body::$kind(_) => Self::$kind,)*
+                }
+            }
+
+            pub(crate) const fn of_field(number: u32) -> Option<Self> {
+                Some(match number {
+                    $($number => Self::$kind,)*
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+
+deed_proto::statement_bodies!(define);
+
+/// Whose statement a body may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaker {
+    /// The ledger itself writes it.
+    Ledger,
+    Producer,
+    Authority,
+    /// A producer or an authority.
+    Either,
+}
+
+/// Properties of a body that do not depend on what it says.
+#[derive(Clone, Copy)]
+struct Properties {
+    speaker: Speaker,
+    is_trust: bool,
+    needs_task: bool,
+    needs_assessment: bool,
+    needs_policy: bool,
+}
+
+const fn by(speaker: Speaker) -> Properties {
+    Properties {
+        speaker,
+        is_trust: false,
+        needs_task: false,
+        needs_assessment: false,
+        needs_policy: false,
+    }
+}
+
+impl Properties {
+    const fn trust(mut self) -> Self {
+        self.is_trust = true;
+        self
+    }
+
+    const fn of_a_task(mut self) -> Self {
+        self.needs_task = true;
+        self
+    }
+
+    const fn assessed(mut self) -> Self {
+        self.needs_assessment = true;
+        self
+    }
+
+    const fn by_policy(mut self) -> Self {
+        self.needs_policy = true;
+        self
+    }
+}
+
+impl BodyKind {
+    /// A new body does not compile before it has its place here.
+    #[inline]
+    const fn properties(self) -> Properties {
+        match self {
+            Self::Genesis => by(Speaker::Ledger),
+            Self::Tick => by(Speaker::Ledger).assessed(),
+            Self::Clearance | Self::TaskReceipt => by(Speaker::Ledger).of_a_task().assessed(),
+            Self::TaskOpened | Self::TaskClosed => by(Speaker::Either).of_a_task(),
+            Self::Grant => by(Speaker::Either).of_a_task().assessed(),
+            Self::GrantAccepted => by(Speaker::Producer).of_a_task().assessed(),
+            Self::Intent => by(Speaker::Producer).of_a_task().by_policy(),
+            Self::Outcome => by(Speaker::Producer).of_a_task(),
+            Self::Decision | Self::Approval => {
+                by(Speaker::Producer).of_a_task().assessed().by_policy()
+            }
+            Self::Observation => by(Speaker::Producer).assessed(),
+            Self::Heartbeat | Self::SessionClosed => by(Speaker::Producer),
+            Self::Revocation => by(Speaker::Authority).of_a_task().assessed(),
+            Self::FindingDisposition => by(Speaker::Authority).assessed(),
+            Self::AuthoritiesChanged
+            | Self::KeyRegistered
+            | Self::KeyRevoked
+            | Self::PrincipalBound
+            | Self::PolicySet
+            | Self::RetentionSet
+            | Self::LegalHoldPlaced
+            | Self::LegalHoldReleased
+            | Self::LogKeyRotated
+            | Self::Erasure => by(Speaker::Authority).trust(),
+        }
+    }
+
+    /// Returns true if it decides what later entries mean: who speaks for whom, which rules are in
+    /// force. Trust statements are signed by an authority, and their entries form a chain.
+    #[must_use]
+    pub const fn is_trust(self) -> bool {
+        self.properties().is_trust
+    }
+
+    /// Returns true if only the ledger itself writes it: never taken from a producer.
+    #[must_use]
+    pub const fn is_ledgers(self) -> bool {
+        matches!(self.speaker(), Speaker::Ledger)
+    }
+
+    /// Returns true if the evidence policy in force is asked when it is recorded.
+    #[must_use]
+    pub const fn needs_policy(self) -> bool {
+        self.properties().needs_policy
+    }
+
+    /// Returns true if it means something from rules version 2 on only.
+    #[must_use]
+    pub const fn needs_assessment(self) -> bool {
+        self.properties().needs_assessment
+    }
+
+    /// Returns true if the header must name a task.
+    #[must_use]
+    pub const fn needs_task(self) -> bool {
+        self.properties().needs_task
+    }
+
+    /// Returns the speaker who may be its producer.
+    pub(super) const fn speaker(self) -> Speaker {
+        self.properties().speaker
+    }
+
+    /// Returns the rules of its fields.
+    pub(super) fn table(self) -> &'static Message {
+        let body = STATEMENT.fields.iter().find_map(|field| match field.kind {
+            Kind::Message(table)
+                if field.presence == Presence::OneOf && field.number == self.number() =>
+            {
+                Some(table)
+            }
+            _ => None,
+        });
+        // The kinds are made of that table.
+        body.unwrap_or(&STATEMENT)
+    }
+}
