@@ -243,9 +243,10 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
         Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
         Refusal::Precondition { .. } => StatusCode::CONFLICT,
         Refusal::Quota { .. } | Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Overloaded { .. } | Refusal::Unavailable(_) | Refusal::NoSpace(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Refusal::Overloaded { .. }
+        | Refusal::Behind { .. }
+        | Refusal::Unavailable(_)
+        | Refusal::NoSpace(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let status: tonic::Status = refusal.into();

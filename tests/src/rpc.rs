@@ -106,6 +106,7 @@ impl Clients {
         let request = v1::GetTreeHeadRequest {
             ledger: ledger.to_owned(),
             consistency_from,
+            min_size: 0,
         };
         Ok(self.log.clone().get_tree_head(request).await?.into_inner())
     }
@@ -122,6 +123,7 @@ impl Clients {
         let request = v1::WatchTreeHeadsRequest {
             ledger: ledger.to_owned(),
             consistency_from,
+            min_size: 0,
         };
         let heads = self.log.clone().watch_tree_heads(request).await?;
         Ok(heads.into_inner())
@@ -141,6 +143,7 @@ impl Clients {
             ledger: ledger.to_owned(),
             leaf,
             tree_size,
+            min_size: 0,
         };
         Ok(self
             .log
@@ -164,6 +167,7 @@ impl Clients {
             ledger: ledger.to_owned(),
             old_size,
             new_size,
+            min_size: 0,
         };
         Ok(self
             .log
@@ -187,6 +191,7 @@ impl Clients {
             ledger: ledger.to_owned(),
             start,
             end,
+            min_size: 0,
         };
         let mut messages = self.log.clone().get_entries(request).await?.into_inner();
         let mut all = Vec::new();
