@@ -78,6 +78,7 @@ impl EntryStream {
                     ledger: self.ledger.shared.name.clone(),
                     start: self.next,
                     end: self.end,
+                    min_size: 0,
                 };
                 let mut client = self.ledger.connection.log();
                 let answer = within(timeout, client.get_entries(request)).await?;

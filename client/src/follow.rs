@@ -170,6 +170,7 @@ impl Asking<'_> {
             ledger: self.ledger.to_owned(),
             old_size: older.head.size.get(),
             new_size: head.head.size.get(),
+            min_size: 0,
         };
         let answer = self
             .call(|connection| {
@@ -204,6 +205,7 @@ impl Asking<'_> {
         let request = v1::GetTreeHeadRequest {
             ledger: self.ledger.to_owned(),
             consistency_from: Some(handover.head.size.get()),
+            min_size: 0,
         };
         let answer = self
             .call(|connection| {
@@ -253,6 +255,7 @@ impl Asking<'_> {
     ) -> Result<Response<Vec<v1::GetLogKeysResponse>>, Status> {
         let request = v1::GetLogKeysRequest {
             ledger: self.ledger.to_owned(),
+            min_size: 0,
         };
         let mut stream = connection.log().get_log_keys(request).await?.into_inner();
         let (mut messages, mut entries) = (Vec::new(), 0);

@@ -567,6 +567,7 @@ async fn genesis_head(asking: &Asking<'_>, keys: &mut KnownKeys) -> Result<Signe
             tree_size: wanted
                 .as_ref()
                 .map_or(0, |head: &SignedHead| head.head.size.get()),
+            min_size: 0,
         };
         let mut rpc = asking.connection.log();
         let answer = within(asking.timeout, rpc.get_inclusion_proof(request))

@@ -143,6 +143,7 @@ impl Ledger {
                 (index, _) => Asked::LeafIndex(index.map_or(0, LeafIndex::get)),
             }),
             tree_size: size.map_or(0, TreeSize::get),
+            min_size: 0,
         };
         let proof = self
             .call(|connection| {
@@ -284,6 +285,7 @@ impl Ledger {
         let request = v1::GetTrustChainRequest {
             ledger: self.shared.name.clone(),
             start,
+            min_size: 0,
         };
         let mut stream = connection
             .log()
@@ -329,6 +331,7 @@ impl Ledger {
         let request = v1::GetSessionRequest {
             ledger: self.shared.name.clone(),
             session: Bytes::copy_from_slice(session.as_bytes()),
+            min_size: 0,
         };
         let answer = self
             .call(|connection| {

@@ -103,6 +103,7 @@ impl Ledger {
         let request = v1::GetTreeHeadRequest {
             ledger: self.shared.name.clone(),
             consistency_from: consistency_from.map(TreeSize::get),
+            min_size: 0,
         };
         self.call(|connection| {
             let request = request.clone();
@@ -132,6 +133,7 @@ impl Ledger {
                 }),
             }),
             tree_size: size.map_or(0, TreeSize::get),
+            min_size: 0,
         };
         let answer = self
             .call(|connection| {
@@ -177,6 +179,7 @@ impl Ledger {
             ledger: self.shared.name.clone(),
             start: index.get(),
             end,
+            min_size: 0,
         };
         let message = self
             .call(|connection| {
@@ -254,6 +257,7 @@ impl Ledger {
             ledger: self.shared.name.clone(),
             old_size: old.get(),
             new_size: new.map_or(0, TreeSize::get),
+            min_size: 0,
         };
         let answer = self
             .call(|connection| {
@@ -363,6 +367,7 @@ impl HeadWatch {
                 let request = v1::WatchTreeHeadsRequest {
                     ledger: self.ledger.shared.name.clone(),
                     consistency_from: Some(last.head.size.get()),
+                    min_size: 0,
                 };
                 let mut client = self.ledger.connection.log();
                 let answer = within(timeout, client.watch_tree_heads(request)).await?;

@@ -500,6 +500,7 @@ impl Ledger {
             ledger: self.shared.name.clone(),
             old_size: older.head.size.get(),
             new_size: newer.head.size.get(),
+            min_size: 0,
         };
         let answer = self
             .call(|connection| {

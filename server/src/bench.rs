@@ -1,4 +1,4 @@
-//! Entry points for the benches: parts of the server that are otherwise private.
+//! Entry points for benches and fuzzing: parts of the server that are otherwise private.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,7 +12,7 @@ use deed_evidence::{
     trust::TrustState,
 };
 use deed_proto::v1;
-use deed_tlog::RightEdge;
+use deed_tlog::{Hash, RightEdge};
 use parking_lot::RwLock;
 
 use crate::{
@@ -27,6 +27,23 @@ use crate::{
 
 /// A batch of statements that were admitted.
 pub struct Admitted(AdmittedBatch);
+
+/// Reads a ledger's id and an admitted batch, which must be written back to the same bytes.
+///
+/// # Panics
+/// If it is not.
+pub fn fuzz_admitted_batch(data: &[u8]) {
+    let Some((id, bytes)) = data.split_first_chunk() else {
+        return;
+    };
+    let id = LedgerId::new(Hash::new(*id));
+    if let Ok(batch) = AdmittedBatch::decode(bytes, id) {
+        assert_eq!(batch.encode().as_deref(), Ok(bytes));
+        for statement in batch.statements() {
+            assert!(!batch.payload(statement).is_empty());
+        }
+    }
+}
 
 /// A ledger's trust state.
 #[derive(Clone)]

@@ -1,7 +1,9 @@
-//! Pages in a browser: any of them may read what anybody may read, so that it can verify a ledger.
+//! CORS headers: a page in a browser may read checkpoints and hash tiles, so that it can verify a
+//! ledger.
 //!
-//! A browser shows a page the answer of another origin only if that says so. Paths that want a role
-//! say nothing: a page cannot send a client certificate or a token of its visitor to them.
+//! A browser shows a page the answer of another origin only if that says so. Paths that need a role
+//! say nothing, also where access control is off: such a server listens on a developer's machine, and
+//! a web page there must not read the entries of its ledgers.
 //!
 //! Source: the Fetch standard, section 3.2, CORS protocol.
 
@@ -10,7 +12,7 @@ use axum::{
     http::{HeaderName, HeaderValue, Response, StatusCode, header},
 };
 
-use crate::access::{Caller, table::Method};
+use crate::access::table::{Method, Need};
 
 /// What may be asked of an open path.
 const METHODS: &str = "GET, HEAD";
@@ -18,13 +20,14 @@ const METHODS: &str = "GET, HEAD";
 /// Seconds for which a browser may remember the answer to its question: it never changes.
 const REMEMBERED: &str = "86400";
 
-/// Lets pages read an answer, if anybody may ask for `method`.
-pub(crate) fn readable(
-    caller: &Caller,
-    method: Method,
-    mut response: Response<Body>,
-) -> Response<Body> {
-    if caller.anybody_may(method) {
+/// Returns true if `method` needs no role of any caller.
+fn is_open(method: Method) -> bool {
+    method.row().need == Need::Open
+}
+
+/// Lets pages read an answer, if `method` needs no role.
+pub(crate) fn readable(method: Method, mut response: Response<Body>) -> Response<Body> {
+    if is_open(method) {
         let headers = response.headers_mut();
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -36,9 +39,9 @@ pub(crate) fn readable(
 
 /// Answers a browser that asks, with OPTIONS, whether a page may ask for `method`. Any header may be
 /// sent along, for none is looked at; `authorization` is none of them, by the standard.
-pub(crate) fn preflight(caller: &Caller, method: Method) -> Response<Body> {
+pub(crate) fn preflight(method: Method) -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    let allowed: &[(HeaderName, &'static str)] = if caller.anybody_may(method) {
+    let allowed: &[(HeaderName, &'static str)] = if is_open(method) {
         *response.status_mut() = StatusCode::NO_CONTENT;
         &[
             (header::ALLOW, "GET, HEAD, OPTIONS"),
@@ -54,5 +57,5 @@ pub(crate) fn preflight(caller: &Caller, method: Method) -> Response<Body> {
         let value = HeaderValue::from_static(value);
         response.headers_mut().insert(name, value);
     }
-    readable(caller, method, response)
+    readable(method, response)
 }

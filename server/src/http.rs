@@ -69,16 +69,16 @@ async fn checkpoint(
         }
         Err(refusal) => refused(refusal),
     };
-    cors::readable(&caller, Method::Checkpoint, response)
+    cors::readable(Method::Checkpoint, response)
 }
 
-async fn may_get_checkpoint(caller: Caller) -> Response<Body> {
-    cors::preflight(&caller, Method::Checkpoint)
+async fn may_get_checkpoint() -> Response<Body> {
+    cors::preflight(Method::Checkpoint)
 }
 
-async fn may_get_tile(caller: Caller, Path(path): Path<(String, String)>) -> Response<Body> {
+async fn may_get_tile(Path(path): Path<(String, String)>) -> Response<Body> {
     match tile_path(&path.1) {
-        Some((_, method)) => cors::preflight(&caller, method),
+        Some((_, method)) => cors::preflight(method),
         None => not_found("not a tile's path"),
     }
 }
@@ -103,7 +103,7 @@ async fn tile(
         return not_found("not a tile's path");
     };
     let response = tile_of(context, &caller, (path, method), &name).await;
-    cors::readable(&caller, method, response)
+    cors::readable(method, response)
 }
 
 async fn tile_of(
@@ -273,9 +273,10 @@ pub(crate) fn refused(refusal: Refusal) -> Response<Body> {
         Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
         Refusal::Precondition { .. } => StatusCode::CONFLICT,
         Refusal::Quota { .. } | Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Overloaded { .. } | Refusal::Unavailable(_) | Refusal::NoSpace(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Refusal::Overloaded { .. }
+        | Refusal::Behind { .. }
+        | Refusal::Unavailable(_)
+        | Refusal::NoSpace(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Damaged(_) | Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let status: tonic::Status = refusal.into();

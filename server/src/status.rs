@@ -31,6 +31,12 @@ pub(crate) enum Refusal {
         message: String,
         size: TreeSize,
     },
+    /// The tree has not grown to the size that the caller has seen.
+    Behind {
+        size: TreeSize,
+        min_size: u64,
+        retry_after: Duration,
+    },
     /// Too many bytes wait already.
     Overloaded {
         retry_after: Duration,
@@ -192,6 +198,20 @@ impl From<Refusal> for Status {
                 let metadata = HashMap::from([("tree_size".to_owned(), size.to_string())]);
                 let details = ErrorDetails::with_error_info("BEYOND_TREE", "deed.v1", metadata);
                 Self::with_error_details(Code::OutOfRange, message, details)
+            }
+            Refusal::Behind {
+                size,
+                min_size,
+                retry_after,
+            } => {
+                let message = format!(
+                    "the ledger has {size} leaves here, and min_size is {min_size}; try again in {} ms",
+                    retry_after.as_millis()
+                );
+                let metadata = HashMap::from([("tree_size".to_owned(), size.to_string())]);
+                let mut details = ErrorDetails::with_error_info("BEHIND", "deed.v1", metadata);
+                details.set_retry_info(Some(retry_after));
+                Self::with_error_details(Code::Unavailable, message, details)
             }
             Refusal::Overloaded { retry_after } => {
                 let message = format!(

@@ -106,6 +106,7 @@ impl Clients {
         let request = v1::GetTreeHeadRequest {
             ledger: ledger.to_owned(),
             consistency_from,
+            min_size: 0,
         };
         Ok(self.log.clone().get_tree_head(request).await?.into_inner())
     }
@@ -123,6 +124,7 @@ impl Clients {
         let request = v1::WatchTreeHeadsRequest {
             ledger: ledger.to_owned(),
             consistency_from,
+            min_size: 0,
         };
         let heads = self.log.clone().watch_tree_heads(request).await?;
         Ok(heads.into_inner())
@@ -142,6 +144,7 @@ impl Clients {
             ledger: ledger.to_owned(),
             leaf,
             tree_size,
+            min_size: 0,
         };
         Ok(self
             .log
@@ -165,6 +168,7 @@ impl Clients {
             ledger: ledger.to_owned(),
             old_size,
             new_size,
+            min_size: 0,
         };
         Ok(self
             .log
@@ -188,6 +192,7 @@ impl Clients {
             ledger: ledger.to_owned(),
             start,
             end,
+            min_size: 0,
         };
         let mut messages = self.log.clone().get_entries(request).await?.into_inner();
         let mut all = Vec::new();

@@ -270,6 +270,7 @@ async fn watch(url: String, ledger: TestLedger, shared: Arc<Shared>) {
         let request = v1::WatchTreeHeadsRequest {
             ledger: ledger.name.clone(),
             consistency_from: None,
+            min_size: 0,
         };
         let Ok(heads) = clients.log.clone().watch_tree_heads(request).await else {
             continue;

@@ -65,7 +65,7 @@ pub enum BatchError {
         /// The number of payloads.
         count: BatchCount,
     },
-    /// The proof has another number of hashes than any proof for these numbers.
+    /// The number of hashes is not that of a proof for these numbers.
     #[error("batch proof has {found} hashes, wanted {wanted}")]
     ProofLength {
         /// Hashes of the proof.

@@ -164,6 +164,7 @@ impl ClearanceWatch {
                 let request = v1::AwaitClearanceRequest {
                     ledger: self.ledger.shared.name.clone(),
                     intent_leaf: self.intent.get(),
+                    min_size: 0,
                 };
                 let mut client = self.ledger.connection.actions();
                 let answer = within(timeout, client.await_clearance(request)).await?;

@@ -67,6 +67,7 @@ impl FindingFilter {
             task: self.task.map_or_else(bytes::Bytes::new, |task| {
                 bytes::Bytes::copy_from_slice(task.as_bytes())
             }),
+            min_size: 0,
         }
     }
 
@@ -187,6 +188,7 @@ impl FindingsWatch {
                     start_number: list.start_number,
                     kinds: list.kinds,
                     severity_min: list.severity_min,
+                    min_size: 0,
                 };
                 let mut client = self.ledger.connection.actions();
                 let call = client.watch_findings(request);

@@ -191,6 +191,7 @@ fn request(terms: &SearchTerms, ledger: &str, with_proofs: bool) -> v1::SearchRe
         correlation_key: key.map(|(kind, value)| v1::CorrelationKey { kind, value }),
         finding: terms.finding.unwrap_or_default().into(),
         with_proofs,
+        min_size: 0,
     }
 }
 

@@ -132,6 +132,7 @@ impl Ledger {
         let request = v1::GetTaskRequest {
             ledger: self.shared.name.clone(),
             task: bytes::Bytes::copy_from_slice(task.as_bytes()),
+            min_size: 0,
         };
         let timeout = self.shared.timeout;
         let mut client = self.connection.actions();

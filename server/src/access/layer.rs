@@ -114,7 +114,7 @@ where
                 // answered.
                 let records =
                     stream && method.is_some_and(|method| method.row().need != Need::Open);
-                // Nobody behind this needs a token, so nobody behind this can let it out.
+                // Nothing behind this layer needs the token, so it is removed and cannot leak.
                 head::lighten(&mut request);
                 let (parts, body) = request.into_parts();
                 let body = match Arriving::wrap(body, undecoded, anonymous, stream, body_within) {

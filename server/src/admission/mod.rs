@@ -15,6 +15,9 @@
 
 mod batch;
 mod contents;
+mod encoding;
+#[cfg(test)]
+mod encoding_tests;
 mod signatures;
 
 use std::{ops::Range, sync::Arc};

@@ -665,7 +665,7 @@ mod tests {
         let (open_gate, gate) = mpsc::channel::<()>();
         let mut engine = Engine::open_on(dir.path(), |mut disk: Disk| Disk {
             commit: Box::new(move |batch| {
-                // One token a commit; when the sender is gone, all may pass.
+                // Each commit needs one token; when the sender is gone, all may pass.
                 let _ = gate.recv();
                 (disk.commit)(batch)
             }),

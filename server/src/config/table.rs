@@ -148,8 +148,8 @@ pub static SETTINGS: &[Setting] = &[
         "listen",
         Kind::Address,
         "127.0.0.1:7733",
-        "Where gRPC and HTTP are served: an address or a name, and a port; \":7733\" is every address \
-         of this machine. Beyond loopback it needs TLS and access control.",
+        "Address on which gRPC and HTTP are served. Beyond loopback it needs TLS and access \
+         control.",
     ),
     row(
         "name",
@@ -173,15 +173,15 @@ pub static SETTINGS: &[Setting] = &[
         "drain_ms",
         Kind::Integer(0, HOUR_MS),
         "10000",
-        "Milliseconds that stopping may take: half of them for what waits for its turn, which is \
-         refused then, the rest for open connections and the turn in work.",
+        "Milliseconds that stopping may take: half of them for requests that wait for their turn, \
+         which are refused after that, the rest for open connections and the turn in work.",
     ),
     row(
         "core_dumps",
         Kind::Bool,
         "false",
-        "Whether a crash may leave a core file, and other processes of the same user may look into \
-         this one: both show keys and contents in clear.",
+        "True if a crash may leave a core file, and other processes of the same user may read this \
+         one's memory: both show keys and contents in clear.",
     ),
     row(
         "store.block_cache_mib",
@@ -206,21 +206,22 @@ pub static SETTINGS: &[Setting] = &[
         "store.contents_floor_mib",
         Kind::Integer(0, 1 << 30),
         "1024",
-        "MiB of the disk that are kept for the log: with less free, no contents are taken, and those \
-         that no statement names are collected at once.",
+        "MiB of the disk that are kept for the log: with less free, contents are refused, and \
+         those that no statement names are collected at once.",
     ),
     row(
         "store.contents_floor_percent",
         Kind::Integer(0, 90),
         "5",
-        "The same as a part of the disk in per cent; the larger one counts.",
+        "Part of the disk, in per cent, that is kept for the log in the same way; the larger one \
+         counts.",
     ),
     row(
         "store.log_floor_mib",
         Kind::Integer(0, 1 << 30),
         "512",
-        "MiB of the disk with less than which free no statements are taken either, until there is \
-         room again: a write that fails would end the server.",
+        "MiB of the disk: with less free, statements are refused, too, until there is room again. \
+         A write that fails would end the server.",
     ),
     row(
         "clock.jump_max_ms",
@@ -233,8 +234,8 @@ pub static SETTINGS: &[Setting] = &[
         "clock.start_ahead_max_ms",
         Kind::Integer(60_000, CENTURY_MS),
         "2592000000",
-        "Milliseconds that it may be ahead of the newest entries when the server starts after a boot: \
-         30 days without being set. Beyond that it has to be confirmed likewise.",
+        "Milliseconds that the clock may be ahead of the newest entries when the server starts \
+         after a boot: 30 days without being set. Beyond that it has to be confirmed, too.",
     ),
     row(
         "tls.certificate",
@@ -254,27 +255,28 @@ pub static SETTINGS: &[Setting] = &[
         "tls.client_authorities",
         Kind::Path,
         "",
-        "PEM file of the authorities that sign clients' certificates; without it none are asked for.",
+        "PEM file of the authorities that sign clients' certificates; without it the server \
+         requests no client certificates.",
     ),
     row(
         "tls.require_client_certificate",
         Kind::Bool,
         "false",
-        "Whether a connection without a client certificate is refused. Otherwise such a caller may \
+        "True if a connection without a client certificate is refused. Otherwise its callers may \
          show a token.",
     ),
     row(
         "access.required",
         Kind::Bool,
         "",
-        "Whether callers must say who they are. Not set: exactly if the listener has TLS.",
+        "True if callers must say who they are. Not set: exactly if the listener has TLS.",
     ),
     row(
         "access.insecure",
         Kind::Bool,
         "false",
-        "Whether the server may listen beyond loopback without TLS or without access control: \
-         everybody who reaches it may then read and write.",
+        "True if the server may listen beyond loopback without TLS or without access control: \
+         everyone who reaches it may then read and write.",
     ),
     row(
         "limits.connections",
@@ -298,27 +300,29 @@ pub static SETTINGS: &[Setting] = &[
         "limits.ledger_mib",
         Kind::Integer(8, 4095),
         "64",
-        "The same of one ledger; no more than half of queue_mib counts.",
+        "MiB of statements of one ledger that may wait or be on their way to the disk; no more \
+         than half of queue_mib counts.",
     ),
     row(
         "limits.server_mib",
         Kind::Integer(8, 1 << 20),
         "256",
-        "The same of all ledgers and connections together, contents included.",
+        "MiB of statements and contents, of all ledgers and connections together, that may wait or \
+         be on their way to the disk.",
     ),
     row(
         "limits.answers_mib",
         Kind::Integer(8, 1 << 20),
         "64",
-        "MiB of answers that are made and not taken yet, over all. One caller holds an eighth of it \
-         at most, and all together who do not say who they are a quarter.",
+        "MiB of answers, of all callers, that are made and not taken yet. One caller holds an \
+         eighth of it at most, and all anonymous callers together a quarter.",
     ),
     row(
         "limits.read_streams",
         Kind::Integer(16, 1 << 20),
         "4096",
-        "Streams of reads open at once. A ledger has half of them at most, a caller a quarter, and \
-         so have all together who do not say who they are; one address of these has a sixteenth.",
+        "Streams of reads open at once. A ledger has half of them at most, a caller a quarter, all \
+         anonymous callers together a quarter, and one of their addresses a sixteenth.",
     ),
     row(
         "limits.reads",
@@ -342,8 +346,8 @@ pub static SETTINGS: &[Setting] = &[
         "limits.stall_ms",
         Kind::Integer(1, HOUR_MS),
         "30000",
-        "Milliseconds that a caller may take to send a request that is no stream, and to take \
-         anything of what waits for it.",
+        "Milliseconds that a caller may take to send a request that is no stream, and within which \
+         it must take something of an answer that waits.",
     ),
     row(
         "limits.append_streams",
@@ -356,8 +360,8 @@ pub static SETTINGS: &[Setting] = &[
         "limits.stuck_ms",
         Kind::Integer(100, HOUR_MS),
         "10000",
-        "Milliseconds for which a shard may serve nobody who asks for little, or get nothing to \
-         disk, before /readyz says that the server is not ready.",
+        "Milliseconds for which a shard may serve no ledger that asks for little, or get nothing \
+         to disk, before /readyz says that the server is not ready.",
     ),
     row(
         "limits.quota.statements_per_second",
@@ -414,56 +418,58 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Integer(100, HOUR_MS),
         "20000",
         "Milliseconds that an upload may wait for its client before it is ended and its place is \
-         given back; each 64 KiB that come of it buy a second more.",
+         given back; each 64 KiB that arrive add a second.",
     ),
     row(
         "admin.listen",
         Kind::AddressOrNone,
         "127.0.0.1:7734",
-        "Where /metrics, /healthz and /readyz are served, without access control; \"none\" for \
-         nowhere.",
+        "Address on which /metrics, /healthz and /readyz are served, without access control; \
+         \"none\" for no such port.",
     ),
     row(
         "admin.insecure",
         Kind::Bool,
         "false",
-        "Whether that may be beyond loopback: everybody who reaches it may then read the figures.",
+        "True if the admin port may be beyond loopback: everyone who reaches it may then read the \
+         metrics.",
     ),
     row(
         "admin.connections",
         Kind::Integer(1, 1024),
         "64",
-        "Connections to it that are open at once; beyond, the oldest gives way.",
+        "Connections to the admin port that are open at once; beyond, the oldest gives way.",
     ),
     row(
         "log.format",
         Kind::Choice(&["text", "json"]),
         "text",
-        "How log lines on stderr look.",
+        "Format of log lines on stderr.",
     ),
     row(
         "log.filter",
         Kind::Text,
         "info",
-        "Which log lines are written, in the syntax of RUST_LOG. RUST_LOG itself is heeded too, \
-         below DEED__LOG__FILTER.",
+        "Filter of the log lines, in the syntax of RUST_LOG. RUST_LOG itself is used too, below \
+         DEED__LOG__FILTER.",
     ),
     row(
         "otlp.endpoint",
         Kind::Endpoint,
         "",
-        "OTLP collector (gRPC) that is sent the server's own traces; without it none are made.",
+        "OTLP collector (gRPC) to which the server's own traces are sent; without it none are \
+         made.",
     ),
     row(
         "otlp.queue_spans",
         Kind::Integer(1, 1 << 20),
         "2048",
-        "Spans that may wait to be sent; what comes beyond is dropped.",
+        "Spans that may wait to be sent; those beyond are dropped.",
     ),
     row(
         "otlp.timeout_ms",
         Kind::Integer(1, 60_000),
         "5000",
-        "Milliseconds that sending may take, and the last sending when the server stops.",
+        "Milliseconds that sending may take, also the last sending when the server stops.",
     ),
 ];

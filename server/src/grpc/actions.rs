@@ -23,7 +23,12 @@ impl Actions for ActionsService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::AwaitClearance, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::AwaitClearance,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let answers = clearance::watch(&self.0, caller, &ledger, request.intent_leaf).await?;
         Ok(answers)
@@ -52,7 +57,7 @@ impl Actions for ActionsService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::GetTask, &request.ledger)
+            .ledger_of_size(&caller, Method::GetTask, &request.ledger, request.min_size)
             .await?;
         let answers = task::story(&self.0, caller, ledger, &request.task).await?;
         Ok(answers)
@@ -68,7 +73,7 @@ impl Actions for ActionsService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::Search, &request.ledger)
+            .ledger_of_size(&caller, Method::Search, &request.ledger, request.min_size)
             .await?;
         let answers = search::answers(&self.0, caller, ledger, &request)?;
         Ok(answers)
@@ -82,7 +87,12 @@ impl Actions for ActionsService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::ListFindings, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::ListFindings,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let asked = findings::List::parse(request)?;
         let store = self.0.registry.store().clone();
@@ -101,7 +111,12 @@ impl Actions for ActionsService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::WatchFindings, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::WatchFindings,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let answers = findings::watch(&self.0, caller, &ledger, request)?;
         Ok(answers)

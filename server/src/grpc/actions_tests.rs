@@ -422,6 +422,7 @@ async fn a_story_is_told_from_one_moment() {
         let request = v1::GetTaskRequest {
             ledger: NAME.to_owned(),
             task: task.clone(),
+            min_size: 0,
         };
         served
             .service

@@ -43,7 +43,12 @@ impl Log for LogService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::GetTreeHead, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::GetTreeHead,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let from = request.consistency_from.map(TreeSize::new);
         self.0
@@ -63,7 +68,12 @@ impl Log for LogService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::WatchTreeHeads, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::WatchTreeHeads,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let mut heads = ledger.watch();
         // The head that is published now is the first message.
@@ -96,7 +106,7 @@ impl Log for LogService {
         let wanted = Wanted::parse(request.leaf)?;
         let ledger = self
             .0
-            .ledger(&caller, wanted.method(), &request.ledger)
+            .ledger_of_size(&caller, wanted.method(), &request.ledger, request.min_size)
             .await?;
         self.0
             .answer_for(&caller, PROOF_ROOM, move || {
@@ -113,7 +123,12 @@ impl Log for LogService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::GetConsistencyProof, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::GetConsistencyProof,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         self.0
             .answer_for(&caller, PROOF_ROOM, move || {
@@ -147,7 +162,12 @@ impl Log for LogService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::GetEntries, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::GetEntries,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let size = ledger.readable().size();
         let end = if request.end == 0 {
@@ -188,7 +208,12 @@ impl Log for LogService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::GetBatchProof, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::GetBatchProof,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let wanted = match request.leaf {
             None => Err(Refusal::field(
@@ -215,7 +240,12 @@ impl Log for LogService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::GetTrustChain, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::GetTrustChain,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let readable = ledger.readable();
         let reading = self
@@ -239,7 +269,12 @@ impl Log for LogService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::GetLogKeys, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::GetLogKeys,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let readable = ledger.readable();
         let reading = self.0.open_reading(caller, Method::GetLogKeys, &ledger)?;
@@ -265,7 +300,12 @@ impl Log for LogService {
         let request = request.into_inner();
         let ledger = self
             .0
-            .ledger(&caller, Method::GetSession, &request.ledger)
+            .ledger_of_size(
+                &caller,
+                Method::GetSession,
+                &request.ledger,
+                request.min_size,
+            )
             .await?;
         let session = SessionId::from_slice(&request.session).ok_or_else(|| {
             let what = format!("{} bytes where 16 are wanted", request.session.len());

@@ -11,6 +11,7 @@ mod findings;
 pub(crate) mod ledger;
 pub(crate) mod log;
 mod log_keys;
+mod min_size;
 mod search;
 mod task;
 

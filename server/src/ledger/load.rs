@@ -76,8 +76,8 @@ impl From<GenesisError> for LoadError {
     }
 }
 
-/// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last
-/// entries, and checks the root against the signed head. `None` if the store has no head of it.
+/// Rebuilds the right edge of a ledger from its newest head, its full tiles and its last entries,
+/// and checks the root against the signed head. Returns `None` if the store has no head of it.
 pub(crate) fn right_edge(
     store: &Arc<Store>,
     ledger: LedgerNumber,

@@ -2,6 +2,8 @@
 
 pub(crate) mod batch_proof;
 #[cfg(test)]
+mod encoded_tests;
+#[cfg(test)]
 mod evidence_tests;
 pub(crate) mod index;
 pub(crate) mod load;

@@ -164,7 +164,7 @@ fn record_as_before(engine: &Engine, ledger: &Arc<Ledger>, envelope: v1::Envelop
         .unwrap();
     let placements = runtime.block_on(async {
         let shards = &engine.appends.shards;
-        let place = shards.reserve(&ledger, SourceKey::Server, 0).await;
+        let place = shards.reserve(ledger, SourceKey::Server, 0).await;
         let answer = place
             .append(Arc::clone(ledger), batch, Instant::now())
             .answer()

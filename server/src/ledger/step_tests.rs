@@ -486,7 +486,7 @@ pub(super) fn envelope_of(entry: &Entry<'_>) -> v1::Envelope {
 
 /// One act of a producer.
 #[derive(Debug, Clone)]
-enum Act {
+pub(super) enum Act {
     Intent,
     Chained,
     Gap(u64),
@@ -494,7 +494,7 @@ enum Act {
     Close,
 }
 
-fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
+pub(super) fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
     let act = prop_oneof![
         8 => Just(Act::Intent),
         2 => Just(Act::Chained),
@@ -506,7 +506,7 @@ fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
 }
 
 /// Returns the envelopes of some acts, each by the producer of its number.
-fn envelopes(id: LedgerId, acts: &[(u8, Act)]) -> Vec<v1::Envelope> {
+pub(super) fn envelopes(id: LedgerId, acts: &[(u8, Act)]) -> Vec<v1::Envelope> {
     let mut producers: Vec<_> = (0..5).map(|session| Producer::new(id, session)).collect();
     let mut made: Vec<v1::Envelope> = Vec::new();
     for (producer, act) in acts {

@@ -23,7 +23,7 @@ pub(crate) struct Activity {
     /// Requests that are not answered, and streams that record something: what a server that stops
     /// still waits for.
     in_work: AtomicUsize,
-    /// Milliseconds after `since` at which the last request began or ended; 0: none has begun.
+    /// Milliseconds after `since` at which the last request began or ended; 0 if none has begun.
     last_ms: AtomicU64,
     /// True if a caller on the connection is known, where callers must say who they are.
     known: AtomicBool,
@@ -91,7 +91,8 @@ impl Activity {
         done.then(|| self.since + Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
     }
 
-    /// A request was refused. It does not keep the connection, but was asked for.
+    /// Notes that a request was refused. It does not keep the connection open, but counts as the
+    /// first request.
     pub(crate) fn refused(&self) {
         let passed_ms = self.passed_ms();
         let _ = self

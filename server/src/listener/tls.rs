@@ -56,7 +56,7 @@ pub enum TlsError {
         /// How.
         exposed: Exposed,
     },
-    /// Not PEM, or not of this.
+    /// The file is not PEM, or holds something else.
     #[error("{path} is no PEM file with {wanted}: {cause}")]
     Pem {
         path: PathBuf,
@@ -70,7 +70,7 @@ pub enum TlsError {
         /// Which file.
         path: PathBuf,
     },
-    /// An authority that is no certificate.
+    /// The file holds an authority's certificate that cannot be read.
     #[error("{path} holds a certificate that cannot be read: {cause}")]
     Authority {
         path: PathBuf,
@@ -89,7 +89,7 @@ pub enum TlsError {
         "client certificates are required, but tls.client_authorities does not say who signs them"
     )]
     AuthoritiesMissing,
-    /// The certificate and the key do not fit, or cannot be used at all.
+    /// The certificate and the key do not belong together, or cannot be used at all.
     #[error("{certificate} and {key} cannot be used together: {cause}")]
     Pair {
         certificate: PathBuf,

@@ -118,7 +118,7 @@ pub enum StoreError {
         /// Why.
         cause: io::Error,
     },
-    /// The schema version does not fit.
+    /// The schema version is not one that this program can open.
     #[error(transparent)]
     Migration(#[from] MigrationError),
     /// RocksDB failed.

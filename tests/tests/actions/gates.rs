@@ -29,6 +29,7 @@ async fn follow(scene: &Scene, of: &Announced) -> Streaming<v1::ClearanceRespons
     let request = v1::AwaitClearanceRequest {
         ledger: scene.ledger.name.clone(),
         intent_leaf: of.leaf.leaf_index,
+        min_size: 0,
     };
     let mut actions = scene.clients.actions.clone();
     let answer = within("a clearance's stream", actions.await_clearance(request)).await;
@@ -215,6 +216,7 @@ fn a_clearance_is_streamed_and_names_its_evidence() {
             let request = v1::AwaitClearanceRequest {
                 ledger: scene.ledger.name.clone(),
                 intent_leaf: leaf,
+                min_size: 0,
             };
             let mut actions = scene.clients.actions.clone();
             let refused = within("a refusal", actions.await_clearance(request)).await;

@@ -332,6 +332,7 @@ impl Scene {
         let request = v1::GetTaskRequest {
             ledger: self.ledger.name.clone(),
             task: Bytes::copy_from_slice(&task),
+            min_size: 0,
         };
         let mut actions = self.clients.actions.clone();
         let told = async {

@@ -387,6 +387,7 @@ fn what_shows_a_rotation_holds_by_hand_while_others_append() {
 async fn log_keys(clients: &Clients) -> Vec<v1::GetLogKeysResponse> {
     let request = v1::GetLogKeysRequest {
         ledger: "payments".to_owned(),
+        min_size: 0,
     };
     let stream = clients.log.clone().get_log_keys(request).await.unwrap();
     let mut stream = stream.into_inner();

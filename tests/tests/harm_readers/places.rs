@@ -180,6 +180,7 @@ fn strangers_watches_leave_places_to_known_callers() {
         let request = || v1::WatchTreeHeadsRequest {
             ledger: LEDGER.to_owned(),
             consistency_from: None,
+            min_size: 0,
         };
         let (mut held, mut refused) = (Vec::new(), 0);
         for _ in 0..8 {

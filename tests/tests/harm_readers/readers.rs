@@ -79,7 +79,11 @@ async fn ask(channel: Channel, ledger: TestLedger, content: Bytes, way: usize) {
             std::future::pending::<()>().await;
         }
         4 => {
-            let asked = v1::GetTaskRequest { ledger: name, task };
+            let asked = v1::GetTaskRequest {
+                ledger: name,
+                task,
+                min_size: 0,
+            };
             let _held = actions.get_task(asked).await;
             std::future::pending::<()>().await;
         }

@@ -136,6 +136,7 @@ fn a_liar_without_lies_changes_nothing() {
                     ledger: name(),
                     leaf: Some(get_batch_proof_request::Leaf::LeafIndex(leaf)),
                     tree_size: 0,
+                    min_size: 0,
                 };
                 async move { one(it.log.clone().get_batch_proof(asked).await) }
             })
@@ -145,12 +146,16 @@ fn a_liar_without_lies_changes_nothing() {
             let asked = v1::GetTrustChainRequest {
                 ledger: name(),
                 start: 0,
+                min_size: 0,
             };
             async move { whole(it.log.clone().get_trust_chain(asked).await).await }
         });
         assert!(!chain.await.unwrap().is_empty());
         let _ = same(&both, |it| {
-            let asked = v1::GetLogKeysRequest { ledger: name() };
+            let asked = v1::GetLogKeysRequest {
+                ledger: name(),
+                min_size: 0,
+            };
             async move { whole(it.log.clone().get_log_keys(asked).await).await }
         })
         .await;
@@ -158,6 +163,7 @@ fn a_liar_without_lies_changes_nothing() {
             let asked = v1::GetSessionRequest {
                 ledger: name(),
                 session: producer.session(),
+                min_size: 0,
             };
             async move { one(it.log.clone().get_session(asked).await) }
         })
@@ -167,6 +173,7 @@ fn a_liar_without_lies_changes_nothing() {
             let asked = v1::WatchTreeHeadsRequest {
                 ledger: name(),
                 consistency_from: Some(1),
+                min_size: 0,
             };
             async move { first(it.log.clone().watch_tree_heads(asked).await).await }
         });
@@ -198,6 +205,7 @@ async fn acts_are_passed_on(both: &[Clients; 2], ledger: &TestLedger, task: [u8;
             let asked = v1::AwaitClearanceRequest {
                 ledger: name(),
                 intent_leaf,
+                min_size: 0,
             };
             async move { first(it.actions.clone().await_clearance(asked).await).await }
         })
@@ -207,6 +215,7 @@ async fn acts_are_passed_on(both: &[Clients; 2], ledger: &TestLedger, task: [u8;
         let asked = v1::GetTaskRequest {
             ledger: name(),
             task: task.clone(),
+            min_size: 0,
         };
         async move { whole(it.actions.clone().get_task(asked).await).await }
     });
@@ -405,6 +414,7 @@ fn a_forged_ledger_verifies_as_a_log() {
         let asked = v1::AwaitClearanceRequest {
             ledger: "payments".to_owned(),
             intent_leaf: intent.leaf,
+            min_size: 0,
         };
         let standing = first(clients.actions.clone().await_clearance(asked).await).await;
         let standing = standing.unwrap().expect("where it stands");

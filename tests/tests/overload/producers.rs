@@ -388,6 +388,7 @@ pub(crate) async fn reader(
         let request = v1::GetTreeHeadRequest {
             ledger: ledger.name.clone(),
             consistency_from: None,
+            min_size: 0,
         };
         let head = within("a head", connection.log().get_tree_head(request)).await;
         let head = ledger.open(&head.expect("a head").into_inner().checkpoint);
@@ -396,6 +397,7 @@ pub(crate) async fn reader(
             ledger: ledger.name.clone(),
             leaf: Some(Leaf::LeafIndex(random.between(0, head.size.get() - 1))),
             tree_size: 0,
+            min_size: 0,
         };
         let begun = Instant::now();
         let proof = within("a proof", connection.log().get_inclusion_proof(request)).await;

@@ -69,6 +69,7 @@ fn entries_come_in_ranges() {
             ledger: ledger.name.clone(),
             start: 0,
             end: 0,
+            min_size: 0,
         };
         let mut cut = clients
             .log

@@ -42,7 +42,7 @@ fn read_intent(payload: &[u8]) -> Option<ParsedBody> {
     for (field, value) in Fields(payload) {
         match (field, value) {
             (number::OCCURRED_AT_US, Raw::Number(us)) => {
-                occurred_at = Micros::new(us.cast_signed())
+                occurred_at = Micros::new(us.cast_signed());
             }
             (number::CORRELATION_KEYS, Raw::Text(key)) => {
                 let [kind, value] = texts(key, [1, 2]).map(String::from_utf8_lossy);

@@ -1,0 +1,141 @@
+//! Reads that wait until a ledger is as large as their caller has seen it.
+//!
+//! One server never has less readable than it has told of. But a caller may have been told by another
+//! one, which has read further, and then asks this one.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{Context, stopping};
+use crate::{
+    access::{Caller, table::Method},
+    append::RETRY_AFTER,
+    ledger::Ledger,
+    status::Refusal,
+};
+
+/// Time that a read waits for a ledger to grow.
+const GROWTH_WAIT: Duration = Duration::from_secs(5);
+
+impl Context {
+    /// As [`Context::ledger`], when the ledger has at least `min_size` leaves to be read.
+    ///
+    /// # Errors
+    /// As [`Context::ledger`]; [`Refusal::Behind`] if it has fewer after five seconds.
+    pub(super) async fn ledger_of_size(
+        &self,
+        caller: &Caller,
+        method: Method,
+        name: &str,
+        min_size: u64,
+    ) -> Result<Arc<Ledger>, Refusal> {
+        let ledger = self.ledger(caller, method, name).await?;
+        self.grown(&ledger, min_size, GROWTH_WAIT).await?;
+        Ok(ledger)
+    }
+
+    /// Waits, for `wait` at most, until a ledger has at least `min_size` leaves to be read.
+    async fn grown(&self, ledger: &Ledger, min_size: u64, wait: Duration) -> Result<(), Refusal> {
+        if ledger.readable().size().get() >= min_size {
+            return Ok(());
+        }
+        let mut heads = ledger.watch();
+        let grown = heads.wait_for(|readable| readable.size().get() >= min_size);
+        let grown = tokio::select! {
+            biased;
+            () = self.stopped() => return Err(stopping()),
+            grown = timeout(wait, grown) => grown.map(|grown| grown.is_ok()),
+        };
+        match grown {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(stopping()),
+            Err(_) => Err(Refusal::Behind {
+                size: ledger.readable().size(),
+                min_size,
+                retry_after: RETRY_AFTER,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deed_proto::v1::{self, log_server::Log as _};
+    use tonic::{Code, Request, Status};
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::{
+        grpc::log::LogService,
+        testing::{Engine, Producer, block_on},
+    };
+
+    const LEDGER: &str = "grows";
+
+    fn head_of_size(log: &LogService, min_size: u64) -> String {
+        let mut request = Request::new(v1::GetTreeHeadRequest {
+            ledger: LEDGER.to_owned(),
+            min_size,
+            ..v1::GetTreeHeadRequest::default()
+        });
+        request.extensions_mut().insert(Caller::unrestricted());
+        let answer = block_on(log.get_tree_head(request)).unwrap().into_inner();
+        let text = String::from_utf8(answer.checkpoint.to_vec()).unwrap();
+        text.lines().nth(1).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_read_waits_until_its_size_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        let id = engine.create(LEDGER).unwrap().id;
+        let (context, _running) = engine.context();
+        let log = LogService(context);
+        assert_eq!(head_of_size(&log, 0), "1");
+        assert_eq!(head_of_size(&log, 1), "1");
+        let mut producer = Producer::new(id, 1);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| head_of_size(&log, 3));
+            let first = producer.intent("a");
+            engine.append(LEDGER, vec![first]).unwrap();
+            assert!(!asked.is_finished());
+            let second = producer.intent("b");
+            engine.append(LEDGER, vec![second]).unwrap();
+            assert_eq!(asked.join().unwrap(), "3");
+        });
+        drop(log);
+        engine.close();
+    }
+
+    #[test]
+    fn a_size_that_does_not_come_is_told_to_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        let ledger = engine.create(LEDGER).unwrap();
+        let (context, _running) = engine.context();
+        let waited = block_on(context.grown(&ledger, 2, Duration::from_millis(1)));
+        let refused = Status::from(waited.unwrap_err());
+        assert_eq!(refused.code(), Code::Unavailable);
+        let details = refused.get_error_details();
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(RETRY_AFTER));
+        let info = details.error_info().unwrap();
+        assert_eq!(info.reason, "BEHIND");
+        assert_eq!(info.metadata["tree_size"], "1");
+        drop((ledger, context));
+        engine.close();
+    }
+
+    #[test]
+    fn a_server_that_stops_lets_nobody_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path());
+        let ledger = engine.create(LEDGER).unwrap();
+        let (context, stop) = engine.context();
+        stop.send(true).unwrap();
+        let waited = block_on(context.grown(&ledger, 2, GROWTH_WAIT));
+        assert!(matches!(waited, Err(Refusal::Unavailable(_))));
+        drop((ledger, context));
+        engine.close();
+    }
+}
