@@ -91,11 +91,14 @@ mod tests {
     use super::*;
     use crate::store::StoreOptions;
 
+    /// A family, a key, and the value that is put there; `None` if it is deleted.
+    type Write<'a> = (Family, &'a [u8], Option<&'a [u8]>);
+
     #[test]
     fn every_write_counts_but_a_heads() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path(), &StoreOptions::default()).unwrap();
-        let of = |writes: &[(Family, &[u8], Option<&[u8]>)]| {
+        let of = |writes: &[Write<'_>]| {
             let mut batch = Batch::default();
             for (family, key, value) in writes {
                 match value {
