@@ -1,15 +1,12 @@
 //! Signatures, batches and what an authority says: the client library has no part in them.
 
 use bytes::Bytes;
-use deed_evidence::{
-    LedgerId,
-    batch::Manifest,
-    signature::{self, Possession},
-};
-use deed_proto::v1::{self, PayloadType, statement::Body};
+use deed_evidence::{LedgerId, signature};
+use deed_proto::v1::{self, statement::Body};
+pub use deed_testkit::signed::{batch, manifest, registration, registration_as, signed, signed_as};
 use deed_tlog::SigningKey;
 
-use crate::statements::{Producer, envelope};
+use crate::statements::Producer;
 
 /// The producer of what authorities say.
 pub const AUTHORITY: &str = "deed:authority";
@@ -25,47 +22,6 @@ pub fn key(seed: u8) -> SigningKey {
 #[must_use]
 pub fn authority() -> SigningKey {
     key(1)
-}
-
-/// A payload in an envelope, signed.
-#[must_use]
-pub fn signed(payload: &Bytes, key: &SigningKey) -> v1::Envelope {
-    signed_as(PayloadType::Statement, payload, key)
-}
-
-/// A payload of any type in an envelope, signed as that type.
-#[must_use]
-pub fn signed_as(payload_type: PayloadType, payload: &Bytes, key: &SigningKey) -> v1::Envelope {
-    let signature = signature::sign(key, payload_type, payload);
-    v1::Envelope {
-        payload_type: payload_type.into(),
-        key_id: Bytes::copy_from_slice(signature::key_id(key.public_key()).as_bytes()),
-        signature: Bytes::copy_from_slice(&signature),
-        ..envelope(payload)
-    }
-}
-
-/// The payload of a manifest over some statements.
-///
-/// # Panics
-/// If they are no batch.
-#[track_caller]
-#[must_use]
-pub fn manifest(payloads: &[Bytes]) -> Bytes {
-    Manifest::over(payloads).expect("a batch").encode()
-}
-
-/// A signed manifest over some statements, and these.
-///
-/// # Panics
-/// If they are no batch.
-#[track_caller]
-#[must_use]
-pub fn batch(payloads: &[Bytes], key: &SigningKey) -> Vec<v1::Envelope> {
-    let manifest = signed_as(PayloadType::BatchManifest, &manifest(payloads), key);
-    std::iter::once(manifest)
-        .chain(payloads.iter().map(envelope))
-        .collect()
 }
 
 /// An authority's session.
@@ -144,43 +100,5 @@ impl Authority {
             reason: "asked to be forgotten".to_owned(),
             legal_basis: "GDPR Art. 17(1)(b)".to_owned(),
         }))
-    }
-}
-
-/// What registers an agent's key, with its proof of possession.
-#[must_use]
-pub fn registration(ledger_id: LedgerId, key: &SigningKey, producer: &str) -> v1::KeyRegistered {
-    let controller = "https://example.org/team";
-    registration_as(ledger_id, key, v1::KeyRole::Agent, producer, controller)
-}
-
-/// The registration of a key of any role; a downstream system's is for all resources.
-#[must_use]
-pub fn registration_as(
-    ledger_id: LedgerId,
-    key: &SigningKey,
-    role: v1::KeyRole,
-    producer: &str,
-    controller: &str,
-) -> v1::KeyRegistered {
-    let public_key = key.public_key().as_bytes();
-    let possession = Possession {
-        ledger_id,
-        public_key,
-        role,
-        producer,
-        controller,
-    };
-    v1::KeyRegistered {
-        public_key: Bytes::copy_from_slice(public_key),
-        role: role.into(),
-        producer: producer.to_owned(),
-        controller: controller.to_owned(),
-        possession: Bytes::copy_from_slice(&possession.sign(key)),
-        resources: match role {
-            v1::KeyRole::DownstreamSystem => vec!["*".to_owned()],
-            _ => Vec::new(),
-        },
-        ..v1::KeyRegistered::default()
     }
 }

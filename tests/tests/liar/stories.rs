@@ -100,9 +100,9 @@ const LAYERS: [&str; 6] = [
 /// printed all the same is called the server's word, each act with its layers too.
 #[track_caller]
 fn does_not_hold(what: &str, ended: &Ended, says: &str) {
-    let all = "the server's story of the task is not what its entries say, in 1 place";
+    let all = "the server's report of the task is not what its entries say, in 1 place";
     does_not_verify(what, ended, all);
-    let alarm = format!("ALARM: the server's story of the task does not hold: {says}");
+    let alarm = format!("ALARM: the server's report of the task does not hold: {says}");
     assert!(told(ended).contains(&alarm), "{what}: {ended:#?}");
     let shown = words(ended);
     for marked in [
@@ -124,7 +124,7 @@ fn does_not_hold(what: &str, ended: &Ended, says: &str) {
 /// worked out, and none of these layers is proven.
 #[track_caller]
 fn contradicts(what: &str, ended: &Ended, alarms: &[&str], layers: &[&str]) {
-    let all = "the server's story of the task is not what its entries say, in ";
+    let all = "the server's report of the task is not what its entries say, in ";
     does_not_verify(what, ended, all);
     let told = told(ended);
     for alarm in alarms {
@@ -440,7 +440,7 @@ fn no_findings_is_the_servers_word() {
                        mismatch about leaf 11";
         let of_task = ["findings", "--task", &served.task];
         let ended = served.deed.run(of_task);
-        let all = "the server's story of the task is not what its entries say, in 4 places";
+        let all = "the server's report of the task is not what its entries say, in 4 places";
         does_not_verify("no findings of the task", &ended, all);
         assert!(told(&ended).contains(missing), "{ended:#?}");
         let found = "16.0 serious: effect mismatch";
